@@ -1,0 +1,6 @@
+"""The admin: a safe surface. No private key, no token, and nothing in the audit can be changed from here."""
+
+from .keys import KeyAdmin
+from .tokens import IssuedTokenAdmin
+
+__all__ = ["IssuedTokenAdmin", "KeyAdmin"]

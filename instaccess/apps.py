@@ -1,0 +1,13 @@
+"""The Django app."""
+
+from django.apps import AppConfig
+from django.utils.translation import gettext_lazy as _
+
+
+class InstAccessConfig(AppConfig):
+    name = "instaccess"
+    verbose_name = _("InstAccess")
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from . import checks  # noqa: F401, PLC0415  (registers the system checks once the models are there)

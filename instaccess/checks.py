@@ -1,0 +1,223 @@
+"""`manage.py check`: every bad or unsafe setting has its own id and says what to write instead.
+
+`check --deploy` adds what is fine on a developer's machine only; `check --database default` looks at the keys.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+from collections.abc import Sequence
+from typing import Any
+
+from django.apps import apps
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.core.exceptions import FieldDoesNotExist
+from django.db import DatabaseError, connections, router
+
+from . import keys
+from .conf import SCOPE, SETTINGS, conf, configured
+from .exceptions import ConfigError, UnsealError
+from .models import IssuedToken, Key
+
+BAD_SETTING_IDS = {
+    "ISSUER": "instaccess.E010",
+    "LIFETIME": "instaccess.E011",
+    "REGION": "instaccess.E012",
+    "SHARD_ID": "instaccess.E013",
+    "ACCOUNT_UUID": "instaccess.E014",
+    "ACCOUNT_HOOK": "instaccess.E015",
+    "USER_UUID_FIELD": "instaccess.E016",
+    "CLAIMS_HOOK": "instaccess.E017",
+    "ENCRYPTION_ALG": "instaccess.E018",
+    "CONTENT_ENCRYPTION": "instaccess.E019",
+    "SIGNING_ALG": "instaccess.E020",
+    "KEY_SIZE": "instaccess.E021",
+    "ALLOW_UNENCRYPTED": "instaccess.E022",
+    "KEY_ENCRYPTION_KEYS": "instaccess.E023",
+    "KEY_CACHE_SECONDS": "instaccess.E024",
+    "REALM": "instaccess.E025",
+    "ALLOW_TOKEN_IN_PARAMETERS": "instaccess.E026",
+    "TRUSTED_PROXIES": "instaccess.E027",
+}
+
+_MIN_JWCRYPTO = (1, 6, 1)
+
+
+@register()
+def check_settings(**kwargs: Any) -> list[CheckMessage]:
+    """Unknown names and bad values."""
+    try:
+        names = configured()
+    except ConfigError as error:
+        return [Error(error.detail, hint='Write INSTACCESS = {"LIFETIME": 3600, …}.', id="instaccess.E001")]
+    messages: list[CheckMessage] = [
+        Error(
+            f"INSTACCESS[{name!r}] is not a setting of instaccess.",
+            hint="The settings are " + ", ".join(SETTINGS) + ".",
+            id="instaccess.E002",
+        )
+        for name in names
+        if name not in SETTINGS
+    ]
+    for name, attribute in SETTINGS.items():
+        try:
+            getattr(conf, attribute)
+        except ConfigError as error:
+            messages.append(Error(error.detail + ".", id=BAD_SETTING_IDS[name]))
+    return messages
+
+
+@register()
+def check_user_uuid_field(**kwargs: Any) -> list[CheckMessage]:
+    """USER_UUID_FIELD names a field there is."""
+    try:
+        name = conf.user_uuid_field
+        if name is not None:
+            get_user_model()._meta.get_field(name)
+    except ConfigError:
+        return []  # E016 says it
+    except FieldDoesNotExist:
+        return [
+            Error(
+                f"INSTACCESS['USER_UUID_FIELD'] names {name!r}, which is no field of the user model.",
+                hint="Name a field of AUTH_USER_MODEL, or leave the setting out.",
+                id="instaccess.E003",
+            )
+        ]
+    return []
+
+
+@register()
+def check_project(**kwargs: Any) -> list[CheckMessage]:
+    """What the host project must have set elsewhere."""
+    messages: list[CheckMessage] = []
+    if not settings.USE_TZ:
+        messages.append(Error("instaccess keeps its times in UTC.", hint="Set USE_TZ = True.", id="instaccess.E004"))
+    alias = router.db_for_write(IssuedToken)
+    if not connections[alias].settings_dict["AUTOCOMMIT"]:
+        messages.append(
+            Error(
+                f"DATABASES[{alias!r}]['AUTOCOMMIT'] is off: no audit row would ever be committed.",
+                hint="Remove it; Django opens transactions where they are needed.",
+                id="instaccess.E005",
+            )
+        )
+    provider: Any = getattr(settings, "OAUTH2_PROVIDER", {})
+    if (
+        apps.is_installed("oauth2_provider")
+        and "SCOPES_BACKEND_CLASS" not in provider
+        and SCOPE not in provider.get("SCOPES", {})
+    ):
+        messages.append(
+            Error(
+                "No OAuth2 access token can get the scope that issuing InstAccess tokens needs.",
+                hint=f'Add "{SCOPE}": "Issue InstAccess tokens" to OAUTH2_PROVIDER["SCOPES"].',
+                id="instaccess.E006",
+            )
+        )
+    return messages
+
+
+@register(deploy=True)
+def check_deployment(**kwargs: Any) -> list[CheckMessage]:
+    """What is unsafe in production."""
+    messages: list[CheckMessage] = []
+    version = importlib.metadata.version("jwcrypto")
+    if _version(version) < _MIN_JWCRYPTO:
+        messages.append(
+            Error(
+                f"jwcrypto {version} has known holes.",
+                hint='Run `pip install --upgrade "jwcrypto>=1.6.1"`.',
+                id="instaccess.E007",
+            )
+        )
+    with contextlib.suppress(ConfigError):  # check_settings says it
+        messages += [
+            Warning(text, hint=hint, id=f"instaccess.{check_id}")
+            for found, check_id, text, hint in _unsafe()
+            if found
+        ]
+    return messages
+
+
+def _unsafe() -> Sequence[tuple[bool, str, str, str]]:
+    default_scopes = getattr(settings, "OAUTH2_PROVIDER", {}).get("DEFAULT_SCOPES", ["__all__"])
+    wildcard = any(host == "*" or host.startswith(".") for host in settings.ALLOWED_HOSTS)
+    return (
+        (
+            conf.encryption_alg == "RSA1_5",
+            "W001",
+            "INSTACCESS['ENCRYPTION_ALG'] is RSA1_5, which padding-oracle attacks have broken time and again.",
+            "Use RSA-OAEP, as Canvas does today.",
+        ),
+        (
+            conf.key_encryption_keys_are_derived,
+            "W002",
+            "Private keys are sealed under a key derived from SECRET_KEY: who learns one has both.",
+            "Set INSTACCESS['KEY_ENCRYPTION_KEYS'] to a list with one key, made by "
+            '`python -c "import secrets; print(secrets.token_urlsafe(32))"`.',
+        ),
+        (
+            apps.is_installed("oauth2_provider") and bool({"__all__", SCOPE} & set(default_scopes)),
+            "W003",
+            "Every OAuth2 access token that asks for no scope can issue InstAccess tokens: "
+            "OAUTH2_PROVIDER['DEFAULT_SCOPES'] is ['__all__'] (the default), or names the issuing scope.",
+            "List the default scopes there, without the issuing scope.",
+        ),
+        (
+            conf.allow_unencrypted,
+            "W004",
+            "INSTACCESS['ALLOW_UNENCRYPTED'] is on: with DEBUG, callers can ask for bare signed tokens.",
+            "Leave it to the settings of development.",
+        ),
+        (
+            conf.allow_token_in_parameters,
+            "W005",
+            "INSTACCESS['ALLOW_TOKEN_IN_PARAMETERS'] is on: access tokens end up in server and proxy logs.",
+            "Have clients send `Authorization: Bearer` and turn it off.",
+        ),
+        (
+            wildcard and conf.account_uuid is None and conf.account_hook is None,
+            "W006",
+            "The account claim is derived from the Host header, and ALLOWED_HOSTS lets clients choose it.",
+            "Set INSTACCESS['ACCOUNT_UUID'] or ['ACCOUNT_HOOK'], or list ALLOWED_HOSTS without wildcards.",
+        ),
+        (
+            not (settings.SECURE_SSL_REDIRECT or settings.SECURE_PROXY_SSL_HEADER),
+            "W007",
+            "Nothing says that requests come over TLS: bearer tokens would travel in clear.",
+            "Set SECURE_SSL_REDIRECT, or SECURE_PROXY_SSL_HEADER behind a proxy that ends TLS.",
+        ),
+    )
+
+
+@register(Tags.database)
+def check_keys(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """There are keys, and they open. Runs with `check --database` and before `migrate`."""
+    if not databases or router.db_for_write(Key) not in databases:
+        return []
+    try:
+        missing = keys.missing()
+        keys.check_sealed_keys()
+    except DatabaseError:
+        return []  # not migrated yet, or away: Django says that itself
+    except ConfigError:
+        return []  # check_settings says it
+    except UnsealError as error:
+        return [Error(f"A sealed private key does not open: {error.detail}.", id="instaccess.E008")]
+    if not missing:
+        return []
+    return [
+        Warning(
+            "There is no " + ", no ".join(f"{status} {use.label} key" for use, status in missing) + ".",
+            hint="Run `python manage.py instaccess_init`.",
+            id="instaccess.W008",
+        )
+    ]
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".")[:3] if part.isdigit())

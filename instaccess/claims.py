@@ -1,0 +1,220 @@
+"""What an InstAccess token says: the only home of claim names (contract §2; names as Canvas writes them).
+
+No Django here: the clock, the issuer and every value are passed in.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .exceptions import ClaimsTooLarge, ForeignToken, InvalidToken, TokenExpired
+
+MAX_LIFETIME = 3600
+"""Seconds. Canvas's tokens live one hour; a longer one is refused here even when it is well signed."""
+
+MAX_PAYLOAD_BYTES = 2048
+"""A payload of this size, signed by an RSA-4096 key, stays below the 4 KiB that nginx allows response headers."""
+
+CLOCK_SKEW = 60
+"""Seconds by which an issuer's clock may run ahead of ours: `iat` further in the future is refused."""
+
+# Attribute of Claims -> claim on the wire. The order is that of the payload.
+_NAMES = {
+    "issuer": "iss",
+    "jti": "jti",
+    "issued_at": "iat",
+    "expires_at": "exp",
+    "user_uuid": "sub",
+    "account_uuid": "acct",
+    "canvas_domain": "canvas_domain",
+    "masquerading_user_uuid": "masq_sub",
+    "masquerading_user_shard_id": "masq_shard",
+    "user_global_id": "debug_user_global_id",
+    "real_user_global_id": "debug_masq_global_id",
+    "region": "region",
+    "shard_id": "canvas_shard_id",
+    "client_id": "client_id",
+    "instructure_service": "instructure_service",
+}
+_REQUIRED = ("jti", "user_uuid", "account_uuid", "canvas_domain")
+_OPTIONAL_TEXT = (
+    "masquerading_user_uuid",
+    "user_global_id",
+    "real_user_global_id",
+    "region",
+    "client_id",
+)
+_OPTIONAL_IDS = ("masquerading_user_shard_id", "shard_id")
+
+RESERVED = frozenset(_NAMES.values()) | {"aud", "nbf"}
+"""Claims an extension may never set. `aud` and `nbf` are not ours, but readers act on them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claims:
+    """The claims of one token. Times are integer seconds since the epoch; an absent claim is None."""
+
+    issuer: str
+    jti: str
+    issued_at: int
+    expires_at: int
+    user_uuid: str
+    account_uuid: str
+    canvas_domain: str
+    masquerading_user_uuid: str | None = None
+    masquerading_user_shard_id: int | str | None = None
+    user_global_id: str | None = None
+    real_user_global_id: str | None = None
+    region: str | None = None
+    shard_id: int | str | None = None
+    client_id: str | None = None
+    instructure_service: bool = False
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def new(
+        cls,
+        *,
+        now: float,
+        lifetime: int = MAX_LIFETIME,
+        extra: Mapping[str, Any] | None = None,
+        **claims: Any,
+    ) -> Claims:
+        """Claims for a token issued `now` (seconds since the epoch), with a fresh random `jti` (RFC 7519 §4.1.7).
+
+        `extra` are a deployment's own claims; reserved names in it are dropped, so that an extension can neither
+        prolong a token nor change whose it is.
+
+        Raises ValueError for a lifetime outside 1…3600 seconds.
+        """
+        if not 1 <= lifetime <= MAX_LIFETIME:
+            raise ValueError(f"lifetime must be 1 to {MAX_LIFETIME} seconds, got {lifetime}")
+        issued_at = int(now)
+        return cls(
+            jti=str(uuid.uuid4()),
+            issued_at=issued_at,
+            expires_at=issued_at + lifetime,
+            extra={name: value for name, value in (extra or {}).items() if name not in RESERVED},
+            **claims,
+        )
+
+    def to_payload(self) -> dict[str, Any]:
+        """The JWT claims set. Absent claims are left out, never null."""
+        payload: dict[str, Any] = {}
+        for attribute, name in _NAMES.items():
+            value = getattr(self, attribute)
+            if value is not None and value is not False:
+                payload[name] = value
+        payload.update(self.extra)
+        return payload
+
+    def to_json(self) -> bytes:
+        """The payload as compact JSON.
+
+        Raises ClaimsTooLarge above `MAX_PAYLOAD_BYTES`, and when an extension's value is not JSON.
+        """
+        try:
+            text = json.dumps(self.to_payload(), separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ClaimsTooLarge(
+                f"an extra claim is not JSON ({type(error).__name__}); see INSTACCESS['CLAIMS_HOOK']",
+                code="claims_not_json",
+            ) from None
+        if len(text) > MAX_PAYLOAD_BYTES:
+            raise ClaimsTooLarge(
+                f"the claims are {len(text)} bytes, at most {MAX_PAYLOAD_BYTES} fit a gateway's headers; "
+                "have INSTACCESS['CLAIMS_HOOK'] return less"
+            )
+        return text
+
+    @classmethod
+    def from_payload(
+        cls,
+        payload: Mapping[str, Any],
+        *,
+        now: float,
+        issuer: str,
+        leeway: int = 0,
+        max_lifetime: int = MAX_LIFETIME,
+    ) -> Claims:
+        """Check a verified claims set and read it. Types are exact: `True`, `1.0` and `"1"` are no times.
+
+        Args:
+            payload: the JSON object of a JWS whose signature has been checked.
+            now: seconds since the epoch; a token whose `exp` equals `now` has expired (RFC 7519 §4.1.4).
+            issuer: the only `iss` accepted.
+            leeway: seconds by which `exp` may lie in the past.
+            max_lifetime: longest `exp - iat` accepted, in seconds.
+
+        Raises:
+            ForeignToken: another issuer.
+            TokenExpired: past `exp`.
+            InvalidToken: anything else, with a code.
+        """
+        if payload.get("iss") != issuer:
+            raise ForeignToken("the issuer is not ours")
+        values: dict[str, Any] = {"issuer": issuer}
+        for attribute in ("issued_at", "expires_at"):
+            values[attribute] = _seconds(payload, _NAMES[attribute])
+        _check_times(values["issued_at"], values["expires_at"], payload, now, leeway, max_lifetime)
+        for attribute in _REQUIRED:
+            values[attribute] = _text(payload, _NAMES[attribute])
+        for attribute in _OPTIONAL_TEXT:
+            if _NAMES[attribute] in payload:
+                values[attribute] = _text(payload, _NAMES[attribute])
+        for attribute in _OPTIONAL_IDS:
+            if _NAMES[attribute] in payload:
+                values[attribute] = _shard(payload, _NAMES[attribute])
+        if "instructure_service" in payload:
+            if not isinstance(payload["instructure_service"], bool):
+                raise InvalidToken("instructure_service is not true or false", code="bad_claim")
+            values["instructure_service"] = payload["instructure_service"]
+        # Canvas's consumers honour a masquerade only when both claims are there (contract §2).
+        if not (values.get("masquerading_user_uuid") and values.get("masquerading_user_shard_id")):
+            values["masquerading_user_uuid"] = values["masquerading_user_shard_id"] = None
+        extra = {name: value for name, value in payload.items() if name not in RESERVED}
+        return cls(**values, extra=extra)
+
+
+def _check_times(
+    issued_at: int,
+    expires_at: int,
+    payload: Mapping[str, Any],
+    now: float,
+    leeway: int,
+    max_lifetime: int,
+) -> None:
+    if not 0 < expires_at - issued_at <= max_lifetime:
+        raise InvalidToken(f"lives longer than {max_lifetime} s, or not at all", code="bad_lifetime")
+    if now >= expires_at + leeway:
+        raise TokenExpired("past its exp")
+    if issued_at > now + max(CLOCK_SKEW, leeway):
+        raise InvalidToken("issued in the future", code="not_yet")
+    if "nbf" in payload and _seconds(payload, "nbf") > now + leeway:
+        raise InvalidToken("not valid yet", code="not_yet")
+
+
+def _seconds(payload: Mapping[str, Any], name: str) -> int:
+    value = payload.get(name)
+    # bool is an int to Python; a time is not a truth value.
+    if type(value) is not int or not 0 <= value < 2**53:
+        raise InvalidToken(f"{name} is not an integer number of seconds", code="bad_claim")
+    return value
+
+
+def _text(payload: Mapping[str, Any], name: str) -> str:
+    value = payload.get(name)
+    if not isinstance(value, str) or not value:
+        raise InvalidToken(f"{name} is missing or not text", code="bad_claim")
+    return value
+
+
+def _shard(payload: Mapping[str, Any], name: str) -> int | str:
+    value = payload.get(name)
+    if type(value) is int or (isinstance(value, str) and value):
+        return value
+    raise InvalidToken(f"{name} is not an id", code="bad_claim")

@@ -1,0 +1,46 @@
+"""What a request says about where it came from and what it was sent to."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from django.http import HttpRequest
+
+from .conf import conf
+
+_DEFAULT_PORTS = {"http": "80", "https": "443"}
+
+
+def domain(request: HttpRequest) -> str:
+    """Host the request was sent to, in lower case, with its port unless that is the scheme's own.
+
+    Raises DisallowedHost for one that ALLOWED_HOSTS does not know.
+    """
+    host = request.get_host().lower()
+    name, colon, port = host.rpartition(":")
+    if colon and port == _DEFAULT_PORTS.get(request.scheme or "") and not port.endswith("]"):
+        return name
+    return host
+
+
+def client_address(request: HttpRequest) -> str | None:
+    """The client's IP address: REMOTE_ADDR, or with TRUSTED_PROXIES = n the n-th from the right of X-Forwarded-For.
+
+    Each of our n proxies appended the address it was called from, so the n-th from the right is what the outermost
+    saw; whatever stands to the left of it the client may have made up. None where that is no address, and REMOTE_ADDR
+    where the header has fewer entries (the request did not come through all proxies).
+    """
+    address = request.META.get("REMOTE_ADDR", "")
+    if hops := conf.trusted_proxies:
+        chain = [entry.strip() for entry in request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")]
+        if len(chain) >= hops and chain[-hops]:
+            address = chain[-hops]
+    # Some proxies write "[2001:db8::1]:4711" or "192.0.2.1:4711".
+    if address.startswith("["):
+        address = address[1:].partition("]")[0]
+    elif address.count(":") == 1:
+        address = address.partition(":")[0]
+    try:
+        return str(ipaddress.ip_address(address.partition("%")[0]))
+    except ValueError:
+        return None

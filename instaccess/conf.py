@@ -1,0 +1,243 @@
+"""Settings: `INSTACCESS = {…}`, one typed property a setting, read when asked for: `override_settings` just works.
+
+Every property raises ConfigError, naming the setting and what it takes, for a bad value; `checks.py` reads them all,
+so that `manage.py check` says it first.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from django.conf import settings
+from django.utils.encoding import force_bytes
+from django.utils.module_loading import import_string
+
+from . import jose
+from .claims import MAX_LIFETIME
+from .exceptions import ConfigError
+
+SCOPE = "url:POST|/api/v1/inst_access_tokens"
+"""The OAuth2 scope that allows issuing, as Canvas spells it. Not a setting: clients ask for it by name."""
+
+KEK_BYTES = 32
+
+_T = TypeVar("_T")
+
+
+class Conf:
+    """The settings as they are now. Use the module's `conf`."""
+
+    # What a token says
+
+    @property
+    def issuer(self) -> str:
+        """`iss` of issued tokens, and the only one accepted."""
+        return _text("ISSUER", "instructure:inst_access")
+
+    @property
+    def lifetime(self) -> int:
+        """Seconds a token lives, at most an hour."""
+        return _integer("LIFETIME", MAX_LIFETIME, 1, MAX_LIFETIME)
+
+    @property
+    def region(self) -> str | None:
+        """`region` claim; left out when None."""
+        return _optional_text("REGION")
+
+    @property
+    def shard_id(self) -> int | str | None:
+        """`canvas_shard_id` claim; left out when None."""
+        value = _get("SHARD_ID", None)
+        if value is None or (type(value) is int and value > 0) or (isinstance(value, str) and value):
+            return value
+        raise _bad("SHARD_ID", "a positive integer, a text, or None")
+
+    @property
+    def account_uuid(self) -> str | None:
+        """`acct` claim of every token; derived from the request's host when None (see `identity.account_uuid`)."""
+        return _optional_text("ACCOUNT_UUID")
+
+    @property
+    def account_hook(self) -> Callable[[str], str] | None:
+        """Callable `(host) -> account uuid` for deployments with several root accounts."""
+        return _callable("ACCOUNT_HOOK")
+
+    @property
+    def user_uuid_field(self) -> str | None:
+        """Field of the user model that holds the uuid; a row of ours holds it when None."""
+        return _optional_text("USER_UUID_FIELD")
+
+    @property
+    def claims_hook(self) -> Callable[[Any, Any], Mapping[str, Any]] | None:
+        """Callable `(user, application) -> extra claims`; it cannot set a reserved one."""
+        return _callable("CLAIMS_HOOK")
+
+    # How it is made
+
+    @property
+    def encryption_alg(self) -> str:
+        """JWE `alg`."""
+        return _choice("ENCRYPTION_ALG", "RSA-OAEP", jose.KEY_ALGORITHMS + jose.LEGACY_KEY_ALGORITHMS)
+
+    @property
+    def content_encryption(self) -> str:
+        """JWE `enc`."""
+        return _choice("CONTENT_ENCRYPTION", "A128CBC-HS256", jose.CONTENT_ALGORITHMS)
+
+    @property
+    def signing_alg(self) -> str:
+        """JWS `alg`."""
+        return _choice("SIGNING_ALG", "RS256", jose.SIGNING_ALGORITHMS)
+
+    @property
+    def key_size(self) -> int:
+        """Bits of a generated RSA key."""
+        return _choice("KEY_SIZE", 2048, (2048, 3072, 4096))
+
+    @property
+    def allow_unencrypted(self) -> bool:
+        """Honour the `unencrypted` parameter. Only ever together with DEBUG."""
+        return _boolean("ALLOW_UNENCRYPTED", default=False)
+
+    # Keys at rest and in memory
+
+    @property
+    def key_encryption_keys(self) -> list[bytes]:
+        """Keys that seal private keys at rest: the first seals, all open.
+
+        By default derived from SECRET_KEY and SECRET_KEY_FALLBACKS with HKDF-SHA256 (RFC 5869).
+        """
+        value = _get("KEY_ENCRYPTION_KEYS", None)
+        if value is None:
+            return [_derive(secret) for secret in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)]
+        if not isinstance(value, (list, tuple)) or not value:
+            raise _bad("KEY_ENCRYPTION_KEYS", _KEK_FORMAT)
+        return [_kek(item) for item in value]
+
+    @property
+    def key_encryption_keys_are_derived(self) -> bool:
+        """Whether the keys above come from SECRET_KEY."""
+        return _get("KEY_ENCRYPTION_KEYS", None) is None
+
+    @property
+    def key_cache_seconds(self) -> int:
+        """Seconds a process goes on with the keys it has read; five at most, for a revoked key stops within that."""
+        return _integer("KEY_CACHE_SECONDS", 3, 0, 5)
+
+    # What the endpoint takes and says
+
+    @property
+    def realm(self) -> str:
+        """Realm in `WWW-Authenticate`."""
+        realm = _text("REALM", "canvas-lms")
+        if not realm.isascii() or not realm.isprintable() or '"' in realm or "\\" in realm:
+            raise _bad("REALM", "printable ASCII without quotes or backslashes")
+        return realm
+
+    @property
+    def allow_token_in_parameters(self) -> bool:
+        """Take the access token from the query or a form body, as Canvas does and RFC 6750 §2.3 advises against."""
+        return _boolean("ALLOW_TOKEN_IN_PARAMETERS", default=False)
+
+    @property
+    def trusted_proxies(self) -> int:
+        """How many proxies of ours stand in front and each append to X-Forwarded-For; 0 ignores the header."""
+        return _integer("TRUSTED_PROXIES", 0, 0, 10)
+
+
+conf = Conf()
+
+SETTINGS = {name.upper(): name for name, member in vars(Conf).items() if isinstance(member, property)}
+del SETTINGS["KEY_ENCRYPTION_KEYS_ARE_DERIVED"]
+
+_KEK_FORMAT = (
+    "a list of base64url texts of 32 random bytes each; make one with "
+    '`python -c "import secrets; print(secrets.token_urlsafe(32))"`'
+)
+
+
+def configured() -> Mapping[str, Any]:
+    """The INSTACCESS dictionary as the project wrote it."""
+    value = getattr(settings, "INSTACCESS", {})
+    if not isinstance(value, Mapping):
+        raise ConfigError("INSTACCESS must be a dictionary of settings", setting="INSTACCESS")
+    return value
+
+
+def _get(name: str, default: Any) -> Any:
+    return configured().get(name, default)
+
+
+def _bad(name: str, expected: str) -> ConfigError:
+    # The value itself stays out of the text: KEY_ENCRYPTION_KEYS passes here too.
+    value = _get(name, None)
+    return ConfigError(f"INSTACCESS[{name!r}] must be {expected} (it is a {type(value).__name__})", setting=name)
+
+
+def _text(name: str, default: str) -> str:
+    value = _get(name, default)
+    if not isinstance(value, str) or not 1 <= len(value) <= 255:
+        raise _bad(name, "a text of 1 to 255 characters")
+    return value
+
+
+def _optional_text(name: str) -> str | None:
+    return None if _get(name, None) is None else _text(name, "")
+
+
+def _integer(name: str, default: int, least: int, most: int) -> int:
+    value = _get(name, default)
+    if type(value) is not int or not least <= value <= most:
+        raise _bad(name, f"an integer from {least} to {most}")
+    return value
+
+
+def _boolean(name: str, *, default: bool) -> bool:
+    value = _get(name, default)
+    if not isinstance(value, bool):
+        raise _bad(name, "True or False")
+    return value
+
+
+def _choice(name: str, default: _T, choices: tuple[_T, ...]) -> _T:
+    value = _get(name, default)
+    if value not in choices or type(value) is not type(default):
+        raise _bad(name, "one of " + ", ".join(map(repr, choices)))
+    return value
+
+
+def _callable(name: str) -> Callable[..., Any] | None:
+    value: Any = _get(name, None)
+    if isinstance(value, str):
+        try:
+            value = import_string(value)
+        except ImportError as error:
+            raise ConfigError(f"INSTACCESS[{name!r}] cannot be imported: {error}", setting=name) from error
+    if value is None:
+        return None
+    if not callable(value):
+        raise _bad(name, "a callable, the dotted path of one, or None")
+    function: Callable[..., Any] = value
+    return function
+
+
+def _derive(secret: str | bytes) -> bytes:
+    kdf = HKDF(SHA256(), KEK_BYTES, salt=None, info=b"instaccess key-encryption key v1")
+    return kdf.derive(force_bytes(secret))
+
+
+def _kek(item: object) -> bytes:
+    if not isinstance(item, str):
+        raise _bad("KEY_ENCRYPTION_KEYS", _KEK_FORMAT)
+    try:
+        key = base64.b64decode(item + "=" * (-len(item) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raise _bad("KEY_ENCRYPTION_KEYS", _KEK_FORMAT) from None
+    if len(key) != KEK_BYTES:
+        raise _bad("KEY_ENCRYPTION_KEYS", _KEK_FORMAT)
+    return key

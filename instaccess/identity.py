@@ -1,0 +1,65 @@
+"""Who a token is about: the uuid of a user, the root account of a host."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from django.core.exceptions import FieldDoesNotExist
+from django.db import router
+
+from .conf import conf
+from .exceptions import ConfigError
+from .models import UserIdentity
+
+MAX_ID_CHARS = 255
+
+
+def user_uuid(user: Any) -> str:
+    """The uuid a user goes by. Raises ConfigError where USER_UUID_FIELD names no field or an empty one.
+
+    Without that setting a random uuid is made, and written, the first time a user needs one. It comes with no query
+    when the user was loaded with `select_related("instaccess_identity")`.
+    """
+    name = conf.user_uuid_field
+    if name is None:
+        try:
+            return str(user.instaccess_identity.uuid)
+        except UserIdentity.DoesNotExist:
+            alias = router.db_for_write(UserIdentity, instance=user)
+            identity, _ = UserIdentity.objects.using(alias).get_or_create(user=user)
+            return str(identity.uuid)
+    try:
+        type(user)._meta.get_field(name)
+    except FieldDoesNotExist:
+        raise ConfigError(
+            f"INSTACCESS['USER_UUID_FIELD'] names {name!r}, which is no field of {type(user)._meta.label}",
+            setting="USER_UUID_FIELD",
+        ) from None
+    value = getattr(user, name)
+    if not value or len(str(value)) > MAX_ID_CHARS:
+        raise ConfigError(
+            f"user {user.pk} has no usable value in {name!r}: fill it, or unset INSTACCESS['USER_UUID_FIELD']",
+            setting="USER_UUID_FIELD",
+        )
+    return str(value)
+
+
+def account_uuid(host: str) -> str:
+    """The root account that a host (`name` or `name:port`) serves.
+
+    ACCOUNT_UUID where one deployment is one account, ACCOUNT_HOOK where the host decides; else derived from the
+    host's name (RFC 9562 §5.5, DNS namespace), so that it is stable and needs no table.
+    """
+    if (fixed := conf.account_uuid) is not None:
+        return fixed
+    if (hook := conf.account_hook) is not None:
+        value = hook(host)
+        if not isinstance(value, str) or not 1 <= len(value) <= MAX_ID_CHARS:
+            raise ConfigError(
+                f"INSTACCESS['ACCOUNT_HOOK'] must return a text of 1 to {MAX_ID_CHARS} characters",
+                setting="ACCOUNT_HOOK",
+            )
+        return value
+    name = host if host.endswith("]") else host.rsplit(":", 1)[0]
+    return str(uuid.uuid5(uuid.NAMESPACE_DNS, name))

@@ -1,0 +1,209 @@
+"""Sign, encrypt, decrypt, verify: JWS and JWE compact serialization (RFC 7515, 7516) over keys passed in.
+
+jwcrypto does the cryptography. What it is lenient about is refused here first: a token has exactly one spelling, its
+header exactly the members we know, its algorithms are ours to choose and not the token's. No Django, no settings.
+
+Keys are `jwcrypto.jwk.JWK` objects whose `use` member is set; the caller holds on to them, because loading a private
+key costs about as much as a hundred signatures.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Collection, Iterable, Mapping
+from itertools import islice
+from typing import Any
+
+from jwcrypto.common import JWException
+from jwcrypto.jwe import JWE
+from jwcrypto.jwk import JWK
+from jwcrypto.jws import JWS
+
+from .exceptions import InvalidToken
+
+SIGNING_ALGORITHMS = ("RS256",)
+KEY_ALGORITHMS = ("RSA-OAEP", "RSA-OAEP-256")
+LEGACY_KEY_ALGORITHMS = ("RSA1_5",)
+"""RSAES-PKCS1-v1_5 is what Canvas's published sample uses; only ever accepted where a setting asks for it."""
+CONTENT_ALGORITHMS = ("A128CBC-HS256", "A256GCM")
+
+MAX_TOKEN_CHARS = 8192
+MAX_HEADER_BYTES = 1024
+MAX_PLAINTEXT_BYTES = 8192
+MAX_KEY_ATTEMPTS = 3
+"""RSA operations spent on a token that does not say which key it is under (Canvas sends no `kid`)."""
+
+_COMPACT = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*", re.ASCII)
+_KID = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
+_JWS_MEMBERS = frozenset({"alg", "kid", "typ", "cty"})
+_JWE_MEMBERS = frozenset({"alg", "enc", "kid", "typ", "cty"})
+
+
+def sign(payload: bytes, key: JWK, *, kid: str) -> str:
+    """A compact JWS over `payload` with RS256 (RFC 7518 §3.3) under a private signing key."""
+    jws = JWS(payload)
+    jws.allowed_algs = list(SIGNING_ALGORITHMS)
+    header = {"typ": "JWT", "alg": SIGNING_ALGORITHMS[0], "kid": kid}
+    # As text: jwcrypto sorts a dict's members, and `typ` first is how Canvas writes it.
+    jws.add_signature(key, protected=json.dumps(header, separators=(",", ":")))
+    return str(jws.serialize(compact=True))
+
+
+def encrypt(jws: str, key: JWK, *, kid: str, alg: str, enc: str) -> str:
+    """A compact JWE around a compact JWS (nested JWT, RFC 7519 §5.2) under a public encryption key.
+
+    Raises ValueError for an algorithm that is not on the lists above.
+    """
+    if alg not in KEY_ALGORITHMS + LEGACY_KEY_ALGORITHMS or enc not in CONTENT_ALGORITHMS:
+        raise ValueError(f"not an allowed algorithm: {alg}, {enc}")
+    header = {"alg": alg, "enc": enc, "cty": "JWT", "kid": kid}
+    jwe = JWE(jws.encode("ascii"), json.dumps(header, separators=(",", ":")), algs=[alg, enc])
+    jwe.add_recipient(key)
+    return str(jwe.serialize(compact=True))
+
+
+def decrypt(
+    token: str,
+    keys: Mapping[str, JWK],
+    *,
+    key_algorithms: Collection[str] = KEY_ALGORITHMS,
+    content_algorithms: Collection[str] = CONTENT_ALGORITHMS,
+) -> tuple[str, str]:
+    """Open a compact JWE.
+
+    Args:
+        token: what came in; never trusted.
+        keys: private encryption keys by `kid`, best first. The one the header names is tried, or the first
+            `MAX_KEY_ATTEMPTS` when it names none.
+        key_algorithms, content_algorithms: the only `alg` and `enc` accepted.
+
+    Returns the text inside and the `kid` of the key that opened it.
+
+    Raises InvalidToken, and nothing else, for whatever is wrong with the token.
+    """
+    header = _header(split_compact(token, 5)[0], _JWE_MEMBERS)
+    alg, enc = header.get("alg"), header.get("enc")
+    if alg not in key_algorithms or enc not in content_algorithms:
+        raise InvalidToken("encrypted with an algorithm we do not accept", code="wrong_alg")
+    if header.get("cty", "JWT") != "JWT" or header.get("typ", "JWT") != "JWT":
+        raise InvalidToken("not a nested JWT", code="wrong_type")
+    for kid, key in _candidates(header, keys):
+        jwe = JWE(algs=[alg, enc])
+        try:
+            jwe.deserialize(token)
+            jwe.decrypt(key, max_plaintext=MAX_PLAINTEXT_BYTES)
+            return jwe.payload.decode("ascii"), kid
+        # jwcrypto lets out KeyError, TypeError, RecursionError and more for odd input; all of them mean "no".
+        except (JWException, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError):
+            continue
+    raise InvalidToken("no key opens it", code="decrypt_failed")
+
+
+def verify(token: str, keys: Mapping[str, JWK]) -> tuple[dict[str, Any], str]:
+    """Check the RS256 signature of a compact JWS and read its claims set.
+
+    `keys` are public signing keys by `kid`, best first, chosen as in `decrypt`. Returns the JSON object and the
+    `kid` of the key. Times and issuer are not looked at here: see `Claims.from_payload`.
+
+    Raises InvalidToken, and nothing else, for whatever is wrong with the token.
+    """
+    segments = split_compact(token, 3)
+    header = _header(segments[0], _JWS_MEMBERS)
+    if header.get("alg") not in SIGNING_ALGORITHMS:
+        raise InvalidToken("signed with an algorithm we do not accept", code="wrong_alg")
+    if header.get("typ", "JWT") != "JWT" or "cty" in header:
+        raise InvalidToken("not a JWT", code="wrong_type")
+    for kid, key in _candidates(header, keys):
+        jws = JWS()
+        jws.allowed_algs = list(SIGNING_ALGORITHMS)
+        try:
+            jws.deserialize(token)
+            jws.verify(key)
+        except (JWException, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError):
+            continue
+        return _json_object(segments[1], "claims"), kid
+    raise InvalidToken("no key verifies it", code="bad_signature")
+
+
+def peek_issuer(token: str) -> str | None:
+    """The `iss` that an *unverified* compact JWS names, or None where there is no reading it.
+
+    Good for one thing: telling whether a three-part bearer means to be an InstAccess token.
+    """
+    try:
+        issuer = _json_object(split_compact(token, 3)[1], "claims").get("iss")
+    except InvalidToken:
+        return None
+    return issuer if isinstance(issuer, str) else None
+
+
+def split_compact(token: str, parts: int) -> list[bytes]:
+    """The decoded segments of a compact serialization, or InvalidToken.
+
+    Each segment must be the one base64url spelling of its bytes (RFC 7515 §2): otherwise one token has many
+    spellings, and a cache or a deny list keyed on the text would miss all but one.
+    """
+    if len(token) > MAX_TOKEN_CHARS:
+        raise InvalidToken(f"longer than {MAX_TOKEN_CHARS} characters", code="too_long")
+    if not _COMPACT.fullmatch(token) or token.count(".") != parts - 1:
+        raise InvalidToken(f"not {parts} base64url segments", code="malformed")
+    segments = []
+    for text in token.split("."):
+        try:
+            decoded = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        except (binascii.Error, ValueError):
+            raise InvalidToken("a segment is not base64url", code="malformed") from None
+        if base64.urlsafe_b64encode(decoded).rstrip(b"=").decode() != text:
+            raise InvalidToken("a segment is not in its canonical spelling", code="malformed")
+        segments.append(decoded)
+    return segments
+
+
+def _header(raw: bytes, members: frozenset[str]) -> dict[str, str]:
+    if len(raw) > MAX_HEADER_BYTES:
+        raise InvalidToken("the header is too long", code="bad_header")
+    header = _json_object(raw, "header")
+    # `zip` inflates, `crit` asks for what we do not know, `jku`, `jwk` and `x5u` bring keys along: all refused.
+    if not members.issuperset(header):
+        raise InvalidToken("the header has members we do not accept", code="bad_header")
+    if not all(isinstance(value, str) for value in header.values()):
+        raise InvalidToken("a header member is not text", code="bad_header")
+    if "kid" in header and not _KID.fullmatch(header["kid"]):
+        raise InvalidToken("the kid is not one of ours", code="bad_header")
+    return header
+
+
+def _candidates(header: Mapping[str, str], keys: Mapping[str, JWK]) -> Iterable[tuple[str, JWK]]:
+    if "kid" not in header:
+        if not keys:
+            raise InvalidToken("there is no key to try", code="unknown_kid")
+        return islice(keys.items(), MAX_KEY_ATTEMPTS)
+    key = keys.get(header["kid"])
+    if key is None:
+        raise InvalidToken("under a key we do not hold", code="unknown_kid")
+    return [(header["kid"], key)]
+
+
+def _json_object(raw: bytes, what: str) -> dict[str, Any]:
+    try:
+        value = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        raise InvalidToken(f"the {what} is not one strict JSON object", code="malformed") from None
+    if not isinstance(value, dict):
+        raise InvalidToken(f"the {what} is not a JSON object", code="malformed")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # Two members of one name are read differently by different parsers (RFC 8725 §2.4).
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("duplicate member")
+    return members
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

@@ -1,0 +1,168 @@
+"""The keys this process works with now: read from the database at most every few seconds, parsed once.
+
+Reading only; nothing here writes, and nothing is made up where a key is missing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from copy import copy
+from dataclasses import dataclass, field
+
+from django.db import router
+from django.views.decorators.debug import sensitive_variables
+from jwcrypto.common import JWException
+from jwcrypto.jwk import JWK
+
+from . import sealing
+from .conf import conf
+from .exceptions import KeyUnavailable, UnsealError
+from .models import Key
+
+logger = logging.getLogger("instaccess.keys")
+
+_NO_KEY = {
+    Key.Use.SIGNING: "there is no current signing key: run `python manage.py instaccess_init`",
+    Key.Use.ENCRYPTION: "there is no current encryption key: run `python manage.py instaccess_init`",
+}
+
+
+class HeldKey:
+    """A key of the database in the form jwcrypto works with. The private half is opened on first need and kept."""
+
+    def __init__(self, row: Key) -> None:
+        self.kid = row.kid
+        self.use = row.use
+        self.status = row.status
+        self.public = JWK(**row.public_jwk)
+        if self.public.get("use") != row.use or self.public.thumbprint() != row.kid:
+            raise KeyUnavailable(f"the public half of key {row.kid} was altered: restore the row from a backup")
+        self._sealed = row.sealed_private_jwk
+        self._private: JWK | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.use} {self.kid} {self.status}>"
+
+    @property
+    def has_private(self) -> bool:
+        """Whether the private half is held here, sealed or open."""
+        return bool(self._sealed)
+
+    def at(self, status: str) -> HeldKey:
+        """The same key at another point of its life. Rings handed out before keep what they said."""
+        other = copy(self)
+        other.status = status
+        return other
+
+    def same_material_as(self, row: Key) -> bool:
+        """Whether the row still holds what this was made from, so that it need not be parsed again."""
+        return (self.use, self._sealed) == (row.use, row.sealed_private_jwk) and self.public == row.public_jwk
+
+    @sensitive_variables()
+    def private(self) -> JWK:
+        """The private half, loaded and ready. Raises UnsealError where it does not open."""
+        if self._private is None:
+            key = sealing.unseal(self._sealed, kid=self.kid, use=self.use, keks=conf.key_encryption_keys)
+            # OpenSSL checks and prepares the key now, not in the middle of the first request.
+            key.get_op_key("sign" if self.use == Key.Use.SIGNING else "unwrapKey")
+            self._private = key
+        return self._private
+
+
+@dataclass(frozen=True)
+class KeyRing:
+    """The keys as they stood at one moment, best first: current, then past (latest first), then future."""
+
+    keys: tuple[HeldKey, ...] = field(default_factory=tuple)
+
+    def signing_key(self) -> HeldKey:
+        """The key that signs now. Raises KeyUnavailable, naming the command that mends it."""
+        return self._current(Key.Use.SIGNING)
+
+    def encryption_key(self) -> HeldKey:
+        """The key that encrypts now; its private half may well not be here."""
+        return self._current(Key.Use.ENCRYPTION)
+
+    def verification_keys(self) -> Mapping[str, JWK]:
+        """Public signing keys by kid, for `jose.verify`."""
+        return {key.kid: key.public for key in self.keys if key.use == Key.Use.SIGNING}
+
+    def decryption_keys(self) -> Mapping[str, JWK]:
+        """Private encryption keys by kid, for `jose.decrypt`. One that does not open is logged and left out."""
+        opened = {}
+        for key in self.keys:
+            if key.use == Key.Use.ENCRYPTION and key.has_private:
+                try:
+                    opened[key.kid] = key.private()
+                except UnsealError as error:
+                    logger.error("private key does not open: %s", error)
+        return opened
+
+    def _current(self, use: Key.Use) -> HeldKey:
+        for key in self.keys:
+            if key.use == use and key.status == Key.Status.CURRENT:
+                return key
+        raise KeyUnavailable(_NO_KEY[use])
+
+
+_RANK = {Key.Status.CURRENT: 0, Key.Status.PAST: 1, Key.Status.FUTURE: 2}
+
+
+def load(previous: Iterable[HeldKey] = ()) -> KeyRing:
+    """Read the keys from the database they are written to (a replica may lag behind a revocation).
+
+    Key objects of `previous` are kept where their row has not changed. A row that can't be used is logged and left
+    out, so that one broken key does not take the others along.
+    """
+    held = {key.kid: key for key in previous}
+    rows = Key.objects.using(router.db_for_write(Key)).exclude(status=Key.Status.REVOKED)
+    keys = []
+    for row in sorted(rows, key=lambda row: (_RANK[Key.Status(row.status)], -row.created_at.timestamp())):
+        key = held.get(row.kid)
+        if key is None or not key.same_material_as(row):
+            try:
+                key = HeldKey(row)
+            except (JWException, KeyUnavailable, TypeError, ValueError) as error:
+                logger.error("key %s can't be used: %s", row.kid, error)
+                continue
+        keys.append(key if key.status == row.status else key.at(row.status))
+    return KeyRing(tuple(keys))
+
+
+class _Cache:
+    """One KeyRing a process, shared by its threads."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Read the keys anew at the next call. Also run in a forked child: a lock held by a thread of the parent
+        would never be released there."""
+        self._lock = threading.Lock()
+        self._ring: KeyRing | None = None
+        self._read_at = 0.0
+
+    def get(self) -> KeyRing:
+        ring = self._ring
+        if ring is not None and time.monotonic() - self._read_at < conf.key_cache_seconds:
+            return ring
+        with self._lock:
+            if self._ring is None or time.monotonic() - self._read_at >= conf.key_cache_seconds:
+                started = time.monotonic()
+                self._ring = load(self._ring.keys if self._ring else ())
+                self._read_at = started
+            return self._ring
+
+
+_cache = _Cache()
+os.register_at_fork(after_in_child=_cache.forget)
+
+current = _cache.get
+"""The KeyRing as of at most `KEY_CACHE_SECONDS` ago."""
+
+forget = _cache.forget
+"""Drop what this process remembers; called after every change of keys."""

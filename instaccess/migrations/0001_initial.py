@@ -1,0 +1,224 @@
+import django.db.models.deletion
+import django.utils.timezone
+import uuid
+from django.conf import settings
+from django.db import migrations, models
+
+APPLICATION_MODEL = getattr(settings, "OAUTH2_PROVIDER_APPLICATION_MODEL", "oauth2_provider.Application")
+
+
+class Migration(migrations.Migration):
+    initial = True
+
+    dependencies = [
+        ("auth", "0012_alter_user_first_name_max_length"),
+        migrations.swappable_dependency(settings.AUTH_USER_MODEL),
+        migrations.swappable_dependency(APPLICATION_MODEL),
+    ]
+
+    operations = [
+        migrations.CreateModel(
+            name="Key",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "kid",
+                    models.CharField(
+                        help_text="RFC 7638 thumbprint of the public half.",
+                        max_length=64,
+                        unique=True,
+                        verbose_name="key id",
+                    ),
+                ),
+                (
+                    "use",
+                    models.CharField(
+                        choices=[("sig", "signing"), ("enc", "encryption")], max_length=3, verbose_name="use"
+                    ),
+                ),
+                ("alg", models.CharField(blank=True, max_length=16, verbose_name="algorithm")),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("future", "future"),
+                            ("current", "current"),
+                            ("past", "past"),
+                            ("revoked", "revoked"),
+                        ],
+                        max_length=8,
+                        verbose_name="status",
+                    ),
+                ),
+                ("public_jwk", models.JSONField(verbose_name="public key")),
+                (
+                    "sealed_private_jwk",
+                    models.TextField(
+                        blank=True,
+                        help_text="JWE under a key-encryption key; empty where only the public half is held.",
+                        verbose_name="sealed private key",
+                    ),
+                ),
+                (
+                    "created_at",
+                    models.DateTimeField(default=django.utils.timezone.now, verbose_name="created"),
+                ),
+                ("activated_at", models.DateTimeField(blank=True, null=True, verbose_name="activated")),
+                ("retired_at", models.DateTimeField(blank=True, null=True, verbose_name="retired")),
+                ("revoked_at", models.DateTimeField(blank=True, null=True, verbose_name="revoked")),
+                (
+                    "current_use",
+                    models.GeneratedField(
+                        db_persist=True,
+                        expression=models.Case(
+                            models.When(models.Q(("status", "current")), then=models.F("use")),
+                            default=models.Value(None),
+                        ),
+                        output_field=models.CharField(max_length=3, null=True),
+                        unique=True,
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "key",
+                "verbose_name_plural": "keys",
+                "ordering": ["use", "-created_at"],
+            },
+        ),
+        migrations.CreateModel(
+            name="KeyLock",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("changes", models.BigIntegerField(default=0)),
+            ],
+        ),
+        migrations.CreateModel(
+            name="UserIdentity",
+            fields=[
+                (
+                    "user",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        primary_key=True,
+                        related_name="instaccess_identity",
+                        serialize=False,
+                        to=settings.AUTH_USER_MODEL,
+                        verbose_name="user",
+                    ),
+                ),
+                (
+                    "uuid",
+                    models.UUIDField(default=uuid.uuid4, editable=False, unique=True, verbose_name="uuid"),
+                ),
+                (
+                    "created_at",
+                    models.DateTimeField(default=django.utils.timezone.now, verbose_name="created"),
+                ),
+            ],
+            options={
+                "verbose_name": "user identity",
+                "verbose_name_plural": "user identities",
+                "default_permissions": (),
+            },
+        ),
+        migrations.CreateModel(
+            name="IssuedToken",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("jti", models.UUIDField(unique=True, verbose_name="token id")),
+                ("user_uuid", models.CharField(max_length=255, verbose_name="user uuid")),
+                (
+                    "real_user_uuid",
+                    models.CharField(blank=True, max_length=255, verbose_name="real user uuid"),
+                ),
+                ("client_id", models.CharField(blank=True, max_length=255, verbose_name="client id")),
+                (
+                    "access_token_pk",
+                    models.CharField(
+                        blank=True,
+                        help_text="Primary key of the OAuth2 access token it was issued for.",
+                        max_length=64,
+                        verbose_name="access token",
+                    ),
+                ),
+                ("account_uuid", models.CharField(max_length=255, verbose_name="account uuid")),
+                ("canvas_domain", models.CharField(max_length=262, verbose_name="domain")),
+                ("signing_kid", models.CharField(max_length=64, verbose_name="signing key")),
+                (
+                    "encryption_kid",
+                    models.CharField(blank=True, max_length=64, verbose_name="encryption key"),
+                ),
+                ("ip_address", models.GenericIPAddressField(null=True, verbose_name="address")),
+                ("user_agent", models.CharField(blank=True, max_length=512, verbose_name="user agent")),
+                ("issued_at", models.DateTimeField(db_index=True, verbose_name="issued")),
+                ("expires_at", models.DateTimeField(verbose_name="expires")),
+                ("revoked_at", models.DateTimeField(null=True, verbose_name="revoked")),
+                ("revocation_reason", models.CharField(blank=True, max_length=255, verbose_name="reason")),
+                (
+                    "application",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to=APPLICATION_MODEL,
+                        verbose_name="application",
+                    ),
+                ),
+                (
+                    "real_user",
+                    models.ForeignKey(
+                        help_text="Who really asked, where the token is for somebody else.",
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                        verbose_name="real user",
+                    ),
+                ),
+                (
+                    "revoked_by",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                        verbose_name="revoked by",
+                    ),
+                ),
+                (
+                    "user",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                        verbose_name="user",
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "issued token",
+                "verbose_name_plural": "issued tokens",
+                "default_permissions": ("view",),
+                "indexes": [
+                    models.Index(fields=["client_id", "issued_at"], name="instaccess_client_issued"),
+                    models.Index(fields=["ip_address"], name="instaccess_address"),
+                ],
+            },
+        ),
+    ]

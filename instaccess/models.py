@@ -1,0 +1,171 @@
+"""Keys, the audit of issued tokens, and which uuid a user goes by.
+
+Rows are plain facts. What may be done with keys stands in `keys.py`, how a token is made in `issuer.py`; nothing else
+writes these tables.
+"""
+
+from __future__ import annotations
+
+import uuid
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Case, F, Q, Value, When
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+APPLICATION_MODEL: str = getattr(settings, "OAUTH2_PROVIDER_APPLICATION_MODEL", "oauth2_provider.Application")
+
+
+class Key(models.Model):
+    """An RSA key pair, or its public half alone. The private half is sealed (see `sealing.py`)."""
+
+    class Use(models.TextChoices):
+        SIGNING = "sig", _("signing")
+        ENCRYPTION = "enc", _("encryption")
+
+    class Status(models.TextChoices):
+        FUTURE = "future", _("future")
+        CURRENT = "current", _("current")
+        PAST = "past", _("past")
+        REVOKED = "revoked", _("revoked")
+
+    kid = models.CharField(
+        _("key id"), max_length=64, unique=True, help_text=_("RFC 7638 thumbprint of the public half.")
+    )
+    use = models.CharField(_("use"), max_length=3, choices=Use.choices)
+    alg = models.CharField(_("algorithm"), max_length=16, blank=True)
+    status = models.CharField(_("status"), max_length=8, choices=Status.choices)
+    public_jwk = models.JSONField(_("public key"))
+    sealed_private_jwk = models.TextField(
+        _("sealed private key"),
+        blank=True,
+        help_text=_("JWE under a key-encryption key; empty where only the public half is held."),
+    )
+    created_at = models.DateTimeField(_("created"), default=timezone.now)
+    activated_at = models.DateTimeField(_("activated"), null=True, blank=True)
+    retired_at = models.DateTimeField(_("retired"), null=True, blank=True)
+    revoked_at = models.DateTimeField(_("revoked"), null=True, blank=True)
+    # The use while current, else NULL: a unique index lets NULLs repeat, so every database, MariaDB too, refuses a
+    # second current key of one use. (A conditional constraint would be skipped by MariaDB.)
+    current_use = models.GeneratedField(
+        expression=Case(When(Q(status="current"), then=F("use")), default=Value(None)),
+        output_field=models.CharField(max_length=3, null=True),
+        db_persist=True,
+        unique=True,
+    )
+
+    class Meta:
+        verbose_name = _("key")
+        verbose_name_plural = _("keys")
+        ordering = ["use", "-created_at"]
+
+    def __str__(self) -> str:
+        return f"{self.use} {self.kid} ({self.status})"
+
+    @property
+    def has_private(self) -> bool:
+        """Whether the private half is held here."""
+        return bool(self.sealed_private_jwk)
+
+
+class KeyLock(models.Model):
+    """One row that every change of keys updates first: a write lock that all databases have, SQLite too."""
+
+    changes = models.BigIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"{self.changes} changes of keys"
+
+
+class IssuedToken(models.Model):
+    """The audit of one issued token: written and committed before the token leaves.
+
+    Who, as whom, through what, from where, until when, under which keys. Never the token, nor a digest of it. Users
+    and applications are kept as text beside the references, so that the row outlives what it points to.
+    """
+
+    jti = models.UUIDField(_("token id"), unique=True)
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        verbose_name=_("user"),
+        on_delete=models.SET_NULL,
+        null=True,
+        related_name="+",
+    )
+    user_uuid = models.CharField(_("user uuid"), max_length=255)
+    real_user = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        verbose_name=_("real user"),
+        on_delete=models.SET_NULL,
+        null=True,
+        related_name="+",
+        help_text=_("Who really asked, where the token is for somebody else."),
+    )
+    real_user_uuid = models.CharField(_("real user uuid"), max_length=255, blank=True)
+    application = models.ForeignKey(
+        APPLICATION_MODEL,
+        verbose_name=_("application"),
+        on_delete=models.SET_NULL,
+        null=True,
+        related_name="+",
+    )
+    client_id = models.CharField(_("client id"), max_length=255, blank=True)
+    access_token_pk = models.CharField(
+        _("access token"),
+        max_length=64,
+        blank=True,
+        help_text=_("Primary key of the OAuth2 access token it was issued for."),
+    )
+    account_uuid = models.CharField(_("account uuid"), max_length=255)
+    canvas_domain = models.CharField(_("domain"), max_length=262)
+    signing_kid = models.CharField(_("signing key"), max_length=64)
+    encryption_kid = models.CharField(_("encryption key"), max_length=64, blank=True)
+    ip_address = models.GenericIPAddressField(_("address"), null=True)
+    user_agent = models.CharField(_("user agent"), max_length=512, blank=True)
+    issued_at = models.DateTimeField(_("issued"), db_index=True)
+    expires_at = models.DateTimeField(_("expires"))
+    revoked_at = models.DateTimeField(_("revoked"), null=True)
+    revoked_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        verbose_name=_("revoked by"),
+        on_delete=models.SET_NULL,
+        null=True,
+        related_name="+",
+    )
+    revocation_reason = models.CharField(_("reason"), max_length=255, blank=True)
+
+    class Meta:
+        verbose_name = _("issued token")
+        verbose_name_plural = _("issued tokens")
+        # A row is made by `issuer.issue` and by nobody else: there is no permission to add, change or delete one.
+        default_permissions = ("view",)
+        indexes = [
+            models.Index(fields=["client_id", "issued_at"], name="instaccess_client_issued"),
+            models.Index(fields=["ip_address"], name="instaccess_address"),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.jti)
+
+
+class UserIdentity(models.Model):
+    """The uuid a user goes by in tokens: random, made on first need, never reused or changed."""
+
+    user = models.OneToOneField(
+        settings.AUTH_USER_MODEL,
+        verbose_name=_("user"),
+        on_delete=models.CASCADE,
+        related_name="instaccess_identity",
+        primary_key=True,
+    )
+    uuid = models.UUIDField(_("uuid"), unique=True, default=uuid.uuid4, editable=False)
+    created_at = models.DateTimeField(_("created"), default=timezone.now)
+
+    class Meta:
+        verbose_name = _("user identity")
+        verbose_name_plural = _("user identities")
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return str(self.uuid)

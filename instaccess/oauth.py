@@ -1,0 +1,177 @@
+"""Who is asking: django-oauth-toolkit's access tokens, checked by the project's own validator, and scope.
+
+Differences from `oauth2_provider.contrib.rest_framework.OAuth2Authentication`, each a measured trap of it: the token
+comes from the Authorization header alone (RFC 6750 §2.1), nothing is asked of another server, the body is left
+unread, and an inactive user or a token without application is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import time
+from functools import cache
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest
+from django.utils.module_loading import import_string
+from django.views.decorators.debug import sensitive_variables
+from oauth2_provider.models import get_access_token_model
+from oauthlib.common import Request as OAuthlibRequest
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.request import Request
+
+from . import jose, keyring
+from .canvas import (
+    ExpiredAccessToken,
+    InsufficientScope,
+    InvalidAccessToken,
+    JWTFromJWT,
+    Unauthenticated,
+)
+from .claims import Claims
+from .conf import SCOPE, conf
+from .exceptions import InvalidToken
+
+logger = logging.getLogger("instaccess.issuer")
+
+# RFC 6750 §2.1: one token, and nothing after it. What a token looks like is its generator's affair.
+_BEARER = re.compile(r"bearer +([^\s,]+)", re.ASCII | re.IGNORECASE)
+_DEFAULT_VALIDATOR = "oauth2_provider.oauth2_validators.OAuth2Validator"
+
+
+class AccessTokenAuthentication(BaseAuthentication):
+    """DRF authentication for the issuing endpoint: `(user, access token)`, or one of Canvas's refusals.
+
+    Raises the refusals of `canvas.py` in the order of the contract's table, up to the scope.
+    """
+
+    @sensitive_variables("text")
+    def authenticate(self, request: Request) -> tuple[Any, Any]:
+        text = bearer_token(request._request)
+        _refuse_inst_access_token(text)
+        access_token = _validated(text, request._request)
+        if not access_token.allow_scopes([SCOPE]):
+            raise InsufficientScope(
+                code="insufficient_scope", user=access_token.user, client_id=access_token.application.client_id
+            )
+        return access_token.user, access_token
+
+
+@sensitive_variables("header", "match", "text")
+def bearer_token(request: HttpRequest) -> str:
+    """The bearer token of the Authorization header; of the query or form too where a setting allows that.
+
+    Raises Unauthenticated when there is none, InvalidAccessToken when there is no telling which it is.
+    """
+    header = request.META.get("HTTP_AUTHORIZATION", "").strip()
+    if match := _BEARER.fullmatch(header):
+        text: str = match[1]
+        if len(text) > jose.MAX_TOKEN_CHARS:
+            raise InvalidAccessToken(code="too_long")
+        return text
+    if header[:6].lower() == "bearer":
+        raise InvalidAccessToken("not exactly one bearer token", code="malformed_header")
+    if conf.allow_token_in_parameters:
+        text = request.GET.get("access_token") or form(request).get("access_token") or ""
+        if text:
+            return text
+    raise Unauthenticated(code="no_credentials")
+
+
+def form(request: HttpRequest) -> Any:
+    """The form body; empty where it can't be parsed (contract: content type and body never matter)."""
+    try:
+        if not hasattr(request, "_files"):
+            # Not read yet by a middleware. Files have no business here: none is written to disk.
+            request.upload_handlers = []
+        return request.POST
+    except Exception as error:  # Django lets out a dozen kinds for a dozen ways to be broken
+        logger.debug("form body not parsed: %s", type(error).__name__)
+        return {}
+
+
+@sensitive_variables("text")
+def _refuse_inst_access_token(text: str) -> None:
+    if jose.peek_issuer(text) != conf.issuer:
+        return
+    try:
+        payload, _ = jose.verify(text, keyring.current().verification_keys())
+        claims = Claims.from_payload(payload, now=time.time(), issuer=conf.issuer)
+    except InvalidToken as error:
+        raise InvalidAccessToken(f"an InstAccess token as bearer: {error}", code="broken_jwt") from None
+    raise JWTFromJWT(f"jti={claims.jti}", code="jwt_from_jwt")
+
+
+@sensitive_variables("text", "headers", "oauth_request")
+def _validated(text: str, request: HttpRequest) -> Any:
+    """The valid access token whose text this is, with its user and application. Raises a refusal."""
+    validator = _validator_class(getattr(settings, "OAUTH2_PROVIDER", {}).get("OAUTH2_VALIDATOR_CLASS"))()
+    # Without query and body: they are not ours to read, and oauthlib chokes on `%GG`. The URI is absolute, for it
+    # is compared with the resources a token is restricted to (RFC 8707 §2).
+    headers = {key: value for key, value in request.META.items() if isinstance(value, str)}
+    oauth_request = OAuthlibRequest(
+        request.build_absolute_uri(request.path),
+        http_method=request.method,
+        headers={**headers, "Authorization": f"Bearer {text}"},
+    )
+    if validator.validate_bearer_token(text, [], oauth_request):
+        access_token = oauth_request.access_token
+        _refuse_unusable(access_token)
+        return access_token
+    access_token = validator._load_access_token(text)
+    _refuse_unusable(access_token)
+    if access_token.is_expired() and access_token.application.is_usable(oauth_request):
+        raise ExpiredAccessToken(code="expired", user=access_token.user, client_id=access_token.application.client_id)
+    raise InvalidAccessToken(
+        "refused by the OAuth2 validator: not for this resource, or its application is not usable",
+        code="refused_by_validator",
+        user=access_token.user,
+        client_id=access_token.application.client_id,
+    )
+
+
+def _refuse_unusable(access_token: Any) -> None:
+    if access_token is None:
+        raise InvalidAccessToken(code="unknown_token")
+    if access_token.application is None:
+        raise InvalidAccessToken("the access token has no application", code="no_application")
+    client_id = access_token.application.client_id
+    if access_token.user is None:
+        raise InvalidAccessToken("the access token has no user", code="no_user", client_id=client_id)
+    if not access_token.user.is_active:
+        raise InvalidAccessToken(code="inactive_user", user=access_token.user, client_id=client_id)
+
+
+@cache
+def _validator_class(path: Any) -> type:
+    """The project's OAuth2 validator, kept from asking other servers.
+
+    With introspection configured, django-oauth-toolkit POSTs an unknown bearer to another server, and creates the
+    user that server names. A stranger could so make us call out and fill our user table; and a token of another
+    server is not one to issue for.
+    """
+    project: Any = import_string(path) if isinstance(path, str) else path or import_string(_DEFAULT_VALIDATOR)
+
+    lookup = getattr(project, "_load_access_token", None)
+    customised = lookup is not None and not lookup.__module__.startswith("oauth2_provider.")
+
+    class LocalValidator(project):  # type: ignore[misc]
+        def _get_token_from_authentication_server(self, *args: Any, **kwargs: Any) -> None:
+            return None
+
+        @sensitive_variables("token")
+        def _load_access_token(self, token: str) -> Any:
+            if customised:
+                return super()._load_access_token(token)
+            # The toolkit's own query, and the user's uuid along with it.
+            related = ["application", "user"]
+            if conf.user_uuid_field is None:
+                related.append("user__instaccess_identity")
+            checksum = hashlib.sha256(token.encode()).hexdigest()
+            objects = get_access_token_model()._default_manager.select_related(*related)
+            return objects.filter(token_checksum=checksum).first()
+
+    return LocalValidator

@@ -1,0 +1,16 @@
+"""Url lists, one a role: a deployment mounts all of them, or its own alone.
+
+path("", include("instaccess.urls"))                # everything
+path("", include(instaccess.urls.issuer))           # the issuing endpoint only
+"""
+
+from django.urls import re_path
+
+from . import views
+
+issuer = [
+    # One pattern, for `.json` and for a trailing slash too: APPEND_SLASH has nothing to redirect.
+    re_path(r"^api/v1/inst_access_tokens(?:\.json)?/?$", views.issue, name="instaccess-issue"),
+]
+
+urlpatterns = [*issuer]

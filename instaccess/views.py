@@ -1,0 +1,156 @@
+"""The issuing endpoint. Settings of the host project's own API do not reach it, nor do its settings leak out."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import SuspiciousOperation
+from django.db import connections, transaction
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.views.decorators.debug import sensitive_variables
+from rest_framework.negotiation import BaseContentNegotiation
+from rest_framework.renderers import JSONRenderer
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from . import canvas, issuer, oauth
+from .client import client_address, domain
+from .conf import conf
+from .exceptions import InstAccessError
+
+logger = logging.getLogger("instaccess.issuer")
+
+_TRUE = frozenset({"1", "true", "t", "yes", "y", "on"})
+
+
+class _AlwaysJSON(BaseContentNegotiation):
+    """Clients send every kind of Accept header; none of them changes the answer."""
+
+    def select_parser(self, request: Request, parsers: Any) -> Any:
+        return None
+
+    def select_renderer(self, request: Request, renderers: Any, format_suffix: str | None = None) -> Any:
+        return renderers[0], renderers[0].media_type
+
+
+class IssueView(APIView):
+    """`POST /api/v1/inst_access_tokens` (contract §1)."""
+
+    authentication_classes = [oauth.AccessTokenAuthentication]
+    permission_classes = []
+    throttle_classes = []
+    renderer_classes = [JSONRenderer]
+    parser_classes = []
+    content_negotiation_class = _AlwaysJSON
+    versioning_class = None
+    metadata_class = None
+    http_method_names = ["post", "options"]
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        # Error reports leave out what is marked so, should anything outside this view fail.
+        request._request.sensitive_post_parameters = "__ALL__"  # type: ignore[attr-defined]
+        if request.method not in {"POST", "OPTIONS"}:
+            raise canvas.MethodNotAllowed(code="method")
+        if request.method == "POST":
+            request._request.get_host()  # raises for a Host that is not ours, before anything is looked up
+            super().initial(request, *args, **kwargs)
+
+    @sensitive_variables("text")
+    def post(self, request: Request, *args: Any, **kwargs: Any) -> HttpResponse:
+        access_token: Any = request.auth
+        if _parameter(request, "as_user_id").strip():
+            raise canvas.InvalidAsUserId(
+                code="as_user_id", user=request.user, client_id=access_token.application.client_id
+            )
+        unencrypted = (
+            conf.allow_unencrypted and settings.DEBUG and _parameter(request, "unencrypted").strip().lower() in _TRUE
+        )
+        _, text = issuer.issue(
+            user=request.user,
+            application=access_token.application,
+            access_token_pk=access_token.pk,
+            origin=issuer.Origin(
+                canvas_domain=domain(request._request),
+                ip_address=client_address(request._request),
+                user_agent=request.META.get("HTTP_USER_AGENT", ""),
+            ),
+            now=time.time(),
+            encrypted=not unencrypted,
+        )
+        return canvas.json_response({"token": text}, status=201)
+
+    def options(self, request: Any, *args: Any, **kwargs: Any) -> HttpResponse:  # type: ignore[override]
+        return HttpResponse(status=204, headers={"Allow": "POST, OPTIONS"})
+
+    def handle_exception(self, exc: Exception) -> HttpResponse:  # type: ignore[override]
+        """Every error, expected or not, as one of the contract's answers."""
+        refusal = _refusal(exc, self.request)
+        if refusal.status < 500:  # a refusal says by itself what was wrong
+            logger.warning(
+                "refused reason=%s user=%s client_id=%r detail=%r",
+                refusal.code,
+                getattr(refusal.user, "pk", None),
+                refusal.client_id,
+                refusal.detail,
+            )
+        response = refusal.to_response()
+        if refusal.status == 405:
+            response["Allow"] = "POST, OPTIONS"
+        return response
+
+    def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
+        self.headers = {}
+        answer: HttpResponseBase = super().finalize_response(request, response, *args, **kwargs)
+        answer["Cache-Control"] = "no-store"
+        return answer
+
+
+def _refusal(exc: Exception, request: Request) -> canvas.Refusal:
+    if isinstance(exc, canvas.Refusal):
+        return exc
+    if isinstance(exc, InstAccessError):
+        logger.error("not issued: %s", exc)
+        return canvas.Unavailable(exc.detail, code=exc.code)
+    if isinstance(exc, SuspiciousOperation):
+        return canvas.BadRequest(type(exc).__name__, code="bad_request")
+    # Text only, no exc_info: error reporters read the variables of the frames behind it, and one is the token.
+    # The credentials themselves may still stand in somebody's message.
+    text = "".join(traceback.format_exception(exc)).rstrip()
+    for credential in request.META.get("HTTP_AUTHORIZATION", "").split()[1:]:
+        text = text.replace(credential, "[credential]")
+    logger.error("not issued: %s", text)
+    return canvas.Unavailable(type(exc).__name__, code="fault")
+
+
+def _parameter(request: Request, name: str) -> str:
+    value = request._request.GET.get(name)
+    if value is None:
+        value = oauth.form(request._request).get(name)
+    return value if isinstance(value, str) else ""
+
+
+def endpoint(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
+    """A view that a host project's settings leave alone.
+
+    ATOMIC_REQUESTS, on whichever database, would take the audit row back with a later error; LoginRequiredMiddleware
+    would send a bearer of a token to a login page.
+    """
+
+    @functools.wraps(view)
+    def wrapped(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        return view(request, *args, **kwargs)
+
+    for alias in connections:
+        transaction.non_atomic_requests(using=alias)(wrapped)
+    wrapped.login_required = False  # type: ignore[attr-defined]
+    return wrapped
+
+
+issue = endpoint(IssueView.as_view())

@@ -1,0 +1,10 @@
+"""All roles mounted, beside the admin and django-oauth-toolkit's own endpoints."""
+
+from django.contrib import admin
+from django.urls import include, path
+
+urlpatterns = [
+    path("admin/", admin.site.urls),
+    path("o/", include("oauth2_provider.urls")),
+    path("", include("instaccess.urls")),
+]
