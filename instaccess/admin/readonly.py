@@ -8,7 +8,8 @@ from django.contrib import admin
 from django.http import HttpRequest
 
 
-class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  (not subscriptable at run time)
+# ModelAdmin takes a type argument for the type checker only.
+class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     """Rows to look at: nobody adds, edits or deletes one here, superusers included."""
 
     actions = None

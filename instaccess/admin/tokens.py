@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import uuid
+from contextlib import suppress
 from typing import Any
 
 from django.contrib import admin
@@ -109,12 +110,8 @@ class IssuedTokenAdmin(ReadOnlyAdmin):
 def _matching(term: str) -> Q:
     users = get_user_model()._default_manager.filter(**{get_user_model().USERNAME_FIELD: term})
     condition = Q(client_id=term) | Q(user__in=users) | Q(real_user__in=users) | Q(user_uuid=term)
-    try:
+    with suppress(ValueError):
         condition |= Q(jti=uuid.UUID(term))
-    except ValueError:
-        pass
-    try:
+    with suppress(ValueError):
         condition |= Q(ip_address=str(ipaddress.ip_address(term)))
-    except ValueError:
-        pass
     return condition

@@ -1,0 +1,126 @@
+"""What the tests share: RSA keys made once a session, and a user with an application and an access token."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.utils import timezone
+from jwcrypto.jwk import JWK
+from oauth2_provider.models import get_access_token_model, get_application_model
+
+from instaccess import keyring, keys
+from instaccess.conf import SCOPE
+from instaccess.models import Key
+
+ISSUE_URL = "/api/v1/inst_access_tokens"
+
+
+class RSAPool:
+    """Key pairs that are made once a session and handed out again, in the same order, in every test."""
+
+    def __init__(self) -> None:
+        self._made: list[JWK] = []
+        self._next = 0
+
+    def rewind(self) -> None:
+        self._next = 0
+
+    def take(self, use: str | None = None) -> JWK:
+        """The next pair; never the same twice within a test."""
+        if self._next == len(self._made):
+            self._made.append(JWK.generate(kty="RSA", size=2048))
+        key = JWK(**self._made[self._next])
+        self._next += 1
+        if use is not None:
+            key["use"] = use
+        return key
+
+
+@pytest.fixture(scope="session")
+def _rsa_pool() -> RSAPool:
+    return RSAPool()
+
+
+@pytest.fixture
+def rsa_pool(_rsa_pool: RSAPool) -> RSAPool:
+    _rsa_pool.rewind()
+    return _rsa_pool
+
+
+@pytest.fixture(autouse=True)
+def ready_made_keys(rsa_pool: RSAPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Generating an RSA key takes a tenth of a second and teaches nothing."""
+    monkeypatch.setattr(keys, "generate_jwk", lambda use: rsa_pool.take(str(use)))
+
+
+@pytest.fixture(autouse=True)
+def fresh_keyring() -> Iterator[None]:
+    """No test sees keys that the process remembers from another."""
+    keyring.forget()
+    yield
+    keyring.forget()
+
+
+@pytest.fixture
+def initial_keys(db: None) -> list[Key]:
+    """What `instaccess_init` makes."""
+    return keys.init()
+
+
+@pytest.fixture
+def user(db: None) -> Any:
+    return get_user_model().objects.create_user("ada", password="correct horse battery staple")
+
+
+@pytest.fixture
+def application(db: None) -> Any:
+    return get_application_model().objects.create(
+        name="LTI tool",
+        client_type="confidential",
+        authorization_grant_type="authorization-code",
+        redirect_uris="https://tool.example/callback",
+    )
+
+
+@pytest.fixture
+def make_access_token(user: Any, application: Any) -> Callable[..., Any]:
+    """Makes an access token that may issue; every column can be given. Its text is in `.token`."""
+
+    def make(**columns: Any) -> Any:
+        values: dict[str, Any] = {
+            "user": user,
+            "application": application,
+            "token": secrets.token_urlsafe(24),
+            "scope": f"read {SCOPE}",
+            "expires": timezone.now() + timedelta(hours=1),
+        }
+        return get_access_token_model().objects.create(**(values | columns))
+
+    return make
+
+
+@pytest.fixture
+def access_token(make_access_token: Callable[..., Any]) -> Any:
+    return make_access_token()
+
+
+@pytest.fixture
+def post(client: Any) -> Callable[..., Any]:
+    """POST to the issuing endpoint; `token` goes into the Authorization header."""
+
+    def post_(token: Any = None, url: str = ISSUE_URL, **kwargs: Any) -> Any:
+        headers = dict(kwargs.pop("headers", {}))
+        if token is not None:
+            headers["Authorization"] = f"Bearer {getattr(token, 'token', token)}"
+        return client.post(url, headers=headers, **kwargs)
+
+    return post_
+
+
+def epoch(moment: datetime) -> int:
+    return int(moment.timestamp())
