@@ -54,7 +54,7 @@ DATABASES = {
             "NAME": BASE_DIR / "demo.sqlite3",
             "OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 20, "init_command": "PRAGMA journal_mode=WAL"},
             # A file, so that the threads and processes of a test see one database.
-            "TEST": {"NAME": BASE_DIR / "demo.sqlite3.test"},
+            "TEST": {"NAME": os.environ.get("SQLITE_TEST_NAME", BASE_DIR / "demo.sqlite3.test")},
         },
         "postgresql": {
             "ENGINE": "django.db.backends.postgresql",
