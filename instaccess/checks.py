@@ -41,6 +41,11 @@ BAD_SETTING_IDS = {
     "REALM": "instaccess.E025",
     "ALLOW_TOKEN_IN_PARAMETERS": "instaccess.E026",
     "TRUSTED_PROXIES": "instaccess.E027",
+    "KEY_ROTATION_DAYS": "instaccess.E028",
+    "KEY_LEAD_SECONDS": "instaccess.E029",
+    "KEY_RETENTION_SECONDS": "instaccess.E030",
+    "JWKS_MAX_AGE": "instaccess.E031",
+    "LEEWAY": "instaccess.E032",
 }
 
 _MIN_JWCRYPTO = (1, 6, 1)
@@ -66,7 +71,9 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
         try:
             getattr(conf, attribute)
         except ConfigError as error:
-            messages.append(Error(error.detail + ".", id=BAD_SETTING_IDS[name]))
+            # One that depends on another bad one has nothing to add.
+            if error.setting == name:
+                messages.append(Error(error.detail + ".", id=BAD_SETTING_IDS[name]))
     return messages
 
 

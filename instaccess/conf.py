@@ -18,13 +18,16 @@ from django.utils.encoding import force_bytes
 from django.utils.module_loading import import_string
 
 from . import jose
-from .claims import MAX_LIFETIME
+from .claims import CLOCK_SKEW, MAX_LIFETIME
 from .exceptions import ConfigError
 
 SCOPE = "url:POST|/api/v1/inst_access_tokens"
 """The OAuth2 scope that allows issuing, as Canvas spells it. Not a setting: clients ask for it by name."""
 
 KEK_BYTES = 32
+
+DERIVED = "SECRET_KEY"
+"""Entry of KEY_ENCRYPTION_KEYS that stands for the keys derived from SECRET_KEY and SECRET_KEY_FALLBACKS."""
 
 _T = TypeVar("_T")
 
@@ -110,24 +113,65 @@ class Conf:
     def key_encryption_keys(self) -> list[bytes]:
         """Keys that seal private keys at rest: the first seals, all open.
 
-        By default derived from SECRET_KEY and SECRET_KEY_FALLBACKS with HKDF-SHA256 (RFC 5869).
+        By default derived from SECRET_KEY and SECRET_KEY_FALLBACKS with HKDF-SHA256 (RFC 5869). The entry
+        "SECRET_KEY" in the list stands for those, for the move away from them.
         """
-        value = _get("KEY_ENCRYPTION_KEYS", None)
-        if value is None:
-            return [_derive(secret) for secret in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)]
+        value = _get("KEY_ENCRYPTION_KEYS", [DERIVED])
         if not isinstance(value, (list, tuple)) or not value:
             raise _bad("KEY_ENCRYPTION_KEYS", _KEK_FORMAT)
-        return [_kek(item) for item in value]
+        keys: list[bytes] = []
+        for item in value:
+            if item == DERIVED:
+                keys += map(_derive, (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS))
+            else:
+                keys.append(_kek(item))
+        return keys
 
     @property
     def key_encryption_keys_are_derived(self) -> bool:
-        """Whether the keys above come from SECRET_KEY."""
-        return _get("KEY_ENCRYPTION_KEYS", None) is None
+        """Whether the key that seals comes from SECRET_KEY."""
+        value = _get("KEY_ENCRYPTION_KEYS", [DERIVED])
+        return isinstance(value, (list, tuple)) and value[:1] in ([DERIVED], (DERIVED,))
 
     @property
     def key_cache_seconds(self) -> int:
         """Seconds a process goes on with the keys it has read; five at most, for a revoked key stops within that."""
         return _integer("KEY_CACHE_SECONDS", 3, 0, 5)
+
+    # How keys follow one another
+
+    @property
+    def key_rotation_days(self) -> int:
+        """Days a key stays current before `instaccess_keys rotate` replaces it."""
+        days = _integer("KEY_ROTATION_DAYS", 30, 1, 3650)
+        if days * 86400 <= self.key_lead_seconds:
+            raise _bad("KEY_ROTATION_DAYS", f"longer than the lead time of {self.key_lead_seconds} s")
+        return days
+
+    @property
+    def key_lead_seconds(self) -> int:
+        """Seconds a key is published before it is used: at least until every copy of the JWKS holds it."""
+        least = self.jwks_max_age + self.key_cache_seconds
+        return _at_least("KEY_LEAD_SECONDS", least, "JWKS_MAX_AGE + KEY_CACHE_SECONDS")
+
+    @property
+    def key_retention_seconds(self) -> int:
+        """Seconds a retired key stays valid: at least until the last token it signed is dead.
+
+        An hour of lifetime counts whatever LIFETIME says: it may have been longer yesterday.
+        """
+        least = MAX_LIFETIME + CLOCK_SKEW + self.leeway + self.key_cache_seconds
+        return _at_least("KEY_RETENTION_SECONDS", least, "one hour of life, a minute of skew, LEEWAY, KEY_CACHE_SECONDS")
+
+    @property
+    def jwks_max_age(self) -> int:
+        """Seconds others may keep a copy of our JWKS."""
+        return _integer("JWKS_MAX_AGE", 300, 0, 86_400)
+
+    @property
+    def leeway(self) -> int:
+        """Seconds past its `exp` at which a token is still accepted."""
+        return _integer("LEEWAY", 0, 0, 300)
 
     # What the endpoint takes and says
 
@@ -194,6 +238,15 @@ def _integer(name: str, default: int, least: int, most: int) -> int:
     value = _get(name, default)
     if type(value) is not int or not least <= value <= most:
         raise _bad(name, f"an integer from {least} to {most}")
+    return value
+
+
+def _at_least(name: str, least: int, why: str) -> int:
+    value = _get(name, None)
+    if value is None:
+        return least
+    if type(value) is not int or value < least:
+        raise _bad(name, f"an integer of at least {least} ({why}), or a live token could be refused; or None for that")
     return value
 
 

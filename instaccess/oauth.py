@@ -99,7 +99,7 @@ def _refuse_inst_access_token(text: str) -> None:
         return
     try:
         payload, _ = jose.verify(text, keyring.current().verification_keys())
-        claims = Claims.from_payload(payload, now=time.time(), issuer=conf.issuer)
+        claims = Claims.from_payload(payload, now=time.time(), issuer=conf.issuer, leeway=conf.leeway)
     except InvalidToken as error:
         raise InvalidAccessToken(f"an InstAccess token as bearer: {error}", code="broken_jwt") from None
     raise JWTFromJWT(f"jti={claims.jti}", code="jwt_from_jwt")
