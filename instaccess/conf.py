@@ -161,7 +161,9 @@ class Conf:
         An hour of lifetime counts whatever LIFETIME says: it may have been longer yesterday.
         """
         least = MAX_LIFETIME + CLOCK_SKEW + self.leeway + self.key_cache_seconds
-        return _at_least("KEY_RETENTION_SECONDS", least, "one hour of life, a minute of skew, LEEWAY, KEY_CACHE_SECONDS")
+        return _at_least(
+            "KEY_RETENTION_SECONDS", least, "one hour of life, a minute of skew, LEEWAY, KEY_CACHE_SECONDS"
+        )
 
     @property
     def jwks_max_age(self) -> int:
@@ -246,7 +248,9 @@ def _at_least(name: str, least: int, why: str) -> int:
     if value is None:
         return least
     if type(value) is not int or value < least:
-        raise _bad(name, f"an integer of at least {least} ({why}), or a live token could be refused; or None for that")
+        raise _bad(
+            name, f"an integer of at least {least} ({why}), or a live token could be refused; or None for that"
+        )
     return value
 
 

@@ -12,13 +12,15 @@ import time
 from collections.abc import Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 from django.db import router
+from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 from jwcrypto.common import JWException
 from jwcrypto.jwk import JWK
 
-from . import sealing
+from . import rotation, sealing
 from .conf import conf
 from .exceptions import KeyUnavailable, UnsealError
 from .models import Key
@@ -43,6 +45,7 @@ class HeldKey:
             raise KeyUnavailable(f"the public half of key {row.kid} was altered: restore the row from a backup")
         self._sealed = row.sealed_private_jwk
         self._private: JWK | None = None
+        self._complained = False
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.use} {self.kid} {self.status}>"
@@ -66,11 +69,23 @@ class HeldKey:
     def private(self) -> JWK:
         """The private half, loaded and ready. Raises UnsealError where it does not open."""
         if self._private is None:
+            if not self._sealed:
+                raise KeyUnavailable(f"only the public half of key {self.kid} is held here")
             key = sealing.unseal(self._sealed, kid=self.kid, use=self.use, keks=conf.key_encryption_keys)
             # OpenSSL checks and prepares the key now, not in the middle of the first request.
             key.get_op_key("sign" if self.use == Key.Use.SIGNING else "unwrapKey")
             self._private = key
         return self._private
+
+    def private_or_none(self) -> JWK | None:
+        """The private half, or None and a line in the log where it does not open."""
+        try:
+            return self.private()
+        except UnsealError as error:
+            if not self._complained:
+                logger.error("private key does not open: %s", error)
+            self._complained = True
+            return None
 
 
 @dataclass(frozen=True)
@@ -93,20 +108,23 @@ class KeyRing:
 
     def decryption_keys(self) -> Mapping[str, JWK]:
         """Private encryption keys by kid, for `jose.decrypt`. One that does not open is logged and left out."""
-        opened = {}
-        for key in self.keys:
-            if key.use == Key.Use.ENCRYPTION and key.has_private:
-                try:
-                    opened[key.kid] = key.private()
-                except UnsealError as error:
-                    logger.error("private key does not open: %s", error)
-        return opened
+        held = [key for key in self.keys if key.use == Key.Use.ENCRYPTION and key.has_private]
+        return {key.kid: private for key in held if (private := key.private_or_none()) is not None}
 
     def _current(self, use: Key.Use) -> HeldKey:
         for key in self.keys:
             if key.use == use and key.status == Key.Status.CURRENT:
                 return key
         raise KeyUnavailable(_NO_KEY[use])
+
+
+def times() -> rotation.Times:
+    """The lifecycle's times as the settings have them."""
+    return rotation.Times(
+        interval=timedelta(days=conf.key_rotation_days),
+        lead=timedelta(seconds=conf.key_lead_seconds),
+        retention=timedelta(seconds=conf.key_retention_seconds),
+    )
 
 
 _RANK = {Key.Status.CURRENT: 0, Key.Status.PAST: 1, Key.Status.FUTURE: 2}
@@ -120,8 +138,10 @@ def load(previous: Iterable[HeldKey] = ()) -> KeyRing:
     """
     held = {key.kid: key for key in previous}
     rows = Key.objects.using(router.db_for_write(Key)).exclude(status=Key.Status.REVOKED)
+    now, lifecycle = timezone.now(), times()
+    alive = [row for row in rows if not rotation.is_gone(row, now=now, times=lifecycle)]
     keys = []
-    for row in sorted(rows, key=lambda row: (_RANK[Key.Status(row.status)], -row.created_at.timestamp())):
+    for row in sorted(alive, key=lambda row: (_RANK[Key.Status(row.status)], -row.created_at.timestamp())):
         key = held.get(row.kid)
         if key is None or not key.same_material_as(row):
             try:

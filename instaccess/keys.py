@@ -1,36 +1,23 @@
-"""The life of keys: made, imported. Every change happens here, under one lock, and is logged.
-
-RSA keys are generated outside the lock; whether one is needed is decided again inside, and who loses the race changes
-nothing.
-"""
+"""Keys made, imported, exported, sealed anew. How one follows another stands in `lifecycle.py`."""
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 
-from cryptography.hazmat.primitives.asymmetric import rsa
-from django.db import models, router, transaction
-from django.db.models import F
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
-from jwcrypto.common import JWException
 from jwcrypto.jwk import JWK
 
-from . import keyring, sealing
+from . import keymaterial, sealing
 from .conf import conf
-from .exceptions import KeyRefused
-from .models import Key, KeyLock
+from .exceptions import KeyRefused, KeyUnavailable
+from .keystore import locked, rows, store
+from .models import Key
 
 logger = logging.getLogger("instaccess.keys")
 
-MIN_RSA_BITS, MAX_RSA_BITS = 2048, 4096
-MIN_EXPONENT = 65537
-
-_INITIAL = (
+INITIAL = (
     (Key.Use.SIGNING, Key.Status.CURRENT),
     (Key.Use.SIGNING, Key.Status.FUTURE),
     (Key.Use.ENCRYPTION, Key.Status.CURRENT),
@@ -45,22 +32,35 @@ def init(*, now: datetime | None = None) -> list[Key]:
     under the configured key-encryption keys: new keys beside lost ones would hide the loss.
     """
     check_sealed_keys()
-    if not missing():
+    spare = {(use, status): keymaterial.generate_jwk(use) for use, status in missing()}
+    if not spare:
         return []
-    spare = {(use, status): generate_jwk(use) for use, status in missing()}
     made = []
     with locked():
+        # What another init has filled in meanwhile is not missing any more; its spare key is thrown away.
         for use, status in missing():
-            # A slot another init has filled meanwhile is not in missing() any more; its spare key is thrown away.
             if private := spare.get((use, status)):
-                made.append(_store(private, use=use, status=status, now=now or timezone.now()))
+                made.append(store(private, use=use, status=status, now=now or timezone.now()))
     return made
+
+
+def missing() -> list[tuple[Key.Use, Key.Status]]:
+    """Which of the keys that a deployment starts with are not there."""
+    present = set(rows().values_list("use", "status"))
+    return [slot for slot in INITIAL if slot not in present]
 
 
 def check_sealed_keys() -> None:
     """Open every sealed private key once. Raises UnsealError for the first that stays shut."""
-    for row in _keys().exclude(sealed_private_jwk="").exclude(status=Key.Status.REVOKED):
+    for row in rows().exclude(sealed_private_jwk="").exclude(status=Key.Status.REVOKED):
         sealing.unseal(row.sealed_private_jwk, kid=row.kid, use=row.use, keks=conf.key_encryption_keys)
+
+
+def generate(use: Key.Use, *, now: datetime | None = None) -> Key:
+    """A new future key, both halves."""
+    private = keymaterial.generate_jwk(use)
+    with locked():
+        return store(private, use=use, status=Key.Status.FUTURE, now=now or timezone.now())
 
 
 @sensitive_variables()
@@ -82,107 +82,44 @@ def import_key(
 
     Raises KeyRefused, saying why.
     """
-    key = _parse(data)
+    key = keymaterial.parse(data)
     if key.has_private and not with_private:
         raise KeyRefused(
             "this is a private key, and a public one is expected: whoever holds the private half can "
             + ("open" if use == Key.Use.ENCRYPTION else "forge")
             + " every token. Import the public half, or say --with-private if it must live here"
         )
-    check_strength(key)
-    kid = key.thumbprint()
-    with locked():
-        if existing := _keys().filter(kid=kid).first():
+    with locked() as held:
+        if existing := held.filter(kid=key.thumbprint()).first():
             raise KeyRefused(f"this key is already held, for use {existing.use!r}; one key has one purpose")
-        return _store(key, use=use, status=status, now=now or timezone.now())
+        return store(key, use=use, status=status, now=now or timezone.now())
 
 
-def check_strength(key: JWK) -> None:
-    """Raise KeyRefused unless this is an RSA key of 2048 to 4096 bits whose exponent is 65537 or more (and odd)."""
-    if key.get("kty") != "RSA":
-        raise KeyRefused(f"an RSA key is needed, this is {key.get('kty')}")
-    try:
-        # cryptography refuses an even or too small exponent and an even modulus by itself.
-        public: rsa.RSAPublicKey = key.public().get_op_key("verify")
-        private = key.get_op_key("sign") if key.has_private else None
-    except (JWException, TypeError, ValueError, LookupError) as error:
-        raise KeyRefused(f"this is no usable RSA key ({type(error).__name__})") from None
-    if not MIN_RSA_BITS <= public.key_size <= MAX_RSA_BITS:
-        raise KeyRefused(f"the key has {public.key_size} bits; {MIN_RSA_BITS} to {MAX_RSA_BITS} are accepted")
-    if public.public_numbers().e < MIN_EXPONENT:
-        raise KeyRefused(f"the public exponent is below {MIN_EXPONENT}")
-    if private is not None and private.public_key() != public:
-        raise KeyRefused("the two halves do not belong together")
+@sensitive_variables()
+def export(row: Key, *, file_format: str, private: bool = False) -> str:
+    """A key as PEM or JWK. Raises KeyUnavailable where the private half is asked for and not held, or stays shut."""
+    if not private:
+        return keymaterial.to_text(JWK(**row.public_jwk), file_format=file_format, private=False)
+    if not row.has_private:
+        raise KeyUnavailable(f"only the public half of key {row.kid} is held here")
+    key = sealing.unseal(row.sealed_private_jwk, kid=row.kid, use=row.use, keks=conf.key_encryption_keys)
+    logger.warning("private half of key %s exported", row.kid)
+    return keymaterial.to_text(key, file_format=file_format, private=True)
 
 
-def generate_jwk(use: Key.Use) -> JWK:
-    """A new RSA key pair of `KEY_SIZE` bits. Takes a moment: never call it while holding the lock."""
-    return JWK.generate(kty="RSA", size=conf.key_size, use=str(use))
+def reseal() -> int:
+    """Seal every private key under the first key-encryption key; returns how many were under another.
 
-
-@contextmanager
-def locked() -> Iterator[None]:
-    """A transaction in which nobody else changes keys; the process's cached keys are dropped after it commits.
-
-    The lock is an UPDATE of one row, first thing in the transaction: PostgreSQL and MariaDB hold the row until
-    commit, SQLite its write lock.
+    Row by row, each in one statement and only if nobody changed it meanwhile: it can be killed at any moment and run
+    again, and while it runs every row opens under one of the configured keys.
     """
-    alias = router.db_for_write(Key)
-    KeyLock.objects.using(alias).get_or_create(pk=1)
-    try:
-        with transaction.atomic(using=alias):
-            KeyLock.objects.using(alias).filter(pk=1).update(changes=F("changes") + 1)
-            yield
-    finally:
-        keyring.forget()
-
-
-def _keys() -> models.QuerySet[Key]:
-    return Key.objects.using(router.db_for_write(Key))
-
-
-def missing() -> list[tuple[Key.Use, Key.Status]]:
-    """Which of the keys that a deployment starts with are not there."""
-    present = set(_keys().values_list("use", "status"))
-    return [slot for slot in _INITIAL if slot not in present]
-
-
-@sensitive_variables()
-def _store(key: JWK, *, use: Key.Use, status: Key.Status, now: datetime) -> Key:
-    kid = key.thumbprint()
-    members = {name: key[name] for name in ("kty", "n", "e")}
-    public = {**members, "use": str(use), "kid": kid}
-    sealed = ""
-    if key.has_private:
-        halves = {name: key[name] for name in ("d", "p", "q", "dp", "dq", "qi")}
-        sealed = sealing.seal(JWK(**public, **halves), kid=kid, use=use, keks=conf.key_encryption_keys)
-    row = Key(
-        kid=kid,
-        use=use,
-        alg=conf.signing_alg if use == Key.Use.SIGNING else "",
-        status=status,
-        public_jwk=public,
-        sealed_private_jwk=sealed,
-        created_at=now,
-        activated_at=now if status == Key.Status.CURRENT else None,
-    )
-    row.save(using=router.db_for_write(Key), force_insert=True)
-    logger.info("key %s stored: use=%s status=%s private=%s", kid, use, status, row.has_private)
-    return row
-
-
-@sensitive_variables()
-def _parse(data: str | bytes) -> JWK:
-    raw = data.encode() if isinstance(data, str) else data
-    try:
-        if raw.lstrip().startswith(b"{"):
-            members = json.loads(raw)
-            if "generate" in members:
-                raise KeyRefused("a JWK with a `generate` member is no key")
-            key = JWK(**members)
-        else:
-            key = JWK.from_pem(raw.strip() + b"\n")
-    except (JWException, TypeError, ValueError, LookupError, RecursionError) as error:
-        raise KeyRefused(f"this is neither an unencrypted PEM key nor a JWK ({type(error).__name__})") from None
-    # `use` and `key_ops` of the file are theirs; what the key is for here, the caller says.
-    return JWK(**{name: value for name, value in key.items() if name not in {"use", "key_ops", "kid", "alg"}})
+    keks = conf.key_encryption_keys
+    wanted, resealed = sealing.kek_id(keks[0]), 0
+    for row in rows().exclude(sealed_private_jwk=""):
+        if sealing.sealed_under(row.sealed_private_jwk) == wanted:
+            continue
+        private = sealing.unseal(row.sealed_private_jwk, kid=row.kid, use=row.use, keks=keks)
+        sealed = sealing.seal(private, kid=row.kid, use=row.use, keks=keks)
+        unchanged = rows().filter(pk=row.pk, sealed_private_jwk=row.sealed_private_jwk)
+        resealed += unchanged.update(sealed_private_jwk=sealed)
+    return resealed

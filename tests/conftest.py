@@ -13,7 +13,7 @@ from django.utils import timezone
 from jwcrypto.jwk import JWK
 from oauth2_provider.models import get_access_token_model, get_application_model
 
-from instaccess import keyring, keys
+from instaccess import keymaterial, keyring, keys
 from instaccess.conf import SCOPE
 from instaccess.models import Key
 
@@ -55,7 +55,7 @@ def rsa_pool(_rsa_pool: RSAPool) -> RSAPool:
 @pytest.fixture(autouse=True)
 def ready_made_keys(rsa_pool: RSAPool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Generating an RSA key takes a tenth of a second and teaches nothing."""
-    monkeypatch.setattr(keys, "generate_jwk", lambda use: rsa_pool.take(str(use)))
+    monkeypatch.setattr(keymaterial, "generate_jwk", lambda use: rsa_pool.take(str(use)))
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,199 @@
+"""One key follows another: rotation, activation, revocation.
+
+RSA keys are generated outside the lock; what is to be done is decided again inside it, and who loses a race changes
+nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import router
+from django.db.models import Q, QuerySet
+from django.utils import timezone
+
+from . import keymaterial, keyring, keystore, rotation, sealing
+from .claims import CLOCK_SKEW, MAX_LIFETIME
+from .conf import conf
+from .exceptions import KeyRefused, KeyUnavailable, UnsealError
+from .models import IssuedToken, Key
+
+logger = logging.getLogger("instaccess.keys")
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """What `rotate` did with the keys of one use.
+
+    Attributes:
+        retired, activated: the change of current key, None where there was none.
+        made: the new future key, if one was wanted.
+        erased: past keys whose private half was erased.
+        next_due: when the next change is due; None when there is nothing to change to.
+        lost_race: somebody else rotated at the same moment, so nothing was done here.
+    """
+
+    use: Key.Use
+    retired: Key | None = None
+    activated: Key | None = None
+    made: Key | None = None
+    erased: tuple[Key, ...] = ()
+    next_due: datetime | None = None
+    lost_race: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """What `revoke` did: the key, who took over, the new future key, and how many live tokens fell with it."""
+
+    key: Key
+    successor: Key | None
+    made: Key | None
+    tokens: int
+
+
+def rotate(
+    use: Key.Use, *, force: bool = False, expected_current: str | None = None, now: datetime | None = None
+) -> Rotation:
+    """Do what is due for one use: let the future key take over, make the next one, erase what is gone.
+
+    Args:
+        force: change the current key now, although its interval or the future key's lead time is not over.
+        expected_current: kid that the caller saw as current; when it no longer is, nothing is done (a double click).
+
+    Raises KeyUnavailable when there is no current key, when `force` finds nothing to change to, and (as UnsealError)
+    when the future key does not open: a broken key never becomes current.
+    """
+    now = now or timezone.now()
+    mark_tokens_of_revoked_keys(now=now)
+    current = keystore.current(keystore.rows(), use)
+    if current is None:
+        raise KeyUnavailable(f"there is no current {use.label} key to rotate: run `python manage.py instaccess_init`")
+    if expected_current not in (None, current.kid):
+        return Rotation(use, next_due=_decide(keystore.rows(), use, now).next_due, lost_race=True)
+    decision = _decide(keystore.rows(), use, now, force=force)
+    spare = [keymaterial.generate_jwk(use)] if decision.make_future else []
+    if force and decision.activate is None:
+        if not current.has_private:
+            raise KeyUnavailable(
+                f"there is no future {use.label} key, and this one's private half is elsewhere: import the next "
+                f"public key with `python manage.py instaccess_keys import --use {use} --file …`"
+            )
+        spare = [keymaterial.generate_jwk(use), keymaterial.generate_jwk(use)]
+    elif decision.nothing_to_do:
+        return Rotation(use, next_due=decision.next_due)
+    with keystore.locked() as keys:
+        if keystore.current(keys, use) != current:
+            return Rotation(use, next_due=_decide(keys, use, now).next_due, lost_race=True)
+        if force and spare and keystore.future(keys, use) is None:
+            keystore.store(spare.pop(), use=use, status=Key.Status.FUTURE, now=now)
+        decision = _decide(keys, use, now, force=force)
+        if decision.activate:
+            _check_usable(decision.activate)
+            keystore.succeed(decision.retire, decision.activate, now)
+        made = None
+        if decision.make_future and spare:
+            made = keystore.store(spare.pop(), use=use, status=Key.Status.FUTURE, now=now)
+        for key in decision.erase:
+            keystore.erase(key)
+    return Rotation(use, decision.retire, decision.activate, made, decision.erase, decision.next_due)
+
+
+def activate(kid: str, *, force: bool = False, now: datetime | None = None) -> Key:
+    """Make a future key the current one of its use; the one before becomes past.
+
+    Raises KeyRefused when it is no future key, cannot sign, or, without `force`, before its lead time is over:
+    services would meet tokens under a key they have not seen.
+    """
+    now = now or timezone.now()
+    with keystore.locked() as keys:
+        key = keystore.find(kid, keys)
+        if key.status != Key.Status.FUTURE:
+            raise KeyRefused(f"key {key.kid} is {key.status}; only a future key can be activated")
+        current = keystore.current(keys, Key.Use(key.use))
+        ready = rotation.ready_at(key, keyring.times())
+        if current is not None and now < ready and not force:
+            raise KeyRefused(
+                f"key {key.kid} may be used from {ready:%Y-%m-%d %H:%M:%S} UTC on, when every copy of the JWKS holds "
+                "it; --force uses it now"
+            )
+        _check_usable(key)
+        keystore.succeed(current, key, now)
+        return key
+
+
+def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None = None) -> Revocation:
+    """Take a compromised key out of use at once: out of the JWKS, refused everywhere, its private half erased, and
+    every live token under it marked revoked. A current key is succeeded by the future one, or by a new one where we
+    hold private halves of that use.
+
+    Running it again for the same key marks tokens that were issued in the last seconds before.
+    """
+    now = now or timezone.now()
+    use = Key.Use(keystore.find(kid).use)
+    spare = [keymaterial.generate_jwk(use), keymaterial.generate_jwk(use)]
+    successor = made = None
+    with keystore.locked() as keys:
+        key = keystore.find(kid, keys)
+        if key.status != Key.Status.REVOKED:
+            was_current, had_private = key.status == Key.Status.CURRENT, key.has_private
+            key.status, key.revoked_at, key.sealed_private_jwk = Key.Status.REVOKED, now, ""
+            keystore.save(key, "status", "revoked_at", "sealed_private_jwk")
+            logger.warning("key %s revoked by %s: %r", key.kid, getattr(by, "pk", None), reason)
+            if was_current:
+                successor = _usable_future(keys, use)
+                if successor is None and had_private:
+                    successor = keystore.store(spare.pop(), use=use, status=Key.Status.FUTURE, now=now)
+                if successor is not None:
+                    keystore.succeed(None, successor, now)
+            if had_private and keystore.future(keys, use) is None:
+                made = keystore.store(spare.pop(), use=use, status=Key.Status.FUTURE, now=now)
+    tokens = mark_tokens_of_revoked_keys(reason=reason, by=by, now=now)
+    return Revocation(key, successor, made, tokens)
+
+
+def mark_tokens_of_revoked_keys(*, reason: str = "", by: Any = None, now: datetime | None = None) -> int:
+    """Mark the live tokens under revoked keys as revoked in the audit; returns how many.
+
+    Also part of every `rotate`: a worker that had not heard of a revocation yet may have issued one more.
+    """
+    now = now or timezone.now()
+    kids = list(keystore.rows().filter(status=Key.Status.REVOKED).values_list("kid", flat=True))
+    if not kids:
+        return 0
+    # `issued_at` is indexed, `expires_at` is not; nothing lives longer than an hour.
+    oldest = now - timedelta(seconds=MAX_LIFETIME + CLOCK_SKEW)
+    live = IssuedToken.objects.using(router.db_for_write(IssuedToken)).filter(
+        Q(signing_kid__in=kids) | Q(encryption_kid__in=kids),
+        issued_at__gt=oldest,
+        expires_at__gt=now,
+        revoked_at=None,
+    )
+    return live.update(revoked_at=now, revoked_by=by, revocation_reason=(reason or "its key was revoked")[:255])
+
+
+def _check_usable(key: Key) -> None:
+    """Raise unless the key can do its work here: a signing key needs its private half, and what is held must open."""
+    if key.has_private:
+        sealing.unseal(key.sealed_private_jwk, kid=key.kid, use=key.use, keks=conf.key_encryption_keys)
+    elif key.use == Key.Use.SIGNING:
+        raise KeyRefused(f"only the public half of key {key.kid} is held here: it cannot sign")
+
+
+def _usable_future(keys: QuerySet[Key], use: Key.Use) -> Key | None:
+    for key in keys.filter(use=use, status=Key.Status.FUTURE).order_by("created_at", "id"):
+        try:
+            _check_usable(key)
+        except (KeyRefused, UnsealError) as error:
+            logger.error("future key passed over: %s", error)
+        else:
+            return key
+    return None
+
+
+def _decide(keys: Iterable[Key], use: Key.Use, now: datetime, *, force: bool = False) -> rotation.Decision:
+    return rotation.decide(keys, use=use, now=now, times=keyring.times(), force=force)

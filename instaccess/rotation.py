@@ -1,0 +1,96 @@
+"""When one key follows another: a pure decision on timestamps (`future → current → past → gone`).
+
+Nothing here reads a clock, a setting or the database. `keys.py` carries a decision out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from .models import Key
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """How long a key is current, is published before that, and stays valid after it."""
+
+    interval: timedelta
+    lead: timedelta
+    retention: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is to be done with the keys of one use.
+
+    Attributes:
+        retire, activate: the change of current key; both None when it is not time.
+        make_future: whether a new future key is wanted afterwards.
+        erase: past keys whose last token is dead: their private half goes.
+        next_due: when, all this done, the next change of current key is due; None when there is nothing to change to.
+    """
+
+    use: Key.Use
+    retire: Key | None
+    activate: Key | None
+    make_future: bool
+    erase: tuple[Key, ...]
+    next_due: datetime | None
+
+    @property
+    def nothing_to_do(self) -> bool:
+        return not (self.activate or self.make_future or self.erase)
+
+
+def decide(keys: Iterable[Key], *, use: Key.Use, now: datetime, times: Times, force: bool = False) -> Decision:
+    """What is due for one use at `now`.
+
+    A change is due when the current key has served its interval and the future key its lead time. `force` makes it
+    due at once, whatever the two say. Without a current key nothing is made up: that is for `instaccess_init`.
+    """
+    mine = [key for key in keys if key.use == use]
+    erase = tuple(key for key in mine if key.has_private and is_gone(key, now=now, times=times))
+    current = next((key for key in mine if key.status == Key.Status.CURRENT), None)
+    if current is None or current.activated_at is None:
+        return Decision(use, None, None, False, erase, None)
+    # A public signing key cannot sign; a public encryption key can encrypt.
+    future = [key for key in mine if key.status == Key.Status.FUTURE and (key.has_private or use != Key.Use.SIGNING)]
+    waiting = sorted(future, key=lambda key: ready_at(key, times))
+    due = max(current.activated_at + times.interval, ready_at(waiting[0], times)) if waiting else None
+    rotates = due is not None and (force or now >= due)
+
+    # How things stand afterwards.
+    successor, remaining = (waiting[0], waiting[1:]) if rotates else (current, waiting)
+    # Who imported a public half gets the next one from its owner too: there is nothing to generate.
+    make_future = not remaining and successor.has_private
+    if remaining or make_future:
+        following = ready_at(remaining[0], times) if remaining else now + times.lead
+        due = max((now if rotates else current.activated_at) + times.interval, following)
+    else:
+        due = None
+    return Decision(use, current if rotates else None, successor if rotates else None, make_future, erase, due)
+
+
+def ready_at(key: Key, times: Times) -> datetime:
+    """When a future key may be used: its lead time after it was made.
+
+    A public encryption key came from its owner, who can open what is encrypted under it since before we had it.
+    """
+    if key.use == Key.Use.ENCRYPTION and not key.has_private:
+        return key.created_at
+    return key.created_at + times.lead
+
+
+def gone_at(key: Key, times: Times) -> datetime | None:
+    """When the last token under a past key is dead; None for a key that is not past."""
+    if key.status != Key.Status.PAST or key.retired_at is None:
+        return None
+    return key.retired_at + times.retention
+
+
+def is_gone(key: Key, *, now: datetime, times: Times) -> bool:
+    """Whether a past key's last token is dead."""
+    end = gone_at(key, times)
+    return end is not None and now >= end
