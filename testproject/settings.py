@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 
 BASE_DIR = Path(__file__).resolve().parent.parent
+# Where `manage.py demo` keeps its database and its admin's password.
+DEMO_DIR = Path(os.environ.get("DEMO_DIR", BASE_DIR))
 
 SECRET_KEY = "django-insecure-testproject-only-never-use-this-anywhere-else"
 DEBUG = True
@@ -51,7 +53,7 @@ DATABASES = {
     "default": {
         "sqlite": {
             "ENGINE": "django.db.backends.sqlite3",
-            "NAME": BASE_DIR / "demo.sqlite3",
+            "NAME": DEMO_DIR / "demo.sqlite3",
             "OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 20, "init_command": "PRAGMA journal_mode=WAL"},
             # A file, so that the threads and processes of a test see one database.
             "TEST": {"NAME": os.environ.get("SQLITE_TEST_NAME", BASE_DIR / "demo.sqlite3.test")},

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import os
 import secrets
+import signal
 import threading
 import urllib.error
 import urllib.request
@@ -27,7 +29,8 @@ from instaccess.conf import SCOPE
 
 HOST = "127.0.0.1"
 USERNAME = "admin"
-PASSWORD_FILE = settings.BASE_DIR / "demo.admin-password"
+APPLICATION = "demo"
+ENDPOINT = "/api/v1/inst_access_tokens"
 
 
 class Command(BaseCommand):
@@ -40,41 +43,50 @@ class Command(BaseCommand):
         )
         parser.add_argument(
             "--port",
-            default=os.environ.get("PORT", "8000"),
+            default=os.environ.get("PORT") or "8000",
             help="Port to serve on (default: the environment variable PORT, or 8000).",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        try:
-            port = int(options["port"])
-        except ValueError:
-            raise CommandError(f"The port must be a number, not {options['port']!r}: PORT=8001 make demo") from None
-        facts = self._set_up(port)
+        port = _port(options["port"])
+        # The story is told on stdout, step by step; the log joins in (on stderr) when there is more to say than it.
+        logging.disable(logging.INFO)
         if options["setup_only"]:
-            self.stdout.write(json.dumps(facts))
+            self.stdout.write(json.dumps(self._set_up(port)))
             return
-        self._serve(port, facts)
+        # The port first: nothing is made when somebody else has it.
+        try:
+            server = ThreadedWSGIServer((HOST, port), WSGIRequestHandler)
+        except OSError as error:
+            raise CommandError(
+                f"Nothing can listen on {HOST}:{port} ({error.strerror}): try `PORT={port + 1} make demo`."
+            ) from error
+        try:
+            self._serve(server, self._set_up(port))
+        finally:
+            server.server_close()
 
     def _set_up(self, port: int) -> dict[str, str]:
+        settings.DEMO_DIR.mkdir(parents=True, exist_ok=True)
         call_command("migrate", verbosity=0, interactive=False)
         # stdout belongs to the one JSON object of --setup-only.
         call_command("instaccess_init", stdout=self.stderr)
         password = self._password()
-        user, _ = get_user_model().objects.get_or_create(
-            username=USERNAME, defaults={"is_staff": True, "is_superuser": True}
-        )
+        user, _ = get_user_model().objects.get_or_create(username=USERNAME)
+        # Whatever a visitor did to it in the admin: what is printed below holds.
+        user.is_active = user.is_staff = user.is_superuser = True
         if not user.check_password(password):
             user.set_password(password)
-            user.save()
-        application, _ = get_application_model().objects.get_or_create(
-            name="demo",
-            defaults={
-                "user": user,
-                "client_type": "confidential",
-                "authorization_grant_type": "authorization-code",
-                "redirect_uris": "https://client.example/callback",
-            },
-        )
+        user.save()
+        application = get_application_model().objects.filter(name=APPLICATION).order_by("pk").first()
+        if application is None:
+            application = get_application_model().objects.create(
+                name=APPLICATION,
+                user=user,
+                client_type="confidential",
+                authorization_grant_type="authorization-code",
+                redirect_uris="https://client.example/callback",
+            )
         text = secrets.token_urlsafe(32)
         get_access_token_model().objects.create(
             user=user,
@@ -90,62 +102,81 @@ class Command(BaseCommand):
             "client_id": application.client_id,
             "admin_username": USERNAME,
             "admin_password": password,
-            "curl": f"curl -X POST -H 'Authorization: Bearer {text}' {base_url}/api/v1/inst_access_tokens",
+            "curl": f"curl -X POST -H 'Authorization: Bearer {text}' {base_url}{ENDPOINT}",
         }
 
     def _password(self) -> str:
         """The demo admin's password: random at the first run, kept beside the database for the next ones."""
-        if not PASSWORD_FILE.exists():
-            file = os.open(PASSWORD_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        path = settings.DEMO_DIR / "demo.admin-password"
+        if not path.exists():
+            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(file, "w") as stream:
                 stream.write(secrets.token_urlsafe(12))
-        return str(PASSWORD_FILE.read_text())
+        return str(path.read_text())
 
-    def _serve(self, port: int, facts: dict[str, str]) -> None:
-        try:
-            server = ThreadedWSGIServer((HOST, port), WSGIRequestHandler)
-        except OSError as error:
-            raise CommandError(
-                f"Nothing can listen on {HOST}:{port} ({error.strerror}): try PORT={port + 1} make demo"
-            ) from error
+    def _serve(self, server: ThreadedWSGIServer, facts: dict[str, str]) -> None:
+        # A shell that starts this in the background has it ignore SIGINT; `kill` and `docker stop` send SIGTERM.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         server.set_app(StaticFilesHandler(get_wsgi_application()))
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:
             self._tell(facts)
+            logging.disable(logging.NOTSET)
             thread.join()
         except KeyboardInterrupt:
-            self.stdout.write("\nStopped. Everything is kept in demo.sqlite3; `make demo` goes on from there.")
+            self.stdout.write(
+                f"\nStopped. Everything is kept in {settings.DEMO_DIR}; `make demo` goes on from there."
+            )
         finally:
             server.shutdown()
-            server.server_close()
 
     def _tell(self, facts: dict[str, str]) -> None:
-        url = facts["base_url"] + "/api/v1/inst_access_tokens"
-        request = urllib.request.Request(
-            url, method="POST", headers={"Authorization": "Bearer " + facts["access_token"]}
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=30) as response:
-                status, body = response.status, response.read().decode()
-        except urllib.error.HTTPError as error:
-            raise CommandError(f"POST {url} answered {error.code}: {error.read().decode()}") from error
-        signed, _ = jose.decrypt(json.loads(body)["token"], keyring.current().decryption_keys())
-        self._headline(f"POST {url} answered {status}")
+        base_url = facts["base_url"]
+        self._headline("A client with an OAuth2 access token of the right scope asks for an InstAccess token")
+        self.stdout.write(f"POST {base_url}{ENDPOINT}\nAuthorization: Bearer {facts['access_token']}")
+        status, body = _post(base_url + ENDPOINT, facts["access_token"])
+        self._headline(f"The answer, {status}: the token is encrypted, the client can't read it")
         self.stdout.write(body)
-        self._headline("Inside, decrypted as the gateway does it")
+        token = json.loads(body)["token"]
+        signed, _ = jose.decrypt(token, keyring.current().decryption_keys())
+        self._headline("Opened, as the gateway does it: encrypted for the gateway's key …")
+        self.stdout.write(json.dumps(_decoded(token.split(".")[0])))
+        self._headline("… signed by the issuer's key …")
         self.stdout.write(json.dumps(_decoded(signed.split(".")[0])))
+        self._headline("… these claims")
         self.stdout.write(json.dumps(_decoded(signed.split(".")[1]), indent=2))
-        self._headline("Do it again")
+        self._headline("The audit tells who got it; the keys are there, too")
+        self.stdout.write(f"{base_url}/admin/   user {facts['admin_username']}, password {facts['admin_password']}")
+        self._headline("Do it again, in another terminal")
         self.stdout.write(facts["curl"])
-        self._headline("Look at the audit and the keys")
-        self.stdout.write(f"{facts['base_url']}/admin/")
-        self.stdout.write(f"user {facts['admin_username']}, password {facts['admin_password']}")
-        self.stdout.write("\nServing until Ctrl-C.")
+        self.stdout.write("\nServing until Ctrl-C. The log follows.")
         self.stdout.flush()
 
     def _headline(self, text: str) -> None:
         self.stdout.write("\n" + self.style.MIGRATE_HEADING(text))
+
+
+def _port(text: str) -> int:
+    try:
+        port = int(text)
+    except ValueError:
+        port = 0
+    if not 1 <= port <= 65535:
+        raise CommandError(f"The port must be a number from 1 to 65535, not {text!r}: try `PORT=8001 make demo`.")
+    return port
+
+
+def _post(url: str, access_token: str) -> tuple[int, str]:
+    request = urllib.request.Request(url, method="POST", headers={"Authorization": f"Bearer {access_token}"})
+    # Not through a proxy that the environment may name: it knows another 127.0.0.1.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=30) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        raise CommandError(f"POST {url} answered {error.code}: {error.read().decode()}") from error
 
 
 def _decoded(segment: str) -> Any:
