@@ -75,6 +75,10 @@ class Claims:
     instructure_service: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        # Here, so that no way of making claims lets an extension prolong a token or change whose it is.
+        object.__setattr__(self, "extra", {name: value for name, value in self.extra.items() if name not in RESERVED})
+
     @classmethod
     def new(
         cls,
@@ -86,8 +90,7 @@ class Claims:
     ) -> Claims:
         """Claims for a token issued `now` (seconds since the epoch), with a fresh random `jti` (RFC 7519 §4.1.7).
 
-        `extra` are a deployment's own claims; reserved names in it are dropped, so that an extension can neither
-        prolong a token nor change whose it is.
+        `extra` are a deployment's own claims; reserved names in it are dropped.
 
         Raises ValueError for a lifetime outside 1…3600 seconds.
         """
@@ -98,7 +101,7 @@ class Claims:
             jti=str(uuid.uuid4()),
             issued_at=issued_at,
             expires_at=issued_at + lifetime,
-            extra={name: value for name, value in (extra or {}).items() if name not in RESERVED},
+            extra=extra or {},
             **claims,
         )
 
@@ -174,10 +177,9 @@ class Claims:
                 raise InvalidToken("instructure_service is not true or false", code="bad_claim")
             values["instructure_service"] = payload["instructure_service"]
         # Canvas's consumers honour a masquerade only when both claims are there (contract §2).
-        if not (values.get("masquerading_user_uuid") and values.get("masquerading_user_shard_id")):
+        if None in (values.get("masquerading_user_uuid"), values.get("masquerading_user_shard_id")):
             values["masquerading_user_uuid"] = values["masquerading_user_shard_id"] = None
-        extra = {name: value for name, value in payload.items() if name not in RESERVED}
-        return cls(**values, extra=extra)
+        return cls(**values, extra=payload)
 
 
 def _check_times(

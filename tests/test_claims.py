@@ -1,0 +1,453 @@
+"""What a token says, to the letter of the contract, and which claims are believed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import uuid
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jwcrypto.jwk import JWK
+
+from instaccess import jose
+from instaccess.claims import CLOCK_SKEW, MAX_LIFETIME, MAX_PAYLOAD_BYTES, RESERVED, Claims
+from instaccess.exceptions import ClaimsTooLarge, ForeignToken, InvalidToken, TokenExpired
+
+ISSUER = "instructure:inst_access"
+NOW = 1_800_000_000
+NGINX_HEADER_BYTES = 4096
+
+ALWAYS = {
+    "issuer": ISSUER,
+    "user_uuid": "6f1c2f5e-2e0e-4a4c-9a52-1a6c2a1f0d11",
+    "account_uuid": "0b8f5a1e-7f2d-4c1b-8f39-3d0c5b6a7e22",
+    "canvas_domain": "canvas.example.edu",
+}
+
+
+def new(**values: Any) -> Claims:
+    return Claims.new(**({"now": NOW} | ALWAYS | values))
+
+
+def payload(**changes: Any) -> dict[str, Any]:
+    """A payload that is accepted at NOW, with members changed; `...` takes one out."""
+    members = {
+        "iss": ISSUER,
+        "jti": "2c3d",
+        "iat": NOW,
+        "exp": NOW + 3600,
+        "sub": "ada",
+        "acct": "acme",
+        "canvas_domain": "canvas.example.edu",
+    } | changes
+    return {name: value for name, value in members.items() if value is not ...}
+
+
+def read(members: dict[str, Any], *, now: float = NOW, issuer: str = ISSUER, **options: Any) -> Claims:
+    return Claims.from_payload(members, now=now, issuer=issuer, **options)
+
+
+def refusal(members: dict[str, Any], **options: Any) -> InvalidToken:
+    with pytest.raises(InvalidToken) as caught:
+        read(members, **options)
+    return caught.value
+
+
+class TestThePayload:
+    def test_of_a_plain_token_has_just_these_claims_in_this_order(self):
+        claims = new(user_global_id="42")
+
+        assert list(claims.to_payload().items()) == [
+            ("iss", "instructure:inst_access"),
+            ("jti", claims.jti),
+            ("iat", NOW),
+            ("exp", NOW + 3600),
+            ("sub", ALWAYS["user_uuid"]),
+            ("acct", ALWAYS["account_uuid"]),
+            ("canvas_domain", "canvas.example.edu"),
+            ("debug_user_global_id", "42"),
+        ]
+
+    def test_of_a_token_that_says_everything_follows_the_contract_and_its_order(self):
+        claims = new(
+            user_global_id="42",
+            real_user_global_id="7",
+            masquerading_user_uuid="real-user",
+            masquerading_user_shard_id=1,
+            region="eu-west-1",
+            shard_id=3,
+            client_id="client",
+            instructure_service=True,
+            extra={"department": "physics"},
+        )
+
+        assert list(claims.to_payload().items())[4:] == [
+            ("sub", ALWAYS["user_uuid"]),
+            ("acct", ALWAYS["account_uuid"]),
+            ("canvas_domain", "canvas.example.edu"),
+            ("masq_sub", "real-user"),
+            ("masq_shard", 1),
+            ("debug_user_global_id", "42"),
+            ("debug_masq_global_id", "7"),
+            ("region", "eu-west-1"),
+            ("canvas_shard_id", 3),
+            ("client_id", "client"),
+            ("instructure_service", True),
+            ("department", "physics"),
+        ]
+
+    def test_leaves_absent_claims_out_and_never_says_null_or_false(self):
+        text = new().to_json()
+
+        assert set(json.loads(text)) == {"iss", "jti", "iat", "exp", "sub", "acct", "canvas_domain"}
+        assert b"null" not in text
+        assert b"false" not in text
+
+    def test_is_compact_json_in_utf_8(self):
+        text = new(extra={"name": "Åsa"}).to_json()
+
+        assert b": " not in text
+        assert b", " not in text
+        assert "Åsa".encode() in text
+
+    def test_has_integer_times_whatever_the_clock_says(self):
+        claims = new(now=NOW + 0.999, lifetime=60)
+
+        assert (claims.issued_at, claims.expires_at) == (NOW, NOW + 60)
+        assert type(claims.to_payload()["exp"]) is int
+
+    def test_has_a_random_uuid_as_its_jti(self):
+        jtis = {new().jti for _ in range(100)}
+
+        assert len(jtis) == 100
+        assert {uuid.UUID(jti).version for jti in jtis} == {4}
+
+    def test_of_claims_once_made_does_not_change(self):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            new().user_uuid = "eve"
+
+
+class TestTheLifetime:
+    @pytest.mark.parametrize("lifetime", [1, 60, MAX_LIFETIME])
+    def test_may_be_a_second_to_an_hour(self, lifetime):
+        assert new(lifetime=lifetime).expires_at == NOW + lifetime
+
+    @pytest.mark.parametrize("lifetime", [0, -1, MAX_LIFETIME + 1, 10**400])
+    def test_is_never_longer_nor_none_at_all(self, lifetime):
+        with pytest.raises(ValueError, match="lifetime"):
+            new(lifetime=lifetime)
+
+
+class TestAnExtension:
+    @pytest.mark.parametrize("name", sorted(RESERVED))
+    def test_p16_cannot_set_a_reserved_claim(self, name):
+        with_extra = new(extra={name: "forged", "mine": 1}).to_payload()
+
+        assert with_extra.get(name) != "forged"
+        assert with_extra["mine"] == 1
+
+    @pytest.mark.parametrize("name", ["exp", "iss", "jti", "masq_sub"])
+    def test_p16_cannot_set_one_by_another_way_into_the_claims_either(self, name):
+        claims = dataclasses.replace(new(), extra={name: "forged"})
+
+        assert claims.to_payload().get(name) != "forged"
+
+    def test_p16_reserved_are_all_claims_of_the_contract_and_what_readers_act_on(self):
+        assert {
+            "iss", "jti", "iat", "exp", "sub", "acct", "canvas_domain", "masq_sub", "masq_shard",
+            "debug_user_global_id", "debug_masq_global_id", "region", "canvas_shard_id", "client_id",
+            "instructure_service", "aud", "nbf",
+        } == RESERVED  # fmt: skip
+
+    def test_p16_of_10_kilobytes_is_refused(self):
+        with pytest.raises(ClaimsTooLarge, match="CLAIMS_HOOK") as error:
+            new(extra={"groups": "x" * 10_240}).to_json()
+
+        assert error.value.code == "claims_too_large"
+
+    def test_p16_may_fill_the_payload_to_2048_bytes_and_not_one_more(self):
+        room = MAX_PAYLOAD_BYTES - len(new(extra={"x": ""}).to_json())
+
+        assert len(new(extra={"x": "x" * room}).to_json()) == 2048
+        with pytest.raises(ClaimsTooLarge):
+            new(extra={"x": "x" * (room + 1)}).to_json()
+
+    def test_p16_is_measured_in_bytes_not_in_characters(self):
+        with pytest.raises(ClaimsTooLarge):
+            new(extra={"x": "\N{KEY}" * 600}).to_json()
+
+    @pytest.mark.parametrize(
+        "value",
+        [object(), {1, 2}, b"bytes", float("nan"), float("inf"), "\ud800", {("a", "b"): 1}, uuid.UUID(int=0)],
+        ids=["object", "set", "bytes", "nan", "infinity", "lone-surrogate", "tuple-as-name", "uuid"],
+    )
+    def test_p16_that_is_not_json_is_refused(self, value):
+        with pytest.raises(ClaimsTooLarge, match="not JSON") as error:
+            new(extra={"x": value}).to_json()
+
+        assert error.value.code == "claims_not_json"
+
+    def test_p16_that_holds_itself_is_refused(self):
+        loop: list[Any] = []
+        loop.append(loop)
+
+        with pytest.raises(ClaimsTooLarge):
+            new(extra={"x": loop}).to_json()
+
+    def test_p16_that_is_nested_without_end_is_refused(self):
+        deep: list[Any] = []
+        for _ in range(100_000):
+            deep = [deep]
+
+        with pytest.raises(ClaimsTooLarge):
+            new(extra={"x": deep}).to_json()
+
+    def test_p16_does_not_see_its_values_repeated_in_the_error(self):
+        with pytest.raises(ClaimsTooLarge) as error:
+            new(extra={"x": "private-value" * 1000}).to_json()
+
+        assert "private-value" not in str(error.value)
+
+
+class TestTheIssuer:
+    @pytest.mark.parametrize(
+        "issuer", ["https://other.example", "Instructure:inst_access", "", None, 1, [ISSUER], {}]
+    )
+    def test_c2_of_somebody_else_makes_a_foreign_token(self, issuer):
+        assert isinstance(refusal(payload(iss=issuer)), ForeignToken)
+
+    def test_c2_that_is_missing_makes_a_foreign_token(self):
+        assert refusal(payload(iss=...)).code == "foreign_issuer"
+
+    def test_is_looked_at_first(self):
+        # Whether somebody else's token is in order is not ours to say.
+        assert isinstance(refusal({"iss": "other", "exp": None}), ForeignToken)
+
+
+NO_TIMES = [
+    pytest.param(None, id="null"),
+    pytest.param(str(NOW + 60), id="text"),
+    pytest.param(True, id="true"),
+    pytest.param(False, id="false"),
+    pytest.param(1.0, id="1.0"),
+    pytest.param(float(NOW + 60), id="a-float-that-is-whole"),
+    pytest.param(float("inf"), id="infinity"),
+    pytest.param(float("nan"), id="nan"),
+    pytest.param(10**400, id="10-to-the-400"),
+    pytest.param(2**53, id="2-to-the-53"),
+    pytest.param(-1, id="negative"),
+    pytest.param([NOW], id="list"),
+    pytest.param({}, id="object"),
+    pytest.param(..., id="absent"),
+]
+
+
+class TestATimeThatIsNone:
+    @pytest.mark.parametrize("value", NO_TIMES)
+    @pytest.mark.parametrize("name", ["iat", "exp"])
+    def test_g8_is_refused(self, name, value):
+        assert refusal(payload(**{name: value})).code == "bad_claim"
+
+    @pytest.mark.parametrize("value", NO_TIMES[:-1])
+    def test_g8_is_refused_as_nbf_too(self, value):
+        assert refusal(payload(nbf=value)).code == "bad_claim"
+
+    def test_g8_is_refused_as_it_comes_from_the_wire(self, rsa_pool):
+        # 1e999 is valid JSON, and Python reads it as Infinity.
+        key = rsa_pool.take("sig")
+        text = json.dumps(payload(exp="?")).replace('"?"', "1e999").encode()
+
+        members, _ = jose.verify(jose.sign(text, key, kid="s"), {"s": key})
+
+        assert refusal(members).code == "bad_claim"
+
+
+class TestTheExpiry:
+    @pytest.mark.parametrize("leeway", [0, 5])
+    def test_c9_a_second_before_it_the_token_is_good(self, leeway):
+        assert read(payload(), now=NOW + 3600 + leeway - 1, leeway=leeway).user_uuid == "ada"
+
+    @pytest.mark.parametrize("leeway", [0, 5])
+    @pytest.mark.parametrize("late", [0, 0.001, 1, 3600, 10**9])
+    def test_c9_at_it_and_later_the_token_has_expired(self, leeway, late):
+        error = refusal(payload(), now=NOW + 3600 + leeway + late, leeway=leeway)
+
+        assert isinstance(error, TokenExpired)
+        assert error.code == "expired"
+
+    @pytest.mark.parametrize("lives", [3601, 86_400, 2**52])
+    def test_g8_more_than_an_hour_after_the_issue_is_refused_however_well_signed(self, lives):
+        assert refusal(payload(iat=NOW, exp=min(NOW + lives, 2**53 - 1))).code == "bad_lifetime"
+
+    @pytest.mark.parametrize("exp", [NOW, NOW - 1, 0])
+    def test_g8_at_or_before_the_issue_is_refused(self, exp):
+        assert refusal(payload(exp=exp), now=0).code == "bad_lifetime"
+
+    def test_may_be_held_shorter_by_the_reader(self):
+        assert read(payload(exp=NOW + 60), max_lifetime=60).expires_at == NOW + 60
+        assert refusal(payload(exp=NOW + 61), max_lifetime=60).code == "bad_lifetime"
+
+
+class TestATokenFromTheFuture:
+    def test_is_accepted_within_a_minute_for_clocks_differ(self):
+        assert read(payload(iat=NOW + CLOCK_SKEW)).issued_at == NOW + CLOCK_SKEW
+
+    def test_is_refused_beyond_that(self):
+        assert refusal(payload(iat=NOW + CLOCK_SKEW + 1)).code == "not_yet"
+
+    def test_is_refused_before_its_nbf(self):
+        assert refusal(payload(nbf=NOW + 1)).code == "not_yet"
+
+    def test_is_accepted_from_its_nbf_on(self):
+        assert read(payload(nbf=NOW)).user_uuid == "ada"
+
+    def test_is_accepted_within_the_leeway(self):
+        assert read(payload(nbf=NOW + 5), leeway=5).user_uuid == "ada"
+        assert refusal(payload(nbf=NOW + 6), leeway=5).code == "not_yet"
+
+
+class TestAClaimOfTheWrongKind:
+    @pytest.mark.parametrize("value", [None, "", 1, True, 1.5, [], ["ada"], {}, ...])
+    @pytest.mark.parametrize("name", ["jti", "sub", "acct", "canvas_domain"])
+    def test_is_refused_where_the_claim_is_needed(self, name, value):
+        assert refusal(payload(**{name: value})).code == "bad_claim"
+
+    @pytest.mark.parametrize("value", [None, "", 1, True, [], {}])
+    @pytest.mark.parametrize(
+        "name", ["masq_sub", "debug_user_global_id", "debug_masq_global_id", "region", "client_id"]
+    )
+    def test_is_refused_where_the_claim_may_be_absent(self, name, value):
+        assert refusal(payload(**{name: value})).code == "bad_claim"
+
+    @pytest.mark.parametrize("value", [None, "", True, 1.0, [], {}])
+    @pytest.mark.parametrize("name", ["masq_shard", "canvas_shard_id"])
+    def test_is_refused_for_a_shard(self, name, value):
+        assert refusal(payload(**{name: value})).code == "bad_claim"
+
+    @pytest.mark.parametrize("value", [None, "true", 1, 0, [], {}])
+    def test_is_refused_for_the_service_flag(self, value):
+        assert refusal(payload(instructure_service=value)).code == "bad_claim"
+
+    def test_is_not_repeated_in_the_error(self):
+        assert "secret" not in str(refusal(payload(sub=["secret"])))
+
+
+class TestAMasquerade:
+    def test_is_believed_when_user_and_shard_are_both_there(self):
+        claims = read(payload(masq_sub="real", masq_shard=1))
+
+        assert (claims.masquerading_user_uuid, claims.masquerading_user_shard_id) == ("real", 1)
+
+    @pytest.mark.parametrize("shard", [0, 1, 10_000_000_000_001, "shard-7"])
+    def test_is_believed_on_whichever_shard(self, shard):
+        claims = read(payload(masq_sub="real", masq_shard=shard))
+
+        assert (claims.masquerading_user_uuid, claims.masquerading_user_shard_id) == ("real", shard)
+
+    @pytest.mark.parametrize("half", [{"masq_sub": "real"}, {"masq_shard": 1}])
+    def test_c11_is_none_when_one_half_is_missing(self, half):
+        claims = read(payload(**half))
+
+        assert (claims.masquerading_user_uuid, claims.masquerading_user_shard_id) == (None, None)
+
+
+class TestAnotherDeploymentsOwnClaims:
+    def test_are_handed_on(self):
+        assert read(payload(department="physics", level=3)).extra == {"department": "physics", "level": 3}
+
+    def test_never_include_a_claim_that_has_a_meaning(self):
+        assert read(payload(nbf=NOW, aud="somebody")).extra == {}
+
+
+texts = st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
+shards = st.integers(min_value=1, max_value=2**40) | texts
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@st.composite
+def any_claims(draw: st.DrawFn) -> Claims:
+    masquerade = draw(st.none() | st.tuples(texts, shards))
+    return Claims.new(
+        now=draw(st.integers(min_value=0, max_value=2**40)),
+        lifetime=draw(st.integers(min_value=1, max_value=MAX_LIFETIME)),
+        issuer=draw(texts),
+        user_uuid=draw(texts),
+        account_uuid=draw(texts),
+        canvas_domain=draw(texts),
+        masquerading_user_uuid=masquerade and masquerade[0],
+        masquerading_user_shard_id=masquerade and masquerade[1],
+        user_global_id=draw(st.none() | texts),
+        real_user_global_id=draw(st.none() | texts),
+        region=draw(st.none() | texts),
+        shard_id=draw(st.none() | shards),
+        client_id=draw(st.none() | texts),
+        instructure_service=draw(st.booleans()),
+        extra=draw(st.dictionaries(texts | st.sampled_from(sorted(RESERVED)), json_values, max_size=3)),
+    )
+
+
+class TestWhateverIsSaid:
+    @settings(deadline=None)
+    @given(claims=any_claims())
+    def test_is_read_back_as_it_was_meant(self, claims):
+        members = json.loads(claims.to_json())
+
+        assert Claims.from_payload(members, now=claims.issued_at, issuer=claims.issuer) == claims
+
+    @settings(deadline=None, max_examples=300)
+    @given(
+        changes=st.dictionaries(
+            st.sampled_from(sorted(RESERVED)) | texts,
+            json_values | st.sampled_from([10**400, float("inf"), float("nan"), -0.0, 2**53, NOW]),
+            max_size=4,
+        )
+    )
+    def test_is_believed_or_refused_with_a_code_and_nothing_else(self, changes):
+        try:
+            claims = read(payload(**changes))
+        except InvalidToken as error:
+            code = error.code
+        else:
+            code = "believed"
+            assert 0 < claims.expires_at - claims.issued_at <= MAX_LIFETIME
+            assert claims.expires_at > NOW
+        assert code not in {"", "invalid"}
+
+
+@pytest.fixture(scope="module")
+def long_key() -> JWK:
+    return JWK.generate(kty="RSA", size=4096, use="sig")
+
+
+class TestTheLongestToken:
+    def test_g17_signed_by_the_longest_key_fits_the_headers_of_nginx(self, long_key):
+        room = MAX_PAYLOAD_BYTES - len(new(extra={"x": ""}).to_json())
+        text = new(extra={"x": "x" * room}).to_json()
+        assert len(text) == MAX_PAYLOAD_BYTES
+
+        signed = jose.sign(text, long_key, kid=long_key.thumbprint())
+
+        # Beside it stand the status line, Date, Server, Cache-Control and their like.
+        assert len(f"Authorization: Bearer {signed}\r\n") < NGINX_HEADER_BYTES - 400
+
+    def test_g17_encrypted_for_the_longest_key_is_still_accepted(self, long_key):
+        room = MAX_PAYLOAD_BYTES - len(new(extra={"x": ""}).to_json())
+        kid = long_key.thumbprint()
+        signed = jose.sign(new(extra={"x": "x" * room}).to_json(), long_key, kid=kid)
+        encryption_key = JWK(**{**long_key, "use": "enc"})
+
+        token = jose.encrypt(signed, encryption_key, kid=kid, alg="RSA-OAEP", enc="A128CBC-HS256")
+
+        assert len(token) <= jose.MAX_TOKEN_CHARS
+        assert jose.decrypt(token, {kid: encryption_key}) == (signed, kid)
