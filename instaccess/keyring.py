@@ -106,6 +106,14 @@ class KeyRing:
         """Public signing keys by kid, for `jose.verify`."""
         return {key.kid: key.public for key in self.keys if key.use == Key.Use.SIGNING}
 
+    def published(self) -> list[dict[str, str]]:
+        """What the JWKS shows. Members are named one by one: nothing private can slip in with a row."""
+        return [
+            {"kty": "RSA", "n": key.public["n"], "e": key.public["e"], "use": "sig", "alg": "RS256", "kid": key.kid}
+            for key in self.keys
+            if key.use == Key.Use.SIGNING
+        ]
+
     def decryption_keys(self) -> Mapping[str, JWK]:
         """Private encryption keys by kid, for `jose.decrypt`. One that does not open is logged and left out."""
         held = [key for key in self.keys if key.use == Key.Use.ENCRYPTION and key.has_private]

@@ -4,13 +4,17 @@ path("", include("instaccess.urls"))                # everything
 path("", include(instaccess.urls.issuer))           # the issuing endpoint only
 """
 
-from django.urls import re_path
+from django.urls import path, re_path
 
-from . import views
+from . import jwks, views
 
 issuer = [
     # One pattern, for `.json` and for a trailing slash too: APPEND_SLASH has nothing to redirect.
     re_path(r"^api/v1/inst_access_tokens(?:\.json)?/?$", views.issue, name="instaccess-issue"),
 ]
 
-urlpatterns = [*issuer]
+services = [
+    path("internal/services/jwks", jwks.jwks, name="instaccess-jwks"),
+]
+
+urlpatterns = [*issuer, *services]

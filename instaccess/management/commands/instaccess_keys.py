@@ -1,0 +1,248 @@
+"""`manage.py instaccess_keys`: everything an operator does with keys."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError
+from django.utils import timezone
+
+from ... import keyring, keys, keystore, lifecycle, rotation
+from ...exceptions import InstAccessError
+from ...models import Key
+
+_SUBCOMMANDS = {
+    "list": "Show every key: what it is for, where it stands in its life, and what comes next.",
+    "generate": "Make a new future key, both halves. `rotate` does that by itself; this is for one more.",
+    "import": (
+        "Take in a key from a file (PEM or JWK) as a future key. A private key is refused unless --with-private "
+        "says that it must live here: the issuer needs only the public half of the gateway's encryption key."
+    ),
+    "export": "Write a key out: the public half, or with --private both.",
+    "rotate": (
+        "Do what is due, and say what was done and when the next rotation is due. Run it from cron, daily or oftener: "
+        "exit code 0 also when nothing was due."
+    ),
+    "activate": "Make a future key the current one now; the one before becomes past and stays valid for its tokens.",
+    "revoke": (
+        "For a compromised key: out of the JWKS, refused everywhere within five seconds, its live tokens marked "
+        "revoked, its private half erased. The future key takes over. This can't be undone."
+    ),
+    "reseal": (
+        "Seal every private key under the first of INSTACCESS['KEY_ENCRYPTION_KEYS']. Safe while tokens are "
+        "issued, and safe to run again after an interruption."
+    ),
+}
+
+
+class Command(BaseCommand):
+    help = "List, make, import, export, rotate, activate, revoke and reseal keys."
+    requires_migrations_checks = True
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        subparsers = parser.add_subparsers(dest="subcommand", required=True, metavar="what")
+        sub = {name: subparsers.add_parser(name, help=text, description=text) for name, text in _SUBCOMMANDS.items()}
+        for name in ("generate", "import", "rotate"):
+            sub[name].add_argument(
+                "--use",
+                choices=Key.Use.values,
+                required=name != "rotate",
+                help="What the key is for: sig (signing) or enc (encryption)"
+                + ("; both when left out." if name == "rotate" else "."),
+            )
+        for name in ("export", "activate", "revoke"):
+            sub[name].add_argument("--kid", required=True, help="The key's id, or its first 6 characters or more.")
+        sub["import"].add_argument("--file", required=True, help="A PEM or JWK file; - reads standard input.")
+        sub["import"].add_argument(
+            "--with-private", action="store_true", help="Take the private half in too, and seal it."
+        )
+        sub["export"].add_argument("--format", choices=["pem", "jwk"], default="pem", help="Default: pem.")
+        sub["export"].add_argument("--private", action="store_true", help="Both halves, unencrypted.")
+        sub["export"].add_argument("--yes", action="store_true", help="Don't ask before a private half is written.")
+        for name, text in {
+            "rotate": "Now, although it is not due; services may refuse tokens until they fetch the JWKS again.",
+            "activate": "Before the key's lead time is over.",
+        }.items():
+            sub[name].add_argument("--force", action="store_true", help=text)
+        sub["revoke"].add_argument("--reason", default="", help="Kept in the audit of the tokens that fall with it.")
+        for name in _SUBCOMMANDS.keys() - {"export"}:
+            sub[name].add_argument("--json", action="store_true", help="One JSON document on standard output.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        act: Callable[[dict[str, Any]], None] = getattr(self, "_" + options["subcommand"])
+        try:
+            act(options)
+        except InstAccessError as error:
+            raise CommandError(error.detail) from error
+        except DatabaseError as error:
+            raise CommandError(f"The database says: {error}. Has `python manage.py migrate` been run?") from error
+
+    def _list(self, options: dict[str, Any]) -> None:
+        facts = [_facts(key) for key in keystore.rows()]
+        if options["json"]:
+            self._json(facts)
+            return
+        if not facts:
+            self.stdout.write("There are no keys: run `python manage.py instaccess_init`.")
+        for fact in facts:
+            private = "both halves" if fact["private"] else "public half only"
+            self.stdout.write(f"{fact['use']}  {fact['status']:<8} {fact['kid']}  {private}; {fact['next']}")
+
+    def _generate(self, options: dict[str, Any]) -> None:
+        key = keys.generate(Key.Use(options["use"]))
+        self._done(options, _facts(key), f"Made the future {key.get_use_display()} key {key.kid}; {_next(key)}.")
+
+    def _import(self, options: dict[str, Any]) -> None:
+        try:
+            data = sys.stdin.buffer.read() if options["file"] == "-" else Path(options["file"]).read_bytes()
+        except OSError as error:
+            raise CommandError(f"Can't read {options['file']}: {error.strerror}") from error
+        key = keys.import_key(data, use=Key.Use(options["use"]), with_private=options["with_private"])
+        halves = "both halves" if key.has_private else "public half"
+        self._done(
+            options,
+            _facts(key),
+            f"Imported the {key.get_use_display()} key {key.kid}, {halves}; "
+            f"{_next(key)}. Use it now: `python manage.py instaccess_keys activate --kid {key.kid}`",
+        )
+
+    def _export(self, options: dict[str, Any]) -> None:
+        key = keystore.find(options["kid"])
+        if options["private"] and not options["yes"]:
+            self._confirm_private(key)
+        self.stdout.write(keys.export(key, file_format=options["format"], private=options["private"]), ending="")
+
+    def _confirm_private(self, key: Key) -> None:
+        power = "open" if key.use == Key.Use.ENCRYPTION else "forge"
+        self.stderr.write(
+            f"Whoever has the private half of this key can {power} every token. It is written out unencrypted.\n"
+            f"Type the key's id to go on ({key.kid}): ",
+            ending="",
+        )
+        self.stderr.flush()
+        if sys.stdin is None or sys.stdin.readline().strip() != key.kid:
+            raise CommandError("Not exported: the key's id was not typed. In a script, say --yes.")
+
+    def _rotate(self, options: dict[str, Any]) -> None:
+        uses = [Key.Use(options["use"])] if options["use"] else list(Key.Use)
+        outcomes = [lifecycle.rotate(use, force=options["force"]) for use in uses]
+        if options["json"]:
+            self._json([_outcome(outcome) for outcome in outcomes])
+            return
+        for outcome in outcomes:
+            for line in _told(outcome):
+                self.stdout.write(f"{outcome.use.label}: {line}")
+
+    def _activate(self, options: dict[str, Any]) -> None:
+        key = lifecycle.activate(options["kid"], force=options["force"])
+        self._done(options, _facts(key), f"Key {key.kid} is the current {key.get_use_display()} key now.")
+
+    def _revoke(self, options: dict[str, Any]) -> None:
+        done = lifecycle.revoke(options["kid"], reason=options["reason"])
+        facts = {
+            "key": _facts(done.key),
+            "successor": _facts(done.successor) if done.successor else None,
+            "made": _facts(done.made) if done.made else None,
+            "tokens": done.tokens,
+        }
+        if done.successor:
+            after = f"Key {done.successor.kid} took over."
+        elif keystore.current(keystore.rows(), Key.Use(done.key.use)):
+            after = "The current key is another one and stays."
+        else:
+            after = (
+                f"There is no current {done.key.get_use_display()} key now: import or generate one and activate it."
+            )
+        self._done(options, facts, f"Key {done.key.kid} is revoked, and with it {done.tokens} live tokens. {after}")
+
+    def _reseal(self, options: dict[str, Any]) -> None:
+        count = keys.reseal()
+        self._done(
+            options,
+            {"resealed": count},
+            f"{count} private keys sealed anew."
+            if count
+            else "Every private key was sealed under the first key-encryption key already.",
+        )
+
+    def _done(self, options: dict[str, Any], facts: Any, text: str) -> None:
+        if options["json"]:
+            self._json(facts)
+        else:
+            self.stdout.write(text)
+
+    def _json(self, value: Any) -> None:
+        self.stdout.write(json.dumps(value, indent=2))
+
+
+def _facts(key: Key) -> dict[str, Any]:
+    return {
+        "kid": key.kid,
+        "use": str(key.use),
+        "status": str(key.status),
+        "private": key.has_private,
+        "created_at": _iso(key.created_at),
+        "activated_at": _iso(key.activated_at),
+        "retired_at": _iso(key.retired_at),
+        "revoked_at": _iso(key.revoked_at),
+        "next": _next(key),
+    }
+
+
+def _next(key: Key) -> str:
+    times, now = keyring.times(), timezone.now()
+    match key.status:
+        case Key.Status.FUTURE:
+            ready = rotation.ready_at(key, times)
+            return "ready to take over" if ready <= now else f"ready to take over at {_iso(ready)}"
+        case Key.Status.CURRENT if key.activated_at:
+            return f"due for rotation at {_iso(key.activated_at + times.interval)}"
+        case Key.Status.PAST:
+            gone = rotation.gone_at(key, times)
+            return "gone" if gone is None or gone <= now else f"valid for its tokens until {_iso(gone)}"
+    return f"revoked at {_iso(key.revoked_at)}"
+
+
+def _outcome(outcome: lifecycle.Rotation) -> dict[str, Any]:
+    return {
+        "use": str(outcome.use),
+        "retired": outcome.retired.kid if outcome.retired else None,
+        "activated": outcome.activated.kid if outcome.activated else None,
+        "made": outcome.made.kid if outcome.made else None,
+        "erased": [key.kid for key in outcome.erased],
+        "lost_race": outcome.lost_race,
+        "next_due": _iso(outcome.next_due),
+    }
+
+
+def _told(outcome: lifecycle.Rotation) -> list[str]:
+    lines = []
+    if outcome.lost_race:
+        lines.append("somebody else rotated at the same moment; nothing was done here.")
+    if outcome.activated and outcome.retired:
+        lines.append(f"key {outcome.activated.kid} is current now, after {outcome.retired.kid}.")
+    if outcome.made:
+        lines.append(f"made the future key {outcome.made.kid}.")
+        if outcome.use == Key.Use.ENCRYPTION:
+            lines.append(
+                "a gateway that does not share this database needs its private half before it takes over: "
+                f"`python manage.py instaccess_keys export --private --kid {outcome.made.kid}`"
+            )
+    lines += [f"erased the private half of key {key.kid}: its last token is dead." for key in outcome.erased]
+    if not lines:
+        lines.append("nothing was due.")
+    if outcome.next_due:
+        lines.append(f"the next rotation is due at {_iso(outcome.next_due)}.")
+    else:
+        lines.append("no rotation is due: there is no future key, and the next one comes from its owner (import it).")
+    return lines
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ") if moment else None
