@@ -1,0 +1,205 @@
+"""The README against the code: what it shows works, what it lists is complete, what it names exists."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shlex
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from django.core.management import get_commands
+from django.core.management.base import BaseCommand
+from django.test import override_settings
+from django.urls import resolve
+
+from instaccess import canvas, checks
+from instaccess.conf import SCOPE, SETTINGS, conf
+
+from . import readme
+
+ROOT = readme.ROOT
+PACKAGE = ROOT / "instaccess"
+SHELL = [line for snippet in readme.snippets() if snippet.language == "sh" for line in snippet.lines]
+PYTHON = [snippet.code for snippet in readme.snippets() if snippet.language == "python"]
+JSON = [snippet.code for snippet in readme.snippets() if snippet.language == "json"]
+
+
+def make_targets() -> set[str]:
+    return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+class TestTheSettingsTable:
+    ROWS = {readme.code(name)[0]: default for name, _, default, _ in readme.tables(readme.section("Settings"))[0]}
+
+    def test_has_a_row_for_each_setting_and_no_other(self):
+        assert set(self.ROWS) == set(SETTINGS)
+
+    def test_has_an_id_of_the_checks_for_each_setting(self):
+        assert set(checks.BAD_SETTING_IDS) == set(SETTINGS)
+        assert len(set(checks.BAD_SETTING_IDS.values())) == len(SETTINGS)
+
+    @pytest.mark.parametrize("name", ROWS)
+    def test_gives_the_default_in_force(self, name):
+        documented = ast.literal_eval(readme.code(self.ROWS[name])[0])
+        with override_settings(INSTACCESS={}):
+            in_force = getattr(conf, SETTINGS[name])
+
+        with override_settings(INSTACCESS={name: documented}):
+            assert getattr(conf, SETTINGS[name]) == in_force
+
+
+class TestTheSnippets:
+    def test_are_in_languages_that_are_tested(self):
+        assert {snippet.language for snippet in readme.snippets()} <= {"sh", "python", "json", "text"}
+
+    @pytest.mark.parametrize("code", [code for code in PYTHON if "INSTACCESS =" in code])
+    def test_of_settings_pass_the_checks(self, code, monkeypatch):
+        monkeypatch.setenv("INSTACCESS_KEK", "A" * 43)
+        names: dict[str, object] = {}
+
+        exec(code, names)
+
+        with override_settings(INSTACCESS=names["INSTACCESS"]):
+            assert checks.check_settings() == []
+
+    @pytest.mark.parametrize("code", PYTHON)
+    def test_of_python_are_settings_or_steps_of_plugging_in_or_run_here(self, code):
+        """The steps are carried out in test_packaging.py."""
+        ast.parse(code)
+        assert "INSTACCESS =" in code or code in readme.section("Plugging it in")
+
+    @pytest.mark.parametrize("code", JSON)
+    def test_of_claims_show_what_a_token_has(self, code, initial_keys, user):
+        from instaccess import issuer, jose, keyring
+
+        origin = issuer.Origin(canvas_domain="canvas.example.edu")
+        _, text = issuer.issue(user=user, origin=origin, now=1795448096, encrypted=False)
+        payload, _ = jose.verify(text, keyring.current().verification_keys())
+
+        shown = json.loads(code)
+        assert list(shown) == list(payload)
+        assert shown["exp"] - shown["iat"] == payload["exp"] - payload["iat"]
+        for claim in ("iss", "iat", "acct", "canvas_domain"):
+            assert type(shown[claim]) is type(payload[claim])
+
+    @pytest.mark.parametrize("line", SHELL)
+    def test_of_the_shell_name_commands_there_are(self, line):
+        words = [word for word in shlex.split(line) if not re.fullmatch(r"[A-Z]+=\w+", word)]
+        match words:
+            case ["make", *targets]:
+                assert set(targets) <= make_targets()
+            case ["python" | ".venv/bin/python", "manage.py", command, *_]:
+                assert command in get_commands()
+            case ["curl", "-X", method, "-H", header, url]:
+                assert resolve(urlsplit(url).path).url_name == "instaccess-issue"
+                assert method == "POST"
+                assert header.startswith("Authorization: Bearer ")
+            case ["python", "-c", code]:
+                ast.parse(code)
+            case ["python", "-m", "pip", "install", wheel]:
+                assert wheel.startswith("dist/django_instaccess-")  # installed in test_packaging.py
+            case _:
+                pytest.fail(f"nothing tests `{line}`")
+
+    def test_of_the_key_encryption_key_makes_one_that_is_taken(self, capsys):
+        line = next(line for line in SHELL if line.startswith("python -c"))
+
+        exec(shlex.split(line)[2])
+
+        with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": [capsys.readouterr().out.strip()]}):
+            assert len(conf.key_encryption_keys) == 1
+
+
+class TestWhatTheTextNames:
+    def test_are_make_targets_there_are(self):
+        named = set(re.findall(r"`(?:[A-Z]+=\S+ )?make ([a-z-]+)`", readme.TEXT))
+
+        assert {"demo", "wheel"} <= named <= make_targets()
+
+    def test_are_management_commands_there_are(self):
+        named = set(re.findall(r"manage\.py (\w+)|`(instaccess_\w+)`", readme.TEXT))
+
+        assert {left or right for left, right in named} <= set(get_commands())
+
+    def test_are_options_of_those_commands(self):
+        from django.core.management import load_command_class
+
+        for command, option in re.findall(r"manage\.py (\w+) (--[a-z-]+)", readme.TEXT):
+            app = get_commands()[command]
+            found = load_command_class(app, command) if isinstance(app, str) else app
+            assert isinstance(found, BaseCommand)
+            assert option in found.create_parser("manage.py", command).format_help()
+
+    def test_are_ids_of_checks_there_are(self):
+        source = (PACKAGE / "checks.py").read_text()
+        for check_id in re.findall(r"`instaccess\.([EW]\d{3})`", readme.TEXT):
+            assert check_id in source
+
+    @pytest.mark.parametrize("document", ["README.md", "CHANGELOG.md"])
+    def test_are_files_and_headings_there_are(self, document):
+        text = (ROOT / document).read_text()
+        headings = {
+            re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+            for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+        }
+        for target in re.findall(r"\]\(([^)]+)\)", text):
+            if target.startswith("#"):
+                assert target[1:] in headings
+            elif not target.startswith("https://"):
+                assert (ROOT / target).exists(), target
+
+    def test_is_the_scope_as_it_is(self):
+        assert set(re.findall(r"url:[A-Z]+\\?\|[\w/]+", readme.TEXT)) == {SCOPE, SCOPE.replace("|", "\\|")}
+
+
+class TestTheTablesOfAnswers:
+    def test_have_each_refusal_word_for_word(self):
+        shown = {
+            (int(status), readme.code(body)[0], header == "yes")
+            for _, status, body, header in readme.tables(readme.section("What clients get"))[0]
+            if status != "201"
+        }
+        refusals = [
+            kind for kind in vars(canvas).values() if isinstance(kind, type) and kind.__module__ == canvas.__name__
+        ]
+
+        answers = {
+            (kind.status, json.dumps(kind.body, separators=(",", ":")), kind.challenge)
+            for kind in refusals
+            if issubclass(kind, canvas.Refusal) and kind is not canvas.Refusal
+        }
+        assert shown == answers
+
+    def test_have_each_reason_that_the_log_may_give_for_a_refusal(self):
+        reasons, symptoms = readme.tables(readme.section("When something goes wrong"))
+        shown = {reason for row in reasons for reason in readme.code(row[0])}
+
+        raised = {code for name in ("oauth.py", "views.py") for code in codes_raised_in(PACKAGE / name)}
+        explained = {word for row in symptoms for word in readme.code(row[0])}
+        assert shown == raised - {"fault"}  # that one is an answer of 5xx, and its line a traceback
+        assert explained >= {"no_key", "kek_missing", "seal_broken", "audit", "config", "claims_too_large"}
+
+
+def codes_raised_in(path: Path) -> set[str]:
+    """The reasons given, as `code="…"`, where that file raises a refusal."""
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    keywords = [keyword for call in calls for keyword in call.keywords if keyword.arg == "code"]
+    return {keyword.value.value for keyword in keywords if isinstance(keyword.value, ast.Constant)}
+
+
+class TestTheChangeLog:
+    def test_keeps_a_place_for_what_is_not_released(self):
+        text = (ROOT / "CHANGELOG.md").read_text()
+
+        assert re.findall(r"^## \[(.+?)\]", text, re.MULTILINE)[0] == "Unreleased"
+        assert set(re.findall(r"^### (.+)$", text, re.MULTILINE)) <= {
+            "Added",
+            "Changed",
+            "Deprecated",
+            "Removed",
+            "Fixed",
+            "Security",
+        }
