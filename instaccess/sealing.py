@@ -15,7 +15,8 @@ from jwcrypto.common import JWException, base64url_decode, base64url_encode
 from jwcrypto.jwe import JWE
 from jwcrypto.jwk import JWK
 
-from .exceptions import UnsealError
+from . import jose
+from .exceptions import InvalidToken, UnsealError
 
 _ALG, _ENC = "A256KW", "A256GCM"
 _MAX_PRIVATE_JWK_BYTES = 16_384
@@ -57,11 +58,12 @@ def unseal(sealed: str, *, kid: str, use: str, keks: Sequence[bytes]) -> JWK:
         )
     jwe = JWE(algs=[_ALG, _ENC])
     try:
+        jose.split_compact(sealed, 5)  # one spelling: jwcrypto would overlook some altered characters
         jwe.deserialize(sealed)
         jwe.decrypt(_as_jwk(kek), max_plaintext=_MAX_PRIVATE_JWK_BYTES)
         header = jwe.jose_header
         key = JWK.from_json(jwe.payload)
-    except (JWException, LookupError, TypeError, ValueError):
+    except (InvalidToken, JWException, LookupError, TypeError, ValueError):
         key, header = None, {}
     if key is None or (header.get("kid"), header.get("use")) != (kid, use) or key.thumbprint() != kid:
         raise UnsealError(
