@@ -1,0 +1,183 @@
+"""The wheel: what is in it, and that a project made from nothing, with the README's steps, issues a token with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import site
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from . import readme
+
+ROOT = readme.ROOT
+SHIPPED = {".py", ".typed", ".html", ".txt", ".po", ".mo", ".css", ".js"}
+
+# What the README presupposes: a project that already uses DRF and django-oauth-toolkit.
+HOST_SETTINGS = """
+INSTALLED_APPS += ["rest_framework", "oauth2_provider"]
+OAUTH2_PROVIDER = {"SCOPES": {"read": "Read"}, "DEFAULT_SCOPES": ["read"]}
+"""
+HOST_URLS = """
+from django.urls import include
+
+urlpatterns += [path("o/", include("oauth2_provider.urls"))]
+"""
+
+A_CLIENT = """
+import datetime, json, pathlib
+import instaccess
+from django.contrib.auth import get_user_model
+from django.test import Client
+from django.utils import timezone
+from instaccess.models import IssuedToken
+from oauth2_provider.models import AccessToken, Application
+
+user = get_user_model().objects.create_user("ada")
+application = Application.objects.create(
+    name="tool", client_type="confidential", authorization_grant_type="authorization-code",
+    redirect_uris="https://tool.example/",
+)
+AccessToken.objects.create(
+    user=user, application=application, token="secret", scope="url:POST|/api/v1/inst_access_tokens",
+    expires=timezone.now() + datetime.timedelta(hours=1),
+)
+answer = Client(SERVER_NAME="localhost").post(
+    "/api/v1/inst_access_tokens", headers={"Authorization": "Bearer secret"}
+)
+print(json.dumps({
+    "status": answer.status_code,
+    "body": answer.json(),
+    "rows": IssuedToken.objects.filter(user=user, application=application).count(),
+    "instaccess": str(pathlib.Path(instaccess.__file__).parent),
+}))
+"""
+
+
+def run(*command: str | Path, cwd: Path, **variables: str) -> str:
+    """What a command prints, run in an environment that is not activated for this checkout."""
+    hidden = {"DJANGO_SETTINGS_MODULE", "PYTHONPATH", "VIRTUAL_ENV", "INSTACCESS_DATABASE"}
+    inherited = {name: value for name, value in os.environ.items() if name not in hidden}
+    done = subprocess.run(
+        command, cwd=cwd, env=inherited | variables, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the checkout, less what .gitignore keeps out of it, so that building leaves nothing behind there."""
+    made = (".*", "build", "dist", "*.egg-info", "__pycache__", "demo.sqlite3*", "demo.admin-password")
+    return Path(
+        shutil.copytree(ROOT, tmp_path_factory.mktemp("tree") / "checkout", ignore=shutil.ignore_patterns(*made))
+    )
+
+
+@pytest.fixture(scope="module")
+def wheel(tree: Path) -> Path:
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", cwd=tree)
+    [wheel] = (tree / "dist").glob("*.whl")
+    return wheel
+
+
+class TestTheWheel:
+    def test_holds_every_file_of_the_package_and_nothing_else(self, tree, wheel):
+        files = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+
+        in_tree = {
+            path.relative_to(tree).as_posix()
+            for path in (tree / "instaccess").rglob("*")
+            if path.suffix in SHIPPED or path.name == "py.typed"
+        }
+        assert files == in_tree
+
+    def test_leaves_no_kind_of_file_of_the_package_out(self, tree):
+        kinds = {path.suffix or path.name for path in (tree / "instaccess").rglob("*") if path.is_file()}
+
+        assert kinds <= SHIPPED
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "instaccess/py.typed",
+            "instaccess/migrations/0001_initial.py",
+            "instaccess/management/commands/instaccess_init.py",
+        ],
+    )
+    def test_holds_what_python_does_not_import_by_itself(self, wheel, name):
+        assert name in zipfile.ZipFile(wheel).namelist()
+
+    def test_says_what_it_is_and_under_which_licence(self, wheel):
+        archive = zipfile.ZipFile(wheel)
+        [name] = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        metadata = archive.read(name).decode()
+
+        assert "Name: django-instaccess\n" in metadata
+        assert "Requires-Python: >=3.11\n" in metadata
+        assert "License-File: LICENSE\n" in metadata
+        assert metadata.endswith(readme.TEXT)
+
+
+@pytest.fixture(scope="module")
+def venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new environment. What instaccess depends on is lent to it by path, for there is no network here.
+
+    A path in a .pth file is only put on sys.path: .pth files there, such as that of this checkout's editable
+    install, are not read.
+    """
+    folder = tmp_path_factory.mktemp("environment") / "venv"
+    run(sys.executable, "-m", "venv", folder, cwd=folder.parent)
+    [packages] = folder.glob("lib/python*/site-packages")
+    (packages / "lent.pth").write_text("\n".join(site.getsitepackages()) + "\n")
+    return folder
+
+
+class TestPluggingIn:
+    def test_a_new_project_issues_a_token_after_the_steps_of_the_readme(self, tmp_path, venv, wheel):
+        python = str(venv / "bin" / "python")
+        activated = {
+            "PATH": f"{venv / 'bin'}{os.pathsep}{os.environ['PATH']}",
+            "PIP_NO_INDEX": "1",
+            "PIP_NO_DEPS": "1",
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        }
+        run(python, "-m", "django", "startproject", "host", ".", cwd=tmp_path)
+        append(tmp_path / "host" / "settings.py", HOST_SETTINGS)
+        append(tmp_path / "host" / "urls.py", HOST_URLS)
+        (tmp_path / "dist").mkdir()
+        shutil.copy(wheel, tmp_path / "dist")
+
+        install, settings, urls, commands, _ = readme.snippets(readme.section("Plugging it in"))
+        run("sh", "-e", "-c", install.code, cwd=tmp_path, **activated)
+        append(tmp_path / "host" / "settings.py", settings.code)
+        append(tmp_path / "host" / "urls.py", urls.code)
+        said = run("sh", "-e", "-c", commands.code, cwd=tmp_path, **activated)
+
+        assert "Made the current signing key" in said
+        assert "System check identified no issues (0 silenced)." in said
+        answer = json.loads(run(python, "manage.py", "shell", "-v", "0", "-c", A_CLIENT, cwd=tmp_path))
+        assert answer["status"] == 201
+        assert answer["body"]["token"].count(".") == 4
+        assert answer["rows"] == 1
+        assert Path(answer["instaccess"]).is_relative_to(venv)
+
+    def test_takes_two_lines_and_a_scope(self):
+        settings, urls = (
+            snippet.lines
+            for snippet in readme.snippets(readme.section("Plugging it in"))
+            if snippet.language == "python"
+        )
+
+        assert len(settings) == 2
+        assert [line for line in urls if line and "import " not in line] == [urls[-1]]
+
+
+def append(path: Path, text: str) -> None:
+    with path.open("a") as file:
+        file.write("\n" + text)
