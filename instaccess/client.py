@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import ipaddress
 
+from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest
+from django.http.request import split_domain_port
 
 from .conf import conf
 
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
+_MAX_HOST_CHARS, _MAX_PORT_CHARS = 253, 5
 
 
 def domain(request: HttpRequest) -> str:
-    """Host the request was sent to, in lower case, with its port unless that is the scheme's own.
+    """Host the request was sent to, in its one spelling: lower case, no trailing dot, its port unless that is the
+    scheme's own. Otherwise a client could choose, by the spelling, between accounts that are derived from the host.
 
-    Raises DisallowedHost for one that ALLOWED_HOSTS does not know.
+    Raises DisallowedHost for one that ALLOWED_HOSTS does not know or that is longer than DNS allows (RFC 1035 §2.3.4).
     """
-    host = request.get_host().lower()
-    name, colon, port = host.rpartition(":")
-    if colon and port == _DEFAULT_PORTS.get(request.scheme or "") and not port.endswith("]"):
+    name, port = split_domain_port(request.get_host())
+    port = port.lstrip("0")
+    if len(name) > _MAX_HOST_CHARS or len(port) > _MAX_PORT_CHARS:
+        raise DisallowedHost("a host or port longer than there are")
+    if not port or port == _DEFAULT_PORTS.get(request.scheme or ""):
         return name
-    return host
+    return f"{name}:{port}"
 
 
 def client_address(request: HttpRequest) -> str | None:

@@ -22,7 +22,8 @@ from .models import IssuedToken
 logger = logging.getLogger("instaccess.issuer")
 
 _ATTEMPTS = 2
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+# C1 too (0x80 to 0x9f): servers read headers as Latin-1, and some terminals obey them.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True, slots=True)

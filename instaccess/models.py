@@ -59,6 +59,8 @@ class Key(models.Model):
         verbose_name = _("key")
         verbose_name_plural = _("keys")
         ordering = ["use", "-created_at"]
+        default_permissions = ("view",)
+        permissions = [("manage_keys", "Can generate, import, rotate and revoke keys")]
 
     def __str__(self) -> str:
         return f"{self.use} {self.kid} ({self.status})"
@@ -73,6 +75,9 @@ class KeyLock(models.Model):
     """One row that every change of keys updates first: a write lock that all databases have, SQLite too."""
 
     changes = models.BigIntegerField(default=0)
+
+    class Meta:
+        default_permissions = ()
 
     def __str__(self) -> str:
         return f"{self.changes} changes of keys"

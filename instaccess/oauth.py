@@ -15,7 +15,8 @@ from functools import cache
 from typing import Any
 
 from django.conf import settings
-from django.http import HttpRequest
+from django.core.files.uploadhandler import FileUploadHandler, SkipFile
+from django.http import HttpRequest, QueryDict
 from django.utils.module_loading import import_string
 from django.views.decorators.debug import sensitive_variables
 from oauth2_provider.models import get_access_token_model
@@ -72,21 +73,42 @@ def bearer_token(request: HttpRequest) -> str:
         if len(text) > jose.MAX_TOKEN_CHARS:
             raise InvalidAccessToken(code="too_long")
         return text
-    if header[:6].lower() == "bearer":
+    if header.partition(" ")[0].lower() == "bearer":
         raise InvalidAccessToken("not exactly one bearer token", code="malformed_header")
     if conf.allow_token_in_parameters:
-        text = request.GET.get("access_token") or form(request).get("access_token") or ""
+        text = query(request).get("access_token") or form(request).get("access_token") or ""
         if text:
             return text
     raise Unauthenticated(code="no_credentials")
 
 
+def query(request: HttpRequest) -> QueryDict:
+    """The query. Django's own `request.GET` reads it in the charset that the Content-Type of the body names.
+
+    Raises SuspiciousOperation for more parameters than Django takes.
+    """
+    return QueryDict(request.META.get("QUERY_STRING", ""), encoding="utf-8")
+
+
+class _NoFiles(FileUploadHandler):
+    """Files have no business here: skipped piece by piece, neither written to disk nor gathered in memory."""
+
+    def new_file(self, *args: Any, **kwargs: Any) -> None:
+        raise SkipFile
+
+    def receive_data_chunk(self, raw_data: bytes, start: int) -> bytes | None:
+        return None
+
+    def file_complete(self, file_size: int) -> None:
+        return None
+
+
 def form(request: HttpRequest) -> Any:
     """The form body; empty where it can't be parsed (contract: content type and body never matter)."""
     try:
-        if not hasattr(request, "_files"):
-            # Not read yet by a middleware. Files have no business here: none is written to disk.
-            request.upload_handlers = []
+        if not hasattr(request, "_files"):  # not read yet by a middleware
+            # With no handler at all Django would read the whole body at once.
+            request.upload_handlers = [_NoFiles(request)]
         return request.POST
     except Exception as error:  # Django lets out a dozen kinds for a dozen ways to be broken
         logger.debug("form body not parsed: %s", type(error).__name__)

@@ -10,7 +10,7 @@ from . import jwks, views
 
 issuer = [
     # One pattern, for `.json` and for a trailing slash too: APPEND_SLASH has nothing to redirect.
-    re_path(r"^api/v1/inst_access_tokens(?:\.json)?/?$", views.issue, name="instaccess-issue"),
+    re_path(r"^api/v1/inst_access_tokens(?:\.json)?/?\Z", views.issue, name="instaccess-issue"),
 ]
 
 services = [

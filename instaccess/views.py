@@ -100,7 +100,10 @@ class IssueView(APIView):
                 refusal.client_id,
                 refusal.detail,
             )
-        response = refusal.to_response()
+        try:
+            response = refusal.to_response()
+        except InstAccessError as error:  # a realm that can't be sent
+            response = _refusal(error, self.request).to_response()
         if refusal.status == 405:
             response["Allow"] = "POST, OPTIONS"
         return response
@@ -121,19 +124,31 @@ def _refusal(exc: Exception, request: Request) -> canvas.Refusal:
     if isinstance(exc, SuspiciousOperation):
         return canvas.BadRequest(type(exc).__name__, code="bad_request")
     # Text only, no exc_info: error reporters read the variables of the frames behind it, and one is the token.
-    # The credentials themselves may still stand in somebody's message.
-    text = "".join(traceback.format_exception(exc)).rstrip()
-    for credential in request.META.get("HTTP_AUTHORIZATION", "").split()[1:]:
-        text = text.replace(credential, "[credential]")
-    logger.error("not issued: %s", text)
+    logger.error("not issued: %s", _traceback(exc, request))
     return canvas.Unavailable(type(exc).__name__, code="fault")
 
 
+def _traceback(exc: Exception, request: Request) -> str:
+    """The traceback as text, without the credentials, which may stand in somebody's message."""
+    text = "".join(traceback.format_exception(exc)).rstrip()
+    credentials = request.META.get("HTTP_AUTHORIZATION", "").split()[1:]
+    if conf.allow_token_in_parameters:
+        credentials += [
+            oauth.query(request._request).get("access_token"),
+            oauth.form(request._request).get("access_token"),
+        ]
+    for credential in filter(None, credentials):
+        text = text.replace(credential, "[credential]")
+    return text
+
+
 def _parameter(request: Request, name: str) -> str:
-    value = request._request.GET.get(name)
-    if value is None:
-        value = oauth.form(request._request).get(name)
-    return value if isinstance(value, str) else ""
+    """A parameter of the query, or of the form where the query has none or a blank one."""
+    for parameters in (oauth.query, oauth.form):
+        value = parameters(request._request).get(name)
+        if isinstance(value, str) and value.strip():
+            return value
+    return ""
 
 
 def endpoint(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:

@@ -1,24 +1,29 @@
-"""Keys: public halves and where each stands in its life."""
+"""Keys: public halves, where each stands in its life, and the buttons that change that."""
 
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from django.contrib import admin
+from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from jwcrypto.common import JWException
 from jwcrypto.jwk import JWK
 
+from .. import keymaterial
 from ..models import Key
-from .readonly import ReadOnlyAdmin
+from .key_acts import KeyActs
 
 
 @admin.register(Key)
-class KeyAdmin(ReadOnlyAdmin):
+class KeyAdmin(KeyActs):
     list_display = ["kid", "use", "status", "private_half_held", "created_at", "activated_at", "retired_at"]
     list_filter = ["use", "status"]
+    change_list_template = "admin/instaccess/key/change_list.html"
+    change_form_template = "admin/instaccess/key/change_form.html"
     # Named one by one: a field added to the model later is not shown until somebody decides so here.
     fields = [
         "kid",
@@ -34,14 +39,22 @@ class KeyAdmin(ReadOnlyAdmin):
         "public_jwk_text",
     ]
 
-    @admin.display(description=_("private half held"), boolean=True)
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        return super().changelist_view(request, self._may_manage(request, extra_context))
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> Any:
+        return super().change_view(request, object_id, form_url, self._may_manage(request, extra_context))
+
+    @admin.display(description=_("private half"), boolean=True)
     def private_half_held(self, key: Key) -> bool:
         return key.has_private
 
     @admin.display(description=_("public key (PEM)"))
     def public_pem(self, key: Key) -> SafeString:
         try:
-            return _block(JWK(**key.public_jwk).export_to_pem().decode())
+            return _block(keymaterial.to_text(JWK(**key.public_jwk), file_format="pem", private=False))
         except (JWException, TypeError, ValueError, LookupError):
             return _block(str(_("This row was altered: it holds no usable key.")))
 

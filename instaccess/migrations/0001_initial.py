@@ -20,12 +20,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="Key",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
                 (
                     "kid",
                     models.CharField(
@@ -64,10 +59,7 @@ class Migration(migrations.Migration):
                         verbose_name="sealed private key",
                     ),
                 ),
-                (
-                    "created_at",
-                    models.DateTimeField(default=django.utils.timezone.now, verbose_name="created"),
-                ),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, verbose_name="created")),
                 ("activated_at", models.DateTimeField(blank=True, null=True, verbose_name="activated")),
                 ("retired_at", models.DateTimeField(blank=True, null=True, verbose_name="retired")),
                 ("revoked_at", models.DateTimeField(blank=True, null=True, verbose_name="revoked")),
@@ -88,19 +80,19 @@ class Migration(migrations.Migration):
                 "verbose_name": "key",
                 "verbose_name_plural": "keys",
                 "ordering": ["use", "-created_at"],
+                "permissions": [("manage_keys", "Can generate, import, rotate and revoke keys")],
+                "default_permissions": ("view",),
             },
         ),
         migrations.CreateModel(
             name="KeyLock",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
                 ("changes", models.BigIntegerField(default=0)),
             ],
+            options={
+                "default_permissions": (),
+            },
         ),
         migrations.CreateModel(
             name="UserIdentity",
@@ -116,14 +108,8 @@ class Migration(migrations.Migration):
                         verbose_name="user",
                     ),
                 ),
-                (
-                    "uuid",
-                    models.UUIDField(default=uuid.uuid4, editable=False, unique=True, verbose_name="uuid"),
-                ),
-                (
-                    "created_at",
-                    models.DateTimeField(default=django.utils.timezone.now, verbose_name="created"),
-                ),
+                ("uuid", models.UUIDField(default=uuid.uuid4, editable=False, unique=True, verbose_name="uuid")),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, verbose_name="created")),
             ],
             options={
                 "verbose_name": "user identity",
@@ -134,18 +120,10 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="IssuedToken",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
                 ("jti", models.UUIDField(unique=True, verbose_name="token id")),
                 ("user_uuid", models.CharField(max_length=255, verbose_name="user uuid")),
-                (
-                    "real_user_uuid",
-                    models.CharField(blank=True, max_length=255, verbose_name="real user uuid"),
-                ),
+                ("real_user_uuid", models.CharField(blank=True, max_length=255, verbose_name="real user uuid")),
                 ("client_id", models.CharField(blank=True, max_length=255, verbose_name="client id")),
                 (
                     "access_token_pk",
@@ -159,10 +137,7 @@ class Migration(migrations.Migration):
                 ("account_uuid", models.CharField(max_length=255, verbose_name="account uuid")),
                 ("canvas_domain", models.CharField(max_length=262, verbose_name="domain")),
                 ("signing_kid", models.CharField(max_length=64, verbose_name="signing key")),
-                (
-                    "encryption_kid",
-                    models.CharField(blank=True, max_length=64, verbose_name="encryption key"),
-                ),
+                ("encryption_kid", models.CharField(blank=True, max_length=64, verbose_name="encryption key")),
                 ("ip_address", models.GenericIPAddressField(null=True, verbose_name="address")),
                 ("user_agent", models.CharField(blank=True, max_length=512, verbose_name="user agent")),
                 ("issued_at", models.DateTimeField(db_index=True, verbose_name="issued")),

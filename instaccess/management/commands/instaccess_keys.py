@@ -26,8 +26,8 @@ _SUBCOMMANDS = {
     ),
     "export": "Write a key out: the public half, or with --private both.",
     "rotate": (
-        "Do what is due, and say what was done and when the next rotation is due. Run it from cron, daily or oftener: "
-        "exit code 0 also when nothing was due."
+        "Do what is due, and say what was done and when the next rotation is due. Run it from cron, daily or "
+        "oftener: exit code 0 also when nothing was due."
     ),
     "activate": "Make a future key the current one now; the one before becomes past and stays valid for its tokens.",
     "revoke": (
