@@ -273,7 +273,7 @@ def _callable(name: str) -> Callable[..., Any] | None:
     if isinstance(value, str):
         try:
             value = import_string(value)
-        except ImportError as error:
+        except (ImportError, TypeError, ValueError) as error:  # the last two for a path such as ".hook" or "..hook"
             raise ConfigError(f"INSTACCESS[{name!r}] cannot be imported: {error}", setting=name) from error
     if value is None:
         return None

@@ -1,0 +1,325 @@
+"""Each setting: what it is by default, what it may be, what it may not be."""
+
+from __future__ import annotations
+
+import base64
+import os
+import secrets
+from collections import OrderedDict
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from django.test import override_settings
+
+from instaccess import checks, sealing
+from instaccess.conf import DERIVED, SETTINGS, conf, configured
+from instaccess.exceptions import ConfigError
+
+TEXTS_AT_FAULT = ["", "x" * 256, 1, True, b"bytes", ["list"], {}]
+NUMBERS_AT_FAULT = ["1", 1.0, True, -1, 10**9, [1], b"1"]
+FLAGS_AT_FAULT = ["True", "yes", 1, 0, None, []]
+HOOKS_AT_FAULT = [
+    "",
+    "nowhere",
+    "no.such.module",
+    "os.no_such_name",
+    ".hook",
+    "..hook",
+    "os.path.",
+    "os.sep",
+    1,
+    False,
+    [],
+    {},
+]
+
+
+def derived(secret: str) -> bytes:
+    """What RFC 5869 makes of SECRET_KEY, written out once more."""
+    return HKDF(SHA256(), 32, salt=None, info=b"instaccess key-encryption key v1").derive(secret.encode())
+
+
+ONE, TWO = secrets.token_bytes(32), secrets.token_bytes(32)
+
+
+def b64(key: bytes) -> str:
+    return base64.urlsafe_b64encode(key).decode().rstrip("=")
+
+
+# Setting -> its default, values and what they are read as, values that are refused.
+TABLE: dict[str, tuple[Any, list[tuple[Any, Any]], list[Any]]] = {
+    "ISSUER": (
+        "instructure:inst_access",
+        [("https://issuer.example", "https://issuer.example")],
+        [*TEXTS_AT_FAULT, None],
+    ),
+    "LIFETIME": (3600, [(1, 1), (3600, 3600)], [*NUMBERS_AT_FAULT, 0, 3601, None]),
+    "REGION": (None, [("eu-west-1", "eu-west-1"), ("x" * 255, "x" * 255), (None, None)], TEXTS_AT_FAULT),
+    "SHARD_ID": (None, [(7, 7), ("shard-7", "shard-7"), (None, None)], [0, -1, True, 1.0, "", []]),
+    "ACCOUNT_UUID": (None, [("account-1", "account-1"), (None, None)], TEXTS_AT_FAULT),
+    "ACCOUNT_HOOK": (None, [("os.path.basename", os.path.basename), (str.upper, str.upper)], HOOKS_AT_FAULT),
+    "USER_UUID_FIELD": (None, [("username", "username"), (None, None)], TEXTS_AT_FAULT),
+    "CLAIMS_HOOK": (None, [("os.path.join", os.path.join), (dict, dict)], HOOKS_AT_FAULT),
+    "ENCRYPTION_ALG": (
+        "RSA-OAEP",
+        [("RSA-OAEP-256", "RSA-OAEP-256"), ("RSA1_5", "RSA1_5")],
+        ["rsa-oaep", "dir", "", "RSA-OAEP-512", None, ["RSA-OAEP"], 1],
+    ),
+    "CONTENT_ENCRYPTION": (
+        "A128CBC-HS256",
+        [("A256GCM", "A256GCM")],
+        ["A256CBC-HS512", "a256gcm", "", None, ["A256GCM"]],
+    ),
+    "SIGNING_ALG": ("RS256", [("RS256", "RS256")], ["HS256", "none", "PS256", "rs256", "", None, ["RS256"]]),
+    "KEY_SIZE": (2048, [(3072, 3072), (4096, 4096)], [*NUMBERS_AT_FAULT, 1024, 2049, 2048.0, 8192, None]),
+    "ALLOW_UNENCRYPTED": (False, [(True, True), (False, False)], FLAGS_AT_FAULT),
+    "KEY_ENCRYPTION_KEYS": (
+        [derived("the-secret")],
+        [
+            ([b64(ONE)], [ONE]),
+            ([b64(ONE), b64(TWO)], [ONE, TWO]),
+            ((b64(ONE),), [ONE]),
+            ([base64.urlsafe_b64encode(ONE).decode()], [ONE]),
+            ([b64(ONE), DERIVED], [ONE, derived("the-secret")]),
+            ([DERIVED], [derived("the-secret")]),
+        ],
+        [
+            [],
+            (),
+            "",
+            {},
+            None,
+            b64(ONE),
+            b64(ONE).encode(),
+            [ONE],
+            [b64(ONE), ""],
+            [b64(ONE[:31])],
+            [b64(ONE + b"x")],
+            [None],
+            [1],
+            ["é" * 43],
+            ["!" * 43],
+            [b64(ONE)[:20] + "\n" + b64(ONE)[20:]],
+            {b64(ONE)},
+        ],
+    ),
+    "KEY_CACHE_SECONDS": (3, [(0, 0), (5, 5)], [*NUMBERS_AT_FAULT, 6, None]),
+    "KEY_ROTATION_DAYS": (30, [(1, 1), (3650, 3650)], [*NUMBERS_AT_FAULT, 0, 3651, None]),
+    "KEY_LEAD_SECONDS": (303, [(303, 303), (86_400, 86_400), (None, 303)], ["303", 303.0, True, 302, 0, -1, []]),
+    "KEY_RETENTION_SECONDS": (
+        3663,
+        [(3663, 3663), (10**9, 10**9), (None, 3663)],
+        ["3663", 3663.0, True, 3662, 0, -1, []],
+    ),
+    "JWKS_MAX_AGE": (300, [(0, 0), (86_400, 86_400)], [*NUMBERS_AT_FAULT, 86_401, None]),
+    "LEEWAY": (0, [(5, 5), (300, 300)], [*NUMBERS_AT_FAULT, 301, None]),
+    "REALM": (
+        "canvas-lms",
+        [("my realm", "my realm")],
+        [
+            *TEXTS_AT_FAULT,
+            None,
+            'quo"te',
+            "back\\slash",
+            "new\nline",
+            "carriage\rreturn",
+            "nul\x00",
+            "réalm",
+            "tab\t",
+        ],
+    ),
+    "ALLOW_TOKEN_IN_PARAMETERS": (False, [(True, True), (False, False)], FLAGS_AT_FAULT),
+    "TRUSTED_PROXIES": (0, [(1, 1), (10, 10)], [*NUMBERS_AT_FAULT, 11, None]),
+}
+
+GOOD = [(name, value, read) for name, (_, good, _) in TABLE.items() for value, read in good]
+BAD = [(name, value) for name, (_, _, bad) in TABLE.items() for value in bad]
+
+
+def setting(name: str) -> Any:
+    return getattr(conf, SETTINGS[name])
+
+
+@pytest.fixture(autouse=True)
+def bare_project() -> Any:
+    with override_settings(INSTACCESS={}, SECRET_KEY="the-secret", SECRET_KEY_FALLBACKS=[]):
+        yield
+
+
+class TestTheTableOfSettings:
+    def test_is_the_one_that_is_tested_here(self):
+        assert set(TABLE) == set(SETTINGS)
+
+    def test_has_a_check_id_of_its_own_for_each(self):
+        assert set(checks.BAD_SETTING_IDS) == set(SETTINGS)
+        assert len(set(checks.BAD_SETTING_IDS.values())) == len(SETTINGS)
+
+    def test_has_a_docstring_for_each(self):
+        assert [name for name in SETTINGS if not getattr(type(conf), SETTINGS[name]).__doc__] == []
+
+
+class TestASetting:
+    @pytest.mark.parametrize("name", TABLE)
+    def test_has_a_default(self, name):
+        assert setting(name) == TABLE[name][0]
+
+    @pytest.mark.parametrize("name", TABLE)
+    def test_has_its_default_where_the_project_says_nothing_at_all(self, name, settings):
+        del settings.INSTACCESS
+
+        assert setting(name) == TABLE[name][0]
+
+    @pytest.mark.parametrize(("name", "value", "read"), GOOD)
+    def test_takes_a_good_value(self, name, value, read):
+        with override_settings(INSTACCESS={name: value}):
+            assert setting(name) == read
+
+    @pytest.mark.parametrize(("name", "value"), BAD)
+    def test_refuses_a_bad_value_and_names_itself(self, name, value):
+        with (
+            override_settings(INSTACCESS={name: value}),
+            pytest.raises(ConfigError) as error,
+        ):
+            setting(name)
+
+        assert error.value.setting == name
+        assert f"INSTACCESS['{name}']" in error.value.detail
+
+    @pytest.mark.parametrize("name", TABLE)
+    def test_is_read_anew_each_time(self, name):
+        default, good, _ = TABLE[name]
+        for value, read in good:
+            with override_settings(INSTACCESS={name: value}):
+                assert setting(name) == read
+            assert setting(name) == default
+
+
+class TestTheWholeOfInstaccess:
+    @pytest.mark.parametrize("value", [None, [], [("LIFETIME", 60)], "LIFETIME", 1, {"LIFETIME"}])
+    def test_is_a_dictionary_or_refused(self, value):
+        with (
+            override_settings(INSTACCESS=value),
+            pytest.raises(ConfigError, match="INSTACCESS must be a dictionary"),
+        ):
+            configured()
+
+    @pytest.mark.parametrize("kind", [dict, OrderedDict, lambda value: MappingProxyType(dict(value))])
+    def test_may_be_any_mapping(self, kind):
+        with override_settings(INSTACCESS=kind({"LIFETIME": 60})):
+            assert conf.lifetime == 60
+
+
+class TestTheKeyEncryptionKeys:
+    @pytest.mark.parametrize("value", TABLE["KEY_ENCRYPTION_KEYS"][2], ids=repr)
+    def test_a1_stand_in_no_error(self, value):
+        with (
+            override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": value}),
+            pytest.raises(ConfigError) as error,
+        ):
+            _ = conf.key_encryption_keys
+
+        texts = str(error.value) + repr(error.value) + repr(error.value.__cause__)
+        for secret in (
+            b64(ONE)[:20],
+            b64(ONE)[20:],
+            b64(ONE[:31])[:20],
+            repr(ONE),
+            "é" * 43,
+            "!" * 43,
+        ):
+            assert secret not in texts
+        # What a traceback would print as well.
+        assert error.value.__cause__ is None
+        assert error.value.__context__ is None or error.value.__suppress_context__
+
+    def test_come_from_secret_key_and_its_fallbacks_in_their_order(self):
+        with override_settings(SECRET_KEY="new", SECRET_KEY_FALLBACKS=["old", "oldest"]):
+            assert conf.key_encryption_keys == [
+                derived("new"),
+                derived("old"),
+                derived("oldest"),
+            ]
+
+    def test_o6_open_what_an_earlier_secret_key_sealed_while_it_is_a_fallback(self, rsa_pool):
+        private = rsa_pool.take("sig")
+        kid = private.thumbprint()
+        with override_settings(SECRET_KEY="old"):
+            sealed = sealing.seal(private, kid=kid, use="sig", keks=conf.key_encryption_keys)
+
+        with override_settings(SECRET_KEY="new", SECRET_KEY_FALLBACKS=["old"]):
+            assert sealing.unseal(sealed, kid=kid, use="sig", keks=conf.key_encryption_keys).thumbprint() == kid
+
+    def test_may_move_away_from_secret_key_and_open_both_meanwhile(self):
+        with override_settings(
+            SECRET_KEY_FALLBACKS=["old"],
+            INSTACCESS={"KEY_ENCRYPTION_KEYS": [b64(ONE), "SECRET_KEY", b64(TWO)]},
+        ):
+            assert conf.key_encryption_keys == [
+                ONE,
+                derived("the-secret"),
+                derived("old"),
+                TWO,
+            ]
+
+    def test_are_never_secret_key_itself(self):
+        with override_settings(SECRET_KEY="x" * 32):
+            assert conf.key_encryption_keys != [b"x" * 32]
+
+    @pytest.mark.parametrize(
+        ("value", "answer"),
+        [
+            ([DERIVED], True),
+            ((DERIVED,), True),
+            ([DERIVED, b64(ONE)], True),
+            ([b64(ONE)], False),
+            ([b64(ONE), DERIVED], False),
+        ],
+    )
+    def test_are_derived_when_the_one_that_seals_is(self, value, answer):
+        with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": value}):
+            assert conf.key_encryption_keys_are_derived is answer
+
+    def test_are_derived_by_default(self):
+        assert conf.key_encryption_keys_are_derived is True
+
+    def test_that_the_advice_makes_are_accepted(self):
+        # The command in the error and in the check is this one.
+        with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32)]}):
+            assert len(conf.key_encryption_keys[0]) == 32
+
+
+class TestTheTimesOfKeys:
+    def test_leave_every_copy_of_the_jwks_time_to_hold_a_new_key(self):
+        with override_settings(INSTACCESS={"JWKS_MAX_AGE": 600, "KEY_CACHE_SECONDS": 5}):
+            assert conf.key_lead_seconds == 605
+
+    def test_leave_a_token_its_whole_life_and_the_leeway_whatever_lifetime_says(self):
+        with override_settings(INSTACCESS={"LIFETIME": 60, "LEEWAY": 300, "KEY_CACHE_SECONDS": 5}):
+            assert conf.key_retention_seconds == 3600 + 60 + 300 + 5
+
+    def test_cannot_be_set_shorter_than_other_settings_allow(self):
+        with (
+            override_settings(INSTACCESS={"JWKS_MAX_AGE": 600, "KEY_LEAD_SECONDS": 602}),
+            pytest.raises(ConfigError) as error,
+        ):
+            _ = conf.key_lead_seconds
+        assert error.value.setting == "KEY_LEAD_SECONDS"
+        assert "603" in error.value.detail
+
+    def test_of_rotation_must_be_longer_than_the_lead(self):
+        with (
+            override_settings(INSTACCESS={"KEY_ROTATION_DAYS": 1, "KEY_LEAD_SECONDS": 86_400}),
+            pytest.raises(ConfigError) as error,
+        ):
+            _ = conf.key_rotation_days
+        assert error.value.setting == "KEY_ROTATION_DAYS"
+
+    def test_that_depend_on_a_bad_setting_name_that_one(self):
+        with override_settings(INSTACCESS={"JWKS_MAX_AGE": "300"}):
+            for name in ("KEY_LEAD_SECONDS", "KEY_ROTATION_DAYS"):
+                with pytest.raises(ConfigError) as error:
+                    setting(name)
+                assert error.value.setting == "JWKS_MAX_AGE"
