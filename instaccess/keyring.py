@@ -6,9 +6,6 @@ Reading only; nothing here writes, and nothing is made up where a key is missing
 from __future__ import annotations
 
 import logging
-import os
-import threading
-import time
 from collections.abc import Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass, field
@@ -24,6 +21,7 @@ from . import rotation, sealing
 from .conf import conf
 from .exceptions import KeyUnavailable, UnsealError
 from .models import Key
+from .snapshot import Snapshot
 
 logger = logging.getLogger("instaccess.keys")
 
@@ -161,36 +159,15 @@ def load(previous: Iterable[HeldKey] = ()) -> KeyRing:
     return KeyRing(tuple(keys))
 
 
-class _Cache:
-    """One KeyRing a process, shared by its threads."""
-
-    def __init__(self) -> None:
-        self.forget()
-
-    def forget(self) -> None:
-        """Read the keys anew at the next call. Also run in a forked child: a lock held by a thread of the parent
-        would never be released there."""
-        self._lock = threading.Lock()
-        self._ring: KeyRing | None = None
-        self._read_at = 0.0
-
-    def get(self) -> KeyRing:
-        ring = self._ring
-        if ring is not None and time.monotonic() - self._read_at < conf.key_cache_seconds:
-            return ring
-        with self._lock:
-            if self._ring is None or time.monotonic() - self._read_at >= conf.key_cache_seconds:
-                started = time.monotonic()
-                self._ring = load(self._ring.keys if self._ring else ())
-                self._read_at = started
-            return self._ring
+_ring: Snapshot[KeyRing] = Snapshot(lambda last: load(last.keys if last else ()))
 
 
-_cache = _Cache()
-os.register_at_fork(after_in_child=_cache.forget)
+def current(*, max_staleness: float = 0) -> KeyRing:
+    """The KeyRing as of at most `KEY_CACHE_SECONDS` ago, or older by `max_staleness` seconds while the database is
+    away. Raises DatabaseError after that."""
+    return _ring.get(interval=conf.key_cache_seconds, max_staleness=max_staleness)
 
-current = _cache.get
-"""The KeyRing as of at most `KEY_CACHE_SECONDS` ago."""
 
-forget = _cache.forget
-"""Drop what this process remembers; called after every change of keys."""
+def forget() -> None:
+    """Drop what this process remembers; called after every change of keys."""
+    _ring.forget()
