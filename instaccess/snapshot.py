@@ -44,15 +44,14 @@ class Snapshot(Generic[T]):
         """
         if time.monotonic() - self._read_at < interval and self._value is not None:
             return self._value
-        if not self._lock.acquire(blocking=not self._usable(interval + max_staleness)):
+        lock, kept = self._lock, self._value if self._usable(interval + max_staleness) else None
+        if not lock.acquire(blocking=kept is None) and kept is not None:
             # Another thread is reading; waiting for it would let one slow database hold all of them.
-            if (value := self._value) is not None:
-                return value
-            return self.get(interval=interval, max_staleness=max_staleness)
+            return kept
         try:
             return self._refreshed(interval, max_staleness)
         finally:
-            self._lock.release()
+            lock.release()
 
     def _refreshed(self, interval: float, max_staleness: float) -> T:
         started = time.monotonic()
