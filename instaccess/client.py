@@ -18,7 +18,7 @@ def domain(request: HttpRequest) -> str:
     """Host the request was sent to, in its one spelling: lower case, no trailing dot, its port unless that is the
     scheme's own. Otherwise a client could choose, by the spelling, between accounts that are derived from the host.
 
-    Raises DisallowedHost for one that ALLOWED_HOSTS does not know or that is longer than DNS allows (RFC 1035 §2.3.4).
+    Raises DisallowedHost for one that ALLOWED_HOSTS does not know, or longer than DNS allows (RFC 1035 §2.3.4).
     """
     name, port = split_domain_port(request.get_host())
     port = port.lstrip("0")

@@ -39,7 +39,8 @@ from .exceptions import InvalidToken
 logger = logging.getLogger("instaccess.issuer")
 
 # RFC 6750 §2.1: one token, and nothing after it. What a token looks like is its generator's affair.
-_BEARER = re.compile(r"bearer +([^\s,]+)", re.ASCII | re.IGNORECASE)
+# (A lone surrogate can only come from a form whose sender chose an odd charset; there is no encoding it.)
+_BEARER = re.compile(r"bearer +([^\s,\ud800-\udfff]+)", re.ASCII | re.IGNORECASE)
 _DEFAULT_VALIDATOR = "oauth2_provider.oauth2_validators.OAuth2Validator"
 
 
@@ -68,18 +69,20 @@ def bearer_token(request: HttpRequest) -> str:
     Raises Unauthenticated when there is none, InvalidAccessToken when there is no telling which it is.
     """
     header = request.META.get("HTTP_AUTHORIZATION", "").strip()
-    if match := _BEARER.fullmatch(header):
-        text: str = match[1]
-        if len(text) > jose.MAX_TOKEN_CHARS:
-            raise InvalidAccessToken(code="too_long")
-        return text
-    if header.partition(" ")[0].lower() == "bearer":
+    if header.partition(" ")[0].lower() != "bearer":
+        text = ""
+        if conf.allow_token_in_parameters:
+            text = query(request).get("access_token") or form(request).get("access_token") or ""
+        if not text:
+            raise Unauthenticated(code="no_credentials")
+        header = f"Bearer {text}"
+    match = _BEARER.fullmatch(header)
+    if match is None:
         raise InvalidAccessToken("not exactly one bearer token", code="malformed_header")
-    if conf.allow_token_in_parameters:
-        text = query(request).get("access_token") or form(request).get("access_token") or ""
-        if text:
-            return text
-    raise Unauthenticated(code="no_credentials")
+    text = match[1]
+    if len(text) > jose.MAX_TOKEN_CHARS:
+        raise InvalidAccessToken(code="too_long")
+    return text
 
 
 def query(request: HttpRequest) -> QueryDict:
