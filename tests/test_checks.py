@@ -1,0 +1,295 @@
+"""`manage.py check`: every id provoked once, and what it tells the operator to do."""
+
+from __future__ import annotations
+
+import ast
+import re
+import secrets
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.checks import ERROR, CheckMessage, run_checks
+from django.core.management import call_command
+from django.core.management.base import SystemCheckError
+from django.db import connection
+from django.test import override_settings
+
+from instaccess import checks
+from instaccess.conf import SCOPE
+from instaccess.models import Key
+
+SCOPES = {"read": "Read", SCOPE: "Issue InstAccess tokens"}
+
+# A project that nobody has anything to say about.
+IN_ORDER: dict[str, Any] = {
+    "ALLOWED_HOSTS": ["canvas.example.edu"],
+    "SECURE_SSL_REDIRECT": True,
+    "OAUTH2_PROVIDER": {"SCOPES": SCOPES, "DEFAULT_SCOPES": ["read"]},
+    "INSTACCESS": {"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32)]},
+}
+
+
+def found(*, deploy: bool = False, databases: list[str] | None = None) -> dict[str, CheckMessage]:
+    """What the checks say, by id, without the "instaccess." before it; Django's and others' own left out."""
+    messages = run_checks(include_deployment_checks=deploy, databases=databases)
+    ours = [message for message in messages if message.id.startswith("instaccess.")]
+    assert len({message.id for message in ours}) == len(ours)
+    return {message.id.removeprefix("instaccess."): message for message in ours}
+
+
+def text_of(message: CheckMessage) -> str:
+    return f"{message.msg} {message.hint or ''}"
+
+
+@pytest.fixture(autouse=True)
+def project_in_order() -> Any:
+    with override_settings(**IN_ORDER):
+        yield
+
+
+def instaccess(**values: Any) -> dict[str, Any]:
+    return {"INSTACCESS": IN_ORDER["INSTACCESS"] | values}
+
+
+# Check id -> what provokes it, what its text must name.
+AT_ANY_TIME: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "E001": ({"INSTACCESS": [("LIFETIME", 60)]}, ["INSTACCESS", "dictionary"]),
+    "E002": (instaccess(LIFETYME=60), ["LIFETYME", "LIFETIME"]),
+    "E003": (instaccess(USER_UUID_FIELD="no_such_field"), ["USER_UUID_FIELD", "no_such_field", "AUTH_USER_MODEL"]),
+    "E004": ({"USE_TZ": False}, ["USE_TZ = True"]),
+    "E006": ({"OAUTH2_PROVIDER": {"SCOPES": {"read": "Read"}}}, [SCOPE, 'OAUTH2_PROVIDER["SCOPES"]']),
+}
+ON_DEPLOYMENT: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "W001": (instaccess(ENCRYPTION_ALG="RSA1_5"), ["ENCRYPTION_ALG", "RSA1_5", "RSA-OAEP"]),
+    "W002": ({"INSTACCESS": {}}, ["KEY_ENCRYPTION_KEYS", "SECRET_KEY", "secrets.token_urlsafe(32)"]),
+    "W003": ({"OAUTH2_PROVIDER": {"SCOPES": SCOPES}}, ["DEFAULT_SCOPES", "__all__"]),
+    "W004": (instaccess(ALLOW_UNENCRYPTED=True), ["ALLOW_UNENCRYPTED", "DEBUG"]),
+    "W005": (instaccess(ALLOW_TOKEN_IN_PARAMETERS=True), ["ALLOW_TOKEN_IN_PARAMETERS", "Authorization: Bearer"]),
+    "W006": ({"ALLOWED_HOSTS": ["*"]}, ["ALLOWED_HOSTS", "ACCOUNT_UUID", "ACCOUNT_HOOK"]),
+    "W007": ({"SECURE_SSL_REDIRECT": False}, ["SECURE_SSL_REDIRECT", "SECURE_PROXY_SSL_HEADER"]),
+}
+# Each has a test of its own below, because no setting of Django provokes it.
+OTHERWISE = {"E005", "E007", "E008", "W008"}
+
+
+class TestEveryCheckId:
+    source = ast.parse(Path(checks.__file__).read_text())
+
+    def test_has_one_meaning(self):
+        ids = Counter(
+            match[1]
+            for node in ast.walk(self.source)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)
+            if (match := re.fullmatch(r"(?:instaccess\.)?([A-Z]\d{3})", node.value))
+        )
+
+        assert [check_id for check_id, times in ids.items() if times > 1] == []
+        bad_settings = {check_id.removeprefix("instaccess.") for check_id in checks.BAD_SETTING_IDS.values()}
+        # And each is provoked in this file.
+        assert set(ids) == set(AT_ANY_TIME) | set(ON_DEPLOYMENT) | OTHERWISE | bad_settings
+
+    def test_belongs_to_a_check_that_is_registered(self):
+        functions = [node for node in self.source.body if isinstance(node, ast.FunctionDef) and node.name[0] != "_"]
+
+        assert [function.name for function in functions if not function.decorator_list] == []
+
+
+class TestAProjectInOrder:
+    def test_hears_nothing(self):
+        assert found() == {}
+
+    def test_hears_nothing_on_deployment(self):
+        assert found(deploy=True) == {}
+
+    def test_hears_nothing_of_keys_that_are_there(self, initial_keys):
+        assert found(databases=["default"]) == {}
+
+
+class TestAFault:
+    @pytest.mark.parametrize("check_id", AT_ANY_TIME)
+    def test_is_an_error_that_names_what_to_change(self, check_id):
+        provocation, names = AT_ANY_TIME[check_id]
+
+        with override_settings(**provocation):
+            messages = found()
+
+        assert list(messages) == [check_id]
+        assert messages[check_id].level == ERROR
+        assert [name for name in names if name not in text_of(messages[check_id])] == []
+
+    @pytest.mark.parametrize("name", checks.BAD_SETTING_IDS)
+    def test_in_the_value_of_a_setting_is_an_error_under_its_own_id(self, name):
+        with override_settings(**instaccess(**{name: object()})):
+            messages = found(deploy=True)
+
+        assert [f"instaccess.{check_id}" for check_id in messages] == [checks.BAD_SETTING_IDS[name]]
+        (message,) = messages.values()
+        assert message.level == ERROR
+        assert f"INSTACCESS['{name}']" in message.msg
+
+    def test_in_several_settings_is_told_of_each(self):
+        with override_settings(**instaccess(LIFETIME=0, REALM="", LIFETYME=60)):
+            assert set(found()) == {"E002", "E011", "E025"}
+
+    def test_in_the_whole_dictionary_is_told_once(self):
+        with override_settings(INSTACCESS=None):
+            assert list(found(deploy=True)) == ["E001"]
+
+    def test_in_a_key_encryption_key_is_told_without_showing_it(self):
+        with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": ["not-a-key-but-still-secret"]}):
+            message = found()["E023"]
+
+        assert "still-secret" not in text_of(message) + repr(message)
+        assert "secrets.token_urlsafe(32)" in message.msg
+
+    def test_of_a_database_without_autocommit_is_an_error(self, monkeypatch):
+        monkeypatch.setitem(connection.settings_dict, "AUTOCOMMIT", False)
+
+        assert "DATABASES['default']['AUTOCOMMIT']" in found()["E005"].msg
+
+
+class TestTheUserUuidField:
+    def test_may_be_any_field_of_the_user_model(self):
+        with override_settings(**instaccess(USER_UUID_FIELD="username")):
+            assert found() == {}
+
+
+class TestTheIssuingScope:
+    def test_may_come_from_a_scopes_backend_that_we_cannot_look_into(self):
+        with override_settings(OAUTH2_PROVIDER={"SCOPES_BACKEND_CLASS": "project.scopes.Backend"}):
+            assert "E006" not in found()
+
+    def test_is_missed_where_the_project_says_nothing_of_oauth2(self, settings):
+        del settings.OAUTH2_PROVIDER
+
+        assert "E006" in found()
+        assert "W003" in found(deploy=True)
+
+
+class TestADeployment:
+    @pytest.mark.parametrize("check_id", ON_DEPLOYMENT)
+    def test_is_warned_and_told_what_to_change(self, check_id):
+        provocation, names = ON_DEPLOYMENT[check_id]
+
+        with override_settings(**provocation):
+            messages = found(deploy=True)
+
+        assert list(messages) == [check_id]
+        assert messages[check_id].level < ERROR
+        assert [name for name in names if name not in text_of(messages[check_id])] == []
+
+    @pytest.mark.parametrize("check_id", ON_DEPLOYMENT)
+    def test_is_warned_and_a_developer_is_not(self, check_id):
+        with override_settings(**ON_DEPLOYMENT[check_id][0]):
+            assert found() == {}
+
+    def test_o14_with_a_jwcrypto_below_1_6_1_is_an_error(self, tmp_path, monkeypatch):
+        metadata = tmp_path / "jwcrypto-1.5.6.dist-info" / "METADATA"
+        metadata.parent.mkdir()
+        metadata.write_text("Metadata-Version: 2.1\nName: jwcrypto\nVersion: 1.5.6\n")
+        monkeypatch.syspath_prepend(tmp_path)
+
+        assert found() == {}
+        message = found(deploy=True)["E007"]
+        assert message.level == ERROR
+        assert "1.5.6" in message.msg
+        assert "pip install" in message.hint
+
+    @pytest.mark.parametrize("version", ["1.6.1", "1.6.2", "1.10.0", "2.0", "1.6.1.post1"])
+    def test_o14_with_a_newer_jwcrypto_is_in_order(self, version, tmp_path, monkeypatch):
+        metadata = tmp_path / f"jwcrypto-{version}.dist-info" / "METADATA"
+        metadata.parent.mkdir()
+        metadata.write_text(f"Metadata-Version: 2.1\nName: jwcrypto\nVersion: {version}\n")
+        monkeypatch.syspath_prepend(tmp_path)
+
+        assert found(deploy=True) == {}
+
+    @pytest.mark.parametrize("default_scopes", [["__all__"], ["read", SCOPE], (SCOPE,)])
+    def test_o14_whose_tokens_can_issue_without_asking_is_warned(self, default_scopes):
+        with override_settings(OAUTH2_PROVIDER={"SCOPES": SCOPES, "DEFAULT_SCOPES": default_scopes}):
+            assert list(found(deploy=True)) == ["W003"]
+
+    @pytest.mark.parametrize("hosts", [["*"], [".example.edu"], ["canvas.example.edu", ".example.edu"]])
+    @pytest.mark.parametrize("account", [{"ACCOUNT_UUID": "account-1"}, {"ACCOUNT_HOOK": str.upper}])
+    def test_may_take_any_host_where_the_account_does_not_follow_from_it(self, hosts, account):
+        with override_settings(ALLOWED_HOSTS=hosts):
+            assert list(found(deploy=True)) == ["W006"]
+            with override_settings(**instaccess(**account)):
+                assert found(deploy=True) == {}
+
+    def test_o14_behind_a_proxy_that_ends_tls_is_in_order(self):
+        with override_settings(
+            SECURE_SSL_REDIRECT=False, SECURE_PROXY_SSL_HEADER=("HTTP_X_FORWARDED_PROTO", "https")
+        ):
+            assert found(deploy=True) == {}
+
+    def test_that_moves_away_from_secret_key_is_in_order(self):
+        keys = [secrets.token_urlsafe(32), "SECRET_KEY"]
+        with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": keys}):
+            assert found(deploy=True) == {}
+
+
+@pytest.mark.django_db
+class TestTheKeysInTheDatabase:
+    def test_k5_are_missed_and_the_command_is_named(self):
+        message = found(databases=["default"])["W008"]
+
+        assert "instaccess_init" in message.hint
+        for missing in ("current signing key", "future signing key", "current encryption key"):
+            assert missing in message.msg
+
+    def test_k8_are_missed_one_by_one(self, initial_keys):
+        Key.objects.filter(use=Key.Use.ENCRYPTION).delete()
+
+        assert found(databases=["default"])["W008"].msg == "There is no current encryption key."
+
+    def test_o6_that_do_not_open_are_an_error_that_names_the_setting_and_are_left_alone(self, initial_keys):
+        before = list(Key.objects.order_by("pk").values())
+
+        with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32)]}):
+            messages = found(databases=["default"])
+
+        assert list(messages) == ["E008"]
+        assert messages["E008"].level == ERROR
+        assert "INSTACCESS['KEY_ENCRYPTION_KEYS']" in messages["E008"].msg
+        assert list(Key.objects.order_by("pk").values()) == before
+
+    def test_k7_that_were_swapped_are_an_error_that_names_the_row(self, initial_keys):
+        one, two = Key.objects.filter(use=Key.Use.SIGNING).order_by("pk")
+        Key.objects.filter(pk=one.pk).update(sealed_private_jwk=two.sealed_private_jwk)
+
+        message = found(databases=["default"])["E008"]
+
+        assert one.kid in message.msg
+        assert two.sealed_private_jwk not in text_of(message)
+
+    def test_that_are_missing_are_not_asked_for_unless_a_database_is(self):
+        assert found(databases=None) == {}
+        assert found(databases=[]) == {}
+
+    def test_with_a_bad_setting_leave_that_to_its_own_check(self, initial_keys):
+        with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": []}):
+            assert list(found(databases=["default"])) == ["E023"]
+
+
+@pytest.mark.django_db(transaction=True)
+class TestADatabaseThatIsNotMigratedYet:
+    def test_is_left_to_django_so_that_migrate_can_run(self):
+        with connection.schema_editor() as editor:
+            editor.alter_db_table(Key, "instaccess_key", "instaccess_key_away")
+        try:
+            assert found(databases=["default"]) == {}
+        finally:
+            with connection.schema_editor() as editor:
+                editor.alter_db_table(Key, "instaccess_key_away", "instaccess_key")
+
+
+@pytest.mark.django_db
+class TestTheCommand:
+    def test_fails_on_an_error_and_prints_what_to_do(self):
+        with override_settings(**instaccess(LIFETIME=7200)), pytest.raises(SystemCheckError) as error:
+            call_command("check", "--database", "default")
+
+        assert "(instaccess.E011) INSTACCESS['LIFETIME'] must be an integer from 1 to 3600" in str(error.value)
