@@ -30,10 +30,10 @@ def user_uuid(user: Any) -> str:
             identity, _ = UserIdentity.objects.using(alias).get_or_create(user=user)
             return str(identity.uuid)
     try:
-        type(user)._meta.get_field(name)
+        user._meta.get_field(name)  # not type(user): `request.user` is wrapped in a lazy object
     except FieldDoesNotExist:
         raise ConfigError(
-            f"INSTACCESS['USER_UUID_FIELD'] names {name!r}, which is no field of {type(user)._meta.label}",
+            f"INSTACCESS['USER_UUID_FIELD'] names {name!r}, which is no field of {user._meta.label}",
             setting="USER_UUID_FIELD",
         ) from None
     value = getattr(user, name)
