@@ -1,0 +1,109 @@
+"""The migrations say what the models say, and can be taken back."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.core.management import call_command
+from django.db import connection
+from django.db.migrations.loader import MigrationLoader
+
+from instaccess import keys
+from instaccess.models import IssuedToken, Key, KeyLock, UserIdentity
+
+ROOT = Path(__file__).resolve().parent.parent
+TABLES = {model._meta.db_table for model in (IssuedToken, Key, KeyLock, UserIdentity)}
+
+
+def manage(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "django", *arguments],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.django_db
+class TestTheMigrations:
+    def test_miss_no_change_of_the_models(self):
+        # With OAUTH2_PROVIDER_APPLICATION_MODEL unset: the toolkit's own Application is meant.
+        assert not hasattr(settings, "OAUTH2_PROVIDER_APPLICATION_MODEL")
+        out = io.StringIO()
+
+        call_command("makemigrations", "instaccess", check_changes=True, dry_run=True, stdout=out)
+
+        assert out.getvalue().strip() == "No changes detected in app 'instaccess'"
+
+    def test_miss_none_of_other_apps_because_of_ours(self):
+        out = io.StringIO()
+
+        call_command("makemigrations", check_changes=True, dry_run=True, stdout=out)
+
+        assert out.getvalue().strip() == "No changes detected"
+
+    def test_have_one_end(self):
+        assert len(MigrationLoader(connection).graph.leaf_nodes("instaccess")) == 1
+
+
+class TestAProjectWithItsOwnModels:
+    @pytest.fixture
+    def project(self, tmp_path: Path) -> dict[str, str]:
+        """Environment of a project whose user and application models are its own."""
+        (tmp_path / "own_apps").mkdir()
+        (tmp_path / "own_apps" / "__init__.py").touch()
+        (tmp_path / "own_apps" / "models.py").write_text(
+            "from django.contrib.auth.models import AbstractUser\n"
+            "from oauth2_provider.models import AbstractApplication\n"
+            "class Person(AbstractUser):\n    pass\n"
+            "class Tool(AbstractApplication):\n    pass\n"
+        )
+        databases = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": str(tmp_path / "own.sqlite3")}}
+        (tmp_path / "own_settings.py").write_text(
+            "from testproject.settings import *\n"
+            'INSTALLED_APPS = ["own_apps", *INSTALLED_APPS]\n'
+            'AUTH_USER_MODEL = "own_apps.Person"\n'
+            'OAUTH2_PROVIDER_APPLICATION_MODEL = "own_apps.Tool"\n'
+            f"DATABASES = {databases!r}\n"
+            'DEFAULT_AUTO_FIELD = "django.db.models.AutoField"\n'
+        )
+        return {"DJANGO_SETTINGS_MODULE": "own_settings", "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+
+    def test_needs_no_migration_of_ours_more_and_migrates(self, project):
+        made = manage("makemigrations", "own_apps", **project)
+        assert made.returncode == 0, made.stderr
+
+        checked = manage("makemigrations", "instaccess", "--check", "--dry-run", **project)
+        assert (checked.returncode, checked.stdout.strip()) == (0, "No changes detected in app 'instaccess'")
+
+        migrated = manage("migrate", "--verbosity", "0", **project)
+        assert (migrated.returncode, migrated.stdout, migrated.stderr) == (0, "", "")
+
+        begun = manage("instaccess_init", **project)
+        assert begun.returncode == 0, begun.stderr
+        assert begun.stdout.count("Made the ") == 3
+
+
+@pytest.mark.django_db(transaction=True)
+class TestMigratingBack:
+    def test_to_nothing_and_forth_again_leaves_a_database_that_works(self, initial_keys: Any):
+        assert set(connection.introspection.table_names()) >= TABLES
+        try:
+            call_command("migrate", "instaccess", "zero", verbosity=0, interactive=False)
+            assert not TABLES & set(connection.introspection.table_names())
+        finally:
+            call_command("migrate", verbosity=0, interactive=False)
+
+        assert set(connection.introspection.table_names()) >= TABLES
+        assert Key.objects.count() == 0
+        assert len(keys.init()) == 3
