@@ -1,0 +1,368 @@
+"""What no log, error report, debug page, dump or `repr` may show: access tokens, issued tokens, private keys."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from django.core import mail
+from django.core.management import call_command
+from django.db import connection
+from django.utils.log import AdminEmailHandler
+
+import instaccess
+from instaccess import jose, keyring
+from instaccess.conf import conf
+from instaccess.models import IssuedToken, Key
+
+from .answers import UNAVAILABLE, answer
+from .conftest import ISSUE_URL
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("initial_keys")]
+
+PRIVATE_MEMBERS = ("d", "p", "q", "dp", "dq", "qi")
+PACKAGE = str(Path(instaccess.__file__).parent)
+
+
+@pytest.fixture(autouse=True)
+def _quick_hashes(settings):
+    """Hashing passwords and client secrets for real takes most of a second and teaches nothing."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+class EverythingLogged(logging.Handler):
+    """Keeps every line of every logger, tracebacks included, and what a nosy error reporter reads beside it: the
+    variables of the frames of this package, behind the exception and under the call to the logger."""
+
+    def __init__(self):
+        super().__init__(logging.DEBUG)
+        self.lines = []
+
+    def emit(self, record):
+        self.lines.append(self.format(record))
+        if record.levelno < logging.ERROR:
+            return
+        frame = sys._getframe()
+        while frame is not None:
+            self.read(frame)
+            frame = frame.f_back
+        trace = record.exc_info[2] if record.exc_info else None
+        while trace is not None:
+            self.read(trace.tb_frame)
+            trace = trace.tb_next
+
+    def read(self, frame):
+        if frame.f_code.co_filename.startswith(PACKAGE):
+            # Not the error itself: its message is somebody else's, and Django REST framework holds on to it too.
+            variables = frame.f_locals.items()
+            self.lines += [f"{name} = {value!r}" for name, value in variables if not isinstance(value, Exception)]
+
+    @property
+    def text(self):
+        return "\n".join(self.lines)
+
+
+@pytest.fixture
+def logged():
+    handler = EverythingLogged()
+    loggers = [logging.getLogger(), *map(logging.getLogger, list(logging.root.manager.loggerDict))]
+    before = [(logger, logger.level, logger.disabled) for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.DEBUG)
+        logger.disabled = False
+        if logger is logging.root or not logger.propagate:
+            logger.addHandler(handler)
+    yield handler
+    for logger, level, disabled in before:
+        logger.setLevel(level)
+        logger.disabled = disabled
+        logger.removeHandler(handler)
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """Every signed and every encrypted token that is made, also those that never leave."""
+    texts = []
+
+    def watched(function):
+        def call(*args, **kwargs):
+            texts.append(function(*args, **kwargs))
+            return texts[-1]
+
+        return call
+
+    monkeypatch.setattr(jose, "sign", watched(jose.sign))
+    monkeypatch.setattr(jose, "encrypt", watched(jose.encrypt))
+    return texts
+
+
+@pytest.fixture
+def secrets_of(made, access_token):
+    """Everything that may not be shown, so far."""
+
+    def secrets_():
+        parts = [access_token.token]
+        for text in made:
+            # The header of a token says nothing; every other part would do to recognise or to forge it.
+            parts += [part for part in text.split(".")[1:] if len(part) > 20]
+        return parts + private_members()
+
+    return secrets_
+
+
+def private_members():
+    ring = keyring.current()
+    return [key.private()[member] for key in ring.keys if key.has_private for member in PRIVATE_MEMBERS]
+
+
+def shown(secrets_, text):
+    return [secret for secret in secrets_ if secret in text]
+
+
+@pytest.fixture
+def error_mail(settings):
+    """Django's error e-mails, in both their forms, also with DEBUG on."""
+    settings.ADMINS = [("Ops", "ops@example.edu")]
+    handler = AdminEmailHandler(include_html=True)
+    handler.setLevel(logging.ERROR)
+    loggers = [logging.getLogger("django.request"), logging.getLogger("instaccess")]
+    for logger in loggers:
+        logger.addHandler(handler)
+    yield
+    for logger in loggers:
+        logger.removeHandler(handler)
+
+
+def mailed():
+    parts = []
+    for message in mail.outbox:
+        parts += [message.subject, message.body, *(str(alternative[0]) for alternative in message.alternatives)]
+    return "\n".join(parts)
+
+
+def spoil(kind, monkeypatch, settings):
+    """Make an issue fail somewhere inside, by an error that nobody expected."""
+    if kind == "hook":
+        settings.INSTACCESS = {"CLAIMS_HOOK": failing_hook}
+    elif kind == "encrypt":
+        monkeypatch.setattr(jose, "encrypt", failing_encrypt)
+    elif kind == "authenticate":
+        settings.OAUTH2_PROVIDER = {
+            **settings.OAUTH2_PROVIDER,
+            "OAUTH2_VALIDATOR_CLASS": "tests.test_no_leaks.TellTale",
+        }
+
+
+def failing_hook(user, application):
+    raise ZeroDivisionError("the hook")
+
+
+def failing_encrypt(jws, key, **kwargs):
+    raise ZeroDivisionError("the encryption")
+
+
+class TellTale:
+    """A validator whose error says too much."""
+
+    def validate_bearer_token(self, token, scopes, request):
+        raise RuntimeError(f"could not look {token} up")
+
+
+def failing_insert(execute, sql, params, many, context):
+    if sql.startswith("INSERT") and "issuedtoken" in sql:
+        raise OSError("the disk")
+    return execute(sql, params, many, context)
+
+
+class FailAfterTheView:
+    """A middleware that fails once the view has answered, with the answer in its hands."""
+
+    def __init__(self, get_response):
+        self.get_response = get_response
+
+    def __call__(self, request):
+        response = self.get_response(request)
+        raise ZeroDivisionError(f"after the view, which answered {response.status_code}")
+
+
+class TestASuccess:
+    @pytest.mark.parametrize("debug", [False, True])
+    def test_p12_is_in_no_log(self, post, access_token, logged, secrets_of, settings, debug):
+        settings.DEBUG = debug
+        response = post(access_token, headers={"User-Agent": "client"})
+
+        assert response.status_code == 201
+        assert "issued jti=" in logged.text
+        assert shown(secrets_of(), logged.text) == []
+
+    def test_p12_is_not_in_the_database(self, post, access_token, made):
+        post(access_token)
+
+        out = StringIO()
+        call_command("dumpdata", "instaccess", stdout=out)
+        assert json.loads(out.getvalue())
+        assert shown([access_token.token, *(part for text in made for part in text.split("."))], out.getvalue()) == []
+
+    def test_p12_is_in_no_query_but_its_checksum(self, post, access_token, secrets_of, django_assert_max_num_queries):
+        with django_assert_max_num_queries(20) as queries:
+            post(access_token)
+
+        assert shown(secrets_of(), "\n".join(query["sql"] for query in queries)) == []
+
+
+class TestARefusal:
+    @pytest.mark.parametrize("scope", ["read", "url:POST|/api/v1/inst_access_tokens"])
+    def test_p12_is_told_without_the_token(self, post, make_access_token, logged, scope):
+        token = make_access_token(scope=scope, user=None, application=None)
+        post(token)
+        post(f"{token.token} {token.token}")
+        post(f"{token.token},x")
+
+        assert "refused reason=" in logged.text
+        assert token.token not in logged.text
+
+    def test_p9_an_inst_access_token_as_bearer_is_told_by_its_jti(self, post, access_token, logged, made):
+        post(access_token)
+        signed, encrypted = made
+        post(signed)
+        post(encrypted)
+        post(signed[:-4] + "AAAA")
+
+        assert str(IssuedToken.objects.get().jti) in logged.text
+        assert shown([part for text in made for part in text.split(".")[1:] if len(part) > 20], logged.text) == []
+
+
+@pytest.mark.parametrize("debug", [False, True])
+class TestAFailureInsideIssuing:
+    @pytest.mark.parametrize("kind", ["hook", "encrypt"])
+    def test_p12_tells_no_log_and_no_error_report(
+        self, post, access_token, logged, secrets_of, error_mail, monkeypatch, settings, debug, kind
+    ):
+        settings.DEBUG = debug
+        spoil(kind, monkeypatch, settings)
+        response = post(access_token)
+
+        assert answer(response) == UNAVAILABLE
+        assert "Error" in logged.text
+        assert mail.outbox
+        assert shown(secrets_of(), logged.text) == []
+        assert shown(secrets_of(), mailed()) == []
+
+    def test_p12_tells_nothing_when_the_token_was_already_made(
+        self, post, access_token, logged, secrets_of, made, error_mail, settings, debug
+    ):
+        settings.DEBUG = debug
+        with connection.execute_wrapper(failing_insert):
+            response = post(access_token)
+
+        assert answer(response) == UNAVAILABLE
+        assert len(made) == 2
+        assert "OSError: the disk" in logged.text
+        assert shown(secrets_of(), logged.text) == []
+        assert shown(secrets_of(), mailed()) == []
+
+    def test_p12_tells_nothing_in_the_log_even_where_the_error_names_the_access_token(
+        self, post, access_token, logged, monkeypatch, settings, debug
+    ):
+        settings.DEBUG = debug
+        spoil("authenticate", monkeypatch, settings)
+
+        assert answer(post(access_token)) == UNAVAILABLE
+        assert "could not look [credential] up" in logged.text
+        assert access_token.token not in logged.text
+
+    def test_p12_tells_nothing_in_a_report_even_where_the_error_names_the_access_token(
+        self, post, access_token, error_mail, monkeypatch, settings, debug
+    ):
+        settings.DEBUG = debug
+        spoil("authenticate", monkeypatch, settings)
+
+        assert answer(post(access_token)) == UNAVAILABLE
+        assert "could not look [credential] up" in mailed()
+        assert access_token.token not in mailed()
+
+    def test_p8_tells_nothing_of_a_token_in_a_form(
+        self, post, access_token, logged, secrets_of, monkeypatch, settings, debug
+    ):
+        settings.DEBUG = debug
+        spoil("authenticate", monkeypatch, settings)
+        settings.INSTACCESS = {"ALLOW_TOKEN_IN_PARAMETERS": True}
+        body = f"access_token={access_token.token}".encode()
+        response = post(data=body, content_type="application/x-www-form-urlencoded")
+
+        assert answer(response) == UNAVAILABLE
+        assert "[credential]" in logged.text
+        assert shown(secrets_of(), logged.text) == []
+
+
+@pytest.mark.parametrize("debug", [False, True])
+class TestAFailureOfTheProjectAfterIssuing:
+    def test_p12_tells_no_log_no_error_report_and_no_debug_page(
+        self, client, access_token, logged, secrets_of, error_mail, settings, debug
+    ):
+        settings.DEBUG = debug
+        settings.MIDDLEWARE = ["tests.test_no_leaks.FailAfterTheView", *settings.MIDDLEWARE]
+        client.raise_request_exception = False
+        response = client.post(
+            ISSUE_URL,
+            data=b"x=1",
+            content_type="application/x-www-form-urlencoded",
+            headers={"Authorization": f"Bearer {access_token.token}"},
+        )
+
+        assert response.status_code == 500
+        assert IssuedToken.objects.count() == 1
+        assert "after the view, which answered 201" in mailed()
+        for text in (logged.text, mailed(), response.content.decode()):
+            assert shown(secrets_of(), text) == []
+
+    def test_p8_a_token_in_a_form_is_left_out_of_reports_in_production(
+        self, client, access_token, error_mail, settings, debug
+    ):
+        settings.DEBUG = False
+        settings.INSTACCESS = {"ALLOW_TOKEN_IN_PARAMETERS": debug}
+        settings.MIDDLEWARE = ["tests.test_no_leaks.FailAfterTheView", *settings.MIDDLEWARE]
+        client.raise_request_exception = False
+        body = f"access_token={access_token.token}".encode()
+        client.post(ISSUE_URL, data=body, content_type="application/x-www-form-urlencoded")
+
+        assert "after the view" in mailed()
+        assert access_token.token not in mailed()
+
+
+class TestWhatObjectsShowOfThemselves:
+    def test_a1_keys_show_no_private_member(self, post, access_token):
+        post(access_token)
+        ring = keyring.current()
+        objects = [ring, *ring.keys, *Key.objects.all(), *(key.private() for key in ring.keys)]
+        objects += [ring.verification_keys(), ring.decryption_keys()]
+
+        text = "\n".join(f"{thing!r} {thing!s}" for thing in objects)
+        assert ring.signing_key().kid in text
+        assert shown(private_members(), text) == []
+
+    def test_a1_an_issued_token_shows_no_token(self, post, access_token, made):
+        post(access_token)
+        row = IssuedToken.objects.get()
+
+        assert shown([part for text in made for part in text.split(".")], f"{row!r} {row!s} {row.__dict__}") == []
+
+    def test_a1_settings_show_no_key_encryption_key(self):
+        assert not any(kek.hex() in repr(conf) or str(kek) in repr(conf) for kek in conf.key_encryption_keys)
+
+
+class TestADump:
+    def test_a1_holds_private_keys_sealed_only(self):
+        out = StringIO()
+        call_command("dumpdata", "instaccess", stdout=out)
+
+        assert Key.objects.first().kid in out.getvalue()
+        assert shown(private_members(), out.getvalue()) == []
+
+    def test_a1_holds_public_keys_without_a_private_member(self):
+        for row in Key.objects.all():
+            assert not set(PRIVATE_MEMBERS) & row.public_jwk.keys()
