@@ -42,7 +42,8 @@ def derived(secret: str) -> bytes:
     return HKDF(SHA256(), 32, salt=None, info=b"instaccess key-encryption key v1").derive(secret.encode())
 
 
-ONE, TWO = secrets.token_bytes(32), secrets.token_bytes(32)
+# Fixed, because they stand in the names of tests; and no byte twice, so that a match in a text is no accident.
+ONE, TWO = bytes(range(90, 122)), bytes(range(150, 182))
 
 
 def b64(key: bytes) -> str:
