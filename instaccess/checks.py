@@ -46,6 +46,15 @@ BAD_SETTING_IDS = {
     "KEY_RETENTION_SECONDS": "instaccess.E030",
     "JWKS_MAX_AGE": "instaccess.E031",
     "LEEWAY": "instaccess.E032",
+    "DECRYPTION_KEYS": "instaccess.E033",
+    "VERIFICATION_KEYS": "instaccess.E034",
+    "DENY_LIST": "instaccess.E035",
+    "DENY_LIST_SECONDS": "instaccess.E036",
+    "MAX_STALENESS": "instaccess.E037",
+    "SERVICE_SECRETS": "instaccess.E038",
+    "OTHER_BEARERS": "instaccess.E039",
+    "REMEMBERED_TOKENS": "instaccess.E040",
+    "ALLOW_HTTP_URLS": "instaccess.E041",
 }
 
 _MIN_JWCRYPTO = (1, 6, 1)

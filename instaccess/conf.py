@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -28,6 +30,8 @@ KEK_BYTES = 32
 
 DERIVED = "SECRET_KEY"
 """Entry of KEY_ENCRYPTION_KEYS that stands for the keys derived from SECRET_KEY and SECRET_KEY_FALLBACKS."""
+
+_SECRET = re.compile(r"[A-Za-z0-9._~+/-]{32,255}", re.ASCII)
 
 _T = TypeVar("_T")
 
@@ -175,6 +179,62 @@ class Conf:
         """Seconds past its `exp` at which a token is still accepted."""
         return _integer("LEEWAY", 0, 0, 300)
 
+    # Gateways and services
+
+    @property
+    def decryption_keys(self) -> list[str] | None:
+        """Private encryption keys of a gateway, newest first: PEM or JWK, each as text or as the path of a file; None
+        takes those of this database."""
+        return _key_texts("DECRYPTION_KEYS")
+
+    @property
+    def verification_keys(self) -> list[str] | str | None:
+        """Public signing keys: a list as above (a JWKS too), or the URL of a JWKS; None takes those of this
+        database."""
+        value = _get("VERIFICATION_KEYS", None)
+        return _url("VERIFICATION_KEYS", value) if isinstance(value, str) else _key_texts("VERIFICATION_KEYS")
+
+    @property
+    def deny_list(self) -> str:
+        """Where a gateway learns of revoked tokens: `database`, or the URL of an issuer's `/internal/services/…`."""
+        value = _text("DENY_LIST", "database")
+        return value if value == "database" else _url("DENY_LIST", value)
+
+    @property
+    def deny_list_seconds(self) -> int:
+        """Seconds a gateway goes on with the deny list it has read; a revocation must arrive within five."""
+        return _integer("DENY_LIST_SECONDS", 2, 0, 4)
+
+    @property
+    def max_staleness(self) -> int:
+        """Seconds a gateway goes on with old keys and an old deny list while it can't read new ones."""
+        return _integer("MAX_STALENESS", 60, 0, 3600)
+
+    @property
+    def service_secrets(self) -> list[str]:
+        """Shared secrets for `/internal/services/revocations`: a gateway sends the first, an issuer takes any."""
+        value = _get("SERVICE_SECRETS", [])
+        if not isinstance(value, (list, tuple)) or not all(
+            isinstance(s, str) and _SECRET.fullmatch(s) for s in value
+        ):
+            raise _bad("SERVICE_SECRETS", "a list of texts of 32 to 255 characters from A-Z a-z 0-9 - . _ ~ + /")
+        return list(value)
+
+    @property
+    def other_bearers(self) -> str:
+        """What a gateway does with a bearer that is no InstAccess token: `refuse` it, or let it `pass` unchanged."""
+        return _choice("OTHER_BEARERS", "refuse", ("refuse", "pass"))
+
+    @property
+    def remembered_tokens(self) -> int:
+        """How many opened tokens a gateway process keeps in memory, so that their next request needs no RSA."""
+        return _integer("REMEMBERED_TOKENS", 5000, 0, 1_000_000)
+
+    @property
+    def allow_http_urls(self) -> bool:
+        """Read keys and the deny list over http too: whoever is on the way can then replace them."""
+        return _boolean("ALLOW_HTTP_URLS", default=False)
+
     # What the endpoint takes and says
 
     @property
@@ -252,6 +312,22 @@ def _at_least(name: str, least: int, why: str) -> int:
             name, f"an integer of at least {least} ({why}), or a live token could be refused; or None for that"
         )
     return value
+
+
+def _url(name: str, value: str) -> str:
+    schemes = ("https://", "http://") if conf.allow_http_urls else ("https://",)
+    if not value.startswith(schemes):
+        raise _bad(name, "an https:// URL (http:// only with INSTACCESS['ALLOW_HTTP_URLS'])")
+    return value
+
+
+def _key_texts(name: str) -> list[str] | None:
+    value = _get(name, None)
+    if value is None:
+        return None
+    if not isinstance(value, (list, tuple)) or not value or not all(isinstance(text, (str, Path)) for text in value):
+        raise _bad(name, "a list of keys, each PEM, JWK or the path of a file with one; or None")
+    return [str(text) for text in value]
 
 
 def _boolean(name: str, *, default: bool) -> bool:

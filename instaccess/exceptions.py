@@ -42,6 +42,12 @@ class KeyUnavailable(InstAccessError):
     code = "no_key"
 
 
+class SourceUnavailable(KeyUnavailable):
+    """Keys or the deny list of another server can't be read, and what we have is too old to go on with."""
+
+    code = "source_unavailable"
+
+
 class UnsealError(KeyUnavailable):
     """A sealed private key does not open: wrong key-encryption key, or the row was tampered with."""
 
@@ -67,9 +73,13 @@ class AuditError(InstAccessError):
 
 
 class InvalidToken(InstAccessError):
-    """A token is refused. `code` is the precise reason, for the log; callers outside get one uniform answer."""
+    """A token is refused. `code` is the precise reason, for the log; callers outside get one uniform answer.
+
+    `jti` is the token's own id, where its signature has been checked and it is known.
+    """
 
     code = "invalid"
+    jti = ""
 
 
 class ForeignToken(InvalidToken):

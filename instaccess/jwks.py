@@ -6,15 +6,15 @@ import hashlib
 import json
 import logging
 
-from django.db import DatabaseError
+from django.db import Error
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.cache import get_conditional_response
 
 from . import canvas, keyring
 from .conf import conf
+from .endpoint import endpoint
 from .exceptions import InstAccessError
-from .views import endpoint
 
 logger = logging.getLogger("instaccess.keys")
 
@@ -31,7 +31,7 @@ def jwks_view(request: HttpRequest) -> HttpResponseBase:
     try:
         keys = keyring.current().published()
         max_age = conf.jwks_max_age
-    except (DatabaseError, InstAccessError) as error:
+    except (Error, InstAccessError) as error:
         return _unavailable(f"{type(error).__name__}: {error}")
     if not keys:
         return _unavailable("there is no signing key: run `python manage.py instaccess_init`")

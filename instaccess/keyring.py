@@ -31,6 +31,17 @@ _NO_KEY = {
 }
 
 
+def public_half(row: Key) -> JWK:
+    """The public half of a row. Raises KeyUnavailable where it is not the one the row's kid names."""
+    try:
+        key = JWK(**row.public_jwk)
+        if key.get("use") == row.use and key.thumbprint() == row.kid:
+            return key
+    except (JWException, LookupError, TypeError, ValueError):
+        pass
+    raise KeyUnavailable(f"the public half of key {row.kid} was altered: restore the row from a backup")
+
+
 class HeldKey:
     """A key of the database in the form jwcrypto works with. The private half is opened on first need and kept."""
 
@@ -38,9 +49,7 @@ class HeldKey:
         self.kid = row.kid
         self.use = row.use
         self.status = row.status
-        self.public = JWK(**row.public_jwk)
-        if self.public.get("use") != row.use or self.public.thumbprint() != row.kid:
-            raise KeyUnavailable(f"the public half of key {row.kid} was altered: restore the row from a backup")
+        self.public = public_half(row)
         self._sealed = row.sealed_private_jwk
         self._private: JWK | None = None
         self._complained = False
@@ -152,7 +161,7 @@ def load(previous: Iterable[HeldKey] = ()) -> KeyRing:
         if key is None or not key.same_material_as(row):
             try:
                 key = HeldKey(row)
-            except (JWException, KeyUnavailable, TypeError, ValueError) as error:
+            except KeyUnavailable as error:
                 logger.error("key %s can't be used: %s", row.kid, error)
                 continue
         keys.append(key if key.status == row.status else key.at(row.status))

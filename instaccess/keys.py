@@ -7,11 +7,10 @@ from datetime import datetime
 
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
-from jwcrypto.jwk import JWK
 
-from . import keymaterial, sealing
+from . import keymaterial, keyring, sealing
 from .conf import conf
-from .exceptions import KeyRefused, KeyUnavailable
+from .exceptions import KeyRefused, KeyUnavailable, UnsealError
 from .keystore import locked, rows, store
 from .models import Key
 
@@ -87,7 +86,7 @@ def import_key(
         raise KeyRefused(
             "this is a private key, and a public one is expected: whoever holds the private half can "
             + ("open" if use == Key.Use.ENCRYPTION else "forge")
-            + " every token. Import the public half, or say --with-private if it must live here"
+            + " every token. Import the public half, or, if the private one must live here, say so (--with-private)"
         )
     with locked() as held:
         if existing := held.filter(kid=key.thumbprint()).first():
@@ -99,7 +98,7 @@ def import_key(
 def export(row: Key, *, file_format: str, private: bool = False) -> str:
     """A key as PEM or JWK. Raises KeyUnavailable where the private half is asked for and not held, or stays shut."""
     if not private:
-        return keymaterial.to_text(JWK(**row.public_jwk), file_format=file_format, private=False)
+        return keymaterial.to_text(keyring.public_half(row), file_format=file_format, private=False)
     if not row.has_private:
         raise KeyUnavailable(f"only the public half of key {row.kid} is held here")
     key = sealing.unseal(row.sealed_private_jwk, kid=row.kid, use=row.use, keks=conf.key_encryption_keys)
@@ -111,15 +110,23 @@ def reseal() -> int:
     """Seal every private key under the first key-encryption key; returns how many were under another.
 
     Row by row, each in one statement and only if nobody changed it meanwhile: it can be killed at any moment and run
-    again, and while it runs every row opens under one of the configured keys.
+    again, and while it runs every row opens under one of the configured keys. One that stays shut does not keep the
+    others from being resealed; its UnsealError is raised at the end.
     """
     keks = conf.key_encryption_keys
-    wanted, resealed = sealing.kek_id(keks[0]), 0
+    wanted, resealed, shut = sealing.kek_id(keks[0]), 0, None
     for row in rows().exclude(sealed_private_jwk=""):
         if sealing.sealed_under(row.sealed_private_jwk) == wanted:
             continue
-        private = sealing.unseal(row.sealed_private_jwk, kid=row.kid, use=row.use, keks=keks)
+        try:
+            private = sealing.unseal(row.sealed_private_jwk, kid=row.kid, use=row.use, keks=keks)
+        except UnsealError as error:
+            logger.error("not resealed: %s", error)
+            shut = shut or error
+            continue
         sealed = sealing.seal(private, kid=row.kid, use=row.use, keks=keks)
         unchanged = rows().filter(pk=row.pk, sealed_private_jwk=row.sealed_private_jwk)
         resealed += unchanged.update(sealed_private_jwk=sealed)
+    if shut is not None:
+        raise shut
     return resealed

@@ -50,8 +50,9 @@ def current(keys: QuerySet[Key], use: Key.Use) -> Key | None:
 
 
 def future(keys: QuerySet[Key], use: Key.Use) -> Key | None:
-    """The future key of a use that has waited longest."""
-    return keys.filter(use=use, status=Key.Status.FUTURE).order_by("created_at", "id").first()
+    """The key of a use that has waited longest to be current. A public signing key never will: it cannot sign."""
+    waiting = keys.filter(use=use, status=Key.Status.FUTURE).order_by("created_at", "id")
+    return next((key for key in waiting if key.has_private or use != Key.Use.SIGNING), None)
 
 
 def find(kid: str, keys: QuerySet[Key] | None = None) -> Key:

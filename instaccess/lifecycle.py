@@ -9,18 +9,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from django.db import router
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 from django.utils import timezone
 
-from . import keymaterial, keyring, keystore, rotation, sealing
-from .claims import CLOCK_SKEW, MAX_LIFETIME
+from . import keymaterial, keyring, keystore, revocation, rotation, sealing
 from .conf import conf
 from .exceptions import KeyRefused, KeyUnavailable, UnsealError
-from .models import IssuedToken, Key
+from .models import Key
 
 logger = logging.getLogger("instaccess.keys")
 
@@ -68,7 +66,7 @@ def rotate(
     Raises KeyUnavailable when there is no current key, when `force` finds nothing to change to, and (as UnsealError)
     when the future key does not open: a broken key never becomes current.
     """
-    now = now or timezone.now()
+    given, now = now, now or timezone.now()
     mark_tokens_of_revoked_keys(now=now)
     current = keystore.current(keystore.rows(), use)
     if current is None:
@@ -87,6 +85,8 @@ def rotate(
     elif decision.nothing_to_do:
         return Rotation(use, next_due=decision.next_due)
     with keystore.locked() as keys:
+        # Making keys and waiting for the lock took time, and a key's lead time counts from when others can see it.
+        now = given or timezone.now()
         if keystore.current(keys, use) != current:
             return Rotation(use, next_due=_decide(keys, use, now).next_due, lost_race=True)
         if force and spare and keystore.future(keys, use) is None:
@@ -161,19 +161,11 @@ def mark_tokens_of_revoked_keys(*, reason: str = "", by: Any = None, now: dateti
 
     Also part of every `rotate`: a worker that had not heard of a revocation yet may have issued one more.
     """
-    now = now or timezone.now()
     kids = list(keystore.rows().filter(status=Key.Status.REVOKED).values_list("kid", flat=True))
     if not kids:
         return 0
-    # `issued_at` is indexed, `expires_at` is not; nothing lives longer than an hour.
-    oldest = now - timedelta(seconds=MAX_LIFETIME + CLOCK_SKEW)
-    live = IssuedToken.objects.using(router.db_for_write(IssuedToken)).filter(
-        Q(signing_kid__in=kids) | Q(encryption_kid__in=kids),
-        issued_at__gt=oldest,
-        expires_at__gt=now,
-        revoked_at=None,
-    )
-    return live.update(revoked_at=now, revoked_by=by, revocation_reason=(reason or "its key was revoked")[:255])
+    tokens = revocation.live(now=now).filter(revocation.under_keys(kids))
+    return revocation.revoke(tokens, reason=reason or "its key was revoked", by=by, now=now)
 
 
 def _check_usable(key: Key) -> None:

@@ -148,6 +148,8 @@ class IssuedToken(models.Model):
         indexes = [
             models.Index(fields=["client_id", "issued_at"], name="instaccess_client_issued"),
             models.Index(fields=["ip_address"], name="instaccess_address"),
+            # The deny list asks for what was revoked within the last hour.
+            models.Index(fields=["revoked_at"], name="instaccess_revoked"),
         ]
 
     def __str__(self) -> str:

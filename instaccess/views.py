@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import time
 import traceback
-from collections.abc import Callable
 from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import SuspiciousOperation
-from django.db import connections, transaction
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.debug import sensitive_variables
 from rest_framework.negotiation import BaseContentNegotiation
@@ -23,6 +20,7 @@ from rest_framework.views import APIView
 from . import canvas, issuer, oauth
 from .client import client_address, domain
 from .conf import conf
+from .endpoint import endpoint
 from .exceptions import InstAccessError
 
 logger = logging.getLogger("instaccess.issuer")
@@ -149,23 +147,6 @@ def _parameter(request: Request, name: str) -> str:
         if isinstance(value, str) and value.strip():
             return value
     return ""
-
-
-def endpoint(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
-    """A view that a host project's settings leave alone.
-
-    ATOMIC_REQUESTS, on whichever database, would take the audit row back with a later error; LoginRequiredMiddleware
-    would send a bearer of a token to a login page.
-    """
-
-    @functools.wraps(view)
-    def wrapped(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        return view(request, *args, **kwargs)
-
-    for alias in connections:
-        transaction.non_atomic_requests(using=alias)(wrapped)
-    wrapped.login_required = False  # type: ignore[attr-defined]
-    return wrapped
 
 
 issue = endpoint(IssueView.as_view())

@@ -193,6 +193,7 @@ class Migration(migrations.Migration):
                 "indexes": [
                     models.Index(fields=["client_id", "issued_at"], name="instaccess_client_issued"),
                     models.Index(fields=["ip_address"], name="instaccess_address"),
+                    models.Index(fields=["revoked_at"], name="instaccess_revoked"),
                 ],
             },
         ),

@@ -1,0 +1,88 @@
+"""The deny list: the `jti` of every revoked token that has not expired yet, as a gateway process holds it in memory.
+
+It comes from the audit table, or from the issuer's endpoint. No models are imported: a gateway need not have the app
+installed to read one column of a database it shares.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.apps import apps
+from django.db import DEFAULT_DB_ALIAS, connections, router
+
+from .claims import CLOCK_SKEW, MAX_LIFETIME
+from .conf import conf
+from .exceptions import ConfigError, SourceUnavailable
+from .fetch import fetch_json
+from .snapshot import Snapshot
+
+TABLE = "instaccess_issuedtoken"
+
+# What is to be denied was revoked while it lived, and nothing lives longer than an hour: this range is small and
+# indexed, however many rows the audit holds.
+_QUERY = f"SELECT jti FROM {TABLE} WHERE revoked_at > %s AND expires_at > %s"  # noqa: S608  (a constant)
+
+
+@dataclass(frozen=True, slots=True)
+class _Remote:
+    denied: frozenset[str]
+    etag: str
+
+
+def current() -> AbstractSet[str]:
+    """The deny list as of at most `DENY_LIST_SECONDS` ago, or older by `MAX_STALENESS` while its source is away.
+
+    Raises DatabaseError or SourceUnavailable after that.
+    """
+    times: dict[str, Any] = {"interval": conf.deny_list_seconds, "max_staleness": conf.max_staleness}
+    if conf.deny_list == "database":
+        return _database.get(**times)
+    return _remote.get(**times).denied
+
+
+def forget() -> None:
+    """Read it anew at the next call."""
+    _database.forget()
+    _remote.forget()
+
+
+def read_database() -> frozenset[str]:
+    """One indexed query over the database that the audit is written to; a replica may lag behind a revocation."""
+    connection = connections[_alias()]
+    now = datetime.now(UTC)
+    earliest = now - timedelta(seconds=MAX_LIFETIME + CLOCK_SKEW + conf.leeway)
+    adapt = connection.ops.adapt_datetimefield_value
+    with connection.cursor() as cursor:
+        cursor.execute(_QUERY, [adapt(earliest), adapt(now - timedelta(seconds=conf.leeway))])
+        return frozenset(str(uuid.UUID(str(row[0]))) for row in cursor.fetchall())
+
+
+def _alias() -> str:
+    if apps.is_installed("instaccess"):
+        return router.db_for_write(apps.get_model("instaccess", "IssuedToken"))
+    return DEFAULT_DB_ALIAS
+
+
+def _read_remote(last: _Remote | None) -> _Remote:
+    secrets = conf.service_secrets
+    if not secrets:
+        raise ConfigError(
+            "INSTACCESS['DENY_LIST'] is a URL, and INSTACCESS['SERVICE_SECRETS'] has no secret to send there",
+            setting="SERVICE_SECRETS",
+        )
+    fetched = fetch_json(conf.deny_list, etag=last.etag if last else "", secret=secrets[0])
+    if fetched.document is None and last is not None:
+        return last
+    denied = fetched.document.get("revoked") if isinstance(fetched.document, dict) else None
+    if not isinstance(denied, list) or not all(isinstance(jti, str) for jti in denied):
+        raise SourceUnavailable(f"{conf.deny_list} sent no deny list")
+    return _Remote(frozenset(denied), fetched.etag)
+
+
+_database: Snapshot[frozenset[str]] = Snapshot(lambda last: read_database())
+_remote: Snapshot[_Remote] = Snapshot(_read_remote)

@@ -1,0 +1,103 @@
+"""Forward auth: a reverse proxy asks here whether a request may pass, and with which Authorization (contract §3).
+
+nginx `auth_request`, Caddy `forward_auth`, Traefik ForwardAuth, Envoy HTTP ext_authz. Any method; only the
+Authorization header is read, and nothing but 204, 401 and 503 comes out.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import traceback
+
+from django.db import DatabaseError
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.views.decorators.debug import sensitive_variables
+
+from . import canvas, denylist, gateway, jose, keysource
+from .conf import conf
+from .endpoint import endpoint
+from .exceptions import InstAccessError, InvalidToken
+
+logger = logging.getLogger("instaccess.gateway")
+
+# RFC 6750 §2.1, to the letter. A server that got two Authorization headers joins them with a comma, and that is none.
+_BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*)", re.ASCII | re.IGNORECASE)
+
+_remembered = gateway.Remembered()
+
+
+def forget() -> None:
+    """Drop the opened tokens, the deny list: for tests, and for whoever wants a clean start."""
+    _remembered.clear()
+    denylist.forget()
+
+
+@sensitive_variables("bearer")
+def verify_view(request: HttpRequest) -> HttpResponseBase:
+    """204 with the Authorization for upstream, 401, or 503."""
+    try:
+        bearer = _bearer(request)
+        response = HttpResponse(status=204)
+        response["Authorization"] = f"Bearer {_authorized(bearer)}"
+    except InvalidToken as refusal:
+        logger.warning("refused reason=%s jti=%r detail=%r", refusal.code, refusal.jti, refusal.detail)
+        response = canvas.InvalidAccessToken(code=refusal.code).to_response()
+    except (DatabaseError, InstAccessError) as error:
+        logger.error("not decided: %s: %s", type(error).__name__, error)
+        response = canvas.Unavailable(code="fault").to_response()
+    except Exception as error:
+        # Fail closed, and in text: error reporters read the variables of the frames behind an exception.
+        frames = "".join(traceback.format_tb(error.__traceback__)).rstrip()
+        logger.error("not decided: %s\n%s", type(error).__name__, frames)
+        response = canvas.Unavailable(code="fault").to_response()
+    response["Cache-Control"] = "no-store"
+    return response
+
+
+@sensitive_variables("header", "match")
+def _bearer(request: HttpRequest) -> str:
+    header = request.META.get("HTTP_AUTHORIZATION", "").strip(" ")
+    if not header:
+        raise InvalidToken(code="no_credentials")
+    match = _BEARER.fullmatch(header)
+    if match is None:
+        raise InvalidToken("not exactly one bearer token", code="malformed_header")
+    return match[1]
+
+
+@sensitive_variables("bearer")
+def _authorized(bearer: str) -> str:
+    """What upstream gets as bearer for this one. Raises InvalidToken."""
+    if bearer.count(".") != 4:
+        return _passed_on(bearer)
+    stale = conf.max_staleness
+    legacy = jose.LEGACY_KEY_ALGORITHMS if conf.encryption_alg in jose.LEGACY_KEY_ALGORITHMS else ()
+    return gateway.unwrap(
+        bearer,
+        now=time.time(),
+        decryption_keys=keysource.decryption_keys(max_staleness=stale),
+        verification_keys=keysource.verification_keys(max_staleness=stale),
+        denied=denylist.current(),
+        issuer=conf.issuer,
+        leeway=conf.leeway,
+        key_algorithms=jose.KEY_ALGORITHMS + legacy,
+        remembered=_remembered,
+        remember=conf.remembered_tokens,
+    ).signed
+
+
+@sensitive_variables("bearer")
+def _passed_on(bearer: str) -> str:
+    """Another kind of bearer, where a setting lets it pass. A decrypted InstAccess token never does: it must not come
+    from outside, and neither must anything a lenient reader upstream could take for one."""
+    if bearer.count(".") == 2 and jose.peek_issuer(bearer) in (None, conf.issuer):
+        raise InvalidToken("a signed token that is not encrypted", code="already_decrypted")
+    if conf.other_bearers != "pass":
+        raise InvalidToken("not an InstAccess token", code="other_bearer")
+    return bearer
+
+
+verify = endpoint(verify_view)

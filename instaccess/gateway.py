@@ -1,0 +1,154 @@
+"""The one way a token is opened: strict parsing, decryption, signature, claims, deny list, in this order.
+
+Everything is passed in: the clock, the keys, the deny list. `forward_auth.py` puts it behind a url.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Collection, Container, Mapping
+from dataclasses import dataclass
+
+from jwcrypto.jwk import JWK
+
+from . import jose
+from .claims import Claims
+from .exceptions import InvalidToken, TokenExpired, TokenRevoked
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A token that was opened and found good, once.
+
+    Attributes:
+        signed: the compact JWS inside, to be handed on.
+        claims: what it says.
+        encryption_kid, signing_kid: the keys it was under.
+    """
+
+    signed: str
+    claims: Claims
+    encryption_kid: str
+    signing_kid: str
+
+    def __repr__(self) -> str:
+        return f"<Opened jti={self.claims.jti}>"
+
+
+class Remembered:
+    """Opened tokens of this process, the least recently used forgotten first. Shared by its threads.
+
+    Keyed by a digest of the text. That is safe because only a text that passed the strict parsing is ever put in:
+    a second spelling of the same token has another digest and is parsed, and refused, by itself.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._tokens: OrderedDict[bytes, Opened] = OrderedDict()
+
+    def get(self, token: str) -> Opened | None:
+        digest = _digest(token)
+        with self._lock:
+            opened = self._tokens.get(digest)
+            if opened is not None:
+                self._tokens.move_to_end(digest)
+            return opened
+
+    def put(self, token: str, opened: Opened, *, size: int) -> None:
+        with self._lock:
+            self._tokens[_digest(token)] = opened
+            while len(self._tokens) > size:
+                self._tokens.popitem(last=False)
+
+    def drop(self, token: str) -> None:
+        with self._lock:
+            self._tokens.pop(_digest(token), None)
+
+    def clear(self) -> None:
+        self._lock = threading.Lock()
+        self._tokens.clear()
+
+
+def unwrap(
+    token: str,
+    *,
+    now: float,
+    decryption_keys: Mapping[str, JWK],
+    verification_keys: Mapping[str, JWK],
+    denied: Container[str],
+    issuer: str,
+    leeway: int = 0,
+    key_algorithms: Collection[str] = jose.KEY_ALGORITHMS,
+    remembered: Remembered | None = None,
+    remember: int = 0,
+) -> Opened:
+    """From the encrypted text to the signed one.
+
+    Args:
+        token: the bearer as it came in.
+        now: seconds since the epoch.
+        decryption_keys, verification_keys: by kid, best first; at most three are tried where a token names none.
+        denied: holds the `jti` of revoked tokens.
+        issuer, leeway: see `Claims.from_payload`.
+        key_algorithms: the JWE `alg` accepted.
+        remembered, remember: opened tokens, and how many of them to keep. One found there needs no RSA; its expiry,
+            the deny list and whether its keys are still held are looked at every time.
+
+    Raises InvalidToken, and nothing else, for whatever is wrong with the token; its `code` says what.
+    """
+    opened = remembered.get(token) if remembered is not None and remember else None
+    if opened is None:
+        opened = _open(token, now, decryption_keys, verification_keys, issuer, leeway, key_algorithms)
+        if remembered is not None and remember:
+            remembered.put(token, opened, size=remember)
+    try:
+        _check_again(opened, now, decryption_keys, verification_keys, denied, leeway)
+    except InvalidToken as error:
+        error.jti = opened.claims.jti
+        if remembered is not None:
+            remembered.drop(token)
+        raise
+    return opened
+
+
+def _open(
+    token: str,
+    now: float,
+    decryption_keys: Mapping[str, JWK],
+    verification_keys: Mapping[str, JWK],
+    issuer: str,
+    leeway: int,
+    key_algorithms: Collection[str],
+) -> Opened:
+    signed, encryption_kid = jose.decrypt(token, decryption_keys, key_algorithms=key_algorithms)
+    payload, signing_kid = jose.verify(signed, verification_keys)
+    try:
+        claims = Claims.from_payload(payload, now=now, issuer=issuer, leeway=leeway)
+    except InvalidToken as error:
+        jti = payload.get("jti")
+        error.jti = jti[:64] if isinstance(jti, str) else ""
+        raise
+    return Opened(signed, claims, encryption_kid, signing_kid)
+
+
+def _check_again(
+    opened: Opened,
+    now: float,
+    decryption_keys: Mapping[str, JWK],
+    verification_keys: Mapping[str, JWK],
+    denied: Container[str],
+    leeway: int,
+) -> None:
+    """What can have changed since a token was opened."""
+    if now >= opened.claims.expires_at + leeway:
+        raise TokenExpired("past its exp")
+    if opened.encryption_kid not in decryption_keys or opened.signing_kid not in verification_keys:
+        raise InvalidToken("under a key we no longer hold", code="unknown_kid")
+    if opened.claims.jti in denied:
+        raise TokenRevoked("on the deny list")
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()

@@ -1,0 +1,169 @@
+"""Where gateways and services get keys from: this database, the settings, or a JWKS URL.
+
+No models are imported here unless the database is asked for: a service has no tables of ours.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from django.views.decorators.debug import sensitive_variables
+from jwcrypto.jwk import JWK
+
+from . import keymaterial
+from .conf import conf
+from .exceptions import ConfigError, KeyRefused, SourceUnavailable
+from .fetch import fetch_json
+from .snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from .keyring import KeyRing
+
+logger = logging.getLogger("instaccess.keys")
+
+JWKS_SECONDS = 300
+"""A JWKS is read again after this many seconds…"""
+
+JWKS_MAX_STALENESS = 24 * 3600
+"""…its last good version serves this long when that fails…"""
+
+JWKS_COOLDOWN = 30
+"""…and an unknown kid makes it be read again at once, but only this often: strangers can invent kids."""
+
+MAX_MEMBERS = 32
+
+
+def decryption_keys(*, max_staleness: float = 0) -> Mapping[str, JWK]:
+    """Private encryption keys by kid, best first."""
+    configured = conf.decryption_keys
+    if configured is None:
+        return _ring(max_staleness).decryption_keys()
+    return _parsed(tuple(configured), "DECRYPTION_KEYS", "enc")
+
+
+def verification_keys(*, max_staleness: float = 0) -> Mapping[str, JWK]:
+    """Public signing keys by kid, best first."""
+    configured = conf.verification_keys
+    if configured is None:
+        return _ring(max_staleness).verification_keys()
+    if isinstance(configured, str):
+        return _remote(configured).keys_now()
+    return _parsed(tuple(configured), "VERIFICATION_KEYS", "sig")
+
+
+def _ring(max_staleness: float) -> KeyRing:
+    from . import keyring  # noqa: PLC0415  (imports the models)
+
+    return keyring.current(max_staleness=max_staleness)
+
+
+class RemoteKeys(Mapping[str, JWK]):
+    """The keys of a JWKS URL. Asked for a kid it does not hold, it reads the set again, at most once a cooldown."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._snapshot: Snapshot[dict[str, JWK]] = Snapshot(self._load)
+        self._refetched_at = float("-inf")
+
+    def keys_now(self) -> RemoteKeys:
+        """This mapping, read. Raises SourceUnavailable where there is nothing to go on with."""
+        self._keys()
+        return self
+
+    def __getitem__(self, kid: str) -> JWK:
+        keys = self._keys()
+        if kid not in keys and time.monotonic() - self._refetched_at >= JWKS_COOLDOWN:
+            self._refetched_at = time.monotonic()
+            keys = self._snapshot.get(interval=0, max_staleness=JWKS_MAX_STALENESS)
+        return keys[kid]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys())
+
+    def __len__(self) -> int:
+        return len(self._keys())
+
+    def _keys(self) -> dict[str, JWK]:
+        return self._snapshot.get(interval=JWKS_SECONDS, max_staleness=JWKS_MAX_STALENESS)
+
+    def _load(self, last: dict[str, JWK] | None) -> dict[str, JWK]:
+        keys = read_jwks(fetch_json(self._url).document)
+        if not keys:
+            # An empty set would make every token unknown; more likely something is broken over there.
+            raise SourceUnavailable(f"{self._url} holds no usable signing key")
+        # Parsed keys are kept where nothing has changed.
+        return {kid: last[kid] if last and last.get(kid) == key else key for kid, key in keys.items()}
+
+
+def read_jwks(document: Any) -> dict[str, JWK]:
+    """The usable signing keys of a JWK set (RFC 7517 §5), member by member: a bad one is skipped and logged.
+
+    `JWKSet.from_json` is not used: it makes up a key for a `generate` member and rejects a whole set for one bad key.
+    """
+    members = document.get("keys") if isinstance(document, dict) else None
+    if not isinstance(members, list):
+        raise SourceUnavailable("this is no JWK set")
+    keys = {}
+    for member in members[:MAX_MEMBERS]:
+        if not isinstance(member, dict) or member.get("use", "sig") != "sig" or member.get("alg", "RS256") != "RS256":
+            continue
+        try:
+            key = keymaterial.parse(json.dumps(member))
+        except KeyRefused as error:
+            logger.warning("member of a JWK set skipped: %s", error)
+            continue
+        # The set says under which name its tokens come; ours are thumbprints, others need not be.
+        kid = member.get("kid")
+        kid = kid if isinstance(kid, str) else key.thumbprint()
+        keys[kid] = JWK(**keymaterial.public_members(key, use="sig"))
+    return keys
+
+
+@lru_cache(maxsize=8)
+def _remote(url: str) -> RemoteKeys:
+    return RemoteKeys(url)
+
+
+@lru_cache(maxsize=8)
+@sensitive_variables()
+def _parsed(texts: tuple[str, ...], setting: str, use: str) -> Mapping[str, JWK]:
+    keys: dict[str, JWK] = {}
+    for item in texts:
+        try:
+            text = item if item.lstrip().startswith(("{", "-----BEGIN")) else Path(item).read_text()
+            keys.update(_members(text, use))
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"INSTACCESS[{setting!r}] names a file that can't be read ({type(error).__name__})", setting=setting
+            ) from None
+        except (KeyRefused, SourceUnavailable) as error:
+            raise ConfigError(
+                f"INSTACCESS[{setting!r}] holds a key that can't be used: {error.detail}", setting=setting
+            ) from None
+    return keys
+
+
+@sensitive_variables()
+def _members(text: str, use: str) -> dict[str, JWK]:
+    document = json.loads(text) if text.lstrip().startswith("{") else None
+    if use == "sig" and document is not None:
+        keys = read_jwks(document if "keys" in document else {"keys": [document]})
+        if not keys:
+            raise KeyRefused("there is no usable signing key in it")
+        return keys
+    key = keymaterial.parse(text)
+    named = document.get("kid") if document else None
+    kid = named if isinstance(named, str) else key.thumbprint()
+    if use == "sig":
+        return {kid: JWK(**keymaterial.public_members(key, use=use))}
+    if not key.has_private:
+        raise KeyRefused("decrypting needs the private half, and this is the public one")
+    private = keymaterial.private_jwk(key, use=use)
+    private.get_op_key("unwrapKey")  # loaded and checked now, not in the first request
+    return {kid: private}
