@@ -1,5 +1,6 @@
 """A project that plays every role, for `make demo` and the tests. Not an example of a safe production project."""
 
+import json
 import os
 from pathlib import Path
 
@@ -53,7 +54,7 @@ DATABASES = {
     "default": {
         "sqlite": {
             "ENGINE": "django.db.backends.sqlite3",
-            "NAME": DEMO_DIR / "demo.sqlite3",
+            "NAME": os.environ.get("SQLITE_NAME", DEMO_DIR / "demo.sqlite3"),
             "OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 20, "init_command": "PRAGMA journal_mode=WAL"},
             # A file, so that the threads and processes of a test see one database.
             "TEST": {"NAME": os.environ.get("SQLITE_TEST_NAME", BASE_DIR / "demo.sqlite3.test")},
@@ -95,4 +96,5 @@ OAUTH2_PROVIDER = {
     },
     "DEFAULT_SCOPES": ["read"],
 }
-INSTACCESS: dict[str, object] = {}
+# As JSON, for a server or a command that a test starts.
+INSTACCESS: dict[str, object] = json.loads(os.environ.get("INSTACCESS_SETTINGS", "{}"))
