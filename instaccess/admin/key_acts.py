@@ -7,13 +7,10 @@ admin's log with who and when. What is done is done by `keys.py` and `lifecycle.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
-from django.db import router
-from django.db.models import Q
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
@@ -21,10 +18,9 @@ from django.utils import formats, timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
-from .. import keyring, keys, keystore, lifecycle, rotation
-from ..claims import CLOCK_SKEW, MAX_LIFETIME
+from .. import keyring, keys, keystore, lifecycle, revocation, rotation
 from ..exceptions import InstAccessError
-from ..models import IssuedToken, Key
+from ..models import Key
 from .key_forms import ConfirmForm, GenerateForm, ImportForm, RevokeForm, RotateForm
 from .readonly import ReadOnlyAdmin
 
@@ -58,6 +54,8 @@ class KeyActs(ReadOnlyAdmin):
             return self._refuse(
                 request, _("There is no current key to rotate. Run `python manage.py instaccess_init`.")
             )
+        if request.POST.get("expected_current", current.kid) != current.kid:
+            return self._refuse(request, _("Nothing was rotated: somebody else, or a second click, was faster."))
         decision = rotation.decide(keystore.rows().filter(use=kind), use=kind, now=now, times=keyring.times())
         due = decision.activate is not None
         form = RotateForm(
@@ -193,17 +191,7 @@ class KeyActs(ReadOnlyAdmin):
 
 def live_tokens(key: Key) -> int:
     """How many tokens under a key are live now."""
-    now = timezone.now()
-    return (
-        IssuedToken.objects.using(router.db_for_write(IssuedToken))
-        .filter(
-            Q(signing_kid=key.kid) | Q(encryption_kid=key.kid),
-            issued_at__gt=now - timedelta(seconds=MAX_LIFETIME + CLOCK_SKEW),
-            expires_at__gt=now,
-            revoked_at=None,
-        )
-        .count()
-    )
+    return revocation.live().filter(revocation.under_keys([key.kid])).count()
 
 
 def _moment(moment: Any) -> str:
