@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import DatabaseError
+from django.db import Error
 from django.utils import timezone
 
 from ... import keyring, keys, keystore, lifecycle, rotation
@@ -43,7 +43,6 @@ _SUBCOMMANDS = {
 
 class Command(BaseCommand):
     help = "List, make, import, export, rotate, activate, revoke and reseal keys."
-    requires_migrations_checks = True
 
     def add_arguments(self, parser: CommandParser) -> None:
         subparsers = parser.add_subparsers(dest="subcommand", required=True, metavar="what")
@@ -80,7 +79,7 @@ class Command(BaseCommand):
             act(options)
         except InstAccessError as error:
             raise CommandError(error.detail) from error
-        except DatabaseError as error:
+        except Error as error:
             raise CommandError(f"The database says: {error}. Has `python manage.py migrate` been run?") from error
 
     def _list(self, options: dict[str, Any]) -> None:
@@ -131,13 +130,20 @@ class Command(BaseCommand):
 
     def _rotate(self, options: dict[str, Any]) -> None:
         uses = [Key.Use(options["use"])] if options["use"] else list(Key.Use)
-        outcomes = [lifecycle.rotate(use, force=options["force"]) for use in uses]
+        outcomes, failures = [], []
+        for use in uses:
+            try:
+                outcomes.append(lifecycle.rotate(use, force=options["force"]))
+            except InstAccessError as error:  # trouble with one use is no reason to leave the other one undone
+                failures.append(error.detail)
         if options["json"]:
             self._json([_outcome(outcome) for outcome in outcomes])
-            return
-        for outcome in outcomes:
-            for line in _told(outcome):
-                self.stdout.write(f"{outcome.use.label}: {line}")
+        else:
+            for outcome in outcomes:
+                for line in _told(outcome):
+                    self.stdout.write(f"{outcome.use.label}: {line}")
+        if failures:
+            raise CommandError("\n".join(failures))
 
     def _activate(self, options: dict[str, Any]) -> None:
         key = lifecycle.activate(options["kid"], force=options["force"])
