@@ -6,6 +6,7 @@ import base64
 import os
 import secrets
 from collections import OrderedDict
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -21,6 +22,14 @@ from instaccess.exceptions import ConfigError
 TEXTS_AT_FAULT = ["", "x" * 256, 1, True, b"bytes", ["list"], {}]
 NUMBERS_AT_FAULT = ["1", 1.0, True, -1, 10**9, [1], b"1"]
 FLAGS_AT_FAULT = ["True", "yes", 1, 0, None, []]
+URLS_AT_FAULT = [
+    "",
+    "http://issuer.example/jwks",
+    "ftp://issuer.example/jwks",
+    "//issuer.example",
+    "file:///etc/passwd",
+]
+KEY_LISTS_AT_FAULT = [[], (), {}, 1, True, [1], [None], [b"a"], ["a", None], {"a"}]
 HOOKS_AT_FAULT = [
     "",
     "nowhere",
@@ -117,6 +126,43 @@ TABLE: dict[str, tuple[Any, list[tuple[Any, Any]], list[Any]]] = {
     ),
     "JWKS_MAX_AGE": (300, [(0, 0), (86_400, 86_400)], [*NUMBERS_AT_FAULT, 86_401, None]),
     "LEEWAY": (0, [(5, 5), (300, 300)], [*NUMBERS_AT_FAULT, 301, None]),
+    "DECRYPTION_KEYS": (
+        None,
+        [(["a", "b"], ["a", "b"]), (("a",), ["a"]), ([Path("/keys/a.pem")], ["/keys/a.pem"]), (None, None)],
+        [*KEY_LISTS_AT_FAULT, "a", "https://issuer.example/jwks"],
+    ),
+    "VERIFICATION_KEYS": (
+        None,
+        [(["a", "b"], ["a", "b"]), ("https://issuer.example/jwks", "https://issuer.example/jwks"), (None, None)],
+        KEY_LISTS_AT_FAULT + URLS_AT_FAULT,
+    ),
+    "DENY_LIST": (
+        "database",
+        [("database", "database"), ("https://issuer.example/revocations", "https://issuer.example/revocations")],
+        TEXTS_AT_FAULT + URLS_AT_FAULT + [None, "Database"],
+    ),
+    "DENY_LIST_SECONDS": (2, [(0, 0), (4, 4)], [*NUMBERS_AT_FAULT, 5, None]),
+    "MAX_STALENESS": (60, [(0, 0), (3600, 3600)], [*NUMBERS_AT_FAULT, 3601, None]),
+    "SERVICE_SECRETS": (
+        [],
+        [(["s" * 32], ["s" * 32]), (("s" * 255, "t" * 32), ["s" * 255, "t" * 32]), ([], [])],
+        [
+            None,
+            "s" * 32,
+            {},
+            [1],
+            [b"s" * 32],
+            ["s" * 31],
+            ["s" * 256],
+            ["s" * 32, ""],
+            ["é" * 32],
+            ["s " * 32],
+            ["s" * 32 + "\n"],
+        ],
+    ),
+    "OTHER_BEARERS": ("refuse", [("pass", "pass"), ("refuse", "refuse")], ["Pass", "", None, True, 1, ["pass"]]),
+    "REMEMBERED_TOKENS": (5000, [(0, 0), (1_000_000, 1_000_000)], [*NUMBERS_AT_FAULT, None]),
+    "ALLOW_HTTP_URLS": (False, [(True, True), (False, False)], FLAGS_AT_FAULT),
     "REALM": (
         "canvas-lms",
         [("my realm", "my realm")],
@@ -290,6 +336,42 @@ class TestTheKeyEncryptionKeys:
         # The command in the error and in the check is this one.
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32)]}):
             assert len(conf.key_encryption_keys[0]) == 32
+
+
+class TestASecretOfAnotherSetting:
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("SERVICE_SECRETS", ["a-service-secret"]),
+            ("SERVICE_SECRETS", "a-service-secret"),
+            ("DECRYPTION_KEYS", "a-service-secret"),
+            ("DECRYPTION_KEYS", [b"a-service-secret"]),
+        ],
+    )
+    def test_a1_stands_in_no_error(self, name, value):
+        with override_settings(INSTACCESS={name: value}), pytest.raises(ConfigError) as error:
+            setting(name)
+
+        assert "a-service-secret" not in str(error.value) + repr(error.value)
+
+
+class TestAUrlWithoutTls:
+    @pytest.mark.parametrize("name", ["VERIFICATION_KEYS", "DENY_LIST"])
+    def test_c10_is_refused_unless_it_is_allowed_by_name(self, name):
+        with override_settings(INSTACCESS={name: "http://issuer.example/"}), pytest.raises(ConfigError) as error:
+            setting(name)
+        assert "ALLOW_HTTP_URLS" in error.value.detail
+
+        with override_settings(INSTACCESS={name: "http://issuer.example/", "ALLOW_HTTP_URLS": True}):
+            assert setting(name) == "http://issuer.example/"
+
+    @pytest.mark.parametrize("url", ["ftp://issuer.example/", "file:///etc/passwd", "issuer.example"])
+    def test_may_never_be_of_another_kind(self, url):
+        with (
+            override_settings(INSTACCESS={"DENY_LIST": url, "ALLOW_HTTP_URLS": True}),
+            pytest.raises(ConfigError, match="DENY_LIST"),
+        ):
+            _ = conf.deny_list
 
 
 class TestTheTimesOfKeys:
