@@ -55,6 +55,7 @@ BAD_SETTING_IDS = {
     "OTHER_BEARERS": "instaccess.E039",
     "REMEMBERED_TOKENS": "instaccess.E040",
     "ALLOW_HTTP_URLS": "instaccess.E041",
+    "USER_HOOK": "instaccess.E042",
 }
 
 _MIN_JWCRYPTO = (1, 6, 1)

@@ -9,7 +9,7 @@ import json
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from .exceptions import ClaimsTooLarge, ForeignToken, InvalidToken, TokenExpired
 
@@ -87,7 +87,7 @@ class Claims:
         lifetime: int = MAX_LIFETIME,
         extra: Mapping[str, Any] | None = None,
         **claims: Any,
-    ) -> Claims:
+    ) -> Self:
         """Claims for a token issued `now` (seconds since the epoch), with a fresh random `jti` (RFC 7519 §4.1.7).
 
         `extra` are a deployment's own claims; reserved names in it are dropped.
@@ -143,7 +143,7 @@ class Claims:
         issuer: str,
         leeway: int = 0,
         max_lifetime: int = MAX_LIFETIME,
-    ) -> Claims:
+    ) -> Self:
         """Check a verified claims set and read it. Types are exact: `True`, `1.0` and `"1"` are no times.
 
         Args:

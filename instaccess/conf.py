@@ -221,6 +221,11 @@ class Conf:
         return list(value)
 
     @property
+    def user_hook(self) -> Callable[[Any], Any] | None:
+        """Callable `(claims) -> user or None` with which a service finds the user of a token."""
+        return _callable("USER_HOOK")
+
+    @property
     def other_bearers(self) -> str:
         """What a gateway does with a bearer that is no InstAccess token: `refuse` it, or let it `pass` unchanged."""
         return _choice("OTHER_BEARERS", "refuse", ("refuse", "pass"))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from django.core.exceptions import FieldDoesNotExist
+from django.contrib.auth import get_user_model
+from django.core.exceptions import FieldDoesNotExist, ValidationError
 from django.db import router
 
 from .conf import conf
@@ -63,3 +64,18 @@ def account_uuid(host: str) -> str:
         return value
     name = host if host.endswith("]") else host.rsplit(":", 1)[0]
     return str(uuid.uuid5(uuid.NAMESPACE_DNS, name))
+
+
+def active_user(text: str) -> Any:
+    """The active local user who goes by this uuid, or None."""
+    users = get_user_model()._default_manager
+    name = conf.user_uuid_field
+    try:
+        if name is not None:
+            user = users.get(**{name: text})
+        else:
+            user = users.select_related("instaccess_identity").get(instaccess_identity__uuid=uuid.UUID(text))
+    except (get_user_model().DoesNotExist, ValidationError, ValueError):
+        return None
+    # Databases that compare without case would find "ABC" for "abc".
+    return user if user.is_active and user_uuid(user) == text else None

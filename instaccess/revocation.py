@@ -76,3 +76,17 @@ def _batches(tokens: QuerySet[IssuedToken]) -> Iterator[list[int]]:
     pks = list(tokens.order_by("pk").values_list("pk", flat=True))
     for start in range(0, len(pks), BATCH):
         yield pks[start : start + BATCH]
+
+
+def prunable(before: datetime) -> QuerySet[IssuedToken]:
+    """Rows issued before a moment whose token is dead: nothing a gateway could still meet."""
+    dead = timezone.now() - timedelta(seconds=conf.leeway + CLOCK_SKEW)
+    return audit().filter(issued_at__lt=before, expires_at__lt=dead)
+
+
+def prune(before: datetime, *, batch: int = 1000) -> int:
+    """Delete those rows, oldest first, a batch a transaction, so that issuing never waits long; returns how many."""
+    deleted = 0
+    while pks := list(prunable(before).order_by("issued_at", "pk").values_list("pk", flat=True)[:batch]):
+        deleted += audit().filter(pk__in=pks).delete()[0]
+    return deleted

@@ -1,0 +1,165 @@
+"""A service accepts the decrypted token: DRF authentication (contract §4).
+
+Needs this package, DRF and public keys: neither the app in INSTALLED_APPS, nor an OAuth2 provider, nor a table.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import re
+import time
+from typing import Any
+
+from django.apps import apps
+from django.db import DatabaseError
+from django.views.decorators.debug import sensitive_variables
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.exceptions import APIException, AuthenticationFailed
+from rest_framework.request import Request
+
+from . import jose, keysource
+from .claims import Claims
+from .conf import conf
+from .exceptions import InstAccessError, InvalidToken
+
+logger = logging.getLogger("instaccess.service")
+
+_BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*)", re.ASCII | re.IGNORECASE)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class AcceptedClaims(Claims):
+    """`request.auth`: what the token says, and the real user behind a masquerade where they are known here."""
+
+    real_user: Any = None
+
+
+class TokenUser:
+    """Who a token is about, read from its claims alone: authenticated, and nothing in a database."""
+
+    is_active = True
+    is_anonymous = False
+    is_authenticated = True
+    is_staff = False
+    is_superuser = False
+
+    def __init__(self, claims: Claims) -> None:
+        self.uuid = self.pk = self.id = claims.user_uuid
+        self.username = claims.user_uuid
+
+    def __str__(self) -> str:
+        return self.uuid
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TokenUser) and self.uuid == other.uuid
+
+    def __hash__(self) -> int:
+        return hash(self.uuid)
+
+    def get_username(self) -> str:
+        return self.uuid
+
+    def has_perm(self, perm: str, obj: Any = None) -> bool:
+        return False
+
+    def has_perms(self, perms: Any, obj: Any = None) -> bool:
+        return False
+
+    def has_module_perms(self, app_label: str) -> bool:
+        return False
+
+
+class _Refused(AuthenticationFailed):
+    """In Canvas's words, for every reason alike."""
+
+    def __init__(self) -> None:
+        detail: Any = {"errors": [{"message": "Invalid access token."}]}
+        super().__init__()
+        self.detail = detail  # as it is: DRF would make objects of the texts
+
+
+class _Unavailable(APIException):
+    status_code = 503
+
+    def __init__(self) -> None:
+        detail: Any = {"errors": [{"message": "The service is temporarily unavailable."}]}
+        super().__init__()
+        self.detail = detail
+
+
+class InstAccessAuthentication(BaseAuthentication):
+    """`request.user` and `request.auth` from an InstAccess token.
+
+    An opaque bearer, or a JWT of another issuer, is left to the next authenticator. A broken, expired or still
+    encrypted InstAccess token is refused for good. Each of the four steps can be overridden: `get_bearer`,
+    `verify`, `get_claims`, `get_user`.
+    """
+
+    @sensitive_variables("token", "payload")
+    def authenticate(self, request: Request) -> tuple[Any, Any] | None:
+        token = self.get_bearer(request)
+        if token is None or not self.is_ours(token):
+            return None
+        try:
+            payload = self.verify(token)
+            claims = self.get_claims(payload)
+            return self.get_user(claims), claims
+        except InvalidToken as refusal:
+            logger.warning("refused reason=%s detail=%r", refusal.code, refusal.detail)
+            raise _Refused from None
+        except (DatabaseError, InstAccessError) as error:
+            logger.error("not decided: %s: %s", type(error).__name__, error)
+            raise _Unavailable from None
+
+    def authenticate_header(self, request: Request) -> str:
+        """The challenge that makes DRF answer 401 and not 403."""
+        return f'Bearer realm="{conf.realm}"'
+
+    @sensitive_variables("match")
+    def get_bearer(self, request: Request) -> str | None:
+        """Step 1: the bearer token of the Authorization header, None where there is not exactly one."""
+        match = _BEARER.fullmatch(request.META.get("HTTP_AUTHORIZATION", "").strip(" "))
+        return match[1] if match else None
+
+    def is_ours(self, token: str) -> bool:
+        """Whether it means to be an InstAccess token: signed and naming our issuer, or an encrypted token."""
+        return token.count(".") == 4 or jose.peek_issuer(token) == conf.issuer
+
+    def verify(self, token: str) -> dict[str, Any]:
+        """Step 2: the payload of a well-signed token. Raises InvalidToken."""
+        if token.count(".") == 4:
+            raise InvalidToken("still encrypted: send it through the gateway", code="still_encrypted")
+        payload, _ = jose.verify(token, keysource.verification_keys(max_staleness=conf.max_staleness))
+        return payload
+
+    def get_claims(self, payload: dict[str, Any]) -> AcceptedClaims:
+        """Step 3: the claims, not expired, and of this service's account where ACCOUNT_UUID names one."""
+        claims = AcceptedClaims.from_payload(payload, now=time.time(), issuer=conf.issuer, leeway=conf.leeway)
+        if conf.account_uuid not in (None, claims.account_uuid):
+            raise InvalidToken(f"for account {claims.account_uuid!r}", code="wrong_account")
+        if not claims.masquerading_user_uuid or conf.user_hook or not apps.is_installed("instaccess"):
+            return claims
+        real_user = _local_user(claims.masquerading_user_uuid)
+        if real_user is None:
+            raise InvalidToken("the real user is unknown or inactive", code="unknown_masquerader")
+        return dataclasses.replace(claims, real_user=real_user)
+
+    def get_user(self, claims: AcceptedClaims) -> Any:
+        """Step 4: who it is. What USER_HOOK says, the local user with that uuid where the app is installed, else a
+        TokenUser. Raises InvalidToken for one that is unknown or inactive."""
+        if (hook := conf.user_hook) is not None:
+            user = hook(claims)
+        elif apps.is_installed("instaccess"):
+            user = _local_user(claims.user_uuid)
+        else:
+            user = TokenUser(claims)
+        if user is None or not getattr(user, "is_active", False):
+            raise InvalidToken("the user is unknown or inactive", code="unknown_user")
+        return user
+
+
+def _local_user(uuid: str) -> Any:
+    from . import identity  # noqa: PLC0415  (imports the models)
+
+    return identity.active_user(uuid)

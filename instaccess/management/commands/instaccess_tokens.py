@@ -1,0 +1,188 @@
+"""`manage.py instaccess_tokens`: look at issued tokens, revoke them, prune old rows of the audit."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError
+from django.db.models import Q
+from django.utils import timezone
+
+from ... import revocation
+from ...exceptions import InstAccessError
+from ...models import IssuedToken
+
+_SUBCOMMANDS = {
+    "list": "Show issued tokens, the latest first.",
+    "show": "Show all that the audit knows of one token.",
+    "revoke": (
+        "Revoke live tokens: every gateway refuses them within five seconds. OAuth2 access tokens are not touched; "
+        "with one, a new token can be got."
+    ),
+    "prune": "Delete old rows of the audit, in short batches. A live token's row stays, whatever its age.",
+}
+_AGE = re.compile(r"([1-9][0-9]{0,5})([hdw])", re.ASCII)
+_UNITS = {"h": "hours", "d": "days", "w": "weeks"}
+
+
+class Command(BaseCommand):
+    help = "List, show, revoke and prune issued tokens."
+    requires_migrations_checks = True
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        subparsers = parser.add_subparsers(dest="subcommand", required=True, metavar="what")
+        sub = {name: subparsers.add_parser(name, help=text, description=text) for name, text in _SUBCOMMANDS.items()}
+        for name in ("list", "revoke"):
+            sub[name].add_argument("--user", help="A user name, or a user's uuid; also tokens got for somebody else.")
+            sub[name].add_argument("--application", help="The client id of an OAuth2 application.")
+            sub[name].add_argument("--account", help="The uuid of an account.")
+        for name in ("show", "revoke"):
+            sub[name].add_argument("--jti", required=name == "show", help="The token's id.")
+        sub["list"].add_argument("--live", action="store_true", help="Only tokens that are valid now.")
+        sub["list"].add_argument("--limit", type=int, default=50, help="How many at the most (default 50).")
+        sub["revoke"].add_argument("--reason", required=True, help="Why; it is kept in the audit.")
+        sub["prune"].add_argument("--older-than", required=True, metavar="AGE", help="Such as 400d, 36h or 52w.")
+        sub["prune"].add_argument("--batch", type=int, default=1000, help="Rows a transaction (default 1000).")
+        for name in ("revoke", "prune"):
+            sub[name].add_argument("--dry-run", action="store_true", help="Only say how many there would be.")
+        for name in _SUBCOMMANDS:
+            sub[name].add_argument("--json", action="store_true", help="One JSON document on standard output.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        act: Callable[[dict[str, Any]], None] = getattr(self, "_" + options["subcommand"])
+        try:
+            act(options)
+        except InstAccessError as error:
+            raise CommandError(error.detail) from error
+        except DatabaseError as error:
+            raise CommandError(f"The database says: {error}. Has `python manage.py migrate` been run?") from error
+
+    def _list(self, options: dict[str, Any]) -> None:
+        tokens = revocation.live() if options["live"] else revocation.audit()
+        tokens = tokens.filter(*_conditions(options)).order_by("-issued_at", "-pk")[: max(options["limit"], 0)]
+        facts = [_facts(token) for token in tokens.select_related("user")]
+        if options["json"]:
+            self._json(facts)
+            return
+        for fact in facts:
+            self.stdout.write(
+                f"{fact['issued_at']}  {fact['status']:<7}  {fact['jti']}  user {fact['user'] or fact['user_uuid']}"
+                f"  client {fact['client_id'] or '-'}  from {fact['ip_address'] or '-'}"
+            )
+        if not facts:
+            self.stdout.write("No such token.")
+
+    def _show(self, options: dict[str, Any]) -> None:
+        token = revocation.audit().filter(jti=_jti(options["jti"])).first()
+        if token is None:
+            raise CommandError(f"There is no token {options['jti']} in the audit.")
+        facts = _facts(token)
+        if options["json"]:
+            self._json(facts)
+            return
+        for name, value in facts.items():
+            self.stdout.write(f"{name:<18} {'-' if value in (None, '') else value}")
+
+    def _revoke(self, options: dict[str, Any]) -> None:
+        conditions = _conditions(options)
+        if not conditions:
+            raise CommandError("Say which tokens: --jti, --user, --application or --account.")
+        tokens = revocation.live().filter(*conditions)
+        if options["dry_run"]:
+            count = tokens.count()
+            self._done(options, {"would_revoke": count}, f"{count} live tokens would be revoked.")
+            return
+        count = revocation.revoke(tokens, reason=options["reason"])
+        if not count and options["jti"]:
+            raise CommandError(f"No live token {options['jti']}: {_why_not(_jti(options['jti']))}.")
+        self._done(
+            options, {"revoked": count}, f"{count} live tokens revoked; gateways refuse them within 5 seconds."
+        )
+
+    def _prune(self, options: dict[str, Any]) -> None:
+        match = _AGE.fullmatch(options["older_than"])
+        if match is None:
+            raise CommandError(f"--older-than takes an age such as 400d, 36h or 52w, not {options['older_than']!r}.")
+        before = timezone.now() - timedelta(**{_UNITS[match[2]]: int(match[1])})
+        if options["dry_run"]:
+            count = revocation.prunable(before).count()
+            self._done(options, {"would_delete": count}, f"{count} rows would be deleted.")
+            return
+        count = revocation.prune(before, batch=max(options["batch"], 1))
+        self._done(options, {"deleted": count}, f"{count} rows older than {_iso(before)} deleted.")
+
+    def _done(self, options: dict[str, Any], facts: Any, text: str) -> None:
+        if options["json"]:
+            self._json(facts)
+        else:
+            self.stdout.write(text)
+
+    def _json(self, value: Any) -> None:
+        self.stdout.write(json.dumps(value, indent=2))
+
+
+def _conditions(options: dict[str, Any]) -> list[Q]:
+    conditions = []
+    if options.get("jti"):
+        conditions.append(Q(jti=_jti(options["jti"])))
+    if options["user"]:
+        conditions.append(revocation.of_user(options["user"]))
+    if options["application"]:
+        conditions.append(Q(client_id=options["application"]))
+    if options["account"]:
+        conditions.append(Q(account_uuid=options["account"]))
+    return conditions
+
+
+def _jti(text: str) -> uuid.UUID:
+    try:
+        return uuid.UUID(text)
+    except ValueError:
+        raise CommandError(f"{text!r} is no token id: a uuid is expected, as in the audit and in the logs.") from None
+
+
+def _why_not(jti: uuid.UUID) -> str:
+    token = revocation.audit().filter(jti=jti).first()
+    if token is None:
+        return "it is not in the audit"
+    return f"it is {_status(token)} already"
+
+
+def _status(token: IssuedToken) -> str:
+    if token.revoked_at is not None:
+        return "revoked"
+    return "live" if token.expires_at > timezone.now() else "expired"
+
+
+def _facts(token: IssuedToken) -> dict[str, Any]:
+    return {
+        "jti": str(token.jti),
+        "status": _status(token),
+        "user": str(token.user) if token.user else None,
+        "user_uuid": token.user_uuid,
+        "real_user": str(token.real_user) if token.real_user else None,
+        "real_user_uuid": token.real_user_uuid,
+        "client_id": token.client_id,
+        "access_token_pk": token.access_token_pk,
+        "account_uuid": token.account_uuid,
+        "canvas_domain": token.canvas_domain,
+        "ip_address": token.ip_address,
+        "user_agent": token.user_agent,
+        "issued_at": _iso(token.issued_at),
+        "expires_at": _iso(token.expires_at),
+        "signing_kid": token.signing_kid,
+        "encryption_kid": token.encryption_kid,
+        "revoked_at": _iso(token.revoked_at),
+        "revoked_by": str(token.revoked_by) if token.revoked_by else None,
+        "revocation_reason": token.revocation_reason,
+    }
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ") if moment else None
