@@ -1,0 +1,95 @@
+"""What a host project may have set for its own API, each piece as unlike ours as it can be."""
+
+from __future__ import annotations
+
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.negotiation import BaseContentNegotiation
+from rest_framework.parsers import BaseParser
+from rest_framework.permissions import BasePermission
+from rest_framework.renderers import BaseRenderer
+from rest_framework.response import Response
+from rest_framework.throttling import BaseThrottle
+
+
+class HTML(BaseRenderer):
+    media_type = "text/html"
+    format = "html"
+
+    def render(self, data, accepted_media_type=None, renderer_context=None):
+        return b"<html>theirs</html>"
+
+
+class Unreadable(BaseParser):
+    media_type = "*/*"
+
+    def parse(self, stream, media_type=None, parser_context=None):
+        raise RuntimeError("the host project's parser was asked")
+
+
+class Nobody(BasePermission):
+    def has_permission(self, request, view):
+        return False
+
+
+class Never(BaseThrottle):
+    def allow_request(self, request, view):
+        return False
+
+    def wait(self):
+        return 3600
+
+
+class Stranger(BaseAuthentication):
+    def authenticate(self, request):
+        raise AuthenticationFailed("theirs")
+
+    def authenticate_header(self, request):
+        return "Theirs"
+
+
+class Nothing(BaseContentNegotiation):
+    def select_parser(self, request, parsers):
+        raise RuntimeError("the host project's negotiation was asked")
+
+    def select_renderer(self, request, renderers, format_suffix=None):
+        raise RuntimeError("the host project's negotiation was asked")
+
+
+def teapot(exc, context):
+    return Response({"theirs": True}, status=418)
+
+
+class ReadsTheForm:
+    """A middleware that reads the form before any view does."""
+
+    def __init__(self, get_response):
+        self.get_response = get_response
+
+    def __call__(self, request):
+        request.POST.get("x")
+        return self.get_response(request)
+
+
+class ReadsTheBody:
+    """A middleware that reads the body before any view does, and the form after."""
+
+    def __init__(self, get_response):
+        self.get_response = get_response
+
+    def __call__(self, request):
+        request.body  # noqa: B018
+        response = self.get_response(request)
+        request.POST.get("x")
+        return response
+
+
+class ReadsTheStream:
+    """A middleware that leaves nothing of the body to read."""
+
+    def __init__(self, get_response):
+        self.get_response = get_response
+
+    def __call__(self, request):
+        request.read()
+        return self.get_response(request)
