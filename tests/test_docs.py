@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from django.core.management import get_commands
+from django.core.management import get_commands, load_command_class
 from django.core.management.base import BaseCommand
 from django.test import override_settings
 from django.urls import resolve
@@ -58,6 +58,7 @@ class TestTheSnippets:
     @pytest.mark.parametrize("code", [code for code in PYTHON if "INSTACCESS =" in code])
     def test_of_settings_pass_the_checks(self, code, monkeypatch):
         monkeypatch.setenv("INSTACCESS_KEK", "A" * 43)
+        monkeypatch.setenv("INSTACCESS_SERVICE_SECRET", "s" * 43)
         names: dict[str, object] = {}
 
         exec(code, names)
@@ -91,8 +92,10 @@ class TestTheSnippets:
         match words:
             case ["make", *targets]:
                 assert set(targets) <= make_targets()
-            case ["python" | ".venv/bin/python", "manage.py", command, *_]:
-                assert command in get_commands()
+            case ["python" | ".venv/bin/python", "manage.py", command, *arguments]:
+                app = get_commands()[command]
+                found = load_command_class(app, command) if isinstance(app, str) else app
+                found.create_parser("manage.py", command).parse_args(arguments)  # exits with an error for a bad one
             case ["curl", "-X", method, "-H", header, url]:
                 assert resolve(urlsplit(url).path).url_name == "instaccess-issue"
                 assert method == "POST"
@@ -125,8 +128,6 @@ class TestWhatTheTextNames:
         assert {left or right for left, right in named} <= set(get_commands())
 
     def test_are_options_of_those_commands(self):
-        from django.core.management import load_command_class
-
         for command, option in re.findall(r"manage\.py (\w+) (--[a-z-]+)", readme.TEXT):
             app = get_commands()[command]
             found = load_command_class(app, command) if isinstance(app, str) else app
