@@ -40,14 +40,22 @@ PAYLOAD = b'{"iss":"instructure:inst_access","sub":"ada"}'
 hostile = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-@pytest.fixture
-def signing_key(rsa_pool: Any) -> JWK:
-    return rsa_pool.take("sig")
+@pytest.fixture(scope="module")
+def loaded() -> dict[tuple[str, str], JWK]:
+    """Keys that OpenSSL has checked already: that takes longer than most tests here."""
+    return {}
 
 
 @pytest.fixture
-def encryption_key(rsa_pool: Any) -> JWK:
-    return rsa_pool.take("enc")
+def signing_key(rsa_pool: Any, loaded: dict[tuple[str, str], JWK]) -> JWK:
+    key = rsa_pool.take("sig")
+    return loaded.setdefault((key.thumbprint(), "sig"), key)
+
+
+@pytest.fixture
+def encryption_key(rsa_pool: Any, loaded: dict[tuple[str, str], JWK]) -> JWK:
+    key = rsa_pool.take("enc")
+    return loaded.setdefault((key.thumbprint(), "enc"), key)
 
 
 @pytest.fixture
