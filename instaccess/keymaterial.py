@@ -43,19 +43,21 @@ def parse(data: str | bytes) -> JWK:
 
     Raises KeyRefused, saying why, unless it is an RSA key of 2048 to 4096 bits with an exponent of 65537 or more.
     """
-    raw = (data.encode() if isinstance(data, str) else data).strip()
     try:
+        raw = (data.encode() if isinstance(data, str) else data).strip()
         if raw.startswith(b"{"):
             members = json.loads(raw)
             if "generate" in members:
                 raise KeyRefused("a JWK with a `generate` member is no key")
-            key = JWK(**members)
+            # Picked by name: jwcrypto trips over some of the members that a reader has to ignore (RFC 7517 §4).
+            # `use`, `key_ops`, `alg` and `kid` are its owner's; what the key is for here, the caller says.
+            kept = PUBLIC_MEMBERS + PRIVATE_MEMBERS if members.get("kty") == "RSA" else members
+            key = JWK(**{name: members[name] for name in kept if name in members})
         else:
             key = JWK.from_pem(raw + b"\n")
     except (JWException, TypeError, ValueError, LookupError, RecursionError) as error:
         raise KeyRefused(f"this is neither an unencrypted PEM key nor a JWK ({type(error).__name__})") from None
     check_strength(key)
-    # `use`, `key_ops`, `alg` and `kid` of the file are theirs; what the key is for here, the caller says.
     members = {name: key[name] for name in PUBLIC_MEMBERS + PRIVATE_MEMBERS if name in key}
     return JWK(**members)
 
