@@ -160,6 +160,7 @@ TABLE: dict[str, tuple[Any, list[tuple[Any, Any]], list[Any]]] = {
             ["s" * 32 + "\n"],
         ],
     ),
+    "USER_HOOK": (None, [("os.path.basename", os.path.basename), (str.upper, str.upper)], HOOKS_AT_FAULT),
     "OTHER_BEARERS": ("refuse", [("pass", "pass"), ("refuse", "refuse")], ["Pass", "", None, True, 1, ["pass"]]),
     "REMEMBERED_TOKENS": (5000, [(0, 0), (1_000_000, 1_000_000)], [*NUMBERS_AT_FAULT, None]),
     "ALLOW_HTTP_URLS": (False, [(True, True), (False, False)], FLAGS_AT_FAULT),

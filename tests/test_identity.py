@@ -133,6 +133,54 @@ class TestAFieldOfTheUserModelAsTheUuid:
         assert error.value.setting == "USER_UUID_FIELD"
 
 
+@pytest.mark.django_db
+class TestTheUserOfAUuid:
+    def test_is_found_by_the_uuid_that_tokens_carry(self, user):
+        assert identity.active_user(identity.user_uuid(user)) == user
+
+    def test_is_found_with_one_query_and_nothing_is_written(self, user, django_assert_num_queries):
+        text = identity.user_uuid(user)
+
+        with django_assert_num_queries(1):
+            assert identity.active_user(text) == user
+
+    def test_c6_is_none_when_inactive(self, user):
+        text = identity.user_uuid(user)
+        user.is_active = False
+        user.save()
+
+        assert identity.active_user(text) is None
+
+    @pytest.mark.parametrize(
+        "text", ["", "ada", "1", str(uuid.UUID(int=1)), "' OR 1=1 --", "a\x00b", "\ud800", "x" * 9000]
+    )
+    def test_c6_is_none_when_unknown_or_no_uuid(self, text, user):
+        identity.user_uuid(user)
+
+        assert identity.active_user(text) is None
+
+    def test_c6_is_none_for_another_spelling_of_the_uuid(self, user):
+        text = identity.user_uuid(user)
+
+        for spelling in (text.replace("-", ""), f"{{{text}}}", f"urn:uuid:{text}", f" {text}"):
+            assert identity.active_user(spelling) is None
+
+    def test_may_be_found_by_a_field(self, user):
+        with override_settings(INSTACCESS={"USER_UUID_FIELD": "username"}):
+            assert identity.active_user("ada") == user
+            assert identity.active_user("Ada") is None
+            for odd in ("", "a\x00b", "x" * 9000):
+                assert identity.active_user(odd) is None
+
+    def test_c6_is_none_where_two_share_it(self, user):
+        # Nothing says that the field is unique; a guess could be the wrong person.
+        User.objects.create_user("grace", email="shared@example.edu")
+        User.objects.create_user("mary", email="shared@example.edu")
+
+        with override_settings(INSTACCESS={"USER_UUID_FIELD": "email"}):
+            assert identity.active_user("shared@example.edu") is None
+
+
 class TestTheAccountOfAHost:
     def test_follows_from_its_name_and_stays_the_same(self):
         assert identity.account_uuid("canvas.example.edu") == str(
