@@ -64,7 +64,8 @@ def rotate(
         expected_current: kid that the caller saw as current; when it no longer is, nothing is done (a double click).
 
     Raises KeyUnavailable when there is no current key, when `force` finds nothing to change to, and (as UnsealError)
-    when the future key does not open: a broken key never becomes current.
+    when the future key does not open: a broken key never becomes current; also when the current key's
+    key-encryption key is not configured: new keys beside lost ones would hide the loss.
     """
     given, now = now, now or timezone.now()
     mark_tokens_of_revoked_keys(now=now)
@@ -73,6 +74,7 @@ def rotate(
         raise KeyUnavailable(f"there is no current {use.label} key to rotate: run `python manage.py instaccess_init`")
     if expected_current not in (None, current.kid):
         return Rotation(use, next_due=_decide(keystore.rows(), use, now).next_due, lost_race=True)
+    _check_key_encryption_key(current)
     decision = _decide(keystore.rows(), use, now, force=force)
     spare = [keymaterial.generate_jwk(use)] if decision.make_future else []
     if force and decision.activate is None:
@@ -174,6 +176,15 @@ def _check_usable(key: Key) -> None:
         sealing.unseal(key.sealed_private_jwk, kid=key.kid, use=key.use, keks=conf.key_encryption_keys)
     elif key.use == Key.Use.SIGNING:
         raise KeyRefused(f"only the public half of key {key.kid} is held here: it cannot sign")
+
+
+def _check_key_encryption_key(key: Key) -> None:
+    """Raise UnsealError when what sealed the key is not configured. One that was altered may be rotated away."""
+    try:
+        _check_usable(key)
+    except UnsealError as error:
+        if error.code == "kek_missing":
+            raise
 
 
 def _usable_future(keys: QuerySet[Key], use: Key.Use) -> Key | None:
