@@ -165,7 +165,11 @@ class Command(BaseCommand):
             after = (
                 f"There is no current {done.key.get_use_display()} key now: import or generate one and activate it."
             )
-        self._done(options, facts, f"Key {done.key.kid} is revoked, and with it {done.tokens} live tokens. {after}")
+        self._done(
+            options,
+            facts,
+            f"Key {done.key.kid} is revoked, and with it every live token under it ({done.tokens}). {after}",
+        )
 
     def _reseal(self, options: dict[str, Any]) -> None:
         count = keys.reseal()
