@@ -4,13 +4,19 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint wheel clean
+.PHONY: demo test test-services lint wheel clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/python manage.py demo
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not services" -n auto
+	$(BIN)/python -m pytest -m "not services and not postgresql" -n auto
+
+# The whole suite again on the other two databases; a service that is missing is a failure.
+test-services: $(VENV)/.services
+	$(BIN)/python -m tests.check_services
+	INSTACCESS_DATABASE=postgresql $(BIN)/python -m pytest -n auto
+	INSTACCESS_DATABASE=mariadb $(BIN)/python -m pytest -m "not postgresql" -n auto
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -35,6 +41,12 @@ $(VENV)/.demo: $(BIN)/python setup.cfg pyproject.toml
 $(VENV)/.test: $(BIN)/python setup.cfg pyproject.toml
 	@echo "Installing django-instaccess and what its tests need into $(VENV); a minute, once …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+$(VENV)/.services: $(VENV)/.test
+	@echo "Installing database drivers and an application server into $(VENV) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,services]' || { \
+		echo "mysqlclient is compiled: apt install gcc pkg-config python3-dev default-libmysqlclient-dev" >&2; exit 1; }
 	@touch $@
 
 clean:
