@@ -10,6 +10,8 @@ from django.http import HttpResponse
 from .conf import conf
 from .exceptions import InstAccessError
 
+THROTTLED = "429 Too Many Requests (Rate Limit Exceeded)"
+
 RETRY_AFTER = 10
 """Seconds after which a client may try again when we are not able to serve it (RFC 9110 §10.2.3)."""
 
@@ -21,16 +23,20 @@ class Refusal(InstAccessError):
         detail: the precise reason, for the log only.
         code: the same, machine-readable.
         user, client_id: who was refused, where that is known; for the log only.
+        access_token_pk: of an access token that is good as such: its holder is told how full the bucket is.
     """
 
     status = 401
     body: Any = None
     challenge = False
 
-    def __init__(self, detail: str = "", *, code: str, user: Any = None, client_id: str = "") -> None:
+    def __init__(
+        self, detail: str = "", *, code: str, user: Any = None, client_id: str = "", access_token_pk: Any = None
+    ) -> None:
         super().__init__(detail, code=code)
         self.user = user
         self.client_id = client_id
+        self.access_token_pk = access_token_pk
 
     def to_response(self) -> HttpResponse:
         response = json_response(self.body, status=self.status)
@@ -76,6 +82,20 @@ class JWTFromJWT(Refusal):
 
     status = 403
     body = {"error": "cannot generate a JWT when authorized by a JWT"}
+
+
+class Throttled(Refusal):
+    """The access token's bucket is full. Plain text, as Canvas has it; never JSON."""
+
+    def __init__(self, *, retry_after: int, **who: Any) -> None:
+        super().__init__(code="throttled", **who)
+        self.status = conf.throttle_status
+        self.retry_after = retry_after
+
+    def to_response(self) -> HttpResponse:
+        response = HttpResponse(THROTTLED, status=self.status, content_type="text/plain; charset=utf-8")
+        response["Retry-After"] = str(self.retry_after)
+        return response
 
 
 class MethodNotAllowed(Refusal):

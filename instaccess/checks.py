@@ -56,6 +56,12 @@ BAD_SETTING_IDS = {
     "REMEMBERED_TOKENS": "instaccess.E040",
     "ALLOW_HTTP_URLS": "instaccess.E041",
     "USER_HOOK": "instaccess.E042",
+    "MASQUERADE_HOOK": "instaccess.E043",
+    "THROTTLE_LIMIT": "instaccess.E044",
+    "THROTTLE_COST": "instaccess.E045",
+    "THROTTLE_LEAK": "instaccess.E046",
+    "THROTTLE_STATUS": "instaccess.E047",
+    "THROTTLE_CACHE": "instaccess.E048",
 }
 
 _MIN_JWCRYPTO = (1, 6, 1)
@@ -92,19 +98,21 @@ def check_user_uuid_field(**kwargs: Any) -> list[CheckMessage]:
     """USER_UUID_FIELD names a field there is."""
     try:
         name = conf.user_uuid_field
-        if name is not None:
-            get_user_model()._meta.get_field(name)
+        field: Any = name and get_user_model()._meta.get_field(name)
     except ConfigError:
         return []  # E016 says it
     except FieldDoesNotExist:
-        return [
-            Error(
-                f"INSTACCESS['USER_UUID_FIELD'] names {name!r}, which is no field of the user model.",
-                hint="Name a field of AUTH_USER_MODEL, or leave the setting out.",
-                id="instaccess.E003",
-            )
-        ]
-    return []
+        field = None
+    if name is None or (field is not None and field.concrete and field.unique and not field.is_relation):
+        return []
+    return [
+        Error(
+            f"INSTACCESS['USER_UUID_FIELD'] names {name!r}, which is no unique field of the user model: "
+            "two users could go by one name.",
+            hint="Name a field of AUTH_USER_MODEL with unique=True that users can't edit, or leave the setting out.",
+            id="instaccess.E003",
+        )
+    ]
 
 
 @register()
@@ -195,6 +203,13 @@ def _unsafe() -> Sequence[tuple[bool, str, str, str]]:
             "W005",
             "INSTACCESS['ALLOW_TOKEN_IN_PARAMETERS'] is on: access tokens end up in server and proxy logs.",
             "Have clients send `Authorization: Bearer` and turn it off.",
+        ),
+        (
+            conf.throttle_limit is not None
+            and settings.CACHES[conf.throttle_cache]["BACKEND"].rpartition(".")[2] in {"LocMemCache", "DummyCache"},
+            "W009",
+            "The throttle's cache is one of each process alone: with n workers n times as many tokens pass.",
+            "Point INSTACCESS['THROTTLE_CACHE'] at a Redis cache, or set INSTACCESS['THROTTLE_LIMIT'] to None.",
         ),
         (
             wildcard and conf.account_uuid is None and conf.account_hook is None,

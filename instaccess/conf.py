@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -83,6 +84,41 @@ class Conf:
     def claims_hook(self) -> Callable[[Any, Any], Mapping[str, Any]] | None:
         """Callable `(user, application) -> extra claims`; it cannot set a reserved one."""
         return _callable("CLAIMS_HOOK")
+
+    @property
+    def masquerade_hook(self) -> Callable[[Any, Any], bool] | None:
+        """Callable `(caller, target) -> bool` that decides instead of our rule who may get tokens for whom."""
+        return _callable("MASQUERADE_HOOK")
+
+    # How often
+
+    @property
+    def throttle_limit(self) -> int | None:
+        """Level at which an access token's bucket is full and further requests are refused; None turns that off."""
+        return None if _get("THROTTLE_LIMIT", 600) is None else _integer("THROTTLE_LIMIT", 600, 1, 1_000_000)
+
+    @property
+    def throttle_cost(self) -> int:
+        """By how much a token raises the level."""
+        return _integer("THROTTLE_COST", 200, 1, 1_000_000)
+
+    @property
+    def throttle_leak(self) -> int:
+        """By how much the level falls each second."""
+        return _integer("THROTTLE_LEAK", 10, 1, 1_000_000)
+
+    @property
+    def throttle_status(self) -> int:
+        """Status of the refusal: 429, or 403 for clients that know only Canvas's older answer."""
+        return _choice("THROTTLE_STATUS", 429, (429, 403))
+
+    @property
+    def throttle_cache(self) -> str:
+        """Alias of the Django cache that holds the buckets; exact over all processes where that is Redis."""
+        alias = _text("THROTTLE_CACHE", "default")
+        if alias not in settings.CACHES:
+            raise _bad("THROTTLE_CACHE", "the alias of one of CACHES")
+        return alias
 
     # How it is made
 
@@ -321,7 +357,7 @@ def _at_least(name: str, least: int, why: str) -> int:
 
 def _url(name: str, value: str) -> str:
     schemes = ("https://", "http://") if conf.allow_http_urls else ("https://",)
-    if not value.startswith(schemes):
+    if not value.startswith(schemes) or not urlsplit(value).hostname:
         raise _bad(name, "an https:// URL (http:// only with INSTACCESS['ALLOW_HTTP_URLS'])")
     return value
 

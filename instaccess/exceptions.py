@@ -60,6 +60,12 @@ class KeyRefused(InstAccessError):
     code = "key_refused"
 
 
+class MasqueradeRefused(InstAccessError):
+    """`as_user_id` names nobody the caller may be."""
+
+    code = "as_user_id"
+
+
 class ClaimsTooLarge(InstAccessError):
     """The claims would not fit into the response headers of a forward-auth gateway."""
 

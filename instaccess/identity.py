@@ -7,11 +7,11 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import FieldDoesNotExist, MultipleObjectsReturned, ValidationError
-from django.db import router
+from django.db import DataError, router
 
 from .conf import conf
-from .exceptions import ConfigError
-from .models import UserIdentity
+from .exceptions import ConfigError, MasqueradeRefused
+from .models import ServiceUser, UserIdentity
 
 MAX_ID_CHARS = 255
 
@@ -74,8 +74,52 @@ def active_user(text: str) -> Any:
         if name is not None:
             user = users.get(**{name: text})
         else:
-            user = users.select_related("instaccess_identity").get(instaccess_identity__uuid=uuid.UUID(text))
+            identified = users.select_related("instaccess_identity")
+            user = identified.get(instaccess_identity__uuid=uuid.UUID(text))
     except (get_user_model().DoesNotExist, MultipleObjectsReturned, ValidationError, ValueError):
         return None
     # Databases that compare without case would find "ABC" for "abc".
     return user if user.is_active and user_uuid(user) == text else None
+
+
+def service_user(application: Any) -> Any:
+    """The user that an application is bound to act as when it comes for itself, or None."""
+    bound = ServiceUser.objects.select_related("user", "user__instaccess_identity").filter(application=application)
+    row = bound.first()
+    return row.user if row else None
+
+
+def masquerade_target(caller: Any, text: str) -> Any:
+    """The user that `caller` may get a token for, named by primary key or `uuid:<uuid>`; the caller when it is them.
+
+    Raises MasqueradeRefused, with the precise reason, for one that is unknown, inactive or not allowed.
+    """
+    target = active_user(text[5:]) if text.startswith("uuid:") else _by_primary_key(text)
+    if target is None:
+        raise MasqueradeRefused("there is no such active user", code="as_user_id_unknown")
+    if target.pk == caller.pk:
+        return caller
+    may = conf.masquerade_hook or may_masquerade
+    if not may(caller, target):
+        raise MasqueradeRefused(f"not allowed as user {target.pk}", code="as_user_id_not_allowed")
+    return target
+
+
+def may_masquerade(caller: Any, target: Any) -> bool:
+    """Whoever has the permission `instaccess.masquerade` may be anybody who holds no permission that they lack; a
+    superuser only if they are one. MASQUERADE_HOOK replaces this rule."""
+    if not caller.has_perm("instaccess.masquerade"):
+        return False
+    if getattr(caller, "is_superuser", False):
+        return True
+    return not getattr(target, "is_superuser", False) and target.get_all_permissions() <= caller.get_all_permissions()
+
+
+def _by_primary_key(text: str) -> Any:
+    users = get_user_model()._default_manager
+    try:
+        user = users.filter(pk=text).first()
+    except (ValidationError, ValueError, TypeError, OverflowError, DataError):
+        return None
+    # "1", and neither "01", " 1" nor another script's digits for it.
+    return user if user is not None and user.is_active and str(user.pk) == text else None

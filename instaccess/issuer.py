@@ -47,7 +47,9 @@ def issue(
     user: Any,
     origin: Origin,
     now: float,
+    real_user: Any = None,
     application: Any = None,
+    service: bool = False,
     access_token_pk: Any = None,
     encrypted: bool = True,
 ) -> tuple[IssuedToken, str]:
@@ -55,9 +57,11 @@ def issue(
 
     Args:
         user: whom the token is about. The caller has authenticated them and checked that they may.
+        real_user: who is behind it, where that is somebody else (a masquerade).
         origin: for `canvas_domain` and the audit.
         now: seconds since the epoch.
         application: the OAuth2 application the user came through.
+        service: the application acts for itself, as its service user; the token says so.
         access_token_pk: primary key of the OAuth2 access token; for the audit only.
         encrypted: False returns the bare signed token, for development.
 
@@ -77,6 +81,12 @@ def issue(
         "region": conf.region,
         "shard_id": conf.shard_id,
     }
+    if real_user is not None:
+        values["masquerading_user_uuid"] = identity.user_uuid(real_user)
+        values["masquerading_user_shard_id"] = conf.shard_id or 1
+        values["real_user_global_id"] = str(real_user.pk)
+    if service:
+        values["client_id"], values["instructure_service"] = application.client_id, True
     extra = _extra_claims(user, application)
     for _ in range(_ATTEMPTS):
         claims = Claims.new(now=now, lifetime=conf.lifetime, extra=extra, **values)
@@ -94,6 +104,8 @@ def issue(
             jti=uuid.UUID(claims.jti),
             user=user,
             user_uuid=claims.user_uuid,
+            real_user=real_user,
+            real_user_uuid=claims.masquerading_user_uuid or "",
             application=application,
             client_id=getattr(application, "client_id", ""),
             access_token_pk="" if access_token_pk is None else str(access_token_pk),
@@ -112,9 +124,10 @@ def issue(
             # A jti that is taken, or a user deleted a moment ago. Once more with a new jti tells which.
             continue
         logger.info(
-            "issued jti=%s user=%s client_id=%r signing_kid=%s",
+            "issued jti=%s user=%s real_user=%s client_id=%r signing_kid=%s",
             claims.jti,
             user.pk,
+            getattr(real_user, "pk", None),
             record.client_id,
             record.signing_kid,
         )
@@ -152,4 +165,4 @@ def _extra_claims(user: Any, application: Any) -> dict[str, Any]:
     extra = hook(user, application)
     if not isinstance(extra, dict) or not all(isinstance(name, str) for name in extra):
         raise ConfigError("INSTACCESS['CLAIMS_HOOK'] must return a dictionary with text keys", setting="CLAIMS_HOOK")
-    return extra
+    return {name: value for name, value in extra.items() if value is not None}  # absent, never null

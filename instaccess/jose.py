@@ -189,7 +189,9 @@ def _candidates(header: Mapping[str, str], keys: Mapping[str, JWK]) -> Iterable[
 
 def _json_object(raw: bytes, what: str) -> dict[str, Any]:
     try:
-        value = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+        value = json.loads(
+            raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite
+        )
     except (ValueError, RecursionError):
         raise InvalidToken(f"the {what} is not one strict JSON object", code="malformed") from None
     if not isinstance(value, dict):
@@ -203,6 +205,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(members) != len(pairs):
         raise ValueError("duplicate member")
     return members
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError("a number beyond all bounds")
+    return number
 
 
 def _no_constant(name: str) -> None:

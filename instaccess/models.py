@@ -145,6 +145,10 @@ class IssuedToken(models.Model):
         verbose_name_plural = _("issued tokens")
         # A row is made by `issuer.issue` and by nobody else: there is no permission to add, change or delete one.
         default_permissions = ("view",)
+        permissions = [
+            ("masquerade", "Can get InstAccess tokens for other users"),
+            ("revoke_tokens", "Can revoke issued tokens"),
+        ]
         indexes = [
             models.Index(fields=["client_id", "issued_at"], name="instaccess_client_issued"),
             models.Index(fields=["ip_address"], name="instaccess_address"),
@@ -176,3 +180,25 @@ class UserIdentity(models.Model):
 
     def __str__(self) -> str:
         return str(self.uuid)
+
+
+class ServiceUser(models.Model):
+    """Whom an OAuth2 application acts as when it comes for itself (client credentials), with no user behind it."""
+
+    application = models.OneToOneField(
+        APPLICATION_MODEL,
+        verbose_name=_("application"),
+        on_delete=models.CASCADE,
+        related_name="instaccess_service_user",
+    )
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, verbose_name=_("user"), on_delete=models.CASCADE, related_name="+"
+    )
+    created_at = models.DateTimeField(_("created"), default=timezone.now, editable=False)
+
+    class Meta:
+        verbose_name = _("service user")
+        verbose_name_plural = _("service users")
+
+    def __str__(self) -> str:
+        return f"{self.application} → {self.user}"

@@ -24,7 +24,7 @@ from oauthlib.common import Request as OAuthlibRequest
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 
-from . import jose, keyring
+from . import identity, jose, keyring
 from .canvas import (
     ExpiredAccessToken,
     InsufficientScope,
@@ -54,12 +54,15 @@ class AccessTokenAuthentication(BaseAuthentication):
     def authenticate(self, request: Request) -> tuple[Any, Any]:
         text = bearer_token(request._request)
         _refuse_inst_access_token(text)
-        access_token = _validated(text, request._request)
+        user, access_token = _validated(text, request._request)
         if not access_token.allow_scopes([SCOPE]):
             raise InsufficientScope(
-                code="insufficient_scope", user=access_token.user, client_id=access_token.application.client_id
+                code="insufficient_scope",
+                user=user,
+                client_id=access_token.application.client_id,
+                access_token_pk=access_token.pk,
             )
-        return access_token.user, access_token
+        return user, access_token
 
 
 @sensitive_variables("header", "match", "text")
@@ -131,43 +134,50 @@ def _refuse_inst_access_token(text: str) -> None:
 
 
 @sensitive_variables("text", "headers", "oauth_request")
-def _validated(text: str, request: HttpRequest) -> Any:
-    """The valid access token whose text this is, with its user and application. Raises a refusal."""
+def _validated(text: str, request: HttpRequest) -> tuple[Any, Any]:
+    """Whom the valid access token with this text is for, and the access token. Raises a refusal."""
     validator = _validator_class(getattr(settings, "OAUTH2_PROVIDER", {}).get("OAUTH2_VALIDATOR_CLASS"))()
     # Without query and body: they are not ours to read, and oauthlib chokes on `%GG`. The URI is absolute, for it
     # is compared with the resources a token is restricted to (RFC 8707 §2).
     headers = {key: value for key, value in request.META.items() if isinstance(value, str)}
+    # Its other spellings are the same endpoint.
+    path = request.path.removesuffix("/").removesuffix(".json")
     oauth_request = OAuthlibRequest(
-        request.build_absolute_uri(request.path),
+        request.build_absolute_uri(path),
         http_method=request.method,
         headers={**headers, "Authorization": f"Bearer {text}"},
     )
     if validator.validate_bearer_token(text, [], oauth_request):
         access_token = oauth_request.access_token
-        _refuse_unusable(access_token)
-        return access_token
+        return _user(access_token), access_token
     access_token = validator._load_access_token(text)
-    _refuse_unusable(access_token)
+    user = _user(access_token)
     if access_token.is_expired() and access_token.application.is_usable(oauth_request):
-        raise ExpiredAccessToken(code="expired", user=access_token.user, client_id=access_token.application.client_id)
+        raise ExpiredAccessToken(code="expired", user=user, client_id=access_token.application.client_id)
     raise InvalidAccessToken(
         "refused by the OAuth2 validator: not for this resource, or its application is not usable",
         code="refused_by_validator",
-        user=access_token.user,
+        user=user,
         client_id=access_token.application.client_id,
     )
 
 
-def _refuse_unusable(access_token: Any) -> None:
+def _user(access_token: Any) -> Any:
+    """Whom the access token is for: its user, or the service user of an application that came for itself.
+
+    Raises InvalidAccessToken where there is no such token, application or active user.
+    """
     if access_token is None:
         raise InvalidAccessToken(code="unknown_token")
     if access_token.application is None:
         raise InvalidAccessToken("the access token has no application", code="no_application")
     client_id = access_token.application.client_id
-    if access_token.user is None:
+    user = access_token.user or identity.service_user(access_token.application)
+    if user is None:
         raise InvalidAccessToken("the access token has no user", code="no_user", client_id=client_id)
-    if not access_token.user.is_active:
-        raise InvalidAccessToken(code="inactive_user", user=access_token.user, client_id=client_id)
+    if not user.is_active:
+        raise InvalidAccessToken(code="inactive_user", user=user, client_id=client_id)
+    return user
 
 
 @cache

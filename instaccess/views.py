@@ -17,11 +17,11 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from . import canvas, issuer, oauth
+from . import canvas, identity, issuer, oauth, throttling
 from .client import client_address, domain
 from .conf import conf
 from .endpoint import endpoint
-from .exceptions import InstAccessError
+from .exceptions import InstAccessError, MasqueradeRefused
 
 logger = logging.getLogger("instaccess.issuer")
 
@@ -63,16 +63,40 @@ class IssueView(APIView):
     @sensitive_variables("text")
     def post(self, request: Request, *args: Any, **kwargs: Any) -> HttpResponse:
         access_token: Any = request.auth
-        if _parameter(request, "as_user_id").strip():
-            raise canvas.InvalidAsUserId(
-                code="as_user_id", user=request.user, client_id=access_token.application.client_id
-            )
+        caller: Any = request.user
+        who = {"user": caller, "client_id": access_token.application.client_id, "access_token_pk": access_token.pk}
+        user = caller
+        if as_user_id := _parameter(request, "as_user_id").strip():
+            try:
+                user = identity.masquerade_target(caller, as_user_id)
+            except MasqueradeRefused as error:
+                raise canvas.InvalidAsUserId(error.detail, code=error.code, **who) from None
+        level = throttling.charge(access_token.pk)
+        if not level.allowed:
+            raise canvas.Throttled(retry_after=level.retry_after, **who)
+        try:
+            text = self._issue(request, user, access_token)
+        except Exception as error:
+            throttling.refund(access_token.pk)
+            refusal = _refusal(error, request)
+            refusal.access_token_pk = access_token.pk
+            raise refusal from None
+        response = canvas.json_response({"token": text}, status=201)
+        response["X-Request-Cost"] = str(conf.throttle_cost)
+        response["X-Rate-Limit-Remaining"] = level.remaining
+        return response
+
+    @sensitive_variables("text")
+    def _issue(self, request: Request, user: Any, access_token: Any) -> str:
+        caller: Any = request.user
         unencrypted = (
             conf.allow_unencrypted and settings.DEBUG and _parameter(request, "unencrypted").strip().lower() in _TRUE
         )
         _, text = issuer.issue(
-            user=request.user,
+            user=user,
+            real_user=None if user is caller else caller,
             application=access_token.application,
+            service=access_token.user is None,
             access_token_pk=access_token.pk,
             origin=issuer.Origin(
                 canvas_domain=domain(request._request),
@@ -82,10 +106,10 @@ class IssueView(APIView):
             now=time.time(),
             encrypted=not unencrypted,
         )
-        return canvas.json_response({"token": text}, status=201)
+        return text
 
     def options(self, request: Any, *args: Any, **kwargs: Any) -> HttpResponse:  # type: ignore[override]
-        return HttpResponse(status=204, headers={"Allow": "POST, OPTIONS"})
+        return HttpResponse(status=204, headers={"Allow": "POST, OPTIONS", "X-Request-Cost": "0"})
 
     def handle_exception(self, exc: Exception) -> HttpResponse:  # type: ignore[override]
         """Every error, expected or not, as one of the contract's answers."""
@@ -100,10 +124,14 @@ class IssueView(APIView):
             )
         try:
             response = refusal.to_response()
-        except InstAccessError as error:  # a realm that can't be sent
+            if refusal.access_token_pk is not None:
+                response["X-Rate-Limit-Remaining"] = throttling.peek(refusal.access_token_pk).remaining
+        except InstAccessError as error:  # a bad setting, such as a realm that can't be sent
             response = _refusal(error, self.request).to_response()
         if refusal.status == 405:
             response["Allow"] = "POST, OPTIONS"
+        if not isinstance(refusal, canvas.Throttled):
+            response["X-Request-Cost"] = "0"
         return response
 
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:

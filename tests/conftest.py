@@ -5,15 +5,18 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.core.cache import cache
+from django.db import connections
 from django.utils import timezone
 from jwcrypto.jwk import JWK
 from oauth2_provider.models import get_access_token_model, get_application_model
 
-from instaccess import keymaterial, keyring, keys
+from instaccess import keymaterial, keyring, keys, throttling
 from instaccess.conf import SCOPE
 from instaccess.models import Key
 
@@ -56,6 +59,37 @@ def rsa_pool(_rsa_pool: RSAPool) -> RSAPool:
 def ready_made_keys(rsa_pool: RSAPool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Generating an RSA key takes a tenth of a second and teaches nothing."""
     monkeypatch.setattr(keymaterial, "generate_jwk", lambda use: rsa_pool.take(str(use)))
+
+
+@pytest.fixture(autouse=True)
+def quick_passwords(settings: Any) -> None:
+    """Hashing passwords slowly is Django's to test."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_modify_db_settings: None) -> None:
+    """SQLite's journals of a run that was killed would be taken for those of the new test database."""
+    database = connections["default"].settings_dict
+    if database["ENGINE"].endswith("sqlite3"):
+        for journal in ("-wal", "-shm", "-journal"):
+            Path(f"{database['TEST']['NAME']}{journal}").unlink(missing_ok=True)
+
+
+@pytest.fixture(autouse=True)
+def open_throttle(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most tests are not about the throttle, and the primary keys it counts by come again in every test. Those that
+    are ask for the fixture `throttled`."""
+    if "throttled" not in request.fixturenames:
+        monkeypatch.setattr(throttling, "_move", lambda *args: throttling.Level(allowed=True, level=0.0))
+
+
+@pytest.fixture
+def throttled() -> Iterator[None]:
+    """The throttle as it is, its buckets empty."""
+    cache.clear()
+    yield
+    cache.clear()
 
 
 @pytest.fixture(autouse=True)

@@ -28,6 +28,9 @@ IN_ORDER: dict[str, Any] = {
     "SECURE_SSL_REDIRECT": True,
     "OAUTH2_PROVIDER": {"SCOPES": SCOPES, "DEFAULT_SCOPES": ["read"]},
     "INSTACCESS": {"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32)]},
+    "CACHES": {
+        "default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": "redis://127.0.0.1"}
+    },
 }
 
 
@@ -68,6 +71,10 @@ ON_DEPLOYMENT: dict[str, tuple[dict[str, Any], list[str]]] = {
     "W004": (instaccess(ALLOW_UNENCRYPTED=True), ["ALLOW_UNENCRYPTED", "DEBUG"]),
     "W005": (instaccess(ALLOW_TOKEN_IN_PARAMETERS=True), ["ALLOW_TOKEN_IN_PARAMETERS", "Authorization: Bearer"]),
     "W006": ({"ALLOWED_HOSTS": ["*"]}, ["ALLOWED_HOSTS", "ACCOUNT_UUID", "ACCOUNT_HOOK"]),
+    "W009": (
+        {"CACHES": {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}},
+        ["THROTTLE_CACHE", "THROTTLE_LIMIT", "Redis"],
+    ),
     "W007": ({"SECURE_SSL_REDIRECT": False}, ["SECURE_SSL_REDIRECT", "SECURE_PROXY_SSL_HEADER"]),
 }
 # Each has a test of its own below, because no setting of Django provokes it.

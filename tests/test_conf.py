@@ -73,6 +73,12 @@ TABLE: dict[str, tuple[Any, list[tuple[Any, Any]], list[Any]]] = {
     "ACCOUNT_HOOK": (None, [("os.path.basename", os.path.basename), (str.upper, str.upper)], HOOKS_AT_FAULT),
     "USER_UUID_FIELD": (None, [("username", "username"), (None, None)], TEXTS_AT_FAULT),
     "CLAIMS_HOOK": (None, [("os.path.join", os.path.join), (dict, dict)], HOOKS_AT_FAULT),
+    "MASQUERADE_HOOK": (None, [("os.path.samefile", os.path.samefile), (hash, hash)], HOOKS_AT_FAULT),
+    "THROTTLE_LIMIT": (600, [(1, 1), (1_000_000, 1_000_000), (None, None)], [*NUMBERS_AT_FAULT, 0]),
+    "THROTTLE_COST": (200, [(1, 1), (1_000_000, 1_000_000)], [*NUMBERS_AT_FAULT, 0, None]),
+    "THROTTLE_LEAK": (10, [(1, 1), (1_000_000, 1_000_000)], [*NUMBERS_AT_FAULT, 0, None]),
+    "THROTTLE_STATUS": (429, [(429, 429), (403, 403)], [200, 503, "429", None, True, 429.0]),
+    "THROTTLE_CACHE": ("default", [("default", "default")], [*TEXTS_AT_FAULT, None, "no_such_cache"]),
     "ENCRYPTION_ALG": (
         "RSA-OAEP",
         [("RSA-OAEP-256", "RSA-OAEP-256"), ("RSA1_5", "RSA1_5")],

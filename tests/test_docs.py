@@ -161,7 +161,7 @@ class TestTheTablesOfAnswers:
         shown = {
             (int(status), readme.code(body)[0], header == "yes")
             for _, status, body, header in readme.tables(readme.section("What clients get"))[0]
-            if status != "201"
+            if status not in {"201", "429"}
         }
         refusals = [
             kind for kind in vars(canvas).values() if isinstance(kind, type) and kind.__module__ == canvas.__name__
@@ -170,15 +170,20 @@ class TestTheTablesOfAnswers:
         answers = {
             (kind.status, json.dumps(kind.body, separators=(",", ":")), kind.challenge)
             for kind in refusals
-            if issubclass(kind, canvas.Refusal) and kind is not canvas.Refusal
+            if issubclass(kind, canvas.Refusal) and kind not in {canvas.Refusal, canvas.Throttled}
         }
+        assert f"| {canvas.THROTTLED} |" in readme.section("What clients get").replace("`", "")
         assert shown == answers
 
     def test_have_each_reason_that_the_log_may_give_for_a_refusal(self):
         reasons, symptoms = readme.tables(readme.section("When something goes wrong"))
         shown = {reason for row in reasons for reason in readme.code(row[0])}
 
-        raised = {code for name in ("oauth.py", "views.py") for code in codes_raised_in(PACKAGE / name)}
+        raised = {
+            code
+            for name in ("oauth.py", "views.py", "identity.py", "canvas.py")
+            for code in codes_raised_in(PACKAGE / name)
+        }
         explained = {word for row in symptoms for word in readme.code(row[0])}
         assert shown == raised - {"fault"}  # that one is an answer of 5xx, and its line a traceback
         assert explained >= {"no_key", "kek_missing", "seal_broken", "audit", "config", "claims_too_large"}

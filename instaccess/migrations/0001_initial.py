@@ -118,6 +118,38 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name="ServiceUser",
+            fields=[
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "created_at",
+                    models.DateTimeField(default=django.utils.timezone.now, editable=False, verbose_name="created"),
+                ),
+                (
+                    "application",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="instaccess_service_user",
+                        to=APPLICATION_MODEL,
+                        verbose_name="application",
+                    ),
+                ),
+                (
+                    "user",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                        verbose_name="user",
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "service user",
+                "verbose_name_plural": "service users",
+            },
+        ),
+        migrations.CreateModel(
             name="IssuedToken",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
@@ -189,6 +221,10 @@ class Migration(migrations.Migration):
             options={
                 "verbose_name": "issued token",
                 "verbose_name_plural": "issued tokens",
+                "permissions": [
+                    ("masquerade", "Can get InstAccess tokens for other users"),
+                    ("revoke_tokens", "Can revoke issued tokens"),
+                ],
                 "default_permissions": ("view",),
                 "indexes": [
                     models.Index(fields=["client_id", "issued_at"], name="instaccess_client_issued"),

@@ -1,0 +1,126 @@
+"""Canvas's leaky bucket, one per access token (contract §1), in Django's cache.
+
+On Redis every request is one atomic script, exact over all processes. Other caches read and write in two steps: a
+burst may slip a token or two through. A cache that is away stops nobody: issuing goes on, and the log says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from django.core.cache import caches
+from django.core.cache.backends.redis import RedisCache
+
+from .conf import conf
+
+logger = logging.getLogger("instaccess.throttle")
+
+_COMPLAIN_SECONDS = 60
+
+# Redis's own clock: the workers' may differ. Numbers come back as text, for Redis cuts fractions off.
+_SCRIPT = """
+local limit, cost, leak, charged = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local clock = redis.call('TIME')
+local now = tonumber(clock[1]) + tonumber(clock[2]) / 1000000
+local state = redis.call('HMGET', KEYS[1], 'level', 'at')
+local level = math.max(0, (tonumber(state[1]) or 0) - math.max(0, now - (tonumber(state[2]) or now)) * leak)
+local allowed = level < limit
+if charged == 1 and allowed then level = level + cost end
+if charged == -1 then level = math.max(0, level - cost) end
+if charged ~= 0 then
+  redis.call('HSET', KEYS[1], 'level', tostring(level), 'at', tostring(now))
+  redis.call('PEXPIRE', KEYS[1], math.ceil(level / leak * 1000) + 1000)
+end
+return {allowed and 1 or 0, tostring(level)}
+"""
+
+_complained_at = float("-inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """How full a bucket is, and whether the request was let in."""
+
+    allowed: bool
+    level: float
+
+    @property
+    def remaining(self) -> str:
+        """`X-Rate-Limit-Remaining`: what is left until refusals begin."""
+        left = max((conf.throttle_limit or 0) - self.level, 0.0)
+        return f"{left:.3f}".rstrip("0").rstrip(".")
+
+    @property
+    def retry_after(self) -> int:
+        """Seconds until the level has fallen below the limit; at least one."""
+        return max(math.ceil((self.level - (conf.throttle_limit or 0)) / conf.throttle_leak), 1)
+
+
+def charge(access_token_pk: Any) -> Level:
+    """Let a request in and raise the level by its cost, or find the bucket full and change nothing."""
+    return _move(access_token_pk, 1)
+
+
+def refund(access_token_pk: Any) -> None:
+    """Take a charge back: no token came of it, and that was our fault."""
+    _move(access_token_pk, -1)
+
+
+def peek(access_token_pk: Any) -> Level:
+    """How full the bucket is."""
+    return _move(access_token_pk, 0)
+
+
+def _move(access_token_pk: Any, charged: int) -> Level:
+    limit = conf.throttle_limit
+    if limit is None:
+        return Level(allowed=True, level=0.0)
+    cache = caches[conf.throttle_cache]
+    # The key is no secret, but whoever can read the cache need not learn primary keys of access tokens.
+    key = "instaccess.bucket." + hashlib.sha256(str(access_token_pk).encode()).hexdigest()[:32]
+    try:
+        client = _redis_client(cache)
+        if client is None:
+            return _two_steps(cache, key, limit, charged)
+        allowed, level = client.eval(
+            _SCRIPT, 1, cache.make_key(key), limit, conf.throttle_cost, conf.throttle_leak, charged
+        )
+        return Level(allowed=bool(allowed), level=float(level))
+    except Exception as error:  # every cache backend has errors of its own
+        _complain(error)
+        return Level(allowed=True, level=0.0)
+
+
+def _redis_client(cache: Any) -> Any:
+    """The redis-py client behind Django's own Redis cache or behind django-redis; None for other caches."""
+    if isinstance(cache, RedisCache):
+        return cache._cache.get_client(None, write=True)
+    if hasattr(cache, "client") and hasattr(cache.client, "get_client"):
+        return cache.client.get_client(write=True)
+    return None
+
+
+def _two_steps(cache: Any, key: str, limit: int, charged: int) -> Level:
+    now = time.time()
+    level, at = cache.get(key) or (0.0, now)
+    level = max(0.0, level - max(0.0, now - at) * conf.throttle_leak)
+    allowed = level < limit
+    if charged == 1 and allowed:
+        level += conf.throttle_cost
+    elif charged == -1:
+        level = max(0.0, level - conf.throttle_cost)
+    if charged:
+        cache.set(key, (level, now), timeout=math.ceil(level / conf.throttle_leak) + 1)
+    return Level(allowed=allowed, level=level)
+
+
+def _complain(error: Exception) -> None:
+    global _complained_at  # noqa: PLW0603  (one line a minute and process, not one a request)
+    if time.monotonic() - _complained_at >= _COMPLAIN_SECONDS:
+        _complained_at = time.monotonic()
+        logger.error("not throttling: cache %r: %s", conf.throttle_cache, type(error).__name__)
