@@ -1,0 +1,541 @@
+"""The buttons on keys: who may press them, what the page says first, what is logged, and what is never shown."""
+
+from __future__ import annotations
+
+import html
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import time_machine
+from django.contrib.admin.models import ADDITION, CHANGE, LogEntry
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission
+from django.contrib.messages import get_messages
+from django.core import mail
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.core.signals import got_request_exception
+from django.db import DatabaseError, connection
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+from django.views.debug import ExceptionReporter
+from jwcrypto.jwk import JWK
+
+from instaccess import issuer, keymaterial, keys, keystore, lifecycle
+from instaccess.conf import conf
+from instaccess.models import IssuedToken, Key
+
+pytestmark = pytest.mark.django_db
+
+SIG, ENC = Key.Use.SIGNING, Key.Use.ENCRYPTION
+START = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+LIST = reverse("admin:instaccess_key_changelist")
+ROTATE, ROTATE_ENC = (reverse("admin:instaccess_key_rotate", args=[use]) for use in ("sig", "enc"))
+GENERATE, IMPORT = reverse("admin:instaccess_key_generate"), reverse("admin:instaccess_key_import")
+ACTS = ("rotate", "generate", "import", "revoke")
+
+
+@pytest.fixture(autouse=True)
+def clock() -> Any:
+    with time_machine.travel(START, tick=False) as traveller:
+        yield traveller
+
+
+@pytest.fixture
+def make_operator(db: None) -> Callable[..., Any]:
+    """A member of staff with the permissions named."""
+
+    def make(*permissions: str) -> Any:
+        operator = get_user_model().objects.create_user("grace", password="correct horse", is_staff=True)
+        operator.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+        return operator
+
+    return make
+
+
+@pytest.fixture
+def operator(make_operator: Callable[..., Any]) -> Any:
+    """May see and change keys, and nothing else: no superuser is needed."""
+    return make_operator("view_key", "manage_keys")
+
+
+@pytest.fixture
+def operator_client(client: Any, operator: Any) -> Any:
+    client.force_login(operator)
+    return client
+
+
+@pytest.fixture
+def issue(user: Any) -> Callable[[], IssuedToken]:
+    return lambda: issuer.issue(user=user, origin=issuer.Origin("canvas.example.edu"), now=time.time())[0]
+
+
+@pytest.fixture
+def confirmed_request(rsa_pool: Any) -> Callable[[str], tuple[str, dict[str, str]]]:
+    """What the confirmation page of an act sends."""
+
+    def request(act: str) -> tuple[str, dict[str, str]]:
+        current, public = key_of(SIG, "current").kid, rsa_pool.take().export_public()
+        return {
+            "rotate": (ROTATE, {"confirmed": "yes", "expected_current": current, "force": "on"}),
+            "generate": (GENERATE, {"confirmed": "yes", "use": "sig"}),
+            "import": (IMPORT, {"confirmed": "yes", "use": "enc", "text": public}),
+            "revoke": (revoke_url(current), {"confirmed": "yes", "reason": "laptop stolen"}),
+        }[act]
+
+    return request
+
+
+def key_of(use: Key.Use, status: str) -> Key:
+    return Key.objects.get(use=use, status=status)
+
+
+def rows() -> list[dict[str, Any]]:
+    return list(Key.objects.order_by("pk").values())
+
+
+def revoke_url(kid: str) -> str:
+    return reverse("admin:instaccess_key_revoke", args=[kid])
+
+
+def shown(response: Any) -> str:
+    assert response.status_code == 200
+    return html.unescape(response.content.decode())
+
+
+def told(response: Any) -> list[str]:
+    """The messages that the redirect back to the list carries."""
+    assert (response.status_code, response.url) == (302, LIST)
+    return [str(message) for message in get_messages(response.wsgi_request)]
+
+
+def logged() -> list[tuple[str, str, int, str]]:
+    entries = LogEntry.objects.order_by("pk").select_related("user")
+    return [(e.user.username, e.object_id, e.action_flag, e.get_change_message()) for e in entries]
+
+
+@pytest.mark.usefixtures("initial_keys")
+class TestWhoMayPressAButton:
+    @pytest.mark.parametrize("act", ACTS)
+    def test_a2_by_get_nothing_happens_and_no_page_opens(self, act, operator_client, confirmed_request):
+        url, data = confirmed_request(act)
+        before = rows()
+        for method in (operator_client.get, operator_client.head, operator_client.put, operator_client.delete):
+            response = method(url, data) if method == operator_client.get else method(url)
+            assert response.status_code == 405
+            assert response["Allow"] == "POST"
+        assert rows() == before
+
+    @pytest.mark.parametrize("act", ACTS)
+    def test_a2_without_csrf_token_it_is_refused(self, act, operator, confirmed_request):
+        client = Client(enforce_csrf_checks=True)
+        client.force_login(operator)
+        url, data = confirmed_request(act)
+        before = rows()
+
+        assert client.post(url, data).status_code == 403
+        assert rows() == before
+        assert not LogEntry.objects.exists()
+
+    @pytest.mark.parametrize("act", ACTS)
+    def test_with_the_token_of_the_page_it_is_done(self, act, operator, confirmed_request):
+        client = Client(enforce_csrf_checks=True)
+        client.force_login(operator)
+        url, data = confirmed_request(act)
+        before = rows()
+        client.get(LIST)
+        data["csrfmiddlewaretoken"] = client.cookies["csrftoken"].value
+
+        assert client.post(url, data).status_code == 302
+        assert rows() != before
+
+    @pytest.mark.parametrize("act", ACTS)
+    @pytest.mark.parametrize("permissions", [[], ["view_key"], ["view_key", "view_issuedtoken", "change_user"]])
+    def test_a2_without_the_permission_it_is_forbidden(
+        self, act, permissions, client, make_operator, confirmed_request
+    ):
+        client.force_login(make_operator(*permissions))
+        url, data = confirmed_request(act)
+        before = rows()
+
+        assert client.post(url, data).status_code == 403
+        assert client.post(url).status_code == 403
+        assert rows() == before
+
+    @pytest.mark.parametrize("act", ACTS)
+    def test_a2_nobody_who_is_not_staff_gets_past_the_login(self, act, client, user, confirmed_request):
+        url, data = confirmed_request(act)
+        before = rows()
+        for visitor in (None, user):
+            if visitor is not None:
+                visitor.user_permissions.set(Permission.objects.filter(codename__in=["view_key", "manage_keys"]))
+                client.force_login(visitor)
+            response = client.post(url, data)
+            assert response.status_code == 302
+            assert response.url.startswith("/admin/login/")
+        assert rows() == before
+
+
+@pytest.mark.usefixtures("initial_keys")
+class TestTheButtons:
+    def test_are_there_for_who_may_manage_keys(self, operator_client):
+        page = shown(operator_client.get(LIST))
+        kid = key_of(SIG, "current")
+        key_page = shown(operator_client.get(reverse("admin:instaccess_key_change", args=[kid.pk])))
+
+        for url in (ROTATE, ROTATE_ENC, GENERATE, IMPORT):
+            assert f'<form method="post" action="{url}">' in page
+        assert f'<form method="post" action="{revoke_url(kid.kid)}">' in key_page
+
+    def test_are_not_there_for_who_may_only_look(self, client, make_operator):
+        client.force_login(make_operator("view_key"))
+        page = shown(client.get(LIST)) + shown(
+            client.get(reverse("admin:instaccess_key_change", args=[key_of(SIG, "current").pk]))
+        )
+
+        for url in (ROTATE, ROTATE_ENC, GENERATE, IMPORT, revoke_url(key_of(SIG, "current").kid)):
+            assert url not in page
+
+    def test_do_not_offer_to_revoke_what_is_revoked(self, operator_client):
+        key = lifecycle.revoke(key_of(SIG, "current").kid).key
+        page = shown(operator_client.get(reverse("admin:instaccess_key_change", args=[key.pk])))
+
+        assert revoke_url(key.kid) not in page
+
+    @pytest.mark.parametrize("act", ACTS)
+    def test_open_a_page_that_changes_nothing_yet(self, act, operator_client, confirmed_request):
+        url, _ = confirmed_request(act)
+        before = rows()
+
+        assert "What will happen" in shown(operator_client.post(url))
+        assert rows() == before
+        assert not LogEntry.objects.exists()
+
+
+@pytest.mark.usefixtures("initial_keys")
+class TestRotate:
+    def test_first_says_which_key_retires_who_takes_over_and_what_becomes_of_live_tokens(
+        self, operator_client, issue
+    ):
+        issue()
+        issue()
+        page = shown(operator_client.post(ROTATE))
+
+        current, future = key_of(SIG, "current").kid, key_of(SIG, "future").kid
+        assert f"Key {current} retires. Tokens under it that are live now (2) stay valid until they expire." in page
+        assert f"Key {future} takes over." in page
+
+    def test_first_says_that_it_is_not_due_and_that_services_may_not_know_the_key_yet(self, operator_client):
+        page = shown(operator_client.post(ROTATE))
+
+        assert "It is not due before Dec. 23, 2026, noon UTC." in page
+        assert "Until Nov. 23, 2026, 12:05 p.m. UTC services may refuse new tokens" in page
+        assert "Rotate although it is not due" in page
+
+    def test_k2_when_it_is_not_due_it_has_to_be_said_twice(self, operator_client):
+        before = rows()
+        data = {"confirmed": "yes", "expected_current": key_of(SIG, "current").kid}
+
+        assert "This field is required." in shown(operator_client.post(ROTATE, data))
+        assert rows() == before
+
+    def test_when_it_is_due_the_button_is_enough(self, operator_client, clock):
+        clock.shift(timedelta(days=30))
+        operator_client.force_login(get_user_model().objects.get(username="grace"))
+        current, future = key_of(SIG, "current").kid, key_of(SIG, "future").kid
+        assert "Rotate although" not in shown(operator_client.post(ROTATE))
+        response = operator_client.post(ROTATE, {"confirmed": "yes", "expected_current": current})
+
+        assert told(response) == [f"Key {future} is current now."]
+        assert (key_of(SIG, "current").kid, key_of(SIG, "past").kid) == (future, current)
+
+    @pytest.mark.parametrize("days", [0, 30])
+    def test_a7_a_double_click_rotates_once(self, days, operator_client, clock):
+        clock.shift(timedelta(days=days))
+        operator_client.force_login(get_user_model().objects.get(username="grace"))
+        data = {"confirmed": "yes", "expected_current": key_of(SIG, "current").kid, "force": "on"}
+        operator_client.post(ROTATE, data)
+        after_one, entries = rows(), len(logged())
+        second = operator_client.post(ROTATE, data)
+
+        assert "Nothing was rotated: somebody else, or a second click, was faster." in told(second)
+        assert rows() == after_one
+        assert len(logged()) == entries
+
+    def test_is_logged_for_every_key_it_touched_with_who_and_when(self, operator_client):
+        current, future = key_of(SIG, "current"), key_of(SIG, "future")
+        operator_client.post(ROTATE, {"confirmed": "yes", "expected_current": current.kid, "force": "on"})
+        made = key_of(SIG, "future")
+
+        assert logged() == [
+            ("grace", str(current.pk), CHANGE, "Rotated the sig keys: now past."),
+            ("grace", str(future.pk), CHANGE, "Rotated the sig keys: now current."),
+            ("grace", str(made.pk), CHANGE, "Rotated the sig keys: now future."),
+        ]
+        assert {entry.action_time for entry in LogEntry.objects.all()} == {START}
+
+    def test_without_a_future_key_first_says_that_a_new_one_takes_over_at_once(self, operator_client):
+        page = shown(operator_client.post(ROTATE_ENC))
+
+        assert "A new key is made and takes over at once" in page
+        current = key_of(ENC, "current").kid
+        operator_client.post(ROTATE_ENC, {"confirmed": "yes", "expected_current": current, "force": "on"})
+        assert key_of(ENC, "past").kid == current
+
+    def test_k8_without_a_current_key_names_the_command(self, operator_client):
+        Key.objects.filter(use=SIG, status="current").delete()
+
+        assert "instaccess_init" in told(operator_client.post(ROTATE))[0]
+
+    def test_of_a_use_there_is_not_is_refused(self, operator_client):
+        url = reverse("admin:instaccess_key_rotate", args=["other"])
+
+        assert told(operator_client.post(url)) == ["There is no such use of keys."]
+
+    def test_of_the_gateways_public_key_alone_says_where_the_next_comes_from(self, operator_client, rsa_pool):
+        Key.objects.filter(use=ENC).delete()
+        kid = lifecycle.activate(keys.import_key(rsa_pool.take().export_public(), use=ENC).kid).kid
+        response = operator_client.post(ROTATE_ENC, {"confirmed": "yes", "expected_current": kid, "force": "on"})
+
+        assert "import the next public key" in told(response)[0]
+
+
+@pytest.mark.usefixtures("initial_keys")
+class TestGenerate:
+    @pytest.mark.parametrize("use", ["sig", "enc"])
+    def test_makes_a_future_key_and_logs_it(self, use, operator_client):
+        before = set(Key.objects.values_list("pk", flat=True))
+        response = operator_client.post(GENERATE, {"confirmed": "yes", "use": use})
+        key = Key.objects.exclude(pk__in=before).get()
+
+        assert told(response) == [f"Key {key.kid} was made."]
+        assert (key.use, key.status) == (use, "future")
+        assert logged() == [("grace", str(key.pk), ADDITION, "Generated.")]
+
+    def test_first_says_that_live_tokens_are_not_affected(self, operator_client):
+        assert "Live tokens are not affected." in shown(operator_client.post(GENERATE))
+
+    def test_of_a_use_there_is_not_is_refused(self, operator_client):
+        before = rows()
+        page = shown(operator_client.post(GENERATE, {"confirmed": "yes", "use": "other"}))
+
+        assert "other is not one of the available choices" in page
+        assert rows() == before
+
+
+@pytest.mark.usefixtures("initial_keys")
+class TestRevoke:
+    def test_first_says_how_many_live_tokens_will_fall_and_that_there_is_no_way_back(self, operator_client, issue):
+        for _ in range(3):
+            issue()
+        page = shown(operator_client.post(revoke_url(key_of(SIG, "current").kid)))
+
+        assert "Every live token under this key (3 now) is refused within five seconds." in page
+        assert "This can't be undone." in page
+        assert "The future key takes over" in page
+
+    def test_of_a_key_that_is_not_current_says_nothing_of_a_successor(self, operator_client):
+        page = shown(operator_client.post(revoke_url(key_of(SIG, "future").kid)))
+
+        assert "(0 now)" in page
+        assert "takes over" not in page
+
+    def test_revokes_the_key_and_its_tokens_with_the_reason_and_by_whom(self, operator_client, operator, issue):
+        row = issue()
+        current, future = key_of(SIG, "current"), key_of(SIG, "future")
+        response = operator_client.post(revoke_url(current.kid), {"confirmed": "yes", "reason": "laptop <stolen>"})
+        row.refresh_from_db()
+
+        assert told(response) == [f"Key {current.kid} is revoked, and with it every live token under it (1)."]
+        assert (row.revoked_at, row.revoked_by, row.revocation_reason) == (START, operator, "laptop <stolen>")
+        assert key_of(SIG, "current") == future
+        assert logged() == [
+            ("grace", str(current.pk), CHANGE, "Revoked with 1 live tokens: laptop <stolen>"),
+            ("grace", str(future.pk), CHANGE, f"Current after {current.kid} was revoked."),
+            ("grace", str(key_of(SIG, "future").pk), CHANGE, f"Future after {current.kid} was revoked."),
+        ]
+
+    @pytest.mark.parametrize("reason", ["", "   ", "x" * 256])
+    def test_needs_a_reason_that_fits_the_audit(self, reason, operator_client):
+        before = rows()
+        page = shown(
+            operator_client.post(revoke_url(key_of(SIG, "current").kid), {"confirmed": "yes", "reason": reason})
+        )
+
+        assert "errorlist" in page
+        assert rows() == before
+
+    def test_a7_a_double_click_revokes_one_key(self, operator_client, confirmed_request):
+        url, data = confirmed_request("revoke")
+        operator_client.post(url, data)
+        after_one, entries = rows(), len(logged())
+        second = operator_client.post(url, data)
+
+        assert "is revoked already" in told(second)[-1]
+        assert rows() == after_one
+        assert len(logged()) == entries
+
+    @pytest.mark.parametrize("kid", ["unknown-kid", "x", "%00", "<b>bold", "a" * 1000])
+    def test_of_an_unknown_key_goes_back_to_the_list_and_says_so(self, kid, operator_client):
+        response = operator_client.post(revoke_url(kid), {"confirmed": "yes", "reason": "why"})
+
+        assert "there is no key" in told(response)[0]
+        assert "<b>bold" not in operator_client.get(LIST).content.decode()
+
+
+@pytest.fixture
+def pair(rsa_pool: Any) -> JWK:
+    return rsa_pool.take()
+
+
+@pytest.fixture
+def private_pem(pair: JWK) -> str:
+    return keymaterial.to_text(pair, file_format="pem", private=True)
+
+
+def secrets_of(pair: JWK) -> list[str]:
+    """Pieces of a private key as they would show: its members, and the lines of its PEM."""
+    pem = keymaterial.to_text(pair, file_format="pem", private=True)
+    return [pair[name] for name in ("d", "p", "q", "dp", "dq", "qi")] + pem.splitlines()[1:-1]
+
+
+def shows_a_secret(text: str, pair: JWK) -> bool:
+    return any(secret in text for secret in secrets_of(pair))
+
+
+@pytest.mark.usefixtures("operator_client")
+class TestImport:
+    def send(self, client: Any, **data: Any) -> Any:
+        return client.post(IMPORT, {"confirmed": "yes", "use": "enc", "text": "", **data})
+
+    @pytest.mark.parametrize("file_format", ["pem", "jwk"])
+    def test_of_pasted_text_stores_a_future_key_and_logs_it(self, file_format, client, pair):
+        text = keymaterial.to_text(pair, file_format=file_format, private=False)
+        response = self.send(client, text=text)
+        key = Key.objects.get()
+
+        assert told(response) == [f"Key {key.kid} was imported."]
+        assert (key.kid, key.use, key.status) == (pair.thumbprint(), "enc", "future")
+        assert logged() == [("grace", str(key.pk), ADDITION, "Imported.")]
+
+    def test_of_a_file_does_so_too(self, client, pair):
+        pem = keymaterial.to_text(pair, file_format="pem", private=False).encode()
+        self.send(client, file=SimpleUploadedFile("gateway.pub.pem", pem))
+
+        assert Key.objects.get().kid == pair.thumbprint()
+
+    def test_of_a_private_key_needs_to_be_asked_for(self, client, private_pem, pair):
+        page = shown(self.send(client, text=private_pem))
+
+        assert "whoever holds the private half can open every token" in page
+        assert not shows_a_secret(page, pair)
+        assert not Key.objects.exists()
+
+    def test_of_a_private_key_that_was_asked_for_says_so_in_the_log(self, client, private_pem):
+        self.send(client, text=private_pem, with_private="on")
+
+        assert Key.objects.get().has_private
+        assert logged()[0][3] == "Imported with its private half."
+
+    def test_k11_of_a_key_that_is_held_says_so(self, client, pair):
+        for _ in range(2):
+            response = self.send(client, text=pair.export_public())
+
+        assert "already held" in shown(response)
+        assert Key.objects.count() == 1
+
+    def test_k6_of_a_weak_key_says_why(self, client):
+        weak = JWK.generate(kty="RSA", size=1024).export_public()
+
+        assert "the key has 1024 bits" in shown(self.send(client, text=weak))
+
+    def test_of_nothing_asks_for_something(self, client):
+        assert "Choose a file, or paste the key." in shown(self.send(client))
+
+    def test_of_a_large_file_is_refused_unread(self, client):
+        page = shown(self.send(client, file=SimpleUploadedFile("film.mp4", b"x" * (64 * 1024 + 1))))
+
+        assert "The file is too large for a key." in page
+
+    @pytest.mark.parametrize("junk", ["\x00", "<script>alert(1)</script>", "{" * 5000, "\N{PILE OF POO}"])
+    def test_of_junk_is_an_error_that_does_not_show_it_again(self, junk, client):
+        page = self.send(client, text=junk).content.decode()
+
+        assert "errorlist" in page
+        assert junk not in page.partition("<form")[2]
+
+    @pytest.mark.parametrize("problem", ["use", "private", "broken", "beside a large file"])
+    def test_a1_an_error_never_shows_the_pasted_key_again(self, problem, client, private_pem, pair, caplog):
+        data = {
+            "use": {"use": "other", "text": private_pem},
+            "private": {"text": private_pem},
+            "broken": {"text": private_pem[:-60], "with_private": "on"},
+            "beside a large file": {"text": private_pem, "file": SimpleUploadedFile("f", b"x" * 70_000)},
+        }[problem]
+        page = shown(self.send(client, **data))
+
+        assert "errorlist" in page
+        assert not shows_a_secret(page + caplog.text, pair)
+
+    def test_a1_a_pasted_private_key_is_in_no_page_message_log_entry_or_log(self, client, private_pem, pair, caplog):
+        response = self.send(client, text=private_pem, with_private="on")
+        key = Key.objects.get()
+        pages = [client.get(url) for url in (LIST, reverse("admin:instaccess_key_change", args=[key.pk]))]
+        text = "".join(page.content.decode() for page in pages)
+
+        assert not shows_a_secret(
+            text + str(told(response)) + str(logged()) + caplog.text + str(response.headers), pair
+        )
+
+    def test_a1_when_the_database_fails_meanwhile_it_is_in_no_error_report(
+        self, client, private_pem, pair, caplog, settings
+    ):
+        settings.ADMINS = [("Operator", "operator@example.edu")]
+        client.raise_request_exception = False
+        reports: list[str] = []
+
+        def report(request: Any, **kwargs: Any) -> None:
+            reporter = ExceptionReporter(request, *sys.exc_info())
+            reports.extend([reporter.get_traceback_html(), reporter.get_traceback_text()])
+
+        def fail(execute: Any, sql: str, *args: Any) -> Any:
+            if sql.startswith("INSERT") and "instaccess_key" in sql:
+                raise DatabaseError("disk full")
+            return execute(sql, *args)
+
+        got_request_exception.connect(report)
+        try:
+            with connection.execute_wrapper(fail):
+                response = self.send(client, text=private_pem, with_private="on")
+        finally:
+            got_request_exception.disconnect(report)
+
+        assert response.status_code == 500
+        assert len(reports) == 2
+        assert len(mail.outbox) == 1
+        assert "disk full" in reports[0]
+        everything = "".join(reports) + mail.outbox[0].body + caplog.text + response.content.decode()
+        assert not shows_a_secret(html.unescape(everything), pair)
+        assert not Key.objects.exists()
+
+
+@pytest.mark.usefixtures("initial_keys")
+class TestALiveToken:
+    """What the pages count."""
+
+    def test_is_neither_expired_nor_revoked_nor_under_another_key(self, operator_client, issue, clock):
+        issue()
+        clock.shift(conf.lifetime)
+        operator_client.force_login(get_user_model().objects.get(username="grace"))
+        issue()
+        revoked = issue()
+        IssuedToken.objects.filter(pk=revoked.pk).update(revoked_at=timezone.now())
+        lifecycle.rotate(SIG, force=True)
+        issue()
+
+        assert "(1 now)" in shown(operator_client.post(revoke_url(key_of(SIG, "past").kid)))
+        assert "(2 now)" in shown(operator_client.post(revoke_url(keystore.current(keystore.rows(), ENC).kid)))
