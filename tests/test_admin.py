@@ -1,0 +1,500 @@
+"""The admin: it shows what the operator needs, never a secret, and the audit can't be touched from it."""
+
+from __future__ import annotations
+
+import html
+import re
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission
+from django.db import DataError, connection, transaction
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from oauth2_provider.models import get_application_model
+
+from instaccess import keyring
+from instaccess.admin.tokens import COUNTED
+from instaccess.models import IssuedToken, Key, UserIdentity
+
+pytestmark = pytest.mark.django_db
+
+TOKENS = reverse("admin:instaccess_issuedtoken_changelist")
+KEYS = reverse("admin:instaccess_key_changelist")
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+PRIVATE_MEMBERS = ("d", "p", "q", "dp", "dq", "qi")
+
+
+@pytest.fixture
+def superuser(db: None) -> Any:
+    return get_user_model().objects.create_superuser("root", password="correct horse battery staple")
+
+
+@pytest.fixture
+def admin_client(client: Any, superuser: Any) -> Any:
+    client.force_login(superuser)
+    return client
+
+
+def page(client: Any, url: str, *args: Any, **kwargs: Any) -> str:
+    response = client.get(url, *args, **kwargs)
+    assert response.status_code == 200, (url, response.status_code)
+    return str(response.content.decode())
+
+
+def row(user: Any = None, application: Any = None, **columns: Any) -> IssuedToken:
+    """An audit row as `issuer.issue` writes it, with whatever the test is about."""
+    values: dict[str, Any] = {
+        "jti": uuid.uuid4(),
+        "user": user,
+        "user_uuid": str(uuid.uuid4()),
+        "application": application,
+        "client_id": getattr(application, "client_id", ""),
+        "account_uuid": str(uuid.uuid4()),
+        "canvas_domain": "canvas.example.edu",
+        "signing_kid": "signing-kid",
+        "encryption_kid": "encryption-kid",
+        "issued_at": NOW,
+        "expires_at": NOW + timedelta(hours=1),
+    }
+    return IssuedToken.objects.create(**(values | columns))
+
+
+def url_of(name: str, token: IssuedToken) -> str:
+    return reverse(f"admin:instaccess_issuedtoken_{name}", args=[token.pk])
+
+
+def rows_shown(client: Any, **query: str) -> set[uuid.UUID]:
+    response = client.get(TOKENS, query)
+    assert response.status_code == 200, response.status_code
+    return {token.jti for token in response.context["cl"].result_list}
+
+
+class TestEveryPage:
+    @staticmethod
+    def answers(client: Any) -> dict[str, str]:
+        """What every page about our rows says, by address, whatever its status; filtered lists included."""
+        addresses = [reverse("admin:index"), reverse("admin:app_list", args=["instaccess"])]
+        for model in (Key, IssuedToken):
+            name = f"admin:instaccess_{model._meta.model_name}"
+            changelist = reverse(f"{name}_changelist")
+            links = re.findall(r'href="(\?[^"#]+)"', client.get(changelist).content.decode())
+            addresses += [changelist, reverse(f"{name}_add"), *(changelist + html.unescape(link) for link in links)]
+            addresses += [
+                reverse(f"{name}_{page}", args=[row.pk])
+                for row in model._default_manager.all()
+                for page in ("change", "delete", "history")
+            ]
+        pages = {}
+        for address in addresses:
+            response = client.get(address)
+            assert response.status_code < 500, address
+            pages[address] = response.content.decode()
+        return pages
+
+    def test_a1_shows_no_private_key_and_no_token(self, initial_keys, access_token, post, admin_client):
+        admin_client.logout()
+        token = post(access_token).json()["token"]
+        admin_client.force_login(get_user_model().objects.get(username="root"))
+        secrets = {token, *token.split(".")[1:]}
+        for held in keyring.current().keys:
+            secrets |= {held.private()[member] for member in PRIVATE_MEMBERS}
+        for key in initial_keys:
+            secrets |= {key.sealed_private_jwk, *key.sealed_private_jwk.split(".")[1:]}
+
+        pages = self.answers(admin_client)
+
+        assert str(IssuedToken.objects.get().jti) in pages[TOKENS]
+        for address, text in pages.items():
+            assert not any(secret in html.unescape(text) for secret in secrets), address
+            assert "PRIVATE KEY" not in text, address
+
+    def test_a1_of_a_key_whose_public_half_was_swapped_for_a_private_one_shows_none_of_it(
+        self, initial_keys, admin_client
+    ):
+        private = keyring.current().signing_key().private()
+        key = Key.objects.get(use="sig", status="current")
+        Key.objects.filter(pk=key.pk).update(public_jwk=dict(private))
+
+        text = page(admin_client, reverse("admin:instaccess_key_change", args=[key.pk]))
+
+        assert not any(private[member] in text for member in PRIVATE_MEMBERS)
+        assert "PRIVATE KEY" not in text
+        assert "BEGIN PUBLIC KEY" in text
+
+    def test_a1_of_a_key_that_was_altered_beyond_use_says_so(self, initial_keys, admin_client):
+        key = initial_keys[0]
+        Key.objects.filter(pk=key.pk).update(public_jwk={"kty": "RSA", "n": "AQAB"})
+
+        text = page(admin_client, reverse("admin:instaccess_key_change", args=[key.pk]))
+
+        assert "it holds no usable key" in text
+
+    def test_a1_of_a_key_shows_the_public_half_as_pem_and_jwk(self, initial_keys, admin_client):
+        key = initial_keys[0]
+
+        text = html.unescape(page(admin_client, reverse("admin:instaccess_key_change", args=[key.pk])))
+
+        assert "-----BEGIN PUBLIC KEY-----" in text
+        assert f'"n": "{key.public_jwk["n"]}"' in text
+
+
+class TestTheAudit:
+    COLUMNS = ("user_uuid", "client_id", "ip_address", "issued_at", "revoked_at")
+
+    @pytest.fixture
+    def token(self, user, application):
+        return row(user, application, ip_address="192.0.2.7")
+
+    @pytest.fixture(autouse=True)
+    def _stays_as_it_is(self, token):
+        before = IssuedToken.objects.values(*self.COLUMNS, "jti").get()
+        yield
+        assert IssuedToken.objects.values(*self.COLUMNS, "jti").get() == before
+
+    @pytest.mark.parametrize("method", ["get", "post"])
+    def test_a3_takes_no_new_row(self, method, admin_client):
+        response = getattr(admin_client, method)(TOKENS + "add/", {"jti": str(uuid.uuid4()), "user_uuid": "x"})
+
+        assert response.status_code == 403
+
+    def test_a3_takes_no_change(self, token, admin_client):
+        form = {"user_uuid": "mallory", "ip_address": "198.51.100.1", "revoked_at_0": "2026-01-01", "_save": "Save"}
+
+        assert admin_client.post(url_of("change", token), form).status_code == 403
+
+    def test_a3_shows_a_row_without_any_field_to_write_in(self, token, admin_client):
+        text = page(admin_client, url_of("change", token))
+
+        form = re.search(r'<form[^>]* id="issuedtoken_form".*?</form>', text, re.DOTALL)
+        assert form is not None
+        fields = re.findall(r"<(?:input|select|textarea)[^>]*>", form[0])
+        assert [field for field in fields if "hidden" not in field] == []
+        assert "_save" not in form[0]
+
+    @pytest.mark.parametrize("method", ["get", "post"])
+    def test_a3_lets_no_row_be_deleted(self, method, token, admin_client):
+        assert getattr(admin_client, method)(url_of("delete", token), {"post": "yes"}).status_code == 403
+
+    @pytest.mark.parametrize("action", ["delete_selected", "", "anything"])
+    def test_a3_has_no_actions(self, action, token, admin_client):
+        form = {"action": action, "_selected_action": [str(token.pk)], "post": "yes", "index": "0"}
+
+        admin_client.post(TOKENS, form)
+
+        assert 'name="action"' not in page(admin_client, TOKENS)
+
+    def test_a3_takes_no_edits_in_the_list(self, token, admin_client):
+        form = {
+            "form-TOTAL_FORMS": "1",
+            "form-INITIAL_FORMS": "1",
+            "form-0-id": str(token.pk),
+            "form-0-user_uuid": "mallory",
+            "_save": "Save",
+        }
+
+        admin_client.post(TOKENS, form)
+
+    def test_a3_has_no_permission_to_add_change_or_delete(self):
+        codenames = Permission.objects.filter(content_type__model="issuedtoken").values_list("codename", flat=True)
+
+        assert "view_issuedtoken" in codenames
+        assert not {"add_issuedtoken", "change_issuedtoken", "delete_issuedtoken"} & set(codenames)
+
+    def test_a3_can_be_read_while_the_keys_cannot_be_added_edited_or_deleted_either(self, initial_keys, admin_client):
+        key = initial_keys[0]
+        for name in ("change", "delete"):
+            address = reverse(f"admin:instaccess_key_{name}", args=[key.pk])
+            assert admin_client.post(address, {"status": "revoked", "post": "yes"}).status_code == 403
+        assert admin_client.post(reverse("admin:instaccess_key_add"), {"kid": "x"}).status_code == 403
+        assert Key.objects.get(pk=key.pk).status == key.status
+
+
+class TestDeletingWhatARowPointsTo:
+    def test_a3_a_user_leaves_the_row_and_its_uuid(self, user, application, admin_client):
+        UserIdentity.objects.create(user=user)
+        issuer_row = row(user, application, user_uuid=str(user.instaccess_identity.uuid), real_user=user)
+
+        response = admin_client.post(reverse("admin:auth_user_delete", args=[user.pk]), {"post": "yes"})
+
+        assert response.status_code == 302
+        assert not get_user_model().objects.filter(pk=user.pk).exists()
+        kept = IssuedToken.objects.get(pk=issuer_row.pk)
+        assert (kept.user, kept.real_user, kept.user_uuid) == (None, None, issuer_row.user_uuid)
+        assert issuer_row.user_uuid in page(admin_client, url_of("change", kept))
+        assert issuer_row.user_uuid in page(admin_client, TOKENS)
+        assert rows_shown(admin_client, q=issuer_row.user_uuid) == {kept.jti}
+
+    def test_a3_an_application_leaves_the_row_and_its_client_id(self, user, application, admin_client):
+        client_id = application.client_id
+        issuer_row = row(user, application)
+        address = reverse("admin:oauth2_provider_application_delete", args=[application.pk])
+
+        assert admin_client.post(address, {"post": "yes"}).status_code == 302
+
+        kept = IssuedToken.objects.get(pk=issuer_row.pk)
+        assert (kept.application, kept.client_id) == (None, client_id)
+        assert client_id in page(admin_client, TOKENS)
+        assert rows_shown(admin_client, q=client_id) == {kept.jti}
+
+
+class TestHostileText:
+    SCRIPT = "<script>alert(1)</script>\r\nSet-Cookie: a=b"
+
+    @pytest.fixture
+    def hostile_application(self, user):
+        def make(name: str) -> Any:
+            with transaction.atomic():
+                return get_application_model().objects.create(
+                    name=name,
+                    client_id='"><img src=x onerror=alert(2)>',
+                    client_type="confidential",
+                    authorization_grant_type="client-credentials",
+                )
+
+        try:
+            return make(self.SCRIPT + "\x00")
+        except (ValueError, DataError):
+            return make(self.SCRIPT)  # not every database holds a NUL
+
+    @pytest.fixture
+    def issued(self, initial_keys, hostile_application, make_access_token, post):
+        token = make_access_token(application=hostile_application)
+        response = post(token, headers={"User-Agent": self.SCRIPT + "\x00\xff"})
+        assert response.status_code == 201
+        return IssuedToken.objects.get()
+
+    def test_a5_in_user_agent_and_client_name_is_escaped_on_every_page(self, issued, admin_client):
+        pages = TestEveryPage.answers(admin_client)
+
+        assert url_of("change", issued) in pages
+        for address, text in pages.items():
+            assert "<script>alert(1)" not in text, address
+            assert "<img src=x" not in text, address
+        assert "&lt;script&gt;alert(1)" in pages[TOKENS]
+
+    def test_a5_in_the_user_agent_is_kept_without_its_control_characters(self, issued):
+        assert "<script>alert(1)</script>" in issued.user_agent
+        assert not re.search(r"[\x00-\x1f\x7f]", issued.user_agent)
+
+    @pytest.mark.parametrize(
+        "term",
+        [
+            "\x00",
+            "a\x00b",
+            "<script>alert(1)</script>",
+            "' OR 1=1 --",
+            "%",
+            "_",
+            "fe80::1%eth0",
+            "10.0.0.1/8",
+            "\ud7ff",
+            "{}",
+            "1" * 5000,
+            "9" * 40,
+            "192.0.2.1 " * 200,
+        ],
+    )
+    def test_a5_in_the_search_box_finds_nothing_and_breaks_nothing(self, term, user, application, admin_client):
+        row(user, application)
+
+        assert "<script>alert(1)" not in page(admin_client, TOKENS, {"q": term})
+        if "\x00" not in term:  # Django's own search form has words for that
+            assert rows_shown(admin_client, q=term) == set()
+
+    @pytest.mark.parametrize(
+        "query",
+        ["status=%00", "masquerading=x", "application__id__exact=x", "issued_at__year=x", "o=99", "p=-1", "x=1"],
+    )
+    def test_a5_in_the_address_breaks_nothing(self, query, user, application, admin_client):
+        row(user, application)
+
+        assert admin_client.get(f"{TOKENS}?{query}").status_code in {200, 302}
+
+
+class TestSearching:
+    @pytest.fixture
+    def token(self, user, application):
+        """The row to find, among others that differ in everything."""
+        other = get_user_model().objects.create_user("grace")
+        for number in range(3):
+            row(other, None, client_id=f"other-{number}", ip_address=f"198.51.100.{number}")
+        return row(user, application, ip_address="2001:db8::7", real_user_uuid=str(uuid.uuid4()))
+
+    @pytest.mark.parametrize(
+        "term",
+        [
+            "{token.jti}",
+            "{token.jti.hex}",
+            "{token.user.username}",
+            "{token.user_uuid}",
+            "{token.real_user_uuid}",
+            "{token.client_id}",
+            "{token.ip_address}",
+            "2001:0db8:0000::0007",
+            "  {token.user.username}  {token.ip_address} ",
+        ],
+    )
+    def test_finds_a_row_by(self, term, token, admin_client):
+        assert rows_shown(admin_client, q=term.format(token=token)) == {token.jti}
+
+    def test_finds_uuids_however_they_are_written(self, token, admin_client):
+        assert rows_shown(admin_client, q=token.user_uuid.upper()) == {token.jti}
+        assert rows_shown(admin_client, q=str(token.jti).upper()) == {token.jti}
+
+    def test_finds_whom_a_masquerader_was(self, user, application, admin_client):
+        masked = row(None, application, real_user=user)
+
+        assert rows_shown(admin_client, q=user.username) == {masked.jti}
+
+    def test_needs_every_term_to_match(self, token, admin_client):
+        assert rows_shown(admin_client, q=f"{token.jti} grace") == set()
+
+    def test_matches_no_part_of_a_name(self, token, admin_client):
+        assert rows_shown(admin_client, q="ad") == set()
+
+
+class TestNarrowingDown:
+    @pytest.fixture
+    def rows(self, user, application, time_machine):
+        time_machine.move_to(NOW, tick=False)
+        return {
+            "live": row(user, application),
+            "expired": row(
+                user, application, issued_at=NOW - timedelta(hours=2), expires_at=NOW - timedelta(hours=1)
+            ),
+            "revoked": row(user, application, revoked_at=NOW),
+            "masked": row(user, None, real_user_uuid="someone", expires_at=NOW, issued_at=NOW - timedelta(days=40)),
+        }
+
+    @pytest.mark.parametrize(
+        ("query", "names"),
+        [
+            ({"status": "live"}, {"live"}),
+            ({"status": "expired"}, {"expired", "masked"}),
+            ({"status": "revoked"}, {"revoked"}),
+            ({"status": "nonsense"}, {"live", "expired", "revoked", "masked"}),
+            ({"masquerading": "yes"}, {"masked"}),
+            ({"masquerading": "no"}, {"live", "expired", "revoked"}),
+            ({"masquerading": "no", "status": "expired"}, {"expired"}),
+            ({"issued_at__year": "2026", "issued_at__month": "10"}, {"masked"}),
+            ({"issued_at__year": "2026", "issued_at__month": "11"}, {"live", "expired", "revoked"}),
+        ],
+    )
+    def test_shows_the_rows_asked_for(self, query, names, rows, superuser, client):
+        client.force_login(superuser)
+
+        assert rows_shown(client, **query) == {rows[name].jti for name in names}
+
+    def test_by_application_shows_its_rows(self, rows, application, superuser, client):
+        client.force_login(superuser)
+
+        shown = rows_shown(client, application__id__exact=str(application.pk))
+
+        assert shown == {rows[name].jti for name in ("live", "expired", "revoked")}
+
+    def test_says_how_each_row_stands(self, rows, superuser, client):
+        client.force_login(superuser)
+        for name, said in {"live": "live", "expired": "expired", "revoked": "revoked", "masked": "expired"}.items():
+            text = page(client, url_of("change", rows[name]))
+            assert re.search(rf'<div class="readonly">\s*{said}\s*</div>', text), name
+
+    def test_by_date_offers_the_months_there_are(self, rows, superuser, client):
+        client.force_login(superuser)
+
+        links = re.findall(r"\?issued_at__month=(\d+)&amp;issued_at__year=(\d+)", page(client, TOKENS))
+
+        assert links == [("10", "2026"), ("11", "2026")]
+
+
+class TestWhoMayLook:
+    def test_somebody_not_signed_in_is_asked_to(self, client):
+        for address in (TOKENS, KEYS):
+            response = client.get(address)
+            assert response.status_code == 302
+            assert response["Location"].startswith(reverse("admin:login"))
+
+    def test_staff_without_the_permission_may_not(self, user, application, client, initial_keys):
+        token = row(user, application)
+        client.force_login(get_user_model().objects.create_user("clerk", is_staff=True))
+
+        for address in (
+            TOKENS,
+            KEYS,
+            url_of("change", token),
+            url_of("history", token),
+            reverse("admin:instaccess_key_change", args=[initial_keys[0].pk]),
+        ):
+            assert client.get(address).status_code == 403, address
+
+    @pytest.mark.parametrize(
+        ("codename", "open_to_them", "closed"),
+        [("view_issuedtoken", TOKENS, KEYS), ("view_key", KEYS, TOKENS)],
+    )
+    def test_staff_with_it_may(self, codename, open_to_them, closed, client):
+        clerk = get_user_model().objects.create_user("clerk", is_staff=True)
+        clerk.user_permissions.add(Permission.objects.get(codename=codename))
+        client.force_login(clerk)
+
+        assert client.get(open_to_them).status_code == 200
+        assert client.get(closed).status_code == 403
+
+
+class TestManyRows:
+    @staticmethod
+    def queries(client: Any, address: str, **query: str) -> list[str]:
+        client.get(address, query)
+        with CaptureQueriesContext(connection) as captured:
+            assert client.get(address, query).status_code == 200
+        return [query["sql"] for query in captured.captured_queries]
+
+    @staticmethod
+    def fill(count: int) -> None:
+        for _ in range(count):
+            name = uuid.uuid4().hex
+            user = get_user_model().objects.create(username=name)
+            application = get_application_model().objects.create(
+                name=name, client_type="confidential", authorization_grant_type="client-credentials"
+            )
+            row(user, application, real_user=user)
+
+    def test_need_no_more_queries_than_few(self, admin_client):
+        self.fill(5)
+        few = self.queries(admin_client, TOKENS)
+        self.fill(45)
+
+        assert len(self.queries(admin_client, TOKENS)) == len(few)
+
+    def test_are_never_counted_to_the_end(self, admin_client):
+        self.fill(2)
+
+        counts = [sql for sql in self.queries(admin_client, TOKENS) if "COUNT(" in sql and "issuedtoken" in sql]
+
+        assert counts
+        assert all(f"LIMIT {COUNTED}" in sql for sql in counts)
+
+    def test_are_paged_as_far_as_they_are_counted(self, admin_client, monkeypatch):
+        monkeypatch.setattr("instaccess.admin.tokens.COUNTED", 3)
+        self.fill(5)
+
+        text = page(admin_client, TOKENS)
+
+        assert admin_client.get(TOKENS).context["cl"].result_count == 3
+        assert "The latest 3 are listed" in text
+
+    def test_say_nothing_of_it_where_all_are_counted(self, admin_client):
+        self.fill(2)
+
+        assert "are listed" not in page(admin_client, TOKENS)
+
+
+class TestTimes:
+    def test_are_in_utc_whatever_the_project_shows_elsewhere(self, user, application, admin_client, settings):
+        settings.TIME_ZONE = "Asia/Tokyo"
+        token = row(user, application, issued_at=datetime(2026, 11, 23, 23, 4, 5, tzinfo=UTC))
+
+        for address in (TOKENS, url_of("change", token)):
+            assert "2026-11-23 23:04:05 UTC" in page(admin_client, address), address
