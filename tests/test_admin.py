@@ -498,3 +498,4 @@ class TestTimes:
 
         for address in (TOKENS, url_of("change", token)):
             assert "2026-11-23 23:04:05 UTC" in page(admin_client, address), address
+            assert "None" not in page(admin_client, address), address

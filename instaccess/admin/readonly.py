@@ -7,6 +7,7 @@ from typing import Any
 
 from django.contrib import admin
 from django.http import HttpRequest
+from django.utils.html import format_html
 
 
 # ModelAdmin takes a type argument for the type checker only.
@@ -25,6 +26,8 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return False
 
 
-def utc(moment: datetime | None) -> str | None:
+def utc(moment: datetime | None) -> str:
     """A time as logs and tokens have it, to the second, whatever TIME_ZONE the project shows elsewhere."""
-    return None if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    if moment is None:
+        return "-"
+    return format_html('<time class="nowrap">{}</time>', f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC")
