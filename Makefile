@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-services lint wheel clean
+.PHONY: demo test test-services lint wheel messages clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/python manage.py demo
@@ -26,6 +26,11 @@ lint: $(VENV)/.test
 # Without isolation: what builds it is in .venv already.
 wheel: $(VENV)/.test
 	$(BIN)/python -m build --wheel --no-isolation
+
+# Needs GNU gettext. Run it after changing a text, translate what is empty in the .po files, and run it again.
+messages: $(VENV)/.test
+	cd instaccess && ../$(BIN)/django-admin makemessages --all --no-location --no-wrap --no-obsolete
+	cd instaccess && ../$(BIN)/django-admin compilemessages
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
