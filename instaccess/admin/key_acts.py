@@ -12,7 +12,6 @@ from typing import Any
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
-from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import formats, timezone
 from django.utils.translation import gettext as _
@@ -21,8 +20,8 @@ from django.views.decorators.debug import sensitive_post_parameters, sensitive_v
 from .. import keyring, keys, keystore, lifecycle, revocation, rotation
 from ..exceptions import InstAccessError
 from ..models import Key
-from .key_forms import ConfirmForm, GenerateForm, ImportForm, RevokeForm, RotateForm
-from .readonly import ReadOnlyAdmin
+from .forms import GenerateForm, ImportForm, RevokeForm, RotateForm
+from .readonly import ReadOnlyAdmin, confirm
 
 
 class KeyActs(ReadOnlyAdmin):
@@ -90,7 +89,7 @@ class KeyActs(ReadOnlyAdmin):
         if not due and decision.next_due is not None:
             effects.append(_("It is not due before %(time)s.") % {"time": _moment(decision.next_due)})
         title = _("Rotate the signing key") if kind == Key.Use.SIGNING else _("Rotate the encryption key")
-        return self._confirm(request, form, title=title, button=_("Rotate"), effects=effects)
+        return confirm(self, request, form, title=title, button=_("Rotate"), effects=effects)
 
     def generate_view(self, request: HttpRequest) -> HttpResponse:
         form = GenerateForm(request.POST if "confirmed" in request.POST else None)
@@ -99,7 +98,7 @@ class KeyActs(ReadOnlyAdmin):
             self.log_addition(request, key, "Generated.")
             return self._done(request, _("Key %(kid)s was made.") % {"kid": key.kid})
         effects = [_("A new key pair is made as a future key. Live tokens are not affected.")]
-        return self._confirm(request, form, title=_("Generate a key"), button=_("Generate"), effects=effects)
+        return confirm(self, request, form, title=_("Generate a key"), button=_("Generate"), effects=effects)
 
     @sensitive_variables()
     def import_view(self, request: HttpRequest) -> HttpResponse:
@@ -120,7 +119,7 @@ class KeyActs(ReadOnlyAdmin):
         effects = [
             _("The key is stored as a future key. Live tokens are not affected; it takes over at a later rotation."),
         ]
-        return self._confirm(request, form, title=_("Import a key"), button=_("Import"), effects=effects)
+        return confirm(self, request, form, title=_("Import a key"), button=_("Import"), effects=effects)
 
     def revoke_view(self, request: HttpRequest, kid: str) -> HttpResponse:
         key = keystore.find(kid)
@@ -147,7 +146,7 @@ class KeyActs(ReadOnlyAdmin):
         if key.status == Key.Status.CURRENT:
             effects.append(_("The future key takes over, or a new one where there is none."))
         title = _("Revoke key %(kid)s") % {"kid": key.kid}
-        return self._confirm(request, form, title=title, button=_("Revoke"), effects=effects)
+        return confirm(self, request, form, title=title, button=_("Revoke"), effects=effects)
 
     def _guarded(self, view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
         @sensitive_post_parameters()
@@ -166,20 +165,6 @@ class KeyActs(ReadOnlyAdmin):
 
     def _may_manage(self, request: HttpRequest, extra_context: dict[str, Any] | None) -> dict[str, Any]:
         return {"may_manage_keys": self.has_manage_permission(request), **(extra_context or {})}
-
-    def _confirm(
-        self, request: HttpRequest, form: ConfirmForm, *, title: str, button: str, effects: list[str]
-    ) -> HttpResponse:
-        context = {
-            **self.admin_site.each_context(request),
-            "opts": self.opts,
-            "title": title,
-            "form": form,
-            "button": button,
-            "effects": effects,
-        }
-        request.current_app = self.admin_site.name
-        return TemplateResponse(request, "admin/instaccess/key/confirm.html", context)
 
     def _done(self, request: HttpRequest, text: str, level: int = messages.SUCCESS) -> HttpResponse:
         self.message_user(request, text, level)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from django.contrib import admin
+from django.forms import Form
 from django.http import HttpRequest
+from django.template.response import TemplateResponse
 from django.utils.html import format_html
 
 
@@ -14,7 +17,7 @@ from django.utils.html import format_html
 class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     """Rows to look at: nobody adds, edits or deletes one here, superusers included."""
 
-    actions = None
+    actions: Sequence[Any] | None = None
 
     def has_add_permission(self, request: HttpRequest, *args: Any) -> bool:
         return False
@@ -24,6 +27,33 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
+
+
+def confirm(
+    model_admin: Any,
+    request: HttpRequest,
+    form: Form,
+    *,
+    title: Any,
+    button: Any,
+    effects: Sequence[Any],
+    hidden: Iterable[tuple[str, str]] = (),
+) -> TemplateResponse:
+    """The page between a button and what it does: what will happen, what is asked, and one more button.
+
+    `hidden` are further fields to send along.
+    """
+    context = {
+        **model_admin.admin_site.each_context(request),
+        "opts": model_admin.opts,
+        "title": title,
+        "form": form,
+        "button": button,
+        "effects": effects,
+        "hidden": hidden,
+    }
+    request.current_app = model_admin.admin_site.name
+    return TemplateResponse(request, "admin/instaccess/confirm.html", context)
 
 
 def utc(moment: datetime | None) -> str:

@@ -20,7 +20,8 @@ from django.utils.translation import gettext_lazy as _
 
 from ..claims import MAX_LIFETIME
 from ..models import IssuedToken
-from .readonly import ReadOnlyAdmin, utc
+from .readonly import utc
+from .token_acts import TokenActs
 
 COUNTED = 10_000
 """Rows that a list counts and pages through. Counting all of millions takes seconds; nobody pages that far."""
@@ -96,7 +97,7 @@ class MasqueradeFilter(admin.SimpleListFilter):
 
 
 @admin.register(IssuedToken)
-class IssuedTokenAdmin(ReadOnlyAdmin):
+class IssuedTokenAdmin(TokenActs):
     list_display = ["issued", "status", "subject", "real_user", "client", "ip_address", "jti"]
     list_display_links = ["issued", "jti"]
     list_filter = [StatusFilter, MasqueradeFilter, "application"]

@@ -1,4 +1,4 @@
-"""What people are asked on the confirmation pages of keys."""
+"""What people are asked on confirmation pages."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class RotateForm(ConfirmForm):
 
 
 class RevokeForm(ConfirmForm):
-    """Why; it goes into the audit of the tokens that fall with the key."""
+    """Why; it goes into the audit of the tokens that are revoked."""
 
     reason = forms.CharField(label=_("Reason"), max_length=255)
 

@@ -1,0 +1,74 @@
+"""The actions on issued tokens: revoke the chosen ones, or all that their users or applications have.
+
+Each opens a page that counts what is live, asks why, and acts when that is sent. Who and why stand in the audit rows.
+"""
+
+from __future__ import annotations
+
+from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest
+from django.template.response import TemplateResponse
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+
+from .. import revocation
+from ..models import IssuedToken
+from .forms import RevokeForm
+from .readonly import ReadOnlyAdmin, confirm
+
+MOST_CHOSEN = 1000
+"""Rows of which the users or applications are looked up. More are not chosen by hand."""
+
+
+class TokenActs(ReadOnlyAdmin):
+    """Rows to look at, and the acts on them."""
+
+    actions = ["revoke_chosen", "revoke_users", "revoke_applications"]
+
+    def has_revoke_tokens_permission(self, request: HttpRequest) -> bool:
+        """May revoke. Seeing the audit is another permission."""
+        return request.user.has_perm("instaccess.revoke_tokens")
+
+    @admin.action(description=gettext_lazy("Revoke chosen tokens…"), permissions=["revoke_tokens"])
+    def revoke_chosen(self, request: HttpRequest, queryset: QuerySet[IssuedToken]) -> TemplateResponse | None:
+        condition = Q(pk__in=queryset.order_by().values("pk"))
+        return self._revoke(request, "revoke_chosen", condition, _("Revoke the chosen tokens"))
+
+    @admin.action(description=gettext_lazy("Revoke everything of these users…"), permissions=["revoke_tokens"])
+    def revoke_users(self, request: HttpRequest, queryset: QuerySet[IssuedToken]) -> TemplateResponse | None:
+        rows = queryset.order_by("pk").values_list("user_uuid", "real_user_uuid")[:MOST_CHOSEN]
+        # For a masquerade, whoever really had the token is meant too.
+        uuids = {uuid for row in rows for uuid in row if uuid}
+        condition = Q(user_uuid__in=uuids) | Q(real_user_uuid__in=uuids)
+        return self._revoke(request, "revoke_users", condition, _("Revoke all live tokens of these users"))
+
+    @admin.action(description=gettext_lazy("Revoke everything of these applications…"), permissions=["revoke_tokens"])
+    def revoke_applications(self, request: HttpRequest, queryset: QuerySet[IssuedToken]) -> TemplateResponse | None:
+        clients = set(queryset.order_by("pk").values_list("client_id", flat=True)[:MOST_CHOSEN]) - {""}
+        condition = Q(client_id__in=clients)
+        return self._revoke(
+            request, "revoke_applications", condition, _("Revoke all live tokens of these applications")
+        )
+
+    def _revoke(self, request: HttpRequest, action: str, condition: Q, title: str) -> TemplateResponse | None:
+        tokens = revocation.live().filter(condition)
+        form = RevokeForm(request.POST if "confirmed" in request.POST else None)
+        if form.is_valid():
+            count = revocation.revoke(tokens, reason=form.cleaned_data["reason"], by=request.user)
+            self.message_user(
+                request,
+                ngettext("%(count)d live token was revoked.", "%(count)d live tokens were revoked.", count)
+                % {"count": count},
+                messages.SUCCESS if count else messages.WARNING,
+            )
+            return None
+        effects = [
+            _("Every gateway refuses these live tokens within five seconds: %(count)d.") % {"count": tokens.count()},
+            _("OAuth2 access tokens are not touched: with one, a new token can be got."),
+        ]
+        chosen = [(ACTION_CHECKBOX_NAME, pk) for pk in request.POST.getlist(ACTION_CHECKBOX_NAME)]
+        across = [("select_across", request.POST.get("select_across", "0"))]
+        hidden = [("action", action), *across, *chosen]
+        return confirm(self, request, form, title=title, button=_("Revoke"), effects=effects, hidden=hidden)

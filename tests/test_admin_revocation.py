@@ -1,0 +1,177 @@
+"""Revoking from the audit list: what is counted, who may, what gateways then hear."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission
+from django.test import Client
+
+from instaccess import denylist, issuer
+from instaccess.models import IssuedToken
+
+TOKENS = "/admin/instaccess/issuedtoken/"
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def issue(initial_keys, application):
+    def issue_(user: Any, *, minutes_ago: float = 0, **values: Any) -> IssuedToken:
+        moment = datetime.now(UTC) - timedelta(minutes=minutes_ago)
+        values = {"application": application, **values}
+        origin = issuer.Origin(canvas_domain="canvas.example.edu")
+        return issuer.issue(user=user, origin=origin, now=moment.timestamp(), **values)[0]
+
+    return issue_
+
+
+@pytest.fixture
+def other(db):
+    return get_user_model().objects.create_user("grace")
+
+
+@pytest.fixture
+def staff(db):
+    """Staff who sees the audit and may revoke."""
+    staff = get_user_model().objects.create_user("help.desk", is_staff=True)
+    staff.user_permissions.add(*Permission.objects.filter(codename__in=["view_issuedtoken", "revoke_tokens"]))
+    return staff
+
+
+@pytest.fixture
+def desk(staff):
+    client = Client()
+    client.force_login(staff)
+    return client
+
+
+def send(client: Client, action: str, *tokens: IssuedToken, **fields: str) -> Any:
+    chosen = [str(token.pk) for token in tokens]
+    return client.post(TOKENS, {"action": action, "_selected_action": chosen, "index": "0", **fields}, follow=True)
+
+
+def confirmed(client: Client, action: str, *tokens: IssuedToken) -> Any:
+    return send(client, action, *tokens, confirmed="yes", reason="laptop lost")
+
+
+def revoked() -> set[IssuedToken]:
+    return set(IssuedToken.objects.exclude(revoked_at=None))
+
+
+class TestTheFirstClick:
+    def test_counts_what_is_live_and_revokes_nothing(self, desk, issue, user):
+        live, expired = issue(user), issue(user, minutes_ago=90)
+
+        response = send(desk, "revoke_chosen", live, expired)
+
+        assert "refuses these live tokens within five seconds: 1." in response.content.decode()
+        assert revoked() == set()
+
+    def test_keeps_what_was_chosen_for_the_second(self, desk, issue, user):
+        token = issue(user)
+
+        text = send(desk, "revoke_chosen", token).content.decode()
+
+        assert f'<input type="hidden" name="_selected_action" value="{token.pk}">' in text
+        assert '<input type="hidden" name="action" value="revoke_chosen">' in text
+
+    def test_asks_why(self, desk, issue, user):
+        token = issue(user)
+
+        send(desk, "revoke_chosen", token, confirmed="yes", reason="")
+
+        assert revoked() == set()
+
+
+class TestTheChosenTokens:
+    def test_are_revoked_and_the_audit_says_when_by_whom_and_why(self, desk, staff, issue, user):
+        token, spared = issue(user), issue(user)
+
+        response = confirmed(desk, "revoke_chosen", token)
+
+        assert "1 live token was revoked." in response.content.decode()
+        assert revoked() == {token}
+        token.refresh_from_db()
+        assert (token.revoked_by, token.revocation_reason) == (staff, "laptop lost")
+        assert str(token.jti) in denylist.read_database()
+        assert str(spared.jti) not in denylist.read_database()
+
+    def test_that_were_revoked_before_keep_their_reason(self, desk, issue, user):
+        token = issue(user)
+        confirmed(desk, "revoke_chosen", token)
+        first = IssuedToken.objects.get()
+
+        response = send(desk, "revoke_chosen", token, confirmed="yes", reason="again")
+
+        assert "0 live tokens were revoked." in response.content.decode()
+        again = IssuedToken.objects.get()
+        assert (again.revoked_at, again.revocation_reason) == (first.revoked_at, "laptop lost")
+
+
+class TestEverythingOfAUser:
+    def test_goes_with_one_token_of_theirs(self, desk, issue, user, other):
+        chosen, another, spared = issue(user), issue(user), issue(other)
+
+        confirmed(desk, "revoke_users", chosen)
+
+        assert revoked() == {chosen, another}
+        assert spared not in revoked()
+
+    def test_takes_along_what_they_got_for_somebody_else(self, desk, issue, user, other):
+        chosen, as_other, spared = issue(user), issue(other, real_user=user), issue(other)
+
+        confirmed(desk, "revoke_users", chosen)
+
+        assert revoked() == {chosen, as_other}
+        assert spared not in revoked()
+
+
+class TestEverythingOfAnApplication:
+    def test_goes_with_one_token_of_it(self, desk, issue, user, other):
+        chosen, another, spared = issue(user), issue(other), issue(user, application=None)
+
+        confirmed(desk, "revoke_applications", chosen)
+
+        assert revoked() == {chosen, another}
+        assert spared not in revoked()
+
+    def test_spares_tokens_without_one_when_only_such_are_chosen(self, desk, issue, user):
+        confirmed(desk, "revoke_applications", issue(user, application=None))
+
+        assert revoked() == set()
+
+
+class TestWithoutThePermission:
+    @pytest.fixture
+    def onlooker(self, db):
+        staff = get_user_model().objects.create_user("auditor", is_staff=True)
+        staff.user_permissions.add(Permission.objects.get(codename="view_issuedtoken"))
+        client = Client()
+        client.force_login(staff)
+        return client
+
+    @pytest.mark.parametrize("action", ["revoke_chosen", "revoke_users", "revoke_applications"])
+    def test_nothing_is_revoked(self, action, onlooker, issue, user):
+        confirmed(onlooker, action, issue(user))
+
+        assert revoked() == set()
+
+    def test_no_action_is_offered(self, onlooker, issue, user):
+        issue(user)
+
+        assert "revoke_" not in onlooker.get(TOKENS).content.decode()
+
+
+class TestWithoutTheCSRFToken:
+    def test_nothing_is_revoked(self, staff, issue, user):
+        client = Client(enforce_csrf_checks=True)
+        client.force_login(staff)
+
+        response = confirmed(client, "revoke_chosen", issue(user))
+
+        assert response.status_code == 403
+        assert revoked() == set()
