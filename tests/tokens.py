@@ -1,0 +1,111 @@
+"""Tokens that tests make by hand, good and bad, without the issuer."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from typing import Any
+
+from jwcrypto.jwe import JWE
+from jwcrypto.jwk import JWK
+from jwcrypto.jws import JWS
+
+ISSUER = "instructure:inst_access"
+NOW = 1_800_000_000
+"""A clock for tests of pure functions."""
+
+
+def claims(now: int = NOW, **changes: Any) -> dict[str, Any]:
+    """A claims set that is good at `now`; `...` takes one out."""
+    payload = {
+        "iss": ISSUER,
+        "jti": str(uuid.uuid4()),
+        "iat": now,
+        "exp": now + 3600,
+        "sub": "2d5d6f1a-0e5b-4a0f-8b5e-3f6f3b0c7a11",
+        "acct": "7f0a1f4e-9f0c-4a53-9a39-0d6a3c1b2e5d",
+        "canvas_domain": "canvas.example.edu",
+        **changes,
+    }
+    return {name: value for name, value in payload.items() if value is not ...}
+
+
+class Makes:
+    """Makes tokens under one signing and one encryption key."""
+
+    def __init__(self, signing: JWK, encryption: JWK) -> None:
+        self.signing, self.encryption = signing, encryption
+        self.signing_kid, self.encryption_kid = signing.thumbprint(), encryption.thumbprint()
+        self.decryption_keys = {self.encryption_kid: encryption}
+        self.verification_keys = {self.signing_kid: JWK(**signing.export_public(as_dict=True))}
+
+    def signed(self, payload: dict[str, Any] | bytes | None = None, **header: Any) -> str:
+        """A JWS; header members as given, `...` takes one out."""
+        if not isinstance(payload, bytes):
+            payload = json.dumps(claims() if payload is None else payload).encode()
+        members = _members({"typ": "JWT", "alg": "RS256", "kid": self.signing_kid}, header)
+        jws = JWS(payload)
+        jws.allowed_algs = [members["alg"]]
+        jws.add_signature(self.signing, protected=json.dumps(members))
+        return str(jws.serialize(compact=True))
+
+    def encrypted(self, inner: str | bytes | None = None, **header: Any) -> str:
+        """A JWE around a JWS, or around whatever is given."""
+        inner = self.signed() if inner is None else inner
+        members = {"alg": "RSA-OAEP", "enc": "A128CBC-HS256", "cty": "JWT", "kid": self.encryption_kid}
+        members = _members(members, header)
+        jwe = JWE(inner, json.dumps(members), algs=[members["alg"], members["enc"]])
+        jwe.add_recipient(self.encryption)
+        return str(jwe.serialize(compact=True))
+
+    def token(self, **changes: Any) -> str:
+        """An encrypted token with these claims."""
+        return self.encrypted(self.signed(claims(**changes)))
+
+
+def _members(members: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in {**members, **changes}.items() if value is not ...}
+
+
+def with_header(token: str, header: str | bytes | dict[str, Any]) -> str:
+    """The same token behind another protected header, which it is then not sealed under."""
+    if isinstance(header, dict):
+        header = json.dumps(header)
+    raw = header.encode() if isinstance(header, str) else header
+    return b64(raw) + token[token.index(".") :]
+
+
+def header_of(token: str) -> dict[str, Any]:
+    first = token.partition(".")[0]
+    header: dict[str, Any] = json.loads(urlsafe_b64decode(first + "=" * (-len(first) % 4)))
+    return header
+
+
+def b64(raw: bytes) -> str:
+    return urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def respellings(token: str) -> list[str]:
+    """Texts that a lenient reader takes for the same token."""
+    segments = token.split(".")
+    last = segments[-1]
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    spelled = [
+        token + "=",
+        token + "==",
+        token.replace(".", "=.", 1),
+        token.replace("-", "+").replace("_", "/"),
+        token + "\n",
+        token + " ",
+        " " + token,
+        token + "\x00",
+        token[:40] + "\n" + token[40:],
+        token[:40] + "!" + token[40:],
+        token + ".",
+        "." + token,
+    ]
+    if len(last) % 4:  # the last character has bits that mean nothing
+        place = alphabet.index(last[-1])
+        spelled.append(token[:-1] + alphabet[place ^ 1])
+    return [text for text in spelled if text != token]
