@@ -180,13 +180,13 @@ class TestTheAudit:
         assert getattr(admin_client, method)(url_of("delete", token), {"post": "yes"}).status_code == 403
 
     @pytest.mark.parametrize("action", ["delete_selected", "", "anything"])
-    def test_a3_has_no_action_but_those_that_revoke(self, action, token, admin_client):
+    def test_a3_has_no_action_that_edits_or_deletes(self, action, token, admin_client):
         form = {"action": action, "_selected_action": [str(token.pk)], "post": "yes", "index": "0"}
 
         admin_client.post(TOKENS, form)
 
-        offered = re.findall(r'<option value="(\w+)"', page(admin_client, TOKENS).split('name="action"')[1])
-        assert offered == ["revoke_chosen", "revoke_users", "revoke_applications"]
+        actions = re.findall(r'<option value="(\w+)"', page(admin_client, TOKENS))
+        assert [name for name in actions if not name.startswith("revoke_")] == []
 
     def test_a3_takes_no_edits_in_the_list(self, token, admin_client):
         form = {
