@@ -538,3 +538,13 @@ class TestAsAProcess:
         assert [key["use"] for key in json.loads(listed.stdout)] == ["enc", "sig", "sig"]
         assert (exported.returncode, exported.stdout) == (1, "")
         assert "Not exported" in exported.stderr
+
+
+class TestAKeyIdThatBeginsWithADash:
+    @pytest.mark.parametrize("kid", ["-hJ2c", "--json", "--kid", "-_" + "x" * 41])
+    @pytest.mark.parametrize("subcommand", ["export", "activate", "revoke"])
+    def test_is_taken_for_a_key_id_and_for_no_option(self, subcommand, kid):
+        assert repr(kid) in complaint(subcommand, "--kid", kid)
+
+    def test_that_is_missing_is_asked_for(self):
+        assert "expected one argument" in complaint("revoke", "--kid")

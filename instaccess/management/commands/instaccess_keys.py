@@ -41,11 +41,23 @@ _SUBCOMMANDS = {
 }
 
 
+class _Parser(CommandParser):
+    """Takes `--kid` with the word behind it, whatever that begins with: one key id in 64 begins with a dash, and a
+    key that has to be revoked now may be such a one."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        words, joined = iter(args or ()), []
+        for word in words:
+            value = next(words, None) if word == "--kid" else None
+            joined.append(word if value is None else f"{word}={value}")
+        return super().parse_known_args(joined, namespace)
+
+
 class Command(BaseCommand):
     help = "List, make, import, export, rotate, activate, revoke and reseal keys."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        subparsers = parser.add_subparsers(dest="subcommand", required=True, metavar="what")
+        subparsers = parser.add_subparsers(dest="subcommand", required=True, metavar="what", parser_class=_Parser)
         sub = {name: subparsers.add_parser(name, help=text, description=text) for name, text in _SUBCOMMANDS.items()}
         for name in ("generate", "import", "rotate"):
             sub[name].add_argument(
