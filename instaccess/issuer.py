@@ -23,7 +23,8 @@ logger = logging.getLogger("instaccess.issuer")
 
 _ATTEMPTS = 2
 # C1 too (0x80 to 0x9f): servers read headers as Latin-1, and some terminals obey them.
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# And lone surrogates, which no database takes.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)

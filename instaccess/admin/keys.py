@@ -16,12 +16,14 @@ from jwcrypto.jwk import JWK
 from .. import keymaterial
 from ..models import Key
 from .key_acts import KeyActs
+from .readonly import utc
 
 
 @admin.register(Key)
 class KeyAdmin(KeyActs):
-    list_display = ["kid", "use", "status", "private_half_held", "created_at", "activated_at", "retired_at"]
+    list_display = ["kid", "use", "status", "private_half_held", "activated", "retired"]
     list_filter = ["use", "status"]
+    show_facets = admin.ShowFacets.NEVER
     change_list_template = "admin/instaccess/key/change_list.html"
     change_form_template = "admin/instaccess/key/change_form.html"
     # Named one by one: a field added to the model later is not shown until somebody decides so here.
@@ -31,13 +33,16 @@ class KeyAdmin(KeyActs):
         "alg",
         "status",
         "private_half_held",
-        "created_at",
-        "activated_at",
-        "retired_at",
-        "revoked_at",
+        "created",
+        "activated",
+        "retired",
+        "revoked",
         "public_pem",
         "public_jwk_text",
     ]
+
+    class Media:
+        css = {"all": ["instaccess/admin.css"]}
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         return super().changelist_view(request, self._may_manage(request, extra_context))
@@ -50,6 +55,22 @@ class KeyAdmin(KeyActs):
     @admin.display(description=_("private half"), boolean=True)
     def private_half_held(self, key: Key) -> bool:
         return key.has_private
+
+    @admin.display(description=_("created"), ordering="created_at")
+    def created(self, key: Key) -> str:
+        return utc(key.created_at)
+
+    @admin.display(description=_("activated"), ordering="activated_at")
+    def activated(self, key: Key) -> str:
+        return utc(key.activated_at)
+
+    @admin.display(description=_("retired"), ordering="retired_at")
+    def retired(self, key: Key) -> str:
+        return utc(key.retired_at)
+
+    @admin.display(description=_("revoked"), ordering="revoked_at")
+    def revoked(self, key: Key) -> str:
+        return utc(key.revoked_at)
 
     @admin.display(description=_("public key (PEM)"))
     def public_pem(self, key: Key) -> SafeString:
@@ -66,4 +87,4 @@ class KeyAdmin(KeyActs):
 
 
 def _block(text: str) -> SafeString:
-    return format_html('<pre tabindex="0">{}</pre>', text)
+    return format_html('<pre class="instaccess-key" tabindex="0">{}</pre>', text)
