@@ -5,7 +5,9 @@ Needs this package, DRF and public keys: neither the app in INSTALLED_APPS, nor 
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import json
 import logging
 import re
 import time
@@ -15,7 +17,7 @@ from django.apps import apps
 from django.db import DatabaseError
 from django.views.decorators.debug import sensitive_variables
 from rest_framework.authentication import BaseAuthentication
-from rest_framework.exceptions import APIException, AuthenticationFailed
+from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 
 from . import jose, keysource
@@ -25,7 +27,8 @@ from .exceptions import InstAccessError, InvalidToken
 
 logger = logging.getLogger("instaccess.service")
 
-_BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*)", re.ASCII | re.IGNORECASE)
+_NOT_BASE64 = re.compile(r"[^A-Za-z0-9_-]", re.ASCII)
+_RETRY_SECONDS = 10
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,17 +73,25 @@ class TokenUser:
         return False
 
 
-class _Refused(AuthenticationFailed):
-    """In Canvas's words, for every reason alike."""
+class _Refused(APIException):
+    """In Canvas's words, for every reason alike.
+
+    Not DRF's AuthenticationFailed: that has the challenge of whichever authenticator comes first, and is a 403 where
+    that one has none.
+    """
+
+    status_code = 401
 
     def __init__(self) -> None:
         detail: Any = {"errors": [{"message": "Invalid access token."}]}
         super().__init__()
         self.detail = detail  # as it is: DRF would make objects of the texts
+        self.auth_header = _challenge()
 
 
 class _Unavailable(APIException):
     status_code = 503
+    wait = _RETRY_SECONDS
 
     def __init__(self) -> None:
         detail: Any = {"errors": [{"message": "The service is temporarily unavailable."}]}
@@ -114,18 +125,23 @@ class InstAccessAuthentication(BaseAuthentication):
 
     def authenticate_header(self, request: Request) -> str:
         """The challenge that makes DRF answer 401 and not 403."""
-        return f'Bearer realm="{conf.realm}"'
+        return _challenge()
 
-    @sensitive_variables("match")
+    @sensitive_variables("words")
     def get_bearer(self, request: Request) -> str | None:
-        """Step 1: the bearer token of the Authorization header, None where there is not exactly one."""
-        match = _BEARER.fullmatch(request.META.get("HTTP_AUTHORIZATION", "").strip(" "))
-        return match[1] if match else None
+        """Step 1: the bearer token of the Authorization header, None where there is not exactly one.
 
+        As lenient as other authenticators are: what one of them could read as a token is looked at here first.
+        """
+        words = request.META.get("HTTP_AUTHORIZATION", "").split()
+        return words[1] if len(words) == 2 and words[0].lower() == "bearer" else None
+
+    @sensitive_variables("token")
     def is_ours(self, token: str) -> bool:
-        """Whether it means to be an InstAccess token: signed and naming our issuer, or an encrypted token."""
-        return token.count(".") == 4 or jose.peek_issuer(token) == conf.issuer
+        """Whether it means to be an InstAccess token: an encrypted one, or signed and naming our issuer."""
+        return token.count(".") == 4 or (token.count(".") == 2 and conf.issuer in _issuers(token))
 
+    @sensitive_variables("token")
     def verify(self, token: str) -> dict[str, Any]:
         """Step 2: the payload of a well-signed token. Raises InvalidToken."""
         if token.count(".") == 4:
@@ -157,6 +173,26 @@ class InstAccessAuthentication(BaseAuthentication):
         if user is None or not getattr(user, "is_active", False):
             raise InvalidToken("the user is unknown or inactive", code="unknown_user")
         return user
+
+
+def _challenge() -> str:
+    return f'Bearer realm="{conf.realm}"'
+
+
+@sensitive_variables("token", "segment", "raw", "pairs")
+def _issuers(token: str) -> list[Any]:
+    """Every `iss` in an unverified JWT, read as leniently as anybody might.
+
+    A strict reading would call a respelled InstAccess token no token at all, and leave it to an authenticator that is
+    less strict and may not know what has been revoked.
+    """
+    segment = _NOT_BASE64.sub("", token.split(".")[1].replace("+", "-").replace("/", "_"))
+    try:
+        raw = base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
+        pairs = json.loads(raw.decode(json.detect_encoding(raw), "replace"), object_pairs_hook=tuple)
+    except (ValueError, RecursionError):
+        return []
+    return [value for name, value in pairs if name == "iss"] if isinstance(pairs, tuple) else []
 
 
 def _local_user(uuid: str) -> Any:

@@ -4,21 +4,43 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.http.response import HttpResponseBase
 from oauth2_provider.contrib.rest_framework import OAuth2Authentication
+from rest_framework.exceptions import NotAuthenticated
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from instaccess import identity
+from instaccess import canvas, identity
 from instaccess.consumer import InstAccessAuthentication
+
+
+class AccessTokenAuthentication(OAuth2Authentication):  # type: ignore[misc]
+    """OAuth2 access tokens of active users; every other bearer that comes this far is refused in Canvas's words."""
+
+    def authenticate(self, request: Request) -> Any:
+        found = super().authenticate(request)
+        if found is not None and found[0] is not None and found[0].is_active:
+            return found
+        if request.META.get("HTTP_AUTHORIZATION", "").lower().startswith("bearer "):
+            raise canvas.InvalidAccessToken(code="unknown_token")
+        return None
 
 
 class UsersSelf(APIView):
     """Who the caller is, for an InstAccess token that came through the gateway or for an OAuth2 access token."""
 
-    authentication_classes = [InstAccessAuthentication, OAuth2Authentication]
+    authentication_classes = [InstAccessAuthentication, AccessTokenAuthentication]
     permission_classes = [IsAuthenticated]
+
+    def handle_exception(self, exc: Exception) -> HttpResponseBase:  # type: ignore[override]
+        """Refusals as Canvas has them: its clients compare bodies literally."""
+        if isinstance(exc, NotAuthenticated):
+            exc = canvas.Unauthenticated(code="no_credentials")
+        if isinstance(exc, canvas.Refusal):
+            return exc.to_response()
+        return super().handle_exception(exc)
 
     def get(self, request: Request) -> Response:
         user: Any = request.user

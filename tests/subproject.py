@@ -24,11 +24,26 @@ def run(module: str, *, settings: str, folder: Path, rsa_pool: Any) -> Any:
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(folder)]),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
+    return _said(module, environment, json.dumps([dict(rsa_pool.take()) for _ in range(3)]))
+
+
+def ask(module: str, *, settings: str, question: Any) -> Any:
+    """What `python -m module` says on its last line, as JSON; the question is in SUBPROJECT_QUESTION, as JSON too."""
+    environment = {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": settings,
+        "SUBPROJECT_QUESTION": json.dumps(question),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    return _said(module, environment, "")
+
+
+def _said(module: str, environment: dict[str, str], stdin: str) -> Any:
     result = subprocess.run(
         [sys.executable, "-W", "error", "-m", module],
         env=environment,
         cwd=ROOT,
-        input=json.dumps([dict(rsa_pool.take()) for _ in range(3)]),
+        input=stdin,
         capture_output=True,
         text=True,
         timeout=120,

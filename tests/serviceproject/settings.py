@@ -1,0 +1,20 @@
+"""A service that has nothing of ours but the package: the README's settings, its keys put in."""
+
+import json
+import os
+
+QUESTION = json.loads(os.environ["SUBPROJECT_QUESTION"])
+
+SECRET_KEY = "a service's own"
+INSTALLED_APPS = ["rest_framework"]
+DATABASES: dict[str, object] = {}
+USE_TZ = True
+LOGGING = {"version": 1}
+exec(QUESTION["snippet"])
+INSTACCESS = {**globals()["INSTACCESS"], **QUESTION["instaccess"]}
+REST_FRAMEWORK = {
+    **globals()["REST_FRAMEWORK"],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    # Django's own AnonymousUser is a model of an app that is not installed here.
+    "UNAUTHENTICATED_USER": None,
+}
