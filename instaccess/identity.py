@@ -78,7 +78,9 @@ def active_user(text: str) -> Any:
         else:
             identified = users.select_related("instaccess_identity")
             user = identified.get(instaccess_identity__uuid=uuid.UUID(text))
-    except (get_user_model().DoesNotExist, MultipleObjectsReturned, ValidationError, ValueError):
+    except (get_user_model().DoesNotExist, MultipleObjectsReturned):
+        return None
+    except (ValidationError, ValueError, TypeError, OverflowError, DataError):  # such as NUL, on PostgreSQL
         return None
     # Databases that compare without case would find "ABC" for "abc".
     return user if user.is_active and user_uuid(user) == text else None
