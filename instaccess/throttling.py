@@ -50,9 +50,12 @@ class Level:
     level: float
 
     @property
-    def remaining(self) -> str:
-        """`X-Rate-Limit-Remaining`: what is left until refusals begin."""
-        left = max((conf.throttle_limit or 0) - self.level, 0.0)
+    def remaining(self) -> str | None:
+        """`X-Rate-Limit-Remaining`: what is left until refusals begin. None where the throttle is off: some clients
+        take 0 on an answer of 201 for a refusal."""
+        if (limit := conf.throttle_limit) is None:
+            return None
+        left = max(limit - self.level, 0.0)
         return f"{left:.3f}".rstrip("0").rstrip(".")
 
     @property

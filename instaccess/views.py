@@ -83,7 +83,7 @@ class IssueView(APIView):
             raise refusal from None
         response = canvas.json_response({"token": text}, status=201)
         response["X-Request-Cost"] = str(conf.throttle_cost)
-        response["X-Rate-Limit-Remaining"] = level.remaining
+        _tell_level(response, level)
         return response
 
     @sensitive_variables("text")
@@ -125,7 +125,7 @@ class IssueView(APIView):
         try:
             response = refusal.to_response()
             if refusal.access_token_pk is not None:
-                response["X-Rate-Limit-Remaining"] = throttling.peek(refusal.access_token_pk).remaining
+                _tell_level(response, throttling.peek(refusal.access_token_pk))
         except InstAccessError as error:  # a bad setting, such as a realm that can't be sent
             response = _refusal(error, self.request).to_response()
         if refusal.status == 405:
@@ -152,6 +152,11 @@ def _refusal(exc: Exception, request: Request) -> canvas.Refusal:
     # Text only, no exc_info: error reporters read the variables of the frames behind it, and one is the token.
     logger.error("not issued: %s", _traceback(exc, request))
     return canvas.Unavailable(type(exc).__name__, code="fault")
+
+
+def _tell_level(response: HttpResponse, level: throttling.Level) -> None:
+    if (remaining := level.remaining) is not None:
+        response["X-Rate-Limit-Remaining"] = remaining
 
 
 def _traceback(exc: Exception, request: Request) -> str:
