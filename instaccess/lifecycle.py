@@ -135,11 +135,11 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
 
     Running it again for the same key marks tokens that were issued in the last seconds before.
     """
-    now = now or timezone.now()
     use = Key.Use(keystore.find(kid).use)
     spare = [keymaterial.generate_jwk(use), keymaterial.generate_jwk(use)]
     successor = made = None
     with keystore.locked() as keys:
+        now = now or timezone.now()  # not before the keys were made: a key's lead time counts from when others see it
         key = keystore.find(kid, keys)
         if key.status != Key.Status.REVOKED:
             was_current, had_private = key.status == Key.Status.CURRENT, key.has_private
