@@ -2,6 +2,9 @@
 
 On Redis every request is one atomic script, exact over all processes. Other caches read and write in two steps: a
 burst may slip a token or two through. A cache that is away stops nobody: issuing goes on, and the log says so.
+
+A bucket leaks second by second. If it leaked all the time, a full one would be below its limit again after a
+microsecond, and a burst got a token more than it should.
 """
 
 from __future__ import annotations
@@ -22,22 +25,28 @@ logger = logging.getLogger("instaccess.throttle")
 
 _COMPLAIN_SECONDS = 60
 
+_SLACK = 0.001
+"""Seconds that the sum of two times may be off by."""
+
 # Redis's own clock: the workers' may differ. Numbers come back as text, for Redis cuts fractions off.
 _SCRIPT = """
 local limit, cost, leak, charged = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) + tonumber(clock[2]) / 1000000
 local state = redis.call('HMGET', KEYS[1], 'level', 'at')
-local level = math.max(0, (tonumber(state[1]) or 0) - math.max(0, now - (tonumber(state[2]) or now)) * leak)
+local level, at = tonumber(state[1]) or 0, math.min(tonumber(state[2]) or now, now)
+local seconds = math.floor(now - at + SLACK)
+level = math.max(0, level - seconds * leak)
+if level == 0 then at = now else at = at + seconds end
 local allowed = level < limit
 if charged == 1 and allowed then level = level + cost end
 if charged == -1 then level = math.max(0, level - cost) end
 if charged ~= 0 then
-  redis.call('HSET', KEYS[1], 'level', tostring(level), 'at', tostring(now))
-  redis.call('PEXPIRE', KEYS[1], math.ceil(level / leak * 1000) + 1000)
+  redis.call('HSET', KEYS[1], 'level', tostring(level), 'at', string.format('%.6f', at))
+  redis.call('PEXPIRE', KEYS[1], (math.ceil(level / leak) + 2) * 1000)
 end
 return {allowed and 1 or 0, tostring(level)}
-"""
+""".replace("SLACK", str(_SLACK))
 
 _complained_at = float("-inf")
 
@@ -60,8 +69,8 @@ class Level:
 
     @property
     def retry_after(self) -> int:
-        """Seconds until the level has fallen below the limit; at least one."""
-        return max(math.ceil((self.level - (conf.throttle_limit or 0)) / conf.throttle_leak), 1)
+        """Whole seconds until the level has fallen below the limit; at least one."""
+        return max(math.floor((self.level - (conf.throttle_limit or 0)) / conf.throttle_leak), 0) + 1
 
 
 def charge(access_token_pk: Any) -> Level:
@@ -111,14 +120,16 @@ def _redis_client(cache: Any) -> Any:
 def _two_steps(cache: Any, key: str, limit: int, charged: int) -> Level:
     now = time.time()
     level, at = cache.get(key) or (0.0, now)
-    level = max(0.0, level - max(0.0, now - at) * conf.throttle_leak)
+    seconds = math.floor(max(now - at, 0.0) + _SLACK)
+    level = max(0.0, level - seconds * conf.throttle_leak)
+    at = min(at + seconds, now) if level else now
     allowed = level < limit
     if charged == 1 and allowed:
         level += conf.throttle_cost
     elif charged == -1:
         level = max(0.0, level - conf.throttle_cost)
     if charged:
-        cache.set(key, (level, now), timeout=math.ceil(level / conf.throttle_leak) + 1)
+        cache.set(key, (level, at), timeout=math.ceil(level / conf.throttle_leak) + 2)
     return Level(allowed=allowed, level=level)
 
 
