@@ -1,0 +1,287 @@
+"""canvasapi as it is, through the real nginx with the example configuration: what works, and what it raises."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from http.client import HTTPConnection
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from . import readme, servers
+from .test_proxies import Site, start_nginx
+from .tokens import b64
+
+if TYPE_CHECKING:
+    from canvasapi import Canvas
+
+pytestmark = [
+    pytest.mark.services,
+    # 127.0.0.1 is as good as TLS here.
+    pytest.mark.filterwarnings("ignore:Canvas may respond unexpectedly when making requests to HTTP:UserWarning"),
+]
+
+ENDPOINT = "inst_access_tokens"
+
+# Run by `manage.py shell` in the site's own database.
+_MAKE_TOKENS = """
+import json, secrets
+from datetime import timedelta
+from django.contrib.auth import get_user_model
+from django.utils import timezone
+from oauth2_provider.models import get_access_token_model, get_application_model
+from instaccess import identity
+from instaccess.conf import SCOPE
+users = get_user_model().objects
+ada, boole = users.get(username="ada"), users.get(username="boole")
+users.filter(pk=ada.pk).update(first_name="Ada", last_name="Lovelace")
+hour = timedelta(hours=1)
+made = {"ada": ada.pk, "boole": boole.pk, "uuid": identity.user_uuid(ada)}
+for name, columns in {
+    "ada's": {}, "expired": {"expires": timezone.now() - hour}, "without scope": {"scope": "read"},
+    "nobody's": {"user": None}, "hasty": {}, "admin's": {"user": users.get(username="admin")}, "revoked": {},
+}.items():
+    made[name] = secrets.token_urlsafe(32)
+    get_access_token_model().objects.create(**{
+        "user": ada, "application": get_application_model().objects.get(), "token": made[name], "scope": SCOPE,
+        "expires": timezone.now() + hour, **columns,
+    })
+print(json.dumps(made))
+"""
+
+
+class Campus:
+    """The site of the proxies' tests behind nginx, and access tokens of every kind."""
+
+    def __init__(self, site: Site, port: int) -> None:
+        self.site = site
+        self.base_url = f"http://{servers.HOST}:{port}"
+        self.made: dict[str, Any] = json.loads(
+            site.manage("shell", "--no-imports", "-c", _MAKE_TOKENS).splitlines()[-1]
+        )
+
+    def canvas(self, token: str, base_url: str = "") -> Canvas:
+        import canvasapi
+
+        return canvasapi.Canvas(base_url or self.base_url, token)
+
+    def issue(self, token: str, *, base_url: str = "", method: str = "POST", **request: Any) -> Any:
+        """What canvasapi's own requester makes of the issuing endpoint."""
+        requester: Any = vars(self.canvas(token, base_url))["_Canvas__requester"]
+        return requester.request(method, ENDPOINT, **request)
+
+    def token(self, name: str = "ada's", **request: Any) -> str:
+        """An InstAccess token for the access token of that name."""
+        response = self.issue(self.made[name], **request)
+        assert response.status_code == 201
+        text: str = response.json()["token"]
+        return text
+
+    def opened(self, token: str) -> str:
+        """What the gateway makes of an encrypted token."""
+        connection = HTTPConnection(servers.HOST, self.site.gateway_process.port, timeout=servers.PATIENCE)
+        try:
+            connection.request("GET", "/internal/gateway/verify", headers={"Authorization": f"Bearer {token}"})
+            header = connection.getresponse().headers["Authorization"]
+        finally:
+            connection.close()
+        return str(header.removeprefix("Bearer "))
+
+
+@pytest.fixture(scope="module")
+def campus() -> Iterator[Campus]:
+    # Not pytest's, which only its owner may enter: nginx, started by root, works as somebody else.
+    with tempfile.TemporaryDirectory(prefix="instaccess-canvasapi-") as name:
+        Path(name).chmod(0o755)
+        site = Site(Path(name))
+        port = servers.free_port()
+        nginx = start_nginx(site, port)
+        yield Campus(site, port)
+        nginx.kill()
+        site.close()
+
+
+@pytest.fixture
+def elsewhere(campus: Campus) -> Iterator[Any]:
+    """Starts the same site once more with other settings; its address."""
+    started: list[servers.Process] = []
+
+    def start(**instaccess: Any) -> str:
+        port = servers.free_port()
+        command = [sys.executable, "-m", "gunicorn", "testproject.wsgi", "--bind", f"{servers.HOST}:{port}"]
+        env = campus.site.env | {"INSTACCESS_SETTINGS": json.dumps(instaccess)}
+        log = campus.site.folder / f"elsewhere-{port}.log"
+        started.append(servers.Process(command, port=port, log=log, env=env, cwd=readme.ROOT))
+        return f"http://{servers.HOST}:{port}"
+
+    yield start
+    for process in started:
+        process.kill()
+
+
+class TestGettingTheCurrentUser:
+    def test_works_with_an_inst_access_token(self, campus):
+        user = campus.canvas(campus.token()).get_current_user()
+
+        assert (user.id, user.name, user.uuid) == (campus.made["ada"], "Ada Lovelace", campus.made["uuid"])
+        assert (user.sortable_name, user.login_id) == ("Lovelace, Ada", "ada")
+
+    def test_works_with_one_for_somebody_else(self, campus):
+        token = campus.token("admin's", as_user_id=campus.made["boole"])
+
+        assert campus.canvas(token).get_current_user().login_id == "boole"
+
+    def test_raises_invalid_access_token_for_everything_the_gateway_refuses(self, campus):
+        from canvasapi.exceptions import InvalidAccessToken
+
+        good = campus.token("admin's")
+        refused = ["opaque", campus.made["ada's"], good[:-8] + "AAAAAAAA", good + "=", campus.opened(good)]
+        for token in refused:
+            with pytest.raises(InvalidAccessToken) as raised:
+                campus.canvas(token).get_current_user()
+            assert raised.value.message == [{"message": "Invalid access token."}]
+
+    def test_raises_invalid_access_token_once_the_token_is_revoked(self, campus):
+        from canvasapi.exceptions import InvalidAccessToken
+
+        canvas = campus.canvas(campus.token("revoked"))
+        canvas.get_current_user()
+        row = json.loads(campus.site.manage("instaccess_tokens", "list", "--user", "ada", "--limit", "1", "--json"))[
+            0
+        ]
+        campus.site.manage("instaccess_tokens", "revoke", "--jti", row["jti"], "--reason", "laptop stolen")
+
+        def fault() -> Any:
+            try:
+                canvas.get_current_user()
+            except InvalidAccessToken as error:
+                return error
+            return None
+
+        assert servers.until(fault, bool).message == [{"message": "Invalid access token."}]
+
+
+class TestAskingForAToken:
+    """Each row of the contract is an exception of canvasapi's own, the one it raises for Canvas."""
+
+    def fault(self, campus: Campus, name: str, **request: Any) -> Exception:
+        from canvasapi.exceptions import CanvasException
+
+        with pytest.raises(CanvasException) as raised:
+            campus.issue(campus.made.get(name, name), **request)
+        return raised.value
+
+    def test_without_credentials_is_invalid_access_token(self, campus):
+        error = self.fault(campus, "ada's", use_auth=False)
+
+        assert (type(error).__name__, error.message) == (
+            "InvalidAccessToken",
+            [{"message": "user authorization required"}],
+        )
+
+    @pytest.mark.parametrize("name", ["no such token", "nobody's"])
+    def test_with_one_that_is_unknown_or_nobody_s_is_invalid_access_token(self, campus, name):
+        error = self.fault(campus, name)
+
+        assert (type(error).__name__, error.message) == ("InvalidAccessToken", [{"message": "Invalid access token."}])
+
+    def test_with_an_encrypted_inst_access_token_is_invalid_access_token(self, campus):
+        error = self.fault(campus, campus.token("admin's"))
+
+        assert (type(error).__name__, error.message) == ("InvalidAccessToken", [{"message": "Invalid access token."}])
+
+    def test_with_an_expired_one_is_invalid_access_token(self, campus):
+        error = self.fault(campus, "expired")
+
+        assert (type(error).__name__, error.message) == ("InvalidAccessToken", [{"message": "Expired access token."}])
+
+    def test_without_the_scope_is_unauthorized(self, campus):
+        error = self.fault(campus, "without scope")
+
+        message = [{"message": "Insufficient scopes on access token."}]
+        assert (type(error).__name__, error.message) == ("Unauthorized", message)
+
+    def test_for_somebody_who_is_not_theirs_to_be_is_unauthorized(self, campus):
+        error = self.fault(campus, "hasty", as_user_id=campus.made["boole"])
+
+        assert (type(error).__name__, error.message) == ("Unauthorized", "Invalid as_user_id")
+
+    def test_with_an_opened_inst_access_token_is_forbidden(self, campus):
+        error = self.fault(campus, campus.opened(campus.token("admin's")))
+
+        body = '{"error":"cannot generate a JWT when authorized by a JWT"}'
+        assert (type(error).__name__, error.message) == ("Forbidden", body)
+
+    def test_too_often_is_rate_limit_exceeded(self, campus, elsewhere):
+        base_url = elsewhere()
+        for _ in range(3):
+            assert campus.issue(campus.made["hasty"], base_url=base_url).status_code == 201
+
+        # However slowly this goes: a bucket that has leaked is filled up again.
+        error = servers.until(lambda: self.caught(campus, "hasty", base_url=base_url), bool)
+
+        assert type(error).__name__ == "RateLimitExceeded"
+        assert error.message == "Rate Limit Exceeded. X-Rate-Limit-Remaining: 0"
+
+    def test_too_often_where_that_is_a_403_is_forbidden(self, campus, elsewhere):
+        base_url = elsewhere(THROTTLE_STATUS=403)
+
+        error = servers.until(lambda: self.caught(campus, "hasty", base_url=base_url), bool)
+
+        assert type(error).__name__ == "Forbidden"
+        assert error.message == "429 Too Many Requests (Rate Limit Exceeded)"
+
+    def caught(self, campus: Campus, name: str, **request: Any) -> Any:
+        from canvasapi.exceptions import CanvasException
+
+        try:
+            campus.issue(campus.made[name], **request)
+        except CanvasException as error:
+            return error
+        return None
+
+    def test_of_a_service_with_a_fault_is_its_general_exception(self, campus, elsewhere):
+        error = self.fault(campus, "ada's", base_url=elsewhere(CLAIMS_HOOK="no.such.hook"))
+
+        assert (type(error).__name__, error.message) == (
+            "CanvasException",
+            "Encountered an error: status code 503",
+        )
+
+    def test_by_another_method_is_its_general_exception(self, campus):
+        error = self.fault(campus, "ada's", method="PUT")
+
+        assert (type(error).__name__, error.message) == (
+            "CanvasException",
+            "Encountered an error: status code 405",
+        )
+
+    def test_with_more_parameters_than_django_takes_is_bad_request(self, campus):
+        error = self.fault(campus, "ada's", _url=f"{campus.base_url}/api/v1/{ENDPOINT}?{'a&' * 1001}")
+
+        assert (type(error).__name__, error.message) == ("BadRequest", '{"errors":[{"message":"Bad request."}]}')
+
+
+class TestCanvasapi:
+    def test_is_as_it_was_released(self):
+        """Nothing of it is replaced here: what these tests show holds for everybody who installs it."""
+        files = distribution("canvasapi").files or []
+        sources = [file for file in files if file.suffix == ".py"]
+
+        assert sources
+        for file in sources:
+            recorded = file.hash
+            assert recorded is not None
+            assert recorded.mode == "sha256"
+            assert digest(Path(os.fspath(file.locate()))) == recorded.value
+
+
+def digest(path: Path) -> str:
+    return b64(hashlib.sha256(path.read_bytes()).digest())
