@@ -1,0 +1,252 @@
+"""`manage.py instaccess_tokens`: what an operator types, reads, and gets as an exit code."""
+
+from __future__ import annotations
+
+import io
+import json
+import uuid
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.core.management import CommandError, call_command
+from django.db import OperationalError, connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from instaccess import identity
+from instaccess.models import IssuedToken
+
+pytestmark = pytest.mark.django_db
+
+
+def tokens(*args: str) -> str:
+    out = io.StringIO()
+    call_command("instaccess_tokens", *args, stdout=out)
+    return out.getvalue()
+
+
+def as_json(*args: str) -> Any:
+    return json.loads(tokens(*args, "--json"))
+
+
+@pytest.fixture
+def row(user, application):
+    def make(age: float = 0, **columns: Any) -> IssuedToken:
+        issued_at = timezone.now() - timedelta(seconds=age)
+        values: dict[str, Any] = {
+            "jti": uuid.uuid4(),
+            "user": user,
+            "user_uuid": identity.user_uuid(user),
+            "application": application,
+            "client_id": application.client_id,
+            "account_uuid": "3f1c",
+            "canvas_domain": "canvas.example.edu",
+            "signing_kid": "s",
+            "encryption_kid": "e",
+            "ip_address": "192.0.2.7",
+            "user_agent": "client/1.0",
+            "issued_at": issued_at,
+            "expires_at": issued_at + timedelta(hours=1),
+        }
+        return IssuedToken.objects.create(**(values | columns))
+
+    return make
+
+
+class TestList:
+    def test_shows_tokens_the_latest_first_a_line_each(self, row):
+        old, new = row(age=100), row()
+
+        lines = tokens("list").splitlines()
+
+        assert [str(each.jti) in line for each, line in zip((new, old), lines, strict=True)] == [True, True]
+        assert "live" in lines[0]
+        assert "user ada" in lines[0]
+        assert "192.0.2.7" in lines[0]
+
+    def test_tells_live_revoked_and_expired_apart(self, row):
+        row(age=9000)
+        row(age=100, revoked_at=timezone.now())
+        row()
+
+        assert [fact["status"] for fact in as_json("list")] == ["live", "revoked", "expired"]
+        assert [fact["status"] for fact in as_json("list", "--live")] == ["live"]
+
+    def test_narrows_down(self, row):
+        grace = get_user_model().objects.create_user("grace")
+        hers = row(user=grace, user_uuid=identity.user_uuid(grace), client_id="other", account_uuid="9d")
+        row()
+
+        for args in (["--user", "grace"], ["--application", "other"], ["--account", "9d"]):
+            assert [fact["jti"] for fact in as_json("list", *args)] == [str(hers.jti)]
+        assert as_json("list", "--user", "grace", "--account", "3f1c") == []
+
+    def test_shows_fifty_or_as_many_as_asked(self, row):
+        for _ in range(52):
+            row()
+
+        assert len(as_json("list")) == 50
+        assert len(as_json("list", "--limit", "3")) == 3
+        assert as_json("list", "--limit", "0") == as_json("list", "--limit", "-1") == []
+
+    def test_says_when_there_is_none(self):
+        assert tokens("list") == "No such token.\n"
+        assert as_json("list") == []
+
+    def test_takes_one_query_for_many_as_for_one(self, row):
+        for _ in range(10):
+            row()
+        with CaptureQueriesContext(connection) as queries:
+            tokens("list")
+
+        assert sum("instaccess_" in query["sql"] for query in queries.captured_queries) == 1
+
+
+class TestShow:
+    def test_tells_all_the_audit_knows(self, row, user):
+        each = row(revoked_at=timezone.now(), revoked_by=user, revocation_reason="lost")
+
+        fact = as_json("show", "--jti", str(each.jti))
+
+        assert (fact["jti"], fact["status"], fact["user"]) == (str(each.jti), "revoked", "ada")
+        assert (fact["revoked_by"], fact["revocation_reason"]) == ("ada", "lost")
+        assert fact["user_agent"] == "client/1.0"
+        assert "revocation_reason  lost" in tokens("show", "--jti", str(each.jti))
+
+    def test_of_an_unknown_token_fails(self):
+        with pytest.raises(CommandError, match="no token"):
+            tokens("show", "--jti", str(uuid.uuid4()))
+
+    @pytest.mark.parametrize("text", ["x", "", "1", "' OR 1=1", "\x00"])
+    def test_of_what_is_no_id_fails_and_says_what_one_is(self, text):
+        with pytest.raises(CommandError, match="uuid"):
+            tokens("show", f"--jti={text}")
+
+
+class TestRevoke:
+    def test_one_by_its_jti(self, row):
+        each, other = row(), row()
+
+        said = tokens("revoke", "--jti", str(each.jti), "--reason", "laptop stolen")
+
+        assert said == "1 live tokens revoked; gateways refuse them within 5 seconds.\n"
+        each.refresh_from_db()
+        other.refresh_from_db()
+        assert (each.revocation_reason, other.revoked_at) == ("laptop stolen", None)
+
+    @pytest.mark.parametrize("by", ["--user", "--application", "--account"])
+    def test_all_of_a_user_an_application_an_account(self, row, application, by):
+        for _ in range(3):
+            row()
+        row(age=9000)
+        what = {"--user": "ada", "--application": application.client_id, "--account": "3f1c"}[by]
+
+        assert as_json("revoke", by, what, "--reason", "x") == {"revoked": 3}
+        assert IssuedToken.objects.exclude(revoked_at=None).count() == 3
+
+    def test_only_what_all_conditions_say(self, row):
+        row(account_uuid="9d")
+        row()
+
+        assert as_json("revoke", "--user", "ada", "--account", "9d", "--reason", "x") == {"revoked": 1}
+
+    def test_dry_changes_nothing_and_says_how_many(self, row):
+        row()
+        args = ("revoke", "--user", "ada", "--reason", "x", "--dry-run")
+
+        assert tokens(*args) == "1 live tokens would be revoked.\n"
+        assert as_json(*args) == {"would_revoke": 1}
+        assert not IssuedToken.objects.exclude(revoked_at=None).exists()
+
+    def test_of_somebody_who_has_only_dead_ones_is_no_failure(self, row):
+        row(age=9000)
+
+        assert as_json("revoke", "--user", "ada", "--reason", "x") == {"revoked": 0}
+
+    def test_of_what_the_audit_does_not_know_is_one_for_it_may_be_a_slip(self, row):
+        row()
+        for args in (["--user", "nobody"], ["--application", "x"], ["--account", "x"]):
+            with pytest.raises(CommandError, match="check the spelling"):
+                tokens("revoke", *args, "--reason", "x")
+
+    @pytest.mark.parametrize(
+        ("columns", "why"), [({"age": 9000}, "expired already"), ({"revoked_at": timezone.now}, "revoked already")]
+    )
+    def test_of_a_dead_token_fails_and_says_why(self, row, columns, why):
+        each = row(**{name: value() if callable(value) else value for name, value in columns.items()})
+
+        with pytest.raises(CommandError, match=why):
+            tokens("revoke", "--jti", str(each.jti), "--reason", "x")
+
+    def test_of_an_unknown_token_fails_and_says_so(self):
+        with pytest.raises(CommandError, match="not in the audit"):
+            tokens("revoke", "--jti", str(uuid.uuid4()), "--reason", "x")
+
+    def test_needs_to_be_told_which(self, row):
+        row()
+        with pytest.raises(CommandError, match="Say which tokens"):
+            tokens("revoke", "--reason", "x")
+        for empty in ("--user=", "--application=", "--account=", "--jti="):
+            with pytest.raises(CommandError):
+                tokens("revoke", empty, "--reason", "x")
+
+        assert not IssuedToken.objects.exclude(revoked_at=None).exists()
+
+    def test_needs_a_reason(self, row):
+        with pytest.raises(CommandError, match="--reason"):
+            tokens("revoke", "--user", "ada")
+
+
+class TestPrune:
+    def test_o10_deletes_old_rows(self, row):
+        row(age=86_400 * 401)
+        young = row(age=86_400 * 399)
+
+        assert as_json("prune", "--older-than", "400d") == {"deleted": 1}
+        assert list(IssuedToken.objects.all()) == [young]
+
+    def test_o10_dry_deletes_nothing(self, row):
+        row(age=86_400 * 401)
+
+        assert as_json("prune", "--older-than", "400d", "--dry-run") == {"would_delete": 1}
+        assert "1 rows would be deleted." in tokens("prune", "--older-than", "57w", "--dry-run")
+        assert IssuedToken.objects.count() == 1
+
+    def test_o10_keeps_live_tokens_and_their_denials_whatever_age_is_given(self, row):
+        row(age=3500)
+        row(age=3500, revoked_at=timezone.now())
+
+        assert as_json("prune", "--older-than", "1h") == {"deleted": 0}
+
+    @pytest.mark.parametrize("age", ["", "400", "d", "-1d", "0d", "1.5d", "1y", "1d ", "٣d", "9999999d"])
+    def test_takes_an_age_and_nothing_else(self, age):
+        with pytest.raises(CommandError, match="--older-than"):
+            tokens("prune", f"--older-than={age}")
+
+    def test_takes_batches_of_any_size(self, row):
+        for _ in range(4):
+            row(age=86_400 * 401)
+
+        assert as_json("prune", "--older-than", "400d", "--batch", "0") == {"deleted": 4}
+
+    def test_reaches_back_before_all_times_without_an_error_of_its_own(self, row):
+        with pytest.raises(CommandError, match="before the year 1"):
+            tokens("prune", "--older-than", "999999w")
+
+
+class TestTrouble:
+    def test_with_the_database_is_told_in_a_line_that_names_what_to_do(self):
+        def broken(execute: Any, sql: str, *args: Any) -> Any:
+            if "instaccess_" in sql:
+                raise OperationalError("no such table")
+            return execute(sql, *args)
+
+        with connection.execute_wrapper(broken), pytest.raises(CommandError, match="migrate"):
+            tokens("list")
+
+    def test_with_what_is_asked_names_the_subcommands(self):
+        for args in ([], ["destroy"]):
+            with pytest.raises(CommandError):
+                tokens(*args)

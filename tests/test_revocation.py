@@ -1,0 +1,236 @@
+"""Which tokens are alive, how they are revoked, and which rows may go."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from instaccess import denylist, identity, revocation
+from instaccess.models import IssuedToken
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def row(user):
+    """Makes audit rows; what is not given is that of a live token of `user`."""
+
+    def make(age: float = 0, **columns: Any) -> IssuedToken:
+        issued_at = timezone.now() - timedelta(seconds=age)
+        values: dict[str, Any] = {
+            "jti": uuid.uuid4(),
+            "user": user,
+            "user_uuid": identity.user_uuid(user),
+            "account_uuid": "a",
+            "canvas_domain": "canvas.example.edu",
+            "signing_kid": "s",
+            "encryption_kid": "e",
+            "issued_at": issued_at,
+            "expires_at": issued_at + timedelta(hours=1),
+        }
+        return IssuedToken.objects.create(**(values | columns))
+
+    return make
+
+
+@pytest.fixture
+def heard():
+    """What receivers of the signal were told."""
+    told: list[dict[str, Any]] = []
+
+    def receive(sender: Any, jtis: Any, reason: Any, by: Any, **kwargs: Any) -> None:
+        told.append({"sender": sender, "jtis": jtis, "reason": reason, "by": by})
+
+    revocation.tokens_revoked.connect(receive)
+    yield told
+    revocation.tokens_revoked.disconnect(receive)
+
+
+class TestALiveToken:
+    def test_is_neither_revoked_nor_expired(self, row):
+        alive = row()
+        row(revoked_at=timezone.now())
+        row(age=3600)
+        row(age=90_000)
+
+        assert list(revocation.live()) == [alive]
+
+    def test_lives_to_its_last_second(self, row):
+        assert revocation.live().filter(pk=row(age=3590).pk).exists()
+
+    def test_lives_as_long_as_the_leeway_lets_it(self, row, settings):
+        late = row(age=3700)
+        assert not revocation.live().exists()
+        settings.INSTACCESS = {"LEEWAY": 200}
+
+        assert list(revocation.live()) == [late]
+
+    def test_may_come_from_a_clock_that_runs_ahead(self, row):
+        assert revocation.live().filter(pk=row(age=-50).pk).exists()
+
+    def test_is_found_by_an_index(self, row):
+        with CaptureQueriesContext(
+            connection,
+        ) as queries:
+            list(revocation.live())
+
+        assert "issued_at" in queries.captured_queries[0]["sql"].split("WHERE")[1]
+
+
+class TestTheTokensOfAUser:
+    def test_are_those_about_them_by_name_and_by_uuid(self, row, user):
+        theirs = row()
+        row(user=get_user_model().objects.create_user("grace"), user_uuid=str(uuid.uuid4()))
+
+        assert list(revocation.live().filter(revocation.of_user("ada"))) == [theirs]
+        assert list(revocation.live().filter(revocation.of_user(identity.user_uuid(user)))) == [theirs]
+
+    def test_are_those_they_got_for_somebody_else_too(self, row, user):
+        grace = get_user_model().objects.create_user("grace")
+        got = row(
+            user=grace,
+            user_uuid=identity.user_uuid(grace),
+            real_user=user,
+            real_user_uuid=identity.user_uuid(user),
+        )
+
+        assert list(revocation.live().filter(revocation.of_user("ada"))) == [got]
+        assert list(revocation.live().filter(revocation.of_user(identity.user_uuid(user)))) == [got]
+
+    def test_are_found_by_uuid_after_the_user_is_gone(self, row, user):
+        theirs, name = row(), identity.user_uuid(user)
+        user.delete()
+
+        assert list(revocation.live().filter(revocation.of_user(name))) == [theirs]
+
+    def test_are_none_for_a_name_that_nobody_has(self, row):
+        row()
+
+        for name in ("nobody", "", "%", "ada' OR '1'='1", "a" * 5000, "\u0130"):
+            assert not revocation.live().filter(revocation.of_user(name)).exists()
+
+    def test_under_keys_are_those_signed_or_encrypted_with_one(self, row):
+        signed, encrypted = row(signing_kid="bad"), row(encryption_kid="bad")
+        row()
+
+        assert set(revocation.live().filter(revocation.under_keys(["bad"]))) == {signed, encrypted}
+        assert not revocation.live().filter(revocation.under_keys([])).exists()
+
+
+class TestRevoke:
+    def test_marks_them_with_when_why_and_by_whom_and_says_how_many(self, row, user):
+        rows = [row() for _ in range(3)]
+        now = timezone.now()
+
+        assert revocation.revoke(revocation.live(), reason="stolen", by=user, now=now) == 3
+        for each in rows:
+            each.refresh_from_db()
+            assert (each.revoked_at, each.revocation_reason, each.revoked_by) == (now, "stolen", user)
+
+    def test_puts_them_on_the_deny_list(self, row):
+        denied, other = row(), row()
+        revocation.revoke(revocation.live().filter(pk=denied.pk), reason="stolen")
+
+        assert denylist.read_database() == {str(denied.jti)}
+        assert str(other.jti) not in denylist.read_database()
+
+    def test_leaves_the_first_revocation_of_a_token_as_it_was(self, row, user, heard):
+        earlier = timezone.now() - timedelta(minutes=5)
+        first = row(revoked_at=earlier, revocation_reason="first")
+
+        assert revocation.revoke(revocation.audit(), reason="second", by=user) == 0
+        first.refresh_from_db()
+        assert (first.revoked_at, first.revocation_reason, first.revoked_by) == (earlier, "first", None)
+
+    def test_of_nothing_does_nothing(self, heard):
+        assert revocation.revoke(revocation.live(), reason="x") == 0
+        assert heard == []
+
+    def test_cuts_a_reason_that_is_too_long(self, row):
+        each = row()
+        revocation.revoke(revocation.live(), reason="r" * 1000)
+
+        each.refresh_from_db()
+        assert each.revocation_reason == "r" * 255
+
+    def test_goes_through_many_in_batches(self, row, monkeypatch, heard):
+        monkeypatch.setattr(revocation, "BATCH", 2)
+        rows = [row() for _ in range(5)]
+
+        assert revocation.revoke(revocation.live(), reason="x") == 5
+        assert [len(told["jtis"]) for told in heard] == [2, 2, 1]
+        assert {jti for told in heard for jti in told["jtis"]} == {str(each.jti) for each in rows}
+
+    def test_tells_receivers_of_the_signal(self, row, user, heard):
+        each = row()
+        revocation.revoke(revocation.live(), reason="stolen", by=user)
+
+        assert heard == [{"sender": IssuedToken, "jtis": [str(each.jti)], "reason": "stolen", "by": user}]
+
+    def test_is_not_undone_by_a_receiver_that_fails(self, row, caplog, heard):
+        def fail(**kwargs: Any) -> None:
+            raise RuntimeError("no route to SIEM")
+
+        revocation.tokens_revoked.connect(fail)
+        try:
+            each = row()
+            assert revocation.revoke(revocation.live(), reason="x") == 1
+        finally:
+            revocation.tokens_revoked.disconnect(fail)
+
+        each.refresh_from_db()
+        assert each.revoked_at is not None
+        assert len(heard) == 1
+        assert "no route to SIEM" in caplog.text
+
+    def test_is_told_in_the_log(self, row, user, caplog):
+        each = row()
+        revocation.revoke(revocation.live(), reason="stolen\nFAKE LINE", by=user)
+
+        assert str(each.jti) in caplog.text
+        assert "stolen\\nFAKE LINE" in caplog.text
+
+
+class TestPrune:
+    """O10: in short batches, and nothing that a gateway could still meet."""
+
+    def test_o10_deletes_what_is_older_and_dead_and_says_how_many(self, row):
+        before = timezone.now() - timedelta(days=30)
+        old = [row(age=86_400 * days) for days in (31, 40, 400)]
+        young = row(age=86_400 * 29)
+
+        assert revocation.prunable(before).count() == 3
+        assert revocation.prune(before) == 3
+        assert list(IssuedToken.objects.all()) == [young]
+        assert old
+
+    def test_o10_keeps_live_rows_and_live_denials_whatever_is_asked(self, row):
+        kept = [row(), row(age=3500), row(age=3500, revoked_at=timezone.now()), row(age=3700)]
+        gone = row(age=3600 + 400)
+
+        assert revocation.prune(timezone.now() + timedelta(days=1)) == 1
+        assert set(IssuedToken.objects.all()) == set(kept)
+        assert not IssuedToken.objects.filter(pk=gone.pk).exists()
+
+    def test_o10_deletes_a_batch_at_a_time_the_oldest_first(self, row):
+        for days in range(31, 38):
+            row(age=86_400 * days)
+        with CaptureQueriesContext(connection) as queries:
+            assert revocation.prune(timezone.now() - timedelta(days=30), batch=3) == 7
+
+        deletes = [q["sql"] for q in queries.captured_queries if q["sql"].startswith("DELETE")]
+        assert len(deletes) == 3
+        reads = [q["sql"] for q in queries.captured_queries if q["sql"].startswith("SELECT")]
+        assert all("LIMIT 3" in sql and "ORDER BY" in sql for sql in reads)
+
+    def test_of_nothing_does_nothing(self, row):
+        row()
+
+        assert revocation.prune(timezone.now() - timedelta(days=30)) == 0
