@@ -35,7 +35,7 @@ INVALID = b'{"errors":[{"message":"Invalid access token."}]}'
 UNAVAILABLE = b'{"errors":[{"message":"The service is temporarily unavailable."}]}'
 
 USERS = ("ada", "boole", "curry")
-"""Each has an access token of its own."""
+"""Each has access tokens of their own, one for each time they issue: the throttle counts by access token."""
 
 # Run by `manage.py shell` in the site's own database.
 _MAKE_USERS = f"""
@@ -48,11 +48,12 @@ from instaccess.conf import SCOPE
 made = {{}}
 for name in {USERS!r}:
     user = get_user_model().objects.create_user(name)
-    made[name] = secrets.token_urlsafe(32)
-    get_access_token_model().objects.create(
-        user=user, application=get_application_model().objects.get(), token=made[name], scope=SCOPE,
-        expires=timezone.now() + timedelta(days=1),
-    )
+    made[name] = [secrets.token_urlsafe(32) for _ in range(20)]
+    for text in made[name]:
+        get_access_token_model().objects.create(
+            user=user, application=get_application_model().objects.get(), token=text, scope=SCOPE,
+            expires=timezone.now() + timedelta(days=1),
+        )
 print(json.dumps(made))
 """
 
@@ -80,7 +81,7 @@ class Site:
         }
         self.folder = folder
         self.manage("demo", "--setup-only")
-        self.access_tokens: dict[str, str] = json.loads(
+        self.access_tokens: dict[str, list[str]] = json.loads(
             self.manage("shell", "--no-imports", "-c", _MAKE_USERS).splitlines()[-1]
         )
         self.gateway_process = self._gunicorn("gateway")
@@ -149,7 +150,7 @@ class Proxy:
             return Answer(response.status, response.headers, response.read())
 
     def issue(self, user: str) -> str:
-        answer = self.call("POST", ISSUE, self.site.access_tokens[user])
+        answer = self.call("POST", ISSUE, self.site.access_tokens[user].pop())
         assert answer.status == 201, answer
         token: str = answer.json["token"]
         return token
@@ -265,7 +266,7 @@ class TestTheStory:
         assert site.gateway.requests == []
 
     def test_the_audit_has_the_address_that_the_proxy_saw(self, proxy, site):
-        answer = proxy.call("POST", ISSUE, site.access_tokens["boole"], X_Forwarded_For="203.0.113.9")
+        answer = proxy.call("POST", ISSUE, site.access_tokens["boole"].pop(), X_Forwarded_For="203.0.113.9")
 
         row = json.loads(site.manage("instaccess_tokens", "list", "--user", "boole", "--limit", "1", "--json"))[0]
         assert answer.status == 201
@@ -373,7 +374,7 @@ class TestWhatIsNotPublic:
         ],
     )
     def test_is_no_protected_endpoint_reached_past_the_gateway(self, proxy, site, path):
-        opaque = site.access_tokens["ada"]  # good for the service, were it asked
+        opaque = site.access_tokens["ada"][0]  # good for the service, were it asked
 
         answer = proxy.raw(
             f"GET {path} HTTP/1.1", "Host: 127.0.0.1", f"Authorization: Bearer {opaque}", "Connection: close"
