@@ -492,7 +492,11 @@ class TestTheUserHook:
         assert refusal(ask(good(service))) == INVALID
         assert "reason=closed" in caplog.text
 
-    @pytest.mark.parametrize("found", [AnonymousUser(), get_user_model()(is_active=False), object()], ids=str)
+    @pytest.mark.parametrize(
+        "found",
+        [AnonymousUser(), get_user_model()(is_active=False), object()],
+        ids=["anonymous", "inactive", "no user"],
+    )
     def test_c6_that_finds_nobody_active_is_a_refusal(self, service, settings, found):
         settings.INSTACCESS["USER_HOOK"] = lambda claims: found
 
