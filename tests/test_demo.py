@@ -197,8 +197,15 @@ class TestServing:
         assert claims["iss"] == "instructure:inst_access"
         assert claims["exp"] - claims["iat"] == 3600
 
+    def test_calls_the_protected_endpoint_through_the_gateway_until_the_token_is_revoked(self, served):
+        assert served.paragraph("A reverse proxy asks the gateway").startswith("Authorization: Bearer ey")
+        assert json.loads(served.paragraph("The service believes the signed token"))["login_id"] == "admin"
+        refusal = served.paragraph("Revoked in the audit, and the gateway refuses it, 401")
+        assert json.loads(refusal) == {"errors": [{"message": "Invalid access token."}]}
+
     def test_keeps_the_log_out_of_the_story(self, served):
         assert "issued jti=" not in served.story
+        assert "reason=" not in served.story
         assert "HTTP/1.1" not in served.story
 
     def test_the_printed_curl_line_gets_another_token(self, served, folder):

@@ -9,6 +9,7 @@ import os
 import secrets
 import signal
 import threading
+import time
 import urllib.error
 import urllib.request
 from datetime import timedelta
@@ -24,13 +25,17 @@ from django.core.wsgi import get_wsgi_application
 from django.utils import timezone
 from oauth2_provider.models import get_access_token_model, get_application_model
 
-from instaccess import jose, keyring
+from instaccess import jose, keyring, revocation
 from instaccess.conf import SCOPE
 
 HOST = "127.0.0.1"
 USERNAME = "admin"
 APPLICATION = "demo"
 ENDPOINT = "/api/v1/inst_access_tokens"
+VERIFY = "/internal/gateway/verify"
+PROTECTED = "/api/v1/users/self"
+REVOKED_WITHIN = 5
+"""Seconds in which a revocation has reached every gateway."""
 
 
 class Command(BaseCommand):
@@ -50,7 +55,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         port = _port(options["port"])
         # The story is told on stdout, step by step; the log joins in (on stderr) when there is more to say than it.
-        logging.disable(logging.INFO)
+        logging.disable(logging.WARNING)
         if options["setup_only"]:
             self.stdout.write(json.dumps(self._set_up(port)))
             return
@@ -147,12 +152,27 @@ class Command(BaseCommand):
         self.stdout.write(json.dumps(_decoded(signed.split(".")[0])))
         self._headline("… these claims")
         self.stdout.write(json.dumps(_decoded(signed.split(".")[1]), indent=2))
+        self._call_and_revoke(base_url, token, str(_decoded(signed.split(".")[1])["jti"]))
         self._headline("The audit tells who got it; the keys are there, too")
         self.stdout.write(f"{base_url}/admin/   user {facts['admin_username']}, password {facts['admin_password']}")
         self._headline("Do it again, in another terminal")
         self.stdout.write(facts["curl"])
         self.stdout.write("\nServing until Ctrl-C. The log follows.")
         self.stdout.flush()
+
+    def _call_and_revoke(self, base_url: str, token: str, jti: str) -> None:
+        status, authorization, _ = _get(base_url + VERIFY, f"Bearer {token}")
+        self._headline(f"A reverse proxy asks the gateway about it, GET {VERIFY}: {status}, and goes on with")
+        self.stdout.write(f"Authorization: {authorization[:40]}…")
+        status, _, body = _get(base_url + PROTECTED, authorization)
+        self._headline(f"The service believes the signed token, GET {PROTECTED}: {status}")
+        self.stdout.write(body)
+        revocation.revoke(revocation.live().filter(jti=jti), reason="the demo's laptop was stolen")
+        deadline = time.monotonic() + REVOKED_WITHIN
+        while (answer := _get(base_url + VERIFY, f"Bearer {token}"))[0] == 204 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        self._headline(f"Revoked in the audit, and the gateway refuses it, {answer[0]}")
+        self.stdout.write(answer[2])
 
     def _headline(self, text: str) -> None:
         self.stdout.write("\n" + self.style.MIGRATE_HEADING(text))
@@ -177,6 +197,18 @@ def _post(url: str, access_token: str) -> tuple[int, str]:
             return response.status, response.read().decode()
     except urllib.error.HTTPError as error:
         raise CommandError(f"POST {url} answered {error.code}: {error.read().decode()}") from error
+
+
+def _get(url: str, authorization: str) -> tuple[int, str, str]:
+    """Status, Authorization header and body of an answer."""
+    request = urllib.request.Request(url, headers={"Authorization": authorization})
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=30) as response:
+            return response.status, response.headers.get("Authorization", ""), response.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, "", error.read().decode()
 
 
 def _decoded(segment: str) -> Any:
