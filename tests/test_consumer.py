@@ -32,6 +32,7 @@ from rest_framework.test import APIRequestFactory
 from rest_framework.views import APIView
 
 from instaccess import identity, issuer, keymaterial, keysource, snapshot
+from instaccess.conf import conf
 from instaccess.consumer import AcceptedClaims, InstAccessAuthentication, TokenUser
 from instaccess.exceptions import InvalidToken
 
