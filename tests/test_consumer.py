@@ -248,6 +248,13 @@ class TestATokenOfAnotherAccount:
         assert refusal(ask(good(service, acct="their-account"))) == INVALID
         assert ask(good(service, acct="our-account")).status_code == 200
 
+    def test_c2_is_refused_where_the_host_is_another_account_s(self, service, settings):
+        settings.INSTACCESS["ACCOUNT_HOOK"] = lambda host: f"account of {host}"
+        token = good(service, acct="account of a.example.edu")
+
+        assert ask(token, HTTP_HOST="a.example.edu").status_code == 200
+        assert refusal(ask(token, HTTP_HOST="b.example.edu")) == INVALID
+
     def test_is_taken_where_it_has_none(self, service):
         assert ask(good(service, acct="any-account")).status_code == 200
 

@@ -152,6 +152,18 @@ class TestTheAdminPage:
         assert binding.created_at <= timezone.now()
         assert post(own_token).status_code == 201
 
+    @pytest.mark.parametrize("more", ["superuser", "permission"])
+    def test_lets_nobody_bind_to_a_user_who_may_do_more_than_they(self, client, staff, application, robot, more):
+        if more == "superuser":
+            User.objects.filter(pk=robot.pk).update(is_superuser=True)
+        else:
+            robot.user_permissions.add(Permission.objects.get(codename="change_user"))
+
+        response = client.post(ADD, {"application": application.pk, "user": robot.pk})
+
+        assert "user" in response.context["adminform"].form.errors
+        assert not ServiceUser.objects.exists()
+
     def test_keeps_who_did_it(self, client, staff, application, robot):
         client.post(ADD, {"application": application.pk, "user": robot.pk})
         row = ServiceUser.objects.get()
