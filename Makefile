@@ -4,10 +4,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-services lint wheel messages clean
+.PHONY: demo demo-nginx test test-services lint wheel messages clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/python manage.py demo
+
+# The same with the real nginx (Debian: nginx-light) before it, on port 8080.
+demo-nginx: $(VENV)/.demo
+	@$(BIN)/python manage.py demo --nginx
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -m "not services and not postgresql" -n auto
@@ -55,4 +59,4 @@ $(VENV)/.services: $(VENV)/.test
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info demo.sqlite3* demo.admin-password
+	rm -rf $(VENV) build dist *.egg-info demo.sqlite3* demo.admin-password demo.nginx

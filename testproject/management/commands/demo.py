@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import logging
 import os
 import secrets
+import shutil
 import signal
+import socket
+import subprocess
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -32,6 +38,7 @@ HOST = "127.0.0.1"
 USERNAME = "admin"
 APPLICATION = "demo"
 ENDPOINT = "/api/v1/inst_access_tokens"
+PROXY = "http://127.0.0.1:8080"
 VERIFY = "/internal/gateway/verify"
 PROTECTED = "/api/v1/users/self"
 REVOKED_WITHIN = 5
@@ -51,6 +58,9 @@ class Command(BaseCommand):
             default=os.environ.get("PORT") or "8000",
             help="Port to serve on (default: the environment variable PORT, or 8000).",
         )
+        parser.add_argument(
+            "--nginx", action="store_true", help=f"Put the real nginx before it, on {PROXY}, with examples/nginx."
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         port = _port(options["port"])
@@ -59,6 +69,7 @@ class Command(BaseCommand):
         if options["setup_only"]:
             self.stdout.write(json.dumps(self._set_up(port)))
             return
+        nginx = _nginx() if options["nginx"] else ""
         # The port first: nothing is made when somebody else has it.
         try:
             server = ThreadedWSGIServer((HOST, port), WSGIRequestHandler)
@@ -67,7 +78,9 @@ class Command(BaseCommand):
                 f"Nothing can listen on {HOST}:{port} ({error.strerror}): try `PORT={port + 1} make demo`."
             ) from error
         try:
-            self._serve(server, self._set_up(port))
+            facts = self._set_up(port)
+            with _proxy(nginx, port) if nginx else contextlib.nullcontext():
+                self._serve(server, facts, proxied=bool(nginx))
         finally:
             server.server_close()
 
@@ -119,7 +132,7 @@ class Command(BaseCommand):
                 stream.write(secrets.token_urlsafe(12))
         return str(path.read_text())
 
-    def _serve(self, server: ThreadedWSGIServer, facts: dict[str, str]) -> None:
+    def _serve(self, server: ThreadedWSGIServer, facts: dict[str, str], *, proxied: bool) -> None:
         # A shell that starts this in the background has it ignore SIGINT; `kill` and `docker stop` send SIGTERM.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -127,7 +140,7 @@ class Command(BaseCommand):
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:
-            self._tell(facts)
+            self._tell(facts, proxied=proxied)
             logging.disable(logging.NOTSET)
             thread.join()
         except KeyboardInterrupt:
@@ -137,7 +150,7 @@ class Command(BaseCommand):
         finally:
             server.shutdown()
 
-    def _tell(self, facts: dict[str, str]) -> None:
+    def _tell(self, facts: dict[str, str], *, proxied: bool) -> None:
         base_url = facts["base_url"]
         self._headline("A client with an OAuth2 access token of the right scope asks for an InstAccess token")
         self.stdout.write(f"POST {base_url}{ENDPOINT}\nAuthorization: Bearer {facts['access_token']}")
@@ -152,7 +165,7 @@ class Command(BaseCommand):
         self.stdout.write(json.dumps(_decoded(signed.split(".")[0])))
         self._headline("… these claims")
         self.stdout.write(json.dumps(_decoded(signed.split(".")[1]), indent=2))
-        self._call_and_revoke(base_url, token, str(_decoded(signed.split(".")[1])["jti"]))
+        self._call_and_revoke(base_url, token, str(_decoded(signed.split(".")[1])["jti"]), proxied=proxied)
         self._headline("The audit tells who got it; the keys are there, too")
         self.stdout.write(f"{base_url}/admin/   user {facts['admin_username']}, password {facts['admin_password']}")
         self._headline("Do it again, in another terminal")
@@ -160,16 +173,22 @@ class Command(BaseCommand):
         self.stdout.write("\nServing until Ctrl-C. The log follows.")
         self.stdout.flush()
 
-    def _call_and_revoke(self, base_url: str, token: str, jti: str) -> None:
-        status, authorization, _ = _get(base_url + VERIFY, f"Bearer {token}")
-        self._headline(f"A reverse proxy asks the gateway about it, GET {VERIFY}: {status}, and goes on with")
-        self.stdout.write(f"Authorization: {authorization[:40]}…")
-        status, _, body = _get(base_url + PROTECTED, authorization)
-        self._headline(f"The service believes the signed token, GET {PROTECTED}: {status}")
+    def _call_and_revoke(self, base_url: str, token: str, jti: str, *, proxied: bool) -> None:
+        url = PROXY + PROTECTED if proxied else base_url + VERIFY
+        status, authorization, body = _get(url, f"Bearer {token}")
+        if proxied:
+            self._headline(
+                f"nginx has the gateway open it, and the service believes what is inside, GET {url}: {status}"
+            )
+        else:
+            self._headline(f"A reverse proxy asks the gateway about it, GET {VERIFY}: {status}, and goes on with")
+            self.stdout.write(f"Authorization: {authorization[:40]}…")
+            status, _, body = _get(base_url + PROTECTED, authorization)
+            self._headline(f"The service believes the signed token, GET {PROTECTED}: {status}")
         self.stdout.write(body)
         revocation.revoke(revocation.live().filter(jti=jti), reason="the demo's laptop was stolen")
         deadline = time.monotonic() + REVOKED_WITHIN
-        while (answer := _get(base_url + VERIFY, f"Bearer {token}"))[0] == 204 and time.monotonic() < deadline:
+        while (answer := _get(url, f"Bearer {token}"))[0] != 401 and time.monotonic() < deadline:
             time.sleep(0.1)
         self._headline(f"Revoked in the audit, and the gateway refuses it, {answer[0]}")
         self.stdout.write(answer[2])
@@ -186,6 +205,37 @@ def _port(text: str) -> int:
     if not 1 <= port <= 65535:
         raise CommandError(f"The port must be a number from 1 to 65535, not {text!r}: try `PORT=8001 make demo`.")
     return port
+
+
+def _nginx() -> str:
+    path = shutil.which("nginx", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"]))
+    if path is None:
+        raise CommandError("nginx is not installed: `apt-get install --no-install-recommends nginx-light`.")
+    return path
+
+
+@contextlib.contextmanager
+def _proxy(nginx: str, port: int) -> Iterator[None]:
+    """nginx with the example configuration, asking this server's port."""
+    prefix = settings.DEMO_DIR.absolute() / "demo.nginx"
+    prefix.mkdir(exist_ok=True)
+    example = (settings.BASE_DIR / "examples/nginx/nginx.conf").read_text()
+    (prefix / "nginx.conf").write_text(example.replace("server 127.0.0.1:8000;", f"server {HOST}:{port};"))
+    process = subprocess.Popen([nginx, "-p", str(prefix), "-c", str(prefix / "nginx.conf")], start_new_session=True)
+    try:
+        address = urllib.parse.urlsplit(PROXY)
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection((address.hostname, address.port), timeout=1):
+                break
+            time.sleep(0.05)
+            if process.poll() is not None:
+                raise CommandError(f"nginx has not started: does somebody else listen on {PROXY}?")
+        if process.poll() is not None:
+            raise CommandError(f"nginx has not started: does somebody else listen on {PROXY}?")
+        yield
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def _post(url: str, access_token: str) -> tuple[int, str]:
