@@ -221,7 +221,8 @@ def _proxy(nginx: str, port: int) -> Iterator[None]:
     prefix.mkdir(exist_ok=True)
     example = (settings.BASE_DIR / "examples/nginx/nginx.conf").read_text()
     (prefix / "nginx.conf").write_text(example.replace("server 127.0.0.1:8000;", f"server {HOST}:{port};"))
-    process = subprocess.Popen([nginx, "-p", str(prefix), "-c", str(prefix / "nginx.conf")], start_new_session=True)
+    command = [nginx, "-p", str(prefix), "-c", str(prefix / "nginx.conf")]
+    process = subprocess.Popen(command, start_new_session=True)  # noqa: S603  (our own file)
     try:
         address = urllib.parse.urlsplit(PROXY)
         while True:
