@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,8 +15,10 @@ from django.apps import apps
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
-from django.core.exceptions import FieldDoesNotExist
-from django.db import DatabaseError, connections, router
+from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
+from django.db import Error as DbError
+from django.db import connections, router
+from django.urls import NoReverseMatch, reverse
 
 from . import keys
 from .conf import SCOPE, SETTINGS, conf, configured
@@ -226,6 +229,24 @@ def _unsafe() -> Sequence[tuple[bool, str, str, str]]:
     )
 
 
+@register(deploy=True)
+def check_redirects(**kwargs: Any) -> list[CheckMessage]:
+    """A proxy that asks the gateway gets an answer, and no redirect."""
+    try:
+        path = reverse("instaccess-verify").lstrip("/")
+    except (NoReverseMatch, ImproperlyConfigured):
+        return []
+    if not settings.SECURE_SSL_REDIRECT or any(re.search(exempt, path) for exempt in settings.SECURE_REDIRECT_EXEMPT):
+        return []
+    return [
+        Warning(
+            "SECURE_SSL_REDIRECT answers a proxy that asks the gateway with a redirect, which lets nobody in.",
+            hint=r'Set SECURE_REDIRECT_EXEMPT = [r"^internal/"], or have the proxy send X-Forwarded-Proto.',
+            id="instaccess.W010",
+        )
+    ]
+
+
 @register(Tags.database)
 def check_keys(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
     """There are keys, and they open. Runs with `check --database` and before `migrate`."""
@@ -234,7 +255,7 @@ def check_keys(databases: Sequence[str] | None = None, **kwargs: Any) -> list[Ch
     try:
         missing = keys.missing()
         keys.check_sealed_keys()
-    except DatabaseError:
+    except DbError:
         return []  # not migrated yet, or away: Django says that itself
     except ConfigError:
         return []  # check_settings says it

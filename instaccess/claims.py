@@ -22,6 +22,12 @@ MAX_PAYLOAD_BYTES = 2048
 CLOCK_SKEW = 60
 """Seconds by which an issuer's clock may run ahead of ours: `iat` further in the future is refused."""
 
+MAX_LEEWAY = 300
+"""Seconds past `exp` that a reader may allow."""
+
+AFTERLIFE = MAX_LEEWAY + CLOCK_SKEW
+"""Seconds past `exp` after which no gateway, whatever its leeway and its clock, lets a token through."""
+
 # Attribute of Claims -> claim on the wire. The order is that of the payload.
 _NAMES = {
     "issuer": "iss",

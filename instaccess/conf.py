@@ -21,7 +21,7 @@ from django.utils.encoding import force_bytes
 from django.utils.module_loading import import_string
 
 from . import jose
-from .claims import CLOCK_SKEW, MAX_LIFETIME
+from .claims import CLOCK_SKEW, MAX_LEEWAY, MAX_LIFETIME
 from .exceptions import ConfigError
 
 SCOPE = "url:POST|/api/v1/inst_access_tokens"
@@ -213,7 +213,7 @@ class Conf:
     @property
     def leeway(self) -> int:
         """Seconds past its `exp` at which a token is still accepted."""
-        return _integer("LEEWAY", 0, 0, 300)
+        return _integer("LEEWAY", 0, 0, MAX_LEEWAY)
 
     # Gateways and services
 

@@ -14,7 +14,7 @@ import time
 from typing import Any
 
 from django.apps import apps
-from django.db import DatabaseError
+from django.db import Error as DbError
 from django.views.decorators.debug import sensitive_variables
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import APIException
@@ -22,6 +22,7 @@ from rest_framework.request import Request
 
 from . import jose, keysource
 from .claims import Claims
+from .client import domain
 from .conf import conf
 from .exceptions import InstAccessError, InvalidToken
 
@@ -115,11 +116,12 @@ class InstAccessAuthentication(BaseAuthentication):
         try:
             payload = self.verify(token)
             claims = self.get_claims(payload)
+            self.check_account(claims, request)
             return self.get_user(claims), claims
         except InvalidToken as refusal:
             logger.warning("refused reason=%s detail=%r", refusal.code, refusal.detail)
             raise _Refused from None
-        except (DatabaseError, InstAccessError) as error:
+        except (DbError, InstAccessError) as error:
             logger.error("not decided: %s: %s", type(error).__name__, error)
             raise _Unavailable from None
 
@@ -150,16 +152,23 @@ class InstAccessAuthentication(BaseAuthentication):
         return payload
 
     def get_claims(self, payload: dict[str, Any]) -> AcceptedClaims:
-        """Step 3: the claims, not expired, and of this service's account where ACCOUNT_UUID names one."""
+        """Step 3: the claims, not expired, and the real user behind a masquerade."""
         claims = AcceptedClaims.from_payload(payload, now=time.time(), issuer=conf.issuer, leeway=conf.leeway)
-        if conf.account_uuid not in (None, claims.account_uuid):
-            raise InvalidToken(f"for account {claims.account_uuid!r}", code="wrong_account")
         if not claims.masquerading_user_uuid or conf.user_hook or not apps.is_installed("instaccess"):
             return claims
         real_user = _local_user(claims.masquerading_user_uuid)
         if real_user is None:
             raise InvalidToken("the real user is unknown or inactive", code="unknown_masquerader")
         return dataclasses.replace(claims, real_user=real_user)
+
+    def check_account(self, claims: AcceptedClaims, request: Request) -> None:
+        """Refuse a token of another tenant, where ACCOUNT_UUID names this service's account, or ACCOUNT_HOOK that of
+        the host the request was sent to."""
+        account = conf.account_uuid
+        if account is None and (hook := conf.account_hook) is not None:
+            account = hook(domain(request._request))
+        if account not in (None, claims.account_uuid):
+            raise InvalidToken(f"for account {claims.account_uuid!r}", code="wrong_account")
 
     def get_user(self, claims: AcceptedClaims) -> Any:
         """Step 4: who it is. What USER_HOOK says, the local user with that uuid where the app is installed, else a

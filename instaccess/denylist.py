@@ -15,7 +15,7 @@ from typing import Any
 from django.apps import apps
 from django.db import DEFAULT_DB_ALIAS, connections, router
 
-from .claims import CLOCK_SKEW, MAX_LIFETIME
+from .claims import AFTERLIFE, CLOCK_SKEW, MAX_LIFETIME
 from .conf import conf
 from .exceptions import ConfigError, SourceUnavailable
 from .fetch import fetch_json
@@ -54,11 +54,12 @@ def forget() -> None:
 def read_database() -> frozenset[str]:
     """One indexed query over the database that the audit is written to; a replica may lag behind a revocation."""
     connection = connections[_alias()]
-    now = datetime.now(UTC)
-    earliest = now - timedelta(seconds=MAX_LIFETIME + CLOCK_SKEW + conf.leeway)
+    # The gateway's leeway counts, and this may be the issuer answering it: the largest there can be is taken.
+    dead = datetime.now(UTC) - timedelta(seconds=AFTERLIFE)
+    earliest = dead - timedelta(seconds=MAX_LIFETIME + CLOCK_SKEW)
     adapt = connection.ops.adapt_datetimefield_value
     with connection.cursor() as cursor:
-        cursor.execute(_QUERY, [adapt(earliest), adapt(now - timedelta(seconds=conf.leeway))])
+        cursor.execute(_QUERY, [adapt(earliest), adapt(dead)])
         return frozenset(str(uuid.UUID(str(row[0]))) for row in cursor.fetchall())
 
 
@@ -76,7 +77,7 @@ def _read_remote(last: _Remote | None) -> _Remote:
             setting="SERVICE_SECRETS",
         )
     fetched = fetch_json(conf.deny_list, etag=last.etag if last else "", secret=secrets[0])
-    if fetched.document is None and last is not None:
+    if fetched.not_modified and last is not None:
         return last
     denied = fetched.document.get("revoked") if isinstance(fetched.document, dict) else None
     if not isinstance(denied, list) or not all(isinstance(jti, str) for jti in denied):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import dataclass
 from typing import Any
 
 import requests
+from urllib3.exceptions import HTTPError
 
 from .exceptions import SourceUnavailable
+
+_MAX_AGE = re.compile(r"(?:^|[\s,])max-age=([0-9]{1,9})(?:[\s,]|$)", re.ASCII | re.IGNORECASE)
 
 TIMEOUT = 3.0
 """Seconds for the whole exchange."""
@@ -19,10 +23,12 @@ MAX_BYTES = 4 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A document and its ETag. `document` is None when it has not changed since the ETag that was sent."""
+    """A document, its ETag, and for how many seconds its server says it may be kept (None where it does not say)."""
 
     document: Any
-    etag: str
+    etag: str = ""
+    max_age: int | None = None
+    not_modified: bool = False
 
 
 def fetch_json(url: str, *, etag: str = "", secret: str = "", max_bytes: int = MAX_BYTES) -> Fetched:
@@ -31,7 +37,7 @@ def fetch_json(url: str, *, etag: str = "", secret: str = "", max_bytes: int = M
     No redirect is followed: a redirect could send the secret, or the question which keys to trust, to another host.
     Raises SourceUnavailable for everything that goes wrong; the secret is in no text.
     """
-    headers = {"Accept": "application/json"}
+    headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
     if etag:
         headers["If-None-Match"] = etag
     if secret:
@@ -43,16 +49,24 @@ def fetch_json(url: str, *, etag: str = "", secret: str = "", max_bytes: int = M
             url, headers=headers, timeout=TIMEOUT, stream=True, allow_redirects=False, auth=lambda request: request
         ) as response:
             if response.status_code == requests.codes.not_modified and etag:
-                return Fetched(None, etag)
+                return Fetched(None, etag, _max_age(response), not_modified=True)
             if response.status_code != requests.codes.ok:
                 raise SourceUnavailable(f"{url} answered {response.status_code}")
+            if "Content-Encoding" in response.headers:
+                raise SourceUnavailable(f"{url} sent a compressed document, though none was asked for")
             body = b""
-            for chunk in response.iter_content(16 * 1024):
+            # What has arrived, not what would fill a block: a server that drips is noticed in time.
+            while chunk := response.raw.read1(16 * 1024):
                 body += chunk
                 if len(body) > max_bytes:
                     raise SourceUnavailable(f"{url} sent more than {max_bytes} bytes")
                 if time.monotonic() > deadline:
                     raise SourceUnavailable(f"{url} took longer than {TIMEOUT} s")
-            return Fetched(json.loads(body), response.headers.get("ETag", ""))
-    except (requests.RequestException, ValueError, RecursionError) as error:
+            return Fetched(json.loads(body), response.headers.get("ETag", ""), _max_age(response))
+    except (requests.RequestException, HTTPError, OSError, ValueError, RecursionError) as error:
         raise SourceUnavailable(f"{url} can't be read ({type(error).__name__})") from None
+
+
+def _max_age(response: requests.Response) -> int | None:
+    match = _MAX_AGE.search(response.headers.get("Cache-Control", ""))
+    return int(match[1]) if match else None

@@ -11,7 +11,7 @@ import re
 import time
 import traceback
 
-from django.db import DatabaseError
+from django.db import Error as DbError
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.debug import sensitive_variables
@@ -45,7 +45,7 @@ def verify_view(request: HttpRequest) -> HttpResponseBase:
     except InvalidToken as refusal:
         logger.warning("refused reason=%s jti=%r detail=%r", refusal.code, refusal.jti, refusal.detail)
         response = canvas.InvalidAccessToken(code=refusal.code).to_response()
-    except (DatabaseError, InstAccessError) as error:
+    except (DbError, InstAccessError) as error:
         logger.error("not decided: %s: %s", type(error).__name__, error)
         response = canvas.Unavailable(code="fault").to_response()
     except Exception as error:

@@ -6,6 +6,7 @@ Everything is passed in: the clock, the keys, the deny list. `forward_auth.py` p
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Collection, Container, Mapping
@@ -47,6 +48,8 @@ class Remembered:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._tokens: OrderedDict[bytes, Opened] = OrderedDict()
+        # A lock that a thread of the parent held at the fork would never be released in the child.
+        os.register_at_fork(after_in_child=self.clear)
 
     def get(self, token: str) -> Opened | None:
         digest = _digest(token)

@@ -104,7 +104,8 @@ def masquerade_target(caller: Any, text: str) -> Any:
     if target.pk == caller.pk:
         return caller
     may = conf.masquerade_hook or may_masquerade
-    if not may(caller, target):
+    # True and nothing else: an async hook, say, returns a coroutine, and that is truthy.
+    if may(caller, target) is not True:
         raise MasqueradeRefused(f"not allowed as user {target.pk}", code="as_user_id_not_allowed")
     return target
 
@@ -112,8 +113,11 @@ def masquerade_target(caller: Any, text: str) -> Any:
 def may_masquerade(caller: Any, target: Any) -> bool:
     """Whoever has the permission `instaccess.masquerade` may be anybody who holds no permission that they lack; a
     superuser only if they are one. MASQUERADE_HOOK replaces this rule."""
-    if not caller.has_perm("instaccess.masquerade"):
-        return False
+    return caller.has_perm("instaccess.masquerade") and holds_no_more_than(target, caller)
+
+
+def holds_no_more_than(target: Any, caller: Any) -> bool:
+    """Whether `target` may do nothing that `caller` may not."""
     if getattr(caller, "is_superuser", False):
         return True
     return not getattr(target, "is_superuser", False) and target.get_all_permissions() <= caller.get_all_permissions()

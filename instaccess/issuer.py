@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from django.db import DatabaseError, IntegrityError, connections, router, transaction
+from django.db import Error as DbError
+from django.db import IntegrityError, connections, router, transaction
 from django.views.decorators.debug import sensitive_variables
 
 from . import identity, jose, keyring
@@ -155,7 +156,7 @@ def _commit(record: IssuedToken) -> None:
             record.save(using=alias, force_insert=True)
     except IntegrityError:
         raise
-    except (DatabaseError, RuntimeError, ValueError) as error:
+    except (DbError, RuntimeError, ValueError) as error:
         raise AuditError(f"the audit row was not written: {type(error).__name__}: {error}") from error
 
 

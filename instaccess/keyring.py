@@ -6,7 +6,7 @@ Reading only; nothing here writes, and nothing is made up where a key is missing
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -95,6 +95,29 @@ class HeldKey:
             return None
 
 
+class _PrivateKeys(Mapping[str, JWK]):
+    """Private halves by kid. One that stays shut is a fault of ours: asked for by name it raises UnsealError, and a
+    refusal must not come of it. Going through all, it is logged and passed over, unless none opens."""
+
+    def __init__(self, held: Mapping[str, HeldKey]) -> None:
+        self._held = held
+
+    def __getitem__(self, kid: str) -> JWK:
+        return self._held[kid].private()
+
+    def __contains__(self, kid: object) -> bool:
+        return kid in self._held
+
+    def __iter__(self) -> Iterator[str]:
+        opened = [kid for kid, key in self._held.items() if key.private_or_none() is not None]
+        if not opened and self._held:
+            raise UnsealError("no private encryption key opens; see INSTACCESS['KEY_ENCRYPTION_KEYS']")
+        return iter(opened)
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+
 @dataclass(frozen=True)
 class KeyRing:
     """The keys as they stood at one moment, best first: current, then past (latest first), then future."""
@@ -122,9 +145,8 @@ class KeyRing:
         ]
 
     def decryption_keys(self) -> Mapping[str, JWK]:
-        """Private encryption keys by kid, for `jose.decrypt`. One that does not open is logged and left out."""
-        held = [key for key in self.keys if key.use == Key.Use.ENCRYPTION and key.has_private]
-        return {key.kid: private for key in held if (private := key.private_or_none()) is not None}
+        """Private encryption keys by kid, for `jose.decrypt`: opened when asked for."""
+        return _PrivateKeys({key.kid: key for key in self.keys if key.use == Key.Use.ENCRYPTION and key.has_private})
 
     def _current(self, use: Key.Use) -> HeldKey:
         for key in self.keys:
@@ -142,6 +164,7 @@ def times() -> rotation.Times:
     )
 
 
+# What may be used at all, best first. A revoked key is not here, nor is a status that nobody knows.
 _RANK = {Key.Status.CURRENT: 0, Key.Status.PAST: 1, Key.Status.FUTURE: 2}
 
 
@@ -152,7 +175,7 @@ def load(previous: Iterable[HeldKey] = ()) -> KeyRing:
     out, so that one broken key does not take the others along.
     """
     held = {key.kid: key for key in previous}
-    rows = Key.objects.using(router.db_for_write(Key)).exclude(status=Key.Status.REVOKED)
+    rows = Key.objects.using(router.db_for_write(Key)).filter(status__in=_RANK)
     now, lifecycle = timezone.now(), times()
     alive = [row for row in rows if not rotation.is_gone(row, now=now, times=lifecycle)]
     keys = []

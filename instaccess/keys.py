@@ -24,13 +24,20 @@ INITIAL = (
 
 
 def init(*, now: datetime | None = None) -> list[Key]:
-    """Make the keys a deployment starts with, where they are missing: a current and a future signing key, a current
-    encryption key with both halves. Safe to run again, and by many at once.
+    """Make the keys a deployment starts with, where they are missing: a current and a future signing key, and a
+    current encryption key with both halves. Safe to run again, and by many at once.
 
     Returns the keys it made; none when all were there. Raises UnsealError when a key that is there does not open
-    under the configured key-encryption keys: new keys beside lost ones would hide the loss.
+    under the configured key-encryption keys: new keys beside lost ones would hide the loss. Raises KeyUnavailable
+    when there were encryption keys and none is current: their private half may be a gateway's, which could not open
+    what is encrypted under a new key of ours.
     """
     check_sealed_keys()
+    if rows().filter(use=Key.Use.ENCRYPTION).exists() and (Key.Use.ENCRYPTION, Key.Status.CURRENT) in missing():
+        raise KeyUnavailable(
+            "there are encryption keys, and none is current: import the gateway's public key, or generate one here, "
+            "with `python manage.py instaccess_keys`, and activate it"
+        )
     spare = {(use, status): keymaterial.generate_jwk(use) for use, status in missing()}
     if not spare:
         return []
@@ -75,7 +82,8 @@ def import_key(
 
     Args:
         data: PEM (PKCS#8, SubjectPublicKeyInfo or certificate) or one JWK as JSON; the public half or both.
-        use: what it is for. A key already held, for this or the other use, is refused: one key, one purpose.
+        use: what it is for. A key already held, for this or the other use, is refused: one key, one purpose. A
+            signing key is published, and tokens signed with it are accepted, from now on.
         with_private: keep a private half that comes along. Without it such a key is refused, for whoever holds the
             gateway's private key can read every token.
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -18,7 +20,7 @@ from jwcrypto.jwk import JWK
 
 from . import keymaterial
 from .conf import conf
-from .exceptions import ConfigError, KeyRefused, SourceUnavailable
+from .exceptions import ConfigError, KeyRefused, KeyUnavailable, SourceUnavailable
 from .fetch import fetch_json
 from .snapshot import Snapshot
 
@@ -28,33 +30,40 @@ if TYPE_CHECKING:
 logger = logging.getLogger("instaccess.keys")
 
 JWKS_SECONDS = 300
-"""A JWKS is read again after this many seconds…"""
-
-JWKS_MAX_STALENESS = 24 * 3600
-"""…its last good version serves this long when that fails…"""
+"""A JWKS is read again after this many seconds, or sooner where its server says so."""
 
 JWKS_COOLDOWN = 30
-"""…and an unknown kid makes it be read again at once, but only this often: strangers can invent kids."""
+"""Seconds between two readings that unknown kids bring about: strangers can invent kids."""
 
 MAX_MEMBERS = 32
 
 
 def decryption_keys(*, max_staleness: float = 0) -> Mapping[str, JWK]:
-    """Private encryption keys by kid, best first."""
+    """Private encryption keys by kid, best first. Raises KeyUnavailable where there is none: that is a fault of ours
+    and no fault of a token."""
     configured = conf.decryption_keys
     if configured is None:
-        return _ring(max_staleness).decryption_keys()
+        return _some(_ring(max_staleness).decryption_keys(), "private encryption", "DECRYPTION_KEYS")
     return _parsed(tuple(configured), "DECRYPTION_KEYS", "enc")
 
 
 def verification_keys(*, max_staleness: float = 0) -> Mapping[str, JWK]:
-    """Public signing keys by kid, best first."""
+    """Public signing keys by kid, best first. Raises KeyUnavailable where there is none."""
     configured = conf.verification_keys
     if configured is None:
-        return _ring(max_staleness).verification_keys()
+        return _some(_ring(max_staleness).verification_keys(), "signing", "VERIFICATION_KEYS")
     if isinstance(configured, str):
         return _remote(configured).keys_now()
     return _parsed(tuple(configured), "VERIFICATION_KEYS", "sig")
+
+
+def _some(keys: Mapping[str, JWK], kind: str, setting: str) -> Mapping[str, JWK]:
+    if not keys:
+        raise KeyUnavailable(
+            f"there is no {kind} key in this database: run `python manage.py instaccess_init`, or set "
+            f"INSTACCESS[{setting!r}]"
+        )
+    return keys
 
 
 def _ring(max_staleness: float) -> KeyRing:
@@ -64,12 +73,16 @@ def _ring(max_staleness: float) -> KeyRing:
 
 
 class RemoteKeys(Mapping[str, JWK]):
-    """The keys of a JWKS URL. Asked for a kid it does not hold, it reads the set again, at most once a cooldown."""
+    """The keys of a JWKS URL. Asked for a kid it does not hold, it reads the set again, at most once a cooldown.
+    While it can't be read, the last good set serves for MAX_STALENESS."""
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._snapshot: Snapshot[dict[str, JWK]] = Snapshot(self._load)
+        self._interval = JWKS_SECONDS
         self._refetched_at = float("-inf")
+        self._refetching = threading.Lock()
+        os.register_at_fork(after_in_child=self._renew_lock)
 
     def keys_now(self) -> RemoteKeys:
         """This mapping, read. Raises SourceUnavailable where there is nothing to go on with."""
@@ -78,9 +91,13 @@ class RemoteKeys(Mapping[str, JWK]):
 
     def __getitem__(self, kid: str) -> JWK:
         keys = self._keys()
-        if kid not in keys and time.monotonic() - self._refetched_at >= JWKS_COOLDOWN:
-            self._refetched_at = time.monotonic()
-            keys = self._snapshot.get(interval=0, max_staleness=JWKS_MAX_STALENESS)
+        if kid not in keys:
+            # Whoever meets a new key at the same moment waits for the one reading, and then finds it.
+            with self._refetching:
+                if time.monotonic() - self._refetched_at >= JWKS_COOLDOWN:
+                    self._snapshot.get(interval=0, max_staleness=self._interval + conf.max_staleness)
+                    self._refetched_at = time.monotonic()
+            keys = self._keys()
         return keys[kid]
 
     def __iter__(self) -> Iterator[str]:
@@ -90,13 +107,18 @@ class RemoteKeys(Mapping[str, JWK]):
         return len(self._keys())
 
     def _keys(self) -> dict[str, JWK]:
-        return self._snapshot.get(interval=JWKS_SECONDS, max_staleness=JWKS_MAX_STALENESS)
+        return self._snapshot.get(interval=self._interval, max_staleness=conf.max_staleness)
+
+    def _renew_lock(self) -> None:
+        self._refetching = threading.Lock()
 
     def _load(self, last: dict[str, JWK] | None) -> dict[str, JWK]:
-        keys = read_jwks(fetch_json(self._url).document)
+        fetched = fetch_json(self._url)
+        keys = read_jwks(fetched.document)
         if not keys:
             # An empty set would make every token unknown; more likely something is broken over there.
             raise SourceUnavailable(f"{self._url} holds no usable signing key")
+        self._interval = JWKS_SECONDS if fetched.max_age is None else max(1, min(fetched.max_age, JWKS_SECONDS))
         # Parsed keys are kept where nothing has changed.
         return {kid: last[kid] if last and last.get(kid) == key else key for kid, key in keys.items()}
 

@@ -14,10 +14,11 @@ from typing import Any
 
 from django.db.models import QuerySet
 from django.utils import timezone
+from jwcrypto.jwk import JWK
 
 from . import keymaterial, keyring, keystore, revocation, rotation, sealing
 from .conf import conf
-from .exceptions import KeyRefused, KeyUnavailable, UnsealError
+from .exceptions import ConfigError, InstAccessError, KeyRefused, KeyUnavailable, UnsealError
 from .models import Key
 
 logger = logging.getLogger("instaccess.keys")
@@ -46,12 +47,16 @@ class Rotation:
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """What `revoke` did: the key, who took over, the new future key, and how many live tokens fell with it."""
+    """What `revoke` did: the key, who took over, the new future key, and how many live tokens fell with it.
+
+    `failure` says why no new key could be made where one was wanted; the revocation itself stands.
+    """
 
     key: Key
     successor: Key | None
     made: Key | None
     tokens: int
+    failure: str = ""
 
 
 def rotate(
@@ -135,37 +140,55 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
 
     Running it again for the same key marks tokens that were issued in the last seconds before.
     """
-    use = Key.Use(keystore.find(kid).use)
-    spare = [keymaterial.generate_jwk(use), keymaterial.generate_jwk(use)]
+    spare, failure = _spare_keys(keystore.find(kid))
     successor = made = None
     with keystore.locked() as keys:
         now = now or timezone.now()  # not before the keys were made: a key's lead time counts from when others see it
         key = keystore.find(kid, keys)
+        use = Key.Use(key.use)
         if key.status != Key.Status.REVOKED:
             was_current, had_private = key.status == Key.Status.CURRENT, key.has_private
             key.status, key.revoked_at, key.sealed_private_jwk = Key.Status.REVOKED, now, ""
             keystore.save(key, "status", "revoked_at", "sealed_private_jwk")
             logger.warning("key %s revoked by %s: %r", key.kid, getattr(by, "pk", None), reason)
-            if was_current:
-                successor = _usable_future(keys, use)
-                if successor is None and had_private:
-                    successor = keystore.store(spare.pop(), use=use, status=Key.Status.FUTURE, now=now)
-                if successor is not None:
-                    keystore.succeed(None, successor, now)
-            if had_private and keystore.future(keys, use) is None:
-                made = keystore.store(spare.pop(), use=use, status=Key.Status.FUTURE, now=now)
-    tokens = mark_tokens_of_revoked_keys(reason=reason, by=by, now=now)
-    return Revocation(key, successor, made, tokens)
+            try:
+                if was_current:
+                    successor = _usable_future(keys, use)
+                    if successor is None and had_private and spare:
+                        successor = keystore.store(spare.pop(), use=use, status=Key.Status.FUTURE, now=now)
+                    if successor is not None:
+                        keystore.succeed(None, successor, now)
+                if had_private and spare and keystore.future(keys, use) is None:
+                    made = keystore.store(spare.pop(), use=use, status=Key.Status.FUTURE, now=now)
+            except InstAccessError as error:
+                # Sealing failed, before anything was written. The compromised key goes all the same.
+                failure = error.detail
+    if failure:
+        logger.error("no new %s key after a revocation: %s", use.label, failure)
+    tokens = _mark_tokens([key.kid], reason=reason, by=by, now=now)
+    return Revocation(key, successor, made, tokens, failure)
 
 
-def mark_tokens_of_revoked_keys(*, reason: str = "", by: Any = None, now: datetime | None = None) -> int:
+def _spare_keys(key: Key) -> tuple[list[JWK], str]:
+    """The new keys that revoking this one may call for, and why there are none: it must not fail for want of them."""
+    if not key.has_private or key.status not in {Key.Status.CURRENT, Key.Status.FUTURE}:
+        return [], ""
+    try:
+        return [keymaterial.generate_jwk(key.use), keymaterial.generate_jwk(key.use)], ""
+    except InstAccessError as error:
+        return [], error.detail
+
+
+def mark_tokens_of_revoked_keys(*, now: datetime | None = None) -> int:
     """Mark the live tokens under revoked keys as revoked in the audit; returns how many.
 
-    Also part of every `rotate`: a worker that had not heard of a revocation yet may have issued one more.
+    Part of every `rotate`: a worker that had not heard of a revocation yet may have issued one more.
     """
     kids = list(keystore.rows().filter(status=Key.Status.REVOKED).values_list("kid", flat=True))
-    if not kids:
-        return 0
+    return _mark_tokens(kids, reason="its key was revoked", by=None, now=now) if kids else 0
+
+
+def _mark_tokens(kids: list[str], *, reason: str, by: Any, now: datetime | None) -> int:
     tokens = revocation.live(now=now).filter(revocation.under_keys(kids))
     return revocation.revoke(tokens, reason=reason or "its key was revoked", by=by, now=now)
 
@@ -191,7 +214,7 @@ def _usable_future(keys: QuerySet[Key], use: Key.Use) -> Key | None:
     for key in keys.filter(use=use, status=Key.Status.FUTURE).order_by("created_at", "id"):
         try:
             _check_usable(key)
-        except (KeyRefused, UnsealError) as error:
+        except (ConfigError, KeyRefused, UnsealError) as error:
             logger.error("future key passed over: %s", error)
         else:
             return key

@@ -7,7 +7,7 @@ import hmac
 import json
 import logging
 
-from django.db import DatabaseError
+from django.db import Error as DbError
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.cache import get_conditional_response
@@ -32,7 +32,7 @@ def revocations_view(request: HttpRequest) -> HttpResponseBase:
             logger.warning("deny list refused: no bearer, or none of INSTACCESS['SERVICE_SECRETS']")
             return canvas.InvalidAccessToken(code="service_secret").to_response()
         jtis = sorted(denylist.read_database())
-    except (DatabaseError, InstAccessError) as error:
+    except (DbError, InstAccessError) as error:
         logger.error("no deny list: %s: %s", type(error).__name__, error)
         response = canvas.Unavailable(code="fault").to_response()
         response["Cache-Control"] = "no-store"

@@ -16,9 +16,12 @@ logger = logging.getLogger("instaccess.snapshot")
 
 T = TypeVar("T")
 
+PATIENCE = 2.0
+"""Seconds that a thread waits for another one's reading before it goes on with what there is."""
+
 
 class Snapshot(Generic[T]):
-    """One value, read by one thread at a time while the others go on with the last.
+    """One value, read by one thread at a time.
 
     Args:
         load: reads the value; gets the last one, or None at first. May raise anything.
@@ -26,54 +29,63 @@ class Snapshot(Generic[T]):
 
     def __init__(self, load: Callable[[T | None], T]) -> None:
         self._load = load
+        self._generation = 0
         self.forget()
         # A lock that a thread of the parent held at the fork would never be released in the child.
         os.register_at_fork(after_in_child=self.forget)
 
     def forget(self) -> None:
-        """Read anew at the next call."""
+        """Read anew at the next call. What is being read meanwhile is not kept: it may be older than the wish."""
+        self._generation += 1
         self._lock = threading.Lock()
         self._value: T | None = None
+        self._failure: Exception | None = None
         self._read_at = self._failed_at = float("-inf")
 
     def get(self, *, interval: float, max_staleness: float = 0) -> T:
         """The value as it was at most `interval` seconds ago.
 
         When reading fails, the last value serves for `max_staleness` seconds more, and reading is tried again after
-        each `interval`; then what `load` raises comes through.
+        each `interval`; then what `load` raises comes through. A reading that takes longer than `PATIENCE` counts as
+        failed for the threads that wait for it. As long as it may succeed they do wait: going on with an older value
+        would let through what has been revoked since.
         """
-        if time.monotonic() - self._read_at < interval and self._value is not None:
-            return self._value
-        lock, kept = self._lock, self._value if self._usable(interval + max_staleness) else None
-        if not lock.acquire(blocking=kept is None) and kept is not None:
-            # Another thread is reading; waiting for it would let one slow database hold all of them.
+        asked, value = time.monotonic(), self._value
+        if value is not None and asked - self._read_at < interval:
+            return value
+        lock, kept = self._lock, self._kept(interval + max_staleness)
+        # The source was away a moment ago: one thread tries it again, the others need not wait to learn the same.
+        patience = 0.0 if self._failed_at > self._read_at else PATIENCE
+        if not lock.acquire(timeout=patience if kept is not None else -1) and kept is not None:
             return kept
         try:
-            return self._refreshed(interval, max_staleness)
+            return self._refreshed(asked, interval, max_staleness)
         finally:
             lock.release()
 
-    def _refreshed(self, interval: float, max_staleness: float) -> T:
-        started = time.monotonic()
-        if self._value is not None and started - self._read_at < interval:
-            return self._value
-        if self._usable(interval + max_staleness) and started - self._failed_at < interval:
-            return self._kept()
+    def _refreshed(self, asked: float, interval: float, max_staleness: float) -> T:
+        started, generation, last = time.monotonic(), self._generation, self._value
+        if last is not None and (started - self._read_at < interval or self._read_at > asked):
+            return last
+        kept = self._kept(interval + max_staleness)
+        if kept is not None and started - self._failed_at < interval:
+            return kept
+        if kept is None and self._failure is not None and self._failed_at >= asked:
+            # It failed while we waited for it. Trying again, one thread after the other, would take for ever.
+            raise self._failure.with_traceback(None)
         try:
-            self._value = self._load(self._value)
+            value = self._load(last)
         except Exception as error:
-            self._failed_at = started
-            if not self._usable(interval + max_staleness):
+            self._failure, self._failed_at = error, time.monotonic()
+            kept = self._kept(interval + max_staleness)
+            if kept is None:
                 raise
             logger.warning("reading failed, going on with what there is: %s: %s", type(error).__name__, error)
-            return self._kept()
-        self._read_at = started
-        return self._value
+            return kept
+        if generation == self._generation:
+            self._value, self._read_at, self._failure = value, started, None
+        return value
 
-    def _usable(self, age: float) -> bool:
-        return self._value is not None and time.monotonic() - self._read_at < age
-
-    def _kept(self) -> T:
-        if self._value is None:
-            raise RuntimeError("there is no value yet")
-        return self._value
+    def _kept(self, age: float) -> T | None:
+        value = self._value
+        return value if time.monotonic() - self._read_at < age else None

@@ -48,7 +48,10 @@ end
 return {allowed and 1 or 0, tostring(level)}
 """.replace("SLACK", str(_SLACK))
 
-_complained_at = float("-inf")
+_PAUSE_SECONDS = 1
+"""After a failure the cache is left alone for so long: one that hangs would hold up every request."""
+
+_complained_at = _failed_at = float("-inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +91,15 @@ def peek(access_token_pk: Any) -> Level:
     return _move(access_token_pk, 0)
 
 
+def forget() -> None:
+    """Forget that the cache was away: it is asked, and complained of, anew."""
+    global _complained_at, _failed_at  # noqa: PLW0603
+    _complained_at = _failed_at = float("-inf")
+
+
 def _move(access_token_pk: Any, charged: int) -> Level:
     limit = conf.throttle_limit
-    if limit is None:
+    if limit is None or time.monotonic() - _failed_at < _PAUSE_SECONDS:
         return Level(allowed=True, level=0.0)
     cache = caches[conf.throttle_cache]
     # The key is no secret, but whoever can read the cache need not learn primary keys of access tokens.
@@ -134,7 +143,8 @@ def _two_steps(cache: Any, key: str, limit: int, charged: int) -> Level:
 
 
 def _complain(error: Exception) -> None:
-    global _complained_at  # noqa: PLW0603  (one line a minute and process, not one a request)
+    global _complained_at, _failed_at  # noqa: PLW0603  (what this process has met, not what a request has)
+    _failed_at = time.monotonic()
     if time.monotonic() - _complained_at >= _COMPLAIN_SECONDS:
         _complained_at = time.monotonic()
         logger.error("not throttling: cache %r: %s", conf.throttle_cache, type(error).__name__)

@@ -87,8 +87,10 @@ def open_throttle(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 @pytest.fixture
 def throttled() -> Iterator[None]:
     """The throttle as it is, its buckets empty."""
+    throttling.forget()
     cache.clear()
     yield
+    throttling.forget()
     cache.clear()
 
 

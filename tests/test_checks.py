@@ -26,6 +26,7 @@ SCOPES = {"read": "Read", SCOPE: "Issue InstAccess tokens"}
 IN_ORDER: dict[str, Any] = {
     "ALLOWED_HOSTS": ["canvas.example.edu"],
     "SECURE_SSL_REDIRECT": True,
+    "SECURE_REDIRECT_EXEMPT": [r"^internal/"],
     "OAUTH2_PROVIDER": {"SCOPES": SCOPES, "DEFAULT_SCOPES": ["read"]},
     "INSTACCESS": {"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32)]},
     "CACHES": {
@@ -75,6 +76,7 @@ ON_DEPLOYMENT: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"CACHES": {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}},
         ["THROTTLE_CACHE", "THROTTLE_LIMIT", "Redis"],
     ),
+    "W010": ({"SECURE_REDIRECT_EXEMPT": []}, ["SECURE_SSL_REDIRECT", "SECURE_REDIRECT_EXEMPT", "internal"]),
     "W007": ({"SECURE_SSL_REDIRECT": False}, ["SECURE_SSL_REDIRECT", "SECURE_PROXY_SSL_HEADER"]),
 }
 # Each has a test of its own below, because no setting of Django provokes it.

@@ -603,11 +603,17 @@ class TestAFaultOfOurs:
 
         assert answer(ask(headers=[("Authorization", f"Bearer {token}")])) == UNAVAILABLE
 
-    def test_no_keys_at_all_let_nobody_in(self, token):
+    def test_no_keys_at_all_are_a_503(self, token):
         Key.objects.all().delete()
         keyring.forget()
 
-        assert answer(verify(token)) == INVALID
+        assert answer(verify(token)) == UNAVAILABLE
+
+    def test_o6_a_lost_key_encryption_key_is_a_503(self, token, settings):
+        settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": ["A" * 43]}
+        keyring.forget()
+
+        assert answer(verify(token)) == UNAVAILABLE
 
     @pytest.mark.parametrize("error", [RuntimeError, KeyError, MemoryError, RecursionError, UnicodeDecodeError])
     def test_an_error_nobody_thought_of_is_a_503_and_a_log_line_without_the_token(

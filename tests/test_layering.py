@@ -38,10 +38,9 @@ HOUSE = {
         "identity",
         "checks",
     ],
-    "roles": ["issuer", "keysource", "denylist", "gateway", "consumer"],
+    "roles": ["client", "issuer", "keysource", "denylist", "gateway", "consumer"],
     "surfaces": [
         "canvas",
-        "client",
         "throttling",
         "endpoint",
         "oauth",

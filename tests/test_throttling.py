@@ -444,8 +444,8 @@ class TestABucketOnRedis:
         assert "987654321" not in held
         assert token.token not in held
 
-    def test_that_somebody_else_s_value_stands_in_for_stops_nobody(self, redis, settings, caplog, monkeypatch):
-        monkeypatch.setattr(throttling, "_complained_at", float("-inf"))
+    def test_that_somebody_else_s_value_stands_in_for_stops_nobody(self, redis, settings, caplog):
+        throttling.forget()
         throttling.charge(7)
         (key,) = self.buckets(redis, settings)
         redis.delete(key)
@@ -484,7 +484,7 @@ class TestRedisAway:
         options = {name if backend == DJANGOS else name.upper(): 0.05 for name in names}
         clock = Clock()
         monkeypatch.setattr(throttling, "time", clock)
-        monkeypatch.setattr(throttling, "_complained_at", float("-inf"))
+        throttling.forget()
         with override_settings(CACHES=on_redis(backend, f"redis://{servers.HOST}:{port}/9", **options)):
             yield clock
 

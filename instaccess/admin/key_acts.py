@@ -118,6 +118,7 @@ class KeyActs(ReadOnlyAdmin):
                 return self._done(request, _("Key %(kid)s was imported.") % {"kid": key.kid})
         effects = [
             _("The key is stored as a future key. Live tokens are not affected; it takes over at a later rotation."),
+            _("Tokens that were signed with a signing key are accepted from now on."),
         ]
         return confirm(self, request, form, title=_("Import a key"), button=_("Import"), effects=effects)
 

@@ -82,6 +82,8 @@ class KeyAdmin(KeyActs):
     @admin.display(description=_("public key (JWK)"))
     def public_jwk_text(self, key: Key) -> SafeString:
         # Only the members a public RSA key has (RFC 7518 §6.3.1), whatever the row may hold.
+        if not isinstance(key.public_jwk, dict):
+            return _block(str(_("This row was altered: it holds no usable key.")))
         members = {name: key.public_jwk[name] for name in ("kty", "use", "kid", "n", "e") if name in key.public_jwk}
         return _block(json.dumps(members, indent=2))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError
+from django.db import Error as DbError
 
 from ... import keys
 from ...exceptions import InstAccessError
@@ -23,7 +23,7 @@ class Command(BaseCommand):
             made = keys.init()
         except InstAccessError as error:
             raise CommandError(f"No key was made: {error.detail}.") from error
-        except DatabaseError as error:
+        except DbError as error:
             raise CommandError(
                 f"No key was made, the database says: {error}. Has `python manage.py migrate` been run?"
             ) from error

@@ -168,6 +168,7 @@ class Command(BaseCommand):
             "successor": _facts(done.successor) if done.successor else None,
             "made": _facts(done.made) if done.made else None,
             "tokens": done.tokens,
+            "failure": done.failure,
         }
         if done.successor:
             after = f"Key {done.successor.kid} took over."
@@ -177,6 +178,8 @@ class Command(BaseCommand):
             after = (
                 f"There is no current {done.key.get_use_display()} key now: import or generate one and activate it."
             )
+        if done.failure:
+            after += f" No new key could be made: {done.failure}."
         self._done(
             options,
             facts,

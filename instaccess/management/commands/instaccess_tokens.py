@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import DatabaseError
+from django.db import Error as DbError
 from django.db.models import Q
 from django.utils import timezone
 
@@ -60,7 +60,7 @@ class Command(BaseCommand):
             act(options)
         except InstAccessError as error:
             raise CommandError(error.detail) from error
-        except DatabaseError as error:
+        except DbError as error:
             raise CommandError(f"The database says: {error}. Has `python manage.py migrate` been run?") from error
 
     def _list(self, options: dict[str, Any]) -> None:
@@ -101,6 +101,8 @@ class Command(BaseCommand):
         count = revocation.revoke(tokens, reason=options["reason"])
         if not count and options["jti"]:
             raise CommandError(f"No live token {options['jti']}: {_why_not(_jti(options['jti']))}.")
+        if not count and not revocation.audit().filter(*conditions).exists():
+            raise CommandError("No token was revoked: nothing in the audit matches; check the spelling.")
         self._done(
             options, {"revoked": count}, f"{count} live tokens revoked; gateways refuse them within 5 seconds."
         )
@@ -109,7 +111,10 @@ class Command(BaseCommand):
         match = _AGE.fullmatch(options["older_than"])
         if match is None:
             raise CommandError(f"--older-than takes an age such as 400d, 36h or 52w, not {options['older_than']!r}.")
-        before = timezone.now() - timedelta(**{_UNITS[match[2]]: int(match[1])})
+        try:
+            before = timezone.now() - timedelta(**{_UNITS[match[2]]: int(match[1])})
+        except OverflowError:
+            raise CommandError(f"--older-than {options['older_than']} reaches back before the year 1.") from None
         if options["dry_run"]:
             count = revocation.prunable(before).count()
             self._done(options, {"would_delete": count}, f"{count} rows would be deleted.")
@@ -128,15 +133,20 @@ class Command(BaseCommand):
 
 
 def _conditions(options: dict[str, Any]) -> list[Q]:
+    made: dict[str, Callable[[str], Q]] = {
+        "jti": lambda text: Q(jti=_jti(text)),
+        "user": revocation.of_user,
+        "application": lambda text: Q(client_id=text),
+        "account": lambda text: Q(account_uuid=text),
+    }
     conditions = []
-    if options.get("jti"):
-        conditions.append(Q(jti=_jti(options["jti"])))
-    if options["user"]:
-        conditions.append(revocation.of_user(options["user"]))
-    if options["application"]:
-        conditions.append(Q(client_id=options["application"]))
-    if options["account"]:
-        conditions.append(Q(account_uuid=options["account"]))
+    for name, condition in made.items():
+        text = options.get(name)
+        if text == "":
+            # An unset shell variable must not widen what is meant.
+            raise CommandError(f"--{name} is empty.")
+        if text is not None:
+            conditions.append(condition(text))
     return conditions
 
 
