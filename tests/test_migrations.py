@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ from django.core.management import call_command
 from django.db import connection
 from django.db.migrations.loader import MigrationLoader
 
-from instaccess import keys
-from instaccess.models import IssuedToken, Key, KeyLock, UserIdentity
+from instaccess import issuer, jose, keyring, keys
+from instaccess.models import IssuedToken, Key, KeyLock, ServiceUser, UserIdentity
 
 ROOT = Path(__file__).resolve().parent.parent
-TABLES = {model._meta.db_table for model in (IssuedToken, Key, KeyLock, UserIdentity)}
+TABLES = {model._meta.db_table for model in (IssuedToken, Key, KeyLock, ServiceUser, UserIdentity)}
 
 
 def manage(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -107,3 +108,25 @@ class TestMigratingBack:
         assert set(connection.introspection.table_names()) >= TABLES
         assert Key.objects.count() == 0
         assert len(keys.init()) == 3
+
+    def test_o15_and_forth_with_the_rows_dumped_and_loaded_every_key_still_opens(
+        self, initial_keys: Any, user: Any, tmp_path: Path
+    ):
+        origin = issuer.Origin(canvas_domain="canvas.example.edu")
+        row, token = issuer.issue(user=user, origin=origin, now=time.time())
+        dump = tmp_path / "instaccess.json"
+        call_command("dumpdata", "instaccess", output=str(dump), verbosity=0)
+        try:
+            call_command("migrate", "instaccess", "zero", verbosity=0, interactive=False)
+        finally:
+            call_command("migrate", verbosity=0, interactive=False)
+
+        call_command("loaddata", str(dump), verbosity=0)
+
+        keyring.forget()
+        keys.check_sealed_keys()
+        assert keys.missing() == []
+        signed, _ = jose.decrypt(token, keyring.current().decryption_keys())
+        payload, _ = jose.verify(signed, keyring.current().verification_keys())
+        assert payload["jti"] == str(IssuedToken.objects.get().jti) == str(row.jti)
+        assert issuer.issue(user=user, origin=origin, now=time.time())[0].user_uuid == row.user_uuid

@@ -54,3 +54,5 @@ OAUTH2_PROVIDER = {
     "RESOURCE_SERVER_INTROSPECTION_URL": "http://127.0.0.1:9/introspect",
     "RESOURCE_SERVER_AUTH_TOKEN": "theirs",
 }
+# More tokens are asked for here than a bucket holds.
+INSTACCESS = {"THROTTLE_LIMIT": None}

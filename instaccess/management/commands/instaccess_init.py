@@ -16,7 +16,6 @@ class Command(BaseCommand):
         "Make the keys that are missing: a current and a future signing key, and a current encryption key with both "
         "halves, so that one deployment works alone. Run it once after `migrate`; running it again changes nothing."
     )
-    requires_migrations_checks = True
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:

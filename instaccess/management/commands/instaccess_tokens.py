@@ -33,7 +33,6 @@ _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
 class Command(BaseCommand):
     help = "List, show, revoke and prune issued tokens."
-    requires_migrations_checks = True
 
     def add_arguments(self, parser: CommandParser) -> None:
         subparsers = parser.add_subparsers(dest="subcommand", required=True, metavar="what")
