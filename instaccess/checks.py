@@ -20,8 +20,8 @@ from django.db import Error as DbError
 from django.db import connections, router
 from django.urls import NoReverseMatch, reverse
 
-from . import keys
-from .conf import SCOPE, SETTINGS, conf, configured
+from . import keys, settingvalues
+from .conf import SCOPE, SETTINGS, conf
 from .exceptions import ConfigError, UnsealError
 from .models import IssuedToken, Key
 
@@ -74,7 +74,7 @@ _MIN_JWCRYPTO = (1, 6, 1)
 def check_settings(**kwargs: Any) -> list[CheckMessage]:
     """Unknown names and bad values."""
     try:
-        names = configured()
+        names = settingvalues.configured()
     except ConfigError as error:
         return [Error(error.detail, hint='Write INSTACCESS = {"LIFETIME": 3600, …}.', id="instaccess.E001")]
     messages: list[CheckMessage] = [

@@ -6,35 +6,20 @@ so that `manage.py check` says it first.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from typing import Any
 
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.conf import settings
-from django.utils.encoding import force_bytes
-from django.utils.module_loading import import_string
 
 from . import jose
+from . import settingvalues as values
 from .claims import CLOCK_SKEW, MAX_LEEWAY, MAX_LIFETIME
-from .exceptions import ConfigError
 
 SCOPE = "url:POST|/api/v1/inst_access_tokens"
 """The OAuth2 scope that allows issuing, as Canvas spells it. Not a setting: clients ask for it by name."""
 
-KEK_BYTES = 32
-
 DERIVED = "SECRET_KEY"
 """Entry of KEY_ENCRYPTION_KEYS that stands for the keys derived from SECRET_KEY and SECRET_KEY_FALLBACKS."""
-
-_SECRET = re.compile(r"[A-Za-z0-9._~+/-]{32,255}", re.ASCII)
-
-_T = TypeVar("_T")
 
 
 class Conf:
@@ -45,79 +30,81 @@ class Conf:
     @property
     def issuer(self) -> str:
         """`iss` of issued tokens, and the only one accepted."""
-        return _text("ISSUER", "instructure:inst_access")
+        return values.text("ISSUER", "instructure:inst_access")
 
     @property
     def lifetime(self) -> int:
         """Seconds a token lives, at most an hour."""
-        return _integer("LIFETIME", MAX_LIFETIME, 1, MAX_LIFETIME)
+        return values.integer("LIFETIME", MAX_LIFETIME, 1, MAX_LIFETIME)
 
     @property
     def region(self) -> str | None:
         """`region` claim; left out when None."""
-        return _optional_text("REGION")
+        return values.optional_text("REGION")
 
     @property
     def shard_id(self) -> int | str | None:
         """`canvas_shard_id` claim; left out when None."""
-        value = _get("SHARD_ID", None)
+        value = values.get("SHARD_ID", None)
         if value is None or (type(value) is int and value > 0) or (isinstance(value, str) and value):
             return value
-        raise _bad("SHARD_ID", "a positive integer, a text, or None")
+        raise values.bad("SHARD_ID", "a positive integer, a text, or None")
 
     @property
     def account_uuid(self) -> str | None:
         """`acct` claim of every token; derived from the request's host when None (see `identity.account_uuid`)."""
-        return _optional_text("ACCOUNT_UUID")
+        return values.optional_text("ACCOUNT_UUID")
 
     @property
     def account_hook(self) -> Callable[[str], str] | None:
         """Callable `(host) -> account uuid` for deployments with several root accounts."""
-        return _callable("ACCOUNT_HOOK")
+        return values.function("ACCOUNT_HOOK")
 
     @property
     def user_uuid_field(self) -> str | None:
         """Field of the user model that holds the uuid; a row of ours holds it when None."""
-        return _optional_text("USER_UUID_FIELD")
+        return values.optional_text("USER_UUID_FIELD")
 
     @property
     def claims_hook(self) -> Callable[[Any, Any], Mapping[str, Any]] | None:
         """Callable `(user, application) -> extra claims`; it cannot set a reserved one."""
-        return _callable("CLAIMS_HOOK")
+        return values.function("CLAIMS_HOOK")
 
     @property
     def masquerade_hook(self) -> Callable[[Any, Any], bool] | None:
         """Callable `(caller, target) -> bool` that decides instead of our rule who may get tokens for whom."""
-        return _callable("MASQUERADE_HOOK")
+        return values.function("MASQUERADE_HOOK")
 
     # How often
 
     @property
     def throttle_limit(self) -> int | None:
         """Level at which an access token's bucket is full and further requests are refused; None turns that off."""
-        return None if _get("THROTTLE_LIMIT", 600) is None else _integer("THROTTLE_LIMIT", 600, 1, 1_000_000)
+        return (
+            None if values.get("THROTTLE_LIMIT", 600) is None else values.integer("THROTTLE_LIMIT", 600, 1, 1_000_000)
+        )
 
     @property
     def throttle_cost(self) -> int:
         """By how much a token raises the level."""
-        return _integer("THROTTLE_COST", 200, 1, 1_000_000)
+        return values.integer("THROTTLE_COST", 200, 1, 1_000_000)
 
     @property
     def throttle_leak(self) -> int:
         """By how much the level falls each second."""
-        return _integer("THROTTLE_LEAK", 10, 1, 1_000_000)
+        return values.integer("THROTTLE_LEAK", 10, 1, 1_000_000)
 
     @property
     def throttle_status(self) -> int:
         """Status of the refusal: 429, or 403 for clients that know only Canvas's older answer."""
-        return _choice("THROTTLE_STATUS", 429, (429, 403))
+        return values.choice("THROTTLE_STATUS", 429, (429, 403))
 
     @property
     def throttle_cache(self) -> str:
         """Alias of the Django cache that holds the buckets; exact over all processes where that is Redis."""
-        alias = _text("THROTTLE_CACHE", "default")
+        alias = values.text("THROTTLE_CACHE", "default")
         if alias not in settings.CACHES:
-            raise _bad("THROTTLE_CACHE", "the alias of one of CACHES")
+            raise values.bad("THROTTLE_CACHE", "the alias of one of CACHES")
         return alias
 
     # How it is made
@@ -125,27 +112,27 @@ class Conf:
     @property
     def encryption_alg(self) -> str:
         """JWE `alg`."""
-        return _choice("ENCRYPTION_ALG", "RSA-OAEP", jose.KEY_ALGORITHMS + jose.LEGACY_KEY_ALGORITHMS)
+        return values.choice("ENCRYPTION_ALG", "RSA-OAEP", jose.KEY_ALGORITHMS + jose.LEGACY_KEY_ALGORITHMS)
 
     @property
     def content_encryption(self) -> str:
         """JWE `enc`."""
-        return _choice("CONTENT_ENCRYPTION", "A128CBC-HS256", jose.CONTENT_ALGORITHMS)
+        return values.choice("CONTENT_ENCRYPTION", "A128CBC-HS256", jose.CONTENT_ALGORITHMS)
 
     @property
     def signing_alg(self) -> str:
         """JWS `alg`."""
-        return _choice("SIGNING_ALG", "RS256", jose.SIGNING_ALGORITHMS)
+        return values.choice("SIGNING_ALG", "RS256", jose.SIGNING_ALGORITHMS)
 
     @property
     def key_size(self) -> int:
         """Bits of a generated RSA key."""
-        return _choice("KEY_SIZE", 2048, (2048, 3072, 4096))
+        return values.choice("KEY_SIZE", 2048, (2048, 3072, 4096))
 
     @property
     def allow_unencrypted(self) -> bool:
         """Honour the `unencrypted` parameter. Only ever together with DEBUG."""
-        return _boolean("ALLOW_UNENCRYPTED", default=False)
+        return values.boolean("ALLOW_UNENCRYPTED", default=False)
 
     # Keys at rest and in memory
 
@@ -156,43 +143,43 @@ class Conf:
         By default derived from SECRET_KEY and SECRET_KEY_FALLBACKS with HKDF-SHA256 (RFC 5869). The entry
         "SECRET_KEY" in the list stands for those, for the move away from them.
         """
-        value = _get("KEY_ENCRYPTION_KEYS", [DERIVED])
+        value = values.get("KEY_ENCRYPTION_KEYS", [DERIVED])
         if not isinstance(value, (list, tuple)) or not value:
-            raise _bad("KEY_ENCRYPTION_KEYS", _KEK_FORMAT)
+            raise values.bad("KEY_ENCRYPTION_KEYS", values.KEK_FORMAT)
         keys: list[bytes] = []
         for item in value:
             if item == DERIVED:
-                keys += map(_derive, (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS))
+                keys += map(values.derived_key, (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS))
             else:
-                keys.append(_kek(item))
+                keys.append(values.key_encryption_key(item))
         return keys
 
     @property
     def key_encryption_keys_are_derived(self) -> bool:
         """Whether the key that seals comes from SECRET_KEY."""
-        value = _get("KEY_ENCRYPTION_KEYS", [DERIVED])
+        value = values.get("KEY_ENCRYPTION_KEYS", [DERIVED])
         return isinstance(value, (list, tuple)) and value[:1] in ([DERIVED], (DERIVED,))
 
     @property
     def key_cache_seconds(self) -> int:
         """Seconds a process goes on with the keys it has read; five at most, for a revoked key stops within that."""
-        return _integer("KEY_CACHE_SECONDS", 3, 0, 5)
+        return values.integer("KEY_CACHE_SECONDS", 3, 0, 5)
 
     # How keys follow one another
 
     @property
     def key_rotation_days(self) -> int:
         """Days a key stays current before `instaccess_keys rotate` replaces it."""
-        days = _integer("KEY_ROTATION_DAYS", 30, 1, 3650)
+        days = values.integer("KEY_ROTATION_DAYS", 30, 1, 3650)
         if days * 86400 <= self.key_lead_seconds:
-            raise _bad("KEY_ROTATION_DAYS", f"longer than the lead time of {self.key_lead_seconds} s")
+            raise values.bad("KEY_ROTATION_DAYS", f"longer than the lead time of {self.key_lead_seconds} s")
         return days
 
     @property
     def key_lead_seconds(self) -> int:
         """Seconds a key is published before it is used: at least until every copy of the JWKS holds it."""
         least = self.jwks_max_age + self.key_cache_seconds
-        return _at_least("KEY_LEAD_SECONDS", least, "JWKS_MAX_AGE + KEY_CACHE_SECONDS")
+        return values.at_least("KEY_LEAD_SECONDS", least, "JWKS_MAX_AGE + KEY_CACHE_SECONDS")
 
     @property
     def key_retention_seconds(self) -> int:
@@ -201,19 +188,19 @@ class Conf:
         An hour of lifetime counts whatever LIFETIME says: it may have been longer yesterday.
         """
         least = MAX_LIFETIME + CLOCK_SKEW + self.leeway + self.key_cache_seconds
-        return _at_least(
+        return values.at_least(
             "KEY_RETENTION_SECONDS", least, "one hour of life, a minute of skew, LEEWAY, KEY_CACHE_SECONDS"
         )
 
     @property
     def jwks_max_age(self) -> int:
         """Seconds others may keep a copy of our JWKS."""
-        return _integer("JWKS_MAX_AGE", 300, 0, 86_400)
+        return values.integer("JWKS_MAX_AGE", 300, 0, 86_400)
 
     @property
     def leeway(self) -> int:
         """Seconds past its `exp` at which a token is still accepted."""
-        return _integer("LEEWAY", 0, 0, MAX_LEEWAY)
+        return values.integer("LEEWAY", 0, 0, MAX_LEEWAY)
 
     # Gateways and services
 
@@ -221,197 +208,89 @@ class Conf:
     def decryption_keys(self) -> list[str] | None:
         """Private encryption keys of a gateway, newest first: PEM or JWK, each as text or as the path of a file; None
         takes those of this database."""
-        return _key_texts("DECRYPTION_KEYS")
+        return values.key_texts("DECRYPTION_KEYS")
 
     @property
     def verification_keys(self) -> list[str] | str | None:
         """Public signing keys: a list as above (a JWKS too), or the URL of a JWKS; None takes those of this
         database."""
-        value = _get("VERIFICATION_KEYS", None)
-        return _url("VERIFICATION_KEYS", value) if isinstance(value, str) else _key_texts("VERIFICATION_KEYS")
+        value = values.get("VERIFICATION_KEYS", None)
+        return (
+            values.url("VERIFICATION_KEYS", value, allow_http=self.allow_http_urls)
+            if isinstance(value, str)
+            else values.key_texts("VERIFICATION_KEYS")
+        )
 
     @property
     def deny_list(self) -> str:
         """Where a gateway learns of revoked tokens: `database`, or the URL of an issuer's `/internal/services/…`."""
-        value = _text("DENY_LIST", "database")
-        return value if value == "database" else _url("DENY_LIST", value)
+        value = values.text("DENY_LIST", "database")
+        return value if value == "database" else values.url("DENY_LIST", value, allow_http=self.allow_http_urls)
 
     @property
     def deny_list_seconds(self) -> int:
         """Seconds a gateway goes on with the deny list it has read; a revocation must arrive within five."""
-        return _integer("DENY_LIST_SECONDS", 2, 0, 4)
+        return values.integer("DENY_LIST_SECONDS", 2, 0, 4)
 
     @property
     def max_staleness(self) -> int:
         """Seconds a gateway goes on with old keys and an old deny list while it can't read new ones."""
-        return _integer("MAX_STALENESS", 60, 0, 3600)
+        return values.integer("MAX_STALENESS", 60, 0, 3600)
 
     @property
     def service_secrets(self) -> list[str]:
         """Shared secrets for `/internal/services/revocations`: a gateway sends the first, an issuer takes any."""
-        value = _get("SERVICE_SECRETS", [])
+        value = values.get("SERVICE_SECRETS", [])
         if not isinstance(value, (list, tuple)) or not all(
-            isinstance(s, str) and _SECRET.fullmatch(s) for s in value
+            isinstance(s, str) and values.SECRET.fullmatch(s) for s in value
         ):
-            raise _bad("SERVICE_SECRETS", "a list of texts of 32 to 255 characters from A-Z a-z 0-9 - . _ ~ + /")
+            raise values.bad(
+                "SERVICE_SECRETS", "a list of texts of 32 to 255 characters from A-Z a-z 0-9 - . _ ~ + /"
+            )
         return list(value)
 
     @property
     def user_hook(self) -> Callable[[Any], Any] | None:
         """Callable `(claims) -> user or None` with which a service finds the user of a token."""
-        return _callable("USER_HOOK")
+        return values.function("USER_HOOK")
 
     @property
     def other_bearers(self) -> str:
         """What a gateway does with a bearer that is no InstAccess token: `refuse` it, or let it `pass` unchanged."""
-        return _choice("OTHER_BEARERS", "refuse", ("refuse", "pass"))
+        return values.choice("OTHER_BEARERS", "refuse", ("refuse", "pass"))
 
     @property
     def remembered_tokens(self) -> int:
         """How many opened tokens a gateway process keeps in memory, so that their next request needs no RSA."""
-        return _integer("REMEMBERED_TOKENS", 5000, 0, 1_000_000)
+        return values.integer("REMEMBERED_TOKENS", 5000, 0, 1_000_000)
 
     @property
     def allow_http_urls(self) -> bool:
         """Read keys and the deny list over http too: whoever is on the way can then replace them."""
-        return _boolean("ALLOW_HTTP_URLS", default=False)
+        return values.boolean("ALLOW_HTTP_URLS", default=False)
 
     # What the endpoint takes and says
 
     @property
     def realm(self) -> str:
         """Realm in `WWW-Authenticate`."""
-        realm = _text("REALM", "canvas-lms")
+        realm = values.text("REALM", "canvas-lms")
         if not realm.isascii() or not realm.isprintable() or '"' in realm or "\\" in realm:
-            raise _bad("REALM", "printable ASCII without quotes or backslashes")
+            raise values.bad("REALM", "printable ASCII without quotes or backslashes")
         return realm
 
     @property
     def allow_token_in_parameters(self) -> bool:
         """Take the access token from the query or a form body, as Canvas does and RFC 6750 §2.3 advises against."""
-        return _boolean("ALLOW_TOKEN_IN_PARAMETERS", default=False)
+        return values.boolean("ALLOW_TOKEN_IN_PARAMETERS", default=False)
 
     @property
     def trusted_proxies(self) -> int:
         """How many proxies of ours stand in front and each append to X-Forwarded-For; 0 ignores the header."""
-        return _integer("TRUSTED_PROXIES", 0, 0, 10)
+        return values.integer("TRUSTED_PROXIES", 0, 0, 10)
 
 
 conf = Conf()
 
 SETTINGS = {name.upper(): name for name, member in vars(Conf).items() if isinstance(member, property)}
 del SETTINGS["KEY_ENCRYPTION_KEYS_ARE_DERIVED"]
-
-_KEK_FORMAT = (
-    "a list of base64url texts of 32 random bytes each; make one with "
-    '`python -c "import secrets; print(secrets.token_urlsafe(32))"`'
-)
-
-
-def configured() -> Mapping[str, Any]:
-    """The INSTACCESS dictionary as the project wrote it."""
-    value = getattr(settings, "INSTACCESS", {})
-    if not isinstance(value, Mapping):
-        raise ConfigError("INSTACCESS must be a dictionary of settings", setting="INSTACCESS")
-    return value
-
-
-def _get(name: str, default: Any) -> Any:
-    return configured().get(name, default)
-
-
-def _bad(name: str, expected: str) -> ConfigError:
-    # The value itself stays out of the text: KEY_ENCRYPTION_KEYS passes here too.
-    value = _get(name, None)
-    return ConfigError(f"INSTACCESS[{name!r}] must be {expected} (it is a {type(value).__name__})", setting=name)
-
-
-def _text(name: str, default: str) -> str:
-    value = _get(name, default)
-    if not isinstance(value, str) or not 1 <= len(value) <= 255:
-        raise _bad(name, "a text of 1 to 255 characters")
-    return value
-
-
-def _optional_text(name: str) -> str | None:
-    return None if _get(name, None) is None else _text(name, "")
-
-
-def _integer(name: str, default: int, least: int, most: int) -> int:
-    value = _get(name, default)
-    if type(value) is not int or not least <= value <= most:
-        raise _bad(name, f"an integer from {least} to {most}")
-    return value
-
-
-def _at_least(name: str, least: int, why: str) -> int:
-    value = _get(name, None)
-    if value is None:
-        return least
-    if type(value) is not int or value < least:
-        raise _bad(
-            name, f"an integer of at least {least} ({why}), or a live token could be refused; or None for that"
-        )
-    return value
-
-
-def _url(name: str, value: str) -> str:
-    schemes = ("https://", "http://") if conf.allow_http_urls else ("https://",)
-    if not value.startswith(schemes) or not urlsplit(value).hostname:
-        raise _bad(name, "an https:// URL (http:// only with INSTACCESS['ALLOW_HTTP_URLS'])")
-    return value
-
-
-def _key_texts(name: str) -> list[str] | None:
-    value = _get(name, None)
-    if value is None:
-        return None
-    if not isinstance(value, (list, tuple)) or not value or not all(isinstance(text, (str, Path)) for text in value):
-        raise _bad(name, "a list of keys, each PEM, JWK or the path of a file with one; or None")
-    return [str(text) for text in value]
-
-
-def _boolean(name: str, *, default: bool) -> bool:
-    value = _get(name, default)
-    if not isinstance(value, bool):
-        raise _bad(name, "True or False")
-    return value
-
-
-def _choice(name: str, default: _T, choices: tuple[_T, ...]) -> _T:
-    value = _get(name, default)
-    if value not in choices or type(value) is not type(default):
-        raise _bad(name, "one of " + ", ".join(map(repr, choices)))
-    return value
-
-
-def _callable(name: str) -> Callable[..., Any] | None:
-    value: Any = _get(name, None)
-    if isinstance(value, str):
-        try:
-            value = import_string(value)
-        except (ImportError, TypeError, ValueError) as error:  # the last two for a path such as ".hook" or "..hook"
-            raise ConfigError(f"INSTACCESS[{name!r}] cannot be imported: {error}", setting=name) from error
-    if value is None:
-        return None
-    if not callable(value):
-        raise _bad(name, "a callable, the dotted path of one, or None")
-    function: Callable[..., Any] = value
-    return function
-
-
-def _derive(secret: str | bytes) -> bytes:
-    kdf = HKDF(SHA256(), KEK_BYTES, salt=None, info=b"instaccess key-encryption key v1")
-    return kdf.derive(force_bytes(secret))
-
-
-def _kek(item: object) -> bytes:
-    if not isinstance(item, str):
-        raise _bad("KEY_ENCRYPTION_KEYS", _KEK_FORMAT)
-    try:
-        key = base64.b64decode(item + "=" * (-len(item) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
-        raise _bad("KEY_ENCRYPTION_KEYS", _KEK_FORMAT) from None
-    if len(key) != KEK_BYTES:
-        raise _bad("KEY_ENCRYPTION_KEYS", _KEK_FORMAT)
-    return key

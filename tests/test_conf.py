@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.test import override_settings
 
-from instaccess import checks, sealing
-from instaccess.conf import DERIVED, SETTINGS, conf, configured
+from instaccess import checks, sealing, settingvalues
+from instaccess.conf import DERIVED, SETTINGS, conf
 from instaccess.exceptions import ConfigError
 
 TEXTS_AT_FAULT = ["", "x" * 256, 1, True, b"bytes", ["list"], {}]
@@ -258,7 +258,7 @@ class TestTheWholeOfInstaccess:
             override_settings(INSTACCESS=value),
             pytest.raises(ConfigError, match="INSTACCESS must be a dictionary"),
         ):
-            configured()
+            settingvalues.configured()
 
     @pytest.mark.parametrize("kind", [dict, OrderedDict, lambda value: MappingProxyType(dict(value))])
     def test_may_be_any_mapping(self, kind):

@@ -23,6 +23,7 @@ PACKAGE = Path(instaccess.__file__).parent
 HOUSE = {
     "core": ["exceptions", "claims", "jose"],
     "state": [
+        "settingvalues",
         "conf",
         "models",
         "snapshot",

@@ -1,0 +1,150 @@
+"""How one value of `INSTACCESS` is read, or refused in words that say what to write instead."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from django.conf import settings
+from django.utils.encoding import force_bytes
+from django.utils.module_loading import import_string
+
+from .exceptions import ConfigError
+
+_T = TypeVar("_T")
+
+KEK_BYTES = 32
+
+SECRET = re.compile(r"[A-Za-z0-9._~+/-]{32,255}", re.ASCII)
+
+KEK_FORMAT = (
+    "a list of base64url texts of 32 random bytes each; make one with "
+    '`python -c "import secrets; print(secrets.token_urlsafe(32))"`'
+)
+
+
+def configured() -> Mapping[str, Any]:
+    """The INSTACCESS dictionary as the project wrote it."""
+    value = getattr(settings, "INSTACCESS", {})
+    if not isinstance(value, Mapping):
+        raise ConfigError("INSTACCESS must be a dictionary of settings", setting="INSTACCESS")
+    return value
+
+
+def get(name: str, default: Any) -> Any:
+    """What the project wrote under a name, or the default."""
+    return configured().get(name, default)
+
+
+def bad(name: str, expected: str) -> ConfigError:
+    """The error for a value that is not what is expected."""
+    # The value itself stays out of the text: KEY_ENCRYPTION_KEYS passes here too.
+    value = get(name, None)
+    return ConfigError(f"INSTACCESS[{name!r}] must be {expected} (it is a {type(value).__name__})", setting=name)
+
+
+def text(name: str, default: str) -> str:
+    """A text of 1 to 255 characters."""
+    value = get(name, default)
+    if not isinstance(value, str) or not 1 <= len(value) <= 255:
+        raise bad(name, "a text of 1 to 255 characters")
+    return value
+
+
+def optional_text(name: str) -> str | None:
+    """The same, or None."""
+    return None if get(name, None) is None else text(name, "")
+
+
+def integer(name: str, default: int, least: int, most: int) -> int:
+    """An integer within bounds; True and 1.0 are none."""
+    value = get(name, default)
+    if type(value) is not int or not least <= value <= most:
+        raise bad(name, f"an integer from {least} to {most}")
+    return value
+
+
+def at_least(name: str, least: int, why: str) -> int:
+    """An integer of at least what is safe; that when it is None."""
+    value = get(name, None)
+    if value is None:
+        return least
+    if type(value) is not int or value < least:
+        raise bad(name, f"an integer of at least {least} ({why}), or a live token could be refused; or None for that")
+    return value
+
+
+def url(name: str, value: str, *, allow_http: bool) -> str:
+    """A URL to read keys or the deny list from: https, or http too where that is allowed."""
+    schemes = ("https://", "http://") if allow_http else ("https://",)
+    if not value.startswith(schemes) or not urlsplit(value).hostname:
+        raise bad(name, "an https:// URL (http:// only with INSTACCESS['ALLOW_HTTP_URLS'])")
+    return value
+
+
+def key_texts(name: str) -> list[str] | None:
+    """Keys, each as text or as the path of a file; or None."""
+    value = get(name, None)
+    if value is None:
+        return None
+    if not isinstance(value, (list, tuple)) or not value or not all(isinstance(text, (str, Path)) for text in value):
+        raise bad(name, "a list of keys, each PEM, JWK or the path of a file with one; or None")
+    return [str(text) for text in value]
+
+
+def boolean(name: str, *, default: bool) -> bool:
+    """True or False, and nothing that merely passes for one."""
+    value = get(name, default)
+    if not isinstance(value, bool):
+        raise bad(name, "True or False")
+    return value
+
+
+def choice(name: str, default: _T, choices: tuple[_T, ...]) -> _T:
+    """One of a few values."""
+    value = get(name, default)
+    if value not in choices or type(value) is not type(default):
+        raise bad(name, "one of " + ", ".join(map(repr, choices)))
+    return value
+
+
+def function(name: str) -> Callable[..., Any] | None:
+    """A callable, or what a dotted path leads to; or None."""
+    value: Any = get(name, None)
+    if isinstance(value, str):
+        try:
+            value = import_string(value)
+        except (ImportError, TypeError, ValueError) as error:  # the last two for a path such as ".hook" or "..hook"
+            raise ConfigError(f"INSTACCESS[{name!r}] cannot be imported: {error}", setting=name) from error
+    if value is None:
+        return None
+    if not callable(value):
+        raise bad(name, "a callable, the dotted path of one, or None")
+    function: Callable[..., Any] = value
+    return function
+
+
+def derived_key(secret: str | bytes) -> bytes:
+    """A key-encryption key from a secret of Django's: HKDF-SHA256 (RFC 5869)."""
+    kdf = HKDF(SHA256(), KEK_BYTES, salt=None, info=b"instaccess key-encryption key v1")
+    return kdf.derive(force_bytes(secret))
+
+
+def key_encryption_key(item: object) -> bytes:
+    """A key-encryption key from its base64url text. The error never holds the text."""
+    if not isinstance(item, str):
+        raise bad("KEY_ENCRYPTION_KEYS", KEK_FORMAT)
+    try:
+        key = base64.b64decode(item + "=" * (-len(item) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raise bad("KEY_ENCRYPTION_KEYS", KEK_FORMAT) from None
+    if len(key) != KEK_BYTES:
+        raise bad("KEY_ENCRYPTION_KEYS", KEK_FORMAT)
+    return key
