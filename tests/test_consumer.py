@@ -38,6 +38,7 @@ from instaccess.exceptions import InvalidToken
 
 from . import processes, readme, servers, subproject
 from .answers import CHALLENGE, INVALID, UNAUTHENTICATED, UNAVAILABLE
+from .clocks import Clock
 from .tokens import ISSUER, Makes, b64, claims, respellings
 
 SELF = "/api/v1/users/self"
@@ -620,20 +621,10 @@ class TestAServiceOfItsOwnRules:
         assert ask(good(service, sub=USER), Shadows).seen.user.username == USER
 
 
-class Clock:
-    """The process's monotonic clock, in seconds."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
 class TestKeysOfAJWKSURL:
     @pytest.fixture
     def clock(self, monkeypatch: pytest.MonkeyPatch) -> Clock:
-        clock = Clock()
+        clock = Clock(frozen=True)
         monkeypatch.setattr(snapshot, "time", clock)
         monkeypatch.setattr(keysource, "time", clock)
         return clock

@@ -24,26 +24,13 @@ from instaccess import denylist, forward_auth, gateway, issuer, keyring, lifecyc
 from instaccess.models import IssuedToken, Key
 
 from .answers import CHALLENGE, INVALID, UNAVAILABLE, answer, signed_inside
+from .clocks import Clock
 from .tokens import Makes, b64, claims, respellings
 
 pytestmark = pytest.mark.django_db
 
 URL = "/internal/gateway/verify"
 ORIGIN = issuer.Origin(canvas_domain="canvas.example.edu")
-
-
-class Clock:
-    """Seconds that pass when a test says so."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        self.now += 1e-6  # no two moments are the same
-        return self.now
-
-    def pass_(self, seconds: float) -> None:
-        self.now += seconds
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from instaccess.exceptions import KeyUnavailable, UnsealError
 from instaccess.models import Key
 
 from . import subproject
+from .clocks import Clock
 
 pytestmark = pytest.mark.django_db
 
@@ -28,19 +29,9 @@ START = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 
 
-class Clock:
-    """The process's monotonic clock, in seconds."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
+    clock = Clock(frozen=True)
     monkeypatch.setattr(snapshot, "time", clock)
     return clock
 

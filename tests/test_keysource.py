@@ -14,6 +14,7 @@ from jwcrypto.jwk import JWK
 from instaccess import fetch, jose, keysource
 from instaccess.exceptions import ConfigError, InvalidToken, SourceUnavailable
 
+from .clocks import Clock
 from .servers import reply, scripted
 from .tokens import Makes, b64
 
@@ -214,15 +215,6 @@ class TestReadingAJWKS:
     def test_what_is_no_set_at_all_is_unavailable(self, document):
         with pytest.raises(SourceUnavailable):
             keysource.read_jwks(document)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        self.now += 1e-6  # no two moments are the same
-        return self.now
 
 
 @pytest.fixture

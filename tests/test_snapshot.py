@@ -11,14 +11,7 @@ import pytest
 
 from instaccess.snapshot import Snapshot
 
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        self.now += 1e-6  # no two moments are the same
-        return self.now
+from .clocks import Clock
 
 
 class Source:

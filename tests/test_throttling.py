@@ -28,6 +28,7 @@ from instaccess.models import IssuedToken, Key
 
 from . import servers
 from .answers import INSUFFICIENT_SCOPE, INVALID, INVALID_AS_USER_ID, UNAVAILABLE, answer, signed_inside
+from .clocks import Clock
 from .conftest import ISSUE_URL
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("throttled")]
@@ -455,18 +456,6 @@ class TestABucketOnRedis:
         assert "not throttling: cache 'default': ResponseError" in caplog.text
 
 
-class Clock:
-    """The process's clocks, in seconds."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    time = monotonic
-
-
 @pytest.mark.services
 @pytest.mark.parametrize("backend", [DJANGOS, DJANGO_REDIS], ids=["django", "django-redis"])
 class TestRedisAway:
@@ -482,7 +471,7 @@ class TestRedisAway:
     def clock(self, backend: str, port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
         names = ("socket_timeout", "socket_connect_timeout")
         options = {name if backend == DJANGOS else name.upper(): 0.05 for name in names}
-        clock = Clock()
+        clock = Clock(frozen=True)
         monkeypatch.setattr(throttling, "time", clock)
         throttling.forget()
         with override_settings(CACHES=on_redis(backend, f"redis://{servers.HOST}:{port}/9", **options)):

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import Error
+from django.core.management.base import CommandError, CommandParser
 from django.utils import timezone
 
 from ... import keyring, keys, keystore, lifecycle, rotation
 from ...exceptions import InstAccessError
 from ...models import Key
+from ..subcommands import SubcommandCommand, iso
 
 _SUBCOMMANDS = {
     "list": "Show every key: what it is for, where it stands in its life, and what comes next.",
@@ -53,7 +50,7 @@ class _Parser(CommandParser):
         return super().parse_known_args(joined, namespace)
 
 
-class Command(BaseCommand):
+class Command(SubcommandCommand):
     help = "List, make, import, export, rotate, activate, revoke and reseal keys."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -85,19 +82,10 @@ class Command(BaseCommand):
         for name in _SUBCOMMANDS.keys() - {"export"}:
             sub[name].add_argument("--json", action="store_true", help="One JSON document on standard output.")
 
-    def handle(self, *args: Any, **options: Any) -> None:
-        act: Callable[[dict[str, Any]], None] = getattr(self, "_" + options["subcommand"])
-        try:
-            act(options)
-        except InstAccessError as error:
-            raise CommandError(error.detail) from error
-        except Error as error:
-            raise CommandError(f"The database says: {error}. Has `python manage.py migrate` been run?") from error
-
     def _list(self, options: dict[str, Any]) -> None:
         facts = [_facts(key) for key in keystore.rows()]
         if options["json"]:
-            self._json(facts)
+            self.tell_json(facts)
             return
         if not facts:
             self.stdout.write("There are no keys: run `python manage.py instaccess_init`.")
@@ -107,7 +95,7 @@ class Command(BaseCommand):
 
     def _generate(self, options: dict[str, Any]) -> None:
         key = keys.generate(Key.Use(options["use"]))
-        self._done(options, _facts(key), f"Made the future {key.get_use_display()} key {key.kid}; {_next(key)}.")
+        self.done(options, _facts(key), f"Made the future {key.get_use_display()} key {key.kid}; {_next(key)}.")
 
     def _import(self, options: dict[str, Any]) -> None:
         try:
@@ -116,7 +104,7 @@ class Command(BaseCommand):
             raise CommandError(f"Can't read {options['file']}: {error.strerror}") from error
         key = keys.import_key(data, use=Key.Use(options["use"]), with_private=options["with_private"])
         halves = "both halves" if key.has_private else "public half"
-        self._done(
+        self.done(
             options,
             _facts(key),
             f"Imported the {key.get_use_display()} key {key.kid}, {halves}; "
@@ -149,7 +137,7 @@ class Command(BaseCommand):
             except InstAccessError as error:  # trouble with one use is no reason to leave the other one undone
                 failures.append(error.detail)
         if options["json"]:
-            self._json([_outcome(outcome) for outcome in outcomes])
+            self.tell_json([_outcome(outcome) for outcome in outcomes])
         else:
             for outcome in outcomes:
                 for line in _told(outcome):
@@ -159,7 +147,7 @@ class Command(BaseCommand):
 
     def _activate(self, options: dict[str, Any]) -> None:
         key = lifecycle.activate(options["kid"], force=options["force"])
-        self._done(options, _facts(key), f"Key {key.kid} is the current {key.get_use_display()} key now.")
+        self.done(options, _facts(key), f"Key {key.kid} is the current {key.get_use_display()} key now.")
 
     def _revoke(self, options: dict[str, Any]) -> None:
         done = lifecycle.revoke(options["kid"], reason=options["reason"])
@@ -180,7 +168,7 @@ class Command(BaseCommand):
             )
         if done.failure:
             after += f" No new key could be made: {done.failure}."
-        self._done(
+        self.done(
             options,
             facts,
             f"Key {done.key.kid} is revoked, and with it every live token under it ({done.tokens}). {after}",
@@ -188,22 +176,13 @@ class Command(BaseCommand):
 
     def _reseal(self, options: dict[str, Any]) -> None:
         count = keys.reseal()
-        self._done(
+        self.done(
             options,
             {"resealed": count},
             f"{count} private keys sealed anew."
             if count
             else "Every private key was sealed under the first key-encryption key already.",
         )
-
-    def _done(self, options: dict[str, Any], facts: Any, text: str) -> None:
-        if options["json"]:
-            self._json(facts)
-        else:
-            self.stdout.write(text)
-
-    def _json(self, value: Any) -> None:
-        self.stdout.write(json.dumps(value, indent=2))
 
 
 def _facts(key: Key) -> dict[str, Any]:
@@ -212,10 +191,10 @@ def _facts(key: Key) -> dict[str, Any]:
         "use": str(key.use),
         "status": str(key.status),
         "private": key.has_private,
-        "created_at": _iso(key.created_at),
-        "activated_at": _iso(key.activated_at),
-        "retired_at": _iso(key.retired_at),
-        "revoked_at": _iso(key.revoked_at),
+        "created_at": iso(key.created_at),
+        "activated_at": iso(key.activated_at),
+        "retired_at": iso(key.retired_at),
+        "revoked_at": iso(key.revoked_at),
         "next": _next(key),
     }
 
@@ -225,13 +204,13 @@ def _next(key: Key) -> str:
     match key.status:
         case Key.Status.FUTURE:
             ready = rotation.ready_at(key, times)
-            return "ready to take over" if ready <= now else f"ready to take over at {_iso(ready)}"
+            return "ready to take over" if ready <= now else f"ready to take over at {iso(ready)}"
         case Key.Status.CURRENT if key.activated_at:
-            return f"due for rotation at {_iso(key.activated_at + times.interval)}"
+            return f"due for rotation at {iso(key.activated_at + times.interval)}"
         case Key.Status.PAST:
             gone = rotation.gone_at(key, times)
-            return "gone" if gone is None or gone <= now else f"valid for its tokens until {_iso(gone)}"
-    return f"revoked at {_iso(key.revoked_at)}"
+            return "gone" if gone is None or gone <= now else f"valid for its tokens until {iso(gone)}"
+    return f"revoked at {iso(key.revoked_at)}"
 
 
 def _outcome(outcome: lifecycle.Rotation) -> dict[str, Any]:
@@ -242,7 +221,7 @@ def _outcome(outcome: lifecycle.Rotation) -> dict[str, Any]:
         "made": outcome.made.kid if outcome.made else None,
         "erased": [key.kid for key in outcome.erased],
         "lost_race": outcome.lost_race,
-        "next_due": _iso(outcome.next_due),
+        "next_due": iso(outcome.next_due),
     }
 
 
@@ -263,11 +242,7 @@ def _told(outcome: lifecycle.Rotation) -> list[str]:
     if not lines:
         lines.append("nothing was due.")
     if outcome.next_due:
-        lines.append(f"the next rotation is due at {_iso(outcome.next_due)}.")
+        lines.append(f"the next rotation is due at {iso(outcome.next_due)}.")
     else:
         lines.append("no rotation is due: there is no future key, and the next one comes from its owner (import it).")
     return lines
-
-
-def _iso(moment: datetime | None) -> str | None:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ") if moment else None

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import re
 import uuid
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import Error as DbError
+from django.core.management.base import CommandError, CommandParser
 from django.db.models import Q
 from django.utils import timezone
 
 from ... import revocation
-from ...exceptions import InstAccessError
 from ...models import IssuedToken
+from ..subcommands import SubcommandCommand, iso
 
 _SUBCOMMANDS = {
     "list": "Show issued tokens, the latest first.",
@@ -31,7 +29,7 @@ _AGE = re.compile(r"([1-9][0-9]{0,5})([hdw])", re.ASCII)
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
 
-class Command(BaseCommand):
+class Command(SubcommandCommand):
     help = "List, show, revoke and prune issued tokens."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -53,21 +51,12 @@ class Command(BaseCommand):
         for name in _SUBCOMMANDS:
             sub[name].add_argument("--json", action="store_true", help="One JSON document on standard output.")
 
-    def handle(self, *args: Any, **options: Any) -> None:
-        act: Callable[[dict[str, Any]], None] = getattr(self, "_" + options["subcommand"])
-        try:
-            act(options)
-        except InstAccessError as error:
-            raise CommandError(error.detail) from error
-        except DbError as error:
-            raise CommandError(f"The database says: {error}. Has `python manage.py migrate` been run?") from error
-
     def _list(self, options: dict[str, Any]) -> None:
         tokens = revocation.live() if options["live"] else revocation.audit()
         tokens = tokens.filter(*_conditions(options)).order_by("-issued_at", "-pk")[: max(options["limit"], 0)]
         facts = [_facts(token) for token in tokens.select_related("user")]
         if options["json"]:
-            self._json(facts)
+            self.tell_json(facts)
             return
         for fact in facts:
             self.stdout.write(
@@ -83,7 +72,7 @@ class Command(BaseCommand):
             raise CommandError(f"There is no token {options['jti']} in the audit.")
         facts = _facts(token)
         if options["json"]:
-            self._json(facts)
+            self.tell_json(facts)
             return
         for name, value in facts.items():
             self.stdout.write(f"{name:<18} {'-' if value in (None, '') else value}")
@@ -95,16 +84,14 @@ class Command(BaseCommand):
         tokens = revocation.live().filter(*conditions)
         if options["dry_run"]:
             count = tokens.count()
-            self._done(options, {"would_revoke": count}, f"{count} live tokens would be revoked.")
+            self.done(options, {"would_revoke": count}, f"{count} live tokens would be revoked.")
             return
         count = revocation.revoke(tokens, reason=options["reason"])
         if not count and options["jti"]:
             raise CommandError(f"No live token {options['jti']}: {_why_not(_jti(options['jti']))}.")
         if not count and not revocation.audit().filter(*conditions).exists():
             raise CommandError("No token was revoked: nothing in the audit matches; check the spelling.")
-        self._done(
-            options, {"revoked": count}, f"{count} live tokens revoked; gateways refuse them within 5 seconds."
-        )
+        self.done(options, {"revoked": count}, f"{count} live tokens revoked; gateways refuse them within 5 seconds.")
 
     def _prune(self, options: dict[str, Any]) -> None:
         match = _AGE.fullmatch(options["older_than"])
@@ -116,19 +103,10 @@ class Command(BaseCommand):
             raise CommandError(f"--older-than {options['older_than']} reaches back before the year 1.") from None
         if options["dry_run"]:
             count = revocation.prunable(before).count()
-            self._done(options, {"would_delete": count}, f"{count} rows would be deleted.")
+            self.done(options, {"would_delete": count}, f"{count} rows would be deleted.")
             return
         count = revocation.prune(before, batch=max(options["batch"], 1))
-        self._done(options, {"deleted": count}, f"{count} rows older than {_iso(before)} deleted.")
-
-    def _done(self, options: dict[str, Any], facts: Any, text: str) -> None:
-        if options["json"]:
-            self._json(facts)
-        else:
-            self.stdout.write(text)
-
-    def _json(self, value: Any) -> None:
-        self.stdout.write(json.dumps(value, indent=2))
+        self.done(options, {"deleted": count}, f"{count} rows older than {iso(before)} deleted.")
 
 
 def _conditions(options: dict[str, Any]) -> list[Q]:
@@ -183,15 +161,11 @@ def _facts(token: IssuedToken) -> dict[str, Any]:
         "canvas_domain": token.canvas_domain,
         "ip_address": token.ip_address,
         "user_agent": token.user_agent,
-        "issued_at": _iso(token.issued_at),
-        "expires_at": _iso(token.expires_at),
+        "issued_at": iso(token.issued_at),
+        "expires_at": iso(token.expires_at),
         "signing_kid": token.signing_kid,
         "encryption_kid": token.encryption_kid,
-        "revoked_at": _iso(token.revoked_at),
+        "revoked_at": iso(token.revoked_at),
         "revoked_by": str(token.revoked_by) if token.revoked_by else None,
         "revocation_reason": token.revocation_reason,
     }
-
-
-def _iso(moment: datetime | None) -> str | None:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ") if moment else None
