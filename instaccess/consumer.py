@@ -24,7 +24,7 @@ from . import jose, keysource
 from .claims import Claims
 from .client import domain
 from .conf import conf
-from .exceptions import InstAccessError, InvalidToken
+from .exceptions import ConfigError, InstAccessError, InvalidToken
 
 logger = logging.getLogger("instaccess.service")
 
@@ -167,6 +167,8 @@ class InstAccessAuthentication(BaseAuthentication):
         account = conf.account_uuid
         if account is None and (hook := conf.account_hook) is not None:
             account = hook(domain(request._request))
+            if not isinstance(account, str) or not account:
+                raise ConfigError("INSTACCESS['ACCOUNT_HOOK'] must return a text", setting="ACCOUNT_HOOK")
         if account not in (None, claims.account_uuid):
             raise InvalidToken(f"for account {claims.account_uuid!r}", code="wrong_account")
 

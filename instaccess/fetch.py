@@ -16,7 +16,8 @@ from .exceptions import SourceUnavailable
 _MAX_AGE = re.compile(r"(?:^|[\s,])max-age=([0-9]{1,9})(?:[\s,]|$)", re.ASCII | re.IGNORECASE)
 
 TIMEOUT = 3.0
-"""Seconds for the whole exchange."""
+"""Seconds for connecting, for every wait for the server's next bytes, and for the whole body. (Headers that drip take
+longer; `Snapshot` keeps other threads from waiting for that.)"""
 
 MAX_BYTES = 4 * 1024 * 1024
 

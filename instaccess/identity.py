@@ -120,7 +120,10 @@ def holds_no_more_than(target: Any, caller: Any) -> bool:
     """Whether `target` may do nothing that `caller` may not."""
     if getattr(caller, "is_superuser", False):
         return True
-    return not getattr(target, "is_superuser", False) and target.get_all_permissions() <= caller.get_all_permissions()
+    # Django says of an inactive user that they hold no permission; once active again they would.
+    if not target.is_active or getattr(target, "is_superuser", False):
+        return False
+    return bool(target.get_all_permissions() <= caller.get_all_permissions())
 
 
 def _by_primary_key(text: str) -> Any:

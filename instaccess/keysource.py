@@ -95,8 +95,8 @@ class RemoteKeys(Mapping[str, JWK]):
             # Whoever meets a new key at the same moment waits for the one reading, and then finds it.
             with self._refetching:
                 if time.monotonic() - self._refetched_at >= JWKS_COOLDOWN:
-                    self._snapshot.get(interval=0, max_staleness=self._interval + conf.max_staleness)
                     self._refetched_at = time.monotonic()
+                    self._snapshot.get(interval=0, max_staleness=self._interval + conf.max_staleness)
             keys = self._keys()
         return keys[kid]
 

@@ -189,7 +189,7 @@ def mark_tokens_of_revoked_keys(*, now: datetime | None = None) -> int:
 
 
 def _mark_tokens(kids: list[str], *, reason: str, by: Any, now: datetime | None) -> int:
-    tokens = revocation.live(now=now).filter(revocation.under_keys(kids))
+    tokens = revocation.revocable(now=now).filter(revocation.under_keys(kids))
     return revocation.revoke(tokens, reason=reason or "its key was revoked", by=by, now=now)
 
 

@@ -31,12 +31,19 @@ def audit() -> QuerySet[IssuedToken]:
 
 
 def live(*, now: datetime | None = None) -> QuerySet[IssuedToken]:
-    """Tokens that a gateway would still let through: not revoked, not expired, leeway included."""
+    """Tokens that are valid by our own leeway and clock: not revoked, not expired."""
     now = now or timezone.now()
     expired = now - timedelta(seconds=conf.leeway)
     # `issued_at` is indexed, `expires_at` is not; nothing lives longer than an hour.
     oldest = expired - timedelta(seconds=MAX_LIFETIME + CLOCK_SKEW)
     return audit().filter(issued_at__gt=oldest, expires_at__gt=expired, revoked_at=None)
+
+
+def revocable(*, now: datetime | None = None) -> QuerySet[IssuedToken]:
+    """Tokens that some gateway might still let through, whatever its leeway and its clock: not only the live ones."""
+    dead = (now or timezone.now()) - timedelta(seconds=AFTERLIFE)
+    oldest = dead - timedelta(seconds=MAX_LIFETIME + CLOCK_SKEW)
+    return audit().filter(issued_at__gt=oldest, expires_at__gt=dead, revoked_at=None)
 
 
 def of_user(user: str) -> Q:
@@ -54,7 +61,7 @@ def under_keys(kids: list[str]) -> Q:
 
 
 def revoke(tokens: QuerySet[IssuedToken], *, reason: str, by: Any = None, now: datetime | None = None) -> int:
-    """Revoke these tokens; returns how many. Take them from `live()`, narrowed down.
+    """Revoke these tokens; returns how many. Take them from `revocable()`, narrowed down.
 
     What was revoked before keeps its time, reason and author. Gateways refuse them within five seconds.
     """

@@ -12,12 +12,17 @@ import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from .exceptions import SourceUnavailable
+
 logger = logging.getLogger("instaccess.snapshot")
 
 T = TypeVar("T")
 
 PATIENCE = 2.0
 """Seconds that a thread waits for another one's reading before it goes on with what there is."""
+
+LAST_PATIENCE = 10.0
+"""Seconds that it waits when there is nothing to go on with."""
 
 
 class Snapshot(Generic[T]):
@@ -50,13 +55,17 @@ class Snapshot(Generic[T]):
         failed for the threads that wait for it. As long as it may succeed they do wait: going on with an older value
         would let through what has been revoked since.
         """
-        asked, value = time.monotonic(), self._value
-        if value is not None and asked - self._read_at < interval:
+        asked = time.monotonic()
+        if (value := self._kept(interval)) is not None:
             return value
         lock, kept = self._lock, self._kept(interval + max_staleness)
         # The source was away a moment ago: one thread tries it again, the others need not wait to learn the same.
         patience = 0.0 if self._failed_at > self._read_at else PATIENCE
-        if not lock.acquire(timeout=patience if kept is not None else -1) and kept is not None:
+        if not lock.acquire(timeout=LAST_PATIENCE if kept is None else patience):
+            # Whoever reads hangs. The next threads need not wait to learn the same.
+            self._failed_at = max(self._failed_at, time.monotonic())
+            if kept is None:
+                raise SourceUnavailable("another thread's reading does not end")
             return kept
         try:
             return self._refreshed(asked, interval, max_staleness)
@@ -64,8 +73,8 @@ class Snapshot(Generic[T]):
             lock.release()
 
     def _refreshed(self, asked: float, interval: float, max_staleness: float) -> T:
-        started, generation, last = time.monotonic(), self._generation, self._value
-        if last is not None and (started - self._read_at < interval or self._read_at > asked):
+        started, generation, read_at, last = time.monotonic(), self._generation, self._read_at, self._value
+        if last is not None and (started - read_at < interval or read_at > asked):
             return last
         kept = self._kept(interval + max_staleness)
         if kept is not None and started - self._failed_at < interval:
@@ -76,7 +85,8 @@ class Snapshot(Generic[T]):
         try:
             value = self._load(last)
         except Exception as error:
-            self._failure, self._failed_at = error, time.monotonic()
+            if generation == self._generation:
+                self._failure, self._failed_at = error, time.monotonic()
             kept = self._kept(interval + max_staleness)
             if kept is None:
                 raise
@@ -87,5 +97,6 @@ class Snapshot(Generic[T]):
         return value
 
     def _kept(self, age: float) -> T | None:
-        value = self._value
-        return value if time.monotonic() - self._read_at < age else None
+        # In this order: between the two a new value may come, and an old one must not pass for as young.
+        read_at, value = self._read_at, self._value
+        return value if time.monotonic() - read_at < age else None

@@ -64,7 +64,7 @@ class IssueView(APIView):
     def post(self, request: Request, *args: Any, **kwargs: Any) -> HttpResponse:
         access_token: Any = request.auth
         caller: Any = request.user
-        who = {"user": caller, "client_id": access_token.application.client_id, "access_token_pk": access_token.pk}
+        who = {"user": caller, "client_id": access_token.application.client_id}
         user = caller
         if as_user_id := _parameter(request, "as_user_id").strip():
             try:
@@ -76,11 +76,9 @@ class IssueView(APIView):
             raise canvas.Throttled(retry_after=level.retry_after, **who)
         try:
             text = self._issue(request, user, access_token)
-        except Exception as error:
+        except Exception:
             throttling.refund(access_token.pk)
-            refusal = _refusal(error, request)
-            refusal.access_token_pk = access_token.pk
-            raise refusal from None
+            raise
         response = canvas.json_response({"token": text}, status=201)
         response["X-Request-Cost"] = str(conf.throttle_cost)
         _tell_level(response, level)
@@ -124,8 +122,10 @@ class IssueView(APIView):
             )
         try:
             response = refusal.to_response()
-            if refusal.access_token_pk is not None:
-                _tell_level(response, throttling.peek(refusal.access_token_pk))
+            # Set once the caller was authenticated, however it ended after that.
+            access_token_pk = refusal.access_token_pk or getattr(getattr(self.request, "_auth", None), "pk", None)
+            if access_token_pk is not None:
+                _tell_level(response, throttling.peek(access_token_pk))
         except InstAccessError as error:  # a bad setting, such as a realm that can't be sent
             response = _refusal(error, self.request).to_response()
         if refusal.status == 405:
@@ -163,11 +163,15 @@ def _traceback(exc: Exception, request: Request) -> str:
     """The traceback as text, without the credentials, which may stand in somebody's message."""
     text = "".join(traceback.format_exception(exc)).rstrip()
     credentials = request.META.get("HTTP_AUTHORIZATION", "").split()[1:]
-    if conf.allow_token_in_parameters:
-        credentials += [
-            oauth.query(request._request).get("access_token"),
-            oauth.form(request._request).get("access_token"),
-        ]
+    try:
+        if conf.allow_token_in_parameters:
+            credentials += [
+                oauth.query(request._request).get("access_token"),
+                oauth.form(request._request).get("access_token"),
+            ]
+    except (InstAccessError, SuspiciousOperation):
+        # There is no telling what to leave out: where it happened, then, and no message.
+        return type(exc).__name__ + "\n" + "".join(traceback.format_tb(exc.__traceback__)).rstrip()
     for credential in filter(None, credentials):
         text = text.replace(credential, "[credential]")
     return text

@@ -145,6 +145,26 @@ class TestEverythingOfAnApplication:
         assert revoked() == set()
 
 
+class TestMoreTokensThanAnybodyChoosesByHand:
+    @pytest.mark.parametrize("action", ["revoke_users", "revoke_applications"])
+    def test_are_refused_as_a_whole_and_none_is_passed_over(self, action, desk, issue, user, monkeypatch):
+        monkeypatch.setattr("instaccess.admin.token_acts.MOST_CHOSEN", 1)
+        tokens = [issue(user), issue(user)]
+
+        response = confirmed(desk, action, *tokens)
+
+        assert "Nothing was revoked: choose at most 1 tokens." in response.content.decode()
+        assert revoked() == set()
+
+    def test_are_all_revoked_where_they_are_the_chosen_ones(self, desk, issue, user, monkeypatch):
+        monkeypatch.setattr("instaccess.admin.token_acts.MOST_CHOSEN", 1)
+        tokens = [issue(user), issue(user)]
+
+        send(desk, "revoke_chosen", tokens[0], confirmed="yes", reason="laptop lost", select_across="1")
+
+        assert revoked() == set(tokens)
+
+
 class TestWithoutThePermission:
     @pytest.fixture
     def onlooker(self, db):

@@ -256,6 +256,12 @@ class TestATokenOfAnotherAccount:
         assert ask(token, HTTP_HOST="a.example.edu").status_code == 200
         assert refusal(ask(token, HTTP_HOST="b.example.edu")) == INVALID
 
+    @pytest.mark.parametrize("answer", [None, "", 7])
+    def test_c2_is_a_503_where_the_hook_knows_no_account(self, service, settings, answer):
+        settings.INSTACCESS["ACCOUNT_HOOK"] = lambda host: answer
+
+        assert refusal(ask(good(service, acct="their-account"))) == UNAVAILABLE
+
     def test_is_taken_where_it_has_none(self, service):
         assert ask(good(service, acct="any-account")).status_code == 200
 

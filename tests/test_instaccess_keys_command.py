@@ -548,3 +548,16 @@ class TestAKeyIdThatBeginsWithADash:
 
     def test_that_is_missing_is_asked_for(self):
         assert "expected one argument" in complaint("revoke", "--kid")
+
+
+@pytest.mark.usefixtures("initial_keys")
+class TestRevokingWithABadKeyEncryptionSetting:
+    def test_revokes_all_the_same_and_fails_for_want_of_a_successor(self):
+        kid = key_of(SIG, "current").kid
+        with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": ["no key"]}):
+            said = complaint("revoke", "--kid", kid)
+
+        assert "The key is revoked, but no new one could be made" in said
+        assert "KEY_ENCRYPTION_KEYS" in said
+        assert Key.objects.get(kid=kid).status == "revoked"
+        assert not Key.objects.filter(use=SIG, status="current").exists()

@@ -12,6 +12,7 @@ import time_machine
 from django.db import connection
 
 from instaccess import issuer, jose, keymaterial, keyring, keys, keystore, lifecycle
+from instaccess.claims import AFTERLIFE
 from instaccess.conf import conf
 from instaccess.exceptions import InvalidToken, KeyRefused, KeyUnavailable, UnsealError
 from instaccess.models import IssuedToken, Key
@@ -524,15 +525,29 @@ class TestTheTokensUnderARevokedKey:
         assert done.tokens == 1
         assert (row.revoked_at, row.revoked_by, row.revocation_reason) == (START + 10 * SECOND, user, "laptop stolen")
 
-    def test_are_marked_only_while_they_live(self, issue, clock):
+    def test_are_marked_only_while_a_gateway_might_let_them_through(self, issue, clock):
         dead, _ = issue()
+        clock.shift(AFTERLIFE * SECOND)
+        # Expired for us, and not for a gateway whose leeway is larger or whose clock is slow.
+        dying, _ = issue()
         clock.shift(HOUR)
         live, _ = issue()
         done = lifecycle.revoke(key_of(SIG, "current").kid)
 
-        assert done.tokens == 1
-        assert list(IssuedToken.objects.exclude(revoked_at=None)) == [live]
-        assert dead.revoked_at is None
+        assert done.tokens == 2
+        assert set(IssuedToken.objects.exclude(revoked_at=None)) == {dying, live}
+        assert dead not in IssuedToken.objects.exclude(revoked_at=None)
+
+    def test_of_another_key_that_was_revoked_before_are_left_to_it(self, issue, user):
+        other = key_of(SIG, "current").kid
+        lifecycle.revoke(other)
+        row, _ = issue()
+        # A straggler: a worker that had not heard of the first revocation yet.
+        IssuedToken.objects.filter(pk=row.pk).update(signing_kid=other)
+        lifecycle.revoke(key_of(SIG, "current").kid, reason="laptop of Bob", by=user)
+        row.refresh_from_db()
+
+        assert row.revocation_reason != "laptop of Bob"
 
     def test_keep_the_reason_of_an_earlier_revocation(self, issue, user):
         row, _ = issue()

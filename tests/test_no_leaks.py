@@ -298,6 +298,16 @@ class TestAFailureInsideIssuing:
         assert "[credential]" in logged.text
         assert shown(secrets_of(), logged.text) == []
 
+    def test_p8_tells_nothing_when_there_is_no_telling_what_to_leave_out(
+        self, post, access_token, logged, secrets_of, monkeypatch, settings, debug
+    ):
+        settings.DEBUG = debug
+        spoil("authenticate", monkeypatch, settings)
+        settings.INSTACCESS = {"ALLOW_TOKEN_IN_PARAMETERS": "yes"}
+
+        assert answer(post(access_token)) == UNAVAILABLE
+        assert shown(secrets_of(), logged.text) == []
+
 
 @pytest.mark.parametrize("debug", [False, True])
 class TestAFailureOfTheProjectAfterIssuing:

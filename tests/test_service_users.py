@@ -152,9 +152,13 @@ class TestTheAdminPage:
         assert binding.created_at <= timezone.now()
         assert post(own_token).status_code == 201
 
-    @pytest.mark.parametrize("more", ["superuser", "permission"])
+    @pytest.mark.parametrize("more", ["superuser", "permission", "inactive"])
     def test_lets_nobody_bind_to_a_user_who_may_do_more_than_they(self, client, staff, application, robot, more):
-        if more == "superuser":
+        if more == "inactive":
+            # Django says of an inactive user that they hold no permission.
+            robot.user_permissions.add(Permission.objects.get(codename="change_user"))
+            User.objects.filter(pk=robot.pk).update(is_active=False)
+        elif more == "superuser":
             User.objects.filter(pk=robot.pk).update(is_superuser=True)
         else:
             robot.user_permissions.add(Permission.objects.get(codename="change_user"))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from instaccess.exceptions import SourceUnavailable
 from instaccess.snapshot import Snapshot
 
 from .clocks import Clock
@@ -174,6 +175,47 @@ class TestThreads:
         assert snapshot.get(interval=2, max_staleness=60) == 1
         source.gate.set()
         assert reading.result == 2
+        assert source.reads == 2
+
+    def test_o13_after_one_has_waited_in_vain_the_next_do_not_wait(self, clock, source, snapshot, monkeypatch):
+        monkeypatch.setattr("instaccess.snapshot.PATIENCE", 0.05)
+        snapshot.get(interval=2, max_staleness=60)
+        clock.now += 10
+        source.gate = threading.Event()
+        source.entered.clear()
+        reading = InAThread(lambda: snapshot.get(interval=2, max_staleness=60))
+        assert source.entered.wait(60)
+        snapshot.get(interval=2, max_staleness=60)
+        monkeypatch.setattr("instaccess.snapshot.PATIENCE", 3600)
+
+        # This one does not hang, or the test would.
+        assert snapshot.get(interval=2, max_staleness=60) == 1
+        source.gate.set()
+        assert reading.result == 2
+
+    def test_o13_give_up_when_there_is_nothing_to_go_on_with(self, clock, source, snapshot, monkeypatch):
+        monkeypatch.setattr("instaccess.snapshot.LAST_PATIENCE", 0.05)
+        source.gate = threading.Event()
+        reading = InAThread(lambda: snapshot.get(interval=2))
+        assert source.entered.wait(60)
+
+        with pytest.raises(SourceUnavailable):
+            snapshot.get(interval=2)
+        source.gate.set()
+        assert reading.result == 1
+
+    def test_never_get_an_older_value_while_a_healthy_source_is_read(self, clock, source, snapshot, monkeypatch):
+        """A revoked token would pass with it: many requests at a quiet gateway, and one of them reads."""
+        monkeypatch.setattr("instaccess.snapshot.PATIENCE", 60)
+        snapshot.get(interval=2, max_staleness=60)
+        clock.now += 50
+        source.gate = threading.Event()
+        source.entered.clear()
+        asking = [InAThread(lambda: snapshot.get(interval=2, max_staleness=60)) for _ in range(8)]
+        assert source.entered.wait(60)
+        source.gate.set()
+
+        assert [each.result for each in asking] == [2] * 8
         assert source.reads == 2
 
     def test_wait_for_a_reading_that_is_soon_done(self, clock, source, snapshot, monkeypatch):

@@ -134,6 +134,9 @@ class KeyActs(ReadOnlyAdmin):
             )
             for other in filter(None, (done.successor, done.made)):
                 self.log_change(request, other, f"{other.status.capitalize()} after {done.key.kid} was revoked.")
+            if done.failure:
+                text = _("No new key could be made: %(reason)s.") % {"reason": done.failure}
+                self.message_user(request, text, messages.ERROR)
             return self._done(
                 request,
                 _("Key %(kid)s is revoked, and with it every live token under it (%(count)d).")

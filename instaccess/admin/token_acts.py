@@ -19,7 +19,7 @@ from .forms import RevokeForm
 from .readonly import ReadOnlyAdmin, confirm
 
 MOST_CHOSEN = 1000
-"""Rows of which the users or applications are looked up. More are not chosen by hand."""
+"""Rows of which the users or applications are looked up. More are not chosen by hand, and none is passed over."""
 
 
 class TokenActs(ReadOnlyAdmin):
@@ -38,7 +38,10 @@ class TokenActs(ReadOnlyAdmin):
 
     @admin.action(description=gettext_lazy("Revoke everything of these users…"), permissions=["revoke_tokens"])
     def revoke_users(self, request: HttpRequest, queryset: QuerySet[IssuedToken]) -> TemplateResponse | None:
-        rows = queryset.order_by("pk").values_list("user_uuid", "real_user_uuid")[:MOST_CHOSEN]
+        rows = queryset.order_by("pk").values_list("user_uuid", "real_user_uuid")[: MOST_CHOSEN + 1]
+        if len(rows) > MOST_CHOSEN:
+            self._too_many(request)
+            return None
         # For a masquerade, whoever really had the token is meant too.
         uuids = {uuid for row in rows for uuid in row if uuid}
         condition = Q(user_uuid__in=uuids) | Q(real_user_uuid__in=uuids)
@@ -46,14 +49,21 @@ class TokenActs(ReadOnlyAdmin):
 
     @admin.action(description=gettext_lazy("Revoke everything of these applications…"), permissions=["revoke_tokens"])
     def revoke_applications(self, request: HttpRequest, queryset: QuerySet[IssuedToken]) -> TemplateResponse | None:
-        clients = set(queryset.order_by("pk").values_list("client_id", flat=True)[:MOST_CHOSEN]) - {""}
-        condition = Q(client_id__in=clients)
+        rows = queryset.order_by("pk").values_list("client_id", flat=True)[: MOST_CHOSEN + 1]
+        if len(rows) > MOST_CHOSEN:
+            self._too_many(request)
+            return None
+        condition = Q(client_id__in=set(rows) - {""})
         return self._revoke(
             request, "revoke_applications", condition, _("Revoke all live tokens of these applications")
         )
 
+    def _too_many(self, request: HttpRequest) -> None:
+        text = _("Nothing was revoked: choose at most %(count)d tokens.") % {"count": MOST_CHOSEN}
+        self.message_user(request, text, messages.ERROR)
+
     def _revoke(self, request: HttpRequest, action: str, condition: Q, title: str) -> TemplateResponse | None:
-        tokens = revocation.live().filter(condition)
+        tokens = revocation.revocable().filter(condition)
         form = RevokeForm(request.POST if "confirmed" in request.POST else None)
         if form.is_valid():
             count = revocation.revoke(tokens, reason=form.cleaned_data["reason"], by=request.user)

@@ -166,13 +166,13 @@ class Command(SubcommandCommand):
             after = (
                 f"There is no current {done.key.get_use_display()} key now: import or generate one and activate it."
             )
-        if done.failure:
-            after += f" No new key could be made: {done.failure}."
         self.done(
             options,
             facts,
             f"Key {done.key.kid} is revoked, and with it every live token under it ({done.tokens}). {after}",
         )
+        if done.failure:
+            raise CommandError(f"The key is revoked, but no new one could be made: {done.failure}.")
 
     def _reseal(self, options: dict[str, Any]) -> None:
         count = keys.reseal()

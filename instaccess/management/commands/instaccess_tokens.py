@@ -81,7 +81,7 @@ class Command(SubcommandCommand):
         conditions = _conditions(options)
         if not conditions:
             raise CommandError("Say which tokens: --jti, --user, --application or --account.")
-        tokens = revocation.live().filter(*conditions)
+        tokens = revocation.revocable().filter(*conditions)
         if options["dry_run"]:
             count = tokens.count()
             self.done(options, {"would_revoke": count}, f"{count} live tokens would be revoked.")
