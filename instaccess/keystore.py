@@ -49,10 +49,14 @@ def current(keys: QuerySet[Key], use: Key.Use) -> Key | None:
     return keys.filter(use=use, status=Key.Status.CURRENT).first()
 
 
+def waiting(keys: QuerySet[Key], use: Key.Use) -> QuerySet[Key]:
+    """The future keys of a use, the one that has waited longest first."""
+    return keys.filter(use=use, status=Key.Status.FUTURE).order_by("created_at", "id")
+
+
 def future(keys: QuerySet[Key], use: Key.Use) -> Key | None:
     """The key of a use that has waited longest to be current. A public signing key never will: it cannot sign."""
-    waiting = keys.filter(use=use, status=Key.Status.FUTURE).order_by("created_at", "id")
-    return next((key for key in waiting if key.has_private or use != Key.Use.SIGNING), None)
+    return next((key for key in waiting(keys, use) if key.has_private or use != Key.Use.SIGNING), None)
 
 
 def find(kid: str, keys: QuerySet[Key] | None = None) -> Key:

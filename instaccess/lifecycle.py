@@ -211,7 +211,7 @@ def _check_key_encryption_key(key: Key) -> None:
 
 
 def _usable_future(keys: QuerySet[Key], use: Key.Use) -> Key | None:
-    for key in keys.filter(use=use, status=Key.Status.FUTURE).order_by("created_at", "id"):
+    for key in keystore.waiting(keys, use):
         try:
             _check_usable(key)
         except (ConfigError, KeyRefused, UnsealError) as error:

@@ -159,17 +159,23 @@ class InAThread:
         return self._result
 
 
+def asked_while_it_is_old(clock: Clock, source: Source, snapshot: Snapshot[Any], *, threads: int) -> list[InAThread]:
+    """Threads that ask for a value that is there, and too old; one of them is reading until `source.gate` is set."""
+    snapshot.get(interval=2, max_staleness=60)
+    clock.now += 50
+    source.gate = threading.Event()
+    source.entered.clear()
+    asking = [InAThread(lambda: snapshot.get(interval=2, max_staleness=60)) for _ in range(threads)]
+    assert source.entered.wait(60)
+    return asking
+
+
 class TestThreads:
     def test_o13_go_on_with_the_last_value_when_the_one_that_reads_takes_too_long(
         self, clock, source, snapshot, monkeypatch
     ):
         monkeypatch.setattr("instaccess.snapshot.PATIENCE", 0.05)
-        snapshot.get(interval=2, max_staleness=60)
-        clock.now += 10
-        source.gate = threading.Event()
-        source.entered.clear()
-        reading = InAThread(lambda: snapshot.get(interval=2, max_staleness=60))
-        assert source.entered.wait(60)
+        (reading,) = asked_while_it_is_old(clock, source, snapshot, threads=1)
 
         # This one does not hang, or the test would.
         assert snapshot.get(interval=2, max_staleness=60) == 1
@@ -179,12 +185,7 @@ class TestThreads:
 
     def test_o13_after_one_has_waited_in_vain_the_next_do_not_wait(self, clock, source, snapshot, monkeypatch):
         monkeypatch.setattr("instaccess.snapshot.PATIENCE", 0.05)
-        snapshot.get(interval=2, max_staleness=60)
-        clock.now += 10
-        source.gate = threading.Event()
-        source.entered.clear()
-        reading = InAThread(lambda: snapshot.get(interval=2, max_staleness=60))
-        assert source.entered.wait(60)
+        (reading,) = asked_while_it_is_old(clock, source, snapshot, threads=1)
         snapshot.get(interval=2, max_staleness=60)
         monkeypatch.setattr("instaccess.snapshot.PATIENCE", 3600)
 
@@ -207,12 +208,7 @@ class TestThreads:
     def test_never_get_an_older_value_while_a_healthy_source_is_read(self, clock, source, snapshot, monkeypatch):
         """A revoked token would pass with it: many requests at a quiet gateway, and one of them reads."""
         monkeypatch.setattr("instaccess.snapshot.PATIENCE", 60)
-        snapshot.get(interval=2, max_staleness=60)
-        clock.now += 50
-        source.gate = threading.Event()
-        source.entered.clear()
-        asking = [InAThread(lambda: snapshot.get(interval=2, max_staleness=60)) for _ in range(8)]
-        assert source.entered.wait(60)
+        asking = asked_while_it_is_old(clock, source, snapshot, threads=8)
         source.gate.set()
 
         assert [each.result for each in asking] == [2] * 8
@@ -220,12 +216,7 @@ class TestThreads:
 
     def test_wait_for_a_reading_that_is_soon_done(self, clock, source, snapshot, monkeypatch):
         monkeypatch.setattr("instaccess.snapshot.PATIENCE", 60)
-        snapshot.get(interval=2, max_staleness=60)
-        clock.now += 10
-        source.gate = threading.Event()
-        source.entered.clear()
-        both = [InAThread(lambda: snapshot.get(interval=2, max_staleness=60)) for _ in range(2)]
-        assert source.entered.wait(60)
+        both = asked_while_it_is_old(clock, source, snapshot, threads=2)
         source.gate.set()
 
         assert [each.result for each in both] == [2, 2]
