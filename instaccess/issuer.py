@@ -14,7 +14,7 @@ from django.db import Error as DbError
 from django.db import IntegrityError, connections, router, transaction
 from django.views.decorators.debug import sensitive_variables
 
-from . import identity, jose, keyring
+from . import evidence, identity, jose, keyring
 from .claims import Claims
 from .conf import conf
 from .exceptions import AuditError, ConfigError
@@ -120,6 +120,7 @@ def issue(
             issued_at=datetime.fromtimestamp(claims.issued_at, UTC),
             expires_at=datetime.fromtimestamp(claims.expires_at, UTC),
         )
+        record.mac = evidence.authenticate(evidence.facts(record), conf.key_encryption_keys)
         try:
             _commit(record)
         except IntegrityError:

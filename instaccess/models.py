@@ -131,14 +131,16 @@ class IssuedToken(models.Model):
     issued_at = models.DateTimeField(_("issued"), db_index=True)
     expires_at = models.DateTimeField(_("expires"))
     revoked_at = models.DateTimeField(_("revoked"), null=True)
-    revoked_by = models.ForeignKey(
-        settings.AUTH_USER_MODEL,
-        verbose_name=_("revoked by"),
-        on_delete=models.SET_NULL,
-        null=True,
-        related_name="+",
+    revoked_by = models.CharField(
+        _("revoked by"), max_length=255, blank=True, help_text=_("User name of whoever revoked it, as it was then.")
     )
     revocation_reason = models.CharField(_("reason"), max_length=255, blank=True)
+    mac = models.CharField(
+        _("authentication code"),
+        max_length=64,
+        blank=True,
+        help_text=_("HMAC of this row under a key derived from the key-encryption key."),
+    )
 
     class Meta:
         verbose_name = _("issued token")
@@ -148,9 +150,14 @@ class IssuedToken(models.Model):
         permissions = [
             ("masquerade", "Can get InstAccess tokens for other users"),
             ("revoke_tokens", "Can revoke issued tokens"),
+            ("inspect_tokens", "Can open and inspect InstAccess tokens"),
         ]
+        # No `db_index`: on PostgreSQL it makes a second index for patterns, and nothing is searched by pattern.
         indexes = [
             models.Index(fields=["client_id", "issued_at"], name="instaccess_client_issued"),
+            models.Index(fields=["account_uuid", "issued_at"], name="instaccess_account_issued"),
+            models.Index(fields=["user_uuid"], name="instaccess_user_uuid"),
+            models.Index(fields=["real_user_uuid"], name="instaccess_real_user_uuid"),
             models.Index(fields=["ip_address"], name="instaccess_address"),
             # The deny list asks for what was revoked within the last hour.
             models.Index(fields=["revoked_at"], name="instaccess_revoked"),
@@ -158,6 +165,73 @@ class IssuedToken(models.Model):
 
     def __str__(self) -> str:
         return str(self.jti)
+
+
+class Checkpoint(models.Model):
+    """A signed statement of what a run of audit rows said, made once nothing in them can change any more.
+
+    See `checkpoints.py`. All facts stand in the payload of `jws`; the index names the rows one by one, so that the
+    first that was edited, deleted or moved can be told.
+    """
+
+    number = models.BigIntegerField(_("number"), unique=True)
+    jws = models.TextField(_("signed statement"))
+    index = models.TextField(_("index of rows"))
+    mac = models.CharField(_("authentication code"), max_length=64)
+
+    class Meta:
+        verbose_name = _("checkpoint")
+        verbose_name_plural = _("checkpoints")
+        ordering = ["number"]
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return str(self.number)
+
+
+class PruneMarker(models.Model):
+    """A signed statement that the rows up to a checkpoint were pruned: their absence is no tampering."""
+
+    number = models.BigIntegerField(_("number"), unique=True, help_text=_("The last checkpoint that was pruned."))
+    jws = models.TextField(_("signed statement"))
+    mac = models.CharField(_("authentication code"), max_length=64)
+
+    class Meta:
+        verbose_name = _("prune marker")
+        verbose_name_plural = _("prune markers")
+        ordering = ["number"]
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return str(self.number)
+
+
+class RefusalCount(models.Model):
+    """How often something was refused within an hour: no token, nobody's address (see `refusals.py`)."""
+
+    class Role(models.TextChoices):
+        ISSUER = "issuer", _("issuer")
+        GATEWAY = "gateway", _("gateway")
+
+    hour = models.DateTimeField(_("hour"))
+    role = models.CharField(_("role"), max_length=8, choices=Role.choices)
+    reason = models.CharField(_("reason"), max_length=64)
+    client_id = models.CharField(_("client id"), max_length=255, blank=True)
+    user_uuid = models.CharField(_("user uuid"), max_length=255, blank=True)
+    count = models.BigIntegerField(_("count"), default=0)
+
+    class Meta:
+        verbose_name = _("refusals")
+        verbose_name_plural = _("refusals")
+        default_permissions = ()
+        constraints = [
+            models.UniqueConstraint(
+                fields=["hour", "role", "reason", "client_id", "user_uuid"], name="instaccess_refusals_of_an_hour"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.hour:%Y-%m-%dT%H}Z {self.role} {self.reason}: {self.count}"
 
 
 class UserIdentity(models.Model):

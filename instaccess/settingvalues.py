@@ -6,6 +6,7 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -131,6 +132,7 @@ def function(name: str) -> Callable[..., Any] | None:
     return function
 
 
+@lru_cache(maxsize=8)
 def derived_key(secret: str | bytes) -> bytes:
     """A key-encryption key from a secret of Django's: HKDF-SHA256 (RFC 5869)."""
     kdf = HKDF(SHA256(), KEK_BYTES, salt=None, info=b"instaccess key-encryption key v1")

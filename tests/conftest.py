@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,9 +17,9 @@ from django.utils import timezone
 from jwcrypto.jwk import JWK
 from oauth2_provider.models import get_access_token_model, get_application_model
 
-from instaccess import keymaterial, keyring, keys, throttling
-from instaccess.conf import SCOPE
-from instaccess.models import Key
+from instaccess import evidence, identity, keymaterial, keyring, keys, throttling
+from instaccess.conf import SCOPE, conf
+from instaccess.models import IssuedToken, Key
 
 ISSUE_URL = "/api/v1/inst_access_tokens"
 
@@ -145,6 +146,38 @@ def make_access_token(user: Any, application: Any) -> Callable[..., Any]:
 @pytest.fixture
 def access_token(make_access_token: Callable[..., Any]) -> Any:
     return make_access_token()
+
+
+@pytest.fixture
+def row(user: Any, application: Any) -> Callable[..., IssuedToken]:
+    """Makes audit rows as `issuer.issue` would; what is not given is that of a live token of `user`.
+
+    `age` is in seconds. Every column can be given.
+    """
+
+    def make(age: float = 0, **columns: Any) -> IssuedToken:
+        issued_at = timezone.now() - timedelta(seconds=age)
+        values: dict[str, Any] = {
+            "jti": uuid.uuid4(),
+            "user": user,
+            "user_uuid": identity.user_uuid(user),
+            "application": application,
+            "client_id": application.client_id,
+            "account_uuid": "3f1c",
+            "canvas_domain": "canvas.example.edu",
+            "signing_kid": "s",
+            "encryption_kid": "e",
+            "ip_address": "192.0.2.7",
+            "user_agent": "client/1.0",
+            "issued_at": issued_at,
+            "expires_at": issued_at + timedelta(hours=1),
+        }
+        made = IssuedToken(**(values | columns))
+        made.mac = evidence.authenticate(evidence.facts(made), conf.key_encryption_keys)
+        made.save(force_insert=True)
+        return made
+
+    return make
 
 
 @pytest.fixture

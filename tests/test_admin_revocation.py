@@ -96,7 +96,7 @@ class TestTheChosenTokens:
         assert "1 live token was revoked." in response.content.decode()
         assert revoked() == {token}
         token.refresh_from_db()
-        assert (token.revoked_by, token.revocation_reason) == (staff, "laptop lost")
+        assert (token.revoked_by, token.revocation_reason) == (staff.username, "laptop lost")
         assert str(token.jti) in denylist.read_database()
         assert str(spared.jti) not in denylist.read_database()
 

@@ -31,27 +31,6 @@ def nothing_remembered():
     denylist.forget()
 
 
-@pytest.fixture
-def row(user):
-    """Makes audit rows; what is not given is that of a live token."""
-
-    def make(**columns: Any) -> IssuedToken:
-        now = timezone.now()
-        values: dict[str, Any] = {
-            "jti": uuid.uuid4(),
-            "user": user,
-            "user_uuid": str(uuid.uuid4()),
-            "account_uuid": str(uuid.uuid4()),
-            "canvas_domain": "canvas.example.edu",
-            "signing_kid": "s",
-            "issued_at": now,
-            "expires_at": now + timedelta(hours=1),
-        }
-        return IssuedToken.objects.create(**(values | columns))
-
-    return make
-
-
 @pytest.mark.django_db
 class TestFromTheDatabase:
     def test_holds_what_is_revoked_and_not_expired_and_nothing_else(self, row):

@@ -13,8 +13,9 @@ from django.contrib.auth import get_user_model
 from django.db import OperationalError, connection, connections, transaction
 from django.test import Client, override_settings
 
-from instaccess import issuer, keyring
+from instaccess import evidence, issuer, keyring
 from instaccess.claims import MAX_PAYLOAD_BYTES, RESERVED
+from instaccess.conf import conf
 from instaccess.exceptions import AuditError, ClaimsTooLarge, ConfigError, KeyUnavailable
 from instaccess.models import IssuedToken, Key, UserIdentity
 
@@ -69,8 +70,9 @@ class TestTheAuditRow:
             "issued_at": datetime.fromtimestamp(int(NOW), UTC),
             "expires_at": datetime.fromtimestamp(int(NOW), UTC) + timedelta(hours=1),
             "revoked_at": None,
-            "revoked_by": None,
+            "revoked_by": "",
             "revocation_reason": "",
+            "mac": evidence.authenticate(evidence.facts(row), conf.key_encryption_keys),
         }
 
     def test_is_the_one_that_is_returned_and_tells_what_the_token_tells(self, issue):

@@ -30,6 +30,7 @@ HOUSE = {
         "fetch",
         "keymaterial",
         "sealing",
+        "evidence",
         "rotation",
         "keyring",
         "keystore",
@@ -65,6 +66,7 @@ WITHOUT_TABLES = ["keysource", "denylist", "gateway", "consumer", "forward_auth"
 # Importing one of these reads tables.
 TABLES = {
     "models",
+    "evidence",
     "keyring",
     "keystore",
     "keys",

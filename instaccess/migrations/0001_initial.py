@@ -4,6 +4,7 @@ import uuid
 from django.conf import settings
 from django.db import migrations, models
 
+
 APPLICATION_MODEL = getattr(settings, "OAUTH2_PROVIDER_APPLICATION_MODEL", "oauth2_provider.Application")
 
 
@@ -17,6 +18,22 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
+        migrations.CreateModel(
+            name="Checkpoint",
+            fields=[
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("number", models.BigIntegerField(unique=True, verbose_name="number")),
+                ("jws", models.TextField(verbose_name="signed statement")),
+                ("index", models.TextField(verbose_name="index of rows")),
+                ("mac", models.CharField(max_length=64, verbose_name="authentication code")),
+            ],
+            options={
+                "verbose_name": "checkpoint",
+                "verbose_name_plural": "checkpoints",
+                "ordering": ["number"],
+                "default_permissions": (),
+            },
+        ),
         migrations.CreateModel(
             name="Key",
             fields=[
@@ -95,6 +112,26 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name="PruneMarker",
+            fields=[
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "number",
+                    models.BigIntegerField(
+                        help_text="The last checkpoint that was pruned.", unique=True, verbose_name="number"
+                    ),
+                ),
+                ("jws", models.TextField(verbose_name="signed statement")),
+                ("mac", models.CharField(max_length=64, verbose_name="authentication code")),
+            ],
+            options={
+                "verbose_name": "prune marker",
+                "verbose_name_plural": "prune markers",
+                "ordering": ["number"],
+                "default_permissions": (),
+            },
+        ),
+        migrations.CreateModel(
             name="UserIdentity",
             fields=[
                 (
@@ -115,6 +152,34 @@ class Migration(migrations.Migration):
                 "verbose_name": "user identity",
                 "verbose_name_plural": "user identities",
                 "default_permissions": (),
+            },
+        ),
+        migrations.CreateModel(
+            name="RefusalCount",
+            fields=[
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("hour", models.DateTimeField(verbose_name="hour")),
+                (
+                    "role",
+                    models.CharField(
+                        choices=[("issuer", "issuer"), ("gateway", "gateway")], max_length=8, verbose_name="role"
+                    ),
+                ),
+                ("reason", models.CharField(max_length=64, verbose_name="reason")),
+                ("client_id", models.CharField(blank=True, max_length=255, verbose_name="client id")),
+                ("user_uuid", models.CharField(blank=True, max_length=255, verbose_name="user uuid")),
+                ("count", models.BigIntegerField(default=0, verbose_name="count")),
+            ],
+            options={
+                "verbose_name": "refusals",
+                "verbose_name_plural": "refusals",
+                "default_permissions": (),
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("hour", "role", "reason", "client_id", "user_uuid"),
+                        name="instaccess_refusals_of_an_hour",
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
@@ -175,7 +240,25 @@ class Migration(migrations.Migration):
                 ("issued_at", models.DateTimeField(db_index=True, verbose_name="issued")),
                 ("expires_at", models.DateTimeField(verbose_name="expires")),
                 ("revoked_at", models.DateTimeField(null=True, verbose_name="revoked")),
+                (
+                    "revoked_by",
+                    models.CharField(
+                        blank=True,
+                        help_text="User name of whoever revoked it, as it was then.",
+                        max_length=255,
+                        verbose_name="revoked by",
+                    ),
+                ),
                 ("revocation_reason", models.CharField(blank=True, max_length=255, verbose_name="reason")),
+                (
+                    "mac",
+                    models.CharField(
+                        blank=True,
+                        help_text="HMAC of this row under a key derived from the key-encryption key.",
+                        max_length=64,
+                        verbose_name="authentication code",
+                    ),
+                ),
                 (
                     "application",
                     models.ForeignKey(
@@ -198,16 +281,6 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
-                    "revoked_by",
-                    models.ForeignKey(
-                        null=True,
-                        on_delete=django.db.models.deletion.SET_NULL,
-                        related_name="+",
-                        to=settings.AUTH_USER_MODEL,
-                        verbose_name="revoked by",
-                    ),
-                ),
-                (
                     "user",
                     models.ForeignKey(
                         null=True,
@@ -224,10 +297,14 @@ class Migration(migrations.Migration):
                 "permissions": [
                     ("masquerade", "Can get InstAccess tokens for other users"),
                     ("revoke_tokens", "Can revoke issued tokens"),
+                    ("inspect_tokens", "Can open and inspect InstAccess tokens"),
                 ],
                 "default_permissions": ("view",),
                 "indexes": [
                     models.Index(fields=["client_id", "issued_at"], name="instaccess_client_issued"),
+                    models.Index(fields=["account_uuid", "issued_at"], name="instaccess_account_issued"),
+                    models.Index(fields=["user_uuid"], name="instaccess_user_uuid"),
+                    models.Index(fields=["real_user_uuid"], name="instaccess_real_user_uuid"),
                     models.Index(fields=["ip_address"], name="instaccess_address"),
                     models.Index(fields=["revoked_at"], name="instaccess_revoked"),
                 ],

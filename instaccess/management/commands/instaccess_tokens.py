@@ -166,6 +166,6 @@ def _facts(token: IssuedToken) -> dict[str, Any]:
         "signing_kid": token.signing_kid,
         "encryption_kid": token.encryption_kid,
         "revoked_at": iso(token.revoked_at),
-        "revoked_by": str(token.revoked_by) if token.revoked_by else None,
+        "revoked_by": token.revoked_by or None,
         "revocation_reason": token.revocation_reason,
     }

@@ -1,0 +1,106 @@
+"""Tamper evidence of the audit: what a row says, as bytes, and the HMAC over it that each row carries.
+
+The HMAC's key is derived from the key-encryption key, which is not in the database: whoever can write the table, and
+no more, can neither change a row nor add one unseen. What an HMAC can't show, a row that is gone or moved, the signed
+checkpoints do (`checkpoints.py`).
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from functools import lru_cache
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from jwcrypto.common import base64url_encode
+
+from .models import IssuedToken
+from .sealing import kek_id
+
+_FORMAT = "instaccess audit row 1"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class Verdict(Enum):
+    """What an HMAC says of what it stands beside."""
+
+    AUTHENTIC = "authentic"
+    BROKEN = "broken"
+    """It does not fit: edited, or not written by us."""
+    UNKNOWN = "unknown"
+    """It was made under a key-encryption key that is not configured any more."""
+
+
+def facts(token: IssuedToken) -> bytes:
+    """All that a row says, in one spelling.
+
+    Not the references to user and application: they are set to NULL when those are deleted, and the uuids and the
+    client id beside them say the same.
+    """
+    address = token.ip_address
+    return json.dumps(
+        [
+            _FORMAT,
+            token.jti.hex,
+            token.user_uuid,
+            token.real_user_uuid,
+            token.client_id,
+            token.access_token_pk,
+            token.account_uuid,
+            token.canvas_domain,
+            token.signing_kid,
+            token.encryption_kid,
+            # Its bytes: databases and versions of Python differ in how they write an address.
+            ipaddress.ip_address(address).packed.hex() if address else None,
+            token.user_agent,
+            _microseconds(token.issued_at),
+            _microseconds(token.expires_at),
+            _microseconds(token.revoked_at),
+            token.revoked_by,
+            token.revocation_reason,
+        ],
+        separators=(",", ":"),
+    ).encode("ascii")
+
+
+def authenticate(data: bytes, keks: Sequence[bytes]) -> str:
+    """`<id of the key-encryption key>.<HMAC-SHA256>` (RFC 2104) under the first of the key-encryption keys."""
+    return f"{_id(keks[0])}.{_mac(data, keks[0])}"
+
+
+def check(data: bytes, mac: str, keks: Sequence[bytes]) -> Verdict:
+    """What `mac` says of `data`."""
+    named, _, sent = mac.partition(".")
+    if not sent:
+        return Verdict.BROKEN
+    for kek in keks:
+        if _id(kek) == named:
+            # Bytes: `compare_digest` takes no text beyond ASCII, and the column may hold anything by now.
+            same = hmac.compare_digest(_mac(data, kek).encode(), sent.encode("utf-8", "surrogatepass"))
+            return Verdict.AUTHENTIC if same else Verdict.BROKEN
+    return Verdict.UNKNOWN
+
+
+@lru_cache(maxsize=16)
+def _id(kek: bytes) -> str:
+    return kek_id(kek)
+
+
+@lru_cache(maxsize=16)
+def _key(kek: bytes) -> bytes:
+    # Derived (RFC 5869), so that what is written beside every row says nothing of the key that seals private keys.
+    return HKDF(SHA256(), 32, salt=None, info=b"instaccess audit authentication v1").derive(kek)
+
+
+def _mac(data: bytes, kek: bytes) -> str:
+    return str(base64url_encode(hmac.digest(_key(kek), data, "sha256")))
+
+
+def _microseconds(moment: datetime | None) -> int | None:
+    return None if moment is None else (moment - _EPOCH) // _MICROSECOND
