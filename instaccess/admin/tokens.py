@@ -20,6 +20,7 @@ from django.utils.translation import gettext_lazy as _
 
 from ..claims import MAX_LIFETIME
 from ..models import IssuedToken
+from .exporting import ExportPages
 from .readonly import utc
 from .token_acts import TokenActs
 
@@ -97,7 +98,7 @@ class MasqueradeFilter(admin.SimpleListFilter):
 
 
 @admin.register(IssuedToken)
-class IssuedTokenAdmin(TokenActs):
+class IssuedTokenAdmin(ExportPages, TokenActs):
     list_display = ["issued", "status", "subject", "real_user", "client", "ip_address", "jti"]
     list_display_links = ["issued", "jti"]
     list_filter = [StatusFilter, MasqueradeFilter, "application"]
