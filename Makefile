@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo demo-nginx test test-services lint wheel messages clean
+.PHONY: demo demo-nginx test test-services screenshots lint wheel messages clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/python manage.py demo
@@ -17,11 +17,16 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest -m "not services and not postgresql" -n auto
 
 # The whole suite again on the other two databases; a service that is missing is a failure. What has no use for the
-# database but needs Redis or a proxy runs once.
+# database but needs Redis, a proxy or a browser runs once.
 test-services: $(VENV)/.services
 	$(BIN)/python -m tests.check_services
 	INSTACCESS_DATABASE=postgresql $(BIN)/python -m pytest -n auto
 	INSTACCESS_DATABASE=mariadb $(BIN)/python -m pytest -m "not postgresql and not services" -n auto
+
+# Every page of the admin, light and dark, wide and narrow, in build/screenshots; the README's two in examples/.
+# Needs Chromium (Debian: chromium), or CHROMIUM=/path/to/it.
+screenshots: $(VENV)/.browser
+	$(BIN)/python -m tests.browser.screenshots
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -53,9 +58,14 @@ $(VENV)/.test: $(BIN)/python setup.cfg pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
 
+$(VENV)/.browser: $(BIN)/python setup.cfg pyproject.toml
+	@echo "Installing django-instaccess and what drives a browser into $(VENV) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[browser]'
+	@touch $@
+
 $(VENV)/.services: $(VENV)/.test
-	@echo "Installing database drivers and an application server into $(VENV) …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,services]' || { \
+	@echo "Installing database drivers, an application server and what drives a browser into $(VENV) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,services,browser]' || { \
 		echo "mysqlclient is compiled: apt install gcc pkg-config python3-dev default-libmysqlclient-dev" >&2; exit 1; }
 	@touch $@
 

@@ -1,12 +1,13 @@
-"""Whether the databases of `make test-services` answer: one that does not is one failure with a name, not a flood."""
+"""Whether what `make test-services` needs is there: what is missing is one failure with a name, not a flood."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 
-SERVICES = {
+DATABASES = {
     "postgresql": "PostgreSQL (PGHOST, PGUSER, PGPASSWORD)",
     "mariadb": "MariaDB (MARIADB_HOST, MARIADB_USER, MARIADB_PASSWORD)",
 }
@@ -29,8 +30,19 @@ def fault(database: str) -> str | None:
     return next((line for line in reversed(done.stderr.splitlines()) if "Error: " in line), done.stderr)
 
 
+def missing() -> list[str]:
+    """What is not as it should be, a sentence each."""
+    found = []
+    for name, what in DATABASES.items():
+        if (said := fault(name)) is not None:
+            found.append(f"{what}, and it does not answer: {said}")
+    if shutil.which(os.environ.get("CHROMIUM") or "chromium") is None:
+        found.append("Chromium for the admin's tests: apt install chromium, or CHROMIUM=/path/to/it")
+    return found
+
+
 if __name__ == "__main__":
-    faults = {name: said for name in SERVICES if (said := fault(name)) is not None}
-    for name, said in faults.items():
-        sys.stderr.write(f"`make test-services` needs {SERVICES[name]}, and it does not answer: {said}\n")
+    faults = missing()
+    for each in faults:
+        sys.stderr.write(f"`make test-services` needs {each}\n")
     sys.exit(bool(faults))
