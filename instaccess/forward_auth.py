@@ -16,7 +16,7 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.debug import sensitive_variables
 
-from . import canvas, denylist, gateway, jose, keysource
+from . import canvas, denylist, gateway, jose
 from .conf import conf
 from .endpoint import endpoint
 from .exceptions import InstAccessError, InvalidToken
@@ -73,20 +73,7 @@ def _authorized(bearer: str) -> str:
     """What upstream gets as bearer for this one. Raises InvalidToken."""
     if bearer.count(".") != 4:
         return _passed_on(bearer)
-    stale = conf.max_staleness
-    legacy = jose.LEGACY_KEY_ALGORITHMS if conf.encryption_alg in jose.LEGACY_KEY_ALGORITHMS else ()
-    return gateway.unwrap(
-        bearer,
-        now=time.time(),
-        decryption_keys=keysource.decryption_keys(max_staleness=stale),
-        verification_keys=keysource.verification_keys(max_staleness=stale),
-        denied=denylist.current(),
-        issuer=conf.issuer,
-        leeway=conf.leeway,
-        key_algorithms=jose.KEY_ALGORITHMS + legacy,
-        remembered=_remembered,
-        remember=conf.remembered_tokens,
-    ).signed
+    return gateway.unwrap_here(bearer, now=time.time(), remembered=_remembered).signed
 
 
 @sensitive_variables("bearer")

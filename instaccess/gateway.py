@@ -1,6 +1,7 @@
 """The one way a token is opened: strict parsing, decryption, signature, claims, deny list, in this order.
 
-Everything is passed in: the clock, the keys, the deny list. `forward_auth.py` puts it behind a url.
+To `unwrap` everything is passed in: the clock, the keys, the deny list. `unwrap_here` takes this deployment's, for
+whoever has to decide as the gateway does: `forward_auth.py`, which puts it behind a url, and the inspector.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from dataclasses import dataclass
 
 from jwcrypto.jwk import JWK
 
-from . import jose
+from . import denylist, jose, keysource
 from .claims import Claims
+from .conf import conf
 from .exceptions import InvalidToken, TokenExpired, TokenRevoked
 
 
@@ -114,6 +116,28 @@ def unwrap(
             remembered.drop(token)
         raise
     return opened
+
+
+def unwrap_here(token: str, *, now: float, remembered: Remembered | None = None) -> Opened:
+    """`unwrap` with the keys, the deny list and the settings of this deployment.
+
+    Raises InvalidToken for whatever is wrong with the token, and DatabaseError, KeyUnavailable or ConfigError where
+    that can't be decided.
+    """
+    stale = conf.max_staleness
+    legacy = jose.LEGACY_KEY_ALGORITHMS if conf.encryption_alg in jose.LEGACY_KEY_ALGORITHMS else ()
+    return unwrap(
+        token,
+        now=now,
+        decryption_keys=keysource.decryption_keys(max_staleness=stale),
+        verification_keys=keysource.verification_keys(max_staleness=stale),
+        denied=denylist.current(),
+        issuer=conf.issuer,
+        leeway=conf.leeway,
+        key_algorithms=jose.KEY_ALGORITHMS + legacy,
+        remembered=remembered,
+        remember=conf.remembered_tokens,
+    )
 
 
 def _open(
