@@ -115,7 +115,7 @@ class Export:
             if text:
                 yield text
         except GeneratorExit:
-            logger.warning("export given up by its reader by=%r rows=%d", self._by, self.rows_written)
+            logger.info("export given up by its reader by=%r rows=%d", self._by, self.rows_written)
             raise
         except Exception as error:
             logger.error("export broke off by=%r rows=%d: %s", self._by, self.rows_written, type(error).__name__)
