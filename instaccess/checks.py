@@ -65,6 +65,7 @@ BAD_SETTING_IDS = {
     "THROTTLE_LEAK": "instaccess.E046",
     "THROTTLE_STATUS": "instaccess.E047",
     "THROTTLE_CACHE": "instaccess.E048",
+    "AUDIT_RETENTION_DAYS": "instaccess.E049",
 }
 
 _MIN_JWCRYPTO = (1, 6, 1)

@@ -56,6 +56,9 @@ _OPTIONAL_TEXT = (
 )
 _OPTIONAL_IDS = ("masquerading_user_shard_id", "shard_id")
 
+ATTRIBUTES = {name: attribute for attribute, name in _NAMES.items()}
+"""Claim on the wire -> attribute of Claims."""
+
 RESERVED = frozenset(_NAMES.values()) | {"aud", "nbf"}
 """Claims an extension may never set. `aud` and `nbf` are not ours, but readers act on them."""
 

@@ -269,6 +269,14 @@ class Conf:
         """Read keys and the deny list over http too: whoever is on the way can then replace them."""
         return values.boolean("ALLOW_HTTP_URLS", default=False)
 
+    # The audit
+
+    @property
+    def audit_retention_days(self) -> int | None:
+        """Days after which `instaccess_tokens prune` deletes a row of the audit; None keeps them until it is told."""
+        days = values.get("AUDIT_RETENTION_DAYS", None)
+        return None if days is None else values.integer("AUDIT_RETENTION_DAYS", 400, 1, 36_500)
+
     # What the endpoint takes and says
 
     @property

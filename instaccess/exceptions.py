@@ -78,6 +78,12 @@ class AuditError(InstAccessError):
     code = "audit"
 
 
+class AuditAltered(InstAccessError):
+    """Something in the audit is not as it was written; the text says what."""
+
+    code = "audit_altered"
+
+
 class InvalidToken(InstAccessError):
     """A token is refused. `code` is the precise reason, for the log; callers outside get one uniform answer.
 

@@ -42,11 +42,14 @@ _JWS_MEMBERS = frozenset({"alg", "kid", "typ", "cty"})
 _JWE_MEMBERS = frozenset({"alg", "enc", "kid", "typ", "cty"})
 
 
-def sign(payload: bytes, key: JWK, *, kid: str) -> str:
-    """A compact JWS over `payload` with RS256 (RFC 7518 §3.3) under a private signing key."""
+def sign(payload: bytes, key: JWK, *, kid: str, typ: str = "JWT") -> str:
+    """A compact JWS over `payload` with RS256 (RFC 7518 §3.3) under a private signing key.
+
+    `typ` says what it is (RFC 8725 §3.11): what is signed for one purpose passes for no other.
+    """
     jws = JWS(payload)
     jws.allowed_algs = list(SIGNING_ALGORITHMS)
-    header = {"typ": "JWT", "alg": SIGNING_ALGORITHMS[0], "kid": kid}
+    header = {"typ": typ, "alg": SIGNING_ALGORITHMS[0], "kid": kid}
     # As text: jwcrypto sorts a dict's members, and `typ` first is how Canvas writes it.
     jws.add_signature(key, protected=json.dumps(header, separators=(",", ":")))
     return str(jws.serialize(compact=True))
@@ -102,11 +105,12 @@ def decrypt(
     raise InvalidToken("no key opens it", code="decrypt_failed")
 
 
-def verify(token: str, keys: Mapping[str, JWK]) -> tuple[dict[str, Any], str]:
+def verify(token: str, keys: Mapping[str, JWK], *, typ: str = "JWT") -> tuple[dict[str, Any], str]:
     """Check the RS256 signature of a compact JWS and read its claims set.
 
-    `keys` are public signing keys by `kid`, best first, chosen as in `decrypt`. Returns the JSON object and the
-    `kid` of the key. Times and issuer are not looked at here: see `Claims.from_payload`.
+    `keys` are public signing keys by `kid`, best first, chosen as in `decrypt`; `typ` is what it must be, a JWT where
+    its header does not say. Returns the JSON object and the `kid` of the key. Times and issuer are not looked at here:
+    see `Claims.from_payload`.
 
     Raises InvalidToken, and nothing else, for whatever is wrong with the token.
     """
@@ -114,8 +118,8 @@ def verify(token: str, keys: Mapping[str, JWK]) -> tuple[dict[str, Any], str]:
     header = _header(segments[0], _JWS_MEMBERS)
     if header.get("alg") not in SIGNING_ALGORITHMS:
         raise InvalidToken("signed with an algorithm we do not accept", code="wrong_alg")
-    if header.get("typ", "JWT") != "JWT" or "cty" in header:
-        raise InvalidToken("not a JWT", code="wrong_type")
+    if header.get("typ", "JWT") != typ or "cty" in header:
+        raise InvalidToken(f"not a {typ}", code="wrong_type")
     for kid, key in _candidates(header, keys):
         jws = JWS()
         jws.allowed_algs = list(SIGNING_ALGORITHMS)

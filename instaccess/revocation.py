@@ -43,9 +43,13 @@ def live(*, now: datetime | None = None) -> QuerySet[IssuedToken]:
 
 def revocable(*, now: datetime | None = None) -> QuerySet[IssuedToken]:
     """Tokens that some gateway might still let through, whatever its leeway and its clock: not only the live ones."""
-    dead = (now or timezone.now()) - timedelta(seconds=AFTERLIFE)
+    dead = _dead(now or timezone.now())
     oldest = dead - timedelta(seconds=MAX_LIFETIME + CLOCK_SKEW)
     return audit().filter(issued_at__gt=oldest, expires_at__gt=dead, revoked_at=None)
+
+
+def _dead(now: datetime) -> datetime:
+    return now - timedelta(seconds=AFTERLIFE)
 
 
 def of_user(user: str) -> Q:
@@ -70,7 +74,8 @@ def revoke(tokens: QuerySet[IssuedToken], *, reason: str, by: Any = None, now: d
     now, revoked = now or timezone.now(), 0
     keks = _key_encryption_keys()
     for batch in _batches(tokens):
-        rows = audit().filter(pk__in=batch, revoked_at=None)
+        # Once more: what has died since it was chosen may be sealed by now, and is not to change (`checkpoints.py`).
+        rows = audit().filter(pk__in=batch, revoked_at=None, expires_at__gt=_dead(now))
         said = {"revoked_at": now, "revoked_by": _name(by), "revocation_reason": reason[:255]}
         macs = [When(pk=row.pk, then=Value(_mac_after(row, said, keks))) for row in rows]
         revoked += rows.update(mac=Case(*macs, default=F("mac")), **said)
@@ -110,17 +115,3 @@ def _batches(tokens: QuerySet[IssuedToken]) -> Iterator[list[int]]:
     pks = list(tokens.order_by("pk").values_list("pk", flat=True))
     for start in range(0, len(pks), BATCH):
         yield pks[start : start + BATCH]
-
-
-def prunable(before: datetime) -> QuerySet[IssuedToken]:
-    """Rows issued before a moment whose token is dead: nothing a gateway could still meet."""
-    dead = timezone.now() - timedelta(seconds=AFTERLIFE)
-    return audit().filter(issued_at__lt=before, expires_at__lt=dead)
-
-
-def prune(before: datetime, *, batch: int = 1000) -> int:
-    """Delete those rows, oldest first, a batch a transaction, so that issuing never waits long; returns how many."""
-    deleted = 0
-    while pks := list(prunable(before).order_by("issued_at", "pk").values_list("pk", flat=True)[:batch]):
-        deleted += audit().filter(pk__in=pks).delete()[0]
-    return deleted

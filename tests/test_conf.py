@@ -169,6 +169,7 @@ TABLE: dict[str, tuple[Any, list[tuple[Any, Any]], list[Any]]] = {
     "USER_HOOK": (None, [("os.path.basename", os.path.basename), (str.upper, str.upper)], HOOKS_AT_FAULT),
     "OTHER_BEARERS": ("refuse", [("pass", "pass"), ("refuse", "refuse")], ["Pass", "", None, True, 1, ["pass"]]),
     "REMEMBERED_TOKENS": (5000, [(0, 0), (1_000_000, 1_000_000)], [*NUMBERS_AT_FAULT, None]),
+    "AUDIT_RETENTION_DAYS": (None, [(None, None), (1, 1), (400, 400)], ["400", 0, -1, 1.5, True, 36_501]),
     "ALLOW_HTTP_URLS": (False, [(True, True), (False, False)], FLAGS_AT_FAULT),
     "REALM": (
         "canvas-lms",

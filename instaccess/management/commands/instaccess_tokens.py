@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
@@ -14,7 +12,8 @@ from django.utils import timezone
 
 from ... import revocation
 from ...models import IssuedToken
-from ..subcommands import SubcommandCommand, iso
+from .. import evidence
+from ..subcommands import iso
 
 _SUBCOMMANDS = {
     "list": "Show issued tokens, the latest first.",
@@ -23,14 +22,12 @@ _SUBCOMMANDS = {
         "Revoke live tokens: every gateway refuses them within five seconds. OAuth2 access tokens are not touched; "
         "with one, a new token can be got."
     ),
-    "prune": "Delete old rows of the audit, in short batches. A live token's row stays, whatever its age.",
+    **evidence.SUBCOMMANDS,
 }
-_AGE = re.compile(r"([1-9][0-9]{0,5})([hdw])", re.ASCII)
-_UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
 
-class Command(SubcommandCommand):
-    help = "List, show, revoke and prune issued tokens."
+class Command(evidence.EvidenceSubcommands):
+    help = "List, show and revoke issued tokens; seal, verify and prune the audit of them."
 
     def add_arguments(self, parser: CommandParser) -> None:
         subparsers = parser.add_subparsers(dest="subcommand", required=True, metavar="what")
@@ -44,8 +41,7 @@ class Command(SubcommandCommand):
         sub["list"].add_argument("--live", action="store_true", help="Only tokens that are valid now.")
         sub["list"].add_argument("--limit", type=int, default=50, help="How many at the most (default 50).")
         sub["revoke"].add_argument("--reason", required=True, help="Why; it is kept in the audit.")
-        sub["prune"].add_argument("--older-than", required=True, metavar="AGE", help="Such as 400d, 36h or 52w.")
-        sub["prune"].add_argument("--batch", type=int, default=1000, help="Rows a transaction (default 1000).")
+        evidence.add_arguments(sub)
         for name in ("revoke", "prune"):
             sub[name].add_argument("--dry-run", action="store_true", help="Only say how many there would be.")
         for name in _SUBCOMMANDS:
@@ -92,21 +88,6 @@ class Command(SubcommandCommand):
         if not count and not revocation.audit().filter(*conditions).exists():
             raise CommandError("No token was revoked: nothing in the audit matches; check the spelling.")
         self.done(options, {"revoked": count}, f"{count} live tokens revoked; gateways refuse them within 5 seconds.")
-
-    def _prune(self, options: dict[str, Any]) -> None:
-        match = _AGE.fullmatch(options["older_than"])
-        if match is None:
-            raise CommandError(f"--older-than takes an age such as 400d, 36h or 52w, not {options['older_than']!r}.")
-        try:
-            before = timezone.now() - timedelta(**{_UNITS[match[2]]: int(match[1])})
-        except OverflowError:
-            raise CommandError(f"--older-than {options['older_than']} reaches back before the year 1.") from None
-        if options["dry_run"]:
-            count = revocation.prunable(before).count()
-            self.done(options, {"would_delete": count}, f"{count} rows would be deleted.")
-            return
-        count = revocation.prune(before, batch=max(options["batch"], 1))
-        self.done(options, {"deleted": count}, f"{count} rows older than {iso(before)} deleted.")
 
 
 def _conditions(options: dict[str, Any]) -> list[Q]:

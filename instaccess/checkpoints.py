@@ -1,0 +1,228 @@
+"""Checkpoints of the audit: signed statements of what its rows said, once nothing in them can change any more.
+
+`seal` adds them. Each covers the rows after the last one, at most `ROWS` and at most those of one UTC day, and holds
+their number, the last row's id and a digest that is chained to the checkpoint before (SHA-256). Copies kept elsewhere
+show what was done by somebody who holds all keys, too (`verification.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from django.db import IntegrityError, router, transaction
+from django.db.models import Case, F, QuerySet, Value, When
+from django.utils import timezone
+
+from . import evidence, keyring, statements
+from .claims import AFTERLIFE, CLOCK_SKEW, MAX_LIFETIME
+from .conf import conf
+from .models import Checkpoint, IssuedToken, PruneMarker
+from .revocation import audit
+from .statements import START, Entry, Marker, Statement, fingerprint, leaf
+
+logger = logging.getLogger("instaccess.audit")
+
+ROWS = 10_000
+"""Rows a checkpoint covers at most: what is read into memory at once, and what pruning takes at a time."""
+
+SETTLED = MAX_LIFETIME + AFTERLIFE + CLOCK_SKEW + 600
+"""Seconds after a token was issued at which its row can't change any more: it can't be revoked, and an INSERT that
+was overtaken by others has long been committed or has failed (ten minutes are allowed for that)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """What `seal` did.
+
+    Attributes:
+        made: the new checkpoints.
+        waiting: rows that are not sealed yet, because they may still change.
+        ready_at: when the first of them can be sealed; None where none waits.
+    """
+
+    made: tuple[Statement, ...]
+    waiting: int
+    ready_at: datetime | None
+
+
+def rows_after(row_id: int) -> QuerySet[IssuedToken]:
+    """The rows behind one, in the order of their ids."""
+    return audit().filter(pk__gt=row_id).order_by("pk")
+
+
+def seal(*, now: datetime | None = None, cut: datetime | None = None) -> Sealed:
+    """Add checkpoints over all rows that can't change any more.
+
+    Args:
+        cut: a moment at which a checkpoint ends, as it does at midnight UTC.
+
+    Safe to run at any time, by several at once (one of them does it), and to be killed: a checkpoint is one INSERT.
+    Raises KeyUnavailable and UnsealError without a signing key that opens.
+    """
+    now = now or timezone.now()
+    settled = now - timedelta(seconds=SETTLED)
+    signing = keyring.current().signing_key()
+    made: list[Statement] = []
+    try:
+        while added := _seal_page(signing, now, settled, cut):
+            made += added
+    except IntegrityError:
+        logger.info("a checkpoint was made by somebody else, who goes on")
+    waiting = rows_after(_position().last)
+    first = waiting.first()
+    if first is None:
+        return Sealed(tuple(made), 0, None)
+    return Sealed(tuple(made), waiting.count(), first.issued_at + timedelta(seconds=SETTLED))
+
+
+def _seal_page(signing: keyring.HeldKey, now: datetime, settled: datetime, cut: datetime | None) -> list[Statement]:
+    """Checkpoints over the next `ROWS` rows; none where there is nothing to seal."""
+    made: list[Statement] = []
+    position = _position()
+    rows = page = list(rows_after(position.last)[:ROWS])
+    while ready := _ready(rows, settled, cut):
+        if len(ready) == len(rows) < len(page) == ROWS:
+            break  # the next page may hold more of this day
+        made.append(_add(position, ready, signing, now))
+        position, rows = _position(), rows[len(ready) :]
+    return made
+
+
+def _ready(rows: Sequence[IssuedToken], settled: datetime, cut: datetime | None) -> list[IssuedToken]:
+    """The first of these rows, as many as belong into the next checkpoint."""
+    ready: list[IssuedToken] = []
+    newest = None  # of those before; ids and times do not rise quite together
+    for row in rows:
+        if row.issued_at >= settled:
+            break
+        midnight = row.issued_at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        if newest and any(moment and newest < moment <= row.issued_at for moment in (midnight, cut)):
+            break
+        newest = max(newest or row.issued_at, row.issued_at)
+        ready.append(row)
+    return ready
+
+
+def _add(position: Marker, rows: Sequence[IssuedToken], signing: keyring.HeldKey, now: datetime) -> Statement:
+    keks = conf.key_encryption_keys
+    chain, entries, altered = hashlib.sha256(position.digest.encode()), [], []
+    for row in rows:
+        facts = evidence.facts(row)
+        digest = leaf(row.pk, facts)
+        chain.update(digest)
+        fits = evidence.check(facts, row.mac, keks) is evidence.Verdict.AUTHENTIC
+        entries.append(str(Entry(row.pk, fingerprint(digest), altered=not fits)))
+        if not fits:
+            altered.append(row.pk)
+    index = "\n".join(entries)
+    statement = Statement(
+        number=position.number + 1,
+        previous=position.digest,
+        first=rows[0].pk,
+        last=rows[-1].pk,
+        rows=len(rows),
+        newest=max(int(row.issued_at.timestamp()) for row in rows),
+        digest=chain.hexdigest(),
+        index=hashlib.sha256(index.encode()).hexdigest(),
+        altered=len(altered),
+        sealed_at=int(now.timestamp()),
+    )
+    jws = statements.sign(statement, statements.CHECKPOINT, signing)
+    checkpoint = Checkpoint(
+        number=statement.number, jws=jws, index=index, mac=statements.mac(statements.CHECKPOINT, jws, index)
+    )
+    alias = router.db_for_write(Checkpoint)
+    with transaction.atomic(using=alias):
+        checkpoint.save(using=alias, force_insert=True)
+    logger.info(
+        "checkpoint %d: %d rows up to %d digest=%s", statement.number, len(rows), statement.last, statement.digest
+    )
+    if altered:
+        logger.error("checkpoint %d holds rows whose HMAC does not fit: %s", statement.number, altered[:100])
+    return statement
+
+
+def mark_pruned(statement: Statement, *, rows: int, altered: str = "", now: datetime | None = None) -> Marker:
+    """Say that the rows up to a checkpoint are pruned; done before the first of them is deleted.
+
+    `rows` are those that this pruning takes. Raises KeyUnavailable and UnsealError without a signing key.
+    """
+    before = latest_marker()
+    marker = Marker(
+        number=statement.number,
+        last=statement.last,
+        digest=statement.digest,
+        rows=before.rows + rows,
+        altered=altered or before.altered,
+        pruned_at=int((now or timezone.now()).timestamp()),
+    )
+    jws = statements.sign(marker, statements.MARKER, keyring.current().signing_key())
+    made = PruneMarker(number=marker.number, jws=jws, mac=statements.mac(statements.MARKER, jws))
+    alias = router.db_for_write(PruneMarker)
+    with transaction.atomic(using=alias):
+        made.save(using=alias, force_insert=True)
+    return marker
+
+
+def checkpoints() -> QuerySet[Checkpoint]:
+    """All checkpoints, in their order."""
+    return Checkpoint.objects.using(router.db_for_write(Checkpoint)).order_by("number")
+
+
+def markers() -> QuerySet[PruneMarker]:
+    """All prune markers, in their order."""
+    return PruneMarker.objects.using(router.db_for_write(PruneMarker)).order_by("number")
+
+
+def latest_marker() -> Marker:
+    """Up to where the audit was pruned. Raises AuditAltered where the marker is not ours."""
+    row = markers().last()
+    return START if row is None else statements.read_marker(row)
+
+
+def reauthenticate() -> int:
+    """Give every HMAC that was made under another key-encryption key a new one under the first; returns how many.
+
+    Those of checkpoints, markers and rows that are not sealed yet. A sealed row needs none: its checkpoint stands for
+    it. One that does not fit stays as it is, and goes on not fitting.
+    """
+    keks = conf.key_encryption_keys
+    count = 0
+    for checkpoint in checkpoints().iterator(chunk_size=100):
+        data = statements.data(statements.CHECKPOINT, checkpoint.jws, checkpoint.index)
+        if mac := _renewed(data, checkpoint.mac, keks):
+            count += checkpoints().filter(pk=checkpoint.pk, mac=checkpoint.mac).update(mac=mac)
+    for marker in markers():
+        if mac := _renewed(statements.data(statements.MARKER, marker.jws), marker.mac, keks):
+            count += markers().filter(pk=marker.pk, mac=marker.mac).update(mac=mac)
+    last = _position().last
+    while rows := list(rows_after(last)[:200]):
+        renewed = {row: mac for row in rows if (mac := _renewed(evidence.facts(row), row.mac, keks))}
+        if renewed:
+            whens = [When(pk=row.pk, mac=row.mac, then=Value(mac)) for row, mac in renewed.items()]
+            changed = audit().filter(pk__in=[row.pk for row in renewed], mac__in=[row.mac for row in renewed])
+            count += changed.update(mac=Case(*whens, default=F("mac")))
+        last = rows[-1].pk
+    return count
+
+
+def _renewed(data: bytes, mac: str, keks: Sequence[bytes]) -> str:
+    """The HMAC under the first key-encryption key, where `mac` fits and is under another; else nothing."""
+    if evidence.check(data, mac, keks) is not evidence.Verdict.AUTHENTIC:
+        return ""
+    renewed = evidence.authenticate(data, keks)
+    return "" if renewed == mac else renewed
+
+
+def _position() -> Marker:
+    """Where the next checkpoint goes on."""
+    marker = latest_marker()
+    checkpoint = checkpoints().filter(number__gt=marker.number).last()
+    if checkpoint is None:
+        return marker
+    statement = statements.read(checkpoint)
+    return Marker(statement.number, statement.last, statement.digest, 0, "", 0)

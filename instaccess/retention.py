@@ -1,0 +1,89 @@
+"""Old rows of the audit go here, and only here: whole checkpoints of them, in short batches, with a signed marker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.db import IntegrityError
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from . import checkpoints, statements, verification
+from .checkpoints import SETTLED, latest_marker, rows_after
+from .exceptions import AuditAltered
+from .models import IssuedToken
+from .revocation import audit
+from .statements import Statement
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What `prune` did: how many rows and checkpoints are gone, and the id of the last of the rows."""
+
+    rows: int
+    checkpoints: int
+    last: int
+
+
+def prune(before: datetime, *, batch: int = 1000, force: bool = False, now: datetime | None = None) -> Pruned:
+    """Delete the rows of tokens issued before a moment, oldest first, `batch` rows a transaction.
+
+    What goes is sealed first and compared with its checkpoints. Only whole checkpoints go: of a day that was sealed in
+    one piece all rows stay until the last is old enough. Nothing goes that a gateway could still meet, live or denied,
+    whatever is asked. A signed marker is written before the first row is deleted: killed in the middle, the next run
+    goes on.
+
+    Raises AuditAltered where rows are not as they were written, unless `force`; the marker then says so for good.
+    """
+    now = now or timezone.now()
+    checkpoints.seal(now=now, cut=before)
+    old = list(_old(before))
+    if old:
+        altered = verification.verify(until=old[-1].number).broken
+        if altered and not force:
+            raise AuditAltered(
+                f"nothing was pruned: {altered}. Find out what happened first; `--force` prunes all the same, and "
+                "says so in the marker"
+            )
+        # Where somebody else prunes at the same moment, they have said the same.
+        with suppress(IntegrityError):
+            checkpoints.mark_pruned(old[-1], rows=sum(one.rows for one in old), altered=altered, now=now)
+    last, deleted = latest_marker().last, 0
+    while pks := list(_until(last).values_list("pk", flat=True)[: max(batch, 1)]):
+        deleted += audit().filter(pk__in=pks).delete()[0]
+    gone = checkpoints.checkpoints().filter(number__lte=latest_marker().number).delete()[0]
+    return Pruned(deleted, gone, last)
+
+
+def prunable(before: datetime, *, now: datetime | None = None) -> int:
+    """How many rows `prune` would delete now."""
+    now = now or timezone.now()
+    marker = latest_marker()
+    last, number = marker.last, marker.number
+    for statement in _old(before):
+        last, number = statement.last, statement.number
+    if not checkpoints.checkpoints().filter(number__gt=number).exists():
+        # What is not sealed yet would be, up to the first row that is too young.
+        young = min(before, now - timedelta(seconds=SETTLED))
+        for row, issued_at in rows_after(last).values_list("pk", "issued_at").iterator(chunk_size=1000):
+            if issued_at >= young:
+                break
+            last = row
+    return _until(last).count()
+
+
+def _old(before: datetime) -> Iterator[Statement]:
+    """The checkpoints, from the first on, whose rows are all older than a moment."""
+    keys = statements.signing_keys()
+    for checkpoint in checkpoints.checkpoints().filter(number__gt=latest_marker().number).iterator(chunk_size=20):
+        statement = statements.read(checkpoint, keys)
+        if statement.newest >= before.timestamp():
+            return
+        yield statement
+
+
+def _until(last: int) -> QuerySet[IssuedToken]:
+    return audit().order_by("pk").filter(pk__lte=last)

@@ -1,0 +1,221 @@
+"""What the audit's checkpoints and prune markers say, how that is signed, and how it is read back.
+
+A statement is a JWS by the signing key with a `typ` of its own, so that no token passes for one, and none for a token
+(RFC 8725 §3.11). In the database it carries an HMAC as well: who can write there can insert a signing key of their
+own, but has no key-encryption key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from jwcrypto.common import base64url_decode
+from jwcrypto.jwk import JWK
+
+from . import evidence, jose, keyring, keystore
+from .conf import conf
+from .exceptions import AuditAltered, InvalidToken, KeyUnavailable
+from .models import Checkpoint, Key, PruneMarker
+
+logger = logging.getLogger("instaccess.audit")
+
+CHECKPOINT, MARKER = "instaccess-checkpoint", "instaccess-prune-marker"
+_EXPORT_FORMAT = "instaccess checkpoint 1"
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What a checkpoint says.
+
+    Attributes:
+        number: 1, 2, 3 …
+        previous: digest of the checkpoint before; empty for the first.
+        first, last: ids of the first and last row.
+        rows: how many there are.
+        newest: when the newest of their tokens was issued, seconds since the epoch.
+        digest: SHA-256 of `previous` and of each row's SHA-256, hexadecimal.
+        index: SHA-256 of the index, which names the rows one by one.
+        altered: how many rows had an HMAC that did not fit when they were sealed; the index says which.
+        sealed_at: seconds since the epoch.
+    """
+
+    number: int
+    previous: str
+    first: int
+    last: int
+    rows: int
+    newest: int
+    digest: str
+    index: str
+    altered: int
+    sealed_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A row in the index of a checkpoint: its id, the beginning of its SHA-256, and whether its HMAC did not fit."""
+
+    row: int
+    print: str
+    altered: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.row} {self.print}{' altered' * self.altered}"
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """What a prune marker says: the rows up to checkpoint `number`, whose last row was `last`, are gone.
+
+    Attributes:
+        digest: that of the checkpoint, from which the chain goes on.
+        rows: how many rows have been pruned so far, by this and all earlier prunings.
+        altered: what was found altered among them, in words; empty where nothing was.
+        pruned_at: seconds since the epoch.
+    """
+
+    number: int
+    last: int
+    digest: str
+    rows: int
+    altered: str
+    pruned_at: int
+
+
+START = Marker(number=0, last=0, digest="", rows=0, altered="", pruned_at=0)
+"""Where the chain begins as long as nothing was pruned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A checkpoint as it was exported: kept off the machine, it stands above what the database says."""
+
+    statement: Statement
+    jws: str
+    index: str
+
+
+def leaf(row_id: int, facts: bytes) -> bytes:
+    """SHA-256 of a row in its place."""
+    return hashlib.sha256(b"%d\n%s" % (row_id, facts)).digest()
+
+
+def fingerprint(digest: bytes) -> str:
+    """How the index knows a row: long enough to name one, while `digest` proves it."""
+    return digest.hex()[:8]
+
+
+def read(checkpoint: Checkpoint, keys: Mapping[str, JWK] | None = None) -> Statement:
+    """What a checkpoint of the database says. Raises AuditAltered where it is not as we made it.
+
+    `keys`, here and below, are those of `signing_keys()`, for whoever reads many.
+    """
+    name = f"checkpoint {checkpoint.number}"
+    _check_mac(name, CHECKPOINT, checkpoint.mac, checkpoint.jws, checkpoint.index)
+    statement = read_signed(checkpoint.jws, checkpoint.index, name=name, keys=keys)
+    if statement.number != checkpoint.number:
+        raise AuditAltered(f"{name} was altered: it is checkpoint {statement.number}")
+    return statement
+
+
+def read_signed(jws: str, index: str, *, name: str, keys: Mapping[str, JWK] | None = None) -> Statement:
+    """What a checkpoint says, by its signature alone. Raises AuditAltered."""
+    statement = Statement(**_verified(jws, CHECKPOINT, name, keys))
+    if hashlib.sha256(index.encode("utf-8", "surrogatepass")).hexdigest() != statement.index:
+        raise AuditAltered(f"{name} was altered: its index is another")
+    return statement
+
+
+def read_marker(row: PruneMarker, keys: Mapping[str, JWK] | None = None) -> Marker:
+    """What a prune marker says. Raises AuditAltered where it is not as we made it."""
+    name = f"prune marker {row.number}"
+    _check_mac(name, MARKER, row.mac, row.jws)
+    marker = Marker(**_verified(row.jws, MARKER, name, keys))
+    if marker.number != row.number:
+        raise AuditAltered(f"{name} was altered: it is that of checkpoint {marker.number}")
+    return marker
+
+
+def signed_by(jws: str) -> str:
+    """The kid of the key that signed a statement; of one whose signature was checked."""
+    header: dict[str, str] = json.loads(base64url_decode(jws.partition(".")[0]))
+    return header["kid"]
+
+
+def export(checkpoint: Checkpoint) -> str:
+    """A checkpoint as JSON, to be kept where whoever can change this database has no hand."""
+    return json.dumps({"format": _EXPORT_FORMAT, "jws": checkpoint.jws, "index": checkpoint.index})
+
+
+def read_exported(text: str, *, name: str) -> Exported:
+    """What `export` made. Raises AuditAltered, naming it, where it is none or its signature does not hold."""
+    try:
+        document = json.loads(text)
+        jws, index, fits = document["jws"], document["index"], document["format"] == _EXPORT_FORMAT
+    except (LookupError, TypeError, ValueError, RecursionError):
+        jws = index = fits = None
+    if not fits or not isinstance(jws, str) or not isinstance(index, str):
+        raise AuditAltered(f"{name} is no exported checkpoint")
+    return Exported(read_signed(jws, index, name=name), jws, index)
+
+
+def entries(index: str) -> list[Entry]:
+    """The rows of a checkpoint, one by one; of an index whose SHA-256 was checked."""
+    found = []
+    for line in index.split("\n"):
+        row, print_, *altered = line.split(" ")
+        found.append(Entry(int(row), print_, altered=bool(altered)))
+    return found
+
+
+def signing_keys() -> dict[str, JWK]:
+    """The public halves of all signing keys there ever were, by kid: revoked and gone ones have signed, too."""
+    keys = {}
+    for row in keystore.rows().filter(use=Key.Use.SIGNING):
+        try:
+            keys[row.kid] = keyring.public_half(row)
+        except KeyUnavailable as error:
+            logger.error("%s", error)
+    return keys
+
+
+def sign(statement: Statement | Marker, typ: str, signing: keyring.HeldKey) -> str:
+    """A statement as it is kept and handed out. Raises UnsealError where the key does not open."""
+    payload = json.dumps(asdict(statement), separators=(",", ":")).encode()
+    return jose.sign(payload, signing.private(), kid=signing.kid, typ=typ)
+
+
+def _verified(jws: str, typ: str, name: str, keys: Mapping[str, JWK] | None = None) -> dict[str, Any]:
+    try:
+        return jose.verify(jws, signing_keys() if keys is None else keys, typ=typ)[0]
+    except InvalidToken as error:
+        raise AuditAltered(
+            f"{name} was altered: its signature does not hold ({error.detail or error.code})"
+        ) from error
+
+
+def _check_mac(name: str, typ: str, mac: str, jws: str, index: str = "") -> None:
+    match evidence.check(data(typ, jws, index), mac, conf.key_encryption_keys):
+        case evidence.Verdict.BROKEN:
+            raise AuditAltered(f"{name} was altered: its HMAC does not fit")
+        case evidence.Verdict.UNKNOWN:
+            raise AuditAltered(
+                f"{name} can't be checked: its HMAC was made under a key-encryption key that is not in "
+                "INSTACCESS['KEY_ENCRYPTION_KEYS']; put that back and run `python manage.py instaccess_keys reseal`",
+                code="kek_missing",
+            )
+
+
+def mac(typ: str, jws: str, index: str = "") -> str:
+    """The HMAC of a statement and its index."""
+    return evidence.authenticate(data(typ, jws, index), conf.key_encryption_keys)
+
+
+def data(typ: str, jws: str, index: str = "") -> bytes:
+    """What that HMAC covers."""
+    return json.dumps([typ, jws, hashlib.sha256(index.encode("utf-8", "surrogatepass")).hexdigest()]).encode()

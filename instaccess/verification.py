@@ -1,0 +1,244 @@
+"""Is the audit as it was written? Names the first row that was edited, deleted, moved, added or cut off.
+
+Rows under a checkpoint are compared with it, one by one; the ones behind the last checkpoint by their HMAC alone, so
+there a deletion does not show yet. Nothing is written here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.utils import timezone
+
+from . import evidence, statements
+from .checkpoints import ROWS, SETTLED, checkpoints, latest_marker, rows_after
+from .conf import conf
+from .exceptions import AuditAltered
+from .models import IssuedToken, UserIdentity
+from .revocation import audit
+from .statements import Entry, Exported, Marker, Statement, fingerprint, leaf
+
+@dataclass(slots=True)
+class Report:
+    """What `verify` found.
+
+    Attributes:
+        rows: how many were looked at; `sealed` of them stand under a checkpoint.
+        checkpoints: how many were looked at.
+        last: what the last checkpoint says; None where there is none.
+        pruned: up to where rows were pruned; None where none were.
+        broken: the first thing that is not as it was written, in words; empty where all is.
+        row: the id of the row it is about, where it is about one.
+        notes: what is no break and good to know.
+    """
+
+    rows: int = 0
+    sealed: int = 0
+    checkpoints: int = 0
+    last: Statement | None = None
+    pruned: Marker | None = None
+    broken: str = ""
+    row: int | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+class _Broken(Exception):
+    def __init__(self, text: str, row: int | None = None) -> None:
+        super().__init__(text)
+        self.text, self.row = text, row
+
+
+def verify(exported: Iterable[Exported] = (), *, until: int | None = None, now: datetime | None = None) -> Report:
+    """Compare all rows with their HMACs, with the checkpoints and with exported copies of those.
+
+    `until` is the number of the last checkpoint to look at; what comes after it is left out. Stops at the first
+    break. It can run while tokens are issued, revoked, sealed and pruned.
+    """
+    kept = {copy.statement.number: copy for copy in exported}
+    while True:
+        report = Report()
+        start: Marker | None = None
+        try:
+            start = latest_marker()
+            number, last, digest = _check_sealed(report, start, kept, until)
+            if until is None:
+                _check_beyond(kept, number, last, digest, report)
+                _check_unsealed(report, last, now or timezone.now())
+        except AuditAltered as error:
+            report.broken = error.detail
+        except _Broken as broken:
+            report.broken, report.row = broken.text, broken.row
+        # Rows and checkpoints that vanished meanwhile may have been pruned.
+        if not report.broken or start is None or latest_marker() == start:
+            return report
+
+
+def _check_sealed(
+    report: Report, start: Marker, kept: Mapping[int, Exported], until: int | None
+) -> tuple[int, int, str]:
+    """What is under checkpoints; returns number, last row and digest of the last of them."""
+    keys = statements.signing_keys()
+    digest, last, number = start.digest, start.last, start.number
+    if start.number:
+        report.pruned = start
+        if start.altered:
+            report.notes.append(f"rows that were not as they were written have been pruned: {start.altered}")
+    _check_pruned(kept, start, report)
+    for checkpoint in checkpoints().filter(number__gt=number).iterator(chunk_size=20):
+        if until is not None and checkpoint.number > until:
+            break
+        statement = statements.read(checkpoint, keys)
+        if statement.number != number + 1 or statement.previous != digest:
+            before = f"checkpoint {number}" if number else "the beginning"
+            raise _Broken(f"a checkpoint is missing: {before} is not what checkpoint {statement.number} follows")
+        copy = kept.get(statement.number)
+        if copy is not None and copy.jws != checkpoint.jws:
+            # Its index tells which row it is, if it is one of its own.
+            if copy.statement.previous != digest:
+                raise _Broken(
+                    f"checkpoint {statement.number} is another than its exported copy, and so is what came before "
+                    "it: an exported copy of an earlier checkpoint would tell from where on"
+                )
+            _check_rows(report, copy.statement, copy.index, last)
+            raise _Broken(f"checkpoint {statement.number} is another than its exported copy")
+        _check_rows(report, statement, checkpoint.index, last)
+        digest, last, number = statement.digest, statement.last, statement.number
+        report.checkpoints, report.last = report.checkpoints + 1, statement
+    return number, last, digest
+
+
+def _check_pruned(kept: Mapping[int, Exported], start: Marker, report: Report) -> None:
+    for number, copy in kept.items():
+        if number == start.number and copy.statement.digest != start.digest:
+            raise _Broken(f"checkpoint {number}, up to which rows were pruned, is another than its exported copy")
+        if 0 < number < start.number:
+            report.notes.append(f"checkpoint {number}, of which there is a copy, was pruned: nothing to compare with")
+    left = list(audit().filter(pk__lte=start.last).order_by("pk")[:ROWS])
+    keks = conf.key_encryption_keys
+    for row in left:
+        verdict = evidence.check(evidence.facts(row), row.mac, keks)
+        if not start.number or verdict is evidence.Verdict.BROKEN:
+            raise _Broken(f"row {row.pk} ({row.jti}) was added where no row can be", row.pk)
+    if left:
+        report.notes.append(
+            f"rows up to {start.last} were being pruned, and some are left: run `python manage.py instaccess_tokens "
+            "prune` again"
+        )
+
+
+def _check_beyond(kept: Mapping[int, Exported], number: int, last: int, digest: str, report: Report) -> None:
+    """Exported copies of checkpoints that the database does not have any more."""
+    beyond = sorted(copy_number for copy_number in kept if copy_number > number)
+    if not beyond:
+        return
+    copy = kept[beyond[0]]
+    if beyond[0] == number + 1 and copy.statement.previous == digest:
+        _check_rows(report, copy.statement, copy.index, last)
+    present = audit().order_by("-pk").values_list("pk", flat=True).first() or 0
+    if present < kept[beyond[-1]].statement.last:
+        raise _Broken(
+            f"the audit was truncated: it ends with row {present}, and checkpoint {beyond[-1]} was made over rows "
+            f"up to {kept[beyond[-1]].statement.last}",
+            present + 1,
+        )
+    raise _Broken(f"checkpoint {beyond[0]}, of which there is an exported copy, is gone")
+
+
+def _check_rows(report: Report, statement: Statement, index: str, after: int) -> None:
+    """The rows under one checkpoint, in their order."""
+    keks = conf.key_encryption_keys
+    expected = statements.entries(index)
+    rows = list(rows_after(after).filter(pk__lte=statement.last))
+    chain = hashlib.sha256(statement.previous.encode())
+    found = iter(rows)
+    row = next(found, None)
+    for entry in expected:
+        if row is None or row.pk > entry.row:
+            raise _gone(entry, statement)
+        if row.pk < entry.row:
+            raise _Broken(f"row {row.pk} ({row.jti}) was added after its neighbours were sealed", row.pk)
+        chain.update(_check_row(row, entry, keks))
+        row = next(found, None)
+    if row is not None:
+        raise _Broken(f"row {row.pk} ({row.jti}) was added after its neighbours were sealed", row.pk)
+    if chain.hexdigest() != statement.digest:
+        raise _Broken(
+            f"the rows {statement.first} to {statement.last} do not add up to checkpoint {statement.number}"
+        )
+    _check_references(rows)
+    report.rows += len(rows)
+    report.sealed += len(rows)
+
+
+def _check_row(row: IssuedToken, entry: Entry, keks: Sequence[bytes]) -> bytes:
+    facts = evidence.facts(row)
+    digest, verdict = leaf(row.pk, facts), evidence.check(facts, row.mac, keks)
+    if fingerprint(digest) == entry.print:
+        if entry.altered:
+            raise _Broken(f"row {row.pk} ({row.jti}) was edited before it was sealed: its HMAC did not fit", row.pk)
+        if verdict is evidence.Verdict.BROKEN:
+            raise _Broken(f"the HMAC of row {row.pk} ({row.jti}) was edited", row.pk)
+    elif verdict is evidence.Verdict.AUTHENTIC:
+        raise _Broken(
+            f"row {row.pk} ({row.jti}) is not the one that was sealed: moved here from another place or time", row.pk
+        )
+    else:
+        raise _Broken(f"row {row.pk} ({row.jti}) was edited", row.pk)
+    return digest
+
+
+def _gone(entry: Entry, statement: Statement) -> _Broken:
+    if not rows_after(entry.row).exists():
+        return _Broken(
+            f"the audit was truncated: row {entry.row} and all that followed are gone, at least to {statement.last}",
+            entry.row,
+        )
+    return _Broken(f"row {entry.row} was deleted", entry.row)
+
+
+def _check_unsealed(report: Report, last: int, now: datetime) -> None:
+    """The rows behind the last checkpoint: each has its HMAC, and nothing yet says how many there were."""
+    keks = conf.key_encryption_keys
+    overdue = None
+    while rows := list(rows_after(last)[:ROWS]):
+        for row in rows:
+            verdict = evidence.check(evidence.facts(row), row.mac, keks)
+            if verdict is evidence.Verdict.BROKEN:
+                raise _Broken(f"row {row.pk} ({row.jti}) was edited, or was not written by the issuer", row.pk)
+            if verdict is evidence.Verdict.UNKNOWN:
+                raise _Broken(
+                    f"row {row.pk} ({row.jti}) can't be checked: its HMAC names a key-encryption key that is not in "
+                    "INSTACCESS['KEY_ENCRYPTION_KEYS']; put that back, then `python manage.py instaccess_keys reseal`",
+                    row.pk,
+                )
+        overdue = overdue or (rows[0] if now - rows[0].issued_at > timedelta(seconds=SETTLED, days=1) else None)
+        _check_references(rows)
+        report.rows += len(rows)
+        last = rows[-1].pk
+    if overdue is not None:
+        report.notes.append(
+            f"row {overdue.pk} and those after it are not sealed, so a deleted one would not show: let cron run "
+            "`python manage.py instaccess_tokens seal`"
+        )
+
+
+def _check_references(rows: Sequence[IssuedToken]) -> None:
+    """That a row's users are those whose uuids it names: the references are not under the HMAC, see `evidence.facts`.
+
+    Only by uuids that we gave out, which never change. A field of the user model may.
+    """
+    users: set[Any] = {user for row in rows for user in (row.user_id, row.real_user_id) if user is not None}
+    wanted: dict[Any, str] = {}
+    if conf.user_uuid_field is None:
+        identities, sought = UserIdentity.objects.using(audit().db), list(users)
+        for start in range(0, len(sought), 1000):
+            known = identities.filter(user__in=sought[start : start + 1000]).values_list("user", "uuid")
+            wanted |= {user: str(value) for user, value in known}
+    for row in rows:
+        for user, said in ((row.user_id, row.user_uuid), (row.real_user_id, row.real_user_uuid)):
+            if user in wanted and wanted[user] != said:
+                raise _Broken(f"row {row.pk} ({row.jti}) points to user {user}, who is not {said or 'in it'}", row.pk)
