@@ -10,4 +10,6 @@ class InstAccessConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from . import checks  # noqa: F401, PLC0415  (registers the system checks once the models are there)
+        from . import checks, refusals  # noqa: F401, PLC0415  (registers the system checks once the models are there)
+
+        refusals.start()

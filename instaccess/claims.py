@@ -191,6 +191,12 @@ class Claims:
         return cls(**values, extra=payload)
 
 
+def identifiers(payload: Mapping[str, Any]) -> dict[str, str]:
+    """What of `jti`, `user_uuid` and `client_id` a claims set tells that was verified, but refused; for the log."""
+    found = {attribute: payload.get(_NAMES[attribute]) for attribute in ("jti", "user_uuid", "client_id")}
+    return {attribute: value for attribute, value in found.items() if isinstance(value, str)}
+
+
 def _check_times(
     issued_at: int,
     expires_at: int,

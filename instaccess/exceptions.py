@@ -87,11 +87,12 @@ class AuditAltered(InstAccessError):
 class InvalidToken(InstAccessError):
     """A token is refused. `code` is the precise reason, for the log; callers outside get one uniform answer.
 
-    `jti` is the token's own id, where its signature has been checked and it is known.
+    `jti` is the token's own id, `user_uuid` and `client_id` are those it was for: known where its signature has been
+    checked, else empty.
     """
 
     code = "invalid"
-    jti = ""
+    jti = user_uuid = client_id = ""
 
 
 class ForeignToken(InvalidToken):

@@ -16,7 +16,7 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.debug import sensitive_variables
 
-from . import canvas, denylist, gateway, jose
+from . import canvas, denylist, gateway, jose, refusals
 from .conf import conf
 from .endpoint import endpoint
 from .exceptions import InstAccessError, InvalidToken
@@ -44,14 +44,17 @@ def verify_view(request: HttpRequest) -> HttpResponseBase:
         response["Authorization"] = f"Bearer {_authorized(bearer)}"
     except InvalidToken as refusal:
         logger.warning("refused reason=%s jti=%r detail=%r", refusal.code, refusal.jti, refusal.detail)
+        refusals.count("gateway", refusal.code, client_id=refusal.client_id, user_uuid=refusal.user_uuid)
         response = canvas.InvalidAccessToken(code=refusal.code).to_response()
     except (DbError, InstAccessError) as error:
         logger.error("not decided: %s: %s", type(error).__name__, error)
+        refusals.count("gateway", getattr(error, "code", "fault"))
         response = canvas.Unavailable(code="fault").to_response()
     except Exception as error:
         # Fail closed, and in text: error reporters read the variables of the frames behind an exception.
         frames = "".join(traceback.format_tb(error.__traceback__)).rstrip()
         logger.error("not decided: %s\n%s", type(error).__name__, frames)
+        refusals.count("gateway", "fault")
         response = canvas.Unavailable(code="fault").to_response()
     response["Cache-Control"] = "no-store"
     return response

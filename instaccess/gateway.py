@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from jwcrypto.jwk import JWK
 
 from . import denylist, jose, keysource
-from .claims import Claims
+from .claims import Claims, identifiers
 from .conf import conf
 from .exceptions import InvalidToken, TokenExpired, TokenRevoked
 
@@ -111,7 +111,8 @@ def unwrap(
     try:
         _check_again(opened, now, decryption_keys, verification_keys, denied, leeway)
     except InvalidToken as error:
-        error.jti = opened.claims.jti
+        claims = opened.claims
+        error.jti, error.user_uuid, error.client_id = claims.jti, claims.user_uuid, claims.client_id or ""
         if remembered is not None:
             remembered.drop(token)
         raise
@@ -154,8 +155,9 @@ def _open(
     try:
         claims = Claims.from_payload(payload, now=now, issuer=issuer, leeway=leeway)
     except InvalidToken as error:
-        jti = payload.get("jti")
-        error.jti = jti[:64] if isinstance(jti, str) else ""
+        known = identifiers(payload)
+        error.jti = known.get("jti", "")[:64]
+        error.user_uuid, error.client_id = known.get("user_uuid", ""), known.get("client_id", "")
         raise
     return Opened(signed, claims, encryption_kid, signing_kid)
 

@@ -8,6 +8,7 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.core.exceptions import FieldDoesNotExist, MultipleObjectsReturned, ValidationError
 from django.db import DataError, router
+from django.db.models import Model
 
 from .conf import conf
 from .exceptions import ConfigError, MasqueradeRefused
@@ -44,6 +45,20 @@ def user_uuid(user: Any) -> str:
             setting="USER_UUID_FIELD",
         )
     return str(value)
+
+
+def known_uuid(user: Any) -> str:
+    """The uuid a user goes by where it was loaded with them, else empty: without a query, and nothing is written."""
+    if not isinstance(user, Model):
+        return ""
+    try:
+        name = conf.user_uuid_field
+    except ConfigError:
+        return ""
+    if name is None:
+        identity = user._state.fields_cache.get("instaccess_identity")
+        return str(identity.uuid) if identity is not None else ""
+    return str(vars(user).get(name) or "")
 
 
 def account_uuid(host: str) -> str:

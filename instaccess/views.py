@@ -17,7 +17,7 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from . import canvas, identity, issuer, oauth, throttling
+from . import canvas, identity, issuer, oauth, refusals, throttling
 from .client import client_address, domain
 from .conf import conf
 from .endpoint import endpoint
@@ -120,6 +120,8 @@ class IssueView(APIView):
                 refusal.client_id,
                 refusal.detail,
             )
+        user_uuid = identity.known_uuid(refusal.user)
+        refusals.count("issuer", refusal.code, client_id=refusal.client_id, user_uuid=user_uuid)
         try:
             response = refusal.to_response()
             # Set once the caller was authenticated, however it ended after that.

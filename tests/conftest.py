@@ -17,7 +17,7 @@ from django.utils import timezone
 from jwcrypto.jwk import JWK
 from oauth2_provider.models import get_access_token_model, get_application_model
 
-from instaccess import evidence, identity, keymaterial, keyring, keys, throttling
+from instaccess import evidence, identity, keymaterial, keyring, keys, refusals, throttling
 from instaccess.conf import SCOPE, conf
 from instaccess.models import IssuedToken, Key
 
@@ -103,6 +103,14 @@ def fresh_keyring() -> Iterator[None]:
     keyring.forget()
     yield
     keyring.forget()
+
+
+@pytest.fixture(autouse=True)
+def fresh_counts() -> Iterator[None]:
+    """No test writes the refusals that another one has met, and none that does not wait for it writes its own."""
+    refusals.forget()
+    yield
+    refusals.forget()
 
 
 @pytest.fixture

@@ -26,6 +26,9 @@ HOUSE = {
         "settingvalues",
         "conf",
         "models",
+        "tally",
+        "refusal_table",
+        "refusals",
         "snapshot",
         "fetch",
         "keymaterial",
@@ -71,6 +74,7 @@ WITHOUT_TABLES = ["keysource", "denylist", "gateway", "consumer", "forward_auth"
 # Importing one of these reads tables.
 TABLES = {
     "models",
+    "refusal_table",
     "evidence",
     "statements",
     "checkpoints",
