@@ -11,7 +11,7 @@ import io
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -54,7 +54,6 @@ COLUMNS = (
     "mac",
 )
 _CALLED_OTHERWISE = {"user": "user__{}", "real_user": "real_user__{}", "application": "application__name"}
-_COMPUTED = {"status"}
 
 
 class Format(StrEnum):
@@ -101,11 +100,11 @@ class Export:
         self._by, self._filters, self._now = by, dict(filters or {}), now
 
     def __iter__(self) -> Iterator[str]:
-        write = _csv if self._format is Format.CSV else _json_lines
+        write = as_csv if self._format is Format.CSV else as_json_lines
         now = self._now or timezone.now()
         logger.info("export begins by=%r format=%s filters=%s", self._by, self._format, json.dumps(self._filters))
         # The header waits for the first batch: where that fails already, a server can still answer with an error.
-        text = _csv([COLUMNS]) if self._format is Format.CSV else ""
+        text = as_csv([COLUMNS]) if self._format is Format.CSV else ""
         try:
             for batch in _batches(self._rows, self._batch):
                 text += write([_record(row, now) for row in batch])
@@ -127,17 +126,13 @@ class Export:
 
 def _batches(rows: QuerySet[IssuedToken], size: int) -> Iterator[list[dict[str, Any]]]:
     name = get_user_model().USERNAME_FIELD
-    paths = [_CALLED_OTHERWISE.get(column, column).format(name) for column in COLUMNS if column not in _COMPUTED]
-    columns = [column for column in COLUMNS if column not in _COMPUTED]
-    # Values, not instances: one query a batch, and nothing of users but their names is read.
-    rows = rows.order_by("-issued_at", "-pk")
-    values = rows.values_list(*paths, "application__client_id")
+    paths = {column: _CALLED_OTHERWISE.get(column, column).format(name) for column in COLUMNS if column != "status"}
+    paths["its_client_id"] = "application__client_id"
+    # Values, not instances: one query a batch, and of users nothing but their names is read.
+    values = rows.order_by("-issued_at", "-pk").values_list(*paths.values())
     after = Q()
     while True:
-        batch = [
-            {**dict(zip(columns, found, strict=False)), "its_client_id": found[-1]}
-            for found in values.filter(after)[:size]
-        ]
+        batch = [dict(zip(paths, found, strict=True)) for found in values.filter(after)[:size]]
         if batch:
             yield batch
         if len(batch) < size:
@@ -149,27 +144,31 @@ def _batches(rows: QuerySet[IssuedToken], size: int) -> Iterator[list[dict[str, 
 
 def _record(row: dict[str, Any], now: datetime) -> list[Any]:
     """One value a column: None, a number, or text."""
-    row["status"] = "revoked" if row["revoked_at"] else "live" if row["expires_at"] > now else "expired"
-    row["jti"] = str(row["jti"])
-    if row["its_client_id"] != row["client_id"]:
-        row["application"] = None  # its client id was changed: its name is not that of who came with this one
+    said = row | {
+        "jti": str(row["jti"]),
+        "status": "revoked" if row["revoked_at"] else "live" if row["expires_at"] > now else "expired",
+        # A client id can be changed; then the name is not that of who came with this one.
+        "application": row["application"] if row["its_client_id"] == row["client_id"] else None,
+    }
     for column in ("user", "real_user"):
-        row[column] = None if row[column] is None else str(row[column])
+        said[column] = None if row[column] is None else str(row[column])
     for column in ("issued_at", "expires_at", "revoked_at"):
-        row[column] = _utc(row[column])
-    return [row[column] for column in COLUMNS]
+        said[column] = _utc(row[column])
+    return [said[column] for column in COLUMNS]
 
 
 def _utc(moment: datetime | None) -> str | None:
     return None if moment is None else f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='seconds')}Z"
 
 
-def _json_lines(records: list[list[Any]]) -> str:
+def as_json_lines(records: Iterable[Sequence[Any]]) -> str:
+    """An object a record, with the names of `COLUMNS`, exactly as the database has it."""
     # ASCII: no line separator of Unicode's, no lone surrogate; whoever parses a line gets what the row says.
     return "".join(json.dumps(dict(zip(COLUMNS, record, strict=True))) + "\n" for record in records)
 
 
-def _csv(records: Any) -> str:
+def as_csv(records: Iterable[Sequence[Any]]) -> str:
+    """A line a record (RFC 4180), each value a `safe_cell`; None is an empty one."""
     text = io.StringIO(newline="")
     # All in quotes: some spreadsheets split at semicolons too, unless there are quotes around them.
     writer = csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\r\n")
@@ -191,7 +190,7 @@ _FORMULA = (
 )
 _CONTROL = "\\x00-\\x1f\\x7f-\\x9f\u2028\u2029\ud800-\udfff"
 # What some spreadsheet drops before it looks: white space, control characters, what has no width, quotes.
-_DROPPED = f'\\s{_CONTROL}\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff"'
+_DROPPED = f'\\s{_CONTROL}\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"'
 
 _UNUSUAL = re.compile(f"\\A[{_DROPPED}{_FORMULA}]|;|[{_CONTROL}]")
 # A run is looked at once, from its first character: a cell of nothing but such characters costs no more than others.
