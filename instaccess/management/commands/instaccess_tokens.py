@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from ... import revocation
 from ...models import IssuedToken
-from .. import evidence
+from .. import evidence, exporting
 from ..subcommands import iso
 
 _SUBCOMMANDS = {
@@ -22,29 +22,32 @@ _SUBCOMMANDS = {
         "Revoke live tokens: every gateway refuses them within five seconds. OAuth2 access tokens are not touched; "
         "with one, a new token can be got."
     ),
+    "export": "Write the audit as CSV or JSON Lines, the latest first, in constant memory.",
     **evidence.SUBCOMMANDS,
 }
 
 
 class Command(evidence.EvidenceSubcommands):
-    help = "List, show and revoke issued tokens; seal, verify and prune the audit of them."
+    help = "List, show, export and revoke issued tokens; seal, verify and prune the audit of them."
 
     def add_arguments(self, parser: CommandParser) -> None:
         subparsers = parser.add_subparsers(dest="subcommand", required=True, metavar="what")
         sub = {name: subparsers.add_parser(name, help=text, description=text) for name, text in _SUBCOMMANDS.items()}
-        for name in ("list", "revoke"):
+        for name in ("list", "export", "revoke"):
             sub[name].add_argument("--user", help="A user name, or a user's uuid; also tokens got for somebody else.")
             sub[name].add_argument("--application", help="The client id of an OAuth2 application.")
             sub[name].add_argument("--account", help="The uuid of an account.")
         for name in ("show", "revoke"):
             sub[name].add_argument("--jti", required=name == "show", help="The token's id.")
-        sub["list"].add_argument("--live", action="store_true", help="Only tokens that are valid now.")
+        for name in ("list", "export"):
+            sub[name].add_argument("--live", action="store_true", help="Only tokens that are valid now.")
+        exporting.add_arguments(sub["export"])
         sub["list"].add_argument("--limit", type=int, default=50, help="How many at the most (default 50).")
         sub["revoke"].add_argument("--reason", required=True, help="Why; it is kept in the audit.")
         evidence.add_arguments(sub)
         for name in ("revoke", "prune"):
             sub[name].add_argument("--dry-run", action="store_true", help="Only say how many there would be.")
-        for name in _SUBCOMMANDS:
+        for name in _SUBCOMMANDS.keys() - {"export"}:
             sub[name].add_argument("--json", action="store_true", help="One JSON document on standard output.")
 
     def _list(self, options: dict[str, Any]) -> None:
@@ -61,6 +64,10 @@ class Command(evidence.EvidenceSubcommands):
             )
         if not facts:
             self.stdout.write("No such token.")
+
+    def _export(self, options: dict[str, Any]) -> None:
+        tokens = revocation.live() if options["live"] else revocation.audit()
+        exporting.write(tokens.filter(*_conditions(options), *exporting.period(options)), options, self.stdout)
 
     def _show(self, options: dict[str, Any]) -> None:
         token = revocation.audit().filter(jti=_jti(options["jti"])).first()
