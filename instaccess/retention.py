@@ -31,10 +31,10 @@ class Pruned:
 def prune(before: datetime, *, batch: int = 1000, force: bool = False, now: datetime | None = None) -> Pruned:
     """Delete the rows of tokens issued before a moment, oldest first, `batch` rows a transaction.
 
-    What goes is sealed first and compared with its checkpoints. Only whole checkpoints go: of a day that was sealed in
-    one piece all rows stay until the last is old enough. Nothing goes that a gateway could still meet, live or denied,
-    whatever is asked. A signed marker is written before the first row is deleted: killed in the middle, the next run
-    goes on.
+    What goes is sealed first and compared with its checkpoints. Only whole checkpoints go: of a day that was sealed
+    in one piece all rows stay until the last is old enough. Nothing goes that a gateway could still meet, live or
+    denied, whatever is asked. A signed marker is written before the first row is deleted: killed in the middle, the
+    next run goes on.
 
     Raises AuditAltered where rows are not as they were written, unless `force`; the marker then says so for good.
     """

@@ -22,6 +22,7 @@ from .models import IssuedToken, UserIdentity
 from .revocation import audit
 from .statements import Entry, Exported, Marker, Statement, fingerprint, leaf
 
+
 @dataclass(slots=True)
 class Report:
     """What `verify` found.
@@ -212,7 +213,7 @@ def _check_unsealed(report: Report, last: int, now: datetime) -> None:
             if verdict is evidence.Verdict.UNKNOWN:
                 raise _Broken(
                     f"row {row.pk} ({row.jti}) can't be checked: its HMAC names a key-encryption key that is not in "
-                    "INSTACCESS['KEY_ENCRYPTION_KEYS']; put that back, then `python manage.py instaccess_keys reseal`",
+                    "INSTACCESS['KEY_ENCRYPTION_KEYS']; put it back, then `python manage.py instaccess_keys reseal`",
                     row.pk,
                 )
         overdue = overdue or (rows[0] if now - rows[0].issued_at > timedelta(seconds=SETTLED, days=1) else None)

@@ -475,8 +475,8 @@ class TestReseal:
             assert run("reseal") == "3 private keys sealed anew.\n"
             assert run("reseal") == "Every private key was sealed under the first key-encryption key already.\n"
 
-    def test_as_json_has_the_number(self):
-        assert run_json("reseal") == {"resealed": 0}
+    def test_as_json_has_the_numbers(self):
+        assert run_json("reseal") == {"resealed": 0, "reauthenticated": 0}
 
     def test_o6_without_the_old_key_encryption_key_names_the_setting(self):
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": ["A" * 43]}):

@@ -174,43 +174,6 @@ class TestRevoke:
             tokens("revoke", "--user", "ada")
 
 
-class TestPrune:
-    def test_o10_deletes_old_rows(self, row):
-        row(age=86_400 * 401)
-        young = row(age=86_400 * 399)
-
-        assert as_json("prune", "--older-than", "400d") == {"deleted": 1}
-        assert list(IssuedToken.objects.all()) == [young]
-
-    def test_o10_dry_deletes_nothing(self, row):
-        row(age=86_400 * 401)
-
-        assert as_json("prune", "--older-than", "400d", "--dry-run") == {"would_delete": 1}
-        assert "1 rows would be deleted." in tokens("prune", "--older-than", "57w", "--dry-run")
-        assert IssuedToken.objects.count() == 1
-
-    def test_o10_keeps_live_tokens_and_their_denials_whatever_age_is_given(self, row):
-        row(age=3500)
-        row(age=3500, revoked_at=timezone.now())
-
-        assert as_json("prune", "--older-than", "1h") == {"deleted": 0}
-
-    @pytest.mark.parametrize("age", ["", "400", "d", "-1d", "0d", "1.5d", "1y", "1d ", "٣d", "9999999d"])
-    def test_takes_an_age_and_nothing_else(self, age):
-        with pytest.raises(CommandError, match="--older-than"):
-            tokens("prune", f"--older-than={age}")
-
-    def test_takes_batches_of_any_size(self, row):
-        for _ in range(4):
-            row(age=86_400 * 401)
-
-        assert as_json("prune", "--older-than", "400d", "--batch", "0") == {"deleted": 4}
-
-    def test_reaches_back_before_all_times_without_an_error_of_its_own(self, row):
-        with pytest.raises(CommandError, match="before the year 1"):
-            tokens("prune", "--older-than", "999999w")
-
-
 class TestTrouble:
     def test_with_the_database_is_told_in_a_line_that_names_what_to_do(self):
         def broken(execute: Any, sql: str, *args: Any) -> Any:

@@ -1,0 +1,191 @@
+"""O10: pruning the audit goes in short batches, leaves every live token and denial, and is no tampering."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from instaccess import checkpoints, issuer, retention, verification
+from instaccess.exceptions import AuditAltered, KeyUnavailable
+from instaccess.models import Checkpoint, IssuedToken, PruneMarker
+from instaccess.retention import prunable, prune
+
+pytestmark = pytest.mark.django_db
+
+DAY = 86_400
+NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def rows(row, initial_keys, time_machine):
+    """Makes rows of tokens issued so many seconds ago, in this order."""
+    time_machine.move_to(NOON, tick=False)
+    return lambda *ages, **columns: [row(age=age, **columns) for age in ages]
+
+
+def ago(days: float) -> datetime:
+    return timezone.now() - timedelta(days=days)
+
+
+class TestPrune:
+    def test_o10_deletes_what_is_older_and_says_how_many(self, rows):
+        old = rows(400 * DAY, 40 * DAY, 31 * DAY)
+        (young,) = rows(29 * DAY)
+        assert prunable(ago(30)) == 3
+
+        done = prune(ago(30))
+
+        assert (done.rows, done.last) == (3, old[-1].pk)
+        assert list(IssuedToken.objects.all()) == [young]
+        assert prunable(ago(30)) == 0
+        assert verification.verify().broken == ""
+
+    def test_o10_keeps_live_rows_and_live_denials_whatever_is_asked(self, rows):
+        (gone,) = rows(2 * 3600)
+        kept = [*rows(3700), *rows(3500, revoked_at=NOON), *rows(3500, 0)]
+
+        assert prune(NOON + timedelta(days=1)).rows == 1
+        assert list(IssuedToken.objects.order_by("pk")) == kept
+        assert gone not in kept
+
+    def test_o10_of_a_day_that_was_sealed_in_one_piece_waits_for_the_last_row(self, rows):
+        rows(30 * DAY + 60, 30 * DAY - 60)
+        checkpoints.seal()
+
+        assert (prunable(ago(30)), prune(ago(30)).rows) == (0, 0)
+        assert (prunable(ago(29)), prune(ago(29)).rows) == (2, 2)
+
+    def test_o10_of_what_was_never_sealed_goes_to_the_second(self, rows):
+        rows(30 * DAY + 60, 30 * DAY - 60)
+
+        assert (prunable(ago(30)), prune(ago(30)).rows) == (1, 1)
+
+    def test_o10_deletes_a_batch_at_a_time(self, rows):
+        rows(*(days * DAY for days in range(38, 31, -1)))
+        with CaptureQueriesContext(connection) as queries:
+            assert prune(ago(30), batch=3).rows == 7
+
+        sql = [query["sql"] for query in queries.captured_queries]
+        deletes = [text for text in sql if text.startswith("DELETE") and "issuedtoken" in text]
+        assert len(deletes) == 3
+
+    def test_o10_takes_the_checkpoints_along(self, rows):
+        rows(40 * DAY, 31 * DAY, 29 * DAY)
+        prune(ago(30))
+
+        assert [checkpoint.number for checkpoint in Checkpoint.objects.all()] == [3]
+        assert [marker.number for marker in PruneMarker.objects.all()] == [2]
+
+    def test_of_nothing_does_nothing(self, rows):
+        rows(0)
+
+        assert prune(ago(30)) == retention.Pruned(0, 0, 0)
+        assert not PruneMarker.objects.exists()
+
+    def test_adds_up_what_was_pruned_before(self, rows):
+        rows(400 * DAY, 300 * DAY, 200 * DAY)
+        prune(ago(350))
+        prune(ago(250))
+
+        marker = checkpoints.latest_marker()
+        assert (marker.number, marker.rows) == (2, 2)
+        assert verification.verify().broken == ""
+
+    @pytest.mark.django_db(transaction=True)
+    def test_that_was_killed_goes_on_where_it_was(self, rows):
+        rows(*(days * DAY for days in range(38, 31, -1)), 0)
+        checkpoints.seal()
+        left = 3
+
+        class Killed(BaseException):
+            pass
+
+        def kill(execute: Any, sql: str, *args: Any) -> Any:
+            nonlocal left
+            if sql.startswith("DELETE"):
+                left -= 1
+                if left == 0:
+                    raise Killed
+            return execute(sql, *args)
+
+        with connection.execute_wrapper(kill), pytest.raises(Killed):
+            prune(ago(30), batch=2)
+        assert IssuedToken.objects.count() == 4
+
+        report = verification.verify()
+        assert report.broken == ""
+        assert "instaccess_tokens prune" in report.notes[0]
+        assert prune(ago(30)).rows == 3
+        assert verification.verify().notes == []
+
+    def test_needs_a_signing_key(self, row):
+        row(age=31 * DAY)
+
+        with pytest.raises(KeyUnavailable, match="instaccess_init"):
+            prune(ago(30))
+        assert IssuedToken.objects.count() == 1
+
+    @pytest.mark.parametrize("place", [0, 1])
+    def test_a6_does_not_cover_up_what_was_done_to_the_rows(self, rows, place):
+        edited = rows(40 * DAY, 35 * DAY, 0)[place]
+        checkpoints.seal()
+        IssuedToken.objects.filter(pk=edited.pk).update(user_agent="nobody")
+
+        with pytest.raises(AuditAltered, match=f"nothing was pruned: row {edited.pk} .*--force"):
+            prune(ago(30))
+        assert IssuedToken.objects.count() == 3
+
+        assert prune(ago(30), force=True).rows == 2
+        report = verification.verify()
+        assert report.broken == ""
+        assert f"row {edited.pk} " in report.notes[0]
+
+    def test_is_not_stopped_by_what_was_done_to_younger_rows(self, rows):
+        rows(40 * DAY)
+        young = rows(20 * DAY, 0)
+        checkpoints.seal()
+        for each in young:
+            IssuedToken.objects.filter(pk=each.pk).update(user_agent="nobody")
+
+        assert prune(ago(30)).rows == 1
+        assert verification.verify().row == young[0].pk
+
+
+@pytest.mark.django_db(transaction=True)
+def test_o10_pruning_while_tokens_are_issued_and_others_prune_loses_nothing_else(
+    row: Any, user: Any, initial_keys: Any
+) -> None:
+    for days in range(60, 30, -1):
+        row(age=days * DAY)
+    errors: list[BaseException] = []
+
+    def run(work: Any) -> None:
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            connection.close()
+
+    def issue() -> None:
+        origin = issuer.Origin(canvas_domain="canvas.example.edu")
+        for _ in range(25):
+            issuer.issue(user=user, origin=origin, now=timezone.now().timestamp())
+
+    works = [issue, issue, lambda: prune(ago(30), batch=2), lambda: prune(ago(30), batch=2), verification.verify]
+    threads = [threading.Thread(target=run, args=[work]) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    prune(ago(30))
+
+    assert errors == []
+    assert IssuedToken.objects.count() == 50
+    assert verification.verify().broken == ""
