@@ -21,8 +21,9 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "rest_framework",
     "oauth2_provider",
-    "instaccess",
+    # Before the app: its `instaccess_tokens` is the app's with a subcommand more.
     "testproject",
+    "instaccess",
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
