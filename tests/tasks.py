@@ -14,7 +14,7 @@ from django.core.management import call_command
 from django.db import connection
 from django.test import Client
 
-from instaccess import issuer, jose, keyring, keys, lifecycle
+from instaccess import issuer, jose, keyring, keys, lifecycle, refusals
 from instaccess.exceptions import InstAccessError
 from instaccess.models import Key
 
@@ -192,3 +192,14 @@ def keep_issuing(user_pk: int) -> dict[str, int]:
         else:
             outcome["issued"] += 1
     return dict(outcome)
+
+
+def refuse(*kinds: str, times: int = 1) -> None:
+    """Count refusals, of clients of these names."""
+    for _ in range(times):
+        for client_id in kinds:
+            refusals.count("gateway", "revoked", client_id=client_id)
+
+
+def write_refusals() -> int:
+    return refusals.flush()
