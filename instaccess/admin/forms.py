@@ -44,8 +44,8 @@ class RevokeForm(ConfirmForm):
     reason = forms.CharField(label=_("Reason"), max_length=255)
 
 
-class _KeyTextarea(forms.Textarea):
-    """Never shows what was pasted again, not even beside an error: it may be a private key."""
+class _SecretTextarea(forms.Textarea):
+    """Never shows what was pasted again, not even beside an error: it may be a private key, or a token."""
 
     def __init__(self) -> None:
         super().__init__({"rows": 8, "autocomplete": "off", "spellcheck": "false"})
@@ -58,7 +58,7 @@ class ImportForm(GenerateForm):
     """A key as a file or as text."""
 
     file = forms.FileField(label=_("File"), required=False, help_text=_("PEM or JWK."))
-    text = forms.CharField(label=_("or text"), required=False, widget=_KeyTextarea)
+    text = forms.CharField(label=_("or text"), required=False, widget=_SecretTextarea)
     with_private = forms.BooleanField(
         label=_("Take the private half in too"),
         required=False,
@@ -74,3 +74,17 @@ class ImportForm(GenerateForm):
         if not cleaned["data"]:
             raise forms.ValidationError(_("Choose a file, or paste the key."))
         return cleaned
+
+
+class InspectForm(forms.Form):
+    """What is to be inspected. Drawn only, and never bound: no form holds on to a token."""
+
+    token = forms.CharField(
+        label=_("Token"),
+        # No `max_length`: browsers would cut the token, silently.
+        widget=_SecretTextarea,
+        help_text=_(
+            "Encrypted or decrypted; “Authorization: Bearer” before it does no harm, nor does the issuer's JSON around "
+            "it. It is neither stored nor logged, and not shown again."
+        ),
+    )

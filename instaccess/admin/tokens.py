@@ -21,6 +21,7 @@ from django.utils.translation import gettext_lazy as _
 from ..claims import MAX_LIFETIME
 from ..models import IssuedToken
 from .exporting import ExportPages
+from .inspector import InspectorPages
 from .readonly import utc
 from .token_acts import TokenActs
 
@@ -98,7 +99,7 @@ class MasqueradeFilter(admin.SimpleListFilter):
 
 
 @admin.register(IssuedToken)
-class IssuedTokenAdmin(ExportPages, TokenActs):
+class IssuedTokenAdmin(InspectorPages, ExportPages, TokenActs):
     list_display = ["issued", "status", "subject", "real_user", "client", "ip_address", "jti"]
     list_display_links = ["issued", "jti"]
     list_filter = [StatusFilter, MasqueradeFilter, "application"]
