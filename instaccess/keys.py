@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from datetime import datetime
 
 from django.utils import timezone
@@ -58,8 +59,20 @@ def missing() -> list[tuple[Key.Use, Key.Status]]:
 
 def check_sealed_keys() -> None:
     """Open every sealed private key once. Raises UnsealError for the first that stays shut."""
-    for row in rows().exclude(sealed_private_jwk="").exclude(status=Key.Status.REVOKED):
-        sealing.unseal(row.sealed_private_jwk, kid=row.kid, use=row.use, keks=conf.key_encryption_keys)
+    for error in shut(rows().exclude(status=Key.Status.REVOKED)).values():
+        raise error
+
+
+def shut(among: Iterable[Key]) -> dict[str, UnsealError]:
+    """Why, by kid, which of the sealed private keys among these stay shut. About a millisecond a key."""
+    errors = {}
+    for row in among:
+        try:
+            if row.has_private:
+                sealing.unseal(row.sealed_private_jwk, kid=row.kid, use=row.use, keks=conf.key_encryption_keys)
+        except UnsealError as error:
+            errors[row.kid] = error
+    return errors
 
 
 def generate(use: Key.Use, *, now: datetime | None = None) -> Key:

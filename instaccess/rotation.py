@@ -6,6 +6,7 @@ Nothing here reads a clock, a setting or the database. `keys.py` carries a decis
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -53,12 +54,13 @@ def decide(keys: Iterable[Key], *, use: Key.Use, now: datetime, times: Times, fo
     mine = [key for key in keys if key.use == use]
     erase = tuple(key for key in mine if key.has_private and is_gone(key, now=now, times=times))
     current = next((key for key in mine if key.status == Key.Status.CURRENT), None)
-    if current is None or current.activated_at is None:
+    served = served_at(current, times) if current else None
+    if current is None or served is None:
         return Decision(use, None, None, False, erase, None)
     # A public signing key cannot sign; a public encryption key can encrypt.
     future = [key for key in mine if key.status == Key.Status.FUTURE and (key.has_private or use != Key.Use.SIGNING)]
     waiting = sorted(future, key=lambda key: ready_at(key, times))
-    due = max(current.activated_at + times.interval, ready_at(waiting[0], times)) if waiting else None
+    due = max(served, ready_at(waiting[0], times)) if waiting else None
     rotates = due is not None and (force or now >= due)
 
     # How things stand afterwards.
@@ -67,10 +69,41 @@ def decide(keys: Iterable[Key], *, use: Key.Use, now: datetime, times: Times, fo
     make_future = not remaining and successor.has_private
     if remaining or make_future:
         following = ready_at(remaining[0], times) if remaining else now + times.lead
-        due = max((now if rotates else current.activated_at) + times.interval, following)
+        due = max(now + times.interval if rotates else served, following)
     else:
         due = None
     return Decision(use, current if rotates else None, successor if rotates else None, make_future, erase, due)
+
+
+def forecast(keys: Iterable[Key], *, now: datetime, times: Times, until: datetime) -> list[Key]:
+    """The keys as they will stand at `until` if what is due is done the moment it is due, from `now` on.
+
+    Copies with their times filled in, in the order given; nothing is stored. Keys that are yet to be made are thought
+    of, and left out.
+    """
+    given = [copy(key) for key in keys]
+    for use in Key.Use:
+        mine, then = [key for key in given if key.use == use], now
+        while then <= until:
+            decision = decide(mine, use=use, now=then, times=times)
+            if decision.retire and decision.activate:
+                decision.retire.status, decision.retire.retired_at = Key.Status.PAST, then
+                decision.activate.status, decision.activate.activated_at = Key.Status.CURRENT, then
+            if decision.make_future:
+                mine.append(
+                    Key(use=use, status=Key.Status.FUTURE, created_at=then, sealed_private_jwk="not made yet")
+                )
+            if decision.next_due is None:
+                break
+            then = decision.next_due
+    return given
+
+
+def served_at(key: Key, times: Times) -> datetime | None:
+    """When a current key has served its interval; None for a key that is not current."""
+    if key.status != Key.Status.CURRENT or key.activated_at is None:
+        return None
+    return key.activated_at + times.interval
 
 
 def ready_at(key: Key, times: Times) -> datetime:

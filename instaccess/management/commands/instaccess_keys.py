@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from django.utils import timezone
 
-from ... import keyring, keys, keystore, lifecycle, rotation
+from ... import checkpoints, keyring, keys, keystore, lifecycle, rotation
 from ...exceptions import InstAccessError
 from ...models import Key
 from ..subcommands import SubcommandCommand, iso
@@ -176,13 +176,15 @@ class Command(SubcommandCommand):
 
     def _reseal(self, options: dict[str, Any]) -> None:
         count = keys.reseal()
-        self.done(
-            options,
-            {"resealed": count},
+        renewed = checkpoints.reauthenticate()
+        text = (
             f"{count} private keys sealed anew."
             if count
-            else "Every private key was sealed under the first key-encryption key already.",
+            else "Every private key was sealed under the first key-encryption key already."
         )
+        if renewed:
+            text += f" {renewed} HMACs of the audit made anew."
+        self.done(options, {"resealed": count, "reauthenticated": renewed}, text)
 
 
 def _facts(key: Key) -> dict[str, Any]:
@@ -205,8 +207,8 @@ def _next(key: Key) -> str:
         case Key.Status.FUTURE:
             ready = rotation.ready_at(key, times)
             return "ready to take over" if ready <= now else f"ready to take over at {iso(ready)}"
-        case Key.Status.CURRENT if key.activated_at:
-            return f"due for rotation at {iso(key.activated_at + times.interval)}"
+        case Key.Status.CURRENT if served := rotation.served_at(key, times):
+            return f"due for rotation at {iso(served)}"
         case Key.Status.PAST:
             gone = rotation.gone_at(key, times)
             return "gone" if gone is None or gone <= now else f"valid for its tokens until {iso(gone)}"
