@@ -7,6 +7,7 @@ from typing import Any
 
 from django.contrib import admin
 from django.http import HttpRequest
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
@@ -16,6 +17,7 @@ from jwcrypto.jwk import JWK
 from .. import keymaterial
 from ..models import Key
 from .key_acts import KeyActs
+from .key_panel import panel
 from .readonly import utc
 
 
@@ -42,10 +44,12 @@ class KeyAdmin(KeyActs):
     ]
 
     class Media:
-        css = {"all": ["instaccess/admin.css"]}
+        css = {"all": ["instaccess/admin.css", "instaccess/timeline.css"]}
+        js = ["instaccess/copy.js"]
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
-        return super().changelist_view(request, self._may_manage(request, extra_context))
+        context = {"title": _("Keys"), **panel(now=timezone.now()), **(extra_context or {})}
+        return super().changelist_view(request, self._may_manage(request, context))
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
@@ -75,18 +79,33 @@ class KeyAdmin(KeyActs):
     @admin.display(description=_("public key (PEM)"))
     def public_pem(self, key: Key) -> SafeString:
         try:
-            return _block(keymaterial.to_text(JWK(**key.public_jwk), file_format="pem", private=False))
+            pem = keymaterial.to_text(JWK(**key.public_jwk), file_format="pem", private=False)
         except (JWException, TypeError, ValueError, LookupError):
-            return _block(str(_("This row was altered: it holds no usable key.")))
+            return _unusable()
+        return _to_copy(pem, "public-pem", _("public key (PEM)"))
 
     @admin.display(description=_("public key (JWK)"))
     def public_jwk_text(self, key: Key) -> SafeString:
         # Only the members a public RSA key has (RFC 7518 §6.3.1), whatever the row may hold.
         if not isinstance(key.public_jwk, dict):
-            return _block(str(_("This row was altered: it holds no usable key.")))
+            return _unusable()
         members = {name: key.public_jwk[name] for name in ("kty", "use", "kid", "n", "e") if name in key.public_jwk}
-        return _block(json.dumps(members, indent=2))
+        return _to_copy(json.dumps(members, indent=2), "public-jwk", _("public key (JWK)"))
 
 
-def _block(text: str) -> SafeString:
-    return format_html('<pre class="instaccess-key" tabindex="0">{}</pre>', text)
+def _to_copy(text: str, name: str, label: Any) -> SafeString:
+    # `copy.js` puts a button beside it, with these words.
+    return format_html(
+        '<pre class="instaccess-key" id="{}" tabindex="0" role="region" aria-label="{}"'
+        ' data-copy="{}" data-copied="{}" data-selected="{}">{}</pre>',
+        name,
+        label,
+        _("Copy"),
+        _("Copied."),
+        _("Selected: copy it with your keyboard."),
+        text,
+    )
+
+
+def _unusable() -> SafeString:
+    return format_html('<p class="errornote">{}</p>', _("This row was altered: it holds no usable key."))
