@@ -26,7 +26,7 @@ test-services: $(VENV)/.services
 # Every page of the admin, light and dark, wide and narrow, in build/screenshots; the README's two in examples/.
 # Needs Chromium (Debian: chromium), or CHROMIUM=/path/to/it.
 screenshots: $(VENV)/.browser
-	$(BIN)/python -m tests.browser.screenshots
+	$(BIN)/python -m tests.browser.screenshots build/screenshots --readme examples/screenshots
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from .chromium import NARROW, WIDE, settle
+from .chromium import four_ways
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -53,10 +52,7 @@ def violations(page: Page) -> list[Fault]:
 
     page.evaluate(AXE_SCRIPT)
     found = []
-    for scheme, size in product(("dark", "light"), (NARROW, WIDE)):
-        page.emulate_media(color_scheme=scheme)
-        page.set_viewport_size(size)
-        settle(page)
+    for scheme, size in four_ways(page):
         found += [Fault(scheme, size["width"], **each) for each in page.evaluate(_RUN)]
         if (too_wide := page.evaluate(_TOO_WIDE)) > 0:
             found.append(Fault(scheme, size["width"], "sideways", text=f"{too_wide} px"))

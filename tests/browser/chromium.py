@@ -6,12 +6,14 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, Response
+    from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, Response, ViewportSize
 
-WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+WIDE: ViewportSize = {"width": 1280, "height": 900}
+NARROW: ViewportSize = {"width": 390, "height": 844}
 """A laptop's window and a telephone's, in CSS pixels."""
 
 # The first two for machines without a graphics card, the rest keep it from calling home.
@@ -112,6 +114,12 @@ def window(
     )
 
 
-def settle(page: Page) -> None:
-    """To the end of every transition: colours in between are nobody's choice."""
-    page.evaluate("document.getAnimations().forEach(animation => animation.finish())")
+def four_ways(page: Page) -> Iterator[tuple[str, ViewportSize]]:
+    """Puts a page into each of the four ways to see it; yields the colour scheme and the size. It ends light and
+    wide."""
+    for scheme, size in product(("dark", "light"), (NARROW, WIDE)):
+        page.emulate_media(color_scheme=scheme)
+        page.set_viewport_size(size)
+        # To the end of every transition: colours in between are nobody's choice.
+        page.evaluate("document.getAnimations().forEach(animation => animation.finish())")
+        yield scheme, size

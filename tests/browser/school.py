@@ -1,0 +1,93 @@
+"""A school that is made up, served with the test project: what the screenshots are taken of. Outside pytest."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+
+USERNAME, PASSWORD = "ada", "correct horse battery staple"
+HOST = "127.0.0.1"
+
+
+def set_up(folder: Path, *, rows: int) -> None:
+    """Django with a new database in `folder`: keys in their third month, one of them lost on the way, and so many
+    issued tokens."""
+    os.environ |= {
+        "INSTACCESS_DATABASE": "sqlite",
+        "SQLITE_NAME": str(folder / "db.sqlite3"),
+        "DJANGO_SETTINGS_MODULE": "testproject.settings",
+    }
+    import django
+
+    django.setup()
+    logging.disable(logging.WARNING)
+    from django.conf import settings
+    from django.contrib.auth import get_user_model
+    from django.core.management import call_command
+    from django.utils import timezone
+
+    from instaccess import keys, lifecycle
+    from instaccess.models import Key
+
+    settings.DEBUG = False  # as where people work; it would also remember every query
+    settings.MIDDLEWARE = ["tests.browser.csp.ContentSecurityPolicy", *settings.MIDDLEWARE]
+    call_command("migrate", verbosity=0)
+    now = timezone.now()
+
+    def ago(days: float) -> datetime:
+        return now - timedelta(days=days)
+
+    keys.init(now=ago(85))
+    lifecycle.rotate(Key.Use.SIGNING, now=ago(54))
+    lifecycle.revoke(Key.objects.get(use="sig", status="current").kid, reason="backup left on a train", now=ago(41))
+    lifecycle.rotate(Key.Use.ENCRYPTION, now=ago(54))
+    for use in Key.Use:
+        lifecycle.rotate(use, force=True, now=ago(9.2))
+    get_user_model().objects.create_superuser(USERNAME, password=PASSWORD)
+    with open(os.devnull, "w") as nowhere:
+        call_command("instaccess_tokens", "seed", "--rows", str(rows), "--days", "60", "--seed", "6", stdout=nowhere)
+
+
+def make_token() -> str:
+    """The text of a token that was issued a moment ago."""
+    import time
+
+    from django.contrib.auth import get_user_model
+    from oauth2_provider.models import get_application_model
+
+    from instaccess import issuer
+
+    _, text = issuer.issue(
+        user=get_user_model().objects.get(username="user-007"),
+        origin=issuer.Origin("canvas.example.edu", "192.0.2.7", "canvasapi/3.6"),
+        now=time.time(),
+        application=get_application_model().objects.get(name="Gradebook sync"),
+    )
+    return text
+
+
+@contextmanager
+def served() -> Iterator[str]:
+    """The test project with its static files, for the length of a `with`; yields its address."""
+    from django.contrib.staticfiles.handlers import StaticFilesHandler
+    from django.core.servers.basehttp import ThreadedWSGIServer, WSGIRequestHandler
+    from django.core.wsgi import get_wsgi_application
+
+    class Quiet(WSGIRequestHandler):
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = ThreadedWSGIServer((HOST, 0), Quiet)
+    server.daemon_threads = True
+    server.set_app(StaticFilesHandler(get_wsgi_application()))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://{HOST}:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
