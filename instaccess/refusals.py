@@ -205,12 +205,11 @@ def _identifier(text: Any) -> str:
 
 def _write_when_due(**kwargs: Any) -> None:
     """At the end of each request, after the answer has gone out."""
-    if not _tally:
+    if not _tally or (_writer.database is not None and not _writer.is_due):
         return
     try:
         connection = _connection()
-        if _writer.database is None:
-            _writer.database = connection.settings_dict["NAME"]
+        _writer.database = connection.settings_dict["NAME"]
         # In a transaction of somebody who tests their project, it would show in their queries and go with it.
         if not _writer.is_due or connection.in_atomic_block or not _writer.lock.acquire(blocking=False):
             return

@@ -268,3 +268,17 @@ class TestItsProcess:
         )
 
         assert loaded.splitlines()[-1] == "[]"
+
+    def test_counts_no_refusals_for_it_has_no_table_of_them(self, issuer, tmp_path):
+        alone = Alone(tmp_path, {}, remote(issuer))
+
+        counted = alone.python(
+            "import django; django.setup()\n"
+            "from django.test import Client\n"
+            f"print(Client().get('{VERIFY}').status_code)\n"
+            "from instaccess import refusals\n"
+            "refusals.count('gateway', 'expired')\n"
+            "print(refusals.flush())"
+        )
+
+        assert counted.splitlines()[-2:] == ["401", "0"]
