@@ -82,7 +82,8 @@ class ExportPages(ReadOnlyAdmin):
 def _filters(request: HttpRequest) -> dict[str, str]:
     """For the log. Not what was searched for: people paste anything into a search box, tokens too."""
     return {
-        name: "…" if name == SEARCH_VAR else ",".join(values)[:_LOGGED_CHARS] for name, values in request.GET.lists()
+        name: "(not logged)" if name == SEARCH_VAR else ",".join(values)[:_LOGGED_CHARS]
+        for name, values in request.GET.lists()
     }
 
 

@@ -1,0 +1,386 @@
+"""Export from the admin: the list as it is filtered, streamed, to those who may see it, and not unseen."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import json
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission
+from django.db import OperationalError, connection
+from django.test import AsyncClient, Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+
+from instaccess.exporting import BATCH, COLUMNS
+from instaccess.models import IssuedToken
+
+pytestmark = pytest.mark.django_db
+
+LIST = reverse("admin:instaccess_issuedtoken_changelist")
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+FORMATS = ("csv", "jsonl")
+
+
+def url(file_format: str = "jsonl") -> str:
+    return reverse("admin:instaccess_issuedtoken_export", args=[file_format])
+
+
+@pytest.fixture
+def staff(db: None) -> Any:
+    """May sign in to the admin, and nothing more."""
+    return get_user_model().objects.create_user("clerk", password="x", is_staff=True)
+
+
+@pytest.fixture
+def viewer(staff: Any) -> Any:
+    staff.user_permissions.add(Permission.objects.get(codename="view_issuedtoken"))
+    return staff
+
+
+@pytest.fixture
+def viewers_client(client: Client, viewer: Any) -> Client:
+    client.force_login(viewer)
+    return client
+
+
+@pytest.fixture
+def batches() -> None:
+    """Two batches and a bit."""
+    IssuedToken.objects.bulk_create(
+        [
+            IssuedToken(
+                jti=uuid.UUID(int=number),
+                user_uuid="u",
+                account_uuid="3f1c",
+                canvas_domain="canvas.example.edu",
+                signing_kid="s",
+                issued_at=NOW - timedelta(seconds=number),
+                expires_at=NOW,
+            )
+            for number in range(2 * BATCH + 5)
+        ],
+        batch_size=500,
+    )
+
+
+@pytest.fixture
+def audit_log(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """What stands in the log of the audit by now."""
+    caplog.set_level("INFO", logger="instaccess.audit")
+    return lambda: [record.getMessage() for record in caplog.records if record.name == "instaccess.audit"]
+
+
+def exported(client: Client, query: dict[str, Any] | None = None) -> list[str]:
+    response: Any = client.get(url(), query or {})
+    assert response.status_code == 200
+    return [json.loads(line)["jti"] for line in response.getvalue().decode().splitlines()]
+
+
+def listed(client: Client, query: dict[str, Any] | None = None) -> list[str]:
+    response: Any = client.get(LIST, query or {})
+    assert response.status_code == 200
+    return [str(token.jti) for token in response.context["cl"].result_list]
+
+
+class TestTheFile:
+    def test_is_csv(self, row, viewers_client, time_machine):
+        time_machine.move_to(NOW, tick=False)
+        each = row()
+
+        response: Any = viewers_client.get(url("csv"))
+
+        header, line = csv.reader(io.StringIO(response.getvalue().decode(), newline=""))
+        assert header == list(COLUMNS)
+        assert str(each.jti) in line
+        assert response["Content-Type"] == "text/csv; charset=utf-8; header=present"
+        assert response["Content-Disposition"] == 'attachment; filename="issued-tokens-2026-11-23.csv"'
+
+    def test_is_json_lines(self, row, viewers_client, time_machine):
+        time_machine.move_to(NOW, tick=False)
+        each = row()
+
+        response: Any = viewers_client.get(url("jsonl"))
+
+        assert json.loads(response.getvalue())["id"] == each.pk
+        assert response["Content-Type"] == "application/jsonl"
+        assert response["Content-Disposition"] == 'attachment; filename="issued-tokens-2026-11-23.jsonl"'
+
+    def test_is_of_the_day_it_is_in_utc(self, viewers_client, time_machine, settings):
+        settings.TIME_ZONE = "Pacific/Auckland"
+        time_machine.move_to(NOW, tick=False)
+
+        assert "2026-11-23" in viewers_client.get(url())["Content-Disposition"]
+
+    @pytest.mark.parametrize("file_format", FORMATS)
+    def test_is_kept_by_no_cache_and_guessed_at_by_no_browser(self, viewers_client, file_format):
+        response = viewers_client.get(url(file_format))
+
+        assert "no-store" in response["Cache-Control"]
+        assert "private" in response["Cache-Control"]
+        assert response["X-Content-Type-Options"] == "nosniff"
+
+    def test_comes_in_these_formats_only(self, viewers_client):
+        for file_format in ("xml", "CSV", "csv%00", "json"):
+            assert viewers_client.get(f"{LIST}export/{file_format}/").status_code == 404
+
+
+class TestItsRows:
+    @pytest.fixture(autouse=True)
+    def _rows(self, row, user, time_machine):
+        time_machine.move_to(NOW, tick=False)
+        grace = get_user_model().objects.create_user("grace")
+        row()
+        row(age=1, user=grace, user_uuid="grace's", client_id="other", ip_address="2001:db8::7")
+        row(age=2, revoked_at=NOW)
+        row(age=3, real_user=grace, real_user_uuid="grace's")
+        # Either side of a midnight of UTC that is no midnight elsewhere.
+        for hours in (11, 12, 13, 24 * 40):
+            row(age=hours * 3600)
+
+    @pytest.mark.parametrize(
+        "query",
+        [
+            {},
+            {"status": "live"},
+            {"status": "expired"},
+            {"status": "revoked"},
+            {"masquerading": "yes"},
+            {"status": "live", "masquerading": "no"},
+            {"q": "ada"},
+            {"q": "grace"},
+            {"q": "2001:db8::7"},
+            {"q": "nobody"},
+            {"q": "ada other"},
+            {"issued_at__year": "2026", "issued_at__month": "11"},
+            {"issued_at__year": "2026", "issued_at__month": "11", "issued_at__day": "22"},
+            {"issued_at__year": "2026", "issued_at__month": "11", "issued_at__day": "23", "q": "grace"},
+        ],
+        ids=lambda query: "-".join(query.values()) or "all",
+    )
+    def test_are_those_of_the_list(self, viewers_client, query):
+        assert exported(viewers_client, query) == listed(viewers_client, query)
+
+    def test_are_not_the_same_for_every_filter(self, viewers_client):
+        counts = [len(exported(viewers_client, query)) for query in ({}, {"status": "live"}, {"masquerading": "yes"})]
+
+        assert counts == [8, 3, 1]
+
+    def test_are_those_of_the_list_in_a_project_of_another_time_zone(self, viewers_client, settings):
+        settings.TIME_ZONE = "Pacific/Auckland"
+        query = {"issued_at__year": "2026", "issued_at__month": "11", "issued_at__day": "22"}
+
+        assert len(exported(viewers_client, query)) == 1
+        assert exported(viewers_client, query) == listed(viewers_client, query)
+
+    @pytest.mark.parametrize("query", [{"p": "1"}, {"p": "7"}, {"p": "x"}, {"all": ""}, {"o": "-3.1"}, {"e": "1"}])
+    def test_are_all_of_them_the_latest_first_whatever_page_of_the_list_is_shown(self, viewers_client, query):
+        assert exported(viewers_client, query) == exported(viewers_client)
+
+    def test_of_an_application_are_its_own(self, viewers_client, application):
+        shown: Any = viewers_client.get(LIST)
+        parameters = [spec.lookup_kwarg for spec in shown.context["cl"].filter_specs if hasattr(spec, "lookup_kwarg")]
+
+        for parameter in parameters:
+            query = {parameter: str(application.pk)}
+            assert exported(viewers_client, query) == listed(viewers_client, query)
+
+
+class TestAQueryTheListDoesNotKnow:
+    @pytest.mark.parametrize(
+        "query",
+        [{"nonsense": "1"}, {"issued_at__year": "x"}, {"jti": "no uuid"}],
+        ids=lambda query: next(iter(query)),
+    )
+    def test_leads_to_the_list_which_says_so(self, row, viewers_client, query):
+        row()
+
+        response = viewers_client.get(url(), query)
+
+        assert (response.status_code, response["Location"]) == (302, f"{LIST}?e=1")
+        assert viewers_client.get(LIST, query).status_code == 302
+
+    def test_that_would_look_into_passwords_is_refused_as_there(self, row, viewers_client):
+        query = {"user__password__startswith": "md5"}
+
+        assert viewers_client.get(url(), query).status_code == viewers_client.get(LIST, query).status_code == 400
+
+
+class TestWhoMayExport:
+    @pytest.mark.parametrize("file_format", FORMATS)
+    def test_nobody_who_is_not_signed_in(self, row, client, file_format):
+        row()
+
+        response = client.get(url(file_format))
+
+        assert response.status_code == 302
+        assert response["Location"].startswith(reverse("admin:login"))
+
+    def test_nobody_who_is_no_staff(self, row, client, user):
+        client.force_login(user)
+
+        assert client.get(url()).status_code == 302
+
+    @pytest.mark.parametrize("file_format", FORMATS)
+    @pytest.mark.parametrize("codename", ["revoke_tokens", "inspect_tokens", "masquerade", None])
+    def test_nobody_who_may_not_view(self, row, client, staff, file_format, codename):
+        row()
+        if codename:
+            staff.user_permissions.add(Permission.objects.get(codename=codename))
+        client.force_login(staff)
+
+        assert client.get(url(file_format)).status_code == 403
+
+    def test_not_by_another_method_than_get(self, row, viewers_client, audit_log):
+        row()
+
+        assert [viewers_client.generic(method, url()).status_code for method in ("POST", "PUT", "DELETE")] == [
+            405
+        ] * 3
+        assert audit_log() == []
+
+    def test_changes_nothing(self, row, viewers_client):
+        row()
+        before = list(IssuedToken.objects.values())
+        with CaptureQueriesContext(connection) as queries:
+            exported(viewers_client)
+        statements = {query["sql"].split()[0] for query in queries.captured_queries}
+
+        assert statements <= {"SELECT", "WITH"}
+        assert list(IssuedToken.objects.values()) == before
+
+
+class TestTheStream:
+    def test_reads_a_batch_when_it_is_wanted(self, batches, viewers_client):
+        response: Any = viewers_client.get(url())
+        chunks = iter(response)
+
+        sizes, asked = [], []
+        while True:
+            with CaptureQueriesContext(connection) as queries:
+                chunk = next(chunks, None)
+            if chunk is None:
+                break
+            sizes.append(chunk.count(b"\n"))
+            asked.append(len(queries))
+
+        assert sizes == [BATCH, BATCH, 5]
+        assert asked == [1, 1, 1]
+
+    def test_breaks_off_where_the_database_fails(self, batches, viewers_client):
+        response: Any = viewers_client.get(url())
+        chunks = iter(response)
+        next(chunks)
+
+        def gone(run: Any, *args: Any) -> Any:
+            raise OperationalError("gone")
+
+        with connection.execute_wrapper(gone):
+            last = next(chunks)
+            with pytest.raises(OperationalError):
+                next(chunks)
+
+        assert set(json.loads(last)) == {"incomplete"}
+
+    def test_of_a_head_request_is_none(self, row, viewers_client, audit_log):
+        row()
+
+        response = viewers_client.head(url())
+
+        assert (response.status_code, response.content) == (200, b"")
+        assert response["Content-Type"] == "application/jsonl"
+        assert audit_log() == []
+
+
+class TestTheStreamUnderAsgi:
+    @staticmethod
+    def get(viewer: Any, read: Any) -> Any:
+        """What `read` makes of the answer, all in one event loop."""
+
+        async def ask() -> Any:
+            client = AsyncClient()
+            await client.aforce_login(viewer)
+            return await read(await client.get(url()))
+
+        return async_to_sync(ask)()
+
+    def test_is_gathered_by_nobody_but_comes_batch_by_batch(self, batches, viewer):
+        asked = []
+
+        def count(run: Any, sql: str, *args: Any) -> Any:
+            asked.append(sql)
+            return run(sql, *args)
+
+        async def read(response: Any) -> list[tuple[int, int]]:
+            before = len(asked)
+            return [(chunk.count(b"\n"), len(asked) - before) async for chunk in response]
+
+        with connection.execute_wrapper(count):
+            assert self.get(viewer, read) == [(BATCH, 1), (BATCH, 2), (5, 3)]
+
+    def test_leaves_the_event_loop_to_others_meanwhile(self, batches, viewer):
+        async def read(response: Any) -> bool:
+            other = asyncio.create_task(asyncio.sleep(0))
+            await anext(aiter(response))
+            return other.done()
+
+        assert self.get(viewer, read)
+
+    def test_ends_where_the_client_has_gone(self, batches, viewer, audit_log):
+
+        async def read(response: Any) -> None:
+            chunks = aiter(response)
+            await anext(chunks)
+            await chunks.aclose()
+            response.close()
+
+        self.get(viewer, read)
+
+        assert audit_log()[-1] == f"export given up by its reader by='clerk' rows={BATCH}"
+
+    def test_breaks_off_where_the_database_fails(self, batches, viewer):
+        broken = []
+
+        def execute(run: Any, *args: Any) -> Any:
+            if broken:
+                raise OperationalError("gone")
+            return run(*args)
+
+        async def read(response: Any) -> bytes:
+            chunks = aiter(response)
+            await anext(chunks)
+            broken.append(True)
+            last: bytes = await anext(chunks)
+            with pytest.raises(OperationalError):
+                await anext(chunks)
+            broken.clear()
+            return last
+
+        with connection.execute_wrapper(execute):
+            assert set(json.loads(self.get(viewer, read))) == {"incomplete"}
+
+
+class TestTheLog:
+    def test_says_who_took_what_away_but_not_what_was_searched_for(self, row, viewers_client, audit_log):
+        row()
+
+        exported(viewers_client, {"q": "eyJhbGciOi.pasted.token", "status": "live", "p": "1"})
+
+        assert audit_log() == [
+            'export begins by=\'clerk\' format=jsonl filters={"q": "(not logged)", "status": "live"}',
+            "export complete by='clerk' rows=0",
+        ]
+
+    def test_is_not_flooded_by_a_long_query(self, row, viewers_client, audit_log):
+
+        exported(viewers_client, {"user_agent": "x" * 5000})
+
+        assert len(audit_log()[0]) < 200
