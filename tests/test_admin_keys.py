@@ -232,8 +232,8 @@ class TestRotate:
     def test_first_says_that_it_is_not_due_and_that_services_may_not_know_the_key_yet(self, operator_client):
         page = shown(operator_client.post(ROTATE))
 
-        assert "It is not due before Dec. 23, 2026, noon UTC." in page
-        assert "Until Nov. 23, 2026, 12:05 p.m. UTC services may refuse new tokens" in page
+        assert "It is not due before 2026-12-23 12:00:00 UTC." in page
+        assert "Until 2026-11-23 12:05:03 UTC services may refuse new tokens" in page
         assert "Rotate although it is not due" in page
 
     def test_k2_when_it_is_not_due_it_has_to_be_said_twice(self, operator_client):

@@ -41,7 +41,9 @@ class RotateForm(ConfirmForm):
 class RevokeForm(ConfirmForm):
     """Why; it goes into the audit of the tokens that are revoked."""
 
-    reason = forms.CharField(label=_("Reason"), max_length=255)
+    reason = forms.CharField(
+        label=_("Reason"), max_length=255, widget=forms.TextInput({"class": "vTextField", "autocomplete": "off"})
+    )
 
 
 class _SecretTextarea(forms.Textarea):
@@ -84,7 +86,7 @@ class InspectForm(forms.Form):
         # No `max_length`: browsers would cut the token, silently.
         widget=_SecretTextarea,
         help_text=_(
-            "Encrypted or decrypted; “Authorization: Bearer” before it does no harm, nor does the issuer's JSON around "
-            "it. It is neither stored nor logged, and not shown again."
+            "Encrypted or decrypted; “Authorization: Bearer” before it does no harm, nor does the issuer's JSON "
+            "around it. It is neither stored nor logged, and not shown again."
         ),
     )

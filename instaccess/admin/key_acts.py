@@ -7,13 +7,14 @@ admin's log with who and when. What is done is done by `keys.py` and `lifecycle.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.urls import URLPattern, path, reverse
-from django.utils import formats, timezone
+from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
@@ -183,8 +184,5 @@ def live_tokens(key: Key) -> int:
     return revocation.live().filter(revocation.under_keys([key.kid])).count()
 
 
-def _moment(moment: Any) -> str:
-    return (
-        formats.date_format(timezone.localtime(moment), "DATETIME_FORMAT")
-        + f" {timezone.get_current_timezone_name()}"
-    )
+def _moment(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
