@@ -27,7 +27,7 @@ class Standing:
 
     Attributes:
         keys: those in use and those of late, at most `MAX_KEYS`, the most useful first.
-        total: how many there are, with those that are long gone.
+        totals: how many there are by use, with those that are long gone.
         live: tokens that are live now, by kid of either key.
         shut: why sealed private halves do not open, by kid: the `code` of an UnsealError.
         altered: kids whose public half is not the one they name.
@@ -35,11 +35,16 @@ class Standing:
     """
 
     keys: tuple[Key, ...] = ()
-    total: int = 0
+    totals: Mapping[str, int] = field(default_factory=dict)
     live: Mapping[str, int] = field(default_factory=dict)
     shut: Mapping[str, str] = field(default_factory=dict)
     altered: frozenset[str] = frozenset()
     derived: bool = False
+
+    @property
+    def total(self) -> int:
+        """How many keys there are."""
+        return sum(self.totals.values())
 
 
 def look(*, since: datetime, now: datetime) -> Standing:
@@ -58,7 +63,7 @@ def look(*, since: datetime, now: datetime) -> Standing:
     used = [row for row in rows if row.status != Key.Status.REVOKED]
     return Standing(
         keys=rows,
-        total=keystore.rows().count(),
+        totals=dict(keystore.rows().order_by().values_list("use").annotate(count=Count("pk"))),
         live=live,
         shut={kid: error.code for kid, error in keys.shut(used).items()},
         altered=frozenset(row.kid for row in used if _is_altered(row)),

@@ -218,6 +218,65 @@ class TestAPastKey:
         assert decision.erase == tuple(old[2:])
 
 
+class TestTheForecast:
+    """What rotations at the right moments will have done."""
+
+    def test_lets_each_key_follow_the_one_before_as_the_decision_says(self):
+        then = rotation.forecast(
+            [current_key(), key("future")], now=START + 10 * DAY, times=TIMES, until=START + 100 * DAY
+        )
+
+        assert [row.status for row in then] == ["past", "past"]
+        assert then[0].retired_at == then[1].activated_at == START + 30 * DAY
+        assert then[1].retired_at == START + 60 * DAY
+
+    def test_stops_where_it_is_asked_to(self):
+        then = rotation.forecast([current_key(), key("future")], now=START, times=TIMES, until=START + 29 * DAY)
+
+        assert [row.status for row in then] == ["current", "future"]
+
+    def test_does_what_is_overdue_at_once(self):
+        now = START + 40 * DAY
+        then = rotation.forecast([current_key(), key("future")], now=now, times=TIMES, until=now)
+
+        assert then[0].retired_at == then[1].activated_at == now
+
+    def test_thinks_of_keys_that_are_not_made_yet_and_hands_none_out(self):
+        then = rotation.forecast([current_key()], now=START, times=TIMES, until=START + 365 * DAY)
+
+        assert [row.retired_at for row in then] == [START + 30 * DAY]
+
+    def test_leaves_the_uses_apart_and_the_order_and_the_rows_as_they_are(self):
+        rows = [key("future", use=ENC), current_key(), current_key(use=ENC, since=START - 10 * DAY), key("future")]
+        before = [(row.kid, row.status, row.activated_at, row.retired_at) for row in rows]
+        then = rotation.forecast(rows, now=START, times=TIMES, until=START + 25 * DAY)
+
+        assert [row.status for row in then] == ["current", "current", "past", "future"]
+        assert [row.kid for row in then] == [row.kid for row in rows]
+        assert [(row.kid, row.status, row.activated_at, row.retired_at) for row in rows] == before
+
+    def test_ends_where_the_next_key_comes_from_its_owner(self):
+        now = START + 99 * DAY
+        then = rotation.forecast([current_key(use=ENC, private=False)], now=now, times=TIMES, until=now + 999 * DAY)
+
+        assert then[0].retired_at is None
+
+    def test_comes_to_an_end_where_no_key_needs_lead_time(self):
+        times = rotation.Times(interval=DAY, lead=timedelta(), retention=HOUR)
+        now = START + 2 * DAY
+
+        assert rotation.forecast([current_key()], now=now, times=times, until=now)[0].retired_at == now
+
+
+class TestWhenACurrentKeyHasServed:
+    def test_is_an_interval_after_it_became_current(self):
+        assert rotation.served_at(current_key(), TIMES) == START + 30 * DAY
+
+    @pytest.mark.parametrize("status", ["future", "past", "revoked"])
+    def test_is_a_question_for_current_keys_only(self, status):
+        assert rotation.served_at(key(status, activated_at=START), TIMES) is None
+
+
 class TestWhenAKeyIsGone:
     @pytest.mark.parametrize("status", ["future", "current", "revoked"])
     def test_is_a_question_for_past_keys_only(self, status):

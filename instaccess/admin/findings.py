@@ -57,7 +57,7 @@ def findings(
     if not standing.total:
         found.append(_no_keys())
     for use in Key.Use if standing.total else ():
-        found += _of_use(use, [key for key in standing.keys if key.use == use], now, times)
+        found += _of_use(use, standing, now, times)
     found += _broken(standing)
     found += _left_over(standing, now, times)
     if standing.total and standing.derived:
@@ -87,10 +87,11 @@ def _no_keys() -> Finding:
     )
 
 
-def _of_use(use: Key.Use, keys: list[Key], now: datetime, times: rotation.Times) -> Iterator[Finding]:
+def _of_use(use: Key.Use, standing: Standing, now: datetime, times: rotation.Times) -> Iterator[Finding]:
+    keys = [key for key in standing.keys if key.use == use]
     current = next((key for key in keys if key.status == Key.Status.CURRENT), None)
     if current is None:
-        yield _no_current(use, keys)
+        yield _no_current(use, is_first=not standing.totals.get(use))
         return
     decision = rotation.decide(keys, use=use, now=now, times=times)
     if use == Key.Use.SIGNING and not current.has_private:
@@ -115,9 +116,9 @@ def _of_use(use: Key.Use, keys: list[Key], now: datetime, times: rotation.Times)
         yield _overdue(current, (now - served).days, is_ours=current.has_private or decision.activate is not None)
 
 
-def _no_current(use: Key.Use, keys: list[Key]) -> Finding:
+def _no_current(use: Key.Use, *, is_first: bool) -> Finding:
     text = _("There is no current %(use)s key: no token can be issued.") % {"use": use.label}
-    if use == Key.Use.SIGNING or not keys:
+    if use == Key.Use.SIGNING or is_first:
         return Finding(
             "no_current", Severity.ERROR, text, _("Make what is missing:"), "python manage.py instaccess_init"
         )
@@ -221,10 +222,7 @@ def _unusual(refusals: Unusual) -> Finding:
     return Finding(
         "unusual_refusals",
         Severity.WARNING,
-        _(
-            "Within the last hour the %(role)s refused %(count)d requests for `%(reason)s`; usually it is about "
-            "%(usual)d."
-        )
+        _("Within an hour the %(role)s refused %(count)d requests for `%(reason)s`; usually it is about %(usual)d.")
         % {
             "count": refusals.count,
             "role": RefusalCount.Role(refusals.role).label if refusals.role in RefusalCount.Role else refusals.role,

@@ -1,0 +1,375 @@
+"""The picture of the keys' lives: where things stand in it, for whatever history a deployment has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from instaccess import rotation
+from instaccess.admin import timeline
+from instaccess.admin.key_panel import life
+from instaccess.admin.timeline import Row, Timeline
+from instaccess.models import Key
+
+SIG, ENC = Key.Use.SIGNING, Key.Use.ENCRYPTION
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+DAY, HOUR = timedelta(days=1), timedelta(hours=1)
+TIMES = rotation.Times(interval=30 * DAY, lead=timedelta(seconds=303), retention=timedelta(seconds=3663))
+
+
+def key(name: str, status: str, *, use: Key.Use = SIG, private: bool = True, **moments: datetime) -> Key:
+    """A row that was never saved: the picture needs no database."""
+    return Key(
+        kid=name,
+        use=use,
+        status=status,
+        sealed_private_jwk="sealed" if private else "",
+        **{"created_at": NOW - 10 * DAY, **moments},
+    )
+
+
+def current(name: str = "current", *, since: datetime = NOW - 10 * DAY, **columns: Any) -> Key:
+    return key(name, "current", created_at=since - DAY, activated_at=since, **columns)
+
+
+def past(name: str, since: datetime, until: datetime, **columns: Any) -> Key:
+    return key(name, "past", created_at=since - DAY, activated_at=since, retired_at=until, **columns)
+
+
+def draw(*keys: Key, now: datetime = NOW, total: int | None = None) -> Timeline:
+    drawn = timeline.draw(keys, total=len(keys) if total is None else total, now=now, times=TIMES)
+    assert drawn is not None
+    return drawn
+
+
+def rows(picture: Timeline) -> dict[str, Row]:
+    return {row.key.kid: row for group in picture.groups for row in group.rows}
+
+
+def phases(row: Row) -> list[tuple[str, bool]]:
+    return [(bar.phase, bar.planned) for bar in row.bars]
+
+
+class TestAKeyThatIsCurrent:
+    def test_was_future_is_current_and_will_be_past(self):
+        row = rows(draw(current(), key("next", "future")))["current"]
+
+        assert phases(row) == [("future", False), ("current", False), ("current", True), ("past", True)]
+
+    def test_is_planned_to_retire_when_the_decision_says_so(self):
+        keys = [current(), key("next", "future")]
+        due = rotation.decide(keys, use=SIG, now=NOW, times=TIMES).next_due
+        row = rows(draw(*keys))["current"]
+
+        assert row.bars[-2].end == row.bars[-1].start == row.planned.retired_at == due
+        assert row.bars[-1].end == due + TIMES.retention
+
+    def test_ends_at_now_when_the_rotation_is_overdue(self):
+        picture = draw(current(since=NOW - 40 * DAY), key("next", "future"))
+
+        assert rows(picture)["current"].bars[0].end == NOW
+        assert rows(picture)["next"].bars[-1].start == NOW + 30 * DAY
+
+    def test_goes_on_to_the_edge_where_its_successor_comes_from_somebody_else(self):
+        picture = draw(current(private=False, use=ENC))
+
+        assert rows(picture)["current"].bars[-1].end == picture.end
+
+    def test_retires_although_the_next_one_is_not_made_yet_and_no_row_is_made_up(self):
+        picture = draw(current())
+
+        assert rows(picture)["current"].planned.retired_at == NOW + 20 * DAY
+        assert list(rows(picture)) == ["current"]
+
+
+class TestAFutureKey:
+    def test_takes_over_when_the_current_one_retires(self):
+        drawn = rows(draw(current(), key("next", "future")))
+
+        assert phases(drawn["next"]) == [("future", False), ("future", True), ("current", True)]
+        assert drawn["next"].bars[-1].start == drawn["current"].planned.retired_at
+
+    def test_that_is_second_stays_future(self):
+        drawn = rows(draw(current(), key("next", "future"), key("later", "future", created_at=NOW - DAY)))
+
+        assert drawn["later"].planned.activated_at is None
+        assert {phase for phase, _ in phases(drawn["later"])} == {"future"}
+
+    @pytest.mark.parametrize(
+        "others", [[], [current()]], ids=["there is no current key", "only its public half is held"]
+    )
+    def test_stays_future_where_it_can_not_take_over(self, others):
+        picture = draw(*others, key("waiting", "future", private=not others))
+
+        assert {phase for phase, _ in phases(rows(picture)["waiting"])} == {"future"}
+
+
+class TestAKeyThatIsOver:
+    def test_shows_when_it_was_current_and_how_long_its_tokens_were_accepted(self):
+        row = rows(draw(current(), past("old", NOW - 14 * DAY, NOW - 10 * DAY)))["old"]
+
+        assert phases(row) == [("future", False), ("current", False), ("past", False)]
+        assert row.bars[-1].end == NOW - 10 * DAY + TIMES.retention
+        assert row.revoked_x is None
+
+    def test_is_still_past_while_a_token_under_it_may_live(self):
+        row = rows(draw(current(), past("old", NOW - 14 * DAY, NOW - HOUR / 2)))["old"]
+
+        assert phases(row)[-2:] == [("past", False), ("past", True)]
+
+    def test_that_was_revoked_ends_there_with_a_mark(self):
+        revoked = key(
+            "bad", "revoked", created_at=NOW - 6 * DAY, activated_at=NOW - 5 * DAY, revoked_at=NOW - 2 * DAY
+        )
+        picture = draw(current(), revoked)
+        row = rows(picture)["bad"]
+
+        assert phases(row) == [("future", False), ("current", False)]
+        assert row.revoked_x == pytest.approx(row.bars[-1].x + row.bars[-1].width, abs=0.002)
+
+    def test_that_was_revoked_while_past_is_accepted_no_longer(self):
+        revoked = key(
+            "bad",
+            "revoked",
+            created_at=NOW - 6 * DAY,
+            activated_at=NOW - 5 * DAY,
+            retired_at=NOW - DAY,
+            revoked_at=NOW - DAY + HOUR / 2,
+        )
+
+        assert rows(draw(current(), revoked))["bad"].bars[-1].end == NOW - DAY + HOUR / 2
+
+    def test_whose_time_of_revocation_is_lost_does_not_look_as_if_it_went_on(self):
+        revoked = key("bad", "revoked", activated_at=NOW - 5 * DAY)
+
+        assert all(bar.end <= NOW for bar in rows(draw(current(), revoked))["bad"].bars)
+
+    def test_is_left_out_and_counted_when_it_is_long_gone(self):
+        picture = draw(current(), past("old", NOW - 90 * DAY, NOW - 60 * DAY), total=7)
+
+        assert list(rows(picture)) == ["current"]
+        assert picture.gone == 6
+
+
+class TestWithoutKeys:
+    @pytest.mark.parametrize("keys", [[], [past("old", NOW - 90 * DAY, NOW - 60 * DAY)]], ids=["none", "long gone"])
+    def test_there_is_no_picture(self, keys):
+        assert timeline.draw(keys, total=len(keys), now=NOW, times=TIMES) is None
+
+
+class TestTheOrder:
+    def test_is_by_use_and_then_by_when_a_key_is_current(self):
+        picture = draw(
+            current("c"),
+            key("f2", "future", created_at=NOW - DAY),
+            key("f1", "future", created_at=NOW - 2 * DAY),
+            past("p", NOW - 20 * DAY, NOW - 10 * DAY),
+            current("e", use=ENC),
+        )
+
+        assert [(group.use, [row.key.kid for row in group.rows]) for group in picture.groups] == [
+            (SIG, ["p", "c", "f1", "f2"]),
+            (ENC, ["e"]),
+        ]
+
+    def test_leaves_out_what_is_beyond_the_bound_and_counts_it(self):
+        old = [past(f"p{n}", NOW - HOUR * (n + 1), NOW - HOUR * n) for n in range(1, 40)]
+        picture = draw(current(since=NOW - HOUR), key("next", "future"), *old)
+
+        assert len(picture.groups[0].rows) == timeline.MAX_ROWS
+        assert picture.groups[0].left_out == 41 - timeline.MAX_ROWS
+        assert {"current", "next", "p1"} <= set(rows(picture))
+
+
+@dataclass
+class History:
+    keys: list[Key]
+    now: datetime
+    times: rotation.Times
+
+
+@st.composite
+def histories(draw_: st.DrawFn) -> History:
+    """Keys as a deployment has them whose cron comes when it likes, with a revocation or a forced change between."""
+    times = rotation.Times(
+        interval=DAY * draw_(st.one_of(st.integers(1, 60), st.integers(1, 3650))),
+        lead=timedelta(seconds=draw_(st.integers(0, 80_000))),
+        retention=timedelta(seconds=draw_(st.integers(3600, 400_000))),
+    )
+    now, keys = NOW - times.interval * 2, []
+    for use in Key.Use:
+        private = draw_(st.booleans()) or use == SIG
+        made = key(f"{use}0", "current", use=use, private=private, created_at=now, activated_at=now)
+        keys += [made, *([key(f"{use}1", "future", use=use, created_at=now)] if draw_(st.booleans()) else [])]
+    for pause in draw_(st.lists(st.floats(0, 1.5), max_size=12)):
+        now += times.interval * pause
+        event = draw_(st.sampled_from(["cron", "cron", "cron", "force", "revoke"]))
+        for use in Key.Use:
+            decision = rotation.decide(keys, use=use, now=now, times=times, force=event == "force")
+            if decision.retire and decision.activate:
+                decision.retire.status, decision.retire.retired_at = Key.Status.PAST, now
+                decision.activate.status, decision.activate.activated_at = Key.Status.CURRENT, now
+            if decision.make_future:
+                keys.append(key(f"{use}{len(keys)}", "future", use=use, created_at=now))
+        if event == "revoke":
+            bad = draw_(st.sampled_from(keys))
+            bad.revoked_at = bad.revoked_at or now
+            bad.status = Key.Status.REVOKED
+    return History(keys, now + times.interval * draw_(st.floats(0, 1.5)), times)
+
+
+class TestWhateverTheHistory:
+    @staticmethod
+    def picture(history: History) -> Timeline:
+        drawn = timeline.draw(history.keys, total=len(history.keys), now=history.now, times=history.times)
+        if drawn is None:
+            nothing = [key for key in history.keys if key.status in {"future", "current"}]
+            assert nothing == []
+            drawn = Timeline(history.now, history.now + DAY, 0, (), (), 0, 0)
+        return drawn
+
+    @given(history=histories())
+    @hypothesis_settings(max_examples=60, deadline=None)
+    def test_everything_lies_within_the_picture(self, history):
+        picture = self.picture(history)
+        for row in rows(picture).values():
+            assert 0 <= row.y <= picture.height - timeline.ROW
+            for bar in row.bars:
+                assert picture.start <= bar.start < bar.end <= picture.end
+                assert bar.x >= 0
+                assert bar.width >= 0
+                assert bar.x + bar.width <= 100.001
+            assert row.revoked_x is None or 0 <= row.revoked_x <= 100
+        assert picture.start <= history.now < picture.end
+        assert 0 <= picture.now_x < 100
+
+    @given(history=histories())
+    @hypothesis_settings(max_examples=60, deadline=None)
+    def test_no_two_keys_of_a_use_are_current_at_once(self, history):
+        for group in self.picture(history).groups:
+            bars = sorted(
+                (bar for row in group.rows for bar in row.bars if bar.phase == "current"), key=lambda bar: bar.start
+            )
+            for earlier, later in pairwise(bars):
+                assert earlier.end <= later.start
+                assert earlier.x + earlier.width <= later.x + 0.002
+
+    @given(history=histories())
+    @hypothesis_settings(max_examples=60, deadline=None)
+    def test_the_bars_of_a_key_follow_one_another_and_what_is_planned_lies_after_now(self, history):
+        order = ["future", "current", "past"]
+        for row in rows(self.picture(history)).values():
+            for earlier, later in pairwise(row.bars):
+                assert earlier.end <= later.start
+                assert order.index(earlier.phase) <= order.index(later.phase)
+            for bar in row.bars:
+                assert (bar.start >= history.now) if bar.planned else (bar.end <= history.now)
+
+    @given(history=histories())
+    @hypothesis_settings(max_examples=60, deadline=None)
+    def test_every_key_is_drawn_or_counted(self, history):
+        picture = self.picture(history)
+        if picture.groups:
+            drawn = len(rows(picture)) + sum(group.left_out for group in picture.groups)
+            assert drawn + picture.gone == len(history.keys)
+
+    @given(history=histories())
+    @hypothesis_settings(max_examples=60, deadline=None)
+    def test_rows_and_marks_keep_their_distance(self, history):
+        picture = self.picture(history)
+        places = [row.y for row in rows(picture).values()]
+        assert all(later - earlier >= timeline.ROW for earlier, later in pairwise(places))
+        assert len(picture.ticks) <= 6
+        assert all(later.x - earlier.x > 15 for earlier, later in pairwise(picture.ticks))
+
+    @given(history=histories())
+    @hypothesis_settings(max_examples=30, deadline=None)
+    def test_drawing_changes_no_key_and_every_life_can_be_told(self, history):
+        before = [dict(vars(key)) for key in history.keys]
+        for row in rows(self.picture(history)).values():
+            assert life(row.key, row.planned, now=history.now, times=history.times)
+
+        assert [{**vars(key)} for key in history.keys] == before
+
+
+class TestALifeInWords:
+    @pytest.mark.parametrize(
+        ("keys", "told"),
+        [
+            pytest.param(
+                [current(), key("next", "future")],
+                "Current since 2026-11-13 12:00 UTC. Next rotation due at 2026-12-13 12:00 UTC, in 2\xa0weeks.",
+                id="current",
+            ),
+            pytest.param(
+                [current(since=NOW - 40 * DAY), key("next", "future")],
+                "Current since 2026-10-14 12:00 UTC. Rotation has been due since 2026-11-13 12:00 UTC.",
+                id="overdue",
+            ),
+            pytest.param(
+                [current(use=ENC, private=False)],
+                "Current since 2026-11-13 12:00 UTC. No rotation is planned: the next key comes from its owner.",
+                id="of a gateway elsewhere",
+            ),
+            pytest.param(
+                [key("next", "future"), current()],
+                "Published since 2026-11-13 12:00 UTC. Becomes current at 2026-12-13 12:00 UTC, in 2\xa0weeks.",
+                id="future",
+            ),
+            pytest.param(
+                [key("next", "future"), current(since=NOW - 40 * DAY)],
+                "Published since 2026-11-13 12:00 UTC. Due to become current: it does so at the next rotation.",
+                id="future, overdue",
+            ),
+            pytest.param(
+                [key("next", "future", private=False), current()],
+                "Published since 2026-11-13 12:00 UTC. Only its public half is held: it can't sign, and never "
+                "becomes current.",
+                id="public signing key",
+            ),
+            pytest.param(
+                [key("next", "future")],
+                "Published since 2026-11-13 12:00 UTC. When it becomes current is open.",
+                id="no current key",
+            ),
+            pytest.param(
+                [past("old", NOW - 9 * DAY, NOW - HOUR / 2)],
+                "Current from 2026-11-14 12:00 UTC to 2026-11-23 11:30 UTC. Its tokens are accepted until "
+                "2026-11-23 12:31 UTC.",
+                id="past",
+            ),
+            pytest.param(
+                [past("old", NOW - 9 * DAY, NOW - DAY)],
+                "Current from 2026-11-14 12:00 UTC to 2026-11-22 12:00 UTC. Gone since 2026-11-22 13:01 UTC: no "
+                "token under it is accepted.",
+                id="gone",
+            ),
+            pytest.param(
+                [key("bad", "revoked", activated_at=NOW - 5 * DAY, revoked_at=NOW - DAY)],
+                "Current from 2026-11-18 12:00 UTC to 2026-11-22 12:00 UTC. Revoked at 2026-11-22 12:00 UTC: refused "
+                "everywhere.",
+                id="revoked",
+            ),
+            pytest.param(
+                [key("bad", "revoked", revoked_at=NOW - DAY)],
+                "Never current. Revoked at 2026-11-22 12:00 UTC: refused everywhere.",
+                id="revoked while future",
+            ),
+            pytest.param(
+                [key("odd", "past")],
+                "Current from an unknown time to an unknown time.",
+                id="altered",
+            ),
+        ],
+    )
+    def test_says_what_was_and_what_comes(self, keys, told):
+        row = rows(draw(*keys))[keys[0].kid]
+
+        assert life(row.key, row.planned, now=NOW, times=TIMES).strip() == told
