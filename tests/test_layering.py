@@ -66,6 +66,7 @@ HOUSE = {
         "canvas",
         "throttling",
         "endpoint",
+        "lookup",
         "oauth",
         "views",
         "jwks",
