@@ -163,6 +163,14 @@ EXPLANATIONS: Mapping[str, Explanation] = {
         _("A private key does not open. That is a fault of this deployment, not of the token."),
         _("Put the right key-encryption key back: see INSTACCESS['KEY_ENCRYPTION_KEYS'] and SECRET_KEY_FALLBACKS."),
     ),
+    "kek_missing": Explanation(
+        _("Its private key was sealed under a key-encryption key that is not configured. That is a fault of ours."),
+        _("Put the key-encryption key back: see INSTACCESS['KEY_ENCRYPTION_KEYS'], or SECRET_KEY_FALLBACKS."),
+    ),
+    "seal_broken": Explanation(
+        _("Its private key does not open though the key-encryption key is the right one: its row was altered."),
+        _("Restore the row from a backup. Until then every request under this key gets a 503."),
+    ),
     "source_unavailable": Explanation(
         _("Keys or the deny list can't be read from their server, and what is known of them is too old."),
         _("See that this machine reaches the address in the detail. Until then every request gets a 503."),

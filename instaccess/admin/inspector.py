@@ -82,12 +82,15 @@ class InspectorPages(ReadOnlyAdmin):
 
 
 def _inspected(request: HttpRequest) -> Inspection:
+    failure, frames = "", ""
     try:
         found = inspection.inspect(_taken_from(request), now=time.time())
     except Exception as error:
         # In text: error reporters, and the debug page, show the variables of the frames behind an exception.
-        frames = "".join(traceback.format_tb(error.__traceback__)).rstrip()
-        logger.error("not inspected: %s\n%s", type(error).__name__, frames)
+        failure, frames = type(error).__name__, "".join(traceback.format_tb(error.__traceback__)).rstrip()
+    if failure:
+        # Not while it is handled: whatever fails in a log handler would carry it along, message and all.
+        logger.error("not inspected: %s\n%s", failure, frames)
         return inspection.failed()
     logger.info(
         "inspected kind=%s verdict=%s reason=%s jti=%s by=%s",
