@@ -742,4 +742,4 @@ class TestWhatNeedsAttention:
         page = shown(operator_client.get(LIST))
 
         assert warned(operator_client) == ["unusual_refusals"]
-        assert "the gateway refused 412 requests for `bad_signature`" in page
+        assert "the gateway refused 412 requests for “bad_signature”" in page

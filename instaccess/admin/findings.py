@@ -222,7 +222,7 @@ def _unusual(refusals: Unusual) -> Finding:
     return Finding(
         "unusual_refusals",
         Severity.WARNING,
-        _("Within an hour the %(role)s refused %(count)d requests for `%(reason)s`; usually it is about %(usual)d.")
+        _("Within an hour the %(role)s refused %(count)d requests for “%(reason)s”; usually it is about %(usual)d.")
         % {
             "count": refusals.count,
             "role": RefusalCount.Role(refusals.role).label if refusals.role in RefusalCount.Role else refusals.role,
