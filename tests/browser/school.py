@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import secrets
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -15,12 +18,13 @@ HOST = "127.0.0.1"
 
 
 def set_up(folder: Path, *, rows: int) -> None:
-    """Django with a new database in `folder`: keys in their third month, one of them lost on the way, and so many
-    issued tokens."""
+    """Django with a new database in `folder`: keys in their third month, one lost and one just replaced, so many
+    issued tokens, and somebody who is trying forged ones."""
     os.environ |= {
         "INSTACCESS_DATABASE": "sqlite",
         "SQLITE_NAME": str(folder / "db.sqlite3"),
         "DJANGO_SETTINGS_MODULE": "testproject.settings",
+        "INSTACCESS_SETTINGS": json.dumps({"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32)]}),
     }
     import django
 
@@ -32,7 +36,7 @@ def set_up(folder: Path, *, rows: int) -> None:
     from django.utils import timezone
 
     from instaccess import keys, lifecycle
-    from instaccess.models import Key
+    from instaccess.models import Key, RefusalCount
 
     settings.DEBUG = False  # as where people work; it would also remember every query
     settings.MIDDLEWARE = ["tests.browser.csp.ContentSecurityPolicy", *settings.MIDDLEWARE]
@@ -43,20 +47,28 @@ def set_up(folder: Path, *, rows: int) -> None:
         return now - timedelta(days=days)
 
     keys.init(now=ago(85))
-    lifecycle.rotate(Key.Use.SIGNING, now=ago(54))
-    lifecycle.revoke(Key.objects.get(use="sig", status="current").kid, reason="backup left on a train", now=ago(41))
-    lifecycle.rotate(Key.Use.ENCRYPTION, now=ago(54))
     for use in Key.Use:
-        lifecycle.rotate(use, force=True, now=ago(9.2))
+        lifecycle.rotate(use, now=ago(54))
+        lifecycle.rotate(use, now=ago(23))
+    lifecycle.revoke(Key.objects.get(use="sig", status="current").kid, reason="backup left on a train", now=ago(9))
+    lifecycle.rotate(Key.Use.ENCRYPTION, force=True, now=now - timedelta(minutes=25))
+    for use in Key.Use:
+        lifecycle.rotate(use, now=now)  # as cron does daily: what is gone loses its private half
     get_user_model().objects.create_superuser(USERNAME, password=PASSWORD)
     with open(os.devnull, "w") as nowhere:
         call_command("instaccess_tokens", "seed", "--rows", str(rows), "--days", "60", "--seed", "6", stdout=nowhere)
+    RefusalCount.objects.update_or_create(
+        hour=now.replace(minute=0, second=0, microsecond=0),
+        role=RefusalCount.Role.GATEWAY,
+        reason="bad_signature",
+        client_id="",
+        user_uuid="",
+        defaults={"count": 143},
+    )
 
 
 def make_token() -> str:
     """The text of a token that was issued a moment ago."""
-    import time
-
     from django.contrib.auth import get_user_model
     from oauth2_provider.models import get_application_model
 

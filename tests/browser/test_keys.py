@@ -9,6 +9,7 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 
+from instaccess import keys
 from instaccess.models import Key
 
 from .accessibility import faults
@@ -48,7 +49,7 @@ class TestSomebodyWhoRotates:
         page.keyboard.press("Enter")
         page.get_by_role("heading", name="Rotate the signing key").wait_for()
         assert faults(page) == []
-        tab_to(page, "checkbox", "Rotate although it is not due:")
+        tab_to(page, "checkbox", "Rotate although it is not due")
         page.keyboard.press("Space")
         tab_to(page, "button", "Rotate")
         page.keyboard.press("Enter")
@@ -71,13 +72,29 @@ class TestSomebodyWhoRotates:
         assert sorted(signing_keys().values()) == ["current", "future", "past"]
 
 
+class TestThePage:
+    def test_has_a_picture_and_the_same_in_words(self, visit: Visit, superuser: Any, initial_keys: list[Key]) -> None:
+        page = visit(superuser)
+        page.goto(KEYS)
+        box = page.get_by_role("img", name="Life of the keys").bounding_box()
+        assert box is not None
+        assert box["width"] > 300
+        assert box["height"] > 100
+        words = page.get_by_role("region", name="The same in words")
+        for key in initial_keys:
+            assert words.get_by_role("row", name=key.kid[:8]).get_by_text(key.status, exact=True).is_visible()
+
+
 class TestOneKey:
     def test_can_be_read_copied_and_revoked(self, visit: Visit, superuser: Any, initial_keys: list[Key]) -> None:
         kid = current()
-        page = visit(superuser)
+        page = visit(superuser, permissions=["clipboard-read", "clipboard-write"])
         page.goto(KEYS)
         page.get_by_role("link", name=kid).first.click()
-        assert "BEGIN PUBLIC KEY" in page.locator("main").inner_text()
+        page.get_by_role("button", name="Copy").first.click()
+        page.get_by_role("status").get_by_text("Copied.").wait_for()
+        copied = page.evaluate("navigator.clipboard.readText()")
+        assert copied == keys.export(Key.objects.get(kid=kid), file_format="pem")
         assert faults(page) == []
         page.get_by_role("button", name="Revoke…").click()
         page.get_by_label("Reason").fill("laptop lost")
