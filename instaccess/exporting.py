@@ -20,6 +20,7 @@ from django.contrib.auth import get_user_model
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
+from .conf import conf
 from .models import IssuedToken
 
 logger = logging.getLogger("instaccess.audit")
@@ -125,9 +126,13 @@ class Export:
 
 
 def _batches(rows: QuerySet[IssuedToken], size: int) -> Iterator[list[dict[str, Any]]]:
-    name = get_user_model().USERNAME_FIELD
+    name, uuid = get_user_model().USERNAME_FIELD, conf.user_uuid_field or "instaccess_identity__uuid"
     paths = {column: _CALLED_OTHERWISE.get(column, column).format(name) for column in COLUMNS if column != "status"}
-    paths["its_client_id"] = "application__client_id"
+    paths |= {
+        "its_user": f"user__{uuid}",
+        "its_real_user": f"real_user__{uuid}",
+        "its_client": "application__client_id",
+    }
     # Values, not instances: one query a batch, and of users nothing but their names is read.
     values = rows.order_by("-issued_at", "-pk").values_list(*paths.values())
     after = Q()
@@ -147,14 +152,18 @@ def _record(row: dict[str, Any], now: datetime) -> list[Any]:
     said = row | {
         "jti": str(row["jti"]),
         "status": "revoked" if row["revoked_at"] else "live" if row["expires_at"] > now else "expired",
-        # A client id can be changed; then the name is not that of who came with this one.
-        "application": row["application"] if row["its_client_id"] == row["client_id"] else None,
+        "user": _named(row["user"], row["its_user"], row["user_uuid"]),
+        "real_user": _named(row["real_user"], row["its_real_user"], row["real_user_uuid"]),
+        "application": _named(row["application"], row["its_client"], row["client_id"]),
     }
-    for column in ("user", "real_user"):
-        said[column] = None if row[column] is None else str(row[column])
     for column in ("issued_at", "expires_at", "revoked_at"):
         said[column] = _utc(row[column])
     return [said[column] for column in COLUMNS]
+
+
+def _named(name: Any, its_id: Any, said: str) -> str | None:
+    # The HMAC does not cover references. One to another than the row says names nobody.
+    return str(name) if its_id is not None and str(its_id) == said else None
 
 
 def _utc(moment: datetime | None) -> str | None:
