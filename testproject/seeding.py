@@ -28,6 +28,8 @@ GONE = 2500
 """Users whom only their uuid in the audit recalls."""
 MASQUERADERS = 5
 ADDRESSES = 3000
+STILL_THERE = 0.8
+"""Of the issues, how many are for users who are not gone."""
 MASQUERADES, REVOKED, REFUSED = 0.01, 0.002, 0.03
 """Per issue."""
 ROTATED = timedelta(days=90)
@@ -89,10 +91,7 @@ class Seeding:
         self._kek = conf.key_encryption_keys[:1]
         self.users = self._make_users()
         self.applications = self._make_applications()
-        gone = [Person(str(self._uuid())) for _ in range(GONE)]
-        # Some come every hour, others twice a year.
-        self._people = [*self.users, *gone]
-        self._random.shuffle(self._people)
+        self._gone = [Person(str(self._uuid())) for _ in range(GONE)]
         self._addresses = [self._address() for _ in range(ADDRESSES)]
         self._kids = {
             use: Key.objects.filter(use=use, status=Key.Status.CURRENT).values_list("kid", flat=True).first()
@@ -106,7 +105,9 @@ class Seeding:
         accounts = {domain: str(uuid.uuid5(uuid.NAMESPACE_DNS, domain)) for domain in domains}
         shares = _running(APPLICATIONS.values())
         for moment in self._moments():
-            person = self._people[int(len(self._people) * rnd.random() ** 2)]
+            # Some come every hour, others twice a year.
+            people = self.users if rnd.random() < STILL_THERE else self._gone
+            person = people[int(len(people) * rnd.random() ** 2)]
             masked = rnd.random() < MASQUERADES
             real = self.users[rnd.randrange(MASQUERADERS)] if masked else Person("")
             application = rnd.choices(self.applications, cum_weights=shares)[0]

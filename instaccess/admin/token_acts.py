@@ -38,7 +38,7 @@ class TokenActs(ReadOnlyAdmin):
 
     @admin.action(description=gettext_lazy("Revoke everything of these users…"), permissions=["revoke_tokens"])
     def revoke_users(self, request: HttpRequest, queryset: QuerySet[IssuedToken]) -> TemplateResponse | None:
-        rows = queryset.order_by("pk").values_list("user_uuid", "real_user_uuid")[: MOST_CHOSEN + 1]
+        rows = queryset.order_by().values_list("user_uuid", "real_user_uuid")[: MOST_CHOSEN + 1]
         if len(rows) > MOST_CHOSEN:
             self._too_many(request)
             return None
@@ -49,7 +49,7 @@ class TokenActs(ReadOnlyAdmin):
 
     @admin.action(description=gettext_lazy("Revoke everything of these applications…"), permissions=["revoke_tokens"])
     def revoke_applications(self, request: HttpRequest, queryset: QuerySet[IssuedToken]) -> TemplateResponse | None:
-        rows = queryset.order_by("pk").values_list("client_id", flat=True)[: MOST_CHOSEN + 1]
+        rows = queryset.order_by().values_list("client_id", flat=True)[: MOST_CHOSEN + 1]
         if len(rows) > MOST_CHOSEN:
             self._too_many(request)
             return None

@@ -1,0 +1,248 @@
+"""The filters of the list of issued tokens: what they offer, what they leave, and that they stay on indexes."""
+
+from __future__ import annotations
+
+import html
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from oauth2_provider.models import get_application_model
+
+from instaccess import identity
+from instaccess.admin.filters import distinct
+
+pytestmark = pytest.mark.django_db
+
+TOKENS = reverse("admin:instaccess_issuedtoken_changelist")
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def _now(time_machine):
+    time_machine.move_to(NOW, tick=False)
+
+
+@pytest.fixture
+def desk(client):
+    client.force_login(get_user_model().objects.create_superuser("root"))
+    return client
+
+
+def shown(client: Any, **query: str) -> set[Any]:
+    return {token.jti for token in client.get(TOKENS, query).context["cl"].result_list}
+
+
+def offered(client: Any, column: str, **query: str) -> list[tuple[str, str]]:
+    """The values a filter offers, with what people read; not that it can be taken off."""
+    [spec] = [
+        spec
+        for spec in client.get(TOKENS, query).context["cl"].filter_specs
+        if getattr(spec, "parameter_name", "") == column
+    ]
+    return list(spec.lookup_choices)
+
+
+class TestByPeriod:
+    def test_shows_what_was_issued_since(self, row, desk):
+        ages = {"1h": 30 * 60, "24h": 20 * 3600, "7d": 6 * 86400, "30d": 29 * 86400, "365d": 300 * 86400}
+        tokens = {period: row(age=age).jti for period, age in ages.items()}
+
+        for number, period in enumerate(ages, start=1):
+            assert shown(desk, period=period) == set(list(tokens.values())[:number]), period
+        assert len(shown(desk, period="nonsense")) == len(tokens)
+
+    def test_begins_with_a_whole_day_so_that_the_first_bar_of_the_chart_is_no_part_of_one(self, row, desk):
+        at_midnight = row(issued_at=datetime(2026, 11, 16, 0, 0, tzinfo=UTC))
+        row(issued_at=datetime(2026, 11, 15, 23, 59, 59, tzinfo=UTC))
+
+        assert shown(desk, period="7d") == {at_midnight.jti}
+
+
+class TestByAccount:
+    def test_offers_those_there_are_by_the_domain_they_had_last(self, row, desk):
+        row(account_uuid="college", canvas_domain="old.example.edu", age=7200)
+        token = row(account_uuid="college", canvas_domain="college.example.edu")
+        row()
+
+        assert offered(desk, "account_uuid") == [
+            ("3f1c", "canvas.example.edu (3f1c)"),
+            ("college", "college.example.edu (college)"),
+        ]
+        assert token.jti in shown(desk, account_uuid="college")
+        assert len(shown(desk, account_uuid="college")) == 2
+
+    def test_is_not_offered_where_there_is_but_one(self, row, desk):
+        row()
+
+        assert "account_uuid" not in desk.get(TOKENS).content.decode()
+
+
+class TestByApplication:
+    def test_goes_by_the_client_id_that_the_row_keeps(self, row, application, desk):
+        other = get_application_model().objects.create(
+            name="Other", client_type="confidential", authorization_grant_type="client-credentials"
+        )
+        token = row()
+        row(client_id=other.client_id, application=application)  # a reference that was edited
+
+        assert shown(desk, client_id=application.client_id) == {token.jti}
+
+    def test_offers_applications_by_name_and_those_that_are_gone_by_client_id(self, row, application, desk):
+        row()
+        row(client_id="long-gone", application=None)
+        row(client_id="", application=None)
+
+        assert set(offered(desk, "client_id")) == {
+            (application.client_id, "LTI tool"),
+            ("long-gone", "long-gone"),
+            ("", "none"),
+        }
+
+    def test_a5_escapes_the_names(self, row, application, desk):
+        application.name = "<script>alert(1)</script>"
+        application.save()
+        row()
+        row(client_id='"><img src=x>', application=None, account_uuid="<b>", canvas_domain="<script>alert(2)")
+
+        text = desk.get(TOKENS).content.decode()
+
+        assert "<script>alert" not in text
+        assert "<img src=x" not in text
+        assert "<b>" not in text
+        assert "&lt;script&gt;alert(1)" in text
+
+
+class TestManyValues:
+    @pytest.fixture
+    def tokens(self, row, monkeypatch):
+        monkeypatch.setattr("instaccess.admin.filters.OFFERED", 3)
+        return {name: row(client_id=name, account_uuid=name) for name in "abcde"}
+
+    @pytest.mark.parametrize("column", ["client_id", "account_uuid"])
+    def test_are_offered_up_to_a_number_and_it_says_so(self, column, tokens, desk):
+        assert [value for value, _said in offered(desk, column)] == ["a", "b", "c"]
+        assert "There are more." in desk.get(TOKENS).content.decode()
+
+    @pytest.mark.parametrize("column", ["client_id", "account_uuid"])
+    def test_are_honoured_all_the_same(self, column, tokens, desk):
+        assert shown(desk, **{column: "e"}) == {tokens["e"].jti}
+        assert [value for value, _said in offered(desk, column, **{column: "e"})] == ["a", "b", "c", "e"]
+
+    @pytest.mark.parametrize("value", ["nobody's", "\x00", "' OR 1=1 --", "%", "a,b", "9" * 5000])
+    @pytest.mark.parametrize("column", ["client_id", "account_uuid"])
+    def test_a5_that_nothing_has_leave_nothing(self, column, value, tokens, desk):
+        assert shown(desk, **{column: value}) == set()
+
+    def test_a4_are_found_in_one_statement_however_many_rows_have_them(self, tokens, row, django_assert_num_queries):
+        for _ in range(5):
+            row(client_id="a")
+
+        with django_assert_num_queries(1):
+            assert [value for value, _ in distinct("client_id", 10)] == ["a", "b", "c", "d", "e"]
+        with django_assert_num_queries(1):
+            assert [value for value, _ in distinct("client_id", 2)] == ["a", "b"]
+
+    def test_of_an_empty_table_are_none(self):
+        assert distinct("client_id", 5) == []
+
+
+@pytest.mark.postgresql
+class TestOnPostgreSQL:
+    """With `enable_seqscan` off a plan that still has a sequential scan is one that no index could serve."""
+
+    TERMS = ("ada", "{user_uuid}", "{jti}", "tool-1", "192.0.2.7", "nobody", "00000000-0000-4000-8000-000000000000")
+
+    @pytest.fixture(autouse=True)
+    def _rows(self, row, user):
+        identity.user_uuid(user)
+        for number in range(20):
+            row(client_id=f"tool-{number}", age=number * 3600, account_uuid=f"account-{number}")
+
+    @staticmethod
+    def plans(client: Any, **query: str) -> list[tuple[str, str]]:
+        """Each statement about issued tokens with its plan."""
+        with CaptureQueriesContext(connection) as captured:
+            assert client.get(TOKENS, query).status_code == 200
+        asked = [item["sql"] for item in captured.captured_queries if "instaccess_issuedtoken" in item["sql"]]
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL enable_seqscan = off")
+            plans = []
+            for sql in asked:
+                cursor.execute("EXPLAIN " + sql.replace("%", "%%"))
+                plans.append((sql, "\n".join(line for (line,) in cursor.fetchall())))
+            cursor.execute("SET LOCAL enable_seqscan = on")
+        return plans
+
+    @pytest.mark.parametrize("term", TERMS)
+    def test_a4_search_stays_on_indexes(self, term, row, desk):
+        token = row()
+
+        plans = self.plans(desk, q=term.format(user_uuid=token.user_uuid, jti=token.jti))
+
+        assert len(plans) > 4
+        for sql, plan in plans:
+            assert "Seq Scan on instaccess_issuedtoken" not in plan, (sql, plan)
+
+    @pytest.mark.parametrize(
+        "query",
+        [
+            {"status": "revoked"},
+            {"status": "live"},
+            {"masquerading": "yes"},
+            {"period": "90d"},
+            {"client_id": "tool-3"},
+            {"account_uuid": "account-3"},
+            {"issued_at__year": "2026", "issued_at__month": "11"},
+        ],
+    )
+    def test_a4_filters_stay_on_indexes(self, query, desk):
+        for sql, plan in self.plans(desk, **query):
+            assert "Seq Scan on instaccess_issuedtoken" not in plan, (sql, plan)
+
+    @pytest.mark.parametrize(
+        ("query", "column"),
+        [({"masquerading": "yes"}, "real_user_uuid"), ({"status": "revoked"}, "revoked_at")],
+    )
+    def test_a4_filters_for_few_rows_can_find_them_by_their_own_index(self, query, column, desk):
+        [counted] = [plan for sql, plan in self.plans(desk, **query) if "LIMIT 10000" in sql]
+
+        assert re.search(rf"Index Cond: .*{column}", counted), counted
+
+    def test_a4_the_values_offered_are_found_step_by_step(self, desk):
+        plans = [plan for sql, plan in self.plans(desk) if "RECURSIVE" in sql]
+
+        assert len(plans) == 2
+        for plan in plans:
+            assert "Recursive Union" in plan
+            assert "Seq Scan on instaccess_issuedtoken" not in plan
+
+
+class TestTheDateHierarchy:
+    def test_offers_all_dates_there_are_whatever_else_is_chosen(self, row, desk):
+        row(issued_at=datetime(2025, 3, 1, tzinfo=UTC))
+        row(issued_at=datetime(2026, 11, 1, tzinfo=UTC), client_id="other")
+
+        text = html.unescape(desk.get(TOKENS, {"client_id": "other"}).content.decode())
+
+        assert re.findall(r"issued_at__year=(\d+)", text) == ["2025", "2026"]
+
+    def test_offers_the_days_of_a_month(self, row, desk):
+        row(issued_at=NOW - timedelta(days=2))
+        row(issued_at=NOW)
+
+        text = desk.get(TOKENS, {"issued_at__year": "2026", "issued_at__month": "11"}).content.decode()
+
+        assert re.findall(r"issued_at__day=(\d+)", text) == ["21", "22", "23"]
+
+    @pytest.mark.parametrize("day", ["0", "99", "x", "-1", "\u0663"])
+    def test_a5_takes_no_harm_from_dates_that_are_none(self, day, row, desk):
+        row()
+        query = {"issued_at__year": "2026", "issued_at__month": "11", "issued_at__day": day}
+
+        assert desk.get(TOKENS, query).status_code in {200, 302}
