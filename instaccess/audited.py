@@ -23,7 +23,7 @@ CONFIGURED = "configured"
 UNKNOWN = "unknown"
 
 _STATUSES = {
-    Key.Status.FUTURE.value: gettext_lazy("future: published, not used yet"),
+    Key.Status.FUTURE.value: gettext_lazy("future"),
     Key.Status.CURRENT.value: gettext_lazy("current"),
     Key.Status.PAST.value: gettext_lazy("past"),
     Key.Status.REVOKED.value: gettext_lazy("revoked"),
@@ -57,7 +57,9 @@ class KeyStanding:
     def words(self) -> str:
         """The status and since when, as one reads it."""
         status = str(_STATUSES.get(self.status, self.status))
-        return status if self.since is None else f"{status}, {utc(self.since)}"
+        if self.since is None:
+            return status
+        return _("%(status)s since %(time)s") % {"status": status, "time": utc(self.since)}
 
     @property
     def why_unusable(self) -> str:

@@ -211,7 +211,7 @@ class TestAGoodToken:
         assert (inner.key.kid, inner.key.status, inner.authentic) == (ring.signing_key().kid, "current", True)
         assert [item.name for item in outer.header] == ["alg", "enc", "cty", "kid"]
         assert [item.name for item in inner.header] == ["typ", "alg", "kid"]
-        assert inner.key.words.startswith("current, 20")
+        assert inner.key.words.startswith("current since 20")
 
     def test_under_keys_that_have_retired_says_so(self, token):
         for use in Key.Use:
