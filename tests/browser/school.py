@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 USERNAME, PASSWORD = "ada", "correct horse battery staple"
 HOST = "127.0.0.1"
@@ -19,7 +20,7 @@ HOST = "127.0.0.1"
 
 def set_up(folder: Path, *, rows: int) -> None:
     """Django with a new database in `folder`: keys in their third month, one lost and one just replaced, so many
-    issued tokens, and somebody who is trying forged ones."""
+    issued tokens and a lost laptop's that were revoked, and somebody who is trying forged ones."""
     os.environ |= {
         "INSTACCESS_DATABASE": "sqlite",
         "SQLITE_NAME": str(folder / "db.sqlite3"),
@@ -35,7 +36,7 @@ def set_up(folder: Path, *, rows: int) -> None:
     from django.core.management import call_command
     from django.utils import timezone
 
-    from instaccess import keys, lifecycle
+    from instaccess import keys, lifecycle, revocation
     from instaccess.models import Key, RefusalCount
 
     settings.DEBUG = False  # as where people work; it would also remember every query
@@ -54,9 +55,12 @@ def set_up(folder: Path, *, rows: int) -> None:
     lifecycle.rotate(Key.Use.ENCRYPTION, force=True, now=now - timedelta(minutes=25))
     for use in Key.Use:
         lifecycle.rotate(use, now=now)  # as cron does daily: what is gone loses its private half
-    get_user_model().objects.create_superuser(USERNAME, password=PASSWORD)
+    ada = get_user_model().objects.create_superuser(USERNAME, password=PASSWORD)
     with open(os.devnull, "w") as nowhere:
-        call_command("instaccess_tokens", "seed", "--rows", str(rows), "--days", "60", "--seed", "6", stdout=nowhere)
+        call_command("instaccess_tokens", "seed", "--rows", str(rows), "--days", "30", "--seed", "6", stdout=nowhere)
+    lost = [token.pk for token in revocation.revocable().order_by("-issued_at")[1:4:2]]
+    revocation.revoke(revocation.revocable().filter(pk__in=lost), reason="laptop lost", by=ada)
+    make_token(real_user=ada)
     RefusalCount.objects.update_or_create(
         hour=now.replace(minute=0, second=0, microsecond=0),
         role=RefusalCount.Role.GATEWAY,
@@ -67,8 +71,8 @@ def set_up(folder: Path, *, rows: int) -> None:
     )
 
 
-def make_token() -> str:
-    """The text of a token that was issued a moment ago."""
+def make_token(*, real_user: Any = None) -> str:
+    """The text of a token that was issued a moment ago, to somebody who is behind it or to its own user."""
     from django.contrib.auth import get_user_model
     from oauth2_provider.models import get_application_model
 
@@ -78,6 +82,7 @@ def make_token() -> str:
         user=get_user_model().objects.get(username="user-007"),
         origin=issuer.Origin("canvas.example.edu", "192.0.2.7", "canvasapi/3.6"),
         now=time.time(),
+        real_user=real_user,
         application=get_application_model().objects.get(name="Gradebook sync"),
     )
     return text

@@ -35,7 +35,11 @@ class Album:
     def take(self, name: str) -> None:
         """The page as it is now, in four ways."""
         if self._readme is not None and name in IN_README:
+            # Without the list of the site's models, which says nothing of ours.
+            sidebar = self._page.locator("#toggle-nav-sidebar")
+            sidebar.dispatch_event("click")
             self._page.screenshot(path=self._readme / f"{name}.png")
+            sidebar.dispatch_event("click")
         for scheme, size in four_ways(self._page):
             height = self._page.evaluate("document.documentElement.scrollHeight")
             self._page.screenshot(
@@ -61,6 +65,8 @@ def tour(page: Page, album: Album) -> None:
     page.locator("#result_list tbody th a").first.click()
     album.take("key")
     page.goto(TOKENS)
+    page.get_by_role("link", name="Last 24 hours").click()
+    page.get_by_role("heading", name="Last 24 hours").wait_for()
     album.take("issued-tokens")
     page.locator("#result_list tbody th a").first.click()
     album.take("issued-token")
