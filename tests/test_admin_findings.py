@@ -198,7 +198,7 @@ class TestUnusualRefusals:
         finding = found(*IN_ORDER, unusual=[Unusual("gateway", "bad_signature", 412, 2.6)])["unusual_refusals"]
 
         assert finding.severity == Severity.WARNING
-        for said in ("gateway", "412", "`bad_signature`", "about 3"):
+        for said in ("gateway", "412", "“bad_signature”", "about 3"):
             assert said in finding.text
 
     def test_are_said_where_there_are_no_keys_too(self):
