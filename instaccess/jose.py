@@ -109,7 +109,7 @@ def verify(token: str, keys: Mapping[str, JWK], *, typ: str = "JWT") -> tuple[di
     """Check the RS256 signature of a compact JWS and read its claims set.
 
     `keys` are public signing keys by `kid`, best first, chosen as in `decrypt`; `typ` is what it must be, a JWT where
-    its header does not say. Returns the JSON object and the `kid` of the key. Times and issuer are not looked at here:
+    its header does not say. Returns the JSON object and the `kid` of the key. Times and issuer are not looked at:
     see `Claims.from_payload`.
 
     Raises InvalidToken, and nothing else, for whatever is wrong with the token.
