@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.core.exceptions import EmptyResultSet
 from django.db import connections
@@ -51,72 +51,93 @@ def issued(tokens: QuerySet[IssuedToken], period: Period, *, estimate: bool) -> 
     With `estimate`, which is for tokens that nothing but time was chosen of, those that are too many to be counted
     are estimated from the row numbers they begin and end with.
     """
-    counts = _counted(tokens, "issued_at", period)
-    if counts.known and estimate:
-        return _with_estimates(counts, tokens, period)
+    counts, earliest = _counted(tokens, "issued_at", period)
+    if earliest is not None and estimate:
+        return _with_estimates(counts, earliest, tokens, period)
     return counts
 
 
 def revoked(tokens: QuerySet[IssuedToken], period: Period) -> Counts:
     """Of `tokens`, those revoked in the period."""
-    return _counted(tokens, "revoked_at", period)
+    return _counted(tokens, "revoked_at", period)[0]
 
 
 def refused(refusals: QuerySet[RefusalCount], period: Period, *, kept_since: datetime) -> Counts:
     """Refusals in the period. What is before `kept_since` has been deleted."""
-    counts = _counted(refusals, "hour", period, weight=F("count"))
+    counts, _ = _counted(refusals, "hour", period, weight=F("count"))
     kept = sum(start < kept_since for start in period.starts)
     return Counts(counts.numbers, known=max(counts.known, kept))
 
 
-def _counted(rows: QuerySet[Any], column: str, period: Period, *, weight: Any = Value(1)) -> Counts:  # noqa: B008
+def _counted(
+    rows: QuerySet[Any],
+    column: str,
+    period: Period,
+    *,
+    weight: Any = Value(1),  # noqa: B008
+) -> tuple[Counts, datetime | None]:
+    """What was counted, and where there was more than that, the time of the earliest row that was."""
     starts = period.starts
     truncate: Callable[..., Any] = TruncHour if period.step == HOUR else TruncDay
     within = rows.filter(**{f"{column}__gte": period.since, f"{column}__lt": period.until})
-    latest = within.order_by(f"-{column}").annotate(bucket=truncate(column, tzinfo=UTC), weight=weight)
-    groups = _grouped(latest.values("bucket", "weight")[:CHARTED])
-    sums = {bucket: total for bucket, total, _rows in groups}
-    numbers = [int(sums.get(start, 0)) for start in starts]
-    if sum(found for _bucket, _total, found in groups) < CHARTED:
-        return Counts(numbers)
-    # The earliest that was met may go on before the last row that was counted.
-    return Counts(numbers, known=starts.index(min(sums)) + 1)
+    latest = within.order_by(f"-{column}").annotate(
+        bucket=truncate(column, tzinfo=UTC), weight=weight, moment=F(column)
+    )
+    groups = _grouped(latest.values("bucket", "weight", "moment")[:CHARTED])
+    sums = {group.bucket: group.total for group in groups}
+    numbers = [sums.get(start, 0) for start in starts]
+    if sum(group.rows for group in groups) < CHARTED:
+        return Counts(numbers), None
+    # The earliest hour or day that was met may go on before the last row that was counted.
+    return Counts(numbers, known=starts.index(min(sums)) + 1), min(group.earliest for group in groups)
 
 
-def _grouped(rows: Any) -> list[tuple[datetime, int, int]]:
-    """Sum of `weight` and number of rows by `bucket`. The ORM does not write this: GROUP BY after LIMIT."""
+class _Group(NamedTuple):
+    bucket: datetime
+    total: int
+    rows: int
+    earliest: datetime
+
+
+def _grouped(rows: Any) -> list[_Group]:
+    """By `bucket`, the sum of `weight`. The ORM does not write this: GROUP BY after LIMIT."""
     connection = connections[rows.db]
     try:
         inner, params = rows.query.get_compiler(rows.db).as_sql()
     except EmptyResultSet:
         return []
+    columns = "bucket, SUM(weight), COUNT(*), MIN(moment)"
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT bucket, SUM(weight), COUNT(*) FROM ({inner}) counted GROUP BY bucket", params)  # noqa: S608
-        return [(_utc(bucket), int(total), found) for bucket, total, found in cursor.fetchall()]
+        cursor.execute(f"SELECT {columns} FROM ({inner}) counted GROUP BY bucket", params)  # noqa: S608
+        return [
+            _Group(_utc(bucket), int(total), found, _utc(earliest))
+            for bucket, total, found, earliest in cursor.fetchall()
+        ]
 
 
 def _utc(value: Any) -> datetime:
-    """A time as the databases give it: text, or without a time zone; it is UTC's."""
+    """A time as the databases give it: text, or without a time zone, and UTC's then."""
     moment = datetime.fromisoformat(value) if isinstance(value, str) else value
-    return moment.replace(tzinfo=UTC)
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-def _with_estimates(counts: Counts, tokens: QuerySet[IssuedToken], period: Period) -> Counts:
+def _with_estimates(counts: Counts, earliest: datetime, tokens: QuerySet[IssuedToken], period: Period) -> Counts:
     """Row numbers rise with time, so the difference of two tells how many rows lie between: a step into the index
     for each hour or day, however many rows it has.
 
     Numbers may have gaps (clusters of databases count in threes, say), so what they tell is scaled by what they tell
-    of the hours or days that were counted. Where they do not rise, rows have been brought in: no estimates then.
+    of the rows that were counted. Where they do not rise, rows have been brought in: no estimates then.
     """
-    starts = period.starts
-    if counts.known == len(starts):
-        return counts
-    *firsts, last = _row_numbers(tokens, starts[: counts.known + 1], before=period.until)
-    told = [after - earlier for earlier, after in pairwise(firsts)]
-    counted, counted_told = sum(counts.numbers[counts.known :]), last + 1 - firsts[-1]
+    *firsts, first_counted, last = _row_numbers(
+        tokens, [*period.starts[: counts.known + 1], earliest], before=period.until
+    )
+    if counts.known == len(period.starts):
+        firsts.append(last + 1)
+    told = [after - before for before, after in pairwise(firsts)]
+    counted_told = last + 1 - first_counted
     if min(told) < 0 or counted_told <= 0:
         return counts
-    estimates = [round(number * counted / counted_told) for number in told]
+    estimates = [round(number * CHARTED / counted_told) for number in told]
     return Counts([*estimates, *counts.numbers[counts.known :]], known=counts.known, about=0)
 
 

@@ -70,7 +70,7 @@ def _write(tokens: Iterable[IssuedToken], alias: str) -> None:
     fields = [field for field in IssuedToken._meta.concrete_fields if not field.primary_key]
     names = [field.attname for field in fields]
     copying = f"COPY {IssuedToken._meta.db_table} ({', '.join(str(field.column) for field in fields)}) FROM STDIN"
-    with connection.cursor() as cursor, cursor.copy(copying) as copy:
+    with connection.wrap_database_errors, connection.cursor() as cursor, cursor.copy(copying) as copy:
         for token in tokens:
             copy.write_row([getattr(token, name) for name in names])
 
