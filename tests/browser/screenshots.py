@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 KEYS, TOKENS = "/admin/instaccess/key/", "/admin/instaccess/issuedtoken/"
+INSPECTOR = f"{TOKENS}inspect/"
 IN_README = ("issued-tokens", "keys")
 """Pages that the README shows, as they are first seen on a laptop."""
 TALLEST = 2400
@@ -57,34 +58,41 @@ def tour(page: Page, album: Album) -> None:
     page.get_by_label("Password").fill(school.PASSWORD)
     page.get_by_role("button", name="Log in").click()
     page.get_by_role("link", name="Keys").first.click()
+    _see(page, "What needs attention")
     album.take("keys")
     page.get_by_role("button", name="Rotate signing key…").click()
-    page.get_by_text("What will happen").wait_for()
+    _see(page, "Rotate the signing key")
     album.take("key-rotate")
     page.goto(KEYS)
     page.locator("#result_list tbody th a").first.click()
+    _see(page, "View key")
     album.take("key")
     page.goto(TOKENS)
     page.get_by_role("link", name="Last 24 hours").click()
-    page.get_by_role("heading", name="Last 24 hours").wait_for()
+    _see(page, "Last 24 hours")
     album.take("issued-tokens")
     page.locator("#result_list tbody th a").first.click()
+    _see(page, "View issued token")
     album.take("issued-token")
     page.goto(TOKENS)
     for box in page.locator("#result_list input.action-select").all()[:2]:
         box.check()
     page.get_by_label("Action:").select_option("revoke_chosen")
     page.get_by_role("button", name="Go").click()
-    page.get_by_text("What will happen").wait_for()
+    _see(page, "Revoke the chosen tokens")
     album.take("issued-token-revoke")
-    page.goto(f"{TOKENS}inspect/")
+    page.goto(INSPECTOR)
     album.take("inspector")
     text = school.make_token()
-    for name, pasted in ("inspector-accepted", text), ("inspector-refused", text[:-1]):
+    for verdict, pasted in ("Accepted", text), ("Refused", text[:-1]):
         page.get_by_label("Token").fill(pasted)
         page.get_by_role("button", name="Inspect").click()
-        page.get_by_role("heading", name="Inspect another one").wait_for()
-        album.take(name)
+        _see(page, verdict)
+        album.take(f"inspector-{verdict.lower()}")
+
+
+def _see(page: Page, heading: str) -> None:
+    page.get_by_role("heading", name=heading).wait_for()
 
 
 def main() -> int:

@@ -54,6 +54,7 @@ class TestSomebodyWithAToken:
         page = visit(superuser)
         page.goto(LIST)
         page.get_by_role("link", name="Inspect a token").click()
+        page.get_by_label("Token").wait_for()
         assert faults(page) == []
         inspect(page, f"Bearer {text}")
         assert page.get_by_role("heading", name="Accepted").is_visible()

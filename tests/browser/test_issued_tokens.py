@@ -91,7 +91,7 @@ class TestTheList:
         page = visit(superuser)
         page.goto(LIST)
         page.get_by_role("link", name=str(token.jti)).click()
-        assert page.get_by_role("heading", name="View issued token").is_visible()
+        page.get_by_role("heading", name="View issued token").wait_for()
         assert page.locator("#content").get_by_text("192.0.2.7").is_visible()
         assert faults(page) == []
 
