@@ -50,6 +50,8 @@ class Kind:
         }
         if counts.first == len(counts.numbers):
             return _("%(heading)s: not known") % numbers
+        if not counts.total:
+            return f"{self.heading}: 0"
         if step == HOUR:
             return _("%(heading)s: %(count)s, at most %(most)s an hour") % numbers
         return _("%(heading)s: %(count)s, at most %(most)s a day") % numbers
@@ -103,7 +105,7 @@ def chart_of(changelist: ChangeList, *, now: datetime | None = None) -> TokenCha
         "\n".join([row.start, *(f"{kind.heading}: {cell}" for kind, cell in zip(kinds, row.cells, strict=True))])
         for row in rows
     ]
-    axis = [text[11:16] if period.step == HOUR else text for text in texts]
+    axis = [text[5:] if period.step == HOUR else text for text in texts]
     said = [kind.title(period.step) for kind in kinds]
     if texts:
         said.insert(0, _("From %(first)s to %(last)s (UTC).") % {"first": texts[0], "last": texts[-1]})
