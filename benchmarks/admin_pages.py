@@ -160,6 +160,7 @@ def all_pages() -> dict[str, Callable[[Any], Any]]:
     latest = rows.exclude(user=None)[0]
     masked = rows.filter(real_user_uuid__gt="")[0]
     gone = rows.filter(user=None)[0]
+    left = rows.filter(user=None).reverse()[0]
     accounts = rows.order_by().values_list("account_uuid").annotate(n=Count("pk")).order_by("-n")
     clients = rows.order_by().values_list("client_id").annotate(n=Count("pk")).order_by("-n")
     accounts, clients = [value for value, _ in accounts], [value for value, _ in clients]
@@ -200,6 +201,7 @@ def all_pages() -> dict[str, Callable[[Any], Any]]:
         "search masquerader": {"q": masked.real_user.get_username()},
         "search uuid": {"q": latest.user_uuid},
         "search uuid of somebody gone": {"q": gone.user_uuid},
+        "search uuid of who left first": {"q": left.user_uuid},
         "search client id, most used": {"q": clients[0]},
         "search client id, least used": {"q": clients[-1]},
         "search address": {"q": latest.ip_address},

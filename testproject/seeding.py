@@ -105,9 +105,7 @@ class Seeding:
         accounts = {domain: str(uuid.uuid5(uuid.NAMESPACE_DNS, domain)) for domain in domains}
         shares = _running(APPLICATIONS.values())
         for moment in self._moments():
-            # Some come every hour, others twice a year.
-            people = self.users if rnd.random() < STILL_THERE else self._gone
-            person = people[int(len(people) * rnd.random() ** 2)]
+            person = self._person(moment)
             masked = rnd.random() < MASQUERADES
             real = self.users[rnd.randrange(MASQUERADERS)] if masked else Person("")
             application = rnd.choices(self.applications, cum_weights=shares)[0]
@@ -158,6 +156,17 @@ class Seeding:
         for number in range(self.count):
             seconds = _moment(first + (last - first) * (number + self._random.random()) / self.count)
             yield datetime.fromtimestamp(int(seconds), UTC)
+
+    def _person(self, moment: datetime) -> Person:
+        """Some come every hour, others twice a year, and those who are gone came for a while."""
+        if self._random.random() < STILL_THERE:
+            return self.users[int(USERS * self._random.random() ** 2)]
+        a_while = GONE // 10
+        return self._gone[int((GONE - a_while) * self._elapsed(moment) + a_while * self._random.random())]
+
+    def _elapsed(self, moment: datetime) -> float:
+        """Of the period, up to a moment: from 0 to 1."""
+        return min(max((moment - self.start) / (self.now - self.start), 0), 1)
 
     def _uuid(self) -> uuid.UUID:
         return uuid.UUID(int=self._random.getrandbits(128), version=4)

@@ -214,6 +214,15 @@ class TestOnPostgreSQL:
 
         assert re.search(rf"Index Cond: .*{column}", counted), counted
 
+    def test_a4_rows_of_long_ago_are_not_looked_for_from_the_latest_on(self, row, user, desk):
+        for number in range(25):
+            row(age=number * 3600)
+
+        [listed] = [plan for sql, plan in self.plans(desk, q=user.username) if "LIMIT 20" in sql]
+
+        assert "LEAST" in listed
+        assert "issued_at_" not in listed, listed
+
     def test_a4_the_values_offered_are_found_step_by_step(self, desk):
         plans = [plan for sql, plan in self.plans(desk) if "RECURSIVE" in sql]
 
@@ -221,6 +230,25 @@ class TestOnPostgreSQL:
         for plan in plans:
             assert "Recursive Union" in plan
             assert "Seq Scan on instaccess_issuedtoken" not in plan
+
+
+class TestTheOrder:
+    @pytest.mark.parametrize("query", [{}, {"q": "ada"}, {"o": "-1"}])
+    def test_is_the_latest_first_from_page_to_page(self, query, row, desk):
+        made = [row(age=number * 60).jti for number in range(45)]
+
+        listed = []
+        for page in ("1", "2", "3"):
+            listed += [token.jti for token in desk.get(TOKENS, {**query, "p": page}).context["cl"].result_list]
+
+        assert listed == made
+
+    def test_can_be_turned_round(self, row, desk):
+        made = [row(age=number * 60).jti for number in range(25)]
+
+        listed = [token.jti for token in desk.get(TOKENS, {"o": "1"}).context["cl"].result_list]
+
+        assert listed == made[:4:-1]
 
 
 class TestTheDateHierarchy:
