@@ -14,7 +14,7 @@ from django.db import Error as DbError
 from django.db import IntegrityError, connections, router, transaction
 from django.views.decorators.debug import sensitive_variables
 
-from . import evidence, identity, jose, keyring
+from . import evidence, identity, jose, keyring, recording
 from .claims import Claims
 from .conf import conf
 from .exceptions import AuditError, ConfigError
@@ -154,7 +154,7 @@ def _commit(record: IssuedToken) -> None:
         elif not connection.get_autocommit():
             raise AuditError(f"DATABASES[{alias!r}]['AUTOCOMMIT'] is off, so the row would not be committed")
         with context:
-            record.save(using=alias, force_insert=True)
+            recording.insert(record, using=alias)
     except IntegrityError:
         raise
     except (DbError, RuntimeError, ValueError) as error:

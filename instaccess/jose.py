@@ -14,6 +14,7 @@ import binascii
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping
+from copy import copy
 from itertools import islice
 from typing import Any
 
@@ -38,6 +39,9 @@ MAX_KEY_ATTEMPTS = 3
 
 _COMPACT = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*", re.ASCII)
 _KID = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
+# jwcrypto copies its registry of headers for each object, which takes longer than all of the object's other work but
+# RSA. Copies of these share one; nothing writes to it.
+_JWS, _JWE = JWS(), JWE()
 _JWS_MEMBERS = frozenset({"alg", "kid", "typ", "cty"})
 _JWE_MEMBERS = frozenset({"alg", "enc", "kid", "typ", "cty"})
 
@@ -47,8 +51,7 @@ def sign(payload: bytes, key: JWK, *, kid: str, typ: str = "JWT") -> str:
 
     `typ` says what it is (RFC 8725 §3.11): what is signed for one purpose passes for no other.
     """
-    jws = JWS(payload)
-    jws.allowed_algs = list(SIGNING_ALGORITHMS)
+    jws = _new_jws(payload)
     header = {"typ": typ, "alg": SIGNING_ALGORITHMS[0], "kid": kid}
     # As text: jwcrypto sorts a dict's members, and `typ` first is how Canvas writes it.
     jws.add_signature(key, protected=json.dumps(header, separators=(",", ":")))
@@ -63,7 +66,9 @@ def encrypt(jws: str, key: JWK, *, kid: str, alg: str, enc: str) -> str:
     if alg not in KEY_ALGORITHMS + LEGACY_KEY_ALGORITHMS or enc not in CONTENT_ALGORITHMS:
         raise ValueError(f"not an allowed algorithm: {alg}, {enc}")
     header = {"alg": alg, "enc": enc, "cty": "JWT", "kid": kid}
-    jwe = JWE(jws.encode("ascii"), json.dumps(header, separators=(",", ":")), algs=[alg, enc])
+    jwe = _new_jwe(alg, enc)
+    jwe.plaintext = jws.encode("ascii")
+    jwe.objects["protected"] = json.dumps(header, separators=(",", ":"))
     jwe.add_recipient(key)
     return str(jwe.serialize(compact=True))
 
@@ -94,7 +99,7 @@ def decrypt(
     if header.get("cty", "JWT") != "JWT" or header.get("typ", "JWT") != "JWT":
         raise InvalidToken("not a nested JWT", code="wrong_type")
     for kid, key in _candidates(header, keys):
-        jwe = JWE(algs=[alg, enc])
+        jwe = _new_jwe(alg, enc)
         try:
             jwe.deserialize(token)
             jwe.decrypt(key, max_plaintext=MAX_PLAINTEXT_BYTES)
@@ -121,8 +126,7 @@ def verify(token: str, keys: Mapping[str, JWK], *, typ: str = "JWT") -> tuple[di
     if header.get("typ", "JWT") != typ or "cty" in header:
         raise InvalidToken(f"not a {typ}", code="wrong_type")
     for kid, key in _candidates(header, keys):
-        jws = JWS()
-        jws.allowed_algs = list(SIGNING_ALGORITHMS)
+        jws = _new_jws()
         try:
             jws.deserialize(token)
             jws.verify(key)
@@ -164,6 +168,22 @@ def split_compact(token: str, parts: int) -> list[bytes]:
             raise InvalidToken("a segment is not in its canonical spelling", code="malformed")
         segments.append(decoded)
     return segments
+
+
+def _new_jws(payload: bytes | None = None) -> JWS:
+    """`JWS(payload)` that takes our algorithms and no other."""
+    jws = copy(_JWS)
+    jws.objects = {"payload": payload}
+    jws.allowed_algs = list(SIGNING_ALGORITHMS)
+    return jws
+
+
+def _new_jwe(*algs: str | None) -> JWE:
+    """`JWE(algs=list(algs))`."""
+    jwe = copy(_JWE)
+    jwe.objects = {}
+    jwe.allowed_algs = list(algs)
+    return jwe
 
 
 def _header(raw: bytes, members: frozenset[str]) -> dict[str, str]:

@@ -51,6 +51,7 @@ HOUSE = {
     ],
     "roles": [
         "client",
+        "recording",
         "issuer",
         "keysource",
         "denylist",
@@ -104,7 +105,9 @@ TABLES = {
     "exporting",
     "identity",
     "checks",
+    "recording",
     "issuer",
+    "lookup",
     "audited",
     "dissection",
     "inspection",
