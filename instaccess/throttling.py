@@ -51,6 +51,7 @@ return {allowed and 1 or 0, tostring(level)}
 _PAUSE_SECONDS = 1
 """After a failure the cache is left alone for so long: one that hangs would hold up every request."""
 
+_CLIENT = "_instaccess_client"
 _complained_at = _failed_at = float("-inf")
 
 
@@ -120,7 +121,10 @@ def _move(access_token_pk: Any, charged: int) -> Level:
 def _redis_client(cache: Any) -> Any:
     """The redis-py client behind Django's own Redis cache or behind django-redis; None for other caches."""
     if isinstance(cache, RedisCache):
-        return cache._cache.get_client(None, write=True)
+        # Django makes a client for each call, which takes longer than the call. They are all alike, around one pool.
+        if (client := vars(cache).get(_CLIENT)) is None:
+            client = vars(cache)[_CLIENT] = cache._cache.get_client(None, write=True)
+        return client
     if hasattr(cache, "client") and hasattr(cache.client, "get_client"):
         return cache.client.get_client(write=True)
     return None
