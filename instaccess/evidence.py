@@ -14,17 +14,23 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from functools import lru_cache
+from typing import Any
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from django.db import Error as DbError
+from django.db.models import Q, QuerySet
 from jwcrypto.common import base64url_encode
 
+from .exceptions import AuditAltered
 from .models import IssuedToken
 from .sealing import kek_id
 
 _FORMAT = "instaccess audit row 1"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+# What Django and the drivers let out for a value that is none of the column's.
+_UNREADABLE = (DbError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 class Verdict(Enum):
@@ -43,7 +49,6 @@ def facts(token: IssuedToken) -> bytes:
     Not the references to user and application: they are set to NULL when those are deleted, and the uuids and the
     client id beside them say the same.
     """
-    address = token.ip_address
     return json.dumps(
         [
             _FORMAT,
@@ -56,8 +61,7 @@ def facts(token: IssuedToken) -> bytes:
             token.canvas_domain,
             token.signing_kid,
             token.encryption_kid,
-            # Its bytes: databases and versions of Python differ in how they write an address.
-            ipaddress.ip_address(address).packed.hex() if address else None,
+            _address(token.ip_address),
             token.user_agent,
             _microseconds(token.issued_at),
             _microseconds(token.expires_at),
@@ -66,7 +70,45 @@ def facts(token: IssuedToken) -> bytes:
             token.revocation_reason,
         ],
         separators=(",", ":"),
+        default=repr,  # bytes, say, which SQLite takes into any column: it must not fit, and not fail either
     ).encode("ascii")
+
+
+def readable(rows: QuerySet[IssuedToken]) -> tuple[list[IssuedToken], list[int]]:
+    """These rows, and the ids of those that can't be read: whoever can write the table may have put a value into a
+    column that is none of its kind, and one such row must not hide the others. Raises what the database raises."""
+    told: QuerySet[Any] = rows.annotate(unrevoked=Q(revoked_at=None))
+    found: list[Any] = []
+    unreadable = []
+    try:
+        found = list(told)
+    except _UNREADABLE:
+        for pk in rows.values_list("pk", flat=True):
+            one = IssuedToken._base_manager.using(rows.db).filter(pk=pk)
+            try:
+                found += one.annotate(unrevoked=Q(revoked_at=None))
+            except _UNREADABLE:
+                if one.exists():  # raises where it is the database that fails
+                    unreadable.append(pk)
+    whole = [row for row in found if _is_whole(row)]
+    return whole, unreadable + [row.pk for row in found if not _is_whole(row)]
+
+
+def _is_whole(row: Any) -> bool:
+    # Of a time that is none, SQLite and MariaDB make None. One that is NULL for us and not for queries would hide
+    # that a token was revoked, or make it one that can't be.
+    return None not in (row.jti, row.issued_at, row.expires_at) and (row.revoked_at is None) == bool(row.unrevoked)
+
+
+def loaded(rows: QuerySet[IssuedToken]) -> list[IssuedToken]:
+    """These rows. Raises AuditAltered, naming it, where one can't be read."""
+    found, unreadable = readable(rows)
+    if unreadable:
+        first = min(unreadable)
+        error = AuditAltered(f"row {first} was edited: it holds what no row of ours can, and can't be read")
+        error.row = first
+        raise error
+    return found
 
 
 def authenticate(data: bytes, keks: Sequence[bytes]) -> str:
@@ -76,7 +118,7 @@ def authenticate(data: bytes, keks: Sequence[bytes]) -> str:
 
 def check(data: bytes, mac: str, keks: Sequence[bytes]) -> Verdict:
     """What `mac` says of `data`."""
-    named, _, sent = mac.partition(".")
+    named, _, sent = mac.partition(".") if isinstance(mac, str) else ("", "", "")
     if not sent:
         return Verdict.BROKEN
     for kek in keks:
@@ -100,6 +142,17 @@ def _key(kek: bytes) -> bytes:
 
 def _mac(data: bytes, kek: bytes) -> str:
     return str(base64url_encode(hmac.digest(_key(kek), data, "sha256")))
+
+
+def _address(text: str | None) -> str | None:
+    """Its bytes: databases and versions of Python differ in how they write an address."""
+    try:
+        # A zone (RFC 4007) is no part of the bytes, and we write none: what stands behind `%` is not ours.
+        if text and isinstance(text, str) and "%" not in text:
+            return ipaddress.ip_address(text).packed.hex()
+    except ValueError:
+        pass
+    return f"no address: {text}" if text else None
 
 
 def _microseconds(moment: datetime | None) -> int | None:

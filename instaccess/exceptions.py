@@ -79,9 +79,10 @@ class AuditError(InstAccessError):
 
 
 class AuditAltered(InstAccessError):
-    """Something in the audit is not as it was written; the text says what."""
+    """Something in the audit is not as it was written; the text says what, `row` is the id of the row it is about."""
 
     code = "audit_altered"
+    row: int | None = None
 
 
 class InvalidToken(InstAccessError):

@@ -174,3 +174,13 @@ class TestRevoke:
 
         assert str(each.jti) in caplog.text
         assert "stolen\\nFAKE LINE" in caplog.text
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("reason", ["a\x00b", "a\ud800b"])
+def test_a_reason_that_no_database_takes_stops_no_revocation(row, reason):
+    made = row()
+
+    assert revocation.revoke(revocation.revocable(), reason=reason) == 1
+    made.refresh_from_db()
+    assert made.revocation_reason == "a\N{REPLACEMENT CHARACTER}b"
