@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from django.db import IntegrityError, router, transaction
@@ -76,18 +77,21 @@ def seal(*, now: datetime | None = None, cut: datetime | None = None) -> Sealed:
     first = waiting.first()
     if first is None:
         return Sealed(tuple(made), 0, None)
-    return Sealed(tuple(made), waiting.count(), first.issued_at + timedelta(seconds=SETTLED))
+    ready_at = first.issued_at
+    with suppress(OverflowError):  # somebody wrote the year 9999 into it
+        ready_at += timedelta(seconds=SETTLED)
+    return Sealed(tuple(made), waiting.count(), ready_at)
 
 
 def _seal_page(signing: keyring.HeldKey, now: datetime, settled: datetime, cut: datetime | None) -> list[Statement]:
     """Checkpoints over the next `ROWS` rows; none where there is nothing to seal."""
     made: list[Statement] = []
     position = _position()
-    rows = page = list(rows_after(position.last)[:ROWS])
+    rows = page = evidence.loaded(rows_after(position.last)[:ROWS])
     while ready := _ready(rows, settled, cut):
         if len(ready) == len(rows) < len(page) == ROWS:
             break  # the next page may hold more of this day
-        made.append(_add(position, ready, signing, now))
+        made.append(_add(position, ready, signing, now, settled))
         position, rows = _position(), rows[len(ready) :]
     return made
 
@@ -96,9 +100,14 @@ def _ready(rows: Sequence[IssuedToken], settled: datetime, cut: datetime | None)
     """The first of these rows, as many as belong into the next checkpoint."""
     ready: list[IssuedToken] = []
     newest = None  # of those before; ids and times do not rise quite together
+    oldest_last = next((row.pk for row in reversed(rows) if row.issued_at < settled), 0)
     for row in rows:
         if row.issued_at >= settled:
-            break
+            if row.pk > oldest_last or _fits(row):
+                break
+            # Edited to be young for ever: it would hold up all that come after it.
+            ready.append(row)
+            continue
         midnight = row.issued_at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         if newest and any(moment and newest < moment <= row.issued_at for moment in (midnight, cut)):
             break
@@ -107,7 +116,13 @@ def _ready(rows: Sequence[IssuedToken], settled: datetime, cut: datetime | None)
     return ready
 
 
-def _add(position: Marker, rows: Sequence[IssuedToken], signing: keyring.HeldKey, now: datetime) -> Statement:
+def _fits(row: IssuedToken) -> bool:
+    return evidence.check(evidence.facts(row), row.mac, conf.key_encryption_keys) is evidence.Verdict.AUTHENTIC
+
+
+def _add(
+    position: Marker, rows: Sequence[IssuedToken], signing: keyring.HeldKey, now: datetime, settled: datetime
+) -> Statement:
     keks = conf.key_encryption_keys
     chain, entries, altered = hashlib.sha256(position.digest.encode()), [], []
     for row in rows:
@@ -125,7 +140,8 @@ def _add(position: Marker, rows: Sequence[IssuedToken], signing: keyring.HeldKey
         first=rows[0].pk,
         last=rows[-1].pk,
         rows=len(rows),
-        newest=max(int(row.issued_at.timestamp()) for row in rows),
+        # A row that was edited to be younger must not keep the others from being pruned.
+        newest=int(max((row.issued_at for row in rows if row.issued_at < settled), default=settled).timestamp()),
         digest=chain.hexdigest(),
         index=hashlib.sha256(index.encode()).hexdigest(),
         altered=len(altered),
@@ -146,16 +162,20 @@ def _add(position: Marker, rows: Sequence[IssuedToken], signing: keyring.HeldKey
     return statement
 
 
-def mark_pruned(statement: Statement, *, rows: int, altered: str = "", now: datetime | None = None) -> Marker:
+def mark_pruned(
+    statement: Statement, *, rows: int, newest: int, altered: str = "", now: datetime | None = None
+) -> Marker:
     """Say that the rows up to a checkpoint are pruned; done before the first of them is deleted.
 
-    `rows` are those that this pruning takes. Raises KeyUnavailable and UnsealError without a signing key.
+    `rows` are those that this pruning takes, `newest` is when the newest of them was issued, in seconds since the
+    epoch. Raises KeyUnavailable and UnsealError without a signing key.
     """
     before = latest_marker()
     marker = Marker(
         number=statement.number,
         last=statement.last,
         digest=statement.digest,
+        newest=max(newest, before.newest),
         rows=before.rows + rows,
         altered=altered or before.altered,
         pruned_at=int((now or timezone.now()).timestamp()),
@@ -200,13 +220,16 @@ def reauthenticate() -> int:
         if mac := _renewed(statements.data(statements.MARKER, marker.jws), marker.mac, keks):
             count += markers().filter(pk=marker.pk, mac=marker.mac).update(mac=mac)
     last = _position().last
-    while rows := list(rows_after(last)[:200]):
+    while pks := list(rows_after(last).values_list("pk", flat=True)[:200]):
+        rows, unreadable = evidence.readable(rows_after(last).filter(pk__lte=pks[-1]))
+        if unreadable:
+            logger.error("rows that can't be read get no new HMAC: %s", unreadable)
         renewed = {row: mac for row in rows if (mac := _renewed(evidence.facts(row), row.mac, keks))}
         if renewed:
             whens = [When(pk=row.pk, mac=row.mac, then=Value(mac)) for row, mac in renewed.items()]
             changed = audit().filter(pk__in=[row.pk for row in renewed], mac__in=[row.mac for row in renewed])
             count += changed.update(mac=Case(*whens, default=F("mac")))
-        last = rows[-1].pk
+        last = pks[-1]
     return count
 
 
@@ -225,4 +248,4 @@ def _position() -> Marker:
     if checkpoint is None:
         return marker
     statement = statements.read(checkpoint)
-    return Marker(statement.number, statement.last, statement.digest, 0, "", 0)
+    return replace(marker, number=statement.number, last=statement.last, digest=statement.digest)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from django.db import IntegrityError
 from django.db.models import QuerySet
@@ -13,10 +13,12 @@ from django.utils import timezone
 
 from . import checkpoints, statements, verification
 from .checkpoints import SETTLED, latest_marker, rows_after
+from .conf import conf
+from .evidence import Verdict, check, facts, readable
 from .exceptions import AuditAltered
 from .models import IssuedToken
-from .revocation import audit
-from .statements import Statement
+from .revocation import BATCH, audit
+from .statements import Marker, Statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ def prune(before: datetime, *, batch: int = 1000, force: bool = False, now: date
     """
     now = now or timezone.now()
     checkpoints.seal(now=now, cut=before)
+    deleted = _delete_pruned(latest_marker(), batch)
     old = list(_old(before))
     if old:
         altered = verification.verify(until=old[-1].number).broken
@@ -50,12 +53,46 @@ def prune(before: datetime, *, batch: int = 1000, force: bool = False, now: date
             )
         # Where somebody else prunes at the same moment, they have said the same.
         with suppress(IntegrityError):
-            checkpoints.mark_pruned(old[-1], rows=sum(one.rows for one in old), altered=altered, now=now)
-    last, deleted = latest_marker().last, 0
-    while pks := list(_until(last).values_list("pk", flat=True)[: max(batch, 1)]):
+            checkpoints.mark_pruned(
+                old[-1],
+                rows=sum(one.rows for one in old),
+                newest=max(one.newest for one in old),
+                altered=altered,
+                now=now,
+            )
+    marker = latest_marker()
+    deleted += _delete_pruned(marker, batch)
+    if force and marker.altered:
+        deleted += _delete_altered(marker, now)
+    gone = checkpoints.checkpoints().filter(number__lte=marker.number).delete()[0]
+    return Pruned(deleted, gone, marker.last)
+
+
+def _delete_pruned(marker: Marker, batch: int) -> int:
+    """Delete what a marker says is gone; returns how many rows.
+
+    Not by their place alone: where somebody sets back the counter of ids, or moves a row, what is live lies there.
+    """
+    deleted = 0
+    if not marker.number:
+        return 0
+    while pks := list(_pruned(marker).values_list("pk", flat=True)[: max(batch, 1)]):
         deleted += audit().filter(pk__in=pks).delete()[0]
-    gone = checkpoints.checkpoints().filter(number__lte=latest_marker().number).delete()[0]
-    return Pruned(deleted, gone, last)
+    return deleted
+
+
+def _delete_altered(marker: Marker, now: datetime) -> int:
+    """Delete what else lies in the place of pruned rows and was edited, unless a gateway might still meet it."""
+    deleted, window = 0, timedelta(seconds=SETTLED)
+    pks = list(_until(marker.last).values_list("pk", flat=True))
+    for start in range(0, len(pks), BATCH):
+        rows, doomed = readable(_until(marker.last).filter(pk__in=pks[start : start + BATCH]))
+        for row in rows:
+            verdict = check(facts(row), row.mac, conf.key_encryption_keys)
+            if verdict is not Verdict.AUTHENTIC and not now - window <= row.issued_at <= now + window:
+                doomed.append(row.pk)
+        deleted += audit().filter(pk__in=doomed).delete()[0]
+    return deleted
 
 
 def prunable(before: datetime, *, now: datetime | None = None) -> int:
@@ -65,14 +102,14 @@ def prunable(before: datetime, *, now: datetime | None = None) -> int:
     last, number = marker.last, marker.number
     for statement in _old(before):
         last, number = statement.last, statement.number
+    sealed = _until(last).filter(pk__gt=marker.last).count()
     if not checkpoints.checkpoints().filter(number__gt=number).exists():
         # What is not sealed yet would be, up to the first row that is too young.
         young = min(before, now - timedelta(seconds=SETTLED))
-        for row, issued_at in rows_after(last).values_list("pk", "issued_at").iterator(chunk_size=1000):
-            if issued_at >= young:
-                break
-            last = row
-    return _until(last).count()
+        first_young = rows_after(last).filter(issued_at__gte=young).values_list("pk", flat=True).first()
+        waiting = rows_after(last) if first_young is None else rows_after(last).filter(pk__lt=first_young)
+        sealed += waiting.count()
+    return _pruned(marker).count() + sealed
 
 
 def _old(before: datetime) -> Iterator[Statement]:
@@ -83,6 +120,10 @@ def _old(before: datetime) -> Iterator[Statement]:
         if statement.newest >= before.timestamp():
             return
         yield statement
+
+
+def _pruned(marker: Marker) -> QuerySet[IssuedToken]:
+    return _until(marker.last).filter(issued_at__lt=datetime.fromtimestamp(marker.newest + 1, UTC))
 
 
 def _until(last: int) -> QuerySet[IssuedToken]:

@@ -11,8 +11,8 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, fields
+from typing import TypeVar
 
 from jwcrypto.common import base64url_decode
 from jwcrypto.jwk import JWK
@@ -74,6 +74,7 @@ class Marker:
 
     Attributes:
         digest: that of the checkpoint, from which the chain goes on.
+        newest: when the newest of their tokens was issued, seconds since the epoch: a younger row was never pruned.
         rows: how many rows have been pruned so far, by this and all earlier prunings.
         altered: what was found altered among them, in words; empty where nothing was.
         pruned_at: seconds since the epoch.
@@ -82,12 +83,15 @@ class Marker:
     number: int
     last: int
     digest: str
+    newest: int
     rows: int
     altered: str
     pruned_at: int
 
 
-START = Marker(number=0, last=0, digest="", rows=0, altered="", pruned_at=0)
+_S = TypeVar("_S", Statement, Marker)
+
+START = Marker(number=0, last=0, digest="", newest=0, rows=0, altered="", pruned_at=0)
 """Where the chain begins as long as nothing was pruned."""
 
 
@@ -125,7 +129,7 @@ def read(checkpoint: Checkpoint, keys: Mapping[str, JWK] | None = None) -> State
 
 def read_signed(jws: str, index: str, *, name: str, keys: Mapping[str, JWK] | None = None) -> Statement:
     """What a checkpoint says, by its signature alone. Raises AuditAltered."""
-    statement = Statement(**_verified(jws, CHECKPOINT, name, keys))
+    statement = _verified(Statement, jws, CHECKPOINT, name, keys)
     if hashlib.sha256(index.encode("utf-8", "surrogatepass")).hexdigest() != statement.index:
         raise AuditAltered(f"{name} was altered: its index is another")
     return statement
@@ -135,7 +139,7 @@ def read_marker(row: PruneMarker, keys: Mapping[str, JWK] | None = None) -> Mark
     """What a prune marker says. Raises AuditAltered where it is not as we made it."""
     name = f"prune marker {row.number}"
     _check_mac(name, MARKER, row.mac, row.jws)
-    marker = Marker(**_verified(row.jws, MARKER, name, keys))
+    marker = _verified(Marker, row.jws, MARKER, name, keys)
     if marker.number != row.number:
         raise AuditAltered(f"{name} was altered: it is that of checkpoint {marker.number}")
     return marker
@@ -190,13 +194,18 @@ def sign(statement: Statement | Marker, typ: str, signing: keyring.HeldKey) -> s
     return jose.sign(payload, signing.private(), kid=signing.kid, typ=typ)
 
 
-def _verified(jws: str, typ: str, name: str, keys: Mapping[str, JWK] | None = None) -> dict[str, Any]:
+def _verified(kind: type[_S], jws: str, typ: str, name: str, keys: Mapping[str, JWK] | None = None) -> _S:
     try:
-        return jose.verify(jws, signing_keys() if keys is None else keys, typ=typ)[0]
+        payload, _ = jose.verify(jws, signing_keys() if keys is None else keys, typ=typ)
     except InvalidToken as error:
         raise AuditAltered(
             f"{name} was altered: its signature does not hold ({error.detail or error.code})"
         ) from error
+    # Another version of this package may have signed other members.
+    types = {member.name: {"int": int, "str": str}[str(member.type)] for member in fields(kind)}
+    if {member: type(value) for member, value in payload.items()} != types:
+        raise AuditAltered(f"{name} can't be read: it says other things than those of this version do")
+    return kind(**payload)
 
 
 def _check_mac(name: str, typ: str, mac: str, jws: str, index: str = "") -> None:
@@ -217,5 +226,6 @@ def mac(typ: str, jws: str, index: str = "") -> str:
 
 
 def data(typ: str, jws: str, index: str = "") -> bytes:
-    """What that HMAC covers."""
-    return json.dumps([typ, jws, hashlib.sha256(index.encode("utf-8", "surrogatepass")).hexdigest()]).encode()
+    """What that HMAC covers. SQLite takes bytes into any column: those must not fit, and not fail either."""
+    digest = hashlib.sha256(str(index).encode("utf-8", "surrogatepass")).hexdigest()
+    return json.dumps([typ, jws, digest], default=repr).encode()

@@ -10,17 +10,22 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 
 from django.utils import timezone
 
-from . import evidence, statements
+from . import evidence, references, statements
 from .checkpoints import ROWS, SETTLED, checkpoints, latest_marker, rows_after
 from .conf import conf
 from .exceptions import AuditAltered
-from .models import IssuedToken, UserIdentity
+from .models import IssuedToken
 from .revocation import audit
 from .statements import Entry, Exported, Marker, Statement, fingerprint, leaf
+
+_DAY = 86_400
+_OTHER_UUIDS = (
+    "some rows point to users who go by other uuids than the rows say, as after a change of "
+    "INSTACCESS['USER_UUID_FIELD']: believe the uuids, which the HMACs cover"
+)
 
 
 @dataclass(slots=True)
@@ -70,12 +75,19 @@ def verify(exported: Iterable[Exported] = (), *, until: int | None = None, now: 
                 _check_beyond(kept, number, last, digest, report)
                 _check_unsealed(report, last, now or timezone.now())
         except AuditAltered as error:
-            report.broken = error.detail
+            report.broken, report.row = error.detail, error.row
         except _Broken as broken:
             report.broken, report.row = broken.text, broken.row
         # Rows and checkpoints that vanished meanwhile may have been pruned.
-        if not report.broken or start is None or latest_marker() == start:
+        if not report.broken or start is None or _is_latest(start):
             return report
+
+
+def _is_latest(marker: Marker) -> bool:
+    try:
+        return latest_marker() == marker
+    except AuditAltered:
+        return False  # the next round says so
 
 
 def _check_sealed(
@@ -89,9 +101,8 @@ def _check_sealed(
         if start.altered:
             report.notes.append(f"rows that were not as they were written have been pruned: {start.altered}")
     _check_pruned(kept, start, report)
-    for checkpoint in checkpoints().filter(number__gt=number).iterator(chunk_size=20):
-        if until is not None and checkpoint.number > until:
-            break
+    found = checkpoints().filter(number__gt=number)
+    for checkpoint in (found if until is None else found.filter(number__lte=until)).iterator(chunk_size=20):
         statement = statements.read(checkpoint, keys)
         if statement.number != number + 1 or statement.previous != digest:
             before = f"checkpoint {number}" if number else "the beginning"
@@ -118,13 +129,22 @@ def _check_pruned(kept: Mapping[int, Exported], start: Marker, report: Report) -
             raise _Broken(f"checkpoint {number}, up to which rows were pruned, is another than its exported copy")
         if 0 < number < start.number:
             report.notes.append(f"checkpoint {number}, of which there is a copy, was pruned: nothing to compare with")
-    left = list(audit().filter(pk__lte=start.last).order_by("pk")[:ROWS])
-    keks = conf.key_encryption_keys
-    for row in left:
-        verdict = evidence.check(evidence.facts(row), row.mac, keks)
-        if not start.number or verdict is evidence.Verdict.BROKEN:
-            raise _Broken(f"row {row.pk} ({row.jti}) was added where no row can be", row.pk)
-    if left:
+    keks, there, after = conf.key_encryption_keys, audit().filter(pk__lte=start.last).order_by("pk"), None
+    while left := evidence.loaded((there if after is None else there.filter(pk__gt=after))[:ROWS]):
+        for row in left:
+            verdict = evidence.check(evidence.facts(row), row.mac, keks)
+            young = row.issued_at.timestamp() >= start.newest + 1
+            if not start.number or young or verdict is evidence.Verdict.BROKEN:
+                raise _Broken(f"row {row.pk} ({row.jti}) was added where no row can be", row.pk)
+            if verdict is evidence.Verdict.UNKNOWN:
+                raise _Broken(
+                    f"row {row.pk} ({row.jti}), where rows were pruned, can't be checked: its HMAC names a "
+                    "key-encryption key that is not in INSTACCESS['KEY_ENCRYPTION_KEYS']; `python manage.py "
+                    "instaccess_tokens prune` deletes what was left of a pruning",
+                    row.pk,
+                )
+        after = left[-1].pk
+    if after is not None:
         report.notes.append(
             f"rows up to {start.last} were being pruned, and some are left: run `python manage.py instaccess_tokens "
             "prune` again"
@@ -153,7 +173,7 @@ def _check_rows(report: Report, statement: Statement, index: str, after: int) ->
     """The rows under one checkpoint, in their order."""
     keks = conf.key_encryption_keys
     expected = statements.entries(index)
-    rows = list(rows_after(after).filter(pk__lte=statement.last))
+    rows = evidence.loaded(rows_after(after).filter(pk__lte=statement.last))
     chain = hashlib.sha256(statement.previous.encode())
     found = iter(rows)
     row = next(found, None)
@@ -170,7 +190,7 @@ def _check_rows(report: Report, statement: Statement, index: str, after: int) ->
         raise _Broken(
             f"the rows {statement.first} to {statement.last} do not add up to checkpoint {statement.number}"
         )
-    _check_references(rows)
+    _check_company(report, rows)
     report.rows += len(rows)
     report.sealed += len(rows)
 
@@ -179,7 +199,13 @@ def _check_row(row: IssuedToken, entry: Entry, keks: Sequence[bytes]) -> bytes:
     facts = evidence.facts(row)
     digest, verdict = leaf(row.pk, facts), evidence.check(facts, row.mac, keks)
     if fingerprint(digest) == entry.print:
-        if entry.altered:
+        if entry.altered and verdict is evidence.Verdict.UNKNOWN:
+            raise _Broken(
+                f"row {row.pk} ({row.jti}) can't be checked, and could not be when it was sealed: its HMAC names a "
+                "key-encryption key that is not in INSTACCESS['KEY_ENCRYPTION_KEYS']; put it back",
+                row.pk,
+            )
+        if entry.altered and verdict is evidence.Verdict.BROKEN:
             raise _Broken(f"row {row.pk} ({row.jti}) was edited before it was sealed: its HMAC did not fit", row.pk)
         if verdict is evidence.Verdict.BROKEN:
             raise _Broken(f"the HMAC of row {row.pk} ({row.jti}) was edited", row.pk)
@@ -205,7 +231,7 @@ def _check_unsealed(report: Report, last: int, now: datetime) -> None:
     """The rows behind the last checkpoint: each has its HMAC, and nothing yet says how many there were."""
     keks = conf.key_encryption_keys
     overdue = None
-    while rows := list(rows_after(last)[:ROWS]):
+    while rows := evidence.loaded(rows_after(last)[:ROWS]):
         for row in rows:
             verdict = evidence.check(evidence.facts(row), row.mac, keks)
             if verdict is evidence.Verdict.BROKEN:
@@ -217,7 +243,7 @@ def _check_unsealed(report: Report, last: int, now: datetime) -> None:
                     row.pk,
                 )
         overdue = overdue or (rows[0] if now - rows[0].issued_at > timedelta(seconds=SETTLED, days=1) else None)
-        _check_references(rows)
+        _check_company(report, rows)
         report.rows += len(rows)
         last = rows[-1].pk
     if overdue is not None:
@@ -227,19 +253,15 @@ def _check_unsealed(report: Report, last: int, now: datetime) -> None:
         )
 
 
-def _check_references(rows: Sequence[IssuedToken]) -> None:
-    """That a row's users are those whose uuids it names: the references are not under the HMAC, see `evidence.facts`.
-
-    Only by uuids that we gave out, which never change. A field of the user model may.
-    """
-    users: set[Any] = {user for row in rows for user in (row.user_id, row.real_user_id) if user is not None}
-    wanted: dict[Any, str] = {}
-    if conf.user_uuid_field is None:
-        identities, sought = UserIdentity.objects.using(audit().db), list(users)
-        for start in range(0, len(sought), 1000):
-            known = identities.filter(user__in=sought[start : start + 1000]).values_list("user", "uuid")
-            wanted |= {user: str(value) for user, value in known}
+def _check_company(report: Report, rows: Sequence[IssuedToken]) -> None:
+    """What no row shows by itself: that it was not pruned before, and that it points to whom it names."""
     for row in rows:
-        for user, said in ((row.user_id, row.user_uuid), (row.real_user_id, row.real_user_uuid)):
-            if user in wanted and wanted[user] != said:
-                raise _Broken(f"row {row.pk} ({row.jti}) points to user {user}, who is not {said or 'in it'}", row.pk)
+        # The ids of rows rise with time, within minutes. One of another day was kept by somebody, HMAC and all.
+        if report.pruned is not None and row.issued_at.timestamp() < report.pruned.newest - _DAY:
+            raise _Broken(f"row {row.pk} ({row.jti}) is as old as those that were pruned: it was put back", row.pk)
+    reference, others = references.astray(rows)
+    if reference is not None:
+        row, user, said = reference
+        raise _Broken(f"row {row.pk} ({row.jti}) points to user {user}, who is not {said or 'in it'}", row.pk)
+    if others and _OTHER_UUIDS not in report.notes:
+        report.notes.append(_OTHER_UUIDS)

@@ -189,3 +189,52 @@ def test_o10_pruning_while_tokens_are_issued_and_others_prune_loses_nothing_else
     assert errors == []
     assert IssuedToken.objects.count() == 50
     assert verification.verify().broken == ""
+
+
+class TestPruneOfAnAuditThatSomebodyWroteTo:
+    def test_o10_keeps_live_rows_where_the_counter_of_ids_was_set_back(self, rows, row):
+        old = rows(40 * DAY, 39 * DAY)
+        rows(0)
+        prune(ago(30))
+        live = row(age=60, id=old[0].pk, revoked_at=NOON)
+
+        assert prune(ago(30)).rows == 0
+        assert IssuedToken.objects.filter(pk=live.pk).exists()
+        assert verification.verify().row == live.pk
+
+    def test_o10_by_force_keeps_what_is_live_or_young_behind_a_row_that_was_moved_to_the_end(self, rows, row):
+        (moved,) = rows(40 * DAY)
+        IssuedToken.objects.filter(pk=moved.pk).update(id=2**62)
+        checkpoints.seal()
+        young = row(age=20 * DAY, id=moved.pk)
+        live = row(id=moved.pk + 1)
+        with pytest.raises(AuditAltered, match=f"row {young.pk} "):
+            prune(ago(30))
+
+        assert prune(ago(30), force=True).rows == 1
+        assert {*IssuedToken.objects.all()} == {young, live}
+
+    def test_o10_by_force_takes_an_edited_row_whatever_time_was_written_into_it(self, rows):
+        edited, _ = rows(40 * DAY, 39 * DAY)
+        checkpoints.seal()
+        IssuedToken.objects.filter(pk=edited.pk).update(issued_at=datetime(9999, 1, 1, tzinfo=UTC))
+
+        assert prune(ago(30), force=True).rows == 2
+        assert verification.verify().broken == ""
+
+    def test_a6_a_row_edited_to_be_young_for_ever_holds_up_neither_sealing_nor_pruning(self, rows):
+        first, edited, last = rows(40 * DAY, 39 * DAY, 38 * DAY)
+        IssuedToken.objects.filter(pk=edited.pk).update(issued_at=datetime(9999, 12, 31, 23, 59, tzinfo=UTC))
+        done = checkpoints.seal()
+
+        assert (sum(made.rows for made in done.made), sum(made.altered for made in done.made)) == (3, 1)
+        assert verification.verify().row == edited.pk
+        assert prune(ago(30), force=True).rows == 3
+        assert {first, edited, last}.isdisjoint(IssuedToken.objects.all())
+
+    def test_a6_a_last_row_edited_to_be_young_for_ever_waits(self, rows):
+        (edited,) = rows(40 * DAY)
+        IssuedToken.objects.filter(pk=edited.pk).update(issued_at=datetime(9999, 12, 31, 23, 59, tzinfo=UTC))
+
+        assert (checkpoints.seal().made, checkpoints.seal().waiting) == ((), 1)
+        assert prunable(ago(30)) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import uuid
@@ -10,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from django.db import connection, transaction
 from django.db.models import F
 
 from instaccess import checkpoints, evidence, jose, keyring, revocation, statements, verification
@@ -409,3 +411,148 @@ def test_a6_the_digest_is_what_the_documentation_says(row: Any, initial_keys: An
         leaf = hashlib.sha256(f"{each.pk}\n".encode() + evidence.facts(each)).digest()
         digest = hashlib.sha256(digest.encode() + leaf).hexdigest()
         assert statements.read(checkpoint).digest == digest
+
+
+def write(row: IssuedToken, column: str, value: Any) -> None:
+    """Past Django, as somebody with a shell on the database would."""
+    with connection.cursor() as cursor:
+        lenient = "SET STATEMENT sql_mode = '' FOR " if connection.vendor == "mysql" else ""
+        cursor.execute(f"{lenient}UPDATE instaccess_issuedtoken SET {column} = %s WHERE id = %s", [value, row.pk])
+
+
+_ZERO = "0000-00-00 00:00:00"
+# What each database takes into a column and Django can't read back.
+UNREADABLE = {
+    "sqlite": [("issued_at", "never"), ("jti", "no uuid"), ("jti", b"\x00"), ("expires_at", 5), ("revoked_at", "")],
+    "postgresql": [("issued_at", "infinity"), ("expires_at", "20000-01-01")],
+    "mysql": [("issued_at", _ZERO), ("revoked_at", _ZERO)],
+}
+ODD = {
+    "sqlite": [("ip_address", "nowhere"), ("ip_address", b"\xc0\x00\x02\x07"), ("user_agent", b"\x00"), ("mac", b"")],
+    "postgresql": [("ip_address", "192.0.2.7/24")],
+    "mysql": [("ip_address", "nowhere"), ("ip_address", "192.0.2.007")],
+}
+
+
+class TestARowWithWhatNoColumnOfOursHolds:
+    @pytest.mark.parametrize("place", [0, 8], ids=["sealed", "not sealed"])
+    def test_a6_is_named_and_does_not_stop_others_from_being_revoked_or_sealed_anew(self, audit, place):
+        for column, value in [*UNREADABLE[connection.vendor], *ODD[connection.vendor]]:
+            with transaction.atomic():
+                write(audit[place], column, value)
+
+                report = verification.verify()
+
+                assert (report.row, "edited" in report.broken) == (audit[place].pk, True), (column, value)
+                checkpoints.reauthenticate()
+                assert revocation.revoke(revocation.revocable(), reason="laptop lost") >= 2
+                still_live = revocation.revocable().exclude(pk=audit[place].pk)
+                assert not still_live.exists()
+                transaction.set_rollback(True)
+
+    def test_a6_stops_sealing_by_its_name_where_it_cannot_be_read(self, audit, time_machine):
+        time_machine.shift(2 * 3600)
+        for column, value in UNREADABLE[connection.vendor]:
+            with transaction.atomic():
+                write(audit[7], column, value)
+                with pytest.raises(AuditAltered, match=f"row {audit[7].pk} was edited"):
+                    checkpoints.seal()
+                transaction.set_rollback(True)
+
+    def test_a6_is_sealed_as_edited_where_it_can(self, audit, time_machine):
+        time_machine.shift(2 * 3600)
+        for column, value in ODD[connection.vendor]:
+            with transaction.atomic():
+                write(audit[7], column, value)
+                assert sum(made.altered for made in checkpoints.seal().made) == 1, (column, value)
+                transaction.set_rollback(True)
+
+    def test_a6_a_zone_behind_an_ipv6_address_is_an_edit(self, row, audit):
+        made = row(ip_address="2001:db8::7")
+        if connection.vendor != "postgresql":  # inet takes none
+            write(made, "ip_address", "2001:db8::7%of somebody else")
+            assert verification.verify().row == made.pk
+
+    @pytest.mark.parametrize("column", ["jws", "mac", "index"])
+    def test_a6_in_a_checkpoint_is_named(self, audit, column):
+        with connection.cursor() as cursor:
+            value = b"\x00\xff" if connection.vendor == "sqlite" else "\N{SNOWMAN}"
+            name = connection.ops.quote_name(column)
+            cursor.execute(f"UPDATE instaccess_checkpoint SET {name} = %s WHERE number = 1", [value])
+
+        assert verification.verify().broken == "checkpoint 1 was altered: its HMAC does not fit"
+        assert checkpoints.reauthenticate() == 0
+
+
+class TestAStatementOfAnotherVersion:
+    @pytest.mark.parametrize("payload", [{}, {"number": 1}, {"surplus": 1}, {"number": "1"}, {"rows": True}])
+    def test_cannot_be_read_and_says_so(self, audit, payload):
+        whole = vars_of(copies()[0].statement)
+        said = {**whole, **payload} if payload and payload != {"number": 1} else payload
+        key = keyring.current().signing_key()
+        signed = jose.sign(json.dumps(said).encode(), key.private(), kid=key.kid, typ=statements.CHECKPOINT)
+        text = json.dumps({"format": "instaccess checkpoint 1", "jws": signed, "index": ""})
+
+        with pytest.raises(AuditAltered, match=r"old\.json can't be read"):
+            statements.read_exported(text, name="old.json")
+
+
+class TestWhereRowsWerePruned:
+    @pytest.fixture
+    def pruned(self, audit):
+        prune(NOON - timedelta(days=2, hours=12))
+        return audit
+
+    def test_a6_a_row_with_an_unknown_hmac_is_named(self, pruned):
+        ghost = pruned[0]
+        ghost.user_agent, ghost.mac = "nobody", "unknown.abc"
+        ghost.save(force_insert=True)
+
+        assert verification.verify().row == ghost.pk
+
+    def test_a6_a_row_issued_since_is_named_whatever_its_hmac_says(self, pruned, row):
+        """As after somebody set back the counter of ids."""
+        late = row(id=pruned[1].pk)
+
+        report = verification.verify()
+
+        assert (report.row, "where no row can be" in report.broken) == (late.pk, True)
+
+    def test_a6_a_row_that_was_pruned_is_named_where_it_was_put_back_elsewhere(self, pruned, row):
+        ghost = pruned[0]
+        ghost.pk = pruned[8].pk + 1
+        prune(NOON - timedelta(days=1))
+        ghost.save(force_insert=True)
+
+        report = verification.verify()
+
+        assert (report.row, "put back" in report.broken) == (ghost.pk, True)
+
+
+def test_a_change_of_where_uuids_come_from_is_no_tampering(row: Any, user: Any, initial_keys: Any) -> None:
+    row(user_uuid="from-a-field")
+    UserIdentity.objects.get_or_create(user=user)
+
+    report = verification.verify()
+
+    assert report.broken == ""
+    assert "USER_UUID_FIELD" in report.notes[0]
+
+
+def test_a6_a_row_whose_hmac_could_not_be_checked_when_it_was_sealed_fits_once_it_can(
+    row: Any, initial_keys: Any, time_machine: Any, settings: Any
+) -> None:
+    """Its key-encryption key was taken away too early, and was put back."""
+    time_machine.move_to(NOON, tick=False)
+    lost = base64.urlsafe_b64encode(b"k" * 32).decode()
+    keks = [base64.urlsafe_b64encode(kek).decode() for kek in conf.key_encryption_keys]
+    settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [lost, *keks]}
+    made = row(age=2 * 3600)
+    settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": keks}
+    checkpoints.seal()
+    assert "put it back" in verification.verify().broken
+
+    settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [*keks, lost]}
+    assert verification.verify().broken == ""
+    edit(made, user_agent="nobody")
+    assert verification.verify().row == made.pk
