@@ -38,6 +38,7 @@ def forget() -> None:
 @sensitive_variables("bearer")
 def verify_view(request: HttpRequest) -> HttpResponseBase:
     """204 with the Authorization for upstream, 401, or 503."""
+    failure, frames = "", ""
     try:
         bearer = _bearer(request)
         response = HttpResponse(status=204)
@@ -52,10 +53,12 @@ def verify_view(request: HttpRequest) -> HttpResponseBase:
         response = canvas.Unavailable(code="fault").to_response()
     except Exception as error:
         # Fail closed, and in text: error reporters read the variables of the frames behind an exception.
-        frames = "".join(traceback.format_tb(error.__traceback__)).rstrip()
-        logger.error("not decided: %s\n%s", type(error).__name__, frames)
-        refusals.count("gateway", "fault")
+        failure, frames = type(error).__name__, "".join(traceback.format_tb(error.__traceback__)).rstrip()
         response = canvas.Unavailable(code="fault").to_response()
+    if failure:
+        # Not while it is handled: whatever fails in a log handler would carry it along, message and all.
+        logger.error("not decided: %s\n%s", failure, frames)
+        refusals.count("gateway", "fault")
     response["Cache-Control"] = "no-store"
     return response
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 import uuid
 from types import SimpleNamespace
@@ -617,6 +618,30 @@ class TestAFaultOfOurs:
         assert error.__name__ in caplog.text
         assert "test_forward_auth.py" in caplog.text
         assert token not in caplog.text
+
+    def test_p12_a_log_handler_that_fails_does_not_carry_the_token_along(self, ask, token, monkeypatch, capsys):
+        def fail(text: str, **kwargs: Any) -> Any:
+            raise RuntimeError(text)
+
+        class Full(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                try:
+                    os.stat("/dev/null/full")
+                except OSError:
+                    self.handleError(record)
+
+        monkeypatch.setattr(gateway, "unwrap", fail)
+        monkeypatch.setattr(logging, "raiseExceptions", True)
+        handler = Full()
+        logging.getLogger("instaccess").addHandler(handler)
+        try:
+            assert answer(ask(headers=[("Authorization", f"Bearer {token}")])) == UNAVAILABLE
+        finally:
+            logging.getLogger("instaccess").removeHandler(handler)
+
+        printed = capsys.readouterr().err
+        assert "/dev/null/full" in printed
+        assert token not in printed
 
     def test_a_header_in_bytes_that_are_no_text_is_refused(self):
         for value in ("Bearer \xff\xfe", "Bearer é.é.é.é.é", "\x00", "Bearer a\x00b"):
