@@ -109,8 +109,8 @@ def _statement(
     `slim`: nobody's hook is handed the objects. Then, and where a model is the toolkit's or Django's own, only the
     columns that are used come along.
     """
-    # A manager of their own may choose among the tokens. (Django follows references past managers.)
-    chooses = type(token._default_manager).get_queryset is not models.Manager.get_queryset
+    # A manager of their own may choose among the tokens, or its queryset. (Django follows references past managers.)
+    chooses = type(token._default_manager) is not models.Manager
     if chooses or any(model._meta.parents for model in (token, application, user)):
         return None
     connection = connections[alias]
@@ -120,6 +120,11 @@ def _statement(
     def column(model: type[models.Model], name: str | None = None) -> str:
         field: Any = model._meta.get_field(name) if name else model._meta.pk
         return quote(field.column)
+
+    def target(reference: str) -> str:
+        # Not always the primary key: a token model of the project's own may refer `to_field`.
+        field: Any = token._meta.get_field(reference)
+        return quote(field.target_field.column)
 
     def part(model: type[models.Model], table: str, wanted: Sequence[str] | None) -> _Part:
         chosen = [
@@ -145,7 +150,8 @@ def _statement(
         "user": part(user, "u", [*_OF_USER, *filter(None, named)] if slim else None),
     }
     text = "".join(
-        f" LEFT JOIN {quote(model._meta.db_table)} {table} ON {table}.{column(model)} = t.{column(token, reference)}"
+        f" LEFT JOIN {quote(model._meta.db_table)} {table}"
+        f" ON {table}.{target(reference)} = t.{column(token, reference)}"
         for table, model, reference in (("a", application, "application"), ("u", user, "user"))
     )
     identity = None

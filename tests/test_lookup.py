@@ -114,6 +114,20 @@ class TestAQueryIsRunInstead:
             lookup.find(checksum(access_token))
         lookup._statement.cache_clear()
 
+    def test_where_the_querysets_of_its_manager_are_no_plain_ones(self, access_token, monkeypatch):
+        class Choosy(models.QuerySet):
+            def filter(self, *args: Any, **kwargs: Any) -> Any:
+                return super().filter(*args, **kwargs).exclude(scope="")
+
+        manager = models.Manager.from_queryset(Choosy)()
+        manager.model = get_access_token_model()
+        monkeypatch.setitem(get_access_token_model()._meta.__dict__, "default_manager", manager)
+        lookup._statement.cache_clear()
+
+        with pytest.raises(lookup.NotFixed):
+            lookup.find(checksum(access_token))
+        lookup._statement.cache_clear()
+
     def test_where_a_model_is_spread_over_two_tables(self):
         class Base(models.Model):
             class Meta:
@@ -125,3 +139,27 @@ class TestAQueryIsRunInstead:
 
         arguments = (get_access_token_model(), get_application_model(), Derived)
         assert lookup._statement("default", "any", *arguments, None, True) is None
+
+
+def test_a_token_that_refers_to_another_column_than_the_primary_key_is_joined_by_that_one():
+    class Teacher(models.Model):
+        number = models.IntegerField(unique=True)
+        username = models.CharField(max_length=9)
+        USERNAME_FIELD = "username"
+
+        class Meta:
+            app_label = "tests"
+
+    class TeachersToken(models.Model):
+        token_checksum = models.CharField(max_length=64, unique=True)
+        user = models.ForeignKey(Teacher, models.CASCADE, to_field="number")
+        application = models.ForeignKey(get_application_model(), models.CASCADE, related_name="+")
+
+        class Meta:
+            app_label = "tests"
+
+    arguments = (TeachersToken, get_application_model(), Teacher)
+    statement = lookup._statement("default", "any", *arguments, None, True)
+
+    assert statement is not None
+    assert "u.number = t.user_id" in statement.sql.replace('"', "").replace("`", "")
