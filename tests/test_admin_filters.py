@@ -275,3 +275,29 @@ class TestTheDateHierarchy:
         query = {"issued_at__year": "2026", "issued_at__month": "11", "issued_at__day": day}
 
         assert desk.get(TOKENS, query).status_code in {200, 302}
+
+
+@pytest.mark.parametrize("page", [TOKENS, f"{TOKENS}export/csv/"], ids=["list", "export"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"issued_at__year": "9999"},
+        {"issued_at__year": "9999", "issued_at__month": "12", "issued_at__day": "31"},
+        {"issued_at__year": "9" * 30},
+        {"issued_at__year__gte": "0"},
+    ],
+    ids=["no year after it", "no day after it", "no number of a database", "before the first year"],
+)
+def test_a5_a_time_that_no_column_holds_is_a_wrong_address_and_no_500(desk, row, page, query):
+    row()
+
+    response = desk.get(page, query)
+
+    assert (response.status_code, response.url.endswith("?e=1")) == (302, True)
+
+
+@pytest.mark.parametrize("column", ["status", "use"])
+def test_a5_a_nul_in_a_filter_of_the_keys_is_no_500(desk, column):
+    response = desk.get(reverse("admin:instaccess_key_changelist"), {f"{column}__exact": "\x00"}, follow=True)
+
+    assert response.status_code == 200

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.db import DataError
 from django.forms import Form
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
@@ -27,6 +29,14 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
+
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
+        """The list. What an address says that no column can hold (the year 9999, whose end is none; a NUL) is a wrong
+        address, which Django answers with a page that says so."""
+        try:
+            return super().get_changelist_instance(request)
+        except (ValueError, OverflowError, DataError) as error:
+            raise IncorrectLookupParameters(type(error).__name__) from None
 
 
 def confirm(
