@@ -9,6 +9,7 @@ import re
 import time
 from io import StringIO
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from django.contrib.admin.models import LogEntry
@@ -22,6 +23,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils.log import AdminEmailHandler
+from oauth2_provider.models import get_application_model
 
 from instaccess import denylist, forward_auth, gateway, issuer, keyring, keysource, revocation
 from instaccess.inspection import MAX_PASTED
@@ -280,6 +282,17 @@ class TestTheResult:
 
         assert "That is a fault of ours." in inspected(desk, token)
 
+    def test_a6_names_nobody_whom_only_an_edited_reference_names(self, desk, token, application):
+        mallory = get_user_model().objects.create_user("mallory")
+        theirs = get_application_model().objects.create(name="Mallory's", client_id="x", user=mallory)
+        assert application.name in inspected(desk, token)
+        IssuedToken.objects.update(user=mallory, application=theirs)
+
+        page = inspected(desk, token)
+
+        assert "mallory" not in page.lower()
+        assert application.client_id in page
+
     def test_can_stand_in_an_admin_site_of_another_name(self, desk, token):
         assert f'action="{INSPECT}"' in inspected(desk, token)
 
@@ -367,6 +380,17 @@ class TestWhatWasPasted:
         out = StringIO()
         call_command("dumpdata", stdout=out)
         assert [part for part in parts(token) if part in out.getvalue()] == []
+
+    def test_is_not_left_in_the_request(self, desk, token):
+        kept = desk.post(INSPECT, {"token": token}).wsgi_request
+
+        assert (kept.body, dict(kept.POST)) == (b"", {})
+
+    def test_is_not_left_in_the_request_where_it_was_read_whole(self, desk, token):
+        sent = urlencode({"token": token})
+        kept = desk.post(INSPECT, sent, content_type="application/x-www-form-urlencoded").wsgi_request
+
+        assert (kept.body, dict(kept.POST)) == (b"", {})
 
     def test_is_not_counted_as_a_refusal_and_not_remembered_by_the_gateway(self, desk, token):
         from instaccess import refusals

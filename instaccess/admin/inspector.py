@@ -21,6 +21,8 @@ from django.views.decorators.debug import sensitive_post_parameters, sensitive_v
 
 from .. import inspection
 from ..inspection import Inspection
+from ..models import IssuedToken
+from . import people
 from .forms import InspectForm
 from .readonly import ReadOnlyAdmin
 
@@ -63,6 +65,7 @@ class InspectorPages(ReadOnlyAdmin):
         if request.method not in {"GET", "HEAD", "POST"}:
             return HttpResponseNotAllowed(["GET", "HEAD", "POST"])
         found = _inspected(request) if request.method == "POST" else None
+        row = found.audit.row if found is not None and found.audit is not None else None
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
@@ -71,6 +74,7 @@ class InspectorPages(ReadOnlyAdmin):
             "form": InspectForm(),
             "address": self._address(),
             "found": found,
+            **(_named(row) if row is not None else {}),
             "may_view_tokens": self.has_view_permission(request),
             "may_view_keys": request.user.has_perm("instaccess.view_key"),
         }
@@ -79,6 +83,17 @@ class InspectorPages(ReadOnlyAdmin):
 
     def _address(self) -> str:
         return reverse("admin:instaccess_issuedtoken_inspect", current_app=self.admin_site.name)
+
+
+def _named(row: IssuedToken) -> dict[str, str]:
+    """Users and application by name where the references are to those whom the row names: no HMAC covers those."""
+    application: Any = row.application
+    its_own = application is not None and application.client_id == row.client_id
+    return {
+        "subject": people.name(row.user, row.user_uuid) or row.user_uuid,
+        "real_subject": people.name(row.real_user, row.real_user_uuid) or row.real_user_uuid,
+        "application": str(application) if its_own else row.client_id or "-",
+    }
 
 
 def _inspected(request: HttpRequest) -> Inspection:
@@ -108,4 +123,5 @@ def _taken_from(request: HttpRequest) -> str:
     """The pasted text, which the request then does not hold any more: what fails later can't show it."""
     text: str = request.POST.get("token", "")
     request.POST = QueryDict()
+    request._body = b""  # where Django keeps what a form was read from
     return text
