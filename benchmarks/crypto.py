@@ -1,0 +1,184 @@
+"""Minting and opening a token in process: ours, the same OpenSSL operations done bare, and other libraries.
+
+    python -m benchmarks.crypto [--crypto-rounds 150]
+
+From the claims to the text, and from the text to the claims; RS256 within RSA-OAEP and A128CBC-HS256, 2048 bits. In
+CPU time: nothing waits here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+import uuid
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import joserfc.jwe
+import joserfc.jwk
+import joserfc.jwt
+from authlib.deprecate import AuthlibDeprecationWarning
+from jwcrypto.jwk import JWK
+from jwcrypto.jwt import JWT
+
+from instaccess import gateway, jose
+from instaccess.claims import Claims
+
+from . import sections, timing
+from .bare import Minter, Opener
+
+with warnings.catch_warnings():
+    # Authlib sends people on to joserfc, and is still what many have.
+    warnings.simplefilter("ignore", AuthlibDeprecationWarning)
+    import authlib.jose as authlib
+
+CALLS = 10
+ISSUER = "instructure:inst_access"
+ALGS = {"alg": "RSA-OAEP", "enc": "A128CBC-HS256"}
+BARE = "bare OpenSSL"
+
+Way = Callable[[], Any]
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--crypto-rounds", type=int, default=150, help=f"of {CALLS} calls each")
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    minting, opening = ways()
+    result = {}
+    for what, each in (("mint", minting), ("open", opening)):
+        times = timing.in_turns(each, rounds=options.crypto_rounds, calls=CALLS, clock=time.process_time)
+        result[what] = [
+            {
+                "title": name,
+                "microseconds": timing.spread([value * 1e6 for value in values], 1),
+                "ratio": timing.ratios(values, times[BARE]),
+            }
+            for name, values in times.items()
+        ]
+    return result
+
+
+def ways() -> tuple[dict[str, Way], dict[str, Way]]:
+    """Minting and opening by name. Our gateway opens what each way mints; each way to open reads the same claims."""
+    signing, encryption = (JWK.generate(kty="RSA", size=2048, use=use) for use in ("sig", "enc"))
+    kids = signing.thumbprint(), encryption.thumbprint()
+    public = [JWK(**key.export_public(as_dict=True)) for key in (signing, encryption)]
+    claims = Claims.new(
+        now=time.time(),
+        issuer=ISSUER,
+        user_uuid=str(uuid.uuid4()),
+        account_uuid=str(uuid.uuid4()),
+        canvas_domain="canvas.example.edu",
+        user_global_id="4711",
+    )
+    payload = claims.to_payload()
+
+    def unwrap(token: str) -> gateway.Opened:
+        return gateway.unwrap(
+            token,
+            now=time.time(),
+            decryption_keys={kids[1]: encryption},
+            verification_keys={kids[0]: public[0]},
+            denied=frozenset(),
+            issuer=ISSUER,
+        )
+
+    def mint() -> str:
+        signed = jose.sign(claims.to_json(), signing, kid=kids[0])
+        return jose.encrypt(signed, public[1], kid=kids[1], **ALGS)
+
+    minter = Minter(signing.get_op_key("sign"), kids[0], public[1].get_op_key("wrapKey"), kids[1])
+    opener = Opener(encryption.get_op_key("unwrapKey"), public[0].get_op_key("verify"))
+    headers = {"typ": "JWT", "alg": "RS256", "kid": kids[0]}, {**ALGS, "cty": "JWT", "kid": kids[1]}
+    minting: dict[str, Way] = {
+        BARE: lambda: minter.mint(json.dumps(payload, separators=(",", ":")).encode()),
+        "instaccess": mint,
+    }
+    token = mint()
+    opening: dict[str, Way] = {
+        BARE: lambda: opener.open(token),
+        "instaccess": lambda: unwrap(token),
+    }
+    for name, library in (("jwcrypto", _jwcrypto), ("joserfc", _joserfc), ("Authlib", _authlib)):
+        theirs = library(headers, payload, signing, encryption, token)
+        minting[name], opening[name] = theirs
+    for name, way in minting.items():
+        assert unwrap(way()).claims == claims, name
+    for name, way in opening.items():
+        found = way()
+        assert (found.claims.to_payload() if isinstance(found, gateway.Opened) else found) == payload, name
+    return minting, opening
+
+
+Headers = tuple[dict[str, str], dict[str, str]]
+
+
+def _jwcrypto(
+    headers: Headers, payload: dict[str, Any], signing: JWK, encryption: JWK, token: str
+) -> tuple[Way, Way]:
+    """As its README shows."""
+
+    def mint() -> str:
+        signed = JWT(header=headers[0], claims=payload)
+        signed.make_signed_token(signing)
+        encrypted = JWT(header=headers[1], claims=signed.serialize())
+        encrypted.make_encrypted_token(encryption)
+        return str(encrypted.serialize())
+
+    def read() -> dict[str, Any]:
+        encrypted = JWT(key=encryption, jwt=token, expected_type="JWE")
+        claims: dict[str, Any] = json.loads(JWT(key=signing, jwt=encrypted.claims).claims)
+        return claims
+
+    return mint, read
+
+
+def _joserfc(headers: Headers, payload: dict[str, Any], signing: JWK, encryption: JWK, token: str) -> tuple[Way, Way]:
+    keys = [joserfc.jwk.RSAKey.import_key(key.export(as_dict=True)) for key in (signing, encryption)]
+    algorithms = list(ALGS.values())
+
+    def mint() -> str:
+        signed = joserfc.jwt.encode(headers[0], payload, keys[0], algorithms=["RS256"])
+        return joserfc.jwe.encrypt_compact(headers[1], signed, keys[1], algorithms=algorithms)
+
+    def read() -> dict[str, Any]:
+        inner = joserfc.jwe.decrypt_compact(token, keys[1], algorithms=algorithms).plaintext
+        assert inner is not None
+        return joserfc.jwt.decode(inner, keys[0], algorithms=["RS256"]).claims
+
+    return mint, read
+
+
+def _authlib(headers: Headers, payload: dict[str, Any], signing: JWK, encryption: JWK, token: str) -> tuple[Way, Way]:
+    keys = [authlib.JsonWebKey.import_key(key.export(as_dict=True)) for key in (signing, encryption)]
+    jwt = authlib.JsonWebToken(["RS256"])
+    jwe = authlib.JsonWebEncryption(list(ALGS.values()))
+
+    def mint() -> str:
+        text: bytes = jwe.serialize_compact(headers[1], jwt.encode(headers[0], payload, keys[0]), keys[1])
+        return text.decode()
+
+    def read() -> dict[str, Any]:
+        return dict(jwt.decode(jwe.deserialize_compact(token, keys[1])["payload"], keys[0]))
+
+    return mint, read
+
+
+def show(result: dict[str, Any]) -> str:
+    return "\n".join(
+        timing.table(
+            {"mint": "Mint, claims to text", "open": "Open, text to claims, first time"}[what],
+            ["", "µs", "ratio to bare"],
+            [[each["title"], timing.ranged(each["microseconds"], 0), timing.ranged(each["ratio"])] for each in rows],
+        )
+        for what, rows in result.items()
+        if what in {"mint", "open"}
+    )
+
+
+if __name__ == "__main__":
+    sections.main(__doc__, arguments, measure, show)

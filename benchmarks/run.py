@@ -1,0 +1,117 @@
+"""All benchmarks in one go: tables, and benchmarks/results.json.
+
+    python -m benchmarks.run [--database both] [--seconds 3] [--rounds 5] [--ten-million] [--issues 100000]
+
+Needs PostgreSQL (PGHOST, PGUSER, PGPASSWORD as in the tests), Redis (REDIS_URL), and wrk (Debian: wrk). With
+`--only`, which names parts (http, crypto, tamper, growth, memory, startup) or endpoints (ours, nothing, …), the
+results are written nowhere but to `--output`. Nothing here passes or fails; the figures are what they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from . import crypto, growth, memory, over_http, startup, tamper
+from .serve import ROOT
+from .stage import VENDORS, psql
+
+RESULTS = ROOT / "benchmarks/results.json"
+PACKAGES = (
+    *("Django", "djangorestframework", "django-oauth-toolkit", "jwcrypto", "cryptography", "gunicorn", "psycopg"),
+    *("redis", "djangorestframework-simplejwt", "django-rest-knox", "joserfc", "Authlib"),
+)
+# Each part runs in a process of its own, for Django can be set up but once. Two of them on every database.
+PARTS = {
+    "http": ("over_http", True),
+    "crypto": ("crypto", False),
+    "tamper": ("tamper", True),
+    "growth": ("growth", False),
+    "memory": ("memory", False),
+    "startup": ("startup", False),
+}
+_OPTIONS = {
+    "http": ("seconds", "rounds", "workers"),
+    "crypto": ("crypto_rounds",),
+    "tamper": ("tamper_rounds",),
+    "growth": ("growth_rounds", "ten_million"),
+    "memory": ("issues",),
+    "startup": ("starts",),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, conflict_handler="resolve"
+    )
+    for part in (over_http, crypto, tamper, growth, memory, startup):
+        part.arguments(parser)
+    parser.add_argument("--database", choices=[*VENDORS, "both"], default="both")
+    parser.add_argument("--only", default="", help="names of parts or endpoints, with commas")
+    parser.add_argument("--output", type=Path, help="a file for the figures")
+    options = parser.parse_args()
+    vendors = VENDORS if options.database == "both" else (options.database,)
+    wanted = set(filter(None, options.only.split(",")))
+    named = ",".join(sorted(wanted - PARTS.keys()))
+    chosen = wanted & PARTS.keys() | ({"http"} if named else set()) or PARTS.keys()
+
+    results: dict[str, Any] = machine(vendors)
+    for part, (module, everywhere) in PARTS.items():
+        if part not in chosen:
+            continue
+        given = _given(part, options) + (["--only", named] if part == "http" and named else [])
+        if everywhere:
+            results[part] = {vendor: run(module, [*given, "--database", vendor]) for vendor in vendors}
+        else:
+            results[part] = run(module, given)
+    output = options.output or (None if wanted or options.database != "both" else RESULTS)
+    if output:
+        output.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+
+
+def _given(part: str, options: argparse.Namespace) -> list[str]:
+    given = []
+    for name in _OPTIONS[part]:
+        value = getattr(options, name)
+        if value is True:
+            given.append(f"--{name.replace('_', '-')}")
+        elif value is not False:
+            given += [f"--{name.replace('_', '-')}", str(value)]
+    return given
+
+
+def run(module: str, given: list[str]) -> Any:
+    """One part in its own process: it prints its table; returns its figures."""
+    with tempfile.NamedTemporaryFile("r", suffix=".json") as file:
+        command = [sys.executable, "-m", f"benchmarks.{module}", *given, "--output", file.name]
+        if code := subprocess.run(command, cwd=ROOT, check=False).returncode:
+            raise SystemExit(f"benchmarks.{module} failed ({code})")
+        return json.load(file)
+
+
+def machine(vendors: tuple[str, ...]) -> dict[str, Any]:
+    """What the figures were measured on."""
+    found = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    facts: dict[str, Any] = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "cpu": found[0].partition(":")[2].strip() if found else platform.processor(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+    }
+    if "postgresql" in vendors:
+        facts["postgresql"] = psql("SHOW server_version")[0][0]
+    return facts
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""gunicorn with two sync workers on a port of its own, and what its workers use of CPU and memory."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from contextlib import closing, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+ROOT = Path(__file__).resolve().parent.parent
+HOST = "127.0.0.1"
+APPLICATION = "benchmarks.wsgi:application"
+TRIVIAL = "benchmarks.serve:trivial"
+_PATIENCE = 60
+
+
+def trivial(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """A WSGI application that does nothing: how fast wrk and gunicorn are by themselves."""
+    start_response("201 Created", [("Content-Type", "application/json"), ("Content-Length", "2")])
+    return [b"{}"]
+
+
+class Server:
+    """In a `with`: serves the database that the environment names. Its output is in `log`."""
+
+    def __init__(self, log: Path, *, application: str = APPLICATION, workers: int = 2, kind: str = "sync") -> None:
+        self._log = log
+        with socket.socket() as probe:
+            probe.bind((HOST, 0))
+            self.port = int(probe.getsockname()[1])
+        self.url = f"http://{HOST}:{self.port}"
+        self._command = [
+            *(sys.executable, "-m", "gunicorn", "--bind", f"{HOST}:{self.port}"),
+            *("--workers", str(workers), "--worker-class", kind, "--log-level", "warning", "--no-control-socket"),
+            *(("--config", "python:benchmarks.worker") if application == APPLICATION else ()),
+            application,
+        ]
+
+    def __enter__(self) -> Self:
+        with self._log.open("ab") as stream:
+            self._popen = subprocess.Popen(
+                self._command,
+                cwd=ROOT,
+                env={**os.environ, "BENCHMARK_LOG": str(self._log)},
+                stdout=stream,
+                stderr=stream,
+                start_new_session=True,
+            )
+        try:
+            self._wait_until_up()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    def _wait_until_up(self) -> None:
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            with suppress(OSError, http.client.HTTPException):
+                connection = http.client.HTTPConnection(HOST, self.port, timeout=_PATIENCE)
+                with closing(connection):
+                    # A worker answers: gunicorn listens before it has any.
+                    connection.request("GET", "/")
+                    connection.getresponse().read()
+                return
+            if self._popen.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{self._command} did not come up:\n{self._log.read_text()}")
+            time.sleep(0.05)
+
+    def _stop(self) -> None:
+        self._popen.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self._popen.wait(timeout=10)
+        with suppress(ProcessLookupError):
+            os.killpg(self._popen.pid, signal.SIGKILL)
+        self._popen.wait()
+
+    @property
+    def workers(self) -> list[int]:
+        """Their process ids."""
+        pid = self._popen.pid
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def cpu(self) -> float:
+        """Seconds of CPU that all workers have used so far."""
+        ticks = 0
+        for pid in self.workers:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def memory(self) -> int:
+        """Bytes of memory that all workers have resident."""
+        pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self.workers)
+        return pages * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,55 @@
+"""The test project as it would run in production, with the peers beside it. Everything that costs is on."""
+
+import os
+
+from testproject import settings as testproject
+
+SECRET_KEY = "benchmarks-only-never-use-this-anywhere-else"
+DEBUG = False
+ALLOWED_HOSTS = testproject.ALLOWED_HOSTS
+
+INSTALLED_APPS = [*testproject.INSTALLED_APPS, "knox"]
+MIDDLEWARE = testproject.MIDDLEWARE
+ROOT_URLCONF = "benchmarks.urls"
+TEMPLATES = testproject.TEMPLATES
+
+# CONN_MAX_AGE=0, Django's default, would measure how fast PostgreSQL forks.
+DATABASES = {"default": {**testproject.DATABASES["default"], "CONN_MAX_AGE": None}}
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/15"),
+        "KEY_PREFIX": "instaccess-benchmarks",
+    }
+}
+
+USE_TZ = True
+TIME_ZONE = "UTC"
+STATIC_URL = "static/"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# A line for each issued token, as in production.
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "handlers": {
+        "file": {
+            "class": "logging.FileHandler",
+            "filename": os.environ.get("BENCHMARK_LOG", os.devnull),
+            "formatter": "line",
+        }
+    },
+    "root": {"handlers": ["file"], "level": "WARNING"},
+    "loggers": {"instaccess": {"level": "INFO"}},
+}
+
+OAUTH2_PROVIDER = testproject.OAUTH2_PROVIDER
+INSTACCESS = {
+    # The throttle asks Redis each time and never refuses: a bucket that leaks faster than anybody can fill it.
+    "THROTTLE_LIMIT": 1_000_000,
+    "THROTTLE_COST": 1,
+    "THROTTLE_LEAK": 1_000_000,
+    # A service that has no users of its own.
+    "USER_HOOK": "instaccess.consumer.TokenUser",
+}

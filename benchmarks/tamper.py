@@ -1,0 +1,97 @@
+"""What the tamper evidence of the audit costs: `issuer.issue` with each row's HMAC, and with a constant instead.
+
+python -m benchmarks.tamper --database postgresql [--tamper-rounds 400]
+"""
+
+# ruff: noqa: PLC0415  (Django is set up once there is a database)
+from __future__ import annotations
+
+import argparse
+import itertools
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from . import sections, timing
+from .stage import VENDORS, stage
+
+CALLS = 5
+WITH, WITHOUT = "with the HMAC", "without"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--database", choices=VENDORS, default="sqlite")
+    parser.add_argument("--tamper-rounds", type=int, default=400, help=f"of {CALLS} issues each")
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    with stage(options.database):
+        from oauth2_provider.models import get_access_token_model
+
+        from instaccess import issuer
+
+        tokens = itertools.cycle(
+            get_access_token_model().objects.select_related("user__instaccess_identity", "application")
+        )
+        origin = issuer.Origin(canvas_domain="canvas.example.edu", ip_address="192.0.2.7", user_agent="benchmark/1.0")
+
+        def issue() -> Any:
+            token = next(tokens)
+            return issuer.issue(
+                user=token.user,
+                application=token.application,
+                access_token_pk=token.pk,
+                origin=origin,
+                now=time.time(),
+            )[0]
+
+        def with_hmac() -> None:
+            for _ in range(CALLS):
+                issue()
+
+        def without() -> None:
+            with no_hmac():
+                for _ in range(CALLS):
+                    issue()
+
+        assert issue().mac != CONSTANT
+        with no_hmac():
+            assert issue().mac == CONSTANT
+        times = timing.in_turns({WITH: with_hmac, WITHOUT: without}, rounds=options.tamper_rounds)
+    each = {name: [value / CALLS * 1000 for value in values] for name, values in times.items()}
+    return {
+        "database": options.database,
+        "milliseconds": {name: timing.spread(values) for name, values in each.items()},
+        "ratio": timing.ratios(each[WITH], each[WITHOUT]),
+    }
+
+
+CONSTANT = "constant"
+
+
+@contextmanager
+def no_hmac() -> Iterator[None]:
+    """An issuer that neither spells out what a row says, nor reads the key, nor authenticates."""
+    from instaccess import evidence
+    from instaccess.conf import Conf
+
+    with (
+        patch.object(evidence, "facts", lambda token: b""),
+        patch.object(evidence, "authenticate", lambda data, keks: CONSTANT),
+        patch.object(Conf, "key_encryption_keys", []),
+    ):
+        yield
+
+
+def show(result: dict[str, Any]) -> str:
+    rows = [[name, timing.ranged(values, 3), ""] for name, values in result["milliseconds"].items()]
+    rows[0][2] = timing.ranged(result["ratio"], 3)
+    return timing.table(
+        f"Tamper evidence, an issue in process on {result['database']}", ["", "ms", "ratio to without"], rows
+    )
+
+
+if __name__ == "__main__":
+    sections.main(__doc__, arguments, measure, show)

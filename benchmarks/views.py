@@ -1,0 +1,233 @@
+"""The peers: what else a project could answer with, each as its documentation has it. Not for use anywhere else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import uuid
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from django.db import connection
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.views.decorators.csrf import csrf_exempt
+from jwcrypto.jwt import JWT
+from knox.models import AuthToken
+from oauth2_provider.contrib.rest_framework import OAuth2Authentication, TokenHasScope
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.permissions import IsAuthenticated
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+from rest_framework_simplejwt.tokens import AccessToken
+
+from instaccess import keyring
+from instaccess.conf import SCOPE
+from instaccess.consumer import InstAccessAuthentication, TokenUser
+from instaccess.models import IssuedToken
+
+from .bare import Minter, Opener
+
+LIFETIME = 3600
+ISSUER = "instructure:inst_access"
+
+
+class Nothing(APIView):
+    """Authenticates with django-oauth-toolkit, and does nothing: what everything else is compared with."""
+
+    authentication_classes = [OAuth2Authentication]
+    permission_classes = [IsAuthenticated]
+
+    def post(self, request: Request) -> Response:
+        return Response({"ok": True}, status=201)
+
+
+class SimpleJWT(Nothing):
+    """A token of djangorestframework-simplejwt: signed with HS256, neither encrypted nor written down."""
+
+    def post(self, request: Request) -> Response:
+        return Response({"token": str(AccessToken.for_user(request.user))}, status=201)
+
+
+class Knox(Nothing):
+    """A token of django-rest-knox: random, its digest written down."""
+
+    def post(self, request: Request) -> Response:
+        return Response({"token": AuthToken.objects.create(request.user)[1]}, status=201)
+
+
+class Naive(APIView):
+    """Our token as one would first write it: jwcrypto as its README shows, an audit row by the ORM.
+
+    The uuid comes for nothing here; ours reads it from the database.
+    """
+
+    authentication_classes = [OAuth2Authentication]
+    permission_classes = [TokenHasScope]
+    required_scopes = [SCOPE]
+
+    def post(self, request: Request) -> Response:
+        ring = keyring.current()
+        signing, encryption = ring.signing_key(), ring.encryption_key()
+        user, token = request.user, request.auth
+        user_uuid = str(uuid.uuid5(uuid.NAMESPACE_URL, str(user.pk)))
+        claims = _claims(user.pk, user_uuid, request.get_host())
+        signed = JWT(header={"typ": "JWT", "alg": "RS256", "kid": signing.kid}, claims=claims)
+        signed.make_signed_token(signing.private())
+        encrypted = JWT(
+            header={"alg": "RSA-OAEP", "enc": "A128CBC-HS256", "cty": "JWT", "kid": encryption.kid},
+            claims=signed.serialize(),
+        )
+        encrypted.make_encrypted_token(encryption.public)
+        IssuedToken.objects.create(
+            jti=claims["jti"],
+            user=user,
+            user_uuid=user_uuid,
+            application=token.application,
+            client_id=token.application.client_id,
+            access_token_pk=str(token.pk),
+            account_uuid=claims["acct"],
+            canvas_domain=claims["canvas_domain"],
+            signing_kid=signing.kid,
+            encryption_kid=encryption.kid,
+            ip_address=request.META["REMOTE_ADDR"],
+            user_agent=request.META.get("HTTP_USER_AGENT", ""),
+            issued_at=datetime.fromtimestamp(claims["iat"], UTC),
+            expires_at=datetime.fromtimestamp(claims["exp"], UTC),
+        )
+        return Response({"token": encrypted.serialize()}, status=201)
+
+
+# Written for the tables as they are by default: no ORM, nothing that a project might have swapped.
+_SELECT = """
+SELECT t.id, t.scope, a.id, a.client_id, u.id, i.uuid
+FROM oauth2_provider_accesstoken t
+JOIN oauth2_provider_application a ON a.id = t.application_id
+JOIN auth_user u ON u.id = t.user_id
+JOIN instaccess_useridentity i ON i.user_id = u.id
+WHERE t.token_checksum = %s AND t.expires > %s AND u.is_active
+"""
+_INSERT = """
+INSERT INTO instaccess_issuedtoken (jti, user_id, user_uuid, real_user_uuid, application_id, client_id,
+  access_token_pk, account_uuid, canvas_domain, signing_kid, encryption_kid, ip_address, user_agent, issued_at,
+  expires_at, revoked_by, revocation_reason, mac)
+VALUES (%s, %s, %s, '', %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, '', '', '')
+"""
+
+
+@csrf_exempt
+def floor(request: HttpRequest) -> HttpResponse:
+    """The least that can be done: no DRF, no ORM; one SELECT, bare OpenSSL, one INSERT.
+
+    No validator, no throttle, no tamper evidence, no log, and no answer that a client of Canvas would understand.
+    """
+    scheme, _, text = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
+    now = time.time()
+    moment = connection.ops.adapt_datetimefield_value
+    with connection.cursor() as cursor:
+        checksum = hashlib.sha256(text.encode()).hexdigest()
+        cursor.execute(_SELECT, [checksum, moment(datetime.fromtimestamp(now, UTC))])
+        row = cursor.fetchone()
+        if scheme != "Bearer" or row is None or SCOPE not in row[1].split():
+            return HttpResponse(status=401)
+        token_pk, _, application_pk, client_id, user_pk, user_uuid = row
+        claims = _claims(user_pk, str(user_uuid), request.get_host())
+        minter, signing_kid, encryption_kid = _minter()
+        encrypted = minter.mint(json.dumps(claims, separators=(",", ":")).encode())
+        cursor.execute(
+            _INSERT,
+            [
+                claims["jti"].replace("-", ""),
+                user_pk,
+                claims["sub"],
+                application_pk,
+                client_id,
+                str(token_pk),
+                claims["acct"],
+                claims["canvas_domain"],
+                signing_kid,
+                encryption_kid,
+                request.META["REMOTE_ADDR"],
+                request.META.get("HTTP_USER_AGENT", ""),
+                moment(datetime.fromtimestamp(claims["iat"], UTC)),
+                moment(datetime.fromtimestamp(claims["exp"], UTC)),
+            ],
+        )
+    return JsonResponse({"token": encrypted}, status=201)
+
+
+def no_content(request: HttpRequest) -> HttpResponse:
+    """A plain Django view: beside it stands the gateway."""
+    return HttpResponse(status=204)
+
+
+class Service(APIView):
+    """A view that takes the decrypted token, as a service without users of its own has it."""
+
+    authentication_classes: list[type] = [InstAccessAuthentication]
+    permission_classes = [IsAuthenticated]
+
+    def get(self, request: Request) -> Response:
+        return Response({"user": str(request.user)})
+
+
+class BareAuthentication(BaseAuthentication):
+    """Whether the signature is right, and nothing else."""
+
+    def authenticate(self, request: Request) -> tuple[Any, Any]:
+        text = request.META.get("HTTP_AUTHORIZATION", "").removeprefix("Bearer ")
+        try:
+            claims = _opener().verify(text.encode())
+        except (InvalidSignature, ValueError):
+            raise AuthenticationFailed from None
+        return _BareUser(claims["sub"]), claims
+
+    def authenticate_header(self, request: Request) -> str:
+        return "Bearer"
+
+
+class _BareUser(TokenUser):
+    def __init__(self, uuid: str) -> None:
+        self.uuid = uuid
+
+
+class BareService(Service):
+    """The same behind a bare RS256 verification."""
+
+    authentication_classes = [BareAuthentication]
+
+
+def _claims(user_pk: Any, user_uuid: str, host: str) -> dict[str, Any]:
+    now = int(time.time())
+    return {
+        "iss": ISSUER,
+        "jti": str(uuid.uuid4()),
+        "iat": now,
+        "exp": now + LIFETIME,
+        "sub": user_uuid,
+        "acct": str(uuid.uuid5(uuid.NAMESPACE_DNS, host.partition(":")[0])),
+        "canvas_domain": host,
+        "debug_user_global_id": str(user_pk),
+    }
+
+
+# The keys stay the same while a benchmark runs: these are kept for good.
+
+
+@cache
+def _minter() -> tuple[Minter, str, str]:
+    ring = keyring.current()
+    signing, encryption = ring.signing_key(), ring.encryption_key()
+    keys = signing.private().get_op_key("sign"), encryption.public.get_op_key("wrapKey")
+    return Minter(keys[0], signing.kid, keys[1], encryption.kid), signing.kid, encryption.kid
+
+
+@cache
+def _opener() -> Opener:
+    ring = keyring.current()
+    decryption, verification = ring.encryption_key().private(), ring.signing_key().public
+    return Opener(decryption.get_op_key("unwrapKey"), verification.get_op_key("verify"))
