@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo demo-nginx test test-services screenshots lint wheel messages clean
+.PHONY: demo demo-nginx test test-services screenshots bench lint wheel messages clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/python manage.py demo
@@ -27,6 +27,11 @@ test-services: $(VENV)/.services
 # Needs Chromium (Debian: chromium), or CHROMIUM=/path/to/it.
 screenshots: $(VENV)/.browser
 	$(BIN)/python -m tests.browser.screenshots build/screenshots --readme examples/screenshots
+
+# What the README says about speed, measured beside peers: tables, and benchmarks/results.json. Ten minutes on a
+# machine that does nothing else. Needs PostgreSQL, Redis and wrk (Debian: wrk).
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks.run
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -63,9 +68,14 @@ $(VENV)/.browser: $(BIN)/python setup.cfg pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[browser]'
 	@touch $@
 
+$(VENV)/.bench: $(BIN)/python setup.cfg pyproject.toml
+	@echo "Installing what the benchmarks compare with into $(VENV) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
+
 $(VENV)/.services: $(VENV)/.test
 	@echo "Installing database drivers, an application server and what drives a browser into $(VENV) …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,services,browser]' || { \
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,services,browser,bench]' || { \
 		echo "mysqlclient is compiled: apt install gcc pkg-config python3-dev default-libmysqlclient-dev" >&2; exit 1; }
 	@touch $@
 

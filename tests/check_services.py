@@ -38,6 +38,8 @@ def missing() -> list[str]:
             found.append(f"{what}, and it does not answer: {said}")
     if shutil.which(os.environ.get("CHROMIUM") or "chromium") is None:
         found.append("Chromium for the admin's tests: apt install chromium, or CHROMIUM=/path/to/it")
+    if shutil.which("wrk") is None:
+        found.append("wrk for a trial of the benchmarks: apt install wrk")
     return found
 
 

@@ -1,0 +1,50 @@
+"""`make bench`, a very short one: every endpoint proves that it does its work before it is measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.services
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_a_trial_of_all_endpoints_has_figures_for_each(tmp_path):
+    output = tmp_path / "results.json"
+    options = ["--only", "http", "--database", "sqlite", "--seconds", "0.2", "--rounds", "1", "--output", str(output)]
+
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.run", *options],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    measured = json.loads(output.read_text())["http"]["sqlite"]["endpoints"]
+    assert {"ours", "nothing", "naive", "dot", "simplejwt", "knox", "floor", "gateway", "service"} <= {
+        each["name"] for each in measured
+    }
+    assert all(each["requests/s"]["median"] > 0 for each in measured)
+
+
+def test_the_other_ways_to_mint_and_open_a_token_do_what_ours_do():
+    # It compares what comes out before it measures.
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.crypto", "--crypto-rounds", "1"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("instaccess") == 2
