@@ -16,12 +16,12 @@ demo-nginx: $(VENV)/.demo
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -m "not services and not postgresql" -n auto
 
-# The whole suite again on the other two databases; a service that is missing is a failure. What has no use for the
-# database but needs Redis, a proxy or a browser runs once.
+# All that asks a database again on the other two; a service that is missing is a failure. What needs Redis, a proxy or
+# a browser runs once, on PostgreSQL.
 test-services: $(VENV)/.services
 	$(BIN)/python -m tests.check_services
-	INSTACCESS_DATABASE=postgresql $(BIN)/python -m pytest -n auto
-	INSTACCESS_DATABASE=mariadb $(BIN)/python -m pytest -m "not postgresql and not services" -n auto
+	INSTACCESS_DATABASE=postgresql $(BIN)/python -m pytest -m "database or postgresql or services" -n auto
+	INSTACCESS_DATABASE=mariadb $(BIN)/python -m pytest -m "database and not postgresql and not services" -n auto
 
 # Every page of the admin, light and dark, wide and narrow, in build/screenshots; the README's two in examples/.
 # Needs Chromium (Debian: chromium), or CHROMIUM=/path/to/it.

@@ -72,7 +72,7 @@ def main() -> None:
         if everywhere:
             results[part] = {vendor: run(module, [*given, "--database", vendor]) for vendor in vendors}
         else:
-            results[part] = run(module, given)
+            results[part] = run(module, given + (["--database", vendors[-1]] if part == "memory" else []))
     output = options.output or (None if wanted or options.database != "both" else RESULTS)
     if output:
         output.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")

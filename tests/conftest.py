@@ -13,7 +13,7 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.core.cache import caches
 from django.db import connections
-from django.utils import timezone
+from django.utils import timezone, translation
 from jwcrypto.jwk import JWK
 from oauth2_provider.models import get_access_token_model, get_application_model
 
@@ -22,6 +22,20 @@ from instaccess.conf import SCOPE, conf
 from instaccess.models import IssuedToken, Key
 
 ISSUE_URL = "/api/v1/inst_access_tokens"
+
+
+_DATABASE_FIXTURES = {"db", "transactional_db", "live_server"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What asks a database is marked so: the rest says the same on each of them, and need not run on all three.
+
+    pytest-django keeps a test without its marker or fixtures from asking one.
+    """
+    for item in items:
+        asked = _DATABASE_FIXTURES.intersection(getattr(item, "fixturenames", ()))
+        if asked or item.get_closest_marker("django_db"):
+            item.add_marker("database")
 
 
 class RSAPool:
@@ -95,6 +109,13 @@ def throttled() -> Iterator[None]:
     yield
     throttling.forget()
     buckets.clear()
+
+
+@pytest.fixture(autouse=True)
+def own_language() -> Iterator[None]:
+    """LocaleMiddleware leaves its thread in the language of the last request."""
+    yield
+    translation.deactivate()
 
 
 @pytest.fixture(autouse=True)

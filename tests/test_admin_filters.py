@@ -211,7 +211,7 @@ class TestOnPostgreSQL:
         [({"masquerading": "yes"}, "real_user_uuid"), ({"status": "revoked"}, "revoked_at")],
     )
     def test_a4_filters_for_few_rows_can_find_them_by_their_own_index(self, query, column, desk):
-        [counted] = [plan for sql, plan in self.plans(desk, **query) if f"LIMIT {COUNTED}" in sql]
+        [counted] = [plan for sql, plan in self.plans(desk, **query) if re.search(rf"LIMIT {COUNTED}\b", sql)]
 
         assert re.search(rf"Index Cond: .*{column}", counted), counted
 

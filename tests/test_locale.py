@@ -16,6 +16,7 @@ from .readme import ROOT
 PACKAGE = ROOT / "instaccess"
 PO = PACKAGE / "locale" / "de" / "LC_MESSAGES" / "django.po"
 CALLS = {"_": 1, "gettext": 1, "gettext_lazy": 1, "ngettext": 2, "ngettext_lazy": 2}
+WITH_CONTEXT = {"pgettext", "pgettext_lazy"}
 TAG = re.compile(r'{%\s*translate "([^"]+)"|{%\s*blocktranslate[^%]*%}(.*?){%\s*endblocktranslate\s*%}', re.DOTALL)
 
 
@@ -23,19 +24,27 @@ def in_python(path: Path) -> set[str]:
     """The texts that a module has translated, plurals too."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in CALLS:
-            for argument in node.args[: CALLS[node.func.id]]:
-                assert isinstance(argument, ast.Constant), f"{path.name}:{node.lineno} translates no plain text"
-                found.add(argument.value)
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+            continue
+        count = 2 if node.func.id in WITH_CONTEXT else CALLS.get(node.func.id, 0)
+        texts = [argument.value for argument in node.args[:count] if isinstance(argument, ast.Constant)]
+        assert len(texts) == count, f"{path.name}:{node.lineno} translates no plain text"
+        found |= {in_context(*texts)} if node.func.id in WITH_CONTEXT else set(texts)
     return found
 
 
+def in_context(context: str, text: str) -> str:
+    """As .mo files have it."""
+    return f"{context}\x04{text}"
+
+
 def in_template(path: Path) -> set[str]:
-    """The texts that a template has translated."""
+    """The texts that a template has translated, plurals too."""
     found = set()
     for plain, block in TAG.findall(path.read_text(encoding="utf-8")):
-        text = plain.replace("%", "%%") or re.sub(r"{{\s*(\w+)\s*}}", r"%(\1)s", " ".join(block.split()))
-        found.add(text)
+        for part in re.split(r"{%\s*plural\s*%}", block):
+            text = plain.replace("%", "%%") or re.sub(r"{{\s*(\w+)\s*}}", r"%(\1)s", " ".join(part.split()))
+            found.add(text)
     return found
 
 
@@ -44,7 +53,7 @@ def placeholders(text: str) -> set[str]:
 
 
 class Entry(NamedTuple):
-    """A text, its plural where it has one, and the translations of both."""
+    """A text, after its context where it has one; its plural where it has one, and the translations of both."""
 
     text: str
     plural: str
@@ -64,7 +73,8 @@ def catalogue() -> list[Entry]:
             keyword = before.strip() or keyword
             fields[keyword] = fields.get(keyword, "") + ast.literal_eval(quote + text)
         translations = [text for keyword, text in sorted(fields.items()) if keyword.startswith("msgstr")]
-        entries.append(Entry(fields["msgid"], fields.get("msgid_plural", ""), translations))
+        text = in_context(fields["msgctxt"], fields["msgid"]) if "msgctxt" in fields else fields["msgid"]
+        entries.append(Entry(text, fields.get("msgid_plural", ""), translations))
     return entries[1:]  # the first is the file's heading
 
 

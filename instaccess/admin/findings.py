@@ -219,10 +219,15 @@ def _derived() -> Finding:
 
 
 def _unusual(refusals: Unusual) -> Finding:
+    text = (
+        _("Within an hour the %(role)s refused %(count)d requests for “%(reason)s”; usually it is about %(usual)d.")
+        if round(refusals.usual)
+        else _("Within an hour the %(role)s refused %(count)d requests for “%(reason)s”; usually it is none.")
+    )
     return Finding(
         "unusual_refusals",
         Severity.WARNING,
-        _("Within an hour the %(role)s refused %(count)d requests for “%(reason)s”; usually it is about %(usual)d.")
+        text
         % {
             "count": refusals.count,
             "role": RefusalCount.Role(refusals.role).label if refusals.role in RefusalCount.Role else refusals.role,

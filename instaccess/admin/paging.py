@@ -16,6 +16,8 @@ from django.utils.functional import cached_property
 from ..models import IssuedToken
 from . import periods
 
+_MOST_DAYS = 20_000
+
 COUNTED = 5_000
 """Rows that a list counts and pages through. Counting all of millions takes seconds; nobody pages that far."""
 
@@ -58,8 +60,10 @@ class Dates(QuerySet[IssuedToken]):
         )
         found: dict[datetime, None] = {}
         if first and last:
-            for number in range((last.date() - first.date()).days + 1):
-                day = first.date() + timedelta(days=number)
+            # No further back than half a century: somebody may have written the year 1 into a row.
+            days = min((last.date() - first.date()).days, _MOST_DAYS)
+            for number in range(days, -1, -1):
+                day = last.date() - timedelta(days=number)
                 start = {"year": day.replace(month=1, day=1), "month": day.replace(day=1), "day": day}[kind]
                 found[datetime.combine(start, time.min, UTC)] = None
         return list(found)

@@ -62,12 +62,13 @@ class IssuedTokenAdmin(InspectorPages, ExportPages, TokenActs):
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         # Days and months to pick are UTC's, as the times beside them.
         with timezone.override(UTC):
-            response = super().changelist_view(request, {"counted": paging.COUNTED, **(extra_context or {})})
+            context = {"title": _("Issued tokens"), "counted": paging.COUNTED}
+            response = super().changelist_view(request, context | (extra_context or {}))
             if not isinstance(response, TemplateResponse):
                 return response
-            context = response.context_data or {}
-            if "cl" in context:
-                context |= {"chart": chart_of(context["cl"]), "dates": dates_of(context["cl"])}
+            data = response.context_data or {}
+            if "cl" in data:
+                data |= {"chart": chart_of(data["cl"]), "dates": dates_of(data["cl"])}
             return response.render()
 
     # In the list UTC stands in the heading, and the day once.
