@@ -134,7 +134,7 @@ def issuing(bearers: tuple[str, ...]) -> Callable[[], Any]:
 
     def issue() -> Any:
         headers = {"Authorization": f"Bearer {next(turn)}", "User-Agent": "benchmark/1.0"}
-        response = views.issue(factory.post("/api/v1/inst_access_tokens", headers=headers))
+        response = views.issue(factory.generic("POST", "/api/v1/inst_access_tokens", headers=headers))
         assert response.status_code == 201
         return response
 

@@ -1,6 +1,6 @@
 """Requests a second, ours beside the peers', with gunicorn's sync workers on one database.
 
-python -m benchmarks.over_http --database postgresql [--seconds 3] [--rounds 5] [--only ours,nothing]
+python -m benchmarks.over_http --database postgresql [--seconds 1] [--rounds 15] [--only ours,nothing]
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ WARM_UP_SECONDS = 1
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--database", choices=stage.VENDORS, default="sqlite")
-    parser.add_argument("--seconds", type=float, default=3, help="of load on an endpoint in each round (whole ones)")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1, help="of load on an endpoint in each round")
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument(
         "--only", default="", help="names of endpoints, with commas; what they are compared with comes along"
     )

@@ -1,6 +1,6 @@
 """All benchmarks in one go: tables, and benchmarks/results.json.
 
-    python -m benchmarks.run [--database both] [--seconds 3] [--rounds 5] [--ten-million] [--issues 100000]
+    python -m benchmarks.run [--database both] [--seconds 1] [--rounds 15] [--ten-million] [--issues 100000]
 
 Needs PostgreSQL (PGHOST, PGUSER, PGPASSWORD as in the tests), Redis (REDIS_URL), and wrk (Debian: wrk). With
 `--only`, which names parts (http, crypto, tamper, growth, memory, startup) or endpoints (ours, nothing, …), the

@@ -48,10 +48,8 @@ def spread(values: Sequence[float], digits: int = 3) -> dict[str, float]:
 
 
 def ratios(values: Sequence[float], base: Sequence[float]) -> dict[str, float]:
-    """The ratio of two medians. Its range is that of the ratios round by round."""
-    each = spread([value / other for value, other in zip(values, base, strict=True)])
-    each["median"] = round(statistics.median(values) / statistics.median(base), 3)
-    return each
+    """Of what was measured in the same round: a machine that is slow for a while is so for both."""
+    return spread([value / other for value, other in zip(values, base, strict=True)])
 
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
