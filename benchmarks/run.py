@@ -26,6 +26,8 @@ from .serve import ROOT
 from .stage import VENDORS, psql
 
 RESULTS = ROOT / "benchmarks/results.json"
+QUIET = 0.7
+"""Load average up to which nobody else is there, a minute after the last benchmark."""
 PACKAGES = (
     *("Django", "djangorestframework", "django-oauth-toolkit", "jwcrypto", "cryptography", "gunicorn", "psycopg"),
     *("redis", "djangorestframework-simplejwt", "django-rest-knox", "joserfc", "Authlib"),
@@ -64,6 +66,10 @@ def main() -> None:
     named = ",".join(sorted(wanted - PARTS.keys()))
     chosen = wanted & PARTS.keys() | ({"http"} if named else set()) or PARTS.keys()
 
+    if (load := os.getloadavg()[0]) > QUIET:
+        print(
+            f"Load average {load:.1f}: others are at work here, and the figures are good for little but their ratios."
+        )
     results: dict[str, Any] = machine(vendors)
     for part, (module, everywhere) in PARTS.items():
         if part not in chosen:
