@@ -86,6 +86,9 @@ class Tap:
         self._sockets: list[socket.socket] = []
         self.resets = False
         """Whether every connection ends with a TCP reset as soon as a request comes."""
+        self.has_heard: Callable[[bytearray], bool] = lambda sent: True
+        """Whether so much has been sent that an answer may be handed back. A server may answer, and hang up, without
+        having read the body, and a proxy then stops sending it."""
         self._listener = socket.create_server((HOST, 0), backlog=100)
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -114,10 +117,22 @@ class Tap:
             self._sockets.append(server)
             with server:
                 server.settimeout(None)
-                back = threading.Thread(target=_pump, args=(server, client, None), daemon=True)
+                heard = threading.Event()
+                back = threading.Thread(target=_answer, args=(server, client, heard), daemon=True)
                 back.start()
-                _pump(client, server, sent)
+                self._ask(client, server, sent, heard)
                 back.join()
+
+    def _ask(self, client: socket.socket, server: socket.socket, sent: bytearray, heard: threading.Event) -> None:
+        with suppress(OSError):
+            while data := client.recv(65536):
+                sent += data
+                # Connections are used again: what was heard of the last request says nothing of this one.
+                (heard.set if self.has_heard(sent) else heard.clear)()
+                with suppress(OSError):  # the server has hung up; what comes is kept all the same
+                    server.sendall(data)
+        heard.set()
+        _hang_up(client, server)
 
     def retarget(self, port: int) -> None:
         """From now on, before another server: what is connected is cut off."""
@@ -154,13 +169,17 @@ class Tap:
                 each.shutdown(socket.SHUT_RDWR)
 
 
-def _pump(source: socket.socket, sink: socket.socket, copy: bytearray | None) -> None:
+def _answer(server: socket.socket, client: socket.socket, heard: threading.Event) -> None:
     with suppress(OSError):
-        while data := source.recv(65536):
-            if copy is not None:
-                copy += data
-            sink.sendall(data)
-    for each in (source, sink):
+        while data := server.recv(65536):
+            heard.wait(PATIENCE)
+            client.sendall(data)
+    heard.wait(PATIENCE)
+    _hang_up(client, server)
+
+
+def _hang_up(*sockets: socket.socket) -> None:
+    for each in sockets:
         with suppress(OSError):
             each.shutdown(socket.SHUT_RDWR)
 
