@@ -7,10 +7,13 @@ checkpoints do (`checkpoints.py`).
 
 from __future__ import annotations
 
+import base64
 import hmac
 import ipaddress
 import json
+import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from functools import lru_cache
@@ -20,7 +23,6 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.db import Error as DbError
 from django.db.models import Q, QuerySet
-from jwcrypto.common import base64url_encode
 
 from .exceptions import AuditAltered
 from .models import IssuedToken
@@ -29,6 +31,8 @@ from .sealing import kek_id
 _FORMAT = "instaccess audit row 1"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+# `repr` of bytes, say, which SQLite takes into any column: such a row must not fit, and not fail either.
+_encode = json.JSONEncoder(separators=(",", ":"), default=repr).encode
 # What Django and the drivers let out for a value that is none of the column's.
 _UNREADABLE = (DbError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
@@ -49,7 +53,7 @@ def facts(token: IssuedToken) -> bytes:
     Not the references to user and application: they are set to NULL when those are deleted, and the uuids and the
     client id beside them say the same.
     """
-    return json.dumps(
+    return _encode(
         [
             _FORMAT,
             token.jti.hex,
@@ -68,9 +72,7 @@ def facts(token: IssuedToken) -> bytes:
             _microseconds(token.revoked_at),
             token.revoked_by,
             token.revocation_reason,
-        ],
-        separators=(",", ":"),
-        default=repr,  # bytes, say, which SQLite takes into any column: it must not fit, and not fail either
+        ]
     ).encode("ascii")
 
 
@@ -141,7 +143,7 @@ def _key(kek: bytes) -> bytes:
 
 
 def _mac(data: bytes, kek: bytes) -> str:
-    return str(base64url_encode(hmac.digest(_key(kek), data, "sha256")))
+    return base64.urlsafe_b64encode(hmac.digest(_key(kek), data, "sha256")).rstrip(b"=").decode()
 
 
 def _address(text: str | None) -> str | None:
@@ -149,10 +151,17 @@ def _address(text: str | None) -> str | None:
     try:
         # A zone (RFC 4007) is no part of the bytes, and we write none: what stands behind `%` is not ours.
         if text and isinstance(text, str) and "%" not in text:
-            return ipaddress.ip_address(text).packed.hex()
+            return _packed(text).hex()
     except ValueError:
         pass
     return f"no address: {text}" if text else None
+
+
+def _packed(text: str) -> bytes:
+    # The C library's reader takes a tenth of the time, and a part of what Python's takes: never anything else.
+    with suppress(OSError, ValueError):
+        return socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
+    return ipaddress.ip_address(text).packed
 
 
 def _microseconds(moment: datetime | None) -> int | None:

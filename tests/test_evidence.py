@@ -13,6 +13,8 @@ import pytest
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.utils import timezone
+from hypothesis import given
+from hypothesis import strategies as st
 from jwcrypto.common import base64url_decode
 
 from instaccess import evidence, revocation
@@ -60,6 +62,16 @@ class TestTheHmacOfARow:
 
         made.ip_address = "::FFFF:c000:0201"
         assert verdict(made) is Verdict.AUTHENTIC
+
+    @given(address=st.ip_addresses())
+    def test_has_the_bytes_of_an_address_as_python_reads_it(self, address):
+        assert evidence._address(str(address)) == address.packed.hex()
+
+    @pytest.mark.parametrize(
+        "text", ["1.2.3", "01.2.3.4", "1.2.3.4 ", "::1::", "fe80::1%eth0", "1.2.3.4\0", "١.2.3.4"]
+    )
+    def test_has_no_bytes_of_what_is_no_address(self, text):
+        assert evidence._address(text) == f"no address: {text}"
 
     @pytest.mark.parametrize("column", sorted(ANOTHER))
     def test_a6_does_not_fit_once_a_column_was_edited(self, row, column):
