@@ -180,7 +180,7 @@ def _is_canonical(jti: str) -> bool:
 
 def _evidence(row: IssuedToken) -> evidence.Verdict | None:
     try:
-        return evidence.check(evidence.facts(row), row.mac, conf.key_encryption_keys)
+        return evidence.verdict(row, conf.key_encryption_keys)
     except (ConfigError, ValueError):
         return None
 

@@ -117,7 +117,7 @@ def _ready(rows: Sequence[IssuedToken], settled: datetime, cut: datetime | None)
 
 
 def _fits(row: IssuedToken) -> bool:
-    return evidence.check(evidence.facts(row), row.mac, conf.key_encryption_keys) is evidence.Verdict.AUTHENTIC
+    return evidence.verdict(row, conf.key_encryption_keys) is evidence.Verdict.AUTHENTIC
 
 
 def _add(

@@ -107,15 +107,18 @@ def loaded(rows: QuerySet[IssuedToken]) -> list[IssuedToken]:
     found, unreadable = readable(rows)
     if unreadable:
         first = min(unreadable)
-        error = AuditAltered(f"row {first} was edited: it holds what no row of ours can, and can't be read")
-        error.row = first
-        raise error
+        raise AuditAltered(f"row {first} was edited: it holds what no row of ours can, and can't be read", first)
     return found
 
 
 def authenticate(data: bytes, keks: Sequence[bytes]) -> str:
     """`<id of the key-encryption key>.<HMAC-SHA256>` (RFC 2104) under the first of the key-encryption keys."""
     return f"{_id(keks[0])}.{_mac(data, keks[0])}"
+
+
+def verdict(row: IssuedToken, keks: Sequence[bytes]) -> Verdict:
+    """What the HMAC of a row says of it."""
+    return check(facts(row), row.mac, keks)
 
 
 def check(data: bytes, mac: str, keks: Sequence[bytes]) -> Verdict:

@@ -82,7 +82,10 @@ class AuditAltered(InstAccessError):
     """Something in the audit is not as it was written; the text says what, `row` is the id of the row it is about."""
 
     code = "audit_altered"
-    row: int | None = None
+
+    def __init__(self, detail: str, row: int | None = None, *, code: str | None = None) -> None:
+        super().__init__(detail, code=code)
+        self.row = row
 
 
 class InvalidToken(InstAccessError):

@@ -14,7 +14,8 @@ from django.utils import timezone
 from . import checkpoints, statements, verification
 from .checkpoints import SETTLED, latest_marker, rows_after
 from .conf import conf
-from .evidence import Verdict, check, facts, readable
+from .evidence import Verdict, readable
+from .evidence import verdict as verdict_of
 from .exceptions import AuditAltered
 from .models import IssuedToken
 from .revocation import BATCH, audit
@@ -88,7 +89,7 @@ def _delete_altered(marker: Marker, now: datetime) -> int:
     for start in range(0, len(pks), BATCH):
         rows, doomed = readable(_until(marker.last).filter(pk__in=pks[start : start + BATCH]))
         for row in rows:
-            verdict = check(facts(row), row.mac, conf.key_encryption_keys)
+            verdict = verdict_of(row, conf.key_encryption_keys)
             if verdict is not Verdict.AUTHENTIC and not now - window <= row.issued_at <= now + window:
                 doomed.append(row.pk)
         deleted += audit().filter(pk__in=doomed).delete()[0]

@@ -99,7 +99,7 @@ def revoke(tokens: QuerySet[IssuedToken], *, reason: str, by: Any = None, now: d
 def _mac_after(row: IssuedToken, said: dict[str, Any], keks: list[bytes]) -> str:
     """The HMAC of a row once it is revoked; none where the one it has does not fit the row, for a new one would
     cover up that somebody had edited it."""
-    if not keks or evidence.check(evidence.facts(row), row.mac, keks) is not evidence.Verdict.AUTHENTIC:
+    if not keks or evidence.verdict(row, keks) is not evidence.Verdict.AUTHENTIC:
         return ""
     for name, value in said.items():
         setattr(row, name, value)

@@ -52,12 +52,6 @@ class Report:
     notes: list[str] = field(default_factory=list)
 
 
-class _Broken(Exception):
-    def __init__(self, text: str, row: int | None = None) -> None:
-        super().__init__(text)
-        self.text, self.row = text, row
-
-
 def verify(exported: Iterable[Exported] = (), *, until: int | None = None, now: datetime | None = None) -> Report:
     """Compare all rows with their HMACs, with the checkpoints and with exported copies of those.
 
@@ -76,8 +70,6 @@ def verify(exported: Iterable[Exported] = (), *, until: int | None = None, now: 
                 _check_unsealed(report, last, now or timezone.now())
         except AuditAltered as error:
             report.broken, report.row = error.detail, error.row
-        except _Broken as broken:
-            report.broken, report.row = broken.text, broken.row
         # Rows and checkpoints that vanished meanwhile may have been pruned.
         if not report.broken or start is None or _is_latest(start):
             return report
@@ -106,17 +98,17 @@ def _check_sealed(
         statement = statements.read(checkpoint, keys)
         if statement.number != number + 1 or statement.previous != digest:
             before = f"checkpoint {number}" if number else "the beginning"
-            raise _Broken(f"a checkpoint is missing: {before} is not what checkpoint {statement.number} follows")
+            raise AuditAltered(f"a checkpoint is missing: {before} is not what checkpoint {statement.number} follows")
         copy = kept.get(statement.number)
         if copy is not None and copy.jws != checkpoint.jws:
             # Its index tells which row it is, if it is one of its own.
             if copy.statement.previous != digest:
-                raise _Broken(
+                raise AuditAltered(
                     f"checkpoint {statement.number} is another than its exported copy, and so is what came before "
                     "it: an exported copy of an earlier checkpoint would tell from where on"
                 )
             _check_rows(report, copy.statement, copy.index, last)
-            raise _Broken(f"checkpoint {statement.number} is another than its exported copy")
+            raise AuditAltered(f"checkpoint {statement.number} is another than its exported copy")
         _check_rows(report, statement, checkpoint.index, last)
         digest, last, number = statement.digest, statement.last, statement.number
         report.checkpoints, report.last = report.checkpoints + 1, statement
@@ -126,18 +118,20 @@ def _check_sealed(
 def _check_pruned(kept: Mapping[int, Exported], start: Marker, report: Report) -> None:
     for number, copy in kept.items():
         if number == start.number and copy.statement.digest != start.digest:
-            raise _Broken(f"checkpoint {number}, up to which rows were pruned, is another than its exported copy")
+            raise AuditAltered(
+                f"checkpoint {number}, up to which rows were pruned, is another than its exported copy"
+            )
         if 0 < number < start.number:
             report.notes.append(f"checkpoint {number}, of which there is a copy, was pruned: nothing to compare with")
     keks, there, after = conf.key_encryption_keys, audit().filter(pk__lte=start.last).order_by("pk"), None
     while left := evidence.loaded((there if after is None else there.filter(pk__gt=after))[:ROWS]):
         for row in left:
-            verdict = evidence.check(evidence.facts(row), row.mac, keks)
+            verdict = evidence.verdict(row, keks)
             young = row.issued_at.timestamp() >= start.newest + 1
             if not start.number or young or verdict is evidence.Verdict.BROKEN:
-                raise _Broken(f"row {row.pk} ({row.jti}) was added where no row can be", row.pk)
+                raise AuditAltered(f"row {row.pk} ({row.jti}) was added where no row can be", row.pk)
             if verdict is evidence.Verdict.UNKNOWN:
-                raise _Broken(
+                raise AuditAltered(
                     f"row {row.pk} ({row.jti}), where rows were pruned, can't be checked: its HMAC names a "
                     "key-encryption key that is not in INSTACCESS['KEY_ENCRYPTION_KEYS']; `python manage.py "
                     "instaccess_tokens prune` deletes what was left of a pruning",
@@ -161,12 +155,12 @@ def _check_beyond(kept: Mapping[int, Exported], number: int, last: int, digest: 
         _check_rows(report, copy.statement, copy.index, last)
     present = audit().order_by("-pk").values_list("pk", flat=True).first() or 0
     if present < kept[beyond[-1]].statement.last:
-        raise _Broken(
+        raise AuditAltered(
             f"the audit was truncated: it ends with row {present}, and checkpoint {beyond[-1]} was made over rows "
             f"up to {kept[beyond[-1]].statement.last}",
             present + 1,
         )
-    raise _Broken(f"checkpoint {beyond[0]}, of which there is an exported copy, is gone")
+    raise AuditAltered(f"checkpoint {beyond[0]}, of which there is an exported copy, is gone")
 
 
 def _check_rows(report: Report, statement: Statement, index: str, after: int) -> None:
@@ -181,13 +175,13 @@ def _check_rows(report: Report, statement: Statement, index: str, after: int) ->
         if row is None or row.pk > entry.row:
             raise _gone(entry, statement)
         if row.pk < entry.row:
-            raise _Broken(f"row {row.pk} ({row.jti}) was added after its neighbours were sealed", row.pk)
+            raise AuditAltered(f"row {row.pk} ({row.jti}) was added after its neighbours were sealed", row.pk)
         chain.update(_check_row(row, entry, keks))
         row = next(found, None)
     if row is not None:
-        raise _Broken(f"row {row.pk} ({row.jti}) was added after its neighbours were sealed", row.pk)
+        raise AuditAltered(f"row {row.pk} ({row.jti}) was added after its neighbours were sealed", row.pk)
     if chain.hexdigest() != statement.digest:
-        raise _Broken(
+        raise AuditAltered(
             f"the rows {statement.first} to {statement.last} do not add up to checkpoint {statement.number}"
         )
     _check_company(report, rows)
@@ -200,31 +194,33 @@ def _check_row(row: IssuedToken, entry: Entry, keks: Sequence[bytes]) -> bytes:
     digest, verdict = leaf(row.pk, facts), evidence.check(facts, row.mac, keks)
     if fingerprint(digest) == entry.print:
         if entry.altered and verdict is evidence.Verdict.UNKNOWN:
-            raise _Broken(
+            raise AuditAltered(
                 f"row {row.pk} ({row.jti}) can't be checked, and could not be when it was sealed: its HMAC names a "
                 "key-encryption key that is not in INSTACCESS['KEY_ENCRYPTION_KEYS']; put it back",
                 row.pk,
             )
         if entry.altered and verdict is evidence.Verdict.BROKEN:
-            raise _Broken(f"row {row.pk} ({row.jti}) was edited before it was sealed: its HMAC did not fit", row.pk)
+            raise AuditAltered(
+                f"row {row.pk} ({row.jti}) was edited before it was sealed: its HMAC did not fit", row.pk
+            )
         if verdict is evidence.Verdict.BROKEN:
-            raise _Broken(f"the HMAC of row {row.pk} ({row.jti}) was edited", row.pk)
+            raise AuditAltered(f"the HMAC of row {row.pk} ({row.jti}) was edited", row.pk)
     elif verdict is evidence.Verdict.AUTHENTIC:
-        raise _Broken(
+        raise AuditAltered(
             f"row {row.pk} ({row.jti}) is not the one that was sealed: moved here from another place or time", row.pk
         )
     else:
-        raise _Broken(f"row {row.pk} ({row.jti}) was edited", row.pk)
+        raise AuditAltered(f"row {row.pk} ({row.jti}) was edited", row.pk)
     return digest
 
 
-def _gone(entry: Entry, statement: Statement) -> _Broken:
+def _gone(entry: Entry, statement: Statement) -> AuditAltered:
     if not rows_after(entry.row).exists():
-        return _Broken(
+        return AuditAltered(
             f"the audit was truncated: row {entry.row} and all that followed are gone, at least to {statement.last}",
             entry.row,
         )
-    return _Broken(f"row {entry.row} was deleted", entry.row)
+    return AuditAltered(f"row {entry.row} was deleted", entry.row)
 
 
 def _check_unsealed(report: Report, last: int, now: datetime) -> None:
@@ -233,11 +229,11 @@ def _check_unsealed(report: Report, last: int, now: datetime) -> None:
     overdue = None
     while rows := evidence.loaded(rows_after(last)[:ROWS]):
         for row in rows:
-            verdict = evidence.check(evidence.facts(row), row.mac, keks)
+            verdict = evidence.verdict(row, keks)
             if verdict is evidence.Verdict.BROKEN:
-                raise _Broken(f"row {row.pk} ({row.jti}) was edited, or was not written by the issuer", row.pk)
+                raise AuditAltered(f"row {row.pk} ({row.jti}) was edited, or was not written by the issuer", row.pk)
             if verdict is evidence.Verdict.UNKNOWN:
-                raise _Broken(
+                raise AuditAltered(
                     f"row {row.pk} ({row.jti}) can't be checked: its HMAC names a key-encryption key that is not in "
                     "INSTACCESS['KEY_ENCRYPTION_KEYS']; put it back, then `python manage.py instaccess_keys reseal`",
                     row.pk,
@@ -258,10 +254,12 @@ def _check_company(report: Report, rows: Sequence[IssuedToken]) -> None:
     for row in rows:
         # The ids of rows rise with time, within minutes. One of another day was kept by somebody, HMAC and all.
         if report.pruned is not None and row.issued_at.timestamp() < report.pruned.newest - _DAY:
-            raise _Broken(f"row {row.pk} ({row.jti}) is as old as those that were pruned: it was put back", row.pk)
+            raise AuditAltered(
+                f"row {row.pk} ({row.jti}) is as old as those that were pruned: it was put back", row.pk
+            )
     reference, others = references.astray(rows)
     if reference is not None:
         row, user, said = reference
-        raise _Broken(f"row {row.pk} ({row.jti}) points to user {user}, who is not {said or 'in it'}", row.pk)
+        raise AuditAltered(f"row {row.pk} ({row.jti}) points to user {user}, who is not {said or 'in it'}", row.pk)
     if others and _OTHER_UUIDS not in report.notes:
         report.notes.append(_OTHER_UUIDS)
