@@ -55,6 +55,13 @@ def _dead(now: datetime) -> datetime:
     return now - timedelta(seconds=AFTERLIFE)
 
 
+def status(revoked_at: datetime | None, expires_at: datetime, *, now: datetime) -> str:
+    """`revoked`, `live` or `expired`: how people are told where a token stands."""
+    if revoked_at is not None:
+        return "revoked"
+    return "live" if expires_at > now else "expired"
+
+
 def of_user(user: str) -> Q:
     """Tokens about a user, or got by them for somebody else; `user` is a user name or a user's uuid."""
     if not user:

@@ -14,6 +14,7 @@ from django.utils.html import format_html
 from django.utils.translation import gettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
+from .. import revocation
 from ..models import IssuedToken
 from . import paging, people, searching
 from .exporting import ExportPages
@@ -92,12 +93,8 @@ class IssuedTokenAdmin(InspectorPages, ExportPages, TokenActs):
 
     @admin.display(description=_("status"))
     def status(self, token: IssuedToken) -> str:
-        if token.revoked_at is not None:
-            name, word = "revoked", gettext("revoked")
-        elif token.expires_at > timezone.now():
-            name, word = "live", gettext("live")
-        else:
-            name, word = "expired", gettext("expired")
+        name = revocation.status(token.revoked_at, token.expires_at, now=timezone.now())
+        word = {"revoked": gettext("revoked"), "live": gettext("live"), "expired": gettext("expired")}[name]
         return format_html('<span class="instaccess-badge instaccess-badge-{}">{}</span>', name, word)
 
     @admin.display(description=pgettext_lazy("person", "who"))

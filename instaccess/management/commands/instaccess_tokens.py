@@ -130,9 +130,7 @@ def _why_not(jti: uuid.UUID) -> str:
 
 
 def _status(token: IssuedToken) -> str:
-    if token.revoked_at is not None:
-        return "revoked"
-    return "live" if token.expires_at > timezone.now() else "expired"
+    return revocation.status(token.revoked_at, token.expires_at, now=timezone.now())
 
 
 def _facts(token: IssuedToken) -> dict[str, Any]:
