@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import uuid
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from django.contrib.auth import get_user_model
 from django.core.cache import caches
 from django.db import connections
 from django.utils import timezone, translation
+from django.utils.log import AdminEmailHandler
 from jwcrypto.jwk import JWK
 from oauth2_provider.models import get_access_token_model, get_application_model
 
@@ -207,6 +209,20 @@ def row(user: Any, application: Any) -> Callable[..., IssuedToken]:
         return made
 
     return make
+
+
+@pytest.fixture
+def error_mail(settings: Any) -> Iterator[None]:
+    """Django's error e-mails, as text and as HTML, also with DEBUG on: see `mailing.mailed`."""
+    settings.ADMINS = [("Ops", "ops@example.edu")]
+    handler = AdminEmailHandler(include_html=True)
+    handler.setLevel(logging.ERROR)
+    loggers = [logging.getLogger("django.request"), logging.getLogger("instaccess")]
+    for logger in loggers:
+        logger.addHandler(handler)
+    yield
+    for logger in loggers:
+        logger.removeHandler(handler)
 
 
 @pytest.fixture

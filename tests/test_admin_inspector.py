@@ -16,13 +16,11 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 from django.contrib.sessions.models import Session
-from django.core import mail
 from django.core.management import call_command
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
-from django.utils.log import AdminEmailHandler
 from oauth2_provider.models import get_application_model
 
 from instaccess import denylist, forward_auth, gateway, issuer, keyring, keysource, revocation
@@ -30,6 +28,7 @@ from instaccess.inspection import MAX_PASTED
 from instaccess.models import IssuedToken, Key, RefusalCount
 
 from .answers import signed_inside
+from .mailing import mailed
 from .tokens import Makes, b64, claims
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("initial_keys")]
@@ -319,28 +318,6 @@ def logged():
     for logger, level in before:
         logger.setLevel(level)
         logger.removeHandler(handler)
-
-
-@pytest.fixture
-def error_mail(settings):
-    """Django's error e-mails, in both their forms."""
-    settings.ADMINS = [("Ops", "ops@example.edu")]
-    handler = AdminEmailHandler(include_html=True)
-    handler.setLevel(logging.ERROR)
-    loggers = [logging.getLogger("django.request"), logging.getLogger("instaccess")]
-    for logger in loggers:
-        logger.addHandler(handler)
-    yield
-    for logger in loggers:
-        logger.removeHandler(handler)
-
-
-def mailed() -> str:
-    return "\n".join(
-        part
-        for message in mail.outbox
-        for part in (message.subject, message.body, *(str(alternative[0]) for alternative in message.alternatives))
-    )
 
 
 class FailAfterTheView:

@@ -23,6 +23,8 @@ from instaccess import identity, keyring
 from instaccess.exporting import COLUMNS, Export, Format, as_csv, as_json_lines, safe_cell
 from instaccess.models import IssuedToken
 
+from .failing import broken_after
+
 NOW = datetime(2026, 11, 23, 12, 0, 0, 700_000, tzinfo=UTC)
 
 
@@ -268,25 +270,13 @@ class TestWhileRowsComeAndGo:
 
 @pytest.mark.django_db
 class TestADatabaseThatFails:
-    @staticmethod
-    def fails_after(count: int) -> Any:
-        asked = []
-
-        def execute(run: Any, *args: Any) -> Any:
-            asked.append(1)
-            if len(asked) > count:
-                raise OperationalError("gone")
-            return run(*args)
-
-        return connection.execute_wrapper(execute)
-
     @pytest.mark.parametrize("file_format", Format)
     def test_in_the_middle_leaves_nothing_that_looks_complete(self, row, file_format, caplog):
         for _ in range(5):
             row()
         chunks = iter(export(file_format, batch=2))
 
-        with self.fails_after(1):
+        with broken_after(1):
             text = next(chunks) + next(chunks)
             with pytest.raises(OperationalError):
                 next(chunks)
@@ -304,7 +294,7 @@ class TestADatabaseThatFails:
     def test_at_once_leaves_nothing_at_all(self, row, file_format):
         row()
 
-        with self.fails_after(0), pytest.raises(OperationalError):
+        with broken_after(0), pytest.raises(OperationalError):
             next(iter(export(file_format)))
 
 

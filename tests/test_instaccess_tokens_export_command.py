@@ -11,18 +11,17 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
 from django.core.management import CommandError, call_command
-from django.db import OperationalError, connection
 from django.utils import timezone
 
 from instaccess import identity
 from instaccess.exporting import BATCH, COLUMNS
 from instaccess.models import IssuedToken
 
+from .failing import broken_after
 from .processes import environment
 
 pytestmark = pytest.mark.django_db
@@ -39,19 +38,6 @@ def export(*args: str, file_format: str = "jsonl") -> str:
 
 def ids(*args: str) -> list[int]:
     return [json.loads(line)["id"] for line in export(*args).splitlines()]
-
-
-def broken_after(count: int) -> Any:
-    """The database goes away after so many queries."""
-    asked = []
-
-    def execute(run: Any, *args: Any) -> Any:
-        asked.append(1)
-        if len(asked) > count:
-            raise OperationalError("gone")
-        return run(*args)
-
-    return connection.execute_wrapper(execute)
 
 
 class TestExport:

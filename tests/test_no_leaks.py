@@ -12,7 +12,6 @@ import pytest
 from django.core import mail
 from django.core.management import call_command
 from django.db import connection
-from django.utils.log import AdminEmailHandler
 
 import instaccess
 from instaccess import jose, keyring
@@ -21,6 +20,7 @@ from instaccess.models import IssuedToken, Key
 
 from .answers import UNAVAILABLE, answer
 from .conftest import ISSUE_URL
+from .mailing import mailed
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("initial_keys")]
 
@@ -121,27 +121,6 @@ def private_members():
 
 def shown(secrets_, text):
     return [secret for secret in secrets_ if secret in text]
-
-
-@pytest.fixture
-def error_mail(settings):
-    """Django's error e-mails, in both their forms, also with DEBUG on."""
-    settings.ADMINS = [("Ops", "ops@example.edu")]
-    handler = AdminEmailHandler(include_html=True)
-    handler.setLevel(logging.ERROR)
-    loggers = [logging.getLogger("django.request"), logging.getLogger("instaccess")]
-    for logger in loggers:
-        logger.addHandler(handler)
-    yield
-    for logger in loggers:
-        logger.removeHandler(handler)
-
-
-def mailed():
-    parts = []
-    for message in mail.outbox:
-        parts += [message.subject, message.body, *(str(alternative[0]) for alternative in message.alternatives)]
-    return "\n".join(parts)
 
 
 def spoil(kind, monkeypatch, settings):
