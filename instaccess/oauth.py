@@ -12,7 +12,7 @@ import logging
 import re
 import time
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from django.conf import settings
@@ -20,7 +20,7 @@ from django.core.files.uploadhandler import FileUploadHandler, SkipFile
 from django.http import HttpRequest, QueryDict
 from django.utils.module_loading import import_string
 from django.views.decorators.debug import sensitive_variables
-from oauth2_provider.models import get_access_token_model
+from oauth2_provider.models import get_access_token_model, get_application_model
 from oauthlib.common import Request as OAuthlibRequest
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
@@ -42,6 +42,7 @@ logger = logging.getLogger("instaccess.issuer")
 # RFC 6750 §2.1: one token, and nothing after it. What a token looks like is its generator's affair.
 # (A lone surrogate can only come from a form whose sender chose an odd charset; there is no encoding it.)
 _BEARER = re.compile(r"bearer +([^\s,\ud800-\udfff]+)", re.ASCII | re.IGNORECASE)
+_FORMS = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})
 _DEFAULT_VALIDATOR = "oauth2_provider.oauth2_validators.OAuth2Validator"
 
 
@@ -112,6 +113,8 @@ class _NoFiles(FileUploadHandler):
 
 def form(request: HttpRequest) -> Any:
     """The form body; empty where it can't be parsed (contract: content type and body never matter)."""
+    if request.content_type not in _FORMS:  # for Django, too, there is no form then
+        return {}
     try:
         if not hasattr(request, "_files"):  # not read yet by a middleware
             # With no handler at all Django would read the whole body at once.
@@ -124,7 +127,7 @@ def form(request: HttpRequest) -> Any:
 
 @sensitive_variables("text")
 def _refuse_inst_access_token(text: str) -> None:
-    if jose.peek_issuer(text) != conf.issuer:
+    if text.count(".") != 2 or jose.peek_issuer(text) != conf.issuer:
         return
     try:
         payload, _ = jose.verify(text, keyring.current().verification_keys())
@@ -137,17 +140,11 @@ def _refuse_inst_access_token(text: str) -> None:
 @sensitive_variables("text", "headers", "oauth_request")
 def _validated(text: str, request: HttpRequest) -> tuple[Any, Any]:
     """Whom the valid access token with this text is for, and the access token. Raises a refusal."""
-    validator = _validator_class(getattr(settings, "OAUTH2_PROVIDER", {}).get("OAUTH2_VALIDATOR_CLASS"))()
-    # Without query and body: they are not ours to read, and oauthlib chokes on `%GG`. The URI is absolute, for it
-    # is compared with the resources a token is restricted to (RFC 8707 §2).
-    headers = {key: value for key, value in request.META.items() if isinstance(value, str)}
-    # Its other spellings are the same endpoint.
-    path = request.path.removesuffix("/").removesuffix(".json")
-    oauth_request = OAuthlibRequest(
-        request.build_absolute_uri(path),
-        http_method=request.method,
-        headers={**headers, "Authorization": f"Bearer {text}"},
-    )
+    validator_class = _validator_class(getattr(settings, "OAUTH2_PROVIDER", {}).get("OAUTH2_VALIDATOR_CLASS"))
+    validator = validator_class()
+    oauth_request: Any = _LazyRequest(text, request)
+    if validator_class.reads_the_request or _is_usable_reads_the_request(get_application_model()):
+        oauth_request = _oauthlib_request(text, request)
     if validator.validate_bearer_token(text, [], oauth_request):
         access_token = oauth_request.access_token
         return _user(access_token), access_token
@@ -161,6 +158,44 @@ def _validated(text: str, request: HttpRequest) -> tuple[Any, Any]:
         user=user,
         client_id=access_token.application.client_id,
     )
+
+
+@sensitive_variables("text", "headers")
+def _oauthlib_request(text: str, request: HttpRequest) -> OAuthlibRequest:
+    """What the toolkit's validators are shown of a request.
+
+    Without query and body: they are not ours to read, and oauthlib chokes on `%GG`. The URI is absolute, for it is
+    compared with the resources a token is restricted to (RFC 8707 §2).
+    """
+    headers = {key: value for key, value in request.META.items() if isinstance(value, str)}
+    # Its other spellings are the same endpoint.
+    path = request.path.removesuffix("/").removesuffix(".json")
+    return OAuthlibRequest(
+        request.build_absolute_uri(path),
+        http_method=request.method,
+        headers={**headers, "Authorization": f"Bearer {text}"},
+    )
+
+
+class _LazyRequest:
+    """The same, made when something of it is read: the toolkit's own validator writes down what it has found, and
+    reads only of a request with a restricted token. To make one takes as long as to find the token."""
+
+    def __init__(self, text: str, request: HttpRequest) -> None:
+        self._make = partial(_oauthlib_request, text, request)
+
+    def __getattr__(self, name: str) -> Any:  # asked for what was not written
+        if "_made" not in self.__dict__:
+            self._made = self._make()
+        return getattr(self._made, name)
+
+
+def _is_usable_reads_the_request(application: Any) -> bool:
+    return not _is_toolkits(application.is_usable)
+
+
+def _is_toolkits(function: Any) -> bool:
+    return bool(function.__module__.startswith("oauth2_provider."))
 
 
 def _user(access_token: Any) -> Any:
@@ -182,7 +217,7 @@ def _user(access_token: Any) -> Any:
 
 
 @cache
-def _validator_class(path: Any) -> type:
+def _validator_class(path: Any) -> Any:
     """The project's OAuth2 validator, kept from asking other servers.
 
     With introspection configured, django-oauth-toolkit POSTs an unknown bearer to another server, and creates the
@@ -192,9 +227,11 @@ def _validator_class(path: Any) -> type:
     project: Any = import_string(path) if isinstance(path, str) else path or import_string(_DEFAULT_VALIDATOR)
 
     theirs = getattr(project, "_load_access_token", None)
-    customised = theirs is not None and not theirs.__module__.startswith("oauth2_provider.")
+    customised = theirs is not None and not _is_toolkits(theirs)
 
     class LocalValidator(project):  # type: ignore[misc]
+        reads_the_request = customised or not _is_toolkits(project.validate_bearer_token)
+
         def _get_token_from_authentication_server(self, *args: Any, **kwargs: Any) -> None:
             return None
 

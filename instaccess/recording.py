@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from django.db import connections
+from django.db import connections, models
 from django.db.models.signals import post_save, pre_save
 
 from .models import IssuedToken
@@ -16,6 +16,7 @@ from .models import IssuedToken
 class _Insert:
     sql: str
     fields: tuple[Any, ...]
+    verbatim: frozenset[str]
     returns_id: bool
 
 
@@ -30,7 +31,13 @@ def insert(record: IssuedToken, *, using: str) -> None:
     if statement is None or pre_save.has_listeners(IssuedToken) or post_save.has_listeners(IssuedToken):
         record.save(using=using, force_insert=True)
         return
-    values = [field.get_db_prep_save(getattr(record, field.attname), connection) for field in statement.fields]
+    values = []
+    for field in statement.fields:
+        value = getattr(record, field.attname)
+        # NULL is nothing to prepare, nor is text for a column of text.
+        if value is not None and not (type(value) is str and field.attname in statement.verbatim):
+            value = field.get_db_prep_save(value, connection)
+        values.append(value)
     with connection.cursor() as cursor:
         cursor.execute(statement.sql, values)
         record.pk = cursor.fetchone()[0] if statement.returns_id else cursor.lastrowid
@@ -51,4 +58,6 @@ def _statement(using: str, vendor: str) -> _Insert | None:
     returns_id = vendor == "postgresql"
     if returns_id:
         sql += f" RETURNING {quote(str(meta.pk.column))}"
-    return _Insert(sql, fields, returns_id)
+    # Not their subclasses: `GenericIPAddressField`, say, is none, and prepares its text.
+    verbatim = frozenset(field.attname for field in fields if type(field) is models.CharField)
+    return _Insert(sql, fields, verbatim, returns_id)
