@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import re
@@ -21,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from .servers import until
 
 ROOT = Path(__file__).resolve().parent.parent
 KEYS = ["base_url", "access_token", "client_id", "admin_username", "admin_password", "curl"]
@@ -164,6 +167,15 @@ class Served:
         self.process.send_signal(number)
         return self.process.communicate(timeout=60)[0]
 
+    def signal_another_thread(self, number: int) -> None:
+        """Sends it a signal past its main thread, as soon as that one waits: to which the system may give one too."""
+        pid = self.process.pid
+        tasks = Path(f"/proc/{pid}/task")
+        until(lambda: (tasks / str(pid) / "stat").read_text().rpartition(") ")[2][0], "S".__eq__)
+        # The story's requests had threads of their own, of which the last may be about to end.
+        both = until(lambda: {int(task.name) for task in tasks.iterdir()}, lambda found: len(found) == 2)
+        assert ctypes.CDLL(None).tgkill(pid, *(both - {pid}), number) == 0
+
 
 @pytest.fixture
 def serve(folder: Path) -> Iterator[Callable[[], Served]]:
@@ -238,6 +250,18 @@ class TestServing:
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_stops_cleanly_when_asked_to(self, served, number):
         rest = served.stop(number)
+
+        assert served.process.returncode == 0
+        assert "Stopped. Everything is kept" in rest
+        assert "Traceback" not in rest
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_stops_cleanly_when_the_system_gives_the_signal_to_another_thread_than_the_one_that_waits(
+        self, served, number
+    ):
+        served.signal_another_thread(number)
+
+        rest = served.process.communicate(timeout=60)[0]
 
         assert served.process.returncode == 0
         assert "Stopped. Everything is kept" in rest

@@ -43,6 +43,8 @@ VERIFY = "/internal/gateway/verify"
 PROTECTED = "/api/v1/users/self"
 REVOKED_WITHIN = 5
 """Seconds in which a revocation has reached every gateway."""
+STOPS_WITHIN = 0.5
+"""Seconds after which a signal that did not wake the main thread is acted on all the same."""
 
 
 class Command(BaseCommand):
@@ -141,8 +143,14 @@ class Command(BaseCommand):
         thread.start()
         try:
             self._tell(facts, proxied=proxied)
+            # Before anybody is told to press Ctrl-C: this takes a lock, and KeyboardInterrupt would leave it taken.
             logging.disable(logging.NOTSET)
-            thread.join()
+            self.stdout.write("\nServing until Ctrl-C. The log follows.")
+            self.stdout.flush()
+            # Not one join() for ever: Python acts on a signal when the main thread is back from what it waits in, and
+            # one that came just before it went there, or that the system gave to another thread, doesn't wake it.
+            while thread.is_alive():
+                thread.join(timeout=STOPS_WITHIN)
         except KeyboardInterrupt:
             self.stdout.write(
                 f"\nStopped. Everything is kept in {settings.DEMO_DIR}; `make demo` goes on from there."
@@ -170,8 +178,6 @@ class Command(BaseCommand):
         self.stdout.write(f"{base_url}/admin/   user {facts['admin_username']}, password {facts['admin_password']}")
         self._headline("Do it again, in another terminal")
         self.stdout.write(facts["curl"])
-        self.stdout.write("\nServing until Ctrl-C. The log follows.")
-        self.stdout.flush()
 
     def _call_and_revoke(self, base_url: str, token: str, jti: str, *, proxied: bool) -> None:
         url = PROXY + PROTECTED if proxied else base_url + VERIFY
