@@ -12,6 +12,9 @@ from .exceptions import InstAccessError
 
 THROTTLED = "429 Too Many Requests (Rate Limit Exceeded)"
 
+# `json.dumps` makes an encoder for each call that wants other separators than its own.
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
 RETRY_AFTER = 10
 """Seconds after which a client may try again when we are not able to serve it (RFC 9110 §10.2.3)."""
 
@@ -122,5 +125,4 @@ class Unavailable(Refusal):
 
 def json_response(body: Any, *, status: int) -> HttpResponse:
     """JSON in Canvas's compact spelling, whatever a project has set for its own API."""
-    text = json.dumps(body, separators=(",", ":"))
-    return HttpResponse(text, status=status, content_type="application/json; charset=utf-8")
+    return HttpResponse(_encode(body), status=status, content_type="application/json; charset=utf-8")

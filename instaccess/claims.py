@@ -56,6 +56,8 @@ _OPTIONAL_TEXT = (
 )
 _OPTIONAL_IDS = ("masquerading_user_shard_id", "shard_id")
 
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+
 ATTRIBUTES = {name: attribute for attribute, name in _NAMES.items()}
 """Claim on the wire -> attribute of Claims."""
 
@@ -130,7 +132,7 @@ class Claims:
         Raises ClaimsTooLarge above `MAX_PAYLOAD_BYTES`, and when an extension's value is not JSON.
         """
         try:
-            text = json.dumps(self.to_payload(), separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+            text = _encode(self.to_payload()).encode()
         except (TypeError, ValueError, RecursionError) as error:
             raise ClaimsTooLarge(
                 f"an extra claim is not JSON ({type(error).__name__}); see INSTACCESS['CLAIMS_HOOK']",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from functools import lru_cache
 from typing import Any
 
 from django.contrib.auth import get_user_model
@@ -77,7 +78,11 @@ def account_uuid(host: str) -> str:
                 setting="ACCOUNT_HOOK",
             )
         return value
-    name = host if host.endswith("]") else host.rsplit(":", 1)[0]
+    return _derived_account(host if host.endswith("]") else host.rsplit(":", 1)[0])
+
+
+@lru_cache(maxsize=256)
+def _derived_account(name: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_DNS, name))
 
 

@@ -23,6 +23,7 @@ from jwcrypto.jwe import JWE
 from jwcrypto.jwk import JWK
 from jwcrypto.jws import JWS
 
+from . import minting
 from .exceptions import InvalidToken
 
 SIGNING_ALGORITHMS = ("RS256",)
@@ -51,11 +52,7 @@ def sign(payload: bytes, key: JWK, *, kid: str, typ: str = "JWT") -> str:
 
     `typ` says what it is (RFC 8725 §3.11): what is signed for one purpose passes for no other.
     """
-    jws = _new_jws(payload)
-    header = {"typ": typ, "alg": SIGNING_ALGORITHMS[0], "kid": kid}
-    # As text: jwcrypto sorts a dict's members, and `typ` first is how Canvas writes it.
-    jws.add_signature(key, protected=json.dumps(header, separators=(",", ":")))
-    return str(jws.serialize(compact=True))
+    return minting.jws(payload, key.get_op_key("sign"), typ=typ, kid=kid)
 
 
 def encrypt(jws: str, key: JWK, *, kid: str, alg: str, enc: str) -> str:
@@ -65,12 +62,7 @@ def encrypt(jws: str, key: JWK, *, kid: str, alg: str, enc: str) -> str:
     """
     if alg not in KEY_ALGORITHMS + LEGACY_KEY_ALGORITHMS or enc not in CONTENT_ALGORITHMS:
         raise ValueError(f"not an allowed algorithm: {alg}, {enc}")
-    header = {"alg": alg, "enc": enc, "cty": "JWT", "kid": kid}
-    jwe = _new_jwe(alg, enc)
-    jwe.plaintext = jws.encode("ascii")
-    jwe.objects["protected"] = json.dumps(header, separators=(",", ":"))
-    jwe.add_recipient(key)
-    return str(jwe.serialize(compact=True))
+    return minting.jwe(jws.encode("ascii"), key.get_op_key("wrapKey"), alg=alg, enc=enc, kid=kid)
 
 
 def decrypt(

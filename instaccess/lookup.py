@@ -14,11 +14,9 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.db import connections, models, router
-from django.db.models.base import ModelState
-from django.db.models.query_utils import DeferredAttribute
-from django.db.models.signals import post_init, pre_init
 from oauth2_provider.models import get_access_token_model, get_application_model
 
+from . import instances
 from .conf import conf
 from .models import UserIdentity
 
@@ -44,7 +42,6 @@ class _Part:
     start: int
     stop: int
     converters: tuple[tuple[int, tuple[_Converter, ...], Any], ...]
-    plain: bool
 
     def instance(self, alias: str, connection: Any, row: Sequence[Any]) -> Any:
         values = list(row[self.start : self.stop])
@@ -53,30 +50,9 @@ class _Part:
         for place, converters, expression in self.converters:
             for convert in converters:
                 values[place] = convert(values[place], expression, connection)
-        model = self.model
-        if not self.plain or pre_init.has_listeners(model) or post_init.has_listeners(model):
-            return model.from_db(alias, self.names, values)
-        # What `Model.from_db` comes to where nobody has a hand in it. It goes through every field of the model there
-        # is, those that were left out too, and takes longer for these four than SQLite for the statement.
-        instance = model.__new__(model)
-        state = ModelState()
-        state.adding, state.db = False, alias
-        attributes = instance.__dict__
-        attributes["_state"] = state
-        attributes.update(zip(self.names, values, strict=True))
-        return instance
-
-
-def _is_plain(model: type[models.Model]) -> bool:
-    """Whether nothing of the model's own takes part in making an instance from a row of the database."""
-    ours: Any = models.Model
-    return (
-        model.__init__ is ours.__init__
-        and model.__new__ is ours.__new__
-        and model.__setattr__ is ours.__setattr__
-        and model.from_db.__func__ is ours.from_db.__func__  # type: ignore[attr-defined]
-        and all(issubclass(field.descriptor_class, DeferredAttribute) for field in model._meta.concrete_fields)
-    )
+        if instances.can_make(self.model):
+            return instances.make(self.model, dict(zip(self.names, values, strict=True)), alias=alias)
+        return self.model.from_db(alias, self.names, values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +150,7 @@ def _statement(
             if found:
                 converters.append((place, found, expression))
         names = tuple(field.attname for field in chosen)
-        return _Part(model, names, start, len(columns), tuple(converters), _is_plain(model))
+        return _Part(model, names, start, len(columns), tuple(converters))
 
     named = {user.USERNAME_FIELD, user_uuid_field}  # type: ignore[attr-defined]
     parts = {

@@ -50,6 +50,7 @@ class IssueView(APIView):
     versioning_class = None
     metadata_class = None
     http_method_names = ["post", "options"]
+    domain: str
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         # Error reports leave out what is marked so, should anything outside this view fail.
@@ -57,7 +58,7 @@ class IssueView(APIView):
         if request.method not in {"POST", "OPTIONS"}:
             raise canvas.MethodNotAllowed(code="method")
         if request.method == "POST":
-            request._request.get_host()  # raises for a Host that is not ours, before anything is looked up
+            self.domain = domain(request._request)  # raises for a Host that is not ours, before anything is looked up
             super().initial(request, *args, **kwargs)
 
     @sensitive_variables("text")
@@ -97,7 +98,7 @@ class IssueView(APIView):
             service=access_token.user is None,
             access_token_pk=access_token.pk,
             origin=issuer.Origin(
-                canvas_domain=domain(request._request),
+                canvas_domain=self.domain,
                 ip_address=client_address(request._request),
                 user_agent=request.META.get("HTTP_USER_AGENT", ""),
             ),
