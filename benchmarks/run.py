@@ -3,8 +3,8 @@
     python -m benchmarks.run [--database both] [--seconds 1] [--rounds 15] [--ten-million] [--issues 100000]
 
 Needs PostgreSQL (PGHOST, PGUSER, PGPASSWORD as in the tests), Redis (REDIS_URL), and wrk (Debian: wrk). With
-`--only`, which names parts (http, crypto, tamper, growth, memory, startup) or endpoints (ours, nothing, …), the
-results are written nowhere but to `--output`. Nothing here passes or fails; the figures are what they are.
+`--only`, which names parts (http, servers, crypto, tamper, growth, memory, startup) or endpoints (ours, nothing, …),
+the results are written nowhere but to `--output`. Nothing here passes or fails; the figures are what they are.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from . import crypto, growth, memory, over_http, startup, tamper
+from . import crypto, growth, memory, over_http, servers, startup, tamper
 from .serve import ROOT
 from .stage import VENDORS, psql
 
@@ -29,12 +29,13 @@ RESULTS = ROOT / "benchmarks/results.json"
 QUIET = 0.7
 """Load average up to which nobody else is there, a minute after the last benchmark."""
 PACKAGES = (
-    *("Django", "djangorestframework", "django-oauth-toolkit", "jwcrypto", "cryptography", "gunicorn", "psycopg"),
-    *("redis", "djangorestframework-simplejwt", "django-rest-knox", "joserfc", "Authlib"),
+    *("Django", "djangorestframework", "django-oauth-toolkit", "jwcrypto", "cryptography", "gunicorn", "uvicorn"),
+    *("psycopg", "psycopg-pool", "redis", "djangorestframework-simplejwt", "django-rest-knox", "joserfc", "Authlib"),
 )
 # Each part runs in a process of its own, for Django can be set up but once. Two of them on every database.
 PARTS = {
     "http": ("over_http", True),
+    "servers": ("servers", False),
     "crypto": ("crypto", False),
     "tamper": ("tamper", True),
     "growth": ("growth", False),
@@ -43,6 +44,7 @@ PARTS = {
 }
 _OPTIONS = {
     "http": ("seconds", "rounds", "workers"),
+    "servers": ("seconds", "servers_rounds"),
     "crypto": ("crypto_rounds",),
     "tamper": ("tamper_rounds",),
     "growth": ("growth_rounds", "ten_million"),
@@ -55,7 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, conflict_handler="resolve"
     )
-    for part in (over_http, crypto, tamper, growth, memory, startup):
+    for part in (over_http, servers, crypto, tamper, growth, memory, startup):
         part.arguments(parser)
     parser.add_argument("--database", choices=[*VENDORS, "both"], default="both")
     parser.add_argument("--only", default="", help="names of parts or endpoints, with commas")

@@ -1,4 +1,4 @@
-"""gunicorn with two sync workers on a port of its own, and what its workers use of CPU and memory."""
+"""An application server on a port of its own, and what its workers use of CPU and memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +18,7 @@ from typing import Any, Self
 ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
 APPLICATION = "benchmarks.wsgi:application"
+ASGI_APPLICATION = "benchmarks.asgi:application"
 TRIVIAL = "benchmarks.serve:trivial"
 _PATIENCE = 60
 
@@ -29,19 +30,52 @@ def trivial(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iter
 
 
 class Server:
-    """In a `with`: serves the database that the environment names. Its output is in `log`."""
+    """In a `with`: serves the database that the environment names. Its output is in `log`.
 
-    def __init__(self, log: Path, *, application: str = APPLICATION, workers: int = 2, kind: str = "sync") -> None:
+    Args:
+        application: for gunicorn.
+        kind: one of gunicorn's workers, or `uvicorn`.
+        threads: of each of gunicorn's workers.
+        env: what its environment has more than ours.
+    """
+
+    def __init__(
+        self,
+        log: Path,
+        *,
+        application: str = APPLICATION,
+        workers: int = 2,
+        kind: str = "sync",
+        threads: int = 1,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         self._log = log
+        self._env = {**os.environ, "BENCHMARK_LOG": str(log), **(env or {})}
         with socket.socket() as probe:
             probe.bind((HOST, 0))
             self.port = int(probe.getsockname()[1])
         self.url = f"http://{HOST}:{self.port}"
-        self._command = [
+        self._command = (
+            self._uvicorn(workers) if kind == "uvicorn" else self._gunicorn(application, workers, kind, threads)
+        )
+
+    # Connections are closed after each answer, as sync workers do in any case. One that is kept stays at its worker,
+    # and where many come at once they are likely to be at the same one.
+
+    def _gunicorn(self, application: str, workers: int, kind: str, threads: int) -> list[str]:
+        return [
             *(sys.executable, "-m", "gunicorn", "--bind", f"{HOST}:{self.port}"),
             *("--workers", str(workers), "--worker-class", kind, "--log-level", "warning", "--no-control-socket"),
+            *(("--threads", str(threads), "--keep-alive", "0") if kind == "gthread" else ()),
             *(("--config", "python:benchmarks.worker") if application == APPLICATION else ()),
             application,
+        ]
+
+    def _uvicorn(self, workers: int) -> list[str]:
+        return [
+            *(sys.executable, "-m", "uvicorn", "--host", HOST, "--port", str(self.port)),
+            *("--workers", str(workers), "--log-level", "warning", "--no-access-log", "--header", "connection:close"),
+            ASGI_APPLICATION,
         ]
 
     def __enter__(self) -> Self:
@@ -49,7 +83,7 @@ class Server:
             self._popen = subprocess.Popen(
                 self._command,
                 cwd=ROOT,
-                env={**os.environ, "BENCHMARK_LOG": str(self._log)},
+                env=self._env,
                 stdout=stream,
                 stderr=stream,
                 start_new_session=True,
@@ -94,7 +128,9 @@ class Server:
     def workers(self) -> list[int]:
         """Their process ids."""
         pid = self._popen.pid
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        children = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+        # uvicorn's parent has another child, which looks after what its workers might leave behind.
+        return [child for child in children if b"resource_tracker" not in Path(f"/proc/{child}/cmdline").read_bytes()]
 
     def cpu(self) -> float:
         """Seconds of CPU that all workers have used so far."""

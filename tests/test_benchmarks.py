@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,25 +16,42 @@ pytestmark = pytest.mark.services
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def test_a_trial_of_all_endpoints_has_figures_for_each(tmp_path):
-    output = tmp_path / "results.json"
-    options = ["--only", "http", "--database", "sqlite", "--seconds", "0.2", "--rounds", "1", "--output", str(output)]
-
+def trial(folder: Path, *options: str) -> dict[str, Any]:
+    """The figures of `python -m benchmarks.run` with these options."""
+    output = folder / "results.json"
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.run", *options],
+        [sys.executable, "-m", "benchmarks.run", *options, "--output", str(output)],
         cwd=ROOT,
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
-
     assert done.returncode == 0, done.stdout + done.stderr
-    measured = json.loads(output.read_text())["http"]["sqlite"]["endpoints"]
+    return json.loads(output.read_text())
+
+
+def test_a_trial_of_all_endpoints_has_figures_for_each(tmp_path):
+    results = trial(tmp_path, "--only", "http", "--database", "sqlite", "--seconds", "0.2", "--rounds", "1")
+
+    measured = results["http"]["sqlite"]["endpoints"]
     assert {"ours", "nothing", "naive", "dot", "simplejwt", "knox", "floor", "gateway", "service"} <= {
         each["name"] for each in measured
     }
     assert all(each["requests/s"]["median"] > 0 for each in measured)
+
+
+def test_a_trial_of_all_servers_has_figures_for_each(tmp_path):
+    results = trial(tmp_path, "--only", "servers", "--seconds", "0.4", "--servers-rounds", "1")
+
+    measured = {each["name"]: each for each in results["servers"]["servers"]}
+    assert {"sync", "gthread", "gthread-pool", "uvicorn", "uvicorn-pool"} == measured.keys()
+    for each in measured.values():
+        assert {name for name, of in each["endpoints"].items() if of["requests/s"]["median"] > 0} == {
+            "ours",
+            "nothing",
+        }
+        assert each["memory of a worker at the end, bytes"] > 0
 
 
 def test_the_other_ways_to_mint_and_open_a_token_do_what_ours_do():
