@@ -1,0 +1,562 @@
+"""Threads and async: many requests at once to gthread workers and to uvicorn, and what the event loop has to do with
+ours.
+
+Django 5.2 runs each request of an ASGI server in a thread of its own (a ThreadSensitiveContext a request): its
+middleware and our views one after the other in there, and nothing of another request. So our views, which wait for
+databases and compute, hold up neither the loop nor each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.core.asgi import get_asgi_application
+from django.core.signals import request_finished
+from django.db import connections
+from django.db.backends.signals import connection_created
+from django.http import HttpRequest, HttpResponse
+from django.urls import path, resolve
+from joserfc import jwe as joserfc_jwe
+from joserfc import jwk as joserfc_jwk
+from joserfc import jws as joserfc_jws
+
+from instaccess import canvas, evidence, forward_auth, issuer, jose, keyring, lifecycle, urls
+from instaccess.conf import conf
+from instaccess.models import IssuedToken, Key, UserIdentity
+from testproject.urls import urlpatterns as testprojects
+
+from . import servers
+from .answers import INVALID, claims_of, signed_inside
+from .asgi import PATIENCE, Exchange, Footprints, ask, held
+from .conftest import ISSUE_URL
+from .processes import environment
+from .test_throttling import DJANGOS, REDIS_URL, on_redis
+from .tokens import header_of
+
+ROOT = Path(__file__).resolve().parent.parent
+VERIFY_URL, SELF_URL = "/internal/gateway/verify", "/api/v1/users/self"
+JWKS_URL, REVOCATIONS_URL = "/internal/services/jwks", "/internal/services/revocations"
+SECRET = "a-secret-of-gateways-and-services-0123456789"
+ORIGIN = issuer.Origin(canvas_domain="testserver", ip_address="192.0.2.7")
+
+
+# Real servers
+
+
+def gthread(port: int) -> list[str]:
+    options = ["--workers", "2", "--worker-class", "gthread", "--threads", "4", "--log-level", "warning"]
+    return ["gunicorn", "testproject.wsgi:application", "--bind", f"{servers.HOST}:{port}", *options]
+
+
+def uvicorn(port: int) -> list[str]:
+    options = ["--workers", "2", "--log-level", "warning"]
+    return ["uvicorn", "testproject.asgi:application", "--host", servers.HOST, "--port", str(port), *options]
+
+
+@pytest.fixture(params=[gthread, uvicorn], ids=["gthread", "uvicorn"])
+def start(request: pytest.FixtureRequest, tmp_path: Path, transactional_db: None) -> Iterator[Callable[..., int]]:
+    """Starts the test project on this run's database, its buckets on Redis; returns the port."""
+    running = []
+
+    def start_(**instaccess: Any) -> int:
+        port = servers.free_port()
+        env = {
+            **environment(),
+            "DJANGO_SETTINGS_MODULE": "tests.served_settings",
+            "CACHE_PREFIX": str(uuid.uuid4()),
+            "INSTACCESS_SETTINGS": json.dumps(instaccess),
+        }
+        command = [sys.executable, "-m", *request.param(port)]
+        running.append(servers.Process(command, port=port, log=tmp_path / "server.log", env=env, cwd=ROOT))
+        return port
+
+    yield start_
+    for process in running:
+        process.kill()
+
+
+@dataclass(frozen=True, eq=False)
+class Used:
+    """A token that was issued, sent through the gateway and shown to the service.
+
+    Attributes:
+        user_pk: whose access token it was got with.
+        text: what the issuer gave.
+        upstream: what the gateway would hand on.
+        seen_as: whom the service took its bearer for.
+    """
+
+    user_pk: int
+    text: str
+    upstream: str
+    seen_as: dict[str, Any]
+
+
+class Caller:
+    """A client with an access token. Each request has a connection of its own, so that any worker may answer it."""
+
+    def __init__(self, port: int, user_pk: int, access_token: str) -> None:
+        self._port, self._user_pk, self._access_token = port, user_pk, access_token
+
+    def ask(self, method: str, url: str, bearer: str) -> tuple[int, bytes, str | None]:
+        """Status, body, and what a proxy would copy upstream."""
+        connection = http.client.HTTPConnection(servers.HOST, self._port, timeout=servers.PATIENCE)
+        try:
+            connection.request(method, url, headers={"Authorization": f"Bearer {bearer}"})
+            response = connection.getresponse()
+            return response.status, response.read(), response.headers["Authorization"]
+        finally:
+            connection.close()
+
+    def issue(self) -> tuple[int, bytes]:
+        return self.ask("POST", ISSUE_URL, self._access_token)[:2]
+
+    def use(self) -> Used:
+        """One token from its making to its end, and some that nobody must accept."""
+        status, body = self.issue()
+        assert status == 201, body
+        text = json.loads(body)["token"]
+        status, body, authorization = self.ask("GET", VERIFY_URL, text)
+        assert (status, body) == (204, b"")
+        upstream = (authorization or "").removeprefix("Bearer ")
+        status, said, _ = self.ask("GET", SELF_URL, upstream)
+        assert status == 200, said
+        for method, url, bad in (
+            ("GET", VERIFY_URL, altered(text)),
+            ("GET", VERIFY_URL, upstream),
+            ("GET", SELF_URL, altered(upstream)),
+            ("POST", ISSUE_URL, altered(self._access_token)),
+        ):
+            assert self.ask(method, url, bad)[:2] == INVALID[:2], (method, url)
+        return Used(self._user_pk, text, upstream, json.loads(said))
+
+
+def altered(text: str) -> str:
+    """The same but for one character, not the last: that of a base64 text may have bits that mean nothing."""
+    return text[:-5] + ("A" if text[-5] != "A" else "B") + text[-4:]
+
+
+def is_authentic(row: IssuedToken) -> bool:
+    return evidence.check(evidence.facts(row), row.mac, conf.key_encryption_keys) is evidence.Verdict.AUTHENTIC
+
+
+def read_by_joserfc(text: str, signing: dict[str, Key]) -> Any:
+    """The claims as another library reads them."""
+    opener = joserfc_jwk.RSAKey.import_key(dict(keyring.current().encryption_key().private()))
+    inner = joserfc_jwe.decrypt_compact(text, opener, algorithms=["RSA-OAEP", "A128CBC-HS256"]).plaintext.decode()
+    verifier = joserfc_jwk.RSAKey.import_key(dict(signing[header_of(inner)["kid"]].public_jwk))
+    return json.loads(joserfc_jws.deserialize_compact(inner, verifier, algorithms=["RS256"]).payload)
+
+
+@pytest.mark.services
+@pytest.mark.django_db(transaction=True)
+class TestManyCallersAtOnce:
+    USERS, EACH, HALF = 6, 2, 3
+
+    @pytest.fixture
+    def access_tokens(self, initial_keys: Any, make_access_token: Callable[..., Any]) -> list[Any]:
+        """Of users who have no uuid yet: that is made when the first tokens are, for two at once."""
+        users = [get_user_model().objects.create_user(f"caller-{number}") for number in range(self.USERS)]
+        return [make_access_token(user=user) for user in users for _ in range(self.EACH)]
+
+    @pytest.fixture
+    def used(self, access_tokens: list[Any], start: Callable[..., int]) -> list[list[Used]]:
+        """What each caller got, in order. While the first half is on its way, the signing key is rotated; the workers
+        read the keys anew for each request."""
+        port = start(KEY_CACHE_SECONDS=0, THROTTLE_LIMIT=1_000_000)
+        callers = [Caller(port, token.user_id, token.token) for token in access_tokens]
+        done, rotated = threading.Semaphore(0), threading.Event()
+
+        def work(caller: Caller) -> list[Used]:
+            first = []
+            for _ in range(self.HALF):
+                first.append(caller.use())
+                done.release()
+            assert rotated.wait(PATIENCE)
+            return first + [caller.use() for _ in range(self.HALF)]
+
+        with ThreadPoolExecutor(len(callers)) as threads:
+            working = [threads.submit(work, caller) for caller in callers]
+            for _ in callers:
+                if not done.acquire(timeout=PATIENCE):
+                    break
+            lifecycle.rotate(Key.Use.SIGNING, force=True)
+            rotated.set()
+            return [each.result() for each in working]
+
+    def test_each_gets_tokens_for_himself_and_each_token_has_its_row(self, used):
+        claims = {one: claims_of(one.text) for caller in used for one in caller}
+        assert len(claims) == self.USERS * self.EACH * self.HALF * 2
+
+        uuids = dict(UserIdentity.objects.values_list("user_id", "uuid"))
+        for one, said in claims.items():
+            assert one.upstream == signed_inside(one.text)
+            assert said["sub"] == one.seen_as["uuid"] == str(uuids[one.user_pk])
+            assert said["debug_user_global_id"] == str(one.seen_as["id"]) == str(one.user_pk)
+
+        rows = {str(row.jti): row for row in IssuedToken.objects.all()}
+        assert sorted(rows) == sorted(said["jti"] for said in claims.values())
+        for one, said in claims.items():
+            row = rows[said["jti"]]
+            assert (row.user_id, row.user_uuid) == (one.user_pk, said["sub"])
+            assert is_authentic(row)
+
+        past, current = (
+            Key.objects.get(use=Key.Use.SIGNING, status=status) for status in (Key.Status.PAST, Key.Status.CURRENT)
+        )
+        kids = {one: rows[said["jti"]].signing_kid for one, said in claims.items()}
+        assert past.kid in {kids[one] for caller in used for one in caller[: self.HALF]}
+        assert {kids[one] for caller in used for one in caller[self.HALF :]} == {current.kid}
+        for one in [one for caller in used for one in (caller[0], caller[-1])]:
+            assert read_by_joserfc(one.text, {past.kid: past, current.kid: current}) == claims[one]
+
+    def test_one_bucket_is_theirs_in_all_threads_and_processes(self, initial_keys, access_token, start):
+        # A minute and a half of leaking away from a fourth: a slow machine changes nothing.
+        port = start(THROTTLE_LIMIT=500, THROTTLE_COST=200, THROTTLE_LEAK=1)
+        caller = Caller(port, access_token.user_id, access_token.token)
+        together = threading.Barrier(24)
+
+        def work(_: int) -> int:
+            together.wait(PATIENCE)
+            return caller.issue()[0]
+
+        with ThreadPoolExecutor(24) as threads:
+            answers = list(threads.map(work, range(24)))
+
+        assert sorted(answers) == [201] * 3 + [429] * 21
+        assert IssuedToken.objects.count() == 3
+
+
+class TestKeysThatThreadsShare:
+    def test_make_and_open_each_thread_s_own_token(self, rsa_pool):
+        signing, encryption = rsa_pool.take("sig"), rsa_pool.take("enc")
+        together = threading.Barrier(8)
+
+        def work(number: int) -> list[tuple[dict[str, int], dict[str, int]]]:
+            together.wait(PATIENCE)
+            seen = []
+            for turn in range(25):
+                sent = {"thread": number, "turn": turn}
+                signed = jose.sign(json.dumps(sent).encode(), signing, kid="s")
+                text = jose.encrypt(signed, encryption, kid="e", alg="RSA-OAEP", enc="A128CBC-HS256")
+                inner, _ = jose.decrypt(text, {"e": encryption})
+                seen.append((sent, jose.verify(inner, {"s": signing})[0]))
+            return seen
+
+        with ThreadPoolExecutor(8) as threads:
+            for seen in threads.map(work, range(8)):
+                assert len(seen) == 25
+                assert all(sent == found for sent, found in seen)
+
+
+# The event loop, in process
+
+
+async def free(request: HttpRequest) -> HttpResponse:
+    """Somebody's own view, which needs nothing but the loop."""
+    return HttpResponse(b"free")
+
+
+async def careless(request: HttpRequest) -> HttpResponse:
+    """Calls a function of ours where it must not be called."""
+    return canvas.json_response({}, status=200)
+
+
+urlpatterns = [path("free", free), path("careless", careless), *testprojects]
+
+# What waits for somebody else, or computes: none of it has any business in the thread of the event loop.
+WORK = (
+    *("instaccess", "testproject", "rest_framework", "oauth2_provider", "oauthlib", "jwcrypto", "cryptography"),
+    *("django.db.backends", "django.db.models", "sqlite3", "psycopg", "MySQLdb"),
+    *("django.core.cache", "redis", "requests", "urllib3", "http.client"),
+)
+
+
+def work_among(modules: set[str]) -> set[str]:
+    return {name for name in modules if any(name == part or name.startswith(f"{part}.") for part in WORK)}
+
+
+Request = tuple[str, str, str, int]
+"""Method, path, bearer, and the status it is answered with."""
+
+
+@pytest.fixture
+def asgi(settings: Any, initial_keys: Any) -> Iterator[None]:
+    """The urls of this module, loaded: Django does that with the first request, in the loop's thread."""
+    settings.ROOT_URLCONF = __name__
+    settings.INSTACCESS = {"SERVICE_SECRETS": [SECRET]}
+    resolve(ISSUE_URL)
+    forward_auth.forget()
+    yield
+    forward_auth.forget()
+
+
+@pytest.fixture
+def requests_of(asgi: None, access_token: Any, user: Any) -> dict[str, Request]:
+    """A good request for each of our urls, and for a service's. Nothing that is asked is remembered."""
+    encrypted = issuer.issue(user=user, origin=ORIGIN, now=time.time())[1]
+    signed = signed_inside(encrypted)
+    keyring.forget()
+    return {
+        "issuer": ("POST", ISSUE_URL, access_token.token, 201),
+        "gateway": ("GET", VERIFY_URL, encrypted, 204),
+        "JWKS": ("GET", JWKS_URL, "", 200),
+        "revocations": ("GET", REVOCATIONS_URL, SECRET, 200),
+        "service": ("GET", SELF_URL, signed, 200),
+    }
+
+
+NAMES = ["issuer", "gateway", "JWKS", "revocations", "service"]
+
+
+@pytest.mark.django_db(transaction=True)
+class TestTheThreadOfTheEventLoop:
+    DOES = {
+        "issuer": {"instaccess.views", "instaccess.oauth", "instaccess.issuer", "instaccess.jose"}
+        | {"instaccess.evidence", "instaccess.throttling", "django.core.cache.backends.locmem"},
+        "gateway": {"instaccess.forward_auth", "instaccess.jose", "instaccess.denylist"},
+        "JWKS": {"instaccess.jwks", "instaccess.keyring"},
+        "revocations": {"instaccess.revocations", "instaccess.denylist"},
+        "service": {"testproject.views", "instaccess.consumer", "instaccess.jose"},
+    }
+
+    @staticmethod
+    def footprints(*asked: Request) -> Footprints:
+        async def walk() -> Footprints:
+            with Footprints() as found:
+                for method, url, bearer, status in asked:
+                    assert (await ask(method, url, bearer)).status == status
+            return found
+
+        return asyncio.run(walk())
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_does_nothing_of_our_work(self, requests_of, throttled, name):
+        found = self.footprints(requests_of[name])
+
+        assert work_among(found.in_the_loop) == set()
+        assert self.DOES[name] | {"django.db.backends.utils"} <= found.elsewhere
+
+    def test_does_nothing_of_our_refusals_either(self, asgi, access_token):
+        found = self.footprints(
+            ("POST", ISSUE_URL, "unknown", 401),
+            ("GET", VERIFY_URL, "a.b.c.d.e", 401),
+            ("PUT", JWKS_URL, "", 405),
+            ("GET", REVOCATIONS_URL, "unknown", 401),
+            ("GET", SELF_URL, "a.b.c.d.e", 401),
+        )
+
+        assert work_among(found.in_the_loop) == set()
+        assert {"instaccess.canvas", "instaccess.refusals"} <= found.elsewhere
+
+    def test_asks_no_other_server_for_keys_or_the_deny_list(self, requests_of, settings):
+        jwks = json.dumps({"keys": keyring.current().published()}).encode()
+        with servers.scripted(
+            lambda handler: servers.reply(handler, 200, jwks if "jwks" in handler.path else b'{"revoked": []}')
+        ) as script:
+            settings.INSTACCESS |= {
+                "VERIFICATION_KEYS": script.base_url + JWKS_URL,
+                "DENY_LIST": script.base_url + REVOCATIONS_URL,
+                "ALLOW_HTTP_URLS": True,
+            }
+            found = self.footprints(requests_of["gateway"])
+
+        assert sorted(asked.path for asked in script.asked) == [JWKS_URL, REVOCATIONS_URL]
+        assert work_among(found.in_the_loop) == set()
+        assert {"instaccess.fetch", "requests.sessions", "http.client"} <= found.elsewhere
+
+    @pytest.mark.services
+    def test_does_not_ask_redis(self, requests_of, throttled, settings):
+        settings.CACHES = on_redis(DJANGOS, REDIS_URL)
+
+        found = self.footprints(requests_of["issuer"])
+
+        # A client that is dropped there asks nobody.
+        assert work_among(found.in_the_loop) <= {"redis.client"}
+        assert {"instaccess.throttling", "redis.connection"} <= found.elsewhere
+
+    def test_would_be_found_doing_it(self, asgi):
+        found = self.footprints(("GET", "/careless", "", 200))
+
+        assert work_among(found.in_the_loop) == {"instaccess.canvas"}
+
+    def test_was_watched_at_all_of_our_urls(self, requests_of):
+        ours = {pattern.name for part in urls.urlpatterns for pattern in part.url_patterns}
+
+        assert ours == {resolve(url).url_name for _, url, *_ in requests_of.values()} - {None}
+
+
+@pytest.mark.django_db(transaction=True)
+class TestWhileARequestOfOursIsHeldUp:
+    @pytest.mark.parametrize(
+        ("name", "step"),
+        [
+            ("issuer", "instaccess.oauth.AccessTokenAuthentication.authenticate"),
+            ("issuer", "instaccess.throttling.charge"),
+            ("issuer", "instaccess.jose.sign"),
+            ("issuer", "instaccess.issuer._commit"),
+            ("gateway", "instaccess.keyring.load"),
+            ("gateway", "instaccess.jose.decrypt"),
+            ("gateway", "instaccess.denylist.read_database"),
+            ("JWKS", "instaccess.keyring.load"),
+            ("revocations", "instaccess.denylist.read_database"),
+            ("service", "instaccess.jose.verify"),
+        ],
+    )
+    def test_the_loop_serves_others(self, requests_of, name, step):
+        method, url, bearer, status = requests_of[name]
+
+        async def story() -> None:
+            exchange = Exchange(method, url, bearer)
+            await exchange.send()
+            with held(step) as there:
+                await there.reached()
+                assert (await ask("GET", "/free")).body == b"free"
+                assert there.threads != [threading.get_ident()]
+                assert not exchange.is_answered
+            assert (await exchange.answer()).status == status
+
+        asyncio.run(story())
+
+    def test_others_of_ours_go_on_beside_it_each_in_a_thread_of_its_own(self, asgi, make_access_token):
+        bearers = [make_access_token().token for _ in range(8)]
+
+        async def story() -> None:
+            exchanges = [Exchange("POST", ISSUE_URL, bearer) for bearer in bearers]
+            for exchange in exchanges:
+                await exchange.send()
+            with held("instaccess.jose.sign") as there:
+                await there.reached(len(exchanges))
+                assert len(set(there.threads)) == len(exchanges)
+            answers = [await exchange.answer() for exchange in exchanges]
+            assert [answer.status for answer in answers] == [201] * 8
+
+        asyncio.run(story())
+        assert IssuedToken.objects.count() == 8
+
+
+@pytest.fixture
+def opened() -> Iterator[list[Any]]:
+    """Every connection that a request's thread opens to the database."""
+    found: list[Any] = []
+    here = threading.get_ident()
+
+    def note(connection: Any, **kwargs: Any) -> None:
+        if threading.get_ident() != here:
+            found.append(connection)
+
+    connection_created.connect(note)
+    yield found
+    connection_created.disconnect(note)
+
+
+@pytest.mark.django_db(transaction=True)
+class TestAClientThatGoesAway:
+    @pytest.mark.parametrize(
+        ("step", "after"),
+        [
+            ("instaccess.oauth.AccessTokenAuthentication.authenticate", False),
+            ("instaccess.throttling.charge", True),
+            ("instaccess.jose.encrypt", True),
+            ("instaccess.issuer._commit", False),
+            ("instaccess.issuer._commit", True),
+            ("instaccess.canvas.json_response", True),
+        ],
+    )
+    def test_gets_no_token_and_leaves_a_whole_row_and_nothing_open(self, asgi, access_token, opened, step, after):
+        ended = []
+        request_finished.connect(lambda **kwargs: ended.append(1), weak=False, dispatch_uid=__name__)
+
+        async def story() -> None:
+            exchange = Exchange("POST", ISSUE_URL, access_token.token)
+            await exchange.send()
+            with held(step, after=after) as there:
+                await there.reached()
+                await exchange.hang_up()
+                # The view can't be stopped: whatever it has begun it ends, and only then is the request over.
+                assert ended == []
+            await exchange.wait(PATIENCE)
+            assert not exchange.is_answered
+
+        try:
+            asyncio.run(story())
+        finally:
+            request_finished.disconnect(dispatch_uid=__name__)
+
+        row = IssuedToken.objects.get()
+        assert is_authentic(row)
+        assert ended == [1]
+        assert opened
+        assert all(connection.connection is None for connection in opened)
+
+    def test_before_the_whole_body_has_come_was_never_there(self, asgi, access_token, opened):
+        async def story() -> None:
+            exchange = Exchange("POST", ISSUE_URL, access_token.token)
+            await exchange.send(b"as_user_", more=True)
+            await exchange.hang_up()
+            await exchange.wait(PATIENCE)
+            assert not exchange.is_answered
+
+        asyncio.run(story())
+
+        assert not IssuedToken.objects.exists()
+        assert opened == []
+
+    @pytest.mark.parametrize("step", ["instaccess.keyring.load", "instaccess.denylist.read_database"])
+    def test_while_the_gateway_reads_for_all_takes_nothing_away_from_them(self, requests_of, step):
+        method, url, bearer, status = requests_of["gateway"]
+
+        async def story() -> None:
+            exchange = Exchange(method, url, bearer)
+            await exchange.send()
+            with held(step) as there:
+                await there.reached()
+                await exchange.hang_up()
+            await exchange.wait(PATIENCE)
+            assert (await ask(method, url, bearer)).status == status
+
+        asyncio.run(story())
+
+
+@pytest.mark.django_db(transaction=True)
+class TestAnAnswerUnderASGI:
+    def test_leaves_after_its_row_was_committed(self, asgi, access_token):
+        seen = []
+
+        def rows() -> int:
+            try:
+                return IssuedToken.objects.count()
+            finally:
+                connections.close_all()
+
+        application = get_asgi_application()
+
+        async def watched(scope: Any, receive: Any, send: Any) -> None:
+            async def look(message: dict[str, Any]) -> None:
+                # Asked over another connection, before anything is handed to the server.
+                seen.append((message["type"], await asyncio.to_thread(rows)))
+                await send(message)
+
+            await application(scope, receive, look)
+
+        async def story() -> None:
+            exchange = Exchange("POST", ISSUE_URL, access_token.token, application=watched)
+            await exchange.send()
+            assert (await exchange.answer()).status == 201
+
+        asyncio.run(story())
+
+        assert seen == [("http.response.start", 1), ("http.response.body", 1)]
