@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import json
 import pkgutil
 import sys
@@ -137,6 +138,9 @@ class Footprints:
 
     def __enter__(self) -> Footprints:
         self._loop = threading.get_ident()
+        # The garbage collector would run what is left of others in whichever thread calls for it.
+        gc.collect()
+        gc.disable()
         threading.setprofile(self._note)  # for threads that are started from now on
         sys.setprofile(self._note)
         return self
@@ -144,6 +148,7 @@ class Footprints:
     def __exit__(self, *error: object) -> None:
         sys.setprofile(None)
         threading.setprofile(None)
+        gc.enable()
 
     def _note(self, frame: FrameType, event: str, arg: Any) -> None:
         if event == "call":
