@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 
 from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest
@@ -41,6 +42,11 @@ def client_address(request: HttpRequest) -> str | None:
         chain = [entry.strip() for entry in request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")]
         if len(chain) >= hops and chain[-hops]:
             address = chain[-hops]
+    return _address(address)
+
+
+@lru_cache(maxsize=1024)
+def _address(address: str) -> str | None:
     # Some proxies write "[2001:db8::1]:4711" or "192.0.2.1:4711".
     if address.startswith("["):
         address = address[1:].partition("]")[0]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 from django.contrib.auth import get_user_model
@@ -69,15 +69,15 @@ def find(checksum: str) -> Any:
 
     Raises NotFixed where a query must be run instead.
     """
-    token_model = get_access_token_model()
+    token_model, application_model, user_model = _models()
     alias = router.db_for_read(token_model)
     connection = connections[alias]
     statement = _statement(
         alias,
         connection.vendor,
         token_model,
-        get_application_model(),
-        get_user_model(),
+        application_model,
+        user_model,
         conf.user_uuid_field,
         conf.claims_hook is None and conf.masquerade_hook is None,
     )
@@ -100,6 +100,12 @@ def find(checksum: str) -> Any:
                 identity._state.fields_cache["user"] = user
                 user._state.fields_cache["instaccess_identity"] = identity
     return token
+
+
+@cache
+def _models() -> tuple[type[models.Model], type[models.Model], type[models.Model]]:
+    """Which they are is settled when a process starts: migrations and references are made for them."""
+    return get_access_token_model(), get_application_model(), get_user_model()
 
 
 @lru_cache(maxsize=32)

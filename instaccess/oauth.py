@@ -42,6 +42,7 @@ logger = logging.getLogger("instaccess.issuer")
 # RFC 6750 §2.1: one token, and nothing after it. What a token looks like is its generator's affair.
 # (A lone surrogate can only come from a form whose sender chose an odd charset; there is no encoding it.)
 _BEARER = re.compile(r"bearer +([^\s,\ud800-\udfff]+)", re.ASCII | re.IGNORECASE)
+_NO_QUERY = QueryDict("", encoding="utf-8")
 _FORMS = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})
 _DEFAULT_VALIDATOR = "oauth2_provider.oauth2_validators.OAuth2Validator"
 
@@ -95,7 +96,8 @@ def query(request: HttpRequest) -> QueryDict:
 
     Raises SuspiciousOperation for more parameters than Django takes.
     """
-    return QueryDict(request.META.get("QUERY_STRING", ""), encoding="utf-8")
+    text = request.META.get("QUERY_STRING", "")
+    return QueryDict(text, encoding="utf-8") if text else _NO_QUERY
 
 
 class _NoFiles(FileUploadHandler):
@@ -143,7 +145,7 @@ def _validated(text: str, request: HttpRequest) -> tuple[Any, Any]:
     validator_class = _validator_class(getattr(settings, "OAUTH2_PROVIDER", {}).get("OAUTH2_VALIDATOR_CLASS"))
     validator = validator_class()
     oauth_request: Any = _LazyRequest(text, request)
-    if validator_class.reads_the_request or _is_usable_reads_the_request(get_application_model()):
+    if validator_class.reads_the_request:
         oauth_request = _oauthlib_request(text, request)
     if validator.validate_bearer_token(text, [], oauth_request):
         access_token = oauth_request.access_token
@@ -190,10 +192,6 @@ class _LazyRequest:
         return getattr(self._made, name)
 
 
-def _is_usable_reads_the_request(application: Any) -> bool:
-    return not _is_toolkits(application.is_usable)
-
-
 def _is_toolkits(function: Any) -> bool:
     return bool(function.__module__.startswith("oauth2_provider."))
 
@@ -230,7 +228,11 @@ def _validator_class(path: Any) -> Any:
     customised = theirs is not None and not _is_toolkits(theirs)
 
     class LocalValidator(project):  # type: ignore[misc]
-        reads_the_request = customised or not _is_toolkits(project.validate_bearer_token)
+        reads_the_request = (
+            customised
+            or not _is_toolkits(project.validate_bearer_token)
+            or not _is_toolkits(get_application_model().is_usable)
+        )
 
         def _get_token_from_authentication_server(self, *args: Any, **kwargs: Any) -> None:
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -16,7 +17,7 @@ from .models import IssuedToken
 class _Insert:
     sql: str
     fields: tuple[Any, ...]
-    verbatim: frozenset[str]
+    verbatim: Mapping[str, type]
     returns_id: bool
 
 
@@ -34,8 +35,8 @@ def insert(record: IssuedToken, *, using: str) -> None:
     values = []
     for field in statement.fields:
         value = getattr(record, field.attname)
-        # NULL is nothing to prepare, nor is text for a column of text.
-        if value is not None and not (type(value) is str and field.attname in statement.verbatim):
+        # NULL is nothing to prepare, nor is text for a column of text or a row's number for a reference to it.
+        if value is not None and type(value) is not statement.verbatim.get(field.attname):
             value = field.get_db_prep_save(value, connection)
         values.append(value)
     with connection.cursor() as cursor:
@@ -58,6 +59,8 @@ def _statement(using: str, vendor: str) -> _Insert | None:
     returns_id = vendor == "postgresql"
     if returns_id:
         sql += f" RETURNING {quote(str(meta.pk.column))}"
-    # Not their subclasses: `GenericIPAddressField`, say, is none, and prepares its text.
-    verbatim = frozenset(field.attname for field in fields if type(field) is models.CharField)
+    # Not their subclasses, which may prepare their values.
+    plain: dict[type, type] = {models.CharField: str, models.AutoField: int, models.BigAutoField: int}
+    targets: dict[str, Any] = {field.attname: getattr(field, "target_field", field) for field in fields}
+    verbatim = {name: plain[type(target)] for name, target in targets.items() if type(target) in plain}
     return _Insert(sql, fields, verbatim, returns_id)

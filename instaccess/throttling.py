@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+import os
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -121,9 +122,13 @@ def _move(access_token_pk: Any, charged: int) -> Level:
 def _redis_client(cache: Any) -> Any:
     """The redis-py client behind Django's own Redis cache or behind django-redis; None for other caches."""
     if isinstance(cache, RedisCache):
-        # Django makes a client for each call, which takes longer than the call. They are all alike, around one pool.
-        if (client := vars(cache).get(_CLIENT)) is None:
-            client = vars(cache)[_CLIENT] = cache._cache.get_client(None, write=True)
+        # Django makes a client for each call, and that takes a connection out of the pool, looks whether it is good,
+        # and puts it back: together longer than the call. Here one client keeps one connection. `caches` has a cache
+        # object for each thread; a process that was forked must not talk through its parent's connection.
+        pid, client = vars(cache).get(_CLIENT, (0, None))
+        if pid != os.getpid():
+            client = cache._cache.get_client(None, write=True).client()
+            vars(cache)[_CLIENT] = os.getpid(), client
         return client
     if hasattr(cache, "client") and hasattr(cache.client, "get_client"):
         return cache.client.get_client(write=True)
