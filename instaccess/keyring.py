@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cached_property
 
 from django.db import router
 from django.utils import timezone
@@ -134,6 +135,10 @@ class KeyRing:
 
     def verification_keys(self) -> Mapping[str, JWK]:
         """Public signing keys by kid, for `jose.verify`."""
+        return self._verification
+
+    @cached_property
+    def _verification(self) -> Mapping[str, JWK]:
         return {key.kid: key.public for key in self.keys if key.use == Key.Use.SIGNING}
 
     def published(self) -> list[dict[str, str]]:
@@ -146,6 +151,10 @@ class KeyRing:
 
     def decryption_keys(self) -> Mapping[str, JWK]:
         """Private encryption keys by kid, for `jose.decrypt`: opened when asked for."""
+        return self._decryption
+
+    @cached_property
+    def _decryption(self) -> Mapping[str, JWK]:
         return _PrivateKeys({key.kid: key for key in self.keys if key.use == Key.Use.ENCRYPTION and key.has_private})
 
     def _current(self, use: Key.Use) -> HeldKey:
