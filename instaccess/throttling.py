@@ -14,6 +14,7 @@ import logging
 import math
 import os
 import time
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +53,6 @@ return {allowed and 1 or 0, tostring(level)}
 _PAUSE_SECONDS = 1
 """After a failure the cache is left alone for so long: one that hangs would hold up every request."""
 
-_CLIENT = "_instaccess_client"
 _complained_at = _failed_at = float("-inf")
 
 
@@ -107,32 +107,55 @@ def _move(access_token_pk: Any, charged: int) -> Level:
     # The key is no secret, but whoever can read the cache need not learn primary keys of access tokens.
     key = "instaccess.bucket." + hashlib.sha256(str(access_token_pk).encode()).hexdigest()[:32]
     try:
-        client = _redis_client(cache)
-        if client is None:
+        if isinstance(cache, RedisCache):
+            client = _idle.take(cache, caches.settings[conf.throttle_cache])
+        elif hasattr(cache, "client") and hasattr(cache.client, "get_client"):  # django-redis, which keeps its pools
+            client = cache.client.get_client(write=True)
+        else:
             return _two_steps(cache, key, limit, charged)
         allowed, level = client.eval(
             _SCRIPT, 1, cache.make_key(key), limit, conf.throttle_cost, conf.throttle_leak, charged
         )
+        if isinstance(cache, RedisCache):
+            _idle.give_back(client)  # not after an error: who knows what it would read next
         return Level(allowed=bool(allowed), level=float(level))
     except Exception as error:  # every cache backend has errors of its own
         _complain(error)
         return Level(allowed=True, level=0.0)
 
 
-def _redis_client(cache: Any) -> Any:
-    """The redis-py client behind Django's own Redis cache or behind django-redis; None for other caches."""
-    if isinstance(cache, RedisCache):
-        # Django makes a client for each call, and that takes a connection out of the pool, looks whether it is good,
-        # and puts it back: together longer than the call. Here one client keeps one connection. `caches` has a cache
-        # object for each thread; a process that was forked must not talk through its parent's connection.
-        pid, client = vars(cache).get(_CLIENT, (0, None))
-        if pid != os.getpid():
-            client = cache._cache.get_client(None, write=True).client()
-            vars(cache)[_CLIENT] = os.getpid(), client
-        return client
-    if hasattr(cache, "client") and hasattr(cache.client, "get_client"):
-        return cache.client.get_client(write=True)
-    return None
+class _Idle:
+    """redis-py's clients, with a connection each, that nobody in this process talks through at the moment.
+
+    Django makes a client for each call, and that takes a connection out of a pool, looks whether it is good, and puts
+    it back: together longer than the call. And `caches` has a cache of its own, and so a pool, for each thread; under
+    ASGI for each request, whose connections would be used once, and let go in the thread of the event loop.
+    """
+
+    def __init__(self) -> None:
+        self.forget()
+        # A process that was forked must not talk through its parent's connections.
+        os.register_at_fork(after_in_child=self.forget)
+
+    def forget(self) -> None:
+        self._of: Any = None
+        self._clients: deque[Any] = deque()
+
+    def take(self, cache: RedisCache, configured: Any) -> Any:
+        """A client of this cache, for its settings as they are configured: nobody else has it."""
+        if self._of is not configured:  # others, as in tests
+            self._of, self._clients = configured, deque()
+        try:
+            return self._clients.pop()
+        except IndexError:
+            maker: Any = cache._cache
+            return maker.get_client(None, write=True).client()
+
+    def give_back(self, client: Any) -> None:
+        self._clients.append(client)
+
+
+_idle = _Idle()
 
 
 def _two_steps(cache: Any, key: str, limit: int, charged: int) -> Level:

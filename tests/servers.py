@@ -153,6 +153,11 @@ class Tap:
         return b"".join(bytes(sent) for sent in self._sent)
 
     @property
+    def connections(self) -> int:
+        """How many have been made to the server."""
+        return len(self._sent)
+
+    @property
     def requests(self) -> list[str]:
         """The request lines."""
         return [line.decode() for line in re.findall(rb"(?m)^([A-Z]+ [^ \r\n]+ HTTP/1\.[01])\r$", self.sent)]

@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from django.contrib.auth import get_user_model
@@ -384,9 +385,19 @@ class TestTheThreadOfTheEventLoop:
 
         found = self.footprints(requests_of["issuer"])
 
-        # A client that is dropped there asks nobody.
-        assert work_among(found.in_the_loop) <= {"redis.client"}
+        assert work_among(found.in_the_loop) == set()
         assert {"instaccess.throttling", "redis.connection"} <= found.elsewhere
+
+    @pytest.mark.services
+    def test_leaves_all_threads_one_connection_to_redis(self, requests_of, throttled, settings):
+        tap = servers.Tap(urlsplit(REDIS_URL).port or 6379)
+        settings.CACHES = on_redis(DJANGOS, f"redis://{servers.HOST}:{tap.port}/9")
+        settings.INSTACCESS |= {"THROTTLE_LIMIT": 1_000_000}
+        try:
+            self.footprints(*[requests_of["issuer"]] * 5)
+            assert tap.connections == 1
+        finally:
+            tap.close()
 
     def test_would_be_found_doing_it(self, asgi):
         found = self.footprints(("GET", "/careless", "", 200))
