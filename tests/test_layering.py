@@ -56,6 +56,7 @@ HOUSE = {
         "recording",
         "issuer",
         "keysource",
+        "warmup",
         "denylist",
         "gateway",
         "consumer",
@@ -87,7 +88,7 @@ HOUSE = {
 ORDER = list(chain.from_iterable(HOUSE.values()))
 
 # A service or a gateway of its own has no tables of ours: these run where the app is not even installed.
-WITHOUT_TABLES = ["keysource", "denylist", "gateway", "consumer", "forward_auth", "urls_gateway"]
+WITHOUT_TABLES = ["keysource", "warmup", "denylist", "gateway", "consumer", "forward_auth", "urls_gateway"]
 # Importing one of these reads tables.
 TABLES = {
     "models",

@@ -1,0 +1,56 @@
+"""Keys loaded and used once when a worker starts: OpenSSL checks a private key when it is loaded, and prepares its
+numbers when it is first used, and either takes as long as a hundred signatures."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from django.apps import apps
+from django.db import connections
+
+from . import jose, keysource
+from .conf import conf
+from .exceptions import KeyUnavailable
+
+logger = logging.getLogger("instaccess.keys")
+
+
+def warm_up() -> None:
+    """Open the private keys that this process will need, and use each once.
+
+    For gunicorn's `post_worker_init`, and the end of an `asgi.py`. Never fails: without keys, or with the database
+    away, a worker starts all the same, and the log says so.
+    """
+    # In a thread, whose database connection goes with it; and uvicorn imports applications within its event loop,
+    # where Django refuses to ask a database.
+    thread = threading.Thread(target=_warm_up, name="instaccess-warm-up")
+    thread.start()
+    thread.join()
+
+
+def _warm_up() -> None:
+    for use_once in (_sign, _decrypt):
+        try:
+            use_once()
+        except Exception as error:  # no fault that a start should fail for
+            # An issuer need not hold what opens tokens, nor a gateway what signs them.
+            level = logging.DEBUG if type(error) is KeyUnavailable else logging.ERROR
+            logger.log(level, "not warmed up: %s: %s", type(error).__name__, error)
+    connections.close_all()
+
+
+def _sign() -> None:
+    if not apps.is_installed("instaccess"):
+        return
+    from . import keyring  # noqa: PLC0415  (imports the models)
+
+    ring = keyring.current()
+    key = ring.signing_key()
+    jose.verify(jose.sign(b"{}", key.private(), kid=key.kid), ring.verification_keys())
+
+
+def _decrypt() -> None:
+    for key in keysource.decryption_keys().values():
+        text = jose.encrypt("e30", key, kid="warm-up", alg=conf.encryption_alg, enc=conf.content_encryption)
+        jose.decrypt(text, {"warm-up": key}, key_algorithms=(conf.encryption_alg,))
