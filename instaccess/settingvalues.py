@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.conf import settings
+from django.core.signals import setting_changed
+from django.dispatch import receiver
 from django.utils.encoding import force_bytes
 from django.utils.module_loading import import_string
 
@@ -31,18 +33,34 @@ KEK_FORMAT = (
 )
 
 
+_configured: Mapping[str, Any] | None = None
+
+
 def configured() -> Mapping[str, Any]:
-    """The INSTACCESS dictionary as the project wrote it."""
-    value = getattr(settings, "INSTACCESS", {})
-    # The first test is the quicker one, and this is read some twenty times a token.
-    if type(value) is not dict and not isinstance(value, Mapping):
-        raise ConfigError("INSTACCESS must be a dictionary of settings", setting="INSTACCESS")
-    return value
+    """The INSTACCESS dictionary as the project wrote it.
+
+    It is looked up once, and again when Django says that a setting has changed, as DRF does it with its own:
+    `settings.INSTACCESS` takes Django a microsecond, and this is read some twenty times a token.
+    """
+    global _configured  # noqa: PLW0603
+    if _configured is None:
+        value = getattr(settings, "INSTACCESS", {})
+        if not isinstance(value, Mapping):
+            raise ConfigError("INSTACCESS must be a dictionary of settings", setting="INSTACCESS")
+        _configured = value
+    return _configured
+
+
+@receiver(setting_changed)
+def _look_again(*, setting: str, **kwargs: Any) -> None:
+    global _configured  # noqa: PLW0603
+    if setting == "INSTACCESS":
+        _configured = None
 
 
 def get(name: str, default: Any) -> Any:
     """What the project wrote under a name, or the default."""
-    return configured().get(name, default)
+    return (configured() if _configured is None else _configured).get(name, default)
 
 
 def bad(name: str, expected: str) -> ConfigError:
