@@ -13,8 +13,16 @@ MIDDLEWARE = testproject.MIDDLEWARE
 ROOT_URLCONF = "benchmarks.urls"
 TEMPLATES = testproject.TEMPLATES
 
-# CONN_MAX_AGE=0, Django's default, would measure how fast PostgreSQL forks.
-DATABASES = {"default": {**testproject.DATABASES["default"], "CONN_MAX_AGE": None}}
+# As the README advises. CONN_MAX_AGE=0, Django's default, would measure how fast PostgreSQL forks, and without
+# prepared statements much of its time would go into planning the same ones again.
+OPTIONS = {
+    "postgresql": {"server_side_binding": True, "prepare_threshold": 5},
+    "sqlite": {
+        **testproject.DATABASES["default"].get("OPTIONS", {}),
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL",
+    },
+}[os.environ.get("INSTACCESS_DATABASE", "sqlite")]
+DATABASES = {"default": {**testproject.DATABASES["default"], "CONN_MAX_AGE": None, "OPTIONS": OPTIONS}}
 CACHES = {
     "default": {
         "BACKEND": "django.core.cache.backends.redis.RedisCache",

@@ -13,6 +13,8 @@ from .conf import conf
 
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 _MAX_HOST_CHARS, _MAX_PORT_CHARS = 253, 5
+_MAX_ADDRESS_CHARS = 64
+"""Of the longest address, in brackets, with a zone and a port. More is none, and need not be remembered."""
 
 
 def domain(request: HttpRequest) -> str:
@@ -42,7 +44,7 @@ def client_address(request: HttpRequest) -> str | None:
         chain = [entry.strip() for entry in request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")]
         if len(chain) >= hops and chain[-hops]:
             address = chain[-hops]
-    return _address(address)
+    return _address(address) if len(address) <= _MAX_ADDRESS_CHARS else None
 
 
 @lru_cache(maxsize=1024)

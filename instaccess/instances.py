@@ -8,10 +8,12 @@ from typing import Any, TypeVar
 
 from django.db import models
 from django.db.models.base import ModelState
+from django.db.models.fields.related_descriptors import ForeignKeyDeferredAttribute
 from django.db.models.query_utils import DeferredAttribute
 from django.db.models.signals import post_init, pre_init
 
 _M = TypeVar("_M", bound=models.Model)
+_TAKE_PART = ("__init__", "__new__", "__setattr__", "from_db")
 
 
 def can_make(model: type[models.Model]) -> bool:
@@ -32,11 +34,9 @@ def make(model: type[_M], values: Mapping[str, Any], *, alias: str | None = None
 
 @cache
 def _is_plain(model: type[models.Model]) -> bool:
-    ours: Any = models.Model
-    return (
-        model.__init__ is ours.__init__
-        and model.__new__ is ours.__new__
-        and model.__setattr__ is ours.__setattr__
-        and model.from_db.__func__ is ours.from_db.__func__  # type: ignore[attr-defined]
-        and all(issubclass(field.descriptor_class, DeferredAttribute) for field in model._meta.concrete_fields)
+    # `Model.__init__` ends with `super().__init__()`: what stands behind it counts, too.
+    own = [vars(base) for base in model.__mro__ if base not in models.Model.__mro__]
+    return not any(name in theirs for theirs in own for name in _TAKE_PART) and all(
+        type(getattr(model, field.attname)) in (DeferredAttribute, ForeignKeyDeferredAttribute)
+        for field in model._meta.concrete_fields
     )

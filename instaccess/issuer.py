@@ -140,13 +140,11 @@ def issue(
 
 
 def _record(*, user: Any, real_user: Any, application: Any, **values: Any) -> IssuedToken:
-    """`IssuedToken(…)`, which would take ten times as long."""
+    """`IssuedToken(…)`, in half the time."""
     if not instances.can_make(IssuedToken):
         return IssuedToken(user=user, real_user=real_user, application=application, **values)
-    references = {"user": user, "real_user": real_user, "application": application}
-    keys = {f"{name}_id": getattr(instance, "pk", None) for name, instance in references.items()}
-    record = instances.make(IssuedToken, {**_unset(), **values, **keys})
-    record._state.fields_cache.update(references)
+    record = instances.make(IssuedToken, {**_unset(), **values})
+    record.user, record.real_user, record.application = user, real_user, application
     return record
 
 

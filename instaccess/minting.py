@@ -3,7 +3,7 @@ nothing that comes in.
 
 jwcrypto does the same through objects that can be much more. For an issuer that took a tenth of its time (measured by
 `benchmarks/`), so the few lines that are needed stand here. What they make is read back in the tests by jwcrypto,
-joserfc, Authlib and PyJWT. Reading tokens stays with jwcrypto.
+joserfc, PyJWT and bare cryptography. Reading tokens stays with jwcrypto.
 """
 
 from __future__ import annotations

@@ -115,7 +115,8 @@ class _NoFiles(FileUploadHandler):
 
 def form(request: HttpRequest) -> Any:
     """The form body; empty where it can't be parsed (contract: content type and body never matter)."""
-    if request.content_type not in _FORMS:  # for Django, too, there is no form then
+    # For Django, too, there is no form then, unless a middleware has made one.
+    if request.content_type not in _FORMS and not hasattr(request, "_post"):
         return {}
     try:
         if not hasattr(request, "_files"):  # not read yet by a middleware
@@ -187,6 +188,8 @@ class _LazyRequest:
         self._make = partial(_oauthlib_request, text, request)
 
     def __getattr__(self, name: str) -> Any:  # asked for what was not written
+        if name.startswith("_"):  # such as `__deepcopy__`, and what a copy of this would lack
+            raise AttributeError(name)
         if "_made" not in self.__dict__:
             self._made = self._make()
         return getattr(self._made, name)
@@ -228,10 +231,8 @@ def _validator_class(path: Any) -> Any:
     customised = theirs is not None and not _is_toolkits(theirs)
 
     class LocalValidator(project):  # type: ignore[misc]
-        reads_the_request = (
-            customised
-            or not _is_toolkits(project.validate_bearer_token)
-            or not _is_toolkits(get_application_model().is_usable)
+        reads_the_request = not (
+            _is_toolkits(project.validate_bearer_token) and _is_toolkits(get_application_model().is_usable)
         )
 
         def _get_token_from_authentication_server(self, *args: Any, **kwargs: Any) -> None:

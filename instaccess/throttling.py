@@ -15,6 +15,8 @@ import math
 import os
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,55 +109,73 @@ def _move(access_token_pk: Any, charged: int) -> Level:
     # The key is no secret, but whoever can read the cache need not learn primary keys of access tokens.
     key = "instaccess.bucket." + hashlib.sha256(str(access_token_pk).encode()).hexdigest()[:32]
     try:
-        if isinstance(cache, RedisCache):
-            client = _idle.take(cache, caches.settings[conf.throttle_cache])
-        elif hasattr(cache, "client") and hasattr(cache.client, "get_client"):  # django-redis, which keeps its pools
-            client = cache.client.get_client(write=True)
-        else:
-            return _two_steps(cache, key, limit, charged)
-        allowed, level = client.eval(
-            _SCRIPT, 1, cache.make_key(key), limit, conf.throttle_cost, conf.throttle_leak, charged
-        )
-        if isinstance(cache, RedisCache):
-            _idle.give_back(client)  # not after an error: who knows what it would read next
+        with _redis_client(cache) as client:
+            if client is None:
+                return _two_steps(cache, key, limit, charged)
+            allowed, level = client.eval(
+                _SCRIPT, 1, cache.make_key(key), limit, conf.throttle_cost, conf.throttle_leak, charged
+            )
         return Level(allowed=bool(allowed), level=float(level))
     except Exception as error:  # every cache backend has errors of its own
         _complain(error)
         return Level(allowed=True, level=0.0)
 
 
-class _Idle:
-    """redis-py's clients, with a connection each, that nobody in this process talks through at the moment.
+@contextmanager
+def _redis_client(cache: Any) -> Iterator[Any]:
+    """The redis-py client behind Django's own Redis cache or behind django-redis; None for other caches.
 
-    Django makes a client for each call, and that takes a connection out of a pool, looks whether it is good, and puts
-    it back: together longer than the call. And `caches` has a cache of its own, and so a pool, for each thread; under
-    ASGI for each request, whose connections would be used once, and let go in the thread of the event loop.
+    Django makes a client for each call, which takes a connection out of a pool and puts it back: together longer than
+    the call. And `caches` has a cache, and so a pool, for each thread; under ASGI for each request, whose connections
+    would be used once and let go in the thread of the event loop. Here a client has one connection, and is kept.
     """
-
-    def __init__(self) -> None:
-        self.forget()
-        # A process that was forked must not talk through its parent's connections.
-        os.register_at_fork(after_in_child=self.forget)
-
-    def forget(self) -> None:
-        self._of: Any = None
-        self._clients: deque[Any] = deque()
-
-    def take(self, cache: RedisCache, configured: Any) -> Any:
-        """A client of this cache, for its settings as they are configured: nobody else has it."""
-        if self._of is not configured:  # others, as in tests
-            self._of, self._clients = configured, deque()
-        try:
-            return self._clients.pop()
-        except IndexError:
-            maker: Any = cache._cache
-            return maker.get_client(None, write=True).client()
-
-    def give_back(self, client: Any) -> None:
-        self._clients.append(client)
+    if isinstance(cache, RedisCache):
+        idle = _idle_clients()
+        client = _connected(idle) or _new_client()
+        yield client
+        # Not after an error: who knows what it would read next.
+        if getattr(client, "connection", None) is not None:
+            idle.append(client)
+    elif hasattr(cache, "client") and hasattr(cache.client, "get_client"):
+        yield cache.client.get_client(write=True)
+    else:
+        yield None
 
 
-_idle = _Idle()
+# The process, the cache's settings, and the clients for them that nobody talks through at the moment.
+_kept: tuple[int, Any, deque[Any]] = 0, None, deque()
+_parents: list[deque[Any]] = []
+
+
+def _idle_clients() -> deque[Any]:
+    global _kept  # noqa: PLW0603
+    pid, of, clients = _kept
+    configured = caches.settings[conf.throttle_cache]
+    if pid != os.getpid():
+        # Forked: those are the parent's, who must go on with them. To let them go would take their locks, which a
+        # thread of the parent may have held at the fork.
+        _parents.append(clients)
+    elif of is configured:
+        return clients
+    _kept = os.getpid(), configured, deque()
+    return _kept[2]
+
+
+def _connected(idle: deque[Any]) -> Any:
+    """One of these whose connection is open and quiet; None where there is none. The server may have closed it."""
+    while idle:
+        with suppress(Exception):
+            client = idle.pop()
+            if not client.connection.can_read():
+                return client
+    return None
+
+
+def _new_client() -> Any:
+    """A client of a cache of its own: the project's own calls may be all that its pool has connections for."""
+    cache: Any = caches.create_connection(conf.throttle_cache)
+    client = cache._cache.get_client(None, write=True)
+    return client.client() if hasattr(client, "client") else client  # that of a cluster keeps its connections itself
 
 
 def _two_steps(cache: Any, key: str, limit: int, charged: int) -> Level:
