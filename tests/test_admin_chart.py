@@ -465,7 +465,7 @@ class TestRefusalsInTheChart:
 @pytest.mark.usefixtures("_now")
 class TestTooManyTokensForAChart:
     @pytest.fixture(autouse=True)
-    def _many(self, row, monkeypatch):
+    def _many(self, _now, row, monkeypatch):
         monkeypatch.setattr("instaccess.admin.activity.CHARTED", 4)
         for days in (5, 5, 4, 3, 3, 1, 0, 0, 0):
             row(age=days * 86400)
