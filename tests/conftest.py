@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateNumbers
 from django.contrib.auth import get_user_model
 from django.core.cache import caches
 from django.db import connections
@@ -76,6 +77,26 @@ def rsa_pool(_rsa_pool: RSAPool) -> RSAPool:
 def ready_made_keys(rsa_pool: RSAPool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Generating an RSA key takes a tenth of a second and teaches nothing."""
     monkeypatch.setattr(keymaterial, "generate_jwk", lambda use: rsa_pool.take(str(use)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def keys_checked_once() -> Iterator[None]:
+    """OpenSSL checks a private key whenever it is loaded, for 35 ms. The same few are loaded in nearly every test, so
+    numbers that have passed are not checked again; others, good or bad, are."""
+    checked: dict[RSAPrivateNumbers, Any] = {}
+    load = JWK._rsa_pri
+
+    def load_once(self: Any) -> Any:
+        if self._cache_pri_k is None:
+            numbers = self._rsa_pri_n()
+            if numbers not in checked:
+                checked[numbers] = load(self)
+            self._cache_pri_k = checked[numbers]
+        return self._cache_pri_k
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JWK, "_rsa_pri", load_once)
+        yield
 
 
 @pytest.fixture(autouse=True)
