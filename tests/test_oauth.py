@@ -161,6 +161,14 @@ class Translate(OAuth2Validator):
         return super()._load_access_token(token.removeprefix("alias-"))
 
 
+class ReadTheRequest(OAuth2Validator):
+    """A project's own rule about the request."""
+
+    def validate_bearer_token(self, token, scopes, request):
+        assert isinstance(request, Request)
+        return request.headers["HTTP_X_TEAM"] == "red" and super().validate_bearer_token(token, scopes, request)
+
+
 class Silent(OAuth2Validator):
     """Says yes, and not to whom."""
 
@@ -192,6 +200,12 @@ class TestTheProjectsOwnValidator:
 
         assert post("alias-secret").status_code == 201
         assert answer(post("alias-other")) == INVALID
+
+    def test_may_read_the_request(self, post, access_token, provider):
+        provider(OAUTH2_VALIDATOR_CLASS="tests.test_oauth.ReadTheRequest")
+
+        assert post(access_token, headers={"X-Team": "red"}).status_code == 201
+        assert answer(post(access_token, headers={"X-Team": "blue"})) == INVALID
 
     def test_cannot_let_anybody_in_without_an_access_token(self, post, provider):
         provider(OAUTH2_VALIDATOR_CLASS="tests.test_oauth.Silent")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import time_machine
@@ -454,6 +455,59 @@ class TestABucketOnRedis:
 
         assert throttling.charge(7).allowed
         assert "not throttling: cache 'default': ResponseError" in caplog.text
+
+
+@pytest.mark.services
+class TestTheConnectionToRedis:
+    """One is kept for the next request."""
+
+    @pytest.fixture
+    def tap(self) -> Iterator[servers.Tap]:
+        tap = servers.Tap(urlsplit(REDIS_URL).port or 6379)
+        with override_settings(CACHES=on_redis(DJANGOS, self.url(tap), max_connections=1)):
+            yield tap
+        tap.close()
+
+    @staticmethod
+    def url(tap: servers.Tap) -> str:
+        return f"redis://{servers.HOST}:{tap.port}/{urlsplit(REDIS_URL).path.strip('/') or 0}"
+
+    def levels(self, times: int) -> list[float]:
+        return [throttling.charge(7).level for _ in range(times)]
+
+    def test_serves_one_request_after_the_other(self, tap):
+        assert self.levels(3) == [200, 400, 600]
+        assert tap.connections == 1
+
+    def test_that_the_server_has_closed_lets_nobody_through(self, tap, caplog):
+        self.levels(3)
+
+        tap.retarget(urlsplit(REDIS_URL).port or 6379)  # as a restart does, or a time limit for idle ones
+
+        assert not throttling.charge(7).allowed
+        assert caplog.text == ""
+
+    def test_is_none_of_those_that_the_project_has_for_itself(self, tap):
+        self.levels(1)
+
+        cache.set("own", 1)
+        assert cache.get("own") == 1
+        cache.delete("own")
+
+    def test_is_not_the_parents_in_a_process_that_was_forked(self, tap, monkeypatch):
+        self.levels(1)
+
+        monkeypatch.setattr(throttling.os, "getpid", lambda: -1)
+
+        assert self.levels(1) == [400]
+        assert tap.connections == 2
+
+    def test_is_another_once_the_settings_name_another_server(self, tap):
+        self.levels(1)
+
+        with override_settings(CACHES=on_redis(DJANGOS, self.url(tap))):
+            assert self.levels(1) == [200]
+        assert tap.connections == 2
 
 
 @pytest.mark.services
