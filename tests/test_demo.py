@@ -85,25 +85,28 @@ def new_folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def _used_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("demo") / "used once"
-    setup_only(folder)
-    return folder
+def used_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the demo was set up once: making tables and keys again for each test takes seconds."""
+    return tmp_path_factory.mktemp("demo") / "made by the demo"
+
+
+@pytest.fixture(scope="module")
+def the_first_time(used_once: Path) -> subprocess.CompletedProcess[str]:
+    return demo(used_once, "--setup-only")
 
 
 @pytest.fixture
-def folder(_used_once: Path, new_folder: Path) -> Path:
-    """Where the demo was set up once: making tables and keys again for each test takes seconds."""
-    return Path(shutil.copytree(_used_once, new_folder))
+def folder(used_once: Path, the_first_time: Any, tmp_path: Path) -> Path:
+    """A copy of it that is the test's own."""
+    assert the_first_time.returncode == 0, the_first_time.stderr
+    return Path(shutil.copytree(used_once, tmp_path / "own"))
 
 
 class TestSettingUpOnly:
-    def test_prints_one_json_object_of_six_texts_and_nothing_else_on_stdout(self, new_folder):
-        done = demo(new_folder, "--setup-only")
-
-        assert done.returncode == 0
-        assert done.stdout.count("\n") == 1
-        facts = json.loads(done.stdout)
+    def test_prints_one_json_object_of_six_texts_and_nothing_else_on_stdout(self, the_first_time):
+        assert the_first_time.returncode == 0
+        assert the_first_time.stdout.count("\n") == 1
+        facts = json.loads(the_first_time.stdout)
         assert list(facts) == KEYS
         assert all(isinstance(value, str) and value for value in facts.values())
         assert facts["base_url"] == "http://127.0.0.1:8000"
@@ -121,10 +124,8 @@ class TestSettingUpOnly:
         assert rows(folder, "instaccess_key") == keys
         assert rows(folder, "oauth2_provider_accesstoken")[: len(tokens)] == tokens
 
-    def test_keeps_the_password_from_other_users_of_the_machine(self, folder):
-        setup_only(folder)
-
-        assert (folder / "demo.admin-password").stat().st_mode & 0o777 == 0o600
+    def test_keeps_the_password_from_other_users_of_the_machine(self, used_once, the_first_time):
+        assert (used_once / "demo.admin-password").stat().st_mode & 0o777 == 0o600
 
     def test_follows_the_port(self, folder):
         done = demo(folder, "--setup-only", PORT="8001")
@@ -138,6 +139,7 @@ class Served:
     def __init__(self, folder: Path) -> None:
         port = free_port()
         self.base_url = f"http://127.0.0.1:{port}"
+        self.folder = folder
         self.story = ""
         self.process = subprocess.Popen(
             [sys.executable, "manage.py", "demo"],
@@ -176,6 +178,13 @@ class Served:
         both = until(lambda: {int(task.name) for task in tasks.iterdir()}, lambda found: len(found) == 2)
         assert ctypes.CDLL(None).tgkill(pid, *(both - {pid}), number) == 0
 
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.communicate()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
 
 @pytest.fixture
 def serve(folder: Path) -> Iterator[Callable[[], Served]]:
@@ -188,11 +197,7 @@ def serve(folder: Path) -> Iterator[Callable[[], Served]]:
 
     yield serve_
     for served in started:
-        if served.process.poll() is None:
-            served.process.kill()
-            served.process.communicate()
-        assert served.process.stdout is not None
-        served.process.stdout.close()
+        served.end()
 
 
 @pytest.fixture
@@ -200,37 +205,49 @@ def served(serve: Callable[[], Served]) -> Served:
     return serve()
 
 
+@pytest.fixture(scope="module")
+def told(used_once: Path, the_first_time: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One that the tests share which only read what it said, or ask it something."""
+    served = Served(Path(shutil.copytree(used_once, tmp_path_factory.mktemp("told") / "own")))
+    try:
+        served.read_the_story()
+        yield served
+    finally:
+        served.end()
+
+
 class TestServing:
-    def test_tells_the_story_from_the_question_to_the_claims(self, served):
-        answer = json.loads(served.paragraph("The answer, 201"))
-        claims = json.loads(served.paragraph("… these claims"))
+    def test_tells_the_story_from_the_question_to_the_claims(self, told):
+        answer = json.loads(told.paragraph("The answer, 201"))
+        claims = json.loads(told.paragraph("… these claims"))
 
         assert answer["token"].count(".") == 4
         assert claims["iss"] == "instructure:inst_access"
         assert claims["exp"] - claims["iat"] == 3600
 
-    def test_calls_the_protected_endpoint_through_the_gateway_until_the_token_is_revoked(self, served):
-        assert served.paragraph("A reverse proxy asks the gateway").startswith("Authorization: Bearer ey")
-        assert json.loads(served.paragraph("The service believes the signed token"))["login_id"] == "admin"
-        refusal = served.paragraph("Revoked in the audit, and the gateway refuses it, 401")
+    def test_calls_the_protected_endpoint_through_the_gateway_until_the_token_is_revoked(self, told):
+        assert told.paragraph("A reverse proxy asks the gateway").startswith("Authorization: Bearer ey")
+        assert json.loads(told.paragraph("The service believes the signed token"))["login_id"] == "admin"
+        refusal = told.paragraph("Revoked in the audit, and the gateway refuses it, 401")
         assert json.loads(refusal) == {"errors": [{"message": "Invalid access token."}]}
 
-    def test_keeps_the_log_out_of_the_story(self, served):
-        assert "issued jti=" not in served.story
-        assert "reason=" not in served.story
-        assert "HTTP/1.1" not in served.story
+    def test_keeps_the_log_out_of_the_story(self, told):
+        assert "issued jti=" not in told.story
+        assert "reason=" not in told.story
+        assert "HTTP/1.1" not in told.story
 
-    def test_the_printed_curl_line_gets_another_token(self, served, folder):
-        command = served.paragraph("Do it again")
+    def test_the_printed_curl_line_gets_another_token(self, told):
+        command = told.paragraph("Do it again")
+        before = len(rows(told.folder, "instaccess_issuedtoken"))
 
         answer = run_curl(command)
 
         assert list(json.loads(answer)) == ["token"]
-        assert answer not in served.story
-        assert len(rows(folder, "instaccess_issuedtoken")) == 2
+        assert answer not in told.story
+        assert len(rows(told.folder, "instaccess_issuedtoken")) == before + 1
 
-    def test_the_printed_password_opens_the_admin_and_the_audit(self, served):
-        match = re.search(r"(\S+/admin/) +user (\S+), password (\S+)", served.story)
+    def test_the_printed_password_opens_the_admin_and_the_audit(self, told):
+        match = re.search(r"(\S+/admin/) +user (\S+), password (\S+)", told.story)
         assert match is not None
         address, username, password = match.groups()
         cookies = CookieJar()
@@ -244,8 +261,8 @@ class TestServing:
 
         page = browser.open(address + "login/", urllib.parse.urlencode(form).encode(), timeout=30).read().decode()
 
-        assert json.loads(served.paragraph("… these claims"))["jti"] in page
-        assert served.base_url in address
+        assert json.loads(told.paragraph("… these claims"))["jti"] in page
+        assert told.base_url in address
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_stops_cleanly_when_asked_to(self, served, number):
