@@ -9,6 +9,6 @@ from .settings import DATABASES as _PERSISTENT
 _CHANGES: dict[str, dict[str, Any]] = {
     "closed": {"CONN_MAX_AGE": 0},
     # psycopg's, for all threads of a worker: four connections at most, its default.
-    "pool": {"CONN_MAX_AGE": 0, "OPTIONS": {"pool": True}},
+    "pool": {"CONN_MAX_AGE": 0, "OPTIONS": {**_PERSISTENT["default"]["OPTIONS"], "pool": True}},
 }
 DATABASES = {"default": {**_PERSISTENT["default"], **_CHANGES[os.environ["BENCHMARK_CONNECTIONS"]]}}

@@ -1,4 +1,4 @@
-"""All benchmarks in one go: tables, and benchmarks/results.json.
+"""All benchmarks in one go: tables, benchmarks/results.json, and its table and chart in the README.
 
     python -m benchmarks.run [--database both] [--seconds 1] [--rounds 15] [--ten-million] [--issues 100000]
 
@@ -21,11 +21,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from . import crypto, growth, memory, over_http, servers, startup, tamper
+from . import crypto, growth, memory, over_http, report, servers, startup, tamper
+from .report import RESULTS
 from .serve import ROOT
 from .stage import VENDORS, psql
 
-RESULTS = ROOT / "benchmarks/results.json"
 QUIET = 0.7
 """Load average up to which nobody else is there, a minute after the last benchmark."""
 PACKAGES = (
@@ -84,6 +84,8 @@ def main() -> None:
     output = options.output or (None if wanted or options.database != "both" else RESULTS)
     if output:
         output.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    if output == RESULTS:
+        report.write(results)
 
 
 def _given(part: str, options: argparse.Namespace) -> list[str]:

@@ -1,0 +1,174 @@
+"""benchmarks/results.json as the README shows it: a table and what it means in Markdown, a chart as SVG.
+
+    python -m benchmarks.report
+
+Writes the chart beside the results and the Markdown into the README, between its two marks. `make bench` ends with
+it, and a test holds the README to it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from .serve import ROOT
+
+RESULTS = ROOT / "benchmarks/results.json"
+CHART = ROOT / "benchmarks/results.svg"
+README = ROOT / "README.md"
+BEGIN, END = "<!-- benchmarks: begin -->\n", "<!-- benchmarks: end -->\n"
+
+VENDORS = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
+COLOURS = {"sqlite": "#7aa6c2", "postgresql": "#2f5d8a"}
+ISSUING = "nothing"
+"""What everything that issues is compared with."""
+
+WIDTH, LEFT, RIGHT, BAR, GAP, TOP, FOOT = 760, 250, 70, 13, 14, 34, 46
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """Every headline figure, each beside what it is compared with."""
+    http = {vendor: {each["name"]: each for each in results["http"][vendor]["endpoints"]} for vendor in VENDORS}
+    first = next(iter(http.values()))
+    rows = []
+    for name, endpoint in first.items():
+        beside = first[endpoint["compared with"]]["title"]
+        cells = [_cell(http[vendor][name]) for vendor in VENDORS]
+        rows.append([_marked(name, endpoint["title"]), "" if name == endpoint["compared with"] else beside, *cells])
+    for what, title in (("mint", "mint: from claims to text"), ("open", "open: from text to claims, the first time")):
+        for each in results["crypto"][what][1:]:
+            found = f"{each['ratio']['median']:.2f}, {each['microseconds']['median']:.0f} µs"
+            name = "ours" if each["title"] == "instaccess" else ""
+            rows.append([_marked(name, f"{each['title']}, {title}"), "time of bare OpenSSL", found, "the same"])
+    header = ["", "compared with", *VENDORS.values()]
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def _cell(endpoint: Mapping[str, Any]) -> str:
+    rate = f"{endpoint['requests/s']['median']:.0f}/s"
+    if endpoint["name"] == endpoint["compared with"]:
+        return rate
+    ratio = endpoint["ratio"]
+    return f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f}), {rate}"
+
+
+def _marked(name: str, title: str) -> str:
+    return f"**{title}**" if name in {"ours", "gateway", "service"} else title
+
+
+def meaning(results: Mapping[str, Any]) -> str:
+    """Where it was measured, and what that means for sizing."""
+    http = results["http"]["postgresql"]
+    rates = {each["name"]: each["requests/s"]["median"] / http["workers"] for each in http["endpoints"]}
+    sizes = {int(rows): size for rows, size in results["growth"]["bytes of table and indexes"].items()}
+    most = max(sizes)
+    slower = {what: by[str(most)]["median"] for what, by in results["growth"]["ratio to empty"].items()}
+    servers = {each["name"]: each["endpoints"]["ours"]["ratio"]["median"] for each in results["servers"]["servers"]}
+    memory, packages = results["memory"], results["packages"]
+    values = {
+        "date": results["date"],
+        "machine": f"{results['cores']} cores ({results['cpu']})",
+        "versions": f"Python {results['python']}, Django {packages['Django']}, PostgreSQL {results['postgresql']}",
+        "workers": http["workers"],
+        "tokens": f"{rates['ours']:.0f}",
+        "day": f"{rates['ours'] * 86_400 / 1e6:.0f}",
+        "callers": f"{rates['ours'] * 20:,.0f}",
+        "row": f"{sizes[most] / most:.0f}",
+        "million": f"{sizes[most] / most / 1000:.1f}",
+        "most": f"{most:,}",
+        "issue": f"{slower['issue']:.2f}",
+        "deny": f"{slower['read the deny list']:.2f}",
+        "gateway": f"{rates['gateway']:.0f}",
+        "memory": f"{memory['growth, bytes'] / 2**20:+.1f}",
+        "issues": f"{memory['issues']:,}",
+        "start": f"{results['startup']['added, ms']['median']:.0f}",
+        "gthread": f"{servers['gthread']:.2f}",
+        "uvicorn": f"{servers['uvicorn-pool']:.2f}",
+    }
+    return _MEANING.format_map(values)
+
+
+_MEANING = """\
+Measured on {date}: {workers} gunicorn workers on {machine}, which PostgreSQL, Redis and the load share with them;
+{versions}.
+
+- **Tokens**: {tokens} a second and core on PostgreSQL, the database's share of the core included; {day} million a
+  day. At Canvas's rate limit, one each 20 seconds, that is {callers} callers who never pause.
+- **Audit**: a row a token, of {row} bytes with all indexes: {million} GB a million tokens. With {most} rows there,
+  issuing takes {issue} and reading the deny list {deny} of the time with none.
+- **Gateway**: {gateway} requests a second and core, with tokens seen before.
+- **Memory and start-up**: {memory} MiB of a worker over {issues} issues; {start} ms of CPU more when it starts.
+- **Servers**: where gunicorn's sync workers issue 1, its gthread workers issue {gthread}, and uvicorn, with a pool of
+  connections, {uvicorn}.
+"""
+
+
+def chart(results: Mapping[str, Any]) -> str:
+    """What issues a token, beside the view that does nothing: bars for the medians, lines for the ranges."""
+    http = {vendor: {each["name"]: each for each in results["http"][vendor]["endpoints"]} for vendor in VENDORS}
+    issuing = [each for each in next(iter(http.values())).values() if each["compared with"] == ISSUING]
+    most = max(http[vendor][each["name"]]["ratio"]["high"] for vendor in VENDORS for each in issuing)
+    scale = (WIDTH - LEFT - RIGHT) / most
+    parts = [_text(LEFT, 20, "requests a second, divided by those of the view that does nothing", "start")]
+    y = TOP
+    for each in issuing:
+        name, middle = each["name"], y + BAR
+        weight = "bold" if name == "ours" else "normal"
+        parts.append(_text(LEFT - 10, middle + 4, each["title"], "end", weight))
+        for vendor in VENDORS:
+            parts += _bar(http[vendor][name]["ratio"], scale, y, COLOURS[vendor])
+            y += BAR
+        y += GAP
+    one = LEFT + scale
+    parts.insert(1, f'<line x1="{one:.1f}" x2="{one:.1f}" y1="{TOP - 6}" y2="{y - GAP + 6}" stroke="#999"/>')
+    x = LEFT
+    for vendor, title in VENDORS.items():
+        parts.append(f'<rect x="{x}" y="{y + 6}" width="12" height="12" fill="{COLOURS[vendor]}"/>')
+        parts.append(_text(x + 18, y + 16, title, "start"))
+        x += 110
+    height = y + FOOT - GAP
+    described = "; ".join(
+        f"{each['title']}: "
+        + ", ".join(f"{http[vendor][each['name']]['ratio']['median']:.2f} on {VENDORS[vendor]}" for vendor in VENDORS)
+        for each in issuing
+    )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
+        ' role="img" font-family="sans-serif" font-size="13">\n'
+        f"<title>Issuing over HTTP beside its peers</title>\n<desc>{escape(described)}</desc>\n"
+        f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>\n' + "\n".join(parts) + "\n</svg>\n"
+    )
+
+
+def _bar(ratio: Mapping[str, float], scale: float, y: int, colour: str) -> Sequence[str]:
+    low, high = LEFT + ratio["low"] * scale, LEFT + ratio["high"] * scale
+    middle = y + BAR / 2
+    return (
+        f'<rect x="{LEFT}" y="{y}" width="{ratio["median"] * scale:.1f}" height="{BAR - 1}" fill="{colour}"/>',
+        f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{middle}" y2="{middle}" stroke="#222"/>',
+        _text(high + 6, middle + 4, f"{ratio['median']:.2f}", "start"),
+    )
+
+
+def _text(x: float, y: float, text: str, anchor: str, weight: str = "normal") -> str:
+    style = f'text-anchor="{anchor}" font-weight="{weight}" fill="#222"'
+    return f'<text x="{x:.1f}" y="{y:.1f}" {style}>{escape(text)}</text>'
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """What stands between the README's marks."""
+    return f"{table(results)}\n{meaning(results)}"
+
+
+def write(results: Mapping[str, Any]) -> None:
+    """The chart, and the README with the table in it."""
+    CHART.write_text(chart(results))
+    before, _, rest = README.read_text().partition(BEGIN)
+    README.write_text(before + BEGIN + markdown(results) + END + rest.partition(END)[2])
+
+
+if __name__ == "__main__":
+    write(json.loads(RESULTS.read_text()))
