@@ -15,6 +15,7 @@ import json
 import re
 from collections.abc import Collection, Iterable, Mapping
 from copy import copy
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -84,16 +85,16 @@ def decrypt(
 
     Raises InvalidToken, and nothing else, for whatever is wrong with the token.
     """
-    header = _header(split_compact(token, 5)[0], _JWE_MEMBERS)
+    segments = split_compact(token, 5)
+    header = _header(segments[0], _JWE_MEMBERS)
     alg, enc = header.get("alg"), header.get("enc")
     if alg not in key_algorithms or enc not in content_algorithms:
         raise InvalidToken("encrypted with an algorithm we do not accept", code="wrong_alg")
     if header.get("cty", "JWT") != "JWT" or header.get("typ", "JWT") != "JWT":
         raise InvalidToken("not a nested JWT", code="wrong_type")
     for kid, key in _candidates(header, keys):
-        jwe = _new_jwe(alg, enc)
+        jwe = _new_jwe(segments, alg, enc)
         try:
-            jwe.deserialize(token)
             jwe.decrypt(key, max_plaintext=MAX_PLAINTEXT_BYTES)
             return jwe.payload.decode("ascii"), kid
         # jwcrypto lets out KeyError, TypeError, RecursionError and more for odd input; all of them mean "no".
@@ -118,9 +119,8 @@ def verify(token: str, keys: Mapping[str, JWK], *, typ: str = "JWT") -> tuple[di
     if header.get("typ", "JWT") != typ or "cty" in header:
         raise InvalidToken(f"not a {typ}", code="wrong_type")
     for kid, key in _candidates(header, keys):
-        jws = _new_jws()
+        jws = _new_jws(segments)
         try:
-            jws.deserialize(token)
             jws.verify(key)
         except (JWException, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError):
             continue
@@ -156,29 +156,40 @@ def split_compact(token: str, parts: int) -> list[bytes]:
             decoded = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
         except (binascii.Error, ValueError):
             raise InvalidToken("a segment is not base64url", code="malformed") from None
-        if base64.urlsafe_b64encode(decoded).rstrip(b"=").decode() != text:
+        # All but the last two or three characters can be spelled in one way only.
+        tail = len(text) % 4
+        if tail and base64.urlsafe_b64encode(decoded[1 - tail :])[:tail].decode() != text[-tail:]:
             raise InvalidToken("a segment is not in its canonical spelling", code="malformed")
         segments.append(decoded)
     return segments
 
 
-def _new_jws(payload: bytes | None = None) -> JWS:
-    """`JWS(payload)` that takes our algorithms and no other."""
+def _new_jws(segments: list[bytes]) -> JWS:
+    """What `JWS().deserialize(…)` would read, once more, from a text that was split; it takes our algorithms and no
+    other."""
     jws = copy(_JWS)
-    jws.objects = {"payload": payload}
+    jws.objects = _parts(("protected", "payload", "signature"), segments)
     jws.allowed_algs = list(SIGNING_ALGORITHMS)
     return jws
 
 
-def _new_jwe(*algs: str | None) -> JWE:
-    """`JWE(algs=list(algs))`."""
+def _new_jwe(segments: list[bytes], *algs: str | None) -> JWE:
+    """The same of `JWE(algs=list(algs))`."""
     jwe = copy(_JWE)
-    jwe.objects = {}
+    jwe.objects = _parts(("protected", "encrypted_key", "iv", "ciphertext", "tag"), segments)
     jwe.allowed_algs = list(algs)
     return jwe
 
 
-def _header(raw: bytes, members: frozenset[str]) -> dict[str, str]:
+def _parts(names: tuple[str, ...], segments: list[bytes]) -> dict[str, Any]:
+    parts: dict[str, Any] = dict(zip(names, segments, strict=True))
+    parts["protected"] = parts["protected"].decode("utf-8")
+    return parts
+
+
+@lru_cache(maxsize=64)
+def _header(raw: bytes, members: frozenset[str]) -> Mapping[str, str]:
+    # Remembered: tokens under one key have one header. A kibibyte each at the most.
     if len(raw) > MAX_HEADER_BYTES:
         raise InvalidToken("the header is too long", code="bad_header")
     header = _json_object(raw, "header")
