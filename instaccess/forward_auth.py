@@ -7,7 +7,7 @@ Authorization header is read, and nothing but 204, 401 and 503 comes out.
 from __future__ import annotations
 
 import logging
-import re
+import string
 import time
 import traceback
 
@@ -23,8 +23,9 @@ from .exceptions import InstAccessError, InvalidToken
 
 logger = logging.getLogger("instaccess.gateway")
 
-# RFC 6750 §2.1, to the letter. A server that got two Authorization headers joins them with a comma, and that is none.
-_BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*)", re.ASCII | re.IGNORECASE)
+# What a token is made of (RFC 6750 §2.1), before any `=`. A server that got two Authorization headers joins them with
+# a comma, and that is none of it.
+_B64TOKEN = (string.ascii_letters + string.digits + "-._~+/").encode()
 
 _remembered = gateway.Remembered()
 
@@ -63,15 +64,18 @@ def verify_view(request: HttpRequest) -> HttpResponseBase:
     return response
 
 
-@sensitive_variables("header", "match")
+@sensitive_variables("header", "bearer", "body")
 def _bearer(request: HttpRequest) -> str:
-    header = request.META.get("HTTP_AUTHORIZATION", "").strip(" ")
+    header: str = request.META.get("HTTP_AUTHORIZATION", "").strip(" ")
     if not header:
         raise InvalidToken(code="no_credentials")
-    match = _BEARER.fullmatch(header)
-    if match is None:
+    scheme, _, bearer = header.partition(" ")
+    bearer = bearer.lstrip(" ")
+    body = bearer.rstrip("=")
+    # A regular expression takes ten times as long for a long token.
+    if scheme.lower() != "bearer" or not body or not body.isascii() or body.encode().translate(None, _B64TOKEN):
         raise InvalidToken("not exactly one bearer token", code="malformed_header")
-    return match[1]
+    return bearer
 
 
 @sensitive_variables("bearer")
