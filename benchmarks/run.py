@@ -119,7 +119,7 @@ def machine(vendors: tuple[str, ...]) -> dict[str, Any]:
         "packages": {name: version(name) for name in PACKAGES},
     }
     if "postgresql" in vendors:
-        facts["postgresql"] = psql("SHOW server_version")[0][0]
+        facts["postgresql"] = psql("SHOW server_version")[0][0].split()[0]
     return facts
 
 

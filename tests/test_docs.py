@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -15,7 +16,8 @@ from django.core.management.base import BaseCommand
 from django.test import override_settings
 from django.urls import resolve
 
-from instaccess import canvas, checks
+from benchmarks import report
+from instaccess import canvas, checks, keyring
 from instaccess.conf import SCOPE, SETTINGS, conf
 
 from . import readme
@@ -70,7 +72,17 @@ class TestTheSnippets:
     def test_of_python_are_settings_or_steps_of_plugging_in_or_run_here(self, code):
         """The steps are carried out in test_packaging.py."""
         ast.parse(code)
-        assert "INSTACCESS =" in code or code in readme.section("Plugging it in")
+        assert "INSTACCESS =" in code or code in readme.section("Plugging it in") or "def post_worker_init" in code
+
+    @pytest.mark.django_db(transaction=True)
+    def test_of_gunicorn_warm_a_worker_up(self, initial_keys):
+        [code] = [code for code in PYTHON if "def post_worker_init" in code]
+        names: dict[str, Any] = {}
+        exec(code, names)
+
+        names["post_worker_init"](object())
+
+        assert all(key._private for key in keyring.current().keys if key.status == "current")
 
     @pytest.mark.parametrize("code", JSON)
     def test_of_claims_show_what_a_token_has(self, code, initial_keys, user):
@@ -194,6 +206,18 @@ def codes_raised_in(path: Path) -> set[str]:
     calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
     keywords = [keyword for call in calls for keyword in call.keywords if keyword.arg == "code"]
     return {keyword.value.value for keyword in keywords if isinstance(keyword.value, ast.Constant)}
+
+
+class TestTheFigures:
+    """`make bench` wrote all three of them."""
+
+    RESULTS = json.loads(report.RESULTS.read_text())
+
+    def test_in_the_readme_are_those_of_the_results(self):
+        assert report.BEGIN + report.markdown(self.RESULTS) + report.END in readme.TEXT
+
+    def test_in_the_chart_are_those_of_the_results(self):
+        assert report.CHART.read_text() == report.chart(self.RESULTS)
 
 
 class TestTheChangeLog:
