@@ -21,11 +21,11 @@ README = ROOT / "README.md"
 BEGIN, END = "<!-- benchmarks: begin -->\n", "<!-- benchmarks: end -->\n"
 
 VENDORS = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
-COLOURS = {"sqlite": "#7aa6c2", "postgresql": "#2f5d8a"}
+COLOURS = {"sqlite": "#a9c9dd", "postgresql": "#4a86b8"}
 ISSUING = "nothing"
 """What everything that issues is compared with."""
 
-WIDTH, LEFT, RIGHT, BAR, GAP, TOP, FOOT = 760, 250, 70, 13, 14, 34, 46
+WIDTH, LEFT, RIGHT, BAR, GAP, TOP, FOOT = 800, 280, 70, 13, 14, 34, 46
 
 
 def table(results: Mapping[str, Any]) -> str:
