@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateNumbers
 from django.contrib.auth import get_user_model
 from django.core.cache import caches
 from django.db import connections
@@ -23,6 +22,8 @@ from oauth2_provider.models import get_access_token_model, get_application_model
 from instaccess import evidence, identity, keymaterial, keyring, keys, refusals, throttling
 from instaccess.conf import SCOPE, conf
 from instaccess.models import IssuedToken, Key
+
+from . import checked_keys
 
 ISSUE_URL = "/api/v1/inst_access_tokens"
 
@@ -55,6 +56,7 @@ class RSAPool:
         """The next pair; never the same twice within a test."""
         if self._next == len(self._made):
             self._made.append(JWK.generate(kty="RSA", size=2048))
+            checked_keys.trust_generated(self._made[-1])
         key = JWK(**self._made[self._next])
         self._next += 1
         if use is not None:
@@ -81,21 +83,8 @@ def ready_made_keys(rsa_pool: RSAPool, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def keys_checked_once() -> Iterator[None]:
-    """OpenSSL checks a private key whenever it is loaded, for 35 ms. The same few are loaded in nearly every test, so
-    numbers that have passed are not checked again; others, good or bad, are."""
-    checked: dict[RSAPrivateNumbers, Any] = {}
-    load = JWK._rsa_pri
-
-    def load_once(self: Any) -> Any:
-        if self._cache_pri_k is None:
-            numbers = self._rsa_pri_n()
-            if numbers not in checked:
-                checked[numbers] = load(self)
-            self._cache_pri_k = checked[numbers]
-        return self._cache_pri_k
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(JWK, "_rsa_pri", load_once)
+        patch.setattr(JWK, "_rsa_pri", checked_keys.load)
         yield
 
 

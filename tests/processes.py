@@ -22,12 +22,14 @@ from django.db import connections
 from django.test import override_settings
 from jwcrypto.jwk import JWK
 
+from . import checked_keys
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "testproject.settings")
 if not apps.ready:  # in the fork server; pytest-django has done it in the test's own process
     django.setup()
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["tests.processes", "tests.tasks"])
+_CONTEXT.set_forkserver_preload(["tests.processes", "tests.tasks", "testproject.urls"])
 
 PATIENCE = 120
 """Seconds after which a process that says nothing is taken for hung: a guard, not a measure."""
@@ -71,6 +73,7 @@ class Worker:
                 connections["default"].settings_dict["NAME"],
                 settings,
                 [key.export_private() for key in keys],
+                checked_keys.passed(),
                 barrier,
             ),
             daemon=True,
@@ -174,7 +177,9 @@ def kill_myself() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _obey(pipe: Any, database: str, settings: dict[str, Any], keys: list[str], barrier: Any) -> None:
+def _obey(
+    pipe: Any, database: str, settings: dict[str, Any], keys: list[str], passed: set[int], barrier: Any
+) -> None:
     global _pipe, _barrier
     _pipe, _barrier = pipe, barrier
     logging.disable(logging.CRITICAL)  # twenty processes' log lines are nobody's help; what matters is answered
@@ -187,6 +192,8 @@ def _obey(pipe: Any, database: str, settings: dict[str, Any], keys: list[str], b
         return key
 
     patch("instaccess.keymaterial.generate_jwk", lambda original: generate_jwk)
+    patch("jwcrypto.jwk.JWK._rsa_pri", lambda original: checked_keys.load)
+    checked_keys.trust(passed)
     tasks = importlib.import_module("tests.tasks")
     with override_settings(INSTACCESS=settings):
         while True:
