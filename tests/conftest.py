@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     for item in items:
         asked = _DATABASE_FIXTURES.intersection(getattr(item, "fixturenames", ()))
-        if asked or item.get_closest_marker("django_db"):
+        if (asked or item.get_closest_marker("django_db")) and not item.get_closest_marker("own_database"):
             item.add_marker("database")
 
 

@@ -497,6 +497,7 @@ class TestWithoutADatabase:
         assert "`python manage.py migrate`" in text
 
 
+@pytest.mark.own_database
 class TestAsAProcess:
     def manage(self, database: Path, *args: str, **kwargs: Any) -> Any:
         environment = {

@@ -381,6 +381,7 @@ class TestThreads:
         assert jose.verify(signed[0], ring.verification_keys())[0] == {}
 
 
+@pytest.mark.own_database
 class TestAChildForkedWhileAThreadReadsTheKeys:
     def test_reads_them_itself_instead_of_waiting_for_that_thread(self, rsa_pool, tmp_path):
         facts = subproject.run(
@@ -408,6 +409,7 @@ def facts(tmp_path_factory, _rsa_pool):
     )
 
 
+@pytest.mark.own_database
 class TestWithAReplicaThatLags:
     def test_the_replica_does_lag(self, facts):
         assert facts["replica shows the revoked key as"] == "current"

@@ -139,6 +139,7 @@ class TestTheCommand:
 
         assert "seed" not in command.create_parser("manage.py", "instaccess_tokens").format_help()
 
+    @pytest.mark.own_database
     def test_is_what_manage_py_offers_in_this_project(self):
         root = Path(__file__).parent.parent
         done = subprocess.run(
