@@ -126,13 +126,14 @@ class TestTheWheel:
 
 @pytest.fixture(scope="module")
 def venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new environment. What instaccess depends on is lent to it by path, for there is no network here.
+    """A new environment. What instaccess depends on is lent to it by path, for there is no network here; pip as well,
+    of which a copy of its own takes six seconds.
 
     A path in a .pth file is only put on sys.path: .pth files there, such as that of this checkout's editable
     install, are not read.
     """
     folder = tmp_path_factory.mktemp("environment") / "venv"
-    run(sys.executable, "-m", "venv", folder, cwd=folder.parent)
+    run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder.parent)
     [packages] = folder.glob("lib/python*/site-packages")
     (packages / "lent.pth").write_text("\n".join(site.getsitepackages()) + "\n")
     return folder
