@@ -40,6 +40,8 @@ def set_up(folder: Path, *, rows: int) -> None:
     from instaccess.models import Key, RefusalCount
 
     settings.DEBUG = False  # as where people work; it would also remember every query
+    # Hashing the secrets of ten applications slowly takes longer than making 20,000 rows.
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     settings.MIDDLEWARE = ["tests.browser.csp.ContentSecurityPolicy", *settings.MIDDLEWARE]
     call_command("migrate", verbosity=0)
     now = timezone.now()
