@@ -3,6 +3,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Each worker has its share in one piece, so that what the tests of a module share is made once; who is through with it
+# takes over from the others.
+PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 
 .PHONY: demo demo-nginx test test-services screenshots bench lint wheel messages clean
 
@@ -14,14 +17,14 @@ demo-nginx: $(VENV)/.demo
 	@$(BIN)/python manage.py demo --nginx
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not services and not postgresql" -n auto
+	$(PYTEST) -m "not services and not postgresql"
 
 # All that asks a database again on the other two; a service that is missing is a failure. What needs Redis, a proxy or
 # a browser runs once, on PostgreSQL.
 test-services: $(VENV)/.services
 	$(BIN)/python -m tests.check_services
-	INSTACCESS_DATABASE=postgresql $(BIN)/python -m pytest -m "database or postgresql or services" -n auto
-	INSTACCESS_DATABASE=mariadb $(BIN)/python -m pytest -m "database and not postgresql and not services" -n auto
+	INSTACCESS_DATABASE=postgresql $(PYTEST) -m "database or postgresql or services"
+	INSTACCESS_DATABASE=mariadb $(PYTEST) -m "database and not postgresql and not services"
 
 # Every page of the admin, light and dark, wide and narrow, in build/screenshots; the README's two in examples/.
 # Needs Chromium (Debian: chromium), or CHROMIUM=/path/to/it.
