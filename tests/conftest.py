@@ -23,7 +23,7 @@ from instaccess import evidence, identity, keymaterial, keyring, keys, refusals,
 from instaccess.conf import SCOPE, conf
 from instaccess.models import IssuedToken, Key
 
-from . import checked_keys
+from . import checked_keys, demos
 
 ISSUE_URL = "/api/v1/inst_access_tokens"
 
@@ -238,6 +238,11 @@ def row(user: Any, application: Any) -> Callable[..., IssuedToken]:
         return made
 
     return make
+
+
+@pytest.fixture(scope="session")
+def set_up_once(tmp_path_factory: pytest.TempPathFactory) -> demos.SetUp:
+    return demos.SetUp(tmp_path_factory.mktemp("demo") / "made by the demo")
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from . import readme, servers
+from .demos import SetUp
 from .test_proxies import Site, start_nginx
 from .tokens import b64
 
@@ -96,11 +97,11 @@ class Campus:
 
 
 @pytest.fixture(scope="module")
-def campus() -> Iterator[Campus]:
+def campus(set_up_once: SetUp) -> Iterator[Campus]:
     # Not pytest's, which only its owner may enter: nginx, started by root, works as somebody else.
     with tempfile.TemporaryDirectory(prefix="instaccess-canvasapi-") as name:
         Path(name).chmod(0o755)
-        site = Site(Path(name))
+        site = Site(Path(name), set_up_once)
         port = servers.free_port()
         nginx = start_nginx(site, port)
         yield Campus(site, port)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import json
-import os
 import re
 import shlex
 import shutil
@@ -23,31 +22,10 @@ from typing import Any
 
 import pytest
 
+from .demos import ROOT, SetUp, demo, environment
 from .servers import until
 
-ROOT = Path(__file__).resolve().parent.parent
 KEYS = ["base_url", "access_token", "client_id", "admin_username", "admin_password", "curl"]
-
-
-def environment(folder: Path, **variables: str) -> dict[str, str]:
-    inherited = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in {"PORT", "INSTACCESS_DATABASE"} and not name.lower().endswith("_proxy")
-    }
-    return inherited | {"DEMO_DIR": str(folder), "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"} | variables
-
-
-def demo(folder: Path, *args: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "manage.py", "demo", *args],
-        cwd=ROOT,
-        env=environment(folder, **variables),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
 
 
 def setup_only(folder: Path) -> dict[str, str]:
@@ -84,29 +62,19 @@ def new_folder(tmp_path: Path) -> Path:
     return tmp_path / "made by the demo"
 
 
-@pytest.fixture(scope="module")
-def used_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the demo was set up once: making tables and keys again for each test takes seconds."""
-    return tmp_path_factory.mktemp("demo") / "made by the demo"
-
-
-@pytest.fixture(scope="module")
-def the_first_time(used_once: Path) -> subprocess.CompletedProcess[str]:
-    return demo(used_once, "--setup-only")
-
-
 @pytest.fixture
-def folder(used_once: Path, the_first_time: Any, tmp_path: Path) -> Path:
-    """A copy of it that is the test's own."""
-    assert the_first_time.returncode == 0, the_first_time.stderr
-    return Path(shutil.copytree(used_once, tmp_path / "own"))
+def folder(set_up_once: SetUp, tmp_path: Path) -> Path:
+    """Where the demo was set up before: a copy that is the test's own."""
+    return set_up_once.copy_to(tmp_path / "own")
 
 
 class TestSettingUpOnly:
-    def test_prints_one_json_object_of_six_texts_and_nothing_else_on_stdout(self, the_first_time):
-        assert the_first_time.returncode == 0
-        assert the_first_time.stdout.count("\n") == 1
-        facts = json.loads(the_first_time.stdout)
+    def test_prints_one_json_object_of_six_texts_and_nothing_else_on_stdout(self, set_up_once):
+        done = set_up_once.done
+
+        assert done.returncode == 0
+        assert done.stdout.count("\n") == 1
+        facts = json.loads(done.stdout)
         assert list(facts) == KEYS
         assert all(isinstance(value, str) and value for value in facts.values())
         assert facts["base_url"] == "http://127.0.0.1:8000"
@@ -124,8 +92,8 @@ class TestSettingUpOnly:
         assert rows(folder, "instaccess_key") == keys
         assert rows(folder, "oauth2_provider_accesstoken")[: len(tokens)] == tokens
 
-    def test_keeps_the_password_from_other_users_of_the_machine(self, used_once, the_first_time):
-        assert (used_once / "demo.admin-password").stat().st_mode & 0o777 == 0o600
+    def test_keeps_the_password_from_other_users_of_the_machine(self, set_up_once):
+        assert (set_up_once.folder / "demo.admin-password").stat().st_mode & 0o777 == 0o600
 
     def test_follows_the_port(self, folder):
         done = demo(folder, "--setup-only", PORT="8001")
@@ -206,9 +174,9 @@ def served(serve: Callable[[], Served]) -> Served:
 
 
 @pytest.fixture(scope="module")
-def told(used_once: Path, the_first_time: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def told(set_up_once: SetUp, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """One that the tests share which only read what it said, or ask it something."""
-    served = Served(Path(shutil.copytree(used_once, tmp_path_factory.mktemp("told") / "own")))
+    served = Served(set_up_once.copy_to(tmp_path_factory.mktemp("told") / "own"))
     try:
         served.read_the_story()
         yield served

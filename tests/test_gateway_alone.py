@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from . import servers
+from .demos import SetUp
 
 ROOT = Path(__file__).resolve().parent.parent
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -58,14 +59,14 @@ def request(port: int, method: str, path: str, bearer: str = "") -> tuple[int, s
 class Issuer:
     """The test project, issuing."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, set_up: SetUp) -> None:
+        self.folder = set_up.copy_to(folder)
         self.env = clean_environment(
             DEMO_DIR=str(folder),
             DJANGO_SETTINGS_MODULE="testproject.settings",
             INSTACCESS_SETTINGS=json.dumps({"SERVICE_SECRETS": [SECRET]}),
         )
-        self.access_token = json.loads(self.manage("demo", "--setup-only"))["access_token"]
+        self.access_token = set_up.facts["access_token"]
         self.decryption_key = self._export()
         self.port = servers.free_port()
         self.base_url = f"http://{servers.HOST}:{self.port}"
@@ -112,8 +113,8 @@ class Issuer:
 
 
 @pytest.fixture(scope="module")
-def issuer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Issuer]:
-    issuer = Issuer(tmp_path_factory.mktemp("issuer"))
+def issuer(tmp_path_factory: pytest.TempPathFactory, set_up_once: SetUp) -> Iterator[Issuer]:
+    issuer = Issuer(tmp_path_factory.mktemp("issuer"), set_up_once)
     yield issuer
     issuer.process.kill()
 

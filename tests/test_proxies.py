@@ -25,6 +25,7 @@ import pytest
 
 from . import servers
 from .answers import CHALLENGE
+from .demos import SetUp
 
 pytestmark = pytest.mark.services
 
@@ -72,15 +73,14 @@ class Answer:
 class Site:
     """The test project twice, as gateway and as service (and issuer), on one database; a tap before each."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, set_up: SetUp) -> None:
         inherited = {n: v for n, v in os.environ.items() if n not in {"INSTACCESS_DATABASE", "PORT", "SQLITE_NAME"}}
         self.env = inherited | {
             "DEMO_DIR": str(folder),
             "DJANGO_SETTINGS_MODULE": "testproject.settings",
             "INSTACCESS_SETTINGS": json.dumps({"TRUSTED_PROXIES": 1}),
         }
-        self.folder = folder
-        self.manage("demo", "--setup-only")
+        self.folder = set_up.copy_to(folder)
         self.access_tokens: dict[str, list[str]] = json.loads(
             self.manage("shell", "--no-imports", "-c", _MAKE_USERS).splitlines()[-1]
         )
@@ -171,8 +171,8 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def site(folder: Path) -> Iterator[Site]:
-    site = Site(folder)
+def site(folder: Path, set_up_once: SetUp) -> Iterator[Site]:
+    site = Site(folder, set_up_once)
     yield site
     site.close()
 
