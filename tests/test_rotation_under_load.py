@@ -25,9 +25,8 @@ from jwcrypto.jwk import JWK
 from instaccess import jose, keyring, keys, sealing
 from instaccess.models import IssuedToken, Key
 
-from . import tasks
 from .conftest import ISSUE_URL
-from .processes import PATIENCE, Crew, environment
+from .processes import PATIENCE, environment
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.django_db(transaction=True)]
 
@@ -144,59 +143,52 @@ def gunicorn(**instaccess: Any) -> Iterator[int]:
             process.wait(PATIENCE)
 
 
-class Cron:
-    """`manage.py instaccess_keys … --json` as cron runs it, each time in a new process that knows nothing of the
-    keys: from the fork server, for under this load Django alone takes three seconds to start."""
-
-    def __init__(self, crew: Crew, own_keys: list[JWK], settings: dict[str, Any]) -> None:
-        self._crew, self._own_keys, self._settings = crew, own_keys, settings
-
-    def manage_keys(self, *args: str) -> Any:
-        held = set(Key.objects.values_list("kid", flat=True))
-        unused = [key for key in self._own_keys if key.thumbprint() not in held]
-        [worker] = self._crew.start(keys=[unused], **self._settings)
-        return worker.ask(tasks.manage_keys, *args)
-
-    def rotate_when_due(self) -> dict[str, str]:
-        """Let both current keys come of age and run cron's command until the future ones have had their lead time;
-        which keys are current then."""
-        Key.objects.filter(status=Key.Status.CURRENT).update(activated_at=timezone.now() - timedelta(days=31))
-        activated: dict[str, str] = {}
-        deadline = time.monotonic() + PATIENCE
-        while len(activated) < 2:
-            assert time.monotonic() < deadline
-            outcomes = self.manage_keys("rotate")
-            activated |= {outcome["use"]: outcome["activated"] for outcome in outcomes if outcome["activated"]}
-        return activated
+def manage_keys(*args: str, **instaccess: Any) -> Any:
+    """`manage.py instaccess_keys … --json` as cron runs it."""
+    done = subprocess.run(
+        [sys.executable, "manage.py", "instaccess_keys", *args, "--json"],
+        cwd=ROOT,
+        env={**environment(), "INSTACCESS_SETTINGS": json.dumps(instaccess)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
-@pytest.fixture
-def crew(transactional_db: None) -> Iterator[Crew]:
-    crew = Crew()
-    yield crew
-    crew.close()
+def rotate_when_due(**instaccess: Any) -> dict[str, str]:
+    """Let both current keys come of age and run cron's command until the future ones have had their lead time; which
+    keys are current then."""
+    Key.objects.filter(status=Key.Status.CURRENT).update(activated_at=timezone.now() - timedelta(days=31))
+    activated: dict[str, str] = {}
+    deadline = time.monotonic() + PATIENCE
+    while len(activated) < 2:
+        assert time.monotonic() < deadline
+        outcomes = manage_keys("rotate", **instaccess)
+        activated |= {outcome["use"]: outcome["activated"] for outcome in outcomes if outcome["activated"]}
+    return activated
 
 
 class TestRotatingAndResealingWhileFourWorkersServe:
     def test_k13_no_token_fails_and_every_worker_is_on_the_new_key_within_the_cache_time(
-        self, settings, access_token, crew, rsa_pool
+        self, settings, access_token
     ):
         assert connection.vendor == "postgresql", "this test is for PostgreSQL: run it by `make test-services`"
         settings.INSTACCESS = {**SETTINGS, "KEY_ENCRYPTION_KEYS": [OLD_KEK]}
         keys.init()
         settings.INSTACCESS = {**SETTINGS, "KEY_ENCRYPTION_KEYS": [NEW_KEK, OLD_KEK]}
         used = {use: {kid} for use, kid in _current_kids().items()}
-        cron = Cron(crew, [rsa_pool.take() for _ in range(2 * ROTATIONS + 4)], settings.INSTACCESS)
 
         with gunicorn(**settings.INSTACCESS) as port:
             load = Load(port, access_token.token)
             try:
                 load.wait_for(lambda answers: len({answer.worker for answer in answers}) == WORKERS)
                 for turn in range(ROTATIONS):
-                    kids = cron.rotate_when_due()
+                    kids = rotate_when_due(**settings.INSTACCESS)
                     heard_of = time.monotonic() + CACHE_SECONDS
                     if turn == 1:
-                        assert cron.manage_keys("reseal")["resealed"] > 0
+                        assert manage_keys("reseal", **settings.INSTACCESS)["resealed"] > 0
                     _every_worker_uses(load, kids, heard_of)
                     for use, kid in kids.items():
                         assert kid not in used[use]
