@@ -10,7 +10,7 @@ from typing import Any
 
 from . import load, sections, stage, timing
 from .endpoints import Endpoint, endpoints
-from .serve import TRIVIAL, Server
+from .serve import TRIVIAL, Server, machine_cpu
 
 WARM_UP_SECONDS = 1
 
@@ -57,12 +57,14 @@ def _rounds(server: Server, found: list[Endpoint], options: argparse.Namespace) 
     results: dict[str, list[dict[str, float]]] = {endpoint.name: [] for endpoint in found}
     for number in range(options.rounds):
         for endpoint in reversed(found) if number % 2 else found:
-            before = server.cpu()
+            before, all_before = server.cpu(), machine_cpu()
             measured = load.drive(endpoint.request, seconds=options.seconds)
+            all_after = machine_cpu()
             results[endpoint.name].append(
                 {
                     "rate": measured.rate,
                     "cpu": (server.cpu() - before) / measured.requests * 1000,
+                    "machine": (all_after - all_before) / measured.requests * 1000,
                     "p50": measured.p50,
                     "p99": measured.p99,
                     "driver": measured.driver,
@@ -82,6 +84,7 @@ def _summary(endpoint: Endpoint, rounds: dict[str, list[dict[str, float]]]) -> d
         "requests/s": timing.spread(column("rate"), 1),
         "ratio": timing.ratios(column("rate"), column("rate", endpoint.beside)),
         "worker CPU, ms": timing.spread(column("cpu")),
+        "machine CPU, ms": timing.spread(column("machine")),
         "p50, ms": timing.spread(column("p50")),
         "p99, ms": timing.spread(column("p99")),
         "driver, cores": timing.spread(column("driver"), 2),
@@ -89,7 +92,7 @@ def _summary(endpoint: Endpoint, rounds: dict[str, list[dict[str, float]]]) -> d
 
 
 def show(result: dict[str, Any]) -> str:
-    header = ["", "requests/s", "ratio", "to", "worker CPU, ms", "p50, ms", "p99, ms", "wrk, cores"]
+    header = ["", "requests/s", "ratio", "to", "CPU, ms: workers", "all", "p50, ms", "p99, ms", "wrk, cores"]
     rows = [
         [
             each["title"],
@@ -97,6 +100,7 @@ def show(result: dict[str, Any]) -> str:
             timing.ranged(each["ratio"]),
             each["compared with"],
             f"{each['worker CPU, ms']['median']:.2f}",
+            f"{each['machine CPU, ms']['median']:.2f}",
             f"{each['p50, ms']['median']:.1f}",
             f"{each['p99, ms']['median']:.1f}",
             f"{each['driver, cores']['median']:.2f}",

@@ -29,6 +29,12 @@ def trivial(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iter
     return [b"{}"]
 
 
+def machine_cpu() -> float:
+    """Seconds of CPU that all cores have been busy with anything: workers, database, Redis, load, kernel."""
+    user, nice, system, _, _, interrupts, soft = map(int, Path("/proc/stat").read_text().split(maxsplit=8)[1:8])
+    return (user + nice + system + interrupts + soft) / os.sysconf("SC_CLK_TCK")
+
+
 class Server:
     """In a `with`: serves the database that the environment names. Its output is in `log`.
 

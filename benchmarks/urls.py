@@ -12,6 +12,7 @@ urlpatterns = [
     path("peers/simplejwt", views.SimpleJWT.as_view()),
     path("peers/knox", views.Knox.as_view()),
     path("peers/floor", views.floor),
+    path("peers/guarded-floor", views.guarded_floor),
     path("peers/204", views.no_content),
     path("peers/service", views.Service.as_view()),
     path("peers/bare-service", views.BareService.as_view()),
