@@ -15,8 +15,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,21 +108,20 @@ def _move(access_token_pk: Any, charged: int) -> Level:
     # The key is no secret, but whoever can read the cache need not learn primary keys of access tokens.
     key = "instaccess.bucket." + hashlib.sha256(str(access_token_pk).encode()).hexdigest()[:32]
     try:
-        with _redis_client(cache) as client:
-            if client is None:
-                return _two_steps(cache, key, limit, charged)
-            allowed, level = client.eval(
-                _SCRIPT, 1, cache.make_key(key), limit, conf.throttle_cost, conf.throttle_leak, charged
-            )
+        answer = _ask_redis(
+            cache, _SCRIPT, 1, cache.make_key(key), limit, conf.throttle_cost, conf.throttle_leak, charged
+        )
+        if answer is None:
+            return _two_steps(cache, key, limit, charged)
+        allowed, level = answer
         return Level(allowed=bool(allowed), level=float(level))
     except Exception as error:  # every cache backend has errors of its own
         _complain(error)
         return Level(allowed=True, level=0.0)
 
 
-@contextmanager
-def _redis_client(cache: Any) -> Iterator[Any]:
-    """The redis-py client behind Django's own Redis cache or behind django-redis; None for other caches.
+def _ask_redis(cache: Any, *script: Any) -> Any:
+    """What the script answers, run by Django's own Redis cache or by django-redis; None for other caches.
 
     Django makes a client for each call, which takes a connection out of a pool and puts it back: together longer than
     the call. And `caches` has a cache, and so a pool, for each thread; under ASGI for each request, whose connections
@@ -132,14 +130,14 @@ def _redis_client(cache: Any) -> Iterator[Any]:
     if isinstance(cache, RedisCache):
         idle = _idle_clients()
         client = _connected(idle) or _new_client()
-        yield client
+        answer = client.eval(*script)
         # Not after an error: who knows what it would read next.
         if getattr(client, "connection", None) is not None:
             idle.append(client)
-    elif hasattr(cache, "client") and hasattr(cache.client, "get_client"):
-        yield cache.client.get_client(write=True)
-    else:
-        yield None
+        return answer
+    if hasattr(cache, "client") and hasattr(cache.client, "get_client"):
+        return cache.client.get_client(write=True).eval(*script)
+    return None
 
 
 # The process, the cache's settings, and the clients for them that nobody talks through at the moment.
