@@ -42,7 +42,8 @@ def verify_view(request: HttpRequest) -> HttpResponseBase:
     failure, frames = "", ""
     try:
         bearer = _bearer(request)
-        response = HttpResponse(status=204)
+        # With a type of its own: for one with a charset Django asks its settings.
+        response = HttpResponse(status=204, content_type="text/plain")
         response["Authorization"] = f"Bearer {_authorized(bearer)}"
     except InvalidToken as refusal:
         logger.warning("refused reason=%s jti=%r detail=%r", refusal.code, refusal.jti, refusal.detail)

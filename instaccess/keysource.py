@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,9 +67,15 @@ def _some(keys: Mapping[str, JWK], kind: str, setting: str) -> Mapping[str, JWK]
 
 
 def _ring(max_staleness: float) -> KeyRing:
+    ring: KeyRing = _keyring().current(max_staleness=max_staleness)
+    return ring
+
+
+@cache
+def _keyring() -> Any:
     from . import keyring  # noqa: PLC0415  (imports the models)
 
-    return keyring.current(max_staleness=max_staleness)
+    return keyring
 
 
 class RemoteKeys(Mapping[str, JWK]):

@@ -55,9 +55,9 @@ class Snapshot(Generic[T]):
         failed for the threads that wait for it. As long as it may succeed they do wait: going on with an older value
         would let through what has been revoked since.
         """
-        asked = time.monotonic()
         if (value := self._kept(interval)) is not None:
             return value
+        asked = time.monotonic()
         lock, kept = self._lock, self._kept(interval + max_staleness)
         # The source was away a moment ago: one thread tries it again, the others need not wait to learn the same.
         patience = 0.0 if self._failed_at > self._read_at else PATIENCE

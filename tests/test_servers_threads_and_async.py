@@ -405,7 +405,7 @@ class TestTheThreadOfTheEventLoop:
         assert work_among(found.in_the_loop) == {"instaccess.canvas"}
 
     def test_was_watched_at_all_of_our_urls(self, requests_of):
-        ours = {pattern.name for part in urls.urlpatterns for pattern in part.url_patterns}
+        ours = {pattern.name for pattern in urls.urlpatterns}
 
         assert ours == {resolve(url).url_name for _, url, *_ in requests_of.values()} - {None}
 
