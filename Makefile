@@ -32,7 +32,7 @@ screenshots: $(VENV)/.browser
 	$(BIN)/python -m tests.browser.screenshots build/screenshots --readme examples/screenshots
 
 # What the README says about speed, measured beside peers: tables, benchmarks/results.json, and the README's table and
-# chart. Forty minutes on a machine that does nothing else, and 15 GB of PostgreSQL's disk for an audit of 10,000,000
+# chart. Half an hour on a machine that does nothing else, and 15 GB of PostgreSQL's disk for an audit of 10,000,000
 # rows. Needs PostgreSQL, Redis and wrk (Debian: wrk).
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.run --ten-million --issues 100000

@@ -21,7 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from . import crypto, growth, memory, over_http, report, servers, startup, tamper
+from . import crypto, growth, memory, over_http, report, sections, servers, startup, tamper
 from .report import RESULTS
 from .serve import ROOT
 from .stage import VENDORS, psql
@@ -63,6 +63,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="names of parts or endpoints, with commas")
     parser.add_argument("--output", type=Path, help="a file for the figures")
     options = parser.parse_args()
+    sections.stop_tidily()
     vendors = VENDORS if options.database == "both" else (options.database,)
     wanted = set(filter(None, options.only.split(",")))
     named = ",".join(sorted(wanted - PARTS.keys()))
@@ -103,7 +104,14 @@ def run(module: str, given: list[str]) -> Any:
     """One part in its own process: it prints its table; returns its figures."""
     with tempfile.NamedTemporaryFile("r", suffix=".json") as file:
         command = [sys.executable, "-m", f"benchmarks.{module}", *given, "--output", file.name]
-        if code := subprocess.run(command, cwd=ROOT, check=False).returncode:
+        with subprocess.Popen(command, cwd=ROOT) as process:
+            try:
+                code = process.wait()
+            except SystemExit:
+                # It puts away its server and its database, however long that takes.
+                process.terminate()
+                raise
+        if code:
             raise SystemExit(f"benchmarks.{module} failed ({code})")
         return json.load(file)
 

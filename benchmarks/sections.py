@@ -8,7 +8,24 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
+
+STOPPED = 130
+"""Exit status of what Ctrl-C ended, as shells have it."""
+
+
+def stop_tidily() -> None:
+    """Let SIGINT and SIGTERM end this process so that neither servers nor databases are left behind."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    # Once: a second one would interrupt the tidying.
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    raise SystemExit(STOPPED)
 
 
 def main(
@@ -22,9 +39,7 @@ def main(
     arguments(parser)
     parser.add_argument("--output", type=Path, help="a file for the figures")
     options = parser.parse_args()
-    # Either ends it tidily: servers and databases are left behind by none.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+    stop_tidily()
     before = os.getloadavg()[0]
     result = measure(options)
     print(show(result), flush=True)

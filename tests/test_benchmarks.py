@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from .processes import PATIENCE
+from .servers import until
 
 pytestmark = pytest.mark.services
 
@@ -65,3 +70,37 @@ def test_the_other_ways_to_mint_and_open_a_token_do_what_ours_do():
 
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("instaccess") == 2
+
+
+def those_who_use(folder: Path) -> set[str]:
+    """The command lines of all processes that were told to put their temporary files there."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if f"TMPDIR={folder}".encode() in (process / "environ").read_bytes().split(b"\0"):
+                found.add((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+    return found
+
+
+@pytest.mark.parametrize("to_all", [True, False], ids=["Ctrl-C", "a signal to the first process alone"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_that_is_stopped_halfway_leaves_neither_servers_nor_files_behind(tmp_path, number, to_all):
+    with subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.run", "--only", "nothing", "--database", "sqlite", "--rounds", "1000"],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        until(lambda: those_who_use(tmp_path), lambda found: any("benchmarks.wsgi" in line for line in found))
+
+        (os.killpg if to_all else os.kill)(process.pid, number)
+
+        said = process.communicate(timeout=PATIENCE)[0]
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    # wrk goes on for the second that it was told.
+    until(lambda: those_who_use(tmp_path), lambda found: not found)
+    assert list(tmp_path.iterdir()) == []
