@@ -10,7 +10,6 @@ import uuid
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from django.apps import apps
 from django.db import DEFAULT_DB_ALIAS, connections, router
@@ -39,10 +38,10 @@ def current() -> AbstractSet[str]:
 
     Raises DatabaseError or SourceUnavailable after that.
     """
-    times: dict[str, Any] = {"interval": conf.deny_list_seconds, "max_staleness": conf.max_staleness}
+    interval, stale = conf.deny_list_seconds, conf.max_staleness
     if conf.deny_list == "database":
-        return _database.get(**times)
-    return _remote.get(**times).denied
+        return _database.get(interval=interval, max_staleness=stale)
+    return _remote.get(interval=interval, max_staleness=stale).denied
 
 
 def forget() -> None:
