@@ -356,6 +356,18 @@ class TestEveryRefusal:
     def test_meets_a_header_that_is_not_exactly_one_bearer(self, token, header):
         assert answer(by_wsgi(headers=[("Authorization", header.format(token))])) == INVALID
 
+    def test_meets_a_token_it_remembers_with_any_character_of_a_header_more(self, token):
+        assert status(token) == 204
+
+        middle = len(token) // 2
+        for place in (0, middle, token.index("."), len(token)):
+            for character in map(chr, range(1, 256)):
+                disturbed = token[:place] + character + token[place:]
+                # Spaces around it are none of it (RFC 9110 §5.5).
+                expected = 204 if disturbed.strip(" ") == token else 401
+                assert status(disturbed) == expected, (place, character)
+        assert status(token) == 204
+
     def test_g4_meets_every_other_spelling_of_a_valid_token(self, token):
         assert status(token) == 204
         for text in respellings(token):
@@ -566,6 +578,14 @@ class TestWhileTheDatabaseIsAway:
         keyring.forget()
         with connection.execute_wrapper(Broken()):
             assert answer(verify()) == answer(verify("opaque")) == answer(verify("a.b.c")) == INVALID
+
+    @pytest.mark.parametrize(
+        "bearer", ["{0},Bearer other", "other,Bearer {0}", "{0} x", "{0}\t", "{0}\xa0", "\xe9{0}"]
+    )
+    def test_a_header_that_is_not_exactly_one_bearer_is_refused_as_ever_though_it_has_five_parts(self, token, bearer):
+        keyring.forget()
+        with connection.execute_wrapper(Broken()):
+            assert answer(verify(bearer.format(token))) == INVALID
 
 
 class TestAFaultOfOurs:
