@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from functools import cache, lru_cache
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from django.views.decorators.debug import sensitive_variables
@@ -72,7 +73,8 @@ def _ring(max_staleness: float) -> KeyRing:
 
 
 @cache
-def _keyring() -> Any:
+def _keyring() -> ModuleType:
+    # Once: a gateway asks for its keys with every request, and an import that is done already takes longer.
     from . import keyring  # noqa: PLC0415  (imports the models)
 
     return keyring
