@@ -1,4 +1,4 @@
-"""How often the issuer and the gateway refuse, by hour and reason, and whether that is unusual.
+"""How often the issuer and the gateway refuse, by hour and reason.
 
 Counted in memory, and written when a request ends and the last write of this process was `INTERVAL` seconds ago: a
 flood of bad tokens costs each worker one short write in that time, and nobody waits for it, for the answer has left
@@ -16,15 +16,12 @@ import logging
 import os
 import threading
 import time
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from django.core.signals import request_finished
 from django.db import connections
-from django.db.models import Min, Q, QuerySet, Sum
-from django.utils import timezone
+from django.db.models import QuerySet
 
 from .tally import Kind, Tally
 
@@ -64,11 +61,6 @@ REASONS = frozenset(
 )
 """All there are. A code that somebody's hook has made up is counted as `OTHER`."""
 
-AT_LEAST, TIMES = 20, 5
-"""Unusual are so many refusals in an hour, and so many times the mean of the days before."""
-_DAYS_BEFORE = timedelta(days=7)
-
-_HOUR = timedelta(hours=1)
 _COMPLAIN_SECONDS = 60
 _TRIM_SECONDS = 3600
 _MAX_ID_CHARS = 255
@@ -146,54 +138,6 @@ def rows() -> QuerySet[RefusalCount]:
     """What has been written, in the database it is written to: a replica may lag behind."""
     found: QuerySet[RefusalCount] = _table().rows()
     return found
-
-
-@dataclass(frozen=True, slots=True)
-class Unusual:
-    """Far more refusals than usual.
-
-    Attributes:
-        role, reason: of what.
-        count: how many in an hour: the one that runs, or the one before.
-        usual: the mean of an hour in the seven days before; 0 where there were none.
-    """
-
-    role: str
-    reason: str
-    count: int
-    usual: float
-
-
-def unusual(*, now: datetime | None = None) -> list[Unusual]:
-    """What is refused far more often than it was in the seven days before, the most first. One grouped query."""
-    running = (now or timezone.now()).astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-    full = running - _HOUR
-    groups = list(
-        rows()
-        .filter(hour__gte=full - _DAYS_BEFORE, hour__lte=running)
-        .order_by()
-        .values("role", "reason")
-        .annotate(
-            first=Min("hour"),
-            running=Sum("count", filter=Q(hour=running), default=0),
-            full=Sum("count", filter=Q(hour=full), default=0),
-            before=Sum("count", filter=Q(hour__lt=full), default=0),
-        )
-    )
-    # Where counting began less than seven days ago, the mean is of the hours since.
-    hours = max((full - min((group["first"] for group in groups), default=full)) / _HOUR, 1)
-    found = [
-        Unusual(group["role"], group["reason"], max(group["running"], group["full"]), group["before"] / hours)
-        for group in groups
-    ]
-    return sorted(
-        (one for one in found if is_unusual(one.count, one.usual)), key=lambda one: (-one.count, one.reason)
-    )
-
-
-def is_unusual(count: int, usual: float) -> bool:
-    """Whether so many refusals in an hour are worth somebody's look, where there usually are so many."""
-    return count >= AT_LEAST and count >= TIMES * usual
 
 
 def _identifier(text: Any) -> str:

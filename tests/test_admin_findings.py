@@ -12,7 +12,7 @@ from instaccess.admin.findings import GRACE, Finding, Severity, bad_setting, fin
 from instaccess.exceptions import ConfigError
 from instaccess.health import Standing
 from instaccess.models import Key
-from instaccess.refusals import Unusual
+from instaccess.unusual import Unusual
 
 SIG, ENC = Key.Use.SIGNING, Key.Use.ENCRYPTION
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)

@@ -30,6 +30,7 @@ HOUSE = {
         "tally",
         "refusal_table",
         "refusals",
+        "unusual",
         "snapshot",
         "fetch",
         "keymaterial",

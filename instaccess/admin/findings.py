@@ -14,7 +14,7 @@ from .. import rotation
 from ..exceptions import ConfigError
 from ..health import Standing, short
 from ..models import Key, RefusalCount
-from ..refusals import Unusual
+from ..unusual import Unusual
 
 GRACE = timedelta(days=1)
 """How long something may be due: cron runs daily."""

@@ -1,0 +1,105 @@
+"""Which refusals are unusual."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import time_machine
+
+from instaccess import unusual
+from instaccess.models import RefusalCount
+from instaccess.unusual import Unusual
+
+pytestmark = pytest.mark.django_db
+
+NOW = datetime(2026, 12, 1, 12, 30, tzinfo=UTC)
+HOUR = NOW.replace(minute=0)
+
+
+class TestUnusual:
+    """At least 20 in an hour, and at least 5 times the mean of the seven days before."""
+
+    @pytest.fixture(autouse=True)
+    def now(self) -> Iterator[None]:
+        with time_machine.travel(NOW, tick=False):
+            yield
+
+    def rows(self, counts: dict[float, int], *, role: str = "gateway", reason: str = "expired", **who: str) -> None:
+        """Rows of this many hours ago; 0 is the hour that runs."""
+        RefusalCount.objects.bulk_create(
+            RefusalCount(hour=HOUR - timedelta(hours=ago), role=role, reason=reason, count=count, **who)
+            for ago, count in counts.items()
+        )
+
+    def every_hour(self, count: int, days: int = 7) -> dict[float, int]:
+        return {2 + hour: count for hour in range(days * 24)} if count else {}
+
+    @pytest.mark.parametrize(
+        ("usual", "full", "running", "count"),
+        [
+            (0, 19, 0, None),
+            (0, 20, 0, 20),
+            (0, 0, 20, 20),
+            (0, 21, 30, 30),
+            (4, 20, 0, 20),
+            (4, 19, 0, None),
+            (10, 49, 0, None),
+            (10, 50, 0, 50),
+            (10, 0, 50, 50),
+            (1000, 4999, 4999, None),
+            (1000, 1000, 5000, 5000),
+        ],
+    )
+    def test_is_what_is_far_above_its_mean_in_the_last_hour_or_in_this_one(self, usual, full, running, count):
+        self.rows({168.0: 0} | self.every_hour(usual) | {1: full, 0: running})
+
+        expected = [] if count is None else [Unusual("gateway", "expired", count, float(usual))]
+        assert unusual.refusals() == expected
+
+    def test_is_nothing_where_nothing_was_refused(self):
+        assert unusual.refusals() == []
+
+    def test_is_nothing_that_is_long_over(self):
+        self.rows({2: 5000, 24 * 8: 9000})
+
+        assert unusual.refusals() == []
+
+    def test_compares_each_reason_of_each_role_with_itself(self):
+        self.rows(self.every_hour(100) | {1: 100}, reason="no_credentials")
+        self.rows(self.every_hour(1) | {1: 100}, reason="revoked")
+        self.rows({1: 300}, role="issuer", reason="revoked")
+
+        assert unusual.refusals() == [
+            Unusual("issuer", "revoked", 300, 0.0),
+            Unusual("gateway", "revoked", 100, 1.0),
+        ]
+
+    def test_adds_up_clients_and_users(self):
+        for number in range(10):
+            self.rows({1: 3}, client_id=f"c{number}", user_uuid=f"u{number}")
+
+        assert [one.count for one in unusual.refusals()] == [30]
+
+    def test_takes_the_mean_of_the_hours_since_counting_began(self):
+        # Else what is usual would pass for unusual for the first week.
+        self.rows({3: 100, 2: 100, 1: 100, 0: 40})
+
+        assert unusual.refusals() == []
+
+    def test_forgets_what_was_more_than_seven_days_before(self):
+        self.rows({24 * 7 + 2: 1_000_000, 24 * 7 + 1: 168, 1: 20})
+
+        assert unusual.refusals() == [Unusual("gateway", "expired", 20, 1.0)]
+
+    def test_can_be_asked_of_another_moment(self):
+        self.rows({30: 500})
+
+        assert len(unusual.refusals(now=NOW - timedelta(hours=29))) == 1
+        assert unusual.refusals(now=NOW - timedelta(hours=31)) == []
+
+    def test_is_one_query(self, django_assert_num_queries):
+        self.rows(self.every_hour(5))
+        with django_assert_num_queries(1):
+            unusual.refusals()
