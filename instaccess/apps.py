@@ -10,6 +10,7 @@ class InstAccessConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from . import checks, refusals  # noqa: F401, PLC0415  (registers the system checks once the models are there)
+        # The first two register the system checks, once the models are there.
+        from . import checks, deployment_checks, refusals  # noqa: F401, PLC0415
 
         refusals.start()

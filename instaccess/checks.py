@@ -1,13 +1,10 @@
 """`manage.py check`: every bad or unsafe setting has its own id and says what to write instead.
 
-`check --deploy` adds what is fine on a developer's machine only; `check --database default` looks at the keys.
+`check --database default` looks at the keys; what `check --deploy` adds stands in `deployment_checks.py`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import importlib.metadata
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,10 +12,9 @@ from django.apps import apps
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
-from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
+from django.core.exceptions import FieldDoesNotExist
 from django.db import Error as DbError
 from django.db import connections, router
-from django.urls import NoReverseMatch, reverse
 
 from . import keys, settingvalues
 from .conf import SCOPE, SETTINGS, conf
@@ -67,8 +63,6 @@ BAD_SETTING_IDS = {
     "THROTTLE_CACHE": "instaccess.E048",
     "AUDIT_RETENTION_DAYS": "instaccess.E049",
 }
-
-_MIN_JWCRYPTO = (1, 6, 1)
 
 
 @register()
@@ -150,104 +144,6 @@ def check_project(**kwargs: Any) -> list[CheckMessage]:
     return messages
 
 
-@register(deploy=True)
-def check_deployment(**kwargs: Any) -> list[CheckMessage]:
-    """What is unsafe in production."""
-    messages: list[CheckMessage] = []
-    version = importlib.metadata.version("jwcrypto")
-    if _version(version) < _MIN_JWCRYPTO:
-        messages.append(
-            Error(
-                f"jwcrypto {version} has known holes.",
-                hint='Run `pip install --upgrade "jwcrypto>=1.6.1"`.',
-                id="instaccess.E007",
-            )
-        )
-    with contextlib.suppress(ConfigError):  # check_settings says it
-        messages += [
-            Warning(text, hint=hint, id=f"instaccess.{check_id}")
-            for found, check_id, text, hint in _unsafe()
-            if found
-        ]
-    return messages
-
-
-def _unsafe() -> Sequence[tuple[bool, str, str, str]]:
-    default_scopes = getattr(settings, "OAUTH2_PROVIDER", {}).get("DEFAULT_SCOPES", ["__all__"])
-    wildcard = any(host == "*" or host.startswith(".") for host in settings.ALLOWED_HOSTS)
-    return (
-        (
-            conf.encryption_alg == "RSA1_5",
-            "W001",
-            "INSTACCESS['ENCRYPTION_ALG'] is RSA1_5, which padding-oracle attacks have broken time and again.",
-            "Use RSA-OAEP, as Canvas does today.",
-        ),
-        (
-            conf.key_encryption_keys_are_derived,
-            "W002",
-            "Private keys are sealed under a key derived from SECRET_KEY: who learns one has both.",
-            "Set INSTACCESS['KEY_ENCRYPTION_KEYS'] to a list with one key, made by "
-            '`python -c "import secrets; print(secrets.token_urlsafe(32))"`.',
-        ),
-        (
-            apps.is_installed("oauth2_provider") and bool({"__all__", SCOPE} & set(default_scopes)),
-            "W003",
-            "Every OAuth2 access token that asks for no scope can issue InstAccess tokens: "
-            "OAUTH2_PROVIDER['DEFAULT_SCOPES'] is ['__all__'] (the default), or names the issuing scope.",
-            "List the default scopes there, without the issuing scope.",
-        ),
-        (
-            conf.allow_unencrypted,
-            "W004",
-            "INSTACCESS['ALLOW_UNENCRYPTED'] is on: with DEBUG, callers can ask for bare signed tokens.",
-            "Leave it to the settings of development.",
-        ),
-        (
-            conf.allow_token_in_parameters,
-            "W005",
-            "INSTACCESS['ALLOW_TOKEN_IN_PARAMETERS'] is on: access tokens end up in server and proxy logs.",
-            "Have clients send `Authorization: Bearer` and turn it off.",
-        ),
-        (
-            conf.throttle_limit is not None
-            and settings.CACHES[conf.throttle_cache]["BACKEND"].rpartition(".")[2] in {"LocMemCache", "DummyCache"},
-            "W009",
-            "The throttle's cache is one of each process alone: with n workers n times as many tokens pass.",
-            "Point INSTACCESS['THROTTLE_CACHE'] at a Redis cache, or set INSTACCESS['THROTTLE_LIMIT'] to None.",
-        ),
-        (
-            wildcard and conf.account_uuid is None and conf.account_hook is None,
-            "W006",
-            "The account claim is derived from the Host header, and ALLOWED_HOSTS lets clients choose it.",
-            "Set INSTACCESS['ACCOUNT_UUID'] or ['ACCOUNT_HOOK'], or list ALLOWED_HOSTS without wildcards.",
-        ),
-        (
-            not (settings.SECURE_SSL_REDIRECT or settings.SECURE_PROXY_SSL_HEADER),
-            "W007",
-            "Nothing says that requests come over TLS: bearer tokens would travel in clear.",
-            "Set SECURE_SSL_REDIRECT, or SECURE_PROXY_SSL_HEADER behind a proxy that ends TLS.",
-        ),
-    )
-
-
-@register(deploy=True)
-def check_redirects(**kwargs: Any) -> list[CheckMessage]:
-    """A proxy that asks the gateway gets an answer, and no redirect."""
-    try:
-        path = reverse("instaccess-verify").lstrip("/")
-    except (NoReverseMatch, ImproperlyConfigured):
-        return []
-    if not settings.SECURE_SSL_REDIRECT or any(re.search(exempt, path) for exempt in settings.SECURE_REDIRECT_EXEMPT):
-        return []
-    return [
-        Warning(
-            "SECURE_SSL_REDIRECT answers a proxy that asks the gateway with a redirect, which lets nobody in.",
-            hint=r'Set SECURE_REDIRECT_EXEMPT = [r"^internal/"], or have the proxy send X-Forwarded-Proto.',
-            id="instaccess.W010",
-        )
-    ]
-
-
 @register(Tags.database)
 def check_keys(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
     """There are keys, and they open. Runs with `check --database` and before `migrate`."""
@@ -271,7 +167,3 @@ def check_keys(databases: Sequence[str] | None = None, **kwargs: Any) -> list[Ch
             id="instaccess.W008",
         )
     ]
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(".")[:3] if part.isdigit())

@@ -16,7 +16,7 @@ from django.core.management.base import SystemCheckError
 from django.db import connection
 from django.test import override_settings
 
-from instaccess import checks
+from instaccess import checks, deployment_checks
 from instaccess.conf import SCOPE
 from instaccess.models import Key
 
@@ -84,7 +84,7 @@ OTHERWISE = {"E005", "E007", "E008", "W008"}
 
 
 class TestEveryCheckId:
-    source = ast.parse(Path(checks.__file__).read_text())
+    source = ast.parse("\n".join(Path(module.__file__).read_text() for module in (checks, deployment_checks)))
 
     def test_has_one_meaning(self):
         ids = Counter(

@@ -147,7 +147,7 @@ class TestWhatTheTextNames:
             assert option in found.create_parser("manage.py", command).format_help()
 
     def test_are_ids_of_checks_there_are(self):
-        source = (PACKAGE / "checks.py").read_text()
+        source = "".join((PACKAGE / name).read_text() for name in ("checks.py", "deployment_checks.py"))
         for check_id in re.findall(r"`instaccess\.([EW]\d{3})`", readme.TEXT):
             assert check_id in source
 

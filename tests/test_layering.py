@@ -51,6 +51,7 @@ HOUSE = {
         "health",
         "identity",
         "checks",
+        "deployment_checks",
     ],
     "roles": [
         "client",
