@@ -22,10 +22,15 @@ def stop_tidily() -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    # Once: a second one would interrupt the tidying.
+    # Once: a second one would interrupt the tidying. Not SIG_IGN: of a second one that has come already, Python would
+    # print that it is "ignored due to race condition".
     for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, signal.SIG_IGN)
+        signal.signal(each, _go_on)
     raise SystemExit(STOPPED)
+
+
+def _go_on(number: int, frame: FrameType | None) -> None:
+    pass
 
 
 def main(

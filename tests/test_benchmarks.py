@@ -104,3 +104,29 @@ def test_one_that_is_stopped_halfway_leaves_neither_servers_nor_files_behind(tmp
     # wrk goes on for the second that it was told.
     until(lambda: those_who_use(tmp_path), lambda found: not found)
     assert list(tmp_path.iterdir()) == []
+
+
+STOPPED_TWICE = """
+import os, signal
+from benchmarks.sections import stop_tidily
+
+both = [signal.SIGINT, signal.SIGTERM]
+stop_tidily()
+signal.pthread_sigmask(signal.SIG_BLOCK, both)
+for number in both:
+    os.kill(os.getpid(), number)
+try:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, both)
+finally:
+    for number in both:
+        os.kill(os.getpid(), number)
+    print("tidied")
+"""
+
+
+def test_signals_that_come_together_or_while_it_tidies_neither_interrupt_that_nor_print_anything():
+    command = [sys.executable, "-c", STOPPED_TWICE]
+
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout, done.stderr) == (130, "tidied\n", "")
