@@ -153,7 +153,7 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
             logger.warning("key %s revoked by %s: %r", key.kid, getattr(by, "pk", None), reason)
             try:
                 if was_current:
-                    successor = _usable_future(keys, use)
+                    successor = _usable_future(keys, use, after_ours=had_private)
                     if successor is None and had_private and spare:
                         successor = keystore.store(spare.pop(), use=use, status=Key.Status.FUTURE, now=now)
                     if successor is not None:
@@ -210,8 +210,11 @@ def _check_key_encryption_key(key: Key) -> None:
             raise
 
 
-def _usable_future(keys: QuerySet[Key], use: Key.Use) -> Key | None:
+def _usable_future(keys: QuerySet[Key], use: Key.Use, *, after_ours: bool) -> Key | None:
     for key in keystore.waiting(keys, use):
+        if not rotation.can_follow(key, after_ours=after_ours):
+            logger.warning("future key %s passed over: it can't follow by itself", key.kid)
+            continue
         try:
             _check_usable(key)
         except (ConfigError, KeyRefused, UnsealError) as error:

@@ -57,14 +57,14 @@ def decide(keys: Iterable[Key], *, use: Key.Use, now: datetime, times: Times, fo
     served = served_at(current, times) if current else None
     if current is None or served is None:
         return Decision(use, None, None, False, erase, None)
-    # A public signing key cannot sign; a public encryption key can encrypt.
-    future = [key for key in mine if key.status == Key.Status.FUTURE and (key.has_private or use != Key.Use.SIGNING)]
-    waiting = sorted(future, key=lambda key: ready_at(key, times))
+    future = sorted((key for key in mine if key.status == Key.Status.FUTURE), key=lambda key: ready_at(key, times))
+    waiting = [key for key in future if can_follow(key, after_ours=current.has_private)]
     due = max(served, ready_at(waiting[0], times)) if waiting else None
     rotates = due is not None and (force or now >= due)
 
     # How things stand afterwards.
-    successor, remaining = (waiting[0], waiting[1:]) if rotates else (current, waiting)
+    successor = waiting[0] if rotates else current
+    remaining = [key for key in future if key != successor and can_follow(key, after_ours=successor.has_private)]
     # Who imported a public half gets the next one from its owner too: there is nothing to generate.
     make_future = not remaining and successor.has_private
     if remaining or make_future:
@@ -97,6 +97,24 @@ def forecast(keys: Iterable[Key], *, now: datetime, times: Times, until: datetim
                 break
             then = decision.next_due
     return given
+
+
+def can_follow(key: Key, *, after_ours: bool) -> bool:
+    """Whether a future key may become current without anybody saying so. `after_ours`: the private half of the key
+    before it is held here.
+
+    A public signing key cannot sign. Where the private half of an encryption key is a gateway's, that gateway would
+    not have the one of a key that was made here: what is encrypted under it, nobody could open.
+    """
+    if key.use == Key.Use.SIGNING:
+        return key.has_private
+    return after_ours or not key.has_private
+
+
+def is_in_line(key: Key, keys: Iterable[Key]) -> bool:
+    """Whether a future key waits to take over from the current one of its use, by what these keys are now."""
+    current = next((other for other in keys if other.use == key.use and other.status == Key.Status.CURRENT), None)
+    return can_follow(key, after_ours=current is None or current.has_private)
 
 
 def served_at(key: Key, times: Times) -> datetime | None:

@@ -59,6 +59,17 @@ class TestADeploymentInOrder:
         assert found(current(), key("future"), current(use=ENC, private=False)) == {}
 
 
+class TestAnEncryptionKeyThatWasMadeHereBeforeTheGatewaysCame:
+    def test_is_told_of_for_it_would_wait_for_ever(self):
+        waiting = key("future", use=ENC)
+        only = found(current(), key("future"), current(use=ENC, private=False), waiting)
+
+        assert list(only) == ["idle_encryption"]
+        assert only["idle_encryption"].severity == Severity.NOTE
+        assert waiting.kid[:8] in only["idle_encryption"].text
+        assert only["idle_encryption"].command == f"python manage.py instaccess_keys revoke --kid {waiting.kid}"
+
+
 class TestWhatIsMissing:
     def test_without_any_key_is_one_finding_that_names_the_command(self):
         only = found()

@@ -156,6 +156,20 @@ class TestList:
         clock.shift(timedelta(days=1))
         assert f"{past}  both halves; gone\n" in run("list")
 
+    def test_says_what_does_not_go_on_by_itself_under_the_gateways_public_key(self, files, rsa_pool):
+        made = lifecycle.rotate(ENC).made.kid
+        run("import", "--use", "enc", "--file", files["public.pem"])
+        text = run("activate", "--kid", Key.objects.get(use=ENC, sealed_private_jwk="").kid)
+        public = keymaterial.to_text(rsa_pool.take(), file_format="pem", private=False)
+        signing = keys.import_key(public, use=SIG).kid
+        lines = {line.split()[2]: line for line in run("list").splitlines()}
+
+        assert f"`python manage.py instaccess_keys revoke --kid {made}`" in text
+        assert "Only the gateway that has its private half can open new tokens" in text
+        assert lines[made].endswith("does not take over by itself: the gateway's keys come from their owner")
+        assert lines[key_of(ENC, "current").kid].endswith("the next one comes from its owner (import it)")
+        assert lines[signing].endswith("only its public half is held here: it can't sign")
+
     def test_as_json_has_the_same_facts(self):
         facts = {key["kid"]: key for key in run_json("list")}
         kid = key_of(SIG, "current").kid
@@ -204,6 +218,20 @@ class TestImport:
         assert "public half" in text
         assert f"`python manage.py instaccess_keys activate --kid {pair.thumbprint()}`" in text
         assert not Key.objects.get().has_private
+
+    @pytest.mark.usefixtures("initial_keys")
+    def test_k4_of_a_signing_key_says_when_it_takes_over_and_how_else_if_it_can_sign(self, files):
+        with_private = run("import", "--use", "sig", "--file", files["private.pem"], "--with-private")
+        kid = Key.objects.order_by("pk").last().kid
+
+        assert "ready to take over at 2026-11-23T12:05:03Z" in with_private
+        assert f"`python manage.py instaccess_keys activate --kid {kid} --force`" in with_private
+
+    def test_of_a_public_signing_key_names_no_command_that_would_fail(self, files):
+        text = run("import", "--use", "sig", "--file", files["public.pem"])
+
+        assert "it can't sign" in text
+        assert "activate" not in text
 
     @pytest.mark.parametrize("name", ["private.pem", "private.jwk"])
     def test_of_a_private_key_is_refused_and_says_why_and_how_else(self, name, files):

@@ -452,6 +452,15 @@ class TestRevokeTheCurrentKey:
         with pytest.raises(KeyUnavailable):
             keyring.current().encryption_key()
 
+    def test_nor_does_one_that_was_made_before_that_key_came(self, rsa_pool, caplog):
+        made = key_of(ENC, "future")
+        public = lifecycle.activate(keys.import_key(public_pem(rsa_pool), use=ENC).kid)
+        done = lifecycle.revoke(public.kid)
+
+        assert (done.successor, done.made) == (None, None)
+        assert kids(ENC, "future") == [made.kid]
+        assert f"future key {made.kid} passed over" in caplog.text
+
     def test_the_gateways_next_public_key_takes_over_from_its_first(self, rsa_pool):
         Key.objects.filter(use=ENC).delete()
         public = lifecycle.activate(keys.import_key(public_pem(rsa_pool), use=ENC).kid)

@@ -108,6 +108,47 @@ class TestWhenTheIntervalIsOver:
         assert decide(current_key(use=ENC), young, now=now, use=ENC).activate is None
 
 
+class TestWhereTheGatewaysPublicKeyIsCurrent:
+    NOW = START + 31 * DAY
+
+    def gateways(self, status: str = "current", **columns: Any) -> Key:
+        return key(status, use=ENC, private=False, **columns)
+
+    def test_a_pair_that_was_made_here_never_takes_over_for_the_gateway_lacks_it(self):
+        decision = decide(self.gateways(activated_at=START), key("future", use=ENC), now=self.NOW, use=ENC)
+
+        assert decision.nothing_to_do
+        assert decision.next_due is None
+
+    def test_not_by_force_either(self):
+        decision = decide(
+            self.gateways(activated_at=START), key("future", use=ENC), now=self.NOW, use=ENC, force=True
+        )
+
+        assert decision.activate is None
+
+    def test_its_next_public_key_does_though_it_was_imported_after_that_pair_was_made(self):
+        following = self.gateways("future", created=START + DAY)
+        decision = decide(self.gateways(activated_at=START), key("future", use=ENC), following, now=self.NOW, use=ENC)
+
+        assert decision.activate == following
+        assert (decision.make_future, decision.next_due) == (False, None)
+
+    def test_once_it_has_taken_over_from_ours_the_pair_that_waits_is_no_next_one(self):
+        gateways, ours = self.gateways("future"), key("future", use=ENC, created=START + DAY)
+        decision = decide(current_key(use=ENC), gateways, ours, now=self.NOW, use=ENC)
+
+        assert decision.activate == gateways
+        assert (decision.make_future, decision.next_due) == (False, None)
+
+    def test_ours_is_in_line_only_after_ours(self):
+        ours = key("future", use=ENC)
+
+        assert rotation.is_in_line(ours, [ours, current_key(use=ENC)])
+        assert rotation.is_in_line(ours, [ours])
+        assert not rotation.is_in_line(ours, [ours, self.gateways(activated_at=START), current_key()])
+
+
 class TestByForce:
     def test_the_interval_does_not_count(self):
         current, future = current_key(), key("future")

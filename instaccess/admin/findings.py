@@ -111,9 +111,22 @@ def _of_use(use: Key.Use, standing: Standing, now: datetime, times: rotation.Tim
             _("“Generate…” makes one, and so does:"),
             "python manage.py instaccess_keys rotate",
         )
+    if use == Key.Use.ENCRYPTION and (idle := [key for key in keys if _is_idle(key, keys)]):
+        yield Finding(
+            "idle_encryption",
+            Severity.NOTE,
+            _("Never current by themselves, for the gateway whose public key is current lacks them: %(keys)s.")
+            % {"keys": _named(idle)},
+            _("Revoke what is not needed, or make it current once the gateway has its private half:"),
+            f"python manage.py instaccess_keys revoke --kid {idle[0].kid}",
+        )
     served = rotation.served_at(current, times)
     if served is not None and now - served >= GRACE:
         yield _overdue(current, (now - served).days, is_ours=current.has_private or decision.activate is not None)
+
+
+def _is_idle(key: Key, keys: list[Key]) -> bool:
+    return key.status == Key.Status.FUTURE and not rotation.is_in_line(key, keys)
 
 
 def _no_current(use: Key.Use, *, is_first: bool) -> Finding:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
-from django.utils import timezone
 
-from ... import checkpoints, keyring, keys, keystore, lifecycle, rotation
+from ... import checkpoints, keys, keystore, lifecycle
 from ...exceptions import InstAccessError
 from ...models import Key
-from ..subcommands import SubcommandCommand, iso
+from .. import telling
+from ..subcommands import SubcommandCommand
 
 _SUBCOMMANDS = {
     "list": "Show every key: what it is for, where it stands in its life, and what comes next.",
@@ -83,7 +83,8 @@ class Command(SubcommandCommand):
             sub[name].add_argument("--json", action="store_true", help="One JSON document on standard output.")
 
     def _list(self, options: dict[str, Any]) -> None:
-        facts = [_facts(key) for key in keystore.rows()]
+        held = list(keystore.rows())
+        facts = [telling.facts(key, held) for key in held]
         if options["json"]:
             self.tell_json(facts)
             return
@@ -95,7 +96,11 @@ class Command(SubcommandCommand):
 
     def _generate(self, options: dict[str, Any]) -> None:
         key = keys.generate(Key.Use(options["use"]))
-        self.done(options, _facts(key), f"Made the future {key.get_use_display()} key {key.kid}; {_next(key)}.")
+        self.done(
+            options,
+            telling.facts(key),
+            f"Made the future {key.get_use_display()} key {key.kid}; {telling.what_comes_next(key)}.",
+        )
 
     def _import(self, options: dict[str, Any]) -> None:
         try:
@@ -103,13 +108,7 @@ class Command(SubcommandCommand):
         except OSError as error:
             raise CommandError(f"Can't read {options['file']}: {error.strerror}") from error
         key = keys.import_key(data, use=Key.Use(options["use"]), with_private=options["with_private"])
-        halves = "both halves" if key.has_private else "public half"
-        self.done(
-            options,
-            _facts(key),
-            f"Imported the {key.get_use_display()} key {key.kid}, {halves}; "
-            f"{_next(key)}. Use it now: `python manage.py instaccess_keys activate --kid {key.kid}`",
-        )
+        self.done(options, telling.facts(key), telling.imported(key))
 
     def _export(self, options: dict[str, Any]) -> None:
         key = keystore.find(options["kid"])
@@ -137,24 +136,24 @@ class Command(SubcommandCommand):
             except InstAccessError as error:  # trouble with one use is no reason to leave the other one undone
                 failures.append(error.detail)
         if options["json"]:
-            self.tell_json([_outcome(outcome) for outcome in outcomes])
+            self.tell_json([telling.outcome_facts(outcome) for outcome in outcomes])
         else:
             for outcome in outcomes:
-                for line in _told(outcome):
+                for line in telling.told(outcome):
                     self.stdout.write(f"{outcome.use.label}: {line}")
         if failures:
             raise CommandError("\n".join(failures))
 
     def _activate(self, options: dict[str, Any]) -> None:
         key = lifecycle.activate(options["kid"], force=options["force"])
-        self.done(options, _facts(key), f"Key {key.kid} is the current {key.get_use_display()} key now.")
+        self.done(options, telling.facts(key), "\n".join(telling.activated(key)))
 
     def _revoke(self, options: dict[str, Any]) -> None:
         done = lifecycle.revoke(options["kid"], reason=options["reason"])
         facts = {
-            "key": _facts(done.key),
-            "successor": _facts(done.successor) if done.successor else None,
-            "made": _facts(done.made) if done.made else None,
+            "key": telling.facts(done.key),
+            "successor": telling.facts(done.successor) if done.successor else None,
+            "made": telling.facts(done.made) if done.made else None,
             "tokens": done.tokens,
             "failure": done.failure,
         }
@@ -185,66 +184,3 @@ class Command(SubcommandCommand):
         if renewed:
             text += f" {renewed} HMACs of the audit made anew."
         self.done(options, {"resealed": count, "reauthenticated": renewed}, text)
-
-
-def _facts(key: Key) -> dict[str, Any]:
-    return {
-        "kid": key.kid,
-        "use": str(key.use),
-        "status": str(key.status),
-        "private": key.has_private,
-        "created_at": iso(key.created_at),
-        "activated_at": iso(key.activated_at),
-        "retired_at": iso(key.retired_at),
-        "revoked_at": iso(key.revoked_at),
-        "next": _next(key),
-    }
-
-
-def _next(key: Key) -> str:
-    times, now = keyring.times(), timezone.now()
-    match key.status:
-        case Key.Status.FUTURE:
-            ready = rotation.ready_at(key, times)
-            return "ready to take over" if ready <= now else f"ready to take over at {iso(ready)}"
-        case Key.Status.CURRENT if served := rotation.served_at(key, times):
-            return f"due for rotation at {iso(served)}"
-        case Key.Status.PAST:
-            gone = rotation.gone_at(key, times)
-            return "gone" if gone is None or gone <= now else f"valid for its tokens until {iso(gone)}"
-    return f"revoked at {iso(key.revoked_at)}"
-
-
-def _outcome(outcome: lifecycle.Rotation) -> dict[str, Any]:
-    return {
-        "use": str(outcome.use),
-        "retired": outcome.retired.kid if outcome.retired else None,
-        "activated": outcome.activated.kid if outcome.activated else None,
-        "made": outcome.made.kid if outcome.made else None,
-        "erased": [key.kid for key in outcome.erased],
-        "lost_race": outcome.lost_race,
-        "next_due": iso(outcome.next_due),
-    }
-
-
-def _told(outcome: lifecycle.Rotation) -> list[str]:
-    lines = []
-    if outcome.lost_race:
-        lines.append("somebody else rotated at the same moment; nothing was done here.")
-    if outcome.activated and outcome.retired:
-        lines.append(f"key {outcome.activated.kid} is current now, after {outcome.retired.kid}.")
-    if outcome.made:
-        lines.append(f"made the future key {outcome.made.kid}.")
-        if outcome.use == Key.Use.ENCRYPTION:
-            lines.append(
-                "a gateway that does not share this database needs its private half before it takes over: "
-                f"`python manage.py instaccess_keys export --private --kid {outcome.made.kid}`"
-            )
-    lines += [f"erased the private half of key {key.kid}: its last token is dead." for key in outcome.erased]
-    if not lines:
-        lines.append("nothing was due.")
-    if outcome.next_due:
-        lines.append(f"the next rotation is due at {iso(outcome.next_due)}.")
-    else:
-        lines.append("no rotation is due: there is no future key, and the next one comes from its owner (import it).")
-    return lines
