@@ -43,6 +43,7 @@ def parse(data: str | bytes) -> JWK:
 
     Raises KeyRefused, saying why, unless it is an RSA key of 2048 to 4096 bits with an exponent of 65537 or more.
     """
+    raw = b""
     try:
         raw = (data.encode() if isinstance(data, str) else data).strip()
         if raw.startswith(b"{"):
@@ -56,10 +57,29 @@ def parse(data: str | bytes) -> JWK:
         else:
             key = JWK.from_pem(raw + b"\n")
     except (JWException, TypeError, ValueError, LookupError, RecursionError) as error:
-        raise KeyRefused(f"this is neither an unencrypted PEM key nor a JWK ({type(error).__name__})") from None
+        raise KeyRefused(
+            f"this is neither an unencrypted PEM key nor a JWK{_what_it_may_be(raw)} ({type(error).__name__})"
+        ) from None
     check_strength(key)
     members = {name: key[name] for name in PUBLIC_MEMBERS + PRIVATE_MEMBERS if name in key}
     return JWK(**members)
+
+
+@sensitive_variables()
+def _what_it_may_be(raw: bytes) -> str:
+    """What people try first, and what makes a key that can be read of it; empty where that is not known."""
+    begins = raw[:4096]
+    if b"ENCRYPTED" in begins:
+        return ", but has a passphrase: `openssl pkey -in FILE -out NEW.pem` writes it without"
+    if b"OPENSSH PRIVATE KEY" in begins:
+        return ", but OpenSSH's own format: `ssh-keygen -p -m PEM -f COPY` rewrites a copy of the file"
+    if begins.startswith(b"ssh-"):
+        return ", but OpenSSH's own format: `ssh-keygen -e -m PKCS8 -f FILE` prints it as PEM"
+    if b'"keys"' in begins:
+        return ", but perhaps a JWK set: take the one JWK you mean out of it"
+    if begins.startswith(b"0"):
+        return ", but perhaps DER: `openssl pkey -inform DER -in FILE -out NEW.pem` (with -pubin for a public key)"
+    return ""
 
 
 @sensitive_variables()

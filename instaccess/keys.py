@@ -111,8 +111,18 @@ def import_key(
         )
     with locked() as held:
         if existing := held.filter(kid=key.thumbprint()).first():
-            raise KeyRefused(f"this key is already held, for use {existing.use!r}; one key has one purpose")
+            raise KeyRefused(_why_not_again(existing, use, with_private=key.has_private))
         return store(key, use=use, status=status, now=now or timezone.now())
+
+
+def _why_not_again(existing: Key, use: Key.Use, *, with_private: bool) -> str:
+    held = f"this key is already held, for use {str(existing.use)!r}"
+    if existing.use != use:
+        return f"{held}; one key has one purpose"
+    held += f" ({existing.status})"
+    if with_private and not existing.has_private:
+        return f"{held} without its private half, which can't be added later: make a new pair, and import that"
+    return held
 
 
 @sensitive_variables()

@@ -20,6 +20,9 @@ from .models import Key, KeyLock
 
 logger = logging.getLogger("instaccess.keys")
 
+SHORTEST_KID = 6
+"""So many characters of a kid name a key, where no other begins so."""
+
 
 def rows() -> QuerySet[Key]:
     """All keys, from the database they are written to."""
@@ -63,8 +66,15 @@ def find(kid: str, keys: QuerySet[Key] | None = None) -> Key:
     """The key with this kid, or whose kid begins so (6 characters or more). Raises KeyUnavailable."""
     # SQLite and MariaDB compare without case here; there are few keys, so Python compares.
     found = [
-        key for key in (rows() if keys is None else keys) if key.kid == kid or (kid[5:] and key.kid.startswith(kid))
+        key
+        for key in (rows() if keys is None else keys)
+        if key.kid == kid or (len(kid) >= SHORTEST_KID and key.kid.startswith(kid))
     ]
+    if not found and len(kid) < SHORTEST_KID:
+        raise KeyUnavailable(
+            f"there is no key {kid!r}: give its id, or at least the first {SHORTEST_KID} characters of it, as "
+            "`python manage.py instaccess_keys list` shows them"
+        )
     if len(found) != 1:
         what = "more than one key" if found else "no key"
         raise KeyUnavailable(f"there is {what} {kid!r}: see `python manage.py instaccess_keys list`")

@@ -150,7 +150,7 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
             was_current, had_private = key.status == Key.Status.CURRENT, key.has_private
             key.status, key.revoked_at, key.sealed_private_jwk = Key.Status.REVOKED, now, ""
             keystore.save(key, "status", "revoked_at", "sealed_private_jwk")
-            logger.warning("key %s revoked by %s: %r", key.kid, getattr(by, "pk", None), reason)
+            logger.warning("key %s revoked by %s: %r", key.kid, getattr(by, "pk", by), reason)
             try:
                 if was_current:
                     successor = _usable_future(keys, use, after_ours=had_private)

@@ -23,7 +23,8 @@ from .models import IssuedToken
 logger = logging.getLogger("instaccess.revocation")
 
 tokens_revoked = Signal()
-"""Sent after tokens were revoked, by IssuedToken: `jtis` (list of texts), `reason`, `by` (user or None)."""
+"""Sent after tokens were revoked, by IssuedToken: `jtis` (list of texts), `reason`, `by` (a user, a text such as
+`root (command line)`, or None)."""
 
 BATCH = 200
 # What some database refuses: a token that must go is not kept for the sake of a word.
@@ -79,10 +80,11 @@ def under_keys(kids: list[str]) -> Q:
 def revoke(tokens: QuerySet[IssuedToken], *, reason: str, by: Any = None, now: datetime | None = None) -> int:
     """Revoke these tokens; returns how many. Take them from `revocable()`, narrowed down.
 
-    What was revoked before keeps its time, reason and author. Gateways refuse them within five seconds.
+    What was revoked before keeps its time, reason and author. Gateways refuse them within five seconds. `by` is a
+    user, or a text where it was not one.
     """
     now, revoked = now or timezone.now(), 0
-    reason = _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", reason)
+    reason = _storable(reason)
     keks = _key_encryption_keys()
     for batch in _batches(tokens):
         # Once more: what has died since it was chosen may be sealed by now, and is not to change (`checkpoints.py`).
@@ -96,7 +98,7 @@ def revoke(tokens: QuerySet[IssuedToken], *, reason: str, by: Any = None, now: d
         revoked += rows.update(mac=Case(*macs, default=F("mac")) if macs else F("mac"), **said)
         done = set(audit().filter(pk__in=batch, revoked_at=now).values_list("pk", flat=True))
         jtis = [str(row.jti) for row in found if row.pk in done]
-        logger.warning("revoked %d tokens by=%s reason=%r jti=%s", len(jtis), getattr(by, "pk", None), reason, jtis)
+        logger.warning("revoked %d tokens by=%s reason=%r jti=%s", len(jtis), getattr(by, "pk", by), reason, jtis)
         for receiver, error in tokens_revoked.send_robust(IssuedToken, jtis=jtis, reason=reason, by=by):
             if isinstance(error, Exception):
                 logger.error("receiver %r of tokens_revoked failed: %s", receiver, error)
@@ -123,7 +125,11 @@ def _key_encryption_keys() -> list[bytes]:
 
 
 def _name(by: Any) -> str:
-    return str(by.get_username() if hasattr(by, "get_username") else by or "")[:255]
+    return _storable(str(by.get_username() if hasattr(by, "get_username") else by or ""))[:255]
+
+
+def _storable(text: str) -> str:
+    return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def _batches(tokens: QuerySet[IssuedToken]) -> Iterator[list[int]]:

@@ -124,6 +124,40 @@ class TestHelp:
         for action in choices[subcommand]._actions:
             assert action.help, action.option_strings
 
+    def test_of_subcommands_is_in_the_error_for_a_missing_one(self, tmp_path):
+        done = subprocess.run(
+            [sys.executable, "manage.py", "instaccess_keys"], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+
+        assert done.returncode == 2
+        assert "{" + ",".join(SUBCOMMANDS) + "}" in done.stderr.replace("\n", "").replace(" ", "")
+
+    @pytest.mark.parametrize("subcommand", ["list", "rotate"])
+    @pytest.mark.parametrize(
+        "option",
+        [["-v", "2"], ["--verbosity=0"], ["--traceback"], ["--no-color"], ["--force-color"], ["--skip-checks"]],
+        ids=" ".join,
+    )
+    def test_names_options_of_django_that_are_taken_before_and_after_a_subcommand(self, subcommand, option):
+        parser = load_command_class("instaccess", "instaccess_keys").create_parser("manage.py", "instaccess_keys")
+
+        assert parser.parse_args([*option, subcommand]) == parser.parse_args([subcommand, *option])
+        assert parser.parse_args([*option, subcommand]) != parser.parse_args([subcommand])
+
+    def test_names_settings_which_are_taken_after_a_subcommand_too(self, tmp_path):
+        environment = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
+        words = ["instaccess_keys", "list", "--settings", "testproject.settings", "--pythonpath"]
+        done = subprocess.run(
+            [sys.executable, "-m", "django", *words, ROOT],
+            cwd=tmp_path,
+            env=environment | {"INSTACCESS_DATABASE": "sqlite", "SQLITE_NAME": str(tmp_path / "empty.sqlite3")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+        assert "no such table" in done.stderr
+
     @pytest.mark.parametrize(
         "args", [[], ["destroy"], ["generate"], ["import", "--use", "sig"], ["export"], ["rotate", "--use", "both"]]
     )
@@ -274,7 +308,13 @@ class TestImport:
     def test_k11_twice_is_refused(self, files):
         run("import", "--use", "enc", "--file", files["public.pem"])
 
-        assert "already held" in complaint("import", "--use", "enc", "--file", files["public.jwk"])
+        again = complaint("import", "--use", "enc", "--file", files["public.jwk"])
+        other_use = complaint("import", "--use", "sig", "--file", files["public.jwk"])
+        both_halves = complaint("import", "--use", "enc", "--file", files["private.jwk"], "--with-private")
+
+        assert again == "this key is already held, for use 'enc' (future)"
+        assert other_use == "this key is already held, for use 'enc'; one key has one purpose"
+        assert "can't be added later: make a new pair" in both_halves
 
 
 @pytest.mark.usefixtures("initial_keys")
@@ -471,6 +511,13 @@ class TestRevoke:
             text == f"Key {current} is revoked, and with it every live token under it (1). Key {future} took over.\n"
         )
         assert IssuedToken.objects.get().revocation_reason == "laptop stolen"
+
+    def test_says_in_the_audit_who_did_it(self, user, monkeypatch):
+        monkeypatch.setenv("LOGNAME", "ada\udc80")
+        issuer.issue(user=user, origin=issuer.Origin("canvas.example.edu"), now=time.time())
+        run("revoke", "--kid", key_of(SIG, "current").kid)
+
+        assert IssuedToken.objects.get().revoked_by == "ada? (command line)"
 
     def test_of_a_key_that_is_not_current_says_that_that_one_stays(self):
         assert "The current key is another one and stays." in run("revoke", "--kid", key_of(SIG, "future").kid)

@@ -170,8 +170,19 @@ class TestRevoke:
         assert not IssuedToken.objects.exclude(revoked_at=None).exists()
 
     def test_needs_a_reason(self, row):
-        with pytest.raises(CommandError, match="--reason"):
-            tokens("revoke", "--user", "ada")
+        row()
+        for args in ([], ["--reason", ""], ["--reason", " "]):
+            with pytest.raises(CommandError, match="--reason"):
+                tokens("revoke", "--user", "ada", *args)
+
+        assert not IssuedToken.objects.exclude(revoked_at=None).exists()
+
+    def test_says_in_the_audit_who_did_it(self, row, monkeypatch):
+        monkeypatch.setenv("LOGNAME", "grace")
+        each = row()
+        tokens("revoke", "--user", "ada", "--reason", "laptop stolen")
+
+        assert as_json("show", "--jti", str(each.jti))["revoked_by"] == "grace (command line)"
 
 
 class TestTrouble:

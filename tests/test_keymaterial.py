@@ -165,6 +165,23 @@ class TestK6RefusesWithAReason:
 
         assert refusal(sealed).startswith("this is neither an unencrypted PEM key nor a JWK")
 
+    def test_k6_what_people_try_first_says_which_command_makes_a_key_of_it(self, pair):
+        key: Any = pair.get_op_key("sign")
+        no_password = serialization.NoEncryption()
+        der = key.private_bytes(serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, no_password)
+        openssh = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, no_password)
+        line = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+        sealed = [
+            key.private_bytes(serialization.Encoding.PEM, each, serialization.BestAvailableEncryption(b"x"))
+            for each in (serialization.PrivateFormat.PKCS8, serialization.PrivateFormat.TraditionalOpenSSL)
+        ]
+
+        assert "openssl pkey -inform DER" in refusal(der)
+        assert "ssh-keygen -p -m PEM" in refusal(openssh)
+        assert "ssh-keygen -e -m PKCS8" in refusal(line)
+        assert all("openssl pkey -in FILE" in refusal(each) for each in sealed)
+        assert "take the one JWK" in refusal(json.dumps({"keys": [json.loads(pair.export_public())]}))
+
     def test_k6_halves_that_do_not_belong_together(self, rsa_pool):
         mixed = members(rsa_pool.take()) | {"n": rsa_pool.take()["n"]}
 

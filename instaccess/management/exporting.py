@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from django.db.models import Q, QuerySet
 
 from ..exporting import Export, Format
 from ..models import IssuedToken
+from .subcommands import operator
 
 _KILLED_BY_SIGPIPE = 128 + 13
 """What a shell says of a program whose reader has gone, `cat` for one."""
@@ -42,7 +42,7 @@ def write(rows: QuerySet[IssuedToken], options: dict[str, Any], stdout: OutputWr
     """Write these rows to where the options say. Raises CommandError; errors of the database as they come."""
     named = ("user", "application", "account", "live", "since", "until")
     filters = {name: str(options[name]) for name in named if options[name]}
-    export = Export(rows, Format(options["format"]), by=_operator(), filters=filters)
+    export = Export(rows, Format(options["format"]), by=operator(), filters=filters)
     path = options["file"]
     if path == "":
         raise CommandError("--file is empty.")
@@ -100,13 +100,6 @@ def _to_file(export: Export, path: str) -> None:
 def _refuse_to_overwrite(path: str) -> None:
     if os.path.lexists(path):
         raise CommandError(f"{path} is there already; nothing is overwritten.")
-
-
-def _operator() -> str:
-    try:
-        return f"{getpass.getuser()} (command line)"
-    except (ImportError, KeyError, OSError):  # a container's user may have no name
-        return "command line"
 
 
 def _moment(name: str, text: str | None) -> datetime | None:

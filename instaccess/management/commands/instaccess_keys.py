@@ -12,7 +12,7 @@ from ... import checkpoints, keys, keystore, lifecycle
 from ...exceptions import InstAccessError
 from ...models import Key
 from .. import telling
-from ..subcommands import SubcommandCommand
+from ..subcommands import SubcommandCommand, operator
 
 _SUBCOMMANDS = {
     "list": "Show every key: what it is for, where it stands in its life, and what comes next.",
@@ -54,8 +54,7 @@ class Command(SubcommandCommand):
     help = "List, make, import, export, rotate, activate, revoke and reseal keys."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        subparsers = parser.add_subparsers(dest="subcommand", required=True, metavar="what", parser_class=_Parser)
-        sub = {name: subparsers.add_parser(name, help=text, description=text) for name, text in _SUBCOMMANDS.items()}
+        sub = self.add_subcommands(parser, _SUBCOMMANDS, parser_class=_Parser)
         for name in ("generate", "import", "rotate"):
             sub[name].add_argument(
                 "--use",
@@ -149,7 +148,7 @@ class Command(SubcommandCommand):
         self.done(options, telling.facts(key), "\n".join(telling.activated(key)))
 
     def _revoke(self, options: dict[str, Any]) -> None:
-        done = lifecycle.revoke(options["kid"], reason=options["reason"])
+        done = lifecycle.revoke(options["kid"], reason=options["reason"], by=operator())
         facts = {
             "key": telling.facts(done.key),
             "successor": telling.facts(done.successor) if done.successor else None,

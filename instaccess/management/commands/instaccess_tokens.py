@@ -13,7 +13,7 @@ from django.utils import timezone
 from ... import revocation
 from ...models import IssuedToken
 from .. import evidence, exporting
-from ..subcommands import iso
+from ..subcommands import iso, operator
 
 _SUBCOMMANDS = {
     "list": "Show issued tokens, the latest first.",
@@ -31,8 +31,7 @@ class Command(evidence.EvidenceSubcommands):
     help = "List, show, export and revoke issued tokens; seal, verify and prune the audit of them."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        subparsers = parser.add_subparsers(dest="subcommand", required=True, metavar="what")
-        sub = {name: subparsers.add_parser(name, help=text, description=text) for name, text in _SUBCOMMANDS.items()}
+        sub = self.add_subcommands(parser, _SUBCOMMANDS)
         for name in ("list", "export", "revoke"):
             sub[name].add_argument("--user", help="A user name, or a user's uuid; also tokens got for somebody else.")
             sub[name].add_argument("--application", help="The client id of an OAuth2 application.")
@@ -84,12 +83,14 @@ class Command(evidence.EvidenceSubcommands):
         conditions = _conditions(options)
         if not conditions:
             raise CommandError("Say which tokens: --jti, --user, --application or --account.")
+        if not options["reason"].strip():
+            raise CommandError("--reason is empty: say why, it is kept in the audit.")
         tokens = revocation.revocable().filter(*conditions)
         if options["dry_run"]:
             count = tokens.count()
             self.done(options, {"would_revoke": count}, f"{count} live tokens would be revoked.")
             return
-        count = revocation.revoke(tokens, reason=options["reason"])
+        count = revocation.revoke(tokens, reason=options["reason"], by=operator())
         if not count and options["jti"]:
             raise CommandError(f"No live token {options['jti']}: {_why_not(_jti(options['jti']))}.")
         if not count and not revocation.audit().filter(*conditions).exists():
