@@ -29,6 +29,8 @@ from .exceptions import ConfigError, InstAccessError, InvalidToken
 logger = logging.getLogger("instaccess.service")
 
 _NOT_BASE64 = re.compile(r"[^A-Za-z0-9_-]", re.ASCII)
+_ASCII_WHITE = " \t\n\r\x0b\x0c"
+_ASCII_SPACE = re.compile(rf"[{_ASCII_WHITE}]+")
 _RETRY_SECONDS = 10
 
 
@@ -110,33 +112,39 @@ class InstAccessAuthentication(BaseAuthentication):
 
     @sensitive_variables("token", "payload")
     def authenticate(self, request: Request) -> tuple[Any, Any] | None:
-        token = self.get_bearer(request)
-        if token is None or not self.is_ours(token):
-            return None
         try:
+            token = self.get_bearer(request)
+            if token is None or not self.is_ours(token):
+                return None
             payload = self.verify(token)
             claims = self.get_claims(payload)
             self.check_account(claims, request)
             return self.get_user(claims), claims
         except InvalidToken as refusal:
             logger.warning("refused reason=%s detail=%r", refusal.code, refusal.detail)
-            raise _Refused from None
+            answer: type[APIException] = _Refused
         except (DbError, InstAccessError) as error:
             logger.error("not decided: %s: %s", type(error).__name__, error)
-            raise _Unavailable from None
+            answer = _Unavailable
+        # Not while the other one is handled, which would go along, with the frames that know the token.
+        raise answer
 
     def authenticate_header(self, request: Request) -> str:
         """The challenge that makes DRF answer 401 and not 403."""
         return _challenge()
 
-    @sensitive_variables("words")
+    @sensitive_variables("header", "readings", "found", "ours")
     def get_bearer(self, request: Request) -> str | None:
         """Step 1: the bearer token of the Authorization header, None where there is not exactly one.
 
         As lenient as other authenticators are: what one of them could read as a token is looked at here first.
         """
-        words = request.META.get("HTTP_AUTHORIZATION", "").split()
-        return words[1] if len(words) == 2 and words[0].lower() == "bearer" else None
+        header = request.META.get("HTTP_AUTHORIZATION", "")
+        # As text it has more kinds of white space than as bytes, and some read the one, some the other.
+        readings = header.split(), _ASCII_SPACE.split(header.strip(_ASCII_WHITE))
+        found = {words[1]: None for words in readings if len(words) == 2 and words[0].lower() == "bearer"}
+        ours = (token for token in found if len(found) == 1 or self.is_ours(token))
+        return next(ours, next(iter(found), None))
 
     @sensitive_variables("token")
     def is_ours(self, token: str) -> bool:
@@ -187,7 +195,11 @@ class InstAccessAuthentication(BaseAuthentication):
 
 
 def _challenge() -> str:
-    return f'Bearer realm="{conf.realm}"'
+    try:
+        return f'Bearer realm="{conf.realm}"'
+    except ConfigError as error:
+        logger.error("a challenge without its realm: %s", error)
+        return "Bearer"
 
 
 @sensitive_variables("token", "segment", "raw", "pairs")

@@ -17,10 +17,13 @@ from django.db import DEFAULT_DB_ALIAS, connections, router
 from .claims import AFTERLIFE, CLOCK_SKEW, MAX_LIFETIME
 from .conf import conf
 from .exceptions import ConfigError, SourceUnavailable
-from .fetch import fetch_json
+from .fetch import fetch_json, shown
 from .snapshot import Snapshot
 
 TABLE = "instaccess_issuedtoken"
+
+MAX_BYTES = 64 * 1024 * 1024
+"""Of a deny list by URL: over a million and a half tokens, revoked at one stroke and not expired yet."""
 
 # What is to be denied was revoked while it lived, and nothing lives longer than an hour: this range is small and
 # indexed, however many rows the audit holds.
@@ -75,12 +78,12 @@ def _read_remote(last: _Remote | None) -> _Remote:
             "INSTACCESS['DENY_LIST'] is a URL, and INSTACCESS['SERVICE_SECRETS'] has no secret to send there",
             setting="SERVICE_SECRETS",
         )
-    fetched = fetch_json(conf.deny_list, etag=last.etag if last else "", secret=secrets[0])
+    fetched = fetch_json(conf.deny_list, etag=last.etag if last else "", secret=secrets[0], max_bytes=MAX_BYTES)
     if fetched.not_modified and last is not None:
         return last
     denied = fetched.document.get("revoked") if isinstance(fetched.document, dict) else None
     if not isinstance(denied, list) or not all(isinstance(jti, str) for jti in denied):
-        raise SourceUnavailable(f"{conf.deny_list} sent no deny list")
+        raise SourceUnavailable(f"{shown(conf.deny_list)} sent no deny list")
     return _Remote(frozenset(denied), fetched.etag)
 
 

@@ -22,6 +22,11 @@ longer; `Snapshot` keeps other threads from waiting for that.)"""
 MAX_BYTES = 4 * 1024 * 1024
 
 
+def shown(url: str) -> str:
+    """A URL as it may stand in a log: what is behind `?` may be a secret."""
+    return url.partition("?")[0]
+
+
 @dataclass(frozen=True, slots=True)
 class Fetched:
     """A document, its ETag, and for how many seconds its server says it may be kept (None where it does not say)."""
@@ -52,20 +57,26 @@ def fetch_json(url: str, *, etag: str = "", secret: str = "", max_bytes: int = M
             if response.status_code == requests.codes.not_modified and etag:
                 return Fetched(None, etag, _max_age(response), not_modified=True)
             if response.status_code != requests.codes.ok:
-                raise SourceUnavailable(f"{url} answered {response.status_code}")
+                raise SourceUnavailable(f"{shown(url)} answered {response.status_code}{_hint(response, secret)}")
             if "Content-Encoding" in response.headers:
-                raise SourceUnavailable(f"{url} sent a compressed document, though none was asked for")
+                raise SourceUnavailable(f"{shown(url)} sent a compressed document, though none was asked for")
             body = b""
             # What has arrived, not what would fill a block: a server that drips is noticed in time.
             while chunk := response.raw.read1(16 * 1024):
                 body += chunk
                 if len(body) > max_bytes:
-                    raise SourceUnavailable(f"{url} sent more than {max_bytes} bytes")
+                    raise SourceUnavailable(f"{shown(url)} sent more than {max_bytes} bytes")
                 if time.monotonic() > deadline:
-                    raise SourceUnavailable(f"{url} took longer than {TIMEOUT} s")
+                    raise SourceUnavailable(f"{shown(url)} took longer than {TIMEOUT} s")
             return Fetched(json.loads(body), response.headers.get("ETag", ""), _max_age(response))
     except (requests.RequestException, HTTPError, OSError, ValueError, RecursionError) as error:
-        raise SourceUnavailable(f"{url} can't be read ({type(error).__name__})") from None
+        raise SourceUnavailable(f"{shown(url)} can't be read ({type(error).__name__})") from None
+
+
+def _hint(response: requests.Response, secret: str) -> str:
+    if secret and response.status_code == requests.codes.unauthorized:
+        return ": the first of INSTACCESS['SERVICE_SECRETS'] here must be one of those of the issuer"
+    return ""
 
 
 def _max_age(response: requests.Response) -> int | None:

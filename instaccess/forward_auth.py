@@ -39,6 +39,7 @@ def forget() -> None:
 @sensitive_variables("bearer")
 def verify_view(request: HttpRequest) -> HttpResponseBase:
     """204 with the Authorization for upstream, 401, or 503."""
+    refused: canvas.Refusal | None = None
     failure, frames = "", ""
     try:
         bearer = _bearer(request)
@@ -48,21 +49,31 @@ def verify_view(request: HttpRequest) -> HttpResponseBase:
     except InvalidToken as refusal:
         logger.warning("refused reason=%s jti=%r detail=%r", refusal.code, refusal.jti, refusal.detail)
         refusals.count("gateway", refusal.code, client_id=refusal.client_id, user_uuid=refusal.user_uuid)
-        response = canvas.InvalidAccessToken(code=refusal.code).to_response()
+        refused = canvas.InvalidAccessToken(code=refusal.code)
     except (DbError, InstAccessError) as error:
         logger.error("not decided: %s: %s", type(error).__name__, error)
         refusals.count("gateway", getattr(error, "code", "fault"))
-        response = canvas.Unavailable(code="fault").to_response()
+        refused = canvas.Unavailable(code="fault")
     except Exception as error:
         # Fail closed, and in text: error reporters read the variables of the frames behind an exception.
         failure, frames = type(error).__name__, "".join(traceback.format_tb(error.__traceback__)).rstrip()
-        response = canvas.Unavailable(code="fault").to_response()
+        refused = canvas.Unavailable(code="fault")
     if failure:
         # Not while it is handled: whatever fails in a log handler would carry it along, message and all.
         logger.error("not decided: %s\n%s", failure, frames)
         refusals.count("gateway", "fault")
+    if refused is not None:
+        response = _told(refused)
     response["Cache-Control"] = "no-store"
     return response
+
+
+def _told(refused: canvas.Refusal) -> HttpResponse:
+    try:
+        return refused.to_response()
+    except InstAccessError as error:  # a realm that can't be sent
+        logger.error("not decided: %s: %s", type(error).__name__, error)
+        return canvas.Unavailable(code=error.code).to_response()
 
 
 @sensitive_variables("header", "bearer", "body")
@@ -93,6 +104,8 @@ def _passed_on(bearer: str) -> str:
     from outside, and neither must anything a lenient reader upstream could take for one."""
     if bearer.count(".") == 2 and jose.peek_issuer(bearer) in (None, conf.issuer):
         raise InvalidToken("a signed token that is not encrypted", code="already_decrypted")
+    if len(bearer) > jose.MAX_TOKEN_CHARS:
+        raise InvalidToken(f"longer than {jose.MAX_TOKEN_CHARS} characters", code="too_long")
     if conf.other_bearers != "pass":
         raise InvalidToken("not an InstAccess token", code="other_bearer")
     return bearer

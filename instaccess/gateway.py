@@ -13,12 +13,13 @@ from collections import OrderedDict
 from collections.abc import Collection, Container, Mapping
 from dataclasses import dataclass
 
+from django.db import Error as DbError
 from jwcrypto.jwk import JWK
 
 from . import denylist, jose, keysource
 from .claims import Claims, identifiers
 from .conf import conf
-from .exceptions import InvalidToken, TokenExpired, TokenRevoked
+from .exceptions import InstAccessError, InvalidToken, TokenExpired, TokenRevoked
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +30,15 @@ class Opened:
         signed: the compact JWS inside, to be handed on.
         claims: what it says.
         encryption_kid, signing_kid: the keys it was under.
+        verification_key: the public half of the latter. Others' kids are no thumbprints: one can come to name another
+            key.
     """
 
     signed: str
     claims: Claims
     encryption_kid: str
     signing_kid: str
+    verification_key: JWK | None
 
     def __repr__(self) -> str:
         return f"<Opened jti={self.claims.jti}>"
@@ -127,15 +131,24 @@ def unwrap_here(token: str, *, now: float, remembered: Remembered | None = None)
     """
     stale = conf.max_staleness
     legacy = jose.LEGACY_KEY_ALGORITHMS if conf.encryption_alg in jose.LEGACY_KEY_ALGORITHMS else ()
+    key_algorithms = jose.KEY_ALGORITHMS + legacy
+    try:
+        decryption_keys = keysource.decryption_keys(max_staleness=stale)
+        verification_keys = keysource.verification_keys(max_staleness=stale)
+        denied = denylist.current()
+    except (DbError, InstAccessError):
+        # What is no token whatever the keys is refused all the same.
+        jose.parse_encrypted(token, key_algorithms=key_algorithms)
+        raise
     return unwrap(
         token,
         now=now,
-        decryption_keys=keysource.decryption_keys(max_staleness=stale),
-        verification_keys=keysource.verification_keys(max_staleness=stale),
-        denied=denylist.current(),
+        decryption_keys=decryption_keys,
+        verification_keys=verification_keys,
+        denied=denied,
         issuer=conf.issuer,
         leeway=conf.leeway,
-        key_algorithms=jose.KEY_ALGORITHMS + legacy,
+        key_algorithms=key_algorithms,
         remembered=remembered,
         remember=conf.remembered_tokens,
     )
@@ -159,7 +172,7 @@ def _open(
         error.jti = known.get("jti", "")[:64]
         error.user_uuid, error.client_id = known.get("user_uuid", ""), known.get("client_id", "")
         raise
-    return Opened(signed, claims, encryption_kid, signing_kid)
+    return Opened(signed, claims, encryption_kid, signing_kid, verification_keys.get(signing_kid))
 
 
 def _check_again(
@@ -173,8 +186,11 @@ def _check_again(
     """What can have changed since a token was opened."""
     if now >= opened.claims.expires_at + leeway:
         raise TokenExpired("past its exp")
-    if opened.encryption_kid not in decryption_keys or opened.signing_kid not in verification_keys:
+    held = verification_keys.get(opened.signing_kid)
+    if held is None or opened.encryption_kid not in decryption_keys:
         raise InvalidToken("under a key we no longer hold", code="unknown_kid")
+    if held is not opened.verification_key and held != opened.verification_key:
+        raise InvalidToken("under a key whose kid is another's now", code="bad_signature")
     if opened.claims.jti in denied:
         raise TokenRevoked("on the deny list")
 

@@ -40,6 +40,9 @@ MAX_PLAINTEXT_BYTES = 8192
 MAX_KEY_ATTEMPTS = 3
 """RSA operations spent on a token that does not say which key it is under (Canvas sends no `kid`)."""
 
+# RFC 7518 §5.2.3 and §5.3. jwcrypto takes other lengths for A256GCM.
+_IV_BYTES, _TAG_BYTES = {"A128CBC-HS256": 16, "A256GCM": 12}, 16
+
 _COMPACT = (string.ascii_letters + string.digits + "-_.").encode()
 _KID = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
 # jwcrypto copies its registry of headers for each object, which takes longer than all of the object's other work but
@@ -86,15 +89,9 @@ def decrypt(
 
     Raises InvalidToken, and nothing else, for whatever is wrong with the token.
     """
-    segments = split_compact(token, 5)
-    header = _header(segments[0], _JWE_MEMBERS)
-    alg, enc = header.get("alg"), header.get("enc")
-    if alg not in key_algorithms or enc not in content_algorithms:
-        raise InvalidToken("encrypted with an algorithm we do not accept", code="wrong_alg")
-    if header.get("cty", "JWT") != "JWT" or header.get("typ", "JWT") != "JWT":
-        raise InvalidToken("not a nested JWT", code="wrong_type")
+    segments, header = parse_encrypted(token, key_algorithms=key_algorithms, content_algorithms=content_algorithms)
     for kid, key in _candidates(header, keys):
-        jwe = _new_jwe(segments, alg, enc)
+        jwe = _new_jwe(segments, header["alg"], header["enc"])
         try:
             jwe.decrypt(key, max_plaintext=MAX_PLAINTEXT_BYTES)
             return jwe.payload.decode("ascii"), kid
@@ -102,6 +99,25 @@ def decrypt(
         except (JWException, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError):
             continue
     raise InvalidToken("no key opens it", code="decrypt_failed")
+
+
+def parse_encrypted(
+    token: str,
+    *,
+    key_algorithms: Collection[str] = KEY_ALGORITHMS,
+    content_algorithms: Collection[str] = CONTENT_ALGORITHMS,
+) -> tuple[list[bytes], Mapping[str, str]]:
+    """What of a compact JWE is seen without a key: its segments and its header. Raises InvalidToken as `decrypt`."""
+    segments = split_compact(token, 5)
+    header = _header(segments[0], _JWE_MEMBERS)
+    alg, enc = header.get("alg", ""), header.get("enc", "")
+    if alg not in key_algorithms or enc not in content_algorithms:
+        raise InvalidToken("encrypted with an algorithm we do not accept", code="wrong_alg")
+    if header.get("cty", "JWT") != "JWT" or header.get("typ", "JWT") != "JWT":
+        raise InvalidToken("not a nested JWT", code="wrong_type")
+    if (len(segments[2]), len(segments[4])) != (_IV_BYTES[enc], _TAG_BYTES):
+        raise InvalidToken("its initialization vector or its tag has another length", code="malformed")
+    return segments, header
 
 
 def verify(token: str, keys: Mapping[str, JWK], *, typ: str = "JWT") -> tuple[dict[str, Any], str]:

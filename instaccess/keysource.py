@@ -22,8 +22,8 @@ from jwcrypto.jwk import JWK
 from . import keymaterial
 from .conf import conf
 from .exceptions import ConfigError, KeyRefused, KeyUnavailable, SourceUnavailable
-from .fetch import fetch_json
-from .snapshot import Snapshot
+from .fetch import fetch_json, shown
+from .snapshot import PATIENCE, Snapshot
 
 if TYPE_CHECKING:
     from .keyring import KeyRing
@@ -100,13 +100,23 @@ class RemoteKeys(Mapping[str, JWK]):
     def __getitem__(self, kid: str) -> JWK:
         keys = self._keys()
         if kid not in keys:
-            # Whoever meets a new key at the same moment waits for the one reading, and then finds it.
-            with self._refetching:
-                if time.monotonic() - self._refetched_at >= JWKS_COOLDOWN:
-                    self._refetched_at = time.monotonic()
-                    self._snapshot.get(interval=0, max_staleness=self._interval + conf.max_staleness)
+            self._refetch()
             keys = self._keys()
         return keys[kid]
+
+    def _refetch(self) -> None:
+        # Whoever meets a new key at the same moment waits for the one reading, and then finds it. Not for long:
+        # strangers can name kids that nobody has, and a server that hangs must not hold a thread for each.
+        since = time.monotonic() - self._refetched_at
+        patience = PATIENCE if since >= JWKS_COOLDOWN else max(PATIENCE - since, 0)
+        if not self._refetching.acquire(timeout=patience):
+            return
+        try:
+            if time.monotonic() - self._refetched_at >= JWKS_COOLDOWN:
+                self._refetched_at = time.monotonic()
+                self._snapshot.get(interval=0, max_staleness=self._interval + conf.max_staleness)
+        finally:
+            self._refetching.release()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._keys())
@@ -125,7 +135,7 @@ class RemoteKeys(Mapping[str, JWK]):
         keys = read_jwks(fetched.document)
         if not keys:
             # An empty set would make every token unknown; more likely something is broken over there.
-            raise SourceUnavailable(f"{self._url} holds no usable signing key")
+            raise SourceUnavailable(f"{shown(self._url)} holds no usable signing key")
         self._interval = JWKS_SECONDS if fetched.max_age is None else max(1, min(fetched.max_age, JWKS_SECONDS))
         # Parsed keys are kept where nothing has changed.
         return {kid: last[kid] if last and last.get(kid) == key else key for kid, key in keys.items()}
@@ -139,7 +149,7 @@ def read_jwks(document: Any) -> dict[str, JWK]:
     members = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(members, list):
         raise SourceUnavailable("this is no JWK set")
-    keys = {}
+    keys: dict[str, JWK] = {}
     for member in members[:MAX_MEMBERS]:
         if not isinstance(member, dict) or member.get("use", "sig") != "sig" or member.get("alg", "RS256") != "RS256":
             continue
@@ -151,6 +161,9 @@ def read_jwks(document: Any) -> dict[str, JWK]:
         # The set says under which name its tokens come; ours are thumbprints, others need not be.
         kid = member.get("kid")
         kid = kid if isinstance(kid, str) else key.thumbprint()
+        if kid in keys:
+            logger.warning("member of a JWK set skipped: another one before it has its kid")
+            continue
         keys[kid] = JWK(**keymaterial.public_members(key, use="sig"))
     return keys
 
@@ -164,18 +177,21 @@ def _remote(url: str) -> RemoteKeys:
 @sensitive_variables()
 def _parsed(texts: tuple[str, ...], setting: str, use: str) -> Mapping[str, JWK]:
     keys: dict[str, JWK] = {}
-    for item in texts:
+    for n, item in enumerate(texts):
+        # Its place, and not the text: that may be a key whose first line is missing.
+        entry = f"INSTACCESS[{setting!r}][{n}]"
         try:
             text = item if item.lstrip().startswith(("{", "-----BEGIN")) else Path(item).read_text()
-            keys.update(_members(text, use))
+            members = _members(text, use)
         except (OSError, ValueError) as error:
             raise ConfigError(
-                f"INSTACCESS[{setting!r}] names a file that can't be read ({type(error).__name__})", setting=setting
+                f"{entry} names a file that can't be read ({type(error).__name__})", setting=setting
             ) from None
         except (KeyRefused, SourceUnavailable) as error:
-            raise ConfigError(
-                f"INSTACCESS[{setting!r}] holds a key that can't be used: {error.detail}", setting=setting
-            ) from None
+            raise ConfigError(f"{entry} holds a key that can't be used: {error.detail}", setting=setting) from None
+        if any(kid in keys and keys[kid] != key for kid, key in members.items()):
+            raise ConfigError(f"{entry} holds a key with the kid of another one before it", setting=setting)
+        keys |= members
     return keys
 
 

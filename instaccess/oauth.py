@@ -120,6 +120,8 @@ def form(request: HttpRequest) -> Any:
         return {}
     try:
         if not hasattr(request, "_files"):  # not read yet by a middleware
+            # Not in a charset that the sender chooses: some, such as punycode, take minutes for a megabyte.
+            request.encoding = "utf-8"
             # With no handler at all Django would read the whole body at once.
             request.upload_handlers = [_NoFiles(request)]
         return request.POST

@@ -104,8 +104,15 @@ def at_least(name: str, least: int, why: str) -> int:
 def url(name: str, value: str, *, allow_http: bool) -> str:
     """A URL to read keys or the deny list from: https, or http too where that is allowed."""
     schemes = ("https://", "http://") if allow_http else ("https://",)
-    if not value.startswith(schemes) or not urlsplit(value).hostname:
-        raise bad(name, "an https:// URL (http:// only with INSTACCESS['ALLOW_HTTP_URLS'])")
+    try:
+        parts = urlsplit(value)
+        usable = value.startswith(schemes) and bool(parts.hostname) and "@" not in parts.netloc
+    except ValueError:  # such as a broken IPv6 address
+        usable = False
+    if not usable:
+        raise bad(
+            name, "an https:// URL (http:// only with INSTACCESS['ALLOW_HTTP_URLS']) without user name or password"
+        )
     return value
 
 

@@ -23,6 +23,7 @@ from django.core.cache import caches
 from django.core.cache.backends.redis import RedisCache
 
 from .conf import conf
+from .exceptions import ConfigError
 
 logger = logging.getLogger("instaccess.throttle")
 
@@ -59,10 +60,12 @@ _complained_at = _failed_at = float("-inf")
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """How full a bucket is, and whether the request was let in."""
+    """How full a bucket is, whether the request was let in, and whether that raised the level: not so while the cache
+    is away."""
 
     allowed: bool
     level: float
+    charged: bool = False
 
     @property
     def remaining(self) -> str | None:
@@ -104,20 +107,27 @@ def _move(access_token_pk: Any, charged: int) -> Level:
     limit = conf.throttle_limit
     if limit is None or time.monotonic() - _failed_at < _PAUSE_SECONDS:
         return Level(allowed=True, level=0.0)
-    cache = caches[conf.throttle_cache]
+    alias, cost, leak = conf.throttle_cache, conf.throttle_cost, conf.throttle_leak
     # The key is no secret, but whoever can read the cache need not learn primary keys of access tokens.
     key = "instaccess.bucket." + hashlib.sha256(str(access_token_pk).encode()).hexdigest()[:32]
+    cache = _cache(alias)
     try:
-        answer = _ask_redis(
-            cache, _SCRIPT, 1, cache.make_key(key), limit, conf.throttle_cost, conf.throttle_leak, charged
-        )
-        if answer is None:
-            return _two_steps(cache, key, limit, charged)
-        allowed, level = answer
-        return Level(allowed=bool(allowed), level=float(level))
+        answer = _ask_redis(cache, _SCRIPT, 1, cache.make_key(key), limit, cost, leak, charged)
+        allowed, level = _two_steps(cache, key, limit, charged) if answer is None else answer
+        return Level(allowed=bool(allowed), level=float(level), charged=bool(allowed) and charged == 1)
     except Exception as error:  # every cache backend has errors of its own
         _complain(error)
         return Level(allowed=True, level=0.0)
+
+
+def _cache(alias: str) -> Any:
+    try:
+        return caches[alias]
+    except Exception as error:  # no such backend, a package that is missing, options it does not take
+        raise ConfigError(
+            f"INSTACCESS['THROTTLE_CACHE'] is {alias!r}, which can't be made ({type(error).__name__}): see CACHES",
+            setting="THROTTLE_CACHE",
+        ) from None
 
 
 def _ask_redis(cache: Any, *script: Any) -> Any:
@@ -125,19 +135,18 @@ def _ask_redis(cache: Any, *script: Any) -> Any:
 
     Django makes a client for each call, which takes a connection out of a pool and puts it back: together longer than
     the call. And `caches` has a cache, and so a pool, for each thread; under ASGI for each request, whose connections
-    would be used once and let go in the thread of the event loop. Here a client has one connection, and is kept.
+    would be used once and let go in the thread of the event loop. django-redis has one pool for the process: a burst
+    of requests that empties it must not pass for a cache that is away. Here a client has one connection, and is kept.
     """
-    if isinstance(cache, RedisCache):
-        idle = _idle_clients()
-        client = _connected(idle) or _new_client()
-        answer = client.eval(*script)
-        # Not after an error: who knows what it would read next.
-        if getattr(client, "connection", None) is not None:
-            idle.append(client)
-        return answer
-    if hasattr(cache, "client") and hasattr(cache.client, "get_client"):
-        return cache.client.get_client(write=True).eval(*script)
-    return None
+    if not isinstance(cache, RedisCache) and not hasattr(getattr(cache, "client", None), "get_client"):
+        return None
+    idle = _idle_clients()
+    client = _connected(idle) or _new_client(cache)
+    answer = client.eval(*script)
+    # Not after an error: who knows what it would read next.
+    if getattr(client, "connection", None) is not None:
+        idle.append(client)
+    return answer
 
 
 # The process, the cache's settings, and the clients for them that nobody talks through at the moment.
@@ -169,14 +178,23 @@ def _connected(idle: deque[Any]) -> Any:
     return None
 
 
-def _new_client() -> Any:
-    """A client of a cache of its own: the project's own calls may be all that its pool has connections for."""
-    cache: Any = caches.create_connection(conf.throttle_cache)
-    client = cache._cache.get_client(None, write=True)
-    return client.client() if hasattr(client, "client") else client  # that of a cluster keeps its connections itself
+def _new_client(cache: Any) -> Any:
+    """A client with a pool of its own: the project's own calls may be all that the cache's has connections for."""
+    if isinstance(cache, RedisCache):
+        own: Any = caches.create_connection(conf.throttle_cache)
+        client = own._cache.get_client(None, write=True)
+        return client.client() if hasattr(client, "client") else client  # that of a cluster keeps its connections
+    import redis  # noqa: PLC0415  (django-redis brings it)
+
+    client = cache.client.get_client(write=True)
+    pool: Any = getattr(client, "connection_pool", None)
+    if type(pool) not in {redis.ConnectionPool, redis.BlockingConnectionPool}:
+        return client  # that of a cluster or of a sentinel, which look for their servers by themselves
+    pool = redis.ConnectionPool(connection_class=pool.connection_class, **pool.connection_kwargs)
+    return type(client)(connection_pool=pool).client()
 
 
-def _two_steps(cache: Any, key: str, limit: int, charged: int) -> Level:
+def _two_steps(cache: Any, key: str, limit: int, charged: int) -> tuple[bool, float]:
     now = time.time()
     level, at = cache.get(key) or (0.0, now)
     seconds = math.floor(max(now - at, 0.0) + _SLACK)
@@ -189,7 +207,7 @@ def _two_steps(cache: Any, key: str, limit: int, charged: int) -> Level:
         level = max(0.0, level - conf.throttle_cost)
     if charged:
         cache.set(key, (level, at), timeout=math.ceil(level / conf.throttle_leak) + 2)
-    return Level(allowed=allowed, level=level)
+    return allowed, level
 
 
 def _complain(error: Exception) -> None:

@@ -78,7 +78,8 @@ class IssueView(APIView):
         try:
             text = self._issue(request, user, access_token)
         except Exception:
-            throttling.refund(access_token.pk)
+            if level.charged:
+                throttling.refund(access_token.pk)
             raise
         response = canvas.json_response({"token": text}, status=201)
         response["X-Request-Cost"] = str(conf.throttle_cost)

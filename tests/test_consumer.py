@@ -26,6 +26,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oauth2_provider.contrib.rest_framework import OAuth2Authentication
 from rest_framework.authentication import BaseAuthentication, SessionAuthentication
+from rest_framework.exceptions import APIException
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.response import Response
 from rest_framework.test import APIRequestFactory
@@ -306,6 +307,19 @@ class TestTheOrderOfAuthenticators:
         for text in spelled:
             assert not goes_on(f"Bearer {text}"), text
 
+    @pytest.mark.parametrize("white", ["\x85", "\xa0", "\x1c", "\x1d", "\x1e", "\x1f"])
+    def test_a_token_of_ours_with_what_is_white_space_in_text_but_not_in_bytes_never_goes_on(self, service, white):
+        header, payload, signature = service.signed(claims(now())).split(".")
+        inserted = [
+            f"{header}.{payload}.{signature[:20]}{white * 4}{signature[20:]}",
+            f"{header}.{payload[:20]}{white * 4}{payload[20:]}.{signature}",
+            f"{header[:9]}{white * 4}{header[9:]}.{payload}.{signature}",
+        ]
+
+        for text in inserted:
+            assert not goes_on(f"Bearer {text}")
+        assert not goes_on(f"Bearer{white}{header}.{payload}.{signature}")
+
     def test_a_token_of_ours_with_members_twice_never_goes_on(self, service):
         payload = json.dumps(claims(now()))[:-1]
 
@@ -350,6 +364,27 @@ class TestARefusal:
         settings.INSTACCESS["REALM"] = "our-lms"
 
         assert ask(good(service, exp=now()))["WWW-Authenticate"] == 'Bearer realm="our-lms"'
+
+    @pytest.mark.parametrize("realm", ['a"b', "\xe9", 7])
+    def test_is_a_401_also_where_the_realm_can_t_be_sent(self, service, settings, realm, caplog):
+        settings.INSTACCESS["REALM"] = realm
+
+        assert refusal(ask(good(service, exp=now()))) == (401, INVALID[1], "Bearer")
+        assert (ask(None).status_code, ask(None)["WWW-Authenticate"]) == (401, "Bearer")
+        assert "INSTACCESS['REALM'] must be" in caplog.text
+
+    @pytest.mark.parametrize("settings_", [{"ISSUER": ""}, {"LEEWAY": "1"}, "no dictionary"])
+    def test_is_a_503_where_another_setting_is_bad(self, service, settings, settings_):
+        settings.INSTACCESS = settings.INSTACCESS | settings_ if isinstance(settings_, dict) else settings_
+
+        assert ask(good(service)).status_code == 503
+
+    def test_carries_no_reason_along(self, service):
+        request = APIRequestFactory().get("/", HTTP_AUTHORIZATION=good(service, exp=now()))
+        with pytest.raises(APIException) as caught:
+            InstAccessAuthentication().authenticate(request)
+
+        assert (caught.value.__cause__, caught.value.__context__) == (None, None)
 
     def test_is_the_same_for_every_reason(self, service):
         changes: list[dict[str, Any]] = [{"exp": now()}, {"sub": ""}, {"jti": ...}, {"iat": now() + 3000}]

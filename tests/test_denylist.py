@@ -148,6 +148,18 @@ class TestFromTheIssuerOverHTTP:
     def test_is_what_the_issuer_says(self, remote):
         assert denylist.current() == {"one"}
 
+    def test_g21_holds_all_tokens_of_a_key_that_was_revoked_at_one_stroke(self, remote):
+        many = [str(uuid.uuid4()) for _ in range(200_000)]
+        remote.says(200, document(*many))
+
+        assert denylist.current() == set(many)
+
+    def test_that_is_refused_names_the_setting(self, remote):
+        remote.says(401)
+
+        with pytest.raises(SourceUnavailable, match=r"answered 401: the first of INSTACCESS\['SERVICE_SECRETS'\]"):
+            denylist.current()
+
     def test_is_asked_for_with_the_first_secret(self, remote):
         denylist.current()
 

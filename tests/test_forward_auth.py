@@ -26,7 +26,8 @@ from instaccess.models import IssuedToken, Key
 
 from .answers import CHALLENGE, INVALID, UNAVAILABLE, answer, signed_inside
 from .clocks import Clock
-from .tokens import Makes, b64, claims, respellings
+from .mailing import mailed
+from .tokens import Makes, b64, claims, respellings, with_header
 
 pytestmark = pytest.mark.django_db
 
@@ -395,6 +396,9 @@ class TestWhereOtherBearersPass:
 
         assert (response.status_code, response["Authorization"]) == (204, f"Bearer {bearer}")
 
+    def test_g19_one_of_over_8_kib_does_not(self):
+        assert (status("x" * 8192), answer(verify("x" * 8193))) == (204, INVALID)
+
     def test_so_does_a_jwt_of_somebody_else(self, make):
         theirs = make.signed(claims(iss="https://idp.example"))
 
@@ -579,6 +583,13 @@ class TestWhileTheDatabaseIsAway:
         with connection.execute_wrapper(Broken()):
             assert answer(verify()) == answer(verify("opaque")) == answer(verify("a.b.c")) == INVALID
 
+    def test_g1_g19_what_is_no_encrypted_token_of_ours_by_its_looks_is_refused_as_ever(self, token):
+        keyring.forget()
+        other_alg = with_header(token, {"alg": "RSA1_5", "enc": "A128CBC-HS256"})
+        looks = ["a.b.c.d.e", "x" * 9000 + ".b.c.d.e", b64(b'{"alg":"none"}') + ".b.c.d.e", token + "=", other_alg]
+        with connection.execute_wrapper(Broken()):
+            assert {answer(verify(text)) for text in looks} == {INVALID}
+
     @pytest.mark.parametrize(
         "bearer", ["{0},Bearer other", "other,Bearer {0}", "{0} x", "{0}\t", "{0}\xa0", "\xe9{0}"]
     )
@@ -610,6 +621,19 @@ class TestAFaultOfOurs:
         settings.INSTACCESS = settings_
 
         assert answer(ask(headers=[("Authorization", f"Bearer {token}")])) == UNAVAILABLE
+
+    @pytest.mark.parametrize("debug", [False, True])
+    @pytest.mark.parametrize("settings_", [{"REALM": 'a"b'}, {"REALM": "\xe9"}, ["no", "dictionary"]])
+    def test_a_bad_setting_is_a_503_also_for_what_is_refused_and_the_token_in_no_report(
+        self, ask, issue, settings, settings_, debug, error_mail
+    ):
+        row, text = issue()
+        IssuedToken.objects.filter(pk=row.pk).update(revoked_at=row.issued_at)
+        settings.DEBUG, settings.INSTACCESS = debug, settings_
+
+        for headers in ([], [("Authorization", f"Bearer {text}")], [("Authorization", "Bearer x")]):
+            assert answer(ask(headers=headers)) == UNAVAILABLE
+        assert text not in mailed()
 
     def test_no_keys_at_all_are_a_503(self, token):
         Key.objects.all().delete()

@@ -24,7 +24,12 @@ from .tokens import ISSUER, NOW, Makes, b64, claims, header_of, respellings, wit
 
 
 class ForbiddenKey:
-    """Stands for a key, and does nothing: what comes to need it fails."""
+    """Stands for whichever key, and does nothing: what comes to need it fails."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    __hash__ = object.__hash__
 
 
 class UntouchedKeys(dict[str, Any]):
@@ -477,6 +482,19 @@ class TestARememberedToken:
         with pytest.raises(InvalidToken) as caught:
             opens(token, **(no_rsa | {which: {"other": ForbiddenKey()}}))
         assert caught.value.code == "unknown_kid"
+
+    def test_is_refused_once_its_kid_is_that_of_another_key(self, make, opens, rsa_pool):
+        """A JWKS of somebody else's need not name its keys by their thumbprints."""
+        token = make.encrypted(make.signed(kid="key-1"))
+        same = JWK(**make.signing.export_public(as_dict=True))
+        other = JWK(**rsa_pool.take("sig").export_public(as_dict=True))
+        opens(token, verification_keys={"key-1": make.verification_keys[make.signing_kid]})
+
+        assert opens(token, verification_keys={"key-1": same})
+        for _ in range(2):
+            with pytest.raises(InvalidToken) as caught:
+                opens(token, verification_keys={"key-1": other})
+            assert caught.value.code == "bad_signature"
 
     def test_is_forgotten_when_it_is_refused(self, make, opens, no_rsa):
         token = make.token(jti="gone")

@@ -197,6 +197,18 @@ class TestWhatClientsSendBesides:
 
         assert answer(response) == INVALID_AS_USER_ID
 
+    @pytest.mark.parametrize("charset", ["punycode", "utf-16", "rot13", "unicode_escape", "unknown"])
+    def test_p10_a_form_is_read_as_utf_8_whatever_charset_its_sender_names(self, client, access_token, charset):
+        """Punycode, for one, takes five minutes for a megabyte."""
+        headers = {"Authorization": f"Bearer {access_token.token}"}
+        field = 'Content-Disposition: form-data; name="as_user_id"'
+        for value, expected in (("4711", 401), ("-" + "b" * 1_000_000, 401), (str(access_token.user.pk), 201)):
+            body = f"--b\r\n{field}\r\n\r\n{value}\r\n--b--\r\n".encode()
+            content_type = f"multipart/form-data; boundary=b; charset={charset}"
+            response = client.generic("POST", ISSUE_URL, body, content_type, headers=headers)
+
+            assert response.status_code == expected
+
     def test_a_query_of_thousands_of_parameters_is_refused_as_django_refuses_it(self, post, access_token):
         query = "?" + "&".join(f"a{n}=1" for n in range(2000))
 

@@ -112,6 +112,25 @@ def encrypted_as(header: Mapping[str, Any], plaintext: str, key: JWK) -> str:
     return str(jwe.serialize(compact=True))
 
 
+def encrypted_with_lengths(plaintext: str, key: JWK, *, enc: str, iv_bytes: int, tag_bytes: int = 16) -> str:
+    """Good to the last byte, but for an initialization vector or a tag of another length than RFC 7518 §5 has."""
+    header = b64(json.dumps({"alg": "RSA-OAEP", "enc": enc, "kid": "e1"}).encode())
+    public: Any = key.get_op_key("wrapKey")
+    content_key, iv = b"k" * 32, b"i" * iv_bytes
+    wrapped = public.encrypt(content_key, padding.OAEP(padding.MGF1(SHA1()), SHA1(), None))
+    if enc == "A256GCM":
+        sealed = AESGCM(content_key).encrypt(iv, plaintext.encode(), header.encode())
+        ciphertext, tag = sealed[:-16], sealed[-16:]
+    else:
+        padder = PKCS7(128).padder()
+        encryptor = Cipher(algorithms.AES(content_key[16:]), modes.CBC(iv)).encryptor()
+        ciphertext = encryptor.update(padder.update(plaintext.encode()) + padder.finalize()) + encryptor.finalize()
+        mac = HMAC(content_key[:16], SHA256())
+        mac.update(header.encode() + iv + ciphertext + (len(header) * 8).to_bytes(8, "big"))
+        tag = mac.finalize()
+    return ".".join([header, *map(b64, (wrapped, iv, ciphertext, tag[:tag_bytes]))])
+
+
 def open_by_hand(token: str, key: JWK) -> bytes:
     """Decrypt a compact JWE with `cryptography` alone, by the letter of RFC 7516 §5.2 and RFC 7518 §4.2, §4.3, §5."""
     header, wrapped, iv, ciphertext, tag = token.split(".")
@@ -469,6 +488,33 @@ class TestASignedTokenOfAnotherAlgorithm:
             jose.decrypt(signed, NO_KEYS)
 
         assert refusal.value.code == "malformed"
+
+
+class TestAnInitializationVectorOrTagOfAnotherLength:
+    @pytest.mark.parametrize(("enc", "iv_bytes"), [("A256GCM", 12), ("A128CBC-HS256", 16)])
+    def test_is_what_keeps_it_from_being_opened(self, signed, encryption_key, enc, iv_bytes):
+        token = encrypted_with_lengths(signed, encryption_key, enc=enc, iv_bytes=iv_bytes)
+
+        assert jose.decrypt(token, {"e1": encryption_key}) == (signed, "e1")
+
+    @pytest.mark.parametrize("iv_bytes", [8, 13, 16, 128])
+    def test_is_refused_before_any_rsa_though_jwcrypto_takes_it(self, signed, encryption_key, iv_bytes):
+        token = encrypted_with_lengths(signed, encryption_key, enc="A256GCM", iv_bytes=iv_bytes)
+
+        with pytest.raises(InvalidToken) as caught:
+            jose.decrypt(token, NO_KEYS)
+        assert caught.value.code == "malformed"
+
+    @pytest.mark.parametrize(("enc", "iv_bytes"), [("A256GCM", 12), ("A128CBC-HS256", 16)])
+    @pytest.mark.parametrize("tag_bytes", [1, 12, 15, 32])
+    def test_of_a_tag_is_refused_too(self, signed, encryption_key, enc, iv_bytes, tag_bytes):
+        token = encrypted_with_lengths(signed, encryption_key, enc=enc, iv_bytes=iv_bytes, tag_bytes=tag_bytes)
+        if tag_bytes == 32 and enc == "A256GCM":
+            token += "A" * 22  # it has no more than sixteen of its own
+
+        with pytest.raises(InvalidToken) as caught:
+            jose.decrypt(token, NO_KEYS)
+        assert caught.value.code == "malformed"
 
 
 class TestACompressedToken:

@@ -147,6 +147,15 @@ class TestDecryptionKeysFromTheSettings:
             keysource.decryption_keys()
         assert key.export_private(as_dict=True)["d"] not in str(caught.value)
 
+    def test_of_one_kid_are_an_error_unless_they_are_one_key(self, rsa_pool, settings):
+        one, other = (json.dumps({"kid": "gw"} | rsa_pool.take().export_private(as_dict=True)) for _ in range(2))
+        settings.INSTACCESS = {"DECRYPTION_KEYS": [one, one]}
+        assert list(keysource.decryption_keys()) == ["gw"]
+
+        settings.INSTACCESS = {"DECRYPTION_KEYS": [one, other]}
+        with pytest.raises(ConfigError, match=r"INSTACCESS\['DECRYPTION_KEYS'\]\[1\].* kid of another"):
+            keysource.decryption_keys()
+
     def test_in_a_file_that_cannot_be_read_are_an_error_without_the_path(self, settings, tmp_path):
         settings.INSTACCESS = {"DECRYPTION_KEYS": [tmp_path / "nothing.pem"]}
 
@@ -188,6 +197,13 @@ class TestReadingAJWKS:
         assert keys == {}
         with pytest.raises(InvalidToken):
             jose.verify(make.signed(), keys)
+
+    def test_of_two_keys_of_one_kid_the_first_is_taken(self, rsa_pool, key, caplog):
+        other = public(rsa_pool.take(), kid=key.thumbprint())
+
+        (taken,) = keysource.read_jwks({"keys": [public(key), other]}).values()
+        assert taken.thumbprint() == key.thumbprint()
+        assert "another one before it has its kid" in caplog.text
 
     def test_keys_for_something_else_are_left_out(self, rsa_pool, key):
         others = [
@@ -369,6 +385,42 @@ class TestAJWKSURL:
         assert "unknown" not in keys
         assert key.thumbprint() in keys
         let_go.set()
+
+    def test_c4_that_hangs_at_an_unknown_kid_holds_one_thread_and_no_other(self, jwks, clock, monkeypatch):
+        keys = keysource.verification_keys()
+        hangs, let_go = threading.Event(), threading.Event()
+
+        def hang(handler: Any) -> None:
+            hangs.set()
+            let_go.wait(60)
+
+        jwks.answer = hang
+        first = threading.Thread(target=lambda: keys.get("unknown"))
+        first.start()
+        assert hangs.wait(60)
+        clock.now += keysource.PATIENCE
+
+        # As often as strangers like: nobody waits.
+        assert [keys.get(str(uuid.uuid4())) for _ in range(20)] == [None] * 20
+        assert first.is_alive()
+        let_go.set()
+        first.join()
+
+    def test_with_a_password_in_it_is_refused_and_what_follows_a_question_mark_is_in_no_text(
+        self, jwks, settings, clock
+    ):
+        jwks.says(500)
+        url = settings.INSTACCESS["VERIFICATION_KEYS"]
+        settings.INSTACCESS = {**settings.INSTACCESS, "VERIFICATION_KEYS": f"{url}?key=SECRET"}
+        with pytest.raises(SourceUnavailable) as unavailable:
+            keysource.verification_keys()
+
+        settings.INSTACCESS = {**settings.INSTACCESS, "VERIFICATION_KEYS": url.replace("//", "//ada:SECRET@")}
+        with pytest.raises(ConfigError, match="without user name or password") as refused:
+            keysource.verification_keys()
+
+        assert f"{url} answered 500" in str(unavailable.value)
+        assert "SECRET" not in f"{unavailable.value} {refused.value}"
 
     def test_c10_over_http_is_refused_unless_it_is_allowed(self, jwks, settings):
         settings.INSTACCESS = {**settings.INSTACCESS, "ALLOW_HTTP_URLS": False}

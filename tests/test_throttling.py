@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -24,7 +25,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from instaccess import keyring, throttling
+from instaccess import issuer, keyring, throttling
+from instaccess.exceptions import AuditError
 from instaccess.models import IssuedToken, Key
 
 from . import servers
@@ -127,7 +129,7 @@ class TestABucket:
                 level = max(level - pause * leak, 0)
                 allowed = level < limit
                 level += cost if allowed else 0
-                assert throttling.charge(pk) == throttling.Level(allowed=allowed, level=level)
+                assert throttling.charge(pk) == throttling.Level(allowed, level, charged=allowed)
 
     @given(
         pause=st.floats(0, 30, allow_nan=False),
@@ -344,6 +346,37 @@ class TestWhatACacheHolds:
         assert all(cache.get(key.removeprefix(":1:")) is None for key in list(cache._cache))
 
 
+class TestACacheThatCannotBeMade:
+    @pytest.mark.parametrize("backend", ["no.such.Backend", "django.core.cache.backends.memcached.PyMemcacheCache"])
+    def test_is_a_503_and_the_log_names_the_setting(
+        self, post, initial_keys, access_token, caplog, backend, monkeypatch
+    ):
+        monkeypatch.setitem(sys.modules, "pymemcache", None)
+        with override_settings(CACHES={"default": {"BACKEND": backend, "LOCATION": "127.0.0.1:1"}}):
+            assert answer(post(access_token)) == UNAVAILABLE
+
+        assert "INSTACCESS['THROTTLE_CACHE'] is 'default', which can't be made" in caplog.text
+        assert IssuedToken.objects.count() == 0
+
+
+class TestATokenThatFailsWhileTheCacheIsAway:
+    def test_gives_nothing_back_for_nothing_was_taken(self, post, initial_keys, access_token, monkeypatch):
+        for _ in range(3):
+            throttling.charge(access_token.pk)
+        level = throttling.peek(access_token.pk).level
+
+        def fail(**kwargs: Any) -> Any:
+            monkeypatch.undo()
+            throttling.forget()
+            raise AuditError
+
+        monkeypatch.setattr(issuer, "issue", fail)
+        monkeypatch.setattr(throttling, "_two_steps", lambda *args: 1 / 0)
+
+        assert post(access_token).status_code == 503
+        assert level - 20 <= throttling.peek(access_token.pk).level <= level
+
+
 REDIS_URL = os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/9")
 DJANGOS, DJANGO_REDIS = "django.core.cache.backends.redis.RedisCache", "django_redis.cache.RedisCache"
 
@@ -411,7 +444,7 @@ class TestABucketOnRedis:
         self.age(redis, settings, 60)
 
         assert throttling.peek(7) == throttling.Level(allowed=True, level=0)
-        assert throttling.charge(7) == throttling.Level(allowed=True, level=200)
+        assert throttling.charge(7) == throttling.Level(allowed=True, level=200, charged=True)
 
     def test_stands_still_while_the_clock_of_redis_is_behind(self, redis, settings):
         throttling.charge(7)
@@ -461,10 +494,16 @@ class TestABucketOnRedis:
 class TestTheConnectionToRedis:
     """One is kept for the next request."""
 
+    @pytest.fixture(params=[DJANGOS, DJANGO_REDIS], ids=["django", "django-redis"])
+    def backend(self, request: pytest.FixtureRequest) -> str:
+        return request.param
+
     @pytest.fixture
-    def tap(self) -> Iterator[servers.Tap]:
+    def tap(self, backend: str) -> Iterator[servers.Tap]:
         tap = servers.Tap(urlsplit(REDIS_URL).port or 6379)
-        with override_settings(CACHES=on_redis(DJANGOS, self.url(tap), max_connections=1)):
+        few: dict[str, Any] = {"max_connections": 1}
+        options = few if backend == DJANGOS else {"CONNECTION_POOL_KWARGS": few}
+        with override_settings(CACHES=on_redis(backend, self.url(tap), **options)):
             yield tap
         tap.close()
 
@@ -502,10 +541,24 @@ class TestTheConnectionToRedis:
         assert self.levels(1) == [400]
         assert tap.connections == 2
 
-    def test_is_another_once_the_settings_name_another_server(self, tap):
+    def test_p18_is_there_for_a_burst_wider_than_the_pool(self, tap, settings):
+        settings.INSTACCESS = {"THROTTLE_LIMIT": 500}
+        start = threading.Barrier(20)
+
+        def charge(_: int) -> bool:
+            start.wait(60)
+            return throttling.charge(7).allowed
+
+        with ThreadPoolExecutor(20) as threads:
+            allowed = list(threads.map(charge, range(20)))
+
+        assert sum(allowed) == 3
+        assert not throttling.charge(7).allowed
+
+    def test_is_another_once_the_settings_name_another_server(self, tap, backend):
         self.levels(1)
 
-        with override_settings(CACHES=on_redis(DJANGOS, self.url(tap))):
+        with override_settings(CACHES=on_redis(backend, self.url(tap))):
             assert self.levels(1) == [200]
         assert tap.connections == 2
 
