@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from django.db.models import QuerySet
@@ -125,7 +125,7 @@ def activate(kid: str, *, force: bool = False, now: datetime | None = None) -> K
         ready = rotation.ready_at(key, keyring.times())
         if current is not None and now < ready and not force:
             raise KeyRefused(
-                f"key {key.kid} may be used from {ready:%Y-%m-%d %H:%M:%S} UTC on, when every copy of the JWKS holds "
+                f"key {key.kid} may be used from {ready.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC on, when every copy of the JWKS holds "
                 "it; --force uses it now"
             )
         _check_usable(key)

@@ -1,12 +1,13 @@
 """Keys, the audit of issued tokens, and which uuid a user goes by.
 
-Rows are plain facts. What may be done with keys stands in `keys.py`, how a token is made in `issuer.py`; nothing else
-writes these tables.
+Rows are plain facts; what may be done with them stands elsewhere. Keys are written by `keystore.py`, issued tokens by
+`issuer.py`, `revocation.py` and `retention.py`, checkpoints by `checkpoints.py`, refusals by `refusal_table.py`.
 """
 
 from __future__ import annotations
 
 import uuid
+from datetime import UTC
 
 from django.conf import settings
 from django.db import models
@@ -231,7 +232,7 @@ class RefusalCount(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.hour:%Y-%m-%dT%H}Z {self.role} {self.reason}: {self.count}"
+        return f"{self.hour.astimezone(UTC):%Y-%m-%dT%H}Z {self.role} {self.reason}: {self.count}"
 
 
 class UserIdentity(models.Model):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -110,15 +110,17 @@ def _grouped(rows: Any) -> list[_Group]:
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT {columns} FROM ({inner}) counted GROUP BY bucket", params)  # noqa: S608
         return [
-            _Group(_utc(bucket), int(total), found, _utc(earliest))
+            _Group(_moment(bucket, UTC), int(total), found, _moment(earliest, connection.timezone or UTC))
             for bucket, total, found, earliest in cursor.fetchall()
         ]
 
 
-def _utc(value: Any) -> datetime:
-    """A time as the databases give it: text, or without a time zone, and UTC's then."""
+def _moment(value: Any, zone: tzinfo) -> datetime:
+    """A time as the databases give it: text, or without a time zone, which is this one then."""
+    if value is None:  # MySQL and MariaDB say so of a zone they do not know
+        raise ValueError("no time: are time zone definitions for this database installed (mysql_tzinfo_to_sql)?")
     moment = datetime.fromisoformat(value) if isinstance(value, str) else value
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).astimezone(UTC)
 
 
 def _with_estimates(counts: Counts, earliest: datetime, tokens: QuerySet[IssuedToken], period: Period) -> Counts:

@@ -6,7 +6,7 @@ import argparse
 import getpass
 import json
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -69,4 +69,5 @@ def operator() -> str:
 
 def iso(moment: datetime | None) -> str | None:
     """A time as people and scripts both read it: RFC 3339, UTC, to the second."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ") if moment else None
+    # A database may give its times in a zone of its own (DATABASES[…]["TIME_ZONE"]).
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if moment else None

@@ -1,0 +1,114 @@
+"""A project whose DATABASES name a TIME_ZONE: Django then reads and writes that zone's times, and ours stay UTC's."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import time_machine
+from django.core.management import CommandError, call_command
+from django.db import connection
+from django.test import Client
+from django.utils import timezone
+
+from instaccess import denylist, issuer, revocation, verification
+from instaccess.admin import activity, periods
+from instaccess.models import IssuedToken, Key, RefusalCount
+
+from .conftest import ISSUE_URL
+
+pytestmark = pytest.mark.django_db
+
+START = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+STAMP = "2026-11-23T12:00:00Z"
+
+
+def set_zone(name: str | None) -> None:
+    connection.settings_dict["TIME_ZONE"] = name
+    for cached in ("timezone", "timezone_name"):
+        with suppress(AttributeError):
+            delattr(connection, cached)
+    connection.ensure_timezone()
+
+
+@pytest.fixture(autouse=True)
+def tokyo(db: None) -> Iterator[None]:
+    before = connection.settings_dict["TIME_ZONE"]
+    set_zone("Asia/Tokyo")
+    with time_machine.travel(START, tick=False):
+        yield
+    set_zone(before)
+
+
+@pytest.fixture
+def row(initial_keys: Any, user: Any) -> IssuedToken:
+    return issuer.issue(user=user, origin=issuer.Origin("canvas.example.edu"), now=time.time())[0]
+
+
+def knows_zones() -> bool:
+    """MariaDB and MySQL do only where somebody has told them."""
+    if connection.vendor != "mysql":
+        return True
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT CONVERT_TZ('2026-11-23 12:00:00', 'UTC', 'Asia/Tokyo') IS NOT NULL")
+        return bool(cursor.fetchone()[0])
+
+
+def told(*command: str) -> Any:
+    out = io.StringIO()
+    call_command(*command, "--json", stdout=out)
+    return json.loads(out.getvalue())
+
+
+def test_a_token_is_issued_and_in_the_deny_list_when_it_is_revoked(initial_keys, access_token):
+    type(access_token).objects.update(expires=timezone.now() + timedelta(minutes=1))
+    response = Client().post(ISSUE_URL, headers={"Authorization": f"Bearer {access_token.token}"})
+    revocation.revoke(revocation.revocable(), reason="lost")
+
+    assert response.status_code == 201
+    assert denylist.read_database() == {str(IssuedToken.objects.get().jti)}
+
+
+def test_an_access_token_expires_when_it_expires(initial_keys, access_token):
+    type(access_token).objects.update(expires=timezone.now() - timedelta(seconds=1))
+    response = Client().post(ISSUE_URL, headers={"Authorization": f"Bearer {access_token.token}"})
+
+    assert response.json() == {"errors": [{"message": "Expired access token."}]}
+
+
+def test_the_commands_tell_the_times_of_utc(row):
+    (token,) = told("instaccess_tokens", "list")
+
+    assert (token["issued_at"], token["expires_at"]) == (STAMP, "2026-11-23T13:00:00Z")
+    assert {key["created_at"] for key in told("instaccess_keys", "list")} == {STAMP}
+    with pytest.raises(CommandError, match="from 2026-11-23 12:05:03 UTC on"):
+        call_command("instaccess_keys", "activate", "--kid", Key.objects.get(status="future").kid)
+
+
+def test_the_audit_is_as_it_was_written(row):
+    assert not verification.verify().broken
+
+
+def test_a_row_of_refusals_names_the_hour_of_utc():
+    RefusalCount.objects.create(hour=START, role="issuer", reason="expired", count=3)
+
+    assert str(RefusalCount.objects.get()) == "2026-11-23T12Z issuer expired: 3"
+
+
+def test_the_chart_counts_by_hours_of_utc_or_says_what_the_database_lacks_for_that(row, monkeypatch):
+    monkeypatch.setattr(activity, "CHARTED", 1)
+    period = periods.Period(START - timedelta(hours=2), START + timedelta(hours=1))
+    if not knows_zones():
+        with pytest.raises(ValueError, match="mysql_tzinfo_to_sql"):
+            activity._counted(IssuedToken.objects.all(), "issued_at", period)
+        return
+
+    counts, earliest = activity._counted(IssuedToken.objects.all(), "issued_at", period)
+
+    assert (counts.numbers, earliest) == ([0, 0, 1], START)
