@@ -234,7 +234,7 @@ class Conf:
 
     @property
     def max_staleness(self) -> int:
-        """Seconds a gateway goes on with old keys and an old deny list while it can't read new ones."""
+        """Seconds to go on with old keys, and at a gateway with an old deny list, while new ones can't be read."""
         return values.integer("MAX_STALENESS", 60, 0, 3600)
 
     @property
@@ -275,7 +275,7 @@ class Conf:
     def audit_retention_days(self) -> int | None:
         """Days after which `instaccess_tokens prune` deletes a row of the audit; None keeps them until it is told."""
         days = values.get("AUDIT_RETENTION_DAYS", None)
-        return None if days is None else values.integer("AUDIT_RETENTION_DAYS", 400, 1, 36_500)
+        return None if days is None else values.integer("AUDIT_RETENTION_DAYS", days, 1, 36_500)
 
     # What the endpoint takes and says
 

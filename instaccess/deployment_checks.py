@@ -1,4 +1,4 @@
-"""`manage.py check --deploy`: what is fine on a developer's machine only. Ids go on from those of `checks.py`."""
+"""`manage.py check --deploy`: what is fine on a developer's machine only. Ids: see `checks.py`."""
 
 from __future__ import annotations
 

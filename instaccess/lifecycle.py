@@ -124,9 +124,10 @@ def activate(kid: str, *, force: bool = False, now: datetime | None = None) -> K
         current = keystore.current(keys, Key.Use(key.use))
         ready = rotation.ready_at(key, keyring.times())
         if current is not None and now < ready and not force:
+            since = f"{ready.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
             raise KeyRefused(
-                f"key {key.kid} may be used from {ready.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC on, when every copy of the JWKS holds "
-                "it; --force uses it now"
+                f"key {key.kid} may be used from {since} on, when every copy of the JWKS holds it; "
+                "--force uses it now"
             )
         _check_usable(key)
         keystore.succeed(current, key, now)

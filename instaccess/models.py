@@ -133,7 +133,7 @@ class IssuedToken(models.Model):
     expires_at = models.DateTimeField(_("expires"))
     revoked_at = models.DateTimeField(_("revoked"), null=True)
     revoked_by = models.CharField(
-        _("revoked by"), max_length=255, blank=True, help_text=_("User name of whoever revoked it, as it was then.")
+        _("revoked by"), max_length=255, blank=True, help_text=_("Whoever revoked it, by their name as it was then.")
     )
     revocation_reason = models.CharField(_("reason"), max_length=255, blank=True)
     mac = models.CharField(

@@ -35,7 +35,7 @@ from .canvas import (
 )
 from .claims import Claims
 from .conf import SCOPE, conf
-from .exceptions import InvalidToken
+from .exceptions import ConfigError, InvalidToken
 
 logger = logging.getLogger("instaccess.issuer")
 
@@ -229,6 +229,12 @@ def _validator_class(path: Any) -> Any:
     """
     project: Any = import_string(path) if isinstance(path, str) else path or import_string(_DEFAULT_VALIDATOR)
 
+    if not hasattr(import_string(_DEFAULT_VALIDATOR), "_get_token_from_authentication_server"):
+        # Then what is overridden below overrides nothing, and somebody else's server might be asked after all.
+        raise ConfigError(
+            "this version of django-oauth-toolkit asks other servers in a way that is not known here: install "
+            "one that this version of django-instaccess was made for, or a newer django-instaccess"
+        )
     theirs = getattr(project, "_load_access_token", None)
     customised = theirs is not None and not _is_toolkits(theirs)
 

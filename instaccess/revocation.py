@@ -116,7 +116,7 @@ def _mac_after(row: IssuedToken, said: dict[str, Any], keks: list[bytes]) -> str
 
 
 def _key_encryption_keys() -> list[bytes]:
-    """None where they can't be read: a token that must go is revoked all the same, and `verify` will name its row."""
+    """Empty where they can't be read: a token that must go is revoked all the same, and `verify` names its row."""
     try:
         return conf.key_encryption_keys
     except ConfigError as error:

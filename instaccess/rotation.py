@@ -1,6 +1,6 @@
 """When one key follows another: a pure decision on timestamps (`future → current → past → gone`).
 
-Nothing here reads a clock, a setting or the database. `keys.py` carries a decision out.
+Nothing here reads a clock, a setting or the database. `lifecycle.py` carries a decision out.
 """
 
 from __future__ import annotations

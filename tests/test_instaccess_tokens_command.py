@@ -71,8 +71,9 @@ class TestList:
         assert as_json("list") == []
 
     def test_takes_one_query_for_many_as_for_one(self, row):
-        for _ in range(10):
-            row()
+        for n in range(10):
+            masquerader = get_user_model().objects.create(username=f"real {n}")
+            row(real_user=masquerader, real_user_uuid=identity.user_uuid(masquerader))
         with CaptureQueriesContext(connection) as queries:
             tokens("list")
 
@@ -80,6 +81,16 @@ class TestList:
 
 
 class TestShow:
+    def test_a6_names_nobody_whom_a_reference_was_bent_to(self, row):
+        each = row()
+        other = get_user_model().objects.create(username="mallory")
+        identity.user_uuid(other)
+        assert as_json("show", "--jti", str(each.jti))["user"] == "ada"
+        IssuedToken.objects.filter(pk=each.pk).update(user=other)
+
+        assert as_json("show", "--jti", str(each.jti))["user"] is None
+        assert f"user {each.user_uuid}" in tokens("list")
+
     def test_tells_all_the_audit_knows(self, row, user):
         each = row(revoked_at=timezone.now(), revoked_by="ada", revocation_reason="lost")
 

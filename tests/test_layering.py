@@ -25,6 +25,7 @@ HOUSE = {
     "state": [
         "settingvalues",
         "conf",
+        "people",
         "models",
         "instances",
         "tally",

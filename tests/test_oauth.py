@@ -16,6 +16,7 @@ from oauth2_provider.models import get_access_token_model, get_application_model
 from oauth2_provider.oauth2_validators import OAuth2Validator
 from oauthlib.common import Request
 
+from instaccess import oauth
 from instaccess.models import IssuedToken
 
 from .answers import EXPIRED, INSUFFICIENT_SCOPE, INVALID, UNAUTHENTICATED, UNAVAILABLE, answer
@@ -272,6 +273,17 @@ class TestWithIntrospectionConfigured:
     def test_p7_an_expired_one_of_ours_is_not_asked_about_either(self, post, make_access_token, introspection):
         assert answer(post(make_access_token(expires=timezone.now()))) == EXPIRED
         assert introspection == []
+
+    def test_p7_a_toolkit_that_asks_in_another_way_is_a_503_and_no_call(
+        self, post, access_token, introspection, monkeypatch, caplog
+    ):
+        monkeypatch.delattr(OAuth2Validator, "_get_token_from_authentication_server")
+        oauth._validator_class.cache_clear()
+
+        assert answer(post("unknown")) == answer(post(access_token)) == UNAVAILABLE
+        assert introspection == []
+        assert "this version of django-oauth-toolkit" in caplog.text
+        oauth._validator_class.cache_clear()
 
     def test_p7_nor_is_one_with_a_validator_of_the_projects_own(self, post, user, provider, introspection):
         provider(OAUTH2_VALIDATOR_CLASS="tests.test_oauth.Translate")

@@ -8,6 +8,7 @@ import shutil
 import site
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -122,6 +123,18 @@ class TestTheWheel:
         assert "Requires-Python: >=3.11\n" in metadata
         assert "License-File: LICENSE\n" in metadata
         assert metadata.endswith(readme.TEXT)
+
+
+class TestTheSourceDistribution:
+    def test_holds_all_that_it_takes_to_build_and_test_it(self, tree):
+        run(sys.executable, "-m", "build", "--sdist", "--no-isolation", cwd=tree)
+        [sdist] = (tree / "dist").glob("*.tar.gz")
+        with tarfile.open(sdist) as archive:
+            held = {member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()}
+        tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+        assert {name for name in tracked.split() if not name.startswith(".")} <= held
+        assert not {name for name in held if name.startswith((".", "build/", "dist/")) or name.endswith(".pyc")}
 
 
 @pytest.fixture(scope="module")

@@ -19,10 +19,9 @@ from django.urls import URLPattern, path, reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
-from .. import inspection
+from .. import inspection, people
 from ..inspection import Inspection
 from ..models import IssuedToken
-from . import people
 from .forms import InspectForm
 from .readonly import ReadOnlyAdmin
 

@@ -10,7 +10,7 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.db.models import Q
 
-from . import people
+from .. import people
 
 
 def terms(text: str) -> list[str]:

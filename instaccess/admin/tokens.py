@@ -14,9 +14,9 @@ from django.utils.html import format_html
 from django.utils.translation import gettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
-from .. import revocation
+from .. import people, revocation
 from ..models import IssuedToken
-from . import paging, people, searching
+from . import paging, searching
 from .exporting import ExportPages
 from .filters import AccountFilter, ClientFilter, MasqueradeFilter, PeriodFilter, StatusFilter
 from .inspector import InspectorPages

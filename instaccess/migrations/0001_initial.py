@@ -244,7 +244,7 @@ class Migration(migrations.Migration):
                     "revoked_by",
                     models.CharField(
                         blank=True,
-                        help_text="User name of whoever revoked it, as it was then.",
+                        help_text="Whoever revoked it, by their name as it was then.",
                         max_length=255,
                         verbose_name="revoked by",
                     ),

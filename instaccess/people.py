@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..conf import conf
+from .conf import conf
 
 
 def uuid_of(user: Any) -> str:
