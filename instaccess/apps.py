@@ -10,7 +10,7 @@ class InstAccessConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        # The first two register the system checks, once the models are there.
-        from . import checks, deployment_checks, refusals  # noqa: F401, PLC0415
+        # The first three register the system checks, once the models are there.
+        from . import checks, deployment_checks, refusals, role_checks  # noqa: F401, PLC0415
 
         refusals.start()

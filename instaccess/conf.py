@@ -215,16 +215,21 @@ class Conf:
         """Public signing keys: a list as above (a JWKS too), or the URL of a JWKS; None takes those of this
         database."""
         value = values.get("VERIFICATION_KEYS", None)
-        return (
-            values.url("VERIFICATION_KEYS", value, allow_http=self.allow_http_urls)
-            if isinstance(value, str)
-            else values.key_texts("VERIFICATION_KEYS")
-        )
+        if not isinstance(value, str):
+            return values.key_texts("VERIFICATION_KEYS")
+        if "://" not in value:
+            raise values.bad(
+                "VERIFICATION_KEYS",
+                "an https:// URL, or a list of keys, each PEM, JWK or the path of a file with one",
+            )
+        return values.url("VERIFICATION_KEYS", value, allow_http=self.allow_http_urls)
 
     @property
     def deny_list(self) -> str:
         """Where a gateway learns of revoked tokens: `database`, or the URL of an issuer's `/internal/services/…`."""
-        value = values.text("DENY_LIST", "database")
+        value = values.get("DENY_LIST", "database")
+        if not isinstance(value, str):
+            raise values.bad("DENY_LIST", "'database' or an https:// URL")
         return value if value == "database" else values.url("DENY_LIST", value, allow_http=self.allow_http_urls)
 
     @property
@@ -302,3 +307,4 @@ conf = Conf()
 
 SETTINGS = {name.upper(): name for name, member in vars(Conf).items() if isinstance(member, property)}
 del SETTINGS["KEY_ENCRYPTION_KEYS_ARE_DERIVED"]
+values.know(SETTINGS)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from django.apps import apps
-from django.db import DEFAULT_DB_ALIAS, connections, router
+from django.db import DEFAULT_DB_ALIAS, OperationalError, ProgrammingError, connections, router
 
 from .claims import AFTERLIFE, CLOCK_SKEW, MAX_LIFETIME
 from .conf import conf
@@ -60,9 +60,25 @@ def read_database() -> frozenset[str]:
     dead = datetime.now(UTC) - timedelta(seconds=AFTERLIFE)
     earliest = dead - timedelta(seconds=MAX_LIFETIME + CLOCK_SKEW)
     adapt = connection.ops.adapt_datetimefield_value
-    with connection.cursor() as cursor:
-        cursor.execute(_QUERY, [adapt(earliest), adapt(dead)])
-        return frozenset(str(uuid.UUID(str(row[0]))) for row in cursor.fetchall())
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(_QUERY, [adapt(earliest), adapt(dead)])
+            return frozenset(str(uuid.UUID(str(row[0]))) for row in cursor.fetchall())
+    except ProgrammingError as error:
+        raise _no_table(error) from None
+    except OperationalError as error:
+        if "no such table" in str(error):  # SQLite has no class of errors for that
+            raise _no_table(error) from None
+        raise
+
+
+def _no_table(error: Exception) -> SourceUnavailable:
+    remedy = (
+        "run `python manage.py migrate`"
+        if apps.is_installed("instaccess")
+        else "let it be the issuer's, or set INSTACCESS['DENY_LIST'] to the issuer's URL"
+    )
+    return SourceUnavailable(f"the database {_alias()!r} holds no deny list ({error}): {remedy}")
 
 
 def _alias() -> str:

@@ -1,45 +1,29 @@
-"""`manage.py check --deploy`: what is fine on a developer's machine only. Ids: see `checks.py`."""
+"""`manage.py check --deploy` where the app is installed: what is fine on a developer's machine only."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from django.apps import apps
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Warning, register
-from django.core.exceptions import ImproperlyConfigured
-from django.urls import NoReverseMatch, reverse
+from django.core.checks import CheckMessage, Warning, register
 
 from .conf import SCOPE, conf
 from .exceptions import ConfigError
-
-_MIN_JWCRYPTO = (1, 6, 1)
 
 
 @register(deploy=True)
 def check_deployment(**kwargs: Any) -> list[CheckMessage]:
     """What is unsafe in production."""
-    messages: list[CheckMessage] = []
-    version = importlib.metadata.version("jwcrypto")
-    if _version(version) < _MIN_JWCRYPTO:
-        messages.append(
-            Error(
-                f"jwcrypto {version} has known holes.",
-                hint='Run `pip install --upgrade "jwcrypto>=1.6.1"`.',
-                id="instaccess.E007",
-            )
-        )
     with contextlib.suppress(ConfigError):  # check_settings says it
-        messages += [
+        return [
             Warning(text, hint=hint, id=f"instaccess.{check_id}")
             for found, check_id, text, hint in _unsafe()
             if found
         ]
-    return messages
+    return []
 
 
 def _unsafe() -> Sequence[tuple[bool, str, str, str]]:
@@ -98,25 +82,3 @@ def _unsafe() -> Sequence[tuple[bool, str, str, str]]:
             "Set SECURE_SSL_REDIRECT, or SECURE_PROXY_SSL_HEADER behind a proxy that ends TLS.",
         ),
     )
-
-
-@register(deploy=True)
-def check_redirects(**kwargs: Any) -> list[CheckMessage]:
-    """A proxy that asks the gateway gets an answer, and no redirect."""
-    try:
-        path = reverse("instaccess-verify").lstrip("/")
-    except (NoReverseMatch, ImproperlyConfigured):
-        return []
-    if not settings.SECURE_SSL_REDIRECT or any(re.search(exempt, path) for exempt in settings.SECURE_REDIRECT_EXEMPT):
-        return []
-    return [
-        Warning(
-            "SECURE_SSL_REDIRECT answers a proxy that asks the gateway with a redirect, which lets nobody in.",
-            hint=r'Set SECURE_REDIRECT_EXEMPT = [r"^internal/"], or have the proxy send X-Forwarded-Proto.',
-            id="instaccess.W010",
-        )
-    ]
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(".")[:3] if part.isdigit())

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from django.apps import apps
 from django.views.decorators.debug import sensitive_variables
 from jwcrypto.jwk import JWK
 
@@ -44,7 +45,9 @@ def decryption_keys(*, max_staleness: float = 0) -> Mapping[str, JWK]:
     and no fault of a token."""
     configured = conf.decryption_keys
     if configured is None:
-        return _some(_ring(max_staleness).decryption_keys(), "private encryption", "DECRYPTION_KEYS")
+        return _some(
+            _ring("DECRYPTION_KEYS", max_staleness).decryption_keys(), "private encryption", "DECRYPTION_KEYS"
+        )
     return _parsed(tuple(configured), "DECRYPTION_KEYS", "enc")
 
 
@@ -52,7 +55,7 @@ def verification_keys(*, max_staleness: float = 0) -> Mapping[str, JWK]:
     """Public signing keys by kid, best first. Raises KeyUnavailable where there is none."""
     configured = conf.verification_keys
     if configured is None:
-        return _some(_ring(max_staleness).verification_keys(), "signing", "VERIFICATION_KEYS")
+        return _some(_ring("VERIFICATION_KEYS", max_staleness).verification_keys(), "signing", "VERIFICATION_KEYS")
     if isinstance(configured, str):
         return _remote(configured).keys_now()
     return _parsed(tuple(configured), "VERIFICATION_KEYS", "sig")
@@ -67,13 +70,22 @@ def _some(keys: Mapping[str, JWK], kind: str, setting: str) -> Mapping[str, JWK]
     return keys
 
 
-def _ring(max_staleness: float) -> KeyRing:
-    ring: KeyRing = _keyring().current(max_staleness=max_staleness)
+def _ring(setting: str, max_staleness: float) -> KeyRing:
+    try:
+        keyring = _keyring()
+    except LookupError:
+        raise ConfigError(
+            f"INSTACCESS[{setting!r}] is not set, and there is no table of keys: our app is not in INSTALLED_APPS",
+            setting=setting,
+        ) from None
+    ring: KeyRing = keyring.current(max_staleness=max_staleness)
     return ring
 
 
 @cache
 def _keyring() -> ModuleType:
+    if not apps.is_installed("instaccess"):
+        raise LookupError("instaccess")
     # Once: a gateway asks for its keys with every request, and an import that is done already takes longer.
     from . import keyring  # noqa: PLC0415  (imports the models)
 

@@ -9,11 +9,21 @@ from __future__ import annotations
 import uuid
 from datetime import UTC
 
+from django.apps import apps
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.db import models
 from django.db.models import Case, F, Q, Value, When
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
+
+# Else Django says, in thirty lines, that some model has no app_label.
+for _app in ("instaccess", "oauth2_provider"):
+    if not apps.is_installed(_app):
+        raise ImproperlyConfigured(
+            f"add {_app!r} to INSTALLED_APPS: instaccess and its tables need it. A gateway or a service needs none "
+            'of it, and includes "instaccess.urls_gateway" or no urls of ours: see the README'
+        )
 
 APPLICATION_MODEL: str = getattr(settings, "OAUTH2_PROVIDER_APPLICATION_MODEL", "oauth2_provider.Application")
 

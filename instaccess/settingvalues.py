@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,21 +35,51 @@ KEK_FORMAT = (
 
 
 _configured: Mapping[str, Any] | None = None
+_names: frozenset[str] = frozenset()
+
+
+def know(names: Iterable[str]) -> None:
+    """Which settings there are."""
+    global _names  # noqa: PLW0603
+    _names = frozenset(names)
+
+
+def written() -> Mapping[str, Any]:
+    """The INSTACCESS dictionary as the project wrote it."""
+    value = getattr(settings, "INSTACCESS", {})
+    if not isinstance(value, Mapping):
+        raise ConfigError("INSTACCESS must be a dictionary of settings", setting="INSTACCESS")
+    return value
 
 
 def configured() -> Mapping[str, Any]:
-    """The INSTACCESS dictionary as the project wrote it.
+    """The same, if there are only settings in it that we know: with its ACCOUNT_UUID misspelled, a service would take
+    the tokens of every account, and where the app is not installed no check has to have run.
 
     It is looked up once, and again when Django says that a setting has changed, as DRF does it with its own:
     `settings.INSTACCESS` takes Django a microsecond, and this is read some twenty times a token.
     """
     global _configured  # noqa: PLW0603
     if _configured is None:
-        value = getattr(settings, "INSTACCESS", {})
-        if not isinstance(value, Mapping):
-            raise ConfigError("INSTACCESS must be a dictionary of settings", setting="INSTACCESS")
+        value = written()
+        if unknown := next((name for name in value if name not in _names), None):
+            raise ConfigError(
+                f"INSTACCESS[{unknown!r}] is not a setting of instaccess: see `python manage.py check`",
+                setting=str(unknown),
+            )
         _configured = value
     return _configured
+
+
+@contextmanager
+def reading(values: Mapping[str, Any]) -> Iterator[None]:
+    """These values as the settings, for the checks: to tell of bad ones beside an unknown one."""
+    global _configured  # noqa: PLW0603
+    before, _configured = _configured, values
+    try:
+        yield
+    finally:
+        _configured = before
 
 
 @receiver(setting_changed)
@@ -65,9 +96,10 @@ def get(name: str, default: Any) -> Any:
 
 def bad(name: str, expected: str) -> ConfigError:
     """The error for a value that is not what is expected."""
-    # The value itself stays out of the text: KEY_ENCRYPTION_KEYS passes here too.
+    # A text stays out of it: KEY_ENCRYPTION_KEYS passes here too.
     value = get(name, None)
-    return ConfigError(f"INSTACCESS[{name!r}] must be {expected} (it is a {type(value).__name__})", setting=name)
+    shown = repr(value) if value is None or isinstance(value, (bool, int)) else f"of type {type(value).__name__}"
+    return ConfigError(f"INSTACCESS[{name!r}] must be {expected} (it is {shown})", setting=name)
 
 
 def text(name: str, default: str) -> str:

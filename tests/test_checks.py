@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.core.checks import ERROR, CheckMessage, run_checks
+from django.core.checks import ERROR, WARNING, CheckMessage, run_checks
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 from django.db import connection
 from django.test import override_settings
 
-from instaccess import checks, deployment_checks
-from instaccess.conf import SCOPE
+from instaccess import checks, deployment_checks, role_checks
+from instaccess.conf import SCOPE, conf
+from instaccess.exceptions import ConfigError
 from instaccess.models import Key
 
 SCOPES = {"read": "Read", SCOPE: "Issue InstAccess tokens"}
@@ -63,6 +64,7 @@ AT_ANY_TIME: dict[str, tuple[dict[str, Any], list[str]]] = {
     "E002": (instaccess(LIFETYME=60), ["LIFETYME", "LIFETIME"]),
     "E003": (instaccess(USER_UUID_FIELD="no_such_field"), ["USER_UUID_FIELD", "no_such_field", "AUTH_USER_MODEL"]),
     "E004": ({"USE_TZ": False}, ["USE_TZ = True"]),
+    "E050": (instaccess(DENY_LIST="https://canvas.example.edu/x"), ["DENY_LIST", "SERVICE_SECRETS"]),
     "E006": ({"OAUTH2_PROVIDER": {"SCOPES": {"read": "Read"}}}, [SCOPE, 'OAUTH2_PROVIDER["SCOPES"]']),
 }
 ON_DEPLOYMENT: dict[str, tuple[dict[str, Any], list[str]]] = {
@@ -79,12 +81,15 @@ ON_DEPLOYMENT: dict[str, tuple[dict[str, Any], list[str]]] = {
     "W010": ({"SECURE_REDIRECT_EXEMPT": []}, ["SECURE_SSL_REDIRECT", "SECURE_REDIRECT_EXEMPT", "internal"]),
     "W007": ({"SECURE_SSL_REDIRECT": False}, ["SECURE_SSL_REDIRECT", "SECURE_PROXY_SSL_HEADER"]),
 }
-# Each has a test of its own below, because no setting of Django provokes it.
-OTHERWISE = {"E005", "E007", "E008", "W008"}
+# Each has a test of its own: here, because no setting of Django provokes it or it is a warning at any time; those of
+# a gateway or a service without the app in test_gateway_alone.py.
+OTHERWISE = {"E005", "E007", "E008", "W008", "W011", "W012", "E051", "E052"}
 
 
 class TestEveryCheckId:
-    source = ast.parse("\n".join(Path(module.__file__).read_text() for module in (checks, deployment_checks)))
+    source = ast.parse(
+        "\n".join(Path(module.__file__).read_text() for module in (checks, role_checks, deployment_checks))
+    )
 
     def test_has_one_meaning(self):
         ids = Counter(
@@ -95,7 +100,7 @@ class TestEveryCheckId:
         )
 
         assert [check_id for check_id, times in ids.items() if times > 1] == []
-        bad_settings = {check_id.removeprefix("instaccess.") for check_id in checks.BAD_SETTING_IDS.values()}
+        bad_settings = {check_id.removeprefix("instaccess.") for check_id in role_checks.BAD_SETTING_IDS.values()}
         # And each is provoked in this file.
         assert set(ids) == set(AT_ANY_TIME) | set(ON_DEPLOYMENT) | OTHERWISE | bad_settings
 
@@ -128,12 +133,12 @@ class TestAFault:
         assert messages[check_id].level == ERROR
         assert [name for name in names if name not in text_of(messages[check_id])] == []
 
-    @pytest.mark.parametrize("name", checks.BAD_SETTING_IDS)
+    @pytest.mark.parametrize("name", role_checks.BAD_SETTING_IDS)
     def test_in_the_value_of_a_setting_is_an_error_under_its_own_id(self, name):
         with override_settings(**instaccess(**{name: object()})):
             messages = found(deploy=True)
 
-        assert [f"instaccess.{check_id}" for check_id in messages] == [checks.BAD_SETTING_IDS[name]]
+        assert [f"instaccess.{check_id}" for check_id in messages] == [role_checks.BAD_SETTING_IDS[name]]
         (message,) = messages.values()
         assert message.level == ERROR
         assert f"INSTACCESS['{name}']" in message.msg
@@ -157,6 +162,46 @@ class TestAFault:
         monkeypatch.setitem(connection.settings_dict, "AUTOCOMMIT", False)
 
         assert "DATABASES['default']['AUTOCOMMIT']" in found()["E005"].msg
+
+
+class TestKeysInTheSettings:
+    @pytest.mark.parametrize(("setting", "check_id"), [("DECRYPTION_KEYS", "W011"), ("VERIFICATION_KEYS", "W012")])
+    @pytest.mark.parametrize(
+        ("key", "why"),
+        [
+            ("/nowhere/key.pem", "names a file that can't be read (FileNotFoundError)"),
+            ("-----BEGIN SECRET", "neither"),
+        ],
+    )
+    def test_that_can_not_be_used_are_a_warning_that_names_the_entry_and_nothing_of_it(
+        self, rsa_pool, setting, check_id, key, why
+    ):
+        good = rsa_pool.take().export_to_pem(private_key=True, password=None).decode()
+        with override_settings(**instaccess(**{setting: [good, key]})):
+            messages = found()
+
+        assert list(messages) == [check_id]
+        assert messages[check_id].level == WARNING
+        assert f"INSTACCESS['{setting}'][1]" in messages[check_id].msg
+        assert why in messages[check_id].msg
+        assert "SECRET" not in text_of(messages[check_id])
+
+    def test_of_a_url_are_not_asked_for(self):
+        with override_settings(**instaccess(VERIFICATION_KEYS="https://127.0.0.1:9/jwks")):
+            assert found() == {}
+
+
+class TestAnUnknownSetting:
+    def test_does_not_hide_bad_ones(self):
+        with override_settings(**instaccess(ACCOUNT_UIID="x", LIFETIME=7200, LEEWAY="1")):
+            messages = found(deploy=True)
+
+        assert set(messages) == {"E002", "E011", "E032"}
+        assert messages["E011"].msg.endswith("must be an integer from 1 to 3600 (it is 7200).")
+
+    def test_spoils_all_for_the_rest_of_us_for_what_it_was_meant_to_close_may_stand_open(self):
+        with override_settings(**instaccess(ACCOUNT_UIID="x")), pytest.raises(ConfigError, match="ACCOUNT_UIID"):
+            _ = conf.account_uuid
 
 
 class TestTheUserUuidField:

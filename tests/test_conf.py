@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.test import override_settings
 
-from instaccess import checks, sealing, settingvalues
+from instaccess import role_checks, sealing, settingvalues
 from instaccess.conf import DERIVED, SETTINGS, conf
 from instaccess.exceptions import ConfigError
 
@@ -209,8 +209,8 @@ class TestTheTableOfSettings:
         assert set(TABLE) == set(SETTINGS)
 
     def test_has_a_check_id_of_its_own_for_each(self):
-        assert set(checks.BAD_SETTING_IDS) == set(SETTINGS)
-        assert len(set(checks.BAD_SETTING_IDS.values())) == len(SETTINGS)
+        assert set(role_checks.BAD_SETTING_IDS) == set(SETTINGS)
+        assert len(set(role_checks.BAD_SETTING_IDS.values())) == len(SETTINGS)
 
     def test_has_a_docstring_for_each(self):
         assert [name for name in SETTINGS if not getattr(type(conf), SETTINGS[name]).__doc__] == []

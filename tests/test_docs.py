@@ -17,7 +17,7 @@ from django.test import override_settings
 from django.urls import resolve
 
 from benchmarks import report
-from instaccess import canvas, checks, keyring
+from instaccess import canvas, keyring, role_checks
 from instaccess.conf import SCOPE, SETTINGS, conf
 
 from . import readme
@@ -40,8 +40,8 @@ class TestTheSettingsTable:
         assert set(self.ROWS) == set(SETTINGS)
 
     def test_has_an_id_of_the_checks_for_each_setting(self):
-        assert set(checks.BAD_SETTING_IDS) == set(SETTINGS)
-        assert len(set(checks.BAD_SETTING_IDS.values())) == len(SETTINGS)
+        assert set(role_checks.BAD_SETTING_IDS) == set(SETTINGS)
+        assert len(set(role_checks.BAD_SETTING_IDS.values())) == len(SETTINGS)
 
     @pytest.mark.parametrize("name", ROWS)
     def test_gives_the_default_in_force(self, name):
@@ -66,7 +66,7 @@ class TestTheSnippets:
         exec(code, names)
 
         with override_settings(INSTACCESS=names["INSTACCESS"]):
-            assert checks.check_settings() == []
+            assert role_checks.check_settings() == []
 
     @pytest.mark.parametrize("code", PYTHON)
     def test_of_python_are_settings_or_steps_of_plugging_in_or_run_here(self, code):
@@ -147,7 +147,9 @@ class TestWhatTheTextNames:
             assert option in found.create_parser("manage.py", command).format_help()
 
     def test_are_ids_of_checks_there_are(self):
-        source = "".join((PACKAGE / name).read_text() for name in ("checks.py", "deployment_checks.py"))
+        source = "".join(
+            (PACKAGE / name).read_text() for name in ("checks.py", "role_checks.py", "deployment_checks.py")
+        )
         for check_id in re.findall(r"`instaccess\.([EW]\d{3})`", readme.TEXT):
             assert check_id in source
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ _SETTINGS = """
 import json, os
 SECRET_KEY = "gateway-only"
 ALLOWED_HOSTS = ["127.0.0.1"]
-INSTALLED_APPS = []
+INSTALLED_APPS = json.loads(os.environ["GATEWAY_APPS"])
 MIDDLEWARE = []
 ROOT_URLCONF = "gateway_urls"
 USE_TZ = True
@@ -34,7 +35,7 @@ INSTACCESS = json.loads(os.environ["GATEWAY_INSTACCESS"])
 """
 _URLS = """
 from django.urls import include, path
-urlpatterns = [path("", include("instaccess.urls_gateway"))]
+urlpatterns = [path("", include("{0}"))] if "{0}" else []
 """
 
 
@@ -127,21 +128,41 @@ def token(issuer: Issuer) -> str:
 class Alone:
     """A gateway's settings, and its process."""
 
-    def __init__(self, folder: Path, databases: dict[str, Any], settings: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        databases: dict[str, Any],
+        settings: dict[str, Any],
+        *,
+        apps: Sequence[str] = (),
+        urls: str = "instaccess.urls_gateway",
+    ) -> None:
         (folder / "gateway_settings.py").write_text(_SETTINGS)
-        (folder / "gateway_urls.py").write_text(_URLS)
+        (folder / "gateway_urls.py").write_text(_URLS.format(urls))
         self.folder = folder
         self.env = clean_environment(
             DJANGO_SETTINGS_MODULE="gateway_settings",
             PYTHONPATH=os.pathsep.join([str(ROOT), str(folder)]),
             GATEWAY_DATABASES=json.dumps(databases),
             GATEWAY_INSTACCESS=json.dumps(settings),
+            GATEWAY_APPS=json.dumps(list(apps)),
         )
 
     def start(self) -> servers.Process:
         port = servers.free_port()
         command = [sys.executable, "-m", "django", "runserver", f"{servers.HOST}:{port}", "--noreload"]
         return servers.Process(command, port=port, log=self.folder / "gateway.log", env=self.env, cwd=self.folder)
+
+    def manage(self, *command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-W", "error", "-m", "django", *command],
+            env=self.env,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
 
     def python(self, script: str) -> str:
         done = subprocess.run(
@@ -209,10 +230,23 @@ class TestWithKeysFromFilesAndTheSharedDatabase:
         elsewhere = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": str(tmp_path / "empty.sqlite3")}}
         keys = {"DECRYPTION_KEYS": [str(issuer.decryption_key)], "VERIFICATION_KEYS": [str(issuer.jwks_file())]}
 
-        assert opens(gateway(elsewhere, **keys), token) == 503
+        process = gateway(elsewhere, **keys)
+        assert opens(process, token) == 503
+        assert "holds no deny list (no such table: instaccess_issuedtoken)" in process.log.read_text()
+        assert "set INSTACCESS['DENY_LIST'] to the issuer's URL" in process.log.read_text()
 
-    def test_without_keys_of_its_own_nobody_is_let_in(self, issuer, token, gateway):
-        assert opens(gateway(shared(issuer)), token) == 503
+    def test_without_keys_of_its_own_nobody_is_let_in_and_the_log_names_the_setting(self, issuer, token, gateway):
+        process = gateway(shared(issuer))
+
+        assert opens(process, token) == 503
+        assert "INSTACCESS['DECRYPTION_KEYS'] is not set, and there is no table of keys" in process.log.read_text()
+
+    def test_with_a_setting_misspelled_nobody_is_let_in_and_the_log_names_it(self, issuer, token, gateway):
+        keys = {"DECRYPTION_KEYS": [str(issuer.decryption_key)], "VERIFICATION_KEYS": [str(issuer.jwks_file())]}
+        process = gateway(shared(issuer), **keys, DENY_LIST_SECOND=1)
+
+        assert opens(process, token) == 503
+        assert "INSTACCESS['DENY_LIST_SECOND'] is not a setting" in process.log.read_text()
 
 
 class TestWithTheIssuersUrls:
@@ -255,6 +289,70 @@ class TestWithTheIssuersUrls:
         assert request(process.port, "GET", VERIFY)[0] == 401
         for path in ("/internal/services/jwks", "/internal/services/revocations", "/api/v1/inst_access_tokens", "/"):
             assert request(process.port, "GET", path)[0] == 404
+
+
+class TestItsChecks:
+    """With `instaccess.standalone` in INSTALLED_APPS."""
+
+    APPS = ("instaccess.standalone",)
+
+    def test_find_nothing_where_all_is_in_order(self, issuer, tmp_path):
+        done = Alone(tmp_path, {}, remote(issuer), apps=self.APPS).manage("check")
+
+        assert (done.returncode, done.stdout) == (0, "System check identified no issues (0 silenced).\n"), done.stderr
+
+    def test_find_what_is_misspelled_and_what_is_bad(self, issuer, tmp_path):
+        settings = {"DECRYPTION_KEY": [], "LEEWAY": 301}
+        done = Alone(tmp_path, {}, settings, apps=self.APPS).manage("check")
+
+        assert done.returncode == 1
+        assert set(re.findall(r"instaccess\.([EW]\d+)", done.stderr)) == {"E002", "E032"}
+
+    @pytest.mark.parametrize(
+        ("urls", "ids"), [("instaccess.urls_gateway", {"E051", "E052"}), ("", {"E052"})], ids=["gateway", "service"]
+    )
+    def test_find_that_there_are_no_keys(self, tmp_path, urls, ids):
+        done = Alone(tmp_path, {}, {}, apps=self.APPS, urls=urls).manage("check")
+
+        assert done.returncode == 1
+        assert set(re.findall(r"instaccess\.([EW]\d+)", done.stderr)) == ids
+
+    def test_find_a_redirect_before_it(self, issuer, tmp_path):
+        alone = Alone(tmp_path, {}, remote(issuer), apps=self.APPS)
+        with (tmp_path / "gateway_settings.py").open("a") as file:
+            file.write("SECURE_SSL_REDIRECT = True\n")
+
+        assert "instaccess.W010" in alone.manage("check", "--deploy").stderr
+
+    def test_load_neither_our_models_nor_an_oauth2_provider_and_make_no_tables(self, issuer, tmp_path):
+        alone = Alone(tmp_path, {}, remote(issuer), apps=self.APPS)
+
+        loaded = alone.python(
+            "import django, sys; django.setup()\n"
+            "from django.core.management import call_command; call_command('check')\n"
+            "from django.apps import apps; assert not list(apps.get_models())\n"
+            "print([n for n in sys.modules if n in ('instaccess.models', 'oauth2_provider', 'rest_framework')])"
+        )
+
+        assert loaded.splitlines()[-1] == "[]"
+
+
+class TestUrlsThatNeedTheApp:
+    @pytest.mark.parametrize("urls", ["instaccess.urls", "instaccess.urls_issuer", "instaccess.urls_services"])
+    def test_say_in_one_sentence_what_is_missing(self, tmp_path, urls):
+        done = Alone(tmp_path, {}, {}, apps=["django.contrib.auth", "django.contrib.contenttypes"], urls=urls).manage(
+            "check"
+        )
+
+        assert done.returncode == 1
+        assert "ImproperlyConfigured: add 'instaccess' to INSTALLED_APPS" in done.stderr.splitlines()[-1]
+
+    def test_so_does_the_app_without_an_oauth2_provider(self, tmp_path):
+        apps = ["django.contrib.auth", "django.contrib.contenttypes", "instaccess"]
+        done = Alone(tmp_path, {}, {}, apps=apps).manage("check")
+
+        assert done.returncode == 1
+        assert "ImproperlyConfigured: add 'oauth2_provider' to INSTALLED_APPS" in done.stderr.splitlines()[-1]
 
 
 class TestItsProcess:

@@ -59,6 +59,8 @@ HOUSE = {
         "recording",
         "issuer",
         "keysource",
+        "role_checks",
+        "standalone",
         "warmup",
         "denylist",
         "gateway",

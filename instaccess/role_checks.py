@@ -1,0 +1,198 @@
+"""`manage.py check` for every role, with our app installed or only `instaccess.standalone`: no models here.
+
+Each bad or unsafe setting has an id of its own, in one row with those of `checks.py`, and says what to write instead.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+from typing import Any
+
+from django.apps import apps
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning, register
+from django.core.exceptions import ImproperlyConfigured
+from django.urls import NoReverseMatch, reverse
+
+from . import keysource, settingvalues
+from .conf import SETTINGS, conf
+from .exceptions import ConfigError
+
+BAD_SETTING_IDS = {
+    "ISSUER": "instaccess.E010",
+    "LIFETIME": "instaccess.E011",
+    "REGION": "instaccess.E012",
+    "SHARD_ID": "instaccess.E013",
+    "ACCOUNT_UUID": "instaccess.E014",
+    "ACCOUNT_HOOK": "instaccess.E015",
+    "USER_UUID_FIELD": "instaccess.E016",
+    "CLAIMS_HOOK": "instaccess.E017",
+    "ENCRYPTION_ALG": "instaccess.E018",
+    "CONTENT_ENCRYPTION": "instaccess.E019",
+    "SIGNING_ALG": "instaccess.E020",
+    "KEY_SIZE": "instaccess.E021",
+    "ALLOW_UNENCRYPTED": "instaccess.E022",
+    "KEY_ENCRYPTION_KEYS": "instaccess.E023",
+    "KEY_CACHE_SECONDS": "instaccess.E024",
+    "REALM": "instaccess.E025",
+    "ALLOW_TOKEN_IN_PARAMETERS": "instaccess.E026",
+    "TRUSTED_PROXIES": "instaccess.E027",
+    "KEY_ROTATION_DAYS": "instaccess.E028",
+    "KEY_LEAD_SECONDS": "instaccess.E029",
+    "KEY_RETENTION_SECONDS": "instaccess.E030",
+    "JWKS_MAX_AGE": "instaccess.E031",
+    "LEEWAY": "instaccess.E032",
+    "DECRYPTION_KEYS": "instaccess.E033",
+    "VERIFICATION_KEYS": "instaccess.E034",
+    "DENY_LIST": "instaccess.E035",
+    "DENY_LIST_SECONDS": "instaccess.E036",
+    "MAX_STALENESS": "instaccess.E037",
+    "SERVICE_SECRETS": "instaccess.E038",
+    "OTHER_BEARERS": "instaccess.E039",
+    "REMEMBERED_TOKENS": "instaccess.E040",
+    "ALLOW_HTTP_URLS": "instaccess.E041",
+    "USER_HOOK": "instaccess.E042",
+    "MASQUERADE_HOOK": "instaccess.E043",
+    "THROTTLE_LIMIT": "instaccess.E044",
+    "THROTTLE_COST": "instaccess.E045",
+    "THROTTLE_LEAK": "instaccess.E046",
+    "THROTTLE_STATUS": "instaccess.E047",
+    "THROTTLE_CACHE": "instaccess.E048",
+    "AUDIT_RETENTION_DAYS": "instaccess.E049",
+}
+
+_MIN_JWCRYPTO = (1, 6, 1)
+
+
+@register()
+def check_settings(**kwargs: Any) -> list[CheckMessage]:
+    """Unknown names and bad values."""
+    try:
+        written = settingvalues.written()
+    except ConfigError as error:
+        return [Error(error.detail, hint='Write INSTACCESS = {"LIFETIME": 3600, …}.', id="instaccess.E001")]
+    messages: list[CheckMessage] = [
+        Error(
+            f"INSTACCESS[{name!r}] is not a setting of instaccess.",
+            hint="The settings are " + ", ".join(SETTINGS) + ".",
+            id="instaccess.E002",
+        )
+        for name in written
+        if name not in SETTINGS
+    ]
+    # One unknown name spoils all of them for everybody else.
+    with settingvalues.reading({name: value for name, value in written.items() if name in SETTINGS}):
+        for name, attribute in SETTINGS.items():
+            try:
+                getattr(conf, attribute)
+            except ConfigError as error:
+                # One that depends on another bad one has nothing to add.
+                if error.setting == name:
+                    messages.append(Error(error.detail + ".", id=BAD_SETTING_IDS[name]))
+    return messages
+
+
+@register()
+def check_key_material(**kwargs: Any) -> list[CheckMessage]:
+    """Keys in settings and in files can be used. A warning: whoever runs this need not be who may read them."""
+    messages: list[CheckMessage] = []
+    for setting, configured, load in (
+        ("DECRYPTION_KEYS", _value("decryption_keys"), keysource.decryption_keys),
+        ("VERIFICATION_KEYS", _value("verification_keys"), keysource.verification_keys),
+    ):
+        if not isinstance(configured, list):
+            continue  # a URL is not read here
+        try:
+            load()
+        except ConfigError as error:
+            hint = "Until that is put right, requests get a 503 wherever these keys are needed."
+            check_id = {"DECRYPTION_KEYS": "instaccess.W011", "VERIFICATION_KEYS": "instaccess.W012"}[setting]
+            messages.append(Warning(error.detail + ".", hint=hint, id=check_id))
+    return messages
+
+
+@register()
+def check_sources(**kwargs: Any) -> list[CheckMessage]:
+    """A gateway or a service has somewhere to take its keys and its deny list from."""
+    messages: list[CheckMessage] = []
+    if (_value("deny_list") or "database") != "database" and _value("service_secrets") == []:
+        messages.append(
+            Error(
+                "INSTACCESS['DENY_LIST'] is a URL, and INSTACCESS['SERVICE_SECRETS'] has no secret to send there.",
+                hint="Put the secret there that the issuer has in its own SERVICE_SECRETS.",
+                id="instaccess.E050",
+            )
+        )
+    if apps.is_installed("instaccess"):
+        return messages  # what is not set comes from its tables
+    needed = {"VERIFICATION_KEYS": "instaccess.E052"}
+    if _verify_path() is not None:
+        needed["DECRYPTION_KEYS"] = "instaccess.E051"
+    return messages + [
+        Error(
+            f"INSTACCESS[{setting!r}] is not set, and there is no table of keys: our app is not in INSTALLED_APPS.",
+            hint="Set it, as the README shows for a gateway and for a service.",
+            id=check_id,
+        )
+        for setting, check_id in needed.items()
+        if _is_unset(setting.lower())
+    ]
+
+
+@register(deploy=True)
+def check_jwcrypto(**kwargs: Any) -> list[CheckMessage]:
+    """No version with known holes."""
+    version = importlib.metadata.version("jwcrypto")
+    if _version(version) >= _MIN_JWCRYPTO:
+        return []
+    hint = 'Run `pip install --upgrade "jwcrypto>=1.6.1"`.'
+    return [Error(f"jwcrypto {version} has known holes.", hint=hint, id="instaccess.E007")]
+
+
+@register(deploy=True)
+def check_redirects(**kwargs: Any) -> list[CheckMessage]:
+    """A proxy that asks the gateway gets an answer, and no redirect."""
+    path = _verify_path()
+    if (
+        path is None
+        or not settings.SECURE_SSL_REDIRECT
+        or any(re.search(exempt, path) for exempt in settings.SECURE_REDIRECT_EXEMPT)
+    ):
+        return []
+    return [
+        Warning(
+            "SECURE_SSL_REDIRECT answers a proxy that asks the gateway with a redirect, which lets nobody in.",
+            hint=r'Set SECURE_REDIRECT_EXEMPT = [r"^internal/"], or have the proxy send X-Forwarded-Proto.',
+            id="instaccess.W010",
+        )
+    ]
+
+
+def _verify_path() -> str | None:
+    """Where a proxy asks the gateway; None where this deployment has none."""
+    if not getattr(settings, "ROOT_URLCONF", None):
+        return None
+    try:
+        return reverse("instaccess-verify").lstrip("/")
+    except (NoReverseMatch, ImproperlyConfigured):
+        return None
+
+
+def _value(attribute: str) -> Any:
+    """A setting; None where it is bad, which `check_settings` says."""
+    try:
+        return getattr(conf, attribute)
+    except ConfigError:
+        return None
+
+
+def _is_unset(attribute: str) -> bool:
+    try:
+        return getattr(conf, attribute) is None
+    except ConfigError:
+        return False
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".")[:3] if part.isdigit())
