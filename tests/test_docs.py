@@ -6,6 +6,8 @@ import ast
 import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +21,7 @@ from django.urls import resolve
 from benchmarks import report
 from instaccess import canvas, keyring, role_checks
 from instaccess.conf import SCOPE, SETTINGS, conf
+from instaccess.exceptions import ForeignToken, InvalidToken, TokenExpired, TokenRevoked
 
 from . import readme
 
@@ -72,7 +75,18 @@ class TestTheSnippets:
     def test_of_python_are_settings_or_steps_of_plugging_in_or_run_here(self, code):
         """The steps are carried out in test_packaging.py."""
         ast.parse(code)
-        assert "INSTACCESS =" in code or code in readme.section("Plugging it in") or "def post_worker_init" in code
+        run_here = "INSTACCESS =" in code or "def post_worker_init" in code or code.startswith("LOGGING =")
+        assert run_here or code in readme.section("Plugging it in")
+
+    def test_of_logging_shows_what_went_well(self):
+        [code] = [code for code in PYTHON if code.startswith("LOGGING =")]
+        script = (
+            f"{code}\nfrom django.conf import settings\nsettings.configure(LOGGING=LOGGING)\nimport django, logging\n"
+            "django.setup()\nlogging.getLogger('instaccess.issuer').info('issued')"
+        )
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+        assert done.stderr == "issued\n"
 
     @pytest.mark.django_db(transaction=True)
     def test_of_gunicorn_warm_a_worker_up(self, initial_keys):
@@ -190,7 +204,7 @@ class TestTheTablesOfAnswers:
         assert shown == answers
 
     def test_have_each_reason_that_the_log_may_give_for_a_refusal(self):
-        reasons, symptoms = readme.tables(readme.section("When something goes wrong"))
+        reasons, _, symptoms = readme.tables(readme.section("When something goes wrong"))
         shown = {reason for row in reasons for reason in readme.code(row[0])}
 
         raised = {
@@ -201,6 +215,16 @@ class TestTheTablesOfAnswers:
         explained = {word for row in symptoms for word in readme.code(row[0])}
         assert shown == raised - {"fault"}  # that one is an answer of 5xx, and its line a traceback
         assert explained >= {"no_key", "kek_missing", "seal_broken", "audit", "config", "claims_too_large"}
+        assert "source_unavailable" in explained
+
+    def test_have_each_reason_that_gateway_and_service_may_give(self):
+        _, reasons, _ = readme.tables(readme.section("When something goes wrong"))
+        shown = [reason for row in reasons for reason in readme.code(row[0])]
+
+        files = ("jose.py", "claims.py", "gateway.py", "forward_auth.py", "consumer.py")
+        raised = {code for name in files for code in codes_raised_in(PACKAGE / name)}
+        kinds = {kind.code for kind in (InvalidToken, ForeignToken, TokenExpired, TokenRevoked)}
+        assert sorted(shown) == sorted((raised | kinds) - {"fault", "claims_not_json"})
 
 
 def codes_raised_in(path: Path) -> set[str]:
