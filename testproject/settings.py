@@ -79,6 +79,8 @@ DATABASES = {
 }
 
 USE_TZ = True
+# Since Django 6.1 e-mail, of errors for one, is sent by one of these.
+MAILERS = {"default": {"BACKEND": "django.core.mail.backends.console.EmailBackend"}}
 TIME_ZONE = "UTC"
 LANGUAGE_CODE = "en"
 STATIC_URL = "static/"

@@ -23,7 +23,7 @@ from instaccess import evidence, identity, keymaterial, keyring, keys, refusals,
 from instaccess.conf import SCOPE, conf
 from instaccess.models import IssuedToken, Key
 
-from . import checked_keys, demos
+from . import checked_keys, demos, mailing
 
 ISSUE_URL = "/api/v1/inst_access_tokens"
 
@@ -248,7 +248,7 @@ def set_up_once(tmp_path_factory: pytest.TempPathFactory) -> demos.SetUp:
 @pytest.fixture
 def error_mail(settings: Any) -> Iterator[None]:
     """Django's error e-mails, as text and as HTML, also with DEBUG on: see `mailing.mailed`."""
-    settings.ADMINS = [("Ops", "ops@example.edu")]
+    settings.ADMINS = mailing.ADMINS
     handler = AdminEmailHandler(include_html=True)
     handler.setLevel(logging.ERROR)
     loggers = [logging.getLogger("django.request"), logging.getLogger("instaccess")]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import django
 from django.core import mail
+
+# Pairs with a name are deprecated since 6.0, where an address is enough.
+ADMINS = ["ops@example.edu"] if django.VERSION >= (6, 0) else [("Ops", "ops@example.edu")]
 
 
 def mailed() -> str:

@@ -32,6 +32,8 @@ from instaccess import issuer, keymaterial, keys, keystore, lifecycle
 from instaccess.conf import conf
 from instaccess.models import IssuedToken, Key, RefusalCount
 
+from . import mailing
+
 pytestmark = pytest.mark.django_db
 
 SIG, ENC = Key.Use.SIGNING, Key.Use.ENCRYPTION
@@ -498,7 +500,7 @@ class TestImport:
     def test_a1_when_the_database_fails_meanwhile_it_is_in_no_error_report(
         self, client, private_pem, pair, caplog, settings
     ):
-        settings.ADMINS = [("Operator", "operator@example.edu")]
+        settings.ADMINS = mailing.ADMINS
         client.raise_request_exception = False
         reports: list[str] = []
 
