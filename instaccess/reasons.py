@@ -41,7 +41,7 @@ EXPLANATIONS: Mapping[str, Explanation] = {
         _("This is not an InstAccess token. It was not looked up, and it is not shown."),
         _(
             "If it is an OAuth2 access token, trade it for an InstAccess token at POST /api/v1/inst_access_tokens "
-            "and send that one."
+            "and send that one. If it was to be an InstAccess token, it is not whole: copy it again."
         ),
     ),
     "foreign_issuer": Explanation(

@@ -129,8 +129,33 @@ class TestEverythingOfAUser:
         assert revoked() == {chosen, as_other}
         assert spared not in revoked()
 
+    def test_names_whose_first(self, desk, issue, user, other):
+        text = send(desk, "revoke_users", issue(other, real_user=user)).content.decode()
+
+        assert f"Whose: {', '.join(sorted([str(user), str(other)]))}." in text
+
+    def test_names_them_by_what_the_audit_covers(self, desk, issue, user, other):
+        token = issue(user)
+        IssuedToken.objects.filter(pk=token.pk).update(user=other)  # as somebody with the database could
+
+        text = send(desk, "revoke_users", token).content.decode()
+
+        assert f"Whose: {token.user_uuid}." in text
+
+    def test_names_twenty_at_most(self, desk, issue):
+        users = [get_user_model().objects.create(username=f"user{n:02}") for n in range(23)]
+        text = send(desk, "revoke_users", *map(issue, users)).content.decode()
+
+        assert "user18, user19 and 3 others." in text
+        assert "user20" not in text
+
 
 class TestEverythingOfAnApplication:
+    def test_names_it_first(self, desk, issue, user):
+        token = issue(user)
+
+        assert f"Whose: {token.client_id}." in send(desk, "revoke_applications", token).content.decode()
+
     def test_goes_with_one_token_of_it(self, desk, issue, user, other):
         chosen, another, spared = issue(user), issue(other), issue(user, application=None)
 

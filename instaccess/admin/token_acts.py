@@ -5,6 +5,8 @@ Each opens a page that counts what is live, asks why, and acts when that is sent
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.db.models import Q, QuerySet
@@ -13,10 +15,12 @@ from django.template.response import TemplateResponse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from .. import revocation
+from .. import people, revocation
 from ..models import IssuedToken
 from .forms import RevokeForm
 from .readonly import ReadOnlyAdmin, confirm
+
+MOST_NAMED = 20
 
 MOST_CHOSEN = 1000
 """Rows of which the users or applications are looked up. More are not chosen by hand, and none is passed over."""
@@ -38,14 +42,22 @@ class TokenActs(ReadOnlyAdmin):
 
     @admin.action(description=gettext_lazy("Revoke everything of these users…"), permissions=["revoke_tokens"])
     def revoke_users(self, request: HttpRequest, queryset: QuerySet[IssuedToken]) -> TemplateResponse | None:
-        rows = queryset.order_by().values_list("user_uuid", "real_user_uuid")[: MOST_CHOSEN + 1]
+        related = people.related("user", "real_user")
+        rows = queryset.order_by().select_related(*related)[: MOST_CHOSEN + 1]
         if len(rows) > MOST_CHOSEN:
             self._too_many(request)
             return None
         # For a masquerade, whoever really had the token is meant too.
-        uuids = {uuid for row in rows for uuid in row if uuid}
-        condition = Q(user_uuid__in=uuids) | Q(real_user_uuid__in=uuids)
-        return self._revoke(request, "revoke_users", condition, _("Revoke all live tokens of these users"))
+        pairs = [
+            pair
+            for row in rows
+            for pair in ((row.user, row.user_uuid), (row.real_user, row.real_user_uuid))
+            if pair[1]
+        ]
+        names = {uuid: people.name(user, uuid) or uuid for user, uuid in pairs}
+        condition = Q(user_uuid__in=names) | Q(real_user_uuid__in=names)
+        title = _("Revoke all live tokens of these users")
+        return self._revoke(request, "revoke_users", condition, title, of=names.values())
 
     @admin.action(description=gettext_lazy("Revoke everything of these applications…"), permissions=["revoke_tokens"])
     def revoke_applications(self, request: HttpRequest, queryset: QuerySet[IssuedToken]) -> TemplateResponse | None:
@@ -53,16 +65,17 @@ class TokenActs(ReadOnlyAdmin):
         if len(rows) > MOST_CHOSEN:
             self._too_many(request)
             return None
-        condition = Q(client_id__in=set(rows) - {""})
-        return self._revoke(
-            request, "revoke_applications", condition, _("Revoke all live tokens of these applications")
-        )
+        clients = set(rows) - {""}
+        title = _("Revoke all live tokens of these applications")
+        return self._revoke(request, "revoke_applications", Q(client_id__in=clients), title, of=clients)
 
     def _too_many(self, request: HttpRequest) -> None:
         text = _("Nothing was revoked: choose at most %(count)d tokens.") % {"count": MOST_CHOSEN}
         self.message_user(request, text, messages.ERROR)
 
-    def _revoke(self, request: HttpRequest, action: str, condition: Q, title: str) -> TemplateResponse | None:
+    def _revoke(
+        self, request: HttpRequest, action: str, condition: Q, title: str, *, of: Iterable[str] = ()
+    ) -> TemplateResponse | None:
         tokens = revocation.revocable().filter(condition)
         form = RevokeForm(request.POST if "confirmed" in request.POST else None)
         if form.is_valid():
@@ -74,7 +87,9 @@ class TokenActs(ReadOnlyAdmin):
                 messages.SUCCESS if count else messages.WARNING,
             )
             return None
+        names = sorted(of)
         effects = [
+            *([_("Whose: %(names)s.") % {"names": _listed(names)}] if names else []),
             _("Every gateway refuses these live tokens within five seconds: %(count)d.") % {"count": tokens.count()},
             _("OAuth2 access tokens are not touched: with one, a new token can be got."),
         ]
@@ -82,3 +97,14 @@ class TokenActs(ReadOnlyAdmin):
         across = [("select_across", request.POST.get("select_across", "0"))]
         hidden = [("action", action), *across, *chosen]
         return confirm(self, request, form, title=title, button=_("Revoke"), effects=effects, hidden=hidden)
+
+
+def _listed(names: list[str]) -> str:
+    rest = len(names) - MOST_NAMED
+    listed = ", ".join(names[:MOST_NAMED])
+    if rest <= 0:
+        return listed
+    return ngettext("%(names)s and %(count)d other", "%(names)s and %(count)d others", rest) % {
+        "names": listed,
+        "count": rest,
+    }
