@@ -133,6 +133,7 @@ class TestWhoMayPressAButton:
             response = method(url, data) if method == operator_client.get else method(url)
             assert response.status_code == 405
             assert response["Allow"] == "POST"
+        assert "list of keys" in operator_client.get(url).content.decode()
         assert rows() == before
 
     @pytest.mark.parametrize("act", ACTS)

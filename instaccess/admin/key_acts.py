@@ -160,7 +160,8 @@ class KeyActs(ReadOnlyAdmin):
                 raise PermissionDenied
             # A link, an image or a prefetch must not even open the page.
             if request.method != "POST":
-                return HttpResponseNotAllowed(["POST"])
+                text = _("Go back to the list of keys: a button there opens this page.")
+                return HttpResponseNotAllowed(["POST"], text, content_type="text/plain; charset=utf-8")
             try:
                 return view(request, **kwargs)
             except InstAccessError as error:
