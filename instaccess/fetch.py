@@ -60,7 +60,7 @@ def fetch_json(url: str, *, etag: str = "", secret: str = "", max_bytes: int = M
                 raise SourceUnavailable(f"{shown(url)} answered {response.status_code}{_hint(response, secret)}")
             if "Content-Encoding" in response.headers:
                 raise SourceUnavailable(f"{shown(url)} sent a compressed document, though none was asked for")
-            body = b""
+            body = bytearray()
             # What has arrived, not what would fill a block: a server that drips is noticed in time.
             while chunk := response.raw.read1(16 * 1024):
                 body += chunk

@@ -10,7 +10,7 @@ import hashlib
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Container, Mapping
+from collections.abc import Collection, Container, Iterator, Mapping
 from dataclasses import dataclass
 
 from django.db import Error as DbError
@@ -38,7 +38,7 @@ class Opened:
     claims: Claims
     encryption_kid: str
     signing_kid: str
-    verification_key: JWK | None
+    verification_key: JWK
 
     def __repr__(self) -> str:
         return f"<Opened jti={self.claims.jti}>"
@@ -154,6 +154,24 @@ def unwrap_here(token: str, *, now: float, remembered: Remembered | None = None)
     )
 
 
+class _Taken(Mapping[str, JWK]):
+    """These keys, and which of them were taken: a JWKS can be read anew between two looks at it."""
+
+    def __init__(self, keys: Mapping[str, JWK]) -> None:
+        self._keys = keys
+        self.keys_taken: dict[str, JWK] = {}
+
+    def __getitem__(self, kid: str) -> JWK:
+        key = self.keys_taken[kid] = self._keys[kid]
+        return key
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+
 def _open(
     token: str,
     now: float,
@@ -164,7 +182,8 @@ def _open(
     key_algorithms: Collection[str],
 ) -> Opened:
     signed, encryption_kid = jose.decrypt(token, decryption_keys, key_algorithms=key_algorithms)
-    payload, signing_kid = jose.verify(signed, verification_keys)
+    taken = _Taken(verification_keys)
+    payload, signing_kid = jose.verify(signed, taken)
     try:
         claims = Claims.from_payload(payload, now=now, issuer=issuer, leeway=leeway)
     except InvalidToken as error:
@@ -172,7 +191,7 @@ def _open(
         error.jti = known.get("jti", "")[:64]
         error.user_uuid, error.client_id = known.get("user_uuid", ""), known.get("client_id", "")
         raise
-    return Opened(signed, claims, encryption_kid, signing_kid, verification_keys.get(signing_kid))
+    return Opened(signed, claims, encryption_kid, signing_kid, taken.keys_taken[signing_kid])
 
 
 def _check_again(

@@ -159,7 +159,10 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
                         successor = keystore.store(spare.pop(), use=use, status=Key.Status.FUTURE, now=now)
                     if successor is not None:
                         keystore.succeed(None, successor, now)
-                if had_private and spare and keystore.future(keys, use) is None:
+                current = successor if was_current else keystore.current(keys, use)
+                # After a gateway's public key no pair of ours could follow.
+                wanted = current is not None and current.has_private and keystore.future(keys, use) is None
+                if had_private and spare and wanted:
                     made = keystore.store(spare.pop(), use=use, status=Key.Status.FUTURE, now=now)
             except InstAccessError as error:
                 # Sealing failed, before anything was written. The compromised key goes all the same.

@@ -119,9 +119,10 @@ def form(request: HttpRequest) -> Any:
     if request.content_type not in _FORMS and not hasattr(request, "_post"):
         return {}
     try:
-        if not hasattr(request, "_files"):  # not read yet by a middleware
-            # Not in a charset that the sender chooses: some, such as punycode, take minutes for a megabyte.
-            request.encoding = "utf-8"
+        if not hasattr(request, "_files") and not hasattr(request, "_post"):  # nor read or replaced by a middleware
+            # Not in a charset that the sender chooses: some, such as punycode, take minutes for a megabyte. Set by
+            # its public name, it would undo what a middleware has put in place of the query.
+            request._encoding = "utf-8"  # type: ignore[attr-defined]
             # With no handler at all Django would read the whole body at once.
             request.upload_handlers = [_NoFiles(request)]
         return request.POST

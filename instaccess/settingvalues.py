@@ -7,6 +7,7 @@ import binascii
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,6 +36,7 @@ KEK_FORMAT = (
 
 
 _configured: Mapping[str, Any] | None = None
+_checked: ContextVar[Mapping[str, Any] | None] = ContextVar("checked", default=None)
 _names: frozenset[str] = frozenset()
 
 
@@ -61,6 +63,8 @@ def configured() -> Mapping[str, Any]:
     """
     global _configured  # noqa: PLW0603
     if _configured is None:
+        if (checked := _checked.get()) is not None:
+            return checked
         value = written()
         if unknown := next((name for name in value if name not in _names), None):
             raise ConfigError(
@@ -73,13 +77,15 @@ def configured() -> Mapping[str, Any]:
 
 @contextmanager
 def reading(values: Mapping[str, Any]) -> Iterator[None]:
-    """These values as the settings, for the checks: to tell of bad ones beside an unknown one."""
-    global _configured  # noqa: PLW0603
-    before, _configured = _configured, values
+    """These values as the settings, for a check and nobody else: to tell of bad ones beside an unknown one.
+
+    They count only as long as the project's own are not accepted.
+    """
+    token = _checked.set(values)
     try:
         yield
     finally:
-        _configured = before
+        _checked.reset(token)
 
 
 @receiver(setting_changed)

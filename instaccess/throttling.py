@@ -52,6 +52,9 @@ end
 return {allowed and 1 or 0, tostring(level)}
 """.replace("SLACK", str(_SLACK))
 
+_MOST_IDLE = 32
+"""So many connections are kept for the next requests: as many as threads ask at once, in most servers."""
+
 _PAUSE_SECONDS = 1
 """After a failure the cache is left alone for so long: one that hangs would hold up every request."""
 
@@ -142,10 +145,17 @@ def _ask_redis(cache: Any, *script: Any) -> Any:
         return None
     idle = _idle_clients()
     client = _connected(idle) or _new_client(cache)
-    answer = client.eval(*script)
-    # Not after an error: who knows what it would read next.
-    if getattr(client, "connection", None) is not None:
+    is_own = getattr(client, "connection", None) is not None
+    try:
+        answer = client.eval(*script)
+    except BaseException:
+        if is_own:
+            _hang_up(client)  # who knows what it would read next
+        raise
+    if is_own and len(idle) < _MOST_IDLE:
         idle.append(client)
+    elif is_own:
+        _hang_up(client)
     return answer
 
 
@@ -170,12 +180,22 @@ def _idle_clients() -> deque[Any]:
 
 def _connected(idle: deque[Any]) -> Any:
     """One of these whose connection is open and quiet; None where there is none. The server may have closed it."""
-    while idle:
-        with suppress(Exception):
+    while True:
+        try:
             client = idle.pop()
+        except IndexError:
+            return None
+        with suppress(Exception):
             if not client.connection.can_read():
                 return client
-    return None
+        _hang_up(client)
+
+
+def _hang_up(client: Any) -> None:
+    """Close the connection of a client of ours: it and its pool refer to each other, and would keep it open."""
+    with suppress(Exception):
+        client.connection.disconnect()
+        client.connection_pool.disconnect()
 
 
 def _new_client(cache: Any) -> Any:
@@ -184,14 +204,18 @@ def _new_client(cache: Any) -> Any:
         own: Any = caches.create_connection(conf.throttle_cache)
         client = own._cache.get_client(None, write=True)
         return client.client() if hasattr(client, "client") else client  # that of a cluster keeps its connections
-    import redis  # noqa: PLC0415  (django-redis brings it)
-
     client = cache.client.get_client(write=True)
     pool: Any = getattr(client, "connection_pool", None)
-    if type(pool) not in {redis.ConnectionPool, redis.BlockingConnectionPool}:
-        return client  # that of a cluster or of a sentinel, which look for their servers by themselves
+    try:
+        import redis  # noqa: PLC0415  (django-redis brings it)
+    except ImportError:  # another library of that interface, such as valkey's
+        return client
+    if type(client) is not redis.Redis or type(pool) not in {redis.ConnectionPool, redis.BlockingConnectionPool}:
+        # The project's own kind, or one that looks for its servers by itself, as those of clusters and sentinels do.
+        return client
     pool = redis.ConnectionPool(connection_class=pool.connection_class, **pool.connection_kwargs)
-    return type(client)(connection_pool=pool).client()
+    own_client: Any = redis.Redis(connection_pool=pool)
+    return own_client.client()
 
 
 def _two_steps(cache: Any, key: str, limit: int, charged: int) -> tuple[bool, float]:

@@ -342,7 +342,28 @@ class TestRevoke:
 
         assert "Every live token under this key (3 now) is refused within five seconds." in page
         assert "This can't be undone." in page
-        assert "The future key takes over" in page
+        assert f"Key {key_of(SIG, 'future').kid} takes over." in page
+
+    def test_says_when_a_new_key_takes_over(self, operator_client):
+        key_of(SIG, "future").delete()
+
+        assert "A new key is made and takes over." in shown(
+            operator_client.post(revoke_url(key_of(SIG, "current").kid))
+        )
+
+    def test_of_the_gateways_public_key_says_that_none_takes_over_before_and_after(self, operator_client, rsa_pool):
+        lifecycle.rotate(ENC)
+        public = keymaterial.to_text(rsa_pool.take(), file_format="pem", private=False)
+        kid = lifecycle.activate(keys.import_key(public, use=ENC).kid).kid
+        rotating = operator_client.post(ROTATE_ENC)
+
+        assert told(rotating) == ["Its private half is elsewhere: import the next public key from its owner first."]
+        assert "No key of this use is current" in shown(operator_client.post(revoke_url(kid)))
+        done = operator_client.post(revoke_url(kid), {"confirmed": "yes", "reason": "lost"})
+        assert [text.partition(",")[0] for text in told(done)] == [
+            "No key of this use is current",
+            f"Key {kid} is revoked",
+        ]
 
     def test_of_a_key_that_is_not_current_says_nothing_of_a_successor(self, operator_client):
         page = shown(operator_client.post(revoke_url(key_of(SIG, "future").kid)))

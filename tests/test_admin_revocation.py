@@ -170,6 +170,29 @@ class TestEverythingOfAnApplication:
         assert revoked() == set()
 
 
+class TestWithASettingThatSpoilsAllOthers:
+    """A misspelled name, or code rolled back under newer settings: what must be revoked can be."""
+
+    @pytest.fixture(autouse=True)
+    def misspelled(self, settings, issue, user):
+        issue(user)
+        settings.INSTACCESS = {"ACOUNT_UUID": "x"}
+
+    def test_the_audit_can_be_looked_at(self, desk):
+        row = IssuedToken.objects.get()
+
+        assert desk.get("/admin/instaccess/issuedtoken/").status_code == 200
+        assert desk.get(f"/admin/instaccess/issuedtoken/{row.pk}/change/").status_code == 200
+
+    @pytest.mark.parametrize("action", ["revoke_chosen", "revoke_users"])
+    def test_tokens_are_revoked_all_the_same(self, desk, action):
+        row = IssuedToken.objects.get()
+
+        assert send(desk, action, row).status_code == 200
+        confirmed(desk, action, row)
+        assert revoked() == {row}
+
+
 class TestMoreTokensThanAnybodyChoosesByHand:
     @pytest.mark.parametrize("action", ["revoke_users", "revoke_applications"])
     def test_are_refused_as_a_whole_and_none_is_passed_over(self, action, desk, issue, user, monkeypatch):

@@ -6,6 +6,7 @@ import ast
 import re
 import secrets
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from django.core.management.base import SystemCheckError
 from django.db import connection
 from django.test import override_settings
 
-from instaccess import checks, deployment_checks, role_checks
+from instaccess import checks, deployment_checks, role_checks, settingvalues
 from instaccess.conf import SCOPE, conf
 from instaccess.exceptions import ConfigError
 from instaccess.models import Key
@@ -202,6 +203,15 @@ class TestAnUnknownSetting:
     def test_spoils_all_for_the_rest_of_us_for_what_it_was_meant_to_close_may_stand_open(self):
         with override_settings(**instaccess(ACCOUNT_UIID="x")), pytest.raises(ConfigError, match="ACCOUNT_UIID"):
             _ = conf.account_uuid
+
+    def test_is_passed_over_by_the_check_alone_while_others_read(self):
+        with override_settings(**instaccess(ACCOUNT_UIID="x")):
+            with settingvalues.reading({}):
+                assert conf.account_uuid is None
+                with ThreadPoolExecutor(1) as thread, pytest.raises(ConfigError):
+                    thread.submit(lambda: conf.account_uuid).result()
+            with pytest.raises(ConfigError):
+                _ = conf.account_uuid
 
 
 class TestTheUserUuidField:

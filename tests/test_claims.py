@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jwcrypto.jwk import JWK
 
 from instaccess import jose
-from instaccess.claims import CLOCK_SKEW, MAX_LIFETIME, MAX_PAYLOAD_BYTES, RESERVED, Claims
+from instaccess.claims import CLOCK_SKEW, MAX_DEPTH, MAX_LIFETIME, MAX_PAYLOAD_BYTES, RESERVED, Claims
 from instaccess.exceptions import ClaimsTooLarge, ForeignToken, InvalidToken, TokenExpired
 
 ISSUER = "instructure:inst_access"
@@ -204,6 +204,14 @@ class TestAnExtension:
 
         with pytest.raises(ClaimsTooLarge):
             new(extra={"x": deep}).to_json()
+
+    def test_p16_may_be_as_deep_as_every_reader_reads_and_no_deeper(self):
+        def nested(depth: int) -> list[Any]:
+            return [nested(depth - 1)] if depth else ["x"]
+
+        assert new(extra={"x": nested(MAX_DEPTH - 2)}).to_json()
+        with pytest.raises(ClaimsTooLarge, match="nest deeper"):
+            new(extra={"x": nested(MAX_DEPTH)}).to_json()
 
     def test_p16_does_not_see_its_values_repeated_in_the_error(self):
         with pytest.raises(ClaimsTooLarge) as error:

@@ -496,6 +496,24 @@ class TestARememberedToken:
                 opens(token, verification_keys={"key-1": other})
             assert caught.value.code == "bad_signature"
 
+    def test_is_remembered_under_the_key_that_verified_it_though_the_set_is_read_anew_meanwhile(
+        self, make, opens, rsa_pool, monkeypatch
+    ):
+        token = make.encrypted(make.signed(kid="key-1"))
+        keys = {"key-1": make.verification_keys[make.signing_kid]}
+        verify = jose.verify
+
+        def verify_and_replace(*args: Any) -> Any:
+            found = verify(*args)
+            keys["key-1"] = JWK(**rsa_pool.take("sig").export_public(as_dict=True))
+            return found
+
+        monkeypatch.setattr(jose, "verify", verify_and_replace)
+        for _ in range(2):
+            with pytest.raises(InvalidToken) as caught:
+                opens(token, verification_keys=keys)
+            assert caught.value.code == "bad_signature"
+
     def test_is_forgotten_when_it_is_refused(self, make, opens, no_rsa):
         token = make.token(jti="gone")
         opens(token)

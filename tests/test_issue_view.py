@@ -6,11 +6,13 @@ import base64
 import json
 import secrets
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import time_machine
 from django.contrib.auth import get_user_model
 from django.db import OperationalError, connection
+from django.http import QueryDict
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -208,6 +210,25 @@ class TestWhatClientsSendBesides:
             response = client.generic("POST", ISSUE_URL, body, content_type, headers=headers)
 
             assert response.status_code == expected
+
+    def test_a_form_that_a_middleware_has_made_of_something_else_counts(self, client, access_token, settings):
+        settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.json_to_form"]
+        target = get_user_model().objects.create(username="target")
+        get_user_model().objects.filter(pk=access_token.user.pk).update(is_superuser=True)
+        headers = {"Authorization": f"Bearer {access_token.token}"}
+        body = json.dumps({"as_user_id": str(target.pk)})
+        response = client.post(ISSUE_URL, body, content_type="application/json", headers=headers)
+
+        assert response.status_code == 201
+        assert IssuedToken.objects.get().user == target
+
+    def test_a_query_that_a_middleware_has_replaced_stays_for_those_behind_it(self, client, access_token, settings):
+        settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.own_query"]
+        headers = {"Authorization": f"Bearer {access_token.token}"}
+        form = "application/x-www-form-urlencoded"
+        response = client.post(f"{ISSUE_URL}?x=2", "a=b", content_type=form, headers=headers)
+
+        assert response["X-Query"] == "{'mine': ['1']}"
 
     def test_a_query_of_thousands_of_parameters_is_refused_as_django_refuses_it(self, post, access_token):
         query = "?" + "&".join(f"a{n}=1" for n in range(2000))
@@ -1020,3 +1041,26 @@ def form_body(content_type, **fields):
 def multipart(content):
     head = b'--b\r\nContent-Disposition: form-data; name="f"; filename="f.bin"\r\n\r\n'
     return head + content + b"\r\n--b--\r\n"
+
+
+def json_to_form(get_response: Any) -> Any:
+    """A middleware such as projects have."""
+
+    def middleware(request: Any) -> Any:
+        request.POST = QueryDict(mutable=True)
+        request.POST.update(json.loads(request.body))
+        return get_response(request)
+
+    return middleware
+
+
+def own_query(get_response: Any) -> Any:
+    """Another one."""
+
+    def middleware(request: Any) -> Any:
+        request.GET = QueryDict("mine=1")
+        response = get_response(request)
+        response["X-Query"] = str(dict(request.GET))
+        return response
+
+    return middleware

@@ -697,6 +697,11 @@ class TestAHeaderWithOddMembers:
 
         assert refusal.value.code == "malformed"
 
+    def test_brackets_in_a_text_nest_nothing(self, signing_key):
+        payload = json.dumps({"x": "[" * 2000}).encode()
+
+        assert jose.verify(jose.sign(payload, signing_key, kid="s1"), {"s1": signing_key})[0] == json.loads(payload)
+
     def test_g5_deep_nesting_that_fits_a_token_ends_as_a_refusal_too(self, signed, signing_key):
         with pytest.raises(InvalidToken) as refusal:
             jose.verify(with_header(signed, "[" * 3000), NO_KEYS)

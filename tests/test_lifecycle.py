@@ -461,6 +461,14 @@ class TestRevokeTheCurrentKey:
         assert kids(ENC, "future") == [made.kid]
         assert f"future key {made.kid} passed over" in caplog.text
 
+    def test_nor_is_one_made_where_only_the_gateways_waits(self, rsa_pool):
+        key_of(ENC, "future").delete()
+        gateways = keys.import_key(public_pem(rsa_pool), use=ENC)
+        done = lifecycle.revoke(key_of(ENC, "current").kid)
+
+        assert (done.successor, done.made) == (gateways, None)
+        assert kids(ENC, "future") == []
+
     def test_the_gateways_next_public_key_takes_over_from_its_first(self, rsa_pool):
         Key.objects.filter(use=ENC).delete()
         public = lifecycle.activate(keys.import_key(public_pem(rsa_pool), use=ENC).kid)

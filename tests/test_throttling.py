@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import sys
@@ -555,12 +556,69 @@ class TestTheConnectionToRedis:
         assert sum(allowed) == 3
         assert not throttling.charge(7).allowed
 
+    def test_is_closed_when_it_is_of_no_more_use(self, tap):
+        """Also where nobody collects garbage: what gunicorn is often told."""
+        self.levels(1)
+        before = len(os.listdir("/proc/self/fd"))
+        gc.disable()
+        try:
+            for _ in range(20):
+                tap.retarget(urlsplit(REDIS_URL).port or 6379)
+                throttling.peek(7)
+            assert len(os.listdir("/proc/self/fd")) <= before + 2
+        finally:
+            gc.enable()
+
+    def test_is_not_one_for_every_thread_that_there_ever_was(self, tap, monkeypatch):
+        monkeypatch.setattr(throttling, "_MOST_IDLE", 2)
+        start = threading.Barrier(10)
+
+        def peek(_: int) -> throttling.Level:
+            start.wait(60)
+            return throttling.peek(7)
+
+        with ThreadPoolExecutor(10) as threads:
+            list(threads.map(peek, range(10)))
+
+        assert len(throttling._idle_clients()) <= 2
+
     def test_is_another_once_the_settings_name_another_server(self, tap, backend):
         self.levels(1)
 
         with override_settings(CACHES=on_redis(backend, self.url(tap))):
             assert self.levels(1) == [200]
         assert tap.connections == 2
+
+
+@pytest.mark.services
+class TestAClientOfTheProjectsOwn:
+    @pytest.fixture(autouse=True)
+    def forgotten(self) -> None:
+        throttling.forget()
+
+    def allowed(self, **options: Any) -> int:
+        with override_settings(CACHES=on_redis(DJANGO_REDIS, REDIS_URL, **options)):
+            return sum(throttling.charge(7).allowed for _ in range(6))
+
+    def test_is_asked_with_what_the_project_gives_it(self):
+        import redis
+
+        class Own(redis.Redis):
+            def __init__(self, *args: Any, tenant: str, **kwargs: Any) -> None:
+                super().__init__(*args, **kwargs)
+
+        globals()["Own"] = Own
+        try:
+            own = {"REDIS_CLIENT_CLASS": f"{__name__}.Own", "REDIS_CLIENT_KWARGS": {"tenant": "a"}}
+            assert self.allowed(**own) == 3
+        finally:
+            del globals()["Own"]
+
+    def test_is_asked_where_it_is_none_of_redis_py(self, monkeypatch):
+        """django-valkey has the same interface."""
+        monkeypatch.setitem(sys.modules, "redis", None)
+
+        assert self.allowed() == 3
 
 
 @pytest.mark.services

@@ -16,6 +16,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpR
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
 from .. import keyring, keys, keystore, lifecycle, revocation, rotation
@@ -72,7 +73,7 @@ class KeyActs(ReadOnlyAdmin):
             for key in filter(None, (done.retired, done.activated, done.made)):
                 self.log_change(request, key, f"Rotated the {kind.value} keys: now {key.status}.")
             return self._done(request, _("Key %(kid)s is current now.") % {"kid": done.activated.kid})
-        future = keystore.future(keystore.rows(), kind)
+        future = _next_after(current)
         effects = [
             _("Key %(kid)s retires. Tokens under it that are live now (%(count)d) stay valid until they expire.")
             % {"kid": current.kid, "count": live_tokens(current)},
@@ -87,6 +88,10 @@ class KeyActs(ReadOnlyAdmin):
                 )
         elif current.has_private:
             effects.append(_("A new key is made and takes over at once; services may not know it for some minutes."))
+        else:
+            return self._refuse(
+                request, _("Its private half is elsewhere: import the next public key from its owner first.")
+            )
         if not due and decision.next_due is not None:
             effects.append(_("It is not due before %(time)s.") % {"time": _moment(decision.next_due)})
         title = _("Rotate the signing key") if kind == Key.Use.SIGNING else _("Rotate the encryption key")
@@ -138,6 +143,8 @@ class KeyActs(ReadOnlyAdmin):
             if done.failure:
                 text = _("No new key could be made: %(reason)s.") % {"reason": done.failure}
                 self.message_user(request, text, messages.ERROR)
+            if keystore.current(keystore.rows(), Key.Use(done.key.use)) is None:
+                self.message_user(request, _NONE_CURRENT, messages.WARNING)
             return self._done(
                 request,
                 _("Key %(kid)s is revoked, and with it every live token under it (%(count)d).")
@@ -149,7 +156,7 @@ class KeyActs(ReadOnlyAdmin):
             _("The key leaves the JWKS and its private half is erased. This can't be undone."),
         ]
         if key.status == Key.Status.CURRENT:
-            effects.append(_("The future key takes over, or a new one where there is none."))
+            effects.append(_taking_over(key))
         title = _("Revoke key %(kid)s") % {"kid": key.kid}
         return confirm(self, request, form, title=title, button=_("Revoke"), effects=effects)
 
@@ -178,6 +185,24 @@ class KeyActs(ReadOnlyAdmin):
 
     def _refuse(self, request: HttpRequest, text: str) -> HttpResponse:
         return self._done(request, text, messages.ERROR)
+
+
+_NONE_CURRENT = gettext_lazy(
+    "No key of this use is current, so no token can be issued: import or generate one, and make it current."
+)
+
+
+def _next_after(current: Key) -> Key | None:
+    """The future key that takes over from this one by itself."""
+    waiting = keystore.waiting(keystore.rows(), Key.Use(current.use))
+    return next((key for key in waiting if rotation.can_follow(key, after_ours=current.has_private)), None)
+
+
+def _taking_over(current: Key) -> str:
+    """What follows when the current key is revoked."""
+    if (future := _next_after(current)) is not None:
+        return _("Key %(kid)s takes over.") % {"kid": future.kid}
+    return _("A new key is made and takes over.") if current.has_private else str(_NONE_CURRENT)
 
 
 def live_tokens(key: Key) -> int:
