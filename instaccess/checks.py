@@ -84,8 +84,8 @@ def check_keys(databases: Sequence[str] | None = None, **kwargs: Any) -> list[Ch
     try:
         missing = keys.missing()
         keys.check_sealed_keys()
-    except DbError:
-        return []  # not migrated yet, or away: Django says that itself
+    except DbError as error:
+        return _away(router.db_for_write(Key), error)  # or not migrated yet, which `migrate` is about to mend
     except ConfigError:
         return []  # check_settings says it
     except UnsealError as error:
@@ -99,3 +99,17 @@ def check_keys(databases: Sequence[str] | None = None, **kwargs: Any) -> list[Ch
             id="instaccess.W008",
         )
     ]
+
+
+def _away(alias: str, error: DbError) -> list[CheckMessage]:
+    try:
+        connections[alias].introspection.table_names()
+    except DbError:
+        return [
+            Error(
+                f"The database {alias!r} can't be asked for keys: {type(error).__name__}.",
+                hint=f"See that it runs, and look at DATABASES[{alias!r}].",
+                id="instaccess.E009",
+            )
+        ]
+    return []

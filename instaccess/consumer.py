@@ -21,7 +21,7 @@ from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 
 from . import jose, keysource
-from .claims import Claims
+from .claims import Claims, identifiers
 from .client import domain
 from .conf import conf
 from .exceptions import ConfigError, InstAccessError, InvalidToken
@@ -112,6 +112,7 @@ class InstAccessAuthentication(BaseAuthentication):
 
     @sensitive_variables("token", "payload")
     def authenticate(self, request: Request) -> tuple[Any, Any] | None:
+        payload: dict[str, Any] = {}
         try:
             token = self.get_bearer(request)
             if token is None or not self.is_ours(token):
@@ -121,7 +122,8 @@ class InstAccessAuthentication(BaseAuthentication):
             self.check_account(claims, request)
             return self.get_user(claims), claims
         except InvalidToken as refusal:
-            logger.warning("refused reason=%s detail=%r", refusal.code, refusal.detail)
+            jti = identifiers(payload).get("jti", "")[:64]  # known once its signature was checked
+            logger.warning("refused reason=%s jti=%r detail=%r", refusal.code, jti, refusal.detail)
             answer: type[APIException] = _Refused
         except (DbError, InstAccessError) as error:
             logger.error("not decided: %s: %s", type(error).__name__, error)
@@ -178,7 +180,10 @@ class InstAccessAuthentication(BaseAuthentication):
             if not isinstance(account, str) or not account:
                 raise ConfigError("INSTACCESS['ACCOUNT_HOOK'] must return a text", setting="ACCOUNT_HOOK")
         if account not in (None, claims.account_uuid):
-            raise InvalidToken(f"for account {claims.account_uuid!r}", code="wrong_account")
+            raise InvalidToken(
+                f"for account {claims.account_uuid!r}, and this is {account!r} (ACCOUNT_UUID or ACCOUNT_HOOK)",
+                code="wrong_account",
+            )
 
     def get_user(self, claims: AcceptedClaims) -> Any:
         """Step 4: who it is. What USER_HOOK says, the local user with that uuid where the app is installed, else a

@@ -56,6 +56,10 @@ def forget() -> None:
 def read_database() -> frozenset[str]:
     """One indexed query over the database that the audit is written to; a replica may lag behind a revocation."""
     connection = connections[_alias()]
+    if not has_database():
+        raise ConfigError(
+            "INSTACCESS['DENY_LIST'] is not set, and DATABASES has no default to read it from", setting="DENY_LIST"
+        )
     # The gateway's leeway counts, and this may be the issuer answering it: the largest there can be is taken.
     dead = datetime.now(UTC) - timedelta(seconds=AFTERLIFE)
     earliest = dead - timedelta(seconds=MAX_LIFETIME + CLOCK_SKEW)
@@ -79,6 +83,11 @@ def _no_table(error: Exception) -> SourceUnavailable:
         else "let it be the issuer's, or set INSTACCESS['DENY_LIST'] to the issuer's URL"
     )
     return SourceUnavailable(f"the database {_alias()!r} holds no deny list ({error}): {remedy}")
+
+
+def has_database() -> bool:
+    """Whether the settings name one."""
+    return bool(connections[_alias()].settings_dict["ENGINE"] != "django.db.backends.dummy")
 
 
 def _alias() -> str:

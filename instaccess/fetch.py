@@ -15,9 +15,12 @@ from .exceptions import SourceUnavailable
 
 _MAX_AGE = re.compile(r"(?:^|[\s,])max-age=([0-9]{1,9})(?:[\s,]|$)", re.ASCII | re.IGNORECASE)
 
-TIMEOUT = 3.0
-"""Seconds for connecting, for every wait for the server's next bytes, and for the whole body. (Headers that drip take
-longer; `Snapshot` keeps other threads from waiting for that.)"""
+TIMEOUT = 1.0
+"""Seconds for connecting, and for every wait for the server's next bytes: less than proxies wait for the gateway,
+which goes on with what it has."""
+
+BODY_SECONDS = 3.0
+"""For the whole body. (Headers that drip take longer; `Snapshot` keeps other threads from waiting for that.)"""
 
 MAX_BYTES = 4 * 1024 * 1024
 
@@ -48,7 +51,7 @@ def fetch_json(url: str, *, etag: str = "", secret: str = "", max_bytes: int = M
         headers["If-None-Match"] = etag
     if secret:
         headers["Authorization"] = f"Bearer {secret}"
-    deadline = time.monotonic() + TIMEOUT
+    deadline = time.monotonic() + BODY_SECONDS
     try:
         # An `auth` of our own keeps requests from putting a .netrc entry in place of the header.
         with requests.get(
@@ -67,10 +70,18 @@ def fetch_json(url: str, *, etag: str = "", secret: str = "", max_bytes: int = M
                 if len(body) > max_bytes:
                     raise SourceUnavailable(f"{shown(url)} sent more than {max_bytes} bytes")
                 if time.monotonic() > deadline:
-                    raise SourceUnavailable(f"{shown(url)} took longer than {TIMEOUT} s")
+                    raise SourceUnavailable(f"{shown(url)} took longer than {BODY_SECONDS} s")
             return Fetched(json.loads(body), response.headers.get("ETag", ""), _max_age(response))
     except (requests.RequestException, HTTPError, OSError, ValueError, RecursionError) as error:
-        raise SourceUnavailable(f"{shown(url)} can't be read ({type(error).__name__})") from None
+        raise SourceUnavailable(f"{shown(url)} can't be read ({_kind(error)})") from None
+
+
+def _kind(error: Exception) -> str:
+    """Names of errors alone: their texts have the whole URL."""
+    inner = error.args[0] if error.args else None
+    inner = getattr(inner, "reason", inner)
+    names = [type(error).__name__] + [type(inner).__name__] * isinstance(inner, Exception)
+    return ": ".join(dict.fromkeys(names))
 
 
 def _hint(response: requests.Response, secret: str) -> str:

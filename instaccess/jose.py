@@ -46,6 +46,7 @@ _IV_BYTES, _TAG_BYTES = {"A128CBC-HS256": 16, "A256GCM": 12}, 16
 
 _COMPACT = (string.ascii_letters + string.digits + "-_.").encode()
 _KID = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
+_LIKE_OURS = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 # jwcrypto copies its registry of headers for each object, which takes longer than all of the object's other work but
 # RSA. Copies of these share one; nothing writes to it.
 _JWS, _JWE = JWS(), JWE()
@@ -229,7 +230,8 @@ def _candidates(header: Mapping[str, str], keys: Mapping[str, JWK]) -> Iterable[
         return islice(keys.items(), MAX_KEY_ATTEMPTS)
     key = keys.get(header["kid"])
     if key is None:
-        raise InvalidToken("under a key we do not hold", code="unknown_kid")
+        named = header["kid"] if _LIKE_OURS.fullmatch(header["kid"]) else "its kid is not repeated here"
+        raise InvalidToken(f"under a key we do not hold: {named}", code="unknown_kid")
     return [(header["kid"], key)]
 
 

@@ -26,9 +26,10 @@ from .snapshot import Snapshot
 
 logger = logging.getLogger("instaccess.keys")
 
-_NO_KEY = {
+NO_KEY = {
     Key.Use.SIGNING: "there is no current signing key: run `python manage.py instaccess_init`",
-    Key.Use.ENCRYPTION: "there is no current encryption key: run `python manage.py instaccess_init`",
+    Key.Use.ENCRYPTION: "there is no current encryption key: run `python manage.py instaccess_init`; where there was "
+    "one, import or generate the next with `python manage.py instaccess_keys`, and activate it",
 }
 
 
@@ -161,7 +162,7 @@ class KeyRing:
         for key in self.keys:
             if key.use == use and key.status == Key.Status.CURRENT:
                 return key
-        raise KeyUnavailable(_NO_KEY[use])
+        raise KeyUnavailable(NO_KEY[use])
 
 
 def times() -> rotation.Times:

@@ -196,6 +196,8 @@ def _parsed(texts: tuple[str, ...], setting: str, use: str) -> Mapping[str, JWK]
             text = item if item.lstrip().startswith(("{", "-----BEGIN")) else Path(item).read_text()
             members = _members(text, use)
         except (OSError, ValueError) as error:
+            if "://" in item:
+                raise ConfigError(f"{entry} is a URL, which stands alone and in no list", setting=setting) from None
             raise ConfigError(
                 f"{entry} names a file that can't be read ({type(error).__name__})", setting=setting
             ) from None

@@ -76,7 +76,7 @@ def rotate(
     mark_tokens_of_revoked_keys(now=now)
     current = keystore.current(keystore.rows(), use)
     if current is None:
-        raise KeyUnavailable(f"there is no current {use.label} key to rotate: run `python manage.py instaccess_init`")
+        raise KeyUnavailable(f"nothing to rotate: {keyring.NO_KEY[use]}")
     if expected_current not in (None, current.kid):
         return Rotation(use, next_due=_decide(keystore.rows(), use, now).next_due, lost_race=True)
     _check_key_encryption_key(current)

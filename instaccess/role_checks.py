@@ -15,7 +15,7 @@ from django.core.checks import CheckMessage, Error, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 from django.urls import NoReverseMatch, reverse
 
-from . import keysource, settingvalues
+from . import denylist, keysource, settingvalues
 from .conf import SETTINGS, conf
 from .exceptions import ConfigError
 
@@ -75,7 +75,7 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
     messages: list[CheckMessage] = [
         Error(
             f"INSTACCESS[{name!r}] is not a setting of instaccess.",
-            hint="The settings are " + ", ".join(SETTINGS) + ".",
+            hint=f"{settingvalues.meant(name)}The settings are {', '.join(SETTINGS)}.",
             id="instaccess.E002",
         )
         for name in written
@@ -129,6 +129,14 @@ def check_sources(**kwargs: Any) -> list[CheckMessage]:
     needed = {"VERIFICATION_KEYS": "instaccess.E052"}
     if _verify_path() is not None:
         needed["DECRYPTION_KEYS"] = "instaccess.E051"
+        if _value("deny_list") == "database" and not denylist.has_database():
+            messages.append(
+                Error(
+                    "INSTACCESS['DENY_LIST'] is not set, and DATABASES has no default to read it from.",
+                    hint="Set it to the URL of the issuer's /internal/services/revocations, or share its database.",
+                    id="instaccess.E053",
+                )
+            )
     return messages + [
         Error(
             f"INSTACCESS[{setting!r}] is not set, and there is no table of keys: our app is not in INSTALLED_APPS.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -68,7 +69,7 @@ def configured() -> Mapping[str, Any]:
         value = written()
         if unknown := next((name for name in value if name not in _names), None):
             raise ConfigError(
-                f"INSTACCESS[{unknown!r}] is not a setting of instaccess: see `python manage.py check`",
+                f"INSTACCESS[{unknown!r}] is not a setting of instaccess. {meant(unknown)}The README lists them",
                 setting=str(unknown),
             )
         _configured = value
@@ -102,10 +103,17 @@ def get(name: str, default: Any) -> Any:
 
 def bad(name: str, expected: str) -> ConfigError:
     """The error for a value that is not what is expected."""
-    # A text stays out of it: KEY_ENCRYPTION_KEYS passes here too.
+    # A text stays out of it, also one in a list: KEY_ENCRYPTION_KEYS passes here too.
     value = get(name, None)
     shown = repr(value) if value is None or isinstance(value, (bool, int)) else f"of type {type(value).__name__}"
-    return ConfigError(f"INSTACCESS[{name!r}] must be {expected} (it is {shown})", setting=name)
+    found = "" if isinstance(value, (str, list, tuple)) else f" (it is {shown})"
+    return ConfigError(f"INSTACCESS[{name!r}] must be {expected}{found}", setting=name)
+
+
+def meant(name: object) -> str:
+    """A question for who misspelled a setting, with a blank behind it; empty where nothing is like it."""
+    like = difflib.get_close_matches(str(name).upper(), sorted(_names), n=1)
+    return f"Did you mean {like[0]}? " if like else ""
 
 
 def text(name: str, default: str) -> str:

@@ -9,7 +9,7 @@ import threading
 from django.apps import apps
 from django.db import connections
 
-from . import jose, keysource
+from . import denylist, jose, keysource
 from .conf import conf
 from .exceptions import KeyUnavailable
 
@@ -17,7 +17,8 @@ logger = logging.getLogger("instaccess.keys")
 
 
 def warm_up() -> None:
-    """Open the private keys that this process will need, and use each once.
+    """Open the private keys that this process will need, and use each once; read the JWKS and the deny list that
+    come from a URL.
 
     For gunicorn's `post_worker_init`, and the end of an `asgi.py`. Never fails: without keys, or with the database
     away, a worker starts all the same, and the log says so.
@@ -30,7 +31,7 @@ def warm_up() -> None:
 
 
 def _warm_up() -> None:
-    for use_once in (_sign, _decrypt):
+    for use_once in (_sign, _decrypt, _read):
         try:
             use_once()
         except Exception as error:  # no fault that a start should fail for
@@ -51,6 +52,16 @@ def _sign() -> None:
 
 
 def _decrypt() -> None:
+    if conf.decryption_keys is None and not apps.is_installed("instaccess"):
+        return  # a service, which opens none
     for key in keysource.decryption_keys().values():
         text = jose.encrypt("e30", key, kid="warm-up", alg=conf.encryption_alg, enc=conf.content_encryption)
         jose.decrypt(text, {"warm-up": key}, key_algorithms=(conf.encryption_alg,))
+
+
+def _read() -> None:
+    """What comes from elsewhere: a worker that starts while that is away would have nothing to go on with later."""
+    if conf.verification_keys is not None:
+        keysource.verification_keys()
+    if conf.deny_list != "database":
+        denylist.current()

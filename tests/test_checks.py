@@ -14,7 +14,7 @@ import pytest
 from django.core.checks import ERROR, WARNING, CheckMessage, run_checks
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
-from django.db import connection
+from django.db import OperationalError, connection
 from django.test import override_settings
 
 from instaccess import checks, deployment_checks, role_checks, settingvalues
@@ -84,7 +84,7 @@ ON_DEPLOYMENT: dict[str, tuple[dict[str, Any], list[str]]] = {
 }
 # Each has a test of its own: here, because no setting of Django provokes it or it is a warning at any time; those of
 # a gateway or a service without the app in test_gateway_alone.py.
-OTHERWISE = {"E005", "E007", "E008", "W008", "W011", "W012", "E051", "E052"}
+OTHERWISE = {"E005", "E007", "E008", "E009", "W008", "W011", "W012", "E051", "E052", "E053"}
 
 
 class TestEveryCheckId:
@@ -336,6 +336,18 @@ class TestTheKeysInTheDatabase:
     def test_with_a_bad_setting_leave_that_to_its_own_check(self, initial_keys):
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": []}):
             assert list(found(databases=["default"])) == ["E023"]
+
+
+class TestADatabaseThatIsAway:
+    def test_o1_is_an_error_and_does_not_pass_for_one_in_which_all_is_well(self, db):
+        def away(*args: Any) -> Any:
+            raise OperationalError("could not connect")
+
+        with connection.execute_wrapper(away):
+            messages = found(databases=["default"])
+
+        assert list(messages) == ["E009"]
+        assert "'default'" in messages["E009"].msg
 
 
 @pytest.mark.django_db(transaction=True)

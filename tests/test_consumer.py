@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import logging
+import re
 import secrets
 import sys
 import time
@@ -402,6 +403,7 @@ class TestARefusal:
         (record,) = caplog.records
         assert (record.name, record.levelname) == ("instaccess.service", "WARNING")
         assert f"reason={reason}" in record.getMessage()
+        assert re.search(r" jti='[0-9a-f-]{36}' ", record.getMessage())
 
     def test_c8_of_an_identity_header_without_a_token_is_that_of_no_credentials(self, service):
         response = ask(None, REMOTE_USER="ada", HTTP_X_REMOTE_USER="ada", HTTP_X_USER_ID=USER, HTTP_REMOTE_USER="ada")

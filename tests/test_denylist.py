@@ -257,7 +257,7 @@ class TestFromTheIssuerOverHTTP:
         let_go.set()
 
     def test_a_server_that_drips_is_left_after_the_time_out_though_each_byte_comes_in_time(self, remote, monkeypatch):
-        monkeypatch.setattr(fetch, "TIMEOUT", 0.3)
+        monkeypatch.setattr(fetch, "BODY_SECONDS", 0.3)
         stop = threading.Event()
 
         def drip(handler: Any) -> None:

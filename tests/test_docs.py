@@ -19,7 +19,7 @@ from django.test import override_settings
 from django.urls import resolve
 
 from benchmarks import report
-from instaccess import canvas, keyring, role_checks
+from instaccess import canvas, keymaterial, keyring, role_checks
 from instaccess.conf import SCOPE, SETTINGS, conf
 from instaccess.exceptions import ForeignToken, InvalidToken, TokenExpired, TokenRevoked
 
@@ -28,6 +28,7 @@ from . import readme
 ROOT = readme.ROOT
 PACKAGE = ROOT / "instaccess"
 SHELL = [line for snippet in readme.snippets() if snippet.language == "sh" for line in snippet.lines]
+OPENSSL = [line for line in SHELL if line.startswith("openssl ")]
 PYTHON = [snippet.code for snippet in readme.snippets() if snippet.language == "python"]
 JSON = [snippet.code for snippet in readme.snippets() if snippet.language == "json"]
 
@@ -128,10 +129,21 @@ class TestTheSnippets:
                 assert header.startswith("Authorization: Bearer ")
             case ["python", "-c", code]:
                 ast.parse(code)
+            case ["openssl", *_]:
+                assert line in OPENSSL  # carried out below
             case ["python", "-m", "pip", "install", wheel]:
                 assert wheel.startswith("dist/django_instaccess-")  # installed in test_packaging.py
             case _:
                 pytest.fail(f"nothing tests `{line}`")
+
+    def test_of_openssl_make_a_pair_that_gateway_and_issuer_take(self, tmp_path):
+        for line in OPENSSL:
+            subprocess.run(shlex.split(line), cwd=tmp_path, check=True, capture_output=True)
+
+        private = keymaterial.parse((tmp_path / "gateway.pem").read_text())
+        public = keymaterial.parse((tmp_path / "gateway.pub.pem").read_text())
+        assert (private.has_private, public.has_private) == (True, False)
+        assert private.thumbprint() == public.thumbprint()
 
     def test_of_the_key_encryption_key_makes_one_that_is_taken(self, capsys):
         line = next(line for line in SHELL if line.startswith("python -c"))

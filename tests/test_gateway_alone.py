@@ -301,6 +301,11 @@ class TestItsChecks:
 
         assert (done.returncode, done.stdout) == (0, "System check identified no issues (0 silenced).\n"), done.stderr
 
+    def test_ask_for_what_was_meant(self, tmp_path):
+        done = Alone(tmp_path, {}, {"VERIFICATION_KEY": []}, apps=self.APPS).manage("check")
+
+        assert "Did you mean VERIFICATION_KEYS?" in done.stderr
+
     def test_find_what_is_misspelled_and_what_is_bad(self, issuer, tmp_path):
         settings = {"DECRYPTION_KEY": [], "LEEWAY": 301}
         done = Alone(tmp_path, {}, settings, apps=self.APPS).manage("check")
@@ -309,7 +314,9 @@ class TestItsChecks:
         assert set(re.findall(r"instaccess\.([EW]\d+)", done.stderr)) == {"E002", "E032"}
 
     @pytest.mark.parametrize(
-        ("urls", "ids"), [("instaccess.urls_gateway", {"E051", "E052"}), ("", {"E052"})], ids=["gateway", "service"]
+        ("urls", "ids"),
+        [("instaccess.urls_gateway", {"E051", "E052", "E053"}), ("", {"E052"})],
+        ids=["gateway", "service"],
     )
     def test_find_that_there_are_no_keys(self, tmp_path, urls, ids):
         done = Alone(tmp_path, {}, {}, apps=self.APPS, urls=urls).manage("check")

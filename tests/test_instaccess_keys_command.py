@@ -204,6 +204,16 @@ class TestList:
         assert lines[key_of(ENC, "current").kid].endswith("the next one comes from its owner (import it)")
         assert lines[signing].endswith("only its public half is held here: it can't sign")
 
+    def test_says_that_the_gateways_key_is_due_once_its_next_is_there(self, files, clock, rsa_pool):
+        Key.objects.filter(use=ENC).delete()
+        run("import", "--use", "enc", "--file", files["public.pem"])
+        current = lifecycle.activate(Key.objects.get(use=ENC).kid).kid
+        clock.shift(timedelta(days=31))
+        keys.import_key(keymaterial.to_text(rsa_pool.take(), file_format="pem", private=False), use=ENC)
+        lines = {line.split()[2]: line for line in run("list").splitlines()}
+
+        assert lines[current].endswith("due for rotation at 2026-12-23T12:00:00Z")
+
     def test_as_json_has_the_same_facts(self):
         facts = {key["kid"]: key for key in run_json("list")}
         kid = key_of(SIG, "current").kid

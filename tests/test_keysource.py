@@ -157,6 +157,12 @@ class TestDecryptionKeysFromTheSettings:
         with pytest.raises(ConfigError, match=r"INSTACCESS\['DECRYPTION_KEYS'\]\[1\].* kid of another"):
             keysource.decryption_keys()
 
+    def test_that_are_a_url_in_a_list_say_how_it_is_written(self, settings):
+        settings.INSTACCESS = {"VERIFICATION_KEYS": ["https://canvas.example.edu/internal/services/jwks"]}
+
+        with pytest.raises(ConfigError, match=r"\[0\] is a URL, which stands alone and in no list"):
+            keysource.verification_keys()
+
     def test_in_a_file_that_cannot_be_read_are_an_error_without_the_path(self, settings, tmp_path):
         settings.INSTACCESS = {"DECRYPTION_KEYS": [tmp_path / "nothing.pem"]}
 
@@ -407,6 +413,15 @@ class TestAJWKSURL:
                     keys.get(str(uuid.uuid4()))
             assert not first.done()
             let_go.set()
+
+    @pytest.mark.parametrize(
+        ("host", "why"), [("127.0.0.1:1", "NewConnectionError"), ("nowhere.invalid", "NameResolutionError")]
+    )
+    def test_that_can_t_be_reached_says_whether_the_name_or_the_server_is_missing(self, settings, host, why):
+        settings.INSTACCESS = {"VERIFICATION_KEYS": f"http://{host}/jwks", "ALLOW_HTTP_URLS": True}
+
+        with pytest.raises(SourceUnavailable, match=rf"\(ConnectionError: {why}\)"):
+            keysource.verification_keys()
 
     def test_with_a_password_in_it_is_refused_and_what_follows_a_question_mark_is_in_no_text(
         self, jwks, settings, clock

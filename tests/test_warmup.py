@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.apps import apps
 
-from instaccess import issuer, keyring, sealing
+from instaccess import denylist, issuer, keymaterial, keyring, keysource, sealing
 from instaccess.warmup import warm_up
+
+from .servers import Scripted, reply, scripted
 
 pytestmark = pytest.mark.django_db(transaction=True)  # another thread reads the keys
 
@@ -50,6 +55,53 @@ class TestAWorkerThatHasWarmedUp:
     def test_has_logged_nothing(self, initial_keys, caplog):
         warm_up()
 
+        assert complaints(caplog) == []
+
+
+class TestAWorkerOfAnotherRole:
+    @pytest.fixture
+    def elsewhere(self, rsa_pool, settings) -> Iterator[Scripted]:
+        """An issuer, and the settings of a gateway that knows it by its urls."""
+        keysource._parsed.cache_clear()
+        keysource._remote.cache_clear()
+        denylist.forget()
+        jwks = json.dumps({"keys": [keymaterial.public_members(rsa_pool.take("sig"), use="sig")]}).encode()
+        private = rsa_pool.take("enc").export_to_pem(private_key=True, password=None).decode()
+
+        def answer(handler: Any) -> None:
+            reply(handler, 200, jwks if handler.path == "/jwks" else b'{"revoked":[]}')
+
+        with scripted(answer) as issuer_:
+            settings.INSTACCESS = {
+                "VERIFICATION_KEYS": f"{issuer_.base_url}/jwks",
+                "DENY_LIST": f"{issuer_.base_url}/revocations",
+                "SERVICE_SECRETS": ["s" * 32],
+                "DECRYPTION_KEYS": [private],
+                "ALLOW_HTTP_URLS": True,
+            }
+            yield issuer_
+        denylist.forget()
+        keysource._remote.cache_clear()
+
+    def test_a_gateway_has_read_what_it_may_have_to_go_on_with(self, elsewhere, caplog):
+        warm_up()
+
+        assert sorted(asked.path for asked in elsewhere.asked) == ["/jwks", "/revocations"]
+        assert complaints(caplog) == []
+
+    def test_a_gateway_that_starts_while_the_issuer_is_away_says_so(self, elsewhere, caplog):
+        elsewhere.says(503)
+        warm_up()
+
+        assert [line for line in complaints(caplog) if "/jwks answered 503" in line]
+
+    def test_a_service_misses_no_key_that_it_needs_not(self, elsewhere, settings, caplog, monkeypatch):
+        names = ("VERIFICATION_KEYS", "ALLOW_HTTP_URLS")
+        settings.INSTACCESS = {name: settings.INSTACCESS[name] for name in names}
+        monkeypatch.setattr(apps, "is_installed", lambda name: name != "instaccess")
+        warm_up()
+
+        assert [asked.path for asked in elsewhere.asked] == ["/jwks"]
         assert complaints(caplog) == []
 
 

@@ -41,7 +41,8 @@ def what_comes_next(key: Key, held: Iterable[Key] | None = None) -> str:
             ready = rotation.ready_at(key, times)
             return "ready to take over" if ready <= now else f"ready to take over at {iso(ready)}"
         case Key.Status.CURRENT if served := rotation.served_at(key, times):
-            if rotation.decide(held, use=use, now=now, times=times).next_due is None:
+            decision = rotation.decide(held, use=use, now=now, times=times)
+            if decision.activate is None and decision.next_due is None:
                 return "the next one comes from its owner (import it)"
             return f"due for rotation at {iso(served)}"
         case Key.Status.PAST:
@@ -94,7 +95,9 @@ def imported(key: Key) -> str:
     command = f"python manage.py instaccess_keys activate --kid {key.kid}"
     if rotation.ready_at(key, keyring.times()) > timezone.now():
         return f"{text} Before that, at the price of services that may refuse its tokens: `{command} --force`"
-    return f"{text} Use it now: `{command}`"
+    if key.has_private:
+        return f"{text} Use it now: `{command}`"
+    return f"{text} As soon as its gateway has the private half, and before `rotate` finds it due: `{command}`"
 
 
 def activated(key: Key) -> list[str]:
