@@ -16,7 +16,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.debug import sensitive_variables
 
-from . import jose, keysource, pasted
+from . import compact, jose, keysource, pasted
 from .audited import KeyStanding, standing
 from .claims import ATTRIBUTES
 from .conf import conf
@@ -73,7 +73,7 @@ class Reading:
 @sensitive_variables("token", "signed")
 def read_encrypted(token: str) -> Reading:
     """An encrypted token and, where a key of ours opens it, the signed one inside. Raises ConfigError."""
-    if len(token) > jose.MAX_TOKEN_CHARS:
+    if len(token) > compact.MAX_TOKEN_CHARS:
         return Reading()
     signed, kid, stale = "", "", conf.max_staleness
     legacy = jose.LEGACY_KEY_ALGORITHMS if conf.encryption_alg in jose.LEGACY_KEY_ALGORITHMS else ()
@@ -87,7 +87,7 @@ def read_encrypted(token: str) -> Reading:
 @sensitive_variables("signed")
 def read_signed(signed: str) -> Reading:
     """A signed token. Raises ConfigError."""
-    if len(signed) > jose.MAX_TOKEN_CHARS:
+    if len(signed) > compact.MAX_TOKEN_CHARS:
         return Reading()
     payload, kid, stale = pasted.members(signed, 1), "", conf.max_staleness
     with suppress(DbError, InstAccessError):

@@ -16,7 +16,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.debug import sensitive_variables
 
-from . import dissection, gateway, identity, jose, pasted
+from . import compact, dissection, gateway, identity, pasted
 from .audited import AuditFinding, find_row, under_key_held_elsewhere
 from .claims import Claims
 from .conf import conf
@@ -114,7 +114,7 @@ def failed() -> Inspection:
 def _stranger(token: str) -> tuple[Kind, Outcome, Exception]:
     if not token:
         return Kind.OTHER, Outcome.NOT_OURS, InvalidToken(code="no_credentials")
-    issuer = jose.peek_issuer(token) if token.count(".") == 2 else None
+    issuer = compact.peek_issuer(token) if token.count(".") == 2 else None
     if issuer is None:
         return Kind.OTHER, Outcome.NOT_OURS, InvalidToken(code="other_bearer")
     return Kind.FOREIGN, Outcome.NOT_OURS, ForeignToken(f"iss is {pasted.shown(issuer)}")

@@ -16,8 +16,7 @@ from functools import cache, partial
 from typing import Any
 
 from django.conf import settings
-from django.core.files.uploadhandler import FileUploadHandler, SkipFile
-from django.http import HttpRequest, QueryDict
+from django.http import HttpRequest
 from django.utils.module_loading import import_string
 from django.views.decorators.debug import sensitive_variables
 from oauth2_provider.models import get_access_token_model, get_application_model
@@ -25,7 +24,7 @@ from oauthlib.common import Request as OAuthlibRequest
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 
-from . import identity, jose, keyring, lookup
+from . import compact, identity, jose, keyring, lookup
 from .canvas import (
     ExpiredAccessToken,
     InsufficientScope,
@@ -36,14 +35,13 @@ from .canvas import (
 from .claims import Claims
 from .conf import SCOPE, conf
 from .exceptions import ConfigError, InvalidToken
+from .parameters import form, query
 
 logger = logging.getLogger("instaccess.issuer")
 
 # RFC 6750 §2.1: one token, and nothing after it. What a token looks like is its generator's affair.
 # (A lone surrogate can only come from a form whose sender chose an odd charset; there is no encoding it.)
 _BEARER = re.compile(r"bearer +([^\s,\ud800-\udfff]+)", re.ASCII | re.IGNORECASE)
-_NO_QUERY = QueryDict("", encoding="utf-8")
-_FORMS = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})
 _DEFAULT_VALIDATOR = "oauth2_provider.oauth2_validators.OAuth2Validator"
 
 
@@ -86,54 +84,14 @@ def bearer_token(request: HttpRequest) -> str:
     if match is None:
         raise InvalidAccessToken("not exactly one bearer token", code="malformed_header")
     text = match[1]
-    if len(text) > jose.MAX_TOKEN_CHARS:
+    if len(text) > compact.MAX_TOKEN_CHARS:
         raise InvalidAccessToken(code="too_long")
     return text
 
 
-def query(request: HttpRequest) -> QueryDict:
-    """The query. Django's own `request.GET` reads it in the charset that the Content-Type of the body names.
-
-    Raises SuspiciousOperation for more parameters than Django takes.
-    """
-    text = request.META.get("QUERY_STRING", "")
-    return QueryDict(text, encoding="utf-8") if text else _NO_QUERY
-
-
-class _NoFiles(FileUploadHandler):
-    """Files have no business here: skipped piece by piece, neither written to disk nor gathered in memory."""
-
-    def new_file(self, *args: Any, **kwargs: Any) -> None:
-        raise SkipFile
-
-    def receive_data_chunk(self, raw_data: bytes, start: int) -> bytes | None:
-        return None
-
-    def file_complete(self, file_size: int) -> None:
-        return None
-
-
-def form(request: HttpRequest) -> Any:
-    """The form body; empty where it can't be parsed (contract: content type and body never matter)."""
-    # For Django, too, there is no form then, unless a middleware has made one.
-    if request.content_type not in _FORMS and not hasattr(request, "_post"):
-        return {}
-    try:
-        if not hasattr(request, "_files") and not hasattr(request, "_post"):  # nor read or replaced by a middleware
-            # Not in a charset that the sender chooses: some, such as punycode, take minutes for a megabyte. Set by
-            # its public name, it would undo what a middleware has put in place of the query.
-            request._encoding = "utf-8"  # type: ignore[attr-defined]
-            # With no handler at all Django would read the whole body at once.
-            request.upload_handlers = [_NoFiles(request)]
-        return request.POST
-    except Exception as error:  # Django lets out a dozen kinds for a dozen ways to be broken
-        logger.debug("form body not parsed: %s", type(error).__name__)
-        return {}
-
-
 @sensitive_variables("text")
 def _refuse_inst_access_token(text: str) -> None:
-    if text.count(".") != 2 or jose.peek_issuer(text) != conf.issuer:
+    if text.count(".") != 2 or compact.peek_issuer(text) != conf.issuer:
         return
     try:
         payload, _ = jose.verify(text, keyring.current().verification_keys())

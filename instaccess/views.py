@@ -17,7 +17,7 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from . import canvas, identity, issuer, oauth, refusals, throttling
+from . import canvas, identity, issuer, oauth, parameters, refusals, throttling
 from .client import client_address, domain
 from .conf import conf
 from .endpoint import endpoint
@@ -170,8 +170,8 @@ def _traceback(exc: Exception, request: Request) -> str:
     try:
         if conf.allow_token_in_parameters:
             credentials += [
-                oauth.query(request._request).get("access_token"),
-                oauth.form(request._request).get("access_token"),
+                parameters.query(request._request).get("access_token"),
+                parameters.form(request._request).get("access_token"),
             ]
     except (InstAccessError, SuspiciousOperation):
         # There is no telling what to leave out: where it happened, then, and no message.
@@ -183,8 +183,8 @@ def _traceback(exc: Exception, request: Request) -> str:
 
 def _parameter(request: Request, name: str) -> str:
     """A parameter of the query, or of the form where the query has none or a blank one."""
-    for parameters in (oauth.query, oauth.form):
-        value = parameters(request._request).get(name)
+    for read in (parameters.query, parameters.form):
+        value = read(request._request).get(name)
         if isinstance(value, str) and value.strip():
             return value
     return ""

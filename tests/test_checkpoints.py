@@ -15,7 +15,18 @@ from django.utils import timezone
 from joserfc import jws as joserfc_jws
 from joserfc.jwk import RSAKey
 
-from instaccess import checkpoints, evidence, issuer, jose, keyring, lifecycle, revocation, statements, verification
+from instaccess import (
+    checkpoints,
+    compact,
+    evidence,
+    issuer,
+    jose,
+    keyring,
+    lifecycle,
+    revocation,
+    statements,
+    verification,
+)
 from instaccess.checkpoints import SETTLED, seal
 from instaccess.conf import conf
 from instaccess.exceptions import AuditAltered, InvalidToken, KeyUnavailable
@@ -204,7 +215,7 @@ class TestACheckpoint:
         public = {**theirs.export_public(as_dict=True), "kid": kid, "use": "sig"}
         Key.objects.create(kid=kid, use="sig", status="past", public_jwk=public)
         checkpoint = Checkpoint.objects.get()
-        payload = json.dumps(jose._json_object(jose.split_compact(checkpoint.jws, 3)[1], "it")).encode()
+        payload = json.dumps(compact.json_object(compact.split_compact(checkpoint.jws, 3)[1], "it")).encode()
         checkpoint.jws = jose.sign(payload, theirs, kid=kid, typ=statements.CHECKPOINT)
         checkpoint.save()
 

@@ -19,7 +19,7 @@ from django.test import override_settings
 from django.urls import resolve
 
 from benchmarks import report
-from instaccess import canvas, keymaterial, keyring, role_checks
+from instaccess import canvas, fetch, keymaterial, keyring, role_checks
 from instaccess.conf import SCOPE, SETTINGS, conf
 from instaccess.exceptions import ForeignToken, InvalidToken, TokenExpired, TokenRevoked
 
@@ -233,7 +233,7 @@ class TestTheTablesOfAnswers:
         _, reasons, _ = readme.tables(readme.section("When something goes wrong"))
         shown = [reason for row in reasons for reason in readme.code(row[0])]
 
-        files = ("jose.py", "claims.py", "gateway.py", "forward_auth.py", "consumer.py")
+        files = ("jose.py", "compact.py", "claims.py", "gateway.py", "forward_auth.py", "consumer.py")
         raised = {code for name in files for code in codes_raised_in(PACKAGE / name)}
         kinds = {kind.code for kind in (InvalidToken, ForeignToken, TokenExpired, TokenRevoked)}
         assert sorted(shown) == sorted((raised | kinds) - {"fault", "claims_not_json"})
@@ -244,6 +244,21 @@ def codes_raised_in(path: Path) -> set[str]:
     calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
     keywords = [keyword for call in calls for keyword in call.keywords if keyword.arg == "code"]
     return {keyword.value.value for keyword in keywords if isinstance(keyword.value, ast.Constant)}
+
+
+class TestTheExamples:
+    @pytest.mark.parametrize(
+        ("path", "waits"),
+        [
+            ("examples/nginx/nginx.conf", r"proxy_read_timeout +([0-9]+)s;"),
+            ("examples/caddy/Caddyfile", r"response_header_timeout +([0-9]+)s"),
+            ("examples/envoy/envoy.yaml", r"(?<!_)timeout: +([0-9]+)s"),
+        ],
+    )
+    def test_wait_for_the_gateway_for_longer_than_it_waits_for_the_issuer(self, path, waits):
+        seconds = [int(found) for found in re.findall(waits, (ROOT / path).read_text())]
+
+        assert min(seconds) > fetch.TIMEOUT
 
 
 class TestTheFigures:

@@ -154,8 +154,11 @@ class Alone:
         return servers.Process(command, port=port, log=self.folder / "gateway.log", env=self.env, cwd=self.folder)
 
     def manage(self, *command: str) -> subprocess.CompletedProcess[str]:
+        return self._run("-m", "django", *command)
+
+    def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-W", "error", "-m", "django", *command],
+            [sys.executable, "-W", "error", *arguments],
             env=self.env,
             cwd=self.folder,
             capture_output=True,
@@ -165,15 +168,7 @@ class Alone:
         )
 
     def python(self, script: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", script],
-            env=self.env,
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        done = self._run("-c", script)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 

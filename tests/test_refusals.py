@@ -41,7 +41,19 @@ NOW = datetime(2026, 12, 1, 12, 30, tzinfo=UTC)
 HOUR = NOW.replace(minute=0)
 PACKAGE = Path(instaccess.__file__).parent
 THE_WAY_OF_A_REQUEST = [
-    *("exceptions", "claims", "jose", "sealing", "keyring", "keysource", "denylist", "snapshot", "fetch", "identity"),
+    *(
+        "exceptions",
+        "claims",
+        "jose",
+        "compact",
+        "sealing",
+        "keyring",
+        "keysource",
+        "denylist",
+        "snapshot",
+        "fetch",
+        "identity",
+    ),
     *("issuer", "gateway", "canvas", "throttling", "oauth", "views", "forward_auth"),
 ]
 REAL_TRANSACTIONS = pytest.mark.django_db(transaction=True)
