@@ -102,6 +102,8 @@ def check_keys(databases: Sequence[str] | None = None, **kwargs: Any) -> list[Ch
 
 
 def _away(alias: str, error: DbError) -> list[CheckMessage]:
+    if connections[alias].in_atomic_block:
+        return []  # where one error is followed by others, whatever it was
     try:
         connections[alias].introspection.table_names()
     except DbError:

@@ -20,7 +20,7 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 
-from . import jose, keysource
+from . import compact, jose, keysource
 from .claims import Claims, identifiers
 from .client import domain
 from .conf import conf
@@ -207,7 +207,7 @@ def _challenge() -> str:
         return "Bearer"
 
 
-@sensitive_variables("token", "segment", "raw", "pairs")
+@sensitive_variables("token", "segment", "raw", "text", "pairs")
 def _issuers(token: str) -> list[Any]:
     """Every `iss` in an unverified JWT, read as leniently as anybody might.
 
@@ -217,7 +217,8 @@ def _issuers(token: str) -> list[Any]:
     segment = _NOT_BASE64.sub("", token.split(".")[1].replace("+", "-").replace("/", "_"))
     try:
         raw = base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
-        pairs = json.loads(raw.decode(json.detect_encoding(raw), "replace"), object_pairs_hook=tuple)
+        text = raw.decode(json.detect_encoding(raw), "replace")
+        pairs = None if compact.nests_too_deep(text) else json.loads(text, object_pairs_hook=tuple)
     except (ValueError, RecursionError):
         return []
     return [value for name, value in pairs if name == "iss"] if isinstance(pairs, tuple) else []

@@ -22,8 +22,9 @@ from .snapshot import Snapshot
 
 TABLE = "instaccess_issuedtoken"
 
-MAX_BYTES = 32 * 1024 * 1024
-"""Of a deny list by URL: some 850,000 tokens, revoked at one stroke and not expired yet."""
+MAX_BYTES = 16 * 1024 * 1024
+"""Of a deny list by URL: some 400,000 tokens, revoked at one stroke and not expired yet. As many as an issuer gathers
+in the second that a gateway waits."""
 
 # What is to be denied was revoked while it lived, and nothing lives longer than an hour: this range is small and
 # indexed, however many rows the audit holds.

@@ -122,7 +122,7 @@ class RemoteKeys(Mapping[str, JWK]):
         since = time.monotonic() - self._refetched_at
         patience = PATIENCE if since >= JWKS_COOLDOWN else max(PATIENCE - since, 0)
         if not self._refetching.acquire(timeout=patience):
-            raise SourceUnavailable(f"{shown(self._url)} is being read for a new key, and that takes long")
+            return  # by the set that is held there is no such key
         try:
             if time.monotonic() - self._refetched_at >= JWKS_COOLDOWN:
                 self._refetched_at = time.monotonic()

@@ -16,6 +16,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 from django.views.decorators.debug import sensitive_variables
 
+from . import compact
+
 MAX_SHOWN = 400
 """Characters shown of one value."""
 
@@ -44,7 +46,7 @@ def tidied(text: str) -> str:
 @sensitive_variables()
 def _of_answer(text: str) -> str:
     try:
-        answer = json.loads("".join(text.split()))
+        answer = _loads("".join(text.split()))
     except (ValueError, RecursionError):
         return text
     token = answer.get("token") if isinstance(answer, dict) and len(answer) == 1 else None
@@ -57,10 +59,17 @@ def members(token: str, segment: int) -> dict[str, Any]:
     no reading it."""
     try:
         text = token.split(".")[segment]
-        value = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode())
+        value = _loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode())
     except (IndexError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+@sensitive_variables()
+def _loads(text: str) -> Any:
+    if compact.nests_too_deep(text):
+        raise RecursionError
+    return json.loads(text)
 
 
 def shown(value: Any) -> str:

@@ -31,7 +31,7 @@ def warm_up() -> None:
 
 
 def _warm_up() -> None:
-    for use_once in (_sign, _decrypt, _read):
+    for use_once in (_sign, _decrypt, _read_jwks, _read_deny_list):
         try:
             use_once()
         except Exception as error:  # no fault that a start should fail for
@@ -59,9 +59,14 @@ def _decrypt() -> None:
         jose.decrypt(text, {"warm-up": key}, key_algorithms=(conf.encryption_alg,))
 
 
-def _read() -> None:
-    """What comes from elsewhere: a worker that starts while that is away would have nothing to go on with later."""
+# What comes from elsewhere: a worker that has not read it before that is away has nothing to go on with then.
+
+
+def _read_jwks() -> None:
     if conf.verification_keys is not None:
         keysource.verification_keys()
+
+
+def _read_deny_list() -> None:
     if conf.deny_list != "database":
         denylist.current()

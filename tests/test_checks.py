@@ -338,8 +338,9 @@ class TestTheKeysInTheDatabase:
             assert list(found(databases=["default"])) == ["E023"]
 
 
+@pytest.mark.django_db(transaction=True)
 class TestADatabaseThatIsAway:
-    def test_o1_is_an_error_and_does_not_pass_for_one_in_which_all_is_well(self, db):
+    def test_o1_is_an_error_and_does_not_pass_for_one_in_which_all_is_well(self):
         def away(*args: Any) -> Any:
             raise OperationalError("could not connect")
 

@@ -209,7 +209,8 @@ class TestAnExtension:
         def nested(depth: int) -> list[Any]:
             return [nested(depth - 1)] if depth else ["x"]
 
-        assert new(extra={"x": nested(MAX_DEPTH - 2)}).to_json()
+        deepest = new(extra={"x": nested(MAX_DEPTH - 2), "empty": [{}], "text": "[" * 100}).to_json()
+        assert compact.json_object(deepest, "claims") == json.loads(deepest)
         with pytest.raises(ClaimsTooLarge, match="nest deeper"):
             new(extra={"x": nested(MAX_DEPTH)}).to_json()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import string
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import Any
@@ -697,8 +699,29 @@ class TestAHeaderWithOddMembers:
 
         assert refusal.value.code == "malformed"
 
-    def test_brackets_in_a_text_nest_nothing(self, signing_key):
-        payload = json.dumps({"x": "[" * 2000}).encode()
+    @pytest.mark.parametrize("bits", [b"[", b'{"":', b'[{"a":'])
+    def test_g5_deep_nesting_takes_no_process_down_in_a_thread_with_a_small_stack(self, bits):
+        """Python 3.13's parser goes as deep as a whole stack of the usual size."""
+        script = (
+            "import threading\n"
+            "from instaccess.compact import json_object\n"
+            "from instaccess.exceptions import InvalidToken\n"
+            "def read():\n"
+            "    try: json_object(RAW, 'claims')\n"
+            "    except InvalidToken as error: print(error.detail)\n"
+            "threading.stack_size(256 * 1024)\n"
+            "thread = threading.Thread(target=read); thread.start(); thread.join()"
+        )
+        raw = b'{"a":' + bits * (6000 // len(bits))
+        done = subprocess.run(
+            [sys.executable, "-c", script.replace("RAW", repr(raw))], capture_output=True, text=True, check=False
+        )
+
+        assert (done.returncode, done.stdout) == (0, "the claims nests too deep\n"), done.stderr
+
+    @pytest.mark.parametrize("text", ["[" * 2000, '"' + "[" * 2000, '\\"[{' * 500, "[" * 40 + "\\" * 7])
+    def test_brackets_in_a_text_nest_nothing(self, signing_key, text):
+        payload = json.dumps({"x": text}).encode()
 
         assert jose.verify(jose.sign(payload, signing_key, kid="s1"), {"s1": signing_key})[0] == json.loads(payload)
 

@@ -407,10 +407,8 @@ class TestAJWKSURL:
             assert hangs.wait(60)
             clock.now += keysource.PATIENCE
 
-            # As often as strangers like: nobody waits, and nobody is told that there is no such key.
-            for _ in range(20):
-                with pytest.raises(SourceUnavailable, match="takes long"):
-                    keys.get(str(uuid.uuid4()))
+            # As often as strangers like: nobody waits.
+            assert [keys.get(str(uuid.uuid4())) for _ in range(20)] == [None] * 20
             assert not first.done()
             let_go.set()
 

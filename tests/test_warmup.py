@@ -94,6 +94,7 @@ class TestAWorkerOfAnotherRole:
         warm_up()
 
         assert [line for line in complaints(caplog) if "/jwks answered 503" in line]
+        assert [line for line in complaints(caplog) if "/revocations answered 503" in line]
 
     def test_a_service_misses_no_key_that_it_needs_not(self, elsewhere, settings, caplog, monkeypatch):
         names = ("VERIFICATION_KEYS", "ALLOW_HTTP_URLS")
