@@ -12,12 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from .exceptions import ClaimsTooLarge, ForeignToken, InvalidToken, TokenExpired
+from .nesting import MAX_DEPTH, nests_too_deep
 
 MAX_LIFETIME = 3600
 """Seconds. Canvas's tokens live one hour; a longer one is refused here even when it is well signed."""
-
-MAX_DEPTH = 32
-"""Lists and objects in each other. How deep JSON can be read is one thing to Python 3.12 and another to 3.13."""
 
 MAX_PAYLOAD_BYTES = 2048
 """A payload of this size, signed by an RSA-4096 key, stays below the 4 KiB that nginx allows response headers."""
@@ -134,22 +132,22 @@ class Claims:
 
         Raises ClaimsTooLarge above `MAX_PAYLOAD_BYTES` or `MAX_DEPTH`, and when an extension's value is not JSON.
         """
-        payload = self.to_payload()
         try:
-            text = _encode(payload).encode()
+            text = _encode(self.to_payload())
+            encoded = text.encode()
         except (TypeError, ValueError, RecursionError) as error:
             raise ClaimsTooLarge(
                 f"an extra claim is not JSON ({type(error).__name__}); see INSTACCESS['CLAIMS_HOOK']",
                 code="claims_not_json",
             ) from None
-        if len(text) > MAX_PAYLOAD_BYTES:
+        if len(encoded) > MAX_PAYLOAD_BYTES:
             raise ClaimsTooLarge(
-                f"the claims are {len(text)} bytes, at most {MAX_PAYLOAD_BYTES} fit a gateway's headers; "
+                f"the claims are {len(encoded)} bytes, at most {MAX_PAYLOAD_BYTES} fit a gateway's headers; "
                 "have INSTACCESS['CLAIMS_HOOK'] return less"
             )
-        if nests_too_deep(payload):
+        if nests_too_deep(text):
             raise ClaimsTooLarge(f"the claims nest deeper than {MAX_DEPTH}: see INSTACCESS['CLAIMS_HOOK']")
-        return text
+        return encoded
 
     @classmethod
     def from_payload(
@@ -197,19 +195,6 @@ class Claims:
         if None in (values.get("masquerading_user_uuid"), values.get("masquerading_user_shard_id")):
             values["masquerading_user_uuid"] = values["masquerading_user_shard_id"] = None
         return cls(**values, extra=payload)
-
-
-def nests_too_deep(value: Any) -> bool:
-    """Whether lists and objects that JSON can hold stand in each other more than `MAX_DEPTH` deep."""
-    level = [value]
-    for _ in range(MAX_DEPTH + 1):
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, (dict, list, tuple))
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
-    return bool(level)
 
 
 def identifiers(payload: Mapping[str, Any]) -> dict[str, str]:

@@ -12,14 +12,13 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from .claims import MAX_DEPTH
 from .exceptions import InvalidToken
+from .nesting import nests_too_deep
 
 MAX_TOKEN_CHARS = 8192
 MAX_HEADER_BYTES = 1024
 
 _COMPACT = (string.ascii_letters + string.digits + "-_.").encode()
-_TEXT, _BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL), re.compile(r"[\[\]{}]")
 _KID = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
 
 
@@ -87,22 +86,6 @@ def json_object(raw: bytes, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidToken(f"the {what} is not a JSON object", code="malformed")
     return value
-
-
-def nests_too_deep(text: str) -> bool:
-    """Whether brackets stand in each other deeper than in any claims of ours, in JSON or what passes for it.
-
-    Before it is parsed: how deep parsers go depends on the version of Python, and on a thread's small stack that of
-    3.13 takes the whole process down.
-    """
-    if text.count("[") + text.count("{") <= MAX_DEPTH:
-        return False
-    depth = 0
-    for bracket in _BRACKET.findall(_TEXT.sub("", text)):
-        depth += 1 if bracket in "[{" else -1
-        if depth > MAX_DEPTH + 1:  # an empty one may stand inside
-            return True
-    return False
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -20,11 +20,12 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 
-from . import compact, jose, keysource
+from . import jose, keysource
 from .claims import Claims, identifiers
 from .client import domain
 from .conf import conf
 from .exceptions import ConfigError, InstAccessError, InvalidToken
+from .nesting import nests_too_deep
 
 logger = logging.getLogger("instaccess.service")
 
@@ -145,8 +146,9 @@ class InstAccessAuthentication(BaseAuthentication):
         # As text it has more kinds of white space than as bytes, and some read the one, some the other.
         readings = header.split(), _ASCII_SPACE.split(header.strip(_ASCII_WHITE))
         found = {words[1]: None for words in readings if len(words) == 2 and words[0].lower() == "bearer"}
-        ours = (token for token in found if len(found) == 1 or self.is_ours(token))
-        return next(ours, next(iter(found), None))
+        if len(found) > 1 and (ours := [token for token in found if self.is_ours(token)]):
+            return ours[0]
+        return next(iter(found), None)
 
     @sensitive_variables("token")
     def is_ours(self, token: str) -> bool:
@@ -218,7 +220,7 @@ def _issuers(token: str) -> list[Any]:
     try:
         raw = base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
         text = raw.decode(json.detect_encoding(raw), "replace")
-        pairs = None if compact.nests_too_deep(text) else json.loads(text, object_pairs_hook=tuple)
+        pairs = None if nests_too_deep(text) else json.loads(text, object_pairs_hook=tuple)
     except (ValueError, RecursionError):
         return []
     return [value for name, value in pairs if name == "iss"] if isinstance(pairs, tuple) else []

@@ -26,6 +26,9 @@ MAX_BYTES = 16 * 1024 * 1024
 """Of a deny list by URL: some 400,000 tokens, revoked at one stroke and not expired yet. As many as an issuer gathers
 in the second that a gateway waits."""
 
+NO_DATABASE = "INSTACCESS['DENY_LIST'] is not set, and DATABASES has no default to read it from"
+NOTHING_TO_SEND = "INSTACCESS['DENY_LIST'] is a URL, and INSTACCESS['SERVICE_SECRETS'] has no secret to send there"
+
 # What is to be denied was revoked while it lived, and nothing lives longer than an hour: this range is small and
 # indexed, however many rows the audit holds.
 _QUERY = f"SELECT jti FROM {TABLE} WHERE revoked_at > %s AND expires_at > %s"  # noqa: S608  (a constant)
@@ -58,9 +61,7 @@ def read_database() -> frozenset[str]:
     """One indexed query over the database that the audit is written to; a replica may lag behind a revocation."""
     connection = connections[_alias()]
     if not has_database():
-        raise ConfigError(
-            "INSTACCESS['DENY_LIST'] is not set, and DATABASES has no default to read it from", setting="DENY_LIST"
-        )
+        raise ConfigError(NO_DATABASE, setting="DENY_LIST")
     # The gateway's leeway counts, and this may be the issuer answering it: the largest there can be is taken.
     dead = datetime.now(UTC) - timedelta(seconds=AFTERLIFE)
     earliest = dead - timedelta(seconds=MAX_LIFETIME + CLOCK_SKEW)
@@ -100,10 +101,7 @@ def _alias() -> str:
 def _read_remote(last: _Remote | None) -> _Remote:
     secrets = conf.service_secrets
     if not secrets:
-        raise ConfigError(
-            "INSTACCESS['DENY_LIST'] is a URL, and INSTACCESS['SERVICE_SECRETS'] has no secret to send there",
-            setting="SERVICE_SECRETS",
-        )
+        raise ConfigError(NOTHING_TO_SEND, setting="SERVICE_SECRETS")
     fetched = fetch_json(conf.deny_list, etag=last.etag if last else "", secret=secrets[0], max_bytes=MAX_BYTES)
     if fetched.not_modified and last is not None:
         return last

@@ -13,7 +13,7 @@ from django.db.models import F, QuerySet
 from django.views.decorators.debug import sensitive_variables
 from jwcrypto.jwk import JWK
 
-from . import keymaterial, keyring, sealing
+from . import keymaterial, keyring, rotation, sealing
 from .conf import conf
 from .exceptions import KeyUnavailable
 from .models import Key, KeyLock
@@ -57,9 +57,9 @@ def waiting(keys: QuerySet[Key], use: Key.Use) -> QuerySet[Key]:
     return keys.filter(use=use, status=Key.Status.FUTURE).order_by("created_at", "id")
 
 
-def future(keys: QuerySet[Key], use: Key.Use) -> Key | None:
-    """The key of a use that has waited longest to be current. A public signing key never will: it cannot sign."""
-    return next((key for key in waiting(keys, use) if key.has_private or use != Key.Use.SIGNING), None)
+def future(keys: QuerySet[Key], use: Key.Use, *, after_ours: bool) -> Key | None:
+    """The key of a use that has waited longest, of those that take over by themselves: see `rotation.can_follow`."""
+    return next((key for key in waiting(keys, use) if rotation.can_follow(key, after_ours=after_ours)), None)
 
 
 def find(kid: str, keys: QuerySet[Key] | None = None) -> Key:

@@ -96,7 +96,7 @@ def rotate(
         now = given or timezone.now()
         if keystore.current(keys, use) != current:
             return Rotation(use, next_due=_decide(keys, use, now).next_due, lost_race=True)
-        if force and spare and keystore.future(keys, use) is None:
+        if force and spare and keystore.future(keys, use, after_ours=True) is None:
             keystore.store(spare.pop(), use=use, status=Key.Status.FUTURE, now=now)
         decision = _decide(keys, use, now, force=force)
         if decision.activate:
@@ -161,8 +161,8 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
                         keystore.succeed(None, successor, now)
                 current = successor if was_current else keystore.current(keys, use)
                 # After a gateway's public key no pair of ours could follow.
-                wanted = current is not None and current.has_private and keystore.future(keys, use) is None
-                if had_private and spare and wanted:
+                is_ours = current is not None and current.has_private
+                if had_private and spare and is_ours and keystore.future(keys, use, after_ours=True) is None:
                     made = keystore.store(spare.pop(), use=use, status=Key.Status.FUTURE, now=now)
             except InstAccessError as error:
                 # Sealing failed, before anything was written. The compromised key goes all the same.

@@ -16,7 +16,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 from django.views.decorators.debug import sensitive_variables
 
-from . import compact
+from .nesting import nests_too_deep
 
 MAX_SHOWN = 400
 """Characters shown of one value."""
@@ -67,7 +67,7 @@ def members(token: str, segment: int) -> dict[str, Any]:
 
 @sensitive_variables()
 def _loads(text: str) -> Any:
-    if compact.nests_too_deep(text):
+    if nests_too_deep(text):
         raise RecursionError
     return json.loads(text)
 

@@ -116,10 +116,10 @@ def check_key_material(**kwargs: Any) -> list[CheckMessage]:
 def check_sources(**kwargs: Any) -> list[CheckMessage]:
     """A gateway or a service has somewhere to take its keys and its deny list from."""
     messages: list[CheckMessage] = []
-    if (_value("deny_list") or "database") != "database" and _value("service_secrets") == []:
+    if _value("deny_list") not in {"database", _BAD} and _value("service_secrets") == []:
         messages.append(
             Error(
-                "INSTACCESS['DENY_LIST'] is a URL, and INSTACCESS['SERVICE_SECRETS'] has no secret to send there.",
+                f"{denylist.NOTHING_TO_SEND}.",
                 hint="Put the secret there that the issuer has in its own SERVICE_SECRETS.",
                 id="instaccess.E050",
             )
@@ -132,7 +132,7 @@ def check_sources(**kwargs: Any) -> list[CheckMessage]:
         if _value("deny_list") == "database" and not denylist.has_database():
             messages.append(
                 Error(
-                    "INSTACCESS['DENY_LIST'] is not set, and DATABASES has no default to read it from.",
+                    f"{denylist.NO_DATABASE}.",
                     hint="Set it to the URL of the issuer's /internal/services/revocations, or share its database.",
                     id="instaccess.E053",
                 )
@@ -144,7 +144,7 @@ def check_sources(**kwargs: Any) -> list[CheckMessage]:
             id=check_id,
         )
         for setting, check_id in needed.items()
-        if _is_unset(setting.lower())
+        if _value(setting.lower()) is None
     ]
 
 
@@ -187,19 +187,15 @@ def _verify_path() -> str | None:
         return None
 
 
+_BAD = object()
+
+
 def _value(attribute: str) -> Any:
-    """A setting; None where it is bad, which `check_settings` says."""
+    """A setting; `_BAD` where it is bad, which `check_settings` says."""
     try:
         return getattr(conf, attribute)
     except ConfigError:
-        return None
-
-
-def _is_unset(attribute: str) -> bool:
-    try:
-        return getattr(conf, attribute) is None
-    except ConfigError:
-        return False
+        return _BAD
 
 
 def _version(text: str) -> tuple[int, ...]:

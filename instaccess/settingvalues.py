@@ -67,11 +67,12 @@ def configured() -> Mapping[str, Any]:
         if (checked := _checked.get()) is not None:
             return checked
         value = written()
-        if unknown := next((name for name in value if name not in _names), None):
-            raise ConfigError(
-                f"INSTACCESS[{unknown!r}] is not a setting of instaccess. {meant(unknown)}The README lists them",
-                setting=str(unknown),
-            )
+        for name in value:
+            if name not in _names:
+                raise ConfigError(
+                    f"INSTACCESS[{name!r}] is not a setting of instaccess. {meant(name)}The README lists them",
+                    setting=str(name),
+                )
         _configured = value
     return _configured
 

@@ -204,6 +204,13 @@ class TestAnUnknownSetting:
         with override_settings(**instaccess(ACCOUNT_UIID="x")), pytest.raises(ConfigError, match="ACCOUNT_UIID"):
             _ = conf.account_uuid
 
+    @pytest.mark.parametrize("name", ["", 0, None, ("LIFETIME",)])
+    def test_is_one_whatever_it_is(self, name):
+        with override_settings(INSTACCESS={name: 1}):
+            with pytest.raises(ConfigError, match="is not a setting of instaccess"):
+                _ = conf.account_uuid
+            assert list(found()) == ["E002"]
+
     def test_is_passed_over_by_the_check_alone_while_others_read(self):
         with override_settings(**instaccess(ACCOUNT_UIID="x")):
             with settingvalues.reading({}):

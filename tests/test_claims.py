@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from jwcrypto.jwk import JWK
 
 from instaccess import compact, jose
-from instaccess.claims import CLOCK_SKEW, MAX_DEPTH, MAX_LIFETIME, MAX_PAYLOAD_BYTES, RESERVED, Claims
+from instaccess.claims import CLOCK_SKEW, MAX_LIFETIME, MAX_PAYLOAD_BYTES, RESERVED, Claims
 from instaccess.exceptions import ClaimsTooLarge, ForeignToken, InvalidToken, TokenExpired
+from instaccess.nesting import MAX_DEPTH
 
 ISSUER = "instructure:inst_access"
 NOW = 1_800_000_000

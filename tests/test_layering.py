@@ -21,7 +21,7 @@ PACKAGE = Path(instaccess.__file__).parent
 # that are still to come have their place already. `checks` looks at all of the state, so it stands on top of it;
 # `canvas` comes first of the surfaces, because the others answer with it.
 HOUSE = {
-    "core": ["exceptions", "claims", "compact", "minting", "jose"],
+    "core": ["exceptions", "nesting", "claims", "compact", "minting", "jose"],
     "state": [
         "settingvalues",
         "conf",

@@ -73,7 +73,7 @@ class KeyActs(ReadOnlyAdmin):
             for key in filter(None, (done.retired, done.activated, done.made)):
                 self.log_change(request, key, f"Rotated the {kind.value} keys: now {key.status}.")
             return self._done(request, _("Key %(kid)s is current now.") % {"kid": done.activated.kid})
-        future = _next_after(current)
+        future = keystore.future(keystore.rows(), kind, after_ours=current.has_private)
         effects = [
             _("Key %(kid)s retires. Tokens under it that are live now (%(count)d) stay valid until they expire.")
             % {"kid": current.kid, "count": live_tokens(current)},
@@ -192,15 +192,10 @@ _NONE_CURRENT = gettext_lazy(
 )
 
 
-def _next_after(current: Key) -> Key | None:
-    """The future key that takes over from this one by itself."""
-    waiting = keystore.waiting(keystore.rows(), Key.Use(current.use))
-    return next((key for key in waiting if rotation.can_follow(key, after_ours=current.has_private)), None)
-
-
 def _taking_over(current: Key) -> str:
     """What follows when the current key is revoked."""
-    if (future := _next_after(current)) is not None:
+    future = keystore.future(keystore.rows(), Key.Use(current.use), after_ours=current.has_private)
+    if future is not None:
         return _("Key %(kid)s takes over.") % {"kid": future.kid}
     return _("A new key is made and takes over.") if current.has_private else str(_NONE_CURRENT)
 
