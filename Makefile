@@ -22,14 +22,14 @@ test: $(VENV)/.test
 # All that asks a database again on the other two; a service that is missing is a failure. What needs Redis, a proxy or
 # a browser runs once, on PostgreSQL.
 test-services: $(VENV)/.services
-	$(BIN)/python -m tests.check_services
+	$(BIN)/python -m tests.support.check_services
 	INSTACCESS_DATABASE=postgresql $(PYTEST) -m "database or postgresql or services"
 	INSTACCESS_DATABASE=mariadb $(PYTEST) -m "database and not postgresql and not services"
 
 # Every page of the admin, light and dark, wide and narrow, in build/screenshots; the README's two in examples/.
 # Needs Chromium (Debian: chromium), or CHROMIUM=/path/to/it.
 screenshots: $(VENV)/.browser
-	$(BIN)/python -m tests.browser.screenshots build/screenshots --readme examples/screenshots
+	$(BIN)/python -m tests.admin.browser.screenshots build/screenshots --readme examples/screenshots
 
 # What the README says about speed, measured beside peers: tables, benchmarks/results.json, and the README's table and
 # chart. Half an hour on a machine that does nothing else, and 15 GB of PostgreSQL's disk for an audit of 10,000,000

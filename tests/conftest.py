@@ -22,8 +22,7 @@ from oauth2_provider.models import get_access_token_model, get_application_model
 from instaccess import evidence, identity, keymaterial, keyring, keys, refusals, throttling
 from instaccess.conf import SCOPE, conf
 from instaccess.models import IssuedToken, Key
-
-from . import checked_keys, demos, mailing
+from tests.support import checked_keys, demos, mailing
 
 ISSUE_URL = "/api/v1/inst_access_tokens"
 

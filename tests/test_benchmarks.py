@@ -13,12 +13,11 @@ from typing import Any
 
 import pytest
 
-from .processes import PATIENCE
-from .servers import until
+from tests.support.paths import ROOT
+from tests.support.processes import PATIENCE
+from tests.support.servers import until
 
 pytestmark = pytest.mark.services
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def trial(folder: Path, *options: str) -> dict[str, Any]:

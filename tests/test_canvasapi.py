@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from . import readme, servers
-from .demos import SetUp
-from .test_proxies import Site, start_nginx
-from .tokens import b64
+from tests.support import servers
+from tests.support.demos import SetUp
+from tests.support.paths import ROOT
+from tests.support.tokens import b64
+from tests.test_proxies import Site, start_nginx
 
 if TYPE_CHECKING:
     from canvasapi import Canvas
@@ -119,7 +120,7 @@ def elsewhere(campus: Campus) -> Iterator[Any]:
         command = [sys.executable, "-m", "gunicorn", "testproject.wsgi", "--bind", f"{servers.HOST}:{port}"]
         env = campus.site.env | {"INSTACCESS_SETTINGS": json.dumps(instaccess)}
         log = campus.site.folder / f"elsewhere-{port}.log"
-        started.append(servers.Process(command, port=port, log=log, env=env, cwd=readme.ROOT))
+        started.append(servers.Process(command, port=port, log=log, env=env, cwd=ROOT))
         return f"http://{servers.HOST}:{port}"
 
     yield start

@@ -15,9 +15,8 @@ from django.utils import timezone
 from instaccess import keys, sealing
 from instaccess.keymaterial import to_text
 from instaccess.models import IssuedToken, Key
-
-from . import tasks
-from .processes import PATIENCE, Crew, KilledError, together
+from tests.support import tasks
+from tests.support.processes import PATIENCE, Crew, KilledError, together
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -20,8 +20,7 @@ from django.utils import timezone
 from instaccess import denylist, issuer, revocation, verification
 from instaccess.admin import activity, periods
 from instaccess.models import IssuedToken, Key, RefusalCount
-
-from .conftest import ISSUE_URL
+from tests.conftest import ISSUE_URL
 
 pytestmark = pytest.mark.django_db
 

@@ -22,8 +22,9 @@ from typing import Any
 
 import pytest
 
-from .demos import ROOT, SetUp, demo, environment
-from .servers import until
+from tests.support.demos import SetUp, demo, environment
+from tests.support.paths import ROOT
+from tests.support.servers import until
 
 KEYS = ["base_url", "access_token", "client_id", "admin_username", "admin_password", "curl"]
 

@@ -22,10 +22,9 @@ from benchmarks import report
 from instaccess import canvas, fetch, keymaterial, keyring, role_checks
 from instaccess.conf import SCOPE, SETTINGS, conf
 from instaccess.exceptions import ForeignToken, InvalidToken, TokenExpired, TokenRevoked
+from tests.support import readme
+from tests.support.paths import ROOT
 
-from . import readme
-
-ROOT = readme.ROOT
 PACKAGE = ROOT / "instaccess"
 SHELL = [line for snippet in readme.snippets() if snippet.language == "sh" for line in snippet.lines]
 OPENSSL = [line for line in SHELL if line.startswith("openssl ")]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pytest
 from django.utils import translation
 
-from .readme import ROOT
+from tests.support.paths import ROOT
 
 PACKAGE = ROOT / "instaccess"
 PO = PACKAGE / "locale" / "de" / "LC_MESSAGES" / "django.po"

@@ -18,8 +18,8 @@ from django.db.migrations.loader import MigrationLoader
 
 from instaccess import issuer, jose, keyring, keys
 from instaccess.models import IssuedToken, Key, KeyLock, ServiceUser, UserIdentity
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 TABLES = {model._meta.db_table for model in (IssuedToken, Key, KeyLock, ServiceUser, UserIdentity)}
 
 

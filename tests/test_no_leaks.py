@@ -17,21 +17,14 @@ import instaccess
 from instaccess import jose, keyring
 from instaccess.conf import conf
 from instaccess.models import IssuedToken, Key
-
-from .answers import UNAVAILABLE, answer
-from .conftest import ISSUE_URL
-from .mailing import mailed
+from tests.conftest import ISSUE_URL
+from tests.support.answers import UNAVAILABLE, answer
+from tests.support.mailing import mailed
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("initial_keys")]
 
 PRIVATE_MEMBERS = ("d", "p", "q", "dp", "dq", "qi")
 PACKAGE = str(Path(instaccess.__file__).parent)
-
-
-@pytest.fixture(autouse=True)
-def _quick_hashes(settings):
-    """Hashing passwords and client secrets for real takes most of a second and teaches nothing."""
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 
 class EverythingLogged(logging.Handler):

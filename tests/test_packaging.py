@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from . import readme
+from tests.support import readme
+from tests.support.paths import ROOT
 
-ROOT = readme.ROOT
 SHIPPED = {".py", ".typed", ".html", ".txt", ".po", ".mo", ".css", ".js"}
 
 # What the README presupposes: a project that already uses DRF and django-oauth-toolkit.

@@ -23,13 +23,13 @@ from typing import Any
 
 import pytest
 
-from . import servers
-from .answers import CHALLENGE
-from .demos import SetUp
+from tests.support import servers
+from tests.support.answers import CHALLENGE
+from tests.support.demos import SetUp
+from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.services
 
-ROOT = Path(__file__).resolve().parent.parent
 ISSUE = "/api/v1/inst_access_tokens"
 SELF = "/api/v1/users/self"
 INVALID = b'{"errors":[{"message":"Invalid access token."}]}'

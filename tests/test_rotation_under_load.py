@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,13 +23,12 @@ from jwcrypto.jwk import JWK
 
 from instaccess import jose, keyring, keys, sealing
 from instaccess.models import IssuedToken, Key
-
-from .conftest import ISSUE_URL
-from .processes import PATIENCE, environment
+from tests.conftest import ISSUE_URL
+from tests.support.paths import ROOT
+from tests.support.processes import PATIENCE, environment
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.django_db(transaction=True)]
 
-ROOT = Path(__file__).resolve().parent.parent
 WORKERS, CLIENTS, ROTATIONS = 4, 3, 3
 CACHE_SECONDS = MAX_AGE = 1
 OLD_KEK, NEW_KEK = (base64.urlsafe_b64encode(bytes([fill]) * 32).decode() for fill in (1, 2))
@@ -127,7 +125,7 @@ def gunicorn(**instaccess: Any) -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
         process = subprocess.Popen(
             [
-                sys.executable, "-m", "gunicorn", "tests.served:application",
+                sys.executable, "-m", "gunicorn", "tests.support.served:application",
                 "--bind", f"fd://{listener.fileno()}", "--workers", str(WORKERS), "--worker-class", "sync",
                 "--log-level", "warning",
             ],

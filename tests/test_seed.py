@@ -9,7 +9,6 @@ import uuid
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from io import StringIO
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +20,7 @@ from instaccess import evidence
 from instaccess.conf import conf
 from instaccess.models import IssuedToken, RefusalCount
 from instaccess.refusal_table import RETENTION
+from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.django_db
 
@@ -141,10 +141,9 @@ class TestTheCommand:
 
     @pytest.mark.own_database
     def test_is_what_manage_py_offers_in_this_project(self):
-        root = Path(__file__).parent.parent
         done = subprocess.run(
             [sys.executable, "manage.py", "instaccess_tokens", "--help"],
-            cwd=root,
+            cwd=ROOT,
             capture_output=True,
             text=True,
             timeout=60,

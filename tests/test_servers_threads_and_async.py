@@ -38,16 +38,15 @@ from instaccess import canvas, evidence, forward_auth, issuer, jose, keyring, li
 from instaccess.conf import conf
 from instaccess.models import IssuedToken, Key, UserIdentity
 from testproject.urls import urlpatterns as testprojects
+from tests.conftest import ISSUE_URL
+from tests.issuer.test_throttling import DJANGOS, REDIS_URL, on_redis
+from tests.support import servers
+from tests.support.answers import INVALID, claims_of, signed_inside
+from tests.support.asgi import PATIENCE, Exchange, Footprints, ask, held
+from tests.support.paths import ROOT
+from tests.support.processes import environment
+from tests.support.tokens import header_of
 
-from . import servers
-from .answers import INVALID, claims_of, signed_inside
-from .asgi import PATIENCE, Exchange, Footprints, ask, held
-from .conftest import ISSUE_URL
-from .processes import environment
-from .test_throttling import DJANGOS, REDIS_URL, on_redis
-from .tokens import header_of
-
-ROOT = Path(__file__).resolve().parent.parent
 VERIFY_URL, SELF_URL = "/internal/gateway/verify", "/api/v1/users/self"
 JWKS_URL, REVOCATIONS_URL = "/internal/services/jwks", "/internal/services/revocations"
 SECRET = "a-secret-of-gateways-and-services-0123456789"
@@ -76,7 +75,7 @@ def start(request: pytest.FixtureRequest, tmp_path: Path, transactional_db: None
         port = servers.free_port()
         env = {
             **environment(),
-            "DJANGO_SETTINGS_MODULE": "tests.served_settings",
+            "DJANGO_SETTINGS_MODULE": "tests.support.served_settings",
             "CACHE_PREFIX": str(uuid.uuid4()),
             "INSTACCESS_SETTINGS": json.dumps(instaccess),
         }

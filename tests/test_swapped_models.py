@@ -1,17 +1,19 @@
-"""In a project with a user model, an Application and an AccessToken of its own (tests/swapped)."""
+"""In a project with a user model, an Application and an AccessToken of its own (tests/projects/swapped)."""
 
 from __future__ import annotations
 
 import pytest
 
-from . import subproject
+from tests.support import subproject
 
 
 @pytest.fixture(scope="module")
 def facts(tmp_path_factory, _rsa_pool):
     _rsa_pool.rewind()
     folder = tmp_path_factory.mktemp("swapped")
-    return subproject.run("tests.swapped.issue", settings="tests.swapped.settings", folder=folder, rsa_pool=_rsa_pool)
+    return subproject.run(
+        "tests.projects.swapped.issue", settings="tests.projects.swapped.settings", folder=folder, rsa_pool=_rsa_pool
+    )
 
 
 class TestSwappedModels:

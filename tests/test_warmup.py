@@ -13,8 +13,7 @@ from django.apps import apps
 
 from instaccess import denylist, issuer, keymaterial, keyring, keysource, sealing
 from instaccess.warmup import warm_up
-
-from .servers import Scripted, reply, scripted
+from tests.support.servers import Scripted, reply, scripted
 
 pytestmark = pytest.mark.django_db(transaction=True)  # another thread reads the keys
 

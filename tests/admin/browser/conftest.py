@@ -1,0 +1,74 @@
+"""A browser that many tests share, a server in this process, and a window for each person in a test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.conf import settings as django_settings
+from django.contrib.auth import get_user_model
+from django.test import Client, override_settings
+from pytest_django.live_server_helper import LiveServer
+
+from tests.admin.browser.chromium import Watch, chromium, window
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page
+
+PASSWORD = "correct horse battery staple"
+
+
+# Of the package, not of the session: other tests must not find Playwright's event loop in their thread.
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="package")
+def server(django_db_setup: None) -> Iterator[LiveServer]:
+    """The test project with its static files, in threads of this process, under the policy of `csp.py`."""
+    middleware = ["tests.admin.browser.csp.ContentSecurityPolicy", *django_settings.MIDDLEWARE]
+    with override_settings(MIDDLEWARE=middleware):
+        running = LiveServer("127.0.0.1")
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def superuser(transactional_db: None) -> Any:
+    return get_user_model().objects.create_superuser("root", password=PASSWORD)
+
+
+@pytest.fixture
+def watches() -> list[Watch]:
+    """One a window; `expected` of each can be set."""
+    return []
+
+
+@pytest.fixture
+def visit(
+    browser: Browser, server: LiveServer, watches: list[Watch], transactional_db: None
+) -> Iterator[Callable[..., Page]]:
+    """Opens a window for a user, signed in, or for nobody. Whatever goes wrong in it by itself fails the test."""
+    opened: list[BrowserContext] = []
+
+    def open_(user: Any = None, **options: Any) -> Page:
+        context = window(browser, server.url, **options)
+        opened.append(context)
+        watches.append(Watch(context, server.url))
+        if user is not None:
+            client = Client()
+            client.force_login(user)
+            name = django_settings.SESSION_COOKIE_NAME
+            context.add_cookies([{"name": name, "value": client.cookies[name].value, "url": server.url}])
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        return page
+
+    yield open_
+    # Before the database is emptied under their last requests.
+    for context in opened:
+        context.close()
+    assert [line for watch in watches for line in watch.complaints] == []

@@ -1,0 +1,112 @@
+"""A school that is made up, served with the test project: what the screenshots are taken of. Outside pytest."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+USERNAME, PASSWORD = "ada", "correct horse battery staple"
+HOST = "127.0.0.1"
+
+
+def set_up(folder: Path, *, rows: int) -> None:
+    """Django with a new database in `folder`: keys in their third month, one lost and one just replaced, so many
+    issued tokens and a lost laptop's that were revoked, and somebody who is trying forged ones."""
+    os.environ |= {
+        "INSTACCESS_DATABASE": "sqlite",
+        "SQLITE_NAME": str(folder / "db.sqlite3"),
+        "DJANGO_SETTINGS_MODULE": "testproject.settings",
+        "INSTACCESS_SETTINGS": json.dumps({"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32)]}),
+    }
+    import django
+
+    django.setup()
+    logging.disable(logging.WARNING)
+    from django.conf import settings
+    from django.contrib.auth import get_user_model
+    from django.core.management import call_command
+    from django.utils import timezone
+
+    from instaccess import keys, lifecycle, revocation
+    from instaccess.models import Key, RefusalCount
+
+    settings.DEBUG = False  # as where people work; it would also remember every query
+    # Hashing the secrets of ten applications slowly takes longer than making 20,000 rows.
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    settings.MIDDLEWARE = ["tests.admin.browser.csp.ContentSecurityPolicy", *settings.MIDDLEWARE]
+    call_command("migrate", verbosity=0)
+    now = timezone.now()
+
+    def ago(days: float) -> datetime:
+        return now - timedelta(days=days)
+
+    keys.init(now=ago(85))
+    for use in Key.Use:
+        lifecycle.rotate(use, now=ago(54))
+        lifecycle.rotate(use, now=ago(23))
+    lifecycle.revoke(Key.objects.get(use="sig", status="current").kid, reason="backup left on a train", now=ago(9))
+    lifecycle.rotate(Key.Use.ENCRYPTION, force=True, now=now - timedelta(minutes=25))
+    for use in Key.Use:
+        lifecycle.rotate(use, now=now)  # as cron does daily: what is gone loses its private half
+    ada = get_user_model().objects.create_superuser(USERNAME, password=PASSWORD)
+    with open(os.devnull, "w") as nowhere:
+        call_command("instaccess_tokens", "seed", "--rows", str(rows), "--days", "30", "--seed", "6", stdout=nowhere)
+    lost = [token.pk for token in revocation.revocable().order_by("-issued_at")[1:4:2]]
+    revocation.revoke(revocation.revocable().filter(pk__in=lost), reason="laptop lost", by=ada)
+    make_token(real_user=ada)
+    RefusalCount.objects.update_or_create(
+        hour=now.replace(minute=0, second=0, microsecond=0),
+        role=RefusalCount.Role.GATEWAY,
+        reason="bad_signature",
+        client_id="",
+        user_uuid="",
+        defaults={"count": 143},
+    )
+
+
+def make_token(*, real_user: Any = None) -> str:
+    """The text of a token that was issued a moment ago, to somebody who is behind it or to its own user."""
+    from django.contrib.auth import get_user_model
+    from oauth2_provider.models import get_application_model
+
+    from instaccess import issuer
+
+    _, text = issuer.issue(
+        user=get_user_model().objects.get(username="user-007"),
+        origin=issuer.Origin("canvas.example.edu", "192.0.2.7", "canvasapi/3.6"),
+        now=time.time(),
+        real_user=real_user,
+        application=get_application_model().objects.get(name="Gradebook sync"),
+    )
+    return text
+
+
+@contextmanager
+def served() -> Iterator[str]:
+    """The test project with its static files, for the length of a `with`; yields its address."""
+    from django.contrib.staticfiles.handlers import StaticFilesHandler
+    from django.core.servers.basehttp import ThreadedWSGIServer, WSGIRequestHandler
+    from django.core.wsgi import get_wsgi_application
+
+    class Quiet(WSGIRequestHandler):
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = ThreadedWSGIServer((HOST, 0), Quiet)
+    server.daemon_threads = True
+    server.set_app(StaticFilesHandler(get_wsgi_application()))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://{HOST}:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -1,0 +1,120 @@
+"""`make screenshots`: every page of the admin, light and dark, wide and narrow, of a school that is made up.
+
+It makes a database of its own in a temporary folder and leaves nothing behind but the pictures. It fails where a page
+complains.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.admin.browser import school
+from tests.admin.browser.chromium import Watch, chromium, four_ways, window
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+KEYS, TOKENS = "/admin/instaccess/key/", "/admin/instaccess/issuedtoken/"
+INSPECTOR = f"{TOKENS}inspect/"
+IN_README = ("issued-tokens", "keys")
+"""Pages that the README shows, as they are first seen on a laptop."""
+TALLEST = 2400
+"""Pixels of a page that go into a picture: a hundred rows say no more than thirty."""
+
+
+class Album:
+    """Pictures of one page after the other; `readme` is a second folder, for those that the README shows."""
+
+    def __init__(self, page: Page, folder: Path, readme: Path | None) -> None:
+        self._page, self._folder, self._readme = page, folder, readme
+        self.count = 0
+
+    def take(self, name: str) -> None:
+        """The page as it is now, in four ways."""
+        if self._readme is not None and name in IN_README:
+            # Without the list of the site's models, which says nothing of ours.
+            sidebar = self._page.locator("#toggle-nav-sidebar")
+            sidebar.dispatch_event("click")
+            self._page.screenshot(path=self._readme / f"{name}.png")
+            sidebar.dispatch_event("click")
+        for scheme, size in four_ways(self._page):
+            height = self._page.evaluate("document.documentElement.scrollHeight")
+            self._page.screenshot(
+                path=self._folder / f"{name}-{scheme}-{size['width']}.png",
+                full_page=True,
+                clip={"x": 0, "y": 0, "width": size["width"], "height": min(height, TALLEST)},
+            )
+            self.count += 1
+
+
+def tour(page: Page, album: Album) -> None:
+    """All the pages, as somebody would come to them."""
+    page.goto("/admin/")
+    page.get_by_label("Username").fill(school.USERNAME)
+    page.get_by_label("Password").fill(school.PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+    page.get_by_role("link", name="Keys").first.click()
+    _see(page, "What needs attention")
+    album.take("keys")
+    page.get_by_role("button", name="Rotate signing key…").click()
+    _see(page, "Rotate the signing key")
+    album.take("key-rotate")
+    page.goto(KEYS)
+    page.locator("#result_list tbody th a").first.click()
+    _see(page, "View key")
+    album.take("key")
+    page.goto(TOKENS)
+    page.get_by_role("link", name="Last 24 hours").click()
+    _see(page, "Last 24 hours")
+    album.take("issued-tokens")
+    page.locator("#result_list tbody th a").first.click()
+    _see(page, "View issued token")
+    album.take("issued-token")
+    page.goto(TOKENS)
+    for box in page.locator("#result_list input.action-select").all()[:2]:
+        box.check()
+    page.get_by_label("Action:").select_option("revoke_chosen")
+    page.get_by_role("button", name="Go").click()
+    _see(page, "Revoke the chosen tokens")
+    album.take("issued-token-revoke")
+    page.goto(INSPECTOR)
+    album.take("inspector")
+    text = school.make_token()
+    for verdict, pasted in ("Accepted", text), ("Refused", text[:-1]):
+        page.get_by_label("Token").fill(pasted)
+        page.get_by_role("button", name="Inspect").click()
+        _see(page, verdict)
+        album.take(f"inspector-{verdict.lower()}")
+
+
+def _see(page: Page, heading: str) -> None:
+    page.get_by_role("heading", name=heading).wait_for()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="Where the pictures go.")
+    parser.add_argument("--readme", type=Path, help="Where those that the README shows go, too.")
+    parser.add_argument("--rows", type=int, default=20_000, help="How many tokens were issued (default 20000).")
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        school.set_up(Path(folder), rows=options.rows)
+        with school.served() as base_url, chromium() as browser:
+            context = window(browser, base_url)
+            watch, page = Watch(context, base_url), context.new_page()
+            album = Album(page, options.folder, options.readme)
+            tour(page, album)
+            context.close()
+    for complaint in watch.complaints:
+        sys.stderr.write(f"{complaint}\n")
+    sys.stdout.write(f"{album.count} pictures are in {options.folder}.\n")
+    return bool(watch.complaints)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""The pages that nobody tells a story about: they load, and keep nobody out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from instaccess.models import Key, ServiceUser
+from tests.admin.browser.accessibility import faults
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+pytestmark = pytest.mark.services
+
+Visit = Callable[..., "Page"]
+
+
+class TestEveryOtherPage:
+    @pytest.mark.parametrize(("button", "heading"), [("Generate…", "Generate a key"), ("Import…", "Import a key")])
+    def test_behind_a_button_on_keys_is_without_faults(
+        self, visit: Visit, superuser: Any, initial_keys: list[Key], button: str, heading: str
+    ) -> None:
+        page = visit(superuser)
+        page.goto("/admin/instaccess/key/")
+        page.get_by_role("button", name=button).click()
+        page.get_by_role("heading", name=heading).wait_for()
+        assert faults(page) == []
+
+    def test_of_service_users_is_without_faults(
+        self, visit: Visit, superuser: Any, user: Any, application: Any
+    ) -> None:
+        bound = ServiceUser.objects.create(application=application, user=user)
+        page = visit(superuser)
+        found = {}
+        for url in "", "add/", f"{bound.pk}/change/":
+            page.goto(f"/admin/instaccess/serviceuser/{url}")
+            found[url] = faults(page)
+        assert not any(found.values()), found
+
+    def test_of_keys_where_there_are_none_is_without_faults(self, visit: Visit, superuser: Any) -> None:
+        page = visit(superuser)
+        page.goto("/admin/instaccess/key/")
+        page.get_by_text("python manage.py instaccess_init").wait_for()
+        assert faults(page) == []

@@ -1,0 +1,130 @@
+"""The issued tokens' pages as people use them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission
+
+from instaccess.models import IssuedToken
+from tests.admin.browser.accessibility import faults
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
+
+pytestmark = pytest.mark.services
+
+Visit = Callable[..., "Page"]
+LIST = "/admin/instaccess/issuedtoken/"
+HOUR = 3600
+
+
+@pytest.fixture
+def audit(row: Callable[..., IssuedToken], user: Any) -> dict[str, list[IssuedToken]]:
+    """Three live tokens of Ada's and one that has expired, and a live one of Boole's."""
+    boole = get_user_model().objects.create_user("boole")
+    return {
+        "live": [row(age=minutes * 60) for minutes in (1, 20, 40)],
+        "expired": [row(age=3 * HOUR)],
+        "boole": [row(age=600, user=boole, user_uuid="b001e")],
+    }
+
+
+def rows(page: Page) -> Locator:
+    return page.locator("#result_list tbody tr")
+
+
+class TestSomebodyWhoseLaptopIsLost:
+    def test_is_searched_for_and_two_of_their_tokens_are_revoked(
+        self, visit: Visit, superuser: Any, audit: dict[str, list[IssuedToken]]
+    ) -> None:
+        page = visit(superuser)
+        page.goto(LIST)
+        assert rows(page).count() == 5
+        page.get_by_role("link", name="live", exact=True).click()
+        page.wait_for_url("**/?status=live")
+        page.locator("#searchbar").fill("ada")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**q=ada**")
+        assert rows(page).count() == 3
+        for token in audit["live"][:2]:
+            rows(page).filter(has_text=str(token.jti)).get_by_role("checkbox").check()
+        page.get_by_label("Action:").select_option("revoke_chosen")
+        page.get_by_role("button", name="Go").click()
+        page.get_by_text("these live tokens within five seconds: 2.").wait_for()
+        page.get_by_label("Reason").fill("laptop lost")
+        assert faults(page) == []
+        page.get_by_role("button", name="Revoke").click()
+        page.get_by_text("2 live tokens were revoked.").wait_for()
+        page.goto(LIST)
+        for token in audit["live"]:
+            words = rows(page).filter(has_text=str(token.jti)).locator(".field-status").inner_text()
+            assert words == ("revoked" if token in audit["live"][:2] else "live")
+
+
+class TestTheList:
+    def test_has_a_chart_and_the_same_in_words(
+        self, visit: Visit, superuser: Any, audit: dict[str, list[IssuedToken]]
+    ) -> None:
+        page = visit(superuser)
+        page.goto(LIST)
+        picture = page.get_by_role("img", name="Tokens over time")
+        box = picture.bounding_box()
+        assert box is not None
+        assert box["width"] > 300
+        assert box["height"] > 100
+        page.locator("summary", has_text="The same as a table").focus()
+        page.keyboard.press("Enter")
+        numbers = page.get_by_role("region", name="The same as a table").locator("td:first-of-type").all_inner_texts()
+        assert sum(int(number) for number in numbers) == 5
+        assert faults(page) == []
+
+    def test_leads_to_each_token(self, visit: Visit, superuser: Any, audit: dict[str, list[IssuedToken]]) -> None:
+        token = audit["live"][0]
+        page = visit(superuser)
+        page.goto(LIST)
+        page.get_by_role("link", name=str(token.jti)).click()
+        page.get_by_role("heading", name="View issued token").wait_for()
+        assert page.locator("#content").get_by_text("192.0.2.7").is_visible()
+        assert faults(page) == []
+
+
+class TestAFile:
+    def test_has_what_the_list_was_narrowed_down_to(
+        self, visit: Visit, superuser: Any, audit: dict[str, list[IssuedToken]], tmp_path: Path
+    ) -> None:
+        page = visit(superuser)
+        page.goto(f"{LIST}?status=live&q=ada")
+        wanted = [str(token.jti) for token in audit["live"]]
+        with (tmp_path / download(page, "Export CSV", tmp_path)).open(newline="", encoding="utf-8-sig") as file:
+            assert [line["jti"] for line in csv.DictReader(file)] == wanted
+        text = (tmp_path / download(page, "Export JSON Lines", tmp_path)).read_text()
+        assert [json.loads(line)["jti"] for line in text.splitlines()] == wanted
+
+
+class TestSomebodyWhoMayOnlyLook:
+    def test_sees_the_audit_and_nothing_to_act_with(self, visit: Visit, audit: dict[str, list[IssuedToken]]) -> None:
+        clerk = get_user_model().objects.create_user("clerk", is_staff=True)
+        clerk.user_permissions.add(Permission.objects.get(codename="view_issuedtoken"))
+        page = visit(clerk)
+        page.goto(LIST)
+        assert rows(page).count() == 5
+        assert page.get_by_role("img", name="Tokens over time").is_visible()
+        assert not page.get_by_label("Action:").count()
+        assert not page.get_by_role("link", name="Inspect a token").count()
+        assert faults(page) == []
+
+
+def download(page: Page, link: str, folder: Path) -> str:
+    """Follows a link to a file; returns the name it asks to be saved under."""
+    with page.expect_download() as event:
+        page.get_by_role("link", name=link).click()
+    name = event.value.suggested_filename
+    event.value.save_as(folder / name)
+    return name

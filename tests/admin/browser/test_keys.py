@@ -1,0 +1,131 @@
+"""The keys' pages as people use them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission
+
+from instaccess import keys
+from instaccess.models import Key
+from tests.admin.browser.accessibility import faults
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+pytestmark = pytest.mark.services
+
+Visit = Callable[..., "Page"]
+KEYS = "/admin/instaccess/key/"
+
+
+def signing_keys() -> dict[str, str]:
+    """Status of each."""
+    return dict(Key.objects.filter(use="sig").values_list("kid", "status"))
+
+
+def current() -> str:
+    return Key.objects.get(use="sig", status="current").kid
+
+
+class TestSomebodyWhoRotates:
+    def test_signs_in_finds_the_page_and_rotates_by_keyboard_alone(
+        self, visit: Visit, superuser: Any, initial_keys: list[Key]
+    ) -> None:
+        future = Key.objects.get(use="sig", status="future").kid
+        page = visit()
+        page.goto("/admin/")
+        page.keyboard.type("root")
+        page.keyboard.press("Tab")
+        page.keyboard.type("correct horse battery staple")
+        page.keyboard.press("Enter")
+        tab_to(page, "link", "Keys")
+        page.keyboard.press("Enter")
+        tab_to(page, "button", "Rotate signing key…")
+        page.keyboard.press("Enter")
+        page.get_by_role("heading", name="Rotate the signing key").wait_for()
+        assert faults(page) == []
+        tab_to(page, "checkbox", "Rotate although it is not due")
+        page.keyboard.press("Space")
+        tab_to(page, "button", "Rotate")
+        page.keyboard.press("Enter")
+        page.get_by_text(f"Key {future} is current now.").wait_for()
+        assert current() == future
+        assert faults(page) == []
+
+    def test_a7_double_clicks_and_one_rotation_happens(
+        self, visit: Visit, superuser: Any, initial_keys: list[Key]
+    ) -> None:
+        future = Key.objects.get(use="sig", status="future").kid
+        page = visit(superuser)
+        page.goto(KEYS)
+        page.get_by_role("button", name="Rotate signing key…").click()
+        page.get_by_label("Rotate although it is not due").check()
+        page.get_by_role("button", name="Rotate", exact=True).dblclick()
+        # Which of the two answers stays on the screen is the browser's business.
+        page.locator(".messagelist").wait_for()
+        assert current() == future
+        assert sorted(signing_keys().values()) == ["current", "future", "past"]
+
+
+class TestThePage:
+    def test_has_a_picture_and_the_same_in_words(self, visit: Visit, superuser: Any, initial_keys: list[Key]) -> None:
+        page = visit(superuser)
+        page.goto(KEYS)
+        box = page.get_by_role("img", name="Life of the keys").bounding_box()
+        assert box is not None
+        assert box["width"] > 300
+        assert box["height"] > 100
+        words = page.get_by_role("region", name="The same in words")
+        for key in initial_keys:
+            assert words.get_by_role("row", name=key.kid[:8]).get_by_text(key.status, exact=True).is_visible()
+
+
+class TestOneKey:
+    def test_can_be_read_copied_and_revoked(self, visit: Visit, superuser: Any, initial_keys: list[Key]) -> None:
+        kid = current()
+        page = visit(superuser, permissions=["clipboard-read", "clipboard-write"])
+        page.goto(KEYS)
+        page.get_by_role("link", name=kid).first.click()
+        page.get_by_role("button", name="Copy").first.click()
+        page.get_by_role("status").get_by_text("Copied.").wait_for()
+        copied = page.evaluate("navigator.clipboard.readText()")
+        assert copied == keys.export(Key.objects.get(kid=kid), file_format="pem")
+        assert faults(page) == []
+        page.get_by_role("button", name="Revoke…").click()
+        page.get_by_label("Reason").fill("laptop lost")
+        assert faults(page) == []
+        page.get_by_role("button", name="Revoke", exact=True).click()
+        page.get_by_text(f"Key {kid} is revoked").wait_for()
+        assert signing_keys()[kid] == "revoked"
+
+
+class TestSomebodyWhoMayOnlyLook:
+    def test_sees_no_button(self, visit: Visit, transactional_db: None, initial_keys: list[Key]) -> None:
+        user = get_user_model().objects.create_user("clerk", is_staff=True)
+        user.user_permissions.add(Permission.objects.get(codename="view_key"))
+        page = visit(user)
+        page.goto(KEYS)
+        assert page.get_by_role("link", name=current()).count()
+        assert not page.get_by_role("button", name="Rotate").count()
+
+
+def tab_to(page: Page, role: str, name: str) -> None:
+    """Press Tab until that has the focus; one can see that it has."""
+    wanted = page.get_by_role(role, name=name, exact=True)
+    wanted.first.wait_for()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if wanted.evaluate_all("found => found.includes(document.activeElement)"):
+            assert page.evaluate(_SHOWN), f"nothing shows that {name} has the focus"
+            return
+    raise AssertionError(f"no Tab leads to {name}")
+
+
+_SHOWN = """
+() => { const style = getComputedStyle(document.activeElement);
+        return style.outlineStyle !== "none" && style.outlineWidth !== "0px" || style.boxShadow !== "none"; }
+"""

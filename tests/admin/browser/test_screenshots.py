@@ -1,0 +1,29 @@
+"""`make screenshots`, as it is run but for the size of its audit."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.paths import ROOT
+
+pytestmark = pytest.mark.services
+
+
+class TestMakeScreenshots:
+    def test_takes_each_page_in_four_ways_and_none_complains(self, tmp_path: Path) -> None:
+        album, readme = tmp_path / "album", tmp_path / "readme"
+        readme.mkdir()
+        command = [sys.executable, "-m", "tests.admin.browser.screenshots", str(album), "--readme", str(readme)]
+        done = subprocess.run(
+            [*command, "--rows", "300"], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        pictures = {path.stem for path in album.iterdir()}
+        pages = {name.rsplit("-", 2)[0] for name in pictures}
+        assert {"keys", "issued-tokens", "inspector-accepted"} <= pages
+        assert pictures == {f"{p}-{s}-{w}" for p in pages for s in ("light", "dark") for w in (390, 1280)}
+        assert sorted(path.name for path in readme.iterdir()) == ["issued-tokens.png", "keys.png"]

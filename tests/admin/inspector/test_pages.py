@@ -1,0 +1,423 @@
+"""The inspector's page: who may, how it is asked, what it shows, and where what was pasted never turns up."""
+
+from __future__ import annotations
+
+import html
+import json
+import logging
+import re
+import time
+from io import StringIO
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission
+from django.contrib.sessions.models import Session
+from django.core.management import call_command
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from oauth2_provider.models import get_application_model
+
+from instaccess import denylist, forward_auth, gateway, issuer, keyring, keysource, revocation
+from instaccess.inspection import MAX_PASTED
+from instaccess.models import IssuedToken, Key, RefusalCount
+from tests.support.answers import signed_inside
+from tests.support.mailing import mailed
+from tests.support.tokens import Makes, b64, claims
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("initial_keys")]
+
+INSPECT = reverse("admin:instaccess_issuedtoken_inspect")
+TOKENS = reverse("admin:instaccess_issuedtoken_changelist")
+ORIGIN = issuer.Origin(canvas_domain="canvas.example.edu")
+
+
+@pytest.fixture(autouse=True)
+def fresh_gateway():
+    forward_auth.forget()
+    yield
+    forward_auth.forget()
+
+
+@pytest.fixture
+def token(user, application) -> str:
+    return issuer.issue(user=user, application=application, origin=ORIGIN, now=time.time())[1]
+
+
+@pytest.fixture
+def signed_in(db):
+    """A client of staff with these permissions."""
+
+    def signed_in_(*codenames: str, **client: Any) -> Client:
+        staff = get_user_model().objects.create_user(f"staff{len(codenames)}", is_staff=True)
+        staff.user_permissions.set(Permission.objects.filter(codename__in=codenames))
+        browser = Client(**client)
+        browser.force_login(staff)
+        return browser
+
+    return signed_in_
+
+
+@pytest.fixture
+def desk(signed_in) -> Client:
+    """Who may inspect and see the audit."""
+    return signed_in("inspect_tokens", "view_issuedtoken", "view_key")
+
+
+def inspected(client: Client, text: str) -> str:
+    response = client.post(INSPECT, {"token": text})
+    assert response.status_code == 200
+    return html.unescape(response.content.decode())
+
+
+def main_part(text: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", text[text.index('id="content-start"') :]))
+
+
+def parts(token: str) -> list[str]:
+    """What would do to recognise or to use a token; its header says nothing."""
+    return [part for part in [*token.split(".")[1:], *signed_inside(token).split(".")[1:]] if len(part) > 20]
+
+
+class TestWhoMayInspect:
+    @pytest.mark.parametrize("method", ["get", "post"])
+    def test_only_who_has_the_permission_of_its_own(self, signed_in, token, method):
+        for codenames in ([], ["view_issuedtoken", "revoke_tokens", "view_key", "manage_keys"]):
+            assert getattr(signed_in(*codenames), method)(INSPECT, {}).status_code == 403
+
+    def test_superusers(self, admin_client):
+        assert admin_client.get(INSPECT).status_code == 200
+
+    def test_nobody_who_is_not_signed_in(self, client, token):
+        response = client.post(INSPECT, {"token": token})
+
+        assert response.status_code == 302
+        assert response["Location"] == f"/admin/login/?next={INSPECT}"
+
+    def test_nobody_who_is_not_staff(self, client, user):
+        user.user_permissions.add(Permission.objects.get(codename="inspect_tokens"))
+        client.force_login(user)
+
+        assert client.get(INSPECT).status_code == 302
+
+    def test_who_may_inspect_and_nothing_else_finds_the_page(self, signed_in):
+        browser = signed_in("inspect_tokens")
+
+        assert f'href="{TOKENS}"' in browser.get(reverse("admin:index")).content.decode()
+        assert browser.get(TOKENS)["Location"] == INSPECT
+        assert browser.get(INSPECT).status_code == 200
+
+    def test_who_may_inspect_and_nothing_else_sees_no_row(self, signed_in, token):
+        browser, row = signed_in("inspect_tokens"), IssuedToken.objects.get()
+
+        assert browser.get(reverse("admin:instaccess_issuedtoken_change", args=[row.pk])).status_code == 403
+        text = inspected(browser, token)
+        assert str(row.jti) in text
+        assert reverse("admin:instaccess_issuedtoken_change", args=[row.pk]) not in text
+        assert "/admin/instaccess/key/" not in text
+
+    def test_who_may_see_the_audit_too_is_led_to_the_row_and_the_keys(self, desk, token):
+        text, row = inspected(desk, token), IssuedToken.objects.get()
+
+        assert reverse("admin:instaccess_issuedtoken_change", args=[row.pk]) in text
+        for key in Key.objects.filter(status="current"):
+            assert reverse("admin:instaccess_key_change", args=[key.pk]) in text
+
+    def test_the_list_is_still_there_for_who_may_see_the_audit(self, signed_in):
+        assert signed_in("view_issuedtoken").get(TOKENS).status_code == 200
+
+    def test_without_any_permission_the_list_is_as_closed_as_before(self, signed_in):
+        assert signed_in().get(TOKENS).status_code == 403
+
+
+class TestHowItIsAsked:
+    def test_get_shows_an_empty_form(self, desk):
+        text = desk.get(INSPECT).content.decode()
+
+        assert re.search(r'<textarea name="token"[^>]*></textarea>', re.sub(r"\s+", " ", text).replace("> <", "><"))
+        assert "verdict" not in text
+
+    def test_the_form_is_kept_by_no_browser_and_has_a_label_and_a_help_text(self, desk):
+        area = re.search(r"<textarea[^>]*>", desk.get(INSPECT).content.decode())[0]
+
+        for attribute in (
+            'autocomplete="off"',
+            'spellcheck="false"',
+            'aria-describedby="id_token_helptext"',
+            'id="id_token"',
+        ):
+            assert attribute in area
+        assert "maxlength" not in area
+        assert '<label for="id_token">' in desk.get(INSPECT).content.decode()
+
+    @pytest.mark.parametrize("method", ["get", "post", "head", "put"])
+    def test_a_token_in_the_address_is_ignored_and_taken_out_of_it(self, desk, token, method):
+        response = getattr(desk, method)(f"{INSPECT}?token={token}")
+
+        assert (response.status_code, response["Location"]) == (302, INSPECT)
+        assert token not in str(response.headers) + response.content.decode()
+
+    def test_a_token_in_the_address_is_not_carried_to_the_login_page(self, client, token):
+        response = client.get(f"{INSPECT}?token={token}", follow=True)
+
+        assert token not in str(response.redirect_chain) + response.content.decode()
+
+    @pytest.mark.parametrize("method", ["put", "delete", "patch", "options"])
+    def test_other_methods_are_refused(self, desk, method):
+        assert getattr(desk, method)(INSPECT).status_code == 405
+
+    def test_without_a_csrf_token_nothing_is_inspected(self, signed_in, token):
+        browser = signed_in("inspect_tokens", enforce_csrf_checks=True)
+        response = browser.post(INSPECT, {"token": token})
+
+        assert response.status_code == 403
+        assert token not in response.content.decode()
+        sent = browser.get(INSPECT).context["csrf_token"]
+        assert browser.post(INSPECT, {"token": token, "csrfmiddlewaretoken": str(sent)}).status_code == 200
+
+    def test_no_answer_may_be_kept(self, desk, token):
+        for response in (desk.get(INSPECT), desk.post(INSPECT, {"token": token})):
+            assert "no-store" in response["Cache-Control"]
+            assert "private" in response["Cache-Control"]
+
+    def test_nothing_is_inline(self, desk, token):
+        inline = re.compile(r"\sstyle=|\son\w+=|<style|javascript:|data:|<script(?![^>]* src=)")
+        for text in (desk.get(INSPECT).content.decode(), inspected(desk, token)):
+            assert not inline.search(text)
+
+
+class TestTheResult:
+    def test_of_a_good_token_says_so_first(self, desk, token):
+        text = inspected(desk, token)
+
+        assert '<h2 id="verdict">Accepted</h2>' in text
+        assert (
+            text.index("verdict") < text.index('id="claims"') < text.index('id="audit"') < text.index("<form method")
+        )
+        assert "<title>Accepted | Inspect a token" in text
+        assert "Authentic: the signature is that of a key held here." in main_part(text)
+        assert "User ada" in main_part(text)
+        assert "Not authenticated" not in text
+
+    def test_of_a_refusal_gives_the_reason_that_the_401_hides(self, desk, user):
+        token = issuer.issue(user=user, origin=ORIGIN, now=time.time() - 3780)[1]
+        text = main_part(inspected(desk, token))
+
+        assert "Refused It was good and has expired." in text
+        assert "expired : past its exp" in text
+        assert "3 minutes ago" in text
+
+    def test_of_a_revoked_token_says_by_whom_and_why(self, desk, token, user):
+        revocation.revoke(revocation.revocable(), reason="laptop lost", by=user)
+        denylist.forget()
+
+        assert re.search(r"20[\d: -]+UTC, by ada\. Reason: laptop lost", main_part(inspected(desk, token)))
+
+    def test_of_a_forged_token_labels_what_it_claims(self, desk, token):
+        header, _, signature = signed_inside(token).split(".")
+        forged = b64(json.dumps({"iss": "instructure:inst_access", "sub": "eve"}).encode())
+        text = main_part(inspected(desk, f"{header}.{forged}.{signature}"))
+
+        assert "bad_signature" in text
+        assert "Not authenticated : no key held here has signed this." in text
+        assert "sub eve" in re.sub(r" +", " ", text)
+        assert "User ada" not in text
+
+    def test_of_a_token_no_row_knows_is_an_alarm(self, desk):
+        ring = keyring.current()
+        make = Makes(ring.signing_key().private(), ring.encryption_key().private())
+        text = inspected(desk, make.encrypted(make.signed(claims(int(time.time())))))
+
+        assert "To look into" in text
+        assert "treat the key as stolen" in text
+
+    def test_of_an_access_token_does_not_show_it(self, desk, access_token):
+        text = inspected(desk, access_token.token)
+
+        assert "Not an InstAccess token" in text
+        assert access_token.token not in text
+
+    @pytest.mark.parametrize("length", [9000, MAX_PASTED + 1, 200_000])
+    def test_of_far_too_much_is_a_page_with_words(self, desk, length):
+        text = inspected(desk, "a.b.c.d." + "A" * length)
+
+        assert "too_long" in text
+        assert "AAAA" not in text
+
+    @pytest.mark.parametrize(
+        "fields",
+        [{}, {"token": ""}, {"token": "\x00"}, {"token": "😀"}, {"other": "x"}],
+        ids=["none", "empty", "NUL", "smile", "other"],
+    )
+    def test_of_nothing_or_nonsense_is_a_page_with_words(self, desk, fields):
+        response = desk.post(INSPECT, fields)
+
+        assert response.status_code == 200
+        assert "Not an InstAccess token" in html.unescape(response.content.decode())
+
+    def test_a5_escapes_what_a_token_says(self, desk):
+        ring = keyring.current()
+        make = Makes(ring.signing_key().private(), ring.encryption_key().private())
+        evil = {"<script>alert(1)</script>": "<img src=x>\u202e\x00\ud800"}
+        signed = make.signed(claims(int(time.time()), canvas_domain="<b>", **evil))
+        response = desk.post(INSPECT, {"token": make.encrypted(signed)})
+
+        text = response.content.decode()
+        assert response.status_code == 200
+        assert "<script>alert" not in text
+        assert "<img src=x" not in text
+        assert "\u202e" not in text
+        assert "\\u202e" in text
+
+    def test_k7_of_keys_that_do_not_open_is_a_page_with_words(self, desk, token, settings):
+        settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": ["A" * 43]}
+        keyring.forget()
+
+        assert "That is a fault of ours." in inspected(desk, token)
+
+    def test_a6_names_nobody_whom_only_an_edited_reference_names(self, desk, token, application):
+        mallory = get_user_model().objects.create_user("mallory")
+        theirs = get_application_model().objects.create(name="Mallory's", client_id="x", user=mallory)
+        assert application.name in inspected(desk, token)
+        IssuedToken.objects.update(user=mallory, application=theirs)
+
+        page = inspected(desk, token)
+
+        assert "mallory" not in page.lower()
+        assert application.client_id in page
+
+    def test_can_stand_in_an_admin_site_of_another_name(self, desk, token):
+        assert f'action="{INSPECT}"' in inspected(desk, token)
+
+
+class Nosy(logging.Handler):
+    """Keeps every line, and the traceback behind it."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(self.format(record))
+
+
+@pytest.fixture
+def logged():
+    handler, loggers = Nosy(), [logging.getLogger(name) for name in ("", "django", "instaccess")]
+    before = [(logger, logger.level) for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.DEBUG)
+        logger.addHandler(handler)
+    yield handler
+    for logger, level in before:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
+
+
+class FailAfterTheView:
+    """A middleware that fails once the page is there."""
+
+    def __init__(self, get_response: Any) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: Any) -> Any:
+        self.get_response(request)
+        raise ZeroDivisionError("after the view")
+
+
+class TestWhatWasPasted:
+    def test_is_not_on_the_page(self, desk, token):
+        for text in (inspected(desk, token), inspected(desk, signed_inside(token)), inspected(desk, f"{token}=")):
+            assert [part for part in parts(token) if part in text] == []
+
+    def test_is_in_no_log_though_what_was_found_is(self, desk, token, logged):
+        inspected(desk, token)
+        inspected(desk, token[:-4])
+        text = "\n".join(logged.lines)
+
+        assert f"inspected kind=ENCRYPTED verdict=ACCEPTED reason= jti={IssuedToken.objects.get().jti}" in text
+        assert [part for part in parts(token) if part in text] == []
+
+    def test_is_not_written_anywhere_and_nothing_else_is(self, desk, token, access_token):
+        kinds = [token, signed_inside(token), token[:-4], access_token.token, "nonsense"]
+        with CaptureQueriesContext(connection) as queries:
+            for text in kinds:
+                inspected(desk, text)
+
+        assert {query["sql"].split()[0] for query in queries.captured_queries} == {"SELECT"}
+        assert LogEntry.objects.count() == 0
+        sessions = str([session.get_decoded() for session in Session.objects.all()])
+        assert [part for part in parts(token) if part in sessions] == []
+        out = StringIO()
+        call_command("dumpdata", stdout=out)
+        assert [part for part in parts(token) if part in out.getvalue()] == []
+
+    def test_is_not_left_in_the_request(self, desk, token):
+        kept = desk.post(INSPECT, {"token": token}).wsgi_request
+
+        assert (kept.body, dict(kept.POST)) == (b"", {})
+
+    def test_is_not_left_in_the_request_where_it_was_read_whole(self, desk, token):
+        sent = urlencode({"token": token})
+        kept = desk.post(INSPECT, sent, content_type="application/x-www-form-urlencoded").wsgi_request
+
+        assert (kept.body, dict(kept.POST)) == (b"", {})
+
+    def test_is_not_counted_as_a_refusal_and_not_remembered_by_the_gateway(self, desk, token):
+        from instaccess import refusals
+
+        refusals.flush()
+        before = RefusalCount.objects.count()
+        inspected(desk, token)
+        inspected(desk, token[:-4])
+        refusals.flush()
+
+        assert RefusalCount.objects.count() == before
+        assert not forward_auth._remembered._tokens
+
+    @pytest.mark.parametrize("debug", [False, True])
+    @pytest.mark.parametrize("where", ["keys", "gateway", "table"])
+    def test_is_in_no_report_of_an_error_nobody_expected(
+        self, desk, token, monkeypatch, settings, logged, error_mail, debug, where
+    ):
+        def fail(*args: Any, **kwargs: Any) -> Any:
+            pasted = [token, args, kwargs]
+            raise ZeroDivisionError(f"{len(pasted)} {token}")
+
+        settings.DEBUG = debug
+        module, name = {
+            "keys": (keysource, "decryption_keys"),
+            "gateway": (gateway, "unwrap"),
+            "table": (revocation, "audit"),
+        }[where]
+        monkeypatch.setattr(module, name, fail)
+        text = inspected(desk, token)
+
+        assert "Can't be decided here" in text
+        assert "fault of this deployment" in text
+        assert "not inspected: ZeroDivisionError" in "\n".join(logged.lines)
+        assert "not inspected: ZeroDivisionError" in mailed()
+        for place in (text, "\n".join(logged.lines), mailed()):
+            assert [part for part in [token, *parts_unread(token)] if part in place] == []
+
+    @pytest.mark.parametrize("debug", [False, True])
+    def test_is_in_no_report_of_a_failure_after_the_view(self, desk, token, settings, logged, error_mail, debug):
+        settings.DEBUG = debug
+        settings.MIDDLEWARE = [*settings.MIDDLEWARE, "tests.admin.inspector.test_pages.FailAfterTheView"]
+        desk.raise_request_exception = False
+        response = desk.post(INSPECT, {"token": token})
+
+        assert response.status_code == 500
+        assert "after the view" in mailed()
+        for place in (response.content.decode(), "\n".join(logged.lines), mailed()):
+            assert [part for part in parts_unread(token) if part in place] == []
+
+
+def parts_unread(token: str) -> list[str]:
+    """The segments, where nothing may be opened because a test has spoiled that."""
+    return [part for part in token.split(".")[1:] if len(part) > 20]

@@ -1,0 +1,459 @@
+"""Export of the audit: every row once, exactly, in constant memory, and nothing a spreadsheet would execute."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import tracemalloc
+import unicodedata
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.db import OperationalError, connection
+from django.test.utils import CaptureQueriesContext
+from hypothesis import given
+from hypothesis import strategies as st
+
+from instaccess import identity, keyring
+from instaccess.exporting import COLUMNS, Export, Format, as_csv, as_json_lines, safe_cell
+from instaccess.models import IssuedToken
+from tests.support.failing import broken_after
+
+NOW = datetime(2026, 11, 23, 12, 0, 0, 700_000, tzinfo=UTC)
+
+
+def export(file_format: Format = Format.JSON_LINES, **options: Any) -> Export:
+    rows = options.pop("rows", None)
+    return Export(IssuedToken.objects.all() if rows is None else rows, file_format, by="auditor", **options)
+
+
+def read(chunks: Any) -> list[dict[str, Any]]:
+    """The objects of JSON Lines."""
+    text = "".join(chunks)
+    assert text == "" or text.endswith("\n")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def read_csv(text: str) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(text, newline=""), strict=True))
+
+
+def many(count: int) -> None:
+    """Rows a second apart, none of anybody's."""
+    IssuedToken.objects.bulk_create(
+        [
+            IssuedToken(
+                jti=uuid.uuid4(),
+                user_uuid=str(uuid.uuid4()),
+                account_uuid="3f1c",
+                canvas_domain="canvas.example.edu",
+                signing_kid="s",
+                user_agent="Mozilla/5.0 (X11; Linux x86_64) " * 4,
+                issued_at=NOW - timedelta(seconds=number),
+                expires_at=NOW + timedelta(hours=1),
+                mac="k.m",
+            )
+            for number in range(count)
+        ],
+        batch_size=500,
+    )
+
+
+@pytest.mark.django_db
+class TestARow:
+    def test_says_all_that_the_audit_knows(self, row, user, application):
+        grace = get_user_model().objects.create_user("grace")
+        each = row(
+            real_user=grace,
+            real_user_uuid=identity.user_uuid(grace),
+            access_token_pk="7",
+            issued_at=NOW,
+            expires_at=NOW + timedelta(hours=1),
+            revoked_at=NOW + timedelta(minutes=1),
+            revoked_by="root",
+            revocation_reason="laptop lost",
+        )
+
+        [fact] = read(export())
+
+        assert fact == {
+            "id": each.pk,
+            "jti": str(each.jti),
+            "status": "revoked",
+            "user": "ada",
+            "user_uuid": each.user_uuid,
+            "real_user": "grace",
+            "real_user_uuid": identity.user_uuid(grace),
+            "application": "LTI tool",
+            "client_id": application.client_id,
+            "access_token_pk": "7",
+            "account_uuid": "3f1c",
+            "canvas_domain": "canvas.example.edu",
+            "ip_address": "192.0.2.7",
+            "user_agent": "client/1.0",
+            "issued_at": "2026-11-23T12:00:00Z",
+            "expires_at": "2026-11-23T13:00:00Z",
+            "signing_kid": "s",
+            "encryption_kid": "e",
+            "revoked_at": "2026-11-23T12:01:00Z",
+            "revoked_by": "root",
+            "revocation_reason": "laptop lost",
+            "mac": each.mac,
+        }
+        assert list(fact) == list(COLUMNS)
+
+    def test_says_the_same_in_csv(self, row):
+        row(client_id="")
+
+        header, line = read_csv("".join(export(Format.CSV)))
+        [fact] = read(export())
+
+        assert header == list(COLUMNS)
+        assert line == ["" if value is None else str(value) for value in fact.values()]
+
+    def test_has_a_column_for_each_of_the_tables_that_somebody_decided_on(self):
+        # A new column of the table fails here: name it in COLUMNS, or say here why it stays at home.
+        assert {field.name for field in IssuedToken._meta.concrete_fields} | {"status"} == set(COLUMNS)
+
+    def test_is_live_or_expired_as_of_one_moment(self, row):
+        for expires_at in (NOW, NOW + timedelta(seconds=1)):
+            row(issued_at=NOW - timedelta(minutes=1), expires_at=expires_at)
+
+        assert [fact["status"] for fact in read(export(now=NOW))] == ["live", "expired"]
+
+    def test_outlives_its_user_and_its_application(self, row, user, application):
+        each = row()
+        user.delete()
+        application.delete()
+
+        [fact] = read(export())
+
+        assert (fact["user"], fact["application"]) == (None, None)
+        assert (fact["user_uuid"], fact["client_id"]) == (each.user_uuid, each.client_id)
+
+    def test_names_nobody_who_goes_by_another_uuid_than_it_says(self, row, user):
+        grace = get_user_model().objects.create_user("grace")
+        nobodys = get_user_model().objects.create_user("without a uuid")
+        identity.user_uuid(grace)
+        row(user=grace, real_user=nobodys, real_user_uuid="somebody's")
+
+        [fact] = read(export())
+
+        assert (fact["user"], fact["real_user"]) == (None, None)
+        assert fact["user_uuid"] == identity.user_uuid(user)
+
+    def test_names_users_by_a_uuid_of_the_project_too(self, row, user, settings):
+        settings.INSTACCESS = {"USER_UUID_FIELD": "email"}
+        user.email = "ada@example.edu"
+        user.save()
+        row(user_uuid="ada@example.edu")
+        row(user_uuid="somebody@example.edu")
+
+        assert [fact["user"] for fact in read(export())] == [None, "ada"]
+
+    def test_names_no_application_that_goes_by_another_client_id_now(self, row, application):
+        each = row()
+        application.client_id = "another"
+        application.save()
+
+        [fact] = read(export())
+
+        assert (fact["application"], fact["client_id"]) == (None, each.client_id)
+
+    def test_has_its_times_in_utc_whatever_the_project_shows(self, row, settings):
+        settings.TIME_ZONE = "Pacific/Auckland"
+        row(issued_at=NOW, expires_at=NOW + timedelta(hours=1))
+
+        assert read(export())[0]["issued_at"] == "2026-11-23T12:00:00Z"
+
+    def test_a1_holds_no_token_no_private_key_and_no_password(self, initial_keys, access_token, post, user):
+        token = post(access_token).json()["token"]
+        secrets = {access_token.token, user.password, token, *token.split(".")[1:]}
+        for held in keyring.current().keys:
+            secrets |= {held.private()[member] for member in ("d", "p", "q", "dp", "dq", "qi")}
+
+        for file_format in Format:
+            text = "".join(export(file_format))
+
+            assert str(IssuedToken.objects.get().jti) in text
+            assert [secret for secret in secrets if secret in text] == []
+
+
+@pytest.mark.django_db
+class TestAllRows:
+    def test_come_once_each_the_latest_first(self, row):
+        made = [row(issued_at=NOW - timedelta(seconds=number // 3)) for number in range(11)]
+        expected = sorted(made, key=lambda each: (each.issued_at, each.pk), reverse=True)
+
+        for size in (1, 2, 3, 4, 11, 12):
+            assert [fact["id"] for fact in read(export(batch=size))] == [each.pk for each in expected]
+
+    def test_come_in_that_order_whatever_the_order_of_the_queryset(self, row):
+        made = [row(age=age) for age in (0, 10, 20)]
+
+        facts = read(export(rows=IssuedToken.objects.order_by("jti"), batch=2))
+
+        assert [fact["id"] for fact in facts] == [each.pk for each in made]
+
+    def test_take_a_query_a_batch_and_no_offset(self, row):
+        for _ in range(7):
+            row()
+
+        with CaptureQueriesContext(connection) as queries:
+            facts = read(export(batch=2))
+
+        statements = [query["sql"].upper() for query in queries.captured_queries]
+        assert len(facts) == 7
+        assert len(statements) == 4
+        assert not any("OFFSET" in statement or "PASSWORD" in statement for statement in statements)
+
+    def test_are_those_that_were_asked_for(self, row):
+        wanted = [row(client_id="one") for _ in range(3)]
+        row(client_id="other")
+
+        facts = read(export(rows=IssuedToken.objects.filter(client_id="one"), batch=2))
+
+        assert {fact["id"] for fact in facts} == {each.pk for each in wanted}
+
+    def test_may_be_none(self):
+        assert "".join(export(Format.JSON_LINES)) == ""
+        assert read_csv("".join(export(Format.CSV))) == [list(COLUMNS)]
+
+    def test_take_no_more_memory_the_more_they_are(self):
+        def peak(count: int) -> int:
+            rows = IssuedToken.objects.filter(issued_at__gt=NOW - timedelta(seconds=count))
+            tracemalloc.start()
+            try:
+                assert sum(text.count("\r\n") for text in export(Format.CSV, rows=rows, batch=100)) == count + 1
+                return tracemalloc.get_traced_memory()[1]
+            finally:
+                tracemalloc.stop()
+
+        many(5_000)
+        peak(500)  # what is imported and cached at the first time
+
+        assert peak(5_000) < 1.2 * peak(500)
+
+
+@pytest.mark.django_db
+class TestWhileRowsComeAndGo:
+    @pytest.fixture
+    def made(self, row):
+        return [row(age=number) for number in range(6)]
+
+    def test_what_is_issued_meanwhile_repeats_nothing_and_hides_nothing(self, row, made):
+        chunks = iter(export(batch=2))
+        seen = read([next(chunks)])
+        row()
+        row(age=0.5)
+
+        seen += read(chunks)
+
+        assert [fact["id"] for fact in seen] == [each.pk for each in made]
+
+    def test_what_is_pruned_meanwhile_is_no_end_and_no_error(self, made):
+        chunks = iter(export(batch=2))
+        seen = read([next(chunks)])
+        # The row it stands at, and one still to come.
+        IssuedToken.objects.filter(pk__in=[made[1].pk, made[3].pk]).delete()
+
+        seen += read(chunks)
+
+        assert [fact["id"] for fact in seen] == [made[number].pk for number in (0, 1, 2, 4, 5)]
+
+
+@pytest.mark.django_db
+class TestADatabaseThatFails:
+    @pytest.mark.parametrize("file_format", Format)
+    def test_in_the_middle_leaves_nothing_that_looks_complete(self, row, file_format, caplog):
+        for _ in range(5):
+            row()
+        chunks = iter(export(file_format, batch=2))
+
+        with broken_after(1):
+            text = next(chunks) + next(chunks)
+            with pytest.raises(OperationalError):
+                next(chunks)
+
+        last = text.splitlines()[-1]
+        assert "INCOMPLETE: the export broke off after 2 rows." in last
+        if file_format is Format.CSV:
+            assert [len(line) for line in read_csv(text)] == [len(COLUMNS)] * 3 + [1]
+        else:
+            assert set(json.loads(last)) == {"incomplete"}
+        assert "broke off" in caplog.text
+        assert "complete by" not in caplog.text
+
+    @pytest.mark.parametrize("file_format", Format)
+    def test_at_once_leaves_nothing_at_all(self, row, file_format):
+        row()
+
+        with broken_after(0), pytest.raises(OperationalError):
+            next(iter(export(file_format)))
+
+
+@pytest.mark.django_db
+class TestTheLog:
+    @pytest.fixture(autouse=True)
+    def _caught(self, caplog):
+        caplog.set_level(logging.INFO, logger="instaccess.audit")
+
+    def test_says_who_wanted_what_before_the_first_row_and_how_it_ended(self, row, caplog):
+        for _ in range(3):
+            row()
+        chunks = iter(export(batch=2, filters={"status": "live\nforged"}))
+        assert caplog.messages == []
+
+        next(chunks)
+
+        [begun] = caplog.messages
+        assert begun == 'export begins by=\'auditor\' format=jsonl filters={"status": "live\\nforged"}'
+        list(chunks)
+        assert caplog.messages[1:] == ["export complete by='auditor' rows=3"]
+
+    def test_says_when_its_reader_left(self, row, caplog):
+        for _ in range(3):
+            row()
+        chunks: Any = iter(export(batch=2))
+        next(chunks)
+
+        chunks.close()
+
+        assert caplog.messages[1:] == ["export given up by its reader by='auditor' rows=2"]
+
+
+# What an independent reader of Unicode takes for the beginning of a formula, and for nothing at all.
+FORMULA = "=+-@"
+INVISIBLE = "\u00ad\u200b\u200c\u200d\u200e\u200f\u202e\u2060\ufeff"
+
+
+def begins_a_formula(cell: str) -> bool:
+    for char in cell:
+        if char in INVISIBLE or char == '"' or unicodedata.category(char) in {"Cc", "Cs", "Zl", "Zp", "Zs"}:
+            continue
+        return unicodedata.normalize("NFKC", char)[0] in FORMULA
+    return False
+
+
+def symbols(text: str) -> str:
+    """Control characters as they may be shown, without the apostrophes that a cell may get."""
+    shown = []
+    for char in text:
+        if char < " ":
+            shown.append(chr(0x2400 + ord(char)))
+        elif char == "\x7f":
+            shown.append("\u2421")
+        elif char in "\u2028\u2029" or unicodedata.category(char) in {"Cc", "Cs"}:
+            shown.append("\ufffd")
+        elif char != "'":
+            shown.append(char)
+    return "".join(shown)
+
+
+any_char = st.characters(exclude_categories=())
+nasty = st.text(st.one_of(st.sampled_from("=+-@;,'\"\t\r\n\0 \ufeff\uff1d\uff0b\uff0d\uff20\ud800\u2028x"), any_char))
+
+
+def record(*texts: str) -> list[Any]:
+    return [1, *texts, *[None] * (len(COLUMNS) - 1 - len(texts))]
+
+
+class TestACellOfCsv:
+    @pytest.mark.parametrize("char", [*"=+-@", *"\uff1d\uff0b\uff0d\uff20", "\t", "\r", "\n"], ids=ascii)
+    @pytest.mark.parametrize("before", ["", " ", "\u3000", "\ufeff", " \u200b ", '"'], ids=ascii)
+    def test_that_would_be_a_formula_gets_an_apostrophe(self, char, before):
+        text = f"{before}{char}1+1"
+
+        if not before or char not in "\t\r\n":
+            assert safe_cell(text) == "'" + symbols(text)
+
+    def test_gets_one_for_every_spelling_that_unicode_has_of_these_characters(self):
+        spellings = [char for char in map(chr, range(0x110000)) if begins_a_formula(char)]
+
+        assert len(spellings) > len("=+-@") * 2
+        assert [char for char in spellings if not safe_cell(char + "1").startswith("'")] == []
+
+    @pytest.mark.parametrize("text", ["x;=1", "x; ;\t=1", 'x;"=1"', ";;=1", "=1;=1"])
+    def test_gets_one_after_a_semicolon_where_some_spreadsheets_begin_another_cell(self, text):
+        assert not any(begins_a_formula(part) for part in safe_cell(text).split(";"))
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "",
+            "42",
+            "192.0.2.7",
+            "2001:db8::7",
+            "94b8b54d-aff3-4846-ab72-8345207a2d20",
+            "2026-11-23T12:00:00Z",
+            "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko)",
+            "a=b; c@d",
+            "Łukasz \N{GRINNING FACE} 李",
+            "' or 1=1",
+        ],
+    )
+    def test_that_is_harmless_stays_as_it_is(self, text):
+        assert safe_cell(text) == text
+
+    @given(nasty)
+    def test_is_never_a_formula_and_loses_nothing_that_can_be_shown(self, text):
+        cell = safe_cell(text)
+
+        assert not begins_a_formula(cell)
+        assert not any(begins_a_formula(part) for part in cell.split(";"))
+        assert cell[:1] not in {"\t", "\r", "\n"}
+        assert cell.replace("'", "") == symbols(text)
+
+    def test_of_nothing_but_what_is_looked_through_takes_no_longer_for_it(self):
+        # Backtracking would be seen from here: a million steps for each character.
+        for text in ("\t" * 100_000, "; " * 100_000, '"' * 100_000 + "x", " " * 100_000 + "="):
+            assert len(safe_cell(text)) <= len(text) + 2
+
+
+class TestALineOfCsv:
+    @given(st.lists(st.tuples(nasty, nasty), max_size=5))
+    def test_a5_is_one_line_of_as_many_cells_as_there_are_columns(self, values):
+        text = as_csv([record(*texts) for texts in values])
+
+        assert text.encode().decode() == text
+        assert text.splitlines(keepends=True) == [line + "\r\n" for line in text.split("\r\n")[:-1]]
+        assert read_csv(text) == [
+            ["1", *map(safe_cell, texts), *[""] * (len(COLUMNS) - 1 - len(texts))] for texts in values
+        ]
+
+    @given(st.lists(st.tuples(nasty, nasty), max_size=5))
+    def test_begins_no_formula_where_semicolons_separate_either(self, values):
+        text = as_csv([record(*texts) for texts in values])
+
+        for line in csv.reader(io.StringIO(text, newline=""), delimiter=";"):
+            assert not any(begins_a_formula(cell) for cell in line)
+        assert not any(begins_a_formula(cell) for line in text.splitlines() for cell in line.split(";"))
+
+
+class TestALineOfJson:
+    @given(st.lists(st.tuples(nasty, nasty), max_size=5))
+    def test_a5_is_one_line_that_gives_the_very_values(self, values):
+        text = as_json_lines([record(*texts) for texts in values])
+
+        assert text.isascii()
+        assert [list(json.loads(line).values()) for line in text.splitlines()] == [record(*texts) for texts in values]
+
+
+@pytest.mark.django_db
+class TestWhatClientsSay:
+    AGENTS = ['=cmd|"/C calc"!A0', 'x";=1+1;"', "<script>alert(1)</script>", "a\r\nb,c\n", "\u2028\u0085\t-1", "'"]
+
+    def test_a5_comes_back_from_the_database_and_out_of_either_file(self, row):
+        agents = {row(user_agent=agent).pk: agent for agent in self.AGENTS}
+
+        lines = read_csv("".join(export(Format.CSV)))[1:]
+        facts = read(export())
+
+        column = COLUMNS.index("user_agent")
+        assert {int(line[0]): line[column] for line in lines} == {pk: safe_cell(text) for pk, text in agents.items()}
+        assert {fact["id"]: fact["user_agent"] for fact in facts} == agents

@@ -1,0 +1,385 @@
+"""A gateway that plays no other role: settings without this app, without OAuth2, keys from files or a JWKS URL, the
+deny list from a shared database or from the issuer. The issuer and each gateway are processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import servers
+from tests.support.demos import SetUp
+from tests.support.paths import ROOT
+
+SECRET = "0123456789abcdef0123456789abcdef"
+VERIFY = "/internal/gateway/verify"
+
+_SETTINGS = """
+import json, os
+SECRET_KEY = "gateway-only"
+ALLOWED_HOSTS = ["127.0.0.1"]
+INSTALLED_APPS = json.loads(os.environ["GATEWAY_APPS"])
+MIDDLEWARE = []
+ROOT_URLCONF = "gateway_urls"
+USE_TZ = True
+DATABASES = json.loads(os.environ["GATEWAY_DATABASES"])
+INSTACCESS = json.loads(os.environ["GATEWAY_INSTACCESS"])
+"""
+_URLS = """
+from django.urls import include, path
+urlpatterns = [path("", include("{0}"))] if "{0}" else []
+"""
+
+
+def clean_environment(**variables: str) -> dict[str, str]:
+    """Ours, without what would make the processes work on this run's database."""
+    names = {"INSTACCESS_DATABASE", "INSTACCESS_SETTINGS", "SQLITE_NAME", "PORT", "DEMO_DIR"}
+    inherited = {n: v for n, v in os.environ.items() if n not in names and not n.lower().endswith("_proxy")}
+    return inherited | {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"} | variables
+
+
+def request(port: int, method: str, path: str, bearer: str = "") -> tuple[int, str | None, bytes]:
+    """Status, Authorization and body of the answer."""
+    connection = HTTPConnection(servers.HOST, port, timeout=servers.PATIENCE)
+    try:
+        connection.request(method, path, headers={"Authorization": f"Bearer {bearer}"} if bearer else {})
+        response = connection.getresponse()
+        return response.status, response.getheader("Authorization"), response.read()
+    finally:
+        connection.close()
+
+
+class Issuer:
+    """The test project, issuing."""
+
+    def __init__(self, folder: Path, set_up: SetUp) -> None:
+        self.folder = set_up.copy_to(folder)
+        self.env = clean_environment(
+            DEMO_DIR=str(folder),
+            DJANGO_SETTINGS_MODULE="testproject.settings",
+            INSTACCESS_SETTINGS=json.dumps({"SERVICE_SECRETS": [SECRET]}),
+        )
+        self.access_token = set_up.facts["access_token"]
+        self.decryption_key = self._export()
+        self.port = servers.free_port()
+        self.base_url = f"http://{servers.HOST}:{self.port}"
+        self.process = self.start()
+
+    def start(self) -> servers.Process:
+        command = [sys.executable, "manage.py", "runserver", f"{servers.HOST}:{self.port}", "--noreload"]
+        return servers.Process(command, port=self.port, log=self.folder / "issuer.log", env=self.env, cwd=ROOT)
+
+    def manage(self, *args: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "manage.py", *args],
+            cwd=ROOT,
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def _export(self) -> Path:
+        keys = json.loads(self.manage("instaccess_keys", "list", "--json"))
+        (kid,) = [key["kid"] for key in keys if key["use"] == "enc"]
+        path = self.folder / "gateway.pem"
+        path.write_text(self.manage("instaccess_keys", "export", "--kid", kid, "--private", "--yes"))
+        return path
+
+    def jwks_file(self) -> Path:
+        path = self.folder / "jwks.json"
+        path.write_bytes(request(self.port, "GET", "/internal/services/jwks")[2])
+        return path
+
+    def token(self) -> str:
+        status, _, body = request(self.port, "POST", "/api/v1/inst_access_tokens", self.access_token)
+        assert status == 201, body
+        text: str = json.loads(body)["token"]
+        return text
+
+    def revoke_latest(self) -> None:
+        (latest,) = json.loads(self.manage("instaccess_tokens", "list", "--limit", "1", "--json"))
+        self.manage("instaccess_tokens", "revoke", "--jti", latest["jti"], "--reason", "test")
+
+
+@pytest.fixture(scope="module")
+def issuer(tmp_path_factory: pytest.TempPathFactory, set_up_once: SetUp) -> Iterator[Issuer]:
+    issuer = Issuer(tmp_path_factory.mktemp("issuer"), set_up_once)
+    yield issuer
+    issuer.process.kill()
+
+
+@pytest.fixture(scope="module")
+def token(issuer: Issuer) -> str:
+    return issuer.token()
+
+
+class Alone:
+    """A gateway's settings, and its process."""
+
+    def __init__(
+        self,
+        folder: Path,
+        databases: dict[str, Any],
+        settings: dict[str, Any],
+        *,
+        apps: Sequence[str] = (),
+        urls: str = "instaccess.urls_gateway",
+    ) -> None:
+        (folder / "gateway_settings.py").write_text(_SETTINGS)
+        (folder / "gateway_urls.py").write_text(_URLS.format(urls))
+        self.folder = folder
+        self.env = clean_environment(
+            DJANGO_SETTINGS_MODULE="gateway_settings",
+            PYTHONPATH=os.pathsep.join([str(ROOT), str(folder)]),
+            GATEWAY_DATABASES=json.dumps(databases),
+            GATEWAY_INSTACCESS=json.dumps(settings),
+            GATEWAY_APPS=json.dumps(list(apps)),
+        )
+
+    def start(self) -> servers.Process:
+        port = servers.free_port()
+        command = [sys.executable, "-m", "django", "runserver", f"{servers.HOST}:{port}", "--noreload"]
+        return servers.Process(command, port=port, log=self.folder / "gateway.log", env=self.env, cwd=self.folder)
+
+    def manage(self, *command: str) -> subprocess.CompletedProcess[str]:
+        return self._run("-m", "django", *command)
+
+    def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-W", "error", *arguments],
+            env=self.env,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def python(self, script: str) -> str:
+        done = self._run("-c", script)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Iterator[Callable[..., servers.Process]]:
+    """Starts a gateway-only project with these settings."""
+    started = []
+
+    def start(databases: dict[str, Any], **settings: Any) -> servers.Process:
+        started.append(Alone(tmp_path, databases, settings).start())
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+
+
+def shared(issuer: Issuer) -> dict[str, Any]:
+    """The issuer's database, as the gateway's default one."""
+    options = {"timeout": 20, "init_command": "PRAGMA journal_mode=WAL"}
+    name = str(issuer.folder / "demo.sqlite3")
+    return {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": name, "OPTIONS": options}}
+
+
+def remote(issuer: Issuer) -> dict[str, Any]:
+    """The settings of a gateway that knows the issuer by its urls."""
+    return {
+        "DECRYPTION_KEYS": [str(issuer.decryption_key)],
+        "VERIFICATION_KEYS": f"{issuer.base_url}/internal/services/jwks",
+        "DENY_LIST": f"{issuer.base_url}/internal/services/revocations",
+        "SERVICE_SECRETS": [SECRET],
+        "ALLOW_HTTP_URLS": True,
+    }
+
+
+def opens(process: servers.Process, token: str) -> int:
+    status, authorization, _ = request(process.port, "GET", VERIFY, token)
+    assert (authorization is not None) == (status == 204)
+    return status
+
+
+class TestWithKeysFromFilesAndTheSharedDatabase:
+    def test_a_token_is_opened_until_it_is_revoked(self, issuer, gateway):
+        token = issuer.token()
+        keys = {"DECRYPTION_KEYS": [str(issuer.decryption_key)], "VERIFICATION_KEYS": [str(issuer.jwks_file())]}
+        process = gateway(shared(issuer), **keys)
+
+        assert opens(process, token) == 204
+        issuer.revoke_latest()
+        assert servers.until(lambda: opens(process, token), lambda status: status != 204) == 401
+
+    def test_without_a_database_nobody_is_let_in(self, issuer, token, gateway, tmp_path):
+        elsewhere = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": str(tmp_path / "empty.sqlite3")}}
+        keys = {"DECRYPTION_KEYS": [str(issuer.decryption_key)], "VERIFICATION_KEYS": [str(issuer.jwks_file())]}
+
+        process = gateway(elsewhere, **keys)
+        assert opens(process, token) == 503
+        assert "holds no deny list (no such table: instaccess_issuedtoken)" in process.log.read_text()
+        assert "set INSTACCESS['DENY_LIST'] to the issuer's URL" in process.log.read_text()
+
+    def test_without_keys_of_its_own_nobody_is_let_in_and_the_log_names_the_setting(self, issuer, token, gateway):
+        process = gateway(shared(issuer))
+
+        assert opens(process, token) == 503
+        assert "INSTACCESS['DECRYPTION_KEYS'] is not set, and there is no table of keys" in process.log.read_text()
+
+    def test_with_a_setting_misspelled_nobody_is_let_in_and_the_log_names_it(self, issuer, token, gateway):
+        keys = {"DECRYPTION_KEYS": [str(issuer.decryption_key)], "VERIFICATION_KEYS": [str(issuer.jwks_file())]}
+        process = gateway(shared(issuer), **keys, DENY_LIST_SECOND=1)
+
+        assert opens(process, token) == 503
+        assert "INSTACCESS['DENY_LIST_SECOND'] is not a setting" in process.log.read_text()
+
+
+class TestWithTheIssuersUrls:
+    def test_a_token_is_opened_until_it_is_revoked(self, issuer, gateway):
+        token = issuer.token()
+        process = gateway({}, **remote(issuer))
+
+        assert opens(process, token) == 204
+        issuer.revoke_latest()
+        assert servers.until(lambda: opens(process, token), lambda status: status != 204) == 401
+
+    def test_goes_on_while_the_issuer_is_away(self, issuer, token, gateway):
+        process = gateway({}, **remote(issuer))
+        assert opens(process, token) == 204
+        issuer.process.kill()
+        try:
+            assert opens(process, token) == 204
+        finally:
+            issuer.process = issuer.start()
+
+    def test_that_starts_while_the_issuer_is_away_lets_nobody_in(self, issuer, token, gateway):
+        issuer.process.kill()
+        try:
+            process = gateway({}, **remote(issuer))
+            assert opens(process, token) == 503
+        finally:
+            issuer.process = issuer.start()
+        assert servers.until(lambda: opens(process, token), lambda status: status != 503) == 204
+
+    def test_lets_nobody_in_with_a_wrong_secret(self, issuer, token, gateway):
+        process = gateway({}, **(remote(issuer) | {"SERVICE_SECRETS": ["f" * 32]}))
+
+        assert opens(process, token) == 503
+        assert "f" * 32 not in process.log.read_text()
+
+    def test_refuses_what_is_no_good_token_and_shows_nothing_else(self, issuer, gateway):
+        process = gateway({}, **remote(issuer))
+
+        assert opens(process, "a.b.c.d.e") == 401
+        assert request(process.port, "GET", VERIFY)[0] == 401
+        for path in ("/internal/services/jwks", "/internal/services/revocations", "/api/v1/inst_access_tokens", "/"):
+            assert request(process.port, "GET", path)[0] == 404
+
+
+class TestItsChecks:
+    """With `instaccess.standalone` in INSTALLED_APPS."""
+
+    APPS = ("instaccess.standalone",)
+
+    def test_find_nothing_where_all_is_in_order(self, issuer, tmp_path):
+        done = Alone(tmp_path, {}, remote(issuer), apps=self.APPS).manage("check")
+
+        assert (done.returncode, done.stdout) == (0, "System check identified no issues (0 silenced).\n"), done.stderr
+
+    def test_ask_for_what_was_meant(self, tmp_path):
+        done = Alone(tmp_path, {}, {"VERIFICATION_KEY": []}, apps=self.APPS).manage("check")
+
+        assert "Did you mean VERIFICATION_KEYS?" in done.stderr
+
+    def test_find_what_is_misspelled_and_what_is_bad(self, issuer, tmp_path):
+        settings = {"DECRYPTION_KEY": [], "LEEWAY": 301}
+        done = Alone(tmp_path, {}, settings, apps=self.APPS).manage("check")
+
+        assert done.returncode == 1
+        assert set(re.findall(r"instaccess\.([EW]\d+)", done.stderr)) == {"E002", "E032"}
+
+    @pytest.mark.parametrize(
+        ("urls", "ids"),
+        [("instaccess.urls_gateway", {"E051", "E052", "E053"}), ("", {"E052"})],
+        ids=["gateway", "service"],
+    )
+    def test_find_that_there_are_no_keys(self, tmp_path, urls, ids):
+        done = Alone(tmp_path, {}, {}, apps=self.APPS, urls=urls).manage("check")
+
+        assert done.returncode == 1
+        assert set(re.findall(r"instaccess\.([EW]\d+)", done.stderr)) == ids
+
+    def test_find_a_redirect_before_it(self, issuer, tmp_path):
+        alone = Alone(tmp_path, {}, remote(issuer), apps=self.APPS)
+        with (tmp_path / "gateway_settings.py").open("a") as file:
+            file.write("SECURE_SSL_REDIRECT = True\n")
+
+        assert "instaccess.W010" in alone.manage("check", "--deploy").stderr
+
+    def test_load_neither_our_models_nor_an_oauth2_provider_and_make_no_tables(self, issuer, tmp_path):
+        alone = Alone(tmp_path, {}, remote(issuer), apps=self.APPS)
+
+        loaded = alone.python(
+            "import django, sys; django.setup()\n"
+            "from django.core.management import call_command; call_command('check')\n"
+            "from django.apps import apps; assert not list(apps.get_models())\n"
+            "print([n for n in sys.modules if n in ('instaccess.models', 'oauth2_provider', 'rest_framework')])"
+        )
+
+        assert loaded.splitlines()[-1] == "[]"
+
+
+class TestUrlsThatNeedTheApp:
+    @pytest.mark.parametrize("urls", ["instaccess.urls", "instaccess.urls_issuer", "instaccess.urls_services"])
+    def test_say_in_one_sentence_what_is_missing(self, tmp_path, urls):
+        done = Alone(tmp_path, {}, {}, apps=["django.contrib.auth", "django.contrib.contenttypes"], urls=urls).manage(
+            "check"
+        )
+
+        assert done.returncode == 1
+        assert "ImproperlyConfigured: add 'instaccess' to INSTALLED_APPS" in done.stderr.splitlines()[-1]
+
+    def test_so_does_the_app_without_an_oauth2_provider(self, tmp_path):
+        apps = ["django.contrib.auth", "django.contrib.contenttypes", "instaccess"]
+        done = Alone(tmp_path, {}, {}, apps=apps).manage("check")
+
+        assert done.returncode == 1
+        assert "ImproperlyConfigured: add 'oauth2_provider' to INSTALLED_APPS" in done.stderr.splitlines()[-1]
+
+
+class TestItsProcess:
+    def test_loads_neither_our_models_nor_an_oauth2_provider(self, issuer, tmp_path):
+        alone = Alone(tmp_path, {}, remote(issuer))
+
+        loaded = alone.python(
+            "import django, sys; django.setup()\n"
+            "from django.test import Client\n"
+            f"Client().get('{VERIFY}')\n"
+            "print([n for n in sys.modules if n in ('instaccess.models', 'oauth2_provider', 'rest_framework')])"
+        )
+
+        assert loaded.splitlines()[-1] == "[]"
+
+    def test_counts_no_refusals_for_it_has_no_table_of_them(self, issuer, tmp_path):
+        alone = Alone(tmp_path, {}, remote(issuer))
+
+        counted = alone.python(
+            "import django; django.setup()\n"
+            "from django.test import Client\n"
+            f"print(Client().get('{VERIFY}').status_code)\n"
+            "from instaccess import refusals\n"
+            "refusals.count('gateway', 'expired')\n"
+            "print(refusals.flush())"
+        )
+
+        assert counted.splitlines()[-2:] == ["401", "0"]

@@ -1,0 +1,316 @@
+"""Who is asking: django-oauth-toolkit's access tokens, by the project's own validator and nobody else's word."""
+
+from __future__ import annotations
+
+import json
+import threading
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+from oauth2_provider.models import get_access_token_model, get_application_model
+from oauth2_provider.oauth2_validators import OAuth2Validator
+from oauthlib.common import Request
+
+from instaccess import oauth
+from instaccess.models import IssuedToken
+from tests.conftest import ISSUE_URL
+from tests.support.answers import EXPIRED, INSUFFICIENT_SCOPE, INVALID, UNAUTHENTICATED, UNAVAILABLE, answer
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("initial_keys")]
+
+
+@pytest.fixture
+def provider(settings):
+    """Sets settings of django-oauth-toolkit on top of the project's."""
+
+    def set_(**values):
+        settings.OAUTH2_PROVIDER = {**settings.OAUTH2_PROVIDER, **values}
+
+    return set_
+
+
+class TestAnApplicationThatIsNotUsable:
+    @pytest.fixture(autouse=True)
+    def _unusable(self, monkeypatch):
+        monkeypatch.setattr(get_application_model(), "is_usable", lambda self, request: False)
+
+    def test_p6_its_tokens_are_invalid(self, post, access_token):
+        assert answer(post(access_token)) == INVALID
+
+    def test_p6_its_expired_tokens_are_invalid_rather_than_expired(self, post, make_access_token):
+        assert answer(post(make_access_token(expires=timezone.now() - timedelta(hours=1)))) == INVALID
+
+    def test_p6_its_tokens_without_the_scope_are_invalid_rather_than_insufficient(self, post, make_access_token):
+        assert answer(post(make_access_token(scope="read"))) == INVALID
+
+    def test_p6_nothing_is_written(self, post, access_token):
+        post(access_token)
+
+        assert not IssuedToken.objects.exists()
+
+
+class TestAnApplicationThatDecidesByTheRequest:
+    def test_is_shown_the_request(self, post, access_token, monkeypatch):
+        seen = []
+
+        def is_usable(self, request):
+            seen.append((request.http_method, request.uri, request.headers.get("REMOTE_ADDR")))
+            return True
+
+        monkeypatch.setattr(get_application_model(), "is_usable", is_usable)
+
+        assert post(access_token, REMOTE_ADDR="198.51.100.7").status_code == 201
+        assert set(seen) == {("POST", "http://testserver" + ISSUE_URL, "198.51.100.7")}
+
+
+class TestATokenRestrictedToResources:
+    """RFC 8707: a token for one resource server is none for another."""
+
+    @pytest.mark.parametrize(
+        "resource",
+        [
+            ["http://testserver/api/v1/inst_access_tokens"],
+            ["http://testserver/"],
+            ["http://testserver/api/"],
+            ["https://elsewhere.example/", "http://testserver/"],
+            [],
+        ],
+    )
+    def test_is_taken_where_it_is_for_us(self, post, make_access_token, resource):
+        assert post(make_access_token(resource=resource)).status_code == 201
+
+    @pytest.mark.parametrize(
+        "resource",
+        [
+            ["https://elsewhere.example/"],
+            ["https://testserver/"],
+            ["http://testserver/api/v2/"],
+            ["http://testserver.elsewhere.example/"],
+            ["http://testserver:8000/"],
+            ["http://testserver/api/v1/inst_access_tokens/more"],
+        ],
+    )
+    def test_is_invalid_where_it_is_for_another(self, post, make_access_token, resource):
+        assert answer(post(make_access_token(resource=resource))) == INVALID
+
+    def test_is_not_let_in_by_a_query_that_looks_like_its_resource(self, post, make_access_token):
+        token = make_access_token(resource=["https://elsewhere.example/"])
+
+        assert answer(post(token, url=ISSUE_URL + "?https://elsewhere.example/")) == INVALID
+
+    def test_is_not_let_in_by_a_forwarded_host(self, post, make_access_token):
+        token = make_access_token(resource=["http://other.example.edu/"])
+
+        assert answer(post(token, headers={"X-Forwarded-Host": "other.example.edu"})) == INVALID
+
+
+class TestInTheStateItIsNow:
+    def test_p4_a_user_made_active_again_gets_tokens_again(self, post, user, access_token):
+        get_user_model().objects.filter(pk=user.pk).update(is_active=False)
+        refused = post(access_token)
+        get_user_model().objects.filter(pk=user.pk).update(is_active=True)
+
+        assert (refused.status_code, post(access_token).status_code) == (401, 201)
+
+    def test_a_scope_taken_away_counts_at_once(self, post, access_token):
+        post(access_token)
+        get_access_token_model().objects.filter(pk=access_token.pk).update(scope="read")
+
+        assert answer(post(access_token)) == INSUFFICIENT_SCOPE
+
+
+class TestWhatAuthenticationCosts:
+    def test_an_unknown_token_is_looked_up_by_its_checksum_alone(self, post, access_token):
+        with CaptureQueriesContext(connection) as queries:
+            post("a-token-nobody-knows")
+
+        assert queries
+        assert not any("a-token-nobody-knows" in query["sql"] for query in queries)
+
+    def test_writes_nothing(self, post, make_access_token):
+        token = make_access_token(scope="read")
+        with CaptureQueriesContext(connection) as queries:
+            post(token)
+            post("unknown")
+
+        assert {query["sql"].split()[0] for query in queries} == {"SELECT"}
+
+
+class RefuseTheRest(OAuth2Validator):
+    """A project's own rule: only tokens that begin with `good`."""
+
+    def validate_bearer_token(self, token, scopes, request):
+        return token.startswith("good") and super().validate_bearer_token(token, scopes, request)
+
+
+class Translate(OAuth2Validator):
+    """A project's own lookup: what a client holds is an alias of what the table holds."""
+
+    def _load_access_token(self, token):
+        return super()._load_access_token(token.removeprefix("alias-"))
+
+
+class ReadTheRequest(OAuth2Validator):
+    """A project's own rule about the request."""
+
+    def validate_bearer_token(self, token, scopes, request):
+        assert isinstance(request, Request)
+        return request.headers["HTTP_X_TEAM"] == "red" and super().validate_bearer_token(token, scopes, request)
+
+
+class Silent(OAuth2Validator):
+    """Says yes, and not to whom."""
+
+    def validate_bearer_token(self, token, scopes, request):
+        return True
+
+
+class Broken(OAuth2Validator):
+    def validate_bearer_token(self, token, scopes, request):
+        raise RuntimeError("the validator of the project fails")
+
+
+class TestTheProjectsOwnValidator:
+    @pytest.mark.parametrize("by_path", [True, False])
+    def test_is_asked(self, post, make_access_token, provider, by_path):
+        provider(
+            OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.RefuseTheRest" if by_path else RefuseTheRest
+        )
+
+        assert post(make_access_token(token="good-one")).status_code == 201
+        assert answer(post(make_access_token(token="bad-one"))) == INVALID
+
+    def test_does_not_turn_an_expired_token_into_another_refusal(self, post, make_access_token, provider):
+        provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.RefuseTheRest")
+
+        assert answer(post(make_access_token(token="good", expires=timezone.now()))) == EXPIRED
+
+    def test_may_look_tokens_up_its_own_way(self, post, make_access_token, provider):
+        provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.Translate")
+        make_access_token(token="secret")
+
+        assert post("alias-secret").status_code == 201
+        assert answer(post("alias-other")) == INVALID
+
+    def test_may_read_the_request(self, post, access_token, provider):
+        provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.ReadTheRequest")
+
+        assert post(access_token, headers={"X-Team": "red"}).status_code == 201
+        assert answer(post(access_token, headers={"X-Team": "blue"})) == INVALID
+
+    def test_cannot_let_anybody_in_without_an_access_token(self, post, provider):
+        provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.Silent")
+
+        assert answer(post("whatever")) == INVALID
+
+    def test_p4_cannot_let_an_inactive_user_in(self, post, user, make_access_token, provider):
+        provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.Translate")
+        user.is_active = False
+        user.save()
+
+        assert answer(post(make_access_token(token="secret"))) == INVALID
+
+    def test_is_a_503_when_it_fails(self, post, access_token, provider):
+        provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.Broken")
+
+        assert answer(post(access_token)) == UNAVAILABLE
+
+    def test_is_a_503_when_there_is_none_by_that_name(self, post, access_token, provider):
+        provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.NoSuchValidator")
+
+        assert answer(post(access_token)) == UNAVAILABLE
+
+
+@pytest.fixture
+def introspection(provider):
+    """A server that vouches for every token it is asked about, set up as django-oauth-toolkit wants it."""
+    asked = []
+
+    class Vouch(BaseHTTPRequestHandler):
+        def do_POST(self):
+            asked.append(self.rfile.read(int(self.headers["Content-Length"])))
+            scope = "url:POST|/api/v1/inst_access_tokens"
+            body = json.dumps({"active": True, "username": "mallory", "scope": scope, "exp": 4102444800}).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args):
+            """Silent."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Vouch)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    provider(
+        RESOURCE_SERVER_INTROSPECTION_URL=f"http://127.0.0.1:{server.server_port}/introspect",
+        RESOURCE_SERVER_AUTH_TOKEN="ours",
+    )
+    yield asked
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+class TestWithIntrospectionConfigured:
+    def test_p7_an_unknown_bearer_is_refused_with_no_call_and_no_new_user(self, post, user, introspection):
+        assert answer(post("unknown")) == INVALID
+        assert introspection == []
+        assert list(get_user_model().objects.all()) == [user]
+        assert not get_access_token_model().objects.exists()
+
+    def test_p7_an_expired_one_of_ours_is_not_asked_about_either(self, post, make_access_token, introspection):
+        assert answer(post(make_access_token(expires=timezone.now()))) == EXPIRED
+        assert introspection == []
+
+    def test_p7_a_toolkit_that_asks_in_another_way_is_a_503_and_no_call(
+        self, post, access_token, introspection, monkeypatch, caplog
+    ):
+        monkeypatch.delattr(OAuth2Validator, "_get_token_from_authentication_server")
+        oauth._validator_class.cache_clear()
+
+        assert answer(post("unknown")) == answer(post(access_token)) == UNAVAILABLE
+        assert introspection == []
+        assert "this version of django-oauth-toolkit" in caplog.text
+        oauth._validator_class.cache_clear()
+
+    def test_p7_nor_is_one_with_a_validator_of_the_projects_own(self, post, user, provider, introspection):
+        provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.Translate")
+
+        assert answer(post("alias-unknown")) == INVALID
+        assert introspection == []
+
+    def test_p7_a_token_of_ours_is_taken_without_a_call(self, post, access_token, introspection):
+        assert post(access_token).status_code == 201
+        assert introspection == []
+
+    def test_p7_the_toolkit_itself_would_have_called(self, user, introspection):
+        """What is refused here is real: the same settings, and the toolkit's own validator."""
+        request = Request("http://testserver/", http_method="POST")
+        OAuth2Validator().validate_bearer_token("unknown", [], request)
+
+        assert len(introspection) == 1
+        assert get_user_model().objects.filter(username="mallory").exists()
+
+
+class TestOutsideTheHeader:
+    def test_p8_a_token_in_the_query_is_in_no_log(self, post, access_token, caplog):
+        caplog.set_level("DEBUG")
+        response = post(url=f"{ISSUE_URL}?access_token={access_token.token}")
+
+        assert answer(response) == UNAUTHENTICATED
+        assert access_token.token not in caplog.text
+
+    def test_p8_a_token_in_a_form_is_in_no_log(self, post, access_token, caplog):
+        caplog.set_level("DEBUG")
+        body = f"access_token={access_token.token}".encode()
+        response = post(data=body, content_type="application/x-www-form-urlencoded")
+
+        assert answer(response) == UNAUTHENTICATED
+        assert access_token.token not in caplog.text

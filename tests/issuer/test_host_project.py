@@ -1,0 +1,270 @@
+"""What a host project sets for its own API changes nothing of ours."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from django.db import connections
+from django.test import override_settings
+from django.utils import timezone
+from rest_framework.settings import api_settings
+from rest_framework.versioning import AcceptHeaderVersioning
+from rest_framework.views import APIView
+
+from instaccess import keyring
+from instaccess.models import IssuedToken, Key
+from tests.conftest import ISSUE_URL
+from tests.projects.hostproject import hostile
+from tests.support import subproject
+from tests.support.answers import (
+    EXPIRED,
+    INSUFFICIENT_SCOPE,
+    INVALID,
+    INVALID_AS_USER_ID,
+    JWT_FROM_JWT,
+    METHOD_NOT_ALLOWED,
+    UNAUTHENTICATED,
+    UNAVAILABLE,
+    answer,
+    signed_inside,
+)
+
+HOSTILE = "tests.projects.hostproject.hostile."
+
+
+@pytest.fixture
+def holds(client, post, make_access_token, initial_keys):
+    """Asks everything once; fails at the first answer that is not the contract's."""
+
+    def check(**kwargs):
+        good = make_access_token()
+        response = post(good, **kwargs)
+        assert response.status_code == 201
+        token = response.json()["token"]
+        assert response.content == f'{{"token":"{token}"}}'.encode()
+        assert (response["Content-Type"].partition(";")[0], response["Cache-Control"]) == (
+            "application/json",
+            "no-store",
+        )
+        assert answer(post(**kwargs)) == UNAUTHENTICATED
+        assert answer(post("unknown", **kwargs)) == INVALID
+        assert answer(post(make_access_token(expires=timezone.now()), **kwargs)) == EXPIRED
+        assert answer(post(make_access_token(scope="read"), **kwargs)) == INSUFFICIENT_SCOPE
+        assert answer(post(good, url=ISSUE_URL + "?as_user_id=4711", **kwargs)) == INVALID_AS_USER_ID
+        assert answer(post(signed_inside(token), **kwargs)) == JWT_FROM_JWT
+        assert answer(client.get(ISSUE_URL, headers=kwargs.get("headers", {}))) == METHOD_NOT_ALLOWED
+        Key.objects.all().delete()
+        keyring.forget()
+        assert answer(post(good, **kwargs)) == UNAVAILABLE
+
+    return check
+
+
+@pytest.mark.django_db
+def test_the_contract_holds_in_a_plain_project(holds):
+    holds()
+
+
+@pytest.mark.django_db
+class TestDefaultsOfRestFramework:
+    """Views take these from APIView unless they say otherwise."""
+
+    @pytest.mark.parametrize(
+        ("attribute", "value"),
+        [
+            ("renderer_classes", [hostile.HTML]),
+            ("parser_classes", [hostile.Unreadable]),
+            ("authentication_classes", [hostile.Stranger]),
+            ("permission_classes", [hostile.Nobody]),
+            ("throttle_classes", [hostile.Never]),
+            ("content_negotiation_class", hostile.Nothing),
+            ("versioning_class", AcceptHeaderVersioning),
+            ("metadata_class", hostile.HTML),
+            ("schema", None),
+        ],
+    )
+    def test_change_nothing(self, holds, monkeypatch, attribute, value):
+        monkeypatch.setattr(APIView, attribute, value)
+
+        holds(headers={"Accept": "text/html; version=9"})
+
+    @pytest.mark.parametrize(
+        "setting",
+        [
+            {"EXCEPTION_HANDLER": HOSTILE + "teapot"},
+            {"UNAUTHENTICATED_USER": None},
+            {"UNAUTHENTICATED_TOKEN": None},
+            {"URL_FORMAT_OVERRIDE": "as_user_id"},
+            {"FORMAT_SUFFIX_KWARG": "suffix"},
+            {"NUM_PROXIES": 3},
+            {"COMPACT_JSON": False},
+        ],
+    )
+    def test_read_at_call_time_change_nothing(self, holds, setting):
+        with override_settings(REST_FRAMEWORK=setting):
+            assert all(name in api_settings.user_settings for name in setting)
+            holds()
+
+    @pytest.mark.parametrize("name", ["compact", "ensure_ascii"])
+    def test_on_how_json_is_written_change_nothing(self, holds, monkeypatch, name):
+        from rest_framework.renderers import JSONRenderer
+
+        monkeypatch.setattr(JSONRenderer, name, not getattr(JSONRenderer, name))
+
+        holds()
+
+
+@pytest.mark.django_db
+class TestSettingsOfDjango:
+    @pytest.mark.parametrize(
+        "values",
+        [
+            {"APPEND_SLASH": True},
+            {"APPEND_SLASH": False},
+            {"LANGUAGE_CODE": "de"},
+            {"USE_THOUSAND_SEPARATOR": True, "USE_I18N": True, "LANGUAGE_CODE": "de"},
+            {"DEFAULT_CHARSET": "latin-1"},
+            {"DATA_UPLOAD_MAX_MEMORY_SIZE": 1},
+            {"DATA_UPLOAD_MAX_NUMBER_FILES": 0},
+            {"FILE_UPLOAD_HANDLERS": ["no.such.Handler"]},
+            {"TIME_ZONE": "Pacific/Kiritimati"},
+            {"CSRF_USE_SESSIONS": True},
+            {"DEBUG": True},
+            {"DEBUG_PROPAGATE_EXCEPTIONS": True},
+            {"AUTHENTICATION_BACKENDS": []},
+            {"MIDDLEWARE": []},
+        ],
+        ids=lambda values: next(iter(values)) + "=" + str(next(iter(values.values()))),
+    )
+    def test_change_nothing(self, holds, values):
+        with override_settings(**values):
+            holds(data=b"a=1&b=2", content_type="application/x-www-form-urlencoded")
+
+    def test_a_form_that_is_too_large_counts_as_empty(self, post, access_token, initial_keys):
+        with override_settings(DATA_UPLOAD_MAX_MEMORY_SIZE=5):
+            response = post(access_token, data=b"as_user_id=4711", content_type="application/x-www-form-urlencoded")
+
+        assert response.status_code == 201
+
+
+@pytest.mark.django_db
+class TestMiddleware:
+    @pytest.mark.parametrize(
+        "middleware",
+        [
+            "django.middleware.locale.LocaleMiddleware",
+            "django.contrib.auth.middleware.LoginRequiredMiddleware",
+            "django.middleware.gzip.GZipMiddleware",
+            "django.middleware.http.ConditionalGetMiddleware",
+            HOSTILE + "ReadsTheForm",
+            HOSTILE + "ReadsTheBody",
+            HOSTILE + "ReadsTheStream",
+        ],
+    )
+    @pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=b"])
+    def test_changes_nothing(self, holds, settings, middleware, content_type):
+        settings.MIDDLEWARE = [*settings.MIDDLEWARE, middleware]
+
+        holds(data=b"x=1", content_type=content_type, headers={"Accept-Language": "fr"})
+
+    def test_that_checks_csrf_tokens_is_not_for_bearers_of_a_token(self, access_token, initial_keys):
+        from django.test import Client
+
+        strict = Client(enforce_csrf_checks=True)
+        headers = {"Authorization": f"Bearer {access_token.token}", "Origin": "https://elsewhere.example"}
+
+        assert strict.post(ISSUE_URL, headers=headers).status_code == 201
+
+    def test_that_read_the_form_first_leaves_the_parameters_readable(
+        self, post, access_token, initial_keys, settings
+    ):
+        settings.MIDDLEWARE = [HOSTILE + "ReadsTheForm", *settings.MIDDLEWARE]
+        body = b"as_user_id=4711"
+        response = post(access_token, data=body, content_type="application/x-www-form-urlencoded")
+
+        assert answer(response) == INVALID_AS_USER_ID
+
+
+@pytest.mark.django_db(transaction=True)
+class TestAtomicRequests:
+    def test_changes_nothing(self, holds, monkeypatch):
+        monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
+
+        holds()
+
+
+@pytest.mark.django_db
+class TestOurViewLeavesTheHostAlone:
+    def test_it_sets_no_default_of_rest_framework(self):
+        assert APIView.authentication_classes == api_settings.DEFAULT_AUTHENTICATION_CLASSES
+        assert APIView.renderer_classes == api_settings.DEFAULT_RENDERER_CLASSES
+
+    def test_another_address_still_gets_its_slash_appended(self, client):
+        response = client.get("/admin")
+
+        assert (response.status_code, response["Location"]) == (301, "/admin/")
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory, _rsa_pool):
+    _rsa_pool.rewind()
+    folder = tmp_path_factory.mktemp("hostproject")
+    return subproject.run(
+        "tests.projects.hostproject.ask",
+        settings="tests.projects.hostproject.settings",
+        folder=folder,
+        rsa_pool=_rsa_pool,
+    )
+
+
+class TestAProjectWithAllOfItFromTheStart:
+    """Some settings count only when the process starts: one process with every hostile setting at once."""
+
+    @pytest.mark.parametrize(
+        ("name", "expected"),
+        [
+            ("anonymous", UNAUTHENTICATED),
+            ("unknown", INVALID),
+            ("expired", EXPIRED),
+            ("scope", INSUFFICIENT_SCOPE),
+            ("as_user_id", INVALID_AS_USER_ID),
+            ("decrypted", JWT_FROM_JWT),
+            ("GET", METHOD_NOT_ALLOWED),
+        ],
+    )
+    def test_refuses_as_the_contract_says(self, answers, name, expected):
+        seen = answers[name]
+
+        assert (seen["status"], seen["body"].encode(), seen["challenge"]) == expected
+        assert seen["type"].startswith("application/json")
+        assert seen["cache"] == "no-store"
+
+    @pytest.mark.parametrize("name", ["success", "success .json", "success ?format=html", "success without a body"])
+    def test_issues_tokens(self, answers, name):
+        seen = answers[name]
+
+        assert seen["status"] == 201
+        assert list(json.loads(seen["body"])) == ["token"]
+        assert seen["body"] == json.dumps(json.loads(seen["body"]), separators=(",", ":"))
+        assert seen["type"].startswith("application/json")
+        assert seen["cache"] == "no-store"
+
+    def test_tells_the_methods(self, answers):
+        assert answers["GET"]["allow"] == answers["OPTIONS"]["allow"] == "POST, OPTIONS"
+        assert (answers["OPTIONS"]["status"], answers["OPTIONS"]["body"]) == (204, "")
+
+    def test_p15_keeps_a_row_of_each_token(self, answers):
+        assert answers["rows"] == 4
+
+    def test_p7_makes_no_user(self, answers):
+        assert answers["users"] == 1
+
+
+@pytest.mark.django_db(transaction=True)
+class TestWithoutAnyMiddleware:
+    def test_rows_are_committed_too(self, post, access_token, initial_keys, settings):
+        settings.MIDDLEWARE = []
+
+        assert post(access_token).status_code == 201
+        assert IssuedToken.objects.count() == 1

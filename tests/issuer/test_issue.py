@@ -1,0 +1,485 @@
+"""issuer.issue: a token leaves only after its audit row is committed, and the row says everything but the token."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.db import OperationalError, connection, connections, transaction
+from django.test import Client, override_settings
+
+from instaccess import evidence, issuer, keyring
+from instaccess.claims import MAX_PAYLOAD_BYTES, RESERVED
+from instaccess.conf import conf
+from instaccess.exceptions import AuditError, ClaimsTooLarge, ConfigError, KeyUnavailable
+from instaccess.models import IssuedToken, Key, UserIdentity
+from tests.conftest import ISSUE_URL
+from tests.support.answers import UNAVAILABLE, answer, claims_of
+
+NOW = 1_793_707_200.75  # 2026-11-03 12:00:00.75 UTC
+ORIGIN = issuer.Origin(canvas_domain="canvas.example.edu", ip_address="203.0.113.9", user_agent="client/1.0")
+
+
+@pytest.fixture
+def issue(user, application, initial_keys):
+    """`issuer.issue` with everything it needs; every argument can be given."""
+
+    def issue_(**arguments):
+        defaults = {"user": user, "application": application, "access_token_pk": 7, "origin": ORIGIN, "now": NOW}
+        return issuer.issue(**(defaults | arguments))
+
+    return issue_
+
+
+@pytest.mark.django_db
+class TestTheAuditRow:
+    def test_says_who_through_what_from_where_until_when_under_which_keys(self, issue, user, application):
+        issue()
+
+        ring = keyring.current()
+        row = IssuedToken.objects.get()
+        values = {field.name: getattr(row, field.name) for field in row._meta.fields}
+        del values["id"]
+        assert values == {
+            "jti": row.jti,
+            "user": user,
+            "user_uuid": str(user.instaccess_identity.uuid),
+            "real_user": None,
+            "real_user_uuid": "",
+            "application": application,
+            "client_id": application.client_id,
+            "access_token_pk": "7",
+            "account_uuid": str(uuid.uuid5(uuid.NAMESPACE_DNS, "canvas.example.edu")),
+            "canvas_domain": "canvas.example.edu",
+            "signing_kid": ring.signing_key().kid,
+            "encryption_kid": ring.encryption_key().kid,
+            "ip_address": "203.0.113.9",
+            "user_agent": "client/1.0",
+            "issued_at": datetime.fromtimestamp(int(NOW), UTC),
+            "expires_at": datetime.fromtimestamp(int(NOW), UTC) + timedelta(hours=1),
+            "revoked_at": None,
+            "revoked_by": "",
+            "revocation_reason": "",
+            "mac": evidence.authenticate(evidence.facts(row), conf.key_encryption_keys),
+        }
+
+    def test_is_the_one_that_is_returned_and_tells_what_the_token_tells(self, issue):
+        row, text = issue()
+
+        claims = claims_of(text)
+        assert row == IssuedToken.objects.get(jti=claims["jti"])
+        assert (row.user_uuid, row.account_uuid, row.canvas_domain) == (
+            claims["sub"],
+            claims["acct"],
+            claims["canvas_domain"],
+        )
+        assert (row.issued_at.timestamp(), row.expires_at.timestamp()) == (claims["iat"], claims["exp"])
+
+    def test_outlives_its_user_and_application(self, issue, user, application):
+        row, _ = issue()
+        client_id = application.client_id
+        application.delete()
+        user.delete()
+
+        row.refresh_from_db()
+        assert (row.user, row.application) == (None, None)
+        assert row.client_id == client_id
+        assert row.user_uuid
+
+    def test_has_no_encryption_key_when_the_token_is_bare(self, issue):
+        row, text = issue(encrypted=False)
+
+        assert text.count(".") == 2
+        assert row.encryption_kid == ""
+
+    def test_may_know_neither_application_nor_access_token_nor_address(self, issue):
+        row, _ = issue(application=None, access_token_pk=None, origin=issuer.Origin(canvas_domain="a.example.edu"))
+
+        row.refresh_from_db()
+        assert (row.application, row.client_id, row.access_token_pk) == (None, "", "")
+        assert (row.ip_address, row.user_agent) == (None, "")
+
+    @pytest.mark.parametrize("text", ["a\x00b\r\nc\x7fd", "\x1b[2J", "\x80\x9b\x9f"])
+    def test_a5_holds_no_control_characters(self, issue, text):
+        origin = issuer.Origin(canvas_domain="a.example.edu", user_agent=text)
+        row, _ = issue(origin=origin)
+
+        row.refresh_from_db()
+        assert len(row.user_agent) == len(text)
+        assert row.user_agent.isprintable()
+
+
+@pytest.mark.django_db
+class TestTheToken:
+    def test_lives_an_hour(self, issue):
+        claims = claims_of(issue()[1])
+
+        assert (claims["iat"], claims["exp"]) == (int(NOW), int(NOW) + 3600)
+
+    def test_lives_as_long_as_the_setting_says(self, issue):
+        with override_settings(INSTACCESS={"LIFETIME": 60}):
+            claims = claims_of(issue()[1])
+
+        assert claims["exp"] - claims["iat"] == 60
+
+    def test_leaves_absent_claims_out(self, issue):
+        claims = claims_of(issue()[1])
+
+        assert not {"region", "canvas_shard_id", "masq_sub", "masq_shard", "client_id"} & claims.keys()
+        assert None not in claims.values()
+
+    def test_carries_what_the_settings_say(self, issue):
+        with override_settings(
+            INSTACCESS={"ISSUER": "instructure:other", "REGION": "eu-west-1", "SHARD_ID": 3, "ACCOUNT_UUID": "root"}
+        ):
+            claims = claims_of(issue()[1])
+
+        assert (claims["iss"], claims["region"], claims["canvas_shard_id"], claims["acct"]) == (
+            "instructure:other",
+            "eu-west-1",
+            3,
+            "root",
+        )
+
+    def test_the_account_can_depend_on_the_host(self, issue):
+        with override_settings(INSTACCESS={"ACCOUNT_HOOK": lambda host: f"account of {host}"}):
+            assert claims_of(issue()[1])["acct"] == "account of canvas.example.edu"
+
+    def test_a_user_keeps_their_uuid(self, issue, user):
+        first, second = (claims_of(issue()[1])["sub"] for _ in range(2))
+
+        assert first == second == str(UserIdentity.objects.get(user=user).uuid)
+
+    @pytest.mark.parametrize("alg", ["RSA-OAEP", "RSA-OAEP-256"])
+    @pytest.mark.parametrize("enc", ["A128CBC-HS256", "A256GCM"])
+    def test_is_encrypted_as_the_settings_say(self, issue, alg, enc):
+        with override_settings(INSTACCESS={"ENCRYPTION_ALG": alg, "CONTENT_ENCRYPTION": enc}):
+            _, text = issue()
+
+        assert claims_of(text)["canvas_domain"] == "canvas.example.edu"
+
+
+@pytest.mark.django_db
+class TestTheClaimsHook:
+    def test_p16_adds_claims_of_the_deployments_own(self, issue, user, application):
+        seen = []
+
+        def hook(user, application):
+            seen.append((user, application))
+            return {"tool": {"id": 1}}
+
+        with override_settings(INSTACCESS={"CLAIMS_HOOK": hook}):
+            claims = claims_of(issue()[1])
+
+        assert claims["tool"] == {"id": 1}
+        assert seen == [(user, application)]
+
+    @pytest.mark.parametrize("name", sorted(RESERVED))
+    def test_p16_cannot_set_a_reserved_one(self, issue, name):
+        with override_settings(INSTACCESS={"CLAIMS_HOOK": lambda user, application: {name: "forged"}}):
+            row, text = issue()
+
+        claims = claims_of(text)
+        assert "forged" not in claims.values()
+        assert (claims["jti"], claims["exp"]) == (str(row.jti), int(NOW) + 3600)
+
+    def test_p16_cannot_make_a_token_that_no_gateway_passes_on(self, issue):
+        with (
+            override_settings(INSTACCESS={"CLAIMS_HOOK": lambda user, application: {"x": "y" * 10_240}}),
+            pytest.raises(ClaimsTooLarge, match="CLAIMS_HOOK"),
+        ):
+            issue()
+
+        assert not IssuedToken.objects.exists()
+        assert MAX_PAYLOAD_BYTES < 10_240
+
+    @pytest.mark.parametrize("extra", [{"x": object()}, {"x": float("nan")}, {"x": b"bytes"}, {"x": "\ud800"}])
+    def test_p16_is_refused_when_it_returns_what_json_cannot_say(self, issue, extra):
+        with (
+            override_settings(INSTACCESS={"CLAIMS_HOOK": lambda user, application: extra}),
+            pytest.raises(ClaimsTooLarge, match="CLAIMS_HOOK"),
+        ):
+            issue()
+
+        assert not IssuedToken.objects.exists()
+
+    @pytest.mark.parametrize("extra", [None, [], "text", {1: "x"}])
+    def test_p16_is_refused_when_it_returns_no_dictionary(self, issue, extra):
+        with (
+            override_settings(INSTACCESS={"CLAIMS_HOOK": lambda user, application: extra}),
+            pytest.raises(ConfigError, match="CLAIMS_HOOK"),
+        ):
+            issue()
+
+        assert not IssuedToken.objects.exists()
+
+    def test_p16_oversize_is_a_503_at_the_endpoint(self, post, access_token, initial_keys, caplog):
+        with override_settings(INSTACCESS={"CLAIMS_HOOK": lambda user, application: {"x": "y" * 10_240}}):
+            response = post(access_token)
+
+        assert answer(response) == UNAVAILABLE
+        assert "CLAIMS_HOOK" in caplog.text
+        assert not IssuedToken.objects.exists()
+
+
+@pytest.mark.django_db
+class TestTheUuidField:
+    def test_is_taken_from_the_user_and_no_identity_is_made(self, issue, user):
+        with override_settings(INSTACCESS={"USER_UUID_FIELD": "username"}):
+            claims = claims_of(issue()[1])
+
+        assert claims["sub"] == "ada"
+        assert not UserIdentity.objects.exists()
+
+    def test_empty_is_refused_naming_the_setting(self, issue, user):
+        user.email = ""
+        with (
+            override_settings(INSTACCESS={"USER_UUID_FIELD": "email"}),
+            pytest.raises(ConfigError, match="USER_UUID_FIELD"),
+        ):
+            issue()
+
+
+@pytest.mark.django_db
+class TestWithoutKeys:
+    def test_k5_nothing_is_issued_and_the_error_names_the_command(self, issue):
+        Key.objects.all().delete()
+        keyring.forget()
+
+        with pytest.raises(KeyUnavailable, match="instaccess_init"):
+            issue()
+        assert not IssuedToken.objects.exists()
+        assert not Key.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+class TestAJtiThatIsTaken:
+    """`uuid4` colliding is not going to happen; a broken random source is."""
+
+    def test_p17_is_replaced_by_a_new_one(self, issue, monkeypatch):
+        taken, fresh = issue()[0].jti, uuid.UUID(int=2)
+        numbers = iter([taken, fresh])
+        monkeypatch.setattr("instaccess.claims.uuid.uuid4", lambda: next(numbers))
+
+        row, text = issue()
+
+        assert claims_of(text)["jti"] == str(row.jti) == str(fresh)
+        assert IssuedToken.objects.count() == 2
+
+    def test_p17_is_never_used_again(self, issue, monkeypatch):
+        row, _ = issue()
+        monkeypatch.setattr("instaccess.claims.uuid.uuid4", lambda: row.jti)
+
+        with pytest.raises(AuditError):
+            issue(origin=issuer.Origin(canvas_domain="other.example.edu"))
+        assert list(IssuedToken.objects.values_list("canvas_domain", flat=True)) == ["canvas.example.edu"]
+
+    def test_p17_is_a_503_when_there_is_no_other(self, issue, post, access_token, monkeypatch):
+        row, _ = issue()
+        monkeypatch.setattr("instaccess.claims.uuid.uuid4", lambda: row.jti)
+
+        assert answer(post(access_token)) == UNAVAILABLE
+        assert IssuedToken.objects.count() == 1
+
+
+TRIGGERS = {
+    "sqlite": (
+        "CREATE TRIGGER refuse_audit BEFORE INSERT ON instaccess_issuedtoken "
+        "BEGIN SELECT RAISE(ABORT, 'the disk is full'); END",
+    ),
+    "postgresql": (
+        "CREATE FUNCTION refuse_audit() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE EXCEPTION 'the disk is full'; END $$",
+        "CREATE TRIGGER refuse_audit BEFORE INSERT ON instaccess_issuedtoken "
+        "FOR EACH ROW EXECUTE FUNCTION refuse_audit()",
+    ),
+    "mysql": (
+        "CREATE TRIGGER refuse_audit BEFORE INSERT ON instaccess_issuedtoken "
+        "FOR EACH ROW SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'the disk is full'",
+    ),
+}
+DROPS = {
+    "sqlite": ("DROP TRIGGER refuse_audit",),
+    "postgresql": ("DROP TRIGGER refuse_audit ON instaccess_issuedtoken", "DROP FUNCTION refuse_audit()"),
+    "mysql": ("DROP TRIGGER refuse_audit",),
+}
+
+
+def run(statements):
+    with connection.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+
+
+@pytest.mark.django_db(transaction=True)
+class TestAnAuditThatTheDatabaseRefuses:
+    @pytest.fixture
+    def refusing(self, transactional_db):
+        run(TRIGGERS[connection.vendor])
+        yield
+        run(DROPS[connection.vendor])
+
+    def test_p13_no_token_leaves(self, issue, refusing):
+        with pytest.raises(AuditError):
+            issue()
+
+        assert not IssuedToken.objects.exists()
+
+    def test_p13_the_answer_is_503_without_a_token(self, post, access_token, initial_keys, refusing):
+        response = post(access_token)
+
+        assert answer(response) == UNAVAILABLE
+        assert int(response["Retry-After"]) > 0
+
+    def test_p13_issuing_goes_on_once_the_database_takes_rows_again(self, post, access_token, initial_keys):
+        run(TRIGGERS[connection.vendor])
+        try:
+            refused = post(access_token)
+        finally:
+            run(DROPS[connection.vendor])
+
+        assert (refused.status_code, post(access_token).status_code) == (503, 201)
+        assert IssuedToken.objects.count() == 1
+
+    def test_p13_a_row_that_fails_at_commit_is_no_row(self, issue, user):
+        """References are checked when the transaction ends: the user was deleted after they were authenticated."""
+        user.instaccess_identity = UserIdentity(user=user)
+        get_user_model().objects.filter(pk=user.pk).delete()
+
+        with pytest.raises(AuditError):
+            issue()
+        assert not IssuedToken.objects.exists()
+
+    def test_p13_a_connection_lost_during_the_insert_is_an_audit_error(self, issue):
+        def lost(execute, sql, params, many, context):
+            if sql.startswith("INSERT") and "issuedtoken" in sql:
+                raise OperationalError("server closed the connection unexpectedly")
+            return execute(sql, params, many, context)
+
+        issue()
+        with connection.execute_wrapper(lost), pytest.raises(AuditError, match="OperationalError"):
+            issue()
+        assert IssuedToken.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+class TestInsideSomebodysTransaction:
+    """Their next error would take the row back after the token has left."""
+
+    def test_p15_nothing_is_issued(self, issue):
+        issue()
+        with transaction.atomic(), pytest.raises(AuditError):
+            issue()
+
+        assert IssuedToken.objects.count() == 1
+
+    def test_p15_nothing_is_issued_where_autocommit_is_off(self, issue):
+        issue()
+        transaction.set_autocommit(False)
+        try:
+            with pytest.raises(AuditError, match="AUTOCOMMIT"):
+                issue()
+        finally:
+            transaction.rollback()
+            transaction.set_autocommit(True)
+
+        assert IssuedToken.objects.count() == 1
+
+    def test_p15_a_row_is_seen_by_another_connection_when_issue_returns(self, issue):
+        row, _ = issue()
+        seen = []
+
+        def look():
+            seen.append(IssuedToken.objects.filter(jti=row.jti).exists())
+            connection.close()
+
+        thread = threading.Thread(target=look)
+        thread.start()
+        thread.join()
+        assert seen == [True]
+
+
+class FailAfterTheView:
+    """A middleware that fails once the view has answered."""
+
+    def __init__(self, get_response):
+        self.get_response = get_response
+
+    def __call__(self, request):
+        self.get_response(request)
+        raise ZeroDivisionError("after the view")
+
+
+@pytest.mark.django_db(transaction=True)
+class TestAtomicRequests:
+    @pytest.fixture(autouse=True)
+    def _on(self, monkeypatch, transactional_db):
+        monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
+
+    def test_p15_rows_survive_a_later_error(self, client, access_token, initial_keys, settings):
+        settings.MIDDLEWARE = [*settings.MIDDLEWARE, "tests.issuer.test_issue.FailAfterTheView"]
+        client.raise_request_exception = False
+
+        response = client.post(ISSUE_URL, headers={"Authorization": f"Bearer {access_token.token}"})
+
+        assert response.status_code == 500
+        assert IssuedToken.objects.count() == 1
+
+    def test_p15_tokens_are_issued(self, post, access_token, initial_keys):
+        assert post(access_token).status_code == 201
+
+
+@pytest.mark.django_db(transaction=True)
+class TestAThousandIssuesAtOnce:
+    def test_p14_have_a_thousand_ids_and_rows(self, access_token, initial_keys):
+        authorization = {"Authorization": f"Bearer {access_token.token}"}
+        Client().post(ISSUE_URL, headers=authorization)
+        start = threading.Barrier(8)
+
+        def issue_many(_):
+            start.wait()
+            client = Client()
+            try:
+                responses = [client.post(ISSUE_URL, headers=authorization) for _ in range(125)]
+                return [(response.status_code, response.json().get("token")) for response in responses]
+            finally:
+                connections.close_all()
+
+        with ThreadPoolExecutor(8) as pool:
+            answers = [pair for part in pool.map(issue_many, range(8)) for pair in part]
+
+        assert {status for status, _ in answers} == {201}
+        ids = {claims_of(token)["jti"] for _, token in answers}
+        assert len(ids) == 1000
+        assert IssuedToken.objects.count() == 1001
+        assert ids < set(map(str, IssuedToken.objects.values_list("jti", flat=True)))
+
+    def test_p14_make_one_uuid_for_a_user_who_had_none(self, access_token, initial_keys, user):
+        authorization = {"Authorization": f"Bearer {access_token.token}"}
+        start = threading.Barrier(8)
+
+        def issue_one(_):
+            start.wait()
+            try:
+                return Client().post(ISSUE_URL, headers=authorization).json().get("token")
+            finally:
+                connections.close_all()
+
+        with ThreadPoolExecutor(8) as pool:
+            tokens = list(pool.map(issue_one, range(8)))
+
+        assert None not in tokens
+        assert {claims_of(token)["sub"] for token in tokens} == {str(UserIdentity.objects.get(user=user).uuid)}
+
+
+@pytest.mark.django_db
+def test_the_clock_is_passed_in(issue):
+    later = time.time() + 86_400
+    row, _ = issue(now=later)
+
+    assert row.issued_at == datetime.fromtimestamp(int(later), UTC)

@@ -1,0 +1,343 @@
+"""Tokens for somebody else: `as_user_id` at the issuer (contract §1, §2)."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Group, Permission
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from instaccess import identity
+from instaccess.models import IssuedToken, ServiceUser
+from tests.conftest import ISSUE_URL
+from tests.support.answers import INVALID, INVALID_AS_USER_ID, UNAVAILABLE, answer, claims_of
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("initial_keys")]
+
+User = get_user_model()
+
+
+def permission(name: str) -> Permission:
+    app, codename = name.split(".")
+    return Permission.objects.get(content_type__app_label=app, codename=codename)
+
+
+@pytest.fixture
+def target(db: None) -> Any:
+    return User.objects.create_user("grace")
+
+
+@pytest.fixture
+def caller(user: Any) -> Any:
+    """Whose access token it is; they may masquerade."""
+    user.user_permissions.add(permission("instaccess.masquerade"))
+    return user
+
+
+@pytest.fixture
+def ask(post: Callable[..., Any], access_token: Any) -> Callable[[Any], Any]:
+    """The answer to `as_user_id=…`, in a form body."""
+    return lambda as_user_id: post(access_token, data={"as_user_id": as_user_id})
+
+
+class TestWhoMay:
+    def test_get_a_token_for_somebody_else_is_whoever_has_the_permission(self, caller, target, ask):
+        response = ask(target.pk)
+
+        assert response.status_code == 201
+        assert claims_of(response.json()["token"])["sub"] == identity.user_uuid(target)
+
+    def test_has_it_through_a_group_too(self, user, target, ask):
+        group = Group.objects.create(name="support")
+        group.permissions.add(permission("instaccess.masquerade"))
+        user.groups.add(group)
+
+        assert ask(target.pk).status_code == 201
+
+    def test_is_everybody_who_is_a_superuser(self, user, target, ask):
+        User.objects.filter(pk=user.pk).update(is_superuser=True)
+
+        assert ask(target.pk).status_code == 201
+
+    def test_p19_is_nobody_without_the_permission(self, user, target, ask):
+        assert answer(ask(target.pk)) == INVALID_AS_USER_ID
+
+    @pytest.mark.parametrize("other", ["instaccess.revoke_tokens", "instaccess.view_issuedtoken", "auth.change_user"])
+    def test_p19_is_nobody_with_other_permissions(self, user, target, ask, other):
+        user.user_permissions.add(permission(other))
+
+        assert answer(ask(target.pk)) == INVALID_AS_USER_ID
+
+    def test_p19_is_nobody_inactive_whatever_their_permissions(self, caller, target, ask):
+        User.objects.filter(pk=caller.pk).update(is_active=False)
+
+        assert answer(ask(target.pk)) == INVALID
+
+
+class TestAsWhom:
+    def test_p19_not_as_a_superuser(self, caller, target, ask):
+        User.objects.filter(pk=target.pk).update(is_superuser=True)
+
+        assert answer(ask(target.pk)) == INVALID_AS_USER_ID
+
+    def test_as_a_superuser_by_another_superuser(self, user, target, ask):
+        User.objects.update(is_superuser=True)
+
+        assert ask(target.pk).status_code == 201
+
+    def test_p19_not_as_somebody_with_a_permission_that_the_caller_lacks(self, caller, target, ask):
+        target.user_permissions.add(permission("auth.change_user"))
+
+        assert answer(ask(target.pk)) == INVALID_AS_USER_ID
+
+    def test_p19_nor_where_that_one_has_it_from_a_group(self, caller, target, ask):
+        group = Group.objects.create(name="staff")
+        group.permissions.add(permission("auth.change_user"))
+        target.groups.add(group)
+
+        assert answer(ask(target.pk)) == INVALID_AS_USER_ID
+
+    def test_as_somebody_with_the_same_permissions(self, caller, target, ask):
+        for each in (caller, target):
+            each.user_permissions.add(permission("auth.change_user"))
+        target.user_permissions.add(permission("instaccess.masquerade"))
+
+        assert ask(target.pk).status_code == 201
+
+    def test_p19_not_as_somebody_inactive(self, caller, target, ask):
+        User.objects.filter(pk=target.pk).update(is_active=False)
+
+        assert answer(ask(target.pk)) == INVALID_AS_USER_ID
+        assert answer(ask(f"uuid:{identity.user_uuid(target)}")) == INVALID_AS_USER_ID
+
+    def test_p19_not_as_somebody_inactive_by_a_superuser_either(self, user, target, ask):
+        User.objects.filter(pk=target.pk).update(is_active=False)
+        User.objects.filter(pk=user.pk).update(is_superuser=True)
+
+        assert answer(ask(target.pk)) == INVALID_AS_USER_ID
+
+    def test_p19_not_as_somebody_unknown(self, caller, ask):
+        assert answer(ask(2**31 - 2)) == INVALID_AS_USER_ID
+        assert answer(ask(f"uuid:{uuid.uuid4()}")) == INVALID_AS_USER_ID
+
+    def test_as_oneself_is_an_ordinary_token(self, user, ask):
+        for spelling in (user.pk, f"uuid:{identity.user_uuid(user)}"):
+            claims = claims_of(ask(spelling).json()["token"])
+
+            assert claims["sub"] == identity.user_uuid(user)
+            assert not {"masq_sub", "masq_shard", "debug_masq_global_id"} & set(claims)
+        assert set(IssuedToken.objects.values_list("real_user", "real_user_uuid")) == {(None, "")}
+
+
+class TestHowTheOtherIsNamed:
+    def test_by_primary_key(self, caller, target, ask):
+        assert claims_of(ask(target.pk).json()["token"])["debug_user_global_id"] == str(target.pk)
+
+    def test_by_uuid(self, caller, target, ask):
+        as_user_id = f"uuid:{identity.user_uuid(target)}"
+
+        assert claims_of(ask(as_user_id).json()["token"])["debug_user_global_id"] == str(target.pk)
+
+    def test_by_the_users_own_field_where_a_setting_names_it(self, caller, target, ask, settings):
+        settings.INSTACCESS = {"USER_UUID_FIELD": "username"}
+
+        claims = claims_of(ask("uuid:grace").json()["token"])
+
+        assert (claims["sub"], claims["masq_sub"]) == ("grace", "ada")
+
+    def test_in_the_query_as_well(self, caller, target, post, access_token):
+        response = post(access_token, url=f"{ISSUE_URL}?as_user_id={target.pk}")
+
+        assert claims_of(response.json()["token"])["debug_user_global_id"] == str(target.pk)
+
+    def test_in_a_multipart_form_as_well_and_not_in_json(self, caller, target, client, access_token):
+        headers = {"Authorization": f"Bearer {access_token.token}"}
+        form = client.post(ISSUE_URL, {"as_user_id": target.pk}, headers=headers)
+        body = client.post(ISSUE_URL, {"as_user_id": target.pk}, content_type="application/json", headers=headers)
+
+        subjects = [claims_of(r.json()["token"])["debug_user_global_id"] for r in (form, body)]
+        assert subjects == [str(target.pk), str(caller.pk)]
+
+    @pytest.mark.parametrize("blank", ["", " ", "\t", "\u3000"])
+    def test_blank_is_as_good_as_not_there(self, user, ask, blank):
+        assert "masq_sub" not in claims_of(ask(blank).json()["token"])
+
+    @pytest.mark.parametrize(
+        "spelling",
+        [
+            "0{}", "+{}", "{}.0", "{}e0", "-{}", "{} or 1=1", "{},{}", "{}_0", "0x{}", "{}\x00", "\x00{}", "{}\u200b",
+        ],
+    )  # fmt: skip
+    def test_p19_another_spelling_of_a_primary_key_names_nobody(self, caller, target, ask, spelling):
+        assert answer(ask(spelling.replace("{}", str(target.pk)))) == INVALID_AS_USER_ID
+
+    @pytest.mark.parametrize("zero", ["\u0660", "\uff10", "\U0001d7ce"], ids=["arabic", "fullwidth", "bold"])
+    def test_p19_digits_of_another_script_name_nobody(self, caller, target, ask, zero):
+        digits = "".join(chr(ord(zero) + int(digit)) for digit in str(target.pk))
+
+        assert answer(ask(digits)) == INVALID_AS_USER_ID
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "9" * 19, "9" * 30, "9" * 5000, str(2**31), str(2**63), str(2**64), "-1", "self", "None", "true", "grace",
+            "uuid:", "uuid:x", "uuid:\x00", "uuid:" + "9" * 5000, "UUID:x", "sis_user_id:7", "\x00", "\ufffd", "%00",
+        ],
+        ids=lambda text: repr(text[:12]) + str(len(text)),
+    )  # fmt: skip
+    @pytest.mark.parametrize("field", [None, "username"])
+    def test_p19_what_is_malformed_names_nobody(self, caller, ask, settings, field, text):
+        settings.INSTACCESS = {"USER_UUID_FIELD": field}
+
+        assert answer(ask(text)) == INVALID_AS_USER_ID
+
+    def test_p19_another_spelling_of_a_uuid_names_nobody(self, caller, target, ask):
+        known = identity.user_uuid(target)
+        for spelling in (known.upper(), known.replace("-", ""), f"urn:uuid:{known}", f"{{{known}}}", f" {known}"):
+            assert answer(ask(f"uuid:{spelling}")) == INVALID_AS_USER_ID
+
+    def test_white_space_around_it_means_nothing(self, caller, target, ask):
+        assert ask(f" {target.pk}\n").status_code == 201
+
+    def test_of_two_values_one_counts_and_it_is_judged(self, caller, target, post, access_token):
+        User.objects.filter(pk=target.pk).update(is_superuser=True)
+
+        response = post(access_token, url=f"{ISSUE_URL}?as_user_id={caller.pk}&as_user_id={target.pk}")
+
+        assert answer(response) == INVALID_AS_USER_ID
+
+    @given(text=st.text(max_size=40))
+    @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    def test_p19_no_text_is_a_fault(self, caller, ask, text):
+        assert ask(text).status_code in {201, 401}
+
+
+class TestAHookInPlaceOfTheRule:
+    def test_decides_for_those_without_permission(self, user, target, ask, settings):
+        asked: list[Any] = []
+        settings.INSTACCESS = {"MASQUERADE_HOOK": lambda caller, target: not asked.append((caller, target))}
+
+        assert ask(target.pk).status_code == 201
+        assert asked == [(user, target)]
+
+    def test_decides_against_superusers(self, user, target, ask, settings):
+        User.objects.filter(pk=user.pk).update(is_superuser=True)
+        settings.INSTACCESS = {"MASQUERADE_HOOK": lambda caller, target: False}
+
+        assert answer(ask(target.pk)) == INVALID_AS_USER_ID
+
+    def test_is_not_asked_about_oneself_the_inactive_or_the_unknown(self, user, target, ask, settings):
+        def never(caller: Any, target: Any) -> bool:
+            raise AssertionError("asked")
+
+        settings.INSTACCESS = {"MASQUERADE_HOOK": never}
+        User.objects.filter(pk=target.pk).update(is_active=False)
+
+        assert ask(user.pk).status_code == 201
+        assert answer(ask(target.pk)) == INVALID_AS_USER_ID
+        assert answer(ask("no such")) == INVALID_AS_USER_ID
+
+    def test_that_fails_lets_nobody_through(self, caller, target, ask, settings):
+        settings.INSTACCESS = {"MASQUERADE_HOOK": lambda caller, target: {}[target.pk]}
+
+        assert answer(ask(target.pk)) == UNAVAILABLE
+        assert not IssuedToken.objects.exists()
+
+
+class TestTheToken:
+    def test_names_both(self, caller, target, ask):
+        claims = claims_of(ask(target.pk).json()["token"])
+
+        assert claims["sub"] == identity.user_uuid(target)
+        assert claims["debug_user_global_id"] == str(target.pk)
+        assert claims["masq_sub"] == identity.user_uuid(caller)
+        assert claims["masq_shard"] == 1
+        assert claims["debug_masq_global_id"] == str(caller.pk)
+
+    def test_has_the_shard_of_the_settings(self, caller, target, ask, settings):
+        settings.INSTACCESS = {"SHARD_ID": 17}
+
+        claims = claims_of(ask(target.pk).json()["token"])
+
+        assert (claims["masq_shard"], claims["canvas_shard_id"]) == (17, 17)
+
+    def test_has_no_other_claims_than_an_ordinary_one(self, caller, target, ask):
+        plain, masked = (claims_of(ask(who).json()["token"]) for who in ("", target.pk))
+
+        assert set(masked) - set(plain) == {"masq_sub", "masq_shard", "debug_masq_global_id"}
+
+    def test_can_be_had_unencrypted_in_development(self, caller, target, post, access_token, settings):
+        settings.DEBUG, settings.INSTACCESS = True, {"ALLOW_UNENCRYPTED": True}
+
+        response = post(access_token, data={"as_user_id": target.pk, "unencrypted": "1"})
+
+        assert claims_of(response.json()["token"])["masq_sub"] == identity.user_uuid(caller)
+
+    def test_names_the_application_too_where_it_comes_for_itself(
+        self, caller, target, post, application, make_access_token
+    ):
+        ServiceUser.objects.create(application=application, user=caller)
+
+        response = post(make_access_token(user=None), data={"as_user_id": target.pk})
+
+        claims = claims_of(response.json()["token"])
+        assert (claims["sub"], claims["masq_sub"]) == (identity.user_uuid(target), identity.user_uuid(caller))
+        assert (claims["client_id"], claims["instructure_service"]) == (application.client_id, True)
+
+
+class TestWhatIsKept:
+    def test_the_audit_has_both_users(self, caller, target, ask):
+        ask(target.pk)
+
+        row = IssuedToken.objects.get()
+        assert (row.user, row.user_uuid) == (target, identity.user_uuid(target))
+        assert (row.real_user, row.real_user_uuid) == (caller, identity.user_uuid(caller))
+
+    def test_the_audit_has_both_uuids_after_the_users_are_gone(self, caller, target, ask):
+        known = identity.user_uuid(target), identity.user_uuid(caller)
+        ask(target.pk)
+        target.delete()
+        caller.delete()
+
+        assert IssuedToken.objects.values_list("user", "real_user", "user_uuid", "real_user_uuid").get() == (
+            None,
+            None,
+            *known,
+        )
+
+    def test_the_log_has_both_users(self, caller, target, ask, caplog):
+        caplog.set_level(logging.INFO, logger="instaccess.issuer")
+
+        ask(target.pk)
+
+        assert f"user={target.pk} real_user={caller.pk} " in caplog.text
+
+    def test_p19_the_log_has_the_reason_of_a_refusal(self, user, target, ask, caplog):
+        ask(target.pk)
+        ask("2147483646")
+
+        not_allowed, unknown = (
+            record.getMessage() for record in caplog.records if record.name == "instaccess.issuer"
+        )
+        assert f"reason=as_user_id_not_allowed user={user.pk} " in not_allowed
+        assert f"not allowed as user {target.pk}" in not_allowed
+        assert f"reason=as_user_id_unknown user={user.pk} " in unknown
+
+    def test_p19_a_refusal_leaves_no_row(self, user, target, ask):
+        ask(target.pk)
+
+        assert not IssuedToken.objects.exists()
+
+    def test_a_refusal_tells_nobody_who_exists(self, user, target, ask):
+        assert ask(target.pk).content == ask("2147483646").content
+
+
+class TestThePermission:
+    def test_is_made_by_the_migration(self):
+        assert permission("instaccess.masquerade").name == "Can get InstAccess tokens for other users"

@@ -1,0 +1,251 @@
+"""`manage.py instaccess_tokens export`: to a pipe, or to a file that is whole or not there."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import stat
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+
+from instaccess import identity
+from instaccess.exporting import BATCH, COLUMNS
+from instaccess.models import IssuedToken
+from tests.support.failing import broken_after
+from tests.support.paths import ROOT
+from tests.support.processes import environment
+
+pytestmark = pytest.mark.django_db
+
+NOON = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
+
+
+def export(*args: str, file_format: str = "jsonl") -> str:
+    out = io.StringIO(newline="")
+    call_command("instaccess_tokens", "export", "--format", file_format, *args, stdout=out)
+    return out.getvalue()
+
+
+def ids(*args: str) -> list[int]:
+    return [json.loads(line)["id"] for line in export(*args).splitlines()]
+
+
+class TestExport:
+    def test_writes_csv_and_nothing_else_to_standard_output(self, row):
+        each = row()
+
+        header, line = csv.reader(io.StringIO(export(file_format="csv"), newline=""))
+
+        assert header == list(COLUMNS)
+        assert line[:2] == [str(each.pk), str(each.jti)]
+
+    def test_writes_json_lines_the_latest_first(self, row):
+        old, new = row(age=100), row()
+
+        assert ids() == [new.pk, old.pk]
+
+    def test_narrows_down_as_list_does(self, row):
+        grace = get_user_model().objects.create_user("grace")
+        hers = row(user=grace, user_uuid=identity.user_uuid(grace), client_id="other", account_uuid="9d")
+        row()
+
+        for args in (["--user", "grace"], ["--application", "other"], ["--account", "9d"]):
+            assert ids(*args) == [hers.pk]
+        assert ids("--user", "grace", "--account", "3f1c") == []
+
+    def test_writes_only_live_tokens_where_asked(self, row):
+        row(age=9000)
+        row(revoked_at=timezone.now())
+        live = row()
+
+        assert ids("--live") == [live.pk]
+
+    def test_writes_a_period_with_its_beginning_and_without_its_end(self, row):
+        made = {
+            hours: row(issued_at=NOON + timedelta(hours=hours), expires_at=NOON + timedelta(hours=hours + 1)).pk
+            for hours in (-13, -12, 0, 11, 12)
+        }
+
+        assert ids("--since", "2026-11-01", "--until", "2026-11-02") == [made[11], made[0], made[-12]]
+        assert ids("--since", "2026-11-01T12:00:00") == [made[12], made[11], made[0]]
+        assert ids("--until", "2026-11-01T13:00:00+01:00") == [made[-12], made[-13]]
+
+    @pytest.mark.parametrize("text", ["", "yesterday", "2026-13-01", "0001-01-01T00:00:00+23:00", "\x00"])
+    def test_of_what_is_no_time_says_what_one_is(self, text):
+        with pytest.raises(CommandError, match="2026-11-01"):
+            export("--since", text)
+
+    def test_of_a_period_that_ends_before_it_begins_is_a_mistake(self):
+        with pytest.raises(CommandError, match="before --until"):
+            export("--since", "2026-11-02", "--until", "2026-11-01")
+
+    @pytest.mark.parametrize("option", ["--user", "--application", "--account", "--file"])
+    def test_of_an_unset_shell_variable_is_not_of_everything(self, row, option):
+        row()
+        with pytest.raises(CommandError, match="is empty"):
+            export(option, "")
+
+    @pytest.mark.parametrize("args", [[], ["--format", "xml"], ["--format", "csv", "--json"]])
+    def test_wants_one_of_its_formats(self, args):
+        with pytest.raises(CommandError):
+            call_command("instaccess_tokens", "export", *args)
+
+    def test_stands_in_the_log_of_the_audit(self, row, caplog):
+        caplog.set_level("INFO", logger="instaccess.audit")
+        row()
+
+        export("--user", "ada", "--since", "2026-11-01")
+
+        begun, ended = caplog.messages
+        assert begun.startswith("export begins by=")
+        assert begun.endswith('format=jsonl filters={"user": "ada", "since": "2026-11-01"}')
+        assert ended.endswith("rows=1")
+
+
+class TestExportToAFile:
+    @pytest.fixture
+    def path(self, tmp_path):
+        return tmp_path / "audit.csv"
+
+    def test_makes_one_that_nobody_else_may_read_and_says_so(self, row, path):
+        row()
+        row()
+
+        said = export("--file", str(path), file_format="csv")
+
+        assert said == f"2 rows exported to {path}.\n"
+        assert path.read_bytes().count(b"\r\n") == 3
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert os.listdir(path.parent) == [path.name]
+
+    def test_writes_the_very_bytes_of_standard_output(self, row, path):
+        row(user_agent="Łukasz\r\n")
+        export("--file", str(path), file_format="csv")
+
+        assert path.read_bytes() == export(file_format="csv").encode()
+
+    @pytest.mark.parametrize("what", ["file", "link", "folder"])
+    def test_overwrites_nothing(self, row, path, what):
+        {"file": path.touch, "link": lambda: path.symlink_to("/nowhere"), "folder": path.mkdir}[what]()
+
+        with pytest.raises(CommandError, match="there already"):
+            export("--file", str(path))
+
+        assert os.listdir(path.parent) == [path.name]
+
+    def test_leaves_another_export_alone_that_is_on_its_way_there(self, row, path):
+        partial = path.with_name("audit.csv.partial")
+        partial.write_text("half")
+
+        with pytest.raises(CommandError, match=r"audit.csv.partial is there already"):
+            export("--file", str(path))
+
+        assert partial.read_text() == "half"
+        assert not path.exists()
+
+    def test_of_a_folder_that_is_not_there_says_so(self, tmp_path):
+        with pytest.raises(CommandError, match="No such file or directory"):
+            export("--file", str(tmp_path / "none" / "audit.csv"))
+
+    def test_leaves_nothing_behind_where_the_database_fails_in_the_middle(self, row, path):
+        many(BATCH + 1)
+
+        with broken_after(1), pytest.raises(CommandError, match="gone"):
+            export("--file", str(path))
+
+        assert os.listdir(path.parent) == []
+
+
+class TestExportThatFails:
+    def test_says_so_and_does_not_look_complete(self):
+        many(BATCH + 1)
+        out = io.StringIO()
+
+        with broken_after(1), pytest.raises(CommandError, match="gone"):
+            call_command("instaccess_tokens", "export", "--format", "jsonl", stdout=out)
+
+        lines = out.getvalue().splitlines()
+        assert len(lines) == BATCH + 1
+        assert "INCOMPLETE" in lines[-1]
+
+
+@pytest.mark.django_db(transaction=True)
+class TestInAShell:
+    @staticmethod
+    def run(pipeline: str, *, before: str = "") -> subprocess.CompletedProcess[bytes]:
+        command = f"{before} '{sys.executable}' manage.py instaccess_tokens export {pipeline}"
+        return subprocess.run(
+            ["bash", "-o", "pipefail", "-c", command],
+            cwd=ROOT,
+            env={**environment(), "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+            capture_output=True,
+            timeout=120,
+            check=False,
+        )
+
+    def test_writes_utf8_and_crlf_whatever_the_locale(self, row):
+        row(user_agent="Łukasz")
+
+        done = self.run("--format csv")
+
+        assert done.returncode == 0
+        assert "Łukasz" in done.stdout.decode()
+        assert done.stdout.count(b"\r\n") == done.stdout.count(b"\n") == 2
+
+    def test_ends_without_a_word_where_its_reader_has_enough(self):
+        many(3 * BATCH)
+
+        done = self.run("--format jsonl | head -n 1")
+
+        assert done.stdout.count(b"\n") == 1
+        assert b"Traceback" not in done.stderr
+        assert b"Exception" not in done.stderr
+        assert b"Broken pipe" not in done.stderr
+        # What a shell says of any program that was cut short so.
+        assert done.returncode == 141
+
+    def test_leaves_no_file_behind_that_there_was_no_room_for(self, tmp_path):
+        many(3 * BATCH)
+
+        # In KiB: more than the database needs beside its file, less than the rows take.
+        done = self.run(f"--format jsonl --file '{tmp_path}/audit.jsonl'", before="ulimit -f 512;")
+
+        assert done.returncode == 1
+        assert b"The export can't be written" in done.stderr
+        assert b"Traceback" not in done.stderr
+        assert os.listdir(tmp_path) == []
+
+    def test_that_fails_on_a_full_disk_says_so_in_a_line(self, row):
+        row()
+
+        done = self.run("--format csv > /dev/full")
+
+        assert done.returncode == 1
+        assert b"No space left on device" in done.stderr
+        assert b"Traceback" not in done.stderr
+
+
+def many(count: int) -> None:
+    IssuedToken.objects.bulk_create(
+        [
+            IssuedToken(
+                jti=f"00000000-0000-4000-8000-{number:012x}",
+                user_uuid="u",
+                account_uuid="3f1c",
+                canvas_domain="canvas.example.edu",
+                signing_kid="s",
+                issued_at=NOON + timedelta(seconds=number),
+                expires_at=NOON + timedelta(hours=1),
+            )
+            for number in range(count)
+        ],
+        batch_size=500,
+    )

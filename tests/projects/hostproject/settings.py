@@ -1,0 +1,58 @@
+"""A project whose settings are all unlike what the contract needs, from its start."""
+
+import os
+
+from testproject.settings import *  # noqa: F403
+from testproject.settings import MIDDLEWARE as _MIDDLEWARE
+from testproject.settings import OAUTH2_PROVIDER as _PROVIDER
+
+_HOSTILE = "tests.projects.hostproject.hostile."
+
+DEBUG = False
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": os.environ["SUBPROJECT_DATABASE"],
+        "ATOMIC_REQUESTS": True,
+    }
+}
+MIDDLEWARE = [
+    *_MIDDLEWARE,
+    "django.middleware.locale.LocaleMiddleware",
+    "django.contrib.auth.middleware.LoginRequiredMiddleware",
+]
+APPEND_SLASH = True
+LANGUAGE_CODE = "de"
+USE_THOUSAND_SEPARATOR = True
+DEFAULT_CHARSET = "latin-1"
+DATA_UPLOAD_MAX_MEMORY_SIZE = 10
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+LOGGING = {"version": 1}
+REST_FRAMEWORK = {
+    "DEFAULT_RENDERER_CLASSES": [_HOSTILE + "HTML"],
+    "DEFAULT_PARSER_CLASSES": [_HOSTILE + "Unreadable"],
+    "DEFAULT_AUTHENTICATION_CLASSES": [_HOSTILE + "Stranger"],
+    "DEFAULT_PERMISSION_CLASSES": [_HOSTILE + "Nobody"],
+    "DEFAULT_THROTTLE_CLASSES": [_HOSTILE + "Never"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": _HOSTILE + "Nothing",
+    "DEFAULT_VERSIONING_CLASS": "rest_framework.versioning.AcceptHeaderVersioning",
+    "ALLOWED_VERSIONS": ["7"],
+    "DEFAULT_VERSION": "6",
+    "DEFAULT_METADATA_CLASS": None,
+    "DEFAULT_SCHEMA_CLASS": None,
+    "EXCEPTION_HANDLER": _HOSTILE + "teapot",
+    "UNAUTHENTICATED_USER": None,
+    "UNAUTHENTICATED_TOKEN": None,
+    "COMPACT_JSON": False,
+    "UNICODE_JSON": False,
+    "URL_FORMAT_OVERRIDE": "format",
+    "FORMAT_SUFFIX_KWARG": "suffix",
+}
+OAUTH2_PROVIDER = {
+    **_PROVIDER,
+    # Nobody listens there: a call would be a 503.
+    "RESOURCE_SERVER_INTROSPECTION_URL": "http://127.0.0.1:9/introspect",
+    "RESOURCE_SERVER_AUTH_TOKEN": "theirs",
+}
+# More tokens are asked for here than a bucket holds.
+INSTACCESS = {"THROTTLE_LIMIT": None}

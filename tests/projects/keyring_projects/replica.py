@@ -1,0 +1,51 @@
+"""What is seen of keys and tokens while the replica still shows them as they were."""
+
+import io
+import json
+import shutil
+import time
+
+from tests.support import subproject
+
+if __name__ == "__main__":
+    subproject.set_up()
+    from django.contrib.auth import get_user_model
+    from django.core.management import call_command
+    from django.db import connections
+    from django.test import Client
+
+    from instaccess import issuer, keyring, lifecycle, revocation
+    from instaccess.models import IssuedToken, Key
+
+    # From here on the replica stands still.
+    connections.close_all()
+    shutil.copy(connections["default"].settings_dict["NAME"], connections["replica"].settings_dict["NAME"])
+    first = {use: keyring.load()._current(use).kid for use in Key.Use}
+    user = get_user_model().objects.create_user("ada")
+
+    def issue() -> IssuedToken:
+        return issuer.issue(user=user, origin=issuer.Origin("canvas.example.edu"), now=time.time())[0]
+
+    def listed() -> dict[str, str]:
+        out = io.StringIO()
+        call_command("instaccess_keys", "list", "--json", stdout=out)
+        return {key["kid"]: key["status"] for key in json.loads(out.getvalue())}
+
+    doomed = issue()
+    live = revocation.live().count()
+    done = lifecycle.revoke(first[Key.Use.SIGNING], reason="laptop stolen")
+    served = [key["kid"] for key in Client().get("/internal/services/jwks").json()["keys"]]
+    subproject.say(
+        {
+            "replica shows the revoked key as": Key.objects.get(kid=first[Key.Use.SIGNING]).status,
+            "replica shows tokens": IssuedToken.objects.count(),
+            "live tokens": live,
+            "tokens marked": done.tokens,
+            "audit has": IssuedToken.objects.using("default").exclude(revoked_at=None).get().pk == doomed.pk,
+            "revoked key is in the ring": first[Key.Use.SIGNING] in keyring.current().verification_keys(),
+            "revoked key is published": first[Key.Use.SIGNING] in served,
+            "signs now": issue().signing_kid == done.successor.kid,
+            "listed": listed()[first[Key.Use.SIGNING]],
+            "rotates": lifecycle.rotate(Key.Use.SIGNING, force=True).retired.kid == done.successor.kid,
+        }
+    )

@@ -1,0 +1,84 @@
+"""Migrates, issues tokens and tells as JSON what came of it."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from io import StringIO
+from pathlib import Path
+
+from tests.support import subproject
+
+
+def main() -> None:
+    migrations = Path(os.environ["SUBPROJECT_DATABASE"]).parent / "swapped_migrations"
+    migrations.mkdir()
+    (migrations / "__init__.py").touch()
+
+    import django
+
+    django.setup()
+    from django.core.management import call_command
+
+    call_command("makemigrations", "swapped", verbosity=0)
+    subproject.set_up()
+
+    from django.contrib.auth import get_user_model
+    from django.db import connection
+    from django.test import Client
+    from django.test.utils import CaptureQueriesContext
+    from django.utils import timezone
+    from oauth2_provider.models import get_access_token_model, get_application_model
+
+    from instaccess.conf import SCOPE
+    from instaccess.models import IssuedToken, UserIdentity
+    from tests.support.answers import claims_of
+
+    call_command("makemigrations", "instaccess", check=True, verbosity=0)
+    checks = StringIO()
+    call_command("check", stdout=checks, stderr=checks)
+
+    person = get_user_model().objects.create_user("ada")
+    tools = [
+        get_application_model().objects.create(
+            name=name,
+            client_type="confidential",
+            authorization_grant_type="authorization-code",
+            redirect_uris="https://tool.example/callback",
+            disabled=name == "disabled",
+        )
+        for name in ("enabled", "disabled")
+    ]
+
+    def post(tool, **columns):
+        values = {"token": os.urandom(16).hex(), "scope": SCOPE, "expires": timezone.now() + timedelta(hours=1)}
+        access_token = get_access_token_model().objects.create(user=person, application=tool, **(values | columns))
+        with CaptureQueriesContext(connection) as queries:
+            response = Client(headers={"host": "localhost"}).post(
+                "/api/v1/inst_access_tokens", headers={"Authorization": f"Bearer {access_token.token}"}
+            )
+        return response, access_token, len(queries)
+
+    post(tools[0])
+    issued, access_token, queries = post(tools[0])
+    refused, _, _ = post(tools[1])
+    expired, _, _ = post(tools[1], expires=timezone.now())
+    claims = claims_of(issued.json()["token"])
+    row = IssuedToken.objects.get(jti=claims["jti"])
+    subproject.say(
+        {
+            "models": [type(person)._meta.label, type(tools[0])._meta.label, type(access_token)._meta.label],
+            "checks": checks.getvalue(),
+            "status": issued.status_code,
+            "queries": queries,
+            "sub_is_the_field": claims["sub"] == str(person.uuid) == row.user_uuid,
+            "identities": UserIdentity.objects.count(),
+            "audit": [row.user == person, row.application == tools[0], row.client_id == tools[0].client_id],
+            "access_token_pk": row.access_token_pk == str(access_token.pk),
+            "disabled": [refused.status_code, refused.content.decode(), expired.content.decode()],
+        }
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,854 @@
+"""Services: the DRF authentication of the decrypted token (contract §4)."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import logging
+import re
+import secrets
+import sys
+import time
+import uuid
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import time_machine
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import AnonymousUser
+from django.core.checks import run_checks
+from django.db import OperationalError, connection
+from django.test import override_settings
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+from hypothesis import given
+from hypothesis import strategies as st
+from oauth2_provider.contrib.rest_framework import OAuth2Authentication
+from rest_framework.authentication import BaseAuthentication, SessionAuthentication
+from rest_framework.exceptions import APIException
+from rest_framework.permissions import IsAuthenticated
+from rest_framework.response import Response
+from rest_framework.test import APIRequestFactory
+from rest_framework.views import APIView
+
+from instaccess import identity, issuer, keymaterial, keysource, snapshot
+from instaccess.conf import conf
+from instaccess.consumer import AcceptedClaims, InstAccessAuthentication, TokenUser
+from instaccess.exceptions import InvalidToken
+from tests.support import processes, readme, servers, subproject
+from tests.support.answers import CHALLENGE, INVALID, UNAUTHENTICATED, UNAVAILABLE
+from tests.support.clocks import Clock
+from tests.support.paths import ROOT
+from tests.support.tokens import ISSUER, Makes, b64, claims, respellings
+
+SELF = "/api/v1/users/self"
+USER, ADMIN = "2d5d6f1a-0e5b-4a0f-8b5e-3f6f3b0c7a11", "9d1c7a40-90a5-4c7a-8f43-6d6f0f3a2b10"
+
+
+class Takes(BaseAuthentication):
+    """Another authenticator, behind ours, that takes any bearer at all."""
+
+    def authenticate(self, request: Any) -> Any:
+        return (TokenUser(AcceptedClaims(**ANYBODY)), "another") if request.META.get("HTTP_AUTHORIZATION") else None
+
+
+ANYBODY: dict[str, Any] = {
+    "issuer": ISSUER,
+    "jti": "j",
+    "issued_at": 1,
+    "expires_at": 2,
+    "user_uuid": "anybody",
+    "account_uuid": "a",
+    "canvas_domain": "canvas.example.edu",
+}
+
+
+def ask(authorization: str | None, *authenticators: type[BaseAuthentication], **headers: str) -> Any:
+    """What a view protected like this answers. `.seen` is the request as the view saw it, None where it did not."""
+    seen: list[Any] = []
+
+    class View(APIView):
+        authentication_classes = list(authenticators or [InstAccessAuthentication])
+        permission_classes = [IsAuthenticated]
+
+        def get(self, request: Any) -> Response:
+            seen.append(request)
+            return Response({"user": str(request.user)})
+
+    if authorization is not None:
+        headers["HTTP_AUTHORIZATION"] = authorization
+    response: Any = View.as_view()(APIRequestFactory().get("/", **headers))
+    response.render()
+    response.seen = seen[0] if seen else None
+    return response
+
+
+def refusal(response: Any) -> tuple[int, bytes, str | None]:
+    assert response["Content-Type"].partition(";")[0] == "application/json"
+    return response.status_code, response.content, response.get("WWW-Authenticate")
+
+
+def goes_on(authorization: str) -> bool:
+    """Whether the authenticator behind ours was asked."""
+    response = ask(authorization, InstAccessAuthentication, Takes)
+    if response.status_code == 200:
+        return bool(response.seen.auth == "another")
+    assert refusal(response) == INVALID
+    return False
+
+
+def now() -> int:
+    return int(time.time())
+
+
+@pytest.fixture
+def makes(rsa_pool: Any) -> Makes:
+    return Makes(rsa_pool.take("sig"), rsa_pool.take("enc"))
+
+
+@pytest.fixture
+def service(makes: Makes, settings: Any) -> Makes:
+    """A service that holds public keys and finds its users from the claims: no database."""
+    settings.INSTACCESS = {"VERIFICATION_KEYS": [public(makes)], "USER_HOOK": TokenUser}
+    return makes
+
+
+def public(makes: Makes) -> str:
+    return keymaterial.to_text(makes.signing, file_format="pem", private=False)
+
+
+def jwks(*keys: Any) -> bytes:
+    return json.dumps({"keys": [keymaterial.public_members(key, use="sig") for key in keys]}).encode()
+
+
+def good(makes: Makes, **changes: Any) -> str:
+    return "Bearer " + makes.signed(claims(now(), **changes))
+
+
+class TestAGoodToken:
+    def test_lets_its_user_in(self, service):
+        response = ask(good(service, sub=USER))
+
+        assert response.status_code == 200
+        assert response.seen.user.uuid == USER
+
+    def test_gives_the_claims_as_request_auth(self, service):
+        payload = claims(now(), sub=USER, region="eu", client_id="c", jti="the-id", canvas_shard_id=3, colour="blue")
+
+        auth = ask("Bearer " + service.signed(payload)).seen.auth
+
+        assert (auth.user_uuid, auth.account_uuid, auth.canvas_domain) == (
+            USER,
+            payload["acct"],
+            "canvas.example.edu",
+        )
+        assert (auth.region, auth.client_id, auth.jti, auth.shard_id) == ("eu", "c", "the-id", 3)
+        assert (auth.masquerading_user_uuid, auth.real_user, auth.instructure_service) == (None, None, False)
+        assert auth.extra == {"colour": "blue"}
+
+    def test_may_name_no_key_as_canvas_does(self, service):
+        assert ask("Bearer " + service.signed(claims(now()), kid=...)).status_code == 200
+
+    @pytest.mark.parametrize(("others", "status"), [(2, 200), (3, 401)])
+    def test_that_names_no_key_costs_three_attempts_at_most(self, makes, rsa_pool, settings, others, status):
+        keys = [*(rsa_pool.take("sig") for _ in range(others)), makes.signing]
+        settings.INSTACCESS = {"VERIFICATION_KEYS": [jwks(*keys).decode()], "USER_HOOK": TokenUser}
+
+        assert ask("Bearer " + makes.signed(claims(now()), kid=...)).status_code == status
+
+    @pytest.mark.parametrize("scheme", ["Bearer ", "bearer ", "BEARER   ", " Bearer\t"])
+    def test_comes_in_an_authorization_header_spelled_as_others_read_it(self, service, scheme):
+        assert ask(scheme + service.signed(claims(now()))).status_code == 200
+
+    def test_is_not_looked_for_elsewhere(self, service):
+        token = service.signed(claims(now()))
+
+        response = ask(None, QUERY_STRING=f"access_token={token}", HTTP_COOKIE=f"access_token={token}")
+
+        assert response.status_code == 401
+
+    @pytest.mark.django_db
+    def test_writes_nothing(self, initial_keys, user):
+        token = issued(user)
+        with CaptureQueriesContext(connection) as queries:
+            assert ask(token).status_code == 200
+
+        assert {query["sql"].split()[0] for query in queries} <= {"SELECT"}
+
+    @pytest.mark.parametrize("form", ["pem", "jwk", "jwks"])
+    @pytest.mark.parametrize("place", ["text", "file", "path"])
+    def test_is_verified_with_keys_from_the_settings(self, makes, settings, tmp_path, form, place):
+        text = jwks(makes.signing).decode()
+        if form != "jwks":
+            text = keymaterial.to_text(makes.signing, file_format=form, private=False)
+        file = tmp_path / "keys"
+        file.write_text(text)
+        key = {"text": text, "file": str(file), "path": file}[place]
+        settings.INSTACCESS = {"VERIFICATION_KEYS": [key], "USER_HOOK": TokenUser}
+
+        assert ask(good(makes)).status_code == 200
+
+
+def issued(user: Any, **arguments: Any) -> str:
+    """`Authorization` with a token that our issuer made and a gateway has opened."""
+    origin = issuer.Origin(canvas_domain="canvas.example.edu")
+    return "Bearer " + issuer.issue(user=user, origin=origin, now=time.time(), encrypted=False, **arguments)[1]
+
+
+class TestATokenSignedOtherwise:
+    def test_c1_with_the_public_key_as_an_hmac_secret_is_refused(self, service):
+        for secret in (public(service), public(service).strip(), service.signing["n"]):
+            body = b64(json.dumps({"typ": "JWT", "alg": "HS256", "kid": service.signing_kid}).encode())
+            body += "." + b64(json.dumps(claims(now())).encode())
+            mac = b64(hmac.digest(secret.encode(), body.encode(), hashlib.sha256))
+
+            assert refusal(ask(f"Bearer {body}.{mac}")) == INVALID
+
+    def test_c1_with_a_symmetric_key_that_the_jwks_holds_is_refused(self, service, settings):
+        secret = secrets.token_bytes(32)
+        oct_member = {"kty": "oct", "k": b64(secret), "kid": "shared", "alg": "HS256"}
+        document = {"keys": [oct_member, *json.loads(jwks(service.signing))["keys"]]}
+        settings.INSTACCESS["VERIFICATION_KEYS"] = [json.dumps(document)]
+        body = b64(b'{"typ":"JWT","alg":"HS256","kid":"shared"}') + "." + b64(json.dumps(claims(now())).encode())
+        mac = b64(hmac.digest(secret, body.encode(), hashlib.sha256))
+
+        assert refusal(ask(f"Bearer {body}.{mac}")) == INVALID
+
+    @pytest.mark.parametrize("alg", ["none", "None", "rs256", "RS512"])
+    def test_c1_with_another_algorithm_in_its_header_is_refused(self, service, alg):
+        _, payload, signature = service.signed(claims(now())).split(".")
+        header = b64(json.dumps({"typ": "JWT", "alg": alg, "kid": service.signing_kid}).encode())
+
+        assert refusal(ask(f"Bearer {header}.{payload}.{signature}")) == INVALID
+
+    def test_c1_with_a_stranger_s_key_is_refused(self, service, rsa_pool):
+        stranger = Makes(rsa_pool.take("sig"), service.encryption)
+
+        assert refusal(ask(good(stranger))) == INVALID
+        assert refusal(ask("Bearer " + stranger.signed(claims(now()), kid=service.signing_kid))) == INVALID
+
+    @pytest.mark.parametrize("typ", ["at+jwt", "jwt", "JWE", "", 7])
+    def test_c2_of_another_type_is_refused(self, service, typ):
+        assert refusal(ask("Bearer " + service.signed(claims(now()), typ=typ))) == INVALID
+
+    @pytest.mark.parametrize("member", [{"crit": ["exp"]}, {"jku": "https://evil.example"}, {"zip": "DEF"}])
+    def test_c2_with_odd_members_in_its_header_is_refused(self, service, member):
+        _, payload, signature = service.signed(claims(now())).split(".")
+        odd = b64(json.dumps({"typ": "JWT", "alg": "RS256", "kid": service.signing_kid, **member}).encode())
+
+        assert refusal(ask(f"Bearer {odd}.{payload}.{signature}")) == INVALID
+
+    def test_still_encrypted_is_refused(self, service):
+        assert refusal(ask("Bearer " + service.token(iat=now(), exp=now() + 60))) == INVALID
+
+
+class TestATokenOfAnotherAccount:
+    def test_c2_is_refused_where_the_service_has_one(self, service, settings):
+        settings.INSTACCESS["ACCOUNT_UUID"] = "our-account"
+
+        assert refusal(ask(good(service, acct="their-account"))) == INVALID
+        assert ask(good(service, acct="our-account")).status_code == 200
+
+    def test_c2_is_refused_where_the_host_is_another_account_s(self, service, settings):
+        settings.INSTACCESS["ACCOUNT_HOOK"] = lambda host: f"account of {host}"
+        token = good(service, acct="account of a.example.edu")
+
+        assert ask(token, HTTP_HOST="a.example.edu").status_code == 200
+        assert refusal(ask(token, HTTP_HOST="b.example.edu")) == INVALID
+
+    @pytest.mark.parametrize("answer", [None, "", 7])
+    def test_c2_is_a_503_where_the_hook_knows_no_account(self, service, settings, answer):
+        settings.INSTACCESS["ACCOUNT_HOOK"] = lambda host: answer
+
+        assert refusal(ask(good(service, acct="their-account"))) == UNAVAILABLE
+
+    def test_is_taken_where_it_has_none(self, service):
+        assert ask(good(service, acct="any-account")).status_code == 200
+
+
+class TestTheOrderOfAuthenticators:
+    @pytest.mark.parametrize(
+        "bearer", ["b5Q2opaque", "two.parts", "a.b.c", "abc.def.ghi", "..", "é", "a.b.c.d", "a.e30.c", "a.bnVsbA.c"]
+    )
+    def test_c7_an_opaque_bearer_goes_on(self, service, bearer):
+        assert goes_on(f"Bearer {bearer}")
+
+    @pytest.mark.parametrize("issuer_", ["https://accounts.example.com", None, 7, [ISSUER], ISSUER.upper(), ...])
+    def test_c2_a_jwt_of_another_issuer_goes_on(self, service, issuer_):
+        assert goes_on(good(service, iss=issuer_))
+
+    def test_c2_an_issuer_deeper_in_is_not_the_issuer(self, service):
+        assert goes_on(good(service, iss="them", act={"iss": ISSUER}))
+
+    @pytest.mark.parametrize("authorization", ["Basic YTpi", "Bearer", "Bearer a b", "Token x", ""])
+    def test_other_credentials_go_on(self, service, authorization):
+        request = APIRequestFactory().get("/", HTTP_AUTHORIZATION=authorization)
+
+        assert InstAccessAuthentication().get_bearer(request) is None
+
+    def test_no_credentials_are_a_401_with_our_challenge(self, service):
+        response = ask(None)
+
+        assert (response.status_code, response["WWW-Authenticate"]) == (401, CHALLENGE)
+
+    @pytest.mark.parametrize(
+        "changes",
+        [{"exp": 1}, {"sub": ""}, {"iat": None}, {"exp": "soon"}, {"acct": 5}, {"nbf": 2**40}, {"exp": 2**50}],
+    )
+    def test_a_broken_token_of_ours_never_goes_on(self, service, changes):
+        assert not goes_on(good(service, **changes))
+
+    def test_a_token_of_ours_spelled_in_another_way_never_goes_on(self, service):
+        token = service.signed(claims(now()))
+        spelled = [text for text in respellings(token) if text.count(".") == 2 and text.split() == [text]]
+
+        assert len(spelled) >= 4
+        for text in spelled:
+            assert not goes_on(f"Bearer {text}"), text
+
+    @pytest.mark.parametrize("white", ["\x85", "\xa0", "\x1c", "\x1d", "\x1e", "\x1f"])
+    def test_a_token_of_ours_with_what_is_white_space_in_text_but_not_in_bytes_never_goes_on(self, service, white):
+        header, payload, signature = service.signed(claims(now())).split(".")
+        inserted = [
+            f"{header}.{payload}.{signature[:20]}{white * 4}{signature[20:]}",
+            f"{header}.{payload[:20]}{white * 4}{payload[20:]}.{signature}",
+            f"{header[:9]}{white * 4}{header[9:]}.{payload}.{signature}",
+        ]
+
+        for text in inserted:
+            assert not goes_on(f"Bearer {text}")
+        assert not goes_on(f"Bearer{white}{header}.{payload}.{signature}")
+
+    def test_a_token_of_ours_with_members_twice_never_goes_on(self, service):
+        payload = json.dumps(claims(now()))[:-1]
+
+        for twice in (', "iss": "them"}', ', "iss": "' + ISSUER + '"}', ', "x": NaN}', ', "x": 1e999}'):
+            assert not goes_on("Bearer " + service.signed((payload + twice).encode()))
+
+    @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
+    def test_a_token_of_ours_in_another_encoding_never_goes_on(self, service, encoding):
+        assert not goes_on("Bearer " + service.signed(json.dumps(claims(now())).encode(encoding)))
+
+    def test_a_token_of_ours_that_is_too_long_never_goes_on(self, service):
+        assert not goes_on(good(service, padding="x" * 8192))
+
+    def test_a_token_that_nests_too_deep_for_json_is_nobody_s(self, service):
+        assert goes_on("Bearer a." + b64(b"[" * 100_000) + ".c")
+
+    @given(st.text(max_size=60))
+    def test_no_header_is_a_fault(self, text):
+        with override_settings(INSTACCESS={"VERIFICATION_KEYS": ["unread"], "USER_HOOK": TokenUser}):
+            assert ask(f"Bearer {text}", InstAccessAuthentication, Takes).status_code in {200, 401}
+
+    @pytest.mark.parametrize("first", [SessionAuthentication, Takes])
+    def test_behind_others_a_refusal_is_a_401_with_our_challenge_too(self, service, first):
+        class Passes(first):
+            def authenticate(self, request: Any) -> None:
+                return None
+
+        assert refusal(ask(good(service, exp=1), Passes, InstAccessAuthentication)) == INVALID
+
+    @pytest.mark.django_db
+    def test_an_access_token_is_left_to_the_oauth2_provider(self, initial_keys, access_token):
+        response = ask(f"Bearer {access_token.token}", InstAccessAuthentication, OAuth2Authentication)
+
+        assert response.seen.auth == access_token
+
+
+class TestARefusal:
+    def test_is_literally_canvas_s(self, service):
+        assert refusal(ask(good(service, exp=now()))) == INVALID
+
+    def test_names_the_realm_of_the_settings(self, service, settings):
+        settings.INSTACCESS["REALM"] = "our-lms"
+
+        assert ask(good(service, exp=now()))["WWW-Authenticate"] == 'Bearer realm="our-lms"'
+
+    @pytest.mark.parametrize("realm", ['a"b', "\xe9", 7])
+    def test_is_a_401_also_where_the_realm_can_t_be_sent(self, service, settings, realm, caplog):
+        settings.INSTACCESS["REALM"] = realm
+
+        assert refusal(ask(good(service, exp=now()))) == (401, INVALID[1], "Bearer")
+        assert (ask(None).status_code, ask(None)["WWW-Authenticate"]) == (401, "Bearer")
+        assert "INSTACCESS['REALM'] must be" in caplog.text
+
+    @pytest.mark.parametrize("settings_", [{"ISSUER": ""}, {"LEEWAY": "1"}, "no dictionary"])
+    def test_is_a_503_where_another_setting_is_bad(self, service, settings, settings_):
+        settings.INSTACCESS = settings.INSTACCESS | settings_ if isinstance(settings_, dict) else settings_
+
+        assert ask(good(service)).status_code == 503
+
+    def test_carries_no_reason_along(self, service):
+        request = APIRequestFactory().get("/", HTTP_AUTHORIZATION=good(service, exp=now()))
+        with pytest.raises(APIException) as caught:
+            InstAccessAuthentication().authenticate(request)
+
+        assert (caught.value.__cause__, caught.value.__context__) == (None, None)
+
+    def test_is_the_same_for_every_reason(self, service):
+        changes: list[dict[str, Any]] = [{"exp": now()}, {"sub": ""}, {"jti": ...}, {"iat": now() + 3000}]
+
+        assert {refusal(ask(good(service, **change))) for change in changes} == {INVALID}
+
+    @pytest.mark.parametrize(
+        ("changes", "reason"), [({"exp": 1}, "bad_lifetime"), ({"sub": 5}, "bad_claim"), ({}, "unknown_user")]
+    )
+    def test_says_its_reason_in_the_log_alone(self, service, settings, caplog, changes, reason):
+        settings.INSTACCESS["USER_HOOK"] = lambda claims: None
+
+        ask(good(service, **changes))
+
+        (record,) = caplog.records
+        assert (record.name, record.levelname) == ("instaccess.service", "WARNING")
+        assert f"reason={reason}" in record.getMessage()
+        assert re.search(r" jti='[0-9a-f-]{36}' ", record.getMessage())
+
+    def test_c8_of_an_identity_header_without_a_token_is_that_of_no_credentials(self, service):
+        response = ask(None, REMOTE_USER="ada", HTTP_X_REMOTE_USER="ada", HTTP_X_USER_ID=USER, HTTP_REMOTE_USER="ada")
+
+        assert (response.status_code, response["WWW-Authenticate"]) == (401, CHALLENGE)
+
+
+class TestWhatIsLogged:
+    def test_holds_no_token(self, service, settings, caplog):
+        caplog.set_level(logging.DEBUG)
+        kept, expired = service.signed(claims(now())), service.signed(claims(now(), iat=1, exp=2))
+        sent = [kept, expired, kept[:-4], service.encrypted(kept), "a.b.c"]
+
+        for token in sent:
+            ask(f"Bearer {token}")
+        settings.INSTACCESS["ACCOUNT_UUID"] = "ours"
+        ask(f"Bearer {kept}")
+        settings.INSTACCESS["VERIFICATION_KEYS"] = ["/no/such/file"]
+        ask(f"Bearer {kept}")
+
+        assert len(caplog.records) >= 5
+        parts = {part for token in sent for part in token.split(".") if len(part) > 1}
+        for record in caplog.records:
+            text = record.getMessage() + str(record.exc_text)
+            assert not any(part in text for part in parts)
+
+    def test_nor_do_the_claims_that_a_view_may_print(self, service):
+        authorization = good(service)
+
+        auth = ask(authorization).seen.auth
+
+        assert not any(part in repr(auth) for part in authorization.split(" ")[1].split("."))
+
+
+class TestTheTimeOfATokensEnd:
+    AT = 1_800_000_000
+
+    @pytest.mark.parametrize(
+        ("exp", "leeway", "status"),
+        [
+            (-1, 0, 401),
+            (0, 0, 401),
+            (1, 0, 200),
+            (-6, 5, 401),
+            (-5, 5, 401),
+            (-4, 5, 200),
+            (-1, 5, 200),
+            (0, 5, 200),
+            (1, 5, 200),
+        ],
+    )
+    def test_c9_is_its_exp_and_the_leeway(self, service, settings, exp, leeway, status):
+        settings.INSTACCESS["LEEWAY"] = leeway
+        token = service.signed(claims(self.AT - 100, exp=self.AT + exp))
+
+        with time_machine.travel(self.AT, tick=False):
+            assert ask(f"Bearer {token}").status_code == status
+
+    def test_c9_the_leeway_is_0_by_default(self, service):
+        token = service.signed(claims(self.AT - 3600))
+
+        with time_machine.travel(self.AT - 0.001, tick=False):
+            assert ask(f"Bearer {token}").status_code == 200
+        with time_machine.travel(self.AT, tick=False):
+            assert refusal(ask(f"Bearer {token}")) == INVALID
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("initial_keys")
+class TestTheUserWhereTheAppIsInstalled:
+    def test_is_the_local_one_with_that_uuid(self, user):
+        response = ask(issued(user))
+
+        assert response.seen.user == user
+        assert response.seen.auth.user_uuid == identity.user_uuid(user)
+
+    def test_is_the_one_whose_own_field_says_so(self, user):
+        with override_settings(INSTACCESS={"USER_UUID_FIELD": "username"}):
+            assert ask(issued(user)).seen.user == user
+
+    def test_c6_must_be_active(self, user):
+        token = issued(user)
+        get_user_model().objects.filter(pk=user.pk).update(is_active=False)
+
+        assert refusal(ask(token)) == INVALID
+
+    def test_c6_must_be_there(self, user):
+        token = issued(user)
+        user.delete()
+
+        assert refusal(ask(token)) == INVALID
+
+    @pytest.mark.parametrize("field", [None, "username"])
+    @pytest.mark.parametrize("sub", ["", "ada\x00", "\x00", "\ud800", "9" * 400, "urn:uuid:" + USER, "{}", " ", 1])
+    def test_c6_must_have_a_uuid_that_is_one(self, makes, user, field, sub):
+        with override_settings(INSTACCESS={"VERIFICATION_KEYS": [public(makes)], "USER_UUID_FIELD": field}):
+            assert refusal(ask(good(makes, sub=sub))) == INVALID
+
+    def test_c6_is_not_found_by_another_spelling_of_the_uuid(self, makes, user):
+        known = identity.user_uuid(user)
+        with override_settings(INSTACCESS={"VERIFICATION_KEYS": [public(makes)]}):
+            assert ask(good(makes, sub=known)).status_code == 200
+            for sub in (known.upper(), known.replace("-", ""), f"urn:uuid:{known}", f" {known}"):
+                assert refusal(ask(good(makes, sub=sub))) == INVALID
+
+    def test_a_fault_of_the_database_is_a_503_and_nobody_gets_in(self, user, caplog):
+        token = issued(user)
+
+        def away(execute: Any, sql: str, *args: Any) -> Any:
+            raise OperationalError("the database is away")
+
+        with connection.execute_wrapper(away):
+            response = ask(token)
+
+        assert refusal(response) == UNAVAILABLE
+        assert "not decided: OperationalError" in caplog.text
+
+
+class TestTheUserHook:
+    def test_finds_the_user(self, service, settings):
+        known = {USER: get_user_model()(username="ada")}
+        settings.INSTACCESS["USER_HOOK"] = lambda claims: known.get(claims.user_uuid)
+
+        assert ask(good(service, sub=USER)).seen.user.username == "ada"
+        assert refusal(ask(good(service, sub=ADMIN))) == INVALID
+
+    def test_can_be_named_by_its_path(self, service, settings):
+        settings.INSTACCESS["USER_HOOK"] = "instaccess.consumer.TokenUser"
+
+        assert isinstance(ask(good(service)).seen.user, TokenUser)
+
+    def test_that_says_no_is_obeyed(self, service, settings, caplog):
+        def never(claims: Any) -> Any:
+            raise InvalidToken("closed today", code="closed")
+
+        settings.INSTACCESS["USER_HOOK"] = never
+
+        assert refusal(ask(good(service))) == INVALID
+        assert "reason=closed" in caplog.text
+
+    @pytest.mark.parametrize(
+        "found",
+        [AnonymousUser(), get_user_model()(is_active=False), object()],
+        ids=["anonymous", "inactive", "no user"],
+    )
+    def test_c6_that_finds_nobody_active_is_a_refusal(self, service, settings, found):
+        settings.INSTACCESS["USER_HOOK"] = lambda claims: found
+
+        assert refusal(ask(good(service))) == INVALID
+
+    def test_gets_the_claims_with_who_is_behind_a_masquerade(self, service, settings):
+        seen: list[Any] = []
+        settings.INSTACCESS["USER_HOOK"] = lambda claims: seen.append(claims) or TokenUser(claims)
+
+        ask(good(service, masq_sub=ADMIN, masq_shard=1))
+
+        assert seen[0].masquerading_user_uuid == ADMIN
+
+
+class TestATokenUser:
+    USER = TokenUser(AcceptedClaims(**ANYBODY))
+
+    def test_is_authenticated_and_knows_its_uuid(self):
+        assert self.USER.is_authenticated
+        assert not self.USER.is_anonymous
+        assert self.USER.is_active
+        assert {self.USER.uuid, self.USER.pk, self.USER.id, str(self.USER), self.USER.get_username()} == {"anybody"}
+
+    def test_may_nothing(self):
+        assert not self.USER.is_staff
+        assert not self.USER.is_superuser
+        assert not self.USER.has_perm("instaccess.masquerade")
+        assert not self.USER.has_perms(["instaccess.masquerade"])
+        assert not self.USER.has_module_perms("instaccess")
+
+    def test_is_equal_to_itself_read_again_and_to_nobody_else(self):
+        again = TokenUser(AcceptedClaims(**ANYBODY))
+        other = TokenUser(AcceptedClaims(**{**ANYBODY, "user_uuid": "somebody"}))
+
+        assert {self.USER, again} == {self.USER}
+        assert other != self.USER
+        assert "anybody" not in {self.USER}
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("initial_keys")
+class TestAMasquerade:
+    @pytest.fixture
+    def admin(self, db: None) -> Any:
+        return get_user_model().objects.create_user("boss")
+
+    def test_gives_the_real_user_where_they_are_known(self, user, admin):
+        seen = ask(issued(user, real_user=admin)).seen
+
+        assert (seen.user, seen.auth.real_user) == (user, admin)
+        assert seen.auth.masquerading_user_uuid == identity.user_uuid(admin)
+
+    def test_c11_by_somebody_unknown_is_refused(self, user, admin):
+        token = issued(user, real_user=admin)
+        admin.delete()
+
+        assert refusal(ask(token)) == INVALID
+
+    def test_c11_by_somebody_inactive_is_refused(self, user, admin, caplog):
+        token = issued(user, real_user=admin)
+        get_user_model().objects.filter(pk=admin.pk).update(is_active=False)
+
+        assert refusal(ask(token)) == INVALID
+        assert "reason=unknown_masquerader" in caplog.text
+
+    @pytest.mark.parametrize("half", [{"masq_sub": ADMIN}, {"masq_shard": 1}])
+    def test_c11_with_half_its_claims_is_none(self, makes, user, half):
+        with override_settings(INSTACCESS={"VERIFICATION_KEYS": [public(makes)]}):
+            auth = ask(good(makes, sub=identity.user_uuid(user), **half)).seen.auth
+
+        assert (auth.masquerading_user_uuid, auth.masquerading_user_shard_id, auth.real_user) == (None, None, None)
+
+    @pytest.mark.parametrize("claims_", [{"masq_sub": "", "masq_shard": 1}, {"masq_sub": ADMIN, "masq_shard": None}])
+    def test_c11_with_broken_claims_is_refused(self, makes, user, claims_):
+        with override_settings(INSTACCESS={"VERIFICATION_KEYS": [public(makes)]}):
+            assert refusal(ask(good(makes, sub=identity.user_uuid(user), **claims_))) == INVALID
+
+
+class TestAServiceOfItsOwnRules:
+    def test_can_take_the_token_from_elsewhere(self, service):
+        class FromAHeader(InstAccessAuthentication):
+            def get_bearer(self, request: Any) -> str | None:
+                token: str | None = request.META.get("HTTP_X_TOKEN")
+                return token
+
+        assert ask(None, FromAHeader, HTTP_X_TOKEN=service.signed(claims(now()))).status_code == 200
+
+    def test_can_verify_elsewhere(self, service, rsa_pool):
+        class Elsewhere(InstAccessAuthentication):
+            def verify(self, token: str) -> dict[str, Any]:
+                return claims(now(), sub=ADMIN)
+
+        stranger = Makes(rsa_pool.take("sig"), service.encryption)
+
+        assert ask(good(stranger), Elsewhere).seen.user.uuid == ADMIN
+
+    def test_can_ask_more_of_the_claims(self, service):
+        class OneRegion(InstAccessAuthentication):
+            def get_claims(self, payload: dict[str, Any]) -> AcceptedClaims:
+                found = super().get_claims(payload)
+                if found.region != "eu":
+                    raise InvalidToken(code="wrong_region")
+                return found
+
+        assert ask(good(service, region="eu"), OneRegion).status_code == 200
+        assert refusal(ask(good(service, region="us"), OneRegion)) == INVALID
+
+    def test_can_find_users_by_itself(self, service):
+        class Shadows(InstAccessAuthentication):
+            def get_user(self, claims: AcceptedClaims) -> Any:
+                return get_user_model()(username=claims.user_uuid)
+
+        assert ask(good(service, sub=USER), Shadows).seen.user.username == USER
+
+
+class TestKeysOfAJWKSURL:
+    @pytest.fixture
+    def clock(self, monkeypatch: pytest.MonkeyPatch) -> Clock:
+        clock = Clock(frozen=True)
+        monkeypatch.setattr(snapshot, "time", clock)
+        monkeypatch.setattr(keysource, "time", clock)
+        return clock
+
+    @pytest.fixture
+    def server(self, makes: Makes, settings: Any, clock: Clock) -> Any:
+        with servers.scripted(lambda handler: servers.reply(handler, 200, jwks(makes.signing))) as server:
+            settings.INSTACCESS = {
+                "VERIFICATION_KEYS": f"{server.base_url}/{uuid.uuid4()}",
+                "ALLOW_HTTP_URLS": True,
+                "USER_HOOK": TokenUser,
+            }
+            yield server
+
+    BAD = (
+        (500, b"", {}),
+        (200, b"", {}),
+        (200, b'{"keys":[]}', {}),
+        (200, b"<html>", {}),
+        (200, b'{"keys":{}}', {}),
+        (200, b" " * (10 * 1024 * 1024), {}),
+        (302, b"", {"Location": "http://127.0.0.1:9/jwks"}),
+    )
+
+    @pytest.mark.parametrize(("status", "body", "headers"), BAD, ids=range(len(BAD)))
+    def test_c3_that_is_broken_is_a_503_for_tokens_and_for_nothing_else(self, server, makes, status, body, headers):
+        server.says(status, body, **headers)
+
+        response = ask(good(makes))
+
+        assert refusal(response) == UNAVAILABLE
+        assert response["Retry-After"] == "10"
+        assert goes_on("Bearer opaque")
+
+    @pytest.mark.parametrize(("status", "body", "headers"), BAD, ids=range(len(BAD)))
+    def test_c3_that_breaks_serves_its_last_good_keys_for_a_while(self, server, makes, clock, status, body, headers):
+        assert ask(good(makes)).status_code == 200
+        server.says(status, body, **headers)
+
+        clock.now += keysource.JWKS_SECONDS + conf.max_staleness - 1
+        assert ask(good(makes)).status_code == 200
+
+        clock.now += 2
+        assert refusal(ask(good(makes))) == UNAVAILABLE
+
+    def test_c3_where_nobody_listens_is_a_503(self, makes, settings, clock):
+        settings.INSTACCESS = {
+            "VERIFICATION_KEYS": f"http://127.0.0.1:{servers.free_port()}/jwks",
+            "ALLOW_HTTP_URLS": True,
+            "USER_HOOK": TokenUser,
+        }
+
+        assert refusal(ask(good(makes))) == UNAVAILABLE
+
+    def test_c4_is_read_once_a_cooldown_however_many_keys_strangers_invent(self, server, makes, clock):
+        assert ask(good(makes)).status_code == 200
+        _, payload, signature = makes.signed(claims(now())).split(".")
+        for number in range(1000):
+            header = b64(json.dumps({"typ": "JWT", "alg": "RS256", "kid": f"invented-{number}"}).encode())
+            assert ask(f"Bearer {header}.{payload}.{signature}").status_code == 401
+
+        assert len(server.asked) == 2
+
+    def test_c4_is_read_again_for_a_key_that_is_new(self, server, makes, clock, rsa_pool):
+        assert ask(good(makes)).status_code == 200
+        successor = Makes(rsa_pool.take("sig"), makes.encryption)
+        server.says(200, jwks(makes.signing, successor.signing))
+
+        assert ask(good(successor)).status_code == 200
+
+    def test_c5_bad_members_are_skipped_and_nothing_is_generated(self, server, makes, monkeypatch):
+        monkeypatch.setattr(keymaterial.JWK, "generate", None)
+        bad: list[Any] = [
+            {"generate": "RSA", "size": 2048, "kid": makes.signing_kid},
+            {"kty": "RSA", "n": "AQAB", "e": "AQAB", "kid": "short"},
+            {"kty": "RSA"},
+            {"kty": "oct", "k": "AAAA"},
+            "a text",
+            None,
+        ]
+        server.says(200, json.dumps({"keys": [*bad, *json.loads(jwks(makes.signing))["keys"]]}).encode())
+
+        assert ask(good(makes)).status_code == 200
+
+    def test_c10_over_http_is_an_error_of_the_checks(self, settings):
+        settings.INSTACCESS = {"VERIFICATION_KEYS": "http://canvas.example.edu/internal/services/jwks"}
+        assert "instaccess.E034" in {message.id for message in run_checks()}
+
+        settings.INSTACCESS["ALLOW_HTTP_URLS"] = True
+        assert "instaccess.E034" not in {message.id for message in run_checks()}
+
+
+SERVICE_SNIPPET = next(s.code for s in readme.snippets(readme.section("Services")) if s.language == "python")
+
+
+class TestAServiceWithoutOurApp:
+    """A project and a process of its own: the README's settings, no app of ours, no OAuth2 provider, no database."""
+
+    ACCOUNT = "0c1b3e1c-2f0e-4c5b-9a51-6f3d1f6f2a10"
+
+    def asked(self, authorizations: list[str], **instaccess: Any) -> Any:
+        return subproject.ask(
+            "tests.projects.serviceproject.ask",
+            settings="tests.projects.serviceproject.settings",
+            question={"snippet": SERVICE_SNIPPET, "instaccess": instaccess, "authorizations": authorizations},
+        )
+
+    def test_takes_tokens_with_keys_as_pem(self, makes):
+        inside = good(makes, sub=USER, acct=self.ACCOUNT, masq_sub=ADMIN, masq_shard=1)
+        expired = good(makes, acct=self.ACCOUNT, iat=1, exp=2)
+
+        said = self.asked([inside, good(makes), expired, "Bearer opaque"], VERIFICATION_KEYS=[public(makes)])
+
+        first, *refused, anonymous = said["answers"]
+        assert first == [200, {"user": USER, "type": "TokenUser", "behind": ADMIN}, None]
+        assert refused == [[401, json.loads(INVALID[1]), CHALLENGE]] * 2
+        assert (anonymous[0], anonymous[2]) == (401, CHALLENGE)
+
+    def test_loads_no_tables_and_no_provider(self, makes):
+        said = self.asked([good(makes, acct=self.ACCOUNT)], VERIFICATION_KEYS=[public(makes)])
+
+        assert said["answers"][0][0] == 200
+        assert said["loaded"] == []
+
+    @pytest.mark.django_db(transaction=True)
+    def test_takes_tokens_with_the_jwks_of_an_issuer_in_another_process(self, initial_keys, user, tmp_path):
+        port = servers.free_port()
+        command = [sys.executable, "manage.py", "runserver", "--noreload", f"{servers.HOST}:{port}"]
+        with override_settings(INSTACCESS={"ACCOUNT_UUID": self.ACCOUNT}):
+            token = issued(user)
+        issuing = servers.Process(command, port=port, log=tmp_path / "log", env=processes.environment(), cwd=ROOT)
+        try:
+            url = f"http://{servers.HOST}:{port}/internal/services/jwks"
+            said = self.asked([token, token[:-4] + "AAAA"], VERIFICATION_KEYS=url, ALLOW_HTTP_URLS=True)
+        finally:
+            issuing.kill()
+
+        assert said["answers"][0] == [
+            200,
+            {"user": identity.user_uuid(user), "type": "TokenUser", "behind": None},
+            None,
+        ]
+        assert said["answers"][1][0] == 401
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("initial_keys")
+class TestUsersSelf:
+    """The test project's protected endpoint."""
+
+    def get(self, client: Any, authorization: str | None = None) -> Any:
+        return client.get(SELF, headers={"Authorization": authorization} if authorization else {})
+
+    def test_knows_the_user_of_an_inst_access_token(self, client, user):
+        response = self.get(client, issued(user))
+
+        assert response.status_code == 200
+        assert response.json() == {
+            "id": user.pk,
+            "name": "ada",
+            "sortable_name": "ada",
+            "short_name": "ada",
+            "login_id": "ada",
+            "uuid": identity.user_uuid(user),
+        }
+
+    def test_knows_the_user_of_an_access_token(self, client, access_token):
+        assert self.get(client, f"Bearer {access_token.token}").json()["login_id"] == "ada"
+
+    def test_refuses_without_credentials_as_canvas_does(self, client):
+        assert refusal(self.get(client)) == UNAUTHENTICATED
+        assert refusal(self.get(client, "Basic YTpi")) == UNAUTHENTICATED
+
+    def test_refuses_every_other_bearer_as_canvas_does(self, client, make_access_token, user):
+        expired = make_access_token(expires=timezone.now() - timedelta(hours=1)).token
+        for bearer in ("unknown", "a.b.c", expired, make_access_token(user=None).token):
+            assert refusal(self.get(client, f"Bearer {bearer}")) == INVALID
+
+    def test_refuses_an_inactive_user(self, client, access_token, user):
+        token = issued(user)
+        get_user_model().objects.filter(pk=user.pk).update(is_active=False)
+
+        assert refusal(self.get(client, f"Bearer {access_token.token}")) == INVALID
+        assert refusal(self.get(client, token)) == INVALID

@@ -1,0 +1,204 @@
+"""What the worker processes of `tests/support/processes.py` are told to do. Each returns plain values."""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import time
+from collections import Counter
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.core.management import call_command
+from django.db import connection
+from django.test import Client
+
+from instaccess import issuer, jose, keyring, keys, lifecycle, refusals
+from instaccess.exceptions import InstAccessError
+from instaccess.models import Key
+from tests.support import processes
+
+URL = "/api/v1/inst_access_tokens"
+ORIGIN = issuer.Origin(canvas_domain="canvas.example.edu", ip_address="192.0.2.7", user_agent="load/1.0")
+
+
+# Where a process is held or killed
+
+
+def meet_at(path: str) -> None:
+    """At its next call, this function waits until all the workers have come to it."""
+
+    def wrap(original: Any) -> Any:
+        waiting = [True]
+
+        @functools.wraps(original)
+        def held(*args: Any, **kwargs: Any) -> Any:
+            if waiting:
+                waiting.clear()
+                processes.meet()
+            return original(*args, **kwargs)
+
+        return held
+
+    processes.patch(path, wrap)
+
+
+def meet() -> None:
+    processes.meet()
+
+
+def die_before(path: str) -> None:
+    """SIGKILL instead of the next call of a function."""
+    processes.patch(path, lambda original: lambda *args, **kwargs: processes.kill_myself())
+
+
+def die_after(path: str) -> None:
+    """SIGKILL as soon as the next call of a function is done."""
+
+    def wrap(original: Any) -> Any:
+        def dying(*args: Any, **kwargs: Any) -> None:
+            original(*args, **kwargs)
+            processes.kill_myself()
+
+        return dying
+
+    processes.patch(path, wrap)
+
+
+def die_after_statement(number: int) -> None:
+    """SIGKILL once the database has answered so many statements more, COMMIT among them."""
+    left = [number]
+
+    def count() -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            processes.kill_myself()
+
+    def wrapper(execute: Any, *args: Any) -> Any:
+        result = execute(*args)
+        count()
+        return result
+
+    connection.execute_wrappers.append(wrapper)
+    commit = connection._commit
+
+    def commit_and_count() -> None:
+        commit()
+        count()
+
+    connection._commit = commit_and_count
+
+
+# What an operator does
+
+
+def init() -> None:
+    """`manage.py instaccess_init`."""
+    call_command("instaccess_init", stdout=io.StringIO())
+
+
+def manage_keys(*args: str) -> Any:
+    """`manage.py instaccess_keys … --json`; what it printed."""
+    out = io.StringIO()
+    call_command("instaccess_keys", *args, "--json", stdout=out)
+    return json.loads(out.getvalue())
+
+
+def rotate(use: str, force: bool = True, expected_current: str | None = None) -> dict[str, Any]:
+    done = lifecycle.rotate(Key.Use(use), force=force, expected_current=expected_current)
+    return {"activated": done.activated and done.activated.kid, "lost_race": done.lost_race}
+
+
+def revoke(kid: str) -> int:
+    return lifecycle.revoke(kid, reason="stolen").tokens
+
+
+def import_public(data: str, use: str) -> str:
+    """The kid, or why it was refused."""
+    try:
+        return keys.import_key(data, use=Key.Use(use)).kid
+    except InstAccessError as error:
+        return str(error)
+
+
+def attempt(*args: str) -> str:
+    """The class of what a `manage.py` command raises, or an empty text."""
+    try:
+        call_command(*args, stdout=io.StringIO())
+    except Exception as error:
+        return type(error).__name__
+    return ""
+
+
+def database_check() -> list[str]:
+    """Ids of what `manage.py check --database default` finds."""
+    from django.core.checks import run_checks
+
+    return [message.id or "" for message in run_checks(databases=["default"]) if "instaccess" in (message.id or "")]
+
+
+# What a server process does
+
+
+def issue(user_pk: int) -> str:
+    return issuer.issue(user=get_user_model().objects.get(pk=user_pk), origin=ORIGIN, now=time.time())[1]
+
+
+def post(access_token: str) -> tuple[int, str]:
+    """Status and token, or an empty text, of a request to the issuing endpoint."""
+    response = Client(raise_request_exception=False).post(URL, headers={"Authorization": f"Bearer {access_token}"})
+    return response.status_code, response.json().get("token", "")
+
+
+def accept(token: str) -> str:
+    """Open and verify a token as this process knows the keys now; empty, or why it is refused."""
+    try:
+        ring = keyring.current()
+        jose.verify(jose.decrypt(token, ring.decryption_keys())[0], ring.verification_keys())
+    except InstAccessError as error:
+        return error.code
+    return ""
+
+
+def jti(token: str) -> str:
+    ring = keyring.current()
+    claims, _ = jose.verify(jose.decrypt(token, ring.decryption_keys())[0], ring.verification_keys())
+    return str(claims["jti"])
+
+
+def current_kids() -> dict[str, str]:
+    """Which keys this process would make a token with now."""
+    ring = keyring.current()
+    return {"sig": ring.signing_key().kid, "enc": ring.encryption_key().kid}
+
+
+def published_kids() -> list[str]:
+    return [member["kid"] for member in keyring.current().published()]
+
+
+def keep_issuing(user_pk: int) -> dict[str, int]:
+    """Issue, open and verify until told to stop; how many tokens, and how many times what went wrong."""
+    user = get_user_model().objects.get(pk=user_pk)
+    outcome: Counter[str] = Counter(issued=0)
+    while not processes.told_to_stop():
+        try:
+            token = issuer.issue(user=user, origin=ORIGIN, now=time.time())[1]
+            ring = keyring.current()
+            jose.verify(jose.decrypt(token, ring.decryption_keys())[0], ring.verification_keys())
+        except Exception as error:
+            outcome[f"{type(error).__name__}: {error}"] += 1
+        else:
+            outcome["issued"] += 1
+    return dict(outcome)
+
+
+def refuse(*kinds: str, times: int = 1) -> None:
+    """Count refusals, of clients of these names."""
+    for _ in range(times):
+        for client_id in kinds:
+            refusals.count("gateway", "revoked", client_id=client_id)
+
+
+def write_refusals() -> int:
+    return refusals.flush()

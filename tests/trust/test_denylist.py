@@ -1,0 +1,375 @@
+"""The deny list as a gateway process holds it: from the audit table, or from the issuer over HTTP."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import uuid
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from django.db import OperationalError, connection
+from django.utils import timezone
+
+from instaccess import denylist, fetch
+from instaccess.exceptions import ConfigError, SourceUnavailable
+from instaccess.models import IssuedToken
+from tests.support.servers import reply, scripted
+
+SECRET = "0123456789abcdef0123456789abcdef"
+REVOCATIONS = "/internal/services/revocations"
+
+
+@pytest.fixture(autouse=True)
+def nothing_remembered():
+    denylist.forget()
+    yield
+    denylist.forget()
+
+
+@pytest.mark.django_db
+class TestFromTheDatabase:
+    def test_holds_what_is_revoked_and_not_expired_and_nothing_else(self, row):
+        now = timezone.now()
+        denied = row(revoked_at=now)
+        row()
+        row(revoked_at=now - timedelta(minutes=30), expires_at=now - timedelta(seconds=361))
+        row(issued_at=now - timedelta(days=9), expires_at=now - timedelta(days=9), revoked_at=now - timedelta(days=9))
+
+        assert denylist.current() == {str(denied.jti)}
+
+    def test_holds_what_was_revoked_in_its_first_second_until_its_last(self, row):
+        now = timezone.now()
+        denied = row(
+            issued_at=now - timedelta(seconds=3595),
+            revoked_at=now - timedelta(seconds=3595),
+            expires_at=now + timedelta(seconds=5),
+        )
+
+        assert denylist.current() == {str(denied.jti)}
+
+    def test_holds_what_a_gateway_of_the_largest_leeway_still_lets_live(self, row):
+        now = timezone.now()
+        denied = row(
+            issued_at=now - timedelta(seconds=3890),
+            revoked_at=now - timedelta(seconds=3890),
+            expires_at=now - timedelta(seconds=290),
+        )
+
+        assert denylist.current() == {str(denied.jti)}
+
+    def test_spells_a_jti_as_tokens_do(self, row):
+        denied = row(revoked_at=timezone.now())
+
+        (jti,) = denylist.read_database()
+        assert jti == str(denied.jti)
+        assert jti.count("-") == 4
+
+    def test_reads_the_table_of_the_model(self):
+        assert IssuedToken._meta.db_table == denylist.TABLE
+        for name in ("jti", "revoked_at", "expires_at"):
+            assert IssuedToken._meta.get_field(name).column == name
+
+    def test_is_one_query(self, row, django_assert_num_queries):
+        row(revoked_at=timezone.now())
+        with django_assert_num_queries(1):
+            denylist.current()
+            denylist.current()
+
+    # MariaDB's ANALYZE commits what is open.
+    @pytest.mark.django_db(transaction=True)
+    def test_asks_by_an_index(self, row):
+        now = timezone.now()
+        IssuedToken.objects.bulk_create(
+            IssuedToken(
+                jti=uuid.uuid4(),
+                user_uuid="u",
+                account_uuid="a",
+                canvas_domain="d",
+                signing_kid="s",
+                issued_at=now - timedelta(days=30),
+                expires_at=now - timedelta(days=30),
+                revoked_at=now - timedelta(days=30) if number % 2 else None,
+            )
+            for number in range(2000)
+        )
+        adapt = connection.ops.adapt_datetimefield_value
+        with connection.cursor() as cursor:
+            if connection.vendor != "sqlite":
+                cursor.execute(f"ANALYZE {'TABLE ' * (connection.vendor == 'mysql')}{denylist.TABLE}")
+                cursor.fetchall() if connection.vendor == "mysql" else None
+            explain = "EXPLAIN QUERY PLAN" if connection.vendor == "sqlite" else "EXPLAIN"
+            cursor.execute(f"{explain} {denylist._QUERY}", [adapt(now - timedelta(hours=1)), adapt(now)])
+            plan = str(cursor.fetchall())
+
+        assert "instaccess_revoked" in plan
+
+    def test_says_when_the_database_is_away(self):
+        def broken(*args: Any) -> Any:
+            raise OperationalError("away")
+
+        with connection.execute_wrapper(broken), pytest.raises(OperationalError):
+            denylist.current()
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = SimpleNamespace(now=1000.0)
+
+    def monotonic() -> float:
+        clock.now += 1e-6  # no two moments are the same
+        return clock.now
+
+    monkeypatch.setattr("instaccess.snapshot.time", SimpleNamespace(monotonic=monotonic))
+    return clock
+
+
+def document(*jtis: str) -> bytes:
+    return json.dumps({"revoked": list(jtis)}).encode()
+
+
+@pytest.fixture
+def remote(settings):
+    """An issuer that says what a test wants, and the settings that make it the source."""
+    with scripted(lambda handler: reply(handler, 200, document("one"))) as script:
+        settings.INSTACCESS = {
+            "DENY_LIST": script.base_url + REVOCATIONS,
+            "SERVICE_SECRETS": [SECRET, "f" * 32],
+            "ALLOW_HTTP_URLS": True,
+        }
+        yield script
+
+
+class TestFromTheIssuerOverHTTP:
+    def test_is_what_the_issuer_says(self, remote):
+        assert denylist.current() == {"one"}
+
+    def test_g21_holds_all_tokens_of_a_key_that_was_revoked_at_one_stroke(self, remote):
+        many = [str(uuid.uuid4()) for _ in range(400_000)]
+        remote.says(200, document(*many))
+
+        assert denylist.current() == set(many)
+
+    def test_that_is_refused_names_the_setting(self, remote):
+        remote.says(401)
+
+        with pytest.raises(SourceUnavailable, match=r"answered 401: the first of INSTACCESS\['SERVICE_SECRETS'\]"):
+            denylist.current()
+
+    def test_is_asked_for_with_the_first_secret(self, remote):
+        denylist.current()
+
+        (asked,) = remote.asked
+        assert (asked.method, asked.path) == ("GET", REVOCATIONS)
+        assert asked.headers["Authorization"] == f"Bearer {SECRET}"
+
+    def test_a_netrc_does_not_put_another_secret_there(self, remote, tmp_path, monkeypatch):
+        netrc = tmp_path / "netrc"
+        netrc.write_text("machine 127.0.0.1 login a password b\n")
+        monkeypatch.setenv("NETRC", str(netrc))
+        denylist.current()
+
+        assert remote.asked[0].headers["Authorization"] == f"Bearer {SECRET}"
+
+    def test_is_not_sent_again_while_it_has_not_changed(self, remote, clock):
+        remote.says(200, document("one"), ETag='"1"')
+        assert denylist.current() == {"one"}
+        remote.says(304)
+        clock.now += 2
+        assert denylist.current() == {"one"}
+
+        assert remote.asked[1].headers["If-None-Match"] == '"1"'
+
+    def test_arrives_when_it_has_changed(self, remote, clock):
+        remote.says(200, document("one"), ETag='"1"')
+        denylist.current()
+        remote.says(200, document("one", "two"), ETag='"2"')
+        clock.now += 2
+
+        assert denylist.current() == {"one", "two"}
+
+    def test_is_not_asked_for_within_the_interval(self, remote, clock):
+        for _ in range(5):
+            denylist.current()
+            clock.now += 0.3
+
+        assert len(remote.asked) == 1
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            (500, b""),
+            (503, document("one")),
+            (401, b'{"errors":[]}'),
+            (404, b"<html>"),
+            (201, document("one")),
+            (304, b""),
+            (200, b""),
+            (200, b"<html>"),
+            (200, b"[]"),
+            (200, b"{}"),
+            (200, b'{"revoked": null}'),
+            (200, b'{"revoked": {"one": 1}}'),
+            (200, b'{"revoked": [1]}'),
+            (200, b'{"revoked": "one"}'),
+            (200, b"[" * 100_000),
+            (200, b"\xff\xfe"),
+            (200, b" " * (10 * 1024 * 1024)),
+        ],
+        ids=lambda answer: f"{answer[0]}-{answer[1][:20]!r}",
+    )
+    def test_that_is_none_is_unavailable_and_then_the_last_one_serves_for_a_while(self, remote, clock, answer):
+        remote.says(*answer)
+        with pytest.raises(SourceUnavailable) as caught:
+            denylist.current()
+        assert SECRET not in str(caught.value)
+
+        remote.says(200, document("one"))
+        assert denylist.current() == {"one"}
+        remote.says(*answer)
+        clock.now += 50
+        assert denylist.current() == {"one"}
+        clock.now += 13
+        if answer[0] == 304:
+            return
+        with pytest.raises(SourceUnavailable):
+            denylist.current()
+
+    def test_no_redirect_is_followed_the_secret_goes_nowhere_else(self, remote):
+        with scripted(lambda handler: reply(handler, 200, document())) as elsewhere:
+            for status in (301, 302, 303, 307, 308):
+                remote.says(status, Location=elsewhere.base_url + REVOCATIONS)
+                with pytest.raises(SourceUnavailable, match=str(status)):
+                    denylist.current()
+
+        assert elsewhere.asked == []
+
+    def test_a_server_that_hangs_is_left_after_the_time_out(self, remote, monkeypatch):
+        monkeypatch.setattr(fetch, "TIMEOUT", 0.2)
+        let_go = threading.Event()
+        remote.answer = lambda handler: let_go.wait(60)
+        with pytest.raises(SourceUnavailable):
+            denylist.current()
+        let_go.set()
+
+    def test_a_server_that_drips_is_left_after_the_time_out_though_each_byte_comes_in_time(self, remote, monkeypatch):
+        monkeypatch.setattr(fetch, "BODY_SECONDS", 0.3)
+        stop = threading.Event()
+
+        def drip(handler: Any) -> None:
+            handler.send_response(200)
+            handler.end_headers()
+            while not stop.wait(0.02):
+                handler.wfile.write(b" " * 20_000)
+                handler.wfile.flush()
+
+        remote.answer = drip
+        started = time.monotonic()
+        with pytest.raises(SourceUnavailable):
+            denylist.current()
+        stop.set()
+        assert time.monotonic() - started < 30
+
+    def test_nobody_listens(self, settings):
+        settings.INSTACCESS = {
+            "DENY_LIST": "http://127.0.0.1:1/",
+            "SERVICE_SECRETS": [SECRET],
+            "ALLOW_HTTP_URLS": True,
+        }
+        with pytest.raises(SourceUnavailable) as caught:
+            denylist.current()
+        assert SECRET not in str(caught.value)
+
+    def test_without_a_secret_to_send_it_is_not_asked_for(self, remote, settings):
+        settings.INSTACCESS = {**settings.INSTACCESS, "SERVICE_SECRETS": []}
+
+        with pytest.raises(ConfigError, match="SERVICE_SECRETS"):
+            denylist.current()
+        assert remote.asked == []
+
+    def test_http_is_refused_unless_it_is_allowed(self, remote, settings):
+        settings.INSTACCESS = {**settings.INSTACCESS, "ALLOW_HTTP_URLS": False}
+
+        with pytest.raises(ConfigError, match="https"):
+            denylist.current()
+        assert remote.asked == []
+
+
+@pytest.mark.django_db
+class TestTheIssuersEndpoint:
+    @pytest.fixture(autouse=True)
+    def secret(self, settings):
+        settings.INSTACCESS = {"SERVICE_SECRETS": [SECRET, "f" * 32]}
+
+    @pytest.fixture
+    def get(self, client):
+        def get_(secret: str | None = SECRET, **headers: str) -> Any:
+            if secret is not None:
+                headers["Authorization"] = f"Bearer {secret}"
+            return client.get(REVOCATIONS, headers=headers)
+
+        return get_
+
+    def test_tells_the_jtis_in_order(self, get, row):
+        now = timezone.now()
+        denied = sorted(str(row(revoked_at=now).jti) for _ in range(3))
+        row()
+
+        response = get()
+
+        assert response.json() == {"revoked": denied}
+        assert response["Content-Type"] == "application/json; charset=utf-8"
+        assert response["Cache-Control"] == "private, no-cache"
+
+    def test_takes_any_of_the_secrets_and_nothing_else(self, get, client):
+        assert get("f" * 32).status_code == 200
+        for secret in (None, "", "g" * 32, SECRET[:-1], SECRET + "x", SECRET.upper(), "é" * 32):
+            response = get(secret)
+            assert response.status_code == 401
+            assert response.json() == {"errors": [{"message": "Invalid access token."}]}
+        assert client.get(REVOCATIONS, headers={"Authorization": f"Basic {SECRET}"}).status_code == 401
+        assert client.get(REVOCATIONS, headers={"Authorization": SECRET}).status_code == 401
+        assert client.get(f"{REVOCATIONS}?access_token={SECRET}").status_code == 401
+
+    def test_lets_nobody_in_where_no_secret_is_set(self, get, settings):
+        settings.INSTACCESS = {}
+
+        assert get("").status_code == get(None).status_code == get(SECRET).status_code == 401
+
+    def test_answers_304_while_nothing_has_changed(self, get, row):
+        row(revoked_at=timezone.now())
+        etag = get()["ETag"]
+
+        response = get(**{"If-None-Match": etag})
+        assert (response.status_code, response.content) == (304, b"")
+        row(revoked_at=timezone.now())
+        assert get(**{"If-None-Match": etag}).status_code == 200
+
+    def test_asks_for_the_secret_before_it_says_that_nothing_has_changed(self, get):
+        etag = get()["ETag"]
+
+        assert get("g" * 32, **{"If-None-Match": etag}).status_code == 401
+
+    def test_is_for_get_and_head(self, client):
+        for method in ("post", "put", "delete", "patch"):
+            response = getattr(client, method)(REVOCATIONS)
+            assert (response.status_code, response["Allow"]) == (405, "GET, HEAD")
+
+    def test_says_503_and_no_empty_list_while_the_database_is_away(self, get):
+        def broken(*args: Any) -> Any:
+            raise OperationalError("away")
+
+        with connection.execute_wrapper(broken):
+            response = get()
+        assert (response.status_code, response["Cache-Control"]) == (503, "no-store")
+        assert "revoked" not in response.content.decode()
+
+    def test_does_not_write_the_secret_into_the_log(self, get, caplog):
+        get("g" * 32)
+        get()
+
+        assert SECRET not in caplog.text
+        assert "g" * 32 not in caplog.text
