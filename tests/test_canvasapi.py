@@ -18,8 +18,8 @@ import pytest
 from tests.support import servers
 from tests.support.demos import SetUp
 from tests.support.paths import ROOT
+from tests.support.proxies import Site, start_nginx
 from tests.support.tokens import b64
-from tests.test_proxies import Site, start_nginx
 
 if TYPE_CHECKING:
     from canvasapi import Canvas

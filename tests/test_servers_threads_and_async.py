@@ -39,10 +39,10 @@ from instaccess.conf import conf
 from instaccess.models import IssuedToken, Key, UserIdentity
 from testproject.urls import urlpatterns as testprojects
 from tests.conftest import ISSUE_URL
-from tests.issuer.test_throttling import DJANGOS, REDIS_URL, on_redis
 from tests.support import servers
 from tests.support.answers import INVALID, claims_of, signed_inside
 from tests.support.asgi import PATIENCE, Exchange, Footprints, ask, held
+from tests.support.caches import DJANGOS, REDIS_URL, on_redis
 from tests.support.paths import ROOT
 from tests.support.processes import environment
 from tests.support.tokens import header_of

@@ -1,4 +1,4 @@
-"""Services: the DRF authentication of the decrypted token (contract §4)."""
+"""Services: the DRF authentication of the signed token (contract §4)."""
 
 from __future__ import annotations
 
@@ -8,123 +8,27 @@ import json
 import logging
 import re
 import secrets
-import sys
-import time
-import uuid
-from datetime import timedelta
 from typing import Any
 
 import pytest
 import time_machine
 from django.contrib.auth import get_user_model
-from django.contrib.auth.models import AnonymousUser
-from django.core.checks import run_checks
-from django.db import OperationalError, connection
+from django.db import connection
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
-from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
 from oauth2_provider.contrib.rest_framework import OAuth2Authentication
-from rest_framework.authentication import BaseAuthentication, SessionAuthentication
+from rest_framework.authentication import SessionAuthentication
 from rest_framework.exceptions import APIException
-from rest_framework.permissions import IsAuthenticated
-from rest_framework.response import Response
 from rest_framework.test import APIRequestFactory
-from rest_framework.views import APIView
 
-from instaccess import identity, issuer, keymaterial, keysource, snapshot
-from instaccess.conf import conf
+from instaccess import keymaterial
 from instaccess.consumer import AcceptedClaims, InstAccessAuthentication, TokenUser
 from instaccess.exceptions import InvalidToken
-from tests.support import processes, readme, servers, subproject
-from tests.support.answers import CHALLENGE, INVALID, UNAUTHENTICATED, UNAVAILABLE
-from tests.support.clocks import Clock
-from tests.support.paths import ROOT
+from tests.service.helpers import ADMIN, USER, Takes, ask, goes_on, good, issued, jwks, now, public, refusal
+from tests.support.answers import CHALLENGE, INVALID, UNAVAILABLE
 from tests.support.tokens import ISSUER, Makes, b64, claims, respellings
-
-SELF = "/api/v1/users/self"
-USER, ADMIN = "2d5d6f1a-0e5b-4a0f-8b5e-3f6f3b0c7a11", "9d1c7a40-90a5-4c7a-8f43-6d6f0f3a2b10"
-
-
-class Takes(BaseAuthentication):
-    """Another authenticator, behind ours, that takes any bearer at all."""
-
-    def authenticate(self, request: Any) -> Any:
-        return (TokenUser(AcceptedClaims(**ANYBODY)), "another") if request.META.get("HTTP_AUTHORIZATION") else None
-
-
-ANYBODY: dict[str, Any] = {
-    "issuer": ISSUER,
-    "jti": "j",
-    "issued_at": 1,
-    "expires_at": 2,
-    "user_uuid": "anybody",
-    "account_uuid": "a",
-    "canvas_domain": "canvas.example.edu",
-}
-
-
-def ask(authorization: str | None, *authenticators: type[BaseAuthentication], **headers: str) -> Any:
-    """What a view protected like this answers. `.seen` is the request as the view saw it, None where it did not."""
-    seen: list[Any] = []
-
-    class View(APIView):
-        authentication_classes = list(authenticators or [InstAccessAuthentication])
-        permission_classes = [IsAuthenticated]
-
-        def get(self, request: Any) -> Response:
-            seen.append(request)
-            return Response({"user": str(request.user)})
-
-    if authorization is not None:
-        headers["HTTP_AUTHORIZATION"] = authorization
-    response: Any = View.as_view()(APIRequestFactory().get("/", **headers))
-    response.render()
-    response.seen = seen[0] if seen else None
-    return response
-
-
-def refusal(response: Any) -> tuple[int, bytes, str | None]:
-    assert response["Content-Type"].partition(";")[0] == "application/json"
-    return response.status_code, response.content, response.get("WWW-Authenticate")
-
-
-def goes_on(authorization: str) -> bool:
-    """Whether the authenticator behind ours was asked."""
-    response = ask(authorization, InstAccessAuthentication, Takes)
-    if response.status_code == 200:
-        return bool(response.seen.auth == "another")
-    assert refusal(response) == INVALID
-    return False
-
-
-def now() -> int:
-    return int(time.time())
-
-
-@pytest.fixture
-def makes(rsa_pool: Any) -> Makes:
-    return Makes(rsa_pool.take("sig"), rsa_pool.take("enc"))
-
-
-@pytest.fixture
-def service(makes: Makes, settings: Any) -> Makes:
-    """A service that holds public keys and finds its users from the claims: no database."""
-    settings.INSTACCESS = {"VERIFICATION_KEYS": [public(makes)], "USER_HOOK": TokenUser}
-    return makes
-
-
-def public(makes: Makes) -> str:
-    return keymaterial.to_text(makes.signing, file_format="pem", private=False)
-
-
-def jwks(*keys: Any) -> bytes:
-    return json.dumps({"keys": [keymaterial.public_members(key, use="sig") for key in keys]}).encode()
-
-
-def good(makes: Makes, **changes: Any) -> str:
-    return "Bearer " + makes.signed(claims(now(), **changes))
 
 
 class TestAGoodToken:
@@ -189,12 +93,6 @@ class TestAGoodToken:
         settings.INSTACCESS = {"VERIFICATION_KEYS": [key], "USER_HOOK": TokenUser}
 
         assert ask(good(makes)).status_code == 200
-
-
-def issued(user: Any, **arguments: Any) -> str:
-    """`Authorization` with a token that our issuer made and a gateway has opened."""
-    origin = issuer.Origin(canvas_domain="canvas.example.edu")
-    return "Bearer " + issuer.issue(user=user, origin=origin, now=time.time(), encrypted=False, **arguments)[1]
 
 
 class TestATokenSignedOtherwise:
@@ -471,162 +369,6 @@ class TestTheTimeOfATokensEnd:
             assert refusal(ask(f"Bearer {token}")) == INVALID
 
 
-@pytest.mark.django_db
-@pytest.mark.usefixtures("initial_keys")
-class TestTheUserWhereTheAppIsInstalled:
-    def test_is_the_local_one_with_that_uuid(self, user):
-        response = ask(issued(user))
-
-        assert response.seen.user == user
-        assert response.seen.auth.user_uuid == identity.user_uuid(user)
-
-    def test_is_the_one_whose_own_field_says_so(self, user):
-        with override_settings(INSTACCESS={"USER_UUID_FIELD": "username"}):
-            assert ask(issued(user)).seen.user == user
-
-    def test_c6_must_be_active(self, user):
-        token = issued(user)
-        get_user_model().objects.filter(pk=user.pk).update(is_active=False)
-
-        assert refusal(ask(token)) == INVALID
-
-    def test_c6_must_be_there(self, user):
-        token = issued(user)
-        user.delete()
-
-        assert refusal(ask(token)) == INVALID
-
-    @pytest.mark.parametrize("field", [None, "username"])
-    @pytest.mark.parametrize("sub", ["", "ada\x00", "\x00", "\ud800", "9" * 400, "urn:uuid:" + USER, "{}", " ", 1])
-    def test_c6_must_have_a_uuid_that_is_one(self, makes, user, field, sub):
-        with override_settings(INSTACCESS={"VERIFICATION_KEYS": [public(makes)], "USER_UUID_FIELD": field}):
-            assert refusal(ask(good(makes, sub=sub))) == INVALID
-
-    def test_c6_is_not_found_by_another_spelling_of_the_uuid(self, makes, user):
-        known = identity.user_uuid(user)
-        with override_settings(INSTACCESS={"VERIFICATION_KEYS": [public(makes)]}):
-            assert ask(good(makes, sub=known)).status_code == 200
-            for sub in (known.upper(), known.replace("-", ""), f"urn:uuid:{known}", f" {known}"):
-                assert refusal(ask(good(makes, sub=sub))) == INVALID
-
-    def test_a_fault_of_the_database_is_a_503_and_nobody_gets_in(self, user, caplog):
-        token = issued(user)
-
-        def away(execute: Any, sql: str, *args: Any) -> Any:
-            raise OperationalError("the database is away")
-
-        with connection.execute_wrapper(away):
-            response = ask(token)
-
-        assert refusal(response) == UNAVAILABLE
-        assert "not decided: OperationalError" in caplog.text
-
-
-class TestTheUserHook:
-    def test_finds_the_user(self, service, settings):
-        known = {USER: get_user_model()(username="ada")}
-        settings.INSTACCESS["USER_HOOK"] = lambda claims: known.get(claims.user_uuid)
-
-        assert ask(good(service, sub=USER)).seen.user.username == "ada"
-        assert refusal(ask(good(service, sub=ADMIN))) == INVALID
-
-    def test_can_be_named_by_its_path(self, service, settings):
-        settings.INSTACCESS["USER_HOOK"] = "instaccess.consumer.TokenUser"
-
-        assert isinstance(ask(good(service)).seen.user, TokenUser)
-
-    def test_that_says_no_is_obeyed(self, service, settings, caplog):
-        def never(claims: Any) -> Any:
-            raise InvalidToken("closed today", code="closed")
-
-        settings.INSTACCESS["USER_HOOK"] = never
-
-        assert refusal(ask(good(service))) == INVALID
-        assert "reason=closed" in caplog.text
-
-    @pytest.mark.parametrize(
-        "found",
-        [AnonymousUser(), get_user_model()(is_active=False), object()],
-        ids=["anonymous", "inactive", "no user"],
-    )
-    def test_c6_that_finds_nobody_active_is_a_refusal(self, service, settings, found):
-        settings.INSTACCESS["USER_HOOK"] = lambda claims: found
-
-        assert refusal(ask(good(service))) == INVALID
-
-    def test_gets_the_claims_with_who_is_behind_a_masquerade(self, service, settings):
-        seen: list[Any] = []
-        settings.INSTACCESS["USER_HOOK"] = lambda claims: seen.append(claims) or TokenUser(claims)
-
-        ask(good(service, masq_sub=ADMIN, masq_shard=1))
-
-        assert seen[0].masquerading_user_uuid == ADMIN
-
-
-class TestATokenUser:
-    USER = TokenUser(AcceptedClaims(**ANYBODY))
-
-    def test_is_authenticated_and_knows_its_uuid(self):
-        assert self.USER.is_authenticated
-        assert not self.USER.is_anonymous
-        assert self.USER.is_active
-        assert {self.USER.uuid, self.USER.pk, self.USER.id, str(self.USER), self.USER.get_username()} == {"anybody"}
-
-    def test_may_nothing(self):
-        assert not self.USER.is_staff
-        assert not self.USER.is_superuser
-        assert not self.USER.has_perm("instaccess.masquerade")
-        assert not self.USER.has_perms(["instaccess.masquerade"])
-        assert not self.USER.has_module_perms("instaccess")
-
-    def test_is_equal_to_itself_read_again_and_to_nobody_else(self):
-        again = TokenUser(AcceptedClaims(**ANYBODY))
-        other = TokenUser(AcceptedClaims(**{**ANYBODY, "user_uuid": "somebody"}))
-
-        assert {self.USER, again} == {self.USER}
-        assert other != self.USER
-        assert "anybody" not in {self.USER}
-
-
-@pytest.mark.django_db
-@pytest.mark.usefixtures("initial_keys")
-class TestAMasquerade:
-    @pytest.fixture
-    def admin(self, db: None) -> Any:
-        return get_user_model().objects.create_user("boss")
-
-    def test_gives_the_real_user_where_they_are_known(self, user, admin):
-        seen = ask(issued(user, real_user=admin)).seen
-
-        assert (seen.user, seen.auth.real_user) == (user, admin)
-        assert seen.auth.masquerading_user_uuid == identity.user_uuid(admin)
-
-    def test_c11_by_somebody_unknown_is_refused(self, user, admin):
-        token = issued(user, real_user=admin)
-        admin.delete()
-
-        assert refusal(ask(token)) == INVALID
-
-    def test_c11_by_somebody_inactive_is_refused(self, user, admin, caplog):
-        token = issued(user, real_user=admin)
-        get_user_model().objects.filter(pk=admin.pk).update(is_active=False)
-
-        assert refusal(ask(token)) == INVALID
-        assert "reason=unknown_masquerader" in caplog.text
-
-    @pytest.mark.parametrize("half", [{"masq_sub": ADMIN}, {"masq_shard": 1}])
-    def test_c11_with_half_its_claims_is_none(self, makes, user, half):
-        with override_settings(INSTACCESS={"VERIFICATION_KEYS": [public(makes)]}):
-            auth = ask(good(makes, sub=identity.user_uuid(user), **half)).seen.auth
-
-        assert (auth.masquerading_user_uuid, auth.masquerading_user_shard_id, auth.real_user) == (None, None, None)
-
-    @pytest.mark.parametrize("claims_", [{"masq_sub": "", "masq_shard": 1}, {"masq_sub": ADMIN, "masq_shard": None}])
-    def test_c11_with_broken_claims_is_refused(self, makes, user, claims_):
-        with override_settings(INSTACCESS={"VERIFICATION_KEYS": [public(makes)]}):
-            assert refusal(ask(good(makes, sub=identity.user_uuid(user), **claims_))) == INVALID
-
-
 class TestAServiceOfItsOwnRules:
     def test_can_take_the_token_from_elsewhere(self, service):
         class FromAHeader(InstAccessAuthentication):
@@ -662,193 +404,3 @@ class TestAServiceOfItsOwnRules:
                 return get_user_model()(username=claims.user_uuid)
 
         assert ask(good(service, sub=USER), Shadows).seen.user.username == USER
-
-
-class TestKeysOfAJWKSURL:
-    @pytest.fixture
-    def clock(self, monkeypatch: pytest.MonkeyPatch) -> Clock:
-        clock = Clock(frozen=True)
-        monkeypatch.setattr(snapshot, "time", clock)
-        monkeypatch.setattr(keysource, "time", clock)
-        return clock
-
-    @pytest.fixture
-    def server(self, makes: Makes, settings: Any, clock: Clock) -> Any:
-        with servers.scripted(lambda handler: servers.reply(handler, 200, jwks(makes.signing))) as server:
-            settings.INSTACCESS = {
-                "VERIFICATION_KEYS": f"{server.base_url}/{uuid.uuid4()}",
-                "ALLOW_HTTP_URLS": True,
-                "USER_HOOK": TokenUser,
-            }
-            yield server
-
-    BAD = (
-        (500, b"", {}),
-        (200, b"", {}),
-        (200, b'{"keys":[]}', {}),
-        (200, b"<html>", {}),
-        (200, b'{"keys":{}}', {}),
-        (200, b" " * (10 * 1024 * 1024), {}),
-        (302, b"", {"Location": "http://127.0.0.1:9/jwks"}),
-    )
-
-    @pytest.mark.parametrize(("status", "body", "headers"), BAD, ids=range(len(BAD)))
-    def test_c3_that_is_broken_is_a_503_for_tokens_and_for_nothing_else(self, server, makes, status, body, headers):
-        server.says(status, body, **headers)
-
-        response = ask(good(makes))
-
-        assert refusal(response) == UNAVAILABLE
-        assert response["Retry-After"] == "10"
-        assert goes_on("Bearer opaque")
-
-    @pytest.mark.parametrize(("status", "body", "headers"), BAD, ids=range(len(BAD)))
-    def test_c3_that_breaks_serves_its_last_good_keys_for_a_while(self, server, makes, clock, status, body, headers):
-        assert ask(good(makes)).status_code == 200
-        server.says(status, body, **headers)
-
-        clock.now += keysource.JWKS_SECONDS + conf.max_staleness - 1
-        assert ask(good(makes)).status_code == 200
-
-        clock.now += 2
-        assert refusal(ask(good(makes))) == UNAVAILABLE
-
-    def test_c3_where_nobody_listens_is_a_503(self, makes, settings, clock):
-        settings.INSTACCESS = {
-            "VERIFICATION_KEYS": f"http://127.0.0.1:{servers.free_port()}/jwks",
-            "ALLOW_HTTP_URLS": True,
-            "USER_HOOK": TokenUser,
-        }
-
-        assert refusal(ask(good(makes))) == UNAVAILABLE
-
-    def test_c4_is_read_once_a_cooldown_however_many_keys_strangers_invent(self, server, makes, clock):
-        assert ask(good(makes)).status_code == 200
-        _, payload, signature = makes.signed(claims(now())).split(".")
-        for number in range(1000):
-            header = b64(json.dumps({"typ": "JWT", "alg": "RS256", "kid": f"invented-{number}"}).encode())
-            assert ask(f"Bearer {header}.{payload}.{signature}").status_code == 401
-
-        assert len(server.asked) == 2
-
-    def test_c4_is_read_again_for_a_key_that_is_new(self, server, makes, clock, rsa_pool):
-        assert ask(good(makes)).status_code == 200
-        successor = Makes(rsa_pool.take("sig"), makes.encryption)
-        server.says(200, jwks(makes.signing, successor.signing))
-
-        assert ask(good(successor)).status_code == 200
-
-    def test_c5_bad_members_are_skipped_and_nothing_is_generated(self, server, makes, monkeypatch):
-        monkeypatch.setattr(keymaterial.JWK, "generate", None)
-        bad: list[Any] = [
-            {"generate": "RSA", "size": 2048, "kid": makes.signing_kid},
-            {"kty": "RSA", "n": "AQAB", "e": "AQAB", "kid": "short"},
-            {"kty": "RSA"},
-            {"kty": "oct", "k": "AAAA"},
-            "a text",
-            None,
-        ]
-        server.says(200, json.dumps({"keys": [*bad, *json.loads(jwks(makes.signing))["keys"]]}).encode())
-
-        assert ask(good(makes)).status_code == 200
-
-    def test_c10_over_http_is_an_error_of_the_checks(self, settings):
-        settings.INSTACCESS = {"VERIFICATION_KEYS": "http://canvas.example.edu/internal/services/jwks"}
-        assert "instaccess.E034" in {message.id for message in run_checks()}
-
-        settings.INSTACCESS["ALLOW_HTTP_URLS"] = True
-        assert "instaccess.E034" not in {message.id for message in run_checks()}
-
-
-SERVICE_SNIPPET = next(s.code for s in readme.snippets(readme.section("Services")) if s.language == "python")
-
-
-class TestAServiceWithoutOurApp:
-    """A project and a process of its own: the README's settings, no app of ours, no OAuth2 provider, no database."""
-
-    ACCOUNT = "0c1b3e1c-2f0e-4c5b-9a51-6f3d1f6f2a10"
-
-    def asked(self, authorizations: list[str], **instaccess: Any) -> Any:
-        return subproject.ask(
-            "tests.projects.serviceproject.ask",
-            settings="tests.projects.serviceproject.settings",
-            question={"snippet": SERVICE_SNIPPET, "instaccess": instaccess, "authorizations": authorizations},
-        )
-
-    def test_takes_tokens_with_keys_as_pem(self, makes):
-        inside = good(makes, sub=USER, acct=self.ACCOUNT, masq_sub=ADMIN, masq_shard=1)
-        expired = good(makes, acct=self.ACCOUNT, iat=1, exp=2)
-
-        said = self.asked([inside, good(makes), expired, "Bearer opaque"], VERIFICATION_KEYS=[public(makes)])
-
-        first, *refused, anonymous = said["answers"]
-        assert first == [200, {"user": USER, "type": "TokenUser", "behind": ADMIN}, None]
-        assert refused == [[401, json.loads(INVALID[1]), CHALLENGE]] * 2
-        assert (anonymous[0], anonymous[2]) == (401, CHALLENGE)
-
-    def test_loads_no_tables_and_no_provider(self, makes):
-        said = self.asked([good(makes, acct=self.ACCOUNT)], VERIFICATION_KEYS=[public(makes)])
-
-        assert said["answers"][0][0] == 200
-        assert said["loaded"] == []
-
-    @pytest.mark.django_db(transaction=True)
-    def test_takes_tokens_with_the_jwks_of_an_issuer_in_another_process(self, initial_keys, user, tmp_path):
-        port = servers.free_port()
-        command = [sys.executable, "manage.py", "runserver", "--noreload", f"{servers.HOST}:{port}"]
-        with override_settings(INSTACCESS={"ACCOUNT_UUID": self.ACCOUNT}):
-            token = issued(user)
-        issuing = servers.Process(command, port=port, log=tmp_path / "log", env=processes.environment(), cwd=ROOT)
-        try:
-            url = f"http://{servers.HOST}:{port}/internal/services/jwks"
-            said = self.asked([token, token[:-4] + "AAAA"], VERIFICATION_KEYS=url, ALLOW_HTTP_URLS=True)
-        finally:
-            issuing.kill()
-
-        assert said["answers"][0] == [
-            200,
-            {"user": identity.user_uuid(user), "type": "TokenUser", "behind": None},
-            None,
-        ]
-        assert said["answers"][1][0] == 401
-
-
-@pytest.mark.django_db
-@pytest.mark.usefixtures("initial_keys")
-class TestUsersSelf:
-    """The test project's protected endpoint."""
-
-    def get(self, client: Any, authorization: str | None = None) -> Any:
-        return client.get(SELF, headers={"Authorization": authorization} if authorization else {})
-
-    def test_knows_the_user_of_an_inst_access_token(self, client, user):
-        response = self.get(client, issued(user))
-
-        assert response.status_code == 200
-        assert response.json() == {
-            "id": user.pk,
-            "name": "ada",
-            "sortable_name": "ada",
-            "short_name": "ada",
-            "login_id": "ada",
-            "uuid": identity.user_uuid(user),
-        }
-
-    def test_knows_the_user_of_an_access_token(self, client, access_token):
-        assert self.get(client, f"Bearer {access_token.token}").json()["login_id"] == "ada"
-
-    def test_refuses_without_credentials_as_canvas_does(self, client):
-        assert refusal(self.get(client)) == UNAUTHENTICATED
-        assert refusal(self.get(client, "Basic YTpi")) == UNAUTHENTICATED
-
-    def test_refuses_every_other_bearer_as_canvas_does(self, client, make_access_token, user):
-        expired = make_access_token(expires=timezone.now() - timedelta(hours=1)).token
-        for bearer in ("unknown", "a.b.c", expired, make_access_token(user=None).token):
-            assert refusal(self.get(client, f"Bearer {bearer}")) == INVALID
-
-    def test_refuses_an_inactive_user(self, client, access_token, user):
-        token = issued(user)
-        get_user_model().objects.filter(pk=user.pk).update(is_active=False)
-
-        assert refusal(self.get(client, f"Bearer {access_token.token}")) == INVALID
-        assert refusal(self.get(client, token)) == INVALID

@@ -37,13 +37,6 @@ TOKENS = reverse("admin:instaccess_issuedtoken_changelist")
 ORIGIN = issuer.Origin(canvas_domain="canvas.example.edu")
 
 
-@pytest.fixture(autouse=True)
-def fresh_gateway():
-    forward_auth.forget()
-    yield
-    forward_auth.forget()
-
-
 @pytest.fixture
 def token(user, application) -> str:
     return issuer.issue(user=user, application=application, origin=ORIGIN, now=time.time())[1]

@@ -1,0 +1,44 @@
+"""A gateway that remembers nothing, and tokens to inspect."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from instaccess import forward_auth, issuer, keyring
+from instaccess.models import IssuedToken
+from tests.support.tokens import Makes
+
+ORIGIN = issuer.Origin(canvas_domain="canvas.example.edu")
+
+
+@pytest.fixture(autouse=True)
+def fresh_gateway(initial_keys):
+    forward_auth.forget()
+    yield
+    forward_auth.forget()
+
+
+@pytest.fixture
+def issue(user, application):
+    """Issues a token; the audit row and the text."""
+
+    def issue_(*, minutes_ago: float = 0, **changes: Any) -> tuple[IssuedToken, str]:
+        values = {"user": user, "application": application, "origin": ORIGIN, "now": time.time() - minutes_ago * 60}
+        return issuer.issue(**(values | changes))
+
+    return issue_
+
+
+@pytest.fixture
+def token(issue) -> str:
+    return issue()[1]
+
+
+@pytest.fixture
+def make() -> Makes:
+    """Makes anything under the keys in use, and writes no audit row."""
+    ring = keyring.current()
+    return Makes(ring.signing_key().private(), ring.encryption_key().private())

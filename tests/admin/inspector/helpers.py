@@ -1,0 +1,27 @@
+"""Inspections, and what the tests read from them."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from instaccess.claims import MAX_LIFETIME
+from instaccess.inspection import Inspection, inspect
+from tests.support.tokens import claims
+
+
+def look(text: str, **later: float) -> Inspection:
+    return inspect(text, now=time.time() + later.get("seconds", 0))
+
+
+def codes(found: Inspection) -> tuple[str, str]:
+    return found.outcome.name, found.code
+
+
+def good_claims(**changes: Any) -> dict[str, Any]:
+    return claims(int(time.time()), **changes)
+
+
+def times(ahead: int) -> dict[str, int]:
+    now = int(time.time()) + ahead
+    return {"iat": now, "exp": now + MAX_LIFETIME}

@@ -1,0 +1,207 @@
+"""The inspector agrees with the gateway and the services about every token, and writes nothing."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.utils import translation
+from rest_framework.exceptions import APIException
+from rest_framework.request import Request
+from rest_framework.test import APIRequestFactory
+
+from instaccess import consumer, forward_auth, issuer, keyring
+from instaccess.claims import MAX_LIFETIME
+from instaccess.inspection import Outcome
+from instaccess.pasted import tidied
+from tests.admin.inspector.helpers import good_claims, look, times
+from tests.support.answers import signed_inside
+from tests.support.tokens import Makes, header_of, respellings, with_header
+
+pytestmark = pytest.mark.django_db
+
+VERIFY = "/internal/gateway/verify"
+
+
+def reason_of_gateway(text: str, caplog: Any) -> str:
+    """What the gateway has in its log for this bearer; empty for a 204."""
+    caplog.clear()
+    status = Client().get(VERIFY, headers={"Authorization": f"Bearer {text}"}).status_code
+    if status == 204:
+        return ""
+    assert status == 401
+    return next(str(record.args[0]) for record in caplog.records if record.name == "instaccess.gateway")
+
+
+def reason_of_service(text: str, caplog: Any) -> str:
+    """What a service has in its log; `-` where it leaves the bearer to another authenticator."""
+    caplog.clear()
+    request = Request(APIRequestFactory().get("/", headers={"Authorization": f"Bearer {text}"}))
+    try:
+        return "" if consumer.InstAccessAuthentication().authenticate(request) else "-"
+    except APIException:
+        return next(str(record.args[0]) for record in caplog.records if record.name == "instaccess.service")
+
+
+HEADERS: list[dict[str, Any]] = [
+    {"alg": "RSA1_5"},
+    {"alg": "none"},
+    {"enc": "A256CBC-HS512"},
+    {"zip": "DEF"},
+    {"kid": "x" * 200},
+    {"kid": 5},
+    {"kid": "unheard-of"},
+    {"typ": "JOSE"},
+    {"cty": "text"},
+    {"crit": ["exp"]},
+]
+
+CLAIMS: list[dict[str, Any]] = [
+    {},
+    {"exp": 5},
+    {"exp": None},
+    {"exp": "later"},
+    {"exp": 2**60},
+    {"iat": 10, "exp": 20},
+    {"nbf": 2**52},
+    {"sub": ""},
+    {"sub": "\x00"},
+    {"acct": 5},
+    {"iss": "other"},
+    {"jti": []},
+    {"instructure_service": "yes"},
+    {"masq_sub": "nobody", "masq_shard": 1},
+    {"masq_sub": "nobody"},
+]
+
+
+class TestTheVerdictIsThatOfTheWire:
+    """The reason is the one in the log of whoever refuses it, for every kind of token."""
+
+    @pytest.fixture(autouse=True)
+    def listening(self, caplog):
+        caplog.set_level(logging.WARNING, "instaccess")
+
+    @pytest.mark.parametrize("members", HEADERS, ids=str)
+    def test_for_each_header_of_an_encrypted_one(self, token, caplog, members):
+        altered = with_header(token, header_of(token) | members)
+
+        assert look(altered).code == reason_of_gateway(altered, caplog) != ""
+
+    @pytest.mark.parametrize("members", HEADERS, ids=str)
+    def test_for_each_header_of_a_signed_one(self, token, caplog, members):
+        signed = signed_inside(token)
+        altered = with_header(signed, header_of(signed) | members)
+
+        assert look(altered).code == reason_of_service(altered, caplog) != ""
+        assert look(make_outer(altered)).code == reason_of_gateway(make_outer(altered), caplog) != ""
+
+    @pytest.mark.parametrize("changes", CLAIMS, ids=str)
+    def test_for_each_kind_of_claims(self, make, caplog, user, changes):
+        payload = good_claims(**({"sub": str(issuer.identity.user_uuid(user))} | changes))
+        signed = make.signed(payload)
+        encrypted = make.encrypted(signed)
+
+        assert look(encrypted).code == reason_of_gateway(encrypted, caplog)
+        expected = reason_of_service(signed, caplog)
+        assert look(signed).code == ("foreign_issuer" if expected == "-" else expected)
+
+    @pytest.mark.parametrize(
+        "changed", [{}, {"LEEWAY": 300}, {"ISSUER": "other"}, {"ENCRYPTION_ALG": "RSA1_5"}], ids=str
+    )
+    def test_under_each_setting(self, make, caplog, settings, changed):
+        expired = int(time.time()) - MAX_LIFETIME - 100
+        texts = [make.token(iat=expired, exp=expired + MAX_LIFETIME), make.token(**times(0))]
+        texts.append(make.encrypted(make.signed(good_claims()), alg="RSA1_5"))
+        settings.INSTACCESS = changed
+
+        for text in texts:
+            assert look(text).code == reason_of_gateway(text, caplog)
+
+    def test_for_respelled_ones(self, token, caplog):
+        for text in respellings(token):
+            if tidied(text) == text and text.isascii() and text.isprintable():
+                # The gateway looks at the header as a whole first; to whoever copied the token it is all the same.
+                expected = reason_of_gateway(text, caplog).replace("malformed_header", "malformed")
+                assert look(text).code == expected != ""
+
+
+def make_outer(signed: str) -> str:
+    ring = keyring.current()
+    return Makes(ring.signing_key().private(), ring.encryption_key().private()).encrypted(signed)
+
+
+class TestInspecting:
+    @pytest.fixture
+    def texts(self, issue, make, rsa_pool, access_token):
+        """One of each kind."""
+        token = issue()[1]
+        signed = signed_inside(token)
+        foreign = Makes(rsa_pool.take("sig"), rsa_pool.take("enc"))
+        return [
+            token,
+            signed,
+            issue(minutes_ago=90)[1],
+            token[:-4] + "AAAA",
+            signed[:-4] + "AAAA",
+            make.token(**times(0)),
+            foreign.token(**times(0)),
+            foreign.signed(good_claims()),
+            access_token.token,
+            "x" * 9000,
+        ]
+
+    def test_writes_nothing(self, texts):
+        with CaptureQueriesContext(
+            connection,
+        ) as queries:
+            for text in texts:
+                look(text)
+
+        assert queries.captured_queries
+        assert {query["sql"].split()[0] for query in queries.captured_queries} == {"SELECT"}
+
+    def test_asks_a_bounded_number_of_questions(self, token, django_assert_max_num_queries):
+        look(token)
+
+        with django_assert_max_num_queries(8):
+            look(token)
+
+    def test_is_not_remembered_by_the_gateway(self, texts):
+        for text in texts:
+            look(text)
+
+        assert not forward_auth._remembered._tokens
+
+    def test_says_nothing_in_the_log_but_what_keys_have_to_say(self, texts, caplog):
+        caplog.set_level(logging.DEBUG)
+        for text in texts:
+            look(text)
+
+        assert [
+            record for record in caplog.records if record.name.startswith("instaccess.") and record.levelno < 30
+        ] == []
+        for text in texts:
+            assert all(part not in caplog.text for part in text.split(".") if len(part) > 20)
+
+    def test_gives_no_token_back_and_nothing_that_would_do_as_one(self, texts):
+        for text in texts:
+            inside = signed_inside(text).split(".")[1:] if look(text).layers[1:] else []
+            said = repr(look(text))
+            assert all(part not in said for part in [*text.split("."), *inside] if len(part) > 20)
+
+    @pytest.mark.parametrize(
+        "payload", [b"[]", b"nope", b"[" * 5000, b'{"a":1e999}', b'{"exp":' + b"9" * 4000 + b"}", b"\xff"]
+    )
+    def test_of_anything_at_all_is_no_error(self, make, payload):
+        for text in (make.signed(payload), make.encrypted(make.signed(payload))):
+            assert look(text).outcome in Outcome
+
+    def test_speaks_the_language_of_who_asks(self, token):
+        with translation.override("de"):
+            assert str(look(token).outcome.value)

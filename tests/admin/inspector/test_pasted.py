@@ -1,0 +1,100 @@
+"""Pasted text: what is taken off around a token, and how values are shown."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from instaccess.inspection import MAX_PASTED
+from instaccess.pasted import shown, tidied
+
+pytestmark = pytest.mark.django_db
+
+
+class TestTidying:
+    @pytest.mark.parametrize(
+        "pasted",
+        [
+            "aaa.bbb",
+            "  aaa.bbb\r\n",
+            "Bearer aaa.bbb",
+            "bearer  aaa.bbb",
+            "Authorization: Bearer aaa.bbb",
+            "authorization:Bearer aaa.bbb",
+            "Authorization: aaa.bbb",
+            '"aaa.bbb"',
+            "'Authorization: Bearer aaa.bbb'",
+            'Authorization: "Bearer aaa.bbb"',
+            "“aaa.bbb”",
+            "`aaa.bbb`",
+            '{"token": "aaa.bbb"}',
+            '{"token":"aaa.bbb"}\n',
+            '{"token": "aa\na.bbb"}',
+            "aa\na.b\r\nbb",
+            "> aaa\n> .bbb",
+            ">> aaa.\n>> bbb\n",
+            "aaa.\u00a0bbb",
+        ],
+    )
+    def test_takes_away_what_copying_added(self, pasted):
+        assert tidied(pasted) == "aaa.bbb"
+
+    @pytest.mark.parametrize(
+        "pasted",
+        [
+            "aaa.bbb=",
+            "aaa.bbb==",
+            "aaa!bbb",
+            "aaa+bbb/c",
+            ".aaa.bbb",
+            "aaa.bbb.",
+            "aaa\x00bbb",
+            "aaa\u200bbbb",
+            "{}",
+            "",
+        ],
+    )
+    def test_leaves_everything_else_to_be_judged(self, pasted):
+        assert tidied(pasted) == pasted
+
+    @pytest.mark.parametrize(
+        "pasted", ['{"token": "a", "more": 1}', '{"token": 5}', '{"tokens": "a"}', "[" * 9000, "{" * 9000]
+    )
+    def test_takes_only_the_issuers_own_answer_for_one(self, pasted):
+        assert tidied(pasted) == "".join(pasted.split())
+
+    def test_does_not_make_one_token_of_two(self):
+        assert tidied("Bearer aaa, Bearer bbb") == "aaa,Bearerbbb"
+
+    @pytest.mark.parametrize(
+        "pasted", [f"Authorization: Bearer {'x' * MAX_PASTED}", "Bearer " * 2800, "\"'" * 9999, "> " * 9999]
+    )
+    def test_takes_no_time(self, pasted):
+        started = time.process_time()
+        tidied(pasted)
+
+        assert time.process_time() - started < 1
+
+
+class TestWhatIsShownOfAValue:
+    @pytest.mark.parametrize(
+        ("value", "text"),
+        [
+            ("plain é", "plain é"),
+            ("a\x00b", '"a\\u0000b"'),
+            ("\u202egnp.exe", '"\\u202egnp.exe"'),
+            ("\ud800", '"\\ud800"'),
+            (5, "5"),
+            (True, "true"),
+            (None, "null"),
+            ({"a": ["\u202e"]}, '{"a": ["\\u202e"]}'),
+            (float("inf"), "Infinity"),
+        ],
+    )
+    def test_hides_nothing_and_reorders_nothing(self, value, text):
+        assert shown(value) == text
+
+    def test_is_cut(self):
+        assert len(shown("x" * 5000)) < 500
+        assert len(shown(10**3000)) < 500

@@ -1,0 +1,52 @@
+"""A stopped clock, and an operator who may manage keys."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import time_machine
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission
+
+from instaccess import issuer
+from instaccess.models import IssuedToken
+from tests.admin.keys.helpers import START
+
+
+@pytest.fixture
+def clock() -> Any:
+    """Stands at `START` until a test shifts it. Files that need it everywhere ask for it in an autouse fixture."""
+    with time_machine.travel(START, tick=False) as traveller:
+        yield traveller
+
+
+@pytest.fixture
+def make_operator(db: None) -> Callable[..., Any]:
+    """A member of staff with the permissions named."""
+
+    def make(*permissions: str) -> Any:
+        operator = get_user_model().objects.create_user("grace", password="correct horse", is_staff=True)
+        operator.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+        return operator
+
+    return make
+
+
+@pytest.fixture
+def operator(make_operator: Callable[..., Any]) -> Any:
+    """May see and change keys, and nothing else: no superuser is needed."""
+    return make_operator("view_key", "manage_keys")
+
+
+@pytest.fixture
+def operator_client(client: Any, operator: Any) -> Any:
+    client.force_login(operator)
+    return client
+
+
+@pytest.fixture
+def issue(user: Any) -> Callable[[], IssuedToken]:
+    return lambda: issuer.issue(user=user, origin=issuer.Origin("canvas.example.edu"), now=time.time())[0]

@@ -1,0 +1,147 @@
+"""Of very many mutations of a token, only the genuine token opens."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from instaccess.exceptions import InvalidToken
+from instaccess.gateway import Remembered
+from tests.support.tokens import b64, claims, with_header
+
+MUTANTS = 100_000
+RSA_AT_MOST = 1_500
+"""How many mutants are tried with RSA. The rest shows what falls to the parsing, in a hundredth of the time."""
+
+
+_ODD = [b".", b"=", b"+", b"/", b"\n", b"\x00", b"\xff", b" ", b"..", b"====", b"eyJ", b"{}", b"AAAA"]
+
+
+def mutant(genuine: bytes, order: random.Random) -> bytes:
+    """The token with a byte or a few of them changed, cut, doubled, moved or put in."""
+    raw = bytearray(genuine)
+    for _ in range(order.choice((1, 1, 1, 2, 3))):
+        place, kind = order.randrange(len(raw)), order.randrange(8)
+        if kind == 0:
+            raw[place] ^= 1 << order.randrange(8)
+        elif kind == 1:
+            raw[place] = order.randrange(256)
+        elif kind == 2:
+            del raw[place : place + order.choice((1, 1, 4, 40))]
+        elif kind == 3:
+            raw[place:place] = order.choice(_ODD)
+        elif kind == 4:
+            raw[place:place] = raw[place : place + order.choice((1, 4, 40))]
+        elif kind == 5:
+            del raw[max(place, 1) :]
+        elif kind == 6:
+            segments = bytes(raw).split(b".")
+            order.shuffle(segments)
+            raw = bytearray(b".".join(segments))
+        else:
+            other = order.randrange(len(raw))
+            raw[place], raw[other] = raw[other], raw[place]
+        if not raw:
+            return b""
+    return bytes(raw)
+
+
+class ScarceKeys(dict[str, Any]):
+    """Keys that can be taken out to be used so many times."""
+
+    uses = 0
+
+    def get(self, *args: Any) -> Any:
+        self.uses += 1
+        return super().get(*args) if self.uses <= RSA_AT_MOST else None
+
+    def items(self) -> Any:
+        self.uses += 1
+        return super().items() if self.uses <= RSA_AT_MOST else ()
+
+
+class TestMutants:
+    def test_g18_of_100_000_none_but_the_genuine_token_opens(self, make, open_):
+        genuine = make.token().encode()
+        order = random.Random(20261123)
+        keys = ScarceKeys(make.decryption_keys)
+        memory = Remembered()
+        opened = refused = same = 0
+        for number in range(MUTANTS):
+            raw = genuine if number % 1000 == 0 else mutant(genuine, order)
+            same += raw == genuine
+            if keys.uses > RSA_AT_MOST:
+                # Enough RSA was spent: those left to try can still not get past the parsing and an unknown key.
+                keys.clear()
+            try:
+                # As a server reads a header.
+                open_(
+                    raw.decode("latin-1"), decryption_keys=keys or make.decryption_keys, remembered=memory, remember=9
+                )
+            except InvalidToken:
+                refused += 1
+            else:
+                assert raw == genuine
+                opened += 1
+
+        assert opened == same >= 100
+        assert opened + refused == MUTANTS
+        assert memory.get(genuine.decode())
+        assert len(memory._tokens) == 1
+
+    @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(text=st.text(max_size=300))
+    def test_g18_no_text_at_all_does_more_than_be_refused(self, open_, text):
+        with pytest.raises(InvalidToken):
+            open_(text)
+
+    @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(segments=st.lists(st.binary(max_size=64), min_size=5, max_size=5))
+    def test_g18_nor_do_five_well_spelled_segments(self, open_, segments):
+        with pytest.raises(InvalidToken):
+            open_(".".join(b64(segment) for segment in segments))
+
+    @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(
+        header=st.dictionaries(
+            st.sampled_from(["alg", "enc", "kid", "typ", "cty", "zip", "crit", "jwk", "epk", ""]),
+            st.recursive(
+                st.none()
+                | st.booleans()
+                | st.integers()
+                | st.sampled_from(["RSA-OAEP", "A128CBC-HS256", "JWT", "DEF", ""])
+                | st.text(max_size=20),
+                lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+                max_leaves=5,
+            ),
+        )
+    )
+    def test_g18_nor_does_any_header(self, make, open_, header):
+        genuine = make.token()
+        token = with_header(genuine, header)
+        if token != genuine:
+            with pytest.raises(InvalidToken):
+                open_(token)
+
+    @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(
+        payload=st.dictionaries(
+            st.sampled_from(
+                ["iss", "jti", "iat", "exp", "sub", "acct", "canvas_domain", "nbf", "masq_sub", "region"]
+            ),
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.lists(st.integers()),
+        )
+    )
+    def test_g18_nor_do_claims_of_whatever_type_however_well_signed(self, make, open_, payload):
+        text = json.dumps({**claims(), **payload}) if payload else "{}"
+        try:
+            open_(make.encrypted(make.signed(text.encode())))
+        except InvalidToken:
+            return
+        required = set(payload) - {"nbf", "masq_sub", "region"}
+        assert all(isinstance(payload[name], (str, int)) for name in required)

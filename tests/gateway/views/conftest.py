@@ -1,0 +1,58 @@
+"""A gateway that remembers nothing, and tokens for it."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from instaccess import forward_auth, issuer, keyring
+from instaccess.models import IssuedToken
+from tests.support.clocks import Clock
+from tests.support.tokens import Makes
+from tests.support.verifying import by_asgi, by_wsgi
+
+ORIGIN = issuer.Origin(canvas_domain="canvas.example.edu")
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("instaccess.snapshot.time", SimpleNamespace(monotonic=clock))
+    return clock
+
+
+@pytest.fixture(autouse=True)
+def fresh_gateway(initial_keys):
+    forward_auth.forget()
+    yield
+    forward_auth.forget()
+
+
+@pytest.fixture
+def issue(user):
+    """Issues a token; the audit row and the text."""
+
+    def issue_(**changes: Any) -> tuple[IssuedToken, str]:
+        return issuer.issue(**({"user": user, "origin": ORIGIN, "now": time.time()} | changes))
+
+    return issue_
+
+
+@pytest.fixture
+def token(issue) -> str:
+    return issue()[1]
+
+
+@pytest.fixture
+def make(initial_keys) -> Makes:
+    """Makes tokens by hand under the keys that the gateway knows."""
+    ring = keyring.current()
+    return Makes(ring.signing_key().private(), ring.encryption_key().private())
+
+
+@pytest.fixture(params=[by_wsgi, by_asgi], ids=["wsgi", "asgi"])
+def ask(request):
+    return request.param

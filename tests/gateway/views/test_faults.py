@@ -1,0 +1,186 @@
+"""`/internal/gateway/verify` fails closed: 503 without a database, with a bad setting or after any other error."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import OperationalError, connection
+
+from instaccess import gateway, keyring
+from instaccess.models import IssuedToken, Key
+from tests.support.answers import INVALID, UNAVAILABLE, answer
+from tests.support.mailing import mailed
+from tests.support.tokens import b64, with_header
+from tests.support.verifying import by_the_wire_of_asgi, by_wsgi, status, verify
+
+pytestmark = pytest.mark.django_db
+
+
+class Broken:
+    """For the length of a `with`, the database answers nothing."""
+
+    def __call__(self, execute: Any, sql: Any, params: Any, many: Any, context: Any) -> Any:
+        raise OperationalError("server closed the connection unexpectedly")
+
+
+class TestWhileTheDatabaseIsAway:
+    def test_o1_tokens_pass_and_are_refused_by_what_is_in_memory_up_to_the_setting(self, clock, issue, caplog):
+        (_, text), (_, new), (row, gone) = issue(), issue(), issue()
+        IssuedToken.objects.filter(pk=row.pk).update(revoked_at=row.issued_at)
+        assert (status(text), status(gone)) == (204, 401)
+
+        with connection.execute_wrapper(Broken()):
+            for _ in range(6):
+                clock.pass_(10)
+                assert (status(text), status(new), status(gone)) == (204, 204, 401)
+            clock.pass_(6)
+            assert answer(verify(text)) == UNAVAILABLE
+            assert verify(text)["Retry-After"] == "10"
+        assert text not in caplog.text
+
+    def test_o1_it_is_back_by_itself(self, clock, token):
+        assert status(token) == 204
+        with connection.execute_wrapper(Broken()):
+            clock.pass_(3600)
+            assert status(token) == 503
+
+        assert status(token) == 204
+
+    def test_o1_a_worker_that_starts_then_lets_nobody_in(self, token):
+        keyring.forget()
+        with connection.execute_wrapper(Broken()):
+            assert answer(verify(token)) == UNAVAILABLE
+
+    def test_o1_a_gateway_without_a_deny_list_lets_nobody_in_though_it_has_the_keys(self, token, settings):
+        keyring.current().decryption_keys()
+        with connection.execute_wrapper(Broken()):
+            assert answer(verify(token)) == UNAVAILABLE
+
+    def test_o13_staleness_can_be_ruled_out(self, clock, token, settings):
+        settings.INSTACCESS = {"MAX_STALENESS": 0}
+        assert status(token) == 204
+        with connection.execute_wrapper(Broken()):
+            assert status(token) == 204
+            clock.pass_(2)
+            assert answer(verify(token)) == UNAVAILABLE
+
+    def test_what_needs_no_key_is_refused_as_ever(self):
+        keyring.forget()
+        with connection.execute_wrapper(Broken()):
+            assert answer(verify()) == answer(verify("opaque")) == answer(verify("a.b.c")) == INVALID
+
+    def test_g1_g19_what_is_no_encrypted_token_of_ours_by_its_looks_is_refused_as_ever(self, token):
+        keyring.forget()
+        other_alg = with_header(token, {"alg": "RSA1_5", "enc": "A128CBC-HS256"})
+        looks = ["a.b.c.d.e", "x" * 9000 + ".b.c.d.e", b64(b'{"alg":"none"}') + ".b.c.d.e", token + "=", other_alg]
+        with connection.execute_wrapper(Broken()):
+            assert {answer(verify(text)) for text in looks} == {INVALID}
+
+    @pytest.mark.parametrize(
+        "bearer", ["{0},Bearer other", "other,Bearer {0}", "{0} x", "{0}\t", "{0}\xa0", "\xe9{0}"]
+    )
+    def test_a_header_that_is_not_exactly_one_bearer_is_refused_as_ever_though_it_has_five_parts(self, token, bearer):
+        keyring.forget()
+        with connection.execute_wrapper(Broken()):
+            assert answer(verify(bearer.format(token))) == INVALID
+
+
+class TestAFaultOfOurs:
+    """Nothing but 204, 401 and 503."""
+
+    @pytest.mark.parametrize(
+        "settings_",
+        [
+            {"DECRYPTION_KEYS": ["/does/not/exist"]},
+            {"DECRYPTION_KEYS": "no list"},
+            {"VERIFICATION_KEYS": ["garbage"]},
+            {"DENY_LIST": "http://127.0.0.1/"},
+            {"DENY_LIST": "https://127.0.0.1:9/", "SERVICE_SECRETS": []},
+            {"ENCRYPTION_ALG": "none"},
+            {"LEEWAY": "1"},
+            {"MAX_STALENESS": -1},
+            {"REMEMBERED_TOKENS": "many"},
+            {"ISSUER": 7},
+        ],
+    )
+    def test_a_bad_setting_is_a_503(self, ask, token, settings, settings_):
+        settings.INSTACCESS = settings_
+
+        assert answer(ask(headers=[("Authorization", f"Bearer {token}")])) == UNAVAILABLE
+
+    @pytest.mark.parametrize("debug", [False, True])
+    @pytest.mark.parametrize("settings_", [{"REALM": 'a"b'}, {"REALM": "\xe9"}, ["no", "dictionary"]])
+    def test_a_bad_setting_is_a_503_also_for_what_is_refused_and_the_token_in_no_report(
+        self, ask, issue, settings, settings_, debug, error_mail
+    ):
+        row, text = issue()
+        IssuedToken.objects.filter(pk=row.pk).update(revoked_at=row.issued_at)
+        settings.DEBUG, settings.INSTACCESS = debug, settings_
+
+        for headers in ([], [("Authorization", f"Bearer {text}")], [("Authorization", "Bearer x")]):
+            assert answer(ask(headers=headers)) == UNAVAILABLE
+        assert text not in mailed()
+
+    def test_no_keys_at_all_are_a_503(self, token):
+        Key.objects.all().delete()
+        keyring.forget()
+
+        assert answer(verify(token)) == UNAVAILABLE
+
+    def test_o6_a_lost_key_encryption_key_is_a_503(self, token, settings):
+        settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": ["A" * 43]}
+        keyring.forget()
+
+        assert answer(verify(token)) == UNAVAILABLE
+
+    @pytest.mark.parametrize("error", [RuntimeError, KeyError, MemoryError, RecursionError, UnicodeDecodeError])
+    def test_an_error_nobody_thought_of_is_a_503_and_a_log_line_without_the_token(
+        self, ask, token, monkeypatch, caplog, error
+    ):
+        def fail(text: str, **kwargs: Any) -> Any:
+            if error is UnicodeDecodeError:
+                raise UnicodeDecodeError("utf-8", text.encode(), 0, 1, "bad")
+            raise error(text)
+
+        monkeypatch.setattr(gateway, "unwrap", fail)
+
+        assert answer(ask(headers=[("Authorization", f"Bearer {token}")])) == UNAVAILABLE
+        assert error.__name__ in caplog.text
+        assert Path(__file__).name in caplog.text
+        assert token not in caplog.text
+
+    def test_p12_a_log_handler_that_fails_does_not_carry_the_token_along(self, ask, token, monkeypatch, capsys):
+        def fail(text: str, **kwargs: Any) -> Any:
+            raise RuntimeError(text)
+
+        class Full(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                try:
+                    os.stat("/dev/null/full")
+                except OSError:
+                    self.handleError(record)
+
+        monkeypatch.setattr(gateway, "unwrap", fail)
+        monkeypatch.setattr(logging, "raiseExceptions", True)
+        handler = Full()
+        logging.getLogger("instaccess").addHandler(handler)
+        try:
+            assert answer(ask(headers=[("Authorization", f"Bearer {token}")])) == UNAVAILABLE
+        finally:
+            logging.getLogger("instaccess").removeHandler(handler)
+
+        printed = capsys.readouterr().err
+        assert "/dev/null/full" in printed
+        assert token not in printed
+
+    def test_a_header_in_bytes_that_are_no_text_is_refused(self):
+        for value in ("Bearer \xff\xfe", "Bearer é.é.é.é.é", "\x00", "Bearer a\x00b"):
+            for asked in (
+                by_wsgi(headers=[("Authorization", value)]),
+                by_the_wire_of_asgi([("Authorization", value)]),
+            ):
+                assert answer(asked) == INVALID

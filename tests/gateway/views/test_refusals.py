@@ -1,0 +1,257 @@
+"""`/internal/gateway/verify` refuses: one answer whatever the reason, and the bearers that pass unchanged."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import uuid
+
+import pytest
+
+from instaccess.models import IssuedToken
+from tests.support.answers import INVALID, answer, signed_inside
+from tests.support.tokens import Makes, b64, claims, respellings
+from tests.support.verifying import by_the_wire_of_asgi, by_wsgi, status, verify
+
+pytestmark = pytest.mark.django_db
+
+
+class TestEveryRefusal:
+    """One answer, whatever the reason."""
+
+    @pytest.fixture
+    def refused_tokens(self, make, issue, rsa_pool) -> dict[str, str]:
+        now = int(time.time())
+        forger = Makes(rsa_pool.take("sig"), make.encryption)
+        stranger = Makes(make.signing, rsa_pool.take("enc"))
+        denied_row, denied = issue()
+        IssuedToken.objects.filter(pk=denied_row.pk).update(revoked_at=denied_row.issued_at)
+        good = issue()[1]
+        head, *rest, tag = good.split(".")
+        changed_tag = ("A" if tag[0] != "A" else "B") + tag[1:]
+        return {
+            "nothing": "",
+            "no token": "x",
+            "opaque": "lSnFYWpzVjkRe3Z8kdQ9bY0rS7Xc2mTq",
+            "uuid": str(uuid.uuid4()),
+            "empty segments": "....",
+            "wrong alg": make.encrypted(alg="RSA1_5"),
+            "wrong key": stranger.encrypted(make.signed(claims(now)), kid=make.encryption_kid),
+            "unknown kid": stranger.encrypted(make.signed(claims(now))),
+            "changed tag": ".".join([head, *rest, changed_tag]),
+            "respelled": good + "=",
+            "compressed": make.encrypted(make.signed(claims(now)), zip="DEF"),
+            "bad signature": forger.encrypted(forger.signed(claims(now), kid=make.signing_kid)),
+            "unknown signing kid": forger.encrypted(forger.signed(claims(now))),
+            "expired": make.encrypted(make.signed(claims(now - 4000))),
+            "from the future": make.encrypted(make.signed(claims(now + 400))),
+            "lives too long": make.encrypted(make.signed(claims(now, exp=now + 7200))),
+            "exp null": make.encrypted(make.signed(claims(now, exp=None))),
+            "another issuer": make.encrypted(make.signed(claims(now, iss="other"))),
+            "no jti": make.encrypted(make.signed(claims(now, jti=...))),
+            "revoked": denied,
+            "already decrypted": make.signed(claims(now)),
+            "too long": ".".join([head, *rest, tag + "A" * 9000]),
+            "nested twice": make.encrypted(good),
+        }
+
+    def test_g6_is_the_same_to_the_byte_and_to_the_header(self, ask, refused_tokens):
+        answers = {
+            name: ask(headers=[("Authorization", f"Bearer {text}")] if text else [])
+            for name, text in refused_tokens.items()
+        }
+
+        assert {name for name, response in answers.items() if response.status_code != 401} == set()
+        assert {name: answer(response) for name, response in answers.items()} == dict.fromkeys(answers, INVALID)
+        assert len({tuple(sorted(response.items())) for response in answers.values()}) == 1
+
+    def test_g6_is_the_same_the_second_time(self, refused_tokens):
+        for name, text in refused_tokens.items():
+            assert answer(verify(text)) == answer(verify(text)) == INVALID, name
+
+    def test_says_the_reason_and_the_jti_in_the_log_and_the_token_nowhere(self, refused_tokens, caplog, issue):
+        caplog.set_level(logging.DEBUG)
+        reasons = {}
+        for name, text in refused_tokens.items():
+            caplog.clear()
+            verify(text)
+            (line,) = [record.getMessage() for record in caplog.records if record.name == "instaccess.gateway"]
+            reasons[name] = line.split("reason=")[1].split(" ")[0]
+            for part in [text, *text.split(".")]:
+                assert len(part) < 8 or part not in caplog.text, name
+
+        assert reasons == {
+            "nothing": "malformed_header",
+            "no token": "other_bearer",
+            "opaque": "other_bearer",
+            "uuid": "other_bearer",
+            "empty segments": "malformed",
+            "wrong alg": "wrong_alg",
+            "wrong key": "decrypt_failed",
+            "unknown kid": "unknown_kid",
+            "changed tag": "decrypt_failed",
+            "respelled": "malformed",
+            "compressed": "bad_header",
+            "bad signature": "bad_signature",
+            "unknown signing kid": "unknown_kid",
+            "expired": "expired",
+            "from the future": "not_yet",
+            "lives too long": "bad_lifetime",
+            "exp null": "bad_claim",
+            "another issuer": "foreign_issuer",
+            "no jti": "bad_claim",
+            "revoked": "revoked",
+            "already decrypted": "already_decrypted",
+            "too long": "too_long",
+            "nested twice": "malformed",
+        }
+
+    def test_of_a_revoked_token_names_its_jti_in_the_log(self, issue, caplog):
+        row, text = issue()
+        IssuedToken.objects.filter(pk=row.pk).update(revoked_at=row.issued_at)
+        verify(text)
+
+        assert f"jti='{row.jti}'" in caplog.text
+
+    def test_logs_no_line_that_a_client_has_written(self, make, caplog):
+        now = int(time.time())
+        for jti in (
+            "a\nERROR forged line",
+            "a\r\nforged",
+            "a\x1b[2Jforged",
+            "a\x00",
+            "a\u2028forged",
+            "a\u202eforged",
+        ):
+            verify(make.encrypted(make.signed(claims(now, jti=jti, sub=1))))
+
+        lines = [r.getMessage() for r in caplog.records if r.name == "instaccess.gateway"]
+        assert len(lines) == 6
+        assert all(line.isprintable() for line in lines)
+
+    @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "OPTIONS", "BREW"])
+    def test_is_the_same_with_any_method(self, ask, method):
+        assert answer(ask(method)) == INVALID
+
+    def test_g12_meets_two_authorization_headers_and_joined_ones(self, token):
+        good = ("Authorization", f"Bearer {token}")
+        for headers in (
+            [good, good],
+            [good, ("Authorization", "Bearer other")],
+            [("Authorization", ""), good],
+            [good, ("Authorization", "")],
+            [("Authorization", f"Bearer {token}, Bearer {token}")],
+            [("Authorization", f"Bearer {token},")],
+        ):
+            assert answer(by_wsgi(headers=headers)) == INVALID, headers
+            assert answer(by_the_wire_of_asgi(headers)) == INVALID, headers
+
+    @pytest.mark.parametrize(
+        "header",
+        [
+            "{0}",
+            "Bearer{0}",
+            "Bearer\t{0}",
+            "Bearer {0}\t",
+            "Bearer {0} x",
+            "Bearer {0};",
+            'Bearer "{0}"',
+            "Bearer token={0}",
+            "Bearer Bearer {0}",
+            "Basic {0}",
+            "Token {0}",
+            "DPoP {0}",
+        ],
+    )
+    def test_meets_a_header_that_is_not_exactly_one_bearer(self, token, header):
+        assert answer(by_wsgi(headers=[("Authorization", header.format(token))])) == INVALID
+
+    def test_meets_a_token_it_remembers_with_any_character_of_a_header_more(self, token):
+        assert status(token) == 204
+
+        middle = len(token) // 2
+        for place in (0, middle, token.index("."), len(token)):
+            for character in map(chr, range(1, 256)):
+                disturbed = token[:place] + character + token[place:]
+                # Spaces around it are none of it (RFC 9110 §5.5).
+                expected = 204 if disturbed.strip(" ") == token else 401
+                assert status(disturbed) == expected, (place, character)
+        assert status(token) == 204
+
+    def test_g4_meets_every_other_spelling_of_a_valid_token(self, token):
+        assert status(token) == 204
+        for text in respellings(token):
+            if text.strip(" ") != token:  # blanks around a header's value are not part of it (RFC 9110 §5.5)
+                assert answer(verify(text)) == INVALID, text
+
+    def test_g22_meets_the_decrypted_token_of_one_that_has_just_passed(self, token):
+        assert status(token) == 204
+        assert answer(verify(signed_inside(token))) == INVALID
+
+    def test_says_the_realm_of_the_settings(self, settings):
+        settings.INSTACCESS = {"REALM": "example-edu"}
+
+        assert verify("x")["WWW-Authenticate"] == 'Bearer realm="example-edu"'
+
+
+class TestWhereOtherBearersPass:
+    @pytest.fixture(autouse=True)
+    def passing(self, settings):
+        settings.INSTACCESS = {"OTHER_BEARERS": "pass"}
+
+    @pytest.mark.parametrize("bearer", ["opaque", "a.b", "1~x9Y", "a.b.c.d", "a.b.c.d.e.f", "x" * 5000, "a+b/c=="])
+    def test_an_opaque_one_goes_on_unchanged(self, bearer):
+        response = verify(bearer)
+
+        assert (response.status_code, response["Authorization"]) == (204, f"Bearer {bearer}")
+
+    def test_g19_one_of_over_8_kib_does_not(self):
+        assert (status("x" * 8192), answer(verify("x" * 8193))) == (204, INVALID)
+
+    def test_so_does_a_jwt_of_somebody_else(self, make):
+        theirs = make.signed(claims(iss="https://idp.example"))
+
+        assert verify(theirs)["Authorization"] == f"Bearer {theirs}"
+
+    def test_an_encrypted_one_is_opened_all_the_same(self, token):
+        assert verify(token)["Authorization"] == f"Bearer {signed_inside(token)}"
+
+    def test_a_broken_encrypted_one_does_not_pass(self, make):
+        for bearer in ("a.b.c.d.e", "....", make.encrypted(b"x"), make.encrypted(alg="RSA1_5")):
+            assert answer(verify(bearer)) == INVALID
+
+    def test_none_at_all_does_not_pass(self):
+        assert answer(verify()) == answer(by_wsgi(headers=[("Authorization", "Basic YTpi")])) == INVALID
+
+    def test_g22_a_decrypted_one_never_does_however_it_is_spelled(self, token, make):
+        signed = signed_inside(token)
+        header, payload, signature = signed.split(".")
+        spaced = b64(b" " + json.dumps(claims()).encode() + b" ")
+        escaped = b64(json.dumps(claims()).replace("instructure", "\\u0069nstructure").encode())
+        doubled = b64(b'{"iss":"other",' + json.dumps(claims()).encode()[1:])
+        reversed_ = b64(json.dumps(claims()).encode()[:-1] + b',"iss":"other"}')
+        listed = b64(json.dumps(claims(iss=["instructure:inst_access"])).encode())
+        marked = b64(b"\xef\xbb\xbf" + json.dumps(claims()).encode())
+        utf16 = b64(json.dumps(claims()).encode("utf-16"))
+        others = (spaced, escaped, doubled, reversed_, listed, marked, utf16)
+        for text in (
+            signed,
+            *respellings(signed),
+            f"{header}.{payload}=.{signature}",
+            f"{header}.{payload}==.{signature}",
+            f"{header}=.{payload}.{signature}",
+            f"{header}.{payload}.{signature}==",
+            f"{header}.{payload}.",
+            f"{header}..{signature}",
+            f".{payload}.{signature}",
+            f"{header}.{payload}+.{signature}",
+            f"{header}.{payload}/.{signature}",
+            *(f"{header}.{other}.{signature}" for other in others),
+            f"{header}.{b64(b'[]')}.{signature}",
+            f"{header}.{payload}.{'A' * 9000}",
+        ):
+            response = verify(text)
+            parts = text.strip(" ").split(".")
+            # Another number of parts is no JWT to anybody.
+            assert answer(response) == INVALID if len(parts) == 3 else response.status_code in (204, 401), text

@@ -1,0 +1,263 @@
+"""Faults of this deployment: no keys, bad settings, no database. The answer is 503, and the log says why."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime
+
+import pytest
+from django.db import OperationalError, connection
+from django.test import override_settings
+from oauth2_provider.models import get_access_token_model
+
+from instaccess import keyring
+from instaccess.models import IssuedToken, Key
+from tests.conftest import ISSUE_URL
+from tests.support.answers import CHALLENGE, UNAUTHENTICATED, UNAVAILABLE, answer
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("initial_keys")]
+
+
+class TestWithoutKeys:
+    @pytest.fixture(autouse=True)
+    def _no_keys(self, initial_keys):
+        Key.objects.all().delete()
+        keyring.forget()
+
+    def test_k5_the_answer_is_503_and_says_when_to_try_again(self, post, access_token):
+        response = post(access_token)
+
+        assert answer(response) == UNAVAILABLE
+        assert int(response["Retry-After"]) > 0
+
+    def test_k5_the_log_names_the_command(self, post, access_token, caplog):
+        post(access_token)
+
+        assert "instaccess_init" in caplog.text
+
+    def test_k5_no_row_is_written_and_no_key_made(self, post, access_token):
+        post(access_token)
+
+        assert not IssuedToken.objects.exists()
+        assert not Key.objects.exists()
+
+    def test_k5_init_mends_it(self, post, access_token):
+        from instaccess import keys
+
+        post(access_token)
+        keys.init()
+
+        assert post(access_token).status_code == 201
+
+
+class TestWithoutACurrentKey:
+    @pytest.mark.parametrize("use", [Key.Use.SIGNING, Key.Use.ENCRYPTION])
+    def test_k8_the_answer_is_503_and_none_is_made_up(self, post, access_token, use):
+        Key.objects.filter(use=use, status=Key.Status.CURRENT).delete()
+        keyring.forget()
+        left = set(Key.objects.values_list("kid", "status"))
+
+        assert answer(post(access_token)) == UNAVAILABLE
+        assert set(Key.objects.values_list("kid", "status")) == left
+        assert not IssuedToken.objects.exists()
+
+    @pytest.mark.parametrize("status", [Key.Status.PAST, Key.Status.REVOKED, Key.Status.FUTURE])
+    def test_k8_a_key_of_another_status_does_not_stand_in(self, post, access_token, status):
+        Key.objects.filter(use=Key.Use.SIGNING, status=Key.Status.CURRENT).update(status=status)
+        keyring.forget()
+
+        assert answer(post(access_token)) == UNAVAILABLE
+
+
+class TestWithAWrongKeyEncryptionKey:
+    @pytest.fixture(autouse=True)
+    def _wrong_kek(self, initial_keys, settings):
+        settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32)]}
+        keyring.forget()
+
+    def test_o6_the_answer_is_503(self, post, access_token):
+        response = post(access_token)
+
+        assert answer(response) == UNAVAILABLE
+        assert "Retry-After" in response
+
+    def test_o6_the_log_names_the_setting(self, post, access_token, caplog):
+        post(access_token)
+
+        assert "INSTACCESS['KEY_ENCRYPTION_KEYS']" in caplog.text
+
+    def test_o6_the_keys_stay_as_they_are(self, post, access_token):
+        before = list(Key.objects.order_by("pk").values())
+        post(access_token)
+
+        assert list(Key.objects.order_by("pk").values()) == before
+        assert not IssuedToken.objects.exists()
+
+    def test_o6_the_right_one_mends_it(self, post, access_token, settings):
+        post(access_token)
+        settings.INSTACCESS = {}
+        keyring.forget()
+
+        assert post(access_token).status_code == 201
+
+
+class TestWithoutTheGatewaysHalfOfTheEncryptionKey:
+    """The issuer encrypts with the public half: what became of the private one is not its affair."""
+
+    @pytest.mark.parametrize("sealed", ["", "flipped"])
+    def test_k7_tokens_are_issued(self, post, access_token, sealed):
+        Key.objects.filter(use=Key.Use.ENCRYPTION).update(sealed_private_jwk=sealed)
+        keyring.forget()
+
+        assert post(access_token).status_code == 201
+
+
+class TestWithASealedKeyOfAnotherRow:
+    def test_k7_the_answer_is_503(self, post, access_token):
+        current, future = (Key.objects.get(use="sig", status=status) for status in ("current", "future"))
+        Key.objects.filter(pk=current.pk).update(sealed_private_jwk=future.sealed_private_jwk)
+        keyring.forget()
+
+        assert answer(post(access_token)) == UNAVAILABLE
+
+    def test_k7_an_altered_public_half_is_no_key_to_encrypt_under(self, post, access_token, rsa_pool):
+        stranger = rsa_pool.take("enc").export_public(as_dict=True)
+        row = Key.objects.get(use="enc")
+        Key.objects.filter(pk=row.pk).update(public_jwk={**stranger, "use": "enc", "kid": row.kid})
+        keyring.forget()
+
+        assert answer(post(access_token)) == UNAVAILABLE
+
+
+class TestABadSetting:
+    @pytest.mark.parametrize(
+        "setting",
+        [
+            {"ISSUER": ""},
+            {"LIFETIME": 7200},
+            {"ENCRYPTION_ALG": "dir"},
+            {"CLAIMS_HOOK": "no.such.hook"},
+            {"USER_UUID_FIELD": "no_such_field"},
+            {"TRUSTED_PROXIES": "1"},
+            {"ALLOW_UNENCRYPTED": "yes"},
+            {"ACCOUNT_HOOK": lambda host: ""},
+        ],
+    )
+    def test_is_a_503_and_a_log_line_that_names_it(self, post, access_token, setting, caplog):
+        with override_settings(INSTACCESS=setting):
+            response = post(access_token)
+
+        assert answer(response) == UNAVAILABLE
+        assert next(iter(setting)) in caplog.text
+        assert not IssuedToken.objects.exists()
+
+    def test_is_a_503_where_it_is_needed_for_the_refusal_itself(self, post, caplog):
+        with override_settings(INSTACCESS={"REALM": 'a"b'}):
+            response = post()
+
+        assert answer(response) == UNAVAILABLE
+        assert "REALM" in caplog.text
+
+
+class TestWithTheDatabaseDown:
+    def test_o1_authentication_answers_503_and_says_when_to_try_again(self, post, access_token, caplog):
+        with connection.execute_wrapper(down):
+            response = post(access_token)
+
+        assert answer(response) == UNAVAILABLE
+        assert int(response["Retry-After"]) > 0
+        assert "OperationalError" in caplog.text
+
+    def test_o1_a_failure_of_the_audit_answers_503(self, post, access_token):
+        post(access_token)
+        with connection.execute_wrapper(down_for("INSERT")):
+            response = post(access_token)
+
+        assert answer(response) == UNAVAILABLE
+        assert "Retry-After" in response
+        assert IssuedToken.objects.count() == 1
+
+    def test_o1_a_failure_to_read_the_keys_answers_503(self, post, access_token):
+        with connection.execute_wrapper(down_for("instaccess_key")):
+            assert answer(post(access_token)) == UNAVAILABLE
+
+    def test_o1_it_is_back_by_itself(self, post, access_token):
+        with connection.execute_wrapper(down):
+            post(access_token)
+
+        assert post(access_token).status_code == 201
+
+    def test_o1_a_stranger_without_credentials_costs_no_query(self, post, django_assert_num_queries):
+        with django_assert_num_queries(0):
+            assert answer(post()) == UNAUTHENTICATED
+
+
+class TestWhatTheLogSays:
+    def test_an_issue_is_told_with_its_jti(self, post, access_token, application, caplog):
+        caplog.set_level("INFO", "instaccess")
+        post(access_token)
+
+        assert str(IssuedToken.objects.get().jti) in caplog.text
+        assert application.client_id in caplog.text
+
+    @pytest.mark.parametrize(
+        ("columns", "reason"),
+        [
+            ({"scope": "read"}, "insufficient_scope"),
+            ({"expires": datetime(2020, 1, 1, tzinfo=UTC)}, "expired"),
+            ({"user": None}, "no_user"),
+            ({"application": None}, "no_application"),
+        ],
+    )
+    def test_a_refusal_is_told_with_its_precise_reason(self, post, make_access_token, columns, reason, caplog):
+        post(make_access_token(**columns))
+
+        assert f"reason={reason}" in caplog.text
+
+    def test_one_refusal_is_one_line(self, client, caplog):
+        client.post(ISSUE_URL, HTTP_AUTHORIZATION="Bearer a\r\nreason=forged b")
+
+        lines = [record.getMessage() for record in caplog.records if record.name == "instaccess.issuer"]
+        assert len(lines) == 1
+        assert "\n" not in lines[0]
+
+
+class TestAnUnexpectedFault:
+    def test_is_a_503_with_the_traceback_in_the_log(self, post, access_token, caplog):
+        def hook(user, application):
+            raise ZeroDivisionError("the hook")
+
+        with override_settings(INSTACCESS={"CLAIMS_HOOK": hook}):
+            response = post(access_token)
+
+        assert answer(response) == UNAVAILABLE
+        assert "ZeroDivisionError: the hook" in caplog.text
+        assert not IssuedToken.objects.exists()
+
+    def test_is_a_503_even_for_an_attribute_error_while_authenticating(self, post, access_token, monkeypatch):
+        def broken(self, scopes):
+            raise AttributeError("a model of the project's own")
+
+        monkeypatch.setattr(get_access_token_model(), "allow_scopes", broken)
+
+        assert answer(post(access_token)) == UNAVAILABLE
+
+    def test_the_realm_and_the_challenge_belong_to_refusals_only(self, post, access_token):
+        Key.objects.all().delete()
+        keyring.forget()
+
+        assert post()["WWW-Authenticate"] == CHALLENGE
+        assert "WWW-Authenticate" not in post(access_token)
+
+
+def down(execute, sql, params, many, context):
+    raise OperationalError("the server closed the connection unexpectedly")
+
+
+def down_for(fragment):
+    def wrapper(execute, sql, params, many, context):
+        if fragment in sql:
+            raise OperationalError("the server closed the connection unexpectedly")
+        return execute(sql, params, many, context)
+
+    return wrapper

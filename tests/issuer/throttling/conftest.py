@@ -1,0 +1,25 @@
+"""What the tests of throttling share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import time_machine
+from django.utils import timezone
+
+from tests.issuer.throttling.helpers import START
+
+
+@pytest.fixture
+def clock(initial_keys: Any) -> Iterator[Any]:
+    """A clock that stands still until a test shifts it."""
+    with time_machine.travel(START, tick=False) as clock:
+        yield clock
+
+
+@pytest.fixture
+def token(clock: Any, make_access_token: Callable[..., Any]) -> Any:
+    return make_access_token(expires=timezone.now() + timedelta(days=1))

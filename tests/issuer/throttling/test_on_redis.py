@@ -1,0 +1,312 @@
+"""The leaky bucket of an access token (contract §1), on real Redis."""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from django.core.cache import cache
+from django.db import connection
+from django.test import Client, override_settings
+
+from instaccess import throttling
+from instaccess.models import IssuedToken
+from tests.conftest import ISSUE_URL
+from tests.issuer.throttling.helpers import statuses
+from tests.support import servers
+from tests.support.answers import INSUFFICIENT_SCOPE, answer
+from tests.support.caches import DJANGO_REDIS, DJANGOS, REDIS_URL, on_redis
+from tests.support.clocks import Clock
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("throttled")]
+
+
+@pytest.mark.services
+class TestABucketOnRedis:
+    @pytest.fixture(params=[DJANGOS, DJANGO_REDIS], ids=["django", "django-redis"])
+    def redis(self, request: pytest.FixtureRequest, settings: Any, throttled: None) -> Iterator[Any]:
+        """The default cache is a corner of Redis of this test's own. The redis-py client."""
+        import redis
+
+        # Put back here, before anybody clears "the cache": Django's would flush the whole database.
+        with override_settings(CACHES=on_redis(request.param, REDIS_URL)), redis.Redis.from_url(REDIS_URL) as client:
+            client.ping()
+            yield client
+            for key in self.buckets(client, settings):
+                client.delete(key)
+
+    def buckets(self, redis: Any, settings: Any) -> list[bytes]:
+        return list(redis.scan_iter(f"{settings.CACHES['default']['KEY_PREFIX']}:*"))
+
+    def age(self, redis: Any, settings: Any, seconds: float) -> None:
+        """What a wait of so many seconds does, without one."""
+        for key in self.buckets(redis, settings):
+            redis.hincrbyfloat(key, "at", -seconds)
+
+    @pytest.mark.django_db(transaction=True)
+    def test_p18_lets_exactly_three_of_fifty_at_once_pass(self, redis, settings, initial_keys, access_token):
+        # 10 s of leaking away from a fourth: a slow machine changes nothing.
+        settings.INSTACCESS = {"THROTTLE_LIMIT": 500}
+        start = threading.Barrier(50)
+
+        def ask(_: int) -> int:
+            try:
+                start.wait(60)
+                headers = {"Authorization": f"Bearer {access_token.token}"}
+                return Client().post(ISSUE_URL, headers=headers).status_code
+            finally:
+                connection.close()
+
+        with ThreadPoolExecutor(50) as threads:
+            answers = list(threads.map(ask, range(50)))
+
+        assert sorted(answers) == [201] * 3 + [429] * 47
+        assert IssuedToken.objects.count() == 3
+
+    def test_fills_and_leaks_as_the_contract_says(self, redis, settings):
+        settings.INSTACCESS = {"THROTTLE_LIMIT": 500}
+        allowed = [throttling.charge(7).allowed for _ in range(4)]
+        self.age(redis, settings, 20)
+        later = [throttling.charge(7).allowed for _ in range(2)]
+
+        assert allowed == [True, True, True, False]
+        assert later == [True, False]
+        assert throttling.charge(8).allowed
+
+    def test_is_empty_after_a_minute(self, redis, settings):
+        for _ in range(3):
+            throttling.charge(7)
+
+        self.age(redis, settings, 60)
+
+        assert throttling.peek(7) == throttling.Level(allowed=True, level=0)
+        assert throttling.charge(7) == throttling.Level(allowed=True, level=200, charged=True)
+
+    def test_stands_still_while_the_clock_of_redis_is_behind(self, redis, settings):
+        throttling.charge(7)
+
+        self.age(redis, settings, -3600)
+
+        assert throttling.peek(7).level == 200
+        assert throttling.charge(7).level == 400
+
+    def test_is_looked_at_without_changing_it(self, redis, settings):
+        assert throttling.peek(7) == throttling.Level(allowed=True, level=0)
+        assert self.buckets(redis, settings) == []
+
+    def test_takes_a_charge_back(self, redis, settings):
+        throttling.charge(7)
+        throttling.refund(7)
+
+        assert throttling.peek(7).level == 0
+
+    def test_is_forgotten_when_it_is_empty(self, redis, settings):
+        throttling.charge(7)
+
+        (key,) = self.buckets(redis, settings)
+        assert 20_000 < redis.pttl(key) <= 22_000
+
+    def test_holds_no_access_token_and_no_primary_key(self, redis, settings, initial_keys, make_access_token, post):
+        token = make_access_token(pk=987654321)
+        assert post(token).status_code == 201
+
+        (key,) = self.buckets(redis, settings)
+        held = repr(key) + repr(redis.hgetall(key))
+        assert "987654321" not in held
+        assert token.token not in held
+
+    def test_that_somebody_else_s_value_stands_in_for_stops_nobody(self, redis, settings, caplog):
+        throttling.forget()
+        throttling.charge(7)
+        (key,) = self.buckets(redis, settings)
+        redis.delete(key)
+        redis.set(key, "no bucket")
+
+        assert throttling.charge(7).allowed
+        assert "not throttling: cache 'default': ResponseError" in caplog.text
+
+
+@pytest.mark.services
+class TestTheConnectionToRedis:
+    """One is kept for the next request."""
+
+    @pytest.fixture(params=[DJANGOS, DJANGO_REDIS], ids=["django", "django-redis"])
+    def backend(self, request: pytest.FixtureRequest) -> str:
+        return request.param
+
+    @pytest.fixture
+    def tap(self, backend: str) -> Iterator[servers.Tap]:
+        tap = servers.Tap(urlsplit(REDIS_URL).port or 6379)
+        few: dict[str, Any] = {"max_connections": 1}
+        options = few if backend == DJANGOS else {"CONNECTION_POOL_KWARGS": few}
+        with override_settings(CACHES=on_redis(backend, self.url(tap), **options)):
+            yield tap
+        tap.close()
+
+    @staticmethod
+    def url(tap: servers.Tap) -> str:
+        return f"redis://{servers.HOST}:{tap.port}/{urlsplit(REDIS_URL).path.strip('/') or 0}"
+
+    def levels(self, times: int) -> list[float]:
+        return [throttling.charge(7).level for _ in range(times)]
+
+    def test_serves_one_request_after_the_other(self, tap):
+        assert self.levels(3) == [200, 400, 600]
+        assert tap.connections == 1
+
+    def test_that_the_server_has_closed_lets_nobody_through(self, tap, caplog):
+        self.levels(3)
+
+        tap.retarget(urlsplit(REDIS_URL).port or 6379)  # as a restart does, or a time limit for idle ones
+
+        assert not throttling.charge(7).allowed
+        assert caplog.text == ""
+
+    def test_is_none_of_those_that_the_project_has_for_itself(self, tap):
+        self.levels(1)
+
+        cache.set("own", 1)
+        assert cache.get("own") == 1
+        cache.delete("own")
+
+    def test_is_not_the_parents_in_a_process_that_was_forked(self, tap, monkeypatch):
+        self.levels(1)
+
+        monkeypatch.setattr(throttling.os, "getpid", lambda: -1)
+
+        assert self.levels(1) == [400]
+        assert tap.connections == 2
+
+    def test_p18_is_there_for_a_burst_wider_than_the_pool(self, tap, settings):
+        settings.INSTACCESS = {"THROTTLE_LIMIT": 500}
+        start = threading.Barrier(20)
+
+        def charge(_: int) -> bool:
+            start.wait(60)
+            return throttling.charge(7).allowed
+
+        with ThreadPoolExecutor(20) as threads:
+            allowed = list(threads.map(charge, range(20)))
+
+        assert sum(allowed) == 3
+        assert not throttling.charge(7).allowed
+
+    def test_is_closed_when_it_is_of_no_more_use(self, tap):
+        """Also where nobody collects garbage: what gunicorn is often told."""
+        self.levels(1)
+        before = len(os.listdir("/proc/self/fd"))
+        gc.disable()
+        try:
+            for _ in range(20):
+                tap.retarget(urlsplit(REDIS_URL).port or 6379)
+                throttling.peek(7)
+            assert len(os.listdir("/proc/self/fd")) <= before + 2
+        finally:
+            gc.enable()
+
+    def test_is_not_one_for_every_thread_that_there_ever_was(self, tap, monkeypatch):
+        monkeypatch.setattr(throttling, "_MOST_IDLE", 2)
+        start = threading.Barrier(10)
+
+        def peek(_: int) -> throttling.Level:
+            start.wait(60)
+            return throttling.peek(7)
+
+        with ThreadPoolExecutor(10) as threads:
+            list(threads.map(peek, range(10)))
+
+        assert len(throttling._idle_clients()) <= 2
+
+    def test_is_another_once_the_settings_name_another_server(self, tap, backend):
+        self.levels(1)
+
+        with override_settings(CACHES=on_redis(backend, self.url(tap))):
+            assert self.levels(1) == [200]
+        assert tap.connections == 2
+
+
+@pytest.mark.services
+class TestAClientOfTheProjectsOwn:
+    @pytest.fixture(autouse=True)
+    def forgotten(self) -> None:
+        throttling.forget()
+
+    def allowed(self, **options: Any) -> int:
+        with override_settings(CACHES=on_redis(DJANGO_REDIS, REDIS_URL, **options)):
+            return sum(throttling.charge(7).allowed for _ in range(6))
+
+    def test_is_asked_with_what_the_project_gives_it(self):
+        import redis
+
+        class Own(redis.Redis):
+            def __init__(self, *args: Any, tenant: str, **kwargs: Any) -> None:
+                super().__init__(*args, **kwargs)
+
+        globals()["Own"] = Own
+        try:
+            own = {"REDIS_CLIENT_CLASS": f"{__name__}.Own", "REDIS_CLIENT_KWARGS": {"tenant": "a"}}
+            assert self.allowed(**own) == 3
+        finally:
+            del globals()["Own"]
+
+    def test_is_asked_where_it_is_none_of_redis_py(self, monkeypatch):
+        """django-valkey has the same interface."""
+        monkeypatch.setitem(sys.modules, "redis", None)
+
+        assert self.allowed() == 3
+
+
+@pytest.mark.services
+@pytest.mark.parametrize("backend", [DJANGOS, DJANGO_REDIS], ids=["django", "django-redis"])
+class TestRedisAway:
+    @pytest.fixture(params=["nobody listens", "accepts and says nothing"])
+    def port(self, request: pytest.FixtureRequest) -> Iterator[int]:
+        if request.param == "nobody listens":
+            yield servers.free_port()
+            return
+        with socket.create_server((servers.HOST, 0), backlog=100) as listener:
+            yield listener.getsockname()[1]
+
+    @pytest.fixture
+    def clock(self, backend: str, port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+        names = ("socket_timeout", "socket_connect_timeout")
+        options = {name if backend == DJANGOS else name.upper(): 0.05 for name in names}
+        clock = Clock(frozen=True)
+        monkeypatch.setattr(throttling, "time", clock)
+        throttling.forget()
+        with override_settings(CACHES=on_redis(backend, f"redis://{servers.HOST}:{port}/9", **options)):
+            yield clock
+
+    def complaints(self, caplog: Any) -> list[str]:
+        return [record.getMessage() for record in caplog.records if record.name == "instaccess.throttle"]
+
+    def test_o2_issuing_goes_on(self, clock, post, initial_keys, access_token):
+        assert statuses(post, access_token, 5) == [201] * 5
+
+    def test_o2_the_headers_tell_of_an_empty_bucket(self, clock, post, initial_keys, access_token):
+        assert post(access_token)["X-Rate-Limit-Remaining"] == "600"
+
+    def test_o2_refusals_go_on_too(self, clock, post, initial_keys, make_access_token):
+        assert answer(post(make_access_token(scope="read"))) == INSUFFICIENT_SCOPE
+
+    def test_o2_the_log_says_so_once_a_minute(self, clock, caplog):
+        for _ in range(3):
+            throttling.charge(7)
+        assert len(self.complaints(caplog)) == 1
+        assert "not throttling: cache 'default': " in self.complaints(caplog)[0]
+
+        clock.now += 59
+        throttling.charge(7)
+        assert len(self.complaints(caplog)) == 1
+
+        clock.now += 1
+        throttling.charge(7)
+        assert len(self.complaints(caplog)) == 2

@@ -1,0 +1,32 @@
+"""A deployment that has just begun, on a stopped clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import time_machine
+
+from instaccess import issuer, keys
+from instaccess.models import IssuedToken
+from tests.keys.helpers import ENC, START
+
+
+@pytest.fixture
+def clock() -> Any:
+    with time_machine.travel(START, tick=False) as traveller:
+        yield traveller
+
+
+@pytest.fixture
+def started(clock: Any, db: None) -> None:
+    """A deployment just begun, with a future key for both uses."""
+    keys.init()
+    keys.generate(ENC)
+
+
+@pytest.fixture
+def issue(user: Any) -> Callable[[], tuple[IssuedToken, str]]:
+    return lambda: issuer.issue(user=user, origin=issuer.Origin("canvas.example.edu"), now=time.time())

@@ -1,0 +1,42 @@
+"""A stopped clock, and a key in files."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import time_machine
+from jwcrypto.jwk import JWK
+
+from instaccess import keymaterial
+
+START = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def clock() -> Any:
+    with time_machine.travel(START, tick=False) as traveller:
+        yield traveller
+
+
+@pytest.fixture
+def pair(rsa_pool: Any) -> JWK:
+    return rsa_pool.take()
+
+
+@pytest.fixture
+def files(tmp_path: Path, pair: JWK) -> dict[str, str]:
+    """A key as its owner would hand it over, in every way."""
+    paths = {}
+    for name, file_format, private in (
+        ("public.pem", "pem", False),
+        ("private.pem", "pem", True),
+        ("public.jwk", "jwk", False),
+        ("private.jwk", "jwk", True),
+    ):
+        path = tmp_path / name
+        path.write_text(keymaterial.to_text(pair, file_format=file_format, private=private))
+        paths[name] = str(path)
+    return paths

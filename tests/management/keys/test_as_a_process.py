@@ -1,0 +1,76 @@
+"""`manage.py instaccess_keys` as a process: exit codes, pipes, and a database that doesn't answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import InterfaceError, OperationalError, connection
+
+from tests.management.keys.helpers import complaint
+from tests.support.paths import ROOT
+
+pytestmark = pytest.mark.django_db
+
+
+class TestWithoutADatabase:
+    @pytest.mark.parametrize("error", [OperationalError, InterfaceError])
+    @pytest.mark.parametrize("args", [["list"], ["generate", "--use", "sig"], ["rotate"], ["reseal"]], ids=" ".join)
+    def test_o1_it_says_what_the_database_says_and_asks_for_the_tables(self, args, error):
+        def away(*_: Any) -> Any:
+            raise error("no such table: instaccess_key")
+
+        with connection.execute_wrapper(away):
+            text = complaint(*args)
+
+        assert "no such table: instaccess_key" in text
+        assert "`python manage.py migrate`" in text
+
+
+@pytest.mark.own_database
+class TestAsAProcess:
+    def manage(self, database: Path, *args: str, **kwargs: Any) -> Any:
+        environment = {
+            **os.environ,
+            "INSTACCESS_DATABASE": "sqlite",
+            "SQLITE_NAME": str(database),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        return subprocess.run(
+            [sys.executable, "manage.py", *args],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+            **kwargs,
+        )
+
+    def test_before_migrate_it_ends_with_1_and_one_clear_line(self, tmp_path):
+        result = self.manage(tmp_path / "empty.sqlite3", "instaccess_keys", "list", "--json")
+
+        assert result.returncode == 1
+        assert result.stdout == ""
+        assert "Traceback" not in result.stderr
+        assert "`python manage.py migrate`" in result.stderr
+
+    def test_its_answer_is_all_there_is_on_standard_output_though_migrations_of_others_wait(self, tmp_path):
+        """A notice of Django's amid a PEM file or JSON would break who reads it."""
+        database = tmp_path / "half.sqlite3"
+        assert self.manage(database, "migrate", "instaccess", "--verbosity", "0").returncode == 0
+        assert self.manage(database, "instaccess_init").returncode == 0
+        listed = self.manage(database, "instaccess_keys", "list", "--json")
+        exported = self.manage(
+            database, "instaccess_keys", "export", "--kid", json.loads(listed.stdout)[0]["kid"], "--private", input=""
+        )
+
+        assert listed.returncode == 0
+        assert [key["use"] for key in json.loads(listed.stdout)] == ["enc", "sig", "sig"]
+        assert (exported.returncode, exported.stdout) == (1, "")
+        assert "Not exported" in exported.stderr

@@ -1,0 +1,108 @@
+"""`manage.py instaccess_keys --help`, and how arguments are read."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from django.core.management import load_command_class
+
+from tests.management.keys.helpers import complaint
+from tests.support.paths import ROOT
+
+pytestmark = pytest.mark.django_db
+
+SUBCOMMANDS = ["list", "generate", "import", "export", "rotate", "activate", "revoke", "reseal"]
+
+
+class TestHelp:
+    def help_of(self, capsys: Any, *args: str) -> str:
+        parser = load_command_class("instaccess", "instaccess_keys").create_parser("manage.py", "instaccess_keys")
+        with pytest.raises(SystemExit) as ended:
+            parser.parse_args([*args, "--help"])
+        assert ended.value.code == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    def test_names_every_subcommand_and_what_it_does(self, capsys):
+        text = self.help_of(capsys)
+
+        for name in SUBCOMMANDS:
+            assert f" {name} " in text
+
+    @pytest.mark.parametrize(
+        ("subcommand", "words"),
+        [
+            ("list", "where it stands in its life"),
+            ("generate", "Make a new future key"),
+            ("import", "A private key is refused unless --with-private"),
+            ("export", "the public half, or with --private both"),
+            ("rotate", "exit code 0 also when nothing was due"),
+            ("activate", "the one before becomes past"),
+            ("revoke", "This can't be undone"),
+            ("reseal", "safe to run again after an interruption"),
+        ],
+    )
+    def test_of_each_says_what_will_happen(self, subcommand, words, capsys):
+        assert words in self.help_of(capsys, subcommand)
+
+    @pytest.mark.parametrize("subcommand", SUBCOMMANDS)
+    def test_of_each_explains_every_option_of_its_own(self, subcommand, capsys):
+        parser = load_command_class("instaccess", "instaccess_keys").create_parser("manage.py", "instaccess_keys")
+        choices = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction)).choices
+
+        for action in choices[subcommand]._actions:
+            assert action.help, action.option_strings
+
+    def test_of_subcommands_is_in_the_error_for_a_missing_one(self, tmp_path):
+        done = subprocess.run(
+            [sys.executable, "manage.py", "instaccess_keys"], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+
+        assert done.returncode == 2
+        assert "{" + ",".join(SUBCOMMANDS) + "}" in done.stderr.replace("\n", "").replace(" ", "")
+
+    @pytest.mark.parametrize("subcommand", ["list", "rotate"])
+    @pytest.mark.parametrize(
+        "option",
+        [["-v", "2"], ["--verbosity=0"], ["--traceback"], ["--no-color"], ["--force-color"], ["--skip-checks"]],
+        ids=" ".join,
+    )
+    def test_names_options_of_django_that_are_taken_before_and_after_a_subcommand(self, subcommand, option):
+        parser = load_command_class("instaccess", "instaccess_keys").create_parser("manage.py", "instaccess_keys")
+
+        assert parser.parse_args([*option, subcommand]) == parser.parse_args([subcommand, *option])
+        assert parser.parse_args([*option, subcommand]) != parser.parse_args([subcommand])
+
+    def test_names_settings_which_are_taken_after_a_subcommand_too(self, tmp_path):
+        environment = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
+        words = ["instaccess_keys", "list", "--settings", "testproject.settings", "--pythonpath"]
+        done = subprocess.run(
+            [sys.executable, "-m", "django", *words, ROOT],
+            cwd=tmp_path,
+            env=environment | {"INSTACCESS_DATABASE": "sqlite", "SQLITE_NAME": str(tmp_path / "empty.sqlite3")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+        assert "no such table" in done.stderr
+
+    @pytest.mark.parametrize(
+        "args", [[], ["destroy"], ["generate"], ["import", "--use", "sig"], ["export"], ["rotate", "--use", "both"]]
+    )
+    def test_is_pointed_to_by_an_error_of_usage(self, args):
+        assert complaint(*args).startswith("Error: ")
+
+
+class TestAKeyIdThatBeginsWithADash:
+    @pytest.mark.parametrize("kid", ["-hJ2c", "--json", "--kid", "-_" + "x" * 41])
+    @pytest.mark.parametrize("subcommand", ["export", "activate", "revoke"])
+    def test_is_taken_for_a_key_id_and_for_no_option(self, subcommand, kid):
+        assert repr(kid) in complaint(subcommand, "--kid", kid)
+
+    def test_that_is_missing_is_asked_for(self):
+        assert "expected one argument" in complaint("revoke", "--kid")

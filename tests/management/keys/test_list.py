@@ -1,0 +1,86 @@
+"""`manage.py instaccess_keys list`."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from instaccess import keymaterial, keys, lifecycle
+from instaccess.models import Key
+from tests.management.keys.helpers import ENC, SIG, key_of, run, run_json
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.mark.usefixtures("initial_keys")
+class TestList:
+    def test_shows_each_key_its_halves_and_what_comes_next(self):
+        lines = run("list").splitlines()
+
+        assert sorted(lines) == sorted(
+            [
+                f"sig  current  {key_of(SIG, 'current').kid}  both halves; due for rotation at 2026-12-23T12:00:00Z",
+                f"sig  future   {key_of(SIG, 'future').kid}  both halves; ready to take over at 2026-11-23T12:05:03Z",
+                f"enc  current  {key_of(ENC, 'current').kid}  both halves; due for rotation at 2026-12-23T12:00:00Z",
+            ]
+        )
+
+    def test_tells_the_other_turns_of_a_life(self, clock, pair):
+        past = lifecycle.rotate(SIG, force=True).retired.kid
+        revoked = lifecycle.revoke(key_of(ENC, "current").kid).key.kid
+        public = keys.import_key(keymaterial.to_text(pair, file_format="pem", private=False), use=ENC).kid
+        lines = {line.split()[2]: line for line in run("list").splitlines()}
+
+        assert lines[past].endswith("both halves; valid for its tokens until 2026-11-23T13:01:03Z")
+        assert lines[revoked].endswith("public half only; revoked at 2026-11-23T12:00:00Z")
+        assert lines[public].endswith("public half only; ready to take over")
+        clock.shift(timedelta(days=1))
+        assert f"{past}  both halves; gone\n" in run("list")
+
+    def test_says_what_does_not_go_on_by_itself_under_the_gateways_public_key(self, files, rsa_pool):
+        made = lifecycle.rotate(ENC).made.kid
+        run("import", "--use", "enc", "--file", files["public.pem"])
+        text = run("activate", "--kid", Key.objects.get(use=ENC, sealed_private_jwk="").kid)
+        public = keymaterial.to_text(rsa_pool.take(), file_format="pem", private=False)
+        signing = keys.import_key(public, use=SIG).kid
+        lines = {line.split()[2]: line for line in run("list").splitlines()}
+
+        assert f"`python manage.py instaccess_keys revoke --kid {made}`" in text
+        assert "Only the gateway that has its private half can open new tokens" in text
+        assert lines[made].endswith("does not take over by itself: the gateway's keys come from their owner")
+        assert lines[key_of(ENC, "current").kid].endswith("the next one comes from its owner (import it)")
+        assert lines[signing].endswith("only its public half is held here: it can't sign")
+
+    def test_says_that_the_gateways_key_is_due_once_its_next_is_there(self, files, clock, rsa_pool):
+        Key.objects.filter(use=ENC).delete()
+        run("import", "--use", "enc", "--file", files["public.pem"])
+        current = lifecycle.activate(Key.objects.get(use=ENC).kid).kid
+        clock.shift(timedelta(days=31))
+        keys.import_key(keymaterial.to_text(rsa_pool.take(), file_format="pem", private=False), use=ENC)
+        lines = {line.split()[2]: line for line in run("list").splitlines()}
+
+        assert lines[current].endswith("due for rotation at 2026-12-23T12:00:00Z")
+
+    def test_as_json_has_the_same_facts(self):
+        facts = {key["kid"]: key for key in run_json("list")}
+        kid = key_of(SIG, "current").kid
+
+        assert len(facts) == 3
+        assert facts[kid] == {
+            "kid": kid,
+            "use": "sig",
+            "status": "current",
+            "private": True,
+            "created_at": "2026-11-23T12:00:00Z",
+            "activated_at": "2026-11-23T12:00:00Z",
+            "retired_at": None,
+            "revoked_at": None,
+            "next": "due for rotation at 2026-12-23T12:00:00Z",
+        }
+
+    def test_without_keys_names_the_command(self):
+        Key.objects.all().delete()
+
+        assert "instaccess_init" in run("list")
+        assert run_json("list") == []

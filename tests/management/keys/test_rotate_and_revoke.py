@@ -1,0 +1,200 @@
+"""`manage.py instaccess_keys rotate | activate | revoke | reseal`."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.test import override_settings
+
+from instaccess import issuer, lifecycle
+from instaccess.conf import conf
+from instaccess.models import IssuedToken, Key
+from tests.management.keys.helpers import ENC, SIG, complaint, key_of, run, run_json
+
+pytestmark = pytest.mark.django_db
+
+
+def rows() -> list[dict[str, Any]]:
+    return list(Key.objects.order_by("pk").values())
+
+
+@pytest.mark.usefixtures("initial_keys")
+class TestRotate:
+    def test_when_nothing_is_due_says_when_it_will_be(self):
+        run("rotate")  # makes the future encryption key
+        before = rows()
+
+        assert run("rotate").splitlines() == [
+            "signing: nothing was due.",
+            "signing: the next rotation is due at 2026-12-23T12:00:00Z.",
+            "encryption: nothing was due.",
+            "encryption: the next rotation is due at 2026-12-23T12:00:00Z.",
+        ]
+        assert rows() == before
+
+    def test_when_it_is_due_says_what_it_did(self, clock):
+        current, future = key_of(SIG, "current").kid, key_of(SIG, "future").kid
+        clock.shift(timedelta(days=30))
+        lines = run("rotate", "--use", "sig").splitlines()
+
+        assert lines == [
+            f"signing: key {future} is current now, after {current}.",
+            f"signing: made the future key {key_of(SIG, 'future').kid}.",
+            "signing: the next rotation is due at 2027-01-22T12:00:00Z.",
+        ]
+
+    def test_of_encryption_keys_says_what_a_gateway_elsewhere_needs(self):
+        text = run("rotate", "--use", "enc")
+
+        assert f"export --private --kid {key_of(ENC, 'future').kid}`" in text
+
+    def test_says_what_it_erased(self, clock):
+        past = lifecycle.rotate(SIG, force=True).retired.kid
+        clock.shift(timedelta(seconds=conf.key_retention_seconds))
+
+        assert f"signing: erased the private half of key {past}: its last token is dead." in run("rotate")
+
+    def test_by_force_does_it_now(self):
+        future = key_of(SIG, "future").kid
+        run("rotate", "--use", "sig", "--force")
+
+        assert key_of(SIG, "current").kid == future
+
+    def test_says_that_the_next_public_key_comes_from_its_owner(self, files, pair):
+        Key.objects.filter(use=ENC).delete()
+        run("import", "--use", "enc", "--file", files["public.pem"])
+        run("activate", "--kid", pair.thumbprint())
+
+        assert "the next one comes from its owner (import it)" in run("rotate", "--use", "enc")
+
+    def test_as_json_has_one_object_for_each_use(self, clock):
+        current, future = key_of(SIG, "current").kid, key_of(SIG, "future").kid
+        clock.shift(timedelta(days=30))
+        signing, encryption = run_json("rotate")
+
+        assert signing == {
+            "use": "sig",
+            "retired": current,
+            "activated": future,
+            "made": key_of(SIG, "future").kid,
+            "erased": [],
+            "lost_race": False,
+            "next_due": "2027-01-22T12:00:00Z",
+        }
+        assert (encryption["use"], encryption["activated"], encryption["made"]) == (
+            "enc",
+            None,
+            key_of(ENC, "future").kid,
+        )
+
+    def test_k8_without_a_current_key_names_the_command(self):
+        Key.objects.all().delete()
+        text = complaint("rotate")
+
+        assert "there is no current signing key" in text
+        assert "there is no current encryption key" in text
+        assert "instaccess_init" in text
+
+    def test_does_and_tells_what_it_can_when_one_use_is_in_trouble(self, clock):
+        Key.objects.filter(use=SIG, status="current").delete()
+        out = io.StringIO()
+        text = complaint("rotate", "--json", out=out)
+
+        assert "there is no current signing key" in text
+        assert [outcome["made"] for outcome in json.loads(out.getvalue())] == [key_of(ENC, "future").kid]
+
+
+@pytest.mark.usefixtures("initial_keys")
+class TestActivate:
+    def test_says_what_is_current_now(self):
+        kid = key_of(SIG, "future").kid
+
+        assert run("activate", "--kid", kid[:8], "--force") == f"Key {kid} is the current signing key now.\n"
+        assert key_of(SIG, "current").kid == kid
+
+    def test_k4_too_early_says_when_and_how_else(self):
+        text = complaint("activate", "--kid", key_of(SIG, "future").kid)
+
+        assert "2026-11-23 12:05:03 UTC" in text
+        assert "--force" in text
+
+    def test_as_json_has_the_key(self):
+        kid = key_of(SIG, "future").kid
+
+        assert run_json("activate", "--kid", kid, "--force")["status"] == "current"
+
+
+@pytest.mark.usefixtures("initial_keys")
+class TestRevoke:
+    def test_says_how_many_tokens_fell_and_who_took_over(self, user):
+        current, future = key_of(SIG, "current").kid, key_of(SIG, "future").kid
+        issuer.issue(user=user, origin=issuer.Origin("canvas.example.edu"), now=time.time())
+        text = run("revoke", "--kid", current, "--reason", "laptop stolen")
+
+        assert (
+            text == f"Key {current} is revoked, and with it every live token under it (1). Key {future} took over.\n"
+        )
+        assert IssuedToken.objects.get().revocation_reason == "laptop stolen"
+
+    def test_says_in_the_audit_who_did_it(self, user, monkeypatch):
+        monkeypatch.setenv("LOGNAME", "ada\udc80")
+        issuer.issue(user=user, origin=issuer.Origin("canvas.example.edu"), now=time.time())
+        run("revoke", "--kid", key_of(SIG, "current").kid)
+
+        assert IssuedToken.objects.get().revoked_by == "ada? (command line)"
+
+    def test_of_a_key_that_is_not_current_says_that_that_one_stays(self):
+        assert "The current key is another one and stays." in run("revoke", "--kid", key_of(SIG, "future").kid)
+
+    def test_that_leaves_no_current_key_says_what_to_do(self, files, pair):
+        Key.objects.filter(use=ENC).delete()
+        run("import", "--use", "enc", "--file", files["public.pem"])
+        run("activate", "--kid", pair.thumbprint())
+
+        assert "There is no current encryption key now: import or generate one and activate it." in run(
+            "revoke", "--kid", pair.thumbprint()
+        )
+
+    def test_as_json_has_the_key_its_successor_and_the_new_future_key(self):
+        current, future = key_of(SIG, "current").kid, key_of(SIG, "future").kid
+        facts = run_json("revoke", "--kid", current)
+
+        assert (facts["key"]["kid"], facts["key"]["status"]) == (current, "revoked")
+        assert (facts["successor"]["kid"], facts["made"]["kid"]) == (future, key_of(SIG, "future").kid)
+        assert facts["tokens"] == 0
+
+    def test_of_an_unknown_key_is_refused(self):
+        assert "there is no key" in complaint("revoke", "--kid", "unknown-kid")
+
+
+@pytest.mark.usefixtures("initial_keys")
+class TestReseal:
+    def test_says_how_many_keys_it_sealed_anew(self):
+        with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": ["A" * 43, "SECRET_KEY"]}):
+            assert run("reseal") == "3 private keys sealed anew.\n"
+            assert run("reseal") == "Every private key was sealed under the first key-encryption key already.\n"
+
+    def test_as_json_has_the_numbers(self):
+        assert run_json("reseal") == {"resealed": 0, "reauthenticated": 0}
+
+    def test_o6_without_the_old_key_encryption_key_names_the_setting(self):
+        with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": ["A" * 43]}):
+            assert "INSTACCESS['KEY_ENCRYPTION_KEYS']" in complaint("reseal")
+
+
+@pytest.mark.usefixtures("initial_keys")
+class TestRevokingWithABadKeyEncryptionSetting:
+    def test_revokes_all_the_same_and_fails_for_want_of_a_successor(self):
+        kid = key_of(SIG, "current").kid
+        with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": ["no key"]}):
+            said = complaint("revoke", "--kid", kid)
+
+        assert "The key is revoked, but no new one could be made" in said
+        assert "KEY_ENCRYPTION_KEYS" in said
+        assert Key.objects.get(kid=kid).status == "revoked"
+        assert not Key.objects.filter(use=SIG, status="current").exists()

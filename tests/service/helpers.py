@@ -1,0 +1,94 @@
+"""Requests to a protected view, and `Authorization` headers for them."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.permissions import IsAuthenticated
+from rest_framework.response import Response
+from rest_framework.test import APIRequestFactory
+from rest_framework.views import APIView
+
+from instaccess import issuer, keymaterial
+from instaccess.consumer import AcceptedClaims, InstAccessAuthentication, TokenUser
+from tests.support.answers import INVALID
+from tests.support.tokens import ISSUER, Makes, claims
+
+USER, ADMIN = "2d5d6f1a-0e5b-4a0f-8b5e-3f6f3b0c7a11", "9d1c7a40-90a5-4c7a-8f43-6d6f0f3a2b10"
+
+
+class Takes(BaseAuthentication):
+    """Another authenticator, behind ours, that takes any bearer at all."""
+
+    def authenticate(self, request: Any) -> Any:
+        return (TokenUser(AcceptedClaims(**ANYBODY)), "another") if request.META.get("HTTP_AUTHORIZATION") else None
+
+
+ANYBODY: dict[str, Any] = {
+    "issuer": ISSUER,
+    "jti": "j",
+    "issued_at": 1,
+    "expires_at": 2,
+    "user_uuid": "anybody",
+    "account_uuid": "a",
+    "canvas_domain": "canvas.example.edu",
+}
+
+
+def ask(authorization: str | None, *authenticators: type[BaseAuthentication], **headers: str) -> Any:
+    """What a view protected like this answers. `.seen` is the request as the view saw it, None where it did not."""
+    seen: list[Any] = []
+
+    class View(APIView):
+        authentication_classes = list(authenticators or [InstAccessAuthentication])
+        permission_classes = [IsAuthenticated]
+
+        def get(self, request: Any) -> Response:
+            seen.append(request)
+            return Response({"user": str(request.user)})
+
+    if authorization is not None:
+        headers["HTTP_AUTHORIZATION"] = authorization
+    response: Any = View.as_view()(APIRequestFactory().get("/", **headers))
+    response.render()
+    response.seen = seen[0] if seen else None
+    return response
+
+
+def refusal(response: Any) -> tuple[int, bytes, str | None]:
+    assert response["Content-Type"].partition(";")[0] == "application/json"
+    return response.status_code, response.content, response.get("WWW-Authenticate")
+
+
+def goes_on(authorization: str) -> bool:
+    """Whether the authenticator behind ours was asked."""
+    response = ask(authorization, InstAccessAuthentication, Takes)
+    if response.status_code == 200:
+        return bool(response.seen.auth == "another")
+    assert refusal(response) == INVALID
+    return False
+
+
+def now() -> int:
+    return int(time.time())
+
+
+def public(makes: Makes) -> str:
+    return keymaterial.to_text(makes.signing, file_format="pem", private=False)
+
+
+def jwks(*keys: Any) -> bytes:
+    return json.dumps({"keys": [keymaterial.public_members(key, use="sig") for key in keys]}).encode()
+
+
+def good(makes: Makes, **changes: Any) -> str:
+    return "Bearer " + makes.signed(claims(now(), **changes))
+
+
+def issued(user: Any, **arguments: Any) -> str:
+    """`Authorization` with a token that our issuer made and a gateway has opened."""
+    origin = issuer.Origin(canvas_domain="canvas.example.edu")
+    return "Bearer " + issuer.issue(user=user, origin=origin, now=time.time(), encrypted=False, **arguments)[1]

@@ -1,0 +1,115 @@
+"""Services that get their keys from a JWKS URL."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any
+
+import pytest
+from django.core.checks import run_checks
+
+from instaccess import keymaterial, keysource, snapshot
+from instaccess.conf import conf
+from instaccess.consumer import TokenUser
+from tests.service.helpers import ask, goes_on, good, jwks, now, refusal
+from tests.support import servers
+from tests.support.answers import UNAVAILABLE
+from tests.support.clocks import Clock
+from tests.support.tokens import Makes, b64, claims
+
+
+class TestKeysOfAJWKSURL:
+    @pytest.fixture
+    def clock(self, monkeypatch: pytest.MonkeyPatch) -> Clock:
+        clock = Clock(frozen=True)
+        monkeypatch.setattr(snapshot, "time", clock)
+        monkeypatch.setattr(keysource, "time", clock)
+        return clock
+
+    @pytest.fixture
+    def server(self, makes: Makes, settings: Any, clock: Clock) -> Any:
+        with servers.scripted(lambda handler: servers.reply(handler, 200, jwks(makes.signing))) as server:
+            settings.INSTACCESS = {
+                "VERIFICATION_KEYS": f"{server.base_url}/{uuid.uuid4()}",
+                "ALLOW_HTTP_URLS": True,
+                "USER_HOOK": TokenUser,
+            }
+            yield server
+
+    BAD = (
+        (500, b"", {}),
+        (200, b"", {}),
+        (200, b'{"keys":[]}', {}),
+        (200, b"<html>", {}),
+        (200, b'{"keys":{}}', {}),
+        (200, b" " * (10 * 1024 * 1024), {}),
+        (302, b"", {"Location": "http://127.0.0.1:9/jwks"}),
+    )
+
+    @pytest.mark.parametrize(("status", "body", "headers"), BAD, ids=range(len(BAD)))
+    def test_c3_that_is_broken_is_a_503_for_tokens_and_for_nothing_else(self, server, makes, status, body, headers):
+        server.says(status, body, **headers)
+
+        response = ask(good(makes))
+
+        assert refusal(response) == UNAVAILABLE
+        assert response["Retry-After"] == "10"
+        assert goes_on("Bearer opaque")
+
+    @pytest.mark.parametrize(("status", "body", "headers"), BAD, ids=range(len(BAD)))
+    def test_c3_that_breaks_serves_its_last_good_keys_for_a_while(self, server, makes, clock, status, body, headers):
+        assert ask(good(makes)).status_code == 200
+        server.says(status, body, **headers)
+
+        clock.now += keysource.JWKS_SECONDS + conf.max_staleness - 1
+        assert ask(good(makes)).status_code == 200
+
+        clock.now += 2
+        assert refusal(ask(good(makes))) == UNAVAILABLE
+
+    def test_c3_where_nobody_listens_is_a_503(self, makes, settings, clock):
+        settings.INSTACCESS = {
+            "VERIFICATION_KEYS": f"http://127.0.0.1:{servers.free_port()}/jwks",
+            "ALLOW_HTTP_URLS": True,
+            "USER_HOOK": TokenUser,
+        }
+
+        assert refusal(ask(good(makes))) == UNAVAILABLE
+
+    def test_c4_is_read_once_a_cooldown_however_many_keys_strangers_invent(self, server, makes, clock):
+        assert ask(good(makes)).status_code == 200
+        _, payload, signature = makes.signed(claims(now())).split(".")
+        for number in range(1000):
+            header = b64(json.dumps({"typ": "JWT", "alg": "RS256", "kid": f"invented-{number}"}).encode())
+            assert ask(f"Bearer {header}.{payload}.{signature}").status_code == 401
+
+        assert len(server.asked) == 2
+
+    def test_c4_is_read_again_for_a_key_that_is_new(self, server, makes, clock, rsa_pool):
+        assert ask(good(makes)).status_code == 200
+        successor = Makes(rsa_pool.take("sig"), makes.encryption)
+        server.says(200, jwks(makes.signing, successor.signing))
+
+        assert ask(good(successor)).status_code == 200
+
+    def test_c5_bad_members_are_skipped_and_nothing_is_generated(self, server, makes, monkeypatch):
+        monkeypatch.setattr(keymaterial.JWK, "generate", None)
+        bad: list[Any] = [
+            {"generate": "RSA", "size": 2048, "kid": makes.signing_kid},
+            {"kty": "RSA", "n": "AQAB", "e": "AQAB", "kid": "short"},
+            {"kty": "RSA"},
+            {"kty": "oct", "k": "AAAA"},
+            "a text",
+            None,
+        ]
+        server.says(200, json.dumps({"keys": [*bad, *json.loads(jwks(makes.signing))["keys"]]}).encode())
+
+        assert ask(good(makes)).status_code == 200
+
+    def test_c10_over_http_is_an_error_of_the_checks(self, settings):
+        settings.INSTACCESS = {"VERIFICATION_KEYS": "http://canvas.example.edu/internal/services/jwks"}
+        assert "instaccess.E034" in {message.id for message in run_checks()}
+
+        settings.INSTACCESS["ALLOW_HTTP_URLS"] = True
+        assert "instaccess.E034" not in {message.id for message in run_checks()}

@@ -1,0 +1,218 @@
+"""The user of a request: from the database, from a hook or from the claims, also when masquerading."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import AnonymousUser
+from django.db import OperationalError, connection
+from django.test import override_settings
+from django.utils import timezone
+
+from instaccess import identity
+from instaccess.consumer import AcceptedClaims, TokenUser
+from instaccess.exceptions import InvalidToken
+from tests.service.helpers import ADMIN, ANYBODY, USER, ask, good, issued, public, refusal
+from tests.support.answers import INVALID, UNAUTHENTICATED, UNAVAILABLE
+
+SELF = "/api/v1/users/self"
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("initial_keys")
+class TestTheUserWhereTheAppIsInstalled:
+    def test_is_the_local_one_with_that_uuid(self, user):
+        response = ask(issued(user))
+
+        assert response.seen.user == user
+        assert response.seen.auth.user_uuid == identity.user_uuid(user)
+
+    def test_is_the_one_whose_own_field_says_so(self, user):
+        with override_settings(INSTACCESS={"USER_UUID_FIELD": "username"}):
+            assert ask(issued(user)).seen.user == user
+
+    def test_c6_must_be_active(self, user):
+        token = issued(user)
+        get_user_model().objects.filter(pk=user.pk).update(is_active=False)
+
+        assert refusal(ask(token)) == INVALID
+
+    def test_c6_must_be_there(self, user):
+        token = issued(user)
+        user.delete()
+
+        assert refusal(ask(token)) == INVALID
+
+    @pytest.mark.parametrize("field", [None, "username"])
+    @pytest.mark.parametrize("sub", ["", "ada\x00", "\x00", "\ud800", "9" * 400, "urn:uuid:" + USER, "{}", " ", 1])
+    def test_c6_must_have_a_uuid_that_is_one(self, makes, user, field, sub):
+        with override_settings(INSTACCESS={"VERIFICATION_KEYS": [public(makes)], "USER_UUID_FIELD": field}):
+            assert refusal(ask(good(makes, sub=sub))) == INVALID
+
+    def test_c6_is_not_found_by_another_spelling_of_the_uuid(self, makes, user):
+        known = identity.user_uuid(user)
+        with override_settings(INSTACCESS={"VERIFICATION_KEYS": [public(makes)]}):
+            assert ask(good(makes, sub=known)).status_code == 200
+            for sub in (known.upper(), known.replace("-", ""), f"urn:uuid:{known}", f" {known}"):
+                assert refusal(ask(good(makes, sub=sub))) == INVALID
+
+    def test_a_fault_of_the_database_is_a_503_and_nobody_gets_in(self, user, caplog):
+        token = issued(user)
+
+        def away(execute: Any, sql: str, *args: Any) -> Any:
+            raise OperationalError("the database is away")
+
+        with connection.execute_wrapper(away):
+            response = ask(token)
+
+        assert refusal(response) == UNAVAILABLE
+        assert "not decided: OperationalError" in caplog.text
+
+
+class TestTheUserHook:
+    def test_finds_the_user(self, service, settings):
+        known = {USER: get_user_model()(username="ada")}
+        settings.INSTACCESS["USER_HOOK"] = lambda claims: known.get(claims.user_uuid)
+
+        assert ask(good(service, sub=USER)).seen.user.username == "ada"
+        assert refusal(ask(good(service, sub=ADMIN))) == INVALID
+
+    def test_can_be_named_by_its_path(self, service, settings):
+        settings.INSTACCESS["USER_HOOK"] = "instaccess.consumer.TokenUser"
+
+        assert isinstance(ask(good(service)).seen.user, TokenUser)
+
+    def test_that_says_no_is_obeyed(self, service, settings, caplog):
+        def never(claims: Any) -> Any:
+            raise InvalidToken("closed today", code="closed")
+
+        settings.INSTACCESS["USER_HOOK"] = never
+
+        assert refusal(ask(good(service))) == INVALID
+        assert "reason=closed" in caplog.text
+
+    @pytest.mark.parametrize(
+        "found",
+        [AnonymousUser(), get_user_model()(is_active=False), object()],
+        ids=["anonymous", "inactive", "no user"],
+    )
+    def test_c6_that_finds_nobody_active_is_a_refusal(self, service, settings, found):
+        settings.INSTACCESS["USER_HOOK"] = lambda claims: found
+
+        assert refusal(ask(good(service))) == INVALID
+
+    def test_gets_the_claims_with_who_is_behind_a_masquerade(self, service, settings):
+        seen: list[Any] = []
+        settings.INSTACCESS["USER_HOOK"] = lambda claims: seen.append(claims) or TokenUser(claims)
+
+        ask(good(service, masq_sub=ADMIN, masq_shard=1))
+
+        assert seen[0].masquerading_user_uuid == ADMIN
+
+
+class TestATokenUser:
+    USER = TokenUser(AcceptedClaims(**ANYBODY))
+
+    def test_is_authenticated_and_knows_its_uuid(self):
+        assert self.USER.is_authenticated
+        assert not self.USER.is_anonymous
+        assert self.USER.is_active
+        assert {self.USER.uuid, self.USER.pk, self.USER.id, str(self.USER), self.USER.get_username()} == {"anybody"}
+
+    def test_may_nothing(self):
+        assert not self.USER.is_staff
+        assert not self.USER.is_superuser
+        assert not self.USER.has_perm("instaccess.masquerade")
+        assert not self.USER.has_perms(["instaccess.masquerade"])
+        assert not self.USER.has_module_perms("instaccess")
+
+    def test_is_equal_to_itself_read_again_and_to_nobody_else(self):
+        again = TokenUser(AcceptedClaims(**ANYBODY))
+        other = TokenUser(AcceptedClaims(**{**ANYBODY, "user_uuid": "somebody"}))
+
+        assert {self.USER, again} == {self.USER}
+        assert other != self.USER
+        assert "anybody" not in {self.USER}
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("initial_keys")
+class TestAMasquerade:
+    @pytest.fixture
+    def admin(self, db: None) -> Any:
+        return get_user_model().objects.create_user("boss")
+
+    def test_gives_the_real_user_where_they_are_known(self, user, admin):
+        seen = ask(issued(user, real_user=admin)).seen
+
+        assert (seen.user, seen.auth.real_user) == (user, admin)
+        assert seen.auth.masquerading_user_uuid == identity.user_uuid(admin)
+
+    def test_c11_by_somebody_unknown_is_refused(self, user, admin):
+        token = issued(user, real_user=admin)
+        admin.delete()
+
+        assert refusal(ask(token)) == INVALID
+
+    def test_c11_by_somebody_inactive_is_refused(self, user, admin, caplog):
+        token = issued(user, real_user=admin)
+        get_user_model().objects.filter(pk=admin.pk).update(is_active=False)
+
+        assert refusal(ask(token)) == INVALID
+        assert "reason=unknown_masquerader" in caplog.text
+
+    @pytest.mark.parametrize("half", [{"masq_sub": ADMIN}, {"masq_shard": 1}])
+    def test_c11_with_half_its_claims_is_none(self, makes, user, half):
+        with override_settings(INSTACCESS={"VERIFICATION_KEYS": [public(makes)]}):
+            auth = ask(good(makes, sub=identity.user_uuid(user), **half)).seen.auth
+
+        assert (auth.masquerading_user_uuid, auth.masquerading_user_shard_id, auth.real_user) == (None, None, None)
+
+    @pytest.mark.parametrize("claims_", [{"masq_sub": "", "masq_shard": 1}, {"masq_sub": ADMIN, "masq_shard": None}])
+    def test_c11_with_broken_claims_is_refused(self, makes, user, claims_):
+        with override_settings(INSTACCESS={"VERIFICATION_KEYS": [public(makes)]}):
+            assert refusal(ask(good(makes, sub=identity.user_uuid(user), **claims_))) == INVALID
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("initial_keys")
+class TestUsersSelf:
+    """The test project's protected endpoint."""
+
+    def get(self, client: Any, authorization: str | None = None) -> Any:
+        return client.get(SELF, headers={"Authorization": authorization} if authorization else {})
+
+    def test_knows_the_user_of_an_inst_access_token(self, client, user):
+        response = self.get(client, issued(user))
+
+        assert response.status_code == 200
+        assert response.json() == {
+            "id": user.pk,
+            "name": "ada",
+            "sortable_name": "ada",
+            "short_name": "ada",
+            "login_id": "ada",
+            "uuid": identity.user_uuid(user),
+        }
+
+    def test_knows_the_user_of_an_access_token(self, client, access_token):
+        assert self.get(client, f"Bearer {access_token.token}").json()["login_id"] == "ada"
+
+    def test_refuses_without_credentials_as_canvas_does(self, client):
+        assert refusal(self.get(client)) == UNAUTHENTICATED
+        assert refusal(self.get(client, "Basic YTpi")) == UNAUTHENTICATED
+
+    def test_refuses_every_other_bearer_as_canvas_does(self, client, make_access_token, user):
+        expired = make_access_token(expires=timezone.now() - timedelta(hours=1)).token
+        for bearer in ("unknown", "a.b.c", expired, make_access_token(user=None).token):
+            assert refusal(self.get(client, f"Bearer {bearer}")) == INVALID
+
+    def test_refuses_an_inactive_user(self, client, access_token, user):
+        token = issued(user)
+        get_user_model().objects.filter(pk=user.pk).update(is_active=False)
+
+        assert refusal(self.get(client, f"Bearer {access_token.token}")) == INVALID
+        assert refusal(self.get(client, token)) == INVALID

@@ -1,0 +1,72 @@
+"""Requests to `/internal/gateway/verify`, by WSGI and by ASGI."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from asgiref.sync import async_to_sync
+from asgiref.testing import ApplicationCommunicator
+from django.core.asgi import get_asgi_application
+from django.test import AsyncClient, Client
+
+URL = "/internal/gateway/verify"
+
+
+class Answered(dict[str, str]):
+    """An answer from whichever server: a status, headers, a body."""
+
+    def __init__(self, status: int, headers: Any, body: bytes) -> None:
+        super().__init__(headers)
+        self.status_code, self.content = status, body
+
+
+def by_wsgi(method: str = "GET", headers: Any = (), body: bytes = b"", path: str = URL) -> Answered:
+    extra: dict[str, Any] = {}
+    for name, value in headers:
+        key = "HTTP_" + name.upper().replace("-", "_")
+        extra[key] = f"{extra[key]},{value}" if key in extra else value  # as WSGI servers do
+    response = Client().generic(method, path, body, **extra)
+    return Answered(response.status_code, response.headers.items(), response.content)
+
+
+def by_asgi(method: str = "GET", headers: Any = (), body: bytes = b"", path: str = URL) -> Answered:
+    """Keeps to this thread, which has the test's transaction."""
+    joined: dict[str, str] = {}
+    for name, value in headers:
+        joined[name] = f"{joined[name]},{value}" if name in joined else value
+
+    async def ask() -> Any:
+        return await AsyncClient().generic(method, path, body, headers=joined)
+
+    response = async_to_sync(ask)()
+    return Answered(response.status_code, response.headers.items(), response.content)
+
+
+def by_the_wire_of_asgi(headers: list[tuple[str, str]]) -> Answered:
+    """The application as a server calls it, in threads of its own."""
+
+    async def ask() -> Answered:
+        scope = {
+            "type": "http",
+            "http_version": "1.1",
+            "method": "GET",
+            "path": URL,
+            "query_string": b"",
+            "headers": [(b"host", b"testserver")] + [(n.lower().encode(), v.encode("latin-1")) for n, v in headers],
+        }
+        server = ApplicationCommunicator(get_asgi_application(), scope)
+        await server.send_input({"type": "http.request", "body": b""})
+        start = await server.receive_output(30)
+        body = (await server.receive_output(30))["body"]
+        await server.wait(30)
+        return Answered(start["status"], [(n.decode(), v.decode()) for n, v in start["headers"]], body)
+
+    return async_to_sync(ask)()
+
+
+def verify(bearer: str | None = None, **kwargs: Any) -> Answered:
+    return by_wsgi(headers=[] if bearer is None else [("Authorization", f"Bearer {bearer}")], **kwargs)
+
+
+def status(bearer: str) -> int:
+    return verify(bearer).status_code

@@ -1,0 +1,61 @@
+"""Tokens and headers made and opened by hand, without the code under test."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from jwcrypto.jwe import JWE
+from jwcrypto.jwk import JWK
+
+CONTENT_ALGORITHMS = ("A128CBC-HS256", "A256GCM")
+PAYLOAD = b'{"iss":"instructure:inst_access","sub":"ada"}'
+
+
+# The RSA keys are the same in every example, so a fixture made once a test is no harm. No deadline: a time limit
+# would test the machine.
+hostile = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+class UntouchableKeys(Mapping[str, JWK]):
+    """Keys that must not be looked at: whoever asks for one is about to spend an RSA operation."""
+
+    def __getitem__(self, kid: str) -> JWK:
+        raise AssertionError("a key was looked up")
+
+    def __iter__(self) -> Iterator[str]:
+        raise AssertionError("the keys were walked through")
+
+    def __len__(self) -> int:
+        raise AssertionError("the keys were counted")
+
+
+NO_KEYS = UntouchableKeys()
+
+
+def b64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def unb64(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def header_text(token: str) -> str:
+    return unb64(token.split(".", maxsplit=1)[0]).decode()
+
+
+def with_header(token: str, header: str | bytes) -> str:
+    """The token with another text in place of its protected header."""
+    raw = header.encode() if isinstance(header, str) else header
+    return ".".join([b64(raw), *token.split(".")[1:]])
+
+
+def encrypted_as(header: Mapping[str, Any], plaintext: str, key: JWK) -> str:
+    """What anybody can make who has our public encryption key; jwcrypto writes whatever header it is given."""
+    jwe = JWE(plaintext.encode(), json.dumps(header), algs=[header["alg"], header["enc"]])
+    jwe.add_recipient(key)
+    return str(jwe.serialize(compact=True))

@@ -1,0 +1,372 @@
+"""Strict parsing, before any key is used: one spelling, no odd header members, bounded lengths."""
+
+from __future__ import annotations
+
+import json
+import string
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jwcrypto.jwe import JWE
+from jwcrypto.jws import JWS
+
+from instaccess import compact, jose
+from instaccess.exceptions import InvalidToken
+from tests.tokens.handmade import CONTENT_ALGORITHMS, NO_KEYS, PAYLOAD, b64, encrypted_as, hostile, unb64, with_header
+
+
+class TestTheJSONSerialization:
+    @pytest.mark.parametrize("recipients", [1, 200])
+    def test_g3_is_not_read(self, recipients, signed, encryption_key):
+        jwe = JWE(signed.encode(), '{"enc":"A256GCM"}', algs=["RSA-OAEP", "A256GCM"])
+        for _ in range(recipients):
+            jwe.add_recipient(encryption_key, '{"alg":"RSA-OAEP"}')
+
+        with pytest.raises(InvalidToken) as refusal:
+            jose.decrypt(jwe.serialize(), NO_KEYS)
+
+        assert refusal.value.code in {"malformed", "too_long"}
+
+    def test_g3_is_not_read_for_a_signed_token_either(self, signing_key):
+        jws = JWS(PAYLOAD)
+        jws.add_signature(signing_key, protected='{"alg":"RS256"}')
+
+        with pytest.raises(InvalidToken) as refusal:
+            jose.verify(jws.serialize(), NO_KEYS)
+
+        assert refusal.value.code == "malformed"
+
+
+ALPHABET = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"
+
+
+def respellings(token: str) -> Iterator[str]:
+    """Texts that a lenient reader takes for the same token."""
+    segments = token.split(".")
+    for n, segment in enumerate(segments):
+
+        def spelt(text: str, n: int = n) -> str:
+            return ".".join([*segments[:n], text, *segments[n + 1 :]])
+
+        yield spelt(segment + "=" * (-len(segment) % 4 or 4))
+        yield spelt(segment + "=")
+        yield spelt(segment[:3] + "\n" + segment[3:])
+        yield spelt(segment[:3] + "!" + segment[3:])
+        yield spelt(segment[:3] + "\u00ad" + segment[3:])
+        last = ALPHABET.index(segment[-1])
+        for loose_bits in range(1, 2 ** (len(segment) * 6 % 8)):
+            yield spelt(segment[:-1] + ALPHABET[last ^ loose_bits])
+        if "-" in segment or "_" in segment:
+            yield spelt(segment.replace("-", "+").replace("_", "/"))
+    yield from (f" {token}", f"{token} ", f"{token}\n", f"{token}.", f".{token}", f"{token}\x00")
+    yield from (token.replace(".", ". "), token.replace(".", ".."))
+    yield from (f'"{token}"', token + "." + segments[-1])
+
+
+class TestATokenInAnotherSpelling:
+    def test_g4_is_refused_and_no_key_spent_on_it(self, encrypted):
+        for text in respellings(encrypted):
+            assert text != encrypted
+            with pytest.raises(InvalidToken):
+                jose.decrypt(text, NO_KEYS)
+
+    def test_g4_is_refused_when_only_signed(self, signed, signing_key):
+        for text in respellings(signed):
+            assert text != signed
+            with pytest.raises(InvalidToken):
+                jose.verify(text, NO_KEYS)
+
+    @pytest.mark.parametrize("enc", CONTENT_ALGORITHMS)
+    @pytest.mark.parametrize("moved", [1, 2, 3, 8, 12, 16, 32])
+    def test_g4_no_byte_may_move_from_one_segment_to_the_next(self, enc, moved, signed, encryption_key):
+        # The tag of CBC-HMAC covers IV and ciphertext as one string: only the IV's length tells where one ends.
+        token = jose.encrypt(signed, encryption_key, kid="e1", alg="RSA-OAEP", enc=enc)
+        header, *parts = token.split(".")
+        for left in range(3):
+            for shift in (moved, -moved):
+                raw = [unb64(part) for part in parts]
+                joined, cut = raw[left] + raw[left + 1], len(raw[left]) + shift
+                if not 0 < cut < len(joined):
+                    continue
+                raw[left], raw[left + 1] = joined[:cut], joined[cut:]
+                with pytest.raises(InvalidToken):
+                    jose.decrypt(".".join([header, *map(b64, raw)]), {"e1": encryption_key})
+
+    def test_g4_zeros_before_the_signature_or_the_wrapped_key_are_refused(
+        self, signed, encrypted, signing_key, encryption_key
+    ):
+        # As numbers they are the same.
+        first, payload, signature = signed.split(".")
+        with pytest.raises(InvalidToken):
+            jose.verify(f"{first}.{payload}.{b64(bytes(3) + unb64(signature))}", {"s1": signing_key})
+        header, wrapped, *rest = encrypted.split(".")
+        with pytest.raises(InvalidToken):
+            jose.decrypt(".".join([header, b64(bytes(3) + unb64(wrapped)), *rest]), {"e1": encryption_key})
+
+    def test_g4_a_signature_increased_by_the_modulus_is_refused(self, signed, signing_key):
+        first, payload, signature = signed.split(".")
+        number = int.from_bytes(unb64(signature)) + int.from_bytes(unb64(signing_key["n"]))
+
+        with pytest.raises(InvalidToken):
+            jose.verify(f"{first}.{payload}.{b64(number.to_bytes(257))}", {"s1": signing_key})
+
+
+JWE_HEADER = '"alg":"RSA-OAEP","enc":"A128CBC-HS256"'
+JWS_HEADER = '"typ":"JWT","alg":"RS256"'
+
+ODD_MEMBERS = {
+    "crit": '"crit":["exp"]',
+    "crit-empty": '"crit":[]',
+    "crit-object": '"crit":{}',
+    "jku": '"jku":"https://attacker.example/jwks"',
+    "jwk": '"jwk":{"kty":"RSA","n":"AQAB","e":"AQAB"}',
+    "x5u": '"x5u":"https://attacker.example/cert"',
+    "x5c": '"x5c":["MIIB"]',
+    "x5t": '"x5t":"AAAA"',
+    "zip": '"zip":"DEF"',
+    "zip-null": '"zip":null',
+    "b64": '"b64":false',
+    "apu": '"apu":"AAAA"',
+    "p2c": '"p2c":100000000',
+    "unknown": '"x":"y"',
+    "empty-name": '"":"y"',
+    "upper-case": '"ALG":"none"',
+}
+
+BROKEN_HEADERS = {
+    "duplicate-alg": '{{{0},"alg":"none"}}',
+    "duplicate-alg-escaped": '{{{0},"\\u0061lg":"none"}}',
+    "duplicate-kid": '{{{0},"kid":"e1","kid":"e1"}}',
+    "nan": '{{{0},"kid":NaN}}',
+    "infinity": '{{{0},"kid":-Infinity}}',
+    "not-json": "{{{0}",
+    "trailing": "{{{0}}} {{}}",
+    "trailing-comma": "{{{0},}}",
+    "single-quotes": "{{'alg':'RSA-OAEP'}}",
+    "comment": "{{{0}/* */}}",
+    "list": "[{{{0}}}]",
+    "text": '"alg"',
+    "number": "1",
+    "null": "null",
+    "nested-lists": '{{{0},"kid":' + "[" * 450 + "]" * 450 + "}}",
+    "long-number": '{{{0},"kid":' + "9" * 900 + "}}",
+    "control-character": '{{{0},"kid":"a\nb"}}',
+}
+
+
+class TestAHeaderWithOddMembers:
+    @pytest.mark.parametrize("member", ODD_MEMBERS.values(), ids=ODD_MEMBERS.keys())
+    def test_g5_is_refused_before_any_key_is_touched(self, member, encrypted, signed):
+        for refused, token, header in (
+            (jose.decrypt, encrypted, JWE_HEADER),
+            (jose.verify, signed, JWS_HEADER),
+        ):
+            with pytest.raises(InvalidToken) as refusal:
+                refused(with_header(token, f"{{{header},{member}}}"), NO_KEYS)
+            assert refusal.value.code == "bad_header"
+
+    @pytest.mark.parametrize("header", BROKEN_HEADERS.values(), ids=BROKEN_HEADERS.keys())
+    def test_g5_is_refused_when_it_is_not_one_strict_json_object(self, header, encrypted, signed):
+        for refused, token, members in (
+            (jose.decrypt, encrypted, JWE_HEADER),
+            (jose.verify, signed, JWS_HEADER),
+        ):
+            with pytest.raises(InvalidToken) as refusal:
+                refused(with_header(token, header.format(members)), NO_KEYS)
+            assert refusal.value.code in {"malformed", "bad_header"}
+
+    @pytest.mark.parametrize("raw", [b"\xff\xfe{}", b"\xef\xbb\xbf{}", b'{"alg":"\xff"}', b"{\x00}"])
+    def test_g5_is_refused_when_it_is_not_utf_8(self, raw, encrypted):
+        with pytest.raises(InvalidToken) as refusal:
+            jose.decrypt(with_header(encrypted, raw), NO_KEYS)
+
+        assert refusal.value.code == "malformed"
+
+    @pytest.mark.parametrize("bits", [b"[", b'{"":', b'[{"a":'])
+    def test_g5_deep_nesting_takes_no_process_down_in_a_thread_with_a_small_stack(self, bits):
+        """Python 3.13's parser goes as deep as a whole stack of the usual size."""
+        script = (
+            "import threading\n"
+            "from instaccess.compact import json_object\n"
+            "from instaccess.exceptions import InvalidToken\n"
+            "def read():\n"
+            "    try: json_object(RAW, 'claims')\n"
+            "    except InvalidToken as error: print(error.detail)\n"
+            "threading.stack_size(256 * 1024)\n"
+            "thread = threading.Thread(target=read); thread.start(); thread.join()"
+        )
+        raw = b'{"a":' + bits * (6000 // len(bits))
+        done = subprocess.run(
+            [sys.executable, "-c", script.replace("RAW", repr(raw))], capture_output=True, text=True, check=False
+        )
+
+        assert (done.returncode, done.stdout) == (0, "the claims nests too deep\n"), done.stderr
+
+    @pytest.mark.parametrize("text", ["[" * 2000, '"' + "[" * 2000, '\\"[{' * 500, "[" * 40 + "\\" * 7])
+    def test_brackets_in_a_text_nest_nothing(self, signing_key, text):
+        payload = json.dumps({"x": text}).encode()
+
+        assert jose.verify(jose.sign(payload, signing_key, kid="s1"), {"s1": signing_key})[0] == json.loads(payload)
+
+    def test_g5_deep_nesting_that_fits_a_token_ends_as_a_refusal_too(self, signed, signing_key):
+        with pytest.raises(InvalidToken) as refusal:
+            jose.verify(with_header(signed, "[" * 3000), NO_KEYS)
+        assert refusal.value.code == "bad_header"
+
+        # Well signed by us, so the claims are read: the parser gives up, the process does not.
+        nested = jose.sign(b'{"x":' + b"[" * 2500 + b"]" * 2500 + b"}", signing_key, kid="s1")
+        with pytest.raises(InvalidToken) as refusal:
+            jose.verify(nested, {"s1": signing_key})
+        assert refusal.value.code == "malformed"
+
+    @pytest.mark.parametrize("member", ["typ", "cty"])
+    @pytest.mark.parametrize("value", ["jwt", "JOSE", "jwk+json", "application/jwt", ""])
+    def test_another_type_inside_is_refused(self, member, value, encrypted):
+        header = json.dumps({"alg": "RSA-OAEP", "enc": "A128CBC-HS256", "kid": "e1", member: value})
+
+        with pytest.raises(InvalidToken) as refusal:
+            jose.decrypt(with_header(encrypted, header), NO_KEYS)
+
+        assert refusal.value.code == "wrong_type"
+
+    @pytest.mark.parametrize("odd", [{"typ": "at+jwt"}, {"typ": "jwt"}, {"typ": ""}, {"cty": "JWT"}])
+    def test_c2_a_signed_token_of_another_type_is_refused(self, odd, signed):
+        # RFC 8725 §3.11: an ID token or an RFC 9068 access token under the same key is not one of these. `cty` would
+        # announce yet another token inside.
+        header = json.dumps({"typ": "JWT", "alg": "RS256", "kid": "s1"} | odd)
+
+        with pytest.raises(InvalidToken) as refusal:
+            jose.verify(with_header(signed, header), NO_KEYS)
+
+        assert refusal.value.code == "wrong_type"
+
+
+class TestAHostileKid:
+    @pytest.mark.parametrize(
+        ("kid", "code"),
+        [
+            pytest.param("' OR 1=1 --", "bad_header", id="sql"),
+            pytest.param("'OR/**/1=1--", "unknown_kid", id="sql-without-spaces"),
+            pytest.param("../../etc/passwd", "unknown_kid", id="path"),
+            pytest.param("k" * 10_240, "too_long", id="10-kilobytes"),
+            pytest.param("k" * 129, "bad_header", id="129-characters"),
+            pytest.param("", "bad_header", id="empty"),
+            pytest.param("e1\x00", "bad_header", id="nul"),
+            pytest.param("e1\n", "bad_header", id="newline"),
+            pytest.param("é", "bad_header", id="not-ascii"),
+            pytest.param("\ud800", "bad_header", id="lone-surrogate"),
+            pytest.param({"$ne": None}, "bad_header", id="object"),
+            pytest.param(["e1"], "bad_header", id="list"),
+            pytest.param(1, "bad_header", id="number"),
+            pytest.param(True, "bad_header", id="true"),
+            pytest.param(None, "bad_header", id="null"),
+        ],
+    )
+    def test_g9_is_refused(self, kid, code, encrypted, signed, encryption_key, signing_key):
+        for refused, token, keys, header in (
+            (jose.decrypt, encrypted, {"e1": encryption_key}, {"alg": "RSA-OAEP", "enc": "A128CBC-HS256"}),
+            (jose.verify, signed, {"s1": signing_key}, {"typ": "JWT", "alg": "RS256"}),
+        ):
+            with pytest.raises(InvalidToken) as refusal:
+                refused(with_header(token, json.dumps(header | {"kid": kid})), keys)
+            assert refusal.value.code == code
+
+    def test_g9_is_not_repeated_in_the_error(self, encrypted, encryption_key):
+        header = json.dumps({"alg": "RSA-OAEP", "enc": "A128CBC-HS256", "kid": "<script>"})
+
+        with pytest.raises(InvalidToken) as refusal:
+            jose.decrypt(with_header(encrypted, header), {"e1": encryption_key})
+
+        assert "script" not in str(refusal.value)
+
+
+class TestALongToken:
+    @pytest.mark.parametrize("length", [8193, 1_000_000])
+    def test_g19_is_not_even_parsed(self, length):
+        text = "." * length
+
+        for refused in (jose.decrypt, jose.verify):
+            with pytest.raises(InvalidToken) as refusal:
+                refused(text, NO_KEYS)
+            assert refusal.value.code == "too_long"
+
+    def test_g19_of_exactly_8_kib_is_read(self, signing_key):
+        head = len(jose.sign(b"", signing_key, kid="s1"))
+        claims = {"x": "x" * ((compact.MAX_TOKEN_CHARS - head) * 3 // 4 - 8)}
+        token = jose.sign(json.dumps(claims, separators=(",", ":")).encode(), signing_key, kid="s1")
+        assert compact.MAX_TOKEN_CHARS - 3 <= len(token) <= compact.MAX_TOKEN_CHARS
+
+        assert jose.verify(token, {"s1": signing_key})[0] == claims
+
+    def test_a_header_over_1_kib_is_refused(self, encrypted):
+        header = json.dumps({"alg": "RSA-OAEP", "enc": "A128CBC-HS256", "kid": "e1"}) + " " * 1024
+
+        with pytest.raises(InvalidToken) as refusal:
+            jose.decrypt(with_header(encrypted, header), NO_KEYS)
+
+        assert refusal.value.code == "bad_header"
+
+
+class TestWhatIsInside:
+    @pytest.mark.parametrize("inside", ["é", "\u2028", "\U0001f511"])
+    def test_is_ascii_or_refused(self, inside, encryption_key):
+        token = encrypted_as({"alg": "RSA-OAEP", "enc": "A256GCM", "kid": "e1"}, inside, encryption_key)
+
+        with pytest.raises(InvalidToken) as refusal:
+            jose.decrypt(token, {"e1": encryption_key})
+
+        assert refusal.value.code == "decrypt_failed"
+
+    @pytest.mark.parametrize(
+        "payload",
+        [
+            b"[]",
+            b"null",
+            b"1",
+            b'"text"',
+            b"not json",
+            b'{"sub":"ada","sub":"grace"}',
+            b'{"exp":NaN}',
+            b'{"exp":Infinity}',
+            b'{"sub":"\xff"}',
+            b'\xef\xbb\xbf{"sub":"ada"}',
+            b'{"exp":' + b"9" * 5000 + b"}",
+        ],
+    )
+    def test_g8_well_signed_claims_must_be_one_strict_json_object(self, payload, signing_key):
+        with pytest.raises(InvalidToken) as refusal:
+            jose.verify(jose.sign(payload, signing_key, kid="s1"), {"s1": signing_key})
+
+        assert refusal.value.code == "malformed"
+
+    def test_an_unreadable_payload_under_a_bad_signature_is_a_bad_signature(self, rsa_pool):
+        # Nothing of the claims is read before the signature holds.
+        token = jose.sign(b"not json", rsa_pool.take("sig"), kid="s1")
+
+        with pytest.raises(InvalidToken) as refusal:
+            jose.verify(token, {"s1": rsa_pool.take("sig")})
+
+        assert refusal.value.code == "bad_signature"
+
+
+class TestPeekingAtTheIssuer:
+    def test_reads_it_without_any_key(self, signed):
+        assert compact.peek_issuer(signed) == "instructure:inst_access"
+
+    @pytest.mark.parametrize("payload", [b"{}", b'{"iss":null}', b'{"iss":["instructure:inst_access"]}', b"[]", b"x"])
+    def test_finds_none_where_there_is_none(self, payload, signing_key):
+        assert compact.peek_issuer(jose.sign(payload, signing_key, kid="s1")) is None
+
+    def test_finds_none_in_an_encrypted_token_or_an_opaque_one(self, encrypted):
+        assert compact.peek_issuer(encrypted) is None
+        assert compact.peek_issuer("kQ3XjtXn6f8o0qg") is None
+        assert compact.peek_issuer("") is None
+
+    @hostile
+    @given(st.text(max_size=200))
+    def test_never_fails(self, text):
+        assert compact.peek_issuer(text) is None

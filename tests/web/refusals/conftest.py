@@ -1,0 +1,38 @@
+"""A gateway that remembers nothing, and the clock that the writing goes by."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from instaccess import forward_auth, refusals
+from tests.support.clocks import Clock
+from tests.web.refusals.helpers import Statements
+
+
+@pytest.fixture(autouse=True)
+def fresh_gateway(initial_keys: Any) -> Iterator[None]:
+    forward_auth.forget()
+    yield
+    forward_auth.forget()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock that the writing goes by."""
+    clock = Clock(frozen=True)
+    monkeypatch.setattr(refusals, "time", SimpleNamespace(monotonic=clock, time=time.time))
+    refusals.forget()
+    return clock
+
+
+@pytest.fixture
+def statements() -> Iterator[Statements]:
+    statements = Statements()
+    with connection.execute_wrapper(statements):
+        yield statements

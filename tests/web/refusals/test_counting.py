@@ -1,0 +1,276 @@
+"""Counts of refusals: who counts what, and what a flood costs."""
+
+from __future__ import annotations
+
+import ast
+import logging
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import time_machine
+from django.db import OperationalError, connection
+from django.test import RequestFactory
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from instaccess import exceptions, forward_auth, issuer, keyring, refusals
+from instaccess.models import IssuedToken, RefusalCount, UserIdentity
+from tests.conftest import ISSUE_URL
+from tests.support.tokens import Makes, claims
+from tests.web.refusals.helpers import GATEWAY_URL, PACKAGE, REAL_TRANSACTIONS, ask, counted, total, written
+
+pytestmark = pytest.mark.django_db
+
+NOW = datetime(2026, 12, 1, 12, 30, tzinfo=UTC)
+HOUR = NOW.replace(minute=0)
+
+THE_WAY_OF_A_REQUEST = [
+    *(
+        "exceptions",
+        "claims",
+        "jose",
+        "compact",
+        "sealing",
+        "keyring",
+        "keysource",
+        "denylist",
+        "snapshot",
+        "fetch",
+        "identity",
+    ),
+    *("issuer", "gateway", "canvas", "throttling", "oauth", "views", "forward_auth"),
+]
+
+
+class TestTheIssuer:
+    def test_counts_what_it_refuses_by_reason(self, post, client):
+        post()
+        post("nobody's")
+        post("nobody's")
+        client.get(ISSUE_URL)
+
+        assert counted() == {
+            ("issuer", "no_credentials", "", ""): 1,
+            ("issuer", "unknown_token", "", ""): 2,
+            ("issuer", "method", "", ""): 1,
+        }
+
+    def test_counts_whom_by_client_and_uuid_where_both_came_with_the_access_token(
+        self, post, make_access_token, user
+    ):
+        identity = UserIdentity.objects.create(user=user)
+        access_token = make_access_token(scope="read")
+        post(access_token)
+
+        client_id = access_token.application.client_id
+        assert counted() == {("issuer", "insufficient_scope", client_id, str(identity.uuid)): 1}
+
+    def test_makes_no_uuid_for_that(self, post, make_access_token):
+        access_token = make_access_token(scope="read")
+        with CaptureQueriesContext(connection) as queries:
+            post(access_token)
+
+        assert len(queries) == 1  # the one that looks the access token up
+        assert counted() == {("issuer", "insufficient_scope", access_token.application.client_id, ""): 1}
+        assert not UserIdentity.objects.exists()
+
+    def test_takes_the_uuid_from_the_field_that_a_setting_names(self, post, make_access_token, settings):
+        settings.INSTACCESS = {"USER_UUID_FIELD": "username"}
+        access_token = make_access_token(scope="read")
+        post(access_token)
+
+        assert counted() == {("issuer", "insufficient_scope", access_token.application.client_id, "ada"): 1}
+
+    def test_answers_as_ever_where_that_setting_is_bad(self, post, settings, make_access_token):
+        # Bad ones are refused by `manage.py check`; until somebody looks, a refusal is not made a fault.
+        access_token = make_access_token(scope="read")
+        for name in ("no_such_field", "natural_key"):
+            settings.INSTACCESS = {"USER_UUID_FIELD": name}
+
+            assert "Insufficient scopes" in post(access_token).content.decode()
+        assert counted() == {("issuer", "insufficient_scope", access_token.application.client_id, ""): 2}
+
+    def test_counts_what_it_could_not_answer_under_its_code(self, post, access_token, settings):
+        settings.INSTACCESS = {"CLAIMS_HOOK": lambda user, application: {"big": "x" * 9999}}
+
+        assert post(access_token).status_code == 503
+        assert counted() == {("issuer", "claims_too_large", "", ""): 1}
+
+    def test_does_not_count_a_token_that_it_issues(self, post, access_token):
+        assert post(access_token).status_code == 201
+        assert counted() == {}
+
+    def test_takes_no_reason_from_anybody_else(self, post, access_token, settings):
+        def hook(user: Any, application: Any) -> Any:
+            raise exceptions.InstAccessError("made up", code=access_token.token)
+
+        settings.INSTACCESS = {"CLAIMS_HOOK": hook}
+        post(access_token)
+
+        assert counted() == {("issuer", "other", "", ""): 1}
+
+
+class TestTheGateway:
+    @pytest.fixture
+    def make(self) -> Makes:
+        ring = keyring.current()
+        return Makes(ring.signing_key().private(), ring.encryption_key().private())
+
+    @pytest.fixture
+    def token(self, user: Any, application: Any) -> str:
+        origin = issuer.Origin(canvas_domain="canvas.example.edu")
+        return issuer.issue(user=user, application=application, service=True, origin=origin, now=time.time())[1]
+
+    def test_counts_what_it_refuses_by_reason(self):
+        ask()
+        ask("opaque")
+        ask("a.b.c.d.e")
+        ask("a.b.c.d.e")
+
+        assert counted() == {
+            ("gateway", "no_credentials", "", ""): 1,
+            ("gateway", "other_bearer", "", ""): 1,
+            ("gateway", "malformed", "", ""): 2,
+        }
+
+    def test_counts_whom_a_revoked_token_was_for(self, token, user, application):
+        assert ask(token) == 204
+        IssuedToken.objects.update(revoked_at=timezone.now())
+        forward_auth.forget()
+        assert ask(token) == 401
+
+        uuid = str(user.instaccess_identity.uuid)
+        assert counted() == {("gateway", "revoked", application.client_id, uuid): 1}
+
+    def test_counts_whom_an_expired_token_was_for_seen_before_or_not(self, token, user, application):
+        ask(token)
+        with time_machine.travel(timezone.now() + timedelta(hours=1, seconds=1)):
+            ask(token)
+            forward_auth.forget()
+            ask(token)
+
+        uuid = str(user.instaccess_identity.uuid)
+        assert counted() == {("gateway", "expired", application.client_id, uuid): 2}
+
+    def test_believes_no_claim_of_a_token_that_somebody_else_signed(self, make, rsa_pool):
+        forged = Makes(rsa_pool.take(), make.encryption)
+        ask(forged.token(now=int(time.time()), sub="victim", client_id="victim"))
+        ask(make.encrypted(forged.signed(claims(int(time.time()), sub="victim"), kid=make.signing_kid)))
+
+        assert counted() == {("gateway", "unknown_kid", "", ""): 1, ("gateway", "bad_signature", "", ""): 1}
+
+    @pytest.mark.parametrize("value", [7, None, ["a"], "x" * 256, "a\x00b", "\ud800", "ü", "a\nb", ...])
+    def test_counts_without_whom_where_an_authentic_token_names_what_is_no_id(self, make, value):
+        long_ago = int(time.time()) - 9000
+        ask(make.token(now=long_ago, sub=value, client_id=value))
+
+        assert counted() == {("gateway", "expired", "", ""): 1}
+
+    def test_counts_what_it_could_not_decide_under_its_code(self, token, settings):
+        settings.INSTACCESS = {"DECRYPTION_KEYS": ["/does/not/exist"]}
+        assert ask(token) == 503
+        settings.INSTACCESS = {"DENY_LIST": "https://127.0.0.1:9/", "SERVICE_SECRETS": []}
+        assert ask(token) == 503
+
+        assert {(role, total) for (role, *_), total in counted().items()} == {("gateway", 2)}
+        assert {reason for _, reason, *_ in written()} <= refusals.REASONS - {"other"}
+
+    def test_counts_a_database_that_is_away_as_a_fault(self, token, monkeypatch):
+        def away(*args: Any, **kwargs: Any) -> Any:
+            raise OperationalError("the server closed the connection unexpectedly")
+
+        monkeypatch.setattr("instaccess.gateway.unwrap_here", away)
+        assert ask(token) == 503
+
+        assert counted() == {("gateway", "fault", "", ""): 1}
+
+
+class TestTheReasons:
+    def test_are_all_that_there_are(self):
+        # Every code that is given, or that a kind of error has, in the files that a request comes through.
+        codes = set()
+        for name in THE_WAY_OF_A_REQUEST:
+            for node in ast.walk(ast.parse((PACKAGE / f"{name}.py").read_text())):
+                given = isinstance(node, ast.keyword) and node.arg == "code"
+                its_own = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "code"
+                if (given or its_own) and isinstance(node.value, ast.Constant):
+                    codes.add(node.value.value)
+
+        assert codes - {"error", "key_refused", "audit_altered"} == refusals.REASONS - {"other"}
+
+    def test_fit_their_column(self):
+        assert max(map(len, refusals.REASONS)) <= RefusalCount._meta.get_field("reason").max_length
+
+
+class TestARow:
+    def test_is_of_the_hour_in_utc_in_which_it_happened(self):
+        with time_machine.travel(NOW, tick=False) as now:
+            refusals.count("gateway", "expired")
+            now.shift(timedelta(minutes=30))
+            refusals.count("gateway", "expired")
+            refusals.flush()
+
+        hours = RefusalCount.objects.order_by("hour").values_list("hour", "count")
+        assert list(hours) == [(HOUR, 1), (HOUR + timedelta(hours=1), 1)]
+
+    def test_grows_with_each_write(self):
+        for _ in range(3):
+            refusals.count(RefusalCount.Role.ISSUER, "throttled", client_id="c", user_uuid="u")
+            assert refusals.flush() == 1
+
+        assert written() == {("issuer", "throttled", "c", "u"): 3}
+
+    def test_a1_holds_no_token_no_address_and_nothing_else_of_a_request(self, post, make_access_token):
+        access_token = make_access_token(scope="read")
+        sent = {"User-Agent": "sent-agent", "X-Forwarded-For": "192.0.2.99", "Host": "sent.example.edu"}
+        for bearer in (access_token.token, "sent-token", "sent.token.x", "sent.token.x.y.z", "sent token", ""):
+            post(bearer, url=f"{ISSUE_URL}?as_user_id=sent", headers=sent, REMOTE_ADDR="192.0.2.99")
+            ask(bearer, **sent)
+        counted()
+
+        text = str(list(RefusalCount.objects.values_list("role", "reason", "client_id", "user_uuid", "count")))
+        assert total() == 12
+        for secret in (access_token.token, "sent", "192.0.2.99", "ada"):
+            assert secret not in text
+
+
+@REAL_TRANSACTIONS
+class TestAFlood:
+    def test_of_10000_bad_tokens_in_30_seconds_costs_three_writes(self, clock, statements, caplog):
+        caplog.set_level(logging.CRITICAL, logger="instaccess")  # ten thousand lines
+        request = RequestFactory().get(GATEWAY_URL)
+        with time_machine.travel(NOW, tick=False):
+            for number in range(10_000):
+                token = f"{number}.b.c.d.e" if number % 2 else str(number)
+                request.META["HTTP_AUTHORIZATION"] = f"Bearer {token}"
+                response = forward_auth.verify(request)
+                response.close()  # as a server does once it has sent it: the request has ended
+                assert response.status_code == 401
+                clock.pass_(30.5 / 10_000)
+
+            during = list(statements.seen)
+            assert counted() == {("gateway", "malformed", "", ""): 5000, ("gateway", "other_bearer", "", ""): 5000}
+        # Each write is one INSERT and an UPDATE for each of two reasons; the first looked for old rows as well.
+        assert (during.count("INSERT"), during.count("UPDATE"), during.count("DELETE")) == (3, 6, 0)
+        assert len(during) == 3 * 3 + 2
+
+    def test_at_the_issuer_costs_one_write_in_ten_seconds_too(self, post, clock, statements):
+        for number in range(200):
+            post(f"nobody-{number}")
+            clock.pass_(0.06)
+
+        assert statements.seen.count("INSERT") == 1
+        assert counted() == {("issuer", "unknown_token", "", ""): 200}
+
+    def test_with_tokens_of_many_users_grows_the_table_no_further_than_the_bound(self, statements):
+        with time_machine.travel(NOW, tick=False):
+            for number in range(1000):
+                refusals.count("gateway", "revoked", user_uuid=f"user-{number}")
+                if number % 100 == 99:
+                    refusals.flush()
+
+        assert RefusalCount.objects.count() == refusals.KINDS + 1
+        assert written()["gateway", "revoked", "", ""] == 1000 - refusals.KINDS
+        assert total() == 1000

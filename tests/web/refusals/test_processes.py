@@ -1,0 +1,98 @@
+"""Counts of refusals of several processes, and of a process that ends or is killed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from django.db import connection
+
+from instaccess.models import RefusalCount
+from tests.support import processes, tasks
+from tests.support.processes import Crew, KilledError, together
+from tests.web.refusals.helpers import GATEWAY_URL, PACKAGE, REAL_TRANSACTIONS, total, written
+
+pytestmark = pytest.mark.django_db
+
+
+@REAL_TRANSACTIONS
+class TestProcesses:
+    @pytest.fixture
+    def crew(self, transactional_db: None) -> Iterator[Crew]:
+        crew = Crew()
+        yield crew
+        crew.close()
+
+    def test_that_write_at_once_count_exactly(self, crew):
+        workers = crew.start(6)
+        clients = [f"client-{number}" for number in range(10)]
+        for number in range(5):
+            # In orders of their own, and always some that nobody has written yet.
+            for worker in workers:
+                clients.append(clients.pop(0))
+                worker.ask(tasks.refuse, *clients, f"new-{number}", f"newer-{number}")
+            together(workers, tasks.meet_at, "instaccess.refusal_table.add")
+            assert together(workers, tasks.write_refusals) == [12] * 6
+
+        assert total() == 6 * 5 * 12
+        assert RefusalCount.objects.values("client_id").distinct().count() == 20
+
+    def test_one_that_is_killed_loses_what_was_pending_and_no_more(self, crew):
+        [worker] = crew.start()
+        worker.ask(tasks.refuse, "c", "", "", "")
+        worker.ask(tasks.write_refusals)
+        worker.ask(tasks.refuse, "c", "", "")
+        worker.ask(tasks.die_before, "instaccess.refusal_table.add")
+        with pytest.raises(KilledError):
+            worker.ask(tasks.write_refusals)
+
+        assert total() == 4
+
+    @pytest.mark.parametrize("number", range(1, 7))
+    def test_one_that_is_killed_while_it_writes_has_written_all_or_nothing(self, crew, number):
+        [worker] = crew.start()
+        worker.ask(tasks.refuse, "a", "b", "c")
+        worker.ask(tasks.die_after_statement, number)
+        with pytest.raises(KilledError):
+            worker.ask(tasks.write_refusals)
+
+        assert total() in (0, 3)
+
+    def test_one_that_ends_in_good_order_writes_what_was_pending(self):
+        ends_after("Client().get(url)")
+
+        assert written() == {("gateway", "no_credentials", "", ""): 1}
+
+    def test_tests_that_are_over_leave_nothing_in_the_real_database(self):
+        # As a test runner does it: while tests run the settings name another database than when the process ends.
+        name = connection.settings_dict["NAME"]
+        ends_after(
+            "settings = connections['default'].settings_dict\n"
+            "settings['NAME'] = 'of the tests'\n"
+            "Client().get(url)\n"
+            f"settings['NAME'] = {str(name)!r}"
+        )
+
+        assert written() == {}
+
+
+def ends_after(script: str) -> None:
+    """A process of its own that works on this run's database, does this and ends."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import django; django.setup()\n"
+            "from django.db import connections\nfrom django.test import Client\n"
+            f"url = {GATEWAY_URL!r}\n{script}",
+        ],
+        env=processes.environment(),
+        cwd=PACKAGE.parent,
+        capture_output=True,
+        text=True,
+        timeout=processes.PATIENCE,
+        check=False,
+    )
+    assert (done.returncode, "not written" in done.stderr) == (0, False), done.stderr

@@ -1,0 +1,89 @@
+"""The table of refusals is kept short: how long rows are kept, and how many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from django.db import OperationalError
+from django.utils import timezone
+
+from instaccess import refusal_table, refusals
+from instaccess.models import RefusalCount
+from tests.web.refusals.helpers import total
+
+pytestmark = pytest.mark.django_db
+
+
+class TestTheTable:
+    @pytest.fixture
+    def old(self) -> Callable[..., None]:
+        """Makes rows, one for each age in days."""
+
+        def make(*ages: float) -> None:
+            RefusalCount.objects.bulk_create(
+                RefusalCount(
+                    hour=timezone.now() - timedelta(days=age),
+                    role="gateway",
+                    reason="expired",
+                    user_uuid=str(n),
+                    count=1,
+                )
+                for n, age in enumerate(ages)
+            )
+
+        return make
+
+    def ages(self) -> list[int]:
+        hours = RefusalCount.objects.order_by("hour").values_list("hour", flat=True)
+        return [round((timezone.now() - hour) / timedelta(days=1)) for hour in hours]
+
+    def write(self) -> None:
+        refusals.count("issuer", "method")
+        refusals.flush()
+
+    def test_keeps_35_days(self, old):
+        old(400, 36, 34, 1)
+        self.write()
+
+        assert self.ages() == [34, 1, 0]
+
+    def test_keeps_the_newest_where_there_are_too_many(self, old, monkeypatch):
+        monkeypatch.setattr(refusal_table, "MAX_ROWS", 4)
+        old(*range(1, 11))
+        self.write()
+
+        assert self.ages() == [3, 2, 1, 0]
+
+    def test_is_looked_after_in_short_statements_and_goes_on_where_that_was_not_enough(self, old, monkeypatch, clock):
+        monkeypatch.setattr(refusal_table, "_BATCH", 3)
+        monkeypatch.setattr(refusal_table, "_BATCHES", 2)
+        old(*range(41, 51))
+        self.write()
+        assert RefusalCount.objects.count() == 5
+        self.write()
+
+        assert self.ages() == [0]
+
+    def test_is_looked_after_once_an_hour(self, old, clock, statements):
+        self.write()
+        old(400)
+        clock.pass_(3599)
+        self.write()
+        assert 400 in self.ages()
+        clock.pass_(1)
+        self.write()
+
+        assert self.ages() == [0]
+
+    def test_counts_go_on_where_it_could_not_be_looked_after(self, old, monkeypatch, caplog):
+        def fail() -> bool:
+            raise OperationalError("deadlock detected")
+
+        monkeypatch.setattr(refusal_table, "trim", fail)
+        self.write()
+        self.write()
+
+        assert total() == 2
+        assert "deadlock detected" in caplog.text
