@@ -23,8 +23,9 @@ from authlib.deprecate import AuthlibDeprecationWarning
 from jwcrypto.jwk import JWK
 from jwcrypto.jwt import JWT
 
-from instaccess import gateway, jose
-from instaccess.claims import Claims
+from instaccess import gateway
+from instaccess.tokens import jose
+from instaccess.tokens.claims import Claims
 
 from . import sections, timing
 from .bare import Minter, Opener

@@ -111,7 +111,8 @@ def _tokens(count: int = 20) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
     from django.contrib.auth import get_user_model
 
-    from instaccess import issuer, jose, keyring
+    from instaccess import issuer, keyring
+    from instaccess.tokens import jose
 
     origin = issuer.Origin(canvas_domain="canvas.example.edu", ip_address="192.0.2.7", user_agent="benchmark")
     encrypted = [
@@ -129,8 +130,9 @@ def _nothing(answer: requests.Response) -> None:
 
 def _issued(answer: requests.Response) -> Any:
     """A token that our own gateway would open, and its row in the audit."""
-    from instaccess import jose, keyring
+    from instaccess import keyring
     from instaccess.models import IssuedToken
+    from instaccess.tokens import jose
 
     assert answer.status_code == 201, answer.text
     ring = keyring.current()
@@ -186,7 +188,8 @@ def _no_content(answer: requests.Response) -> None:
 
 
 def _verified(answer: requests.Response) -> None:
-    from instaccess import jose, keyring
+    from instaccess import keyring
+    from instaccess.tokens import jose
 
     _no_content(answer)
     jose.verify(answer.headers["Authorization"].removeprefix("Bearer "), keyring.current().verification_keys())

@@ -13,11 +13,11 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from . import evidence, keyring, keysource, keystore, revocation, rotation
-from .claims import ATTRIBUTES
 from .conf import conf
 from .exceptions import ConfigError, InstAccessError
 from .models import IssuedToken, Key
 from .pasted import shown, utc
+from .tokens import ATTRIBUTES
 
 CONFIGURED = "configured"
 UNKNOWN = "unknown"

@@ -19,11 +19,11 @@ from django.db.models import Case, F, QuerySet, Value, When
 from django.utils import timezone
 
 from . import evidence, keyring, statements
-from .claims import AFTERLIFE, CLOCK_SKEW, MAX_LIFETIME
 from .conf import conf
 from .models import Checkpoint, IssuedToken, PruneMarker
 from .revocation import audit
 from .statements import START, Entry, Marker, Statement, fingerprint, leaf
+from .tokens import AFTERLIFE, CLOCK_SKEW, MAX_LIFETIME
 
 logger = logging.getLogger("instaccess.audit")
 

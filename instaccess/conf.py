@@ -11,9 +11,9 @@ from typing import Any
 
 from django.conf import settings
 
-from . import jose
 from . import settingvalues as values
-from .claims import CLOCK_SKEW, MAX_LEEWAY, MAX_LIFETIME
+from . import tokens
+from .tokens import CLOCK_SKEW, MAX_LEEWAY, MAX_LIFETIME
 
 SCOPE = "url:POST|/api/v1/inst_access_tokens"
 """The OAuth2 scope that allows issuing, as Canvas spells it. Not a setting: clients ask for it by name."""
@@ -112,17 +112,17 @@ class Conf:
     @property
     def encryption_alg(self) -> str:
         """JWE `alg`."""
-        return values.choice("ENCRYPTION_ALG", "RSA-OAEP", jose.KEY_ALGORITHMS + jose.LEGACY_KEY_ALGORITHMS)
+        return values.choice("ENCRYPTION_ALG", "RSA-OAEP", tokens.KEY_ALGORITHMS + tokens.LEGACY_KEY_ALGORITHMS)
 
     @property
     def content_encryption(self) -> str:
         """JWE `enc`."""
-        return values.choice("CONTENT_ENCRYPTION", "A128CBC-HS256", jose.CONTENT_ALGORITHMS)
+        return values.choice("CONTENT_ENCRYPTION", "A128CBC-HS256", tokens.CONTENT_ALGORITHMS)
 
     @property
     def signing_alg(self) -> str:
         """JWS `alg`."""
-        return values.choice("SIGNING_ALG", "RS256", jose.SIGNING_ALGORITHMS)
+        return values.choice("SIGNING_ALG", "RS256", tokens.SIGNING_ALGORITHMS)
 
     @property
     def key_size(self) -> int:

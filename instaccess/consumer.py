@@ -20,12 +20,11 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 
-from . import jose, keysource
-from .claims import Claims, identifiers
+from . import keysource, tokens
 from .client import domain
 from .conf import conf
 from .exceptions import ConfigError, InstAccessError, InvalidToken
-from .nesting import nests_too_deep
+from .tokens import Claims, identifiers, nests_too_deep
 
 logger = logging.getLogger("instaccess.service")
 
@@ -160,7 +159,7 @@ class InstAccessAuthentication(BaseAuthentication):
         """Step 2: the payload of a well-signed token. Raises InvalidToken."""
         if token.count(".") == 4:
             raise InvalidToken("still encrypted: send it through the gateway", code="still_encrypted")
-        payload, _ = jose.verify(token, keysource.verification_keys(max_staleness=conf.max_staleness))
+        payload, _ = tokens.verify(token, keysource.verification_keys(max_staleness=conf.max_staleness))
         return payload
 
     def get_claims(self, payload: dict[str, Any]) -> AcceptedClaims:

@@ -14,11 +14,11 @@ from datetime import UTC, datetime, timedelta
 from django.apps import apps
 from django.db import DEFAULT_DB_ALIAS, OperationalError, ProgrammingError, connections, router
 
-from .claims import AFTERLIFE, CLOCK_SKEW, MAX_LIFETIME
 from .conf import conf
 from .exceptions import ConfigError, SourceUnavailable
 from .fetch import fetch_json, shown
 from .snapshot import Snapshot
+from .tokens import AFTERLIFE, CLOCK_SKEW, MAX_LIFETIME
 
 TABLE = "instaccess_issuedtoken"
 

@@ -16,12 +16,12 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.debug import sensitive_variables
 
-from . import compact, jose, keysource, pasted
+from . import keysource, pasted, tokens
 from .audited import KeyStanding, standing
-from .claims import ATTRIBUTES
 from .conf import conf
 from .exceptions import InstAccessError
 from .models import Key
+from .tokens import ATTRIBUTES
 
 _MOST_MEMBERS = 50
 _OUR_MEMBERS = frozenset({"alg", "enc", "kid", "typ", "cty"})
@@ -73,13 +73,13 @@ class Reading:
 @sensitive_variables("token", "signed")
 def read_encrypted(token: str) -> Reading:
     """An encrypted token and, where a key of ours opens it, the signed one inside. Raises ConfigError."""
-    if len(token) > compact.MAX_TOKEN_CHARS:
+    if len(token) > tokens.MAX_TOKEN_CHARS:
         return Reading()
     signed, kid, stale = "", "", conf.max_staleness
-    legacy = jose.LEGACY_KEY_ALGORITHMS if conf.encryption_alg in jose.LEGACY_KEY_ALGORITHMS else ()
+    legacy = tokens.LEGACY_KEY_ALGORITHMS if conf.encryption_alg in tokens.LEGACY_KEY_ALGORITHMS else ()
     with suppress(DbError, InstAccessError):
         keys = keysource.decryption_keys(max_staleness=stale)
-        signed, kid = jose.decrypt(token, keys, key_algorithms=jose.KEY_ALGORITHMS + legacy)
+        signed, kid = tokens.decrypt(token, keys, key_algorithms=tokens.KEY_ALGORITHMS + legacy)
     inner = read_signed(signed) if signed else Reading()
     return Reading((_layer(Key.Use.ENCRYPTION, token, kid), *inner.layers), inner.payload, inner.authentic)
 
@@ -87,11 +87,11 @@ def read_encrypted(token: str) -> Reading:
 @sensitive_variables("signed")
 def read_signed(signed: str) -> Reading:
     """A signed token. Raises ConfigError."""
-    if len(signed) > compact.MAX_TOKEN_CHARS:
+    if len(signed) > tokens.MAX_TOKEN_CHARS:
         return Reading()
     payload, kid, stale = pasted.members(signed, 1), "", conf.max_staleness
     with suppress(DbError, InstAccessError):
-        payload, kid = jose.verify(signed, keysource.verification_keys(max_staleness=stale))
+        payload, kid = tokens.verify(signed, keysource.verification_keys(max_staleness=stale))
     return Reading((_layer(Key.Use.SIGNING, signed, kid),), payload, authentic=bool(kid))
 
 

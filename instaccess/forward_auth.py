@@ -16,7 +16,7 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.debug import sensitive_variables
 
-from . import canvas, compact, denylist, gateway, refusals
+from . import canvas, denylist, gateway, refusals, tokens
 from .conf import conf
 from .endpoint import endpoint
 from .exceptions import InstAccessError, InvalidToken
@@ -102,10 +102,10 @@ def _authorized(bearer: str) -> str:
 def _passed_on(bearer: str) -> str:
     """Another kind of bearer, where a setting lets it pass. A decrypted InstAccess token never does: it must not come
     from outside, and neither must anything a lenient reader upstream could take for one."""
-    if bearer.count(".") == 2 and compact.peek_issuer(bearer) in (None, conf.issuer):
+    if bearer.count(".") == 2 and tokens.peek_issuer(bearer) in (None, conf.issuer):
         raise InvalidToken("a signed token that is not encrypted", code="already_decrypted")
-    if len(bearer) > compact.MAX_TOKEN_CHARS:
-        raise InvalidToken(f"longer than {compact.MAX_TOKEN_CHARS} characters", code="too_long")
+    if len(bearer) > tokens.MAX_TOKEN_CHARS:
+        raise InvalidToken(f"longer than {tokens.MAX_TOKEN_CHARS} characters", code="too_long")
     if conf.other_bearers != "pass":
         raise InvalidToken("not an InstAccess token", code="other_bearer")
     return bearer

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from django.db import Error as DbError
 from jwcrypto.jwk import JWK
 
-from . import denylist, jose, keysource
-from .claims import Claims, identifiers
+from . import denylist, keysource, tokens
 from .conf import conf
 from .exceptions import InstAccessError, InvalidToken, TokenExpired, TokenRevoked
+from .tokens import Claims, identifiers
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def unwrap(
     denied: Container[str],
     issuer: str,
     leeway: int = 0,
-    key_algorithms: Collection[str] = jose.KEY_ALGORITHMS,
+    key_algorithms: Collection[str] = tokens.KEY_ALGORITHMS,
     remembered: Remembered | None = None,
     remember: int = 0,
 ) -> Opened:
@@ -130,15 +130,15 @@ def unwrap_here(token: str, *, now: float, remembered: Remembered | None = None)
     that can't be decided.
     """
     stale = conf.max_staleness
-    legacy = jose.LEGACY_KEY_ALGORITHMS if conf.encryption_alg in jose.LEGACY_KEY_ALGORITHMS else ()
-    key_algorithms = jose.KEY_ALGORITHMS + legacy
+    legacy = tokens.LEGACY_KEY_ALGORITHMS if conf.encryption_alg in tokens.LEGACY_KEY_ALGORITHMS else ()
+    key_algorithms = tokens.KEY_ALGORITHMS + legacy
     try:
         decryption_keys = keysource.decryption_keys(max_staleness=stale)
         verification_keys = keysource.verification_keys(max_staleness=stale)
         denied = denylist.current()
     except (DbError, InstAccessError):
         # What is no token whatever the keys is refused all the same.
-        jose.parse_encrypted(token, key_algorithms=key_algorithms)
+        tokens.parse_encrypted(token, key_algorithms=key_algorithms)
         raise
     return unwrap(
         token,
@@ -181,9 +181,9 @@ def _open(
     leeway: int,
     key_algorithms: Collection[str],
 ) -> Opened:
-    signed, encryption_kid = jose.decrypt(token, decryption_keys, key_algorithms=key_algorithms)
+    signed, encryption_kid = tokens.decrypt(token, decryption_keys, key_algorithms=key_algorithms)
     taken = _Taken(verification_keys)
-    payload, signing_kid = jose.verify(signed, taken)
+    payload, signing_kid = tokens.verify(signed, taken)
     try:
         claims = Claims.from_payload(payload, now=now, issuer=issuer, leeway=leeway)
     except InvalidToken as error:

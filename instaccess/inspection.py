@@ -16,14 +16,14 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.debug import sensitive_variables
 
-from . import compact, dissection, gateway, identity, pasted
+from . import dissection, gateway, identity, pasted, tokens
 from .audited import AuditFinding, find_row, under_key_held_elsewhere
-from .claims import Claims
 from .conf import conf
 from .consumer import InstAccessAuthentication
 from .dissection import Item, Layer, Reading
 from .exceptions import ForeignToken, InstAccessError, InvalidToken
 from .reasons import Explanation, explain
+from .tokens import Claims
 
 MAX_PASTED = 20_000
 """Characters that are looked at. The longest token has 8,192; the rest is what copying adds."""
@@ -114,7 +114,7 @@ def failed() -> Inspection:
 def _stranger(token: str) -> tuple[Kind, Outcome, Exception]:
     if not token:
         return Kind.OTHER, Outcome.NOT_OURS, InvalidToken(code="no_credentials")
-    issuer = compact.peek_issuer(token) if token.count(".") == 2 else None
+    issuer = tokens.peek_issuer(token) if token.count(".") == 2 else None
     if issuer is None:
         return Kind.OTHER, Outcome.NOT_OURS, InvalidToken(code="other_bearer")
     return Kind.FOREIGN, Outcome.NOT_OURS, ForeignToken(f"iss is {pasted.shown(issuer)}")

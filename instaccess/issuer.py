@@ -15,11 +15,11 @@ from django.db import Error as DbError
 from django.db import IntegrityError, connections, router, transaction
 from django.views.decorators.debug import sensitive_variables
 
-from . import evidence, identity, instances, jose, keyring, recording
-from .claims import Claims
+from . import evidence, identity, instances, keyring, recording, tokens
 from .conf import conf
 from .exceptions import AuditError, ConfigError
 from .models import IssuedToken
+from .tokens import Claims
 
 logger = logging.getLogger("instaccess.issuer")
 
@@ -93,10 +93,10 @@ def issue(
     extra = _extra_claims(user, application)
     for _ in range(_ATTEMPTS):
         claims = Claims.new(now=now, lifetime=conf.lifetime, extra=extra, **values)
-        signed = jose.sign(claims.to_json(), signing.private(), kid=signing.kid)
+        signed = tokens.sign(claims.to_json(), signing.private(), kid=signing.kid)
         text = signed
         if encrypted:
-            text = jose.encrypt(
+            text = tokens.encrypt(
                 signed,
                 encryption.public,
                 kid=encryption.kid,

@@ -24,7 +24,7 @@ from oauthlib.common import Request as OAuthlibRequest
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 
-from . import compact, identity, jose, keyring, lookup
+from . import identity, keyring, lookup, tokens
 from .canvas import (
     ExpiredAccessToken,
     InsufficientScope,
@@ -32,10 +32,10 @@ from .canvas import (
     JWTFromJWT,
     Unauthenticated,
 )
-from .claims import Claims
 from .conf import SCOPE, conf
 from .exceptions import ConfigError, InvalidToken
 from .parameters import form, query
+from .tokens import Claims
 
 logger = logging.getLogger("instaccess.issuer")
 
@@ -84,17 +84,17 @@ def bearer_token(request: HttpRequest) -> str:
     if match is None:
         raise InvalidAccessToken("not exactly one bearer token", code="malformed_header")
     text = match[1]
-    if len(text) > compact.MAX_TOKEN_CHARS:
+    if len(text) > tokens.MAX_TOKEN_CHARS:
         raise InvalidAccessToken(code="too_long")
     return text
 
 
 @sensitive_variables("text")
 def _refuse_inst_access_token(text: str) -> None:
-    if text.count(".") != 2 or compact.peek_issuer(text) != conf.issuer:
+    if text.count(".") != 2 or tokens.peek_issuer(text) != conf.issuer:
         return
     try:
-        payload, _ = jose.verify(text, keyring.current().verification_keys())
+        payload, _ = tokens.verify(text, keyring.current().verification_keys())
         claims = Claims.from_payload(payload, now=time.time(), issuer=conf.issuer, leeway=conf.leeway)
     except InvalidToken as error:
         raise InvalidAccessToken(f"an InstAccess token as bearer: {error}", code="broken_jwt") from None

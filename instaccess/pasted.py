@@ -16,7 +16,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 from django.views.decorators.debug import sensitive_variables
 
-from .nesting import nests_too_deep
+from .tokens import nests_too_deep
 
 MAX_SHOWN = 400
 """Characters shown of one value."""

@@ -15,10 +15,10 @@ from django.dispatch import Signal
 from django.utils import timezone
 
 from . import evidence
-from .claims import AFTERLIFE, CLOCK_SKEW, MAX_LIFETIME
 from .conf import conf
 from .exceptions import ConfigError
 from .models import IssuedToken
+from .tokens import AFTERLIFE, CLOCK_SKEW, MAX_LIFETIME
 
 logger = logging.getLogger("instaccess.revocation")
 

@@ -15,7 +15,7 @@ from jwcrypto.common import JWException, base64url_decode, base64url_encode
 from jwcrypto.jwe import JWE
 from jwcrypto.jwk import JWK
 
-from . import compact
+from . import tokens
 from .exceptions import InvalidToken, UnsealError
 
 _ALG, _ENC = "A256KW", "A256GCM"
@@ -58,7 +58,7 @@ def unseal(sealed: str, *, kid: str, use: str, keks: Sequence[bytes]) -> JWK:
         )
     jwe = JWE(algs=[_ALG, _ENC])
     try:
-        compact.split_compact(sealed, 5)  # one spelling: jwcrypto would overlook some altered characters
+        tokens.split_compact(sealed, 5)  # one spelling: jwcrypto would overlook some altered characters
         jwe.deserialize(sealed)
         jwe.decrypt(_as_jwk(kek), max_plaintext=_MAX_PRIVATE_JWK_BYTES)
         header = jwe.jose_header

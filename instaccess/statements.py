@@ -17,7 +17,7 @@ from typing import TypeVar
 from jwcrypto.common import base64url_decode
 from jwcrypto.jwk import JWK
 
-from . import evidence, jose, keyring, keystore
+from . import evidence, keyring, keystore, tokens
 from .conf import conf
 from .exceptions import AuditAltered, InvalidToken, KeyUnavailable
 from .models import Checkpoint, Key, PruneMarker
@@ -191,12 +191,12 @@ def signing_keys() -> dict[str, JWK]:
 def sign(statement: Statement | Marker, typ: str, signing: keyring.HeldKey) -> str:
     """A statement as it is kept and handed out. Raises UnsealError where the key does not open."""
     payload = json.dumps(asdict(statement), separators=(",", ":")).encode()
-    return jose.sign(payload, signing.private(), kid=signing.kid, typ=typ)
+    return tokens.sign(payload, signing.private(), kid=signing.kid, typ=typ)
 
 
 def _verified(kind: type[_S], jws: str, typ: str, name: str, keys: Mapping[str, JWK] | None = None) -> _S:
     try:
-        payload, _ = jose.verify(jws, signing_keys() if keys is None else keys, typ=typ)
+        payload, _ = tokens.verify(jws, signing_keys() if keys is None else keys, typ=typ)
     except InvalidToken as error:
         raise AuditAltered(
             f"{name} was altered: its signature does not hold ({error.detail or error.code})"

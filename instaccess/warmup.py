@@ -9,7 +9,7 @@ import threading
 from django.apps import apps
 from django.db import connections
 
-from . import denylist, jose, keysource
+from . import denylist, keysource, tokens
 from .conf import conf
 from .exceptions import KeyUnavailable
 
@@ -48,15 +48,15 @@ def _sign() -> None:
 
     ring = keyring.current()
     key = ring.signing_key()
-    jose.verify(jose.sign(b"{}", key.private(), kid=key.kid), ring.verification_keys())
+    tokens.verify(tokens.sign(b"{}", key.private(), kid=key.kid), ring.verification_keys())
 
 
 def _decrypt() -> None:
     if conf.decryption_keys is None and not apps.is_installed("instaccess"):
         return  # a service, which opens none
     for key in keysource.decryption_keys().values():
-        text = jose.encrypt("e30", key, kid="warm-up", alg=conf.encryption_alg, enc=conf.content_encryption)
-        jose.decrypt(text, {"warm-up": key}, key_algorithms=(conf.encryption_alg,))
+        text = tokens.encrypt("e30", key, kid="warm-up", alg=conf.encryption_alg, enc=conf.content_encryption)
+        tokens.decrypt(text, {"warm-up": key}, key_algorithms=(conf.encryption_alg,))
 
 
 # What comes from elsewhere: a worker that has not read it before that is away has nothing to go on with then.

@@ -353,9 +353,9 @@ class TestAnIssueKilledAnywhere:
     @pytest.mark.parametrize(
         ("place", "name", "rows"),
         [
-            (tasks.die_before, "instaccess.jose.sign", 0),
-            (tasks.die_after, "instaccess.jose.sign", 0),
-            (tasks.die_after, "instaccess.jose.encrypt", 0),
+            (tasks.die_before, "instaccess.tokens.jose.sign", 0),
+            (tasks.die_after, "instaccess.tokens.jose.sign", 0),
+            (tasks.die_after, "instaccess.tokens.jose.encrypt", 0),
             (tasks.die_before, "instaccess.issuer._commit", 0),
             (tasks.die_after, "instaccess.issuer._commit", 1),
             (tasks.die_after, "instaccess.issuer.issue", 1),

@@ -100,7 +100,8 @@ class TestTheSnippets:
 
     @pytest.mark.parametrize("code", JSON)
     def test_of_claims_show_what_a_token_has(self, code, initial_keys, user):
-        from instaccess import issuer, jose, keyring
+        from instaccess import issuer, keyring
+        from instaccess.tokens import jose
 
         origin = issuer.Origin(canvas_domain="canvas.example.edu")
         _, text = issuer.issue(user=user, origin=origin, now=1795448096, encrypted=False)

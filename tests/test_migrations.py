@@ -16,8 +16,9 @@ from django.core.management import call_command
 from django.db import connection
 from django.db.migrations.loader import MigrationLoader
 
-from instaccess import issuer, jose, keyring, keys
+from instaccess import issuer, keyring, keys
 from instaccess.models import IssuedToken, Key, KeyLock, ServiceUser, UserIdentity
+from instaccess.tokens import jose
 from tests.support.paths import ROOT
 
 TABLES = {model._meta.db_table for model in (IssuedToken, Key, KeyLock, ServiceUser, UserIdentity)}

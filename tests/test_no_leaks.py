@@ -14,9 +14,10 @@ from django.core.management import call_command
 from django.db import connection
 
 import instaccess
-from instaccess import jose, keyring
+from instaccess import keyring
 from instaccess.conf import conf
 from instaccess.models import IssuedToken, Key
+from instaccess.tokens import jose
 from tests.conftest import ISSUE_URL
 from tests.support.answers import UNAVAILABLE, answer
 from tests.support.mailing import mailed

@@ -21,8 +21,9 @@ from django.db import connection, connections
 from django.utils import timezone
 from jwcrypto.jwk import JWK
 
-from instaccess import jose, keyring, keys, sealing
+from instaccess import keyring, keys, sealing
 from instaccess.models import IssuedToken, Key
+from instaccess.tokens import jose
 from tests.conftest import ISSUE_URL
 from tests.support.paths import ROOT
 from tests.support.processes import PATIENCE, environment

@@ -34,9 +34,10 @@ from joserfc import jwe as joserfc_jwe
 from joserfc import jwk as joserfc_jwk
 from joserfc import jws as joserfc_jws
 
-from instaccess import canvas, evidence, forward_auth, issuer, jose, keyring, lifecycle, urls
+from instaccess import canvas, evidence, forward_auth, issuer, keyring, lifecycle, urls
 from instaccess.conf import conf
 from instaccess.models import IssuedToken, Key, UserIdentity
+from instaccess.tokens import jose
 from testproject.urls import urlpatterns as testprojects
 from tests.conftest import ISSUE_URL
 from tests.support import servers
@@ -416,14 +417,14 @@ class TestWhileARequestOfOursIsHeldUp:
         [
             ("issuer", "instaccess.oauth.AccessTokenAuthentication.authenticate"),
             ("issuer", "instaccess.throttling.charge"),
-            ("issuer", "instaccess.jose.sign"),
+            ("issuer", "instaccess.tokens.jose.sign"),
             ("issuer", "instaccess.issuer._commit"),
             ("gateway", "instaccess.keyring.load"),
-            ("gateway", "instaccess.jose.decrypt"),
+            ("gateway", "instaccess.tokens.jose.decrypt"),
             ("gateway", "instaccess.denylist.read_database"),
             ("JWKS", "instaccess.keyring.load"),
             ("revocations", "instaccess.denylist.read_database"),
-            ("service", "instaccess.jose.verify"),
+            ("service", "instaccess.tokens.jose.verify"),
         ],
     )
     def test_the_loop_serves_others(self, requests_of, name, step):
@@ -448,7 +449,7 @@ class TestWhileARequestOfOursIsHeldUp:
             exchanges = [Exchange("POST", ISSUE_URL, bearer) for bearer in bearers]
             for exchange in exchanges:
                 await exchange.send()
-            with held("instaccess.jose.sign") as there:
+            with held("instaccess.tokens.jose.sign") as there:
                 await there.reached(len(exchanges))
                 assert len(set(there.threads)) == len(exchanges)
             answers = [await exchange.answer() for exchange in exchanges]
@@ -480,7 +481,7 @@ class TestAClientThatGoesAway:
         [
             ("instaccess.oauth.AccessTokenAuthentication.authenticate", False),
             ("instaccess.throttling.charge", True),
-            ("instaccess.jose.encrypt", True),
+            ("instaccess.tokens.jose.encrypt", True),
             ("instaccess.issuer._commit", False),
             ("instaccess.issuer._commit", True),
             ("instaccess.canvas.json_response", True),

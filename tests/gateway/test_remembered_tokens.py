@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from jwcrypto.jwk import JWK
 
-from instaccess import jose
 from instaccess.exceptions import InvalidToken, TokenExpired, TokenRevoked
 from instaccess.gateway import Remembered
+from instaccess.tokens import jose
 from tests.support.tokens import NOW, Makes, respellings
 
 

@@ -12,8 +12,8 @@ import pytest
 from jwcrypto.jwk import JWK
 from jwcrypto.jws import JWS
 
-from instaccess import compact
 from instaccess.exceptions import ForeignToken, InvalidToken
+from instaccess.tokens import compact
 from tests.support.tokens import NOW, Makes, b64, claims, header_of, respellings, with_header
 
 

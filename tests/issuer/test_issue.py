@@ -14,10 +14,10 @@ from django.db import OperationalError, connection, connections, transaction
 from django.test import Client, override_settings
 
 from instaccess import evidence, issuer, keyring
-from instaccess.claims import MAX_PAYLOAD_BYTES, RESERVED
 from instaccess.conf import conf
 from instaccess.exceptions import AuditError, ClaimsTooLarge, ConfigError, KeyUnavailable
 from instaccess.models import IssuedToken, Key, UserIdentity
+from instaccess.tokens.claims import MAX_PAYLOAD_BYTES, RESERVED
 from tests.conftest import ISSUE_URL
 from tests.support.answers import UNAVAILABLE, answer, claims_of
 
@@ -264,7 +264,7 @@ class TestAJtiThatIsTaken:
     def test_p17_is_replaced_by_a_new_one(self, issue, monkeypatch):
         taken, fresh = issue()[0].jti, uuid.UUID(int=2)
         numbers = iter([taken, fresh])
-        monkeypatch.setattr("instaccess.claims.uuid.uuid4", lambda: next(numbers))
+        monkeypatch.setattr("instaccess.tokens.claims.uuid.uuid4", lambda: next(numbers))
 
         row, text = issue()
 
@@ -273,7 +273,7 @@ class TestAJtiThatIsTaken:
 
     def test_p17_is_never_used_again(self, issue, monkeypatch):
         row, _ = issue()
-        monkeypatch.setattr("instaccess.claims.uuid.uuid4", lambda: row.jti)
+        monkeypatch.setattr("instaccess.tokens.claims.uuid.uuid4", lambda: row.jti)
 
         with pytest.raises(AuditError):
             issue(origin=issuer.Origin(canvas_domain="other.example.edu"))
@@ -281,7 +281,7 @@ class TestAJtiThatIsTaken:
 
     def test_p17_is_a_503_when_there_is_no_other(self, issue, post, access_token, monkeypatch):
         row, _ = issue()
-        monkeypatch.setattr("instaccess.claims.uuid.uuid4", lambda: row.jti)
+        monkeypatch.setattr("instaccess.tokens.claims.uuid.uuid4", lambda: row.jti)
 
         assert answer(post(access_token)) == UNAVAILABLE
         assert IssuedToken.objects.count() == 1

@@ -12,9 +12,10 @@ from django.contrib.auth import get_user_model
 from django.test import override_settings
 from django.utils import timezone
 
-from instaccess import jose, keyring
+from instaccess import keyring
 from instaccess.conf import SCOPE
 from instaccess.models import IssuedToken, Key, UserIdentity
+from instaccess.tokens import jose
 from tests.conftest import ISSUE_URL
 from tests.support.answers import (
     EXPIRED,

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from instaccess import jose, keymaterial, keyring
+from instaccess import keymaterial, keyring
 from instaccess.exceptions import InvalidToken
 from instaccess.models import Key
+from instaccess.tokens import jose
 
 SIG, ENC = Key.Use.SIGNING, Key.Use.ENCRYPTION
 START = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from instaccess import keyring, keys, lifecycle
-from instaccess.claims import AFTERLIFE
 from instaccess.exceptions import KeyUnavailable
 from instaccess.models import IssuedToken, Key
+from instaccess.tokens.claims import AFTERLIFE
 from tests.keys.helpers import BOTH_USES, ENC, HOUR, SECOND, SIG, START, accepted, key_of, kids, public_pem, rows
 
 pytestmark = pytest.mark.django_db

@@ -12,10 +12,11 @@ import pytest
 from django.db import connection
 from django.test import override_settings
 
-from instaccess import issuer, jose, keymaterial, keyring, keys, keystore, lifecycle, sealing
+from instaccess import issuer, keymaterial, keyring, keys, keystore, lifecycle, sealing
 from instaccess.conf import DERIVED, conf
 from instaccess.exceptions import KeyRefused, KeyUnavailable, UnsealError
 from instaccess.models import Key
+from instaccess.tokens import jose
 
 pytestmark = pytest.mark.django_db
 

@@ -13,9 +13,10 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from instaccess import issuer, jose, keyring, keys, lifecycle, rotation
+from instaccess import issuer, keyring, keys, lifecycle, rotation
 from instaccess.conf import conf
 from instaccess.models import IssuedToken, Key
+from instaccess.tokens import jose
 
 SIG, ENC = Key.Use.SIGNING, Key.Use.ENCRYPTION
 START = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from instaccess import jose, keyring
+from instaccess import keyring
+from instaccess.tokens import jose
 
 CHALLENGE = 'Bearer realm="canvas-lms"'
 

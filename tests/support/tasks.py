@@ -14,9 +14,10 @@ from django.core.management import call_command
 from django.db import connection
 from django.test import Client
 
-from instaccess import issuer, jose, keyring, keys, lifecycle, refusals
+from instaccess import issuer, keyring, keys, lifecycle, refusals
 from instaccess.exceptions import InstAccessError
 from instaccess.models import Key
+from instaccess.tokens import jose
 from tests.support import processes
 
 URL = "/api/v1/inst_access_tokens"

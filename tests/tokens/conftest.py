@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from jwcrypto.jwk import JWK
 
-from instaccess import jose
+from instaccess.tokens import jose
 from tests.tokens.handmade import PAYLOAD
 
 

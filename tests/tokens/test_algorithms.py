@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.padding import PKCS7
 from jwcrypto.jwk import JWK
 
-from instaccess import compact, jose
 from instaccess.exceptions import InvalidToken
+from instaccess.tokens import compact, jose
 from tests.tokens.handmade import NO_KEYS, PAYLOAD, b64, encrypted_as, unb64, with_header
 
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instaccess import jose
 from instaccess.exceptions import InvalidToken
+from instaccess.tokens import jose
 from tests.tokens.handmade import CONTENT_ALGORITHMS, PAYLOAD, b64, hostile, with_header
 
 # What a reader gets that is nearly, but not quite, a token.

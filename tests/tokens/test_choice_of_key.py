@@ -8,8 +8,8 @@ import jwt
 import pytest
 from jwcrypto.jwk import JWK
 
-from instaccess import jose
 from instaccess.exceptions import InvalidToken
+from instaccess.tokens import jose
 from tests.tokens.handmade import encrypted_as
 
 

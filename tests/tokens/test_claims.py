@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jwcrypto.jwk import JWK
 
-from instaccess import compact, jose
-from instaccess.claims import CLOCK_SKEW, MAX_LIFETIME, MAX_PAYLOAD_BYTES, RESERVED, Claims
 from instaccess.exceptions import ClaimsTooLarge, ForeignToken, InvalidToken, TokenExpired
-from instaccess.nesting import MAX_DEPTH
+from instaccess.tokens import compact, jose
+from instaccess.tokens.claims import CLOCK_SKEW, MAX_LIFETIME, MAX_PAYLOAD_BYTES, RESERVED, Claims
+from instaccess.tokens.compact import MAX_DEPTH
 
 ISSUER = "instructure:inst_access"
 NOW = 1_800_000_000

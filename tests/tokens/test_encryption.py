@@ -20,7 +20,7 @@ from joserfc import jws as joserfc_jws
 from jwcrypto.jwe import JWE
 from jwcrypto.jwk import JWK
 
-from instaccess import jose
+from instaccess.tokens import jose
 from tests.tokens.handmade import CONTENT_ALGORITHMS, PAYLOAD, header_text, unb64
 
 KEY_ALGORITHMS = ("RSA-OAEP", "RSA-OAEP-256", "RSA1_5")

@@ -10,7 +10,7 @@ from joserfc import jws as joserfc_jws
 from jwcrypto.jwk import JWK
 from jwcrypto.jws import JWS
 
-from instaccess import jose
+from instaccess.tokens import jose
 from tests.tokens.handmade import PAYLOAD, header_text, unb64
 
 

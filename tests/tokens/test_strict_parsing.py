@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from jwcrypto.jwe import JWE
 from jwcrypto.jws import JWS
 
-from instaccess import compact, jose
 from instaccess.exceptions import InvalidToken
+from instaccess.tokens import compact, jose
 from tests.tokens.handmade import CONTENT_ALGORITHMS, NO_KEYS, PAYLOAD, b64, encrypted_as, hostile, unb64, with_header
 
 

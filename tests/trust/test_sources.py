@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from jwcrypto.jwk import JWK
 
-from instaccess import fetch, jose, keysource
+from instaccess import fetch, keysource
 from instaccess.exceptions import ConfigError, InvalidToken, SourceUnavailable
+from instaccess.tokens import jose
 from tests.support.clocks import Clock
 from tests.support.servers import reply, scripted
 from tests.support.tokens import Makes, b64

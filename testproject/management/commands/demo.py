@@ -31,8 +31,9 @@ from django.core.wsgi import get_wsgi_application
 from django.utils import timezone
 from oauth2_provider.models import get_access_token_model, get_application_model
 
-from instaccess import jose, keyring, revocation
+from instaccess import keyring, revocation
 from instaccess.conf import SCOPE
+from instaccess.tokens import jose
 
 HOST = "127.0.0.1"
 USERNAME = "admin"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from instaccess.claims import MAX_LIFETIME
 from instaccess.inspection import Inspection, inspect
+from instaccess.tokens.claims import MAX_LIFETIME
 from tests.support.tokens import claims
 
 

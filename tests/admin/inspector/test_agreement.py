@@ -16,9 +16,9 @@ from rest_framework.request import Request
 from rest_framework.test import APIRequestFactory
 
 from instaccess import consumer, forward_auth, issuer, keyring
-from instaccess.claims import MAX_LIFETIME
 from instaccess.inspection import Outcome
 from instaccess.pasted import tidied
+from instaccess.tokens.claims import MAX_LIFETIME
 from tests.admin.inspector.helpers import good_claims, look, times
 from tests.support.answers import signed_inside
 from tests.support.tokens import Makes, header_of, respellings, with_header

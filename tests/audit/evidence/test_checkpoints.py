@@ -15,22 +15,12 @@ from django.utils import timezone
 from joserfc import jws as joserfc_jws
 from joserfc.jwk import RSAKey
 
-from instaccess import (
-    checkpoints,
-    compact,
-    evidence,
-    issuer,
-    jose,
-    keyring,
-    lifecycle,
-    revocation,
-    statements,
-    verification,
-)
+from instaccess import checkpoints, evidence, issuer, keyring, lifecycle, revocation, statements, verification
 from instaccess.checkpoints import SETTLED, seal
 from instaccess.conf import conf
 from instaccess.exceptions import AuditAltered, InvalidToken, KeyUnavailable
 from instaccess.models import Checkpoint, IssuedToken, Key
+from instaccess.tokens import compact, jose
 
 pytestmark = pytest.mark.django_db
 

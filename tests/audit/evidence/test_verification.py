@@ -14,11 +14,12 @@ import pytest
 from django.db import connection, transaction
 from django.db.models import F
 
-from instaccess import checkpoints, evidence, jose, keyring, revocation, statements, verification
+from instaccess import checkpoints, evidence, keyring, revocation, statements, verification
 from instaccess.conf import conf
 from instaccess.exceptions import AuditAltered
 from instaccess.models import Checkpoint, IssuedToken, PruneMarker, UserIdentity
 from instaccess.retention import prune
+from instaccess.tokens import jose
 
 pytestmark = pytest.mark.django_db
 

@@ -9,8 +9,8 @@ import pytest
 from django.test import Client
 from jwcrypto.jwk import JWK
 
-from instaccess import claims as claims_module
 from instaccess import denylist, forward_auth
+from instaccess.tokens import claims as tokens_claims
 from tests.support.answers import CHALLENGE, INVALID, answer, signed_inside
 from tests.support.tokens import Makes, claims
 from tests.support.verifying import URL, by_wsgi, status, verify
@@ -80,7 +80,7 @@ class TestAValidToken:
         settings.INSTACCESS = {"VERIFICATION_KEYS": [large.export_public()]}
         large_make = Makes(large, make.encryption)
         payload = claims(int(time.time()))
-        payload["pad"] = "x" * (claims_module.MAX_PAYLOAD_BYTES - len(json.dumps(payload)) - 9 - 2)
+        payload["pad"] = "x" * (tokens_claims.MAX_PAYLOAD_BYTES - len(json.dumps(payload)) - 9 - 2)
 
         response = verify(large_make.encrypted(large_make.signed(payload)))
 

@@ -12,14 +12,18 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from .exceptions import InvalidToken
-from .nesting import nests_too_deep
+from ..exceptions import InvalidToken
 
 MAX_TOKEN_CHARS = 8192
 MAX_HEADER_BYTES = 1024
 
 _COMPACT = (string.ascii_letters + string.digits + "-_.").encode()
 _KID = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
+
+MAX_DEPTH = 32
+"""Lists and objects in each other, in what we issue and in what we read."""
+
+_TEXT, _BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL), re.compile(r"[\[\]{}]")
 
 
 def peek_issuer(token: str) -> str | None:
@@ -105,3 +109,19 @@ def _finite(text: str) -> float:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def nests_too_deep(text: str) -> bool:
+    """Whether brackets stand in each other more than `MAX_DEPTH` deep, in JSON or what passes for it.
+
+    Asked of what comes in before it is parsed: how deep parsers go depends on the version of Python, and that of 3.13
+    takes the whole process down where a thread's stack is small.
+    """
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return False
+    depth = 0
+    for bracket in _BRACKET.findall(_TEXT.sub("", text)):
+        depth += 1 if bracket in "[{" else -1
+        if depth > MAX_DEPTH:
+            return True
+    return False

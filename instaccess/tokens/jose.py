@@ -20,9 +20,9 @@ from jwcrypto.jwe import JWE
 from jwcrypto.jwk import JWK
 from jwcrypto.jws import JWS
 
+from ..exceptions import InvalidToken
 from . import minting
 from .compact import header_of, json_object, split_compact
-from .exceptions import InvalidToken
 
 SIGNING_ALGORITHMS = ("RS256",)
 KEY_ALGORITHMS = ("RSA-OAEP", "RSA-OAEP-256")

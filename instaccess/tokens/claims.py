@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from .exceptions import ClaimsTooLarge, ForeignToken, InvalidToken, TokenExpired
-from .nesting import MAX_DEPTH, nests_too_deep
+from ..exceptions import ClaimsTooLarge, ForeignToken, InvalidToken, TokenExpired
+from .compact import MAX_DEPTH, nests_too_deep
 
 MAX_LIFETIME = 3600
 """Seconds. Canvas's tokens live one hour; a longer one is refused here even when it is well signed."""

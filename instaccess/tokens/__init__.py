@@ -1,0 +1,47 @@
+"""InstAccess tokens as strings and as claims. Imports no Django and reads no settings: callers pass in keys and the
+clock."""
+
+from .claims import (
+    AFTERLIFE,
+    ATTRIBUTES,
+    CLOCK_SKEW,
+    MAX_LEEWAY,
+    MAX_LIFETIME,
+    Claims,
+    identifiers,
+)
+from .compact import MAX_TOKEN_CHARS, nests_too_deep, peek_issuer, split_compact
+from .jose import (
+    CONTENT_ALGORITHMS,
+    KEY_ALGORITHMS,
+    LEGACY_KEY_ALGORITHMS,
+    SIGNING_ALGORITHMS,
+    decrypt,
+    encrypt,
+    parse_encrypted,
+    sign,
+    verify,
+)
+
+__all__ = [
+    "AFTERLIFE",
+    "ATTRIBUTES",
+    "CLOCK_SKEW",
+    "CONTENT_ALGORITHMS",
+    "KEY_ALGORITHMS",
+    "LEGACY_KEY_ALGORITHMS",
+    "MAX_LEEWAY",
+    "MAX_LIFETIME",
+    "MAX_TOKEN_CHARS",
+    "SIGNING_ALGORITHMS",
+    "Claims",
+    "decrypt",
+    "encrypt",
+    "identifiers",
+    "nests_too_deep",
+    "parse_encrypted",
+    "peek_issuer",
+    "sign",
+    "split_compact",
+    "verify",
+]
