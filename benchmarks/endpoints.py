@@ -147,14 +147,14 @@ def _issued(answer: requests.Response) -> Any:
 
 def _guarded(answer: requests.Response) -> None:
     from instaccess import evidence
-    from instaccess.conf import conf
+    from instaccess.conf.settings import conf
 
     verdict = evidence.verdict(_issued(answer), conf.key_encryption_keys)
     assert verdict is evidence.Verdict.AUTHENTIC, verdict
 
 
 def _ours(answer: requests.Response) -> None:
-    from instaccess.conf import conf
+    from instaccess.conf.settings import conf
 
     _guarded(answer)
     # Below the limit by what this one cost: Redis was asked.

@@ -82,7 +82,7 @@ CONSTANT = "constant"
 def no_hmac() -> Iterator[None]:
     """An issuer that neither spells out what a row says, nor reads the key, nor authenticates."""
     from instaccess import evidence
-    from instaccess.conf import Conf
+    from instaccess.conf.settings import Conf
 
     with (
         patch.object(evidence, "facts", lambda token: b""),

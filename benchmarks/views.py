@@ -28,7 +28,7 @@ from rest_framework.views import APIView
 from rest_framework_simplejwt.tokens import AccessToken
 
 from instaccess import evidence, keyring, throttling
-from instaccess.conf import SCOPE, conf
+from instaccess.conf.settings import SCOPE, conf
 from instaccess.consumer import InstAccessAuthentication, TokenUser
 from instaccess.models import IssuedToken
 

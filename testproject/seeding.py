@@ -18,7 +18,7 @@ from django.contrib.auth import get_user_model
 from oauth2_provider.models import get_application_model
 
 from instaccess import evidence
-from instaccess.conf import conf
+from instaccess.conf.settings import conf
 from instaccess.models import IssuedToken, Key, RefusalCount, UserIdentity
 from instaccess.refusal_table import RETENTION
 

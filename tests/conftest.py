@@ -20,7 +20,7 @@ from jwcrypto.jwk import JWK
 from oauth2_provider.models import get_access_token_model, get_application_model
 
 from instaccess import evidence, identity, keymaterial, keyring, keys, refusals, throttling
-from instaccess.conf import SCOPE, conf
+from instaccess.conf.settings import SCOPE, conf
 from instaccess.models import IssuedToken, Key
 from tests.support import checked_keys, demos, mailing
 

@@ -17,8 +17,10 @@ from django.core.management.base import SystemCheckError
 from django.db import OperationalError, connection
 from django.test import override_settings
 
-from instaccess import checks, deployment_checks, role_checks, settingvalues
-from instaccess.conf import SCOPE, conf
+from instaccess import checks, deployment_checks, role_checks
+from instaccess.conf import checks as conf_checks
+from instaccess.conf import values as conf_values
+from instaccess.conf.settings import SCOPE, conf
 from instaccess.exceptions import ConfigError
 from instaccess.models import Key
 
@@ -101,7 +103,7 @@ class TestEveryCheckId:
         )
 
         assert [check_id for check_id, times in ids.items() if times > 1] == []
-        bad_settings = {check_id.removeprefix("instaccess.") for check_id in role_checks.BAD_SETTING_IDS.values()}
+        bad_settings = {check_id.removeprefix("instaccess.") for check_id in conf_checks.BAD_SETTING_IDS.values()}
         # And each is provoked in this file.
         assert set(ids) == set(AT_ANY_TIME) | set(ON_DEPLOYMENT) | OTHERWISE | bad_settings
 
@@ -134,12 +136,12 @@ class TestAFault:
         assert messages[check_id].level == ERROR
         assert [name for name in names if name not in text_of(messages[check_id])] == []
 
-    @pytest.mark.parametrize("name", role_checks.BAD_SETTING_IDS)
+    @pytest.mark.parametrize("name", conf_checks.BAD_SETTING_IDS)
     def test_in_the_value_of_a_setting_is_an_error_under_its_own_id(self, name):
         with override_settings(**instaccess(**{name: object()})):
             messages = found(deploy=True)
 
-        assert [f"instaccess.{check_id}" for check_id in messages] == [role_checks.BAD_SETTING_IDS[name]]
+        assert [f"instaccess.{check_id}" for check_id in messages] == [conf_checks.BAD_SETTING_IDS[name]]
         (message,) = messages.values()
         assert message.level == ERROR
         assert f"INSTACCESS['{name}']" in message.msg
@@ -213,7 +215,7 @@ class TestAnUnknownSetting:
 
     def test_is_passed_over_by_the_check_alone_while_others_read(self):
         with override_settings(**instaccess(ACCOUNT_UIID="x")):
-            with settingvalues.reading({}):
+            with conf_values.reading({}):
                 assert conf.account_uuid is None
                 with ThreadPoolExecutor(1) as thread, pytest.raises(ConfigError):
                     thread.submit(lambda: conf.account_uuid).result()

@@ -19,8 +19,9 @@ from django.test import override_settings
 from django.urls import resolve
 
 from benchmarks import report
-from instaccess import canvas, fetch, keymaterial, keyring, role_checks
-from instaccess.conf import SCOPE, SETTINGS, conf
+from instaccess import canvas, fetch, keymaterial, keyring
+from instaccess.conf import checks as conf_checks
+from instaccess.conf.settings import SCOPE, SETTINGS, conf
 from instaccess.exceptions import ForeignToken, InvalidToken, TokenExpired, TokenRevoked
 from tests.support import readme
 from tests.support.paths import ROOT
@@ -43,8 +44,8 @@ class TestTheSettingsTable:
         assert set(self.ROWS) == set(SETTINGS)
 
     def test_has_an_id_of_the_checks_for_each_setting(self):
-        assert set(role_checks.BAD_SETTING_IDS) == set(SETTINGS)
-        assert len(set(role_checks.BAD_SETTING_IDS.values())) == len(SETTINGS)
+        assert set(conf_checks.BAD_SETTING_IDS) == set(SETTINGS)
+        assert len(set(conf_checks.BAD_SETTING_IDS.values())) == len(SETTINGS)
 
     @pytest.mark.parametrize("name", ROWS)
     def test_gives_the_default_in_force(self, name):
@@ -69,7 +70,7 @@ class TestTheSnippets:
         exec(code, names)
 
         with override_settings(INSTACCESS=names["INSTACCESS"]):
-            assert role_checks.check_settings() == []
+            assert conf_checks.check_settings() == []
 
     @pytest.mark.parametrize("code", PYTHON)
     def test_of_python_are_settings_or_steps_of_plugging_in_or_run_here(self, code):

@@ -15,7 +15,7 @@ from django.db import connection
 
 import instaccess
 from instaccess import keyring
-from instaccess.conf import conf
+from instaccess.conf.settings import conf
 from instaccess.models import IssuedToken, Key
 from instaccess.tokens import jose
 from tests.conftest import ISSUE_URL

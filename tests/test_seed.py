@@ -17,7 +17,7 @@ from django.core.management import CommandError, call_command, load_command_clas
 from oauth2_provider.models import get_application_model
 
 from instaccess import evidence
-from instaccess.conf import conf
+from instaccess.conf.settings import conf
 from instaccess.models import IssuedToken, RefusalCount
 from instaccess.refusal_table import RETENTION
 from tests.support.paths import ROOT

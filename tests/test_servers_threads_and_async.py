@@ -35,7 +35,7 @@ from joserfc import jwk as joserfc_jwk
 from joserfc import jws as joserfc_jws
 
 from instaccess import canvas, evidence, forward_auth, issuer, keyring, lifecycle, urls
-from instaccess.conf import conf
+from instaccess.conf.settings import conf
 from instaccess.models import IssuedToken, Key, UserIdentity
 from instaccess.tokens import jose
 from testproject.urls import urlpatterns as testprojects

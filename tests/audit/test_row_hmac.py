@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from jwcrypto.common import base64url_decode
 
 from instaccess import evidence, revocation
-from instaccess.conf import conf
+from instaccess.conf.settings import conf
 from instaccess.evidence import Verdict
 from instaccess.models import IssuedToken
 

@@ -15,8 +15,10 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.test import override_settings
 
-from instaccess import role_checks, sealing, settingvalues
-from instaccess.conf import DERIVED, SETTINGS, conf
+from instaccess import sealing
+from instaccess.conf import checks as conf_checks
+from instaccess.conf import values
+from instaccess.conf.settings import DERIVED, SETTINGS, conf
 from instaccess.exceptions import ConfigError
 
 TEXTS_AT_FAULT = ["", "x" * 256, 1, True, b"bytes", ["list"], {}]
@@ -209,8 +211,8 @@ class TestTheTableOfSettings:
         assert set(TABLE) == set(SETTINGS)
 
     def test_has_a_check_id_of_its_own_for_each(self):
-        assert set(role_checks.BAD_SETTING_IDS) == set(SETTINGS)
-        assert len(set(role_checks.BAD_SETTING_IDS.values())) == len(SETTINGS)
+        assert set(conf_checks.BAD_SETTING_IDS) == set(SETTINGS)
+        assert len(set(conf_checks.BAD_SETTING_IDS.values())) == len(SETTINGS)
 
     def test_has_a_docstring_for_each(self):
         assert [name for name in SETTINGS if not getattr(type(conf), SETTINGS[name]).__doc__] == []
@@ -259,7 +261,7 @@ class TestTheWholeOfInstaccess:
             override_settings(INSTACCESS=value),
             pytest.raises(ConfigError, match="INSTACCESS must be a dictionary"),
         ):
-            settingvalues.configured()
+            values.configured()
 
     @pytest.mark.parametrize("kind", [dict, OrderedDict, lambda value: MappingProxyType(dict(value))])
     def test_may_be_any_mapping(self, kind):

@@ -14,7 +14,7 @@ from django.db import OperationalError, connection, connections, transaction
 from django.test import Client, override_settings
 
 from instaccess import evidence, issuer, keyring
-from instaccess.conf import conf
+from instaccess.conf.settings import conf
 from instaccess.exceptions import AuditError, ClaimsTooLarge, ConfigError, KeyUnavailable
 from instaccess.models import IssuedToken, Key, UserIdentity
 from instaccess.tokens.claims import MAX_PAYLOAD_BYTES, RESERVED

@@ -16,7 +16,7 @@ from django.test import Client, override_settings
 from jwcrypto.jwk import JWK
 
 from instaccess import keymaterial, keyring, keys, lifecycle
-from instaccess.conf import conf
+from instaccess.conf.settings import conf
 from instaccess.models import Key
 
 pytestmark = pytest.mark.django_db

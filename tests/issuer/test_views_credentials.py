@@ -13,7 +13,7 @@ from django.test import override_settings
 from django.utils import timezone
 
 from instaccess import keyring
-from instaccess.conf import SCOPE
+from instaccess.conf.settings import SCOPE
 from instaccess.models import IssuedToken, Key, UserIdentity
 from instaccess.tokens import jose
 from tests.conftest import ISSUE_URL

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from instaccess import keys, lifecycle
-from instaccess.conf import conf
+from instaccess.conf.settings import conf
 from instaccess.exceptions import KeyRefused, KeyUnavailable
 from instaccess.models import Key
 from tests.keys.helpers import BOTH_USES, ENC, SECOND, SIG, key_of, kids, public_pem, rows

@@ -8,7 +8,7 @@ import pytest
 from django.db import connection
 
 from instaccess import keymaterial, keys, keystore, lifecycle
-from instaccess.conf import conf
+from instaccess.conf.settings import conf
 from instaccess.exceptions import KeyUnavailable, UnsealError
 from instaccess.models import Key
 from tests.keys.helpers import BOTH_USES, DAY, ENC, SECOND, SIG, START, accepted, key_of, kids, public_pem, rows

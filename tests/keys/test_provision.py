@@ -13,7 +13,7 @@ from django.db import connection
 from django.test import override_settings
 
 from instaccess import issuer, keymaterial, keyring, keys, keystore, lifecycle, sealing
-from instaccess.conf import DERIVED, conf
+from instaccess.conf.settings import DERIVED, conf
 from instaccess.exceptions import KeyRefused, KeyUnavailable, UnsealError
 from instaccess.models import Key
 from instaccess.tokens import jose

@@ -15,7 +15,7 @@ from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
 from instaccess import keyring, keys, lifecycle, snapshot
-from instaccess.conf import conf
+from instaccess.conf.settings import conf
 from instaccess.exceptions import KeyUnavailable, UnsealError
 from instaccess.models import Key
 from instaccess.tokens import jose

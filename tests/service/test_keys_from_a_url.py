@@ -10,7 +10,7 @@ import pytest
 from django.core.checks import run_checks
 
 from instaccess import keymaterial, keysource, snapshot
-from instaccess.conf import conf
+from instaccess.conf.settings import conf
 from instaccess.consumer import TokenUser
 from tests.service.helpers import ask, goes_on, good, jwks, now, refusal
 from tests.support import servers

@@ -15,7 +15,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from instaccess import keystore, lifecycle
-from instaccess.conf import conf
+from instaccess.conf.settings import conf
 from instaccess.models import IssuedToken, Key, RefusalCount
 from tests.admin.keys.helpers import ENC, LIST, SIG, START, key_of, revoke_url, rows, shown
 

@@ -17,7 +17,7 @@ from joserfc.jwk import RSAKey
 
 from instaccess import checkpoints, evidence, issuer, keyring, lifecycle, revocation, statements, verification
 from instaccess.checkpoints import SETTLED, seal
-from instaccess.conf import conf
+from instaccess.conf.settings import conf
 from instaccess.exceptions import AuditAltered, InvalidToken, KeyUnavailable
 from instaccess.models import Checkpoint, IssuedToken, Key
 from instaccess.tokens import compact, jose

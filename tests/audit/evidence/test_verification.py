@@ -15,7 +15,7 @@ from django.db import connection, transaction
 from django.db.models import F
 
 from instaccess import checkpoints, evidence, keyring, revocation, statements, verification
-from instaccess.conf import conf
+from instaccess.conf.settings import conf
 from instaccess.exceptions import AuditAltered
 from instaccess.models import Checkpoint, IssuedToken, PruneMarker, UserIdentity
 from instaccess.retention import prune

@@ -12,7 +12,7 @@ import pytest
 from django.test import override_settings
 
 from instaccess import issuer, lifecycle
-from instaccess.conf import conf
+from instaccess.conf.settings import conf
 from instaccess.models import IssuedToken, Key
 from tests.management.keys.helpers import ENC, SIG, complaint, key_of, run, run_json
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from django.conf import settings
 
-from . import settingvalues as values
-from . import tokens
-from .tokens import CLOCK_SKEW, MAX_LEEWAY, MAX_LIFETIME
+from .. import tokens
+from ..tokens import CLOCK_SKEW, MAX_LEEWAY, MAX_LIFETIME
+from . import values
 
 SCOPE = "url:POST|/api/v1/inst_access_tokens"
 """The OAuth2 scope that allows issuing, as Canvas spells it. Not a setting: clients ask for it by name."""
@@ -48,7 +48,7 @@ class Conf:
         value = values.get("SHARD_ID", None)
         if value is None or (type(value) is int and value > 0) or (isinstance(value, str) and value):
             return value
-        raise values.bad("SHARD_ID", "a positive integer, a text, or None")
+        raise values.invalid("SHARD_ID", "a positive integer, a text, or None")
 
     @property
     def account_uuid(self) -> str | None:
@@ -104,7 +104,7 @@ class Conf:
         """Alias of the Django cache that holds the buckets; exact over all processes where that is Redis."""
         alias = values.text("THROTTLE_CACHE", "default")
         if alias not in settings.CACHES:
-            raise values.bad("THROTTLE_CACHE", "the alias of one of CACHES")
+            raise values.invalid("THROTTLE_CACHE", "the alias of one of CACHES")
         return alias
 
     # How it is made
@@ -145,7 +145,7 @@ class Conf:
         """
         value = values.get("KEY_ENCRYPTION_KEYS", [DERIVED])
         if not isinstance(value, (list, tuple)) or not value:
-            raise values.bad("KEY_ENCRYPTION_KEYS", values.KEK_FORMAT)
+            raise values.invalid("KEY_ENCRYPTION_KEYS", values.KEK_FORMAT)
         keys: list[bytes] = []
         for item in value:
             if item == DERIVED:
@@ -172,7 +172,7 @@ class Conf:
         """Days a key stays current before `instaccess_keys rotate` replaces it."""
         days = values.integer("KEY_ROTATION_DAYS", 30, 1, 3650)
         if days * 86400 <= self.key_lead_seconds:
-            raise values.bad("KEY_ROTATION_DAYS", f"longer than the lead time of {self.key_lead_seconds} s")
+            raise values.invalid("KEY_ROTATION_DAYS", f"longer than the lead time of {self.key_lead_seconds} s")
         return days
 
     @property
@@ -218,7 +218,7 @@ class Conf:
         if not isinstance(value, str):
             return values.key_texts("VERIFICATION_KEYS")
         if "://" not in value:
-            raise values.bad(
+            raise values.invalid(
                 "VERIFICATION_KEYS",
                 "an https:// URL, or a list of keys, each PEM, JWK or the path of a file with one",
             )
@@ -229,7 +229,7 @@ class Conf:
         """Where a gateway learns of revoked tokens: `database`, or the URL of an issuer's `/internal/services/…`."""
         value = values.get("DENY_LIST", "database")
         if not isinstance(value, str):
-            raise values.bad("DENY_LIST", "'database' or an https:// URL")
+            raise values.invalid("DENY_LIST", "'database' or an https:// URL")
         return value if value == "database" else values.url("DENY_LIST", value, allow_http=self.allow_http_urls)
 
     @property
@@ -249,7 +249,7 @@ class Conf:
         if not isinstance(value, (list, tuple)) or not all(
             isinstance(s, str) and values.SECRET.fullmatch(s) for s in value
         ):
-            raise values.bad(
+            raise values.invalid(
                 "SERVICE_SECRETS", "a list of texts of 32 to 255 characters from A-Z a-z 0-9 - . _ ~ + /"
             )
         return list(value)
@@ -289,7 +289,7 @@ class Conf:
         """Realm in `WWW-Authenticate`."""
         realm = values.text("REALM", "canvas-lms")
         if not realm.isascii() or not realm.isprintable() or '"' in realm or "\\" in realm:
-            raise values.bad("REALM", "printable ASCII without quotes or backslashes")
+            raise values.invalid("REALM", "printable ASCII without quotes or backslashes")
         return realm
 
     @property
@@ -307,4 +307,4 @@ conf = Conf()
 
 SETTINGS = {name.upper(): name for name, member in vars(Conf).items() if isinstance(member, property)}
 del SETTINGS["KEY_ENCRYPTION_KEYS_ARE_DERIVED"]
-values.know(SETTINGS)
+values.set_known_names(SETTINGS)

@@ -22,7 +22,7 @@ from django.dispatch import receiver
 from django.utils.encoding import force_bytes
 from django.utils.module_loading import import_string
 
-from .exceptions import ConfigError
+from ..exceptions import ConfigError
 
 _T = TypeVar("_T")
 
@@ -41,7 +41,7 @@ _checked: ContextVar[Mapping[str, Any] | None] = ContextVar("checked", default=N
 _names: frozenset[str] = frozenset()
 
 
-def know(names: Iterable[str]) -> None:
+def set_known_names(names: Iterable[str]) -> None:
     """Which settings there are."""
     global _names  # noqa: PLW0603
     _names = frozenset(names)
@@ -70,7 +70,7 @@ def configured() -> Mapping[str, Any]:
         for name in value:
             if name not in _names:
                 raise ConfigError(
-                    f"INSTACCESS[{name!r}] is not a setting of instaccess. {meant(name)}The README lists them",
+                    f"INSTACCESS[{name!r}] is not a setting of instaccess. {did_you_mean(name)}The README lists them",
                     setting=str(name),
                 )
         _configured = value
@@ -102,7 +102,7 @@ def get(name: str, default: Any) -> Any:
     return (configured() if _configured is None else _configured).get(name, default)
 
 
-def bad(name: str, expected: str) -> ConfigError:
+def invalid(name: str, expected: str) -> ConfigError:
     """The error for a value that is not what is expected."""
     # A text stays out of it, also one in a list: KEY_ENCRYPTION_KEYS passes here too.
     value = get(name, None)
@@ -111,7 +111,7 @@ def bad(name: str, expected: str) -> ConfigError:
     return ConfigError(f"INSTACCESS[{name!r}] must be {expected}{found}", setting=name)
 
 
-def meant(name: object) -> str:
+def did_you_mean(name: object) -> str:
     """A question for who misspelled a setting, with a blank behind it; empty where nothing is like it."""
     like = difflib.get_close_matches(str(name).upper(), sorted(_names), n=1)
     return f"Did you mean {like[0]}? " if like else ""
@@ -121,7 +121,7 @@ def text(name: str, default: str) -> str:
     """A text of 1 to 255 characters."""
     value = get(name, default)
     if not isinstance(value, str) or not 1 <= len(value) <= 255:
-        raise bad(name, "a text of 1 to 255 characters")
+        raise invalid(name, "a text of 1 to 255 characters")
     return value
 
 
@@ -134,7 +134,7 @@ def integer(name: str, default: int, least: int, most: int) -> int:
     """An integer within bounds; True and 1.0 are none."""
     value = get(name, default)
     if type(value) is not int or not least <= value <= most:
-        raise bad(name, f"an integer from {least} to {most}")
+        raise invalid(name, f"an integer from {least} to {most}")
     return value
 
 
@@ -144,7 +144,9 @@ def at_least(name: str, least: int, why: str) -> int:
     if value is None:
         return least
     if type(value) is not int or value < least:
-        raise bad(name, f"an integer of at least {least} ({why}), or a live token could be refused; or None for that")
+        raise invalid(
+            name, f"an integer of at least {least} ({why}), or a live token could be refused; or None for that"
+        )
     return value
 
 
@@ -157,7 +159,7 @@ def url(name: str, value: str, *, allow_http: bool) -> str:
     except ValueError:  # such as a broken IPv6 address
         usable = False
     if not usable:
-        raise bad(
+        raise invalid(
             name, "an https:// URL (http:// only with INSTACCESS['ALLOW_HTTP_URLS']) without user name or password"
         )
     return value
@@ -169,7 +171,7 @@ def key_texts(name: str) -> list[str] | None:
     if value is None:
         return None
     if not isinstance(value, (list, tuple)) or not value or not all(isinstance(text, (str, Path)) for text in value):
-        raise bad(name, "a list of keys, each PEM, JWK or the path of a file with one; or None")
+        raise invalid(name, "a list of keys, each PEM, JWK or the path of a file with one; or None")
     return [str(text) for text in value]
 
 
@@ -177,7 +179,7 @@ def boolean(name: str, *, default: bool) -> bool:
     """True or False, and nothing that merely passes for one."""
     value = get(name, default)
     if not isinstance(value, bool):
-        raise bad(name, "True or False")
+        raise invalid(name, "True or False")
     return value
 
 
@@ -185,7 +187,7 @@ def choice(name: str, default: _T, choices: tuple[_T, ...]) -> _T:
     """One of a few values."""
     value = get(name, default)
     if value not in choices or type(value) is not type(default):
-        raise bad(name, "one of " + ", ".join(map(repr, choices)))
+        raise invalid(name, "one of " + ", ".join(map(repr, choices)))
     return value
 
 
@@ -200,7 +202,7 @@ def function(name: str) -> Callable[..., Any] | None:
     if value is None:
         return None
     if not callable(value):
-        raise bad(name, "a callable, the dotted path of one, or None")
+        raise invalid(name, "a callable, the dotted path of one, or None")
     function: Callable[..., Any] = value
     return function
 
@@ -215,11 +217,11 @@ def derived_key(secret: str | bytes) -> bytes:
 def key_encryption_key(item: object) -> bytes:
     """A key-encryption key from its base64url text. The error never holds the text."""
     if not isinstance(item, str):
-        raise bad("KEY_ENCRYPTION_KEYS", KEK_FORMAT)
+        raise invalid("KEY_ENCRYPTION_KEYS", KEK_FORMAT)
     try:
         key = base64.b64decode(item + "=" * (-len(item) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
-        raise bad("KEY_ENCRYPTION_KEYS", KEK_FORMAT) from None
+        raise invalid("KEY_ENCRYPTION_KEYS", KEK_FORMAT) from None
     if len(key) != KEK_BYTES:
-        raise bad("KEY_ENCRYPTION_KEYS", KEK_FORMAT)
+        raise invalid("KEY_ENCRYPTION_KEYS", KEK_FORMAT)
     return key
