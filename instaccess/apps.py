@@ -11,6 +11,6 @@ class InstAccessConfig(AppConfig):
 
     def ready(self) -> None:
         # The first three register the system checks, once the models are there.
-        from . import checks, deployment_checks, refusals, role_checks  # noqa: F401, PLC0415
+        from . import checks, deployment_checks, role_checks, web  # noqa: F401, PLC0415
 
-        refusals.start()
+        web.start()

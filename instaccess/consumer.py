@@ -21,10 +21,10 @@ from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 
 from . import keysource, tokens
-from .client import domain
 from .conf import conf
 from .exceptions import ConfigError, InstAccessError, InvalidToken
 from .tokens import Claims, identifiers, nests_too_deep
+from .web import request_domain
 
 logger = logging.getLogger("instaccess.service")
 
@@ -177,7 +177,7 @@ class InstAccessAuthentication(BaseAuthentication):
         the host the request was sent to."""
         account = conf.account_uuid
         if account is None and (hook := conf.account_hook) is not None:
-            account = hook(domain(request._request))
+            account = hook(request_domain(request._request))
             if not isinstance(account, str) or not account:
                 raise ConfigError("INSTACCESS['ACCOUNT_HOOK'] must return a text", setting="ACCOUNT_HOOK")
         if account not in (None, claims.account_uuid):

@@ -16,10 +16,10 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.debug import sensitive_variables
 
-from . import canvas, denylist, gateway, refusals, tokens
+from . import denylist, gateway, tokens, web
 from .conf import conf
-from .endpoint import endpoint
 from .exceptions import InstAccessError, InvalidToken
+from .web import isolated_view
 
 logger = logging.getLogger("instaccess.gateway")
 
@@ -39,7 +39,7 @@ def forget() -> None:
 @sensitive_variables("bearer")
 def verify_view(request: HttpRequest) -> HttpResponseBase:
     """204 with the Authorization for upstream, 401, or 503."""
-    refused: canvas.Refusal | None = None
+    refused: web.Refusal | None = None
     failure, frames = "", ""
     try:
         bearer = _bearer(request)
@@ -48,32 +48,32 @@ def verify_view(request: HttpRequest) -> HttpResponseBase:
         response["Authorization"] = f"Bearer {_authorized(bearer)}"
     except InvalidToken as refusal:
         logger.warning("refused reason=%s jti=%r detail=%r", refusal.code, refusal.jti, refusal.detail)
-        refusals.count("gateway", refusal.code, client_id=refusal.client_id, user_uuid=refusal.user_uuid)
-        refused = canvas.InvalidAccessToken(code=refusal.code)
+        web.count_refusal("gateway", refusal.code, client_id=refusal.client_id, user_uuid=refusal.user_uuid)
+        refused = web.InvalidAccessToken(code=refusal.code)
     except (DbError, InstAccessError) as error:
         logger.error("not decided: %s: %s", type(error).__name__, error)
-        refusals.count("gateway", getattr(error, "code", "fault"))
-        refused = canvas.Unavailable(code="fault")
+        web.count_refusal("gateway", getattr(error, "code", "fault"))
+        refused = web.Unavailable(code="fault")
     except Exception as error:
         # Fail closed, and in text: error reporters read the variables of the frames behind an exception.
         failure, frames = type(error).__name__, "".join(traceback.format_tb(error.__traceback__)).rstrip()
-        refused = canvas.Unavailable(code="fault")
+        refused = web.Unavailable(code="fault")
     if failure:
         # Not while it is handled: whatever fails in a log handler would carry it along, message and all.
         logger.error("not decided: %s\n%s", failure, frames)
-        refusals.count("gateway", "fault")
+        web.count_refusal("gateway", "fault")
     if refused is not None:
         response = _told(refused)
     response["Cache-Control"] = "no-store"
     return response
 
 
-def _told(refused: canvas.Refusal) -> HttpResponse:
+def _told(refused: web.Refusal) -> HttpResponse:
     try:
         return refused.to_response()
     except InstAccessError as error:  # a realm that can't be sent
         logger.error("not decided: %s: %s", type(error).__name__, error)
-        return canvas.Unavailable(code=error.code).to_response()
+        return web.Unavailable(code=error.code).to_response()
 
 
 @sensitive_variables("header", "bearer", "body")
@@ -111,4 +111,4 @@ def _passed_on(bearer: str) -> str:
     return bearer
 
 
-verify = endpoint(verify_view)
+verify = isolated_view(verify_view)

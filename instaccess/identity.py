@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from functools import lru_cache
 from typing import Any
 
 from django.contrib.auth import get_user_model
@@ -60,30 +59,6 @@ def known_uuid(user: Any) -> str:
         identity = user._state.fields_cache.get("instaccess_identity")
         return str(identity.uuid) if identity is not None else ""
     return str(vars(user).get(name) or "")
-
-
-def account_uuid(host: str) -> str:
-    """The root account that a host (`name` or `name:port`) serves.
-
-    ACCOUNT_UUID where one deployment is one account, ACCOUNT_HOOK where the host decides; else derived from the
-    host's name (RFC 9562 §5.5, DNS namespace), so that it is stable and needs no table.
-    """
-    if (fixed := conf.account_uuid) is not None:
-        return fixed
-    if (hook := conf.account_hook) is not None:
-        value = hook(host)
-        if not isinstance(value, str) or not 1 <= len(value) <= MAX_ID_CHARS:
-            raise ConfigError(
-                f"INSTACCESS['ACCOUNT_HOOK'] must return a text of 1 to {MAX_ID_CHARS} characters",
-                setting="ACCOUNT_HOOK",
-            )
-        return value
-    return _derived_account(host if host.endswith("]") else host.rsplit(":", 1)[0])
-
-
-@lru_cache(maxsize=256)
-def _derived_account(name: str) -> str:
-    return str(uuid.uuid5(uuid.NAMESPACE_DNS, name))
 
 
 def active_user(text: str) -> Any:

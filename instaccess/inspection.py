@@ -22,8 +22,8 @@ from .conf import conf
 from .consumer import InstAccessAuthentication
 from .dissection import Item, Layer, Reading
 from .exceptions import ForeignToken, InstAccessError, InvalidToken
-from .reasons import Explanation, explain
 from .tokens import Claims
+from .web import Explanation, explain
 
 MAX_PASTED = 20_000
 """Characters that are looked at. The longest token has 8,192; the rest is what copying adds."""

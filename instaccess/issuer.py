@@ -15,7 +15,7 @@ from django.db import Error as DbError
 from django.db import IntegrityError, connections, router, transaction
 from django.views.decorators.debug import sensitive_variables
 
-from . import evidence, identity, instances, keyring, recording, tokens
+from . import evidence, identity, instances, keyring, recording, tokens, web
 from .conf import conf
 from .exceptions import AuditError, ConfigError
 from .models import IssuedToken
@@ -78,7 +78,7 @@ def issue(
     values: dict[str, Any] = {
         "issuer": conf.issuer,
         "user_uuid": identity.user_uuid(user),
-        "account_uuid": identity.account_uuid(origin.canvas_domain),
+        "account_uuid": web.account_uuid(origin.canvas_domain),
         "canvas_domain": origin.canvas_domain,
         "user_global_id": str(user.pk),
         "region": conf.region,

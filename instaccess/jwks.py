@@ -11,10 +11,10 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.cache import get_conditional_response
 
-from . import canvas, keyring
+from . import keyring, web
 from .conf import conf
-from .endpoint import endpoint
 from .exceptions import InstAccessError
+from .web import isolated_view
 
 logger = logging.getLogger("instaccess.keys")
 
@@ -25,7 +25,7 @@ def jwks_view(request: HttpRequest) -> HttpResponseBase:
     Without a key, or a database to read it from, 503: an empty set would tell services to forget what they have.
     """
     if request.method not in {"GET", "HEAD"}:
-        response = canvas.MethodNotAllowed(code="method").to_response()
+        response = web.MethodNotAllowed(code="method").to_response()
         response["Allow"] = "GET, HEAD"
         return response
     try:
@@ -45,9 +45,9 @@ def jwks_view(request: HttpRequest) -> HttpResponseBase:
 
 def _unavailable(reason: str) -> HttpResponse:
     logger.error("no JWKS: %s", reason)
-    response = canvas.Unavailable(code="no_key").to_response()
+    response = web.Unavailable(code="no_key").to_response()
     response["Cache-Control"] = "no-store"
     return response
 
 
-jwks = endpoint(jwks_view)
+jwks = isolated_view(jwks_view)

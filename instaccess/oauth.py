@@ -25,17 +25,11 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 
 from . import identity, keyring, lookup, tokens
-from .canvas import (
-    ExpiredAccessToken,
-    InsufficientScope,
-    InvalidAccessToken,
-    JWTFromJWT,
-    Unauthenticated,
-)
 from .conf import SCOPE, conf
 from .exceptions import ConfigError, InvalidToken
 from .parameters import form, query
 from .tokens import Claims
+from .web import ExpiredAccessToken, InsufficientScope, InvalidAccessToken, JWTFromJWT, Unauthenticated
 
 logger = logging.getLogger("instaccess.issuer")
 

@@ -11,7 +11,7 @@ from django.db.models import F, QuerySet
 from django.utils import timezone
 
 from .models import RefusalCount
-from .tally import Kind
+from .web import Kind
 
 RETENTION = timedelta(days=35)
 MAX_ROWS = 50_000

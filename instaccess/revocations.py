@@ -12,10 +12,10 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.cache import get_conditional_response
 
-from . import canvas, denylist
+from . import denylist, web
 from .conf import conf
-from .endpoint import endpoint
 from .exceptions import InstAccessError
+from .web import isolated_view
 
 logger = logging.getLogger("instaccess.revocation")
 
@@ -24,17 +24,17 @@ def revocations_view(request: HttpRequest) -> HttpResponseBase:
     """`{"revoked": [jti, …]}`: what is revoked and has not expired, with an ETag. Asked for with one of
     SERVICE_SECRETS as bearer; without any configured, nobody gets it."""
     if request.method not in {"GET", "HEAD"}:
-        response = canvas.MethodNotAllowed(code="method").to_response()
+        response = web.MethodNotAllowed(code="method").to_response()
         response["Allow"] = "GET, HEAD"
         return response
     try:
         if not _is_known(request.META.get("HTTP_AUTHORIZATION", "")):
             logger.warning("deny list refused: no bearer, or none of INSTACCESS['SERVICE_SECRETS']")
-            return canvas.InvalidAccessToken(code="service_secret").to_response()
+            return web.InvalidAccessToken(code="service_secret").to_response()
         jtis = sorted(denylist.read_database())
     except (DbError, InstAccessError) as error:
         logger.error("no deny list: %s: %s", type(error).__name__, error)
-        response = canvas.Unavailable(code="fault").to_response()
+        response = web.Unavailable(code="fault").to_response()
         response["Cache-Control"] = "no-store"
         return response
     body = json.dumps({"revoked": jtis}, separators=(",", ":")).encode()
@@ -55,4 +55,4 @@ def _is_known(header: str) -> bool:
     return known and scheme.lower() == "bearer"
 
 
-revocations = endpoint(revocations_view)
+revocations = isolated_view(revocations_view)

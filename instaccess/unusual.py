@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from django.db.models import Min, Q, Sum
 from django.utils import timezone
 
-from .refusals import rows
+from .web import rows
 
 AT_LEAST, TIMES = 20, 5
 """Unusual are so many refusals in an hour, and so many times the mean of the days before."""

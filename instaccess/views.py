@@ -17,11 +17,10 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from . import canvas, identity, issuer, oauth, parameters, refusals, throttling
-from .client import client_address, domain
+from . import identity, issuer, oauth, parameters, throttling, web
 from .conf import conf
-from .endpoint import endpoint
 from .exceptions import InstAccessError, MasqueradeRefused
+from .web import client_address, isolated_view, request_domain
 
 logger = logging.getLogger("instaccess.issuer")
 
@@ -56,9 +55,10 @@ class IssueView(APIView):
         # Error reports leave out what is marked so, should anything outside this view fail.
         request._request.sensitive_post_parameters = "__ALL__"  # type: ignore[attr-defined]
         if request.method not in {"POST", "OPTIONS"}:
-            raise canvas.MethodNotAllowed(code="method")
+            raise web.MethodNotAllowed(code="method")
         if request.method == "POST":
-            self.domain = domain(request._request)  # raises for a Host that is not ours, before anything is looked up
+            # Raises for a Host that is not ours, before anything is looked up.
+            self.domain = request_domain(request._request)
             super().initial(request, *args, **kwargs)
 
     @sensitive_variables("text")
@@ -71,17 +71,17 @@ class IssueView(APIView):
             try:
                 user = identity.masquerade_target(caller, as_user_id)
             except MasqueradeRefused as error:
-                raise canvas.InvalidAsUserId(error.detail, code=error.code, **who) from None
+                raise web.InvalidAsUserId(error.detail, code=error.code, **who) from None
         level = throttling.charge(access_token.pk)
         if not level.allowed:
-            raise canvas.Throttled(retry_after=level.retry_after, **who)
+            raise web.Throttled(retry_after=level.retry_after, **who)
         try:
             text = self._issue(request, user, access_token)
         except Exception:
             if level.charged:
                 throttling.refund(access_token.pk)
             raise
-        response = canvas.json_response({"token": text}, status=201)
+        response = web.json_response({"token": text}, status=201)
         response["X-Request-Cost"] = str(conf.throttle_cost)
         _tell_level(response, level)
         return response
@@ -123,7 +123,7 @@ class IssueView(APIView):
                 refusal.detail,
             )
         user_uuid = identity.known_uuid(refusal.user)
-        refusals.count("issuer", refusal.code, client_id=refusal.client_id, user_uuid=user_uuid)
+        web.count_refusal("issuer", refusal.code, client_id=refusal.client_id, user_uuid=user_uuid)
         try:
             response = refusal.to_response()
             # Set once the caller was authenticated, however it ended after that.
@@ -134,7 +134,7 @@ class IssueView(APIView):
             response = _refusal(error, self.request).to_response()
         if refusal.status == 405:
             response["Allow"] = "POST, OPTIONS"
-        if not isinstance(refusal, canvas.Throttled):
+        if not isinstance(refusal, web.Throttled):
             response["X-Request-Cost"] = "0"
         return response
 
@@ -145,17 +145,17 @@ class IssueView(APIView):
         return answer
 
 
-def _refusal(exc: Exception, request: Request) -> canvas.Refusal:
-    if isinstance(exc, canvas.Refusal):
+def _refusal(exc: Exception, request: Request) -> web.Refusal:
+    if isinstance(exc, web.Refusal):
         return exc
     if isinstance(exc, InstAccessError):
         logger.error("not issued: %s", exc)
-        return canvas.Unavailable(exc.detail, code=exc.code)
+        return web.Unavailable(exc.detail, code=exc.code)
     if isinstance(exc, SuspiciousOperation):
-        return canvas.BadRequest(type(exc).__name__, code="bad_request")
+        return web.BadRequest(type(exc).__name__, code="bad_request")
     # Text only, no exc_info: error reporters read the variables of the frames behind it, and one is the token.
     logger.error("not issued: %s", _traceback(exc, request))
-    return canvas.Unavailable(type(exc).__name__, code="fault")
+    return web.Unavailable(type(exc).__name__, code="fault")
 
 
 def _tell_level(response: HttpResponse, level: throttling.Level) -> None:
@@ -190,4 +190,4 @@ def _parameter(request: Request, name: str) -> str:
     return ""
 
 
-issue = endpoint(IssueView.as_view())
+issue = isolated_view(IssueView.as_view())

@@ -12,8 +12,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from instaccess import canvas, identity
+from instaccess import identity
 from instaccess.consumer import InstAccessAuthentication
+from instaccess.web import answers
 
 
 class AccessTokenAuthentication(OAuth2Authentication):  # type: ignore[misc]
@@ -24,7 +25,7 @@ class AccessTokenAuthentication(OAuth2Authentication):  # type: ignore[misc]
         if found is not None and found[0] is not None and found[0].is_active:
             return found
         if request.META.get("HTTP_AUTHORIZATION", "").lower().startswith("bearer "):
-            raise canvas.InvalidAccessToken(code="unknown_token")
+            raise answers.InvalidAccessToken(code="unknown_token")
         return None
 
 
@@ -37,8 +38,8 @@ class UsersSelf(APIView):
     def handle_exception(self, exc: Exception) -> HttpResponseBase:  # type: ignore[override]
         """Refusals as Canvas has them: its clients compare bodies literally."""
         if isinstance(exc, NotAuthenticated):
-            exc = canvas.Unauthenticated(code="no_credentials")
-        if isinstance(exc, canvas.Refusal):
+            exc = answers.Unauthenticated(code="no_credentials")
+        if isinstance(exc, answers.Refusal):
             return exc.to_response()
         return super().handle_exception(exc)
 

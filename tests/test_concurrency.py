@@ -359,7 +359,7 @@ class TestAnIssueKilledAnywhere:
             (tasks.die_before, "instaccess.issuer._commit", 0),
             (tasks.die_after, "instaccess.issuer._commit", 1),
             (tasks.die_after, "instaccess.issuer.issue", 1),
-            (tasks.die_before, "instaccess.canvas.json_response", 1),
+            (tasks.die_before, "instaccess.web.answers.json_response", 1),
         ],
     )
     def test_o4_there_is_a_row_before_there_is_an_answer(self, crew, initial_keys, access_token, place, name, rows):

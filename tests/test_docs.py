@@ -19,10 +19,12 @@ from django.test import override_settings
 from django.urls import resolve
 
 from benchmarks import report
-from instaccess import canvas, fetch, keymaterial, keyring
+from instaccess import fetch, keymaterial, keyring
 from instaccess.conf import checks as conf_checks
 from instaccess.conf.settings import SCOPE, SETTINGS, conf
 from instaccess.exceptions import ForeignToken, InvalidToken, TokenExpired, TokenRevoked
+from instaccess.web import answers as canvas
+from instaccess.web import answers as web_answers
 from tests.support import readme
 from tests.support.paths import ROOT
 
@@ -205,15 +207,17 @@ class TestTheTablesOfAnswers:
             if status not in {"201", "429"}
         }
         refusals = [
-            kind for kind in vars(canvas).values() if isinstance(kind, type) and kind.__module__ == canvas.__name__
+            kind
+            for kind in vars(canvas).values()
+            if isinstance(kind, type) and kind.__module__ == web_answers.__name__
         ]
 
         answers = {
             (kind.status, json.dumps(kind.body, separators=(",", ":")), kind.challenge)
             for kind in refusals
-            if issubclass(kind, canvas.Refusal) and kind not in {canvas.Refusal, canvas.Throttled}
+            if issubclass(kind, web_answers.Refusal) and kind not in {web_answers.Refusal, web_answers.Throttled}
         }
-        assert f"| {canvas.THROTTLED} |" in readme.section("What clients get").replace("`", "")
+        assert f"| {web_answers.THROTTLED} |" in readme.section("What clients get").replace("`", "")
         assert shown == answers
 
     def test_have_each_reason_that_the_log_may_give_for_a_refusal(self):

@@ -34,10 +34,11 @@ from joserfc import jwe as joserfc_jwe
 from joserfc import jwk as joserfc_jwk
 from joserfc import jws as joserfc_jws
 
-from instaccess import canvas, evidence, forward_auth, issuer, keyring, lifecycle, urls
+from instaccess import evidence, forward_auth, issuer, keyring, lifecycle, urls
 from instaccess.conf.settings import conf
 from instaccess.models import IssuedToken, Key, UserIdentity
 from instaccess.tokens import jose
+from instaccess.web import answers as web_answers
 from testproject.urls import urlpatterns as testprojects
 from tests.conftest import ISSUE_URL
 from tests.support import servers
@@ -273,7 +274,7 @@ async def free(request: HttpRequest) -> HttpResponse:
 
 async def careless(request: HttpRequest) -> HttpResponse:
     """Calls a function of ours where it must not be called."""
-    return canvas.json_response({}, status=200)
+    return web_answers.json_response({}, status=200)
 
 
 urlpatterns = [path("free", free), path("careless", careless), *testprojects]
@@ -484,7 +485,7 @@ class TestAClientThatGoesAway:
             ("instaccess.tokens.jose.encrypt", True),
             ("instaccess.issuer._commit", False),
             ("instaccess.issuer._commit", True),
-            ("instaccess.canvas.json_response", True),
+            ("instaccess.web.answers.json_response", True),
         ],
     )
     def test_gets_no_token_and_leaves_a_whole_row_and_nothing_open(self, asgi, access_token, opened, step, after):

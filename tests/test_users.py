@@ -15,6 +15,7 @@ from django.utils.functional import SimpleLazyObject
 from instaccess import identity
 from instaccess.exceptions import ConfigError
 from instaccess.models import UserIdentity
+from instaccess.web import origin
 
 User = get_user_model()
 
@@ -183,34 +184,32 @@ class TestTheUserOfAUuid:
 
 class TestTheAccountOfAHost:
     def test_follows_from_its_name_and_stays_the_same(self):
-        assert identity.account_uuid("canvas.example.edu") == str(
-            uuid.uuid5(uuid.NAMESPACE_DNS, "canvas.example.edu")
-        )
+        assert origin.account_uuid("canvas.example.edu") == str(uuid.uuid5(uuid.NAMESPACE_DNS, "canvas.example.edu"))
 
     def test_is_another_for_another_host(self):
-        assert identity.account_uuid("a.example.edu") != identity.account_uuid("b.example.edu")
+        assert origin.account_uuid("a.example.edu") != origin.account_uuid("b.example.edu")
 
     @pytest.mark.parametrize(
         ("with_port", "without"),
         [("canvas.example.edu:8443", "canvas.example.edu"), ("[::1]:8000", "[::1]"), ("127.0.0.1:80", "127.0.0.1")],
     )
     def test_does_not_depend_on_the_port(self, with_port, without):
-        assert identity.account_uuid(with_port) == identity.account_uuid(without)
+        assert origin.account_uuid(with_port) == origin.account_uuid(without)
 
     def test_of_two_ipv6_addresses_differ(self):
-        assert identity.account_uuid("[::1]") != identity.account_uuid("[::2]")
+        assert origin.account_uuid("[::1]") != origin.account_uuid("[::2]")
 
     def test_is_what_the_setting_says_for_every_host(self):
         with override_settings(INSTACCESS={"ACCOUNT_UUID": "the-account"}):
-            assert identity.account_uuid("a.example.edu") == identity.account_uuid("b.example.edu") == "the-account"
+            assert origin.account_uuid("a.example.edu") == origin.account_uuid("b.example.edu") == "the-account"
 
     def test_is_what_the_hook_says_with_the_port_it_was_asked_at(self):
         with override_settings(INSTACCESS={"ACCOUNT_HOOK": lambda host: f"account of {host}"}):
-            assert identity.account_uuid("a.example.edu:8443") == "account of a.example.edu:8443"
+            assert origin.account_uuid("a.example.edu:8443") == "account of a.example.edu:8443"
 
     def test_is_the_settings_before_the_hooks(self):
         with override_settings(INSTACCESS={"ACCOUNT_UUID": "the-account", "ACCOUNT_HOOK": str.upper}):
-            assert identity.account_uuid("a.example.edu") == "the-account"
+            assert origin.account_uuid("a.example.edu") == "the-account"
 
     @pytest.mark.parametrize("value", [None, "", 1, uuid.UUID(int=1), "x" * 256, ["account"]])
     def test_is_a_fault_of_the_hook_where_it_returns_no_usable_text(self, value):
@@ -218,6 +217,6 @@ class TestTheAccountOfAHost:
             override_settings(INSTACCESS={"ACCOUNT_HOOK": lambda host: value}),
             pytest.raises(ConfigError, match="ACCOUNT_HOOK") as error,
         ):
-            identity.account_uuid("a.example.edu")
+            origin.account_uuid("a.example.edu")
 
         assert error.value.setting == "ACCOUNT_HOOK"

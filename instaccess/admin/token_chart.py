@@ -13,7 +13,7 @@ from django.utils import timezone
 from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 
-from .. import refusals
+from .. import web
 from ..refusal_table import RETENTION
 from . import activity, periods, searching
 from .activity import Counts
@@ -166,7 +166,7 @@ def _kinds(changelist: ChangeList, period: Period, now: datetime) -> tuple[list[
     condition, reason = _refusals(changelist, narrowed)
     if condition is None:
         return kinds, [*notes, reason]
-    counts = activity.refused(refusals.rows().filter(condition), period, kept_since=now - RETENTION)
+    counts = activity.refused(web.rows().filter(condition), period, kept_since=now - RETENTION)
     kinds.append(Kind("refused", _("Refused"), counts, _LOW))
     notes.append(reason)
     if counts.known:

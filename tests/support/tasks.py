@@ -14,10 +14,11 @@ from django.core.management import call_command
 from django.db import connection
 from django.test import Client
 
-from instaccess import issuer, keyring, keys, lifecycle, refusals
+from instaccess import issuer, keyring, keys, lifecycle
 from instaccess.exceptions import InstAccessError
 from instaccess.models import Key
 from instaccess.tokens import jose
+from instaccess.web import refusals
 from tests.support import processes
 
 URL = "/api/v1/inst_access_tokens"

@@ -11,18 +11,18 @@ from django.test import RequestFactory, override_settings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instaccess import client, identity
 from instaccess.models import IssuedToken
+from instaccess.web import origin
 
 
 def domain(host: str, *, secure: bool = True, **meta: Any) -> str:
-    return client.domain(RequestFactory().post("/", headers={"Host": host}, secure=secure, **meta))
+    return origin.request_domain(RequestFactory().post("/", headers={"Host": host}, secure=secure, **meta))
 
 
 def address(remote: str, forwarded: str | None = None, *, hops: int = 0) -> str | None:
     meta = {"REMOTE_ADDR": remote} | ({} if forwarded is None else {"HTTP_X_FORWARDED_FOR": forwarded})
     with override_settings(INSTACCESS={"TRUSTED_PROXIES": hops}):
-        return client.client_address(RequestFactory().post("/", **meta))
+        return origin.client_address(RequestFactory().post("/", **meta))
 
 
 class TestTheDomain:
@@ -63,7 +63,7 @@ class TestTheDomain:
     )
     def test_is_one_however_the_client_spells_it(self, spelling):
         assert domain(spelling) == "canvas.example.edu"
-        assert identity.account_uuid(domain(spelling)) == identity.account_uuid("canvas.example.edu")
+        assert origin.account_uuid(domain(spelling)) == origin.account_uuid("canvas.example.edu")
 
     @pytest.mark.parametrize(
         "host", ["evil.example", "canvas.example.edu.evil.example", "canvas.example.edu@evil", ""]

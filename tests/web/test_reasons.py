@@ -9,7 +9,7 @@ import pytest
 
 import instaccess
 from instaccess import exceptions
-from instaccess.reasons import EXPLANATIONS, explain
+from instaccess.web.reasons import EXPLANATIONS, explain
 
 pytestmark = pytest.mark.django_db
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from instaccess.tally import Kind, Tally
+from instaccess.web.tally import Kind, Tally
 
 HOUR = 500_000
 

@@ -362,7 +362,7 @@ class TestWhatWasPasted:
         assert (kept.body, dict(kept.POST)) == (b"", {})
 
     def test_is_not_counted_as_a_refusal_and_not_remembered_by_the_gateway(self, desk, token):
-        from instaccess import refusals
+        from instaccess.web import refusals
 
         refusals.flush()
         before = RefusalCount.objects.count()

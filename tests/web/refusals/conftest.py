@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from instaccess import forward_auth, refusals
+from instaccess import forward_auth
+from instaccess.web import refusals
 from tests.support.clocks import Clock
 from tests.web.refusals.helpers import Statements
 

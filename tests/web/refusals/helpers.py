@@ -10,8 +10,8 @@ from django.db.models import Sum
 from django.test import Client
 
 import instaccess
-from instaccess import refusals
 from instaccess.models import RefusalCount
+from instaccess.web import refusals
 
 GATEWAY_URL = "/internal/gateway/verify"
 PACKAGE = Path(instaccess.__file__).parent

@@ -15,8 +15,9 @@ from django.test import RequestFactory
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from instaccess import exceptions, forward_auth, issuer, keyring, refusals
+from instaccess import exceptions, forward_auth, issuer, keyring
 from instaccess.models import IssuedToken, RefusalCount, UserIdentity
+from instaccess.web import refusals
 from tests.conftest import ISSUE_URL
 from tests.support.tokens import Makes, claims
 from tests.web.refusals.helpers import GATEWAY_URL, PACKAGE, REAL_TRANSACTIONS, ask, counted, total, written

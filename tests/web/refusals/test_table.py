@@ -9,8 +9,9 @@ import pytest
 from django.db import OperationalError
 from django.utils import timezone
 
-from instaccess import refusal_table, refusals
+from instaccess import refusal_table
 from instaccess.models import RefusalCount
+from instaccess.web import refusals
 from tests.web.refusals.helpers import total
 
 pytestmark = pytest.mark.django_db

@@ -10,8 +10,8 @@ from django.core.wsgi import get_wsgi_application
 from django.db import OperationalError, connection, transaction
 from django.test import Client, RequestFactory
 
-from instaccess import refusals
 from instaccess.models import RefusalCount
+from instaccess.web import refusals
 from tests.support.clocks import Clock
 from tests.support.verifying import by_the_wire_of_asgi
 from tests.web.refusals.helpers import GATEWAY_URL, REAL_TRANSACTIONS, Statements, ask, counted, total, written

@@ -7,8 +7,8 @@ from typing import Any
 
 from django.http import HttpResponse
 
-from .conf import conf
-from .exceptions import InstAccessError
+from ..conf import conf
+from ..exceptions import InstAccessError
 
 THROTTLED = "429 Too Many Requests (Rate Limit Exceeded)"
 

@@ -26,7 +26,7 @@ from django.db.models import QuerySet
 from .tally import Kind, Tally
 
 if TYPE_CHECKING:  # importing it at run time needs the app
-    from .models import RefusalCount
+    from ..models import RefusalCount
 
 logger = logging.getLogger("instaccess.refusals")
 
@@ -213,6 +213,6 @@ def _connection() -> Any:
 
 
 def _table() -> ModuleType:
-    from . import refusal_table  # noqa: PLC0415  (there are no models where the app is not installed)
+    from .. import refusal_table  # noqa: PLC0415  (there are no models where the app is not installed)
 
     return refusal_table

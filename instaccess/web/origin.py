@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import ipaddress
+import uuid
 from functools import lru_cache
 
 from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest
 from django.http.request import split_domain_port
 
-from .conf import conf
+from ..conf import conf
+from ..exceptions import ConfigError
 
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 _MAX_HOST_CHARS, _MAX_PORT_CHARS = 253, 5
+_MAX_ACCOUNT_CHARS = 255
 _MAX_ADDRESS_CHARS = 64
 """Of the longest address, in brackets, with a zone and a port. More is none, and need not be remembered."""
 
 
-def domain(request: HttpRequest) -> str:
+def request_domain(request: HttpRequest) -> str:
     """Host the request was sent to, in its one spelling: lower case, no trailing dot, its port unless that is the
     scheme's own. Otherwise a client could choose, by the spelling, between accounts that are derived from the host.
 
@@ -58,3 +61,27 @@ def _address(address: str) -> str | None:
         return str(ipaddress.ip_address(address.partition("%")[0]))
     except ValueError:
         return None
+
+
+def account_uuid(host: str) -> str:
+    """The root account that a host (`name` or `name:port`) serves.
+
+    ACCOUNT_UUID where one deployment is one account, ACCOUNT_HOOK where the host decides; else derived from the
+    host's name (RFC 9562 §5.5, DNS namespace), so that it is stable and needs no table.
+    """
+    if (fixed := conf.account_uuid) is not None:
+        return fixed
+    if (hook := conf.account_hook) is not None:
+        value = hook(host)
+        if not isinstance(value, str) or not 1 <= len(value) <= _MAX_ACCOUNT_CHARS:
+            raise ConfigError(
+                f"INSTACCESS['ACCOUNT_HOOK'] must return a text of 1 to {_MAX_ACCOUNT_CHARS} characters",
+                setting="ACCOUNT_HOOK",
+            )
+        return value
+    return _derived_account(host if host.endswith("]") else host.rsplit(":", 1)[0])
+
+
+@lru_cache(maxsize=256)
+def _derived_account(name: str) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_DNS, name))

@@ -12,7 +12,7 @@ from django.http.response import HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
 
 
-def endpoint(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
+def isolated_view(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
     """A view that a host project's settings leave alone.
 
     ATOMIC_REQUESTS, on whichever database, would take the audit row back with a later error; LoginRequiredMiddleware
