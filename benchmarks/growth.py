@@ -74,7 +74,8 @@ def _seed(name: str, rows: int) -> None:
 def _compare(names: dict[int, str], bearers: tuple[str, ...], rounds: int) -> dict[str, Any]:
     from django.db import connection
 
-    from instaccess import denylist, revocation
+    from instaccess import revocation
+    from instaccess.trust import denylist
 
     opened: dict[int, Any] = {}
 

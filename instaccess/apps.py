@@ -11,6 +11,8 @@ class InstAccessConfig(AppConfig):
 
     def ready(self) -> None:
         # The first three register the system checks, once the models are there.
-        from . import checks, deployment_checks, role_checks, web  # noqa: F401, PLC0415
+        from . import checks, deployment_checks, web  # noqa: F401, PLC0415
+        from .conf import checks as conf_checks  # noqa: F401, PLC0415
+        from .trust import checks as trust_checks  # noqa: F401, PLC0415
 
         web.start()

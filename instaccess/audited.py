@@ -12,7 +12,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from . import evidence, keyring, keysource, keystore, revocation, rotation
+from . import evidence, keyring, keystore, revocation, rotation, trust
 from .conf import conf
 from .exceptions import ConfigError, InstAccessError
 from .models import IssuedToken, Key
@@ -121,8 +121,8 @@ def standing(kid: str, use: Key.Use) -> KeyStanding:
 def _configured(kid: str, use: Key.Use) -> bool:
     try:
         if use == Key.Use.ENCRYPTION:
-            return conf.decryption_keys is not None and kid in keysource.decryption_keys()
-        return conf.verification_keys is not None and kid in keysource.verification_keys()
+            return conf.decryption_keys is not None and kid in trust.decryption_keys()
+        return conf.verification_keys is not None and kid in trust.verification_keys()
     except InstAccessError:
         return False
 

@@ -20,7 +20,7 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 
-from . import keysource, tokens
+from . import tokens, trust
 from .conf import conf
 from .exceptions import ConfigError, InstAccessError, InvalidToken
 from .tokens import Claims, identifiers, nests_too_deep
@@ -159,7 +159,7 @@ class InstAccessAuthentication(BaseAuthentication):
         """Step 2: the payload of a well-signed token. Raises InvalidToken."""
         if token.count(".") == 4:
             raise InvalidToken("still encrypted: send it through the gateway", code="still_encrypted")
-        payload, _ = tokens.verify(token, keysource.verification_keys(max_staleness=conf.max_staleness))
+        payload, _ = tokens.verify(token, trust.verification_keys(max_staleness=conf.max_staleness))
         return payload
 
     def get_claims(self, payload: dict[str, Any]) -> AcceptedClaims:

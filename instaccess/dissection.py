@@ -16,7 +16,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.debug import sensitive_variables
 
-from . import keysource, pasted, tokens
+from . import pasted, tokens, trust
 from .audited import KeyStanding, standing
 from .conf import conf
 from .exceptions import InstAccessError
@@ -78,7 +78,7 @@ def read_encrypted(token: str) -> Reading:
     signed, kid, stale = "", "", conf.max_staleness
     legacy = tokens.LEGACY_KEY_ALGORITHMS if conf.encryption_alg in tokens.LEGACY_KEY_ALGORITHMS else ()
     with suppress(DbError, InstAccessError):
-        keys = keysource.decryption_keys(max_staleness=stale)
+        keys = trust.decryption_keys(max_staleness=stale)
         signed, kid = tokens.decrypt(token, keys, key_algorithms=tokens.KEY_ALGORITHMS + legacy)
     inner = read_signed(signed) if signed else Reading()
     return Reading((_layer(Key.Use.ENCRYPTION, token, kid), *inner.layers), inner.payload, inner.authentic)
@@ -91,7 +91,7 @@ def read_signed(signed: str) -> Reading:
         return Reading()
     payload, kid, stale = pasted.members(signed, 1), "", conf.max_staleness
     with suppress(DbError, InstAccessError):
-        payload, kid = tokens.verify(signed, keysource.verification_keys(max_staleness=stale))
+        payload, kid = tokens.verify(signed, trust.verification_keys(max_staleness=stale))
     return Reading((_layer(Key.Use.SIGNING, signed, kid),), payload, authentic=bool(kid))
 
 

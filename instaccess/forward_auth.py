@@ -16,7 +16,7 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.debug import sensitive_variables
 
-from . import denylist, gateway, tokens, web
+from . import gateway, tokens, trust, web
 from .conf import conf
 from .exceptions import InstAccessError, InvalidToken
 from .web import isolated_view
@@ -33,7 +33,7 @@ _remembered = gateway.Remembered()
 def forget() -> None:
     """Drop the opened tokens, the deny list: for tests, and for whoever wants a clean start."""
     _remembered.clear()
-    denylist.forget()
+    trust.clear_deny_list()
 
 
 @sensitive_variables("bearer")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from django.db import Error as DbError
 from jwcrypto.jwk import JWK
 
-from . import denylist, keysource, tokens
+from . import tokens, trust
 from .conf import conf
 from .exceptions import InstAccessError, InvalidToken, TokenExpired, TokenRevoked
 from .tokens import Claims, identifiers
@@ -133,9 +133,9 @@ def unwrap_here(token: str, *, now: float, remembered: Remembered | None = None)
     legacy = tokens.LEGACY_KEY_ALGORITHMS if conf.encryption_alg in tokens.LEGACY_KEY_ALGORITHMS else ()
     key_algorithms = tokens.KEY_ALGORITHMS + legacy
     try:
-        decryption_keys = keysource.decryption_keys(max_staleness=stale)
-        verification_keys = keysource.verification_keys(max_staleness=stale)
-        denied = denylist.current()
+        decryption_keys = trust.decryption_keys(max_staleness=stale)
+        verification_keys = trust.verification_keys(max_staleness=stale)
+        denied = trust.current_deny_list()
     except (DbError, InstAccessError):
         # What is no token whatever the keys is refused all the same.
         tokens.parse_encrypted(token, key_algorithms=key_algorithms)

@@ -22,7 +22,7 @@ from . import rotation, sealing
 from .conf import conf
 from .exceptions import KeyUnavailable, UnsealError
 from .models import Key
-from .snapshot import Snapshot
+from .trust import Refreshed
 
 logger = logging.getLogger("instaccess.keys")
 
@@ -201,7 +201,7 @@ def load(previous: Iterable[HeldKey] = ()) -> KeyRing:
     return KeyRing(tuple(keys))
 
 
-_ring: Snapshot[KeyRing] = Snapshot(lambda last: load(last.keys if last else ()))
+_ring: Refreshed[KeyRing] = Refreshed(lambda last: load(last.keys if last else ()))
 
 
 def current(*, max_staleness: float = 0) -> KeyRing:

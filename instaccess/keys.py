@@ -9,7 +9,7 @@ from datetime import datetime
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
-from . import keymaterial, keyring, sealing
+from . import keyring, sealing, trust
 from .conf import conf
 from .exceptions import KeyRefused, KeyUnavailable, UnsealError
 from .keystore import locked, rows, store
@@ -39,7 +39,7 @@ def init(*, now: datetime | None = None) -> list[Key]:
             "there are encryption keys, and none is current: import the gateway's public key, or generate one here, "
             "with `python manage.py instaccess_keys`, and activate it"
         )
-    spare = {(use, status): keymaterial.generate_jwk(use) for use, status in missing()}
+    spare = {(use, status): trust.generate_jwk(use) for use, status in missing()}
     if not spare:
         return []
     made = []
@@ -77,7 +77,7 @@ def shut(among: Iterable[Key]) -> dict[str, UnsealError]:
 
 def generate(use: Key.Use, *, now: datetime | None = None) -> Key:
     """A new future key, both halves."""
-    private = keymaterial.generate_jwk(use)
+    private = trust.generate_jwk(use)
     with locked():
         return store(private, use=use, status=Key.Status.FUTURE, now=now or timezone.now())
 
@@ -102,7 +102,7 @@ def import_key(
 
     Raises KeyRefused, saying why.
     """
-    key = keymaterial.parse(data)
+    key = trust.parse_key(data)
     if key.has_private and not with_private:
         raise KeyRefused(
             "this is a private key, and a public one is expected: whoever holds the private half can "
@@ -129,12 +129,12 @@ def _why_not_again(existing: Key, use: Key.Use, *, with_private: bool) -> str:
 def export(row: Key, *, file_format: str, private: bool = False) -> str:
     """A key as PEM or JWK. Raises KeyUnavailable where the private half is asked for and not held, or stays shut."""
     if not private:
-        return keymaterial.to_text(keyring.public_half(row), file_format=file_format, private=False)
+        return trust.key_to_text(keyring.public_half(row), file_format=file_format, private=False)
     if not row.has_private:
         raise KeyUnavailable(f"only the public half of key {row.kid} is held here")
     key = sealing.unseal(row.sealed_private_jwk, kid=row.kid, use=row.use, keks=conf.key_encryption_keys)
     logger.warning("private half of key %s exported", row.kid)
-    return keymaterial.to_text(key, file_format=file_format, private=True)
+    return trust.key_to_text(key, file_format=file_format, private=True)
 
 
 def reseal() -> int:

@@ -13,7 +13,7 @@ from django.db.models import F, QuerySet
 from django.views.decorators.debug import sensitive_variables
 from jwcrypto.jwk import JWK
 
-from . import keymaterial, keyring, rotation, sealing
+from . import keyring, rotation, sealing, trust
 from .conf import conf
 from .exceptions import KeyUnavailable
 from .models import Key, KeyLock
@@ -84,10 +84,10 @@ def find(kid: str, keys: QuerySet[Key] | None = None) -> Key:
 @sensitive_variables()
 def store(key: JWK, *, use: Key.Use, status: Key.Status, now: datetime) -> Key:
     """A new row, its private half sealed."""
-    public = keymaterial.public_members(key, use=use)
+    public = trust.public_members(key, use=use)
     sealed = ""
     if key.has_private:
-        private = keymaterial.private_jwk(key, use=use)
+        private = trust.private_jwk(key, use=use)
         sealed = sealing.seal(private, kid=public["kid"], use=use, keks=conf.key_encryption_keys)
     row = Key(
         kid=public["kid"],

@@ -16,7 +16,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 from jwcrypto.jwk import JWK
 
-from . import keymaterial, keyring, keystore, revocation, rotation, sealing
+from . import keyring, keystore, revocation, rotation, sealing, trust
 from .conf import conf
 from .exceptions import ConfigError, InstAccessError, KeyRefused, KeyUnavailable, UnsealError
 from .models import Key
@@ -81,14 +81,14 @@ def rotate(
         return Rotation(use, next_due=_decide(keystore.rows(), use, now).next_due, lost_race=True)
     _check_key_encryption_key(current)
     decision = _decide(keystore.rows(), use, now, force=force)
-    spare = [keymaterial.generate_jwk(use)] if decision.make_future else []
+    spare = [trust.generate_jwk(use)] if decision.make_future else []
     if force and decision.activate is None:
         if not current.has_private:
             raise KeyUnavailable(
                 f"there is no future {use.label} key, and this one's private half is elsewhere: import the next "
                 f"public key with `python manage.py instaccess_keys import --use {use} --file …`"
             )
-        spare = [keymaterial.generate_jwk(use), keymaterial.generate_jwk(use)]
+        spare = [trust.generate_jwk(use), trust.generate_jwk(use)]
     elif decision.nothing_to_do:
         return Rotation(use, next_due=decision.next_due)
     with keystore.locked() as keys:
@@ -178,7 +178,7 @@ def _spare_keys(key: Key) -> tuple[list[JWK], str]:
     if not key.has_private or key.status not in {Key.Status.CURRENT, Key.Status.FUTURE}:
         return [], ""
     try:
-        return [keymaterial.generate_jwk(key.use), keymaterial.generate_jwk(key.use)], ""
+        return [trust.generate_jwk(key.use), trust.generate_jwk(key.use)], ""
     except InstAccessError as error:
         return [], error.detail
 

@@ -12,7 +12,7 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.cache import get_conditional_response
 
-from . import denylist, web
+from . import trust, web
 from .conf import conf
 from .exceptions import InstAccessError
 from .web import isolated_view
@@ -31,7 +31,7 @@ def revocations_view(request: HttpRequest) -> HttpResponseBase:
         if not _is_known(request.META.get("HTTP_AUTHORIZATION", "")):
             logger.warning("deny list refused: no bearer, or none of INSTACCESS['SERVICE_SECRETS']")
             return web.InvalidAccessToken(code="service_secret").to_response()
-        jtis = sorted(denylist.read_database())
+        jtis = sorted(trust.read_deny_list())
     except (DbError, InstAccessError) as error:
         logger.error("no deny list: %s: %s", type(error).__name__, error)
         response = web.Unavailable(code="fault").to_response()

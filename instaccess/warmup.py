@@ -9,7 +9,7 @@ import threading
 from django.apps import apps
 from django.db import connections
 
-from . import denylist, keysource, tokens
+from . import tokens, trust
 from .conf import conf
 from .exceptions import KeyUnavailable
 
@@ -54,7 +54,7 @@ def _sign() -> None:
 def _decrypt() -> None:
     if conf.decryption_keys is None and not apps.is_installed("instaccess"):
         return  # a service, which opens none
-    for key in keysource.decryption_keys().values():
+    for key in trust.decryption_keys().values():
         text = tokens.encrypt("e30", key, kid="warm-up", alg=conf.encryption_alg, enc=conf.content_encryption)
         tokens.decrypt(text, {"warm-up": key}, key_algorithms=(conf.encryption_alg,))
 
@@ -64,9 +64,9 @@ def _decrypt() -> None:
 
 def _read_jwks() -> None:
     if conf.verification_keys is not None:
-        keysource.verification_keys()
+        trust.verification_keys()
 
 
 def _read_deny_list() -> None:
     if conf.deny_list != "database":
-        denylist.current()
+        trust.current_deny_list()

@@ -19,9 +19,10 @@ from django.utils.log import AdminEmailHandler
 from jwcrypto.jwk import JWK
 from oauth2_provider.models import get_access_token_model, get_application_model
 
-from instaccess import evidence, identity, keymaterial, keyring, keys, throttling
+from instaccess import evidence, identity, keyring, keys, throttling
 from instaccess.conf.settings import SCOPE, conf
 from instaccess.models import IssuedToken, Key
+from instaccess.trust import material as keymaterial
 from instaccess.web import refusals
 from tests.support import checked_keys, demos, mailing
 

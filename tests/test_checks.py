@@ -17,12 +17,13 @@ from django.core.management.base import SystemCheckError
 from django.db import OperationalError, connection
 from django.test import override_settings
 
-from instaccess import checks, deployment_checks, role_checks
+from instaccess import checks, deployment_checks
 from instaccess.conf import checks as conf_checks
 from instaccess.conf import values as conf_values
 from instaccess.conf.settings import SCOPE, conf
 from instaccess.exceptions import ConfigError
 from instaccess.models import Key
+from instaccess.trust import checks as role_checks
 
 SCOPES = {"read": "Read", SCOPE: "Issue InstAccess tokens"}
 

@@ -13,8 +13,8 @@ import pytest
 from django.utils import timezone
 
 from instaccess import keys, sealing
-from instaccess.keymaterial import to_text
 from instaccess.models import IssuedToken, Key
+from instaccess.trust.material import to_text
 from tests.support import tasks
 from tests.support.processes import PATIENCE, Crew, KilledError, together
 

@@ -17,9 +17,10 @@ from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
-from instaccess import denylist, issuer, revocation, verification
+from instaccess import issuer, revocation, verification
 from instaccess.admin import activity, periods
 from instaccess.models import IssuedToken, Key, RefusalCount
+from instaccess.trust import denylist
 from tests.conftest import ISSUE_URL
 
 pytestmark = pytest.mark.django_db

@@ -19,10 +19,11 @@ from django.test import override_settings
 from django.urls import resolve
 
 from benchmarks import report
-from instaccess import fetch, keymaterial, keyring
+from instaccess import keyring
 from instaccess.conf import checks as conf_checks
 from instaccess.conf.settings import SCOPE, SETTINGS, conf
 from instaccess.exceptions import ForeignToken, InvalidToken, TokenExpired, TokenRevoked
+from instaccess.trust import fetch, material
 from instaccess.web import answers as canvas
 from instaccess.web import answers as web_answers
 from tests.support import readme
@@ -143,8 +144,8 @@ class TestTheSnippets:
         for line in OPENSSL:
             subprocess.run(shlex.split(line), cwd=tmp_path, check=True, capture_output=True)
 
-        private = keymaterial.parse((tmp_path / "gateway.pem").read_text())
-        public = keymaterial.parse((tmp_path / "gateway.pub.pem").read_text())
+        private = material.parse((tmp_path / "gateway.pem").read_text())
+        public = material.parse((tmp_path / "gateway.pub.pem").read_text())
         assert (private.has_private, public.has_private) == (True, False)
         assert private.thumbprint() == public.thumbprint()
 

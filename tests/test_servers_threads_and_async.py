@@ -422,9 +422,9 @@ class TestWhileARequestOfOursIsHeldUp:
             ("issuer", "instaccess.issuer._commit"),
             ("gateway", "instaccess.keyring.load"),
             ("gateway", "instaccess.tokens.jose.decrypt"),
-            ("gateway", "instaccess.denylist.read_database"),
+            ("gateway", "instaccess.trust.denylist.read_database"),
             ("JWKS", "instaccess.keyring.load"),
-            ("revocations", "instaccess.denylist.read_database"),
+            ("revocations", "instaccess.trust.denylist.read_database"),
             ("service", "instaccess.tokens.jose.verify"),
         ],
     )
@@ -527,7 +527,7 @@ class TestAClientThatGoesAway:
         assert not IssuedToken.objects.exists()
         assert opened == []
 
-    @pytest.mark.parametrize("step", ["instaccess.keyring.load", "instaccess.denylist.read_database"])
+    @pytest.mark.parametrize("step", ["instaccess.keyring.load", "instaccess.trust.denylist.read_database"])
     def test_while_the_gateway_reads_for_all_takes_nothing_away_from_them(self, requests_of, step):
         method, url, bearer, status = requests_of["gateway"]
 

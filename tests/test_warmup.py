@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from django.apps import apps
 
-from instaccess import denylist, issuer, keymaterial, keyring, keysource, sealing
+from instaccess import issuer, keyring, sealing
+from instaccess.trust import denylist, material, sources
 from instaccess.warmup import warm_up
 from tests.support.servers import Scripted, reply, scripted
 
@@ -61,10 +62,10 @@ class TestAWorkerOfAnotherRole:
     @pytest.fixture
     def elsewhere(self, rsa_pool, settings) -> Iterator[Scripted]:
         """An issuer, and the settings of a gateway that knows it by its urls."""
-        keysource._parsed.cache_clear()
-        keysource._remote.cache_clear()
-        denylist.forget()
-        jwks = json.dumps({"keys": [keymaterial.public_members(rsa_pool.take("sig"), use="sig")]}).encode()
+        sources._parsed.cache_clear()
+        sources._remote.cache_clear()
+        denylist.clear_cache()
+        jwks = json.dumps({"keys": [material.public_members(rsa_pool.take("sig"), use="sig")]}).encode()
         private = rsa_pool.take("enc").export_to_pem(private_key=True, password=None).decode()
 
         def answer(handler: Any) -> None:
@@ -79,8 +80,8 @@ class TestAWorkerOfAnotherRole:
                 "ALLOW_HTTP_URLS": True,
             }
             yield issuer_
-        denylist.forget()
-        keysource._remote.cache_clear()
+        denylist.clear_cache()
+        sources._remote.cache_clear()
 
     def test_a_gateway_has_read_what_it_may_have_to_go_on_with(self, elsewhere, caplog):
         warm_up()

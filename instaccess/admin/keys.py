@@ -14,7 +14,7 @@ from django.utils.translation import gettext_lazy as _
 from jwcrypto.common import JWException
 from jwcrypto.jwk import JWK
 
-from .. import keymaterial
+from .. import trust
 from ..models import Key
 from .key_acts import KeyActs
 from .key_panel import panel
@@ -79,7 +79,7 @@ class KeyAdmin(KeyActs):
     @admin.display(description=_("public key (PEM)"))
     def public_pem(self, key: Key) -> SafeString:
         try:
-            pem = keymaterial.to_text(JWK(**key.public_jwk), file_format="pem", private=False)
+            pem = trust.key_to_text(JWK(**key.public_jwk), file_format="pem", private=False)
         except (JWException, TypeError, ValueError, LookupError):
             return _unusable()
         return _to_copy(pem, "public-pem", _("public key (PEM)"))

@@ -10,4 +10,5 @@ class StandaloneConfig(AppConfig):
     verbose_name = _("InstAccess")
 
     def ready(self) -> None:
-        from .. import role_checks  # noqa: F401, PLC0415  (registers them)
+        from ..conf import checks as conf_checks  # noqa: F401, PLC0415  (registers them)
+        from ..trust import checks as trust_checks  # noqa: F401, PLC0415

@@ -12,8 +12,9 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from instaccess import denylist, identity, revocation
+from instaccess import identity, revocation
 from instaccess.models import IssuedToken
+from instaccess.trust import denylist
 
 pytestmark = pytest.mark.django_db
 

@@ -15,9 +15,10 @@ from django.http import HttpResponse
 from django.test import Client, override_settings
 from jwcrypto.jwk import JWK
 
-from instaccess import keymaterial, keyring, keys, lifecycle
+from instaccess import keyring, keys, lifecycle
 from instaccess.conf.settings import conf
 from instaccess.models import Key
+from instaccess.trust import material
 
 pytestmark = pytest.mark.django_db
 
@@ -89,7 +90,7 @@ class TestTheSet:
         assert kids[0] == future
 
     def test_holds_a_public_signing_key_that_was_imported(self, client, rsa_pool):
-        public = keymaterial.to_text(rsa_pool.take(), file_format="jwk", private=False)
+        public = material.to_text(rsa_pool.take(), file_format="jwk", private=False)
         kid = keys.import_key(public, use=SIG).kid
 
         assert kid in [key["kid"] for key in served(client)]

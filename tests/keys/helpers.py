@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from instaccess import keymaterial, keyring
+from instaccess import keyring
 from instaccess.exceptions import InvalidToken
 from instaccess.models import Key
 from instaccess.tokens import jose
+from instaccess.trust import material
 
 SIG, ENC = Key.Use.SIGNING, Key.Use.ENCRYPTION
 START = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -31,7 +32,7 @@ def rows() -> list[dict[str, Any]]:
 
 
 def public_pem(rsa_pool: Any) -> str:
-    return keymaterial.to_text(rsa_pool.take(), file_format="pem", private=False)
+    return material.to_text(rsa_pool.take(), file_format="pem", private=False)
 
 
 def accepted(token: str) -> bool:

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from instaccess import keymaterial, keys, keystore, lifecycle
+from instaccess import keys, keystore, lifecycle
 from instaccess.conf.settings import conf
 from instaccess.exceptions import KeyUnavailable, UnsealError
 from instaccess.models import Key
+from instaccess.trust import material as keymaterial
 from tests.keys.helpers import BOTH_USES, DAY, ENC, SECOND, SIG, START, accepted, key_of, kids, public_pem, rows
 
 pytestmark = pytest.mark.django_db

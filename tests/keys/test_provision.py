@@ -12,11 +12,13 @@ import pytest
 from django.db import connection
 from django.test import override_settings
 
-from instaccess import issuer, keymaterial, keyring, keys, keystore, lifecycle, sealing
+from instaccess import issuer, keyring, keys, keystore, lifecycle, sealing
 from instaccess.conf.settings import DERIVED, conf
 from instaccess.exceptions import KeyRefused, KeyUnavailable, UnsealError
 from instaccess.models import Key
 from instaccess.tokens import jose
+from instaccess.trust import material
+from instaccess.trust import material as keymaterial
 
 pytestmark = pytest.mark.django_db
 
@@ -59,11 +61,11 @@ def pair(rsa_pool: Any) -> Any:
 
 
 def private_pem(key: Any) -> str:
-    return keymaterial.to_text(key, file_format="pem", private=True)
+    return material.to_text(key, file_format="pem", private=True)
 
 
 def public_pem(key: Any) -> str:
-    return keymaterial.to_text(key, file_format="pem", private=False)
+    return material.to_text(key, file_format="pem", private=False)
 
 
 class TestInit:
@@ -161,7 +163,7 @@ class TestImport:
     @BOTH_USES
     @BOTH_FORMATS
     def test_of_a_public_key_keeps_one_half_as_a_future_key(self, use, file_format, pair):
-        text = keymaterial.to_text(pair, file_format=file_format, private=False)
+        text = material.to_text(pair, file_format=file_format, private=False)
         row = keys.import_key(text, use=use, now=NOW)
 
         assert (row.kid, row.use, row.status, row.created_at) == (pair.thumbprint(), use, "future", NOW)
@@ -170,7 +172,7 @@ class TestImport:
     @BOTH_USES
     @BOTH_FORMATS
     def test_of_a_private_key_keeps_both_where_that_is_asked_for(self, use, file_format, pair):
-        text = keymaterial.to_text(pair, file_format=file_format, private=True)
+        text = material.to_text(pair, file_format=file_format, private=True)
         row = keys.import_key(text.encode(), use=use, with_private=True)
 
         assert row.has_private

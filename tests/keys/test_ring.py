@@ -14,11 +14,12 @@ from django.db import connection
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
-from instaccess import keyring, keys, lifecycle, snapshot
+from instaccess import keyring, keys, lifecycle
 from instaccess.conf.settings import conf
 from instaccess.exceptions import KeyUnavailable, UnsealError
 from instaccess.models import Key
 from instaccess.tokens import jose
+from instaccess.trust import refreshed as snapshot
 from tests.support import subproject
 from tests.support.clocks import Clock
 

@@ -12,8 +12,9 @@ from rest_framework.response import Response
 from rest_framework.test import APIRequestFactory
 from rest_framework.views import APIView
 
-from instaccess import issuer, keymaterial
+from instaccess import issuer
 from instaccess.consumer import AcceptedClaims, InstAccessAuthentication, TokenUser
+from instaccess.trust import material
 from tests.support.answers import INVALID
 from tests.support.tokens import ISSUER, Makes, claims
 
@@ -77,11 +78,11 @@ def now() -> int:
 
 
 def public(makes: Makes) -> str:
-    return keymaterial.to_text(makes.signing, file_format="pem", private=False)
+    return material.to_text(makes.signing, file_format="pem", private=False)
 
 
 def jwks(*keys: Any) -> bytes:
-    return json.dumps({"keys": [keymaterial.public_members(key, use="sig") for key in keys]}).encode()
+    return json.dumps({"keys": [material.public_members(key, use="sig") for key in keys]}).encode()
 
 
 def good(makes: Makes, **changes: Any) -> str:

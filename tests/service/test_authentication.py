@@ -23,9 +23,9 @@ from rest_framework.authentication import SessionAuthentication
 from rest_framework.exceptions import APIException
 from rest_framework.test import APIRequestFactory
 
-from instaccess import keymaterial
 from instaccess.consumer import AcceptedClaims, InstAccessAuthentication, TokenUser
 from instaccess.exceptions import InvalidToken
+from instaccess.trust import material
 from tests.service.helpers import ADMIN, USER, Takes, ask, goes_on, good, issued, jwks, now, public, refusal
 from tests.support.answers import CHALLENGE, INVALID, UNAVAILABLE
 from tests.support.tokens import ISSUER, Makes, b64, claims, respellings
@@ -86,7 +86,7 @@ class TestAGoodToken:
     def test_is_verified_with_keys_from_the_settings(self, makes, settings, tmp_path, form, place):
         text = jwks(makes.signing).decode()
         if form != "jwks":
-            text = keymaterial.to_text(makes.signing, file_format=form, private=False)
+            text = material.to_text(makes.signing, file_format=form, private=False)
         file = tmp_path / "keys"
         file.write_text(text)
         key = {"text": text, "file": str(file), "path": file}[place]

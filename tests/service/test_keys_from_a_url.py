@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from django.core.checks import run_checks
 
-from instaccess import keymaterial, keysource, snapshot
 from instaccess.conf.settings import conf
 from instaccess.consumer import TokenUser
+from instaccess.trust import material, remote_jwks
+from instaccess.trust import refreshed as snapshot
+from instaccess.trust import sources as keysource
 from tests.service.helpers import ask, goes_on, good, jwks, now, refusal
 from tests.support import servers
 from tests.support.answers import UNAVAILABLE
@@ -62,7 +64,7 @@ class TestKeysOfAJWKSURL:
         assert ask(good(makes)).status_code == 200
         server.says(status, body, **headers)
 
-        clock.now += keysource.JWKS_SECONDS + conf.max_staleness - 1
+        clock.now += remote_jwks.JWKS_SECONDS + conf.max_staleness - 1
         assert ask(good(makes)).status_code == 200
 
         clock.now += 2
@@ -94,7 +96,7 @@ class TestKeysOfAJWKSURL:
         assert ask(good(successor)).status_code == 200
 
     def test_c5_bad_members_are_skipped_and_nothing_is_generated(self, server, makes, monkeypatch):
-        monkeypatch.setattr(keymaterial.JWK, "generate", None)
+        monkeypatch.setattr(material.JWK, "generate", None)
         bad: list[Any] = [
             {"generate": "RSA", "size": 2048, "kid": makes.signing_kid},
             {"kty": "RSA", "n": "AQAB", "e": "AQAB", "kid": "short"},

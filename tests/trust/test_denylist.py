@@ -14,9 +14,9 @@ import pytest
 from django.db import OperationalError, connection
 from django.utils import timezone
 
-from instaccess import denylist, fetch
 from instaccess.exceptions import ConfigError, SourceUnavailable
 from instaccess.models import IssuedToken
+from instaccess.trust import denylist, fetch
 from tests.support.servers import reply, scripted
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -25,9 +25,9 @@ REVOCATIONS = "/internal/services/revocations"
 
 @pytest.fixture(autouse=True)
 def nothing_remembered():
-    denylist.forget()
+    denylist.clear_cache()
     yield
-    denylist.forget()
+    denylist.clear_cache()
 
 
 @pytest.mark.django_db
@@ -123,7 +123,7 @@ def clock(monkeypatch):
         clock.now += 1e-6  # no two moments are the same
         return clock.now
 
-    monkeypatch.setattr("instaccess.snapshot.time", SimpleNamespace(monotonic=monotonic))
+    monkeypatch.setattr("instaccess.trust.refreshed.time", SimpleNamespace(monotonic=monotonic))
     return clock
 
 

@@ -18,13 +18,13 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from jwcrypto.jwk import JWK
 
-from instaccess import keymaterial
 from instaccess.exceptions import KeyRefused
+from instaccess.trust import material
 
 PRIVATE_MEMBERS = {"d", "p", "q", "dp", "dq", "qi"}
 PEM = serialization.Encoding.PEM
 PKCS8 = serialization.PrivateFormat.PKCS8
-generate_jwk = keymaterial.generate_jwk  # the real one: the tests of other modules get ready-made keys
+generate_jwk = material.generate_jwk  # the real one: the tests of other modules get ready-made keys
 
 
 @pytest.fixture
@@ -51,16 +51,16 @@ def unsigned(number: int) -> str:
 
 def refusal(data: str | bytes) -> str:
     with pytest.raises(KeyRefused) as caught:
-        keymaterial.parse(data)
+        material.parse(data)
     return caught.value.detail
 
 
 class TestReading:
     def test_a_private_pem_gives_both_halves(self, pair):
-        assert keymaterial.parse(private_pem(pair)).export_private() == JWK(**members(pair)).export_private()
+        assert material.parse(private_pem(pair)).export_private() == JWK(**members(pair)).export_private()
 
     def test_a_public_pem_gives_one(self, pair):
-        key = keymaterial.parse(public_pem(pair))
+        key = material.parse(public_pem(pair))
 
         assert not key.has_private
         assert key.thumbprint() == pair.thumbprint()
@@ -69,7 +69,7 @@ class TestReading:
         private = pair.get_op_key("sign")
         pem = private.private_bytes(PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption())
 
-        assert keymaterial.parse(pem).thumbprint() == pair.thumbprint()
+        assert material.parse(pem).thumbprint() == pair.thumbprint()
 
     def test_k6_a_certificate_gives_its_public_key(self, pair):
         private, name = pair.get_op_key("sign"), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "gateway")])
@@ -84,7 +84,7 @@ class TestReading:
             .not_valid_after(now + timedelta(days=1))
             .sign(private, hashes.SHA256())
         )
-        key = keymaterial.parse(certificate.public_bytes(PEM))
+        key = material.parse(certificate.public_bytes(PEM))
 
         assert not key.has_private
         assert key.thumbprint() == pair.thumbprint()
@@ -94,18 +94,18 @@ class TestReading:
         text = json.dumps(members(pair, private=private))
 
         for data in (text, text.encode()):
-            assert keymaterial.parse(data).thumbprint() == pair.thumbprint()
-            assert keymaterial.parse(data).has_private is private
+            assert material.parse(data).thumbprint() == pair.thumbprint()
+            assert material.parse(data).has_private is private
 
     def test_white_space_around_it_does_not_matter(self, pair):
         pem = public_pem(pair).replace(b"\n", b"\r\n")
 
-        assert keymaterial.parse(b"\n  " + pem + b"\n\n").thumbprint() == pair.thumbprint()
+        assert material.parse(b"\n  " + pem + b"\n\n").thumbprint() == pair.thumbprint()
 
     def test_what_else_a_jwk_says_stays_behind(self, pair):
         """Its use, its kid and its algorithm are its owner's; ours are said here."""
         theirs = {"use": "enc", "kid": "mine", "alg": "RSA-OAEP", "x5u": "https://evil.example/", "x": "y"}
-        key = keymaterial.parse(json.dumps(members(pair, private=False) | theirs))
+        key = material.parse(json.dumps(members(pair, private=False) | theirs))
 
         assert set(key) == {"kty", "n", "e"}
 
@@ -248,8 +248,8 @@ class TestWriting:
     @pytest.mark.parametrize("file_format", ["pem", "jwk"])
     @pytest.mark.parametrize("private", [True, False])
     def test_what_is_written_reads_as_the_same_key(self, pair, file_format, private):
-        text = keymaterial.to_text(pair, file_format=file_format, private=private)
-        again = keymaterial.parse(text)
+        text = material.to_text(pair, file_format=file_format, private=private)
+        again = material.parse(text)
 
         assert again.has_private is private
         assert again.thumbprint() == pair.thumbprint()
@@ -257,16 +257,16 @@ class TestWriting:
 
     @pytest.mark.parametrize("file_format", ["pem", "jwk"])
     def test_the_public_half_is_all_there_is_unless_both_are_asked_for(self, pair, file_format):
-        text = keymaterial.to_text(pair, file_format=file_format, private=False)
+        text = material.to_text(pair, file_format=file_format, private=False)
 
         assert "PRIVATE" not in text
         for name in PRIVATE_MEMBERS:
             assert pair[name] not in text
 
     def test_a_jwk_says_what_it_is_for_and_which_it_is(self, pair):
-        key = JWK(**keymaterial.public_members(pair, use="sig"))
+        key = JWK(**material.public_members(pair, use="sig"))
 
-        assert json.loads(keymaterial.to_text(key, file_format="jwk", private=False)) == {
+        assert json.loads(material.to_text(key, file_format="jwk", private=False)) == {
             "kty": "RSA",
             "n": pair["n"],
             "e": pair["e"],
@@ -277,15 +277,15 @@ class TestWriting:
 
 class TestTheHalves:
     def test_the_public_one_has_five_members(self, pair):
-        assert set(keymaterial.public_members(pair, use="enc")) == {"kty", "n", "e", "use", "kid"}
+        assert set(material.public_members(pair, use="enc")) == {"kty", "n", "e", "use", "kid"}
 
     def test_the_kid_is_the_thumbprint_whatever_the_key_calls_itself(self, pair):
         renamed = JWK(**members(pair) | {"kid": "chosen-by-somebody"})
 
-        assert keymaterial.public_members(renamed, use="sig")["kid"] == pair.thumbprint()
+        assert material.public_members(renamed, use="sig")["kid"] == pair.thumbprint()
 
     def test_the_private_one_holds_both(self, pair):
-        private = members(keymaterial.private_jwk(pair, use="enc"))
+        private = members(material.private_jwk(pair, use="enc"))
 
         assert set(private) == {"kty", "n", "e", "use", "kid"} | PRIVATE_MEMBERS
 
@@ -297,4 +297,4 @@ class TestAGeneratedKey:
             key = generate_jwk("sig")
 
         assert key.get_op_key("sign").key_size == bits
-        assert keymaterial.parse(private_pem(key)).thumbprint() == key.thumbprint()
+        assert material.parse(private_pem(key)).thumbprint() == key.thumbprint()

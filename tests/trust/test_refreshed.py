@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from instaccess.exceptions import SourceUnavailable
-from instaccess.snapshot import Snapshot
+from instaccess.trust.refreshed import Refreshed
 from tests.support.clocks import Clock
 
 
@@ -39,7 +39,7 @@ class Source:
 @pytest.fixture
 def clock(monkeypatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("instaccess.snapshot.time", SimpleNamespace(monotonic=clock))
+    monkeypatch.setattr("instaccess.trust.refreshed.time", SimpleNamespace(monotonic=clock))
     return clock
 
 
@@ -49,8 +49,8 @@ def source() -> Source:
 
 
 @pytest.fixture
-def snapshot(source) -> Snapshot[Any]:
-    return Snapshot(source)
+def snapshot(source) -> Refreshed[Any]:
+    return Refreshed(source)
 
 
 class TestTheValue:
@@ -78,7 +78,7 @@ class TestTheValue:
         assert source.seen == [None, None]
 
     def test_is_as_old_as_when_its_reading_began(self, clock, snapshot):
-        slow: Snapshot[Any] = Snapshot(lambda last: setattr(clock, "now", clock.now + 5) or object())
+        slow: Refreshed[Any] = Refreshed(lambda last: setattr(clock, "now", clock.now + 5) or object())
         first = slow.get(interval=2)
 
         assert slow.get(interval=2) is not first
@@ -158,7 +158,7 @@ class InAThread:
         return self._result
 
 
-def asked_while_it_is_old(clock: Clock, source: Source, snapshot: Snapshot[Any], *, threads: int) -> list[InAThread]:
+def asked_while_it_is_old(clock: Clock, source: Source, snapshot: Refreshed[Any], *, threads: int) -> list[InAThread]:
     """Threads that ask for a value that is there, and too old; one of them is reading until `source.gate` is set."""
     snapshot.get(interval=2, max_staleness=60)
     clock.now += 50
@@ -173,7 +173,7 @@ class TestThreads:
     def test_o13_go_on_with_the_last_value_when_the_one_that_reads_takes_too_long(
         self, clock, source, snapshot, monkeypatch
     ):
-        monkeypatch.setattr("instaccess.snapshot.PATIENCE", 0.05)
+        monkeypatch.setattr("instaccess.trust.refreshed.PATIENCE", 0.05)
         (reading,) = asked_while_it_is_old(clock, source, snapshot, threads=1)
 
         # This one does not hang, or the test would.
@@ -183,10 +183,10 @@ class TestThreads:
         assert source.reads == 2
 
     def test_o13_after_one_has_waited_in_vain_the_next_do_not_wait(self, clock, source, snapshot, monkeypatch):
-        monkeypatch.setattr("instaccess.snapshot.PATIENCE", 0.05)
+        monkeypatch.setattr("instaccess.trust.refreshed.PATIENCE", 0.05)
         (reading,) = asked_while_it_is_old(clock, source, snapshot, threads=1)
         snapshot.get(interval=2, max_staleness=60)
-        monkeypatch.setattr("instaccess.snapshot.PATIENCE", 3600)
+        monkeypatch.setattr("instaccess.trust.refreshed.PATIENCE", 3600)
 
         # This one does not hang, or the test would.
         assert snapshot.get(interval=2, max_staleness=60) == 1
@@ -194,7 +194,7 @@ class TestThreads:
         assert reading.result == 2
 
     def test_o13_give_up_when_there_is_nothing_to_go_on_with(self, clock, source, snapshot, monkeypatch):
-        monkeypatch.setattr("instaccess.snapshot.LAST_PATIENCE", 0.05)
+        monkeypatch.setattr("instaccess.trust.refreshed.LAST_PATIENCE", 0.05)
         source.gate = threading.Event()
         reading = InAThread(lambda: snapshot.get(interval=2))
         assert source.entered.wait(60)
@@ -206,7 +206,7 @@ class TestThreads:
 
     def test_never_get_an_older_value_while_a_healthy_source_is_read(self, clock, source, snapshot, monkeypatch):
         """A revoked token would pass with it: many requests at a quiet gateway, and one of them reads."""
-        monkeypatch.setattr("instaccess.snapshot.PATIENCE", 60)
+        monkeypatch.setattr("instaccess.trust.refreshed.PATIENCE", 60)
         asking = asked_while_it_is_old(clock, source, snapshot, threads=8)
         source.gate.set()
 
@@ -214,7 +214,7 @@ class TestThreads:
         assert source.reads == 2
 
     def test_wait_for_a_reading_that_is_soon_done(self, clock, source, snapshot, monkeypatch):
-        monkeypatch.setattr("instaccess.snapshot.PATIENCE", 60)
+        monkeypatch.setattr("instaccess.trust.refreshed.PATIENCE", 60)
         both = asked_while_it_is_old(clock, source, snapshot, threads=2)
         source.gate.set()
 
@@ -251,7 +251,7 @@ class TestThreads:
         assert snapshot.get(interval=2) == 2
 
 
-def _child(snapshot: Snapshot[Any], pipe: Any) -> None:
+def _child(snapshot: Refreshed[Any], pipe: Any) -> None:
     pipe.send(snapshot.get(interval=3600))
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from jwcrypto.jwk import JWK
 
-from instaccess import fetch, keysource
 from instaccess.exceptions import ConfigError, InvalidToken, SourceUnavailable
 from instaccess.tokens import jose
+from instaccess.trust import fetch, remote_jwks, sources
 from tests.support.clocks import Clock
 from tests.support.servers import reply, scripted
 from tests.support.tokens import Makes, b64
@@ -24,11 +24,11 @@ JWKS = "/internal/services/jwks"
 
 @pytest.fixture(autouse=True)
 def nothing_remembered():
-    keysource._parsed.cache_clear()
-    keysource._remote.cache_clear()
+    sources._parsed.cache_clear()
+    sources._remote.cache_clear()
     yield
-    keysource._parsed.cache_clear()
-    keysource._remote.cache_clear()
+    sources._parsed.cache_clear()
+    sources._remote.cache_clear()
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ class TestVerificationKeysFromTheSettings:
         else:
             settings.INSTACCESS = {"VERIFICATION_KEYS": [text]}
 
-        keys = keysource.verification_keys()
+        keys = sources.verification_keys()
 
         assert list(keys) == [key.thumbprint()]
         assert not keys[key.thumbprint()].has_private
@@ -75,17 +75,17 @@ class TestVerificationKeysFromTheSettings:
         made = [rsa_pool.take() for _ in range(3)]
         settings.INSTACCESS = {"VERIFICATION_KEYS": [pem(each) for each in made]}
 
-        assert list(keysource.verification_keys()) == [each.thumbprint() for each in made]
+        assert list(sources.verification_keys()) == [each.thumbprint() for each in made]
 
     def test_go_by_the_kid_that_their_owner_gave_them(self, key, settings):
         settings.INSTACCESS = {"VERIFICATION_KEYS": [json.dumps(public(key, kid="2026-11"))]}
 
-        assert list(keysource.verification_keys()) == ["2026-11"]
+        assert list(sources.verification_keys()) == ["2026-11"]
 
     def test_are_parsed_once(self, key, settings):
         settings.INSTACCESS = {"VERIFICATION_KEYS": [pem(key)]}
 
-        assert keysource.verification_keys() is keysource.verification_keys()
+        assert sources.verification_keys() is sources.verification_keys()
 
     @pytest.mark.parametrize(
         "bad",
@@ -105,7 +105,7 @@ class TestVerificationKeysFromTheSettings:
         settings.INSTACCESS = {"VERIFICATION_KEYS": [bad]}
 
         with pytest.raises(ConfigError, match="VERIFICATION_KEYS") as caught:
-            keysource.verification_keys()
+            sources.verification_keys()
         assert caught.value.setting == "VERIFICATION_KEYS"
         assert "SECRET" not in str(caught.value)
 
@@ -124,7 +124,7 @@ class TestDecryptionKeysFromTheSettings:
         make = Makes(rsa_pool.take("sig"), key)
         settings.INSTACCESS = {"DECRYPTION_KEYS": [spell(key)]}
 
-        assert jose.decrypt(make.encrypted(), keysource.decryption_keys())[1] == key.thumbprint()
+        assert jose.decrypt(make.encrypted(), sources.decryption_keys())[1] == key.thumbprint()
 
     def test_several_are_held_through_a_rotation(self, rsa_pool, settings, tmp_path):
         made = [rsa_pool.take() for _ in range(2)]
@@ -132,42 +132,42 @@ class TestDecryptionKeysFromTheSettings:
             (tmp_path / f"{number}.pem").write_text(pem(each, private=True))
         settings.INSTACCESS = {"DECRYPTION_KEYS": [str(tmp_path / "0.pem"), tmp_path / "1.pem"]}
 
-        assert list(keysource.decryption_keys()) == [each.thumbprint() for each in made]
+        assert list(sources.decryption_keys()) == [each.thumbprint() for each in made]
 
     def test_that_are_public_halves_are_refused(self, key, settings):
         settings.INSTACCESS = {"DECRYPTION_KEYS": [pem(key)]}
 
         with pytest.raises(ConfigError, match="private half"):
-            keysource.decryption_keys()
+            sources.decryption_keys()
 
     def test_whose_halves_do_not_belong_together_are_refused(self, rsa_pool, key, settings):
         mixed = key.export_private(as_dict=True) | {"n": rsa_pool.take().export_public(as_dict=True)["n"]}
         settings.INSTACCESS = {"DECRYPTION_KEYS": [json.dumps(mixed)]}
 
         with pytest.raises(ConfigError, match="DECRYPTION_KEYS") as caught:
-            keysource.decryption_keys()
+            sources.decryption_keys()
         assert key.export_private(as_dict=True)["d"] not in str(caught.value)
 
     def test_of_one_kid_are_an_error_unless_they_are_one_key(self, rsa_pool, settings):
         one, other = (json.dumps({"kid": "gw"} | rsa_pool.take().export_private(as_dict=True)) for _ in range(2))
         settings.INSTACCESS = {"DECRYPTION_KEYS": [one, one]}
-        assert list(keysource.decryption_keys()) == ["gw"]
+        assert list(sources.decryption_keys()) == ["gw"]
 
         settings.INSTACCESS = {"DECRYPTION_KEYS": [one, other]}
         with pytest.raises(ConfigError, match=r"INSTACCESS\['DECRYPTION_KEYS'\]\[1\].* kid of another"):
-            keysource.decryption_keys()
+            sources.decryption_keys()
 
     def test_that_are_a_url_in_a_list_say_how_it_is_written(self, settings):
         settings.INSTACCESS = {"VERIFICATION_KEYS": ["https://canvas.example.edu/internal/services/jwks"]}
 
         with pytest.raises(ConfigError, match=r"\[0\] is a URL, which stands alone and in no list"):
-            keysource.verification_keys()
+            sources.verification_keys()
 
     def test_in_a_file_that_cannot_be_read_are_an_error_without_the_path(self, settings, tmp_path):
         settings.INSTACCESS = {"DECRYPTION_KEYS": [tmp_path / "nothing.pem"]}
 
         with pytest.raises(ConfigError, match=r"DECRYPTION_KEYS.*FileNotFoundError"):
-            keysource.decryption_keys()
+            sources.decryption_keys()
 
 
 class TestReadingAJWKS:
@@ -194,12 +194,12 @@ class TestReadingAJWKS:
     )
     def test_c5_a_bad_member_is_skipped_and_the_good_one_beside_it_taken(self, key, bad):
         for members in ([bad, public(key)], [public(key), bad]):
-            assert list(keysource.read_jwks({"keys": members})) == [key.thumbprint()]
+            assert list(remote_jwks.read_jwks({"keys": members})) == [key.thumbprint()]
 
     def test_c1_a_symmetric_key_under_the_kid_of_a_token_verifies_nothing(self, rsa_pool, key):
         make = Makes(key, rsa_pool.take("enc"))
         secret = b64(key.export_to_pem())
-        keys = keysource.read_jwks({"keys": [{"kty": "oct", "k": secret, "kid": make.signing_kid, "alg": "HS256"}]})
+        keys = remote_jwks.read_jwks({"keys": [{"kty": "oct", "k": secret, "kid": make.signing_kid, "alg": "HS256"}]})
 
         assert keys == {}
         with pytest.raises(InvalidToken):
@@ -208,7 +208,7 @@ class TestReadingAJWKS:
     def test_of_two_keys_of_one_kid_the_first_is_taken(self, rsa_pool, key, caplog):
         other = public(rsa_pool.take(), kid=key.thumbprint())
 
-        (taken,) = keysource.read_jwks({"keys": [public(key), other]}).values()
+        (taken,) = remote_jwks.read_jwks({"keys": [public(key), other]}).values()
         assert taken.thumbprint() == key.thumbprint()
         assert "another one before it has its kid" in caplog.text
 
@@ -219,32 +219,32 @@ class TestReadingAJWKS:
             public(rsa_pool.take(), alg="HS256"),
         ]
 
-        assert list(keysource.read_jwks({"keys": [*others, public(key)]})) == [key.thumbprint()]
+        assert list(remote_jwks.read_jwks({"keys": [*others, public(key)]})) == [key.thumbprint()]
 
     def test_a_key_without_use_alg_and_kid_is_taken(self, key):
-        assert list(keysource.read_jwks({"keys": [key.export_public(as_dict=True)]})) == [key.thumbprint()]
+        assert list(remote_jwks.read_jwks({"keys": [key.export_public(as_dict=True)]})) == [key.thumbprint()]
 
     def test_a_private_half_that_somebody_publishes_is_not_kept(self, key):
-        keys = keysource.read_jwks({"keys": [public(key) | key.export_private(as_dict=True)]})
+        keys = remote_jwks.read_jwks({"keys": [public(key) | key.export_private(as_dict=True)]})
 
         assert all(not each.has_private for each in keys.values())
 
     def test_no_more_members_are_looked_at_than_a_set_can_reasonably_have(self, key):
-        filler = [{"kty": "oct"}] * keysource.MAX_MEMBERS
+        filler = [{"kty": "oct"}] * remote_jwks.MAX_MEMBERS
 
-        assert keysource.read_jwks({"keys": [*filler, public(key)]}) == {}
+        assert remote_jwks.read_jwks({"keys": [*filler, public(key)]}) == {}
 
     @pytest.mark.parametrize("document", [None, [], "x", {}, {"keys": None}, {"keys": {}}, {"keys": "x"}, 1])
     def test_what_is_no_set_at_all_is_unavailable(self, document):
         with pytest.raises(SourceUnavailable):
-            keysource.read_jwks(document)
+            remote_jwks.read_jwks(document)
 
 
 @pytest.fixture
 def clock(monkeypatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("instaccess.snapshot.time", SimpleNamespace(monotonic=clock))
-    monkeypatch.setattr("instaccess.keysource.time", SimpleNamespace(monotonic=clock))
+    monkeypatch.setattr("instaccess.trust.refreshed.time", SimpleNamespace(monotonic=clock))
+    monkeypatch.setattr("instaccess.trust.sources.time", SimpleNamespace(monotonic=clock))
     return clock
 
 
@@ -267,40 +267,40 @@ STALE = 300 + 60
 class TestAJWKSURL:
     def test_gives_the_keys_and_is_asked_once(self, jwks, key, clock):
         for _ in range(5):
-            assert list(keysource.verification_keys()) == [key.thumbprint()]
+            assert list(sources.verification_keys()) == [key.thumbprint()]
 
         (asked,) = jwks.asked
         assert (asked.method, asked.path) == ("GET", JWKS)
         assert "Authorization" not in asked.headers
 
     def test_is_asked_again_after_a_while(self, jwks, key, rsa_pool, clock):
-        keysource.verification_keys()
+        sources.verification_keys()
         other = rsa_pool.take()
         jwks.says(200, document(other, key))
-        clock.now += keysource.JWKS_SECONDS
+        clock.now += remote_jwks.JWKS_SECONDS
 
-        assert list(keysource.verification_keys()) == [other.thumbprint(), key.thumbprint()]
+        assert list(sources.verification_keys()) == [other.thumbprint(), key.thumbprint()]
 
     def test_a_key_that_left_the_set_is_refused_then(self, jwks, key, rsa_pool, clock):
-        assert key.thumbprint() in keysource.verification_keys()
+        assert key.thumbprint() in sources.verification_keys()
         jwks.says(200, document(rsa_pool.take()))
-        clock.now += keysource.JWKS_SECONDS
+        clock.now += remote_jwks.JWKS_SECONDS
 
-        assert key.thumbprint() not in keysource.verification_keys()
+        assert key.thumbprint() not in sources.verification_keys()
 
     def test_a_key_that_stays_is_not_parsed_anew(self, jwks, key, rsa_pool, clock):
-        first = keysource.verification_keys()[key.thumbprint()]
+        first = sources.verification_keys()[key.thumbprint()]
         jwks.says(200, document(rsa_pool.take(), key))
-        clock.now += keysource.JWKS_SECONDS
+        clock.now += remote_jwks.JWKS_SECONDS
 
-        assert keysource.verification_keys()[key.thumbprint()] is first
+        assert sources.verification_keys()[key.thumbprint()] is first
 
     def test_c4_a_thousand_unknown_kids_bring_one_reading_a_cooldown(self, jwks, clock):
-        keys = keysource.verification_keys()
+        keys = sources.verification_keys()
         for _ in range(1000):
             assert str(uuid.uuid4()) not in keys
         assert len(jwks.asked) == 2
-        clock.now += keysource.JWKS_COOLDOWN
+        clock.now += remote_jwks.JWKS_COOLDOWN
         for _ in range(1000):
             assert keys.get(str(uuid.uuid4())) is None
 
@@ -308,13 +308,13 @@ class TestAJWKSURL:
 
     def test_c4_a_new_key_is_found_by_the_first_token_under_it(self, jwks, key, rsa_pool, clock):
         make = Makes(rsa_pool.take(), rsa_pool.take())
-        keys = keysource.verification_keys()
+        keys = sources.verification_keys()
         jwks.says(200, document(key, make.signing))
 
         assert jose.verify(make.signed(), keys)[1] == make.signing_kid
 
     def test_c4_unknown_kids_in_many_threads_bring_one_reading(self, jwks, clock):
-        keys = keysource.verification_keys()
+        keys = sources.verification_keys()
         threads = [threading.Thread(target=lambda: keys.get(str(uuid.uuid4()))) for _ in range(8)]
         for thread in threads:
             thread.start()
@@ -324,7 +324,7 @@ class TestAJWKSURL:
         assert len(jwks.asked) == 2
 
     def test_is_read_once_for_all_threads_at_the_start(self, jwks):
-        threads = [threading.Thread(target=keysource.verification_keys) for _ in range(8)]
+        threads = [threading.Thread(target=sources.verification_keys) for _ in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -349,29 +349,29 @@ class TestAJWKSURL:
         ids=lambda answer: f"{answer[0]}-{answer[1][:20]!r}",
     )
     def test_c3_that_is_broken_leaves_the_last_good_set_up_to_a_maximum_age(self, jwks, key, clock, answer):
-        first = keysource.verification_keys()[key.thumbprint()]
+        first = sources.verification_keys()[key.thumbprint()]
         jwks.says(*answer)
         for _ in range(5):
             clock.now += STALE / 6
-            assert keysource.verification_keys()[key.thumbprint()] is first
+            assert sources.verification_keys()[key.thumbprint()] is first
         clock.now += STALE / 6 + 1
         with pytest.raises(SourceUnavailable):
-            keysource.verification_keys()
+            sources.verification_keys()
 
         jwks.says(200, document(key))
-        assert list(keysource.verification_keys()) == [key.thumbprint()]
+        assert list(sources.verification_keys()) == [key.thumbprint()]
 
     def test_c3_that_is_broken_from_the_start_is_unavailable(self, jwks):
         jwks.says(500)
 
         with pytest.raises(SourceUnavailable):
-            keysource.verification_keys()
+            sources.verification_keys()
 
     def test_c3_that_redirects_is_not_followed(self, jwks, key):
         with scripted(lambda handler: reply(handler, 200, document(key))) as elsewhere:
             jwks.says(302, Location=elsewhere.base_url + JWKS)
             with pytest.raises(SourceUnavailable):
-                keysource.verification_keys()
+                sources.verification_keys()
 
         assert elsewhere.asked == []
 
@@ -380,11 +380,11 @@ class TestAJWKSURL:
         let_go = threading.Event()
         jwks.answer = lambda handler: let_go.wait(60)
         with pytest.raises(SourceUnavailable):
-            keysource.verification_keys()
+            sources.verification_keys()
         let_go.set()
 
     def test_c3_that_hangs_at_an_unknown_kid_leaves_the_last_good_set(self, jwks, key, clock, monkeypatch):
-        keys = keysource.verification_keys()
+        keys = sources.verification_keys()
         monkeypatch.setattr(fetch, "TIMEOUT", 0.2)
         let_go = threading.Event()
         jwks.answer = lambda handler: let_go.wait(60)
@@ -394,7 +394,7 @@ class TestAJWKSURL:
         let_go.set()
 
     def test_c4_that_hangs_at_an_unknown_kid_holds_one_thread_and_no_other(self, jwks, clock, monkeypatch):
-        keys = keysource.verification_keys()
+        keys = sources.verification_keys()
         hangs, let_go = threading.Event(), threading.Event()
 
         def hang(handler: Any) -> None:
@@ -405,7 +405,7 @@ class TestAJWKSURL:
         with ThreadPoolExecutor(1) as thread:
             first = thread.submit(keys.get, "unknown")
             assert hangs.wait(60)
-            clock.now += keysource.PATIENCE
+            clock.now += sources.PATIENCE
 
             # As often as strangers like: nobody waits.
             assert [keys.get(str(uuid.uuid4())) for _ in range(20)] == [None] * 20
@@ -419,7 +419,7 @@ class TestAJWKSURL:
         settings.INSTACCESS = {"VERIFICATION_KEYS": f"http://{host}/jwks", "ALLOW_HTTP_URLS": True}
 
         with pytest.raises(SourceUnavailable, match=rf"\(ConnectionError: {why}\)"):
-            keysource.verification_keys()
+            sources.verification_keys()
 
     def test_with_a_password_in_it_is_refused_and_what_follows_a_question_mark_is_in_no_text(
         self, jwks, settings, clock
@@ -428,11 +428,11 @@ class TestAJWKSURL:
         url = settings.INSTACCESS["VERIFICATION_KEYS"]
         settings.INSTACCESS = {**settings.INSTACCESS, "VERIFICATION_KEYS": f"{url}?key=SECRET"}
         with pytest.raises(SourceUnavailable) as unavailable:
-            keysource.verification_keys()
+            sources.verification_keys()
 
         settings.INSTACCESS = {**settings.INSTACCESS, "VERIFICATION_KEYS": url.replace("//", "//ada:SECRET@")}
         with pytest.raises(ConfigError, match="without user name or password") as refused:
-            keysource.verification_keys()
+            sources.verification_keys()
 
         assert f"{url} answered 500" in str(unavailable.value)
         assert "SECRET" not in f"{unavailable.value} {refused.value}"
@@ -441,11 +441,11 @@ class TestAJWKSURL:
         settings.INSTACCESS = {**settings.INSTACCESS, "ALLOW_HTTP_URLS": False}
 
         with pytest.raises(ConfigError, match="https"):
-            keysource.verification_keys()
+            sources.verification_keys()
         assert jwks.asked == []
 
     def test_keys_are_counted_and_listed_as_in_any_mapping(self, jwks, key):
-        keys = keysource.verification_keys()
+        keys = sources.verification_keys()
 
         assert (len(keys), dict(keys)) == (1, {key.thumbprint(): keys[key.thumbprint()]})
 
@@ -455,5 +455,5 @@ class TestFromThisDatabase:
     def test_are_the_keys_where_nothing_else_is_said(self, initial_keys):
         signing, future, encryption = initial_keys
 
-        assert set(keysource.verification_keys()) == {signing.kid, future.kid}
-        assert list(keysource.decryption_keys()) == [encryption.kid]
+        assert set(sources.verification_keys()) == {signing.kid, future.kid}
+        assert list(sources.decryption_keys()) == [encryption.kid]

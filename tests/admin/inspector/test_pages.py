@@ -23,9 +23,11 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from oauth2_provider.models import get_application_model
 
-from instaccess import denylist, forward_auth, gateway, issuer, keyring, keysource, revocation
+from instaccess import forward_auth, gateway, issuer, keyring, revocation
 from instaccess.inspection import MAX_PASTED
 from instaccess.models import IssuedToken, Key, RefusalCount
+from instaccess.trust import denylist
+from instaccess.trust import sources as keysource
 from tests.support.answers import signed_inside
 from tests.support.mailing import mailed
 from tests.support.tokens import Makes, b64, claims
@@ -207,7 +209,7 @@ class TestTheResult:
 
     def test_of_a_revoked_token_says_by_whom_and_why(self, desk, token, user):
         revocation.revoke(revocation.revocable(), reason="laptop lost", by=user)
-        denylist.forget()
+        denylist.clear_cache()
 
         assert re.search(r"20[\d: -]+UTC, by ada\. Reason: laptop lost", main_part(inspected(desk, token)))
 

@@ -7,9 +7,10 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from instaccess import denylist, evidence, keyring, lifecycle
+from instaccess import evidence, keyring, lifecycle
 from instaccess.inspection import Outcome
 from instaccess.models import IssuedToken, Key
+from instaccess.trust import denylist
 from tests.admin.inspector.helpers import codes, good_claims, look, times
 from tests.support.tokens import Makes
 
@@ -27,7 +28,7 @@ class TestKeys:
     def test_under_a_revoked_signing_key_nothing_is_authentic(self, issue):
         row, token = issue()
         lifecycle.revoke(row.signing_kid, reason="stolen")
-        denylist.forget()
+        denylist.clear_cache()
         found = look(token)
 
         assert codes(found) == ("REFUSED", "unknown_kid")

@@ -10,10 +10,11 @@ import pytest
 from django.contrib.auth import get_user_model
 from jwcrypto.jwk import JWK
 
-from instaccess import denylist, evidence, keyring, lifecycle, revocation
+from instaccess import evidence, keyring, lifecycle, revocation
 from instaccess.inspection import MAX_PASTED, Inspection, Kind, Outcome
 from instaccess.models import Key
 from instaccess.pasted import tidied
+from instaccess.trust import denylist
 from tests.admin.inspector.helpers import codes, good_claims, look, times
 from tests.support.answers import signed_inside
 from tests.support.tokens import b64, header_of, respellings, with_header
@@ -140,7 +141,7 @@ class TestASignedToken:
 
     def test_that_is_revoked_is_accepted_by_services_and_that_is_alarming(self, signed):
         revocation.revoke(revocation.revocable(), reason="laptop lost")
-        denylist.forget()
+        denylist.clear_cache()
         found = look(signed)
 
         assert codes(found) == ("ACCEPTED", "")
@@ -175,7 +176,7 @@ class TestARefusal:
     def test_of_a_revoked_token_says_by_whom_and_why(self, issue, user):
         token = issue()[1]
         revocation.revoke(revocation.revocable(), reason="laptop lost", by=user)
-        denylist.forget()
+        denylist.clear_cache()
         found = look(token)
 
         assert codes(found) == ("REFUSED", "revoked")

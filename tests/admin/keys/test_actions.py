@@ -13,8 +13,9 @@ from django.contrib.auth.models import Permission
 from django.test import Client
 from django.urls import reverse
 
-from instaccess import keymaterial, keys, lifecycle
+from instaccess import keys, lifecycle
 from instaccess.models import Key
+from instaccess.trust import material
 from tests.admin.keys.helpers import (
     ENC,
     GENERATE,
@@ -288,7 +289,7 @@ class TestRevoke:
 
     def test_of_the_gateways_public_key_says_that_none_takes_over_before_and_after(self, operator_client, rsa_pool):
         lifecycle.rotate(ENC)
-        public = keymaterial.to_text(rsa_pool.take(), file_format="pem", private=False)
+        public = material.to_text(rsa_pool.take(), file_format="pem", private=False)
         kid = lifecycle.activate(keys.import_key(public, use=ENC).kid).kid
         rotating = operator_client.post(ROTATE_ENC)
 

@@ -16,8 +16,8 @@ from django.urls import reverse
 from django.views.debug import ExceptionReporter
 from jwcrypto.jwk import JWK
 
-from instaccess import keymaterial
 from instaccess.models import Key
+from instaccess.trust import material
 from tests.admin.keys.helpers import IMPORT, LIST, logged, shown, told
 from tests.support import mailing
 
@@ -36,12 +36,12 @@ def pair(rsa_pool: Any) -> JWK:
 
 @pytest.fixture
 def private_pem(pair: JWK) -> str:
-    return keymaterial.to_text(pair, file_format="pem", private=True)
+    return material.to_text(pair, file_format="pem", private=True)
 
 
 def secrets_of(pair: JWK) -> list[str]:
     """Pieces of a private key as they would show: its members, and the lines of its PEM."""
-    pem = keymaterial.to_text(pair, file_format="pem", private=True)
+    pem = material.to_text(pair, file_format="pem", private=True)
     return [pair[name] for name in ("d", "p", "q", "dp", "dq", "qi")] + pem.splitlines()[1:-1]
 
 
@@ -56,7 +56,7 @@ class TestImport:
 
     @pytest.mark.parametrize("file_format", ["pem", "jwk"])
     def test_of_pasted_text_stores_a_future_key_and_logs_it(self, file_format, client, pair):
-        text = keymaterial.to_text(pair, file_format=file_format, private=False)
+        text = material.to_text(pair, file_format=file_format, private=False)
         response = self.send(client, text=text)
         key = Key.objects.get()
 
@@ -65,7 +65,7 @@ class TestImport:
         assert logged() == [("grace", str(key.pk), ADDITION, "Imported.")]
 
     def test_of_a_file_does_so_too(self, client, pair):
-        pem = keymaterial.to_text(pair, file_format="pem", private=False).encode()
+        pem = material.to_text(pair, file_format="pem", private=False).encode()
         self.send(client, file=SimpleUploadedFile("gateway.pub.pem", pem))
 
         assert Key.objects.get().kid == pair.thumbprint()

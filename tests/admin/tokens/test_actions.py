@@ -10,8 +10,9 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 from django.test import Client
 
-from instaccess import denylist, issuer
+from instaccess import issuer
 from instaccess.models import IssuedToken
+from instaccess.trust import denylist
 
 TOKENS = "/admin/instaccess/issuedtoken/"
 

@@ -20,7 +20,7 @@ ORIGIN = issuer.Origin(canvas_domain="canvas.example.edu")
 @pytest.fixture
 def clock(monkeypatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("instaccess.snapshot.time", SimpleNamespace(monotonic=clock))
+    monkeypatch.setattr("instaccess.trust.refreshed.time", SimpleNamespace(monotonic=clock))
     return clock
 
 

@@ -9,8 +9,9 @@ import pytest
 from django.test import Client
 from jwcrypto.jwk import JWK
 
-from instaccess import denylist, forward_auth
+from instaccess import forward_auth
 from instaccess.tokens import claims as tokens_claims
+from instaccess.trust import denylist
 from tests.support.answers import CHALLENGE, INVALID, answer, signed_inside
 from tests.support.tokens import Makes, claims
 from tests.support.verifying import URL, by_wsgi, status, verify

@@ -10,7 +10,7 @@ import pytest
 import time_machine
 from jwcrypto.jwk import JWK
 
-from instaccess import keymaterial
+from instaccess.trust import material
 
 START = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
@@ -37,6 +37,6 @@ def files(tmp_path: Path, pair: JWK) -> dict[str, str]:
         ("private.jwk", "jwk", True),
     ):
         path = tmp_path / name
-        path.write_text(keymaterial.to_text(pair, file_format=file_format, private=private))
+        path.write_text(material.to_text(pair, file_format=file_format, private=private))
         paths[name] = str(path)
     return paths

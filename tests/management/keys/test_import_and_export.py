@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
-from instaccess import keymaterial
 from instaccess.models import Key
+from instaccess.trust import material
 from tests.management.keys.helpers import ENC, SIG, complaint, key_of, run, run_json
 
 pytestmark = pytest.mark.django_db
@@ -111,21 +111,21 @@ class TestExport:
     @pytest.mark.parametrize("args", [[], ["--format", "pem"], ["--format", "jwk"]])
     def test_writes_the_public_half_and_nothing_else(self, args):
         key = key_of(ENC, "current")
-        read = keymaterial.parse(run("export", "--kid", key.kid, *args))
+        read = material.parse(run("export", "--kid", key.kid, *args))
 
         assert (read.thumbprint(), read.has_private) == (key.kid, False)
 
     @pytest.mark.parametrize("file_format", ["pem", "jwk"])
     def test_writes_both_halves_where_that_is_asked_for_and_confirmed(self, file_format):
         key = key_of(ENC, "current")
-        read = keymaterial.parse(run("export", "--kid", key.kid, "--format", file_format, "--private", "--yes"))
+        read = material.parse(run("export", "--kid", key.kid, "--format", file_format, "--private", "--yes"))
 
         assert (read.thumbprint(), read.has_private) == (key.kid, True)
 
     def test_takes_the_beginning_of_a_kid(self):
         key = key_of(SIG, "current")
 
-        assert keymaterial.parse(run("export", "--kid", key.kid[:6])).thumbprint() == key.kid
+        assert material.parse(run("export", "--kid", key.kid[:6])).thumbprint() == key.kid
 
     def test_of_an_unknown_kid_says_where_to_look(self):
         assert complaint("export", "--kid", "unknown-kid") == (
@@ -158,7 +158,7 @@ class TestBeforeAPrivateHalfIsWritten:
         kid = key_of(use, "current").kid
         out, err = self.export(monkeypatch, f"{kid}\n", kid)
 
-        assert keymaterial.parse(out).has_private
+        assert material.parse(out).has_private
         assert f"can {power} every token" in err
         assert kid in err
 

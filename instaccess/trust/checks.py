@@ -15,9 +15,9 @@ from django.core.checks import CheckMessage, Error, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 from django.urls import NoReverseMatch, reverse
 
-from . import denylist, keysource
-from .conf import conf
-from .exceptions import ConfigError
+from ..conf import conf
+from ..exceptions import ConfigError
+from . import denylist, sources
 
 _MIN_JWCRYPTO = (1, 6, 1)
 
@@ -27,8 +27,8 @@ def check_key_material(**kwargs: Any) -> list[CheckMessage]:
     """Keys in settings and in files can be used. A warning: whoever runs this need not be who may read them."""
     messages: list[CheckMessage] = []
     for setting, configured, load in (
-        ("DECRYPTION_KEYS", _value("decryption_keys"), keysource.decryption_keys),
-        ("VERIFICATION_KEYS", _value("verification_keys"), keysource.verification_keys),
+        ("DECRYPTION_KEYS", _value("decryption_keys"), sources.decryption_keys),
+        ("VERIFICATION_KEYS", _value("verification_keys"), sources.verification_keys),
     ):
         if not isinstance(configured, list):
             continue  # a URL is not read here

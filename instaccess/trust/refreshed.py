@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from .exceptions import SourceUnavailable
+from ..exceptions import SourceUnavailable
 
 logger = logging.getLogger("instaccess.snapshot")
 
@@ -25,7 +25,7 @@ LAST_PATIENCE = 10.0
 """Seconds that it waits when there is nothing to go on with."""
 
 
-class Snapshot(Generic[T]):
+class Refreshed(Generic[T]):
     """One value, read by one thread at a time.
 
     Args:

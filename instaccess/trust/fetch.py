@@ -11,7 +11,7 @@ from typing import Any
 import requests
 from urllib3.exceptions import HTTPError
 
-from .exceptions import SourceUnavailable
+from ..exceptions import SourceUnavailable
 
 _MAX_AGE = re.compile(r"(?:^|[\s,])max-age=([0-9]{1,9})(?:[\s,]|$)", re.ASCII | re.IGNORECASE)
 

@@ -14,11 +14,11 @@ from datetime import UTC, datetime, timedelta
 from django.apps import apps
 from django.db import DEFAULT_DB_ALIAS, OperationalError, ProgrammingError, connections, router
 
-from .conf import conf
-from .exceptions import ConfigError, SourceUnavailable
+from ..conf import conf
+from ..exceptions import ConfigError, SourceUnavailable
+from ..tokens import AFTERLIFE, CLOCK_SKEW, MAX_LIFETIME
 from .fetch import fetch_json, shown
-from .snapshot import Snapshot
-from .tokens import AFTERLIFE, CLOCK_SKEW, MAX_LIFETIME
+from .refreshed import Refreshed
 
 TABLE = "instaccess_issuedtoken"
 
@@ -51,7 +51,7 @@ def current() -> AbstractSet[str]:
     return _remote.get(interval=interval, max_staleness=stale).denied
 
 
-def forget() -> None:
+def clear_cache() -> None:
     """Read it anew at the next call."""
     _database.forget()
     _remote.forget()
@@ -111,5 +111,5 @@ def _read_remote(last: _Remote | None) -> _Remote:
     return _Remote(frozenset(denied), fetched.etag)
 
 
-_database: Snapshot[frozenset[str]] = Snapshot(lambda last: read_database())
-_remote: Snapshot[_Remote] = Snapshot(_read_remote)
+_database: Refreshed[frozenset[str]] = Refreshed(lambda last: read_database())
+_remote: Refreshed[_Remote] = Refreshed(_read_remote)

@@ -10,8 +10,8 @@ from django.views.decorators.debug import sensitive_variables
 from jwcrypto.common import JWException
 from jwcrypto.jwk import JWK
 
-from .conf import conf
-from .exceptions import KeyRefused
+from ..conf import conf
+from ..exceptions import KeyRefused
 
 MIN_RSA_BITS, MAX_RSA_BITS = 2048, 4096
 MIN_EXPONENT = 65537

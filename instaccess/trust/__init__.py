@@ -1,0 +1,24 @@
+"""The keys and the deny list that gateways and services rely on. Never imports a model."""
+
+from .denylist import clear_cache as clear_deny_list
+from .denylist import current as current_deny_list
+from .denylist import read_database as read_deny_list
+from .material import generate_jwk, private_jwk, public_members
+from .material import parse as parse_key
+from .material import to_text as key_to_text
+from .refreshed import Refreshed
+from .sources import decryption_keys, verification_keys
+
+__all__ = [
+    "Refreshed",
+    "clear_deny_list",
+    "current_deny_list",
+    "decryption_keys",
+    "generate_jwk",
+    "key_to_text",
+    "parse_key",
+    "private_jwk",
+    "public_members",
+    "read_deny_list",
+    "verification_keys",
+]
