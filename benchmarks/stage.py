@@ -96,7 +96,7 @@ def populate() -> tuple[tuple[str, ...], str]:
     from django.utils import timezone
     from oauth2_provider.models import get_access_token_model, get_application_model
 
-    from instaccess import identity
+    from instaccess import users
     from instaccess.conf.settings import SCOPE
 
     application = get_application_model().objects.create(
@@ -108,7 +108,7 @@ def populate() -> tuple[tuple[str, ...], str]:
     bearers = []
     for number in range(CALLERS):
         user = get_user_model().objects.create(username=f"caller-{number}", password="!")
-        identity.user_uuid(user)
+        users.user_uuid(user)
         text = secrets.token_urlsafe(24)
         get_access_token_model().objects.create(
             user=user, application=application, token=text, scope=SCOPE, expires=timezone.now() + timedelta(days=1)

@@ -226,6 +226,6 @@ def _issuers(token: str) -> list[Any]:
 
 
 def _local_user(uuid: str) -> Any:
-    from . import identity  # noqa: PLC0415  (imports the models)
+    from . import users  # noqa: PLC0415  (imports the models)
 
-    return identity.active_user(uuid)
+    return users.active_user(uuid)

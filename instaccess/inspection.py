@@ -16,7 +16,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.debug import sensitive_variables
 
-from . import dissection, gateway, identity, pasted, tokens
+from . import dissection, gateway, pasted, tokens, users
 from .audited import AuditFinding, find_row, under_key_held_elsewhere
 from .conf import conf
 from .consumer import InstAccessAuthentication
@@ -160,9 +160,9 @@ def _at_service(claims: Claims) -> InvalidToken | None:
         return InvalidToken(f"for account {claims.account_uuid!r}", code="wrong_account")
     if conf.user_hook is not None:
         return None
-    if claims.masquerading_user_uuid and identity.active_user(claims.masquerading_user_uuid) is None:
+    if claims.masquerading_user_uuid and users.active_user(claims.masquerading_user_uuid) is None:
         return InvalidToken(code="unknown_masquerader")
-    return None if identity.active_user(claims.user_uuid) else InvalidToken(code="unknown_user")
+    return None if users.active_user(claims.user_uuid) else InvalidToken(code="unknown_user")
 
 
 def _finding(

@@ -15,7 +15,7 @@ from django.db import Error as DbError
 from django.db import IntegrityError, connections, router, transaction
 from django.views.decorators.debug import sensitive_variables
 
-from . import evidence, identity, instances, keyring, recording, tokens, web
+from . import evidence, instances, keyring, recording, tokens, users, web
 from .conf import conf
 from .exceptions import AuditError, ConfigError
 from .models import IssuedToken
@@ -77,7 +77,7 @@ def issue(
     signing, encryption = ring.signing_key(), ring.encryption_key()
     values: dict[str, Any] = {
         "issuer": conf.issuer,
-        "user_uuid": identity.user_uuid(user),
+        "user_uuid": users.user_uuid(user),
         "account_uuid": web.account_uuid(origin.canvas_domain),
         "canvas_domain": origin.canvas_domain,
         "user_global_id": str(user.pk),
@@ -85,7 +85,7 @@ def issue(
         "shard_id": conf.shard_id,
     }
     if real_user is not None:
-        values["masquerading_user_uuid"] = identity.user_uuid(real_user)
+        values["masquerading_user_uuid"] = users.user_uuid(real_user)
         values["masquerading_user_shard_id"] = conf.shard_id or 1
         values["real_user_global_id"] = str(real_user.pk)
     if service:

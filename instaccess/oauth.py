@@ -24,7 +24,7 @@ from oauthlib.common import Request as OAuthlibRequest
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 
-from . import identity, keyring, lookup, tokens
+from . import keyring, lookup, tokens, users
 from .conf import SCOPE, conf
 from .exceptions import ConfigError, InvalidToken
 from .parameters import form, query
@@ -164,7 +164,7 @@ def _user(access_token: Any) -> Any:
     if access_token.application is None:
         raise InvalidAccessToken("the access token has no application", code="no_application")
     client_id = access_token.application.client_id
-    user = access_token.user or identity.service_user(access_token.application)
+    user = access_token.user or users.service_user(access_token.application)
     if user is None:
         raise InvalidAccessToken("the access token has no user", code="no_user", client_id=client_id)
     if not user.is_active:

@@ -17,7 +17,7 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from . import identity, issuer, oauth, parameters, throttling, web
+from . import issuer, oauth, parameters, throttling, users, web
 from .conf import conf
 from .exceptions import InstAccessError, MasqueradeRefused
 from .web import client_address, isolated_view, request_domain
@@ -69,7 +69,7 @@ class IssueView(APIView):
         user = caller
         if as_user_id := _parameter(request, "as_user_id").strip():
             try:
-                user = identity.masquerade_target(caller, as_user_id)
+                user = users.masquerade_target(caller, as_user_id)
             except MasqueradeRefused as error:
                 raise web.InvalidAsUserId(error.detail, code=error.code, **who) from None
         level = throttling.charge(access_token.pk)
@@ -122,7 +122,7 @@ class IssueView(APIView):
                 refusal.client_id,
                 refusal.detail,
             )
-        user_uuid = identity.known_uuid(refusal.user)
+        user_uuid = users.loaded_uuid(refusal.user)
         web.count_refusal("issuer", refusal.code, client_id=refusal.client_id, user_uuid=user_uuid)
         try:
             response = refusal.to_response()

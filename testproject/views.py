@@ -12,7 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from instaccess import identity
+from instaccess import users
 from instaccess.consumer import InstAccessAuthentication
 from instaccess.web import answers
 
@@ -53,7 +53,7 @@ class UsersSelf(APIView):
                 "sortable_name": ", ".join(filter(None, (user.last_name, user.first_name))) or name,
                 "short_name": name,
                 "login_id": user.get_username(),
-                "uuid": identity.user_uuid(user),
+                "uuid": users.user_uuid(user),
             }
         )
 

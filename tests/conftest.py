@@ -19,7 +19,7 @@ from django.utils.log import AdminEmailHandler
 from jwcrypto.jwk import JWK
 from oauth2_provider.models import get_access_token_model, get_application_model
 
-from instaccess import evidence, identity, keyring, keys, throttling
+from instaccess import evidence, keyring, keys, throttling, users
 from instaccess.conf.settings import SCOPE, conf
 from instaccess.models import IssuedToken, Key
 from instaccess.trust import material as keymaterial
@@ -221,7 +221,7 @@ def row(user: Any, application: Any) -> Callable[..., IssuedToken]:
         values: dict[str, Any] = {
             "jti": uuid.uuid4(),
             "user": user,
-            "user_uuid": identity.user_uuid(user),
+            "user_uuid": users.user_uuid(user),
             "application": application,
             "client_id": application.client_id,
             "account_uuid": "3f1c",

@@ -12,7 +12,7 @@ from django.db import connection
 from django.test import override_settings
 from django.utils.functional import SimpleLazyObject
 
-from instaccess import identity
+from instaccess import users
 from instaccess.exceptions import ConfigError
 from instaccess.models import UserIdentity
 from instaccess.web import origin
@@ -25,44 +25,44 @@ class TestTheUuidOfAUser:
     def test_is_random_and_made_on_first_need(self, user):
         assert not UserIdentity.objects.exists()
 
-        made = identity.user_uuid(user)
+        made = users.user_uuid(user)
 
         assert uuid.UUID(made).version == 4
         assert str(UserIdentity.objects.get(user=user).uuid) == made
 
     def test_stays_the_same_for_ever(self, user):
-        first = identity.user_uuid(user)
+        first = users.user_uuid(user)
 
-        assert identity.user_uuid(user) == first
-        assert identity.user_uuid(User.objects.get(pk=user.pk)) == first
+        assert users.user_uuid(user) == first
+        assert users.user_uuid(User.objects.get(pk=user.pk)) == first
 
     def test_is_another_for_another_user(self, user):
         other = User.objects.create_user("grace")
 
-        assert identity.user_uuid(user) != identity.user_uuid(other)
+        assert users.user_uuid(user) != users.user_uuid(other)
 
     def test_is_not_given_to_a_later_user_with_the_same_name_or_key(self, user):
-        first, pk = identity.user_uuid(user), user.pk
+        first, pk = users.user_uuid(user), user.pk
         user.delete()
 
-        assert identity.user_uuid(User.objects.create_user("ada", pk=pk)) != first
+        assert users.user_uuid(User.objects.create_user("ada", pk=pk)) != first
 
     def test_costs_no_query_when_it_was_loaded_with_the_user(self, user, django_assert_num_queries):
-        first = identity.user_uuid(user)
+        first = users.user_uuid(user)
         loaded = User.objects.select_related("instaccess_identity").get(pk=user.pk)
 
         with django_assert_num_queries(0):
-            assert identity.user_uuid(loaded) == first
+            assert users.user_uuid(loaded) == first
 
     def test_is_found_when_somebody_else_made_it_meanwhile(self, user):
         # Loaded before there was one: the row that is missing in memory is there in the database.
         stale = User.objects.select_related("instaccess_identity").get(pk=user.pk)
-        first = identity.user_uuid(user)
+        first = users.user_uuid(user)
 
-        assert identity.user_uuid(stale) == first
+        assert users.user_uuid(stale) == first
 
     def test_is_read_of_a_lazy_request_user_too(self, user):
-        assert identity.user_uuid(SimpleLazyObject(lambda: user)) == identity.user_uuid(user)
+        assert users.user_uuid(SimpleLazyObject(lambda: user)) == users.user_uuid(user)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -75,7 +75,7 @@ class TestManyWhoNeedTheUuidOfOneUserAtOnce:
             try:
                 own = User.objects.get(pk=user.pk)
                 start.wait(30)
-                made.append(identity.user_uuid(own))
+                made.append(users.user_uuid(own))
             finally:
                 connection.close()
 
@@ -100,25 +100,25 @@ class TestAFieldOfTheUserModelAsTheUuid:
         user.email = "2f0c7c0e-0f5e-4df4-8f43-7a1b2f8f4a10"
 
         with django_assert_num_queries(0):
-            assert identity.user_uuid(user) == user.email
+            assert users.user_uuid(user) == user.email
         assert not UserIdentity.objects.exists()
 
     def test_is_read_of_a_lazy_request_user_too(self, user):
         user.email = "uuid-of-ada"
 
-        assert identity.user_uuid(SimpleLazyObject(lambda: user)) == "uuid-of-ada"
+        assert users.user_uuid(SimpleLazyObject(lambda: user)) == "uuid-of-ada"
 
     def test_may_hold_a_uuid_object(self, user):
         user.email = uuid.UUID(int=7)
 
-        assert identity.user_uuid(user) == "00000000-0000-0000-0000-000000000007"
+        assert users.user_uuid(user) == "00000000-0000-0000-0000-000000000007"
 
     @pytest.mark.parametrize("value", ["", None, "x" * 256])
     def test_is_no_uuid_when_empty_or_too_long(self, value, user):
         user.email = value
 
         with pytest.raises(ConfigError, match="USER_UUID_FIELD") as error:
-            identity.user_uuid(user)
+            users.user_uuid(user)
 
         assert error.value.setting == "USER_UUID_FIELD"
         assert f"user {user.pk}" in error.value.detail
@@ -129,7 +129,7 @@ class TestAFieldOfTheUserModelAsTheUuid:
             override_settings(INSTACCESS={"USER_UUID_FIELD": "get_full_name"}),
             pytest.raises(ConfigError, match=r"'get_full_name', which is no field of auth\.User") as error,
         ):
-            identity.user_uuid(user)
+            users.user_uuid(user)
 
         assert error.value.setting == "USER_UUID_FIELD"
 
@@ -137,41 +137,41 @@ class TestAFieldOfTheUserModelAsTheUuid:
 @pytest.mark.django_db
 class TestTheUserOfAUuid:
     def test_is_found_by_the_uuid_that_tokens_carry(self, user):
-        assert identity.active_user(identity.user_uuid(user)) == user
+        assert users.active_user(users.user_uuid(user)) == user
 
     def test_is_found_with_one_query_and_nothing_is_written(self, user, django_assert_num_queries):
-        text = identity.user_uuid(user)
+        text = users.user_uuid(user)
 
         with django_assert_num_queries(1):
-            assert identity.active_user(text) == user
+            assert users.active_user(text) == user
 
     def test_c6_is_none_when_inactive(self, user):
-        text = identity.user_uuid(user)
+        text = users.user_uuid(user)
         user.is_active = False
         user.save()
 
-        assert identity.active_user(text) is None
+        assert users.active_user(text) is None
 
     @pytest.mark.parametrize(
         "text", ["", "ada", "1", str(uuid.UUID(int=1)), "' OR 1=1 --", "a\x00b", "\ud800", "x" * 9000]
     )
     def test_c6_is_none_when_unknown_or_no_uuid(self, text, user):
-        identity.user_uuid(user)
+        users.user_uuid(user)
 
-        assert identity.active_user(text) is None
+        assert users.active_user(text) is None
 
     def test_c6_is_none_for_another_spelling_of_the_uuid(self, user):
-        text = identity.user_uuid(user)
+        text = users.user_uuid(user)
 
         for spelling in (text.replace("-", ""), f"{{{text}}}", f"urn:uuid:{text}", f" {text}"):
-            assert identity.active_user(spelling) is None
+            assert users.active_user(spelling) is None
 
     def test_may_be_found_by_a_field(self, user):
         with override_settings(INSTACCESS={"USER_UUID_FIELD": "username"}):
-            assert identity.active_user("ada") == user
-            assert identity.active_user("Ada") is None
+            assert users.active_user("ada") == user
+            assert users.active_user("Ada") is None
             for odd in ("", "a\x00b", "x" * 9000):
-                assert identity.active_user(odd) is None
+                assert users.active_user(odd) is None
 
     def test_c6_is_none_where_two_share_it(self, user):
         # Nothing says that the field is unique; a guess could be the wrong person.
@@ -179,7 +179,7 @@ class TestTheUserOfAUuid:
         User.objects.create_user("mary", email="shared@example.edu")
 
         with override_settings(INSTACCESS={"USER_UUID_FIELD": "email"}):
-            assert identity.active_user("shared@example.edu") is None
+            assert users.active_user("shared@example.edu") is None
 
 
 class TestTheAccountOfAHost:

@@ -19,7 +19,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
-from .. import inspection, people
+from .. import inspection, users
 from ..inspection import Inspection
 from ..models import IssuedToken
 from .forms import InspectForm
@@ -89,8 +89,8 @@ def _named(row: IssuedToken) -> dict[str, str]:
     application: Any = row.application
     its_own = application is not None and application.client_id == row.client_id
     return {
-        "subject": people.name(row.user, row.user_uuid) or row.user_uuid,
-        "real_subject": people.name(row.real_user, row.real_user_uuid) or row.real_user_uuid,
+        "subject": users.display_name(row.user, row.user_uuid) or row.user_uuid,
+        "real_subject": users.display_name(row.real_user, row.real_user_uuid) or row.real_user_uuid,
         "application": str(application) if its_own else row.client_id or "-",
     }
 

@@ -10,7 +10,7 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.db.models import Q
 
-from .. import people
+from ..users import existing_uuid
 
 
 def terms(text: str) -> list[str]:
@@ -38,7 +38,7 @@ def refusals_matching(term: str) -> Q | None:
     with suppress(ValueError):
         ipaddress.ip_address(term)
         return None
-    uuids = {term, *(people.uuid_of(user) for user in _users(term))} - {""}
+    uuids = {term, *(existing_uuid(user) for user in _users(term))} - {""}
     with suppress(ValueError):
         uuids.add(str(uuid.UUID(term)))
     return Q(client_id=term) | Q(user_uuid__in=uuids)

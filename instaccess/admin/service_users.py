@@ -9,7 +9,7 @@ from django.contrib import admin
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
-from .. import identity
+from .. import users
 from ..models import ServiceUser
 
 
@@ -32,7 +32,7 @@ class ServiceUserAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         class Checked(form):  # type: ignore[misc]
             def clean_user(self) -> Any:
                 user = self.cleaned_data["user"]
-                if user.pk != request.user.pk and not identity.holds_no_more_than(user, request.user):
+                if user.pk != request.user.pk and not users.holds_no_more_than(user, request.user):
                     raise forms.ValidationError(_("This user may do what you may not: ask somebody who may."))
                 return user
 

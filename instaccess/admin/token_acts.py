@@ -15,7 +15,7 @@ from django.template.response import TemplateResponse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from .. import people, revocation
+from .. import revocation, users
 from ..models import IssuedToken
 from .forms import RevokeForm
 from .readonly import ReadOnlyAdmin, confirm
@@ -42,7 +42,7 @@ class TokenActs(ReadOnlyAdmin):
 
     @admin.action(description=gettext_lazy("Revoke everything of these users…"), permissions=["revoke_tokens"])
     def revoke_users(self, request: HttpRequest, queryset: QuerySet[IssuedToken]) -> TemplateResponse | None:
-        related = people.related("user", "real_user")
+        related = users.user_relations("user", "real_user")
         rows = queryset.order_by().select_related(*related)[: MOST_CHOSEN + 1]
         if len(rows) > MOST_CHOSEN:
             self._too_many(request)
@@ -54,7 +54,7 @@ class TokenActs(ReadOnlyAdmin):
             for pair in ((row.user, row.user_uuid), (row.real_user, row.real_user_uuid))
             if pair[1]
         ]
-        names = {uuid: people.name(user, uuid) or uuid for user, uuid in pairs}
+        names = {uuid: users.display_name(user, uuid) or uuid for user, uuid in pairs}
         condition = Q(user_uuid__in=names) | Q(real_user_uuid__in=names)
         title = _("Revoke all live tokens of these users")
         return self._revoke(request, "revoke_users", condition, title, of=names.values())

@@ -14,7 +14,7 @@ from django.utils.html import format_html
 from django.utils.translation import gettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
-from .. import people, revocation
+from .. import revocation, users
 from ..models import IssuedToken
 from . import paging, searching
 from .exporting import ExportPages
@@ -58,7 +58,7 @@ class IssuedTokenAdmin(InspectorPages, ExportPages, TokenActs):
         return IssuedToken._default_manager.order_by(*self.ordering)
 
     def get_list_select_related(self, request: HttpRequest) -> list[str]:
-        return [*people.related("user", "real_user"), "application"]
+        return [*users.user_relations("user", "real_user"), "application"]
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         # Days and months to pick are UTC's, as the times beside them.
@@ -138,7 +138,7 @@ class IssuedTokenAdmin(InspectorPages, ExportPages, TokenActs):
 
 
 def _name(user: Any, uuid: str) -> str:
-    name = people.name(user, uuid)
+    name = users.display_name(user, uuid)
     return _id(uuid) if name is None else name
 
 

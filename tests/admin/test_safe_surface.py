@@ -16,7 +16,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from oauth2_provider.models import get_application_model
 
-from instaccess import identity, keyring
+from instaccess import keyring, users
 from instaccess.admin.activity import CHARTED
 from instaccess.admin.paging import COUNTED
 from instaccess.models import IssuedToken, Key
@@ -51,7 +51,7 @@ def row(user: Any = None, application: Any = None, **columns: Any) -> IssuedToke
     values: dict[str, Any] = {
         "jti": uuid.uuid4(),
         "user": user,
-        "user_uuid": identity.user_uuid(user) if user else str(uuid.uuid4()),
+        "user_uuid": users.user_uuid(user) if user else str(uuid.uuid4()),
         "application": application,
         "client_id": getattr(application, "client_id", ""),
         "account_uuid": str(uuid.uuid4()),
@@ -551,7 +551,7 @@ class TestAColumn:
 
     def test_says_in_words_that_somebody_masqueraded(self, user, application, admin_client):
         grace = get_user_model().objects.create_user("grace")
-        row(user, application, real_user=grace, real_user_uuid=identity.user_uuid(grace))
+        row(user, application, real_user=grace, real_user_uuid=users.user_uuid(grace))
 
         cells = self.cells(admin_client)
 
@@ -560,7 +560,7 @@ class TestAColumn:
     def test_names_nobody_who_does_not_go_by_the_uuid_of_the_row(self, user, application, admin_client):
         # References are not covered by the HMAC: somebody may have set this one in SQL.
         mallory = get_user_model().objects.create_user("mallory")
-        identity.user_uuid(mallory)
+        users.user_uuid(mallory)
         token = row(user, application)
         IssuedToken.objects.update(user=mallory)
 

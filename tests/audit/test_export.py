@@ -19,7 +19,7 @@ from django.test.utils import CaptureQueriesContext
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instaccess import identity, keyring
+from instaccess import keyring, users
 from instaccess.exporting import COLUMNS, Export, Format, as_csv, as_json_lines, safe_cell
 from instaccess.models import IssuedToken
 from tests.support.failing import broken_after
@@ -70,7 +70,7 @@ class TestARow:
         grace = get_user_model().objects.create_user("grace")
         each = row(
             real_user=grace,
-            real_user_uuid=identity.user_uuid(grace),
+            real_user_uuid=users.user_uuid(grace),
             access_token_pk="7",
             issued_at=NOW,
             expires_at=NOW + timedelta(hours=1),
@@ -88,7 +88,7 @@ class TestARow:
             "user": "ada",
             "user_uuid": each.user_uuid,
             "real_user": "grace",
-            "real_user_uuid": identity.user_uuid(grace),
+            "real_user_uuid": users.user_uuid(grace),
             "application": "LTI tool",
             "client_id": application.client_id,
             "access_token_pk": "7",
@@ -139,13 +139,13 @@ class TestARow:
     def test_names_nobody_who_goes_by_another_uuid_than_it_says(self, row, user):
         grace = get_user_model().objects.create_user("grace")
         nobodys = get_user_model().objects.create_user("without a uuid")
-        identity.user_uuid(grace)
+        users.user_uuid(grace)
         row(user=grace, real_user=nobodys, real_user_uuid="somebody's")
 
         [fact] = read(export())
 
         assert (fact["user"], fact["real_user"]) == (None, None)
-        assert fact["user_uuid"] == identity.user_uuid(user)
+        assert fact["user_uuid"] == users.user_uuid(user)
 
     def test_names_users_by_a_uuid_of_the_project_too(self, row, user, settings):
         settings.INSTACCESS = {"USER_UUID_FIELD": "email"}

@@ -12,7 +12,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from instaccess import identity, revocation
+from instaccess import revocation, users
 from instaccess.models import IssuedToken
 from instaccess.trust import denylist
 
@@ -69,22 +69,22 @@ class TestTheTokensOfAUser:
         row(user=get_user_model().objects.create_user("grace"), user_uuid=str(uuid.uuid4()))
 
         assert list(revocation.live().filter(revocation.of_user("ada"))) == [theirs]
-        assert list(revocation.live().filter(revocation.of_user(identity.user_uuid(user)))) == [theirs]
+        assert list(revocation.live().filter(revocation.of_user(users.user_uuid(user)))) == [theirs]
 
     def test_are_those_they_got_for_somebody_else_too(self, row, user):
         grace = get_user_model().objects.create_user("grace")
         got = row(
             user=grace,
-            user_uuid=identity.user_uuid(grace),
+            user_uuid=users.user_uuid(grace),
             real_user=user,
-            real_user_uuid=identity.user_uuid(user),
+            real_user_uuid=users.user_uuid(user),
         )
 
         assert list(revocation.live().filter(revocation.of_user("ada"))) == [got]
-        assert list(revocation.live().filter(revocation.of_user(identity.user_uuid(user)))) == [got]
+        assert list(revocation.live().filter(revocation.of_user(users.user_uuid(user)))) == [got]
 
     def test_are_found_by_uuid_after_the_user_is_gone(self, row, user):
-        theirs, name = row(), identity.user_uuid(user)
+        theirs, name = row(), users.user_uuid(user)
         user.delete()
 
         assert list(revocation.live().filter(revocation.of_user(name))) == [theirs]

@@ -10,7 +10,7 @@ from django.contrib.auth import get_user_model
 from django.db import models
 from oauth2_provider.models import get_access_token_model, get_application_model
 
-from instaccess import identity, lookup
+from instaccess import lookup, users
 from instaccess.models import UserIdentity
 
 pytestmark = pytest.mark.django_db
@@ -27,7 +27,7 @@ def by_query(token: Any) -> Any:
 
 class TestWhatIsFound:
     def test_is_what_the_query_finds(self, access_token, user):
-        uuid = identity.user_uuid(user)
+        uuid = users.user_uuid(user)
 
         found, expected = lookup.find(checksum(access_token)), by_query(access_token)
 
@@ -38,7 +38,7 @@ class TestWhatIsFound:
         assert str(found.user.instaccess_identity.uuid) == uuid
 
     def test_comes_in_one_query_with_all_that_issuing_reads(self, access_token, user, django_assert_num_queries):
-        identity.user_uuid(user)
+        users.user_uuid(user)
         with django_assert_num_queries(1):
             found = lookup.find(checksum(access_token))
             assert found.is_valid([])
@@ -49,7 +49,7 @@ class TestWhatIsFound:
             assert found.user.is_active
             assert found.user.get_username() == "ada"
             assert not found.user.is_superuser
-            assert identity.user_uuid(found.user)
+            assert users.user_uuid(found.user)
 
     def test_has_its_other_columns_when_somebody_reads_them(self, access_token):
         found = lookup.find(checksum(access_token))
@@ -87,7 +87,7 @@ class TestWhatIsFound:
         settings.INSTACCESS = {"USER_UUID_FIELD": "email"}
         get_user_model().objects.update(email="ada@example.edu")
         with django_assert_num_queries(1):
-            assert identity.user_uuid(lookup.find(checksum(access_token)).user) == "ada@example.edu"
+            assert users.user_uuid(lookup.find(checksum(access_token)).user) == "ada@example.edu"
 
     def test_comes_whole_where_a_hook_is_handed_user_and_application(
         self, access_token, settings, django_assert_num_queries

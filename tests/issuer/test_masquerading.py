@@ -13,7 +13,7 @@ from django.contrib.auth.models import Group, Permission
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from instaccess import identity
+from instaccess import users
 from instaccess.models import IssuedToken, ServiceUser
 from tests.conftest import ISSUE_URL
 from tests.support.answers import INVALID, INVALID_AS_USER_ID, UNAVAILABLE, answer, claims_of
@@ -51,7 +51,7 @@ class TestWhoMay:
         response = ask(target.pk)
 
         assert response.status_code == 201
-        assert claims_of(response.json()["token"])["sub"] == identity.user_uuid(target)
+        assert claims_of(response.json()["token"])["sub"] == users.user_uuid(target)
 
     def test_has_it_through_a_group_too(self, user, target, ask):
         group = Group.objects.create(name="support")
@@ -114,7 +114,7 @@ class TestAsWhom:
         User.objects.filter(pk=target.pk).update(is_active=False)
 
         assert answer(ask(target.pk)) == INVALID_AS_USER_ID
-        assert answer(ask(f"uuid:{identity.user_uuid(target)}")) == INVALID_AS_USER_ID
+        assert answer(ask(f"uuid:{users.user_uuid(target)}")) == INVALID_AS_USER_ID
 
     def test_p19_not_as_somebody_inactive_by_a_superuser_either(self, user, target, ask):
         User.objects.filter(pk=target.pk).update(is_active=False)
@@ -127,10 +127,10 @@ class TestAsWhom:
         assert answer(ask(f"uuid:{uuid.uuid4()}")) == INVALID_AS_USER_ID
 
     def test_as_oneself_is_an_ordinary_token(self, user, ask):
-        for spelling in (user.pk, f"uuid:{identity.user_uuid(user)}"):
+        for spelling in (user.pk, f"uuid:{users.user_uuid(user)}"):
             claims = claims_of(ask(spelling).json()["token"])
 
-            assert claims["sub"] == identity.user_uuid(user)
+            assert claims["sub"] == users.user_uuid(user)
             assert not {"masq_sub", "masq_shard", "debug_masq_global_id"} & set(claims)
         assert set(IssuedToken.objects.values_list("real_user", "real_user_uuid")) == {(None, "")}
 
@@ -140,7 +140,7 @@ class TestHowTheOtherIsNamed:
         assert claims_of(ask(target.pk).json()["token"])["debug_user_global_id"] == str(target.pk)
 
     def test_by_uuid(self, caller, target, ask):
-        as_user_id = f"uuid:{identity.user_uuid(target)}"
+        as_user_id = f"uuid:{users.user_uuid(target)}"
 
         assert claims_of(ask(as_user_id).json()["token"])["debug_user_global_id"] == str(target.pk)
 
@@ -198,7 +198,7 @@ class TestHowTheOtherIsNamed:
         assert answer(ask(text)) == INVALID_AS_USER_ID
 
     def test_p19_another_spelling_of_a_uuid_names_nobody(self, caller, target, ask):
-        known = identity.user_uuid(target)
+        known = users.user_uuid(target)
         for spelling in (known.upper(), known.replace("-", ""), f"urn:uuid:{known}", f"{{{known}}}", f" {known}"):
             assert answer(ask(f"uuid:{spelling}")) == INVALID_AS_USER_ID
 
@@ -254,9 +254,9 @@ class TestTheToken:
     def test_names_both(self, caller, target, ask):
         claims = claims_of(ask(target.pk).json()["token"])
 
-        assert claims["sub"] == identity.user_uuid(target)
+        assert claims["sub"] == users.user_uuid(target)
         assert claims["debug_user_global_id"] == str(target.pk)
-        assert claims["masq_sub"] == identity.user_uuid(caller)
+        assert claims["masq_sub"] == users.user_uuid(caller)
         assert claims["masq_shard"] == 1
         assert claims["debug_masq_global_id"] == str(caller.pk)
 
@@ -277,7 +277,7 @@ class TestTheToken:
 
         response = post(access_token, data={"as_user_id": target.pk, "unencrypted": "1"})
 
-        assert claims_of(response.json()["token"])["masq_sub"] == identity.user_uuid(caller)
+        assert claims_of(response.json()["token"])["masq_sub"] == users.user_uuid(caller)
 
     def test_names_the_application_too_where_it_comes_for_itself(
         self, caller, target, post, application, make_access_token
@@ -287,7 +287,7 @@ class TestTheToken:
         response = post(make_access_token(user=None), data={"as_user_id": target.pk})
 
         claims = claims_of(response.json()["token"])
-        assert (claims["sub"], claims["masq_sub"]) == (identity.user_uuid(target), identity.user_uuid(caller))
+        assert (claims["sub"], claims["masq_sub"]) == (users.user_uuid(target), users.user_uuid(caller))
         assert (claims["client_id"], claims["instructure_service"]) == (application.client_id, True)
 
 
@@ -296,11 +296,11 @@ class TestWhatIsKept:
         ask(target.pk)
 
         row = IssuedToken.objects.get()
-        assert (row.user, row.user_uuid) == (target, identity.user_uuid(target))
-        assert (row.real_user, row.real_user_uuid) == (caller, identity.user_uuid(caller))
+        assert (row.user, row.user_uuid) == (target, users.user_uuid(target))
+        assert (row.real_user, row.real_user_uuid) == (caller, users.user_uuid(caller))
 
     def test_the_audit_has_both_uuids_after_the_users_are_gone(self, caller, target, ask):
-        known = identity.user_uuid(target), identity.user_uuid(caller)
+        known = users.user_uuid(target), users.user_uuid(caller)
         ask(target.pk)
         target.delete()
         caller.delete()

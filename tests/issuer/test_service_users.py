@@ -14,7 +14,7 @@ from django.urls import reverse
 from django.utils import timezone
 from oauth2_provider.models import get_application_model
 
-from instaccess import identity
+from instaccess import users
 from instaccess.conf.settings import SCOPE
 from instaccess.models import IssuedToken, ServiceUser
 from tests.support.answers import INVALID, answer, claims_of
@@ -62,7 +62,7 @@ class TestAnApplicationThatIsBoundToAUser:
 
         assert response.status_code == 201
         claims = claims_of(response.json()["token"])
-        assert claims["sub"] == identity.user_uuid(robot)
+        assert claims["sub"] == users.user_uuid(robot)
         assert claims["client_id"] == application.client_id
         assert claims["instructure_service"] is True
 
@@ -74,7 +74,7 @@ class TestAnApplicationThatIsBoundToAUser:
     def test_still_acts_for_its_users_where_there_is_one(self, post, access_token, binding, user):
         claims = claims_of(post(access_token).json()["token"])
 
-        assert claims["sub"] == identity.user_uuid(user)
+        assert claims["sub"] == users.user_uuid(user)
         assert not {"client_id", "instructure_service"} & set(claims)
 
     def test_is_in_the_audit_with_its_user(self, post, own_token, binding, application, robot):
@@ -124,7 +124,7 @@ class TestAnApplicationThatIsBoundToAUser:
         granted = client.post(reverse("oauth2_provider:token"), asked)
         response = post(granted.json()["access_token"])
 
-        assert claims_of(response.json()["token"])["sub"] == identity.user_uuid(robot)
+        assert claims_of(response.json()["token"])["sub"] == users.user_uuid(robot)
 
     def test_is_bound_to_one_user_only(self, binding, user, application):
         with pytest.raises(IntegrityError), transaction.atomic():

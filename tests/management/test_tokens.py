@@ -14,7 +14,7 @@ from django.db import OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from instaccess import identity
+from instaccess import users
 from instaccess.models import IssuedToken
 
 pytestmark = pytest.mark.django_db
@@ -51,7 +51,7 @@ class TestList:
 
     def test_narrows_down(self, row):
         grace = get_user_model().objects.create_user("grace")
-        hers = row(user=grace, user_uuid=identity.user_uuid(grace), client_id="other", account_uuid="9d")
+        hers = row(user=grace, user_uuid=users.user_uuid(grace), client_id="other", account_uuid="9d")
         row()
 
         for args in (["--user", "grace"], ["--application", "other"], ["--account", "9d"]):
@@ -73,7 +73,7 @@ class TestList:
     def test_takes_one_query_for_many_as_for_one(self, row):
         for n in range(10):
             masquerader = get_user_model().objects.create(username=f"real {n}")
-            row(real_user=masquerader, real_user_uuid=identity.user_uuid(masquerader))
+            row(real_user=masquerader, real_user_uuid=users.user_uuid(masquerader))
         with CaptureQueriesContext(connection) as queries:
             tokens("list")
 
@@ -84,7 +84,7 @@ class TestShow:
     def test_a6_names_nobody_whom_a_reference_was_bent_to(self, row):
         each = row()
         other = get_user_model().objects.create(username="mallory")
-        identity.user_uuid(other)
+        users.user_uuid(other)
         assert as_json("show", "--jti", str(each.jti))["user"] == "ada"
         IssuedToken.objects.filter(pk=each.pk).update(user=other)
 

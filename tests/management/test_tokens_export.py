@@ -16,7 +16,7 @@ from django.contrib.auth import get_user_model
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from instaccess import identity
+from instaccess import users
 from instaccess.exporting import BATCH, COLUMNS
 from instaccess.models import IssuedToken
 from tests.support.failing import broken_after
@@ -54,7 +54,7 @@ class TestExport:
 
     def test_narrows_down_as_list_does(self, row):
         grace = get_user_model().objects.create_user("grace")
-        hers = row(user=grace, user_uuid=identity.user_uuid(grace), client_id="other", account_uuid="9d")
+        hers = row(user=grace, user_uuid=users.user_uuid(grace), client_id="other", account_uuid="9d")
         row()
 
         for args in (["--user", "grace"], ["--application", "other"], ["--account", "9d"]):

@@ -12,7 +12,7 @@ from django.db import OperationalError, connection
 from django.test import override_settings
 from django.utils import timezone
 
-from instaccess import identity
+from instaccess import users
 from instaccess.consumer import AcceptedClaims, TokenUser
 from instaccess.exceptions import InvalidToken
 from tests.service.helpers import ADMIN, ANYBODY, USER, ask, good, issued, public, refusal
@@ -28,7 +28,7 @@ class TestTheUserWhereTheAppIsInstalled:
         response = ask(issued(user))
 
         assert response.seen.user == user
-        assert response.seen.auth.user_uuid == identity.user_uuid(user)
+        assert response.seen.auth.user_uuid == users.user_uuid(user)
 
     def test_is_the_one_whose_own_field_says_so(self, user):
         with override_settings(INSTACCESS={"USER_UUID_FIELD": "username"}):
@@ -53,7 +53,7 @@ class TestTheUserWhereTheAppIsInstalled:
             assert refusal(ask(good(makes, sub=sub))) == INVALID
 
     def test_c6_is_not_found_by_another_spelling_of_the_uuid(self, makes, user):
-        known = identity.user_uuid(user)
+        known = users.user_uuid(user)
         with override_settings(INSTACCESS={"VERIFICATION_KEYS": [public(makes)]}):
             assert ask(good(makes, sub=known)).status_code == 200
             for sub in (known.upper(), known.replace("-", ""), f"urn:uuid:{known}", f" {known}"):
@@ -149,7 +149,7 @@ class TestAMasquerade:
         seen = ask(issued(user, real_user=admin)).seen
 
         assert (seen.user, seen.auth.real_user) == (user, admin)
-        assert seen.auth.masquerading_user_uuid == identity.user_uuid(admin)
+        assert seen.auth.masquerading_user_uuid == users.user_uuid(admin)
 
     def test_c11_by_somebody_unknown_is_refused(self, user, admin):
         token = issued(user, real_user=admin)
@@ -167,14 +167,14 @@ class TestAMasquerade:
     @pytest.mark.parametrize("half", [{"masq_sub": ADMIN}, {"masq_shard": 1}])
     def test_c11_with_half_its_claims_is_none(self, makes, user, half):
         with override_settings(INSTACCESS={"VERIFICATION_KEYS": [public(makes)]}):
-            auth = ask(good(makes, sub=identity.user_uuid(user), **half)).seen.auth
+            auth = ask(good(makes, sub=users.user_uuid(user), **half)).seen.auth
 
         assert (auth.masquerading_user_uuid, auth.masquerading_user_shard_id, auth.real_user) == (None, None, None)
 
     @pytest.mark.parametrize("claims_", [{"masq_sub": "", "masq_shard": 1}, {"masq_sub": ADMIN, "masq_shard": None}])
     def test_c11_with_broken_claims_is_refused(self, makes, user, claims_):
         with override_settings(INSTACCESS={"VERIFICATION_KEYS": [public(makes)]}):
-            assert refusal(ask(good(makes, sub=identity.user_uuid(user), **claims_))) == INVALID
+            assert refusal(ask(good(makes, sub=users.user_uuid(user), **claims_))) == INVALID
 
 
 @pytest.mark.django_db
@@ -195,7 +195,7 @@ class TestUsersSelf:
             "sortable_name": "ada",
             "short_name": "ada",
             "login_id": "ada",
-            "uuid": identity.user_uuid(user),
+            "uuid": users.user_uuid(user),
         }
 
     def test_knows_the_user_of_an_access_token(self, client, access_token):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.test import override_settings
 
-from instaccess import identity
+from instaccess import users
 from tests.service.helpers import ADMIN, USER, good, issued, public
 from tests.support import processes, readme, servers, subproject
 from tests.support.answers import CHALLENGE, INVALID
@@ -62,7 +62,7 @@ class TestAServiceWithoutOurApp:
 
         assert said["answers"][0] == [
             200,
-            {"user": identity.user_uuid(user), "type": "TokenUser", "behind": None},
+            {"user": users.user_uuid(user), "type": "TokenUser", "behind": None},
             None,
         ]
         assert said["answers"][1][0] == 401

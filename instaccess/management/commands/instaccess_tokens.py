@@ -10,7 +10,7 @@ from django.core.management.base import CommandError, CommandParser
 from django.db.models import Q
 from django.utils import timezone
 
-from ... import people, revocation
+from ... import revocation, users
 from ...models import IssuedToken
 from .. import evidence, exporting
 from ..subcommands import iso, operator
@@ -52,7 +52,7 @@ class Command(evidence.EvidenceSubcommands):
     def _list(self, options: dict[str, Any]) -> None:
         tokens = revocation.live() if options["live"] else revocation.audit()
         tokens = tokens.filter(*_conditions(options)).order_by("-issued_at", "-pk")[: max(options["limit"], 0)]
-        facts = [_facts(token) for token in tokens.select_related(*people.related("user", "real_user"))]
+        facts = [_facts(token) for token in tokens.select_related(*users.user_relations("user", "real_user"))]
         if options["json"]:
             self.tell_json(facts)
             return
@@ -69,7 +69,7 @@ class Command(evidence.EvidenceSubcommands):
         exporting.write(tokens.filter(*_conditions(options), *exporting.period(options)), options, self.stdout)
 
     def _show(self, options: dict[str, Any]) -> None:
-        related = people.related("user", "real_user")
+        related = users.user_relations("user", "real_user")
         token = revocation.audit().filter(jti=_jti(options["jti"])).select_related(*related).first()
         if token is None:
             raise CommandError(f"There is no token {options['jti']} in the audit.")
@@ -139,9 +139,9 @@ def _facts(token: IssuedToken) -> dict[str, Any]:
     return {
         "jti": str(token.jti),
         "status": _status(token),
-        "user": people.name(token.user, token.user_uuid),
+        "user": users.display_name(token.user, token.user_uuid),
         "user_uuid": token.user_uuid,
-        "real_user": people.name(token.real_user, token.real_user_uuid),
+        "real_user": users.display_name(token.real_user, token.real_user_uuid),
         "real_user_uuid": token.real_user_uuid,
         "client_id": token.client_id,
         "access_token_pk": token.access_token_pk,

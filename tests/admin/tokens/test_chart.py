@@ -16,7 +16,7 @@ from django.urls import reverse
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instaccess import identity
+from instaccess import users
 from instaccess.admin import activity, periods
 from instaccess.admin.chart import FILLED, LABELS, LEAST, WIDEST, Series, draw, labelled
 from instaccess.admin.periods import DAY, HOUR, Period
@@ -370,9 +370,9 @@ class TestTheChartOnThePage:
     def test_follows_filters_and_search(self, row, user, desk):
         grace = get_user_model().objects.create_user("grace")
         row(age=60)
-        row(age=60, user=grace, user_uuid=identity.user_uuid(grace))
+        row(age=60, user=grace, user_uuid=users.user_uuid(grace))
         row(age=60, account_uuid="other", client_id="other", revoked_at=NOW)
-        row(age=7200, real_user=grace, real_user_uuid=identity.user_uuid(grace))
+        row(age=7200, real_user=grace, real_user_uuid=users.user_uuid(grace))
 
         for query, count in (
             ({}, "4"),
@@ -402,7 +402,7 @@ class TestRefusalsInTheChart:
         for client_id, user_uuid, count in (
             ("", "", 100),
             (application.client_id, "", 20),
-            (application.client_id, identity.user_uuid(user), 3),
+            (application.client_id, users.user_uuid(user), 3),
         ):
             RefusalCount.objects.create(
                 hour=MIDNIGHT, role="issuer", reason="x", client_id=client_id, user_uuid=user_uuid, count=count
@@ -410,7 +410,7 @@ class TestRefusalsInTheChart:
 
     @pytest.fixture
     def names(self, user, application):
-        return {"client": application.client_id, "user": user.username, "uuid": identity.user_uuid(user)}
+        return {"client": application.client_id, "user": user.username, "uuid": users.user_uuid(user)}
 
     @pytest.mark.parametrize(
         ("query", "count"),

@@ -14,7 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from oauth2_provider.models import get_application_model
 
-from instaccess import identity
+from instaccess import users
 from instaccess.admin.filters import distinct
 from instaccess.admin.paging import COUNTED
 
@@ -161,7 +161,7 @@ class TestOnPostgreSQL:
 
     @pytest.fixture(autouse=True)
     def _rows(self, row, user):
-        identity.user_uuid(user)
+        users.user_uuid(user)
         for number in range(20):
             row(client_id=f"tool-{number}", age=number * 3600, account_uuid=f"account-{number}")
 

@@ -1,4 +1,4 @@
-"""Who a token is about: the uuid of a user, the root account of a host."""
+"""A user's uuid, display name, and who may act for whom."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def user_uuid(user: Any) -> str:
     return str(value)
 
 
-def known_uuid(user: Any) -> str:
+def loaded_uuid(user: Any) -> str:
     """The uuid a user goes by where it was loaded with them, else empty: without a query, and nothing is written."""
     if not isinstance(user, Model):
         return ""
@@ -59,6 +59,38 @@ def known_uuid(user: Any) -> str:
         identity = user._state.fields_cache.get("instaccess_identity")
         return str(identity.uuid) if identity is not None else ""
     return str(vars(user).get(name) or "")
+
+
+def existing_uuid(user: Any) -> str:
+    """The uuid a user goes by; empty where there is none yet. No query where the user was loaded with `related`."""
+    field = _uuid_field()
+    if field is not None:
+        return str(getattr(user, field, None) or "")
+    known = getattr(user, "instaccess_identity", None)
+    return "" if known is None else str(known.uuid)
+
+
+def user_relations(*references: str) -> list[str]:
+    """What to load along with these references to users, for `select_related`."""
+    if _uuid_field() is not None:
+        return list(references)
+    return [f"{reference}__instaccess_identity" for reference in references]
+
+
+def display_name(user: Any, uuid: str) -> str | None:
+    """What people call whom `uuid` stands for: the user's name where the reference is to whoever goes by that uuid.
+
+    The HMAC of a row covers the uuid and not the reference, so one that disagrees may have been edited: None then.
+    """
+    return str(user) if user is not None and existing_uuid(user) == uuid else None
+
+
+def _uuid_field() -> str | None:
+    """The audit can be looked at whatever is wrong with a setting; then only uuids that we gave out have names."""
+    try:
+        return conf.user_uuid_field
+    except ConfigError:
+        return None
 
 
 def active_user(text: str) -> Any:
