@@ -146,11 +146,11 @@ def _issued(answer: requests.Response) -> Any:
 
 
 def _guarded(answer: requests.Response) -> None:
-    from instaccess import evidence
+    from instaccess.audit import row_hmac
     from instaccess.conf.settings import conf
 
-    verdict = evidence.verdict(_issued(answer), conf.key_encryption_keys)
-    assert verdict is evidence.Verdict.AUTHENTIC, verdict
+    verdict = row_hmac.row_status(_issued(answer), conf.key_encryption_keys)
+    assert verdict is row_hmac.HmacStatus.AUTHENTIC, verdict
 
 
 def _ours(answer: requests.Response) -> None:

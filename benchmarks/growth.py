@@ -74,7 +74,8 @@ def _seed(name: str, rows: int) -> None:
 def _compare(names: dict[int, str], bearers: tuple[str, ...], rounds: int) -> dict[str, Any]:
     from django.db import connection
 
-    from instaccess import revocation
+    from instaccess.audit import revocation
+    from instaccess.audit import rows as audit_rows
     from instaccess.trust import denylist
 
     opened: dict[int, Any] = {}
@@ -91,8 +92,8 @@ def _compare(names: dict[int, str], bearers: tuple[str, ...], rounds: int) -> di
         use(rows)
         for _ in range(DENIED):
             issue()
-        latest = list(revocation.live().order_by("-pk").values_list("pk", flat=True)[:DENIED])
-        revocation.revoke(revocation.live().filter(pk__in=latest), reason="benchmark")
+        latest = list(audit_rows.live_tokens().order_by("-pk").values_list("pk", flat=True)[:DENIED])
+        revocation.revoke(audit_rows.live_tokens().filter(pk__in=latest), reason="benchmark")
         assert DENIED <= len(denylist.read_database()) < DENIED + 20
 
     asked = {"issue": issue, "read the deny list": denylist.read_database}

@@ -27,7 +27,8 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 from rest_framework_simplejwt.tokens import AccessToken
 
-from instaccess import evidence, keyring, throttling
+from instaccess import keyring, throttling
+from instaccess.audit import row_hmac
 from instaccess.conf.settings import SCOPE, conf
 from instaccess.consumer import InstAccessAuthentication, TokenUser
 from instaccess.models import IssuedToken
@@ -174,7 +175,7 @@ def _floor(request: HttpRequest, *, guarded: bool) -> HttpResponse:
         )
         mac = ""
         if guarded:
-            mac = evidence.authenticate(evidence.facts(cast("IssuedToken", fact)), conf.key_encryption_keys)
+            mac = row_hmac.authenticate(row_hmac.canonical_bytes(cast("IssuedToken", fact)), conf.key_encryption_keys)
         cursor.execute(
             _INSERT,
             [

@@ -12,7 +12,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from . import evidence, keyring, keystore, revocation, rotation, trust
+from . import audit, keyring, keystore, rotation, trust
 from .conf import conf
 from .exceptions import ConfigError, InstAccessError
 from .models import IssuedToken, Key
@@ -93,7 +93,7 @@ class AuditFinding:
     """
 
     row: IssuedToken | None
-    evidence: evidence.Verdict | None = None
+    evidence: audit.HmacStatus | None = None
     differences: tuple[Difference, ...] = ()
     alarms: tuple[str, ...] = ()
 
@@ -144,13 +144,13 @@ def find_row(payload: Mapping[str, Any], *, authentic: bool, kids: Mapping[Key.U
         return None
     row = None
     if _is_canonical(jti):
-        row = revocation.audit().select_related("user", "real_user", "application").filter(jti=jti).first()
+        row = audit.issued_tokens().select_related("user", "real_user", "application").filter(jti=jti).first()
     if row is None:
         return AuditFinding(None, alarms=(_missing(),) if authentic else ())
     verdict = _evidence(row)
     differences = tuple(_differences(payload, row, kids))
     alarms = []
-    if verdict is evidence.Verdict.BROKEN:
+    if verdict is audit.HmacStatus.BROKEN:
         alarms.append(
             _("The audit row was altered: its authentication code does not fit. See `instaccess_tokens verify`.")
         )
@@ -178,9 +178,9 @@ def _is_canonical(jti: str) -> bool:
         return False
 
 
-def _evidence(row: IssuedToken) -> evidence.Verdict | None:
+def _evidence(row: IssuedToken) -> audit.HmacStatus | None:
     try:
-        return evidence.verdict(row, conf.key_encryption_keys)
+        return audit.row_status(row, conf.key_encryption_keys)
     except (ConfigError, ValueError):
         return None
 

@@ -12,7 +12,7 @@ from datetime import datetime
 
 from django.db.models import Count, Q
 
-from . import keyring, keys, keystore, revocation
+from . import audit, keyring, keys, keystore
 from .conf import conf
 from .exceptions import KeyUnavailable
 from .models import Key
@@ -74,7 +74,7 @@ def look(*, since: datetime, now: datetime) -> Standing:
 def live_tokens(*, now: datetime) -> dict[str, int]:
     """How many tokens are live under each key, by kid: one query, over an hour of tokens at most."""
     counts: Counter[str] = Counter()
-    pairs = revocation.live(now=now).order_by().values_list("signing_kid", "encryption_kid")
+    pairs = audit.live_tokens(now=now).order_by().values_list("signing_kid", "encryption_kid")
     for signing, encryption, count in pairs.annotate(count=Count("pk")):
         for kid in {signing, encryption} - {""}:
             counts[kid] += count

@@ -15,7 +15,7 @@ from django.db import Error as DbError
 from django.db import IntegrityError, connections, router, transaction
 from django.views.decorators.debug import sensitive_variables
 
-from . import evidence, instances, keyring, recording, tokens, users, web
+from . import audit, instances, keyring, tokens, users, web
 from .conf import conf
 from .exceptions import AuditError, ConfigError
 from .models import IssuedToken
@@ -121,7 +121,7 @@ def issue(
             issued_at=datetime.fromtimestamp(claims.issued_at, UTC),
             expires_at=datetime.fromtimestamp(claims.expires_at, UTC),
         )
-        record.mac = evidence.authenticate(evidence.facts(record), conf.key_encryption_keys)
+        record.mac = audit.authenticate(audit.canonical_bytes(record), conf.key_encryption_keys)
         try:
             _commit(record)
         except IntegrityError:
@@ -169,7 +169,7 @@ def _commit(record: IssuedToken) -> None:
         elif not connection.get_autocommit():
             raise AuditError(f"DATABASES[{alias!r}]['AUTOCOMMIT'] is off, so the row would not be committed")
         with context:
-            recording.insert(record, using=alias)
+            audit.insert(record, using=alias)
     except IntegrityError:
         raise
     except (DbError, RuntimeError, ValueError) as error:

@@ -16,7 +16,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 from jwcrypto.jwk import JWK
 
-from . import keyring, keystore, revocation, rotation, sealing, trust
+from . import audit, keyring, keystore, rotation, sealing, trust
 from .conf import conf
 from .exceptions import ConfigError, InstAccessError, KeyRefused, KeyUnavailable, UnsealError
 from .models import Key
@@ -193,8 +193,8 @@ def mark_tokens_of_revoked_keys(*, now: datetime | None = None) -> int:
 
 
 def _mark_tokens(kids: list[str], *, reason: str, by: Any, now: datetime | None) -> int:
-    tokens = revocation.revocable(now=now).filter(revocation.under_keys(kids))
-    return revocation.revoke(tokens, reason=reason or "its key was revoked", by=by, now=now)
+    tokens = audit.revocable_tokens(now=now).filter(audit.filter_by_keys(kids))
+    return audit.revoke(tokens, reason=reason or "its key was revoked", by=by, now=now)
 
 
 def _check_usable(key: Key) -> None:

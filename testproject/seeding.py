@@ -17,10 +17,10 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from oauth2_provider.models import get_application_model
 
-from instaccess import evidence
+from instaccess.audit import row_hmac
+from instaccess.audit.refusal_counts import RETENTION
 from instaccess.conf.settings import conf
 from instaccess.models import IssuedToken, Key, RefusalCount, UserIdentity
-from instaccess.refusal_table import RETENTION
 
 LIFETIME = timedelta(hours=1)
 USERS = 500
@@ -132,7 +132,7 @@ class Seeding:
                 token.revoked_at = min(moment + LIFETIME * rnd.random(), self.now)
                 token.revoked_by = f"user-{rnd.randrange(MASQUERADERS):03}"
                 token.revocation_reason = rnd.choice(REASONS)
-            token.mac = evidence.authenticate(evidence.facts(token), self._kek)
+            token.mac = row_hmac.authenticate(row_hmac.canonical_bytes(token), self._kek)
             yield token
 
     def refusals(self) -> Iterator[RefusalCount]:

@@ -19,7 +19,8 @@ from django.utils.log import AdminEmailHandler
 from jwcrypto.jwk import JWK
 from oauth2_provider.models import get_access_token_model, get_application_model
 
-from instaccess import evidence, keyring, keys, throttling, users
+from instaccess import keyring, keys, throttling, users
+from instaccess.audit import row_hmac
 from instaccess.conf.settings import SCOPE, conf
 from instaccess.models import IssuedToken, Key
 from instaccess.trust import material as keymaterial
@@ -234,7 +235,7 @@ def row(user: Any, application: Any) -> Callable[..., IssuedToken]:
             "expires_at": issued_at + timedelta(hours=1),
         }
         made = IssuedToken(**(values | columns))
-        made.mac = evidence.authenticate(evidence.facts(made), conf.key_encryption_keys)
+        made.mac = row_hmac.authenticate(row_hmac.canonical_bytes(made), conf.key_encryption_keys)
         made.save(force_insert=True)
         return made
 

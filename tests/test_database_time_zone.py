@@ -17,8 +17,10 @@ from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
-from instaccess import issuer, revocation, verification
+from instaccess import issuer
 from instaccess.admin import activity, periods
+from instaccess.audit import revocation, rows
+from instaccess.audit.evidence import verification
 from instaccess.models import IssuedToken, Key, RefusalCount
 from instaccess.trust import denylist
 from tests.conftest import ISSUE_URL
@@ -69,7 +71,7 @@ def told(*command: str) -> Any:
 def test_a_token_is_issued_and_in_the_deny_list_when_it_is_revoked(initial_keys, access_token):
     type(access_token).objects.update(expires=timezone.now() + timedelta(minutes=1))
     response = Client().post(ISSUE_URL, headers={"Authorization": f"Bearer {access_token.token}"})
-    revocation.revoke(revocation.revocable(), reason="lost")
+    revocation.revoke(rows.revocable_tokens(), reason="lost")
 
     assert response.status_code == 201
     assert denylist.read_database() == {str(IssuedToken.objects.get().jti)}

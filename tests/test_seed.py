@@ -16,10 +16,10 @@ from django.contrib.auth import get_user_model
 from django.core.management import CommandError, call_command, load_command_class
 from oauth2_provider.models import get_application_model
 
-from instaccess import evidence
+from instaccess.audit import row_hmac
+from instaccess.audit.refusal_counts import RETENTION
 from instaccess.conf.settings import conf
 from instaccess.models import IssuedToken, RefusalCount
-from instaccess.refusal_table import RETENTION
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.django_db
@@ -52,9 +52,9 @@ class TestWhatIsMade:
 
     def test_is_authentic_row_by_row(self, told):
         keks = conf.key_encryption_keys
-        verdicts = {evidence.check(evidence.facts(row), row.mac, keks) for row in IssuedToken.objects.all()}
+        verdicts = {row_hmac.check(row_hmac.canonical_bytes(row), row.mac, keks) for row in IssuedToken.objects.all()}
 
-        assert verdicts == {evidence.Verdict.AUTHENTIC}
+        assert verdicts == {row_hmac.HmacStatus.AUTHENTIC}
 
     def test_is_spread_evenly_over_the_days_and_ends_now(self, told):
         per_decade = Counter((NOW - row.issued_at).days // 10 for row in IssuedToken.objects.all())

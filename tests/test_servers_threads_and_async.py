@@ -34,7 +34,8 @@ from joserfc import jwe as joserfc_jwe
 from joserfc import jwk as joserfc_jwk
 from joserfc import jws as joserfc_jws
 
-from instaccess import evidence, forward_auth, issuer, keyring, lifecycle, urls
+from instaccess import forward_auth, issuer, keyring, lifecycle, urls
+from instaccess.audit import row_hmac
 from instaccess.conf.settings import conf
 from instaccess.models import IssuedToken, Key, UserIdentity
 from instaccess.tokens import jose
@@ -152,7 +153,10 @@ def altered(text: str) -> str:
 
 
 def is_authentic(row: IssuedToken) -> bool:
-    return evidence.check(evidence.facts(row), row.mac, conf.key_encryption_keys) is evidence.Verdict.AUTHENTIC
+    return (
+        row_hmac.check(row_hmac.canonical_bytes(row), row.mac, conf.key_encryption_keys)
+        is row_hmac.HmacStatus.AUTHENTIC
+    )
 
 
 def read_by_joserfc(text: str, signing: dict[str, Key]) -> Any:

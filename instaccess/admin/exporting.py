@@ -22,7 +22,7 @@ from django.http import (
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 
-from ..exporting import Export, Format
+from ..audit import Export, Format
 from .readonly import ReadOnlyAdmin
 
 # They choose what of the list is on the screen, not what is in the list.

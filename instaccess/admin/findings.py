@@ -11,10 +11,10 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from .. import rotation
+from ..audit import RefusalSpike
 from ..exceptions import ConfigError
 from ..health import Standing, short
 from ..models import Key, RefusalCount
-from ..unusual import Unusual
 
 GRACE = timedelta(days=1)
 """How long something may be due: cron runs daily."""
@@ -50,7 +50,7 @@ class Finding:
 
 
 def findings(
-    standing: Standing, *, now: datetime, times: rotation.Times, unusual: Iterable[Unusual] = ()
+    standing: Standing, *, now: datetime, times: rotation.Times, unusual: Iterable[RefusalSpike] = ()
 ) -> list[Finding]:
     """What is wrong with the keys, and which refusals are unusual; the worst first."""
     found: list[Finding] = []
@@ -231,7 +231,7 @@ def _derived() -> Finding:
     )
 
 
-def _unusual(refusals: Unusual) -> Finding:
+def _unusual(refusals: RefusalSpike) -> Finding:
     text = (
         _("Within an hour the %(role)s refused %(count)d requests for “%(reason)s”; usually it is about %(usual)d.")
         if round(refusals.usual)

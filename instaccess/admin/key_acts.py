@@ -19,7 +19,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
-from .. import keyring, keys, keystore, lifecycle, revocation, rotation
+from .. import audit, keyring, keys, keystore, lifecycle, rotation
 from ..exceptions import InstAccessError
 from ..models import Key
 from .forms import GenerateForm, ImportForm, RevokeForm, RotateForm
@@ -202,7 +202,7 @@ def _taking_over(current: Key) -> str:
 
 def live_tokens(key: Key) -> int:
     """How many tokens under a key are live now."""
-    return revocation.live().filter(revocation.under_keys([key.kid])).count()
+    return audit.live_tokens().filter(audit.filter_by_keys([key.kid])).count()
 
 
 def _moment(moment: datetime) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from django.utils.timesince import timeuntil
 from django.utils.translation import gettext as _
 
-from .. import health, keyring, rotation, unusual
+from .. import audit, health, keyring, rotation
 from ..exceptions import ConfigError
 from ..models import Key
 from . import timeline
@@ -30,7 +30,7 @@ def panel(*, now: datetime) -> dict[str, Any]:
     try:
         times = keyring.times()
         standing = health.look(since=timeline.begins(now, times), now=now)
-        found = findings(standing, now=now, times=times, unusual=unusual.refusals(now=now))
+        found = findings(standing, now=now, times=times, unusual=audit.refusal_spikes(now=now))
     except ConfigError as error:
         return {"findings": _shown([bad_setting(error)]), "timeline": None}
     picture = timeline.draw(standing.keys, total=standing.total, now=now, times=times)

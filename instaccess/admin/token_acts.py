@@ -15,7 +15,7 @@ from django.template.response import TemplateResponse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from .. import revocation, users
+from .. import audit, users
 from ..models import IssuedToken
 from .forms import RevokeForm
 from .readonly import ReadOnlyAdmin, confirm
@@ -76,10 +76,10 @@ class TokenActs(ReadOnlyAdmin):
     def _revoke(
         self, request: HttpRequest, action: str, condition: Q, title: str, *, of: Iterable[str] = ()
     ) -> TemplateResponse | None:
-        tokens = revocation.revocable().filter(condition)
+        tokens = audit.revocable_tokens().filter(condition)
         form = RevokeForm(request.POST if "confirmed" in request.POST else None)
         if form.is_valid():
-            count = revocation.revoke(tokens, reason=form.cleaned_data["reason"], by=request.user)
+            count = audit.revoke(tokens, reason=form.cleaned_data["reason"], by=request.user)
             self.message_user(
                 request,
                 ngettext("%(count)d live token was revoked.", "%(count)d live tokens were revoked.", count)

@@ -14,7 +14,7 @@ from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 
 from .. import web
-from ..refusal_table import RETENTION
+from ..audit import REFUSAL_RETENTION
 from . import activity, periods, searching
 from .activity import Counts
 from .chart import Drawing, Series, draw
@@ -166,11 +166,11 @@ def _kinds(changelist: ChangeList, period: Period, now: datetime) -> tuple[list[
     condition, reason = _refusals(changelist, narrowed)
     if condition is None:
         return kinds, [*notes, reason]
-    counts = activity.refused(web.rows().filter(condition), period, kept_since=now - RETENTION)
+    counts = activity.refused(web.rows().filter(condition), period, kept_since=now - REFUSAL_RETENTION)
     kinds.append(Kind("refused", _("Refused"), counts, _LOW))
     notes.append(reason)
     if counts.known:
-        notes.append(_("Refusals are kept for %(days)d days.") % {"days": RETENTION.days})
+        notes.append(_("Refusals are kept for %(days)d days.") % {"days": REFUSAL_RETENTION.days})
     return kinds, notes
 
 

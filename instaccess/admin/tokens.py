@@ -14,7 +14,7 @@ from django.utils.html import format_html
 from django.utils.translation import gettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
-from .. import revocation, users
+from .. import audit, users
 from ..models import IssuedToken
 from . import paging, searching
 from .exporting import ExportPages
@@ -93,7 +93,7 @@ class IssuedTokenAdmin(InspectorPages, ExportPages, TokenActs):
 
     @admin.display(description=_("status"))
     def status(self, token: IssuedToken) -> str:
-        name = revocation.status(token.revoked_at, token.expires_at, now=timezone.now())
+        name = audit.token_status(token.revoked_at, token.expires_at, now=timezone.now())
         word = {"revoked": gettext("revoked"), "live": gettext("live"), "expired": gettext("expired")}[name]
         return format_html('<span class="instaccess-badge instaccess-badge-{}">{}</span>', name, word)
 

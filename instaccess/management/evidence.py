@@ -13,16 +13,16 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from django.utils import timezone
 
-from .. import checkpoints, retention, statements, verification
+from .. import audit
+from ..audit import Statement
 from ..conf import conf
 from ..exceptions import AuditAltered
-from ..statements import Statement
 from .subcommands import SubcommandCommand, iso
 
 SUBCOMMANDS = {
     "seal": (
         "Add signed checkpoints over all rows of the audit that can't change any more: those of tokens issued more "
-        f"than {checkpoints.SETTLED // 60} minutes ago. For cron, hourly or daily."
+        f"than {audit.SETTLED // 60} minutes ago. For cron, hourly or daily."
     ),
     "checkpoint": "Print a checkpoint, or export it to be kept off this machine.",
     "verify": "Compare every row of the audit with its HMAC and its checkpoint; names the first that does not fit.",
@@ -57,7 +57,7 @@ class EvidenceSubcommands(SubcommandCommand):
     """What each of them does."""
 
     def _seal(self, options: dict[str, Any]) -> None:
-        done = checkpoints.seal()
+        done = audit.seal()
         lines = [
             f"Checkpoint {made.number}: {made.rows} rows up to {made.last}, digest {made.digest}"
             for made in done.made
@@ -80,13 +80,13 @@ class EvidenceSubcommands(SubcommandCommand):
             )
 
     def _checkpoint(self, options: dict[str, Any]) -> None:
-        found = checkpoints.checkpoints()
+        found = audit.checkpoints()
         number = options["number"]
         checkpoint = found.last() if number is None else found.filter(number=number).first()
         if checkpoint is None:
             what = "no checkpoint yet" if number is None else f"no checkpoint {number}"
             raise CommandError(f"There is {what}: run `python manage.py instaccess_tokens seal`.")
-        statement, document = statements.read(checkpoint), statements.export(checkpoint)
+        statement, document = audit.read_checkpoint(checkpoint), audit.export_checkpoint(checkpoint)
         if options["file"]:
             _write(Path(options["file"]), document)
             self.stdout.write(f"Checkpoint {statement.number} is in {options['file']}. Keep it off this machine.")
@@ -96,8 +96,8 @@ class EvidenceSubcommands(SubcommandCommand):
             self.stdout.write(_printed(statement, checkpoint.jws))
 
     def _verify(self, options: dict[str, Any]) -> None:
-        copies = [statements.read_exported(_read(name), name=name) for name in options["checkpoint"]]
-        report = verification.verify(copies)
+        copies = [audit.read_exported(_read(name), name=name) for name in options["checkpoint"]]
+        report = audit.verify(copies)
         lines = []
         if report.pruned is not None:
             pruned_at = iso(datetime.fromtimestamp(report.pruned.pruned_at, UTC))
@@ -117,11 +117,11 @@ class EvidenceSubcommands(SubcommandCommand):
     def _prune(self, options: dict[str, Any]) -> None:
         before = _before(options["older_than"])
         if options["dry_run"]:
-            count = retention.prunable(before)
+            count = audit.prunable(before)
             self.done(options, {"would_delete": count}, f"{count} rows would be deleted.")
             return
         try:
-            done = retention.prune(before, batch=options["batch"], force=options["force"])
+            done = audit.prune(before, batch=options["batch"], force=options["force"])
         except AuditAltered as error:
             raise CommandError(error.detail) from error
         text = f"{done.rows} rows older than {iso(before)} deleted."
@@ -158,7 +158,7 @@ def _printed(statement: Statement, jws: str) -> str:
             f"issued     up to {newest}",
             f"sealed     {sealed_at}",
             f"digest     {digest}",
-            f"signed     {statements.signed_by(jws)}",
+            f"signed     {audit.signed_by(jws)}",
             *(f"           {jws[start : start + 76]}" for start in range(0, len(jws), 76)),
         ]
     )

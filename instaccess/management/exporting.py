@@ -10,7 +10,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser, OutputWrapper
 from django.db.models import Q, QuerySet
 
-from ..exporting import Export, Format
+from ..audit import Export, Format
 from ..models import IssuedToken
 from .subcommands import operator
 

@@ -213,6 +213,6 @@ def _connection() -> Any:
 
 
 def _table() -> ModuleType:
-    from .. import refusal_table  # noqa: PLC0415  (there are no models where the app is not installed)
+    from ..audit import refusal_counts as refusal_table  # noqa: PLC0415  (there are no models where the app is not installed)
 
     return refusal_table

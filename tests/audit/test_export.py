@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from instaccess import keyring, users
-from instaccess.exporting import COLUMNS, Export, Format, as_csv, as_json_lines, safe_cell
+from instaccess.audit.export import COLUMNS, Export, Format, as_csv, as_json_lines, safe_cell
 from instaccess.models import IssuedToken
 from tests.support.failing import broken_after
 

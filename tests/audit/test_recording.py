@@ -12,7 +12,7 @@ from django.db.models.signals import post_save, pre_save
 from django.forms import model_to_dict
 from django.utils import timezone
 
-from instaccess import recording
+from instaccess.audit import recording
 from instaccess.models import IssuedToken
 
 pytestmark = pytest.mark.django_db

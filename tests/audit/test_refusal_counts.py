@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import time_machine
 
-from instaccess import unusual
+from instaccess.audit import refusal_counts
+from instaccess.audit.refusal_counts import RefusalSpike
 from instaccess.models import RefusalCount
-from instaccess.unusual import Unusual
 
 pytestmark = pytest.mark.django_db
 
@@ -55,51 +55,51 @@ class TestUnusual:
     def test_is_what_is_far_above_its_mean_in_the_last_hour_or_in_this_one(self, usual, full, running, count):
         self.rows({168.0: 0} | self.every_hour(usual) | {1: full, 0: running})
 
-        expected = [] if count is None else [Unusual("gateway", "expired", count, float(usual))]
-        assert unusual.refusals() == expected
+        expected = [] if count is None else [RefusalSpike("gateway", "expired", count, float(usual))]
+        assert refusal_counts.refusal_spikes() == expected
 
     def test_is_nothing_where_nothing_was_refused(self):
-        assert unusual.refusals() == []
+        assert refusal_counts.refusal_spikes() == []
 
     def test_is_nothing_that_is_long_over(self):
         self.rows({2: 5000, 24 * 8: 9000})
 
-        assert unusual.refusals() == []
+        assert refusal_counts.refusal_spikes() == []
 
     def test_compares_each_reason_of_each_role_with_itself(self):
         self.rows(self.every_hour(100) | {1: 100}, reason="no_credentials")
         self.rows(self.every_hour(1) | {1: 100}, reason="revoked")
         self.rows({1: 300}, role="issuer", reason="revoked")
 
-        assert unusual.refusals() == [
-            Unusual("issuer", "revoked", 300, 0.0),
-            Unusual("gateway", "revoked", 100, 1.0),
+        assert refusal_counts.refusal_spikes() == [
+            RefusalSpike("issuer", "revoked", 300, 0.0),
+            RefusalSpike("gateway", "revoked", 100, 1.0),
         ]
 
     def test_adds_up_clients_and_users(self):
         for number in range(10):
             self.rows({1: 3}, client_id=f"c{number}", user_uuid=f"u{number}")
 
-        assert [one.count for one in unusual.refusals()] == [30]
+        assert [one.count for one in refusal_counts.refusal_spikes()] == [30]
 
     def test_takes_the_mean_of_the_hours_since_counting_began(self):
         # Else what is usual would pass for unusual for the first week.
         self.rows({3: 100, 2: 100, 1: 100, 0: 40})
 
-        assert unusual.refusals() == []
+        assert refusal_counts.refusal_spikes() == []
 
     def test_forgets_what_was_more_than_seven_days_before(self):
         self.rows({24 * 7 + 2: 1_000_000, 24 * 7 + 1: 168, 1: 20})
 
-        assert unusual.refusals() == [Unusual("gateway", "expired", 20, 1.0)]
+        assert refusal_counts.refusal_spikes() == [RefusalSpike("gateway", "expired", 20, 1.0)]
 
     def test_can_be_asked_of_another_moment(self):
         self.rows({30: 500})
 
-        assert len(unusual.refusals(now=NOW - timedelta(hours=29))) == 1
-        assert unusual.refusals(now=NOW - timedelta(hours=31)) == []
+        assert len(refusal_counts.refusal_spikes(now=NOW - timedelta(hours=29))) == 1
+        assert refusal_counts.refusal_spikes(now=NOW - timedelta(hours=31)) == []
 
     def test_is_one_query(self, django_assert_num_queries):
         self.rows(self.every_hour(5))
         with django_assert_num_queries(1):
-            unusual.refusals()
+            refusal_counts.refusal_spikes()

@@ -13,7 +13,8 @@ from django.contrib.auth import get_user_model
 from django.db import OperationalError, connection, connections, transaction
 from django.test import Client, override_settings
 
-from instaccess import evidence, issuer, keyring
+from instaccess import issuer, keyring
+from instaccess.audit import row_hmac
 from instaccess.conf.settings import conf
 from instaccess.exceptions import AuditError, ClaimsTooLarge, ConfigError, KeyUnavailable
 from instaccess.models import IssuedToken, Key, UserIdentity
@@ -65,7 +66,7 @@ class TestTheAuditRow:
             "revoked_at": None,
             "revoked_by": "",
             "revocation_reason": "",
-            "mac": evidence.authenticate(evidence.facts(row), conf.key_encryption_keys),
+            "mac": row_hmac.authenticate(row_hmac.canonical_bytes(row), conf.key_encryption_keys),
         }
 
     def test_is_the_one_that_is_returned_and_tells_what_the_token_tells(self, issue):

@@ -15,7 +15,8 @@ from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from instaccess import health, issuer, keys, lifecycle, revocation
+from instaccess import health, issuer, keys, lifecycle
+from instaccess.audit import revocation, rows
 from instaccess.exceptions import ConfigError
 from instaccess.models import IssuedToken, Key
 
@@ -122,7 +123,7 @@ class TestLiveTokens:
         issue()
         clock.shift(3600)
         revoked = issue()
-        revocation.revoke(revocation.live().filter(pk=revoked.pk), reason="lost")
+        revocation.revoke(rows.live_tokens().filter(pk=revoked.pk), reason="lost")
 
         assert look().live == {}
 

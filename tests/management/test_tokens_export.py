@@ -17,7 +17,7 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from instaccess import users
-from instaccess.exporting import BATCH, COLUMNS
+from instaccess.audit.export import BATCH, COLUMNS
 from instaccess.models import IssuedToken
 from tests.support.failing import broken_after
 from tests.support.paths import ROOT

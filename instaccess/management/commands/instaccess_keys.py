@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from ... import checkpoints, keys, keystore, lifecycle
+from ... import audit, keys, keystore, lifecycle
 from ...exceptions import InstAccessError
 from ...models import Key
 from .. import telling
@@ -174,7 +174,7 @@ class Command(SubcommandCommand):
 
     def _reseal(self, options: dict[str, Any]) -> None:
         count = keys.reseal()
-        renewed = checkpoints.reauthenticate()
+        renewed = audit.reauthenticate()
         text = (
             f"{count} private keys sealed anew."
             if count

@@ -10,7 +10,7 @@ from django.core.management.base import CommandError, CommandParser
 from django.db.models import Q
 from django.utils import timezone
 
-from ... import revocation, users
+from ... import audit, users
 from ...models import IssuedToken
 from .. import evidence, exporting
 from ..subcommands import iso, operator
@@ -50,7 +50,7 @@ class Command(evidence.EvidenceSubcommands):
             sub[name].add_argument("--json", action="store_true", help="One JSON document on standard output.")
 
     def _list(self, options: dict[str, Any]) -> None:
-        tokens = revocation.live() if options["live"] else revocation.audit()
+        tokens = audit.live_tokens() if options["live"] else audit.issued_tokens()
         tokens = tokens.filter(*_conditions(options)).order_by("-issued_at", "-pk")[: max(options["limit"], 0)]
         facts = [_facts(token) for token in tokens.select_related(*users.user_relations("user", "real_user"))]
         if options["json"]:
@@ -65,12 +65,12 @@ class Command(evidence.EvidenceSubcommands):
             self.stdout.write("No such token.")
 
     def _export(self, options: dict[str, Any]) -> None:
-        tokens = revocation.live() if options["live"] else revocation.audit()
+        tokens = audit.live_tokens() if options["live"] else audit.issued_tokens()
         exporting.write(tokens.filter(*_conditions(options), *exporting.period(options)), options, self.stdout)
 
     def _show(self, options: dict[str, Any]) -> None:
         related = users.user_relations("user", "real_user")
-        token = revocation.audit().filter(jti=_jti(options["jti"])).select_related(*related).first()
+        token = audit.issued_tokens().filter(jti=_jti(options["jti"])).select_related(*related).first()
         if token is None:
             raise CommandError(f"There is no token {options['jti']} in the audit.")
         facts = _facts(token)
@@ -86,15 +86,15 @@ class Command(evidence.EvidenceSubcommands):
             raise CommandError("Say which tokens: --jti, --user, --application or --account.")
         if not options["reason"].strip():
             raise CommandError("--reason is empty: say why, it is kept in the audit.")
-        tokens = revocation.revocable().filter(*conditions)
+        tokens = audit.revocable_tokens().filter(*conditions)
         if options["dry_run"]:
             count = tokens.count()
             self.done(options, {"would_revoke": count}, f"{count} live tokens would be revoked.")
             return
-        count = revocation.revoke(tokens, reason=options["reason"], by=operator())
+        count = audit.revoke(tokens, reason=options["reason"], by=operator())
         if not count and options["jti"]:
             raise CommandError(f"No live token {options['jti']}: {_why_not(_jti(options['jti']))}.")
-        if not count and not revocation.audit().filter(*conditions).exists():
+        if not count and not audit.issued_tokens().filter(*conditions).exists():
             raise CommandError("No token was revoked: nothing in the audit matches; check the spelling.")
         self.done(options, {"revoked": count}, f"{count} live tokens revoked; gateways refuse them within 5 seconds.")
 
@@ -102,7 +102,7 @@ class Command(evidence.EvidenceSubcommands):
 def _conditions(options: dict[str, Any]) -> list[Q]:
     made: dict[str, Callable[[str], Q]] = {
         "jti": lambda text: Q(jti=_jti(text)),
-        "user": revocation.of_user,
+        "user": audit.filter_by_user,
         "application": lambda text: Q(client_id=text),
         "account": lambda text: Q(account_uuid=text),
     }
@@ -125,14 +125,14 @@ def _jti(text: str) -> uuid.UUID:
 
 
 def _why_not(jti: uuid.UUID) -> str:
-    token = revocation.audit().filter(jti=jti).first()
+    token = audit.issued_tokens().filter(jti=jti).first()
     if token is None:
         return "it is not in the audit"
     return f"it is {_status(token)} already"
 
 
 def _status(token: IssuedToken) -> str:
-    return revocation.status(token.revoked_at, token.expires_at, now=timezone.now())
+    return audit.token_status(token.revoked_at, token.expires_at, now=timezone.now())
 
 
 def _facts(token: IssuedToken) -> dict[str, Any]:

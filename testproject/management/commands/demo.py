@@ -31,7 +31,8 @@ from django.core.wsgi import get_wsgi_application
 from django.utils import timezone
 from oauth2_provider.models import get_access_token_model, get_application_model
 
-from instaccess import keyring, revocation
+from instaccess import keyring
+from instaccess.audit import revocation, rows
 from instaccess.conf.settings import SCOPE
 from instaccess.tokens import jose
 
@@ -193,7 +194,7 @@ class Command(BaseCommand):
             status, _, body = _get(base_url + PROTECTED, authorization)
             self._headline(f"The service believes the signed token, GET {PROTECTED}: {status}")
         self.stdout.write(body)
-        revocation.revoke(revocation.live().filter(jti=jti), reason="the demo's laptop was stolen")
+        revocation.revoke(rows.live_tokens().filter(jti=jti), reason="the demo's laptop was stolen")
         deadline = time.monotonic() + REVOKED_WITHIN
         while (answer := _get(url, f"Bearer {token}"))[0] != 401 and time.monotonic() < deadline:
             time.sleep(0.1)

@@ -36,7 +36,9 @@ def set_up(folder: Path, *, rows: int) -> None:
     from django.core.management import call_command
     from django.utils import timezone
 
-    from instaccess import keys, lifecycle, revocation
+    from instaccess import keys, lifecycle
+    from instaccess.audit import revocation
+    from instaccess.audit import rows as audit_rows
     from instaccess.models import Key, RefusalCount
 
     settings.DEBUG = False  # as where people work; it would also remember every query
@@ -60,8 +62,8 @@ def set_up(folder: Path, *, rows: int) -> None:
     ada = get_user_model().objects.create_superuser(USERNAME, password=PASSWORD)
     with open(os.devnull, "w") as nowhere:
         call_command("instaccess_tokens", "seed", "--rows", str(rows), "--days", "30", "--seed", "6", stdout=nowhere)
-    lost = [token.pk for token in revocation.revocable().order_by("-issued_at")[1:4:2]]
-    revocation.revoke(revocation.revocable().filter(pk__in=lost), reason="laptop lost", by=ada)
+    lost = [token.pk for token in audit_rows.revocable_tokens().order_by("-issued_at")[1:4:2]]
+    revocation.revoke(audit_rows.revocable_tokens().filter(pk__in=lost), reason="laptop lost", by=ada)
     make_token(real_user=ada)
     RefusalCount.objects.update_or_create(
         hour=now.replace(minute=0, second=0, microsecond=0),

@@ -23,7 +23,8 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from oauth2_provider.models import get_application_model
 
-from instaccess import forward_auth, gateway, issuer, keyring, revocation
+from instaccess import forward_auth, gateway, issuer, keyring
+from instaccess.audit import revocation, rows
 from instaccess.inspection import MAX_PASTED
 from instaccess.models import IssuedToken, Key, RefusalCount
 from instaccess.trust import denylist
@@ -208,7 +209,7 @@ class TestTheResult:
         assert "3 minutes ago" in text
 
     def test_of_a_revoked_token_says_by_whom_and_why(self, desk, token, user):
-        revocation.revoke(revocation.revocable(), reason="laptop lost", by=user)
+        revocation.revoke(rows.revocable_tokens(), reason="laptop lost", by=user)
         denylist.clear_cache()
 
         assert re.search(r"20[\d: -]+UTC, by ada\. Reason: laptop lost", main_part(inspected(desk, token)))

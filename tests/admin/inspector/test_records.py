@@ -7,7 +7,8 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from instaccess import evidence, keyring, lifecycle
+from instaccess import keyring, lifecycle
+from instaccess.audit import row_hmac
 from instaccess.inspection import Outcome
 from instaccess.models import IssuedToken, Key
 from instaccess.trust import denylist
@@ -157,7 +158,7 @@ class TestTheAuditRow:
         found = look(token)
 
         assert [(difference.claim, difference.row) for difference in found.audit.differences] == [(name, value)]
-        assert found.audit.evidence is evidence.Verdict.BROKEN
+        assert found.audit.evidence is row_hmac.HmacStatus.BROKEN
         assert len(found.alarms) == 2
 
     def test_whose_times_were_edited_is_named_too(self, issue):
@@ -181,4 +182,4 @@ class TestTheAuditRow:
         IssuedToken.objects.update(mac="unknown.AAAA")
         keyring.forget()
 
-        assert look(token).audit.evidence is evidence.Verdict.UNKNOWN
+        assert look(token).audit.evidence is row_hmac.HmacStatus.UNKNOWN

@@ -10,7 +10,8 @@ import pytest
 from django.contrib.auth import get_user_model
 from jwcrypto.jwk import JWK
 
-from instaccess import evidence, keyring, lifecycle, revocation
+from instaccess import keyring, lifecycle
+from instaccess.audit import revocation, row_hmac, rows
 from instaccess.inspection import MAX_PASTED, Inspection, Kind, Outcome
 from instaccess.models import Key
 from instaccess.pasted import tidied
@@ -70,7 +71,7 @@ class TestAGoodToken:
 
         assert audit.row == row
         assert audit.differences == ()
-        assert audit.evidence is evidence.Verdict.AUTHENTIC
+        assert audit.evidence is row_hmac.HmacStatus.AUTHENTIC
 
     def test_of_a_masquerade_agrees_with_its_row_too(self, issue, user):
         other = get_user_model().objects.create_user("grace")
@@ -140,7 +141,7 @@ class TestASignedToken:
         assert codes(look(signed)) == ("ACCEPTED", "")
 
     def test_that_is_revoked_is_accepted_by_services_and_that_is_alarming(self, signed):
-        revocation.revoke(revocation.revocable(), reason="laptop lost")
+        revocation.revoke(rows.revocable_tokens(), reason="laptop lost")
         denylist.clear_cache()
         found = look(signed)
 
@@ -175,7 +176,7 @@ class TestARefusal:
 
     def test_of_a_revoked_token_says_by_whom_and_why(self, issue, user):
         token = issue()[1]
-        revocation.revoke(revocation.revocable(), reason="laptop lost", by=user)
+        revocation.revoke(rows.revocable_tokens(), reason="laptop lost", by=user)
         denylist.clear_cache()
         found = look(token)
 
@@ -187,7 +188,7 @@ class TestARefusal:
     def test_of_a_revoked_token_is_as_young_as_the_gateways_own(self, issue):
         token = issue()[1]
         assert codes(look(token)) == ("ACCEPTED", "")
-        revocation.revoke(revocation.revocable(), reason="laptop lost")
+        revocation.revoke(rows.revocable_tokens(), reason="laptop lost")
         found = look(token)
 
         # The deny list of this process is two seconds old at most, and so is a gateway's.

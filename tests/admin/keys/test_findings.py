@@ -9,10 +9,10 @@ import pytest
 
 from instaccess import rotation
 from instaccess.admin.findings import GRACE, Finding, Severity, bad_setting, findings
+from instaccess.audit.refusal_counts import RefusalSpike
 from instaccess.exceptions import ConfigError
 from instaccess.health import Standing
 from instaccess.models import Key
-from instaccess.unusual import Unusual
 
 SIG, ENC = Key.Use.SIGNING, Key.Use.ENCRYPTION
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -34,7 +34,7 @@ def current(*, use: Key.Use = SIG, age: timedelta = DAY, private: bool = True) -
     return key("current", use=use, private=private, created_at=NOW - age, activated_at=NOW - age)
 
 
-def found(*keys: Key, unusual: list[Unusual] | None = None, **facts: Any) -> dict[str, Finding]:
+def found(*keys: Key, unusual: list[RefusalSpike] | None = None, **facts: Any) -> dict[str, Finding]:
     totals = {use: sum(key.use == use for key in keys) for use in Key.Use}
     standing = Standing(keys=keys, **{"totals": totals, **facts})
     made = findings(standing, now=NOW, times=TIMES, unusual=unusual or [])
@@ -206,14 +206,14 @@ class TestWhatIsUnsafe:
 
 class TestUnusualRefusals:
     def test_are_said_with_the_role_the_reason_and_what_is_usual(self):
-        finding = found(*IN_ORDER, unusual=[Unusual("gateway", "bad_signature", 412, 2.6)])["unusual_refusals"]
+        finding = found(*IN_ORDER, unusual=[RefusalSpike("gateway", "bad_signature", 412, 2.6)])["unusual_refusals"]
 
         assert finding.severity == Severity.WARNING
         for said in ("gateway", "412", "“bad_signature”", "about 3"):
             assert said in finding.text
 
     def test_are_said_where_there_are_no_keys_too(self):
-        assert list(found(unusual=[Unusual("issuer", "no_key", 50, 0)])) == ["no_keys", "unusual_refusals"]
+        assert list(found(unusual=[RefusalSpike("issuer", "no_key", 50, 0)])) == ["no_keys", "unusual_refusals"]
 
 
 class TestTheOrder:
@@ -222,7 +222,7 @@ class TestTheOrder:
             current(age=40 * DAY),
             key("future"),
             derived=True,
-            unusual=[Unusual("gateway", "expired", 90, 1)],
+            unusual=[RefusalSpike("gateway", "expired", 90, 1)],
         )
 
         assert list(made) == ["no_current", "overdue", "unusual_refusals", "kek_derived"]

@@ -20,8 +20,8 @@ from instaccess import users
 from instaccess.admin import activity, periods
 from instaccess.admin.chart import FILLED, LABELS, LEAST, WIDEST, Series, draw, labelled
 from instaccess.admin.periods import DAY, HOUR, Period
+from instaccess.audit.refusal_counts import RETENTION
 from instaccess.models import IssuedToken, RefusalCount
-from instaccess.refusal_table import RETENTION
 
 TOKENS = reverse("admin:instaccess_issuedtoken_changelist")
 NOW = datetime(2026, 11, 23, 12, 30, tzinfo=UTC)

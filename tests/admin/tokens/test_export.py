@@ -20,7 +20,7 @@ from django.test import AsyncClient, Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from instaccess.exporting import BATCH, COLUMNS
+from instaccess.audit.export import BATCH, COLUMNS
 from instaccess.models import IssuedToken
 
 pytestmark = pytest.mark.django_db

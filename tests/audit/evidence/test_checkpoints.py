@@ -15,8 +15,11 @@ from django.utils import timezone
 from joserfc import jws as joserfc_jws
 from joserfc.jwk import RSAKey
 
-from instaccess import checkpoints, evidence, issuer, keyring, lifecycle, revocation, statements, verification
-from instaccess.checkpoints import SETTLED, seal
+from instaccess import issuer, keyring, lifecycle
+from instaccess.audit import revocation, row_hmac
+from instaccess.audit import rows as audit_rows
+from instaccess.audit.evidence import checkpoints, statements, verification
+from instaccess.audit.evidence.checkpoints import SETTLED, seal
 from instaccess.conf.settings import conf
 from instaccess.exceptions import AuditAltered, InvalidToken, KeyUnavailable
 from instaccess.models import Checkpoint, IssuedToken, Key
@@ -37,7 +40,7 @@ def rows(row, initial_keys, time_machine):
 
 
 def covered() -> list[tuple[int, int]]:
-    read = [statements.read(checkpoint) for checkpoint in checkpoints.checkpoints()]
+    read = [statements.read_checkpoint(checkpoint) for checkpoint in checkpoints.checkpoints()]
     return [(statement.number, statement.rows) for statement in read]
 
 
@@ -122,7 +125,7 @@ class TestSealing:
 
     def test_never_covers_a_row_that_is_revoked_later(self, rows, time_machine):
         each = rows(0)[0]
-        chosen = revocation.revocable()
+        chosen = audit_rows.revocable_tokens()
         list(chosen)
         time_machine.shift(SETTLED + 1)
         seal()
@@ -169,7 +172,7 @@ class TestACheckpoint:
         said = json.loads(opened.payload)
         assert opened.headers() == {"typ": "instaccess-checkpoint", "alg": "RS256", "kid": signing.kid}
         assert (said["rows"], said["last"], said["previous"]) == (2, made[-1].pk, "")
-        leaves = [hashlib.sha256(b"%d\n" % each.pk + evidence.facts(each)).digest() for each in made]
+        leaves = [hashlib.sha256(b"%d\n" % each.pk + row_hmac.canonical_bytes(each)).digest() for each in made]
         assert said["digest"] == hashlib.sha256(b"".join(leaves)).hexdigest()
 
     def test_is_no_token_and_no_token_is_one(self, rows, user, application):
@@ -251,12 +254,12 @@ class TestResealing:
         assert checkpoints.reauthenticate() == 203
         keks = conf.key_encryption_keys[:1]
         for each in IssuedToken.objects.all():
-            assert evidence.check(evidence.facts(each), each.mac, keks) is evidence.Verdict.AUTHENTIC
+            assert row_hmac.check(row_hmac.canonical_bytes(each), each.mac, keks) is row_hmac.HmacStatus.AUTHENTIC
 
 
 def test_a_token_is_settled_only_when_nobody_could_revoke_it(row: Any, initial_keys: Any) -> None:
     each = row(age=SETTLED)
 
-    assert each not in revocation.revocable()
+    assert each not in audit_rows.revocable_tokens()
     # Nor by a machine whose clock is ten minutes behind.
-    assert each not in revocation.revocable(now=timezone.now() - timedelta(minutes=10))
+    assert each not in audit_rows.revocable_tokens(now=timezone.now() - timedelta(minutes=10))

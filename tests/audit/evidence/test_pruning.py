@@ -11,10 +11,11 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from instaccess import checkpoints, issuer, retention, verification
+from instaccess import issuer
+from instaccess.audit.evidence import checkpoints, pruning, verification
+from instaccess.audit.evidence.pruning import prunable, prune
 from instaccess.exceptions import AuditAltered, KeyUnavailable
 from instaccess.models import Checkpoint, IssuedToken, PruneMarker
-from instaccess.retention import prunable, prune
 
 pytestmark = pytest.mark.django_db
 
@@ -85,7 +86,7 @@ class TestPrune:
     def test_of_nothing_does_nothing(self, rows):
         rows(0)
 
-        assert prune(ago(30)) == retention.Pruned(0, 0, 0)
+        assert prune(ago(30)) == pruning.Pruned(0, 0, 0)
         assert not PruneMarker.objects.exists()
 
     def test_adds_up_what_was_pruned_before(self, rows):

@@ -14,11 +14,13 @@ import pytest
 from django.db import connection, transaction
 from django.db.models import F
 
-from instaccess import checkpoints, evidence, keyring, revocation, statements, verification
+from instaccess import keyring
+from instaccess.audit import revocation, row_hmac, rows
+from instaccess.audit.evidence import checkpoints, statements, verification
+from instaccess.audit.evidence.pruning import prune
 from instaccess.conf.settings import conf
 from instaccess.exceptions import AuditAltered
 from instaccess.models import Checkpoint, IssuedToken, PruneMarker, UserIdentity
-from instaccess.retention import prune
 from instaccess.tokens import jose
 
 pytestmark = pytest.mark.django_db
@@ -45,7 +47,7 @@ def edit(row: IssuedToken, **columns: Any) -> None:
 def copies() -> list[statements.Exported]:
     """Every checkpoint as it is now, taken off the machine."""
     return [
-        statements.read_exported(statements.export(checkpoint), name=f"{checkpoint.number}.json")
+        statements.read_exported(statements.export_checkpoint(checkpoint), name=f"{checkpoint.number}.json")
         for checkpoint in Checkpoint.objects.all()
     ]
 
@@ -60,7 +62,7 @@ class TestAnUntouchedAudit:
         assert report.last.number == 2
 
     def test_a6_stays_so_when_tokens_are_revoked(self, audit, user):
-        assert revocation.revoke(revocation.revocable(), reason="laptop lost", by=user) == 3
+        assert revocation.revoke(rows.revocable_tokens(), reason="laptop lost", by=user) == 3
 
         assert verification.verify().broken == ""
 
@@ -143,7 +145,7 @@ class TestARow:
 
     def test_a6_that_was_put_back_as_it_was_before_its_token_was_revoked_is_named(self, audit, time_machine):
         before = audit[7]
-        revocation.revoke(revocation.revocable(), reason="laptop lost")
+        revocation.revoke(rows.revocable_tokens(), reason="laptop lost")
         time_machine.shift(2 * 3600)
         checkpoints.seal()
         edit(before, revoked_at=None, revocation_reason="", mac=before.mac)
@@ -272,7 +274,7 @@ class TestSomebodyWhoHoldsAllKeys:
     def forge(self) -> Callable[[IssuedToken, str], None]:
         def rewrite(row: IssuedToken, agent: str) -> None:
             row.user_agent = agent
-            row.mac = evidence.authenticate(evidence.facts(row), conf.key_encryption_keys)
+            row.mac = row_hmac.authenticate(row_hmac.canonical_bytes(row), conf.key_encryption_keys)
             row.save()
             Checkpoint.objects.all().delete()
             checkpoints.seal()
@@ -318,7 +320,7 @@ class TestAnExportedCopy:
             statements.read_exported(text, name="kept.json")
 
     def test_whose_signature_does_not_hold_is_named(self, audit):
-        document = json.loads(statements.export(Checkpoint.objects.first()))
+        document = json.loads(statements.export_checkpoint(Checkpoint.objects.first()))
         header, payload, signature = document["jws"].split(".")
         document["jws"] = ".".join([header, payload, signature[:-4] + "AAAA"])
 
@@ -326,7 +328,7 @@ class TestAnExportedCopy:
             statements.read_exported(json.dumps(document), name="kept.json")
 
     def test_whose_index_was_changed_is_named(self, audit):
-        document = json.loads(statements.export(Checkpoint.objects.first()))
+        document = json.loads(statements.export_checkpoint(Checkpoint.objects.first()))
         document["index"] += "\n9 00000000"
 
         with pytest.raises(AuditAltered, match="its index is another"):
@@ -409,9 +411,9 @@ def test_a6_the_digest_is_what_the_documentation_says(row: Any, initial_keys: An
 
     digest = ""
     for each, checkpoint in zip(made, Checkpoint.objects.all(), strict=True):
-        leaf = hashlib.sha256(f"{each.pk}\n".encode() + evidence.facts(each)).digest()
+        leaf = hashlib.sha256(f"{each.pk}\n".encode() + row_hmac.canonical_bytes(each)).digest()
         digest = hashlib.sha256(digest.encode() + leaf).hexdigest()
-        assert statements.read(checkpoint).digest == digest
+        assert statements.read_checkpoint(checkpoint).digest == digest
 
 
 def write(row: IssuedToken, column: str, value: Any) -> None:
@@ -446,8 +448,8 @@ class TestARowWithWhatNoColumnOfOursHolds:
 
                 assert (report.row, "edited" in report.broken) == (audit[place].pk, True), (column, value)
                 checkpoints.reauthenticate()
-                assert revocation.revoke(revocation.revocable(), reason="laptop lost") >= 2
-                still_live = revocation.revocable().exclude(pk=audit[place].pk)
+                assert revocation.revoke(rows.revocable_tokens(), reason="laptop lost") >= 2
+                still_live = rows.revocable_tokens().exclude(pk=audit[place].pk)
                 assert not still_live.exists()
                 transaction.set_rollback(True)
 

@@ -14,7 +14,8 @@ if __name__ == "__main__":
     from django.db import connections
     from django.test import Client
 
-    from instaccess import issuer, keyring, lifecycle, revocation
+    from instaccess import issuer, keyring, lifecycle
+    from instaccess.audit import rows
     from instaccess.models import IssuedToken, Key
 
     # From here on the replica stands still.
@@ -32,7 +33,7 @@ if __name__ == "__main__":
         return {key["kid"]: key["status"] for key in json.loads(out.getvalue())}
 
     doomed = issue()
-    live = revocation.live().count()
+    live = rows.live_tokens().count()
     done = lifecycle.revoke(first[Key.Use.SIGNING], reason="laptop stolen")
     served = [key["kid"] for key in Client().get("/internal/services/jwks").json()["keys"]]
     subproject.say(

@@ -33,7 +33,7 @@ class TestProcesses:
             for worker in workers:
                 clients.append(clients.pop(0))
                 worker.ask(tasks.refuse, *clients, f"new-{number}", f"newer-{number}")
-            together(workers, tasks.meet_at, "instaccess.refusal_table.add")
+            together(workers, tasks.meet_at, "instaccess.audit.refusal_counts.add")
             assert together(workers, tasks.write_refusals) == [12] * 6
 
         assert total() == 6 * 5 * 12
@@ -44,7 +44,7 @@ class TestProcesses:
         worker.ask(tasks.refuse, "c", "", "", "")
         worker.ask(tasks.write_refusals)
         worker.ask(tasks.refuse, "c", "", "")
-        worker.ask(tasks.die_before, "instaccess.refusal_table.add")
+        worker.ask(tasks.die_before, "instaccess.audit.refusal_counts.add")
         with pytest.raises(KilledError):
             worker.ask(tasks.write_refusals)
 

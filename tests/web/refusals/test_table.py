@@ -9,7 +9,7 @@ import pytest
 from django.db import OperationalError
 from django.utils import timezone
 
-from instaccess import refusal_table
+from instaccess.audit import refusal_counts as refusal_table
 from instaccess.models import RefusalCount
 from instaccess.web import refusals
 from tests.web.refusals.helpers import total

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from django.db import DatabaseError, connections, router, transaction
-from django.db.models import F, QuerySet
+from django.db.models import F, Min, Q, QuerySet, Sum
 from django.utils import timezone
 
-from .models import RefusalCount
-from .web import Kind
+from ..models import RefusalCount
+from ..web import Kind
 
 RETENTION = timedelta(days=35)
 MAX_ROWS = 50_000
@@ -54,3 +55,56 @@ def trim() -> bool:
             return True
         rows().filter(pk__in=surplus).delete()
     return False
+
+
+AT_LEAST, TIMES = 20, 5
+"""Unusual are so many refusals in an hour, and so many times the mean of the days before."""
+_DAYS_BEFORE = timedelta(days=7)
+
+_HOUR = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class RefusalSpike:
+    """Far more refusals than usual.
+
+    Attributes:
+        role, reason: of what.
+        count: how many in an hour: the one that runs, or the one before.
+        usual: the mean of an hour in the seven days before; 0 where there were none.
+    """
+
+    role: str
+    reason: str
+    count: int
+    usual: float
+
+
+def refusal_spikes(*, now: datetime | None = None) -> list[RefusalSpike]:
+    """What is refused far more often than it was in the seven days before, the most first. One grouped query."""
+    running = (now or timezone.now()).astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    full = running - _HOUR
+    groups = list(
+        rows()
+        .filter(hour__gte=full - _DAYS_BEFORE, hour__lte=running)
+        .order_by()
+        .values("role", "reason")
+        .annotate(
+            first=Min("hour"),
+            running=Sum("count", filter=Q(hour=running), default=0),
+            full=Sum("count", filter=Q(hour=full), default=0),
+            before=Sum("count", filter=Q(hour__lt=full), default=0),
+        )
+    )
+    # Where counting began less than seven days ago, the mean is of the hours since.
+    hours = max((full - min((group["first"] for group in groups), default=full)) / _HOUR, 1)
+    found = [
+        RefusalSpike(group["role"], group["reason"], max(group["running"], group["full"]), group["before"] / hours)
+        for group in groups
+    ]
+    return sorted((one for one in found if is_spike(one.count, one.usual)), key=lambda one: (-one.count, one.reason))
+
+
+def is_spike(count: int, usual: float) -> bool:
+    """Whether so many refusals in an hour are worth somebody's look, where there usually are so many."""
+    return count >= AT_LEAST and count >= TIMES * usual

@@ -24,9 +24,9 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.db import Error as DbError
 from django.db.models import Q, QuerySet
 
-from .exceptions import AuditAltered
-from .models import IssuedToken
-from .sealing import kek_id
+from ..exceptions import AuditAltered
+from ..models import IssuedToken
+from ..sealing import kek_id
 
 _FORMAT = "instaccess audit row 1"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -37,7 +37,7 @@ _encode = json.JSONEncoder(separators=(",", ":"), default=repr).encode
 _UNREADABLE = (DbError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
-class Verdict(Enum):
+class HmacStatus(Enum):
     """What an HMAC says of what it stands beside."""
 
     AUTHENTIC = "authentic"
@@ -47,7 +47,7 @@ class Verdict(Enum):
     """It was made under a key-encryption key that is not configured any more."""
 
 
-def facts(token: IssuedToken) -> bytes:
+def canonical_bytes(token: IssuedToken) -> bytes:
     """All that a row says, in one spelling.
 
     Not the references to user and application: they are set to NULL when those are deleted, and the uuids and the
@@ -116,22 +116,22 @@ def authenticate(data: bytes, keks: Sequence[bytes]) -> str:
     return f"{_id(keks[0])}.{_mac(data, keks[0])}"
 
 
-def verdict(row: IssuedToken, keks: Sequence[bytes]) -> Verdict:
+def row_status(row: IssuedToken, keks: Sequence[bytes]) -> HmacStatus:
     """What the HMAC of a row says of it."""
-    return check(facts(row), row.mac, keks)
+    return check(canonical_bytes(row), row.mac, keks)
 
 
-def check(data: bytes, mac: str, keks: Sequence[bytes]) -> Verdict:
+def check(data: bytes, mac: str, keks: Sequence[bytes]) -> HmacStatus:
     """What `mac` says of `data`."""
     named, _, sent = mac.partition(".") if isinstance(mac, str) else ("", "", "")
     if not sent:
-        return Verdict.BROKEN
+        return HmacStatus.BROKEN
     for kek in keks:
         if _id(kek) == named:
             # Bytes: `compare_digest` takes no text beyond ASCII, and the column may hold anything by now.
             same = hmac.compare_digest(_mac(data, kek).encode(), sent.encode("utf-8", "surrogatepass"))
-            return Verdict.AUTHENTIC if same else Verdict.BROKEN
-    return Verdict.UNKNOWN
+            return HmacStatus.AUTHENTIC if same else HmacStatus.BROKEN
+    return HmacStatus.UNKNOWN
 
 
 @lru_cache(maxsize=16)

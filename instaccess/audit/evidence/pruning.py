@@ -11,14 +11,15 @@ from django.db import IntegrityError
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from ...conf import conf
+from ...exceptions import AuditAltered
+from ...models import IssuedToken
+from ..revocation import BATCH
+from ..row_hmac import HmacStatus, readable
+from ..row_hmac import row_status as verdict_of
+from ..rows import issued_tokens
 from . import checkpoints, statements, verification
 from .checkpoints import SETTLED, latest_marker, rows_after
-from .conf import conf
-from .evidence import Verdict, readable
-from .evidence import verdict as verdict_of
-from .exceptions import AuditAltered
-from .models import IssuedToken
-from .revocation import BATCH, audit
 from .statements import Marker, Statement
 
 
@@ -78,7 +79,7 @@ def _delete_pruned(marker: Marker, batch: int) -> int:
     if not marker.number:
         return 0
     while pks := list(_pruned(marker).values_list("pk", flat=True)[: max(batch, 1)]):
-        deleted += audit().filter(pk__in=pks).delete()[0]
+        deleted += issued_tokens().filter(pk__in=pks).delete()[0]
     return deleted
 
 
@@ -90,9 +91,9 @@ def _delete_altered(marker: Marker, now: datetime) -> int:
         rows, doomed = readable(_until(marker.last).filter(pk__in=pks[start : start + BATCH]))
         for row in rows:
             verdict = verdict_of(row, conf.key_encryption_keys)
-            if verdict is not Verdict.AUTHENTIC and not now - window <= row.issued_at <= now + window:
+            if verdict is not HmacStatus.AUTHENTIC and not now - window <= row.issued_at <= now + window:
                 doomed.append(row.pk)
-        deleted += audit().filter(pk__in=doomed).delete()[0]
+        deleted += issued_tokens().filter(pk__in=doomed).delete()[0]
     return deleted
 
 
@@ -117,7 +118,7 @@ def _old(before: datetime) -> Iterator[Statement]:
     """The checkpoints, from the first on, whose rows are all older than a moment."""
     keys = statements.signing_keys()
     for checkpoint in checkpoints.checkpoints().filter(number__gt=latest_marker().number).iterator(chunk_size=20):
-        statement = statements.read(checkpoint, keys)
+        statement = statements.read_checkpoint(checkpoint, keys)
         if statement.newest >= before.timestamp():
             return
         yield statement
@@ -128,4 +129,4 @@ def _pruned(marker: Marker) -> QuerySet[IssuedToken]:
 
 
 def _until(last: int) -> QuerySet[IssuedToken]:
-    return audit().order_by("pk").filter(pk__lte=last)
+    return issued_tokens().order_by("pk").filter(pk__lte=last)

@@ -6,9 +6,9 @@ import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from .conf import conf
-from .models import IssuedToken, UserIdentity
-from .revocation import audit
+from ...conf import conf
+from ...models import IssuedToken, UserIdentity
+from ..rows import issued_tokens
 
 
 class Reference(NamedTuple):
@@ -19,7 +19,7 @@ class Reference(NamedTuple):
     said: str
 
 
-def astray(rows: Sequence[IssuedToken]) -> tuple[Reference | None, bool]:
+def find_mismatched(rows: Sequence[IssuedToken]) -> tuple[Reference | None, bool]:
     """The first reference to somebody else than the row names; and whether there are references to users who go by
     another uuid, while nobody goes by the one that the row names.
 
@@ -28,7 +28,7 @@ def astray(rows: Sequence[IssuedToken]) -> tuple[Reference | None, bool]:
     """
     if conf.user_uuid_field is not None:
         return None, False
-    identities = UserIdentity.objects.using(audit().db)
+    identities = UserIdentity.objects.using(issued_tokens().db)
     found = [reference for row in rows for reference in _references(row)]
     wanted: dict[Any, str] = {}
     for users in _thousands({reference.user for reference in found}):

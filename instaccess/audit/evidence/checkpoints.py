@@ -18,12 +18,14 @@ from django.db import IntegrityError, router, transaction
 from django.db.models import Case, F, QuerySet, Value, When
 from django.utils import timezone
 
-from . import evidence, keyring, statements
-from .conf import conf
-from .models import Checkpoint, IssuedToken, PruneMarker
-from .revocation import audit
-from .statements import START, Entry, Marker, Statement, fingerprint, leaf
-from .tokens import AFTERLIFE, CLOCK_SKEW, MAX_LIFETIME
+from ... import keyring
+from ...conf import conf
+from ...models import Checkpoint, IssuedToken, PruneMarker
+from ...tokens import AFTERLIFE, CLOCK_SKEW, MAX_LIFETIME
+from .. import row_hmac
+from ..rows import issued_tokens
+from . import statements
+from .statements import START, Entry, Marker, Statement, fingerprint, row_digest
 
 logger = logging.getLogger("instaccess.audit")
 
@@ -52,7 +54,7 @@ class Sealed:
 
 def rows_after(row_id: int) -> QuerySet[IssuedToken]:
     """The rows behind one, in the order of their ids."""
-    return audit().filter(pk__gt=row_id).order_by("pk")
+    return issued_tokens().filter(pk__gt=row_id).order_by("pk")
 
 
 def seal(*, now: datetime | None = None, cut: datetime | None = None) -> Sealed:
@@ -87,7 +89,7 @@ def _seal_page(signing: keyring.HeldKey, now: datetime, settled: datetime, cut: 
     """Checkpoints over the next `ROWS` rows; none where there is nothing to seal."""
     made: list[Statement] = []
     position = _position()
-    rows = page = evidence.loaded(rows_after(position.last)[:ROWS])
+    rows = page = row_hmac.loaded(rows_after(position.last)[:ROWS])
     while ready := _ready(rows, settled, cut):
         if len(ready) == len(rows) < len(page) == ROWS:
             break  # the next page may hold more of this day
@@ -117,7 +119,7 @@ def _ready(rows: Sequence[IssuedToken], settled: datetime, cut: datetime | None)
 
 
 def _fits(row: IssuedToken) -> bool:
-    return evidence.verdict(row, conf.key_encryption_keys) is evidence.Verdict.AUTHENTIC
+    return row_hmac.row_status(row, conf.key_encryption_keys) is row_hmac.HmacStatus.AUTHENTIC
 
 
 def _add(
@@ -126,10 +128,10 @@ def _add(
     keks = conf.key_encryption_keys
     chain, entries, altered = hashlib.sha256(position.digest.encode()), [], []
     for row in rows:
-        facts = evidence.facts(row)
-        digest = leaf(row.pk, facts)
+        facts = row_hmac.canonical_bytes(row)
+        digest = row_digest(row.pk, facts)
         chain.update(digest)
-        fits = evidence.check(facts, row.mac, keks) is evidence.Verdict.AUTHENTIC
+        fits = row_hmac.check(facts, row.mac, keks) is row_hmac.HmacStatus.AUTHENTIC
         entries.append(str(Entry(row.pk, fingerprint(digest), altered=not fits)))
         if not fits:
             altered.append(row.pk)
@@ -221,13 +223,13 @@ def reauthenticate() -> int:
             count += markers().filter(pk=marker.pk, mac=marker.mac).update(mac=mac)
     last = _position().last
     while pks := list(rows_after(last).values_list("pk", flat=True)[:200]):
-        rows, unreadable = evidence.readable(rows_after(last).filter(pk__lte=pks[-1]))
+        rows, unreadable = row_hmac.readable(rows_after(last).filter(pk__lte=pks[-1]))
         if unreadable:
             logger.error("rows that can't be read get no new HMAC: %s", unreadable)
-        renewed = {row: mac for row in rows if (mac := _renewed(evidence.facts(row), row.mac, keks))}
+        renewed = {row: mac for row in rows if (mac := _renewed(row_hmac.canonical_bytes(row), row.mac, keks))}
         if renewed:
             whens = [When(pk=row.pk, mac=row.mac, then=Value(mac)) for row, mac in renewed.items()]
-            changed = audit().filter(pk__in=[row.pk for row in renewed], mac__in=[row.mac for row in renewed])
+            changed = issued_tokens().filter(pk__in=[row.pk for row in renewed], mac__in=[row.mac for row in renewed])
             count += changed.update(mac=Case(*whens, default=F("mac")))
         last = pks[-1]
     return count
@@ -235,9 +237,9 @@ def reauthenticate() -> int:
 
 def _renewed(data: bytes, mac: str, keks: Sequence[bytes]) -> str:
     """The HMAC under the first key-encryption key, where `mac` fits and is under another; else nothing."""
-    if evidence.check(data, mac, keks) is not evidence.Verdict.AUTHENTIC:
+    if row_hmac.check(data, mac, keks) is not row_hmac.HmacStatus.AUTHENTIC:
         return ""
-    renewed = evidence.authenticate(data, keks)
+    renewed = row_hmac.authenticate(data, keks)
     return "" if renewed == mac else renewed
 
 
@@ -247,5 +249,5 @@ def _position() -> Marker:
     checkpoint = checkpoints().filter(number__gt=marker.number).last()
     if checkpoint is None:
         return marker
-    statement = statements.read(checkpoint)
+    statement = statements.read_checkpoint(checkpoint)
     return replace(marker, number=statement.number, last=statement.last, digest=statement.digest)

@@ -17,10 +17,11 @@ from typing import TypeVar
 from jwcrypto.common import base64url_decode
 from jwcrypto.jwk import JWK
 
-from . import evidence, keyring, keystore, tokens
-from .conf import conf
-from .exceptions import AuditAltered, InvalidToken, KeyUnavailable
-from .models import Checkpoint, Key, PruneMarker
+from ... import keyring, keystore, tokens
+from ...conf import conf
+from ...exceptions import AuditAltered, InvalidToken, KeyUnavailable
+from ...models import Checkpoint, Key, PruneMarker
+from .. import row_hmac
 
 logger = logging.getLogger("instaccess.audit")
 
@@ -104,7 +105,7 @@ class Exported:
     index: str
 
 
-def leaf(row_id: int, facts: bytes) -> bytes:
+def row_digest(row_id: int, facts: bytes) -> bytes:
     """SHA-256 of a row in its place."""
     return hashlib.sha256(b"%d\n%s" % (row_id, facts)).digest()
 
@@ -114,7 +115,7 @@ def fingerprint(digest: bytes) -> str:
     return digest.hex()[:8]
 
 
-def read(checkpoint: Checkpoint, keys: Mapping[str, JWK] | None = None) -> Statement:
+def read_checkpoint(checkpoint: Checkpoint, keys: Mapping[str, JWK] | None = None) -> Statement:
     """What a checkpoint of the database says. Raises AuditAltered where it is not as we made it.
 
     `keys`, here and below, are those of `signing_keys()`, for whoever reads many.
@@ -151,7 +152,7 @@ def signed_by(jws: str) -> str:
     return header["kid"]
 
 
-def export(checkpoint: Checkpoint) -> str:
+def export_checkpoint(checkpoint: Checkpoint) -> str:
     """A checkpoint as JSON, to be kept where whoever can change this database has no hand."""
     return json.dumps({"format": _EXPORT_FORMAT, "jws": checkpoint.jws, "index": checkpoint.index})
 
@@ -209,10 +210,10 @@ def _verified(kind: type[_S], jws: str, typ: str, name: str, keys: Mapping[str, 
 
 
 def _check_mac(name: str, typ: str, mac: str, jws: str, index: str = "") -> None:
-    match evidence.check(data(typ, jws, index), mac, conf.key_encryption_keys):
-        case evidence.Verdict.BROKEN:
+    match row_hmac.check(data(typ, jws, index), mac, conf.key_encryption_keys):
+        case row_hmac.HmacStatus.BROKEN:
             raise AuditAltered(f"{name} was altered: its HMAC does not fit")
-        case evidence.Verdict.UNKNOWN:
+        case row_hmac.HmacStatus.UNKNOWN:
             raise AuditAltered(
                 f"{name} can't be checked: its HMAC was made under a key-encryption key that is not in "
                 "INSTACCESS['KEY_ENCRYPTION_KEYS']; put that back and run `python manage.py instaccess_keys reseal`",
@@ -222,7 +223,7 @@ def _check_mac(name: str, typ: str, mac: str, jws: str, index: str = "") -> None
 
 def mac(typ: str, jws: str, index: str = "") -> str:
     """The HMAC of a statement and its index."""
-    return evidence.authenticate(data(typ, jws, index), conf.key_encryption_keys)
+    return row_hmac.authenticate(data(typ, jws, index), conf.key_encryption_keys)
 
 
 def data(typ: str, jws: str, index: str = "") -> bytes:

@@ -10,7 +10,7 @@ from typing import Any
 from django.db import connections, models
 from django.db.models.signals import post_save, pre_save
 
-from .models import IssuedToken
+from ..models import IssuedToken
 
 
 @dataclass(frozen=True, slots=True)

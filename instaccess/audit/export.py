@@ -20,9 +20,9 @@ from django.contrib.auth import get_user_model
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from .conf import conf
-from .models import IssuedToken
-from .revocation import status
+from ..conf import conf
+from ..models import IssuedToken
+from .rows import token_status
 
 logger = logging.getLogger("instaccess.audit")
 
@@ -152,7 +152,7 @@ def _record(row: dict[str, Any], now: datetime) -> list[Any]:
     """One value a column: None, a number, or text."""
     said = row | {
         "jti": str(row["jti"]),
-        "status": status(row["revoked_at"], row["expires_at"], now=now),
+        "status": token_status(row["revoked_at"], row["expires_at"], now=now),
         "user": _named(row["user"], row["its_user"], row["user_uuid"]),
         "real_user": _named(row["real_user"], row["its_real_user"], row["real_user_uuid"]),
         "application": _named(row["application"], row["its_client"], row["client_id"]),

@@ -13,13 +13,14 @@ from datetime import datetime, timedelta
 
 from django.utils import timezone
 
-from . import evidence, references, statements
+from ...conf import conf
+from ...exceptions import AuditAltered
+from ...models import IssuedToken
+from .. import row_hmac
+from ..rows import issued_tokens
+from . import references, statements
 from .checkpoints import ROWS, SETTLED, checkpoints, latest_marker, rows_after
-from .conf import conf
-from .exceptions import AuditAltered
-from .models import IssuedToken
-from .revocation import audit
-from .statements import Entry, Exported, Marker, Statement, fingerprint, leaf
+from .statements import Entry, Exported, Marker, Statement, fingerprint, row_digest
 
 _DAY = 86_400
 _OTHER_UUIDS = (
@@ -95,7 +96,7 @@ def _check_sealed(
     _check_pruned(kept, start, report)
     found = checkpoints().filter(number__gt=number)
     for checkpoint in (found if until is None else found.filter(number__lte=until)).iterator(chunk_size=20):
-        statement = statements.read(checkpoint, keys)
+        statement = statements.read_checkpoint(checkpoint, keys)
         if statement.number != number + 1 or statement.previous != digest:
             before = f"checkpoint {number}" if number else "the beginning"
             raise AuditAltered(f"a checkpoint is missing: {before} is not what checkpoint {statement.number} follows")
@@ -123,14 +124,14 @@ def _check_pruned(kept: Mapping[int, Exported], start: Marker, report: Report) -
             )
         if 0 < number < start.number:
             report.notes.append(f"checkpoint {number}, of which there is a copy, was pruned: nothing to compare with")
-    keks, there, after = conf.key_encryption_keys, audit().filter(pk__lte=start.last).order_by("pk"), None
-    while left := evidence.loaded((there if after is None else there.filter(pk__gt=after))[:ROWS]):
+    keks, there, after = conf.key_encryption_keys, issued_tokens().filter(pk__lte=start.last).order_by("pk"), None
+    while left := row_hmac.loaded((there if after is None else there.filter(pk__gt=after))[:ROWS]):
         for row in left:
-            verdict = evidence.verdict(row, keks)
+            verdict = row_hmac.row_status(row, keks)
             young = row.issued_at.timestamp() >= start.newest + 1
-            if not start.number or young or verdict is evidence.Verdict.BROKEN:
+            if not start.number or young or verdict is row_hmac.HmacStatus.BROKEN:
                 raise AuditAltered(f"row {row.pk} ({row.jti}) was added where no row can be", row.pk)
-            if verdict is evidence.Verdict.UNKNOWN:
+            if verdict is row_hmac.HmacStatus.UNKNOWN:
                 raise AuditAltered(
                     f"row {row.pk} ({row.jti}), where rows were pruned, can't be checked: its HMAC names a "
                     "key-encryption key that is not in INSTACCESS['KEY_ENCRYPTION_KEYS']; `python manage.py "
@@ -153,7 +154,7 @@ def _check_beyond(kept: Mapping[int, Exported], number: int, last: int, digest: 
     copy = kept[beyond[0]]
     if beyond[0] == number + 1 and copy.statement.previous == digest:
         _check_rows(report, copy.statement, copy.index, last)
-    present = audit().order_by("-pk").values_list("pk", flat=True).first() or 0
+    present = issued_tokens().order_by("-pk").values_list("pk", flat=True).first() or 0
     if present < kept[beyond[-1]].statement.last:
         raise AuditAltered(
             f"the audit was truncated: it ends with row {present}, and checkpoint {beyond[-1]} was made over rows "
@@ -167,7 +168,7 @@ def _check_rows(report: Report, statement: Statement, index: str, after: int) ->
     """The rows under one checkpoint, in their order."""
     keks = conf.key_encryption_keys
     expected = statements.entries(index)
-    rows = evidence.loaded(rows_after(after).filter(pk__lte=statement.last))
+    rows = row_hmac.loaded(rows_after(after).filter(pk__lte=statement.last))
     chain = hashlib.sha256(statement.previous.encode())
     found = iter(rows)
     row = next(found, None)
@@ -190,22 +191,22 @@ def _check_rows(report: Report, statement: Statement, index: str, after: int) ->
 
 
 def _check_row(row: IssuedToken, entry: Entry, keks: Sequence[bytes]) -> bytes:
-    facts = evidence.facts(row)
-    digest, verdict = leaf(row.pk, facts), evidence.check(facts, row.mac, keks)
+    facts = row_hmac.canonical_bytes(row)
+    digest, verdict = row_digest(row.pk, facts), row_hmac.check(facts, row.mac, keks)
     if fingerprint(digest) == entry.print:
-        if entry.altered and verdict is evidence.Verdict.UNKNOWN:
+        if entry.altered and verdict is row_hmac.HmacStatus.UNKNOWN:
             raise AuditAltered(
                 f"row {row.pk} ({row.jti}) can't be checked, and could not be when it was sealed: its HMAC names a "
                 "key-encryption key that is not in INSTACCESS['KEY_ENCRYPTION_KEYS']; put it back",
                 row.pk,
             )
-        if entry.altered and verdict is evidence.Verdict.BROKEN:
+        if entry.altered and verdict is row_hmac.HmacStatus.BROKEN:
             raise AuditAltered(
                 f"row {row.pk} ({row.jti}) was edited before it was sealed: its HMAC did not fit", row.pk
             )
-        if verdict is evidence.Verdict.BROKEN:
+        if verdict is row_hmac.HmacStatus.BROKEN:
             raise AuditAltered(f"the HMAC of row {row.pk} ({row.jti}) was edited", row.pk)
-    elif verdict is evidence.Verdict.AUTHENTIC:
+    elif verdict is row_hmac.HmacStatus.AUTHENTIC:
         raise AuditAltered(
             f"row {row.pk} ({row.jti}) is not the one that was sealed: moved here from another place or time", row.pk
         )
@@ -227,12 +228,12 @@ def _check_unsealed(report: Report, last: int, now: datetime) -> None:
     """The rows behind the last checkpoint: each has its HMAC, and nothing yet says how many there were."""
     keks = conf.key_encryption_keys
     overdue = None
-    while rows := evidence.loaded(rows_after(last)[:ROWS]):
+    while rows := row_hmac.loaded(rows_after(last)[:ROWS]):
         for row in rows:
-            verdict = evidence.verdict(row, keks)
-            if verdict is evidence.Verdict.BROKEN:
+            verdict = row_hmac.row_status(row, keks)
+            if verdict is row_hmac.HmacStatus.BROKEN:
                 raise AuditAltered(f"row {row.pk} ({row.jti}) was edited, or was not written by the issuer", row.pk)
-            if verdict is evidence.Verdict.UNKNOWN:
+            if verdict is row_hmac.HmacStatus.UNKNOWN:
                 raise AuditAltered(
                     f"row {row.pk} ({row.jti}) can't be checked: its HMAC names a key-encryption key that is not in "
                     "INSTACCESS['KEY_ENCRYPTION_KEYS']; put it back, then `python manage.py instaccess_keys reseal`",
@@ -257,7 +258,7 @@ def _check_company(report: Report, rows: Sequence[IssuedToken]) -> None:
             raise AuditAltered(
                 f"row {row.pk} ({row.jti}) is as old as those that were pruned: it was put back", row.pk
             )
-    reference, others = references.astray(rows)
+    reference, others = references.find_mismatched(rows)
     if reference is not None:
         row, user, said = reference
         raise AuditAltered(f"row {row.pk} ({row.jti}) points to user {user}, who is not {said or 'in it'}", row.pk)

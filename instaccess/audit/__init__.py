@@ -1,0 +1,54 @@
+"""The audit log of issued tokens: recording, revocation, export, tamper evidence. Callers pass in keys."""
+
+from .evidence.checkpoints import SETTLED, checkpoints, reauthenticate, seal
+from .evidence.pruning import prunable, prune
+from .evidence.statements import Statement, export_checkpoint, read_checkpoint, read_exported, signed_by
+from .evidence.verification import verify
+from .export import Export, Format
+from .recording import insert
+from .refusal_counts import RETENTION as REFUSAL_RETENTION
+from .refusal_counts import RefusalSpike, refusal_spikes
+from .refusal_counts import rows as refusal_rows
+from .revocation import revoke
+from .row_hmac import HmacStatus, authenticate, canonical_bytes, row_status
+from .rows import (
+    filter_by_keys,
+    filter_by_user,
+    issued_tokens,
+    live_tokens,
+    revocable_tokens,
+    token_status,
+)
+
+__all__ = [
+    "REFUSAL_RETENTION",
+    "SETTLED",
+    "Export",
+    "Format",
+    "HmacStatus",
+    "RefusalSpike",
+    "Statement",
+    "authenticate",
+    "canonical_bytes",
+    "checkpoints",
+    "export_checkpoint",
+    "filter_by_keys",
+    "filter_by_user",
+    "insert",
+    "issued_tokens",
+    "live_tokens",
+    "prunable",
+    "prune",
+    "read_checkpoint",
+    "read_exported",
+    "reauthenticate",
+    "refusal_rows",
+    "refusal_spikes",
+    "revocable_tokens",
+    "revoke",
+    "row_status",
+    "seal",
+    "signed_by",
+    "token_status",
+    "verify",
+]

@@ -1,0 +1,1 @@
+"""Tamper evidence of the audit log: signed checkpoints, verification, pruning. Keys are passed in."""
