@@ -111,7 +111,8 @@ def _tokens(count: int = 20) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
     from django.contrib.auth import get_user_model
 
-    from instaccess import issuer, keyring
+    from instaccess import issuer
+    from instaccess.keys import ring as keys_ring
     from instaccess.tokens import jose
 
     origin = issuer.Origin(canvas_domain="canvas.example.edu", ip_address="192.0.2.7", user_agent="benchmark")
@@ -119,7 +120,7 @@ def _tokens(count: int = 20) -> tuple[tuple[str, ...], tuple[str, ...]]:
         issuer.issue(user=user, origin=origin, now=time.time())[1]
         for user in get_user_model().objects.select_related("instaccess_identity")[:count]
     ]
-    keys = keyring.current().decryption_keys()
+    keys = keys_ring.current_ring().decryption_keys()
     signed = [jose.decrypt(text, keys)[0] for text in encrypted]
     return tuple(f"Bearer {text}" for text in encrypted), tuple(f"Bearer {text}" for text in signed)
 
@@ -130,12 +131,12 @@ def _nothing(answer: requests.Response) -> None:
 
 def _issued(answer: requests.Response) -> Any:
     """A token that our own gateway would open, and its row in the audit."""
-    from instaccess import keyring
+    from instaccess.keys import ring as keys_ring
     from instaccess.models import IssuedToken
     from instaccess.tokens import jose
 
     assert answer.status_code == 201, answer.text
-    ring = keyring.current()
+    ring = keys_ring.current_ring()
     inner, encryption_kid = jose.decrypt(answer.json()["token"], ring.decryption_keys())
     claims, signing_kid = jose.verify(inner, ring.verification_keys())
     row = IssuedToken.objects.get(jti=claims["jti"])
@@ -188,11 +189,11 @@ def _no_content(answer: requests.Response) -> None:
 
 
 def _verified(answer: requests.Response) -> None:
-    from instaccess import keyring
+    from instaccess.keys import ring as keys_ring
     from instaccess.tokens import jose
 
     _no_content(answer)
-    jose.verify(answer.headers["Authorization"].removeprefix("Bearer "), keyring.current().verification_keys())
+    jose.verify(answer.headers["Authorization"].removeprefix("Bearer "), keys_ring.current_ring().verification_keys())
 
 
 def _service(answer: requests.Response) -> None:

@@ -27,10 +27,11 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 from rest_framework_simplejwt.tokens import AccessToken
 
-from instaccess import keyring, throttling
+from instaccess import throttling
 from instaccess.audit import row_hmac
 from instaccess.conf.settings import SCOPE, conf
 from instaccess.consumer import InstAccessAuthentication, TokenUser
+from instaccess.keys import ring as keys_ring
 from instaccess.models import IssuedToken
 
 from .bare import Minter, Opener
@@ -76,7 +77,7 @@ class Naive(APIView):
     required_scopes = [SCOPE]
 
     def post(self, request: Request) -> Response:
-        ring = keyring.current()
+        ring = keys_ring.current_ring()
         signing, encryption = ring.signing_key(), ring.encryption_key()
         user, token = request.user, request.auth
         user_uuid = str(uuid.uuid5(uuid.NAMESPACE_URL, str(user.pk)))
@@ -261,7 +262,7 @@ def _claims(user_pk: Any, user_uuid: str, host: str) -> dict[str, Any]:
 
 @cache
 def _minter() -> tuple[Minter, str, str]:
-    ring = keyring.current()
+    ring = keys_ring.current_ring()
     signing, encryption = ring.signing_key(), ring.encryption_key()
     keys = signing.private().get_op_key("sign"), encryption.public.get_op_key("wrapKey")
     return Minter(keys[0], signing.kid, keys[1], encryption.kid), signing.kid, encryption.kid
@@ -269,6 +270,6 @@ def _minter() -> tuple[Minter, str, str]:
 
 @cache
 def _opener() -> Opener:
-    ring = keyring.current()
+    ring = keys_ring.current_ring()
     decryption, verification = ring.encryption_key().private(), ring.signing_key().public
     return Opener(decryption.get_op_key("unwrapKey"), verification.get_op_key("verify"))

@@ -13,6 +13,7 @@ class InstAccessConfig(AppConfig):
         # The first three register the system checks, once the models are there.
         from . import checks, deployment_checks, web  # noqa: F401, PLC0415
         from .conf import checks as conf_checks  # noqa: F401, PLC0415
+        from .keys import checks as keys_checks  # noqa: F401, PLC0415
         from .trust import checks as trust_checks  # noqa: F401, PLC0415
 
         web.start()

@@ -12,7 +12,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from . import audit, keyring, keystore, rotation, trust
+from . import audit, keys, trust
 from .conf import conf
 from .exceptions import ConfigError, InstAccessError
 from .models import IssuedToken, Key
@@ -105,7 +105,7 @@ class AuditFinding:
 
 def standing(kid: str, use: Key.Use) -> KeyStanding:
     """Where the key with this id stands."""
-    row = next((row for row in keystore.rows().filter(use=use) if row.kid == kid), None)
+    row = next((row for row in keys.stored_keys().filter(use=use) if row.kid == kid), None)
     if row is None:
         return KeyStanding(shown(kid), CONFIGURED if _configured(kid, use) else UNKNOWN, use=use)
     since: dict[str, datetime | None] = {
@@ -114,7 +114,7 @@ def standing(kid: str, use: Key.Use) -> KeyStanding:
         Key.Status.PAST: row.retired_at,
         Key.Status.REVOKED: row.revoked_at,
     }
-    gone = rotation.is_gone(row, now=timezone.now(), times=keyring.times())
+    gone = keys.is_gone(row, now=timezone.now(), times=keys.lifecycle_times())
     return KeyStanding(row.kid, row.status, since.get(row.status), row.pk, row.has_private, gone, use)
 
 
@@ -131,7 +131,7 @@ def under_key_held_elsewhere(key: KeyStanding | None) -> bool:
     """Whether the private half of the encryption key that a token is under, or may be under, is with the gateway."""
     if key is not None:
         return key.why_unusable == "elsewhere"
-    return keystore.rows().filter(use=Key.Use.ENCRYPTION, sealed_private_jwk="").exclude(status="revoked").exists()
+    return keys.stored_keys().filter(use=Key.Use.ENCRYPTION, sealed_private_jwk="").exclude(status="revoked").exists()
 
 
 def find_row(payload: Mapping[str, Any], *, authentic: bool, kids: Mapping[Key.Use, str]) -> AuditFinding | None:

@@ -15,7 +15,7 @@ from django.db import Error as DbError
 from django.db import IntegrityError, connections, router, transaction
 from django.views.decorators.debug import sensitive_variables
 
-from . import audit, instances, keyring, tokens, users, web
+from . import audit, instances, keys, tokens, users, web
 from .conf import conf
 from .exceptions import AuditError, ConfigError
 from .models import IssuedToken
@@ -73,7 +73,7 @@ def issue(
     Raises KeyUnavailable, ConfigError, ClaimsTooLarge; AuditError when the row could not be committed. Whatever is
     raised, no token has left.
     """
-    ring = keyring.current()
+    ring = keys.current_ring()
     signing, encryption = ring.signing_key(), ring.encryption_key()
     values: dict[str, Any] = {
         "issuer": conf.issuer,

@@ -11,9 +11,10 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.cache import get_conditional_response
 
-from . import keyring, web
+from . import web
 from .conf import conf
 from .exceptions import InstAccessError
+from .keys import current_ring
 from .web import isolated_view
 
 logger = logging.getLogger("instaccess.keys")
@@ -29,7 +30,7 @@ def jwks_view(request: HttpRequest) -> HttpResponseBase:
         response["Allow"] = "GET, HEAD"
         return response
     try:
-        keys = keyring.current().published()
+        keys = current_ring().published()
         max_age = conf.jwks_max_age
     except (Error, InstAccessError) as error:
         return _unavailable(f"{type(error).__name__}: {error}")

@@ -24,7 +24,7 @@ from oauthlib.common import Request as OAuthlibRequest
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 
-from . import keyring, lookup, tokens, users
+from . import keys, lookup, tokens, users
 from .conf import SCOPE, conf
 from .exceptions import ConfigError, InvalidToken
 from .parameters import form, query
@@ -88,7 +88,7 @@ def _refuse_inst_access_token(text: str) -> None:
     if text.count(".") != 2 or tokens.peek_issuer(text) != conf.issuer:
         return
     try:
-        payload, _ = tokens.verify(text, keyring.current().verification_keys())
+        payload, _ = tokens.verify(text, keys.current_ring().verification_keys())
         claims = Claims.from_payload(payload, now=time.time(), issuer=conf.issuer, leeway=conf.leeway)
     except InvalidToken as error:
         raise InvalidAccessToken(f"an InstAccess token as bearer: {error}", code="broken_jwt") from None

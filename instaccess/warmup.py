@@ -44,9 +44,9 @@ def _warm_up() -> None:
 def _sign() -> None:
     if not apps.is_installed("instaccess"):
         return
-    from . import keyring  # noqa: PLC0415  (imports the models)
+    from . import keys  # noqa: PLC0415  (imports the models)
 
-    ring = keyring.current()
+    ring = keys.current_ring()
     key = ring.signing_key()
     tokens.verify(tokens.sign(b"{}", key.private(), kid=key.kid), ring.verification_keys())
 

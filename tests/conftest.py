@@ -19,9 +19,10 @@ from django.utils.log import AdminEmailHandler
 from jwcrypto.jwk import JWK
 from oauth2_provider.models import get_access_token_model, get_application_model
 
-from instaccess import keyring, keys, throttling, users
+from instaccess import throttling, users
 from instaccess.audit import row_hmac
 from instaccess.conf.settings import SCOPE, conf
+from instaccess.keys import provision, ring
 from instaccess.models import IssuedToken, Key
 from instaccess.trust import material as keymaterial
 from instaccess.web import refusals
@@ -154,9 +155,9 @@ def own_language() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def fresh_keyring() -> Iterator[None]:
     """No test sees keys that the process remembers from another."""
-    keyring.forget()
+    ring.clear_cache()
     yield
-    keyring.forget()
+    ring.clear_cache()
 
 
 @pytest.fixture(autouse=True)
@@ -170,7 +171,7 @@ def fresh_counts() -> Iterator[None]:
 @pytest.fixture
 def initial_keys(db: None) -> list[Key]:
     """What `instaccess_init` makes."""
-    return keys.init()
+    return provision.init()
 
 
 @pytest.fixture

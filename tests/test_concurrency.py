@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from instaccess import keys, sealing
+from instaccess.keys import provision, sealing
 from instaccess.models import IssuedToken, Key
 from instaccess.trust.material import to_text
 from tests.support import tasks
@@ -38,7 +38,7 @@ def kids(use: str, status: str) -> list[str]:
 
 def the_current(use: str) -> str:
     """The kid of the one current key of a use, after a look at all keys: each opens."""
-    keys.check_sealed_keys()
+    provision.check_sealed_keys()
     [kid] = kids(use, CURRENT)
     return kid
 
@@ -76,7 +76,7 @@ def killed_after_each_statement(crew: Crew, rsa_pool: Any) -> Callable[..., Iter
         for number in itertools.count(1):
             Key.objects.all().delete()
             rsa_pool.rewind()
-            start = {(key.use, key.status): key.kid for key in keys.init()}
+            start = {(key.use, key.status): key.kid for key in provision.init()}
             [worker] = crew.start(keys=[[rsa_pool.take() for _ in range(own_keys)]], **settings)
             worker.ask(tasks.die_after_statement, number)
             try:
@@ -96,7 +96,7 @@ class TestForcedRotationsAtOnce:
     def test_k1_one_happens_and_the_others_change_nothing(self, crew, initial_keys, rsa_pool, use, count):
         before = the_current(use)
         workers = crew.start(count, keys=[[rsa_pool.take() for _ in range(3)] for _ in range(count)])
-        together(workers, tasks.meet_at, "instaccess.keystore.locked")  # each has decided to rotate
+        together(workers, tasks.meet_at, "instaccess.keys.store.locked")  # each has decided to rotate
 
         done = together(workers, tasks.rotate, use)
 
@@ -123,7 +123,7 @@ class TestTwoCronJobsAtOnce:
         Key.objects.filter(status=CURRENT).update(activated_at=long_ago)
         before, successor = the_current(SIG), kids(SIG, FUTURE)
         workers = crew.start(2, keys=[[rsa_pool.take() for _ in range(3)] for _ in range(2)])
-        together(workers, tasks.meet_at, "instaccess.keystore.locked")
+        together(workers, tasks.meet_at, "instaccess.keys.store.locked")
 
         together(workers, tasks.manage_keys, "rotate")
 
@@ -134,13 +134,13 @@ class TestTwoCronJobsAtOnce:
 
 class TestTwentyInitsAtOnce:
     def test_k5_make_one_set_of_keys(self, crew, rsa_pool):
-        workers = crew.start(20, keys=[[rsa_pool.take() for _ in keys.INITIAL] for _ in range(20)])
+        workers = crew.start(20, keys=[[rsa_pool.take() for _ in provision.INITIAL] for _ in range(20)])
         together(workers, tasks.meet_at, "instaccess.keys.locked")  # each has found every key missing
 
         together(workers, tasks.init)
 
-        assert sorted(Key.objects.values_list("use", "status")) == sorted(keys.INITIAL)
-        keys.check_sealed_keys()
+        assert sorted(Key.objects.values_list("use", "status")) == sorted(provision.INITIAL)
+        provision.check_sealed_keys()
 
 
 class TestTheSameKeyImportedTwiceAtOnce:
@@ -165,7 +165,7 @@ class TestARevocationMeetsARotation:
     def test_k1_whoever_comes_first_one_sound_key_is_current(self, crew, initial_keys, rsa_pool, use):
         stolen = the_current(use)
         workers = crew.start(2, keys=[[rsa_pool.take() for _ in range(3)] for _ in range(2)])
-        together(workers, tasks.meet_at, "instaccess.keystore.locked")
+        together(workers, tasks.meet_at, "instaccess.keys.store.locked")
 
         workers[0].tell(tasks.revoke, stolen)
         workers[1].tell(tasks.rotate, use)
@@ -179,7 +179,7 @@ class TestARevocationMeetsARotation:
     def test_a_revocation_done_twice_at_once_has_one_successor(self, crew, initial_keys, rsa_pool):
         stolen, successor = the_current(SIG), kids(SIG, FUTURE)
         workers = crew.start(2, keys=[[rsa_pool.take() for _ in range(3)] for _ in range(2)])
-        together(workers, tasks.meet_at, "instaccess.keystore.locked")
+        together(workers, tasks.meet_at, "instaccess.keys.store.locked")
 
         together(workers, tasks.revoke, stolen)
 
@@ -278,16 +278,16 @@ class TestAnInitKilledAnywhere:
         for number in itertools.count(1):
             Key.objects.all().delete()
             rsa_pool.rewind()
-            first, again = crew.start(2, keys=[[rsa_pool.take() for _ in keys.INITIAL] for _ in range(2)])
+            first, again = crew.start(2, keys=[[rsa_pool.take() for _ in provision.INITIAL] for _ in range(2)])
             first.ask(tasks.die_after_statement, number)
             try:
                 first.ask(tasks.init)
             except KilledError:
                 again.ask(tasks.init)
-                assert sorted(Key.objects.values_list("use", "status")) == sorted(keys.INITIAL)
-                keys.check_sealed_keys()
+                assert sorted(Key.objects.values_list("use", "status")) == sorted(provision.INITIAL)
+                provision.check_sealed_keys()
             else:
-                assert number > len(keys.INITIAL)
+                assert number > len(provision.INITIAL)
                 break
 
 
@@ -323,8 +323,8 @@ class TestAResealMeetsAChangeOfKeys:
         before, successor = the_current(SIG), kids(SIG, FUTURE)
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [NEW_KEK, OLD_KEK]}
         resealing, rotating = crew.start(2, keys=[[], [rsa_pool.take()]], **settings.INSTACCESS)
-        resealing.ask(tasks.meet_at, "instaccess.sealing.seal")
-        rotating.ask(tasks.meet_at, "instaccess.keystore.locked")
+        resealing.ask(tasks.meet_at, "instaccess.keys.sealing.seal")
+        rotating.ask(tasks.meet_at, "instaccess.keys.store.locked")
 
         resealing.tell(tasks.manage_keys, "reseal")
         rotating.tell(tasks.rotate, SIG)
@@ -338,7 +338,7 @@ class TestAResealMeetsAChangeOfKeys:
         resealing, other = crew.start(
             2, keys=[[], [rsa_pool.take(), rsa_pool.take()]], KEY_ENCRYPTION_KEYS=[NEW_KEK, OLD_KEK]
         )
-        resealing.ask(tasks.meet_at, "instaccess.sealing.seal")
+        resealing.ask(tasks.meet_at, "instaccess.keys.sealing.seal")
         resealing.tell(tasks.manage_keys, "reseal")
         assert within(PATIENCE, crew.somebody_waits)  # it has read the row
 
@@ -390,7 +390,7 @@ class TestTheKeyEncryptionKeyIsLost:
         self, crew, access_token, rsa_pool, settings
     ):
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [OLD_KEK]}
-        keys.init()
+        provision.init()
         before = all_columns()
         [server] = crew.start(keys=[[rsa_pool.take() for _ in range(9)]], KEY_ENCRYPTION_KEYS=[NEW_KEK])
 
@@ -416,7 +416,7 @@ class TestTheKeyEncryptionKeyIsLost:
 class TestTheKeyEncryptionKeyIsReplacedUnderLoad:
     def test_o7_no_token_is_lost_on_the_way(self, crew, user, settings):
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [OLD_KEK]}
-        keys.init()
+        provision.init()
 
         def restarted(servers: list[Any], *keks: str) -> tuple[list[Any], list[dict[str, int]]]:
             """One server after another with other settings, as a rolling deployment does it."""

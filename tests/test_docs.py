@@ -19,10 +19,10 @@ from django.test import override_settings
 from django.urls import resolve
 
 from benchmarks import report
-from instaccess import keyring
 from instaccess.conf import checks as conf_checks
 from instaccess.conf.settings import SCOPE, SETTINGS, conf
 from instaccess.exceptions import ForeignToken, InvalidToken, TokenExpired, TokenRevoked
+from instaccess.keys import ring
 from instaccess.trust import fetch, material
 from instaccess.web import answers as canvas
 from instaccess.web import answers as web_answers
@@ -100,16 +100,17 @@ class TestTheSnippets:
 
         names["post_worker_init"](object())
 
-        assert all(key._private for key in keyring.current().keys if key.status == "current")
+        assert all(key._private for key in ring.current_ring().keys if key.status == "current")
 
     @pytest.mark.parametrize("code", JSON)
     def test_of_claims_show_what_a_token_has(self, code, initial_keys, user):
-        from instaccess import issuer, keyring
+        from instaccess import issuer
+        from instaccess.keys import ring
         from instaccess.tokens import jose
 
         origin = issuer.Origin(canvas_domain="canvas.example.edu")
         _, text = issuer.issue(user=user, origin=origin, now=1795448096, encrypted=False)
-        payload, _ = jose.verify(text, keyring.current().verification_keys())
+        payload, _ = jose.verify(text, ring.current_ring().verification_keys())
 
         shown = json.loads(code)
         assert list(shown) == list(payload)

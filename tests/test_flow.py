@@ -9,7 +9,7 @@ from joserfc import jwe as joserfc_jwe
 from joserfc import jwk as joserfc_jwk
 from joserfc import jws as joserfc_jws
 
-from instaccess import keyring
+from instaccess.keys import ring as keys_ring
 from instaccess.models import IssuedToken
 
 pytestmark = pytest.mark.django_db
@@ -22,7 +22,7 @@ def test_an_access_token_becomes_an_inst_access_token_and_the_audit_tells_of_it(
 
     assert response.status_code == 201
     assert list(response.json()) == ["token"]
-    ring = keyring.current()
+    ring = keys_ring.current_ring()
     gateway_key = joserfc_jwk.RSAKey.import_key(dict(ring.encryption_key().private()))
     signed = joserfc_jwe.decrypt_compact(
         response.json()["token"], gateway_key, algorithms=["RSA-OAEP", "A128CBC-HS256"]

@@ -16,7 +16,8 @@ from django.core.management import call_command
 from django.db import connection
 from django.db.migrations.loader import MigrationLoader
 
-from instaccess import issuer, keyring, keys
+from instaccess import issuer
+from instaccess.keys import provision, ring
 from instaccess.models import IssuedToken, Key, KeyLock, ServiceUser, UserIdentity
 from instaccess.tokens import jose
 from tests.support.paths import ROOT
@@ -108,7 +109,7 @@ class TestMigratingBack:
 
         assert set(connection.introspection.table_names()) >= TABLES
         assert Key.objects.count() == 0
-        assert len(keys.init()) == 3
+        assert len(provision.init()) == 3
 
     def test_o15_and_forth_with_the_rows_dumped_and_loaded_every_key_still_opens(
         self, initial_keys: Any, user: Any, tmp_path: Path
@@ -124,10 +125,10 @@ class TestMigratingBack:
 
         call_command("loaddata", str(dump), verbosity=0)
 
-        keyring.forget()
-        keys.check_sealed_keys()
-        assert keys.missing() == []
-        signed, _ = jose.decrypt(token, keyring.current().decryption_keys())
-        payload, _ = jose.verify(signed, keyring.current().verification_keys())
+        ring.clear_cache()
+        provision.check_sealed_keys()
+        assert provision.missing_keys() == []
+        signed, _ = jose.decrypt(token, ring.current_ring().decryption_keys())
+        payload, _ = jose.verify(signed, ring.current_ring().verification_keys())
         assert payload["jti"] == str(IssuedToken.objects.get().jti) == str(row.jti)
         assert issuer.issue(user=user, origin=origin, now=time.time())[0].user_uuid == row.user_uuid

@@ -14,8 +14,8 @@ from django.core.management import call_command
 from django.db import connection
 
 import instaccess
-from instaccess import keyring
 from instaccess.conf.settings import conf
+from instaccess.keys import ring as keys_ring
 from instaccess.models import IssuedToken, Key
 from instaccess.tokens import jose
 from tests.conftest import ISSUE_URL
@@ -109,7 +109,7 @@ def secrets_of(made, access_token):
 
 
 def private_members():
-    ring = keyring.current()
+    ring = keys_ring.current_ring()
     return [key.private()[member] for key in ring.keys if key.has_private for member in PRIVATE_MEMBERS]
 
 
@@ -320,7 +320,7 @@ class TestAFailureOfTheProjectAfterIssuing:
 class TestWhatObjectsShowOfThemselves:
     def test_a1_keys_show_no_private_member(self, post, access_token):
         post(access_token)
-        ring = keyring.current()
+        ring = keys_ring.current_ring()
         objects = [ring, *ring.keys, *Key.objects.all(), *(key.private() for key in ring.keys)]
         objects += [ring.verification_keys(), ring.decryption_keys()]
 

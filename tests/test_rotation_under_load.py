@@ -21,7 +21,7 @@ from django.db import connection, connections
 from django.utils import timezone
 from jwcrypto.jwk import JWK
 
-from instaccess import keyring, keys, sealing
+from instaccess.keys import provision, ring, sealing
 from instaccess.models import IssuedToken, Key
 from instaccess.tokens import jose
 from tests.conftest import ISSUE_URL
@@ -79,7 +79,7 @@ class Service:
         """One token from its making to its end. Raises whatever goes wrong."""
         asked_at = time.monotonic()
         body, headers = self._request("POST", ISSUE_URL, 201)
-        signed, encryption_kid = jose.decrypt(body["token"], keyring.current().decryption_keys())
+        signed, encryption_kid = jose.decrypt(body["token"], ring.current_ring().decryption_keys())
         _, signing_kid = jose.verify(signed, self._verification_keys())
         return Answer(asked_at, headers["X-Worker"], signing_kid, encryption_kid)
 
@@ -175,7 +175,7 @@ class TestRotatingAndResealingWhileFourWorkersServe:
     ):
         assert connection.vendor == "postgresql", "this test is for PostgreSQL: run it by `make test-services`"
         settings.INSTACCESS = {**SETTINGS, "KEY_ENCRYPTION_KEYS": [OLD_KEK]}
-        keys.init()
+        provision.init()
         settings.INSTACCESS = {**SETTINGS, "KEY_ENCRYPTION_KEYS": [NEW_KEK, OLD_KEK]}
         used = {use: {kid} for use, kid in _current_kids().items()}
 

@@ -34,9 +34,10 @@ from joserfc import jwe as joserfc_jwe
 from joserfc import jwk as joserfc_jwk
 from joserfc import jws as joserfc_jws
 
-from instaccess import forward_auth, issuer, keyring, lifecycle, urls
+from instaccess import forward_auth, issuer, urls
 from instaccess.audit import row_hmac
 from instaccess.conf.settings import conf
+from instaccess.keys import lifecycle, ring
 from instaccess.models import IssuedToken, Key, UserIdentity
 from instaccess.tokens import jose
 from instaccess.web import answers as web_answers
@@ -161,7 +162,7 @@ def is_authentic(row: IssuedToken) -> bool:
 
 def read_by_joserfc(text: str, signing: dict[str, Key]) -> Any:
     """The claims as another library reads them."""
-    opener = joserfc_jwk.RSAKey.import_key(dict(keyring.current().encryption_key().private()))
+    opener = joserfc_jwk.RSAKey.import_key(dict(ring.current_ring().encryption_key().private()))
     inner = joserfc_jwe.decrypt_compact(text, opener, algorithms=["RSA-OAEP", "A128CBC-HS256"]).plaintext.decode()
     verifier = joserfc_jwk.RSAKey.import_key(dict(signing[header_of(inner)["kid"]].public_jwk))
     return json.loads(joserfc_jws.deserialize_compact(inner, verifier, algorithms=["RS256"]).payload)
@@ -315,7 +316,7 @@ def requests_of(asgi: None, access_token: Any, user: Any) -> dict[str, Request]:
     """A good request for each of our urls, and for a service's. Nothing that is asked is remembered."""
     encrypted = issuer.issue(user=user, origin=ORIGIN, now=time.time())[1]
     signed = signed_inside(encrypted)
-    keyring.forget()
+    ring.clear_cache()
     return {
         "issuer": ("POST", ISSUE_URL, access_token.token, 201),
         "gateway": ("GET", VERIFY_URL, encrypted, 204),
@@ -369,7 +370,7 @@ class TestTheThreadOfTheEventLoop:
         assert {"instaccess.canvas", "instaccess.refusals"} <= found.elsewhere
 
     def test_asks_no_other_server_for_keys_or_the_deny_list(self, requests_of, settings):
-        jwks = json.dumps({"keys": keyring.current().published()}).encode()
+        jwks = json.dumps({"keys": ring.current_ring().published()}).encode()
         with servers.scripted(
             lambda handler: servers.reply(handler, 200, jwks if "jwks" in handler.path else b'{"revoked": []}')
         ) as script:
@@ -424,10 +425,10 @@ class TestWhileARequestOfOursIsHeldUp:
             ("issuer", "instaccess.throttling.charge"),
             ("issuer", "instaccess.tokens.jose.sign"),
             ("issuer", "instaccess.issuer._commit"),
-            ("gateway", "instaccess.keyring.load"),
+            ("gateway", "instaccess.keys.ring.load"),
             ("gateway", "instaccess.tokens.jose.decrypt"),
             ("gateway", "instaccess.trust.denylist.read_database"),
-            ("JWKS", "instaccess.keyring.load"),
+            ("JWKS", "instaccess.keys.ring.load"),
             ("revocations", "instaccess.trust.denylist.read_database"),
             ("service", "instaccess.tokens.jose.verify"),
         ],
@@ -531,7 +532,7 @@ class TestAClientThatGoesAway:
         assert not IssuedToken.objects.exists()
         assert opened == []
 
-    @pytest.mark.parametrize("step", ["instaccess.keyring.load", "instaccess.trust.denylist.read_database"])
+    @pytest.mark.parametrize("step", ["instaccess.keys.ring.load", "instaccess.trust.denylist.read_database"])
     def test_while_the_gateway_reads_for_all_takes_nothing_away_from_them(self, requests_of, step):
         method, url, bearer, status = requests_of["gateway"]
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from django.apps import apps
 
-from instaccess import issuer, keyring, sealing
+from instaccess import issuer
+from instaccess.keys import ring, sealing
 from instaccess.trust import denylist, material, sources
 from instaccess.warmup import warm_up
 from tests.support.servers import Scripted, reply, scripted
@@ -40,7 +41,7 @@ class TestAWorkerThatHasWarmedUp:
 
         _, text = issuer.issue(user=user, origin=issuer.Origin("canvas.example.edu"), now=time.time())
 
-        assert all(keyring.current().decryption_keys().values())
+        assert all(ring.current_ring().decryption_keys().values())
         assert text.count(".") == 4
 
     def test_may_have_done_so_within_an_event_loop(self, initial_keys, no_more_opening):
@@ -50,7 +51,7 @@ class TestAWorkerThatHasWarmedUp:
         asyncio.run(start())
         no_more_opening()
 
-        assert all(keyring.current().decryption_keys().values())
+        assert all(ring.current_ring().decryption_keys().values())
 
     def test_has_logged_nothing(self, initial_keys, caplog):
         warm_up()

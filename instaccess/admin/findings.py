@@ -10,10 +10,9 @@ from enum import IntEnum
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from .. import rotation
 from ..audit import RefusalSpike
 from ..exceptions import ConfigError
-from ..health import Standing, short
+from ..keys import KeyHealth, Times, decide, is_gone, is_next, served_at, short_kid
 from ..models import Key, RefusalCount
 
 GRACE = timedelta(days=1)
@@ -50,7 +49,7 @@ class Finding:
 
 
 def findings(
-    standing: Standing, *, now: datetime, times: rotation.Times, unusual: Iterable[RefusalSpike] = ()
+    standing: KeyHealth, *, now: datetime, times: Times, unusual: Iterable[RefusalSpike] = ()
 ) -> list[Finding]:
     """What is wrong with the keys, and which refusals are unusual; the worst first."""
     found: list[Finding] = []
@@ -87,19 +86,19 @@ def _no_keys() -> Finding:
     )
 
 
-def _of_use(use: Key.Use, standing: Standing, now: datetime, times: rotation.Times) -> Iterator[Finding]:
+def _of_use(use: Key.Use, standing: KeyHealth, now: datetime, times: Times) -> Iterator[Finding]:
     keys = [key for key in standing.keys if key.use == use]
     current = next((key for key in keys if key.status == Key.Status.CURRENT), None)
     if current is None:
         yield _no_current(use, is_first=not standing.totals.get(use))
         return
-    decision = rotation.decide(keys, use=use, now=now, times=times)
+    decision = decide(keys, use=use, now=now, times=times)
     if use == Key.Use.SIGNING and not current.has_private:
         yield Finding(
             "cannot_sign",
             Severity.ERROR,
             _("Only the public half of the current signing key %(kid)s is held: no token can be issued.")
-            % {"kid": short(current.kid)},
+            % {"kid": short_kid(current.kid)},
             _("Make another key with both halves if there is none, and make it current:"),
             "python manage.py instaccess_keys activate --kid …",
         )
@@ -120,13 +119,13 @@ def _of_use(use: Key.Use, standing: Standing, now: datetime, times: rotation.Tim
             _("Revoke what is not needed, or make it current once the gateway has its private half:"),
             f"python manage.py instaccess_keys revoke --kid {idle[0].kid}",
         )
-    served = rotation.served_at(current, times)
+    served = served_at(current, times)
     if served is not None and now - served >= GRACE:
         yield _overdue(current, (now - served).days, is_ours=current.has_private or decision.activate is not None)
 
 
 def _is_idle(key: Key, keys: list[Key]) -> bool:
-    return key.status == Key.Status.FUTURE and not rotation.is_in_line(key, keys)
+    return key.status == Key.Status.FUTURE and not is_next(key, keys)
 
 
 def _no_current(use: Key.Use, *, is_first: bool) -> Finding:
@@ -150,7 +149,7 @@ def _overdue(current: Key, days: int, *, is_ours: bool) -> Finding:
         "The %(use)s key %(kid)s is overdue for rotation by %(days)d day.",
         "The %(use)s key %(kid)s is overdue for rotation by %(days)d days.",
         days,
-    ) % {"use": current.get_use_display(), "kid": short(current.kid), "days": days}
+    ) % {"use": current.get_use_display(), "kid": short_kid(current.kid), "days": days}
     if not is_ours:
         return Finding(
             "overdue",
@@ -168,7 +167,7 @@ def _overdue(current: Key, days: int, *, is_ours: bool) -> Finding:
     )
 
 
-def _broken(standing: Standing) -> Iterator[Finding]:
+def _broken(standing: KeyHealth) -> Iterator[Finding]:
     lost = [key for key in standing.keys if standing.shut.get(key.kid) == "kek_missing"]
     if lost:
         yield Finding(
@@ -203,12 +202,12 @@ def _broken(standing: Standing) -> Iterator[Finding]:
             )
 
 
-def _left_over(standing: Standing, now: datetime, times: rotation.Times) -> Iterator[Finding]:
+def _left_over(standing: KeyHealth, now: datetime, times: Times) -> Iterator[Finding]:
     for code, text, keys in (
         (
             "not_erased",
             _("Private halves are still held though the last token under them is dead: %(keys)s."),
-            [key for key in standing.keys if key.has_private and rotation.is_gone(key, now=now - GRACE, times=times)],
+            [key for key in standing.keys if key.has_private and is_gone(key, now=now - GRACE, times=times)],
         ),
         (
             "revoked_with_live_tokens",
@@ -252,5 +251,7 @@ def _unusual(refusals: RefusalSpike) -> Finding:
 
 
 def _named(keys: list[Key]) -> str:
-    names = [f"{short(key.kid)} ({key.get_use_display()}, {key.get_status_display()})" for key in keys[:_MAX_NAMED]]
+    names = [
+        f"{short_kid(key.kid)} ({key.get_use_display()}, {key.get_status_display()})" for key in keys[:_MAX_NAMED]
+    ]
     return ", ".join(names) + (", …" if len(keys) > _MAX_NAMED else "")

@@ -19,7 +19,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
-from .. import audit, keyring, keys, keystore, lifecycle, rotation
+from .. import audit, keys
 from ..exceptions import InstAccessError
 from ..models import Key
 from .forms import GenerateForm, ImportForm, RevokeForm, RotateForm
@@ -50,20 +50,20 @@ class KeyActs(ReadOnlyAdmin):
         if use not in Key.Use.values:
             return self._refuse(request, _("There is no such use of keys."))
         kind, now = Key.Use(use), timezone.now()
-        current = keystore.current(keystore.rows(), kind)
+        current = keys.current_key(keys.stored_keys(), kind)
         if current is None:
             return self._refuse(
                 request, _("There is no current key to rotate. Run `python manage.py instaccess_init`.")
             )
         if request.POST.get("expected_current", current.kid) != current.kid:
             return self._refuse(request, _("Nothing was rotated: somebody else, or a second click, was faster."))
-        decision = rotation.decide(keystore.rows().filter(use=kind), use=kind, now=now, times=keyring.times())
+        decision = keys.decide(keys.stored_keys().filter(use=kind), use=kind, now=now, times=keys.lifecycle_times())
         due = decision.activate is not None
         form = RotateForm(
             request.POST if "confirmed" in request.POST else None, due=due, initial={"expected_current": current.kid}
         )
         if form.is_valid():
-            done = lifecycle.rotate(
+            done = keys.rotate(
                 kind,
                 force=bool(form.cleaned_data.get("force")),
                 expected_current=form.cleaned_data["expected_current"],
@@ -73,14 +73,14 @@ class KeyActs(ReadOnlyAdmin):
             for key in filter(None, (done.retired, done.activated, done.made)):
                 self.log_change(request, key, f"Rotated the {kind.value} keys: now {key.status}.")
             return self._done(request, _("Key %(kid)s is current now.") % {"kid": done.activated.kid})
-        future = keystore.future(keystore.rows(), kind, after_ours=current.has_private)
+        future = keys.next_key(keys.stored_keys(), kind, after_ours=current.has_private)
         effects = [
             _("Key %(kid)s retires. Tokens under it that are live now (%(count)d) stay valid until they expire.")
             % {"kid": current.kid, "count": live_tokens(current)},
         ]
         if future is not None:
             effects.append(_("Key %(kid)s takes over.") % {"kid": future.kid})
-            ready = rotation.ready_at(future, keyring.times())
+            ready = keys.ready_at(future, keys.lifecycle_times())
             if ready > now:
                 effects.append(
                     _("Until %(time)s services may refuse new tokens: their copy of the JWKS may lack the key.")
@@ -129,12 +129,12 @@ class KeyActs(ReadOnlyAdmin):
         return confirm(self, request, form, title=_("Import a key"), button=_("Import"), effects=effects)
 
     def revoke_view(self, request: HttpRequest, kid: str) -> HttpResponse:
-        key = keystore.find(kid)
+        key = keys.find_key(kid)
         if key.status == Key.Status.REVOKED:
             return self._refuse(request, _("Key %(kid)s is revoked already.") % {"kid": key.kid})
         form = RevokeForm(request.POST if "confirmed" in request.POST else None)
         if form.is_valid():
-            done = lifecycle.revoke(key.kid, reason=form.cleaned_data["reason"], by=request.user)
+            done = keys.revoke(key.kid, reason=form.cleaned_data["reason"], by=request.user)
             self.log_change(
                 request, done.key, f"Revoked with {done.tokens} live tokens: {form.cleaned_data['reason']}"
             )
@@ -143,7 +143,7 @@ class KeyActs(ReadOnlyAdmin):
             if done.failure:
                 text = _("No new key could be made: %(reason)s.") % {"reason": done.failure}
                 self.message_user(request, text, messages.ERROR)
-            if keystore.current(keystore.rows(), Key.Use(done.key.use)) is None:
+            if keys.current_key(keys.stored_keys(), Key.Use(done.key.use)) is None:
                 self.message_user(request, _NONE_CURRENT, messages.WARNING)
             return self._done(
                 request,
@@ -194,7 +194,7 @@ _NONE_CURRENT = gettext_lazy(
 
 def _taking_over(current: Key) -> str:
     """What follows when the current key is revoked."""
-    future = keystore.future(keystore.rows(), Key.Use(current.use), after_ours=current.has_private)
+    future = keys.next_key(keys.stored_keys(), Key.Use(current.use), after_ours=current.has_private)
     if future is not None:
         return _("Key %(kid)s takes over.") % {"kid": future.kid}
     return _("A new key is made and takes over.") if current.has_private else str(_NONE_CURRENT)

@@ -9,7 +9,7 @@ from typing import Any
 from django.utils.timesince import timeuntil
 from django.utils.translation import gettext as _
 
-from .. import audit, health, keyring, rotation
+from .. import audit, keys
 from ..exceptions import ConfigError
 from ..models import Key
 from . import timeline
@@ -28,8 +28,8 @@ class Line:
 def panel(*, now: datetime) -> dict[str, Any]:
     """What the template shows. A setting that can't be worked with is a finding, and then the only one."""
     try:
-        times = keyring.times()
-        standing = health.look(since=timeline.begins(now, times), now=now)
+        times = keys.lifecycle_times()
+        standing = keys.load_health(since=timeline.begins(now, times), now=now)
         found = findings(standing, now=now, times=times, unusual=audit.refusal_spikes(now=now))
     except ConfigError as error:
         return {"findings": _shown([bad_setting(error)]), "timeline": None}
@@ -51,12 +51,12 @@ def _shown(found: list[Finding]) -> list[tuple[str, str, Finding]]:
     return [(finding.severity.name.lower(), words[finding.severity], finding) for finding in found]
 
 
-def _line(row: timeline.Row, standing: health.Standing, now: datetime, times: rotation.Times) -> Line:
+def _line(row: timeline.Row, standing: keys.KeyHealth, now: datetime, times: keys.Times) -> Line:
     said = life(row.key, row.planned, now=now, times=times)
-    return Line(health.short(row.key.kid), said, standing.live.get(row.key.kid, 0))
+    return Line(keys.short_kid(row.key.kid), said, standing.live.get(row.key.kid, 0))
 
 
-def life(key: Key, planned: Key, *, now: datetime, times: rotation.Times) -> str:
+def life(key: Key, planned: Key, *, now: datetime, times: keys.Times) -> str:
     """When a key was, is or will be current, and what comes next. `planned` is its row as `forecast` has it."""
     match key.status:
         case Key.Status.FUTURE:
@@ -80,8 +80,8 @@ def _next(planned: Key, now: datetime) -> str:
     return _("When it becomes current is open.")
 
 
-def _rotation(key: Key, planned: Key, now: datetime, times: rotation.Times) -> str:
-    served = rotation.served_at(key, times)
+def _rotation(key: Key, planned: Key, now: datetime, times: keys.Times) -> str:
+    served = keys.served_at(key, times)
     if served is not None and served <= now:
         return _("Rotation has been due since %(time)s.") % {"time": _moment(served)}
     if planned.retired_at is not None:
@@ -93,11 +93,11 @@ def _was_current(key: Key, until: datetime | None) -> str:
     return _("Current from %(since)s to %(until)s.") % {"since": _moment(key.activated_at), "until": _moment(until)}
 
 
-def _end(key: Key, now: datetime, times: rotation.Times) -> str:
-    gone = rotation.gone_at(key, times)
+def _end(key: Key, now: datetime, times: keys.Times) -> str:
+    gone = keys.gone_at(key, times)
     if gone is None:
         return ""
-    if rotation.is_gone(key, now=now, times=times):
+    if keys.is_gone(key, now=now, times=times):
         return _("Gone since %(time)s: no token under it is accepted.") % {"time": _moment(gone)}
     return _("Its tokens are accepted until %(time)s.") % {"time": _moment(gone)}
 

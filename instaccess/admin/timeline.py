@@ -11,7 +11,7 @@ from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from .. import rotation
+from ..keys import Times, decide, forecast, gone_at
 from ..models import Key
 
 MAX_ROWS = 12
@@ -80,18 +80,18 @@ class Timeline:
     height: int
 
 
-def begins(now: datetime, times: rotation.Times) -> datetime:
+def begins(now: datetime, times: Times) -> datetime:
     """How far back the picture may reach: half an interval."""
     return now - times.interval / 2
 
 
-def draw(keys: Sequence[Key], *, total: int, now: datetime, times: rotation.Times) -> Timeline | None:
+def draw(keys: Sequence[Key], *, total: int, now: datetime, times: Times) -> Timeline | None:
     """Place the keys. `total` is how many there are, with those that were not handed in; None where none is left."""
     shown = [key for key in keys if (ended := _ended(key, times)) is None or ended >= begins(now, times)]
     if not shown:
         return None
     start, end = _window(shown, now, times)
-    planned = rotation.forecast(shown, now=now, times=times, until=end)
+    planned = forecast(shown, now=now, times=times, until=end)
     groups, y = [], TOP
     for use in Key.Use:
         pairs = [(key, then) for key, then in zip(shown, planned, strict=True) if key.use == use]
@@ -126,22 +126,20 @@ class _Scale:
         return round(100 * ((moment - self.start) / (self.end - self.start)), 3)
 
 
-def _window(keys: Sequence[Key], now: datetime, times: rotation.Times) -> tuple[datetime, datetime]:
+def _window(keys: Sequence[Key], now: datetime, times: Times) -> tuple[datetime, datetime]:
     """From half an interval back, or the first key, to a little after the last thing that is planned."""
     moments = [now + times.interval / 6, now + times.lead, now + times.retention]
     for use in Key.Use:
-        decision = rotation.decide(keys, use=use, now=now, times=times)
+        decision = decide(keys, use=use, now=now, times=times)
         if decision.next_due is not None:
             moments.append(decision.next_due)
-    moments += [gone for key in keys if (gone := rotation.gone_at(key, times)) is not None]
+    moments += [gone for key in keys if (gone := gone_at(key, times)) is not None]
     ahead = max(moments) - now
     first = max(begins(now, times), min(key.created_at for key in keys))
     return min(first, now - ahead * _BEFORE_NOW), now + ahead * (1 + _AFTER_LAST)
 
 
-def _row(
-    key: Key, planned: Key, y: int, *, start: datetime, end: datetime, now: datetime, times: rotation.Times
-) -> Row:
+def _row(key: Key, planned: Key, y: int, *, start: datetime, end: datetime, now: datetime, times: Times) -> Row:
     place, bars = _Scale(start, end), []
     for phase, since, until in _spans(planned, times):
         for is_planned, earliest, latest in ((False, start, now), (True, now, end)):
@@ -154,7 +152,7 @@ def _row(
     return Row(key, planned, y, tuple(bars), place.x(revoked) if revoked is not None and visible else None)
 
 
-def _spans(key: Key, times: rotation.Times) -> Iterable[tuple[str, datetime, datetime | None]]:
+def _spans(key: Key, times: Times) -> Iterable[tuple[str, datetime, datetime | None]]:
     """The phases of a life, each from when until when; None is not known."""
     # A revoked key without a time was altered: it must not look as if it went on.
     over = (key.revoked_at or key.created_at) if key.status == Key.Status.REVOKED else None
@@ -165,11 +163,11 @@ def _spans(key: Key, times: rotation.Times) -> Iterable[tuple[str, datetime, dat
             yield str(phase), since, until
 
 
-def _ended(key: Key, times: rotation.Times) -> datetime | None:
+def _ended(key: Key, times: Times) -> datetime | None:
     """When the last token under a key is dead, or nobody takes one any more; None while that is open."""
     past = copy(key)
     past.status = Key.Status.PAST
-    moments = [rotation.gone_at(past, times), key.revoked_at if key.status == Key.Status.REVOKED else None]
+    moments = [gone_at(past, times), key.revoked_at if key.status == Key.Status.REVOKED else None]
     return min((moment for moment in moments if moment is not None), default=None)
 
 

@@ -25,8 +25,8 @@ from django.db import Error as DbError
 from django.db.models import Q, QuerySet
 
 from ..exceptions import AuditAltered
+from ..keys import kek_id
 from ..models import IssuedToken
-from ..sealing import kek_id
 
 _FORMAT = "instaccess audit row 1"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

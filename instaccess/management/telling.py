@@ -7,7 +7,7 @@ from typing import Any
 
 from django.utils import timezone
 
-from .. import keyring, keystore, lifecycle, rotation
+from .. import keys
 from ..models import Key
 from .subcommands import iso
 
@@ -28,30 +28,30 @@ def facts(key: Key, held: Iterable[Key] | None = None) -> dict[str, Any]:
 
 
 def what_comes_next(key: Key, held: Iterable[Key] | None = None) -> str:
-    times, now, use = keyring.times(), timezone.now(), Key.Use(key.use)
-    held = keystore.rows() if held is None else held
+    times, now, use = keys.lifecycle_times(), timezone.now(), Key.Use(key.use)
+    held = keys.stored_keys() if held is None else held
     match key.status:
         case Key.Status.FUTURE:
-            if not rotation.is_in_line(key, held):
+            if not keys.is_next(key, held):
                 return (
                     "only its public half is held here: it can't sign"
                     if use == Key.Use.SIGNING
                     else "does not take over by itself: the gateway's keys come from their owner"
                 )
-            ready = rotation.ready_at(key, times)
+            ready = keys.ready_at(key, times)
             return "ready to take over" if ready <= now else f"ready to take over at {iso(ready)}"
-        case Key.Status.CURRENT if served := rotation.served_at(key, times):
-            decision = rotation.decide(held, use=use, now=now, times=times)
+        case Key.Status.CURRENT if served := keys.served_at(key, times):
+            decision = keys.decide(held, use=use, now=now, times=times)
             if decision.activate is None and decision.next_due is None:
                 return "the next one comes from its owner (import it)"
             return f"due for rotation at {iso(served)}"
         case Key.Status.PAST:
-            gone = rotation.gone_at(key, times)
+            gone = keys.gone_at(key, times)
             return "gone" if gone is None or gone <= now else f"valid for its tokens until {iso(gone)}"
     return f"revoked at {iso(key.revoked_at)}"
 
 
-def outcome_facts(outcome: lifecycle.Rotation) -> dict[str, Any]:
+def outcome_facts(outcome: keys.Rotation) -> dict[str, Any]:
     return {
         "use": str(outcome.use),
         "retired": outcome.retired.kid if outcome.retired else None,
@@ -63,7 +63,7 @@ def outcome_facts(outcome: lifecycle.Rotation) -> dict[str, Any]:
     }
 
 
-def told(outcome: lifecycle.Rotation) -> list[str]:
+def told(outcome: keys.Rotation) -> list[str]:
     lines = []
     if outcome.lost_race:
         lines.append("somebody else rotated at the same moment; nothing was done here.")
@@ -93,7 +93,7 @@ def imported(key: Key) -> str:
     if key.use == Key.Use.SIGNING and not key.has_private:
         return text
     command = f"python manage.py instaccess_keys activate --kid {key.kid}"
-    if rotation.ready_at(key, keyring.times()) > timezone.now():
+    if keys.ready_at(key, keys.lifecycle_times()) > timezone.now():
         return f"{text} Before that, at the price of services that may refuse its tokens: `{command} --force`"
     if key.has_private:
         return f"{text} Use it now: `{command}`"
@@ -111,7 +111,7 @@ def activated(key: Key) -> list[str]:
     lines += [
         f"The future key {other.kid} was made here and does not take over by itself any more; if it is not needed: "
         f"`python manage.py instaccess_keys revoke --kid {other.kid}`"
-        for other in keystore.waiting(keystore.rows(), Key.Use.ENCRYPTION)
-        if not rotation.can_follow(other, after_ours=False)
+        for other in keys.future_keys(keys.stored_keys(), Key.Use.ENCRYPTION)
+        if not keys.can_rotate_automatically(other, after_ours=False)
     ]
     return lines

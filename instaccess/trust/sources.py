@@ -23,7 +23,7 @@ from . import material
 from .remote_jwks import RemoteKeys, read_jwks
 
 if TYPE_CHECKING:
-    from ..keyring import KeyRing
+    from ..keys import KeyRing
 
 logger = logging.getLogger("instaccess.keys")
 
@@ -66,7 +66,7 @@ def _ring(setting: str, max_staleness: float) -> KeyRing:
             f"INSTACCESS[{setting!r}] is not set, and there is no table of keys: our app is not in INSTALLED_APPS",
             setting=setting,
         ) from None
-    ring: KeyRing = keyring.current(max_staleness=max_staleness)
+    ring: KeyRing = keyring.current_ring(max_staleness=max_staleness)
     return ring
 
 
@@ -75,7 +75,7 @@ def _keyring() -> ModuleType:
     if not apps.is_installed("instaccess"):
         raise LookupError("instaccess")
     # Once: a gateway asks for its keys with every request, and an import that is done already takes longer.
-    from .. import keyring  # noqa: PLC0415  (imports the models)
+    from ..keys import ring as keyring  # noqa: PLC0415  (imports the models)
 
     return keyring
 

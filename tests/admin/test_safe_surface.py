@@ -16,9 +16,10 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from oauth2_provider.models import get_application_model
 
-from instaccess import keyring, users
+from instaccess import users
 from instaccess.admin.activity import CHARTED
 from instaccess.admin.paging import COUNTED
+from instaccess.keys import ring
 from instaccess.models import IssuedToken, Key
 
 pytestmark = pytest.mark.django_db
@@ -101,7 +102,7 @@ class TestEveryPage:
         token = post(access_token).json()["token"]
         admin_client.force_login(get_user_model().objects.get(username="root"))
         secrets = {token, *token.split(".")[1:]}
-        for held in keyring.current().keys:
+        for held in ring.current_ring().keys:
             secrets |= {held.private()[member] for member in PRIVATE_MEMBERS}
         for key in initial_keys:
             secrets |= {key.sealed_private_jwk, *key.sealed_private_jwk.split(".")[1:]}
@@ -116,7 +117,7 @@ class TestEveryPage:
     def test_a1_of_a_key_whose_public_half_was_swapped_for_a_private_one_shows_none_of_it(
         self, initial_keys, admin_client
     ):
-        private = keyring.current().signing_key().private()
+        private = ring.current_ring().signing_key().private()
         key = Key.objects.get(use="sig", status="current")
         Key.objects.filter(pk=key.pk).update(public_jwk=dict(private))
 

@@ -19,8 +19,9 @@ from django.test.utils import CaptureQueriesContext
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instaccess import keyring, users
+from instaccess import users
 from instaccess.audit.export import COLUMNS, Export, Format, as_csv, as_json_lines, safe_cell
+from instaccess.keys import ring
 from instaccess.models import IssuedToken
 from tests.support.failing import broken_after
 
@@ -174,7 +175,7 @@ class TestARow:
     def test_a1_holds_no_token_no_private_key_and_no_password(self, initial_keys, access_token, post, user):
         token = post(access_token).json()["token"]
         secrets = {access_token.token, user.password, token, *token.split(".")[1:]}
-        for held in keyring.current().keys:
+        for held in ring.current_ring().keys:
             secrets |= {held.private()[member] for member in ("d", "p", "q", "dp", "dq", "qi")}
 
         for file_format in Format:

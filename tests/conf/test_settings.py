@@ -15,11 +15,11 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.test import override_settings
 
-from instaccess import sealing
 from instaccess.conf import checks as conf_checks
 from instaccess.conf import values
 from instaccess.conf.settings import DERIVED, SETTINGS, conf
 from instaccess.exceptions import ConfigError
+from instaccess.keys import sealing
 
 TEXTS_AT_FAULT = ["", "x" * 256, 1, True, b"bytes", ["list"], {}]
 NUMBERS_AT_FAULT = ["1", 1.0, True, -1, 10**9, [1], b"1"]

@@ -12,7 +12,7 @@ from rest_framework.settings import api_settings
 from rest_framework.versioning import AcceptHeaderVersioning
 from rest_framework.views import APIView
 
-from instaccess import keyring
+from instaccess.keys import ring
 from instaccess.models import IssuedToken, Key
 from tests.conftest import ISSUE_URL
 from tests.projects.hostproject import hostile
@@ -55,7 +55,7 @@ def holds(client, post, make_access_token, initial_keys):
         assert answer(post(signed_inside(token), **kwargs)) == JWT_FROM_JWT
         assert answer(client.get(ISSUE_URL, headers=kwargs.get("headers", {}))) == METHOD_NOT_ALLOWED
         Key.objects.all().delete()
-        keyring.forget()
+        ring.clear_cache()
         assert answer(post(good, **kwargs)) == UNAVAILABLE
 
     return check

@@ -13,10 +13,11 @@ from django.contrib.auth import get_user_model
 from django.db import OperationalError, connection, connections, transaction
 from django.test import Client, override_settings
 
-from instaccess import issuer, keyring
+from instaccess import issuer
 from instaccess.audit import row_hmac
 from instaccess.conf.settings import conf
 from instaccess.exceptions import AuditError, ClaimsTooLarge, ConfigError, KeyUnavailable
+from instaccess.keys import ring as keys_ring
 from instaccess.models import IssuedToken, Key, UserIdentity
 from instaccess.tokens.claims import MAX_PAYLOAD_BYTES, RESERVED
 from tests.conftest import ISSUE_URL
@@ -42,7 +43,7 @@ class TestTheAuditRow:
     def test_says_who_through_what_from_where_until_when_under_which_keys(self, issue, user, application):
         issue()
 
-        ring = keyring.current()
+        ring = keys_ring.current_ring()
         row = IssuedToken.objects.get()
         values = {field.name: getattr(row, field.name) for field in row._meta.fields}
         del values["id"]
@@ -250,7 +251,7 @@ class TestTheUuidField:
 class TestWithoutKeys:
     def test_k5_nothing_is_issued_and_the_error_names_the_command(self, issue):
         Key.objects.all().delete()
-        keyring.forget()
+        keys_ring.clear_cache()
 
         with pytest.raises(KeyUnavailable, match="instaccess_init"):
             issue()

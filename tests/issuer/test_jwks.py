@@ -15,8 +15,9 @@ from django.http import HttpResponse
 from django.test import Client, override_settings
 from jwcrypto.jwk import JWK
 
-from instaccess import keyring, keys, lifecycle
 from instaccess.conf.settings import conf
+from instaccess.keys import lifecycle, provision
+from instaccess.keys import ring as keys_ring
 from instaccess.models import Key
 from instaccess.trust import material
 
@@ -47,7 +48,7 @@ class TestTheSet:
             assert (key["kty"], key["use"], key["alg"]) == ("RSA", "sig", "RS256")
 
     def test_k9_has_no_private_member_though_a_row_got_one(self, client):
-        ring = keyring.load()
+        ring = keys_ring.load()
         row = Key.objects.get(kid=ring.signing_key().kid)
         private = dict(ring.signing_key().private())
         row.public_jwk = {**row.public_jwk, **private, "k": "c2VjcmV0"}
@@ -91,7 +92,7 @@ class TestTheSet:
 
     def test_holds_a_public_signing_key_that_was_imported(self, client, rsa_pool):
         public = material.to_text(rsa_pool.take(), file_format="jwk", private=False)
-        kid = keys.import_key(public, use=SIG).kid
+        kid = provision.import_key(public, use=SIG).kid
 
         assert kid in [key["kid"] for key in served(client)]
 
@@ -181,13 +182,13 @@ class TestWithoutASigningKey:
         assert "instaccess_init" in caplog.text
 
     def test_k8_an_encryption_key_is_no_help(self, client):
-        keys.generate(ENC)
+        provision.generate(ENC)
 
         self.unavailable(client.get(URL))
 
     def test_k5_it_is_there_after_init(self, client):
         self.unavailable(client.get(URL))
-        keys.init()
+        provision.init()
 
         assert len(served(client)) == 2
 
@@ -248,8 +249,8 @@ class TestTheCopyThatOthersKeep:
     def test_k4_holds_a_key_before_it_may_sign(self, client):
         """Taken from a worker that heard of the key as late as may be, and kept for as long as may be."""
         with time_machine.travel(START, tick=False) as clock:
-            keys.init()
-            key = keys.generate(SIG)
+            provision.init()
+            key = provision.generate(SIG)
             clock.shift(conf.key_cache_seconds)
             copy = served(client)
             clock.shift(conf.jwks_max_age)

@@ -12,8 +12,8 @@ from django.contrib.auth import get_user_model
 from django.test import override_settings
 from django.utils import timezone
 
-from instaccess import keyring
 from instaccess.conf.settings import SCOPE
+from instaccess.keys import ring
 from instaccess.models import IssuedToken, Key, UserIdentity
 from instaccess.tokens import jose
 from tests.conftest import ISSUE_URL
@@ -236,8 +236,8 @@ class TestAnInstAccessTokenAsBearer:
         assert answer(post(f"{head}.{body}.AA")) == INVALID
 
     def test_p9_gets_a_401_when_somebody_else_signed_it(self, post, issued, rsa_pool):
-        payload = jose.verify(signed_inside(issued), keyring.current().verification_keys())[0]
-        kid = keyring.current().signing_key().kid
+        payload = jose.verify(signed_inside(issued), ring.current_ring().verification_keys())[0]
+        kid = ring.current_ring().signing_key().kid
         forged = jose.sign(json.dumps(payload).encode(), rsa_pool.take("sig"), kid=kid)
 
         assert answer(post(forged)) == INVALID
@@ -301,7 +301,7 @@ class TestTheOrderOfTheChecks:
     def test_every_refusal_goes_before_a_missing_key(self, post, make_access_token):
         token = make_access_token(scope="read")
         Key.objects.all().delete()
-        keyring.forget()
+        ring.clear_cache()
 
         assert answer(post()) == UNAUTHENTICATED
         assert answer(post("unknown")) == INVALID
@@ -310,7 +310,7 @@ class TestTheOrderOfTheChecks:
 
     def test_as_user_id_goes_before_a_missing_key(self, post, access_token):
         Key.objects.all().delete()
-        keyring.forget()
+        ring.clear_cache()
 
         assert answer(post(access_token, url=ISSUE_URL + "?as_user_id=4711")) == INVALID_AS_USER_ID
 

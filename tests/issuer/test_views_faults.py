@@ -10,7 +10,7 @@ from django.db import OperationalError, connection
 from django.test import override_settings
 from oauth2_provider.models import get_access_token_model
 
-from instaccess import keyring
+from instaccess.keys import ring
 from instaccess.models import IssuedToken, Key
 from tests.conftest import ISSUE_URL
 from tests.support.answers import CHALLENGE, UNAUTHENTICATED, UNAVAILABLE, answer
@@ -22,7 +22,7 @@ class TestWithoutKeys:
     @pytest.fixture(autouse=True)
     def _no_keys(self, initial_keys):
         Key.objects.all().delete()
-        keyring.forget()
+        ring.clear_cache()
 
     def test_k5_the_answer_is_503_and_says_when_to_try_again(self, post, access_token):
         response = post(access_token)
@@ -42,10 +42,10 @@ class TestWithoutKeys:
         assert not Key.objects.exists()
 
     def test_k5_init_mends_it(self, post, access_token):
-        from instaccess import keys
+        from instaccess.keys import provision
 
         post(access_token)
-        keys.init()
+        provision.init()
 
         assert post(access_token).status_code == 201
 
@@ -54,7 +54,7 @@ class TestWithoutACurrentKey:
     @pytest.mark.parametrize("use", [Key.Use.SIGNING, Key.Use.ENCRYPTION])
     def test_k8_the_answer_is_503_and_none_is_made_up(self, post, access_token, use):
         Key.objects.filter(use=use, status=Key.Status.CURRENT).delete()
-        keyring.forget()
+        ring.clear_cache()
         left = set(Key.objects.values_list("kid", "status"))
 
         assert answer(post(access_token)) == UNAVAILABLE
@@ -64,7 +64,7 @@ class TestWithoutACurrentKey:
     @pytest.mark.parametrize("status", [Key.Status.PAST, Key.Status.REVOKED, Key.Status.FUTURE])
     def test_k8_a_key_of_another_status_does_not_stand_in(self, post, access_token, status):
         Key.objects.filter(use=Key.Use.SIGNING, status=Key.Status.CURRENT).update(status=status)
-        keyring.forget()
+        ring.clear_cache()
 
         assert answer(post(access_token)) == UNAVAILABLE
 
@@ -73,7 +73,7 @@ class TestWithAWrongKeyEncryptionKey:
     @pytest.fixture(autouse=True)
     def _wrong_kek(self, initial_keys, settings):
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32)]}
-        keyring.forget()
+        ring.clear_cache()
 
     def test_o6_the_answer_is_503(self, post, access_token):
         response = post(access_token)
@@ -96,7 +96,7 @@ class TestWithAWrongKeyEncryptionKey:
     def test_o6_the_right_one_mends_it(self, post, access_token, settings):
         post(access_token)
         settings.INSTACCESS = {}
-        keyring.forget()
+        ring.clear_cache()
 
         assert post(access_token).status_code == 201
 
@@ -107,7 +107,7 @@ class TestWithoutTheGatewaysHalfOfTheEncryptionKey:
     @pytest.mark.parametrize("sealed", ["", "flipped"])
     def test_k7_tokens_are_issued(self, post, access_token, sealed):
         Key.objects.filter(use=Key.Use.ENCRYPTION).update(sealed_private_jwk=sealed)
-        keyring.forget()
+        ring.clear_cache()
 
         assert post(access_token).status_code == 201
 
@@ -116,7 +116,7 @@ class TestWithASealedKeyOfAnotherRow:
     def test_k7_the_answer_is_503(self, post, access_token):
         current, future = (Key.objects.get(use="sig", status=status) for status in ("current", "future"))
         Key.objects.filter(pk=current.pk).update(sealed_private_jwk=future.sealed_private_jwk)
-        keyring.forget()
+        ring.clear_cache()
 
         assert answer(post(access_token)) == UNAVAILABLE
 
@@ -124,7 +124,7 @@ class TestWithASealedKeyOfAnotherRow:
         stranger = rsa_pool.take("enc").export_public(as_dict=True)
         row = Key.objects.get(use="enc")
         Key.objects.filter(pk=row.pk).update(public_jwk={**stranger, "use": "enc", "kid": row.kid})
-        keyring.forget()
+        ring.clear_cache()
 
         assert answer(post(access_token)) == UNAVAILABLE
 
@@ -244,7 +244,7 @@ class TestAnUnexpectedFault:
 
     def test_the_realm_and_the_challenge_belong_to_refusals_only(self, post, access_token):
         Key.objects.all().delete()
-        keyring.forget()
+        ring.clear_cache()
 
         assert post()["WWW-Authenticate"] == CHALLENGE
         assert "WWW-Authenticate" not in post(access_token)

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from instaccess import keyring
+from instaccess.keys import ring
 from instaccess.models import IssuedToken, UserIdentity
 from tests.conftest import ISSUE_URL
 from tests.support.answers import (
@@ -69,13 +69,13 @@ class TestSuccess:
             "alg": "RSA-OAEP",
             "enc": "A128CBC-HS256",
             "cty": "JWT",
-            "kid": keyring.current().encryption_key().kid,
+            "kid": ring.current_ring().encryption_key().kid,
         }
 
     def test_the_inner_header_says_how_it_is_signed(self, post, access_token):
         signed = signed_inside(post(access_token).json()["token"])
 
-        assert jose_header(signed) == {"typ": "JWT", "alg": "RS256", "kid": keyring.current().signing_key().kid}
+        assert jose_header(signed) == {"typ": "JWT", "alg": "RS256", "kid": ring.current_ring().signing_key().kid}
 
     def test_the_claims_are_those_of_the_contract(self, post, make_access_token, user):
         with time_machine.travel(NOW, tick=False):

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import time_machine
 
-from instaccess import issuer, keys
+from instaccess import issuer
+from instaccess.keys import provision
 from instaccess.models import IssuedToken
 from tests.keys.helpers import ENC, START
 
@@ -23,8 +24,8 @@ def clock() -> Any:
 @pytest.fixture
 def started(clock: Any, db: None) -> None:
     """A deployment just begun, with a future key for both uses."""
-    keys.init()
-    keys.generate(ENC)
+    provision.init()
+    provision.generate(ENC)
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from instaccess import keyring
 from instaccess.exceptions import InvalidToken
+from instaccess.keys import ring as keys_ring
 from instaccess.models import Key
 from instaccess.tokens import jose
 from instaccess.trust import material
@@ -36,7 +36,7 @@ def public_pem(rsa_pool: Any) -> str:
 
 
 def accepted(token: str) -> bool:
-    ring = keyring.load()
+    ring = keys_ring.load()
     try:
         signed, _ = jose.decrypt(token, ring.decryption_keys())
         jose.verify(signed, ring.verification_keys())

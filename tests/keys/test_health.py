@@ -15,9 +15,10 @@ from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from instaccess import health, issuer, keys, lifecycle
+from instaccess import issuer
 from instaccess.audit import revocation, rows
 from instaccess.exceptions import ConfigError
+from instaccess.keys import health, lifecycle, provision
 from instaccess.models import IssuedToken, Key
 
 pytestmark = pytest.mark.django_db
@@ -38,8 +39,8 @@ def issue(user: Any) -> Callable[[], IssuedToken]:
     return lambda: issuer.issue(user=user, origin=issuer.Origin("canvas.example.edu"), now=time.time())[0]
 
 
-def look(back: timedelta = 15 * DAY) -> health.Standing:
-    return health.look(since=timezone.now() - back, now=timezone.now())
+def look(back: timedelta = 15 * DAY) -> health.KeyHealth:
+    return health.load_health(since=timezone.now() - back, now=timezone.now())
 
 
 def key_of(use: Key.Use, status: str) -> Key:
@@ -182,13 +183,13 @@ class TestWhatIsBroken:
 
 class TestWithoutKeys:
     def test_there_is_nothing_to_say(self):
-        assert look() == health.Standing(derived=True)
+        assert look() == health.KeyHealth(derived=True)
 
 
 class TestWhichKeysStayShut:
     def test_is_told_for_all_of_them(self, initial_keys):
         Key.objects.filter(use=SIG).update(sealed_private_jwk="junk")
-        errors = keys.shut(Key.objects.all())
+        errors = provision.undecryptable(Key.objects.all())
 
         assert {kid: error.code for kid, error in errors.items()} == {
             key.kid: "kek_missing" for key in Key.objects.filter(use=SIG)
@@ -197,4 +198,4 @@ class TestWhichKeysStayShut:
     def test_leaves_public_halves_alone_out_of_it(self, initial_keys):
         Key.objects.all().update(sealed_private_jwk="")
 
-        assert keys.shut(Key.objects.all()) == {}
+        assert provision.undecryptable(Key.objects.all()) == {}

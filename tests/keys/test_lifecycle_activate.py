@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from instaccess import keys, lifecycle
 from instaccess.conf.settings import conf
 from instaccess.exceptions import KeyRefused, KeyUnavailable
+from instaccess.keys import lifecycle, provision
 from instaccess.models import Key
 from tests.keys.helpers import BOTH_USES, ENC, SECOND, SIG, key_of, kids, public_pem, rows
 
@@ -50,14 +50,14 @@ class TestActivate:
         assert rows() == before
 
     def test_of_a_public_signing_key_is_refused_for_it_cannot_sign(self, rsa_pool):
-        public = keys.import_key(public_pem(rsa_pool), use=SIG)
+        public = provision.import_key(public_pem(rsa_pool), use=SIG)
 
         with pytest.raises(KeyRefused, match="cannot sign"):
             lifecycle.activate(public.kid, force=True)
 
     def test_of_a_public_encryption_key_needs_no_lead_time(self, rsa_pool, issue):
         """The provider as Canvas runs it: the gateway's private half never was here."""
-        public = keys.import_key(public_pem(rsa_pool), use=ENC)
+        public = provision.import_key(public_pem(rsa_pool), use=ENC)
         lifecycle.activate(public.kid)
 
         row, token = issue()
@@ -67,7 +67,7 @@ class TestActivate:
     def test_of_the_first_key_needs_no_lead_time(self, rsa_pool):
         Key.objects.all().delete()
 
-        assert lifecycle.activate(keys.generate(SIG).kid).status == "current"
+        assert lifecycle.activate(provision.generate(SIG).kid).status == "current"
 
     def test_of_an_unknown_key_is_refused(self):
         with pytest.raises(KeyUnavailable, match="there is no key 'nothing-like-it'"):

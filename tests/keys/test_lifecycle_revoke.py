@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from instaccess import keyring, keys, lifecycle
 from instaccess.exceptions import KeyUnavailable
+from instaccess.keys import lifecycle, provision, ring
 from instaccess.models import IssuedToken, Key
 from instaccess.tokens.claims import AFTERLIFE
 from tests.keys.helpers import BOTH_USES, ENC, HOUR, SECOND, SIG, START, accepted, key_of, kids, public_pem, rows
@@ -57,17 +57,17 @@ class TestRevokeTheCurrentKey:
 
     def test_no_pair_of_ours_takes_over_from_the_gateways_public_key(self, rsa_pool):
         Key.objects.filter(use=ENC).delete()
-        public = lifecycle.activate(keys.import_key(public_pem(rsa_pool), use=ENC).kid)
+        public = lifecycle.activate(provision.import_key(public_pem(rsa_pool), use=ENC).kid)
         done = lifecycle.revoke(public.kid)
 
         assert (done.successor, done.made) == (None, None)
         assert kids(ENC, "revoked") == [public.kid]
         with pytest.raises(KeyUnavailable):
-            keyring.current().encryption_key()
+            ring.current_ring().encryption_key()
 
     def test_nor_does_one_that_was_made_before_that_key_came(self, rsa_pool, caplog):
         made = key_of(ENC, "future")
-        public = lifecycle.activate(keys.import_key(public_pem(rsa_pool), use=ENC).kid)
+        public = lifecycle.activate(provision.import_key(public_pem(rsa_pool), use=ENC).kid)
         done = lifecycle.revoke(public.kid)
 
         assert (done.successor, done.made) == (None, None)
@@ -76,7 +76,7 @@ class TestRevokeTheCurrentKey:
 
     def test_nor_is_one_made_where_only_the_gateways_waits(self, rsa_pool):
         key_of(ENC, "future").delete()
-        gateways = keys.import_key(public_pem(rsa_pool), use=ENC)
+        gateways = provision.import_key(public_pem(rsa_pool), use=ENC)
         done = lifecycle.revoke(key_of(ENC, "current").kid)
 
         assert (done.successor, done.made) == (gateways, None)
@@ -84,8 +84,8 @@ class TestRevokeTheCurrentKey:
 
     def test_the_gateways_next_public_key_takes_over_from_its_first(self, rsa_pool):
         Key.objects.filter(use=ENC).delete()
-        public = lifecycle.activate(keys.import_key(public_pem(rsa_pool), use=ENC).kid)
-        following = keys.import_key(public_pem(rsa_pool), use=ENC)
+        public = lifecycle.activate(provision.import_key(public_pem(rsa_pool), use=ENC).kid)
+        following = provision.import_key(public_pem(rsa_pool), use=ENC)
         done = lifecycle.revoke(public.kid)
 
         assert done.successor == following
@@ -93,7 +93,7 @@ class TestRevokeTheCurrentKey:
 
     def test_a_public_signing_key_does_not_count_as_a_future_one(self, rsa_pool):
         key_of(SIG, "future").delete()
-        keys.import_key(public_pem(rsa_pool), use=SIG)
+        provision.import_key(public_pem(rsa_pool), use=SIG)
         done = lifecycle.revoke(key_of(SIG, "current").kid)
 
         assert done.successor.has_private
@@ -131,7 +131,7 @@ class TestRevokeAnotherKey:
         assert accepted(young)
 
     def test_of_which_only_the_public_half_is_held_makes_no_key(self, rsa_pool):
-        public = keys.import_key(public_pem(rsa_pool), use=ENC)
+        public = provision.import_key(public_pem(rsa_pool), use=ENC)
         before = Key.objects.count()
         done = lifecycle.revoke(public.kid)
 

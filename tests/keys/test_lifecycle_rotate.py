@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from instaccess import keys, keystore, lifecycle
 from instaccess.conf.settings import conf
 from instaccess.exceptions import KeyUnavailable, UnsealError
+from instaccess.keys import lifecycle, provision, store
 from instaccess.models import Key
 from instaccess.trust import material as keymaterial
 from tests.keys.helpers import BOTH_USES, DAY, ENC, SECOND, SIG, START, accepted, key_of, kids, public_pem, rows
@@ -193,7 +193,7 @@ class TestRotateByForceWithoutAFutureKey:
 
     def test_does_so_beside_a_public_signing_key_that_could_never_sign(self, rsa_pool):
         key_of(SIG, "future").delete()
-        public = keys.import_key(public_pem(rsa_pool), use=SIG)
+        public = provision.import_key(public_pem(rsa_pool), use=SIG)
         done = lifecycle.rotate(SIG, force=True)
 
         assert done.activated is not None
@@ -202,7 +202,7 @@ class TestRotateByForceWithoutAFutureKey:
 
     def test_is_refused_where_only_the_public_encryption_key_is_held(self, rsa_pool):
         Key.objects.filter(use=ENC).delete()
-        lifecycle.activate(keys.import_key(public_pem(rsa_pool), use=ENC).kid)
+        lifecycle.activate(provision.import_key(public_pem(rsa_pool), use=ENC).kid)
         before = rows()
 
         with pytest.raises(KeyUnavailable, match="import the next public key") as caught:
@@ -304,6 +304,6 @@ class TestAChangeThatFailsHalfway:
 class TestTheDatabaseItself:
     @BOTH_USES
     def test_k1_refuses_a_second_current_key_of_one_use(self, use, initial_keys, rsa_pool):
-        with pytest.raises(Exception, match=r"(?i)unique|duplicate"), keystore.locked():
-            keystore.store(rsa_pool.take(), use=use, status=Key.Status.CURRENT, now=START)
+        with pytest.raises(Exception, match=r"(?i)unique|duplicate"), store.locked():
+            store.store(rsa_pool.take(), use=use, status=Key.Status.CURRENT, now=START)
         assert len(kids(use, "current")) == 1

@@ -14,9 +14,10 @@ from django.db import connection
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
-from instaccess import keyring, keys, lifecycle
 from instaccess.conf.settings import conf
 from instaccess.exceptions import KeyUnavailable, UnsealError
+from instaccess.keys import lifecycle, provision
+from instaccess.keys import ring as keys_ring
 from instaccess.models import Key
 from instaccess.tokens import jose
 from instaccess.trust import refreshed as snapshot
@@ -59,73 +60,73 @@ def complaints(caplog: Any) -> list[str]:
 @pytest.mark.usefixtures("initial_keys")
 class TestReadingTheKeys:
     def test_takes_one_query(self, clock, queries):
-        assert count_during(queries, keyring.current) == 1
+        assert count_during(queries, keys_ring.current_ring) == 1
 
     def test_takes_none_until_the_cache_time_is_over(self, clock, queries):
-        keyring.current()
+        keys_ring.current_ring()
         clock.now += conf.key_cache_seconds - 0.001
 
-        assert count_during(queries, keyring.current) == 0
+        assert count_during(queries, keys_ring.current_ring) == 0
 
     def test_takes_one_again_then(self, clock, queries):
-        keyring.current()
+        keys_ring.current_ring()
         clock.now += conf.key_cache_seconds
 
-        assert count_during(queries, lambda: (keyring.current(), keyring.current())) == 1
+        assert count_during(queries, lambda: (keys_ring.current_ring(), keys_ring.current_ring())) == 1
 
     @override_settings(INSTACCESS={"KEY_CACHE_SECONDS": 5})
     def test_follows_the_setting(self, clock, queries):
-        keyring.current()
+        keys_ring.current_ring()
         clock.now += 4.9
 
-        assert count_during(queries, keyring.current) == 0
+        assert count_during(queries, keys_ring.current_ring) == 0
 
     @override_settings(INSTACCESS={"KEY_CACHE_SECONDS": 0})
     def test_takes_one_each_time_where_nothing_may_be_kept(self, clock, queries):
-        keyring.current()
+        keys_ring.current_ring()
 
-        assert count_during(queries, keyring.current) == 1
+        assert count_during(queries, keys_ring.current_ring) == 1
 
     def test_takes_one_after_they_were_forgotten(self, clock, queries):
-        keyring.current()
-        keyring.forget()
+        keys_ring.current_ring()
+        keys_ring.clear_cache()
 
-        assert count_during(queries, keyring.current) == 1
+        assert count_during(queries, keys_ring.current_ring) == 1
 
 
 @pytest.mark.usefixtures("initial_keys")
 class TestAKeyThatHasNotChanged:
     def test_is_not_parsed_again(self, clock):
-        before = keyring.current()
+        before = keys_ring.current_ring()
         private = before.signing_key().private()
         clock.now += conf.key_cache_seconds
-        after = keyring.current()
+        after = keys_ring.current_ring()
 
         assert after is not before
         assert all(new is old for new, old in zip(after.keys, before.keys, strict=True))
         assert after.signing_key().private() is private
 
     def test_keeps_its_open_private_half_when_it_retires(self, clock):
-        held = keyring.load().signing_key()
+        held = keys_ring.load().signing_key()
         private = held.private()
         lifecycle.rotate(SIG, force=True)
-        retired = next(key for key in keyring.load([held]).keys if key.kid == held.kid)
+        retired = next(key for key in keys_ring.load([held]).keys if key.kid == held.kid)
 
         assert (retired.status, retired.private()) == ("past", private)
 
     def test_leaves_rings_that_were_handed_out_as_they_were(self):
-        before = keyring.load()
+        before = keys_ring.load()
         current = before.signing_key().kid
         lifecycle.rotate(SIG, force=True)
-        keyring.load(before.keys)
+        keys_ring.load(before.keys)
 
         assert before.signing_key().kid == current
 
     def test_is_opened_anew_after_it_was_resealed(self):
-        held = keyring.load().signing_key()
+        held = keys_ring.load().signing_key()
         Key.objects.filter(kid=held.kid).update(sealed_private_jwk="resealed")
 
-        assert keyring.load([held]).signing_key() is not held
+        assert keys_ring.load([held]).signing_key() is not held
 
 
 @pytest.mark.usefixtures("initial_keys")
@@ -139,19 +140,19 @@ class TestAChangeMadeElsewhere:
         return current.kid, future.kid
 
     def test_is_seen_when_the_cache_time_is_over(self, clock):
-        keyring.current()
+        keys_ring.current_ring()
         old, new = self.rotate_elsewhere()
         clock.now += conf.key_cache_seconds - 0.001
-        assert keyring.current().signing_key().kid == old
+        assert keys_ring.current_ring().signing_key().kid == old
         clock.now += 0.001
-        assert keyring.current().signing_key().kid == new
+        assert keys_ring.current_ring().signing_key().kid == new
 
     def test_k10_a_revocation_is_seen_within_five_seconds_whatever_the_setting(self, clock):
         with override_settings(INSTACCESS={"KEY_CACHE_SECONDS": 5}):
-            kid = keyring.current().signing_key().kid
+            kid = keys_ring.current_ring().signing_key().kid
             Key.objects.filter(kid=kid).update(status="revoked", sealed_private_jwk="")
             clock.now += 5
-            ring = keyring.current()
+            ring = keys_ring.current_ring()
 
         assert kid not in ring.verification_keys()
         with pytest.raises(KeyUnavailable):
@@ -164,11 +165,11 @@ class TestWithoutAKey:
         Key.objects.filter(use=use, status="current").delete()
 
         with pytest.raises(KeyUnavailable, match="instaccess_init"):
-            getattr(keyring.load(), ask)()
+            getattr(keys_ring.load(), ask)()
         assert not Key.objects.filter(use=use, status="current").exists()
 
     def test_a_ring_is_empty(self, db):
-        ring = keyring.load()
+        ring = keys_ring.load()
 
         assert (ring.keys, ring.published(), ring.verification_keys(), ring.decryption_keys()) == ((), [], {}, {})
 
@@ -181,32 +182,32 @@ class TestWhichKeysAreThere:
             for _ in range(3):
                 traveller.shift(1)
                 expected.insert(0, lifecycle.rotate(SIG, force=True).retired.kid)
-            ring = keyring.load()
+            ring = keys_ring.load()
 
         statuses = [key.status for key in ring.keys if key.use == SIG]
         assert statuses == ["current", "past", "past", "past", "future"]
         assert [key.kid for key in ring.keys if key.use == SIG][1:4] == expected
 
     def test_revoked_ones_are_not(self):
-        kid = keyring.load().signing_key().kid
+        kid = keys_ring.load().signing_key().kid
         lifecycle.revoke(kid)
 
-        assert kid not in [key.kid for key in keyring.load().keys]
+        assert kid not in [key.kid for key in keys_ring.load().keys]
 
     @pytest.mark.parametrize("use", list(Key.Use))
     def test_past_ones_are_until_their_last_token_is_dead(self, use):
         with time_machine.travel(START, tick=False) as traveller:
             past = lifecycle.rotate(use, force=True).retired.kid
             traveller.shift(SECOND * (conf.key_retention_seconds - 1))
-            assert past in [key.kid for key in keyring.load().keys]
+            assert past in [key.kid for key in keys_ring.load().keys]
             traveller.shift(1)
-            assert past not in [key.kid for key in keyring.load().keys]
+            assert past not in [key.kid for key in keys_ring.load().keys]
 
     def test_a_public_encryption_key_encrypts_and_is_none_to_decrypt_with(self, rsa_pool):
         Key.objects.filter(use=ENC).delete()
         key = rsa_pool.take()
-        kid = lifecycle.activate(keys.import_key(key.export_public(), use=ENC).kid).kid
-        ring = keyring.load()
+        kid = lifecycle.activate(provision.import_key(key.export_public(), use=ENC).kid).kid
+        ring = keys_ring.load()
 
         assert ring.encryption_key().kid == kid
         assert ring.decryption_keys() == {}
@@ -215,9 +216,9 @@ class TestWhichKeysAreThere:
 
     def test_a_future_encryption_key_decrypts_already(self):
         """Another worker may have heard of its rotation before this one."""
-        kid = keys.generate(ENC).kid
+        kid = provision.generate(ENC).kid
 
-        assert kid in keyring.load().decryption_keys()
+        assert kid in keys_ring.load().decryption_keys()
 
 
 @pytest.mark.usefixtures("initial_keys")
@@ -234,7 +235,7 @@ class TestK7ASealedKeyThatWasTamperedWith:
         parts = past.sealed_private_jwk.split(".")
         parts[part] = flipped(parts[part], len(parts[part]) // 2)
         Key.objects.filter(pk=past.pk).update(sealed_private_jwk=".".join(parts))
-        ring = keyring.load()
+        ring = keys_ring.load()
 
         with pytest.raises(UnsealError):
             ring.decryption_keys()[past.kid]
@@ -249,7 +250,7 @@ class TestK7ASealedKeyThatWasTamperedWith:
         past, current = two
         Key.objects.filter(pk=past.pk).update(sealed_private_jwk=current.sealed_private_jwk)
         Key.objects.filter(pk=current.pk).update(sealed_private_jwk=past.sealed_private_jwk)
-        ring = keyring.load()
+        ring = keys_ring.load()
 
         for kid in (past.kid, current.kid):
             with pytest.raises(UnsealError):
@@ -262,32 +263,32 @@ class TestK7ASealedKeyThatWasTamperedWith:
         past, _ = two
         Key.objects.filter(pk=past.pk).update(sealed_private_jwk=flipped(past.sealed_private_jwk, 500))
         for _ in range(5):
-            list(keyring.current().decryption_keys())
+            list(keys_ring.current_ring().decryption_keys())
             clock.now += conf.key_cache_seconds
 
         assert len(complaints(caplog)) == 1
         assert f"the sealed private half of key {past.kid} was altered" in complaints(caplog)[0]
 
     def test_k7_a_signing_key_that_does_not_open_is_an_error_not_another_key(self):
-        kid = keyring.load().signing_key().kid
+        kid = keys_ring.load().signing_key().kid
         row = Key.objects.get(kid=kid)
         Key.objects.filter(kid=kid).update(sealed_private_jwk=flipped(row.sealed_private_jwk, 500))
 
         with pytest.raises(UnsealError):
-            keyring.load().signing_key().private()
+            keys_ring.load().signing_key().private()
 
     def test_k7_restored_it_works_again(self, two, clock):
         past, _ = two
         Key.objects.filter(pk=past.pk).update(sealed_private_jwk=flipped(past.sealed_private_jwk, 500))
-        assert past.kid not in list(keyring.current().decryption_keys())
+        assert past.kid not in list(keys_ring.current_ring().decryption_keys())
         Key.objects.filter(pk=past.pk).update(sealed_private_jwk=past.sealed_private_jwk)
         clock.now += conf.key_cache_seconds
 
-        assert past.kid in list(keyring.current().decryption_keys())
+        assert past.kid in list(keys_ring.current_ring().decryption_keys())
 
     def test_o6_under_a_lost_key_encryption_key_none_opens_and_the_public_halves_stay(self, caplog):
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": ["A" * 43]}):
-            ring = keyring.load()
+            ring = keys_ring.load()
 
             with pytest.raises(UnsealError, match="KEY_ENCRYPTION_KEYS"):
                 list(ring.decryption_keys())
@@ -307,7 +308,7 @@ class TestAPublicHalfThatWasAltered:
         future = Key.objects.get(status="future").kid
         other = {"n": rsa_pool.take()["n"], "e": "Aw", "use": "enc", "kty": "EC"}
         self.alter(future, **{member: other[member]})
-        ring = keyring.load()
+        ring = keys_ring.load()
 
         assert set(ring.verification_keys()) == {ring.signing_key().kid}
         assert f"key {future} can't be used" in complaints(caplog)[0]
@@ -317,28 +318,28 @@ class TestAPublicHalfThatWasAltered:
         future = Key.objects.get(status="future").kid
         Key.objects.filter(kid=future).update(public_jwk=value)
 
-        assert future not in keyring.load().verification_keys()
+        assert future not in keys_ring.load().verification_keys()
 
     def test_is_noticed_though_the_key_was_read_before(self, rsa_pool):
-        ring = keyring.load()
+        ring = keys_ring.load()
         kid = ring.signing_key().kid
         self.alter(kid, n=rsa_pool.take()["n"])
 
-        assert kid not in keyring.load(ring.keys).verification_keys()
+        assert kid not in keys_ring.load(ring.keys).verification_keys()
 
     def test_k9_that_got_a_private_member_does_not_publish_it(self):
-        kid = keyring.load().signing_key().kid
-        private = keyring.load().signing_key().private()
+        kid = keys_ring.load().signing_key().kid
+        private = keys_ring.load().signing_key().private()
         self.alter(kid, **{name: private[name] for name in ("d", "p", "q", "dp", "dq", "qi")})
 
-        for published in keyring.load().published():
+        for published in keys_ring.load().published():
             assert set(published) == {"kty", "n", "e", "use", "alg", "kid"}
 
 
 class TestThreads:
     @pytest.mark.django_db(transaction=True)
     def test_share_one_reading(self):
-        keys.init()
+        provision.init()
         together, rings, counted = threading.Barrier(16), [], []
 
         def count(execute: Any, *args: Any) -> Any:
@@ -349,7 +350,7 @@ class TestThreads:
             connection.ensure_connection()
             with connection.execute_wrapper(count):
                 together.wait()
-                rings.append(keyring.current())
+                rings.append(keys_ring.current_ring())
             connection.close()
 
         threads = [threading.Thread(target=read) for _ in range(16)]
@@ -364,8 +365,8 @@ class TestThreads:
 
     @pytest.mark.django_db(transaction=True)
     def test_open_and_sign_with_a_key_at_the_same_time(self):
-        keys.init()
-        ring, together, signed = keyring.current(), threading.Barrier(8), []
+        provision.init()
+        ring, together, signed = keys_ring.current_ring(), threading.Barrier(8), []
 
         def sign() -> None:
             together.wait()
@@ -431,7 +432,7 @@ class TestWithAReplicaThatLags:
 
 class TestARingInTheLog:
     def test_a1_shows_no_private_member(self, initial_keys):
-        ring = keyring.load()
+        ring = keys_ring.load()
         private = ring.signing_key().private()
         text = repr(ring) + repr(ring.signing_key()) + str(SimpleNamespace(ring=ring))
 

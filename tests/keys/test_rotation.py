@@ -13,8 +13,10 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from instaccess import issuer, keyring, keys, lifecycle, rotation
+from instaccess import issuer
 from instaccess.conf.settings import conf
+from instaccess.keys import lifecycle, provision, rotation
+from instaccess.keys import ring as keys_ring
 from instaccess.models import IssuedToken, Key
 from instaccess.tokens import jose
 
@@ -145,9 +147,9 @@ class TestWhereTheGatewaysPublicKeyIsCurrent:
     def test_ours_is_in_line_only_after_ours(self):
         ours = key("future", use=ENC)
 
-        assert rotation.is_in_line(ours, [ours, current_key(use=ENC)])
-        assert rotation.is_in_line(ours, [ours])
-        assert not rotation.is_in_line(ours, [ours, self.gateways(activated_at=START), current_key()])
+        assert rotation.is_next(ours, [ours, current_key(use=ENC)])
+        assert rotation.is_next(ours, [ours])
+        assert not rotation.is_next(ours, [ours, self.gateways(activated_at=START), current_key()])
 
 
 class TestByForce:
@@ -332,7 +334,7 @@ class TestTheTimes:
     def test_come_from_the_settings(self):
         settings = {"KEY_ROTATION_DAYS": 7, "JWKS_MAX_AGE": 600, "KEY_CACHE_SECONDS": 5, "LEEWAY": 10}
         with override_settings(INSTACCESS=settings):
-            assert keyring.times() == rotation.Times(
+            assert keys_ring.lifecycle_times() == rotation.Times(
                 interval=7 * DAY, lead=timedelta(seconds=605), retention=timedelta(seconds=3600 + 60 + 10 + 5)
             )
 
@@ -344,7 +346,7 @@ class Deployment:
     user: Any
     clock: Any
     tokens: list[tuple[str, datetime]] = field(default_factory=list)
-    ring: keyring.KeyRing = field(default_factory=keyring.KeyRing)
+    ring: keys_ring.KeyRing = field(default_factory=keys_ring.KeyRing)
 
     def issue(self) -> None:
         row, text = issuer.issue(
@@ -355,7 +357,7 @@ class Deployment:
     def open_all(self) -> int:
         """Open and verify every live token with the keys of this moment; returns how many there were."""
         # The keys of a moment ago are handed on only to spare the test parsing them again.
-        self.ring = keyring.load(self.ring.keys)
+        self.ring = keys_ring.load(self.ring.keys)
         self.tokens = [(text, end) for text, end in self.tokens if datetime.now(UTC) < end + SECOND * conf.leeway]
         for text, _ in self.tokens:
             signed, _ = jose.decrypt(text, self.ring.decryption_keys())
@@ -380,7 +382,7 @@ class TestTenRotations:
         rotations = {SIG: 0, ENC: 0}
         published: list[frozenset[str]] = []
         with time_machine.travel(START, tick=False) as clock:
-            keys.init()
+            provision.init()
             deployment = Deployment(user, clock)
             while min(rotations.values()) < 10:
                 deployment.issue()
@@ -406,7 +408,7 @@ class TestTenRotations:
     @override_settings(INSTACCESS={"KEY_ROTATION_DAYS": 1, "KEY_CACHE_SECONDS": 0})
     def test_k12_private_halves_go_with_the_last_token_and_not_before(self, user):
         with time_machine.travel(START, tick=False) as clock:
-            keys.init()
+            provision.init()
             lifecycle.rotate(ENC)
             clock.shift(DAY)
             retired = lifecycle.rotate(ENC).retired
@@ -451,10 +453,10 @@ class TestWhateverTheScheduleAndTheSettings:
         rsa_pool.rewind()
         Key.objects.all().delete()
         IssuedToken.objects.all().delete()
-        keyring.forget()
+        keys_ring.clear_cache()
         with override_settings(INSTACCESS=settings), time_machine.travel(START, tick=False) as clock:
-            keys.init()
-            stale = keyring.load()  # what a worker still works with that has read its keys just before a change
+            provision.init()
+            stale = keys_ring.load()  # what a worker still works with that has read its keys just before a change
             live: list[tuple[str, str, datetime]] = []
             for pause in cron:
                 for use in Key.Use:
@@ -464,7 +466,7 @@ class TestWhateverTheScheduleAndTheSettings:
                         # A copy of the JWKS from a worker that was behind, kept as long as allowed, has the key.
                         assert conf.key_lead_seconds >= conf.jwks_max_age + conf.key_cache_seconds
                 clock.shift(conf.key_cache_seconds)  # for so long the other worker may issue under the old keys
-                fresh = keyring.load(stale.keys)
+                fresh = keys_ring.load(stale.keys)
                 for ring in (stale, fresh):
                     end = datetime.now(UTC) + SECOND * (conf.lifetime + conf.leeway)
                     live.append((ring.signing_key().kid, ring.encryption_key().kid, end))
@@ -473,7 +475,7 @@ class TestWhateverTheScheduleAndTheSettings:
                 last_moments = sorted({end - SECOND for *_, end in live if end - SECOND <= then})
                 for moment in [*last_moments, then]:
                     clock.move_to(moment)
-                    ring = keyring.load(stale.keys)
+                    ring = keys_ring.load(stale.keys)
                     opened, verified = ring.decryption_keys(), ring.verification_keys()
                     for signing, encryption, end in live:
                         if moment < end:
@@ -481,4 +483,4 @@ class TestWhateverTheScheduleAndTheSettings:
                             assert encryption in opened
                 live = [token for token in live if token[2] > then]
                 # Just before cron calls again, this is what a worker may hold on to.
-                stale = keyring.load(stale.keys)
+                stale = keys_ring.load(stale.keys)

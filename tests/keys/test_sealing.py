@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from jwcrypto.jwe import JWE
 from jwcrypto.jwk import JWK
 
-from instaccess import sealing
 from instaccess.exceptions import KeyUnavailable, UnsealError
+from instaccess.keys import sealing
 
 FIRST, SECOND, THIRD = (bytes([n]) * 32 for n in (1, 2, 3))
 PRIVATE_MEMBERS = ("d", "p", "q", "dp", "dq", "qi")

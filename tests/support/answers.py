@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from instaccess import keyring
+from instaccess.keys import ring
 from instaccess.tokens import jose
 
 CHALLENGE = 'Bearer realm="canvas-lms"'
@@ -36,10 +36,10 @@ def answer(response: Any) -> tuple[int, bytes, str | None]:
 
 def signed_inside(token: str) -> str:
     """The JWS in an issued token."""
-    return jose.decrypt(token, keyring.current().decryption_keys())[0]
+    return jose.decrypt(token, ring.current_ring().decryption_keys())[0]
 
 
 def claims_of(token: str) -> dict[str, Any]:
     """The claims set of an issued token, encrypted or not, its signature checked."""
     signed = signed_inside(token) if token.count(".") == 4 else token
-    return jose.verify(signed, keyring.current().verification_keys())[0]
+    return jose.verify(signed, ring.current_ring().verification_keys())[0]

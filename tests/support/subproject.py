@@ -60,7 +60,7 @@ def set_up() -> None:
     django.setup()
     from django.core.management import call_command
 
-    from instaccess import keys
+    from instaccess.keys import provision
     from instaccess.models import Key
 
     call_command("migrate", verbosity=0, interactive=False)
@@ -70,7 +70,7 @@ def set_up() -> None:
         (Key.Use.ENCRYPTION, Key.Status.CURRENT),
     ]
     for private, (use, status) in zip(json.load(sys.stdin), slots, strict=True):
-        keys.import_key(json.dumps(private), use=use, status=status, with_private=True)
+        provision.import_key(json.dumps(private), use=use, status=status, with_private=True)
 
 
 def say(facts: Any) -> None:

@@ -14,8 +14,10 @@ from django.core.management import call_command
 from django.db import connection
 from django.test import Client
 
-from instaccess import issuer, keyring, keys, lifecycle
+from instaccess import issuer
 from instaccess.exceptions import InstAccessError
+from instaccess.keys import lifecycle, provision
+from instaccess.keys import ring as keys_ring
 from instaccess.models import Key
 from instaccess.tokens import jose
 from instaccess.web import refusals
@@ -119,7 +121,7 @@ def revoke(kid: str) -> int:
 def import_public(data: str, use: str) -> str:
     """The kid, or why it was refused."""
     try:
-        return keys.import_key(data, use=Key.Use(use)).kid
+        return provision.import_key(data, use=Key.Use(use)).kid
     except InstAccessError as error:
         return str(error)
 
@@ -156,7 +158,7 @@ def post(access_token: str) -> tuple[int, str]:
 def accept(token: str) -> str:
     """Open and verify a token as this process knows the keys now; empty, or why it is refused."""
     try:
-        ring = keyring.current()
+        ring = keys_ring.current_ring()
         jose.verify(jose.decrypt(token, ring.decryption_keys())[0], ring.verification_keys())
     except InstAccessError as error:
         return error.code
@@ -164,19 +166,19 @@ def accept(token: str) -> str:
 
 
 def jti(token: str) -> str:
-    ring = keyring.current()
+    ring = keys_ring.current_ring()
     claims, _ = jose.verify(jose.decrypt(token, ring.decryption_keys())[0], ring.verification_keys())
     return str(claims["jti"])
 
 
 def current_kids() -> dict[str, str]:
     """Which keys this process would make a token with now."""
-    ring = keyring.current()
+    ring = keys_ring.current_ring()
     return {"sig": ring.signing_key().kid, "enc": ring.encryption_key().kid}
 
 
 def published_kids() -> list[str]:
-    return [member["kid"] for member in keyring.current().published()]
+    return [member["kid"] for member in keys_ring.current_ring().published()]
 
 
 def keep_issuing(user_pk: int) -> dict[str, int]:
@@ -186,7 +188,7 @@ def keep_issuing(user_pk: int) -> dict[str, int]:
     while not processes.told_to_stop():
         try:
             token = issuer.issue(user=user, origin=ORIGIN, now=time.time())[1]
-            ring = keyring.current()
+            ring = keys_ring.current_ring()
             jose.verify(jose.decrypt(token, ring.decryption_keys())[0], ring.verification_keys())
         except Exception as error:
             outcome[f"{type(error).__name__}: {error}"] += 1

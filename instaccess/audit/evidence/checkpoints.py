@@ -18,7 +18,7 @@ from django.db import IntegrityError, router, transaction
 from django.db.models import Case, F, QuerySet, Value, When
 from django.utils import timezone
 
-from ... import keyring
+from ... import keys
 from ...conf import conf
 from ...models import Checkpoint, IssuedToken, PruneMarker
 from ...tokens import AFTERLIFE, CLOCK_SKEW, MAX_LIFETIME
@@ -68,7 +68,7 @@ def seal(*, now: datetime | None = None, cut: datetime | None = None) -> Sealed:
     """
     now = now or timezone.now()
     settled = now - timedelta(seconds=SETTLED)
-    signing = keyring.current().signing_key()
+    signing = keys.current_ring().signing_key()
     made: list[Statement] = []
     try:
         while added := _seal_page(signing, now, settled, cut):
@@ -85,7 +85,7 @@ def seal(*, now: datetime | None = None, cut: datetime | None = None) -> Sealed:
     return Sealed(tuple(made), waiting.count(), ready_at)
 
 
-def _seal_page(signing: keyring.HeldKey, now: datetime, settled: datetime, cut: datetime | None) -> list[Statement]:
+def _seal_page(signing: keys.HeldKey, now: datetime, settled: datetime, cut: datetime | None) -> list[Statement]:
     """Checkpoints over the next `ROWS` rows; none where there is nothing to seal."""
     made: list[Statement] = []
     position = _position()
@@ -123,7 +123,7 @@ def _fits(row: IssuedToken) -> bool:
 
 
 def _add(
-    position: Marker, rows: Sequence[IssuedToken], signing: keyring.HeldKey, now: datetime, settled: datetime
+    position: Marker, rows: Sequence[IssuedToken], signing: keys.HeldKey, now: datetime, settled: datetime
 ) -> Statement:
     keks = conf.key_encryption_keys
     chain, entries, altered = hashlib.sha256(position.digest.encode()), [], []
@@ -182,7 +182,7 @@ def mark_pruned(
         altered=altered or before.altered,
         pruned_at=int((now or timezone.now()).timestamp()),
     )
-    jws = statements.sign(marker, statements.MARKER, keyring.current().signing_key())
+    jws = statements.sign(marker, statements.MARKER, keys.current_ring().signing_key())
     made = PruneMarker(number=marker.number, jws=jws, mac=statements.mac(statements.MARKER, jws))
     alias = router.db_for_write(PruneMarker)
     with transaction.atomic(using=alias):

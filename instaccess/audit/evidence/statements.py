@@ -17,9 +17,10 @@ from typing import TypeVar
 from jwcrypto.common import base64url_decode
 from jwcrypto.jwk import JWK
 
-from ... import keyring, keystore, tokens
+from ... import tokens
 from ...conf import conf
 from ...exceptions import AuditAltered, InvalidToken, KeyUnavailable
+from ...keys import HeldKey, public_key, stored_keys
 from ...models import Checkpoint, Key, PruneMarker
 from .. import row_hmac
 
@@ -181,15 +182,15 @@ def entries(index: str) -> list[Entry]:
 def signing_keys() -> dict[str, JWK]:
     """The public halves of all signing keys there ever were, by kid: revoked and gone ones have signed, too."""
     keys = {}
-    for row in keystore.rows().filter(use=Key.Use.SIGNING):
+    for row in stored_keys().filter(use=Key.Use.SIGNING):
         try:
-            keys[row.kid] = keyring.public_half(row)
+            keys[row.kid] = public_key(row)
         except KeyUnavailable as error:
             logger.error("%s", error)
     return keys
 
 
-def sign(statement: Statement | Marker, typ: str, signing: keyring.HeldKey) -> str:
+def sign(statement: Statement | Marker, typ: str, signing: HeldKey) -> str:
     """A statement as it is kept and handed out. Raises UnsealError where the key does not open."""
     payload = json.dumps(asdict(statement), separators=(",", ":")).encode()
     return tokens.sign(payload, signing.private(), kid=signing.kid, typ=typ)

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from ... import audit, keys, keystore, lifecycle
+from ... import audit, keys
 from ...exceptions import InstAccessError
 from ...models import Key
 from .. import telling
@@ -82,7 +82,7 @@ class Command(SubcommandCommand):
             sub[name].add_argument("--json", action="store_true", help="One JSON document on standard output.")
 
     def _list(self, options: dict[str, Any]) -> None:
-        held = list(keystore.rows())
+        held = list(keys.stored_keys())
         facts = [telling.facts(key, held) for key in held]
         if options["json"]:
             self.tell_json(facts)
@@ -110,7 +110,7 @@ class Command(SubcommandCommand):
         self.done(options, telling.facts(key), telling.imported(key))
 
     def _export(self, options: dict[str, Any]) -> None:
-        key = keystore.find(options["kid"])
+        key = keys.find_key(options["kid"])
         if options["private"] and not options["yes"]:
             self._confirm_private(key)
         self.stdout.write(keys.export(key, file_format=options["format"], private=options["private"]), ending="")
@@ -131,7 +131,7 @@ class Command(SubcommandCommand):
         outcomes, failures = [], []
         for use in uses:
             try:
-                outcomes.append(lifecycle.rotate(use, force=options["force"]))
+                outcomes.append(keys.rotate(use, force=options["force"]))
             except InstAccessError as error:  # trouble with one use is no reason to leave the other one undone
                 failures.append(error.detail)
         if options["json"]:
@@ -144,11 +144,11 @@ class Command(SubcommandCommand):
             raise CommandError("\n".join(failures))
 
     def _activate(self, options: dict[str, Any]) -> None:
-        key = lifecycle.activate(options["kid"], force=options["force"])
+        key = keys.activate(options["kid"], force=options["force"])
         self.done(options, telling.facts(key), "\n".join(telling.activated(key)))
 
     def _revoke(self, options: dict[str, Any]) -> None:
-        done = lifecycle.revoke(options["kid"], reason=options["reason"], by=operator())
+        done = keys.revoke(options["kid"], reason=options["reason"], by=operator())
         facts = {
             "key": telling.facts(done.key),
             "successor": telling.facts(done.successor) if done.successor else None,
@@ -158,7 +158,7 @@ class Command(SubcommandCommand):
         }
         if done.successor:
             after = f"Key {done.successor.kid} took over."
-        elif keystore.current(keystore.rows(), Key.Use(done.key.use)):
+        elif keys.current_key(keys.stored_keys(), Key.Use(done.key.use)):
             after = "The current key is another one and stays."
         else:
             after = (

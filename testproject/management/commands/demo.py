@@ -31,9 +31,9 @@ from django.core.wsgi import get_wsgi_application
 from django.utils import timezone
 from oauth2_provider.models import get_access_token_model, get_application_model
 
-from instaccess import keyring
 from instaccess.audit import revocation, rows
 from instaccess.conf.settings import SCOPE
+from instaccess.keys import ring
 from instaccess.tokens import jose
 
 HOST = "127.0.0.1"
@@ -168,7 +168,7 @@ class Command(BaseCommand):
         self._headline(f"The answer, {status}: the token is encrypted, the client can't read it")
         self.stdout.write(body)
         token = json.loads(body)["token"]
-        signed, _ = jose.decrypt(token, keyring.current().decryption_keys())
+        signed, _ = jose.decrypt(token, ring.current_ring().decryption_keys())
         self._headline("Opened, as the gateway does it: encrypted for the gateway's key …")
         self.stdout.write(json.dumps(_decoded(token.split(".")[0])))
         self._headline("… signed by the issuer's key …")

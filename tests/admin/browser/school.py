@@ -36,9 +36,9 @@ def set_up(folder: Path, *, rows: int) -> None:
     from django.core.management import call_command
     from django.utils import timezone
 
-    from instaccess import keys, lifecycle
     from instaccess.audit import revocation
     from instaccess.audit import rows as audit_rows
+    from instaccess.keys import lifecycle, provision
     from instaccess.models import Key, RefusalCount
 
     settings.DEBUG = False  # as where people work; it would also remember every query
@@ -51,7 +51,7 @@ def set_up(folder: Path, *, rows: int) -> None:
     def ago(days: float) -> datetime:
         return now - timedelta(days=days)
 
-    keys.init(now=ago(85))
+    provision.init(now=ago(85))
     for use in Key.Use:
         lifecycle.rotate(use, now=ago(54))
         lifecycle.rotate(use, now=ago(23))

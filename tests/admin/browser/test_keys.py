@@ -9,7 +9,7 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 
-from instaccess import keys
+from instaccess.keys import provision
 from instaccess.models import Key
 from tests.admin.browser.accessibility import faults
 
@@ -93,7 +93,7 @@ class TestOneKey:
         page.get_by_role("button", name="Copy").first.click()
         page.get_by_role("status").get_by_text("Copied.").wait_for()
         copied = page.evaluate("navigator.clipboard.readText()")
-        assert copied == keys.export(Key.objects.get(kid=kid), file_format="pem")
+        assert copied == provision.export(Key.objects.get(kid=kid), file_format="pem")
         assert faults(page) == []
         page.get_by_role("button", name="Revoke…").click()
         page.get_by_label("Reason").fill("laptop lost")

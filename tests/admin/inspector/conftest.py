@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from instaccess import forward_auth, issuer, keyring
+from instaccess import forward_auth, issuer
+from instaccess.keys import ring as keys_ring
 from instaccess.models import IssuedToken
 from tests.support.tokens import Makes
 
@@ -40,5 +41,5 @@ def token(issue) -> str:
 @pytest.fixture
 def make() -> Makes:
     """Makes anything under the keys in use, and writes no audit row."""
-    ring = keyring.current()
+    ring = keys_ring.current_ring()
     return Makes(ring.signing_key().private(), ring.encryption_key().private())

@@ -15,8 +15,9 @@ from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 from rest_framework.test import APIRequestFactory
 
-from instaccess import consumer, forward_auth, issuer, keyring
+from instaccess import consumer, forward_auth, issuer
 from instaccess.inspection import Outcome
+from instaccess.keys import ring as keys_ring
 from instaccess.pasted import tidied
 from instaccess.tokens.claims import MAX_LIFETIME
 from tests.admin.inspector.helpers import good_claims, look, times
@@ -132,7 +133,7 @@ class TestTheVerdictIsThatOfTheWire:
 
 
 def make_outer(signed: str) -> str:
-    ring = keyring.current()
+    ring = keys_ring.current_ring()
     return Makes(ring.signing_key().private(), ring.encryption_key().private()).encrypted(signed)
 
 

@@ -23,9 +23,10 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from oauth2_provider.models import get_application_model
 
-from instaccess import forward_auth, gateway, issuer, keyring
+from instaccess import forward_auth, gateway, issuer
 from instaccess.audit import revocation, rows
 from instaccess.inspection import MAX_PASTED
+from instaccess.keys import ring as keys_ring
 from instaccess.models import IssuedToken, Key, RefusalCount
 from instaccess.trust import denylist
 from instaccess.trust import sources as keysource
@@ -225,7 +226,7 @@ class TestTheResult:
         assert "User ada" not in text
 
     def test_of_a_token_no_row_knows_is_an_alarm(self, desk):
-        ring = keyring.current()
+        ring = keys_ring.current_ring()
         make = Makes(ring.signing_key().private(), ring.encryption_key().private())
         text = inspected(desk, make.encrypted(make.signed(claims(int(time.time())))))
 
@@ -257,7 +258,7 @@ class TestTheResult:
         assert "Not an InstAccess token" in html.unescape(response.content.decode())
 
     def test_a5_escapes_what_a_token_says(self, desk):
-        ring = keyring.current()
+        ring = keys_ring.current_ring()
         make = Makes(ring.signing_key().private(), ring.encryption_key().private())
         evil = {"<script>alert(1)</script>": "<img src=x>\u202e\x00\ud800"}
         signed = make.signed(claims(int(time.time()), canvas_domain="<b>", **evil))
@@ -272,7 +273,7 @@ class TestTheResult:
 
     def test_k7_of_keys_that_do_not_open_is_a_page_with_words(self, desk, token, settings):
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": ["A" * 43]}
-        keyring.forget()
+        keys_ring.clear_cache()
 
         assert "That is a fault of ours." in inspected(desk, token)
 

@@ -7,9 +7,9 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from instaccess import keyring, lifecycle
 from instaccess.audit import row_hmac
 from instaccess.inspection import Outcome
+from instaccess.keys import lifecycle, ring
 from instaccess.models import IssuedToken, Key
 from instaccess.trust import denylist
 from tests.admin.inspector.helpers import codes, good_claims, look, times
@@ -51,7 +51,7 @@ class TestKeys:
         row, token = issue()
         lifecycle.rotate(Key.Use.ENCRYPTION, force=True)
         Key.objects.filter(kid=row.encryption_kid).update(retired_at=timezone.now() - timedelta(days=3))
-        keyring.forget()
+        ring.clear_cache()
         found = look(token)
 
         assert codes(found) == ("REFUSED", "unknown_kid")
@@ -59,7 +59,7 @@ class TestKeys:
 
     def test_whose_private_half_is_elsewhere_can_only_be_opened_by_the_gateway(self, token):
         Key.objects.filter(use="enc").update(sealed_private_jwk="")
-        keyring.forget()
+        ring.clear_cache()
         found = look(token)
 
         assert codes(found) == ("UNDECIDED", "no_key")
@@ -70,7 +70,7 @@ class TestKeys:
         row, token = issue()
         lifecycle.rotate(Key.Use.ENCRYPTION, force=True)
         Key.objects.filter(kid=row.encryption_kid).update(sealed_private_jwk="")
-        keyring.forget()
+        ring.clear_cache()
         found = look(token)
 
         assert codes(found) == ("UNDECIDED", "unknown_kid")
@@ -78,7 +78,7 @@ class TestKeys:
 
     def test_that_are_missing_are_a_fault_of_ours(self, token):
         Key.objects.all().delete()
-        keyring.forget()
+        ring.clear_cache()
         found = look(token)
 
         assert codes(found) == ("UNDECIDED", "no_key")
@@ -87,7 +87,7 @@ class TestKeys:
 
     def test_o6_that_do_not_open_are_a_fault_of_ours(self, token, settings):
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": ["A" * 43]}
-        keyring.forget()
+        ring.clear_cache()
         found = look(token)
 
         assert codes(found) == ("UNDECIDED", "kek_missing")
@@ -96,7 +96,7 @@ class TestKeys:
     def test_k7_that_were_altered_are_a_fault_of_ours(self, token):
         sealed = Key.objects.get(use="enc").sealed_private_jwk
         Key.objects.filter(use="enc").update(sealed_private_jwk=sealed[:-4] + "AAAA")
-        keyring.forget()
+        ring.clear_cache()
 
         assert codes(look(token)) == ("UNDECIDED", "seal_broken")
 
@@ -180,6 +180,6 @@ class TestTheAuditRow:
         token = issue()[1]
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": ["A" * 43, "SECRET_KEY"]}
         IssuedToken.objects.update(mac="unknown.AAAA")
-        keyring.forget()
+        ring.clear_cache()
 
         assert look(token).audit.evidence is row_hmac.HmacStatus.UNKNOWN

@@ -10,9 +10,10 @@ import pytest
 from django.contrib.auth import get_user_model
 from jwcrypto.jwk import JWK
 
-from instaccess import keyring, lifecycle
 from instaccess.audit import revocation, row_hmac, rows
 from instaccess.inspection import MAX_PASTED, Inspection, Kind, Outcome
+from instaccess.keys import lifecycle
+from instaccess.keys import ring as keys_ring
 from instaccess.models import Key
 from instaccess.pasted import tidied
 from instaccess.trust import denylist
@@ -48,7 +49,7 @@ class TestAGoodToken:
         assert found.jti == str(row.jti)
 
     def test_says_which_keys_it_is_under(self, token):
-        ring = keyring.current()
+        ring = keys_ring.current_ring()
         outer, inner = look(token).layers
 
         assert (outer.key.kid, outer.key.status, outer.authentic) == (ring.encryption_key().kid, "current", True)

@@ -13,7 +13,7 @@ from django.contrib.auth.models import Permission
 from django.test import Client
 from django.urls import reverse
 
-from instaccess import keys, lifecycle
+from instaccess.keys import lifecycle, provision
 from instaccess.models import Key
 from instaccess.trust import material
 from tests.admin.keys.helpers import (
@@ -240,7 +240,7 @@ class TestRotate:
 
     def test_of_the_gateways_public_key_alone_says_where_the_next_comes_from(self, operator_client, rsa_pool):
         Key.objects.filter(use=ENC).delete()
-        kid = lifecycle.activate(keys.import_key(rsa_pool.take().export_public(), use=ENC).kid).kid
+        kid = lifecycle.activate(provision.import_key(rsa_pool.take().export_public(), use=ENC).kid).kid
         response = operator_client.post(ROTATE_ENC, {"confirmed": "yes", "expected_current": kid, "force": "on"})
 
         assert "import the next public key" in told(response)[0]
@@ -290,7 +290,7 @@ class TestRevoke:
     def test_of_the_gateways_public_key_says_that_none_takes_over_before_and_after(self, operator_client, rsa_pool):
         lifecycle.rotate(ENC)
         public = material.to_text(rsa_pool.take(), file_format="pem", private=False)
-        kid = lifecycle.activate(keys.import_key(public, use=ENC).kid).kid
+        kid = lifecycle.activate(provision.import_key(public, use=ENC).kid).kid
         rotating = operator_client.post(ROTATE_ENC)
 
         assert told(rotating) == ["Its private half is elsewhere: import the next public key from its owner first."]

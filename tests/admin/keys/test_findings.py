@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from instaccess import rotation
 from instaccess.admin.findings import GRACE, Finding, Severity, bad_setting, findings
 from instaccess.audit.refusal_counts import RefusalSpike
 from instaccess.exceptions import ConfigError
-from instaccess.health import Standing
+from instaccess.keys import rotation
+from instaccess.keys.health import KeyHealth
 from instaccess.models import Key
 
 SIG, ENC = Key.Use.SIGNING, Key.Use.ENCRYPTION
@@ -36,7 +36,7 @@ def current(*, use: Key.Use = SIG, age: timedelta = DAY, private: bool = True) -
 
 def found(*keys: Key, unusual: list[RefusalSpike] | None = None, **facts: Any) -> dict[str, Finding]:
     totals = {use: sum(key.use == use for key in keys) for use in Key.Use}
-    standing = Standing(keys=keys, **{"totals": totals, **facts})
+    standing = KeyHealth(keys=keys, **{"totals": totals, **facts})
     made = findings(standing, now=NOW, times=TIMES, unusual=unusual or [])
     assert len({finding.code for finding in made}) == len(made)
     return {finding.code: finding for finding in made}

@@ -14,8 +14,8 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from instaccess import keystore, lifecycle
 from instaccess.conf.settings import conf
+from instaccess.keys import lifecycle, store
 from instaccess.models import IssuedToken, Key, RefusalCount
 from tests.admin.keys.helpers import ENC, LIST, SIG, START, key_of, revoke_url, rows, shown
 
@@ -42,7 +42,7 @@ class TestALiveToken:
         issue()
 
         assert "(1 now)" in shown(operator_client.post(revoke_url(key_of(SIG, "past").kid)))
-        assert "(2 now)" in shown(operator_client.post(revoke_url(keystore.current(keystore.rows(), ENC).kid)))
+        assert "(2 now)" in shown(operator_client.post(revoke_url(store.current_key(store.stored_keys(), ENC).kid)))
 
 
 def picture_of(text: str) -> str:

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from instaccess import rotation
 from instaccess.admin import timeline
 from instaccess.admin.key_panel import life
 from instaccess.admin.timeline import Row, Timeline
+from instaccess.keys import rotation
 from instaccess.models import Key
 
 SIG, ENC = Key.Use.SIGNING, Key.Use.ENCRYPTION

@@ -15,13 +15,14 @@ from django.utils import timezone
 from joserfc import jws as joserfc_jws
 from joserfc.jwk import RSAKey
 
-from instaccess import issuer, keyring, lifecycle
+from instaccess import issuer
 from instaccess.audit import revocation, row_hmac
 from instaccess.audit import rows as audit_rows
 from instaccess.audit.evidence import checkpoints, statements, verification
 from instaccess.audit.evidence.checkpoints import SETTLED, seal
 from instaccess.conf.settings import conf
 from instaccess.exceptions import AuditAltered, InvalidToken, KeyUnavailable
+from instaccess.keys import lifecycle, ring
 from instaccess.models import Checkpoint, IssuedToken, Key
 from instaccess.tokens import compact, jose
 
@@ -178,7 +179,7 @@ class TestACheckpoint:
     def test_is_no_token_and_no_token_is_one(self, rows, user, application):
         rows(9000)
         seal()
-        public = keyring.current().verification_keys()
+        public = ring.current_ring().verification_keys()
         with pytest.raises(InvalidToken):
             jose.verify(Checkpoint.objects.get().jws, public)
 

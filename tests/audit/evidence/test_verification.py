@@ -14,12 +14,12 @@ import pytest
 from django.db import connection, transaction
 from django.db.models import F
 
-from instaccess import keyring
 from instaccess.audit import revocation, row_hmac, rows
 from instaccess.audit.evidence import checkpoints, statements, verification
 from instaccess.audit.evidence.pruning import prune
 from instaccess.conf.settings import conf
 from instaccess.exceptions import AuditAltered
+from instaccess.keys import ring
 from instaccess.models import Checkpoint, IssuedToken, PruneMarker, UserIdentity
 from instaccess.tokens import jose
 
@@ -363,7 +363,7 @@ class TestAfterPruning:
 
     def test_a6_a_marker_by_somebody_else_is_named(self, audit, rsa_pool):
         theirs = rsa_pool.take("sig")
-        signed = jose.sign(b"{}", theirs, kid=keyring.current().signing_key().kid, typ=statements.MARKER)
+        signed = jose.sign(b"{}", theirs, kid=ring.current_ring().signing_key().kid, typ=statements.MARKER)
         kek_id = audit[0].mac.partition(".")[0]
         PruneMarker.objects.create(number=1, jws=signed, mac=f"{kek_id}.guessed")
 
@@ -492,7 +492,7 @@ class TestAStatementOfAnotherVersion:
     def test_cannot_be_read_and_says_so(self, audit, payload):
         whole = vars_of(copies()[0].statement)
         said = {**whole, **payload} if payload and payload != {"number": 1} else payload
-        key = keyring.current().signing_key()
+        key = ring.current_ring().signing_key()
         signed = jose.sign(json.dumps(said).encode(), key.private(), kid=key.kid, typ=statements.CHECKPOINT)
         text = json.dumps({"format": "instaccess checkpoint 1", "jws": signed, "index": ""})
 

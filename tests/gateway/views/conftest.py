@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from instaccess import forward_auth, issuer, keyring
+from instaccess import forward_auth, issuer
+from instaccess.keys import ring as keys_ring
 from instaccess.models import IssuedToken
 from tests.support.clocks import Clock
 from tests.support.tokens import Makes
@@ -49,7 +50,7 @@ def token(issue) -> str:
 @pytest.fixture
 def make(initial_keys) -> Makes:
     """Makes tokens by hand under the keys that the gateway knows."""
-    ring = keyring.current()
+    ring = keys_ring.current_ring()
     return Makes(ring.signing_key().private(), ring.encryption_key().private())
 
 

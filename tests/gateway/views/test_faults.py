@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from django.db import OperationalError, connection
 
-from instaccess import gateway, keyring
+from instaccess import gateway
+from instaccess.keys import ring
 from instaccess.models import IssuedToken, Key
 from tests.support.answers import INVALID, UNAVAILABLE, answer
 from tests.support.mailing import mailed
@@ -51,12 +52,12 @@ class TestWhileTheDatabaseIsAway:
         assert status(token) == 204
 
     def test_o1_a_worker_that_starts_then_lets_nobody_in(self, token):
-        keyring.forget()
+        ring.clear_cache()
         with connection.execute_wrapper(Broken()):
             assert answer(verify(token)) == UNAVAILABLE
 
     def test_o1_a_gateway_without_a_deny_list_lets_nobody_in_though_it_has_the_keys(self, token, settings):
-        keyring.current().decryption_keys()
+        ring.current_ring().decryption_keys()
         with connection.execute_wrapper(Broken()):
             assert answer(verify(token)) == UNAVAILABLE
 
@@ -69,12 +70,12 @@ class TestWhileTheDatabaseIsAway:
             assert answer(verify(token)) == UNAVAILABLE
 
     def test_what_needs_no_key_is_refused_as_ever(self):
-        keyring.forget()
+        ring.clear_cache()
         with connection.execute_wrapper(Broken()):
             assert answer(verify()) == answer(verify("opaque")) == answer(verify("a.b.c")) == INVALID
 
     def test_g1_g19_what_is_no_encrypted_token_of_ours_by_its_looks_is_refused_as_ever(self, token):
-        keyring.forget()
+        ring.clear_cache()
         other_alg = with_header(token, {"alg": "RSA1_5", "enc": "A128CBC-HS256"})
         looks = ["a.b.c.d.e", "x" * 9000 + ".b.c.d.e", b64(b'{"alg":"none"}') + ".b.c.d.e", token + "=", other_alg]
         with connection.execute_wrapper(Broken()):
@@ -84,7 +85,7 @@ class TestWhileTheDatabaseIsAway:
         "bearer", ["{0},Bearer other", "other,Bearer {0}", "{0} x", "{0}\t", "{0}\xa0", "\xe9{0}"]
     )
     def test_a_header_that_is_not_exactly_one_bearer_is_refused_as_ever_though_it_has_five_parts(self, token, bearer):
-        keyring.forget()
+        ring.clear_cache()
         with connection.execute_wrapper(Broken()):
             assert answer(verify(bearer.format(token))) == INVALID
 
@@ -127,13 +128,13 @@ class TestAFaultOfOurs:
 
     def test_no_keys_at_all_are_a_503(self, token):
         Key.objects.all().delete()
-        keyring.forget()
+        ring.clear_cache()
 
         assert answer(verify(token)) == UNAVAILABLE
 
     def test_o6_a_lost_key_encryption_key_is_a_503(self, token, settings):
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": ["A" * 43]}
-        keyring.forget()
+        ring.clear_cache()
 
         assert answer(verify(token)) == UNAVAILABLE
 

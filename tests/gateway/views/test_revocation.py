@@ -6,7 +6,8 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
 
-from instaccess import issuer, lifecycle
+from instaccess import issuer
+from instaccess.keys import lifecycle
 from instaccess.models import IssuedToken, Key
 from tests.support.answers import INVALID, answer
 from tests.support.verifying import status, verify
@@ -78,9 +79,9 @@ class TestARevocation:
     @pytest.mark.parametrize("use", [Key.Use.SIGNING, Key.Use.ENCRYPTION])
     def test_g21_of_all_tokens_under_a_key(self, clock, issue, refused_in_five_seconds, use):
         if use == Key.Use.ENCRYPTION:
-            from instaccess import keys
+            from instaccess.keys import provision
 
-            keys.generate(use)
+            provision.generate(use)
         (row, one), (_, two) = issue(), issue()
         assert status(one) == status(two) == 204
 

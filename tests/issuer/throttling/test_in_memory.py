@@ -18,8 +18,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from instaccess import issuer, keyring, throttling
+from instaccess import issuer, throttling
 from instaccess.exceptions import AuditError
+from instaccess.keys import ring
 from instaccess.models import IssuedToken, Key
 from tests.conftest import ISSUE_URL
 from tests.issuer.throttling.helpers import START, statuses
@@ -201,7 +202,7 @@ class TestTheHeaders:
     def test_of_a_fault_of_ours_tell_what_is_left_and_when_to_come_back(self, post, token):
         post(token)
         Key.objects.update(status="past")
-        keyring.forget()
+        ring.clear_cache()
 
         response = post(token)
 
@@ -225,12 +226,12 @@ class TestAFaultOfOurs:
     def test_costs_nothing(self, post, token, initial_keys):
         current = [key.pk for key in initial_keys if key.status == "current"]
         Key.objects.filter(pk__in=current).update(status="past")
-        keyring.forget()
+        ring.clear_cache()
         assert statuses(post, token, 5) == [503] * 5
 
         for pk in current:
             Key.objects.filter(pk=pk).update(status="current")
-        keyring.forget()
+        ring.clear_cache()
 
         assert statuses(post, token, 4) == [201, 201, 201, 429]
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from instaccess import keys, lifecycle
+from instaccess.keys import lifecycle, provision
 from instaccess.models import Key
 from instaccess.trust import material
 from tests.management.keys.helpers import ENC, SIG, key_of, run, run_json
@@ -30,7 +30,7 @@ class TestList:
     def test_tells_the_other_turns_of_a_life(self, clock, pair):
         past = lifecycle.rotate(SIG, force=True).retired.kid
         revoked = lifecycle.revoke(key_of(ENC, "current").kid).key.kid
-        public = keys.import_key(material.to_text(pair, file_format="pem", private=False), use=ENC).kid
+        public = provision.import_key(material.to_text(pair, file_format="pem", private=False), use=ENC).kid
         lines = {line.split()[2]: line for line in run("list").splitlines()}
 
         assert lines[past].endswith("both halves; valid for its tokens until 2026-11-23T13:01:03Z")
@@ -44,7 +44,7 @@ class TestList:
         run("import", "--use", "enc", "--file", files["public.pem"])
         text = run("activate", "--kid", Key.objects.get(use=ENC, sealed_private_jwk="").kid)
         public = material.to_text(rsa_pool.take(), file_format="pem", private=False)
-        signing = keys.import_key(public, use=SIG).kid
+        signing = provision.import_key(public, use=SIG).kid
         lines = {line.split()[2]: line for line in run("list").splitlines()}
 
         assert f"`python manage.py instaccess_keys revoke --kid {made}`" in text
@@ -58,7 +58,7 @@ class TestList:
         run("import", "--use", "enc", "--file", files["public.pem"])
         current = lifecycle.activate(Key.objects.get(use=ENC).kid).kid
         clock.shift(timedelta(days=31))
-        keys.import_key(material.to_text(rsa_pool.take(), file_format="pem", private=False), use=ENC)
+        provision.import_key(material.to_text(rsa_pool.take(), file_format="pem", private=False), use=ENC)
         lines = {line.split()[2]: line for line in run("list").splitlines()}
 
         assert lines[current].endswith("due for rotation at 2026-12-23T12:00:00Z")

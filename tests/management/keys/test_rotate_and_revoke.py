@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from django.test import override_settings
 
-from instaccess import issuer, lifecycle
+from instaccess import issuer
 from instaccess.conf.settings import conf
+from instaccess.keys import lifecycle
 from instaccess.models import IssuedToken, Key
 from tests.management.keys.helpers import ENC, SIG, complaint, key_of, run, run_json
 

@@ -13,7 +13,7 @@ if __name__ == "__main__":
     subproject.set_up()
     from django.db import connection, connections
 
-    from instaccess import keyring
+    from instaccess.keys import ring as keys_ring
 
     reading, may_go_on = threading.Event(), threading.Event()
 
@@ -24,7 +24,7 @@ if __name__ == "__main__":
 
     def read_slowly() -> None:
         with connection.execute_wrapper(wait):
-            keyring.current()
+            keys_ring.current_ring()
         connection.close()
 
     thread = threading.Thread(target=read_slowly)
@@ -38,7 +38,7 @@ if __name__ == "__main__":
         child = os.fork()
     if child == 0:
         signal.alarm(60)  # a lock that is never released ends here, and is told by the exit status
-        ring = keyring.current()
+        ring = keys_ring.current_ring()
         facts = {"kid": ring.signing_key().kid, "private": ring.signing_key().private().has_private}
         os.write(question, json.dumps(facts).encode())
         os._exit(0)
@@ -48,4 +48,4 @@ if __name__ == "__main__":
         in_child = json.loads(said.read() or "null")
     may_go_on.set()
     thread.join()
-    subproject.say({"status": status, "child": in_child, "parent": keyring.current().signing_key().kid})
+    subproject.say({"status": status, "child": in_child, "parent": keys_ring.current_ring().signing_key().kid})

@@ -14,14 +14,15 @@ if __name__ == "__main__":
     from django.db import connections
     from django.test import Client
 
-    from instaccess import issuer, keyring, lifecycle
+    from instaccess import issuer
     from instaccess.audit import rows
+    from instaccess.keys import lifecycle, ring
     from instaccess.models import IssuedToken, Key
 
     # From here on the replica stands still.
     connections.close_all()
     shutil.copy(connections["default"].settings_dict["NAME"], connections["replica"].settings_dict["NAME"])
-    first = {use: keyring.load()._current(use).kid for use in Key.Use}
+    first = {use: ring.load()._current(use).kid for use in Key.Use}
     user = get_user_model().objects.create_user("ada")
 
     def issue() -> IssuedToken:
@@ -43,7 +44,7 @@ if __name__ == "__main__":
             "live tokens": live,
             "tokens marked": done.tokens,
             "audit has": IssuedToken.objects.using("default").exclude(revoked_at=None).get().pk == doomed.pk,
-            "revoked key is in the ring": first[Key.Use.SIGNING] in keyring.current().verification_keys(),
+            "revoked key is in the ring": first[Key.Use.SIGNING] in ring.current_ring().verification_keys(),
             "revoked key is published": first[Key.Use.SIGNING] in served,
             "signs now": issue().signing_kid == done.successor.kid,
             "listed": listed()[first[Key.Use.SIGNING]],

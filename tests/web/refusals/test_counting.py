@@ -15,7 +15,8 @@ from django.test import RequestFactory
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from instaccess import exceptions, forward_auth, issuer, keyring
+from instaccess import exceptions, forward_auth, issuer
+from instaccess.keys import ring as keys_ring
 from instaccess.models import IssuedToken, RefusalCount, UserIdentity
 from instaccess.web import refusals
 from tests.conftest import ISSUE_URL
@@ -116,7 +117,7 @@ class TestTheIssuer:
 class TestTheGateway:
     @pytest.fixture
     def make(self) -> Makes:
-        ring = keyring.current()
+        ring = keys_ring.current_ring()
         return Makes(ring.signing_key().private(), ring.encryption_key().private())
 
     @pytest.fixture

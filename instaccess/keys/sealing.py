@@ -15,8 +15,8 @@ from jwcrypto.common import JWException, base64url_decode, base64url_encode
 from jwcrypto.jwe import JWE
 from jwcrypto.jwk import JWK
 
-from . import tokens
-from .exceptions import InvalidToken, UnsealError
+from .. import tokens
+from ..exceptions import InvalidToken, UnsealError
 
 _ALG, _ENC = "A256KW", "A256GCM"
 _MAX_PRIVATE_JWK_BYTES = 16_384

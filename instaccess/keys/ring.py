@@ -18,11 +18,11 @@ from django.views.decorators.debug import sensitive_variables
 from jwcrypto.common import JWException
 from jwcrypto.jwk import JWK
 
+from ..conf import conf
+from ..exceptions import KeyUnavailable, UnsealError
+from ..models import Key
+from ..trust import Refreshed
 from . import rotation, sealing
-from .conf import conf
-from .exceptions import KeyUnavailable, UnsealError
-from .models import Key
-from .trust import Refreshed
 
 logger = logging.getLogger("instaccess.keys")
 
@@ -33,7 +33,7 @@ NO_KEY = {
 }
 
 
-def public_half(row: Key) -> JWK:
+def public_key(row: Key) -> JWK:
     """The public half of a row. Raises KeyUnavailable where it is not the one the row's kid names."""
     try:
         key = JWK(**row.public_jwk)
@@ -51,7 +51,7 @@ class HeldKey:
         self.kid = row.kid
         self.use = row.use
         self.status = row.status
-        self.public = public_half(row)
+        self.public = public_key(row)
         self._sealed = row.sealed_private_jwk
         self._private: JWK | None = None
         self._complained = False
@@ -165,7 +165,7 @@ class KeyRing:
         raise KeyUnavailable(NO_KEY[use])
 
 
-def times() -> rotation.Times:
+def lifecycle_times() -> rotation.Times:
     """The lifecycle's times as the settings have them."""
     return rotation.Times(
         interval=timedelta(days=conf.key_rotation_days),
@@ -186,7 +186,7 @@ def load(previous: Iterable[HeldKey] = ()) -> KeyRing:
     """
     held = {key.kid: key for key in previous}
     rows = Key.objects.using(router.db_for_write(Key)).filter(status__in=_RANK)
-    now, lifecycle = timezone.now(), times()
+    now, lifecycle = timezone.now(), lifecycle_times()
     alive = [row for row in rows if not rotation.is_gone(row, now=now, times=lifecycle)]
     keys = []
     for row in sorted(alive, key=lambda row: (_RANK[Key.Status(row.status)], -row.created_at.timestamp())):
@@ -204,12 +204,12 @@ def load(previous: Iterable[HeldKey] = ()) -> KeyRing:
 _ring: Refreshed[KeyRing] = Refreshed(lambda last: load(last.keys if last else ()))
 
 
-def current(*, max_staleness: float = 0) -> KeyRing:
+def current_ring(*, max_staleness: float = 0) -> KeyRing:
     """The KeyRing as of at most `KEY_CACHE_SECONDS` ago, or older by `max_staleness` seconds while the database is
     away. Raises DatabaseError after that."""
     return _ring.get(interval=conf.key_cache_seconds, max_staleness=max_staleness)
 
 
-def forget() -> None:
+def clear_cache() -> None:
     """Drop what this process remembers; called after every change of keys."""
     _ring.forget()

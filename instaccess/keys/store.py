@@ -13,10 +13,11 @@ from django.db.models import F, QuerySet
 from django.views.decorators.debug import sensitive_variables
 from jwcrypto.jwk import JWK
 
-from . import keyring, rotation, sealing, trust
-from .conf import conf
-from .exceptions import KeyUnavailable
-from .models import Key, KeyLock
+from .. import trust
+from ..conf import conf
+from ..exceptions import KeyUnavailable
+from ..models import Key, KeyLock
+from . import ring, rotation, sealing
 
 logger = logging.getLogger("instaccess.keys")
 
@@ -24,7 +25,7 @@ SHORTEST_KID = 6
 """So many characters of a kid name a key, where no other begins so."""
 
 
-def rows() -> QuerySet[Key]:
+def stored_keys() -> QuerySet[Key]:
     """All keys, from the database they are written to."""
     return Key.objects.using(router.db_for_write(Key))
 
@@ -42,32 +43,34 @@ def locked() -> Iterator[QuerySet[Key]]:
     try:
         with transaction.atomic(using=alias):
             KeyLock.objects.using(alias).filter(pk=1).update(changes=F("changes") + 1)
-            yield rows().select_for_update()
+            yield stored_keys().select_for_update()
     finally:
-        keyring.forget()
+        ring.clear_cache()
 
 
-def current(keys: QuerySet[Key], use: Key.Use) -> Key | None:
+def current_key(keys: QuerySet[Key], use: Key.Use) -> Key | None:
     """The current key of a use."""
     return keys.filter(use=use, status=Key.Status.CURRENT).first()
 
 
-def waiting(keys: QuerySet[Key], use: Key.Use) -> QuerySet[Key]:
+def future_keys(keys: QuerySet[Key], use: Key.Use) -> QuerySet[Key]:
     """The future keys of a use, the one that has waited longest first."""
     return keys.filter(use=use, status=Key.Status.FUTURE).order_by("created_at", "id")
 
 
-def future(keys: QuerySet[Key], use: Key.Use, *, after_ours: bool) -> Key | None:
+def next_key(keys: QuerySet[Key], use: Key.Use, *, after_ours: bool) -> Key | None:
     """The key of a use that has waited longest, of those that take over by themselves: see `rotation.can_follow`."""
-    return next((key for key in waiting(keys, use) if rotation.can_follow(key, after_ours=after_ours)), None)
+    return next(
+        (key for key in future_keys(keys, use) if rotation.can_rotate_automatically(key, after_ours=after_ours)), None
+    )
 
 
-def find(kid: str, keys: QuerySet[Key] | None = None) -> Key:
+def find_key(kid: str, keys: QuerySet[Key] | None = None) -> Key:
     """The key with this kid, or whose kid begins so (6 characters or more). Raises KeyUnavailable."""
     # SQLite and MariaDB compare without case here; there are few keys, so Python compares.
     found = [
         key
-        for key in (rows() if keys is None else keys)
+        for key in (stored_keys() if keys is None else keys)
         if key.kid == kid or (len(kid) >= SHORTEST_KID and key.kid.startswith(kid))
     ]
     if not found and len(kid) < SHORTEST_KID:

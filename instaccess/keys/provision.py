@@ -9,11 +9,12 @@ from datetime import datetime
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
-from . import keyring, sealing, trust
-from .conf import conf
-from .exceptions import KeyRefused, KeyUnavailable, UnsealError
-from .keystore import locked, rows, store
-from .models import Key
+from .. import trust
+from ..conf import conf
+from ..exceptions import KeyRefused, KeyUnavailable, UnsealError
+from ..models import Key
+from . import ring, sealing
+from .store import locked, store, stored_keys
 
 logger = logging.getLogger("instaccess.keys")
 
@@ -34,36 +35,39 @@ def init(*, now: datetime | None = None) -> list[Key]:
     what is encrypted under a new key of ours.
     """
     check_sealed_keys()
-    if rows().filter(use=Key.Use.ENCRYPTION).exists() and (Key.Use.ENCRYPTION, Key.Status.CURRENT) in missing():
+    if (
+        stored_keys().filter(use=Key.Use.ENCRYPTION).exists()
+        and (Key.Use.ENCRYPTION, Key.Status.CURRENT) in missing_keys()
+    ):
         raise KeyUnavailable(
             "there are encryption keys, and none is current: import the gateway's public key, or generate one here, "
             "with `python manage.py instaccess_keys`, and activate it"
         )
-    spare = {(use, status): trust.generate_jwk(use) for use, status in missing()}
+    spare = {(use, status): trust.generate_jwk(use) for use, status in missing_keys()}
     if not spare:
         return []
     made = []
     with locked():
         # What another init has filled in meanwhile is not missing any more; its spare key is thrown away.
-        for use, status in missing():
+        for use, status in missing_keys():
             if private := spare.get((use, status)):
                 made.append(store(private, use=use, status=status, now=now or timezone.now()))
     return made
 
 
-def missing() -> list[tuple[Key.Use, Key.Status]]:
+def missing_keys() -> list[tuple[Key.Use, Key.Status]]:
     """Which of the keys that a deployment starts with are not there."""
-    present = set(rows().values_list("use", "status"))
+    present = set(stored_keys().values_list("use", "status"))
     return [slot for slot in INITIAL if slot not in present]
 
 
 def check_sealed_keys() -> None:
     """Open every sealed private key once. Raises UnsealError for the first that stays shut."""
-    for error in shut(rows().exclude(status=Key.Status.REVOKED)).values():
+    for error in undecryptable(stored_keys().exclude(status=Key.Status.REVOKED)).values():
         raise error
 
 
-def shut(among: Iterable[Key]) -> dict[str, UnsealError]:
+def undecryptable(among: Iterable[Key]) -> dict[str, UnsealError]:
     """Why, by kid, which of the sealed private keys among these stay shut. About a millisecond a key."""
     errors = {}
     for row in among:
@@ -129,7 +133,7 @@ def _why_not_again(existing: Key, use: Key.Use, *, with_private: bool) -> str:
 def export(row: Key, *, file_format: str, private: bool = False) -> str:
     """A key as PEM or JWK. Raises KeyUnavailable where the private half is asked for and not held, or stays shut."""
     if not private:
-        return trust.key_to_text(keyring.public_half(row), file_format=file_format, private=False)
+        return trust.key_to_text(ring.public_key(row), file_format=file_format, private=False)
     if not row.has_private:
         raise KeyUnavailable(f"only the public half of key {row.kid} is held here")
     key = sealing.unseal(row.sealed_private_jwk, kid=row.kid, use=row.use, keks=conf.key_encryption_keys)
@@ -145,19 +149,19 @@ def reseal() -> int:
     others from being resealed; its UnsealError is raised at the end.
     """
     keks = conf.key_encryption_keys
-    wanted, resealed, shut = sealing.kek_id(keks[0]), 0, None
-    for row in rows().exclude(sealed_private_jwk=""):
+    wanted, resealed, failure = sealing.kek_id(keks[0]), 0, None
+    for row in stored_keys().exclude(sealed_private_jwk=""):
         if sealing.sealed_under(row.sealed_private_jwk) == wanted:
             continue
         try:
             private = sealing.unseal(row.sealed_private_jwk, kid=row.kid, use=row.use, keks=keks)
         except UnsealError as error:
             logger.error("not resealed: %s", error)
-            shut = shut or error
+            failure = failure or error
             continue
         sealed = sealing.seal(private, kid=row.kid, use=row.use, keks=keks)
-        unchanged = rows().filter(pk=row.pk, sealed_private_jwk=row.sealed_private_jwk)
+        unchanged = stored_keys().filter(pk=row.pk, sealed_private_jwk=row.sealed_private_jwk)
         resealed += unchanged.update(sealed_private_jwk=sealed)
-    if shut is not None:
-        raise shut
+    if failure is not None:
+        raise failure
     return resealed

@@ -12,17 +12,18 @@ from datetime import datetime
 
 from django.db.models import Count, Q
 
-from . import audit, keyring, keys, keystore
-from .conf import conf
-from .exceptions import KeyUnavailable
-from .models import Key
+from .. import audit
+from ..conf import conf
+from ..exceptions import KeyUnavailable
+from ..models import Key
+from . import provision, ring, store
 
 MAX_KEYS = 100
 """So many keys are looked at, the most useful first: each that is opened costs about a millisecond."""
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class KeyHealth:
     """How the keys stand.
 
     Attributes:
@@ -47,7 +48,7 @@ class Standing:
         return sum(self.totals.values())
 
 
-def look(*, since: datetime, now: datetime) -> Standing:
+def load_health(*, since: datetime, now: datetime) -> KeyHealth:
     """Read how the keys stand: three queries. Past and revoked ones are of late when they ended after `since`.
 
     Raises ConfigError for a setting that can't be worked with.
@@ -59,13 +60,13 @@ def look(*, since: datetime, now: datetime) -> Standing:
         | ~revoked & (~Q(sealed_private_jwk="") | Q(retired_at=None) | Q(retired_at__gte=since))
         | revoked & (Q(revoked_at__gte=since) | Q(kid__in=sorted(live)[:MAX_KEYS]))
     )
-    rows = tuple(sorted(keystore.rows().filter(of_late), key=_usefulness)[:MAX_KEYS])
+    rows = tuple(sorted(store.stored_keys().filter(of_late), key=_usefulness)[:MAX_KEYS])
     used = [row for row in rows if row.status != Key.Status.REVOKED]
-    return Standing(
+    return KeyHealth(
         keys=rows,
-        totals=dict(keystore.rows().order_by().values_list("use").annotate(count=Count("pk"))),
+        totals=dict(store.stored_keys().order_by().values_list("use").annotate(count=Count("pk"))),
         live=live,
-        shut={kid: error.code for kid, error in keys.shut(used).items()},
+        shut={kid: error.code for kid, error in provision.undecryptable(used).items()},
         altered=frozenset(row.kid for row in used if _is_altered(row)),
         derived=conf.key_encryption_keys_are_derived,
     )
@@ -81,14 +82,14 @@ def live_tokens(*, now: datetime) -> dict[str, int]:
     return dict(counts)
 
 
-def short(kid: str) -> str:
+def short_kid(kid: str) -> str:
     """As much of a kid as people read and the commands take."""
     return kid[:8]
 
 
 def _is_altered(row: Key) -> bool:
     try:
-        keyring.public_half(row)
+        ring.public_key(row)
     except KeyUnavailable:
         return True
     return False

@@ -10,7 +10,7 @@ from copy import copy
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from .models import Key
+from ..models import Key
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +58,15 @@ def decide(keys: Iterable[Key], *, use: Key.Use, now: datetime, times: Times, fo
     if current is None or served is None:
         return Decision(use, None, None, False, erase, None)
     future = sorted((key for key in mine if key.status == Key.Status.FUTURE), key=lambda key: ready_at(key, times))
-    waiting = [key for key in future if can_follow(key, after_ours=current.has_private)]
+    waiting = [key for key in future if can_rotate_automatically(key, after_ours=current.has_private)]
     due = max(served, ready_at(waiting[0], times)) if waiting else None
     rotates = due is not None and (force or now >= due)
 
     # How things stand afterwards.
     successor = waiting[0] if rotates else current
-    remaining = [key for key in future if key != successor and can_follow(key, after_ours=successor.has_private)]
+    remaining = [
+        key for key in future if key != successor and can_rotate_automatically(key, after_ours=successor.has_private)
+    ]
     # Who imported a public half gets the next one from its owner too: there is nothing to generate.
     make_future = not remaining and successor.has_private
     if remaining or make_future:
@@ -99,7 +101,7 @@ def forecast(keys: Iterable[Key], *, now: datetime, times: Times, until: datetim
     return given
 
 
-def can_follow(key: Key, *, after_ours: bool) -> bool:
+def can_rotate_automatically(key: Key, *, after_ours: bool) -> bool:
     """Whether a future key may become current without anybody saying so. `after_ours`: the private half of the key
     before it is held here.
 
@@ -111,10 +113,10 @@ def can_follow(key: Key, *, after_ours: bool) -> bool:
     return after_ours or not key.has_private
 
 
-def is_in_line(key: Key, keys: Iterable[Key]) -> bool:
+def is_next(key: Key, keys: Iterable[Key]) -> bool:
     """Whether a future key waits to take over from the current one of its use, by what these keys are now."""
     current = next((other for other in keys if other.use == key.use and other.status == Key.Status.CURRENT), None)
-    return can_follow(key, after_ours=current is None or current.has_private)
+    return can_rotate_automatically(key, after_ours=current is None or current.has_private)
 
 
 def served_at(key: Key, times: Times) -> datetime | None:

@@ -16,10 +16,11 @@ from django.db.models import QuerySet
 from django.utils import timezone
 from jwcrypto.jwk import JWK
 
-from . import audit, keyring, keystore, rotation, sealing, trust
-from .conf import conf
-from .exceptions import ConfigError, InstAccessError, KeyRefused, KeyUnavailable, UnsealError
-from .models import Key
+from .. import audit, trust
+from ..conf import conf
+from ..exceptions import ConfigError, InstAccessError, KeyRefused, KeyUnavailable, UnsealError
+from ..models import Key
+from . import ring, rotation, sealing, store
 
 logger = logging.getLogger("instaccess.keys")
 
@@ -74,13 +75,13 @@ def rotate(
     """
     given, now = now, now or timezone.now()
     mark_tokens_of_revoked_keys(now=now)
-    current = keystore.current(keystore.rows(), use)
+    current = store.current_key(store.stored_keys(), use)
     if current is None:
-        raise KeyUnavailable(f"nothing to rotate: {keyring.NO_KEY[use]}")
+        raise KeyUnavailable(f"nothing to rotate: {ring.NO_KEY[use]}")
     if expected_current not in (None, current.kid):
-        return Rotation(use, next_due=_decide(keystore.rows(), use, now).next_due, lost_race=True)
+        return Rotation(use, next_due=_decide(store.stored_keys(), use, now).next_due, lost_race=True)
     _check_key_encryption_key(current)
-    decision = _decide(keystore.rows(), use, now, force=force)
+    decision = _decide(store.stored_keys(), use, now, force=force)
     spare = [trust.generate_jwk(use)] if decision.make_future else []
     if force and decision.activate is None:
         if not current.has_private:
@@ -91,22 +92,22 @@ def rotate(
         spare = [trust.generate_jwk(use), trust.generate_jwk(use)]
     elif decision.nothing_to_do:
         return Rotation(use, next_due=decision.next_due)
-    with keystore.locked() as keys:
+    with store.locked() as keys:
         # Making keys and waiting for the lock took time, and a key's lead time counts from when others can see it.
         now = given or timezone.now()
-        if keystore.current(keys, use) != current:
+        if store.current_key(keys, use) != current:
             return Rotation(use, next_due=_decide(keys, use, now).next_due, lost_race=True)
-        if force and spare and keystore.future(keys, use, after_ours=True) is None:
-            keystore.store(spare.pop(), use=use, status=Key.Status.FUTURE, now=now)
+        if force and spare and store.next_key(keys, use, after_ours=True) is None:
+            store.store(spare.pop(), use=use, status=Key.Status.FUTURE, now=now)
         decision = _decide(keys, use, now, force=force)
         if decision.activate:
             _check_usable(decision.activate)
-            keystore.succeed(decision.retire, decision.activate, now)
+            store.succeed(decision.retire, decision.activate, now)
         made = None
         if decision.make_future and spare:
-            made = keystore.store(spare.pop(), use=use, status=Key.Status.FUTURE, now=now)
+            made = store.store(spare.pop(), use=use, status=Key.Status.FUTURE, now=now)
         for key in decision.erase:
-            keystore.erase(key)
+            store.erase(key)
     return Rotation(use, decision.retire, decision.activate, made, decision.erase, decision.next_due)
 
 
@@ -117,12 +118,12 @@ def activate(kid: str, *, force: bool = False, now: datetime | None = None) -> K
     services would meet tokens under a key they have not seen.
     """
     now = now or timezone.now()
-    with keystore.locked() as keys:
-        key = keystore.find(kid, keys)
+    with store.locked() as keys:
+        key = store.find_key(kid, keys)
         if key.status != Key.Status.FUTURE:
             raise KeyRefused(f"key {key.kid} is {key.status}; only a future key can be activated")
-        current = keystore.current(keys, Key.Use(key.use))
-        ready = rotation.ready_at(key, keyring.times())
+        current = store.current_key(keys, Key.Use(key.use))
+        ready = rotation.ready_at(key, ring.lifecycle_times())
         if current is not None and now < ready and not force:
             since = f"{ready.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
             raise KeyRefused(
@@ -130,7 +131,7 @@ def activate(kid: str, *, force: bool = False, now: datetime | None = None) -> K
                 "--force uses it now"
             )
         _check_usable(key)
-        keystore.succeed(current, key, now)
+        store.succeed(current, key, now)
         return key
 
 
@@ -141,29 +142,29 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
 
     Running it again for the same key marks tokens that were issued in the last seconds before.
     """
-    spare, failure = _spare_keys(keystore.find(kid))
+    spare, failure = _spare_keys(store.find_key(kid))
     successor = made = None
-    with keystore.locked() as keys:
+    with store.locked() as keys:
         now = now or timezone.now()  # not before the keys were made: a key's lead time counts from when others see it
-        key = keystore.find(kid, keys)
+        key = store.find_key(kid, keys)
         use = Key.Use(key.use)
         if key.status != Key.Status.REVOKED:
             was_current, had_private = key.status == Key.Status.CURRENT, key.has_private
             key.status, key.revoked_at, key.sealed_private_jwk = Key.Status.REVOKED, now, ""
-            keystore.save(key, "status", "revoked_at", "sealed_private_jwk")
+            store.save(key, "status", "revoked_at", "sealed_private_jwk")
             logger.warning("key %s revoked by %s: %r", key.kid, getattr(by, "pk", by), reason)
             try:
                 if was_current:
                     successor = _usable_future(keys, use, after_ours=had_private)
                     if successor is None and had_private and spare:
-                        successor = keystore.store(spare.pop(), use=use, status=Key.Status.FUTURE, now=now)
+                        successor = store.store(spare.pop(), use=use, status=Key.Status.FUTURE, now=now)
                     if successor is not None:
-                        keystore.succeed(None, successor, now)
-                current = successor if was_current else keystore.current(keys, use)
+                        store.succeed(None, successor, now)
+                current = successor if was_current else store.current_key(keys, use)
                 # After a gateway's public key no pair of ours could follow.
                 is_ours = current is not None and current.has_private
-                if had_private and spare and is_ours and keystore.future(keys, use, after_ours=True) is None:
-                    made = keystore.store(spare.pop(), use=use, status=Key.Status.FUTURE, now=now)
+                if had_private and spare and is_ours and store.next_key(keys, use, after_ours=True) is None:
+                    made = store.store(spare.pop(), use=use, status=Key.Status.FUTURE, now=now)
             except InstAccessError as error:
                 # Sealing failed, before anything was written. The compromised key goes all the same.
                 failure = error.detail
@@ -188,7 +189,7 @@ def mark_tokens_of_revoked_keys(*, now: datetime | None = None) -> int:
 
     Part of every `rotate`: a worker that had not heard of a revocation yet may have issued one more.
     """
-    kids = list(keystore.rows().filter(status=Key.Status.REVOKED).values_list("kid", flat=True))
+    kids = list(store.stored_keys().filter(status=Key.Status.REVOKED).values_list("kid", flat=True))
     return _mark_tokens(kids, reason="its key was revoked", by=None, now=now) if kids else 0
 
 
@@ -215,8 +216,8 @@ def _check_key_encryption_key(key: Key) -> None:
 
 
 def _usable_future(keys: QuerySet[Key], use: Key.Use, *, after_ours: bool) -> Key | None:
-    for key in keystore.waiting(keys, use):
-        if not rotation.can_follow(key, after_ours=after_ours):
+    for key in store.future_keys(keys, use):
+        if not rotation.can_rotate_automatically(key, after_ours=after_ours):
             logger.warning("future key %s passed over: it can't follow by itself", key.kid)
             continue
         try:
@@ -229,4 +230,4 @@ def _usable_future(keys: QuerySet[Key], use: Key.Use, *, after_ours: bool) -> Ke
 
 
 def _decide(keys: Iterable[Key], use: Key.Use, now: datetime, *, force: bool = False) -> rotation.Decision:
-    return rotation.decide(keys, use=use, now=now, times=keyring.times(), force=force)
+    return rotation.decide(keys, use=use, now=now, times=ring.lifecycle_times(), force=force)

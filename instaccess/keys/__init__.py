@@ -1,0 +1,56 @@
+"""This deployment's keys: generate, seal, publish, rotate, revoke."""
+
+from .health import KeyHealth, load_health, short_kid
+from .lifecycle import Rotation, activate, revoke, rotate
+from .provision import check_sealed_keys, export, generate, import_key, init, missing_keys, reseal
+from .ring import HeldKey, KeyRing, current_ring, lifecycle_times, public_key
+from .rotation import (
+    Times,
+    can_rotate_automatically,
+    decide,
+    forecast,
+    gone_at,
+    is_gone,
+    is_next,
+    ready_at,
+    served_at,
+)
+from .sealing import kek_id
+from .store import current_key, find_key, future_keys, next_key, stored_keys
+
+__all__ = [
+    "HeldKey",
+    "KeyHealth",
+    "KeyRing",
+    "Rotation",
+    "Times",
+    "activate",
+    "can_rotate_automatically",
+    "check_sealed_keys",
+    "current_key",
+    "current_ring",
+    "decide",
+    "export",
+    "find_key",
+    "forecast",
+    "future_keys",
+    "generate",
+    "gone_at",
+    "import_key",
+    "init",
+    "is_gone",
+    "is_next",
+    "kek_id",
+    "lifecycle_times",
+    "load_health",
+    "missing_keys",
+    "next_key",
+    "public_key",
+    "ready_at",
+    "reseal",
+    "revoke",
+    "rotate",
+    "served_at",
+    "short_kid",
+    "stored_keys",
+]
