@@ -111,13 +111,13 @@ def _tokens(count: int = 20) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
     from django.contrib.auth import get_user_model
 
-    from instaccess import issuer
+    from instaccess.issuer import issuing
     from instaccess.keys import ring as keys_ring
     from instaccess.tokens import jose
 
-    origin = issuer.Origin(canvas_domain="canvas.example.edu", ip_address="192.0.2.7", user_agent="benchmark")
+    origin = issuing.Origin(canvas_domain="canvas.example.edu", ip_address="192.0.2.7", user_agent="benchmark")
     encrypted = [
-        issuer.issue(user=user, origin=origin, now=time.time())[1]
+        issuing.issue(user=user, origin=origin, now=time.time())[1]
         for user in get_user_model().objects.select_related("instaccess_identity")[:count]
     ]
     keys = keys_ring.current_ring().decryption_keys()

@@ -129,7 +129,7 @@ def issuing(bearers: tuple[str, ...]) -> Callable[[], Any]:
     """Issues by a request to the view: from authentication to the committed row."""
     from django.test import RequestFactory
 
-    from instaccess import views
+    from instaccess.issuer import views
 
     factory = RequestFactory()
     turn = itertools.cycle(bearers)

@@ -31,16 +31,18 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     with stage(options.database):
         from oauth2_provider.models import get_access_token_model
 
-        from instaccess import issuer
+        from instaccess.issuer import issuing
 
         tokens = itertools.cycle(
             get_access_token_model().objects.select_related("user__instaccess_identity", "application")
         )
-        origin = issuer.Origin(canvas_domain="canvas.example.edu", ip_address="192.0.2.7", user_agent="benchmark/1.0")
+        origin = issuing.Origin(
+            canvas_domain="canvas.example.edu", ip_address="192.0.2.7", user_agent="benchmark/1.0"
+        )
 
         def issue() -> Any:
             token = next(tokens)
-            return issuer.issue(
+            return issuing.issue(
                 user=token.user,
                 application=token.application,
                 access_token_pk=token.pk,

@@ -27,10 +27,10 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 from rest_framework_simplejwt.tokens import AccessToken
 
-from instaccess import throttling
 from instaccess.audit import row_hmac
 from instaccess.conf.settings import SCOPE, conf
 from instaccess.consumer import InstAccessAuthentication, TokenUser
+from instaccess.issuer import throttling
 from instaccess.keys import ring as keys_ring
 from instaccess.models import IssuedToken
 

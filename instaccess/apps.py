@@ -11,8 +11,9 @@ class InstAccessConfig(AppConfig):
 
     def ready(self) -> None:
         # The first three register the system checks, once the models are there.
-        from . import checks, deployment_checks, web  # noqa: F401, PLC0415
+        from . import web  # noqa: PLC0415
         from .conf import checks as conf_checks  # noqa: F401, PLC0415
+        from .issuer import checks as issuer_checks  # noqa: F401, PLC0415
         from .keys import checks as keys_checks  # noqa: F401, PLC0415
         from .trust import checks as trust_checks  # noqa: F401, PLC0415
 

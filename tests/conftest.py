@@ -19,9 +19,10 @@ from django.utils.log import AdminEmailHandler
 from jwcrypto.jwk import JWK
 from oauth2_provider.models import get_access_token_model, get_application_model
 
-from instaccess import throttling, users
+from instaccess import users
 from instaccess.audit import row_hmac
 from instaccess.conf.settings import SCOPE, conf
+from instaccess.issuer import throttling
 from instaccess.keys import provision, ring
 from instaccess.models import IssuedToken, Key
 from instaccess.trust import material as keymaterial
@@ -136,12 +137,12 @@ def open_throttle(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 @pytest.fixture
 def throttled() -> Iterator[None]:
     """The throttle as it is, its buckets empty."""
-    throttling.forget()
+    throttling.reset()
     # This one, whatever the test puts in its place: a Redis that is not there can't be cleared.
     buckets = caches["default"]
     buckets.clear()
     yield
-    throttling.forget()
+    throttling.reset()
     buckets.clear()
 
 

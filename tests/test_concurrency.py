@@ -356,9 +356,9 @@ class TestAnIssueKilledAnywhere:
             (tasks.die_before, "instaccess.tokens.jose.sign", 0),
             (tasks.die_after, "instaccess.tokens.jose.sign", 0),
             (tasks.die_after, "instaccess.tokens.jose.encrypt", 0),
-            (tasks.die_before, "instaccess.issuer._commit", 0),
-            (tasks.die_after, "instaccess.issuer._commit", 1),
-            (tasks.die_after, "instaccess.issuer.issue", 1),
+            (tasks.die_before, "instaccess.issuer.issuing._commit", 0),
+            (tasks.die_after, "instaccess.issuer.issuing._commit", 1),
+            (tasks.die_after, "instaccess.issuer.issuing.issue", 1),
             (tasks.die_before, "instaccess.web.answers.json_response", 1),
         ],
     )

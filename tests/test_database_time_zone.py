@@ -17,10 +17,10 @@ from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
-from instaccess import issuer
 from instaccess.admin import activity, periods
 from instaccess.audit import revocation, rows
 from instaccess.audit.evidence import verification
+from instaccess.issuer import issuing
 from instaccess.models import IssuedToken, Key, RefusalCount
 from instaccess.trust import denylist
 from tests.conftest import ISSUE_URL
@@ -50,7 +50,7 @@ def tokyo(db: None) -> Iterator[None]:
 
 @pytest.fixture
 def row(initial_keys: Any, user: Any) -> IssuedToken:
-    return issuer.issue(user=user, origin=issuer.Origin("canvas.example.edu"), now=time.time())[0]
+    return issuing.issue(user=user, origin=issuing.Origin("canvas.example.edu"), now=time.time())[0]
 
 
 def knows_zones() -> bool:

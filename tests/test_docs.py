@@ -104,12 +104,12 @@ class TestTheSnippets:
 
     @pytest.mark.parametrize("code", JSON)
     def test_of_claims_show_what_a_token_has(self, code, initial_keys, user):
-        from instaccess import issuer
+        from instaccess.issuer import issuing
         from instaccess.keys import ring
         from instaccess.tokens import jose
 
-        origin = issuer.Origin(canvas_domain="canvas.example.edu")
-        _, text = issuer.issue(user=user, origin=origin, now=1795448096, encrypted=False)
+        origin = issuing.Origin(canvas_domain="canvas.example.edu")
+        _, text = issuing.issue(user=user, origin=origin, now=1795448096, encrypted=False)
         payload, _ = jose.verify(text, ring.current_ring().verification_keys())
 
         shown = json.loads(code)
@@ -178,9 +178,7 @@ class TestWhatTheTextNames:
             assert option in found.create_parser("manage.py", command).format_help()
 
     def test_are_ids_of_checks_there_are(self):
-        source = "".join(
-            (PACKAGE / name).read_text() for name in ("checks.py", "role_checks.py", "deployment_checks.py")
-        )
+        source = "".join((PACKAGE / name).read_text() for name in ("checks.py", "role_checks.py", "issuer_checks.py"))
         for check_id in re.findall(r"`instaccess\.([EW]\d{3})`", readme.TEXT):
             assert check_id in source
 

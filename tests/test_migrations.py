@@ -16,7 +16,7 @@ from django.core.management import call_command
 from django.db import connection
 from django.db.migrations.loader import MigrationLoader
 
-from instaccess import issuer
+from instaccess.issuer import issuing
 from instaccess.keys import provision, ring
 from instaccess.models import IssuedToken, Key, KeyLock, ServiceUser, UserIdentity
 from instaccess.tokens import jose
@@ -114,8 +114,8 @@ class TestMigratingBack:
     def test_o15_and_forth_with_the_rows_dumped_and_loaded_every_key_still_opens(
         self, initial_keys: Any, user: Any, tmp_path: Path
     ):
-        origin = issuer.Origin(canvas_domain="canvas.example.edu")
-        row, token = issuer.issue(user=user, origin=origin, now=time.time())
+        origin = issuing.Origin(canvas_domain="canvas.example.edu")
+        row, token = issuing.issue(user=user, origin=origin, now=time.time())
         dump = tmp_path / "instaccess.json"
         call_command("dumpdata", "instaccess", output=str(dump), verbosity=0)
         try:
@@ -131,4 +131,4 @@ class TestMigratingBack:
         signed, _ = jose.decrypt(token, ring.current_ring().decryption_keys())
         payload, _ = jose.verify(signed, ring.current_ring().verification_keys())
         assert payload["jti"] == str(IssuedToken.objects.get().jti) == str(row.jti)
-        assert issuer.issue(user=user, origin=origin, now=time.time())[0].user_uuid == row.user_uuid
+        assert issuing.issue(user=user, origin=origin, now=time.time())[0].user_uuid == row.user_uuid

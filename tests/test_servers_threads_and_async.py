@@ -34,9 +34,10 @@ from joserfc import jwe as joserfc_jwe
 from joserfc import jwk as joserfc_jwk
 from joserfc import jws as joserfc_jws
 
-from instaccess import forward_auth, issuer, urls
+from instaccess import forward_auth, urls
 from instaccess.audit import row_hmac
 from instaccess.conf.settings import conf
+from instaccess.issuer import issuing
 from instaccess.keys import lifecycle, ring
 from instaccess.models import IssuedToken, Key, UserIdentity
 from instaccess.tokens import jose
@@ -54,7 +55,7 @@ from tests.support.tokens import header_of
 VERIFY_URL, SELF_URL = "/internal/gateway/verify", "/api/v1/users/self"
 JWKS_URL, REVOCATIONS_URL = "/internal/services/jwks", "/internal/services/revocations"
 SECRET = "a-secret-of-gateways-and-services-0123456789"
-ORIGIN = issuer.Origin(canvas_domain="testserver", ip_address="192.0.2.7")
+ORIGIN = issuing.Origin(canvas_domain="testserver", ip_address="192.0.2.7")
 
 
 # Real servers
@@ -314,7 +315,7 @@ def asgi(settings: Any, initial_keys: Any) -> Iterator[None]:
 @pytest.fixture
 def requests_of(asgi: None, access_token: Any, user: Any) -> dict[str, Request]:
     """A good request for each of our urls, and for a service's. Nothing that is asked is remembered."""
-    encrypted = issuer.issue(user=user, origin=ORIGIN, now=time.time())[1]
+    encrypted = issuing.issue(user=user, origin=ORIGIN, now=time.time())[1]
     signed = signed_inside(encrypted)
     ring.clear_cache()
     return {
@@ -421,10 +422,10 @@ class TestWhileARequestOfOursIsHeldUp:
     @pytest.mark.parametrize(
         ("name", "step"),
         [
-            ("issuer", "instaccess.oauth.AccessTokenAuthentication.authenticate"),
-            ("issuer", "instaccess.throttling.charge"),
+            ("issuer", "instaccess.issuer.authentication.AccessTokenAuthentication.authenticate"),
+            ("issuer", "instaccess.issuer.throttling.charge"),
             ("issuer", "instaccess.tokens.jose.sign"),
-            ("issuer", "instaccess.issuer._commit"),
+            ("issuer", "instaccess.issuer.issuing._commit"),
             ("gateway", "instaccess.keys.ring.load"),
             ("gateway", "instaccess.tokens.jose.decrypt"),
             ("gateway", "instaccess.trust.denylist.read_database"),
@@ -485,11 +486,11 @@ class TestAClientThatGoesAway:
     @pytest.mark.parametrize(
         ("step", "after"),
         [
-            ("instaccess.oauth.AccessTokenAuthentication.authenticate", False),
-            ("instaccess.throttling.charge", True),
+            ("instaccess.issuer.authentication.AccessTokenAuthentication.authenticate", False),
+            ("instaccess.issuer.throttling.charge", True),
             ("instaccess.tokens.jose.encrypt", True),
-            ("instaccess.issuer._commit", False),
-            ("instaccess.issuer._commit", True),
+            ("instaccess.issuer.issuing._commit", False),
+            ("instaccess.issuer.issuing._commit", True),
             ("instaccess.web.answers.json_response", True),
         ],
     )

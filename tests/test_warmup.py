@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from django.apps import apps
 
-from instaccess import issuer
+from instaccess.issuer import issuing
 from instaccess.keys import ring, sealing
 from instaccess.trust import denylist, material, sources
 from instaccess.warmup import warm_up
@@ -39,7 +39,7 @@ class TestAWorkerThatHasWarmedUp:
         warm_up()
         no_more_opening()
 
-        _, text = issuer.issue(user=user, origin=issuer.Origin("canvas.example.edu"), now=time.time())
+        _, text = issuing.issue(user=user, origin=issuing.Origin("canvas.example.edu"), now=time.time())
 
         assert all(ring.current_ring().decryption_keys().values())
         assert text.count(".") == 4

@@ -340,7 +340,7 @@ class TestItsChecks:
 
 
 class TestUrlsThatNeedTheApp:
-    @pytest.mark.parametrize("urls", ["instaccess.urls", "instaccess.urls_issuer", "instaccess.urls_services"])
+    @pytest.mark.parametrize("urls", ["instaccess.urls", "instaccess.issuer.urls", "instaccess.issuer.urls_internal"])
     def test_say_in_one_sentence_what_is_missing(self, tmp_path, urls):
         done = Alone(tmp_path, {}, {}, apps=["django.contrib.auth", "django.contrib.contenttypes"], urls=urls).manage(
             "check"

@@ -16,7 +16,7 @@ from oauth2_provider.models import get_access_token_model, get_application_model
 from oauth2_provider.oauth2_validators import OAuth2Validator
 from oauthlib.common import Request
 
-from instaccess import oauth
+from instaccess.issuer import authentication
 from instaccess.models import IssuedToken
 from tests.conftest import ISSUE_URL
 from tests.support.answers import EXPIRED, INSUFFICIENT_SCOPE, INVALID, UNAUTHENTICATED, UNAVAILABLE, answer
@@ -273,12 +273,12 @@ class TestWithIntrospectionConfigured:
         self, post, access_token, introspection, monkeypatch, caplog
     ):
         monkeypatch.delattr(OAuth2Validator, "_get_token_from_authentication_server")
-        oauth._validator_class.cache_clear()
+        authentication._validator_class.cache_clear()
 
         assert answer(post("unknown")) == answer(post(access_token)) == UNAVAILABLE
         assert introspection == []
         assert "this version of django-oauth-toolkit" in caplog.text
-        oauth._validator_class.cache_clear()
+        authentication._validator_class.cache_clear()
 
     def test_p7_nor_is_one_with_a_validator_of_the_projects_own(self, post, user, provider, introspection):
         provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.Translate")

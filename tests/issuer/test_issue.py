@@ -13,10 +13,10 @@ from django.contrib.auth import get_user_model
 from django.db import OperationalError, connection, connections, transaction
 from django.test import Client, override_settings
 
-from instaccess import issuer
 from instaccess.audit import row_hmac
 from instaccess.conf.settings import conf
 from instaccess.exceptions import AuditError, ClaimsTooLarge, ConfigError, KeyUnavailable
+from instaccess.issuer import issuing
 from instaccess.keys import ring as keys_ring
 from instaccess.models import IssuedToken, Key, UserIdentity
 from instaccess.tokens.claims import MAX_PAYLOAD_BYTES, RESERVED
@@ -24,7 +24,7 @@ from tests.conftest import ISSUE_URL
 from tests.support.answers import UNAVAILABLE, answer, claims_of
 
 NOW = 1_793_707_200.75  # 2026-11-03 12:00:00.75 UTC
-ORIGIN = issuer.Origin(canvas_domain="canvas.example.edu", ip_address="203.0.113.9", user_agent="client/1.0")
+ORIGIN = issuing.Origin(canvas_domain="canvas.example.edu", ip_address="203.0.113.9", user_agent="client/1.0")
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def issue(user, application, initial_keys):
 
     def issue_(**arguments):
         defaults = {"user": user, "application": application, "access_token_pk": 7, "origin": ORIGIN, "now": NOW}
-        return issuer.issue(**(defaults | arguments))
+        return issuing.issue(**(defaults | arguments))
 
     return issue_
 
@@ -100,7 +100,7 @@ class TestTheAuditRow:
         assert row.encryption_kid == ""
 
     def test_may_know_neither_application_nor_access_token_nor_address(self, issue):
-        row, _ = issue(application=None, access_token_pk=None, origin=issuer.Origin(canvas_domain="a.example.edu"))
+        row, _ = issue(application=None, access_token_pk=None, origin=issuing.Origin(canvas_domain="a.example.edu"))
 
         row.refresh_from_db()
         assert (row.application, row.client_id, row.access_token_pk) == (None, "", "")
@@ -108,7 +108,7 @@ class TestTheAuditRow:
 
     @pytest.mark.parametrize("text", ["a\x00b\r\nc\x7fd", "\x1b[2J", "\x80\x9b\x9f"])
     def test_a5_holds_no_control_characters(self, issue, text):
-        origin = issuer.Origin(canvas_domain="a.example.edu", user_agent=text)
+        origin = issuing.Origin(canvas_domain="a.example.edu", user_agent=text)
         row, _ = issue(origin=origin)
 
         row.refresh_from_db()
@@ -278,7 +278,7 @@ class TestAJtiThatIsTaken:
         monkeypatch.setattr("instaccess.tokens.claims.uuid.uuid4", lambda: row.jti)
 
         with pytest.raises(AuditError):
-            issue(origin=issuer.Origin(canvas_domain="other.example.edu"))
+            issue(origin=issuing.Origin(canvas_domain="other.example.edu"))
         assert list(IssuedToken.objects.values_list("canvas_domain", flat=True)) == ["canvas.example.edu"]
 
     def test_p17_is_a_503_when_there_is_no_other(self, issue, post, access_token, monkeypatch):

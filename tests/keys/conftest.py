@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import time_machine
 
-from instaccess import issuer
+from instaccess.issuer import issuing
 from instaccess.keys import provision
 from instaccess.models import IssuedToken
 from tests.keys.helpers import ENC, START
@@ -30,4 +30,4 @@ def started(clock: Any, db: None) -> None:
 
 @pytest.fixture
 def issue(user: Any) -> Callable[[], tuple[IssuedToken, str]]:
-    return lambda: issuer.issue(user=user, origin=issuer.Origin("canvas.example.edu"), now=time.time())
+    return lambda: issuing.issue(user=user, origin=issuing.Origin("canvas.example.edu"), now=time.time())

@@ -15,9 +15,9 @@ from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from instaccess import issuer
 from instaccess.audit import revocation, rows
 from instaccess.exceptions import ConfigError
+from instaccess.issuer import issuing
 from instaccess.keys import health, lifecycle, provision
 from instaccess.models import IssuedToken, Key
 
@@ -36,7 +36,7 @@ def clock() -> Any:
 
 @pytest.fixture
 def issue(user: Any) -> Callable[[], IssuedToken]:
-    return lambda: issuer.issue(user=user, origin=issuer.Origin("canvas.example.edu"), now=time.time())[0]
+    return lambda: issuing.issue(user=user, origin=issuing.Origin("canvas.example.edu"), now=time.time())[0]
 
 
 def look(back: timedelta = 15 * DAY) -> health.KeyHealth:

@@ -12,9 +12,9 @@ import pytest
 from django.db import connection
 from django.test import override_settings
 
-from instaccess import issuer
 from instaccess.conf.settings import DERIVED, conf
 from instaccess.exceptions import KeyRefused, KeyUnavailable, UnsealError
+from instaccess.issuer import issuing
 from instaccess.keys import lifecycle, provision, sealing, store
 from instaccess.keys import ring as keys_ring
 from instaccess.models import Key
@@ -242,7 +242,7 @@ class TestExport:
     @BOTH_FORMATS
     def test_of_both_halves_round_trips_and_the_key_works(self, use, file_format, user, initial_keys):
         lifecycle.activate(provision.generate(use).kid, force=True)
-        row, token = issuer.issue(user=user, origin=issuer.Origin("canvas.example.edu"), now=time.time())
+        row, token = issuing.issue(user=user, origin=issuing.Origin("canvas.example.edu"), now=time.time())
         key = Key.objects.get(use=use, status="current")
         text = provision.export(key, file_format=file_format, private=True)
         Key.objects.filter(pk=key.pk).delete()
@@ -346,7 +346,7 @@ class TestReseal:
     def test_o7_a_token_is_issued_and_opened_at_every_step(self, user):
         def works() -> None:
             keys_ring.clear_cache()
-            _, token = issuer.issue(user=user, origin=issuer.Origin("canvas.example.edu"), now=time.time())
+            _, token = issuing.issue(user=user, origin=issuing.Origin("canvas.example.edu"), now=time.time())
             ring = keys_ring.load()
             jose.verify(jose.decrypt(token, ring.decryption_keys())[0], ring.verification_keys())
 

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from instaccess import issuer
 from instaccess.conf.settings import conf
+from instaccess.issuer import issuing
 from instaccess.keys import lifecycle, provision, rotation
 from instaccess.keys import ring as keys_ring
 from instaccess.models import IssuedToken, Key
@@ -349,8 +349,8 @@ class Deployment:
     ring: keys_ring.KeyRing = field(default_factory=keys_ring.KeyRing)
 
     def issue(self) -> None:
-        row, text = issuer.issue(
-            user=self.user, origin=issuer.Origin("canvas.example.edu"), now=datetime.now(UTC).timestamp()
+        row, text = issuing.issue(
+            user=self.user, origin=issuing.Origin("canvas.example.edu"), now=datetime.now(UTC).timestamp()
         )
         self.tokens.append((text, row.expires_at))
 

@@ -12,8 +12,8 @@ from rest_framework.response import Response
 from rest_framework.test import APIRequestFactory
 from rest_framework.views import APIView
 
-from instaccess import issuer
 from instaccess.consumer import AcceptedClaims, InstAccessAuthentication, TokenUser
+from instaccess.issuer import issuing
 from instaccess.trust import material
 from tests.support.answers import INVALID
 from tests.support.tokens import ISSUER, Makes, claims
@@ -91,5 +91,5 @@ def good(makes: Makes, **changes: Any) -> str:
 
 def issued(user: Any, **arguments: Any) -> str:
     """`Authorization` with a token that our issuer made and a gateway has opened."""
-    origin = issuer.Origin(canvas_domain="canvas.example.edu")
-    return "Bearer " + issuer.issue(user=user, origin=origin, now=time.time(), encrypted=False, **arguments)[1]
+    origin = issuing.Origin(canvas_domain="canvas.example.edu")
+    return "Bearer " + issuing.issue(user=user, origin=origin, now=time.time(), encrypted=False, **arguments)[1]

@@ -14,8 +14,8 @@ from django.core.management import call_command
 from django.db import connection
 from django.test import Client
 
-from instaccess import issuer
 from instaccess.exceptions import InstAccessError
+from instaccess.issuer import issuing
 from instaccess.keys import lifecycle, provision
 from instaccess.keys import ring as keys_ring
 from instaccess.models import Key
@@ -24,7 +24,7 @@ from instaccess.web import refusals
 from tests.support import processes
 
 URL = "/api/v1/inst_access_tokens"
-ORIGIN = issuer.Origin(canvas_domain="canvas.example.edu", ip_address="192.0.2.7", user_agent="load/1.0")
+ORIGIN = issuing.Origin(canvas_domain="canvas.example.edu", ip_address="192.0.2.7", user_agent="load/1.0")
 
 
 # Where a process is held or killed
@@ -146,7 +146,7 @@ def database_check() -> list[str]:
 
 
 def issue(user_pk: int) -> str:
-    return issuer.issue(user=get_user_model().objects.get(pk=user_pk), origin=ORIGIN, now=time.time())[1]
+    return issuing.issue(user=get_user_model().objects.get(pk=user_pk), origin=ORIGIN, now=time.time())[1]
 
 
 def post(access_token: str) -> tuple[int, str]:
@@ -187,7 +187,7 @@ def keep_issuing(user_pk: int) -> dict[str, int]:
     outcome: Counter[str] = Counter(issued=0)
     while not processes.told_to_stop():
         try:
-            token = issuer.issue(user=user, origin=ORIGIN, now=time.time())[1]
+            token = issuing.issue(user=user, origin=ORIGIN, now=time.time())[1]
             ring = keys_ring.current_ring()
             jose.verify(jose.decrypt(token, ring.decryption_keys())[0], ring.verification_keys())
         except Exception as error:

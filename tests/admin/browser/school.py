@@ -80,11 +80,11 @@ def make_token(*, real_user: Any = None) -> str:
     from django.contrib.auth import get_user_model
     from oauth2_provider.models import get_application_model
 
-    from instaccess import issuer
+    from instaccess.issuer import issuing
 
-    _, text = issuer.issue(
+    _, text = issuing.issue(
         user=get_user_model().objects.get(username="user-007"),
-        origin=issuer.Origin("canvas.example.edu", "192.0.2.7", "canvasapi/3.6"),
+        origin=issuing.Origin("canvas.example.edu", "192.0.2.7", "canvasapi/3.6"),
         now=time.time(),
         real_user=real_user,
         application=get_application_model().objects.get(name="Gradebook sync"),

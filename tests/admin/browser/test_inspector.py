@@ -10,7 +10,7 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 
-from instaccess import issuer
+from instaccess.issuer import issuing
 from instaccess.models import IssuedToken, Key
 from tests.admin.browser.accessibility import faults
 
@@ -35,8 +35,8 @@ _EVERYTHING = """
 @pytest.fixture
 def issued(initial_keys: list[Key], user: Any, application: Any) -> tuple[IssuedToken, str]:
     """A live token: its audit row and its text."""
-    origin = issuer.Origin("canvas.example.edu", "192.0.2.7", "client/1.0")
-    return issuer.issue(user=user, origin=origin, now=time.time(), application=application)
+    origin = issuing.Origin("canvas.example.edu", "192.0.2.7", "client/1.0")
+    return issuing.issue(user=user, origin=origin, now=time.time(), application=application)
 
 
 def inspect(page: Page, text: str) -> None:

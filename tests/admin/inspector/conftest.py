@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from instaccess import forward_auth, issuer
+from instaccess import forward_auth
+from instaccess.issuer import issuing
 from instaccess.keys import ring as keys_ring
 from instaccess.models import IssuedToken
 from tests.support.tokens import Makes
 
-ORIGIN = issuer.Origin(canvas_domain="canvas.example.edu")
+ORIGIN = issuing.Origin(canvas_domain="canvas.example.edu")
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +29,7 @@ def issue(user, application):
 
     def issue_(*, minutes_ago: float = 0, **changes: Any) -> tuple[IssuedToken, str]:
         values = {"user": user, "application": application, "origin": ORIGIN, "now": time.time() - minutes_ago * 60}
-        return issuer.issue(**(values | changes))
+        return issuing.issue(**(values | changes))
 
     return issue_
 

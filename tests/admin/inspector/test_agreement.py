@@ -15,8 +15,9 @@ from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 from rest_framework.test import APIRequestFactory
 
-from instaccess import consumer, forward_auth, issuer
+from instaccess import consumer, forward_auth
 from instaccess.inspection import Outcome
+from instaccess.issuer import issuing
 from instaccess.keys import ring as keys_ring
 from instaccess.pasted import tidied
 from instaccess.tokens.claims import MAX_LIFETIME
@@ -104,7 +105,7 @@ class TestTheVerdictIsThatOfTheWire:
 
     @pytest.mark.parametrize("changes", CLAIMS, ids=str)
     def test_for_each_kind_of_claims(self, make, caplog, user, changes):
-        payload = good_claims(**({"sub": str(issuer.identity.user_uuid(user))} | changes))
+        payload = good_claims(**({"sub": str(issuing.identity.user_uuid(user))} | changes))
         signed = make.signed(payload)
         encrypted = make.encrypted(signed)
 

@@ -23,9 +23,10 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from oauth2_provider.models import get_application_model
 
-from instaccess import forward_auth, gateway, issuer
+from instaccess import forward_auth, gateway
 from instaccess.audit import revocation, rows
 from instaccess.inspection import MAX_PASTED
+from instaccess.issuer import issuing
 from instaccess.keys import ring as keys_ring
 from instaccess.models import IssuedToken, Key, RefusalCount
 from instaccess.trust import denylist
@@ -38,12 +39,12 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("initial_keys")]
 
 INSPECT = reverse("admin:instaccess_issuedtoken_inspect")
 TOKENS = reverse("admin:instaccess_issuedtoken_changelist")
-ORIGIN = issuer.Origin(canvas_domain="canvas.example.edu")
+ORIGIN = issuing.Origin(canvas_domain="canvas.example.edu")
 
 
 @pytest.fixture
 def token(user, application) -> str:
-    return issuer.issue(user=user, application=application, origin=ORIGIN, now=time.time())[1]
+    return issuing.issue(user=user, application=application, origin=ORIGIN, now=time.time())[1]
 
 
 @pytest.fixture
@@ -202,7 +203,7 @@ class TestTheResult:
         assert "Not authenticated" not in text
 
     def test_of_a_refusal_gives_the_reason_that_the_401_hides(self, desk, user):
-        token = issuer.issue(user=user, origin=ORIGIN, now=time.time() - 3780)[1]
+        token = issuing.issue(user=user, origin=ORIGIN, now=time.time() - 3780)[1]
         text = main_part(inspected(desk, token))
 
         assert "Refused It was good and has expired." in text

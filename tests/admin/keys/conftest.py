@@ -11,7 +11,7 @@ import time_machine
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 
-from instaccess import issuer
+from instaccess.issuer import issuing
 from instaccess.models import IssuedToken
 from tests.admin.keys.helpers import START
 
@@ -49,4 +49,4 @@ def operator_client(client: Any, operator: Any) -> Any:
 
 @pytest.fixture
 def issue(user: Any) -> Callable[[], IssuedToken]:
-    return lambda: issuer.issue(user=user, origin=issuer.Origin("canvas.example.edu"), now=time.time())[0]
+    return lambda: issuing.issue(user=user, origin=issuing.Origin("canvas.example.edu"), now=time.time())[0]

@@ -10,7 +10,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 from django.test import Client
 
-from instaccess import issuer
+from instaccess.issuer import issuing
 from instaccess.models import IssuedToken
 from instaccess.trust import denylist
 
@@ -24,8 +24,8 @@ def issue(initial_keys, application):
     def issue_(user: Any, *, minutes_ago: float = 0, **values: Any) -> IssuedToken:
         moment = datetime.now(UTC) - timedelta(minutes=minutes_ago)
         values = {"application": application, **values}
-        origin = issuer.Origin(canvas_domain="canvas.example.edu")
-        return issuer.issue(user=user, origin=origin, now=moment.timestamp(), **values)[0]
+        origin = issuing.Origin(canvas_domain="canvas.example.edu")
+        return issuing.issue(user=user, origin=origin, now=moment.timestamp(), **values)[0]
 
     return issue_
 

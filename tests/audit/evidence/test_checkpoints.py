@@ -15,13 +15,13 @@ from django.utils import timezone
 from joserfc import jws as joserfc_jws
 from joserfc.jwk import RSAKey
 
-from instaccess import issuer
 from instaccess.audit import revocation, row_hmac
 from instaccess.audit import rows as audit_rows
 from instaccess.audit.evidence import checkpoints, statements, verification
 from instaccess.audit.evidence.checkpoints import SETTLED, seal
 from instaccess.conf.settings import conf
 from instaccess.exceptions import AuditAltered, InvalidToken, KeyUnavailable
+from instaccess.issuer import issuing
 from instaccess.keys import lifecycle, ring
 from instaccess.models import Checkpoint, IssuedToken, Key
 from instaccess.tokens import compact, jose
@@ -183,9 +183,9 @@ class TestACheckpoint:
         with pytest.raises(InvalidToken):
             jose.verify(Checkpoint.objects.get().jws, public)
 
-        _, token = issuer.issue(
+        _, token = issuing.issue(
             user=user,
-            origin=issuer.Origin(canvas_domain="canvas.example.edu"),
+            origin=issuing.Origin(canvas_domain="canvas.example.edu"),
             now=timezone.now().timestamp(),
             encrypted=False,
         )

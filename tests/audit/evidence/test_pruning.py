@@ -11,10 +11,10 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from instaccess import issuer
 from instaccess.audit.evidence import checkpoints, pruning, verification
 from instaccess.audit.evidence.pruning import prunable, prune
 from instaccess.exceptions import AuditAltered, KeyUnavailable
+from instaccess.issuer import issuing
 from instaccess.models import Checkpoint, IssuedToken, PruneMarker
 
 pytestmark = pytest.mark.django_db
@@ -175,9 +175,9 @@ def test_o10_pruning_while_tokens_are_issued_and_others_prune_loses_nothing_else
             connection.close()
 
     def issue() -> None:
-        origin = issuer.Origin(canvas_domain="canvas.example.edu")
+        origin = issuing.Origin(canvas_domain="canvas.example.edu")
         for _ in range(25):
-            issuer.issue(user=user, origin=origin, now=timezone.now().timestamp())
+            issuing.issue(user=user, origin=origin, now=timezone.now().timestamp())
 
     works = [issue, issue, lambda: prune(ago(30), batch=2), lambda: prune(ago(30), batch=2), verification.verify]
     threads = [threading.Thread(target=run, args=[work]) for work in works]

@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
-from instaccess import forward_auth, issuer
+from instaccess import forward_auth
+from instaccess.issuer import issuing
 from instaccess.keys import ring as keys_ring
 from instaccess.models import IssuedToken
 from tests.support.clocks import Clock
 from tests.support.tokens import Makes
 from tests.support.verifying import by_asgi, by_wsgi
 
-ORIGIN = issuer.Origin(canvas_domain="canvas.example.edu")
+ORIGIN = issuing.Origin(canvas_domain="canvas.example.edu")
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def issue(user):
     """Issues a token; the audit row and the text."""
 
     def issue_(**changes: Any) -> tuple[IssuedToken, str]:
-        return issuer.issue(**({"user": user, "origin": ORIGIN, "now": time.time()} | changes))
+        return issuing.issue(**({"user": user, "origin": ORIGIN, "now": time.time()} | changes))
 
     return issue_
 

@@ -6,7 +6,7 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
 
-from instaccess import issuer
+from instaccess.issuer import issuing
 from instaccess.keys import lifecycle
 from instaccess.models import IssuedToken, Key
 from tests.support.answers import INVALID, answer
@@ -68,7 +68,7 @@ class TestARevocation:
         assert status(others) == 204
 
     def test_g21_of_all_tokens_of_an_account(self, clock, issue, refused_in_five_seconds):
-        (row, one), (_, others) = issue(), issue(origin=issuer.Origin(canvas_domain="other.example.edu"))
+        (row, one), (_, others) = issue(), issue(origin=issuing.Origin(canvas_domain="other.example.edu"))
         assert status(one) == status(others) == 204
 
         call_command("instaccess_tokens", "revoke", "--account", row.account_uuid, "--reason", "closed")

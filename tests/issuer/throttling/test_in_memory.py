@@ -18,8 +18,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from instaccess import issuer, throttling
 from instaccess.exceptions import AuditError
+from instaccess.issuer import issuing as issuer
+from instaccess.issuer import throttling
 from instaccess.keys import ring
 from instaccess.models import IssuedToken, Key
 from tests.conftest import ISSUE_URL
@@ -342,7 +343,7 @@ class TestATokenThatFailsWhileTheCacheIsAway:
 
         def fail(**kwargs: Any) -> Any:
             monkeypatch.undo()
-            throttling.forget()
+            throttling.reset()
             raise AuditError
 
         monkeypatch.setattr(issuer, "issue", fail)

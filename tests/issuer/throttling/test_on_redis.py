@@ -17,7 +17,7 @@ from django.core.cache import cache
 from django.db import connection
 from django.test import Client, override_settings
 
-from instaccess import throttling
+from instaccess.issuer import throttling
 from instaccess.models import IssuedToken
 from tests.conftest import ISSUE_URL
 from tests.issuer.throttling.helpers import statuses
@@ -124,7 +124,7 @@ class TestABucketOnRedis:
         assert token.token not in held
 
     def test_that_somebody_else_s_value_stands_in_for_stops_nobody(self, redis, settings, caplog):
-        throttling.forget()
+        throttling.reset()
         throttling.charge(7)
         (key,) = self.buckets(redis, settings)
         redis.delete(key)
@@ -237,7 +237,7 @@ class TestTheConnectionToRedis:
 class TestAClientOfTheProjectsOwn:
     @pytest.fixture(autouse=True)
     def forgotten(self) -> None:
-        throttling.forget()
+        throttling.reset()
 
     def allowed(self, **options: Any) -> int:
         with override_settings(CACHES=on_redis(DJANGO_REDIS, REDIS_URL, **options)):
@@ -281,7 +281,7 @@ class TestRedisAway:
         options = {name if backend == DJANGOS else name.upper(): 0.05 for name in names}
         clock = Clock(frozen=True)
         monkeypatch.setattr(throttling, "time", clock)
-        throttling.forget()
+        throttling.reset()
         with override_settings(CACHES=on_redis(backend, f"redis://{servers.HOST}:{port}/9", **options)):
             yield clock
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from django.test import override_settings
 
-from instaccess import issuer
 from instaccess.conf.settings import conf
+from instaccess.issuer import issuing
 from instaccess.keys import lifecycle
 from instaccess.models import IssuedToken, Key
 from tests.management.keys.helpers import ENC, SIG, complaint, key_of, run, run_json
@@ -134,7 +134,7 @@ class TestActivate:
 class TestRevoke:
     def test_says_how_many_tokens_fell_and_who_took_over(self, user):
         current, future = key_of(SIG, "current").kid, key_of(SIG, "future").kid
-        issuer.issue(user=user, origin=issuer.Origin("canvas.example.edu"), now=time.time())
+        issuing.issue(user=user, origin=issuing.Origin("canvas.example.edu"), now=time.time())
         text = run("revoke", "--kid", current, "--reason", "laptop stolen")
 
         assert (
@@ -144,7 +144,7 @@ class TestRevoke:
 
     def test_says_in_the_audit_who_did_it(self, user, monkeypatch):
         monkeypatch.setenv("LOGNAME", "ada\udc80")
-        issuer.issue(user=user, origin=issuer.Origin("canvas.example.edu"), now=time.time())
+        issuing.issue(user=user, origin=issuing.Origin("canvas.example.edu"), now=time.time())
         run("revoke", "--kid", key_of(SIG, "current").kid)
 
         assert IssuedToken.objects.get().revoked_by == "ada? (command line)"

@@ -14,8 +14,8 @@ if __name__ == "__main__":
     from django.db import connections
     from django.test import Client
 
-    from instaccess import issuer
     from instaccess.audit import rows
+    from instaccess.issuer import issuing
     from instaccess.keys import lifecycle, ring
     from instaccess.models import IssuedToken, Key
 
@@ -26,7 +26,7 @@ if __name__ == "__main__":
     user = get_user_model().objects.create_user("ada")
 
     def issue() -> IssuedToken:
-        return issuer.issue(user=user, origin=issuer.Origin("canvas.example.edu"), now=time.time())[0]
+        return issuing.issue(user=user, origin=issuing.Origin("canvas.example.edu"), now=time.time())[0]
 
     def listed() -> dict[str, str]:
         out = io.StringIO()

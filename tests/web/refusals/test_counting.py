@@ -15,7 +15,8 @@ from django.test import RequestFactory
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from instaccess import exceptions, forward_auth, issuer
+from instaccess import exceptions, forward_auth
+from instaccess.issuer import issuing
 from instaccess.keys import ring as keys_ring
 from instaccess.models import IssuedToken, RefusalCount, UserIdentity
 from instaccess.web import refusals
@@ -122,8 +123,8 @@ class TestTheGateway:
 
     @pytest.fixture
     def token(self, user: Any, application: Any) -> str:
-        origin = issuer.Origin(canvas_domain="canvas.example.edu")
-        return issuer.issue(user=user, application=application, service=True, origin=origin, now=time.time())[1]
+        origin = issuing.Origin(canvas_domain="canvas.example.edu")
+        return issuing.issue(user=user, application=application, service=True, origin=origin, now=time.time())[1]
 
     def test_counts_what_it_refuses_by_reason(self):
         ask()

@@ -22,8 +22,8 @@ from typing import Any
 from django.core.cache import caches
 from django.core.cache.backends.redis import RedisCache
 
-from .conf import conf
-from .exceptions import ConfigError
+from ..conf import conf
+from ..exceptions import ConfigError
 
 logger = logging.getLogger("instaccess.throttle")
 
@@ -100,7 +100,7 @@ def peek(access_token_pk: Any) -> Level:
     return _move(access_token_pk, 0)
 
 
-def forget() -> None:
+def reset() -> None:
     """Forget that the cache was away: it is asked, and complained of, anew."""
     global _complained_at, _failed_at  # noqa: PLW0603
     _complained_at = _failed_at = float("-inf")

@@ -16,9 +16,9 @@ from django.contrib.auth import get_user_model
 from django.db import connections, models, router
 from oauth2_provider.models import get_access_token_model, get_application_model
 
-from . import instances
-from .conf import conf
-from .models import UserIdentity
+from .. import instances
+from ..conf import conf
+from ..models import UserIdentity
 
 # What the toolkit's validator, the issuer and its log read. A column that is left out is fetched by Django when
 # somebody reads it after all, at the price of another query.

@@ -24,12 +24,13 @@ from oauthlib.common import Request as OAuthlibRequest
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 
-from . import keys, lookup, tokens, users
-from .conf import SCOPE, conf
-from .exceptions import ConfigError, InvalidToken
+from .. import keys, tokens, users
+from ..conf import SCOPE, conf
+from ..exceptions import ConfigError, InvalidToken
+from ..tokens import Claims
+from ..web import ExpiredAccessToken, InsufficientScope, InvalidAccessToken, JWTFromJWT, Unauthenticated
+from . import access_tokens
 from .parameters import form, query
-from .tokens import Claims
-from .web import ExpiredAccessToken, InsufficientScope, InvalidAccessToken, JWTFromJWT, Unauthenticated
 
 logger = logging.getLogger("instaccess.issuer")
 
@@ -205,8 +206,8 @@ def _validator_class(path: Any) -> Any:
                 return super()._load_access_token(token)
             # What the toolkit's own query finds, and the user's uuid along with it.
             checksum = hashlib.sha256(token.encode()).hexdigest()
-            with suppress(lookup.NotFixed):
-                return lookup.find(checksum)
+            with suppress(access_tokens.NotFixed):
+                return access_tokens.find(checksum)
             related = ["application", "user"]
             if conf.user_uuid_field is None:
                 related.append("user__instaccess_identity")

@@ -15,11 +15,11 @@ from django.db import Error as DbError
 from django.db import IntegrityError, connections, router, transaction
 from django.views.decorators.debug import sensitive_variables
 
-from . import audit, instances, keys, tokens, users, web
-from .conf import conf
-from .exceptions import AuditError, ConfigError
-from .models import IssuedToken
-from .tokens import Claims
+from .. import audit, instances, keys, tokens, users, web
+from ..conf import conf
+from ..exceptions import AuditError, ConfigError
+from ..models import IssuedToken
+from ..tokens import Claims
 
 logger = logging.getLogger("instaccess.issuer")
 

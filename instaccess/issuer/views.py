@@ -17,10 +17,11 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from . import issuer, oauth, parameters, throttling, users, web
-from .conf import conf
-from .exceptions import InstAccessError, MasqueradeRefused
-from .web import client_address, isolated_view, request_domain
+from .. import users, web
+from ..conf import conf
+from ..exceptions import InstAccessError, MasqueradeRefused
+from ..web import client_address, isolated_view, request_domain
+from . import authentication, issuing, parameters, throttling
 
 logger = logging.getLogger("instaccess.issuer")
 
@@ -40,7 +41,7 @@ class _AlwaysJSON(BaseContentNegotiation):
 class IssueView(APIView):
     """`POST /api/v1/inst_access_tokens` (contract §1)."""
 
-    authentication_classes = [oauth.AccessTokenAuthentication]
+    authentication_classes = [authentication.AccessTokenAuthentication]
     permission_classes = []
     throttle_classes = []
     renderer_classes = [JSONRenderer]
@@ -92,13 +93,13 @@ class IssueView(APIView):
         unencrypted = (
             conf.allow_unencrypted and settings.DEBUG and _parameter(request, "unencrypted").strip().lower() in _TRUE
         )
-        _, text = issuer.issue(
+        _, text = issuing.issue(
             user=user,
             real_user=None if user is caller else caller,
             application=access_token.application,
             service=access_token.user is None,
             access_token_pk=access_token.pk,
-            origin=issuer.Origin(
+            origin=issuing.Origin(
                 canvas_domain=self.domain,
                 ip_address=client_address(request._request),
                 user_agent=request.META.get("HTTP_USER_AGENT", ""),

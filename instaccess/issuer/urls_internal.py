@@ -1,0 +1,10 @@
+"""What the issuer tells gateways and services: `path("", include("instaccess.issuer.urls_internal"))`."""
+
+from django.urls import path
+
+from . import internal_views
+
+urlpatterns = [
+    path("internal/services/jwks", internal_views.jwks, name="instaccess-jwks"),
+    path("internal/services/revocations", internal_views.revocations, name="instaccess-revocations"),
+]
