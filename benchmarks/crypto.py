@@ -23,7 +23,7 @@ from authlib.deprecate import AuthlibDeprecationWarning
 from jwcrypto.jwk import JWK
 from jwcrypto.jwt import JWT
 
-from instaccess import gateway
+from instaccess.gateway import unwrapping
 from instaccess.tokens import jose
 from instaccess.tokens.claims import Claims
 
@@ -78,8 +78,8 @@ def ways() -> tuple[dict[str, Way], dict[str, Way]]:
     )
     payload = claims.to_payload()
 
-    def unwrap(token: str) -> gateway.Opened:
-        return gateway.unwrap(
+    def unwrap(token: str) -> unwrapping.Opened:
+        return unwrapping.unwrap(
             token,
             now=time.time(),
             decryption_keys={kids[1]: encryption},
@@ -111,7 +111,7 @@ def ways() -> tuple[dict[str, Way], dict[str, Way]]:
         assert unwrap(way()).claims == claims, name
     for name, way in opening.items():
         found = way()
-        assert (found.claims.to_payload() if isinstance(found, gateway.Opened) else found) == payload, name
+        assert (found.claims.to_payload() if isinstance(found, unwrapping.Opened) else found) == payload, name
     return minting, opening
 
 

@@ -131,7 +131,7 @@ def _encrypted(token: str, now: float, notes: list[str]) -> Inspection:
     refusal: Exception | None = None
     alarms = []
     try:
-        opened = gateway.unwrap_here(token, now=now)
+        opened = gateway.unwrap_with_settings(token, now=now)
     except (DbError, InstAccessError) as error:
         refusal = error
     else:

@@ -34,9 +34,10 @@ from joserfc import jwe as joserfc_jwe
 from joserfc import jwk as joserfc_jwk
 from joserfc import jws as joserfc_jws
 
-from instaccess import forward_auth, urls
+from instaccess import urls
 from instaccess.audit import row_hmac
 from instaccess.conf.settings import conf
+from instaccess.gateway import views
 from instaccess.issuer import issuing
 from instaccess.keys import lifecycle, ring
 from instaccess.models import IssuedToken, Key, UserIdentity
@@ -307,9 +308,9 @@ def asgi(settings: Any, initial_keys: Any) -> Iterator[None]:
     settings.ROOT_URLCONF = __name__
     settings.INSTACCESS = {"SERVICE_SECRETS": [SECRET]}
     resolve(ISSUE_URL)
-    forward_auth.forget()
+    views.clear_caches()
     yield
-    forward_auth.forget()
+    views.clear_caches()
 
 
 @pytest.fixture

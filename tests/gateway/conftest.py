@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from instaccess.gateway import Opened, unwrap
+from instaccess.gateway.unwrapping import Opened, unwrap
 from tests.support.tokens import ISSUER, NOW, Makes
 
 

@@ -135,7 +135,7 @@ class Alone:
         settings: dict[str, Any],
         *,
         apps: Sequence[str] = (),
-        urls: str = "instaccess.urls_gateway",
+        urls: str = "instaccess.gateway.urls",
     ) -> None:
         (folder / "gateway_settings.py").write_text(_SETTINGS)
         (folder / "gateway_urls.py").write_text(_URLS.format(urls))
@@ -310,7 +310,7 @@ class TestItsChecks:
 
     @pytest.mark.parametrize(
         ("urls", "ids"),
-        [("instaccess.urls_gateway", {"E051", "E052", "E053"}), ("", {"E052"})],
+        [("instaccess.gateway.urls", {"E051", "E052", "E053"}), ("", {"E052"})],
         ids=["gateway", "service"],
     )
     def test_find_that_there_are_no_keys(self, tmp_path, urls, ids):

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from instaccess.exceptions import InvalidToken
-from instaccess.gateway import Remembered
+from instaccess.gateway.unwrapping import TokenCache
 from tests.support.tokens import b64, claims, with_header
 
 MUTANTS = 100_000
@@ -70,7 +70,7 @@ class TestMutants:
         genuine = make.token().encode()
         order = random.Random(20261123)
         keys = ScarceKeys(make.decryption_keys)
-        memory = Remembered()
+        memory = TokenCache()
         opened = refused = same = 0
         for number in range(MUTANTS):
             raw = genuine if number % 1000 == 0 else mutant(genuine, order)

@@ -10,7 +10,7 @@ import pytest
 from jwcrypto.jwk import JWK
 
 from instaccess.exceptions import InvalidToken, TokenExpired, TokenRevoked
-from instaccess.gateway import Remembered
+from instaccess.gateway.unwrapping import TokenCache
 from instaccess.tokens import jose
 from tests.support.tokens import NOW, Makes, respellings
 
@@ -26,8 +26,8 @@ class ForbiddenKey:
 
 class TestARememberedToken:
     @pytest.fixture
-    def memory(self) -> Remembered:
-        return Remembered()
+    def memory(self) -> TokenCache:
+        return TokenCache()
 
     @pytest.fixture
     def opens(self, open_, memory):

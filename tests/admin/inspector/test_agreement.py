@@ -15,7 +15,8 @@ from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 from rest_framework.test import APIRequestFactory
 
-from instaccess import consumer, forward_auth
+from instaccess import consumer
+from instaccess.gateway import views
 from instaccess.inspection import Outcome
 from instaccess.issuer import issuing
 from instaccess.keys import ring as keys_ring
@@ -178,7 +179,7 @@ class TestInspecting:
         for text in texts:
             look(text)
 
-        assert not forward_auth._remembered._tokens
+        assert not views._remembered._tokens
 
     def test_says_nothing_in_the_log_but_what_keys_have_to_say(self, texts, caplog):
         caplog.set_level(logging.DEBUG)

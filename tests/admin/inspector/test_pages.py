@@ -23,8 +23,9 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from oauth2_provider.models import get_application_model
 
-from instaccess import forward_auth, gateway
 from instaccess.audit import revocation, rows
+from instaccess.gateway import unwrapping as gateway
+from instaccess.gateway import views
 from instaccess.inspection import MAX_PASTED
 from instaccess.issuer import issuing
 from instaccess.keys import ring as keys_ring
@@ -376,7 +377,7 @@ class TestWhatWasPasted:
         refusals.flush()
 
         assert RefusalCount.objects.count() == before
-        assert not forward_auth._remembered._tokens
+        assert not views._remembered._tokens
 
     @pytest.mark.parametrize("debug", [False, True])
     @pytest.mark.parametrize("where", ["keys", "gateway", "table"])

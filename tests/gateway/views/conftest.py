@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from instaccess import forward_auth
+from instaccess.gateway import views
 from instaccess.issuer import issuing
 from instaccess.keys import ring as keys_ring
 from instaccess.models import IssuedToken
@@ -28,9 +28,9 @@ def clock(monkeypatch) -> Clock:
 
 @pytest.fixture(autouse=True)
 def fresh_gateway(initial_keys):
-    forward_auth.forget()
+    views.clear_caches()
     yield
-    forward_auth.forget()
+    views.clear_caches()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.db import OperationalError, connection
 
-from instaccess import gateway
+from instaccess.gateway import unwrapping as gateway
 from instaccess.keys import ring
 from instaccess.models import IssuedToken, Key
 from tests.support.answers import INVALID, UNAVAILABLE, answer

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from instaccess import forward_auth
+from instaccess.gateway import views
 from instaccess.web import refusals
 from tests.support.clocks import Clock
 from tests.web.refusals.helpers import Statements
@@ -18,9 +18,9 @@ from tests.web.refusals.helpers import Statements
 
 @pytest.fixture(autouse=True)
 def fresh_gateway(initial_keys: Any) -> Iterator[None]:
-    forward_auth.forget()
+    views.clear_caches()
     yield
-    forward_auth.forget()
+    views.clear_caches()
 
 
 @pytest.fixture

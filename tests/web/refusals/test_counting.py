@@ -15,7 +15,8 @@ from django.test import RequestFactory
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from instaccess import exceptions, forward_auth
+from instaccess import exceptions
+from instaccess.gateway import views
 from instaccess.issuer import issuing
 from instaccess.keys import ring as keys_ring
 from instaccess.models import IssuedToken, RefusalCount, UserIdentity
@@ -141,7 +142,7 @@ class TestTheGateway:
     def test_counts_whom_a_revoked_token_was_for(self, token, user, application):
         assert ask(token) == 204
         IssuedToken.objects.update(revoked_at=timezone.now())
-        forward_auth.forget()
+        views.clear_caches()
         assert ask(token) == 401
 
         uuid = str(user.instaccess_identity.uuid)
@@ -151,7 +152,7 @@ class TestTheGateway:
         ask(token)
         with time_machine.travel(timezone.now() + timedelta(hours=1, seconds=1)):
             ask(token)
-            forward_auth.forget()
+            views.clear_caches()
             ask(token)
 
         uuid = str(user.instaccess_identity.uuid)
@@ -184,7 +185,7 @@ class TestTheGateway:
         def away(*args: Any, **kwargs: Any) -> Any:
             raise OperationalError("the server closed the connection unexpectedly")
 
-        monkeypatch.setattr("instaccess.gateway.unwrap_here", away)
+        monkeypatch.setattr("instaccess.gateway.unwrapping.unwrap_with_settings", away)
         assert ask(token) == 503
 
         assert counted() == {("gateway", "fault", "", ""): 1}
@@ -248,7 +249,7 @@ class TestAFlood:
             for number in range(10_000):
                 token = f"{number}.b.c.d.e" if number % 2 else str(number)
                 request.META["HTTP_AUTHORIZATION"] = f"Bearer {token}"
-                response = forward_auth.verify(request)
+                response = views.verify(request)
                 response.close()  # as a server does once it has sent it: the request has ended
                 assert response.status_code == 401
                 clock.pass_(30.5 / 10_000)

@@ -16,10 +16,11 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.debug import sensitive_variables
 
-from . import gateway, tokens, trust, web
-from .conf import conf
-from .exceptions import InstAccessError, InvalidToken
-from .web import isolated_view
+from .. import tokens, trust, web
+from ..conf import conf
+from ..exceptions import InstAccessError, InvalidToken
+from ..web import isolated_view
+from . import unwrapping
 
 logger = logging.getLogger("instaccess.gateway")
 
@@ -27,10 +28,10 @@ logger = logging.getLogger("instaccess.gateway")
 # a comma, and that is none of it.
 _B64TOKEN = (string.ascii_letters + string.digits + "-._~+/").encode()
 
-_remembered = gateway.Remembered()
+_remembered = unwrapping.TokenCache()
 
 
-def forget() -> None:
+def clear_caches() -> None:
     """Drop the opened tokens, the deny list: for tests, and for whoever wants a clean start."""
     _remembered.clear()
     trust.clear_deny_list()
@@ -95,7 +96,7 @@ def _authorized(bearer: str) -> str:
     """What upstream gets as bearer for this one. Raises InvalidToken."""
     if bearer.count(".") != 4:
         return _passed_on(bearer)
-    return gateway.unwrap_here(bearer, now=time.time(), remembered=_remembered).signed
+    return unwrapping.unwrap_with_settings(bearer, now=time.time(), remembered=_remembered).signed
 
 
 @sensitive_variables("bearer")

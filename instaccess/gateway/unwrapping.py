@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from django.db import Error as DbError
 from jwcrypto.jwk import JWK
 
-from . import tokens, trust
-from .conf import conf
-from .exceptions import InstAccessError, InvalidToken, TokenExpired, TokenRevoked
-from .tokens import Claims, identifiers
+from .. import tokens, trust
+from ..conf import conf
+from ..exceptions import InstAccessError, InvalidToken, TokenExpired, TokenRevoked
+from ..tokens import Claims, identifiers
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Opened:
         return f"<Opened jti={self.claims.jti}>"
 
 
-class Remembered:
+class TokenCache:
     """Opened tokens of this process, the least recently used forgotten first. Shared by its threads.
 
     Keyed by a digest of the text. That is safe because only a text that passed the strict parsing is ever put in:
@@ -90,7 +90,7 @@ def unwrap(
     issuer: str,
     leeway: int = 0,
     key_algorithms: Collection[str] = tokens.KEY_ALGORITHMS,
-    remembered: Remembered | None = None,
+    remembered: TokenCache | None = None,
     remember: int = 0,
 ) -> Opened:
     """From the encrypted text to the signed one.
@@ -123,7 +123,7 @@ def unwrap(
     return opened
 
 
-def unwrap_here(token: str, *, now: float, remembered: Remembered | None = None) -> Opened:
+def unwrap_with_settings(token: str, *, now: float, remembered: TokenCache | None = None) -> Opened:
     """`unwrap` with the keys, the deny list and the settings of this deployment.
 
     Raises InvalidToken for whatever is wrong with the token, and DatabaseError, KeyUnavailable or ConfigError where
