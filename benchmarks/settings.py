@@ -59,5 +59,5 @@ INSTACCESS = {
     "THROTTLE_COST": 1,
     "THROTTLE_LEAK": 1_000_000,
     # A service that has no users of its own.
-    "USER_HOOK": "instaccess.consumer.TokenUser",
+    "USER_HOOK": "instaccess.service.authentication.TokenUser",
 }

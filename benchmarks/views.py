@@ -29,10 +29,10 @@ from rest_framework_simplejwt.tokens import AccessToken
 
 from instaccess.audit import row_hmac
 from instaccess.conf.settings import SCOPE, conf
-from instaccess.consumer import InstAccessAuthentication, TokenUser
 from instaccess.issuer import throttling
 from instaccess.keys import ring as keys_ring
 from instaccess.models import IssuedToken
+from instaccess.service.authentication import InstAccessAuthentication, TokenUser
 
 from .bare import Minter, Opener
 

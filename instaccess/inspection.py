@@ -19,9 +19,9 @@ from django.views.decorators.debug import sensitive_variables
 from . import dissection, gateway, pasted, tokens, users
 from .audited import AuditFinding, find_row, under_key_held_elsewhere
 from .conf import conf
-from .consumer import InstAccessAuthentication
 from .dissection import Item, Layer, Reading
 from .exceptions import ForeignToken, InstAccessError, InvalidToken
+from .service import InstAccessAuthentication
 from .tokens import Claims
 from .web import Explanation, explain
 

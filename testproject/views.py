@@ -13,7 +13,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from instaccess import users
-from instaccess.consumer import InstAccessAuthentication
+from instaccess.service.authentication import InstAccessAuthentication
 from instaccess.web import answers
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from instaccess.consumer import TokenUser
+from instaccess.service.authentication import TokenUser
 from tests.service.helpers import public
 from tests.support.tokens import Makes
 

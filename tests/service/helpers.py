@@ -12,8 +12,8 @@ from rest_framework.response import Response
 from rest_framework.test import APIRequestFactory
 from rest_framework.views import APIView
 
-from instaccess.consumer import AcceptedClaims, InstAccessAuthentication, TokenUser
 from instaccess.issuer import issuing
+from instaccess.service.authentication import AcceptedClaims, InstAccessAuthentication, TokenUser
 from instaccess.trust import material
 from tests.support.answers import INVALID
 from tests.support.tokens import ISSUER, Makes, claims

@@ -23,8 +23,8 @@ from rest_framework.authentication import SessionAuthentication
 from rest_framework.exceptions import APIException
 from rest_framework.test import APIRequestFactory
 
-from instaccess.consumer import AcceptedClaims, InstAccessAuthentication, TokenUser
 from instaccess.exceptions import InvalidToken
+from instaccess.service.authentication import AcceptedClaims, InstAccessAuthentication, TokenUser
 from instaccess.trust import material
 from tests.service.helpers import ADMIN, USER, Takes, ask, goes_on, good, issued, jwks, now, public, refusal
 from tests.support.answers import CHALLENGE, INVALID, UNAVAILABLE

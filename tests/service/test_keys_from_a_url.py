@@ -10,7 +10,7 @@ import pytest
 from django.core.checks import run_checks
 
 from instaccess.conf.settings import conf
-from instaccess.consumer import TokenUser
+from instaccess.service.authentication import TokenUser
 from instaccess.trust import material, remote_jwks
 from instaccess.trust import refreshed as snapshot
 from instaccess.trust import sources as keysource

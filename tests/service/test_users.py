@@ -13,8 +13,8 @@ from django.test import override_settings
 from django.utils import timezone
 
 from instaccess import users
-from instaccess.consumer import AcceptedClaims, TokenUser
 from instaccess.exceptions import InvalidToken
+from instaccess.service.authentication import AcceptedClaims, TokenUser
 from tests.service.helpers import ADMIN, ANYBODY, USER, ask, good, issued, public, refusal
 from tests.support.answers import INVALID, UNAUTHENTICATED, UNAVAILABLE
 
@@ -81,7 +81,7 @@ class TestTheUserHook:
         assert refusal(ask(good(service, sub=ADMIN))) == INVALID
 
     def test_can_be_named_by_its_path(self, service, settings):
-        settings.INSTACCESS["USER_HOOK"] = "instaccess.consumer.TokenUser"
+        settings.INSTACCESS["USER_HOOK"] = "instaccess.service.authentication.TokenUser"
 
         assert isinstance(ask(good(service)).seen.user, TokenUser)
 

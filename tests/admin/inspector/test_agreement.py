@@ -15,12 +15,12 @@ from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 from rest_framework.test import APIRequestFactory
 
-from instaccess import consumer
 from instaccess.gateway import views
 from instaccess.inspection import Outcome
 from instaccess.issuer import issuing
 from instaccess.keys import ring as keys_ring
 from instaccess.pasted import tidied
+from instaccess.service import authentication
 from instaccess.tokens.claims import MAX_LIFETIME
 from tests.admin.inspector.helpers import good_claims, look, times
 from tests.support.answers import signed_inside
@@ -46,7 +46,7 @@ def reason_of_service(text: str, caplog: Any) -> str:
     caplog.clear()
     request = Request(APIRequestFactory().get("/", headers={"Authorization": f"Bearer {text}"}))
     try:
-        return "" if consumer.InstAccessAuthentication().authenticate(request) else "-"
+        return "" if authentication.InstAccessAuthentication().authenticate(request) else "-"
     except APIException:
         return next(str(record.args[0]) for record in caplog.records if record.name == "instaccess.service")
 

@@ -20,11 +20,11 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 
-from . import tokens, trust
-from .conf import conf
-from .exceptions import ConfigError, InstAccessError, InvalidToken
-from .tokens import Claims, identifiers, nests_too_deep
-from .web import request_domain
+from .. import tokens, trust
+from ..conf import conf
+from ..exceptions import ConfigError, InstAccessError, InvalidToken
+from ..tokens import Claims, identifiers, nests_too_deep
+from ..web import request_domain
 
 logger = logging.getLogger("instaccess.service")
 
@@ -226,6 +226,6 @@ def _issuers(token: str) -> list[Any]:
 
 
 def _local_user(uuid: str) -> Any:
-    from . import users  # noqa: PLC0415  (imports the models)
+    from .. import users  # noqa: PLC0415  (imports the models)
 
     return users.active_user(uuid)

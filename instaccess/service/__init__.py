@@ -1,0 +1,21 @@
+"""Authenticates requests that carry a signed token.
+
+Django REST framework is imported when one of these names is first used: it needs Django's settings, and Django
+imports this package while it sets up `INSTALLED_APPS`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .authentication import AcceptedClaims, InstAccessAuthentication, TokenUser
+
+__all__ = ["AcceptedClaims", "InstAccessAuthentication", "TokenUser"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(import_module(".authentication", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,14 @@
+"""`INSTALLED_APPS += ["instaccess.service"]`: a service without the issuer's tables."""
+
+from django.apps import AppConfig
+from django.utils.translation import gettext_lazy as _
+
+# Importing them registers the checks.
+from ..conf import checks as conf_checks  # noqa: F401
+from ..trust import checks as trust_checks  # noqa: F401
+
+
+class ServiceConfig(AppConfig):
+    name = "instaccess.service"
+    label = "instaccess_service"
+    verbose_name = _("InstAccess")
