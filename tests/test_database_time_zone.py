@@ -17,7 +17,8 @@ from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
-from instaccess.admin import activity, periods
+from instaccess.admin.tokens import chart_counts, periods
+from instaccess.admin.tokens import chart_counts as activity
 from instaccess.audit import revocation, rows
 from instaccess.audit.evidence import verification
 from instaccess.issuer import issuing
@@ -108,9 +109,9 @@ def test_the_chart_counts_by_hours_of_utc_or_says_what_the_database_lacks_for_th
     period = periods.Period(START - timedelta(hours=2), START + timedelta(hours=1))
     if not knows_zones():
         with pytest.raises(ValueError, match="mysql_tzinfo_to_sql"):
-            activity._counted(IssuedToken.objects.all(), "issued_at", period)
+            chart_counts._counted(IssuedToken.objects.all(), "issued_at", period)
         return
 
-    counts, earliest = activity._counted(IssuedToken.objects.all(), "issued_at", period)
+    counts, earliest = chart_counts._counted(IssuedToken.objects.all(), "issued_at", period)
 
     assert (counts.numbers, earliest) == ([0, 0, 1], START)

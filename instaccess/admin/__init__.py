@@ -1,7 +1,7 @@
 """The admin: a safe surface. No private key, no token, and nothing in the audit can be changed from here."""
 
-from .keys import KeyAdmin
+from .keys.page import KeyAdmin
 from .service_users import ServiceUserAdmin
-from .tokens import IssuedTokenAdmin
+from .tokens.page import IssuedTokenAdmin
 
 __all__ = ["IssuedTokenAdmin", "KeyAdmin", "ServiceUserAdmin"]

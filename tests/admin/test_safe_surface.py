@@ -17,8 +17,8 @@ from django.urls import reverse
 from oauth2_provider.models import get_application_model
 
 from instaccess import users
-from instaccess.admin.activity import CHARTED
-from instaccess.admin.paging import COUNTED
+from instaccess.admin.tokens.chart_counts import CHARTED
+from instaccess.admin.tokens.pagination import COUNTED
 from instaccess.keys import ring
 from instaccess.models import IssuedToken, Key
 
@@ -497,7 +497,7 @@ class TestManyRows:
         assert len(self.queries(admin_client, TOKENS, **query)) <= len(few) + 1  # the page has filled up: paging
 
     def test_are_paged_as_far_as_they_are_counted(self, admin_client, monkeypatch):
-        monkeypatch.setattr("instaccess.admin.paging.COUNTED", 3)
+        monkeypatch.setattr("instaccess.admin.tokens.pagination.COUNTED", 3)
         self.fill(5)
 
         text = page(admin_client, TOKENS)

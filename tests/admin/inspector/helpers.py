@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from instaccess.inspection import Inspection, inspect
+from instaccess.admin.inspector.verdict import Inspection, inspect
 from instaccess.tokens.claims import MAX_LIFETIME
 from tests.support.tokens import claims
 

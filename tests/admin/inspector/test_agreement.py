@@ -15,11 +15,11 @@ from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 from rest_framework.test import APIRequestFactory
 
+from instaccess.admin.inspector.pasted import extract_token
+from instaccess.admin.inspector.verdict import Outcome
 from instaccess.gateway import views
-from instaccess.inspection import Outcome
 from instaccess.issuer import issuing
 from instaccess.keys import ring as keys_ring
-from instaccess.pasted import tidied
 from instaccess.service import authentication
 from instaccess.tokens.claims import MAX_LIFETIME
 from tests.admin.inspector.helpers import good_claims, look, times
@@ -128,7 +128,7 @@ class TestTheVerdictIsThatOfTheWire:
 
     def test_for_respelled_ones(self, token, caplog):
         for text in respellings(token):
-            if tidied(text) == text and text.isascii() and text.isprintable():
+            if extract_token(text) == text and text.isascii() and text.isprintable():
                 # The gateway looks at the header as a whole first; to whoever copied the token it is all the same.
                 expected = reason_of_gateway(text, caplog).replace("malformed_header", "malformed")
                 assert look(text).code == expected != ""

@@ -23,10 +23,10 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from oauth2_provider.models import get_application_model
 
+from instaccess.admin.inspector.verdict import MAX_PASTED
 from instaccess.audit import revocation, rows
 from instaccess.gateway import unwrapping as gateway
 from instaccess.gateway import views
-from instaccess.inspection import MAX_PASTED
 from instaccess.issuer import issuing
 from instaccess.keys import ring as keys_ring
 from instaccess.models import IssuedToken, Key, RefusalCount

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from instaccess.inspection import MAX_PASTED
-from instaccess.pasted import shown, tidied
+from instaccess.admin.inspector.pasted import extract_token, format_value
+from instaccess.admin.inspector.verdict import MAX_PASTED
 
 pytestmark = pytest.mark.django_db
 
@@ -38,7 +38,7 @@ class TestTidying:
         ],
     )
     def test_takes_away_what_copying_added(self, pasted):
-        assert tidied(pasted) == "aaa.bbb"
+        assert extract_token(pasted) == "aaa.bbb"
 
     @pytest.mark.parametrize(
         "pasted",
@@ -56,23 +56,23 @@ class TestTidying:
         ],
     )
     def test_leaves_everything_else_to_be_judged(self, pasted):
-        assert tidied(pasted) == pasted
+        assert extract_token(pasted) == pasted
 
     @pytest.mark.parametrize(
         "pasted", ['{"token": "a", "more": 1}', '{"token": 5}', '{"tokens": "a"}', "[" * 9000, "{" * 9000]
     )
     def test_takes_only_the_issuers_own_answer_for_one(self, pasted):
-        assert tidied(pasted) == "".join(pasted.split())
+        assert extract_token(pasted) == "".join(pasted.split())
 
     def test_does_not_make_one_token_of_two(self):
-        assert tidied("Bearer aaa, Bearer bbb") == "aaa,Bearerbbb"
+        assert extract_token("Bearer aaa, Bearer bbb") == "aaa,Bearerbbb"
 
     @pytest.mark.parametrize(
         "pasted", [f"Authorization: Bearer {'x' * MAX_PASTED}", "Bearer " * 2800, "\"'" * 9999, "> " * 9999]
     )
     def test_takes_no_time(self, pasted):
         started = time.process_time()
-        tidied(pasted)
+        extract_token(pasted)
 
         assert time.process_time() - started < 1
 
@@ -93,8 +93,8 @@ class TestWhatIsShownOfAValue:
         ],
     )
     def test_hides_nothing_and_reorders_nothing(self, value, text):
-        assert shown(value) == text
+        assert format_value(value) == text
 
     def test_is_cut(self):
-        assert len(shown("x" * 5000)) < 500
-        assert len(shown(10**3000)) < 500
+        assert len(format_value("x" * 5000)) < 500
+        assert len(format_value(10**3000)) < 500

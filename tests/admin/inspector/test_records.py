@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
+from instaccess.admin.inspector.verdict import Outcome
 from instaccess.audit import row_hmac
-from instaccess.inspection import Outcome
 from instaccess.keys import lifecycle, ring
 from instaccess.models import IssuedToken, Key
 from instaccess.trust import denylist

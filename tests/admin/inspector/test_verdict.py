@@ -10,12 +10,12 @@ import pytest
 from django.contrib.auth import get_user_model
 from jwcrypto.jwk import JWK
 
+from instaccess.admin.inspector.pasted import extract_token
+from instaccess.admin.inspector.verdict import MAX_PASTED, Inspection, Kind, Outcome
 from instaccess.audit import revocation, row_hmac, rows
-from instaccess.inspection import MAX_PASTED, Inspection, Kind, Outcome
 from instaccess.keys import lifecycle
 from instaccess.keys import ring as keys_ring
 from instaccess.models import Key
-from instaccess.pasted import tidied
 from instaccess.trust import denylist
 from tests.admin.inspector.helpers import codes, good_claims, look, times
 from tests.support.answers import signed_inside
@@ -207,7 +207,7 @@ class TestARefusal:
 
     @pytest.mark.parametrize("place", range(3))
     def test_g4_of_a_respelled_token_names_the_spelling(self, token, place):
-        respelled = [text for text in respellings(token) if tidied(text) != token]
+        respelled = [text for text in respellings(token) if extract_token(text) != token]
 
         assert codes(look(respelled[place])) == ("REFUSED", "malformed")
 
@@ -237,7 +237,7 @@ class TestARefusal:
         assert found.layers == ()
 
     def test_of_a_text_beyond_all_length_looks_at_nothing(self, monkeypatch):
-        monkeypatch.setattr("instaccess.pasted.tidied", None)
+        monkeypatch.setattr("instaccess.admin.inspector.pasted.extract_token", None)
 
         assert codes(look("a" * (MAX_PASTED + 1))) == ("REFUSED", "too_long")
 

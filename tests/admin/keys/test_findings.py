@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from instaccess.admin.findings import GRACE, Finding, Severity, bad_setting, findings
+from instaccess.admin.keys.findings import GRACE, Finding, Severity, bad_setting, findings
 from instaccess.audit.refusal_counts import RefusalSpike
 from instaccess.exceptions import ConfigError
 from instaccess.keys import rotation

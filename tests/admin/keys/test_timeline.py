@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from instaccess.admin import timeline
-from instaccess.admin.key_panel import life
-from instaccess.admin.timeline import Row, Timeline
+from instaccess.admin.keys import timeline
+from instaccess.admin.keys.overview import life
+from instaccess.admin.keys.timeline import Row, Timeline
 from instaccess.keys import rotation
 from instaccess.models import Key
 

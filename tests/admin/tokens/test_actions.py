@@ -197,7 +197,7 @@ class TestWithASettingThatSpoilsAllOthers:
 class TestMoreTokensThanAnybodyChoosesByHand:
     @pytest.mark.parametrize("action", ["revoke_users", "revoke_applications"])
     def test_are_refused_as_a_whole_and_none_is_passed_over(self, action, desk, issue, user, monkeypatch):
-        monkeypatch.setattr("instaccess.admin.token_acts.MOST_CHOSEN", 1)
+        monkeypatch.setattr("instaccess.admin.tokens.actions.MOST_CHOSEN", 1)
         tokens = [issue(user), issue(user)]
 
         response = confirmed(desk, action, *tokens)
@@ -206,7 +206,7 @@ class TestMoreTokensThanAnybodyChoosesByHand:
         assert revoked() == set()
 
     def test_are_all_revoked_where_they_are_the_chosen_ones(self, desk, issue, user, monkeypatch):
-        monkeypatch.setattr("instaccess.admin.token_acts.MOST_CHOSEN", 1)
+        monkeypatch.setattr("instaccess.admin.tokens.actions.MOST_CHOSEN", 1)
         tokens = [issue(user), issue(user)]
 
         send(desk, "revoke_chosen", tokens[0], confirmed="yes", reason="laptop lost", select_across="1")

@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from instaccess import users
-from instaccess.admin import activity, periods
-from instaccess.admin.chart import FILLED, LABELS, LEAST, WIDEST, Series, draw, labelled
-from instaccess.admin.periods import DAY, HOUR, Period
+from instaccess.admin.tokens import chart_counts, periods
+from instaccess.admin.tokens.chart_geometry import FILLED, LABELS, LEAST, WIDEST, Series, draw, labelled
+from instaccess.admin.tokens.periods import DAY, HOUR, Period
 from instaccess.audit.refusal_counts import RETENTION
 from instaccess.models import IssuedToken, RefusalCount
 
@@ -193,8 +193,8 @@ class TestCounting:
     PERIOD = Period(MIDNIGHT - 2 * DAY, MIDNIGHT + DAY)
 
     @staticmethod
-    def issued(period: Period, *, estimate: bool = False) -> activity.Counts:
-        return activity.issued(IssuedToken.objects.all(), period, estimate=estimate)
+    def issued(period: Period, *, estimate: bool = False) -> chart_counts.Counts:
+        return chart_counts.issued(IssuedToken.objects.all(), period, estimate=estimate)
 
     def test_is_by_day_in_utc_whatever_the_project_shows_elsewhere(self, row, settings):
         settings.TIME_ZONE = "Asia/Tokyo"
@@ -203,7 +203,7 @@ class TestCounting:
             row(issued_at=moment)
         row(issued_at=MIDNIGHT - 5 * DAY)
 
-        assert self.issued(period) == activity.Counts([1, 0, 0, 1, 2])
+        assert self.issued(period) == chart_counts.Counts([1, 0, 0, 1, 2])
 
     def test_is_by_hour_for_short_periods(self, row):
         for minutes in (0, 59, 60, 180):
@@ -212,15 +212,15 @@ class TestCounting:
         assert self.issued(Period(MIDNIGHT, MIDNIGHT + 4 * HOUR)).numbers == [2, 1, 0, 1]
 
     def test_of_nothing_is_zeros(self):
-        assert self.issued(Period(MIDNIGHT, MIDNIGHT + 3 * HOUR)) == activity.Counts([0, 0, 0])
-        nothing = activity.issued(IssuedToken.objects.none(), Period(MIDNIGHT, MIDNIGHT + HOUR), estimate=False)
-        assert nothing == activity.Counts([0])
+        assert self.issued(Period(MIDNIGHT, MIDNIGHT + 3 * HOUR)) == chart_counts.Counts([0, 0, 0])
+        nothing = chart_counts.issued(IssuedToken.objects.none(), Period(MIDNIGHT, MIDNIGHT + HOUR), estimate=False)
+        assert nothing == chart_counts.Counts([0])
 
     def test_of_revoked_tokens_goes_by_when_they_were_revoked(self, row):
         row(issued_at=MIDNIGHT - HOUR / 2, revoked_at=MIDNIGHT + HOUR / 4)
         row(issued_at=MIDNIGHT)
 
-        counts = activity.revoked(IssuedToken.objects.all(), Period(MIDNIGHT - HOUR, MIDNIGHT + HOUR))
+        counts = chart_counts.revoked(IssuedToken.objects.all(), Period(MIDNIGHT - HOUR, MIDNIGHT + HOUR))
 
         assert counts.numbers == [0, 1]
 
@@ -229,7 +229,7 @@ class TestCounting:
             for role in ("issuer", "gateway"):
                 RefusalCount.objects.create(hour=hour, role=role, reason="expired", count=count)
 
-        counts = activity.refused(
+        counts = chart_counts.refused(
             RefusalCount.objects.all(), Period(MIDNIGHT - 41 * DAY, MIDNIGHT + DAY), kept_since=NOW - RETENTION
         )
 
@@ -238,7 +238,7 @@ class TestCounting:
         assert counts.total == 14
 
     def test_a4_goes_no_further_than_a_number_of_rows_and_says_from_when_it_is_complete(self, row, monkeypatch):
-        monkeypatch.setattr("instaccess.admin.activity.CHARTED", 4)
+        monkeypatch.setattr("instaccess.admin.tokens.chart_counts.CHARTED", 4)
         for hours in (0, 1, 1, 2, 3, 3):
             row(issued_at=MIDNIGHT + hours * HOUR)
 
@@ -248,16 +248,16 @@ class TestCounting:
         assert (counts.known, counts.about, counts.total) == (2, None, 3)
 
     def test_a4_is_estimated_from_row_numbers_where_there_are_too_many(self, row, monkeypatch):
-        monkeypatch.setattr("instaccess.admin.activity.CHARTED", 4)
+        monkeypatch.setattr("instaccess.admin.tokens.chart_counts.CHARTED", 4)
         for number, hours in enumerate((0, 0, 1, 2, 2, 2, 3, 3, 3, 3, 4, 4)):
             row(issued_at=MIDNIGHT + hours * HOUR + timedelta(seconds=number))
 
         counts = self.issued(Period(MIDNIGHT - HOUR, MIDNIGHT + 5 * HOUR), estimate=True)
 
-        assert counts == activity.Counts([0, 2, 1, 3, 4, 2], known=5, about=0)
+        assert counts == chart_counts.Counts([0, 2, 1, 3, 4, 2], known=5, about=0)
 
     def test_a4_estimates_allow_for_gaps_between_row_numbers(self, row, monkeypatch):
-        monkeypatch.setattr("instaccess.admin.activity.CHARTED", 5)
+        monkeypatch.setattr("instaccess.admin.tokens.chart_counts.CHARTED", 5)
         for number, hours in enumerate((0, 0, 1, 1, 1, 1, 2, 2, 2, 2), start=1):
             row(issued_at=MIDNIGHT + hours * HOUR, pk=3 * number)
 
@@ -269,7 +269,7 @@ class TestCounting:
         assert abs(counts.numbers[1] - 4) <= 1
 
     def test_a4_gives_no_estimates_where_row_numbers_do_not_rise_with_time(self, row, monkeypatch):
-        monkeypatch.setattr("instaccess.admin.activity.CHARTED", 3)
+        monkeypatch.setattr("instaccess.admin.tokens.chart_counts.CHARTED", 3)
         for number, hours in enumerate((1, 0, 2, 2, 3, 3), start=1):
             row(issued_at=MIDNIGHT + hours * HOUR, pk=number)
 
@@ -278,12 +278,12 @@ class TestCounting:
         assert (counts.known, counts.about) == (3, None)
 
     def test_a4_is_estimated_where_one_hour_alone_is_too_much(self, row, monkeypatch):
-        monkeypatch.setattr("instaccess.admin.activity.CHARTED", 2)
+        monkeypatch.setattr("instaccess.admin.tokens.chart_counts.CHARTED", 2)
         for minutes in (-30, 0, 1, 2, 3, 4):
             row(issued_at=MIDNIGHT + timedelta(minutes=minutes))
         period = Period(MIDNIGHT - HOUR, MIDNIGHT + HOUR)
 
-        assert self.issued(period, estimate=True) == activity.Counts([1, 5], known=2, about=0)
+        assert self.issued(period, estimate=True) == chart_counts.Counts([1, 5], known=2, about=0)
         assert self.issued(period).first == 2
 
     def test_a4_takes_one_statement_whatever_the_period(self, row, django_assert_num_queries):
@@ -466,7 +466,7 @@ class TestRefusalsInTheChart:
 class TestTooManyTokensForAChart:
     @pytest.fixture(autouse=True)
     def _many(self, _now, row, monkeypatch):
-        monkeypatch.setattr("instaccess.admin.activity.CHARTED", 4)
+        monkeypatch.setattr("instaccess.admin.tokens.chart_counts.CHARTED", 4)
         for days in (5, 5, 4, 3, 3, 1, 0, 0, 0):
             row(age=days * 86400)
 

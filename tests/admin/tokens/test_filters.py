@@ -15,8 +15,8 @@ from django.urls import reverse
 from oauth2_provider.models import get_application_model
 
 from instaccess import users
-from instaccess.admin.filters import distinct
-from instaccess.admin.paging import COUNTED
+from instaccess.admin.tokens.filters import distinct
+from instaccess.admin.tokens.pagination import COUNTED
 
 pytestmark = pytest.mark.django_db
 
@@ -122,7 +122,7 @@ class TestByApplication:
 class TestManyValues:
     @pytest.fixture
     def tokens(self, row, monkeypatch):
-        monkeypatch.setattr("instaccess.admin.filters.OFFERED", 3)
+        monkeypatch.setattr("instaccess.admin.tokens.filters.OFFERED", 3)
         return {name: row(client_id=name, account_uuid=name) for name in "abcde"}
 
     @pytest.mark.parametrize("column", ["client_id", "account_uuid"])

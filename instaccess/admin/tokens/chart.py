@@ -13,11 +13,11 @@ from django.utils import timezone
 from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 
-from .. import web
-from ..audit import REFUSAL_RETENTION
-from . import activity, periods, searching
-from .activity import Counts
-from .chart import Drawing, Series, draw
+from ... import web
+from ...audit import REFUSAL_RETENTION
+from . import chart_counts, periods, search
+from .chart_counts import Counts
+from .chart_geometry import Drawing, Series, draw
 from .periods import HOUR, Period
 
 _DATES = frozenset({"period", "issued_at__year", "issued_at__month", "issued_at__day"})
@@ -148,7 +148,7 @@ def _kinds(changelist: ChangeList, period: Period, now: datetime) -> tuple[list[
     narrowed = set(changelist.get_filters_params()) - _DATES
     bare = not narrowed and not changelist.query.strip()
     notes = []
-    issued = Kind("issued", _("Issued"), activity.issued(tokens, period, estimate=bare), _HIGH)
+    issued = Kind("issued", _("Issued"), chart_counts.issued(tokens, period, estimate=bare), _HIGH)
     kinds = [issued]
     if issued.counts.about is not None:
         notes.append(
@@ -161,12 +161,12 @@ def _kinds(changelist: ChangeList, period: Period, now: datetime) -> tuple[list[
     elif issued.counts.known:
         notes.append(_incomplete(issued.counts, period))
     if changelist.params.get("status") not in {"live", "expired"}:
-        kinds.append(Kind("revoked", _("Revoked"), activity.revoked(tokens, period), _LOW))
+        kinds.append(Kind("revoked", _("Revoked"), chart_counts.revoked(tokens, period), _LOW))
         notes.append(_("Revoked: tokens of this list, at the time they were revoked."))
     condition, reason = _refusals(changelist, narrowed)
     if condition is None:
         return kinds, [*notes, reason]
-    counts = activity.refused(web.rows().filter(condition), period, kept_since=now - REFUSAL_RETENTION)
+    counts = chart_counts.refused(web.rows().filter(condition), period, kept_since=now - REFUSAL_RETENTION)
     kinds.append(Kind("refused", _("Refused"), counts, _LOW))
     notes.append(reason)
     if counts.known:
@@ -175,7 +175,9 @@ def _kinds(changelist: ChangeList, period: Period, now: datetime) -> tuple[list[
 
 
 def _incomplete(counts: Counts, period: Period) -> str:
-    said = _("Only the latest %(count)s tokens of this choice are counted.") % {"count": _number(activity.CHARTED)}
+    said = _("Only the latest %(count)s tokens of this choice are counted.") % {
+        "count": _number(chart_counts.CHARTED)
+    }
     if counts.known == len(period.starts):
         return said
     complete = _("The picture is complete from %(moment)s on; a shorter period shows more.")
@@ -190,8 +192,8 @@ def _refusals(changelist: ChangeList, narrowed: set[str]) -> tuple[Q | None, str
     if "client_id" in narrowed:
         client_id = changelist.params["client_id"]
         condition, known = (Q(client_id=client_id) if "\x00" not in client_id else Q(pk__in=[])), True
-    for term in searching.terms(changelist.query):
-        matching = searching.refusals_matching(term)
+    for term in search.terms(changelist.query):
+        matching = search.refusals_matching(term)
         if matching is None:
             return None, _("Refusals are left out: they are not counted by what was searched for.")
         condition, known = condition & matching, True

@@ -14,15 +14,15 @@ from django.utils.translation import gettext_lazy as _
 from jwcrypto.common import JWException
 from jwcrypto.jwk import JWK
 
-from .. import trust
-from ..models import Key
-from .key_acts import KeyActs
-from .key_panel import panel
-from .readonly import utc
+from ... import trust
+from ...models import Key
+from ..common import time_element
+from .actions import KeyActions
+from .overview import panel
 
 
 @admin.register(Key)
-class KeyAdmin(KeyActs):
+class KeyAdmin(KeyActions):
     list_display = ["kid", "use", "status", "private_half_held", "activated", "retired"]
     list_filter = ["use", "status"]
     show_facets = admin.ShowFacets.NEVER
@@ -62,19 +62,19 @@ class KeyAdmin(KeyActs):
 
     @admin.display(description=_("created"), ordering="created_at")
     def created(self, key: Key) -> str:
-        return utc(key.created_at)
+        return time_element(key.created_at)
 
     @admin.display(description=_("activated"), ordering="activated_at")
     def activated(self, key: Key) -> str:
-        return utc(key.activated_at)
+        return time_element(key.activated_at)
 
     @admin.display(description=_("retired"), ordering="retired_at")
     def retired(self, key: Key) -> str:
-        return utc(key.retired_at)
+        return time_element(key.retired_at)
 
     @admin.display(description=_("revoked"), ordering="revoked_at")
     def revoked(self, key: Key) -> str:
-        return utc(key.revoked_at)
+        return time_element(key.revoked_at)
 
     @admin.display(description=_("public key (PEM)"))
     def public_pem(self, key: Key) -> SafeString:

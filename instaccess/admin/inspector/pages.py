@@ -19,11 +19,12 @@ from django.urls import URLPattern, path, reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
-from .. import inspection, users
-from ..inspection import Inspection
-from ..models import IssuedToken
-from .forms import InspectForm
-from .readonly import ReadOnlyAdmin
+from ... import users
+from ...models import IssuedToken
+from ..common import ReadOnlyAdmin
+from ..forms import InspectForm
+from . import verdict
+from .verdict import Inspection
 
 logger = logging.getLogger("instaccess.inspector")
 
@@ -98,14 +99,14 @@ def _named(row: IssuedToken) -> dict[str, str]:
 def _inspected(request: HttpRequest) -> Inspection:
     failure, frames = "", ""
     try:
-        found = inspection.inspect(_taken_from(request), now=time.time())
+        found = verdict.inspect(_taken_from(request), now=time.time())
     except Exception as error:
         # In text: error reporters, and the debug page, show the variables of the frames behind an exception.
         failure, frames = type(error).__name__, "".join(traceback.format_tb(error.__traceback__)).rstrip()
     if failure:
         # Not while it is handled: whatever fails in a log handler would carry it along, message and all.
         logger.error("not inspected: %s\n%s", failure, frames)
-        return inspection.failed()
+        return verdict.failed()
     logger.info(
         "inspected kind=%s verdict=%s reason=%s jti=%s by=%s",
         found.kind.name,

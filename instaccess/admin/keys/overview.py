@@ -9,9 +9,9 @@ from typing import Any
 from django.utils.timesince import timeuntil
 from django.utils.translation import gettext as _
 
-from .. import audit, keys
-from ..exceptions import ConfigError
-from ..models import Key
+from ... import audit, keys
+from ...exceptions import ConfigError
+from ...models import Key
 from . import timeline
 from .findings import Finding, Severity, bad_setting, findings
 

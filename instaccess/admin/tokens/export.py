@@ -22,8 +22,8 @@ from django.http import (
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 
-from ..audit import Export, Format
-from .readonly import ReadOnlyAdmin
+from ...audit import Export, Format
+from ..common import ReadOnlyAdmin
 
 # They choose what of the list is on the screen, not what is in the list.
 _OF_THE_PAGE = (PAGE_VAR, ALL_VAR, ORDER_VAR, ERROR_FLAG)

@@ -16,14 +16,15 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.debug import sensitive_variables
 
-from . import dissection, gateway, pasted, tokens, users
-from .audited import AuditFinding, find_row, under_key_held_elsewhere
-from .conf import conf
-from .dissection import Item, Layer, Reading
-from .exceptions import ForeignToken, InstAccessError, InvalidToken
-from .service import InstAccessAuthentication
-from .tokens import Claims
-from .web import Explanation, explain
+from ... import gateway, tokens, users
+from ...conf import conf
+from ...exceptions import ForeignToken, InstAccessError, InvalidToken
+from ...service import InstAccessAuthentication
+from ...tokens import Claims
+from ...web import Explanation, explain
+from . import pasted
+from .layers import Item, Layer, Reading, in_words, read_encrypted, read_signed
+from .records import AuditFinding, find_row, under_key_held_elsewhere
 
 MAX_PASTED = 20_000
 """Characters that are looked at. The longest token has 8,192; the rest is what copying adds."""
@@ -88,7 +89,7 @@ def inspect(text: str, *, now: float) -> Inspection:
     """
     if len(text) > MAX_PASTED:
         return _undissected(Kind.OTHER, Outcome.REFUSED, InvalidToken(code="too_long"))
-    token = pasted.tidied(text)
+    token = pasted.extract_token(text)
     notes = [] if token == text else [_("Blanks, quotes or words around the token were taken away first.")]
     kind = Kind.UNKNOWN
     try:
@@ -117,7 +118,7 @@ def _stranger(token: str) -> tuple[Kind, Outcome, Exception]:
     issuer = tokens.peek_issuer(token) if token.count(".") == 2 else None
     if issuer is None:
         return Kind.OTHER, Outcome.NOT_OURS, InvalidToken(code="other_bearer")
-    return Kind.FOREIGN, Outcome.NOT_OURS, ForeignToken(f"iss is {pasted.shown(issuer)}")
+    return Kind.FOREIGN, Outcome.NOT_OURS, ForeignToken(f"iss is {pasted.format_value(issuer)}")
 
 
 def _undissected(kind: Kind, outcome: Outcome, error: Exception) -> Inspection:
@@ -138,7 +139,7 @@ def _encrypted(token: str, now: float, notes: list[str]) -> Inspection:
         later = _at_service(opened.claims)
         if later is not None:
             alarms.append(f"{explain(later.code).meaning} ({later.code})")
-    return _finding(Kind.ENCRYPTED, refusal, dissection.read_encrypted(token), now, alarms=alarms, notes=notes)
+    return _finding(Kind.ENCRYPTED, refusal, read_encrypted(token), now, alarms=alarms, notes=notes)
 
 
 @sensitive_variables("token")
@@ -150,7 +151,7 @@ def _signed(token: str, now: float, notes: list[str]) -> Inspection:
     except (DbError, InstAccessError) as error:
         refusal = error
     notes = [*notes, str(explain("already_decrypted").meaning)]
-    return _finding(Kind.SIGNED, refusal, dissection.read_signed(token), now, alarms=[], notes=notes)
+    return _finding(Kind.SIGNED, refusal, read_signed(token), now, alarms=[], notes=notes)
 
 
 def _at_service(claims: Claims) -> InvalidToken | None:
@@ -191,9 +192,9 @@ def _finding(
         code=code,
         detail=detail,
         explanation=explain(code or "accepted", variant),
-        jti=pasted.shown(jti) if isinstance(jti, str) else "",
+        jti=pasted.format_value(jti) if isinstance(jti, str) else "",
         layers=read.layers,
-        claims=dissection.in_words(read.payload, datetime.fromtimestamp(now, UTC)),
+        claims=in_words(read.payload, datetime.fromtimestamp(now, UTC)),
         authentic=read.authentic,
         audit=audit,
         alarms=tuple(alarms),

@@ -16,7 +16,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 from django.views.decorators.debug import sensitive_variables
 
-from .tokens import nests_too_deep
+from ...tokens import nests_too_deep
 
 MAX_SHOWN = 400
 """Characters shown of one value."""
@@ -28,7 +28,7 @@ _LATEST = 253_402_300_799  # the last second of the year 9999
 
 
 @sensitive_variables()
-def tidied(text: str) -> str:
+def extract_token(text: str) -> str:
     """The token in what was copied from a terminal, an e-mail, a header or the issuer's answer.
 
     Taken away are line breaks and blanks, marks of a reply (`>`), quotes around it, `Authorization: Bearer` before it
@@ -72,7 +72,7 @@ def _loads(text: str) -> Any:
     return json.loads(text)
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value from a token as one line of text: cut, and with nothing in it that hides or reorders what follows."""
     if not isinstance(value, str) or not value.isprintable():
         # ASCII escapes: controls, bidirectional marks and lone surrogates are seen for what they are.

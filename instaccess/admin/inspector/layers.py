@@ -16,12 +16,13 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.debug import sensitive_variables
 
-from . import pasted, tokens, trust
-from .audited import KeyStanding, standing
-from .conf import conf
-from .exceptions import InstAccessError
-from .models import Key
-from .tokens import ATTRIBUTES
+from ... import tokens, trust
+from ...conf import conf
+from ...exceptions import InstAccessError
+from ...models import Key
+from ...tokens import ATTRIBUTES
+from . import pasted
+from .records import KeyStatus, key_status
 
 _MOST_MEMBERS = 50
 _OUR_MEMBERS = frozenset({"alg", "enc", "kid", "typ", "cty"})
@@ -48,7 +49,7 @@ class Layer:
     use: Key.Use
     header: tuple[Item, ...]
     authentic: bool
-    key: KeyStanding | None
+    key: KeyStatus | None
 
     @property
     def is_encryption(self) -> bool:
@@ -102,15 +103,15 @@ def _layer(use: Key.Use, token: str, fitting: str) -> Layer:
     named = header.get("kid")
     kid = fitting or (named if isinstance(named, str) else "")
     items = tuple(_member(name, value) for name, value in list(header.items())[:_MOST_MEMBERS])
-    return Layer(use, items, bool(fitting), standing(kid, use) if kid else None)
+    return Layer(use, items, bool(fitting), key_status(kid, use) if kid else None)
 
 
 @sensitive_variables("value")
 def _member(name: str, value: Any) -> Item:
     if name in _OUR_MEMBERS:
-        return Item(name, pasted.shown(value))
+        return Item(name, pasted.format_value(value))
     # It may be anything: `jwk` may hold a private key.
-    return Item(pasted.shown(name), _("not shown"), _("No token of ours has this."))
+    return Item(pasted.format_value(name), _("not shown"), _("No token of ours has this."))
 
 
 _TITLES = {
@@ -151,4 +152,4 @@ def _claim(name: str, value: Any, now: datetime) -> Item:
             words = _("expires %(time)s, %(when)s") % said
         else:
             words = _("not before %(time)s, %(when)s") % said
-    return Item(pasted.shown(name), pasted.shown(value), words)
+    return Item(pasted.format_value(name), pasted.format_value(value), words)

@@ -15,10 +15,10 @@ from django.template.response import TemplateResponse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from .. import audit, users
-from ..models import IssuedToken
-from .forms import RevokeForm
-from .readonly import ReadOnlyAdmin, confirm
+from ... import audit, users
+from ...models import IssuedToken
+from ..common import ReadOnlyAdmin, render_confirmation
+from ..forms import RevokeForm
 
 MOST_NAMED = 20
 
@@ -26,7 +26,7 @@ MOST_CHOSEN = 1000
 """Rows of which the users or applications are looked up. More are not chosen by hand, and none is passed over."""
 
 
-class TokenActs(ReadOnlyAdmin):
+class TokenActions(ReadOnlyAdmin):
     """Rows to look at, and the acts on them."""
 
     actions = ["revoke_chosen", "revoke_users", "revoke_applications"]
@@ -96,7 +96,9 @@ class TokenActs(ReadOnlyAdmin):
         chosen = [(ACTION_CHECKBOX_NAME, pk) for pk in request.POST.getlist(ACTION_CHECKBOX_NAME)]
         across = [("select_across", request.POST.get("select_across", "0"))]
         hidden = [("action", action), *across, *chosen]
-        return confirm(self, request, form, title=title, button=_("Revoke"), effects=effects, hidden=hidden)
+        return render_confirmation(
+            self, request, form, title=title, button=_("Revoke"), effects=effects, hidden=hidden
+        )
 
 
 def _listed(names: list[str]) -> str:

@@ -16,7 +16,7 @@ from django.db import connections
 from django.db.models import F, QuerySet, Value
 from django.db.models.functions import TruncDay, TruncHour
 
-from ..models import IssuedToken, RefusalCount
+from ...models import IssuedToken, RefusalCount
 from .periods import HOUR, Period
 
 CHARTED = 50_000

@@ -19,14 +19,14 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
-from .. import audit, keys
-from ..exceptions import InstAccessError
-from ..models import Key
-from .forms import GenerateForm, ImportForm, RevokeForm, RotateForm
-from .readonly import ReadOnlyAdmin, confirm
+from ... import audit, keys
+from ...exceptions import InstAccessError
+from ...models import Key
+from ..common import ReadOnlyAdmin, render_confirmation
+from ..forms import GenerateForm, ImportForm, RevokeForm, RotateForm
 
 
-class KeyActs(ReadOnlyAdmin):
+class KeyActions(ReadOnlyAdmin):
     """Rows to look at, and the acts on them."""
 
     def get_urls(self) -> list[URLPattern]:
@@ -95,7 +95,7 @@ class KeyActs(ReadOnlyAdmin):
         if not due and decision.next_due is not None:
             effects.append(_("It is not due before %(time)s.") % {"time": _moment(decision.next_due)})
         title = _("Rotate the signing key") if kind == Key.Use.SIGNING else _("Rotate the encryption key")
-        return confirm(self, request, form, title=title, button=_("Rotate"), effects=effects)
+        return render_confirmation(self, request, form, title=title, button=_("Rotate"), effects=effects)
 
     def generate_view(self, request: HttpRequest) -> HttpResponse:
         form = GenerateForm(request.POST if "confirmed" in request.POST else None)
@@ -104,7 +104,9 @@ class KeyActs(ReadOnlyAdmin):
             self.log_addition(request, key, "Generated.")
             return self._done(request, _("Key %(kid)s was made.") % {"kid": key.kid})
         effects = [_("A new key pair is made as a future key. Live tokens are not affected.")]
-        return confirm(self, request, form, title=_("Generate a key"), button=_("Generate"), effects=effects)
+        return render_confirmation(
+            self, request, form, title=_("Generate a key"), button=_("Generate"), effects=effects
+        )
 
     @sensitive_variables()
     def import_view(self, request: HttpRequest) -> HttpResponse:
@@ -126,7 +128,7 @@ class KeyActs(ReadOnlyAdmin):
             _("The key is stored as a future key. Live tokens are not affected; it takes over at a later rotation."),
             _("Tokens that were signed with a signing key are accepted from now on."),
         ]
-        return confirm(self, request, form, title=_("Import a key"), button=_("Import"), effects=effects)
+        return render_confirmation(self, request, form, title=_("Import a key"), button=_("Import"), effects=effects)
 
     def revoke_view(self, request: HttpRequest, kid: str) -> HttpResponse:
         key = keys.find_key(kid)
@@ -158,7 +160,7 @@ class KeyActs(ReadOnlyAdmin):
         if key.status == Key.Status.CURRENT:
             effects.append(_taking_over(key))
         title = _("Revoke key %(kid)s") % {"kid": key.kid}
-        return confirm(self, request, form, title=title, button=_("Revoke"), effects=effects)
+        return render_confirmation(self, request, form, title=title, button=_("Revoke"), effects=effects)
 
     def _guarded(self, view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
         @sensitive_post_parameters()

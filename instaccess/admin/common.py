@@ -39,7 +39,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             raise IncorrectLookupParameters(type(error).__name__) from None
 
 
-def confirm(
+def render_confirmation(
     model_admin: Any,
     request: HttpRequest,
     form: Form,
@@ -66,7 +66,7 @@ def confirm(
     return TemplateResponse(request, "admin/instaccess/confirm.html", context)
 
 
-def utc(moment: datetime | None) -> str:
+def time_element(moment: datetime | None) -> str:
     """A time as logs and tokens have it, to the second, whatever TIME_ZONE the project shows elsewhere."""
     if moment is None:
         return "-"

@@ -11,8 +11,8 @@ from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from ..keys import Times, decide, forecast, gone_at
-from ..models import Key
+from ...keys import Times, decide, forecast, gone_at
+from ...models import Key
 
 MAX_ROWS = 12
 """So many keys of one use are drawn."""

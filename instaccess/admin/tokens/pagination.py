@@ -13,7 +13,7 @@ from django.db.models.functions import Least
 from django.utils import timezone
 from django.utils.functional import cached_property
 
-from ..models import IssuedToken
+from ...models import IssuedToken
 from . import periods
 
 _MOST_DAYS = 20_000

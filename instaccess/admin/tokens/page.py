@@ -14,20 +14,20 @@ from django.utils.html import format_html
 from django.utils.translation import gettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
-from .. import audit, users
-from ..models import IssuedToken
-from . import paging, searching
-from .exporting import ExportPages
+from ... import audit, users
+from ...models import IssuedToken
+from ..common import time_element
+from ..inspector.pages import InspectorPages
+from . import pagination, search
+from .actions import TokenActions
+from .chart import chart_of
+from .export import ExportPages
 from .filters import AccountFilter, ClientFilter, MasqueradeFilter, PeriodFilter, StatusFilter
-from .inspector import InspectorPages
-from .paging import BoundedPaginator, dates_of
-from .readonly import utc
-from .token_acts import TokenActs
-from .token_chart import chart_of
+from .pagination import BoundedPaginator, dates_of
 
 
 @admin.register(IssuedToken)
-class IssuedTokenAdmin(InspectorPages, ExportPages, TokenActs):
+class IssuedTokenAdmin(InspectorPages, ExportPages, TokenActions):
     list_display = ["when", "status", "who", "as_whom", "client", "ip_address", "until", "jti"]
     list_display_links = ["when", "jti"]
     list_filter = [StatusFilter, PeriodFilter, MasqueradeFilter, ClientFilter, AccountFilter]
@@ -63,7 +63,7 @@ class IssuedTokenAdmin(InspectorPages, ExportPages, TokenActs):
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         # Days and months to pick are UTC's, as the times beside them.
         with timezone.override(UTC):
-            context = {"title": _("Issued tokens"), "counted": paging.COUNTED}
+            context = {"title": _("Issued tokens"), "counted": pagination.COUNTED}
             response = super().changelist_view(request, context | (extra_context or {}))
             if not isinstance(response, TemplateResponse):
                 return response
@@ -85,11 +85,11 @@ class IssuedTokenAdmin(InspectorPages, ExportPages, TokenActs):
 
     @admin.display(description=_("issued"))
     def issued(self, token: IssuedToken) -> str:
-        return utc(token.issued_at)
+        return time_element(token.issued_at)
 
     @admin.display(description=_("expires"))
     def expires(self, token: IssuedToken) -> str:
-        return utc(token.expires_at)
+        return time_element(token.expires_at)
 
     @admin.display(description=_("status"))
     def status(self, token: IssuedToken) -> str:
@@ -126,14 +126,14 @@ class IssuedTokenAdmin(InspectorPages, ExportPages, TokenActs):
 
     @admin.display(description=_("revoked"))
     def revoked(self, token: IssuedToken) -> str:
-        return utc(token.revoked_at)
+        return time_element(token.revoked_at)
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[IssuedToken], search_term: str
     ) -> tuple[QuerySet[IssuedToken], bool]:
         """Every term must match, each by equality on an indexed column: the audit may hold millions of rows."""
-        for term in searching.terms(search_term):
-            queryset = queryset.filter(searching.tokens_matching(term))
+        for term in search.terms(search_term):
+            queryset = queryset.filter(search.tokens_matching(term))
         return queryset, False
 
 

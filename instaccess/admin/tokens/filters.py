@@ -15,8 +15,8 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from oauth2_provider.models import get_application_model
 
-from ..models import IssuedToken
-from ..tokens import MAX_LIFETIME
+from ...models import IssuedToken
+from ...tokens import MAX_LIFETIME
 from . import periods
 
 OFFERED = 30

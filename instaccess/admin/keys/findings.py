@@ -10,10 +10,10 @@ from enum import IntEnum
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from ..audit import RefusalSpike
-from ..exceptions import ConfigError
-from ..keys import KeyHealth, Times, decide, is_gone, is_next, served_at, short_kid
-from ..models import Key, RefusalCount
+from ...audit import RefusalSpike
+from ...exceptions import ConfigError
+from ...keys import KeyHealth, Times, decide, is_gone, is_next, served_at, short_kid
+from ...models import Key, RefusalCount
 
 GRACE = timedelta(days=1)
 """How long something may be due: cron runs daily."""

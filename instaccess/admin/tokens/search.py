@@ -10,7 +10,7 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.db.models import Q
 
-from ..users import existing_uuid
+from ...users import existing_uuid
 
 
 def terms(text: str) -> list[str]:

@@ -12,12 +12,12 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from . import audit, keys, trust
-from .conf import conf
-from .exceptions import ConfigError, InstAccessError
-from .models import IssuedToken, Key
-from .pasted import shown, utc
-from .tokens import ATTRIBUTES
+from ... import audit, keys, trust
+from ...conf import conf
+from ...exceptions import ConfigError, InstAccessError
+from ...models import IssuedToken, Key
+from ...tokens import ATTRIBUTES
+from .pasted import format_value, utc
 
 CONFIGURED = "configured"
 UNKNOWN = "unknown"
@@ -33,7 +33,7 @@ _STATUSES = {
 
 
 @dataclass(frozen=True, slots=True)
-class KeyStanding:
+class KeyStatus:
     """Where a key stands.
 
     Attributes:
@@ -103,11 +103,11 @@ class AuditFinding:
         return utc(self.row.revoked_at) if self.row is not None and self.row.revoked_at is not None else ""
 
 
-def standing(kid: str, use: Key.Use) -> KeyStanding:
+def key_status(kid: str, use: Key.Use) -> KeyStatus:
     """Where the key with this id stands."""
     row = next((row for row in keys.stored_keys().filter(use=use) if row.kid == kid), None)
     if row is None:
-        return KeyStanding(shown(kid), CONFIGURED if _configured(kid, use) else UNKNOWN, use=use)
+        return KeyStatus(format_value(kid), CONFIGURED if _configured(kid, use) else UNKNOWN, use=use)
     since: dict[str, datetime | None] = {
         Key.Status.FUTURE: row.created_at,
         Key.Status.CURRENT: row.activated_at,
@@ -115,7 +115,7 @@ def standing(kid: str, use: Key.Use) -> KeyStanding:
         Key.Status.REVOKED: row.revoked_at,
     }
     gone = keys.is_gone(row, now=timezone.now(), times=keys.lifecycle_times())
-    return KeyStanding(row.kid, row.status, since.get(row.status), row.pk, row.has_private, gone, use)
+    return KeyStatus(row.kid, row.status, since.get(row.status), row.pk, row.has_private, gone, use)
 
 
 def _configured(kid: str, use: Key.Use) -> bool:
@@ -127,7 +127,7 @@ def _configured(kid: str, use: Key.Use) -> bool:
         return False
 
 
-def under_key_held_elsewhere(key: KeyStanding | None) -> bool:
+def under_key_held_elsewhere(key: KeyStatus | None) -> bool:
     """Whether the private half of the encryption key that a token is under, or may be under, is with the gateway."""
     if key is not None:
         return key.why_unusable == "elsewhere"
@@ -201,7 +201,7 @@ def _differences(payload: Mapping[str, Any], row: IssuedToken, kids: Mapping[Key
         written["client_id"] = row.client_id
     names = {attribute: name for name, attribute in ATTRIBUTES.items()}
     found = [
-        Difference(names[attribute], "" if value is None else shown(value))
+        Difference(names[attribute], "" if value is None else format_value(value))
         for attribute, value in written.items()
         if said.get(attribute) != value
     ]
