@@ -11,8 +11,8 @@ from django.core.management.base import CommandError, CommandParser
 from ... import audit, keys
 from ...exceptions import InstAccessError
 from ...models import Key
-from .. import telling
-from ..subcommands import SubcommandCommand, operator
+from .. import key_reports
+from ..base import SubcommandCommand, operator
 
 _SUBCOMMANDS = {
     "list": "Show every key: what it is for, where it stands in its life, and what comes next.",
@@ -83,7 +83,7 @@ class Command(SubcommandCommand):
 
     def _list(self, options: dict[str, Any]) -> None:
         held = list(keys.stored_keys())
-        facts = [telling.facts(key, held) for key in held]
+        facts = [key_reports.facts(key, held) for key in held]
         if options["json"]:
             self.tell_json(facts)
             return
@@ -97,8 +97,8 @@ class Command(SubcommandCommand):
         key = keys.generate(Key.Use(options["use"]))
         self.done(
             options,
-            telling.facts(key),
-            f"Made the future {key.get_use_display()} key {key.kid}; {telling.what_comes_next(key)}.",
+            key_reports.facts(key),
+            f"Made the future {key.get_use_display()} key {key.kid}; {key_reports.next_step(key)}.",
         )
 
     def _import(self, options: dict[str, Any]) -> None:
@@ -107,7 +107,7 @@ class Command(SubcommandCommand):
         except OSError as error:
             raise CommandError(f"Can't read {options['file']}: {error.strerror}") from error
         key = keys.import_key(data, use=Key.Use(options["use"]), with_private=options["with_private"])
-        self.done(options, telling.facts(key), telling.imported(key))
+        self.done(options, key_reports.facts(key), key_reports.imported(key))
 
     def _export(self, options: dict[str, Any]) -> None:
         key = keys.find_key(options["kid"])
@@ -135,24 +135,24 @@ class Command(SubcommandCommand):
             except InstAccessError as error:  # trouble with one use is no reason to leave the other one undone
                 failures.append(error.detail)
         if options["json"]:
-            self.tell_json([telling.outcome_facts(outcome) for outcome in outcomes])
+            self.tell_json([key_reports.outcome_facts(outcome) for outcome in outcomes])
         else:
             for outcome in outcomes:
-                for line in telling.told(outcome):
+                for line in key_reports.rotation_messages(outcome):
                     self.stdout.write(f"{outcome.use.label}: {line}")
         if failures:
             raise CommandError("\n".join(failures))
 
     def _activate(self, options: dict[str, Any]) -> None:
         key = keys.activate(options["kid"], force=options["force"])
-        self.done(options, telling.facts(key), "\n".join(telling.activated(key)))
+        self.done(options, key_reports.facts(key), "\n".join(key_reports.activated(key)))
 
     def _revoke(self, options: dict[str, Any]) -> None:
         done = keys.revoke(options["kid"], reason=options["reason"], by=operator())
         facts = {
-            "key": telling.facts(done.key),
-            "successor": telling.facts(done.successor) if done.successor else None,
-            "made": telling.facts(done.made) if done.made else None,
+            "key": key_reports.facts(done.key),
+            "successor": key_reports.facts(done.successor) if done.successor else None,
+            "made": key_reports.facts(done.made) if done.made else None,
             "tokens": done.tokens,
             "failure": done.failure,
         }

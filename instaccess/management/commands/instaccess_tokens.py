@@ -12,8 +12,8 @@ from django.utils import timezone
 
 from ... import audit, users
 from ...models import IssuedToken
-from .. import evidence, exporting
-from ..subcommands import iso, operator
+from .. import audit_evidence, audit_export
+from ..base import iso, operator
 
 _SUBCOMMANDS = {
     "list": "Show issued tokens, the latest first.",
@@ -23,11 +23,11 @@ _SUBCOMMANDS = {
         "with one, a new token can be got."
     ),
     "export": "Write the audit as CSV or JSON Lines, the latest first, in constant memory.",
-    **evidence.SUBCOMMANDS,
+    **audit_evidence.SUBCOMMANDS,
 }
 
 
-class Command(evidence.EvidenceSubcommands):
+class Command(audit_evidence.EvidenceSubcommands):
     help = "List, show, export and revoke issued tokens; seal, verify and prune the audit of them."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -40,10 +40,10 @@ class Command(evidence.EvidenceSubcommands):
             sub[name].add_argument("--jti", required=name == "show", help="The token's id.")
         for name in ("list", "export"):
             sub[name].add_argument("--live", action="store_true", help="Only tokens that are valid now.")
-        exporting.add_arguments(sub["export"])
+        audit_export.add_arguments(sub["export"])
         sub["list"].add_argument("--limit", type=int, default=50, help="How many at the most (default 50).")
         sub["revoke"].add_argument("--reason", required=True, help="Why; it is kept in the audit.")
-        evidence.add_arguments(sub)
+        audit_evidence.add_arguments(sub)
         for name in ("revoke", "prune"):
             sub[name].add_argument("--dry-run", action="store_true", help="Only say how many there would be.")
         for name in _SUBCOMMANDS.keys() - {"export"}:
@@ -66,7 +66,7 @@ class Command(evidence.EvidenceSubcommands):
 
     def _export(self, options: dict[str, Any]) -> None:
         tokens = audit.live_tokens() if options["live"] else audit.issued_tokens()
-        exporting.write(tokens.filter(*_conditions(options), *exporting.period(options)), options, self.stdout)
+        audit_export.write(tokens.filter(*_conditions(options), *audit_export.period(options)), options, self.stdout)
 
     def _show(self, options: dict[str, Any]) -> None:
         related = users.user_relations("user", "real_user")

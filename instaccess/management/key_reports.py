@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from .. import keys
 from ..models import Key
-from .subcommands import iso
+from .base import iso
 
 
 def facts(key: Key, held: Iterable[Key] | None = None) -> dict[str, Any]:
@@ -23,11 +23,11 @@ def facts(key: Key, held: Iterable[Key] | None = None) -> dict[str, Any]:
         "activated_at": iso(key.activated_at),
         "retired_at": iso(key.retired_at),
         "revoked_at": iso(key.revoked_at),
-        "next": what_comes_next(key, held),
+        "next": next_step(key, held),
     }
 
 
-def what_comes_next(key: Key, held: Iterable[Key] | None = None) -> str:
+def next_step(key: Key, held: Iterable[Key] | None = None) -> str:
     times, now, use = keys.lifecycle_times(), timezone.now(), Key.Use(key.use)
     held = keys.stored_keys() if held is None else held
     match key.status:
@@ -63,7 +63,7 @@ def outcome_facts(outcome: keys.Rotation) -> dict[str, Any]:
     }
 
 
-def told(outcome: keys.Rotation) -> list[str]:
+def rotation_messages(outcome: keys.Rotation) -> list[str]:
     lines = []
     if outcome.lost_race:
         lines.append("somebody else rotated at the same moment; nothing was done here.")
@@ -89,7 +89,7 @@ def told(outcome: keys.Rotation) -> list[str]:
 def imported(key: Key) -> str:
     """What an import did, and how to go on."""
     halves = "both halves" if key.has_private else "public half"
-    text = f"Imported the {key.get_use_display()} key {key.kid}, {halves}; {what_comes_next(key)}."
+    text = f"Imported the {key.get_use_display()} key {key.kid}, {halves}; {next_step(key)}."
     if key.use == Key.Use.SIGNING and not key.has_private:
         return text
     command = f"python manage.py instaccess_keys activate --kid {key.kid}"

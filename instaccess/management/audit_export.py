@@ -12,7 +12,7 @@ from django.db.models import Q, QuerySet
 
 from ..audit import Export, Format
 from ..models import IssuedToken
-from .subcommands import operator
+from .base import operator
 
 _KILLED_BY_SIGPIPE = 128 + 13
 """What a shell says of a program whose reader has gone, `cat` for one."""

@@ -17,7 +17,7 @@ from .. import audit
 from ..audit import Statement
 from ..conf import conf
 from ..exceptions import AuditAltered
-from .subcommands import SubcommandCommand, iso
+from .base import SubcommandCommand, iso
 
 SUBCOMMANDS = {
     "seal": (
