@@ -148,14 +148,14 @@ def _issued(answer: requests.Response) -> Any:
 
 def _guarded(answer: requests.Response) -> None:
     from instaccess.audit import row_hmac
-    from instaccess.conf.settings import conf
+    from instaccess.conf import conf
 
     verdict = row_hmac.row_status(_issued(answer), conf.key_encryption_keys)
     assert verdict is row_hmac.HmacStatus.AUTHENTIC, verdict
 
 
 def _ours(answer: requests.Response) -> None:
-    from instaccess.conf.settings import conf
+    from instaccess.conf import conf
 
     _guarded(answer)
     # Below the limit by what this one cost: Redis was asked.

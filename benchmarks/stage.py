@@ -97,7 +97,7 @@ def populate() -> tuple[tuple[str, ...], str]:
     from oauth2_provider.models import get_access_token_model, get_application_model
 
     from instaccess import users
-    from instaccess.conf.settings import SCOPE
+    from instaccess.conf import SCOPE
 
     application = get_application_model().objects.create(
         name="LTI tool",

@@ -84,7 +84,7 @@ CONSTANT = "constant"
 def no_hmac() -> Iterator[None]:
     """An issuer that neither spells out what a row says, nor reads the key, nor authenticates."""
     from instaccess.audit import row_hmac as evidence
-    from instaccess.conf.settings import Conf
+    from instaccess.conf import Conf
 
     with (
         patch.object(evidence, "facts", lambda token: b""),

@@ -28,7 +28,7 @@ from rest_framework.views import APIView
 from rest_framework_simplejwt.tokens import AccessToken
 
 from instaccess.audit import row_hmac
-from instaccess.conf.settings import SCOPE, conf
+from instaccess.conf import SCOPE, conf
 from instaccess.issuer import throttling
 from instaccess.keys import ring as keys_ring
 from instaccess.models import IssuedToken

@@ -1,7 +1,10 @@
-"""The Django app."""
+"""The composition root: hands the database to the wings that must not import it, and registers the checks."""
 
 from django.apps import AppConfig
+from django.db import router
 from django.utils.translation import gettext_lazy as _
+
+from . import service, trust, warmup, web
 
 
 class InstAccessConfig(AppConfig):
@@ -10,11 +13,17 @@ class InstAccessConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        # The first three register the system checks, once the models are there.
-        from . import web  # noqa: PLC0415
+        # Here, because the models are loaded by now. Importing the checks registers them.
+        from . import keys, users  # noqa: PLC0415
+        from .audit import refusal_counts  # noqa: PLC0415
         from .conf import checks as conf_checks  # noqa: F401, PLC0415
         from .issuer import checks as issuer_checks  # noqa: F401, PLC0415
         from .keys import checks as keys_checks  # noqa: F401, PLC0415
         from .trust import checks as trust_checks  # noqa: F401, PLC0415
 
-        web.start()
+        audit_model = self.get_model("IssuedToken")
+        trust.use_key_table(lambda max_staleness: keys.current_ring(max_staleness=max_staleness))
+        trust.use_audit_table(lambda: router.db_for_write(audit_model))
+        service.use(users.active_user)
+        warmup.add_step(keys.sign_once)
+        web.refusal_counter.start(refusal_counts)

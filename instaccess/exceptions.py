@@ -4,6 +4,79 @@
 logged and reported as it is.
 """
 
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why something is refused or fails: the only list of reason codes.
+
+    Logs, the counts of refusals and `--json` outputs carry the value. Clients never see one.
+    """
+
+    # The bearer token of a request, as issuer, gateway and service find it.
+    NO_CREDENTIALS = "no_credentials"
+    MALFORMED_HEADER = "malformed_header"
+    MALFORMED = "malformed"
+    TOO_LONG = "too_long"
+    BAD_HEADER = "bad_header"
+    WRONG_ALG = "wrong_alg"
+    WRONG_TYPE = "wrong_type"
+    DECRYPT_FAILED = "decrypt_failed"
+    UNKNOWN_KID = "unknown_kid"
+    BAD_SIGNATURE = "bad_signature"
+    BAD_CLAIM = "bad_claim"
+    BAD_LIFETIME = "bad_lifetime"
+    NOT_YET = "not_yet"
+    INVALID = "invalid"
+    FOREIGN_ISSUER = "foreign_issuer"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+
+    # What only the gateway refuses.
+    ALREADY_DECRYPTED = "already_decrypted"
+    OTHER_BEARER = "other_bearer"
+
+    # What only a service refuses.
+    STILL_ENCRYPTED = "still_encrypted"
+    UNKNOWN_USER = "unknown_user"
+    UNKNOWN_MASQUERADER = "unknown_masquerader"
+    WRONG_ACCOUNT = "wrong_account"
+
+    # What only the issuer refuses: the OAuth2 access token, and what is asked for with it.
+    JWT_FROM_JWT = "jwt_from_jwt"
+    BROKEN_JWT = "broken_jwt"
+    UNKNOWN_TOKEN = "unknown_token"
+    NO_USER = "no_user"
+    NO_APPLICATION = "no_application"
+    INACTIVE_USER = "inactive_user"
+    REFUSED_BY_VALIDATOR = "refused_by_validator"
+    INSUFFICIENT_SCOPE = "insufficient_scope"
+    AS_USER_ID = "as_user_id"
+    AS_USER_ID_UNKNOWN = "as_user_id_unknown"
+    AS_USER_ID_NOT_ALLOWED = "as_user_id_not_allowed"
+    THROTTLED = "throttled"
+    METHOD = "method"
+    BAD_REQUEST = "bad_request"
+    SERVICE_SECRET = "service_secret"
+
+    # Server-side errors: the answer is 503, or a command fails.
+    NO_KEY = "no_key"
+    SOURCE_UNAVAILABLE = "source_unavailable"
+    UNSEAL = "unseal"
+    KEK_MISSING = "kek_missing"
+    SEAL_BROKEN = "seal_broken"
+    AUDIT = "audit"
+    AUDIT_ALTERED = "audit_altered"
+    CONFIG = "config"
+    CLAIMS_TOO_LARGE = "claims_too_large"
+    CLAIMS_NOT_JSON = "claims_not_json"
+    KEY_REFUSED = "key_refused"
+    FAULT = "fault"
+
+    # Everything else.
+    ERROR = "error"
+    OTHER = "other"
+
 
 class InstAccessError(Exception):
     """Root of every error this package raises on purpose.
@@ -14,22 +87,22 @@ class InstAccessError(Exception):
         code: a stable, machine-readable reason; the class's own where not given.
     """
 
-    code = "error"
+    code: Reason = Reason.ERROR
 
-    def __init__(self, detail: str = "", *, code: str | None = None) -> None:
+    def __init__(self, detail: str = "", *, code: Reason | None = None) -> None:
         super().__init__(detail)
         self.detail = detail
         if code is not None:
             self.code = code
 
     def __str__(self) -> str:
-        return f"{self.code}: {self.detail}" if self.detail else self.code
+        return f"{self.code}: {self.detail}" if self.detail else str(self.code)
 
 
 class ConfigError(InstAccessError):
     """A setting is missing or bad; the text names it."""
 
-    code = "config"
+    code = Reason.CONFIG
 
     def __init__(self, detail: str, *, setting: str | None = None) -> None:
         super().__init__(detail)
@@ -39,51 +112,51 @@ class ConfigError(InstAccessError):
 class KeyUnavailable(InstAccessError):
     """There is no key for what was asked, and none is made up; the text names the command that mends it."""
 
-    code = "no_key"
+    code = Reason.NO_KEY
 
 
 class SourceUnavailable(KeyUnavailable):
     """Keys or the deny list of another server can't be read, and what we have is too old to go on with."""
 
-    code = "source_unavailable"
+    code = Reason.SOURCE_UNAVAILABLE
 
 
 class UnsealError(KeyUnavailable):
     """A sealed private key does not open: wrong key-encryption key, or the row was tampered with."""
 
-    code = "unseal"
+    code = Reason.UNSEAL
 
 
 class KeyRefused(InstAccessError):
     """A key that was offered (import) is not one we would use; the text says why."""
 
-    code = "key_refused"
+    code = Reason.KEY_REFUSED
 
 
 class MasqueradeRefused(InstAccessError):
     """`as_user_id` names nobody the caller may be."""
 
-    code = "as_user_id"
+    code = Reason.AS_USER_ID
 
 
 class ClaimsTooLarge(InstAccessError):
     """The claims would not fit into the response headers of a forward-auth gateway."""
 
-    code = "claims_too_large"
+    code = Reason.CLAIMS_TOO_LARGE
 
 
 class AuditError(InstAccessError):
     """The audit row could not be committed, so no token may leave."""
 
-    code = "audit"
+    code = Reason.AUDIT
 
 
 class AuditAltered(InstAccessError):
     """Something in the audit is not as it was written; the text says what, `row` is the id of the row it is about."""
 
-    code = "audit_altered"
+    code = Reason.AUDIT_ALTERED
 
-    def __init__(self, detail: str, row: int | None = None, *, code: str | None = None) -> None:
+    def __init__(self, detail: str, row: int | None = None, *, code: Reason | None = None) -> None:
         super().__init__(detail, code=code)
         self.row = row
 
@@ -95,23 +168,23 @@ class InvalidToken(InstAccessError):
     checked, else empty.
     """
 
-    code = "invalid"
+    code = Reason.INVALID
     jti = user_uuid = client_id = ""
 
 
 class ForeignToken(InvalidToken):
     """Well-formed, but not an InstAccess token of ours: another issuer. Another authenticator may know it."""
 
-    code = "foreign_issuer"
+    code = Reason.FOREIGN_ISSUER
 
 
 class TokenExpired(InvalidToken):
     """Past its `exp` (RFC 7519 §4.1.4: `exp` equal to now is expired)."""
 
-    code = "expired"
+    code = Reason.EXPIRED
 
 
 class TokenRevoked(InvalidToken):
     """Its `jti` is on the deny list."""
 
-    code = "revoked"
+    code = Reason.REVOKED

@@ -11,7 +11,7 @@ from django.db import DataError, router
 from django.db.models import Model
 
 from .conf import conf
-from .exceptions import ConfigError, MasqueradeRefused
+from .exceptions import ConfigError, MasqueradeRefused, Reason
 from .models import ServiceUser, UserIdentity
 
 MAX_ID_CHARS = 255
@@ -127,13 +127,13 @@ def masquerade_target(caller: Any, text: str) -> Any:
     """
     target = active_user(text[5:]) if text.startswith("uuid:") else _by_primary_key(text)
     if target is None:
-        raise MasqueradeRefused("there is no such active user", code="as_user_id_unknown")
+        raise MasqueradeRefused("there is no such active user", code=Reason.AS_USER_ID_UNKNOWN)
     if target.pk == caller.pk:
         return caller
     may = conf.masquerade_hook or may_masquerade
     # True and nothing else: an async hook, say, returns a coroutine, and that is truthy.
     if may(caller, target) is not True:
-        raise MasqueradeRefused(f"not allowed as user {target.pk}", code="as_user_id_not_allowed")
+        raise MasqueradeRefused(f"not allowed as user {target.pk}", code=Reason.AS_USER_ID_NOT_ALLOWED)
     return target
 
 

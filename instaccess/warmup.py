@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 
-from django.apps import apps
 from django.db import connections
 
 from . import tokens, trust
@@ -14,6 +14,14 @@ from .conf import conf
 from .exceptions import KeyUnavailable
 
 logger = logging.getLogger("instaccess.keys")
+
+
+_steps: list[Callable[[], None]] = []
+
+
+def add_step(step: Callable[[], None]) -> None:
+    """Have `warm_up` do this too. Called by `apps.py` for what an issuer needs."""
+    _steps.append(step)
 
 
 def warm_up() -> None:
@@ -31,7 +39,7 @@ def warm_up() -> None:
 
 
 def _warm_up() -> None:
-    for use_once in (_sign, _decrypt, _read_jwks, _read_deny_list):
+    for use_once in (*_steps, _decrypt, _read_jwks, _read_deny_list):
         try:
             use_once()
         except Exception as error:  # no fault that a start should fail for
@@ -41,18 +49,8 @@ def _warm_up() -> None:
     connections.close_all()
 
 
-def _sign() -> None:
-    if not apps.is_installed("instaccess"):
-        return
-    from . import keys  # noqa: PLC0415  (imports the models)
-
-    ring = keys.current_ring()
-    key = ring.signing_key()
-    tokens.verify(tokens.sign(b"{}", key.private(), kid=key.kid), ring.verification_keys())
-
-
 def _decrypt() -> None:
-    if conf.decryption_keys is None and not apps.is_installed("instaccess"):
+    if conf.decryption_keys is None and not trust.has_key_table():
         return  # a service, which opens none
     for key in trust.decryption_keys().values():
         text = tokens.encrypt("e30", key, kid="warm-up", alg=conf.encryption_alg, enc=conf.content_encryption)

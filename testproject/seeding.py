@@ -19,7 +19,7 @@ from oauth2_provider.models import get_application_model
 
 from instaccess.audit import row_hmac
 from instaccess.audit.refusal_counts import RETENTION
-from instaccess.conf.settings import conf
+from instaccess.conf import conf
 from instaccess.models import IssuedToken, Key, RefusalCount, UserIdentity
 
 LIFETIME = timedelta(hours=1)

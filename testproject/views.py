@@ -13,7 +13,8 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from instaccess import users
-from instaccess.service.authentication import InstAccessAuthentication
+from instaccess.exceptions import Reason
+from instaccess.service import InstAccessAuthentication
 from instaccess.web import answers
 
 
@@ -25,7 +26,7 @@ class AccessTokenAuthentication(OAuth2Authentication):  # type: ignore[misc]
         if found is not None and found[0] is not None and found[0].is_active:
             return found
         if request.META.get("HTTP_AUTHORIZATION", "").lower().startswith("bearer "):
-            raise answers.InvalidAccessToken(code="unknown_token")
+            raise answers.InvalidAccessToken(code=Reason.UNKNOWN_TOKEN)
         return None
 
 
@@ -38,7 +39,7 @@ class UsersSelf(APIView):
     def handle_exception(self, exc: Exception) -> HttpResponseBase:  # type: ignore[override]
         """Refusals as Canvas has them: its clients compare bodies literally."""
         if isinstance(exc, NotAuthenticated):
-            exc = answers.Unauthenticated(code="no_credentials")
+            exc = answers.Unauthenticated(code=Reason.NO_CREDENTIALS)
         if isinstance(exc, answers.Refusal):
             return exc.to_response()
         return super().handle_exception(exc)

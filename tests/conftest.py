@@ -19,13 +19,12 @@ from django.utils.log import AdminEmailHandler
 from jwcrypto.jwk import JWK
 from oauth2_provider.models import get_access_token_model, get_application_model
 
-from instaccess import users
+from instaccess import trust, users
 from instaccess.audit import row_hmac
-from instaccess.conf.settings import SCOPE, conf
+from instaccess.conf import SCOPE, conf
 from instaccess.issuer import throttling
 from instaccess.keys import provision, ring
 from instaccess.models import IssuedToken, Key
-from instaccess.trust import material as keymaterial
 from instaccess.web import refusals
 from tests.support import checked_keys, demos, mailing
 
@@ -82,7 +81,7 @@ def rsa_pool(_rsa_pool: RSAPool) -> RSAPool:
 @pytest.fixture(autouse=True)
 def ready_made_keys(rsa_pool: RSAPool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Generating an RSA key takes a tenth of a second and teaches nothing."""
-    monkeypatch.setattr(keymaterial, "generate_jwk", lambda use: rsa_pool.take(str(use)))
+    monkeypatch.setattr(trust, "generate_jwk", lambda use: rsa_pool.take(str(use)))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -164,9 +163,9 @@ def fresh_keyring() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def fresh_counts() -> Iterator[None]:
     """No test writes the refusals that another one has met, and none that does not wait for it writes its own."""
-    refusals.forget()
+    refusals.counter.reset()
     yield
-    refusals.forget()
+    refusals.counter.reset()
 
 
 @pytest.fixture

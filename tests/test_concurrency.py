@@ -353,13 +353,13 @@ class TestAnIssueKilledAnywhere:
     @pytest.mark.parametrize(
         ("place", "name", "rows"),
         [
-            (tasks.die_before, "instaccess.tokens.jose.sign", 0),
-            (tasks.die_after, "instaccess.tokens.jose.sign", 0),
-            (tasks.die_after, "instaccess.tokens.jose.encrypt", 0),
+            (tasks.die_before, "instaccess.tokens.sign", 0),
+            (tasks.die_after, "instaccess.tokens.sign", 0),
+            (tasks.die_after, "instaccess.tokens.encrypt", 0),
             (tasks.die_before, "instaccess.issuer.issuing._commit", 0),
             (tasks.die_after, "instaccess.issuer.issuing._commit", 1),
             (tasks.die_after, "instaccess.issuer.issuing.issue", 1),
-            (tasks.die_before, "instaccess.web.answers.json_response", 1),
+            (tasks.die_before, "instaccess.web.json_response", 1),
         ],
     )
     def test_o4_there_is_a_row_before_there_is_an_answer(self, crew, initial_keys, access_token, place, name, rows):

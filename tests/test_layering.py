@@ -1,4 +1,4 @@
-"""The house: which file may import which, read from the syntax tree."""
+"""The rule for imports (docs/architecture.md), read from the syntax trees of the package."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -17,244 +16,186 @@ import instaccess
 
 PACKAGE = Path(instaccess.__file__).parent
 
-# Floor by floor, and from the ground up within a floor: a file imports only from files that stand before it. Files
-# that are still to come have their place already. `checks` looks at all of the state, so it stands on top of it;
-# `canvas` comes first of the surfaces, because the others answer with it.
-HOUSE = {
-    "core": ["exceptions", "nesting", "claims", "compact", "minting", "jose"],
-    "state": [
-        "settingvalues",
-        "conf",
-        "people",
-        "models",
-        "instances",
-        "tally",
-        "refusal_table",
-        "refusals",
-        "unusual",
-        "snapshot",
-        "fetch",
-        "keymaterial",
-        "sealing",
-        "evidence",
-        "rotation",
-        "keyring",
-        "keystore",
-        "keys",
-        "revocation",
-        "exporting",
-        "statements",
-        "checkpoints",
-        "references",
-        "verification",
-        "retention",
-        "lifecycle",
-        "health",
-        "identity",
-        "checks",
-        "deployment_checks",
-    ],
-    "roles": [
-        "client",
-        "recording",
-        "issuer",
-        "keysource",
-        "denylist",
-        "role_checks",
-        "standalone",
-        "warmup",
-        "gateway",
-        "consumer",
-        "reasons",
-        "pasted",
-        "audited",
-        "dissection",
-        "inspection",
-    ],
-    "surfaces": [
-        "canvas",
-        "throttling",
-        "endpoint",
-        "lookup",
-        "parameters",
-        "oauth",
-        "views",
-        "jwks",
-        "revocations",
-        "forward_auth",
-        "urls_issuer",
-        "urls_gateway",
-        "urls_services",
-        "urls",
-        "admin",
-        "management",
-        "apps",
-    ],
-}
-ORDER = list(chain.from_iterable(HOUSE.values()))
-
-# A service or a gateway of its own has no tables of ours: these run where the app is not even installed.
-WITHOUT_TABLES = ["keysource", "warmup", "denylist", "gateway", "consumer", "forward_auth", "urls_gateway"]
-# Importing one of these reads tables.
-TABLES = {
-    "models",
-    "refusal_table",
-    "evidence",
-    "statements",
-    "checkpoints",
-    "references",
-    "verification",
-    "retention",
-    "keyring",
-    "keystore",
-    "keys",
-    "lifecycle",
-    "health",
-    "rotation",
-    "revocation",
-    "exporting",
-    "identity",
-    "checks",
-    "recording",
-    "issuer",
-    "lookup",
-    "audited",
-    "dissection",
-    "inspection",
-}
-
+# A module or wing imports only what stands before it.
+ORDER = [
+    *("exceptions", "times", "tokens", "conf", "web", "trust", "models", "signals", "users", "audit", "keys"),
+    *("issuer", "gateway", "service", "warmup", "urls", "apps", "admin", "management"),
+]
+ROLES = {"issuer", "gateway", "service"}
+WITHOUT_DJANGO = ("exceptions", "times", "tokens")
+WITHOUT_MODELS = {"exceptions", "times", "tokens", "conf", "web", "trust", "gateway", "service", "warmup"}
+# These wire the wings together, so they may name files of wings.
+COMPOSITION_ROOTS = {"apps", "urls", "gateway.apps", "service.apps"}
 PROVIDER_MODULES = {"oauth2_provider.contrib.rest_framework", "oauth2_provider.models"}
 
 
-@dataclass(frozen=True)
-class Import:
+class Import(NamedTuple):
     module: str
-    """Absolute, down to the file: `instaccess.admin.keys`, `django.db`."""
+    """Absolute, down to the file, without `instaccess.` for this package: `tokens.jose`, `django.db`."""
     name: str
-    """What is taken from it; empty for `import module`."""
-    at_load: bool
-    """Whether it runs when the file is loaded: not within a function, not for the type checker alone."""
-
-
-def source_files() -> list[Path]:
-    return [path for path in sorted(PACKAGE.rglob("*.py")) if path.relative_to(PACKAGE).parts[0] != "migrations"]
+    in_function: bool
+    for_types: bool
+    """Whether only the type checker reads it."""
 
 
 def module_name(path: Path) -> str:
-    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-FILES = {module_name(path): path for path in source_files()}
+FILES = {
+    module_name(path): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if "migrations" not in path.parts and path.parent
+}
+WINGS = {name for name, path in FILES.items() if name and "." not in name and path.name == "__init__.py"}
 
 
-def imports(path: Path) -> Iterator[Import]:
-    tree = ast.parse(path.read_text())
-    package = path.relative_to(PACKAGE.parent).parts[:-1]
-    later = {
-        id(node)
-        for block in ast.walk(tree)
-        if isinstance(block, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
-        or (isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING" and not block.orelse)
-        for node in ast.walk(block)
-    }
+def wing_of(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def imports(module: str, text: str | None = None) -> Iterator[Import]:
+    path = FILES[module]
+    tree = ast.parse(path.read_text() if text is None else text)
+    package = path.relative_to(PACKAGE).parts[:-1]
+    functions, types = (
+        {id(node) for block in ast.walk(tree) if is_block(block) for node in ast.walk(block)}
+        for is_block in (
+            lambda block: isinstance(block, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)),
+            lambda block: isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING",
+        )
+    )
     for node in ast.walk(tree):
-        at_load = id(node) not in later
+        place = (id(node) in functions, id(node) in types)
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield Import(alias.name, "", at_load)
+                yield Import(alias.name.removeprefix("instaccess."), "", *place)
         elif isinstance(node, ast.ImportFrom):
             above = package[: len(package) - node.level + 1] if node.level else ()
-            module = ".".join([*above, *filter(None, [node.module])])
+            source = ".".join([*above, *filter(None, [node.module])]).removeprefix("instaccess.")
+            source = "" if source == "instaccess" else source
             for alias in node.names:
-                submodule = f"{module}.{alias.name}"
-                if submodule in FILES:
-                    yield Import(submodule, "", at_load)
-                else:
-                    yield Import(module, alias.name, at_load)
+                submodule = f"{source}.{alias.name}".lstrip(".")
+                yield Import(submodule, "", *place) if submodule in FILES else Import(source, alias.name, *place)
 
 
-def place(module: str) -> str:
-    """The file of the house a module belongs to: `instaccess.admin.keys` -> `admin`; empty for the package itself."""
-    return module.partition(".")[2].partition(".")[0]
+def imported(module: str) -> set[str]:
+    """The modules of this package that a module imports, also within functions and for types."""
+    return {item.module for item in imports(module) if item.module in FILES and item.module}
 
 
-def ours(module: str) -> bool:
-    return module.partition(".")[0] == "instaccess"
+class TestAModule:
+    @pytest.mark.parametrize("module", FILES)
+    def test_has_a_place_in_the_order(self, module):
+        assert wing_of(module) in {*ORDER, ""}
 
+    @pytest.mark.parametrize("module", [module for module in FILES if module])
+    def test_imports_only_what_stands_before_its_wing(self, module):
+        own = wing_of(module)
+        before = set(ORDER[: ORDER.index(own)]) - (ROLES if own in ROLES else set())
 
-def imported_by(module: str, *, at_load: bool = False) -> set[str]:
-    return {item.module for item in imports(FILES[module]) if item.at_load or not at_load}
+        assert {wing_of(name) for name in imported(module)} <= before | {own}
 
+    @pytest.mark.parametrize("module", [module for module in FILES if module not in COMPOSITION_ROOTS])
+    def test_imports_another_wing_and_not_its_files(self, module):
+        others = {name for name in imported(module) if wing_of(name) != wing_of(module)}
 
-class TestTheHouse:
-    def test_has_a_place_for_every_file(self):
-        homeless = [module for module in FILES if place(module) not in {*ORDER, ""}]
+        assert {name for name in others if "." in name} == set()
 
-        assert homeless == []
+    @pytest.mark.parametrize("module", [module for module in FILES if module != "apps"])
+    def test_imports_nothing_within_a_function(self, module):
+        assert [item.module for item in imports(module) if item.in_function] == []
 
-    def test_has_each_file_in_one_place(self):
-        assert len(ORDER) == len(set(ORDER))
+    @pytest.mark.parametrize("module", [module for module in FILES if module != "apps"])
+    def test_does_not_ask_whether_the_app_is_installed(self, module):
+        assert 'is_installed("instaccess")' not in FILES[module].read_text()
 
     @pytest.mark.parametrize("module", FILES)
-    def test_is_built_upwards(self, module):
-        own = place(module)
-        allowed = {""} | set(ORDER[: ORDER.index(own)] if own else ())
-        within = {own} if FILES[module].parent != PACKAGE else set()
+    def test_imports_no_star(self, module):
+        assert not any(item.name == "*" for item in imports(module))
 
-        taken = {place(name) for name in imported_by(module) if ours(name)}
+    @pytest.mark.parametrize("module", FILES)
+    def test_takes_of_the_oauth2_toolkit_only_what_stays(self, module):
+        # The toolkit is moving its other modules about.
+        taken = [item for item in imports(module) if item.module.partition(".")[0] == "oauth2_provider"]
 
-        assert taken <= allowed | within
+        assert {item.module for item in taken} <= PROVIDER_MODULES
+        for item in taken:
+            assert item.module != "oauth2_provider.models" or (
+                item.name.startswith("get_") and item.name.endswith("_model")
+            )
 
-    def test_has_no_circles_within_a_folder_either(self):
-        graph = {module: {name for name in imported_by(module) if name in FILES} - {module} for module in FILES}
+
+class TestAWing:
+    @pytest.mark.parametrize("wing", sorted(WINGS - {"management"}))
+    def test_says_what_it_is_for(self, wing):
+        assert ast.get_docstring(ast.parse(FILES[wing].read_text()))
+
+    @pytest.mark.parametrize("wing", sorted(WINGS - {"management", "admin"}))
+    def test_lists_its_public_names(self, wing):
+        module = __import__(f"instaccess.{wing}", fromlist=["__all__"])
+
+        assert module.__all__ == sorted(
+            module.__all__, key=lambda name: (not name.isupper(), name[0].islower(), name)
+        )
+        assert all(hasattr(module, name) for name in module.__all__)
+
+    @pytest.mark.parametrize("wing", sorted(WITHOUT_MODELS))
+    def test_without_tables_never_reaches_the_models(self, wing):
+        seen: set[str] = set()
+        waiting = {name for name in FILES if wing_of(name) == wing}
+        while waiting:
+            module = waiting.pop()
+            seen.add(module)
+            waiting |= imported(module) - seen
+
+        assert "models" not in seen
+
+    def test_has_no_circles_within(self):
+        graph = {module: imported(module) - {module, wing_of(module)} for module in FILES}
         while leaves := {module for module, needs in graph.items() if not needs & set(graph)}:
             graph = {module: needs for module, needs in graph.items() if module not in leaves}
 
         assert graph == {}
 
-    def test_would_not_let_an_upside_down_import_pass(self, tmp_path, monkeypatch):
-        # The reader of imports, read: a form it overlooks would be a hole in the rule.
-        file = PACKAGE / "models.py"
-        text = (
-            "from . import views, admin\nfrom .issuer import issue\nimport instaccess.oauth\n"
-            "from instaccess import keys\ndef later():\n    from .gateway import unwrap\n"
-            "from .admin.keys import KeyAdmin\nfrom ..elsewhere import x\n"
-            "if TYPE_CHECKING:\n    from . import jwks\nif DEBUG:\n    from . import urls\n"
-        )
-        monkeypatch.setattr(Path, "read_text", lambda path: text)
 
-        found = {item.module: item.at_load for item in imports(file)}
+class TestTheReaderOfImports:
+    def test_overlooks_no_form_of_import(self):
+        text = (
+            "from . import users, admin\nfrom .issuer import issue\nimport instaccess.keys.ring\n"
+            "from instaccess import audit\ndef later():\n    from .gateway import unwrap\n"
+            "from .admin.keys.page import KeyAdmin\nif TYPE_CHECKING:\n    from . import trust\n"
+        )
+
+        found = {item.module: (item.in_function, item.for_types) for item in imports("models", text)}
 
         assert found == {
-            "instaccess.views": True,
-            "instaccess.admin": True,
-            "instaccess.issuer": True,
-            "instaccess.oauth": True,
-            "instaccess.keys": True,
-            "instaccess.gateway": False,
-            "instaccess.admin.keys": True,
-            "elsewhere": True,
-            "instaccess.jwks": False,
-            "instaccess.urls": True,
+            "users": (False, False),
+            "admin": (False, False),
+            "issuer": (False, False),
+            "keys.ring": (False, False),
+            "audit": (False, False),
+            "gateway": (True, False),
+            "admin.keys.page": (False, False),
+            "trust": (False, True),
         }
 
 
 class TestTheCore:
-    @pytest.mark.parametrize("name", HOUSE["core"])
-    def test_imports_nothing_but_the_standard_library_jwcrypto_and_what_that_brings(self, name):
-        packages = {module.partition(".")[0] for module in imported_by(f"instaccess.{name}")}
+    @pytest.mark.parametrize("module", [module for module in FILES if wing_of(module) in WITHOUT_DJANGO])
+    def test_imports_nothing_but_the_standard_library_jwcrypto_and_cryptography(self, module):
+        packages = {item.module.partition(".")[0] for item in imports(module) if item.module not in FILES}
 
-        assert packages - sys.stdlib_module_names <= {"jwcrypto", "cryptography", "instaccess"}
+        assert packages - sys.stdlib_module_names <= {"jwcrypto", "cryptography", ""}
 
-    def test_works_where_there_is_no_django_at_all(self):
+    def test_works_without_django(self):
         program = (
             "import sys\n"
             "for name in ('django', 'rest_framework', 'oauth2_provider'):\n"
             "    sys.modules[name] = None  # an import of it fails\n"
-            f"import {', '.join(f'instaccess.{name}' for name in HOUSE['core'])}\n"
-            "print(instaccess.claims.Claims.new(now=1, issuer='i', user_uuid='u', account_uuid='a',"
-            " canvas_domain='c').expires_at)\n"
+            "from instaccess.tokens import Claims\n"
+            "print(Claims.new(now=1, issuer='i', user_uuid='u', account_uuid='a', canvas_domain='c').expires_at)\n"
         )
         environment = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
 
@@ -269,43 +210,3 @@ class TestTheCore:
         )
 
         assert (done.returncode, done.stdout, done.stderr) == (0, "3601\n", "")
-
-
-class TestAServiceOrAGatewayOfItsOwn:
-    @pytest.mark.parametrize("name", WITHOUT_TABLES)
-    def test_needs_no_tables(self, name):
-        # What the file imports when it is loaded, and what that imports in turn. It may reach for the keys of the
-        # database within a function, for the deployment that plays all roles; never for the models themselves.
-        seen: set[str] = set()
-        waiting = {f"instaccess.{name}"} & set(FILES)
-        while waiting:
-            module = waiting.pop()
-            seen.add(module)
-            waiting |= (imported_by(module, at_load=True) & set(FILES)) - seen
-
-        assert {place(module) for module in seen} & TABLES == set()
-        if f"instaccess.{name}" in FILES:
-            assert "instaccess.models" not in imported_by(f"instaccess.{name}")
-            assert not any(item.startswith("oauth2_provider") for item in imported_by(f"instaccess.{name}"))
-
-
-class TestWhatIsTakenFromOthers:
-    @pytest.mark.parametrize("module", FILES)
-    def test_of_the_oauth2_toolkit_is_what_stays(self, module):
-        # The toolkit is moving its other modules about.
-        taken = [item for item in imports(FILES[module]) if item.module.partition(".")[0] == "oauth2_provider"]
-
-        assert {item.module for item in taken} <= PROVIDER_MODULES
-        for item in taken:
-            if item.module == "oauth2_provider.models":
-                assert item.name.startswith("get_")
-                assert item.name.endswith("_model")
-
-    def test_of_rest_framework_stays_out_of_core_and_state(self):
-        users = {place(m) for m in FILES if any(i.partition(".")[0] == "rest_framework" for i in imported_by(m))}
-
-        assert users & {*HOUSE["core"], *HOUSE["state"]} == set()
-
-    @pytest.mark.parametrize("module", FILES)
-    def test_is_never_everything(self, module):
-        assert not any(item.name == "*" for item in imports(FILES[module]))

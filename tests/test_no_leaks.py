@@ -14,10 +14,10 @@ from django.core.management import call_command
 from django.db import connection
 
 import instaccess
-from instaccess.conf.settings import conf
+from instaccess import tokens
+from instaccess.conf import conf
 from instaccess.keys import ring as keys_ring
 from instaccess.models import IssuedToken, Key
-from instaccess.tokens import jose
 from tests.conftest import ISSUE_URL
 from tests.support.answers import UNAVAILABLE, answer
 from tests.support.mailing import mailed
@@ -89,8 +89,8 @@ def made(monkeypatch):
 
         return call
 
-    monkeypatch.setattr(jose, "sign", watched(jose.sign))
-    monkeypatch.setattr(jose, "encrypt", watched(jose.encrypt))
+    monkeypatch.setattr(tokens, "sign", watched(tokens.sign))
+    monkeypatch.setattr(tokens, "encrypt", watched(tokens.encrypt))
     return texts
 
 
@@ -122,7 +122,7 @@ def spoil(kind, monkeypatch, settings):
     if kind == "hook":
         settings.INSTACCESS = {"CLAIMS_HOOK": failing_hook}
     elif kind == "encrypt":
-        monkeypatch.setattr(jose, "encrypt", failing_encrypt)
+        monkeypatch.setattr(tokens, "encrypt", failing_encrypt)
     elif kind == "authenticate":
         settings.OAUTH2_PROVIDER = {
             **settings.OAUTH2_PROVIDER,

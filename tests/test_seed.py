@@ -18,7 +18,7 @@ from oauth2_provider.models import get_application_model
 
 from instaccess.audit import row_hmac
 from instaccess.audit.refusal_counts import RETENTION
-from instaccess.conf.settings import conf
+from instaccess.conf import conf
 from instaccess.models import IssuedToken, RefusalCount
 from tests.support.paths import ROOT
 

@@ -36,7 +36,7 @@ from joserfc import jws as joserfc_jws
 
 from instaccess import urls
 from instaccess.audit import row_hmac
-from instaccess.conf.settings import conf
+from instaccess.conf import conf
 from instaccess.gateway import views
 from instaccess.issuer import issuing
 from instaccess.keys import lifecycle, ring
@@ -425,14 +425,14 @@ class TestWhileARequestOfOursIsHeldUp:
         [
             ("issuer", "instaccess.issuer.authentication.AccessTokenAuthentication.authenticate"),
             ("issuer", "instaccess.issuer.throttling.charge"),
-            ("issuer", "instaccess.tokens.jose.sign"),
+            ("issuer", "instaccess.tokens.sign"),
             ("issuer", "instaccess.issuer.issuing._commit"),
             ("gateway", "instaccess.keys.ring.load"),
-            ("gateway", "instaccess.tokens.jose.decrypt"),
+            ("gateway", "instaccess.tokens.decrypt"),
             ("gateway", "instaccess.trust.denylist.read_database"),
             ("JWKS", "instaccess.keys.ring.load"),
             ("revocations", "instaccess.trust.denylist.read_database"),
-            ("service", "instaccess.tokens.jose.verify"),
+            ("service", "instaccess.tokens.verify"),
         ],
     )
     def test_the_loop_serves_others(self, requests_of, name, step):
@@ -457,7 +457,7 @@ class TestWhileARequestOfOursIsHeldUp:
             exchanges = [Exchange("POST", ISSUE_URL, bearer) for bearer in bearers]
             for exchange in exchanges:
                 await exchange.send()
-            with held("instaccess.tokens.jose.sign") as there:
+            with held("instaccess.tokens.sign") as there:
                 await there.reached(len(exchanges))
                 assert len(set(there.threads)) == len(exchanges)
             answers = [await exchange.answer() for exchange in exchanges]
@@ -489,10 +489,10 @@ class TestAClientThatGoesAway:
         [
             ("instaccess.issuer.authentication.AccessTokenAuthentication.authenticate", False),
             ("instaccess.issuer.throttling.charge", True),
-            ("instaccess.tokens.jose.encrypt", True),
+            ("instaccess.tokens.encrypt", True),
             ("instaccess.issuer.issuing._commit", False),
             ("instaccess.issuer.issuing._commit", True),
-            ("instaccess.web.answers.json_response", True),
+            ("instaccess.web.json_response", True),
         ],
     )
     def test_gets_no_token_and_leaves_a_whole_row_and_nothing_open(self, asgi, access_token, opened, step, after):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from django.db import DatabaseError, connections, router, transaction
 from django.db.models import F, Min, Q, QuerySet, Sum
@@ -27,17 +28,22 @@ def rows() -> QuerySet[RefusalCount]:
     return RefusalCount.objects.using(router.db_for_write(RefusalCount))
 
 
+def connection() -> Any:
+    """The connection of the database that the counts are written to."""
+    return connections[router.db_for_write(RefusalCount)]
+
+
 def add(counts: Mapping[Kind, int]) -> None:
     """Add to the table: all of the counts, or none. Raises DatabaseError."""
-    connection = connections[rows().db]
+    db = connection()
     names = {
         kind: {**kind._asdict(), "hour": datetime.fromtimestamp(kind.hour * 3600, UTC)} for kind in sorted(counts)
     }
-    with transaction.atomic(using=connection.alias) if connection.in_atomic_block else nullcontext():
+    with transaction.atomic(using=db.alias) if db.in_atomic_block else nullcontext():
         # A statement of its own, committed before the transaction: on MariaDB whoever finds a row taken shares a lock
         # on it, and two workers that both went on to update it would wait for each other.
         rows().bulk_create([RefusalCount(**name) for name in names.values()], ignore_conflicts=True)
-        with transaction.atomic(using=connection.alias):
+        with transaction.atomic(using=db.alias):
             # In one order for all workers, so that none waits for one that waits for it.
             for kind, name in names.items():
                 if not rows().filter(**name).update(count=F("count") + counts[kind]):

@@ -18,7 +18,7 @@ from jwcrypto.jwk import JWK
 
 from .. import tokens, trust
 from ..conf import conf
-from ..exceptions import InstAccessError, InvalidToken, TokenExpired, TokenRevoked
+from ..exceptions import InstAccessError, InvalidToken, Reason, TokenExpired, TokenRevoked
 from ..tokens import Claims, identifiers
 
 
@@ -207,9 +207,9 @@ def _check_again(
         raise TokenExpired("past its exp")
     held = verification_keys.get(opened.signing_kid)
     if held is None or opened.encryption_kid not in decryption_keys:
-        raise InvalidToken("under a key we no longer hold", code="unknown_kid")
+        raise InvalidToken("under a key we no longer hold", code=Reason.UNKNOWN_KID)
     if held is not opened.verification_key and held != opened.verification_key:
-        raise InvalidToken("under a key whose kid is another's now", code="bad_signature")
+        raise InvalidToken("under a key whose kid is another's now", code=Reason.BAD_SIGNATURE)
     if opened.claims.jti in denied:
         raise TokenRevoked("on the deny list")
 

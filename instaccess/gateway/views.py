@@ -18,7 +18,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from .. import tokens, trust, web
 from ..conf import conf
-from ..exceptions import InstAccessError, InvalidToken
+from ..exceptions import InstAccessError, InvalidToken, Reason
 from ..web import isolated_view
 from . import unwrapping
 
@@ -49,20 +49,20 @@ def verify_view(request: HttpRequest) -> HttpResponseBase:
         response["Authorization"] = f"Bearer {_authorized(bearer)}"
     except InvalidToken as refusal:
         logger.warning("refused reason=%s jti=%r detail=%r", refusal.code, refusal.jti, refusal.detail)
-        web.count_refusal("gateway", refusal.code, client_id=refusal.client_id, user_uuid=refusal.user_uuid)
+        web.refusal_counter.count("gateway", refusal.code, client_id=refusal.client_id, user_uuid=refusal.user_uuid)
         refused = web.InvalidAccessToken(code=refusal.code)
     except (DbError, InstAccessError) as error:
         logger.error("not decided: %s: %s", type(error).__name__, error)
-        web.count_refusal("gateway", getattr(error, "code", "fault"))
-        refused = web.Unavailable(code="fault")
+        web.refusal_counter.count("gateway", error.code if isinstance(error, InstAccessError) else Reason.FAULT)
+        refused = web.Unavailable(code=Reason.FAULT)
     except Exception as error:
         # Fail closed, and in text: error reporters read the variables of the frames behind an exception.
         failure, frames = type(error).__name__, "".join(traceback.format_tb(error.__traceback__)).rstrip()
-        refused = web.Unavailable(code="fault")
+        refused = web.Unavailable(code=Reason.FAULT)
     if failure:
         # Not while it is handled: whatever fails in a log handler would carry it along, message and all.
         logger.error("not decided: %s\n%s", failure, frames)
-        web.count_refusal("gateway", "fault")
+        web.refusal_counter.count("gateway", Reason.FAULT)
     if refused is not None:
         response = _told(refused)
     response["Cache-Control"] = "no-store"
@@ -81,13 +81,13 @@ def _told(refused: web.Refusal) -> HttpResponse:
 def _bearer(request: HttpRequest) -> str:
     header: str = request.META.get("HTTP_AUTHORIZATION", "").strip(" ")
     if not header:
-        raise InvalidToken(code="no_credentials")
+        raise InvalidToken(code=Reason.NO_CREDENTIALS)
     scheme, _, bearer = header.partition(" ")
     bearer = bearer.lstrip(" ")
     body = bearer.rstrip("=")
     # A regular expression takes ten times as long for a long token.
     if scheme.lower() != "bearer" or not body or not body.isascii() or body.encode().translate(None, _B64TOKEN):
-        raise InvalidToken("not exactly one bearer token", code="malformed_header")
+        raise InvalidToken("not exactly one bearer token", code=Reason.MALFORMED_HEADER)
     return bearer
 
 
@@ -104,11 +104,11 @@ def _passed_on(bearer: str) -> str:
     """Another kind of bearer, where a setting lets it pass. A decrypted InstAccess token never does: it must not come
     from outside, and neither must anything a lenient reader upstream could take for one."""
     if bearer.count(".") == 2 and tokens.peek_issuer(bearer) in (None, conf.issuer):
-        raise InvalidToken("a signed token that is not encrypted", code="already_decrypted")
+        raise InvalidToken("a signed token that is not encrypted", code=Reason.ALREADY_DECRYPTED)
     if len(bearer) > tokens.MAX_TOKEN_CHARS:
-        raise InvalidToken(f"longer than {tokens.MAX_TOKEN_CHARS} characters", code="too_long")
+        raise InvalidToken(f"longer than {tokens.MAX_TOKEN_CHARS} characters", code=Reason.TOO_LONG)
     if conf.other_bearers != "pass":
-        raise InvalidToken("not an InstAccess token", code="other_bearer")
+        raise InvalidToken("not an InstAccess token", code=Reason.OTHER_BEARER)
     return bearer
 
 

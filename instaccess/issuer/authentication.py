@@ -26,7 +26,7 @@ from rest_framework.request import Request
 
 from .. import keys, tokens, users
 from ..conf import SCOPE, conf
-from ..exceptions import ConfigError, InvalidToken
+from ..exceptions import ConfigError, InvalidToken, Reason
 from ..tokens import Claims
 from ..web import ExpiredAccessToken, InsufficientScope, InvalidAccessToken, JWTFromJWT, Unauthenticated
 from . import access_tokens
@@ -53,7 +53,7 @@ class AccessTokenAuthentication(BaseAuthentication):
         user, access_token = _validated(text, request._request)
         if not access_token.allow_scopes([SCOPE]):
             raise InsufficientScope(
-                code="insufficient_scope",
+                code=Reason.INSUFFICIENT_SCOPE,
                 user=user,
                 client_id=access_token.application.client_id,
                 access_token_pk=access_token.pk,
@@ -73,14 +73,14 @@ def bearer_token(request: HttpRequest) -> str:
         if conf.allow_token_in_parameters:
             text = query(request).get("access_token") or form(request).get("access_token") or ""
         if not text:
-            raise Unauthenticated(code="no_credentials")
+            raise Unauthenticated(code=Reason.NO_CREDENTIALS)
         header = f"Bearer {text}"
     match = _BEARER.fullmatch(header)
     if match is None:
-        raise InvalidAccessToken("not exactly one bearer token", code="malformed_header")
+        raise InvalidAccessToken("not exactly one bearer token", code=Reason.MALFORMED_HEADER)
     text = match[1]
     if len(text) > tokens.MAX_TOKEN_CHARS:
-        raise InvalidAccessToken(code="too_long")
+        raise InvalidAccessToken(code=Reason.TOO_LONG)
     return text
 
 
@@ -92,8 +92,8 @@ def _refuse_inst_access_token(text: str) -> None:
         payload, _ = tokens.verify(text, keys.current_ring().verification_keys())
         claims = Claims.from_payload(payload, now=time.time(), issuer=conf.issuer, leeway=conf.leeway)
     except InvalidToken as error:
-        raise InvalidAccessToken(f"an InstAccess token as bearer: {error}", code="broken_jwt") from None
-    raise JWTFromJWT(f"jti={claims.jti}", code="jwt_from_jwt")
+        raise InvalidAccessToken(f"an InstAccess token as bearer: {error}", code=Reason.BROKEN_JWT) from None
+    raise JWTFromJWT(f"jti={claims.jti}", code=Reason.JWT_FROM_JWT)
 
 
 @sensitive_variables("text", "headers", "oauth_request")
@@ -110,10 +110,10 @@ def _validated(text: str, request: HttpRequest) -> tuple[Any, Any]:
     access_token = validator._load_access_token(text)
     user = _user(access_token)
     if access_token.is_expired() and access_token.application.is_usable(oauth_request):
-        raise ExpiredAccessToken(code="expired", user=user, client_id=access_token.application.client_id)
+        raise ExpiredAccessToken(code=Reason.EXPIRED, user=user, client_id=access_token.application.client_id)
     raise InvalidAccessToken(
         "refused by the OAuth2 validator: not for this resource, or its application is not usable",
-        code="refused_by_validator",
+        code=Reason.REFUSED_BY_VALIDATOR,
         user=user,
         client_id=access_token.application.client_id,
     )
@@ -161,15 +161,15 @@ def _user(access_token: Any) -> Any:
     Raises InvalidAccessToken where there is no such token, application or active user.
     """
     if access_token is None:
-        raise InvalidAccessToken(code="unknown_token")
+        raise InvalidAccessToken(code=Reason.UNKNOWN_TOKEN)
     if access_token.application is None:
-        raise InvalidAccessToken("the access token has no application", code="no_application")
+        raise InvalidAccessToken("the access token has no application", code=Reason.NO_APPLICATION)
     client_id = access_token.application.client_id
     user = access_token.user or users.service_user(access_token.application)
     if user is None:
-        raise InvalidAccessToken("the access token has no user", code="no_user", client_id=client_id)
+        raise InvalidAccessToken("the access token has no user", code=Reason.NO_USER, client_id=client_id)
     if not user.is_active:
-        raise InvalidAccessToken(code="inactive_user", user=user, client_id=client_id)
+        raise InvalidAccessToken(code=Reason.INACTIVE_USER, user=user, client_id=client_id)
     return user
 
 

@@ -15,7 +15,7 @@ from django.utils.cache import get_conditional_response
 
 from .. import keys, trust, web
 from ..conf import conf
-from ..exceptions import InstAccessError
+from ..exceptions import InstAccessError, Reason
 
 _keys_logger = logging.getLogger("instaccess.keys")
 _revocation_logger = logging.getLogger("instaccess.revocation")
@@ -52,7 +52,7 @@ def revocations_view(request: HttpRequest) -> HttpResponseBase:
     try:
         if not _is_known(request.META.get("HTTP_AUTHORIZATION", "")):
             _revocation_logger.warning("deny list refused: no bearer, or none of INSTACCESS['SERVICE_SECRETS']")
-            return web.InvalidAccessToken(code="service_secret").to_response()
+            return web.InvalidAccessToken(code=Reason.SERVICE_SECRET).to_response()
         jtis = sorted(trust.read_deny_list())
     except (DbError, InstAccessError) as error:
         _revocation_logger.error("no deny list: %s: %s", type(error).__name__, error)
@@ -64,13 +64,13 @@ _METHODS = ("GET", "HEAD")
 
 
 def _method_not_allowed() -> HttpResponse:
-    response = web.MethodNotAllowed(code="method").to_response()
+    response = web.MethodNotAllowed(code=Reason.METHOD).to_response()
     response["Allow"] = ", ".join(_METHODS)
     return response
 
 
 def _unavailable() -> HttpResponse:
-    response = web.Unavailable(code="fault").to_response()
+    response = web.Unavailable(code=Reason.FAULT).to_response()
     response["Cache-Control"] = "no-store"
     return response
 

@@ -19,7 +19,7 @@ from rest_framework.views import APIView
 
 from .. import users, web
 from ..conf import conf
-from ..exceptions import InstAccessError, MasqueradeRefused
+from ..exceptions import InstAccessError, MasqueradeRefused, Reason
 from ..web import client_address, isolated_view, request_domain
 from . import authentication, issuing, parameters, throttling
 
@@ -56,7 +56,7 @@ class IssueView(APIView):
         # Error reports leave out what is marked so, should anything outside this view fail.
         request._request.sensitive_post_parameters = "__ALL__"  # type: ignore[attr-defined]
         if request.method not in {"POST", "OPTIONS"}:
-            raise web.MethodNotAllowed(code="method")
+            raise web.MethodNotAllowed(code=Reason.METHOD)
         if request.method == "POST":
             # Raises for a Host that is not ours, before anything is looked up.
             self.domain = request_domain(request._request)
@@ -124,7 +124,7 @@ class IssueView(APIView):
                 refusal.detail,
             )
         user_uuid = users.loaded_uuid(refusal.user)
-        web.count_refusal("issuer", refusal.code, client_id=refusal.client_id, user_uuid=user_uuid)
+        web.refusal_counter.count("issuer", refusal.code, client_id=refusal.client_id, user_uuid=user_uuid)
         try:
             response = refusal.to_response()
             # Set once the caller was authenticated, however it ended after that.
@@ -153,10 +153,10 @@ def _refusal(exc: Exception, request: Request) -> web.Refusal:
         logger.error("not issued: %s", exc)
         return web.Unavailable(exc.detail, code=exc.code)
     if isinstance(exc, SuspiciousOperation):
-        return web.BadRequest(type(exc).__name__, code="bad_request")
+        return web.BadRequest(type(exc).__name__, code=Reason.BAD_REQUEST)
     # Text only, no exc_info: error reporters read the variables of the frames behind it, and one is the token.
     logger.error("not issued: %s", _traceback(exc, request))
-    return web.Unavailable(type(exc).__name__, code="fault")
+    return web.Unavailable(type(exc).__name__, code=Reason.FAULT)
 
 
 def _tell_level(response: HttpResponse, level: throttling.Level) -> None:

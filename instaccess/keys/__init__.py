@@ -3,7 +3,7 @@
 from .health import KeyHealth, load_health, short_kid
 from .lifecycle import Rotation, activate, revoke, rotate
 from .provision import check_sealed_keys, export, generate, import_key, init, missing_keys, reseal
-from .ring import HeldKey, KeyRing, current_ring, lifecycle_times, public_key
+from .ring import HeldKey, KeyRing, current_ring, lifecycle_times, public_key, sign_once
 from .rotation import (
     Times,
     can_rotate_automatically,
@@ -52,5 +52,6 @@ __all__ = [
     "rotate",
     "served_at",
     "short_kid",
+    "sign_once",
     "stored_keys",
 ]

@@ -14,7 +14,7 @@ from django.db.models import Count, Q
 
 from .. import audit
 from ..conf import conf
-from ..exceptions import KeyUnavailable
+from ..exceptions import KeyUnavailable, Reason
 from ..models import Key
 from . import provision, ring, store
 
@@ -38,7 +38,7 @@ class KeyHealth:
     keys: tuple[Key, ...] = ()
     totals: Mapping[str, int] = field(default_factory=dict)
     live: Mapping[str, int] = field(default_factory=dict)
-    shut: Mapping[str, str] = field(default_factory=dict)
+    shut: Mapping[str, Reason] = field(default_factory=dict)
     altered: frozenset[str] = frozenset()
     derived: bool = False
 

@@ -18,7 +18,7 @@ from jwcrypto.jwk import JWK
 
 from .. import audit, trust
 from ..conf import conf
-from ..exceptions import ConfigError, InstAccessError, KeyRefused, KeyUnavailable, UnsealError
+from ..exceptions import ConfigError, InstAccessError, KeyRefused, KeyUnavailable, Reason, UnsealError
 from ..models import Key
 from . import ring, rotation, sealing, store
 
@@ -211,7 +211,7 @@ def _check_key_encryption_key(key: Key) -> None:
     try:
         _check_usable(key)
     except UnsealError as error:
-        if error.code == "kek_missing":
+        if error.code == Reason.KEK_MISSING:
             raise
 
 

@@ -18,6 +18,7 @@ from django.views.decorators.debug import sensitive_variables
 from jwcrypto.common import JWException
 from jwcrypto.jwk import JWK
 
+from .. import tokens
 from ..conf import conf
 from ..exceptions import KeyUnavailable, UnsealError
 from ..models import Key
@@ -213,3 +214,10 @@ def current_ring(*, max_staleness: float = 0) -> KeyRing:
 def clear_cache() -> None:
     """Drop what this process remembers; called after every change of keys."""
     _ring.forget()
+
+
+def sign_once() -> None:
+    """Sign and verify a text with the current signing key, so that OpenSSL has loaded and prepared it."""
+    ring = current_ring()
+    key = ring.signing_key()
+    tokens.verify(tokens.sign(b"{}", key.private(), kid=key.kid), ring.verification_keys())

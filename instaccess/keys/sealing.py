@@ -16,7 +16,7 @@ from jwcrypto.jwe import JWE
 from jwcrypto.jwk import JWK
 
 from .. import tokens
-from ..exceptions import InvalidToken, UnsealError
+from ..exceptions import InvalidToken, Reason, UnsealError
 
 _ALG, _ENC = "A256KW", "A256GCM"
 _MAX_PRIVATE_JWK_BYTES = 16_384
@@ -54,7 +54,7 @@ def unseal(sealed: str, *, kid: str, use: str, keks: Sequence[bytes]) -> JWK:
         raise UnsealError(
             f"key {kid} is sealed under a key-encryption key that is not configured: put the one it was sealed with "
             "back into INSTACCESS['KEY_ENCRYPTION_KEYS'] (or SECRET_KEY_FALLBACKS, where it came from SECRET_KEY)",
-            code="kek_missing",
+            code=Reason.KEK_MISSING,
         )
     jwe = JWE(algs=[_ALG, _ENC])
     try:
@@ -69,7 +69,7 @@ def unseal(sealed: str, *, kid: str, use: str, keks: Sequence[bytes]) -> JWK:
         raise UnsealError(
             f"the sealed private half of key {kid} was altered or belongs to another key: restore the row from a "
             "backup, or revoke the key",
-            code="seal_broken",
+            code=Reason.SEAL_BROKEN,
         )
     return key
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .local_users import use
+
 if TYPE_CHECKING:
     from .authentication import AcceptedClaims, InstAccessAuthentication, TokenUser
 
-__all__ = ["AcceptedClaims", "InstAccessAuthentication", "TokenUser"]
+__all__ = ["AcceptedClaims", "InstAccessAuthentication", "TokenUser", "use"]
 
 
 def __getattr__(name: str) -> Any:

@@ -13,7 +13,6 @@ import re
 import time
 from typing import Any
 
-from django.apps import apps
 from django.db import Error as DbError
 from django.views.decorators.debug import sensitive_variables
 from rest_framework.authentication import BaseAuthentication
@@ -22,16 +21,16 @@ from rest_framework.request import Request
 
 from .. import tokens, trust
 from ..conf import conf
-from ..exceptions import ConfigError, InstAccessError, InvalidToken
+from ..exceptions import ConfigError, InstAccessError, InvalidToken, Reason
 from ..tokens import Claims, identifiers, nests_too_deep
-from ..web import request_domain
+from ..web import RETRY_AFTER, InvalidAccessToken, Unavailable, challenge, request_domain
+from .local_users import local_users
 
 logger = logging.getLogger("instaccess.service")
 
 _NOT_BASE64 = re.compile(r"[^A-Za-z0-9_-]", re.ASCII)
 _ASCII_WHITE = " \t\n\r\x0b\x0c"
 _ASCII_SPACE = re.compile(rf"[{_ASCII_WHITE}]+")
-_RETRY_SECONDS = 10
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +85,7 @@ class _Refused(APIException):
     status_code = 401
 
     def __init__(self) -> None:
-        detail: Any = {"errors": [{"message": "Invalid access token."}]}
+        detail: Any = InvalidAccessToken.body
         super().__init__()
         self.detail = detail  # as it is: DRF would make objects of the texts
         self.auth_header = _challenge()
@@ -94,10 +93,10 @@ class _Refused(APIException):
 
 class _Unavailable(APIException):
     status_code = 503
-    wait = _RETRY_SECONDS
+    wait = RETRY_AFTER
 
     def __init__(self) -> None:
-        detail: Any = {"errors": [{"message": "The service is temporarily unavailable."}]}
+        detail: Any = Unavailable.body
         super().__init__()
         self.detail = detail
 
@@ -158,18 +157,18 @@ class InstAccessAuthentication(BaseAuthentication):
     def verify(self, token: str) -> dict[str, Any]:
         """Step 2: the payload of a well-signed token. Raises InvalidToken."""
         if token.count(".") == 4:
-            raise InvalidToken("still encrypted: send it through the gateway", code="still_encrypted")
+            raise InvalidToken("still encrypted: send it through the gateway", code=Reason.STILL_ENCRYPTED)
         payload, _ = tokens.verify(token, trust.verification_keys(max_staleness=conf.max_staleness))
         return payload
 
     def get_claims(self, payload: dict[str, Any]) -> AcceptedClaims:
         """Step 3: the claims, not expired, and the real user behind a masquerade."""
         claims = AcceptedClaims.from_payload(payload, now=time.time(), issuer=conf.issuer, leeway=conf.leeway)
-        if not claims.masquerading_user_uuid or conf.user_hook or not apps.is_installed("instaccess"):
+        if not claims.masquerading_user_uuid or conf.user_hook or local_users.find is None:
             return claims
-        real_user = _local_user(claims.masquerading_user_uuid)
+        real_user = local_users.find(claims.masquerading_user_uuid)
         if real_user is None:
-            raise InvalidToken("the real user is unknown or inactive", code="unknown_masquerader")
+            raise InvalidToken("the real user is unknown or inactive", code=Reason.UNKNOWN_MASQUERADER)
         return dataclasses.replace(claims, real_user=real_user)
 
     def check_account(self, claims: AcceptedClaims, request: Request) -> None:
@@ -183,7 +182,7 @@ class InstAccessAuthentication(BaseAuthentication):
         if account not in (None, claims.account_uuid):
             raise InvalidToken(
                 f"for account {claims.account_uuid!r}, and this is {account!r} (ACCOUNT_UUID or ACCOUNT_HOOK)",
-                code="wrong_account",
+                code=Reason.WRONG_ACCOUNT,
             )
 
     def get_user(self, claims: AcceptedClaims) -> Any:
@@ -191,18 +190,18 @@ class InstAccessAuthentication(BaseAuthentication):
         TokenUser. Raises InvalidToken for one that is unknown or inactive."""
         if (hook := conf.user_hook) is not None:
             user = hook(claims)
-        elif apps.is_installed("instaccess"):
-            user = _local_user(claims.user_uuid)
+        elif local_users.find is not None:
+            user = local_users.find(claims.user_uuid)
         else:
             user = TokenUser(claims)
         if user is None or not getattr(user, "is_active", False):
-            raise InvalidToken("the user is unknown or inactive", code="unknown_user")
+            raise InvalidToken("the user is unknown or inactive", code=Reason.UNKNOWN_USER)
         return user
 
 
 def _challenge() -> str:
     try:
-        return f'Bearer realm="{conf.realm}"'
+        return challenge()
     except ConfigError as error:
         logger.error("a challenge without its realm: %s", error)
         return "Bearer"
@@ -223,9 +222,3 @@ def _issuers(token: str) -> list[Any]:
     except (ValueError, RecursionError):
         return []
     return [value for name, value in pairs if name == "iss"] if isinstance(pairs, tuple) else []
-
-
-def _local_user(uuid: str) -> Any:
-    from .. import users  # noqa: PLC0415  (imports the models)
-
-    return users.active_user(uuid)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from ..exceptions import ClaimsTooLarge, ForeignToken, InvalidToken, TokenExpired
+from ..exceptions import ClaimsTooLarge, ForeignToken, InvalidToken, Reason, TokenExpired
 from .compact import MAX_DEPTH, nests_too_deep
 
 MAX_LIFETIME = 3600
@@ -138,7 +138,7 @@ class Claims:
         except (TypeError, ValueError, RecursionError) as error:
             raise ClaimsTooLarge(
                 f"an extra claim is not JSON ({type(error).__name__}); see INSTACCESS['CLAIMS_HOOK']",
-                code="claims_not_json",
+                code=Reason.CLAIMS_NOT_JSON,
             ) from None
         if len(encoded) > MAX_PAYLOAD_BYTES:
             raise ClaimsTooLarge(
@@ -189,7 +189,7 @@ class Claims:
                 values[attribute] = _shard(payload, _NAMES[attribute])
         if "instructure_service" in payload:
             if not isinstance(payload["instructure_service"], bool):
-                raise InvalidToken("instructure_service is not true or false", code="bad_claim")
+                raise InvalidToken("instructure_service is not true or false", code=Reason.BAD_CLAIM)
             values["instructure_service"] = payload["instructure_service"]
         # Canvas's consumers honour a masquerade only when both claims are there (contract §2).
         if None in (values.get("masquerading_user_uuid"), values.get("masquerading_user_shard_id")):
@@ -212,27 +212,27 @@ def _check_times(
     max_lifetime: int,
 ) -> None:
     if not 0 < expires_at - issued_at <= max_lifetime:
-        raise InvalidToken(f"lives longer than {max_lifetime} s, or not at all", code="bad_lifetime")
+        raise InvalidToken(f"lives longer than {max_lifetime} s, or not at all", code=Reason.BAD_LIFETIME)
     if now >= expires_at + leeway:
         raise TokenExpired("past its exp")
     if issued_at > now + max(CLOCK_SKEW, leeway):
-        raise InvalidToken("issued in the future", code="not_yet")
+        raise InvalidToken("issued in the future", code=Reason.NOT_YET)
     if "nbf" in payload and _seconds(payload, "nbf") > now + leeway:
-        raise InvalidToken("not valid yet", code="not_yet")
+        raise InvalidToken("not valid yet", code=Reason.NOT_YET)
 
 
 def _seconds(payload: Mapping[str, Any], name: str) -> int:
     value = payload.get(name)
     # bool is an int to Python; a time is not a truth value.
     if type(value) is not int or not 0 <= value < 2**53:
-        raise InvalidToken(f"{name} is not an integer number of seconds", code="bad_claim")
+        raise InvalidToken(f"{name} is not an integer number of seconds", code=Reason.BAD_CLAIM)
     return value
 
 
 def _text(payload: Mapping[str, Any], name: str) -> str:
     value = payload.get(name)
     if not isinstance(value, str) or not value:
-        raise InvalidToken(f"{name} is missing or not text", code="bad_claim")
+        raise InvalidToken(f"{name} is missing or not text", code=Reason.BAD_CLAIM)
     return value
 
 
@@ -240,4 +240,4 @@ def _shard(payload: Mapping[str, Any], name: str) -> int | str:
     value = payload.get(name)
     if type(value) is int or (isinstance(value, str) and value):
         return value
-    raise InvalidToken(f"{name} is not an id", code="bad_claim")
+    raise InvalidToken(f"{name} is not an id", code=Reason.BAD_CLAIM)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from ..exceptions import InvalidToken
+from ..exceptions import InvalidToken, Reason
 
 MAX_TOKEN_CHARS = 8192
 MAX_HEADER_BYTES = 1024
@@ -45,20 +45,20 @@ def split_compact(token: str, parts: int) -> list[bytes]:
     spellings, and a cache or a deny list keyed on the text would miss all but one.
     """
     if len(token) > MAX_TOKEN_CHARS:
-        raise InvalidToken(f"longer than {MAX_TOKEN_CHARS} characters", code="too_long")
+        raise InvalidToken(f"longer than {MAX_TOKEN_CHARS} characters", code=Reason.TOO_LONG)
     texts = token.split(".")
     if len(texts) != parts or not all(texts) or not token.isascii() or token.encode().translate(None, _COMPACT):
-        raise InvalidToken(f"not {parts} base64url segments", code="malformed")
+        raise InvalidToken(f"not {parts} base64url segments", code=Reason.MALFORMED)
     segments = []
     for text in texts:
         try:
             decoded = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
         except (binascii.Error, ValueError):
-            raise InvalidToken("a segment is not base64url", code="malformed") from None
+            raise InvalidToken("a segment is not base64url", code=Reason.MALFORMED) from None
         # All but the last two or three characters can be spelled in one way only.
         tail = len(text) % 4
         if tail and base64.urlsafe_b64encode(decoded[1 - tail :])[:tail].decode() != text[-tail:]:
-            raise InvalidToken("a segment is not in its canonical spelling", code="malformed")
+            raise InvalidToken("a segment is not in its canonical spelling", code=Reason.MALFORMED)
         segments.append(decoded)
     return segments
 
@@ -67,15 +67,15 @@ def split_compact(token: str, parts: int) -> list[bytes]:
 def header_of(raw: bytes, members: frozenset[str]) -> Mapping[str, str]:
     # Remembered: tokens under one key have one header. A kibibyte each at the most.
     if len(raw) > MAX_HEADER_BYTES:
-        raise InvalidToken("the header is too long", code="bad_header")
+        raise InvalidToken("the header is too long", code=Reason.BAD_HEADER)
     header = json_object(raw, "header")
     # `zip` inflates, `crit` asks for what we do not know, `jku`, `jwk` and `x5u` bring keys along: all refused.
     if not members.issuperset(header):
-        raise InvalidToken("the header has members we do not accept", code="bad_header")
+        raise InvalidToken("the header has members we do not accept", code=Reason.BAD_HEADER)
     if not all(isinstance(value, str) for value in header.values()):
-        raise InvalidToken("a header member is not text", code="bad_header")
+        raise InvalidToken("a header member is not text", code=Reason.BAD_HEADER)
     if "kid" in header and not _KID.fullmatch(header["kid"]):
-        raise InvalidToken("the kid is not one of ours", code="bad_header")
+        raise InvalidToken("the kid is not one of ours", code=Reason.BAD_HEADER)
     return header
 
 
@@ -83,12 +83,12 @@ def json_object(raw: bytes, what: str) -> dict[str, Any]:
     try:
         text = raw.decode("utf-8")
         if nests_too_deep(text):
-            raise InvalidToken(f"the {what} nests too deep", code="malformed")
+            raise InvalidToken(f"the {what} nests too deep", code=Reason.MALFORMED)
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError):
-        raise InvalidToken(f"the {what} is not one strict JSON object", code="malformed") from None
+        raise InvalidToken(f"the {what} is not one strict JSON object", code=Reason.MALFORMED) from None
     if not isinstance(value, dict):
-        raise InvalidToken(f"the {what} is not a JSON object", code="malformed")
+        raise InvalidToken(f"the {what} is not a JSON object", code=Reason.MALFORMED)
     return value
 
 

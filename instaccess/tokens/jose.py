@@ -20,7 +20,7 @@ from jwcrypto.jwe import JWE
 from jwcrypto.jwk import JWK
 from jwcrypto.jws import JWS
 
-from ..exceptions import InvalidToken
+from ..exceptions import InvalidToken, Reason
 from . import minting
 from .compact import header_of, json_object, split_compact
 
@@ -91,7 +91,7 @@ def decrypt(
         # jwcrypto lets out KeyError, TypeError, RecursionError and more for odd input; all of them mean "no".
         except (JWException, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError):
             continue
-    raise InvalidToken("no key opens it", code="decrypt_failed")
+    raise InvalidToken("no key opens it", code=Reason.DECRYPT_FAILED)
 
 
 def parse_encrypted(
@@ -105,11 +105,11 @@ def parse_encrypted(
     header = header_of(segments[0], _JWE_MEMBERS)
     alg, enc = header.get("alg", ""), header.get("enc", "")
     if alg not in key_algorithms or enc not in content_algorithms:
-        raise InvalidToken("encrypted with an algorithm we do not accept", code="wrong_alg")
+        raise InvalidToken("encrypted with an algorithm we do not accept", code=Reason.WRONG_ALG)
     if header.get("cty", "JWT") != "JWT" or header.get("typ", "JWT") != "JWT":
-        raise InvalidToken("not a nested JWT", code="wrong_type")
+        raise InvalidToken("not a nested JWT", code=Reason.WRONG_TYPE)
     if (len(segments[2]), len(segments[4])) != (_IV_BYTES[enc], _TAG_BYTES):
-        raise InvalidToken("its initialization vector or its tag has another length", code="malformed")
+        raise InvalidToken("its initialization vector or its tag has another length", code=Reason.MALFORMED)
     return segments, header
 
 
@@ -125,9 +125,9 @@ def verify(token: str, keys: Mapping[str, JWK], *, typ: str = "JWT") -> tuple[di
     segments = split_compact(token, 3)
     header = header_of(segments[0], _JWS_MEMBERS)
     if header.get("alg") not in SIGNING_ALGORITHMS:
-        raise InvalidToken("signed with an algorithm we do not accept", code="wrong_alg")
+        raise InvalidToken("signed with an algorithm we do not accept", code=Reason.WRONG_ALG)
     if header.get("typ", "JWT") != typ or "cty" in header:
-        raise InvalidToken(f"not a {typ}", code="wrong_type")
+        raise InvalidToken(f"not a {typ}", code=Reason.WRONG_TYPE)
     for kid, key in _candidates(header, keys):
         jws = _new_jws(segments)
         try:
@@ -135,7 +135,7 @@ def verify(token: str, keys: Mapping[str, JWK], *, typ: str = "JWT") -> tuple[di
         except (JWException, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError):
             continue
         return json_object(segments[1], "claims"), kid
-    raise InvalidToken("no key verifies it", code="bad_signature")
+    raise InvalidToken("no key verifies it", code=Reason.BAD_SIGNATURE)
 
 
 def _new_jws(segments: list[bytes]) -> JWS:
@@ -164,10 +164,10 @@ def _parts(names: tuple[str, ...], segments: list[bytes]) -> dict[str, Any]:
 def _candidates(header: Mapping[str, str], keys: Mapping[str, JWK]) -> Iterable[tuple[str, JWK]]:
     if "kid" not in header:
         if not keys:
-            raise InvalidToken("there is no key to try", code="unknown_kid")
+            raise InvalidToken("there is no key to try", code=Reason.UNKNOWN_KID)
         return islice(keys.items(), MAX_KEY_ATTEMPTS)
     key = keys.get(header["kid"])
     if key is None:
         named = header["kid"] if _LIKE_OURS.fullmatch(header["kid"]) else "its kid is not repeated here"
-        raise InvalidToken(f"under a key we do not hold: {named}", code="unknown_kid")
+        raise InvalidToken(f"under a key we do not hold: {named}", code=Reason.UNKNOWN_KID)
     return [(header["kid"], key)]

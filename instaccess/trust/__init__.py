@@ -3,11 +3,13 @@
 from .denylist import clear_cache as clear_deny_list
 from .denylist import current as current_deny_list
 from .denylist import read_database as read_deny_list
+from .denylist import use as use_audit_table
 from .material import generate_jwk, private_jwk, public_members
 from .material import parse as parse_key
 from .material import to_text as key_to_text
 from .refreshed import Refreshed
-from .sources import decryption_keys, verification_keys
+from .sources import decryption_keys, has_key_table, verification_keys
+from .sources import use as use_key_table
 
 __all__ = [
     "Refreshed",
@@ -15,10 +17,13 @@ __all__ = [
     "current_deny_list",
     "decryption_keys",
     "generate_jwk",
+    "has_key_table",
     "key_to_text",
     "parse_key",
     "private_jwk",
     "public_members",
     "read_deny_list",
+    "use_audit_table",
+    "use_key_table",
     "verification_keys",
 ]

@@ -7,12 +7,12 @@ installed to read one column of a database it shares.
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from django.apps import apps
-from django.db import DEFAULT_DB_ALIAS, OperationalError, ProgrammingError, connections, router
+from django.db import DEFAULT_DB_ALIAS, OperationalError, ProgrammingError, connections
 
 from ..conf import conf
 from ..exceptions import ConfigError, SourceUnavailable
@@ -38,6 +38,23 @@ _QUERY = f"SELECT jti FROM {TABLE} WHERE revoked_at > %s AND expires_at > %s"  #
 class _Remote:
     denied: frozenset[str]
     etag: str
+
+
+class _Audit:
+    """Where the audit log is; set by `use`."""
+
+    find_alias: Callable[[], str] | None = None
+
+
+_audit = _Audit()
+
+
+def use(find_alias: Callable[[], str]) -> None:
+    """Read the deny list from the database with this alias, which holds the audit log of this deployment.
+
+    Called by `apps.py`. Until then the alias is `default`, as for a gateway that shares the issuer's database.
+    """
+    _audit.find_alias = find_alias
 
 
 def current() -> AbstractSet[str]:
@@ -81,7 +98,7 @@ def read_database() -> frozenset[str]:
 def _no_table(error: Exception) -> SourceUnavailable:
     remedy = (
         "run `python manage.py migrate`"
-        if apps.is_installed("instaccess")
+        if _audit.find_alias is not None
         else "let it be the issuer's, or set INSTACCESS['DENY_LIST'] to the issuer's URL"
     )
     return SourceUnavailable(f"the database {_alias()!r} holds no deny list ({error}): {remedy}")
@@ -93,9 +110,7 @@ def has_database() -> bool:
 
 
 def _alias() -> str:
-    if apps.is_installed("instaccess"):
-        return router.db_for_write(apps.get_model("instaccess", "IssuedToken"))
-    return DEFAULT_DB_ALIAS
+    return DEFAULT_DB_ALIAS if _audit.find_alias is None else _audit.find_alias()
 
 
 def _read_remote(last: _Remote | None) -> _Remote:

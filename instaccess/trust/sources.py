@@ -1,19 +1,17 @@
 """Where gateways and services get keys from: this database, the settings, or a JWKS URL.
 
-No models are imported here unless the database is asked for: a service has no tables of ours.
+No models are imported here: a gateway or a service has no tables of ours. `apps.py` passes in the table of keys.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
-from functools import cache, lru_cache
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from django.apps import apps
 from django.views.decorators.debug import sensitive_variables
 from jwcrypto.jwk import JWK
 
@@ -22,10 +20,39 @@ from ..exceptions import ConfigError, KeyRefused, KeyUnavailable, SourceUnavaila
 from . import material
 from .remote_jwks import RemoteKeys, read_jwks
 
-if TYPE_CHECKING:
-    from ..keys import KeyRing
-
 logger = logging.getLogger("instaccess.keys")
+
+
+class Ring(Protocol):
+    """The keys of a database, as `keys.KeyRing` has them."""
+
+    def decryption_keys(self) -> Mapping[str, JWK]:
+        """Private encryption keys by kid, best first."""
+
+    def verification_keys(self) -> Mapping[str, JWK]:
+        """Public signing keys by kid, best first."""
+
+
+class _KeyTable:
+    """The table of keys; set by `use`."""
+
+    load_ring: Callable[[float], Ring] | None = None
+
+
+_key_table = _KeyTable()
+
+
+def use(load_ring: Callable[[float], Ring]) -> None:
+    """Take keys from this deployment's database unless a setting names others. Called by `apps.py`.
+
+    `load_ring` takes how many seconds old the keys may be while the database is unavailable.
+    """
+    _key_table.load_ring = load_ring
+
+
+def has_key_table() -> bool:
+    """Whether this process has the table of keys."""
+    return _key_table.load_ring is not None
 
 
 def decryption_keys(*, max_staleness: float = 0) -> Mapping[str, JWK]:
@@ -58,26 +85,13 @@ def _some(keys: Mapping[str, JWK], kind: str, setting: str) -> Mapping[str, JWK]
     return keys
 
 
-def _ring(setting: str, max_staleness: float) -> KeyRing:
-    try:
-        keyring = _keyring()
-    except LookupError:
+def _ring(setting: str, max_staleness: float) -> Ring:
+    if _key_table.load_ring is None:
         raise ConfigError(
             f"INSTACCESS[{setting!r}] is not set, and there is no table of keys: our app is not in INSTALLED_APPS",
             setting=setting,
-        ) from None
-    ring: KeyRing = keyring.current_ring(max_staleness=max_staleness)
-    return ring
-
-
-@cache
-def _keyring() -> ModuleType:
-    if not apps.is_installed("instaccess"):
-        raise LookupError("instaccess")
-    # Once: a gateway asks for its keys with every request, and an import that is done already takes longer.
-    from ..keys import ring as keyring  # noqa: PLC0415  (imports the models)
-
-    return keyring
+        )
+    return _key_table.load_ring(max_staleness)
 
 
 @lru_cache(maxsize=8)

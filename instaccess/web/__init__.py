@@ -1,6 +1,7 @@
 """Shared by the views of all roles. Never touches the database."""
 
 from .answers import (
+    RETRY_AFTER,
     BadRequest,
     ExpiredAccessToken,
     InsufficientScope,
@@ -12,16 +13,19 @@ from .answers import (
     Throttled,
     Unauthenticated,
     Unavailable,
+    challenge,
     json_response,
 )
 from .endpoint import isolated_view
 from .origin import account_uuid, client_address, request_domain
-from .reasons import Explanation, explain
-from .refusals import count as count_refusal
-from .refusals import rows, start
+from .reasons import ACCEPTED_BY_GATEWAY, ACCEPTED_BY_SERVICE, Explanation, Variant, explain
+from .refusals import counter as refusal_counter
 from .tally import Kind
 
 __all__ = [
+    "ACCEPTED_BY_GATEWAY",
+    "ACCEPTED_BY_SERVICE",
+    "RETRY_AFTER",
     "BadRequest",
     "ExpiredAccessToken",
     "Explanation",
@@ -35,13 +39,13 @@ __all__ = [
     "Throttled",
     "Unauthenticated",
     "Unavailable",
+    "Variant",
     "account_uuid",
+    "challenge",
     "client_address",
-    "count_refusal",
     "explain",
     "isolated_view",
     "json_response",
+    "refusal_counter",
     "request_domain",
-    "rows",
-    "start",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 from django.http import HttpResponse
 
 from ..conf import conf
-from ..exceptions import InstAccessError
+from ..exceptions import InstAccessError, Reason
 
 THROTTLED = "429 Too Many Requests (Rate Limit Exceeded)"
 
@@ -34,7 +34,7 @@ class Refusal(InstAccessError):
     challenge = False
 
     def __init__(
-        self, detail: str = "", *, code: str, user: Any = None, client_id: str = "", access_token_pk: Any = None
+        self, detail: str = "", *, code: Reason, user: Any = None, client_id: str = "", access_token_pk: Any = None
     ) -> None:
         super().__init__(detail, code=code)
         self.user = user
@@ -45,8 +45,13 @@ class Refusal(InstAccessError):
         response = json_response(self.body, status=self.status)
         if self.challenge:
             # Its presence is what makes canvasapi tell "invalid token" from "not authorized".
-            response["WWW-Authenticate"] = f'Bearer realm="{conf.realm}"'
+            response["WWW-Authenticate"] = challenge()
         return response
+
+
+def challenge() -> str:
+    """The value of `WWW-Authenticate` (RFC 6750 §3). Raises ConfigError for a bad REALM."""
+    return f'Bearer realm="{conf.realm}"'
 
 
 def _message(text: str) -> dict[str, Any]:
@@ -91,7 +96,7 @@ class Throttled(Refusal):
     """The access token's bucket is full. Plain text, as Canvas has it; never JSON."""
 
     def __init__(self, *, retry_after: int, **who: Any) -> None:
-        super().__init__(code="throttled", **who)
+        super().__init__(code=Reason.THROTTLED, **who)
         self.status = conf.throttle_status
         self.retry_after = retry_after
 

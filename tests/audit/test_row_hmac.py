@@ -19,7 +19,7 @@ from jwcrypto.common import base64url_decode
 
 from instaccess.audit import revocation, row_hmac, rows
 from instaccess.audit.row_hmac import HmacStatus
-from instaccess.conf.settings import conf
+from instaccess.conf import conf
 from instaccess.models import IssuedToken
 
 ANOTHER = {

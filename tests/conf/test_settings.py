@@ -15,9 +15,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.test import override_settings
 
+from instaccess.conf import DERIVED, SETTINGS, conf, values
 from instaccess.conf import checks as conf_checks
-from instaccess.conf import values
-from instaccess.conf.settings import DERIVED, SETTINGS, conf
 from instaccess.exceptions import ConfigError
 from instaccess.keys import sealing
 

@@ -287,9 +287,9 @@ class TestWithTheIssuersUrls:
 
 
 class TestItsChecks:
-    """With `instaccess.standalone` in INSTALLED_APPS."""
+    """With `instaccess.gateway` in INSTALLED_APPS."""
 
-    APPS = ("instaccess.standalone",)
+    APPS = ("instaccess.gateway",)
 
     def test_find_nothing_where_all_is_in_order(self, issuer, tmp_path):
         done = Alone(tmp_path, {}, remote(issuer), apps=self.APPS).manage("check")
@@ -339,6 +339,26 @@ class TestItsChecks:
         assert loaded.splitlines()[-1] == "[]"
 
 
+class TestItsProcessWithoutOtherPackages:
+    """Only `instaccess.gateway` is installed; the framework and the toolkit cannot be imported, and there is no
+    database."""
+
+    def test_decides_about_a_token_and_never_loads_the_models(self, issuer, tmp_path):
+        alone = Alone(tmp_path, {}, remote(issuer), apps=("instaccess.gateway",))
+
+        printed = alone.python(
+            "import sys\n"
+            "for name in ('rest_framework', 'oauth2_provider', 'oauthlib'): sys.modules[name] = None\n"
+            "import django; django.setup()\n"
+            "from django.test import Client\n"
+            f"headers = {{'Authorization': 'Bearer {issuer.token()}'}}\n"
+            f"print(Client().get('{VERIFY}', headers=headers).status_code, Client().get('{VERIFY}').status_code)\n"
+            "print('instaccess.models' in sys.modules)"
+        )
+
+        assert printed.splitlines()[-2:] == ["204 401", "False"]
+
+
 class TestUrlsThatNeedTheApp:
     @pytest.mark.parametrize("urls", ["instaccess.urls", "instaccess.issuer.urls", "instaccess.issuer.urls_internal"])
     def test_say_in_one_sentence_what_is_missing(self, tmp_path, urls):
@@ -377,9 +397,9 @@ class TestItsProcess:
             "import django; django.setup()\n"
             "from django.test import Client\n"
             f"print(Client().get('{VERIFY}').status_code)\n"
-            "from instaccess import refusals\n"
-            "refusals.count('gateway', 'expired')\n"
-            "print(refusals.flush())"
+            "from instaccess.exceptions import Reason\nfrom instaccess.web import refusals\n"
+            "refusals.counter.count('gateway', Reason.EXPIRED)\n"
+            "print(refusals.counter.flush())"
         )
 
         assert counted.splitlines()[-2:] == ["401", "0"]

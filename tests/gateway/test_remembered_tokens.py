@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from jwcrypto.jwk import JWK
 
+from instaccess import tokens
 from instaccess.exceptions import InvalidToken, TokenExpired, TokenRevoked
 from instaccess.gateway.unwrapping import TokenCache
 from instaccess.tokens import jose
@@ -104,7 +105,7 @@ class TestARememberedToken:
             keys["key-1"] = JWK(**rsa_pool.take("sig").export_public(as_dict=True))
             return found
 
-        monkeypatch.setattr(jose, "verify", verify_and_replace)
+        monkeypatch.setattr(tokens, "verify", verify_and_replace)
         for _ in range(2):
             with pytest.raises(InvalidToken) as caught:
                 opens(token, verification_keys=keys)

@@ -14,7 +14,7 @@ from django.db import OperationalError, connection, connections, transaction
 from django.test import Client, override_settings
 
 from instaccess.audit import row_hmac
-from instaccess.conf.settings import conf
+from instaccess.conf import conf
 from instaccess.exceptions import AuditError, ClaimsTooLarge, ConfigError, KeyUnavailable
 from instaccess.issuer import issuing
 from instaccess.keys import ring as keys_ring

@@ -15,7 +15,7 @@ from django.http import HttpResponse
 from django.test import Client, override_settings
 from jwcrypto.jwk import JWK
 
-from instaccess.conf.settings import conf
+from instaccess.conf import conf
 from instaccess.keys import lifecycle, provision
 from instaccess.keys import ring as keys_ring
 from instaccess.models import Key

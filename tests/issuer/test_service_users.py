@@ -15,7 +15,7 @@ from django.utils import timezone
 from oauth2_provider.models import get_application_model
 
 from instaccess import users
-from instaccess.conf.settings import SCOPE
+from instaccess.conf import SCOPE
 from instaccess.models import IssuedToken, ServiceUser
 from tests.support.answers import INVALID, answer, claims_of
 

@@ -12,7 +12,7 @@ from django.contrib.auth import get_user_model
 from django.test import override_settings
 from django.utils import timezone
 
-from instaccess.conf.settings import SCOPE
+from instaccess.conf import SCOPE
 from instaccess.keys import ring
 from instaccess.models import IssuedToken, Key, UserIdentity
 from instaccess.tokens import jose

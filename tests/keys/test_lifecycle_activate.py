@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from instaccess.conf.settings import conf
+from instaccess.conf import conf
 from instaccess.exceptions import KeyRefused, KeyUnavailable
 from instaccess.keys import lifecycle, provision
 from instaccess.models import Key

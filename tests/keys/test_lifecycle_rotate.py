@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from instaccess.conf.settings import conf
+from instaccess import trust
+from instaccess.conf import conf
 from instaccess.exceptions import KeyUnavailable, UnsealError
 from instaccess.keys import lifecycle, provision, store
 from instaccess.models import Key
-from instaccess.trust import material as keymaterial
 from tests.keys.helpers import BOTH_USES, DAY, ENC, SECOND, SIG, START, accepted, key_of, kids, public_pem, rows
 
 pytestmark = pytest.mark.django_db
@@ -121,7 +121,7 @@ class TestRotateWhenItIsDue:
             clock.shift(20)
             return rsa_pool.take(use)
 
-        monkeypatch.setattr(keymaterial, "generate_jwk", slow)
+        monkeypatch.setattr(trust, "generate_jwk", slow)
 
         assert lifecycle.rotate(SIG).made.created_at == START + 30 * DAY + 20 * SECOND
 
@@ -154,7 +154,7 @@ class TestRotateAskedForACertainCurrentKey:
             return rsa_pool.take(use)
 
         current, future = key_of(SIG, "current").kid, key_of(SIG, "future").kid
-        monkeypatch.setattr(keymaterial, "generate_jwk", generate)
+        monkeypatch.setattr(trust, "generate_jwk", generate)
         done = lifecycle.rotate(SIG, force=True)
 
         assert done.lost_race
@@ -173,7 +173,7 @@ class TestRotateAskedForACertainCurrentKey:
                 lifecycle.rotate(SIG)
             return rsa_pool.take(use)
 
-        monkeypatch.setattr(keymaterial, "generate_jwk", generate)
+        monkeypatch.setattr(trust, "generate_jwk", generate)
         done = lifecycle.rotate(SIG)
 
         assert done.made is None

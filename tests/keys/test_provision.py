@@ -12,7 +12,8 @@ import pytest
 from django.db import connection
 from django.test import override_settings
 
-from instaccess.conf.settings import DERIVED, conf
+from instaccess import trust
+from instaccess.conf import DERIVED, conf
 from instaccess.exceptions import KeyRefused, KeyUnavailable, UnsealError
 from instaccess.issuer import issuing
 from instaccess.keys import lifecycle, provision, sealing, store
@@ -20,7 +21,6 @@ from instaccess.keys import ring as keys_ring
 from instaccess.models import Key
 from instaccess.tokens import jose
 from instaccess.trust import material
-from instaccess.trust import material as keymaterial
 
 pytestmark = pytest.mark.django_db
 
@@ -99,7 +99,7 @@ class TestInit:
                 assert len(provision.init()) == 3
             return rsa_pool.take(use)
 
-        monkeypatch.setattr(keymaterial, "generate_jwk", generate)
+        monkeypatch.setattr(trust, "generate_jwk", generate)
 
         assert provision.init() == []
         assert len(rows()) == 3

@@ -14,7 +14,7 @@ from django.db import connection
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
-from instaccess.conf.settings import conf
+from instaccess.conf import conf
 from instaccess.exceptions import KeyUnavailable, UnsealError
 from instaccess.keys import lifecycle, provision
 from instaccess.keys import ring as keys_ring

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from instaccess.conf.settings import conf
+from instaccess.conf import conf
 from instaccess.issuer import issuing
 from instaccess.keys import lifecycle, provision, rotation
 from instaccess.keys import ring as keys_ring

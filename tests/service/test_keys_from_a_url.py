@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 from django.core.checks import run_checks
 
-from instaccess.conf.settings import conf
+from instaccess.conf import conf
 from instaccess.service.authentication import TokenUser
 from instaccess.trust import material, remote_jwks
 from instaccess.trust import refreshed as snapshot
-from instaccess.trust import sources as keysource
 from tests.service.helpers import ask, goes_on, good, jwks, now, refusal
 from tests.support import servers
 from tests.support.answers import UNAVAILABLE
@@ -26,7 +25,7 @@ class TestKeysOfAJWKSURL:
     def clock(self, monkeypatch: pytest.MonkeyPatch) -> Clock:
         clock = Clock(frozen=True)
         monkeypatch.setattr(snapshot, "time", clock)
-        monkeypatch.setattr(keysource, "time", clock)
+        monkeypatch.setattr(remote_jwks, "time", clock)
         return clock
 
     @pytest.fixture

@@ -191,7 +191,7 @@ def _obey(
         key["use"] = str(use)
         return key
 
-    patch("instaccess.trust.material.generate_jwk", lambda original: generate_jwk)
+    patch("instaccess.trust.generate_jwk", lambda original: generate_jwk)
     patch("jwcrypto.jwk.JWK._rsa_pri", lambda original: checked_keys.load)
     checked_keys.trust(passed)
     tasks = importlib.import_module("tests.support.tasks")

@@ -201,8 +201,8 @@ def refuse(*kinds: str, times: int = 1) -> None:
     """Count refusals, of clients of these names."""
     for _ in range(times):
         for client_id in kinds:
-            refusals.count("gateway", "revoked", client_id=client_id)
+            refusals.counter.count("gateway", "revoked", client_id=client_id)
 
 
 def write_refusals() -> int:
-    return refusals.flush()
+    return refusals.counter.flush()

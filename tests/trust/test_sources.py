@@ -244,7 +244,7 @@ class TestReadingAJWKS:
 def clock(monkeypatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr("instaccess.trust.refreshed.time", SimpleNamespace(monotonic=clock))
-    monkeypatch.setattr("instaccess.trust.sources.time", SimpleNamespace(monotonic=clock))
+    monkeypatch.setattr("instaccess.trust.remote_jwks.time", SimpleNamespace(monotonic=clock))
     return clock
 
 

@@ -1,69 +1,33 @@
-"""The words for reason codes: every code that the package raises has them."""
+"""The explanations of reasons: every reason has one, in sentences."""
 
 from __future__ import annotations
 
-import ast
-from pathlib import Path
-
 import pytest
 
-import instaccess
-from instaccess import exceptions
-from instaccess.web.reasons import EXPLANATIONS, explain
+from instaccess.exceptions import Reason
+from instaccess.web.reasons import ACCEPTED_BY_GATEWAY, ACCEPTED_BY_SERVICE, DETAILED, EXPLANATIONS, Variant, explain
 
-pytestmark = pytest.mark.django_db
-
-PACKAGE = Path(instaccess.__file__).parent
-RAISING = ["jose", "compact", "claims", "gateway", "forward_auth", "consumer", "sealing"]
+EVERY_EXPLANATION = [*EXPLANATIONS.values(), *DETAILED.values(), ACCEPTED_BY_GATEWAY, ACCEPTED_BY_SERVICE]
 
 
-def codes_in(name: str) -> set[str]:
-    """Every `code="…"` that something is raised or answered with in a file."""
-    tree = ast.parse((PACKAGE / f"{name}.py").read_text())
-    return {
-        word.value.value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and isinstance(node.func, (ast.Name, ast.Attribute))
-        for word in node.keywords
-        if word.arg == "code"
-        and isinstance(word.value, ast.Constant)
-        and "ClaimsTooLarge" not in ast.unparse(node.func)
-    }
+class TestTheExplanations:
+    def test_cover_every_reason(self):
+        assert set(EXPLANATIONS) == set(Reason)
 
-
-def codes_of_errors() -> set[str]:
-    """The codes of the errors that a refusal can be, or that keep anybody from deciding."""
-    roots = (exceptions.InvalidToken, exceptions.KeyUnavailable, exceptions.ConfigError)
-    return {error.code for error in vars(exceptions).values() if isinstance(error, type) and issubclass(error, roots)}
-
-
-class TestTheWords:
-    @pytest.mark.parametrize(
-        "name", ["jose", "compact", "claims", "gateway", "exceptions", "forward_auth", "consumer", "sealing"]
-    )
-    def test_explain_every_reason_there_is_in(self, name):
-        assert codes_in(name) - EXPLANATIONS.keys() == set()
-
-    def test_explain_every_error(self):
-        assert codes_of_errors() - EXPLANATIONS.keys() == set()
-
-    def test_explain_nothing_that_does_not_exist(self):
-        known = codes_of_errors() | {"accepted"}
-        for name in RAISING:
-            known |= codes_in(name)
-
-        assert {key.partition(":")[0] for key in EXPLANATIONS} - known == set()
-
-    def test_are_found_by_the_reader_of_codes(self):
-        assert {"wrong_alg", "bad_signature"} <= codes_in("jose")
-        assert "malformed" in codes_in("compact")
-        assert {"bad_claim", "not_yet"} <= codes_in("claims")
-
-    @pytest.mark.parametrize("code", EXPLANATIONS)
-    def test_are_sentences(self, code):
-        for text in map(str, EXPLANATIONS[code]):
+    @pytest.mark.parametrize("explanation", EVERY_EXPLANATION)
+    def test_are_sentences(self, explanation):
+        for text in map(str, explanation):
             assert text[0].isupper()
             assert text.endswith(".")
 
-    def test_for_a_code_from_the_future_refer_to_the_detail(self):
-        assert explain("made up") == EXPLANATIONS["invalid"]
+
+class TestExplain:
+    def test_gives_what_is_known_beyond_the_reason(self):
+        assert explain(Reason.UNKNOWN_KID, Variant.REVOKED) == DETAILED[Reason.UNKNOWN_KID, Variant.REVOKED]
+
+    def test_falls_back_to_the_reason_when_nothing_more_is_known(self):
+        assert explain(Reason.EXPIRED, Variant.GONE) == EXPLANATIONS[Reason.EXPIRED]
+        assert explain(Reason.EXPIRED) == EXPLANATIONS[Reason.EXPIRED]
+
+    def test_refers_to_the_detail_for_a_code_that_an_extension_made_up(self):
+        assert explain("made up") == EXPLANATIONS[Reason.INVALID]  # type: ignore[arg-type]

@@ -17,6 +17,7 @@ from ...conf import conf
 from ...exceptions import ConfigError, InstAccessError
 from ...models import IssuedToken, Key
 from ...tokens import ATTRIBUTES
+from ...web import Variant
 from .pasted import format_value, utc
 
 CONFIGURED = "configured"
@@ -62,15 +63,15 @@ class KeyStatus:
         return _("%(status)s since %(time)s") % {"status": status, "time": utc(self.since)}
 
     @property
-    def why_unusable(self) -> str:
-        """Why a token under it is refused as under a key we do not hold; empty where that is all there is to say."""
+    def why_unusable(self) -> Variant | None:
+        """Why a token under it is refused as under a key we do not hold; None where that is all there is to say."""
         if self.status == Key.Status.REVOKED:
-            return "revoked"
+            return Variant.REVOKED
         if self.gone:
-            return "gone"
+            return Variant.GONE
         if self.pk is not None and self.use == Key.Use.ENCRYPTION and not self.private_held:
-            return "elsewhere"
-        return ""
+            return Variant.ELSEWHERE
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +131,13 @@ def _configured(kid: str, use: Key.Use) -> bool:
 def under_key_held_elsewhere(key: KeyStatus | None) -> bool:
     """Whether the private half of the encryption key that a token is under, or may be under, is with the gateway."""
     if key is not None:
-        return key.why_unusable == "elsewhere"
-    return keys.stored_keys().filter(use=Key.Use.ENCRYPTION, sealed_private_jwk="").exclude(status="revoked").exists()
+        return key.why_unusable is Variant.ELSEWHERE
+    return (
+        keys.stored_keys()
+        .filter(use=Key.Use.ENCRYPTION, sealed_private_jwk="")
+        .exclude(status=Key.Status.REVOKED)
+        .exists()
+    )
 
 
 def find_row(payload: Mapping[str, Any], *, authentic: bool, kids: Mapping[Key.Use, str]) -> AuditFinding | None:

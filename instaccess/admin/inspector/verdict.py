@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
+from typing import Literal
 
 from django.db import Error as DbError
 from django.utils.translation import gettext as _
@@ -18,10 +19,10 @@ from django.views.decorators.debug import sensitive_variables
 
 from ... import gateway, tokens, users
 from ...conf import conf
-from ...exceptions import ForeignToken, InstAccessError, InvalidToken
+from ...exceptions import ForeignToken, InstAccessError, InvalidToken, Reason
 from ...service import InstAccessAuthentication
 from ...tokens import Claims
-from ...web import Explanation, explain
+from ...web import ACCEPTED_BY_GATEWAY, ACCEPTED_BY_SERVICE, Explanation, Variant, explain
 from . import pasted
 from .layers import Item, Layer, Reading, in_words, read_encrypted, read_signed
 from .records import AuditFinding, find_row, under_key_held_elsewhere
@@ -54,7 +55,7 @@ class Inspection:
     """What was found.
 
     Attributes:
-        code: the reason, as the log has it; empty when accepted.
+        code: the reason, as the log has it; empty if the token is accepted.
         detail: the error's own words.
         jti: the token's id, where it is authentic.
         layers: from the outside in.
@@ -65,7 +66,7 @@ class Inspection:
 
     kind: Kind
     outcome: Outcome
-    code: str
+    code: Reason | Literal[""]
     detail: str
     explanation: Explanation
     jti: str = ""
@@ -88,7 +89,7 @@ def inspect(text: str, *, now: float) -> Inspection:
     A fault of ours (no key, no deny list, a bad setting) is a finding too, and no exception.
     """
     if len(text) > MAX_PASTED:
-        return _undissected(Kind.OTHER, Outcome.REFUSED, InvalidToken(code="too_long"))
+        return _undissected(Kind.OTHER, Outcome.REFUSED, InvalidToken(code=Reason.TOO_LONG))
     token = pasted.extract_token(text)
     notes = [] if token == text else [_("Blanks, quotes or words around the token were taken away first.")]
     kind = Kind.UNKNOWN
@@ -107,17 +108,17 @@ def inspect(text: str, *, now: float) -> Inspection:
 def failed() -> Inspection:
     """For whoever meets an error that nobody expected: a fault of ours, and nothing said of the token."""
     return Inspection(
-        kind=Kind.UNKNOWN, outcome=Outcome.UNDECIDED, code="fault", detail="", explanation=explain("fault")
+        kind=Kind.UNKNOWN, outcome=Outcome.UNDECIDED, code=Reason.FAULT, detail="", explanation=explain(Reason.FAULT)
     )
 
 
 @sensitive_variables("token")
 def _stranger(token: str) -> tuple[Kind, Outcome, Exception]:
     if not token:
-        return Kind.OTHER, Outcome.NOT_OURS, InvalidToken(code="no_credentials")
+        return Kind.OTHER, Outcome.NOT_OURS, InvalidToken(code=Reason.NO_CREDENTIALS)
     issuer = tokens.peek_issuer(token) if token.count(".") == 2 else None
     if issuer is None:
-        return Kind.OTHER, Outcome.NOT_OURS, InvalidToken(code="other_bearer")
+        return Kind.OTHER, Outcome.NOT_OURS, InvalidToken(code=Reason.OTHER_BEARER)
     return Kind.FOREIGN, Outcome.NOT_OURS, ForeignToken(f"iss is {pasted.format_value(issuer)}")
 
 
@@ -150,7 +151,7 @@ def _signed(token: str, now: float, notes: list[str]) -> Inspection:
         refusal = _at_service(Claims.from_payload(payload, now=now, issuer=conf.issuer, leeway=conf.leeway))
     except (DbError, InstAccessError) as error:
         refusal = error
-    notes = [*notes, str(explain("already_decrypted").meaning)]
+    notes = [*notes, str(explain(Reason.ALREADY_DECRYPTED).meaning)]
     return _finding(Kind.SIGNED, refusal, read_signed(token), now, alarms=[], notes=notes)
 
 
@@ -158,23 +159,25 @@ def _at_service(claims: Claims) -> InvalidToken | None:
     """Why a service that takes its users from this database refuses a token that is good so far; None where it does
     not, and where a hook of the project decides: it may make users, and is not called for a look."""
     if conf.account_uuid not in (None, claims.account_uuid):
-        return InvalidToken(f"for account {claims.account_uuid!r}", code="wrong_account")
+        return InvalidToken(f"for account {claims.account_uuid!r}", code=Reason.WRONG_ACCOUNT)
     if conf.user_hook is not None:
         return None
     if claims.masquerading_user_uuid and users.active_user(claims.masquerading_user_uuid) is None:
-        return InvalidToken(code="unknown_masquerader")
-    return None if users.active_user(claims.user_uuid) else InvalidToken(code="unknown_user")
+        return InvalidToken(code=Reason.UNKNOWN_MASQUERADER)
+    return None if users.active_user(claims.user_uuid) else InvalidToken(code=Reason.UNKNOWN_USER)
 
 
 def _finding(
     kind: Kind, refusal: Exception | None, read: Reading, now: float, *, alarms: list[str], notes: list[str]
 ) -> Inspection:
+    code: Reason | Literal[""]
     kids = {layer.use: layer.key.kid for layer in read.layers if layer.authentic and layer.key}
     audit = find_row(read.payload, authentic=read.authentic, kids=kids)
     if audit is not None:
         alarms = [*alarms, *audit.alarms]
     if refusal is None:
-        code, detail, variant = "", "", "gateway" if kind is Kind.ENCRYPTED else "service"
+        code, detail = "", ""
+        explanation = ACCEPTED_BY_GATEWAY if kind is Kind.ENCRYPTED else ACCEPTED_BY_SERVICE
         outcome = Outcome.ACCEPTED
         if audit is not None and audit.row is not None and audit.row.revoked_at is not None:
             alarms.append(
@@ -183,7 +186,8 @@ def _finding(
     else:
         code, detail = _reason(refusal)
         variant = _variant(code, read)
-        decided = isinstance(refusal, InvalidToken) and variant != "elsewhere"
+        explanation = explain(code, variant)
+        decided = isinstance(refusal, InvalidToken) and variant is not Variant.ELSEWHERE
         outcome = Outcome.REFUSED if decided else Outcome.UNDECIDED
     jti = read.payload.get("jti") if read.authentic else None
     return Inspection(
@@ -191,7 +195,7 @@ def _finding(
         outcome=outcome,
         code=code,
         detail=detail,
-        explanation=explain(code or "accepted", variant),
+        explanation=explanation,
         jti=pasted.format_value(jti) if isinstance(jti, str) else "",
         layers=read.layers,
         claims=in_words(read.payload, datetime.fromtimestamp(now, UTC)),
@@ -202,17 +206,17 @@ def _finding(
     )
 
 
-def _reason(error: Exception) -> tuple[str, str]:
-    return (error.code, error.detail) if isinstance(error, InstAccessError) else ("fault", type(error).__name__)
+def _reason(error: Exception) -> tuple[Reason, str]:
+    return (error.code, error.detail) if isinstance(error, InstAccessError) else (Reason.FAULT, type(error).__name__)
 
 
-def _variant(code: str, read: Reading) -> str:
+def _variant(code: Reason, read: Reading) -> Variant | None:
     """What is known beyond the code of a refusal: where the key is that was not found."""
     if not read.layers:
-        return ""
+        return None
     innermost = read.layers[-1]
-    if code == "unknown_kid" and innermost.key is not None:
+    if code is Reason.UNKNOWN_KID and innermost.key is not None:
         return innermost.key.why_unusable
-    if code == "no_key" and innermost.is_encryption and under_key_held_elsewhere(innermost.key):
-        return "elsewhere"
-    return ""
+    if code is Reason.NO_KEY and innermost.is_encryption and under_key_held_elsewhere(innermost.key):
+        return Variant.ELSEWHERE
+    return None

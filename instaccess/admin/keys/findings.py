@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from ...audit import RefusalSpike
-from ...exceptions import ConfigError
+from ...exceptions import ConfigError, Reason
 from ...keys import KeyHealth, Times, decide, is_gone, is_next, served_at, short_kid
 from ...models import Key, RefusalCount
 
@@ -168,7 +168,7 @@ def _overdue(current: Key, days: int, *, is_ours: bool) -> Finding:
 
 
 def _broken(standing: KeyHealth) -> Iterator[Finding]:
-    lost = [key for key in standing.keys if standing.shut.get(key.kid) == "kek_missing"]
+    lost = [key for key in standing.keys if standing.shut.get(key.kid) is Reason.KEK_MISSING]
     if lost:
         yield Finding(
             "kek_missing",
@@ -185,7 +185,11 @@ def _broken(standing: KeyHealth) -> Iterator[Finding]:
         (
             _("Private halves do not open because their rows were altered: %(keys)s."),
             "seal_broken",
-            [key for key in standing.keys if standing.shut.get(key.kid, "kek_missing") != "kek_missing"],
+            [
+                key
+                for key in standing.keys
+                if standing.shut.get(key.kid, Reason.KEK_MISSING) is not Reason.KEK_MISSING
+            ],
         ),
         (
             _("Public halves were altered, and are not used any more: %(keys)s."),

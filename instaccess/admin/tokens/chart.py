@@ -13,7 +13,7 @@ from django.utils import timezone
 from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 
-from ... import web
+from ... import audit
 from ...audit import REFUSAL_RETENTION
 from . import chart_counts, periods, search
 from .chart_counts import Counts
@@ -166,7 +166,7 @@ def _kinds(changelist: ChangeList, period: Period, now: datetime) -> tuple[list[
     condition, reason = _refusals(changelist, narrowed)
     if condition is None:
         return kinds, [*notes, reason]
-    counts = chart_counts.refused(web.rows().filter(condition), period, kept_since=now - REFUSAL_RETENTION)
+    counts = chart_counts.refused(audit.refusal_rows().filter(condition), period, kept_since=now - REFUSAL_RETENTION)
     kinds.append(Kind("refused", _("Refused"), counts, _LOW))
     notes.append(reason)
     if counts.known:

@@ -19,7 +19,7 @@ from jwcrypto.jwk import JWK
 
 from ... import tokens
 from ...conf import conf
-from ...exceptions import AuditAltered, InvalidToken, KeyUnavailable
+from ...exceptions import AuditAltered, InvalidToken, KeyUnavailable, Reason
 from ...keys import HeldKey, public_key, stored_keys
 from ...models import Checkpoint, Key, PruneMarker
 from .. import row_hmac
@@ -218,7 +218,7 @@ def _check_mac(name: str, typ: str, mac: str, jws: str, index: str = "") -> None
             raise AuditAltered(
                 f"{name} can't be checked: its HMAC was made under a key-encryption key that is not in "
                 "INSTACCESS['KEY_ENCRYPTION_KEYS']; put that back and run `python manage.py instaccess_keys reseal`",
-                code="kek_missing",
+                code=Reason.KEK_MISSING,
             )
 
 

@@ -32,7 +32,7 @@ from django.utils import timezone
 from oauth2_provider.models import get_access_token_model, get_application_model
 
 from instaccess.audit import revocation, rows
-from instaccess.conf.settings import SCOPE
+from instaccess.conf import SCOPE
 from instaccess.keys import ring
 from instaccess.tokens import jose
 

@@ -370,11 +370,11 @@ class TestWhatWasPasted:
     def test_is_not_counted_as_a_refusal_and_not_remembered_by_the_gateway(self, desk, token):
         from instaccess.web import refusals
 
-        refusals.flush()
+        refusals.counter.flush()
         before = RefusalCount.objects.count()
         inspected(desk, token)
         inspected(desk, token[:-4])
-        refusals.flush()
+        refusals.counter.flush()
 
         assert RefusalCount.objects.count() == before
         assert not views._remembered._tokens

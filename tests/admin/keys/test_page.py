@@ -14,7 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from instaccess.conf.settings import conf
+from instaccess.conf import conf
 from instaccess.keys import lifecycle, store
 from instaccess.models import IssuedToken, Key, RefusalCount
 from tests.admin.keys.helpers import ENC, LIST, SIG, START, key_of, revoke_url, rows, shown

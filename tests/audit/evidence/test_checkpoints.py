@@ -19,7 +19,7 @@ from instaccess.audit import revocation, row_hmac
 from instaccess.audit import rows as audit_rows
 from instaccess.audit.evidence import checkpoints, statements, verification
 from instaccess.audit.evidence.checkpoints import SETTLED, seal
-from instaccess.conf.settings import conf
+from instaccess.conf import conf
 from instaccess.exceptions import AuditAltered, InvalidToken, KeyUnavailable
 from instaccess.issuer import issuing
 from instaccess.keys import lifecycle, ring

@@ -17,7 +17,7 @@ from django.db.models import F
 from instaccess.audit import revocation, row_hmac, rows
 from instaccess.audit.evidence import checkpoints, statements, verification
 from instaccess.audit.evidence.pruning import prune
-from instaccess.conf.settings import conf
+from instaccess.conf import conf
 from instaccess.exceptions import AuditAltered
 from instaccess.keys import ring
 from instaccess.models import Checkpoint, IssuedToken, PruneMarker, UserIdentity

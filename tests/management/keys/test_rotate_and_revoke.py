@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from django.test import override_settings
 
-from instaccess.conf.settings import conf
+from instaccess.conf import conf
 from instaccess.issuer import issuing
 from instaccess.keys import lifecycle
 from instaccess.models import IssuedToken, Key

@@ -15,7 +15,7 @@ def main() -> None:
     from django.utils import timezone
     from oauth2_provider.models import get_access_token_model, get_application_model
 
-    from instaccess.conf.settings import SCOPE
+    from instaccess.conf import SCOPE
     from instaccess.models import IssuedToken
     from tests.support.answers import signed_inside
 

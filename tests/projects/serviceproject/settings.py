@@ -6,7 +6,7 @@ import os
 QUESTION = json.loads(os.environ["SUBPROJECT_QUESTION"])
 
 SECRET_KEY = "a service's own"
-INSTALLED_APPS = ["rest_framework"]
+INSTALLED_APPS = ["instaccess.service", "rest_framework"]
 DATABASES: dict[str, object] = {}
 USE_TZ = True
 LOGGING = {"version": 1}

@@ -28,7 +28,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock that the writing goes by."""
     clock = Clock(frozen=True)
     monkeypatch.setattr(refusals, "time", SimpleNamespace(monotonic=clock, time=time.time))
-    refusals.forget()
+    refusals.counter.reset()
     return clock
 
 

@@ -33,7 +33,7 @@ def written() -> dict[tuple[str, ...], int]:
 
 def counted() -> dict[tuple[str, ...], int]:
     """What has been counted so far: written, and read."""
-    refusals.flush()
+    refusals.counter.flush()
     return written()
 
 

@@ -41,8 +41,8 @@ class TestTheTable:
         return [round((timezone.now() - hour) / timedelta(days=1)) for hour in hours]
 
     def write(self) -> None:
-        refusals.count("issuer", "method")
-        refusals.flush()
+        refusals.counter.count("issuer", "method")
+        refusals.counter.flush()
 
     def test_keeps_35_days(self, old):
         old(400, 36, 34, 1)

@@ -10,6 +10,7 @@ from django.core.wsgi import get_wsgi_application
 from django.db import OperationalError, connection, transaction
 from django.test import Client, RequestFactory
 
+from instaccess.audit import refusal_counts
 from instaccess.models import RefusalCount
 from instaccess.web import refusals
 from tests.support.clocks import Clock
@@ -35,7 +36,7 @@ class TestWriting:
         assert total() == 1
 
         # The same as a server does it: the answer is complete, and only then closed.
-        refusals.forget()
+        refusals.counter.reset()
         due.pass_(refusals.INTERVAL)
         statements.seen.clear()
         handler = get_wsgi_application()
@@ -75,16 +76,16 @@ class TestWriting:
         assert statements.seen == []
 
     def test_closes_the_connection_that_it_had_to_open(self):
-        refusals.count("gateway", "expired")
+        refusals.counter.count("gateway", "expired")
         connection.close()
-        assert refusals.flush() == 1
+        assert refusals.counter.flush() == 1
 
         assert connection.connection is None
 
     def test_leaves_one_open_that_was_open(self):
         connection.ensure_connection()
-        refusals.count("gateway", "expired")
-        refusals.flush()
+        refusals.counter.count("gateway", "expired")
+        refusals.counter.flush()
 
         assert connection.connection is not None
 
@@ -92,9 +93,9 @@ class TestWriting:
         def refuse() -> None:
             try:
                 for number in range(100):
-                    refusals.count("gateway", "revoked", user_uuid=str(number % 3))
+                    refusals.counter.count("gateway", "revoked", user_uuid=str(number % 3))
                     if number % 25 == 0:
-                        refusals.flush()
+                        refusals.counter.flush()
             finally:
                 connection.close()
 
@@ -103,7 +104,7 @@ class TestWriting:
             thread.start()
         for thread in threads:
             thread.join()
-        refusals.flush()
+        refusals.counter.flush()
 
         assert total() == 1600
 
@@ -118,10 +119,10 @@ class TestInsideSomebodysTransaction:
         assert counted() == {("gateway", "no_credentials", "", ""): 1}
 
     def test_a_failure_leaves_the_transaction_as_it_was(self, statements, user):
-        refusals.count("gateway", "expired")
+        refusals.counter.count("gateway", "expired")
         with transaction.atomic():
             statements.failing = True
-            assert refusals.flush() == 0
+            assert refusals.counter.flush() == 0
             user.refresh_from_db()
         statements.failing = False
 
@@ -171,13 +172,13 @@ class TestWithoutTheDatabase:
                 raise OperationalError("deadlock detected")
             return execute(sql, params, many, context)
 
-        refusals.count("gateway", "bad_claim")
-        refusals.count("gateway", "expired")
+        refusals.counter.count("gateway", "bad_claim")
+        refusals.counter.count("gateway", "expired")
         with connection.execute_wrapper(second_update_fails):
-            assert refusals.flush() == 0
+            assert refusals.counter.flush() == 0
         assert total() == 0
 
-        assert refusals.flush() == 2
+        assert refusals.counter.flush() == 2
         assert total() == 2
 
     def test_a_row_deleted_meanwhile_is_not_lost(self, statements):
@@ -186,11 +187,11 @@ class TestWithoutTheDatabase:
                 return execute("SELECT 1", (), many, context)
             return execute(sql, params, many, context)
 
-        refusals.count("gateway", "expired")
+        refusals.counter.count("gateway", "expired")
         with connection.execute_wrapper(never_inserted):
-            assert refusals.flush() == 0
+            assert refusals.counter.flush() == 0
 
-        assert refusals.flush() == 1
+        assert refusals.counter.flush() == 1
 
     def test_a_router_that_fails_fails_no_request(self, due, settings, caplog):
         settings.DATABASE_ROUTERS = ["tests.web.refusals.test_writing.Lost"]
@@ -221,4 +222,4 @@ class TestTheDatabase:
     def test_is_the_one_that_the_projects_router_writes_to(self, settings):
         settings.DATABASE_ROUTERS = ["tests.web.refusals.test_writing.Elsewhere"]
 
-        assert refusals.rows().db == "elsewhere"
+        assert refusal_counts.rows().db == "elsewhere"
