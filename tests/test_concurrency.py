@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
+from instaccess.conf import kek_id
 from instaccess.keys import provision, sealing
 from instaccess.models import IssuedToken, Key
 from instaccess.trust.material import to_text
@@ -307,7 +308,7 @@ class TestAResealKilledAnywhere:
             [again] = crew.start(**both)
             again.ask(tasks.manage_keys, "reseal")
 
-            assert sealed_under() == {sealing.kek_id(b"\2" * 32)}
+            assert sealed_under() == {kek_id(b"\2" * 32)}
             [with_the_new_one_alone] = crew.start(KEY_ENCRYPTION_KEYS=[NEW_KEK])
             assert with_the_new_one_alone.ask(tasks.database_check) == []
             assert {key.kid for key in Key.objects.all()} == set(start.values())
@@ -331,7 +332,7 @@ class TestAResealMeetsAChangeOfKeys:
         resealing.answer(), rotating.answer()
 
         assert ([the_current(SIG)], kids(SIG, PAST)) == (successor, [before])
-        assert sealed_under() == {sealing.kek_id(b"\2" * 32)}
+        assert sealed_under() == {kek_id(b"\2" * 32)}
 
     def test_a_private_half_that_is_erased_meanwhile_stays_erased(self, crew, initial_keys, rsa_pool):
         stolen = Key.objects.order_by("use", "-created_at").first().kid  # the one that is sealed anew first
@@ -442,4 +443,4 @@ class TestTheKeyEncryptionKeyIsReplacedUnderLoad:
         outcomes = first + second + third
         assert [set(outcome) for outcome in outcomes] == [{"issued"}] * 6
         assert sum(outcome["issued"] for outcome in outcomes) == IssuedToken.objects.count()
-        assert sealed_under() == {sealing.kek_id(b"\2" * 32)}
+        assert sealed_under() == {kek_id(b"\2" * 32)}

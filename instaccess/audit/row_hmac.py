@@ -24,8 +24,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.db import Error as DbError
 from django.db.models import Q, QuerySet
 
+from ..conf import kek_id
 from ..exceptions import AuditAltered
-from ..keys import kek_id
 from ..models import IssuedToken
 
 _FORMAT = "instaccess audit row 1"

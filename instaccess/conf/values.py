@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import difflib
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -225,3 +226,9 @@ def key_encryption_key(item: object) -> bytes:
     if len(key) != KEK_BYTES:
         raise invalid("KEY_ENCRYPTION_KEYS", KEK_FORMAT)
     return key
+
+
+def kek_id(kek: bytes) -> str:
+    """A short name for a key-encryption key. It may be stored beside what the key sealed or authenticated."""
+    digest = hashlib.sha256(b"instaccess kek id\0" + kek).digest()
+    return base64.urlsafe_b64encode(digest[:9]).decode("ascii")

@@ -15,7 +15,6 @@ from .rotation import (
     ready_at,
     served_at,
 )
-from .sealing import kek_id
 from .store import current_key, find_key, future_keys, next_key, stored_keys
 
 __all__ = [
@@ -40,7 +39,6 @@ __all__ = [
     "init",
     "is_gone",
     "is_next",
-    "kek_id",
     "lifecycle_times",
     "load_health",
     "missing_keys",

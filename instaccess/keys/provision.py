@@ -10,7 +10,7 @@ from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
 from .. import trust
-from ..conf import conf
+from ..conf import conf, kek_id
 from ..exceptions import KeyRefused, KeyUnavailable, UnsealError
 from ..models import Key
 from . import ring, sealing
@@ -149,7 +149,7 @@ def reseal() -> int:
     others from being resealed; its UnsealError is raised at the end.
     """
     keks = conf.key_encryption_keys
-    wanted, resealed, failure = sealing.kek_id(keks[0]), 0, None
+    wanted, resealed, failure = kek_id(keks[0]), 0, None
     for row in stored_keys().exclude(sealed_private_jwk=""):
         if sealing.sealed_under(row.sealed_private_jwk) == wanted:
             continue

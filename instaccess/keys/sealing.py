@@ -6,7 +6,6 @@ sealed it (`kek`). All three are checked on opening, so a sealed text moved to a
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 
@@ -16,15 +15,11 @@ from jwcrypto.jwe import JWE
 from jwcrypto.jwk import JWK
 
 from .. import tokens
+from ..conf import kek_id
 from ..exceptions import InvalidToken, Reason, UnsealError
 
 _ALG, _ENC = "A256KW", "A256GCM"
 _MAX_PRIVATE_JWK_BYTES = 16_384
-
-
-def kek_id(kek: bytes) -> str:
-    """A short name for a key-encryption key, good to be written beside what it sealed."""
-    return str(base64url_encode(hashlib.sha256(b"instaccess kek id\0" + kek).digest()[:9]))
 
 
 @sensitive_variables()

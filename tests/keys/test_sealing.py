@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from jwcrypto.jwe import JWE
 from jwcrypto.jwk import JWK
 
+from instaccess.conf import kek_id
 from instaccess.exceptions import KeyUnavailable, UnsealError
 from instaccess.keys import sealing
 
@@ -67,7 +68,7 @@ class TestASealedKey:
             "cty": "jwk+json",
             "kid": kid,
             "use": "sig",
-            "kek": sealing.kek_id(FIRST),
+            "kek": kek_id(FIRST),
         }
 
     def test_shows_nothing_of_the_private_half_nor_of_the_key_encryption_key(self, sealed, private):
@@ -95,7 +96,7 @@ class TestTheKeyEncryptionKeys:
     def test_first_of_them_seals(self, private, kid):
         sealed = sealing.seal(private, kid=kid, use="sig", keks=[SECOND, FIRST])
 
-        assert sealing.sealed_under(sealed) == sealing.kek_id(SECOND)
+        assert sealing.sealed_under(sealed) == kek_id(SECOND)
 
     @pytest.mark.parametrize("keks", [(FIRST,), (SECOND, FIRST), (THIRD, SECOND, FIRST)])
     def test_all_of_them_open(self, keks, sealed, kid):
@@ -112,11 +113,11 @@ class TestTheKeyEncryptionKeys:
         assert kid in error.detail
 
     def test_go_by_names_that_tell_nothing_of_them(self):
-        names = {sealing.kek_id(kek) for kek in (FIRST, SECOND, THIRD)}
+        names = {kek_id(kek) for kek in (FIRST, SECOND, THIRD)}
 
         assert len(names) == 3
         assert all(len(name) == 12 and set(name) <= set(ALPHABET) for name in names)
-        assert sealing.kek_id(FIRST) == sealing.kek_id(bytes(FIRST))
+        assert kek_id(FIRST) == sealing.kek_id(bytes(FIRST))
 
 
 class TestASealedKeyInTheWrongPlace:
@@ -146,7 +147,7 @@ class TestASealedKeyInTheWrongPlace:
     def test_k7_is_refused_when_its_header_lies_about_the_key_inside(self, kid, rsa_pool):
         rsa_pool.take()
         another = rsa_pool.take("sig")
-        header = {"alg": "A256KW", "enc": "A256GCM", "kid": kid, "use": "sig", "kek": sealing.kek_id(FIRST)}
+        header = {"alg": "A256KW", "enc": "A256GCM", "kid": kid, "use": "sig", "kek": kek_id(FIRST)}
 
         lie = sealed_by_hand(FIRST, header, another.export_private())
 
@@ -154,7 +155,7 @@ class TestASealedKeyInTheWrongPlace:
 
     @pytest.mark.parametrize("missing", ["kid", "use"])
     def test_k7_is_refused_when_its_header_does_not_say_where_it_belongs(self, missing, private, kid):
-        header = {"alg": "A256KW", "enc": "A256GCM", "kid": kid, "use": "sig", "kek": sealing.kek_id(FIRST)}
+        header = {"alg": "A256KW", "enc": "A256GCM", "kid": kid, "use": "sig", "kek": kek_id(FIRST)}
         del header[missing]
 
         assert refusal(sealed_by_hand(FIRST, header, private.export_private()), kid=kid).code == "seal_broken"
@@ -163,13 +164,13 @@ class TestASealedKeyInTheWrongPlace:
         ("alg", "enc"), [("A256KW", "A128CBC-HS256"), ("dir", "A256GCM"), ("A256GCMKW", "A256GCM")]
     )
     def test_is_refused_under_another_algorithm(self, alg, enc, private, kid):
-        header = {"alg": alg, "enc": enc, "kid": kid, "use": "sig", "kek": sealing.kek_id(FIRST)}
+        header = {"alg": alg, "enc": enc, "kid": kid, "use": "sig", "kek": kek_id(FIRST)}
 
         assert refusal(sealed_by_hand(FIRST, header, private.export_private()), kid=kid).code == "seal_broken"
 
     @pytest.mark.parametrize("inside", ["", "{}", "[]", "no json", '{"kty":"RSA"}', '{"generate":"RSA","size":2048}'])
     def test_is_refused_when_there_is_no_key_inside(self, inside, kid):
-        header = {"alg": "A256KW", "enc": "A256GCM", "kid": kid, "use": "sig", "kek": sealing.kek_id(FIRST)}
+        header = {"alg": "A256KW", "enc": "A256GCM", "kid": kid, "use": "sig", "kek": kek_id(FIRST)}
 
         assert refusal(sealed_by_hand(FIRST, header, inside), kid=kid).code == "seal_broken"
 
@@ -208,7 +209,7 @@ class TestAFlippedCharacter:
 
 class TestTheNameOfTheKeyEncryptionKey:
     def test_is_read_from_the_sealed_text(self, sealed):
-        assert sealing.sealed_under(sealed) == sealing.kek_id(FIRST)
+        assert sealing.sealed_under(sealed) == kek_id(FIRST)
 
     @pytest.mark.parametrize(
         "header", [b"{}", b"[]", b"null", b'"kek"', b'{"kek":1}', b'{"kek":["x"]}', b"\xff", b"[" * 100_000]
@@ -222,7 +223,7 @@ class TestTheNameOfTheKeyEncryptionKey:
     def test_cannot_point_to_another_key_unnoticed(self, sealed, kid):
         # The header is covered by the tag: renaming the key-encryption key breaks the seal.
         parts = sealed.split(".")
-        header = header_of(sealed) | {"kek": sealing.kek_id(SECOND)}
+        header = header_of(sealed) | {"kek": kek_id(SECOND)}
         parts[0] = base64.urlsafe_b64encode(json.dumps(header).encode()).rstrip(b"=").decode()
 
         assert refusal(".".join(parts), kid=kid, keks=(FIRST, SECOND)).code == "seal_broken"
