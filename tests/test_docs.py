@@ -1,4 +1,4 @@
-"""The README against the code: what it shows works, what it lists is complete, what it names exists."""
+"""Compares the README and the pages in `docs/` with the code: examples work, lists are complete, names exist."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,6 +25,7 @@ from instaccess.exceptions import Reason
 from instaccess.keys import ring
 from instaccess.trust import fetch, material
 from instaccess.web import answers as web_answers
+from tests import test_layering
 from tests.support import readme
 from tests.support.paths import ROOT
 
@@ -38,32 +40,32 @@ def make_targets() -> set[str]:
     return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
-class TestTheSettingsTable:
+class TestTheTableOfSettings:
     ROWS = {readme.code(name)[0]: default for name, _, default, _ in readme.tables(readme.section("Settings"))[0]}
 
-    def test_has_a_row_for_each_setting_and_no_other(self):
+    def test_has_one_row_for_each_setting(self):
         assert set(self.ROWS) == set(SETTINGS)
 
-    def test_has_an_id_of_the_checks_for_each_setting(self):
+    def test_lists_settings_that_each_have_a_check_id(self):
         assert set(conf_checks.BAD_SETTING_IDS) == set(SETTINGS)
         assert len(set(conf_checks.BAD_SETTING_IDS.values())) == len(SETTINGS)
 
     @pytest.mark.parametrize("name", ROWS)
-    def test_gives_the_default_in_force(self, name):
+    def test_shows_the_default_value(self, name):
         documented = ast.literal_eval(readme.code(self.ROWS[name])[0])
         with override_settings(INSTACCESS={}):
-            in_force = getattr(conf, SETTINGS[name])
+            default = getattr(conf, SETTINGS[name])
 
         with override_settings(INSTACCESS={name: documented}):
-            assert getattr(conf, SETTINGS[name]) == in_force
+            assert getattr(conf, SETTINGS[name]) == default
 
 
-class TestTheSnippets:
-    def test_are_in_languages_that_are_tested(self):
+class TestCodeBlocks:
+    def test_have_a_language_that_the_tests_cover(self):
         assert {snippet.language for snippet in readme.snippets()} <= {"sh", "python", "json", "text"}
 
     @pytest.mark.parametrize("code", [code for code in PYTHON if "INSTACCESS =" in code])
-    def test_of_settings_pass_the_checks(self, code, monkeypatch):
+    def test_with_settings_pass_the_system_checks(self, code, monkeypatch):
         monkeypatch.setenv("INSTACCESS_KEK", "A" * 43)
         monkeypatch.setenv("INSTACCESS_SERVICE_SECRET", "s" * 43)
         names: dict[str, object] = {}
@@ -74,13 +76,13 @@ class TestTheSnippets:
             assert conf_checks.check_settings() == []
 
     @pytest.mark.parametrize("code", PYTHON)
-    def test_of_python_are_settings_or_steps_of_plugging_in_or_run_here(self, code):
-        """The steps are carried out in test_packaging.py."""
+    def test_in_python_are_settings_or_installation_steps_or_run_in_a_test(self, code):
+        """test_packaging.py runs the installation steps."""
         ast.parse(code)
         run_here = "INSTACCESS =" in code or "def post_worker_init" in code or code.startswith("LOGGING =")
         assert run_here or code in readme.section("Plugging it in")
 
-    def test_of_logging_shows_what_went_well(self):
+    def test_with_logging_show_successful_issues(self):
         [code] = [code for code in PYTHON if code.startswith("LOGGING =")]
         script = (
             f"{code}\nfrom django.conf import settings\nsettings.configure(LOGGING=LOGGING)\nimport django, logging\n"
@@ -91,7 +93,7 @@ class TestTheSnippets:
         assert done.stderr == "issued\n"
 
     @pytest.mark.django_db(transaction=True)
-    def test_of_gunicorn_warm_a_worker_up(self, initial_keys):
+    def test_with_the_gunicorn_hook_load_the_current_private_keys(self, initial_keys):
         [code] = [code for code in PYTHON if "def post_worker_init" in code]
         names: dict[str, Any] = {}
         exec(code, names)
@@ -101,7 +103,7 @@ class TestTheSnippets:
         assert all(key._private for key in ring.current_ring().keys if key.status == "current")
 
     @pytest.mark.parametrize("code", JSON)
-    def test_of_claims_show_what_a_token_has(self, code, initial_keys, user):
+    def test_with_claims_show_the_claims_of_an_issued_token(self, code, initial_keys, user):
         from instaccess.issuer import issuing
         from instaccess.keys import ring
         from instaccess.tokens import jose
@@ -110,22 +112,23 @@ class TestTheSnippets:
         _, text = issuing.issue(user=user, origin=origin, now=1795448096, encrypted=False)
         payload, _ = jose.verify(text, ring.current_ring().verification_keys())
 
-        shown = json.loads(code)
-        assert list(shown) == list(payload)
-        assert shown["exp"] - shown["iat"] == payload["exp"] - payload["iat"]
+        documented = json.loads(code)
+        assert list(documented) == list(payload)
+        assert documented["exp"] - documented["iat"] == payload["exp"] - payload["iat"]
         for claim in ("iss", "iat", "acct", "canvas_domain"):
-            assert type(shown[claim]) is type(payload[claim])
+            assert type(documented[claim]) is type(payload[claim])
 
     @pytest.mark.parametrize("line", SHELL)
-    def test_of_the_shell_name_commands_there_are(self, line):
+    def test_for_the_shell_contain_commands_that_exist(self, line):
         words = [word for word in shlex.split(line) if not re.fullmatch(r"[A-Z]+=\w+", word)]
         match words:
             case ["make", *targets]:
                 assert set(targets) <= make_targets()
             case ["python" | ".venv/bin/python", "manage.py", command, *arguments]:
                 app = get_commands()[command]
-                found = load_command_class(app, command) if isinstance(app, str) else app
-                found.create_parser("manage.py", command).parse_args(arguments)  # exits with an error for a bad one
+                loaded = load_command_class(app, command) if isinstance(app, str) else app
+                # Exits with an error if an argument is invalid.
+                loaded.create_parser("manage.py", command).parse_args(arguments)
             case ["curl", "-X", method, "-H", header, url]:
                 assert resolve(urlsplit(url).path).url_name == "instaccess-issue"
                 assert method == "POST"
@@ -133,13 +136,13 @@ class TestTheSnippets:
             case ["python", "-c", code]:
                 ast.parse(code)
             case ["openssl", *_]:
-                assert line in OPENSSL  # carried out below
+                assert line in OPENSSL  # run by a test below
             case ["python", "-m", "pip", "install", wheel]:
                 assert wheel.startswith("dist/django_instaccess-")  # installed in test_packaging.py
             case _:
                 pytest.fail(f"nothing tests `{line}`")
 
-    def test_of_openssl_make_a_pair_that_gateway_and_issuer_take(self, tmp_path):
+    def test_with_openssl_generate_a_key_pair_for_gateway_and_issuer(self, tmp_path):
         for line in OPENSSL:
             subprocess.run(shlex.split(line), cwd=tmp_path, check=True, capture_output=True)
 
@@ -148,7 +151,7 @@ class TestTheSnippets:
         assert (private.has_private, public.has_private) == (True, False)
         assert private.thumbprint() == public.thumbprint()
 
-    def test_of_the_key_encryption_key_makes_one_that_is_taken(self, capsys):
+    def test_with_the_key_encryption_key_print_a_valid_one(self, capsys):
         line = next(line for line in SHELL if line.startswith("python -c"))
 
         exec(shlex.split(line)[2])
@@ -157,49 +160,52 @@ class TestTheSnippets:
             assert len(conf.key_encryption_keys) == 1
 
 
-class TestWhatTheTextNames:
-    def test_are_make_targets_there_are(self):
+class TestNamesInTheText:
+    def test_are_existing_make_targets(self):
         named = set(re.findall(r"`(?:[A-Z]+=\S+ )?make ([a-z-]+)`", readme.TEXT))
 
         assert {"demo", "wheel"} <= named <= make_targets()
 
-    def test_are_management_commands_there_are(self):
+    def test_are_existing_management_commands(self):
         named = set(re.findall(r"manage\.py (\w+)|`(instaccess_\w+)`", readme.TEXT))
 
         assert {left or right for left, right in named} <= set(get_commands())
 
-    def test_are_options_of_those_commands(self):
+    def test_are_existing_options_of_commands(self):
         for command, option in re.findall(r"manage\.py (\w+) (--[a-z-]+)", readme.TEXT):
             app = get_commands()[command]
-            found = load_command_class(app, command) if isinstance(app, str) else app
-            assert isinstance(found, BaseCommand)
-            assert option in found.create_parser("manage.py", command).format_help()
+            loaded = load_command_class(app, command) if isinstance(app, str) else app
+            assert isinstance(loaded, BaseCommand)
+            assert option in loaded.create_parser("manage.py", command).format_help()
 
-    def test_are_ids_of_checks_there_are(self):
+    def test_are_existing_check_ids(self):
         source = "".join(path.read_text() for path in PACKAGE.glob("*/checks.py"))
         for check_id in re.findall(r"`instaccess\.([EW]\d{3})`", readme.TEXT):
             assert check_id in source
 
-    @pytest.mark.parametrize("document", ["README.md", "CHANGELOG.md"])
-    def test_are_files_and_headings_there_are(self, document):
-        text = (ROOT / document).read_text()
-        headings = {
-            re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
-            for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-        }
-        for target in re.findall(r"\]\(([^)]+)\)", text):
-            if target.startswith("#"):
-                assert target[1:] in headings
-            elif not target.startswith("https://"):
-                assert (ROOT / target).exists(), target
+    @pytest.mark.parametrize("path", readme.DOCUMENTS, ids=lambda path: path.name)
+    def test_are_existing_files_and_headings(self, path):
+        for target in re.findall(r"\]\(([^)]+)\)", path.read_text()):
+            if target.startswith("https://"):
+                continue
+            name, _, anchor = target.partition("#")
+            linked = (path.parent / name).resolve() if name else path
+            assert linked.exists(), target
+            assert not anchor or anchor in readme.heading_anchors(linked), target
 
-    def test_is_the_scope_as_it_is(self):
+    @pytest.mark.parametrize("path", readme.DOCUMENTS, ids=lambda path: path.name)
+    def test_are_existing_pages_if_they_end_in_md(self, path):
+        pages = {existing.name for existing in readme.DOCUMENTS}
+
+        assert set(re.findall(r"[\w-]+\.md\b", path.read_text())) <= pages
+
+    def test_include_the_exact_scope(self):
         assert set(re.findall(r"url:[A-Z]+\\?\|[\w/]+", readme.TEXT)) == {SCOPE, SCOPE.replace("|", "\\|")}
 
 
-class TestTheTablesOfAnswers:
-    def test_have_each_refusal_word_for_word(self):
-        shown = {
+class TestTheTablesOfRefusals:
+    def test_contain_the_exact_answer_for_each_refusal(self):
+        documented = {
             (int(status), readme.code(body)[0], header == "yes")
             for _, status, body, header in readme.tables(readme.section("What clients get"))[0]
             if status not in {"201", "429"}
@@ -216,9 +222,9 @@ class TestTheTablesOfAnswers:
             if issubclass(kind, web_answers.Refusal) and kind not in {web_answers.Refusal, web_answers.Throttled}
         }
         assert f"| {web_answers.THROTTLED} |" in readme.section("What clients get").replace("`", "")
-        assert shown == answers
+        assert documented == answers
 
-    def test_list_each_reason_that_a_log_or_a_chart_can_contain(self):
+    def test_contain_each_reason_that_a_log_or_a_chart_can_show(self):
         by_the_issuer, by_readers, problems = readme.tables(readme.section("When something goes wrong"))
         of_the_issuer, of_readers = (
             [reason for row in rows for reason in readme.code(row[0])] for rows in (by_the_issuer, by_readers)
@@ -230,7 +236,7 @@ class TestTheTablesOfAnswers:
         assert not failures & {*of_the_issuer, *of_readers}
         assert {*of_the_issuer, *of_readers} | failures == set(Reason) - NOT_SHOWN
 
-    def test_list_a_reason_for_two_roles_only_if_both_roles_give_it(self):
+    def test_contain_a_reason_twice_only_if_two_roles_give_it(self):
         by_the_issuer, by_readers, _ = readme.tables(readme.section("When something goes wrong"))
         of_the_issuer, of_readers = (
             {reason for row in rows for reason in readme.code(row[0])} for rows in (by_the_issuer, by_readers)
@@ -242,15 +248,15 @@ class TestTheTablesOfAnswers:
 NOT_SHOWN = {
     # Errors of the package always have a more precise reason. An extension may use these.
     *(Reason.ERROR, Reason.OTHER, Reason.AS_USER_ID),
-    # Commands and the admin print the detail of these errors without the reason.
-    *(Reason.KEY_REFUSED, Reason.AUDIT_ALTERED),
+    # Commands and the admin print the detail of this error without the reason.
+    Reason.AUDIT_ALTERED,
     # The log line for a refused gateway contains a sentence instead of a reason.
     Reason.SERVICE_SECRET,
 }
 GIVEN_BY_TWO_ROLES = {Reason.NO_CREDENTIALS, Reason.MALFORMED_HEADER, Reason.TOO_LONG, Reason.EXPIRED}
 
 
-class TestTheExamples:
+class TestTheExampleConfigurations:
     @pytest.mark.parametrize(
         ("path", "waits"),
         [
@@ -259,26 +265,26 @@ class TestTheExamples:
             ("examples/envoy/envoy.yaml", r"(?<!_)timeout: +([0-9]+)s"),
         ],
     )
-    def test_wait_for_the_gateway_for_longer_than_it_waits_for_the_issuer(self, path, waits):
-        seconds = [int(found) for found in re.findall(waits, (ROOT / path).read_text())]
+    def test_wait_longer_for_the_gateway_than_the_gateway_waits_for_the_issuer(self, path, waits):
+        seconds = [int(number) for number in re.findall(waits, (ROOT / path).read_text())]
 
         assert min(seconds) > fetch.TIMEOUT
 
 
-class TestTheFigures:
-    """`make bench` wrote all three of them."""
+class TestTheBenchmarkFigures:
+    """`make bench` writes the results, the table in the README and the chart."""
 
     RESULTS = json.loads(report.RESULTS.read_text())
 
-    def test_in_the_readme_are_those_of_the_results(self):
+    def test_in_the_readme_match_the_results(self):
         assert report.BEGIN + report.markdown(self.RESULTS) + report.END in readme.TEXT
 
-    def test_in_the_chart_are_those_of_the_results(self):
+    def test_in_the_chart_match_the_results(self):
         assert report.CHART.read_text() == report.chart(self.RESULTS)
 
 
-class TestTheChangeLog:
-    def test_keeps_a_place_for_what_is_not_released(self):
+class TestTheChangelog:
+    def test_begins_with_unreleased_changes_under_standard_headings(self):
         text = (ROOT / "CHANGELOG.md").read_text()
 
         assert re.findall(r"^## \[(.+?)\]", text, re.MULTILINE)[0] == "Unreleased"
@@ -290,3 +296,62 @@ class TestTheChangeLog:
             "Fixed",
             "Security",
         }
+
+
+class TestTheArchitecturePage:
+    TEXT = readme.page("architecture.md")
+    PATHS = sorted(
+        {text for text in readme.code(TEXT) if re.fullmatch(r"(instaccess|tests|docs|testproject)/\S+", text)}
+    )
+
+    @pytest.mark.parametrize("path", PATHS)
+    def test_names_a_path_that_exists(self, path):
+        assert (ROOT / path).exists()
+
+    def test_lists_every_wing_and_every_module_beside_the_wings(self):
+        wings, modules = (
+            {readme.code(row[0])[0] for row in table} for table in readme.tables(readme.section("Wings", self.TEXT))
+        )
+
+        assert wings == {
+            f"instaccess/{path.parent.name}/"
+            for path in PACKAGE.glob("*/__init__.py")
+            if path.parent.name != "migrations"
+        }
+        assert modules <= {f"instaccess/{path.name}" for path in PACKAGE.glob("*.py")}
+
+    def test_shows_the_order_of_imports_that_the_tests_enforce(self):
+        [order] = readme.snippets(readme.section("Rule for imports", self.TEXT))
+
+        assert re.findall(r"\w+", order.code) == test_layering.ORDER
+
+
+class TestThePageOfCases:
+    TEXT = readme.page("cases.md")
+    CASES = {row[0]: readme.code(row[3]) for table in readme.tables(TEXT) for row in table if len(row) == 4}
+    OPEN = {row[0] for table in readme.tables(TEXT) for row in table if len(row) == 3}
+
+    @staticmethod
+    def ids_in(path: Path) -> set[str]:
+        """Return the ids of cases that the names of tests in a file begin with."""
+        prefixes = re.findall(r"def test_((?:[acgkop]\d+_)+)", path.read_text())
+        return {case.upper() for prefix in prefixes for case in prefix.rstrip("_").split("_")}
+
+    @pytest.mark.parametrize("case", CASES)
+    def test_names_files_that_contain_a_test_of_the_case(self, case):
+        assert self.CASES[case]
+        for path in self.CASES[case]:
+            assert case in self.ids_in(ROOT / path), path
+
+    def test_lists_every_case_that_a_test_name_contains(self):
+        ids = set().union(*(self.ids_in(path) for path in (ROOT / "tests").rglob("test_*.py")))
+
+        assert ids <= set(self.CASES)
+
+    def test_lists_a_case_as_open_only_if_no_test_shows_it(self):
+        assert not self.OPEN & set(self.CASES)
+
+    def test_gives_an_input_and_a_promise_for_every_case(self):
+        for table in readme.tables(self.TEXT):
+            for row in table:
+                assert all(cell.endswith(".") for cell in row[1:3])

@@ -1,20 +1,22 @@
-"""The README, in the pieces that the tests hold it to."""
+"""Parses the README and the pages in `docs/` for the tests."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import NamedTuple
 
 from tests.support.paths import ROOT
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 _FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _CELL = re.compile(r"(?<!\\)\|")
 
 
 class Snippet(NamedTuple):
-    """A fenced block: its language and what is in it."""
+    """The language and the content of a fenced code block."""
 
     language: str
     code: str
@@ -24,30 +26,42 @@ class Snippet(NamedTuple):
         return self.code.splitlines()
 
 
-def section(title: str) -> str:
-    """What stands below a heading of the second level, up to the next."""
-    match = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL)
-    assert match is not None, f"the README has no section {title!r}"
+def page(name: str) -> str:
+    """Return the text of a page in `docs/`."""
+    return (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
+def section(title: str, text: str = TEXT) -> str:
+    """Return the text between a heading of the second level and the next one."""
+    match = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    assert match is not None, f"there is no section {title!r}"
     return match[1]
 
 
 def snippets(text: str = TEXT) -> list[Snippet]:
+    """Return all fenced code blocks of a text."""
     return [Snippet(*match) for match in _FENCE.findall(text)]
 
 
 def tables(text: str) -> list[list[list[str]]]:
-    """Every table as rows of cells, without its heading."""
-    found: list[list[list[str]]] = []
+    """Return every table of a text as rows of cells, without the header row."""
+    result: list[list[list[str]]] = []
     previous = ""
     for line in text.splitlines():
         if line.startswith("|"):
             if not previous.startswith("|"):
-                found.append([])
-            found[-1].append([cell.strip().replace("\\|", "|") for cell in _CELL.split(line)[1:-1]])
+                result.append([])
+            result[-1].append([cell.strip().replace("\\|", "|") for cell in _CELL.split(line)[1:-1]])
         previous = line
-    return [rows[2:] for rows in found]
+    return [rows[2:] for rows in result]
 
 
-def code(cell: str) -> list[str]:
-    """What stands between backticks in a cell."""
-    return re.findall(r"`([^`]+)`", cell)
+def code(text: str) -> list[str]:
+    """Return the inline code of a text, without its backticks."""
+    return re.findall(r"`([^`]+)`", text)
+
+
+def heading_anchors(path: Path) -> set[str]:
+    """Return the anchors that GitHub generates for the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
