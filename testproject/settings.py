@@ -1,11 +1,11 @@
-"""A project that plays every role, for `make demo` and the tests. Not an example of a safe production project."""
+"""Settings of a project with all three roles, for `make demo` and the tests. Not safe for production."""
 
 import json
 import os
 from pathlib import Path
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-# Where `manage.py demo` keeps its database and its admin's password.
+# `manage.py demo` stores its database and the password of its admin user here.
 DEMO_DIR = Path(os.environ.get("DEMO_DIR", BASE_DIR))
 
 SECRET_KEY = "django-insecure-testproject-only-never-use-this-anywhere-else"
@@ -21,7 +21,7 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "rest_framework",
     "oauth2_provider",
-    # Before the app: its `instaccess_tokens` is the app's with a subcommand more.
+    # Must be listed before the app, because its `instaccess_tokens` adds a subcommand to the command of the app.
     "testproject",
     "instaccess",
 ]
@@ -50,14 +50,14 @@ TEMPLATES = [
     }
 ]
 
-# `make test-services` runs the same suite on the other two.
+# `make test-services` runs the tests on PostgreSQL and MariaDB too.
 DATABASES = {
     "default": {
         "sqlite": {
             "ENGINE": "django.db.backends.sqlite3",
             "NAME": os.environ.get("SQLITE_NAME", DEMO_DIR / "demo.sqlite3"),
             "OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 20, "init_command": "PRAGMA journal_mode=WAL"},
-            # A file, so that the threads and processes of a test see one database.
+            # The test database is a file, so that all threads and processes of a test use one database.
             "TEST": {"NAME": os.environ.get("SQLITE_TEST_NAME", BASE_DIR / "demo.sqlite3.test")},
         },
         "postgresql": {
@@ -79,7 +79,7 @@ DATABASES = {
 }
 
 USE_TZ = True
-# Since Django 6.1 e-mail, of errors for one, is sent by one of these.
+# Django 6.1 and newer send mail, for example error reports, through this setting.
 MAILERS = {"default": {"BACKEND": "django.core.mail.backends.console.EmailBackend"}}
 TIME_ZONE = "UTC"
 LANGUAGE_CODE = "en"
@@ -99,5 +99,5 @@ OAUTH2_PROVIDER = {
     },
     "DEFAULT_SCOPES": ["read"],
 }
-# As JSON, for a server or a command that a test starts.
+# A test passes these settings as JSON to a server or command that it starts.
 INSTACCESS: dict[str, object] = json.loads(os.environ.get("INSTACCESS_SETTINGS", "{}"))

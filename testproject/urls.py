@@ -1,4 +1,4 @@
-"""All roles mounted, beside the admin and django-oauth-toolkit's own endpoints."""
+"""URLs of all three roles, the admin and django-oauth-toolkit."""
 
 from django.contrib import admin
 from django.urls import include, path

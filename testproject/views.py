@@ -1,4 +1,4 @@
-"""One protected endpoint, as Canvas has it: `GET /api/v1/users/self`."""
+"""A protected endpoint that Canvas has too: `GET /api/v1/users/self`."""
 
 from __future__ import annotations
 
@@ -12,35 +12,34 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from instaccess import users
+from instaccess import users, web
 from instaccess.exceptions import Reason
 from instaccess.service import InstAccessAuthentication
-from instaccess.web import answers
 
 
 class AccessTokenAuthentication(OAuth2Authentication):  # type: ignore[misc]
-    """OAuth2 access tokens of active users; every other bearer that comes this far is refused in Canvas's words."""
+    """Accepts OAuth2 access tokens of active users. Refuses every other bearer token with Canvas's body."""
 
     def authenticate(self, request: Request) -> Any:
-        found = super().authenticate(request)
-        if found is not None and found[0] is not None and found[0].is_active:
-            return found
+        authenticated = super().authenticate(request)
+        if authenticated is not None and authenticated[0] is not None and authenticated[0].is_active:
+            return authenticated
         if request.META.get("HTTP_AUTHORIZATION", "").lower().startswith("bearer "):
-            raise answers.InvalidAccessToken(code=Reason.UNKNOWN_TOKEN)
+            raise web.InvalidAccessToken(code=Reason.UNKNOWN_TOKEN)
         return None
 
 
 class UsersSelf(APIView):
-    """Who the caller is, for an InstAccess token that came through the gateway or for an OAuth2 access token."""
+    """Shows the caller, who authenticates with a signed token from the gateway or with an OAuth2 access token."""
 
     authentication_classes = [InstAccessAuthentication, AccessTokenAuthentication]
     permission_classes = [IsAuthenticated]
 
     def handle_exception(self, exc: Exception) -> HttpResponseBase:  # type: ignore[override]
-        """Refusals as Canvas has them: its clients compare bodies literally."""
+        """Turn an exception into Canvas's answer, because clients compare bodies literally."""
         if isinstance(exc, NotAuthenticated):
-            exc = answers.Unauthenticated(code=Reason.NO_CREDENTIALS)
-        if isinstance(exc, answers.Refusal):
+            exc = web.Unauthenticated(code=Reason.NO_CREDENTIALS)
+        if isinstance(exc, web.Refusal):
             return exc.to_response()
         return super().handle_exception(exc)
 
@@ -59,5 +58,5 @@ class UsersSelf(APIView):
         )
 
     def post(self, request: Request) -> Response:
-        """For looking at what a proxy lets through: how many bytes of body arrived, however many."""
+        """Return the number of body bytes that the proxy forwarded."""
         return Response({"received": sum(len(chunk) for chunk in iter(lambda: request.read(64 * 1024), b""))})

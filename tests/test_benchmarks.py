@@ -1,4 +1,4 @@
-"""`make bench`, a very short one: every endpoint proves that it does its work before it is measured."""
+"""Tests of short benchmark runs. Each endpoint must prove that it works before it is measured."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tests.support.servers import until
 pytestmark = pytest.mark.services
 
 
-def trial(folder: Path, *options: str) -> dict[str, Any]:
-    """The figures of `python -m benchmarks.run` with these options."""
+def run_benchmarks(folder: Path, *options: str) -> dict[str, Any]:
+    """Run `python -m benchmarks.run` with these options and return its results."""
     output = folder / "results.json"
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.run", *options, "--output", str(output)],
@@ -35,17 +35,28 @@ def trial(folder: Path, *options: str) -> dict[str, Any]:
     return json.loads(output.read_text())
 
 
-def test_a_trial_of_all_endpoints_has_figures_for_each(tmp_path):
-    results = trial(tmp_path, "--only", "http", "--database", "sqlite", "--seconds", "0.2", "--rounds", "1")
+def test_measures_every_endpoint(tmp_path):
+    results = run_benchmarks(tmp_path, "--only", "http", "--database", "sqlite", "--seconds", "0.2", "--rounds", "1")
 
     measured = results["http"]["sqlite"]["endpoints"]
-    asked = {"ours", "nothing", "naive", "dot", "simplejwt", "knox", "floor", "guarded-floor", "gateway", "service"}
-    assert asked <= {each["name"] for each in measured}
+    expected = {
+        "ours",
+        "nothing",
+        "naive",
+        "dot",
+        "simplejwt",
+        "knox",
+        "floor",
+        "guarded-floor",
+        "gateway",
+        "service",
+    }
+    assert expected <= {each["name"] for each in measured}
     assert all(each["requests/s"]["median"] > 0 for each in measured)
 
 
-def test_a_trial_of_all_servers_has_figures_for_each(tmp_path):
-    results = trial(tmp_path, "--only", "servers", "--seconds", "0.4", "--servers-rounds", "1")
+def test_measures_every_server(tmp_path):
+    results = run_benchmarks(tmp_path, "--only", "servers", "--seconds", "0.4", "--servers-rounds", "1")
 
     measured = {each["name"]: each for each in results["servers"]["servers"]}
     assert {"sync", "gthread", "gthread-pool", "uvicorn", "uvicorn-pool"} == measured.keys()
@@ -57,8 +68,8 @@ def test_a_trial_of_all_servers_has_figures_for_each(tmp_path):
         assert each["memory of a worker at the end, bytes"] > 0
 
 
-def test_the_other_ways_to_mint_and_open_a_token_do_what_ours_do():
-    # It compares what comes out before it measures.
+def test_compares_the_tokens_of_all_libraries_before_it_measures_them():
+    # The program compares the output of all libraries before it measures.
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.crypto", "--crypto-rounds", "1"],
         cwd=ROOT,
@@ -71,19 +82,19 @@ def test_the_other_ways_to_mint_and_open_a_token_do_what_ours_do():
     assert done.stdout.count("instaccess") == 2
 
 
-def those_who_use(folder: Path) -> set[str]:
-    """The command lines of all processes that were told to put their temporary files there."""
-    found = set()
+def processes_that_use(folder: Path) -> set[str]:
+    """Return the command lines of all processes that store their temporary files in this folder."""
+    command_lines = set()
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             if f"TMPDIR={folder}".encode() in (process / "environ").read_bytes().split(b"\0"):
-                found.add((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-    return found
+                command_lines.add((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+    return command_lines
 
 
-@pytest.mark.parametrize("to_all", [True, False], ids=["Ctrl-C", "a signal to the first process alone"])
+@pytest.mark.parametrize("to_all", [True, False], ids=["Ctrl-C", "a signal to the first process only"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_one_that_is_stopped_halfway_leaves_neither_servers_nor_files_behind(tmp_path, number, to_all):
+def test_leaves_no_servers_and_no_files_if_it_is_interrupted(tmp_path, number, to_all):
     with subprocess.Popen(
         [sys.executable, "-m", "benchmarks.run", "--only", "nothing", "--database", "sqlite", "--rounds", "1000"],
         cwd=ROOT,
@@ -93,15 +104,15 @@ def test_one_that_is_stopped_halfway_leaves_neither_servers_nor_files_behind(tmp
         text=True,
         start_new_session=True,
     ) as process:
-        until(lambda: those_who_use(tmp_path), lambda found: any("benchmarks.wsgi" in line for line in found))
+        until(lambda: processes_that_use(tmp_path), lambda lines: any("benchmarks.wsgi" in line for line in lines))
 
         (os.killpg if to_all else os.kill)(process.pid, number)
 
-        said = process.communicate(timeout=PATIENCE)[0]
+        output = process.communicate(timeout=PATIENCE)[0]
     assert process.returncode == 130
-    assert "Traceback" not in said
-    # wrk goes on for the second that it was told.
-    until(lambda: those_who_use(tmp_path), lambda found: not found)
+    assert "Traceback" not in output
+    # wrk runs until its second is over.
+    until(lambda: processes_that_use(tmp_path), lambda lines: not lines)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -123,7 +134,7 @@ finally:
 """
 
 
-def test_signals_that_come_together_or_while_it_tidies_neither_interrupt_that_nor_print_anything():
+def test_cleans_up_without_output_if_further_signals_arrive_meanwhile():
     command = [sys.executable, "-c", STOPPED_TWICE]
 
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""`manage.py demo`: what a newcomer sees first, run as they run it, in a folder and on a port of its own."""
+"""Tests of `manage.py demo`, which run the command as a new user does, in a separate folder and on a free port."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ KEYS = ["base_url", "access_token", "client_id", "admin_username", "admin_passwo
 def setup_only(folder: Path) -> dict[str, str]:
     done = demo(folder, "--setup-only")
     assert done.returncode == 0, done.stderr
-    facts: dict[str, str] = json.loads(done.stdout)
-    return facts
+    setup: dict[str, str] = json.loads(done.stdout)
+    return setup
 
 
 def run_curl(command: str) -> str:
-    """What the printed line answers in a shell; where there is no curl, what it asks for is done without."""
+    """Run the printed line in a shell and return the output. Without curl, send the same request from Python."""
     if shutil.which("curl"):
         return subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60, check=True).stdout
     curl, dash_x, method, dash_h, header, url = shlex.split(command)
@@ -60,28 +60,28 @@ def free_port() -> int:
 
 @pytest.fixture
 def new_folder(tmp_path: Path) -> Path:
-    return tmp_path / "made by the demo"
+    return tmp_path / "created by the demo"
 
 
 @pytest.fixture
 def folder(set_up_once: SetUp, tmp_path: Path) -> Path:
-    """Where the demo was set up before: a copy that is the test's own."""
+    """A folder in which the demo was set up, as a copy that the test may change."""
     return set_up_once.copy_to(tmp_path / "own")
 
 
-class TestSettingUpOnly:
-    def test_prints_one_json_object_of_six_texts_and_nothing_else_on_stdout(self, set_up_once):
+class TestSetUpOnly:
+    def test_prints_only_one_json_object_with_six_strings_to_stdout(self, set_up_once):
         done = set_up_once.done
 
         assert done.returncode == 0
         assert done.stdout.count("\n") == 1
-        facts = json.loads(done.stdout)
-        assert list(facts) == KEYS
-        assert all(isinstance(value, str) and value for value in facts.values())
-        assert facts["base_url"] == "http://127.0.0.1:8000"
-        assert facts["access_token"] in facts["curl"]
+        setup = json.loads(done.stdout)
+        assert list(setup) == KEYS
+        assert all(isinstance(value, str) and value for value in setup.values())
+        assert setup["base_url"] == "http://127.0.0.1:8000"
+        assert setup["access_token"] in setup["curl"]
 
-    def test_makes_a_fresh_access_token_at_each_call_and_keeps_all_the_rest(self, folder):
+    def test_creates_a_new_access_token_in_each_run_and_keeps_all_other_data(self, folder):
         first = setup_only(folder)
         keys, tokens = rows(folder, "instaccess_key"), rows(folder, "oauth2_provider_accesstoken")
 
@@ -93,23 +93,23 @@ class TestSettingUpOnly:
         assert rows(folder, "instaccess_key") == keys
         assert rows(folder, "oauth2_provider_accesstoken")[: len(tokens)] == tokens
 
-    def test_keeps_the_password_from_other_users_of_the_machine(self, set_up_once):
+    def test_lets_only_the_owner_read_the_password_file(self, set_up_once):
         assert (set_up_once.folder / "demo.admin-password").stat().st_mode & 0o777 == 0o600
 
-    def test_follows_the_port(self, folder):
+    def test_uses_the_port_of_the_environment(self, folder):
         done = demo(folder, "--setup-only", PORT="8001")
 
         assert json.loads(done.stdout)["base_url"] == "http://127.0.0.1:8001"
 
 
 class Served:
-    """A demo that runs, and what it said until it was ready."""
+    """A running demo, and its output until it is ready."""
 
     def __init__(self, folder: Path) -> None:
         port = free_port()
         self.base_url = f"http://127.0.0.1:{port}"
         self.folder = folder
-        self.story = ""
+        self.output = ""
         self.process = subprocess.Popen(
             [sys.executable, "manage.py", "demo"],
             cwd=ROOT,
@@ -119,33 +119,36 @@ class Served:
             text=True,
         )
 
-    def read_the_story(self) -> None:
+    def read_output(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            self.story += line
+            self.output += line
             if line.startswith("Serving"):
                 return
-        pytest.fail("the demo ended by itself: " + self.story)
+        pytest.fail("the demo ended unexpectedly: " + self.output)
 
     def paragraph(self, headline: str) -> str:
-        """What stands below a headline of the story."""
-        match = re.search(rf"^{headline}.*\n((?:.+\n)+)", self.story, re.MULTILINE)
-        assert match is not None, self.story
+        """Return the text below a headline of the output."""
+        match = re.search(rf"^{headline}.*\n((?:.+\n)+)", self.output, re.MULTILINE)
+        assert match is not None, self.output
         return match[1]
 
     def stop(self, number: int) -> str:
-        """What it says when it is sent this signal."""
+        """Send a signal to the demo and return the rest of its output."""
         self.process.send_signal(number)
         return self.process.communicate(timeout=60)[0]
 
     def signal_another_thread(self, number: int) -> None:
-        """Sends it a signal past its main thread, as soon as that one waits: to which the system may give one too."""
+        """Send a signal to a thread other than the main thread, once the main thread waits.
+
+        The system may deliver any signal to such a thread.
+        """
         pid = self.process.pid
         tasks = Path(f"/proc/{pid}/task")
         until(lambda: (tasks / str(pid) / "stat").read_text().rpartition(") ")[2][0], "S".__eq__)
-        # The story's requests had threads of their own, of which the last may be about to end.
-        both = until(lambda: {int(task.name) for task in tasks.iterdir()}, lambda found: len(found) == 2)
-        assert ctypes.CDLL(None).tgkill(pid, *(both - {pid}), number) == 0
+        # Each request of the demo ran in its own thread, and the last of them may still be ending.
+        threads = until(lambda: {int(task.name) for task in tasks.iterdir()}, lambda ids: len(ids) == 2)
+        assert ctypes.CDLL(None).tgkill(pid, *(threads - {pid}), number) == 0
 
     def end(self) -> None:
         if self.process.poll() is None:
@@ -161,7 +164,7 @@ def serve(folder: Path) -> Iterator[Callable[[], Served]]:
 
     def serve_() -> Served:
         started.append(Served(folder))
-        started[-1].read_the_story()
+        started[-1].read_output()
         return started[-1]
 
     yield serve_
@@ -175,48 +178,48 @@ def served(serve: Callable[[], Served]) -> Served:
 
 
 @pytest.fixture(scope="module")
-def told(set_up_once: SetUp, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """One that the tests share which only read what it said, or ask it something."""
-    served = Served(set_up_once.copy_to(tmp_path_factory.mktemp("told") / "own"))
+def shared_demo(set_up_once: SetUp, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A running demo that tests share if they only read its output or send requests."""
+    served = Served(set_up_once.copy_to(tmp_path_factory.mktemp("shared") / "own"))
     try:
-        served.read_the_story()
+        served.read_output()
         yield served
     finally:
         served.end()
 
 
 class TestServing:
-    def test_tells_the_story_from_the_question_to_the_claims(self, told):
-        answer = json.loads(told.paragraph("The answer, 201"))
-        claims = json.loads(told.paragraph("… these claims"))
+    def test_shows_the_steps_from_the_request_to_the_claims(self, shared_demo):
+        answer = json.loads(shared_demo.paragraph("The issuer answers 201"))
+        claims = json.loads(shared_demo.paragraph("Claims of the signed token"))
 
         assert answer["token"].count(".") == 4
         assert claims["iss"] == "instructure:inst_access"
         assert claims["exp"] - claims["iat"] == 3600
 
-    def test_calls_the_protected_endpoint_through_the_gateway_until_the_token_is_revoked(self, told):
-        assert told.paragraph("A reverse proxy asks the gateway").startswith("Authorization: Bearer ey")
-        assert json.loads(told.paragraph("The service believes the signed token"))["login_id"] == "admin"
-        refusal = told.paragraph("Revoked in the audit, and the gateway refuses it, 401")
+    def test_shows_that_the_gateway_accepts_the_token_until_it_is_revoked(self, shared_demo):
+        assert shared_demo.paragraph("The gateway answers a reverse proxy").startswith("Authorization: Bearer ey")
+        assert json.loads(shared_demo.paragraph("The service accepts the signed token"))["login_id"] == "admin"
+        refusal = shared_demo.paragraph("After the token is revoked, the gateway refuses it: 401")
         assert json.loads(refusal) == {"errors": [{"message": "Invalid access token."}]}
 
-    def test_keeps_the_log_out_of_the_story(self, told):
-        assert "issued jti=" not in told.story
-        assert "reason=" not in told.story
-        assert "HTTP/1.1" not in told.story
+    def test_shows_no_log_lines_between_the_steps(self, shared_demo):
+        assert "issued jti=" not in shared_demo.output
+        assert "reason=" not in shared_demo.output
+        assert "HTTP/1.1" not in shared_demo.output
 
-    def test_the_printed_curl_line_gets_another_token(self, told):
-        command = told.paragraph("Do it again")
-        before = len(rows(told.folder, "instaccess_issuedtoken"))
+    def test_prints_a_curl_command_that_gets_another_token(self, shared_demo):
+        command = shared_demo.paragraph("Request another token")
+        before = len(rows(shared_demo.folder, "instaccess_issuedtoken"))
 
         answer = run_curl(command)
 
         assert list(json.loads(answer)) == ["token"]
-        assert answer not in told.story
-        assert len(rows(told.folder, "instaccess_issuedtoken")) == before + 1
+        assert answer not in shared_demo.output
+        assert len(rows(shared_demo.folder, "instaccess_issuedtoken")) == before + 1
 
-    def test_the_printed_password_opens_the_admin_and_the_audit(self, told):
-        match = re.search(r"(\S+/admin/) +user (\S+), password (\S+)", told.story)
+    def test_prints_a_password_that_gives_access_to_the_audit_log_in_the_admin(self, shared_demo):
+        match = re.search(r"(\S+/admin/) +user (\S+), password (\S+)", shared_demo.output)
         assert match is not None
         address, username, password = match.groups()
         cookies = CookieJar()
@@ -230,30 +233,28 @@ class TestServing:
 
         page = browser.open(address + "login/", urllib.parse.urlencode(form).encode(), timeout=30).read().decode()
 
-        assert json.loads(told.paragraph("… these claims"))["jti"] in page
-        assert told.base_url in address
+        assert json.loads(shared_demo.paragraph("Claims of the signed token"))["jti"] in page
+        assert shared_demo.base_url in address
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    def test_stops_cleanly_when_asked_to(self, served, number):
+    def test_stops_without_an_error_after_a_signal(self, served, number):
         rest = served.stop(number)
 
         assert served.process.returncode == 0
-        assert "Stopped. Everything is kept" in rest
+        assert "Stopped. All data is kept" in rest
         assert "Traceback" not in rest
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    def test_stops_cleanly_when_the_system_gives_the_signal_to_another_thread_than_the_one_that_waits(
-        self, served, number
-    ):
+    def test_stops_without_an_error_after_a_signal_to_another_thread(self, served, number):
         served.signal_another_thread(number)
 
         rest = served.process.communicate(timeout=60)[0]
 
         assert served.process.returncode == 0
-        assert "Stopped. Everything is kept" in rest
+        assert "Stopped. All data is kept" in rest
         assert "Traceback" not in rest
 
-    def test_loses_nothing_when_it_is_run_again(self, serve, folder):
+    def test_keeps_all_audit_rows_when_it_runs_again(self, serve, folder):
         serve().stop(signal.SIGINT)
         before = rows(folder, "instaccess_issuedtoken")
 
@@ -264,8 +265,8 @@ class TestServing:
         assert len(rows(folder, "instaccess_issuedtoken")) == 2
 
 
-class TestAPortItCannotHave:
-    def test_because_somebody_else_listens_is_said_before_anything_is_made(self, new_folder):
+class TestAnUnusablePort:
+    def test_is_reported_before_anything_is_set_up_if_another_process_uses_it(self, new_folder):
         with socket.socket() as other:
             other.bind(("127.0.0.1", 0))
             other.listen()
@@ -274,12 +275,12 @@ class TestAPortItCannotHave:
             done = demo(new_folder, PORT=str(port))
 
         assert done.returncode == 1
-        assert f"Nothing can listen on 127.0.0.1:{port} (Address already in use)" in done.stderr
+        assert f"The demo can't listen on 127.0.0.1:{port} (Address already in use)" in done.stderr
         assert f"PORT={port + 1} make demo" in done.stderr
         assert not new_folder.exists()
 
     @pytest.mark.parametrize("port", ["eight thousand", "0", "-1", "65536", "8000.5"])
-    def test_because_it_is_no_port_is_said_in_one_line(self, new_folder, port):
+    def test_is_reported_in_one_line_if_it_is_not_a_port_number(self, new_folder, port):
         done = demo(new_folder, PORT=port)
 
         assert done.returncode == 1

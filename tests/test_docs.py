@@ -19,11 +19,11 @@ from django.test import override_settings
 from django.urls import resolve
 
 from benchmarks import report
+from instaccess import issuer, keys, tokens, trust
 from instaccess.conf import SCOPE, SETTINGS, conf
 from instaccess.conf import checks as conf_checks
 from instaccess.exceptions import Reason
-from instaccess.keys import ring
-from instaccess.trust import fetch, material
+from instaccess.trust import fetch
 from instaccess.web import answers as web_answers
 from tests import test_layering
 from tests.support import readme
@@ -100,17 +100,13 @@ class TestCodeBlocks:
 
         names["post_worker_init"](object())
 
-        assert all(key._private for key in ring.current_ring().keys if key.status == "current")
+        assert all(key._private for key in keys.current_ring().keys if key.status == "current")
 
     @pytest.mark.parametrize("code", JSON)
     def test_with_claims_show_the_claims_of_an_issued_token(self, code, initial_keys, user):
-        from instaccess.issuer import issuing
-        from instaccess.keys import ring
-        from instaccess.tokens import jose
-
-        origin = issuing.Origin(canvas_domain="canvas.example.edu")
-        _, text = issuing.issue(user=user, origin=origin, now=1795448096, encrypted=False)
-        payload, _ = jose.verify(text, ring.current_ring().verification_keys())
+        origin = issuer.Origin(canvas_domain="canvas.example.edu")
+        _, text = issuer.issue(user=user, origin=origin, now=1795448096, encrypted=False)
+        payload, _ = tokens.verify(text, keys.current_ring().verification_keys())
 
         documented = json.loads(code)
         assert list(documented) == list(payload)
@@ -146,8 +142,8 @@ class TestCodeBlocks:
         for line in OPENSSL:
             subprocess.run(shlex.split(line), cwd=tmp_path, check=True, capture_output=True)
 
-        private = material.parse((tmp_path / "gateway.pem").read_text())
-        public = material.parse((tmp_path / "gateway.pub.pem").read_text())
+        private = trust.parse_key((tmp_path / "gateway.pem").read_text())
+        public = trust.parse_key((tmp_path / "gateway.pub.pem").read_text())
         assert (private.has_private, public.has_private) == (True, False)
         assert private.thumbprint() == public.thumbprint()
 

@@ -1,4 +1,4 @@
-"""The wheel: what is in it, and that a project made from nothing, with the README's steps, issues a token with it."""
+"""Tests of the wheel: its files, and a new project that follows the README's steps and issues a token."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.paths import ROOT
 
 SHIPPED = {".py", ".typed", ".html", ".txt", ".po", ".mo", ".css", ".js"}
 
-# What the README presupposes: a project that already uses DRF and django-oauth-toolkit.
+# The README assumes a project that already uses DRF and django-oauth-toolkit.
 HOST_SETTINGS = """
 INSTALLED_APPS += ["rest_framework", "oauth2_provider"]
 OAUTH2_PROVIDER = {"SCOPES": {"read": "Read"}, "DEFAULT_SCOPES": ["read"]}
@@ -61,7 +61,7 @@ print(json.dumps({
 
 
 def run(*command: str | Path, cwd: Path, **variables: str) -> str:
-    """What a command prints, run in an environment that is not activated for this checkout."""
+    """Run a command without the environment variables of this checkout, and return its output."""
     hidden = {"DJANGO_SETTINGS_MODULE", "PYTHONPATH", "VIRTUAL_ENV", "INSTACCESS_DATABASE"}
     inherited = {name: value for name, value in os.environ.items() if name not in hidden}
     done = subprocess.run(
@@ -73,10 +73,10 @@ def run(*command: str | Path, cwd: Path, **variables: str) -> str:
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the checkout, less what .gitignore keeps out of it, so that building leaves nothing behind there."""
-    made = (".*", "build", "dist", "*.egg-info", "__pycache__", "demo.sqlite3*", "demo.admin-password")
+    """A copy of the checkout without ignored files, so that a build leaves no files in the checkout."""
+    ignored = (".*", "build", "dist", "*.egg-info", "__pycache__", "demo.sqlite3*", "demo.admin-password")
     return Path(
-        shutil.copytree(ROOT, tmp_path_factory.mktemp("tree") / "checkout", ignore=shutil.ignore_patterns(*made))
+        shutil.copytree(ROOT, tmp_path_factory.mktemp("tree") / "checkout", ignore=shutil.ignore_patterns(*ignored))
     )
 
 
@@ -88,7 +88,7 @@ def wheel(tree: Path) -> Path:
 
 
 class TestTheWheel:
-    def test_holds_every_file_of_the_package_and_nothing_else(self, tree, wheel):
+    def test_contains_exactly_the_files_of_the_package(self, tree, wheel):
         files = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
 
         in_tree = {
@@ -98,10 +98,10 @@ class TestTheWheel:
         }
         assert files == in_tree
 
-    def test_leaves_no_kind_of_file_of_the_package_out(self, tree):
-        kinds = {path.suffix or path.name for path in (tree / "instaccess").rglob("*") if path.is_file()}
+    def test_includes_every_type_of_file_in_the_package(self, tree):
+        suffixes = {path.suffix or path.name for path in (tree / "instaccess").rglob("*") if path.is_file()}
 
-        assert kinds <= SHIPPED
+        assert suffixes <= SHIPPED
 
     @pytest.mark.parametrize(
         "name",
@@ -111,10 +111,10 @@ class TestTheWheel:
             "instaccess/management/commands/instaccess_init.py",
         ],
     )
-    def test_holds_what_python_does_not_import_by_itself(self, wheel, name):
+    def test_contains_files_that_no_module_imports(self, wheel, name):
         assert name in zipfile.ZipFile(wheel).namelist()
 
-    def test_says_what_it_is_and_under_which_licence(self, wheel):
+    def test_has_the_name_the_licence_and_the_readme_as_metadata(self, wheel):
         archive = zipfile.ZipFile(wheel)
         [name] = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
         metadata = archive.read(name).decode()
@@ -126,34 +126,33 @@ class TestTheWheel:
 
 
 class TestTheSourceDistribution:
-    def test_holds_all_that_it_takes_to_build_and_test_it(self, tree):
+    def test_contains_all_tracked_files(self, tree):
         run(sys.executable, "-m", "build", "--sdist", "--no-isolation", cwd=tree)
         [sdist] = (tree / "dist").glob("*.tar.gz")
         with tarfile.open(sdist) as archive:
-            held = {member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()}
+            archived = {member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()}
         tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
-        assert {name for name in tracked.split() if not name.startswith(".")} <= held
-        assert not {name for name in held if name.startswith((".", "build/", "dist/")) or name.endswith(".pyc")}
+        assert {name for name in tracked.split() if not name.startswith(".")} <= archived
+        assert not {name for name in archived if name.startswith((".", "build/", "dist/")) or name.endswith(".pyc")}
 
 
 @pytest.fixture(scope="module")
 def venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new environment. What instaccess depends on is lent to it by path, for there is no network here; pip as well,
-    of which a copy of its own takes six seconds.
+    """A new environment that finds the dependencies and pip through a .pth file.
 
-    A path in a .pth file is only put on sys.path: .pth files there, such as that of this checkout's editable
-    install, are not read.
+    Tests can't use the network, and installing pip takes six seconds. A .pth file only adds its paths to sys.path.
+    Python doesn't read .pth files in these paths, so the editable install of this checkout is not visible.
     """
     folder = tmp_path_factory.mktemp("environment") / "venv"
     run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder.parent)
     [packages] = folder.glob("lib/python*/site-packages")
-    (packages / "lent.pth").write_text("\n".join(site.getsitepackages()) + "\n")
+    (packages / "dependencies.pth").write_text("\n".join(site.getsitepackages()) + "\n")
     return folder
 
 
-class TestPluggingIn:
-    def test_a_new_project_issues_a_token_after_the_steps_of_the_readme(self, tmp_path, venv, wheel):
+class TestInstallation:
+    def test_lets_a_new_project_issue_a_token_after_the_steps_of_the_readme(self, tmp_path, venv, wheel):
         python = str(venv / "bin" / "python")
         activated = {
             "PATH": f"{venv / 'bin'}{os.pathsep}{os.environ['PATH']}",
@@ -171,17 +170,17 @@ class TestPluggingIn:
         run("sh", "-e", "-c", install.code, cwd=tmp_path, **activated)
         append(tmp_path / "host" / "settings.py", settings.code)
         append(tmp_path / "host" / "urls.py", urls.code)
-        said = run("sh", "-e", "-c", commands.code, cwd=tmp_path, **activated)
+        output = run("sh", "-e", "-c", commands.code, cwd=tmp_path, **activated)
 
-        assert "Made the current signing key" in said
-        assert "System check identified no issues (0 silenced)." in said
+        assert "Made the current signing key" in output
+        assert "System check identified no issues (0 silenced)." in output
         answer = json.loads(run(python, "manage.py", "shell", "-v", "0", "-c", A_CLIENT, cwd=tmp_path))
         assert answer["status"] == 201
         assert answer["body"]["token"].count(".") == 4
         assert answer["rows"] == 1
         assert Path(answer["instaccess"]).is_relative_to(venv)
 
-    def test_takes_two_lines_and_a_scope(self):
+    def test_needs_two_lines_of_settings_and_one_of_urls(self):
         settings, urls = (
             snippet.lines
             for snippet in readme.snippets(readme.section("Plugging it in"))

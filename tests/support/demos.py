@@ -1,5 +1,8 @@
-"""`manage.py demo` in a folder of its own. To make tables, keys, an admin and an access token takes it three seconds:
-once for all who need a project that has them (the fixture `set_up_once`)."""
+"""Runs `manage.py demo` in a separate folder.
+
+Setting up tables, keys, an admin user and an access token takes three seconds. The fixture `set_up_once` does it once
+for all tests that need such a project.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,14 @@ from tests.support.paths import ROOT
 
 
 def environment(folder: Path, **variables: str) -> dict[str, str]:
-    ours = {"PORT", "INSTACCESS_DATABASE", "INSTACCESS_SETTINGS", "SQLITE_NAME"}
-    inherited = {n: v for n, v in os.environ.items() if n not in ours and not n.lower().endswith("_proxy")}
+    """Return the environment for a demo in this folder, without variables of the test run and without proxies."""
+    excluded = {"PORT", "INSTACCESS_DATABASE", "INSTACCESS_SETTINGS", "SQLITE_NAME"}
+    inherited = {n: v for n, v in os.environ.items() if n not in excluded and not n.lower().endswith("_proxy")}
     return inherited | {"DEMO_DIR": str(folder), "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"} | variables
 
 
 def demo(folder: Path, *args: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run `manage.py demo` to its end."""
     return subprocess.run(
         [sys.executable, "manage.py", "demo", *args],
         cwd=ROOT,
@@ -32,7 +37,7 @@ def demo(folder: Path, *args: str, **variables: str) -> subprocess.CompletedProc
 
 
 class SetUp:
-    """Where the demo was set up, and what it said. Not to be written to."""
+    """The folder and the output of a demo that was set up. Tests must not write to the folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -45,7 +50,7 @@ class SetUp:
         return facts
 
     def copy_to(self, folder: Path) -> Path:
-        """The same in a folder that is the caller's own; it may be there already."""
+        """Copy the files of the demo to a folder that the test may change, and return the folder."""
         assert self.done.returncode == 0, self.done.stderr
         folder.mkdir(exist_ok=True)
         for file in self.folder.iterdir():

@@ -1,4 +1,4 @@
-"""`manage.py demo`: from an empty folder to a token, and a server to play with."""
+"""The command `manage.py demo`: sets up a project, serves it and issues a token."""
 
 from __future__ import annotations
 
@@ -31,10 +31,8 @@ from django.core.wsgi import get_wsgi_application
 from django.utils import timezone
 from oauth2_provider.models import get_access_token_model, get_application_model
 
-from instaccess.audit import revocation, rows
+from instaccess import audit, keys, tokens
 from instaccess.conf import SCOPE
-from instaccess.keys import ring
-from instaccess.tokens import jose
 
 HOST = "127.0.0.1"
 USERNAME = "admin"
@@ -44,18 +42,22 @@ PROXY = "http://127.0.0.1:8080"
 VERIFY = "/internal/gateway/verify"
 PROTECTED = "/api/v1/users/self"
 REVOKED_WITHIN = 5
-"""Seconds in which a revocation has reached every gateway."""
+"""Seconds within which every gateway refuses a revoked token."""
 STOPS_WITHIN = 0.5
-"""Seconds after which a signal that did not wake the main thread is acted on all the same."""
+"""Seconds after which the main thread handles a signal that did not wake it."""
 
 
 class Command(BaseCommand):
-    help = "Set the demo up (database, keys, admin, OAuth2 application and access token), serve it, issue a token."
+    help = (
+        "Set up the demo (database, keys, admin user, OAuth2 application, access token), serve it and issue a token."
+    )
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
-            "--setup-only", action="store_true", help="Print what there is as one JSON object; serve nothing."
+            "--setup-only",
+            action="store_true",
+            help="Set up the demo and print its data as one JSON object, without serving.",
         )
         parser.add_argument(
             "--port",
@@ -63,39 +65,39 @@ class Command(BaseCommand):
             help="Port to serve on (default: the environment variable PORT, or 8000).",
         )
         parser.add_argument(
-            "--nginx", action="store_true", help=f"Put the real nginx before it, on {PROXY}, with examples/nginx."
+            "--nginx", action="store_true", help=f"Run nginx in front of the demo, on {PROXY}, with examples/nginx."
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
         port = _port(options["port"])
-        # The story is told on stdout, step by step; the log joins in (on stderr) when there is more to say than it.
+        # Log lines would interrupt the steps of the demo. Logging is enabled again when all steps are printed.
         logging.disable(logging.WARNING)
         if options["setup_only"]:
             self.stdout.write(json.dumps(self._set_up(port)))
             return
         nginx = _nginx() if options["nginx"] else ""
-        # The port first: nothing is made when somebody else has it.
+        # Opens the port first, so that nothing is set up if another process uses the port.
         try:
             server = ThreadedWSGIServer((HOST, port), WSGIRequestHandler)
         except OSError as error:
             raise CommandError(
-                f"Nothing can listen on {HOST}:{port} ({error.strerror}): try `PORT={port + 1} make demo`."
+                f"The demo can't listen on {HOST}:{port} ({error.strerror}). Run `PORT={port + 1} make demo`."
             ) from error
         try:
-            facts = self._set_up(port)
+            setup = self._set_up(port)
             with _proxy(nginx, port) if nginx else contextlib.nullcontext():
-                self._serve(server, facts, proxied=bool(nginx))
+                self._serve(server, setup, proxied=bool(nginx))
         finally:
             server.server_close()
 
     def _set_up(self, port: int) -> dict[str, str]:
         settings.DEMO_DIR.mkdir(parents=True, exist_ok=True)
         call_command("migrate", verbosity=0, interactive=False)
-        # stdout belongs to the one JSON object of --setup-only.
+        # With --setup-only, stdout contains only the JSON object.
         call_command("instaccess_init", stdout=self.stderr)
         password = self._password()
         user, _ = get_user_model().objects.get_or_create(username=USERNAME)
-        # Whatever a visitor did to it in the admin: what is printed below holds.
+        # Undoes changes that a visitor made in the admin, so that the printed password works.
         user.is_active = user.is_staff = user.is_superuser = True
         if not user.check_password(password):
             user.set_password(password)
@@ -109,26 +111,26 @@ class Command(BaseCommand):
                 authorization_grant_type="authorization-code",
                 redirect_uris="https://client.example/callback",
             )
-        text = secrets.token_urlsafe(32)
+        access_token = secrets.token_urlsafe(32)
         get_access_token_model().objects.create(
             user=user,
             application=application,
-            token=text,
+            token=access_token,
             scope=SCOPE,
             expires=timezone.now() + timedelta(days=1),
         )
         base_url = f"http://{HOST}:{port}"
         return {
             "base_url": base_url,
-            "access_token": text,
+            "access_token": access_token,
             "client_id": application.client_id,
             "admin_username": USERNAME,
             "admin_password": password,
-            "curl": f"curl -X POST -H 'Authorization: Bearer {text}' {base_url}{ENDPOINT}",
+            "curl": f"curl -X POST -H 'Authorization: Bearer {access_token}' {base_url}{ENDPOINT}",
         }
 
     def _password(self) -> str:
-        """The demo admin's password: random at the first run, kept beside the database for the next ones."""
+        """Return the password of the admin user: generated by the first run and stored beside the database."""
         path = settings.DEMO_DIR / "demo.admin-password"
         if not path.exists():
             file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -136,69 +138,65 @@ class Command(BaseCommand):
                 stream.write(secrets.token_urlsafe(12))
         return str(path.read_text())
 
-    def _serve(self, server: ThreadedWSGIServer, facts: dict[str, str], *, proxied: bool) -> None:
-        # A shell that starts this in the background has it ignore SIGINT; `kill` and `docker stop` send SIGTERM.
+    def _serve(self, server: ThreadedWSGIServer, setup: dict[str, str], *, proxied: bool) -> None:
+        # A shell makes background processes ignore SIGINT. `kill` and `docker stop` send SIGTERM.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         server.set_app(StaticFilesHandler(get_wsgi_application()))
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:
-            self._tell(facts, proxied=proxied)
-            # Before anybody is told to press Ctrl-C: this takes a lock, and KeyboardInterrupt would leave it taken.
+            self._show_steps(setup, proxied=proxied)
+            # Runs before the user reads "Ctrl-C", because KeyboardInterrupt would leave the lock of `logging` locked.
             logging.disable(logging.NOTSET)
-            self.stdout.write("\nServing until Ctrl-C. The log follows.")
+            self.stdout.write("\nServing. Press Ctrl-C to stop. The log follows.")
             self.stdout.flush()
-            # Not one join() for ever: Python acts on a signal when the main thread is back from what it waits in, and
-            # one that came just before it went there, or that the system gave to another thread, doesn't wake it.
+            # Python handles a signal only when the main thread runs. A signal that arrives just before join(), or that
+            # the system delivers to another thread, doesn't wake the main thread. The timeout does.
             while thread.is_alive():
                 thread.join(timeout=STOPS_WITHIN)
         except KeyboardInterrupt:
-            self.stdout.write(
-                f"\nStopped. Everything is kept in {settings.DEMO_DIR}; `make demo` goes on from there."
-            )
+            self.stdout.write(f"\nStopped. All data is kept in {settings.DEMO_DIR}. `make demo` uses it again.")
         finally:
             server.shutdown()
 
-    def _tell(self, facts: dict[str, str], *, proxied: bool) -> None:
-        base_url = facts["base_url"]
-        self._headline("A client with an OAuth2 access token of the right scope asks for an InstAccess token")
-        self.stdout.write(f"POST {base_url}{ENDPOINT}\nAuthorization: Bearer {facts['access_token']}")
-        status, body = _post(base_url + ENDPOINT, facts["access_token"])
-        self._headline(f"The answer, {status}: the token is encrypted, the client can't read it")
+    def _show_steps(self, setup: dict[str, str], *, proxied: bool) -> None:
+        base_url = setup["base_url"]
+        self._headline("A client requests an InstAccess token with its OAuth2 access token")
+        self.stdout.write(f"POST {base_url}{ENDPOINT}\nAuthorization: Bearer {setup['access_token']}")
+        status, body = _post(base_url + ENDPOINT, setup["access_token"])
+        self._headline(f"The issuer answers {status} with an encrypted token, which the client can't read")
         self.stdout.write(body)
         token = json.loads(body)["token"]
-        signed, _ = jose.decrypt(token, ring.current_ring().decryption_keys())
-        self._headline("Opened, as the gateway does it: encrypted for the gateway's key …")
+        signed, _ = tokens.decrypt(token, keys.current_ring().decryption_keys())
+        self._headline("Header of the encrypted token, which names the gateway's key")
         self.stdout.write(json.dumps(_decoded(token.split(".")[0])))
-        self._headline("… signed by the issuer's key …")
+        self._headline("Header of the signed token inside, which names the issuer's key")
         self.stdout.write(json.dumps(_decoded(signed.split(".")[0])))
-        self._headline("… these claims")
+        self._headline("Claims of the signed token")
         self.stdout.write(json.dumps(_decoded(signed.split(".")[1]), indent=2))
         self._call_and_revoke(base_url, token, str(_decoded(signed.split(".")[1])["jti"]), proxied=proxied)
-        self._headline("The audit tells who got it; the keys are there, too")
-        self.stdout.write(f"{base_url}/admin/   user {facts['admin_username']}, password {facts['admin_password']}")
-        self._headline("Do it again, in another terminal")
-        self.stdout.write(facts["curl"])
+        self._headline("The admin shows the audit log and the keys")
+        self.stdout.write(f"{base_url}/admin/   user {setup['admin_username']}, password {setup['admin_password']}")
+        self._headline("Request another token in a second terminal")
+        self.stdout.write(setup["curl"])
 
     def _call_and_revoke(self, base_url: str, token: str, jti: str, *, proxied: bool) -> None:
         url = PROXY + PROTECTED if proxied else base_url + VERIFY
         status, authorization, body = _get(url, f"Bearer {token}")
         if proxied:
-            self._headline(
-                f"nginx has the gateway open it, and the service believes what is inside, GET {url}: {status}"
-            )
+            self._headline(f"nginx asks the gateway, and the service accepts the signed token, GET {url}: {status}")
         else:
-            self._headline(f"A reverse proxy asks the gateway about it, GET {VERIFY}: {status}, and goes on with")
+            self._headline(f"The gateway answers a reverse proxy with the signed token, GET {VERIFY}: {status}")
             self.stdout.write(f"Authorization: {authorization[:40]}…")
             status, _, body = _get(base_url + PROTECTED, authorization)
-            self._headline(f"The service believes the signed token, GET {PROTECTED}: {status}")
+            self._headline(f"The service accepts the signed token, GET {PROTECTED}: {status}")
         self.stdout.write(body)
-        revocation.revoke(rows.live_tokens().filter(jti=jti), reason="the demo's laptop was stolen")
+        audit.revoke(audit.live_tokens().filter(jti=jti), reason="the laptop of the demo was stolen")
         deadline = time.monotonic() + REVOKED_WITHIN
         while (answer := _get(url, f"Bearer {token}"))[0] != 401 and time.monotonic() < deadline:
             time.sleep(0.1)
-        self._headline(f"Revoked in the audit, and the gateway refuses it, {answer[0]}")
+        self._headline(f"After the token is revoked, the gateway refuses it: {answer[0]}")
         self.stdout.write(answer[2])
 
     def _headline(self, text: str) -> None:
@@ -211,26 +209,26 @@ def _port(text: str) -> int:
     except ValueError:
         port = 0
     if not 1 <= port <= 65535:
-        raise CommandError(f"The port must be a number from 1 to 65535, not {text!r}: try `PORT=8001 make demo`.")
+        raise CommandError(f"The port must be a number from 1 to 65535, not {text!r}. Run `PORT=8001 make demo`.")
     return port
 
 
 def _nginx() -> str:
     path = shutil.which("nginx", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"]))
     if path is None:
-        raise CommandError("nginx is not installed: `apt-get install --no-install-recommends nginx-light`.")
+        raise CommandError("nginx is not installed. Run `apt-get install --no-install-recommends nginx-light`.")
     return path
 
 
 @contextlib.contextmanager
 def _proxy(nginx: str, port: int) -> Iterator[None]:
-    """nginx with the example configuration, asking this server's port."""
+    """Run nginx with the example configuration in front of the server on this port."""
     prefix = settings.DEMO_DIR.absolute() / "demo.nginx"
     prefix.mkdir(exist_ok=True)
     example = (settings.BASE_DIR / "examples/nginx/nginx.conf").read_text()
     (prefix / "nginx.conf").write_text(example.replace("server 127.0.0.1:8000;", f"server {HOST}:{port};"))
     command = [nginx, "-p", str(prefix), "-c", str(prefix / "nginx.conf")]
-    process = subprocess.Popen(command, start_new_session=True)  # noqa: S603  (our own file)
+    process = subprocess.Popen(command, start_new_session=True)  # noqa: S603  (arguments are not from a user)
     try:
         address = urllib.parse.urlsplit(PROXY)
         while True:
@@ -238,9 +236,9 @@ def _proxy(nginx: str, port: int) -> Iterator[None]:
                 break
             time.sleep(0.05)
             if process.poll() is not None:
-                raise CommandError(f"nginx has not started: does somebody else listen on {PROXY}?")
+                raise CommandError(f"nginx has not started. Check whether another process listens on {PROXY}.")
         if process.poll() is not None:
-            raise CommandError(f"nginx has not started: does somebody else listen on {PROXY}?")
+            raise CommandError(f"nginx has not started. Check whether another process listens on {PROXY}.")
         yield
     finally:
         process.terminate()
@@ -249,7 +247,7 @@ def _proxy(nginx: str, port: int) -> Iterator[None]:
 
 def _post(url: str, access_token: str) -> tuple[int, str]:
     request = urllib.request.Request(url, method="POST", headers={"Authorization": f"Bearer {access_token}"})
-    # Not through a proxy that the environment may name: it knows another 127.0.0.1.
+    # A proxy from the environment may run on another machine, where 127.0.0.1 is not this server.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=30) as response:
@@ -259,7 +257,7 @@ def _post(url: str, access_token: str) -> tuple[int, str]:
 
 
 def _get(url: str, authorization: str) -> tuple[int, str, str]:
-    """Status, Authorization header and body of an answer."""
+    """Return the status, the Authorization header and the body of an answer."""
     request = urllib.request.Request(url, headers={"Authorization": authorization})
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
