@@ -151,7 +151,7 @@ class Command(BaseCommand):
             logging.disable(logging.NOTSET)
             self.stdout.write("\nServing. Press Ctrl-C to stop. The log follows.")
             self.stdout.flush()
-            # Python handles a signal only when the main thread runs. A signal that arrives just before join(), or that
+            # Python handles a signal only when the main thread runs. A signal that comes just before join(), or that
             # the system delivers to another thread, doesn't wake the main thread. The timeout does.
             while thread.is_alive():
                 thread.join(timeout=STOPS_WITHIN)
