@@ -80,7 +80,7 @@ class TestCodeBlocks:
         """test_packaging.py runs the installation steps."""
         ast.parse(code)
         run_here = "INSTACCESS =" in code or "def post_worker_init" in code or code.startswith("LOGGING =")
-        assert run_here or code in readme.section("Plugging it in")
+        assert run_here or code in readme.section("Installation")
 
     def test_with_logging_show_successful_issues(self):
         [code] = [code for code in PYTHON if code.startswith("LOGGING =")]

@@ -166,7 +166,7 @@ class TestInstallation:
         (tmp_path / "dist").mkdir()
         shutil.copy(wheel, tmp_path / "dist")
 
-        install, settings, urls, commands, _ = readme.snippets(readme.section("Plugging it in"))
+        install, settings, urls, commands, _ = readme.snippets(readme.section("Installation"))
         run("sh", "-e", "-c", install.code, cwd=tmp_path, **activated)
         append(tmp_path / "host" / "settings.py", settings.code)
         append(tmp_path / "host" / "urls.py", urls.code)
@@ -183,7 +183,7 @@ class TestInstallation:
     def test_needs_two_lines_of_settings_and_one_of_urls(self):
         settings, urls = (
             snippet.lines
-            for snippet in readme.snippets(readme.section("Plugging it in"))
+            for snippet in readme.snippets(readme.section("Installation"))
             if snippet.language == "python"
         )
 
