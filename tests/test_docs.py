@@ -344,7 +344,7 @@ class TestThePageOfCases:
 
         assert ids <= set(self.CASES)
 
-    def test_lists_a_case_as_open_only_if_no_test_shows_it(self):
+    def test_lists_a_case_as_open_only_if_no_test_name_contains_its_id(self):
         assert not self.OPEN & set(self.CASES)
 
     def test_gives_an_input_and_a_promise_for_every_case(self):
