@@ -191,7 +191,7 @@ class TestAHeaderWithOddMembers:
         """Python 3.13's parser goes as deep as a whole stack of the usual size."""
         script = (
             "import threading\n"
-            "from instaccess.compact import json_object\n"
+            "from instaccess.tokens.compact import json_object\n"
             "from instaccess.exceptions import InvalidToken\n"
             "def read():\n"
             "    try: json_object(RAW, 'claims')\n"
