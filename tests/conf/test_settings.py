@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.test import override_settings
 
-from instaccess.conf import DERIVED, SETTINGS, conf, values
+from instaccess.conf import DERIVED, SETTINGS, Conf, conf
 from instaccess.conf import checks as conf_checks
 from instaccess.exceptions import ConfigError
 from instaccess.keys import sealing
@@ -260,12 +260,42 @@ class TestTheWholeOfInstaccess:
             override_settings(INSTACCESS=value),
             pytest.raises(ConfigError, match="INSTACCESS must be a dictionary"),
         ):
-            values.configured()
+            _ = conf.lifetime
 
     @pytest.mark.parametrize("kind", [dict, OrderedDict, lambda value: MappingProxyType(dict(value))])
     def test_may_be_any_mapping(self, kind):
         with override_settings(INSTACCESS=kind({"LIFETIME": 60})):
             assert conf.lifetime == 60
+
+
+class TestAConfOfAGivenDictionary:
+    def test_reads_the_dictionary_and_not_the_settings(self):
+        with override_settings(INSTACCESS={"LIFETIME": 60, "REALM": "project"}):
+            given = Conf({"LIFETIME": 120})
+
+            assert (given.lifetime, given.realm) == (120, "canvas-lms")
+            assert (conf.lifetime, conf.realm) == (60, "project")
+
+    def test_does_not_copy_values(self):
+        written = {"LIFETIME": 60}
+        given = Conf(written)
+        written["LIFETIME"] = 120
+
+        assert given.lifetime == 120
+
+
+class TestTheKeyAlgorithmsOfAReader:
+    @pytest.mark.parametrize("alg", ["RSA-OAEP", "RSA-OAEP-256"])
+    def test_exclude_rsa1_5_by_default(self, alg):
+        with override_settings(INSTACCESS={"ENCRYPTION_ALG": alg}):
+            assert conf.key_algorithms == ("RSA-OAEP", "RSA-OAEP-256")
+
+    def test_include_rsa1_5_if_it_is_the_encryption_alg(self):
+        with override_settings(INSTACCESS={"ENCRYPTION_ALG": "RSA1_5"}):
+            assert conf.key_algorithms == ("RSA-OAEP", "RSA-OAEP-256", "RSA1_5")
+
+    def test_are_not_a_setting(self):
+        assert "KEY_ALGORITHMS" not in SETTINGS
 
 
 class TestTheKeyEncryptionKeys:
