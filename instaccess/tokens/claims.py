@@ -96,9 +96,20 @@ class Claims:
         cls,
         *,
         now: float,
+        issuer: str,
+        user_uuid: str,
+        account_uuid: str,
+        canvas_domain: str,
         lifetime: int = MAX_LIFETIME,
+        masquerading_user_uuid: str | None = None,
+        masquerading_user_shard_id: int | str | None = None,
+        user_global_id: str | None = None,
+        real_user_global_id: str | None = None,
+        region: str | None = None,
+        shard_id: int | str | None = None,
+        client_id: str | None = None,
+        instructure_service: bool = False,
         extra: Mapping[str, Any] | None = None,
-        **claims: Any,
     ) -> Self:
         """Claims for a token issued `now` (seconds since the epoch), with a fresh random `jti` (RFC 7519 §4.1.7).
 
@@ -110,11 +121,22 @@ class Claims:
             raise ValueError(f"lifetime must be 1 to {MAX_LIFETIME} seconds, got {lifetime}")
         issued_at = int(now)
         return cls(
+            issuer=issuer,
             jti=str(uuid.uuid4()),
             issued_at=issued_at,
             expires_at=issued_at + lifetime,
+            user_uuid=user_uuid,
+            account_uuid=account_uuid,
+            canvas_domain=canvas_domain,
+            masquerading_user_uuid=masquerading_user_uuid,
+            masquerading_user_shard_id=masquerading_user_shard_id,
+            user_global_id=user_global_id,
+            real_user_global_id=real_user_global_id,
+            region=region,
+            shard_id=shard_id,
+            client_id=client_id,
+            instructure_service=instructure_service,
             extra=extra or {},
-            **claims,
         )
 
     def to_payload(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import uuid
 from typing import Any
@@ -129,6 +130,16 @@ class TestThePayload:
     def test_of_claims_once_made_does_not_change(self):
         with pytest.raises(dataclasses.FrozenInstanceError):
             new().user_uuid = "eve"
+
+
+class TestTheParametersOfNew:
+    def test_are_the_fields_that_a_caller_may_set(self):
+        fields = {field.name for field in dataclasses.fields(Claims)}
+
+        assert set(inspect.signature(Claims.new).parameters) == fields - {"jti", "issued_at", "expires_at"} | {
+            "now",
+            "lifetime",
+        }
 
 
 class TestTheLifetime:
