@@ -9,6 +9,7 @@ from .claims import (
     MAX_LIFETIME,
     Claims,
     identifiers,
+    is_canonical_uuid,
 )
 from .compact import MAX_TOKEN_CHARS, nests_too_deep, peek_issuer, split_compact
 from .jose import (
@@ -38,6 +39,7 @@ __all__ = [
     "decrypt",
     "encrypt",
     "identifiers",
+    "is_canonical_uuid",
     "nests_too_deep",
     "parse_encrypted",
     "peek_issuer",

@@ -225,6 +225,14 @@ def identifiers(payload: Mapping[str, Any]) -> dict[str, str]:
     return {attribute: value for attribute, value in found.items() if isinstance(value, str)}
 
 
+def is_canonical_uuid(text: str) -> bool:
+    """Return whether a string is the canonical form of a UUID: lower case with hyphens (RFC 9562 §4)."""
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False
+
+
 def _check_times(
     issued_at: int,
     expires_at: int,

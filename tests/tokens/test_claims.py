@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from jwcrypto.jwk import JWK
 
 from instaccess.exceptions import ClaimsTooLarge, ForeignToken, InvalidToken, TokenExpired
-from instaccess.tokens import compact, jose
+from instaccess.tokens import compact, is_canonical_uuid, jose
 from instaccess.tokens.claims import CLOCK_SKEW, MAX_LIFETIME, MAX_PAYLOAD_BYTES, RESERVED, Claims
 from instaccess.tokens.compact import MAX_DEPTH
 
@@ -140,6 +140,26 @@ class TestTheParametersOfNew:
             "now",
             "lifetime",
         }
+
+
+class TestIsCanonicalUuid:
+    def test_accepts_lower_case_with_hyphens(self):
+        assert is_canonical_uuid("6f1c2f5e-2e0e-4a4c-9a52-1a6c2a1f0d11")
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "",
+            "ada",
+            "6F1C2F5E-2E0E-4A4C-9A52-1A6C2A1F0D11",
+            "6f1c2f5e2e0e4a4c9a521a6c2a1f0d11",
+            "{6f1c2f5e-2e0e-4a4c-9a52-1a6c2a1f0d11}",
+            "urn:uuid:6f1c2f5e-2e0e-4a4c-9a52-1a6c2a1f0d11",
+            " 6f1c2f5e-2e0e-4a4c-9a52-1a6c2a1f0d11",
+        ],
+    )
+    def test_refuses_any_other_string(self, text):
+        assert not is_canonical_uuid(text)
 
 
 class TestTheLifetime:
