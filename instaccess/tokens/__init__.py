@@ -1,5 +1,7 @@
-"""InstAccess tokens as strings and as claims. Imports no Django and reads no settings: callers pass in keys and the
-clock."""
+"""InstAccess tokens as strings and as claims.
+
+This package imports no Django and reads no settings: callers pass in the keys and the current time.
+"""
 
 from .claims import (
     AFTERLIFE,

@@ -204,7 +204,7 @@ class TestAHeaderWithOddMembers:
             [sys.executable, "-c", script.replace("RAW", repr(raw))], capture_output=True, text=True, check=False
         )
 
-        assert (done.returncode, done.stdout) == (0, "the claims nests too deep\n"), done.stderr
+        assert (done.returncode, done.stdout) == (0, "JSON is nested too deeply in the claims\n"), done.stderr
 
     @pytest.mark.parametrize("text", ["[" * 2000, '"' + "[" * 2000, '\\"[{' * 500, "[" * 40 + "\\" * 7])
     def test_brackets_in_a_text_nest_nothing(self, signing_key, text):
