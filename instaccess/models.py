@@ -21,7 +21,7 @@ from django.utils.translation import gettext_lazy as _
 for _app in ("instaccess", "oauth2_provider"):
     if not apps.is_installed(_app):
         raise ImproperlyConfigured(
-            f"{_app!r} is not in INSTALLED_APPS. An issuer needs it. A separate gateway needs "
+            f"add {_app!r} to INSTALLED_APPS: an issuer needs it. A separate gateway needs "
             '"instaccess.gateway" instead, with include("instaccess.gateway.urls"), and a separate service needs '
             '"instaccess.service". See the README'
         )

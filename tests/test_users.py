@@ -127,7 +127,7 @@ class TestAFieldOfTheUserModelAsTheUuid:
         # `get_full_name` is an attribute of a user, but no field: two users may well share it.
         with (
             override_settings(INSTACCESS={"USER_UUID_FIELD": "get_full_name"}),
-            pytest.raises(ConfigError, match=r"'get_full_name', which is no field of auth\.User") as error,
+            pytest.raises(ConfigError, match=r"'get_full_name', which is not a field of auth\.User") as error,
         ):
             users.user_uuid(user)
 

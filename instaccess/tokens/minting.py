@@ -48,7 +48,7 @@ def jwe(text: bytes, key: RSAPublicKey, *, alg: str, enc: str, kid: str) -> str:
 
 
 def _a128cbc_hs256(text: bytes, cek: bytes, header: bytes) -> tuple[bytes, bytes, bytes]:
-    """Return initialization vector, ciphertext and tag (RFC 7518 §5.2.2.1). The MAC key is the first half of `cek`."""
+    """Return initialization vector, ciphertext and tag (RFC 7518 §5.2.2.1). `cek` starts with the MAC key."""
     iv = os.urandom(16)
     pad = 16 - len(text) % 16
     encryptor = Cipher(AES(cek[16:]), CBC(iv)).encryptor()
