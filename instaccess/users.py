@@ -148,7 +148,7 @@ def masquerade_target(caller: Any, text: str) -> Any:
     is_allowed = conf.masquerade_hook or may_masquerade
     # Only True is accepted: an async hook, for example, returns a coroutine, which is truthy.
     if is_allowed(caller, target) is not True:
-        raise MasqueradeRefused(f"the caller may not act for user {target.pk}", code=Reason.AS_USER_ID_NOT_ALLOWED)
+        raise MasqueradeRefused(f"the caller is not allowed as user {target.pk}", code=Reason.AS_USER_ID_NOT_ALLOWED)
     return target
 
 

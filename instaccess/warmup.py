@@ -29,8 +29,8 @@ def add_step(step: Callable[[], None]) -> None:
 def warm_up() -> None:
     """Load and use the private keys that this process needs, and fetch the JWK set and deny list from their URLs.
 
-    Call it in gunicorn's `post_worker_init` hook, or at the end of an `asgi.py`. It never raises an error: if keys are
-    missing or the database is unavailable, the worker starts anyway, and the problem is logged.
+    Call this function in gunicorn's `post_worker_init` hook, or at the end of an `asgi.py`. It never raises an error:
+    if keys are missing or the database is unavailable, the worker starts anyway, and the problem is logged.
     """
     # The thread has its own database connections, which are closed below. Also, uvicorn imports applications inside
     # its event loop, where Django refuses database queries.

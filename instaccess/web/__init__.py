@@ -1,4 +1,4 @@
-"""Shared by the views of all roles. Never touches the database."""
+"""Code that the views of all roles share. It never accesses the database."""
 
 from .answers import (
     RETRY_AFTER,

@@ -1,6 +1,6 @@
-"""What each reason code means, for a person, and what to do about it: the words that the uniform 401 hides.
+"""Explanations of the reason codes, for operators: what each code means and what to do.
 
-Answers to clients never use these.
+The explanations are never sent to clients, which get a uniform response.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..exceptions import Reason
 
 
 class Explanation(NamedTuple):
-    """Both are translated when they are turned into text."""
+    """The meaning of a reason and the advice, both lazily translated."""
 
     meaning: Any
     advice: Any
@@ -24,103 +24,107 @@ class Explanation(NamedTuple):
 EXPLANATIONS: Mapping[Reason, Explanation] = {
     Reason.NO_CREDENTIALS: Explanation(_("There is no token."), _("Paste the token, or the Authorization header.")),
     Reason.MALFORMED_HEADER: Explanation(
-        _("The Authorization header does not hold exactly one bearer token."),
-        _("Send one header, “Authorization: Bearer” and the token, with nothing after it."),
+        _("The Authorization header does not contain exactly one bearer token."),
+        _("Send one header that contains “Bearer”, a space and the token, and nothing else."),
     ),
     Reason.MALFORMED: Explanation(
         _(
-            "It does not have the one spelling that a token has: characters are missing or added, it was encoded a "
-            "second time, or what is in it is not strict JSON."
+            "The token is malformed: characters are missing or were added, it was encoded twice, or its content is "
+            "not strict JSON."
         ),
-        _("Copy the token again, whole. If a client sends it so, that client or a proxy changes it on the way."),
+        _("Copy the complete token again. If a client sends it like this, the client or a proxy modifies it."),
     ),
     Reason.TOO_LONG: Explanation(
-        _("It is longer than any token we issue, so it was not even parsed."),
-        _("Paste one token alone. If it is one, it was made by somebody else."),
+        _("It is longer than any InstAccess token, so it was not parsed."),
+        _("Paste a single token. If it is a single token, it does not come from this deployment's issuer."),
     ),
     Reason.BAD_HEADER: Explanation(
         _(
-            "Its header has a member that we never write, such as “zip”, “crit” or “jwk”, or one that is not plain "
-            "text. It was refused before any key was used."
+            "Its header has a member that is not accepted, such as “zip”, “crit” or “jwk”, or a member that is not a "
+            "string. The token was refused before any key was used."
         ),
-        _("Our issuer did not make it. Find out where it comes from: this is what an attack looks like."),
+        _("This deployment's issuer did not issue it. Find out where it comes from, because this can be an attack."),
     ),
     Reason.WRONG_ALG: Explanation(
-        _("It names an algorithm that is not accepted here."),
+        _("It names an algorithm that is not accepted."),
         _(
-            "Tokens of Canvas under RSA1_5 are accepted only where INSTACCESS['ENCRYPTION_ALG'] says so. Our issuer "
-            "makes no others: “none” or HS256 is what an attack looks like."
+            "Tokens that are encrypted with RSA1_5, as Canvas does, are accepted only if INSTACCESS['ENCRYPTION_ALG'] "
+            "is RSA1_5. Other algorithms, such as “none” or HS256, can be an attack."
         ),
     ),
     Reason.WRONG_TYPE: Explanation(
-        _("Its header says that it is something else than a token, though it is encrypted or signed like one."),
-        _("Paste the InstAccess token. Statements of the audit, for one, are signed by the same key."),
+        _("Its header names another type. It is encrypted or signed like a token, but it is not a token."),
+        _("Paste the InstAccess token. Audit checkpoints, for example, are signed with the same key as tokens."),
     ),
     Reason.DECRYPT_FAILED: Explanation(
-        _("No key opens it: it was damaged or altered, or encrypted for somebody else."),
-        _("Copy it again, whole. If it names no key, only the three latest keys were tried."),
+        _("No key decrypts it: it was damaged or modified, or it was encrypted for another deployment."),
+        _("Copy the complete token again. If it names no key, only the three newest keys were tried."),
     ),
     Reason.UNKNOWN_KID: Explanation(
-        _("It is under a key that is not held here."),
+        _("It is signed or encrypted with a key that is not available on this server."),
         _(
-            "It comes from another deployment, or was made up; or a key was imported or rotated and has not arrived "
-            "here. Compare its key id with the list of keys."
+            "The token is forged or comes from another deployment, or this server has not received a new key yet. "
+            "Compare its key id with the list of keys."
         ),
     ),
     Reason.BAD_SIGNATURE: Explanation(
-        _("Its signature is not that of the key it names: somebody altered or forged it, or it was damaged."),
-        _("Nothing it says can be believed. Copy it again, whole; if it stays so, find out who made it."),
+        _("Its signature does not match the key that it names: the token was modified, forged or damaged."),
+        _(
+            "Do not trust its content. Copy the complete token again. If the problem remains, find out who created it."
+        ),
     ),
     Reason.BAD_CLAIM: Explanation(
-        _("A claim that must be there is missing, or is of the wrong type."),
-        _("The detail names the claim. Whoever signs with our key must write it as the contract says."),
+        _("A required claim is missing, or a claim has the wrong type."),
+        _("The detail names the claim. If another program signs with this deployment's key, correct that program."),
     ),
     Reason.BAD_LIFETIME: Explanation(
-        _("It claims to live longer than an hour, or to end before it begins."),
-        _("Our issuer makes no such token: find out what else signs with its key."),
+        _("Its lifetime is longer than an hour, or it expires before it was issued."),
+        _("This deployment's issuer issues no such tokens. Find out what else signs with its key."),
     ),
     Reason.NOT_YET: Explanation(
-        _("It is not valid yet: it was issued in the future."),
-        _("Compare the clocks of the issuer and of this machine."),
+        _("It is not valid yet, because its time of issue is in the future."),
+        _("Compare the clocks of the issuer and of this server."),
     ),
-    Reason.INVALID: Explanation(_("It is refused."), _("The detail says why.")),
+    Reason.INVALID: Explanation(_("The token is refused."), _("The detail gives the reason.")),
     Reason.FOREIGN_ISSUER: Explanation(
-        _("A token of another issuer: its “iss” is not the one that INSTACCESS['ISSUER'] names."),
-        _("Ask whoever issued it, or compare ISSUER here and at the issuer."),
+        _("It is a token of another issuer: its “iss” is not the value of INSTACCESS['ISSUER']."),
+        _("Compare INSTACCESS['ISSUER'] on this server and at the issuer. If they match, ask the other issuer."),
     ),
     Reason.EXPIRED: Explanation(
-        _("It was good and has expired."),
-        _("The client needs a new token: they live one hour at most."),
+        _("It was valid and has expired."),
+        _("The client needs a new token. Tokens are valid for one hour at most."),
     ),
     Reason.REVOKED: Explanation(
-        _("It was revoked, and is on the deny list until it has expired."),
-        _("Its audit row says who revoked it and why. The client needs a new token, if it may have one."),
+        _("It was revoked, and is on the deny list until it expires."),
+        _("Its audit row shows who revoked it and why. If the client may still have access, it needs a new token."),
     ),
     Reason.ALREADY_DECRYPTED: Explanation(
-        _("A signed token that is not encrypted: the gateway refuses it from outside."),
-        _("Clients must send the encrypted token, as they got it. A signed one has leaked from behind the gateway."),
+        _("It is a signed token that is not encrypted. The gateway refuses signed tokens from clients."),
+        _(
+            "Clients must send the encrypted token that they received. This signed token leaked from behind the gateway."
+        ),
     ),
     Reason.OTHER_BEARER: Explanation(
         _("This is not an InstAccess token. It was not looked up, and it is not shown."),
         _(
-            "If it is an OAuth2 access token, trade it for an InstAccess token at POST /api/v1/inst_access_tokens "
-            "and send that one. If it was to be an InstAccess token, it is not whole: copy it again."
+            "If it is an OAuth2 access token, exchange it for an InstAccess token at POST /api/v1/inst_access_tokens. "
+            "If it should be an InstAccess token, it is incomplete: copy it again."
         ),
     ),
     Reason.STILL_ENCRYPTED: Explanation(
-        _("A service got the encrypted token."),
-        _("Send the request through the gateway, which opens it."),
+        _("A service received the encrypted token."),
+        _("Send the request through the gateway, which decrypts the token."),
     ),
     Reason.UNKNOWN_USER: Explanation(
-        _("The user it is about is unknown here or inactive, so a service refuses it."),
-        _("Look the user up by the uuid in “sub”."),
+        _("Its user is unknown on this server or inactive, so a service refuses the token."),
+        _("Look up the user by the uuid in “sub”."),
     ),
     Reason.UNKNOWN_MASQUERADER: Explanation(
-        _("The user who masquerades is unknown here or inactive, so a service refuses it."),
-        _("Look the real user up by the uuid in “masq_sub”."),
+        _("The real user of the masquerade is unknown on this server or inactive, so a service refuses the token."),
+        _("Look up the real user by the uuid in “masq_sub”."),
     ),
     Reason.WRONG_ACCOUNT: Explanation(
-        _("It is for another account than this service's, so the service refuses it."),
+        _("It is for another account than the account of this service, so the service refuses it."),
         _("Compare “acct” with INSTACCESS['ACCOUNT_UUID']."),
     ),
     Reason.JWT_FROM_JWT: Explanation(
@@ -163,7 +167,7 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.AS_USER_ID: Explanation(
         _("The parameter “as_user_id” names a user that the caller may not act for."),
-        _("The detail in the log says why."),
+        _("The detail in the log gives the reason."),
     ),
     Reason.AS_USER_ID_UNKNOWN: Explanation(
         _("The parameter “as_user_id” names no active user."),
@@ -172,13 +176,13 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     Reason.AS_USER_ID_NOT_ALLOWED: Explanation(
         _("The caller may not get tokens for this user."),
         _(
-            "Give the caller the permission instaccess.masquerade. The user must hold no permission that "
-            "the caller lacks."
+            "Give the caller the permission instaccess.masquerade. The caller must also have every permission of "
+            "the user."
         ),
     ),
     Reason.THROTTLED: Explanation(
-        _("The access token asked for tokens too often."),
-        _("The client must wait as long as Retry-After says, and use each token until it expires."),
+        _("Too many tokens were requested with the same access token."),
+        _("The client must wait for the seconds in Retry-After, and use each token until it expires."),
     ),
     Reason.METHOD: Explanation(
         _("The request used a method other than POST."),
@@ -186,74 +190,78 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.BAD_REQUEST: Explanation(
         _("Django refused the request, for example because of its Host header."),
-        _("Compare the host with ALLOWED_HOSTS, and look at what the proxy sends."),
+        _("Compare the host with ALLOWED_HOSTS, and check the headers that the proxy sends."),
     ),
     Reason.SERVICE_SECRET: Explanation(
-        _("A gateway asked for the revocation list with no secret or with an unknown one."),
-        _("The first of the gateway's INSTACCESS['SERVICE_SECRETS'] must be one of the issuer's."),
+        _("A gateway requested the revocation list without a secret or with an unknown secret."),
+        _(
+            "Add the first of the gateway's INSTACCESS['SERVICE_SECRETS'] to the issuer's INSTACCESS['SERVICE_SECRETS']."
+        ),
     ),
     Reason.NO_KEY: Explanation(
-        _("There is no key to decide it with. That is a fault of this deployment, not of the token."),
-        _("The detail names the command that makes keys. Until then every request gets a 503."),
+        _("A key that is needed is missing. This is a server-side error, not a problem of the token."),
+        _("Run the command that the detail names. Until then every request gets a 503."),
     ),
     Reason.SOURCE_UNAVAILABLE: Explanation(
-        _("Keys or the deny list can't be read from their server, and what is known of them is too old."),
-        _("See that this machine reaches the address in the detail. Until then every request gets a 503."),
+        _("Keys or the deny list can't be read from their server, and the cached copy is too old."),
+        _("Ensure that this server can reach the address in the detail. Until then every request gets a 503."),
     ),
     Reason.UNSEAL: Explanation(
-        _("A private key does not open. That is a fault of this deployment, not of the token."),
-        _("Put the right key-encryption key back: see INSTACCESS['KEY_ENCRYPTION_KEYS'] and SECRET_KEY_FALLBACKS."),
+        _("A private key can't be decrypted. This is a server-side error, not a problem of the token."),
+        _("Restore the key-encryption key: see INSTACCESS['KEY_ENCRYPTION_KEYS'] and SECRET_KEY_FALLBACKS."),
     ),
     Reason.KEK_MISSING: Explanation(
-        _("Its private key was sealed under a key-encryption key that is not configured. That is a fault of ours."),
-        _("Put the key-encryption key back: see INSTACCESS['KEY_ENCRYPTION_KEYS'], or SECRET_KEY_FALLBACKS."),
+        _(
+            "The private key is encrypted with a key-encryption key that is not configured. This is a server-side error."
+        ),
+        _("Restore the key-encryption key: see INSTACCESS['KEY_ENCRYPTION_KEYS'] and SECRET_KEY_FALLBACKS."),
     ),
     Reason.SEAL_BROKEN: Explanation(
-        _("Its private key does not open though the key-encryption key is the right one: its row was altered."),
-        _("Restore the row from a backup. Until then every request under this key gets a 503."),
+        _("The private key can't be decrypted with the right key-encryption key, because its row was tampered with."),
+        _("Restore the row from a backup. Until then every request with a token of this key gets a 503."),
     ),
     Reason.AUDIT: Explanation(
         _("The audit row could not be written, so no token was issued."),
         _("The detail in the log names the database error."),
     ),
     Reason.AUDIT_ALTERED: Explanation(
-        _("Something in the audit log was modified."),
-        _("Run `python manage.py instaccess_tokens verify`: it names the row."),
+        _("The audit log was tampered with."),
+        _("Run `python manage.py instaccess_tokens verify`, which names the row."),
     ),
     Reason.CONFIG: Explanation(
-        _("A setting is missing or bad. That is a fault of this deployment, not of the token."),
-        _("Run `python manage.py check`: it names the setting and what it takes."),
+        _("A setting is missing or invalid. This is a server-side error, not a problem of the token."),
+        _("Run `python manage.py check`, which names the setting and the values that it accepts."),
     ),
     Reason.CLAIMS_TOO_LARGE: Explanation(
         _("The claims do not fit into the response headers of a gateway."),
-        _("Let INSTACCESS['CLAIMS_HOOK'] return less."),
+        _("Change INSTACCESS['CLAIMS_HOOK'] to return fewer or shorter claims."),
     ),
     Reason.CLAIMS_NOT_JSON: Explanation(
-        _("A claim that INSTACCESS['CLAIMS_HOOK'] returned is not JSON."),
-        _("Let the hook return strings, numbers, booleans, lists and dictionaries."),
+        _("INSTACCESS['CLAIMS_HOOK'] returned a claim that can't be encoded as JSON."),
+        _("Change the hook to return only strings, numbers, booleans, lists and dictionaries."),
     ),
     Reason.KEY_REFUSED: Explanation(
-        _("The key cannot be used."),
-        _("The detail says why, and which command makes a usable key."),
+        _("The key can't be used."),
+        _("The detail gives the reason, and names the command that generates a usable key."),
     ),
     Reason.FAULT: Explanation(
-        _("Something failed here. That is a fault of this deployment, not of the token."),
-        _("The log says what. A gateway in this state answers 503 and lets nothing through."),
+        _("An unexpected error occurred. This is a server-side error, not a problem of the token."),
+        _("The log contains the error. Until it is fixed, a gateway answers 503 and forwards no requests."),
     ),
     Reason.ERROR: Explanation(
-        _("Something failed."),
-        _("The detail in the log says what."),
+        _("An error occurred."),
+        _("The detail in the log describes the error."),
     ),
     Reason.OTHER: Explanation(
-        _("An extension of this project gave a reason of its own."),
-        _("The log has the reason."),
+        _("A hook of this project raised an error with its own reason code."),
+        _("The log contains the code."),
     ),
 }
-"""What each reason means. Complete: a test compares it with `Reason`."""
+"""Explanation of each reason. Complete: a test compares the keys with `Reason`."""
 
 
 class Variant(StrEnum):
-    """What is known beyond a reason: where the key of the token is."""
+    """Additional knowledge about the key of a refused token: revoked, retired long ago, or stored at the gateway only."""
 
     REVOKED = "revoked"
     GONE = "gone"
@@ -262,38 +270,41 @@ class Variant(StrEnum):
 
 DETAILED: Mapping[tuple[Reason, Variant], Explanation] = {
     (Reason.UNKNOWN_KID, Variant.REVOKED): Explanation(
-        _("It is under a key that was revoked: every token under it is refused, and nothing it says is certain."),
-        _("The client needs a new token. Whoever has the stolen key can still make tokens like this one."),
+        _("Its key was revoked. All tokens of this key are refused, and the content of the token can't be trusted."),
+        _("The client needs a new token. An attacker who has a stolen key can create tokens like this one."),
     ),
     (Reason.UNKNOWN_KID, Variant.GONE): Explanation(
-        _("It is under a key that retired so long ago that every token under it has expired."),
-        _("The client keeps its token for too long: it must get a new one before an hour has passed."),
+        _("Its key was retired so long ago that all tokens of this key have expired."),
+        _("The client keeps its token for too long. It must get a new token at least once per hour."),
     ),
     (Reason.UNKNOWN_KID, Variant.ELSEWHERE): Explanation(
-        _("Only the public half of its encryption key is held here: nothing but the gateway can open it."),
-        _("Inspect it where the gateway keeps its keys, or paste the signed token that is handed on to services."),
+        _("Only its public encryption key is stored on this server, so only the gateway can decrypt the token."),
+        _("Inspect it on the server that has the gateway's keys, or paste the signed token that services receive."),
     ),
     (Reason.NO_KEY, Variant.ELSEWHERE): Explanation(
-        _("No private encryption key is held here: nothing but the gateway can open it."),
-        _("Inspect it where the gateway keeps its keys, or paste the signed token that is handed on to services."),
+        _("No private encryption key is stored on this server, so only the gateway can decrypt the token."),
+        _("Inspect it on the server that has the gateway's keys, or paste the signed token that services receive."),
     ),
 }
 
 ACCEPTED_BY_GATEWAY = Explanation(
-    _("The gateway lets this token through and hands the signed token inside to the service."),
-    _("If requests with it fail all the same, look at the service: its log names the reason."),
+    _("The gateway accepts this token and forwards the signed token inside it to the service."),
+    _("If requests with it still fail, check the log of the service for the reason."),
 )
 ACCEPTED_BY_SERVICE = Explanation(
-    _("A service accepts this signed token. It is what the gateway hands on, and it asks no deny list."),
+    _("A service accepts this signed token. The gateway forwards such tokens; services don't query the deny list."),
     _(
-        "It belongs between the gateway and the services only. If it was seen anywhere else, revoke it and find "
-        "out how it got there."
+        "Only the gateway and the services should ever see it. If it was seen anywhere else, revoke it and find out "
+        "how it leaked."
     ),
 )
 
 
 def explain(reason: Reason, variant: Variant | None = None) -> Explanation:
-    """What a reason means; the variant's own explanation where it has one."""
+    """Return the explanation of a reason, or that of the variant if there is one.
+
+    A code that isn't in `Reason`, from a hook, gets the explanation of `Reason.INVALID`.
+    """
     if variant is not None and (detailed := DETAILED.get((reason, variant))):
         return detailed
     return EXPLANATIONS.get(reason, EXPLANATIONS[Reason.INVALID])
