@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from instaccess.exceptions import Reason
-from instaccess.web.reasons import ACCEPTED_BY_GATEWAY, ACCEPTED_BY_SERVICE, DETAILED, EXPLANATIONS, Variant, explain
+from instaccess.web.explanations import EXPLANATIONS
+from instaccess.web.reasons import ACCEPTED_BY_GATEWAY, ACCEPTED_BY_SERVICE, DETAILED, Variant, explain
 
 EVERY_EXPLANATION = [*EXPLANATIONS.values(), *DETAILED.values(), ACCEPTED_BY_GATEWAY, ACCEPTED_BY_SERVICE]
 
