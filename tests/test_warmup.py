@@ -34,8 +34,8 @@ def complaints(caplog: Any) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelname in {"WARNING", "ERROR"}]
 
 
-class TestAWorkerThatHasWarmedUp:
-    def test_signs_encrypts_and_decrypts_without_opening_a_key(self, initial_keys, user, no_more_opening):
+class TestAWorkerAfterWarmUp:
+    def test_signs_encrypts_and_decrypts_without_unsealing_a_key(self, initial_keys, user, no_more_opening):
         warm_up()
         no_more_opening()
 
@@ -44,7 +44,7 @@ class TestAWorkerThatHasWarmedUp:
         assert all(ring.current_ring().decryption_keys().values())
         assert text.count(".") == 4
 
-    def test_may_have_done_so_within_an_event_loop(self, initial_keys, no_more_opening):
+    def test_warm_up_works_inside_an_event_loop(self, initial_keys, no_more_opening):
         async def start() -> None:
             warm_up()
 
@@ -53,7 +53,7 @@ class TestAWorkerThatHasWarmedUp:
 
         assert all(ring.current_ring().decryption_keys().values())
 
-    def test_has_logged_nothing(self, initial_keys, caplog):
+    def test_successful_warm_up_logs_nothing(self, initial_keys, caplog):
         warm_up()
 
         assert complaints(caplog) == []
@@ -84,20 +84,20 @@ class TestAWorkerOfAnotherRole:
         denylist.clear_cache()
         sources._remote.cache_clear()
 
-    def test_a_gateway_has_read_what_it_may_have_to_go_on_with(self, elsewhere, caplog):
+    def test_gateway_fetches_the_jwks_and_the_deny_list(self, elsewhere, caplog):
         warm_up()
 
         assert sorted(asked.path for asked in elsewhere.asked) == ["/jwks", "/revocations"]
         assert complaints(caplog) == []
 
-    def test_a_gateway_that_starts_while_the_issuer_is_away_says_so(self, elsewhere, caplog):
+    def test_gateway_logs_that_the_issuer_is_unavailable(self, elsewhere, caplog):
         elsewhere.says(503)
         warm_up()
 
         assert [line for line in complaints(caplog) if "/jwks answered 503" in line]
         assert [line for line in complaints(caplog) if "/revocations answered 503" in line]
 
-    def test_a_service_misses_no_key_that_it_needs_not(self, elsewhere, settings, caplog, monkeypatch):
+    def test_service_does_not_report_missing_decryption_keys(self, elsewhere, settings, caplog, monkeypatch):
         names = ("VERIFICATION_KEYS", "ALLOW_HTTP_URLS")
         settings.INSTACCESS = {name: settings.INSTACCESS[name] for name in names}
         monkeypatch.setattr(apps, "is_installed", lambda name: name != "instaccess")
@@ -107,20 +107,20 @@ class TestAWorkerOfAnotherRole:
         assert complaints(caplog) == []
 
 
-class TestAWorkerThatCanNot:
-    def test_starts_without_keys(self, db, caplog):
+class TestAWorkerWithAProblem:
+    def test_worker_starts_without_keys(self, db, caplog):
         warm_up()
 
         assert complaints(caplog) == []
 
-    def test_starts_though_a_key_does_not_open_and_says_so(self, initial_keys, settings, caplog):
+    def test_worker_starts_and_logs_that_a_key_cannot_be_unsealed(self, initial_keys, settings, caplog):
         settings.SECRET_KEY = "another one"
 
         warm_up()
 
         assert [line for line in complaints(caplog) if line.startswith("not warmed up: UnsealError")]
 
-    def test_starts_though_a_setting_is_bad_and_names_it(self, db, settings, caplog):
+    def test_worker_starts_and_logs_the_name_of_an_invalid_setting(self, db, settings, caplog):
         settings.INSTACCESS = {"DECRYPTION_KEYS": ["/nowhere/gateway.pem"]}
 
         warm_up()

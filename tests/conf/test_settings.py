@@ -206,35 +206,35 @@ def bare_project() -> Any:
 
 
 class TestTheTableOfSettings:
-    def test_is_the_one_that_is_tested_here(self):
+    def test_every_setting_is_tested_in_this_file(self):
         assert set(TABLE) == set(SETTINGS)
 
-    def test_has_a_check_id_of_its_own_for_each(self):
+    def test_every_setting_has_its_own_check_id(self):
         assert set(conf_checks.BAD_SETTING_IDS) == set(SETTINGS)
         assert len(set(conf_checks.BAD_SETTING_IDS.values())) == len(SETTINGS)
 
-    def test_has_a_docstring_for_each(self):
+    def test_every_setting_has_a_docstring(self):
         assert [name for name in SETTINGS if not getattr(type(conf), SETTINGS[name]).__doc__] == []
 
 
 class TestASetting:
     @pytest.mark.parametrize("name", TABLE)
-    def test_has_a_default(self, name):
+    def test_setting_has_a_default(self, name):
         assert setting(name) == TABLE[name][0]
 
     @pytest.mark.parametrize("name", TABLE)
-    def test_has_its_default_where_the_project_says_nothing_at_all(self, name, settings):
+    def test_setting_has_its_default_if_the_project_has_no_instaccess_dictionary(self, name, settings):
         del settings.INSTACCESS
 
         assert setting(name) == TABLE[name][0]
 
     @pytest.mark.parametrize(("name", "value", "read"), GOOD)
-    def test_takes_a_good_value(self, name, value, read):
+    def test_setting_accepts_a_valid_value(self, name, value, read):
         with override_settings(INSTACCESS={name: value}):
             assert setting(name) == read
 
     @pytest.mark.parametrize(("name", "value"), BAD)
-    def test_refuses_a_bad_value_and_names_itself(self, name, value):
+    def test_setting_refuses_an_invalid_value_and_the_error_names_the_setting(self, name, value):
         with (
             override_settings(INSTACCESS={name: value}),
             pytest.raises(ConfigError) as error,
@@ -245,7 +245,7 @@ class TestASetting:
         assert f"INSTACCESS['{name}']" in error.value.detail
 
     @pytest.mark.parametrize("name", TABLE)
-    def test_is_read_anew_each_time(self, name):
+    def test_setting_is_read_at_each_access(self, name):
         default, good, _ = TABLE[name]
         for value, read in good:
             with override_settings(INSTACCESS={name: value}):
@@ -253,9 +253,9 @@ class TestASetting:
             assert setting(name) == default
 
 
-class TestTheWholeOfInstaccess:
+class TestTheInstaccessDictionary:
     @pytest.mark.parametrize("value", [None, [], [("LIFETIME", 60)], "LIFETIME", 1, {"LIFETIME"}])
-    def test_is_a_dictionary_or_refused(self, value):
+    def test_refuses_an_instaccess_setting_that_is_not_a_dictionary(self, value):
         with (
             override_settings(INSTACCESS=value),
             pytest.raises(ConfigError, match="INSTACCESS must be a dictionary"),
@@ -263,20 +263,20 @@ class TestTheWholeOfInstaccess:
             _ = conf.lifetime
 
     @pytest.mark.parametrize("kind", [dict, OrderedDict, lambda value: MappingProxyType(dict(value))])
-    def test_may_be_any_mapping(self, kind):
+    def test_accepts_any_mapping_as_the_instaccess_setting(self, kind):
         with override_settings(INSTACCESS=kind({"LIFETIME": 60})):
             assert conf.lifetime == 60
 
 
 class TestAConfOfAGivenDictionary:
-    def test_reads_the_dictionary_and_not_the_settings(self):
+    def test_conf_of_a_dictionary_does_not_read_the_project_settings(self):
         with override_settings(INSTACCESS={"LIFETIME": 60, "REALM": "project"}):
             given = Conf({"LIFETIME": 120})
 
             assert (given.lifetime, given.realm) == (120, "canvas-lms")
             assert (conf.lifetime, conf.realm) == (60, "project")
 
-    def test_does_not_copy_values(self):
+    def test_conf_does_not_copy_the_dictionary(self):
         written = {"LIFETIME": 60}
         given = Conf(written)
         written["LIFETIME"] = 120
@@ -286,21 +286,21 @@ class TestAConfOfAGivenDictionary:
 
 class TestTheKeyAlgorithmsOfAReader:
     @pytest.mark.parametrize("alg", ["RSA-OAEP", "RSA-OAEP-256"])
-    def test_exclude_rsa1_5_by_default(self, alg):
+    def test_key_algorithms_exclude_rsa1_5_by_default(self, alg):
         with override_settings(INSTACCESS={"ENCRYPTION_ALG": alg}):
             assert conf.key_algorithms == ("RSA-OAEP", "RSA-OAEP-256")
 
-    def test_include_rsa1_5_if_it_is_the_encryption_alg(self):
+    def test_key_algorithms_include_rsa1_5_if_it_is_the_encryption_alg(self):
         with override_settings(INSTACCESS={"ENCRYPTION_ALG": "RSA1_5"}):
             assert conf.key_algorithms == ("RSA-OAEP", "RSA-OAEP-256", "RSA1_5")
 
-    def test_are_not_a_setting(self):
+    def test_key_algorithms_are_not_a_setting(self):
         assert "KEY_ALGORITHMS" not in SETTINGS
 
 
 class TestTheKeyEncryptionKeys:
     @pytest.mark.parametrize("value", TABLE["KEY_ENCRYPTION_KEYS"][2], ids=repr)
-    def test_a1_stand_in_no_error(self, value):
+    def test_a1_error_contains_no_key_encryption_key(self, value):
         with (
             override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": value}),
             pytest.raises(ConfigError) as error,
@@ -321,7 +321,7 @@ class TestTheKeyEncryptionKeys:
         assert error.value.__cause__ is None
         assert error.value.__context__ is None or error.value.__suppress_context__
 
-    def test_come_from_secret_key_and_its_fallbacks_in_their_order(self):
+    def test_default_keys_are_derived_from_secret_key_and_its_fallbacks_in_order(self):
         with override_settings(SECRET_KEY="new", SECRET_KEY_FALLBACKS=["old", "oldest"]):
             assert conf.key_encryption_keys == [
                 derived("new"),
@@ -329,7 +329,7 @@ class TestTheKeyEncryptionKeys:
                 derived("oldest"),
             ]
 
-    def test_o6_open_what_an_earlier_secret_key_sealed_while_it_is_a_fallback(self, rsa_pool):
+    def test_o6_a_fallback_unseals_what_the_earlier_secret_key_sealed(self, rsa_pool):
         private = rsa_pool.take("sig")
         kid = private.thumbprint()
         with override_settings(SECRET_KEY="old"):
@@ -338,7 +338,7 @@ class TestTheKeyEncryptionKeys:
         with override_settings(SECRET_KEY="new", SECRET_KEY_FALLBACKS=["old"]):
             assert sealing.unseal(sealed, kid=kid, use="sig", keks=conf.key_encryption_keys).thumbprint() == kid
 
-    def test_may_move_away_from_secret_key_and_open_both_meanwhile(self):
+    def test_accepts_own_keys_and_derived_keys_together(self):
         with override_settings(
             SECRET_KEY_FALLBACKS=["old"],
             INSTACCESS={"KEY_ENCRYPTION_KEYS": [b64(ONE), "SECRET_KEY", b64(TWO)]},
@@ -350,7 +350,7 @@ class TestTheKeyEncryptionKeys:
                 TWO,
             ]
 
-    def test_are_never_secret_key_itself(self):
+    def test_key_encryption_key_is_never_secret_key_itself(self):
         with override_settings(SECRET_KEY="x" * 32):
             assert conf.key_encryption_keys != [b"x" * 32]
 
@@ -364,20 +364,20 @@ class TestTheKeyEncryptionKeys:
             ([b64(ONE), DERIVED], False),
         ],
     )
-    def test_are_derived_when_the_one_that_seals_is(self, value, answer):
+    def test_keys_count_as_derived_if_the_first_key_is_derived(self, value, answer):
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": value}):
             assert conf.key_encryption_keys_are_derived is answer
 
-    def test_are_derived_by_default(self):
+    def test_keys_are_derived_by_default(self):
         assert conf.key_encryption_keys_are_derived is True
 
-    def test_that_the_advice_makes_are_accepted(self):
+    def test_accepts_a_key_from_the_command_in_the_error(self):
         # The command in the error and in the check is this one.
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32)]}):
             assert len(conf.key_encryption_keys[0]) == 32
 
 
-class TestASecretOfAnotherSetting:
+class TestASecretInAnotherSetting:
     @pytest.mark.parametrize(
         ("name", "value"),
         [
@@ -387,7 +387,7 @@ class TestASecretOfAnotherSetting:
             ("DECRYPTION_KEYS", [b"a-service-secret"]),
         ],
     )
-    def test_a1_stands_in_no_error(self, name, value):
+    def test_a1_error_contains_no_secret_of_a_setting(self, name, value):
         with override_settings(INSTACCESS={name: value}), pytest.raises(ConfigError) as error:
             setting(name)
 
@@ -396,7 +396,7 @@ class TestASecretOfAnotherSetting:
 
 class TestAUrlWithoutTls:
     @pytest.mark.parametrize("name", ["VERIFICATION_KEYS", "DENY_LIST"])
-    def test_c10_is_refused_unless_it_is_allowed_by_name(self, name):
+    def test_c10_refuses_an_http_url_unless_allow_http_urls_is_set(self, name):
         with override_settings(INSTACCESS={name: "http://issuer.example/"}), pytest.raises(ConfigError) as error:
             setting(name)
         assert "ALLOW_HTTP_URLS" in error.value.detail
@@ -405,7 +405,7 @@ class TestAUrlWithoutTls:
             assert setting(name) == "http://issuer.example/"
 
     @pytest.mark.parametrize("url", ["ftp://issuer.example/", "file:///etc/passwd", "issuer.example"])
-    def test_may_never_be_of_another_kind(self, url):
+    def test_refuses_other_url_schemes_even_if_http_is_allowed(self, url):
         with (
             override_settings(INSTACCESS={"DENY_LIST": url, "ALLOW_HTTP_URLS": True}),
             pytest.raises(ConfigError, match="DENY_LIST"),
@@ -413,16 +413,16 @@ class TestAUrlWithoutTls:
             _ = conf.deny_list
 
 
-class TestTheTimesOfKeys:
-    def test_leave_every_copy_of_the_jwks_time_to_hold_a_new_key(self):
+class TestTheKeyLifecycleSettings:
+    def test_lead_time_covers_jwks_max_age_and_key_cache_seconds(self):
         with override_settings(INSTACCESS={"JWKS_MAX_AGE": 600, "KEY_CACHE_SECONDS": 5}):
             assert conf.key_lead_seconds == 605
 
-    def test_leave_a_token_its_whole_life_and_the_leeway_whatever_lifetime_says(self):
+    def test_retention_covers_the_maximum_lifetime_even_if_lifetime_is_shorter(self):
         with override_settings(INSTACCESS={"LIFETIME": 60, "LEEWAY": 300, "KEY_CACHE_SECONDS": 5}):
             assert conf.key_retention_seconds == 3600 + 60 + 300 + 5
 
-    def test_cannot_be_set_shorter_than_other_settings_allow(self):
+    def test_refuses_a_lead_time_below_its_minimum(self):
         with (
             override_settings(INSTACCESS={"JWKS_MAX_AGE": 600, "KEY_LEAD_SECONDS": 602}),
             pytest.raises(ConfigError) as error,
@@ -431,7 +431,7 @@ class TestTheTimesOfKeys:
         assert error.value.setting == "KEY_LEAD_SECONDS"
         assert "603" in error.value.detail
 
-    def test_of_rotation_must_be_longer_than_the_lead(self):
+    def test_refuses_a_rotation_interval_that_is_not_longer_than_the_lead_time(self):
         with (
             override_settings(INSTACCESS={"KEY_ROTATION_DAYS": 1, "KEY_LEAD_SECONDS": 86_400}),
             pytest.raises(ConfigError) as error,
@@ -439,7 +439,7 @@ class TestTheTimesOfKeys:
             _ = conf.key_rotation_days
         assert error.value.setting == "KEY_ROTATION_DAYS"
 
-    def test_that_depend_on_a_bad_setting_name_that_one(self):
+    def test_error_names_the_invalid_setting_that_others_depend_on(self):
         with override_settings(INSTACCESS={"JWKS_MAX_AGE": "300"}):
             for name in ("KEY_LEAD_SECONDS", "KEY_ROTATION_DAYS"):
                 with pytest.raises(ConfigError) as error:

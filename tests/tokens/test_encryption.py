@@ -64,37 +64,37 @@ class TestAnEncryptedToken:
         public = JWK.from_json(encryption_key.export_public())
         return jose.encrypt(signed, public, kid="e1", alg=alg, enc=enc)
 
-    def test_has_the_header_of_the_contract_in_its_order(self, token, alg, enc):
+    def test_encrypted_token_has_the_header_of_the_wire_contract_in_order(self, token, alg, enc):
         assert header_text(token) == f'{{"alg":"{alg}","enc":"{enc}","cty":"JWT","kid":"e1"}}'
 
-    def test_is_opened_by_joserfc(self, token, signed, encryption_key, alg, enc):
+    def test_joserfc_decrypts_the_token(self, token, signed, encryption_key, alg, enc):
         key = joserfc_jwk.RSAKey.import_key(encryption_key.export(as_dict=True))
 
         assert joserfc_jwe.decrypt_compact(token, key, algorithms=[alg, enc]).plaintext == signed.encode()
 
-    def test_is_opened_by_plain_cryptography_and_read_by_pyjwt(self, token, signing_key, encryption_key):
+    def test_plain_cryptography_decrypts_the_token_and_pyjwt_reads_it(self, token, signing_key, encryption_key):
         inner = open_by_hand(token, encryption_key)
 
         assert jwt.decode(inner, signing_key.export_to_pem(), algorithms=["RS256"]) == json.loads(PAYLOAD)
 
-    def test_is_opened_by_jwcrypto(self, token, signed, encryption_key, alg, enc):
+    def test_jwcrypto_decrypts_the_token(self, token, signed, encryption_key, alg, enc):
         jwe = JWE(algs=[alg, enc])
         jwe.deserialize(token)
         jwe.decrypt(encryption_key)
 
         assert jwe.payload == signed.encode()
 
-    def test_is_opened_by_us(self, token, signed, encryption_key, alg):
+    def test_decrypt_decrypts_the_token(self, token, signed, encryption_key, alg):
         assert jose.decrypt(token, {"e1": encryption_key}, key_algorithms=[alg]) == (signed, "e1")
 
-    def test_is_never_the_same_twice(self, token, signed, encryption_key, alg, enc):
+    def test_encrypting_twice_gives_different_tokens(self, token, signed, encryption_key, alg, enc):
         again = jose.encrypt(signed, encryption_key, kid="e1", alg=alg, enc=enc)
 
         # The header is one; the wrapped content key, the IV, the ciphertext and the tag are fresh.
         assert [a == b for a, b in zip(token.split("."), again.split("."), strict=True)] == [True] + [False] * 4
 
 
-class TestEncryptingWithAnAlgorithmOffTheLists:
+class TestEncryptingWithAnUnknownAlgorithm:
     @pytest.mark.parametrize(
         ("alg", "enc"),
         [
@@ -107,14 +107,14 @@ class TestEncryptingWithAnAlgorithmOffTheLists:
             ("RSA-OAEP", ""),
         ],
     )
-    def test_is_a_mistake_of_the_caller(self, alg, enc, signed, encryption_key):
+    def test_encrypting_with_an_unknown_algorithm_raises_value_error(self, alg, enc, signed, encryption_key):
         with pytest.raises(ValueError, match="not an allowed algorithm"):
             jose.encrypt(signed, encryption_key, kid="e1", alg=alg, enc=enc)
 
 
 @reads_rsa1_5
 @pytest.mark.parametrize(("alg", "enc"), ALGORITHMS)
-class TestATokenThatJoserfcMade:
+class TestATokenFromJoserfc:
     @pytest.mark.parametrize(
         ("inner_kid", "outer"),
         [
@@ -124,7 +124,9 @@ class TestATokenThatJoserfcMade:
             pytest.param({"kid": "s1"}, {"cty": "JWT", "kid": "e1", "typ": "JWT"}, id="with-everything"),
         ],
     )
-    def test_g10_is_opened_and_verified(self, alg, enc, inner_kid, outer, signing_key, encryption_key):
+    def test_g10_decrypts_and_verifies_a_token_from_joserfc(
+        self, alg, enc, inner_kid, outer, signing_key, encryption_key
+    ):
         signer = joserfc_jwk.RSAKey.import_key(signing_key.export(as_dict=True))
         recipient = joserfc_jwk.RSAKey.import_key(encryption_key.export_public(as_dict=True))
         inner = joserfc_jws.serialize_compact(
@@ -137,7 +139,7 @@ class TestATokenThatJoserfcMade:
 
         assert (claims, encryption_kid, signing_kid) == (json.loads(PAYLOAD), "e1", "s1")
 
-    def test_g10_may_leave_typ_out_of_the_inner_header(self, alg, enc, signing_key, encryption_key):
+    def test_g10_accepts_an_inner_header_without_typ(self, alg, enc, signing_key, encryption_key):
         signer = joserfc_jwk.RSAKey.import_key(signing_key.export(as_dict=True))
         inner = joserfc_jws.serialize_compact({"alg": "RS256"}, PAYLOAD, signer, algorithms=["RS256"])
         token = jose.encrypt(inner, encryption_key, kid="e1", alg=alg, enc=enc)
