@@ -1,4 +1,4 @@
-"""`manage.py check`: every id provoked once, and what it tells the operator to do."""
+"""`manage.py check`: each id is provoked once, and its message says what to change."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from instaccess.trust import checks as trust_checks
 
 SCOPES = {"read": "Read", SCOPE: "Issue InstAccess tokens"}
 
-# A project that nobody has anything to say about.
-IN_ORDER: dict[str, Any] = {
+# The settings of a project without problems.
+VALID_PROJECT: dict[str, Any] = {
     "ALLOWED_HOSTS": ["canvas.example.edu"],
     "SECURE_SSL_REDIRECT": True,
     "SECURE_REDIRECT_EXEMPT": [r"^internal/"],
@@ -39,12 +39,12 @@ IN_ORDER: dict[str, Any] = {
 }
 
 
-def found(*, deploy: bool = False, databases: list[str] | None = None) -> dict[str, CheckMessage]:
-    """What the checks say, by id, without the "instaccess." before it; Django's and others' own left out."""
+def run(*, deploy: bool = False, databases: list[str] | None = None) -> dict[str, CheckMessage]:
+    """Run the checks, and return the messages of this app by id, without the prefix "instaccess."."""
     messages = run_checks(include_deployment_checks=deploy, databases=databases)
-    ours = [message for message in messages if message.id.startswith("instaccess.")]
-    assert len({message.id for message in ours}) == len(ours)
-    return {message.id.removeprefix("instaccess."): message for message in ours}
+    own = [message for message in messages if message.id.startswith("instaccess.")]
+    assert len({message.id for message in own}) == len(own)
+    return {message.id.removeprefix("instaccess."): message for message in own}
 
 
 def text_of(message: CheckMessage) -> str:
@@ -52,17 +52,17 @@ def text_of(message: CheckMessage) -> str:
 
 
 @pytest.fixture(autouse=True)
-def project_in_order() -> Any:
-    with override_settings(**IN_ORDER):
+def valid_project() -> Any:
+    with override_settings(**VALID_PROJECT):
         yield
 
 
 def instaccess(**values: Any) -> dict[str, Any]:
-    return {"INSTACCESS": IN_ORDER["INSTACCESS"] | values}
+    return {"INSTACCESS": VALID_PROJECT["INSTACCESS"] | values}
 
 
-# Check id -> what provokes it, what its text must name.
-AT_ANY_TIME: dict[str, tuple[dict[str, Any], list[str]]] = {
+# Check id -> settings that provoke the message, strings that the message must contain.
+ERRORS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "E001": ({"INSTACCESS": [("LIFETIME", 60)]}, ["INSTACCESS", "dictionary"]),
     "E002": (instaccess(LIFETYME=60), ["LIFETYME", "LIFETIME"]),
     "E003": (instaccess(USER_UUID_FIELD="no_such_field"), ["USER_UUID_FIELD", "no_such_field", "AUTH_USER_MODEL"]),
@@ -70,7 +70,7 @@ AT_ANY_TIME: dict[str, tuple[dict[str, Any], list[str]]] = {
     "E050": (instaccess(DENY_LIST="https://canvas.example.edu/x"), ["DENY_LIST", "SERVICE_SECRETS"]),
     "E006": ({"OAUTH2_PROVIDER": {"SCOPES": {"read": "Read"}}}, [SCOPE, 'OAUTH2_PROVIDER["SCOPES"]']),
 }
-ON_DEPLOYMENT: dict[str, tuple[dict[str, Any], list[str]]] = {
+DEPLOYMENT_WARNINGS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "W001": (instaccess(ENCRYPTION_ALG="RSA1_5"), ["ENCRYPTION_ALG", "RSA1_5", "RSA-OAEP"]),
     "W002": ({"INSTACCESS": {}}, ["KEY_ENCRYPTION_KEYS", "SECRET_KEY", "secrets.token_urlsafe(32)"]),
     "W003": ({"OAUTH2_PROVIDER": {"SCOPES": SCOPES}}, ["DEFAULT_SCOPES", "__all__"]),
@@ -84,9 +84,8 @@ ON_DEPLOYMENT: dict[str, tuple[dict[str, Any], list[str]]] = {
     "W010": ({"SECURE_REDIRECT_EXEMPT": []}, ["SECURE_SSL_REDIRECT", "SECURE_REDIRECT_EXEMPT", "internal"]),
     "W007": ({"SECURE_SSL_REDIRECT": False}, ["SECURE_SSL_REDIRECT", "SECURE_PROXY_SSL_HEADER"]),
 }
-# Each has a test of its own: here, because no setting of Django provokes it or it is a warning at any time; those of
-# a gateway or a service without the app in test_gateway_alone.py.
-OTHERWISE = {"E005", "E007", "E008", "E009", "W008", "W011", "W012", "E051", "E052", "E053"}
+# Each of these ids has its own test, here or, for a separate gateway or service, in tests/gateway/test_alone.py.
+TESTED_SEPARATELY = {"E005", "E007", "E008", "E009", "W008", "W011", "W012", "E051", "E052", "E053"}
 
 
 CHECKS = (conf_checks, issuer_checks, keys_checks, trust_checks)
@@ -105,8 +104,8 @@ class TestEveryCheckId:
 
         assert [check_id for check_id, times in ids.items() if times > 1] == []
         bad_settings = {check_id.removeprefix("instaccess.") for check_id in conf_checks.BAD_SETTING_IDS.values()}
-        # And each is provoked in this file.
-        assert set(ids) == set(AT_ANY_TIME) | set(ON_DEPLOYMENT) | OTHERWISE | bad_settings
+        # A test provokes each id.
+        assert set(ids) == set(ERRORS) | set(DEPLOYMENT_WARNINGS) | TESTED_SEPARATELY | bad_settings
 
     def test_every_check_function_is_registered(self):
         functions = [node for node in self.source.body if isinstance(node, ast.FunctionDef) and node.name[0] != "_"]
@@ -116,22 +115,22 @@ class TestEveryCheckId:
 
 class TestAValidProject:
     def test_valid_project_gets_no_messages(self):
-        assert found() == {}
+        assert run() == {}
 
     def test_valid_project_gets_no_deployment_messages(self):
-        assert found(deploy=True) == {}
+        assert run(deploy=True) == {}
 
     def test_valid_project_gets_no_messages_about_existing_keys(self, initial_keys):
-        assert found(databases=["default"]) == {}
+        assert run(databases=["default"]) == {}
 
 
 class TestAnInvalidProject:
-    @pytest.mark.parametrize("check_id", AT_ANY_TIME)
+    @pytest.mark.parametrize("check_id", ERRORS)
     def test_problem_is_an_error_that_names_what_to_change(self, check_id):
-        provocation, names = AT_ANY_TIME[check_id]
+        settings, names = ERRORS[check_id]
 
-        with override_settings(**provocation):
-            messages = found()
+        with override_settings(**settings):
+            messages = run()
 
         assert list(messages) == [check_id]
         assert messages[check_id].level == ERROR
@@ -140,7 +139,7 @@ class TestAnInvalidProject:
     @pytest.mark.parametrize("name", conf_checks.BAD_SETTING_IDS)
     def test_invalid_value_is_an_error_with_the_id_of_the_setting(self, name):
         with override_settings(**instaccess(**{name: object()})):
-            messages = found(deploy=True)
+            messages = run(deploy=True)
 
         assert [f"instaccess.{check_id}" for check_id in messages] == [conf_checks.BAD_SETTING_IDS[name]]
         (message,) = messages.values()
@@ -149,15 +148,15 @@ class TestAnInvalidProject:
 
     def test_reports_each_of_several_invalid_settings(self):
         with override_settings(**instaccess(LIFETIME=0, REALM="", LIFETYME=60)):
-            assert set(found()) == {"E002", "E011", "E025"}
+            assert set(run()) == {"E002", "E011", "E025"}
 
     def test_reports_once_that_instaccess_is_not_a_dictionary(self):
         with override_settings(INSTACCESS=None):
-            assert list(found(deploy=True)) == ["E001"]
+            assert list(run(deploy=True)) == ["E001"]
 
     def test_message_about_a_key_encryption_key_does_not_contain_the_key(self):
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": ["not-a-key-but-still-secret"]}):
-            message = found()["E023"]
+            message = run()["E023"]
 
         assert "still-secret" not in text_of(message) + repr(message)
         assert "secrets.token_urlsafe(32)" in message.msg
@@ -165,7 +164,7 @@ class TestAnInvalidProject:
     def test_database_without_autocommit_is_an_error(self, monkeypatch):
         monkeypatch.setitem(connection.settings_dict, "AUTOCOMMIT", False)
 
-        assert "DATABASES['default']['AUTOCOMMIT']" in found()["E005"].msg
+        assert "DATABASES['default']['AUTOCOMMIT']" in run()["E005"].msg
 
 
 class TestKeysInTheSettings:
@@ -182,7 +181,7 @@ class TestKeysInTheSettings:
     ):
         good = rsa_pool.take().export_to_pem(private_key=True, password=None).decode()
         with override_settings(**instaccess(**{setting: [good, key]})):
-            messages = found()
+            messages = run()
 
         assert list(messages) == [check_id]
         assert messages[check_id].level == WARNING
@@ -192,13 +191,13 @@ class TestKeysInTheSettings:
 
     def test_check_does_not_fetch_keys_from_a_url(self):
         with override_settings(**instaccess(VERIFICATION_KEYS="https://127.0.0.1:9/jwks")):
-            assert found() == {}
+            assert run() == {}
 
 
 class TestAnUnknownSetting:
     def test_unknown_setting_does_not_hide_invalid_settings(self):
         with override_settings(**instaccess(ACCOUNT_UIID="x", LIFETIME=7200, LEEWAY="1")):
-            messages = found(deploy=True)
+            messages = run(deploy=True)
 
         assert set(messages) == {"E002", "E011", "E032"}
         assert messages["E011"].msg.endswith("must be an integer from 1 to 3600 (it is 7200).")
@@ -212,7 +211,7 @@ class TestAnUnknownSetting:
         with override_settings(INSTACCESS={name: 1}):
             with pytest.raises(ConfigError, match="is not a setting of instaccess"):
                 _ = conf.account_uuid
-            assert list(found()) == ["E002"]
+            assert list(run()) == ["E002"]
 
     def test_unknown_setting_fails_every_read_while_the_check_runs(self, monkeypatch):
         # The check reads a `Conf` of its own, so other threads never see settings without the unknown name.
@@ -223,7 +222,7 @@ class TestAnUnknownSetting:
 
         monkeypatch.setattr(Conf, "realm", property(read))
         with override_settings(**instaccess(ACCOUNT_UIID="x")):
-            assert list(found()) == ["E002"]
+            assert list(run()) == ["E002"]
             with pytest.raises(ConfigError):
                 _ = conf.account_uuid
 
@@ -231,37 +230,37 @@ class TestAnUnknownSetting:
 class TestTheUserUuidField:
     def test_user_uuid_field_may_be_any_field_of_the_user_model(self):
         with override_settings(**instaccess(USER_UUID_FIELD="username")):
-            assert found() == {}
+            assert run() == {}
 
 
 class TestTheIssuingScope:
     def test_scope_may_come_from_another_scopes_backend(self):
         with override_settings(OAUTH2_PROVIDER={"SCOPES_BACKEND_CLASS": "project.scopes.Backend"}):
-            assert "E006" not in found()
+            assert "E006" not in run()
 
     def test_missing_scope_is_reported_if_the_project_has_no_oauth2_settings(self, settings):
         del settings.OAUTH2_PROVIDER
 
-        assert "E006" in found()
-        assert "W003" in found(deploy=True)
+        assert "E006" in run()
+        assert "W003" in run(deploy=True)
 
 
 class TestADeployment:
-    @pytest.mark.parametrize("check_id", ON_DEPLOYMENT)
+    @pytest.mark.parametrize("check_id", DEPLOYMENT_WARNINGS)
     def test_deployment_gets_a_warning_that_names_what_to_change(self, check_id):
-        provocation, names = ON_DEPLOYMENT[check_id]
+        settings, names = DEPLOYMENT_WARNINGS[check_id]
 
-        with override_settings(**provocation):
-            messages = found(deploy=True)
+        with override_settings(**settings):
+            messages = run(deploy=True)
 
         assert list(messages) == [check_id]
         assert messages[check_id].level < ERROR
         assert [name for name in names if name not in text_of(messages[check_id])] == []
 
-    @pytest.mark.parametrize("check_id", ON_DEPLOYMENT)
+    @pytest.mark.parametrize("check_id", DEPLOYMENT_WARNINGS)
     def test_deployment_warning_does_not_appear_in_development(self, check_id):
-        with override_settings(**ON_DEPLOYMENT[check_id][0]):
-            assert found() == {}
+        with override_settings(**DEPLOYMENT_WARNINGS[check_id][0]):
+            assert run() == {}
 
     def test_o14_jwcrypto_below_1_6_1_is_an_error(self, tmp_path, monkeypatch):
         metadata = tmp_path / "jwcrypto-1.5.6.dist-info" / "METADATA"
@@ -269,8 +268,8 @@ class TestADeployment:
         metadata.write_text("Metadata-Version: 2.1\nName: jwcrypto\nVersion: 1.5.6\n")
         monkeypatch.syspath_prepend(tmp_path)
 
-        assert found() == {}
-        message = found(deploy=True)["E007"]
+        assert run() == {}
+        message = run(deploy=True)["E007"]
         assert message.level == ERROR
         assert "1.5.6" in message.msg
         assert "pip install" in message.hint
@@ -282,37 +281,37 @@ class TestADeployment:
         metadata.write_text(f"Metadata-Version: 2.1\nName: jwcrypto\nVersion: {version}\n")
         monkeypatch.syspath_prepend(tmp_path)
 
-        assert found(deploy=True) == {}
+        assert run(deploy=True) == {}
 
     @pytest.mark.parametrize("default_scopes", [["__all__"], ["read", SCOPE], (SCOPE,)])
     def test_o14_issuing_scope_among_the_default_scopes_is_a_warning(self, default_scopes):
         with override_settings(OAUTH2_PROVIDER={"SCOPES": SCOPES, "DEFAULT_SCOPES": default_scopes}):
-            assert list(found(deploy=True)) == ["W003"]
+            assert list(run(deploy=True)) == ["W003"]
 
     @pytest.mark.parametrize("hosts", [["*"], [".example.edu"], ["canvas.example.edu", ".example.edu"]])
     @pytest.mark.parametrize("account", [{"ACCOUNT_UUID": "account-1"}, {"ACCOUNT_HOOK": str.upper}])
     def test_wildcard_hosts_are_accepted_if_the_account_is_not_derived_from_the_host(self, hosts, account):
         with override_settings(ALLOWED_HOSTS=hosts):
-            assert list(found(deploy=True)) == ["W006"]
+            assert list(run(deploy=True)) == ["W006"]
             with override_settings(**instaccess(**account)):
-                assert found(deploy=True) == {}
+                assert run(deploy=True) == {}
 
     def test_o14_proxy_that_terminates_tls_is_accepted(self):
         with override_settings(
             SECURE_SSL_REDIRECT=False, SECURE_PROXY_SSL_HEADER=("HTTP_X_FORWARDED_PROTO", "https")
         ):
-            assert found(deploy=True) == {}
+            assert run(deploy=True) == {}
 
     def test_own_key_followed_by_derived_keys_is_accepted(self):
         keys = [secrets.token_urlsafe(32), "SECRET_KEY"]
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": keys}):
-            assert found(deploy=True) == {}
+            assert run(deploy=True) == {}
 
 
 @pytest.mark.django_db
 class TestTheKeysInTheDatabase:
     def test_k5_missing_keys_are_reported_with_the_command_to_run(self):
-        message = found(databases=["default"])["W008"]
+        message = run(databases=["default"])["W008"]
 
         assert "instaccess_init" in message.hint
         for missing in ("current signing key", "future signing key", "current encryption key"):
@@ -321,13 +320,13 @@ class TestTheKeysInTheDatabase:
     def test_k8_missing_encryption_key_is_reported(self, initial_keys):
         Key.objects.filter(use=Key.Use.ENCRYPTION).delete()
 
-        assert found(databases=["default"])["W008"].msg == "There is no current encryption key."
+        assert run(databases=["default"])["W008"].msg == "There is no current encryption key."
 
     def test_o6_keys_that_cannot_be_unsealed_are_an_error_and_stay_unchanged(self, initial_keys):
         before = list(Key.objects.order_by("pk").values())
 
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32)]}):
-            messages = found(databases=["default"])
+            messages = run(databases=["default"])
 
         assert list(messages) == ["E008"]
         assert messages["E008"].level == ERROR
@@ -338,18 +337,18 @@ class TestTheKeysInTheDatabase:
         one, two = Key.objects.filter(use=Key.Use.SIGNING).order_by("pk")
         Key.objects.filter(pk=one.pk).update(sealed_private_jwk=two.sealed_private_jwk)
 
-        message = found(databases=["default"])["E008"]
+        message = run(databases=["default"])["E008"]
 
         assert one.kid in message.msg
         assert two.sealed_private_jwk not in text_of(message)
 
     def test_keys_are_checked_only_if_a_database_is_checked(self):
-        assert found(databases=None) == {}
-        assert found(databases=[]) == {}
+        assert run(databases=None) == {}
+        assert run(databases=[]) == {}
 
     def test_invalid_setting_is_reported_only_by_its_own_check(self, initial_keys):
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": []}):
-            assert list(found(databases=["default"])) == ["E023"]
+            assert list(run(databases=["default"])) == ["E023"]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -359,7 +358,7 @@ class TestAnUnavailableDatabase:
             raise OperationalError("could not connect")
 
         with connection.execute_wrapper(away):
-            messages = found(databases=["default"])
+            messages = run(databases=["default"])
 
         assert list(messages) == ["E009"]
         assert "'default'" in messages["E009"].msg
@@ -371,7 +370,7 @@ class TestADatabaseWithoutTables:
         with connection.schema_editor() as editor:
             editor.alter_db_table(Key, "instaccess_key", "instaccess_key_away")
         try:
-            assert found(databases=["default"]) == {}
+            assert run(databases=["default"]) == {}
         finally:
             with connection.schema_editor() as editor:
                 editor.alter_db_table(Key, "instaccess_key_away", "instaccess_key")

@@ -1,4 +1,4 @@
-"""The error tree: stable codes for the log, and a text that an operator can act on."""
+"""The error classes: stable codes for the log, and texts for operators."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from instaccess.exceptions import (
     UnsealError,
 )
 
-# Log searches and alerts of operators hang on these.
+# Operators use these codes in log searches and alerts.
 CODES = {
     InstAccessError: "error",
     ConfigError: "config",
@@ -54,7 +54,7 @@ class TestTheErrorClasses:
         assert issubclass(kind, InvalidToken)
 
     def test_server_side_error_is_not_an_invalid_token(self):
-        # The first is a 401, the others a 503: a caller that catches one must not swallow the other.
+        # An invalid token gets a 401, a server-side error a 503. Code that catches one must not catch the other.
         for kind in (ConfigError, KeyUnavailable, UnsealError, AuditError, ClaimsTooLarge):
             assert not issubclass(kind, InvalidToken)
 
@@ -74,7 +74,7 @@ class TestAnError:
         assert ConfigError("bad", setting="LIFETIME").setting == "LIFETIME"
 
     def test_error_can_be_pickled(self):
-        # Parallel test runners and task queues send errors on as pickles.
+        # Parallel test runners and task queues pickle errors.
         error = pickle.loads(pickle.dumps(ConfigError("bad", setting="LIFETIME")))
 
         assert (error.detail, error.code, error.setting) == ("bad", "config", "LIFETIME")

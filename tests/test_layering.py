@@ -1,4 +1,4 @@
-"""The rule for imports (docs/architecture.md), read from the syntax trees of the package."""
+"""The rules for imports (docs/architecture.md), checked in the syntax trees of the package."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import instaccess
 
 PACKAGE = Path(instaccess.__file__).parent
 
-# A module or wing imports only what stands before it.
+# A module or package imports only modules and packages that come before it in this list.
 ORDER = [
     *("exceptions", "times", "tokens", "conf", "web", "trust", "models", "signals", "users", "audit", "keys"),
     *("issuer", "gateway", "service", "warmup", "urls", "apps", "admin", "management"),
@@ -24,18 +24,18 @@ ORDER = [
 ROLES = {"issuer", "gateway", "service"}
 WITHOUT_DJANGO = ("exceptions", "times", "tokens")
 WITHOUT_MODELS = {"exceptions", "times", "tokens", "conf", "web", "trust", "gateway", "service", "warmup"}
-# These wire the wings together, so they may name files of wings.
+# These modules connect the packages, so they may import files of other packages.
 COMPOSITION_ROOTS = {"apps", "urls", "gateway.apps", "service.apps"}
 PROVIDER_MODULES = {"oauth2_provider.contrib.rest_framework", "oauth2_provider.models"}
 
 
 class Import(NamedTuple):
     module: str
-    """Absolute, down to the file, without `instaccess.` for this package: `tokens.jose`, `django.db`."""
+    """Absolute name of the module, such as `django.db`. Names in this package omit `instaccess.`: `tokens.jose`."""
     name: str
     in_function: bool
     for_types: bool
-    """Whether only the type checker reads it."""
+    """Whether the import is in an `if TYPE_CHECKING` block."""
 
 
 def module_name(path: Path) -> str:
@@ -81,7 +81,7 @@ def imports(module: str, text: str | None = None) -> Iterator[Import]:
 
 
 def imported(module: str) -> set[str]:
-    """The modules of this package that a module imports, also within functions and for types."""
+    """Return the modules of this package that a module imports, including imports in functions and for types."""
     return {item.module for item in imports(module) if item.module in FILES and item.module}
 
 
@@ -117,11 +117,11 @@ class TestAModule:
 
     @pytest.mark.parametrize("module", FILES)
     def test_module_imports_only_stable_modules_of_django_oauth_toolkit(self, module):
-        # The toolkit is moving its other modules about.
-        taken = [item for item in imports(module) if item.module.partition(".")[0] == "oauth2_provider"]
+        # The location of the toolkit's other modules is not stable.
+        imported_items = [item for item in imports(module) if item.module.partition(".")[0] == "oauth2_provider"]
 
-        assert {item.module for item in taken} <= PROVIDER_MODULES
-        for item in taken:
+        assert {item.module for item in imported_items} <= PROVIDER_MODULES
+        for item in imported_items:
             assert item.module != "oauth2_provider.models" or (
                 item.name.startswith("get_") and item.name.endswith("_model")
             )
@@ -143,14 +143,14 @@ class TestAPackage:
 
     @pytest.mark.parametrize("wing", sorted(WITHOUT_MODELS))
     def test_package_without_tables_never_imports_the_models(self, wing):
-        seen: set[str] = set()
+        visited: set[str] = set()
         waiting = {name for name in FILES if wing_of(name) == wing}
         while waiting:
             module = waiting.pop()
-            seen.add(module)
-            waiting |= imported(module) - seen
+            visited.add(module)
+            waiting |= imported(module) - visited
 
-        assert "models" not in seen
+        assert "models" not in visited
 
     def test_modules_have_no_circular_imports(self):
         graph = {module: imported(module) - {module, wing_of(module)} for module in FILES}
@@ -168,9 +168,9 @@ class TestImports:
             "from .admin.keys.page import KeyAdmin\nif TYPE_CHECKING:\n    from . import trust\n"
         )
 
-        found = {item.module: (item.in_function, item.for_types) for item in imports("models", text)}
+        result = {item.module: (item.in_function, item.for_types) for item in imports("models", text)}
 
-        assert found == {
+        assert result == {
             "users": (False, False),
             "admin": (False, False),
             "issuer": (False, False),
@@ -193,7 +193,7 @@ class TestTheCore:
         program = (
             "import sys\n"
             "for name in ('django', 'rest_framework', 'oauth2_provider'):\n"
-            "    sys.modules[name] = None  # an import of it fails\n"
+            "    sys.modules[name] = None  # makes importing it fail\n"
             "from instaccess.tokens import Claims\n"
             "print(Claims.new(now=1, issuer='i', user_uuid='u', account_uuid='a', canvas_domain='c').expires_at)\n"
         )

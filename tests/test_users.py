@@ -1,4 +1,4 @@
-"""Who a token is about, and which account a host serves."""
+"""Uuids of users, and accounts of hosts."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class TestTheUuidOfAUser:
     def test_uuid_is_random_and_created_when_first_needed(self, user):
         assert not UserIdentity.objects.exists()
 
-        made = users.user_uuid(user)
+        created = users.user_uuid(user)
 
-        assert uuid.UUID(made).version == 4
-        assert str(UserIdentity.objects.get(user=user).uuid) == made
+        assert uuid.UUID(created).version == 4
+        assert str(UserIdentity.objects.get(user=user).uuid) == created
 
     def test_uuid_never_changes(self, user):
         first = users.user_uuid(user)
@@ -55,7 +55,7 @@ class TestTheUuidOfAUser:
             assert users.user_uuid(loaded) == first
 
     def test_finds_a_uuid_that_another_process_created(self, user):
-        # Loaded before there was one: the row that is missing in memory is there in the database.
+        # The user was loaded before the uuid was created, so the uuid is only in the database.
         stale = User.objects.select_related("instaccess_identity").get(pk=user.pk)
         first = users.user_uuid(user)
 
@@ -69,24 +69,24 @@ class TestTheUuidOfAUser:
 class TestConcurrentCreationOfAUuid:
     def test_concurrent_threads_get_the_same_uuid(self, user):
         start = threading.Barrier(8)
-        made: list[str] = []
+        created: list[str] = []
 
-        def need() -> None:
+        def create_uuid() -> None:
             try:
                 own = User.objects.get(pk=user.pk)
                 start.wait(30)
-                made.append(users.user_uuid(own))
+                created.append(users.user_uuid(own))
             finally:
                 connection.close()
 
-        threads = [threading.Thread(target=need) for _ in range(8)]
+        threads = [threading.Thread(target=create_uuid) for _ in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
 
-        assert len(made) == 8
-        assert set(made) == {str(UserIdentity.objects.get().uuid)}
+        assert len(created) == 8
+        assert set(created) == {str(UserIdentity.objects.get().uuid)}
 
 
 @pytest.mark.django_db
@@ -124,7 +124,7 @@ class TestUserUuidField:
         assert f"user {user.pk}" in error.value.detail
 
     def test_unknown_field_raises_config_error(self, user):
-        # `get_full_name` is an attribute of a user, but no field: two users may well share it.
+        # `get_full_name` is an attribute of a user but not a field, and two users may share a name.
         with (
             override_settings(INSTACCESS={"USER_UUID_FIELD": "get_full_name"}),
             pytest.raises(ConfigError, match=r"'get_full_name', which is not a field of auth\.User") as error,
@@ -163,18 +163,18 @@ class TestActiveUser:
     def test_c6_active_user_is_none_for_a_non_canonical_uuid(self, user):
         text = users.user_uuid(user)
 
-        for spelling in (text.replace("-", ""), f"{{{text}}}", f"urn:uuid:{text}", f" {text}"):
-            assert users.active_user(spelling) is None
+        for non_canonical in (text.replace("-", ""), f"{{{text}}}", f"urn:uuid:{text}", f" {text}"):
+            assert users.active_user(non_canonical) is None
 
     def test_active_user_finds_a_user_by_user_uuid_field(self, user):
         with override_settings(INSTACCESS={"USER_UUID_FIELD": "username"}):
             assert users.active_user("ada") == user
             assert users.active_user("Ada") is None
-            for odd in ("", "a\x00b", "x" * 9000):
-                assert users.active_user(odd) is None
+            for invalid in ("", "a\x00b", "x" * 9000):
+                assert users.active_user(invalid) is None
 
     def test_c6_active_user_is_none_if_two_users_share_the_uuid(self, user):
-        # Nothing says that the field is unique; a guess could be the wrong person.
+        # The field create_uuid not be unique, and picking one of the users could be wrong.
         User.objects.create_user("grace", email="shared@example.edu")
         User.objects.create_user("mary", email="shared@example.edu")
 

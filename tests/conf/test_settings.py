@@ -1,4 +1,4 @@
-"""Each setting: what it is by default, what it may be, what it may not be."""
+"""Each setting: its default, values that are accepted, and values that are refused."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from instaccess.conf import checks as conf_checks
 from instaccess.exceptions import ConfigError
 from instaccess.keys import sealing
 
-TEXTS_AT_FAULT = ["", "x" * 256, 1, True, b"bytes", ["list"], {}]
-NUMBERS_AT_FAULT = ["1", 1.0, True, -1, 10**9, [1], b"1"]
-FLAGS_AT_FAULT = ["True", "yes", 1, 0, None, []]
-URLS_AT_FAULT = [
+INVALID_STRINGS = ["", "x" * 256, 1, True, b"bytes", ["list"], {}]
+INVALID_INTEGERS = ["1", 1.0, True, -1, 10**9, [1], b"1"]
+INVALID_BOOLEANS = ["True", "yes", 1, 0, None, []]
+INVALID_URLS = [
     "",
     "http://issuer.example/jwks",
     "ftp://issuer.example/jwks",
     "//issuer.example",
     "file:///etc/passwd",
 ]
-KEY_LISTS_AT_FAULT = [[], (), {}, 1, True, [1], [None], [b"a"], ["a", None], {"a"}]
-HOOKS_AT_FAULT = [
+INVALID_KEY_LISTS = [[], (), {}, 1, True, [1], [None], [b"a"], ["a", None], {"a"}]
+INVALID_HOOKS = [
     "",
     "nowhere",
     "no.such.module",
@@ -48,11 +48,11 @@ HOOKS_AT_FAULT = [
 
 
 def derived(secret: str) -> bytes:
-    """What RFC 5869 makes of SECRET_KEY, written out once more."""
+    """Derive a key-encryption key from SECRET_KEY (RFC 5869), without the code under test."""
     return HKDF(SHA256(), 32, salt=None, info=b"instaccess key-encryption key v1").derive(secret.encode())
 
 
-# Fixed, because they stand in the names of tests; and no byte twice, so that a match in a text is no accident.
+# Fixed keys, because they appear in test ids. No byte occurs twice, so a match in an error is not a coincidence.
 ONE, TWO = bytes(range(90, 122)), bytes(range(150, 182))
 
 
@@ -60,26 +60,26 @@ def b64(key: bytes) -> str:
     return base64.urlsafe_b64encode(key).decode().rstrip("=")
 
 
-# Setting -> its default, values and what they are read as, values that are refused.
+# Setting -> its default, pairs of valid values and results, invalid values.
 TABLE: dict[str, tuple[Any, list[tuple[Any, Any]], list[Any]]] = {
     "ISSUER": (
         "instructure:inst_access",
         [("https://issuer.example", "https://issuer.example")],
-        [*TEXTS_AT_FAULT, None],
+        [*INVALID_STRINGS, None],
     ),
-    "LIFETIME": (3600, [(1, 1), (3600, 3600)], [*NUMBERS_AT_FAULT, 0, 3601, None]),
-    "REGION": (None, [("eu-west-1", "eu-west-1"), ("x" * 255, "x" * 255), (None, None)], TEXTS_AT_FAULT),
+    "LIFETIME": (3600, [(1, 1), (3600, 3600)], [*INVALID_INTEGERS, 0, 3601, None]),
+    "REGION": (None, [("eu-west-1", "eu-west-1"), ("x" * 255, "x" * 255), (None, None)], INVALID_STRINGS),
     "SHARD_ID": (None, [(7, 7), ("shard-7", "shard-7"), (None, None)], [0, -1, True, 1.0, "", []]),
-    "ACCOUNT_UUID": (None, [("account-1", "account-1"), (None, None)], TEXTS_AT_FAULT),
-    "ACCOUNT_HOOK": (None, [("os.path.basename", os.path.basename), (str.upper, str.upper)], HOOKS_AT_FAULT),
-    "USER_UUID_FIELD": (None, [("username", "username"), (None, None)], TEXTS_AT_FAULT),
-    "CLAIMS_HOOK": (None, [("os.path.join", os.path.join), (dict, dict)], HOOKS_AT_FAULT),
-    "MASQUERADE_HOOK": (None, [("os.path.samefile", os.path.samefile), (hash, hash)], HOOKS_AT_FAULT),
-    "THROTTLE_LIMIT": (600, [(1, 1), (1_000_000, 1_000_000), (None, None)], [*NUMBERS_AT_FAULT, 0]),
-    "THROTTLE_COST": (200, [(1, 1), (1_000_000, 1_000_000)], [*NUMBERS_AT_FAULT, 0, None]),
-    "THROTTLE_LEAK": (10, [(1, 1), (1_000_000, 1_000_000)], [*NUMBERS_AT_FAULT, 0, None]),
+    "ACCOUNT_UUID": (None, [("account-1", "account-1"), (None, None)], INVALID_STRINGS),
+    "ACCOUNT_HOOK": (None, [("os.path.basename", os.path.basename), (str.upper, str.upper)], INVALID_HOOKS),
+    "USER_UUID_FIELD": (None, [("username", "username"), (None, None)], INVALID_STRINGS),
+    "CLAIMS_HOOK": (None, [("os.path.join", os.path.join), (dict, dict)], INVALID_HOOKS),
+    "MASQUERADE_HOOK": (None, [("os.path.samefile", os.path.samefile), (hash, hash)], INVALID_HOOKS),
+    "THROTTLE_LIMIT": (600, [(1, 1), (1_000_000, 1_000_000), (None, None)], [*INVALID_INTEGERS, 0]),
+    "THROTTLE_COST": (200, [(1, 1), (1_000_000, 1_000_000)], [*INVALID_INTEGERS, 0, None]),
+    "THROTTLE_LEAK": (10, [(1, 1), (1_000_000, 1_000_000)], [*INVALID_INTEGERS, 0, None]),
     "THROTTLE_STATUS": (429, [(429, 429), (403, 403)], [200, 503, "429", None, True, 429.0]),
-    "THROTTLE_CACHE": ("default", [("default", "default")], [*TEXTS_AT_FAULT, None, "no_such_cache"]),
+    "THROTTLE_CACHE": ("default", [("default", "default")], [*INVALID_STRINGS, None, "no_such_cache"]),
     "ENCRYPTION_ALG": (
         "RSA-OAEP",
         [("RSA-OAEP-256", "RSA-OAEP-256"), ("RSA1_5", "RSA1_5")],
@@ -91,8 +91,8 @@ TABLE: dict[str, tuple[Any, list[tuple[Any, Any]], list[Any]]] = {
         ["A256CBC-HS512", "a256gcm", "", None, ["A256GCM"]],
     ),
     "SIGNING_ALG": ("RS256", [("RS256", "RS256")], ["HS256", "none", "PS256", "rs256", "", None, ["RS256"]]),
-    "KEY_SIZE": (2048, [(3072, 3072), (4096, 4096)], [*NUMBERS_AT_FAULT, 1024, 2049, 2048.0, 8192, None]),
-    "ALLOW_UNENCRYPTED": (False, [(True, True), (False, False)], FLAGS_AT_FAULT),
+    "KEY_SIZE": (2048, [(3072, 3072), (4096, 4096)], [*INVALID_INTEGERS, 1024, 2049, 2048.0, 8192, None]),
+    "ALLOW_UNENCRYPTED": (False, [(True, True), (False, False)], INVALID_BOOLEANS),
     "KEY_ENCRYPTION_KEYS": (
         [derived("the-secret")],
         [
@@ -123,33 +123,33 @@ TABLE: dict[str, tuple[Any, list[tuple[Any, Any]], list[Any]]] = {
             {b64(ONE)},
         ],
     ),
-    "KEY_CACHE_SECONDS": (3, [(0, 0), (5, 5)], [*NUMBERS_AT_FAULT, 6, None]),
-    "KEY_ROTATION_DAYS": (30, [(1, 1), (3650, 3650)], [*NUMBERS_AT_FAULT, 0, 3651, None]),
+    "KEY_CACHE_SECONDS": (3, [(0, 0), (5, 5)], [*INVALID_INTEGERS, 6, None]),
+    "KEY_ROTATION_DAYS": (30, [(1, 1), (3650, 3650)], [*INVALID_INTEGERS, 0, 3651, None]),
     "KEY_LEAD_SECONDS": (303, [(303, 303), (86_400, 86_400), (None, 303)], ["303", 303.0, True, 302, 0, -1, []]),
     "KEY_RETENTION_SECONDS": (
         3663,
         [(3663, 3663), (10**9, 10**9), (None, 3663)],
         ["3663", 3663.0, True, 3662, 0, -1, []],
     ),
-    "JWKS_MAX_AGE": (300, [(0, 0), (86_400, 86_400)], [*NUMBERS_AT_FAULT, 86_401, None]),
-    "LEEWAY": (0, [(5, 5), (300, 300)], [*NUMBERS_AT_FAULT, 301, None]),
+    "JWKS_MAX_AGE": (300, [(0, 0), (86_400, 86_400)], [*INVALID_INTEGERS, 86_401, None]),
+    "LEEWAY": (0, [(5, 5), (300, 300)], [*INVALID_INTEGERS, 301, None]),
     "DECRYPTION_KEYS": (
         None,
         [(["a", "b"], ["a", "b"]), (("a",), ["a"]), ([Path("/keys/a.pem")], ["/keys/a.pem"]), (None, None)],
-        [*KEY_LISTS_AT_FAULT, "a", "https://issuer.example/jwks"],
+        [*INVALID_KEY_LISTS, "a", "https://issuer.example/jwks"],
     ),
     "VERIFICATION_KEYS": (
         None,
         [(["a", "b"], ["a", "b"]), ("https://issuer.example/jwks", "https://issuer.example/jwks"), (None, None)],
-        KEY_LISTS_AT_FAULT + URLS_AT_FAULT,
+        INVALID_KEY_LISTS + INVALID_URLS,
     ),
     "DENY_LIST": (
         "database",
         [("database", "database"), ("https://issuer.example/revocations", "https://issuer.example/revocations")],
-        TEXTS_AT_FAULT + URLS_AT_FAULT + [None, "Database"],
+        INVALID_STRINGS + INVALID_URLS + [None, "Database"],
     ),
-    "DENY_LIST_SECONDS": (2, [(0, 0), (4, 4)], [*NUMBERS_AT_FAULT, 5, None]),
-    "MAX_STALENESS": (60, [(0, 0), (3600, 3600)], [*NUMBERS_AT_FAULT, 3601, None]),
+    "DENY_LIST_SECONDS": (2, [(0, 0), (4, 4)], [*INVALID_INTEGERS, 5, None]),
+    "MAX_STALENESS": (60, [(0, 0), (3600, 3600)], [*INVALID_INTEGERS, 3601, None]),
     "SERVICE_SECRETS": (
         [],
         [(["s" * 32], ["s" * 32]), (("s" * 255, "t" * 32), ["s" * 255, "t" * 32]), ([], [])],
@@ -167,16 +167,16 @@ TABLE: dict[str, tuple[Any, list[tuple[Any, Any]], list[Any]]] = {
             ["s" * 32 + "\n"],
         ],
     ),
-    "USER_HOOK": (None, [("os.path.basename", os.path.basename), (str.upper, str.upper)], HOOKS_AT_FAULT),
+    "USER_HOOK": (None, [("os.path.basename", os.path.basename), (str.upper, str.upper)], INVALID_HOOKS),
     "OTHER_BEARERS": ("refuse", [("pass", "pass"), ("refuse", "refuse")], ["Pass", "", None, True, 1, ["pass"]]),
-    "REMEMBERED_TOKENS": (5000, [(0, 0), (1_000_000, 1_000_000)], [*NUMBERS_AT_FAULT, None]),
+    "REMEMBERED_TOKENS": (5000, [(0, 0), (1_000_000, 1_000_000)], [*INVALID_INTEGERS, None]),
     "AUDIT_RETENTION_DAYS": (None, [(None, None), (1, 1), (400, 400)], ["400", 0, -1, 1.5, True, 36_501]),
-    "ALLOW_HTTP_URLS": (False, [(True, True), (False, False)], FLAGS_AT_FAULT),
+    "ALLOW_HTTP_URLS": (False, [(True, True), (False, False)], INVALID_BOOLEANS),
     "REALM": (
         "canvas-lms",
         [("my realm", "my realm")],
         [
-            *TEXTS_AT_FAULT,
+            *INVALID_STRINGS,
             None,
             'quo"te',
             "back\\slash",
@@ -187,8 +187,8 @@ TABLE: dict[str, tuple[Any, list[tuple[Any, Any]], list[Any]]] = {
             "tab\t",
         ],
     ),
-    "ALLOW_TOKEN_IN_PARAMETERS": (False, [(True, True), (False, False)], FLAGS_AT_FAULT),
-    "TRUSTED_PROXIES": (0, [(1, 1), (10, 10)], [*NUMBERS_AT_FAULT, 11, None]),
+    "ALLOW_TOKEN_IN_PARAMETERS": (False, [(True, True), (False, False)], INVALID_BOOLEANS),
+    "TRUSTED_PROXIES": (0, [(1, 1), (10, 10)], [*INVALID_INTEGERS, 11, None]),
 }
 
 GOOD = [(name, value, read) for name, (_, good, _) in TABLE.items() for value, read in good]
@@ -317,7 +317,7 @@ class TestTheKeyEncryptionKeys:
             "!" * 43,
         ):
             assert secret not in texts
-        # What a traceback would print as well.
+        # A traceback would print these as well.
         assert error.value.__cause__ is None
         assert error.value.__context__ is None or error.value.__suppress_context__
 
@@ -372,7 +372,7 @@ class TestTheKeyEncryptionKeys:
         assert conf.key_encryption_keys_are_derived is True
 
     def test_accepts_a_key_from_the_command_in_the_error(self):
-        # The command in the error and in the check is this one.
+        # The error and the check recommend this command.
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32)]}):
             assert len(conf.key_encryption_keys[0]) == 32
 

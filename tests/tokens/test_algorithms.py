@@ -1,4 +1,4 @@
-"""Algorithms that aren't on the lists, lengths that the standard doesn't have, and compression are refused."""
+"""Unknown algorithms, wrong lengths and compression are refused."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from tests.tokens.handmade import NO_KEYS, PAYLOAD, b64, encrypted_as, unb64, wi
 
 
 def encrypted_with_lengths(plaintext: str, key: JWK, *, enc: str, iv_bytes: int, tag_bytes: int = 16) -> str:
-    """Good to the last byte, but for an initialization vector or a tag of another length than RFC 7518 §5 has."""
+    """Build a token that is valid except for the length of its initialization vector or tag (RFC 7518 §5)."""
     header = b64(json.dumps({"alg": "RSA-OAEP", "enc": enc, "kid": "e1"}).encode())
     public: Any = key.get_op_key("wrapKey")
     content_key, iv = b"k" * 32, b"i" * iv_bytes
     wrapped = public.encrypt(content_key, padding.OAEP(padding.MGF1(SHA1()), SHA1(), None))
     if enc == "A256GCM":
-        sealed = AESGCM(content_key).encrypt(iv, plaintext.encode(), header.encode())
-        ciphertext, tag = sealed[:-16], sealed[-16:]
+        encrypted = AESGCM(content_key).encrypt(iv, plaintext.encode(), header.encode())
+        ciphertext, tag = encrypted[:-16], encrypted[-16:]
     else:
         padder = PKCS7(128).padder()
         encryptor = Cipher(algorithms.AES(content_key[16:]), modes.CBC(iv)).encryptor()
@@ -199,7 +199,7 @@ class TestTheLengthsOfInitializationVectorAndTag:
     ):
         token = encrypted_with_lengths(signed, encryption_key, enc=enc, iv_bytes=iv_bytes, tag_bytes=tag_bytes)
         if tag_bytes == 32 and enc == "A256GCM":
-            token += "A" * 22  # it has no more than sixteen of its own
+            token += "A" * 22  # AESGCM returns only 16 bytes of tag
 
         with pytest.raises(InvalidToken) as caught:
             jose.decrypt(token, NO_KEYS)

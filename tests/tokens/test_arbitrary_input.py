@@ -15,7 +15,7 @@ from instaccess.exceptions import InvalidToken
 from instaccess.tokens import jose
 from tests.tokens.handmade import CONTENT_ALGORITHMS, PAYLOAD, b64, hostile, with_header
 
-# What a reader gets that is nearly, but not quite, a token.
+# Strings that resemble tokens.
 near_tokens = st.one_of(
     st.text(max_size=300),
     st.lists(st.text(alphabet=string.ascii_letters + string.digits + "-_", max_size=40), max_size=7).map(".".join),
@@ -30,7 +30,7 @@ near_tokens = st.one_of(
 
 @st.composite
 def mutations(draw: Any) -> Any:
-    """A function that changes one to three places of a text: flips, inserts, deletes, doubles a stretch."""
+    """Draw a function that changes a string in one to three places."""
     steps = draw(
         st.lists(
             st.tuples(
@@ -74,7 +74,7 @@ class TestArbitraryInput:
         st.sampled_from(["RSA-OAEP", "RS256", "A256GCM", "A128CBC-HS256", "JWT", "e1", "s1", "", "DEF", None, 1, []]),
     ))  # fmt: skip
     def test_refuses_a_token_whose_header_was_replaced(self, header, signed, encrypted, signing_key, encryption_key):
-        # The tag and the signature cover the header as it was written.
+        # The authentication tag and the signature cover the header.
         for refused, token, keys in (
             (jose.decrypt, encrypted, {"e1": encryption_key}),
             (jose.verify, signed, {"s1": signing_key}),
@@ -127,7 +127,7 @@ class TestArbitraryInput:
                 jose.verify(".".join(mix), {"s1": signing_key, "s2": signing_key})
 
     def test_error_contains_no_part_of_the_token(self, encrypted, signed, rsa_pool):
-        # Errors are logged: one that repeats the token would put it there.
+        # Errors are logged, and the log must not contain tokens.
         rsa_pool.take(), rsa_pool.take()
         for refused, token, kid in ((jose.decrypt, encrypted, "e1"), (jose.verify, signed, "s1")):
             with pytest.raises(InvalidToken) as refusal:

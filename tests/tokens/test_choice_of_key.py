@@ -1,4 +1,4 @@
-"""Which key opens a token: the one it names, or each in turn if it names none."""
+"""The choice of the key: the key with the `kid` of the token, or the first three keys if there is no `kid`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tests.tokens.handmade import encrypted_as
 
 
 class CountingKeys(dict[str, JWK]):
-    """Keys that remember how many of them were handed out."""
+    """Keys that count how many of them were used."""
 
-    handed_out = 0
+    used = 0
 
     def items(self) -> Iterator[tuple[str, JWK]]:  # type: ignore[override]
         for item in super().items():
-            self.handed_out += 1
+            self.used += 1
             yield item
 
 
@@ -40,7 +40,7 @@ class TestATokenWithoutKid:
             jose.decrypt(token, keys)
 
         assert refusal.value.code == "decrypt_failed"
-        assert keys.handed_out == 3
+        assert keys.used == 3
 
     def test_g10_tries_at_most_three_verifications_for_a_token_without_kid(self, rsa_pool):
         keys = CountingKeys({f"k{n}": rsa_pool.take("sig") for n in (1, 2, 3, 4)})
@@ -50,7 +50,7 @@ class TestATokenWithoutKid:
             jose.verify(token, keys)
 
         assert refusal.value.code == "bad_signature"
-        assert keys.handed_out == 3
+        assert keys.used == 3
 
     def test_refuses_a_token_if_there_are_no_keys(self, rsa_pool, signed):
         encrypted = encrypted_as({"alg": "RSA-OAEP", "enc": "A256GCM"}, signed, rsa_pool.take("enc"))
@@ -66,7 +66,7 @@ class TestATokenWithKid:
     def test_tries_no_other_key_than_the_kid_of_the_token(
         self, encrypted, signed, rsa_pool, signing_key, encryption_key
     ):
-        # The right keys are there, under other names: a kid is an order, not a hint.
+        # The right keys are present under other names, but a kid is binding.
         with pytest.raises(InvalidToken) as decryption:
             jose.decrypt(encrypted, {"other": encryption_key})
         with pytest.raises(InvalidToken) as verification:
@@ -85,7 +85,7 @@ class TestATokenWithKid:
         assert (decryption.value.code, verification.value.code) == ("decrypt_failed", "bad_signature")
 
     def test_refuses_a_key_whose_use_does_not_match(self, encrypted, signed, signing_key, encryption_key):
-        # One key, one purpose: an operator who mixes them up gets no token through, not a weaker one.
+        # If an operator mixes up the keys, tokens must be refused instead of being protected less.
         with pytest.raises(InvalidToken):
             jose.decrypt(encrypted, {"e1": JWK(**{**encryption_key, "use": "sig"})})
         with pytest.raises(InvalidToken):

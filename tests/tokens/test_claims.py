@@ -1,4 +1,4 @@
-"""What a token says, to the letter of the contract, and which claims are believed."""
+"""The claims of a token: how they are written (docs/wire-contract.md §2), and which claims are accepted."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def new(**values: Any) -> Claims:
 
 
 def payload(**changes: Any) -> dict[str, Any]:
-    """A payload that is accepted at NOW, with members changed; `...` takes one out."""
+    """Build a payload that is valid at NOW, with changed members. `...` removes a member."""
     members = {
         "iss": ISSUER,
         "jti": "2c3d",
@@ -264,7 +264,7 @@ class TestTheIssuer:
         assert refusal(payload(iss=...)).code == "foreign_issuer"
 
     def test_issuer_is_checked_before_other_claims(self):
-        # Whether somebody else's token is in order is not ours to say.
+        # Another authenticator may accept the token, so its other claims are not judged.
         assert isinstance(refusal({"iss": "other", "exp": None}), ForeignToken)
 
 
@@ -297,7 +297,7 @@ class TestAnInvalidTime:
         assert refusal(payload(nbf=value)).code == "bad_claim"
 
     def test_g8_refuses_an_exp_of_1e999(self, rsa_pool):
-        # 1e999 is valid JSON, and Python reads it as Infinity.
+        # 1e999 is valid JSON, and Python parses it as infinity.
         key = rsa_pool.take("sig")
         text = json.dumps(payload(exp="?")).replace('"?"', "1e999").encode()
 
@@ -389,9 +389,9 @@ class TestAMasquerade:
 
         assert (claims.masquerading_user_uuid, claims.masquerading_user_shard_id) == ("real", shard)
 
-    @pytest.mark.parametrize("half", [{"masq_sub": "real"}, {"masq_shard": 1}])
-    def test_c11_ignores_a_masquerade_without_user_or_shard(self, half):
-        claims = read(payload(**half))
+    @pytest.mark.parametrize("incomplete", [{"masq_sub": "real"}, {"masq_shard": 1}])
+    def test_c11_ignores_a_masquerade_without_user_or_shard(self, incomplete):
+        claims = read(payload(**incomplete))
 
         assert (claims.masquerading_user_uuid, claims.masquerading_user_shard_id) == (None, None)
 
@@ -461,7 +461,7 @@ class TestArbitraryClaims:
         except InvalidToken as error:
             code = error.code
         else:
-            code = "believed"
+            code = "accepted"
             assert 0 < claims.expires_at - claims.issued_at <= MAX_LIFETIME
             assert claims.expires_at > NOW
         assert code not in {"", "invalid"}
@@ -480,7 +480,7 @@ class TestTheLongestToken:
 
         signed = jose.sign(text, long_key, kid=long_key.thumbprint())
 
-        # Beside it stand the status line, Date, Server, Cache-Control and their like.
+        # The other 400 bytes are for the status line, Date, Server, Cache-Control and similar headers.
         assert len(f"Authorization: Bearer {signed}\r\n") < NGINX_HEADER_BYTES - 400
 
     def test_g17_longest_encrypted_token_is_accepted(self, long_key):

@@ -1,4 +1,4 @@
-"""Encrypted tokens, held against independent readers and writers."""
+"""Encrypted tokens, compared with independent implementations."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ KEY_ALGORITHMS = ("RSA-OAEP", "RSA-OAEP-256", "RSA1_5")
 ALGORITHMS = list(product(KEY_ALGORITHMS, CONTENT_ALGORITHMS))
 
 
-# joserfc says of RSA1_5 what `check --deploy` says; here it is read on purpose.
-reads_rsa1_5 = pytest.mark.filterwarnings('ignore:JWE algorithm "RSA1_5" is deprecated')
+# joserfc warns about RSA1_5, as `check --deploy` does. These tests use RSA1_5 on purpose.
+uses_rsa1_5 = pytest.mark.filterwarnings('ignore:JWE algorithm "RSA1_5" is deprecated')
 
 
-def open_by_hand(token: str, key: JWK) -> bytes:
-    """Decrypt a compact JWE with `cryptography` alone, by the letter of RFC 7516 §5.2 and RFC 7518 §4.2, §4.3, §5."""
+def decrypt_by_hand(token: str, key: JWK) -> bytes:
+    """Decrypt a compact JWE with `cryptography` alone (RFC 7516 §5.2; RFC 7518 §4.2, §4.3, §5)."""
     header, wrapped, iv, ciphertext, tag = token.split(".")
     names = json.loads(unb64(header))
     private = load_pem_private_key(key.export_to_pem(private_key=True, password=None), password=None)
@@ -56,7 +56,7 @@ def open_by_hand(token: str, key: JWK) -> bytes:
     return unpadder.update(padded) + unpadder.finalize()
 
 
-@reads_rsa1_5
+@uses_rsa1_5
 @pytest.mark.parametrize(("alg", "enc"), ALGORITHMS)
 class TestAnEncryptedToken:
     @pytest.fixture
@@ -73,7 +73,7 @@ class TestAnEncryptedToken:
         assert joserfc_jwe.decrypt_compact(token, key, algorithms=[alg, enc]).plaintext == signed.encode()
 
     def test_plain_cryptography_decrypts_the_token_and_pyjwt_reads_it(self, token, signing_key, encryption_key):
-        inner = open_by_hand(token, encryption_key)
+        inner = decrypt_by_hand(token, encryption_key)
 
         assert jwt.decode(inner, signing_key.export_to_pem(), algorithms=["RS256"]) == json.loads(PAYLOAD)
 
@@ -90,7 +90,7 @@ class TestAnEncryptedToken:
     def test_encrypting_twice_gives_different_tokens(self, token, signed, encryption_key, alg, enc):
         again = jose.encrypt(signed, encryption_key, kid="e1", alg=alg, enc=enc)
 
-        # The header is one; the wrapped content key, the IV, the ciphertext and the tag are fresh.
+        # Only the header is equal. The encrypted key, the IV, the ciphertext and the tag are new.
         assert [a == b for a, b in zip(token.split("."), again.split("."), strict=True)] == [True] + [False] * 4
 
 
@@ -112,7 +112,7 @@ class TestEncryptingWithAnUnknownAlgorithm:
             jose.encrypt(signed, encryption_key, kid="e1", alg=alg, enc=enc)
 
 
-@reads_rsa1_5
+@uses_rsa1_5
 @pytest.mark.parametrize(("alg", "enc"), ALGORITHMS)
 class TestATokenFromJoserfc:
     @pytest.mark.parametrize(
@@ -134,8 +134,8 @@ class TestATokenFromJoserfc:
         )
         token = joserfc_jwe.encrypt_compact({"alg": alg, "enc": enc} | outer, inner, recipient, algorithms=[alg, enc])
 
-        opened, encryption_kid = jose.decrypt(token, {"e1": encryption_key}, key_algorithms=[alg])
-        claims, signing_kid = jose.verify(opened, {"s1": signing_key})
+        decrypted, encryption_kid = jose.decrypt(token, {"e1": encryption_key}, key_algorithms=[alg])
+        claims, signing_kid = jose.verify(decrypted, {"s1": signing_key})
 
         assert (claims, encryption_kid, signing_kid) == (json.loads(PAYLOAD), "e1", "s1")
 
@@ -144,6 +144,6 @@ class TestATokenFromJoserfc:
         inner = joserfc_jws.serialize_compact({"alg": "RS256"}, PAYLOAD, signer, algorithms=["RS256"])
         token = jose.encrypt(inner, encryption_key, kid="e1", alg=alg, enc=enc)
 
-        opened, _ = jose.decrypt(token, {"e1": encryption_key}, key_algorithms=[alg])
+        decrypted, _ = jose.decrypt(token, {"e1": encryption_key}, key_algorithms=[alg])
 
-        assert jose.verify(opened, {"s1": signing_key})[0] == json.loads(PAYLOAD)
+        assert jose.verify(decrypted, {"s1": signing_key})[0] == json.loads(PAYLOAD)

@@ -1,4 +1,4 @@
-"""Signed tokens: what is written, held against independent readers."""
+"""Signed tokens, compared with independent implementations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Strict parsing, before any key is used: one spelling, no odd header members, bounded lengths."""
+"""Strict parsing before any key is used: canonical encoding, known header members, bounded lengths."""
 
 from __future__ import annotations
 
@@ -44,24 +44,24 @@ class TestTheJSONSerialization:
 ALPHABET = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"
 
 
-def respellings(token: str) -> Iterator[str]:
-    """Texts that a lenient reader takes for the same token."""
+def non_canonical_forms(token: str) -> Iterator[str]:
+    """Yield strings that a lenient parser reads as the same token."""
     segments = token.split(".")
     for n, segment in enumerate(segments):
 
-        def spelt(text: str, n: int = n) -> str:
+        def replaced(text: str, n: int = n) -> str:
             return ".".join([*segments[:n], text, *segments[n + 1 :]])
 
-        yield spelt(segment + "=" * (-len(segment) % 4 or 4))
-        yield spelt(segment + "=")
-        yield spelt(segment[:3] + "\n" + segment[3:])
-        yield spelt(segment[:3] + "!" + segment[3:])
-        yield spelt(segment[:3] + "\u00ad" + segment[3:])
+        yield replaced(segment + "=" * (-len(segment) % 4 or 4))
+        yield replaced(segment + "=")
+        yield replaced(segment[:3] + "\n" + segment[3:])
+        yield replaced(segment[:3] + "!" + segment[3:])
+        yield replaced(segment[:3] + "\u00ad" + segment[3:])
         last = ALPHABET.index(segment[-1])
         for loose_bits in range(1, 2 ** (len(segment) * 6 % 8)):
-            yield spelt(segment[:-1] + ALPHABET[last ^ loose_bits])
+            yield replaced(segment[:-1] + ALPHABET[last ^ loose_bits])
         if "-" in segment or "_" in segment:
-            yield spelt(segment.replace("-", "+").replace("_", "/"))
+            yield replaced(segment.replace("-", "+").replace("_", "/"))
     yield from (f" {token}", f"{token} ", f"{token}\n", f"{token}.", f".{token}", f"{token}\x00")
     yield from (token.replace(".", ". "), token.replace(".", ".."))
     yield from (f'"{token}"', token + "." + segments[-1])
@@ -69,13 +69,13 @@ def respellings(token: str) -> Iterator[str]:
 
 class TestANonCanonicalToken:
     def test_g4_refuses_a_non_canonical_encrypted_token_without_using_a_key(self, encrypted):
-        for text in respellings(encrypted):
+        for text in non_canonical_forms(encrypted):
             assert text != encrypted
             with pytest.raises(InvalidToken):
                 jose.decrypt(text, NO_KEYS)
 
     def test_g4_refuses_a_non_canonical_signed_token_without_using_a_key(self, signed, signing_key):
-        for text in respellings(signed):
+        for text in non_canonical_forms(signed):
             assert text != signed
             with pytest.raises(InvalidToken):
                 jose.verify(text, NO_KEYS)
@@ -83,7 +83,7 @@ class TestANonCanonicalToken:
     @pytest.mark.parametrize("enc", CONTENT_ALGORITHMS)
     @pytest.mark.parametrize("moved", [1, 2, 3, 8, 12, 16, 32])
     def test_g4_refuses_bytes_moved_from_one_segment_to_the_next(self, enc, moved, signed, encryption_key):
-        # The tag of CBC-HMAC covers IV and ciphertext as one string: only the IV's length tells where one ends.
+        # The tag of CBC-HMAC covers IV and ciphertext as one string, so only the length of the IV separates them.
         token = jose.encrypt(signed, encryption_key, kid="e1", alg="RSA-OAEP", enc=enc)
         header, *parts = token.split(".")
         for left in range(3):
@@ -99,7 +99,7 @@ class TestANonCanonicalToken:
     def test_g4_refuses_zero_bytes_before_the_signature_or_the_encrypted_key(
         self, signed, encrypted, signing_key, encryption_key
     ):
-        # As numbers they are the same.
+        # Leading zero bytes do not change the number.
         first, payload, signature = signed.split(".")
         with pytest.raises(InvalidToken):
             jose.verify(f"{first}.{payload}.{b64(bytes(3) + unb64(signature))}", {"s1": signing_key})
@@ -188,7 +188,7 @@ class TestAnInvalidHeader:
 
     @pytest.mark.parametrize("bits", [b"[", b'{"":', b'[{"a":'])
     def test_g5_deep_nesting_does_not_crash_a_thread_with_a_small_stack(self, bits):
-        """Python 3.13's parser goes as deep as a whole stack of the usual size."""
+        # The recursion limit of the parser in Python 3.13 assumes a stack of the default size.
         script = (
             "import threading\n"
             "from instaccess.tokens.compact import json_object\n"
@@ -217,7 +217,7 @@ class TestAnInvalidHeader:
             jose.verify(with_header(signed, "[" * 3000), NO_KEYS)
         assert refusal.value.code == "bad_header"
 
-        # Well signed by us, so the claims are read: the parser gives up, the process does not.
+        # The signature is valid, so the claims are parsed. The parser must refuse without crashing the process.
         nested = jose.sign(b'{"x":' + b"[" * 2500 + b"]" * 2500 + b"}", signing_key, kid="s1")
         with pytest.raises(InvalidToken) as refusal:
             jose.verify(nested, {"s1": signing_key})
@@ -233,11 +233,11 @@ class TestAnInvalidHeader:
 
         assert refusal.value.code == "wrong_type"
 
-    @pytest.mark.parametrize("odd", [{"typ": "at+jwt"}, {"typ": "jwt"}, {"typ": ""}, {"cty": "JWT"}])
-    def test_c2_refuses_a_signed_token_of_another_type(self, odd, signed):
-        # RFC 8725 §3.11: an ID token or an RFC 9068 access token under the same key is not one of these. `cty` would
-        # announce yet another token inside.
-        header = json.dumps({"typ": "JWT", "alg": "RS256", "kid": "s1"} | odd)
+    @pytest.mark.parametrize("changes", [{"typ": "at+jwt"}, {"typ": "jwt"}, {"typ": ""}, {"cty": "JWT"}])
+    def test_c2_refuses_a_signed_token_of_another_type(self, changes, signed):
+        # RFC 8725 §3.11: an ID token or an RFC 9068 access token of the same key must be refused. `cty` would mean
+        # that the payload is another token.
+        header = json.dumps({"typ": "JWT", "alg": "RS256", "kid": "s1"} | changes)
 
         with pytest.raises(InvalidToken) as refusal:
             jose.verify(with_header(signed, header), NO_KEYS)
@@ -344,7 +344,7 @@ class TestTheContentOfAToken:
         assert refusal.value.code == "malformed"
 
     def test_checks_the_signature_before_it_parses_the_payload(self, rsa_pool):
-        # Nothing of the claims is read before the signature holds.
+        # The payload must not be parsed before the signature has been verified.
         token = jose.sign(b"not json", rsa_pool.take("sig"), kid="s1")
 
         with pytest.raises(InvalidToken) as refusal:

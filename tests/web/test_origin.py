@@ -1,4 +1,4 @@
-"""Where a request came from and what it was sent to, whatever its headers claim."""
+"""The host and the client address of a request, in spite of forged headers."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class TestTheDomain:
         assert domain(host) == expected
 
     @pytest.mark.parametrize(
-        "spelling",
+        "host",
         [
             "CANVAS.Example.EDU",
             "canvas.example.edu.",
@@ -61,9 +61,9 @@ class TestTheDomain:
             "canvas.example.edu:0",
         ],
     )
-    def test_domain_is_the_same_for_every_form_of_the_host(self, spelling):
-        assert domain(spelling) == "canvas.example.edu"
-        assert origin.account_uuid(domain(spelling)) == origin.account_uuid("canvas.example.edu")
+    def test_domain_is_the_same_for_every_form_of_the_host(self, host):
+        assert domain(host) == "canvas.example.edu"
+        assert origin.account_uuid(domain(host)) == origin.account_uuid("canvas.example.edu")
 
     @pytest.mark.parametrize(
         "host", ["evil.example", "canvas.example.edu.evil.example", "canvas.example.edu@evil", ""]
@@ -121,15 +121,15 @@ class TestTheClientAddress:
         ],
     )
     def test_accepts_the_address_formats_of_proxies(self, written, expected):
-        # How an address within an address is written differs between Python's versions.
+        # Versions of Python format IPv4-mapped IPv6 addresses differently.
         assert address("192.0.2.254", written, hops=1) == str(ipaddress.ip_address(expected))
 
     @pytest.mark.parametrize(
-        "nonsense", ["unknown", "_hidden", "' OR 1=1 --", "<script>", "999.1.1.1", "[", "[]:1", "é"]
+        "invalid", ["unknown", "_hidden", "' OR 1=1 --", "<script>", "999.1.1.1", "[", "[]:1", "é"]
     )
-    def test_client_address_is_none_if_the_proxy_sent_an_invalid_one(self, nonsense):
-        # Better none in the audit than that of the proxy, which would look like the client's.
-        assert address("192.0.2.254", nonsense, hops=1) is None
+    def test_client_address_is_none_if_the_proxy_sent_an_invalid_one(self, invalid):
+        # The audit log must not show the address of the proxy as that of the client.
+        assert address("192.0.2.254", invalid, hops=1) is None
 
     @pytest.mark.parametrize("remote", ["", "unix:", "/run/app.sock"])
     def test_client_address_is_none_behind_a_unix_socket(self, remote):
@@ -139,6 +139,6 @@ class TestTheClientAddress:
     @settings(deadline=None)
     @given(forwarded=st.text(max_size=100), hops=st.integers(0, 10))
     def test_client_address_is_valid_or_none_for_arbitrary_headers(self, forwarded, hops):
-        found = address("192.0.2.1", forwarded, hops=hops)
+        result = address("192.0.2.1", forwarded, hops=hops)
 
-        assert found is None or str(ipaddress.ip_address(found)) == found
+        assert result is None or str(ipaddress.ip_address(result)) == result

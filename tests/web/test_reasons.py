@@ -1,4 +1,4 @@
-"""The explanations of reasons: every reason has one, in sentences."""
+"""The explanations of reasons: complete, and written in sentences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Counts in memory: exact over threads, bounded, handed over once."""
+"""Counters in memory: exact across threads, bounded, and taken once."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ class TestTheLimitOfKinds:
         for number in range(5):
             tally.add(kind(client_id=f"c{number}", user_uuid=f"u{number}"))
 
-        told_apart = {kind(client_id=f"c{number}", user_uuid=f"u{number}"): 1 for number in range(3)}
-        assert tally.take() == {**told_apart, kind(): 2}
+        distinguished = {kind(client_id=f"c{number}", user_uuid=f"u{number}"): 1 for number in range(3)}
+        assert tally.take() == {**distinguished, kind(): 2}
 
     def test_limit_of_kinds_applies_to_the_whole_hour(self, tally):
         taken: dict[Kind, int] = {}
@@ -117,7 +117,7 @@ class TestAForkedProcess:
             tally.add(kind(reason="expired"))
             counted.put(tally.take())
 
-        with tally._lock:  # as if a thread were counting at the fork
+        with tally._lock:  # as if another thread were counting during the fork
             process = context.Process(target=child)
             process.start()
         process.join()

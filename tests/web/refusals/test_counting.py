@@ -1,4 +1,4 @@
-"""Counts of refusals: who counts what, and what a flood costs."""
+"""Counts of refusals: what the issuer and the gateway count, and the cost of a flood."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class TestTheIssuer:
         with CaptureQueriesContext(connection) as queries:
             post(access_token)
 
-        assert len(queries) == 1  # the one that looks the access token up
+        assert len(queries) == 1  # the lookup of the access token
         assert counted() == {("issuer", "insufficient_scope", access_token.application.client_id, ""): 1}
         assert not UserIdentity.objects.exists()
 
@@ -68,7 +68,7 @@ class TestTheIssuer:
         assert counted() == {("issuer", "insufficient_scope", access_token.application.client_id, "ada"): 1}
 
     def test_issuer_responds_normally_if_user_uuid_field_is_invalid(self, post, settings, make_access_token):
-        # Bad ones are refused by `manage.py check`; until somebody looks, a refusal is not made a fault.
+        # `manage.py check` reports the invalid setting. It must not turn a refusal into a server-side error.
         access_token = make_access_token(scope="read")
         for name in ("no_such_field", "natural_key"):
             settings.INSTACCESS = {"USER_UUID_FIELD": name}
@@ -162,10 +162,10 @@ class TestTheGateway:
         assert {reason for _, reason, *_ in written()} <= set(exceptions.Reason) - {"other"}
 
     def test_gateway_counts_an_unavailable_database_as_fault(self, token, monkeypatch):
-        def away(*args: Any, **kwargs: Any) -> Any:
+        def fail(*args: Any, **kwargs: Any) -> Any:
             raise OperationalError("the server closed the connection unexpectedly")
 
-        monkeypatch.setattr("instaccess.gateway.unwrapping.unwrap_with_settings", away)
+        monkeypatch.setattr("instaccess.gateway.unwrapping.unwrap_with_settings", fail)
         assert ask(token) == 503
 
         assert counted() == {("gateway", "fault", "", ""): 1}
@@ -211,20 +211,20 @@ class TestARow:
 @REAL_TRANSACTIONS
 class TestAFlood:
     def test_flood_of_10000_invalid_tokens_in_30_seconds_costs_three_writes(self, clock, statements, caplog):
-        caplog.set_level(logging.CRITICAL, logger="instaccess")  # ten thousand lines
+        caplog.set_level(logging.CRITICAL, logger="instaccess")  # avoid ten thousand log lines
         request = RequestFactory().get(GATEWAY_URL)
         with time_machine.travel(NOW, tick=False):
             for number in range(10_000):
                 token = f"{number}.b.c.d.e" if number % 2 else str(number)
                 request.META["HTTP_AUTHORIZATION"] = f"Bearer {token}"
                 response = views.verify(request)
-                response.close()  # as a server does once it has sent it: the request has ended
+                response.close()  # as a server does after it has sent the response
                 assert response.status_code == 401
                 clock.pass_(30.5 / 10_000)
 
             during = list(statements.seen)
             assert counted() == {("gateway", "malformed", "", ""): 5000, ("gateway", "other_bearer", "", ""): 5000}
-        # Each write is one INSERT and an UPDATE for each of two reasons; the first looked for old rows as well.
+        # Each write is an INSERT and two UPDATEs, one per reason. The first write also trimmed the table.
         assert (during.count("INSERT"), during.count("UPDATE"), during.count("DELETE")) == (3, 6, 0)
         assert len(during) == 3 * 3 + 2
 

@@ -1,4 +1,4 @@
-"""The table of refusals is kept short: how long rows are kept, and how many."""
+"""Trimming of the table of refusals: the age and the number of rows that are kept."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db
 class TestTheTable:
     @pytest.fixture
     def old(self) -> Callable[..., None]:
-        """Makes rows, one for each age in days."""
+        """Return a function that creates one row for each age in days."""
 
         def make(*ages: float) -> None:
             RefusalCount.objects.bulk_create(

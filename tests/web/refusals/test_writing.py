@@ -1,4 +1,4 @@
-"""Counts of refusals are written: when, in which transaction, and if the database is away."""
+"""Writing of the counts: when, in which transaction, and with an unavailable database."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def due(clock: Clock) -> Clock:
-    """The next request that ends writes."""
+    """Let the interval pass, so that the next request that ends writes the counts."""
     clock.pass_(refusals.INTERVAL)
     return clock
 
@@ -35,7 +35,7 @@ class TestWriting:
         assert response.status_code == 401
         assert total() == 1
 
-        # The same as a server does it: the answer is complete, and only then closed.
+        # The same through WSGI: a server closes the response after sending it.
         refusals.counter.reset()
         due.pass_(refusals.INTERVAL)
         statements.seen.clear()
@@ -110,7 +110,7 @@ class TestWriting:
 
 
 class TestInsideATransactionOfTheHostProject:
-    """Such as that of a test of the project around us."""
+    """For example in a test case of the host project."""
 
     def test_end_of_a_request_writes_nothing_inside_a_transaction(self, due, statements):
         ask()
@@ -132,32 +132,32 @@ class TestInsideATransactionOfTheHostProject:
 @REAL_TRANSACTIONS
 class TestWithAnUnavailableDatabase:
     @pytest.fixture
-    def away(self, due: Clock, statements: Statements) -> Statements:
+    def failing_statements(self, due: Clock, statements: Statements) -> Statements:
         statements.failing = True
         return statements
 
-    def test_o1_responses_are_normal_if_the_database_is_unavailable(self, away, due, post):
+    def test_o1_responses_are_normal_if_the_database_is_unavailable(self, failing_statements, due, post):
         for _ in range(5):
             assert (ask(), post().status_code) == (401, 401)
             due.pass_(5)
 
-    def test_o1_counts_are_kept_until_the_database_is_available(self, away, due):
+    def test_o1_counts_are_kept_until_the_database_is_available(self, failing_statements, due):
         for _ in range(5):
             ask()
             due.pass_(refusals.INTERVAL)
-        away.failing = False
+        failing_statements.failing = False
         ask()
 
         assert written() == {("gateway", "no_credentials", "", ""): 6}
 
-    def test_o1_write_is_attempted_once_per_ten_seconds(self, away, due):
+    def test_o1_write_is_attempted_once_per_ten_seconds(self, failing_statements, due):
         for _ in range(100):
             ask()
             due.pass_(0.25)
 
-        assert len(away.seen) == 3
+        assert len(failing_statements.seen) == 3
 
-    def test_o1_failure_is_logged_once_per_minute(self, away, due, caplog):
+    def test_o1_failure_is_logged_once_per_minute(self, failing_statements, due, caplog):
         for _ in range(119):
             ask()
             due.pass_(1)
@@ -194,7 +194,7 @@ class TestWithAnUnavailableDatabase:
         assert refusals.counter.flush() == 1
 
     def test_requests_succeed_if_a_database_router_fails(self, due, settings, caplog):
-        settings.DATABASE_ROUTERS = ["tests.web.refusals.test_writing.Lost"]
+        settings.DATABASE_ROUTERS = ["tests.web.refusals.test_writing.FailingRouter"]
         assert (ask(), ask()) == (401, 401)
 
         assert [r.name for r in caplog.records].count("instaccess.refusals") == 1
@@ -202,8 +202,8 @@ class TestWithAnUnavailableDatabase:
         assert counted() == {("gateway", "no_credentials", "", ""): 2}
 
 
-class Lost:
-    """A database router that knows nobody's way."""
+class FailingRouter:
+    """A database router that raises an error."""
 
     def db_for_write(self, model: Any, **hints: Any) -> str:
         if model is RefusalCount:
@@ -211,7 +211,7 @@ class Lost:
         return "default"
 
 
-class Elsewhere:
+class OtherDatabaseRouter:
     """A database router that sends counts to another database."""
 
     def db_for_write(self, model: Any, **hints: Any) -> str | None:
@@ -220,6 +220,6 @@ class Elsewhere:
 
 class TestTheDatabase:
     def test_counts_are_written_to_the_database_of_the_projects_router(self, settings):
-        settings.DATABASE_ROUTERS = ["tests.web.refusals.test_writing.Elsewhere"]
+        settings.DATABASE_ROUTERS = ["tests.web.refusals.test_writing.OtherDatabaseRouter"]
 
         assert refusal_counts.rows().db == "elsewhere"
