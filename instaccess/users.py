@@ -104,24 +104,24 @@ def _uuid_field() -> str | None:
         return None
 
 
-def active_user(text: str) -> Any:
+def active_user(uuid_string: str) -> Any:
     """Return the active user with this uuid, or None if there is none or if several users share the uuid."""
-    if "\0" in text:  # PostgreSQL refuses NUL in a query
+    if "\0" in uuid_string:  # PostgreSQL refuses NUL in a query
         return None
     users = get_user_model()._default_manager
     name = conf.user_uuid_field
     try:
         if name is not None:
-            user = users.get(**{name: text})
+            user = users.get(**{name: uuid_string})
         else:
             identified = users.select_related("instaccess_identity")
-            user = identified.get(instaccess_identity__uuid=uuid.UUID(text))
+            user = identified.get(instaccess_identity__uuid=uuid.UUID(uuid_string))
     except (get_user_model().DoesNotExist, MultipleObjectsReturned):
         return None
     except (ValidationError, ValueError, TypeError, OverflowError, DataError):  # the string is not a valid value
         return None
     # Some databases ignore case, so "abc" would also match "ABC".
-    return user if user.is_active and user_uuid(user) == text else None
+    return user if user.is_active and user_uuid(user) == uuid_string else None
 
 
 def service_user(application: Any) -> Any:
@@ -131,16 +131,16 @@ def service_user(application: Any) -> Any:
     return row.user if row else None
 
 
-def masquerade_target(caller: Any, text: str) -> Any:
+def masquerade_target(caller: Any, as_user_id: str) -> Any:
     """Return the user that `as_user_id` names, if the caller may get tokens for that user.
 
     Args:
         caller: the authenticated user. Users may always name themselves.
-        text: a primary key, or `uuid:` and a uuid.
+        as_user_id: a primary key, or `uuid:` and a uuid.
 
     Raises MasqueradeRefused if the user is unknown or inactive, or if the caller lacks permission.
     """
-    target = active_user(text[5:]) if text.startswith("uuid:") else _by_primary_key(text)
+    target = active_user(as_user_id[5:]) if as_user_id.startswith("uuid:") else _by_primary_key(as_user_id)
     if target is None:
         raise MasqueradeRefused("there is no active user with this id", code=Reason.AS_USER_ID_UNKNOWN)
     if target.pk == caller.pk:
@@ -171,11 +171,11 @@ def holds_no_more_than(target: Any, caller: Any) -> bool:
     return bool(target.get_all_permissions() <= caller.get_all_permissions())
 
 
-def _by_primary_key(text: str) -> Any:
+def _by_primary_key(primary_key: str) -> Any:
     users = get_user_model()._default_manager
     try:
-        user = users.filter(pk=text).first()
+        user = users.filter(pk=primary_key).first()
     except (ValidationError, ValueError, TypeError, OverflowError, DataError):
         return None
     # The database also finds "01", " 1" and digits of other scripts; only "1" is accepted.
-    return user if user is not None and user.is_active and str(user.pk) == text else None
+    return user if user is not None and user.is_active and str(user.pk) == primary_key else None

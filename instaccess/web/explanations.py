@@ -34,40 +34,40 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
         _("Copy the complete token again. If a client sends it like this, the client or a proxy modifies it."),
     ),
     Reason.TOO_LONG: Explanation(
-        _("It is longer than any InstAccess token, so it was not parsed."),
-        _("Paste a single token. If it is a single token, it does not come from this deployment's issuer."),
+        _("The token is longer than any InstAccess token, so it was not parsed."),
+        _("Paste a single token. If it is a single token, another issuer created it."),
     ),
     Reason.BAD_HEADER: Explanation(
         _(
-            "Its header has a member that is not accepted, such as “zip”, “crit” or “jwk”, or a member that is not a "
+            "The header has a member that is not accepted, such as “zip”, “crit” or “jwk”, or a member that is not a "
             "string. The token was refused before any key was used."
         ),
-        _("This deployment's issuer did not issue it. Find out where it comes from, because this can be an attack."),
+        _("This deployment's issuer never issues such tokens. Find the source of the token: this can be an attack."),
     ),
     Reason.WRONG_ALG: Explanation(
-        _("It names an algorithm that is not accepted."),
+        _("The token names an algorithm that is not accepted."),
         _(
             "RSA1_5, which Canvas uses, is accepted only if INSTACCESS['ENCRYPTION_ALG'] is RSA1_5. "
             "Other algorithms, such as “none” or HS256, can be an attack."
         ),
     ),
     Reason.WRONG_TYPE: Explanation(
-        _("Its header names another type. It is encrypted or signed like a token, but it is not a token."),
+        _("The header names another type: this is not a token, although it is encrypted or signed like a token."),
         _("Paste the InstAccess token. Audit checkpoints, for example, are signed with the same key as tokens."),
     ),
     Reason.DECRYPT_FAILED: Explanation(
         _("No key decrypts it: it was damaged or modified, or it was encrypted for another deployment."),
-        _("Copy the complete token again. If it names no key, only the three newest keys were tried."),
+        _("Copy the complete token again. If the header names no key, only the three newest keys were tried."),
     ),
     Reason.UNKNOWN_KID: Explanation(
-        _("It is signed or encrypted with a key that is not available on this server."),
+        _("The token is signed or encrypted with a key that is not available on this server."),
         _(
             "The token is forged or comes from another deployment, or this server has not received a new key yet. "
             "Compare its key id with the list of keys."
         ),
     ),
     Reason.BAD_SIGNATURE: Explanation(
-        _("Its signature does not match the key that it names: the token was modified, forged or damaged."),
+        _("The signature does not match the key that the header names: the token was modified, forged or damaged."),
         _("Do not trust its content. Copy the complete token again. If that doesn't help, find out who created it."),
     ),
     Reason.BAD_CLAIM: Explanation(
@@ -75,28 +75,28 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
         _("The detail names the claim. If another program signs with this deployment's key, correct that program."),
     ),
     Reason.BAD_LIFETIME: Explanation(
-        _("Its lifetime is longer than an hour, or it expires before it was issued."),
+        _("The lifetime is longer than an hour, or the token expires before its time of issue."),
         _("This deployment's issuer issues no such tokens. Find out what else signs with its key."),
     ),
     Reason.NOT_YET: Explanation(
-        _("It is not valid yet, because its time of issue is in the future."),
+        _("The token is not valid yet, because its time of issue is in the future."),
         _("Compare the clocks of the issuer and of this server."),
     ),
     Reason.INVALID: Explanation(_("The token is refused."), _("The detail gives the reason.")),
     Reason.FOREIGN_ISSUER: Explanation(
-        _("It is a token of another issuer: its “iss” is not the value of INSTACCESS['ISSUER']."),
+        _("The token is a token of another issuer: its “iss” is not the value of INSTACCESS['ISSUER']."),
         _("Compare INSTACCESS['ISSUER'] on this server and at the issuer. If they match, ask the other issuer."),
     ),
     Reason.EXPIRED: Explanation(
-        _("It was valid and has expired."),
+        _("The token was valid and has expired."),
         _("The client needs a new token. Tokens are valid for one hour at most."),
     ),
     Reason.REVOKED: Explanation(
-        _("It was revoked, and is on the deny list until it expires."),
-        _("Its audit row shows who revoked it and why. If the client may still have access, it needs a new token."),
+        _("The token was revoked, and is on the deny list until it expires."),
+        _("The audit row shows who revoked it and why. If the client may still have access, it needs a new token."),
     ),
     Reason.ALREADY_DECRYPTED: Explanation(
-        _("It is a signed token that is not encrypted. The gateway refuses signed tokens from clients."),
+        _("The token is a signed token that is not encrypted. The gateway refuses signed tokens from clients."),
         _("Clients must send the encrypted token that they received. This token leaked from behind the gateway."),
     ),
     Reason.OTHER_BEARER: Explanation(
@@ -111,7 +111,7 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
         _("Send the request through the gateway, which decrypts the token."),
     ),
     Reason.UNKNOWN_USER: Explanation(
-        _("Its user is unknown on this server or inactive, so a service refuses the token."),
+        _("The user of the token is unknown on this server or inactive, so a service refuses the token."),
         _("Look up the user by the uuid in “sub”."),
     ),
     Reason.UNKNOWN_MASQUERADER: Explanation(
@@ -119,7 +119,7 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
         _("Look up the real user by the uuid in “masq_sub”."),
     ),
     Reason.WRONG_ACCOUNT: Explanation(
-        _("It is for another account than the account of this service, so the service refuses it."),
+        _("The token is for another account than the account of this service, so the service refuses it."),
         _("Compare “acct” with INSTACCESS['ACCOUNT_UUID']."),
     ),
     Reason.JWT_FROM_JWT: Explanation(

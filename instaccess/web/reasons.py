@@ -25,15 +25,17 @@ class Variant(StrEnum):
 
 DETAILED: Mapping[tuple[Reason, Variant], Explanation] = {
     (Reason.UNKNOWN_KID, Variant.REVOKED): Explanation(
-        _("Its key was revoked. All tokens of this key are refused, and the content of the token can't be trusted."),
+        _(
+            "The key of the token was revoked. All tokens of this key are refused, and the content of the token can't be trusted."
+        ),
         _("The client needs a new token. An attacker who has a stolen key can create tokens like this one."),
     ),
     (Reason.UNKNOWN_KID, Variant.GONE): Explanation(
-        _("Its key was retired so long ago that all tokens of this key have expired."),
+        _("The key of the token was retired so long ago that all tokens of this key have expired."),
         _("The client keeps its token for too long. It must get a new token at least once per hour."),
     ),
     (Reason.UNKNOWN_KID, Variant.ELSEWHERE): Explanation(
-        _("Only its public encryption key is stored on this server, so only the gateway can decrypt the token."),
+        _("Only the public key is stored on this server, so only the gateway can decrypt the token."),
         _("Inspect it on the server that has the gateway's keys, or paste the signed token that services receive."),
     ),
     (Reason.NO_KEY, Variant.ELSEWHERE): Explanation(
