@@ -71,7 +71,7 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
         for name in written
         if name not in SETTINGS
     ]
-    # The module's `conf` raises an error for every setting if one name is unknown, so use another object.
+    # A `Conf` of its own, because every read of the module's `conf` fails if one name is unknown.
     known = Conf({name: value for name, value in written.items() if name in SETTINGS})
     for name, attribute in SETTINGS.items():
         try:

@@ -25,9 +25,7 @@ class Variant(StrEnum):
 
 DETAILED: Mapping[tuple[Reason, Variant], Explanation] = {
     (Reason.UNKNOWN_KID, Variant.REVOKED): Explanation(
-        _(
-            "The key of the token was revoked. All tokens of this key are refused, and the content of the token can't be trusted."
-        ),
+        _("The key of the token was revoked. All tokens of this key are refused. Do not trust their content."),
         _("The client needs a new token. An attacker who has a stolen key can create tokens like this one."),
     ),
     (Reason.UNKNOWN_KID, Variant.GONE): Explanation(
@@ -36,23 +34,23 @@ DETAILED: Mapping[tuple[Reason, Variant], Explanation] = {
     ),
     (Reason.UNKNOWN_KID, Variant.ELSEWHERE): Explanation(
         _("Only the public key is stored on this server, so only the gateway can decrypt the token."),
-        _("Inspect it on the server that has the gateway's keys, or paste the signed token that services receive."),
+        _("Inspect the token on the gateway's server, or paste the signed token that services receive."),
     ),
     (Reason.NO_KEY, Variant.ELSEWHERE): Explanation(
         _("No private encryption key is stored on this server, so only the gateway can decrypt the token."),
-        _("Inspect it on the server that has the gateway's keys, or paste the signed token that services receive."),
+        _("Inspect the token on the gateway's server, or paste the signed token that services receive."),
     ),
 }
 
 ACCEPTED_BY_GATEWAY = Explanation(
     _("The gateway accepts this token and forwards the signed token inside it to the service."),
-    _("If requests with it still fail, check the log of the service for the reason."),
+    _("If requests with this token still fail, check the log of the service for the reason."),
 )
 ACCEPTED_BY_SERVICE = Explanation(
     _("A service accepts this signed token. The gateway forwards such tokens; services don't query the deny list."),
     _(
-        "Only the gateway and the services should ever see it. If it was seen anywhere else, revoke it and find out "
-        "how it leaked."
+        "Only the gateway and the services should ever see the token. If it was seen anywhere else, revoke the token "
+        "and find out how it leaked."
     ),
 )
 
