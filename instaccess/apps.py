@@ -1,4 +1,4 @@
-"""The composition root: hands the database to the wings that must not import it, and registers the checks."""
+"""The Django app: connects packages that must not import the models with the database, and loads the checks."""
 
 from django.apps import AppConfig
 from django.db import router
@@ -13,7 +13,8 @@ class InstAccessConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        # Here, because the models are loaded by now. Importing the checks registers them.
+        # These modules import the models, so they can only be imported here. Importing a checks module registers its
+        # checks.
         from . import keys, users  # noqa: PLC0415
         from .audit import refusal_counts  # noqa: PLC0415
         from .conf import checks as conf_checks  # noqa: F401, PLC0415

@@ -1,19 +1,19 @@
-"""The one error tree: each error has a stable `code`, which goes to the log and never to a client.
+"""The errors that this package raises, and the reason codes.
 
-`canvas.py` turns these into HTTP answers, once. Nothing here holds a token or key material: an error's text may be
-logged and reported as it is.
+Every error has a stable `code`, which is logged and never sent to a client. `web/answers.py` defines the HTTP
+responses. No error contains a token or key material, so its text may be logged and reported unchanged.
 """
 
 from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """Why something is refused or fails: the only list of reason codes.
+    """Reason codes of refusals and failures, complete.
 
-    Logs, the counts of refusals and `--json` outputs carry the value. Clients never see one.
+    The codes appear in logs, in the counts of refusals and in `--json` output. Clients never receive them.
     """
 
-    # The bearer token of a request, as issuer, gateway and service find it.
+    # Problems of a request's bearer token, for the issuer, the gateway or a service.
     NO_CREDENTIALS = "no_credentials"
     MALFORMED_HEADER = "malformed_header"
     MALFORMED = "malformed"
@@ -32,17 +32,17 @@ class Reason(StrEnum):
     EXPIRED = "expired"
     REVOKED = "revoked"
 
-    # What only the gateway refuses.
+    # Refused by the gateway only.
     ALREADY_DECRYPTED = "already_decrypted"
     OTHER_BEARER = "other_bearer"
 
-    # What only a service refuses.
+    # Refused by a service only.
     STILL_ENCRYPTED = "still_encrypted"
     UNKNOWN_USER = "unknown_user"
     UNKNOWN_MASQUERADER = "unknown_masquerader"
     WRONG_ACCOUNT = "wrong_account"
 
-    # What only the issuer refuses: the OAuth2 access token, and what is asked for with it.
+    # Refused by the issuer only: the OAuth2 access token and the request.
     JWT_FROM_JWT = "jwt_from_jwt"
     BROKEN_JWT = "broken_jwt"
     UNKNOWN_TOKEN = "unknown_token"
@@ -59,7 +59,7 @@ class Reason(StrEnum):
     BAD_REQUEST = "bad_request"
     SERVICE_SECRET = "service_secret"
 
-    # Server-side errors: the answer is 503, or a command fails.
+    # Server-side errors: the response is 503, or a command fails.
     NO_KEY = "no_key"
     SOURCE_UNAVAILABLE = "source_unavailable"
     UNSEAL = "unseal"
@@ -73,18 +73,18 @@ class Reason(StrEnum):
     KEY_REFUSED = "key_refused"
     FAULT = "fault"
 
-    # Everything else.
+    # Defaults for errors without a more precise code.
     ERROR = "error"
     OTHER = "other"
 
 
 class InstAccessError(Exception):
-    """Root of every error this package raises on purpose.
+    """Base class of the errors that this package raises.
 
     Args:
-        detail: what happened, in words for the operator; names the setting to change or the command to run where
-            a person can mend it. Must never contain a token or private key material.
-        code: a stable, machine-readable reason; the class's own where not given.
+        detail: what happened, for the operator. If an operator can fix the problem, the text names the setting to
+            change or the command to run. It must never contain a token or private key material.
+        code: the machine-readable reason. The default is the code of the class.
     """
 
     code: Reason = Reason.ERROR
@@ -100,7 +100,7 @@ class InstAccessError(Exception):
 
 
 class ConfigError(InstAccessError):
-    """A setting is missing or bad; the text names it."""
+    """A setting is missing or invalid. The text names the setting."""
 
     code = Reason.CONFIG
 
@@ -110,49 +110,49 @@ class ConfigError(InstAccessError):
 
 
 class KeyUnavailable(InstAccessError):
-    """There is no key for what was asked, and none is made up; the text names the command that mends it."""
+    """A key that is needed does not exist or can't be loaded. The text names the command that fixes this."""
 
     code = Reason.NO_KEY
 
 
 class SourceUnavailable(KeyUnavailable):
-    """Keys or the deny list of another server can't be read, and what we have is too old to go on with."""
+    """Keys or the deny list can't be read from another server, and the cached copy is too old to use."""
 
     code = Reason.SOURCE_UNAVAILABLE
 
 
 class UnsealError(KeyUnavailable):
-    """A sealed private key does not open: wrong key-encryption key, or the row was tampered with."""
+    """A sealed private key can't be unsealed: the key-encryption key is wrong, or the row was tampered with."""
 
     code = Reason.UNSEAL
 
 
 class KeyRefused(InstAccessError):
-    """A key that was offered (import) is not one we would use; the text says why."""
+    """A key can't be imported or used. The text gives the reason."""
 
     code = Reason.KEY_REFUSED
 
 
 class MasqueradeRefused(InstAccessError):
-    """`as_user_id` names nobody the caller may be."""
+    """`as_user_id` names no user that the caller may act for."""
 
     code = Reason.AS_USER_ID
 
 
 class ClaimsTooLarge(InstAccessError):
-    """The claims would not fit into the response headers of a forward-auth gateway."""
+    """The claims are too large for the response headers of a gateway, or are not JSON."""
 
     code = Reason.CLAIMS_TOO_LARGE
 
 
 class AuditError(InstAccessError):
-    """The audit row could not be committed, so no token may leave."""
+    """The audit row could not be committed, so no token is returned."""
 
     code = Reason.AUDIT
 
 
 class AuditAltered(InstAccessError):
-    """Something in the audit is not as it was written; the text says what, `row` is the id of the row it is about."""
+    """An audit row or a checkpoint was tampered with. `row` is the id of the audit row, if there is one."""
 
     code = Reason.AUDIT_ALTERED
 
@@ -162,10 +162,10 @@ class AuditAltered(InstAccessError):
 
 
 class InvalidToken(InstAccessError):
-    """A token is refused. `code` is the precise reason, for the log; callers outside get one uniform answer.
+    """A token is refused.
 
-    `jti` is the token's own id, `user_uuid` and `client_id` are those it was for: known where its signature has been
-    checked, else empty.
+    `code` is the precise reason, for the log. Clients get one uniform response. `jti`, `user_uuid` and `client_id`
+    come from the token; they are empty unless its signature has been verified.
     """
 
     code = Reason.INVALID
@@ -173,18 +173,18 @@ class InvalidToken(InstAccessError):
 
 
 class ForeignToken(InvalidToken):
-    """Well-formed, but not an InstAccess token of ours: another issuer. Another authenticator may know it."""
+    """A well-formed token of another issuer. Another authenticator may accept it."""
 
     code = Reason.FOREIGN_ISSUER
 
 
 class TokenExpired(InvalidToken):
-    """Past its `exp` (RFC 7519 §4.1.4: `exp` equal to now is expired)."""
+    """The token is past its `exp` (RFC 7519 §4.1.4: a token whose `exp` equals the current time has expired)."""
 
     code = Reason.EXPIRED
 
 
 class TokenRevoked(InvalidToken):
-    """Its `jti` is on the deny list."""
+    """The `jti` of the token is on the deny list."""
 
     code = Reason.REVOKED

@@ -1,7 +1,7 @@
-"""Keys, the audit of issued tokens, and which uuid a user goes by.
+"""The tables: keys, the audit log of issued tokens, counts of refusals, user uuids and service users.
 
-Rows are plain facts; what may be done with them stands elsewhere. Keys are written by `keystore.py`, issued tokens by
-`issuer.py`, `revocation.py` and `retention.py`, checkpoints by `checkpoints.py`, refusals by `refusal_table.py`.
+The models contain no logic. The `keys` package writes keys. The `audit` package writes issued tokens, checkpoints,
+prune markers and counts of refusals. The `users` module writes user identities.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ from django.db.models import Case, F, Q, Value, When
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-# Else Django says, in thirty lines, that some model has no app_label.
+# Otherwise Django reports, in thirty lines, that a model has no app_label.
 for _app in ("instaccess", "oauth2_provider"):
     if not apps.is_installed(_app):
         raise ImproperlyConfigured(
-            f"add {_app!r} to INSTALLED_APPS: instaccess and its tables need it. A gateway or a service needs none "
-            'of it, and includes "instaccess.urls_gateway" or no urls of ours: see the README'
+            f"add {_app!r} to INSTALLED_APPS: an issuer needs it. A separate gateway needs "
+            '"instaccess.gateway" instead, with include("instaccess.gateway.urls"), and a separate service needs '
+            '"instaccess.service". See the README'
         )
 
 APPLICATION_MODEL: str = getattr(settings, "OAUTH2_PROVIDER_APPLICATION_MODEL", "oauth2_provider.Application")
 
 
 class Key(models.Model):
-    """An RSA key pair, or its public half alone. The private half is sealed (see `sealing.py`)."""
+    """An RSA key pair, or a public key alone. The private key is sealed, that is, encrypted at rest."""
 
     class Use(models.TextChoices):
         SIGNING = "sig", _("signing")
@@ -42,7 +43,7 @@ class Key(models.Model):
         REVOKED = "revoked", _("revoked")
 
     kid = models.CharField(
-        _("key id"), max_length=64, unique=True, help_text=_("RFC 7638 thumbprint of the public half.")
+        _("key id"), max_length=64, unique=True, help_text=_("RFC 7638 thumbprint of the public key.")
     )
     use = models.CharField(_("use"), max_length=3, choices=Use.choices)
     alg = models.CharField(_("algorithm"), max_length=16, blank=True)
@@ -51,14 +52,14 @@ class Key(models.Model):
     sealed_private_jwk = models.TextField(
         _("sealed private key"),
         blank=True,
-        help_text=_("JWE under a key-encryption key; empty where only the public half is held."),
+        help_text=_("JWE encrypted with a key-encryption key. Empty if only the public key is stored."),
     )
     created_at = models.DateTimeField(_("created"), default=timezone.now)
     activated_at = models.DateTimeField(_("activated"), null=True, blank=True)
     retired_at = models.DateTimeField(_("retired"), null=True, blank=True)
     revoked_at = models.DateTimeField(_("revoked"), null=True, blank=True)
-    # The use while current, else NULL: a unique index lets NULLs repeat, so every database, MariaDB too, refuses a
-    # second current key of one use. (A conditional constraint would be skipped by MariaDB.)
+    # The use of a current key, and NULL for other keys. The unique index makes every database refuse a second current
+    # key of the same use, because NULLs may repeat. MariaDB would ignore a conditional unique constraint.
     current_use = models.GeneratedField(
         expression=Case(When(Q(status="current"), then=F("use")), default=Value(None)),
         output_field=models.CharField(max_length=3, null=True),
@@ -78,12 +79,12 @@ class Key(models.Model):
 
     @property
     def has_private(self) -> bool:
-        """Whether the private half is held here."""
+        """Whether the private key is stored."""
         return bool(self.sealed_private_jwk)
 
 
 class KeyLock(models.Model):
-    """One row that every change of keys updates first: a write lock that all databases have, SQLite too."""
+    """A single row that every change of keys updates first: a write lock that works on every database."""
 
     changes = models.BigIntegerField(default=0)
 
@@ -95,10 +96,10 @@ class KeyLock(models.Model):
 
 
 class IssuedToken(models.Model):
-    """The audit of one issued token: written and committed before the token leaves.
+    """The audit row of one issued token, committed before the token is returned.
 
-    Who, as whom, through what, from where, until when, under which keys. Never the token, nor a digest of it. Users
-    and applications are kept as text beside the references, so that the row outlives what it points to.
+    The row never contains the token or a digest of the token. Users and applications are also stored as strings, so
+    that the row stays readable after they have been deleted.
     """
 
     jti = models.UUIDField(_("token id"), unique=True)
@@ -116,7 +117,7 @@ class IssuedToken(models.Model):
         on_delete=models.SET_NULL,
         null=True,
         related_name="+",
-        help_text=_("Who really asked, where the token is for somebody else."),
+        help_text=_("The user who requested the token, if the token is for another user (masquerade)."),
     )
     real_user_uuid = models.CharField(_("real user uuid"), max_length=255, blank=True)
     application = models.ForeignKey(
@@ -131,7 +132,7 @@ class IssuedToken(models.Model):
         _("access token"),
         max_length=64,
         blank=True,
-        help_text=_("Primary key of the OAuth2 access token it was issued for."),
+        help_text=_("Primary key of the OAuth2 access token that was exchanged."),
     )
     account_uuid = models.CharField(_("account uuid"), max_length=255)
     canvas_domain = models.CharField(_("domain"), max_length=262)
@@ -143,34 +144,37 @@ class IssuedToken(models.Model):
     expires_at = models.DateTimeField(_("expires"))
     revoked_at = models.DateTimeField(_("revoked"), null=True)
     revoked_by = models.CharField(
-        _("revoked by"), max_length=255, blank=True, help_text=_("Whoever revoked it, by their name as it was then.")
+        _("revoked by"),
+        max_length=255,
+        blank=True,
+        help_text=_("Name of the user or command that revoked the token, at the time."),
     )
     revocation_reason = models.CharField(_("reason"), max_length=255, blank=True)
     mac = models.CharField(
         _("authentication code"),
         max_length=64,
         blank=True,
-        help_text=_("HMAC of this row under a key derived from the key-encryption key."),
+        help_text=_("HMAC of this row, with a key derived from the key-encryption key."),
     )
 
     class Meta:
         verbose_name = _("issued token")
         verbose_name_plural = _("issued tokens")
-        # A row is made by `issuer.issue` and by nobody else: there is no permission to add, change or delete one.
+        # Only `issuer.issue` adds rows, so there are no permissions to add, change or delete a row.
         default_permissions = ("view",)
         permissions = [
             ("masquerade", "Can get InstAccess tokens for other users"),
             ("revoke_tokens", "Can revoke issued tokens"),
-            ("inspect_tokens", "Can open and inspect InstAccess tokens"),
+            ("inspect_tokens", "Can decrypt and inspect InstAccess tokens"),
         ]
-        # No `db_index`: on PostgreSQL it makes a second index for patterns, and nothing is searched by pattern.
+        # Not `db_index`, because on PostgreSQL that also creates an index for LIKE queries, which no query uses.
         indexes = [
             models.Index(fields=["client_id", "issued_at"], name="instaccess_client_issued"),
             models.Index(fields=["account_uuid", "issued_at"], name="instaccess_account_issued"),
             models.Index(fields=["user_uuid"], name="instaccess_user_uuid"),
             models.Index(fields=["real_user_uuid"], name="instaccess_real_user_uuid"),
             models.Index(fields=["ip_address"], name="instaccess_address"),
-            # The deny list asks for what was revoked within the last hour.
+            # The deny list queries the tokens revoked within the last hour.
             models.Index(fields=["revoked_at"], name="instaccess_revoked"),
         ]
 
@@ -179,10 +183,10 @@ class IssuedToken(models.Model):
 
 
 class Checkpoint(models.Model):
-    """A signed statement of what a run of audit rows said, made once nothing in them can change any more.
+    """A signed statement about a range of audit rows, created when the rows can no longer change.
 
-    See `checkpoints.py`. All facts stand in the payload of `jws`; the index names the rows one by one, so that the
-    first that was edited, deleted or moved can be told.
+    The payload of `jws` contains all facts. The index lists a digest of each row, so that verification can name the
+    first row that was modified, deleted or moved. See `audit/evidence/checkpoints.py`.
     """
 
     number = models.BigIntegerField(_("number"), unique=True)
@@ -201,7 +205,7 @@ class Checkpoint(models.Model):
 
 
 class PruneMarker(models.Model):
-    """A signed statement that the rows up to a checkpoint were pruned: their absence is no tampering."""
+    """A signed statement that the rows through a checkpoint were pruned, and not deleted by an attacker."""
 
     number = models.BigIntegerField(_("number"), unique=True, help_text=_("The last checkpoint that was pruned."))
     jws = models.TextField(_("signed statement"))
@@ -218,7 +222,7 @@ class PruneMarker(models.Model):
 
 
 class RefusalCount(models.Model):
-    """How often something was refused within an hour: no token, nobody's address (see `refusals.py`)."""
+    """The number of refusals within one hour for one reason. Contains no token and no address."""
 
     class Role(models.TextChoices):
         ISSUER = "issuer", _("issuer")
@@ -246,7 +250,7 @@ class RefusalCount(models.Model):
 
 
 class UserIdentity(models.Model):
-    """The uuid a user goes by in tokens: random, made on first need, never reused or changed."""
+    """The uuid of a user in tokens: random, created when first needed, never changed or reused."""
 
     user = models.OneToOneField(
         settings.AUTH_USER_MODEL,
@@ -268,7 +272,7 @@ class UserIdentity(models.Model):
 
 
 class ServiceUser(models.Model):
-    """Whom an OAuth2 application acts as when it comes for itself (client credentials), with no user behind it."""
+    """The user that an OAuth2 application acts as with the client credentials grant, which involves no user."""
 
     application = models.OneToOneField(
         APPLICATION_MODEL,

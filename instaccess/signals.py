@@ -1,9 +1,10 @@
-"""Signals that this app sends."""
+"""The signals of this app."""
 
 from django.dispatch import Signal
 
 tokens_revoked = Signal()
+"""Sent after tokens have been revoked; the sender is `IssuedToken`.
 
-
-"""Sent after tokens were revoked, by IssuedToken: `jtis` (list of texts), `reason`, `by` (a user, a text such as
-`root (command line)`, or None)."""
+Receivers get `jtis` (a list of strings), `reason` (a string) and `by` (a user, a string such as
+`root (command line)`, or None).
+"""

@@ -1,4 +1,4 @@
-"""Times as text, always in UTC."""
+"""Times as strings, always in UTC."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 
 
 def format_utc(when: datetime) -> str:
-    """A time for people, to the second: `2026-11-26 18:00:00 UTC`."""
+    """Format a time for people, with seconds: `2026-11-26 18:00:00 UTC`."""
     return f"{when.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def format_rfc3339(when: datetime) -> str:
-    """A time for programs (RFC 3339), to the second: `2026-11-26T18:00:00Z`."""
+    """Format a time for programs (RFC 3339), with seconds: `2026-11-26T18:00:00Z`."""
     return f"{when.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"

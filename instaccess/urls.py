@@ -1,9 +1,12 @@
-"""Every role's urls: `path("", include("instaccess.urls"))`. A deployment that plays one role includes that one's."""
+"""The URLs of every role: `path("", include("instaccess.urls"))`.
+
+A deployment with a single role includes that role's URLs, for example `instaccess.gateway.urls`.
+"""
 
 from .gateway import urls as gateway_urls
 from .issuer import urls as issuer_urls
 from .issuer import urls_internal
 
-# Side by side, for Django takes its time over every `include` that a request's path is not in; and what is asked with
-# every request that a proxy forwards comes first.
+# One flat list, because Django resolves nested `include` calls more slowly. The gateway's URLs come first, because a
+# proxy calls the gateway for every request that it forwards.
 urlpatterns = [*gateway_urls.urlpatterns, *issuer_urls.urlpatterns, *urls_internal.urlpatterns]

@@ -1,4 +1,7 @@
-"""A user's uuid, display name, and who may act for whom."""
+"""The uuid and display name of a user, and the rule for masquerading.
+
+A masquerade is a token for another user, requested with `as_user_id`. The caller is then the real user.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,13 @@ MAX_ID_CHARS = 255
 
 
 def user_uuid(user: Any) -> str:
-    """The uuid a user goes by. Raises ConfigError where USER_UUID_FIELD names no field or an empty one.
+    """Return the uuid of a user, and create one if the user has none.
 
-    Without that setting a random uuid is made, and written, the first time a user needs one. It comes with no query
-    when the user was loaded with `select_related("instaccess_identity")`.
+    With USER_UUID_FIELD, the uuid is the value of that field. Otherwise the uuid is random, and stored in
+    `UserIdentity`. No query is needed if the user was loaded with `select_related("instaccess_identity")`.
+
+    Raises ConfigError if USER_UUID_FIELD names an unknown field, or if the field is empty or longer than 255
+    characters.
     """
     name = conf.user_uuid_field
     if name is None:
@@ -32,23 +38,24 @@ def user_uuid(user: Any) -> str:
             identity, _ = UserIdentity.objects.using(alias).get_or_create(user=user)
             return str(identity.uuid)
     try:
-        user._meta.get_field(name)  # not type(user): `request.user` is wrapped in a lazy object
+        user._meta.get_field(name)  # not `type(user)`, because `request.user` is a lazy object
     except FieldDoesNotExist:
         raise ConfigError(
-            f"INSTACCESS['USER_UUID_FIELD'] names {name!r}, which is no field of {user._meta.label}",
+            f"INSTACCESS['USER_UUID_FIELD'] names {name!r}, which is not a field of {user._meta.label}",
             setting="USER_UUID_FIELD",
         ) from None
     value = getattr(user, name)
     if not value or len(str(value)) > MAX_ID_CHARS:
         raise ConfigError(
-            f"user {user.pk} has no usable value in {name!r}: fill it, or unset INSTACCESS['USER_UUID_FIELD']",
+            f"user {user.pk} has no uuid of 1 to {MAX_ID_CHARS} characters in {name!r}: set it, or remove "
+            "INSTACCESS['USER_UUID_FIELD']",
             setting="USER_UUID_FIELD",
         )
     return str(value)
 
 
 def loaded_uuid(user: Any) -> str:
-    """The uuid a user goes by where it was loaded with them, else empty: without a query, and nothing is written."""
+    """Return the uuid of a user if it was loaded together with the user, else "". Never runs a query."""
     if not isinstance(user, Model):
         return ""
     try:
@@ -62,102 +69,113 @@ def loaded_uuid(user: Any) -> str:
 
 
 def existing_uuid(user: Any) -> str:
-    """The uuid a user goes by; empty where there is none yet. No query where the user was loaded with `related`."""
+    """Return the uuid of a user, or "" if the user has none.
+
+    No query is needed if the user was loaded with `select_related(*user_relations(…))`.
+    """
     field = _uuid_field()
     if field is not None:
         return str(getattr(user, field, None) or "")
-    known = getattr(user, "instaccess_identity", None)
-    return "" if known is None else str(known.uuid)
+    identity = getattr(user, "instaccess_identity", None)
+    return "" if identity is None else str(identity.uuid)
 
 
 def user_relations(*references: str) -> list[str]:
-    """What to load along with these references to users, for `select_related`."""
+    """Return the `select_related` arguments that load the users in these foreign keys with their uuids."""
     if _uuid_field() is not None:
         return list(references)
     return [f"{reference}__instaccess_identity" for reference in references]
 
 
 def display_name(user: Any, uuid: str) -> str | None:
-    """What people call whom `uuid` stands for: the user's name where the reference is to whoever goes by that uuid.
+    """Return the name of a user in an audit row, or None if the user doesn't have the uuid in the row.
 
-    The HMAC of a row covers the uuid and not the reference, so one that disagrees may have been edited: None then.
+    The HMAC of a row covers the uuid, but not the foreign key. If they disagree, the foreign key may have been
+    tampered with.
     """
     return str(user) if user is not None and existing_uuid(user) == uuid else None
 
 
 def _uuid_field() -> str | None:
-    """The audit can be looked at whatever is wrong with a setting; then only uuids that we gave out have names."""
+    # The audit log must stay readable if USER_UUID_FIELD is invalid. Then only uuids in `UserIdentity` have names.
     try:
         return conf.user_uuid_field
     except ConfigError:
         return None
 
 
-def active_user(text: str) -> Any:
-    """The active local user who goes by this uuid; None where there is none, or where two share a field as theirs."""
-    if "\0" in text:  # PostgreSQL refuses the whole query
+def active_user(uuid_string: str) -> Any:
+    """Return the active user with this uuid, or None if there is none or if several users share the uuid."""
+    if "\0" in uuid_string:  # PostgreSQL refuses NUL in a query
         return None
     users = get_user_model()._default_manager
     name = conf.user_uuid_field
     try:
         if name is not None:
-            user = users.get(**{name: text})
+            user = users.get(**{name: uuid_string})
         else:
             identified = users.select_related("instaccess_identity")
-            user = identified.get(instaccess_identity__uuid=uuid.UUID(text))
+            user = identified.get(instaccess_identity__uuid=uuid.UUID(uuid_string))
     except (get_user_model().DoesNotExist, MultipleObjectsReturned):
         return None
-    except (ValidationError, ValueError, TypeError, OverflowError, DataError):  # such as NUL, on PostgreSQL
+    except (ValidationError, ValueError, TypeError, OverflowError, DataError):  # the string is not a valid value
         return None
-    # Databases that compare without case would find "ABC" for "abc".
-    return user if user.is_active and user_uuid(user) == text else None
+    # Some databases ignore case, so "abc" would also match "ABC".
+    return user if user.is_active and user_uuid(user) == uuid_string else None
 
 
 def service_user(application: Any) -> Any:
-    """The user that an application is bound to act as when it comes for itself, or None."""
-    bound = ServiceUser.objects.select_related("user", "user__instaccess_identity").filter(application=application)
-    row = bound.first()
+    """Return the user that an application acts as with the client credentials grant, or None."""
+    rows = ServiceUser.objects.select_related("user", "user__instaccess_identity").filter(application=application)
+    row = rows.first()
     return row.user if row else None
 
 
-def masquerade_target(caller: Any, text: str) -> Any:
-    """The user that `caller` may get a token for, named by primary key or `uuid:<uuid>`; the caller when it is them.
+def masquerade_target(caller: Any, as_user_id: str) -> Any:
+    """Return the user that `as_user_id` names, if the caller may get tokens for that user.
 
-    Raises MasqueradeRefused, with the precise reason, for one that is unknown, inactive or not allowed.
+    Args:
+        caller: the authenticated user. Users may always name themselves.
+        as_user_id: a primary key, or `uuid:` and a uuid.
+
+    Raises MasqueradeRefused if the user is unknown or inactive, or if the caller lacks permission.
     """
-    target = active_user(text[5:]) if text.startswith("uuid:") else _by_primary_key(text)
+    target = active_user(as_user_id[5:]) if as_user_id.startswith("uuid:") else _by_primary_key(as_user_id)
     if target is None:
-        raise MasqueradeRefused("there is no such active user", code=Reason.AS_USER_ID_UNKNOWN)
+        raise MasqueradeRefused("there is no active user with this id", code=Reason.AS_USER_ID_UNKNOWN)
     if target.pk == caller.pk:
         return caller
-    may = conf.masquerade_hook or may_masquerade
-    # True and nothing else: an async hook, say, returns a coroutine, and that is truthy.
-    if may(caller, target) is not True:
-        raise MasqueradeRefused(f"not allowed as user {target.pk}", code=Reason.AS_USER_ID_NOT_ALLOWED)
+    is_allowed = conf.masquerade_hook or may_masquerade
+    # Only True is accepted: an async hook, for example, returns a coroutine, which is truthy.
+    if is_allowed(caller, target) is not True:
+        raise MasqueradeRefused(f"the caller is not allowed as user {target.pk}", code=Reason.AS_USER_ID_NOT_ALLOWED)
     return target
 
 
 def may_masquerade(caller: Any, target: Any) -> bool:
-    """Whoever has the permission `instaccess.masquerade` may be anybody who holds no permission that they lack; a
-    superuser only if they are one. MASQUERADE_HOOK replaces this rule."""
+    """Return whether the caller may get tokens for the target user.
+
+    The caller needs the permission `instaccess.masquerade` and every permission of the target. Only a superuser may
+    get tokens for a superuser. MASQUERADE_HOOK replaces this rule.
+    """
     return caller.has_perm("instaccess.masquerade") and holds_no_more_than(target, caller)
 
 
 def holds_no_more_than(target: Any, caller: Any) -> bool:
-    """Whether `target` may do nothing that `caller` may not."""
+    """Return whether the caller has every permission of the target user."""
     if getattr(caller, "is_superuser", False):
         return True
-    # Django says of an inactive user that they hold no permission; once active again they would.
+    # Django reports no permissions for an inactive user, who would have them again once activated.
     if not target.is_active or getattr(target, "is_superuser", False):
         return False
     return bool(target.get_all_permissions() <= caller.get_all_permissions())
 
 
-def _by_primary_key(text: str) -> Any:
+def _by_primary_key(primary_key: str) -> Any:
     users = get_user_model()._default_manager
     try:
-        user = users.filter(pk=text).first()
+        user = users.filter(pk=primary_key).first()
     except (ValidationError, ValueError, TypeError, OverflowError, DataError):
         return None
-    # "1", and neither "01", " 1" nor another script's digits for it.
-    return user if user is not None and user.is_active and str(user.pk) == text else None
+    # The database also finds "01", " 1" and digits of other scripts; only "1" is accepted.
+    return user if user is not None and user.is_active and str(user.pk) == primary_key else None

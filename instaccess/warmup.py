@@ -1,5 +1,8 @@
-"""Keys loaded and used once when a worker starts: OpenSSL checks a private key when it is loaded, and prepares its
-numbers when it is first used, and either takes as long as a hundred signatures."""
+"""Warm-up of a worker process: loads the keys and uses each once before the first request.
+
+OpenSSL validates a private key when the key is loaded, and precomputes values when the key is first used. Each takes
+as long as a hundred signatures.
+"""
 
 from __future__ import annotations
 
@@ -15,35 +18,33 @@ from .exceptions import KeyUnavailable
 
 logger = logging.getLogger("instaccess.keys")
 
-
 _steps: list[Callable[[], None]] = []
 
 
 def add_step(step: Callable[[], None]) -> None:
-    """Have `warm_up` do this too. Called by `apps.py` for what an issuer needs."""
+    """Add a function that `warm_up` calls. `apps.py` adds the steps of an issuer."""
     _steps.append(step)
 
 
 def warm_up() -> None:
-    """Open the private keys that this process will need, and use each once; read the JWKS and the deny list that
-    come from a URL.
+    """Load and use the private keys that this process needs, and fetch the JWK set and deny list from their URLs.
 
-    For gunicorn's `post_worker_init`, and the end of an `asgi.py`. Never fails: without keys, or with the database
-    away, a worker starts all the same, and the log says so.
+    Call this function in gunicorn's `post_worker_init` hook, or at the end of an `asgi.py`. It never raises an error:
+    if keys are missing or the database is unavailable, the worker starts anyway, and the problem is logged.
     """
-    # In a thread, whose database connection goes with it; and uvicorn imports applications within its event loop,
-    # where Django refuses to ask a database.
+    # The thread has its own database connections, which are closed below. Also, uvicorn imports applications inside
+    # its event loop, where Django refuses database queries.
     thread = threading.Thread(target=_warm_up, name="instaccess-warm-up")
     thread.start()
     thread.join()
 
 
 def _warm_up() -> None:
-    for use_once in (*_steps, _decrypt, _read_jwks, _read_deny_list):
+    for step in (*_steps, _decrypt, _fetch_jwks, _fetch_deny_list):
         try:
-            use_once()
-        except Exception as error:  # no fault that a start should fail for
-            # An issuer need not hold what opens tokens, nor a gateway what signs them.
+            step()
+        except Exception as error:  # a worker must start in spite of any error
+            # A missing key is normal: an issuer may have no decryption keys, and a gateway no signing keys.
             level = logging.DEBUG if type(error) is KeyUnavailable else logging.ERROR
             logger.log(level, "not warmed up: %s: %s", type(error).__name__, error)
     connections.close_all()
@@ -51,20 +52,18 @@ def _warm_up() -> None:
 
 def _decrypt() -> None:
     if conf.decryption_keys is None and not trust.has_key_table():
-        return  # a service, which opens none
+        return  # a service, which decrypts no tokens
     for key in trust.decryption_keys().values():
-        text = tokens.encrypt("e30", key, kid="warm-up", alg=conf.encryption_alg, enc=conf.content_encryption)
-        tokens.decrypt(text, {"warm-up": key}, key_algorithms=(conf.encryption_alg,))
+        token = tokens.encrypt("e30", key, kid="warm-up", alg=conf.encryption_alg, enc=conf.content_encryption)
+        tokens.decrypt(token, {"warm-up": key}, key_algorithms=(conf.encryption_alg,))
 
 
-# What comes from elsewhere: a worker that has not read it before that is away has nothing to go on with then.
-
-
-def _read_jwks() -> None:
+def _fetch_jwks() -> None:
+    # If the issuer becomes unavailable, a worker can keep using only what it has fetched before.
     if conf.verification_keys is not None:
         trust.verification_keys()
 
 
-def _read_deny_list() -> None:
+def _fetch_deny_list() -> None:
     if conf.deny_list != "database":
         trust.current_deny_list()

@@ -1,4 +1,4 @@
-"""What the tests share: RSA keys made once a session, and a user with an application and an access token."""
+"""Fixtures that the tests share: cached RSA keys, a user, an application and an access token."""
 
 from __future__ import annotations
 
@@ -35,32 +35,32 @@ _DATABASE_FIXTURES = {"db", "transactional_db", "live_server"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What asks a database is marked so: the rest says the same on each of them, and need not run on all three.
+    """Mark the tests that use a database, because only these need to run on all three databases.
 
-    pytest-django keeps a test without its marker or fixtures from asking one.
+    pytest-django prevents other tests from using a database.
     """
     for item in items:
-        asked = _DATABASE_FIXTURES.intersection(getattr(item, "fixturenames", ()))
-        if (asked or item.get_closest_marker("django_db")) and not item.get_closest_marker("own_database"):
+        fixtures = _DATABASE_FIXTURES.intersection(getattr(item, "fixturenames", ()))
+        if (fixtures or item.get_closest_marker("django_db")) and not item.get_closest_marker("own_database"):
             item.add_marker("database")
 
 
 class RSAPool:
-    """Key pairs that are made once a session and handed out again, in the same order, in every test."""
+    """RSA key pairs that are generated once per session, and returned in the same order in every test."""
 
     def __init__(self) -> None:
-        self._made: list[JWK] = []
+        self._keys: list[JWK] = []
         self._next = 0
 
     def rewind(self) -> None:
         self._next = 0
 
     def take(self, use: str | None = None) -> JWK:
-        """The next pair; never the same twice within a test."""
-        if self._next == len(self._made):
-            self._made.append(JWK.generate(kty="RSA", size=2048))
-            checked_keys.trust_generated(self._made[-1])
-        key = JWK(**self._made[self._next])
+        """Return the next key pair. A test never gets the same pair twice."""
+        if self._next == len(self._keys):
+            self._keys.append(JWK.generate(kty="RSA", size=2048))
+            checked_keys.trust_generated(self._keys[-1])
+        key = JWK(**self._keys[self._next])
         self._next += 1
         if use is not None:
             key["use"] = use
@@ -80,12 +80,13 @@ def rsa_pool(_rsa_pool: RSAPool) -> RSAPool:
 
 @pytest.fixture(autouse=True)
 def ready_made_keys(rsa_pool: RSAPool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Generating an RSA key takes a tenth of a second and teaches nothing."""
+    """Use cached RSA keys, because generating a key takes a tenth of a second."""
     monkeypatch.setattr(trust, "generate_jwk", lambda use: rsa_pool.take(str(use)))
 
 
 @pytest.fixture(scope="session", autouse=True)
 def keys_checked_once() -> Iterator[None]:
+    """Let OpenSSL validate each key only once per session."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(JWK, "_rsa_pri", checked_keys.load)
         yield
@@ -93,13 +94,13 @@ def keys_checked_once() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def quick_passwords(settings: Any) -> None:
-    """Hashing passwords slowly is Django's to test."""
+    """Use a fast password hasher."""
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings(django_db_modify_db_settings: None) -> None:
-    """SQLite's journals of a run that was killed would be taken for those of the new test database."""
+    """Delete SQLite journals of a killed test run, which SQLite would apply to the new test database."""
     database = connections["default"].settings_dict
     if database["ENGINE"].endswith("sqlite3"):
         for journal in ("-wal", "-shm", "-journal"):
@@ -108,8 +109,10 @@ def django_db_modify_db_settings(django_db_modify_db_settings: None) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def quick_flush() -> Iterator[None]:
-    """After a test that commits, Django empties all tables: on PostgreSQL with TRUNCATE, which makes a new file for
-    each table and index, 60 ms in all. There is next to nothing in them; on the other two, Django deletes it, too."""
+    """Empty the tables with DELETE on PostgreSQL, after a test that commits.
+
+    Django uses TRUNCATE there, which creates a new file for each table and index and takes 60 ms.
+    """
 
     operations: Any = type(connections["default"].ops)
     truncate = operations.sql_flush
@@ -127,17 +130,19 @@ def quick_flush() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def open_throttle(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Most tests are not about the throttle, and the primary keys it counts by come again in every test. Those that
-    are ask for the fixture `throttled`."""
+    """Turn off throttling, except in tests that use the fixture `throttled`.
+
+    Buckets are identified by primary keys, which repeat in every test.
+    """
     if "throttled" not in request.fixturenames:
         monkeypatch.setattr(throttling, "_move", lambda *args: throttling.Level(allowed=True, level=0.0))
 
 
 @pytest.fixture
 def throttled() -> Iterator[None]:
-    """The throttle as it is, its buckets empty."""
+    """Turn on throttling, with empty buckets."""
     throttling.reset()
-    # This one, whatever the test puts in its place: a Redis that is not there can't be cleared.
+    # Keep the cache object, because the test may replace it with an unavailable Redis, which can't be cleared.
     buckets = caches["default"]
     buckets.clear()
     yield
@@ -147,14 +152,14 @@ def throttled() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def own_language() -> Iterator[None]:
-    """LocaleMiddleware leaves its thread in the language of the last request."""
+    """Reset the language, because LocaleMiddleware leaves the thread in the language of the last request."""
     yield
     translation.deactivate()
 
 
 @pytest.fixture(autouse=True)
 def fresh_keyring() -> Iterator[None]:
-    """No test sees keys that the process remembers from another."""
+    """Clear the cached keys of other tests."""
     ring.clear_cache()
     yield
     ring.clear_cache()
@@ -162,7 +167,7 @@ def fresh_keyring() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def fresh_counts() -> Iterator[None]:
-    """No test writes the refusals that another one has met, and none that does not wait for it writes its own."""
+    """Discard the pending refusals of other tests, and restart the interval until the next write."""
     refusals.counter.reset()
     yield
     refusals.counter.reset()
@@ -170,7 +175,7 @@ def fresh_counts() -> Iterator[None]:
 
 @pytest.fixture
 def initial_keys(db: None) -> list[Key]:
-    """What `instaccess_init` makes."""
+    """The keys that `instaccess_init` generates."""
     return provision.init()
 
 
@@ -191,7 +196,7 @@ def application(db: None) -> Any:
 
 @pytest.fixture
 def make_access_token(user: Any, application: Any) -> Callable[..., Any]:
-    """Makes an access token that may issue; every column can be given. Its text is in `.token`."""
+    """Return a function that creates an access token with the issuing scope. Keyword arguments set columns."""
 
     def make(**columns: Any) -> Any:
         values: dict[str, Any] = {
@@ -213,9 +218,9 @@ def access_token(make_access_token: Callable[..., Any]) -> Any:
 
 @pytest.fixture
 def row(user: Any, application: Any) -> Callable[..., IssuedToken]:
-    """Makes audit rows as `issuer.issue` would; what is not given is that of a live token of `user`.
+    """Return a function that creates an audit row, by default of an unexpired token of `user`.
 
-    `age` is in seconds. Every column can be given.
+    `age` is the age of the token in seconds. Keyword arguments set columns.
     """
 
     def make(age: float = 0, **columns: Any) -> IssuedToken:
@@ -235,10 +240,10 @@ def row(user: Any, application: Any) -> Callable[..., IssuedToken]:
             "issued_at": issued_at,
             "expires_at": issued_at + timedelta(hours=1),
         }
-        made = IssuedToken(**(values | columns))
-        made.mac = row_hmac.authenticate(row_hmac.canonical_bytes(made), conf.key_encryption_keys)
-        made.save(force_insert=True)
-        return made
+        issued = IssuedToken(**(values | columns))
+        issued.mac = row_hmac.authenticate(row_hmac.canonical_bytes(issued), conf.key_encryption_keys)
+        issued.save(force_insert=True)
+        return issued
 
     return make
 
@@ -250,7 +255,7 @@ def set_up_once(tmp_path_factory: pytest.TempPathFactory) -> demos.SetUp:
 
 @pytest.fixture
 def error_mail(settings: Any) -> Iterator[None]:
-    """Django's error e-mails, as text and as HTML, also with DEBUG on: see `mailing.mailed`."""
+    """Turn on Django's error emails in text and HTML, even with DEBUG. `mailing.mailed` returns them."""
     settings.ADMINS = mailing.ADMINS
     handler = AdminEmailHandler(include_html=True)
     handler.setLevel(logging.ERROR)
@@ -264,7 +269,7 @@ def error_mail(settings: Any) -> Iterator[None]:
 
 @pytest.fixture
 def post(client: Any) -> Callable[..., Any]:
-    """POST to the issuing endpoint; `token` goes into the Authorization header."""
+    """Return a function that posts to the issuing endpoint, with `token` in the Authorization header."""
 
     def post_(token: Any = None, url: str = ISSUE_URL, **kwargs: Any) -> Any:
         headers = dict(kwargs.pop("headers", {}))

@@ -1,4 +1,4 @@
-"""`manage.py check`: every id provoked once, and what it tells the operator to do."""
+"""`manage.py check`: each id is provoked once, and its message says what to change."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import ast
 import re
 import secrets
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,8 @@ from django.core.management.base import SystemCheckError
 from django.db import OperationalError, connection
 from django.test import override_settings
 
-from instaccess.conf import SCOPE, conf
+from instaccess.conf import SCOPE, Conf, conf
 from instaccess.conf import checks as conf_checks
-from instaccess.conf import values as conf_values
 from instaccess.exceptions import ConfigError
 from instaccess.issuer import checks as issuer_checks
 from instaccess.keys import checks as keys_checks
@@ -28,8 +26,8 @@ from instaccess.trust import checks as trust_checks
 
 SCOPES = {"read": "Read", SCOPE: "Issue InstAccess tokens"}
 
-# A project that nobody has anything to say about.
-IN_ORDER: dict[str, Any] = {
+# The settings of a project without problems.
+VALID_PROJECT: dict[str, Any] = {
     "ALLOWED_HOSTS": ["canvas.example.edu"],
     "SECURE_SSL_REDIRECT": True,
     "SECURE_REDIRECT_EXEMPT": [r"^internal/"],
@@ -41,12 +39,12 @@ IN_ORDER: dict[str, Any] = {
 }
 
 
-def found(*, deploy: bool = False, databases: list[str] | None = None) -> dict[str, CheckMessage]:
-    """What the checks say, by id, without the "instaccess." before it; Django's and others' own left out."""
+def run(*, deploy: bool = False, databases: list[str] | None = None) -> dict[str, CheckMessage]:
+    """Run the checks, and return the messages of this app by id, without the prefix "instaccess."."""
     messages = run_checks(include_deployment_checks=deploy, databases=databases)
-    ours = [message for message in messages if message.id.startswith("instaccess.")]
-    assert len({message.id for message in ours}) == len(ours)
-    return {message.id.removeprefix("instaccess."): message for message in ours}
+    own = [message for message in messages if message.id.startswith("instaccess.")]
+    assert len({message.id for message in own}) == len(own)
+    return {message.id.removeprefix("instaccess."): message for message in own}
 
 
 def text_of(message: CheckMessage) -> str:
@@ -54,17 +52,17 @@ def text_of(message: CheckMessage) -> str:
 
 
 @pytest.fixture(autouse=True)
-def project_in_order() -> Any:
-    with override_settings(**IN_ORDER):
+def valid_project() -> Any:
+    with override_settings(**VALID_PROJECT):
         yield
 
 
 def instaccess(**values: Any) -> dict[str, Any]:
-    return {"INSTACCESS": IN_ORDER["INSTACCESS"] | values}
+    return {"INSTACCESS": VALID_PROJECT["INSTACCESS"] | values}
 
 
-# Check id -> what provokes it, what its text must name.
-AT_ANY_TIME: dict[str, tuple[dict[str, Any], list[str]]] = {
+# Check id -> settings that provoke the message, strings that the message must contain.
+ERRORS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "E001": ({"INSTACCESS": [("LIFETIME", 60)]}, ["INSTACCESS", "dictionary"]),
     "E002": (instaccess(LIFETYME=60), ["LIFETYME", "LIFETIME"]),
     "E003": (instaccess(USER_UUID_FIELD="no_such_field"), ["USER_UUID_FIELD", "no_such_field", "AUTH_USER_MODEL"]),
@@ -72,7 +70,7 @@ AT_ANY_TIME: dict[str, tuple[dict[str, Any], list[str]]] = {
     "E050": (instaccess(DENY_LIST="https://canvas.example.edu/x"), ["DENY_LIST", "SERVICE_SECRETS"]),
     "E006": ({"OAUTH2_PROVIDER": {"SCOPES": {"read": "Read"}}}, [SCOPE, 'OAUTH2_PROVIDER["SCOPES"]']),
 }
-ON_DEPLOYMENT: dict[str, tuple[dict[str, Any], list[str]]] = {
+DEPLOYMENT_WARNINGS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "W001": (instaccess(ENCRYPTION_ALG="RSA1_5"), ["ENCRYPTION_ALG", "RSA1_5", "RSA-OAEP"]),
     "W002": ({"INSTACCESS": {}}, ["KEY_ENCRYPTION_KEYS", "SECRET_KEY", "secrets.token_urlsafe(32)"]),
     "W003": ({"OAUTH2_PROVIDER": {"SCOPES": SCOPES}}, ["DEFAULT_SCOPES", "__all__"]),
@@ -86,9 +84,8 @@ ON_DEPLOYMENT: dict[str, tuple[dict[str, Any], list[str]]] = {
     "W010": ({"SECURE_REDIRECT_EXEMPT": []}, ["SECURE_SSL_REDIRECT", "SECURE_REDIRECT_EXEMPT", "internal"]),
     "W007": ({"SECURE_SSL_REDIRECT": False}, ["SECURE_SSL_REDIRECT", "SECURE_PROXY_SSL_HEADER"]),
 }
-# Each has a test of its own: here, because no setting of Django provokes it or it is a warning at any time; those of
-# a gateway or a service without the app in test_gateway_alone.py.
-OTHERWISE = {"E005", "E007", "E008", "E009", "W008", "W011", "W012", "E051", "E052", "E053"}
+# Each of these ids has its own test, here or, for a separate gateway or service, in tests/gateway/test_alone.py.
+TESTED_SEPARATELY = {"E005", "E007", "E008", "E009", "W008", "W011", "W012", "E051", "E052", "E053"}
 
 
 CHECKS = (conf_checks, issuer_checks, keys_checks, trust_checks)
@@ -97,7 +94,7 @@ CHECKS = (conf_checks, issuer_checks, keys_checks, trust_checks)
 class TestEveryCheckId:
     source = ast.parse("\n".join(Path(module.__file__).read_text() for module in CHECKS))
 
-    def test_has_one_meaning(self):
+    def test_check_id_has_one_meaning(self):
         ids = Counter(
             match[1]
             for node in ast.walk(self.source)
@@ -107,67 +104,67 @@ class TestEveryCheckId:
 
         assert [check_id for check_id, times in ids.items() if times > 1] == []
         bad_settings = {check_id.removeprefix("instaccess.") for check_id in conf_checks.BAD_SETTING_IDS.values()}
-        # And each is provoked in this file.
-        assert set(ids) == set(AT_ANY_TIME) | set(ON_DEPLOYMENT) | OTHERWISE | bad_settings
+        # A test provokes each id.
+        assert set(ids) == set(ERRORS) | set(DEPLOYMENT_WARNINGS) | TESTED_SEPARATELY | bad_settings
 
-    def test_belongs_to_a_check_that_is_registered(self):
+    def test_every_check_function_is_registered(self):
         functions = [node for node in self.source.body if isinstance(node, ast.FunctionDef) and node.name[0] != "_"]
 
         assert [function.name for function in functions if not function.decorator_list] == []
 
 
-class TestAProjectInOrder:
-    def test_hears_nothing(self):
-        assert found() == {}
+class TestAValidProject:
+    def test_valid_project_gets_no_messages(self):
+        assert run() == {}
 
-    def test_hears_nothing_on_deployment(self):
-        assert found(deploy=True) == {}
+    def test_valid_project_gets_no_deployment_messages(self):
+        assert run(deploy=True) == {}
 
-    def test_hears_nothing_of_keys_that_are_there(self, initial_keys):
-        assert found(databases=["default"]) == {}
+    def test_valid_project_gets_no_messages_about_existing_keys(self, initial_keys):
+        assert run(databases=["default"]) == {}
 
 
-class TestAFault:
-    @pytest.mark.parametrize("check_id", AT_ANY_TIME)
-    def test_is_an_error_that_names_what_to_change(self, check_id):
-        provocation, names = AT_ANY_TIME[check_id]
+class TestAnInvalidProject:
+    @pytest.mark.parametrize("check_id", ERRORS)
+    def test_problem_is_an_error_that_names_what_to_change(self, check_id):
+        settings, names = ERRORS[check_id]
 
-        with override_settings(**provocation):
-            messages = found()
+        with override_settings(**settings):
+            messages = run()
 
         assert list(messages) == [check_id]
         assert messages[check_id].level == ERROR
         assert [name for name in names if name not in text_of(messages[check_id])] == []
 
     @pytest.mark.parametrize("name", conf_checks.BAD_SETTING_IDS)
-    def test_in_the_value_of_a_setting_is_an_error_under_its_own_id(self, name):
+    def test_invalid_value_is_an_error_with_the_id_of_the_setting(self, name):
         with override_settings(**instaccess(**{name: object()})):
-            messages = found(deploy=True)
+            messages = run(deploy=True)
 
         assert [f"instaccess.{check_id}" for check_id in messages] == [conf_checks.BAD_SETTING_IDS[name]]
         (message,) = messages.values()
         assert message.level == ERROR
         assert f"INSTACCESS['{name}']" in message.msg
 
-    def test_in_several_settings_is_told_of_each(self):
+    def test_reports_each_of_several_invalid_settings(self):
         with override_settings(**instaccess(LIFETIME=0, REALM="", LIFETYME=60)):
-            assert set(found()) == {"E002", "E011", "E025"}
+            assert set(run()) == {"E002", "E011", "E025"}
 
-    def test_in_the_whole_dictionary_is_told_once(self):
+    def test_reports_once_that_instaccess_is_not_a_dictionary(self):
         with override_settings(INSTACCESS=None):
-            assert list(found(deploy=True)) == ["E001"]
+            assert list(run(deploy=True)) == ["E001"]
 
-    def test_in_a_key_encryption_key_is_told_without_showing_it(self):
+    def test_message_about_a_key_encryption_key_does_not_contain_the_key(self):
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": ["not-a-key-but-still-secret"]}):
-            message = found()["E023"]
+            message = run()["E023"]
 
         assert "still-secret" not in text_of(message) + repr(message)
         assert "secrets.token_urlsafe(32)" in message.msg
 
-    def test_of_a_database_without_autocommit_is_an_error(self, monkeypatch):
+    def test_database_without_autocommit_is_an_error(self, monkeypatch):
         monkeypatch.setitem(connection.settings_dict, "AUTOCOMMIT", False)
 
-        assert "DATABASES['default']['AUTOCOMMIT']" in found()["E005"].msg
+        assert "DATABASES['default']['AUTOCOMMIT']" in run()["E005"].msg
 
 
 class TestKeysInTheSettings:
@@ -179,12 +176,12 @@ class TestKeysInTheSettings:
             ("-----BEGIN SECRET", "neither"),
         ],
     )
-    def test_that_can_not_be_used_are_a_warning_that_names_the_entry_and_nothing_of_it(
+    def test_unusable_key_is_a_warning_that_names_the_entry_without_its_content(
         self, rsa_pool, setting, check_id, key, why
     ):
         good = rsa_pool.take().export_to_pem(private_key=True, password=None).decode()
         with override_settings(**instaccess(**{setting: [good, key]})):
-            messages = found()
+            messages = run()
 
         assert list(messages) == [check_id]
         assert messages[check_id].level == WARNING
@@ -192,184 +189,188 @@ class TestKeysInTheSettings:
         assert why in messages[check_id].msg
         assert "SECRET" not in text_of(messages[check_id])
 
-    def test_of_a_url_are_not_asked_for(self):
+    def test_check_does_not_fetch_keys_from_a_url(self):
         with override_settings(**instaccess(VERIFICATION_KEYS="https://127.0.0.1:9/jwks")):
-            assert found() == {}
+            assert run() == {}
 
 
 class TestAnUnknownSetting:
-    def test_does_not_hide_bad_ones(self):
+    def test_unknown_setting_does_not_hide_invalid_settings(self):
         with override_settings(**instaccess(ACCOUNT_UIID="x", LIFETIME=7200, LEEWAY="1")):
-            messages = found(deploy=True)
+            messages = run(deploy=True)
 
         assert set(messages) == {"E002", "E011", "E032"}
         assert messages["E011"].msg.endswith("must be an integer from 1 to 3600 (it is 7200).")
 
-    def test_spoils_all_for_the_rest_of_us_for_what_it_was_meant_to_close_may_stand_open(self):
+    def test_unknown_setting_fails_every_read_because_it_may_have_been_a_restriction(self):
         with override_settings(**instaccess(ACCOUNT_UIID="x")), pytest.raises(ConfigError, match="ACCOUNT_UIID"):
             _ = conf.account_uuid
 
     @pytest.mark.parametrize("name", ["", 0, None, ("LIFETIME",)])
-    def test_is_one_whatever_it_is(self, name):
+    def test_unknown_setting_may_have_any_name(self, name):
         with override_settings(INSTACCESS={name: 1}):
             with pytest.raises(ConfigError, match="is not a setting of instaccess"):
                 _ = conf.account_uuid
-            assert list(found()) == ["E002"]
+            assert list(run()) == ["E002"]
 
-    def test_is_passed_over_by_the_check_alone_while_others_read(self):
+    def test_unknown_setting_fails_every_read_while_the_check_runs(self, monkeypatch):
+        # The check reads a `Conf` of its own, so other threads never see settings without the unknown name.
+        def read(given: Conf) -> str:
+            with pytest.raises(ConfigError):
+                _ = conf.account_uuid
+            return "realm"
+
+        monkeypatch.setattr(Conf, "realm", property(read))
         with override_settings(**instaccess(ACCOUNT_UIID="x")):
-            with conf_values.reading({}):
-                assert conf.account_uuid is None
-                with ThreadPoolExecutor(1) as thread, pytest.raises(ConfigError):
-                    thread.submit(lambda: conf.account_uuid).result()
+            assert list(run()) == ["E002"]
             with pytest.raises(ConfigError):
                 _ = conf.account_uuid
 
 
 class TestTheUserUuidField:
-    def test_may_be_any_field_of_the_user_model(self):
+    def test_user_uuid_field_may_be_any_field_of_the_user_model(self):
         with override_settings(**instaccess(USER_UUID_FIELD="username")):
-            assert found() == {}
+            assert run() == {}
 
 
 class TestTheIssuingScope:
-    def test_may_come_from_a_scopes_backend_that_we_cannot_look_into(self):
+    def test_scope_may_come_from_another_scopes_backend(self):
         with override_settings(OAUTH2_PROVIDER={"SCOPES_BACKEND_CLASS": "project.scopes.Backend"}):
-            assert "E006" not in found()
+            assert "E006" not in run()
 
-    def test_is_missed_where_the_project_says_nothing_of_oauth2(self, settings):
+    def test_missing_scope_is_reported_if_the_project_has_no_oauth2_settings(self, settings):
         del settings.OAUTH2_PROVIDER
 
-        assert "E006" in found()
-        assert "W003" in found(deploy=True)
+        assert "E006" in run()
+        assert "W003" in run(deploy=True)
 
 
 class TestADeployment:
-    @pytest.mark.parametrize("check_id", ON_DEPLOYMENT)
-    def test_is_warned_and_told_what_to_change(self, check_id):
-        provocation, names = ON_DEPLOYMENT[check_id]
+    @pytest.mark.parametrize("check_id", DEPLOYMENT_WARNINGS)
+    def test_deployment_gets_a_warning_that_names_what_to_change(self, check_id):
+        settings, names = DEPLOYMENT_WARNINGS[check_id]
 
-        with override_settings(**provocation):
-            messages = found(deploy=True)
+        with override_settings(**settings):
+            messages = run(deploy=True)
 
         assert list(messages) == [check_id]
         assert messages[check_id].level < ERROR
         assert [name for name in names if name not in text_of(messages[check_id])] == []
 
-    @pytest.mark.parametrize("check_id", ON_DEPLOYMENT)
-    def test_is_warned_and_a_developer_is_not(self, check_id):
-        with override_settings(**ON_DEPLOYMENT[check_id][0]):
-            assert found() == {}
+    @pytest.mark.parametrize("check_id", DEPLOYMENT_WARNINGS)
+    def test_deployment_warning_does_not_appear_in_development(self, check_id):
+        with override_settings(**DEPLOYMENT_WARNINGS[check_id][0]):
+            assert run() == {}
 
-    def test_o14_with_a_jwcrypto_below_1_6_1_is_an_error(self, tmp_path, monkeypatch):
+    def test_o14_jwcrypto_below_1_6_1_is_an_error(self, tmp_path, monkeypatch):
         metadata = tmp_path / "jwcrypto-1.5.6.dist-info" / "METADATA"
         metadata.parent.mkdir()
         metadata.write_text("Metadata-Version: 2.1\nName: jwcrypto\nVersion: 1.5.6\n")
         monkeypatch.syspath_prepend(tmp_path)
 
-        assert found() == {}
-        message = found(deploy=True)["E007"]
+        assert run() == {}
+        message = run(deploy=True)["E007"]
         assert message.level == ERROR
         assert "1.5.6" in message.msg
         assert "pip install" in message.hint
 
     @pytest.mark.parametrize("version", ["1.6.1", "1.6.2", "1.10.0", "2.0", "1.6.1.post1"])
-    def test_o14_with_a_newer_jwcrypto_is_in_order(self, version, tmp_path, monkeypatch):
+    def test_o14_jwcrypto_from_1_6_1_on_is_accepted(self, version, tmp_path, monkeypatch):
         metadata = tmp_path / f"jwcrypto-{version}.dist-info" / "METADATA"
         metadata.parent.mkdir()
         metadata.write_text(f"Metadata-Version: 2.1\nName: jwcrypto\nVersion: {version}\n")
         monkeypatch.syspath_prepend(tmp_path)
 
-        assert found(deploy=True) == {}
+        assert run(deploy=True) == {}
 
     @pytest.mark.parametrize("default_scopes", [["__all__"], ["read", SCOPE], (SCOPE,)])
-    def test_o14_whose_tokens_can_issue_without_asking_is_warned(self, default_scopes):
+    def test_o14_issuing_scope_among_the_default_scopes_is_a_warning(self, default_scopes):
         with override_settings(OAUTH2_PROVIDER={"SCOPES": SCOPES, "DEFAULT_SCOPES": default_scopes}):
-            assert list(found(deploy=True)) == ["W003"]
+            assert list(run(deploy=True)) == ["W003"]
 
     @pytest.mark.parametrize("hosts", [["*"], [".example.edu"], ["canvas.example.edu", ".example.edu"]])
     @pytest.mark.parametrize("account", [{"ACCOUNT_UUID": "account-1"}, {"ACCOUNT_HOOK": str.upper}])
-    def test_may_take_any_host_where_the_account_does_not_follow_from_it(self, hosts, account):
+    def test_wildcard_hosts_are_accepted_if_the_account_is_not_derived_from_the_host(self, hosts, account):
         with override_settings(ALLOWED_HOSTS=hosts):
-            assert list(found(deploy=True)) == ["W006"]
+            assert list(run(deploy=True)) == ["W006"]
             with override_settings(**instaccess(**account)):
-                assert found(deploy=True) == {}
+                assert run(deploy=True) == {}
 
-    def test_o14_behind_a_proxy_that_ends_tls_is_in_order(self):
+    def test_o14_proxy_that_terminates_tls_is_accepted(self):
         with override_settings(
             SECURE_SSL_REDIRECT=False, SECURE_PROXY_SSL_HEADER=("HTTP_X_FORWARDED_PROTO", "https")
         ):
-            assert found(deploy=True) == {}
+            assert run(deploy=True) == {}
 
-    def test_that_moves_away_from_secret_key_is_in_order(self):
+    def test_own_key_followed_by_derived_keys_is_accepted(self):
         keys = [secrets.token_urlsafe(32), "SECRET_KEY"]
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": keys}):
-            assert found(deploy=True) == {}
+            assert run(deploy=True) == {}
 
 
 @pytest.mark.django_db
 class TestTheKeysInTheDatabase:
-    def test_k5_are_missed_and_the_command_is_named(self):
-        message = found(databases=["default"])["W008"]
+    def test_k5_missing_keys_are_reported_with_the_command_to_run(self):
+        message = run(databases=["default"])["W008"]
 
         assert "instaccess_init" in message.hint
         for missing in ("current signing key", "future signing key", "current encryption key"):
             assert missing in message.msg
 
-    def test_k8_are_missed_one_by_one(self, initial_keys):
+    def test_k8_missing_encryption_key_is_reported(self, initial_keys):
         Key.objects.filter(use=Key.Use.ENCRYPTION).delete()
 
-        assert found(databases=["default"])["W008"].msg == "There is no current encryption key."
+        assert run(databases=["default"])["W008"].msg == "There is no current encryption key."
 
-    def test_o6_that_do_not_open_are_an_error_that_names_the_setting_and_are_left_alone(self, initial_keys):
+    def test_o6_keys_that_cannot_be_unsealed_are_an_error_and_stay_unchanged(self, initial_keys):
         before = list(Key.objects.order_by("pk").values())
 
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32)]}):
-            messages = found(databases=["default"])
+            messages = run(databases=["default"])
 
         assert list(messages) == ["E008"]
         assert messages["E008"].level == ERROR
         assert "INSTACCESS['KEY_ENCRYPTION_KEYS']" in messages["E008"].msg
         assert list(Key.objects.order_by("pk").values()) == before
 
-    def test_k7_that_were_swapped_are_an_error_that_names_the_row(self, initial_keys):
+    def test_k7_swapped_private_keys_are_an_error_that_names_the_row(self, initial_keys):
         one, two = Key.objects.filter(use=Key.Use.SIGNING).order_by("pk")
         Key.objects.filter(pk=one.pk).update(sealed_private_jwk=two.sealed_private_jwk)
 
-        message = found(databases=["default"])["E008"]
+        message = run(databases=["default"])["E008"]
 
         assert one.kid in message.msg
         assert two.sealed_private_jwk not in text_of(message)
 
-    def test_that_are_missing_are_not_asked_for_unless_a_database_is(self):
-        assert found(databases=None) == {}
-        assert found(databases=[]) == {}
+    def test_keys_are_checked_only_if_a_database_is_checked(self):
+        assert run(databases=None) == {}
+        assert run(databases=[]) == {}
 
-    def test_with_a_bad_setting_leave_that_to_its_own_check(self, initial_keys):
+    def test_invalid_setting_is_reported_only_by_its_own_check(self, initial_keys):
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": []}):
-            assert list(found(databases=["default"])) == ["E023"]
+            assert list(run(databases=["default"])) == ["E023"]
 
 
 @pytest.mark.django_db(transaction=True)
-class TestADatabaseThatIsAway:
-    def test_o1_is_an_error_and_does_not_pass_for_one_in_which_all_is_well(self):
+class TestAnUnavailableDatabase:
+    def test_o1_unavailable_database_is_an_error(self):
         def away(*args: Any) -> Any:
             raise OperationalError("could not connect")
 
         with connection.execute_wrapper(away):
-            messages = found(databases=["default"])
+            messages = run(databases=["default"])
 
         assert list(messages) == ["E009"]
         assert "'default'" in messages["E009"].msg
 
 
 @pytest.mark.django_db(transaction=True)
-class TestADatabaseThatIsNotMigratedYet:
-    def test_is_left_to_django_so_that_migrate_can_run(self):
+class TestADatabaseWithoutTables:
+    def test_database_without_tables_is_not_reported_so_that_migrate_can_run(self):
         with connection.schema_editor() as editor:
             editor.alter_db_table(Key, "instaccess_key", "instaccess_key_away")
         try:
-            assert found(databases=["default"]) == {}
+            assert run(databases=["default"]) == {}
         finally:
             with connection.schema_editor() as editor:
                 editor.alter_db_table(Key, "instaccess_key_away", "instaccess_key")
@@ -377,7 +378,7 @@ class TestADatabaseThatIsNotMigratedYet:
 
 @pytest.mark.django_db
 class TestTheCommand:
-    def test_fails_on_an_error_and_prints_what_to_do(self):
+    def test_check_command_fails_and_prints_what_to_change(self):
         with override_settings(**instaccess(LIFETIME=7200)), pytest.raises(SystemCheckError) as error:
             call_command("check", "--database", "default")
 

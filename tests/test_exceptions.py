@@ -1,4 +1,4 @@
-"""The error tree: stable codes for the log, and a text that an operator can act on."""
+"""The error classes: stable codes for the log, and texts for operators."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from instaccess.exceptions import (
     UnsealError,
 )
 
-# Log searches and alerts of operators hang on these.
+# Operators use these codes in log searches and alerts.
 CODES = {
     InstAccessError: "error",
     ConfigError: "config",
@@ -37,43 +37,44 @@ CODES = {
 }
 
 
-class TestTheErrorTree:
+class TestTheErrorClasses:
     @pytest.mark.parametrize(("kind", "code"), CODES.items())
-    def test_has_a_stable_code_for_each(self, kind, code):
+    def test_error_class_has_a_stable_code(self, kind, code):
         assert kind("what happened").code == code
 
-    def test_has_a_code_of_its_own_for_each(self):
-        kinds = [kind for kind in vars(exceptions).values() if isinstance(kind, type)]
+    def test_every_error_class_has_its_own_code(self):
+        classes = [value for value in vars(exceptions).values() if isinstance(value, type)]
+        errors = [value for value in classes if issubclass(value, Exception)]
 
-        assert len({kind.code for kind in kinds}) == len(kinds)
-        assert all(issubclass(kind, InstAccessError) for kind in kinds)
+        assert len({error.code for error in errors}) == len(errors)
+        assert all(issubclass(error, InstAccessError) for error in errors)
 
     @pytest.mark.parametrize("kind", [ForeignToken, TokenExpired, TokenRevoked])
-    def test_has_every_refusal_of_a_token_under_one_root(self, kind):
+    def test_refusal_of_a_token_is_an_invalid_token(self, kind):
         assert issubclass(kind, InvalidToken)
 
-    def test_has_no_refusal_of_a_token_among_the_faults_of_ours(self):
-        # The first is a 401, the others a 503: a caller that catches one must not swallow the other.
+    def test_server_side_error_is_not_an_invalid_token(self):
+        # An invalid token gets a 401, a server-side error a 503. Code that catches one must not catch the other.
         for kind in (ConfigError, KeyUnavailable, UnsealError, AuditError, ClaimsTooLarge):
             assert not issubclass(kind, InvalidToken)
 
 
 class TestAnError:
-    def test_reads_as_code_and_detail(self):
+    def test_error_with_detail_prints_code_and_detail(self):
         assert str(TokenExpired("past its exp")) == "expired: past its exp"
 
-    def test_without_detail_reads_as_its_code(self):
+    def test_error_without_detail_prints_its_code(self):
         assert str(TokenExpired()) == "expired"
 
-    def test_may_have_a_narrower_code_without_changing_that_of_others(self):
+    def test_code_of_one_error_does_not_change_its_class(self):
         assert InvalidToken("no key opens it", code="decrypt_failed").code == "decrypt_failed"
         assert InvalidToken().code == "invalid"
 
-    def test_of_a_setting_knows_which(self):
+    def test_config_error_has_the_name_of_the_setting(self):
         assert ConfigError("bad", setting="LIFETIME").setting == "LIFETIME"
 
-    def test_survives_the_way_between_processes(self):
-        # Parallel test runners and task queues send errors on as pickles.
+    def test_error_can_be_pickled(self):
+        # Parallel test runners and task queues pickle errors.
         error = pickle.loads(pickle.dumps(ConfigError("bad", setting="LIFETIME")))
 
         assert (error.detail, error.code, error.setting) == ("bad", "config", "LIFETIME")

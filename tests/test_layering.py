@@ -1,4 +1,4 @@
-"""The rule for imports (docs/architecture.md), read from the syntax trees of the package."""
+"""The rules for imports (docs/architecture.md), checked in the syntax trees of the package."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import instaccess
 
 PACKAGE = Path(instaccess.__file__).parent
 
-# A module or wing imports only what stands before it.
+# A module or package imports only modules and packages that come before it in this list.
 ORDER = [
     *("exceptions", "times", "tokens", "conf", "web", "trust", "models", "signals", "users", "audit", "keys"),
     *("issuer", "gateway", "service", "warmup", "urls", "apps", "admin", "management"),
@@ -24,18 +24,18 @@ ORDER = [
 ROLES = {"issuer", "gateway", "service"}
 WITHOUT_DJANGO = ("exceptions", "times", "tokens")
 WITHOUT_MODELS = {"exceptions", "times", "tokens", "conf", "web", "trust", "gateway", "service", "warmup"}
-# These wire the wings together, so they may name files of wings.
+# These modules connect the packages, so they may import files of other packages.
 COMPOSITION_ROOTS = {"apps", "urls", "gateway.apps", "service.apps"}
 PROVIDER_MODULES = {"oauth2_provider.contrib.rest_framework", "oauth2_provider.models"}
 
 
 class Import(NamedTuple):
     module: str
-    """Absolute, down to the file, without `instaccess.` for this package: `tokens.jose`, `django.db`."""
+    """Absolute name of the module, such as `django.db`. Names in this package omit `instaccess.`: `tokens.jose`."""
     name: str
     in_function: bool
     for_types: bool
-    """Whether only the type checker reads it."""
+    """Whether the import is in an `if TYPE_CHECKING` block."""
 
 
 def module_name(path: Path) -> str:
@@ -81,59 +81,59 @@ def imports(module: str, text: str | None = None) -> Iterator[Import]:
 
 
 def imported(module: str) -> set[str]:
-    """The modules of this package that a module imports, also within functions and for types."""
+    """Return the modules of this package that a module imports, including imports in functions and for types."""
     return {item.module for item in imports(module) if item.module in FILES and item.module}
 
 
 class TestAModule:
     @pytest.mark.parametrize("module", FILES)
-    def test_has_a_place_in_the_order(self, module):
+    def test_module_belongs_to_a_package_in_the_order(self, module):
         assert wing_of(module) in {*ORDER, ""}
 
     @pytest.mark.parametrize("module", [module for module in FILES if module])
-    def test_imports_only_what_stands_before_its_wing(self, module):
+    def test_module_imports_only_packages_earlier_in_the_order(self, module):
         own = wing_of(module)
         before = set(ORDER[: ORDER.index(own)]) - (ROLES if own in ROLES else set())
 
         assert {wing_of(name) for name in imported(module)} <= before | {own}
 
     @pytest.mark.parametrize("module", [module for module in FILES if module not in COMPOSITION_ROOTS])
-    def test_imports_another_wing_and_not_its_files(self, module):
+    def test_module_imports_other_packages_and_not_their_files(self, module):
         others = {name for name in imported(module) if wing_of(name) != wing_of(module)}
 
         assert {name for name in others if "." in name} == set()
 
     @pytest.mark.parametrize("module", [module for module in FILES if module != "apps"])
-    def test_imports_nothing_within_a_function(self, module):
+    def test_module_has_no_import_inside_a_function(self, module):
         assert [item.module for item in imports(module) if item.in_function] == []
 
     @pytest.mark.parametrize("module", [module for module in FILES if module != "apps"])
-    def test_does_not_ask_whether_the_app_is_installed(self, module):
+    def test_module_does_not_check_whether_the_app_is_installed(self, module):
         assert 'is_installed("instaccess")' not in FILES[module].read_text()
 
     @pytest.mark.parametrize("module", FILES)
-    def test_imports_no_star(self, module):
+    def test_module_has_no_star_import(self, module):
         assert not any(item.name == "*" for item in imports(module))
 
     @pytest.mark.parametrize("module", FILES)
-    def test_takes_of_the_oauth2_toolkit_only_what_stays(self, module):
-        # The toolkit is moving its other modules about.
-        taken = [item for item in imports(module) if item.module.partition(".")[0] == "oauth2_provider"]
+    def test_module_imports_only_stable_modules_of_django_oauth_toolkit(self, module):
+        # The location of the toolkit's other modules is not stable.
+        imported_items = [item for item in imports(module) if item.module.partition(".")[0] == "oauth2_provider"]
 
-        assert {item.module for item in taken} <= PROVIDER_MODULES
-        for item in taken:
+        assert {item.module for item in imported_items} <= PROVIDER_MODULES
+        for item in imported_items:
             assert item.module != "oauth2_provider.models" or (
                 item.name.startswith("get_") and item.name.endswith("_model")
             )
 
 
-class TestAWing:
+class TestAPackage:
     @pytest.mark.parametrize("wing", sorted(WINGS - {"management"}))
-    def test_says_what_it_is_for(self, wing):
+    def test_package_has_a_docstring(self, wing):
         assert ast.get_docstring(ast.parse(FILES[wing].read_text()))
 
     @pytest.mark.parametrize("wing", sorted(WINGS - {"management", "admin"}))
-    def test_lists_its_public_names(self, wing):
+    def test_package_lists_its_public_names_in_order(self, wing):
         module = __import__(f"instaccess.{wing}", fromlist=["__all__"])
 
         assert module.__all__ == sorted(
@@ -142,17 +142,17 @@ class TestAWing:
         assert all(hasattr(module, name) for name in module.__all__)
 
     @pytest.mark.parametrize("wing", sorted(WITHOUT_MODELS))
-    def test_without_tables_never_reaches_the_models(self, wing):
-        seen: set[str] = set()
+    def test_package_without_tables_never_imports_the_models(self, wing):
+        visited: set[str] = set()
         waiting = {name for name in FILES if wing_of(name) == wing}
         while waiting:
             module = waiting.pop()
-            seen.add(module)
-            waiting |= imported(module) - seen
+            visited.add(module)
+            waiting |= imported(module) - visited
 
-        assert "models" not in seen
+        assert "models" not in visited
 
-    def test_has_no_circles_within(self):
+    def test_modules_have_no_circular_imports(self):
         graph = {module: imported(module) - {module, wing_of(module)} for module in FILES}
         while leaves := {module for module, needs in graph.items() if not needs & set(graph)}:
             graph = {module: needs for module, needs in graph.items() if module not in leaves}
@@ -160,17 +160,17 @@ class TestAWing:
         assert graph == {}
 
 
-class TestTheReaderOfImports:
-    def test_overlooks_no_form_of_import(self):
+class TestImports:
+    def test_imports_finds_every_form_of_import(self):
         text = (
             "from . import users, admin\nfrom .issuer import issue\nimport instaccess.keys.ring\n"
             "from instaccess import audit\ndef later():\n    from .gateway import unwrap\n"
             "from .admin.keys.page import KeyAdmin\nif TYPE_CHECKING:\n    from . import trust\n"
         )
 
-        found = {item.module: (item.in_function, item.for_types) for item in imports("models", text)}
+        result = {item.module: (item.in_function, item.for_types) for item in imports("models", text)}
 
-        assert found == {
+        assert result == {
             "users": (False, False),
             "admin": (False, False),
             "issuer": (False, False),
@@ -184,16 +184,16 @@ class TestTheReaderOfImports:
 
 class TestTheCore:
     @pytest.mark.parametrize("module", [module for module in FILES if wing_of(module) in WITHOUT_DJANGO])
-    def test_imports_nothing_but_the_standard_library_jwcrypto_and_cryptography(self, module):
+    def test_core_imports_only_the_standard_library_jwcrypto_and_cryptography(self, module):
         packages = {item.module.partition(".")[0] for item in imports(module) if item.module not in FILES}
 
         assert packages - sys.stdlib_module_names <= {"jwcrypto", "cryptography", ""}
 
-    def test_works_without_django(self):
+    def test_core_works_without_django(self):
         program = (
             "import sys\n"
             "for name in ('django', 'rest_framework', 'oauth2_provider'):\n"
-            "    sys.modules[name] = None  # an import of it fails\n"
+            "    sys.modules[name] = None  # makes importing it fail\n"
             "from instaccess.tokens import Claims\n"
             "print(Claims.new(now=1, issuer='i', user_uuid='u', account_uuid='a', canvas_domain='c').expires_at)\n"
         )

@@ -1,4 +1,4 @@
-"""A worker that has warmed up has its keys at hand, and one that can't starts all the same."""
+"""Warm-up of a worker: it loads the keys, and a worker starts even if the warm-up fails."""
 
 from __future__ import annotations
 
@@ -17,52 +17,52 @@ from instaccess.trust import denylist, material, sources
 from instaccess.warmup import warm_up
 from tests.support.servers import Scripted, reply, scripted
 
-pytestmark = pytest.mark.django_db(transaction=True)  # another thread reads the keys
+pytestmark = pytest.mark.django_db(transaction=True)  # `warm_up` reads the keys in another thread
 
 
 @pytest.fixture
-def no_more_opening(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """From when it is called, opening a sealed key is an error."""
+def forbid_unsealing(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return a function after whose call unsealing a key is an error."""
 
     def fail(*args: Any, **kwargs: Any) -> Any:
-        raise AssertionError("a sealed key was opened")
+        raise AssertionError("a key was unsealed")
 
     return lambda: monkeypatch.setattr(sealing, "unseal", fail)
 
 
-def complaints(caplog: Any) -> list[str]:
+def warnings_in(caplog: Any) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelname in {"WARNING", "ERROR"}]
 
 
-class TestAWorkerThatHasWarmedUp:
-    def test_signs_encrypts_and_decrypts_without_opening_a_key(self, initial_keys, user, no_more_opening):
+class TestAWorkerAfterWarmUp:
+    def test_signs_encrypts_and_decrypts_without_unsealing_a_key(self, initial_keys, user, forbid_unsealing):
         warm_up()
-        no_more_opening()
+        forbid_unsealing()
 
         _, text = issuing.issue(user=user, origin=issuing.Origin("canvas.example.edu"), now=time.time())
 
         assert all(ring.current_ring().decryption_keys().values())
         assert text.count(".") == 4
 
-    def test_may_have_done_so_within_an_event_loop(self, initial_keys, no_more_opening):
+    def test_warm_up_works_inside_an_event_loop(self, initial_keys, forbid_unsealing):
         async def start() -> None:
             warm_up()
 
         asyncio.run(start())
-        no_more_opening()
+        forbid_unsealing()
 
         assert all(ring.current_ring().decryption_keys().values())
 
-    def test_has_logged_nothing(self, initial_keys, caplog):
+    def test_successful_warm_up_logs_nothing(self, initial_keys, caplog):
         warm_up()
 
-        assert complaints(caplog) == []
+        assert warnings_in(caplog) == []
 
 
 class TestAWorkerOfAnotherRole:
     @pytest.fixture
-    def elsewhere(self, rsa_pool, settings) -> Iterator[Scripted]:
-        """An issuer, and the settings of a gateway that knows it by its urls."""
+    def remote_issuer(self, rsa_pool, settings) -> Iterator[Scripted]:
+        """An issuer on another server, with the settings of a gateway that fetches from its URLs."""
         sources._parsed.cache_clear()
         sources._remote.cache_clear()
         denylist.clear_cache()
@@ -84,45 +84,45 @@ class TestAWorkerOfAnotherRole:
         denylist.clear_cache()
         sources._remote.cache_clear()
 
-    def test_a_gateway_has_read_what_it_may_have_to_go_on_with(self, elsewhere, caplog):
+    def test_gateway_fetches_the_jwks_and_the_deny_list(self, remote_issuer, caplog):
         warm_up()
 
-        assert sorted(asked.path for asked in elsewhere.asked) == ["/jwks", "/revocations"]
-        assert complaints(caplog) == []
+        assert sorted(asked.path for asked in remote_issuer.asked) == ["/jwks", "/revocations"]
+        assert warnings_in(caplog) == []
 
-    def test_a_gateway_that_starts_while_the_issuer_is_away_says_so(self, elsewhere, caplog):
-        elsewhere.says(503)
+    def test_gateway_logs_that_the_issuer_is_unavailable(self, remote_issuer, caplog):
+        remote_issuer.says(503)
         warm_up()
 
-        assert [line for line in complaints(caplog) if "/jwks answered 503" in line]
-        assert [line for line in complaints(caplog) if "/revocations answered 503" in line]
+        assert [line for line in warnings_in(caplog) if "/jwks answered 503" in line]
+        assert [line for line in warnings_in(caplog) if "/revocations answered 503" in line]
 
-    def test_a_service_misses_no_key_that_it_needs_not(self, elsewhere, settings, caplog, monkeypatch):
+    def test_service_does_not_report_missing_decryption_keys(self, remote_issuer, settings, caplog, monkeypatch):
         names = ("VERIFICATION_KEYS", "ALLOW_HTTP_URLS")
         settings.INSTACCESS = {name: settings.INSTACCESS[name] for name in names}
         monkeypatch.setattr(apps, "is_installed", lambda name: name != "instaccess")
         warm_up()
 
-        assert [asked.path for asked in elsewhere.asked] == ["/jwks"]
-        assert complaints(caplog) == []
+        assert [asked.path for asked in remote_issuer.asked] == ["/jwks"]
+        assert warnings_in(caplog) == []
 
 
-class TestAWorkerThatCanNot:
-    def test_starts_without_keys(self, db, caplog):
+class TestAWorkerWithAProblem:
+    def test_worker_starts_without_keys(self, db, caplog):
         warm_up()
 
-        assert complaints(caplog) == []
+        assert warnings_in(caplog) == []
 
-    def test_starts_though_a_key_does_not_open_and_says_so(self, initial_keys, settings, caplog):
+    def test_worker_starts_and_logs_that_a_key_cannot_be_unsealed(self, initial_keys, settings, caplog):
         settings.SECRET_KEY = "another one"
 
         warm_up()
 
-        assert [line for line in complaints(caplog) if line.startswith("not warmed up: UnsealError")]
+        assert [line for line in warnings_in(caplog) if line.startswith("not warmed up: UnsealError")]
 
-    def test_starts_though_a_setting_is_bad_and_names_it(self, db, settings, caplog):
+    def test_worker_starts_and_logs_the_name_of_an_invalid_setting(self, db, settings, caplog):
         settings.INSTACCESS = {"DECRYPTION_KEYS": ["/nowhere/gateway.pem"]}
 
         warm_up()
 
-        assert "DECRYPTION_KEYS" in "".join(complaints(caplog))
+        assert "DECRYPTION_KEYS" in "".join(warnings_in(caplog))

@@ -1,6 +1,6 @@
 """The INSTACCESS setting: one typed property for each entry."""
 
-from .settings import DERIVED, SCOPE, SETTINGS, Conf, conf
-from .values import kek_id
+from .key_settings import DERIVED, kek_id
+from .settings import SCOPE, SETTINGS, Conf, conf
 
 __all__ = ["DERIVED", "SCOPE", "SETTINGS", "Conf", "conf", "kek_id"]

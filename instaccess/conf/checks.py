@@ -1,4 +1,4 @@
-"""`manage.py check`: every setting has a known name and a good value, for every role."""
+"""System checks of the settings, for every role: each name is known, and each value is valid."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 from django.core.checks import CheckMessage, Error, register
 
 from ..exceptions import ConfigError
-from . import values
-from .settings import SETTINGS, conf
+from .settings import SETTINGS, Conf
+from .values import did_you_mean, read_project_settings
 
 BAD_SETTING_IDS = {
     "ISSUER": "instaccess.E010",
@@ -52,31 +52,32 @@ BAD_SETTING_IDS = {
     "THROTTLE_CACHE": "instaccess.E048",
     "AUDIT_RETENTION_DAYS": "instaccess.E049",
 }
+"""Setting -> id of the check that reports an invalid value."""
 
 
 @register()
 def check_settings(**kwargs: Any) -> list[CheckMessage]:
-    """Unknown names and bad values."""
+    """Report unknown names and invalid values in INSTACCESS."""
     try:
-        written = values.written()
+        written = read_project_settings()
     except ConfigError as error:
-        return [Error(error.detail, hint='Write INSTACCESS = {"LIFETIME": 3600, …}.', id="instaccess.E001")]
+        return [Error(error.detail + ".", hint='Write INSTACCESS = {"LIFETIME": 3600, …}.', id="instaccess.E001")]
     messages: list[CheckMessage] = [
         Error(
             f"INSTACCESS[{name!r}] is not a setting of instaccess.",
-            hint=f"{values.did_you_mean(name)}The settings are {', '.join(SETTINGS)}.",
+            hint=f"{did_you_mean(name, SETTINGS)}The settings are {', '.join(SETTINGS)}.",
             id="instaccess.E002",
         )
         for name in written
         if name not in SETTINGS
     ]
-    # One unknown name spoils all of them for everybody else.
-    with values.reading({name: value for name, value in written.items() if name in SETTINGS}):
-        for name, attribute in SETTINGS.items():
-            try:
-                getattr(conf, attribute)
-            except ConfigError as error:
-                # One that depends on another bad one has nothing to add.
-                if error.setting == name:
-                    messages.append(Error(error.detail + ".", id=BAD_SETTING_IDS[name]))
+    # A `Conf` of its own, because every read of the module's `conf` fails if one name is unknown.
+    known = Conf({name: value for name, value in written.items() if name in SETTINGS})
+    for name, attribute in SETTINGS.items():
+        try:
+            getattr(known, attribute)
+        except ConfigError as error:
+            # A setting whose bounds depend on another, invalid setting is not reported again.
+            if error.setting == name:
+                messages.append(Error(error.detail + ".", id=BAD_SETTING_IDS[name]))
     return messages

@@ -130,8 +130,7 @@ def unwrap_with_settings(token: str, *, now: float, remembered: TokenCache | Non
     that can't be decided.
     """
     stale = conf.max_staleness
-    legacy = tokens.LEGACY_KEY_ALGORITHMS if conf.encryption_alg in tokens.LEGACY_KEY_ALGORITHMS else ()
-    key_algorithms = tokens.KEY_ALGORITHMS + legacy
+    key_algorithms = conf.key_algorithms
     try:
         decryption_keys = trust.decryption_keys(max_staleness=stale)
         verification_keys = trust.verification_keys(max_staleness=stale)

@@ -41,7 +41,7 @@ class Migration(migrations.Migration):
                 (
                     "kid",
                     models.CharField(
-                        help_text="RFC 7638 thumbprint of the public half.",
+                        help_text="RFC 7638 thumbprint of the public key.",
                         max_length=64,
                         unique=True,
                         verbose_name="key id",
@@ -72,7 +72,7 @@ class Migration(migrations.Migration):
                     "sealed_private_jwk",
                     models.TextField(
                         blank=True,
-                        help_text="JWE under a key-encryption key; empty where only the public half is held.",
+                        help_text="JWE encrypted with a key-encryption key. Empty if only the public key is stored.",
                         verbose_name="sealed private key",
                     ),
                 ),
@@ -226,7 +226,7 @@ class Migration(migrations.Migration):
                     "access_token_pk",
                     models.CharField(
                         blank=True,
-                        help_text="Primary key of the OAuth2 access token it was issued for.",
+                        help_text="Primary key of the OAuth2 access token that was exchanged.",
                         max_length=64,
                         verbose_name="access token",
                     ),
@@ -244,7 +244,7 @@ class Migration(migrations.Migration):
                     "revoked_by",
                     models.CharField(
                         blank=True,
-                        help_text="Whoever revoked it, by their name as it was then.",
+                        help_text="Name of the user or command that revoked the token, at the time.",
                         max_length=255,
                         verbose_name="revoked by",
                     ),
@@ -254,7 +254,7 @@ class Migration(migrations.Migration):
                     "mac",
                     models.CharField(
                         blank=True,
-                        help_text="HMAC of this row under a key derived from the key-encryption key.",
+                        help_text="HMAC of this row, with a key derived from the key-encryption key.",
                         max_length=64,
                         verbose_name="authentication code",
                     ),
@@ -272,7 +272,7 @@ class Migration(migrations.Migration):
                 (
                     "real_user",
                     models.ForeignKey(
-                        help_text="Who really asked, where the token is for somebody else.",
+                        help_text="The user who requested the token, if the token is for another user (masquerade).",
                         null=True,
                         on_delete=django.db.models.deletion.SET_NULL,
                         related_name="+",
@@ -297,7 +297,7 @@ class Migration(migrations.Migration):
                 "permissions": [
                     ("masquerade", "Can get InstAccess tokens for other users"),
                     ("revoke_tokens", "Can revoke issued tokens"),
-                    ("inspect_tokens", "Can open and inspect InstAccess tokens"),
+                    ("inspect_tokens", "Can decrypt and inspect InstAccess tokens"),
                 ],
                 "default_permissions": ("view",),
                 "indexes": [

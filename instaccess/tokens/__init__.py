@@ -1,5 +1,7 @@
-"""InstAccess tokens as strings and as claims. Imports no Django and reads no settings: callers pass in keys and the
-clock."""
+"""InstAccess tokens as strings and as claims.
+
+This package imports no Django and reads no settings: callers pass in the keys and the current time.
+"""
 
 from .claims import (
     AFTERLIFE,
@@ -9,6 +11,7 @@ from .claims import (
     MAX_LIFETIME,
     Claims,
     identifiers,
+    is_canonical_uuid,
 )
 from .compact import MAX_TOKEN_CHARS, nests_too_deep, peek_issuer, split_compact
 from .jose import (
@@ -38,6 +41,7 @@ __all__ = [
     "decrypt",
     "encrypt",
     "identifiers",
+    "is_canonical_uuid",
     "nests_too_deep",
     "parse_encrypted",
     "peek_issuer",

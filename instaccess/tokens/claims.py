@@ -1,6 +1,6 @@
-"""What an InstAccess token says: the only home of claim names (contract §2; names as Canvas writes them).
+"""The claims of an InstAccess token (docs/wire-contract.md §2).
 
-No Django here: the clock, the issuer and every value are passed in.
+Only this module knows the names of claims. The current time, the issuer and every value are passed in.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from ..exceptions import ClaimsTooLarge, ForeignToken, InvalidToken, Reason, Tok
 from .compact import MAX_DEPTH, nests_too_deep
 
 MAX_LIFETIME = 3600
-"""Seconds. Canvas's tokens live one hour; a longer one is refused here even when it is well signed."""
+"""Seconds. Canvas's tokens are valid for one hour. A correctly signed token with a longer lifetime is refused."""
 
 MAX_PAYLOAD_BYTES = 2048
-"""A payload of this size, signed by an RSA-4096 key, stays below the 4 KiB that nginx allows response headers."""
+"""Largest payload, in bytes. Signed with an RSA-4096 key, it still fits into nginx's 4 KiB of response headers."""
 
 CLOCK_SKEW = 60
-"""Seconds by which an issuer's clock may run ahead of ours: `iat` further in the future is refused."""
+"""Seconds by which an issuer's clock may be ahead of the reader's. A token with a later `iat` is refused."""
 
 MAX_LEEWAY = 300
-"""Seconds past `exp` that a reader may allow."""
+"""Largest leeway a reader may be configured with, in seconds past `exp`."""
 
 AFTERLIFE = MAX_LEEWAY + CLOCK_SKEW
-"""Seconds past `exp` after which no gateway, whatever its leeway and its clock, lets a token through."""
+"""Seconds past `exp` after which every gateway refuses a token, with any allowed leeway and clock skew."""
 
-# Attribute of Claims -> claim on the wire. The order is that of the payload.
+# Attribute of Claims -> name of the claim, in the order of the payload.
 _NAMES = {
     "issuer": "iss",
     "jti": "jti",
@@ -60,15 +60,15 @@ _OPTIONAL_IDS = ("masquerading_user_shard_id", "shard_id")
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 ATTRIBUTES = {name: attribute for attribute, name in _NAMES.items()}
-"""Claim on the wire -> attribute of Claims."""
+"""Name of a claim -> attribute of Claims."""
 
 RESERVED = frozenset(_NAMES.values()) | {"aud", "nbf"}
-"""Claims an extension may never set. `aud` and `nbf` are not ours, but readers act on them."""
+"""Claims that CLAIMS_HOOK can't set. The issuer never writes `aud` and `nbf`, but readers act on them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claims:
-    """The claims of one token. Times are integer seconds since the epoch; an absent claim is None."""
+    """The claims of one token. Times are integer seconds since the epoch. An absent claim is None."""
 
     issuer: str
     jti: str
@@ -88,7 +88,7 @@ class Claims:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # Here, so that no way of making claims lets an extension prolong a token or change whose it is.
+        # Every way to create claims passes through here, so CLAIMS_HOOK can't change the lifetime or user of a token.
         object.__setattr__(self, "extra", {name: value for name, value in self.extra.items() if name not in RESERVED})
 
     @classmethod
@@ -96,29 +96,56 @@ class Claims:
         cls,
         *,
         now: float,
+        issuer: str,
+        user_uuid: str,
+        account_uuid: str,
+        canvas_domain: str,
         lifetime: int = MAX_LIFETIME,
+        masquerading_user_uuid: str | None = None,
+        masquerading_user_shard_id: int | str | None = None,
+        user_global_id: str | None = None,
+        real_user_global_id: str | None = None,
+        region: str | None = None,
+        shard_id: int | str | None = None,
+        client_id: str | None = None,
+        instructure_service: bool = False,
         extra: Mapping[str, Any] | None = None,
-        **claims: Any,
     ) -> Self:
-        """Claims for a token issued `now` (seconds since the epoch), with a fresh random `jti` (RFC 7519 §4.1.7).
+        """Create the claims of a new token, with a random `jti` (RFC 7519 §4.1.7).
 
-        `extra` are a deployment's own claims; reserved names in it are dropped.
+        Args:
+            now: time of issue, in seconds since the epoch.
+            lifetime: 1 to 3600 seconds.
+            extra: the deployment's own claims. Reserved names in it are dropped.
 
-        Raises ValueError for a lifetime outside 1…3600 seconds.
+        The other parameters are the fields of the class.
+
+        Raises ValueError for a lifetime out of range.
         """
         if not 1 <= lifetime <= MAX_LIFETIME:
             raise ValueError(f"lifetime must be 1 to {MAX_LIFETIME} seconds, got {lifetime}")
         issued_at = int(now)
         return cls(
+            issuer=issuer,
             jti=str(uuid.uuid4()),
             issued_at=issued_at,
             expires_at=issued_at + lifetime,
+            user_uuid=user_uuid,
+            account_uuid=account_uuid,
+            canvas_domain=canvas_domain,
+            masquerading_user_uuid=masquerading_user_uuid,
+            masquerading_user_shard_id=masquerading_user_shard_id,
+            user_global_id=user_global_id,
+            real_user_global_id=real_user_global_id,
+            region=region,
+            shard_id=shard_id,
+            client_id=client_id,
+            instructure_service=instructure_service,
             extra=extra or {},
-            **claims,
         )
 
     def to_payload(self) -> dict[str, Any]:
-        """The JWT claims set. Absent claims are left out, never null."""
+        """Build the JWT claims set. Absent claims are omitted, never null."""
         payload: dict[str, Any] = {}
         for attribute, name in _NAMES.items():
             value = getattr(self, attribute)
@@ -128,9 +155,10 @@ class Claims:
         return payload
 
     def to_json(self) -> bytes:
-        """The payload as compact JSON.
+        """Encode the claims set as compact JSON in UTF-8.
 
-        Raises ClaimsTooLarge above `MAX_PAYLOAD_BYTES` or `MAX_DEPTH`, and when an extension's value is not JSON.
+        Raises ClaimsTooLarge if the result exceeds `MAX_PAYLOAD_BYTES` or nests deeper than `MAX_DEPTH`, or if an
+        extra claim can't be encoded as JSON.
         """
         try:
             text = _encode(self.to_payload())
@@ -142,11 +170,11 @@ class Claims:
             ) from None
         if len(encoded) > MAX_PAYLOAD_BYTES:
             raise ClaimsTooLarge(
-                f"the claims are {len(encoded)} bytes, at most {MAX_PAYLOAD_BYTES} fit a gateway's headers; "
-                "have INSTACCESS['CLAIMS_HOOK'] return less"
+                f"the claims are {len(encoded)} bytes, but at most {MAX_PAYLOAD_BYTES} fit into a gateway's response "
+                "headers; change INSTACCESS['CLAIMS_HOOK'] to return fewer or shorter claims"
             )
         if nests_too_deep(text):
-            raise ClaimsTooLarge(f"the claims nest deeper than {MAX_DEPTH}: see INSTACCESS['CLAIMS_HOOK']")
+            raise ClaimsTooLarge(f"the claims nest deeper than {MAX_DEPTH} levels; see INSTACCESS['CLAIMS_HOOK']")
         return encoded
 
     @classmethod
@@ -159,22 +187,24 @@ class Claims:
         leeway: int = 0,
         max_lifetime: int = MAX_LIFETIME,
     ) -> Self:
-        """Check a verified claims set and read it. Types are exact: `True`, `1.0` and `"1"` are no times.
+        """Validate a claims set whose signature has been verified.
+
+        Types are checked exactly: `True`, `1.0` and `"1"` are not accepted as times.
 
         Args:
-            payload: the JSON object of a JWS whose signature has been checked.
-            now: seconds since the epoch; a token whose `exp` equals `now` has expired (RFC 7519 §4.1.4).
+            payload: the JSON object of a JWS whose signature has been verified.
+            now: seconds since the epoch. A token whose `exp` equals `now` has expired (RFC 7519 §4.1.4).
             issuer: the only `iss` accepted.
-            leeway: seconds by which `exp` may lie in the past.
-            max_lifetime: longest `exp - iat` accepted, in seconds.
+            leeway: seconds past `exp` during which a token is still accepted.
+            max_lifetime: largest `exp - iat` that is accepted, in seconds.
 
         Raises:
-            ForeignToken: another issuer.
-            TokenExpired: past `exp`.
-            InvalidToken: anything else, with a code.
+            ForeignToken: if the issuer is another one.
+            TokenExpired: if the token is past its `exp`.
+            InvalidToken: for any other problem; `code` is the precise reason.
         """
         if payload.get("iss") != issuer:
-            raise ForeignToken("the issuer is not ours")
+            raise ForeignToken("the token was issued by another issuer")
         values: dict[str, Any] = {"issuer": issuer}
         for attribute in ("issued_at", "expires_at"):
             values[attribute] = _seconds(payload, _NAMES[attribute])
@@ -191,16 +221,27 @@ class Claims:
             if not isinstance(payload["instructure_service"], bool):
                 raise InvalidToken("instructure_service is not true or false", code=Reason.BAD_CLAIM)
             values["instructure_service"] = payload["instructure_service"]
-        # Canvas's consumers honour a masquerade only when both claims are there (contract §2).
+        # As in Canvas, a masquerade needs both claims (docs/wire-contract.md §2).
         if None in (values.get("masquerading_user_uuid"), values.get("masquerading_user_shard_id")):
             values["masquerading_user_uuid"] = values["masquerading_user_shard_id"] = None
         return cls(**values, extra=payload)
 
 
 def identifiers(payload: Mapping[str, Any]) -> dict[str, str]:
-    """What of `jti`, `user_uuid` and `client_id` a claims set tells that was verified, but refused; for the log."""
-    found = {attribute: payload.get(_NAMES[attribute]) for attribute in ("jti", "user_uuid", "client_id")}
-    return {attribute: value for attribute, value in found.items() if isinstance(value, str)}
+    """Return `jti`, `user_uuid` and `client_id` of a verified claims set, as far as they are strings.
+
+    For the log, when the token is refused for another reason.
+    """
+    values = {attribute: payload.get(_NAMES[attribute]) for attribute in ("jti", "user_uuid", "client_id")}
+    return {attribute: value for attribute, value in values.items() if isinstance(value, str)}
+
+
+def is_canonical_uuid(text: str) -> bool:
+    """Return whether a string is the canonical form of a UUID: lower case with hyphens (RFC 9562 §4)."""
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False
 
 
 def _check_times(
@@ -212,18 +253,18 @@ def _check_times(
     max_lifetime: int,
 ) -> None:
     if not 0 < expires_at - issued_at <= max_lifetime:
-        raise InvalidToken(f"lives longer than {max_lifetime} s, or not at all", code=Reason.BAD_LIFETIME)
+        raise InvalidToken(f"the lifetime is not between 1 and {max_lifetime} s", code=Reason.BAD_LIFETIME)
     if now >= expires_at + leeway:
         raise TokenExpired("past its exp")
     if issued_at > now + max(CLOCK_SKEW, leeway):
-        raise InvalidToken("issued in the future", code=Reason.NOT_YET)
+        raise InvalidToken("the token was issued in the future", code=Reason.NOT_YET)
     if "nbf" in payload and _seconds(payload, "nbf") > now + leeway:
-        raise InvalidToken("not valid yet", code=Reason.NOT_YET)
+        raise InvalidToken("the token is not valid yet", code=Reason.NOT_YET)
 
 
 def _seconds(payload: Mapping[str, Any], name: str) -> int:
     value = payload.get(name)
-    # bool is an int to Python; a time is not a truth value.
+    # `isinstance` would accept True, because bool is a subclass of int. Above 2**53 JSON numbers lose precision.
     if type(value) is not int or not 0 <= value < 2**53:
         raise InvalidToken(f"{name} is not an integer number of seconds", code=Reason.BAD_CLAIM)
     return value
@@ -232,7 +273,7 @@ def _seconds(payload: Mapping[str, Any], name: str) -> int:
 def _text(payload: Mapping[str, Any], name: str) -> str:
     value = payload.get(name)
     if not isinstance(value, str) or not value:
-        raise InvalidToken(f"{name} is missing or not text", code=Reason.BAD_CLAIM)
+        raise InvalidToken(f"{name} is missing or not a string", code=Reason.BAD_CLAIM)
     return value
 
 
@@ -240,4 +281,4 @@ def _shard(payload: Mapping[str, Any], name: str) -> int | str:
     value = payload.get(name)
     if type(value) is int or (isinstance(value, str) and value):
         return value
-    raise InvalidToken(f"{name} is not an id", code=Reason.BAD_CLAIM)
+    raise InvalidToken(f"{name} is not an integer or a string", code=Reason.BAD_CLAIM)

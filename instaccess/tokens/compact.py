@@ -1,5 +1,8 @@
-"""Compact serialization (RFC 7515 §7.1, RFC 7516 §7.1) parsed strictly: a token has exactly one spelling, its header
-exactly the members we know, its JSON one meaning. No keys here, no Django."""
+"""Strict parsing of the compact serialization (RFC 7515 §7.1, RFC 7516 §7.1), without keys.
+
+Only the canonical encoding of a token is accepted, only known header members, and only JSON that every parser reads
+in the same way.
+"""
 
 from __future__ import annotations
 
@@ -21,15 +24,16 @@ _COMPACT = (string.ascii_letters + string.digits + "-_.").encode()
 _KID = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
 
 MAX_DEPTH = 32
-"""Lists and objects in each other, in what we issue and in what we read."""
+"""Largest nesting depth of JSON lists and objects, in issued tokens and in parsed ones."""
 
-_TEXT, _BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL), re.compile(r"[\[\]{}]")
+_JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_BRACKET = re.compile(r"[\[\]{}]")
 
 
 def peek_issuer(token: str) -> str | None:
-    """The `iss` that an *unverified* compact JWS names, or None where there is no reading it.
+    """Return the `iss` of an *unverified* compact JWS, or None if the JWS can't be parsed.
 
-    Good for one thing: telling whether a three-part bearer means to be an InstAccess token.
+    Use the result only to distinguish InstAccess tokens from other bearer tokens with three segments.
     """
     try:
         issuer = json_object(split_compact(token, 3)[1], "claims").get("iss")
@@ -39,61 +43,75 @@ def peek_issuer(token: str) -> str | None:
 
 
 def split_compact(token: str, parts: int) -> list[bytes]:
-    """The decoded segments of a compact serialization, or InvalidToken.
+    """Split a compact serialization into its decoded segments.
 
-    Each segment must be the one base64url spelling of its bytes (RFC 7515 §2): otherwise one token has many
-    spellings, and a cache or a deny list keyed on the text would miss all but one.
+    Each segment must be in the canonical base64url encoding (RFC 7515 §2). Otherwise one token could be written in
+    many ways, and a cache that is keyed on the string would miss most of them.
+
+    Raises InvalidToken.
     """
     if len(token) > MAX_TOKEN_CHARS:
-        raise InvalidToken(f"longer than {MAX_TOKEN_CHARS} characters", code=Reason.TOO_LONG)
-    texts = token.split(".")
-    if len(texts) != parts or not all(texts) or not token.isascii() or token.encode().translate(None, _COMPACT):
-        raise InvalidToken(f"not {parts} base64url segments", code=Reason.MALFORMED)
+        raise InvalidToken(f"the token is longer than {MAX_TOKEN_CHARS} characters", code=Reason.TOO_LONG)
+    encoded_segments = token.split(".")
+    well_formed = len(encoded_segments) == parts and all(encoded_segments)
+    if not well_formed or not token.isascii() or token.encode().translate(None, _COMPACT):
+        raise InvalidToken(f"the token does not consist of {parts} base64url segments", code=Reason.MALFORMED)
     segments = []
-    for text in texts:
+    for encoded in encoded_segments:
         try:
-            decoded = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+            decoded = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
         except (binascii.Error, ValueError):
             raise InvalidToken("a segment is not base64url", code=Reason.MALFORMED) from None
-        # All but the last two or three characters can be spelled in one way only.
-        tail = len(text) % 4
-        if tail and base64.urlsafe_b64encode(decoded[1 - tail :])[:tail].decode() != text[-tail:]:
-            raise InvalidToken("a segment is not in its canonical spelling", code=Reason.MALFORMED)
+        # Only the last two or three characters of a segment have non-canonical forms.
+        tail = len(encoded) % 4
+        if tail and base64.urlsafe_b64encode(decoded[1 - tail :])[:tail].decode() != encoded[-tail:]:
+            raise InvalidToken("a segment is not in its canonical encoding", code=Reason.MALFORMED)
         segments.append(decoded)
     return segments
 
 
 @lru_cache(maxsize=64)
 def header_of(raw: bytes, members: frozenset[str]) -> Mapping[str, str]:
-    # Remembered: tokens under one key have one header. A kibibyte each at the most.
+    """Parse a protected header, of which only the given members are accepted. Raises InvalidToken.
+
+    Results are cached, because all tokens of one key have the same header. A cached header is at most 1 KiB.
+    """
     if len(raw) > MAX_HEADER_BYTES:
         raise InvalidToken("the header is too long", code=Reason.BAD_HEADER)
     header = json_object(raw, "header")
-    # `zip` inflates, `crit` asks for what we do not know, `jku`, `jwk` and `x5u` bring keys along: all refused.
+    # Other members are dangerous: `zip` allows decompression bombs, `crit` changes how a token must be processed, and
+    # `jku`, `jwk` and `x5u` supply the attacker's key.
     if not members.issuperset(header):
-        raise InvalidToken("the header has members we do not accept", code=Reason.BAD_HEADER)
+        raise InvalidToken("the header has a member that is not accepted", code=Reason.BAD_HEADER)
     if not all(isinstance(value, str) for value in header.values()):
-        raise InvalidToken("a header member is not text", code=Reason.BAD_HEADER)
+        raise InvalidToken("a header member is not a string", code=Reason.BAD_HEADER)
     if "kid" in header and not _KID.fullmatch(header["kid"]):
-        raise InvalidToken("the kid is not one of ours", code=Reason.BAD_HEADER)
+        raise InvalidToken("the kid is not 1 to 128 printable ASCII characters", code=Reason.BAD_HEADER)
     return header
 
 
 def json_object(raw: bytes, what: str) -> dict[str, Any]:
+    """Parse a JSON object strictly. Raises InvalidToken.
+
+    Duplicate members, NaN, infinite numbers and nesting deeper than `MAX_DEPTH` are refused.
+
+    Args:
+        what: the name of the object, for the error.
+    """
     try:
         text = raw.decode("utf-8")
         if nests_too_deep(text):
-            raise InvalidToken(f"the {what} nests too deep", code=Reason.MALFORMED)
+            raise InvalidToken(f"JSON is nested too deeply in the {what}", code=Reason.MALFORMED)
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError):
-        raise InvalidToken(f"the {what} is not one strict JSON object", code=Reason.MALFORMED) from None
+        raise InvalidToken(f"strict JSON parsing of the {what} failed", code=Reason.MALFORMED) from None
     if not isinstance(value, dict):
-        raise InvalidToken(f"the {what} is not a JSON object", code=Reason.MALFORMED)
+        raise InvalidToken(f"no JSON object in the {what}", code=Reason.MALFORMED)
     return value
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # Two members of one name are read differently by different parsers (RFC 8725 §2.4).
+    # Parsers disagree about which of two members with the same name counts (RFC 8725 §2.4).
     members = dict(pairs)
     if len(members) != len(pairs):
         raise ValueError("duplicate member")
@@ -103,7 +121,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _finite(text: str) -> float:
     number = float(text)
     if number in (float("inf"), float("-inf")):
-        raise ValueError("a number beyond all bounds")
+        raise ValueError("number out of range")
     return number
 
 
@@ -112,15 +130,15 @@ def _no_constant(name: str) -> None:
 
 
 def nests_too_deep(text: str) -> bool:
-    """Whether brackets stand in each other more than `MAX_DEPTH` deep, in JSON or what passes for it.
+    """Return whether lists and objects are nested deeper than `MAX_DEPTH`. The string need not be valid JSON.
 
-    Asked of what comes in before it is parsed: how deep parsers go depends on the version of Python, and that of 3.13
-    takes the whole process down where a thread's stack is small.
+    Call this before parsing untrusted JSON. The limit of `json` depends on the version of Python, and on Python 3.13
+    deep nesting crashes the process if the stack of the thread is small.
     """
     if text.count("[") + text.count("{") <= MAX_DEPTH:
         return False
     depth = 0
-    for bracket in _BRACKET.findall(_TEXT.sub("", text)):
+    for bracket in _BRACKET.findall(_JSON_STRING.sub("", text)):
         depth += 1 if bracket in "[{" else -1
         if depth > MAX_DEPTH:
             return True

@@ -1,9 +1,7 @@
-"""Compact JWS and JWE (RFC 7515 §7.1, RFC 7516 §7.1) put together from OpenSSL's operations: for issuing, and for
-nothing that comes in.
+"""Encoding of issued tokens as compact JWS and JWE (RFC 7515 §7.1, RFC 7516 §7.1) with OpenSSL operations.
 
-jwcrypto does the same through objects that can be much more. For an issuer that took a tenth of its time (measured by
-`benchmarks/`), so the few lines that are needed stand here. What they make is read back in the tests by jwcrypto,
-joserfc, PyJWT and bare cryptography. Reading tokens stays with jwcrypto.
+With jwcrypto, encoding took a tenth of an issuer's time (measured by `benchmarks/`). The tests read the tokens back
+with jwcrypto, joserfc, PyJWT and plain cryptography. Tokens are still read with jwcrypto: see `jose`.
 """
 
 from __future__ import annotations
@@ -33,15 +31,15 @@ _WRAPPING: Mapping[str, AsymmetricPadding] = {
 
 
 def jws(payload: bytes, key: RSAPrivateKey, *, typ: str, kid: str) -> str:
-    """A compact JWS with RS256 (RFC 7518 §3.3). `typ` comes first, as Canvas writes it."""
+    """Encode a compact JWS with RS256 (RFC 7518 §3.3). The header starts with `typ`, as in Canvas."""
     signed = _header(("typ", typ), ("alg", "RS256"), ("kid", kid)) + b"." + _encode(payload)
     return (signed + b"." + _encode(key.sign(signed, _PKCS1, _SHA256))).decode("ascii")
 
 
 def jwe(text: bytes, key: RSAPublicKey, *, alg: str, enc: str, kid: str) -> str:
-    """A compact JWE around a JWT, under a content-encryption key that was made for it alone.
+    """Encode a compact JWE that contains a JWT, with a new content-encryption key.
 
-    Raises KeyError for an `alg` or `enc` that is not here.
+    Raises KeyError for an unknown `alg` or `enc`.
     """
     header = _header(("alg", alg), ("enc", enc), ("cty", "JWT"), ("kid", kid))
     cek = os.urandom(32)
@@ -50,7 +48,7 @@ def jwe(text: bytes, key: RSAPublicKey, *, alg: str, enc: str, kid: str) -> str:
 
 
 def _a128cbc_hs256(text: bytes, cek: bytes, header: bytes) -> tuple[bytes, bytes, bytes]:
-    """Initialization vector, ciphertext and tag (RFC 7518 §5.2.2.1); the first half of the key authenticates."""
+    """Return initialization vector, ciphertext and tag (RFC 7518 §5.2.2.1). `cek` starts with the MAC key."""
     iv = os.urandom(16)
     pad = 16 - len(text) % 16
     encryptor = Cipher(AES(cek[16:]), CBC(iv)).encryptor()
@@ -60,10 +58,10 @@ def _a128cbc_hs256(text: bytes, cek: bytes, header: bytes) -> tuple[bytes, bytes
 
 
 def _a256gcm(text: bytes, cek: bytes, header: bytes) -> tuple[bytes, bytes, bytes]:
-    """The same with AES-GCM (RFC 7518 §5.3): 96 bits of vector, 128 of tag."""
+    """Return initialization vector (96 bits), ciphertext and tag (128 bits) of AES-GCM (RFC 7518 §5.3)."""
     iv = os.urandom(12)
-    sealed = AESGCM(cek).encrypt(iv, text, header)
-    return iv, sealed[:-16], sealed[-16:]
+    ciphertext_and_tag = AESGCM(cek).encrypt(iv, text, header)
+    return iv, ciphertext_and_tag[:-16], ciphertext_and_tag[-16:]
 
 
 _CONTENT: Mapping[str, Callable[[bytes, bytes, bytes], tuple[bytes, bytes, bytes]]] = {
@@ -74,7 +72,7 @@ _CONTENT: Mapping[str, Callable[[bytes, bytes, bytes], tuple[bytes, bytes, bytes
 
 @lru_cache(maxsize=64)
 def _header(*members: tuple[str, str]) -> bytes:
-    """The same for every token under one key."""
+    """Encode a protected header. Cached, because all tokens of one key have the same header."""
     return _encode(json.dumps(dict(members), separators=(",", ":")).encode())
 
 

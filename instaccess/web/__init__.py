@@ -1,4 +1,4 @@
-"""Shared by the views of all roles. Never touches the database."""
+"""Code that the views of all roles share. It never accesses the database."""
 
 from .answers import (
     RETRY_AFTER,
@@ -17,8 +17,9 @@ from .answers import (
     json_response,
 )
 from .endpoint import isolated_view
+from .explanations import Explanation
 from .origin import account_uuid, client_address, request_domain
-from .reasons import ACCEPTED_BY_GATEWAY, ACCEPTED_BY_SERVICE, Explanation, Variant, explain
+from .reasons import ACCEPTED_BY_GATEWAY, ACCEPTED_BY_SERVICE, Variant, explain
 from .refusals import counter as refusal_counter
 from .tally import Kind
 

@@ -1,4 +1,7 @@
-"""What Canvas answers (contract §1): bodies, statuses and headers, literally. Clients compare them byte by byte."""
+"""Canvas's error responses (docs/wire-contract.md §1).
+
+Bodies, statuses and headers are exactly those of Canvas, because clients may compare them byte by byte.
+"""
 
 from __future__ import annotations
 
@@ -12,21 +15,21 @@ from ..exceptions import InstAccessError, Reason
 
 THROTTLED = "429 Too Many Requests (Rate Limit Exceeded)"
 
-# `json.dumps` makes an encoder for each call that wants other separators than its own.
+# `json.dumps` with other separators than its defaults creates a new encoder per call.
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 RETRY_AFTER = 10
-"""Seconds after which a client may try again when we are not able to serve it (RFC 9110 §10.2.3)."""
+"""Seconds after which a client may retry a request that got a 503 (RFC 9110 §10.2.3)."""
 
 
 class Refusal(InstAccessError):
-    """An answer that is not a token, as an exception.
+    """Base class of the error responses, raised as exceptions.
 
     Args:
         detail: the precise reason, for the log only.
-        code: the same, machine-readable.
-        user, client_id: who was refused, where that is known; for the log only.
-        access_token_pk: of an access token that is good as such: its holder is told how full the bucket is.
+        code: the machine-readable reason, for the log only.
+        user, client_id: the user and client that were refused, if known; for the log only.
+        access_token_pk: primary key of a valid access token. The response then reports the level of its bucket.
     """
 
     status = 401
@@ -42,15 +45,16 @@ class Refusal(InstAccessError):
         self.access_token_pk = access_token_pk
 
     def to_response(self) -> HttpResponse:
+        """Build the HTTP response."""
         response = json_response(self.body, status=self.status)
         if self.challenge:
-            # Its presence is what makes canvasapi tell "invalid token" from "not authorized".
+            # By this header canvasapi distinguishes an invalid token from a missing permission.
             response["WWW-Authenticate"] = challenge()
         return response
 
 
 def challenge() -> str:
-    """The value of `WWW-Authenticate` (RFC 6750 §3). Raises ConfigError for a bad REALM."""
+    """Return the value of `WWW-Authenticate` (RFC 6750 §3). Raises ConfigError if REALM is invalid."""
     return f'Bearer realm="{conf.realm}"'
 
 
@@ -59,44 +63,50 @@ def _message(text: str) -> dict[str, Any]:
 
 
 class Unauthenticated(Refusal):
-    """No credentials at all."""
+    """The request has no credentials."""
 
     body = {"status": "unauthenticated", **_message("user authorization required")}
     challenge = True
 
 
 class InvalidAccessToken(Refusal):
-    """Unknown, unusable, or not ours: one answer for all of it."""
+    """The access token is unknown, unusable or from another issuer. All cases get the same response."""
 
     body = _message("Invalid access token.")
     challenge = True
 
 
 class ExpiredAccessToken(Refusal):
+    """The access token has expired."""
+
     body = _message("Expired access token.")
     challenge = True
 
 
 class InsufficientScope(Refusal):
+    """The access token lacks the scope that issuing needs."""
+
     body = _message("Insufficient scopes on access token.")
 
 
 class InvalidAsUserId(Refusal):
+    """The caller may not get tokens for the user that `as_user_id` names."""
+
     body = {"errors": "Invalid as_user_id"}
 
 
 class JWTFromJWT(Refusal):
-    """The caller came with an InstAccess token: no token begets another."""
+    """The caller sent an InstAccess token, which cannot be exchanged for another one."""
 
     status = 403
     body = {"error": "cannot generate a JWT when authorized by a JWT"}
 
 
 class Throttled(Refusal):
-    """The access token's bucket is full. Plain text, as Canvas has it; never JSON."""
+    """The access token's bucket is full. As in Canvas, the response is plain text and not JSON."""
 
-    def __init__(self, *, retry_after: int, **who: Any) -> None:
-        super().__init__(code=Reason.THROTTLED, **who)
+    def __init__(self, *, retry_after: int, **refused: Any) -> None:
+        super().__init__(code=Reason.THROTTLED, **refused)
         self.status = conf.throttle_status
         self.retry_after = retry_after
 
@@ -107,18 +117,22 @@ class Throttled(Refusal):
 
 
 class MethodNotAllowed(Refusal):
+    """The request uses a method other than POST."""
+
     status = 405
     body = _message("Method not allowed.")
 
 
 class BadRequest(Refusal):
-    """The request is not one Django would take either, such as a Host that is not ours."""
+    """Django itself refuses the request, for example because ALLOWED_HOSTS doesn't contain its host."""
 
     status = 400
     body = _message("Bad request.")
 
 
 class Unavailable(Refusal):
+    """A server-side error prevents a decision."""
+
     status = 503
     body = _message("The service is temporarily unavailable.")
 
@@ -129,5 +143,5 @@ class Unavailable(Refusal):
 
 
 def json_response(body: Any, *, status: int) -> HttpResponse:
-    """JSON in Canvas's compact spelling, whatever a project has set for its own API."""
+    """Build a response with compact JSON, as Canvas writes it. The project's API settings have no effect."""
     return HttpResponse(_encode(body), status=status, content_type="application/json; charset=utf-8")

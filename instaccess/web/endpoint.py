@@ -1,4 +1,4 @@
-"""What every view of this app needs to be left alone by the project around it."""
+"""A decorator that makes this app's views independent of the host project's settings."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from django.views.decorators.csrf import csrf_exempt
 
 
 def isolated_view(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
-    """A view that a host project's settings leave alone.
+    """Exempt a view from ATOMIC_REQUESTS, LoginRequiredMiddleware and the CSRF check.
 
-    ATOMIC_REQUESTS, on whichever database, would take the audit row back with a later error; LoginRequiredMiddleware
-    would send a bearer of a token to a login page.
+    With ATOMIC_REQUESTS on any database, a later error would roll back the audit row. LoginRequiredMiddleware would
+    redirect clients to a login page.
     """
 
     @functools.wraps(view)
     def wrapped(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         return view(request, *args, **kwargs)
 
-    # No view of ours takes cookies for credentials, so there is nothing to forge across sites.
+    # CSRF is impossible, because none of these views accepts cookies as credentials.
     wrapped = csrf_exempt(wrapped)
     for alias in connections:
         transaction.non_atomic_requests(using=alias)(wrapped)

@@ -1,4 +1,4 @@
-"""What a request says about where it came from and what it was sent to."""
+"""The host and the client address of a request, and the account that belongs to the host."""
 
 from __future__ import annotations
 
@@ -17,30 +17,33 @@ _DEFAULT_PORTS = {"http": "80", "https": "443"}
 _MAX_HOST_CHARS, _MAX_PORT_CHARS = 253, 5
 _MAX_ACCOUNT_CHARS = 255
 _MAX_ADDRESS_CHARS = 64
-"""Of the longest address, in brackets, with a zone and a port. More is none, and need not be remembered."""
+"""Length of the longest address with brackets, zone and port. Longer strings are invalid and not cached."""
 
 
 def request_domain(request: HttpRequest) -> str:
-    """Host the request was sent to, in its one spelling: lower case, no trailing dot, its port unless that is the
-    scheme's own. Otherwise a client could choose, by the spelling, between accounts that are derived from the host.
+    """Return the host of a request in canonical form: lower case, without trailing dot, without the default port.
 
-    Raises DisallowedHost for one that ALLOWED_HOSTS does not know, or longer than DNS allows (RFC 1035 §2.3.4).
+    Accounts may be derived from the host, so with several forms a client could choose between several accounts.
+
+    Raises DisallowedHost if ALLOWED_HOSTS doesn't contain the host, or if the host is longer than DNS allows
+    (RFC 1035 §2.3.4).
     """
     name, port = split_domain_port(request.get_host())
     port = port.lstrip("0")
     if len(name) > _MAX_HOST_CHARS or len(port) > _MAX_PORT_CHARS:
-        raise DisallowedHost("a host or port longer than there are")
+        raise DisallowedHost("the host or the port is too long")
     if not port or port == _DEFAULT_PORTS.get(request.scheme or ""):
         return name
     return f"{name}:{port}"
 
 
 def client_address(request: HttpRequest) -> str | None:
-    """The client's IP address: REMOTE_ADDR, or with TRUSTED_PROXIES = n the n-th from the right of X-Forwarded-For.
+    """Return the client's IP address, or None if it isn't a valid address.
 
-    Each of our n proxies appended the address it was called from, so the n-th from the right is what the outermost
-    saw; whatever stands to the left of it the client may have made up. None where that is no address, and REMOTE_ADDR
-    where the header has fewer entries (the request did not come through all proxies).
+    The address is REMOTE_ADDR. With TRUSTED_PROXIES = n, it is the n-th entry from the right of X-Forwarded-For. Each
+    trusted proxy appends the address of its client, so that entry comes from the outermost proxy. A client can forge
+    all entries further left. If there are fewer than n entries, the request bypassed a proxy, and the address is
+    REMOTE_ADDR.
     """
     address = request.META.get("REMOTE_ADDR", "")
     if hops := conf.trusted_proxies:
@@ -52,7 +55,7 @@ def client_address(request: HttpRequest) -> str | None:
 
 @lru_cache(maxsize=1024)
 def _address(address: str) -> str | None:
-    # Some proxies write "[2001:db8::1]:4711" or "192.0.2.1:4711".
+    # Some proxies append the port: "[2001:db8::1]:4711" or "192.0.2.1:4711".
     if address.startswith("["):
         address = address[1:].partition("]")[0]
     elif address.count(":") == 1:
@@ -64,10 +67,12 @@ def _address(address: str) -> str | None:
 
 
 def account_uuid(host: str) -> str:
-    """The root account that a host (`name` or `name:port`) serves.
+    """Return the uuid of the root account of a host (`name` or `name:port`).
 
-    ACCOUNT_UUID where one deployment is one account, ACCOUNT_HOOK where the host decides; else derived from the
-    host's name (RFC 9562 §5.5, DNS namespace), so that it is stable and needs no table.
+    The uuid is ACCOUNT_UUID, or else the result of ACCOUNT_HOOK. Without both settings it is derived from the name of
+    the host (RFC 9562 §5.5, DNS namespace), so it is stable without being stored.
+
+    Raises ConfigError if ACCOUNT_HOOK doesn't return a string of 1 to 255 characters.
     """
     if (fixed := conf.account_uuid) is not None:
         return fixed
@@ -75,7 +80,7 @@ def account_uuid(host: str) -> str:
         value = hook(host)
         if not isinstance(value, str) or not 1 <= len(value) <= _MAX_ACCOUNT_CHARS:
             raise ConfigError(
-                f"INSTACCESS['ACCOUNT_HOOK'] must return a text of 1 to {_MAX_ACCOUNT_CHARS} characters",
+                f"INSTACCESS['ACCOUNT_HOOK'] must return a string of 1 to {_MAX_ACCOUNT_CHARS} characters",
                 setting="ACCOUNT_HOOK",
             )
         return value

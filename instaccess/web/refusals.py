@@ -1,12 +1,12 @@
-"""How often the issuer and the gateway refuse, by hour and reason.
+"""Counts of the requests that the issuer and the gateway refuse, by hour and reason.
 
-Refusals are counted in memory. They are written when a request ends and the last write of this process is at least
-`INTERVAL` seconds ago, so a flood of bad tokens costs each worker one short write in that time. No client waits for
-the write, because the answer has been sent by then. A worker that is killed loses the counts it has not written yet.
+Refusals are counted in memory. The counts are written when a request ends, at most every `INTERVAL` seconds, so a
+flood of invalid tokens costs each worker one short write per interval. No client waits for the write, because the
+response has been sent by then. A worker that is killed loses the counts that it has not written.
 
-No token, no address and no text of a request is counted. Reasons are codes of `Reason`; client and user come from
-this app's rows, or from a token whose signature has been checked. Without a table (a gateway of its own) nothing is
-counted.
+The counts contain no token, no address and no text of a request. Reasons are codes of `Reason`. Client and user come
+from this app's rows, or from a token whose signature has been verified. A gateway without the app's tables counts
+nothing.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ INTERVAL = 10
 """Seconds between two writes of a process, and between two attempts while the database is unavailable."""
 
 KINDS = 200
-"""How many different (role, reason, client, user) a process tells apart within an hour."""
+"""Number of combinations of role, reason, client and user that a process distinguishes per hour."""
 
-# Strings, because an extension may raise an error with a code that is not a Reason.
+# Strings, because a hook may raise an error whose code isn't a Reason.
 _REASONS = frozenset(map(str, Reason))
 _LOG_SECONDS = 60
 _TRIM_SECONDS = 3600
@@ -41,20 +41,20 @@ _DISPATCH_UID = "instaccess.refusals"
 
 
 class Table(Protocol):
-    """Where counts are written. `apps.py` passes in `audit.refusal_counts`."""
+    """The table of counts. `apps.py` passes in `audit.refusal_counts`."""
 
     def connection(self) -> Any:
-        """The connection of the database that holds the table."""
+        """Return the connection to the database that contains the table."""
 
     def add(self, counts: Mapping[Kind, int]) -> None:
-        """Add to the table: all of the counts, or none. Raises DatabaseError."""
+        """Add the counts to the table, all or none. Raises DatabaseError."""
 
     def trim(self) -> bool:
-        """Delete old and surplus rows. Returns False if there are more to delete."""
+        """Delete old and surplus rows. Returns False if more rows remain to be deleted."""
 
 
 class RefusalCounter:
-    """Counts refusals in memory and writes them to a table now and then. Shared by the threads of a process."""
+    """A counter of refusals that writes its counts to a table at intervals. All threads of a process share it."""
 
     def __init__(self) -> None:
         self._tally = Tally(kinds=KINDS, hours=24)
@@ -63,25 +63,25 @@ class RefusalCounter:
         os.register_at_fork(after_in_child=self._reset_times)
 
     def start(self, table: Table) -> None:
-        """Count from now on, and write to this table."""
+        """Start counting, and write the counts to this table."""
         self._table = table
         request_finished.connect(self._write_when_due, dispatch_uid=_DISPATCH_UID)
         atexit.register(self._write_at_exit)
 
     def stop(self) -> None:
-        """Count nothing any longer, and drop what has not been written."""
+        """Stop counting, and discard the counts that have not been written."""
         request_finished.disconnect(dispatch_uid=_DISPATCH_UID)
         atexit.unregister(self._write_at_exit)
         self._table = None
         self._tally.forget()
 
     def count(self, role: str, reason: Reason, *, client_id: str = "", user_uuid: str = "") -> None:
-        """Count one refusal in memory. Takes some microseconds, does no I/O and never fails.
+        """Count one refusal in memory. This takes a few microseconds, does no I/O and never raises an error.
 
         Args:
             role: a value of `RefusalCount.Role`.
-            reason: a code that is not in `Reason`, as an extension may raise, is counted as `Reason.OTHER`.
-            client_id, user_uuid: who was refused, if that is known from a source that can be trusted.
+            reason: a code. A code that isn't in `Reason`, from a hook, is counted as `Reason.OTHER`.
+            client_id, user_uuid: the client and user that were refused, if known from a trusted source.
         """
         if self._table is None:
             return
@@ -90,21 +90,21 @@ class RefusalCounter:
         self._tally.add(Kind(hour, str(role), known, _identifier(client_id), _identifier(user_uuid)))
 
     def flush(self) -> int:
-        """Write pending counts now, in two statements and a short transaction. Returns the number of refusals.
+        """Write the pending counts now, in a short transaction, and return the number of refusals written.
 
-        Never raises: counts that can't be written are kept for later, and the log says so once a minute. Inside a
-        caller's transaction they are part of that transaction.
+        Never raises an error: counts that can't be written are kept for the next attempt, and a warning is logged at
+        most once per minute. Inside a transaction of the caller, the write is part of that transaction.
         """
         with self._lock:
             return self._flush()
 
     def reset(self) -> None:
-        """Drop pending counts. The next write comes after `INTERVAL`."""
+        """Discard the pending counts, and restart the interval until the next write."""
         self._tally.forget()
         self._reset_times()
 
     def _reset_times(self) -> None:
-        # Also after a fork: a lock that a thread of the parent held would never be released in the child.
+        # Also called after a fork, because a lock that a thread of the parent held is never released in the child.
         self._lock = threading.Lock()
         self._attempted_at = time.monotonic()
         self._logged_at = self._trimmed_at = float("-inf")
@@ -115,13 +115,13 @@ class RefusalCounter:
         return time.monotonic() - self._attempted_at >= INTERVAL
 
     def _write_when_due(self, **kwargs: Any) -> None:
-        """At the end of each request, after the answer has been sent."""
+        """Write pending counts if the interval has passed. Called after the response has been sent."""
         if self._table is None or not self._tally or (self._database is not None and not self._is_due()):
             return
         try:
             connection = self._table.connection()
             self._database = connection.settings_dict["NAME"]
-            # In the transaction of a host project's test, the write would show up among that test's queries.
+            # Inside a test case of a host project, the write would appear among the queries of the test.
             if not self._is_due() or connection.in_atomic_block or not self._lock.acquire(blocking=False):
                 return
             try:
@@ -129,16 +129,16 @@ class RefusalCounter:
                     self._flush()
             finally:
                 self._lock.release()
-        except Exception as error:  # a router of the project, or a database that is not configured
+        except Exception as error:  # for example in a database router of the project
             self._log_failure(error)
 
     def _write_at_exit(self) -> None:
-        """The last counts of a worker that ends in good order."""
+        """Write the last counts of a worker that exits normally."""
         if self._table is None or not self._tally or self._failed or not self._lock.acquire(blocking=False):
             return
         try:
-            # After a host project's test run the settings name the real database again. Counts of tests are not
-            # for that database.
+            # After a test run of a host project, the settings name the real database again. The counts of the tests
+            # must not be written there.
             if self._table.connection().settings_dict["NAME"] == self._database:
                 self._flush()
         except Exception as error:
@@ -160,13 +160,13 @@ class RefusalCounter:
                 if time.monotonic() - self._trimmed_at >= _TRIM_SECONDS and table.trim():
                     self._trimmed_at = time.monotonic()
             finally:
-                # The request has ended, so Django no longer closes a connection that was opened here.
+                # The request has ended, so Django does not close a connection that was opened here.
                 if not was_open and not connection.in_atomic_block:
                     connection.close()
-        except Exception as error:  # a request that has been answered must not fail because of its count
+        except Exception as error:  # counting must never make a request fail
             self._log_failure(error)
         finally:
-            # After the attempt, not before it: a database that stalls gets its pause as well.
+            # Set after the attempt, so that the interval also passes after an attempt that stalled.
             self._attempted_at = time.monotonic()
             self._failed = not written
             if not written:
@@ -180,7 +180,7 @@ class RefusalCounter:
 
 
 def _identifier(text: Any) -> str:
-    # Printable ASCII only, which every database can store: client ids are such by RFC 6749 appendix A.1.
+    # Every database can store printable ASCII, which is all that RFC 6749 appendix A.1 allows in a client id.
     storable = isinstance(text, str) and len(text) <= _MAX_ID_CHARS and text.isascii() and text.isprintable()
     return text if storable else ""
 

@@ -1,7 +1,6 @@
-"""Counts that the threads of a process add to until somebody takes them away to be written down.
+"""Counters in memory that the threads of a process share.
 
-No Django here. What is counted must not cost memory without end: how many kinds an hour has is bounded, and how many
-hours are waited for.
+Memory is bounded: the number of kinds per hour is limited, and so is the number of hours that are kept.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import NamedTuple
 
 
 class Kind(NamedTuple):
-    """What was refused; they sort in the order in which they are written."""
+    """The kind of a refusal. Kinds are written in their sort order, so that concurrent writers don't deadlock."""
 
     hour: int
     """Hours since the epoch."""
@@ -24,54 +23,54 @@ class Kind(NamedTuple):
 
 
 class Tally:
-    """Counts by kind.
+    """Counters by kind, with exact counts across threads.
 
     Args:
-        kinds: how many different ones of an hour are told apart. What comes after them is counted without client and
-            user, so that there are at most as many more as there are roles and reasons.
-        hours: for so long counts wait to be taken; older ones are dropped.
+        kinds: number of kinds that are distinguished per hour. Further kinds are counted without client and user, so
+            they add at most one kind per role and reason.
+        hours: number of hours for which counts are kept until `take`. Older counts are discarded.
     """
 
     def __init__(self, *, kinds: int, hours: int) -> None:
         self._limit = kinds
         self._hours = hours
         self.forget()
-        # A lock that a thread of the parent held at the fork would never be released in the child. And what the
-        # parent has counted is the parent's to write.
+        # A lock that a thread of the parent held is never released in the child. The parent writes its own counts, so
+        # the child must not write them too.
         os.register_at_fork(after_in_child=self.forget)
 
     def forget(self) -> None:
-        """Nothing was counted."""
+        """Discard all counts."""
         self._lock = threading.Lock()
         self._hour = 0
         self._seen: set[Kind] = set()
         self._counts: dict[Kind, int] = {}
 
     def __bool__(self) -> bool:
-        """Whether anything waits to be taken."""
+        """Return whether there are counts to take."""
         return bool(self._counts)
 
     def add(self, kind: Kind) -> None:
-        """One more of a kind."""
+        """Add one to the count of a kind."""
         with self._lock:
             if kind.hour != self._hour:
                 self._begin(kind.hour)
             if kind not in self._seen:
                 if len(self._seen) < self._limit:
-                    # Remembered for the whole hour: else as many new ones could come after each taking.
+                    # Kept for the whole hour, because otherwise the limit would start again after each `take`.
                     self._seen.add(kind)
                 else:
                     kind = kind._replace(client_id="", user_uuid="")
             self._counts[kind] = self._counts.get(kind, 0) + 1
 
     def take(self) -> dict[Kind, int]:
-        """All counts, which are the caller's from now on."""
+        """Return all counts and reset them."""
         with self._lock:
             counts, self._counts = self._counts, {}
             return counts
 
     def put_back(self, counts: Mapping[Kind, int]) -> None:
-        """They could not be written: count on from them."""
+        """Add counts that could not be written back to the current counts."""
         with self._lock:
             for kind, number in counts.items():
                 self._counts[kind] = self._counts.get(kind, 0) + number

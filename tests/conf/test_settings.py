@@ -1,4 +1,4 @@
-"""Each setting: what it is by default, what it may be, what it may not be."""
+"""Each setting: its default, values that are accepted, and values that are refused."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.test import override_settings
 
-from instaccess.conf import DERIVED, SETTINGS, conf, values
+from instaccess.conf import DERIVED, SETTINGS, Conf, conf
 from instaccess.conf import checks as conf_checks
 from instaccess.exceptions import ConfigError
 from instaccess.keys import sealing
 
-TEXTS_AT_FAULT = ["", "x" * 256, 1, True, b"bytes", ["list"], {}]
-NUMBERS_AT_FAULT = ["1", 1.0, True, -1, 10**9, [1], b"1"]
-FLAGS_AT_FAULT = ["True", "yes", 1, 0, None, []]
-URLS_AT_FAULT = [
+INVALID_STRINGS = ["", "x" * 256, 1, True, b"bytes", ["list"], {}]
+INVALID_INTEGERS = ["1", 1.0, True, -1, 10**9, [1], b"1"]
+INVALID_BOOLEANS = ["True", "yes", 1, 0, None, []]
+INVALID_URLS = [
     "",
     "http://issuer.example/jwks",
     "ftp://issuer.example/jwks",
     "//issuer.example",
     "file:///etc/passwd",
 ]
-KEY_LISTS_AT_FAULT = [[], (), {}, 1, True, [1], [None], [b"a"], ["a", None], {"a"}]
-HOOKS_AT_FAULT = [
+INVALID_KEY_LISTS = [[], (), {}, 1, True, [1], [None], [b"a"], ["a", None], {"a"}]
+INVALID_HOOKS = [
     "",
     "nowhere",
     "no.such.module",
@@ -48,11 +48,11 @@ HOOKS_AT_FAULT = [
 
 
 def derived(secret: str) -> bytes:
-    """What RFC 5869 makes of SECRET_KEY, written out once more."""
+    """Derive a key-encryption key from SECRET_KEY (RFC 5869), without the code under test."""
     return HKDF(SHA256(), 32, salt=None, info=b"instaccess key-encryption key v1").derive(secret.encode())
 
 
-# Fixed, because they stand in the names of tests; and no byte twice, so that a match in a text is no accident.
+# Fixed keys, because they appear in test ids. No byte occurs twice, so a match in an error is not a coincidence.
 ONE, TWO = bytes(range(90, 122)), bytes(range(150, 182))
 
 
@@ -60,26 +60,26 @@ def b64(key: bytes) -> str:
     return base64.urlsafe_b64encode(key).decode().rstrip("=")
 
 
-# Setting -> its default, values and what they are read as, values that are refused.
+# Setting -> its default, pairs of valid values and results, invalid values.
 TABLE: dict[str, tuple[Any, list[tuple[Any, Any]], list[Any]]] = {
     "ISSUER": (
         "instructure:inst_access",
         [("https://issuer.example", "https://issuer.example")],
-        [*TEXTS_AT_FAULT, None],
+        [*INVALID_STRINGS, None],
     ),
-    "LIFETIME": (3600, [(1, 1), (3600, 3600)], [*NUMBERS_AT_FAULT, 0, 3601, None]),
-    "REGION": (None, [("eu-west-1", "eu-west-1"), ("x" * 255, "x" * 255), (None, None)], TEXTS_AT_FAULT),
+    "LIFETIME": (3600, [(1, 1), (3600, 3600)], [*INVALID_INTEGERS, 0, 3601, None]),
+    "REGION": (None, [("eu-west-1", "eu-west-1"), ("x" * 255, "x" * 255), (None, None)], INVALID_STRINGS),
     "SHARD_ID": (None, [(7, 7), ("shard-7", "shard-7"), (None, None)], [0, -1, True, 1.0, "", []]),
-    "ACCOUNT_UUID": (None, [("account-1", "account-1"), (None, None)], TEXTS_AT_FAULT),
-    "ACCOUNT_HOOK": (None, [("os.path.basename", os.path.basename), (str.upper, str.upper)], HOOKS_AT_FAULT),
-    "USER_UUID_FIELD": (None, [("username", "username"), (None, None)], TEXTS_AT_FAULT),
-    "CLAIMS_HOOK": (None, [("os.path.join", os.path.join), (dict, dict)], HOOKS_AT_FAULT),
-    "MASQUERADE_HOOK": (None, [("os.path.samefile", os.path.samefile), (hash, hash)], HOOKS_AT_FAULT),
-    "THROTTLE_LIMIT": (600, [(1, 1), (1_000_000, 1_000_000), (None, None)], [*NUMBERS_AT_FAULT, 0]),
-    "THROTTLE_COST": (200, [(1, 1), (1_000_000, 1_000_000)], [*NUMBERS_AT_FAULT, 0, None]),
-    "THROTTLE_LEAK": (10, [(1, 1), (1_000_000, 1_000_000)], [*NUMBERS_AT_FAULT, 0, None]),
+    "ACCOUNT_UUID": (None, [("account-1", "account-1"), (None, None)], INVALID_STRINGS),
+    "ACCOUNT_HOOK": (None, [("os.path.basename", os.path.basename), (str.upper, str.upper)], INVALID_HOOKS),
+    "USER_UUID_FIELD": (None, [("username", "username"), (None, None)], INVALID_STRINGS),
+    "CLAIMS_HOOK": (None, [("os.path.join", os.path.join), (dict, dict)], INVALID_HOOKS),
+    "MASQUERADE_HOOK": (None, [("os.path.samefile", os.path.samefile), (hash, hash)], INVALID_HOOKS),
+    "THROTTLE_LIMIT": (600, [(1, 1), (1_000_000, 1_000_000), (None, None)], [*INVALID_INTEGERS, 0]),
+    "THROTTLE_COST": (200, [(1, 1), (1_000_000, 1_000_000)], [*INVALID_INTEGERS, 0, None]),
+    "THROTTLE_LEAK": (10, [(1, 1), (1_000_000, 1_000_000)], [*INVALID_INTEGERS, 0, None]),
     "THROTTLE_STATUS": (429, [(429, 429), (403, 403)], [200, 503, "429", None, True, 429.0]),
-    "THROTTLE_CACHE": ("default", [("default", "default")], [*TEXTS_AT_FAULT, None, "no_such_cache"]),
+    "THROTTLE_CACHE": ("default", [("default", "default")], [*INVALID_STRINGS, None, "no_such_cache"]),
     "ENCRYPTION_ALG": (
         "RSA-OAEP",
         [("RSA-OAEP-256", "RSA-OAEP-256"), ("RSA1_5", "RSA1_5")],
@@ -91,8 +91,8 @@ TABLE: dict[str, tuple[Any, list[tuple[Any, Any]], list[Any]]] = {
         ["A256CBC-HS512", "a256gcm", "", None, ["A256GCM"]],
     ),
     "SIGNING_ALG": ("RS256", [("RS256", "RS256")], ["HS256", "none", "PS256", "rs256", "", None, ["RS256"]]),
-    "KEY_SIZE": (2048, [(3072, 3072), (4096, 4096)], [*NUMBERS_AT_FAULT, 1024, 2049, 2048.0, 8192, None]),
-    "ALLOW_UNENCRYPTED": (False, [(True, True), (False, False)], FLAGS_AT_FAULT),
+    "KEY_SIZE": (2048, [(3072, 3072), (4096, 4096)], [*INVALID_INTEGERS, 1024, 2049, 2048.0, 8192, None]),
+    "ALLOW_UNENCRYPTED": (False, [(True, True), (False, False)], INVALID_BOOLEANS),
     "KEY_ENCRYPTION_KEYS": (
         [derived("the-secret")],
         [
@@ -123,33 +123,33 @@ TABLE: dict[str, tuple[Any, list[tuple[Any, Any]], list[Any]]] = {
             {b64(ONE)},
         ],
     ),
-    "KEY_CACHE_SECONDS": (3, [(0, 0), (5, 5)], [*NUMBERS_AT_FAULT, 6, None]),
-    "KEY_ROTATION_DAYS": (30, [(1, 1), (3650, 3650)], [*NUMBERS_AT_FAULT, 0, 3651, None]),
+    "KEY_CACHE_SECONDS": (3, [(0, 0), (5, 5)], [*INVALID_INTEGERS, 6, None]),
+    "KEY_ROTATION_DAYS": (30, [(1, 1), (3650, 3650)], [*INVALID_INTEGERS, 0, 3651, None]),
     "KEY_LEAD_SECONDS": (303, [(303, 303), (86_400, 86_400), (None, 303)], ["303", 303.0, True, 302, 0, -1, []]),
     "KEY_RETENTION_SECONDS": (
         3663,
         [(3663, 3663), (10**9, 10**9), (None, 3663)],
         ["3663", 3663.0, True, 3662, 0, -1, []],
     ),
-    "JWKS_MAX_AGE": (300, [(0, 0), (86_400, 86_400)], [*NUMBERS_AT_FAULT, 86_401, None]),
-    "LEEWAY": (0, [(5, 5), (300, 300)], [*NUMBERS_AT_FAULT, 301, None]),
+    "JWKS_MAX_AGE": (300, [(0, 0), (86_400, 86_400)], [*INVALID_INTEGERS, 86_401, None]),
+    "LEEWAY": (0, [(5, 5), (300, 300)], [*INVALID_INTEGERS, 301, None]),
     "DECRYPTION_KEYS": (
         None,
         [(["a", "b"], ["a", "b"]), (("a",), ["a"]), ([Path("/keys/a.pem")], ["/keys/a.pem"]), (None, None)],
-        [*KEY_LISTS_AT_FAULT, "a", "https://issuer.example/jwks"],
+        [*INVALID_KEY_LISTS, "a", "https://issuer.example/jwks"],
     ),
     "VERIFICATION_KEYS": (
         None,
         [(["a", "b"], ["a", "b"]), ("https://issuer.example/jwks", "https://issuer.example/jwks"), (None, None)],
-        KEY_LISTS_AT_FAULT + URLS_AT_FAULT,
+        INVALID_KEY_LISTS + INVALID_URLS,
     ),
     "DENY_LIST": (
         "database",
         [("database", "database"), ("https://issuer.example/revocations", "https://issuer.example/revocations")],
-        TEXTS_AT_FAULT + URLS_AT_FAULT + [None, "Database"],
+        INVALID_STRINGS + INVALID_URLS + [None, "Database"],
     ),
-    "DENY_LIST_SECONDS": (2, [(0, 0), (4, 4)], [*NUMBERS_AT_FAULT, 5, None]),
-    "MAX_STALENESS": (60, [(0, 0), (3600, 3600)], [*NUMBERS_AT_FAULT, 3601, None]),
+    "DENY_LIST_SECONDS": (2, [(0, 0), (4, 4)], [*INVALID_INTEGERS, 5, None]),
+    "MAX_STALENESS": (60, [(0, 0), (3600, 3600)], [*INVALID_INTEGERS, 3601, None]),
     "SERVICE_SECRETS": (
         [],
         [(["s" * 32], ["s" * 32]), (("s" * 255, "t" * 32), ["s" * 255, "t" * 32]), ([], [])],
@@ -167,16 +167,16 @@ TABLE: dict[str, tuple[Any, list[tuple[Any, Any]], list[Any]]] = {
             ["s" * 32 + "\n"],
         ],
     ),
-    "USER_HOOK": (None, [("os.path.basename", os.path.basename), (str.upper, str.upper)], HOOKS_AT_FAULT),
+    "USER_HOOK": (None, [("os.path.basename", os.path.basename), (str.upper, str.upper)], INVALID_HOOKS),
     "OTHER_BEARERS": ("refuse", [("pass", "pass"), ("refuse", "refuse")], ["Pass", "", None, True, 1, ["pass"]]),
-    "REMEMBERED_TOKENS": (5000, [(0, 0), (1_000_000, 1_000_000)], [*NUMBERS_AT_FAULT, None]),
+    "REMEMBERED_TOKENS": (5000, [(0, 0), (1_000_000, 1_000_000)], [*INVALID_INTEGERS, None]),
     "AUDIT_RETENTION_DAYS": (None, [(None, None), (1, 1), (400, 400)], ["400", 0, -1, 1.5, True, 36_501]),
-    "ALLOW_HTTP_URLS": (False, [(True, True), (False, False)], FLAGS_AT_FAULT),
+    "ALLOW_HTTP_URLS": (False, [(True, True), (False, False)], INVALID_BOOLEANS),
     "REALM": (
         "canvas-lms",
         [("my realm", "my realm")],
         [
-            *TEXTS_AT_FAULT,
+            *INVALID_STRINGS,
             None,
             'quo"te',
             "back\\slash",
@@ -187,8 +187,8 @@ TABLE: dict[str, tuple[Any, list[tuple[Any, Any]], list[Any]]] = {
             "tab\t",
         ],
     ),
-    "ALLOW_TOKEN_IN_PARAMETERS": (False, [(True, True), (False, False)], FLAGS_AT_FAULT),
-    "TRUSTED_PROXIES": (0, [(1, 1), (10, 10)], [*NUMBERS_AT_FAULT, 11, None]),
+    "ALLOW_TOKEN_IN_PARAMETERS": (False, [(True, True), (False, False)], INVALID_BOOLEANS),
+    "TRUSTED_PROXIES": (0, [(1, 1), (10, 10)], [*INVALID_INTEGERS, 11, None]),
 }
 
 GOOD = [(name, value, read) for name, (_, good, _) in TABLE.items() for value, read in good]
@@ -206,35 +206,35 @@ def bare_project() -> Any:
 
 
 class TestTheTableOfSettings:
-    def test_is_the_one_that_is_tested_here(self):
+    def test_every_setting_is_tested_in_this_file(self):
         assert set(TABLE) == set(SETTINGS)
 
-    def test_has_a_check_id_of_its_own_for_each(self):
+    def test_every_setting_has_its_own_check_id(self):
         assert set(conf_checks.BAD_SETTING_IDS) == set(SETTINGS)
         assert len(set(conf_checks.BAD_SETTING_IDS.values())) == len(SETTINGS)
 
-    def test_has_a_docstring_for_each(self):
+    def test_every_setting_has_a_docstring(self):
         assert [name for name in SETTINGS if not getattr(type(conf), SETTINGS[name]).__doc__] == []
 
 
 class TestASetting:
     @pytest.mark.parametrize("name", TABLE)
-    def test_has_a_default(self, name):
+    def test_setting_has_a_default(self, name):
         assert setting(name) == TABLE[name][0]
 
     @pytest.mark.parametrize("name", TABLE)
-    def test_has_its_default_where_the_project_says_nothing_at_all(self, name, settings):
+    def test_setting_has_its_default_if_the_project_has_no_instaccess_dictionary(self, name, settings):
         del settings.INSTACCESS
 
         assert setting(name) == TABLE[name][0]
 
     @pytest.mark.parametrize(("name", "value", "read"), GOOD)
-    def test_takes_a_good_value(self, name, value, read):
+    def test_setting_accepts_a_valid_value(self, name, value, read):
         with override_settings(INSTACCESS={name: value}):
             assert setting(name) == read
 
     @pytest.mark.parametrize(("name", "value"), BAD)
-    def test_refuses_a_bad_value_and_names_itself(self, name, value):
+    def test_setting_refuses_an_invalid_value_and_the_error_names_the_setting(self, name, value):
         with (
             override_settings(INSTACCESS={name: value}),
             pytest.raises(ConfigError) as error,
@@ -245,7 +245,7 @@ class TestASetting:
         assert f"INSTACCESS['{name}']" in error.value.detail
 
     @pytest.mark.parametrize("name", TABLE)
-    def test_is_read_anew_each_time(self, name):
+    def test_setting_is_read_at_each_access(self, name):
         default, good, _ = TABLE[name]
         for value, read in good:
             with override_settings(INSTACCESS={name: value}):
@@ -253,24 +253,54 @@ class TestASetting:
             assert setting(name) == default
 
 
-class TestTheWholeOfInstaccess:
+class TestTheInstaccessDictionary:
     @pytest.mark.parametrize("value", [None, [], [("LIFETIME", 60)], "LIFETIME", 1, {"LIFETIME"}])
-    def test_is_a_dictionary_or_refused(self, value):
+    def test_refuses_an_instaccess_setting_that_is_not_a_dictionary(self, value):
         with (
             override_settings(INSTACCESS=value),
             pytest.raises(ConfigError, match="INSTACCESS must be a dictionary"),
         ):
-            values.configured()
+            _ = conf.lifetime
 
     @pytest.mark.parametrize("kind", [dict, OrderedDict, lambda value: MappingProxyType(dict(value))])
-    def test_may_be_any_mapping(self, kind):
+    def test_accepts_any_mapping_as_the_instaccess_setting(self, kind):
         with override_settings(INSTACCESS=kind({"LIFETIME": 60})):
             assert conf.lifetime == 60
 
 
+class TestAConfOfAGivenDictionary:
+    def test_conf_of_a_dictionary_does_not_read_the_project_settings(self):
+        with override_settings(INSTACCESS={"LIFETIME": 60, "REALM": "project"}):
+            given = Conf({"LIFETIME": 120})
+
+            assert (given.lifetime, given.realm) == (120, "canvas-lms")
+            assert (conf.lifetime, conf.realm) == (60, "project")
+
+    def test_conf_does_not_copy_the_dictionary(self):
+        written = {"LIFETIME": 60}
+        given = Conf(written)
+        written["LIFETIME"] = 120
+
+        assert given.lifetime == 120
+
+
+class TestTheKeyAlgorithmsOfAReader:
+    @pytest.mark.parametrize("alg", ["RSA-OAEP", "RSA-OAEP-256"])
+    def test_key_algorithms_exclude_rsa1_5_by_default(self, alg):
+        with override_settings(INSTACCESS={"ENCRYPTION_ALG": alg}):
+            assert conf.key_algorithms == ("RSA-OAEP", "RSA-OAEP-256")
+
+    def test_key_algorithms_include_rsa1_5_if_it_is_the_encryption_alg(self):
+        with override_settings(INSTACCESS={"ENCRYPTION_ALG": "RSA1_5"}):
+            assert conf.key_algorithms == ("RSA-OAEP", "RSA-OAEP-256", "RSA1_5")
+
+    def test_key_algorithms_are_not_a_setting(self):
+        assert "KEY_ALGORITHMS" not in SETTINGS
+
+
 class TestTheKeyEncryptionKeys:
     @pytest.mark.parametrize("value", TABLE["KEY_ENCRYPTION_KEYS"][2], ids=repr)
-    def test_a1_stand_in_no_error(self, value):
+    def test_a1_error_contains_no_key_encryption_key(self, value):
         with (
             override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": value}),
             pytest.raises(ConfigError) as error,
@@ -287,11 +317,11 @@ class TestTheKeyEncryptionKeys:
             "!" * 43,
         ):
             assert secret not in texts
-        # What a traceback would print as well.
+        # A traceback would print these as well.
         assert error.value.__cause__ is None
         assert error.value.__context__ is None or error.value.__suppress_context__
 
-    def test_come_from_secret_key_and_its_fallbacks_in_their_order(self):
+    def test_default_keys_are_derived_from_secret_key_and_its_fallbacks_in_order(self):
         with override_settings(SECRET_KEY="new", SECRET_KEY_FALLBACKS=["old", "oldest"]):
             assert conf.key_encryption_keys == [
                 derived("new"),
@@ -299,7 +329,7 @@ class TestTheKeyEncryptionKeys:
                 derived("oldest"),
             ]
 
-    def test_o6_open_what_an_earlier_secret_key_sealed_while_it_is_a_fallback(self, rsa_pool):
+    def test_o6_a_fallback_unseals_what_the_earlier_secret_key_sealed(self, rsa_pool):
         private = rsa_pool.take("sig")
         kid = private.thumbprint()
         with override_settings(SECRET_KEY="old"):
@@ -308,7 +338,7 @@ class TestTheKeyEncryptionKeys:
         with override_settings(SECRET_KEY="new", SECRET_KEY_FALLBACKS=["old"]):
             assert sealing.unseal(sealed, kid=kid, use="sig", keks=conf.key_encryption_keys).thumbprint() == kid
 
-    def test_may_move_away_from_secret_key_and_open_both_meanwhile(self):
+    def test_accepts_own_keys_and_derived_keys_together(self):
         with override_settings(
             SECRET_KEY_FALLBACKS=["old"],
             INSTACCESS={"KEY_ENCRYPTION_KEYS": [b64(ONE), "SECRET_KEY", b64(TWO)]},
@@ -320,7 +350,7 @@ class TestTheKeyEncryptionKeys:
                 TWO,
             ]
 
-    def test_are_never_secret_key_itself(self):
+    def test_key_encryption_key_is_never_secret_key_itself(self):
         with override_settings(SECRET_KEY="x" * 32):
             assert conf.key_encryption_keys != [b"x" * 32]
 
@@ -334,20 +364,20 @@ class TestTheKeyEncryptionKeys:
             ([b64(ONE), DERIVED], False),
         ],
     )
-    def test_are_derived_when_the_one_that_seals_is(self, value, answer):
+    def test_keys_count_as_derived_if_the_first_key_is_derived(self, value, answer):
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": value}):
             assert conf.key_encryption_keys_are_derived is answer
 
-    def test_are_derived_by_default(self):
+    def test_keys_are_derived_by_default(self):
         assert conf.key_encryption_keys_are_derived is True
 
-    def test_that_the_advice_makes_are_accepted(self):
-        # The command in the error and in the check is this one.
+    def test_accepts_a_key_from_the_command_in_the_error(self):
+        # The error and the check recommend this command.
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32)]}):
             assert len(conf.key_encryption_keys[0]) == 32
 
 
-class TestASecretOfAnotherSetting:
+class TestASecretInAnotherSetting:
     @pytest.mark.parametrize(
         ("name", "value"),
         [
@@ -357,7 +387,7 @@ class TestASecretOfAnotherSetting:
             ("DECRYPTION_KEYS", [b"a-service-secret"]),
         ],
     )
-    def test_a1_stands_in_no_error(self, name, value):
+    def test_a1_error_contains_no_secret_of_a_setting(self, name, value):
         with override_settings(INSTACCESS={name: value}), pytest.raises(ConfigError) as error:
             setting(name)
 
@@ -366,7 +396,7 @@ class TestASecretOfAnotherSetting:
 
 class TestAUrlWithoutTls:
     @pytest.mark.parametrize("name", ["VERIFICATION_KEYS", "DENY_LIST"])
-    def test_c10_is_refused_unless_it_is_allowed_by_name(self, name):
+    def test_c10_refuses_an_http_url_unless_allow_http_urls_is_set(self, name):
         with override_settings(INSTACCESS={name: "http://issuer.example/"}), pytest.raises(ConfigError) as error:
             setting(name)
         assert "ALLOW_HTTP_URLS" in error.value.detail
@@ -375,7 +405,7 @@ class TestAUrlWithoutTls:
             assert setting(name) == "http://issuer.example/"
 
     @pytest.mark.parametrize("url", ["ftp://issuer.example/", "file:///etc/passwd", "issuer.example"])
-    def test_may_never_be_of_another_kind(self, url):
+    def test_refuses_other_url_schemes_even_if_http_is_allowed(self, url):
         with (
             override_settings(INSTACCESS={"DENY_LIST": url, "ALLOW_HTTP_URLS": True}),
             pytest.raises(ConfigError, match="DENY_LIST"),
@@ -383,16 +413,16 @@ class TestAUrlWithoutTls:
             _ = conf.deny_list
 
 
-class TestTheTimesOfKeys:
-    def test_leave_every_copy_of_the_jwks_time_to_hold_a_new_key(self):
+class TestTheKeyLifecycleSettings:
+    def test_lead_time_covers_jwks_max_age_and_key_cache_seconds(self):
         with override_settings(INSTACCESS={"JWKS_MAX_AGE": 600, "KEY_CACHE_SECONDS": 5}):
             assert conf.key_lead_seconds == 605
 
-    def test_leave_a_token_its_whole_life_and_the_leeway_whatever_lifetime_says(self):
+    def test_retention_covers_the_maximum_lifetime_even_if_lifetime_is_shorter(self):
         with override_settings(INSTACCESS={"LIFETIME": 60, "LEEWAY": 300, "KEY_CACHE_SECONDS": 5}):
             assert conf.key_retention_seconds == 3600 + 60 + 300 + 5
 
-    def test_cannot_be_set_shorter_than_other_settings_allow(self):
+    def test_refuses_a_lead_time_below_its_minimum(self):
         with (
             override_settings(INSTACCESS={"JWKS_MAX_AGE": 600, "KEY_LEAD_SECONDS": 602}),
             pytest.raises(ConfigError) as error,
@@ -401,7 +431,7 @@ class TestTheTimesOfKeys:
         assert error.value.setting == "KEY_LEAD_SECONDS"
         assert "603" in error.value.detail
 
-    def test_of_rotation_must_be_longer_than_the_lead(self):
+    def test_refuses_a_rotation_interval_that_is_not_longer_than_the_lead_time(self):
         with (
             override_settings(INSTACCESS={"KEY_ROTATION_DAYS": 1, "KEY_LEAD_SECONDS": 86_400}),
             pytest.raises(ConfigError) as error,
@@ -409,7 +439,7 @@ class TestTheTimesOfKeys:
             _ = conf.key_rotation_days
         assert error.value.setting == "KEY_ROTATION_DAYS"
 
-    def test_that_depend_on_a_bad_setting_name_that_one(self):
+    def test_error_names_the_invalid_setting_that_others_depend_on(self):
         with override_settings(INSTACCESS={"JWKS_MAX_AGE": "300"}):
             for name in ("KEY_LEAD_SECONDS", "KEY_ROTATION_DAYS"):
                 with pytest.raises(ConfigError) as error:

@@ -1,4 +1,4 @@
-"""Keys of the tests of signing and encryption, and a token under them."""
+"""Keys, and a token that is signed and encrypted with them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.tokens.handmade import PAYLOAD
 
 @pytest.fixture(scope="module")
 def loaded() -> dict[tuple[str, str], JWK]:
-    """Keys that OpenSSL has checked already: that takes longer than most tests here."""
+    """Cache of keys that OpenSSL has validated, because validation takes longer than most tests."""
     return {}
 
 

@@ -1,4 +1,4 @@
-"""Tokens and headers made and opened by hand, without the code under test."""
+"""Tokens and headers that are built and parsed without the code under test."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ CONTENT_ALGORITHMS = ("A128CBC-HS256", "A256GCM")
 PAYLOAD = b'{"iss":"instructure:inst_access","sub":"ada"}'
 
 
-# The RSA keys are the same in every example, so a fixture made once a test is no harm. No deadline: a time limit
-# would test the machine.
+# Every example may use the same RSA keys, so function-scoped fixtures are fine. There is no deadline, because a slow
+# machine must not fail the tests.
 hostile = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 class UntouchableKeys(Mapping[str, JWK]):
-    """Keys that must not be looked at: whoever asks for one is about to spend an RSA operation."""
+    """Keys that fail the test if they are used, because that would cost an RSA operation."""
 
     def __getitem__(self, kid: str) -> JWK:
         raise AssertionError("a key was looked up")
 
     def __iter__(self) -> Iterator[str]:
-        raise AssertionError("the keys were walked through")
+        raise AssertionError("the keys were iterated")
 
     def __len__(self) -> int:
         raise AssertionError("the keys were counted")
@@ -49,13 +49,13 @@ def header_text(token: str) -> str:
 
 
 def with_header(token: str, header: str | bytes) -> str:
-    """The token with another text in place of its protected header."""
+    """Replace the protected header of a token."""
     raw = header.encode() if isinstance(header, str) else header
     return ".".join([b64(raw), *token.split(".")[1:]])
 
 
 def encrypted_as(header: Mapping[str, Any], plaintext: str, key: JWK) -> str:
-    """What anybody can make who has our public encryption key; jwcrypto writes whatever header it is given."""
+    """Encrypt as an attacker can who has the public encryption key. jwcrypto writes any header."""
     jwe = JWE(plaintext.encode(), json.dumps(header), algs=[header["alg"], header["enc"]])
     jwe.add_recipient(key)
     return str(jwe.serialize(compact=True))

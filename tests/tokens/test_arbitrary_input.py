@@ -15,7 +15,7 @@ from instaccess.exceptions import InvalidToken
 from instaccess.tokens import jose
 from tests.tokens.handmade import CONTENT_ALGORITHMS, PAYLOAD, b64, hostile, with_header
 
-# What a reader gets that is nearly, but not quite, a token.
+# Strings that resemble tokens.
 near_tokens = st.one_of(
     st.text(max_size=300),
     st.lists(st.text(alphabet=string.ascii_letters + string.digits + "-_", max_size=40), max_size=7).map(".".join),
@@ -30,7 +30,7 @@ near_tokens = st.one_of(
 
 @st.composite
 def mutations(draw: Any) -> Any:
-    """A function that changes one to three places of a text: flips, inserts, deletes, doubles a stretch."""
+    """Draw a function that changes a string in one to three places."""
     steps = draw(
         st.lists(
             st.tuples(
@@ -59,10 +59,10 @@ def mutations(draw: Any) -> Any:
     return mutate
 
 
-class TestWhateverComesIn:
+class TestArbitraryInput:
     @hostile
     @given(text=near_tokens)
-    def test_is_refused_with_a_code_and_nothing_else(self, text, signing_key, encryption_key):
+    def test_refuses_arbitrary_text_with_a_code(self, text, signing_key, encryption_key):
         for refused, keys in ((jose.decrypt, {"e1": encryption_key}), (jose.verify, {"s1": signing_key})):
             with pytest.raises(InvalidToken) as refusal:
                 refused(text, keys)
@@ -73,8 +73,8 @@ class TestWhateverComesIn:
         st.sampled_from(["alg", "enc", "kid", "typ", "cty", "zip", "crit"]),
         st.sampled_from(["RSA-OAEP", "RS256", "A256GCM", "A128CBC-HS256", "JWT", "e1", "s1", "", "DEF", None, 1, []]),
     ))  # fmt: skip
-    def test_is_refused_whatever_its_header_says(self, header, signed, encrypted, signing_key, encryption_key):
-        # The tag and the signature cover the header as it was written.
+    def test_refuses_a_token_whose_header_was_replaced(self, header, signed, encrypted, signing_key, encryption_key):
+        # The authentication tag and the signature cover the header.
         for refused, token, keys in (
             (jose.decrypt, encrypted, {"e1": encryption_key}),
             (jose.verify, signed, {"s1": signing_key}),
@@ -84,7 +84,7 @@ class TestWhateverComesIn:
 
     @hostile
     @given(mutate=mutations())
-    def test_g18_is_refused_unless_it_is_the_genuine_encrypted_token(self, mutate, encrypted, signed, encryption_key):
+    def test_g18_refuses_an_encrypted_token_that_was_mutated(self, mutate, encrypted, signed, encryption_key):
         text = mutate(encrypted)
 
         if text == encrypted:
@@ -96,7 +96,7 @@ class TestWhateverComesIn:
 
     @hostile
     @given(mutate=mutations())
-    def test_g18_is_refused_unless_it_is_the_genuine_signed_token(self, mutate, signed, signing_key):
+    def test_g18_refuses_a_signed_token_that_was_mutated(self, mutate, signed, signing_key):
         text = mutate(signed)
 
         if text == signed:
@@ -107,7 +107,7 @@ class TestWhateverComesIn:
             assert refusal.value.code not in {"", "invalid"}
 
     @pytest.mark.parametrize("enc", CONTENT_ALGORITHMS)
-    def test_g6_every_mix_of_two_genuine_tokens_is_refused(self, enc, signing_key, encryption_key):
+    def test_g6_refuses_every_mixture_of_two_encrypted_tokens(self, enc, signing_key, encryption_key):
         first, second = (
             jose.encrypt(jose.sign(payload, signing_key, kid="s1"), encryption_key, kid="e1", alg="RSA-OAEP", enc=enc)
             for payload in (b'{"sub":"ada"}', b'{"sub":"eve"}')
@@ -117,7 +117,7 @@ class TestWhateverComesIn:
             with pytest.raises(InvalidToken):
                 jose.decrypt(".".join(mix), {"e1": encryption_key})
 
-    def test_every_mix_of_two_signed_tokens_is_refused(self, signing_key):
+    def test_refuses_every_mixture_of_two_signed_tokens(self, signing_key):
         first, second = (
             jose.sign(payload, signing_key, kid=kid).split(".")
             for payload, kid in ((b'{"sub":"ada"}', "s1"), (b'{"sub":"eve"}', "s2"))
@@ -126,8 +126,8 @@ class TestWhateverComesIn:
             with pytest.raises(InvalidToken):
                 jose.verify(".".join(mix), {"s1": signing_key, "s2": signing_key})
 
-    def test_no_part_of_a_token_stands_in_the_error(self, encrypted, signed, rsa_pool):
-        # Errors are logged: one that repeats the token would put it there.
+    def test_error_contains_no_part_of_the_token(self, encrypted, signed, rsa_pool):
+        # Errors are logged, and the log must not contain tokens.
         rsa_pool.take(), rsa_pool.take()
         for refused, token, kid in ((jose.decrypt, encrypted, "e1"), (jose.verify, signed, "s1")):
             with pytest.raises(InvalidToken) as refusal:

@@ -1,4 +1,4 @@
-"""Which key opens a token: the one it names, or each in turn if it names none."""
+"""The choice of the key: the key with the `kid` of the token, or the first three keys if there is no `kid`."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from tests.tokens.handmade import encrypted_as
 
 
 class CountingKeys(dict[str, JWK]):
-    """Keys that remember how many of them were handed out."""
+    """Keys that count how many of them were used."""
 
-    handed_out = 0
+    used = 0
 
     def items(self) -> Iterator[tuple[str, JWK]]:  # type: ignore[override]
         for item in super().items():
-            self.handed_out += 1
+            self.used += 1
             yield item
 
 
 class TestATokenWithoutKid:
-    def test_g10_is_tried_with_three_keys_in_their_order(self, rsa_pool, signed):
+    def test_g10_tries_three_keys_in_order_for_a_token_without_kid(self, rsa_pool, signed):
         others = {f"k{n}": rsa_pool.take("enc") for n in (1, 2)}
         third = rsa_pool.take("enc")
         token = encrypted_as({"alg": "RSA-OAEP", "enc": "A256GCM"}, signed, third)
 
         assert jose.decrypt(token, {**others, "k3": third}) == (signed, "k3")
 
-    def test_g10_costs_no_more_than_three_decryptions(self, rsa_pool, signed):
+    def test_g10_tries_at_most_three_decryptions_for_a_token_without_kid(self, rsa_pool, signed):
         keys = CountingKeys({f"k{n}": rsa_pool.take("enc") for n in (1, 2, 3, 4)})
         token = encrypted_as({"alg": "RSA-OAEP", "enc": "A256GCM"}, signed, keys["k4"])
 
@@ -40,9 +40,9 @@ class TestATokenWithoutKid:
             jose.decrypt(token, keys)
 
         assert refusal.value.code == "decrypt_failed"
-        assert keys.handed_out == 3
+        assert keys.used == 3
 
-    def test_g10_costs_no_more_than_three_verifications(self, rsa_pool):
+    def test_g10_tries_at_most_three_verifications_for_a_token_without_kid(self, rsa_pool):
         keys = CountingKeys({f"k{n}": rsa_pool.take("sig") for n in (1, 2, 3, 4)})
         token = jwt.encode({"sub": "ada"}, keys["k4"].export_to_pem(True, None), "RS256")
 
@@ -50,9 +50,9 @@ class TestATokenWithoutKid:
             jose.verify(token, keys)
 
         assert refusal.value.code == "bad_signature"
-        assert keys.handed_out == 3
+        assert keys.used == 3
 
-    def test_is_refused_where_there_is_no_key_at_all(self, rsa_pool, signed):
+    def test_refuses_a_token_if_there_are_no_keys(self, rsa_pool, signed):
         encrypted = encrypted_as({"alg": "RSA-OAEP", "enc": "A256GCM"}, signed, rsa_pool.take("enc"))
         bare = jwt.encode({"sub": "ada"}, rsa_pool.take("sig").export_to_pem(True, None), "RS256")
 
@@ -62,9 +62,11 @@ class TestATokenWithoutKid:
             assert refusal.value.code == "unknown_kid"
 
 
-class TestATokenThatNamesItsKey:
-    def test_is_not_tried_with_any_other(self, encrypted, signed, rsa_pool, signing_key, encryption_key):
-        # The right keys are there, under other names: a kid is an order, not a hint.
+class TestATokenWithKid:
+    def test_tries_no_other_key_than_the_kid_of_the_token(
+        self, encrypted, signed, rsa_pool, signing_key, encryption_key
+    ):
+        # The right keys are present under other names, but a kid is binding.
         with pytest.raises(InvalidToken) as decryption:
             jose.decrypt(encrypted, {"other": encryption_key})
         with pytest.raises(InvalidToken) as verification:
@@ -72,7 +74,7 @@ class TestATokenThatNamesItsKey:
 
         assert (decryption.value.code, verification.value.code) == ("unknown_kid", "unknown_kid")
 
-    def test_g6_is_refused_under_somebody_elses_key(self, encrypted, signed, rsa_pool):
+    def test_g6_refuses_a_token_of_another_key_with_the_same_kid(self, encrypted, signed, rsa_pool):
         rsa_pool.take(), rsa_pool.take()
 
         with pytest.raises(InvalidToken) as decryption:
@@ -82,8 +84,8 @@ class TestATokenThatNamesItsKey:
 
         assert (decryption.value.code, verification.value.code) == ("decrypt_failed", "bad_signature")
 
-    def test_is_refused_under_a_key_made_for_the_other_use(self, encrypted, signed, signing_key, encryption_key):
-        # One key, one purpose: an operator who mixes them up gets no token through, not a weaker one.
+    def test_refuses_a_key_whose_use_does_not_match(self, encrypted, signed, signing_key, encryption_key):
+        # If an operator mixes up the keys, tokens must be refused instead of being protected less.
         with pytest.raises(InvalidToken):
             jose.decrypt(encrypted, {"e1": JWK(**{**encryption_key, "use": "sig"})})
         with pytest.raises(InvalidToken):

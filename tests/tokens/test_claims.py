@@ -1,8 +1,9 @@
-"""What a token says, to the letter of the contract, and which claims are believed."""
+"""The claims of a token: how they are written (docs/wire-contract.md §2), and which claims are accepted."""
 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import uuid
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from jwcrypto.jwk import JWK
 
 from instaccess.exceptions import ClaimsTooLarge, ForeignToken, InvalidToken, TokenExpired
-from instaccess.tokens import compact, jose
+from instaccess.tokens import compact, is_canonical_uuid, jose
 from instaccess.tokens.claims import CLOCK_SKEW, MAX_LIFETIME, MAX_PAYLOAD_BYTES, RESERVED, Claims
 from instaccess.tokens.compact import MAX_DEPTH
 
@@ -34,7 +35,7 @@ def new(**values: Any) -> Claims:
 
 
 def payload(**changes: Any) -> dict[str, Any]:
-    """A payload that is accepted at NOW, with members changed; `...` takes one out."""
+    """Build a payload that is valid at NOW, with changed members. `...` removes a member."""
     members = {
         "iss": ISSUER,
         "jti": "2c3d",
@@ -58,7 +59,7 @@ def refusal(members: dict[str, Any], **options: Any) -> InvalidToken:
 
 
 class TestThePayload:
-    def test_of_a_plain_token_has_just_these_claims_in_this_order(self):
+    def test_minimal_payload_has_exactly_these_claims_in_this_order(self):
         claims = new(user_global_id="42")
 
         assert list(claims.to_payload().items()) == [
@@ -72,7 +73,7 @@ class TestThePayload:
             ("debug_user_global_id", "42"),
         ]
 
-    def test_of_a_token_that_says_everything_follows_the_contract_and_its_order(self):
+    def test_complete_payload_follows_the_wire_contract_and_its_order(self):
         claims = new(
             user_global_id="42",
             real_user_global_id="7",
@@ -100,83 +101,113 @@ class TestThePayload:
             ("department", "physics"),
         ]
 
-    def test_leaves_absent_claims_out_and_never_says_null_or_false(self):
+    def test_payload_omits_absent_claims_instead_of_null_or_false(self):
         text = new().to_json()
 
         assert set(json.loads(text)) == {"iss", "jti", "iat", "exp", "sub", "acct", "canvas_domain"}
         assert b"null" not in text
         assert b"false" not in text
 
-    def test_is_compact_json_in_utf_8(self):
+    def test_payload_is_compact_json_in_utf_8(self):
         text = new(extra={"name": "Åsa"}).to_json()
 
         assert b": " not in text
         assert b", " not in text
         assert "Åsa".encode() in text
 
-    def test_has_integer_times_whatever_the_clock_says(self):
+    def test_times_are_integers_if_the_clock_has_fractions(self):
         claims = new(now=NOW + 0.999, lifetime=60)
 
         assert (claims.issued_at, claims.expires_at) == (NOW, NOW + 60)
         assert type(claims.to_payload()["exp"]) is int
 
-    def test_has_a_random_uuid_as_its_jti(self):
+    def test_jti_is_a_random_uuid(self):
         jtis = {new().jti for _ in range(100)}
 
         assert len(jtis) == 100
         assert {uuid.UUID(jti).version for jti in jtis} == {4}
 
-    def test_of_claims_once_made_does_not_change(self):
+    def test_claims_are_immutable(self):
         with pytest.raises(dataclasses.FrozenInstanceError):
             new().user_uuid = "eve"
 
 
+class TestTheParametersOfNew:
+    def test_parameters_of_new_match_the_fields_of_the_class(self):
+        fields = {field.name for field in dataclasses.fields(Claims)}
+
+        assert set(inspect.signature(Claims.new).parameters) == fields - {"jti", "issued_at", "expires_at"} | {
+            "now",
+            "lifetime",
+        }
+
+
+class TestIsCanonicalUuid:
+    def test_is_canonical_uuid_accepts_lower_case_with_hyphens(self):
+        assert is_canonical_uuid("6f1c2f5e-2e0e-4a4c-9a52-1a6c2a1f0d11")
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "",
+            "ada",
+            "6F1C2F5E-2E0E-4A4C-9A52-1A6C2A1F0D11",
+            "6f1c2f5e2e0e4a4c9a521a6c2a1f0d11",
+            "{6f1c2f5e-2e0e-4a4c-9a52-1a6c2a1f0d11}",
+            "urn:uuid:6f1c2f5e-2e0e-4a4c-9a52-1a6c2a1f0d11",
+            " 6f1c2f5e-2e0e-4a4c-9a52-1a6c2a1f0d11",
+        ],
+    )
+    def test_is_canonical_uuid_refuses_any_other_string(self, text):
+        assert not is_canonical_uuid(text)
+
+
 class TestTheLifetime:
     @pytest.mark.parametrize("lifetime", [1, 60, MAX_LIFETIME])
-    def test_may_be_a_second_to_an_hour(self, lifetime):
+    def test_accepts_a_lifetime_of_one_second_to_one_hour(self, lifetime):
         assert new(lifetime=lifetime).expires_at == NOW + lifetime
 
     @pytest.mark.parametrize("lifetime", [0, -1, MAX_LIFETIME + 1, 10**400])
-    def test_is_never_longer_nor_none_at_all(self, lifetime):
+    def test_refuses_a_lifetime_out_of_range(self, lifetime):
         with pytest.raises(ValueError, match="lifetime"):
             new(lifetime=lifetime)
 
 
-class TestAnExtension:
+class TestExtraClaims:
     @pytest.mark.parametrize("name", sorted(RESERVED))
-    def test_p16_cannot_set_a_reserved_claim(self, name):
+    def test_p16_extra_claims_cannot_set_a_reserved_claim(self, name):
         with_extra = new(extra={name: "forged", "mine": 1}).to_payload()
 
         assert with_extra.get(name) != "forged"
         assert with_extra["mine"] == 1
 
     @pytest.mark.parametrize("name", ["exp", "iss", "jti", "masq_sub"])
-    def test_p16_cannot_set_one_by_another_way_into_the_claims_either(self, name):
+    def test_p16_replacing_extra_claims_cannot_set_a_reserved_claim(self, name):
         claims = dataclasses.replace(new(), extra={name: "forged"})
 
         assert claims.to_payload().get(name) != "forged"
 
-    def test_p16_reserved_are_all_claims_of_the_contract_and_what_readers_act_on(self):
+    def test_p16_reserves_all_claims_of_the_wire_contract_and_aud_and_nbf(self):
         assert {
             "iss", "jti", "iat", "exp", "sub", "acct", "canvas_domain", "masq_sub", "masq_shard",
             "debug_user_global_id", "debug_masq_global_id", "region", "canvas_shard_id", "client_id",
             "instructure_service", "aud", "nbf",
         } == RESERVED  # fmt: skip
 
-    def test_p16_of_10_kilobytes_is_refused(self):
+    def test_p16_refuses_extra_claims_of_10_kilobytes(self):
         with pytest.raises(ClaimsTooLarge, match="CLAIMS_HOOK") as error:
             new(extra={"groups": "x" * 10_240}).to_json()
 
         assert error.value.code == "claims_too_large"
 
-    def test_p16_may_fill_the_payload_to_2048_bytes_and_not_one_more(self):
+    def test_p16_limits_the_payload_to_2048_bytes(self):
         room = MAX_PAYLOAD_BYTES - len(new(extra={"x": ""}).to_json())
 
         assert len(new(extra={"x": "x" * room}).to_json()) == 2048
         with pytest.raises(ClaimsTooLarge):
             new(extra={"x": "x" * (room + 1)}).to_json()
 
-    def test_p16_is_measured_in_bytes_not_in_characters(self):
+    def test_p16_measures_the_payload_in_bytes_and_not_in_characters(self):
         with pytest.raises(ClaimsTooLarge):
             new(extra={"x": "\N{KEY}" * 600}).to_json()
 
@@ -185,20 +216,20 @@ class TestAnExtension:
         [object(), {1, 2}, b"bytes", float("nan"), float("inf"), "\ud800", {("a", "b"): 1}, uuid.UUID(int=0)],
         ids=["object", "set", "bytes", "nan", "infinity", "lone-surrogate", "tuple-as-name", "uuid"],
     )
-    def test_p16_that_is_not_json_is_refused(self, value):
+    def test_p16_refuses_an_extra_claim_that_is_not_json(self, value):
         with pytest.raises(ClaimsTooLarge, match="not JSON") as error:
             new(extra={"x": value}).to_json()
 
         assert error.value.code == "claims_not_json"
 
-    def test_p16_that_holds_itself_is_refused(self):
+    def test_p16_refuses_an_extra_claim_that_contains_itself(self):
         loop: list[Any] = []
         loop.append(loop)
 
         with pytest.raises(ClaimsTooLarge):
             new(extra={"x": loop}).to_json()
 
-    def test_p16_that_is_nested_without_end_is_refused(self):
+    def test_p16_refuses_an_extra_claim_with_100000_levels(self):
         deep: list[Any] = []
         for _ in range(100_000):
             deep = [deep]
@@ -206,7 +237,7 @@ class TestAnExtension:
         with pytest.raises(ClaimsTooLarge):
             new(extra={"x": deep}).to_json()
 
-    def test_p16_may_be_as_deep_as_every_reader_reads_and_no_deeper(self):
+    def test_p16_limits_the_depth_of_extra_claims_to_what_readers_accept(self):
         def nested(depth: int) -> list[Any]:
             return [nested(depth - 1)] if depth else ["x"]
 
@@ -215,7 +246,7 @@ class TestAnExtension:
         with pytest.raises(ClaimsTooLarge, match="nest deeper"):
             new(extra={"x": nested(MAX_DEPTH)}).to_json()
 
-    def test_p16_does_not_see_its_values_repeated_in_the_error(self):
+    def test_p16_error_does_not_contain_the_values_of_extra_claims(self):
         with pytest.raises(ClaimsTooLarge) as error:
             new(extra={"x": "private-value" * 1000}).to_json()
 
@@ -226,18 +257,18 @@ class TestTheIssuer:
     @pytest.mark.parametrize(
         "issuer", ["https://other.example", "Instructure:inst_access", "", None, 1, [ISSUER], {}]
     )
-    def test_c2_of_somebody_else_makes_a_foreign_token(self, issuer):
+    def test_c2_another_issuer_makes_a_foreign_token(self, issuer):
         assert isinstance(refusal(payload(iss=issuer)), ForeignToken)
 
-    def test_c2_that_is_missing_makes_a_foreign_token(self):
+    def test_c2_a_missing_issuer_makes_a_foreign_token(self):
         assert refusal(payload(iss=...)).code == "foreign_issuer"
 
-    def test_is_looked_at_first(self):
-        # Whether somebody else's token is in order is not ours to say.
+    def test_issuer_is_checked_before_other_claims(self):
+        # Another authenticator may accept the token, so its other claims are not judged.
         assert isinstance(refusal({"iss": "other", "exp": None}), ForeignToken)
 
 
-NO_TIMES = [
+INVALID_TIMES = [
     pytest.param(None, id="null"),
     pytest.param(str(NOW + 60), id="text"),
     pytest.param(True, id="true"),
@@ -255,18 +286,18 @@ NO_TIMES = [
 ]
 
 
-class TestATimeThatIsNone:
-    @pytest.mark.parametrize("value", NO_TIMES)
+class TestAnInvalidTime:
+    @pytest.mark.parametrize("value", INVALID_TIMES)
     @pytest.mark.parametrize("name", ["iat", "exp"])
-    def test_g8_is_refused(self, name, value):
+    def test_g8_refuses_an_invalid_iat_or_exp(self, name, value):
         assert refusal(payload(**{name: value})).code == "bad_claim"
 
-    @pytest.mark.parametrize("value", NO_TIMES[:-1])
-    def test_g8_is_refused_as_nbf_too(self, value):
+    @pytest.mark.parametrize("value", INVALID_TIMES[:-1])
+    def test_g8_refuses_an_invalid_nbf(self, value):
         assert refusal(payload(nbf=value)).code == "bad_claim"
 
-    def test_g8_is_refused_as_it_comes_from_the_wire(self, rsa_pool):
-        # 1e999 is valid JSON, and Python reads it as Infinity.
+    def test_g8_refuses_an_exp_of_1e999(self, rsa_pool):
+        # 1e999 is valid JSON, and Python parses it as infinity.
         key = rsa_pool.take("sig")
         text = json.dumps(payload(exp="?")).replace('"?"', "1e999").encode()
 
@@ -278,98 +309,98 @@ class TestATimeThatIsNone:
 
 class TestTheExpiry:
     @pytest.mark.parametrize("leeway", [0, 5])
-    def test_c9_a_second_before_it_the_token_is_good(self, leeway):
+    def test_c9_accepts_a_token_one_second_before_it_expires(self, leeway):
         assert read(payload(), now=NOW + 3600 + leeway - 1, leeway=leeway).user_uuid == "ada"
 
     @pytest.mark.parametrize("leeway", [0, 5])
     @pytest.mark.parametrize("late", [0, 0.001, 1, 3600, 10**9])
-    def test_c9_at_it_and_later_the_token_has_expired(self, leeway, late):
+    def test_c9_refuses_a_token_from_its_exp_on(self, leeway, late):
         error = refusal(payload(), now=NOW + 3600 + leeway + late, leeway=leeway)
 
         assert isinstance(error, TokenExpired)
         assert error.code == "expired"
 
     @pytest.mark.parametrize("lives", [3601, 86_400, 2**52])
-    def test_g8_more_than_an_hour_after_the_issue_is_refused_however_well_signed(self, lives):
+    def test_g8_refuses_a_lifetime_of_more_than_an_hour(self, lives):
         assert refusal(payload(iat=NOW, exp=min(NOW + lives, 2**53 - 1))).code == "bad_lifetime"
 
     @pytest.mark.parametrize("exp", [NOW, NOW - 1, 0])
-    def test_g8_at_or_before_the_issue_is_refused(self, exp):
+    def test_g8_refuses_an_exp_that_is_not_after_iat(self, exp):
         assert refusal(payload(exp=exp), now=0).code == "bad_lifetime"
 
-    def test_may_be_held_shorter_by_the_reader(self):
+    def test_reader_may_set_a_shorter_maximum_lifetime(self):
         assert read(payload(exp=NOW + 60), max_lifetime=60).expires_at == NOW + 60
         assert refusal(payload(exp=NOW + 61), max_lifetime=60).code == "bad_lifetime"
 
 
 class TestATokenFromTheFuture:
-    def test_is_accepted_within_a_minute_for_clocks_differ(self):
+    def test_accepts_an_iat_up_to_a_minute_in_the_future(self):
         assert read(payload(iat=NOW + CLOCK_SKEW)).issued_at == NOW + CLOCK_SKEW
 
-    def test_is_refused_beyond_that(self):
+    def test_refuses_an_iat_more_than_a_minute_in_the_future(self):
         assert refusal(payload(iat=NOW + CLOCK_SKEW + 1)).code == "not_yet"
 
-    def test_is_refused_before_its_nbf(self):
+    def test_refuses_a_token_before_its_nbf(self):
         assert refusal(payload(nbf=NOW + 1)).code == "not_yet"
 
-    def test_is_accepted_from_its_nbf_on(self):
+    def test_accepts_a_token_from_its_nbf_on(self):
         assert read(payload(nbf=NOW)).user_uuid == "ada"
 
-    def test_is_accepted_within_the_leeway(self):
+    def test_accepts_a_token_before_its_nbf_within_the_leeway(self):
         assert read(payload(nbf=NOW + 5), leeway=5).user_uuid == "ada"
         assert refusal(payload(nbf=NOW + 6), leeway=5).code == "not_yet"
 
 
-class TestAClaimOfTheWrongKind:
+class TestAClaimOfTheWrongType:
     @pytest.mark.parametrize("value", [None, "", 1, True, 1.5, [], ["ada"], {}, ...])
     @pytest.mark.parametrize("name", ["jti", "sub", "acct", "canvas_domain"])
-    def test_is_refused_where_the_claim_is_needed(self, name, value):
+    def test_refuses_a_required_claim_of_the_wrong_type(self, name, value):
         assert refusal(payload(**{name: value})).code == "bad_claim"
 
     @pytest.mark.parametrize("value", [None, "", 1, True, [], {}])
     @pytest.mark.parametrize(
         "name", ["masq_sub", "debug_user_global_id", "debug_masq_global_id", "region", "client_id"]
     )
-    def test_is_refused_where_the_claim_may_be_absent(self, name, value):
+    def test_refuses_an_optional_claim_of_the_wrong_type(self, name, value):
         assert refusal(payload(**{name: value})).code == "bad_claim"
 
     @pytest.mark.parametrize("value", [None, "", True, 1.0, [], {}])
     @pytest.mark.parametrize("name", ["masq_shard", "canvas_shard_id"])
-    def test_is_refused_for_a_shard(self, name, value):
+    def test_refuses_a_shard_of_the_wrong_type(self, name, value):
         assert refusal(payload(**{name: value})).code == "bad_claim"
 
     @pytest.mark.parametrize("value", [None, "true", 1, 0, [], {}])
-    def test_is_refused_for_the_service_flag(self, value):
+    def test_refuses_an_instructure_service_claim_of_the_wrong_type(self, value):
         assert refusal(payload(instructure_service=value)).code == "bad_claim"
 
-    def test_is_not_repeated_in_the_error(self):
+    def test_error_does_not_contain_the_value_of_a_claim(self):
         assert "secret" not in str(refusal(payload(sub=["secret"])))
 
 
 class TestAMasquerade:
-    def test_is_believed_when_user_and_shard_are_both_there(self):
+    def test_accepts_a_masquerade_with_user_and_shard(self):
         claims = read(payload(masq_sub="real", masq_shard=1))
 
         assert (claims.masquerading_user_uuid, claims.masquerading_user_shard_id) == ("real", 1)
 
     @pytest.mark.parametrize("shard", [0, 1, 10_000_000_000_001, "shard-7"])
-    def test_is_believed_on_whichever_shard(self, shard):
+    def test_accepts_a_masquerade_on_any_shard(self, shard):
         claims = read(payload(masq_sub="real", masq_shard=shard))
 
         assert (claims.masquerading_user_uuid, claims.masquerading_user_shard_id) == ("real", shard)
 
-    @pytest.mark.parametrize("half", [{"masq_sub": "real"}, {"masq_shard": 1}])
-    def test_c11_is_none_when_one_half_is_missing(self, half):
-        claims = read(payload(**half))
+    @pytest.mark.parametrize("incomplete", [{"masq_sub": "real"}, {"masq_shard": 1}])
+    def test_c11_ignores_a_masquerade_without_user_or_shard(self, incomplete):
+        claims = read(payload(**incomplete))
 
         assert (claims.masquerading_user_uuid, claims.masquerading_user_shard_id) == (None, None)
 
 
-class TestAnotherDeploymentsOwnClaims:
-    def test_are_handed_on(self):
+class TestUnknownClaims:
+    def test_unknown_claims_are_returned_as_extra(self):
         assert read(payload(department="physics", level=3)).extra == {"department": "physics", "level": 3}
 
-    def test_never_include_a_claim_that_has_a_meaning(self):
+    def test_extra_contains_no_reserved_claim(self):
         assert read(payload(nbf=NOW, aud="somebody")).extra == {}
 
 
@@ -408,10 +439,10 @@ def any_claims(draw: st.DrawFn) -> Claims:
     )
 
 
-class TestWhateverIsSaid:
+class TestArbitraryClaims:
     @settings(deadline=None)
     @given(claims=any_claims())
-    def test_is_read_back_as_it_was_meant(self, claims):
+    def test_claims_are_read_back_unchanged(self, claims):
         members = json.loads(claims.to_json())
 
         assert Claims.from_payload(members, now=claims.issued_at, issuer=claims.issuer) == claims
@@ -424,13 +455,13 @@ class TestWhateverIsSaid:
             max_size=4,
         )
     )
-    def test_is_believed_or_refused_with_a_code_and_nothing_else(self, changes):
+    def test_arbitrary_changes_are_accepted_or_refused_with_a_code(self, changes):
         try:
             claims = read(payload(**changes))
         except InvalidToken as error:
             code = error.code
         else:
-            code = "believed"
+            code = "accepted"
             assert 0 < claims.expires_at - claims.issued_at <= MAX_LIFETIME
             assert claims.expires_at > NOW
         assert code not in {"", "invalid"}
@@ -442,17 +473,17 @@ def long_key() -> JWK:
 
 
 class TestTheLongestToken:
-    def test_g17_signed_by_the_longest_key_fits_the_headers_of_nginx(self, long_key):
+    def test_g17_longest_signed_token_fits_into_the_headers_of_nginx(self, long_key):
         room = MAX_PAYLOAD_BYTES - len(new(extra={"x": ""}).to_json())
         text = new(extra={"x": "x" * room}).to_json()
         assert len(text) == MAX_PAYLOAD_BYTES
 
         signed = jose.sign(text, long_key, kid=long_key.thumbprint())
 
-        # Beside it stand the status line, Date, Server, Cache-Control and their like.
+        # The other 400 bytes are for the status line, Date, Server, Cache-Control and similar headers.
         assert len(f"Authorization: Bearer {signed}\r\n") < NGINX_HEADER_BYTES - 400
 
-    def test_g17_encrypted_for_the_longest_key_is_still_accepted(self, long_key):
+    def test_g17_longest_encrypted_token_is_accepted(self, long_key):
         room = MAX_PAYLOAD_BYTES - len(new(extra={"x": ""}).to_json())
         kid = long_key.thumbprint()
         signed = jose.sign(new(extra={"x": "x" * room}).to_json(), long_key, kid=kid)

@@ -1,4 +1,4 @@
-"""Encrypted tokens, held against independent readers and writers."""
+"""Encrypted tokens, compared with independent implementations."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ KEY_ALGORITHMS = ("RSA-OAEP", "RSA-OAEP-256", "RSA1_5")
 ALGORITHMS = list(product(KEY_ALGORITHMS, CONTENT_ALGORITHMS))
 
 
-# joserfc says of RSA1_5 what `check --deploy` says; here it is read on purpose.
-reads_rsa1_5 = pytest.mark.filterwarnings('ignore:JWE algorithm "RSA1_5" is deprecated')
+# joserfc warns about RSA1_5, as `check --deploy` does. These tests use RSA1_5 on purpose.
+uses_rsa1_5 = pytest.mark.filterwarnings('ignore:JWE algorithm "RSA1_5" is deprecated')
 
 
-def open_by_hand(token: str, key: JWK) -> bytes:
-    """Decrypt a compact JWE with `cryptography` alone, by the letter of RFC 7516 §5.2 and RFC 7518 §4.2, §4.3, §5."""
+def decrypt_by_hand(token: str, key: JWK) -> bytes:
+    """Decrypt a compact JWE with `cryptography` alone (RFC 7516 §5.2; RFC 7518 §4.2, §4.3, §5)."""
     header, wrapped, iv, ciphertext, tag = token.split(".")
     names = json.loads(unb64(header))
     private = load_pem_private_key(key.export_to_pem(private_key=True, password=None), password=None)
@@ -56,7 +56,7 @@ def open_by_hand(token: str, key: JWK) -> bytes:
     return unpadder.update(padded) + unpadder.finalize()
 
 
-@reads_rsa1_5
+@uses_rsa1_5
 @pytest.mark.parametrize(("alg", "enc"), ALGORITHMS)
 class TestAnEncryptedToken:
     @pytest.fixture
@@ -64,37 +64,37 @@ class TestAnEncryptedToken:
         public = JWK.from_json(encryption_key.export_public())
         return jose.encrypt(signed, public, kid="e1", alg=alg, enc=enc)
 
-    def test_has_the_header_of_the_contract_in_its_order(self, token, alg, enc):
+    def test_encrypted_token_has_the_header_of_the_wire_contract_in_order(self, token, alg, enc):
         assert header_text(token) == f'{{"alg":"{alg}","enc":"{enc}","cty":"JWT","kid":"e1"}}'
 
-    def test_is_opened_by_joserfc(self, token, signed, encryption_key, alg, enc):
+    def test_joserfc_decrypts_the_token(self, token, signed, encryption_key, alg, enc):
         key = joserfc_jwk.RSAKey.import_key(encryption_key.export(as_dict=True))
 
         assert joserfc_jwe.decrypt_compact(token, key, algorithms=[alg, enc]).plaintext == signed.encode()
 
-    def test_is_opened_by_plain_cryptography_and_read_by_pyjwt(self, token, signing_key, encryption_key):
-        inner = open_by_hand(token, encryption_key)
+    def test_plain_cryptography_decrypts_the_token_and_pyjwt_reads_it(self, token, signing_key, encryption_key):
+        inner = decrypt_by_hand(token, encryption_key)
 
         assert jwt.decode(inner, signing_key.export_to_pem(), algorithms=["RS256"]) == json.loads(PAYLOAD)
 
-    def test_is_opened_by_jwcrypto(self, token, signed, encryption_key, alg, enc):
+    def test_jwcrypto_decrypts_the_token(self, token, signed, encryption_key, alg, enc):
         jwe = JWE(algs=[alg, enc])
         jwe.deserialize(token)
         jwe.decrypt(encryption_key)
 
         assert jwe.payload == signed.encode()
 
-    def test_is_opened_by_us(self, token, signed, encryption_key, alg):
+    def test_decrypt_decrypts_the_token(self, token, signed, encryption_key, alg):
         assert jose.decrypt(token, {"e1": encryption_key}, key_algorithms=[alg]) == (signed, "e1")
 
-    def test_is_never_the_same_twice(self, token, signed, encryption_key, alg, enc):
+    def test_encrypting_twice_gives_different_tokens(self, token, signed, encryption_key, alg, enc):
         again = jose.encrypt(signed, encryption_key, kid="e1", alg=alg, enc=enc)
 
-        # The header is one; the wrapped content key, the IV, the ciphertext and the tag are fresh.
+        # Only the header is equal. The encrypted key, the IV, the ciphertext and the tag are new.
         assert [a == b for a, b in zip(token.split("."), again.split("."), strict=True)] == [True] + [False] * 4
 
 
-class TestEncryptingWithAnAlgorithmOffTheLists:
+class TestEncryptingWithAnUnknownAlgorithm:
     @pytest.mark.parametrize(
         ("alg", "enc"),
         [
@@ -107,14 +107,14 @@ class TestEncryptingWithAnAlgorithmOffTheLists:
             ("RSA-OAEP", ""),
         ],
     )
-    def test_is_a_mistake_of_the_caller(self, alg, enc, signed, encryption_key):
+    def test_encrypting_with_an_unknown_algorithm_raises_value_error(self, alg, enc, signed, encryption_key):
         with pytest.raises(ValueError, match="not an allowed algorithm"):
             jose.encrypt(signed, encryption_key, kid="e1", alg=alg, enc=enc)
 
 
-@reads_rsa1_5
+@uses_rsa1_5
 @pytest.mark.parametrize(("alg", "enc"), ALGORITHMS)
-class TestATokenThatJoserfcMade:
+class TestATokenFromJoserfc:
     @pytest.mark.parametrize(
         ("inner_kid", "outer"),
         [
@@ -124,7 +124,9 @@ class TestATokenThatJoserfcMade:
             pytest.param({"kid": "s1"}, {"cty": "JWT", "kid": "e1", "typ": "JWT"}, id="with-everything"),
         ],
     )
-    def test_g10_is_opened_and_verified(self, alg, enc, inner_kid, outer, signing_key, encryption_key):
+    def test_g10_decrypts_and_verifies_a_token_from_joserfc(
+        self, alg, enc, inner_kid, outer, signing_key, encryption_key
+    ):
         signer = joserfc_jwk.RSAKey.import_key(signing_key.export(as_dict=True))
         recipient = joserfc_jwk.RSAKey.import_key(encryption_key.export_public(as_dict=True))
         inner = joserfc_jws.serialize_compact(
@@ -132,16 +134,16 @@ class TestATokenThatJoserfcMade:
         )
         token = joserfc_jwe.encrypt_compact({"alg": alg, "enc": enc} | outer, inner, recipient, algorithms=[alg, enc])
 
-        opened, encryption_kid = jose.decrypt(token, {"e1": encryption_key}, key_algorithms=[alg])
-        claims, signing_kid = jose.verify(opened, {"s1": signing_key})
+        decrypted, encryption_kid = jose.decrypt(token, {"e1": encryption_key}, key_algorithms=[alg])
+        claims, signing_kid = jose.verify(decrypted, {"s1": signing_key})
 
         assert (claims, encryption_kid, signing_kid) == (json.loads(PAYLOAD), "e1", "s1")
 
-    def test_g10_may_leave_typ_out_of_the_inner_header(self, alg, enc, signing_key, encryption_key):
+    def test_g10_accepts_an_inner_header_without_typ(self, alg, enc, signing_key, encryption_key):
         signer = joserfc_jwk.RSAKey.import_key(signing_key.export(as_dict=True))
         inner = joserfc_jws.serialize_compact({"alg": "RS256"}, PAYLOAD, signer, algorithms=["RS256"])
         token = jose.encrypt(inner, encryption_key, kid="e1", alg=alg, enc=enc)
 
-        opened, _ = jose.decrypt(token, {"e1": encryption_key}, key_algorithms=[alg])
+        decrypted, _ = jose.decrypt(token, {"e1": encryption_key}, key_algorithms=[alg])
 
-        assert jose.verify(opened, {"s1": signing_key})[0] == json.loads(PAYLOAD)
+        assert jose.verify(decrypted, {"s1": signing_key})[0] == json.loads(PAYLOAD)

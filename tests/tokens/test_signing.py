@@ -1,4 +1,4 @@
-"""Signed tokens: what is written, held against independent readers."""
+"""Signed tokens, compared with independent implementations."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from tests.tokens.handmade import PAYLOAD, header_text, unb64
 
 
 class TestASignedToken:
-    def test_has_the_header_of_the_contract_in_its_order(self, signed):
+    def test_signed_token_has_the_header_of_the_wire_contract_in_order(self, signed):
         assert header_text(signed) == '{"typ":"JWT","alg":"RS256","kid":"s1"}'
 
-    def test_carries_the_payload_byte_for_byte(self, signed):
+    def test_signed_token_contains_the_exact_payload(self, signed):
         assert unb64(signed.split(".")[1]) == PAYLOAD
 
-    def test_is_read_by_joserfc(self, signed, signing_key):
+    def test_joserfc_reads_the_signed_token(self, signed, signing_key):
         public = joserfc_jwk.RSAKey.import_key(signing_key.export_public(as_dict=True))
 
         assert joserfc_jws.deserialize_compact(signed, public, algorithms=["RS256"]).payload == PAYLOAD
 
-    def test_is_read_by_pyjwt(self, signed, signing_key):
+    def test_pyjwt_reads_the_signed_token(self, signed, signing_key):
         claims = jwt.decode(signed, signing_key.export_to_pem(), algorithms=["RS256"])
 
         assert claims == json.loads(PAYLOAD)
 
-    def test_is_read_by_jwcrypto(self, signed, signing_key):
+    def test_jwcrypto_reads_the_signed_token(self, signed, signing_key):
         jws = JWS()
         jws.deserialize(signed)
         jws.verify(JWK.from_json(signing_key.export_public()))
 
         assert jws.payload == PAYLOAD
 
-    def test_is_verified_by_us_with_the_public_half(self, signed, signing_key):
+    def test_verify_needs_only_the_public_key(self, signed, signing_key):
         public = JWK.from_json(signing_key.export_public())
 
         assert jose.verify(signed, {"s1": public}) == (json.loads(PAYLOAD), "s1")

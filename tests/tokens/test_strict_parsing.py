@@ -1,4 +1,4 @@
-"""Strict parsing, before any key is used: one spelling, no odd header members, bounded lengths."""
+"""Strict parsing before any key is used: canonical encoding, known header members, bounded lengths."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.tokens.handmade import CONTENT_ALGORITHMS, NO_KEYS, PAYLOAD, b64, enc
 
 class TestTheJSONSerialization:
     @pytest.mark.parametrize("recipients", [1, 200])
-    def test_g3_is_not_read(self, recipients, signed, encryption_key):
+    def test_g3_refuses_an_encrypted_token_in_json_serialization(self, recipients, signed, encryption_key):
         jwe = JWE(signed.encode(), '{"enc":"A256GCM"}', algs=["RSA-OAEP", "A256GCM"])
         for _ in range(recipients):
             jwe.add_recipient(encryption_key, '{"alg":"RSA-OAEP"}')
@@ -31,7 +31,7 @@ class TestTheJSONSerialization:
 
         assert refusal.value.code in {"malformed", "too_long"}
 
-    def test_g3_is_not_read_for_a_signed_token_either(self, signing_key):
+    def test_g3_refuses_a_signed_token_in_json_serialization(self, signing_key):
         jws = JWS(PAYLOAD)
         jws.add_signature(signing_key, protected='{"alg":"RS256"}')
 
@@ -44,46 +44,46 @@ class TestTheJSONSerialization:
 ALPHABET = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"
 
 
-def respellings(token: str) -> Iterator[str]:
-    """Texts that a lenient reader takes for the same token."""
+def non_canonical_forms(token: str) -> Iterator[str]:
+    """Yield strings that a lenient parser reads as the same token."""
     segments = token.split(".")
     for n, segment in enumerate(segments):
 
-        def spelt(text: str, n: int = n) -> str:
+        def replaced(text: str, n: int = n) -> str:
             return ".".join([*segments[:n], text, *segments[n + 1 :]])
 
-        yield spelt(segment + "=" * (-len(segment) % 4 or 4))
-        yield spelt(segment + "=")
-        yield spelt(segment[:3] + "\n" + segment[3:])
-        yield spelt(segment[:3] + "!" + segment[3:])
-        yield spelt(segment[:3] + "\u00ad" + segment[3:])
+        yield replaced(segment + "=" * (-len(segment) % 4 or 4))
+        yield replaced(segment + "=")
+        yield replaced(segment[:3] + "\n" + segment[3:])
+        yield replaced(segment[:3] + "!" + segment[3:])
+        yield replaced(segment[:3] + "\u00ad" + segment[3:])
         last = ALPHABET.index(segment[-1])
         for loose_bits in range(1, 2 ** (len(segment) * 6 % 8)):
-            yield spelt(segment[:-1] + ALPHABET[last ^ loose_bits])
+            yield replaced(segment[:-1] + ALPHABET[last ^ loose_bits])
         if "-" in segment or "_" in segment:
-            yield spelt(segment.replace("-", "+").replace("_", "/"))
+            yield replaced(segment.replace("-", "+").replace("_", "/"))
     yield from (f" {token}", f"{token} ", f"{token}\n", f"{token}.", f".{token}", f"{token}\x00")
     yield from (token.replace(".", ". "), token.replace(".", ".."))
     yield from (f'"{token}"', token + "." + segments[-1])
 
 
-class TestATokenInAnotherSpelling:
-    def test_g4_is_refused_and_no_key_spent_on_it(self, encrypted):
-        for text in respellings(encrypted):
+class TestANonCanonicalToken:
+    def test_g4_refuses_a_non_canonical_encrypted_token_without_using_a_key(self, encrypted):
+        for text in non_canonical_forms(encrypted):
             assert text != encrypted
             with pytest.raises(InvalidToken):
                 jose.decrypt(text, NO_KEYS)
 
-    def test_g4_is_refused_when_only_signed(self, signed, signing_key):
-        for text in respellings(signed):
+    def test_g4_refuses_a_non_canonical_signed_token_without_using_a_key(self, signed, signing_key):
+        for text in non_canonical_forms(signed):
             assert text != signed
             with pytest.raises(InvalidToken):
                 jose.verify(text, NO_KEYS)
 
     @pytest.mark.parametrize("enc", CONTENT_ALGORITHMS)
     @pytest.mark.parametrize("moved", [1, 2, 3, 8, 12, 16, 32])
-    def test_g4_no_byte_may_move_from_one_segment_to_the_next(self, enc, moved, signed, encryption_key):
-        # The tag of CBC-HMAC covers IV and ciphertext as one string: only the IV's length tells where one ends.
+    def test_g4_refuses_bytes_moved_from_one_segment_to_the_next(self, enc, moved, signed, encryption_key):
+        # The tag of CBC-HMAC covers IV and ciphertext as one string, so only the length of the IV separates them.
         token = jose.encrypt(signed, encryption_key, kid="e1", alg="RSA-OAEP", enc=enc)
         header, *parts = token.split(".")
         for left in range(3):
@@ -96,10 +96,10 @@ class TestATokenInAnotherSpelling:
                 with pytest.raises(InvalidToken):
                     jose.decrypt(".".join([header, *map(b64, raw)]), {"e1": encryption_key})
 
-    def test_g4_zeros_before_the_signature_or_the_wrapped_key_are_refused(
+    def test_g4_refuses_zero_bytes_before_the_signature_or_the_encrypted_key(
         self, signed, encrypted, signing_key, encryption_key
     ):
-        # As numbers they are the same.
+        # Leading zero bytes do not change the number.
         first, payload, signature = signed.split(".")
         with pytest.raises(InvalidToken):
             jose.verify(f"{first}.{payload}.{b64(bytes(3) + unb64(signature))}", {"s1": signing_key})
@@ -107,7 +107,7 @@ class TestATokenInAnotherSpelling:
         with pytest.raises(InvalidToken):
             jose.decrypt(".".join([header, b64(bytes(3) + unb64(wrapped)), *rest]), {"e1": encryption_key})
 
-    def test_g4_a_signature_increased_by_the_modulus_is_refused(self, signed, signing_key):
+    def test_g4_refuses_a_signature_increased_by_the_modulus(self, signed, signing_key):
         first, payload, signature = signed.split(".")
         number = int.from_bytes(unb64(signature)) + int.from_bytes(unb64(signing_key["n"]))
 
@@ -158,9 +158,9 @@ BROKEN_HEADERS = {
 }
 
 
-class TestAHeaderWithOddMembers:
+class TestAnInvalidHeader:
     @pytest.mark.parametrize("member", ODD_MEMBERS.values(), ids=ODD_MEMBERS.keys())
-    def test_g5_is_refused_before_any_key_is_touched(self, member, encrypted, signed):
+    def test_g5_refuses_an_unknown_header_member_without_using_a_key(self, member, encrypted, signed):
         for refused, token, header in (
             (jose.decrypt, encrypted, JWE_HEADER),
             (jose.verify, signed, JWS_HEADER),
@@ -170,7 +170,7 @@ class TestAHeaderWithOddMembers:
             assert refusal.value.code == "bad_header"
 
     @pytest.mark.parametrize("header", BROKEN_HEADERS.values(), ids=BROKEN_HEADERS.keys())
-    def test_g5_is_refused_when_it_is_not_one_strict_json_object(self, header, encrypted, signed):
+    def test_g5_refuses_a_header_that_is_not_a_strict_json_object(self, header, encrypted, signed):
         for refused, token, members in (
             (jose.decrypt, encrypted, JWE_HEADER),
             (jose.verify, signed, JWS_HEADER),
@@ -180,18 +180,18 @@ class TestAHeaderWithOddMembers:
             assert refusal.value.code in {"malformed", "bad_header"}
 
     @pytest.mark.parametrize("raw", [b"\xff\xfe{}", b"\xef\xbb\xbf{}", b'{"alg":"\xff"}', b"{\x00}"])
-    def test_g5_is_refused_when_it_is_not_utf_8(self, raw, encrypted):
+    def test_g5_refuses_a_header_that_is_not_utf_8(self, raw, encrypted):
         with pytest.raises(InvalidToken) as refusal:
             jose.decrypt(with_header(encrypted, raw), NO_KEYS)
 
         assert refusal.value.code == "malformed"
 
     @pytest.mark.parametrize("bits", [b"[", b'{"":', b'[{"a":'])
-    def test_g5_deep_nesting_takes_no_process_down_in_a_thread_with_a_small_stack(self, bits):
-        """Python 3.13's parser goes as deep as a whole stack of the usual size."""
+    def test_g5_deep_nesting_does_not_crash_a_thread_with_a_small_stack(self, bits):
+        # The recursion limit of the parser in Python 3.13 assumes a stack of the default size.
         script = (
             "import threading\n"
-            "from instaccess.compact import json_object\n"
+            "from instaccess.tokens.compact import json_object\n"
             "from instaccess.exceptions import InvalidToken\n"
             "def read():\n"
             "    try: json_object(RAW, 'claims')\n"
@@ -204,20 +204,20 @@ class TestAHeaderWithOddMembers:
             [sys.executable, "-c", script.replace("RAW", repr(raw))], capture_output=True, text=True, check=False
         )
 
-        assert (done.returncode, done.stdout) == (0, "the claims nests too deep\n"), done.stderr
+        assert (done.returncode, done.stdout) == (0, "JSON is nested too deeply in the claims\n"), done.stderr
 
     @pytest.mark.parametrize("text", ["[" * 2000, '"' + "[" * 2000, '\\"[{' * 500, "[" * 40 + "\\" * 7])
-    def test_brackets_in_a_text_nest_nothing(self, signing_key, text):
+    def test_brackets_in_a_string_do_not_count_as_nesting(self, signing_key, text):
         payload = json.dumps({"x": text}).encode()
 
         assert jose.verify(jose.sign(payload, signing_key, kid="s1"), {"s1": signing_key})[0] == json.loads(payload)
 
-    def test_g5_deep_nesting_that_fits_a_token_ends_as_a_refusal_too(self, signed, signing_key):
+    def test_g5_refuses_the_deepest_nesting_that_fits_into_a_token(self, signed, signing_key):
         with pytest.raises(InvalidToken) as refusal:
             jose.verify(with_header(signed, "[" * 3000), NO_KEYS)
         assert refusal.value.code == "bad_header"
 
-        # Well signed by us, so the claims are read: the parser gives up, the process does not.
+        # The signature is valid, so the claims are parsed. The parser must refuse without crashing the process.
         nested = jose.sign(b'{"x":' + b"[" * 2500 + b"]" * 2500 + b"}", signing_key, kid="s1")
         with pytest.raises(InvalidToken) as refusal:
             jose.verify(nested, {"s1": signing_key})
@@ -225,7 +225,7 @@ class TestAHeaderWithOddMembers:
 
     @pytest.mark.parametrize("member", ["typ", "cty"])
     @pytest.mark.parametrize("value", ["jwt", "JOSE", "jwk+json", "application/jwt", ""])
-    def test_another_type_inside_is_refused(self, member, value, encrypted):
+    def test_refuses_an_encrypted_token_of_another_type(self, member, value, encrypted):
         header = json.dumps({"alg": "RSA-OAEP", "enc": "A128CBC-HS256", "kid": "e1", member: value})
 
         with pytest.raises(InvalidToken) as refusal:
@@ -233,11 +233,11 @@ class TestAHeaderWithOddMembers:
 
         assert refusal.value.code == "wrong_type"
 
-    @pytest.mark.parametrize("odd", [{"typ": "at+jwt"}, {"typ": "jwt"}, {"typ": ""}, {"cty": "JWT"}])
-    def test_c2_a_signed_token_of_another_type_is_refused(self, odd, signed):
-        # RFC 8725 §3.11: an ID token or an RFC 9068 access token under the same key is not one of these. `cty` would
-        # announce yet another token inside.
-        header = json.dumps({"typ": "JWT", "alg": "RS256", "kid": "s1"} | odd)
+    @pytest.mark.parametrize("changes", [{"typ": "at+jwt"}, {"typ": "jwt"}, {"typ": ""}, {"cty": "JWT"}])
+    def test_c2_refuses_a_signed_token_of_another_type(self, changes, signed):
+        # RFC 8725 §3.11: an ID token or an RFC 9068 access token of the same key must be refused. `cty` would mean
+        # that the payload is another token.
+        header = json.dumps({"typ": "JWT", "alg": "RS256", "kid": "s1"} | changes)
 
         with pytest.raises(InvalidToken) as refusal:
             jose.verify(with_header(signed, header), NO_KEYS)
@@ -266,7 +266,7 @@ class TestAHostileKid:
             pytest.param(None, "bad_header", id="null"),
         ],
     )
-    def test_g9_is_refused(self, kid, code, encrypted, signed, encryption_key, signing_key):
+    def test_g9_refuses_a_hostile_kid(self, kid, code, encrypted, signed, encryption_key, signing_key):
         for refused, token, keys, header in (
             (jose.decrypt, encrypted, {"e1": encryption_key}, {"alg": "RSA-OAEP", "enc": "A128CBC-HS256"}),
             (jose.verify, signed, {"s1": signing_key}, {"typ": "JWT", "alg": "RS256"}),
@@ -275,7 +275,7 @@ class TestAHostileKid:
                 refused(with_header(token, json.dumps(header | {"kid": kid})), keys)
             assert refusal.value.code == code
 
-    def test_g9_is_not_repeated_in_the_error(self, encrypted, encryption_key):
+    def test_g9_error_does_not_contain_a_hostile_kid(self, encrypted, encryption_key):
         header = json.dumps({"alg": "RSA-OAEP", "enc": "A128CBC-HS256", "kid": "<script>"})
 
         with pytest.raises(InvalidToken) as refusal:
@@ -286,7 +286,7 @@ class TestAHostileKid:
 
 class TestALongToken:
     @pytest.mark.parametrize("length", [8193, 1_000_000])
-    def test_g19_is_not_even_parsed(self, length):
+    def test_g19_refuses_a_token_over_8_kib_without_parsing_it(self, length):
         text = "." * length
 
         for refused in (jose.decrypt, jose.verify):
@@ -294,7 +294,7 @@ class TestALongToken:
                 refused(text, NO_KEYS)
             assert refusal.value.code == "too_long"
 
-    def test_g19_of_exactly_8_kib_is_read(self, signing_key):
+    def test_g19_accepts_a_token_of_8_kib(self, signing_key):
         head = len(jose.sign(b"", signing_key, kid="s1"))
         claims = {"x": "x" * ((compact.MAX_TOKEN_CHARS - head) * 3 // 4 - 8)}
         token = jose.sign(json.dumps(claims, separators=(",", ":")).encode(), signing_key, kid="s1")
@@ -302,7 +302,7 @@ class TestALongToken:
 
         assert jose.verify(token, {"s1": signing_key})[0] == claims
 
-    def test_a_header_over_1_kib_is_refused(self, encrypted):
+    def test_refuses_a_header_over_1_kib(self, encrypted):
         header = json.dumps({"alg": "RSA-OAEP", "enc": "A128CBC-HS256", "kid": "e1"}) + " " * 1024
 
         with pytest.raises(InvalidToken) as refusal:
@@ -311,9 +311,9 @@ class TestALongToken:
         assert refusal.value.code == "bad_header"
 
 
-class TestWhatIsInside:
+class TestTheContentOfAToken:
     @pytest.mark.parametrize("inside", ["é", "\u2028", "\U0001f511"])
-    def test_is_ascii_or_refused(self, inside, encryption_key):
+    def test_refuses_plaintext_that_is_not_ascii(self, inside, encryption_key):
         token = encrypted_as({"alg": "RSA-OAEP", "enc": "A256GCM", "kid": "e1"}, inside, encryption_key)
 
         with pytest.raises(InvalidToken) as refusal:
@@ -337,14 +337,14 @@ class TestWhatIsInside:
             b'{"exp":' + b"9" * 5000 + b"}",
         ],
     )
-    def test_g8_well_signed_claims_must_be_one_strict_json_object(self, payload, signing_key):
+    def test_g8_refuses_signed_claims_that_are_not_a_strict_json_object(self, payload, signing_key):
         with pytest.raises(InvalidToken) as refusal:
             jose.verify(jose.sign(payload, signing_key, kid="s1"), {"s1": signing_key})
 
         assert refusal.value.code == "malformed"
 
-    def test_an_unreadable_payload_under_a_bad_signature_is_a_bad_signature(self, rsa_pool):
-        # Nothing of the claims is read before the signature holds.
+    def test_checks_the_signature_before_it_parses_the_payload(self, rsa_pool):
+        # The payload must not be parsed before the signature has been verified.
         token = jose.sign(b"not json", rsa_pool.take("sig"), kid="s1")
 
         with pytest.raises(InvalidToken) as refusal:
@@ -353,20 +353,20 @@ class TestWhatIsInside:
         assert refusal.value.code == "bad_signature"
 
 
-class TestPeekingAtTheIssuer:
-    def test_reads_it_without_any_key(self, signed):
+class TestPeekIssuer:
+    def test_peek_issuer_reads_the_issuer_without_a_key(self, signed):
         assert compact.peek_issuer(signed) == "instructure:inst_access"
 
     @pytest.mark.parametrize("payload", [b"{}", b'{"iss":null}', b'{"iss":["instructure:inst_access"]}', b"[]", b"x"])
-    def test_finds_none_where_there_is_none(self, payload, signing_key):
+    def test_peek_issuer_returns_none_if_there_is_no_issuer(self, payload, signing_key):
         assert compact.peek_issuer(jose.sign(payload, signing_key, kid="s1")) is None
 
-    def test_finds_none_in_an_encrypted_token_or_an_opaque_one(self, encrypted):
+    def test_peek_issuer_returns_none_for_encrypted_and_opaque_tokens(self, encrypted):
         assert compact.peek_issuer(encrypted) is None
         assert compact.peek_issuer("kQ3XjtXn6f8o0qg") is None
         assert compact.peek_issuer("") is None
 
     @hostile
     @given(st.text(max_size=200))
-    def test_never_fails(self, text):
+    def test_peek_issuer_returns_none_for_arbitrary_text(self, text):
         assert compact.peek_issuer(text) is None

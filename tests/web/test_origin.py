@@ -1,4 +1,4 @@
-"""Where a request came from and what it was sent to, whatever its headers claim."""
+"""The host and the client address of a request, in spite of forged headers."""
 
 from __future__ import annotations
 
@@ -32,26 +32,26 @@ class TestTheDomain:
             yield
 
     @pytest.mark.parametrize("secure", [True, False])
-    def test_is_the_host_of_the_request(self, secure):
+    def test_domain_is_the_host_of_the_request(self, secure):
         assert domain("canvas.example.edu", secure=secure) == "canvas.example.edu"
 
     @pytest.mark.parametrize(("port", "secure"), [("443", True), ("80", False)])
-    def test_leaves_the_schemes_own_port_out(self, port, secure):
+    def test_domain_omits_the_default_port(self, port, secure):
         assert domain(f"canvas.example.edu:{port}", secure=secure) == "canvas.example.edu"
 
     @pytest.mark.parametrize(("port", "secure"), [("80", True), ("443", False), ("8443", True), ("8000", False)])
-    def test_keeps_any_other_port(self, port, secure):
+    def test_domain_keeps_any_other_port(self, port, secure):
         assert domain(f"canvas.example.edu:{port}", secure=secure) == f"canvas.example.edu:{port}"
 
     @pytest.mark.parametrize(
         ("host", "expected"),
         [("[::1]", "[::1]"), ("[::1]:443", "[::1]"), ("[::1]:8443", "[::1]:8443"), ("127.0.0.1:443", "127.0.0.1")],
     )
-    def test_may_be_an_address(self, host, expected):
+    def test_domain_may_be_an_ip_address(self, host, expected):
         assert domain(host) == expected
 
     @pytest.mark.parametrize(
-        "spelling",
+        "host",
         [
             "CANVAS.Example.EDU",
             "canvas.example.edu.",
@@ -61,18 +61,18 @@ class TestTheDomain:
             "canvas.example.edu:0",
         ],
     )
-    def test_is_one_however_the_client_spells_it(self, spelling):
-        assert domain(spelling) == "canvas.example.edu"
-        assert origin.account_uuid(domain(spelling)) == origin.account_uuid("canvas.example.edu")
+    def test_domain_is_the_same_for_every_form_of_the_host(self, host):
+        assert domain(host) == "canvas.example.edu"
+        assert origin.account_uuid(domain(host)) == origin.account_uuid("canvas.example.edu")
 
     @pytest.mark.parametrize(
         "host", ["evil.example", "canvas.example.edu.evil.example", "canvas.example.edu@evil", ""]
     )
-    def test_is_refused_where_it_is_not_ours(self, host):
+    def test_refuses_a_host_that_is_not_allowed(self, host):
         with pytest.raises(DisallowedHost):
             domain(host)
 
-    def test_fits_its_column_in_the_audit_or_is_refused(self):
+    def test_refuses_a_host_that_does_not_fit_into_the_audit_log(self):
         name = ("x" * 60 + ".") * 3 + "x" * (253 - 183 - len(".tenant.example")) + ".tenant.example"
         column = IssuedToken._meta.get_field("canvas_domain")
 
@@ -82,7 +82,7 @@ class TestTheDomain:
             with pytest.raises(DisallowedHost):
                 domain(too_long)
 
-    def test_does_not_follow_a_forwarded_host_unless_django_was_told_to(self):
+    def test_ignores_x_forwarded_host_unless_django_is_configured_to_use_it(self):
         forwarded = {"HTTP_X_FORWARDED_HOST": "a.tenant.example"}
 
         assert domain("canvas.example.edu", **forwarded) == "canvas.example.edu"
@@ -90,21 +90,21 @@ class TestTheDomain:
             assert domain("canvas.example.edu", **forwarded) == "a.tenant.example"
 
 
-class TestTheAddressOfAClient:
+class TestTheClientAddress:
     @pytest.mark.parametrize("forwarded", [None, "203.0.113.9", "203.0.113.9, 198.51.100.7"])
-    def test_is_that_of_the_connection_when_no_proxy_is_trusted(self, forwarded):
+    def test_client_address_is_remote_addr_if_no_proxy_is_trusted(self, forwarded):
         assert address("192.0.2.1", forwarded) == "192.0.2.1"
 
     @pytest.mark.parametrize(("hops", "expected"), [(1, "198.51.100.7"), (2, "203.0.113.9"), (3, "10.9.9.9")])
-    def test_is_what_the_outermost_trusted_proxy_saw(self, hops, expected):
+    def test_client_address_is_the_one_seen_by_the_outermost_trusted_proxy(self, hops, expected):
         assert address("192.0.2.1", "10.9.9.9, 203.0.113.9, 198.51.100.7", hops=hops) == expected
 
-    def test_is_never_what_the_client_put_in_front(self):
+    def test_ignores_addresses_that_the_client_forged(self):
         forged = "127.0.0.1, 10.0.0.1, ::1, "
 
         assert address("192.0.2.1", forged + "203.0.113.9", hops=1) == "203.0.113.9"
 
-    def test_is_that_of_the_connection_when_the_request_came_past_the_proxies(self):
+    def test_client_address_is_remote_addr_if_the_request_bypassed_a_proxy(self):
         assert address("192.0.2.1", None, hops=1) == "192.0.2.1"
         assert address("192.0.2.1", "203.0.113.9", hops=2) == "192.0.2.1"
         assert address("192.0.2.1", "203.0.113.9, ", hops=1) == "192.0.2.1"
@@ -120,25 +120,25 @@ class TestTheAddressOfAClient:
             ("::ffff:192.0.2.1", "::ffff:192.0.2.1"),
         ],
     )
-    def test_is_read_in_the_ways_proxies_write_it(self, written, expected):
-        # How an address within an address is written differs between Python's versions.
+    def test_accepts_the_address_formats_of_proxies(self, written, expected):
+        # Versions of Python format IPv4-mapped IPv6 addresses differently.
         assert address("192.0.2.254", written, hops=1) == str(ipaddress.ip_address(expected))
 
     @pytest.mark.parametrize(
-        "nonsense", ["unknown", "_hidden", "' OR 1=1 --", "<script>", "999.1.1.1", "[", "[]:1", "é"]
+        "invalid", ["unknown", "_hidden", "' OR 1=1 --", "<script>", "999.1.1.1", "[", "[]:1", "é"]
     )
-    def test_is_not_known_where_the_proxy_wrote_none(self, nonsense):
-        # Better none in the audit than that of the proxy, which would look like the client's.
-        assert address("192.0.2.254", nonsense, hops=1) is None
+    def test_client_address_is_none_if_the_proxy_sent_an_invalid_one(self, invalid):
+        # The audit log must not show the address of the proxy as that of the client.
+        assert address("192.0.2.254", invalid, hops=1) is None
 
     @pytest.mark.parametrize("remote", ["", "unix:", "/run/app.sock"])
-    def test_is_not_known_behind_a_unix_socket(self, remote):
+    def test_client_address_is_none_behind_a_unix_socket(self, remote):
         assert address(remote) is None
         assert address(remote, "203.0.113.9", hops=1) == "203.0.113.9"
 
     @settings(deadline=None)
     @given(forwarded=st.text(max_size=100), hops=st.integers(0, 10))
-    def test_is_an_address_or_none_whatever_comes(self, forwarded, hops):
-        found = address("192.0.2.1", forwarded, hops=hops)
+    def test_client_address_is_valid_or_none_for_arbitrary_headers(self, forwarded, hops):
+        result = address("192.0.2.1", forwarded, hops=hops)
 
-        assert found is None or str(ipaddress.ip_address(found)) == found
+        assert result is None or str(ipaddress.ip_address(result)) == result

@@ -1,4 +1,4 @@
-"""Counts in memory: exact over threads, bounded, handed over once."""
+"""Counters in memory: exact across threads, bounded, and taken once."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ def tally() -> Tally:
 
 
 class TestATally:
-    def test_is_false_until_something_was_counted_and_once_it_was_taken(self, tally):
+    def test_tally_is_true_only_while_there_are_counts(self, tally):
         assert not tally
         tally.add(kind())
         assert tally
         tally.take()
         assert not tally
 
-    def test_counts_each_kind_by_itself(self, tally):
+    def test_counts_each_kind_separately(self, tally):
         for reason in ("revoked", "expired", "revoked"):
             tally.add(kind(reason=reason))
 
         assert tally.take() == {kind(reason="revoked"): 2, kind(reason="expired"): 1}
 
-    def test_hands_every_count_over_once(self, tally):
+    def test_take_returns_every_count_once(self, tally):
         tally.add(kind())
 
         assert (tally.take(), tally.take()) == ({kind(): 1}, {})
 
-    def test_counts_on_from_what_was_put_back(self, tally):
+    def test_put_back_adds_to_the_current_counts(self, tally):
         tally.add(kind())
         taken = tally.take()
         tally.add(kind())
@@ -51,7 +51,7 @@ class TestATally:
 
         assert tally.take() == {kind(): 2}
 
-    def test_counts_exactly_what_sixteen_threads_add_while_another_takes(self, tally):
+    def test_counts_exactly_across_sixteen_threads_while_another_thread_takes(self, tally):
         def count() -> None:
             for number in range(2000):
                 tally.add(kind(user_uuid=str(number % 5)))
@@ -68,15 +68,15 @@ class TestATally:
         assert taken + sum(tally.take().values()) == 16 * 2000
 
 
-class TestWhatIsMoreThanItTellsApart:
-    def test_is_counted_without_client_and_user(self, tally):
+class TestTheLimitOfKinds:
+    def test_kinds_over_the_limit_are_counted_without_client_and_user(self, tally):
         for number in range(5):
             tally.add(kind(client_id=f"c{number}", user_uuid=f"u{number}"))
 
-        told_apart = {kind(client_id=f"c{number}", user_uuid=f"u{number}"): 1 for number in range(3)}
-        assert tally.take() == {**told_apart, kind(): 2}
+        distinguished = {kind(client_id=f"c{number}", user_uuid=f"u{number}"): 1 for number in range(3)}
+        assert tally.take() == {**distinguished, kind(): 2}
 
-    def test_stays_so_for_the_whole_hour_however_often_counts_are_taken(self, tally):
+    def test_limit_of_kinds_applies_to_the_whole_hour(self, tally):
         taken: dict[Kind, int] = {}
         for number in range(1000):
             tally.add(kind(user_uuid=str(number)))
@@ -84,13 +84,13 @@ class TestWhatIsMoreThanItTellsApart:
 
         assert len(taken) == 3 + 1
 
-    def test_does_not_stop_those_it_knows_from_being_counted_by_themselves(self, tally):
+    def test_known_kinds_are_still_counted_separately_over_the_limit(self, tally):
         for user_uuid in ("a", "b", "c", "d", "a"):
             tally.add(kind(user_uuid=user_uuid))
 
         assert tally.take()[kind(user_uuid="a")] == 2
 
-    def test_has_its_place_again_in_the_next_hour(self, tally):
+    def test_limit_of_kinds_starts_again_in_the_next_hour(self, tally):
         for number in range(5):
             tally.add(kind(user_uuid=str(number)))
         tally.add(kind(hour=HOUR + 1, user_uuid="9"))
@@ -98,8 +98,8 @@ class TestWhatIsMoreThanItTellsApart:
         assert tally.take()[kind(hour=HOUR + 1, user_uuid="9")] == 1
 
 
-class TestWhatNobodyTakes:
-    def test_is_kept_for_a_day_and_then_dropped(self, tally):
+class TestCountsThatAreNotTaken:
+    def test_counts_that_are_not_taken_are_kept_for_a_day(self, tally):
         for hour in range(100):
             tally.add(kind(hour=HOUR + hour))
 
@@ -108,7 +108,7 @@ class TestWhatNobodyTakes:
 
 class TestAForkedProcess:
     @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-    def test_leaves_its_parents_counts_to_the_parent_and_counts_its_own(self, tally):
+    def test_forked_process_counts_separately_from_its_parent(self, tally):
         tally.add(kind())
         context = multiprocessing.get_context("fork")
         counted = context.SimpleQueue()
@@ -117,7 +117,7 @@ class TestAForkedProcess:
             tally.add(kind(reason="expired"))
             counted.put(tally.take())
 
-        with tally._lock:  # as if a thread were counting at the fork
+        with tally._lock:  # as if another thread were counting during the fork
             process = context.Process(target=child)
             process.start()
         process.join()

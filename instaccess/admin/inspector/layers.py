@@ -77,10 +77,9 @@ def read_encrypted(token: str) -> Reading:
     if len(token) > tokens.MAX_TOKEN_CHARS:
         return Reading()
     signed, kid, stale = "", "", conf.max_staleness
-    legacy = tokens.LEGACY_KEY_ALGORITHMS if conf.encryption_alg in tokens.LEGACY_KEY_ALGORITHMS else ()
     with suppress(DbError, InstAccessError):
         keys = trust.decryption_keys(max_staleness=stale)
-        signed, kid = tokens.decrypt(token, keys, key_algorithms=tokens.KEY_ALGORITHMS + legacy)
+        signed, kid = tokens.decrypt(token, keys, key_algorithms=conf.key_algorithms)
     inner = read_signed(signed) if signed else Reading()
     return Reading((_layer(Key.Use.ENCRYPTION, token, kid), *inner.layers), inner.payload, inner.authentic)
 

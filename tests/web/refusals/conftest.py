@@ -1,4 +1,4 @@
-"""A gateway that remembers nothing, and the clock that the writing goes by."""
+"""A gateway with empty caches, and the clock of the counter."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def fresh_gateway(initial_keys: Any) -> Iterator[None]:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The clock that the writing goes by."""
+    """The clock that determines when counts are written."""
     clock = Clock(frozen=True)
     monkeypatch.setattr(refusals, "time", SimpleNamespace(monotonic=clock, time=time.time))
     refusals.counter.reset()

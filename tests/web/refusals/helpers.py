@@ -1,4 +1,4 @@
-"""Refusals, and the counts that the tests read."""
+"""Helpers that cause refusals and read their counts."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ REAL_TRANSACTIONS = pytest.mark.django_db(transaction=True)
 
 
 def ask(bearer: str | None = None, **headers: str) -> int:
-    """The status of the gateway's answer."""
+    """Send a request to the gateway and return the status of the response."""
     if bearer is not None:
         headers["Authorization"] = f"Bearer {bearer}"
     return Client().get(GATEWAY_URL, headers=headers).status_code
 
 
 def written() -> dict[tuple[str, ...], int]:
-    """The table: counts by role, reason, client and user."""
+    """Return the counts in the table by role, reason, client and user."""
     names = ("role", "reason", "client_id", "user_uuid")
     return {tuple(row[:4]): row[4] for row in RefusalCount.objects.values_list(*names, "count")}
 
 
 def counted() -> dict[tuple[str, ...], int]:
-    """What has been counted so far: written, and read."""
+    """Write the pending counts, and return the counts in the table."""
     refusals.counter.flush()
     return written()
 
@@ -42,7 +42,7 @@ def total() -> int:
 
 
 class Statements:
-    """Execute wrapper: what is said to the database about counts; it can be told to refuse it."""
+    """Execute wrapper that records the statements on the table of counts, and can make them fail."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []
@@ -52,6 +52,6 @@ class Statements:
         if "refusalcount" in sql:
             self.seen.append(sql.partition(" ")[0])
             if self.failing:
-                # A real error: PostgreSQL then refuses all that follows in a transaction.
+                # This is a real database error, after which PostgreSQL refuses further statements in the transaction.
                 execute("SELECT nothing FROM nowhere", (), False, context)
         return execute(sql, params, many, context)

@@ -1,4 +1,4 @@
-"""Counts of refusals: who counts what, and what a flood costs."""
+"""Counts of refusals: what the issuer and the gateway count, and the cost of a flood."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ HOUR = NOW.replace(minute=0)
 
 
 class TestTheIssuer:
-    def test_counts_what_it_refuses_by_reason(self, post, client):
+    def test_issuer_counts_refusals_by_reason(self, post, client):
         post()
         post("nobody's")
         post("nobody's")
@@ -43,9 +43,7 @@ class TestTheIssuer:
             ("issuer", "method", "", ""): 1,
         }
 
-    def test_counts_whom_by_client_and_uuid_where_both_came_with_the_access_token(
-        self, post, make_access_token, user
-    ):
+    def test_issuer_counts_client_and_uuid_if_loaded_with_the_access_token(self, post, make_access_token, user):
         identity = UserIdentity.objects.create(user=user)
         access_token = make_access_token(scope="read")
         post(access_token)
@@ -53,24 +51,24 @@ class TestTheIssuer:
         client_id = access_token.application.client_id
         assert counted() == {("issuer", "insufficient_scope", client_id, str(identity.uuid)): 1}
 
-    def test_makes_no_uuid_for_that(self, post, make_access_token):
+    def test_issuer_creates_no_uuid_for_a_count(self, post, make_access_token):
         access_token = make_access_token(scope="read")
         with CaptureQueriesContext(connection) as queries:
             post(access_token)
 
-        assert len(queries) == 1  # the one that looks the access token up
+        assert len(queries) == 1  # the lookup of the access token
         assert counted() == {("issuer", "insufficient_scope", access_token.application.client_id, ""): 1}
         assert not UserIdentity.objects.exists()
 
-    def test_takes_the_uuid_from_the_field_that_a_setting_names(self, post, make_access_token, settings):
+    def test_issuer_takes_the_uuid_from_user_uuid_field(self, post, make_access_token, settings):
         settings.INSTACCESS = {"USER_UUID_FIELD": "username"}
         access_token = make_access_token(scope="read")
         post(access_token)
 
         assert counted() == {("issuer", "insufficient_scope", access_token.application.client_id, "ada"): 1}
 
-    def test_answers_as_ever_where_that_setting_is_bad(self, post, settings, make_access_token):
-        # Bad ones are refused by `manage.py check`; until somebody looks, a refusal is not made a fault.
+    def test_issuer_responds_normally_if_user_uuid_field_is_invalid(self, post, settings, make_access_token):
+        # `manage.py check` reports the invalid setting. It must not turn a refusal into a server-side error.
         access_token = make_access_token(scope="read")
         for name in ("no_such_field", "natural_key"):
             settings.INSTACCESS = {"USER_UUID_FIELD": name}
@@ -78,17 +76,17 @@ class TestTheIssuer:
             assert "Insufficient scopes" in post(access_token).content.decode()
         assert counted() == {("issuer", "insufficient_scope", access_token.application.client_id, ""): 2}
 
-    def test_counts_what_it_could_not_answer_under_its_code(self, post, access_token, settings):
+    def test_issuer_counts_a_server_side_error_by_its_code(self, post, access_token, settings):
         settings.INSTACCESS = {"CLAIMS_HOOK": lambda user, application: {"big": "x" * 9999}}
 
         assert post(access_token).status_code == 503
         assert counted() == {("issuer", "claims_too_large", "", ""): 1}
 
-    def test_does_not_count_a_token_that_it_issues(self, post, access_token):
+    def test_issuer_does_not_count_issued_tokens(self, post, access_token):
         assert post(access_token).status_code == 201
         assert counted() == {}
 
-    def test_takes_no_reason_from_anybody_else(self, post, access_token, settings):
+    def test_issuer_counts_an_unknown_code_as_other(self, post, access_token, settings):
         def hook(user: Any, application: Any) -> Any:
             raise exceptions.InstAccessError("made up", code=access_token.token)
 
@@ -109,7 +107,7 @@ class TestTheGateway:
         origin = issuing.Origin(canvas_domain="canvas.example.edu")
         return issuing.issue(user=user, application=application, service=True, origin=origin, now=time.time())[1]
 
-    def test_counts_what_it_refuses_by_reason(self):
+    def test_gateway_counts_refusals_by_reason(self):
         ask()
         ask("opaque")
         ask("a.b.c.d.e")
@@ -121,7 +119,7 @@ class TestTheGateway:
             ("gateway", "malformed", "", ""): 2,
         }
 
-    def test_counts_whom_a_revoked_token_was_for(self, token, user, application):
+    def test_gateway_counts_client_and_user_of_a_revoked_token(self, token, user, application):
         assert ask(token) == 204
         IssuedToken.objects.update(revoked_at=timezone.now())
         views.clear_caches()
@@ -130,7 +128,7 @@ class TestTheGateway:
         uuid = str(user.instaccess_identity.uuid)
         assert counted() == {("gateway", "revoked", application.client_id, uuid): 1}
 
-    def test_counts_whom_an_expired_token_was_for_seen_before_or_not(self, token, user, application):
+    def test_gateway_counts_client_and_user_of_an_expired_token_cached_or_not(self, token, user, application):
         ask(token)
         with time_machine.travel(timezone.now() + timedelta(hours=1, seconds=1)):
             ask(token)
@@ -140,7 +138,7 @@ class TestTheGateway:
         uuid = str(user.instaccess_identity.uuid)
         assert counted() == {("gateway", "expired", application.client_id, uuid): 2}
 
-    def test_believes_no_claim_of_a_token_that_somebody_else_signed(self, make, rsa_pool):
+    def test_gateway_ignores_the_claims_of_a_forged_token(self, make, rsa_pool):
         forged = Makes(rsa_pool.take(), make.encryption)
         ask(forged.token(now=int(time.time()), sub="victim", client_id="victim"))
         ask(make.encrypted(forged.signed(claims(int(time.time()), sub="victim"), kid=make.signing_kid)))
@@ -148,13 +146,13 @@ class TestTheGateway:
         assert counted() == {("gateway", "unknown_kid", "", ""): 1, ("gateway", "bad_signature", "", ""): 1}
 
     @pytest.mark.parametrize("value", [7, None, ["a"], "x" * 256, "a\x00b", "\ud800", "ü", "a\nb", ...])
-    def test_counts_without_whom_where_an_authentic_token_names_what_is_no_id(self, make, value):
+    def test_gateway_omits_client_and_user_if_the_claims_are_not_ids(self, make, value):
         long_ago = int(time.time()) - 9000
         ask(make.token(now=long_ago, sub=value, client_id=value))
 
         assert counted() == {("gateway", "expired", "", ""): 1}
 
-    def test_counts_what_it_could_not_decide_under_its_code(self, token, settings):
+    def test_gateway_counts_a_server_side_error_by_its_code(self, token, settings):
         settings.INSTACCESS = {"DECRYPTION_KEYS": ["/does/not/exist"]}
         assert ask(token) == 503
         settings.INSTACCESS = {"DENY_LIST": "https://127.0.0.1:9/", "SERVICE_SECRETS": []}
@@ -163,23 +161,23 @@ class TestTheGateway:
         assert {(role, total) for (role, *_), total in counted().items()} == {("gateway", 2)}
         assert {reason for _, reason, *_ in written()} <= set(exceptions.Reason) - {"other"}
 
-    def test_counts_a_database_that_is_away_as_a_fault(self, token, monkeypatch):
-        def away(*args: Any, **kwargs: Any) -> Any:
+    def test_gateway_counts_an_unavailable_database_as_fault(self, token, monkeypatch):
+        def fail(*args: Any, **kwargs: Any) -> Any:
             raise OperationalError("the server closed the connection unexpectedly")
 
-        monkeypatch.setattr("instaccess.gateway.unwrapping.unwrap_with_settings", away)
+        monkeypatch.setattr("instaccess.gateway.unwrapping.unwrap_with_settings", fail)
         assert ask(token) == 503
 
         assert counted() == {("gateway", "fault", "", ""): 1}
 
 
 class TestTheReasons:
-    def test_fit_their_column(self):
+    def test_reason_codes_fit_into_their_column(self):
         assert max(map(len, exceptions.Reason)) <= RefusalCount._meta.get_field("reason").max_length
 
 
 class TestARow:
-    def test_is_of_the_hour_in_utc_in_which_it_happened(self):
+    def test_row_has_the_hour_of_the_refusal_in_utc(self):
         with time_machine.travel(NOW, tick=False) as now:
             refusals.counter.count("gateway", "expired")
             now.shift(timedelta(minutes=30))
@@ -189,14 +187,14 @@ class TestARow:
         hours = RefusalCount.objects.order_by("hour").values_list("hour", "count")
         assert list(hours) == [(HOUR, 1), (HOUR + timedelta(hours=1), 1)]
 
-    def test_grows_with_each_write(self):
+    def test_each_write_adds_to_the_row(self):
         for _ in range(3):
             refusals.counter.count(RefusalCount.Role.ISSUER, "throttled", client_id="c", user_uuid="u")
             assert refusals.counter.flush() == 1
 
         assert written() == {("issuer", "throttled", "c", "u"): 3}
 
-    def test_a1_holds_no_token_no_address_and_nothing_else_of_a_request(self, post, make_access_token):
+    def test_a1_row_contains_no_token_no_address_and_no_text_of_a_request(self, post, make_access_token):
         access_token = make_access_token(scope="read")
         sent = {"User-Agent": "sent-agent", "X-Forwarded-For": "192.0.2.99", "Host": "sent.example.edu"}
         for bearer in (access_token.token, "sent-token", "sent.token.x", "sent.token.x.y.z", "sent token", ""):
@@ -212,25 +210,25 @@ class TestARow:
 
 @REAL_TRANSACTIONS
 class TestAFlood:
-    def test_of_10000_bad_tokens_in_30_seconds_costs_three_writes(self, clock, statements, caplog):
-        caplog.set_level(logging.CRITICAL, logger="instaccess")  # ten thousand lines
+    def test_flood_of_10000_invalid_tokens_in_30_seconds_costs_three_writes(self, clock, statements, caplog):
+        caplog.set_level(logging.CRITICAL, logger="instaccess")  # avoid ten thousand log lines
         request = RequestFactory().get(GATEWAY_URL)
         with time_machine.travel(NOW, tick=False):
             for number in range(10_000):
                 token = f"{number}.b.c.d.e" if number % 2 else str(number)
                 request.META["HTTP_AUTHORIZATION"] = f"Bearer {token}"
                 response = views.verify(request)
-                response.close()  # as a server does once it has sent it: the request has ended
+                response.close()  # as a server does after it has sent the response
                 assert response.status_code == 401
                 clock.pass_(30.5 / 10_000)
 
             during = list(statements.seen)
             assert counted() == {("gateway", "malformed", "", ""): 5000, ("gateway", "other_bearer", "", ""): 5000}
-        # Each write is one INSERT and an UPDATE for each of two reasons; the first looked for old rows as well.
+        # Each write is an INSERT and two UPDATEs, one per reason. The first write also trimmed the table.
         assert (during.count("INSERT"), during.count("UPDATE"), during.count("DELETE")) == (3, 6, 0)
         assert len(during) == 3 * 3 + 2
 
-    def test_at_the_issuer_costs_one_write_in_ten_seconds_too(self, post, clock, statements):
+    def test_flood_at_the_issuer_costs_one_write_in_ten_seconds(self, post, clock, statements):
         for number in range(200):
             post(f"nobody-{number}")
             clock.pass_(0.06)
@@ -238,7 +236,7 @@ class TestAFlood:
         assert statements.seen.count("INSERT") == 1
         assert counted() == {("issuer", "unknown_token", "", ""): 200}
 
-    def test_with_tokens_of_many_users_grows_the_table_no_further_than_the_bound(self, statements):
+    def test_flood_with_many_users_adds_only_a_limited_number_of_rows(self, statements):
         with time_machine.travel(NOW, tick=False):
             for number in range(1000):
                 refusals.counter.count("gateway", "revoked", user_uuid=f"user-{number}")

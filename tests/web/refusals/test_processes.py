@@ -1,4 +1,4 @@
-"""Counts of refusals of several processes, and of a process that ends or is killed."""
+"""Counts of refusals in several processes, and in a process that exits or is killed."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class TestProcesses:
         yield crew
         crew.close()
 
-    def test_that_write_at_once_count_exactly(self, crew):
+    def test_processes_that_write_concurrently_count_exactly(self, crew):
         workers = crew.start(6)
         clients = [f"client-{number}" for number in range(10)]
         for number in range(5):
-            # In orders of their own, and always some that nobody has written yet.
+            # Each worker writes its rows in another order, and some of the rows are new.
             for worker in workers:
                 clients.append(clients.pop(0))
                 worker.ask(tasks.refuse, *clients, f"new-{number}", f"newer-{number}")
@@ -39,7 +39,7 @@ class TestProcesses:
         assert total() == 6 * 5 * 12
         assert RefusalCount.objects.values("client_id").distinct().count() == 20
 
-    def test_one_that_is_killed_loses_what_was_pending_and_no_more(self, crew):
+    def test_killed_process_loses_only_its_pending_counts(self, crew):
         [worker] = crew.start()
         worker.ask(tasks.refuse, "c", "", "", "")
         worker.ask(tasks.write_refusals)
@@ -51,7 +51,7 @@ class TestProcesses:
         assert total() == 4
 
     @pytest.mark.parametrize("number", range(1, 7))
-    def test_one_that_is_killed_while_it_writes_has_written_all_or_nothing(self, crew, number):
+    def test_process_killed_during_a_write_has_written_all_or_nothing(self, crew, number):
         [worker] = crew.start()
         worker.ask(tasks.refuse, "a", "b", "c")
         worker.ask(tasks.die_after_statement, number)
@@ -60,15 +60,15 @@ class TestProcesses:
 
         assert total() in (0, 3)
 
-    def test_one_that_ends_in_good_order_writes_what_was_pending(self):
-        ends_after("Client().get(url)")
+    def test_process_that_exits_normally_writes_its_pending_counts(self):
+        run_process("Client().get(url)")
 
         assert written() == {("gateway", "no_credentials", "", ""): 1}
 
-    def test_tests_that_are_over_leave_nothing_in_the_real_database(self):
-        # As a test runner does it: while tests run the settings name another database than when the process ends.
+    def test_counts_of_a_test_run_are_not_written_to_the_real_database(self):
+        # As with a test runner, the settings name one database during the tests and another at exit.
         name = connection.settings_dict["NAME"]
-        ends_after(
+        run_process(
             "settings = connections['default'].settings_dict\n"
             "settings['NAME'] = 'of the tests'\n"
             "Client().get(url)\n"
@@ -78,8 +78,8 @@ class TestProcesses:
         assert written() == {}
 
 
-def ends_after(script: str) -> None:
-    """A process of its own that works on this run's database, does this and ends."""
+def run_process(script: str) -> None:
+    """Run a script in a new process that uses the database of this test run."""
     done = subprocess.run(
         [
             sys.executable,

@@ -1,4 +1,4 @@
-"""The table of refusals is kept short: how long rows are kept, and how many."""
+"""Trimming of the table of refusals: the age and the number of rows that are kept."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db
 class TestTheTable:
     @pytest.fixture
     def old(self) -> Callable[..., None]:
-        """Makes rows, one for each age in days."""
+        """Return a function that creates one row for each age in days."""
 
         def make(*ages: float) -> None:
             RefusalCount.objects.bulk_create(
@@ -44,20 +44,20 @@ class TestTheTable:
         refusals.counter.count("issuer", "method")
         refusals.counter.flush()
 
-    def test_keeps_35_days(self, old):
+    def test_table_keeps_rows_for_35_days(self, old):
         old(400, 36, 34, 1)
         self.write()
 
         assert self.ages() == [34, 1, 0]
 
-    def test_keeps_the_newest_where_there_are_too_many(self, old, monkeypatch):
+    def test_table_keeps_the_newest_rows_over_its_limit(self, old, monkeypatch):
         monkeypatch.setattr(refusal_table, "MAX_ROWS", 4)
         old(*range(1, 11))
         self.write()
 
         assert self.ages() == [3, 2, 1, 0]
 
-    def test_is_looked_after_in_short_statements_and_goes_on_where_that_was_not_enough(self, old, monkeypatch, clock):
+    def test_trimming_uses_short_statements_and_continues_at_the_next_write(self, old, monkeypatch, clock):
         monkeypatch.setattr(refusal_table, "_BATCH", 3)
         monkeypatch.setattr(refusal_table, "_BATCHES", 2)
         old(*range(41, 51))
@@ -67,7 +67,7 @@ class TestTheTable:
 
         assert self.ages() == [0]
 
-    def test_is_looked_after_once_an_hour(self, old, clock, statements):
+    def test_table_is_trimmed_once_per_hour(self, old, clock, statements):
         self.write()
         old(400)
         clock.pass_(3599)
@@ -78,7 +78,7 @@ class TestTheTable:
 
         assert self.ages() == [0]
 
-    def test_counts_go_on_where_it_could_not_be_looked_after(self, old, monkeypatch, caplog):
+    def test_counting_continues_if_trimming_fails(self, old, monkeypatch, caplog):
         def fail() -> bool:
             raise OperationalError("deadlock detected")
 

@@ -1,4 +1,4 @@
-"""Counts of refusals are written: when, in which transaction, and if the database is away."""
+"""Writing of the counts: when, in which transaction, and with an unavailable database."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def due(clock: Clock) -> Clock:
-    """The next request that ends writes."""
+    """Let the interval pass, so that the next request that ends writes the counts."""
     clock.pass_(refusals.INTERVAL)
     return clock
 
 
 @REAL_TRANSACTIONS
 class TestWriting:
-    def test_happens_when_a_request_ends_and_not_while_it_is_answered(self, due, statements):
+    def test_writes_after_the_response_and_not_before(self, due, statements):
         seen: list[int] = []
         response = Client().get(GATEWAY_URL)
         assert response.status_code == 401
         assert total() == 1
 
-        # The same as a server does it: the answer is complete, and only then closed.
+        # The same through WSGI: a server closes the response after sending it.
         refusals.counter.reset()
         due.pass_(refusals.INTERVAL)
         statements.seen.clear()
@@ -46,12 +46,12 @@ class TestWriting:
         assert statements.seen
         assert total() == 2
 
-    def test_happens_under_asgi_as_well(self, due):
+    def test_writes_under_asgi(self, due):
         assert by_the_wire_of_asgi([("Authorization", "Bearer a.b.c.d.e")]).status_code == 401
 
         assert written() == {("gateway", "malformed", "", ""): 1}
 
-    def test_is_done_by_whichever_request_ends_next(self, clock, post, access_token):
+    def test_any_request_that_ends_writes_the_counts(self, clock, post, access_token):
         ask("opaque")
         assert total() == 0
         clock.pass_(refusals.INTERVAL)
@@ -59,7 +59,7 @@ class TestWriting:
 
         assert total() == 1
 
-    def test_waits_for_ten_seconds_after_the_last_one(self, due):
+    def test_waits_ten_seconds_between_two_writes(self, due):
         ask()
         ask()
         due.pass_(refusals.INTERVAL - 0.001)
@@ -70,26 +70,26 @@ class TestWriting:
 
         assert total() == 4
 
-    def test_costs_nothing_where_nothing_was_refused(self, due, post, access_token, statements):
+    def test_writes_nothing_if_nothing_was_refused(self, due, post, access_token, statements):
         post(access_token)
 
         assert statements.seen == []
 
-    def test_closes_the_connection_that_it_had_to_open(self):
+    def test_closes_a_connection_that_it_opened(self):
         refusals.counter.count("gateway", "expired")
         connection.close()
         assert refusals.counter.flush() == 1
 
         assert connection.connection is None
 
-    def test_leaves_one_open_that_was_open(self):
+    def test_keeps_a_connection_that_was_already_open(self):
         connection.ensure_connection()
         refusals.counter.count("gateway", "expired")
         refusals.counter.flush()
 
         assert connection.connection is not None
 
-    def test_is_exact_when_threads_count_and_write_at_once(self, clock):
+    def test_counts_exactly_if_threads_count_and_write_concurrently(self, clock):
         def refuse() -> None:
             try:
                 for number in range(100):
@@ -109,16 +109,16 @@ class TestWriting:
         assert total() == 1600
 
 
-class TestInsideSomebodysTransaction:
-    """Such as that of a test of the project around us."""
+class TestInsideATransactionOfTheHostProject:
+    """For example in a test case of the host project."""
 
-    def test_the_end_of_a_request_writes_nothing(self, due, statements):
+    def test_end_of_a_request_writes_nothing_inside_a_transaction(self, due, statements):
         ask()
 
         assert statements.seen == []
         assert counted() == {("gateway", "no_credentials", "", ""): 1}
 
-    def test_a_failure_leaves_the_transaction_as_it_was(self, statements, user):
+    def test_failed_write_does_not_break_the_surrounding_transaction(self, statements, user):
         refusals.counter.count("gateway", "expired")
         with transaction.atomic():
             statements.failing = True
@@ -130,34 +130,34 @@ class TestInsideSomebodysTransaction:
 
 
 @REAL_TRANSACTIONS
-class TestWithoutTheDatabase:
+class TestWithAnUnavailableDatabase:
     @pytest.fixture
-    def away(self, due: Clock, statements: Statements) -> Statements:
+    def failing_statements(self, due: Clock, statements: Statements) -> Statements:
         statements.failing = True
         return statements
 
-    def test_o1_answers_are_as_ever(self, away, due, post):
+    def test_o1_responses_are_normal_if_the_database_is_unavailable(self, failing_statements, due, post):
         for _ in range(5):
             assert (ask(), post().status_code) == (401, 401)
             due.pass_(5)
 
-    def test_o1_nothing_that_was_counted_is_lost(self, away, due):
+    def test_o1_counts_are_kept_until_the_database_is_available(self, failing_statements, due):
         for _ in range(5):
             ask()
             due.pass_(refusals.INTERVAL)
-        away.failing = False
+        failing_statements.failing = False
         ask()
 
         assert written() == {("gateway", "no_credentials", "", ""): 6}
 
-    def test_o1_it_is_tried_once_in_ten_seconds(self, away, due):
+    def test_o1_write_is_attempted_once_per_ten_seconds(self, failing_statements, due):
         for _ in range(100):
             ask()
             due.pass_(0.25)
 
-        assert len(away.seen) == 3
+        assert len(failing_statements.seen) == 3
 
-    def test_o1_the_log_says_so_once_a_minute(self, away, due, caplog):
+    def test_o1_failure_is_logged_once_per_minute(self, failing_statements, due, caplog):
         for _ in range(119):
             ask()
             due.pass_(1)
@@ -166,7 +166,7 @@ class TestWithoutTheDatabase:
         assert len(lines) == 2
         assert "not written, kept for later" in lines[0]
 
-    def test_o1_no_half_of_it_is_written(self, statements):
+    def test_o1_failed_write_leaves_no_partial_counts(self, statements):
         def second_update_fails(execute: Any, sql: str, params: Any, many: Any, context: Any) -> Any:
             if sql.startswith("UPDATE") and "expired" in params:
                 raise OperationalError("deadlock detected")
@@ -181,7 +181,7 @@ class TestWithoutTheDatabase:
         assert refusals.counter.flush() == 2
         assert total() == 2
 
-    def test_a_row_deleted_meanwhile_is_not_lost(self, statements):
+    def test_counts_of_a_row_deleted_during_the_write_are_not_lost(self, statements):
         def never_inserted(execute: Any, sql: str, params: Any, many: Any, context: Any) -> Any:
             if sql.startswith("INSERT"):
                 return execute("SELECT 1", (), many, context)
@@ -193,8 +193,8 @@ class TestWithoutTheDatabase:
 
         assert refusals.counter.flush() == 1
 
-    def test_a_router_that_fails_fails_no_request(self, due, settings, caplog):
-        settings.DATABASE_ROUTERS = ["tests.web.refusals.test_writing.Lost"]
+    def test_requests_succeed_if_a_database_router_fails(self, due, settings, caplog):
+        settings.DATABASE_ROUTERS = ["tests.web.refusals.test_writing.FailingRouter"]
         assert (ask(), ask()) == (401, 401)
 
         assert [r.name for r in caplog.records].count("instaccess.refusals") == 1
@@ -202,8 +202,8 @@ class TestWithoutTheDatabase:
         assert counted() == {("gateway", "no_credentials", "", ""): 2}
 
 
-class Lost:
-    """A database router that knows nobody's way."""
+class FailingRouter:
+    """A database router that raises an error."""
 
     def db_for_write(self, model: Any, **hints: Any) -> str:
         if model is RefusalCount:
@@ -211,7 +211,7 @@ class Lost:
         return "default"
 
 
-class Elsewhere:
+class OtherDatabaseRouter:
     """A database router that sends counts to another database."""
 
     def db_for_write(self, model: Any, **hints: Any) -> str | None:
@@ -219,7 +219,7 @@ class Elsewhere:
 
 
 class TestTheDatabase:
-    def test_is_the_one_that_the_projects_router_writes_to(self, settings):
-        settings.DATABASE_ROUTERS = ["tests.web.refusals.test_writing.Elsewhere"]
+    def test_counts_are_written_to_the_database_of_the_projects_router(self, settings):
+        settings.DATABASE_ROUTERS = ["tests.web.refusals.test_writing.OtherDatabaseRouter"]
 
         assert refusal_counts.rows().db == "elsewhere"

@@ -1,0 +1,150 @@
+"""The settings of keys: algorithms, sizes, key-encryption keys, and how long a key is used."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from functools import lru_cache
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from django.conf import settings
+from django.utils.encoding import force_bytes
+
+from .. import tokens
+from ..tokens import CLOCK_SKEW, MAX_LEEWAY, MAX_LIFETIME
+from .values import Values
+
+DERIVED = "SECRET_KEY"
+"""Entry of KEY_ENCRYPTION_KEYS that stands for the keys derived from SECRET_KEY and SECRET_KEY_FALLBACKS."""
+
+_KEK_BYTES = 32
+_KEK_FORMAT = (
+    "a list of base64url strings, each of 32 random bytes; generate one with "
+    '`python -c "import secrets; print(secrets.token_urlsafe(32))"`'
+)
+
+
+class KeySettings(Values):
+    """The settings of keys."""
+
+    @property
+    def encryption_alg(self) -> str:
+        """JWE `alg` of issued tokens."""
+        return self._choice("ENCRYPTION_ALG", "RSA-OAEP", tokens.KEY_ALGORITHMS + tokens.LEGACY_KEY_ALGORITHMS)
+
+    @property
+    def key_algorithms(self) -> tuple[str, ...]:
+        """JWE `alg` values that a gateway accepts: RSA1_5 only if ENCRYPTION_ALG is RSA1_5. Not a setting."""
+        alg = self.encryption_alg
+        return (*tokens.KEY_ALGORITHMS, alg) if alg in tokens.LEGACY_KEY_ALGORITHMS else tokens.KEY_ALGORITHMS
+
+    @property
+    def content_encryption(self) -> str:
+        """JWE `enc` of issued tokens."""
+        return self._choice("CONTENT_ENCRYPTION", "A128CBC-HS256", tokens.CONTENT_ALGORITHMS)
+
+    @property
+    def signing_alg(self) -> str:
+        """JWS `alg` of issued tokens."""
+        return self._choice("SIGNING_ALG", "RS256", tokens.SIGNING_ALGORITHMS)
+
+    @property
+    def key_size(self) -> int:
+        """Size of a generated RSA key, in bits."""
+        return self._choice("KEY_SIZE", 2048, (2048, 3072, 4096))
+
+    @property
+    def key_encryption_keys(self) -> list[bytes]:
+        """Keys that seal private keys, that is, encrypt them at rest. The first seals; all of them unseal.
+
+        By default they are derived from SECRET_KEY and SECRET_KEY_FALLBACKS with HKDF-SHA256 (RFC 5869). The entry
+        "SECRET_KEY" in the list stands for the derived keys, so that a deployment can migrate away from them.
+        """
+        value = self._get("KEY_ENCRYPTION_KEYS", [DERIVED])
+        if not isinstance(value, (list, tuple)) or not value:
+            raise self._invalid("KEY_ENCRYPTION_KEYS", _KEK_FORMAT)
+        keys: list[bytes] = []
+        for item in value:
+            if item == DERIVED:
+                keys += map(_derive_kek, (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS))
+            else:
+                keys.append(self._decode_kek(item))
+        return keys
+
+    @property
+    def key_encryption_keys_are_derived(self) -> bool:
+        """Whether the key that seals private keys is derived from SECRET_KEY. Not a setting."""
+        value = self._get("KEY_ENCRYPTION_KEYS", [DERIVED])
+        return isinstance(value, (list, tuple)) and value[:1] in ([DERIVED], (DERIVED,))
+
+    @property
+    def key_cache_seconds(self) -> int:
+        """Seconds a process keeps using the keys it loaded: at most 5, so that a revoked key stops within 5 s."""
+        return self._integer("KEY_CACHE_SECONDS", 3, 0, 5)
+
+    @property
+    def key_rotation_days(self) -> int:
+        """Days a key stays current before `instaccess_keys rotate` replaces it."""
+        days = self._integer("KEY_ROTATION_DAYS", 30, 1, 3650)
+        if days * 86400 <= self.key_lead_seconds:
+            raise self._invalid("KEY_ROTATION_DAYS", f"longer than the lead time of {self.key_lead_seconds} s")
+        return days
+
+    @property
+    def key_lead_seconds(self) -> int:
+        """Seconds a key is published before it is used: at least until every copy of the JWKS contains it."""
+        least = self.jwks_max_age + self.key_cache_seconds
+        return self._at_least("KEY_LEAD_SECONDS", least, "JWKS_MAX_AGE + KEY_CACHE_SECONDS")
+
+    @property
+    def key_retention_seconds(self) -> int:
+        """Seconds a retired key stays valid: at least until the last token it signed has expired.
+
+        The minimum assumes a lifetime of one hour, because LIFETIME may have been longer when a token was issued.
+        """
+        least = MAX_LIFETIME + CLOCK_SKEW + self.leeway + self.key_cache_seconds
+        return self._at_least(
+            "KEY_RETENTION_SECONDS",
+            least,
+            "an hour of lifetime + a minute of clock skew + LEEWAY + KEY_CACHE_SECONDS",
+        )
+
+    @property
+    def jwks_max_age(self) -> int:
+        """Seconds that clients may cache the published JWK set (`Cache-Control: max-age`)."""
+        return self._integer("JWKS_MAX_AGE", 300, 0, 86_400)
+
+    @property
+    def leeway(self) -> int:
+        """Seconds past its `exp` during which a token is still accepted."""
+        return self._integer("LEEWAY", 0, 0, MAX_LEEWAY)
+
+    def _decode_kek(self, item: object) -> bytes:
+        """Decode a key-encryption key from base64url. The error never contains the string."""
+        if not isinstance(item, str):
+            raise self._invalid("KEY_ENCRYPTION_KEYS", _KEK_FORMAT)
+        try:
+            key = base64.b64decode(item + "=" * (-len(item) % 4), altchars=b"-_", validate=True)
+        except (binascii.Error, ValueError):
+            raise self._invalid("KEY_ENCRYPTION_KEYS", _KEK_FORMAT) from None
+        if len(key) != _KEK_BYTES:
+            raise self._invalid("KEY_ENCRYPTION_KEYS", _KEK_FORMAT)
+        return key
+
+
+def kek_id(kek: bytes) -> str:
+    """Compute a short identifier of a key-encryption key.
+
+    The identifier may be stored next to what the key sealed or authenticated, because it doesn't reveal the key.
+    """
+    digest = hashlib.sha256(b"instaccess kek id\0" + kek).digest()
+    return base64.urlsafe_b64encode(digest[:9]).decode("ascii")
+
+
+@lru_cache(maxsize=8)
+def _derive_kek(secret: str | bytes) -> bytes:
+    """Derive a key-encryption key from one of Django's secret keys: HKDF-SHA256 (RFC 5869)."""
+    kdf = HKDF(SHA256(), _KEK_BYTES, salt=None, info=b"instaccess key-encryption key v1")
+    return kdf.derive(force_bytes(secret))

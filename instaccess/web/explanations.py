@@ -1,0 +1,254 @@
+"""Explanations of the reason codes, for operators: what each code means and what to do.
+
+The explanations are never sent to clients, which get a uniform response.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from django.utils.translation import gettext_lazy as _
+
+from ..exceptions import Reason
+
+
+class Explanation(NamedTuple):
+    """The meaning of a reason and the advice, both lazily translated."""
+
+    meaning: Any
+    advice: Any
+
+
+EXPLANATIONS: Mapping[Reason, Explanation] = {
+    Reason.NO_CREDENTIALS: Explanation(_("There is no token."), _("Paste the token, or the Authorization header.")),
+    Reason.MALFORMED_HEADER: Explanation(
+        _("The Authorization header does not contain exactly one bearer token."),
+        _("Send one header that contains “Bearer”, a space and the token, and nothing else."),
+    ),
+    Reason.MALFORMED: Explanation(
+        _(
+            "The token is malformed: characters are missing or were added, it was encoded twice, or its content is "
+            "not strict JSON."
+        ),
+        _("Copy the complete token again. If a client sends it like this, the client or a proxy modifies it."),
+    ),
+    Reason.TOO_LONG: Explanation(
+        _("The token is longer than any InstAccess token, so it was not parsed."),
+        _("Paste a single token. If it is a single token, another issuer created it."),
+    ),
+    Reason.BAD_HEADER: Explanation(
+        _(
+            "The header has a member that is not accepted, such as “zip”, “crit” or “jwk”, or a member that is not a "
+            "string. The token was refused before any key was used."
+        ),
+        _("This deployment's issuer never issues such tokens. Find the source of the token: this can be an attack."),
+    ),
+    Reason.WRONG_ALG: Explanation(
+        _("The token names an algorithm that is not accepted."),
+        _(
+            "RSA1_5, which Canvas uses, is accepted only if INSTACCESS['ENCRYPTION_ALG'] is RSA1_5. "
+            "Other algorithms, such as “none” or HS256, can be an attack."
+        ),
+    ),
+    Reason.WRONG_TYPE: Explanation(
+        _("The header names another type: this is not a token, although it is encrypted or signed like a token."),
+        _("Paste the InstAccess token. Audit checkpoints, for example, are signed with the same key as tokens."),
+    ),
+    Reason.DECRYPT_FAILED: Explanation(
+        _("No key decrypts it: it was damaged or modified, or it was encrypted for another deployment."),
+        _("Copy the complete token again. If the header names no key, only the three newest keys were tried."),
+    ),
+    Reason.UNKNOWN_KID: Explanation(
+        _("The token is signed or encrypted with a key that is not available on this server."),
+        _(
+            "The token is forged or comes from another deployment, or this server has not received a new key yet. "
+            "Compare its key id with the list of keys."
+        ),
+    ),
+    Reason.BAD_SIGNATURE: Explanation(
+        _("The signature does not match the key that the header names: the token was modified, forged or damaged."),
+        _("Do not trust its content. Copy the complete token again. If that doesn't help, find out who created it."),
+    ),
+    Reason.BAD_CLAIM: Explanation(
+        _("A required claim is missing, or a claim has the wrong type."),
+        _("The detail names the claim. If another program signs with this deployment's key, correct that program."),
+    ),
+    Reason.BAD_LIFETIME: Explanation(
+        _("The lifetime is longer than an hour, or the token expires before its time of issue."),
+        _("This deployment's issuer issues no such tokens. Find out what else signs with its key."),
+    ),
+    Reason.NOT_YET: Explanation(
+        _("The token is not valid yet, because its time of issue is in the future."),
+        _("Compare the clocks of the issuer and of this server."),
+    ),
+    Reason.INVALID: Explanation(_("The token is refused."), _("The detail gives the reason.")),
+    Reason.FOREIGN_ISSUER: Explanation(
+        _("The token is a token of another issuer: its “iss” is not the value of INSTACCESS['ISSUER']."),
+        _("Compare INSTACCESS['ISSUER'] on this server and at the issuer. If they match, ask the other issuer."),
+    ),
+    Reason.EXPIRED: Explanation(
+        _("The token was valid and has expired."),
+        _("The client needs a new token. Tokens are valid for one hour at most."),
+    ),
+    Reason.REVOKED: Explanation(
+        _("The token was revoked, and is on the deny list until it expires."),
+        _("The audit row shows who revoked it and why. If the client may still have access, it needs a new token."),
+    ),
+    Reason.ALREADY_DECRYPTED: Explanation(
+        _("The token is a signed token that is not encrypted. The gateway refuses signed tokens from clients."),
+        _("Clients must send the encrypted token that they received. This token leaked from behind the gateway."),
+    ),
+    Reason.OTHER_BEARER: Explanation(
+        _("This is not an InstAccess token. It was not looked up, and it is not shown."),
+        _(
+            "If it is an OAuth2 access token, exchange it for an InstAccess token: POST /api/v1/inst_access_tokens. "
+            "If it should be an InstAccess token, it is incomplete: copy it again."
+        ),
+    ),
+    Reason.STILL_ENCRYPTED: Explanation(
+        _("A service received the encrypted token."),
+        _("Send the request through the gateway, which decrypts the token."),
+    ),
+    Reason.UNKNOWN_USER: Explanation(
+        _("The user of the token is unknown on this server or inactive, so a service refuses the token."),
+        _("Look up the user by the uuid in “sub”."),
+    ),
+    Reason.UNKNOWN_MASQUERADER: Explanation(
+        _("The real user of the masquerade is unknown on this server or inactive, so a service refuses the token."),
+        _("Look up the real user by the uuid in “masq_sub”."),
+    ),
+    Reason.WRONG_ACCOUNT: Explanation(
+        _("The token is for another account than the account of this service, so the service refuses it."),
+        _("Compare “acct” with INSTACCESS['ACCOUNT_UUID']."),
+    ),
+    Reason.JWT_FROM_JWT: Explanation(
+        _(
+            "The caller authenticated with an InstAccess token. An InstAccess token cannot be exchanged for "
+            "another one."
+        ),
+        _("Send the OAuth2 access token to the issuing endpoint."),
+    ),
+    Reason.BROKEN_JWT: Explanation(
+        _("The caller sent an InstAccess token that is expired, forged or damaged to the issuing endpoint."),
+        _("Send the OAuth2 access token instead. If many of these arrive, find out who sends them."),
+    ),
+    Reason.UNKNOWN_TOKEN: Explanation(
+        _("There is no such OAuth2 access token, or it was revoked."),
+        _("The client must get a new access token."),
+    ),
+    Reason.NO_USER: Explanation(
+        _("The OAuth2 access token has no user, and its application has no service user."),
+        _("Bind the application to a service user in the admin, or use a grant that involves a user."),
+    ),
+    Reason.NO_APPLICATION: Explanation(
+        _("The OAuth2 access token has no application."),
+        _("The client must get a new access token through an application."),
+    ),
+    Reason.INACTIVE_USER: Explanation(
+        _("The user of the OAuth2 access token is inactive."),
+        _("Activate the user if they should have access."),
+    ),
+    Reason.REFUSED_BY_VALIDATOR: Explanation(
+        _(
+            "The OAuth2 validator refused the access token: it is restricted to another resource, or its "
+            "application is unusable."
+        ),
+        _('See the validator that OAUTH2_PROVIDER["OAUTH2_VALIDATOR_CLASS"] names, and the application.'),
+    ),
+    Reason.INSUFFICIENT_SCOPE: Explanation(
+        _("The OAuth2 access token lacks the scope that issuing needs."),
+        _("The client must ask for the scope url:POST|/api/v1/inst_access_tokens when it gets its access token."),
+    ),
+    Reason.AS_USER_ID: Explanation(
+        _("The parameter “as_user_id” names a user that the caller may not act for."),
+        _("The detail in the log gives the reason."),
+    ),
+    Reason.AS_USER_ID_UNKNOWN: Explanation(
+        _("The parameter “as_user_id” names no active user."),
+        _("Send the primary key of an active user, or “uuid:” and their uuid."),
+    ),
+    Reason.AS_USER_ID_NOT_ALLOWED: Explanation(
+        _("The caller may not get tokens for this user."),
+        _(
+            "Give the caller the permission instaccess.masquerade. The caller must also have every permission of "
+            "the user."
+        ),
+    ),
+    Reason.THROTTLED: Explanation(
+        _("Too many tokens were requested with the same access token."),
+        _("The client must wait for the seconds in Retry-After, and use each token until it expires."),
+    ),
+    Reason.METHOD: Explanation(
+        _("The request used a method other than POST."),
+        _("Send POST."),
+    ),
+    Reason.BAD_REQUEST: Explanation(
+        _("Django refused the request, for example because of its Host header."),
+        _("Compare the host with ALLOWED_HOSTS, and check the headers that the proxy sends."),
+    ),
+    Reason.SERVICE_SECRET: Explanation(
+        _("A gateway requested the revocation list without a secret or with an unknown secret."),
+        _("Add the first secret in the gateway's INSTACCESS['SERVICE_SECRETS'] to the issuer's SERVICE_SECRETS."),
+    ),
+    Reason.NO_KEY: Explanation(
+        _("A key that is needed is missing. This is a server-side error, not a problem of the token."),
+        _("Run the command that the detail names. Until then every request gets a 503."),
+    ),
+    Reason.SOURCE_UNAVAILABLE: Explanation(
+        _("Keys or the deny list can't be read from their server, and the cached copy is too old."),
+        _("Ensure that this server can reach the address in the detail. Until then every request gets a 503."),
+    ),
+    Reason.UNSEAL: Explanation(
+        _("A private key can't be decrypted. This is a server-side error, not a problem of the token."),
+        _("Restore the key-encryption key: see INSTACCESS['KEY_ENCRYPTION_KEYS'] and SECRET_KEY_FALLBACKS."),
+    ),
+    Reason.KEK_MISSING: Explanation(
+        _(
+            "The private key is encrypted with a key-encryption key that is not configured. This is a server-side "
+            "error."
+        ),
+        _("Restore the key-encryption key: see INSTACCESS['KEY_ENCRYPTION_KEYS'] and SECRET_KEY_FALLBACKS."),
+    ),
+    Reason.SEAL_BROKEN: Explanation(
+        _("The private key can't be decrypted with the right key-encryption key, because its row was tampered with."),
+        _("Restore the row from a backup. Until then every request with a token of this key gets a 503."),
+    ),
+    Reason.AUDIT: Explanation(
+        _("The audit row could not be written, so no token was issued."),
+        _("The detail in the log names the database error."),
+    ),
+    Reason.AUDIT_ALTERED: Explanation(
+        _("The audit log was tampered with."),
+        _("Run `python manage.py instaccess_tokens verify`, which names the row."),
+    ),
+    Reason.CONFIG: Explanation(
+        _("A setting is missing or invalid. This is a server-side error, not a problem of the token."),
+        _("Run `python manage.py check`, which names the setting and the values that it accepts."),
+    ),
+    Reason.CLAIMS_TOO_LARGE: Explanation(
+        _("The claims do not fit into the response headers of a gateway."),
+        _("Change INSTACCESS['CLAIMS_HOOK'] to return fewer or shorter claims."),
+    ),
+    Reason.CLAIMS_NOT_JSON: Explanation(
+        _("INSTACCESS['CLAIMS_HOOK'] returned a claim that can't be encoded as JSON."),
+        _("Change the hook to return only strings, numbers, booleans, lists and dictionaries."),
+    ),
+    Reason.KEY_REFUSED: Explanation(
+        _("The key can't be used."),
+        _("The detail gives the reason, and names the command that generates a usable key."),
+    ),
+    Reason.FAULT: Explanation(
+        _("An unexpected error occurred. This is a server-side error, not a problem of the token."),
+        _("The log contains the error. Until it is fixed, a gateway answers 503 and forwards no requests."),
+    ),
+    Reason.ERROR: Explanation(
+        _("An error occurred."),
+        _("The detail in the log describes the error."),
+    ),
+    Reason.OTHER: Explanation(
+        _("A hook of this project raised an error with its own reason code."),
+        _("The log contains the code."),
+    ),
+}
+"""Explanation of each reason. Complete: a test compares the keys with `Reason`."""
