@@ -136,7 +136,7 @@ class TestTwoCronJobsAtOnce:
 class TestTwentyInitsAtOnce:
     def test_k5_make_one_set_of_keys(self, crew, rsa_pool):
         workers = crew.start(20, keys=[[rsa_pool.take() for _ in provision.INITIAL] for _ in range(20)])
-        together(workers, tasks.meet_at, "instaccess.keys.locked")  # each has found every key missing
+        together(workers, tasks.meet_at, "instaccess.keys.store.locked")  # each has found every key missing
 
         together(workers, tasks.init)
 
@@ -150,7 +150,7 @@ class TestTheSameKeyImportedTwiceAtOnce:
         key = rsa_pool.take()
         pem = to_text(key, file_format="pem", private=False)
         workers = crew.start(2)
-        together(workers, tasks.meet_at, "instaccess.keys.locked")
+        together(workers, tasks.meet_at, "instaccess.keys.store.locked")
 
         workers[0].tell(tasks.import_public, pem, ENC)
         workers[1].tell(tasks.import_public, pem, second_use)

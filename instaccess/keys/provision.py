@@ -13,8 +13,7 @@ from .. import trust
 from ..conf import conf, kek_id
 from ..exceptions import KeyRefused, KeyUnavailable, UnsealError
 from ..models import Key
-from . import ring, sealing
-from .store import locked, store, stored_keys
+from . import ring, sealing, store
 
 logger = logging.getLogger("instaccess.keys")
 
@@ -36,7 +35,7 @@ def init(*, now: datetime | None = None) -> list[Key]:
     """
     check_sealed_keys()
     if (
-        stored_keys().filter(use=Key.Use.ENCRYPTION).exists()
+        store.stored_keys().filter(use=Key.Use.ENCRYPTION).exists()
         and (Key.Use.ENCRYPTION, Key.Status.CURRENT) in missing_keys()
     ):
         raise KeyUnavailable(
@@ -47,23 +46,23 @@ def init(*, now: datetime | None = None) -> list[Key]:
     if not spare:
         return []
     made = []
-    with locked():
+    with store.locked():
         # What another init has filled in meanwhile is not missing any more; its spare key is thrown away.
         for use, status in missing_keys():
             if private := spare.get((use, status)):
-                made.append(store(private, use=use, status=status, now=now or timezone.now()))
+                made.append(store.store(private, use=use, status=status, now=now or timezone.now()))
     return made
 
 
 def missing_keys() -> list[tuple[Key.Use, Key.Status]]:
     """Which of the keys that a deployment starts with are not there."""
-    present = set(stored_keys().values_list("use", "status"))
+    present = set(store.stored_keys().values_list("use", "status"))
     return [slot for slot in INITIAL if slot not in present]
 
 
 def check_sealed_keys() -> None:
     """Open every sealed private key once. Raises UnsealError for the first that stays shut."""
-    for error in undecryptable(stored_keys().exclude(status=Key.Status.REVOKED)).values():
+    for error in undecryptable(store.stored_keys().exclude(status=Key.Status.REVOKED)).values():
         raise error
 
 
@@ -82,8 +81,8 @@ def undecryptable(among: Iterable[Key]) -> dict[str, UnsealError]:
 def generate(use: Key.Use, *, now: datetime | None = None) -> Key:
     """A new future key, both halves."""
     private = trust.generate_jwk(use)
-    with locked():
-        return store(private, use=use, status=Key.Status.FUTURE, now=now or timezone.now())
+    with store.locked():
+        return store.store(private, use=use, status=Key.Status.FUTURE, now=now or timezone.now())
 
 
 @sensitive_variables()
@@ -113,10 +112,10 @@ def import_key(
             + ("open" if use == Key.Use.ENCRYPTION else "forge")
             + " every token. Import the public half, or, if the private one must live here, say so (--with-private)"
         )
-    with locked() as held:
+    with store.locked() as held:
         if existing := held.filter(kid=key.thumbprint()).first():
             raise KeyRefused(_why_not_again(existing, use, with_private=key.has_private))
-        return store(key, use=use, status=status, now=now or timezone.now())
+        return store.store(key, use=use, status=status, now=now or timezone.now())
 
 
 def _why_not_again(existing: Key, use: Key.Use, *, with_private: bool) -> str:
@@ -150,7 +149,7 @@ def reseal() -> int:
     """
     keks = conf.key_encryption_keys
     wanted, resealed, failure = kek_id(keks[0]), 0, None
-    for row in stored_keys().exclude(sealed_private_jwk=""):
+    for row in store.stored_keys().exclude(sealed_private_jwk=""):
         if sealing.sealed_under(row.sealed_private_jwk) == wanted:
             continue
         try:
@@ -160,7 +159,7 @@ def reseal() -> int:
             failure = failure or error
             continue
         sealed = sealing.seal(private, kid=row.kid, use=row.use, keks=keks)
-        unchanged = stored_keys().filter(pk=row.pk, sealed_private_jwk=row.sealed_private_jwk)
+        unchanged = store.stored_keys().filter(pk=row.pk, sealed_private_jwk=row.sealed_private_jwk)
         resealed += unchanged.update(sealed_private_jwk=sealed)
     if failure is not None:
         raise failure
