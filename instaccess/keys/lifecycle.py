@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from django.db.models import QuerySet
@@ -20,6 +20,7 @@ from .. import audit, trust
 from ..conf import conf
 from ..exceptions import ConfigError, InstAccessError, KeyRefused, KeyUnavailable, Reason, UnsealError
 from ..models import Key
+from ..times import format_utc
 from . import ring, rotation, sealing, store
 
 logger = logging.getLogger("instaccess.keys")
@@ -125,9 +126,8 @@ def activate(kid: str, *, force: bool = False, now: datetime | None = None) -> K
         current = store.current_key(keys, Key.Use(key.use))
         ready = rotation.ready_at(key, ring.lifecycle_times())
         if current is not None and now < ready and not force:
-            since = f"{ready.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
             raise KeyRefused(
-                f"key {key.kid} may be used from {since} on, when every copy of the JWKS holds it; "
+                f"key {key.kid} may be used from {format_utc(ready)} on, when every copy of the JWKS holds it; "
                 "--force uses it now"
             )
         _check_usable(key)

@@ -6,13 +6,14 @@ import argparse
 import getpass
 import json
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error
 
 from ..exceptions import InstAccessError
+from ..times import format_rfc3339
 
 
 class SubcommandCommand(BaseCommand):
@@ -67,7 +68,6 @@ def operator() -> str:
         return "command line"
 
 
-def iso(moment: datetime | None) -> str | None:
-    """A time as people and scripts both read it: RFC 3339, UTC, to the second."""
-    # A database may give its times in a zone of its own (DATABASES[…]["TIME_ZONE"]).
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if moment else None
+def iso(when: datetime | None) -> str | None:
+    """Format a time for people and scripts (RFC 3339, UTC, to the second). Returns None for None."""
+    return format_rfc3339(when) if when else None
