@@ -38,8 +38,8 @@ class KeyHealth:
     keys: tuple[Key, ...] = ()
     totals: Mapping[str, int] = field(default_factory=dict)
     live: Mapping[str, int] = field(default_factory=dict)
-    shut: Mapping[str, Reason] = field(default_factory=dict)
-    altered: frozenset[str] = frozenset()
+    undecryptable: Mapping[str, Reason] = field(default_factory=dict)
+    modified: frozenset[str] = frozenset()
     derived: bool = False
 
     @property
@@ -66,8 +66,8 @@ def load_health(*, since: datetime, now: datetime) -> KeyHealth:
         keys=rows,
         totals=dict(store.stored_keys().order_by().values_list("use").annotate(count=Count("pk"))),
         live=live,
-        shut={kid: error.code for kid, error in provision.undecryptable(used).items()},
-        altered=frozenset(row.kid for row in used if _is_altered(row)),
+        undecryptable={kid: error.code for kid, error in provision.undecryptable(used).items()},
+        modified=frozenset(row.kid for row in used if _is_modified(row)),
         derived=conf.key_encryption_keys_are_derived,
     )
 
@@ -87,7 +87,7 @@ def short_kid(kid: str) -> str:
     return kid[:8]
 
 
-def _is_altered(row: Key) -> bool:
+def _is_modified(row: Key) -> bool:
     try:
         ring.public_key(row)
     except KeyUnavailable:

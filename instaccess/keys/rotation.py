@@ -58,14 +58,16 @@ def decide(keys: Iterable[Key], *, use: Key.Use, now: datetime, times: Times, fo
     if current is None or served is None:
         return Decision(use, None, None, False, erase, None)
     future = sorted((key for key in mine if key.status == Key.Status.FUTURE), key=lambda key: ready_at(key, times))
-    waiting = [key for key in future if can_rotate_automatically(key, after_ours=current.has_private)]
+    waiting = [key for key in future if can_rotate_automatically(key, previous_has_private=current.has_private)]
     due = max(served, ready_at(waiting[0], times)) if waiting else None
     rotates = due is not None and (force or now >= due)
 
     # How things stand afterwards.
     successor = waiting[0] if rotates else current
     remaining = [
-        key for key in future if key != successor and can_rotate_automatically(key, after_ours=successor.has_private)
+        key
+        for key in future
+        if key != successor and can_rotate_automatically(key, previous_has_private=successor.has_private)
     ]
     # Who imported a public half gets the next one from its owner too: there is nothing to generate.
     make_future = not remaining and successor.has_private
@@ -101,8 +103,8 @@ def forecast(keys: Iterable[Key], *, now: datetime, times: Times, until: datetim
     return given
 
 
-def can_rotate_automatically(key: Key, *, after_ours: bool) -> bool:
-    """Whether a future key may become current without anybody saying so. `after_ours`: the private half of the key
+def can_rotate_automatically(key: Key, *, previous_has_private: bool) -> bool:
+    """Whether a future key may become current without anybody saying so. `previous_has_private`: the private half of the key
     before it is held here.
 
     A public signing key cannot sign. Where the private half of an encryption key is a gateway's, that gateway would
@@ -110,13 +112,13 @@ def can_rotate_automatically(key: Key, *, after_ours: bool) -> bool:
     """
     if key.use == Key.Use.SIGNING:
         return key.has_private
-    return after_ours or not key.has_private
+    return previous_has_private or not key.has_private
 
 
 def is_next(key: Key, keys: Iterable[Key]) -> bool:
     """Whether a future key waits to take over from the current one of its use, by what these keys are now."""
     current = next((other for other in keys if other.use == key.use and other.status == Key.Status.CURRENT), None)
-    return can_rotate_automatically(key, after_ours=current is None or current.has_private)
+    return can_rotate_automatically(key, previous_has_private=current is None or current.has_private)
 
 
 def served_at(key: Key, times: Times) -> datetime | None:
@@ -134,6 +136,11 @@ def ready_at(key: Key, times: Times) -> datetime:
     if key.use == Key.Use.ENCRYPTION and not key.has_private:
         return key.created_at
     return key.created_at + times.lead
+
+
+def is_ready(key: Key, *, now: datetime, times: Times) -> bool:
+    """Return whether a future key's lead time has passed."""
+    return now >= ready_at(key, times)
 
 
 def gone_at(key: Key, times: Times) -> datetime | None:

@@ -58,10 +58,15 @@ def future_keys(keys: QuerySet[Key], use: Key.Use) -> QuerySet[Key]:
     return keys.filter(use=use, status=Key.Status.FUTURE).order_by("created_at", "id")
 
 
-def next_key(keys: QuerySet[Key], use: Key.Use, *, after_ours: bool) -> Key | None:
+def next_key(keys: QuerySet[Key], use: Key.Use, *, previous_has_private: bool) -> Key | None:
     """The key of a use that has waited longest, of those that take over by themselves: see `rotation.can_follow`."""
     return next(
-        (key for key in future_keys(keys, use) if rotation.can_rotate_automatically(key, after_ours=after_ours)), None
+        (
+            key
+            for key in future_keys(keys, use)
+            if rotation.can_rotate_automatically(key, previous_has_private=previous_has_private)
+        ),
+        None,
     )
 
 
@@ -115,6 +120,12 @@ def succeed(retired: Key | None, activated: Key, now: datetime) -> None:
     activated.status, activated.activated_at = Key.Status.CURRENT, now
     save(activated, "status", "activated_at")
     logger.info("key %s is current for %s, after %s", activated.kid, activated.use, getattr(retired, "kid", None))
+
+
+def mark_revoked(key: Key, now: datetime) -> None:
+    """Give a key the status revoked and erase its private key."""
+    key.status, key.revoked_at, key.sealed_private_jwk = Key.Status.REVOKED, now, ""
+    save(key, "status", "revoked_at", "sealed_private_jwk")
 
 
 def erase(key: Key) -> None:

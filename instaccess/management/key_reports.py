@@ -56,7 +56,7 @@ def outcome_facts(outcome: keys.Rotation) -> dict[str, Any]:
         "use": str(outcome.use),
         "retired": outcome.retired.kid if outcome.retired else None,
         "activated": outcome.activated.kid if outcome.activated else None,
-        "made": outcome.made.kid if outcome.made else None,
+        "made": outcome.generated.kid if outcome.generated else None,
         "erased": [key.kid for key in outcome.erased],
         "lost_race": outcome.lost_race,
         "next_due": iso(outcome.next_due),
@@ -69,12 +69,12 @@ def rotation_messages(outcome: keys.Rotation) -> list[str]:
         lines.append("somebody else rotated at the same moment; nothing was done here.")
     if outcome.activated and outcome.retired:
         lines.append(f"key {outcome.activated.kid} is current now, after {outcome.retired.kid}.")
-    if outcome.made:
-        lines.append(f"made the future key {outcome.made.kid}.")
+    if outcome.generated:
+        lines.append(f"made the future key {outcome.generated.kid}.")
         if outcome.use == Key.Use.ENCRYPTION:
             lines.append(
                 "a gateway that does not share this database needs its private half before it takes over: "
-                f"`python manage.py instaccess_keys export --private --kid {outcome.made.kid}`"
+                f"`python manage.py instaccess_keys export --private --kid {outcome.generated.kid}`"
             )
     lines += [f"erased the private half of key {key.kid}: its last token is dead." for key in outcome.erased]
     if not lines:
@@ -112,6 +112,6 @@ def activated(key: Key) -> list[str]:
         f"The future key {other.kid} was made here and does not take over by itself any more; if it is not needed: "
         f"`python manage.py instaccess_keys revoke --kid {other.kid}`"
         for other in keys.future_keys(keys.stored_keys(), Key.Use.ENCRYPTION)
-        if not keys.can_rotate_automatically(other, after_ours=False)
+        if not keys.can_rotate_automatically(other, previous_has_private=False)
     ]
     return lines

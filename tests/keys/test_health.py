@@ -138,21 +138,21 @@ class TestWhatIsBroken:
     def test_is_nothing_where_all_is_well(self, initial_keys):
         standing = look()
 
-        assert standing.shut == {}
-        assert standing.altered == frozenset()
+        assert standing.undecryptable == {}
+        assert standing.modified == frozenset()
 
     def test_o6_a_lost_key_encryption_key_shuts_them_all(self, initial_keys):
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32)]}):
             standing = look()
 
-        assert standing.shut == {key.kid: "kek_missing" for key in initial_keys}
+        assert standing.undecryptable == {key.kid: "kek_missing" for key in initial_keys}
         assert not standing.derived
 
     def test_k7_swapped_rows_stay_shut_and_the_others_do_not(self, initial_keys):
         one, two = key_of(SIG, "current"), key_of(SIG, "future")
         Key.objects.filter(pk=one.pk).update(sealed_private_jwk=two.sealed_private_jwk)
 
-        assert look().shut == {one.kid: "seal_broken"}
+        assert look().undecryptable == {one.kid: "seal_broken"}
 
     @pytest.mark.parametrize(
         "members", [{}, [], "text", 5, {"kty": "RSA"}, {"kty": "oct", "k": "AAAA"}, {"kty": "RSA", "n": 5, "e": None}]
@@ -161,20 +161,20 @@ class TestWhatIsBroken:
         key = key_of(SIG, "future")
         Key.objects.filter(pk=key.pk).update(public_jwk=members)
 
-        assert look().altered == {key.kid}
+        assert look().modified == {key.kid}
 
     def test_is_a_public_half_that_is_another_ones(self, initial_keys):
         key = key_of(SIG, "future")
         Key.objects.filter(pk=key.pk).update(public_jwk=key_of(SIG, "current").public_jwk)
 
-        assert look().altered == {key.kid}
+        assert look().modified == {key.kid}
 
     def test_is_no_question_for_revoked_keys(self, initial_keys):
         key = lifecycle.revoke(key_of(SIG, "future").kid).key
         Key.objects.filter(pk=key.pk).update(public_jwk={}, sealed_private_jwk="junk")
 
-        assert look().altered == frozenset()
-        assert look().shut == {}
+        assert look().modified == frozenset()
+        assert look().undecryptable == {}
 
     def test_a_bad_setting_is_its_own_error(self, initial_keys):
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": []}), pytest.raises(ConfigError):

@@ -22,7 +22,7 @@ class TestRevokeTheCurrentKey:
 
         assert kids(use, "revoked") == [current]
         assert kids(use, "current") == [future] == [done.successor.kid]
-        assert kids(use, "future") == [done.made.kid]
+        assert kids(use, "future") == [done.generated.kid]
 
     @BOTH_USES
     def test_a_new_one_takes_over_where_there_is_no_future_key(self, use):
@@ -30,7 +30,7 @@ class TestRevokeTheCurrentKey:
         done = lifecycle.revoke(key_of(use, "current").kid)
 
         assert kids(use, "current") == [done.successor.kid]
-        assert kids(use, "future") == [done.made.kid]
+        assert kids(use, "future") == [done.generated.kid]
 
     @BOTH_USES
     def test_k10_its_private_half_is_erased(self, use):
@@ -60,7 +60,7 @@ class TestRevokeTheCurrentKey:
         public = lifecycle.activate(provision.import_key(public_pem(rsa_pool), use=ENC).kid)
         done = lifecycle.revoke(public.kid)
 
-        assert (done.successor, done.made) == (None, None)
+        assert (done.successor, done.generated) == (None, None)
         assert kids(ENC, "revoked") == [public.kid]
         with pytest.raises(KeyUnavailable):
             ring.current_ring().encryption_key()
@@ -70,16 +70,16 @@ class TestRevokeTheCurrentKey:
         public = lifecycle.activate(provision.import_key(public_pem(rsa_pool), use=ENC).kid)
         done = lifecycle.revoke(public.kid)
 
-        assert (done.successor, done.made) == (None, None)
+        assert (done.successor, done.generated) == (None, None)
         assert kids(ENC, "future") == [made.kid]
-        assert f"future key {made.kid} passed over" in caplog.text
+        assert f"future key {made.kid} skipped" in caplog.text
 
     def test_nor_is_one_made_where_only_the_gateways_waits(self, rsa_pool):
         key_of(ENC, "future").delete()
         gateways = provision.import_key(public_pem(rsa_pool), use=ENC)
         done = lifecycle.revoke(key_of(ENC, "current").kid)
 
-        assert (done.successor, done.made) == (gateways, None)
+        assert (done.successor, done.generated) == (gateways, None)
         assert kids(ENC, "future") == []
 
     def test_the_gateways_next_public_key_takes_over_from_its_first(self, rsa_pool):
@@ -89,7 +89,7 @@ class TestRevokeTheCurrentKey:
         done = lifecycle.revoke(public.kid)
 
         assert done.successor == following
-        assert done.made is None
+        assert done.generated is None
 
     def test_a_public_signing_key_does_not_count_as_a_future_one(self, rsa_pool):
         key_of(SIG, "future").delete()
@@ -97,7 +97,7 @@ class TestRevokeTheCurrentKey:
         done = lifecycle.revoke(key_of(SIG, "current").kid)
 
         assert done.successor.has_private
-        assert done.made.has_private
+        assert done.generated.has_private
 
 
 @pytest.mark.usefixtures("started")
@@ -109,7 +109,7 @@ class TestRevokeAnotherKey:
 
         assert done.successor is None
         assert kids(use, "current") == [current]
-        assert kids(use, "future") == [done.made.kid]
+        assert kids(use, "future") == [done.generated.kid]
 
     @BOTH_USES
     def test_of_the_past_nothing_else_changes(self, use):
@@ -117,7 +117,7 @@ class TestRevokeAnotherKey:
         others = list(Key.objects.exclude(kid=past).order_by("pk").values())
         done = lifecycle.revoke(past)
 
-        assert (done.successor, done.made) == (None, None)
+        assert (done.successor, done.generated) == (None, None)
         assert list(Key.objects.exclude(kid=past).order_by("pk").values()) == others
         assert kids(use, "revoked") == [past]
 
@@ -135,7 +135,7 @@ class TestRevokeAnotherKey:
         before = Key.objects.count()
         done = lifecycle.revoke(public.kid)
 
-        assert (done.successor, done.made) == (None, None)
+        assert (done.successor, done.generated) == (None, None)
         assert Key.objects.count() == before
 
     def test_that_is_unknown_is_refused(self):
@@ -234,7 +234,7 @@ class TestRevokeTwice:
         done = lifecycle.revoke(kid)
 
         assert rows() == before
-        assert (done.successor, done.made, done.tokens) == (None, None, 0)
+        assert (done.successor, done.generated, done.tokens) == (None, None, 0)
 
     def test_marks_what_was_issued_in_between(self, issue):
         kid = key_of(SIG, "current").kid

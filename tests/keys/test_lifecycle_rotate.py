@@ -34,7 +34,13 @@ class TestRotateWhenItIsNotDue:
         done = lifecycle.rotate(use)
 
         assert rows() == before
-        assert (done.retired, done.activated, done.made, done.erased, done.lost_race) == (None, None, None, (), False)
+        assert (done.retired, done.activated, done.generated, done.erased, done.lost_race) == (
+            None,
+            None,
+            None,
+            (),
+            False,
+        )
 
     def test_k2_says_when_it_may_happen(self, clock):
         clock.shift(DAY)
@@ -54,7 +60,7 @@ class TestRotateWhenItIsNotDue:
         key_of(SIG, "future").delete()
         done = lifecycle.rotate(SIG)
 
-        assert done.made == key_of(SIG, "future")
+        assert done.generated == key_of(SIG, "future")
         assert done.activated is None
 
 
@@ -76,9 +82,9 @@ class TestRotateWhenItIsDue:
     def test_a_new_future_key_is_made_sealed_and_published_ahead(self, use):
         done = lifecycle.rotate(use)
 
-        assert kids(use, "future") == [done.made.kid]
-        assert done.made.has_private
-        assert done.made.created_at == START + 30 * DAY
+        assert kids(use, "future") == [done.generated.kid]
+        assert done.generated.has_private
+        assert done.generated.created_at == START + 30 * DAY
 
     def test_the_rows_say_when(self):
         lifecycle.rotate(SIG)
@@ -123,7 +129,7 @@ class TestRotateWhenItIsDue:
 
         monkeypatch.setattr(trust, "generate_jwk", slow)
 
-        assert lifecycle.rotate(SIG).made.created_at == START + 30 * DAY + 20 * SECOND
+        assert lifecycle.rotate(SIG).generated.created_at == START + 30 * DAY + 20 * SECOND
 
 
 @pytest.mark.usefixtures("started")
@@ -158,7 +164,7 @@ class TestRotateAskedForACertainCurrentKey:
         done = lifecycle.rotate(SIG, force=True)
 
         assert done.lost_race
-        assert (done.retired, done.activated, done.made) == (None, None, None)
+        assert (done.retired, done.activated, done.generated) == (None, None, None)
         assert kids(SIG, "current") == [future]
         assert kids(SIG, "past") == [current]
         assert len(kids(SIG, "future")) == 1
@@ -176,7 +182,7 @@ class TestRotateAskedForACertainCurrentKey:
         monkeypatch.setattr(trust, "generate_jwk", generate)
         done = lifecycle.rotate(SIG)
 
-        assert done.made is None
+        assert done.generated is None
         assert len(kids(SIG, "future")) == 1
 
 
@@ -188,7 +194,7 @@ class TestRotateByForceWithoutAFutureKey:
         done = lifecycle.rotate(use, force=True)
 
         assert kids(use, "current") == [done.activated.kid]
-        assert kids(use, "future") == [done.made.kid]
+        assert kids(use, "future") == [done.generated.kid]
         assert kids(use, "past") == [done.retired.kid]
 
     def test_does_so_beside_a_public_signing_key_that_could_never_sign(self, rsa_pool):
@@ -198,7 +204,7 @@ class TestRotateByForceWithoutAFutureKey:
 
         assert done.activated is not None
         assert kids(SIG, "current") == [done.activated.kid]
-        assert kids(SIG, "future") == sorted([public.kid, done.made.kid])
+        assert kids(SIG, "future") == sorted([public.kid, done.generated.kid])
 
     def test_is_refused_where_only_the_public_encryption_key_is_held(self, rsa_pool):
         Key.objects.filter(use=ENC).delete()
@@ -249,14 +255,14 @@ class TestAFutureKeyThatDoesNotOpen:
 
         assert done.successor.kid != broken.kid
         assert kids(use, "current") == [done.successor.kid]
-        assert f"future key passed over: seal_broken: the sealed private half of key {broken.kid}" in caplog.text
+        assert f"future key skipped: seal_broken: the sealed private half of key {broken.kid}" in caplog.text
 
     def test_once_revoked_lets_rotation_go_on(self, clock):
         damage(key_of(SIG, "future"))
         done = lifecycle.revoke(key_of(SIG, "future").kid)
         clock.shift(30 * DAY)
 
-        assert lifecycle.rotate(SIG).activated == done.made
+        assert lifecycle.rotate(SIG).activated == done.generated
 
 
 @pytest.mark.usefixtures("started")

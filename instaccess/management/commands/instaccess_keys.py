@@ -152,7 +152,7 @@ class Command(SubcommandCommand):
         facts = {
             "key": key_reports.facts(done.key),
             "successor": key_reports.facts(done.successor) if done.successor else None,
-            "made": key_reports.facts(done.made) if done.made else None,
+            "made": key_reports.facts(done.generated) if done.generated else None,
             "tokens": done.tokens,
             "failure": done.failure,
         }

@@ -40,7 +40,7 @@ class TestList:
         assert f"{past}  both halves; gone\n" in run("list")
 
     def test_says_what_does_not_go_on_by_itself_under_the_gateways_public_key(self, files, rsa_pool):
-        made = lifecycle.rotate(ENC).made.kid
+        made = lifecycle.rotate(ENC).generated.kid
         run("import", "--use", "enc", "--file", files["public.pem"])
         text = run("activate", "--kid", Key.objects.get(use=ENC, sealed_private_jwk="").kid)
         public = material.to_text(rsa_pool.take(), file_format="pem", private=False)
