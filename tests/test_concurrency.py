@@ -157,7 +157,7 @@ class TestTheSameKeyImportedTwiceAtOnce:
         answers = [worker.answer() for worker in workers]
 
         assert key.thumbprint() in answers
-        assert sum("already held" in answer for answer in answers) == 1
+        assert sum("already stored" in answer for answer in answers) == 1
         assert Key.objects.get().kid == key.thumbprint()
 
 

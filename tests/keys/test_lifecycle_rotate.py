@@ -255,7 +255,7 @@ class TestAFutureKeyThatDoesNotOpen:
 
         assert done.successor.kid != broken.kid
         assert kids(use, "current") == [done.successor.kid]
-        assert f"future key skipped: seal_broken: the sealed private half of key {broken.kid}" in caplog.text
+        assert f"future key skipped: seal_broken: the sealed private key of key {broken.kid}" in caplog.text
 
     def test_once_revoked_lets_rotation_go_on(self, clock):
         damage(key_of(SIG, "future"))

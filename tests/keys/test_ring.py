@@ -211,7 +211,7 @@ class TestWhichKeysAreThere:
 
         assert ring.encryption_key().kid == kid
         assert ring.decryption_keys() == {}
-        with pytest.raises(KeyUnavailable, match="only the public half"):
+        with pytest.raises(KeyUnavailable, match="only the public key"):
             ring.encryption_key().private()
 
     def test_a_future_encryption_key_decrypts_already(self):
@@ -267,7 +267,7 @@ class TestK7ASealedKeyThatWasTamperedWith:
             clock.now += conf.key_cache_seconds
 
         assert len(complaints(caplog)) == 1
-        assert f"the sealed private half of key {past.kid} was altered" in complaints(caplog)[0]
+        assert f"the sealed private key of key {past.kid} was modified" in complaints(caplog)[0]
 
     def test_k7_a_signing_key_that_does_not_open_is_an_error_not_another_key(self):
         kid = keys_ring.load().signing_key().kid
