@@ -94,7 +94,7 @@ class TestAProjectWithItsOwnModels:
 
         begun = manage("instaccess_init", **project)
         assert begun.returncode == 0, begun.stderr
-        assert begun.stdout.count("Made the ") == 3
+        assert begun.stdout.count("Generated the ") == 3
 
 
 @pytest.mark.django_db(transaction=True)

@@ -173,7 +173,7 @@ class TestPluggingIn:
         append(tmp_path / "host" / "urls.py", urls.code)
         said = run("sh", "-e", "-c", commands.code, cwd=tmp_path, **activated)
 
-        assert "Made the current signing key" in said
+        assert "Generated the current signing key" in said
         assert "System check identified no issues (0 silenced)." in said
         answer = json.loads(run(python, "manage.py", "shell", "-v", "0", "-c", A_CLIENT, cwd=tmp_path))
         assert answer["status"] == 201

@@ -36,14 +36,14 @@ class TestHelp:
     @pytest.mark.parametrize(
         ("subcommand", "words"),
         [
-            ("list", "where it stands in its life"),
-            ("generate", "Make a new future key"),
-            ("import", "A private key is refused unless --with-private"),
-            ("export", "the public half, or with --private both"),
-            ("rotate", "exit code 0 also when nothing was due"),
-            ("activate", "the one before becomes past"),
+            ("list", "the next step of its lifecycle"),
+            ("generate", "Generate an additional future key"),
+            ("import", "A private key is refused without --with-private"),
+            ("export", "Print a public key, or with --private the private key"),
+            ("rotate", "The exit code is 0 even if nothing was due"),
+            ("activate", "The previous key becomes past"),
             ("revoke", "This can't be undone"),
-            ("reseal", "safe to run again after an interruption"),
+            ("reseal", "run it again after an interruption"),
         ],
     )
     def test_of_each_says_what_will_happen(self, subcommand, words, capsys):

@@ -24,7 +24,9 @@ class TestGenerate:
         key = Key.objects.get()
 
         assert (key.use, key.status) == (use, "future")
-        assert text == f"Made the future {word} key {key.kid}; ready to take over at 2026-11-23T12:05:03Z.\n"
+        assert (
+            text == f"Generated the future {word} key {key.kid}; ready to become current at 2026-11-23T12:05:03Z.\n"
+        )
 
     def test_as_json_has_the_key(self):
         facts = run_json("generate", "--use", "sig")
@@ -38,7 +40,7 @@ class TestImport:
     def test_of_a_public_key_says_how_to_use_it_now(self, name, files, pair):
         text = run("import", "--use", "enc", "--file", files[name])
 
-        assert "public half" in text
+        assert "public key only" in text
         assert f"`python manage.py instaccess_keys activate --kid {pair.thumbprint()}`" in text
         assert not Key.objects.get().has_private
 
@@ -47,20 +49,20 @@ class TestImport:
         with_private = run("import", "--use", "sig", "--file", files["private.pem"], "--with-private")
         kid = Key.objects.order_by("pk").last().kid
 
-        assert "ready to take over at 2026-11-23T12:05:03Z" in with_private
+        assert "ready to become current at 2026-11-23T12:05:03Z" in with_private
         assert f"`python manage.py instaccess_keys activate --kid {kid} --force`" in with_private
 
     def test_of_a_public_signing_key_names_no_command_that_would_fail(self, files):
         text = run("import", "--use", "sig", "--file", files["public.pem"])
 
-        assert "it can't sign" in text
+        assert "can't sign" in text
         assert "activate" not in text
 
     @pytest.mark.parametrize("name", ["private.pem", "private.jwk"])
     def test_of_a_private_key_is_refused_and_says_why_and_how_else(self, name, files):
         text = complaint("import", "--use", "enc", "--file", files[name])
 
-        assert "whoever holds the private half can open every token" in text
+        assert "an attacker with the private key can decrypt every token" in text
         assert "--with-private" in text
         assert not Key.objects.exists()
 
@@ -99,11 +101,11 @@ class TestImport:
 
         again = complaint("import", "--use", "enc", "--file", files["public.jwk"])
         other_use = complaint("import", "--use", "sig", "--file", files["public.jwk"])
-        both_halves = complaint("import", "--use", "enc", "--file", files["private.jwk"], "--with-private")
+        with_private = complaint("import", "--use", "enc", "--file", files["private.jwk"], "--with-private")
 
-        assert again == "this key is already held, for use 'enc' (future)"
-        assert other_use == "this key is already held, for use 'enc'; one key has one purpose"
-        assert "can't be added later: make a new pair" in both_halves
+        assert again == "this key is already stored for use 'enc' (future)"
+        assert other_use == "this key is already stored for use 'enc'; a key must have only one use"
+        assert "can't be added later: generate a new key pair" in with_private
 
 
 @pytest.mark.usefixtures("initial_keys")
@@ -135,14 +137,14 @@ class TestExport:
     def test_of_a_private_half_that_is_not_held_says_so(self, files, pair):
         run("import", "--use", "enc", "--file", files["public.pem"])
 
-        assert "only the public half" in complaint("export", "--kid", pair.thumbprint(), "--private", "--yes")
+        assert "only the public key" in complaint("export", "--kid", pair.thumbprint(), "--private", "--yes")
 
     def test_of_a_key_that_was_altered_is_refused(self, pair):
         key = key_of(ENC, "current")
         key.public_jwk = {**key.public_jwk, "n": pair["n"]}
         key.save()
 
-        assert "was altered" in complaint("export", "--kid", key.kid)
+        assert "was modified" in complaint("export", "--kid", key.kid)
 
 
 @pytest.mark.usefixtures("initial_keys")
@@ -153,7 +155,7 @@ class TestBeforeAPrivateHalfIsWritten:
         call_command("instaccess_keys", "export", "--kid", kid[:6], "--private", stdout=out, stderr=err)
         return out.getvalue(), err.getvalue()
 
-    @pytest.mark.parametrize(("use", "power"), [(SIG, "forge"), (ENC, "open")])
+    @pytest.mark.parametrize(("use", "power"), [(SIG, "forge"), (ENC, "decrypt")])
     def test_its_kid_is_to_be_typed_and_the_question_says_what_is_at_stake(self, use, power, monkeypatch):
         kid = key_of(use, "current").kid
         out, err = self.export(monkeypatch, f"{kid}\n", kid)
@@ -164,9 +166,7 @@ class TestBeforeAPrivateHalfIsWritten:
 
     @pytest.mark.parametrize("typed", ["", "\n", "yes\n", "y\n", None], ids=["EOF", "empty", "yes", "y", "no stdin"])
     def test_nothing_else_will_do(self, typed, monkeypatch):
-        with pytest.raises(
-            CommandError, match=r"Not exported: the key's id was not typed\. In a script, say --yes\."
-        ):
+        with pytest.raises(CommandError, match=r"Not exported: the key id was not typed\. In a script, add --yes\."):
             self.export(monkeypatch, typed, key_of(SIG, "current").kid)
 
     def test_the_beginning_of_it_will_not_do_nor_another_key(self, monkeypatch):

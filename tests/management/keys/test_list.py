@@ -21,9 +21,9 @@ class TestList:
 
         assert sorted(lines) == sorted(
             [
-                f"sig  current  {key_of(SIG, 'current').kid}  both halves; due for rotation at 2026-12-23T12:00:00Z",
-                f"sig  future   {key_of(SIG, 'future').kid}  both halves; ready to take over at 2026-11-23T12:05:03Z",
-                f"enc  current  {key_of(ENC, 'current').kid}  both halves; due for rotation at 2026-12-23T12:00:00Z",
+                f"sig  current  {key_of(SIG, 'current').kid}  with private key; due for rotation at 2026-12-23T12:00:00Z",
+                f"sig  future   {key_of(SIG, 'future').kid}  with private key; ready to become current at 2026-11-23T12:05:03Z",
+                f"enc  current  {key_of(ENC, 'current').kid}  with private key; due for rotation at 2026-12-23T12:00:00Z",
             ]
         )
 
@@ -33,11 +33,11 @@ class TestList:
         public = provision.import_key(material.to_text(pair, file_format="pem", private=False), use=ENC).kid
         lines = {line.split()[2]: line for line in run("list").splitlines()}
 
-        assert lines[past].endswith("both halves; valid for its tokens until 2026-11-23T13:01:03Z")
-        assert lines[revoked].endswith("public half only; revoked at 2026-11-23T12:00:00Z")
-        assert lines[public].endswith("public half only; ready to take over")
+        assert lines[past].endswith("with private key; accepted until 2026-11-23T13:01:03Z")
+        assert lines[revoked].endswith("public key only; revoked at 2026-11-23T12:00:00Z")
+        assert lines[public].endswith("public key only; ready to become current")
         clock.shift(timedelta(days=1))
-        assert f"{past}  both halves; gone\n" in run("list")
+        assert f"{past}  with private key; gone: its last token has expired\n" in run("list")
 
     def test_says_what_does_not_go_on_by_itself_under_the_gateways_public_key(self, files, rsa_pool):
         made = lifecycle.rotate(ENC).generated.kid
@@ -48,10 +48,10 @@ class TestList:
         lines = {line.split()[2]: line for line in run("list").splitlines()}
 
         assert f"`python manage.py instaccess_keys revoke --kid {made}`" in text
-        assert "Only the gateway that has its private half can open new tokens" in text
-        assert lines[made].endswith("does not take over by itself: the gateway's keys come from their owner")
-        assert lines[key_of(ENC, "current").kid].endswith("the next one comes from its owner (import it)")
-        assert lines[signing].endswith("only its public half is held here: it can't sign")
+        assert "Only the gateway that has the private key can decrypt new tokens" in text
+        assert lines[made].endswith("does not become current automatically: the gateway lacks its private key")
+        assert lines[key_of(ENC, "current").kid].endswith("import the next public key from its owner")
+        assert lines[signing].endswith("can't sign: only its public key is stored on this server")
 
     def test_says_that_the_gateways_key_is_due_once_its_next_is_there(self, files, clock, rsa_pool):
         Key.objects.filter(use=ENC).delete()

@@ -44,8 +44,8 @@ class TestRotate:
         lines = run("rotate", "--use", "sig").splitlines()
 
         assert lines == [
-            f"signing: key {future} is current now, after {current}.",
-            f"signing: made the future key {key_of(SIG, 'future').kid}.",
+            f"signing: key {future} is now current; key {current} is past.",
+            f"signing: generated the future key {key_of(SIG, 'future').kid}.",
             "signing: the next rotation is due at 2027-01-22T12:00:00Z.",
         ]
 
@@ -58,7 +58,7 @@ class TestRotate:
         past = lifecycle.rotate(SIG, force=True).retired.kid
         clock.shift(timedelta(seconds=conf.key_retention_seconds))
 
-        assert f"signing: erased the private half of key {past}: its last token is dead." in run("rotate")
+        assert f"signing: erased the private key of key {past}: its last token has expired." in run("rotate")
 
     def test_by_force_does_it_now(self):
         future = key_of(SIG, "future").kid
@@ -71,7 +71,7 @@ class TestRotate:
         run("import", "--use", "enc", "--file", files["public.pem"])
         run("activate", "--kid", pair.thumbprint())
 
-        assert "the next one comes from its owner (import it)" in run("rotate", "--use", "enc")
+        assert "Import the next public key from its owner" in run("rotate", "--use", "enc")
 
     def test_as_json_has_one_object_for_each_use(self, clock):
         current, future = key_of(SIG, "current").kid, key_of(SIG, "future").kid
@@ -115,7 +115,7 @@ class TestActivate:
     def test_says_what_is_current_now(self):
         kid = key_of(SIG, "future").kid
 
-        assert run("activate", "--kid", kid[:8], "--force") == f"Key {kid} is the current signing key now.\n"
+        assert run("activate", "--kid", kid[:8], "--force") == f"Key {kid} is now the current signing key.\n"
         assert key_of(SIG, "current").kid == kid
 
     def test_k4_too_early_says_when_and_how_else(self):
@@ -137,9 +137,7 @@ class TestRevoke:
         issuing.issue(user=user, origin=issuing.Origin("canvas.example.edu"), now=time.time())
         text = run("revoke", "--kid", current, "--reason", "laptop stolen")
 
-        assert (
-            text == f"Key {current} is revoked, and with it every live token under it (1). Key {future} took over.\n"
-        )
+        assert text == f"Revoked key {current}. Live tokens revoked with it: 1. Key {future} is now current.\n"
         assert IssuedToken.objects.get().revocation_reason == "laptop stolen"
 
     def test_says_in_the_audit_who_did_it(self, user, monkeypatch):
@@ -150,14 +148,14 @@ class TestRevoke:
         assert IssuedToken.objects.get().revoked_by == "ada? (command line)"
 
     def test_of_a_key_that_is_not_current_says_that_that_one_stays(self):
-        assert "The current key is another one and stays." in run("revoke", "--kid", key_of(SIG, "future").kid)
+        assert "The current key did not change." in run("revoke", "--kid", key_of(SIG, "future").kid)
 
     def test_that_leaves_no_current_key_says_what_to_do(self, files, pair):
         Key.objects.filter(use=ENC).delete()
         run("import", "--use", "enc", "--file", files["public.pem"])
         run("activate", "--kid", pair.thumbprint())
 
-        assert "There is no current encryption key now: import or generate one and activate it." in run(
+        assert "There is no current encryption key now: import or generate a key and activate it." in run(
             "revoke", "--kid", pair.thumbprint()
         )
 
@@ -177,8 +175,8 @@ class TestRevoke:
 class TestReseal:
     def test_says_how_many_keys_it_sealed_anew(self):
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": ["A" * 43, "SECRET_KEY"]}):
-            assert run("reseal") == "3 private keys sealed anew.\n"
-            assert run("reseal") == "Every private key was sealed under the first key-encryption key already.\n"
+            assert run("reseal") == "Private keys resealed: 3.\n"
+            assert run("reseal") == "Every private key is already sealed with the first key-encryption key.\n"
 
     def test_as_json_has_the_numbers(self):
         assert run_json("reseal") == {"resealed": 0, "reauthenticated": 0}
@@ -195,7 +193,7 @@ class TestRevokingWithABadKeyEncryptionSetting:
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": ["no key"]}):
             said = complaint("revoke", "--kid", kid)
 
-        assert "The key is revoked, but no new one could be made" in said
+        assert "The key is revoked, but no new key could be generated" in said
         assert "KEY_ENCRYPTION_KEYS" in said
         assert Key.objects.get(kid=kid).status == "revoked"
         assert not Key.objects.filter(use=SIG, status="current").exists()
