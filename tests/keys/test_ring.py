@@ -107,10 +107,10 @@ class TestAKeyThatHasNotChanged:
         assert after.signing_key().private() is private
 
     def test_a_key_that_retires_keeps_its_unsealed_private_key(self, clock):
-        held = keys_ring.load().signing_key()
-        private = held.private()
+        key = keys_ring.load().signing_key()
+        private = key.private()
         lifecycle.rotate(SIG, force=True)
-        retired = next(key for key in keys_ring.load([held]).keys if key.kid == held.kid)
+        retired = next(key for key in keys_ring.load([key]).keys if key.kid == key.kid)
 
         assert (retired.status, retired.private()) == ("past", private)
 
@@ -123,10 +123,10 @@ class TestAKeyThatHasNotChanged:
         assert before.signing_key().kid == current
 
     def test_a_resealed_key_is_parsed_again(self):
-        held = keys_ring.load().signing_key()
-        Key.objects.filter(kid=held.kid).update(sealed_private_jwk="resealed")
+        key = keys_ring.load().signing_key()
+        Key.objects.filter(kid=key.kid).update(sealed_private_jwk="resealed")
 
-        assert keys_ring.load([held]).signing_key() is not held
+        assert keys_ring.load([key]).signing_key() is not key
 
 
 @pytest.mark.usefixtures("initial_keys")
