@@ -107,10 +107,10 @@ class TestAKeyThatHasNotChanged:
         assert after.signing_key().private() is private
 
     def test_a_key_that_retires_keeps_its_unsealed_private_key(self, clock):
-        key = keys_ring.load().signing_key()
-        private = key.private()
+        current = keys_ring.load().signing_key()
+        private = current.private()
         lifecycle.rotate(SIG, force=True)
-        retired = next(key for key in keys_ring.load([key]).keys if key.kid == key.kid)
+        retired = next(key for key in keys_ring.load([current]).keys if key.kid == current.kid)
 
         assert (retired.status, retired.private()) == ("past", private)
 
