@@ -54,9 +54,9 @@ class TestAModifiedSealedKey:
 
         with pytest.raises(UnsealError):
             ring.decryption_keys()[past.kid]
-        opened = list(ring.decryption_keys())
-        assert current.kid in opened
-        assert past.kid not in opened
+        usable = list(ring.decryption_keys())
+        assert current.kid in usable
+        assert past.kid not in usable
         signed = jose.sign(b"{}", ring.signing_key().private(), kid=ring.signing_key().kid)
         assert jose.verify(signed, ring.verification_keys())[0] == {}
         assert past.kid in logged_errors(caplog)[0]

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import pkgutil
 import signal
+import time
 import traceback
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -123,6 +124,16 @@ def together(workers: list[Worker], task: Callable[..., Any], *args: Any) -> lis
     for worker in workers:
         worker.tell(task, *args)
     return [worker.answer() for worker in workers]
+
+
+def within(seconds: float, condition: Callable[[], bool]) -> bool:
+    """Wait for a condition. Returns whether it became true within the given number of seconds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 class Crew:
