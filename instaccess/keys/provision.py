@@ -1,4 +1,4 @@
-"""Keys are generated, imported, exported and resealed here; `lifecycle.py` changes which key is current."""
+"""Generation, import, export and resealing of keys. `lifecycle.py` changes which key is current."""
 
 from __future__ import annotations
 

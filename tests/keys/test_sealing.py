@@ -126,7 +126,6 @@ class TestASealedKeyInTheWrongPlace:
         other = rsa_pool.take().thumbprint()
 
         error = refusal(sealed, kid=other)
-
         assert error.code == "seal_broken"
         assert other in error.detail
 
