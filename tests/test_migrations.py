@@ -1,4 +1,4 @@
-"""The migrations say what the models say, and can be taken back."""
+"""Tests that the migrations match the models and can be reversed."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def manage(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
 
 @pytest.mark.django_db
 class TestTheMigrations:
-    def test_miss_no_change_of_the_models(self):
-        # With OAUTH2_PROVIDER_APPLICATION_MODEL unset: the toolkit's own Application is meant.
+    def test_the_migrations_contain_every_change_of_the_models(self):
+        # Without OAUTH2_PROVIDER_APPLICATION_MODEL, the migrations refer to the toolkit's own Application.
         assert not hasattr(settings, "OAUTH2_PROVIDER_APPLICATION_MODEL")
         out = io.StringIO()
 
@@ -48,21 +48,21 @@ class TestTheMigrations:
 
         assert out.getvalue().strip() == "No changes detected in app 'instaccess'"
 
-    def test_miss_none_of_other_apps_because_of_ours(self):
+    def test_our_models_need_no_migration_in_other_apps(self):
         out = io.StringIO()
 
         call_command("makemigrations", check_changes=True, dry_run=True, stdout=out)
 
         assert out.getvalue().strip() == "No changes detected"
 
-    def test_have_one_end(self):
+    def test_the_migrations_have_one_leaf(self):
         assert len(MigrationLoader(connection).graph.leaf_nodes("instaccess")) == 1
 
 
 class TestAProjectWithItsOwnModels:
     @pytest.fixture
     def project(self, tmp_path: Path) -> dict[str, str]:
-        """Environment of a project whose user and application models are its own."""
+        """Create a project with its own user and application models. Returns its environment variables."""
         (tmp_path / "own_apps").mkdir()
         (tmp_path / "own_apps" / "__init__.py").touch()
         (tmp_path / "own_apps" / "models.py").write_text(
@@ -82,9 +82,9 @@ class TestAProjectWithItsOwnModels:
         )
         return {"DJANGO_SETTINGS_MODULE": "own_settings", "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
 
-    def test_needs_no_migration_of_ours_more_and_migrates(self, project):
-        made = manage("makemigrations", "own_apps", **project)
-        assert made.returncode == 0, made.stderr
+    def test_a_project_with_its_own_models_needs_no_new_migration(self, project):
+        generated = manage("makemigrations", "own_apps", **project)
+        assert generated.returncode == 0, generated.stderr
 
         checked = manage("makemigrations", "instaccess", "--check", "--dry-run", **project)
         assert (checked.returncode, checked.stdout.strip()) == (0, "No changes detected in app 'instaccess'")
@@ -92,14 +92,14 @@ class TestAProjectWithItsOwnModels:
         migrated = manage("migrate", "--verbosity", "0", **project)
         assert (migrated.returncode, migrated.stdout, migrated.stderr) == (0, "", "")
 
-        begun = manage("instaccess_init", **project)
-        assert begun.returncode == 0, begun.stderr
-        assert begun.stdout.count("Made the ") == 3
+        initialized = manage("instaccess_init", **project)
+        assert initialized.returncode == 0, initialized.stderr
+        assert initialized.stdout.count("Generated the ") == 3
 
 
 @pytest.mark.django_db(transaction=True)
 class TestMigratingBack:
-    def test_to_nothing_and_forth_again_leaves_a_database_that_works(self, initial_keys: Any):
+    def test_migrating_to_zero_and_forward_again_leaves_a_working_database(self, initial_keys: Any):
         assert set(connection.introspection.table_names()) >= TABLES
         try:
             call_command("migrate", "instaccess", "zero", verbosity=0, interactive=False)
@@ -111,9 +111,7 @@ class TestMigratingBack:
         assert Key.objects.count() == 0
         assert len(provision.init()) == 3
 
-    def test_o15_and_forth_with_the_rows_dumped_and_loaded_every_key_still_opens(
-        self, initial_keys: Any, user: Any, tmp_path: Path
-    ):
+    def test_o15_keys_and_tokens_work_after_dumpdata_and_loaddata(self, initial_keys: Any, user: Any, tmp_path: Path):
         origin = issuing.Origin(canvas_domain="canvas.example.edu")
         row, token = issuing.issue(user=user, origin=origin, now=time.time())
         dump = tmp_path / "instaccess.json"

@@ -172,7 +172,7 @@ class TestInstallation:
         append(tmp_path / "host" / "urls.py", urls.code)
         output = run("sh", "-e", "-c", commands.code, cwd=tmp_path, **activated)
 
-        assert "Made the current signing key" in output
+        assert "Generated the current signing key" in output
         assert "System check identified no issues (0 silenced)." in output
         answer = json.loads(run(python, "manage.py", "shell", "-v", "0", "-c", A_CLIENT, cwd=tmp_path))
         assert answer["status"] == 201

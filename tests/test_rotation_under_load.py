@@ -1,4 +1,4 @@
-"""Three rotations and a reseal while four workers serve: nobody who keeps to the contract is refused, ever."""
+"""Test that three rotations and a reseal on four busy workers refuse no well-behaved client."""
 
 from __future__ import annotations
 
@@ -39,23 +39,25 @@ SETTINGS = {"JWKS_MAX_AGE": MAX_AGE, "KEY_CACHE_SECONDS": CACHE_SECONDS, "THROTT
 
 @dataclass(frozen=True)
 class Answer:
-    """A token that was issued, opened and verified: when it was asked for, who made it, and with which keys."""
+    """An accepted token: when it was requested, which worker issued it, and with which keys."""
 
-    asked_at: float
+    requested_at: float
     worker: str
     signing_kid: str
     encryption_kid: str
 
 
 class Service:
-    """A client, its gateway and its service in one. Keeps a JWKS for its max-age and not a moment longer, and does
-    not ask again for a key that is not in it."""
+    """A client, a gateway and a service in one object.
+
+    The service keeps a JWK set exactly for its max-age, and does not fetch the set again for an unknown key.
+    """
 
     def __init__(self, port: int, access_token: str) -> None:
         self._port = port
         self._headers = {"Authorization": f"Bearer {access_token}"}
         self._jwks: dict[str, JWK] = {}
-        self._good_until = float("-inf")
+        self._expires_at = float("-inf")
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
 
     def _request(self, method: str, path: str, status: int) -> tuple[Any, http.client.HTTPMessage]:
@@ -66,32 +68,32 @@ class Service:
         return json.loads(body), response.headers
 
     def _verification_keys(self) -> dict[str, JWK]:
-        asked_at = time.monotonic()
-        if asked_at >= self._good_until:
+        requested_at = time.monotonic()
+        if requested_at >= self._expires_at:
             jwks, headers = self._request("GET", "/internal/services/jwks", 200)
             directives = headers["Cache-Control"].replace(" ", "").split(",")
             [max_age] = [int(text.removeprefix("max-age=")) for text in directives if text.startswith("max-age=")]
             known = self._jwks
             self._jwks = {member["kid"]: known.get(member["kid"]) or JWK(**member) for member in jwks["keys"]}
-            self._good_until = asked_at + max_age
+            self._expires_at = requested_at + max_age
         return self._jwks
 
     def use(self) -> Answer:
-        """One token from its making to its end. Raises whatever goes wrong."""
-        asked_at = time.monotonic()
+        """Request, decrypt and verify one token. Raises any error."""
+        requested_at = time.monotonic()
         body, headers = self._request("POST", ISSUE_URL, 201)
         signed, encryption_kid = jose.decrypt(body["token"], ring.current_ring().decryption_keys())
         _, signing_kid = jose.verify(signed, self._verification_keys())
-        return Answer(asked_at, headers["X-Worker"], signing_kid, encryption_kid)
+        return Answer(requested_at, headers["X-Worker"], signing_kid, encryption_kid)
 
 
 class Load:
-    """Clients that keep at it until they are told to stop."""
+    """Clients in threads that request tokens until they are stopped."""
 
     def __init__(self, port: int, access_token: str) -> None:
         self.answers: list[Answer] = []
         self.failures: list[str] = []
-        self._over = threading.Event()
+        self._stopped = threading.Event()
         self._threads = [
             threading.Thread(target=self._run, args=(Service(port, access_token),)) for _ in range(CLIENTS)
         ]
@@ -100,7 +102,7 @@ class Load:
 
     def _run(self, service: Service) -> None:
         try:
-            while not self._over.is_set():
+            while not self._stopped.is_set():
                 try:
                     self.answers.append(service.use())
                 except Exception as error:
@@ -109,12 +111,12 @@ class Load:
             connections.close_all()
 
     def stop(self) -> None:
-        self._over.set()
+        self._stopped.set()
         for thread in self._threads:
             thread.join()
 
     def wait_for(self, condition: Callable[[list[Answer]], bool]) -> None:
-        """Go on until the answers so far, or a failure, decide."""
+        """Wait until the condition is true for the answers, or until a request fails."""
         deadline = time.monotonic() + PATIENCE
         while not self.failures and not condition(list(self.answers)):
             assert time.monotonic() < deadline
@@ -123,7 +125,7 @@ class Load:
 
 @contextmanager
 def gunicorn(**instaccess: Any) -> Iterator[int]:
-    """Four workers of the test project on this run's database; the port."""
+    """Run four gunicorn workers of the test project on the test database. Yields the port."""
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
         process = subprocess.Popen(
             [
@@ -134,7 +136,7 @@ def gunicorn(**instaccess: Any) -> Iterator[int]:
             cwd=ROOT,
             env={**environment(), "INSTACCESS_SETTINGS": json.dumps(instaccess)},
             pass_fds=[listener.fileno()],
-            stderr=subprocess.DEVNULL,  # a line for each token
+            stderr=subprocess.DEVNULL,  # gunicorn would log a line per token.
         )  # fmt: skip
         try:
             yield listener.getsockname()[1]
@@ -144,7 +146,7 @@ def gunicorn(**instaccess: Any) -> Iterator[int]:
 
 
 def manage_keys(*args: str, **instaccess: Any) -> Any:
-    """`manage.py instaccess_keys … --json` as cron runs it."""
+    """Run `manage.py instaccess_keys … --json` in a process, as cron does, and return the document."""
     done = subprocess.run(
         [sys.executable, "manage.py", "instaccess_keys", *args, "--json"],
         cwd=ROOT,
@@ -158,8 +160,11 @@ def manage_keys(*args: str, **instaccess: Any) -> Any:
 
 
 def rotate_when_due(**instaccess: Any) -> dict[str, str]:
-    """Let both current keys come of age and run cron's command until the future ones have had their lead time; which
-    keys are current then."""
+    """Make both current keys due, and run cron's command until the future keys are current.
+
+    Returns:
+        The kids of the new current keys by use.
+    """
     Key.objects.filter(status=Key.Status.CURRENT).update(activated_at=timezone.now() - timedelta(days=31))
     activated: dict[str, str] = {}
     deadline = time.monotonic() + PATIENCE
@@ -170,8 +175,8 @@ def rotate_when_due(**instaccess: Any) -> dict[str, str]:
     return activated
 
 
-class TestRotatingAndResealingWhileFourWorkersServe:
-    def test_k13_no_token_fails_and_every_worker_is_on_the_new_key_within_the_cache_time(
+class TestRotationsAndAResealUnderLoad:
+    def test_k13_no_token_is_refused_and_every_worker_uses_the_new_key_after_the_cache_time(
         self, settings, access_token
     ):
         assert connection.vendor == "postgresql", "this test is for PostgreSQL: run it by `make test-services`"
@@ -186,10 +191,10 @@ class TestRotatingAndResealingWhileFourWorkersServe:
                 load.wait_for(lambda answers: len({answer.worker for answer in answers}) == WORKERS)
                 for turn in range(ROTATIONS):
                     kids = rotate_when_due(**settings.INSTACCESS)
-                    heard_of = time.monotonic() + CACHE_SECONDS
+                    effective_at = time.monotonic() + CACHE_SECONDS
                     if turn == 1:
                         assert manage_keys("reseal", **settings.INSTACCESS)["resealed"] > 0
-                    _every_worker_uses(load, kids, heard_of)
+                    _every_worker_uses(load, kids, effective_at)
                     for use, kid in kids.items():
                         assert kid not in used[use]
                         used[use].add(kid)
@@ -209,11 +214,11 @@ def _current_kids() -> dict[str, str]:
     return dict(Key.objects.filter(status=Key.Status.CURRENT).values_list("use", "kid"))
 
 
-def _every_worker_uses(load: Load, kids: dict[str, str], heard_of: float) -> None:
-    """Whatever is asked for from `heard_of` on comes under the new keys, from each of the workers."""
+def _every_worker_uses(load: Load, kids: dict[str, str], effective_at: float) -> None:
+    """Check that every worker uses the new keys for each request after `effective_at`."""
 
     def later(answers: list[Answer]) -> list[Answer]:
-        return [answer for answer in answers if answer.asked_at >= heard_of]
+        return [answer for answer in answers if answer.requested_at >= effective_at]
 
     load.wait_for(lambda answers: len({answer.worker for answer in later(answers)}) == WORKERS)
     assert load.failures == []

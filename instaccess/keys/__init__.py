@@ -12,6 +12,7 @@ from .rotation import (
     gone_at,
     is_gone,
     is_next,
+    is_ready,
     ready_at,
     served_at,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "init",
     "is_gone",
     "is_next",
+    "is_ready",
     "lifecycle_times",
     "load_health",
     "missing_keys",

@@ -1,4 +1,4 @@
-"""`manage.py check --database`: there are keys, and the private ones can be decrypted."""
+"""System checks of the database: keys exist, and their private keys can be unsealed."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from . import provision
 
 @register(Tags.database)
 def check_keys(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """There are keys, and they open. Runs with `check --database` and before `migrate`."""
+    """Check that keys exist and can be unsealed. Django runs this for `check --database` and before `migrate`."""
     if not databases or router.db_for_write(Key) not in databases:
         return []
     try:
         missing = provision.missing_keys()
         provision.check_sealed_keys()
     except DbError as error:
-        return _away(router.db_for_write(Key), error)  # or not migrated yet, which `migrate` is about to mend
+        return _check_database(router.db_for_write(Key), error)
     except ConfigError:
-        return []  # check_settings says it
+        return []  # `check_settings` reports it.
     except UnsealError as error:
-        return [Error(f"A sealed private key does not open: {error.detail}.", id="instaccess.E008")]
+        return [Error(f"A sealed private key can't be unsealed: {error.detail}.", id="instaccess.E008")]
     if not missing:
         return []
     return [
@@ -39,16 +39,17 @@ def check_keys(databases: Sequence[str] | None = None, **kwargs: Any) -> list[Ch
     ]
 
 
-def _away(alias: str, error: DbError) -> list[CheckMessage]:
+def _check_database(alias: str, error: DbError) -> list[CheckMessage]:
+    """Report a database that can't be reached. Missing tables are no error, because `migrate` creates them."""
     if connections[alias].in_atomic_block:
-        return []  # where one error is followed by others, whatever it was
+        return []  # After an error in a transaction every query fails, so the cause can't be determined.
     try:
         connections[alias].introspection.table_names()
     except DbError:
         return [
             Error(
-                f"The database {alias!r} can't be asked for keys: {type(error).__name__}.",
-                hint=f"See that it runs, and look at DATABASES[{alias!r}].",
+                f"Keys can't be read from the database {alias!r}: {type(error).__name__}.",
+                hint=f"Check that the database server is running, and check DATABASES[{alias!r}].",
                 id="instaccess.E009",
             )
         ]

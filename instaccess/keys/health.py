@@ -1,6 +1,6 @@
-"""How the keys stand: read in three queries, opened to see that they open.
+"""The state of all keys for the admin: read in three queries, with each private key unsealed as a test.
 
-Nothing here writes, and nothing here fails because a key is broken.
+Nothing here writes to the database or fails because a key is broken.
 """
 
 from __future__ import annotations
@@ -19,61 +19,65 @@ from ..models import Key
 from . import provision, ring, store
 
 MAX_KEYS = 100
-"""So many keys are looked at, the most useful first: each that is opened costs about a millisecond."""
+"""The maximum number of keys that are examined. Unsealing a key takes about a millisecond."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeyHealth:
-    """How the keys stand.
+    """The state of the keys.
 
     Attributes:
-        keys: those in use and those of late, at most `MAX_KEYS`, the most useful first.
-        totals: how many there are by use, with those that are long gone.
-        live: tokens that are live now, by kid of either key.
-        shut: why sealed private halves do not open, by kid: the `code` of an UnsealError.
-        altered: kids whose public half is not the one they name.
-        derived: whether private halves are sealed under a key derived from SECRET_KEY.
+        keys: keys in use and recently used keys, at most `MAX_KEYS`, the most relevant first.
+        totals: the number of all stored keys by use.
+        live: the number of live tokens by kid; each token counts for its signing and its encryption key.
+        undecryptable: why private keys can't be unsealed, by kid: the `code` of an UnsealError.
+        modified: kids of keys whose public key does not match the kid.
+        derived: whether the key-encryption key is derived from SECRET_KEY.
     """
 
     keys: tuple[Key, ...] = ()
     totals: Mapping[str, int] = field(default_factory=dict)
     live: Mapping[str, int] = field(default_factory=dict)
-    shut: Mapping[str, Reason] = field(default_factory=dict)
-    altered: frozenset[str] = frozenset()
+    undecryptable: Mapping[str, Reason] = field(default_factory=dict)
+    modified: frozenset[str] = frozenset()
     derived: bool = False
 
     @property
     def total(self) -> int:
-        """How many keys there are."""
+        """The number of all stored keys."""
         return sum(self.totals.values())
 
 
 def load_health(*, since: datetime, now: datetime) -> KeyHealth:
-    """Read how the keys stand: three queries. Past and revoked ones are of late when they ended after `since`.
+    """Read the state of the keys in three queries.
 
-    Raises ConfigError for a setting that can't be worked with.
+    Args:
+        since: past and revoked keys are included if they retired or were revoked after this time.
+
+    Raises:
+        ConfigError: a setting is invalid.
     """
     live = live_tokens(now=now)
     revoked = Q(status=Key.Status.REVOKED)
-    of_late = (
+    relevant = (
         Q(status__in=[Key.Status.FUTURE, Key.Status.CURRENT])
         | ~revoked & (~Q(sealed_private_jwk="") | Q(retired_at=None) | Q(retired_at__gte=since))
         | revoked & (Q(revoked_at__gte=since) | Q(kid__in=sorted(live)[:MAX_KEYS]))
     )
-    rows = tuple(sorted(store.stored_keys().filter(of_late), key=_usefulness)[:MAX_KEYS])
+    rows = tuple(sorted(store.stored_keys().filter(relevant), key=_relevance)[:MAX_KEYS])
     used = [row for row in rows if row.status != Key.Status.REVOKED]
     return KeyHealth(
         keys=rows,
         totals=dict(store.stored_keys().order_by().values_list("use").annotate(count=Count("pk"))),
         live=live,
-        shut={kid: error.code for kid, error in provision.undecryptable(used).items()},
-        altered=frozenset(row.kid for row in used if _is_altered(row)),
+        undecryptable={kid: error.code for kid, error in provision.undecryptable(used).items()},
+        modified=frozenset(row.kid for row in used if _is_modified(row)),
         derived=conf.key_encryption_keys_are_derived,
     )
 
 
 def live_tokens(*, now: datetime) -> dict[str, int]:
-    """How many tokens are live under each key, by kid: one query, over an hour of tokens at most."""
+    """Count the live tokens of each key, by kid. One query, over at most about an hour of tokens."""
     counts: Counter[str] = Counter()
     pairs = audit.live_tokens(now=now).order_by().values_list("signing_kid", "encryption_kid")
     for signing, encryption, count in pairs.annotate(count=Count("pk")):
@@ -83,11 +87,11 @@ def live_tokens(*, now: datetime) -> dict[str, int]:
 
 
 def short_kid(kid: str) -> str:
-    """As much of a kid as people read and the commands take."""
+    """Shorten a kid for display. The commands accept the short form."""
     return kid[:8]
 
 
-def _is_altered(row: Key) -> bool:
+def _is_modified(row: Key) -> bool:
     try:
         ring.public_key(row)
     except KeyUnavailable:
@@ -98,8 +102,8 @@ def _is_altered(row: Key) -> bool:
 _RANK = {Key.Status.CURRENT: 0, Key.Status.FUTURE: 1, Key.Status.PAST: 2}
 
 
-def _usefulness(row: Key) -> tuple[int, float]:
-    # The future key that waited longest is next; of those that are over, the latest are of interest.
+def _relevance(row: Key) -> tuple[int, float]:
+    # The future key that was stored first is next; of past and revoked keys, the latest are the most relevant.
     rank = _RANK.get(Key.Status(row.status), 3) if row.status in Key.Status else 4
-    moment = (row.created_at if rank < 2 else row.retired_at or row.revoked_at or row.created_at).timestamp()
-    return rank, moment if rank < 2 else -moment
+    time = (row.created_at if rank < 2 else row.retired_at or row.revoked_at or row.created_at).timestamp()
+    return rank, time if rank < 2 else -time

@@ -1,7 +1,7 @@
-"""One key follows another: rotation, activation, revocation.
+"""Changes of the current key: rotation, activation, revocation.
 
-RSA keys are generated outside the lock; what is to be done is decided again inside it, and who loses a race changes
-nothing.
+RSA keys are generated before the lock is taken, because generation is slow. The decision is taken again under the
+lock, and the process that loses a race changes nothing.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from django.db.models import QuerySet
@@ -17,30 +17,30 @@ from django.utils import timezone
 from jwcrypto.jwk import JWK
 
 from .. import audit, trust
-from ..conf import conf
-from ..exceptions import ConfigError, InstAccessError, KeyRefused, KeyUnavailable, Reason, UnsealError
+from ..exceptions import InstAccessError, KeyRefused, KeyUnavailable
 from ..models import Key
-from . import ring, rotation, sealing, store
+from ..times import format_utc
+from . import ring, rotation, store, succession
 
 logger = logging.getLogger("instaccess.keys")
 
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """What `rotate` did with the keys of one use.
+    """The result of `rotate` for the keys of one use.
 
     Attributes:
-        retired, activated: the change of current key, None where there was none.
-        made: the new future key, if one was wanted.
-        erased: past keys whose private half was erased.
-        next_due: when the next change is due; None when there is nothing to change to.
-        lost_race: somebody else rotated at the same moment, so nothing was done here.
+        retired, activated: the previous and the new current key; None if the current key did not change.
+        generated: the new future key, or None if no future key was needed.
+        erased: past keys whose private key was erased.
+        next_due: when the next rotation is due; None if no key can follow the current one automatically.
+        lost_race: whether another process had rotated already, so that this call changed nothing.
     """
 
     use: Key.Use
     retired: Key | None = None
     activated: Key | None = None
-    made: Key | None = None
+    generated: Key | None = None
     erased: tuple[Key, ...] = ()
     next_due: datetime | None = None
     lost_race: bool = False
@@ -48,14 +48,19 @@ class Rotation:
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """What `revoke` did: the key, who took over, the new future key, and how many live tokens fell with it.
+    """The result of `revoke`.
 
-    `failure` says why no new key could be made where one was wanted; the revocation itself stands.
+    Attributes:
+        key: the revoked key.
+        successor: the key that became current, or None if no key did.
+        generated: the new future key, or None if no future key was needed.
+        tokens: the number of live tokens that were marked as revoked.
+        failure: why a new key that was needed could not be generated; the revocation took effect nevertheless.
     """
 
     key: Key
     successor: Key | None
-    made: Key | None
+    generated: Key | None
     tokens: int
     failure: str = ""
 
@@ -63,15 +68,17 @@ class Revocation:
 def rotate(
     use: Key.Use, *, force: bool = False, expected_current: str | None = None, now: datetime | None = None
 ) -> Rotation:
-    """Do what is due for one use: let the future key take over, make the next one, erase what is gone.
+    """Do what is due for the keys of one use: change the current key, generate the next one, erase expired ones.
 
     Args:
-        force: change the current key now, although its interval or the future key's lead time is not over.
-        expected_current: kid that the caller saw as current; when it no longer is, nothing is done (a double click).
+        force: change the current key now, even before its interval or the future key's lead time has passed.
+        expected_current: kid of the key that the caller saw as current. If another key is current, nothing is
+            changed: the caller's form was submitted twice, or another process was faster.
 
-    Raises KeyUnavailable when there is no current key, when `force` finds nothing to change to, and (as UnsealError)
-    when the future key does not open: a broken key never becomes current; also when the current key's
-    key-encryption key is not configured: new keys beside lost ones would hide the loss.
+    Raises:
+        KeyUnavailable: there is no current key, or `force` is given and no key can follow it.
+        UnsealError: the future key can't be unsealed, because a broken key must never become current. Also raised
+            if the current key's key-encryption key is not configured: new keys would hide that loss.
     """
     given, now = now, now or timezone.now()
     mark_tokens_of_revoked_keys(now=now)
@@ -79,115 +86,123 @@ def rotate(
     if current is None:
         raise KeyUnavailable(f"nothing to rotate: {ring.NO_KEY[use]}")
     if expected_current not in (None, current.kid):
-        return Rotation(use, next_due=_decide(store.stored_keys(), use, now).next_due, lost_race=True)
-    _check_key_encryption_key(current)
+        return _lost_race(store.stored_keys(), use, now)
+    succession.check_key_encryption_key(current)
     decision = _decide(store.stored_keys(), use, now, force=force)
-    spare = [trust.generate_jwk(use)] if decision.make_future else []
-    if force and decision.activate is None:
-        if not current.has_private:
-            raise KeyUnavailable(
-                f"there is no future {use.label} key, and this one's private half is elsewhere: import the next "
-                f"public key with `python manage.py instaccess_keys import --use {use} --file …`"
-            )
-        spare = [trust.generate_jwk(use), trust.generate_jwk(use)]
-    elif decision.nothing_to_do:
+    needs_successor = force and decision.activate is None
+    if needs_successor and not current.has_private:
+        raise KeyUnavailable(
+            f"there is no future {use.label} key, and the private key of the current one is not on this server: "
+            f"import the next public key with `python manage.py instaccess_keys import --use {use} --file …`"
+        )
+    if decision.nothing_to_do and not needs_successor:
         return Rotation(use, next_due=decision.next_due)
+    count = 2 if needs_successor else int(decision.make_future)
+    pregenerated = [trust.generate_jwk(use) for _ in range(count)]
     with store.locked() as keys:
-        # Making keys and waiting for the lock took time, and a key's lead time counts from when others can see it.
-        now = given or timezone.now()
-        if store.current_key(keys, use) != current:
-            return Rotation(use, next_due=_decide(keys, use, now).next_due, lost_race=True)
-        if force and spare and store.next_key(keys, use, after_ours=True) is None:
-            store.store(spare.pop(), use=use, status=Key.Status.FUTURE, now=now)
-        decision = _decide(keys, use, now, force=force)
-        if decision.activate:
-            _check_usable(decision.activate)
-            store.succeed(decision.retire, decision.activate, now)
-        made = None
-        if decision.make_future and spare:
-            made = store.store(spare.pop(), use=use, status=Key.Status.FUTURE, now=now)
-        for key in decision.erase:
-            store.erase(key)
-    return Rotation(use, decision.retire, decision.activate, made, decision.erase, decision.next_due)
+        # The clock is read again: generating keys and waiting for the lock took time, and a key's lead time must not
+        # begin before other processes can see the key.
+        return _rotate_locked(keys, current, pregenerated, now=given or timezone.now(), force=force)
+
+
+def _rotate_locked(
+    keys: QuerySet[Key], expected: Key, pregenerated: list[JWK], *, now: datetime, force: bool
+) -> Rotation:
+    """Decide again under the lock and carry the decision out, if `expected` is still the current key."""
+    use = Key.Use(expected.use)
+    if store.current_key(keys, use) != expected:
+        return _lost_race(keys, use, now)
+    if force and pregenerated and store.next_key(keys, use, previous_has_private=True) is None:
+        store.store(pregenerated.pop(), use=use, status=Key.Status.FUTURE, now=now)
+    decision = _decide(keys, use, now, force=force)
+    if decision.activate:
+        succession.check_usable(decision.activate)
+        store.succeed(decision.retire, decision.activate, now)
+    generated = None
+    if decision.make_future and pregenerated:
+        generated = store.store(pregenerated.pop(), use=use, status=Key.Status.FUTURE, now=now)
+    for key in decision.erase:
+        store.erase(key)
+    return Rotation(use, decision.retire, decision.activate, generated, decision.erase, decision.next_due)
+
+
+def _lost_race(keys: Iterable[Key], use: Key.Use, now: datetime) -> Rotation:
+    return Rotation(use, next_due=_decide(keys, use, now).next_due, lost_race=True)
 
 
 def activate(kid: str, *, force: bool = False, now: datetime | None = None) -> Key:
-    """Make a future key the current one of its use; the one before becomes past.
+    """Make a future key the current one of its use. The previous current key becomes a past key.
 
-    Raises KeyRefused when it is no future key, cannot sign, or, without `force`, before its lead time is over:
-    services would meet tokens under a key they have not seen.
+    Args:
+        force: activate the key before its lead time has passed. Services that have not fetched it yet may refuse
+            tokens.
+
+    Raises:
+        KeyUnavailable: there is no such key.
+        KeyRefused: the key is not a future key, can't sign, or its lead time has not passed.
+        UnsealError: the key's private key can't be unsealed.
     """
     now = now or timezone.now()
     with store.locked() as keys:
         key = store.find_key(kid, keys)
         if key.status != Key.Status.FUTURE:
             raise KeyRefused(f"key {key.kid} is {key.status}; only a future key can be activated")
-        current = store.current_key(keys, Key.Use(key.use))
-        ready = rotation.ready_at(key, ring.lifecycle_times())
-        if current is not None and now < ready and not force:
-            since = f"{ready.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+        current, times = store.current_key(keys, Key.Use(key.use)), ring.lifecycle_times()
+        if current is not None and not force and not rotation.is_ready(key, now=now, times=times):
             raise KeyRefused(
-                f"key {key.kid} may be used from {since} on, when every copy of the JWKS holds it; "
-                "--force uses it now"
+                f"key {key.kid} may be used from {format_utc(rotation.ready_at(key, times))} on, when every copy of "
+                "the JWK set contains it. To use it now, add --force"
             )
-        _check_usable(key)
+        succession.check_usable(key)
         store.succeed(current, key, now)
         return key
 
 
 def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None = None) -> Revocation:
-    """Take a compromised key out of use at once: out of the JWKS, refused everywhere, its private half erased, and
-    every live token under it marked revoked. A current key is succeeded by the future one, or by a new one where we
-    hold private halves of that use.
+    """Revoke a compromised key: unpublish it, refuse it, erase its private key, mark its live tokens as revoked.
 
-    Running it again for the same key marks tokens that were issued in the last seconds before.
+    If the key is current, the next future key becomes current. If there is none and the private key was on this
+    server, a new key is generated. Revoking a key again marks tokens that another process issued in the meantime.
+
+    Args:
+        by: the user who revokes the key, or a name as a string.
+
+    Raises:
+        KeyUnavailable: there is no such key.
     """
-    spare, failure = _spare_keys(store.find_key(kid))
-    successor = made = None
+    pregenerated, failure = succession.pregenerate_keys(store.find_key(kid))
+    successor = generated = None
     with store.locked() as keys:
-        now = now or timezone.now()  # not before the keys were made: a key's lead time counts from when others see it
+        # The clock is read after the keys were generated: their lead time must not begin before others can see them.
+        now = now or timezone.now()
         key = store.find_key(kid, keys)
         use = Key.Use(key.use)
         if key.status != Key.Status.REVOKED:
             was_current, had_private = key.status == Key.Status.CURRENT, key.has_private
-            key.status, key.revoked_at, key.sealed_private_jwk = Key.Status.REVOKED, now, ""
-            store.save(key, "status", "revoked_at", "sealed_private_jwk")
+            store.mark_revoked(key, now)
             logger.warning("key %s revoked by %s: %r", key.kid, getattr(by, "pk", by), reason)
             try:
                 if was_current:
-                    successor = _usable_future(keys, use, after_ours=had_private)
-                    if successor is None and had_private and spare:
-                        successor = store.store(spare.pop(), use=use, status=Key.Status.FUTURE, now=now)
-                    if successor is not None:
-                        store.succeed(None, successor, now)
+                    successor = succession.activate_successor(
+                        keys, use, pregenerated if had_private else [], now=now, previous_has_private=had_private
+                    )
                 current = successor if was_current else store.current_key(keys, use)
-                # After a gateway's public key no pair of ours could follow.
-                is_ours = current is not None and current.has_private
-                if had_private and spare and is_ours and store.next_key(keys, use, after_ours=True) is None:
-                    made = store.store(spare.pop(), use=use, status=Key.Status.FUTURE, now=now)
+                # Behind a gateway's public key, a key pair of this server could never become current.
+                if had_private and current is not None and current.has_private:
+                    generated = succession.ensure_next_key(keys, use, pregenerated, now=now)
             except InstAccessError as error:
-                # Sealing failed, before anything was written. The compromised key goes all the same.
+                # Sealing failed before anything was written. The compromised key is revoked nevertheless.
                 failure = error.detail
     if failure:
         logger.error("no new %s key after a revocation: %s", use.label, failure)
     tokens = _mark_tokens([key.kid], reason=reason, by=by, now=now)
-    return Revocation(key, successor, made, tokens, failure)
-
-
-def _spare_keys(key: Key) -> tuple[list[JWK], str]:
-    """The new keys that revoking this one may call for, and why there are none: it must not fail for want of them."""
-    if not key.has_private or key.status not in {Key.Status.CURRENT, Key.Status.FUTURE}:
-        return [], ""
-    try:
-        return [trust.generate_jwk(key.use), trust.generate_jwk(key.use)], ""
-    except InstAccessError as error:
-        return [], error.detail
+    return Revocation(key, successor, generated, tokens, failure)
 
 
 def mark_tokens_of_revoked_keys(*, now: datetime | None = None) -> int:
-    """Mark the live tokens under revoked keys as revoked in the audit; returns how many.
+    """Mark the live tokens of revoked keys as revoked in the audit log. Returns how many tokens were marked.
 
-    Part of every `rotate`: a worker that had not heard of a revocation yet may have issued one more.
+    Every `rotate` does this, because a worker whose keys were cached may have issued tokens after a revocation.
     """
     kids = list(store.stored_keys().filter(status=Key.Status.REVOKED).values_list("kid", flat=True))
     return _mark_tokens(kids, reason="its key was revoked", by=None, now=now) if kids else 0
@@ -196,37 +211,6 @@ def mark_tokens_of_revoked_keys(*, now: datetime | None = None) -> int:
 def _mark_tokens(kids: list[str], *, reason: str, by: Any, now: datetime | None) -> int:
     tokens = audit.revocable_tokens(now=now).filter(audit.filter_by_keys(kids))
     return audit.revoke(tokens, reason=reason or "its key was revoked", by=by, now=now)
-
-
-def _check_usable(key: Key) -> None:
-    """Raise unless the key can do its work here: a signing key needs its private half, and what is held must open."""
-    if key.has_private:
-        sealing.unseal(key.sealed_private_jwk, kid=key.kid, use=key.use, keks=conf.key_encryption_keys)
-    elif key.use == Key.Use.SIGNING:
-        raise KeyRefused(f"only the public half of key {key.kid} is held here: it cannot sign")
-
-
-def _check_key_encryption_key(key: Key) -> None:
-    """Raise UnsealError when what sealed the key is not configured. One that was altered may be rotated away."""
-    try:
-        _check_usable(key)
-    except UnsealError as error:
-        if error.code == Reason.KEK_MISSING:
-            raise
-
-
-def _usable_future(keys: QuerySet[Key], use: Key.Use, *, after_ours: bool) -> Key | None:
-    for key in store.future_keys(keys, use):
-        if not rotation.can_rotate_automatically(key, after_ours=after_ours):
-            logger.warning("future key %s passed over: it can't follow by itself", key.kid)
-            continue
-        try:
-            _check_usable(key)
-        except (ConfigError, KeyRefused, UnsealError) as error:
-            logger.error("future key passed over: %s", error)
-        else:
-            return key
-    return None
 
 
 def _decide(keys: Iterable[Key], use: Key.Use, now: datetime, *, force: bool = False) -> rotation.Decision:

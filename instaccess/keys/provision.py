@@ -1,4 +1,4 @@
-"""Keys made, imported, exported, sealed anew. How one follows another stands in `lifecycle.py`."""
+"""Generation, import, export and resealing of keys. `lifecycle.py` changes which key is current."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from .. import trust
 from ..conf import conf, kek_id
 from ..exceptions import KeyRefused, KeyUnavailable, UnsealError
 from ..models import Key
-from . import ring, sealing
-from .store import locked, store, stored_keys
+from . import ring, sealing, store
 
 logger = logging.getLogger("instaccess.keys")
 
@@ -26,51 +25,56 @@ INITIAL = (
 
 
 def init(*, now: datetime | None = None) -> list[Key]:
-    """Make the keys a deployment starts with, where they are missing: a current and a future signing key, and a
-    current encryption key with both halves. Safe to run again, and by many at once.
+    """Generate the missing keys of a new deployment: current and future signing keys, and a current encryption key.
 
-    Returns the keys it made; none when all were there. Raises UnsealError when a key that is there does not open
-    under the configured key-encryption keys: new keys beside lost ones would hide the loss. Raises KeyUnavailable
-    when there were encryption keys and none is current: their private half may be a gateway's, which could not open
-    what is encrypted under a new key of ours.
+    Several processes can run this at the same time, and it can be run again.
+
+    Returns:
+        The generated keys; an empty list if no key was missing.
+
+    Raises:
+        UnsealError: a stored key can't be unsealed with the configured key-encryption keys. New keys would hide that
+            loss.
+        KeyUnavailable: there are encryption keys, but none is current. Their private keys may belong to a gateway,
+            which could not decrypt tokens encrypted for a key generated here.
     """
     check_sealed_keys()
     if (
-        stored_keys().filter(use=Key.Use.ENCRYPTION).exists()
+        store.stored_keys().filter(use=Key.Use.ENCRYPTION).exists()
         and (Key.Use.ENCRYPTION, Key.Status.CURRENT) in missing_keys()
     ):
         raise KeyUnavailable(
-            "there are encryption keys, and none is current: import the gateway's public key, or generate one here, "
-            "with `python manage.py instaccess_keys`, and activate it"
+            "there are encryption keys, but none is current: import the gateway's public key or generate a key with "
+            "`python manage.py instaccess_keys`, then activate it"
         )
-    spare = {(use, status): trust.generate_jwk(use) for use, status in missing_keys()}
-    if not spare:
+    pregenerated = {(use, status): trust.generate_jwk(use) for use, status in missing_keys()}
+    if not pregenerated:
         return []
-    made = []
-    with locked():
-        # What another init has filled in meanwhile is not missing any more; its spare key is thrown away.
+    generated = []
+    with store.locked():
+        # Another process may have stored some of these keys in the meantime. Their pregenerated keys are discarded.
         for use, status in missing_keys():
-            if private := spare.get((use, status)):
-                made.append(store(private, use=use, status=status, now=now or timezone.now()))
-    return made
+            if private := pregenerated.get((use, status)):
+                generated.append(store.store(private, use=use, status=status, now=now or timezone.now()))
+    return generated
 
 
 def missing_keys() -> list[tuple[Key.Use, Key.Status]]:
-    """Which of the keys that a deployment starts with are not there."""
-    present = set(stored_keys().values_list("use", "status"))
+    """Return the use and status of each initial key that is missing."""
+    present = set(store.stored_keys().values_list("use", "status"))
     return [slot for slot in INITIAL if slot not in present]
 
 
 def check_sealed_keys() -> None:
-    """Open every sealed private key once. Raises UnsealError for the first that stays shut."""
-    for error in undecryptable(stored_keys().exclude(status=Key.Status.REVOKED)).values():
+    """Unseal every private key as a test. Raises UnsealError for the first one that can't be unsealed."""
+    for error in undecryptable(store.stored_keys().exclude(status=Key.Status.REVOKED)).values():
         raise error
 
 
-def undecryptable(among: Iterable[Key]) -> dict[str, UnsealError]:
-    """Why, by kid, which of the sealed private keys among these stay shut. About a millisecond a key."""
+def undecryptable(rows: Iterable[Key]) -> dict[str, UnsealError]:
+    """Return an error by kid for each private key that can't be unsealed. Takes about a millisecond per key."""
     errors = {}
-    for row in among:
+    for row in rows:
         try:
             if row.has_private:
                 sealing.unseal(row.sealed_private_jwk, kid=row.kid, use=row.use, keks=conf.key_encryption_keys)
@@ -80,10 +84,10 @@ def undecryptable(among: Iterable[Key]) -> dict[str, UnsealError]:
 
 
 def generate(use: Key.Use, *, now: datetime | None = None) -> Key:
-    """A new future key, both halves."""
+    """Generate and store a future key."""
     private = trust.generate_jwk(use)
-    with locked():
-        return store(private, use=use, status=Key.Status.FUTURE, now=now or timezone.now())
+    with store.locked():
+        return store.store(private, use=use, status=Key.Status.FUTURE, now=now or timezone.now())
 
 
 @sensitive_variables()
@@ -95,62 +99,76 @@ def import_key(
     with_private: bool = False,
     now: datetime | None = None,
 ) -> Key:
-    """Take in a key made elsewhere.
+    """Store a key that was generated elsewhere.
 
     Args:
-        data: PEM (PKCS#8, SubjectPublicKeyInfo or certificate) or one JWK as JSON; the public half or both.
-        use: what it is for. A key already held, for this or the other use, is refused: one key, one purpose. A
-            signing key is published, and tokens signed with it are accepted, from now on.
-        with_private: keep a private half that comes along. Without it such a key is refused, for whoever holds the
-            gateway's private key can read every token.
+        data: PEM (PKCS#8, SubjectPublicKeyInfo or certificate) or one JWK as JSON; a public or a private key.
+        use: the key's only purpose. A signing key is published, and tokens signed with it are accepted from now on.
+        with_private: accept and store a private key. By default private keys are refused, because an attacker with
+            the gateway's private key can read every token.
 
-    Raises KeyRefused, saying why.
+    Raises:
+        KeyRefused: the key is unsuitable, or is already stored for this or the other use.
     """
     key = trust.parse_key(data)
     if key.has_private and not with_private:
         raise KeyRefused(
-            "this is a private key, and a public one is expected: whoever holds the private half can "
-            + ("open" if use == Key.Use.ENCRYPTION else "forge")
-            + " every token. Import the public half, or, if the private one must live here, say so (--with-private)"
+            "this is a private key, but a public key is expected: an attacker with the private key can "
+            + ("decrypt" if use == Key.Use.ENCRYPTION else "forge")
+            + " every token. Import the public key; if this server needs the private key, add --with-private"
         )
-    with locked() as held:
-        if existing := held.filter(kid=key.thumbprint()).first():
-            raise KeyRefused(_why_not_again(existing, use, with_private=key.has_private))
-        return store(key, use=use, status=status, now=now or timezone.now())
+    with store.locked() as keys:
+        if existing := keys.filter(kid=key.thumbprint()).first():
+            raise KeyRefused(_describe_duplicate(existing, use, with_private=key.has_private))
+        return store.store(key, use=use, status=status, now=now or timezone.now())
 
 
-def _why_not_again(existing: Key, use: Key.Use, *, with_private: bool) -> str:
-    held = f"this key is already held, for use {str(existing.use)!r}"
+def _describe_duplicate(existing: Key, use: Key.Use, *, with_private: bool) -> str:
+    text = f"this key is already stored for use {str(existing.use)!r}"
     if existing.use != use:
-        return f"{held}; one key has one purpose"
-    held += f" ({existing.status})"
+        return f"{text}; a key must have only one use"
+    text += f" ({existing.status})"
     if with_private and not existing.has_private:
-        return f"{held} without its private half, which can't be added later: make a new pair, and import that"
-    return held
+        return f"{text}. Its private key can't be added later: generate a new key pair and import that"
+    return text
 
 
 @sensitive_variables()
 def export(row: Key, *, file_format: str, private: bool = False) -> str:
-    """A key as PEM or JWK. Raises KeyUnavailable where the private half is asked for and not held, or stays shut."""
+    """Return a key as PEM or JWK.
+
+    Args:
+        file_format: `pem` or `jwk`.
+        private: include the private key, unencrypted.
+
+    Raises:
+        KeyUnavailable: the public key was modified, or the private key is not stored on this server.
+        UnsealError: the private key can't be unsealed.
+    """
     if not private:
         return trust.key_to_text(ring.public_key(row), file_format=file_format, private=False)
     if not row.has_private:
-        raise KeyUnavailable(f"only the public half of key {row.kid} is held here")
+        raise KeyUnavailable(f"only the public key of key {row.kid} is stored on this server")
     key = sealing.unseal(row.sealed_private_jwk, kid=row.kid, use=row.use, keks=conf.key_encryption_keys)
-    logger.warning("private half of key %s exported", row.kid)
+    logger.warning("private key of key %s exported", row.kid)
     return trust.key_to_text(key, file_format=file_format, private=True)
 
 
 def reseal() -> int:
-    """Seal every private key under the first key-encryption key; returns how many were under another.
+    """Encrypt every private key with the first key-encryption key again.
 
-    Row by row, each in one statement and only if nobody changed it meanwhile: it can be killed at any moment and run
-    again, and while it runs every row opens under one of the configured keys. One that stays shut does not keep the
-    others from being resealed; its UnsealError is raised at the end.
+    Each row is updated in one statement, and only if no other process changed the row in the meantime. The command
+    can be interrupted and run again: at any time, every row can be unsealed with a configured key.
+
+    Returns:
+        The number of private keys that were sealed with another key-encryption key before.
+
+    Raises:
+        UnsealError: a private key can't be unsealed. The other keys are resealed before the error is raised.
     """
     keks = conf.key_encryption_keys
     wanted, resealed, failure = kek_id(keks[0]), 0, None
-    for row in stored_keys().exclude(sealed_private_jwk=""):
+    for row in store.stored_keys().exclude(sealed_private_jwk=""):
         if sealing.sealed_under(row.sealed_private_jwk) == wanted:
             continue
         try:
@@ -160,7 +178,7 @@ def reseal() -> int:
             failure = failure or error
             continue
         sealed = sealing.seal(private, kid=row.kid, use=row.use, keks=keks)
-        unchanged = stored_keys().filter(pk=row.pk, sealed_private_jwk=row.sealed_private_jwk)
+        unchanged = store.stored_keys().filter(pk=row.pk, sealed_private_jwk=row.sealed_private_jwk)
         resealed += unchanged.update(sealed_private_jwk=sealed)
     if failure is not None:
         raise failure

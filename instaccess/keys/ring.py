@@ -1,6 +1,6 @@
-"""The keys this process works with now: read from the database at most every few seconds, parsed once.
+"""The key ring: the keys this process uses, read from the database at most every few seconds and parsed once.
 
-Reading only; nothing here writes, and nothing is made up where a key is missing.
+Nothing here writes to the database, and no key is generated if one is missing.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ logger = logging.getLogger("instaccess.keys")
 
 NO_KEY = {
     Key.Use.SIGNING: "there is no current signing key: run `python manage.py instaccess_init`",
-    Key.Use.ENCRYPTION: "there is no current encryption key: run `python manage.py instaccess_init`; where there was "
-    "one, import or generate the next with `python manage.py instaccess_keys`, and activate it",
+    Key.Use.ENCRYPTION: "there is no current encryption key: run `python manage.py instaccess_init`. If there was "
+    "one before, import or generate a key with `python manage.py instaccess_keys` and activate it",
 }
 
 
 def public_key(row: Key) -> JWK:
-    """The public half of a row. Raises KeyUnavailable where it is not the one the row's kid names."""
+    """Parse the public key of a row. Raises KeyUnavailable if the public key does not match the row's kid and use."""
     try:
         key = JWK(**row.public_jwk)
         if key.get("use") == row.use and key.thumbprint() == row.kid:
             return key
     except (JWException, LookupError, TypeError, ValueError):
         pass
-    raise KeyUnavailable(f"the public half of key {row.kid} was altered: restore the row from a backup")
+    raise KeyUnavailable(f"the public key of key {row.kid} was modified: restore the row from a backup")
 
 
 class HeldKey:
-    """A key of the database in the form jwcrypto works with. The private half is opened on first need and kept."""
+    """A stored key parsed for jwcrypto. The private key is unsealed on first use and kept in memory."""
 
     def __init__(self, row: Key) -> None:
         self.kid = row.kid
@@ -55,88 +55,100 @@ class HeldKey:
         self.public = public_key(row)
         self._sealed = row.sealed_private_jwk
         self._private: JWK | None = None
-        self._complained = False
+        self._error_logged = False
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.use} {self.kid} {self.status}>"
 
     @property
     def has_private(self) -> bool:
-        """Whether the private half is held here, sealed or open."""
+        """Whether the private key is stored on this server."""
         return bool(self._sealed)
 
     def at(self, status: str) -> HeldKey:
-        """The same key at another point of its life. Rings handed out before keep what they said."""
+        """Return a copy of the key with another status. Key rings that contain this key keep the old status."""
         other = copy(self)
         other.status = status
         return other
 
     def same_material_as(self, row: Key) -> bool:
-        """Whether the row still holds what this was made from, so that it need not be parsed again."""
+        """Return whether the row contains the same keys as when it was parsed, so that it isn't parsed again."""
         return (self.use, self._sealed) == (row.use, row.sealed_private_jwk) and self.public == row.public_jwk
 
     @sensitive_variables()
     def private(self) -> JWK:
-        """The private half, loaded and ready. Raises UnsealError where it does not open."""
+        """Return the private key, unsealed and prepared by OpenSSL.
+
+        Raises:
+            KeyUnavailable: the private key is not stored on this server.
+            UnsealError: the private key can't be unsealed.
+        """
         if self._private is None:
             if not self._sealed:
-                raise KeyUnavailable(f"only the public half of key {self.kid} is held here")
+                raise KeyUnavailable(f"only the public key of key {self.kid} is stored on this server")
             key = sealing.unseal(self._sealed, kid=self.kid, use=self.use, keks=conf.key_encryption_keys)
-            # OpenSSL checks and prepares the key now, not in the middle of the first request.
+            # OpenSSL checks and prepares the key now, so that the first request does not wait for it.
             key.get_op_key("sign" if self.use == Key.Use.SIGNING else "unwrapKey")
             self._private = key
         return self._private
 
     def private_or_none(self) -> JWK | None:
-        """The private half, or None and a line in the log where it does not open."""
+        """Return the private key, or None if it can't be unsealed. The error is logged once."""
         try:
             return self.private()
         except UnsealError as error:
-            if not self._complained:
-                logger.error("private key does not open: %s", error)
-            self._complained = True
+            if not self._error_logged:
+                logger.error("private key can't be unsealed: %s", error)
+            self._error_logged = True
             return None
 
 
 class _PrivateKeys(Mapping[str, JWK]):
-    """Private halves by kid. One that stays shut is a fault of ours: asked for by name it raises UnsealError, and a
-    refusal must not come of it. Going through all, it is logged and passed over, unless none opens."""
+    """Private keys by kid, unsealed on access.
 
-    def __init__(self, held: Mapping[str, HeldKey]) -> None:
-        self._held = held
+    A private key that can't be unsealed is a server-side error, so the client's token must not be refused for it:
+    access by kid raises UnsealError. Iteration logs and skips such keys; it raises UnsealError if no key is left.
+    """
+
+    def __init__(self, keys: Mapping[str, HeldKey]) -> None:
+        self._keys = keys
 
     def __getitem__(self, kid: str) -> JWK:
-        return self._held[kid].private()
+        return self._keys[kid].private()
 
     def __contains__(self, kid: object) -> bool:
-        return kid in self._held
+        return kid in self._keys
 
     def __iter__(self) -> Iterator[str]:
-        opened = [kid for kid, key in self._held.items() if key.private_or_none() is not None]
-        if not opened and self._held:
-            raise UnsealError("no private encryption key opens; see INSTACCESS['KEY_ENCRYPTION_KEYS']")
-        return iter(opened)
+        unsealed = [kid for kid, key in self._keys.items() if key.private_or_none() is not None]
+        if not unsealed and self._keys:
+            raise UnsealError("no private encryption key can be unsealed: check INSTACCESS['KEY_ENCRYPTION_KEYS']")
+        return iter(unsealed)
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._keys)
 
 
 @dataclass(frozen=True)
 class KeyRing:
-    """The keys as they stood at one moment, best first: current, then past (latest first), then future."""
+    """The accepted keys at one time, the most used first: current, then past (latest first), then future."""
 
     keys: tuple[HeldKey, ...] = field(default_factory=tuple)
 
     def signing_key(self) -> HeldKey:
-        """The key that signs now. Raises KeyUnavailable, naming the command that mends it."""
+        """Return the current signing key. Raises KeyUnavailable if there is none."""
         return self._current(Key.Use.SIGNING)
 
     def encryption_key(self) -> HeldKey:
-        """The key that encrypts now; its private half may well not be here."""
+        """Return the current encryption key. Its private key may be stored elsewhere.
+
+        Raises:
+            KeyUnavailable: there is no current encryption key.
+        """
         return self._current(Key.Use.ENCRYPTION)
 
     def verification_keys(self) -> Mapping[str, JWK]:
-        """Public signing keys by kid, for `jose.verify`."""
+        """Return the public signing keys by kid, for `tokens.verify`."""
         return self._verification
 
     @cached_property
@@ -144,7 +156,7 @@ class KeyRing:
         return {key.kid: key.public for key in self.keys if key.use == Key.Use.SIGNING}
 
     def published(self) -> list[dict[str, str]]:
-        """What the JWKS shows. Members are named one by one: nothing private can slip in with a row."""
+        """Return the public JWKs of the signing keys. Members are copied by name, so no private member can leak."""
         return [
             {"kty": "RSA", "n": key.public["n"], "e": key.public["e"], "use": "sig", "alg": "RS256", "kid": key.kid}
             for key in self.keys
@@ -152,7 +164,7 @@ class KeyRing:
         ]
 
     def decryption_keys(self) -> Mapping[str, JWK]:
-        """Private encryption keys by kid, for `jose.decrypt`: opened when asked for."""
+        """Return the private encryption keys by kid, for `tokens.decrypt`. They are unsealed on access."""
         return self._decryption
 
     @cached_property
@@ -167,7 +179,7 @@ class KeyRing:
 
 
 def lifecycle_times() -> rotation.Times:
-    """The lifecycle's times as the settings have them."""
+    """Return the durations of the key lifecycle from the settings."""
     return rotation.Times(
         interval=timedelta(days=conf.key_rotation_days),
         lead=timedelta(seconds=conf.key_lead_seconds),
@@ -175,23 +187,22 @@ def lifecycle_times() -> rotation.Times:
     )
 
 
-# What may be used at all, best first. A revoked key is not here, nor is a status that nobody knows.
-_RANK = {Key.Status.CURRENT: 0, Key.Status.PAST: 1, Key.Status.FUTURE: 2}
-
-
 def load(previous: Iterable[HeldKey] = ()) -> KeyRing:
-    """Read the keys from the database they are written to (a replica may lag behind a revocation).
+    """Read the accepted keys.
 
-    Key objects of `previous` are kept where their row has not changed. A row that can't be used is logged and left
-    out, so that one broken key does not take the others along.
+    They are read from the database that they are written to, because a replica may lag behind a revocation.
+    A row that can't be used is logged and skipped, so that the other keys stay usable.
+
+    Args:
+        previous: keys that were parsed before; they are reused if their row has not changed.
     """
-    held = {key.kid: key for key in previous}
-    rows = Key.objects.using(router.db_for_write(Key)).filter(status__in=_RANK)
-    now, lifecycle = timezone.now(), lifecycle_times()
-    alive = [row for row in rows if not rotation.is_gone(row, now=now, times=lifecycle)]
+    known = {key.kid: key for key in previous}
+    rows = Key.objects.using(router.db_for_write(Key)).filter(status__in=rotation.ACCEPTED)
+    now, times = timezone.now(), lifecycle_times()
+    accepted = [row for row in rows if rotation.is_accepted(row, now=now, times=times)]
     keys = []
-    for row in sorted(alive, key=lambda row: (_RANK[Key.Status(row.status)], -row.created_at.timestamp())):
-        key = held.get(row.kid)
+    for row in sorted(accepted, key=_order):
+        key = known.get(row.kid)
         if key is None or not key.same_material_as(row):
             try:
                 key = HeldKey(row)
@@ -202,22 +213,32 @@ def load(previous: Iterable[HeldKey] = ()) -> KeyRing:
     return KeyRing(tuple(keys))
 
 
+def _order(row: Key) -> tuple[int, float]:
+    return rotation.ACCEPTED.index(Key.Status(row.status)), -row.created_at.timestamp()
+
+
 _ring: Refreshed[KeyRing] = Refreshed(lambda last: load(last.keys if last else ()))
 
 
 def current_ring(*, max_staleness: float = 0) -> KeyRing:
-    """The KeyRing as of at most `KEY_CACHE_SECONDS` ago, or older by `max_staleness` seconds while the database is
-    away. Raises DatabaseError after that."""
+    """Return the key ring of this process, at most `KEY_CACHE_SECONDS` old.
+
+    Args:
+        max_staleness: how many seconds older the key ring may be while the database is unavailable.
+
+    Raises:
+        DatabaseError: the database is unavailable and the cached key ring is too old.
+    """
     return _ring.get(interval=conf.key_cache_seconds, max_staleness=max_staleness)
 
 
 def clear_cache() -> None:
-    """Drop what this process remembers; called after every change of keys."""
+    """Clear this process's key cache. Called after every change of keys."""
     _ring.forget()
 
 
 def sign_once() -> None:
-    """Sign and verify a text with the current signing key, so that OpenSSL has loaded and prepared it."""
+    """Sign and verify a string with the current signing key, so that OpenSSL loads and prepares the key."""
     ring = current_ring()
     key = ring.signing_key()
     tokens.verify(tokens.sign(b"{}", key.private(), kid=key.kid), ring.verification_keys())

@@ -1,6 +1,9 @@
-"""When one key follows another: a pure decision on timestamps (`future → current → past → gone`).
+"""The key lifecycle (`future → current → past → gone`) as pure decisions on timestamps.
 
-Nothing here reads a clock, a setting or the database. `lifecycle.py` carries a decision out.
+A past key is *gone* when its retention has passed: its last token has expired, so the key is no longer published or
+accepted, and its private key is erased.
+
+Nothing here reads a clock, a setting or the database. `lifecycle.py` carries the decisions out.
 """
 
 from __future__ import annotations
@@ -12,10 +15,19 @@ from datetime import datetime, timedelta
 
 from ..models import Key
 
+ACCEPTED = (Key.Status.CURRENT, Key.Status.PAST, Key.Status.FUTURE)
+"""Statuses of keys whose tokens may be accepted, the most used first. Keys with another status are refused."""
+
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """How long a key is current, is published before that, and stays valid after it."""
+    """The durations of the key lifecycle.
+
+    Attributes:
+        interval: how long a key is current.
+        lead: how long a future key is published before it may become current.
+        retention: how long a past key is accepted.
+    """
 
     interval: timedelta
     lead: timedelta
@@ -24,13 +36,13 @@ class Times:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What is to be done with the keys of one use.
+    """What is due for the keys of one use.
 
     Attributes:
-        retire, activate: the change of current key; both None when it is not time.
-        make_future: whether a new future key is wanted afterwards.
-        erase: past keys whose last token is dead: their private half goes.
-        next_due: when, all this done, the next change of current key is due; None when there is nothing to change to.
+        retire, activate: the previous and the new current key; both None if no change is due.
+        make_future: whether a new future key must be generated after the change.
+        erase: past keys that are gone but still have a private key, which must be erased.
+        next_due: when the next change of the current key is due after these steps; None if no key can follow.
     """
 
     use: Key.Use
@@ -46,10 +58,14 @@ class Decision:
 
 
 def decide(keys: Iterable[Key], *, use: Key.Use, now: datetime, times: Times, force: bool = False) -> Decision:
-    """What is due for one use at `now`.
+    """Decide what is due for the keys of one use at `now`.
 
-    A change is due when the current key has served its interval and the future key its lead time. `force` makes it
-    due at once, whatever the two say. Without a current key nothing is made up: that is for `instaccess_init`.
+    A change is due when both the current key's interval and the future key's lead time have passed. Without a current
+    key, no key is generated or activated: the operator must run `instaccess_init`.
+
+    Args:
+        keys: keys of any use; those of other uses are ignored.
+        force: change the current key now, even if its interval or the future key's lead time has not passed.
     """
     mine = [key for key in keys if key.use == use]
     erase = tuple(key for key in mine if key.has_private and is_gone(key, now=now, times=times))
@@ -58,16 +74,18 @@ def decide(keys: Iterable[Key], *, use: Key.Use, now: datetime, times: Times, fo
     if current is None or served is None:
         return Decision(use, None, None, False, erase, None)
     future = sorted((key for key in mine if key.status == Key.Status.FUTURE), key=lambda key: ready_at(key, times))
-    waiting = [key for key in future if can_rotate_automatically(key, after_ours=current.has_private)]
+    waiting = [key for key in future if can_rotate_automatically(key, previous_has_private=current.has_private)]
     due = max(served, ready_at(waiting[0], times)) if waiting else None
     rotates = due is not None and (force or now >= due)
 
-    # How things stand afterwards.
+    # From here on, the keys are considered as they are after the change.
     successor = waiting[0] if rotates else current
     remaining = [
-        key for key in future if key != successor and can_rotate_automatically(key, after_ours=successor.has_private)
+        key
+        for key in future
+        if key != successor and can_rotate_automatically(key, previous_has_private=successor.has_private)
     ]
-    # Who imported a public half gets the next one from its owner too: there is nothing to generate.
+    # An imported public key is followed by another public key from the same owner, so no key is generated.
     make_future = not remaining and successor.has_private
     if remaining or make_future:
         following = ready_at(remaining[0], times) if remaining else now + times.lead
@@ -78,72 +96,90 @@ def decide(keys: Iterable[Key], *, use: Key.Use, now: datetime, times: Times, fo
 
 
 def forecast(keys: Iterable[Key], *, now: datetime, times: Times, until: datetime) -> list[Key]:
-    """The keys as they will stand at `until` if what is due is done the moment it is due, from `now` on.
+    """Predict the keys at `until`, assuming that from `now` on each rotation happens when it is due.
 
-    Copies with their times filled in, in the order given; nothing is stored. Keys that are yet to be made are thought
-    of, and left out.
+    Nothing is stored. Keys that rotations would generate are taken into account, but not returned.
+
+    Returns:
+        Copies of the given keys in the same order, with the predicted statuses and times.
     """
-    given = [copy(key) for key in keys]
+    predicted = [copy(key) for key in keys]
     for use in Key.Use:
-        mine, then = [key for key in given if key.use == use], now
+        mine, then = [key for key in predicted if key.use == use], now
         while then <= until:
             decision = decide(mine, use=use, now=then, times=times)
-            if decision.retire and decision.activate:
-                decision.retire.status, decision.retire.retired_at = Key.Status.PAST, then
-                decision.activate.status, decision.activate.activated_at = Key.Status.CURRENT, then
+            if decision.activate:
+                hand_over(decision.retire, decision.activate, now=then)
             if decision.make_future:
-                mine.append(
-                    Key(use=use, status=Key.Status.FUTURE, created_at=then, sealed_private_jwk="not made yet")
-                )
+                mine.append(Key(use=use, status=Key.Status.FUTURE, created_at=then, sealed_private_jwk="predicted"))
             if decision.next_due is None:
                 break
             then = decision.next_due
-    return given
+    return predicted
 
 
-def can_rotate_automatically(key: Key, *, after_ours: bool) -> bool:
-    """Whether a future key may become current without anybody saying so. `after_ours`: the private half of the key
-    before it is held here.
+def hand_over(retired: Key | None, activated: Key, *, now: datetime) -> None:
+    """Set the statuses and times of a change of the current key on both instances. Nothing is stored."""
+    if retired is not None:
+        retired.status, retired.retired_at = Key.Status.PAST, now
+    activated.status, activated.activated_at = Key.Status.CURRENT, now
 
-    A public signing key cannot sign. Where the private half of an encryption key is a gateway's, that gateway would
-    not have the one of a key that was made here: what is encrypted under it, nobody could open.
+
+def can_rotate_automatically(key: Key, *, previous_has_private: bool) -> bool:
+    """Return whether a future key may become current in a rotation, without being activated by an operator.
+
+    A public signing key can't sign. If the current encryption key is a gateway's public key, that gateway doesn't
+    have the private key of a pair generated here, so it could not decrypt tokens encrypted for that pair.
+
+    Args:
+        previous_has_private: whether the private key of the current key is stored on this server.
     """
     if key.use == Key.Use.SIGNING:
         return key.has_private
-    return after_ours or not key.has_private
+    return previous_has_private or not key.has_private
 
 
 def is_next(key: Key, keys: Iterable[Key]) -> bool:
-    """Whether a future key waits to take over from the current one of its use, by what these keys are now."""
+    """Return whether a future key can become current in a rotation, given all keys as they are now."""
     current = next((other for other in keys if other.use == key.use and other.status == Key.Status.CURRENT), None)
-    return can_rotate_automatically(key, after_ours=current is None or current.has_private)
+    return can_rotate_automatically(key, previous_has_private=current is None or current.has_private)
 
 
 def served_at(key: Key, times: Times) -> datetime | None:
-    """When a current key has served its interval; None for a key that is not current."""
+    """Return when the interval of a current key passes. Returns None if the key is not current."""
     if key.status != Key.Status.CURRENT or key.activated_at is None:
         return None
     return key.activated_at + times.interval
 
 
 def ready_at(key: Key, times: Times) -> datetime:
-    """When a future key may be used: its lead time after it was made.
+    """Return when a future key may become current: when its lead time after generation has passed.
 
-    A public encryption key came from its owner, who can open what is encrypted under it since before we had it.
+    An imported public encryption key needs no lead time, because its owner already has the private key.
     """
     if key.use == Key.Use.ENCRYPTION and not key.has_private:
         return key.created_at
     return key.created_at + times.lead
 
 
+def is_ready(key: Key, *, now: datetime, times: Times) -> bool:
+    """Return whether a future key's lead time has passed."""
+    return now >= ready_at(key, times)
+
+
 def gone_at(key: Key, times: Times) -> datetime | None:
-    """When the last token under a past key is dead; None for a key that is not past."""
+    """Return when the last token of a past key expires. Returns None if the key is not past."""
     if key.status != Key.Status.PAST or key.retired_at is None:
         return None
     return key.retired_at + times.retention
 
 
 def is_gone(key: Key, *, now: datetime, times: Times) -> bool:
-    """Whether a past key's last token is dead."""
+    """Return whether the last token of a past key has expired."""
     end = gone_at(key, times)
     return end is not None and now >= end
+
+
+def is_accepted(key: Key, *, now: datetime, times: Times) -> bool:
+    """Return whether tokens of this key may be accepted, and a signing key be published."""
+    return key.status in ACCEPTED and not is_gone(key, now=now, times=times)

@@ -1,7 +1,7 @@
-"""Private keys at rest: a private JWK sealed as a compact JWE under a key-encryption key (RFC 7517 §7).
+"""Encryption of private keys at rest: to *seal* a private key is to encrypt its JWK with a key-encryption key.
 
-A sealed text names, in its protected header, the key (`kid`), what it is for (`use`) and which key-encryption key
-sealed it (`kek`). All three are checked on opening, so a sealed text moved to another row stays shut.
+A sealed key is a compact JWE (RFC 7517 §7). Its protected header contains the key's id (`kid`), its use (`use`) and
+the id of the key-encryption key (`kek`). Unsealing checks all three and refuses a sealed key copied to another row.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MAX_PRIVATE_JWK_BYTES = 16_384
 
 @sensitive_variables()
 def seal(private: JWK, *, kid: str, use: str, keks: Sequence[bytes]) -> str:
-    """Seal a private JWK under the first of the key-encryption keys (32 bytes each)."""
+    """Encrypt a private JWK with the first of the key-encryption keys (32 bytes each)."""
     header = {
         "alg": _ALG,
         "enc": _ENC,
@@ -40,20 +40,23 @@ def seal(private: JWK, *, kid: str, use: str, keks: Sequence[bytes]) -> str:
 
 @sensitive_variables()
 def unseal(sealed: str, *, kid: str, use: str, keks: Sequence[bytes]) -> JWK:
-    """Open what `seal` made for this `kid` and `use`, with whichever key-encryption key it was sealed under.
+    """Decrypt a sealed key for this `kid` and `use`, with the key-encryption key that sealed it.
 
-    Raises UnsealError when none of ours sealed it, or when it was altered or belongs to another row.
+    Raises:
+        UnsealError: that key-encryption key is not among `keks` (code `kek_missing`), or the sealed key was modified
+            or belongs to another row (code `seal_broken`).
     """
     kek = {kek_id(key): key for key in keks}.get(sealed_under(sealed))
     if kek is None:
         raise UnsealError(
-            f"key {kid} is sealed under a key-encryption key that is not configured: put the one it was sealed with "
-            "back into INSTACCESS['KEY_ENCRYPTION_KEYS'] (or SECRET_KEY_FALLBACKS, where it came from SECRET_KEY)",
+            f"key {kid} is sealed with a key-encryption key that is not configured: add that key-encryption key to "
+            "INSTACCESS['KEY_ENCRYPTION_KEYS'] again; if it was derived from SECRET_KEY, add the old SECRET_KEY to "
+            "SECRET_KEY_FALLBACKS",
             code=Reason.KEK_MISSING,
         )
     jwe = JWE(algs=[_ALG, _ENC])
     try:
-        tokens.split_compact(sealed, 5)  # one spelling: jwcrypto would overlook some altered characters
+        tokens.split_compact(sealed, 5)  # jwcrypto accepts non-canonical encodings.
         jwe.deserialize(sealed)
         jwe.decrypt(_as_jwk(kek), max_plaintext=_MAX_PRIVATE_JWK_BYTES)
         header = jwe.jose_header
@@ -62,7 +65,7 @@ def unseal(sealed: str, *, kid: str, use: str, keks: Sequence[bytes]) -> JWK:
         key, header = None, {}
     if key is None or (header.get("kid"), header.get("use")) != (kid, use) or key.thumbprint() != kid:
         raise UnsealError(
-            f"the sealed private half of key {kid} was altered or belongs to another key: restore the row from a "
+            f"the sealed private key of key {kid} was modified or belongs to another key: restore the row from a "
             "backup, or revoke the key",
             code=Reason.SEAL_BROKEN,
         )
@@ -70,7 +73,7 @@ def unseal(sealed: str, *, kid: str, use: str, keks: Sequence[bytes]) -> JWK:
 
 
 def sealed_under(sealed: str) -> str:
-    """The id of the key-encryption key a sealed text names, or an empty text where it names none."""
+    """Return the id of the key-encryption key that a sealed key names, or an empty string if it names none."""
     try:
         kek = json.loads(base64url_decode(sealed.split(".", 1)[0]))["kek"]
     except (LookupError, TypeError, ValueError, RecursionError):

@@ -1,5 +1,7 @@
-"""The rows of keys: found, locked, stored, changed. What is to happen with them is decided in `keys.py` and
-`lifecycle.py`."""
+"""The stored keys: found, locked, inserted and changed.
+
+`rotation.py`, `lifecycle.py` and `provision.py` decide about the changes.
+"""
 
 from __future__ import annotations
 
@@ -22,21 +24,24 @@ from . import ring, rotation, sealing
 logger = logging.getLogger("instaccess.keys")
 
 SHORTEST_KID = 6
-"""So many characters of a kid name a key, where no other begins so."""
+"""The minimum length of an abbreviated kid."""
 
 
 def stored_keys() -> QuerySet[Key]:
-    """All keys, from the database they are written to."""
+    """Return all keys from the database that they are written to, because a replica may lag behind."""
     return Key.objects.using(router.db_for_write(Key))
 
 
 @contextmanager
 def locked() -> Iterator[QuerySet[Key]]:
-    """A transaction in which nobody else changes keys; the process's cached keys are dropped when it ends.
+    """Open a transaction in which no other process can change keys. Afterwards this process's key cache is cleared.
 
-    The lock is an UPDATE of one row, first thing in the transaction: PostgreSQL and MariaDB hold the row until
-    commit, SQLite its write lock. Yields the keys as they are under it: read with FOR UPDATE, because inside a
-    request's transaction a plain SELECT would show MariaDB's older snapshot.
+    The lock is an UPDATE of one row at the start of the transaction. PostgreSQL and MariaDB lock the row until
+    commit; SQLite locks the database for writes.
+
+    Yields:
+        The keys, to be read with FOR UPDATE. Inside a request's transaction, a plain SELECT in MariaDB would return
+        an older snapshot.
     """
     alias = router.db_for_write(Key)
     KeyLock.objects.using(alias).get_or_create(pk=1)
@@ -49,44 +54,56 @@ def locked() -> Iterator[QuerySet[Key]]:
 
 
 def current_key(keys: QuerySet[Key], use: Key.Use) -> Key | None:
-    """The current key of a use."""
+    """Return the current key of a use, or None."""
     return keys.filter(use=use, status=Key.Status.CURRENT).first()
 
 
 def future_keys(keys: QuerySet[Key], use: Key.Use) -> QuerySet[Key]:
-    """The future keys of a use, the one that has waited longest first."""
+    """Return the future keys of a use, the oldest first."""
     return keys.filter(use=use, status=Key.Status.FUTURE).order_by("created_at", "id")
 
 
-def next_key(keys: QuerySet[Key], use: Key.Use, *, after_ours: bool) -> Key | None:
-    """The key of a use that has waited longest, of those that take over by themselves: see `rotation.can_follow`."""
+def next_key(keys: QuerySet[Key], use: Key.Use, *, previous_has_private: bool) -> Key | None:
+    """Return the oldest future key that can become current automatically (`rotation.can_rotate_automatically`)."""
     return next(
-        (key for key in future_keys(keys, use) if rotation.can_rotate_automatically(key, after_ours=after_ours)), None
+        (
+            key
+            for key in future_keys(keys, use)
+            if rotation.can_rotate_automatically(key, previous_has_private=previous_has_private)
+        ),
+        None,
     )
 
 
 def find_key(kid: str, keys: QuerySet[Key] | None = None) -> Key:
-    """The key with this kid, or whose kid begins so (6 characters or more). Raises KeyUnavailable."""
-    # SQLite and MariaDB compare without case here; there are few keys, so Python compares.
-    found = [
+    """Return the key with this kid.
+
+    Args:
+        kid: the whole kid, or at least its first 6 characters.
+
+    Raises:
+        KeyUnavailable: no key or more than one key matches.
+    """
+    # SQLite and MariaDB may ignore case here. There are few keys, so Python compares them.
+    matches = [
         key
         for key in (stored_keys() if keys is None else keys)
         if key.kid == kid or (len(kid) >= SHORTEST_KID and key.kid.startswith(kid))
     ]
-    if not found and len(kid) < SHORTEST_KID:
+    if not matches and len(kid) < SHORTEST_KID:
         raise KeyUnavailable(
-            f"there is no key {kid!r}: give its id, or at least the first {SHORTEST_KID} characters of it, as "
-            "`python manage.py instaccess_keys list` shows them"
+            f"there is no key {kid!r}: give the key id or at least its first {SHORTEST_KID} characters. "
+            "`python manage.py instaccess_keys list` shows the ids"
         )
-    if len(found) != 1:
-        what = "more than one key" if found else "no key"
+    if len(matches) != 1:
+        what = "more than one key" if matches else "no key"
         raise KeyUnavailable(f"there is {what} {kid!r}: see `python manage.py instaccess_keys list`")
-    return found[0]
+    return matches[0]
 
 
 @sensitive_variables()
 def store(key: JWK, *, use: Key.Use, status: Key.Status, now: datetime) -> Key:
-    """A new row, its private half sealed."""
+    """Insert a key. A private key is sealed first."""
     public = trust.public_members(key, use=use)
     sealed = ""
     if key.has_private:
@@ -108,22 +125,27 @@ def store(key: JWK, *, use: Key.Use, status: Key.Status, now: datetime) -> Key:
 
 
 def succeed(retired: Key | None, activated: Key, now: datetime) -> None:
-    """Make one key current and the one before it past."""
+    """Make a key current and the previous current key, if there is one, past."""
+    rotation.hand_over(retired, activated, now=now)
     if retired is not None:
-        retired.status, retired.retired_at = Key.Status.PAST, now
         save(retired, "status", "retired_at")
-    activated.status, activated.activated_at = Key.Status.CURRENT, now
     save(activated, "status", "activated_at")
     logger.info("key %s is current for %s, after %s", activated.kid, activated.use, getattr(retired, "kid", None))
 
 
+def mark_revoked(key: Key, now: datetime) -> None:
+    """Give a key the status revoked and erase its private key."""
+    key.status, key.revoked_at, key.sealed_private_jwk = Key.Status.REVOKED, now, ""
+    save(key, "status", "revoked_at", "sealed_private_jwk")
+
+
 def erase(key: Key) -> None:
-    """Forget the private half for good."""
+    """Erase the private key. This can't be undone."""
     key.sealed_private_jwk = ""
     save(key, "sealed_private_jwk")
-    logger.info("private half of key %s erased", key.kid)
+    logger.info("private key of key %s erased", key.kid)
 
 
 def save(key: Key, *fields: str) -> None:
-    """Write the named columns of a row."""
+    """Update the named columns of a row."""
     key.save(using=router.db_for_write(Key), update_fields=fields)

@@ -1,4 +1,4 @@
-"""What `manage.py instaccess_keys` says of keys: facts for `--json`, and the same in words."""
+"""The output of `manage.py instaccess_keys`: dictionaries for `--json`, sentences for people."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ from ..models import Key
 from .base import iso
 
 
-def facts(key: Key, held: Iterable[Key] | None = None) -> dict[str, Any]:
-    """`held` are all keys, where the caller has them at hand."""
+def facts(key: Key, all_keys: Iterable[Key] | None = None) -> dict[str, Any]:
+    """Describe a key for `--json`.
+
+    Args:
+        all_keys: all stored keys, if the caller has read them already.
+    """
     return {
         "kid": key.kid,
         "use": str(key.use),
@@ -23,40 +27,45 @@ def facts(key: Key, held: Iterable[Key] | None = None) -> dict[str, Any]:
         "activated_at": iso(key.activated_at),
         "retired_at": iso(key.retired_at),
         "revoked_at": iso(key.revoked_at),
-        "next": next_step(key, held),
+        "next": next_step(key, all_keys),
     }
 
 
-def next_step(key: Key, held: Iterable[Key] | None = None) -> str:
+def next_step(key: Key, all_keys: Iterable[Key] | None = None) -> str:
+    """Describe the next step in the lifecycle of a key."""
     times, now, use = keys.lifecycle_times(), timezone.now(), Key.Use(key.use)
-    held = keys.stored_keys() if held is None else held
+    all_keys = keys.stored_keys() if all_keys is None else all_keys
     match key.status:
         case Key.Status.FUTURE:
-            if not keys.is_next(key, held):
+            if not keys.is_next(key, all_keys):
                 return (
-                    "only its public half is held here: it can't sign"
+                    "can't sign: only its public key is stored on this server"
                     if use == Key.Use.SIGNING
-                    else "does not take over by itself: the gateway's keys come from their owner"
+                    else "does not become current automatically: the gateway lacks its private key"
                 )
-            ready = keys.ready_at(key, times)
-            return "ready to take over" if ready <= now else f"ready to take over at {iso(ready)}"
+            if keys.is_ready(key, now=now, times=times):
+                return "ready to become current"
+            return f"ready to become current at {iso(keys.ready_at(key, times))}"
         case Key.Status.CURRENT if served := keys.served_at(key, times):
-            decision = keys.decide(held, use=use, now=now, times=times)
+            decision = keys.decide(all_keys, use=use, now=now, times=times)
             if decision.activate is None and decision.next_due is None:
-                return "the next one comes from its owner (import it)"
+                return "import the next public key from its owner"
             return f"due for rotation at {iso(served)}"
         case Key.Status.PAST:
+            if keys.is_gone(key, now=now, times=times):
+                return "gone: its last token has expired"
             gone = keys.gone_at(key, times)
-            return "gone" if gone is None or gone <= now else f"valid for its tokens until {iso(gone)}"
+            return f"accepted until {iso(gone)}" if gone else "accepted; its retirement time is missing"
     return f"revoked at {iso(key.revoked_at)}"
 
 
 def outcome_facts(outcome: keys.Rotation) -> dict[str, Any]:
+    """Describe a rotation for `--json`."""
     return {
         "use": str(outcome.use),
         "retired": outcome.retired.kid if outcome.retired else None,
         "activated": outcome.activated.kid if outcome.activated else None,
-        "made": outcome.made.kid if outcome.made else None,
+        "made": outcome.generated.kid if outcome.generated else None,
         "erased": [key.kid for key in outcome.erased],
         "lost_race": outcome.lost_race,
         "next_due": iso(outcome.next_due),
@@ -64,54 +73,55 @@ def outcome_facts(outcome: keys.Rotation) -> dict[str, Any]:
 
 
 def rotation_messages(outcome: keys.Rotation) -> list[str]:
+    """Describe a rotation in sentences, one a line."""
     lines = []
     if outcome.lost_race:
-        lines.append("somebody else rotated at the same moment; nothing was done here.")
+        lines.append("another process rotated at the same time; this command changed nothing.")
     if outcome.activated and outcome.retired:
-        lines.append(f"key {outcome.activated.kid} is current now, after {outcome.retired.kid}.")
-    if outcome.made:
-        lines.append(f"made the future key {outcome.made.kid}.")
+        lines.append(f"key {outcome.activated.kid} is now current; key {outcome.retired.kid} is past.")
+    if outcome.generated:
+        lines.append(f"generated the future key {outcome.generated.kid}.")
         if outcome.use == Key.Use.ENCRYPTION:
             lines.append(
-                "a gateway that does not share this database needs its private half before it takes over: "
-                f"`python manage.py instaccess_keys export --private --kid {outcome.made.kid}`"
+                "a gateway that does not share this database needs the private key before the key becomes current: "
+                f"`python manage.py instaccess_keys export --private --kid {outcome.generated.kid}`"
             )
-    lines += [f"erased the private half of key {key.kid}: its last token is dead." for key in outcome.erased]
+    lines += [f"erased the private key of key {key.kid}: its last token has expired." for key in outcome.erased]
     if not lines:
         lines.append("nothing was due.")
     if outcome.next_due:
         lines.append(f"the next rotation is due at {iso(outcome.next_due)}.")
     else:
-        lines.append("no rotation is due: there is no future key, and the next one comes from its owner (import it).")
+        lines.append("no rotation is due: there is no future key. Import the next public key from its owner.")
     return lines
 
 
 def imported(key: Key) -> str:
-    """What an import did, and how to go on."""
-    halves = "both halves" if key.has_private else "public half"
-    text = f"Imported the {key.get_use_display()} key {key.kid}, {halves}; {next_step(key)}."
+    """Describe an import in sentences, with the command that activates the key."""
+    parts = "public and private key" if key.has_private else "public key only"
+    text = f"Imported the {key.get_use_display()} key {key.kid} ({parts}); {next_step(key)}."
     if key.use == Key.Use.SIGNING and not key.has_private:
         return text
     command = f"python manage.py instaccess_keys activate --kid {key.kid}"
-    if keys.ready_at(key, keys.lifecycle_times()) > timezone.now():
-        return f"{text} Before that, at the price of services that may refuse its tokens: `{command} --force`"
+    if not keys.is_ready(key, now=timezone.now(), times=keys.lifecycle_times()):
+        return f"{text} To use it earlier, although services may refuse its tokens: `{command} --force`"
     if key.has_private:
-        return f"{text} Use it now: `{command}`"
-    return f"{text} As soon as its gateway has the private half, and before `rotate` finds it due: `{command}`"
+        return f"{text} To use it now: `{command}`"
+    return f"{text} When its gateway has the private key, and before `rotate` finds the key due: `{command}`"
 
 
 def activated(key: Key) -> list[str]:
-    """What an activation did, and what does not go on by itself any more."""
-    lines = [f"Key {key.kid} is the current {key.get_use_display()} key now."]
+    """Describe an activation in sentences, and name the keys that no longer become current automatically."""
+    lines = [f"Key {key.kid} is now the current {key.get_use_display()} key."]
     if key.use == Key.Use.SIGNING or key.has_private:
         return lines
     lines.append(
-        "Only the gateway that has its private half can open new tokens; one that reads this database can't."
+        "Only the gateway that has the private key can decrypt new tokens; a gateway that reads this database can't."
     )
     lines += [
-        f"The future key {other.kid} was made here and does not take over by itself any more; if it is not needed: "
-        f"`python manage.py instaccess_keys revoke --kid {other.kid}`"
+        f"The future key {other.kid} was generated here and no longer becomes current automatically. If you don't "
+        f"need it, revoke it: `python manage.py instaccess_keys revoke --kid {other.kid}`"
         for other in keys.future_keys(keys.stored_keys(), Key.Use.ENCRYPTION)
-        if not keys.can_rotate_automatically(other, after_ours=False)
+        if not keys.can_rotate_automatically(other, previous_has_private=False)
     ]
     return lines

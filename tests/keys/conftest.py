@@ -1,4 +1,4 @@
-"""A deployment that has just begun, on a stopped clock."""
+"""Fixtures: a new deployment on a stopped clock."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def clock() -> Any:
 
 @pytest.fixture
 def started(clock: Any, db: None) -> None:
-    """A deployment just begun, with a future key for both uses."""
+    """Set up a new deployment with a future key for each use."""
     provision.init()
     provision.generate(ENC)
 

@@ -1,4 +1,4 @@
-"""Keys in the database, and what the tests of their lifecycle do with them."""
+"""Helpers for tests of the key lifecycle: read stored keys and check tokens."""
 
 from __future__ import annotations
 

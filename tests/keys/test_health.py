@@ -1,4 +1,4 @@
-"""How the keys stand, as it is read from the database."""
+"""Tests of the key health that the admin shows."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def issue(user: Any) -> Callable[[], IssuedToken]:
     return lambda: issuing.issue(user=user, origin=issuing.Origin("canvas.example.edu"), now=time.time())[0]
 
 
-def look(back: timedelta = 15 * DAY) -> health.KeyHealth:
+def load(back: timedelta = 15 * DAY) -> health.KeyHealth:
     return health.load_health(since=timezone.now() - back, now=timezone.now())
 
 
@@ -47,147 +47,147 @@ def key_of(use: Key.Use, status: str) -> Key:
     return Key.objects.get(use=use, status=status)
 
 
-class TestTheKeysLookedAt:
-    def test_are_those_in_use_current_ones_first(self, initial_keys):
-        standing = look()
+class TestTheExaminedKeys:
+    def test_current_keys_come_first(self, initial_keys):
+        state = load()
 
-        assert [(key.use, key.status) for key in standing.keys][2:] == [("sig", "future")]
-        assert {(key.use, key.status) for key in standing.keys[:2]} == {("sig", "current"), ("enc", "current")}
-        assert standing.totals == {"sig": 2, "enc": 1}
-        assert standing.total == 3
+        assert [(key.use, key.status) for key in state.keys][2:] == [("sig", "future")]
+        assert {(key.use, key.status) for key in state.keys[:2]} == {("sig", "current"), ("enc", "current")}
+        assert state.totals == {"sig": 2, "enc": 1}
+        assert state.total == 3
 
-    def test_are_those_of_late_and_not_those_long_gone(self, initial_keys, clock):
+    def test_keys_that_retired_long_ago_are_left_out(self, initial_keys, clock):
         old = lifecycle.rotate(SIG, force=True).retired
         clock.shift(DAY)
-        lifecycle.rotate(SIG)  # erases
+        lifecycle.rotate(SIG)  # This erases the private key.
         clock.shift(9 * DAY)
-        late = lifecycle.rotate(SIG, force=True).retired
+        recent = lifecycle.rotate(SIG, force=True).retired
 
-        assert {old.kid, late.kid} <= {key.kid for key in look(15 * DAY).keys}
-        kids = {key.kid for key in look(5 * DAY).keys}
-        assert late.kid in kids
+        assert {old.kid, recent.kid} <= {key.kid for key in load(15 * DAY).keys}
+        kids = {key.kid for key in load(5 * DAY).keys}
+        assert recent.kid in kids
         assert old.kid not in kids
-        assert look(5 * DAY).total == 5
+        assert load(5 * DAY).total == 5
 
-    def test_k12_are_old_ones_too_whose_private_half_was_not_erased(self, initial_keys, clock):
+    def test_k12_old_keys_that_still_have_a_private_key_are_included(self, initial_keys, clock):
         old = lifecycle.rotate(SIG, force=True).retired
         clock.shift(50 * DAY)
 
-        assert old.kid in {key.kid for key in look().keys}
+        assert old.kid in {key.kid for key in load().keys}
 
-    def test_are_long_revoked_ones_too_with_tokens_that_stand_as_live(self, initial_keys, clock, issue):
-        bad = lifecycle.revoke(key_of(SIG, "current").kid).key
+    def test_keys_revoked_long_ago_are_included_if_they_have_live_tokens(self, initial_keys, clock, issue):
+        revoked = lifecycle.revoke(key_of(SIG, "current").kid).key
         clock.shift(50 * DAY)
         row = issue()
-        assert bad.kid not in {key.kid for key in look().keys}
-        IssuedToken.objects.filter(pk=row.pk).update(signing_kid=bad.kid)
+        assert revoked.kid not in {key.kid for key in load().keys}
+        IssuedToken.objects.filter(pk=row.pk).update(signing_kid=revoked.kid)
 
-        assert bad.kid in {key.kid for key in look().keys}
+        assert revoked.kid in {key.kid for key in load().keys}
 
-    def test_are_bounded_and_those_in_use_are_among_them(self, initial_keys):
+    def test_the_number_of_keys_is_limited_and_keys_in_use_are_included(self, initial_keys):
         template = key_of(SIG, "current")
         many = [
             Key(kid=f"kid-{n}", use=SIG, status="past", public_jwk=template.public_jwk, retired_at=START)
             for n in range(health.MAX_KEYS + 50)
         ]
         Key.objects.bulk_create(many)
-        standing = look()
+        state = load()
 
-        assert len(standing.keys) == health.MAX_KEYS
-        assert {key.kid for key in initial_keys} <= {key.kid for key in standing.keys}
-        assert standing.total == health.MAX_KEYS + 53
+        assert len(state.keys) == health.MAX_KEYS
+        assert {key.kid for key in initial_keys} <= {key.kid for key in state.keys}
+        assert state.total == health.MAX_KEYS + 53
 
-    def test_take_three_queries_however_many_there_are(self, initial_keys, issue):
+    def test_three_queries_are_made_for_any_number_of_keys(self, initial_keys, issue):
         issue()
         with CaptureQueriesContext(connection) as few:
-            look()
+            load()
         for use in (SIG, ENC, SIG):
             lifecycle.rotate(use, force=True)
             issue()
         with CaptureQueriesContext(connection) as more:
-            look()
+            load()
 
         assert len(few) == len(more) == 3
 
 
 class TestLiveTokens:
-    def test_are_counted_under_each_of_their_keys(self, initial_keys, issue):
+    def test_a_live_token_counts_for_both_its_keys(self, initial_keys, issue):
         issue()
         first = key_of(SIG, "current").kid
         lifecycle.rotate(SIG, force=True)
         issue()
         issue()
 
-        assert look().live == {first: 1, key_of(SIG, "current").kid: 2, key_of(ENC, "current").kid: 3}
+        assert load().live == {first: 1, key_of(SIG, "current").kid: 2, key_of(ENC, "current").kid: 3}
 
-    def test_are_neither_expired_nor_revoked(self, initial_keys, issue, clock):
+    def test_expired_and_revoked_tokens_are_not_counted(self, initial_keys, issue, clock):
         issue()
         clock.shift(3600)
         revoked = issue()
         revocation.revoke(rows.live_tokens().filter(pk=revoked.pk), reason="lost")
 
-        assert look().live == {}
+        assert load().live == {}
 
-    def test_of_bare_tokens_count_under_their_signing_key_alone(self, initial_keys, row):
+    def test_a_token_without_encryption_counts_for_its_signing_key(self, initial_keys, row):
         row(signing_kid="signing", encryption_kid="")
 
-        assert look().live == {"signing": 1}
+        assert load().live == {"signing": 1}
 
 
-class TestWhatIsBroken:
-    def test_is_nothing_where_all_is_well(self, initial_keys):
-        standing = look()
+class TestBrokenKeys:
+    def test_no_problem_is_reported_for_sound_keys(self, initial_keys):
+        state = load()
 
-        assert standing.shut == {}
-        assert standing.altered == frozenset()
+        assert state.undecryptable == {}
+        assert state.modified == frozenset()
 
-    def test_o6_a_lost_key_encryption_key_shuts_them_all(self, initial_keys):
+    def test_o6_a_lost_key_encryption_key_is_reported_for_every_key(self, initial_keys):
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32)]}):
-            standing = look()
+            state = load()
 
-        assert standing.shut == {key.kid: "kek_missing" for key in initial_keys}
-        assert not standing.derived
+        assert state.undecryptable == {key.kid: "kek_missing" for key in initial_keys}
+        assert not state.derived
 
-    def test_k7_swapped_rows_stay_shut_and_the_others_do_not(self, initial_keys):
-        one, two = key_of(SIG, "current"), key_of(SIG, "future")
-        Key.objects.filter(pk=one.pk).update(sealed_private_jwk=two.sealed_private_jwk)
+    def test_k7_only_a_swapped_sealed_key_is_reported(self, initial_keys):
+        swapped, other = key_of(SIG, "current"), key_of(SIG, "future")
+        Key.objects.filter(pk=swapped.pk).update(sealed_private_jwk=other.sealed_private_jwk)
 
-        assert look().shut == {one.kid: "seal_broken"}
+        assert load().undecryptable == {swapped.kid: "seal_broken"}
 
     @pytest.mark.parametrize(
         "members", [{}, [], "text", 5, {"kty": "RSA"}, {"kty": "oct", "k": "AAAA"}, {"kty": "RSA", "n": 5, "e": None}]
     )
-    def test_is_a_public_half_that_is_none(self, members, initial_keys):
+    def test_an_invalid_public_key_is_reported(self, members, initial_keys):
         key = key_of(SIG, "future")
         Key.objects.filter(pk=key.pk).update(public_jwk=members)
 
-        assert look().altered == {key.kid}
+        assert load().modified == {key.kid}
 
-    def test_is_a_public_half_that_is_another_ones(self, initial_keys):
+    def test_the_public_key_of_another_row_is_reported(self, initial_keys):
         key = key_of(SIG, "future")
         Key.objects.filter(pk=key.pk).update(public_jwk=key_of(SIG, "current").public_jwk)
 
-        assert look().altered == {key.kid}
+        assert load().modified == {key.kid}
 
-    def test_is_no_question_for_revoked_keys(self, initial_keys):
+    def test_no_problem_is_reported_for_revoked_keys(self, initial_keys):
         key = lifecycle.revoke(key_of(SIG, "future").kid).key
         Key.objects.filter(pk=key.pk).update(public_jwk={}, sealed_private_jwk="junk")
 
-        assert look().altered == frozenset()
-        assert look().shut == {}
+        assert load().modified == frozenset()
+        assert load().undecryptable == {}
 
-    def test_a_bad_setting_is_its_own_error(self, initial_keys):
+    def test_an_invalid_setting_raises(self, initial_keys):
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": []}), pytest.raises(ConfigError):
-            look()
+            load()
 
 
 class TestWithoutKeys:
-    def test_there_is_nothing_to_say(self):
-        assert look() == health.KeyHealth(derived=True)
+    def test_the_health_of_a_database_without_keys_is_empty(self):
+        assert load() == health.KeyHealth(derived=True)
 
 
-class TestWhichKeysStayShut:
-    def test_is_told_for_all_of_them(self, initial_keys):
+class TestUndecryptable:
+    def test_every_key_that_cannot_be_unsealed_is_returned(self, initial_keys):
         Key.objects.filter(use=SIG).update(sealed_private_jwk="junk")
         errors = provision.undecryptable(Key.objects.all())
 
@@ -195,7 +195,7 @@ class TestWhichKeysStayShut:
             key.kid: "kek_missing" for key in Key.objects.filter(use=SIG)
         }
 
-    def test_leaves_public_halves_alone_out_of_it(self, initial_keys):
+    def test_public_keys_are_not_unsealed(self, initial_keys):
         Key.objects.all().update(sealed_private_jwk="")
 
         assert provision.undecryptable(Key.objects.all()) == {}

@@ -1,4 +1,4 @@
-"""A key is made current by hand: what `activate` does, refuses and leaves alone."""
+"""Tests of `activate`: what it changes and what it refuses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.django_db
 @pytest.mark.usefixtures("started")
 class TestActivate:
     @BOTH_USES
-    def test_makes_a_future_key_current_and_the_one_before_past(self, use, clock):
+    def test_activate_makes_a_future_key_current_and_the_previous_key_past(self, use, clock):
         current, future = key_of(use, "current").kid, key_of(use, "future").kid
         clock.shift(SECOND * conf.key_lead_seconds)
         key = lifecycle.activate(future)
@@ -24,7 +24,7 @@ class TestActivate:
         assert (key.kid, key.status) == (future, "current")
         assert (kids(use, "current"), kids(use, "past")) == ([future], [current])
 
-    def test_k4_is_refused_before_the_lead_time_is_over_and_says_when(self, clock):
+    def test_k4_activation_before_the_lead_time_has_passed_is_refused_with_the_time(self, clock):
         clock.shift(SECOND * (conf.key_lead_seconds - 1))
         before = rows()
 
@@ -32,13 +32,13 @@ class TestActivate:
             lifecycle.activate(key_of(SIG, "future").kid)
         assert rows() == before
 
-    def test_k4_may_be_forced(self):
+    def test_k4_force_activates_before_the_lead_time_has_passed(self):
         future = key_of(SIG, "future").kid
 
         assert lifecycle.activate(future, force=True).kid == future
 
     @pytest.mark.parametrize("status", ["current", "past", "revoked"])
-    def test_is_for_future_keys_only(self, status):
+    def test_only_a_future_key_can_be_activated(self, status):
         if status == "past":
             lifecycle.rotate(SIG, force=True)
         if status == "revoked":
@@ -49,14 +49,14 @@ class TestActivate:
             lifecycle.activate(key_of(SIG, status).kid, force=True)
         assert rows() == before
 
-    def test_of_a_public_signing_key_is_refused_for_it_cannot_sign(self, rsa_pool):
+    def test_activation_of_a_public_signing_key_is_refused(self, rsa_pool):
         public = provision.import_key(public_pem(rsa_pool), use=SIG)
 
-        with pytest.raises(KeyRefused, match="cannot sign"):
+        with pytest.raises(KeyRefused, match="can't sign"):
             lifecycle.activate(public.kid, force=True)
 
-    def test_of_a_public_encryption_key_needs_no_lead_time(self, rsa_pool, issue):
-        """The provider as Canvas runs it: the gateway's private half never was here."""
+    def test_a_public_encryption_key_can_be_activated_without_lead_time(self, rsa_pool, issue):
+        """In Canvas's own setup, the issuer never has the gateway's private key."""
         public = provision.import_key(public_pem(rsa_pool), use=ENC)
         lifecycle.activate(public.kid)
 
@@ -64,16 +64,16 @@ class TestActivate:
         assert row.encryption_kid == public.kid
         assert token.count(".") == 4
 
-    def test_of_the_first_key_needs_no_lead_time(self, rsa_pool):
+    def test_the_first_key_can_be_activated_without_lead_time(self, rsa_pool):
         Key.objects.all().delete()
 
         assert lifecycle.activate(provision.generate(SIG).kid).status == "current"
 
-    def test_of_an_unknown_key_is_refused(self):
+    def test_activation_of_an_unknown_key_is_refused(self):
         with pytest.raises(KeyUnavailable, match="there is no key 'nothing-like-it'"):
             lifecycle.activate("nothing-like-it")
 
-    def test_takes_the_beginning_of_a_kid(self):
+    def test_activate_accepts_an_abbreviated_kid(self):
         future = key_of(SIG, "future").kid
 
         assert lifecycle.activate(future[:6], force=True).kid == future

@@ -1,4 +1,4 @@
-"""A key is revoked: what `revoke` does to it, its successor and the tokens under it."""
+"""Tests of `revoke`: its effects on the key, its successor and its tokens."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ pytestmark = pytest.mark.django_db
 @pytest.mark.usefixtures("started")
 class TestRevokeTheCurrentKey:
     @BOTH_USES
-    def test_the_future_key_takes_over_and_a_new_future_key_is_made(self, use):
+    def test_the_future_key_becomes_current_and_a_new_future_key_is_generated(self, use):
         current, future = key_of(use, "current").kid, key_of(use, "future").kid
         done = lifecycle.revoke(current)
 
         assert kids(use, "revoked") == [current]
         assert kids(use, "current") == [future] == [done.successor.kid]
-        assert kids(use, "future") == [done.made.kid]
+        assert kids(use, "future") == [done.generated.kid]
 
     @BOTH_USES
-    def test_a_new_one_takes_over_where_there_is_no_future_key(self, use):
+    def test_a_new_key_becomes_current_if_there_is_no_future_key(self, use):
         key_of(use, "future").delete()
         done = lifecycle.revoke(key_of(use, "current").kid)
 
         assert kids(use, "current") == [done.successor.kid]
-        assert kids(use, "future") == [done.made.kid]
+        assert kids(use, "future") == [done.generated.kid]
 
     @BOTH_USES
-    def test_k10_its_private_half_is_erased(self, use):
+    def test_k10_the_private_key_of_a_revoked_key_is_erased(self, use):
         key = lifecycle.revoke(key_of(use, "current").kid).key
 
         assert key.sealed_private_jwk == ""
@@ -41,7 +41,7 @@ class TestRevokeTheCurrentKey:
         assert Key.objects.get(pk=key.pk).revoked_at == START
 
     @BOTH_USES
-    def test_k10_its_tokens_are_refused_and_new_ones_accepted_in_this_process_at_once(self, use, issue):
+    def test_k10_tokens_of_a_revoked_key_are_refused_immediately_in_this_process(self, use, issue):
         _, before = issue()
         assert accepted(before)
         lifecycle.revoke(key_of(use, "current").kid)
@@ -49,79 +49,79 @@ class TestRevokeTheCurrentKey:
         assert not accepted(before)
         assert accepted(issue()[1])
 
-    def test_k10_it_is_out_of_the_jwks(self, client):
+    def test_k10_a_revoked_key_is_removed_from_the_jwk_set(self, client):
         current = key_of(SIG, "current").kid
         lifecycle.revoke(current)
 
         assert current not in [key["kid"] for key in client.get("/internal/services/jwks").json()["keys"]]
 
-    def test_no_pair_of_ours_takes_over_from_the_gateways_public_key(self, rsa_pool):
+    def test_no_key_is_generated_if_the_public_key_of_a_gateway_is_revoked(self, rsa_pool):
         Key.objects.filter(use=ENC).delete()
         public = lifecycle.activate(provision.import_key(public_pem(rsa_pool), use=ENC).kid)
         done = lifecycle.revoke(public.kid)
 
-        assert (done.successor, done.made) == (None, None)
+        assert (done.successor, done.generated) == (None, None)
         assert kids(ENC, "revoked") == [public.kid]
         with pytest.raises(KeyUnavailable):
             ring.current_ring().encryption_key()
 
-    def test_nor_does_one_that_was_made_before_that_key_came(self, rsa_pool, caplog):
-        made = key_of(ENC, "future")
+    def test_a_key_pair_generated_earlier_does_not_replace_the_public_key_of_a_gateway(self, rsa_pool, caplog):
+        generated = key_of(ENC, "future")
         public = lifecycle.activate(provision.import_key(public_pem(rsa_pool), use=ENC).kid)
         done = lifecycle.revoke(public.kid)
 
-        assert (done.successor, done.made) == (None, None)
-        assert kids(ENC, "future") == [made.kid]
-        assert f"future key {made.kid} passed over" in caplog.text
+        assert (done.successor, done.generated) == (None, None)
+        assert kids(ENC, "future") == [generated.kid]
+        assert f"future key {generated.kid} skipped" in caplog.text
 
-    def test_nor_is_one_made_where_only_the_gateways_waits(self, rsa_pool):
+    def test_no_future_key_is_generated_if_the_public_key_of_a_gateway_becomes_current(self, rsa_pool):
         key_of(ENC, "future").delete()
         gateways = provision.import_key(public_pem(rsa_pool), use=ENC)
         done = lifecycle.revoke(key_of(ENC, "current").kid)
 
-        assert (done.successor, done.made) == (gateways, None)
+        assert (done.successor, done.generated) == (gateways, None)
         assert kids(ENC, "future") == []
 
-    def test_the_gateways_next_public_key_takes_over_from_its_first(self, rsa_pool):
+    def test_the_next_public_key_of_a_gateway_becomes_current(self, rsa_pool):
         Key.objects.filter(use=ENC).delete()
         public = lifecycle.activate(provision.import_key(public_pem(rsa_pool), use=ENC).kid)
         following = provision.import_key(public_pem(rsa_pool), use=ENC)
         done = lifecycle.revoke(public.kid)
 
         assert done.successor == following
-        assert done.made is None
+        assert done.generated is None
 
-    def test_a_public_signing_key_does_not_count_as_a_future_one(self, rsa_pool):
+    def test_a_public_signing_key_does_not_become_current(self, rsa_pool):
         key_of(SIG, "future").delete()
         provision.import_key(public_pem(rsa_pool), use=SIG)
         done = lifecycle.revoke(key_of(SIG, "current").kid)
 
         assert done.successor.has_private
-        assert done.made.has_private
+        assert done.generated.has_private
 
 
 @pytest.mark.usefixtures("started")
 class TestRevokeAnotherKey:
     @BOTH_USES
-    def test_of_the_future_the_current_one_stays_and_a_new_future_key_is_made(self, use):
+    def test_revoking_a_future_key_keeps_the_current_key_and_generates_a_new_future_key(self, use):
         current = key_of(use, "current").kid
         done = lifecycle.revoke(key_of(use, "future").kid)
 
         assert done.successor is None
         assert kids(use, "current") == [current]
-        assert kids(use, "future") == [done.made.kid]
+        assert kids(use, "future") == [done.generated.kid]
 
     @BOTH_USES
-    def test_of_the_past_nothing_else_changes(self, use):
+    def test_revoking_a_past_key_changes_no_other_key(self, use):
         past = lifecycle.rotate(use, force=True).retired.kid
         others = list(Key.objects.exclude(kid=past).order_by("pk").values())
         done = lifecycle.revoke(past)
 
-        assert (done.successor, done.made) == (None, None)
+        assert (done.successor, done.generated) == (None, None)
         assert list(Key.objects.exclude(kid=past).order_by("pk").values()) == others
         assert kids(use, "revoked") == [past]
 
-    def test_of_the_past_its_tokens_are_refused_and_those_under_the_current_one_are_not(self, issue):
+    def test_revoking_a_past_key_refuses_only_its_own_tokens(self, issue):
         _, old = issue()
         past = lifecycle.rotate(SIG, force=True).retired.kid
         _, young = issue()
@@ -130,23 +130,23 @@ class TestRevokeAnotherKey:
         assert not accepted(old)
         assert accepted(young)
 
-    def test_of_which_only_the_public_half_is_held_makes_no_key(self, rsa_pool):
+    def test_revoking_a_public_key_generates_no_key(self, rsa_pool):
         public = provision.import_key(public_pem(rsa_pool), use=ENC)
         before = Key.objects.count()
         done = lifecycle.revoke(public.kid)
 
-        assert (done.successor, done.made) == (None, None)
+        assert (done.successor, done.generated) == (None, None)
         assert Key.objects.count() == before
 
-    def test_that_is_unknown_is_refused(self):
+    def test_revoking_an_unknown_key_is_refused(self):
         with pytest.raises(KeyUnavailable, match="there is no key 'nothing-like-it'"):
             lifecycle.revoke("nothing-like-it")
 
 
 @pytest.mark.usefixtures("started")
-class TestTheTokensUnderARevokedKey:
+class TestTheTokensOfARevokedKey:
     @BOTH_USES
-    def test_are_marked_with_when_why_and_by_whom(self, use, issue, user, clock):
+    def test_live_tokens_are_marked_with_time_reason_and_author(self, use, issue, user, clock):
         row, _ = issue()
         clock.shift(10)
         done = lifecycle.revoke(key_of(use, "current").kid, reason="laptop stolen", by=user)
@@ -156,31 +156,31 @@ class TestTheTokensUnderARevokedKey:
         assert (row.revoked_at, row.revoked_by) == (START + 10 * SECOND, user.username)
         assert row.revocation_reason == "laptop stolen"
 
-    def test_are_marked_only_while_a_gateway_might_let_them_through(self, issue, clock):
-        dead, _ = issue()
+    def test_expired_tokens_are_marked_only_while_a_gateway_may_still_accept_them(self, issue, clock):
+        expired, _ = issue()
         clock.shift(AFTERLIFE * SECOND)
-        # Expired for us, and not for a gateway whose leeway is larger or whose clock is slow.
-        dying, _ = issue()
+        # This token has expired here, but not for a gateway with a larger leeway or a slow clock.
+        expiring, _ = issue()
         clock.shift(HOUR)
         live, _ = issue()
         done = lifecycle.revoke(key_of(SIG, "current").kid)
 
         assert done.tokens == 2
-        assert set(IssuedToken.objects.exclude(revoked_at=None)) == {dying, live}
-        assert dead not in IssuedToken.objects.exclude(revoked_at=None)
+        assert set(IssuedToken.objects.exclude(revoked_at=None)) == {expiring, live}
+        assert expired not in IssuedToken.objects.exclude(revoked_at=None)
 
-    def test_of_another_key_that_was_revoked_before_are_left_to_it(self, issue, user):
+    def test_tokens_of_a_key_revoked_earlier_do_not_get_the_new_reason(self, issue, user):
         other = key_of(SIG, "current").kid
         lifecycle.revoke(other)
         row, _ = issue()
-        # A straggler: a worker that had not heard of the first revocation yet.
+        # A worker whose keys were cached issues a token after the first revocation.
         IssuedToken.objects.filter(pk=row.pk).update(signing_kid=other)
         lifecycle.revoke(key_of(SIG, "current").kid, reason="laptop of Bob", by=user)
         row.refresh_from_db()
 
         assert row.revocation_reason != "laptop of Bob"
 
-    def test_keep_the_reason_of_an_earlier_revocation(self, issue, user):
+    def test_tokens_revoked_earlier_keep_their_reason(self, issue, user):
         row, _ = issue()
         IssuedToken.objects.update(revoked_at=START, revocation_reason="left the school")
         done = lifecycle.revoke(key_of(SIG, "current").kid, reason="laptop stolen", by=user)
@@ -189,7 +189,7 @@ class TestTheTokensUnderARevokedKey:
         assert done.tokens == 0
         assert (row.revocation_reason, row.revoked_by) == ("left the school", "")
 
-    def test_are_not_those_under_other_keys(self, issue):
+    def test_tokens_of_other_keys_are_not_marked(self, issue):
         issue()
         lifecycle.rotate(SIG, force=True)
         other, _ = issue()
@@ -198,14 +198,14 @@ class TestTheTokensUnderARevokedKey:
 
         assert other.revoked_at is None
 
-    def test_have_a_reason_also_where_none_was_given(self, issue):
+    def test_marked_tokens_have_a_default_reason(self, issue):
         row, _ = issue()
         lifecycle.revoke(key_of(SIG, "current").kid)
         row.refresh_from_db()
 
         assert row.revocation_reason == "its key was revoked"
 
-    def test_a_reason_too_long_for_the_column_is_cut(self, issue):
+    def test_a_reason_that_is_too_long_is_truncated(self, issue):
         row, _ = issue()
         lifecycle.revoke(key_of(SIG, "current").kid, reason="x" * 300)
         row.refresh_from_db()
@@ -213,35 +213,35 @@ class TestTheTokensUnderARevokedKey:
         assert row.revocation_reason == "x" * 255
 
     @BOTH_USES
-    def test_that_a_worker_issued_after_the_revocation_are_marked_at_the_next_rotate(self, use, issue, clock):
-        straggler, _ = issue()
+    def test_tokens_issued_after_the_revocation_are_marked_at_the_next_rotate(self, use, issue, clock):
+        late_row, _ = issue()
         lifecycle.revoke(key_of(use, "current").kid)
         IssuedToken.objects.update(revoked_at=None, revocation_reason="")
         clock.shift(60)
         lifecycle.rotate(SIG)
-        straggler.refresh_from_db()
+        late_row.refresh_from_db()
 
-        assert straggler.revoked_at == START + 60 * SECOND
-        assert straggler.revocation_reason == "its key was revoked"
+        assert late_row.revoked_at == START + 60 * SECOND
+        assert late_row.revocation_reason == "its key was revoked"
 
 
 @pytest.mark.usefixtures("started")
 class TestRevokeTwice:
-    def test_changes_no_key(self):
+    def test_a_second_revocation_changes_no_key(self):
         kid = key_of(SIG, "current").kid
         lifecycle.revoke(kid)
         before = rows()
         done = lifecycle.revoke(kid)
 
         assert rows() == before
-        assert (done.successor, done.made, done.tokens) == (None, None, 0)
+        assert (done.successor, done.generated, done.tokens) == (None, None, 0)
 
-    def test_marks_what_was_issued_in_between(self, issue):
+    def test_a_second_revocation_marks_tokens_issued_in_between(self, issue):
         kid = key_of(SIG, "current").kid
-        straggler, _ = issue()
+        late_row, _ = issue()
         lifecycle.revoke(kid)
         IssuedToken.objects.update(revoked_at=None, revocation_reason="")
 
         assert lifecycle.revoke(kid, reason="laptop stolen").tokens == 1
-        straggler.refresh_from_db()
-        assert straggler.revocation_reason == "laptop stolen"
+        late_row.refresh_from_db()
+        assert late_row.revocation_reason == "laptop stolen"

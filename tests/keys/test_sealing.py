@@ -1,4 +1,4 @@
-"""Private keys at rest: what opens a sealed key, and that nothing else does."""
+"""Tests of sealing: what unseals a private key, and what is refused."""
 
 from __future__ import annotations
 
@@ -49,19 +49,19 @@ def refusal(sealed: str, *, kid: str, use: str = "sig", keks: tuple[bytes, ...] 
     return caught.value
 
 
-def sealed_by_hand(kek: bytes, header: dict[str, str], plaintext: str) -> str:
+def seal_with_header(kek: bytes, header: dict[str, str], plaintext: str) -> str:
     jwe = JWE(plaintext, json.dumps(header), algs=[header["alg"], header["enc"]])
     jwe.add_recipient(JWK(kty="oct", k=base64.urlsafe_b64encode(kek).rstrip(b"=").decode()))
     return str(jwe.serialize(compact=True))
 
 
 class TestASealedKey:
-    def test_opens_to_what_it_was(self, sealed, private, kid):
-        opened = sealing.unseal(sealed, kid=kid, use="sig", keks=[FIRST])
+    def test_unsealing_returns_the_private_key(self, sealed, private, kid):
+        unsealed = sealing.unseal(sealed, kid=kid, use="sig", keks=[FIRST])
 
-        assert opened.export_private() == private.export_private()
+        assert unsealed.export_private() == private.export_private()
 
-    def test_says_in_its_header_which_key_it_is_what_for_and_under_what(self, sealed, kid):
+    def test_the_header_contains_kid_use_and_key_encryption_key(self, sealed, kid):
         assert header_of(sealed) == {
             "alg": "A256KW",
             "enc": "A256GCM",
@@ -71,7 +71,7 @@ class TestASealedKey:
             "kek": kek_id(FIRST),
         }
 
-    def test_shows_nothing_of_the_private_half_nor_of_the_key_encryption_key(self, sealed, private):
+    def test_a_sealed_key_contains_no_private_member_in_the_clear(self, sealed, private):
         raw = b"".join(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)) for part in sealed.split("."))
 
         for member in PRIVATE_MEMBERS:
@@ -79,11 +79,11 @@ class TestASealedKey:
             assert private[member].encode() not in raw
         assert FIRST not in raw
 
-    def test_is_never_sealed_the_same_twice(self, sealed, private, kid):
+    def test_sealing_twice_gives_different_results(self, sealed, private, kid):
         assert sealing.seal(private, kid=kid, use="sig", keks=[FIRST]) != sealed
 
-    def test_of_the_longest_kind_opens_too(self):
-        # The longest key that is accepted must fit whatever limit guards the opening.
+    def test_the_longest_accepted_key_can_be_unsealed(self):
+        # The size limit of unsealing must allow the longest key that can be imported.
         private = JWK.generate(kty="RSA", size=4096, use="enc")
         kid = private.thumbprint()
 
@@ -93,17 +93,17 @@ class TestASealedKey:
 
 
 class TestTheKeyEncryptionKeys:
-    def test_first_of_them_seals(self, private, kid):
+    def test_the_first_key_encryption_key_seals(self, private, kid):
         sealed = sealing.seal(private, kid=kid, use="sig", keks=[SECOND, FIRST])
 
         assert sealing.sealed_under(sealed) == kek_id(SECOND)
 
     @pytest.mark.parametrize("keks", [(FIRST,), (SECOND, FIRST), (THIRD, SECOND, FIRST)])
-    def test_all_of_them_open(self, keks, sealed, kid):
+    def test_every_key_encryption_key_unseals(self, keks, sealed, kid):
         assert sealing.unseal(sealed, kid=kid, use="sig", keks=keks).thumbprint() == kid
 
     @pytest.mark.parametrize("keks", [(), (SECOND,), (SECOND, THIRD)])
-    def test_o6_lost_is_an_error_that_names_the_settings(self, keks, sealed, kid):
+    def test_o6_a_lost_key_encryption_key_raises_an_error_that_names_the_settings(self, keks, sealed, kid):
         error = refusal(sealed, kid=kid, keks=keks)
 
         assert error.code == "kek_missing"
@@ -112,70 +112,71 @@ class TestTheKeyEncryptionKeys:
         assert "SECRET_KEY_FALLBACKS" in error.detail
         assert kid in error.detail
 
-    def test_go_by_names_that_tell_nothing_of_them(self):
-        names = {kek_id(kek) for kek in (FIRST, SECOND, THIRD)}
+    def test_the_id_of_a_key_encryption_key_does_not_reveal_it(self):
+        ids = {kek_id(kek) for kek in (FIRST, SECOND, THIRD)}
 
-        assert len(names) == 3
-        assert all(len(name) == 12 and set(name) <= set(ALPHABET) for name in names)
+        assert len(ids) == 3
+        assert all(len(value) == 12 and set(value) <= set(ALPHABET) for value in ids)
         assert kek_id(FIRST) == sealing.kek_id(bytes(FIRST))
 
 
 class TestASealedKeyInTheWrongPlace:
-    def test_k7_is_refused_in_another_row(self, sealed, rsa_pool):
+    def test_k7_a_sealed_key_is_refused_in_another_row(self, sealed, rsa_pool):
         rsa_pool.take()
         other = rsa_pool.take().thumbprint()
 
         error = refusal(sealed, kid=other)
-
         assert error.code == "seal_broken"
         assert other in error.detail
 
-    def test_k7_is_refused_for_another_use(self, sealed, kid):
+    def test_k7_a_sealed_key_is_refused_for_another_use(self, sealed, kid):
         assert refusal(sealed, kid=kid, use="enc").code == "seal_broken"
 
-    def test_k7_is_refused_when_two_rows_were_swapped(self, rsa_pool):
+    def test_k7_sealed_keys_swapped_between_rows_are_refused(self, rsa_pool):
         private, kids = [rsa_pool.take(), rsa_pool.take()], []
         for key in private:
             kids.append(key.thumbprint())
-        one, two = (
+        first, second = (
             sealing.seal(key, kid=kid, use="sig", keks=[FIRST]) for key, kid in zip(private, kids, strict=True)
         )
 
-        assert refusal(two, kid=kids[0]).code == "seal_broken"
-        assert refusal(one, kid=kids[1]).code == "seal_broken"
+        assert refusal(second, kid=kids[0]).code == "seal_broken"
+        assert refusal(first, kid=kids[1]).code == "seal_broken"
 
-    def test_k7_is_refused_when_its_header_lies_about_the_key_inside(self, kid, rsa_pool):
+    def test_k7_a_sealed_key_is_refused_if_its_header_names_another_key(self, kid, rsa_pool):
         rsa_pool.take()
         another = rsa_pool.take("sig")
         header = {"alg": "A256KW", "enc": "A256GCM", "kid": kid, "use": "sig", "kek": kek_id(FIRST)}
 
-        lie = sealed_by_hand(FIRST, header, another.export_private())
+        forged = seal_with_header(FIRST, header, another.export_private())
 
-        assert refusal(lie, kid=kid).code == "seal_broken"
+        assert refusal(forged, kid=kid).code == "seal_broken"
 
     @pytest.mark.parametrize("missing", ["kid", "use"])
-    def test_k7_is_refused_when_its_header_does_not_say_where_it_belongs(self, missing, private, kid):
+    def test_k7_a_sealed_key_without_kid_or_use_is_refused(self, missing, private, kid):
         header = {"alg": "A256KW", "enc": "A256GCM", "kid": kid, "use": "sig", "kek": kek_id(FIRST)}
         del header[missing]
 
-        assert refusal(sealed_by_hand(FIRST, header, private.export_private()), kid=kid).code == "seal_broken"
+        assert refusal(seal_with_header(FIRST, header, private.export_private()), kid=kid).code == "seal_broken"
 
     @pytest.mark.parametrize(
         ("alg", "enc"), [("A256KW", "A128CBC-HS256"), ("dir", "A256GCM"), ("A256GCMKW", "A256GCM")]
     )
-    def test_is_refused_under_another_algorithm(self, alg, enc, private, kid):
+    def test_a_sealed_key_with_another_algorithm_is_refused(self, alg, enc, private, kid):
         header = {"alg": alg, "enc": enc, "kid": kid, "use": "sig", "kek": kek_id(FIRST)}
 
-        assert refusal(sealed_by_hand(FIRST, header, private.export_private()), kid=kid).code == "seal_broken"
+        assert refusal(seal_with_header(FIRST, header, private.export_private()), kid=kid).code == "seal_broken"
 
-    @pytest.mark.parametrize("inside", ["", "{}", "[]", "no json", '{"kty":"RSA"}', '{"generate":"RSA","size":2048}'])
-    def test_is_refused_when_there_is_no_key_inside(self, inside, kid):
+    @pytest.mark.parametrize(
+        "inside", ["", "{}", "[]", "not JSON", '{"kty":"RSA"}', '{"generate":"RSA","size":2048}']
+    )
+    def test_a_sealed_key_that_contains_no_key_is_refused(self, inside, kid):
         header = {"alg": "A256KW", "enc": "A256GCM", "kid": kid, "use": "sig", "kek": kek_id(FIRST)}
 
-        assert refusal(sealed_by_hand(FIRST, header, inside), kid=kid).code == "seal_broken"
+        assert refusal(seal_with_header(FIRST, header, inside), kid=kid).code == "seal_broken"
 
 
-class TestAFlippedCharacter:
+class TestAModifiedSealedKey:
     @pytest.mark.parametrize("segment", range(5), ids=["header", "wrapped-key", "iv", "ciphertext", "tag"])
     @pytest.mark.parametrize("where", ["first", "middle", "last"])
     @pytest.mark.parametrize(
@@ -183,7 +184,7 @@ class TestAFlippedCharacter:
         [string.ascii_uppercase, string.ascii_lowercase, string.digits, "-_", "+/=", " \n\x00", "é\u2028", ".{}\"'"],
         ids=["upper", "lower", "digit", "base64url", "base64", "blank", "not-ascii", "syntax"],
     )
-    def test_k7_is_refused(self, segment, where, characters, sealed, kid):
+    def test_k7_a_modified_character_is_refused(self, segment, where, characters, sealed, kid):
         parts = sealed.split(".")
         at = {"first": 0, "middle": len(parts[segment]) // 2, "last": len(parts[segment]) - 1}[where]
         for character in characters:
@@ -194,7 +195,7 @@ class TestAFlippedCharacter:
 
     @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(where=st.floats(0, 0.9999), put=st.text(max_size=3), cut=st.integers(0, 3))
-    def test_k7_added_or_lost_is_refused_too(self, where, put, cut, sealed, kid):
+    def test_k7_added_or_removed_characters_are_refused(self, where, put, cut, sealed, kid):
         at = int(len(sealed) * where)
         text = sealed[:at] + put + sealed[at + cut :]
 
@@ -203,25 +204,25 @@ class TestAFlippedCharacter:
 
     @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(text=st.text(max_size=200))
-    def test_k7_whatever_stands_in_the_row_the_error_is_this_one(self, text, kid):
+    def test_k7_any_string_in_the_row_raises_an_unseal_error(self, text, kid):
         assert refusal(text, kid=kid).code in {"seal_broken", "kek_missing"}
 
 
-class TestTheNameOfTheKeyEncryptionKey:
-    def test_is_read_from_the_sealed_text(self, sealed):
+class TestTheIdOfTheKeyEncryptionKey:
+    def test_the_id_is_read_from_the_sealed_key(self, sealed):
         assert sealing.sealed_under(sealed) == kek_id(FIRST)
 
     @pytest.mark.parametrize(
         "header", [b"{}", b"[]", b"null", b'"kek"', b'{"kek":1}', b'{"kek":["x"]}', b"\xff", b"[" * 100_000]
     )
-    def test_is_empty_where_there_is_none(self, header):
+    def test_the_id_is_empty_if_the_header_contains_none(self, header):
         assert sealing.sealed_under(base64.urlsafe_b64encode(header).decode() + ".a.b.c.d") == ""
 
-    def test_is_empty_for_an_empty_text(self):
+    def test_the_id_of_an_empty_string_is_empty(self):
         assert sealing.sealed_under("") == ""
 
-    def test_cannot_point_to_another_key_unnoticed(self, sealed, kid):
-        # The header is covered by the tag: renaming the key-encryption key breaks the seal.
+    def test_a_modified_id_is_detected(self, sealed, kid):
+        # The authentication tag covers the header, so a modified id is detected.
         parts = sealed.split(".")
         header = header_of(sealed) | {"kek": kek_id(SECOND)}
         parts[0] = base64.urlsafe_b64encode(json.dumps(header).encode()).rstrip(b"=").decode()
@@ -229,9 +230,9 @@ class TestTheNameOfTheKeyEncryptionKey:
         assert refusal(".".join(parts), kid=kid, keks=(FIRST, SECOND)).code == "seal_broken"
 
 
-class TestTheErrorsOfOpening:
-    def test_a1_hold_no_byte_of_the_private_half_nor_of_a_key_encryption_key(self, private, kid):
-        # Real ones, not repeated bytes, so that a match is no accident.
+class TestTheErrorsOfUnsealing:
+    def test_a1_errors_contain_no_private_key_and_no_key_encryption_key(self, private, kid):
+        # Random keys are used, because repeated bytes could match by accident.
         kek, other = os.urandom(32), os.urandom(32)
         sealed = sealing.seal(private, kid=kid, use="sig", keks=[kek])
         errors = [
@@ -245,15 +246,15 @@ class TestTheErrorsOfOpening:
             form for key in (kek, other) for form in (key.hex(), base64.b64encode(key).decode()[:40], repr(key))
         ]
         for error in errors:
-            # A traceback prints what an error came from as well.
+            # A traceback also prints the cause and the context of an error.
             assert error.__cause__ is None
             assert error.__context__ is None
             for secret in secrets:
                 assert secret not in str(error) + repr(error) + repr(error.args)
 
-    def test_a1_the_opened_key_does_not_print_itself(self, sealed, kid):
-        opened = sealing.unseal(sealed, kid=kid, use="sig", keks=[FIRST])
+    def test_a1_the_repr_of_an_unsealed_key_contains_no_private_member(self, sealed, kid):
+        unsealed = sealing.unseal(sealed, kid=kid, use="sig", keks=[FIRST])
 
         for member in PRIVATE_MEMBERS:
-            assert opened[member] not in repr(opened)
-            assert opened[member] not in str(opened)
+            assert unsealed[member] not in repr(unsealed)
+            assert unsealed[member] not in str(unsealed)

@@ -192,7 +192,7 @@ def test_resealing_the_keys_makes_the_hmacs_of_the_audit_anew(audit: Any, settin
     new = secrets.token_urlsafe(32)
     settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [new, "SECRET_KEY"]}
 
-    assert "3 private keys sealed anew. 2 HMACs of the audit made anew." in command("instaccess_keys", "reseal")
+    assert "Private keys resealed: 3. HMACs of the audit log recomputed: 2." in command("instaccess_keys", "reseal")
 
     settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [new]}
     assert "All 2 rows are as they were written." in tokens("verify")

@@ -1,7 +1,7 @@
-"""Real processes that work on the test database of this run: warm, told what to do, held or killed where a test says.
+"""Worker processes on the test database of this run, which a test can start, block and kill at a chosen place.
 
-They come from multiprocessing's fork server, which has Django loaded and no connection open: a process of its own
-for each worker, a tenth of a second each.
+Workers are forked by multiprocessing's fork server, in which Django is loaded and no connection is open. Starting a
+worker takes a tenth of a second.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import pkgutil
 import signal
+import time
 import traceback
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -25,51 +26,51 @@ from jwcrypto.jwk import JWK
 from tests.support import checked_keys
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "testproject.settings")
-if not apps.ready:  # in the fork server; pytest-django has done it in the test's own process
+if not apps.ready:  # This is the fork server. In the test process, pytest-django has set Django up.
     django.setup()
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["tests.support.processes", "tests.support.tasks", "testproject.urls"])
 
 PATIENCE = 120
-"""Seconds after which a process that says nothing is taken for hung: a guard, not a measure."""
+"""Timeout in seconds, after which a process that does not answer is considered blocked."""
 
 _STOP = None
 
-# How testproject/settings.py is told another database's name.
+# Environment variables from which testproject/settings.py reads the name of the database.
 _NAME_VARIABLES = {"sqlite": "SQLITE_NAME", "postgresql": "PGDATABASE", "mysql": "MARIADB_DATABASE"}
 
 
 class KilledError(Exception):
-    """The process ended without an answer."""
+    """The process was killed before it answered."""
 
 
 class TaskError(Exception):
-    """The task raised; the text is its traceback."""
+    """The task raised an exception; the message is its traceback."""
 
 
 def environment() -> dict[str, str]:
-    """Environment in which `manage.py` and an application server work on this run's test database."""
+    """Return environment variables with which other processes use the test database of this run."""
     connection = connections["default"]
     name = str(connection.settings_dict["NAME"])
     return {**os.environ, _NAME_VARIABLES[connection.vendor]: name, "PYTHONUNBUFFERED": "1"}
 
 
 class Worker:
-    """One process. It does one task after another and remembers in between what a server process would.
+    """A process that runs one task after another and keeps its caches in between, like a server process.
 
     Args:
-        settings: INSTACCESS as this process has it.
-        keys: RSA keys for whatever it generates, in turn.
-        barrier: where it meets the others once `tasks.meet_at` has been done.
+        settings: the setting INSTACCESS of this process.
+        keys: RSA keys that this process uses, in this order, instead of generating keys.
+        barrier: the barrier at which the workers wait for each other after `tasks.meet_at`.
     """
 
     def __init__(self, *, settings: dict[str, Any], keys: Iterable[JWK] = (), barrier: Any = None) -> None:
-        self._pipe, childs_end = _CONTEXT.Pipe()
+        self._pipe, child_pipe = _CONTEXT.Pipe()
         self._process = _CONTEXT.Process(
-            target=_obey,
+            target=_run_tasks,
             args=(
-                childs_end,
+                child_pipe,
                 connections["default"].settings_dict["NAME"],
                 settings,
                 [key.export_private() for key in keys],
@@ -79,14 +80,14 @@ class Worker:
             daemon=True,
         )
         self._process.start()
-        childs_end.close()
+        child_pipe.close()
 
     def tell(self, task: Callable[..., Any], *args: Any) -> None:
-        """Start a task of `tests/support/tasks.py`."""
+        """Start a task from `tests/support/tasks.py`."""
         self._pipe.send((task.__name__, args))
 
     def answer(self) -> Any:
-        """What the task returned. Raises KilledError or TaskError."""
+        """Wait for the task and return its result. Raises KilledError or TaskError."""
         if not self._pipe.poll(PATIENCE):
             raise TimeoutError(f"no answer from process {self._process.pid}")
         try:
@@ -101,17 +102,17 @@ class Worker:
         return value
 
     def ask(self, task: Callable[..., Any], *args: Any) -> Any:
-        """Do a task and wait for its answer."""
+        """Run a task and return its result."""
         self.tell(task, *args)
         return self.answer()
 
     def finish(self) -> Any:
-        """Tell a task that goes on until told otherwise that it is enough; returns its answer."""
+        """Stop a task that runs until it is stopped, and return its result."""
         self._pipe.send(_STOP)
         return self.answer()
 
     def close(self) -> None:
-        """End the process, whatever it is doing."""
+        """Kill the process."""
         self._process.kill()
         self._process.join()
         self._pipe.close()
@@ -119,29 +120,46 @@ class Worker:
 
 
 def together(workers: list[Worker], task: Callable[..., Any], *args: Any) -> list[Any]:
-    """One task in all of them at once."""
+    """Run a task in all workers at the same time and return the results."""
     for worker in workers:
         worker.tell(task, *args)
     return [worker.answer() for worker in workers]
 
 
+def within(seconds: float, condition: Callable[[], bool]) -> bool:
+    """Wait for a condition. Returns whether it became true within the given number of seconds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
 class Crew:
-    """The workers of one test."""
+    """The worker processes of one test."""
 
     def __init__(self) -> None:
         self._workers: list[Worker] = []
-        self._barriers: list[Any] = []  # all of them: one that is forgotten is gone before its workers have it
+        self._barriers: list[
+            Any
+        ] = []  # Keep every barrier: one without a reference is deleted before its workers receive it.
 
     def start(self, count: int = 1, *, keys: Iterable[Iterable[JWK]] = (), **settings: Any) -> list[Worker]:
-        """New processes that can meet each other; `keys` holds each one's own, `settings` is INSTACCESS."""
-        self._barriers.append(_CONTEXT.Barrier(count))
-        theirs = list(keys) or [()] * count
-        made = [Worker(settings=settings, keys=theirs[i], barrier=self._barriers[-1]) for i in range(count)]
-        self._workers += made
-        return made
+        """Start processes that can wait for each other.
 
-    def somebody_waits(self) -> bool:
-        """Whether one of those started last has come to where they meet."""
+        Args:
+            keys: the RSA keys of each process.
+            settings: the setting INSTACCESS of the processes.
+        """
+        self._barriers.append(_CONTEXT.Barrier(count))
+        key_lists = list(keys) or [()] * count
+        started = [Worker(settings=settings, keys=key_lists[i], barrier=self._barriers[-1]) for i in range(count)]
+        self._workers += started
+        return started
+
+    def any_worker_waits(self) -> bool:
+        """Return whether one of the workers started last is waiting at the barrier."""
         return bool(self._barriers[-1].n_waiting)
 
     def close(self) -> None:
@@ -149,45 +167,51 @@ class Crew:
             worker.close()
 
 
-# What stands below runs in the worker.
+# The functions below run in the worker process.
 
 _pipe: Any = None
 _barrier: Any = None
 
 
-def told_to_stop() -> bool:
-    """Whether `Worker.finish` was called."""
+def stop_requested() -> bool:
+    """Return whether `Worker.finish` was called."""
     return bool(_pipe.poll())
 
 
 def patch(path: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-    """Replace `package.module.function` or `package.module.Class.method` in this process by what `wrap` makes."""
+    """Replace a function or method in this process by the result of `wrap`.
+
+    Args:
+        path: `package.module.function` or `package.module.Class.method`.
+    """
     owner_path, name = path.rsplit(".", 1)
     owner = pkgutil.resolve_name(owner_path)
     setattr(owner, name, wrap(getattr(owner, name)))
 
 
 def meet() -> None:
-    """Wait until all workers that were started together are here."""
+    """Wait until all workers that were started together wait here."""
     _barrier.wait(PATIENCE)
 
 
-def kill_myself() -> None:
-    """End as under `kill -9` or the kernel's out-of-memory killer: no `finally`, no rollback, no goodbye."""
+def kill_this_process() -> None:
+    """Send SIGKILL to this process, as the out-of-memory killer does: no `finally` and no rollback runs."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _obey(
+def _run_tasks(
     pipe: Any, database: str, settings: dict[str, Any], keys: list[str], passed: set[int], barrier: Any
 ) -> None:
     global _pipe, _barrier
     _pipe, _barrier = pipe, barrier
-    logging.disable(logging.CRITICAL)  # twenty processes' log lines are nobody's help; what matters is answered
+    logging.disable(
+        logging.CRITICAL
+    )  # The log of twenty processes is not readable; the results contain what matters.
     connections["default"].settings_dict["NAME"] = database
-    ready_made = iter([JWK.from_json(key) for key in keys])
+    pregenerated = iter([JWK.from_json(key) for key in keys])
 
     def generate_jwk(use: str) -> JWK:
-        key = next(ready_made)
+        key = next(pregenerated)
         key["use"] = str(use)
         return key
 
@@ -198,12 +222,12 @@ def _obey(
     with override_settings(INSTACCESS=settings):
         while True:
             try:
-                order = pipe.recv()
+                message = pipe.recv()
             except EOFError:
                 return
-            if order is _STOP:
+            if message is _STOP:
                 continue
-            name, args = order
+            name, args = message
             try:
                 answer = (True, getattr(tasks, name)(*args))
             except Exception:

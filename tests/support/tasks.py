@@ -1,4 +1,4 @@
-"""What the worker processes of `tests/support/processes.py` are told to do. Each returns plain values."""
+"""The tasks of the worker processes of `tests/support/processes.py`. Each task returns plain values."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections import Counter
 from typing import Any
 
 from django.contrib.auth import get_user_model
+from django.core.checks import run_checks
 from django.core.management import call_command
 from django.db import connection
 from django.test import Client
@@ -27,23 +28,23 @@ URL = "/api/v1/inst_access_tokens"
 ORIGIN = issuing.Origin(canvas_domain="canvas.example.edu", ip_address="192.0.2.7", user_agent="load/1.0")
 
 
-# Where a process is held or killed
+# Tasks that block or kill a process at a chosen place
 
 
 def meet_at(path: str) -> None:
-    """At its next call, this function waits until all the workers have come to it."""
+    """Make the next call of a function wait until all workers have called the function."""
 
     def wrap(original: Any) -> Any:
         waiting = [True]
 
         @functools.wraps(original)
-        def held(*args: Any, **kwargs: Any) -> Any:
+        def blocked(*args: Any, **kwargs: Any) -> Any:
             if waiting:
                 waiting.clear()
                 processes.meet()
             return original(*args, **kwargs)
 
-        return held
+        return blocked
 
     processes.patch(path, wrap)
 
@@ -53,31 +54,31 @@ def meet() -> None:
 
 
 def die_before(path: str) -> None:
-    """SIGKILL instead of the next call of a function."""
-    processes.patch(path, lambda original: lambda *args, **kwargs: processes.kill_myself())
+    """Kill the process instead of the next call of a function."""
+    processes.patch(path, lambda original: lambda *args, **kwargs: processes.kill_this_process())
 
 
 def die_after(path: str) -> None:
-    """SIGKILL as soon as the next call of a function is done."""
+    """Kill the process when the next call of a function has returned."""
 
     def wrap(original: Any) -> Any:
-        def dying(*args: Any, **kwargs: Any) -> None:
+        def call_and_die(*args: Any, **kwargs: Any) -> None:
             original(*args, **kwargs)
-            processes.kill_myself()
+            processes.kill_this_process()
 
-        return dying
+        return call_and_die
 
     processes.patch(path, wrap)
 
 
 def die_after_statement(number: int) -> None:
-    """SIGKILL once the database has answered so many statements more, COMMIT among them."""
+    """Kill the process after a number of further SQL statements, including COMMIT."""
     left = [number]
 
     def count() -> None:
         left[0] -= 1
         if left[0] == 0:
-            processes.kill_myself()
+            processes.kill_this_process()
 
     def wrapper(execute: Any, *args: Any) -> Any:
         result = execute(*args)
@@ -94,16 +95,16 @@ def die_after_statement(number: int) -> None:
     connection._commit = commit_and_count
 
 
-# What an operator does
+# Tasks of an operator
 
 
 def init() -> None:
-    """`manage.py instaccess_init`."""
+    """Run `manage.py instaccess_init`."""
     call_command("instaccess_init", stdout=io.StringIO())
 
 
 def manage_keys(*args: str) -> Any:
-    """`manage.py instaccess_keys … --json`; what it printed."""
+    """Run `manage.py instaccess_keys … --json` and return the document that it prints."""
     out = io.StringIO()
     call_command("instaccess_keys", *args, "--json", stdout=out)
     return json.loads(out.getvalue())
@@ -119,7 +120,7 @@ def revoke(kid: str) -> int:
 
 
 def import_public(data: str, use: str) -> str:
-    """The kid, or why it was refused."""
+    """Import a public key. Returns the kid or the error message."""
     try:
         return provision.import_key(data, use=Key.Use(use)).kid
     except InstAccessError as error:
@@ -127,7 +128,7 @@ def import_public(data: str, use: str) -> str:
 
 
 def attempt(*args: str) -> str:
-    """The class of what a `manage.py` command raises, or an empty text."""
+    """Run a `manage.py` command. Returns the name of the exception's class, or an empty string."""
     try:
         call_command(*args, stdout=io.StringIO())
     except Exception as error:
@@ -136,13 +137,11 @@ def attempt(*args: str) -> str:
 
 
 def database_check() -> list[str]:
-    """Ids of what `manage.py check --database default` finds."""
-    from django.core.checks import run_checks
-
+    """Run the checks of `manage.py check --database default` and return the ids of our messages."""
     return [message.id or "" for message in run_checks(databases=["default"]) if "instaccess" in (message.id or "")]
 
 
-# What a server process does
+# Tasks of a server process
 
 
 def issue(user_pk: int) -> str:
@@ -150,13 +149,13 @@ def issue(user_pk: int) -> str:
 
 
 def post(access_token: str) -> tuple[int, str]:
-    """Status and token, or an empty text, of a request to the issuing endpoint."""
+    """Request a token. Returns the HTTP status and the token, or an empty string."""
     response = Client(raise_request_exception=False).post(URL, headers={"Authorization": f"Bearer {access_token}"})
     return response.status_code, response.json().get("token", "")
 
 
 def accept(token: str) -> str:
-    """Open and verify a token as this process knows the keys now; empty, or why it is refused."""
+    """Decrypt and verify a token with this key ring. Returns the reason of a refusal, or an empty string."""
     try:
         ring = keys_ring.current_ring()
         jose.verify(jose.decrypt(token, ring.decryption_keys())[0], ring.verification_keys())
@@ -172,7 +171,7 @@ def jti(token: str) -> str:
 
 
 def current_kids() -> dict[str, str]:
-    """Which keys this process would make a token with now."""
+    """Return the kids of the keys with which this process signs and encrypts."""
     ring = keys_ring.current_ring()
     return {"sig": ring.signing_key().kid, "enc": ring.encryption_key().kid}
 
@@ -182,10 +181,10 @@ def published_kids() -> list[str]:
 
 
 def keep_issuing(user_pk: int) -> dict[str, int]:
-    """Issue, open and verify until told to stop; how many tokens, and how many times what went wrong."""
+    """Issue, decrypt and verify tokens until stopped. Returns the number of tokens and of each error."""
     user = get_user_model().objects.get(pk=user_pk)
     outcome: Counter[str] = Counter(issued=0)
-    while not processes.told_to_stop():
+    while not processes.stop_requested():
         try:
             token = issuing.issue(user=user, origin=ORIGIN, now=time.time())[1]
             ring = keys_ring.current_ring()
@@ -198,7 +197,7 @@ def keep_issuing(user_pk: int) -> dict[str, int]:
 
 
 def refuse(*kinds: str, times: int = 1) -> None:
-    """Count refusals, of clients of these names."""
+    """Count refusals of clients with these names."""
     for _ in range(times):
         for client_id in kinds:
             refusals.counter.count("gateway", "revoked", client_id=client_id)

@@ -70,10 +70,10 @@ class KeyActions(ReadOnlyAdmin):
             )
             if done.activated is None:
                 return self._refuse(request, _("Nothing was rotated: somebody else, or a second click, was faster."))
-            for key in filter(None, (done.retired, done.activated, done.made)):
+            for key in filter(None, (done.retired, done.activated, done.generated)):
                 self.log_change(request, key, f"Rotated the {kind.value} keys: now {key.status}.")
             return self._done(request, _("Key %(kid)s is current now.") % {"kid": done.activated.kid})
-        future = keys.next_key(keys.stored_keys(), kind, after_ours=current.has_private)
+        future = keys.next_key(keys.stored_keys(), kind, previous_has_private=current.has_private)
         effects = [
             _("Key %(kid)s retires. Tokens under it that are live now (%(count)d) stay valid until they expire.")
             % {"kid": current.kid, "count": live_tokens(current)},
@@ -140,7 +140,7 @@ class KeyActions(ReadOnlyAdmin):
             self.log_change(
                 request, done.key, f"Revoked with {done.tokens} live tokens: {form.cleaned_data['reason']}"
             )
-            for other in filter(None, (done.successor, done.made)):
+            for other in filter(None, (done.successor, done.generated)):
                 self.log_change(request, other, f"{other.status.capitalize()} after {done.key.kid} was revoked.")
             if done.failure:
                 text = _("No new key could be made: %(reason)s.") % {"reason": done.failure}
@@ -196,7 +196,7 @@ _NONE_CURRENT = gettext_lazy(
 
 def _taking_over(current: Key) -> str:
     """What follows when the current key is revoked."""
-    future = keys.next_key(keys.stored_keys(), Key.Use(current.use), after_ours=current.has_private)
+    future = keys.next_key(keys.stored_keys(), Key.Use(current.use), previous_has_private=current.has_private)
     if future is not None:
         return _("Key %(kid)s takes over.") % {"kid": future.kid}
     return _("A new key is made and takes over.") if current.has_private else str(_NONE_CURRENT)

@@ -168,7 +168,7 @@ def _overdue(current: Key, days: int, *, is_ours: bool) -> Finding:
 
 
 def _broken(standing: KeyHealth) -> Iterator[Finding]:
-    lost = [key for key in standing.keys if standing.shut.get(key.kid) is Reason.KEK_MISSING]
+    lost = [key for key in standing.keys if standing.undecryptable.get(key.kid) is Reason.KEK_MISSING]
     if lost:
         yield Finding(
             "kek_missing",
@@ -188,13 +188,13 @@ def _broken(standing: KeyHealth) -> Iterator[Finding]:
             [
                 key
                 for key in standing.keys
-                if standing.shut.get(key.kid, Reason.KEK_MISSING) is not Reason.KEK_MISSING
+                if standing.undecryptable.get(key.kid, Reason.KEK_MISSING) is not Reason.KEK_MISSING
             ],
         ),
         (
             _("Public halves were altered, and are not used any more: %(keys)s."),
             "public_altered",
-            [key for key in standing.keys if key.kid in standing.altered],
+            [key for key in standing.keys if key.kid in standing.modified],
         ),
     ):
         if broken:

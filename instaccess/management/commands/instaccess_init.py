@@ -1,4 +1,4 @@
-"""`manage.py instaccess_init`: the keys a deployment starts with."""
+"""`manage.py instaccess_init`: generate the initial keys of a deployment."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from ...exceptions import InstAccessError
 
 class Command(BaseCommand):
     help = (
-        "Make the keys that are missing: a current and a future signing key, and a current encryption key with both "
-        "halves, so that one deployment works alone. Run it once after `migrate`; running it again changes nothing."
+        "Generate the keys that are missing: a current and a future signing key, and a current encryption key with "
+        "its private key, so that one deployment works alone. Run this command once after `migrate`. Running it "
+        "again changes nothing."
     )
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            made = keys.init()
+            generated = keys.init()
         except InstAccessError as error:
-            raise CommandError(f"No key was made: {error.detail}.") from error
+            raise CommandError(f"No key was generated: {error.detail}.") from error
         except DbError as error:
             raise CommandError(
-                f"No key was made, the database says: {error}. Has `python manage.py migrate` been run?"
+                f"No key generated. Database error: {error}. Run `python manage.py migrate` if tables are missing."
             ) from error
-        for key in made:
-            self.stdout.write(self.style.SUCCESS(f"Made the {key.status} {key.get_use_display()} key {key.kid}"))
-        if not made:
-            self.stdout.write("All keys are there; nothing changed.")
+        for key in generated:
+            self.stdout.write(self.style.SUCCESS(f"Generated the {key.status} {key.get_use_display()} key {key.kid}"))
+        if not generated:
+            self.stdout.write("All keys exist; nothing changed.")

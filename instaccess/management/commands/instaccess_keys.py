@@ -1,4 +1,4 @@
-"""`manage.py instaccess_keys`: everything an operator does with keys."""
+"""`manage.py instaccess_keys`: list, generate, import, export, rotate, activate, revoke and reseal keys."""
 
 from __future__ import annotations
 
@@ -15,32 +15,35 @@ from .. import key_reports
 from ..base import SubcommandCommand, operator
 
 _SUBCOMMANDS = {
-    "list": "Show every key: what it is for, where it stands in its life, and what comes next.",
-    "generate": "Make a new future key, both halves. `rotate` does that by itself; this is for one more.",
+    "list": "Show every key with its use, its status and the next step of its lifecycle.",
+    "generate": "Generate an additional future key. `rotate` generates future keys automatically.",
     "import": (
-        "Take in a key from a file (PEM or JWK) as a future key. A private key is refused unless --with-private "
-        "says that it must live here: the issuer needs only the public half of the gateway's encryption key."
+        "Import a key from a file (PEM or JWK) as a future key. A private key is refused without --with-private, "
+        "because the issuer needs only the public key of the gateway's encryption key."
     ),
-    "export": "Write a key out: the public half, or with --private both.",
+    "export": "Print a public key, or with --private the private key.",
     "rotate": (
-        "Do what is due, and say what was done and when the next rotation is due. Run it from cron, daily or "
-        "oftener: exit code 0 also when nothing was due."
+        "Do what is due, and report the changes and when the next rotation is due. Run this command from cron, daily "
+        "or more often. The exit code is 0 even if nothing was due."
     ),
-    "activate": "Make a future key the current one now; the one before becomes past and stays valid for its tokens.",
+    "activate": "Make a future key the current key now. The previous key becomes past, and its tokens stay valid.",
     "revoke": (
-        "For a compromised key: out of the JWKS, refused everywhere within five seconds, its live tokens marked "
-        "revoked, its private half erased. The future key takes over. This can't be undone."
+        "Revoke a compromised key. The key is removed from the JWK set and refused everywhere within five seconds. "
+        "Its live tokens are marked as revoked, and its private key is erased. The future key becomes current. This "
+        "can't be undone."
     ),
     "reseal": (
-        "Seal every private key under the first of INSTACCESS['KEY_ENCRYPTION_KEYS']. Safe while tokens are "
-        "issued, and safe to run again after an interruption."
+        "Encrypt every stored private key with the first of INSTACCESS['KEY_ENCRYPTION_KEYS'] again. You can run "
+        "this command while tokens are issued, and run it again after an interruption."
     ),
 }
 
 
 class _Parser(CommandParser):
-    """Takes `--kid` with the word behind it, whatever that begins with: one key id in 64 begins with a dash, and a
-    key that has to be revoked now may be such a one."""
+    """A parser that accepts any word after `--kid`, because one key id in 64 begins with a dash.
+
+    argparse would read such a key id as an option, and the key could not be revoked.
+    """
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         words, joined = iter(args or ()), []
@@ -51,7 +54,7 @@ class _Parser(CommandParser):
 
 
 class Command(SubcommandCommand):
-    help = "List, make, import, export, rotate, activate, revoke and reseal keys."
+    help = "List, generate, import, export, rotate, activate, revoke and reseal keys."
 
     def add_arguments(self, parser: CommandParser) -> None:
         sub = self.add_subcommands(parser, _SUBCOMMANDS, parser_class=_Parser)
@@ -60,45 +63,47 @@ class Command(SubcommandCommand):
                 "--use",
                 choices=Key.Use.values,
                 required=name != "rotate",
-                help="What the key is for: sig (signing) or enc (encryption)"
-                + ("; both when left out." if name == "rotate" else "."),
+                help="The use of the key: sig (signing) or enc (encryption)"
+                + ("; default: both." if name == "rotate" else "."),
             )
         for name in ("export", "activate", "revoke"):
-            sub[name].add_argument("--kid", required=True, help="The key's id, or its first 6 characters or more.")
-        sub["import"].add_argument("--file", required=True, help="A PEM or JWK file; - reads standard input.")
+            sub[name].add_argument("--kid", required=True, help="The key id, or at least its first 6 characters.")
+        sub["import"].add_argument("--file", required=True, help="A PEM or JWK file; use - for standard input.")
         sub["import"].add_argument(
-            "--with-private", action="store_true", help="Take the private half in too, and seal it."
+            "--with-private", action="store_true", help="Accept a private key and store it encrypted."
         )
         sub["export"].add_argument("--format", choices=["pem", "jwk"], default="pem", help="Default: pem.")
-        sub["export"].add_argument("--private", action="store_true", help="Both halves, unencrypted.")
-        sub["export"].add_argument("--yes", action="store_true", help="Don't ask before a private half is written.")
+        sub["export"].add_argument("--private", action="store_true", help="Print the private key, unencrypted.")
+        sub["export"].add_argument(
+            "--yes", action="store_true", help="Don't ask for confirmation before a private key is printed."
+        )
         for name, text in {
-            "rotate": "Now, although it is not due; services may refuse tokens until they fetch the JWKS again.",
-            "activate": "Before the key's lead time is over.",
+            "rotate": "Rotate even if it is not due. Services may refuse tokens until they fetch the JWK set again.",
+            "activate": "Activate the key before its lead time has passed. Services may refuse tokens meanwhile.",
         }.items():
             sub[name].add_argument("--force", action="store_true", help=text)
-        sub["revoke"].add_argument("--reason", default="", help="Kept in the audit of the tokens that fall with it.")
+        sub["revoke"].add_argument("--reason", default="", help="Stored in the audit log with the revoked tokens.")
         for name in _SUBCOMMANDS.keys() - {"export"}:
-            sub[name].add_argument("--json", action="store_true", help="One JSON document on standard output.")
+            sub[name].add_argument("--json", action="store_true", help="Print one JSON document to standard output.")
 
     def _list(self, options: dict[str, Any]) -> None:
-        held = list(keys.stored_keys())
-        facts = [key_reports.facts(key, held) for key in held]
+        all_keys = list(keys.stored_keys())
+        facts = [key_reports.facts(key, all_keys) for key in all_keys]
         if options["json"]:
             self.tell_json(facts)
             return
         if not facts:
             self.stdout.write("There are no keys: run `python manage.py instaccess_init`.")
         for fact in facts:
-            private = "both halves" if fact["private"] else "public half only"
-            self.stdout.write(f"{fact['use']}  {fact['status']:<8} {fact['kid']}  {private}; {fact['next']}")
+            parts = "with private key" if fact["private"] else "public key only"
+            self.stdout.write(f"{fact['use']}  {fact['status']:<8} {fact['kid']}  {parts}; {fact['next']}")
 
     def _generate(self, options: dict[str, Any]) -> None:
         key = keys.generate(Key.Use(options["use"]))
         self.done(
             options,
             key_reports.facts(key),
-            f"Made the future {key.get_use_display()} key {key.kid}; {key_reports.next_step(key)}.",
+            f"Generated the future {key.get_use_display()} key {key.kid}; {key_reports.next_step(key)}.",
         )
 
     def _import(self, options: dict[str, Any]) -> None:
@@ -116,15 +121,15 @@ class Command(SubcommandCommand):
         self.stdout.write(keys.export(key, file_format=options["format"], private=options["private"]), ending="")
 
     def _confirm_private(self, key: Key) -> None:
-        power = "open" if key.use == Key.Use.ENCRYPTION else "forge"
+        power = "decrypt" if key.use == Key.Use.ENCRYPTION else "forge"
         self.stderr.write(
-            f"Whoever has the private half of this key can {power} every token. It is written out unencrypted.\n"
-            f"Type the key's id to go on ({key.kid}): ",
+            f"An attacker who has this private key can {power} every token. The key is printed unencrypted.\n"
+            f"To continue, type the key id ({key.kid}): ",
             ending="",
         )
         self.stderr.flush()
         if sys.stdin is None or sys.stdin.readline().strip() != key.kid:
-            raise CommandError("Not exported: the key's id was not typed. In a script, say --yes.")
+            raise CommandError("Not exported: the key id was not typed. In a script, add --yes.")
 
     def _rotate(self, options: dict[str, Any]) -> None:
         uses = [Key.Use(options["use"])] if options["use"] else list(Key.Use)
@@ -132,7 +137,7 @@ class Command(SubcommandCommand):
         for use in uses:
             try:
                 outcomes.append(keys.rotate(use, force=options["force"]))
-            except InstAccessError as error:  # trouble with one use is no reason to leave the other one undone
+            except InstAccessError as error:  # The keys of the other use are rotated nevertheless.
                 failures.append(error.detail)
         if options["json"]:
             self.tell_json([key_reports.outcome_facts(outcome) for outcome in outcomes])
@@ -148,38 +153,37 @@ class Command(SubcommandCommand):
         self.done(options, key_reports.facts(key), "\n".join(key_reports.activated(key)))
 
     def _revoke(self, options: dict[str, Any]) -> None:
-        done = keys.revoke(options["kid"], reason=options["reason"], by=operator())
+        revocation = keys.revoke(options["kid"], reason=options["reason"], by=operator())
         facts = {
-            "key": key_reports.facts(done.key),
-            "successor": key_reports.facts(done.successor) if done.successor else None,
-            "made": key_reports.facts(done.made) if done.made else None,
-            "tokens": done.tokens,
-            "failure": done.failure,
+            "key": key_reports.facts(revocation.key),
+            "successor": key_reports.facts(revocation.successor) if revocation.successor else None,
+            "made": key_reports.facts(revocation.generated) if revocation.generated else None,
+            "tokens": revocation.tokens,
+            "failure": revocation.failure,
         }
-        if done.successor:
-            after = f"Key {done.successor.kid} took over."
-        elif keys.current_key(keys.stored_keys(), Key.Use(done.key.use)):
-            after = "The current key is another one and stays."
+        if revocation.successor:
+            after = f"Key {revocation.successor.kid} is now current."
+        elif keys.current_key(keys.stored_keys(), Key.Use(revocation.key.use)):
+            after = "The current key did not change."
         else:
-            after = (
-                f"There is no current {done.key.get_use_display()} key now: import or generate one and activate it."
-            )
+            use = revocation.key.get_use_display()
+            after = f"There is no current {use} key now: import or generate a key and activate it."
         self.done(
             options,
             facts,
-            f"Key {done.key.kid} is revoked, and with it every live token under it ({done.tokens}). {after}",
+            f"Revoked key {revocation.key.kid}. Live tokens revoked with it: {revocation.tokens}. {after}",
         )
-        if done.failure:
-            raise CommandError(f"The key is revoked, but no new one could be made: {done.failure}.")
+        if revocation.failure:
+            raise CommandError(f"The key is revoked, but no new key could be generated: {revocation.failure}.")
 
     def _reseal(self, options: dict[str, Any]) -> None:
         count = keys.reseal()
         renewed = audit.reauthenticate()
         text = (
-            f"{count} private keys sealed anew."
+            f"Private keys resealed: {count}."
             if count
-            else "Every private key was sealed under the first key-encryption key already."
+            else "Every private key is already sealed with the first key-encryption key."
         )
         if renewed:
-            text += f" {renewed} HMACs of the audit made anew."
+            text += f" HMACs of the audit log recomputed: {renewed}."
         self.done(options, {"resealed": count, "reauthenticated": renewed}, text)

@@ -148,7 +148,7 @@ class TestWhatIsOverdue:
 class TestWhatIsBroken:
     def test_o6_a_lost_key_encryption_key_is_one_error_for_all_that_it_sealed(self):
         keys = IN_ORDER
-        finding = found(*keys, shut={key.kid: "kek_missing" for key in keys})["kek_missing"]
+        finding = found(*keys, undecryptable={key.kid: "kek_missing" for key in keys})["kek_missing"]
 
         assert finding.severity == Severity.ERROR
         assert all(key.kid[:8] in finding.text for key in keys)
@@ -156,21 +156,21 @@ class TestWhatIsBroken:
         assert "SECRET_KEY_FALLBACKS" in finding.remedy
 
     def test_k7_a_row_that_was_altered_is_an_error_that_names_it(self):
-        finding = found(*IN_ORDER, shut={IN_ORDER[1].kid: "seal_broken"})["seal_broken"]
+        finding = found(*IN_ORDER, undecryptable={IN_ORDER[1].kid: "seal_broken"})["seal_broken"]
 
         assert finding.severity == Severity.ERROR
         assert f"{IN_ORDER[1].kid[:8]} (signing, future)" in finding.text
         assert "backup" in finding.remedy
 
     def test_a_public_half_that_was_altered_is_an_error_that_names_it(self):
-        finding = found(*IN_ORDER, altered=frozenset({IN_ORDER[2].kid}))["public_altered"]
+        finding = found(*IN_ORDER, modified=frozenset({IN_ORDER[2].kid}))["public_altered"]
 
         assert finding.severity == Severity.ERROR
         assert f"{IN_ORDER[2].kid[:8]} (encryption, current)" in finding.text
 
     def test_of_many_a_few_are_named(self):
         many = [Key(kid=f"{n:08}", use=SIG, status="future", created_at=NOW - DAY) for n in range(50)]
-        finding = found(*IN_ORDER, *many, altered=frozenset(key.kid for key in many))["public_altered"]
+        finding = found(*IN_ORDER, *many, modified=frozenset(key.kid for key in many))["public_altered"]
 
         assert finding.text.count("(signing, future)") == 5
         assert "…" in finding.text

@@ -73,7 +73,7 @@ class TestImport:
     def test_of_a_private_key_needs_to_be_asked_for(self, client, private_pem, pair):
         page = shown(self.send(client, text=private_pem))
 
-        assert "whoever holds the private half can open every token" in page
+        assert "an attacker with the private key can decrypt every token" in page
         assert not shows_a_secret(page, pair)
         assert not Key.objects.exists()
 
@@ -87,7 +87,7 @@ class TestImport:
         for _ in range(2):
             response = self.send(client, text=pair.export_public())
 
-        assert "already held" in shown(response)
+        assert "already stored" in shown(response)
         assert Key.objects.count() == 1
 
     def test_k6_of_a_weak_key_says_why(self, client):

@@ -1,4 +1,4 @@
-"""A stopped clock, and a key in files."""
+"""Fixtures: a stopped clock, and files that contain a key."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def pair(rsa_pool: Any) -> JWK:
 
 @pytest.fixture
 def files(tmp_path: Path, pair: JWK) -> dict[str, str]:
-    """A key as its owner would hand it over, in every way."""
+    """Write a key to files in each format, with and without the private key. Returns paths by file name."""
     paths = {}
     for name, file_format, private in (
         ("public.pem", "pem", False),

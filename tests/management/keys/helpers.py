@@ -1,4 +1,4 @@
-"""Running `manage.py instaccess_keys`, and the keys that it changes."""
+"""Helpers that run `manage.py instaccess_keys` and read the stored keys."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIG, ENC = Key.Use.SIGNING, Key.Use.ENCRYPTION
 
 
 def run(*args: str) -> str:
-    """What the command writes to standard output, having succeeded."""
+    """Run the command and return its standard output."""
     out = io.StringIO()
     call_command("instaccess_keys", *args, stdout=out)
     return out.getvalue()
@@ -25,8 +25,8 @@ def run_json(*args: str) -> Any:
     return json.loads(run(*args, "--json"))
 
 
-def complaint(*args: str, out: io.StringIO | None = None) -> str:
-    """What it says where it fails: `manage.py` writes that to standard error, and exits with 1."""
+def error_of(*args: str, out: io.StringIO | None = None) -> str:
+    """Run the command, which must fail with exit code 1, and return its error message."""
     with pytest.raises(CommandError) as caught:
         call_command("instaccess_keys", *args, stdout=out or io.StringIO(), stderr=io.StringIO())
     assert caught.value.returncode == 1

@@ -1,4 +1,4 @@
-"""`manage.py instaccess_keys` as a process: exit codes, pipes, and a database that doesn't answer."""
+"""Tests of `manage.py instaccess_keys` as a process: exit codes, standard output, and database errors."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from typing import Any
 import pytest
 from django.db import InterfaceError, OperationalError, connection
 
-from tests.management.keys.helpers import complaint
+from tests.management.keys.helpers import error_of
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.django_db
 
 
-class TestWithoutADatabase:
+class TestADatabaseError:
     @pytest.mark.parametrize("error", [OperationalError, InterfaceError])
     @pytest.mark.parametrize("args", [["list"], ["generate", "--use", "sig"], ["rotate"], ["reseal"]], ids=" ".join)
-    def test_o1_it_says_what_the_database_says_and_asks_for_the_tables(self, args, error):
-        def away(*_: Any) -> Any:
+    def test_o1_a_database_error_is_reported_with_a_hint_to_migrate(self, args, error):
+        def fail(*_: Any) -> Any:
             raise error("no such table: instaccess_key")
 
-        with connection.execute_wrapper(away):
-            text = complaint(*args)
+        with connection.execute_wrapper(fail):
+            text = error_of(*args)
 
         assert "no such table: instaccess_key" in text
         assert "`python manage.py migrate`" in text
@@ -52,7 +52,7 @@ class TestAsAProcess:
             **kwargs,
         )
 
-    def test_before_migrate_it_ends_with_1_and_one_clear_line(self, tmp_path):
+    def test_before_migrate_the_exit_code_is_1_and_the_error_is_readable(self, tmp_path):
         result = self.manage(tmp_path / "empty.sqlite3", "instaccess_keys", "list", "--json")
 
         assert result.returncode == 1
@@ -60,9 +60,9 @@ class TestAsAProcess:
         assert "Traceback" not in result.stderr
         assert "`python manage.py migrate`" in result.stderr
 
-    def test_its_answer_is_all_there_is_on_standard_output_though_migrations_of_others_wait(self, tmp_path):
-        """A notice of Django's amid a PEM file or JSON would break who reads it."""
-        database = tmp_path / "half.sqlite3"
+    def test_standard_output_contains_only_the_result_while_other_migrations_are_pending(self, tmp_path):
+        """A notice from Django in the output would make the PEM file or the JSON document invalid."""
+        database = tmp_path / "partly_migrated.sqlite3"
         assert self.manage(database, "migrate", "instaccess", "--verbosity", "0").returncode == 0
         assert self.manage(database, "instaccess_init").returncode == 0
         listed = self.manage(database, "instaccess_keys", "list", "--json")

@@ -1,4 +1,4 @@
-"""`manage.py instaccess_keys --help`, and how arguments are read."""
+"""Tests of `manage.py instaccess_keys --help` and of argument parsing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from django.core.management import load_command_class
 
-from tests.management.keys.helpers import complaint
+from tests.management.keys.helpers import error_of
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.django_db
@@ -27,7 +27,7 @@ class TestHelp:
         assert ended.value.code == 0
         return " ".join(capsys.readouterr().out.split())
 
-    def test_names_every_subcommand_and_what_it_does(self, capsys):
+    def test_help_lists_every_subcommand(self, capsys):
         text = self.help_of(capsys)
 
         for name in SUBCOMMANDS:
@@ -36,28 +36,28 @@ class TestHelp:
     @pytest.mark.parametrize(
         ("subcommand", "words"),
         [
-            ("list", "where it stands in its life"),
-            ("generate", "Make a new future key"),
-            ("import", "A private key is refused unless --with-private"),
-            ("export", "the public half, or with --private both"),
-            ("rotate", "exit code 0 also when nothing was due"),
-            ("activate", "the one before becomes past"),
+            ("list", "the next step of its lifecycle"),
+            ("generate", "Generate an additional future key"),
+            ("import", "A private key is refused without --with-private"),
+            ("export", "Print a public key, or with --private the private key"),
+            ("rotate", "The exit code is 0 even if nothing was due"),
+            ("activate", "The previous key becomes past"),
             ("revoke", "This can't be undone"),
-            ("reseal", "safe to run again after an interruption"),
+            ("reseal", "run it again after an interruption"),
         ],
     )
-    def test_of_each_says_what_will_happen(self, subcommand, words, capsys):
+    def test_help_of_a_subcommand_describes_its_effect(self, subcommand, words, capsys):
         assert words in self.help_of(capsys, subcommand)
 
     @pytest.mark.parametrize("subcommand", SUBCOMMANDS)
-    def test_of_each_explains_every_option_of_its_own(self, subcommand, capsys):
+    def test_every_option_of_a_subcommand_has_a_help_text(self, subcommand, capsys):
         parser = load_command_class("instaccess", "instaccess_keys").create_parser("manage.py", "instaccess_keys")
         choices = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction)).choices
 
         for action in choices[subcommand]._actions:
             assert action.help, action.option_strings
 
-    def test_of_subcommands_is_in_the_error_for_a_missing_one(self, tmp_path):
+    def test_the_error_for_a_missing_subcommand_lists_the_subcommands(self, tmp_path):
         done = subprocess.run(
             [sys.executable, "manage.py", "instaccess_keys"], cwd=ROOT, capture_output=True, text=True, check=False
         )
@@ -71,13 +71,13 @@ class TestHelp:
         [["-v", "2"], ["--verbosity=0"], ["--traceback"], ["--no-color"], ["--force-color"], ["--skip-checks"]],
         ids=" ".join,
     )
-    def test_names_options_of_django_that_are_taken_before_and_after_a_subcommand(self, subcommand, option):
+    def test_common_options_are_accepted_before_and_after_a_subcommand(self, subcommand, option):
         parser = load_command_class("instaccess", "instaccess_keys").create_parser("manage.py", "instaccess_keys")
 
         assert parser.parse_args([*option, subcommand]) == parser.parse_args([subcommand, *option])
         assert parser.parse_args([*option, subcommand]) != parser.parse_args([subcommand])
 
-    def test_names_settings_which_are_taken_after_a_subcommand_too(self, tmp_path):
+    def test_settings_and_pythonpath_are_accepted_after_a_subcommand(self, tmp_path):
         environment = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
         words = ["instaccess_keys", "list", "--settings", "testproject.settings", "--pythonpath"]
         done = subprocess.run(
@@ -94,15 +94,15 @@ class TestHelp:
     @pytest.mark.parametrize(
         "args", [[], ["destroy"], ["generate"], ["import", "--use", "sig"], ["export"], ["rotate", "--use", "both"]]
     )
-    def test_is_pointed_to_by_an_error_of_usage(self, args):
-        assert complaint(*args).startswith("Error: ")
+    def test_wrong_usage_is_an_error(self, args):
+        assert error_of(*args).startswith("Error: ")
 
 
 class TestAKeyIdThatBeginsWithADash:
     @pytest.mark.parametrize("kid", ["-hJ2c", "--json", "--kid", "-_" + "x" * 41])
     @pytest.mark.parametrize("subcommand", ["export", "activate", "revoke"])
-    def test_is_taken_for_a_key_id_and_for_no_option(self, subcommand, kid):
-        assert repr(kid) in complaint(subcommand, "--kid", kid)
+    def test_a_word_after_kid_is_read_as_a_key_id_even_if_it_begins_with_a_dash(self, subcommand, kid):
+        assert repr(kid) in error_of(subcommand, "--kid", kid)
 
-    def test_that_is_missing_is_asked_for(self):
-        assert "expected one argument" in complaint("revoke", "--kid")
+    def test_a_missing_key_id_is_an_error(self):
+        assert "expected one argument" in error_of("revoke", "--kid")

@@ -1,4 +1,4 @@
-"""`manage.py instaccess_keys generate | import | export`: what goes in, and what is written where."""
+"""Tests of `manage.py instaccess_keys generate`, `import` and `export`."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ from django.core.management import CommandError, call_command
 
 from instaccess.models import Key
 from instaccess.trust import material
-from tests.management.keys.helpers import ENC, SIG, complaint, key_of, run, run_json
+from tests.management.keys.helpers import ENC, SIG, error_of, key_of, run, run_json
 
 pytestmark = pytest.mark.django_db
 
 
 class TestGenerate:
     @pytest.mark.parametrize(("use", "word"), [("sig", "signing"), ("enc", "encryption")])
-    def test_says_which_key_it_made_and_when_it_is_ready(self, use, word):
+    def test_generate_prints_the_key_and_when_it_is_ready(self, use, word):
         text = run("generate", "--use", use)
         key = Key.objects.get()
 
         assert (key.use, key.status) == (use, "future")
-        assert text == f"Made the future {word} key {key.kid}; ready to take over at 2026-11-23T12:05:03Z.\n"
+        assert (
+            text == f"Generated the future {word} key {key.kid}; ready to become current at 2026-11-23T12:05:03Z.\n"
+        )
 
-    def test_as_json_has_the_key(self):
+    def test_generate_prints_the_key_as_json(self):
         facts = run_json("generate", "--use", "sig")
 
         assert facts["kid"] == Key.objects.get().kid
@@ -35,126 +37,124 @@ class TestGenerate:
 
 class TestImport:
     @pytest.mark.parametrize("name", ["public.pem", "public.jwk"])
-    def test_of_a_public_key_says_how_to_use_it_now(self, name, files, pair):
+    def test_import_of_a_public_key_prints_the_command_that_activates_it(self, name, files, pair):
         text = run("import", "--use", "enc", "--file", files[name])
 
-        assert "public half" in text
+        assert "public key only" in text
         assert f"`python manage.py instaccess_keys activate --kid {pair.thumbprint()}`" in text
         assert not Key.objects.get().has_private
 
     @pytest.mark.usefixtures("initial_keys")
-    def test_k4_of_a_signing_key_says_when_it_takes_over_and_how_else_if_it_can_sign(self, files):
+    def test_k4_import_of_a_signing_key_prints_when_it_is_ready_and_how_to_force_it(self, files):
         with_private = run("import", "--use", "sig", "--file", files["private.pem"], "--with-private")
         kid = Key.objects.order_by("pk").last().kid
 
-        assert "ready to take over at 2026-11-23T12:05:03Z" in with_private
+        assert "ready to become current at 2026-11-23T12:05:03Z" in with_private
         assert f"`python manage.py instaccess_keys activate --kid {kid} --force`" in with_private
 
-    def test_of_a_public_signing_key_names_no_command_that_would_fail(self, files):
+    def test_import_of_a_public_signing_key_prints_no_command(self, files):
         text = run("import", "--use", "sig", "--file", files["public.pem"])
 
-        assert "it can't sign" in text
+        assert "can't sign" in text
         assert "activate" not in text
 
     @pytest.mark.parametrize("name", ["private.pem", "private.jwk"])
-    def test_of_a_private_key_is_refused_and_says_why_and_how_else(self, name, files):
-        text = complaint("import", "--use", "enc", "--file", files[name])
+    def test_import_of_a_private_key_is_refused_with_the_reason_and_the_option(self, name, files):
+        text = error_of("import", "--use", "enc", "--file", files[name])
 
-        assert "whoever holds the private half can open every token" in text
+        assert "an attacker with the private key can decrypt every token" in text
         assert "--with-private" in text
         assert not Key.objects.exists()
 
     @pytest.mark.parametrize("name", ["private.pem", "private.jwk"])
-    def test_of_a_private_key_that_must_live_here_takes_both_halves(self, name, files):
+    def test_import_with_private_stores_the_private_key(self, name, files):
         facts = run_json("import", "--use", "enc", "--file", files[name], "--with-private")
 
         assert facts["private"] is True
         assert Key.objects.get().has_private
 
-    def test_reads_standard_input(self, files, monkeypatch, pair):
+    def test_import_reads_standard_input(self, files, monkeypatch, pair):
         with Path(files["public.pem"]).open() as file:
             monkeypatch.setattr(sys, "stdin", file)
             run("import", "--use", "enc", "--file", "-")
 
         assert Key.objects.get().kid == pair.thumbprint()
 
-    def test_of_a_file_that_is_not_there_names_it(self, tmp_path):
+    def test_import_of_a_missing_file_names_the_file(self, tmp_path):
         path = str(tmp_path / "nowhere.pem")
 
-        assert complaint("import", "--use", "enc", "--file", path) == f"Can't read {path}: No such file or directory"
+        assert error_of("import", "--use", "enc", "--file", path) == f"Can't read {path}: No such file or directory"
 
-    def test_of_a_folder_names_it(self, tmp_path):
-        assert (
-            complaint("import", "--use", "enc", "--file", str(tmp_path)) == f"Can't read {tmp_path}: Is a directory"
-        )
+    def test_import_of_a_folder_names_the_folder(self, tmp_path):
+        assert error_of("import", "--use", "enc", "--file", str(tmp_path)) == f"Can't read {tmp_path}: Is a directory"
 
-    def test_of_what_is_no_key_says_so(self, tmp_path):
+    def test_import_of_a_file_without_a_key_is_refused(self, tmp_path):
         path = tmp_path / "notes.txt"
         path.write_text("Milk, bread")
 
-        assert "neither an unencrypted PEM key nor a JWK" in complaint("import", "--use", "enc", "--file", str(path))
+        assert "neither an unencrypted PEM key nor a JWK" in error_of("import", "--use", "enc", "--file", str(path))
 
-    def test_k11_twice_is_refused(self, files):
+    def test_k11_import_of_a_stored_key_is_refused(self, files):
         run("import", "--use", "enc", "--file", files["public.pem"])
 
-        again = complaint("import", "--use", "enc", "--file", files["public.jwk"])
-        other_use = complaint("import", "--use", "sig", "--file", files["public.jwk"])
-        both_halves = complaint("import", "--use", "enc", "--file", files["private.jwk"], "--with-private")
+        again = error_of("import", "--use", "enc", "--file", files["public.jwk"])
+        other_use = error_of("import", "--use", "sig", "--file", files["public.jwk"])
+        with_private = error_of("import", "--use", "enc", "--file", files["private.jwk"], "--with-private")
 
-        assert again == "this key is already held, for use 'enc' (future)"
-        assert other_use == "this key is already held, for use 'enc'; one key has one purpose"
-        assert "can't be added later: make a new pair" in both_halves
+        assert again == "this key is already stored for use 'enc' (future)"
+        assert other_use == "this key is already stored for use 'enc'; a key must have only one use"
+        assert "can't be added later: generate a new key pair" in with_private
 
 
 @pytest.mark.usefixtures("initial_keys")
 class TestExport:
     @pytest.mark.parametrize("args", [[], ["--format", "pem"], ["--format", "jwk"]])
-    def test_writes_the_public_half_and_nothing_else(self, args):
+    def test_export_prints_only_the_public_key(self, args):
         key = key_of(ENC, "current")
         read = material.parse(run("export", "--kid", key.kid, *args))
 
         assert (read.thumbprint(), read.has_private) == (key.kid, False)
 
     @pytest.mark.parametrize("file_format", ["pem", "jwk"])
-    def test_writes_both_halves_where_that_is_asked_for_and_confirmed(self, file_format):
+    def test_export_prints_the_private_key_if_it_is_requested_and_confirmed(self, file_format):
         key = key_of(ENC, "current")
         read = material.parse(run("export", "--kid", key.kid, "--format", file_format, "--private", "--yes"))
 
         assert (read.thumbprint(), read.has_private) == (key.kid, True)
 
-    def test_takes_the_beginning_of_a_kid(self):
+    def test_export_accepts_an_abbreviated_kid(self):
         key = key_of(SIG, "current")
 
         assert material.parse(run("export", "--kid", key.kid[:6])).thumbprint() == key.kid
 
-    def test_of_an_unknown_kid_says_where_to_look(self):
-        assert complaint("export", "--kid", "unknown-kid") == (
+    def test_export_of_an_unknown_kid_names_the_list_command(self):
+        assert error_of("export", "--kid", "unknown-kid") == (
             "there is no key 'unknown-kid': see `python manage.py instaccess_keys list`"
         )
 
-    def test_of_a_private_half_that_is_not_held_says_so(self, files, pair):
+    def test_export_of_a_private_key_that_is_not_stored_is_refused(self, files, pair):
         run("import", "--use", "enc", "--file", files["public.pem"])
 
-        assert "only the public half" in complaint("export", "--kid", pair.thumbprint(), "--private", "--yes")
+        assert "only the public key" in error_of("export", "--kid", pair.thumbprint(), "--private", "--yes")
 
-    def test_of_a_key_that_was_altered_is_refused(self, pair):
+    def test_export_of_a_modified_key_is_refused(self, pair):
         key = key_of(ENC, "current")
         key.public_jwk = {**key.public_jwk, "n": pair["n"]}
         key.save()
 
-        assert "was altered" in complaint("export", "--kid", key.kid)
+        assert "was modified" in error_of("export", "--kid", key.kid)
 
 
 @pytest.mark.usefixtures("initial_keys")
-class TestBeforeAPrivateHalfIsWritten:
+class TestTheConfirmationOfAPrivateExport:
     def export(self, monkeypatch: Any, typed: str | None, kid: str) -> tuple[str, str]:
         out, err = io.StringIO(), io.StringIO()
         monkeypatch.setattr(sys, "stdin", None if typed is None else io.StringIO(typed))
         call_command("instaccess_keys", "export", "--kid", kid[:6], "--private", stdout=out, stderr=err)
         return out.getvalue(), err.getvalue()
 
-    @pytest.mark.parametrize(("use", "power"), [(SIG, "forge"), (ENC, "open")])
-    def test_its_kid_is_to_be_typed_and_the_question_says_what_is_at_stake(self, use, power, monkeypatch):
+    @pytest.mark.parametrize(("use", "power"), [(SIG, "forge"), (ENC, "decrypt")])
+    def test_export_of_a_private_key_asks_for_the_kid_and_names_the_risk(self, use, power, monkeypatch):
         kid = key_of(use, "current").kid
         out, err = self.export(monkeypatch, f"{kid}\n", kid)
 
@@ -163,21 +163,19 @@ class TestBeforeAPrivateHalfIsWritten:
         assert kid in err
 
     @pytest.mark.parametrize("typed", ["", "\n", "yes\n", "y\n", None], ids=["EOF", "empty", "yes", "y", "no stdin"])
-    def test_nothing_else_will_do(self, typed, monkeypatch):
-        with pytest.raises(
-            CommandError, match=r"Not exported: the key's id was not typed\. In a script, say --yes\."
-        ):
+    def test_export_of_a_private_key_fails_without_the_kid(self, typed, monkeypatch):
+        with pytest.raises(CommandError, match=r"Not exported: the key id was not typed\. In a script, add --yes\."):
             self.export(monkeypatch, typed, key_of(SIG, "current").kid)
 
-    def test_the_beginning_of_it_will_not_do_nor_another_key(self, monkeypatch):
+    def test_export_of_a_private_key_fails_with_part_of_the_kid_or_another_kid(self, monkeypatch):
         kid, other = key_of(SIG, "current").kid, key_of(SIG, "future").kid
         for typed in (kid[:6], kid[:-1], other):
             with pytest.raises(CommandError, match="Not exported"):
                 self.export(monkeypatch, typed + "\n", kid)
 
-    def test_nothing_is_written_where_it_was_not_typed(self, monkeypatch):
+    def test_export_of_a_private_key_prints_nothing_without_the_kid(self, monkeypatch):
         out = io.StringIO()
         monkeypatch.setattr(sys, "stdin", io.StringIO("no\n"))
-        complaint("export", "--kid", key_of(SIG, "current").kid, "--private", out=out)
+        error_of("export", "--kid", key_of(SIG, "current").kid, "--private", out=out)
 
         assert out.getvalue() == ""

@@ -1,4 +1,4 @@
-"""`manage.py instaccess_keys list`."""
+"""Tests of `manage.py instaccess_keys list`."""
 
 from __future__ import annotations
 
@@ -16,44 +16,49 @@ pytestmark = pytest.mark.django_db
 
 @pytest.mark.usefixtures("initial_keys")
 class TestList:
-    def test_shows_each_key_its_halves_and_what_comes_next(self):
+    def test_list_prints_each_key_with_its_status_and_next_step(self):
         lines = run("list").splitlines()
 
+        signing, future, encryption = (
+            key_of(SIG, "current").kid,
+            key_of(SIG, "future").kid,
+            key_of(ENC, "current").kid,
+        )
         assert sorted(lines) == sorted(
             [
-                f"sig  current  {key_of(SIG, 'current').kid}  both halves; due for rotation at 2026-12-23T12:00:00Z",
-                f"sig  future   {key_of(SIG, 'future').kid}  both halves; ready to take over at 2026-11-23T12:05:03Z",
-                f"enc  current  {key_of(ENC, 'current').kid}  both halves; due for rotation at 2026-12-23T12:00:00Z",
+                f"sig  current  {signing}  with private key; due for rotation at 2026-12-23T12:00:00Z",
+                f"sig  future   {future}  with private key; ready to become current at 2026-11-23T12:05:03Z",
+                f"enc  current  {encryption}  with private key; due for rotation at 2026-12-23T12:00:00Z",
             ]
         )
 
-    def test_tells_the_other_turns_of_a_life(self, clock, pair):
+    def test_list_prints_past_revoked_and_public_keys(self, clock, pair):
         past = lifecycle.rotate(SIG, force=True).retired.kid
         revoked = lifecycle.revoke(key_of(ENC, "current").kid).key.kid
         public = provision.import_key(material.to_text(pair, file_format="pem", private=False), use=ENC).kid
         lines = {line.split()[2]: line for line in run("list").splitlines()}
 
-        assert lines[past].endswith("both halves; valid for its tokens until 2026-11-23T13:01:03Z")
-        assert lines[revoked].endswith("public half only; revoked at 2026-11-23T12:00:00Z")
-        assert lines[public].endswith("public half only; ready to take over")
+        assert lines[past].endswith("with private key; accepted until 2026-11-23T13:01:03Z")
+        assert lines[revoked].endswith("public key only; revoked at 2026-11-23T12:00:00Z")
+        assert lines[public].endswith("public key only; ready to become current")
         clock.shift(timedelta(days=1))
-        assert f"{past}  both halves; gone\n" in run("list")
+        assert f"{past}  with private key; gone: its last token has expired\n" in run("list")
 
-    def test_says_what_does_not_go_on_by_itself_under_the_gateways_public_key(self, files, rsa_pool):
-        made = lifecycle.rotate(ENC).made.kid
+    def test_list_names_keys_that_do_not_become_current_automatically(self, files, rsa_pool):
+        generated = lifecycle.rotate(ENC).generated.kid
         run("import", "--use", "enc", "--file", files["public.pem"])
         text = run("activate", "--kid", Key.objects.get(use=ENC, sealed_private_jwk="").kid)
         public = material.to_text(rsa_pool.take(), file_format="pem", private=False)
         signing = provision.import_key(public, use=SIG).kid
         lines = {line.split()[2]: line for line in run("list").splitlines()}
 
-        assert f"`python manage.py instaccess_keys revoke --kid {made}`" in text
-        assert "Only the gateway that has its private half can open new tokens" in text
-        assert lines[made].endswith("does not take over by itself: the gateway's keys come from their owner")
-        assert lines[key_of(ENC, "current").kid].endswith("the next one comes from its owner (import it)")
-        assert lines[signing].endswith("only its public half is held here: it can't sign")
+        assert f"`python manage.py instaccess_keys revoke --kid {generated}`" in text
+        assert "Only the gateway that has the private key can decrypt new tokens" in text
+        assert lines[generated].endswith("does not become current automatically: the gateway lacks its private key")
+        assert lines[key_of(ENC, "current").kid].endswith("import the next public key from its owner")
+        assert lines[signing].endswith("can't sign: only its public key is stored on this server")
 
-    def test_says_that_the_gateways_key_is_due_once_its_next_is_there(self, files, clock, rsa_pool):
+    def test_list_prints_that_the_key_of_a_gateway_is_due_if_its_next_key_is_stored(self, files, clock, rsa_pool):
         Key.objects.filter(use=ENC).delete()
         run("import", "--use", "enc", "--file", files["public.pem"])
         current = lifecycle.activate(Key.objects.get(use=ENC).kid).kid
@@ -80,7 +85,7 @@ class TestList:
             "next": "due for rotation at 2026-12-23T12:00:00Z",
         }
 
-    def test_without_keys_names_the_command(self):
+    def test_list_without_keys_names_the_command_that_generates_them(self):
         Key.objects.all().delete()
 
         assert "instaccess_init" in run("list")

@@ -1,4 +1,4 @@
-"""`manage.py instaccess_keys rotate | activate | revoke | reseal`."""
+"""Tests of `manage.py instaccess_keys rotate`, `activate`, `revoke` and `reseal`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from instaccess.conf import conf
 from instaccess.issuer import issuing
 from instaccess.keys import lifecycle
 from instaccess.models import IssuedToken, Key
-from tests.management.keys.helpers import ENC, SIG, complaint, key_of, run, run_json
+from tests.management.keys.helpers import ENC, SIG, error_of, key_of, run, run_json
 
 pytestmark = pytest.mark.django_db
 
@@ -26,8 +26,8 @@ def rows() -> list[dict[str, Any]]:
 
 @pytest.mark.usefixtures("initial_keys")
 class TestRotate:
-    def test_when_nothing_is_due_says_when_it_will_be(self):
-        run("rotate")  # makes the future encryption key
+    def test_rotate_prints_when_the_next_rotation_is_due(self):
+        run("rotate")  # This generates the future encryption key.
         before = rows()
 
         assert run("rotate").splitlines() == [
@@ -38,42 +38,42 @@ class TestRotate:
         ]
         assert rows() == before
 
-    def test_when_it_is_due_says_what_it_did(self, clock):
+    def test_rotate_prints_the_changes(self, clock):
         current, future = key_of(SIG, "current").kid, key_of(SIG, "future").kid
         clock.shift(timedelta(days=30))
         lines = run("rotate", "--use", "sig").splitlines()
 
         assert lines == [
-            f"signing: key {future} is current now, after {current}.",
-            f"signing: made the future key {key_of(SIG, 'future').kid}.",
+            f"signing: key {future} is now current; key {current} is past.",
+            f"signing: generated the future key {key_of(SIG, 'future').kid}.",
             "signing: the next rotation is due at 2027-01-22T12:00:00Z.",
         ]
 
-    def test_of_encryption_keys_says_what_a_gateway_elsewhere_needs(self):
+    def test_rotate_prints_the_export_command_for_a_new_encryption_key(self):
         text = run("rotate", "--use", "enc")
 
         assert f"export --private --kid {key_of(ENC, 'future').kid}`" in text
 
-    def test_says_what_it_erased(self, clock):
+    def test_rotate_prints_which_private_keys_were_erased(self, clock):
         past = lifecycle.rotate(SIG, force=True).retired.kid
         clock.shift(timedelta(seconds=conf.key_retention_seconds))
 
-        assert f"signing: erased the private half of key {past}: its last token is dead." in run("rotate")
+        assert f"signing: erased the private key of key {past}: its last token has expired." in run("rotate")
 
-    def test_by_force_does_it_now(self):
+    def test_rotate_with_force_changes_the_current_key(self):
         future = key_of(SIG, "future").kid
         run("rotate", "--use", "sig", "--force")
 
         assert key_of(SIG, "current").kid == future
 
-    def test_says_that_the_next_public_key_comes_from_its_owner(self, files, pair):
+    def test_rotate_asks_for_the_next_public_key_of_a_gateway(self, files, pair):
         Key.objects.filter(use=ENC).delete()
         run("import", "--use", "enc", "--file", files["public.pem"])
         run("activate", "--kid", pair.thumbprint())
 
-        assert "the next one comes from its owner (import it)" in run("rotate", "--use", "enc")
+        assert "Import the next public key from its owner" in run("rotate", "--use", "enc")
 
-    def test_as_json_has_one_object_for_each_use(self, clock):
+    def test_rotate_prints_one_json_object_per_use(self, clock):
         current, future = key_of(SIG, "current").kid, key_of(SIG, "future").kid
         clock.shift(timedelta(days=30))
         signing, encryption = run_json("rotate")
@@ -93,18 +93,18 @@ class TestRotate:
             key_of(ENC, "future").kid,
         )
 
-    def test_k8_without_a_current_key_names_the_command(self):
+    def test_k8_rotate_without_a_current_key_names_the_command(self):
         Key.objects.all().delete()
-        text = complaint("rotate")
+        text = error_of("rotate")
 
         assert "there is no current signing key" in text
         assert "there is no current encryption key" in text
         assert "instaccess_init" in text
 
-    def test_does_and_tells_what_it_can_when_one_use_is_in_trouble(self, clock):
+    def test_rotate_changes_and_reports_one_use_if_the_other_use_fails(self, clock):
         Key.objects.filter(use=SIG, status="current").delete()
         out = io.StringIO()
-        text = complaint("rotate", "--json", out=out)
+        text = error_of("rotate", "--json", out=out)
 
         assert "there is no current signing key" in text
         assert [outcome["made"] for outcome in json.loads(out.getvalue())] == [key_of(ENC, "future").kid]
@@ -112,19 +112,19 @@ class TestRotate:
 
 @pytest.mark.usefixtures("initial_keys")
 class TestActivate:
-    def test_says_what_is_current_now(self):
+    def test_activate_prints_the_current_key(self):
         kid = key_of(SIG, "future").kid
 
-        assert run("activate", "--kid", kid[:8], "--force") == f"Key {kid} is the current signing key now.\n"
+        assert run("activate", "--kid", kid[:8], "--force") == f"Key {kid} is now the current signing key.\n"
         assert key_of(SIG, "current").kid == kid
 
-    def test_k4_too_early_says_when_and_how_else(self):
-        text = complaint("activate", "--kid", key_of(SIG, "future").kid)
+    def test_k4_activate_before_the_lead_time_has_passed_prints_the_time_and_the_option(self):
+        text = error_of("activate", "--kid", key_of(SIG, "future").kid)
 
         assert "2026-11-23 12:05:03 UTC" in text
         assert "--force" in text
 
-    def test_as_json_has_the_key(self):
+    def test_activate_prints_the_key_as_json(self):
         kid = key_of(SIG, "future").kid
 
         assert run_json("activate", "--kid", kid, "--force")["status"] == "current"
@@ -132,36 +132,34 @@ class TestActivate:
 
 @pytest.mark.usefixtures("initial_keys")
 class TestRevoke:
-    def test_says_how_many_tokens_fell_and_who_took_over(self, user):
+    def test_revoke_prints_the_number_of_tokens_and_the_new_current_key(self, user):
         current, future = key_of(SIG, "current").kid, key_of(SIG, "future").kid
         issuing.issue(user=user, origin=issuing.Origin("canvas.example.edu"), now=time.time())
         text = run("revoke", "--kid", current, "--reason", "laptop stolen")
 
-        assert (
-            text == f"Key {current} is revoked, and with it every live token under it (1). Key {future} took over.\n"
-        )
+        assert text == f"Revoked key {current}. Live tokens revoked with it: 1. Key {future} is now current.\n"
         assert IssuedToken.objects.get().revocation_reason == "laptop stolen"
 
-    def test_says_in_the_audit_who_did_it(self, user, monkeypatch):
+    def test_revoke_stores_the_operator_in_the_audit_log(self, user, monkeypatch):
         monkeypatch.setenv("LOGNAME", "ada\udc80")
         issuing.issue(user=user, origin=issuing.Origin("canvas.example.edu"), now=time.time())
         run("revoke", "--kid", key_of(SIG, "current").kid)
 
         assert IssuedToken.objects.get().revoked_by == "ada? (command line)"
 
-    def test_of_a_key_that_is_not_current_says_that_that_one_stays(self):
-        assert "The current key is another one and stays." in run("revoke", "--kid", key_of(SIG, "future").kid)
+    def test_revoke_of_a_future_key_prints_that_the_current_key_did_not_change(self):
+        assert "The current key did not change." in run("revoke", "--kid", key_of(SIG, "future").kid)
 
-    def test_that_leaves_no_current_key_says_what_to_do(self, files, pair):
+    def test_revoke_that_leaves_no_current_key_prints_what_to_do(self, files, pair):
         Key.objects.filter(use=ENC).delete()
         run("import", "--use", "enc", "--file", files["public.pem"])
         run("activate", "--kid", pair.thumbprint())
 
-        assert "There is no current encryption key now: import or generate one and activate it." in run(
+        assert "There is no current encryption key now: import or generate a key and activate it." in run(
             "revoke", "--kid", pair.thumbprint()
         )
 
-    def test_as_json_has_the_key_its_successor_and_the_new_future_key(self):
+    def test_revoke_prints_the_key_its_successor_and_the_new_future_key_as_json(self):
         current, future = key_of(SIG, "current").kid, key_of(SIG, "future").kid
         facts = run_json("revoke", "--kid", current)
 
@@ -169,33 +167,33 @@ class TestRevoke:
         assert (facts["successor"]["kid"], facts["made"]["kid"]) == (future, key_of(SIG, "future").kid)
         assert facts["tokens"] == 0
 
-    def test_of_an_unknown_key_is_refused(self):
-        assert "there is no key" in complaint("revoke", "--kid", "unknown-kid")
+    def test_revoke_of_an_unknown_key_is_refused(self):
+        assert "there is no key" in error_of("revoke", "--kid", "unknown-kid")
 
 
 @pytest.mark.usefixtures("initial_keys")
 class TestReseal:
-    def test_says_how_many_keys_it_sealed_anew(self):
+    def test_reseal_prints_the_number_of_keys(self):
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": ["A" * 43, "SECRET_KEY"]}):
-            assert run("reseal") == "3 private keys sealed anew.\n"
-            assert run("reseal") == "Every private key was sealed under the first key-encryption key already.\n"
+            assert run("reseal") == "Private keys resealed: 3.\n"
+            assert run("reseal") == "Every private key is already sealed with the first key-encryption key.\n"
 
-    def test_as_json_has_the_numbers(self):
+    def test_reseal_prints_the_numbers_as_json(self):
         assert run_json("reseal") == {"resealed": 0, "reauthenticated": 0}
 
-    def test_o6_without_the_old_key_encryption_key_names_the_setting(self):
+    def test_o6_reseal_without_the_old_key_encryption_key_names_the_setting(self):
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": ["A" * 43]}):
-            assert "INSTACCESS['KEY_ENCRYPTION_KEYS']" in complaint("reseal")
+            assert "INSTACCESS['KEY_ENCRYPTION_KEYS']" in error_of("reseal")
 
 
 @pytest.mark.usefixtures("initial_keys")
-class TestRevokingWithABadKeyEncryptionSetting:
-    def test_revokes_all_the_same_and_fails_for_want_of_a_successor(self):
+class TestRevokeWithAnInvalidKeyEncryptionKey:
+    def test_revoke_takes_effect_although_no_new_key_can_be_generated(self):
         kid = key_of(SIG, "current").kid
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": ["no key"]}):
-            said = complaint("revoke", "--kid", kid)
+            error = error_of("revoke", "--kid", kid)
 
-        assert "The key is revoked, but no new one could be made" in said
-        assert "KEY_ENCRYPTION_KEYS" in said
+        assert "The key is revoked, but no new key could be generated" in error
+        assert "KEY_ENCRYPTION_KEYS" in error
         assert Key.objects.get(kid=kid).status == "revoked"
         assert not Key.objects.filter(use=SIG, status="current").exists()

@@ -1,4 +1,4 @@
-"""A process forks, as application servers do, while a thread of it holds the lock and reads the keys."""
+"""A process that forks, as application servers do, while one of its threads holds the lock and reads the keys."""
 
 import json
 import os
@@ -15,11 +15,11 @@ if __name__ == "__main__":
 
     from instaccess.keys import ring as keys_ring
 
-    reading, may_go_on = threading.Event(), threading.Event()
+    reading, may_continue = threading.Event(), threading.Event()
 
     def wait(execute: Any, *args: Any) -> Any:
         reading.set()
-        may_go_on.wait()
+        may_continue.wait()
         return execute(*args)
 
     def read_slowly() -> None:
@@ -31,21 +31,21 @@ if __name__ == "__main__":
     thread.start()
     reading.wait()
     connections.close_all()
-    answer, question = os.pipe()
+    read_end, write_end = os.pipe()
     with warnings.catch_warnings():
-        # Newer Pythons warn of forking with threads, for the very reason that this script is about.
+        # Newer versions of Python warn about forking with threads, because a held lock may never be released.
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child == 0:
-        signal.alarm(60)  # a lock that is never released ends here, and is told by the exit status
+        signal.alarm(60)  # Ends a child that waits forever for the lock; the exit status shows it.
         ring = keys_ring.current_ring()
         facts = {"kid": ring.signing_key().kid, "private": ring.signing_key().private().has_private}
-        os.write(question, json.dumps(facts).encode())
+        os.write(write_end, json.dumps(facts).encode())
         os._exit(0)
     _, status = os.waitpid(child, 0)
-    os.close(question)
-    with os.fdopen(answer) as said:
-        in_child = json.loads(said.read() or "null")
-    may_go_on.set()
+    os.close(write_end)
+    with os.fdopen(read_end) as output:
+        child_facts = json.loads(output.read() or "null")
+    may_continue.set()
     thread.join()
-    subproject.say({"status": status, "child": in_child, "parent": keys_ring.current_ring().signing_key().kid})
+    subproject.say({"status": status, "child": child_facts, "parent": keys_ring.current_ring().signing_key().kid})

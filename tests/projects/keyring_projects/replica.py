@@ -1,4 +1,4 @@
-"""What is seen of keys and tokens while the replica still shows them as they were."""
+"""A script that reads keys and tokens while the replica lags behind a revocation."""
 
 import io
 import json
@@ -19,7 +19,7 @@ if __name__ == "__main__":
     from instaccess.keys import lifecycle, ring
     from instaccess.models import IssuedToken, Key
 
-    # From here on the replica stands still.
+    # The replica is not updated from here on.
     connections.close_all()
     shutil.copy(connections["default"].settings_dict["NAME"], connections["replica"].settings_dict["NAME"])
     first = {use: ring.load()._current(use).kid for use in Key.Use}
@@ -33,7 +33,7 @@ if __name__ == "__main__":
         call_command("instaccess_keys", "list", "--json", stdout=out)
         return {key["kid"]: key["status"] for key in json.loads(out.getvalue())}
 
-    doomed = issue()
+    revoked_row = issue()
     live = rows.live_tokens().count()
     done = lifecycle.revoke(first[Key.Use.SIGNING], reason="laptop stolen")
     served = [key["kid"] for key in Client().get("/internal/services/jwks").json()["keys"]]
@@ -43,7 +43,7 @@ if __name__ == "__main__":
             "replica shows tokens": IssuedToken.objects.count(),
             "live tokens": live,
             "tokens marked": done.tokens,
-            "audit has": IssuedToken.objects.using("default").exclude(revoked_at=None).get().pk == doomed.pk,
+            "audit has": IssuedToken.objects.using("default").exclude(revoked_at=None).get().pk == revoked_row.pk,
             "revoked key is in the ring": first[Key.Use.SIGNING] in ring.current_ring().verification_keys(),
             "revoked key is published": first[Key.Use.SIGNING] in served,
             "signs now": issue().signing_kid == done.successor.kid,

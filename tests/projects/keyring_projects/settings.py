@@ -1,4 +1,4 @@
-"""A project with a replica that lags: whatever may be read from anywhere is read there."""
+"""Settings of a project whose router sends every read to a replica that lags behind."""
 
 import os
 

@@ -1,0 +1,80 @@
+"""Successors of the current key: generated in advance, chosen, checked before they become current."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+
+from django.db.models import QuerySet
+from jwcrypto.jwk import JWK
+
+from .. import trust
+from ..conf import conf
+from ..exceptions import ConfigError, InstAccessError, KeyRefused, Reason, UnsealError
+from ..models import Key
+from . import rotation, sealing, store
+
+logger = logging.getLogger("instaccess.keys")
+
+
+def pregenerate_keys(key: Key) -> tuple[list[JWK], str]:
+    """Generate the keys that revoking this key may need. Returns them and, if generation failed, the reason.
+
+    A failure must not prevent the revocation.
+    """
+    if not key.has_private or key.status not in {Key.Status.CURRENT, Key.Status.FUTURE}:
+        return [], ""
+    try:
+        return [trust.generate_jwk(key.use), trust.generate_jwk(key.use)], ""
+    except InstAccessError as error:
+        return [], error.detail
+
+
+def activate_successor(
+    keys: QuerySet[Key], use: Key.Use, pregenerated: list[JWK], *, now: datetime, previous_has_private: bool
+) -> Key | None:
+    """Make the next usable future key current, or else a pregenerated one. Returns None if there is neither."""
+    successor = _usable_future(keys, use, previous_has_private=previous_has_private)
+    if successor is None and pregenerated:
+        successor = store.store(pregenerated.pop(), use=use, status=Key.Status.FUTURE, now=now)
+    if successor is not None:
+        store.succeed(None, successor, now)
+    return successor
+
+
+def ensure_next_key(keys: QuerySet[Key], use: Key.Use, pregenerated: list[JWK], *, now: datetime) -> Key | None:
+    """Store a pregenerated key as a future key if none is next. Returns the stored key."""
+    if pregenerated and store.next_key(keys, use, previous_has_private=True) is None:
+        return store.store(pregenerated.pop(), use=use, status=Key.Status.FUTURE, now=now)
+    return None
+
+
+def check_usable(key: Key) -> None:
+    """Raise if the key can't do its work: a signing key needs a private key, and a stored private key must unseal."""
+    if key.has_private:
+        sealing.unseal(key.sealed_private_jwk, kid=key.kid, use=key.use, keks=conf.key_encryption_keys)
+    elif key.use == Key.Use.SIGNING:
+        raise KeyRefused(f"key {key.kid} can't sign: only its public key is stored on this server")
+
+
+def check_key_encryption_key(key: Key) -> None:
+    """Raise UnsealError if the key-encryption key of this key is not configured. A modified key may be replaced."""
+    try:
+        check_usable(key)
+    except UnsealError as error:
+        if error.code == Reason.KEK_MISSING:
+            raise
+
+
+def _usable_future(keys: QuerySet[Key], use: Key.Use, *, previous_has_private: bool) -> Key | None:
+    for key in store.future_keys(keys, use):
+        if not rotation.can_rotate_automatically(key, previous_has_private=previous_has_private):
+            logger.warning("future key %s skipped: it can't become current automatically", key.kid)
+            continue
+        try:
+            check_usable(key)
+        except (ConfigError, KeyRefused, UnsealError) as error:
+            logger.error("future key skipped: %s", error)
+        else:
+            return key
+    return None

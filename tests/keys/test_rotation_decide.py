@@ -1,0 +1,257 @@
+"""Tests of the decision that `rotation.decide` takes."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from instaccess.keys import rotation
+from instaccess.models import Key
+
+SIG, ENC = Key.Use.SIGNING, Key.Use.ENCRYPTION
+
+START = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+
+DAY, HOUR, SECOND = timedelta(days=1), timedelta(hours=1), timedelta(seconds=1)
+
+TIMES = rotation.Times(interval=30 * DAY, lead=timedelta(seconds=303), retention=timedelta(seconds=3663))
+
+
+def key(status: str, *, use: Key.Use = SIG, created: datetime = START, private: bool = True, **columns: Any) -> Key:
+    """Return an unsaved row, because the decision needs no database."""
+    return Key(
+        kid=f"{use}-{status}-{created:%d%H%M%S}",
+        use=use,
+        status=status,
+        created_at=created,
+        sealed_private_jwk="sealed" if private else "",
+        **columns,
+    )
+
+
+def current_key(since: datetime = START, **columns: Any) -> Key:
+    return key("current", created=since, activated_at=since, **columns)
+
+
+def past_key(retired: datetime, **columns: Any) -> Key:
+    return key("past", created=retired - 30 * DAY, activated_at=retired - 30 * DAY, retired_at=retired, **columns)
+
+
+def decide(*rows: Key, now: datetime, use: Key.Use = SIG, **kwargs: Any) -> rotation.Decision:
+    return rotation.decide(rows, use=use, now=now, times=TIMES, **kwargs)
+
+
+class TestBeforeTheIntervalHasPassed:
+    def test_k2_nothing_is_due_before_the_interval_has_passed(self):
+        decision = decide(current_key(), key("future"), now=START + 30 * DAY - SECOND)
+
+        assert decision.nothing_to_do
+        assert (decision.retire, decision.activate, decision.make_future) == (None, None, False)
+
+    def test_k2_the_decision_contains_when_the_change_is_due(self):
+        decision = decide(current_key(), key("future"), now=START + DAY)
+
+        assert decision.next_due == START + 30 * DAY
+
+    def test_a_missing_future_key_must_be_generated(self):
+        decision = decide(current_key(), now=START + DAY)
+
+        assert decision.make_future
+        assert decision.activate is None
+        assert decision.next_due == START + 30 * DAY
+
+    def test_a_future_key_generated_late_delays_the_change_by_its_lead_time(self):
+        late = START + 30 * DAY - SECOND
+        decision = decide(current_key(), now=late)
+
+        assert decision.next_due == late + TIMES.lead
+
+
+class TestAfterTheInterval:
+    def test_the_future_key_becomes_current_when_the_interval_has_passed(self):
+        now, current, future = START + 30 * DAY, current_key(), key("future")
+        decision = decide(current, future, now=now)
+
+        assert (decision.retire, decision.activate) == (current, future)
+
+    def test_a_new_future_key_must_be_generated_and_the_next_change_is_due_after_an_interval(self):
+        now = START + 31 * DAY
+        decision = decide(current_key(), key("future"), now=now)
+
+        assert decision.make_future
+        assert decision.next_due == now + TIMES.interval
+
+    def test_keys_of_the_other_use_are_ignored(self):
+        decision = decide(current_key(), key("future"), now=START + 30 * DAY, use=ENC)
+
+        assert decision.nothing_to_do
+        assert decision.next_due is None
+
+    def test_k4_a_future_key_does_not_become_current_before_its_lead_time_has_passed(self):
+        now = START + 40 * DAY
+        young = key("future", created=now - TIMES.lead + SECOND)
+
+        assert decide(current_key(), young, now=now).activate is None
+        assert decide(current_key(), young, now=now).next_due == now + SECOND
+        assert decide(current_key(), young, now=now + SECOND).activate is young
+
+    def test_k4_an_encryption_key_pair_has_the_same_lead_time(self):
+        now = START + 40 * DAY
+        young = key("future", use=ENC, created=now - TIMES.lead + SECOND)
+
+        assert decide(current_key(use=ENC), young, now=now, use=ENC).activate is None
+
+
+class TestTheCurrentKeyIsTheGatewaysPublicKey:
+    NOW = START + 31 * DAY
+
+    def gateway_key(self, status: str = "current", **columns: Any) -> Key:
+        return key(status, use=ENC, private=False, **columns)
+
+    def test_a_key_pair_generated_here_does_not_replace_the_public_key_of_a_gateway(self):
+        decision = decide(self.gateway_key(activated_at=START), key("future", use=ENC), now=self.NOW, use=ENC)
+
+        assert decision.nothing_to_do
+        assert decision.next_due is None
+
+    def test_force_does_not_replace_the_public_key_of_a_gateway_by_a_key_pair(self):
+        decision = decide(
+            self.gateway_key(activated_at=START), key("future", use=ENC), now=self.NOW, use=ENC, force=True
+        )
+
+        assert decision.activate is None
+
+    def test_the_next_public_key_of_a_gateway_becomes_current_before_an_older_key_pair(self):
+        following = self.gateway_key("future", created=START + DAY)
+        decision = decide(
+            self.gateway_key(activated_at=START), key("future", use=ENC), following, now=self.NOW, use=ENC
+        )
+
+        assert decision.activate == following
+        assert (decision.make_future, decision.next_due) == (False, None)
+
+    def test_no_change_is_due_if_only_a_key_pair_remains_behind_the_public_key_of_a_gateway(self):
+        public, pair = self.gateway_key("future"), key("future", use=ENC, created=START + DAY)
+        decision = decide(current_key(use=ENC), public, pair, now=self.NOW, use=ENC)
+
+        assert decision.activate == public
+        assert (decision.make_future, decision.next_due) == (False, None)
+
+    def test_a_key_pair_is_next_only_after_a_key_pair(self):
+        pair = key("future", use=ENC)
+
+        assert rotation.is_next(pair, [pair, current_key(use=ENC)])
+        assert rotation.is_next(pair, [pair])
+        assert not rotation.is_next(pair, [pair, self.gateway_key(activated_at=START), current_key()])
+
+
+class TestAForcedRotation:
+    def test_force_ignores_the_interval(self):
+        current, future = current_key(), key("future")
+        decision = decide(current, future, now=START + HOUR, force=True)
+
+        assert (decision.retire, decision.activate) == (current, future)
+        assert decision.next_due == START + HOUR + TIMES.interval
+
+    def test_force_ignores_the_lead_time(self):
+        assert decide(current_key(), key("future"), now=START + SECOND, force=True).activate is not None
+
+    def test_force_activates_nothing_if_there_is_no_future_key(self):
+        decision = decide(current_key(), now=START + HOUR, force=True)
+
+        assert decision.activate is None
+        assert decision.make_future
+
+
+class TestWithoutACurrentKey:
+    @pytest.mark.parametrize("force", [False, True])
+    def test_k8_without_a_current_key_no_key_is_generated_or_activated(self, force):
+        decision = decide(key("future"), past_key(START), now=START + SECOND, force=force)
+
+        assert decision.nothing_to_do
+        assert decision.next_due is None
+
+    def test_without_a_current_key_past_keys_are_erased(self):
+        gone = past_key(START)
+
+        assert decide(gone, now=START + DAY).erase == (gone,)
+
+
+class TestSeveralFutureKeys:
+    def test_the_oldest_future_key_becomes_current(self):
+        older, younger = key("future", created=START - DAY), key("future", created=START)
+
+        assert decide(current_key(), younger, older, now=START + 30 * DAY).activate is older
+
+    def test_no_future_key_is_generated_if_another_one_remains(self):
+        decision = decide(
+            current_key(), key("future", created=START), key("future", created=START + DAY), now=START + 30 * DAY
+        )
+
+        assert not decision.make_future
+        assert decision.next_due == START + 60 * DAY
+
+    def test_a_ready_future_key_comes_before_a_key_that_is_not_ready(self):
+        now = START + 40 * DAY
+        ready, young = key("future", created=now - DAY), key("future", created=now)
+
+        assert decide(current_key(), young, ready, now=now).activate is ready
+
+
+class TestAPublicEncryptionKey:
+    def test_a_public_encryption_key_needs_no_lead_time(self):
+        now = START + 40 * DAY
+        fresh = key("future", use=ENC, created=now, private=False)
+
+        assert decide(current_key(use=ENC, private=False), fresh, now=now, use=ENC).activate is fresh
+
+    def test_no_key_is_generated_behind_the_public_key_of_a_gateway(self):
+        """The gateway could not decrypt a token encrypted for a key pair generated here."""
+        decision = decide(current_key(use=ENC, private=False), now=START + 40 * DAY, use=ENC)
+
+        assert decision.nothing_to_do
+        assert decision.next_due is None
+
+    def test_no_key_is_generated_after_a_public_encryption_key_replaced_a_key_pair(self):
+        decision = decide(current_key(use=ENC), key("future", use=ENC, private=False), now=START + 30 * DAY, use=ENC)
+
+        assert decision.activate is not None
+        assert not decision.make_future
+        assert decision.next_due is None
+
+
+class TestAPublicSigningKey:
+    @pytest.mark.parametrize("force", [False, True])
+    def test_a_public_signing_key_never_becomes_current(self, force):
+        decision = decide(current_key(), key("future", private=False), now=START + 40 * DAY, force=force)
+
+        assert decision.activate is None
+        assert decision.make_future
+
+
+class TestAPastKey:
+    def test_k12_a_past_key_is_not_erased_while_its_tokens_may_be_live(self):
+        old = past_key(START, use=ENC)
+        decision = decide(current_key(START, use=ENC), old, now=START + TIMES.retention - SECOND, use=ENC)
+
+        assert decision.erase == ()
+        assert not rotation.is_gone(old, now=START + TIMES.retention - SECOND, times=TIMES)
+
+    @pytest.mark.parametrize("use", list(Key.Use))
+    def test_k12_a_past_key_is_erased_when_its_last_token_has_expired(self, use):
+        old = past_key(START, use=use)
+        now = START + TIMES.retention
+
+        assert decide(current_key(START, use=use), old, now=now, use=use).erase == (old,)
+        assert rotation.is_gone(old, now=now, times=TIMES)
+
+    def test_a_past_key_is_erased_once(self):
+        assert decide(current_key(), key("future"), past_key(START, private=False), now=START + DAY).nothing_to_do
+
+    def test_only_the_past_keys_that_are_gone_are_erased(self):
+        old = [past_key(START - n * HOUR) for n in range(4)]
+        decision = decide(current_key(), key("future"), *old, now=START)
+
+        assert decision.erase == tuple(old[2:])

@@ -1,0 +1,116 @@
+"""Tests of the forecast and of the times of the key lifecycle."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.test import override_settings
+
+from instaccess.keys import ring as keys_ring
+from instaccess.keys import rotation
+from instaccess.models import Key
+
+SIG, ENC = Key.Use.SIGNING, Key.Use.ENCRYPTION
+
+START = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+
+DAY, HOUR, SECOND = timedelta(days=1), timedelta(hours=1), timedelta(seconds=1)
+
+TIMES = rotation.Times(interval=30 * DAY, lead=timedelta(seconds=303), retention=timedelta(seconds=3663))
+
+
+def key(status: str, *, use: Key.Use = SIG, created: datetime = START, private: bool = True, **columns: Any) -> Key:
+    """Return an unsaved row, because the decision needs no database."""
+    return Key(
+        kid=f"{use}-{status}-{created:%d%H%M%S}",
+        use=use,
+        status=status,
+        created_at=created,
+        sealed_private_jwk="sealed" if private else "",
+        **columns,
+    )
+
+
+def current_key(since: datetime = START, **columns: Any) -> Key:
+    return key("current", created=since, activated_at=since, **columns)
+
+
+class TestTheForecast:
+    """The forecast assumes that each rotation happens when it is due."""
+
+    def test_the_forecast_changes_the_current_key_when_each_change_is_due(self):
+        predicted = rotation.forecast(
+            [current_key(), key("future")], now=START + 10 * DAY, times=TIMES, until=START + 100 * DAY
+        )
+
+        assert [row.status for row in predicted] == ["past", "past"]
+        assert predicted[0].retired_at == predicted[1].activated_at == START + 30 * DAY
+        assert predicted[1].retired_at == START + 60 * DAY
+
+    def test_the_forecast_ends_at_the_given_time(self):
+        predicted = rotation.forecast([current_key(), key("future")], now=START, times=TIMES, until=START + 29 * DAY)
+
+        assert [row.status for row in predicted] == ["current", "future"]
+
+    def test_the_forecast_rotates_overdue_keys_immediately(self):
+        now = START + 40 * DAY
+        predicted = rotation.forecast([current_key(), key("future")], now=now, times=TIMES, until=now)
+
+        assert predicted[0].retired_at == predicted[1].activated_at == now
+
+    def test_the_forecast_considers_but_does_not_return_keys_that_are_not_generated_yet(self):
+        predicted = rotation.forecast([current_key()], now=START, times=TIMES, until=START + 365 * DAY)
+
+        assert [row.retired_at for row in predicted] == [START + 30 * DAY]
+
+    def test_the_forecast_keeps_the_order_and_does_not_change_the_given_rows(self):
+        rows = [key("future", use=ENC), current_key(), current_key(use=ENC, since=START - 10 * DAY), key("future")]
+        before = [(row.kid, row.status, row.activated_at, row.retired_at) for row in rows]
+        predicted = rotation.forecast(rows, now=START, times=TIMES, until=START + 25 * DAY)
+
+        assert [row.status for row in predicted] == ["current", "current", "past", "future"]
+        assert [row.kid for row in predicted] == [row.kid for row in rows]
+        assert [(row.kid, row.status, row.activated_at, row.retired_at) for row in rows] == before
+
+    def test_the_forecast_ends_if_the_next_key_must_be_imported(self):
+        now = START + 99 * DAY
+        predicted = rotation.forecast(
+            [current_key(use=ENC, private=False)], now=now, times=TIMES, until=now + 999 * DAY
+        )
+
+        assert predicted[0].retired_at is None
+
+    def test_the_forecast_ends_if_the_lead_time_is_zero(self):
+        times = rotation.Times(interval=DAY, lead=timedelta(), retention=HOUR)
+        now = START + 2 * DAY
+
+        assert rotation.forecast([current_key()], now=now, times=times, until=now)[0].retired_at == now
+
+
+class TestServedAt:
+    def test_a_current_key_has_served_after_its_interval(self):
+        assert rotation.served_at(current_key(), TIMES) == START + 30 * DAY
+
+    @pytest.mark.parametrize("status", ["future", "past", "revoked"])
+    def test_only_a_current_key_has_a_time_when_it_has_served(self, status):
+        assert rotation.served_at(key(status, activated_at=START), TIMES) is None
+
+
+class TestGoneAt:
+    @pytest.mark.parametrize("status", ["future", "current", "revoked"])
+    def test_only_a_past_key_can_be_gone(self, status):
+        row = key(status, retired_at=START)
+
+        assert rotation.gone_at(row, TIMES) is None
+        assert not rotation.is_gone(row, now=START + 1000 * DAY, times=TIMES)
+
+
+class TestLifecycleTimes:
+    def test_the_durations_come_from_the_settings(self):
+        settings = {"KEY_ROTATION_DAYS": 7, "JWKS_MAX_AGE": 600, "KEY_CACHE_SECONDS": 5, "LEEWAY": 10}
+        with override_settings(INSTACCESS=settings):
+            assert keys_ring.lifecycle_times() == rotation.Times(
+                interval=7 * DAY, lead=timedelta(seconds=605), retention=timedelta(seconds=3600 + 60 + 10 + 5)
+            )

@@ -1,0 +1,189 @@
+"""Tests of months of rotations on a simulated clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import time_machine
+from django.test import override_settings
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from instaccess.conf import conf
+from instaccess.issuer import issuing
+from instaccess.keys import lifecycle, provision
+from instaccess.keys import ring as keys_ring
+from instaccess.models import IssuedToken, Key
+from instaccess.tokens import jose
+
+SIG, ENC = Key.Use.SIGNING, Key.Use.ENCRYPTION
+
+START = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+
+DAY, HOUR, SECOND = timedelta(days=1), timedelta(hours=1), timedelta(seconds=1)
+
+
+def key(status: str, *, use: Key.Use = SIG, created: datetime = START, private: bool = True, **columns: Any) -> Key:
+    """Return an unsaved row, because the decision needs no database."""
+    return Key(
+        kid=f"{use}-{status}-{created:%d%H%M%S}",
+        use=use,
+        status=status,
+        created_at=created,
+        sealed_private_jwk="sealed" if private else "",
+        **columns,
+    )
+
+
+@dataclass
+class Deployment:
+    """An issuer, a gateway and a service on a simulated clock.
+
+    The service keeps its copy of the JWK set for the whole max-age.
+    """
+
+    user: Any
+    clock: Any
+    tokens: list[tuple[str, datetime]] = field(default_factory=list)
+    ring: keys_ring.KeyRing = field(default_factory=keys_ring.KeyRing)
+
+    def issue(self) -> None:
+        row, text = issuing.issue(
+            user=self.user, origin=issuing.Origin("canvas.example.edu"), now=datetime.now(UTC).timestamp()
+        )
+        self.tokens.append((text, row.expires_at))
+
+    def accept_all(self) -> int:
+        """Decrypt and verify every live token with the current key ring. Returns the number of tokens."""
+        # The previous keys are passed so that they are not parsed again, which would slow the test down.
+        self.ring = keys_ring.load(self.ring.keys)
+        self.tokens = [(text, end) for text, end in self.tokens if datetime.now(UTC) < end + SECOND * conf.leeway]
+        for text, _ in self.tokens:
+            signed, _ = jose.decrypt(text, self.ring.decryption_keys())
+            jose.verify(signed, self.ring.verification_keys())
+        return len(self.tokens)
+
+
+def kids_to_publish(now: datetime) -> set[str]:
+    """Compute the kids that must be published: future and current keys, and past keys within their retention."""
+    retention = SECOND * conf.key_retention_seconds
+    return {
+        row.kid
+        for row in Key.objects.filter(use=SIG)
+        if row.status in {"future", "current"} or (row.status == "past" and now < row.retired_at + retention)
+    }
+
+
+@pytest.mark.django_db
+class TestTenRotations:
+    @override_settings(INSTACCESS={"KEY_ROTATION_DAYS": 3, "KEY_CACHE_SECONDS": 0})
+    def test_k3_ten_rotations_accept_every_live_token_and_publish_exactly_the_right_kids(self, client, user):
+        rotations = {SIG: 0, ENC: 0}
+        published: list[frozenset[str]] = []
+        with time_machine.travel(START, tick=False) as clock:
+            provision.init()
+            deployment = Deployment(user, clock)
+            while min(rotations.values()) < 10:
+                deployment.issue()
+                for use in Key.Use:
+                    rotations[use] += lifecycle.rotate(use).activated is not None
+                deployment.issue()
+                assert deployment.accept_all() == 2
+                served = [key["kid"] for key in client.get("/internal/services/jwks").json()["keys"]]
+                assert len(served) == len(set(served))
+                assert set(served) == kids_to_publish(datetime.now(UTC))
+                published.append(frozenset(served))
+                clock.shift(3599)  # The last second of the tokens.
+                assert deployment.accept_all() == 2
+                clock.shift(3 * HOUR + SECOND)  # cron runs every four hours.
+            days = (datetime.now(UTC) - START) / DAY
+
+        assert 30 <= days <= 33
+        # The successor is published for a whole max-age before each change, so up to three keys are published.
+        assert {len(kids) for kids in published} == {2, 3}
+        assert Key.objects.filter(use=SIG).count() == 12
+        assert Key.objects.filter(use=SIG).exclude(sealed_private_jwk="").count() <= 3
+
+    @override_settings(INSTACCESS={"KEY_ROTATION_DAYS": 1, "KEY_CACHE_SECONDS": 0})
+    def test_k12_rotations_erase_a_private_key_when_its_last_token_has_expired(self, user):
+        with time_machine.travel(START, tick=False) as clock:
+            provision.init()
+            lifecycle.rotate(ENC)
+            clock.shift(DAY)
+            retired = lifecycle.rotate(ENC).retired
+            clock.shift(SECOND * (conf.key_retention_seconds - 1))
+            assert lifecycle.rotate(ENC).erased == ()
+            assert Key.objects.get(pk=retired.pk).has_private
+            clock.shift(1)
+            assert lifecycle.rotate(ENC).erased == (retired,)
+            assert not Key.objects.get(pk=retired.pk).has_private
+
+
+@st.composite
+def deployments(draw: st.DrawFn) -> dict[str, Any]:
+    max_age, cache = draw(st.integers(0, 80_000)), draw(st.integers(0, 5))
+    settings = {
+        "KEY_ROTATION_DAYS": draw(st.integers(1, 3)),
+        "JWKS_MAX_AGE": max_age,
+        "KEY_CACHE_SECONDS": cache,
+        "LEEWAY": draw(st.integers(0, 300)),
+        "LIFETIME": draw(st.integers(1, 3600)),
+    }
+    if draw(st.booleans()):
+        settings["KEY_LEAD_SECONDS"] = max_age + cache + draw(st.integers(0, 1000))
+    if draw(st.booleans()):
+        settings["KEY_RETENTION_SECONDS"] = 3600 + 60 + 300 + 5 + draw(st.integers(0, 100_000))
+    return settings
+
+
+# Seconds between the runs of cron: usually hours, sometimes seconds, sometimes days while the machine is off.
+CRON = st.lists(
+    st.one_of(st.integers(0, 90_000), st.integers(0, 600), st.integers(0, 900_000)), min_size=3, max_size=14
+)
+
+
+@pytest.mark.django_db
+class TestRandomSchedulesAndSettings:
+    @given(settings=deployments(), cron=CRON)
+    @hypothesis_settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    def test_no_live_token_is_refused_and_no_key_signs_before_its_lead_time_on_any_schedule(
+        self, rsa_pool, user, settings, cron
+    ):
+        rsa_pool.rewind()
+        Key.objects.all().delete()
+        IssuedToken.objects.all().delete()
+        keys_ring.clear_cache()
+        with override_settings(INSTACCESS=settings), time_machine.travel(START, tick=False) as clock:
+            provision.init()
+            stale = keys_ring.load()  # The cache of a worker that read the keys just before a change.
+            live: list[tuple[str, str, datetime]] = []
+            for pause in cron:
+                for use in Key.Use:
+                    done = lifecycle.rotate(use)
+                    if done.activated is not None:
+                        assert datetime.now(UTC) >= done.activated.created_at + SECOND * conf.key_lead_seconds
+                        # A JWK set from a worker with an old cache, kept for the whole max-age, contains the key.
+                        assert conf.key_lead_seconds >= conf.jwks_max_age + conf.key_cache_seconds
+                clock.shift(conf.key_cache_seconds)  # The other worker may use the old keys until then.
+                fresh = keys_ring.load(stale.keys)
+                for ring in (stale, fresh):
+                    end = datetime.now(UTC) + SECOND * (conf.lifetime + conf.leeway)
+                    live.append((ring.signing_key().kid, ring.encryption_key().kid, end))
+                stale = fresh
+                then = datetime.now(UTC) + SECOND * pause
+                last_seconds = sorted({end - SECOND for *_, end in live if end - SECOND <= then})
+                for time in [*last_seconds, then]:
+                    clock.move_to(time)
+                    ring = keys_ring.load(stale.keys)
+                    decryption, verification = ring.decryption_keys(), ring.verification_keys()
+                    for signing_kid, encryption_kid, end in live:
+                        if time < end:
+                            assert signing_kid in verification
+                            assert encryption_kid in decryption
+                live = [token for token in live if token[2] > then]
+                # A worker may have cached these keys just before the next run of cron.
+                stale = keys_ring.load(stale.keys)

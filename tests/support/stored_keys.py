@@ -1,0 +1,30 @@
+"""Helpers that read and check the stored keys."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from instaccess.keys import provision, sealing
+from instaccess.models import Key
+
+
+def kids(use: str, status: str) -> list[str]:
+    return list(Key.objects.filter(use=use, status=status).values_list("kid", flat=True))
+
+
+def current_kid(use: str) -> str:
+    """Return the kid of the only current key of a use, and check that every key can be unsealed."""
+    provision.check_sealed_keys()
+    [kid] = kids(use, Key.Status.CURRENT)
+    return kid
+
+
+def sealed_under() -> set[str]:
+    return {
+        sealing.sealed_under(text)
+        for text in Key.objects.exclude(sealed_private_jwk="").values_list("sealed_private_jwk", flat=True)
+    }
+
+
+def all_columns() -> list[dict[str, Any]]:
+    return list(Key.objects.order_by("pk").values())

@@ -1,0 +1,191 @@
+"""Tests of keys and tokens with processes that are killed at every step, on the configured database."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from instaccess.conf import kek_id
+from instaccess.keys import provision
+from instaccess.models import IssuedToken, Key
+from tests.support import tasks
+from tests.support.processes import Crew, KilledError
+from tests.support.stored_keys import current_kid, kids, sealed_under
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+SIG, ENC = Key.Use.SIGNING, Key.Use.ENCRYPTION
+
+CURRENT, FUTURE, PAST, REVOKED = Key.Status.CURRENT, Key.Status.FUTURE, Key.Status.PAST, Key.Status.REVOKED
+
+OLD_KEK, NEW_KEK = (base64.urlsafe_b64encode(bytes([fill]) * 32).decode() for fill in (1, 2))
+
+
+@pytest.fixture
+def crew(transactional_db: None) -> Iterator[Crew]:
+    crew = Crew()
+    yield crew
+    crew.close()
+
+
+Kids = dict[tuple[str, str], str]
+
+
+@pytest.fixture
+def killed_after_each_statement(crew: Crew, rsa_pool: Any) -> Callable[..., Iterator[Kids]]:
+    """Run a task repeatedly from the same initial keys, and kill the process one SQL statement later each time.
+
+    The iteration ends when the task completes. After each kill, it yields the kids of the initial keys.
+    """
+
+    def run_and_kill(task: Callable[..., Any], *args: Any, own_keys: int = 0, **settings: Any) -> Iterator[Kids]:
+        for number in itertools.count(1):
+            Key.objects.all().delete()
+            rsa_pool.rewind()
+            start = {(key.use, key.status): key.kid for key in provision.init()}
+            [worker] = crew.start(keys=[[rsa_pool.take() for _ in range(own_keys)]], **settings)
+            worker.ask(tasks.die_after_statement, number)
+            try:
+                worker.ask(task, *(start.get(arg, arg) for arg in args))
+            except KilledError:
+                yield start
+            else:
+                assert number > 2
+                return
+
+    return run_and_kill
+
+
+class TestAKilledRotation:
+    def test_o5_a_killed_rotation_leaves_sound_keys_and_completes_when_run_again(
+        self, crew, rsa_pool, killed_after_each_statement
+    ):
+        for start in killed_after_each_statement(tasks.rotate, SIG, own_keys=1):
+            before, successor = start[SIG, CURRENT], start[SIG, FUTURE]
+            assert current_kid(SIG) in {before, successor}
+            assert len(kids(SIG, FUTURE)) == 1
+
+            [again] = crew.start(keys=[[rsa_pool.take()]])
+            again.ask(tasks.rotate, SIG, True, before)
+
+            assert current_kid(SIG) == successor
+            assert kids(SIG, PAST) == [before]
+            assert len(kids(SIG, FUTURE)) == 1
+
+    def test_o5_tokens_can_be_decrypted_after_a_rotation_was_killed(
+        self, crew, rsa_pool, user, killed_after_each_statement
+    ):
+        for start in killed_after_each_statement(tasks.rotate, ENC, own_keys=3):
+            [server] = crew.start()
+            assert server.ask(tasks.accept, server.ask(tasks.issue, user.pk)) == ""
+
+            [again] = crew.start(keys=[[rsa_pool.take() for _ in range(3)]])
+            again.ask(tasks.rotate, ENC, True, start[ENC, CURRENT])
+
+            assert current_kid(ENC) != start[ENC, CURRENT]
+            assert kids(ENC, PAST) == [start[ENC, CURRENT]]
+            assert len(kids(ENC, FUTURE)) == 1
+
+
+class TestAKilledRevocation:
+    def test_o5_a_killed_revocation_leaves_sound_keys_and_completes_when_run_again(
+        self, crew, rsa_pool, user, killed_after_each_statement
+    ):
+        # The fixture replaces (SIG, CURRENT) by the kid of the initial current key.
+        for start in killed_after_each_statement(tasks.revoke, (SIG, CURRENT), own_keys=2):
+            stolen, successor = start[SIG, CURRENT], start[SIG, FUTURE]
+            assert current_kid(SIG) in {stolen, successor}
+            [server] = crew.start()
+            server.ask(tasks.issue, user.pk)
+
+            [again] = crew.start(keys=[[rsa_pool.take(), rsa_pool.take()]])
+            again.ask(tasks.revoke, stolen)
+
+            assert (kids(SIG, REVOKED), current_kid(SIG)) == ([stolen], successor)
+            assert len(kids(SIG, FUTURE)) == 1
+            assert not IssuedToken.objects.filter(signing_kid=stolen, revoked_at=None).exists()
+
+
+class TestAKilledInit:
+    def test_o5_a_killed_init_completes_when_run_again(self, crew, rsa_pool):
+        for number in itertools.count(1):
+            Key.objects.all().delete()
+            rsa_pool.rewind()
+            first, again = crew.start(2, keys=[[rsa_pool.take() for _ in provision.INITIAL] for _ in range(2)])
+            first.ask(tasks.die_after_statement, number)
+            try:
+                first.ask(tasks.init)
+            except KilledError:
+                again.ask(tasks.init)
+                assert sorted(Key.objects.values_list("use", "status")) == sorted(provision.INITIAL)
+                provision.check_sealed_keys()
+            else:
+                assert number > len(provision.INITIAL)
+                break
+
+
+class TestAKilledReseal:
+    @pytest.fixture(autouse=True)
+    def seal_with_the_old_key(self, settings):
+        settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [OLD_KEK]}
+
+    def test_o5_a_killed_reseal_leaves_every_key_usable_and_completes_when_run_again(
+        self, crew, user, killed_after_each_statement
+    ):
+        both = {"KEY_ENCRYPTION_KEYS": [NEW_KEK, OLD_KEK]}
+        kek_counts = set()
+        for start in killed_after_each_statement(tasks.manage_keys, "reseal", **both):
+            kek_counts.add(len(sealed_under()))
+            [server] = crew.start(**both)
+            assert server.ask(tasks.accept, server.ask(tasks.issue, user.pk)) == ""
+
+            [again] = crew.start(**both)
+            again.ask(tasks.manage_keys, "reseal")
+
+            assert sealed_under() == {kek_id(b"\2" * 32)}
+            [with_new_kek_only] = crew.start(KEY_ENCRYPTION_KEYS=[NEW_KEK])
+            assert with_new_kek_only.ask(tasks.database_check) == []
+            assert {key.kid for key in Key.objects.all()} == set(start.values())
+        assert kek_counts == {1, 2}  # Some processes were killed in the middle of the reseal.
+
+
+class TestAKilledIssuer:
+    @pytest.mark.parametrize(
+        ("place", "name", "rows"),
+        [
+            (tasks.die_before, "instaccess.tokens.sign", 0),
+            (tasks.die_after, "instaccess.tokens.sign", 0),
+            (tasks.die_after, "instaccess.tokens.encrypt", 0),
+            (tasks.die_before, "instaccess.issuer.issuing._commit", 0),
+            (tasks.die_after, "instaccess.issuer.issuing._commit", 1),
+            (tasks.die_after, "instaccess.issuer.issuing.issue", 1),
+            (tasks.die_before, "instaccess.web.json_response", 1),
+        ],
+    )
+    def test_o4_the_row_is_committed_before_the_response(self, crew, initial_keys, access_token, place, name, rows):
+        [server] = crew.start()
+        server.ask(place, name)
+
+        with pytest.raises(KilledError):
+            server.ask(tasks.post, access_token.token)
+
+        assert IssuedToken.objects.count() == rows
+
+    def test_o4_no_token_is_returned_without_a_row_wherever_the_process_is_killed(
+        self, crew, initial_keys, access_token
+    ):
+        for number in itertools.count(1):
+            [server] = crew.start()
+            server.ask(tasks.die_after_statement, number)
+            try:
+                status, token = server.ask(tasks.post, access_token.token)
+            except KilledError:
+                continue
+            assert status == 201
+            assert IssuedToken.objects.filter(jti=server.ask(tasks.jti, token)).exists()
+            assert number > 2
+            break
