@@ -39,13 +39,13 @@ from datetime import timedelta
 from django.contrib.auth import get_user_model
 from django.utils import timezone
 from oauth2_provider.models import get_access_token_model, get_application_model
-from instaccess import identity
+from instaccess import users as instaccess_users
 from instaccess.conf import SCOPE
 users = get_user_model().objects
 ada, boole = users.get(username="ada"), users.get(username="boole")
 users.filter(pk=ada.pk).update(first_name="Ada", last_name="Lovelace")
 hour = timedelta(hours=1)
-made = {"ada": ada.pk, "boole": boole.pk, "uuid": identity.user_uuid(ada)}
+made = {"ada": ada.pk, "boole": boole.pk, "uuid": instaccess_users.user_uuid(ada)}
 for name, columns in {
     "ada's": {}, "expired": {"expires": timezone.now() - hour}, "without scope": {"scope": "read"},
     "nobody's": {"user": None}, "hasty": {}, "admin's": {"user": users.get(username="admin")}, "revoked": {},

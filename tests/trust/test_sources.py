@@ -405,7 +405,7 @@ class TestAJWKSURL:
         with ThreadPoolExecutor(1) as thread:
             first = thread.submit(keys.get, "unknown")
             assert hangs.wait(60)
-            clock.now += sources.PATIENCE
+            clock.now += remote_jwks.PATIENCE
 
             # As often as strangers like: nobody waits.
             assert [keys.get(str(uuid.uuid4())) for _ in range(20)] == [None] * 20
