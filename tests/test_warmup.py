@@ -63,7 +63,7 @@ class TestAWorkerOfAnotherRole:
     @pytest.fixture
     def elsewhere(self, rsa_pool, settings) -> Iterator[Scripted]:
         """An issuer, and the settings of a gateway that knows it by its urls."""
-        sources._parsed.cache_clear()
+        sources._parse_all.cache_clear()
         sources._remote.cache_clear()
         denylist.clear_cache()
         jwks = json.dumps({"keys": [material.public_members(rsa_pool.take("sig"), use="sig")]}).encode()

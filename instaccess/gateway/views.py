@@ -27,12 +27,12 @@ logger = logging.getLogger("instaccess.gateway")
 # headers joins them with a comma. The comma is not in this set, so such a request is refused.
 _B64TOKEN = (string.ascii_letters + string.digits + "-._~+/").encode()
 
-_remembered = unwrapping.TokenCache()
+_token_cache = unwrapping.TokenCache()
 
 
 def clear_caches() -> None:
     """Clear this process's cache of unwrapped tokens and its deny list. Tests call this function."""
-    _remembered.clear()
+    _token_cache.clear()
     trust.clear_deny_list()
 
 
@@ -96,7 +96,7 @@ def _upstream_token(token: str) -> str:
     """Return the bearer token that the upstream service receives instead of this one. Raises InvalidToken."""
     if token.count(".") != 4:
         return _allow_other_bearer(token)
-    return unwrapping.unwrap_with_settings(token, now=time.time(), remembered=_remembered).signed
+    return unwrapping.unwrap_with_settings(token, now=time.time(), cache=_token_cache).signed
 
 
 @sensitive_variables("token")

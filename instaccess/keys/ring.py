@@ -213,7 +213,7 @@ def current_ring(*, max_staleness: float = 0) -> KeyRing:
 
 def clear_cache() -> None:
     """Drop what this process remembers; called after every change of keys."""
-    _ring.forget()
+    _ring.clear_cache()
 
 
 def sign_once() -> None:

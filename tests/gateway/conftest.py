@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from instaccess.gateway.unwrapping import Opened, unwrap
+from instaccess.gateway.unwrapping import Unwrapped, unwrap
 from tests.support.tokens import ISSUER, NOW, Makes
 
 
@@ -19,7 +19,7 @@ def make(rsa_pool) -> Makes:
 def open_(make):
     """`unwrap` with these keys, at NOW."""
 
-    def open_it(token: str, **changes: Any) -> Opened:
+    def open_it(token: str, **changes: Any) -> Unwrapped:
         values: dict[str, Any] = {
             "now": NOW,
             "decryption_keys": make.decryption_keys,

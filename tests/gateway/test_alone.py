@@ -227,14 +227,16 @@ class TestWithKeysFromFilesAndTheSharedDatabase:
 
         process = gateway(elsewhere, **keys)
         assert opens(process, token) == 503
-        assert "holds no deny list (no such table: instaccess_issuedtoken)" in process.log.read_text()
-        assert "set INSTACCESS['DENY_LIST'] to the issuer's URL" in process.log.read_text()
+        assert "contains no deny list (no such table: instaccess_issuedtoken)" in process.log.read_text()
+        assert "set INSTACCESS['DENY_LIST'] to the URL of the issuer's revocation list" in process.log.read_text()
 
     def test_without_keys_of_its_own_nobody_is_let_in_and_the_log_names_the_setting(self, issuer, token, gateway):
         process = gateway(shared(issuer))
 
         assert opens(process, token) == 503
-        assert "INSTACCESS['DECRYPTION_KEYS'] is not set, and there is no table of keys" in process.log.read_text()
+        assert (
+            "INSTACCESS['DECRYPTION_KEYS'] is not set, and this process has no key table" in process.log.read_text()
+        )
 
     def test_with_a_setting_misspelled_nobody_is_let_in_and_the_log_names_it(self, issuer, token, gateway):
         keys = {"DECRYPTION_KEYS": [str(issuer.decryption_key)], "VERIFICATION_KEYS": [str(issuer.jwks_file())]}

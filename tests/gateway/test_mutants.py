@@ -70,7 +70,7 @@ class TestMutants:
         genuine = make.token().encode()
         order = random.Random(20261123)
         keys = ScarceKeys(make.decryption_keys)
-        memory = TokenCache()
+        cache = TokenCache()
         opened = refused = same = 0
         for number in range(MUTANTS):
             raw = genuine if number % 1000 == 0 else mutant(genuine, order)
@@ -80,9 +80,7 @@ class TestMutants:
                 keys.clear()
             try:
                 # As a server reads a header.
-                open_(
-                    raw.decode("latin-1"), decryption_keys=keys or make.decryption_keys, remembered=memory, remember=9
-                )
+                open_(raw.decode("latin-1"), decryption_keys=keys or make.decryption_keys, cache=cache, cache_size=9)
             except InvalidToken:
                 refused += 1
             else:
@@ -91,8 +89,8 @@ class TestMutants:
 
         assert opened == same >= 100
         assert opened + refused == MUTANTS
-        assert memory.get(genuine.decode())
-        assert len(memory._tokens) == 1
+        assert cache.get(genuine.decode())
+        assert len(cache._tokens) == 1
 
     @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(text=st.text(max_size=300))

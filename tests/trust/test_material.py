@@ -125,7 +125,7 @@ class TestK6RefusesWithAReason:
     def test_k6_an_exponent_with_which_nothing_is_secret_or_nothing_works(self, pair, exponent):
         weak = members(pair, private=False) | {"e": unsigned(exponent)}
 
-        assert refusal(json.dumps(weak)) == "this is no usable RSA key (ValueError)"
+        assert refusal(json.dumps(weak)) == "the RSA key can't be used (ValueError)"
 
     @pytest.mark.parametrize("exponent", [3, 17, 65535])
     def test_k6_a_small_exponent(self, pair, exponent):
@@ -142,23 +142,25 @@ class TestK6RefusesWithAReason:
         key = ec.generate_private_key(ec.SECP256R1())
 
         assert refusal(key.private_bytes(PEM, PKCS8, serialization.NoEncryption())) == (
-            "an RSA key is needed, this is EC"
+            "the key type is EC; only RSA is accepted"
         )
-        assert refusal(JWK.generate(kty="EC", crv="P-256").export_public()) == "an RSA key is needed, this is EC"
+        assert (
+            refusal(JWK.generate(kty="EC", crv="P-256").export_public()) == "the key type is EC; only RSA is accepted"
+        )
 
     def test_k6_an_edwards_curve_key(self):
         key = ed25519.Ed25519PrivateKey.generate()
 
         assert refusal(key.private_bytes(PEM, PKCS8, serialization.NoEncryption())) == (
-            "an RSA key is needed, this is OKP"
+            "the key type is OKP; only RSA is accepted"
         )
 
     def test_k6_a_symmetric_key(self):
-        assert refusal(JWK.generate(kty="oct", size=256).export()) == "an RSA key is needed, this is oct"
+        assert refusal(JWK.generate(kty="oct", size=256).export()) == "the key type is oct; only RSA is accepted"
 
     def test_k6_an_order_to_generate_a_key(self):
         """jwcrypto would make one up and hand it back as if it had been read."""
-        assert refusal('{"generate": "RSA", "size": 2048}') == "a JWK with a `generate` member is no key"
+        assert refusal('{"generate": "RSA", "size": 2048}') == "a JWK with a `generate` member is not a key"
 
     def test_k6_an_encrypted_pem(self, pair):
         sealed = pair.get_op_key("sign").private_bytes(PEM, PKCS8, serialization.BestAvailableEncryption(b"secret"))
@@ -180,18 +182,18 @@ class TestK6RefusesWithAReason:
         assert "ssh-keygen -p -m PEM" in refusal(openssh)
         assert "ssh-keygen -e -m PKCS8" in refusal(line)
         assert all("openssl pkey -in FILE" in refusal(each) for each in sealed)
-        assert "take the one JWK" in refusal(json.dumps({"keys": [json.loads(pair.export_public())]}))
+        assert "copy the JWK that you need" in refusal(json.dumps({"keys": [json.loads(pair.export_public())]}))
 
     def test_k6_halves_that_do_not_belong_together(self, rsa_pool):
         mixed = members(rsa_pool.take()) | {"n": rsa_pool.take()["n"]}
 
-        assert refusal(json.dumps(mixed)).startswith("this is no usable RSA key")
+        assert refusal(json.dumps(mixed)).startswith("the RSA key can't be used")
 
     @pytest.mark.parametrize("dropped", [{"p", "q", "dp", "dq", "qi"}, {"dp"}, {"q"}])
     def test_k6_a_private_half_with_parts_missing(self, pair, dropped):
         partial = {name: value for name, value in members(pair).items() if name not in dropped}
 
-        assert refusal(json.dumps(partial)).startswith("this is no usable RSA key")
+        assert refusal(json.dumps(partial)).startswith("the RSA key can't be used")
 
     @pytest.mark.parametrize(
         "data",

@@ -72,7 +72,7 @@ class TestTheValue:
 
     def test_is_read_anew_when_it_was_forgotten(self, clock, source, snapshot):
         snapshot.get(interval=9)
-        snapshot.forget()
+        snapshot.clear_cache()
 
         assert snapshot.get(interval=9) == 2
         assert source.seen == [None, None]
@@ -242,7 +242,7 @@ class TestThreads:
         source.gate = threading.Event()
         reading = InAThread(lambda: snapshot.get(interval=2))
         assert source.entered.wait(60)
-        snapshot.forget()
+        snapshot.clear_cache()
         gate, source.gate = source.gate, None
 
         assert snapshot.get(interval=2) == 2

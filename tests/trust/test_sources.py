@@ -24,10 +24,10 @@ JWKS = "/internal/services/jwks"
 
 @pytest.fixture(autouse=True)
 def nothing_remembered():
-    sources._parsed.cache_clear()
+    sources._parse_all.cache_clear()
     sources._remote.cache_clear()
     yield
-    sources._parsed.cache_clear()
+    sources._parse_all.cache_clear()
     sources._remote.cache_clear()
 
 
@@ -137,7 +137,7 @@ class TestDecryptionKeysFromTheSettings:
     def test_that_are_public_halves_are_refused(self, key, settings):
         settings.INSTACCESS = {"DECRYPTION_KEYS": [pem(key)]}
 
-        with pytest.raises(ConfigError, match="private half"):
+        with pytest.raises(ConfigError, match="needs a private key"):
             sources.decryption_keys()
 
     def test_whose_halves_do_not_belong_together_are_refused(self, rsa_pool, key, settings):
@@ -154,13 +154,13 @@ class TestDecryptionKeysFromTheSettings:
         assert list(sources.decryption_keys()) == ["gw"]
 
         settings.INSTACCESS = {"DECRYPTION_KEYS": [one, other]}
-        with pytest.raises(ConfigError, match=r"INSTACCESS\['DECRYPTION_KEYS'\]\[1\].* kid of another"):
+        with pytest.raises(ConfigError, match=r"INSTACCESS\['DECRYPTION_KEYS'\]\[1\].* kid an earlier"):
             sources.decryption_keys()
 
     def test_that_are_a_url_in_a_list_say_how_it_is_written(self, settings):
         settings.INSTACCESS = {"VERIFICATION_KEYS": ["https://canvas.example.edu/internal/services/jwks"]}
 
-        with pytest.raises(ConfigError, match=r"\[0\] is a URL, which stands alone and in no list"):
+        with pytest.raises(ConfigError, match=r"\[0\] is a URL: write the URL as a string, not in a list"):
             sources.verification_keys()
 
     def test_in_a_file_that_cannot_be_read_are_an_error_without_the_path(self, settings, tmp_path):
@@ -210,7 +210,7 @@ class TestReadingAJWKS:
 
         (taken,) = remote_jwks.read_jwks({"keys": [public(key), other]}).values()
         assert taken.thumbprint() == key.thumbprint()
-        assert "another one before it has its kid" in caplog.text
+        assert "an earlier member has the same kid" in caplog.text
 
     def test_keys_for_something_else_are_left_out(self, rsa_pool, key):
         others = [

@@ -112,17 +112,17 @@ class TestRememberedTokens:
         for _ in range(5):
             verify(issue()[1])
 
-        assert len(views._remembered._tokens) == 3
+        assert len(views._token_cache._tokens) == 3
 
     def test_are_none_where_the_setting_is_0(self, token, settings):
         settings.INSTACCESS = {"REMEMBERED_TOKENS": 0}
 
         assert [status(token), status(token)] == [204, 204]
-        assert not views._remembered._tokens
+        assert not views._token_cache._tokens
 
     def test_go_with_the_deny_list_when_all_is_forgotten(self, token):
         verify(token)
         views.clear_caches()
 
-        assert not views._remembered._tokens
+        assert not views._token_cache._tokens
         assert denylist._database._value is None

@@ -27,12 +27,12 @@ class ForbiddenKey:
 
 class TestARememberedToken:
     @pytest.fixture
-    def memory(self) -> TokenCache:
+    def cache(self) -> TokenCache:
         return TokenCache()
 
     @pytest.fixture
-    def opens(self, open_, memory):
-        return lambda token, **changes: open_(token, **({"remembered": memory, "remember": 10} | changes))
+    def opens(self, open_, cache):
+        return lambda token, **changes: open_(token, **({"cache": cache, "cache_size": 10} | changes))
 
     @pytest.fixture
     def no_rsa(self, make) -> dict[str, Any]:
@@ -49,10 +49,10 @@ class TestARememberedToken:
 
     def test_is_not_there_where_the_setting_is_off(self, make, opens, no_rsa):
         token = make.token()
-        opens(token, remember=0)
+        opens(token, cache_size=0)
 
         with pytest.raises(InvalidToken) as caught:
-            opens(token, remember=0, **no_rsa)
+            opens(token, cache_size=0, **no_rsa)
         assert caught.value.code == "decrypt_failed"
 
     def test_is_refused_once_revoked(self, make, opens, no_rsa):
@@ -129,36 +129,36 @@ class TestARememberedToken:
             with pytest.raises(InvalidToken):
                 opens(text)
 
-    def test_was_a_good_one_no_refused_token_is_kept(self, make, opens, memory, rsa_pool):
+    def test_was_a_good_one_no_refused_token_is_kept(self, make, opens, cache, rsa_pool):
         forger = Makes(rsa_pool.take("sig"), make.encryption)
         for token in (forger.encrypted(forger.signed(kid=make.signing_kid)), make.token(exp=NOW + 9999), "x"):
             with pytest.raises(InvalidToken):
                 opens(token)
-            assert memory.get(token) is None
+            assert cache.get(token) is None
 
-    def test_pushes_out_the_one_that_was_used_longest_ago(self, make, opens, memory):
+    def test_pushes_out_the_one_that_was_used_longest_ago(self, make, opens, cache):
         tokens = [make.token() for _ in range(4)]
         for token in tokens[:3]:
-            opens(token, remember=3)
-        opens(tokens[0], remember=3)
-        opens(tokens[3], remember=3)
+            opens(token, cache_size=3)
+        opens(tokens[0], cache_size=3)
+        opens(tokens[3], cache_size=3)
 
-        assert [memory.get(token) is not None for token in tokens] == [True, False, True, True]
+        assert [cache.get(token) is not None for token in tokens] == [True, False, True, True]
 
-    def test_fits_when_the_setting_shrinks(self, make, opens, memory):
+    def test_fits_when_the_setting_shrinks(self, make, opens, cache):
         tokens = [make.token() for _ in range(4)]
         for token in tokens:
             opens(token)
-        opens(make.token(), remember=1)
+        opens(make.token(), cache_size=1)
 
-        assert [memory.get(token) for token in tokens] == [None] * 4
+        assert [cache.get(token) for token in tokens] == [None] * 4
 
-    def test_is_kept_under_a_digest_so_that_a_dump_of_the_memory_shows_no_encrypted_text(self, make, opens, memory):
+    def test_is_kept_under_a_digest_so_that_a_dump_of_the_memory_shows_no_encrypted_text(self, make, opens, cache):
         token = make.token()
         opens(token)
 
-        assert token not in repr(vars(memory))
-        assert all(isinstance(key, bytes) and len(key) == 32 for key in memory._tokens)
+        assert token not in repr(vars(cache))
+        assert all(isinstance(key, bytes) and len(key) == 32 for key in cache._tokens)
 
     def test_is_shared_by_threads(self, make, opens, no_rsa):
         tokens = [make.token() for _ in range(20)]
@@ -168,7 +168,7 @@ class TestARememberedToken:
             order = random.Random(seed)
             for _ in range(50):
                 token = order.choice(tokens)
-                opened = opens(token, remember=5)
+                opened = opens(token, cache_size=5)
                 if jose.decrypt(token, make.decryption_keys)[0] != opened.signed:
                     wrong.append(token)
 
