@@ -84,8 +84,7 @@ class TokenUser:
 class _Refused(APIException):
     """The 401 with Canvas's body, identical for every reason.
 
-    DRF's AuthenticationFailed is not used. It sends the challenge of the first authenticator of the view, or a 403 if
-    that authenticator has no challenge.
+    DRF's AuthenticationFailed would send the challenge of the view's first authenticator, or a 403 without one.
     """
 
     status_code = 401

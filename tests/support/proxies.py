@@ -25,7 +25,7 @@ from tests.support.paths import ROOT
 
 ISSUE = "/api/v1/inst_access_tokens"
 USERS = ("ada", "boole", "curry")
-"""The users of the tests. Each token request uses another access token, because the throttle counts per access token."""
+"""The users of the tests. Each token request uses another access token, because the throttle counts per token."""
 
 
 # `manage.py shell` runs this script with the database of the site.

@@ -24,9 +24,8 @@ from instaccess.trust import material
 PRIVATE_MEMBERS = {"d", "p", "q", "dp", "dq", "qi"}
 PEM = serialization.Encoding.PEM
 PKCS8 = serialization.PrivateFormat.PKCS8
-generate_jwk = (
-    material.generate_jwk
-)  # The original function. A fixture replaces it with prepared keys in other tests.
+# The original function. A fixture replaces it with prepared keys in other tests.
+generate_jwk = material.generate_jwk
 
 
 @pytest.fixture
