@@ -75,7 +75,7 @@ class TestAValidToken:
         assert unwrap_(token, decryption_keys=others | make.decryption_keys).encryption_kid == make.encryption_kid
         assert refused(token, decryption_keys=others | {"2": others["0"]} | make.decryption_keys) == "decrypt_failed"
 
-    def test_g10_without_a_kid_is_verified_under_three_keys_and_no_more(self, make, unwrap_, rsa_pool, refused):
+    def test_g10_at_most_three_verification_keys_are_tried_for_a_token_without_a_kid(self, make, unwrap_, rsa_pool, refused):
         others = {str(n): rsa_pool.take("sig") for n in range(2)}
         token = make.encrypted(make.signed(kid=...))
 
