@@ -75,7 +75,7 @@ class TestAValidToken:
         assert unwrap_(token, decryption_keys=others | make.decryption_keys).encryption_kid == make.encryption_kid
         assert refused(token, decryption_keys=others | {"2": others["0"]} | make.decryption_keys) == "decrypt_failed"
 
-    def test_g10_at_most_three_verification_keys_are_tried_for_a_token_without_a_kid(self, make, unwrap_, rsa_pool, refused):
+    def test_g10_at_most_three_signing_keys_are_tried_without_a_kid(self, make, unwrap_, rsa_pool, refused):
         others = {str(n): rsa_pool.take("sig") for n in range(2)}
         token = make.encrypted(make.signed(kid=...))
 
@@ -84,7 +84,7 @@ class TestAValidToken:
         assert refused(token, verification_keys=four) == "bad_signature"
 
 
-def changed(token: str, members: dict[str, Any]) -> str:
+def with_members(token: str, members: dict[str, Any]) -> str:
     return with_header(token, header_of(token) | members)
 
 
@@ -160,7 +160,7 @@ class TestRefusalsBeforeAnyRSA:
         ],
     )
     def test_g5_refuses_unknown_header_members_and_members_of_another_type(self, make, refused_without_keys, member):
-        assert refused_without_keys(changed(make.encrypted(), member)) == "bad_header"
+        assert refused_without_keys(with_members(make.encrypted(), member)) == "bad_header"
 
     @pytest.mark.parametrize(
         "header",
