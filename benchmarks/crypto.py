@@ -78,7 +78,7 @@ def ways() -> tuple[dict[str, Way], dict[str, Way]]:
     )
     payload = claims.to_payload()
 
-    def unwrap(token: str) -> unwrapping.Opened:
+    def unwrap(token: str) -> unwrapping.Unwrapped:
         return unwrapping.unwrap(
             token,
             now=time.time(),
@@ -111,7 +111,7 @@ def ways() -> tuple[dict[str, Way], dict[str, Way]]:
         assert unwrap(way()).claims == claims, name
     for name, way in opening.items():
         found = way()
-        assert (found.claims.to_payload() if isinstance(found, unwrapping.Opened) else found) == payload, name
+        assert (found.claims.to_payload() if isinstance(found, unwrapping.Unwrapped) else found) == payload, name
     return minting, opening
 
 

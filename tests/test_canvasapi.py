@@ -1,4 +1,4 @@
-"""canvasapi as it is, through the real nginx with the example configuration: what works, and what it raises."""
+"""The unmodified canvasapi client behind a real nginx with the example configuration."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.services,
-    # 127.0.0.1 is as good as TLS here.
+    # The connection stays on this host, so it needs no TLS.
     pytest.mark.filterwarnings("ignore:Canvas may respond unexpectedly when making requests to HTTP:UserWarning"),
 ]
 
 ENDPOINT = "inst_access_tokens"
 
-# Run by `manage.py shell` in the site's own database.
+# `manage.py shell` runs this script with the database of the site.
 _MAKE_TOKENS = """
 import json, secrets
 from datetime import timedelta
 from django.contrib.auth import get_user_model
 from django.utils import timezone
 from oauth2_provider.models import get_access_token_model, get_application_model
-from instaccess import identity
+from instaccess import users as instaccess_users
 from instaccess.conf import SCOPE
 users = get_user_model().objects
 ada, boole = users.get(username="ada"), users.get(username="boole")
 users.filter(pk=ada.pk).update(first_name="Ada", last_name="Lovelace")
 hour = timedelta(hours=1)
-made = {"ada": ada.pk, "boole": boole.pk, "uuid": identity.user_uuid(ada)}
+made = {"ada": ada.pk, "boole": boole.pk, "uuid": instaccess_users.user_uuid(ada)}
 for name, columns in {
     "ada's": {}, "expired": {"expires": timezone.now() - hour}, "without scope": {"scope": "read"},
-    "nobody's": {"user": None}, "hasty": {}, "admin's": {"user": users.get(username="admin")}, "revoked": {},
+    "without user": {"user": None}, "hasty": {}, "admin's": {"user": users.get(username="admin")}, "revoked": {},
 }.items():
     made[name] = secrets.token_urlsafe(32)
     get_access_token_model().objects.create(**{
@@ -60,7 +60,7 @@ print(json.dumps(made))
 
 
 class Campus:
-    """The site of the proxies' tests behind nginx, and access tokens of every kind."""
+    """The site of the proxy tests behind nginx, with access tokens of every kind."""
 
     def __init__(self, site: Site, port: int) -> None:
         self.site = site
@@ -75,19 +75,19 @@ class Campus:
         return canvasapi.Canvas(base_url or self.base_url, token)
 
     def issue(self, token: str, *, base_url: str = "", method: str = "POST", **request: Any) -> Any:
-        """What canvasapi's own requester makes of the issuing endpoint."""
+        """Send a request to the issuing endpoint with canvasapi's requester."""
         requester: Any = vars(self.canvas(token, base_url))["_Canvas__requester"]
         return requester.request(method, ENDPOINT, **request)
 
     def token(self, name: str = "ada's", **request: Any) -> str:
-        """An InstAccess token for the access token of that name."""
+        """Exchange the access token with this name for an InstAccess token."""
         response = self.issue(self.made[name], **request)
         assert response.status_code == 201
         text: str = response.json()["token"]
         return text
 
-    def opened(self, token: str) -> str:
-        """What the gateway makes of an encrypted token."""
+    def decrypted(self, token: str) -> str:
+        """Return the signed token that the gateway forwards for an encrypted token."""
         connection = HTTPConnection(servers.HOST, self.site.gateway_process.port, timeout=servers.PATIENCE)
         try:
             connection.request("GET", "/internal/gateway/verify", headers={"Authorization": f"Bearer {token}"})
@@ -99,7 +99,7 @@ class Campus:
 
 @pytest.fixture(scope="module")
 def campus(set_up_once: SetUp) -> Iterator[Campus]:
-    # Not pytest's, which only its owner may enter: nginx, started by root, works as somebody else.
+    # Only its owner can enter pytest's temporary directory. If root starts nginx, its workers run as another user.
     with tempfile.TemporaryDirectory(prefix="instaccess-canvasapi-") as name:
         Path(name).chmod(0o755)
         site = Site(Path(name), set_up_once)
@@ -111,15 +111,15 @@ def campus(set_up_once: SetUp) -> Iterator[Campus]:
 
 
 @pytest.fixture
-def elsewhere(campus: Campus) -> Iterator[Any]:
-    """Starts the same site once more with other settings; its address."""
+def start_server(campus: Campus) -> Iterator[Any]:
+    """Return a function that starts the test project with other settings and returns its base URL."""
     started: list[servers.Process] = []
 
     def start(**instaccess: Any) -> str:
         port = servers.free_port()
         command = [sys.executable, "-m", "gunicorn", "testproject.wsgi", "--bind", f"{servers.HOST}:{port}"]
         env = campus.site.env | {"INSTACCESS_SETTINGS": json.dumps(instaccess)}
-        log = campus.site.folder / f"elsewhere-{port}.log"
+        log = campus.site.folder / f"server-{port}.log"
         started.append(servers.Process(command, port=port, log=log, env=env, cwd=ROOT))
         return f"http://{servers.HOST}:{port}"
 
@@ -128,29 +128,29 @@ def elsewhere(campus: Campus) -> Iterator[Any]:
         process.kill()
 
 
-class TestGettingTheCurrentUser:
-    def test_works_with_an_inst_access_token(self, campus):
+class TestGetCurrentUser:
+    def test_get_current_user_works_with_an_inst_access_token(self, campus):
         user = campus.canvas(campus.token()).get_current_user()
 
         assert (user.id, user.name, user.uuid) == (campus.made["ada"], "Ada Lovelace", campus.made["uuid"])
         assert (user.sortable_name, user.login_id) == ("Lovelace, Ada", "ada")
 
-    def test_works_with_one_for_somebody_else(self, campus):
+    def test_get_current_user_returns_the_subject_of_a_masquerade(self, campus):
         token = campus.token("admin's", as_user_id=campus.made["boole"])
 
         assert campus.canvas(token).get_current_user().login_id == "boole"
 
-    def test_raises_invalid_access_token_for_everything_the_gateway_refuses(self, campus):
+    def test_every_refusal_of_the_gateway_raises_invalid_access_token(self, campus):
         from canvasapi.exceptions import InvalidAccessToken
 
         good = campus.token("admin's")
-        refused = ["opaque", campus.made["ada's"], good[:-8] + "AAAAAAAA", good + "=", campus.opened(good)]
+        refused = ["opaque", campus.made["ada's"], good[:-8] + "AAAAAAAA", good + "=", campus.decrypted(good)]
         for token in refused:
             with pytest.raises(InvalidAccessToken) as raised:
                 campus.canvas(token).get_current_user()
             assert raised.value.message == [{"message": "Invalid access token."}]
 
-    def test_raises_invalid_access_token_once_the_token_is_revoked(self, campus):
+    def test_a_revoked_token_raises_invalid_access_token(self, campus):
         from canvasapi.exceptions import InvalidAccessToken
 
         canvas = campus.canvas(campus.token("revoked"))
@@ -160,87 +160,87 @@ class TestGettingTheCurrentUser:
         ]
         campus.site.manage("instaccess_tokens", "revoke", "--jti", row["jti"], "--reason", "laptop stolen")
 
-        def fault() -> Any:
+        def get_error() -> Any:
             try:
                 canvas.get_current_user()
             except InvalidAccessToken as error:
                 return error
             return None
 
-        assert servers.until(fault, bool).message == [{"message": "Invalid access token."}]
+        assert servers.until(get_error, bool).message == [{"message": "Invalid access token."}]
 
 
-class TestAskingForAToken:
-    """Each row of the contract is an exception of canvasapi's own, the one it raises for Canvas."""
+class TestIssueErrors:
+    """Each answer of `docs/wire-contract.md` §1 raises the same canvasapi exception as Canvas's answer."""
 
-    def fault(self, campus: Campus, name: str, **request: Any) -> Exception:
+    def issue_error(self, campus: Campus, name: str, **request: Any) -> Exception:
         from canvasapi.exceptions import CanvasException
 
         with pytest.raises(CanvasException) as raised:
             campus.issue(campus.made.get(name, name), **request)
         return raised.value
 
-    def test_without_credentials_is_invalid_access_token(self, campus):
-        error = self.fault(campus, "ada's", use_auth=False)
+    def test_a_request_without_credentials_raises_invalid_access_token(self, campus):
+        error = self.issue_error(campus, "ada's", use_auth=False)
 
         assert (type(error).__name__, error.message) == (
             "InvalidAccessToken",
             [{"message": "user authorization required"}],
         )
 
-    @pytest.mark.parametrize("name", ["no such token", "nobody's"])
-    def test_with_one_that_is_unknown_or_nobody_s_is_invalid_access_token(self, campus, name):
-        error = self.fault(campus, name)
+    @pytest.mark.parametrize("name", ["no such token", "without user"])
+    def test_an_access_token_that_is_unknown_or_has_no_user_raises_invalid_access_token(self, campus, name):
+        error = self.issue_error(campus, name)
 
         assert (type(error).__name__, error.message) == ("InvalidAccessToken", [{"message": "Invalid access token."}])
 
-    def test_with_an_encrypted_inst_access_token_is_invalid_access_token(self, campus):
-        error = self.fault(campus, campus.token("admin's"))
+    def test_an_encrypted_inst_access_token_raises_invalid_access_token(self, campus):
+        error = self.issue_error(campus, campus.token("admin's"))
 
         assert (type(error).__name__, error.message) == ("InvalidAccessToken", [{"message": "Invalid access token."}])
 
-    def test_with_an_expired_one_is_invalid_access_token(self, campus):
-        error = self.fault(campus, "expired")
+    def test_an_expired_access_token_raises_invalid_access_token(self, campus):
+        error = self.issue_error(campus, "expired")
 
         assert (type(error).__name__, error.message) == ("InvalidAccessToken", [{"message": "Expired access token."}])
 
-    def test_without_the_scope_is_unauthorized(self, campus):
-        error = self.fault(campus, "without scope")
+    def test_an_access_token_without_the_scope_raises_unauthorized(self, campus):
+        error = self.issue_error(campus, "without scope")
 
         message = [{"message": "Insufficient scopes on access token."}]
         assert (type(error).__name__, error.message) == ("Unauthorized", message)
 
-    def test_for_somebody_who_is_not_theirs_to_be_is_unauthorized(self, campus):
-        error = self.fault(campus, "hasty", as_user_id=campus.made["boole"])
+    def test_a_forbidden_masquerade_raises_unauthorized(self, campus):
+        error = self.issue_error(campus, "hasty", as_user_id=campus.made["boole"])
 
         assert (type(error).__name__, error.message) == ("Unauthorized", "Invalid as_user_id")
 
-    def test_with_an_opened_inst_access_token_is_forbidden(self, campus):
-        error = self.fault(campus, campus.opened(campus.token("admin's")))
+    def test_a_signed_inst_access_token_raises_forbidden(self, campus):
+        error = self.issue_error(campus, campus.decrypted(campus.token("admin's")))
 
         body = '{"error":"cannot generate a JWT when authorized by a JWT"}'
         assert (type(error).__name__, error.message) == ("Forbidden", body)
 
-    def test_too_often_is_rate_limit_exceeded(self, campus, elsewhere):
-        base_url = elsewhere()
+    def test_too_many_requests_raise_rate_limit_exceeded(self, campus, start_server):
+        base_url = start_server()
         for _ in range(3):
             assert campus.issue(campus.made["hasty"], base_url=base_url).status_code == 201
 
-        # However slowly this goes: a bucket that has leaked is filled up again.
-        error = servers.until(lambda: self.caught(campus, "hasty", base_url=base_url), bool)
+        # On a slow machine the bucket may leak in the meantime, so requests are repeated until one is throttled.
+        error = servers.until(lambda: self.try_issue(campus, "hasty", base_url=base_url), bool)
 
         assert type(error).__name__ == "RateLimitExceeded"
         assert error.message == "Rate Limit Exceeded. X-Rate-Limit-Remaining: 0"
 
-    def test_too_often_where_that_is_a_403_is_forbidden(self, campus, elsewhere):
-        base_url = elsewhere(THROTTLE_STATUS=403)
+    def test_too_many_requests_raise_forbidden_if_the_throttle_status_is_403(self, campus, start_server):
+        base_url = start_server(THROTTLE_STATUS=403)
 
-        error = servers.until(lambda: self.caught(campus, "hasty", base_url=base_url), bool)
+        error = servers.until(lambda: self.try_issue(campus, "hasty", base_url=base_url), bool)
 
         assert type(error).__name__ == "Forbidden"
         assert error.message == "429 Too Many Requests (Rate Limit Exceeded)"
 
-    def caught(self, campus: Campus, name: str, **request: Any) -> Any:
+    def try_issue(self, campus: Campus, name: str, **request: Any) -> Any:
         from canvasapi.exceptions import CanvasException
 
         try:
@@ -249,31 +249,31 @@ class TestAskingForAToken:
             return error
         return None
 
-    def test_of_a_service_with_a_fault_is_its_general_exception(self, campus, elsewhere):
-        error = self.fault(campus, "ada's", base_url=elsewhere(CLAIMS_HOOK="no.such.hook"))
+    def test_a_server_side_error_raises_the_general_exception(self, campus, start_server):
+        error = self.issue_error(campus, "ada's", base_url=start_server(CLAIMS_HOOK="no.such.hook"))
 
         assert (type(error).__name__, error.message) == (
             "CanvasException",
             "Encountered an error: status code 503",
         )
 
-    def test_by_another_method_is_its_general_exception(self, campus):
-        error = self.fault(campus, "ada's", method="PUT")
+    def test_another_method_raises_the_general_exception(self, campus):
+        error = self.issue_error(campus, "ada's", method="PUT")
 
         assert (type(error).__name__, error.message) == (
             "CanvasException",
             "Encountered an error: status code 405",
         )
 
-    def test_with_more_parameters_than_django_takes_is_bad_request(self, campus):
-        error = self.fault(campus, "ada's", _url=f"{campus.base_url}/api/v1/{ENDPOINT}?{'a&' * 1001}")
+    def test_more_parameters_than_django_accepts_raise_bad_request(self, campus):
+        error = self.issue_error(campus, "ada's", _url=f"{campus.base_url}/api/v1/{ENDPOINT}?{'a&' * 1001}")
 
         assert (type(error).__name__, error.message) == ("BadRequest", '{"errors":[{"message":"Bad request."}]}')
 
 
-class TestCanvasapi:
-    def test_is_as_it_was_released(self):
-        """Nothing of it is replaced here: what these tests show holds for everybody who installs it."""
+class TestTheInstalledClient:
+    def test_canvasapi_is_unmodified(self):
+        """These tests apply to every installation of canvasapi, because none of its files is changed here."""
         files = distribution("canvasapi").files or []
         sources = [file for file in files if file.suffix == ".py"]
 

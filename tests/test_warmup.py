@@ -63,7 +63,7 @@ class TestAWorkerOfAnotherRole:
     @pytest.fixture
     def remote_issuer(self, rsa_pool, settings) -> Iterator[Scripted]:
         """An issuer on another server, with the settings of a gateway that fetches from its URLs."""
-        sources._parsed.cache_clear()
+        sources._parse_all.cache_clear()
         sources._remote.cache_clear()
         denylist.clear_cache()
         jwks = json.dumps({"keys": [material.public_members(rsa_pool.take("sig"), use="sig")]}).encode()

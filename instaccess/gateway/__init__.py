@@ -1,5 +1,5 @@
 """Decrypts a token and forwards the signed token inside it."""
 
-from .unwrapping import Opened, TokenCache, unwrap, unwrap_with_settings
+from .unwrapping import TokenCache, Unwrapped, unwrap, unwrap_with_settings
 
-__all__ = ["Opened", "TokenCache", "unwrap", "unwrap_with_settings"]
+__all__ = ["TokenCache", "Unwrapped", "unwrap", "unwrap_with_settings"]

@@ -1,9 +1,9 @@
-"""`INSTALLED_APPS += ["instaccess.gateway"]`: a gateway without the issuer's tables."""
+"""The app for a gateway without the issuer's tables: `INSTALLED_APPS += ["instaccess.gateway"]`."""
 
 from django.apps import AppConfig
 from django.utils.translation import gettext_lazy as _
 
-# Importing them registers the checks.
+# Importing these modules registers the system checks.
 from ..conf import checks as conf_checks  # noqa: F401
 from ..trust import checks as trust_checks  # noqa: F401
 

@@ -1,7 +1,8 @@
-"""The one way a token is opened: strict parsing, decryption, signature, claims, deny list, in this order.
+"""Unwrapping a token: the only code that decrypts an InstAccess token and decides whether the gateway accepts it.
 
-To `unwrap` everything is passed in: the clock, the keys, the deny list. `unwrap_here` takes this deployment's, for
-whoever has to decide as the gateway does: `forward_auth.py`, which puts it behind a url, and the inspector.
+The checks run in a fixed order: strict parsing, decryption, signature, claims, deny list. `unwrap` receives the
+clock, the keys and the deny list as arguments. `unwrap_with_settings` reads them from the settings of this
+deployment. The gateway's view and the admin's inspector call `unwrap_with_settings`, so both reach the same decision.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ from ..tokens import Claims, identifiers
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
-    """A token that was opened and found good, once.
+class Unwrapped:
+    """A token that passed all checks when it was unwrapped.
 
     Attributes:
-        signed: the compact JWS inside, to be handed on.
-        claims: what it says.
-        encryption_kid, signing_kid: the keys it was under.
-        verification_key: the public half of the latter. Others' kids are no thumbprints: one can come to name another
-            key.
+        signed: the compact JWS that the JWE contained. The gateway forwards the JWS to the service.
+        claims: the claims of the JWS.
+        encryption_kid, signing_kid: the key ids of the keys that decrypted and verified the token.
+        verification_key: the public key that verified the token. Another issuer's kid need not be a thumbprint, so
+            the kid alone does not identify the key.
     """
 
     signed: str
@@ -41,41 +42,45 @@ class Opened:
     verification_key: JWK
 
     def __repr__(self) -> str:
-        return f"<Opened jti={self.claims.jti}>"
+        return f"<Unwrapped jti={self.claims.jti}>"
 
 
 class TokenCache:
-    """Opened tokens of this process, the least recently used forgotten first. Shared by its threads.
+    """A least-recently-used cache of unwrapped tokens, shared by the threads of a process.
 
-    Keyed by a digest of the text. That is safe because only a text that passed the strict parsing is ever put in:
-    a second spelling of the same token has another digest and is parsed, and refused, by itself.
+    A cache key is the SHA-256 digest of the token string. Only a token that passed strict parsing is stored. A
+    non-canonical encoding of a cached token has another digest, so it is parsed, and strict parsing refuses it.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._tokens: OrderedDict[bytes, Opened] = OrderedDict()
-        # A lock that a thread of the parent held at the fork would never be released in the child.
+        self._tokens: OrderedDict[bytes, Unwrapped] = OrderedDict()
+        # A lock that a parent's thread held at the time of the fork would never be released in the child.
         os.register_at_fork(after_in_child=self.clear)
 
-    def get(self, token: str) -> Opened | None:
+    def get(self, token: str) -> Unwrapped | None:
+        """Return the cached result for a token and mark it as recently used. Returns None if there is none."""
         digest = _digest(token)
         with self._lock:
-            opened = self._tokens.get(digest)
-            if opened is not None:
+            unwrapped = self._tokens.get(digest)
+            if unwrapped is not None:
                 self._tokens.move_to_end(digest)
-            return opened
+            return unwrapped
 
-    def put(self, token: str, opened: Opened, *, size: int) -> None:
+    def put(self, token: str, unwrapped: Unwrapped, *, size: int) -> None:
+        """Store a result, then remove the least recently used results until at most `size` remain."""
         with self._lock:
-            self._tokens[_digest(token)] = opened
+            self._tokens[_digest(token)] = unwrapped
             while len(self._tokens) > size:
                 self._tokens.popitem(last=False)
 
     def drop(self, token: str) -> None:
+        """Remove the result for a token, if there is one."""
         with self._lock:
             self._tokens.pop(_digest(token), None)
 
     def clear(self) -> None:
+        """Remove all results and replace the lock."""
         self._lock = threading.Lock()
         self._tokens.clear()
 
@@ -90,53 +95,68 @@ def unwrap(
     issuer: str,
     leeway: int = 0,
     key_algorithms: Collection[str] = tokens.KEY_ALGORITHMS,
-    remembered: TokenCache | None = None,
-    remember: int = 0,
-) -> Opened:
-    """From the encrypted text to the signed one.
+    cache: TokenCache | None = None,
+    cache_size: int = 0,
+) -> Unwrapped:
+    """Decrypt an encrypted token and check everything that the gateway must check.
+
+    A cached result saves the RSA operations. The expiry, the deny list and the availability of both keys are checked
+    again on every call.
 
     Args:
-        token: the bearer as it came in.
+        token: the bearer token as the client sent it.
         now: seconds since the epoch.
-        decryption_keys, verification_keys: by kid, best first; at most three are tried where a token names none.
-        denied: holds the `jti` of revoked tokens.
-        issuer, leeway: see `Claims.from_payload`.
-        key_algorithms: the JWE `alg` accepted.
-        remembered, remember: opened tokens, and how many of them to keep. One found there needs no RSA; its expiry,
-            the deny list and whether its keys are still held are looked at every time.
+        decryption_keys, verification_keys: keys by kid, in the order in which they are tried. If the token has no
+            kid, at most three keys are tried.
+        denied: the `jti` of each revoked token.
+        issuer: the accepted value of the `iss` claim.
+        leeway: seconds for which a token is accepted after its expiry.
+        key_algorithms: the accepted JWE `alg` values.
+        cache: the cache of unwrapped tokens, or None.
+        cache_size: how many tokens the cache may contain. The cache is not used if this is 0.
 
-    Raises InvalidToken, and nothing else, for whatever is wrong with the token; its `code` says what.
+    Raises:
+        InvalidToken: the token is refused. Its `code` is the reason. `unwrap` raises no other exception because of a
+            token.
     """
-    opened = remembered.get(token) if remembered is not None and remember else None
-    if opened is None:
-        opened = _open(token, now, decryption_keys, verification_keys, issuer, leeway, key_algorithms)
-        if remembered is not None and remember:
-            remembered.put(token, opened, size=remember)
+    unwrapped = cache.get(token) if cache is not None and cache_size else None
+    if unwrapped is None:
+        unwrapped = _decrypt_and_verify(
+            token, now, decryption_keys, verification_keys, issuer, leeway, key_algorithms
+        )
+        if cache is not None and cache_size:
+            cache.put(token, unwrapped, size=cache_size)
     try:
-        _check_again(opened, now, decryption_keys, verification_keys, denied, leeway)
+        _check_still_valid(unwrapped, now, decryption_keys, verification_keys, denied, leeway)
     except InvalidToken as error:
-        claims = opened.claims
+        claims = unwrapped.claims
         error.jti, error.user_uuid, error.client_id = claims.jti, claims.user_uuid, claims.client_id or ""
-        if remembered is not None:
-            remembered.drop(token)
+        if cache is not None:
+            cache.drop(token)
         raise
-    return opened
+    return unwrapped
 
 
-def unwrap_with_settings(token: str, *, now: float, remembered: TokenCache | None = None) -> Opened:
-    """`unwrap` with the keys, the deny list and the settings of this deployment.
+def unwrap_with_settings(token: str, *, now: float, cache: TokenCache | None = None) -> Unwrapped:
+    """Call `unwrap` with the keys, the deny list and the settings of this deployment.
 
-    Raises InvalidToken for whatever is wrong with the token, and DatabaseError, KeyUnavailable or ConfigError where
-    that can't be decided.
+    Args:
+        token: the bearer token as the client sent it.
+        now: seconds since the epoch.
+        cache: the cache of unwrapped tokens, or None. REMEMBERED_TOKENS limits its size.
+
+    Raises:
+        InvalidToken: the token is refused.
+        DatabaseError, KeyUnavailable, SourceUnavailable, ConfigError: the gateway can't decide.
     """
-    stale = conf.max_staleness
+    max_staleness = conf.max_staleness
     key_algorithms = conf.key_algorithms
     try:
-        decryption_keys = trust.decryption_keys(max_staleness=stale)
-        verification_keys = trust.verification_keys(max_staleness=stale)
+        decryption_keys = trust.decryption_keys(max_staleness=max_staleness)
+        verification_keys = trust.verification_keys(max_staleness=max_staleness)
         denied = trust.current_deny_list()
     except (DbError, InstAccessError):
-        # What is no token whatever the keys is refused all the same.
+        # A string that can't be an InstAccess token is refused, even if keys or the deny list are unavailable.
         tokens.parse_encrypted(token, key_algorithms=key_algorithms)
         raise
     return unwrap(
@@ -148,20 +168,23 @@ def unwrap_with_settings(token: str, *, now: float, remembered: TokenCache | Non
         issuer=conf.issuer,
         leeway=conf.leeway,
         key_algorithms=key_algorithms,
-        remembered=remembered,
-        remember=conf.remembered_tokens,
+        cache=cache,
+        cache_size=conf.remembered_tokens,
     )
 
 
-class _Taken(Mapping[str, JWK]):
-    """These keys, and which of them were taken: a JWKS can be read anew between two looks at it."""
+class _RecordingKeys(Mapping[str, JWK]):
+    """A view of a key mapping that records each key it returned.
+
+    A JWK set can be reloaded between two look-ups, so a second look-up of the same kid can return another key.
+    """
 
     def __init__(self, keys: Mapping[str, JWK]) -> None:
         self._keys = keys
-        self.keys_taken: dict[str, JWK] = {}
+        self.returned: dict[str, JWK] = {}
 
     def __getitem__(self, kid: str) -> JWK:
-        key = self.keys_taken[kid] = self._keys[kid]
+        key = self.returned[kid] = self._keys[kid]
         return key
 
     def __iter__(self) -> Iterator[str]:
@@ -171,7 +194,7 @@ class _Taken(Mapping[str, JWK]):
         return len(self._keys)
 
 
-def _open(
+def _decrypt_and_verify(
     token: str,
     now: float,
     decryption_keys: Mapping[str, JWK],
@@ -179,37 +202,37 @@ def _open(
     issuer: str,
     leeway: int,
     key_algorithms: Collection[str],
-) -> Opened:
+) -> Unwrapped:
     signed, encryption_kid = tokens.decrypt(token, decryption_keys, key_algorithms=key_algorithms)
-    taken = _Taken(verification_keys)
-    payload, signing_kid = tokens.verify(signed, taken)
+    recording_keys = _RecordingKeys(verification_keys)
+    payload, signing_kid = tokens.verify(signed, recording_keys)
     try:
         claims = Claims.from_payload(payload, now=now, issuer=issuer, leeway=leeway)
     except InvalidToken as error:
-        known = identifiers(payload)
-        error.jti = known.get("jti", "")[:64]
-        error.user_uuid, error.client_id = known.get("user_uuid", ""), known.get("client_id", "")
+        verified = identifiers(payload)
+        error.jti = verified.get("jti", "")[:64]
+        error.user_uuid, error.client_id = verified.get("user_uuid", ""), verified.get("client_id", "")
         raise
-    return Opened(signed, claims, encryption_kid, signing_kid, taken.keys_taken[signing_kid])
+    return Unwrapped(signed, claims, encryption_kid, signing_kid, recording_keys.returned[signing_kid])
 
 
-def _check_again(
-    opened: Opened,
+def _check_still_valid(
+    unwrapped: Unwrapped,
     now: float,
     decryption_keys: Mapping[str, JWK],
     verification_keys: Mapping[str, JWK],
     denied: Container[str],
     leeway: int,
 ) -> None:
-    """What can have changed since a token was opened."""
-    if now >= opened.claims.expires_at + leeway:
+    """Check everything that can have changed since a token was decrypted. Raises InvalidToken."""
+    if now >= unwrapped.claims.expires_at + leeway:
         raise TokenExpired("past its exp")
-    held = verification_keys.get(opened.signing_kid)
-    if held is None or opened.encryption_kid not in decryption_keys:
-        raise InvalidToken("under a key we no longer hold", code=Reason.UNKNOWN_KID)
-    if held is not opened.verification_key and held != opened.verification_key:
-        raise InvalidToken("under a key whose kid is another's now", code=Reason.BAD_SIGNATURE)
-    if opened.claims.jti in denied:
+    current_key = verification_keys.get(unwrapped.signing_kid)
+    if current_key is None or unwrapped.encryption_kid not in decryption_keys:
+        raise InvalidToken("its key is no longer available here", code=Reason.UNKNOWN_KID)
+    if current_key is not unwrapped.verification_key and current_key != unwrapped.verification_key:
+        raise InvalidToken("its signing kid now identifies another key", code=Reason.BAD_SIGNATURE)
+    if unwrapped.claims.jti in denied:
         raise TokenRevoked("on the deny list")
 
 

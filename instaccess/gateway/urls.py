@@ -1,4 +1,4 @@
-"""The gateway's url: `path("", include("instaccess.gateway.urls"))`. Needs neither our tables nor OAuth2."""
+"""The gateway's URL: `path("", include("instaccess.gateway.urls"))`. Needs no tables and no OAuth2."""
 
 from django.urls import path
 

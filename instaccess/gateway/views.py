@@ -1,7 +1,7 @@
-"""Forward auth: a reverse proxy asks here whether a request may pass, and with which Authorization (contract §3).
+"""Forward authentication: a reverse proxy asks whether a request may pass (`docs/wire-contract.md` §3).
 
-nginx `auth_request`, Caddy `forward_auth`, Traefik ForwardAuth, Envoy HTTP ext_authz. Any method; only the
-Authorization header is read, and nothing but 204, 401 and 503 comes out.
+The view works with nginx `auth_request`, Caddy `forward_auth`, Traefik ForwardAuth and Envoy HTTP ext_authz. It
+accepts every method, reads only the Authorization header, and answers 204, 401 or 503.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import string
 import time
-import traceback
 
 from django.db import Error as DbError
 from django.http import HttpRequest, HttpResponse
@@ -24,92 +23,96 @@ from . import unwrapping
 
 logger = logging.getLogger("instaccess.gateway")
 
-# What a token is made of (RFC 6750 §2.1), before any `=`. A server that got two Authorization headers joins them with
-# a comma, and that is none of it.
+# The characters of a bearer token before any trailing `=` (RFC 6750 §2.1). A server that receives two Authorization
+# headers joins them with a comma. The comma is not in this set, so such a request is refused.
 _B64TOKEN = (string.ascii_letters + string.digits + "-._~+/").encode()
 
-_remembered = unwrapping.TokenCache()
+_token_cache = unwrapping.TokenCache()
 
 
 def clear_caches() -> None:
-    """Drop the opened tokens, the deny list: for tests, and for whoever wants a clean start."""
-    _remembered.clear()
+    """Clear this process's cache of unwrapped tokens and its deny list. Tests call this function."""
+    _token_cache.clear()
     trust.clear_deny_list()
 
 
-@sensitive_variables("bearer")
+@sensitive_variables("token")
 def verify_view(request: HttpRequest) -> HttpResponseBase:
-    """204 with the Authorization for upstream, 401, or 503."""
-    refused: web.Refusal | None = None
-    failure, frames = "", ""
+    """Answer 204 with the Authorization header for the upstream service, 401, or 503 if the view can't decide."""
+    refusal: web.Refusal | None = None
+    unexpected = ""
     try:
-        bearer = _bearer(request)
-        # With a type of its own: for one with a charset Django asks its settings.
+        token = _bearer_token(request)
+        # An explicit content type without a charset keeps Django from reading its settings.
         response = HttpResponse(status=204, content_type="text/plain")
-        response["Authorization"] = f"Bearer {_authorized(bearer)}"
-    except InvalidToken as refusal:
-        logger.warning("refused reason=%s jti=%r detail=%r", refusal.code, refusal.jti, refusal.detail)
-        web.refusal_counter.count("gateway", refusal.code, client_id=refusal.client_id, user_uuid=refusal.user_uuid)
-        refused = web.InvalidAccessToken(code=refusal.code)
+        response["Authorization"] = f"Bearer {_upstream_token(token)}"
+    except InvalidToken as error:
+        logger.warning("refused reason=%s jti=%r detail=%r", error.code, error.jti, error.detail)
+        web.refusal_counter.count("gateway", error.code, client_id=error.client_id, user_uuid=error.user_uuid)
+        refusal = web.InvalidAccessToken(code=error.code)
     except (DbError, InstAccessError) as error:
         logger.error("not decided: %s: %s", type(error).__name__, error)
         web.refusal_counter.count("gateway", error.code if isinstance(error, InstAccessError) else Reason.FAULT)
-        refused = web.Unavailable(code=Reason.FAULT)
+        refusal = web.Unavailable(code=Reason.FAULT)
     except Exception as error:
-        # Fail closed, and in text: error reporters read the variables of the frames behind an exception.
-        failure, frames = type(error).__name__, "".join(traceback.format_tb(error.__traceback__)).rstrip()
-        refused = web.Unavailable(code=Reason.FAULT)
-    if failure:
-        # Not while it is handled: whatever fails in a log handler would carry it along, message and all.
-        logger.error("not decided: %s\n%s", failure, frames)
+        # An unexpected error must never let a request pass.
+        unexpected = web.describe_unexpected(error)
+        refusal = web.Unavailable(code=Reason.FAULT)
+    if unexpected:
+        # Logged after the `except` block, so that no log handler can reach the exception and the token in its frames.
+        logger.error("not decided: %s", unexpected)
         web.refusal_counter.count("gateway", Reason.FAULT)
-    if refused is not None:
-        response = _told(refused)
+    if refusal is not None:
+        response = _refusal_response(refusal)
     response["Cache-Control"] = "no-store"
     return response
 
 
-def _told(refused: web.Refusal) -> HttpResponse:
+def _refusal_response(refusal: web.Refusal) -> HttpResponse:
     try:
-        return refused.to_response()
-    except InstAccessError as error:  # a realm that can't be sent
+        return refusal.to_response()
+    except InstAccessError as error:  # REALM contains characters that a header can't carry.
         logger.error("not decided: %s: %s", type(error).__name__, error)
         return web.Unavailable(code=error.code).to_response()
 
 
-@sensitive_variables("header", "bearer", "body")
-def _bearer(request: HttpRequest) -> str:
+@sensitive_variables("header", "token", "body")
+def _bearer_token(request: HttpRequest) -> str:
+    """Return the bearer token of the Authorization header. Raises InvalidToken unless there is exactly one."""
     header: str = request.META.get("HTTP_AUTHORIZATION", "").strip(" ")
     if not header:
         raise InvalidToken(code=Reason.NO_CREDENTIALS)
-    scheme, _, bearer = header.partition(" ")
-    bearer = bearer.lstrip(" ")
-    body = bearer.rstrip("=")
-    # A regular expression takes ten times as long for a long token.
+    scheme, _, token = header.partition(" ")
+    token = token.lstrip(" ")
+    body = token.rstrip("=")
+    # `bytes.translate` is ten times as fast as a regular expression for a long token.
     if scheme.lower() != "bearer" or not body or not body.isascii() or body.encode().translate(None, _B64TOKEN):
         raise InvalidToken("not exactly one bearer token", code=Reason.MALFORMED_HEADER)
-    return bearer
+    return token
 
 
-@sensitive_variables("bearer")
-def _authorized(bearer: str) -> str:
-    """What upstream gets as bearer for this one. Raises InvalidToken."""
-    if bearer.count(".") != 4:
-        return _passed_on(bearer)
-    return unwrapping.unwrap_with_settings(bearer, now=time.time(), remembered=_remembered).signed
+@sensitive_variables("token")
+def _upstream_token(token: str) -> str:
+    """Return the bearer token that the upstream service receives instead of this one. Raises InvalidToken."""
+    if token.count(".") != 4:
+        return _allow_other_bearer(token)
+    return unwrapping.unwrap_with_settings(token, now=time.time(), cache=_token_cache).signed
 
 
-@sensitive_variables("bearer")
-def _passed_on(bearer: str) -> str:
-    """Another kind of bearer, where a setting lets it pass. A decrypted InstAccess token never does: it must not come
-    from outside, and neither must anything a lenient reader upstream could take for one."""
-    if bearer.count(".") == 2 and tokens.peek_issuer(bearer) in (None, conf.issuer):
+@sensitive_variables("token")
+def _allow_other_bearer(token: str) -> str:
+    """Return a bearer token of another kind unchanged, if OTHER_BEARERS is `pass`. Raises InvalidToken otherwise.
+
+    A signed InstAccess token is always refused, because clients must send the encrypted form. A token whose issuer
+    can't be read is refused too, because a lenient service could accept it as an InstAccess token.
+    """
+    if token.count(".") == 2 and tokens.peek_issuer(token) in (None, conf.issuer):
         raise InvalidToken("a signed token that is not encrypted", code=Reason.ALREADY_DECRYPTED)
-    if len(bearer) > tokens.MAX_TOKEN_CHARS:
+    if len(token) > tokens.MAX_TOKEN_CHARS:
         raise InvalidToken(f"longer than {tokens.MAX_TOKEN_CHARS} characters", code=Reason.TOO_LONG)
     if conf.other_bearers != "pass":
         raise InvalidToken("not an InstAccess token", code=Reason.OTHER_BEARER)
-    return bearer
+    return token
 
 
 verify = isolated_view(verify_view)

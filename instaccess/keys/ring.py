@@ -234,7 +234,7 @@ def current_ring(*, max_staleness: float = 0) -> KeyRing:
 
 def clear_cache() -> None:
     """Clear this process's key cache. Called after every change of keys."""
-    _ring.forget()
+    _ring.clear_cache()
 
 
 def sign_once() -> None:

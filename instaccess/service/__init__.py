@@ -1,7 +1,7 @@
 """Authenticates requests that carry a signed token.
 
-Django REST framework is imported when one of these names is first used: it needs Django's settings, and Django
-imports this package while it sets up `INSTALLED_APPS`.
+Django REST framework needs Django's settings, but Django imports this package while it sets up `INSTALLED_APPS`. The
+framework is therefore imported on the first access to one of these names (PEP 562).
 """
 
 from __future__ import annotations

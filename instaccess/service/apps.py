@@ -1,9 +1,9 @@
-"""`INSTALLED_APPS += ["instaccess.service"]`: a service without the issuer's tables."""
+"""The app for a service without the issuer's tables: `INSTALLED_APPS += ["instaccess.service"]`."""
 
 from django.apps import AppConfig
 from django.utils.translation import gettext_lazy as _
 
-# Importing them registers the checks.
+# Importing these modules registers the system checks.
 from ..conf import checks as conf_checks  # noqa: F401
 from ..trust import checks as trust_checks  # noqa: F401
 

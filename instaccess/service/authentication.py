@@ -1,6 +1,7 @@
-"""A service accepts the decrypted token: DRF authentication (contract §4).
+"""Django REST framework authentication of the signed token (`docs/wire-contract.md` §4).
 
-Needs this package, DRF and public keys: neither the app in INSTALLED_APPS, nor an OAuth2 provider, nor a table.
+A service needs this package, Django REST framework and public signing keys. It needs neither the issuer's app in
+INSTALLED_APPS, nor an OAuth2 provider, nor a table.
 """
 
 from __future__ import annotations
@@ -35,13 +36,18 @@ _ASCII_SPACE = re.compile(rf"[{_ASCII_WHITE}]+")
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class AcceptedClaims(Claims):
-    """`request.auth`: what the token says, and the real user behind a masquerade where they are known here."""
+    """The value of `request.auth`: the claims of the token.
+
+    Attributes:
+        real_user: the local user who masquerades as the subject, or None if there is no masquerade or no look-up of
+            local users.
+    """
 
     real_user: Any = None
 
 
 class TokenUser:
-    """Who a token is about, read from its claims alone: authenticated, and nothing in a database."""
+    """The subject of a token, built from the claims alone. The user is authenticated and has no row in a database."""
 
     is_active = True
     is_anonymous = False
@@ -76,10 +82,9 @@ class TokenUser:
 
 
 class _Refused(APIException):
-    """In Canvas's words, for every reason alike.
+    """The 401 with Canvas's body, identical for every reason.
 
-    Not DRF's AuthenticationFailed: that has the challenge of whichever authenticator comes first, and is a 403 where
-    that one has none.
+    DRF's AuthenticationFailed would send the challenge of the view's first authenticator, or a 403 without one.
     """
 
     status_code = 401
@@ -87,7 +92,7 @@ class _Refused(APIException):
     def __init__(self) -> None:
         detail: Any = InvalidAccessToken.body
         super().__init__()
-        self.detail = detail  # as it is: DRF would make objects of the texts
+        self.detail = detail  # DRF's constructor would convert the strings to ErrorDetail objects.
         self.auth_header = _challenge()
 
 
@@ -102,15 +107,21 @@ class _Unavailable(APIException):
 
 
 class InstAccessAuthentication(BaseAuthentication):
-    """`request.user` and `request.auth` from an InstAccess token.
+    """Sets `request.user` and `request.auth` from an InstAccess token.
 
-    An opaque bearer, or a JWT of another issuer, is left to the next authenticator. A broken, expired or still
-    encrypted InstAccess token is refused for good. Each of the four steps can be overridden: `get_bearer`,
-    `verify`, `get_claims`, `get_user`.
+    An opaque bearer token or a JWT of another issuer is left to the next authenticator. An InstAccess token that is
+    malformed, expired or still encrypted is refused, and no other authenticator is asked. A subclass can override
+    each
+    of the four steps: `get_bearer`, `verify`, `get_claims`, `get_user`.
     """
 
     @sensitive_variables("token", "payload")
     def authenticate(self, request: Request) -> tuple[Any, Any] | None:
+        """Return the user and the claims, or None if the request carries no InstAccess token.
+
+        Raises:
+            APIException: 401 if the token is refused, 503 if the service can't decide.
+        """
         payload: dict[str, Any] = {}
         try:
             token = self.get_bearer(request)
@@ -121,48 +132,57 @@ class InstAccessAuthentication(BaseAuthentication):
             self.check_account(claims, request)
             return self.get_user(claims), claims
         except InvalidToken as refusal:
-            jti = identifiers(payload).get("jti", "")[:64]  # known once its signature was checked
+            jti = identifiers(payload).get("jti", "")[:64]  # `payload` is empty until the signature was verified.
             logger.warning("refused reason=%s jti=%r detail=%r", refusal.code, jti, refusal.detail)
             answer: type[APIException] = _Refused
         except (DbError, InstAccessError) as error:
             logger.error("not decided: %s: %s", type(error).__name__, error)
             answer = _Unavailable
-        # Not while the other one is handled, which would go along, with the frames that know the token.
+        # Raised after the `except` blocks. Otherwise the refused exception, whose frames contain the token, would be
+        # the `__context__` of this one.
         raise answer
 
     def authenticate_header(self, request: Request) -> str:
-        """The challenge that makes DRF answer 401 and not 403."""
+        """Return the challenge. With a challenge, DRF answers 401 instead of 403."""
         return _challenge()
 
-    @sensitive_variables("header", "readings", "found", "ours")
+    @sensitive_variables("header", "splits", "candidates", "own")
     def get_bearer(self, request: Request) -> str | None:
-        """Step 1: the bearer token of the Authorization header, None where there is not exactly one.
+        """Step 1: return the bearer token of the Authorization header, or None if there is not exactly one.
 
-        As lenient as other authenticators are: what one of them could read as a token is looked at here first.
+        The header is read as leniently as other authenticators read it. Otherwise a later authenticator could find an
+        InstAccess token that this one missed.
         """
         header = request.META.get("HTTP_AUTHORIZATION", "")
-        # As text it has more kinds of white space than as bytes, and some read the one, some the other.
-        readings = header.split(), _ASCII_SPACE.split(header.strip(_ASCII_WHITE))
-        found = {words[1]: None for words in readings if len(words) == 2 and words[0].lower() == "bearer"}
-        if len(found) > 1 and (ours := [token for token in found if self.is_ours(token)]):
-            return ours[0]
-        return next(iter(found), None)
+        # `str.split` splits at more kinds of white space than `bytes.split`. Authenticators use the one or the other.
+        splits = header.split(), _ASCII_SPACE.split(header.strip(_ASCII_WHITE))
+        candidates = {words[1]: None for words in splits if len(words) == 2 and words[0].lower() == "bearer"}
+        if len(candidates) > 1 and (own := [token for token in candidates if self.is_ours(token)]):
+            return own[0]
+        return next(iter(candidates), None)
 
     @sensitive_variables("token")
     def is_ours(self, token: str) -> bool:
-        """Whether it means to be an InstAccess token: an encrypted one, or signed and naming our issuer."""
+        """Return whether this authenticator decides about the token.
+
+        Returns True for the five parts of an encrypted token, and for a JWT whose `iss` is ISSUER.
+        """
         return token.count(".") == 4 or (token.count(".") == 2 and conf.issuer in _issuers(token))
 
     @sensitive_variables("token")
     def verify(self, token: str) -> dict[str, Any]:
-        """Step 2: the payload of a well-signed token. Raises InvalidToken."""
+        """Step 2: verify the signature and return the payload. Raises InvalidToken."""
         if token.count(".") == 4:
-            raise InvalidToken("still encrypted: send it through the gateway", code=Reason.STILL_ENCRYPTED)
+            raise InvalidToken("still encrypted: send the request through the gateway", code=Reason.STILL_ENCRYPTED)
         payload, _ = tokens.verify(token, trust.verification_keys(max_staleness=conf.max_staleness))
         return payload
 
     def get_claims(self, payload: dict[str, Any]) -> AcceptedClaims:
-        """Step 3: the claims, not expired, and the real user behind a masquerade."""
+        """Step 3: return the claims, and the real user of a masquerade.
+
+        Raises:
+            InvalidToken: a claim is invalid, the token has expired, or the real user is unknown or inactive.
+        """
         claims = AcceptedClaims.from_payload(payload, now=time.time(), issuer=conf.issuer, leeway=conf.leeway)
         if not claims.masquerading_user_uuid or conf.user_hook or local_users.find is None:
             return claims
@@ -172,22 +192,37 @@ class InstAccessAuthentication(BaseAuthentication):
         return dataclasses.replace(claims, real_user=real_user)
 
     def check_account(self, claims: AcceptedClaims, request: Request) -> None:
-        """Refuse a token of another tenant, where ACCOUNT_UUID names this service's account, or ACCOUNT_HOOK that of
-        the host the request was sent to."""
+        """Refuse a token of another tenant.
+
+        ACCOUNT_UUID is the account of this service. If it is not set, ACCOUNT_HOOK returns the account of the host
+        that the request was sent to. If neither is set, tokens of every account are accepted.
+
+        Raises:
+            InvalidToken: the token belongs to another account.
+            ConfigError: ACCOUNT_HOOK returned no account.
+        """
         account = conf.account_uuid
         if account is None and (hook := conf.account_hook) is not None:
             account = hook(request_domain(request._request))
             if not isinstance(account, str) or not account:
-                raise ConfigError("INSTACCESS['ACCOUNT_HOOK'] must return a text", setting="ACCOUNT_HOOK")
+                raise ConfigError(
+                    "INSTACCESS['ACCOUNT_HOOK'] must return a string that is not empty", setting="ACCOUNT_HOOK"
+                )
         if account not in (None, claims.account_uuid):
             raise InvalidToken(
-                f"for account {claims.account_uuid!r}, and this is {account!r} (ACCOUNT_UUID or ACCOUNT_HOOK)",
+                f"for account {claims.account_uuid!r}, not {account!r} (ACCOUNT_UUID or ACCOUNT_HOOK)",
                 code=Reason.WRONG_ACCOUNT,
             )
 
     def get_user(self, claims: AcceptedClaims) -> Any:
-        """Step 4: who it is. What USER_HOOK says, the local user with that uuid where the app is installed, else a
-        TokenUser. Raises InvalidToken for one that is unknown or inactive."""
+        """Step 4: return the user of the claims.
+
+        USER_HOOK returns the user if it is set. Otherwise the user is the local user with the uuid of the claims, or
+        a TokenUser if the issuer's app is not installed.
+
+        Raises:
+            InvalidToken: the user is unknown or inactive.
+        """
         if (hook := conf.user_hook) is not None:
             user = hook(claims)
         elif local_users.find is not None:
@@ -203,16 +238,16 @@ def _challenge() -> str:
     try:
         return challenge()
     except ConfigError as error:
-        logger.error("a challenge without its realm: %s", error)
+        logger.error("the challenge has no realm: %s", error)
         return "Bearer"
 
 
 @sensitive_variables("token", "segment", "raw", "text", "pairs")
 def _issuers(token: str) -> list[Any]:
-    """Every `iss` in an unverified JWT, read as leniently as anybody might.
+    """Return every `iss` of an unverified JWT, parsed as leniently as possible.
 
-    A strict reading would call a respelled InstAccess token no token at all, and leave it to an authenticator that is
-    less strict and may not know what has been revoked.
+    A strict parser would not recognize a non-canonical encoding of an InstAccess token. The token would then be left
+    to a more lenient authenticator, which may accept a revoked token.
     """
     segment = _NOT_BASE64.sub("", token.split(".")[1].replace("+", "-").replace("/", "_"))
     try:

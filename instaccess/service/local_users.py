@@ -1,4 +1,4 @@
-"""The users of this deployment, where the issuer's app is installed too. `apps.py` passes in the look-up."""
+"""The look-up of local users, if the issuer's app is installed too. `apps.py` passes it in."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 
 class LocalUsers:
-    """How a service finds a local user.
+    """The look-up of a local user by uuid.
 
     Attributes:
-        find: takes a uuid and returns the active user with that uuid, or None. None where there is no user table of
-            this app: `request.user` is a TokenUser then.
+        find: takes a uuid and returns the active user with that uuid, or None. The attribute itself is None if the
+            issuer's app is not installed. `request.user` is then a TokenUser.
     """
 
     find: Callable[[str], Any] | None = None
@@ -21,5 +21,9 @@ local_users = LocalUsers()
 
 
 def use(find: Callable[[str], Any]) -> None:
-    """Take users from this deployment's database. Called by `apps.py`."""
+    """Authenticate users of this deployment's database. `apps.py` calls this function.
+
+    Args:
+        find: takes a uuid and returns the active user with that uuid, or None.
+    """
     local_users.find = find

@@ -1,6 +1,6 @@
-"""`manage.py check` for every role, with our app installed or only `instaccess.standalone`: no models here.
+"""System checks of the keys and the deny list, for the issuer, a gateway and a service. Imports no models.
 
-Each bad or unsafe setting has an id of its own, in one row with those of `checks.py`, and says what to write instead.
+Each missing or unsafe setting has its own check id. The ids continue those of `instaccess/conf/checks.py`.
 """
 
 from __future__ import annotations
@@ -23,18 +23,21 @@ _MIN_JWCRYPTO = (1, 6, 1)
 
 @register()
 def check_key_material(**kwargs: Any) -> list[CheckMessage]:
-    """Keys in settings and in files can be used. A warning: whoever runs this need not be who may read them."""
+    """Check that the keys in settings and in files can be used.
+
+    A failure is only a warning, because the user who runs the check need not have permission to read the key files.
+    """
     messages: list[CheckMessage] = []
     for setting, configured, load in (
         ("DECRYPTION_KEYS", _value("decryption_keys"), sources.decryption_keys),
         ("VERIFICATION_KEYS", _value("verification_keys"), sources.verification_keys),
     ):
         if not isinstance(configured, list):
-            continue  # a URL is not read here
+            continue  # A check must not depend on another server, so a JWKS URL is not fetched.
         try:
             load()
         except ConfigError as error:
-            hint = "Until that is put right, requests get a 503 wherever these keys are needed."
+            hint = "Correct the setting. Until then, every request that needs these keys gets a 503."
             check_id = {"DECRYPTION_KEYS": "instaccess.W011", "VERIFICATION_KEYS": "instaccess.W012"}[setting]
             messages.append(Warning(error.detail + ".", hint=hint, id=check_id))
     return messages
@@ -42,53 +45,53 @@ def check_key_material(**kwargs: Any) -> list[CheckMessage]:
 
 @register()
 def check_sources(**kwargs: Any) -> list[CheckMessage]:
-    """A gateway or a service has somewhere to take its keys and its deny list from."""
+    """Check that a gateway or a service has a source for its keys and its deny list."""
     messages: list[CheckMessage] = []
-    if _value("deny_list") not in {"database", _BAD} and _value("service_secrets") == []:
+    if _value("deny_list") not in {"database", _INVALID} and _value("service_secrets") == []:
         messages.append(
             Error(
-                f"{denylist.NOTHING_TO_SEND}.",
-                hint="Put the secret there that the issuer has in its own SERVICE_SECRETS.",
+                f"{denylist.NO_SERVICE_CREDENTIALS}.",
+                hint="Add a secret that is listed in the issuer's SERVICE_SECRETS.",
                 id="instaccess.E050",
             )
         )
     if sources.has_key_table():
-        return messages  # what is not set comes from its tables
-    needed = {"VERIFICATION_KEYS": "instaccess.E052"}
+        return messages  # Keys and a deny list that no setting configures are read from the tables.
+    required = {"VERIFICATION_KEYS": "instaccess.E052"}
     if _verify_path() is not None:
-        needed["DECRYPTION_KEYS"] = "instaccess.E051"
+        required["DECRYPTION_KEYS"] = "instaccess.E051"
         if _value("deny_list") == "database" and not denylist.has_database():
             messages.append(
                 Error(
                     f"{denylist.NO_DATABASE}.",
-                    hint="Set it to the URL of the issuer's /internal/services/revocations, or share its database.",
+                    hint="Set it to the URL of the issuer's /internal/services/revocations, or use its database.",
                     id="instaccess.E053",
                 )
             )
     return messages + [
         Error(
-            f"INSTACCESS[{setting!r}] is not set, and there is no table of keys: our app is not in INSTALLED_APPS.",
-            hint="Set it, as the README shows for a gateway and for a service.",
+            f"INSTACCESS[{setting!r}] is not set, and 'instaccess' with its key table is not in INSTALLED_APPS.",
+            hint="Set it as the README describes for a gateway and for a service.",
             id=check_id,
         )
-        for setting, check_id in needed.items()
+        for setting, check_id in required.items()
         if _value(setting.lower()) is None
     ]
 
 
 @register(deploy=True)
 def check_jwcrypto(**kwargs: Any) -> list[CheckMessage]:
-    """No version with known holes."""
+    """Check that the installed jwcrypto has no known vulnerability."""
     version = importlib.metadata.version("jwcrypto")
     if _version(version) >= _MIN_JWCRYPTO:
         return []
     hint = 'Run `pip install --upgrade "jwcrypto>=1.6.1"`.'
-    return [Error(f"jwcrypto {version} has known holes.", hint=hint, id="instaccess.E007")]
+    return [Error(f"jwcrypto {version} has known vulnerabilities.", hint=hint, id="instaccess.E007")]
 
 
 @register(deploy=True)
 def check_redirects(**kwargs: Any) -> list[CheckMessage]:
-    """A proxy that asks the gateway gets an answer, and no redirect."""
+    """Check that SECURE_SSL_REDIRECT does not redirect the requests of a proxy to the gateway."""
     path = _verify_path()
     if (
         path is None
@@ -98,15 +101,15 @@ def check_redirects(**kwargs: Any) -> list[CheckMessage]:
         return []
     return [
         Warning(
-            "SECURE_SSL_REDIRECT answers a proxy that asks the gateway with a redirect, which lets nobody in.",
-            hint=r'Set SECURE_REDIRECT_EXEMPT = [r"^internal/"], or have the proxy send X-Forwarded-Proto.',
+            "SECURE_SSL_REDIRECT redirects the proxy's requests to the gateway, so the proxy refuses every client.",
+            hint=r'Set SECURE_REDIRECT_EXEMPT = [r"^internal/"], or configure the proxy to send X-Forwarded-Proto.',
             id="instaccess.W010",
         )
     ]
 
 
 def _verify_path() -> str | None:
-    """Where a proxy asks the gateway; None where this deployment has none."""
+    """Return the path of the gateway's endpoint without the leading slash, or None without a gateway."""
     if not getattr(settings, "ROOT_URLCONF", None):
         return None
     try:
@@ -115,15 +118,15 @@ def _verify_path() -> str | None:
         return None
 
 
-_BAD = object()
+_INVALID = object()
 
 
 def _value(attribute: str) -> Any:
-    """A setting; `_BAD` where it is bad, which `check_settings` says."""
+    """Return the value of a setting, or `_INVALID` if it is invalid. `check_settings` reports invalid settings."""
     try:
         return getattr(conf, attribute)
     except ConfigError:
-        return _BAD
+        return _INVALID
 
 
 def _version(text: str) -> tuple[int, ...]:

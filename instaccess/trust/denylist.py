@@ -1,7 +1,7 @@
-"""The deny list: the `jti` of every revoked token that has not expired yet, as a gateway process holds it in memory.
+"""The deny list of a gateway process: the `jti` of every revoked token that has not expired.
 
-It comes from the audit table, or from the issuer's endpoint. No models are imported: a gateway need not have the app
-installed to read one column of a database it shares.
+The deny list is read from the audit table or from the issuer's endpoint. This module imports no models, so a gateway
+that shares the issuer's database can read the table without installing the app.
 """
 
 from __future__ import annotations
@@ -17,20 +17,25 @@ from django.db import DEFAULT_DB_ALIAS, OperationalError, ProgrammingError, conn
 from ..conf import conf
 from ..exceptions import ConfigError, SourceUnavailable
 from ..tokens import AFTERLIFE, CLOCK_SKEW, MAX_LIFETIME
-from .fetch import fetch_json, shown
+from .fetch import fetch_json, without_query
 from .refreshed import Refreshed
 
 TABLE = "instaccess_issuedtoken"
 
 MAX_BYTES = 16 * 1024 * 1024
-"""Of a deny list by URL: some 400,000 tokens, revoked at one stroke and not expired yet. As many as an issuer gathers
-in the second that a gateway waits."""
+"""Size limit, in bytes, of a deny list that is read from a URL.
 
-NO_DATABASE = "INSTACCESS['DENY_LIST'] is not set, and DATABASES has no default to read it from"
-NOTHING_TO_SEND = "INSTACCESS['DENY_LIST'] is a URL, and INSTACCESS['SERVICE_SECRETS'] has no secret to send there"
+The limit is enough for 400,000 unexpired tokens, for example if a key is revoked. An issuer can produce about that
+many entries within the second that a gateway waits for an answer.
+"""
 
-# What is to be denied was revoked while it lived, and nothing lives longer than an hour: this range is small and
-# indexed, however many rows the audit holds.
+NO_DATABASE = "INSTACCESS['DENY_LIST'] is not set, and DATABASES has no default database to read the deny list from"
+NO_SERVICE_CREDENTIALS = (
+    "INSTACCESS['DENY_LIST'] is a URL, but INSTACCESS['SERVICE_SECRETS'] contains no secret to send to it"
+)
+
+# A token on the deny list was revoked before it expired, and no token lives longer than an hour. The query therefore
+# reads a small range of an index, even if the audit contains many rows.
 _QUERY = f"SELECT jti FROM {TABLE} WHERE revoked_at > %s AND expires_at > %s"  # noqa: S608  (a constant)
 
 
@@ -41,7 +46,7 @@ class _Remote:
 
 
 class _Audit:
-    """Where the audit log is; set by `use`."""
+    """The database of the audit log. `use` sets it."""
 
     find_alias: Callable[[], str] | None = None
 
@@ -50,47 +55,64 @@ _audit = _Audit()
 
 
 def use(find_alias: Callable[[], str]) -> None:
-    """Read the deny list from the database with this alias, which holds the audit log of this deployment.
+    """Set which database contains the audit log of this deployment. `apps.py` calls this function.
 
-    Called by `apps.py`. Until then the alias is `default`, as for a gateway that shares the issuer's database.
+    If it is not called, the deny list is read from the database `default`, as in a gateway that shares the issuer's
+    database.
+
+    Args:
+        find_alias: returns the alias of the database.
     """
     _audit.find_alias = find_alias
 
 
 def current() -> AbstractSet[str]:
-    """The deny list as of at most `DENY_LIST_SECONDS` ago, or older by `MAX_STALENESS` while its source is away.
+    """Return the deny list, at most `DENY_LIST_SECONDS` old.
 
-    Raises DatabaseError or SourceUnavailable after that.
+    If its source is unavailable, the deny list may be older by `MAX_STALENESS` seconds.
+
+    Raises:
+        DatabaseError, SourceUnavailable: the source has been unavailable for longer.
+        ConfigError: a setting is missing or invalid.
     """
-    interval, stale = conf.deny_list_seconds, conf.max_staleness
+    interval, max_staleness = conf.deny_list_seconds, conf.max_staleness
     if conf.deny_list == "database":
-        return _database.get(interval=interval, max_staleness=stale)
-    return _remote.get(interval=interval, max_staleness=stale).denied
+        return _database.get(interval=interval, max_staleness=max_staleness)
+    return _remote.get(interval=interval, max_staleness=max_staleness).denied
 
 
 def clear_cache() -> None:
-    """Read it anew at the next call."""
-    _database.forget()
-    _remote.forget()
+    """Drop the deny list, so that the next call of `current` reads it."""
+    _database.clear_cache()
+    _remote.clear_cache()
 
 
 def read_database() -> frozenset[str]:
-    """One indexed query over the database that the audit is written to; a replica may lag behind a revocation."""
+    """Return the deny list from the audit table, with one indexed query.
+
+    The query goes to the database that the audit is written to, because a replica may not have a recent revocation
+    yet.
+
+    Raises:
+        ConfigError: the settings name no database.
+        SourceUnavailable: the database does not contain the audit table.
+        DatabaseError: the query failed.
+    """
     connection = connections[_alias()]
     if not has_database():
         raise ConfigError(NO_DATABASE, setting="DENY_LIST")
-    # The gateway's leeway counts, and this may be the issuer answering it: the largest there can be is taken.
-    dead = datetime.now(UTC) - timedelta(seconds=AFTERLIFE)
-    earliest = dead - timedelta(seconds=MAX_LIFETIME + CLOCK_SKEW)
+    # This process can be the issuer, which doesn't have the gateway's LEEWAY setting. The largest leeway is assumed.
+    expiry_cutoff = datetime.now(UTC) - timedelta(seconds=AFTERLIFE)
+    earliest_revocation = expiry_cutoff - timedelta(seconds=MAX_LIFETIME + CLOCK_SKEW)
     adapt = connection.ops.adapt_datetimefield_value
     try:
         with connection.cursor() as cursor:
-            cursor.execute(_QUERY, [adapt(earliest), adapt(dead)])
+            cursor.execute(_QUERY, [adapt(earliest_revocation), adapt(expiry_cutoff)])
             return frozenset(str(uuid.UUID(str(row[0]))) for row in cursor.fetchall())
     except ProgrammingError as error:
         raise _no_table(error) from None
     except OperationalError as error:
-        if "no such table" in str(error):  # SQLite has no class of errors for that
+        if "no such table" in str(error):  # SQLite has no separate error class for a missing table.
             raise _no_table(error) from None
         raise
 
@@ -99,13 +121,13 @@ def _no_table(error: Exception) -> SourceUnavailable:
     remedy = (
         "run `python manage.py migrate`"
         if _audit.find_alias is not None
-        else "let it be the issuer's, or set INSTACCESS['DENY_LIST'] to the issuer's URL"
+        else "use the issuer's database, or set INSTACCESS['DENY_LIST'] to the URL of the issuer's revocation list"
     )
-    return SourceUnavailable(f"the database {_alias()!r} holds no deny list ({error}): {remedy}")
+    return SourceUnavailable(f"the database {_alias()!r} contains no deny list ({error}): {remedy}")
 
 
 def has_database() -> bool:
-    """Whether the settings name one."""
+    """Return whether DATABASES configures the database of the deny list."""
     return bool(connections[_alias()].settings_dict["ENGINE"] != "django.db.backends.dummy")
 
 
@@ -116,13 +138,13 @@ def _alias() -> str:
 def _read_remote(last: _Remote | None) -> _Remote:
     secrets = conf.service_secrets
     if not secrets:
-        raise ConfigError(NOTHING_TO_SEND, setting="SERVICE_SECRETS")
+        raise ConfigError(NO_SERVICE_CREDENTIALS, setting="SERVICE_SECRETS")
     fetched = fetch_json(conf.deny_list, etag=last.etag if last else "", secret=secrets[0], max_bytes=MAX_BYTES)
     if fetched.not_modified and last is not None:
         return last
     denied = fetched.document.get("revoked") if isinstance(fetched.document, dict) else None
     if not isinstance(denied, list) or not all(isinstance(jti, str) for jti in denied):
-        raise SourceUnavailable(f"{shown(conf.deny_list)} sent no deny list")
+        raise SourceUnavailable(f"{without_query(conf.deny_list)} sent a document that is not a deny list")
     return _Remote(frozenset(denied), fetched.etag)
 
 

@@ -1,4 +1,4 @@
-"""Read a small JSON document from another server of ours: bounded in time and size, and never led elsewhere."""
+"""Bounded HTTP GET of a JSON document from another server: limited in time and in size, without redirects."""
 
 from __future__ import annotations
 
@@ -16,23 +16,37 @@ from ..exceptions import SourceUnavailable
 _MAX_AGE = re.compile(r"(?:^|[\s,])max-age=([0-9]{1,9})(?:[\s,]|$)", re.ASCII | re.IGNORECASE)
 
 TIMEOUT = 1.0
-"""Seconds for connecting, and for every wait for the server's next bytes: less than proxies wait for the gateway,
-which goes on with what it has."""
+"""Seconds allowed for connecting, and for each wait for the server's next bytes.
+
+The limit is shorter than the time that the example proxies wait for the gateway. The gateway can therefore still
+answer from an older value.
+"""
 
 BODY_SECONDS = 3.0
-"""For the whole body. (Headers that drip take longer; `Snapshot` keeps other threads from waiting for that.)"""
+"""Seconds allowed for the whole body.
+
+Headers that a server sends slowly can take longer. `Refreshed` limits how long other threads wait for that.
+"""
 
 MAX_BYTES = 4 * 1024 * 1024
+"""Default size limit of a body, in bytes."""
 
 
-def shown(url: str) -> str:
-    """A URL as it may stand in a log: what is behind `?` may be a secret."""
+def without_query(url: str) -> str:
+    """Return a URL without its query, which can contain a secret and must not be logged."""
     return url.partition("?")[0]
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A document, its ETag, and for how many seconds its server says it may be kept (None where it does not say)."""
+    """The result of a request.
+
+    Attributes:
+        document: the parsed JSON, or None if the server answered 304.
+        etag: the ETag of the document, or an empty string.
+        max_age: the `max-age` of the Cache-Control header in seconds, or None if there is none.
+        not_modified: whether the server answered 304.
+    """
 
     document: Any
     etag: str = ""
@@ -41,10 +55,18 @@ class Fetched:
 
 
 def fetch_json(url: str, *, etag: str = "", secret: str = "", max_bytes: int = MAX_BYTES) -> Fetched:
-    """GET a JSON document.
+    """Fetch a JSON document with GET.
 
-    No redirect is followed: a redirect could send the secret, or the question which keys to trust, to another host.
-    Raises SourceUnavailable for everything that goes wrong; the secret is in no text.
+    Redirects are not followed, because a redirect could send the secret to another host or replace trusted keys.
+
+    Args:
+        url: the URL to fetch.
+        etag: the ETag of the document that the caller has. It is sent as If-None-Match.
+        secret: the bearer token to send.
+        max_bytes: the largest accepted body, in bytes.
+
+    Raises:
+        SourceUnavailable: the document can't be read. The message never contains the secret or the URL's query.
     """
     headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
     if etag:
@@ -53,31 +75,36 @@ def fetch_json(url: str, *, etag: str = "", secret: str = "", max_bytes: int = M
         headers["Authorization"] = f"Bearer {secret}"
     deadline = time.monotonic() + BODY_SECONDS
     try:
-        # An `auth` of our own keeps requests from putting a .netrc entry in place of the header.
+        # Without an explicit `auth`, requests would replace the Authorization header with an entry of ~/.netrc.
         with requests.get(
             url, headers=headers, timeout=TIMEOUT, stream=True, allow_redirects=False, auth=lambda request: request
         ) as response:
             if response.status_code == requests.codes.not_modified and etag:
                 return Fetched(None, etag, _max_age(response), not_modified=True)
             if response.status_code != requests.codes.ok:
-                raise SourceUnavailable(f"{shown(url)} answered {response.status_code}{_hint(response, secret)}")
+                raise SourceUnavailable(
+                    f"{without_query(url)} answered {response.status_code}{_hint(response, secret)}"
+                )
             if "Content-Encoding" in response.headers:
-                raise SourceUnavailable(f"{shown(url)} sent a compressed document, though none was asked for")
+                raise SourceUnavailable(
+                    f"{without_query(url)} sent a compressed document, although the request asked for no compression"
+                )
             body = bytearray()
-            # What has arrived, not what would fill a block: a server that drips is noticed in time.
+            # `read1` returns the bytes that have arrived. `read` would wait for a full block, so a server that sends
+            # slowly could exceed the deadline unnoticed.
             while chunk := response.raw.read1(16 * 1024):
                 body += chunk
                 if len(body) > max_bytes:
-                    raise SourceUnavailable(f"{shown(url)} sent more than {max_bytes} bytes")
+                    raise SourceUnavailable(f"{without_query(url)} sent more than {max_bytes} bytes")
                 if time.monotonic() > deadline:
-                    raise SourceUnavailable(f"{shown(url)} took longer than {BODY_SECONDS} s")
+                    raise SourceUnavailable(f"{without_query(url)} took longer than {BODY_SECONDS} s")
             return Fetched(json.loads(body), response.headers.get("ETag", ""), _max_age(response))
     except (requests.RequestException, HTTPError, OSError, ValueError, RecursionError) as error:
-        raise SourceUnavailable(f"{shown(url)} can't be read ({_kind(error)})") from None
+        raise SourceUnavailable(f"{without_query(url)} can't be read ({_error_names(error)})") from None
 
 
-def _kind(error: Exception) -> str:
-    """Names of errors alone: their texts have the whole URL."""
+def _error_names(error: Exception) -> str:
+    """Return the class names of an error and its cause. Their messages contain the whole URL."""
     inner = error.args[0] if error.args else None
     inner = getattr(inner, "reason", inner)
     names = [type(error).__name__] + [type(inner).__name__] * isinstance(inner, Exception)
@@ -86,7 +113,7 @@ def _kind(error: Exception) -> str:
 
 def _hint(response: requests.Response, secret: str) -> str:
     if secret and response.status_code == requests.codes.unauthorized:
-        return ": the first of INSTACCESS['SERVICE_SECRETS'] here must be one of those of the issuer"
+        return ": the first of INSTACCESS['SERVICE_SECRETS'] here must be listed in the issuer's SERVICE_SECRETS"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""RSA keys as material: generated, read from PEM or JWK, judged, written out. No database here."""
+"""RSA key material: generate, parse, check and serialize keys. This module does not use the database."""
 
 from __future__ import annotations
 
@@ -18,30 +18,35 @@ MIN_EXPONENT = 65537
 
 PUBLIC_MEMBERS = ("kty", "n", "e")
 PRIVATE_MEMBERS = ("d", "p", "q", "dp", "dq", "qi")
-"""RFC 7518 §6.3. Members are always picked by name: what else a JWK carries stays behind."""
+"""The members of an RSA key (RFC 7518 §6.3). They are copied by name; other members of a JWK are dropped."""
 
 
 def generate_jwk(use: str) -> JWK:
-    """A new RSA key pair of `KEY_SIZE` bits. Takes a moment: never call it while holding a lock."""
+    """Generate an RSA key pair of `KEY_SIZE` bits.
+
+    Generation can take more than a second, so don't call this function while you hold a lock.
+    """
     return JWK.generate(kty="RSA", size=conf.key_size, use=str(use))
 
 
 def public_members(key: JWK, *, use: str) -> dict[str, str]:
-    """The public half as a JWK with `use` and the RFC 7638 thumbprint as `kid`."""
+    """Return the members of the public key, with `use` and with the RFC 7638 thumbprint as `kid`."""
     return {**{name: key[name] for name in PUBLIC_MEMBERS}, "use": str(use), "kid": key.thumbprint()}
 
 
 @sensitive_variables()
 def private_jwk(key: JWK, *, use: str) -> JWK:
-    """Both halves as a JWK with `use` and `kid`."""
+    """Return the private key as a JWK with `use` and `kid`."""
     return JWK(**public_members(key, use=use), **{name: key[name] for name in PRIVATE_MEMBERS})
 
 
 @sensitive_variables()
 def parse(data: str | bytes) -> JWK:
-    """Read a PEM (PKCS#8, SubjectPublicKeyInfo, certificate) or one JWK as JSON, and judge it.
+    """Parse a PEM (PKCS#8, SubjectPublicKeyInfo, certificate) or one JWK as JSON, and check the key.
 
-    Raises KeyRefused, saying why, unless it is an RSA key of 2048 to 4096 bits with an exponent of 65537 or more.
+    Raises:
+        KeyRefused: the data is not an RSA key of 2048 to 4096 bits with an exponent of 65537 or more. The message
+            gives the reason and never contains key material.
     """
     raw = b""
     try:
@@ -49,16 +54,16 @@ def parse(data: str | bytes) -> JWK:
         if raw.startswith(b"{"):
             members = json.loads(raw)
             if "generate" in members:
-                raise KeyRefused("a JWK with a `generate` member is no key")
-            # Picked by name: jwcrypto trips over some of the members that a reader has to ignore (RFC 7517 §4).
-            # `use`, `key_ops`, `alg` and `kid` are its owner's; what the key is for here, the caller says.
-            kept = PUBLIC_MEMBERS + PRIVATE_MEMBERS if members.get("kty") == "RSA" else members
-            key = JWK(**{name: members[name] for name in kept if name in members})
+                raise KeyRefused("a JWK with a `generate` member is not a key")
+            # Members are copied by name, because jwcrypto fails on some members that a reader must ignore
+            # (RFC 7517 §4). `use`, `key_ops`, `alg` and `kid` are dropped: the caller decides how the key is used.
+            names = PUBLIC_MEMBERS + PRIVATE_MEMBERS if members.get("kty") == "RSA" else members
+            key = JWK(**{name: members[name] for name in names if name in members})
         else:
             key = JWK.from_pem(raw + b"\n")
     except (JWException, TypeError, ValueError, LookupError, RecursionError) as error:
         raise KeyRefused(
-            f"this is neither an unencrypted PEM key nor a JWK{_what_it_may_be(raw)} ({type(error).__name__})"
+            f"this is neither an unencrypted PEM key nor a JWK{_conversion_hint(raw)} ({type(error).__name__})"
         ) from None
     check_strength(key)
     members = {name: key[name] for name in PUBLIC_MEMBERS + PRIVATE_MEMBERS if name in key}
@@ -66,47 +71,54 @@ def parse(data: str | bytes) -> JWK:
 
 
 @sensitive_variables()
-def _what_it_may_be(raw: bytes) -> str:
-    """What people try first, and what makes a key that can be read of it; empty where that is not known."""
-    begins = raw[:4096]
-    if b"ENCRYPTED" in begins:
-        return ", but has a passphrase: `openssl pkey -in FILE -out NEW.pem` writes it without"
-    if b"OPENSSH PRIVATE KEY" in begins:
-        return ", but OpenSSH's own format: `ssh-keygen -p -m PEM -f COPY` rewrites a copy of the file"
-    if begins.startswith(b"ssh-"):
-        return ", but OpenSSH's own format: `ssh-keygen -e -m PKCS8 -f FILE` prints it as PEM"
-    if b'"keys"' in begins:
-        return ", but perhaps a JWK set: take the one JWK you mean out of it"
-    if begins.startswith(b"0"):
-        return ", but perhaps DER: `openssl pkey -inform DER -in FILE -out NEW.pem` (with -pubin for a public key)"
+def _conversion_hint(raw: bytes) -> str:
+    """Return how to convert a key in another common format, or an empty string if the format is unknown."""
+    start = raw[:4096]
+    if b"ENCRYPTED" in start:
+        return "; it has a passphrase: `openssl pkey -in FILE -out NEW.pem` writes the key without a passphrase"
+    if b"OPENSSH PRIVATE KEY" in start:
+        return "; it has OpenSSH's format: `ssh-keygen -p -m PEM -f COPY` converts a copy of the file"
+    if start.startswith(b"ssh-"):
+        return "; it has OpenSSH's format: `ssh-keygen -e -m PKCS8 -f FILE` prints the key as PEM"
+    if b'"keys"' in start:
+        return "; it may be a JWK set: copy the JWK that you need out of the set"
+    if start.startswith(b"0"):
+        return "; it may be DER: run `openssl pkey -inform DER -in FILE -out NEW.pem` (with -pubin for a public key)"
     return ""
 
 
 @sensitive_variables()
 def check_strength(key: JWK) -> None:
-    """Raise KeyRefused unless this is an RSA key we would use, its halves belonging together."""
+    """Raise KeyRefused unless the key is an acceptable RSA key and its private and public members match."""
     if key.get("kty") != "RSA":
-        raise KeyRefused(f"an RSA key is needed, this is {key.get('kty')}")
+        raise KeyRefused(f"the key type is {key.get('kty')}; only RSA is accepted")
     try:
-        plain = JWK(**{name: key[name] for name in PUBLIC_MEMBERS + PRIVATE_MEMBERS if name in key})
-        # cryptography refuses an even or too small exponent and an even modulus by itself.
-        public: rsa.RSAPublicKey = plain.get_op_key("verify")
-        private: Any = plain.get_op_key("sign") if plain.has_private else None
+        rsa_members = JWK(**{name: key[name] for name in PUBLIC_MEMBERS + PRIVATE_MEMBERS if name in key})
+        # cryptography refuses an even or too small exponent and an even modulus.
+        public: rsa.RSAPublicKey = rsa_members.get_op_key("verify")
+        private: Any = rsa_members.get_op_key("sign") if rsa_members.has_private else None
     except (JWException, TypeError, ValueError, LookupError) as error:
-        raise KeyRefused(f"this is no usable RSA key ({type(error).__name__})") from None
+        raise KeyRefused(f"the RSA key can't be used ({type(error).__name__})") from None
     if not MIN_RSA_BITS <= public.key_size <= MAX_RSA_BITS:
         raise KeyRefused(f"the key has {public.key_size} bits; {MIN_RSA_BITS} to {MAX_RSA_BITS} are accepted")
     if public.public_numbers().e < MIN_EXPONENT:
         raise KeyRefused(f"the public exponent is {public.public_numbers().e}; at least {MIN_EXPONENT} is accepted")
     if private is not None and private.public_key() != public:
-        raise KeyRefused("the two halves do not belong together")
+        raise KeyRefused("the private key doesn't match the public key")
 
 
 @sensitive_variables()
 def to_text(key: JWK, *, file_format: str, private: bool) -> str:
-    """PEM (PKCS#8 for a private half, unencrypted; SubjectPublicKeyInfo for a public one) or JWK as JSON."""
+    """Serialize a key as PEM or as a JWK in JSON.
+
+    Args:
+        key: the key.
+        file_format: `pem` or `jwk`. PEM is unencrypted PKCS#8 for a private key and SubjectPublicKeyInfo for a public
+            key.
+        private: whether to include the private members.
+    """
     if file_format == "pem":
-        # jwcrypto takes None to mean "unencrypted on purpose".
+        # jwcrypto requires an explicit None to export an unencrypted key.
         exported = key.export_to_pem(private_key=True, password=None) if private else key.export_to_pem()
         return str(exported.decode())
     members = PUBLIC_MEMBERS + ("use", "kid") + (PRIVATE_MEMBERS if private else ())

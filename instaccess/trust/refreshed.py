@@ -1,6 +1,6 @@
-"""A value that a process reads now and then and its threads share: keys, the deny list, somebody's JWKS.
+"""A value that is loaded again after an interval and shared by the threads of a process: keys, deny list, JWK set.
 
-No Django here; what is read, and how old it may get, is passed in.
+This module imports no Django. Callers pass in the function that loads the value and the accepted age.
 """
 
 from __future__ import annotations
@@ -19,84 +19,99 @@ logger = logging.getLogger("instaccess.snapshot")
 T = TypeVar("T")
 
 PATIENCE = 2.0
-"""Seconds that a thread waits for another one's reading before it goes on with what there is."""
+"""Seconds that a thread waits for another thread's load before it uses the last value."""
 
 LAST_PATIENCE = 10.0
-"""Seconds that it waits when there is nothing to go on with."""
+"""Seconds that a thread waits for another thread's load if there is no usable last value."""
 
 
 class Refreshed(Generic[T]):
-    """One value, read by one thread at a time.
+    """A cached value that one thread at a time loads.
 
     Args:
-        load: reads the value; gets the last one, or None at first. May raise anything.
+        load: loads the value. Receives the last value, or None on the first call. May raise any exception.
     """
 
     def __init__(self, load: Callable[[T | None], T]) -> None:
         self._load = load
         self._generation = 0
-        self.forget()
-        # A lock that a thread of the parent held at the fork would never be released in the child.
-        os.register_at_fork(after_in_child=self.forget)
+        self.clear_cache()
+        # A lock that a parent's thread held at the time of the fork would never be released in the child.
+        os.register_at_fork(after_in_child=self.clear_cache)
 
-    def forget(self) -> None:
-        """Read anew at the next call. What is being read meanwhile is not kept: it may be older than the wish."""
+    def clear_cache(self) -> None:
+        """Drop the value, so that the next call of `get` loads it.
+
+        A load that is running is not stored when it ends, because it may have read data from before this call.
+        """
         self._generation += 1
         self._lock = threading.Lock()
         self._value: T | None = None
         self._failure: Exception | None = None
-        self._read_at = self._failed_at = float("-inf")
+        self._loaded_at = self._failed_at = float("-inf")
 
     def get(self, *, interval: float, max_staleness: float = 0) -> T:
-        """The value as it was at most `interval` seconds ago.
+        """Return the value, at most `interval` seconds old, and load it if necessary.
 
-        When reading fails, the last value serves for `max_staleness` seconds more, and reading is tried again after
-        each `interval`; then what `load` raises comes through. A reading that takes longer than `PATIENCE` counts as
-        failed for the threads that wait for it. As long as it may succeed they do wait: going on with an older value
-        would let through what has been revoked since.
+        If loading fails, the last value is returned for `max_staleness` more seconds. Loading is tried again after
+        each `interval`.
+
+        Threads that need a value wait for the thread that loads it. Otherwise they would use an older deny list and
+        accept a token that has been revoked since. After `PATIENCE` seconds they treat the load as failed.
+
+        Args:
+            interval: the accepted age in seconds while loading works.
+            max_staleness: seconds by which the value may be older while loading fails.
+
+        Raises:
+            SourceUnavailable: another thread's load takes too long and there is no usable last value.
+            Exception: any exception of `load`, if there is no usable last value.
         """
-        if (value := self._kept(interval)) is not None:
+        if (value := self._value_younger_than(interval)) is not None:
             return value
-        asked = time.monotonic()
-        lock, kept = self._lock, self._kept(interval + max_staleness)
-        # The source was away a moment ago: one thread tries it again, the others need not wait to learn the same.
-        patience = 0.0 if self._failed_at > self._read_at else PATIENCE
-        if not lock.acquire(timeout=LAST_PATIENCE if kept is None else patience):
-            # Whoever reads hangs. The next threads need not wait to learn the same.
+        asked_at = time.monotonic()
+        lock, last_value = self._lock, self._value_younger_than(interval + max_staleness)
+        # If the previous load failed, one thread tries again. The other threads use the last value without waiting.
+        patience = 0.0 if self._failed_at > self._loaded_at else PATIENCE
+        if not lock.acquire(timeout=LAST_PATIENCE if last_value is None else patience):
+            # The loading thread stalls. Recording a failure keeps the next threads from waiting as well.
             self._failed_at = max(self._failed_at, time.monotonic())
-            if kept is None:
-                raise SourceUnavailable("another thread's reading does not end")
-            return kept
+            if last_value is None:
+                raise SourceUnavailable("another thread has been loading this value for too long")
+            return last_value
         try:
-            return self._refreshed(asked, interval, max_staleness)
+            return self._refresh(asked_at, interval, max_staleness)
         finally:
             lock.release()
 
-    def _refreshed(self, asked: float, interval: float, max_staleness: float) -> T:
-        started, generation, read_at, last = time.monotonic(), self._generation, self._read_at, self._value
-        if last is not None and (started - read_at < interval or read_at > asked):
+    def _refresh(self, asked_at: float, interval: float, max_staleness: float) -> T:
+        started_at, generation = time.monotonic(), self._generation
+        loaded_at, last = self._loaded_at, self._value
+        if last is not None and (started_at - loaded_at < interval or loaded_at > asked_at):
             return last
-        kept = self._kept(interval + max_staleness)
-        if kept is not None and started - self._failed_at < interval:
-            return kept
-        if kept is None and self._failure is not None and self._failed_at >= asked:
-            # It failed while we waited for it. Trying again, one thread after the other, would take for ever.
+        usable = self._value_younger_than(interval + max_staleness)
+        if usable is not None and started_at - self._failed_at < interval:
+            return usable
+        if usable is None and self._failure is not None and self._failed_at >= asked_at:
+            # Another thread's load failed during the wait. If each waiting thread tried again in turn, the last one
+            # would wait for the sum of all time-outs.
             raise self._failure.with_traceback(None)
         try:
             value = self._load(last)
         except Exception as error:
             if generation == self._generation:
                 self._failure, self._failed_at = error, time.monotonic()
-            kept = self._kept(interval + max_staleness)
-            if kept is None:
+            usable = self._value_younger_than(interval + max_staleness)
+            if usable is None:
                 raise
-            logger.warning("reading failed, going on with what there is: %s: %s", type(error).__name__, error)
-            return kept
+            logger.warning("loading failed, using the last value: %s: %s", type(error).__name__, error)
+            return usable
         if generation == self._generation:
-            self._value, self._read_at, self._failure = value, started, None
+            self._value, self._loaded_at, self._failure = value, started_at, None
         return value
 
-    def _kept(self, age: float) -> T | None:
-        # In this order: between the two a new value may come, and an old one must not pass for as young.
-        read_at, value = self._read_at, self._value
-        return value if time.monotonic() - read_at < age else None
+    def _value_younger_than(self, seconds: float) -> T | None:
+        # The time is read before the value. In the other order, another thread could store a new value in between,
+        # and an old value would appear to be as young as the new one.
+        loaded_at, value = self._loaded_at, self._value
+        return value if time.monotonic() - loaded_at < seconds else None

@@ -1,4 +1,4 @@
-"""The keys of a JWKS URL, read again when it is time or when an unknown kid turns up."""
+"""The keys of a JWKS URL, reloaded after an interval or when a token has an unknown kid."""
 
 from __future__ import annotations
 
@@ -15,40 +15,38 @@ from jwcrypto.jwk import JWK
 from ..conf import conf
 from ..exceptions import KeyRefused, SourceUnavailable
 from . import material
-from .fetch import fetch_json, shown
+from .fetch import fetch_json, without_query
 from .refreshed import PATIENCE, Refreshed
 
 logger = logging.getLogger("instaccess.keys")
 
 JWKS_SECONDS = 300
-
-
-"""A JWKS is read again after this many seconds, or sooner where its server says so."""
-
+"""Seconds after which a JWK set is reloaded, unless the server's `max-age` is shorter."""
 
 JWKS_COOLDOWN = 30
-
-
-"""Seconds between two readings that unknown kids bring about: strangers can invent kids."""
-
+"""Seconds between two reloads because of an unknown kid. Attackers can invent kids, so these reloads are limited."""
 
 MAX_MEMBERS = 32
+"""How many members of a JWK set are read."""
 
 
 class RemoteKeys(Mapping[str, JWK]):
-    """The keys of a JWKS URL. Asked for a kid it does not hold, it reads the set again, at most once a cooldown.
-    While it can't be read, the last good set serves for MAX_STALENESS."""
+    """The keys of a JWKS URL, by kid.
+
+    A look-up of an unknown kid reloads the JWK set, at most once per `JWKS_COOLDOWN`. If the JWK set can't be read,
+    the last good one is used for MAX_STALENESS seconds more.
+    """
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._snapshot: Refreshed[dict[str, JWK]] = Refreshed(self._load)
+        self._jwks: Refreshed[dict[str, JWK]] = Refreshed(self._load)
         self._interval = JWKS_SECONDS
         self._refetched_at = float("-inf")
-        self._refetching = threading.Lock()
-        os.register_at_fork(after_in_child=self._renew_lock)
+        self._refetch_lock = threading.Lock()
+        os.register_at_fork(after_in_child=self._replace_lock)
 
-    def keys_now(self) -> RemoteKeys:
-        """This mapping, read. Raises SourceUnavailable where there is nothing to go on with."""
+    def ensure_loaded(self) -> RemoteKeys:
+        """Load the JWK set unless it is cached, and return this mapping. Raises SourceUnavailable."""
         self._keys()
         return self
 
@@ -60,18 +58,18 @@ class RemoteKeys(Mapping[str, JWK]):
         return keys[kid]
 
     def _refetch(self) -> None:
-        # Whoever meets a new key at the same moment waits for the one reading, and then finds it. Not for long:
-        # strangers can name kids that nobody has, and a server that hangs must not hold a thread for each.
+        # Threads that need the same new key wait for one reload and then find the key. The wait is short, because
+        # attackers can send unknown kids, and a server that stalls must not block a thread for each of these tokens.
         since = time.monotonic() - self._refetched_at
         patience = PATIENCE if since >= JWKS_COOLDOWN else max(PATIENCE - since, 0)
-        if not self._refetching.acquire(timeout=patience):
-            return  # by the set that is held there is no such key
+        if not self._refetch_lock.acquire(timeout=patience):
+            return  # The caller uses the last JWK set, which does not contain the kid.
         try:
             if time.monotonic() - self._refetched_at >= JWKS_COOLDOWN:
                 self._refetched_at = time.monotonic()
-                self._snapshot.get(interval=0, max_staleness=self._interval + conf.max_staleness)
+                self._jwks.get(interval=0, max_staleness=self._interval + conf.max_staleness)
         finally:
-            self._refetching.release()
+            self._refetch_lock.release()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._keys())
@@ -80,30 +78,38 @@ class RemoteKeys(Mapping[str, JWK]):
         return len(self._keys())
 
     def _keys(self) -> dict[str, JWK]:
-        return self._snapshot.get(interval=self._interval, max_staleness=conf.max_staleness)
+        return self._jwks.get(interval=self._interval, max_staleness=conf.max_staleness)
 
-    def _renew_lock(self) -> None:
-        self._refetching = threading.Lock()
+    def _replace_lock(self) -> None:
+        self._refetch_lock = threading.Lock()
 
     def _load(self, last: dict[str, JWK] | None) -> dict[str, JWK]:
         fetched = fetch_json(self._url)
         keys = read_jwks(fetched.document)
         if not keys:
-            # An empty set would make every token unknown; more likely something is broken over there.
-            raise SourceUnavailable(f"{shown(self._url)} holds no usable signing key")
+            # With an empty JWK set, every token would be refused with 401. The issuer probably has a fault, so the
+            # last good JWK set is used, and then the answer is 503.
+            raise SourceUnavailable(f"{without_query(self._url)} contains no usable signing key")
         self._interval = JWKS_SECONDS if fetched.max_age is None else max(1, min(fetched.max_age, JWKS_SECONDS))
-        # Parsed keys are kept where nothing has changed.
+        # Unchanged keys keep their JWK objects, because these already contain the key that OpenSSL prepared.
         return {kid: last[kid] if last and last.get(kid) == key else key for kid, key in keys.items()}
 
 
 def read_jwks(document: Any) -> dict[str, JWK]:
-    """The usable signing keys of a JWK set (RFC 7517 §5), member by member: a bad one is skipped and logged.
+    """Return the usable signing keys of a JWK set by kid (RFC 7517 §5).
 
-    `JWKSet.from_json` is not used: it makes up a key for a `generate` member and rejects a whole set for one bad key.
+    A member that can't be used is skipped and logged. `JWKSet.from_json` is not used: it generates a key for a member
+    with `generate`, and it rejects the whole JWK set because of one bad key.
+
+    Args:
+        document: the JWK set as parsed JSON. At most `MAX_MEMBERS` of its members are read.
+
+    Raises:
+        SourceUnavailable: the document is not a JWK set.
     """
     members = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(members, list):
-        raise SourceUnavailable("this is no JWK set")
+        raise SourceUnavailable("the document is not a JWK set")
     keys: dict[str, JWK] = {}
     for member in members[:MAX_MEMBERS]:
         if not isinstance(member, dict) or member.get("use", "sig") != "sig" or member.get("alg", "RS256") != "RS256":
@@ -113,11 +119,12 @@ def read_jwks(document: Any) -> dict[str, JWK]:
         except KeyRefused as error:
             logger.warning("member of a JWK set skipped: %s", error)
             continue
-        # The set says under which name its tokens come; ours are thumbprints, others need not be.
+        # Tokens name their key by the kid in the JWK set. This app's kids are thumbprints; other issuers' need not
+        # be.
         kid = member.get("kid")
         kid = kid if isinstance(kid, str) else key.thumbprint()
         if kid in keys:
-            logger.warning("member of a JWK set skipped: another one before it has its kid")
+            logger.warning("member of a JWK set skipped: an earlier member has the same kid")
             continue
         keys[kid] = JWK(**material.public_members(key, use="sig"))
     return keys

@@ -1,6 +1,7 @@
-"""Where gateways and services get keys from: this database, the settings, or a JWKS URL.
+"""The sources of a gateway's or service's keys: the settings, a JWKS URL, or this deployment's database.
 
-No models are imported here: a gateway or a service has no tables of ours. `apps.py` passes in the table of keys.
+This module imports no models, because a gateway or a service need not have this app's tables. `apps.py` passes in the
+function that reads the key table.
 """
 
 from __future__ import annotations
@@ -24,17 +25,17 @@ logger = logging.getLogger("instaccess.keys")
 
 
 class Ring(Protocol):
-    """The keys of a database, as `keys.KeyRing` has them."""
+    """The keys of a database. `keys.KeyRing` implements this protocol."""
 
     def decryption_keys(self) -> Mapping[str, JWK]:
-        """Private encryption keys by kid, best first."""
+        """Return the private encryption keys by kid, in the order in which they are tried."""
 
     def verification_keys(self) -> Mapping[str, JWK]:
-        """Public signing keys by kid, best first."""
+        """Return the public signing keys by kid, in the order in which they are tried."""
 
 
 class _KeyTable:
-    """The table of keys; set by `use`."""
+    """The function that reads the key table. `use` sets it."""
 
     load_ring: Callable[[float], Ring] | None = None
 
@@ -43,40 +44,60 @@ _key_table = _KeyTable()
 
 
 def use(load_ring: Callable[[float], Ring]) -> None:
-    """Take keys from this deployment's database unless a setting names others. Called by `apps.py`.
+    """Use the keys of this deployment's database unless a setting lists other keys. `apps.py` calls this function.
 
-    `load_ring` takes how many seconds old the keys may be while the database is unavailable.
+    Args:
+        load_ring: returns the key ring. Its argument is `max_staleness`: seconds by which the keys may be older if
+            the database is unavailable.
     """
     _key_table.load_ring = load_ring
 
 
 def has_key_table() -> bool:
-    """Whether this process has the table of keys."""
+    """Return whether this process can read the key table."""
     return _key_table.load_ring is not None
 
 
 def decryption_keys(*, max_staleness: float = 0) -> Mapping[str, JWK]:
-    """Private encryption keys by kid, best first. Raises KeyUnavailable where there is none: that is a fault of ours
-    and no fault of a token."""
+    """Return the private encryption keys by kid, in the order in which they are tried.
+
+    Args:
+        max_staleness: seconds by which keys of the database may be older if the database is unavailable.
+
+    Raises:
+        KeyUnavailable: there is no key. This is a server-side error, so the answer is 503 and not 401.
+        ConfigError: DECRYPTION_KEYS is missing or contains a key that can't be used.
+        DatabaseError: the database is unavailable.
+    """
     configured = conf.decryption_keys
     if configured is None:
-        return _some(
-            _ring("DECRYPTION_KEYS", max_staleness).decryption_keys(), "private encryption", "DECRYPTION_KEYS"
-        )
-    return _parsed(tuple(configured), "DECRYPTION_KEYS", "enc")
+        keys = _ring("DECRYPTION_KEYS", max_staleness).decryption_keys()
+        return _require_keys(keys, "private encryption", "DECRYPTION_KEYS")
+    return _parse_all(tuple(configured), "DECRYPTION_KEYS", "enc")
 
 
 def verification_keys(*, max_staleness: float = 0) -> Mapping[str, JWK]:
-    """Public signing keys by kid, best first. Raises KeyUnavailable where there is none."""
+    """Return the public signing keys by kid, in the order in which they are tried.
+
+    Args:
+        max_staleness: seconds by which keys of the database may be older if the database is unavailable.
+
+    Raises:
+        KeyUnavailable: there is no key.
+        SourceUnavailable: the JWKS URL can't be read, and there is no usable last JWK set.
+        ConfigError: VERIFICATION_KEYS is missing or contains a key that can't be used.
+        DatabaseError: the database is unavailable.
+    """
     configured = conf.verification_keys
     if configured is None:
-        return _some(_ring("VERIFICATION_KEYS", max_staleness).verification_keys(), "signing", "VERIFICATION_KEYS")
+        keys = _ring("VERIFICATION_KEYS", max_staleness).verification_keys()
+        return _require_keys(keys, "signing", "VERIFICATION_KEYS")
     if isinstance(configured, str):
-        return _remote(configured).keys_now()
-    return _parsed(tuple(configured), "VERIFICATION_KEYS", "sig")
+        return _remote(configured).ensure_loaded()
+    return _parse_all(tuple(configured), "VERIFICATION_KEYS", "sig")
 
 
-def _some(keys: Mapping[str, JWK], kind: str, setting: str) -> Mapping[str, JWK]:
+def _require_keys(keys: Mapping[str, JWK], kind: str, setting: str) -> Mapping[str, JWK]:
     if not keys:
         raise KeyUnavailable(
             f"there is no {kind} key in this database: run `python manage.py instaccess_init`, or set "
@@ -88,7 +109,8 @@ def _some(keys: Mapping[str, JWK], kind: str, setting: str) -> Mapping[str, JWK]
 def _ring(setting: str, max_staleness: float) -> Ring:
     if _key_table.load_ring is None:
         raise ConfigError(
-            f"INSTACCESS[{setting!r}] is not set, and there is no table of keys: our app is not in INSTALLED_APPS",
+            f"INSTACCESS[{setting!r}] is not set, and this process has no key table: add 'instaccess' to "
+            "INSTALLED_APPS, or set it",
             setting=setting,
         )
     return _key_table.load_ring(max_staleness)
@@ -101,24 +123,26 @@ def _remote(url: str) -> RemoteKeys:
 
 @lru_cache(maxsize=8)
 @sensitive_variables()
-def _parsed(texts: tuple[str, ...], setting: str, use: str) -> Mapping[str, JWK]:
+def _parse_all(items: tuple[str, ...], setting: str, use: str) -> Mapping[str, JWK]:
     keys: dict[str, JWK] = {}
-    for n, item in enumerate(texts):
-        # Its place, and not the text: that may be a key whose first line is missing.
-        entry = f"INSTACCESS[{setting!r}][{n}]"
+    for index, item in enumerate(items):
+        # Messages name the index and not the text, because the text can be a private key without its first line.
+        entry = f"INSTACCESS[{setting!r}][{index}]"
         try:
             text = item if item.lstrip().startswith(("{", "-----BEGIN")) else Path(item).read_text()
             members = _members(text, use)
         except (OSError, ValueError) as error:
             if "://" in item:
-                raise ConfigError(f"{entry} is a URL, which stands alone and in no list", setting=setting) from None
+                raise ConfigError(
+                    f"{entry} is a URL: write the URL as a string, not in a list", setting=setting
+                ) from None
             raise ConfigError(
                 f"{entry} names a file that can't be read ({type(error).__name__})", setting=setting
             ) from None
         except (KeyRefused, SourceUnavailable) as error:
-            raise ConfigError(f"{entry} holds a key that can't be used: {error.detail}", setting=setting) from None
+            raise ConfigError(f"{entry} contains a key that can't be used: {error.detail}", setting=setting) from None
         if any(kid in keys and keys[kid] != key for kid, key in members.items()):
-            raise ConfigError(f"{entry} holds a key with the kid of another one before it", setting=setting)
+            raise ConfigError(f"{entry} contains a key whose kid an earlier, different key has", setting=setting)
         keys |= members
     return keys
 
@@ -129,15 +153,15 @@ def _members(text: str, use: str) -> dict[str, JWK]:
     if use == "sig" and document is not None:
         keys = read_jwks(document if "keys" in document else {"keys": [document]})
         if not keys:
-            raise KeyRefused("there is no usable signing key in it")
+            raise KeyRefused("it contains no usable signing key")
         return keys
     key = material.parse(text)
-    named = document.get("kid") if document else None
-    kid = named if isinstance(named, str) else key.thumbprint()
+    configured_kid = document.get("kid") if document else None
+    kid = configured_kid if isinstance(configured_kid, str) else key.thumbprint()
     if use == "sig":
         return {kid: JWK(**material.public_members(key, use=use))}
     if not key.has_private:
-        raise KeyRefused("decrypting needs the private half, and this is the public one")
+        raise KeyRefused("decryption needs a private key, but this is a public key")
     private = material.private_jwk(key, use=use)
-    private.get_op_key("unwrapKey")  # loaded and checked now, not in the first request
+    private.get_op_key("unwrapKey")  # OpenSSL loads and checks the key now, not during the first request.
     return {kid: private}

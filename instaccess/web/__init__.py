@@ -22,6 +22,7 @@ from .origin import account_uuid, client_address, request_domain
 from .reasons import ACCEPTED_BY_GATEWAY, ACCEPTED_BY_SERVICE, Variant, explain
 from .refusals import counter as refusal_counter
 from .tally import Kind
+from .unexpected import describe_unexpected
 
 __all__ = [
     "ACCEPTED_BY_GATEWAY",
@@ -44,6 +45,7 @@ __all__ = [
     "account_uuid",
     "challenge",
     "client_address",
+    "describe_unexpected",
     "explain",
     "isolated_view",
     "json_response",

@@ -1,4 +1,4 @@
-"""A pair of keys, and `unwrap` with them."""
+"""A signing key, an encryption key, and `unwrap` with these keys."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from instaccess.gateway.unwrapping import Opened, unwrap
+from instaccess.gateway.unwrapping import Unwrapped, unwrap
 from tests.support.tokens import ISSUER, NOW, Makes
 
 
@@ -16,10 +16,10 @@ def make(rsa_pool) -> Makes:
 
 
 @pytest.fixture
-def open_(make):
-    """`unwrap` with these keys, at NOW."""
+def unwrap_(make):
+    """Call `unwrap` with these keys at the time NOW."""
 
-    def open_it(token: str, **changes: Any) -> Opened:
+    def call(token: str, **changes: Any) -> Unwrapped:
         values: dict[str, Any] = {
             "now": NOW,
             "decryption_keys": make.decryption_keys,
@@ -29,4 +29,4 @@ def open_(make):
         }
         return unwrap(token, **(values | changes))
 
-    return open_it
+    return call

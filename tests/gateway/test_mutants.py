@@ -1,4 +1,4 @@
-"""Of very many mutations of a token, only the genuine token opens."""
+"""Mutations of a token: of a large number of mutants, the gateway accepts only the genuine token."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tests.support.tokens import b64, claims, with_header
 
 MUTANTS = 100_000
 RSA_AT_MOST = 1_500
-"""How many mutants are tried with RSA. The rest shows what falls to the parsing, in a hundredth of the time."""
+"""How many mutants are tried with RSA. The rest are tried without keys, which takes a hundredth of the time."""
 
 
 _ODD = [b".", b"=", b"+", b"/", b"\n", b"\x00", b"\xff", b" ", b"..", b"====", b"eyJ", b"{}", b"AAAA"]
 
 
 def mutant(genuine: bytes, order: random.Random) -> bytes:
-    """The token with a byte or a few of them changed, cut, doubled, moved or put in."""
+    """Return the token with one to three random changes: bytes replaced, deleted, inserted or swapped."""
     raw = bytearray(genuine)
     for _ in range(order.choice((1, 1, 1, 2, 3))):
         place, kind = order.randrange(len(raw)), order.randrange(8)
@@ -52,7 +52,7 @@ def mutant(genuine: bytes, order: random.Random) -> bytes:
 
 
 class ScarceKeys(dict[str, Any]):
-    """Keys that can be taken out to be used so many times."""
+    """Keys that can be looked up at most `RSA_AT_MOST` times."""
 
     uses = 0
 
@@ -65,46 +65,46 @@ class ScarceKeys(dict[str, Any]):
         return super().items() if self.uses <= RSA_AT_MOST else ()
 
 
-class TestMutants:
-    def test_g18_of_100_000_none_but_the_genuine_token_opens(self, make, open_):
+class TestMutatedTokens:
+    def test_g18_only_the_genuine_token_among_100_000_mutants_is_accepted(self, make, unwrap_):
         genuine = make.token().encode()
         order = random.Random(20261123)
         keys = ScarceKeys(make.decryption_keys)
-        memory = TokenCache()
-        opened = refused = same = 0
+        cache = TokenCache()
+        accepted = refused = identical = 0
         for number in range(MUTANTS):
             raw = genuine if number % 1000 == 0 else mutant(genuine, order)
-            same += raw == genuine
+            identical += raw == genuine
             if keys.uses > RSA_AT_MOST:
-                # Enough RSA was spent: those left to try can still not get past the parsing and an unknown key.
+                # The remaining mutants are tried without keys: strict parsing or the unknown kid must refuse them.
                 keys.clear()
             try:
-                # As a server reads a header.
-                open_(
-                    raw.decode("latin-1"), decryption_keys=keys or make.decryption_keys, remembered=memory, remember=9
+                # Servers decode header values as Latin-1.
+                unwrap_(
+                    raw.decode("latin-1"), decryption_keys=keys or make.decryption_keys, cache=cache, cache_size=9
                 )
             except InvalidToken:
                 refused += 1
             else:
                 assert raw == genuine
-                opened += 1
+                accepted += 1
 
-        assert opened == same >= 100
-        assert opened + refused == MUTANTS
-        assert memory.get(genuine.decode())
-        assert len(memory._tokens) == 1
+        assert accepted == identical >= 100
+        assert accepted + refused == MUTANTS
+        assert cache.get(genuine.decode())
+        assert len(cache._tokens) == 1
 
     @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(text=st.text(max_size=300))
-    def test_g18_no_text_at_all_does_more_than_be_refused(self, open_, text):
+    def test_g18_arbitrary_text_is_refused_without_another_error(self, unwrap_, text):
         with pytest.raises(InvalidToken):
-            open_(text)
+            unwrap_(text)
 
     @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(segments=st.lists(st.binary(max_size=64), min_size=5, max_size=5))
-    def test_g18_nor_do_five_well_spelled_segments(self, open_, segments):
+    def test_g18_five_canonical_base64_segments_are_refused_without_another_error(self, unwrap_, segments):
         with pytest.raises(InvalidToken):
-            open_(".".join(b64(segment) for segment in segments))
+            unwrap_(".".join(b64(segment) for segment in segments))
 
     @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(
@@ -121,12 +121,12 @@ class TestMutants:
             ),
         )
     )
-    def test_g18_nor_does_any_header(self, make, open_, header):
+    def test_g18_an_arbitrary_protected_header_is_refused_without_another_error(self, make, unwrap_, header):
         genuine = make.token()
         token = with_header(genuine, header)
         if token != genuine:
             with pytest.raises(InvalidToken):
-                open_(token)
+                unwrap_(token)
 
     @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(
@@ -137,10 +137,10 @@ class TestMutants:
             st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.lists(st.integers()),
         )
     )
-    def test_g18_nor_do_claims_of_whatever_type_however_well_signed(self, make, open_, payload):
+    def test_g18_signed_claims_of_arbitrary_types_cause_no_other_error(self, make, unwrap_, payload):
         text = json.dumps({**claims(), **payload}) if payload else "{}"
         try:
-            open_(make.encrypted(make.signed(text.encode())))
+            unwrap_(make.encrypted(make.signed(text.encode())))
         except InvalidToken:
             return
         required = set(payload) - {"nbf", "masq_sub", "region"}

@@ -1,4 +1,4 @@
-"""Keys, and a service that holds their public halves."""
+"""A signing key, an encryption key, and a service with the public signing key."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ def makes(rsa_pool: Any) -> Makes:
 
 @pytest.fixture
 def service(makes: Makes, settings: Any) -> Makes:
-    """A service that holds public keys and finds its users from the claims: no database."""
+    """Configure a service with the public signing key. Its users come from the claims, not from a database."""
     settings.INSTACCESS = {"VERIFICATION_KEYS": [public(makes)], "USER_HOOK": TokenUser}
     return makes

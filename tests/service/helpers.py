@@ -22,7 +22,7 @@ USER, ADMIN = "2d5d6f1a-0e5b-4a0f-8b5e-3f6f3b0c7a11", "9d1c7a40-90a5-4c7a-8f43-6
 
 
 class Takes(BaseAuthentication):
-    """Another authenticator, behind ours, that takes any bearer at all."""
+    """A second authenticator, which accepts every Authorization header."""
 
     def authenticate(self, request: Any) -> Any:
         return (TokenUser(AcceptedClaims(**ANYBODY)), "another") if request.META.get("HTTP_AUTHORIZATION") else None
@@ -40,7 +40,7 @@ ANYBODY: dict[str, Any] = {
 
 
 def ask(authorization: str | None, *authenticators: type[BaseAuthentication], **headers: str) -> Any:
-    """What a view protected like this answers. `.seen` is the request as the view saw it, None where it did not."""
+    """Send a request to a protected view. `.seen` of the response is the request that the view got, or None."""
     seen: list[Any] = []
 
     class View(APIView):
@@ -65,7 +65,7 @@ def refusal(response: Any) -> tuple[int, bytes, str | None]:
 
 
 def goes_on(authorization: str) -> bool:
-    """Whether the authenticator behind ours was asked."""
+    """Return whether InstAccessAuthentication left the request to the next authenticator."""
     response = ask(authorization, InstAccessAuthentication, Takes)
     if response.status_code == 200:
         return bool(response.seen.auth == "another")
@@ -90,6 +90,6 @@ def good(makes: Makes, **changes: Any) -> str:
 
 
 def issued(user: Any, **arguments: Any) -> str:
-    """`Authorization` with a token that our issuer made and a gateway has opened."""
+    """Return an Authorization header with an issued, signed token, as a gateway forwards it."""
     origin = issuing.Origin(canvas_domain="canvas.example.edu")
     return "Bearer " + issuing.issue(user=user, origin=origin, now=time.time(), encrypted=False, **arguments)[1]

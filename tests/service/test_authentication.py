@@ -1,4 +1,4 @@
-"""Services: the DRF authentication of the signed token (contract §4)."""
+"""Services: the DRF authentication of the signed token (`docs/wire-contract.md` §4)."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from tests.support.answers import CHALLENGE, INVALID, UNAVAILABLE
 from tests.support.tokens import ISSUER, Makes, b64, claims, respellings
 
 
-class TestAGoodToken:
-    def test_lets_its_user_in(self, service):
+class TestAValidToken:
+    def test_a_valid_token_authenticates_its_user(self, service):
         response = ask(good(service, sub=USER))
 
         assert response.status_code == 200
         assert response.seen.user.uuid == USER
 
-    def test_gives_the_claims_as_request_auth(self, service):
+    def test_request_auth_contains_the_claims(self, service):
         payload = claims(now(), sub=USER, region="eu", client_id="c", jti="the-id", canvas_shard_id=3, colour="blue")
 
         auth = ask("Bearer " + service.signed(payload)).seen.auth
@@ -52,21 +52,21 @@ class TestAGoodToken:
         assert (auth.masquerading_user_uuid, auth.real_user, auth.instructure_service) == (None, None, False)
         assert auth.extra == {"colour": "blue"}
 
-    def test_may_name_no_key_as_canvas_does(self, service):
+    def test_a_token_without_a_kid_is_accepted_because_canvas_sends_such_tokens(self, service):
         assert ask("Bearer " + service.signed(claims(now()), kid=...)).status_code == 200
 
     @pytest.mark.parametrize(("others", "status"), [(2, 200), (3, 401)])
-    def test_that_names_no_key_costs_three_attempts_at_most(self, makes, rsa_pool, settings, others, status):
+    def test_at_most_three_keys_are_tried_for_a_token_without_a_kid(self, makes, rsa_pool, settings, others, status):
         keys = [*(rsa_pool.take("sig") for _ in range(others)), makes.signing]
         settings.INSTACCESS = {"VERIFICATION_KEYS": [jwks(*keys).decode()], "USER_HOOK": TokenUser}
 
         assert ask("Bearer " + makes.signed(claims(now()), kid=...)).status_code == status
 
     @pytest.mark.parametrize("scheme", ["Bearer ", "bearer ", "BEARER   ", " Bearer\t"])
-    def test_comes_in_an_authorization_header_spelled_as_others_read_it(self, service, scheme):
+    def test_the_authorization_scheme_is_read_as_leniently_as_other_authenticators_read_it(self, service, scheme):
         assert ask(scheme + service.signed(claims(now()))).status_code == 200
 
-    def test_is_not_looked_for_elsewhere(self, service):
+    def test_a_token_in_the_query_or_in_a_cookie_is_ignored(self, service):
         token = service.signed(claims(now()))
 
         response = ask(None, QUERY_STRING=f"access_token={token}", HTTP_COOKIE=f"access_token={token}")
@@ -74,7 +74,7 @@ class TestAGoodToken:
         assert response.status_code == 401
 
     @pytest.mark.django_db
-    def test_writes_nothing(self, initial_keys, user):
+    def test_authentication_writes_nothing_to_the_database(self, initial_keys, user):
         token = issued(user)
         with CaptureQueriesContext(connection) as queries:
             assert ask(token).status_code == 200
@@ -83,7 +83,7 @@ class TestAGoodToken:
 
     @pytest.mark.parametrize("form", ["pem", "jwk", "jwks"])
     @pytest.mark.parametrize("place", ["text", "file", "path"])
-    def test_is_verified_with_keys_from_the_settings(self, makes, settings, tmp_path, form, place):
+    def test_keys_from_the_settings_verify_a_token(self, makes, settings, tmp_path, form, place):
         text = jwks(makes.signing).decode()
         if form != "jwks":
             text = material.to_text(makes.signing, file_format=form, private=False)
@@ -95,8 +95,8 @@ class TestAGoodToken:
         assert ask(good(makes)).status_code == 200
 
 
-class TestATokenSignedOtherwise:
-    def test_c1_with_the_public_key_as_an_hmac_secret_is_refused(self, service):
+class TestATokenWithAnInvalidSignature:
+    def test_c1_refuses_an_hmac_with_the_public_key_as_the_secret(self, service):
         for secret in (public(service), public(service).strip(), service.signing["n"]):
             body = b64(json.dumps({"typ": "JWT", "alg": "HS256", "kid": service.signing_kid}).encode())
             body += "." + b64(json.dumps(claims(now())).encode())
@@ -104,7 +104,7 @@ class TestATokenSignedOtherwise:
 
             assert refusal(ask(f"Bearer {body}.{mac}")) == INVALID
 
-    def test_c1_with_a_symmetric_key_that_the_jwks_holds_is_refused(self, service, settings):
+    def test_c1_refuses_an_hmac_with_a_symmetric_key_of_the_jwk_set(self, service, settings):
         secret = secrets.token_bytes(32)
         oct_member = {"kty": "oct", "k": b64(secret), "kid": "shared", "alg": "HS256"}
         document = {"keys": [oct_member, *json.loads(jwks(service.signing))["keys"]]}
@@ -115,41 +115,41 @@ class TestATokenSignedOtherwise:
         assert refusal(ask(f"Bearer {body}.{mac}")) == INVALID
 
     @pytest.mark.parametrize("alg", ["none", "None", "rs256", "RS512"])
-    def test_c1_with_another_algorithm_in_its_header_is_refused(self, service, alg):
+    def test_c1_refuses_another_algorithm_in_the_header(self, service, alg):
         _, payload, signature = service.signed(claims(now())).split(".")
         header = b64(json.dumps({"typ": "JWT", "alg": alg, "kid": service.signing_kid}).encode())
 
         assert refusal(ask(f"Bearer {header}.{payload}.{signature}")) == INVALID
 
-    def test_c1_with_a_stranger_s_key_is_refused(self, service, rsa_pool):
-        stranger = Makes(rsa_pool.take("sig"), service.encryption)
+    def test_c1_refuses_a_token_that_was_signed_with_an_unknown_key(self, service, rsa_pool):
+        forger = Makes(rsa_pool.take("sig"), service.encryption)
 
-        assert refusal(ask(good(stranger))) == INVALID
-        assert refusal(ask("Bearer " + stranger.signed(claims(now()), kid=service.signing_kid))) == INVALID
+        assert refusal(ask(good(forger))) == INVALID
+        assert refusal(ask("Bearer " + forger.signed(claims(now()), kid=service.signing_kid))) == INVALID
 
     @pytest.mark.parametrize("typ", ["at+jwt", "jwt", "JWE", "", 7])
-    def test_c2_of_another_type_is_refused(self, service, typ):
+    def test_c2_refuses_a_token_of_another_type(self, service, typ):
         assert refusal(ask("Bearer " + service.signed(claims(now()), typ=typ))) == INVALID
 
     @pytest.mark.parametrize("member", [{"crit": ["exp"]}, {"jku": "https://evil.example"}, {"zip": "DEF"}])
-    def test_c2_with_odd_members_in_its_header_is_refused(self, service, member):
+    def test_c2_refuses_unknown_header_members(self, service, member):
         _, payload, signature = service.signed(claims(now())).split(".")
-        odd = b64(json.dumps({"typ": "JWT", "alg": "RS256", "kid": service.signing_kid, **member}).encode())
+        header = b64(json.dumps({"typ": "JWT", "alg": "RS256", "kid": service.signing_kid, **member}).encode())
 
-        assert refusal(ask(f"Bearer {odd}.{payload}.{signature}")) == INVALID
+        assert refusal(ask(f"Bearer {header}.{payload}.{signature}")) == INVALID
 
-    def test_still_encrypted_is_refused(self, service):
+    def test_refuses_an_encrypted_token(self, service):
         assert refusal(ask("Bearer " + service.token(iat=now(), exp=now() + 60))) == INVALID
 
 
 class TestATokenOfAnotherAccount:
-    def test_c2_is_refused_where_the_service_has_one(self, service, settings):
+    def test_c2_refuses_a_token_of_another_account_than_account_uuid(self, service, settings):
         settings.INSTACCESS["ACCOUNT_UUID"] = "our-account"
 
         assert refusal(ask(good(service, acct="their-account"))) == INVALID
         assert ask(good(service, acct="our-account")).status_code == 200
 
-    def test_c2_is_refused_where_the_host_is_another_account_s(self, service, settings):
+    def test_c2_refuses_a_token_of_another_account_than_that_of_the_host(self, service, settings):
         settings.INSTACCESS["ACCOUNT_HOOK"] = lambda host: f"account of {host}"
         token = good(service, acct="account of a.example.edu")
 
@@ -157,12 +157,12 @@ class TestATokenOfAnotherAccount:
         assert refusal(ask(token, HTTP_HOST="b.example.edu")) == INVALID
 
     @pytest.mark.parametrize("answer", [None, "", 7])
-    def test_c2_is_a_503_where_the_hook_knows_no_account(self, service, settings, answer):
+    def test_c2_answers_503_if_the_account_hook_returns_no_account(self, service, settings, answer):
         settings.INSTACCESS["ACCOUNT_HOOK"] = lambda host: answer
 
         assert refusal(ask(good(service, acct="their-account"))) == UNAVAILABLE
 
-    def test_is_taken_where_it_has_none(self, service):
+    def test_accepts_every_account_if_no_account_is_configured(self, service):
         assert ask(good(service, acct="any-account")).status_code == 200
 
 
@@ -170,23 +170,23 @@ class TestTheOrderOfAuthenticators:
     @pytest.mark.parametrize(
         "bearer", ["b5Q2opaque", "two.parts", "a.b.c", "abc.def.ghi", "..", "é", "a.b.c.d", "a.e30.c", "a.bnVsbA.c"]
     )
-    def test_c7_an_opaque_bearer_goes_on(self, service, bearer):
+    def test_c7_an_opaque_bearer_token_is_left_to_the_next_authenticator(self, service, bearer):
         assert goes_on(f"Bearer {bearer}")
 
     @pytest.mark.parametrize("issuer_", ["https://accounts.example.com", None, 7, [ISSUER], ISSUER.upper(), ...])
-    def test_c2_a_jwt_of_another_issuer_goes_on(self, service, issuer_):
+    def test_c2_a_jwt_of_another_issuer_is_left_to_the_next_authenticator(self, service, issuer_):
         assert goes_on(good(service, iss=issuer_))
 
-    def test_c2_an_issuer_deeper_in_is_not_the_issuer(self, service):
+    def test_c2_a_nested_iss_member_is_ignored(self, service):
         assert goes_on(good(service, iss="them", act={"iss": ISSUER}))
 
     @pytest.mark.parametrize("authorization", ["Basic YTpi", "Bearer", "Bearer a b", "Token x", ""])
-    def test_other_credentials_go_on(self, service, authorization):
+    def test_other_credentials_are_left_to_the_next_authenticator(self, service, authorization):
         request = APIRequestFactory().get("/", HTTP_AUTHORIZATION=authorization)
 
         assert InstAccessAuthentication().get_bearer(request) is None
 
-    def test_no_credentials_are_a_401_with_our_challenge(self, service):
+    def test_a_request_without_credentials_gets_401_with_the_challenge(self, service):
         response = ask(None)
 
         assert (response.status_code, response["WWW-Authenticate"]) == (401, CHALLENGE)
@@ -195,53 +195,57 @@ class TestTheOrderOfAuthenticators:
         "changes",
         [{"exp": 1}, {"sub": ""}, {"iat": None}, {"exp": "soon"}, {"acct": 5}, {"nbf": 2**40}, {"exp": 2**50}],
     )
-    def test_a_broken_token_of_ours_never_goes_on(self, service, changes):
+    def test_an_invalid_inst_access_token_is_never_left_to_the_next_authenticator(self, service, changes):
         assert not goes_on(good(service, **changes))
 
-    def test_a_token_of_ours_spelled_in_another_way_never_goes_on(self, service):
+    def test_a_non_canonical_inst_access_token_is_never_left_to_the_next_authenticator(self, service):
         token = service.signed(claims(now()))
-        spelled = [text for text in respellings(token) if text.count(".") == 2 and text.split() == [text]]
+        encodings = [text for text in respellings(token) if text.count(".") == 2 and text.split() == [text]]
 
-        assert len(spelled) >= 4
-        for text in spelled:
+        assert len(encodings) >= 4
+        for text in encodings:
             assert not goes_on(f"Bearer {text}"), text
 
     @pytest.mark.parametrize("white", ["\x85", "\xa0", "\x1c", "\x1d", "\x1e", "\x1f"])
-    def test_a_token_of_ours_with_what_is_white_space_in_text_but_not_in_bytes_never_goes_on(self, service, white):
+    def test_an_inst_access_token_with_unicode_white_space_is_never_left_to_the_next_authenticator(
+        self, service, white
+    ):
         header, payload, signature = service.signed(claims(now())).split(".")
-        inserted = [
+        modified = [
             f"{header}.{payload}.{signature[:20]}{white * 4}{signature[20:]}",
             f"{header}.{payload[:20]}{white * 4}{payload[20:]}.{signature}",
             f"{header[:9]}{white * 4}{header[9:]}.{payload}.{signature}",
         ]
 
-        for text in inserted:
+        for text in modified:
             assert not goes_on(f"Bearer {text}")
         assert not goes_on(f"Bearer{white}{header}.{payload}.{signature}")
 
-    def test_a_token_of_ours_with_members_twice_never_goes_on(self, service):
+    def test_an_inst_access_token_with_duplicate_claims_is_never_left_to_the_next_authenticator(self, service):
         payload = json.dumps(claims(now()))[:-1]
 
-        for twice in (', "iss": "them"}', ', "iss": "' + ISSUER + '"}', ', "x": NaN}', ', "x": 1e999}'):
-            assert not goes_on("Bearer " + service.signed((payload + twice).encode()))
+        for suffix in (', "iss": "them"}', ', "iss": "' + ISSUER + '"}', ', "x": NaN}', ', "x": 1e999}'):
+            assert not goes_on("Bearer " + service.signed((payload + suffix).encode()))
 
     @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
-    def test_a_token_of_ours_in_another_encoding_never_goes_on(self, service, encoding):
+    def test_an_inst_access_token_in_another_text_encoding_is_never_left_to_the_next_authenticator(
+        self, service, encoding
+    ):
         assert not goes_on("Bearer " + service.signed(json.dumps(claims(now())).encode(encoding)))
 
-    def test_a_token_of_ours_that_is_too_long_never_goes_on(self, service):
+    def test_an_inst_access_token_that_is_too_long_is_never_left_to_the_next_authenticator(self, service):
         assert not goes_on(good(service, padding="x" * 8192))
 
-    def test_a_token_that_nests_too_deep_for_json_is_nobody_s(self, service):
+    def test_a_jwt_that_nests_too_deep_is_left_to_the_next_authenticator(self, service):
         assert goes_on("Bearer a." + b64(b"[" * 100_000) + ".c")
 
     @given(st.text(max_size=60))
-    def test_no_header_is_a_fault(self, text):
+    def test_an_arbitrary_header_causes_no_server_error(self, text):
         with override_settings(INSTACCESS={"VERIFICATION_KEYS": ["unread"], "USER_HOOK": TokenUser}):
             assert ask(f"Bearer {text}", InstAccessAuthentication, Takes).status_code in {200, 401}
 
     @pytest.mark.parametrize("first", [SessionAuthentication, Takes])
-    def test_behind_others_a_refusal_is_a_401_with_our_challenge_too(self, service, first):
+    def test_a_refusal_is_a_401_with_the_challenge_although_another_authenticator_comes_first(self, service, first):
         class Passes(first):
             def authenticate(self, request: Any) -> None:
                 return None
@@ -256,16 +260,16 @@ class TestTheOrderOfAuthenticators:
 
 
 class TestARefusal:
-    def test_is_literally_canvas_s(self, service):
+    def test_a_refusal_has_the_literal_body_of_canvas(self, service):
         assert refusal(ask(good(service, exp=now()))) == INVALID
 
-    def test_names_the_realm_of_the_settings(self, service, settings):
+    def test_the_challenge_contains_the_configured_realm(self, service, settings):
         settings.INSTACCESS["REALM"] = "our-lms"
 
         assert ask(good(service, exp=now()))["WWW-Authenticate"] == 'Bearer realm="our-lms"'
 
     @pytest.mark.parametrize("realm", ['a"b', "\xe9", 7])
-    def test_is_a_401_also_where_the_realm_can_t_be_sent(self, service, settings, realm, caplog):
+    def test_a_refusal_is_a_401_although_the_realm_is_invalid(self, service, settings, realm, caplog):
         settings.INSTACCESS["REALM"] = realm
 
         assert refusal(ask(good(service, exp=now()))) == (401, INVALID[1], "Bearer")
@@ -273,19 +277,19 @@ class TestARefusal:
         assert "INSTACCESS['REALM'] must be" in caplog.text
 
     @pytest.mark.parametrize("settings_", [{"ISSUER": ""}, {"LEEWAY": "1"}, "no dictionary"])
-    def test_is_a_503_where_another_setting_is_bad(self, service, settings, settings_):
+    def test_another_invalid_setting_is_a_503(self, service, settings, settings_):
         settings.INSTACCESS = settings.INSTACCESS | settings_ if isinstance(settings_, dict) else settings_
 
         assert ask(good(service)).status_code == 503
 
-    def test_carries_no_reason_along(self, service):
+    def test_a_refusal_has_no_cause_and_no_context(self, service):
         request = APIRequestFactory().get("/", HTTP_AUTHORIZATION=good(service, exp=now()))
         with pytest.raises(APIException) as caught:
             InstAccessAuthentication().authenticate(request)
 
         assert (caught.value.__cause__, caught.value.__context__) == (None, None)
 
-    def test_is_the_same_for_every_reason(self, service):
+    def test_a_refusal_is_the_same_for_every_reason(self, service):
         changes: list[dict[str, Any]] = [{"exp": now()}, {"sub": ""}, {"jti": ...}, {"iat": now() + 3000}]
 
         assert {refusal(ask(good(service, **change))) for change in changes} == {INVALID}
@@ -293,7 +297,7 @@ class TestARefusal:
     @pytest.mark.parametrize(
         ("changes", "reason"), [({"exp": 1}, "bad_lifetime"), ({"sub": 5}, "bad_claim"), ({}, "unknown_user")]
     )
-    def test_says_its_reason_in_the_log_alone(self, service, settings, caplog, changes, reason):
+    def test_only_the_log_contains_the_reason_of_a_refusal(self, service, settings, caplog, changes, reason):
         settings.INSTACCESS["USER_HOOK"] = lambda claims: None
 
         ask(good(service, **changes))
@@ -303,24 +307,24 @@ class TestARefusal:
         assert f"reason={reason}" in record.getMessage()
         assert re.search(r" jti='[0-9a-f-]{36}' ", record.getMessage())
 
-    def test_c8_of_an_identity_header_without_a_token_is_that_of_no_credentials(self, service):
+    def test_c8_identity_headers_without_a_token_are_refused_like_no_credentials(self, service):
         response = ask(None, REMOTE_USER="ada", HTTP_X_REMOTE_USER="ada", HTTP_X_USER_ID=USER, HTTP_REMOTE_USER="ada")
 
         assert (response.status_code, response["WWW-Authenticate"]) == (401, CHALLENGE)
 
 
-class TestWhatIsLogged:
-    def test_holds_no_token(self, service, settings, caplog):
+class TestTheLog:
+    def test_the_log_contains_no_token(self, service, settings, caplog):
         caplog.set_level(logging.DEBUG)
-        kept, expired = service.signed(claims(now())), service.signed(claims(now(), iat=1, exp=2))
-        sent = [kept, expired, kept[:-4], service.encrypted(kept), "a.b.c"]
+        valid, expired = service.signed(claims(now())), service.signed(claims(now(), iat=1, exp=2))
+        sent = [valid, expired, valid[:-4], service.encrypted(valid), "a.b.c"]
 
         for token in sent:
             ask(f"Bearer {token}")
         settings.INSTACCESS["ACCOUNT_UUID"] = "ours"
-        ask(f"Bearer {kept}")
+        ask(f"Bearer {valid}")
         settings.INSTACCESS["VERIFICATION_KEYS"] = ["/no/such/file"]
-        ask(f"Bearer {kept}")
+        ask(f"Bearer {valid}")
 
         assert len(caplog.records) >= 5
         parts = {part for token in sent for part in token.split(".") if len(part) > 1}
@@ -328,7 +332,7 @@ class TestWhatIsLogged:
             text = record.getMessage() + str(record.exc_text)
             assert not any(part in text for part in parts)
 
-    def test_nor_do_the_claims_that_a_view_may_print(self, service):
+    def test_the_repr_of_request_auth_contains_no_token(self, service):
         authorization = good(service)
 
         auth = ask(authorization).seen.auth
@@ -336,7 +340,7 @@ class TestWhatIsLogged:
         assert not any(part in repr(auth) for part in authorization.split(" ")[1].split("."))
 
 
-class TestTheTimeOfATokensEnd:
+class TestTheExpiryOfAToken:
     AT = 1_800_000_000
 
     @pytest.mark.parametrize(
@@ -353,14 +357,14 @@ class TestTheTimeOfATokensEnd:
             (1, 5, 200),
         ],
     )
-    def test_c9_is_its_exp_and_the_leeway(self, service, settings, exp, leeway, status):
+    def test_c9_a_token_expires_at_its_exp_plus_the_leeway(self, service, settings, exp, leeway, status):
         settings.INSTACCESS["LEEWAY"] = leeway
         token = service.signed(claims(self.AT - 100, exp=self.AT + exp))
 
         with time_machine.travel(self.AT, tick=False):
             assert ask(f"Bearer {token}").status_code == status
 
-    def test_c9_the_leeway_is_0_by_default(self, service):
+    def test_c9_the_default_leeway_is_0(self, service):
         token = service.signed(claims(self.AT - 3600))
 
         with time_machine.travel(self.AT - 0.001, tick=False):
@@ -369,8 +373,8 @@ class TestTheTimeOfATokensEnd:
             assert refusal(ask(f"Bearer {token}")) == INVALID
 
 
-class TestAServiceOfItsOwnRules:
-    def test_can_take_the_token_from_elsewhere(self, service):
+class TestASubclassOfTheAuthentication:
+    def test_a_subclass_can_read_the_token_from_another_header(self, service):
         class FromAHeader(InstAccessAuthentication):
             def get_bearer(self, request: Any) -> str | None:
                 token: str | None = request.META.get("HTTP_X_TOKEN")
@@ -378,29 +382,29 @@ class TestAServiceOfItsOwnRules:
 
         assert ask(None, FromAHeader, HTTP_X_TOKEN=service.signed(claims(now()))).status_code == 200
 
-    def test_can_verify_elsewhere(self, service, rsa_pool):
-        class Elsewhere(InstAccessAuthentication):
+    def test_a_subclass_can_replace_the_verification(self, service, rsa_pool):
+        class WithoutVerification(InstAccessAuthentication):
             def verify(self, token: str) -> dict[str, Any]:
                 return claims(now(), sub=ADMIN)
 
-        stranger = Makes(rsa_pool.take("sig"), service.encryption)
+        forger = Makes(rsa_pool.take("sig"), service.encryption)
 
-        assert ask(good(stranger), Elsewhere).seen.user.uuid == ADMIN
+        assert ask(good(forger), WithoutVerification).seen.user.uuid == ADMIN
 
-    def test_can_ask_more_of_the_claims(self, service):
+    def test_a_subclass_can_require_more_of_the_claims(self, service):
         class OneRegion(InstAccessAuthentication):
             def get_claims(self, payload: dict[str, Any]) -> AcceptedClaims:
-                found = super().get_claims(payload)
-                if found.region != "eu":
+                claims = super().get_claims(payload)
+                if claims.region != "eu":
                     raise InvalidToken(code="wrong_region")
-                return found
+                return claims
 
         assert ask(good(service, region="eu"), OneRegion).status_code == 200
         assert refusal(ask(good(service, region="us"), OneRegion)) == INVALID
 
-    def test_can_find_users_by_itself(self, service):
-        class Shadows(InstAccessAuthentication):
+    def test_a_subclass_can_look_up_users(self, service):
+        class UnsavedUsers(InstAccessAuthentication):
             def get_user(self, claims: AcceptedClaims) -> Any:
                 return get_user_model()(username=claims.user_uuid)
 
-        assert ask(good(service, sub=USER), Shadows).seen.user.username == USER
+        assert ask(good(service, sub=USER), UnsavedUsers).seen.user.username == USER

@@ -1,4 +1,4 @@
-"""Services that get their keys from a JWKS URL."""
+"""Services that read their keys from a JWKS URL."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from django.core.checks import run_checks
 
 from instaccess.conf import conf
 from instaccess.service.authentication import TokenUser
-from instaccess.trust import material, remote_jwks
-from instaccess.trust import refreshed as snapshot
+from instaccess.trust import material, refreshed, remote_jwks
 from tests.service.helpers import ask, goes_on, good, jwks, now, refusal
 from tests.support import servers
 from tests.support.answers import UNAVAILABLE
@@ -24,7 +23,7 @@ class TestKeysOfAJWKSURL:
     @pytest.fixture
     def clock(self, monkeypatch: pytest.MonkeyPatch) -> Clock:
         clock = Clock(frozen=True)
-        monkeypatch.setattr(snapshot, "time", clock)
+        monkeypatch.setattr(refreshed, "time", clock)
         monkeypatch.setattr(remote_jwks, "time", clock)
         return clock
 
@@ -49,7 +48,7 @@ class TestKeysOfAJWKSURL:
     )
 
     @pytest.mark.parametrize(("status", "body", "headers"), BAD, ids=range(len(BAD)))
-    def test_c3_that_is_broken_is_a_503_for_tokens_and_for_nothing_else(self, server, makes, status, body, headers):
+    def test_c3_a_faulty_url_is_a_503_for_inst_access_tokens_only(self, server, makes, status, body, headers):
         server.says(status, body, **headers)
 
         response = ask(good(makes))
@@ -59,7 +58,9 @@ class TestKeysOfAJWKSURL:
         assert goes_on("Bearer opaque")
 
     @pytest.mark.parametrize(("status", "body", "headers"), BAD, ids=range(len(BAD)))
-    def test_c3_that_breaks_serves_its_last_good_keys_for_a_while(self, server, makes, clock, status, body, headers):
+    def test_c3_the_last_good_keys_are_used_for_max_staleness_after_a_url_became_faulty(
+        self, server, makes, clock, status, body, headers
+    ):
         assert ask(good(makes)).status_code == 200
         server.says(status, body, **headers)
 
@@ -69,7 +70,7 @@ class TestKeysOfAJWKSURL:
         clock.now += 2
         assert refusal(ask(good(makes))) == UNAVAILABLE
 
-    def test_c3_where_nobody_listens_is_a_503(self, makes, settings, clock):
+    def test_c3_a_refused_connection_is_a_503(self, makes, settings, clock):
         settings.INSTACCESS = {
             "VERIFICATION_KEYS": f"http://127.0.0.1:{servers.free_port()}/jwks",
             "ALLOW_HTTP_URLS": True,
@@ -78,7 +79,7 @@ class TestKeysOfAJWKSURL:
 
         assert refusal(ask(good(makes))) == UNAVAILABLE
 
-    def test_c4_is_read_once_a_cooldown_however_many_keys_strangers_invent(self, server, makes, clock):
+    def test_c4_invented_kids_cause_at_most_one_fetch_per_cooldown(self, server, makes, clock):
         assert ask(good(makes)).status_code == 200
         _, payload, signature = makes.signed(claims(now())).split(".")
         for number in range(1000):
@@ -87,16 +88,16 @@ class TestKeysOfAJWKSURL:
 
         assert len(server.asked) == 2
 
-    def test_c4_is_read_again_for_a_key_that_is_new(self, server, makes, clock, rsa_pool):
+    def test_c4_a_token_that_is_signed_with_a_new_key_causes_a_fetch(self, server, makes, clock, rsa_pool):
         assert ask(good(makes)).status_code == 200
         successor = Makes(rsa_pool.take("sig"), makes.encryption)
         server.says(200, jwks(makes.signing, successor.signing))
 
         assert ask(good(successor)).status_code == 200
 
-    def test_c5_bad_members_are_skipped_and_nothing_is_generated(self, server, makes, monkeypatch):
+    def test_c5_invalid_members_are_skipped_and_no_key_is_generated(self, server, makes, monkeypatch):
         monkeypatch.setattr(material.JWK, "generate", None)
-        bad: list[Any] = [
+        invalid: list[Any] = [
             {"generate": "RSA", "size": 2048, "kid": makes.signing_kid},
             {"kty": "RSA", "n": "AQAB", "e": "AQAB", "kid": "short"},
             {"kty": "RSA"},
@@ -104,11 +105,11 @@ class TestKeysOfAJWKSURL:
             "a text",
             None,
         ]
-        server.says(200, json.dumps({"keys": [*bad, *json.loads(jwks(makes.signing))["keys"]]}).encode())
+        server.says(200, json.dumps({"keys": [*invalid, *json.loads(jwks(makes.signing))["keys"]]}).encode())
 
         assert ask(good(makes)).status_code == 200
 
-    def test_c10_over_http_is_an_error_of_the_checks(self, settings):
+    def test_c10_the_checks_report_an_http_url(self, settings):
         settings.INSTACCESS = {"VERIFICATION_KEYS": "http://canvas.example.edu/internal/services/jwks"}
         assert "instaccess.E034" in {message.id for message in run_checks()}
 

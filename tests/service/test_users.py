@@ -1,4 +1,4 @@
-"""The user of a request: from the database, from a hook or from the claims, also when masquerading."""
+"""The user of a request: from the database, from a hook or from the claims, with and without a masquerade."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ SELF = "/api/v1/users/self"
 
 @pytest.mark.django_db
 @pytest.mark.usefixtures("initial_keys")
-class TestTheUserWhereTheAppIsInstalled:
-    def test_is_the_local_one_with_that_uuid(self, user):
+class TestALocalUser:
+    def test_the_user_is_the_local_user_with_the_uuid_of_the_token(self, user):
         response = ask(issued(user))
 
         assert response.seen.user == user
         assert response.seen.auth.user_uuid == users.user_uuid(user)
 
-    def test_is_the_one_whose_own_field_says_so(self, user):
+    def test_the_user_is_found_by_the_configured_uuid_field(self, user):
         with override_settings(INSTACCESS={"USER_UUID_FIELD": "username"}):
             assert ask(issued(user)).seen.user == user
 
-    def test_c6_must_be_active(self, user):
+    def test_c6_refuses_an_inactive_user(self, user):
         token = issued(user)
         get_user_model().objects.filter(pk=user.pk).update(is_active=False)
 
         assert refusal(ask(token)) == INVALID
 
-    def test_c6_must_be_there(self, user):
+    def test_c6_refuses_a_deleted_user(self, user):
         token = issued(user)
         user.delete()
 
@@ -48,24 +48,24 @@ class TestTheUserWhereTheAppIsInstalled:
 
     @pytest.mark.parametrize("field", [None, "username"])
     @pytest.mark.parametrize("sub", ["", "ada\x00", "\x00", "\ud800", "9" * 400, "urn:uuid:" + USER, "{}", " ", 1])
-    def test_c6_must_have_a_uuid_that_is_one(self, makes, user, field, sub):
+    def test_c6_refuses_a_sub_that_is_not_a_canonical_uuid(self, makes, user, field, sub):
         with override_settings(INSTACCESS={"VERIFICATION_KEYS": [public(makes)], "USER_UUID_FIELD": field}):
             assert refusal(ask(good(makes, sub=sub))) == INVALID
 
-    def test_c6_is_not_found_by_another_spelling_of_the_uuid(self, makes, user):
-        known = users.user_uuid(user)
+    def test_c6_refuses_a_non_canonical_form_of_the_uuid(self, makes, user):
+        canonical = users.user_uuid(user)
         with override_settings(INSTACCESS={"VERIFICATION_KEYS": [public(makes)]}):
-            assert ask(good(makes, sub=known)).status_code == 200
-            for sub in (known.upper(), known.replace("-", ""), f"urn:uuid:{known}", f" {known}"):
+            assert ask(good(makes, sub=canonical)).status_code == 200
+            for sub in (canonical.upper(), canonical.replace("-", ""), f"urn:uuid:{canonical}", f" {canonical}"):
                 assert refusal(ask(good(makes, sub=sub))) == INVALID
 
-    def test_a_fault_of_the_database_is_a_503_and_nobody_gets_in(self, user, caplog):
+    def test_an_unavailable_database_is_a_503(self, user, caplog):
         token = issued(user)
 
-        def away(execute: Any, sql: str, *args: Any) -> Any:
-            raise OperationalError("the database is away")
+        def unavailable(execute: Any, sql: str, *args: Any) -> Any:
+            raise OperationalError("the database is unavailable")
 
-        with connection.execute_wrapper(away):
+        with connection.execute_wrapper(unavailable):
             response = ask(token)
 
         assert refusal(response) == UNAVAILABLE
@@ -73,19 +73,19 @@ class TestTheUserWhereTheAppIsInstalled:
 
 
 class TestTheUserHook:
-    def test_finds_the_user(self, service, settings):
+    def test_the_hook_returns_the_user(self, service, settings):
         known = {USER: get_user_model()(username="ada")}
         settings.INSTACCESS["USER_HOOK"] = lambda claims: known.get(claims.user_uuid)
 
         assert ask(good(service, sub=USER)).seen.user.username == "ada"
         assert refusal(ask(good(service, sub=ADMIN))) == INVALID
 
-    def test_can_be_named_by_its_path(self, service, settings):
+    def test_the_hook_can_be_configured_by_its_import_path(self, service, settings):
         settings.INSTACCESS["USER_HOOK"] = "instaccess.service.authentication.TokenUser"
 
         assert isinstance(ask(good(service)).seen.user, TokenUser)
 
-    def test_that_says_no_is_obeyed(self, service, settings, caplog):
+    def test_an_invalid_token_error_of_the_hook_is_a_refusal_with_its_reason(self, service, settings, caplog):
         def never(claims: Any) -> Any:
             raise InvalidToken("closed today", code="closed")
 
@@ -95,16 +95,16 @@ class TestTheUserHook:
         assert "reason=closed" in caplog.text
 
     @pytest.mark.parametrize(
-        "found",
+        "returned",
         [AnonymousUser(), get_user_model()(is_active=False), object()],
         ids=["anonymous", "inactive", "no user"],
     )
-    def test_c6_that_finds_nobody_active_is_a_refusal(self, service, settings, found):
-        settings.INSTACCESS["USER_HOOK"] = lambda claims: found
+    def test_c6_a_hook_that_returns_no_active_user_is_a_refusal(self, service, settings, returned):
+        settings.INSTACCESS["USER_HOOK"] = lambda claims: returned
 
         assert refusal(ask(good(service))) == INVALID
 
-    def test_gets_the_claims_with_who_is_behind_a_masquerade(self, service, settings):
+    def test_the_hook_receives_the_real_user_of_a_masquerade_in_the_claims(self, service, settings):
         seen: list[Any] = []
         settings.INSTACCESS["USER_HOOK"] = lambda claims: seen.append(claims) or TokenUser(claims)
 
@@ -116,24 +116,24 @@ class TestTheUserHook:
 class TestATokenUser:
     USER = TokenUser(AcceptedClaims(**ANYBODY))
 
-    def test_is_authenticated_and_knows_its_uuid(self):
+    def test_a_token_user_is_authenticated_and_has_the_uuid_of_the_token(self):
         assert self.USER.is_authenticated
         assert not self.USER.is_anonymous
         assert self.USER.is_active
         assert {self.USER.uuid, self.USER.pk, self.USER.id, str(self.USER), self.USER.get_username()} == {"anybody"}
 
-    def test_may_nothing(self):
+    def test_a_token_user_has_no_permissions(self):
         assert not self.USER.is_staff
         assert not self.USER.is_superuser
         assert not self.USER.has_perm("instaccess.masquerade")
         assert not self.USER.has_perms(["instaccess.masquerade"])
         assert not self.USER.has_module_perms("instaccess")
 
-    def test_is_equal_to_itself_read_again_and_to_nobody_else(self):
-        again = TokenUser(AcceptedClaims(**ANYBODY))
-        other = TokenUser(AcceptedClaims(**{**ANYBODY, "user_uuid": "somebody"}))
+    def test_token_users_are_equal_if_their_uuids_are_equal(self):
+        same = TokenUser(AcceptedClaims(**ANYBODY))
+        other = TokenUser(AcceptedClaims(**{**ANYBODY, "user_uuid": "another"}))
 
-        assert {self.USER, again} == {self.USER}
+        assert {self.USER, same} == {self.USER}
         assert other != self.USER
         assert "anybody" not in {self.USER}
 
@@ -145,34 +145,34 @@ class TestAMasquerade:
     def admin(self, db: None) -> Any:
         return get_user_model().objects.create_user("boss")
 
-    def test_gives_the_real_user_where_they_are_known(self, user, admin):
+    def test_request_auth_contains_the_real_user(self, user, admin):
         seen = ask(issued(user, real_user=admin)).seen
 
         assert (seen.user, seen.auth.real_user) == (user, admin)
         assert seen.auth.masquerading_user_uuid == users.user_uuid(admin)
 
-    def test_c11_by_somebody_unknown_is_refused(self, user, admin):
+    def test_c11_refuses_a_masquerade_by_an_unknown_user(self, user, admin):
         token = issued(user, real_user=admin)
         admin.delete()
 
         assert refusal(ask(token)) == INVALID
 
-    def test_c11_by_somebody_inactive_is_refused(self, user, admin, caplog):
+    def test_c11_refuses_a_masquerade_by_an_inactive_user(self, user, admin, caplog):
         token = issued(user, real_user=admin)
         get_user_model().objects.filter(pk=admin.pk).update(is_active=False)
 
         assert refusal(ask(token)) == INVALID
         assert "reason=unknown_masquerader" in caplog.text
 
-    @pytest.mark.parametrize("half", [{"masq_sub": ADMIN}, {"masq_shard": 1}])
-    def test_c11_with_half_its_claims_is_none(self, makes, user, half):
+    @pytest.mark.parametrize("claim", [{"masq_sub": ADMIN}, {"masq_shard": 1}])
+    def test_c11_one_masquerade_claim_alone_has_no_effect(self, makes, user, claim):
         with override_settings(INSTACCESS={"VERIFICATION_KEYS": [public(makes)]}):
-            auth = ask(good(makes, sub=users.user_uuid(user), **half)).seen.auth
+            auth = ask(good(makes, sub=users.user_uuid(user), **claim)).seen.auth
 
         assert (auth.masquerading_user_uuid, auth.masquerading_user_shard_id, auth.real_user) == (None, None, None)
 
     @pytest.mark.parametrize("claims_", [{"masq_sub": "", "masq_shard": 1}, {"masq_sub": ADMIN, "masq_shard": None}])
-    def test_c11_with_broken_claims_is_refused(self, makes, user, claims_):
+    def test_c11_refuses_invalid_masquerade_claims(self, makes, user, claims_):
         with override_settings(INSTACCESS={"VERIFICATION_KEYS": [public(makes)]}):
             assert refusal(ask(good(makes, sub=users.user_uuid(user), **claims_))) == INVALID
 
@@ -185,7 +185,7 @@ class TestUsersSelf:
     def get(self, client: Any, authorization: str | None = None) -> Any:
         return client.get(SELF, headers={"Authorization": authorization} if authorization else {})
 
-    def test_knows_the_user_of_an_inst_access_token(self, client, user):
+    def test_users_self_returns_the_user_of_an_inst_access_token(self, client, user):
         response = self.get(client, issued(user))
 
         assert response.status_code == 200
@@ -198,19 +198,19 @@ class TestUsersSelf:
             "uuid": users.user_uuid(user),
         }
 
-    def test_knows_the_user_of_an_access_token(self, client, access_token):
+    def test_users_self_returns_the_user_of_an_access_token(self, client, access_token):
         assert self.get(client, f"Bearer {access_token.token}").json()["login_id"] == "ada"
 
-    def test_refuses_without_credentials_as_canvas_does(self, client):
+    def test_users_self_refuses_a_request_without_credentials_with_canvass_body(self, client):
         assert refusal(self.get(client)) == UNAUTHENTICATED
         assert refusal(self.get(client, "Basic YTpi")) == UNAUTHENTICATED
 
-    def test_refuses_every_other_bearer_as_canvas_does(self, client, make_access_token, user):
+    def test_users_self_refuses_every_other_bearer_token_with_canvass_body(self, client, make_access_token, user):
         expired = make_access_token(expires=timezone.now() - timedelta(hours=1)).token
         for bearer in ("unknown", "a.b.c", expired, make_access_token(user=None).token):
             assert refusal(self.get(client, f"Bearer {bearer}")) == INVALID
 
-    def test_refuses_an_inactive_user(self, client, access_token, user):
+    def test_users_self_refuses_an_inactive_user(self, client, access_token, user):
         token = issued(user)
         get_user_model().objects.filter(pk=user.pk).update(is_active=False)
 

@@ -1,4 +1,4 @@
-"""A service that doesn't install the app: no tables, no OAuth2 provider, no database."""
+"""A service without the issuer's app: no tables, no OAuth2 provider, no database."""
 
 from __future__ import annotations
 
@@ -18,51 +18,55 @@ from tests.support.paths import ROOT
 SERVICE_SNIPPET = next(s.code for s in readme.snippets(readme.section("Services")) if s.language == "python")
 
 
-class TestAServiceWithoutOurApp:
-    """A project and a process of its own: the README's settings, no app of ours, no OAuth2 provider, no database."""
+class TestAServiceWithoutTheIssuersApp:
+    """A separate project in a separate process, with the settings of the README."""
 
     ACCOUNT = "0c1b3e1c-2f0e-4c5b-9a51-6f3d1f6f2a10"
 
-    def asked(self, authorizations: list[str], **instaccess: Any) -> Any:
+    def ask_project(self, authorizations: list[str], **instaccess: Any) -> Any:
         return subproject.ask(
             "tests.projects.serviceproject.ask",
             settings="tests.projects.serviceproject.settings",
             question={"snippet": SERVICE_SNIPPET, "instaccess": instaccess, "authorizations": authorizations},
         )
 
-    def test_takes_tokens_with_keys_as_pem(self, makes):
-        inside = good(makes, sub=USER, acct=self.ACCOUNT, masq_sub=ADMIN, masq_shard=1)
+    def test_the_service_accepts_tokens_with_pem_keys(self, makes):
+        masquerade = good(makes, sub=USER, acct=self.ACCOUNT, masq_sub=ADMIN, masq_shard=1)
         expired = good(makes, acct=self.ACCOUNT, iat=1, exp=2)
 
-        said = self.asked([inside, good(makes), expired, "Bearer opaque"], VERIFICATION_KEYS=[public(makes)])
+        result = self.ask_project(
+            [masquerade, good(makes), expired, "Bearer opaque"], VERIFICATION_KEYS=[public(makes)]
+        )
 
-        first, *refused, anonymous = said["answers"]
+        first, *refused, anonymous = result["answers"]
         assert first == [200, {"user": USER, "type": "TokenUser", "behind": ADMIN}, None]
         assert refused == [[401, json.loads(INVALID[1]), CHALLENGE]] * 2
         assert (anonymous[0], anonymous[2]) == (401, CHALLENGE)
 
-    def test_loads_no_tables_and_no_provider(self, makes):
-        said = self.asked([good(makes, acct=self.ACCOUNT)], VERIFICATION_KEYS=[public(makes)])
+    def test_the_service_loads_no_models_and_no_oauth2_provider(self, makes):
+        result = self.ask_project([good(makes, acct=self.ACCOUNT)], VERIFICATION_KEYS=[public(makes)])
 
-        assert said["answers"][0][0] == 200
-        assert said["loaded"] == []
+        assert result["answers"][0][0] == 200
+        assert result["loaded"] == []
 
     @pytest.mark.django_db(transaction=True)
-    def test_takes_tokens_with_the_jwks_of_an_issuer_in_another_process(self, initial_keys, user, tmp_path):
+    def test_the_service_accepts_tokens_with_the_jwk_set_of_an_issuer_in_another_process(
+        self, initial_keys, user, tmp_path
+    ):
         port = servers.free_port()
         command = [sys.executable, "manage.py", "runserver", "--noreload", f"{servers.HOST}:{port}"]
         with override_settings(INSTACCESS={"ACCOUNT_UUID": self.ACCOUNT}):
             token = issued(user)
-        issuing = servers.Process(command, port=port, log=tmp_path / "log", env=processes.environment(), cwd=ROOT)
+        issuer = servers.Process(command, port=port, log=tmp_path / "log", env=processes.environment(), cwd=ROOT)
         try:
             url = f"http://{servers.HOST}:{port}/internal/services/jwks"
-            said = self.asked([token, token[:-4] + "AAAA"], VERIFICATION_KEYS=url, ALLOW_HTTP_URLS=True)
+            result = self.ask_project([token, token[:-4] + "AAAA"], VERIFICATION_KEYS=url, ALLOW_HTTP_URLS=True)
         finally:
-            issuing.kill()
+            issuer.kill()
 
-        assert said["answers"][0] == [
+        assert result["answers"][0] == [
             200,
             {"user": users.user_uuid(user), "type": "TokenUser", "behind": None},
             None,
         ]
-        assert said["answers"][1][0] == 401
+        assert result["answers"][1][0] == 401

@@ -1,6 +1,6 @@
-"""The test project behind a real nginx or Caddy, with the example configurations.
+"""The test project behind a real nginx or Caddy with the example configurations.
 
-Only addresses are put in. Wire taps stand before the gateway and before the service.
+Only addresses in the configurations are replaced. Wire taps record the traffic to the gateway and to the service.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from tests.support.paths import ROOT
 
 ISSUE = "/api/v1/inst_access_tokens"
 USERS = ("ada", "boole", "curry")
-"""Each has access tokens of their own, one for each time they issue: the throttle counts by access token."""
+"""The users of the tests. Each token request uses another access token, because the throttle counts per token."""
 
 
-# Run by `manage.py shell` in the site's own database.
+# `manage.py shell` runs this script with the database of the site.
 _MAKE_USERS = f"""
 import json, secrets
 from datetime import timedelta
@@ -61,7 +61,10 @@ class Answer:
 
 
 class Site:
-    """The test project twice, as gateway and as service (and issuer), on one database; a tap before each."""
+    """Two processes of the test project on one database: the gateway, and the service with the issuer.
+
+    A wire tap is in front of each process.
+    """
 
     def __init__(self, folder: Path, set_up: SetUp) -> None:
         inherited = {n: v for n, v in os.environ.items() if n not in {"INSTACCESS_DATABASE", "PORT", "SQLITE_NAME"}}
@@ -86,7 +89,7 @@ class Site:
         return servers.Process(command, port=port, log=self.folder / f"{name}.log", env=self.env, cwd=ROOT)
 
     def manage(self, *args: str) -> str:
-        done = subprocess.run(
+        completed = subprocess.run(
             [sys.executable, "manage.py", *args],
             cwd=ROOT,
             env=self.env,
@@ -95,11 +98,11 @@ class Site:
             timeout=120,
             check=False,
         )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        assert completed.returncode == 0, completed.stderr
+        return completed.stdout
 
     def restart_gateway(self) -> None:
-        """After it was killed: on the port that the tap knows."""
+        """Start a new gateway process and connect the wire tap to its port."""
         old, self.gateway_process = self.gateway_process, self._gunicorn("gateway")
         old.kill()
         self.gateway.retarget(self.gateway_process.port)
@@ -112,14 +115,14 @@ class Site:
 
 
 class Proxy:
-    """A proxy's public side."""
+    """The public listener of a proxy."""
 
     def __init__(self, name: str, port: int, site: Site) -> None:
         self.name, self.port, self.site = name, port, site
         self._tokens: dict[str, str] = {}
 
     def call(self, method: str, path: str, token: str | None = None, *, body: bytes | None = None, **headers: str):
-        """One request; `_` in a header's name stands for `-`."""
+        """Send a request. `_` in the name of a header is replaced by `-`."""
         connection = HTTPConnection(servers.HOST, self.port, timeout=servers.PATIENCE)
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         if token is not None:
@@ -132,7 +135,7 @@ class Proxy:
             connection.close()
 
     def raw(self, *lines: str) -> Answer:
-        """One request, written to the socket as it is."""
+        """Write the lines of a request to the socket without changes."""
         with socket.create_connection((servers.HOST, self.port), timeout=servers.PATIENCE) as stream:
             stream.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
             response = HTTPResponse(stream)
@@ -146,7 +149,7 @@ class Proxy:
         return token
 
     def token(self, user: str = "ada") -> str:
-        """An InstAccess token of this user, got once."""
+        """Return an InstAccess token of this user. The token is requested once."""
         if user not in self._tokens:
             self._tokens[user] = self.issue(user)
         return self._tokens[user]
@@ -159,17 +162,17 @@ def program(name: str, package: str) -> str:
     return path
 
 
-def substituted(text: str, old: str, new: str, times: int) -> str:
-    assert text.count(old) == times, f"{old!r} stands {text.count(old)} times in the example"
+def substitute(text: str, old: str, new: str, times: int) -> str:
+    assert text.count(old) == times, f"the example contains {old!r} {text.count(old)} times"
     return text.replace(old, new)
 
 
 def start_nginx(site: Site, port: int) -> servers.Process:
     text = (ROOT / "examples/nginx/nginx.conf").read_text()
-    text = substituted(text, "listen 127.0.0.1:8080;", f"listen {servers.HOST}:{port};", 1)
+    text = substitute(text, "listen 127.0.0.1:8080;", f"listen {servers.HOST}:{port};", 1)
     for name, target in (("gateway", site.gateway), ("service", site.service), ("issuer", site.service_process)):
         block = f"upstream {name} {{\n        server "
-        text = substituted(text, f"{block}127.0.0.1:8000;", f"{block}{servers.HOST}:{target.port};", 1)
+        text = substitute(text, f"{block}127.0.0.1:8000;", f"{block}{servers.HOST}:{target.port};", 1)
     prefix = site.folder / "nginx"
     prefix.mkdir(exist_ok=True)
     (prefix / "nginx.conf").write_text(text)
@@ -192,7 +195,7 @@ def start_caddy(site: Site, port: int) -> servers.Process:
 
 
 class ScriptedGateway:
-    """For the length of a `with`, the gateway says just this."""
+    """A context manager that replaces the gateway by a server with one fixed answer."""
 
     def __init__(self, site: Site, script: str) -> None:
         self._site, self._script = site, script.encode()

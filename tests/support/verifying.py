@@ -1,4 +1,4 @@
-"""Requests to `/internal/gateway/verify`, by WSGI and by ASGI."""
+"""Requests to `/internal/gateway/verify` through WSGI and through ASGI."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ URL = "/internal/gateway/verify"
 
 
 class Answered(dict[str, str]):
-    """An answer from whichever server: a status, headers, a body."""
+    """An answer of either server interface: status, headers and body."""
 
     def __init__(self, status: int, headers: Any, body: bytes) -> None:
         super().__init__(headers)
@@ -21,31 +21,34 @@ class Answered(dict[str, str]):
 
 
 def by_wsgi(method: str = "GET", headers: Any = (), body: bytes = b"", path: str = URL) -> Answered:
+    """Send a request through WSGI."""
     extra: dict[str, Any] = {}
     for name, value in headers:
         key = "HTTP_" + name.upper().replace("-", "_")
-        extra[key] = f"{extra[key]},{value}" if key in extra else value  # as WSGI servers do
+        extra[key] = (
+            f"{extra[key]},{value}" if key in extra else value
+        )  # WSGI servers join repeated headers with a comma.
     response = Client().generic(method, path, body, **extra)
     return Answered(response.status_code, response.headers.items(), response.content)
 
 
 def by_asgi(method: str = "GET", headers: Any = (), body: bytes = b"", path: str = URL) -> Answered:
-    """Keeps to this thread, which has the test's transaction."""
+    """Send a request through ASGI, in this thread, because this thread has the test's transaction."""
     joined: dict[str, str] = {}
     for name, value in headers:
         joined[name] = f"{joined[name]},{value}" if name in joined else value
 
-    async def ask() -> Any:
+    async def send() -> Any:
         return await AsyncClient().generic(method, path, body, headers=joined)
 
-    response = async_to_sync(ask)()
+    response = async_to_sync(send)()
     return Answered(response.status_code, response.headers.items(), response.content)
 
 
 def by_the_wire_of_asgi(headers: list[tuple[str, str]]) -> Answered:
-    """The application as a server calls it, in threads of its own."""
+    """Call the ASGI application as a server does, in other threads."""
 
-    async def ask() -> Answered:
+    async def send() -> Answered:
         scope = {
             "type": "http",
             "http_version": "1.1",
@@ -61,7 +64,7 @@ def by_the_wire_of_asgi(headers: list[tuple[str, str]]) -> Answered:
         await server.wait(30)
         return Answered(start["status"], [(n.decode(), v.decode()) for n, v in start["headers"]], body)
 
-    return async_to_sync(ask)()
+    return async_to_sync(send)()
 
 
 def verify(bearer: str | None = None, **kwargs: Any) -> Answered:

@@ -1,4 +1,4 @@
-"""The deny list as a gateway process holds it: from the audit table, or from the issuer over HTTP."""
+"""The deny list of a gateway process, read from the audit table or from the issuer over HTTP."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ REVOCATIONS = "/internal/services/revocations"
 
 
 @pytest.fixture(autouse=True)
-def nothing_remembered():
+def empty_caches():
+    """Clear the cached deny list before and after each test."""
     denylist.clear_cache()
     yield
     denylist.clear_cache()
 
 
 @pytest.mark.django_db
-class TestFromTheDatabase:
-    def test_holds_what_is_revoked_and_not_expired_and_nothing_else(self, row):
+class TestADenyListFromTheDatabase:
+    def test_the_deny_list_contains_only_tokens_that_are_revoked_and_not_expired(self, row):
         now = timezone.now()
         denied = row(revoked_at=now)
         row()
@@ -41,7 +42,7 @@ class TestFromTheDatabase:
 
         assert denylist.current() == {str(denied.jti)}
 
-    def test_holds_what_was_revoked_in_its_first_second_until_its_last(self, row):
+    def test_a_token_that_was_revoked_in_its_first_second_is_listed_until_it_expires(self, row):
         now = timezone.now()
         denied = row(
             issued_at=now - timedelta(seconds=3595),
@@ -51,7 +52,7 @@ class TestFromTheDatabase:
 
         assert denylist.current() == {str(denied.jti)}
 
-    def test_holds_what_a_gateway_of_the_largest_leeway_still_lets_live(self, row):
+    def test_an_expired_token_is_listed_while_the_largest_leeway_accepts_it(self, row):
         now = timezone.now()
         denied = row(
             issued_at=now - timedelta(seconds=3890),
@@ -61,27 +62,27 @@ class TestFromTheDatabase:
 
         assert denylist.current() == {str(denied.jti)}
 
-    def test_spells_a_jti_as_tokens_do(self, row):
+    def test_a_jti_has_the_same_form_as_in_tokens(self, row):
         denied = row(revoked_at=timezone.now())
 
         (jti,) = denylist.read_database()
         assert jti == str(denied.jti)
         assert jti.count("-") == 4
 
-    def test_reads_the_table_of_the_model(self):
+    def test_the_query_uses_the_table_and_columns_of_the_model(self):
         assert IssuedToken._meta.db_table == denylist.TABLE
         for name in ("jti", "revoked_at", "expires_at"):
             assert IssuedToken._meta.get_field(name).column == name
 
-    def test_is_one_query(self, row, django_assert_num_queries):
+    def test_reading_the_deny_list_takes_one_query(self, row, django_assert_num_queries):
         row(revoked_at=timezone.now())
         with django_assert_num_queries(1):
             denylist.current()
             denylist.current()
 
-    # MariaDB's ANALYZE commits what is open.
+    # MariaDB's ANALYZE commits the open transaction.
     @pytest.mark.django_db(transaction=True)
-    def test_asks_by_an_index(self, row):
+    def test_the_query_uses_an_index(self, row):
         now = timezone.now()
         IssuedToken.objects.bulk_create(
             IssuedToken(
@@ -107,9 +108,9 @@ class TestFromTheDatabase:
 
         assert "instaccess_revoked" in plan
 
-    def test_says_when_the_database_is_away(self):
+    def test_an_unavailable_database_raises_an_operational_error(self):
         def broken(*args: Any) -> Any:
-            raise OperationalError("away")
+            raise OperationalError("unavailable")
 
         with connection.execute_wrapper(broken), pytest.raises(OperationalError):
             denylist.current()
@@ -120,7 +121,7 @@ def clock(monkeypatch):
     clock = SimpleNamespace(now=1000.0)
 
     def monotonic() -> float:
-        clock.now += 1e-6  # no two moments are the same
+        clock.now += 1e-6  # Each call returns a different time.
         return clock.now
 
     monkeypatch.setattr("instaccess.trust.refreshed.time", SimpleNamespace(monotonic=monotonic))
@@ -133,7 +134,7 @@ def document(*jtis: str) -> bytes:
 
 @pytest.fixture
 def remote(settings):
-    """An issuer that says what a test wants, and the settings that make it the source."""
+    """A server with a scripted deny list, and the settings that configure its URL."""
     with scripted(lambda handler: reply(handler, 200, document("one"))) as script:
         settings.INSTACCESS = {
             "DENY_LIST": script.base_url + REVOCATIONS,
@@ -143,30 +144,30 @@ def remote(settings):
         yield script
 
 
-class TestFromTheIssuerOverHTTP:
-    def test_is_what_the_issuer_says(self, remote):
+class TestADenyListFromAURL:
+    def test_the_deny_list_contains_the_tokens_that_the_issuer_lists(self, remote):
         assert denylist.current() == {"one"}
 
-    def test_g21_holds_all_tokens_of_a_key_that_was_revoked_at_one_stroke(self, remote):
+    def test_g21_the_deny_list_can_contain_all_tokens_of_a_revoked_key(self, remote):
         many = [str(uuid.uuid4()) for _ in range(400_000)]
         remote.says(200, document(*many))
 
         assert denylist.current() == set(many)
 
-    def test_that_is_refused_names_the_setting(self, remote):
+    def test_a_401_of_the_issuer_is_an_error_that_names_the_setting(self, remote):
         remote.says(401)
 
         with pytest.raises(SourceUnavailable, match=r"answered 401: the first of INSTACCESS\['SERVICE_SECRETS'\]"):
             denylist.current()
 
-    def test_is_asked_for_with_the_first_secret(self, remote):
+    def test_the_request_contains_the_first_secret(self, remote):
         denylist.current()
 
-        (asked,) = remote.asked
-        assert (asked.method, asked.path) == ("GET", REVOCATIONS)
-        assert asked.headers["Authorization"] == f"Bearer {SECRET}"
+        (request,) = remote.asked
+        assert (request.method, request.path) == ("GET", REVOCATIONS)
+        assert request.headers["Authorization"] == f"Bearer {SECRET}"
 
-    def test_a_netrc_does_not_put_another_secret_there(self, remote, tmp_path, monkeypatch):
+    def test_a_netrc_file_does_not_replace_the_secret(self, remote, tmp_path, monkeypatch):
         netrc = tmp_path / "netrc"
         netrc.write_text("machine 127.0.0.1 login a password b\n")
         monkeypatch.setenv("NETRC", str(netrc))
@@ -174,7 +175,7 @@ class TestFromTheIssuerOverHTTP:
 
         assert remote.asked[0].headers["Authorization"] == f"Bearer {SECRET}"
 
-    def test_is_not_sent_again_while_it_has_not_changed(self, remote, clock):
+    def test_an_unchanged_deny_list_is_requested_with_its_etag(self, remote, clock):
         remote.says(200, document("one"), ETag='"1"')
         assert denylist.current() == {"one"}
         remote.says(304)
@@ -183,7 +184,7 @@ class TestFromTheIssuerOverHTTP:
 
         assert remote.asked[1].headers["If-None-Match"] == '"1"'
 
-    def test_arrives_when_it_has_changed(self, remote, clock):
+    def test_a_changed_deny_list_replaces_the_last_one(self, remote, clock):
         remote.says(200, document("one"), ETag='"1"')
         denylist.current()
         remote.says(200, document("one", "two"), ETag='"2"')
@@ -191,7 +192,7 @@ class TestFromTheIssuerOverHTTP:
 
         assert denylist.current() == {"one", "two"}
 
-    def test_is_not_asked_for_within_the_interval(self, remote, clock):
+    def test_the_deny_list_is_not_requested_again_within_the_interval(self, remote, clock):
         for _ in range(5):
             denylist.current()
             clock.now += 0.3
@@ -221,7 +222,9 @@ class TestFromTheIssuerOverHTTP:
         ],
         ids=lambda answer: f"{answer[0]}-{answer[1][:20]!r}",
     )
-    def test_that_is_none_is_unavailable_and_then_the_last_one_serves_for_a_while(self, remote, clock, answer):
+    def test_a_faulty_answer_raises_source_unavailable_once_the_last_deny_list_is_too_old(
+        self, remote, clock, answer
+    ):
         remote.says(*answer)
         with pytest.raises(SourceUnavailable) as caught:
             denylist.current()
@@ -238,42 +241,42 @@ class TestFromTheIssuerOverHTTP:
         with pytest.raises(SourceUnavailable):
             denylist.current()
 
-    def test_no_redirect_is_followed_the_secret_goes_nowhere_else(self, remote):
-        with scripted(lambda handler: reply(handler, 200, document())) as elsewhere:
+    def test_a_redirect_is_not_followed_so_the_secret_reaches_no_other_server(self, remote):
+        with scripted(lambda handler: reply(handler, 200, document())) as other_server:
             for status in (301, 302, 303, 307, 308):
-                remote.says(status, Location=elsewhere.base_url + REVOCATIONS)
+                remote.says(status, Location=other_server.base_url + REVOCATIONS)
                 with pytest.raises(SourceUnavailable, match=str(status)):
                     denylist.current()
 
-        assert elsewhere.asked == []
+        assert other_server.asked == []
 
-    def test_a_server_that_hangs_is_left_after_the_time_out(self, remote, monkeypatch):
+    def test_a_server_that_stalls_is_abandoned_after_the_time_out(self, remote, monkeypatch):
         monkeypatch.setattr(fetch, "TIMEOUT", 0.2)
-        let_go = threading.Event()
-        remote.answer = lambda handler: let_go.wait(60)
+        release = threading.Event()
+        remote.answer = lambda handler: release.wait(60)
         with pytest.raises(SourceUnavailable):
             denylist.current()
-        let_go.set()
+        release.set()
 
-    def test_a_server_that_drips_is_left_after_the_time_out_though_each_byte_comes_in_time(self, remote, monkeypatch):
+    def test_a_server_that_sends_slowly_is_abandoned_although_each_byte_arrives_in_time(self, remote, monkeypatch):
         monkeypatch.setattr(fetch, "BODY_SECONDS", 0.3)
         stop = threading.Event()
 
-        def drip(handler: Any) -> None:
+        def send_slowly(handler: Any) -> None:
             handler.send_response(200)
             handler.end_headers()
             while not stop.wait(0.02):
                 handler.wfile.write(b" " * 20_000)
                 handler.wfile.flush()
 
-        remote.answer = drip
+        remote.answer = send_slowly
         started = time.monotonic()
         with pytest.raises(SourceUnavailable):
             denylist.current()
         stop.set()
         assert time.monotonic() - started < 30
 
-    def test_nobody_listens(self, settings):
+    def test_a_refused_connection_is_an_error_without_the_secret(self, settings):
         settings.INSTACCESS = {
             "DENY_LIST": "http://127.0.0.1:1/",
             "SERVICE_SECRETS": [SECRET],
@@ -283,14 +286,14 @@ class TestFromTheIssuerOverHTTP:
             denylist.current()
         assert SECRET not in str(caught.value)
 
-    def test_without_a_secret_to_send_it_is_not_asked_for(self, remote, settings):
+    def test_no_request_is_sent_without_a_secret(self, remote, settings):
         settings.INSTACCESS = {**settings.INSTACCESS, "SERVICE_SECRETS": []}
 
         with pytest.raises(ConfigError, match="SERVICE_SECRETS"):
             denylist.current()
         assert remote.asked == []
 
-    def test_http_is_refused_unless_it_is_allowed(self, remote, settings):
+    def test_an_http_url_is_refused_unless_http_is_allowed(self, remote, settings):
         settings.INSTACCESS = {**settings.INSTACCESS, "ALLOW_HTTP_URLS": False}
 
         with pytest.raises(ConfigError, match="https"):
@@ -299,7 +302,7 @@ class TestFromTheIssuerOverHTTP:
 
 
 @pytest.mark.django_db
-class TestTheIssuersEndpoint:
+class TestTheRevocationListEndpoint:
     @pytest.fixture(autouse=True)
     def secret(self, settings):
         settings.INSTACCESS = {"SERVICE_SECRETS": [SECRET, "f" * 32]}
@@ -313,7 +316,7 @@ class TestTheIssuersEndpoint:
 
         return get_
 
-    def test_tells_the_jtis_in_order(self, get, row):
+    def test_the_answer_lists_each_jti_in_order(self, get, row):
         now = timezone.now()
         denied = sorted(str(row(revoked_at=now).jti) for _ in range(3))
         row()
@@ -324,7 +327,7 @@ class TestTheIssuersEndpoint:
         assert response["Content-Type"] == "application/json; charset=utf-8"
         assert response["Cache-Control"] == "private, no-cache"
 
-    def test_takes_any_of_the_secrets_and_nothing_else(self, get, client):
+    def test_each_configured_secret_is_accepted_and_every_other_credential_is_refused(self, get, client):
         assert get("f" * 32).status_code == 200
         for secret in (None, "", "g" * 32, SECRET[:-1], SECRET + "x", SECRET.upper(), "é" * 32):
             response = get(secret)
@@ -334,12 +337,12 @@ class TestTheIssuersEndpoint:
         assert client.get(REVOCATIONS, headers={"Authorization": SECRET}).status_code == 401
         assert client.get(f"{REVOCATIONS}?access_token={SECRET}").status_code == 401
 
-    def test_lets_nobody_in_where_no_secret_is_set(self, get, settings):
+    def test_every_client_is_refused_if_no_secret_is_configured(self, get, settings):
         settings.INSTACCESS = {}
 
         assert get("").status_code == get(None).status_code == get(SECRET).status_code == 401
 
-    def test_answers_304_while_nothing_has_changed(self, get, row):
+    def test_the_answer_is_304_while_the_list_has_not_changed(self, get, row):
         row(revoked_at=timezone.now())
         etag = get()["ETag"]
 
@@ -348,26 +351,26 @@ class TestTheIssuersEndpoint:
         row(revoked_at=timezone.now())
         assert get(**{"If-None-Match": etag}).status_code == 200
 
-    def test_asks_for_the_secret_before_it_says_that_nothing_has_changed(self, get):
+    def test_a_wrong_secret_gets_401_although_the_etag_matches(self, get):
         etag = get()["ETag"]
 
         assert get("g" * 32, **{"If-None-Match": etag}).status_code == 401
 
-    def test_is_for_get_and_head(self, client):
+    def test_only_get_and_head_are_allowed(self, client):
         for method in ("post", "put", "delete", "patch"):
             response = getattr(client, method)(REVOCATIONS)
             assert (response.status_code, response["Allow"]) == (405, "GET, HEAD")
 
-    def test_says_503_and_no_empty_list_while_the_database_is_away(self, get):
+    def test_an_unavailable_database_gives_503_and_not_an_empty_list(self, get):
         def broken(*args: Any) -> Any:
-            raise OperationalError("away")
+            raise OperationalError("unavailable")
 
         with connection.execute_wrapper(broken):
             response = get()
         assert (response.status_code, response["Cache-Control"]) == (503, "no-store")
         assert "revoked" not in response.content.decode()
 
-    def test_does_not_write_the_secret_into_the_log(self, get, caplog):
+    def test_the_log_does_not_contain_the_secret(self, get, caplog):
         get("g" * 32)
         get()
 

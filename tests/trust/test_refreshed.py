@@ -1,4 +1,4 @@
-"""A value that a process reads now and then: how old it gets, who waits for whom, what a failure does."""
+"""A refreshed value: its age, the threads that wait for a load, and the effect of a failed load."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from tests.support.clocks import Clock
 
 
 class Source:
-    """What a snapshot reads: counts, and fails or waits when told to."""
+    """A `load` function that counts its calls. A test can make it fail or wait."""
 
     def __init__(self) -> None:
-        self.reads = 0
-        self.seen: list[Any] = []
+        self.loads = 0
+        self.last_values: list[Any] = []
         self.error: Exception | None = None
         self.gate: threading.Event | None = None
         self.entered = threading.Event()
 
     def __call__(self, last: Any) -> Any:
-        self.reads += 1
-        number = self.reads
-        self.seen.append(last)
+        self.loads += 1
+        number = self.loads
+        self.last_values.append(last)
         self.entered.set()
         if self.gate is not None:
             assert self.gate.wait(60)
@@ -49,97 +49,97 @@ def source() -> Source:
 
 
 @pytest.fixture
-def snapshot(source) -> Refreshed[Any]:
+def value(source) -> Refreshed[Any]:
     return Refreshed(source)
 
 
-class TestTheValue:
-    def test_is_read_once_an_interval(self, clock, source, snapshot):
-        assert [snapshot.get(interval=2) for _ in range(3)] == [1, 1, 1]
+class TestTheAgeOfAValue:
+    def test_a_value_is_loaded_once_per_interval(self, clock, source, value):
+        assert [value.get(interval=2) for _ in range(3)] == [1, 1, 1]
         clock.now += 1.9
-        assert snapshot.get(interval=2) == 1
+        assert value.get(interval=2) == 1
         clock.now += 0.1
-        assert snapshot.get(interval=2) == 2
+        assert value.get(interval=2) == 2
 
-    def test_is_read_every_time_where_the_interval_is_0(self, clock, snapshot):
-        assert [snapshot.get(interval=0) for _ in range(3)] == [1, 2, 3]
+    def test_a_value_is_loaded_on_every_call_if_the_interval_is_0(self, clock, value):
+        assert [value.get(interval=0) for _ in range(3)] == [1, 2, 3]
 
-    def test_is_handed_to_the_next_reading(self, clock, source, snapshot):
+    def test_the_last_value_is_passed_to_the_next_load(self, clock, source, value):
         for _ in range(3):
-            snapshot.get(interval=0)
+            value.get(interval=0)
 
-        assert source.seen == [None, 1, 2]
+        assert source.last_values == [None, 1, 2]
 
-    def test_is_read_anew_when_it_was_forgotten(self, clock, source, snapshot):
-        snapshot.get(interval=9)
-        snapshot.forget()
+    def test_a_value_is_loaded_again_after_its_cache_was_cleared(self, clock, source, value):
+        value.get(interval=9)
+        value.clear_cache()
 
-        assert snapshot.get(interval=9) == 2
-        assert source.seen == [None, None]
+        assert value.get(interval=9) == 2
+        assert source.last_values == [None, None]
 
-    def test_is_as_old_as_when_its_reading_began(self, clock, snapshot):
+    def test_the_age_of_a_value_counts_from_the_start_of_its_load(self, clock, value):
         slow: Refreshed[Any] = Refreshed(lambda last: setattr(clock, "now", clock.now + 5) or object())
         first = slow.get(interval=2)
 
         assert slow.get(interval=2) is not first
 
 
-class TestWhileReadingFails:
-    def test_the_last_value_serves_for_the_interval_and_the_staleness_and_not_longer(self, clock, source, snapshot):
-        snapshot.get(interval=2, max_staleness=60)
-        source.error = OSError("away")
+class TestWhileLoadingFails:
+    def test_the_last_value_is_returned_until_the_interval_and_the_staleness_have_passed(self, clock, source, value):
+        value.get(interval=2, max_staleness=60)
+        source.error = OSError("unavailable")
         clock.now += 61.9
-        assert snapshot.get(interval=2, max_staleness=60) == 1
+        assert value.get(interval=2, max_staleness=60) == 1
         clock.now += 0.2
-        with pytest.raises(OSError, match="away"):
-            snapshot.get(interval=2, max_staleness=60)
+        with pytest.raises(OSError, match="unavailable"):
+            value.get(interval=2, max_staleness=60)
 
-    def test_it_is_tried_again_after_each_interval_and_not_at_each_call(self, clock, source, snapshot):
-        snapshot.get(interval=2, max_staleness=60)
-        source.error = OSError("away")
+    def test_loading_is_tried_once_per_interval_while_a_last_value_exists(self, clock, source, value):
+        value.get(interval=2, max_staleness=60)
+        source.error = OSError("unavailable")
         for _ in range(100):
             clock.now += 0.2
-            snapshot.get(interval=2, max_staleness=60)
+            value.get(interval=2, max_staleness=60)
 
-        assert 9 <= source.reads <= 11
+        assert 9 <= source.loads <= 11
 
-    def test_it_is_tried_at_each_call_once_there_is_nothing_to_go_on_with(self, clock, source, snapshot):
-        source.error = OSError("away")
+    def test_loading_is_tried_on_every_call_if_no_value_was_ever_loaded(self, clock, source, value):
+        source.error = OSError("unavailable")
         for _ in range(3):
-            with pytest.raises(OSError, match="away"):
-                snapshot.get(interval=2, max_staleness=60)
+            with pytest.raises(OSError, match="unavailable"):
+                value.get(interval=2, max_staleness=60)
 
-        assert source.reads == 3
+        assert source.loads == 3
 
-    def test_a_success_ends_it(self, clock, source, snapshot):
-        snapshot.get(interval=2, max_staleness=60)
-        source.error = OSError("away")
+    def test_a_successful_load_ends_the_use_of_the_last_value(self, clock, source, value):
+        value.get(interval=2, max_staleness=60)
+        source.error = OSError("unavailable")
         clock.now += 30
-        snapshot.get(interval=2, max_staleness=60)
+        value.get(interval=2, max_staleness=60)
         source.error = None
         clock.now += 2
 
-        assert snapshot.get(interval=2, max_staleness=60) == 3
+        assert value.get(interval=2, max_staleness=60) == 3
 
-    def test_without_staleness_the_error_comes_through_at_once(self, clock, source, snapshot):
-        snapshot.get(interval=2)
-        source.error = OSError("away")
+    def test_the_error_is_raised_immediately_if_the_staleness_is_0(self, clock, source, value):
+        value.get(interval=2)
+        source.error = OSError("unavailable")
         clock.now += 2
 
-        with pytest.raises(OSError, match="away"):
-            snapshot.get(interval=2)
+        with pytest.raises(OSError, match="unavailable"):
+            value.get(interval=2)
 
-    def test_it_is_said_in_the_log(self, clock, source, snapshot, caplog):
-        snapshot.get(interval=2, max_staleness=60)
-        source.error = OSError("away")
+    def test_a_failed_load_is_logged(self, clock, source, value, caplog):
+        value.get(interval=2, max_staleness=60)
+        source.error = OSError("unavailable")
         clock.now += 2
-        snapshot.get(interval=2, max_staleness=60)
+        value.get(interval=2, max_staleness=60)
 
-        assert "OSError: away" in caplog.text
+        assert "OSError: unavailable" in caplog.text
 
 
 class InAThread:
-    """A call in a thread of its own; `result` waits for it."""
+    """A call in a separate thread. `result` waits for the call to end."""
 
     def __init__(self, call: Any) -> None:
         self._call = call
@@ -158,114 +158,116 @@ class InAThread:
         return self._result
 
 
-def asked_while_it_is_old(clock: Clock, source: Source, snapshot: Refreshed[Any], *, threads: int) -> list[InAThread]:
-    """Threads that ask for a value that is there, and too old; one of them is reading until `source.gate` is set."""
-    snapshot.get(interval=2, max_staleness=60)
+def get_stale_value(clock: Clock, source: Source, value: Refreshed[Any], *, threads: int) -> list[InAThread]:
+    """Start threads that request a value which is too old. One of them loads the value until `source.gate` is set."""
+    value.get(interval=2, max_staleness=60)
     clock.now += 50
     source.gate = threading.Event()
     source.entered.clear()
-    asking = [InAThread(lambda: snapshot.get(interval=2, max_staleness=60)) for _ in range(threads)]
+    calls = [InAThread(lambda: value.get(interval=2, max_staleness=60)) for _ in range(threads)]
     assert source.entered.wait(60)
-    return asking
+    return calls
 
 
-class TestThreads:
-    def test_o13_go_on_with_the_last_value_when_the_one_that_reads_takes_too_long(
-        self, clock, source, snapshot, monkeypatch
+class TestSeveralThreads:
+    def test_o13_threads_use_the_last_value_if_the_loading_thread_takes_too_long(
+        self, clock, source, value, monkeypatch
     ):
         monkeypatch.setattr("instaccess.trust.refreshed.PATIENCE", 0.05)
-        (reading,) = asked_while_it_is_old(clock, source, snapshot, threads=1)
+        (loading,) = get_stale_value(clock, source, value, threads=1)
 
-        # This one does not hang, or the test would.
-        assert snapshot.get(interval=2, max_staleness=60) == 1
+        # If this call waited for the loading thread, the test would not end.
+        assert value.get(interval=2, max_staleness=60) == 1
         source.gate.set()
-        assert reading.result == 2
-        assert source.reads == 2
+        assert loading.result == 2
+        assert source.loads == 2
 
-    def test_o13_after_one_has_waited_in_vain_the_next_do_not_wait(self, clock, source, snapshot, monkeypatch):
+    def test_o13_after_one_thread_waited_in_vain_the_next_thread_does_not_wait(
+        self, clock, source, value, monkeypatch
+    ):
         monkeypatch.setattr("instaccess.trust.refreshed.PATIENCE", 0.05)
-        (reading,) = asked_while_it_is_old(clock, source, snapshot, threads=1)
-        snapshot.get(interval=2, max_staleness=60)
+        (loading,) = get_stale_value(clock, source, value, threads=1)
+        value.get(interval=2, max_staleness=60)
         monkeypatch.setattr("instaccess.trust.refreshed.PATIENCE", 3600)
 
-        # This one does not hang, or the test would.
-        assert snapshot.get(interval=2, max_staleness=60) == 1
+        # If this call waited for the loading thread, the test would not end.
+        assert value.get(interval=2, max_staleness=60) == 1
         source.gate.set()
-        assert reading.result == 2
+        assert loading.result == 2
 
-    def test_o13_give_up_when_there_is_nothing_to_go_on_with(self, clock, source, snapshot, monkeypatch):
+    def test_o13_a_thread_stops_waiting_if_there_is_no_last_value(self, clock, source, value, monkeypatch):
         monkeypatch.setattr("instaccess.trust.refreshed.LAST_PATIENCE", 0.05)
         source.gate = threading.Event()
-        reading = InAThread(lambda: snapshot.get(interval=2))
+        loading = InAThread(lambda: value.get(interval=2))
         assert source.entered.wait(60)
 
         with pytest.raises(SourceUnavailable):
-            snapshot.get(interval=2)
+            value.get(interval=2)
         source.gate.set()
-        assert reading.result == 1
+        assert loading.result == 1
 
-    def test_never_get_an_older_value_while_a_healthy_source_is_read(self, clock, source, snapshot, monkeypatch):
-        """A revoked token would pass with it: many requests at a quiet gateway, and one of them reads."""
+    def test_no_thread_gets_the_older_value_while_a_load_succeeds(self, clock, source, value, monkeypatch):
+        """With an older deny list, a gateway would accept a token that was revoked since."""
         monkeypatch.setattr("instaccess.trust.refreshed.PATIENCE", 60)
-        asking = asked_while_it_is_old(clock, source, snapshot, threads=8)
+        calls = get_stale_value(clock, source, value, threads=8)
         source.gate.set()
 
-        assert [each.result for each in asking] == [2] * 8
-        assert source.reads == 2
+        assert [each.result for each in calls] == [2] * 8
+        assert source.loads == 2
 
-    def test_wait_for_a_reading_that_is_soon_done(self, clock, source, snapshot, monkeypatch):
+    def test_threads_wait_for_a_load_that_ends_soon(self, clock, source, value, monkeypatch):
         monkeypatch.setattr("instaccess.trust.refreshed.PATIENCE", 60)
-        both = asked_while_it_is_old(clock, source, snapshot, threads=2)
+        both = get_stale_value(clock, source, value, threads=2)
         source.gate.set()
 
         assert [each.result for each in both] == [2, 2]
-        assert source.reads == 2
+        assert source.loads == 2
 
-    def test_wait_for_the_first_value_which_is_read_once_for_all(self, clock, source, snapshot):
+    def test_threads_share_the_load_of_the_first_value(self, clock, source, value):
         source.gate = threading.Event()
-        waiting = [InAThread(lambda: snapshot.get(interval=2, max_staleness=60)) for _ in range(8)]
+        waiting = [InAThread(lambda: value.get(interval=2, max_staleness=60)) for _ in range(8)]
         assert source.entered.wait(60)
         source.gate.set()
 
         assert [each.result for each in waiting] == [1] * 8
-        assert source.reads == 1
+        assert source.loads == 1
 
-    def test_that_have_waited_for_a_reading_that_failed_get_errors_not_a_value_made_up(self, clock, source, snapshot):
-        source.gate, source.error = threading.Event(), OSError("away")
-        waiting = [InAThread(lambda: snapshot.get(interval=2, max_staleness=60)) for _ in range(4)]
+    def test_threads_that_waited_for_a_failed_load_get_its_error(self, clock, source, value):
+        source.gate, source.error = threading.Event(), OSError("unavailable")
+        waiting = [InAThread(lambda: value.get(interval=2, max_staleness=60)) for _ in range(4)]
         assert source.entered.wait(60)
         source.gate.set()
 
         assert all(isinstance(each.result, OSError) for each in waiting)
 
-    def test_are_not_locked_out_by_a_value_that_is_forgotten_while_it_is_read(self, clock, source, snapshot):
+    def test_clearing_the_cache_during_a_load_does_not_block_other_threads(self, clock, source, value):
         source.gate = threading.Event()
-        reading = InAThread(lambda: snapshot.get(interval=2))
+        loading = InAThread(lambda: value.get(interval=2))
         assert source.entered.wait(60)
-        snapshot.forget()
+        value.clear_cache()
         gate, source.gate = source.gate, None
 
-        assert snapshot.get(interval=2) == 2
+        assert value.get(interval=2) == 2
         gate.set()
-        assert reading.result == 1
-        assert snapshot.get(interval=2) == 2
+        assert loading.result == 1
+        assert value.get(interval=2) == 2
 
 
-def _child(snapshot: Refreshed[Any], pipe: Any) -> None:
-    pipe.send(snapshot.get(interval=3600))
+def _child(value: Refreshed[Any], pipe: Any) -> None:
+    pipe.send(value.get(interval=3600))
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-class TestAFork:
-    def test_starts_without_the_parents_value_and_without_its_lock(self, source, snapshot):
+class TestAForkedProcess:
+    def test_a_child_process_starts_without_the_value_and_the_lock_of_its_parent(self, source, value):
         context = multiprocessing.get_context("fork")
-        assert snapshot.get(interval=3600) == 1
-        ours, theirs = context.Pipe()
-        with snapshot._lock:  # as if a thread were reading at the fork
-            child = context.Process(target=_child, args=(snapshot, theirs))
+        assert value.get(interval=3600) == 1
+        parent_end, child_end = context.Pipe()
+        with value._lock:  # This simulates a thread that loads the value at the time of the fork.
+            child = context.Process(target=_child, args=(value, child_end))
             child.start()
-        assert ours.poll(60)
-        assert ours.recv() == 2
+        assert parent_end.poll(60)
+        assert parent_end.recv() == 2
         child.join()
         child.close()
-        assert snapshot.get(interval=3600) == 1
+        assert value.get(interval=3600) == 1

@@ -1,4 +1,4 @@
-"""Keys from the settings and from a JWKS URL: what is taken, what is refused, and what a broken URL does."""
+"""Keys from the settings and from a JWKS URL: accepted keys, refused keys, and the effect of a faulty URL."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ JWKS = "/internal/services/jwks"
 
 
 @pytest.fixture(autouse=True)
-def nothing_remembered():
-    sources._parsed.cache_clear()
+def empty_caches():
+    """Clear the cached keys before and after each test."""
+    sources._parse_all.cache_clear()
     sources._remote.cache_clear()
     yield
-    sources._parsed.cache_clear()
+    sources._parse_all.cache_clear()
     sources._remote.cache_clear()
 
 
@@ -44,9 +45,9 @@ def pem(key: JWK, *, private: bool = False) -> str:
     return key.export_to_pem(private_key=private, password=None).decode()
 
 
-class TestVerificationKeysFromTheSettings:
+class TestVerificationKeysFromSettings:
     @pytest.mark.parametrize(
-        "spell",
+        "serialize",
         [
             pem,
             lambda key: "\n  " + pem(key) + "\n",
@@ -54,11 +55,11 @@ class TestVerificationKeysFromTheSettings:
             lambda key: json.dumps({"keys": [public(key)]}),
             lambda key: pem(key, private=True),
         ],
-        ids=["PEM", "PEM with space around", "JWK", "JWKS", "PEM of both halves"],
+        ids=["PEM", "PEM with white space around it", "JWK", "JWKS", "private PEM"],
     )
     @pytest.mark.parametrize("place", ["text", "file"])
-    def test_are_texts_or_files(self, key, settings, tmp_path, spell, place):
-        text = spell(key)
+    def test_verification_keys_are_read_from_a_string_or_a_file(self, key, settings, tmp_path, serialize, place):
+        text = serialize(key)
         if place == "file":
             path = tmp_path / "key"
             path.write_text(text)
@@ -71,18 +72,18 @@ class TestVerificationKeysFromTheSettings:
         assert list(keys) == [key.thumbprint()]
         assert not keys[key.thumbprint()].has_private
 
-    def test_are_tried_in_their_order(self, rsa_pool, settings):
-        made = [rsa_pool.take() for _ in range(3)]
-        settings.INSTACCESS = {"VERIFICATION_KEYS": [pem(each) for each in made]}
+    def test_verification_keys_keep_the_order_of_the_setting(self, rsa_pool, settings):
+        pairs = [rsa_pool.take() for _ in range(3)]
+        settings.INSTACCESS = {"VERIFICATION_KEYS": [pem(each) for each in pairs]}
 
-        assert list(sources.verification_keys()) == [each.thumbprint() for each in made]
+        assert list(sources.verification_keys()) == [each.thumbprint() for each in pairs]
 
-    def test_go_by_the_kid_that_their_owner_gave_them(self, key, settings):
+    def test_a_verification_key_keeps_the_kid_of_its_jwk(self, key, settings):
         settings.INSTACCESS = {"VERIFICATION_KEYS": [json.dumps(public(key, kid="2026-11"))]}
 
         assert list(sources.verification_keys()) == ["2026-11"]
 
-    def test_are_parsed_once(self, key, settings):
+    def test_verification_keys_are_parsed_once(self, key, settings):
         settings.INSTACCESS = {"VERIFICATION_KEYS": [pem(key)]}
 
         assert sources.verification_keys() is sources.verification_keys()
@@ -101,7 +102,7 @@ class TestVerificationKeysFromTheSettings:
             "/does/not/exist/SECRET\x00",
         ],
     )
-    def test_that_are_bad_are_an_error_that_names_the_setting_and_not_the_key(self, settings, bad):
+    def test_an_invalid_verification_key_is_an_error_that_names_the_setting_and_not_the_key(self, settings, bad):
         settings.INSTACCESS = {"VERIFICATION_KEYS": [bad]}
 
         with pytest.raises(ConfigError, match="VERIFICATION_KEYS") as caught:
@@ -110,9 +111,9 @@ class TestVerificationKeysFromTheSettings:
         assert "SECRET" not in str(caught.value)
 
 
-class TestDecryptionKeysFromTheSettings:
+class TestDecryptionKeysFromSettings:
     @pytest.mark.parametrize(
-        "spell",
+        "serialize",
         [
             lambda key: pem(key, private=True),
             lambda key: key.export_private(),
@@ -120,27 +121,27 @@ class TestDecryptionKeysFromTheSettings:
         ],
         ids=["PEM", "JWK", "JWK with kid"],
     )
-    def test_open_what_was_encrypted_for_them(self, rsa_pool, key, settings, spell):
+    def test_a_decryption_key_decrypts_a_token_that_was_encrypted_for_it(self, rsa_pool, key, settings, serialize):
         make = Makes(rsa_pool.take("sig"), key)
-        settings.INSTACCESS = {"DECRYPTION_KEYS": [spell(key)]}
+        settings.INSTACCESS = {"DECRYPTION_KEYS": [serialize(key)]}
 
         assert jose.decrypt(make.encrypted(), sources.decryption_keys())[1] == key.thumbprint()
 
-    def test_several_are_held_through_a_rotation(self, rsa_pool, settings, tmp_path):
-        made = [rsa_pool.take() for _ in range(2)]
-        for number, each in enumerate(made):
+    def test_several_decryption_keys_can_be_configured_during_a_rotation(self, rsa_pool, settings, tmp_path):
+        pairs = [rsa_pool.take() for _ in range(2)]
+        for number, each in enumerate(pairs):
             (tmp_path / f"{number}.pem").write_text(pem(each, private=True))
         settings.INSTACCESS = {"DECRYPTION_KEYS": [str(tmp_path / "0.pem"), tmp_path / "1.pem"]}
 
-        assert list(sources.decryption_keys()) == [each.thumbprint() for each in made]
+        assert list(sources.decryption_keys()) == [each.thumbprint() for each in pairs]
 
-    def test_that_are_public_halves_are_refused(self, key, settings):
+    def test_a_public_key_is_refused_as_a_decryption_key(self, key, settings):
         settings.INSTACCESS = {"DECRYPTION_KEYS": [pem(key)]}
 
-        with pytest.raises(ConfigError, match="private half"):
+        with pytest.raises(ConfigError, match="needs a private key"):
             sources.decryption_keys()
 
-    def test_whose_halves_do_not_belong_together_are_refused(self, rsa_pool, key, settings):
+    def test_a_private_key_that_does_not_match_its_public_key_is_refused(self, rsa_pool, key, settings):
         mixed = key.export_private(as_dict=True) | {"n": rsa_pool.take().export_public(as_dict=True)["n"]}
         settings.INSTACCESS = {"DECRYPTION_KEYS": [json.dumps(mixed)]}
 
@@ -148,30 +149,30 @@ class TestDecryptionKeysFromTheSettings:
             sources.decryption_keys()
         assert key.export_private(as_dict=True)["d"] not in str(caught.value)
 
-    def test_of_one_kid_are_an_error_unless_they_are_one_key(self, rsa_pool, settings):
-        one, other = (json.dumps({"kid": "gw"} | rsa_pool.take().export_private(as_dict=True)) for _ in range(2))
-        settings.INSTACCESS = {"DECRYPTION_KEYS": [one, one]}
+    def test_two_keys_with_one_kid_are_an_error_unless_the_keys_are_equal(self, rsa_pool, settings):
+        first, second = (json.dumps({"kid": "gw"} | rsa_pool.take().export_private(as_dict=True)) for _ in range(2))
+        settings.INSTACCESS = {"DECRYPTION_KEYS": [first, first]}
         assert list(sources.decryption_keys()) == ["gw"]
 
-        settings.INSTACCESS = {"DECRYPTION_KEYS": [one, other]}
-        with pytest.raises(ConfigError, match=r"INSTACCESS\['DECRYPTION_KEYS'\]\[1\].* kid of another"):
+        settings.INSTACCESS = {"DECRYPTION_KEYS": [first, second]}
+        with pytest.raises(ConfigError, match=r"INSTACCESS\['DECRYPTION_KEYS'\]\[1\].* kid an earlier"):
             sources.decryption_keys()
 
-    def test_that_are_a_url_in_a_list_say_how_it_is_written(self, settings):
+    def test_a_url_in_a_list_is_an_error_that_describes_the_correct_form(self, settings):
         settings.INSTACCESS = {"VERIFICATION_KEYS": ["https://canvas.example.edu/internal/services/jwks"]}
 
-        with pytest.raises(ConfigError, match=r"\[0\] is a URL, which stands alone and in no list"):
+        with pytest.raises(ConfigError, match=r"\[0\] is a URL: write the URL as a string, not in a list"):
             sources.verification_keys()
 
-    def test_in_a_file_that_cannot_be_read_are_an_error_without_the_path(self, settings, tmp_path):
+    def test_a_key_file_that_cannot_be_read_is_an_error_that_names_the_setting(self, settings, tmp_path):
         settings.INSTACCESS = {"DECRYPTION_KEYS": [tmp_path / "nothing.pem"]}
 
         with pytest.raises(ConfigError, match=r"DECRYPTION_KEYS.*FileNotFoundError"):
             sources.decryption_keys()
 
 
-class TestReadingAJWKS:
-    """C5: member by member; a bad one is skipped, and nothing is made up."""
+class TestReadingAJWKSet:
+    """C5: each member is read separately. An invalid member is skipped, and no key is generated."""
 
     @pytest.mark.parametrize(
         "bad",
@@ -192,11 +193,11 @@ class TestReadingAJWKS:
         ],
         ids=str,
     )
-    def test_c5_a_bad_member_is_skipped_and_the_good_one_beside_it_taken(self, key, bad):
+    def test_c5_an_invalid_member_is_skipped_and_a_valid_member_beside_it_is_accepted(self, key, bad):
         for members in ([bad, public(key)], [public(key), bad]):
             assert list(remote_jwks.read_jwks({"keys": members})) == [key.thumbprint()]
 
-    def test_c1_a_symmetric_key_under_the_kid_of_a_token_verifies_nothing(self, rsa_pool, key):
+    def test_c1_a_symmetric_key_with_the_kid_of_a_token_verifies_no_token(self, rsa_pool, key):
         make = Makes(key, rsa_pool.take("enc"))
         secret = b64(key.export_to_pem())
         keys = remote_jwks.read_jwks({"keys": [{"kty": "oct", "k": secret, "kid": make.signing_kid, "alg": "HS256"}]})
@@ -205,14 +206,14 @@ class TestReadingAJWKS:
         with pytest.raises(InvalidToken):
             jose.verify(make.signed(), keys)
 
-    def test_of_two_keys_of_one_kid_the_first_is_taken(self, rsa_pool, key, caplog):
+    def test_the_first_of_two_keys_with_one_kid_is_accepted(self, rsa_pool, key, caplog):
         other = public(rsa_pool.take(), kid=key.thumbprint())
 
-        (taken,) = remote_jwks.read_jwks({"keys": [public(key), other]}).values()
-        assert taken.thumbprint() == key.thumbprint()
-        assert "another one before it has its kid" in caplog.text
+        (accepted,) = remote_jwks.read_jwks({"keys": [public(key), other]}).values()
+        assert accepted.thumbprint() == key.thumbprint()
+        assert "an earlier member has the same kid" in caplog.text
 
-    def test_keys_for_something_else_are_left_out(self, rsa_pool, key):
+    def test_keys_for_another_use_or_algorithm_are_skipped(self, rsa_pool, key):
         others = [
             public(rsa_pool.take(), use="enc"),
             public(rsa_pool.take(), alg="PS256"),
@@ -221,21 +222,21 @@ class TestReadingAJWKS:
 
         assert list(remote_jwks.read_jwks({"keys": [*others, public(key)]})) == [key.thumbprint()]
 
-    def test_a_key_without_use_alg_and_kid_is_taken(self, key):
+    def test_a_key_without_use_alg_and_kid_is_accepted(self, key):
         assert list(remote_jwks.read_jwks({"keys": [key.export_public(as_dict=True)]})) == [key.thumbprint()]
 
-    def test_a_private_half_that_somebody_publishes_is_not_kept(self, key):
+    def test_a_published_private_key_is_reduced_to_its_public_key(self, key):
         keys = remote_jwks.read_jwks({"keys": [public(key) | key.export_private(as_dict=True)]})
 
         assert all(not each.has_private for each in keys.values())
 
-    def test_no_more_members_are_looked_at_than_a_set_can_reasonably_have(self, key):
+    def test_members_beyond_the_limit_are_not_read(self, key):
         filler = [{"kty": "oct"}] * remote_jwks.MAX_MEMBERS
 
         assert remote_jwks.read_jwks({"keys": [*filler, public(key)]}) == {}
 
     @pytest.mark.parametrize("document", [None, [], "x", {}, {"keys": None}, {"keys": {}}, {"keys": "x"}, 1])
-    def test_what_is_no_set_at_all_is_unavailable(self, document):
+    def test_a_document_that_is_not_a_jwk_set_raises_source_unavailable(self, document):
         with pytest.raises(SourceUnavailable):
             remote_jwks.read_jwks(document)
 
@@ -254,26 +255,26 @@ def document(*keys: JWK) -> bytes:
 
 @pytest.fixture
 def jwks(key, settings):
-    """An issuer whose JWKS says what a test wants, and the settings that make it the source."""
+    """A server with a scripted JWK set, and the settings that configure its URL."""
     with scripted(lambda handler: reply(handler, 200, document(key))) as script:
         settings.INSTACCESS = {"VERIFICATION_KEYS": script.base_url + JWKS, "ALLOW_HTTP_URLS": True}
         yield script
 
 
 STALE = 300 + 60
-"""Seconds after which the last good set no longer serves: JWKS_SECONDS and MAX_STALENESS."""
+"""Seconds after which the last good JWK set is no longer used: JWKS_SECONDS plus MAX_STALENESS."""
 
 
-class TestAJWKSURL:
-    def test_gives_the_keys_and_is_asked_once(self, jwks, key, clock):
+class TestKeysOfAJWKSURL:
+    def test_keys_are_fetched_once_and_cached(self, jwks, key, clock):
         for _ in range(5):
             assert list(sources.verification_keys()) == [key.thumbprint()]
 
-        (asked,) = jwks.asked
-        assert (asked.method, asked.path) == ("GET", JWKS)
-        assert "Authorization" not in asked.headers
+        (request,) = jwks.asked
+        assert (request.method, request.path) == ("GET", JWKS)
+        assert "Authorization" not in request.headers
 
-    def test_is_asked_again_after_a_while(self, jwks, key, rsa_pool, clock):
+    def test_keys_are_fetched_again_after_jwks_seconds(self, jwks, key, rsa_pool, clock):
         sources.verification_keys()
         other = rsa_pool.take()
         jwks.says(200, document(other, key))
@@ -281,21 +282,21 @@ class TestAJWKSURL:
 
         assert list(sources.verification_keys()) == [other.thumbprint(), key.thumbprint()]
 
-    def test_a_key_that_left_the_set_is_refused_then(self, jwks, key, rsa_pool, clock):
+    def test_a_key_that_was_removed_from_the_jwk_set_is_no_longer_returned(self, jwks, key, rsa_pool, clock):
         assert key.thumbprint() in sources.verification_keys()
         jwks.says(200, document(rsa_pool.take()))
         clock.now += remote_jwks.JWKS_SECONDS
 
         assert key.thumbprint() not in sources.verification_keys()
 
-    def test_a_key_that_stays_is_not_parsed_anew(self, jwks, key, rsa_pool, clock):
+    def test_an_unchanged_key_keeps_its_jwk_object(self, jwks, key, rsa_pool, clock):
         first = sources.verification_keys()[key.thumbprint()]
         jwks.says(200, document(rsa_pool.take(), key))
         clock.now += remote_jwks.JWKS_SECONDS
 
         assert sources.verification_keys()[key.thumbprint()] is first
 
-    def test_c4_a_thousand_unknown_kids_bring_one_reading_a_cooldown(self, jwks, clock):
+    def test_c4_a_thousand_unknown_kids_cause_one_fetch_per_cooldown(self, jwks, clock):
         keys = sources.verification_keys()
         for _ in range(1000):
             assert str(uuid.uuid4()) not in keys
@@ -306,14 +307,14 @@ class TestAJWKSURL:
 
         assert len(jwks.asked) == 3
 
-    def test_c4_a_new_key_is_found_by_the_first_token_under_it(self, jwks, key, rsa_pool, clock):
+    def test_c4_the_first_token_that_is_signed_with_a_new_key_causes_a_fetch(self, jwks, key, rsa_pool, clock):
         make = Makes(rsa_pool.take(), rsa_pool.take())
         keys = sources.verification_keys()
         jwks.says(200, document(key, make.signing))
 
         assert jose.verify(make.signed(), keys)[1] == make.signing_kid
 
-    def test_c4_unknown_kids_in_many_threads_bring_one_reading(self, jwks, clock):
+    def test_c4_unknown_kids_in_several_threads_cause_one_fetch(self, jwks, clock):
         keys = sources.verification_keys()
         threads = [threading.Thread(target=lambda: keys.get(str(uuid.uuid4()))) for _ in range(8)]
         for thread in threads:
@@ -323,7 +324,7 @@ class TestAJWKSURL:
 
         assert len(jwks.asked) == 2
 
-    def test_is_read_once_for_all_threads_at_the_start(self, jwks):
+    def test_several_threads_share_the_first_fetch(self, jwks):
         threads = [threading.Thread(target=sources.verification_keys) for _ in range(8)]
         for thread in threads:
             thread.start()
@@ -348,7 +349,9 @@ class TestAJWKSURL:
         ],
         ids=lambda answer: f"{answer[0]}-{answer[1][:20]!r}",
     )
-    def test_c3_that_is_broken_leaves_the_last_good_set_up_to_a_maximum_age(self, jwks, key, clock, answer):
+    def test_c3_a_faulty_url_leaves_the_last_good_jwk_set_in_use_until_its_maximum_age(
+        self, jwks, key, clock, answer
+    ):
         first = sources.verification_keys()[key.thumbprint()]
         jwks.says(*answer)
         for _ in range(5):
@@ -361,69 +364,71 @@ class TestAJWKSURL:
         jwks.says(200, document(key))
         assert list(sources.verification_keys()) == [key.thumbprint()]
 
-    def test_c3_that_is_broken_from_the_start_is_unavailable(self, jwks):
+    def test_c3_a_faulty_url_raises_source_unavailable_if_no_jwk_set_was_ever_read(self, jwks):
         jwks.says(500)
 
         with pytest.raises(SourceUnavailable):
             sources.verification_keys()
 
-    def test_c3_that_redirects_is_not_followed(self, jwks, key):
-        with scripted(lambda handler: reply(handler, 200, document(key))) as elsewhere:
-            jwks.says(302, Location=elsewhere.base_url + JWKS)
+    def test_c3_a_redirect_is_not_followed(self, jwks, key):
+        with scripted(lambda handler: reply(handler, 200, document(key))) as other_server:
+            jwks.says(302, Location=other_server.base_url + JWKS)
             with pytest.raises(SourceUnavailable):
                 sources.verification_keys()
 
-        assert elsewhere.asked == []
+        assert other_server.asked == []
 
-    def test_c3_that_hangs_is_left_after_the_time_out(self, jwks, monkeypatch):
+    def test_c3_a_server_that_stalls_is_abandoned_after_the_time_out(self, jwks, monkeypatch):
         monkeypatch.setattr(fetch, "TIMEOUT", 0.2)
-        let_go = threading.Event()
-        jwks.answer = lambda handler: let_go.wait(60)
+        release = threading.Event()
+        jwks.answer = lambda handler: release.wait(60)
         with pytest.raises(SourceUnavailable):
             sources.verification_keys()
-        let_go.set()
+        release.set()
 
-    def test_c3_that_hangs_at_an_unknown_kid_leaves_the_last_good_set(self, jwks, key, clock, monkeypatch):
+    def test_c3_a_server_that_stalls_after_an_unknown_kid_leaves_the_last_good_jwk_set_in_use(
+        self, jwks, key, clock, monkeypatch
+    ):
         keys = sources.verification_keys()
         monkeypatch.setattr(fetch, "TIMEOUT", 0.2)
-        let_go = threading.Event()
-        jwks.answer = lambda handler: let_go.wait(60)
+        release = threading.Event()
+        jwks.answer = lambda handler: release.wait(60)
 
         assert "unknown" not in keys
         assert key.thumbprint() in keys
-        let_go.set()
+        release.set()
 
-    def test_c4_that_hangs_at_an_unknown_kid_holds_one_thread_and_no_other(self, jwks, clock, monkeypatch):
+    def test_c4_a_server_that_stalls_after_an_unknown_kid_blocks_only_one_thread(self, jwks, clock, monkeypatch):
         keys = sources.verification_keys()
-        hangs, let_go = threading.Event(), threading.Event()
+        stalled, release = threading.Event(), threading.Event()
 
-        def hang(handler: Any) -> None:
-            hangs.set()
-            let_go.wait(60)
+        def stall(handler: Any) -> None:
+            stalled.set()
+            release.wait(60)
 
-        jwks.answer = hang
+        jwks.answer = stall
         with ThreadPoolExecutor(1) as thread:
             first = thread.submit(keys.get, "unknown")
-            assert hangs.wait(60)
-            clock.now += sources.PATIENCE
+            assert stalled.wait(60)
+            clock.now += remote_jwks.PATIENCE
 
-            # As often as strangers like: nobody waits.
+            # Attackers can send any number of unknown kids. No other thread waits.
             assert [keys.get(str(uuid.uuid4())) for _ in range(20)] == [None] * 20
             assert not first.done()
-            let_go.set()
+            release.set()
 
     @pytest.mark.parametrize(
-        ("host", "why"), [("127.0.0.1:1", "NewConnectionError"), ("nowhere.invalid", "NameResolutionError")]
+        ("host", "cause"), [("127.0.0.1:1", "NewConnectionError"), ("nowhere.invalid", "NameResolutionError")]
     )
-    def test_that_can_t_be_reached_says_whether_the_name_or_the_server_is_missing(self, settings, host, why):
+    def test_an_unreachable_url_is_an_error_that_distinguishes_name_resolution_from_connection(
+        self, settings, host, cause
+    ):
         settings.INSTACCESS = {"VERIFICATION_KEYS": f"http://{host}/jwks", "ALLOW_HTTP_URLS": True}
 
-        with pytest.raises(SourceUnavailable, match=rf"\(ConnectionError: {why}\)"):
+        with pytest.raises(SourceUnavailable, match=rf"\(ConnectionError: {cause}\)"):
             sources.verification_keys()
 
-    def test_with_a_password_in_it_is_refused_and_what_follows_a_question_mark_is_in_no_text(
-        self, jwks, settings, clock
-    ):
+    def test_a_url_with_a_password_is_refused_and_no_message_contains_the_query(self, jwks, settings, clock):
         jwks.says(500)
         url = settings.INSTACCESS["VERIFICATION_KEYS"]
         settings.INSTACCESS = {**settings.INSTACCESS, "VERIFICATION_KEYS": f"{url}?key=SECRET"}
@@ -437,22 +442,22 @@ class TestAJWKSURL:
         assert f"{url} answered 500" in str(unavailable.value)
         assert "SECRET" not in f"{unavailable.value} {refused.value}"
 
-    def test_c10_over_http_is_refused_unless_it_is_allowed(self, jwks, settings):
+    def test_c10_an_http_url_is_refused_unless_http_is_allowed(self, jwks, settings):
         settings.INSTACCESS = {**settings.INSTACCESS, "ALLOW_HTTP_URLS": False}
 
         with pytest.raises(ConfigError, match="https"):
             sources.verification_keys()
         assert jwks.asked == []
 
-    def test_keys_are_counted_and_listed_as_in_any_mapping(self, jwks, key):
+    def test_remote_keys_can_be_counted_and_iterated_like_any_mapping(self, jwks, key):
         keys = sources.verification_keys()
 
         assert (len(keys), dict(keys)) == (1, {key.thumbprint(): keys[key.thumbprint()]})
 
 
 @pytest.mark.django_db
-class TestFromThisDatabase:
-    def test_are_the_keys_where_nothing_else_is_said(self, initial_keys):
+class TestKeysOfThisDatabase:
+    def test_keys_of_the_database_are_used_if_no_setting_lists_keys(self, initial_keys):
         signing, future, encryption = initial_keys
 
         assert set(sources.verification_keys()) == {signing.kid, future.kid}

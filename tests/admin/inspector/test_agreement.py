@@ -179,7 +179,7 @@ class TestInspecting:
         for text in texts:
             look(text)
 
-        assert not views._remembered._tokens
+        assert not views._token_cache._tokens
 
     def test_says_nothing_in_the_log_but_what_keys_have_to_say(self, texts, caplog):
         caplog.set_level(logging.DEBUG)

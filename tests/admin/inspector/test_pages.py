@@ -377,7 +377,7 @@ class TestWhatWasPasted:
         refusals.counter.flush()
 
         assert RefusalCount.objects.count() == before
-        assert not views._remembered._tokens
+        assert not views._token_cache._tokens
 
     @pytest.mark.parametrize("debug", [False, True])
     @pytest.mark.parametrize("where", ["keys", "gateway", "table"])

@@ -1,4 +1,4 @@
-"""A gateway that remembers nothing, and tokens for it."""
+"""A gateway with empty caches, and tokens for it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def fresh_gateway(initial_keys):
 
 @pytest.fixture
 def issue(user):
-    """Issues a token; the audit row and the text."""
+    """Issue a token and return its audit row and the encrypted token."""
 
     def issue_(**changes: Any) -> tuple[IssuedToken, str]:
         return issuing.issue(**({"user": user, "origin": ORIGIN, "now": time.time()} | changes))
@@ -50,7 +50,7 @@ def token(issue) -> str:
 
 @pytest.fixture
 def make(initial_keys) -> Makes:
-    """Makes tokens by hand under the keys that the gateway knows."""
+    """Creates tokens with the keys of the gateway, without the issuer."""
     ring = keys_ring.current_ring()
     return Makes(ring.signing_key().private(), ring.encryption_key().private())
 

@@ -1,4 +1,4 @@
-"""`/internal/gateway/verify` fails closed: 503 without a database, with a bad setting or after any other error."""
+"""The gateway fails closed: 503 without a database, with an invalid setting or after any other error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.db import OperationalError, connection
 
-from instaccess.gateway import unwrapping as gateway
+from instaccess.gateway import unwrapping
 from instaccess.keys import ring
 from instaccess.models import IssuedToken, Key
 from tests.support.answers import INVALID, UNAVAILABLE, answer
@@ -21,77 +21,87 @@ from tests.support.verifying import by_the_wire_of_asgi, by_wsgi, status, verify
 pytestmark = pytest.mark.django_db
 
 
-class Broken:
-    """For the length of a `with`, the database answers nothing."""
+class UnavailableDatabase:
+    """An execute wrapper that makes every query fail."""
 
     def __call__(self, execute: Any, sql: Any, params: Any, many: Any, context: Any) -> Any:
         raise OperationalError("server closed the connection unexpectedly")
 
 
-class TestWhileTheDatabaseIsAway:
-    def test_o1_tokens_pass_and_are_refused_by_what_is_in_memory_up_to_the_setting(self, clock, issue, caplog):
-        (_, text), (_, new), (row, gone) = issue(), issue(), issue()
+class TestWhileTheDatabaseIsUnavailable:
+    def test_o1_cached_keys_and_the_cached_deny_list_decide_until_max_staleness_has_passed(
+        self, clock, issue, caplog
+    ):
+        (_, text), (_, new), (row, revoked) = issue(), issue(), issue()
         IssuedToken.objects.filter(pk=row.pk).update(revoked_at=row.issued_at)
-        assert (status(text), status(gone)) == (204, 401)
+        assert (status(text), status(revoked)) == (204, 401)
 
-        with connection.execute_wrapper(Broken()):
+        with connection.execute_wrapper(UnavailableDatabase()):
             for _ in range(6):
                 clock.pass_(10)
-                assert (status(text), status(new), status(gone)) == (204, 204, 401)
+                assert (status(text), status(new), status(revoked)) == (204, 204, 401)
             clock.pass_(6)
             assert answer(verify(text)) == UNAVAILABLE
             assert verify(text)["Retry-After"] == "10"
         assert text not in caplog.text
 
-    def test_o1_it_is_back_by_itself(self, clock, token):
+    def test_o1_the_gateway_recovers_when_the_database_is_available_again(self, clock, token):
         assert status(token) == 204
-        with connection.execute_wrapper(Broken()):
+        with connection.execute_wrapper(UnavailableDatabase()):
             clock.pass_(3600)
             assert status(token) == 503
 
         assert status(token) == 204
 
-    def test_o1_a_worker_that_starts_then_lets_nobody_in(self, token):
+    def test_o1_a_worker_that_starts_without_the_database_answers_503(self, token):
         ring.clear_cache()
-        with connection.execute_wrapper(Broken()):
+        with connection.execute_wrapper(UnavailableDatabase()):
             assert answer(verify(token)) == UNAVAILABLE
 
-    def test_o1_a_gateway_without_a_deny_list_lets_nobody_in_though_it_has_the_keys(self, token, settings):
+    def test_o1_a_gateway_with_keys_but_without_a_deny_list_answers_503(self, token, settings):
         ring.current_ring().decryption_keys()
-        with connection.execute_wrapper(Broken()):
+        with connection.execute_wrapper(UnavailableDatabase()):
             assert answer(verify(token)) == UNAVAILABLE
 
-    def test_o13_staleness_can_be_ruled_out(self, clock, token, settings):
+    def test_o13_the_gateway_answers_503_immediately_if_max_staleness_is_0(self, clock, token, settings):
         settings.INSTACCESS = {"MAX_STALENESS": 0}
         assert status(token) == 204
-        with connection.execute_wrapper(Broken()):
+        with connection.execute_wrapper(UnavailableDatabase()):
             assert status(token) == 204
             clock.pass_(2)
             assert answer(verify(token)) == UNAVAILABLE
 
-    def test_what_needs_no_key_is_refused_as_ever(self):
+    def test_a_bearer_token_that_needs_no_key_is_refused_with_401(self):
         ring.clear_cache()
-        with connection.execute_wrapper(Broken()):
+        with connection.execute_wrapper(UnavailableDatabase()):
             assert answer(verify()) == answer(verify("opaque")) == answer(verify("a.b.c")) == INVALID
 
-    def test_g1_g19_what_is_no_encrypted_token_of_ours_by_its_looks_is_refused_as_ever(self, token):
+    def test_g1_g19_a_token_that_fails_strict_parsing_is_refused_with_401(self, token):
         ring.clear_cache()
         other_alg = with_header(token, {"alg": "RSA1_5", "enc": "A128CBC-HS256"})
-        looks = ["a.b.c.d.e", "x" * 9000 + ".b.c.d.e", b64(b'{"alg":"none"}') + ".b.c.d.e", token + "=", other_alg]
-        with connection.execute_wrapper(Broken()):
-            assert {answer(verify(text)) for text in looks} == {INVALID}
+        malformed = [
+            "a.b.c.d.e",
+            "x" * 9000 + ".b.c.d.e",
+            b64(b'{"alg":"none"}') + ".b.c.d.e",
+            token + "=",
+            other_alg,
+        ]
+        with connection.execute_wrapper(UnavailableDatabase()):
+            assert {answer(verify(text)) for text in malformed} == {INVALID}
 
     @pytest.mark.parametrize(
         "bearer", ["{0},Bearer other", "other,Bearer {0}", "{0} x", "{0}\t", "{0}\xa0", "\xe9{0}"]
     )
-    def test_a_header_that_is_not_exactly_one_bearer_is_refused_as_ever_though_it_has_five_parts(self, token, bearer):
+    def test_a_header_that_is_not_exactly_one_bearer_token_is_refused_with_401_although_it_has_five_parts(
+        self, token, bearer
+    ):
         ring.clear_cache()
-        with connection.execute_wrapper(Broken()):
+        with connection.execute_wrapper(UnavailableDatabase()):
             assert answer(verify(bearer.format(token))) == INVALID
 
 
-class TestAFaultOfOurs:
-    """Nothing but 204, 401 and 503."""
+class TestAServerSideError:
+    """The gateway answers only 204, 401 and 503."""
 
     @pytest.mark.parametrize(
         "settings_",
@@ -108,14 +118,14 @@ class TestAFaultOfOurs:
             {"ISSUER": 7},
         ],
     )
-    def test_a_bad_setting_is_a_503(self, ask, token, settings, settings_):
+    def test_an_invalid_setting_is_a_503(self, ask, token, settings, settings_):
         settings.INSTACCESS = settings_
 
         assert answer(ask(headers=[("Authorization", f"Bearer {token}")])) == UNAVAILABLE
 
     @pytest.mark.parametrize("debug", [False, True])
     @pytest.mark.parametrize("settings_", [{"REALM": 'a"b'}, {"REALM": "\xe9"}, ["no", "dictionary"]])
-    def test_a_bad_setting_is_a_503_also_for_what_is_refused_and_the_token_in_no_report(
+    def test_an_invalid_setting_is_a_503_for_refused_tokens_too_and_no_error_report_contains_the_token(
         self, ask, issue, settings, settings_, debug, error_mail
     ):
         row, text = issue()
@@ -126,20 +136,20 @@ class TestAFaultOfOurs:
             assert answer(ask(headers=headers)) == UNAVAILABLE
         assert text not in mailed()
 
-    def test_no_keys_at_all_are_a_503(self, token):
+    def test_an_empty_key_table_is_a_503(self, token):
         Key.objects.all().delete()
         ring.clear_cache()
 
         assert answer(verify(token)) == UNAVAILABLE
 
-    def test_o6_a_lost_key_encryption_key_is_a_503(self, token, settings):
+    def test_o6_a_wrong_key_encryption_key_is_a_503(self, token, settings):
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": ["A" * 43]}
         ring.clear_cache()
 
         assert answer(verify(token)) == UNAVAILABLE
 
     @pytest.mark.parametrize("error", [RuntimeError, KeyError, MemoryError, RecursionError, UnicodeDecodeError])
-    def test_an_error_nobody_thought_of_is_a_503_and_a_log_line_without_the_token(
+    def test_an_unexpected_error_is_a_503_and_a_log_line_without_the_token(
         self, ask, token, monkeypatch, caplog, error
     ):
         def fail(text: str, **kwargs: Any) -> Any:
@@ -147,27 +157,29 @@ class TestAFaultOfOurs:
                 raise UnicodeDecodeError("utf-8", text.encode(), 0, 1, "bad")
             raise error(text)
 
-        monkeypatch.setattr(gateway, "unwrap", fail)
+        monkeypatch.setattr(unwrapping, "unwrap", fail)
 
         assert answer(ask(headers=[("Authorization", f"Bearer {token}")])) == UNAVAILABLE
         assert error.__name__ in caplog.text
         assert Path(__file__).name in caplog.text
         assert token not in caplog.text
 
-    def test_p12_a_log_handler_that_fails_does_not_carry_the_token_along(self, ask, token, monkeypatch, capsys):
+    def test_p12_the_output_of_a_failing_log_handler_does_not_contain_the_token(
+        self, ask, token, monkeypatch, capsys
+    ):
         def fail(text: str, **kwargs: Any) -> Any:
             raise RuntimeError(text)
 
-        class Full(logging.Handler):
+        class FailingHandler(logging.Handler):
             def emit(self, record: logging.LogRecord) -> None:
                 try:
                     os.stat("/dev/null/full")
                 except OSError:
                     self.handleError(record)
 
-        monkeypatch.setattr(gateway, "unwrap", fail)
+        monkeypatch.setattr(unwrapping, "unwrap", fail)
         monkeypatch.setattr(logging, "raiseExceptions", True)
-        handler = Full()
+        handler = FailingHandler()
         logging.getLogger("instaccess").addHandler(handler)
         try:
             assert answer(ask(headers=[("Authorization", f"Bearer {token}")])) == UNAVAILABLE
@@ -178,10 +190,10 @@ class TestAFaultOfOurs:
         assert "/dev/null/full" in printed
         assert token not in printed
 
-    def test_a_header_in_bytes_that_are_no_text_is_refused(self):
+    def test_a_header_that_is_not_ascii_is_refused(self):
         for value in ("Bearer \xff\xfe", "Bearer é.é.é.é.é", "\x00", "Bearer a\x00b"):
-            for asked in (
+            for response in (
                 by_wsgi(headers=[("Authorization", value)]),
                 by_the_wire_of_asgi([("Authorization", value)]),
             ):
-                assert answer(asked) == INVALID
+                assert answer(response) == INVALID

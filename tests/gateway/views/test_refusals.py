@@ -1,4 +1,4 @@
-"""`/internal/gateway/verify` refuses: one answer whatever the reason, and the bearers that pass unchanged."""
+"""The gateway's refusals: one identical answer for every reason. Other bearer tokens that pass unchanged."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ pytestmark = pytest.mark.django_db
 
 
 class TestEveryRefusal:
-    """One answer, whatever the reason."""
+    """Every reason has the same answer."""
 
     @pytest.fixture
     def refused_tokens(self, make, issue, rsa_pool) -> dict[str, str]:
         now = int(time.time())
         forger = Makes(rsa_pool.take("sig"), make.encryption)
-        stranger = Makes(make.signing, rsa_pool.take("enc"))
+        other_gateway = Makes(make.signing, rsa_pool.take("enc"))
         denied_row, denied = issue()
         IssuedToken.objects.filter(pk=denied_row.pk).update(revoked_at=denied_row.issued_at)
         good = issue()[1]
@@ -37,10 +37,10 @@ class TestEveryRefusal:
             "uuid": str(uuid.uuid4()),
             "empty segments": "....",
             "wrong alg": make.encrypted(alg="RSA1_5"),
-            "wrong key": stranger.encrypted(make.signed(claims(now)), kid=make.encryption_kid),
-            "unknown kid": stranger.encrypted(make.signed(claims(now))),
+            "wrong key": other_gateway.encrypted(make.signed(claims(now)), kid=make.encryption_kid),
+            "unknown kid": other_gateway.encrypted(make.signed(claims(now))),
             "changed tag": ".".join([head, *rest, changed_tag]),
-            "respelled": good + "=",
+            "non-canonical": good + "=",
             "compressed": make.encrypted(make.signed(claims(now)), zip="DEF"),
             "bad signature": forger.encrypted(forger.signed(claims(now), kid=make.signing_kid)),
             "unknown signing kid": forger.encrypted(forger.signed(claims(now))),
@@ -56,7 +56,7 @@ class TestEveryRefusal:
             "nested twice": make.encrypted(good),
         }
 
-    def test_g6_is_the_same_to_the_byte_and_to_the_header(self, ask, refused_tokens):
+    def test_g6_every_refusal_has_the_same_bytes_and_headers(self, ask, refused_tokens):
         answers = {
             name: ask(headers=[("Authorization", f"Bearer {text}")] if text else [])
             for name, text in refused_tokens.items()
@@ -66,11 +66,11 @@ class TestEveryRefusal:
         assert {name: answer(response) for name, response in answers.items()} == dict.fromkeys(answers, INVALID)
         assert len({tuple(sorted(response.items())) for response in answers.values()}) == 1
 
-    def test_g6_is_the_same_the_second_time(self, refused_tokens):
+    def test_g6_a_repeated_refusal_has_the_same_answer(self, refused_tokens):
         for name, text in refused_tokens.items():
             assert answer(verify(text)) == answer(verify(text)) == INVALID, name
 
-    def test_says_the_reason_and_the_jti_in_the_log_and_the_token_nowhere(self, refused_tokens, caplog, issue):
+    def test_the_log_contains_the_reason_and_never_the_token(self, refused_tokens, caplog, issue):
         caplog.set_level(logging.DEBUG)
         reasons = {}
         for name, text in refused_tokens.items():
@@ -91,7 +91,7 @@ class TestEveryRefusal:
             "wrong key": "decrypt_failed",
             "unknown kid": "unknown_kid",
             "changed tag": "decrypt_failed",
-            "respelled": "malformed",
+            "non-canonical": "malformed",
             "compressed": "bad_header",
             "bad signature": "bad_signature",
             "unknown signing kid": "unknown_kid",
@@ -107,14 +107,14 @@ class TestEveryRefusal:
             "nested twice": "malformed",
         }
 
-    def test_of_a_revoked_token_names_its_jti_in_the_log(self, issue, caplog):
+    def test_the_log_contains_the_jti_of_a_revoked_token(self, issue, caplog):
         row, text = issue()
         IssuedToken.objects.filter(pk=row.pk).update(revoked_at=row.issued_at)
         verify(text)
 
         assert f"jti='{row.jti}'" in caplog.text
 
-    def test_logs_no_line_that_a_client_has_written(self, make, caplog):
+    def test_a_jti_cannot_inject_a_line_into_the_log(self, make, caplog):
         now = int(time.time())
         for jti in (
             "a\nERROR forged line",
@@ -131,10 +131,10 @@ class TestEveryRefusal:
         assert all(line.isprintable() for line in lines)
 
     @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "OPTIONS", "BREW"])
-    def test_is_the_same_with_any_method(self, ask, method):
+    def test_a_refusal_is_the_same_for_every_method(self, ask, method):
         assert answer(ask(method)) == INVALID
 
-    def test_g12_meets_two_authorization_headers_and_joined_ones(self, token):
+    def test_g12_two_authorization_headers_are_refused_separate_or_joined(self, token):
         good = ("Authorization", f"Bearer {token}")
         for headers in (
             [good, good],
@@ -164,67 +164,67 @@ class TestEveryRefusal:
             "DPoP {0}",
         ],
     )
-    def test_meets_a_header_that_is_not_exactly_one_bearer(self, token, header):
+    def test_a_header_that_is_not_exactly_one_bearer_token_is_refused(self, token, header):
         assert answer(by_wsgi(headers=[("Authorization", header.format(token))])) == INVALID
 
-    def test_meets_a_token_it_remembers_with_any_character_of_a_header_more(self, token):
+    def test_a_cached_token_with_one_additional_character_is_refused(self, token):
         assert status(token) == 204
 
         middle = len(token) // 2
         for place in (0, middle, token.index("."), len(token)):
             for character in map(chr, range(1, 256)):
-                disturbed = token[:place] + character + token[place:]
-                # Spaces around it are none of it (RFC 9110 §5.5).
-                expected = 204 if disturbed.strip(" ") == token else 401
-                assert status(disturbed) == expected, (place, character)
+                modified = token[:place] + character + token[place:]
+                # Spaces around a header value are not part of the value (RFC 9110 §5.5).
+                expected = 204 if modified.strip(" ") == token else 401
+                assert status(modified) == expected, (place, character)
         assert status(token) == 204
 
-    def test_g4_meets_every_other_spelling_of_a_valid_token(self, token):
+    def test_g4_every_non_canonical_encoding_of_a_valid_token_is_refused(self, token):
         assert status(token) == 204
         for text in respellings(token):
-            if text.strip(" ") != token:  # blanks around a header's value are not part of it (RFC 9110 §5.5)
+            if text.strip(" ") != token:  # Spaces around a header value are not part of the value (RFC 9110 §5.5).
                 assert answer(verify(text)) == INVALID, text
 
-    def test_g22_meets_the_decrypted_token_of_one_that_has_just_passed(self, token):
+    def test_g22_the_signed_token_inside_an_accepted_token_is_refused(self, token):
         assert status(token) == 204
         assert answer(verify(signed_inside(token))) == INVALID
 
-    def test_says_the_realm_of_the_settings(self, settings):
+    def test_the_challenge_contains_the_configured_realm(self, settings):
         settings.INSTACCESS = {"REALM": "example-edu"}
 
         assert verify("x")["WWW-Authenticate"] == 'Bearer realm="example-edu"'
 
 
-class TestWhereOtherBearersPass:
+class TestOtherBearerTokensIfTheSettingAllowsThem:
     @pytest.fixture(autouse=True)
     def passing(self, settings):
         settings.INSTACCESS = {"OTHER_BEARERS": "pass"}
 
     @pytest.mark.parametrize("bearer", ["opaque", "a.b", "1~x9Y", "a.b.c.d", "a.b.c.d.e.f", "x" * 5000, "a+b/c=="])
-    def test_an_opaque_one_goes_on_unchanged(self, bearer):
+    def test_an_opaque_bearer_token_passes_unchanged(self, bearer):
         response = verify(bearer)
 
         assert (response.status_code, response["Authorization"]) == (204, f"Bearer {bearer}")
 
-    def test_g19_one_of_over_8_kib_does_not(self):
+    def test_g19_an_opaque_bearer_token_over_8_kib_is_refused(self):
         assert (status("x" * 8192), answer(verify("x" * 8193))) == (204, INVALID)
 
-    def test_so_does_a_jwt_of_somebody_else(self, make):
-        theirs = make.signed(claims(iss="https://idp.example"))
+    def test_a_jwt_of_another_issuer_passes_unchanged(self, make):
+        foreign_jwt = make.signed(claims(iss="https://idp.example"))
 
-        assert verify(theirs)["Authorization"] == f"Bearer {theirs}"
+        assert verify(foreign_jwt)["Authorization"] == f"Bearer {foreign_jwt}"
 
-    def test_an_encrypted_one_is_opened_all_the_same(self, token):
+    def test_an_encrypted_inst_access_token_is_still_decrypted(self, token):
         assert verify(token)["Authorization"] == f"Bearer {signed_inside(token)}"
 
-    def test_a_broken_encrypted_one_does_not_pass(self, make):
+    def test_an_invalid_encrypted_token_is_still_refused(self, make):
         for bearer in ("a.b.c.d.e", "....", make.encrypted(b"x"), make.encrypted(alg="RSA1_5")):
             assert answer(verify(bearer)) == INVALID
 
-    def test_none_at_all_does_not_pass(self):
+    def test_a_request_without_a_bearer_token_is_still_refused(self):
         assert answer(verify()) == answer(by_wsgi(headers=[("Authorization", "Basic YTpi")])) == INVALID
 
-    def test_g22_a_decrypted_one_never_does_however_it_is_spelled(self, token, make):
+    def test_g22_a_signed_inst_access_token_is_refused_in_every_encoding(self, token, make):
         signed = signed_inside(token)
         header, payload, signature = signed.split(".")
         spaced = b64(b" " + json.dumps(claims()).encode() + b" ")
@@ -253,5 +253,5 @@ class TestWhereOtherBearersPass:
         ):
             response = verify(text)
             parts = text.strip(" ").split(".")
-            # Another number of parts is no JWT to anybody.
+            # A string with another number of parts is not a JWT for any reader.
             assert answer(response) == INVALID if len(parts) == 3 else response.status_code in (204, 401), text

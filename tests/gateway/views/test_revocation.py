@@ -1,4 +1,4 @@
-"""`/internal/gateway/verify` refuses revoked tokens within seconds."""
+"""The gateway refuses revoked tokens within five seconds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from django.contrib.auth import get_user_model
 from django.core.management import call_command
 
 from instaccess.issuer import issuing
-from instaccess.keys import lifecycle
+from instaccess.keys import lifecycle, provision
 from instaccess.models import IssuedToken, Key
 from tests.support.answers import INVALID, answer
 from tests.support.verifying import status, verify
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.django_db
 
 
 class TestARevocation:
-    """G11, G21: refused by a worker that has opened and remembers the token, five seconds later."""
+    """G11, G21: a worker that has the token in its cache refuses the token five seconds after the revocation."""
 
     @pytest.fixture
     def refused_in_five_seconds(self, clock):
@@ -26,7 +26,7 @@ class TestARevocation:
 
         return refused
 
-    def test_g11_of_one_token_by_its_jti(self, clock, issue, refused_in_five_seconds):
+    def test_g11_a_token_that_was_revoked_by_its_jti_is_refused(self, clock, issue, refused_in_five_seconds):
         (row, text), (_, other) = issue(), issue()
         assert status(text) == status(other) == 204
 
@@ -35,7 +35,7 @@ class TestARevocation:
         assert refused_in_five_seconds(text)
         assert status(other) == 204
 
-    def test_g11_is_not_asked_for_more_often_than_the_setting_says(self, clock, issue, settings):
+    def test_g11_the_deny_list_is_read_at_most_once_per_deny_list_seconds(self, clock, issue, settings):
         settings.INSTACCESS = {"DENY_LIST_SECONDS": 4, "KEY_CACHE_SECONDS": 5}
         row, text = issue()
         assert status(text) == 204
@@ -46,52 +46,54 @@ class TestARevocation:
         clock.pass_(0.2)
         assert answer(verify(text)) == INVALID
 
-    def test_g21_of_all_tokens_of_a_user(self, clock, issue, refused_in_five_seconds):
-        somebody = get_user_model().objects.create_user("grace")
-        (_, one), (_, two), (_, others) = issue(), issue(), issue(user=somebody)
-        assert [status(text) for text in (one, two, others)] == [204] * 3
+    def test_g21_all_tokens_of_a_user_are_refused_after_their_revocation(self, clock, issue, refused_in_five_seconds):
+        grace = get_user_model().objects.create_user("grace")
+        (_, first), (_, second), (_, other) = issue(), issue(), issue(user=grace)
+        assert [status(text) for text in (first, second, other)] == [204] * 3
 
         call_command("instaccess_tokens", "revoke", "--user", "ada", "--reason", "left")
 
-        assert refused_in_five_seconds(one)
-        assert answer(verify(two)) == INVALID
-        assert status(others) == 204
+        assert refused_in_five_seconds(first)
+        assert answer(verify(second)) == INVALID
+        assert status(other) == 204
 
-    def test_g21_of_all_tokens_of_an_application(self, clock, issue, application, refused_in_five_seconds):
-        (_, one), (_, two), (_, others) = issue(application=application), issue(application=application), issue()
-        assert [status(text) for text in (one, two, others)] == [204] * 3
+    def test_g21_all_tokens_of_an_application_are_refused_after_their_revocation(
+        self, clock, issue, application, refused_in_five_seconds
+    ):
+        (_, first), (_, second), (_, other) = issue(application=application), issue(application=application), issue()
+        assert [status(text) for text in (first, second, other)] == [204] * 3
 
         call_command("instaccess_tokens", "revoke", "--application", application.client_id, "--reason", "sold")
 
-        assert refused_in_five_seconds(one)
-        assert answer(verify(two)) == INVALID
-        assert status(others) == 204
+        assert refused_in_five_seconds(first)
+        assert answer(verify(second)) == INVALID
+        assert status(other) == 204
 
-    def test_g21_of_all_tokens_of_an_account(self, clock, issue, refused_in_five_seconds):
-        (row, one), (_, others) = issue(), issue(origin=issuing.Origin(canvas_domain="other.example.edu"))
-        assert status(one) == status(others) == 204
+    def test_g21_all_tokens_of_an_account_are_refused_after_their_revocation(
+        self, clock, issue, refused_in_five_seconds
+    ):
+        (row, first), (_, other) = issue(), issue(origin=issuing.Origin(canvas_domain="other.example.edu"))
+        assert status(first) == status(other) == 204
 
         call_command("instaccess_tokens", "revoke", "--account", row.account_uuid, "--reason", "closed")
 
-        assert refused_in_five_seconds(one)
-        assert status(others) == 204
+        assert refused_in_five_seconds(first)
+        assert status(other) == 204
 
     @pytest.mark.parametrize("use", [Key.Use.SIGNING, Key.Use.ENCRYPTION])
-    def test_g21_of_all_tokens_under_a_key(self, clock, issue, refused_in_five_seconds, use):
+    def test_g21_all_tokens_of_a_revoked_key_are_refused(self, clock, issue, refused_in_five_seconds, use):
         if use == Key.Use.ENCRYPTION:
-            from instaccess.keys import provision
-
             provision.generate(use)
-        (row, one), (_, two) = issue(), issue()
-        assert status(one) == status(two) == 204
+        (row, first), (_, second) = issue(), issue()
+        assert status(first) == status(second) == 204
 
         lifecycle.revoke(row.signing_kid if use == Key.Use.SIGNING else row.encryption_kid, reason="stolen")
 
-        assert refused_in_five_seconds(one)
-        assert answer(verify(two)) == INVALID
+        assert refused_in_five_seconds(first)
+        assert answer(verify(second)) == INVALID
         assert status(issue()[1]) == 204
 
-    def test_of_a_token_this_worker_has_never_seen_holds_too(self, clock, issue, refused_in_five_seconds):
+    def test_a_revoked_token_that_this_worker_never_cached_is_refused(self, clock, issue, refused_in_five_seconds):
         row, text = issue()
         call_command("instaccess_tokens", "revoke", "--jti", str(row.jti), "--reason", "lost")
 

@@ -1,4 +1,4 @@
-"""`/internal/gateway/verify` with a valid token: what a reverse proxy is told, byte for byte."""
+"""The gateway's answer to a valid token, byte for byte."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db
 
 
 class TestAValidToken:
-    def test_is_answered_with_204_and_the_signed_token_for_upstream(self, ask, token):
+    def test_the_answer_is_204_with_the_signed_token_for_upstream(self, ask, token):
         response = ask(headers=[("Authorization", f"Bearer {token}")])
 
         assert (response.status_code, response.content) == (204, b"")
@@ -31,17 +31,17 @@ class TestAValidToken:
     @pytest.mark.parametrize(
         "method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "TRACE"]
     )
-    def test_passes_with_any_method(self, ask, token, method):
+    def test_a_valid_token_passes_with_every_method(self, ask, token, method):
         assert ask(method, [("Authorization", f"Bearer {token}")]).status_code == 204
 
     @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "Bearer ", "Bearer      "])
-    def test_passes_however_the_scheme_is_written(self, token, scheme):
+    def test_a_valid_token_passes_if_the_scheme_is_in_another_case_or_followed_by_spaces(self, token, scheme):
         assert by_wsgi(headers=[("Authorization", f"{scheme} {token}")]).status_code == 204
 
-    def test_passes_again_and_again(self, token):
+    def test_a_valid_token_can_be_used_repeatedly(self, token):
         assert [status(token) for _ in range(3)] == [204] * 3
 
-    def test_passes_without_a_query_to_the_database_once_keys_and_deny_list_are_read(
+    def test_a_valid_token_needs_no_database_query_if_keys_and_deny_list_are_cached(
         self, token, django_assert_num_queries
     ):
         verify(token)
@@ -49,12 +49,12 @@ class TestAValidToken:
         with django_assert_num_queries(0):
             assert status(token) == 204
 
-    def test_needs_no_body_and_is_not_disturbed_by_one(self, ask, token):
+    def test_a_request_body_has_no_effect(self, ask, token):
         headers = [("Authorization", f"Bearer {token}"), ("Content-Type", "application/json")]
 
         assert ask("POST", headers, b'{"access_token":' * 100).status_code == 204
 
-    def test_g20_is_decided_alike_whatever_else_the_request_says(self, ask, token):
+    def test_g20_no_other_header_and_no_query_changes_the_decision(self, ask, token):
         forged = [
             ("X-Forwarded-For", "127.0.0.1"),
             ("X-Forwarded-Host", "evil.example"),
@@ -76,7 +76,7 @@ class TestAValidToken:
         assert good["Authorization"] == f"Bearer {signed_inside(token)}"
         assert answer(bad) == answer(none) == INVALID
 
-    def test_g17_with_rsa_4096_and_the_longest_claims_fits_into_4_kib_of_headers(self, settings, make):
+    def test_g17_the_answer_with_rsa_4096_and_the_longest_claims_fits_into_4_kib_of_headers(self, settings, make):
         large = JWK.generate(kty="RSA", size=4096)
         settings.INSTACCESS = {"VERIFICATION_KEYS": [large.export_public()]}
         large_make = Makes(large, make.encryption)
@@ -87,42 +87,43 @@ class TestAValidToken:
 
         assert response.status_code == 204
         lines = ["HTTP/1.1 204 No Content"] + [f"{name}: {value}" for name, value in response.items()]
-        assert 3400 < sum(len(line) + 2 for line in lines) + 2 < 4096 - 200  # a server adds Date, Server, Connection
+        # The server adds Date, Server and Connection, so 200 bytes are reserved.
+        assert 3400 < sum(len(line) + 2 for line in lines) + 2 < 4096 - 200
 
 
-class TestTheUrl:
-    def test_is_left_alone_by_the_host_projects_middleware(self, settings, token):
+class TestTheURL:
+    def test_login_required_middleware_of_the_host_project_has_no_effect(self, settings, token):
         settings.MIDDLEWARE = [*settings.MIDDLEWARE, "django.contrib.auth.middleware.LoginRequiredMiddleware"]
 
         assert status(token) == 204
         assert answer(verify("x")) == INVALID
 
-    def test_asks_for_no_csrf_token(self, token):
+    def test_no_csrf_token_is_required(self, token):
         response = Client(enforce_csrf_checks=True).post(URL, headers={"Authorization": f"Bearer {token}"})
 
         assert response.status_code == 204
 
-    def test_challenge_is_the_contracts(self):
+    def test_the_challenge_is_that_of_the_wire_contract(self):
         assert verify()["WWW-Authenticate"] == CHALLENGE
 
 
-class TestRememberedTokens:
-    def test_are_as_many_as_the_setting_says(self, issue, settings):
+class TestTheTokenCache:
+    def test_remembered_tokens_limits_the_number_of_cached_tokens(self, issue, settings):
         settings.INSTACCESS = {"REMEMBERED_TOKENS": 3}
         for _ in range(5):
             verify(issue()[1])
 
-        assert len(views._remembered._tokens) == 3
+        assert len(views._token_cache._tokens) == 3
 
-    def test_are_none_where_the_setting_is_0(self, token, settings):
+    def test_no_token_is_cached_if_remembered_tokens_is_0(self, token, settings):
         settings.INSTACCESS = {"REMEMBERED_TOKENS": 0}
 
         assert [status(token), status(token)] == [204, 204]
-        assert not views._remembered._tokens
+        assert not views._token_cache._tokens
 
-    def test_go_with_the_deny_list_when_all_is_forgotten(self, token):
+    def test_clear_caches_clears_the_tokens_and_the_deny_list(self, token):
         verify(token)
         views.clear_caches()
 
-        assert not views._remembered._tokens
+        assert not views._token_cache._tokens
         assert denylist._database._value is None

@@ -1,5 +1,8 @@
-"""A gateway that plays no other role: settings without this app, without OAuth2, keys from files or a JWKS URL, the
-deny list from a shared database or from the issuer. The issuer and each gateway are processes of their own."""
+"""A gateway that is separate from the issuer.
+
+Its settings contain neither the issuer's app nor an OAuth2 provider. Its keys come from files or a JWKS URL. Its deny
+list comes from a shared database or from the issuer. The issuer and each gateway run as separate processes.
+"""
 
 from __future__ import annotations
 
@@ -40,14 +43,14 @@ urlpatterns = [path("", include("{0}"))] if "{0}" else []
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
-    """Ours, without what would make the processes work on this run's database."""
+    """Return this process's environment without the variables that select the database of the test run."""
     names = {"INSTACCESS_DATABASE", "INSTACCESS_SETTINGS", "SQLITE_NAME", "PORT", "DEMO_DIR"}
     inherited = {n: v for n, v in os.environ.items() if n not in names and not n.lower().endswith("_proxy")}
     return inherited | {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"} | variables
 
 
 def request(port: int, method: str, path: str, bearer: str = "") -> tuple[int, str | None, bytes]:
-    """Status, Authorization and body of the answer."""
+    """Send a request and return the status, the Authorization header and the body of the answer."""
     connection = HTTPConnection(servers.HOST, port, timeout=servers.PATIENCE)
     try:
         connection.request(method, path, headers={"Authorization": f"Bearer {bearer}"} if bearer else {})
@@ -58,7 +61,7 @@ def request(port: int, method: str, path: str, bearer: str = "") -> tuple[int, s
 
 
 class Issuer:
-    """The test project, issuing."""
+    """The test project as an issuer, in a separate process."""
 
     def __init__(self, folder: Path, set_up: SetUp) -> None:
         self.folder = set_up.copy_to(folder)
@@ -78,7 +81,7 @@ class Issuer:
         return servers.Process(command, port=self.port, log=self.folder / "issuer.log", env=self.env, cwd=ROOT)
 
     def manage(self, *args: str) -> str:
-        done = subprocess.run(
+        completed = subprocess.run(
             [sys.executable, "manage.py", *args],
             cwd=ROOT,
             env=self.env,
@@ -87,8 +90,8 @@ class Issuer:
             timeout=120,
             check=False,
         )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        assert completed.returncode == 0, completed.stderr
+        return completed.stdout
 
     def _export(self) -> Path:
         keys = json.loads(self.manage("instaccess_keys", "list", "--json"))
@@ -125,8 +128,8 @@ def token(issuer: Issuer) -> str:
     return issuer.token()
 
 
-class Alone:
-    """A gateway's settings, and its process."""
+class GatewayProject:
+    """A project that is only a gateway: its settings, its management commands and its process."""
 
     def __init__(
         self,
@@ -168,18 +171,18 @@ class Alone:
         )
 
     def python(self, script: str) -> str:
-        done = self._run("-c", script)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
+        completed = self._run("-c", script)
+        assert completed.returncode == 0, completed.stderr
+        return completed.stdout.strip()
 
 
 @pytest.fixture
 def gateway(tmp_path: Path) -> Iterator[Callable[..., servers.Process]]:
-    """Starts a gateway-only project with these settings."""
+    """Return a function that starts a gateway-only project with the given databases and settings."""
     started = []
 
     def start(databases: dict[str, Any], **settings: Any) -> servers.Process:
-        started.append(Alone(tmp_path, databases, settings).start())
+        started.append(GatewayProject(tmp_path, databases, settings).start())
         return started[-1]
 
     yield start
@@ -188,14 +191,14 @@ def gateway(tmp_path: Path) -> Iterator[Callable[..., servers.Process]]:
 
 
 def shared(issuer: Issuer) -> dict[str, Any]:
-    """The issuer's database, as the gateway's default one."""
+    """Return DATABASES with the issuer's database as the default database."""
     options = {"timeout": 20, "init_command": "PRAGMA journal_mode=WAL"}
     name = str(issuer.folder / "demo.sqlite3")
     return {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": name, "OPTIONS": options}}
 
 
 def remote(issuer: Issuer) -> dict[str, Any]:
-    """The settings of a gateway that knows the issuer by its urls."""
+    """Return the settings of a gateway that reads keys and deny list from the issuer's URLs."""
     return {
         "DECRYPTION_KEYS": [str(issuer.decryption_key)],
         "VERIFICATION_KEYS": f"{issuer.base_url}/internal/services/jwks",
@@ -205,131 +208,137 @@ def remote(issuer: Issuer) -> dict[str, Any]:
     }
 
 
-def opens(process: servers.Process, token: str) -> int:
+def verify_status(process: servers.Process, token: str) -> int:
     status, authorization, _ = request(process.port, "GET", VERIFY, token)
     assert (authorization is not None) == (status == 204)
     return status
 
 
-class TestWithKeysFromFilesAndTheSharedDatabase:
+class TestAGatewayWithKeyFilesAndTheIssuersDatabase:
     def test_a_token_is_opened_until_it_is_revoked(self, issuer, gateway):
         token = issuer.token()
         keys = {"DECRYPTION_KEYS": [str(issuer.decryption_key)], "VERIFICATION_KEYS": [str(issuer.jwks_file())]}
         process = gateway(shared(issuer), **keys)
 
-        assert opens(process, token) == 204
+        assert verify_status(process, token) == 204
         issuer.revoke_latest()
-        assert servers.until(lambda: opens(process, token), lambda status: status != 204) == 401
+        assert servers.until(lambda: verify_status(process, token), lambda status: status != 204) == 401
 
-    def test_without_a_database_nobody_is_let_in(self, issuer, token, gateway, tmp_path):
-        elsewhere = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": str(tmp_path / "empty.sqlite3")}}
+    def test_a_database_without_the_audit_table_is_a_503(self, issuer, token, gateway, tmp_path):
+        empty_databases = {
+            "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": str(tmp_path / "empty.sqlite3")}
+        }
         keys = {"DECRYPTION_KEYS": [str(issuer.decryption_key)], "VERIFICATION_KEYS": [str(issuer.jwks_file())]}
 
-        process = gateway(elsewhere, **keys)
-        assert opens(process, token) == 503
-        assert "holds no deny list (no such table: instaccess_issuedtoken)" in process.log.read_text()
-        assert "set INSTACCESS['DENY_LIST'] to the issuer's URL" in process.log.read_text()
+        process = gateway(empty_databases, **keys)
+        assert verify_status(process, token) == 503
+        assert "contains no deny list (no such table: instaccess_issuedtoken)" in process.log.read_text()
+        assert "set INSTACCESS['DENY_LIST'] to the URL of the issuer's revocation list" in process.log.read_text()
 
-    def test_without_keys_of_its_own_nobody_is_let_in_and_the_log_names_the_setting(self, issuer, token, gateway):
+    def test_missing_keys_are_a_503_and_the_log_names_the_setting(self, issuer, token, gateway):
         process = gateway(shared(issuer))
 
-        assert opens(process, token) == 503
-        assert "INSTACCESS['DECRYPTION_KEYS'] is not set, and there is no table of keys" in process.log.read_text()
+        assert verify_status(process, token) == 503
+        assert (
+            "INSTACCESS['DECRYPTION_KEYS'] is not set, and this process has no key table" in process.log.read_text()
+        )
 
-    def test_with_a_setting_misspelled_nobody_is_let_in_and_the_log_names_it(self, issuer, token, gateway):
+    def test_a_misspelled_setting_is_a_503_and_the_log_names_the_setting(self, issuer, token, gateway):
         keys = {"DECRYPTION_KEYS": [str(issuer.decryption_key)], "VERIFICATION_KEYS": [str(issuer.jwks_file())]}
         process = gateway(shared(issuer), **keys, DENY_LIST_SECOND=1)
 
-        assert opens(process, token) == 503
+        assert verify_status(process, token) == 503
         assert "INSTACCESS['DENY_LIST_SECOND'] is not a setting" in process.log.read_text()
 
 
-class TestWithTheIssuersUrls:
+class TestAGatewayWithTheIssuersURLs:
     def test_a_token_is_opened_until_it_is_revoked(self, issuer, gateway):
         token = issuer.token()
         process = gateway({}, **remote(issuer))
 
-        assert opens(process, token) == 204
+        assert verify_status(process, token) == 204
         issuer.revoke_latest()
-        assert servers.until(lambda: opens(process, token), lambda status: status != 204) == 401
+        assert servers.until(lambda: verify_status(process, token), lambda status: status != 204) == 401
 
-    def test_goes_on_while_the_issuer_is_away(self, issuer, token, gateway):
+    def test_a_token_is_accepted_while_the_issuer_is_unavailable(self, issuer, token, gateway):
         process = gateway({}, **remote(issuer))
-        assert opens(process, token) == 204
+        assert verify_status(process, token) == 204
         issuer.process.kill()
         try:
-            assert opens(process, token) == 204
+            assert verify_status(process, token) == 204
         finally:
             issuer.process = issuer.start()
 
-    def test_that_starts_while_the_issuer_is_away_lets_nobody_in(self, issuer, token, gateway):
+    def test_a_gateway_that_starts_while_the_issuer_is_unavailable_answers_503(self, issuer, token, gateway):
         issuer.process.kill()
         try:
             process = gateway({}, **remote(issuer))
-            assert opens(process, token) == 503
+            assert verify_status(process, token) == 503
         finally:
             issuer.process = issuer.start()
-        assert servers.until(lambda: opens(process, token), lambda status: status != 503) == 204
+        assert servers.until(lambda: verify_status(process, token), lambda status: status != 503) == 204
 
-    def test_lets_nobody_in_with_a_wrong_secret(self, issuer, token, gateway):
+    def test_a_wrong_secret_is_a_503_and_is_not_logged(self, issuer, token, gateway):
         process = gateway({}, **(remote(issuer) | {"SERVICE_SECRETS": ["f" * 32]}))
 
-        assert opens(process, token) == 503
+        assert verify_status(process, token) == 503
         assert "f" * 32 not in process.log.read_text()
 
-    def test_refuses_what_is_no_good_token_and_shows_nothing_else(self, issuer, gateway):
+    def test_invalid_tokens_are_refused_and_no_other_endpoint_exists(self, issuer, gateway):
         process = gateway({}, **remote(issuer))
 
-        assert opens(process, "a.b.c.d.e") == 401
+        assert verify_status(process, "a.b.c.d.e") == 401
         assert request(process.port, "GET", VERIFY)[0] == 401
         for path in ("/internal/services/jwks", "/internal/services/revocations", "/api/v1/inst_access_tokens", "/"):
             assert request(process.port, "GET", path)[0] == 404
 
 
-class TestItsChecks:
-    """With `instaccess.gateway` in INSTALLED_APPS."""
+class TestSystemChecksOfAGateway:
+    """The checks of a project with `instaccess.gateway` in INSTALLED_APPS."""
 
     APPS = ("instaccess.gateway",)
 
-    def test_find_nothing_where_all_is_in_order(self, issuer, tmp_path):
-        done = Alone(tmp_path, {}, remote(issuer), apps=self.APPS).manage("check")
+    def test_the_checks_report_nothing_for_valid_settings(self, issuer, tmp_path):
+        completed = GatewayProject(tmp_path, {}, remote(issuer), apps=self.APPS).manage("check")
 
-        assert (done.returncode, done.stdout) == (0, "System check identified no issues (0 silenced).\n"), done.stderr
+        assert (completed.returncode, completed.stdout) == (0, "System check identified no issues (0 silenced).\n"), (
+            completed.stderr
+        )
 
-    def test_ask_for_what_was_meant(self, tmp_path):
-        done = Alone(tmp_path, {}, {"VERIFICATION_KEY": []}, apps=self.APPS).manage("check")
+    def test_the_checks_suggest_the_correct_name_of_a_misspelled_setting(self, tmp_path):
+        completed = GatewayProject(tmp_path, {}, {"VERIFICATION_KEY": []}, apps=self.APPS).manage("check")
 
-        assert "Did you mean VERIFICATION_KEYS?" in done.stderr
+        assert "Did you mean VERIFICATION_KEYS?" in completed.stderr
 
-    def test_find_what_is_misspelled_and_what_is_bad(self, issuer, tmp_path):
+    def test_the_checks_report_misspelled_and_invalid_settings(self, issuer, tmp_path):
         settings = {"DECRYPTION_KEY": [], "LEEWAY": 301}
-        done = Alone(tmp_path, {}, settings, apps=self.APPS).manage("check")
+        completed = GatewayProject(tmp_path, {}, settings, apps=self.APPS).manage("check")
 
-        assert done.returncode == 1
-        assert set(re.findall(r"instaccess\.([EW]\d+)", done.stderr)) == {"E002", "E032"}
+        assert completed.returncode == 1
+        assert set(re.findall(r"instaccess\.([EW]\d+)", completed.stderr)) == {"E002", "E032"}
 
     @pytest.mark.parametrize(
         ("urls", "ids"),
         [("instaccess.gateway.urls", {"E051", "E052", "E053"}), ("", {"E052"})],
         ids=["gateway", "service"],
     )
-    def test_find_that_there_are_no_keys(self, tmp_path, urls, ids):
-        done = Alone(tmp_path, {}, {}, apps=self.APPS, urls=urls).manage("check")
+    def test_the_checks_report_missing_keys(self, tmp_path, urls, ids):
+        completed = GatewayProject(tmp_path, {}, {}, apps=self.APPS, urls=urls).manage("check")
 
-        assert done.returncode == 1
-        assert set(re.findall(r"instaccess\.([EW]\d+)", done.stderr)) == ids
+        assert completed.returncode == 1
+        assert set(re.findall(r"instaccess\.([EW]\d+)", completed.stderr)) == ids
 
-    def test_find_a_redirect_before_it(self, issuer, tmp_path):
-        alone = Alone(tmp_path, {}, remote(issuer), apps=self.APPS)
+    def test_the_checks_report_a_redirect_to_https(self, issuer, tmp_path):
+        project = GatewayProject(tmp_path, {}, remote(issuer), apps=self.APPS)
         with (tmp_path / "gateway_settings.py").open("a") as file:
             file.write("SECURE_SSL_REDIRECT = True\n")
 
-        assert "instaccess.W010" in alone.manage("check", "--deploy").stderr
+        assert "instaccess.W010" in project.manage("check", "--deploy").stderr
 
-    def test_load_neither_our_models_nor_an_oauth2_provider_and_make_no_tables(self, issuer, tmp_path):
-        alone = Alone(tmp_path, {}, remote(issuer), apps=self.APPS)
+    def test_the_checks_load_neither_models_nor_an_oauth2_provider(self, issuer, tmp_path):
+        project = GatewayProject(tmp_path, {}, remote(issuer), apps=self.APPS)
 
-        loaded = alone.python(
+        loaded = project.python(
             "import django, sys; django.setup()\n"
             "from django.core.management import call_command; call_command('check')\n"
             "from django.apps import apps; assert not list(apps.get_models())\n"
@@ -339,14 +348,13 @@ class TestItsChecks:
         assert loaded.splitlines()[-1] == "[]"
 
 
-class TestItsProcessWithoutOtherPackages:
-    """Only `instaccess.gateway` is installed; the framework and the toolkit cannot be imported, and there is no
-    database."""
+class TestAGatewayProcessWithoutOtherPackages:
+    """A project without a database. Django REST framework and django-oauth-toolkit can't be imported."""
 
-    def test_decides_about_a_token_and_never_loads_the_models(self, issuer, tmp_path):
-        alone = Alone(tmp_path, {}, remote(issuer), apps=("instaccess.gateway",))
+    def test_the_gateway_decides_without_loading_the_models(self, issuer, tmp_path):
+        project = GatewayProject(tmp_path, {}, remote(issuer), apps=("instaccess.gateway",))
 
-        printed = alone.python(
+        printed = project.python(
             "import sys\n"
             "for name in ('rest_framework', 'oauth2_provider', 'oauthlib'): sys.modules[name] = None\n"
             "import django; django.setup()\n"
@@ -359,29 +367,29 @@ class TestItsProcessWithoutOtherPackages:
         assert printed.splitlines()[-2:] == ["204 401", "False"]
 
 
-class TestUrlsThatNeedTheApp:
+class TestURLsThatNeedTheIssuersApp:
     @pytest.mark.parametrize("urls", ["instaccess.urls", "instaccess.issuer.urls", "instaccess.issuer.urls_internal"])
-    def test_say_in_one_sentence_what_is_missing(self, tmp_path, urls):
-        done = Alone(tmp_path, {}, {}, apps=["django.contrib.auth", "django.contrib.contenttypes"], urls=urls).manage(
-            "check"
-        )
+    def test_including_the_urls_without_the_app_is_an_error_that_names_the_app(self, tmp_path, urls):
+        completed = GatewayProject(
+            tmp_path, {}, {}, apps=["django.contrib.auth", "django.contrib.contenttypes"], urls=urls
+        ).manage("check")
 
-        assert done.returncode == 1
-        assert "ImproperlyConfigured: add 'instaccess' to INSTALLED_APPS" in done.stderr.splitlines()[-1]
+        assert completed.returncode == 1
+        assert "ImproperlyConfigured: add 'instaccess' to INSTALLED_APPS" in completed.stderr.splitlines()[-1]
 
-    def test_so_does_the_app_without_an_oauth2_provider(self, tmp_path):
+    def test_the_app_without_an_oauth2_provider_is_an_error_that_names_the_provider(self, tmp_path):
         apps = ["django.contrib.auth", "django.contrib.contenttypes", "instaccess"]
-        done = Alone(tmp_path, {}, {}, apps=apps).manage("check")
+        completed = GatewayProject(tmp_path, {}, {}, apps=apps).manage("check")
 
-        assert done.returncode == 1
-        assert "ImproperlyConfigured: add 'oauth2_provider' to INSTALLED_APPS" in done.stderr.splitlines()[-1]
+        assert completed.returncode == 1
+        assert "ImproperlyConfigured: add 'oauth2_provider' to INSTALLED_APPS" in completed.stderr.splitlines()[-1]
 
 
-class TestItsProcess:
-    def test_loads_neither_our_models_nor_an_oauth2_provider(self, issuer, tmp_path):
-        alone = Alone(tmp_path, {}, remote(issuer))
+class TestAGatewayProcess:
+    def test_the_gateway_loads_neither_models_nor_an_oauth2_provider(self, issuer, tmp_path):
+        project = GatewayProject(tmp_path, {}, remote(issuer))
 
-        loaded = alone.python(
+        loaded = project.python(
             "import django, sys; django.setup()\n"
             "from django.test import Client\n"
             f"Client().get('{VERIFY}')\n"
@@ -390,10 +398,10 @@ class TestItsProcess:
 
         assert loaded.splitlines()[-1] == "[]"
 
-    def test_counts_no_refusals_for_it_has_no_table_of_them(self, issuer, tmp_path):
-        alone = Alone(tmp_path, {}, remote(issuer))
+    def test_the_gateway_counts_no_refusals_because_it_has_no_table_for_them(self, issuer, tmp_path):
+        project = GatewayProject(tmp_path, {}, remote(issuer))
 
-        counted = alone.python(
+        counted = project.python(
             "import django; django.setup()\n"
             "from django.test import Client\n"
             f"print(Client().get('{VERIFY}').status_code)\n"

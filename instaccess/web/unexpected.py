@@ -1,0 +1,25 @@
+"""Text for the log about an exception that no code expected, without any value that a request brought."""
+
+from __future__ import annotations
+
+import traceback
+
+
+def describe_unexpected(error: BaseException) -> str:
+    """Return the class name and the stack frames of an exception, one frame after the other.
+
+    The text leaves out the exception's message and the local variables of its frames, because both can contain a
+    token. Call this function inside the `except` block and log the text after the block has ended. Within the block,
+    log handlers and error reporters can reach the exception and its frames through `sys.exc_info()`, and an exception
+    that a log handler raises keeps them as its `__context__`:
+
+        unexpected = ""
+        try:
+            ...
+        except Exception as error:
+            unexpected = web.describe_unexpected(error)
+        if unexpected:
+            logger.error("not decided: %s", unexpected)
+    """
+    frames = "".join(traceback.format_tb(error.__traceback__)).rstrip()
+    return f"{type(error).__name__}\n{frames}"

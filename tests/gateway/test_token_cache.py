@@ -1,0 +1,180 @@
+"""The cache of unwrapped tokens: the checks that run again, and the size of the cache."""
+
+from __future__ import annotations
+
+import random
+import threading
+from typing import Any
+
+import pytest
+from jwcrypto.jwk import JWK
+
+from instaccess import tokens
+from instaccess.exceptions import InvalidToken, TokenExpired, TokenRevoked
+from instaccess.gateway.unwrapping import TokenCache
+from instaccess.tokens import jose
+from tests.support.tokens import NOW, Makes, respellings
+
+
+class ForbiddenKey:
+    """A key that equals every key. An RSA operation with it fails."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    __hash__ = object.__hash__
+
+
+class TestACachedToken:
+    @pytest.fixture
+    def cache(self) -> TokenCache:
+        return TokenCache()
+
+    @pytest.fixture
+    def unwrap(self, unwrap_, cache):
+        return lambda token, **changes: unwrap_(token, **({"cache": cache, "cache_size": 10} | changes))
+
+    @pytest.fixture
+    def no_rsa(self, make) -> dict[str, Any]:
+        return {
+            "decryption_keys": {make.encryption_kid: ForbiddenKey()},
+            "verification_keys": {make.signing_kid: ForbiddenKey()},
+        }
+
+    def test_a_cached_token_is_unwrapped_without_rsa(self, make, unwrap, no_rsa):
+        token = make.token()
+        first = unwrap(token)
+
+        assert unwrap(token, **no_rsa) is first
+
+    def test_no_token_is_cached_if_the_cache_size_is_0(self, make, unwrap, no_rsa):
+        token = make.token()
+        unwrap(token, cache_size=0)
+
+        with pytest.raises(InvalidToken) as caught:
+            unwrap(token, cache_size=0, **no_rsa)
+        assert caught.value.code == "decrypt_failed"
+
+    def test_a_cached_token_is_refused_after_its_revocation(self, make, unwrap, no_rsa):
+        token = make.token(jti="gone")
+        unwrap(token)
+
+        with pytest.raises(TokenRevoked) as caught:
+            unwrap(token, denied={"gone"}, **no_rsa)
+        assert caught.value.jti == "gone"
+
+    def test_a_cached_token_is_refused_after_its_expiry(self, make, unwrap, no_rsa):
+        token = make.token()
+        unwrap(token)
+
+        assert unwrap(token, now=NOW + 3599, **no_rsa)
+        with pytest.raises(TokenExpired):
+            unwrap(token, now=NOW + 3600, **no_rsa)
+
+    @pytest.mark.parametrize("which", ["decryption_keys", "verification_keys"])
+    def test_a_cached_token_is_refused_after_one_of_its_keys_was_removed(self, make, unwrap, no_rsa, which):
+        token = make.token()
+        unwrap(token)
+
+        with pytest.raises(InvalidToken) as caught:
+            unwrap(token, **(no_rsa | {which: {"other": ForbiddenKey()}}))
+        assert caught.value.code == "unknown_kid"
+
+    def test_a_cached_token_is_refused_after_its_kid_was_given_to_another_key(self, make, unwrap, rsa_pool):
+        """In the JWK set of another issuer, a kid need not be a thumbprint."""
+        token = make.encrypted(make.signed(kid="key-1"))
+        same = JWK(**make.signing.export_public(as_dict=True))
+        other = JWK(**rsa_pool.take("sig").export_public(as_dict=True))
+        unwrap(token, verification_keys={"key-1": make.verification_keys[make.signing_kid]})
+
+        assert unwrap(token, verification_keys={"key-1": same})
+        for _ in range(2):
+            with pytest.raises(InvalidToken) as caught:
+                unwrap(token, verification_keys={"key-1": other})
+            assert caught.value.code == "bad_signature"
+
+    def test_a_token_is_cached_with_the_key_that_verified_it_although_the_jwk_set_is_reloaded_meanwhile(
+        self, make, unwrap, rsa_pool, monkeypatch
+    ):
+        token = make.encrypted(make.signed(kid="key-1"))
+        keys = {"key-1": make.verification_keys[make.signing_kid]}
+        verify = jose.verify
+
+        def verify_and_replace(*args: Any) -> Any:
+            verified = verify(*args)
+            keys["key-1"] = JWK(**rsa_pool.take("sig").export_public(as_dict=True))
+            return verified
+
+        monkeypatch.setattr(tokens, "verify", verify_and_replace)
+        for _ in range(2):
+            with pytest.raises(InvalidToken) as caught:
+                unwrap(token, verification_keys=keys)
+            assert caught.value.code == "bad_signature"
+
+    def test_a_refused_token_is_removed_from_the_cache(self, make, unwrap, no_rsa):
+        token = make.token(jti="gone")
+        unwrap(token)
+        with pytest.raises(TokenRevoked):
+            unwrap(token, denied={"gone"})
+
+        with pytest.raises(InvalidToken) as caught:
+            unwrap(token, **no_rsa)
+        assert caught.value.code == "decrypt_failed"
+
+    def test_g4_a_non_canonical_encoding_of_a_cached_token_is_refused(self, make, unwrap):
+        token = make.token()
+        unwrap(token)
+
+        for text in respellings(token):
+            with pytest.raises(InvalidToken):
+                unwrap(text)
+
+    def test_a_refused_token_is_never_cached(self, make, unwrap, cache, rsa_pool):
+        forger = Makes(rsa_pool.take("sig"), make.encryption)
+        for token in (forger.encrypted(forger.signed(kid=make.signing_kid)), make.token(exp=NOW + 9999), "x"):
+            with pytest.raises(InvalidToken):
+                unwrap(token)
+            assert cache.get(token) is None
+
+    def test_a_new_token_replaces_the_least_recently_used_token(self, make, unwrap, cache):
+        tokens = [make.token() for _ in range(4)]
+        for token in tokens[:3]:
+            unwrap(token, cache_size=3)
+        unwrap(tokens[0], cache_size=3)
+        unwrap(tokens[3], cache_size=3)
+
+        assert [cache.get(token) is not None for token in tokens] == [True, False, True, True]
+
+    def test_the_cache_shrinks_after_the_cache_size_was_reduced(self, make, unwrap, cache):
+        tokens = [make.token() for _ in range(4)]
+        for token in tokens:
+            unwrap(token)
+        unwrap(make.token(), cache_size=1)
+
+        assert [cache.get(token) for token in tokens] == [None] * 4
+
+    def test_the_cache_contains_digests_and_no_encrypted_tokens(self, make, unwrap, cache):
+        token = make.token()
+        unwrap(token)
+
+        assert token not in repr(vars(cache))
+        assert all(isinstance(key, bytes) and len(key) == 32 for key in cache._tokens)
+
+    def test_threads_share_the_cache_without_mixing_tokens(self, make, unwrap, no_rsa):
+        tokens = [make.token() for _ in range(20)]
+        mixed: list[Any] = []
+
+        def use(seed: int) -> None:
+            order = random.Random(seed)
+            for _ in range(50):
+                token = order.choice(tokens)
+                result = unwrap(token, cache_size=5)
+                if jose.decrypt(token, make.decryption_keys)[0] != result.signed:
+                    mixed.append(token)
+
+        threads = [threading.Thread(target=use, args=(seed,)) for seed in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert mixed == []
