@@ -334,12 +334,19 @@ NAMES = ["issuer", "gateway", "JWKS", "revocations", "service"]
 @pytest.mark.django_db(transaction=True)
 class TestTheThreadOfTheEventLoop:
     DOES = {
-        "issuer": {"instaccess.views", "instaccess.oauth", "instaccess.issuer", "instaccess.jose"}
-        | {"instaccess.evidence", "instaccess.throttling", "django.core.cache.backends.locmem"},
-        "gateway": {"instaccess.forward_auth", "instaccess.jose", "instaccess.denylist"},
-        "JWKS": {"instaccess.jwks", "instaccess.keyring"},
-        "revocations": {"instaccess.revocations", "instaccess.denylist"},
-        "service": {"testproject.views", "instaccess.consumer", "instaccess.jose"},
+        "issuer": {
+            "instaccess.issuer.views",
+            "instaccess.issuer.authentication",
+            "instaccess.issuer.issuing",
+            "instaccess.issuer.throttling",
+            "instaccess.tokens.jose",
+            "instaccess.audit.row_hmac",
+            "django.core.cache.backends.locmem",
+        },
+        "gateway": {"instaccess.gateway.views", "instaccess.tokens.jose", "instaccess.trust.denylist"},
+        "JWKS": {"instaccess.issuer.internal_views", "instaccess.keys.ring"},
+        "revocations": {"instaccess.issuer.internal_views", "instaccess.trust.denylist"},
+        "service": {"testproject.views", "instaccess.service.authentication", "instaccess.tokens.jose"},
     }
 
     @staticmethod
@@ -369,7 +376,7 @@ class TestTheThreadOfTheEventLoop:
         )
 
         assert work_among(found.in_the_loop) == set()
-        assert {"instaccess.canvas", "instaccess.refusals"} <= found.elsewhere
+        assert {"instaccess.web.answers", "instaccess.web.refusals"} <= found.elsewhere
 
     def test_asks_no_other_server_for_keys_or_the_deny_list(self, requests_of, settings):
         jwks = json.dumps({"keys": ring.current_ring().published()}).encode()
@@ -385,7 +392,7 @@ class TestTheThreadOfTheEventLoop:
 
         assert sorted(asked.path for asked in script.asked) == [JWKS_URL, REVOCATIONS_URL]
         assert work_among(found.in_the_loop) == set()
-        assert {"instaccess.fetch", "requests.sessions", "http.client"} <= found.elsewhere
+        assert {"instaccess.trust.fetch", "requests.sessions", "http.client"} <= found.elsewhere
 
     @pytest.mark.services
     def test_does_not_ask_redis(self, requests_of, throttled, settings):
@@ -394,7 +401,7 @@ class TestTheThreadOfTheEventLoop:
         found = self.footprints(requests_of["issuer"])
 
         assert work_among(found.in_the_loop) == set()
-        assert {"instaccess.throttling", "redis.connection"} <= found.elsewhere
+        assert {"instaccess.issuer.throttling", "redis.connection"} <= found.elsewhere
 
     @pytest.mark.services
     def test_leaves_all_threads_one_connection_to_redis(self, requests_of, throttled, settings):
@@ -410,7 +417,7 @@ class TestTheThreadOfTheEventLoop:
     def test_would_be_found_doing_it(self, asgi):
         found = self.footprints(("GET", "/careless", "", 200))
 
-        assert work_among(found.in_the_loop) == {"instaccess.canvas"}
+        assert work_among(found.in_the_loop) == {"instaccess.web.answers"}
 
     def test_was_watched_at_all_of_our_urls(self, requests_of):
         ours = {pattern.name for pattern in urls.urlpatterns}
@@ -431,7 +438,7 @@ class TestWhileARequestOfOursIsHeldUp:
             ("gateway", "instaccess.tokens.decrypt"),
             ("gateway", "instaccess.trust.denylist.read_database"),
             ("JWKS", "instaccess.keys.ring.load"),
-            ("revocations", "instaccess.trust.denylist.read_database"),
+            ("revocations", "instaccess.trust.read_deny_list"),
             ("service", "instaccess.tokens.verify"),
         ],
     )
