@@ -16,7 +16,6 @@ from django.contrib.auth import get_user_model
 from django.db import connections, models, router
 from oauth2_provider.models import get_access_token_model, get_application_model
 
-from .. import instances
 from ..conf import conf
 from ..models import UserIdentity
 
@@ -50,8 +49,6 @@ class _Part:
         for place, converters, expression in self.converters:
             for convert in converters:
                 values[place] = convert(values[place], expression, connection)
-        if instances.can_make(self.model):
-            return instances.make(self.model, dict(zip(self.names, values, strict=True)), alias=alias)
         return self.model.from_db(alias, self.names, values)
 
 
