@@ -130,7 +130,7 @@ def open_throttle(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     """Most tests are not about the throttle, and the primary keys it counts by come again in every test. Those that
     are ask for the fixture `throttled`."""
     if "throttled" not in request.fixturenames:
-        monkeypatch.setattr(throttling, "_move", lambda *args: throttling.Level(allowed=True, level=0.0))
+        monkeypatch.setattr(throttling, "_with_bucket", lambda *args: throttling.Level(allowed=True, level=0.0))
 
 
 @pytest.fixture

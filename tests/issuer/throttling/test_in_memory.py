@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from instaccess.exceptions import AuditError
 from instaccess.issuer import issuing as issuer
-from instaccess.issuer import throttling
+from instaccess.issuer import leaky_buckets, throttling
 from instaccess.keys import ring
 from instaccess.models import IssuedToken, Key
 from tests.conftest import ISSUE_URL
@@ -331,7 +331,7 @@ class TestACacheThatCannotBeMade:
         with override_settings(CACHES={"default": {"BACKEND": backend, "LOCATION": "127.0.0.1:1"}}):
             assert answer(post(access_token)) == UNAVAILABLE
 
-        assert "INSTACCESS['THROTTLE_CACHE'] is 'default', which can't be made" in caplog.text
+        assert "INSTACCESS['THROTTLE_CACHE'] is 'default', which can't be created" in caplog.text
         assert IssuedToken.objects.count() == 0
 
 
@@ -347,7 +347,7 @@ class TestATokenThatFailsWhileTheCacheIsAway:
             raise AuditError
 
         monkeypatch.setattr(issuer, "issue", fail)
-        monkeypatch.setattr(throttling, "_two_steps", lambda *args: 1 / 0)
+        monkeypatch.setattr(leaky_buckets.CacheBucket, "charge", lambda self: 1 / 0)
 
         assert post(access_token).status_code == 503
         assert level - 20 <= throttling.peek(access_token.pk).level <= level
