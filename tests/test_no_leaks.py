@@ -162,9 +162,9 @@ class FailAfterTheView:
         raise ZeroDivisionError(f"after the view, which answered {response.status_code}")
 
 
-class TestASuccess:
+class TestSuccess:
     @pytest.mark.parametrize("debug", [False, True])
-    def test_p12_is_in_no_log(self, post, access_token, logged, secrets_of, settings, debug):
+    def test_p12_token_is_in_no_log(self, post, access_token, logged, secrets_of, settings, debug):
         settings.DEBUG = debug
         response = post(access_token, headers={"User-Agent": "client"})
 
@@ -172,7 +172,7 @@ class TestASuccess:
         assert "issued jti=" in logged.text
         assert shown(secrets_of(), logged.text) == []
 
-    def test_p12_is_not_in_the_database(self, post, access_token, made):
+    def test_p12_token_is_not_in_the_database(self, post, access_token, made):
         post(access_token)
 
         out = StringIO()
@@ -180,7 +180,9 @@ class TestASuccess:
         assert json.loads(out.getvalue())
         assert shown([access_token.token, *(part for text in made for part in text.split("."))], out.getvalue()) == []
 
-    def test_p12_is_in_no_query_but_its_checksum(self, post, access_token, secrets_of, django_assert_max_num_queries):
+    def test_p12_access_token_is_in_no_query_except_as_its_checksum(
+        self, post, access_token, secrets_of, django_assert_max_num_queries
+    ):
         with django_assert_max_num_queries(20) as queries:
             post(access_token)
 
@@ -189,7 +191,7 @@ class TestASuccess:
 
 class TestARefusal:
     @pytest.mark.parametrize("scope", ["read", "url:POST|/api/v1/inst_access_tokens"])
-    def test_p12_is_told_without_the_token(self, post, make_access_token, logged, scope):
+    def test_p12_refusal_is_logged_without_the_token(self, post, make_access_token, logged, scope):
         token = make_access_token(scope=scope, user=None, application=None)
         post(token)
         post(f"{token.token} {token.token}")
@@ -198,7 +200,7 @@ class TestARefusal:
         assert "refused reason=" in logged.text
         assert token.token not in logged.text
 
-    def test_p9_an_inst_access_token_as_bearer_is_told_by_its_jti(self, post, access_token, logged, made):
+    def test_p9_inst_access_token_as_the_bearer_token_is_logged_by_its_jti(self, post, access_token, logged, made):
         post(access_token)
         signed, encrypted = made
         post(signed)
@@ -210,9 +212,9 @@ class TestARefusal:
 
 
 @pytest.mark.parametrize("debug", [False, True])
-class TestAFailureInsideIssuing:
+class TestAnErrorInsideIssuing:
     @pytest.mark.parametrize("kind", ["hook", "encrypt"])
-    def test_p12_tells_no_log_and_no_error_report(
+    def test_p12_error_leaks_into_no_log_and_no_error_report(
         self, post, access_token, logged, secrets_of, error_mail, monkeypatch, settings, debug, kind
     ):
         settings.DEBUG = debug
@@ -225,7 +227,7 @@ class TestAFailureInsideIssuing:
         assert shown(secrets_of(), logged.text) == []
         assert shown(secrets_of(), mailed()) == []
 
-    def test_p12_tells_nothing_when_the_token_was_already_made(
+    def test_p12_error_after_encryption_leaks_nothing(
         self, post, access_token, logged, secrets_of, made, error_mail, settings, debug
     ):
         settings.DEBUG = debug
@@ -238,7 +240,7 @@ class TestAFailureInsideIssuing:
         assert shown(secrets_of(), logged.text) == []
         assert shown(secrets_of(), mailed()) == []
 
-    def test_p12_tells_nothing_in_the_log_even_where_the_error_names_the_access_token(
+    def test_p12_log_omits_the_access_token_even_if_the_error_message_contains_it(
         self, post, access_token, logged, monkeypatch, settings, debug
     ):
         settings.DEBUG = debug
@@ -248,7 +250,7 @@ class TestAFailureInsideIssuing:
         assert "could not look [credential] up" in logged.text
         assert access_token.token not in logged.text
 
-    def test_p12_tells_nothing_in_a_report_even_where_the_error_names_the_access_token(
+    def test_p12_error_report_omits_the_access_token_even_if_the_error_message_contains_it(
         self, post, access_token, error_mail, monkeypatch, settings, debug
     ):
         settings.DEBUG = debug
@@ -258,7 +260,7 @@ class TestAFailureInsideIssuing:
         assert "could not look [credential] up" in mailed()
         assert access_token.token not in mailed()
 
-    def test_p8_tells_nothing_of_a_token_in_a_form(
+    def test_p8_error_leaks_no_token_of_a_form(
         self, post, access_token, logged, secrets_of, monkeypatch, settings, debug
     ):
         settings.DEBUG = debug
@@ -271,7 +273,7 @@ class TestAFailureInsideIssuing:
         assert "[credential]" in logged.text
         assert shown(secrets_of(), logged.text) == []
 
-    def test_p8_tells_nothing_when_there_is_no_telling_what_to_leave_out(
+    def test_p8_message_is_omitted_if_the_credentials_cannot_be_read(
         self, post, access_token, logged, secrets_of, monkeypatch, settings, debug
     ):
         settings.DEBUG = debug
@@ -283,8 +285,8 @@ class TestAFailureInsideIssuing:
 
 
 @pytest.mark.parametrize("debug", [False, True])
-class TestAFailureOfTheProjectAfterIssuing:
-    def test_p12_tells_no_log_no_error_report_and_no_debug_page(
+class TestAnErrorOfTheProjectAfterIssuing:
+    def test_p12_error_leaks_into_no_log_no_error_report_and_no_debug_page(
         self, client, access_token, logged, secrets_of, error_mail, settings, debug
     ):
         settings.DEBUG = debug
@@ -303,7 +305,7 @@ class TestAFailureOfTheProjectAfterIssuing:
         for text in (logged.text, mailed(), response.content.decode()):
             assert shown(secrets_of(), text) == []
 
-    def test_p8_a_token_in_a_form_is_left_out_of_reports_in_production(
+    def test_p8_error_report_in_production_omits_a_token_of_a_form(
         self, client, access_token, error_mail, settings, debug
     ):
         settings.DEBUG = False
@@ -317,8 +319,8 @@ class TestAFailureOfTheProjectAfterIssuing:
         assert access_token.token not in mailed()
 
 
-class TestWhatObjectsShowOfThemselves:
-    def test_a1_keys_show_no_private_member(self, post, access_token):
+class TestRepresentationsOfObjects:
+    def test_a1_repr_of_a_key_shows_no_private_member(self, post, access_token):
         post(access_token)
         ring = keys_ring.current_ring()
         objects = [ring, *ring.keys, *Key.objects.all(), *(key.private() for key in ring.keys)]
@@ -328,24 +330,24 @@ class TestWhatObjectsShowOfThemselves:
         assert ring.signing_key().kid in text
         assert shown(private_members(), text) == []
 
-    def test_a1_an_issued_token_shows_no_token(self, post, access_token, made):
+    def test_a1_repr_of_an_issued_token_shows_no_token(self, post, access_token, made):
         post(access_token)
         row = IssuedToken.objects.get()
 
         assert shown([part for text in made for part in text.split(".")], f"{row!r} {row!s} {row.__dict__}") == []
 
-    def test_a1_settings_show_no_key_encryption_key(self):
+    def test_a1_repr_of_the_settings_shows_no_key_encryption_key(self):
         assert not any(kek.hex() in repr(conf) or str(kek) in repr(conf) for kek in conf.key_encryption_keys)
 
 
-class TestADump:
-    def test_a1_holds_private_keys_sealed_only(self):
+class TestADumpOfTheDatabase:
+    def test_a1_dump_contains_private_keys_only_encrypted_at_rest(self):
         out = StringIO()
         call_command("dumpdata", "instaccess", stdout=out)
 
         assert Key.objects.first().kid in out.getvalue()
         assert shown(private_members(), out.getvalue()) == []
 
-    def test_a1_holds_public_keys_without_a_private_member(self):
+    def test_a1_dump_contains_public_keys_without_private_members(self):
         for row in Key.objects.all():
             assert not set(PRIVATE_MEMBERS) & row.public_jwk.keys()

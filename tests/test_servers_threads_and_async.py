@@ -172,7 +172,7 @@ def read_by_joserfc(text: str, signing: dict[str, Key]) -> Any:
 
 @pytest.mark.services
 @pytest.mark.django_db(transaction=True)
-class TestManyCallersAtOnce:
+class TestManyClientsAtOnce:
     USERS, EACH, HALF = 6, 2, 3
 
     @pytest.fixture
@@ -206,7 +206,7 @@ class TestManyCallersAtOnce:
             rotated.set()
             return [each.result() for each in working]
 
-    def test_each_gets_tokens_for_himself_and_each_token_has_its_row(self, used):
+    def test_each_client_gets_own_tokens_and_each_token_has_its_row(self, used):
         claims = {one: claims_of(one.text) for caller in used for one in caller}
         assert len(claims) == self.USERS * self.EACH * self.HALF * 2
 
@@ -232,7 +232,7 @@ class TestManyCallersAtOnce:
         for one in [one for caller in used for one in (caller[0], caller[-1])]:
             assert read_by_joserfc(one.text, {past.kid: past, current.kid: current}) == claims[one]
 
-    def test_one_bucket_is_theirs_in_all_threads_and_processes(self, initial_keys, access_token, start):
+    def test_threads_and_processes_share_one_bucket(self, initial_keys, access_token, start):
         # A minute and a half of leaking away from a fourth: a slow machine changes nothing.
         port = start(THROTTLE_LIMIT=500, THROTTLE_COST=200, THROTTLE_LEAK=1)
         caller = Caller(port, access_token.user_id, access_token.token)
@@ -250,7 +250,7 @@ class TestManyCallersAtOnce:
 
 
 class TestKeysThatThreadsShare:
-    def test_make_and_open_each_thread_s_own_token(self, rsa_pool):
+    def test_each_thread_encodes_and_decodes_its_own_token(self, rsa_pool):
         signing, encryption = rsa_pool.take("sig"), rsa_pool.take("enc")
         together = threading.Barrier(8)
 
@@ -360,13 +360,13 @@ class TestTheThreadOfTheEventLoop:
         return asyncio.run(walk())
 
     @pytest.mark.parametrize("name", NAMES)
-    def test_does_nothing_of_our_work(self, requests_of, throttled, name):
+    def test_event_loop_runs_none_of_the_projects_work(self, requests_of, throttled, name):
         found = self.footprints(requests_of[name])
 
         assert work_among(found.in_the_loop) == set()
         assert self.DOES[name] | {"django.db.backends.utils"} <= found.elsewhere
 
-    def test_does_nothing_of_our_refusals_either(self, asgi, access_token):
+    def test_event_loop_runs_none_of_the_work_of_refusals(self, asgi, access_token):
         found = self.footprints(
             ("POST", ISSUE_URL, "unknown", 401),
             ("GET", VERIFY_URL, "a.b.c.d.e", 401),
@@ -378,7 +378,7 @@ class TestTheThreadOfTheEventLoop:
         assert work_among(found.in_the_loop) == set()
         assert {"instaccess.web.answers", "instaccess.web.refusals"} <= found.elsewhere
 
-    def test_asks_no_other_server_for_keys_or_the_deny_list(self, requests_of, settings):
+    def test_event_loop_fetches_neither_keys_nor_the_deny_list(self, requests_of, settings):
         jwks = json.dumps({"keys": ring.current_ring().published()}).encode()
         with servers.scripted(
             lambda handler: servers.reply(handler, 200, jwks if "jwks" in handler.path else b'{"revoked": []}')
@@ -395,7 +395,7 @@ class TestTheThreadOfTheEventLoop:
         assert {"instaccess.trust.fetch", "requests.sessions", "http.client"} <= found.elsewhere
 
     @pytest.mark.services
-    def test_does_not_ask_redis(self, requests_of, throttled, settings):
+    def test_event_loop_does_not_call_redis(self, requests_of, throttled, settings):
         settings.CACHES = on_redis(DJANGOS, REDIS_URL)
 
         found = self.footprints(requests_of["issuer"])
@@ -404,7 +404,7 @@ class TestTheThreadOfTheEventLoop:
         assert {"instaccess.issuer.throttling", "redis.connection"} <= found.elsewhere
 
     @pytest.mark.services
-    def test_leaves_all_threads_one_connection_to_redis(self, requests_of, throttled, settings):
+    def test_all_threads_share_one_connection_to_redis(self, requests_of, throttled, settings):
         tap = servers.Tap(urlsplit(REDIS_URL).port or 6379)
         settings.CACHES = on_redis(DJANGOS, f"redis://{servers.HOST}:{tap.port}/9")
         settings.INSTACCESS |= {"THROTTLE_LIMIT": 1_000_000}
@@ -414,19 +414,19 @@ class TestTheThreadOfTheEventLoop:
         finally:
             tap.close()
 
-    def test_would_be_found_doing_it(self, asgi):
+    def test_work_in_the_event_loop_would_be_detected(self, asgi):
         found = self.footprints(("GET", "/careless", "", 200))
 
         assert work_among(found.in_the_loop) == {"instaccess.web.answers"}
 
-    def test_was_watched_at_all_of_our_urls(self, requests_of):
+    def test_all_urls_of_the_project_are_covered(self, requests_of):
         ours = {pattern.name for pattern in urls.urlpatterns}
 
         assert ours == {resolve(url).url_name for _, url, *_ in requests_of.values()} - {None}
 
 
 @pytest.mark.django_db(transaction=True)
-class TestWhileARequestOfOursIsHeldUp:
+class TestWhileARequestIsHeldUp:
     @pytest.mark.parametrize(
         ("name", "step"),
         [
@@ -442,7 +442,7 @@ class TestWhileARequestOfOursIsHeldUp:
             ("service", "instaccess.tokens.verify"),
         ],
     )
-    def test_the_loop_serves_others(self, requests_of, name, step):
+    def test_event_loop_serves_other_requests(self, requests_of, name, step):
         method, url, bearer, status = requests_of[name]
 
         async def story() -> None:
@@ -457,7 +457,7 @@ class TestWhileARequestOfOursIsHeldUp:
 
         asyncio.run(story())
 
-    def test_others_of_ours_go_on_beside_it_each_in_a_thread_of_its_own(self, asgi, make_access_token):
+    def test_other_requests_continue_in_threads_of_their_own(self, asgi, make_access_token):
         bearers = [make_access_token().token for _ in range(8)]
 
         async def story() -> None:
@@ -490,7 +490,7 @@ def opened() -> Iterator[list[Any]]:
 
 
 @pytest.mark.django_db(transaction=True)
-class TestAClientThatGoesAway:
+class TestAClientThatDisconnects:
     @pytest.mark.parametrize(
         ("step", "after"),
         [
@@ -502,7 +502,9 @@ class TestAClientThatGoesAway:
             ("instaccess.web.json_response", True),
         ],
     )
-    def test_gets_no_token_and_leaves_a_whole_row_and_nothing_open(self, asgi, access_token, opened, step, after):
+    def test_client_gets_no_token_and_leaves_a_complete_row_and_no_open_connection(
+        self, asgi, access_token, opened, step, after
+    ):
         ended = []
         request_finished.connect(lambda **kwargs: ended.append(1), weak=False, dispatch_uid=__name__)
 
@@ -528,7 +530,7 @@ class TestAClientThatGoesAway:
         assert opened
         assert all(connection.connection is None for connection in opened)
 
-    def test_before_the_whole_body_has_come_was_never_there(self, asgi, access_token, opened):
+    def test_disconnecting_before_the_whole_body_has_arrived_leaves_no_trace(self, asgi, access_token, opened):
         async def story() -> None:
             exchange = Exchange("POST", ISSUE_URL, access_token.token)
             await exchange.send(b"as_user_", more=True)
@@ -542,7 +544,7 @@ class TestAClientThatGoesAway:
         assert opened == []
 
     @pytest.mark.parametrize("step", ["instaccess.keys.ring.load", "instaccess.trust.denylist.read_database"])
-    def test_while_the_gateway_reads_for_all_takes_nothing_away_from_them(self, requests_of, step):
+    def test_disconnecting_while_the_gateway_reloads_does_not_affect_others(self, requests_of, step):
         method, url, bearer, status = requests_of["gateway"]
 
         async def story() -> None:
@@ -558,8 +560,8 @@ class TestAClientThatGoesAway:
 
 
 @pytest.mark.django_db(transaction=True)
-class TestAnAnswerUnderASGI:
-    def test_leaves_after_its_row_was_committed(self, asgi, access_token):
+class TestAResponseUnderASGI:
+    def test_response_is_sent_after_its_row_was_committed(self, asgi, access_token):
         seen = []
 
         def rows() -> int:
