@@ -1,4 +1,4 @@
-"""What no log, error report, debug page, dump or `repr` may show: access tokens, issued tokens, private keys."""
+"""Access tokens, issued tokens and private keys appear in no log, error report, debug page, dump or `repr`."""
 
 from __future__ import annotations
 
@@ -29,8 +29,10 @@ PACKAGE = str(Path(instaccess.__file__).parent)
 
 
 class EverythingLogged(logging.Handler):
-    """Keeps every line of every logger, tracebacks included, and what a nosy error reporter reads beside it: the
-    variables of the frames of this package, behind the exception and under the call to the logger."""
+    """A log handler that records every message with its traceback, and the local variables an error reporter reads.
+
+    An error reporter reads the variables in the frames of the exception and in the frames that called the logger.
+    """
 
     def __init__(self):
         super().__init__(logging.DEBUG)
@@ -51,7 +53,7 @@ class EverythingLogged(logging.Handler):
 
     def read(self, frame):
         if frame.f_code.co_filename.startswith(PACKAGE):
-            # Not the error itself: its message is somebody else's, and Django REST framework holds on to it too.
+            # The exception is skipped. Its message comes from other code, and Django REST framework keeps it too.
             variables = frame.f_locals.items()
             self.lines += [f"{name} = {value!r}" for name, value in variables if not isinstance(value, Exception)]
 
@@ -79,7 +81,7 @@ def logged():
 
 @pytest.fixture
 def made(monkeypatch):
-    """Every signed and every encrypted token that is made, also those that never leave."""
+    """Record every token that is signed or encrypted, including tokens that are never returned."""
     texts = []
 
     def watched(function):
@@ -96,12 +98,12 @@ def made(monkeypatch):
 
 @pytest.fixture
 def secrets_of(made, access_token):
-    """Everything that may not be shown, so far."""
+    """Return all secrets that exist so far."""
 
     def secrets_():
         parts = [access_token.token]
         for text in made:
-            # The header of a token says nothing; every other part would do to recognise or to forge it.
+            # The header of a token is not secret. Every other segment would help to recognise or to forge the token.
             parts += [part for part in text.split(".")[1:] if len(part) > 20]
         return parts + private_members()
 
@@ -118,7 +120,7 @@ def shown(secrets_, text):
 
 
 def spoil(kind, monkeypatch, settings):
-    """Make an issue fail somewhere inside, by an error that nobody expected."""
+    """Make a step of issuing fail with an unexpected error."""
     if kind == "hook":
         settings.INSTACCESS = {"CLAIMS_HOOK": failing_hook}
     elif kind == "encrypt":
@@ -139,7 +141,7 @@ def failing_encrypt(jws, key, **kwargs):
 
 
 class TellTale:
-    """A validator whose error says too much."""
+    """A validator whose error message contains the access token."""
 
     def validate_bearer_token(self, token, scopes, request):
         raise RuntimeError(f"could not look {token} up")
@@ -152,7 +154,7 @@ def failing_insert(execute, sql, params, many, context):
 
 
 class FailAfterTheView:
-    """A middleware that fails once the view has answered, with the answer in its hands."""
+    """A middleware that fails after the view has returned, while a local variable contains the response."""
 
     def __init__(self, get_response):
         self.get_response = get_response

@@ -1,9 +1,8 @@
-"""Threads and async: many requests at once to gthread workers and to uvicorn, and what the event loop has to do with
-ours.
+"""Concurrent requests to gthread workers and to uvicorn, and the work that runs in the thread of the event loop.
 
-Django 5.2 runs each request of an ASGI server in a thread of its own (a ThreadSensitiveContext a request): its
-middleware and our views one after the other in there, and nothing of another request. So our views, which wait for
-databases and compute, hold up neither the loop nor each other.
+Django 5.2 runs each request of an ASGI server in a thread of its own (one ThreadSensitiveContext per request). The
+thread runs the middleware and then the view, and nothing of other requests. So views that wait for a database or
+compute block neither the event loop nor each other.
 """
 
 from __future__ import annotations
@@ -74,7 +73,7 @@ def uvicorn(port: int) -> list[str]:
 
 @pytest.fixture(params=[gthread, uvicorn], ids=["gthread", "uvicorn"])
 def start(request: pytest.FixtureRequest, tmp_path: Path, transactional_db: None) -> Iterator[Callable[..., int]]:
-    """Starts the test project on this run's database, its buckets on Redis; returns the port."""
+    """Return a function that starts the test project with the test database and Redis, and returns the port."""
     running = []
 
     def start_(**instaccess: Any) -> int:
@@ -96,13 +95,13 @@ def start(request: pytest.FixtureRequest, tmp_path: Path, transactional_db: None
 
 @dataclass(frozen=True, eq=False)
 class Used:
-    """A token that was issued, sent through the gateway and shown to the service.
+    """A token that was issued, decrypted by the gateway and accepted by the service.
 
     Attributes:
-        user_pk: whose access token it was got with.
-        text: what the issuer gave.
-        upstream: what the gateway would hand on.
-        seen_as: whom the service took its bearer for.
+        user_pk: primary key of the user of the access token.
+        text: the issued token.
+        upstream: the token that the gateway forwards.
+        seen_as: the user that the service reported.
     """
 
     user_pk: int
@@ -112,13 +111,13 @@ class Used:
 
 
 class Caller:
-    """A client with an access token. Each request has a connection of its own, so that any worker may answer it."""
+    """A client with an access token. Each request uses a new connection, so that any worker may serve the request."""
 
     def __init__(self, port: int, user_pk: int, access_token: str) -> None:
         self._port, self._user_pk, self._access_token = port, user_pk, access_token
 
     def ask(self, method: str, url: str, bearer: str) -> tuple[int, bytes, str | None]:
-        """Status, body, and what a proxy would copy upstream."""
+        """Send a request. Returns status, body, and the Authorization header that a proxy would forward."""
         connection = http.client.HTTPConnection(servers.HOST, self._port, timeout=servers.PATIENCE)
         try:
             connection.request(method, url, headers={"Authorization": f"Bearer {bearer}"})
@@ -131,7 +130,7 @@ class Caller:
         return self.ask("POST", ISSUE_URL, self._access_token)[:2]
 
     def use(self) -> Used:
-        """One token from its making to its end, and some that nobody must accept."""
+        """Issue a token, use it at the gateway and the service, and check that modified tokens are refused."""
         status, body = self.issue()
         assert status == 201, body
         text = json.loads(body)["token"]
@@ -151,7 +150,7 @@ class Caller:
 
 
 def altered(text: str) -> str:
-    """The same but for one character, not the last: that of a base64 text may have bits that mean nothing."""
+    """Modify one character, but not the last, because the last character of a base64 string may have unused bits."""
     return text[:-5] + ("A" if text[-5] != "A" else "B") + text[-4:]
 
 
@@ -163,7 +162,7 @@ def is_authentic(row: IssuedToken) -> bool:
 
 
 def read_by_joserfc(text: str, signing: dict[str, Key]) -> Any:
-    """The claims as another library reads them."""
+    """Return the claims as joserfc reads them."""
     opener = joserfc_jwk.RSAKey.import_key(dict(ring.current_ring().encryption_key().private()))
     inner = joserfc_jwe.decrypt_compact(text, opener, algorithms=["RSA-OAEP", "A128CBC-HS256"]).plaintext.decode()
     verifier = joserfc_jwk.RSAKey.import_key(dict(signing[header_of(inner)["kid"]].public_jwk))
@@ -177,14 +176,16 @@ class TestManyClientsAtOnce:
 
     @pytest.fixture
     def access_tokens(self, initial_keys: Any, make_access_token: Callable[..., Any]) -> list[Any]:
-        """Of users who have no uuid yet: that is made when the first tokens are, for two at once."""
+        """Two access tokens each of users without a uuid. The first two parallel requests create the uuid."""
         users = [get_user_model().objects.create_user(f"caller-{number}") for number in range(self.USERS)]
         return [make_access_token(user=user) for user in users for _ in range(self.EACH)]
 
     @pytest.fixture
     def used(self, access_tokens: list[Any], start: Callable[..., int]) -> list[list[Used]]:
-        """What each caller got, in order. While the first half is on its way, the signing key is rotated; the workers
-        read the keys anew for each request."""
+        """The tokens of each client, in order.
+
+        The signing key is rotated between the first and the second half. The workers reload keys for each request.
+        """
         port = start(KEY_CACHE_SECONDS=0, THROTTLE_LIMIT=1_000_000)
         callers = [Caller(port, token.user_id, token.token) for token in access_tokens]
         done, rotated = threading.Semaphore(0), threading.Event()
@@ -233,7 +234,7 @@ class TestManyClientsAtOnce:
             assert read_by_joserfc(one.text, {past.kid: past, current.kid: current}) == claims[one]
 
     def test_threads_and_processes_share_one_bucket(self, initial_keys, access_token, start):
-        # A minute and a half of leaking away from a fourth: a slow machine changes nothing.
+        # A fourth request would pass only after 90 s of leaking, so a slow machine does not affect the test.
         port = start(THROTTLE_LIMIT=500, THROTTLE_COST=200, THROTTLE_LEAK=1)
         caller = Caller(port, access_token.user_id, access_token.token)
         together = threading.Barrier(24)
@@ -275,18 +276,18 @@ class TestKeysThatThreadsShare:
 
 
 async def free(request: HttpRequest) -> HttpResponse:
-    """Somebody's own view, which needs nothing but the loop."""
+    """An async view of the project that runs in the event loop."""
     return HttpResponse(b"free")
 
 
 async def careless(request: HttpRequest) -> HttpResponse:
-    """Calls a function of ours where it must not be called."""
+    """An async view that runs code of the package in the event loop, which is a mistake."""
     return web_answers.json_response({}, status=200)
 
 
 urlpatterns = [path("free", free), path("careless", careless), *testprojects]
 
-# What waits for somebody else, or computes: none of it has any business in the thread of the event loop.
+# Modules that wait for I/O or compute. They must not run in the thread of the event loop.
 WORK = (
     *("instaccess", "testproject", "rest_framework", "oauth2_provider", "oauthlib", "jwcrypto", "cryptography"),
     *("django.db.backends", "django.db.models", "sqlite3", "psycopg", "MySQLdb"),
@@ -304,7 +305,7 @@ Request = tuple[str, str, str, int]
 
 @pytest.fixture
 def asgi(settings: Any, initial_keys: Any) -> Iterator[None]:
-    """The urls of this module, loaded: Django does that with the first request, in the loop's thread."""
+    """Load the URLs of this module. Otherwise Django would load them in the event loop, with the first request."""
     settings.ROOT_URLCONF = __name__
     settings.INSTACCESS = {"SERVICE_SECRETS": [SECRET]}
     resolve(ISSUE_URL)
@@ -315,7 +316,7 @@ def asgi(settings: Any, initial_keys: Any) -> Iterator[None]:
 
 @pytest.fixture
 def requests_of(asgi: None, access_token: Any, user: Any) -> dict[str, Request]:
-    """A good request for each of our urls, and for a service's. Nothing that is asked is remembered."""
+    """A valid request for each URL of the package and for a service. All caches are empty."""
     encrypted = issuing.issue(user=user, origin=ORIGIN, now=time.time())[1]
     signed = signed_inside(encrypted)
     ring.clear_cache()
@@ -476,7 +477,7 @@ class TestWhileARequestIsHeldUp:
 
 @pytest.fixture
 def opened() -> Iterator[list[Any]]:
-    """Every connection that a request's thread opens to the database."""
+    """Record the database connections that are opened by threads of requests."""
     found: list[Any] = []
     here = threading.get_ident()
 
@@ -514,7 +515,7 @@ class TestAClientThatDisconnects:
             with held(step, after=after) as there:
                 await there.reached()
                 await exchange.hang_up()
-                # The view can't be stopped: whatever it has begun it ends, and only then is the request over.
+                # A running view can't be cancelled. The request ends only after the view has returned.
                 assert ended == []
             await exchange.wait(PATIENCE)
             assert not exchange.is_answered
@@ -574,7 +575,7 @@ class TestAResponseUnderASGI:
 
         async def watched(scope: Any, receive: Any, send: Any) -> None:
             async def look(message: dict[str, Any]) -> None:
-                # Asked over another connection, before anything is handed to the server.
+                # The rows are counted over another connection, before the server gets any part of the response.
                 seen.append((message["type"], await asyncio.to_thread(rows)))
                 await send(message)
 

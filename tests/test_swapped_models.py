@@ -1,4 +1,4 @@
-"""In a project with a user model, an Application and an AccessToken of its own (tests/projects/swapped)."""
+"""The issuer in a project with custom user, Application and AccessToken models (tests/projects/swapped)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fixed statement finds what the toolkit's query would: the same objects, and nothing where there is nothing."""
+"""The fixed SQL statement for access tokens returns the same objects as Django's query."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class TestModelsThatNeedTheOrmQuery:
 
         manager = Choosy()
         manager.model = get_access_token_model()
-        # `_default_manager` is worked out from the options.
+        # Django derives `_default_manager` from the options of the model.
         monkeypatch.setitem(get_access_token_model()._meta.__dict__, "default_manager", manager)
         access_tokens._statement.cache_clear()
 

@@ -1,4 +1,4 @@
-"""Who is asking: django-oauth-toolkit's access tokens, by the project's own validator and nobody else's word."""
+"""Authentication by django-oauth-toolkit's access tokens and the project's validator, never by another server."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("initial_keys")]
 
 @pytest.fixture
 def provider(settings):
-    """Sets settings of django-oauth-toolkit on top of the project's."""
+    """Return a function that overrides settings of django-oauth-toolkit."""
 
     def set_(**values):
         settings.OAUTH2_PROVIDER = {**settings.OAUTH2_PROVIDER, **values}
@@ -69,7 +69,7 @@ class TestAnApplicationWhoseUsabilityDependsOnTheRequest:
 
 
 class TestATokenRestrictedToResources:
-    """RFC 8707: a token for one resource server is none for another."""
+    """RFC 8707: a token for one resource server is not valid for another."""
 
     @pytest.mark.parametrize(
         "resource",
@@ -142,21 +142,21 @@ class TestTheCostOfAuthentication:
 
 
 class RefuseTheRest(OAuth2Validator):
-    """A project's own rule: only tokens that begin with `good`."""
+    """A validator of the project that accepts only tokens that begin with `good`."""
 
     def validate_bearer_token(self, token, scopes, request):
         return token.startswith("good") and super().validate_bearer_token(token, scopes, request)
 
 
 class Translate(OAuth2Validator):
-    """A project's own lookup: what a client holds is an alias of what the table holds."""
+    """A validator of the project whose clients send an alias of the stored token."""
 
     def _load_access_token(self, token):
         return super()._load_access_token(token.removeprefix("alias-"))
 
 
 class ReadTheRequest(OAuth2Validator):
-    """A project's own rule about the request."""
+    """A validator of the project that reads the request."""
 
     def validate_bearer_token(self, token, scopes, request):
         assert isinstance(request, Request)
@@ -164,7 +164,7 @@ class ReadTheRequest(OAuth2Validator):
 
 
 class Silent(OAuth2Validator):
-    """Says yes, and not to whom."""
+    """A validator that accepts every request without setting the access token."""
 
     def validate_bearer_token(self, token, scopes, request):
         return True
@@ -228,7 +228,7 @@ class TestTheProjectsOwnValidator:
 
 @pytest.fixture
 def introspection(provider):
-    """A server that vouches for every token it is asked about, set up as django-oauth-toolkit wants it."""
+    """Start an introspection server that accepts every token, and configure django-oauth-toolkit to use it."""
     asked = []
 
     class Vouch(BaseHTTPRequestHandler):
@@ -243,7 +243,7 @@ def introspection(provider):
             self.wfile.write(body)
 
         def log_message(self, *args):
-            """Silent."""
+            """Suppress the access log."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Vouch)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -295,7 +295,7 @@ class TestWithIntrospectionConfigured:
         assert introspection == []
 
     def test_p7_toolkits_own_validator_would_call_the_other_server(self, user, introspection):
-        """What is refused here is real: the same settings, and the toolkit's own validator."""
+        """The tests above are meaningful: with the same settings, the toolkit's own validator calls the server."""
         request = Request("http://testserver/", http_method="POST")
         OAuth2Validator().validate_bearer_token("unknown", [], request)
 

@@ -1,4 +1,4 @@
-"""What a host project sets for its own API changes nothing of ours."""
+"""Settings and middleware of the host project's own API do not affect the issuer."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ HOSTILE = "tests.projects.hostproject.hostile."
 
 @pytest.fixture
 def holds(client, post, make_access_token, initial_keys):
-    """Asks everything once; fails at the first answer that is not the contract's."""
+    """Request every endpoint once. Fails at the first response that differs from docs/wire-contract.md §1."""
 
     def check(**kwargs):
         good = make_access_token()
@@ -68,7 +68,7 @@ def test_plain_project_gets_the_responses_of_the_contract(holds):
 
 @pytest.mark.django_db
 class TestDefaultSettingsOfRestFramework:
-    """Views take these from APIView unless they say otherwise."""
+    """A view inherits these settings from APIView unless the view overrides them."""
 
     @pytest.mark.parametrize(
         ("attribute", "value"),
@@ -219,7 +219,7 @@ def answers(tmp_path_factory, _rsa_pool):
 
 
 class TestAProjectThatStartsWithAllHostileSettings:
-    """Some settings count only when the process starts: one process with every hostile setting at once."""
+    """Some settings are read only when a process starts, so one process starts with all hostile settings."""
 
     @pytest.mark.parametrize(
         ("name", "expected"),

@@ -1,4 +1,4 @@
-"""issuer.issue: a token leaves only after its audit row is committed, and the row says everything but the token."""
+"""Issuing: a token is returned only after its audit row is committed. The row contains no token."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ORIGIN = issuing.Origin(canvas_domain="canvas.example.edu", ip_address="203.0.11
 
 @pytest.fixture
 def issue(user, application, initial_keys):
-    """`issuer.issue` with everything it needs; every argument can be given."""
+    """Return a function that calls `issuer.issue`. Every argument has a default and can be overridden."""
 
     def issue_(**arguments):
         defaults = {"user": user, "application": application, "access_token_pk": 7, "origin": ORIGIN, "now": NOW}
@@ -261,7 +261,7 @@ class TestWithoutKeys:
 
 @pytest.mark.django_db(transaction=True)
 class TestAJtiThatExistsAlready:
-    """`uuid4` colliding is not going to happen; a broken random source is."""
+    """`uuid4` does not collide in practice, but a broken random source can repeat a value."""
 
     def test_p17_existing_jti_is_replaced_by_a_new_one(self, issue, monkeypatch):
         taken, fresh = issue()[0].jti, uuid.UUID(int=2)
@@ -349,7 +349,7 @@ class TestAnAuditRowThatTheDatabaseRefuses:
         assert IssuedToken.objects.count() == 1
 
     def test_p13_row_that_fails_at_commit_is_not_stored(self, issue, user):
-        """References are checked when the transaction ends: the user was deleted after they were authenticated."""
+        """The user was deleted after authentication. The database checks the reference when the transaction ends."""
         user.instaccess_identity = UserIdentity(user=user)
         get_user_model().objects.filter(pk=user.pk).delete()
 
@@ -371,7 +371,7 @@ class TestAnAuditRowThatTheDatabaseRefuses:
 
 @pytest.mark.django_db(transaction=True)
 class TestInsideATransactionOfTheCaller:
-    """Their next error would take the row back after the token has left."""
+    """A later error of the caller would roll back the row although the token was returned."""
 
     def test_p15_nothing_is_issued_inside_a_transaction(self, issue):
         issue()
@@ -407,7 +407,7 @@ class TestInsideATransactionOfTheCaller:
 
 
 class FailAfterTheView:
-    """A middleware that fails once the view has answered."""
+    """A middleware that fails after the view has returned a response."""
 
     def __init__(self, get_response):
         self.get_response = get_response

@@ -1,4 +1,4 @@
-"""`GET /internal/services/jwks` (contract §5): what services elsewhere see of our keys."""
+"""`GET /internal/services/jwks` (docs/wire-contract.md §5): the public keys for services."""
 
 from __future__ import annotations
 
@@ -247,7 +247,7 @@ class TestInAHostProject:
 
 class TestACachedCopyOfTheSet:
     def test_k4_cached_copy_contains_a_key_before_the_key_signs(self, client):
-        """Taken from a worker that heard of the key as late as may be, and kept for as long as may be."""
+        """The copy comes from the worker that reloads its keys last, and is cached for the longest allowed time."""
         with time_machine.travel(START, tick=False) as clock:
             provision.init()
             key = provision.generate(SIG)

@@ -1,4 +1,4 @@
-"""Tokens for somebody else: `as_user_id` at the issuer (contract §1, §2)."""
+"""Masquerading: tokens for another user by `as_user_id` (docs/wire-contract.md §1 and §2)."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def target(db: None) -> Any:
 
 @pytest.fixture
 def caller(user: Any) -> Any:
-    """Whose access token it is; they may masquerade."""
+    """The user of the access token, with the permission to masquerade."""
     user.user_permissions.add(permission("instaccess.masquerade"))
     return user
 
 
 @pytest.fixture
 def ask(post: Callable[..., Any], access_token: Any) -> Callable[[Any], Any]:
-    """The answer to `as_user_id=…`, in a form body."""
+    """Return a function that POSTs `as_user_id` in a form and returns the response."""
     return lambda as_user_id: post(access_token, data={"as_user_id": as_user_id})
 
 

@@ -1,4 +1,4 @@
-"""Service users: OAuth2 applications that come for themselves (contract §1, §2), and the page that binds them."""
+"""Service users: the users that OAuth2 applications act as in the client credentials grant, and their admin page."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def binding(application: Any, robot: Any) -> ServiceUser:
 
 @pytest.fixture
 def own_token(make_access_token: Callable[..., Any]) -> Any:
-    """As django-oauth-toolkit makes one for client credentials: nobody's."""
+    """An access token without a user, as django-oauth-toolkit creates for the client credentials grant."""
     return make_access_token(user=None)
 
 
@@ -136,7 +136,7 @@ class TestAnApplicationWithAServiceUser:
 class TestTheAdminPage:
     @pytest.fixture
     def staff(self, client: Any) -> Any:
-        """Somebody who may add, change, delete and view bindings, signed in."""
+        """A logged-in user with all permissions on service users."""
         somebody = User.objects.create_user("boss", is_staff=True)
         somebody.user_permissions.add(
             *Permission.objects.filter(content_type__app_label="instaccess", codename__endswith="_serviceuser")
@@ -158,7 +158,7 @@ class TestTheAdminPage:
         self, client, staff, application, robot, more
     ):
         if more == "inactive":
-            # Django says of an inactive user that they hold no permission.
+            # Django reports no permissions for an inactive user.
             robot.user_permissions.add(Permission.objects.get(codename="change_user"))
             User.objects.filter(pk=robot.pk).update(is_active=False)
         elif more == "superuser":

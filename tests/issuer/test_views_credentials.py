@@ -1,4 +1,4 @@
-"""Which credentials are refused, with which answer, and in which order (contract §1, row by row)."""
+"""Refusals of credentials: their responses and their order (docs/wire-contract.md §1, row by row)."""
 
 from __future__ import annotations
 
@@ -265,7 +265,7 @@ class TestAnInstAccessTokenAsTheBearerToken:
 
 
 class TestTheOrderOfTheChecks:
-    """Where several things are wrong, the contract's table says which one is told."""
+    """If several conditions fail, the table in docs/wire-contract.md §1 decides which refusal is sent."""
 
     def test_inactive_user_is_reported_before_expiry(self, post, user, make_access_token):
         user.is_active = False

@@ -1,4 +1,4 @@
-"""Faults of this deployment: no keys, bad settings, no database. The answer is 503, and the log says why."""
+"""Server-side errors: no keys, invalid settings, no database. The answer is 503, and the log contains the reason."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class TestWithAWrongKeyEncryptionKey:
 
 
 class TestWithoutThePrivateEncryptionKey:
-    """The issuer encrypts with the public half: what became of the private one is not its affair."""
+    """The issuer encrypts with the public key and does not need the private key."""
 
     @pytest.mark.parametrize("sealed", ["", "flipped"])
     def test_k7_tokens_are_issued_without_the_private_encryption_key(self, post, access_token, sealed):

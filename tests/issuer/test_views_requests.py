@@ -1,4 +1,4 @@
-"""The request itself: its method, its host, its address and its user agent (contract §1)."""
+"""Method, host, client address and user agent of a request (docs/wire-contract.md §1)."""
 
 from __future__ import annotations
 

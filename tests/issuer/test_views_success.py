@@ -1,4 +1,4 @@
-"""POST /api/v1/inst_access_tokens that is answered with a token (contract §1)."""
+"""POST requests to /api/v1/inst_access_tokens that get a token (docs/wire-contract.md §1)."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ class TestIrrelevantPartsOfARequest:
 
     @pytest.mark.parametrize("charset", ["punycode", "utf-16", "rot13", "unicode_escape", "unknown"])
     def test_p10_form_is_read_as_utf_8_regardless_of_its_charset(self, client, access_token, charset):
-        """Punycode, for one, takes five minutes for a megabyte."""
+        """Decoding a megabyte of Punycode, for example, takes five minutes."""
         headers = {"Authorization": f"Bearer {access_token.token}"}
         field = 'Content-Disposition: form-data; name="as_user_id"'
         for value, expected in (("4711", 401), ("-" + "b" * 1_000_000, 401), (str(access_token.user.pk), 201)):
@@ -306,7 +306,7 @@ def multipart(content):
 
 
 def json_to_form(get_response: Any) -> Any:
-    """A middleware such as projects have."""
+    """A middleware that replaces the form, as middleware of projects may do."""
 
     def middleware(request: Any) -> Any:
         request.POST = QueryDict(mutable=True)
@@ -317,7 +317,7 @@ def json_to_form(get_response: Any) -> Any:
 
 
 def own_query(get_response: Any) -> Any:
-    """Another one."""
+    """A middleware that replaces the query."""
 
     def middleware(request: Any) -> Any:
         request.GET = QueryDict("mine=1")

@@ -1,4 +1,4 @@
-"""The leaky bucket of an access token (contract §1), in memory with a stopped clock."""
+"""The leaky bucket of an access token (docs/wire-contract.md §1), in memory and with a frozen clock."""
 
 from __future__ import annotations
 
@@ -260,7 +260,7 @@ class TestTheSettings:
         assert statuses(post, token, 6) == [201] * 6
 
     def test_no_remaining_is_sent_if_throttling_is_off(self, post, token, settings):
-        """One client takes a remaining 0 on an answer of 201 for a refusal."""
+        """One client treats a remaining 0 on a 201 response as a refusal."""
         settings.INSTACCESS = {"THROTTLE_LIMIT": None}
 
         assert "X-Rate-Limit-Remaining" not in post(token)

@@ -1,4 +1,4 @@
-"""The leaky bucket of an access token (contract §1), on real Redis."""
+"""The leaky bucket of an access token (docs/wire-contract.md §1), on a real Redis server."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("throttled")]
 class TestABucketOnRedis:
     @pytest.fixture(params=[DJANGOS, DJANGO_REDIS], ids=["django", "django-redis"])
     def redis(self, request: pytest.FixtureRequest, settings: Any, throttled: None) -> Iterator[Any]:
-        """The default cache is a corner of Redis of this test's own. The redis-py client."""
+        """Put the default cache on Redis under a key prefix of this test. Returns a redis-py client."""
         import redis
 
-        # Put back here, before anybody clears "the cache": Django's would flush the whole database.
+        # CACHES is restored before the fixture `throttled` clears the cache, because Django would flush all of Redis.
         with override_settings(CACHES=on_redis(request.param, REDIS_URL)), redis.Redis.from_url(REDIS_URL) as client:
             client.ping()
             yield client
@@ -46,13 +46,13 @@ class TestABucketOnRedis:
         return list(redis.scan_iter(f"{settings.CACHES['default']['KEY_PREFIX']}:*"))
 
     def age(self, redis: Any, settings: Any, seconds: float) -> None:
-        """What a wait of so many seconds does, without one."""
+        """Age all buckets by so many seconds without waiting."""
         for key in self.buckets(redis, settings):
             redis.hincrbyfloat(key, "at", -seconds)
 
     @pytest.mark.django_db(transaction=True)
     def test_p18_exactly_three_of_fifty_parallel_requests_pass(self, redis, settings, initial_keys, access_token):
-        # 10 s of leaking away from a fourth: a slow machine changes nothing.
+        # A fourth request would pass only after 10 s of leaking, so a slow machine does not affect the test.
         settings.INSTACCESS = {"THROTTLE_LIMIT": 500}
         start = threading.Barrier(50)
 
@@ -137,7 +137,7 @@ class TestABucketOnRedis:
 
 @pytest.mark.services
 class TestTheConnectionToRedis:
-    """One is kept for the next request."""
+    """The connection is kept for the next request."""
 
     @pytest.fixture(params=[DJANGOS, DJANGO_REDIS], ids=["django", "django-redis"])
     def backend(self, request: pytest.FixtureRequest) -> str:
@@ -166,7 +166,7 @@ class TestTheConnectionToRedis:
     def test_closed_connection_is_replaced_without_letting_requests_through(self, tap, caplog):
         self.levels(3)
 
-        tap.retarget(urlsplit(REDIS_URL).port or 6379)  # as a restart does, or a time limit for idle ones
+        tap.retarget(urlsplit(REDIS_URL).port or 6379)  # as a restart or an idle timeout of Redis does
 
         assert not throttling.charge(7).allowed
         assert caplog.text == ""
@@ -201,7 +201,7 @@ class TestTheConnectionToRedis:
         assert not throttling.charge(7).allowed
 
     def test_closed_connections_leave_no_open_file_descriptors(self, tap):
-        """Also where nobody collects garbage: what gunicorn is often told."""
+        """Also with garbage collection disabled, as in some configurations of gunicorn."""
         self.levels(1)
         before = len(os.listdir("/proc/self/fd"))
         gc.disable()
@@ -246,7 +246,7 @@ class TestAClientClassOfTheProject:
             del globals()["Own"]
 
     def test_client_is_used_if_redis_py_is_not_installed(self, monkeypatch):
-        """django-valkey has the same interface."""
+        """django-valkey has the same interface as django-redis."""
         monkeypatch.setattr(leaky_buckets, "redis", None)
 
         assert self.allowed() == 3
