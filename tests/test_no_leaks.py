@@ -80,7 +80,7 @@ def logged():
 
 
 @pytest.fixture
-def made(monkeypatch):
+def encoded_tokens(monkeypatch):
     """Record every token that is signed or encrypted, including tokens that are never returned."""
     texts = []
 
@@ -97,12 +97,12 @@ def made(monkeypatch):
 
 
 @pytest.fixture
-def secrets_of(made, access_token):
+def secrets_of(encoded_tokens, access_token):
     """Return all secrets that exist so far."""
 
     def secrets_():
         parts = [access_token.token]
-        for text in made:
+        for text in encoded_tokens:
             # The header of a token is not secret. Every other segment would help to recognise or to forge the token.
             parts += [part for part in text.split(".")[1:] if len(part) > 20]
         return parts + private_members()
@@ -115,7 +115,7 @@ def private_members():
     return [key.private()[member] for key in ring.keys if key.has_private for member in PRIVATE_MEMBERS]
 
 
-def shown(secrets_, text):
+def find_leaks(secrets_, text):
     return [secret for secret in secrets_ if secret in text]
 
 
@@ -172,15 +172,20 @@ class TestSuccess:
 
         assert response.status_code == 201
         assert "issued jti=" in logged.text
-        assert shown(secrets_of(), logged.text) == []
+        assert find_leaks(secrets_of(), logged.text) == []
 
-    def test_p12_token_is_not_in_the_database(self, post, access_token, made):
+    def test_p12_token_is_not_in_the_database(self, post, access_token, encoded_tokens):
         post(access_token)
 
         out = StringIO()
         call_command("dumpdata", "instaccess", stdout=out)
         assert json.loads(out.getvalue())
-        assert shown([access_token.token, *(part for text in made for part in text.split("."))], out.getvalue()) == []
+        assert (
+            find_leaks(
+                [access_token.token, *(part for text in encoded_tokens for part in text.split("."))], out.getvalue()
+            )
+            == []
+        )
 
     def test_p12_access_token_is_in_no_query_except_as_its_checksum(
         self, post, access_token, secrets_of, django_assert_max_num_queries
@@ -188,7 +193,7 @@ class TestSuccess:
         with django_assert_max_num_queries(20) as queries:
             post(access_token)
 
-        assert shown(secrets_of(), "\n".join(query["sql"] for query in queries)) == []
+        assert find_leaks(secrets_of(), "\n".join(query["sql"] for query in queries)) == []
 
 
 class TestARefusal:
@@ -202,15 +207,22 @@ class TestARefusal:
         assert "refused reason=" in logged.text
         assert token.token not in logged.text
 
-    def test_p9_inst_access_token_as_the_bearer_token_is_logged_by_its_jti(self, post, access_token, logged, made):
+    def test_p9_inst_access_token_as_the_bearer_token_is_logged_by_its_jti(
+        self, post, access_token, logged, encoded_tokens
+    ):
         post(access_token)
-        signed, encrypted = made
+        signed, encrypted = encoded_tokens
         post(signed)
         post(encrypted)
         post(signed[:-4] + "AAAA")
 
         assert str(IssuedToken.objects.get().jti) in logged.text
-        assert shown([part for text in made for part in text.split(".")[1:] if len(part) > 20], logged.text) == []
+        assert (
+            find_leaks(
+                [part for text in encoded_tokens for part in text.split(".")[1:] if len(part) > 20], logged.text
+            )
+            == []
+        )
 
 
 @pytest.mark.parametrize("debug", [False, True])
@@ -226,21 +238,21 @@ class TestAnErrorInsideIssuing:
         assert answer(response) == UNAVAILABLE
         assert "Error" in logged.text
         assert mail.outbox
-        assert shown(secrets_of(), logged.text) == []
-        assert shown(secrets_of(), mailed()) == []
+        assert find_leaks(secrets_of(), logged.text) == []
+        assert find_leaks(secrets_of(), mailed()) == []
 
     def test_p12_error_after_encryption_leaks_nothing(
-        self, post, access_token, logged, secrets_of, made, error_mail, settings, debug
+        self, post, access_token, logged, secrets_of, encoded_tokens, error_mail, settings, debug
     ):
         settings.DEBUG = debug
         with connection.execute_wrapper(failing_insert):
             response = post(access_token)
 
         assert answer(response) == UNAVAILABLE
-        assert len(made) == 2
+        assert len(encoded_tokens) == 2
         assert "OSError: the disk" in logged.text
-        assert shown(secrets_of(), logged.text) == []
-        assert shown(secrets_of(), mailed()) == []
+        assert find_leaks(secrets_of(), logged.text) == []
+        assert find_leaks(secrets_of(), mailed()) == []
 
     def test_p12_log_omits_the_access_token_even_if_the_error_message_contains_it(
         self, post, access_token, logged, monkeypatch, settings, debug
@@ -273,7 +285,7 @@ class TestAnErrorInsideIssuing:
 
         assert answer(response) == UNAVAILABLE
         assert "[credential]" in logged.text
-        assert shown(secrets_of(), logged.text) == []
+        assert find_leaks(secrets_of(), logged.text) == []
 
     def test_p8_message_is_omitted_if_the_credentials_cannot_be_read(
         self, post, access_token, logged, secrets_of, monkeypatch, settings, debug
@@ -283,7 +295,7 @@ class TestAnErrorInsideIssuing:
         settings.INSTACCESS = {"ALLOW_TOKEN_IN_PARAMETERS": "yes"}
 
         assert answer(post(access_token)) == UNAVAILABLE
-        assert shown(secrets_of(), logged.text) == []
+        assert find_leaks(secrets_of(), logged.text) == []
 
 
 @pytest.mark.parametrize("debug", [False, True])
@@ -305,7 +317,7 @@ class TestAnErrorOfTheProjectAfterIssuing:
         assert IssuedToken.objects.count() == 1
         assert "after the view, which answered 201" in mailed()
         for text in (logged.text, mailed(), response.content.decode()):
-            assert shown(secrets_of(), text) == []
+            assert find_leaks(secrets_of(), text) == []
 
     def test_p8_error_report_in_production_omits_a_token_of_a_form(
         self, client, access_token, error_mail, settings, debug
@@ -330,13 +342,18 @@ class TestRepresentationsOfObjects:
 
         text = "\n".join(f"{thing!r} {thing!s}" for thing in objects)
         assert ring.signing_key().kid in text
-        assert shown(private_members(), text) == []
+        assert find_leaks(private_members(), text) == []
 
-    def test_a1_repr_of_an_issued_token_shows_no_token(self, post, access_token, made):
+    def test_a1_repr_of_an_issued_token_shows_no_token(self, post, access_token, encoded_tokens):
         post(access_token)
         row = IssuedToken.objects.get()
 
-        assert shown([part for text in made for part in text.split(".")], f"{row!r} {row!s} {row.__dict__}") == []
+        assert (
+            find_leaks(
+                [part for text in encoded_tokens for part in text.split(".")], f"{row!r} {row!s} {row.__dict__}"
+            )
+            == []
+        )
 
     def test_a1_repr_of_the_settings_shows_no_key_encryption_key(self):
         assert not any(kek.hex() in repr(conf) or str(kek) in repr(conf) for kek in conf.key_encryption_keys)
@@ -348,7 +365,7 @@ class TestADumpOfTheDatabase:
         call_command("dumpdata", "instaccess", stdout=out)
 
         assert Key.objects.first().kid in out.getvalue()
-        assert shown(private_members(), out.getvalue()) == []
+        assert find_leaks(private_members(), out.getvalue()) == []
 
     def test_a1_dump_contains_public_keys_without_private_members(self):
         for row in Key.objects.all():

@@ -137,8 +137,8 @@ class Caller:
         status, body, authorization = self.ask("GET", VERIFY_URL, text)
         assert (status, body) == (204, b"")
         upstream = (authorization or "").removeprefix("Bearer ")
-        status, said, _ = self.ask("GET", SELF_URL, upstream)
-        assert status == 200, said
+        status, body, _ = self.ask("GET", SELF_URL, upstream)
+        assert status == 200, body
         for method, url, bad in (
             ("GET", VERIFY_URL, altered(text)),
             ("GET", VERIFY_URL, upstream),
@@ -146,7 +146,7 @@ class Caller:
             ("POST", ISSUE_URL, altered(self._access_token)),
         ):
             assert self.ask(method, url, bad)[:2] == INVALID[:2], (method, url)
-        return Used(self._user_pk, text, upstream, json.loads(said))
+        return Used(self._user_pk, text, upstream, json.loads(body))
 
 
 def altered(text: str) -> str:
@@ -208,30 +208,30 @@ class TestManyClientsAtOnce:
             return [each.result() for each in working]
 
     def test_each_client_gets_own_tokens_and_each_token_has_its_row(self, used):
-        claims = {one: claims_of(one.text) for caller in used for one in caller}
+        claims = {token: claims_of(token.text) for caller in used for token in caller}
         assert len(claims) == self.USERS * self.EACH * self.HALF * 2
 
         uuids = dict(UserIdentity.objects.values_list("user_id", "uuid"))
-        for one, said in claims.items():
-            assert one.upstream == signed_inside(one.text)
-            assert said["sub"] == one.seen_as["uuid"] == str(uuids[one.user_pk])
-            assert said["debug_user_global_id"] == str(one.seen_as["id"]) == str(one.user_pk)
+        for token, token_claims in claims.items():
+            assert token.upstream == signed_inside(token.text)
+            assert token_claims["sub"] == token.seen_as["uuid"] == str(uuids[token.user_pk])
+            assert token_claims["debug_user_global_id"] == str(token.seen_as["id"]) == str(token.user_pk)
 
         rows = {str(row.jti): row for row in IssuedToken.objects.all()}
-        assert sorted(rows) == sorted(said["jti"] for said in claims.values())
-        for one, said in claims.items():
-            row = rows[said["jti"]]
-            assert (row.user_id, row.user_uuid) == (one.user_pk, said["sub"])
+        assert sorted(rows) == sorted(token_claims["jti"] for token_claims in claims.values())
+        for token, token_claims in claims.items():
+            row = rows[token_claims["jti"]]
+            assert (row.user_id, row.user_uuid) == (token.user_pk, token_claims["sub"])
             assert is_authentic(row)
 
         past, current = (
             Key.objects.get(use=Key.Use.SIGNING, status=status) for status in (Key.Status.PAST, Key.Status.CURRENT)
         )
-        kids = {one: rows[said["jti"]].signing_kid for one, said in claims.items()}
-        assert past.kid in {kids[one] for caller in used for one in caller[: self.HALF]}
-        assert {kids[one] for caller in used for one in caller[self.HALF :]} == {current.kid}
-        for one in [one for caller in used for one in (caller[0], caller[-1])]:
-            assert read_by_joserfc(one.text, {past.kid: past, current.kid: current}) == claims[one]
+        kids = {token: rows[token_claims["jti"]].signing_kid for token, token_claims in claims.items()}
+        assert past.kid in {kids[token] for caller in used for token in caller[: self.HALF]}
+        assert {kids[token] for caller in used for token in caller[self.HALF :]} == {current.kid}
+        for token in [token for caller in used for token in (caller[0], caller[-1])]:
+            assert read_by_joserfc(token.text, {past.kid: past, current.kid: current}) == claims[token]
 
     def test_threads_and_processes_share_one_bucket(self, initial_keys, access_token, start):
         # A fourth request would pass only after 90 s of leaking, so a slow machine does not affect the test.
@@ -257,19 +257,19 @@ class TestKeysThatThreadsShare:
 
         def work(number: int) -> list[tuple[dict[str, int], dict[str, int]]]:
             together.wait(PATIENCE)
-            seen = []
+            pairs = []
             for turn in range(25):
                 sent = {"thread": number, "turn": turn}
                 signed = jose.sign(json.dumps(sent).encode(), signing, kid="s")
                 text = jose.encrypt(signed, encryption, kid="e", alg="RSA-OAEP", enc="A128CBC-HS256")
                 inner, _ = jose.decrypt(text, {"e": encryption})
-                seen.append((sent, jose.verify(inner, {"s": signing})[0]))
-            return seen
+                pairs.append((sent, jose.verify(inner, {"s": signing})[0]))
+            return pairs
 
         with ThreadPoolExecutor(8) as threads:
-            for seen in threads.map(work, range(8)):
-                assert len(seen) == 25
-                assert all(sent == found for sent, found in seen)
+            for pairs in threads.map(work, range(8)):
+                assert len(pairs) == 25
+                assert all(sent == received for sent, received in pairs)
 
 
 # The event loop, in process
@@ -351,24 +351,24 @@ class TestTheThreadOfTheEventLoop:
     }
 
     @staticmethod
-    def footprints(*asked: Request) -> Footprints:
+    def footprints(*requests: Request) -> Footprints:
         async def walk() -> Footprints:
-            with Footprints() as found:
-                for method, url, bearer, status in asked:
+            with Footprints() as footprints:
+                for method, url, bearer, status in requests:
                     assert (await ask(method, url, bearer)).status == status
-            return found
+            return footprints
 
         return asyncio.run(walk())
 
     @pytest.mark.parametrize("name", NAMES)
     def test_event_loop_runs_none_of_the_projects_work(self, requests_of, throttled, name):
-        found = self.footprints(requests_of[name])
+        footprints = self.footprints(requests_of[name])
 
-        assert work_among(found.in_the_loop) == set()
-        assert self.DOES[name] | {"django.db.backends.utils"} <= found.elsewhere
+        assert work_among(footprints.in_the_loop) == set()
+        assert self.DOES[name] | {"django.db.backends.utils"} <= footprints.elsewhere
 
     def test_event_loop_runs_none_of_the_work_of_refusals(self, asgi, access_token):
-        found = self.footprints(
+        footprints = self.footprints(
             ("POST", ISSUE_URL, "unknown", 401),
             ("GET", VERIFY_URL, "a.b.c.d.e", 401),
             ("PUT", JWKS_URL, "", 405),
@@ -376,8 +376,8 @@ class TestTheThreadOfTheEventLoop:
             ("GET", SELF_URL, "a.b.c.d.e", 401),
         )
 
-        assert work_among(found.in_the_loop) == set()
-        assert {"instaccess.web.answers", "instaccess.web.refusals"} <= found.elsewhere
+        assert work_among(footprints.in_the_loop) == set()
+        assert {"instaccess.web.answers", "instaccess.web.refusals"} <= footprints.elsewhere
 
     def test_event_loop_fetches_neither_keys_nor_the_deny_list(self, requests_of, settings):
         jwks = json.dumps({"keys": ring.current_ring().published()}).encode()
@@ -389,20 +389,20 @@ class TestTheThreadOfTheEventLoop:
                 "DENY_LIST": script.base_url + REVOCATIONS_URL,
                 "ALLOW_HTTP_URLS": True,
             }
-            found = self.footprints(requests_of["gateway"])
+            footprints = self.footprints(requests_of["gateway"])
 
-        assert sorted(asked.path for asked in script.asked) == [JWKS_URL, REVOCATIONS_URL]
-        assert work_among(found.in_the_loop) == set()
-        assert {"instaccess.trust.fetch", "requests.sessions", "http.client"} <= found.elsewhere
+        assert sorted(request.path for request in script.asked) == [JWKS_URL, REVOCATIONS_URL]
+        assert work_among(footprints.in_the_loop) == set()
+        assert {"instaccess.trust.fetch", "requests.sessions", "http.client"} <= footprints.elsewhere
 
     @pytest.mark.services
     def test_event_loop_does_not_call_redis(self, requests_of, throttled, settings):
         settings.CACHES = on_redis(DJANGOS, REDIS_URL)
 
-        found = self.footprints(requests_of["issuer"])
+        footprints = self.footprints(requests_of["issuer"])
 
-        assert work_among(found.in_the_loop) == set()
-        assert {"instaccess.issuer.throttling", "redis.connection"} <= found.elsewhere
+        assert work_among(footprints.in_the_loop) == set()
+        assert {"instaccess.issuer.throttling", "redis.connection"} <= footprints.elsewhere
 
     @pytest.mark.services
     def test_all_threads_share_one_connection_to_redis(self, requests_of, throttled, settings):
@@ -416,14 +416,14 @@ class TestTheThreadOfTheEventLoop:
             tap.close()
 
     def test_work_in_the_event_loop_would_be_detected(self, asgi):
-        found = self.footprints(("GET", "/careless", "", 200))
+        footprints = self.footprints(("GET", "/careless", "", 200))
 
-        assert work_among(found.in_the_loop) == {"instaccess.web.answers"}
+        assert work_among(footprints.in_the_loop) == {"instaccess.web.answers"}
 
     def test_all_urls_of_the_project_are_covered(self, requests_of):
-        ours = {pattern.name for pattern in urls.urlpatterns}
+        names = {pattern.name for pattern in urls.urlpatterns}
 
-        assert ours == {resolve(url).url_name for _, url, *_ in requests_of.values()} - {None}
+        assert names == {resolve(url).url_name for _, url, *_ in requests_of.values()} - {None}
 
 
 @pytest.mark.django_db(transaction=True)
@@ -449,10 +449,10 @@ class TestWhileARequestIsHeldUp:
         async def story() -> None:
             exchange = Exchange(method, url, bearer)
             await exchange.send()
-            with held(step) as there:
-                await there.reached()
+            with held(step) as holding:
+                await holding.reached()
                 assert (await ask("GET", "/free")).body == b"free"
-                assert there.threads != [threading.get_ident()]
+                assert holding.threads != [threading.get_ident()]
                 assert not exchange.is_answered
             assert (await exchange.answer()).status == status
 
@@ -465,9 +465,9 @@ class TestWhileARequestIsHeldUp:
             exchanges = [Exchange("POST", ISSUE_URL, bearer) for bearer in bearers]
             for exchange in exchanges:
                 await exchange.send()
-            with held("instaccess.tokens.sign") as there:
-                await there.reached(len(exchanges))
-                assert len(set(there.threads)) == len(exchanges)
+            with held("instaccess.tokens.sign") as holding:
+                await holding.reached(len(exchanges))
+                assert len(set(holding.threads)) == len(exchanges)
             answers = [await exchange.answer() for exchange in exchanges]
             assert [answer.status for answer in answers] == [201] * 8
 
@@ -478,16 +478,16 @@ class TestWhileARequestIsHeldUp:
 @pytest.fixture
 def opened() -> Iterator[list[Any]]:
     """Record the database connections that are opened by threads of requests."""
-    found: list[Any] = []
-    here = threading.get_ident()
+    opened_connections: list[Any] = []
+    test_thread = threading.get_ident()
 
-    def note(connection: Any, **kwargs: Any) -> None:
-        if threading.get_ident() != here:
-            found.append(connection)
+    def record(connection: Any, **kwargs: Any) -> None:
+        if threading.get_ident() != test_thread:
+            opened_connections.append(connection)
 
-    connection_created.connect(note)
-    yield found
-    connection_created.disconnect(note)
+    connection_created.connect(record)
+    yield opened_connections
+    connection_created.disconnect(record)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -512,8 +512,8 @@ class TestAClientThatDisconnects:
         async def story() -> None:
             exchange = Exchange("POST", ISSUE_URL, access_token.token)
             await exchange.send()
-            with held(step, after=after) as there:
-                await there.reached()
+            with held(step, after=after) as holding:
+                await holding.reached()
                 await exchange.hang_up()
                 # A running view can't be cancelled. The request ends only after the view has returned.
                 assert ended == []
@@ -551,8 +551,8 @@ class TestAClientThatDisconnects:
         async def story() -> None:
             exchange = Exchange(method, url, bearer)
             await exchange.send()
-            with held(step) as there:
-                await there.reached()
+            with held(step) as holding:
+                await holding.reached()
                 await exchange.hang_up()
             await exchange.wait(PATIENCE)
             assert (await ask(method, url, bearer)).status == status
@@ -563,7 +563,7 @@ class TestAClientThatDisconnects:
 @pytest.mark.django_db(transaction=True)
 class TestAResponseUnderASGI:
     def test_response_is_sent_after_its_row_was_committed(self, asgi, access_token):
-        seen = []
+        row_counts = []
 
         def rows() -> int:
             try:
@@ -574,12 +574,12 @@ class TestAResponseUnderASGI:
         application = get_asgi_application()
 
         async def watched(scope: Any, receive: Any, send: Any) -> None:
-            async def look(message: dict[str, Any]) -> None:
+            async def count_and_send(message: dict[str, Any]) -> None:
                 # The rows are counted over another connection, before the server gets any part of the response.
-                seen.append((message["type"], await asyncio.to_thread(rows)))
+                row_counts.append((message["type"], await asyncio.to_thread(rows)))
                 await send(message)
 
-            await application(scope, receive, look)
+            await application(scope, receive, count_and_send)
 
         async def story() -> None:
             exchange = Exchange("POST", ISSUE_URL, access_token.token, application=watched)
@@ -588,4 +588,4 @@ class TestAResponseUnderASGI:
 
         asyncio.run(story())
 
-        assert seen == [("http.response.start", 1), ("http.response.body", 1)]
+        assert row_counts == [("http.response.start", 1), ("http.response.body", 1)]

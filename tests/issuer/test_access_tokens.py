@@ -30,48 +30,48 @@ class TestTheTokenThatFindReturns:
     def test_equals_the_token_that_the_orm_query_returns(self, access_token, user):
         uuid = users.user_uuid(user)
 
-        found, expected = access_tokens.find(checksum(access_token)), by_query(access_token)
+        loaded, expected = access_tokens.find(checksum(access_token)), by_query(access_token)
 
-        assert (found, found.user, found.application) == (expected, expected.user, expected.application)
+        assert (loaded, loaded.user, loaded.application) == (expected, expected.user, expected.application)
         for name in ("pk", "expires", "scope", "resource"):
-            assert getattr(found, name) == getattr(expected, name)
-        assert (found.application.client_id, found.user.is_active) == (expected.application.client_id, True)
-        assert str(found.user.instaccess_identity.uuid) == uuid
+            assert getattr(loaded, name) == getattr(expected, name)
+        assert (loaded.application.client_id, loaded.user.is_active) == (expected.application.client_id, True)
+        assert str(loaded.user.instaccess_identity.uuid) == uuid
 
     def test_one_query_loads_everything_that_issuing_reads(self, access_token, user, django_assert_num_queries):
         users.user_uuid(user)
         with django_assert_num_queries(1):
-            found = access_tokens.find(checksum(access_token))
-            assert found.is_valid([])
-            assert found.allow_scopes(["read"])
-            assert found.allows_audience("https://canvas.example.edu/")
-            assert found.application.is_usable(None)
-            assert found.application.client_id
-            assert found.user.is_active
-            assert found.user.get_username() == "ada"
-            assert not found.user.is_superuser
-            assert users.user_uuid(found.user)
+            loaded = access_tokens.find(checksum(access_token))
+            assert loaded.is_valid([])
+            assert loaded.allow_scopes(["read"])
+            assert loaded.allows_audience("https://canvas.example.edu/")
+            assert loaded.application.is_usable(None)
+            assert loaded.application.client_id
+            assert loaded.user.is_active
+            assert loaded.user.get_username() == "ada"
+            assert not loaded.user.is_superuser
+            assert users.user_uuid(loaded.user)
 
     def test_other_columns_are_loaded_on_access(self, access_token):
-        found = access_tokens.find(checksum(access_token))
+        loaded = access_tokens.find(checksum(access_token))
 
-        assert found.application.name == "LTI tool"
-        assert found.user.password
-        assert found.token == access_token.token
+        assert loaded.application.name == "LTI tool"
+        assert loaded.user.password
+        assert loaded.token == access_token.token
 
     def test_find_returns_none_for_an_unknown_token(self, access_token):
         assert access_tokens.find("0" * 64) is None
 
     def test_user_and_application_are_none_if_the_token_has_none(self, make_access_token):
-        found = access_tokens.find(checksum(make_access_token(user=None, application=None)))
+        loaded = access_tokens.find(checksum(make_access_token(user=None, application=None)))
 
-        assert (found.user, found.application) == (None, None)
+        assert (loaded.user, loaded.application) == (None, None)
 
     def test_user_without_an_identity_is_found(self, access_token):
-        found = access_tokens.find(checksum(access_token))
+        loaded = access_tokens.find(checksum(access_token))
 
         with pytest.raises(UserIdentity.DoesNotExist):
-            assert found.user.instaccess_identity
+            assert loaded.user.instaccess_identity
 
     def test_find_sees_changes_of_the_token(self, access_token):
         assert access_tokens.find(checksum(access_token)) is not None
@@ -80,9 +80,9 @@ class TestTheTokenThatFindReturns:
         assert access_tokens.find(checksum(access_token)) is None
 
     def test_token_keeps_its_resource_restriction(self, make_access_token):
-        found = access_tokens.find(checksum(make_access_token(resource=["https://other.example.edu/"])))
+        loaded = access_tokens.find(checksum(make_access_token(resource=["https://other.example.edu/"])))
 
-        assert found.resource == ["https://other.example.edu/"]
+        assert loaded.resource == ["https://other.example.edu/"]
 
     def test_user_is_loaded_with_the_field_that_contains_the_uuid(
         self, access_token, settings, django_assert_num_queries
@@ -97,8 +97,8 @@ class TestTheTokenThatFindReturns:
     ):
         settings.INSTACCESS = {"CLAIMS_HOOK": "os.path.join"}
         with django_assert_num_queries(1):
-            found = access_tokens.find(checksum(access_token))
-            assert (found.application.name, found.user.email) == ("LTI tool", "")
+            loaded = access_tokens.find(checksum(access_token))
+            assert (loaded.application.name, loaded.user.email) == ("LTI tool", "")
 
 
 class TestModelsThatNeedTheOrmQuery:

@@ -234,21 +234,21 @@ class TestAProjectThatStartsWithAllHostileSettings:
         ],
     )
     def test_requests_are_refused_as_in_the_contract(self, answers, name, expected):
-        seen = answers[name]
+        received = answers[name]
 
-        assert (seen["status"], seen["body"].encode(), seen["challenge"]) == expected
-        assert seen["type"].startswith("application/json")
-        assert seen["cache"] == "no-store"
+        assert (received["status"], received["body"].encode(), received["challenge"]) == expected
+        assert received["type"].startswith("application/json")
+        assert received["cache"] == "no-store"
 
     @pytest.mark.parametrize("name", ["success", "success .json", "success ?format=html", "success without a body"])
     def test_tokens_are_issued(self, answers, name):
-        seen = answers[name]
+        received = answers[name]
 
-        assert seen["status"] == 201
-        assert list(json.loads(seen["body"])) == ["token"]
-        assert seen["body"] == json.dumps(json.loads(seen["body"]), separators=(",", ":"))
-        assert seen["type"].startswith("application/json")
-        assert seen["cache"] == "no-store"
+        assert received["status"] == 201
+        assert list(json.loads(received["body"])) == ["token"]
+        assert received["body"] == json.dumps(json.loads(received["body"]), separators=(",", ":"))
+        assert received["type"].startswith("application/json")
+        assert received["cache"] == "no-store"
 
     def test_options_lists_the_methods(self, answers):
         assert answers["GET"]["allow"] == answers["OPTIONS"]["allow"] == "POST, OPTIONS"

@@ -169,17 +169,17 @@ class TestTheToken:
 @pytest.mark.django_db
 class TestTheClaimsHook:
     def test_p16_hook_adds_claims_of_the_deployment(self, issue, user, application):
-        seen = []
+        calls = []
 
         def hook(user, application):
-            seen.append((user, application))
+            calls.append((user, application))
             return {"tool": {"id": 1}}
 
         with override_settings(INSTACCESS={"CLAIMS_HOOK": hook}):
             claims = claims_of(issue()[1])
 
         assert claims["tool"] == {"id": 1}
-        assert seen == [(user, application)]
+        assert calls == [(user, application)]
 
     @pytest.mark.parametrize("name", sorted(RESERVED))
     def test_p16_hook_cannot_set_a_reserved_claim(self, issue, name):
@@ -394,16 +394,16 @@ class TestInsideATransactionOfTheCaller:
 
     def test_p15_another_connection_sees_the_row_when_issue_returns(self, issue):
         row, _ = issue()
-        seen = []
+        results = []
 
-        def look():
-            seen.append(IssuedToken.objects.filter(jti=row.jti).exists())
+        def count():
+            results.append(IssuedToken.objects.filter(jti=row.jti).exists())
             connection.close()
 
-        thread = threading.Thread(target=look)
+        thread = threading.Thread(target=count)
         thread.start()
         thread.join()
-        assert seen == [True]
+        assert results == [True]
 
 
 class FailAfterTheView:

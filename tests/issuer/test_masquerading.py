@@ -220,11 +220,11 @@ class TestTheParameterAsUserId:
 
 class TestTheMasqueradeHook:
     def test_hook_may_allow_users_without_permission(self, user, target, ask, settings):
-        asked: list[Any] = []
-        settings.INSTACCESS = {"MASQUERADE_HOOK": lambda caller, target: not asked.append((caller, target))}
+        calls: list[Any] = []
+        settings.INSTACCESS = {"MASQUERADE_HOOK": lambda caller, target: not calls.append((caller, target))}
 
         assert ask(target.pk).status_code == 201
-        assert asked == [(user, target)]
+        assert calls == [(user, target)]
 
     def test_hook_may_refuse_superusers(self, user, target, ask, settings):
         User.objects.filter(pk=user.pk).update(is_superuser=True)
@@ -234,7 +234,7 @@ class TestTheMasqueradeHook:
 
     def test_hook_is_not_called_for_oneself_or_for_inactive_or_unknown_users(self, user, target, ask, settings):
         def never(caller: Any, target: Any) -> bool:
-            raise AssertionError("asked")
+            raise AssertionError("the hook was called")
 
         settings.INSTACCESS = {"MASQUERADE_HOOK": never}
         User.objects.filter(pk=target.pk).update(is_active=False)

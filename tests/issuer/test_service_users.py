@@ -116,14 +116,14 @@ class TestAnApplicationWithAServiceUser:
             client_secret=secret,
         )
         ServiceUser.objects.create(application=application, user=robot)
-        asked = {
+        form = {
             "grant_type": "client_credentials",
             "client_id": application.client_id,
             "client_secret": secret,
             "scope": SCOPE,
         }
 
-        granted = client.post(reverse("oauth2_provider:token"), asked)
+        granted = client.post(reverse("oauth2_provider:token"), form)
         response = post(granted.json()["access_token"])
 
         assert claims_of(response.json()["token"])["sub"] == users.user_uuid(robot)
@@ -137,12 +137,12 @@ class TestTheAdminPage:
     @pytest.fixture
     def staff(self, client: Any) -> Any:
         """A logged-in user with all permissions on service users."""
-        somebody = User.objects.create_user("boss", is_staff=True)
-        somebody.user_permissions.add(
+        administrator = User.objects.create_user("boss", is_staff=True)
+        administrator.user_permissions.add(
             *Permission.objects.filter(content_type__app_label="instaccess", codename__endswith="_serviceuser")
         )
-        client.force_login(somebody)
-        return somebody
+        client.force_login(administrator)
+        return administrator
 
     def test_binds_an_application_to_a_user(self, client, staff, application, robot, post, own_token):
         response = client.post(ADD, {"application": application.pk, "user": robot.pk})
@@ -224,10 +224,10 @@ class TestTheAdminPage:
 
     @pytest.mark.parametrize("codename", ["view_serviceuser", "change_user", "view_issuedtoken", None])
     def test_refuses_an_administrator_without_the_permission(self, client, application, robot, codename):
-        somebody = User.objects.create_user("curious", is_staff=True)
+        administrator = User.objects.create_user("curious", is_staff=True)
         if codename:
-            somebody.user_permissions.add(Permission.objects.get(codename=codename))
-        client.force_login(somebody)
+            administrator.user_permissions.add(Permission.objects.get(codename=codename))
+        client.force_login(administrator)
 
         assert client.post(ADD, {"application": application.pk, "user": robot.pk}).status_code == 403
         assert not ServiceUser.objects.exists()

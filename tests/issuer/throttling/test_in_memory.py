@@ -296,9 +296,9 @@ class TestTheSettings:
         settings.CACHES = {"default": {"BACKEND": backend, "LOCATION": "redis://127.0.0.1:6379/9"}}
         settings.INSTACCESS = {"THROTTLE_LIMIT": limit}
 
-        found = {message.id for message in run_checks(include_deployment_checks=True)}
+        check_ids = {message.id for message in run_checks(include_deployment_checks=True)}
 
-        assert ("instaccess.W009" in found) is warned
+        assert ("instaccess.W009" in check_ids) is warned
 
 
 class TestTheContentOfTheCache:

@@ -255,9 +255,9 @@ class TestAClientClassOfTheProject:
 @pytest.mark.services
 @pytest.mark.parametrize("backend", [DJANGOS, DJANGO_REDIS], ids=["django", "django-redis"])
 class TestRedisUnavailable:
-    @pytest.fixture(params=["nobody listens", "accepts and says nothing"])
+    @pytest.fixture(params=["no server", "accepts and never answers"])
     def port(self, request: pytest.FixtureRequest) -> Iterator[int]:
-        if request.param == "nobody listens":
+        if request.param == "no server":
             yield servers.free_port()
             return
         with socket.create_server((servers.HOST, 0), backlog=100) as listener:
