@@ -41,7 +41,7 @@ from django.contrib import admin
 admin.site.urls
 if ours:
     import instaccess.urls
-assert ("instaccess.views" in sys.modules) is ours
+assert ("instaccess.issuer.views" in sys.modules) is ours
 print(time.process_time() - begun)
 """
 
