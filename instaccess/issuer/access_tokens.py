@@ -1,7 +1,7 @@
-"""Lookup of an access token with its application, its user and the user's uuid, by one prepared SQL statement.
+"""Lookup of an access token with its application, its user and the user's uuid, by one fixed SQL statement.
 
 Django compiles a query each time the query is run. With these four tables, compiling takes longer than running. So
-the SQL is built once per database and set of models. If the SQL might return something else than Django's query,
+the SQL is built once per database and set of models. If the SQL might differ from Django's query,
 `find` raises NotFixed, and the caller runs the query.
 """
 
@@ -29,7 +29,7 @@ _Converter = Callable[[Any, Any, Any], Any]
 
 
 class NotFixed(Exception):
-    """The models need a query by Django's ORM, because the fixed statement might return something else."""
+    """The models need a query by Django's ORM, because the fixed statement might return other rows."""
 
 
 @dataclass(frozen=True, slots=True)

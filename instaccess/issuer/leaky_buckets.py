@@ -124,6 +124,7 @@ class CacheBucket:
         return level < self._rate.limit, level
 
     def _read(self) -> tuple[float, float]:
+        """Return the current level, and the time (seconds since the epoch) until which leaks have been subtracted."""
         now = time.time()
         level, at = self._cache.get(self._key) or (0.0, now)
         seconds = math.floor(max(now - at, 0.0) + _SLACK)
@@ -131,6 +132,7 @@ class CacheBucket:
         return level, min(at + seconds, now) if level else now
 
     def _write(self, level: float, at: float) -> None:
+        # The entry expires soon after the bucket is empty.
         self._cache.set(self._key, (level, at), timeout=math.ceil(level / self._rate.leak) + 2)
 
 

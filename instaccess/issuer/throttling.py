@@ -73,9 +73,11 @@ class _Outage:
 
     @property
     def is_recent(self) -> bool:
+        """Whether the cache should not be called yet."""
         return time.monotonic() - self._failed_at < _PAUSE_SECONDS
 
     def record(self, error: Exception) -> None:
+        """Record a failure, and log it unless a failure was logged in the last minute."""
         self._failed_at = time.monotonic()
         if time.monotonic() - self._logged_at >= _LOG_SECONDS:
             self._logged_at = time.monotonic()
@@ -146,6 +148,7 @@ def _with_bucket(access_token_pk: Any, operation: Callable[[Bucket], Level]) -> 
 
 
 def _cache(alias: str) -> Any:
+    """Return the cache that CACHES configures under `alias`. Raises ConfigError."""
     try:
         return caches[alias]
     except Exception as error:  # An unknown backend, a missing package, or options the backend rejects.
