@@ -171,7 +171,7 @@ def _authlib(headers: Headers, payload: dict[str, Any], signing: JWK, encryption
 def show(result: dict[str, Any]) -> str:
     return "\n".join(
         timing.table(
-            {"mint": "Mint, claims to text", "open": "Open, text to claims, first time"}[what],
+            {"mint": "Encode a token", "open": "Decode a token that is not cached"}[what],
             ["", "µs", "ratio to bare"],
             [[each["title"], timing.ranged(each["microseconds"], 0), timing.ranged(each["ratio"])] for each in rows],
         )

@@ -79,18 +79,16 @@ def endpoints(url: str, stage: Stage) -> list[Endpoint]:
         ),
         Endpoint("simplejwt", "simplejwt token behind DOT", "nothing", post("/peers/simplejwt"), _simplejwt),
         Endpoint("knox", "knox token behind DOT", "nothing", post("/peers/knox"), _knox),
-        Endpoint("floor", "floor: no DRF, no ORM, bare OpenSSL", "nothing", post("/peers/floor"), _issued),
+        Endpoint("floor", "lower bound: no DRF, no ORM, bare OpenSSL", "nothing", post("/peers/floor"), _issued),
         Endpoint(
             "guarded-floor",
-            "floor, with rate limit, HMAC and log",
+            "lower bound, with rate limit, HMAC and log",
             "nothing",
             post("/peers/guarded-floor"),
             _guarded,
         ),
         Endpoint("204", "plain Django view, 204", "204", get("/peers/204", encrypted), _no_content, ""),
-        Endpoint(
-            "gateway", "gateway, a token seen before", "204", get("/internal/gateway/verify", encrypted), _verified
-        ),
+        Endpoint("gateway", "gateway, cached token", "204", get("/internal/gateway/verify", encrypted), _verified),
         Endpoint(
             "bare-service",
             "bare RS256 and a do-nothing DRF view",

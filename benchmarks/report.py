@@ -37,7 +37,7 @@ def table(results: Mapping[str, Any]) -> str:
         beside = first[endpoint["compared with"]]["title"]
         cells = [_cell(http[vendor][name]) for vendor in VENDORS]
         rows.append([_marked(name, endpoint["title"]), "" if name == endpoint["compared with"] else beside, *cells])
-    for what, title in (("mint", "mint: from claims to text"), ("open", "open: from text to claims, the first time")):
+    for what, title in (("mint", "encode a token"), ("open", "decode a token that is not cached")):
         for each in results["crypto"][what][1:]:
             cell = f"{each['ratio']['median']:.2f}, {each['microseconds']['median']:.0f} µs"
             name = "ours" if each["title"] == "instaccess" else ""
@@ -113,7 +113,7 @@ def chart(results: Mapping[str, Any]) -> str:
     issuing = [each for each in next(iter(http.values())).values() if each["compared with"] == ISSUING]
     most = max(http[vendor][each["name"]]["ratio"]["high"] for vendor in VENDORS for each in issuing)
     scale = (WIDTH - LEFT - RIGHT) / most
-    parts = [_text(LEFT, 20, "requests a second, divided by those of the view that does nothing", "start")]
+    parts = [_text(LEFT, 20, "requests per second, relative to the do-nothing view", "start")]
     y = TOP
     for each in issuing:
         name, middle = each["name"], y + BAR
@@ -139,7 +139,7 @@ def chart(results: Mapping[str, Any]) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
         ' role="img" font-family="sans-serif" font-size="13">\n'
-        f"<title>Issuing over HTTP beside its peers</title>\n<desc>{escape(described)}</desc>\n"
+        f"<title>Issuing over HTTP, compared with alternatives</title>\n<desc>{escape(described)}</desc>\n"
         f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>\n' + "\n".join(parts) + "\n</svg>\n"
     )
 
