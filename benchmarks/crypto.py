@@ -109,8 +109,8 @@ def ways() -> tuple[dict[str, Way], dict[str, Way]]:
     for name, way in minting.items():
         assert unwrap(way()).claims == claims, name
     for name, way in opening.items():
-        result = way()
-        assert (result.claims.to_payload() if isinstance(result, unwrapping.Opened) else result) == payload, name
+        found = way()
+        assert (found.claims.to_payload() if isinstance(found, unwrapping.Opened) else found) == payload, name
     return minting, opening
 
 
