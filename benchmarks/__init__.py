@@ -1,1 +1,1 @@
-"""What the README says about speed, measured beside its peers: `make bench`."""
+"""Benchmarks of the package and of alternatives, for the README: `make bench`."""

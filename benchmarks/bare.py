@@ -1,6 +1,6 @@
-"""The token by hand: the same OpenSSL operations as `instaccess.jose`, with nothing around them.
+"""Bare OpenSSL operations that encode and decode a token, as a lower bound for the time of `instaccess.tokens.jose`.
 
-What our own time is compared with. Nothing here is checked that a reader of tokens must check.
+The code performs none of the checks that a reader of tokens must perform. Do not use the code elsewhere.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SHA256 = hashes.SHA256()
 
 
 class Minter:
-    """RS256 within RSA-OAEP and A128CBC-HS256, under keys that are loaded."""
+    """Encodes tokens signed with RS256 and encrypted with RSA-OAEP and A128CBC-HS256. The keys are loaded already."""
 
     def __init__(
         self, signing: RSAPrivateKey, signing_kid: str, encryption: RSAPublicKey, encryption_kid: str
@@ -35,7 +35,7 @@ class Minter:
         )
 
     def mint(self, payload: bytes) -> str:
-        """The encrypted token around a claims set."""
+        """Sign and encrypt a claims set (JSON)."""
         return self.encrypt(self.sign(payload)).decode()
 
     def sign(self, payload: bytes) -> bytes:
@@ -54,13 +54,13 @@ class Minter:
 
 @dataclass(frozen=True)
 class Opener:
-    """The way back."""
+    """Decodes tokens that `Minter` encoded."""
 
     decryption: RSAPrivateKey
     verification: RSAPublicKey
 
     def open(self, token: str) -> dict[str, Any]:
-        """The claims of an encrypted token. Raises for a wrong tag or signature."""
+        """Decrypt and verify a token, and return the claims. Raises ValueError or InvalidSignature."""
         return self.verify(self.decrypt(token.encode()))
 
     def decrypt(self, token: bytes) -> bytes:
@@ -81,7 +81,7 @@ class Opener:
 
 
 def _tag(cek: bytes, header: bytes, iv: bytes, ciphertext: bytes) -> bytes:
-    # RFC 7518 §5.2.2: the first half of the key authenticates, the second encrypts.
+    # RFC 7518 §5.2.2: the first half of the content-encryption key authenticates, the second half encrypts.
     length = (len(header) * 8).to_bytes(8, "big")
     return hmac.digest(cek[:16], header + iv + ciphertext + length, "sha256")[:16]
 

@@ -1,9 +1,9 @@
-"""Minting and opening a token in process: ours, the same OpenSSL operations done bare, and other libraries.
+"""Measures encoding and decoding of a token by the package, by bare OpenSSL operations and by other libraries.
 
     python -m benchmarks.crypto [--crypto-rounds 150]
 
-From the claims to the text, and from the text to the claims; RS256 within RSA-OAEP and A128CBC-HS256, 2048 bits. In
-CPU time: nothing waits here.
+Tokens are signed with RS256 and encrypted with RSA-OAEP and A128CBC-HS256, with 2048-bit keys. The figures are CPU
+time, because nothing waits.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from . import sections, timing
 from .bare import Minter, Opener
 
 with warnings.catch_warnings():
-    # Authlib sends people on to joserfc, and is still what many have.
+    # Authlib recommends joserfc instead, but is still widely used.
     warnings.simplefilter("ignore", AuthlibDeprecationWarning)
     import authlib.jose as authlib
 
@@ -44,7 +44,7 @@ Way = Callable[[], Any]
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--crypto-rounds", type=int, default=150, help=f"of {CALLS} calls each")
+    parser.add_argument("--crypto-rounds", type=int, default=150, help=f"number of rounds of {CALLS} calls each")
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def ways() -> tuple[dict[str, Way], dict[str, Way]]:
-    """Minting and opening by name. Our gateway opens what each way mints; each way to open reads the same claims."""
+    """Return the encoders and the decoders by name, after checking that all of them agree with the gateway."""
     signing, encryption = (JWK.generate(kty="RSA", size=2048, use=use) for use in ("sig", "enc"))
     kids = signing.thumbprint(), encryption.thumbprint()
     public = [JWK(**key.export_public(as_dict=True)) for key in (signing, encryption)]
@@ -105,8 +105,7 @@ def ways() -> tuple[dict[str, Way], dict[str, Way]]:
         "instaccess": lambda: unwrap(token),
     }
     for name, library in (("jwcrypto", _jwcrypto), ("joserfc", _joserfc), ("Authlib", _authlib)):
-        theirs = library(headers, payload, signing, encryption, token)
-        minting[name], opening[name] = theirs
+        minting[name], opening[name] = library(headers, payload, signing, encryption, token)
     for name, way in minting.items():
         assert unwrap(way()).claims == claims, name
     for name, way in opening.items():
@@ -121,7 +120,7 @@ Headers = tuple[dict[str, str], dict[str, str]]
 def _jwcrypto(
     headers: Headers, payload: dict[str, Any], signing: JWK, encryption: JWK, token: str
 ) -> tuple[Way, Way]:
-    """As its README shows."""
+    """Encode and decode as in the README of jwcrypto."""
 
     def mint() -> str:
         signed = JWT(header=headers[0], claims=payload)
@@ -172,7 +171,7 @@ def _authlib(headers: Headers, payload: dict[str, Any], signing: JWK, encryption
 def show(result: dict[str, Any]) -> str:
     return "\n".join(
         timing.table(
-            {"mint": "Mint, claims to text", "open": "Open, text to claims, first time"}[what],
+            {"mint": "Encode a token", "open": "Decode a token that is not cached"}[what],
             ["", "µs", "ratio to bare"],
             [[each["title"], timing.ranged(each["microseconds"], 0), timing.ranged(each["ratio"])] for each in rows],
         )

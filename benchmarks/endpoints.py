@@ -1,6 +1,6 @@
-"""The endpoints that are measured, and the proof that each does what it is there for."""
+"""The measured endpoints, and a check for each endpoint that it does its work."""
 
-# ruff: noqa: PLC0415  (Django is set up once there is a database)
+# ruff: noqa: PLC0415  (Django is set up after the database is created)
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -20,12 +20,12 @@ class Endpoint:
     """One row of a table.
 
     Attributes:
-        name: for `--only`.
-        title: for people.
-        beside: the name of the endpoint it is compared with; its own for that one.
-        request: what is sent.
-        check: raises AssertionError where an answer to it is not what it should be.
-        wrong: an Authorization that must be refused with 401; empty where nobody looks at it.
+        name: the name in `--only`.
+        title: the title in the tables.
+        beside: the name of the endpoint that this endpoint is compared with; its own name for a baseline.
+        request: the request to send.
+        check: raises AssertionError for a wrong response.
+        wrong: an Authorization value that must be refused with 401; empty for endpoints without authentication.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Endpoint:
     wrong: str = "Bearer wrong"
 
     def prove(self) -> None:
-        """Ask once and look at the answer, and once as somebody who must be refused."""
+        """Send a valid and an invalid request once, and check the responses. Raises AssertionError."""
         with requests.Session() as session:
             session.trust_env = False
             answer = self._ask(session, self.request.authorizations[0])
@@ -54,7 +54,7 @@ class Endpoint:
 
 
 def endpoints(url: str, stage: Stage) -> list[Endpoint]:
-    """All of them, on the server at `url`."""
+    """Return all endpoints of the server at `url`."""
     bearers = tuple(f"Bearer {text}" for text in stage.bearers)
     encrypted, signed = _tokens()
 
@@ -79,18 +79,16 @@ def endpoints(url: str, stage: Stage) -> list[Endpoint]:
         ),
         Endpoint("simplejwt", "simplejwt token behind DOT", "nothing", post("/peers/simplejwt"), _simplejwt),
         Endpoint("knox", "knox token behind DOT", "nothing", post("/peers/knox"), _knox),
-        Endpoint("floor", "floor: no DRF, no ORM, bare OpenSSL", "nothing", post("/peers/floor"), _issued),
+        Endpoint("floor", "lower bound: no DRF, no ORM, bare OpenSSL", "nothing", post("/peers/floor"), _issued),
         Endpoint(
             "guarded-floor",
-            "floor, with rate limit, HMAC and log",
+            "lower bound, with rate limit, HMAC and log",
             "nothing",
             post("/peers/guarded-floor"),
             _guarded,
         ),
         Endpoint("204", "plain Django view, 204", "204", get("/peers/204", encrypted), _no_content, ""),
-        Endpoint(
-            "gateway", "gateway, a token seen before", "204", get("/internal/gateway/verify", encrypted), _verified
-        ),
+        Endpoint("gateway", "gateway, cached token", "204", get("/internal/gateway/verify", encrypted), _verified),
         Endpoint(
             "bare-service",
             "bare RS256 and a do-nothing DRF view",
@@ -158,7 +156,7 @@ def _ours(answer: requests.Response) -> None:
     from instaccess.conf import conf
 
     _guarded(answer)
-    # Below the limit by what this one cost: Redis was asked.
+    # The remaining units are below the limit, so the throttle charged this request on Redis.
     assert float(answer.headers["X-Rate-Limit-Remaining"]) < (conf.throttle_limit or 0)
 
 

@@ -1,5 +1,5 @@
--- Arguments after `--`: method, file with one Authorization value a line, form body (may be empty).
--- Each connection sends them in turn. The last line of the output is for load.py.
+-- Arguments after `--`: method, file with one Authorization value per line, form body (may be empty).
+-- Each connection sends the values in turn. load.py parses the last line of the output.
 
 local requests, turn = {}, 0
 

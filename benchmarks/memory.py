@@ -1,8 +1,8 @@
-"""The memory of one gunicorn worker while it issues.
+"""Measures the memory of one gunicorn worker while it issues tokens.
 
     python -m benchmarks.memory [--issues 20000]
 
-On PostgreSQL, unless told otherwise: SQLite would keep up to 2 MiB of its pages in the worker.
+The default is PostgreSQL, because SQLite caches up to 2 MiB of database pages in the worker.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    with stage(options.database) as there, Server(there.folder / "server.log", workers=1) as server:
+    with stage(options.database) as env, Server(env.folder / "server.log", workers=1) as server:
         [worker] = server.workers
         request = load.Request(
-            "POST", server.url + "/api/v1/inst_access_tokens", tuple(f"Bearer {text}" for text in there.bearers)
+            "POST", server.url + "/api/v1/inst_access_tokens", tuple(f"Bearer {text}" for text in env.bearers)
         )
         done, steps = 0, []
         while done < WARM_UP + options.issues:
@@ -35,13 +35,13 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             if done >= WARM_UP:
                 steps.append((done, server.memory()))
         assert server.workers == [worker], "the worker was replaced"
-    # As many as fit a table, the first and the last among them.
+    # As many steps as fit into a table, including the first and the last.
     kept = sorted({round(number * (len(steps) - 1) / STEPS) for number in range(STEPS + 1)})
     return {
         "database": options.database,
         "issues": steps[-1][0] - steps[0][0],
         "growth, bytes": steps[-1][1] - steps[0][1],
-        "steps": [{"issues": steps[place][0], "resident, bytes": steps[place][1]} for place in kept],
+        "steps": [{"issues": steps[index][0], "resident, bytes": steps[index][1]} for index in kept],
     }
 
 

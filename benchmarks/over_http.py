@@ -1,4 +1,4 @@
-"""Requests a second, ours beside the peers', with gunicorn's sync workers on one database.
+"""Measures requests per second of the package and of alternatives, with gunicorn's sync workers on one database.
 
 python -m benchmarks.over_http --database postgresql [--seconds 1] [--rounds 15] [--only ours,nothing]
 """
@@ -17,46 +17,49 @@ WARM_UP_SECONDS = 1
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--database", choices=stage.VENDORS, default="sqlite")
-    parser.add_argument("--seconds", type=float, default=1, help="of load on an endpoint in each round")
+    parser.add_argument("--seconds", type=float, default=1, help="seconds of load per endpoint and round")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument(
-        "--only", default="", help="names of endpoints, with commas; what they are compared with comes along"
+        "--only",
+        default="",
+        help="names of endpoints, separated by commas; the endpoints they are compared with are included",
     )
     parser.add_argument("--workers", type=int, default=2)
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    wanted = set(filter(None, options.only.split(",")))
-    with stage.stage(options.database) as there:
-        log = there.folder / "server.log"
+    names = set(filter(None, options.only.split(",")))
+    with stage.stage(options.database) as env:
+        log = env.folder / "server.log"
         with Server(log, application=TRIVIAL, workers=options.workers) as server:
             limit = load.drive(load.Request("POST", server.url), seconds=min(options.seconds, 3))
         with Server(log, workers=options.workers) as server:
-            found = _chosen(endpoints(server.url, there), wanted)
-            for endpoint in found:
+            chosen = _choose(endpoints(server.url, env), names)
+            for endpoint in chosen:
                 endpoint.prove()
                 load.drive(endpoint.request, seconds=min(WARM_UP_SECONDS, options.seconds))
-            rounds = _rounds(server, found, options)
+            rounds = _rounds(server, chosen, options)
     return {
         "database": options.database,
         "workers": options.workers,
         "connections": load.CONNECTIONS,
         "driver alone, requests/s": round(limit.rate),
-        "endpoints": [_summary(endpoint, rounds) for endpoint in found],
+        "endpoints": [_summary(endpoint, rounds) for endpoint in chosen],
     }
 
 
-def _chosen(all_: list[Endpoint], wanted: set[str]) -> list[Endpoint]:
-    if unknown := wanted - {endpoint.name for endpoint in all_}:
+def _choose(all_: list[Endpoint], names: set[str]) -> list[Endpoint]:
+    """Return the named endpoints and the endpoints they are compared with; all endpoints without names."""
+    if unknown := names - {endpoint.name for endpoint in all_}:
         raise SystemExit(f"no such endpoint: {', '.join(sorted(unknown))}")
-    wanted |= {endpoint.beside for endpoint in all_ if endpoint.name in wanted}
-    return [endpoint for endpoint in all_ if not wanted or endpoint.name in wanted]
+    names |= {endpoint.beside for endpoint in all_ if endpoint.name in names}
+    return [endpoint for endpoint in all_ if not names or endpoint.name in names]
 
 
-def _rounds(server: Server, found: list[Endpoint], options: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
-    results: dict[str, list[dict[str, float]]] = {endpoint.name: [] for endpoint in found}
+def _rounds(server: Server, chosen: list[Endpoint], options: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
+    results: dict[str, list[dict[str, float]]] = {endpoint.name: [] for endpoint in chosen}
     for number in range(options.rounds):
-        for endpoint in reversed(found) if number % 2 else found:
+        for endpoint in reversed(chosen) if number % 2 else chosen:
             before, all_before = server.cpu(), machine_cpu()
             measured = load.drive(endpoint.request, seconds=options.seconds)
             all_after = machine_cpu()
@@ -109,7 +112,7 @@ def show(result: dict[str, Any]) -> str:
     ]
     title = (
         f"Over HTTP on {result['database']}: {result['workers']} gunicorn workers, "
-        f"{result['connections']} connections; before a server that does nothing "
+        f"{result['connections']} connections; a do-nothing server answers "
         f"{result['driver alone, requests/s']} requests/s"
     )
     return timing.table(title, header, rows)

@@ -1,9 +1,9 @@
-"""benchmarks/results.json as the README shows it: a table and what it means in Markdown, a chart as SVG.
+"""Renders benchmarks/results.json for the README: a table and a summary in Markdown, and a chart in SVG.
 
     python -m benchmarks.report
 
-Writes the chart beside the results and the Markdown into the README, between its two marks. `make bench` ends with
-it, and a test holds the README to it.
+The command writes the chart next to the results, and the Markdown into the README between two marks. `make bench`
+runs the command at the end. A test checks that the README is up to date.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ BEGIN, END = "<!-- benchmarks: begin -->\n", "<!-- benchmarks: end -->\n"
 VENDORS = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 COLOURS = {"sqlite": "#a9c9dd", "postgresql": "#4a86b8"}
 ISSUING = "nothing"
-"""What everything that issues is compared with."""
+"""Name of the endpoint that all issuing endpoints are compared with."""
 
 WIDTH, LEFT, RIGHT, BAR, GAP, TOP, FOOT = 800, 280, 70, 13, 14, 34, 46
 
 
 def table(results: Mapping[str, Any]) -> str:
-    """Every headline figure, each beside what it is compared with."""
+    """Build the Markdown table of the main figures."""
     http = {vendor: {each["name"]: each for each in results["http"][vendor]["endpoints"]} for vendor in VENDORS}
     first = next(iter(http.values()))
     rows = []
@@ -37,11 +37,11 @@ def table(results: Mapping[str, Any]) -> str:
         beside = first[endpoint["compared with"]]["title"]
         cells = [_cell(http[vendor][name]) for vendor in VENDORS]
         rows.append([_marked(name, endpoint["title"]), "" if name == endpoint["compared with"] else beside, *cells])
-    for what, title in (("mint", "mint: from claims to text"), ("open", "open: from text to claims, the first time")):
+    for what, title in (("mint", "encode a token"), ("open", "decode a token that is not cached")):
         for each in results["crypto"][what][1:]:
-            found = f"{each['ratio']['median']:.2f}, {each['microseconds']['median']:.0f} µs"
+            cell = f"{each['ratio']['median']:.2f}, {each['microseconds']['median']:.0f} µs"
             name = "ours" if each["title"] == "instaccess" else ""
-            rows.append([_marked(name, f"{each['title']}, {title}"), "time of bare OpenSSL", found, "the same"])
+            rows.append([_marked(name, f"{each['title']}, {title}"), "time of bare OpenSSL", cell, "the same"])
     header = ["", "compared with", *VENDORS.values()]
     lines = [header, ["---"] * len(header), *rows]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
@@ -60,7 +60,7 @@ def _marked(name: str, title: str) -> str:
 
 
 def meaning(results: Mapping[str, Any]) -> str:
-    """Where it was measured, and what that means for sizing."""
+    """Describe the machine, and what the figures mean for capacity planning."""
     http = results["http"]["postgresql"]
     rates = {each["name"]: each["requests/s"]["median"] / http["workers"] for each in http["endpoints"]}
     sizes = {int(rows): size for rows, size in results["growth"]["bytes of table and indexes"].items()}
@@ -92,27 +92,28 @@ def meaning(results: Mapping[str, Any]) -> str:
 
 
 _MEANING = """\
-Measured on {date}: {workers} gunicorn workers on {machine}, which PostgreSQL, Redis and the load share with them;
-{versions}.
+Measured on {date} with {workers} gunicorn workers on {machine}. PostgreSQL, Redis and the load generator run on the
+same cores. Versions: {versions}.
 
-- **Tokens**: {tokens} a second and core on PostgreSQL, the database's share of the core included; {day} million a
-  day. At Canvas's rate limit, one each 20 seconds, that is {callers} callers who never pause.
-- **Audit**: a row a token, of {row} bytes with all indexes: {million} GB a million tokens. With {most} rows there,
-  issuing takes {issue} and reading the deny list {deny} of the time with none.
-- **Gateway**: {gateway} requests a second and core, with tokens seen before.
-- **Memory and start-up**: {memory} MiB of a worker over {issues} issues; {start} ms of CPU more when it starts.
-- **Servers**: where gunicorn's sync workers issue 1, its gthread workers issue {gthread}, and uvicorn, with a pool of
-  connections, {uvicorn}.
+- **Tokens**: {tokens} per second and core on PostgreSQL, including the database's CPU time; {day} million per day. At
+  Canvas's rate limit (one token every 20 seconds), {callers} clients can request tokens without a pause.
+- **Audit log**: one row per token, of {row} bytes with all indexes: {million} GB per million tokens. With {most}
+  rows, issuing takes {issue} times as long as with an empty table, and reading the deny list {deny} times as long.
+- **Gateway**: {gateway} requests per second and core with cached tokens.
+- **Memory and startup**: the memory of a worker changes by {memory} MiB over {issues} tokens. Starting a worker takes
+  {start} ms more CPU time.
+- **Servers**: compared with gunicorn's sync workers, gthread workers issue {gthread} times as many tokens per second,
+  and uvicorn with a connection pool {uvicorn} times as many.
 """
 
 
 def chart(results: Mapping[str, Any]) -> str:
-    """What issues a token, beside the view that does nothing: bars for the medians, lines for the ranges."""
+    """Draw the chart of all issuing endpoints. Bars are medians and lines are ranges."""
     http = {vendor: {each["name"]: each for each in results["http"][vendor]["endpoints"]} for vendor in VENDORS}
     issuing = [each for each in next(iter(http.values())).values() if each["compared with"] == ISSUING]
     most = max(http[vendor][each["name"]]["ratio"]["high"] for vendor in VENDORS for each in issuing)
     scale = (WIDTH - LEFT - RIGHT) / most
-    parts = [_text(LEFT, 20, "requests a second, divided by those of the view that does nothing", "start")]
+    parts = [_text(LEFT, 20, "requests per second, relative to the do-nothing view", "start")]
     y = TOP
     for each in issuing:
         name, middle = each["name"], y + BAR
@@ -138,7 +139,7 @@ def chart(results: Mapping[str, Any]) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
         ' role="img" font-family="sans-serif" font-size="13">\n'
-        f"<title>Issuing over HTTP beside its peers</title>\n<desc>{escape(described)}</desc>\n"
+        f"<title>Issuing over HTTP, compared with alternatives</title>\n<desc>{escape(described)}</desc>\n"
         f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>\n' + "\n".join(parts) + "\n</svg>\n"
     )
 
@@ -159,12 +160,12 @@ def _text(x: float, y: float, text: str, anchor: str, weight: str = "normal") ->
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-    """What stands between the README's marks."""
+    """Build the Markdown for the README."""
     return f"{table(results)}\n{meaning(results)}"
 
 
 def write(results: Mapping[str, Any]) -> None:
-    """The chart, and the README with the table in it."""
+    """Write the chart and the README."""
     CHART.write_text(chart(results))
     before, _, rest = README.read_text().partition(BEGIN)
     README.write_text(before + BEGIN + markdown(results) + END + rest.partition(END)[2])

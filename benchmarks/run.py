@@ -1,10 +1,10 @@
-"""All benchmarks in one go: tables, benchmarks/results.json, and its table and chart in the README.
+"""Runs all benchmarks: prints tables, and writes benchmarks/results.json and the table and chart of the README.
 
     python -m benchmarks.run [--database both] [--seconds 1] [--rounds 15] [--ten-million] [--issues 100000]
 
-Needs PostgreSQL (PGHOST, PGUSER, PGPASSWORD as in the tests), Redis (REDIS_URL), and wrk (Debian: wrk). With
-`--only`, which names parts (http, servers, crypto, tamper, growth, memory, startup) or endpoints (ours, nothing, …),
-the results are written nowhere but to `--output`. Nothing here passes or fails; the figures are what they are.
+Requires PostgreSQL (PGHOST, PGUSER, PGPASSWORD as in the tests), Redis (REDIS_URL), and wrk (Debian package wrk).
+`--only` selects parts (http, servers, crypto, tamper, growth, memory, startup) or endpoints (ours, nothing, …). The
+results of a selection are written to `--output` only. No figure makes the command fail.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from .serve import ROOT
 from .stage import VENDORS, psql
 
 QUIET = 0.7
-"""Load average up to which nobody else is there, a minute after the last benchmark."""
+"""Highest load average of an idle machine, one minute after the last benchmark."""
 PACKAGES = (
     *("Django", "djangorestframework", "django-oauth-toolkit", "jwcrypto", "cryptography", "gunicorn", "uvicorn"),
     *("psycopg", "psycopg-pool", "redis", "djangorestframework-simplejwt", "django-rest-knox", "joserfc", "Authlib"),
 )
-# Each part runs in a process of its own, for Django can be set up but once. Two of them on every database.
+# Each part runs in a process of its own, because Django can be set up only once. Two parts run on every database.
 PARTS = {
     "http": ("over_http", True),
     "servers": ("servers", False),
@@ -60,8 +60,8 @@ def main() -> None:
     for part in (over_http, servers, crypto, tamper, growth, memory, startup):
         part.arguments(parser)
     parser.add_argument("--database", choices=[*VENDORS, "both"], default="both")
-    parser.add_argument("--only", default="", help="names of parts or endpoints, with commas")
-    parser.add_argument("--output", type=Path, help="a file for the figures")
+    parser.add_argument("--only", default="", help="names of parts or endpoints, separated by commas")
+    parser.add_argument("--output", type=Path, help="the file to write the figures to")
     options = parser.parse_args()
     sections.stop_tidily()
     vendors = VENDORS if options.database == "both" else (options.database,)
@@ -101,14 +101,14 @@ def _given(part: str, options: argparse.Namespace) -> list[str]:
 
 
 def run(module: str, given: list[str]) -> Any:
-    """One part in its own process: it prints its table; returns its figures."""
+    """Run a part in its own process, which prints its table. Returns the figures."""
     with tempfile.NamedTemporaryFile("r", suffix=".json") as file:
         command = [sys.executable, "-m", f"benchmarks.{module}", *given, "--output", file.name]
         with subprocess.Popen(command, cwd=ROOT) as process:
             try:
                 code = process.wait()
             except SystemExit:
-                # It puts away its server and its database, however long that takes.
+                # The process stops its server and drops its database, which may take a while.
                 process.terminate()
                 raise
         if code:
@@ -117,11 +117,11 @@ def run(module: str, given: list[str]) -> Any:
 
 
 def machine(vendors: tuple[str, ...]) -> dict[str, Any]:
-    """What the figures were measured on."""
-    found = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    """Describe the machine and the versions."""
+    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     facts: dict[str, Any] = {
         "date": datetime.now(UTC).date().isoformat(),
-        "cpu": found[0].partition(":")[2].strip() if found else platform.processor(),
+        "cpu": models[0].partition(":")[2].strip() if models else platform.processor(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},

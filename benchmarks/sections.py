@@ -1,4 +1,4 @@
-"""What the benchmarks have in common as commands: options, a table, a file, and how busy the machine was."""
+"""The command line that all benchmarks share: options, a table, an output file, and the load average."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from types import FrameType
 from typing import Any
 
 STOPPED = 130
-"""Exit status of what Ctrl-C ended, as shells have it."""
+"""Exit status after SIGINT, as in shells."""
 
 
 def stop_tidily() -> None:
-    """Let SIGINT and SIGTERM end this process so that neither servers nor databases are left behind."""
+    """Make SIGINT and SIGTERM raise SystemExit, so that servers are stopped and databases are dropped."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    # Once: a second one would interrupt the tidying. Not SIG_IGN: of a second one that has come already, Python would
-    # print that it is "ignored due to race condition".
+    # A second signal must not interrupt the cleanup. SIG_IGN is not used, because Python would report a second signal
+    # that has arrived already as "ignored due to race condition".
     for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, _go_on)
+        signal.signal(each, _ignore)
     raise SystemExit(STOPPED)
 
 
-def _go_on(number: int, frame: FrameType | None) -> None:
+def _ignore(number: int, frame: FrameType | None) -> None:
     pass
 
 
@@ -39,10 +39,10 @@ def main(
     measure: Callable[[argparse.Namespace], dict[str, Any]],
     show: Callable[[dict[str, Any]], str],
 ) -> None:
-    """Runs one benchmark, prints its table and, with `--output`, writes its figures as JSON."""
+    """Run a benchmark and print its table. With `--output`, write the figures as JSON."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments(parser)
-    parser.add_argument("--output", type=Path, help="a file for the figures")
+    parser.add_argument("--output", type=Path, help="the file to write the figures to")
     options = parser.parse_args()
     stop_tidily()
     before = os.getloadavg()[0]

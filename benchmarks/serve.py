@@ -1,4 +1,4 @@
-"""An application server on a port of its own, and what its workers use of CPU and memory."""
+"""An application server on a free port, with measurements of its workers' CPU time and memory."""
 
 from __future__ import annotations
 
@@ -24,25 +24,26 @@ _PATIENCE = 60
 
 
 def trivial(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """A WSGI application that does nothing: how fast wrk and gunicorn are by themselves."""
+    """A WSGI application that does nothing, to measure the limits of wrk and gunicorn."""
     start_response("201 Created", [("Content-Type", "application/json"), ("Content-Length", "2")])
     return [b"{}"]
 
 
 def machine_cpu() -> float:
-    """Seconds of CPU that all cores have been busy with anything: workers, database, Redis, load, kernel."""
+    """Return the CPU time of the machine in seconds: workers, database, Redis, load generator and kernel."""
     user, nice, system, _, _, interrupts, soft = map(int, Path("/proc/stat").read_text().split(maxsplit=8)[1:8])
     return (user + nice + system + interrupts + soft) / os.sysconf("SC_CLK_TCK")
 
 
 class Server:
-    """In a `with`: serves the database that the environment names. Its output is in `log`.
+    """A context manager that runs an application server on the database that the environment names.
 
     Args:
-        application: for gunicorn.
-        kind: one of gunicorn's workers, or `uvicorn`.
-        threads: of each of gunicorn's workers.
-        env: what its environment has more than ours.
+        log: the file for the output of the server.
+        application: import path of the application, for gunicorn.
+        kind: gunicorn's worker class, or `uvicorn`.
+        threads: threads per worker of gunicorn.
+        env: additional environment variables of the server.
     """
 
     def __init__(
@@ -65,8 +66,8 @@ class Server:
             self._uvicorn(workers) if kind == "uvicorn" else self._gunicorn(application, workers, kind, threads)
         )
 
-    # Connections are closed after each answer, as sync workers do in any case. One that is kept stays at its worker,
-    # and where many come at once they are likely to be at the same one.
+    # Connections are closed after each response, as sync workers always do. Otherwise many connections could stay
+    # with the same worker.
 
     def _gunicorn(self, application: str, workers: int, kind: str, threads: int) -> list[str]:
         return [
@@ -105,7 +106,7 @@ class Server:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop()
-        if isinstance(error, Exception):  # it was not merely stopped
+        if isinstance(error, Exception):  # SystemExit only stops the benchmark.
             sys.stderr.write("".join(self._log.read_text().splitlines(keepends=True)[-40:]))
 
     def _wait_until_up(self) -> None:
@@ -114,7 +115,7 @@ class Server:
             with suppress(OSError, http.client.HTTPException):
                 connection = http.client.HTTPConnection(HOST, self.port, timeout=_PATIENCE)
                 with closing(connection):
-                    # A worker answers: gunicorn listens before it has any.
+                    # A response proves that a worker runs, because gunicorn listens before it starts workers.
                     connection.request("GET", "/")
                     connection.getresponse().read()
                 return
@@ -132,14 +133,14 @@ class Server:
 
     @property
     def workers(self) -> list[int]:
-        """Their process ids."""
+        """Process ids of the workers."""
         pid = self._popen.pid
         children = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
-        # uvicorn's parent has another child, which looks after what its workers might leave behind.
+        # uvicorn's parent process also starts Python's resource tracker.
         return [child for child in children if b"resource_tracker" not in Path(f"/proc/{child}/cmdline").read_bytes()]
 
     def cpu(self) -> float:
-        """Seconds of CPU that all workers have used so far."""
+        """CPU time that all workers have used so far, in seconds."""
         ticks = 0
         for pid in self.workers:
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -147,6 +148,6 @@ class Server:
         return ticks / os.sysconf("SC_CLK_TCK")
 
     def memory(self) -> int:
-        """Bytes of memory that all workers have resident."""
+        """Resident memory of all workers, in bytes."""
         pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self.workers)
         return pages * os.sysconf("SC_PAGE_SIZE")

@@ -1,11 +1,11 @@
-"""Issuing, and the view that does nothing, with other servers than gunicorn's sync workers, on PostgreSQL.
+"""Measures issuing and the do-nothing view with several application servers, on PostgreSQL.
 
     python -m benchmarks.servers [--servers-rounds 10] [--seconds 1] [--servers sync,gthread,uvicorn-pool]
 
-All servers are up at the same time, and one at a time is under load. uvicorn's are not measured with persistent
-connections, which Django advises against: under ASGI each request has a thread of its own, and nobody will use its
-connection again. It stays open until the garbage collector finds it; in a trial PostgreSQL's hundred were used up
-within seconds.
+All servers run at the same time, and one at a time is under load. uvicorn is not measured with persistent database
+connections, because Django advises against them: under ASGI each request has a thread of its own, and other requests
+can't reuse its connection. The connection stays open until it is garbage collected. In a trial, all 100 connections
+of PostgreSQL were used up within seconds.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class Kind:
     """A way to serve the application.
 
     Attributes:
-        name: for `--servers`.
-        title: for people.
+        name: the name in `--servers`.
+        title: the title in the tables.
         server: gunicorn's worker class, or `uvicorn`.
-        connections: to the database: `persistent`, `closed` after each request, or from a `pool`.
+        connections: kind of database connections: `persistent`, `closed` after each request, or from a `pool`.
     """
 
     name: str
@@ -57,24 +57,26 @@ KINDS = (
     Kind("uvicorn-pool", "uvicorn, pool", "uvicorn", "pool"),
 )
 BASE = KINDS[0].name
-"""What the others are compared with."""
+"""Name of the server that the others are compared with."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seconds", type=float, default=1, help="of load on an endpoint in each round")
+    parser.add_argument("--seconds", type=float, default=1, help="seconds of load per endpoint and round")
     parser.add_argument("--servers-rounds", type=int, default=10)
-    parser.add_argument("--servers", default="", help=f"names of servers, with commas; {BASE} comes along")
+    parser.add_argument(
+        "--servers", default="", help=f"names of servers, separated by commas; {BASE} is always included"
+    )
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     kinds = _chosen(set(filter(None, options.servers.split(","))))
-    with stage("postgresql") as there, ExitStack() as stack:
-        up = {kind.name: stack.enter_context(kind.serve(there.folder / f"{kind.name}.log")) for kind in kinds}
-        found = {name: _endpoints(server, there, options.seconds) for name, server in up.items()}
+    with stage("postgresql") as env, ExitStack() as stack:
+        up = {kind.name: stack.enter_context(kind.serve(env.folder / f"{kind.name}.log")) for kind in kinds}
+        measured = {name: _endpoints(server, env, options.seconds) for name, server in up.items()}
         rounds: dict[str, list[dict[str, Any]]] = {kind.name: [] for kind in kinds}
         for number in range(options.servers_rounds):
             for kind in reversed(kinds) if number % 2 else kinds:
-                rounds[kind.name].append(_turn(up[kind.name], kind, found[kind.name], options.seconds))
+                rounds[kind.name].append(_turn(up[kind.name], kind, measured[kind.name], options.seconds))
     return {
         "database": "postgresql",
         "workers": WORKERS,
@@ -90,18 +92,18 @@ def _chosen(wanted: set[str]) -> list[Kind]:
     return [kind for kind in KINDS if not wanted or kind.name in wanted | {BASE}]
 
 
-def _endpoints(server: Server, there: Any, seconds: float) -> list[Endpoint]:
-    found = [endpoint for endpoint in endpoints(server.url, there) if endpoint.name in MEASURED]
-    for endpoint in found:
+def _endpoints(server: Server, env: Any, seconds: float) -> list[Endpoint]:
+    measured = [endpoint for endpoint in endpoints(server.url, env) if endpoint.name in MEASURED]
+    for endpoint in measured:
         endpoint.prove()
         load.drive(endpoint.request, seconds=min(WARM_UP_SECONDS, seconds))
-    return found
+    return measured
 
 
-def _turn(server: Server, kind: Kind, found: list[Endpoint], seconds: float) -> dict[str, Any]:
-    """One server under load, each endpoint once."""
+def _turn(server: Server, kind: Kind, endpoints_: list[Endpoint], seconds: float) -> dict[str, Any]:
+    """Put load on a server, on each endpoint once."""
     turn: dict[str, Any] = {}
-    for endpoint in found:
+    for endpoint in endpoints_:
         before = server.cpu()
         measured = load.drive(endpoint.request, seconds=seconds)
         turn[endpoint.name] = {
@@ -172,7 +174,9 @@ def show(result: dict[str, Any]) -> str:
         ]
         for each in result["servers"]
     ]
-    tables.append(timing.table("What they hold", ["", "MiB a worker", "connections to PostgreSQL, at most"], held))
+    tables.append(
+        timing.table("Memory and connections", ["", "MiB per worker", "connections to PostgreSQL, at most"], held)
+    )
     return "\n".join(tables)
 
 

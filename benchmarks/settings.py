@@ -1,4 +1,4 @@
-"""The test project as it would run in production, with the peers beside it. Everything that costs is on."""
+"""Settings of the test project as in production, with the alternatives installed and all costly features on."""
 
 import os
 
@@ -13,8 +13,8 @@ MIDDLEWARE = testproject.MIDDLEWARE
 ROOT_URLCONF = "benchmarks.urls"
 TEMPLATES = testproject.TEMPLATES
 
-# As the README advises. CONN_MAX_AGE=0, Django's default, would measure how fast PostgreSQL forks, and without
-# prepared statements much of its time would go into planning the same ones again.
+# As the README advises. With CONN_MAX_AGE=0, Django's default, the benchmark would measure how fast PostgreSQL forks.
+# Without prepared statements, PostgreSQL would spend much of its time on planning the same statements again.
 OPTIONS = {
     "postgresql": {"server_side_binding": True, "prepare_threshold": 5},
     "sqlite": {
@@ -36,7 +36,7 @@ TIME_ZONE = "UTC"
 STATIC_URL = "static/"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-# A line for each issued token, as in production.
+# One line per issued token, as in production.
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -54,10 +54,10 @@ LOGGING = {
 
 OAUTH2_PROVIDER = testproject.OAUTH2_PROVIDER
 INSTACCESS = {
-    # The throttle asks Redis each time and never refuses: a bucket that leaks faster than anybody can fill it.
+    # Throttling calls Redis for each request and never refuses, because the bucket leaks faster than clients fill it.
     "THROTTLE_LIMIT": 1_000_000,
     "THROTTLE_COST": 1,
     "THROTTLE_LEAK": 1_000_000,
-    # A service that has no users of its own.
+    # A service without local users.
     "USER_HOOK": "instaccess.service.authentication.TokenUser",
 }

@@ -1,6 +1,6 @@
-"""A database of its own for a benchmark: SQLite in a temporary folder, or PostgreSQL; dropped again at the end."""
+"""A temporary database for a benchmark: SQLite in a temporary folder, or PostgreSQL."""
 
-# ruff: noqa: PLC0415  (Django is set up once there is a database)
+# ruff: noqa: PLC0415  (Django is set up after the database is created)
 from __future__ import annotations
 
 import base64
@@ -17,17 +17,17 @@ from typing import Any
 
 VENDORS = ("sqlite", "postgresql")
 CALLERS = 50
-"""Users, each with an access token of their own; requests come from them in turn."""
+"""Number of users. Each user has an access token, and requests use the tokens in turn."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What there is to work with.
+    """The environment of a benchmark.
 
     Attributes:
-        folder: for whatever a benchmark writes; gone afterwards.
-        bearers: texts of access tokens that may issue.
-        basic: an application's credentials for client credentials, as an Authorization value.
+        folder: a temporary folder for output.
+        bearers: access tokens that have the scope for issuing.
+        basic: the Authorization value of an application, for the client credentials grant.
     """
 
     folder: Path
@@ -37,7 +37,7 @@ class Stage:
 
 @contextmanager
 def stage(vendor: str) -> Iterator[Stage]:
-    """Sets Django up, once a process, on a new database with tables, keys, users and access tokens."""
+    """Set up Django on a new database with keys, users and access tokens. Can be used once per process."""
     with tempfile.TemporaryDirectory(prefix="instaccess-benchmark-") as folder, database(vendor, Path(folder)):
         import django
 
@@ -56,7 +56,7 @@ def stage(vendor: str) -> Iterator[Stage]:
 
 @contextmanager
 def database(vendor: str, folder: Path) -> Iterator[None]:
-    """The environment names a new, empty database."""
+    """Create an empty database, and set the environment variables that name the database."""
     os.environ["DJANGO_SETTINGS_MODULE"] = "benchmarks.settings"
     os.environ["INSTACCESS_DATABASE"] = vendor
     if vendor == "sqlite":
@@ -73,7 +73,7 @@ def database(vendor: str, folder: Path) -> Iterator[None]:
 
 
 def psql(*statements: str, name: str = "postgres") -> list[Any]:
-    """Statements, each by itself; returns the rows of the last one that has any."""
+    """Execute statements in autocommit mode. Returns the rows of the last statement that returns rows."""
     import psycopg
 
     rows: list[Any] = []
@@ -91,7 +91,7 @@ def psql(*statements: str, name: str = "postgres") -> list[Any]:
 
 
 def populate() -> tuple[tuple[str, ...], str]:
-    """Users with access tokens, and an application that comes for itself."""
+    """Create users with access tokens, and an application for the client credentials grant."""
     from django.contrib.auth import get_user_model
     from django.utils import timezone
     from oauth2_provider.models import get_access_token_model, get_application_model
@@ -114,7 +114,7 @@ def populate() -> tuple[tuple[str, ...], str]:
             user=user, application=application, token=text, scope=SCOPE, expires=timezone.now() + timedelta(days=1)
         )
         bearers.append(text)
-    # A hashed secret would take longer than everything else together.
+    # Checking a hashed secret would take longer than the rest of a request.
     secret = secrets.token_urlsafe(32)
     own = get_application_model().objects.create(
         name="nightly job",

@@ -1,8 +1,8 @@
-"""What the app adds to the start of a process that has Django, DRF and django-oauth-toolkit anyway.
+"""Measures the time that the package adds to the start of a process with Django, DRF and django-oauth-toolkit.
 
     python -m benchmarks.startup [--starts 15]
 
-In CPU time, the files being in the page cache.
+The figures are CPU time with all files in the page cache.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .serve import ROOT
 
 WITH, WITHOUT = "with instaccess", "without"
 
-# Up to the resolved urls and the system checks' registration: what a worker does before its first request.
+# What a worker does before its first request, up to importing the URLs and registering the system checks.
 _START = """
 import sys, time
 begun = time.process_time()
@@ -41,18 +41,18 @@ from django.contrib import admin
 admin.site.urls
 if ours:
     import instaccess.urls
-assert ("instaccess.views" in sys.modules) is ours
+assert ("instaccess.issuer.views" in sys.modules) is ours
 print(time.process_time() - begun)
 """
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--starts", type=int, default=15, help="of each kind")
+    parser.add_argument("--starts", type=int, default=15, help="number of starts with and without the package")
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="instaccess-benchmark-") as folder:
-        # With compiled modules, as installed packages have them.
+        # Modules are compiled, as in installed packages.
         environment = {**os.environ, "PYTHONPYCACHEPREFIX": folder}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
 
@@ -65,9 +65,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         for number in range(options.starts + 1):
             for kind, values in times.items():
                 took = start(kind)
-                if number:  # the first one compiles
+                if number:  # The first start compiles the modules.
                     values.append(took)
-    added = [ours - others for ours, others in zip(times[WITH], times[WITHOUT], strict=True)]
+    added = [with_ - without for with_, without in zip(times[WITH], times[WITHOUT], strict=True)]
     return {
         "CPU milliseconds": {kind: timing.spread(values, 1) for kind, values in times.items()},
         "added, ms": timing.spread(added, 1),

@@ -1,4 +1,4 @@
-"""Several ways to do one thing, timed in turns, so that whatever else the machine does falls on all of them alike."""
+"""Timing of alternatives in turns, so that other load on the machine affects all alternatives alike."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 Times = dict[str, list[float]]
-"""Seconds a call, by way and round."""
+"""Seconds per call, by alternative and round."""
 
 
 def in_turns(
@@ -19,9 +19,9 @@ def in_turns(
     warm_up: int = 3,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Times:
-    """Each way `calls` times in a row, then the next one; all of it `rounds` times, every other round backwards.
+    """Time each alternative `calls` times in a row, in `rounds` rounds. Every other round runs in reverse order.
 
-    `time.process_time` is the better clock for what waits for nothing: it stands still while others compute.
+    For code that does not wait, `time.process_time` is the better clock, because it excludes other processes.
     """
     times: Times = {name: [] for name in ways}
     for number in range(warm_up + rounds):
@@ -37,7 +37,7 @@ def in_turns(
 
 
 def spread(values: Sequence[float], digits: int = 3) -> dict[str, float]:
-    """Median, and the range that nine tenths of many values, or all of a few, are in."""
+    """Return the median, and the range of 90% of the values (of all values if there are fewer than 20)."""
     ordered = sorted(values)
     cut = len(ordered) // 20
     return {
@@ -48,24 +48,24 @@ def spread(values: Sequence[float], digits: int = 3) -> dict[str, float]:
 
 
 def ratios(values: Sequence[float], base: Sequence[float]) -> dict[str, float]:
-    """Of what was measured in the same round: a machine that is slow for a while is so for both."""
+    """Return the spread of the ratios per round. A temporarily slow machine affects both values of a round."""
     return spread([value / other for value, other in zip(values, base, strict=True)])
 
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Text in columns, the first to the left."""
+    """Format a table in columns. The first column is aligned left."""
     cells = [list(map(str, header)), *(list(map(str, row)) for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     lines = [f"\n{title}", ""]
     for row in cells:
         first, *others = (
-            cell.rjust(width) if place else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+            cell.rjust(width) if index else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         lines.append("  ".join([first, *others]).rstrip())
     return "\n".join(lines)
 
 
 def ranged(values: Mapping[str, float], digits: int = 2) -> str:
-    """A spread as text."""
+    """Format a spread."""
     return f"{values['median']:.{digits}f} ({values['low']:.{digits}f} to {values['high']:.{digits}f})"

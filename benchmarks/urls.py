@@ -1,4 +1,4 @@
-"""The app's own urls, and its peers' beside them."""
+"""URLs of the package and of the alternatives."""
 
 from django.urls import include, path
 

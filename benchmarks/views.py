@@ -1,4 +1,4 @@
-"""The peers: what else a project could answer with, each as its documentation has it. Not for use anywhere else."""
+"""Views of the alternatives, each written as in its documentation. For benchmarks only, not for production."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ ISSUER = "instructure:inst_access"
 
 
 class Nothing(APIView):
-    """Authenticates with django-oauth-toolkit, and does nothing: what everything else is compared with."""
+    """A view that authenticates with django-oauth-toolkit and does nothing else: the baseline of issuing."""
 
     authentication_classes = [OAuth2Authentication]
     permission_classes = [IsAuthenticated]
@@ -53,23 +53,23 @@ class Nothing(APIView):
 
 
 class SimpleJWT(Nothing):
-    """A token of djangorestframework-simplejwt: signed with HS256, neither encrypted nor written down."""
+    """A view that returns a token of djangorestframework-simplejwt: signed with HS256, but not encrypted."""
 
     def post(self, request: Request) -> Response:
         return Response({"token": str(AccessToken.for_user(request.user))}, status=201)
 
 
 class Knox(Nothing):
-    """A token of django-rest-knox: random, its digest written down."""
+    """A view that returns a random token of django-rest-knox and stores the digest."""
 
     def post(self, request: Request) -> Response:
         return Response({"token": AuthToken.objects.create(request.user)[1]}, status=201)
 
 
 class Naive(APIView):
-    """Our token as one would first write it: jwcrypto as its README shows, an audit row by the ORM.
+    """A straightforward implementation of the issuer: jwcrypto as in its README, and an audit row by the ORM.
 
-    The uuid comes for nothing here; ours reads it from the database.
+    The user's uuid is computed here; the package reads the uuid from the database.
     """
 
     authentication_classes = [OAuth2Authentication]
@@ -108,7 +108,7 @@ class Naive(APIView):
         return Response({"token": encrypted.serialize()}, status=201)
 
 
-# Written for the tables as they are by default: no ORM, nothing that a project might have swapped.
+# Written for the default tables, without the ORM and without support for swapped models.
 _SELECT = """
 SELECT t.id, t.scope, a.id, a.client_id, u.id, i.uuid
 FROM oauth2_provider_accesstoken t
@@ -127,16 +127,16 @@ VALUES (%s, %s, %s, '', %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, '', '', %s)
 
 @csrf_exempt
 def floor(request: HttpRequest) -> HttpResponse:
-    """The least that can be done: no DRF, no ORM; one SELECT, bare OpenSSL, one INSERT.
+    """The lower bound: one SELECT, bare OpenSSL and one INSERT, without DRF and the ORM.
 
-    No validator, no throttle, no tamper evidence, no log, and no answer that a client of Canvas would understand.
+    The view has no validator, throttle, tamper evidence or log, and its errors differ from Canvas's.
     """
     return _floor(request, guarded=False)
 
 
 @csrf_exempt
 def guarded_floor(request: HttpRequest) -> HttpResponse:
-    """The same with what production can't do without: the throttle in Redis, each row's HMAC, a line in the log."""
+    """The lower bound with the requirements of production: throttling on Redis, an HMAC per row, and a log line."""
     return _floor(request, guarded=True)
 
 
@@ -203,12 +203,12 @@ def _floor(request: HttpRequest, *, guarded: bool) -> HttpResponse:
 
 
 def no_content(request: HttpRequest) -> HttpResponse:
-    """A plain Django view: beside it stands the gateway."""
+    """A plain Django view: the baseline of the gateway."""
     return HttpResponse(status=204)
 
 
 class Service(APIView):
-    """A view that takes the decrypted token, as a service without users of its own has it."""
+    """A view that accepts the decrypted token, as in a service without local users."""
 
     authentication_classes: list[type] = [InstAccessAuthentication]
     permission_classes = [IsAuthenticated]
@@ -218,7 +218,7 @@ class Service(APIView):
 
 
 class BareAuthentication(BaseAuthentication):
-    """Whether the signature is right, and nothing else."""
+    """Authentication that checks the signature and nothing else."""
 
     def authenticate(self, request: Request) -> tuple[Any, Any]:
         text = request.META.get("HTTP_AUTHORIZATION", "").removeprefix("Bearer ")
@@ -238,7 +238,7 @@ class _BareUser(TokenUser):
 
 
 class BareService(Service):
-    """The same behind a bare RS256 verification."""
+    """The view with a bare RS256 verification: the baseline of the service."""
 
     authentication_classes = [BareAuthentication]
 
@@ -257,7 +257,7 @@ def _claims(user_pk: Any, user_uuid: str, host: str) -> dict[str, Any]:
     }
 
 
-# The keys stay the same while a benchmark runs: these are kept for good.
+# The keys do not change while a benchmark runs, so they are cached without expiry.
 
 
 @cache

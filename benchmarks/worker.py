@@ -1,4 +1,4 @@
-"""gunicorn's configuration: keys are loaded and used before the first request, as the README advises."""
+"""Configuration of gunicorn: load and use the keys before the first request, as the README advises."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def post_worker_init(worker: Any) -> None:
-    """Before the worker's first request."""
-    from instaccess.warmup import warm_up  # noqa: PLC0415  (gunicorn reads this before there is a project)
+    """Warm up before the first request of the worker."""
+    from instaccess.warmup import warm_up  # noqa: PLC0415  (gunicorn reads this file before Django is set up)
 
     warm_up()

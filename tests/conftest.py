@@ -135,7 +135,7 @@ def open_throttle(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     Buckets are identified by primary keys, which repeat in every test.
     """
     if "throttled" not in request.fixturenames:
-        monkeypatch.setattr(throttling, "_move", lambda *args: throttling.Level(allowed=True, level=0.0))
+        monkeypatch.setattr(throttling, "_with_bucket", lambda *args: throttling.Level(allowed=True, level=0.0))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What no log, error report, debug page, dump or `repr` may show: access tokens, issued tokens, private keys."""
+"""Access tokens, issued tokens and private keys appear in no log, error report, debug page, dump or `repr`."""
 
 from __future__ import annotations
 
@@ -29,8 +29,10 @@ PACKAGE = str(Path(instaccess.__file__).parent)
 
 
 class EverythingLogged(logging.Handler):
-    """Keeps every line of every logger, tracebacks included, and what a nosy error reporter reads beside it: the
-    variables of the frames of this package, behind the exception and under the call to the logger."""
+    """A log handler that records every message with its traceback, and the local variables an error reporter reads.
+
+    An error reporter reads the variables in the frames of the exception and in the frames that called the logger.
+    """
 
     def __init__(self):
         super().__init__(logging.DEBUG)
@@ -51,7 +53,7 @@ class EverythingLogged(logging.Handler):
 
     def read(self, frame):
         if frame.f_code.co_filename.startswith(PACKAGE):
-            # Not the error itself: its message is somebody else's, and Django REST framework holds on to it too.
+            # The exception is skipped. Its message comes from other code, and Django REST framework keeps it too.
             variables = frame.f_locals.items()
             self.lines += [f"{name} = {value!r}" for name, value in variables if not isinstance(value, Exception)]
 
@@ -78,8 +80,8 @@ def logged():
 
 
 @pytest.fixture
-def made(monkeypatch):
-    """Every signed and every encrypted token that is made, also those that never leave."""
+def encoded_tokens(monkeypatch):
+    """Record every token that is signed or encrypted, including tokens that are never returned."""
     texts = []
 
     def watched(function):
@@ -95,13 +97,13 @@ def made(monkeypatch):
 
 
 @pytest.fixture
-def secrets_of(made, access_token):
-    """Everything that may not be shown, so far."""
+def secrets_of(encoded_tokens, access_token):
+    """Return all secrets that exist so far."""
 
     def secrets_():
         parts = [access_token.token]
-        for text in made:
-            # The header of a token says nothing; every other part would do to recognise or to forge it.
+        for text in encoded_tokens:
+            # The header of a token is not secret. Every other segment would help to recognise or to forge the token.
             parts += [part for part in text.split(".")[1:] if len(part) > 20]
         return parts + private_members()
 
@@ -113,12 +115,12 @@ def private_members():
     return [key.private()[member] for key in ring.keys if key.has_private for member in PRIVATE_MEMBERS]
 
 
-def shown(secrets_, text):
+def find_leaks(secrets_, text):
     return [secret for secret in secrets_ if secret in text]
 
 
 def spoil(kind, monkeypatch, settings):
-    """Make an issue fail somewhere inside, by an error that nobody expected."""
+    """Make a step of issuing fail with an unexpected error."""
     if kind == "hook":
         settings.INSTACCESS = {"CLAIMS_HOOK": failing_hook}
     elif kind == "encrypt":
@@ -139,7 +141,7 @@ def failing_encrypt(jws, key, **kwargs):
 
 
 class TellTale:
-    """A validator whose error says too much."""
+    """A validator whose error message contains the access token."""
 
     def validate_bearer_token(self, token, scopes, request):
         raise RuntimeError(f"could not look {token} up")
@@ -152,7 +154,7 @@ def failing_insert(execute, sql, params, many, context):
 
 
 class FailAfterTheView:
-    """A middleware that fails once the view has answered, with the answer in its hands."""
+    """A middleware that fails after the view has returned, while a local variable contains the response."""
 
     def __init__(self, get_response):
         self.get_response = get_response
@@ -162,34 +164,41 @@ class FailAfterTheView:
         raise ZeroDivisionError(f"after the view, which answered {response.status_code}")
 
 
-class TestASuccess:
+class TestSuccess:
     @pytest.mark.parametrize("debug", [False, True])
-    def test_p12_is_in_no_log(self, post, access_token, logged, secrets_of, settings, debug):
+    def test_p12_token_is_in_no_log(self, post, access_token, logged, secrets_of, settings, debug):
         settings.DEBUG = debug
         response = post(access_token, headers={"User-Agent": "client"})
 
         assert response.status_code == 201
         assert "issued jti=" in logged.text
-        assert shown(secrets_of(), logged.text) == []
+        assert find_leaks(secrets_of(), logged.text) == []
 
-    def test_p12_is_not_in_the_database(self, post, access_token, made):
+    def test_p12_token_is_not_in_the_database(self, post, access_token, encoded_tokens):
         post(access_token)
 
         out = StringIO()
         call_command("dumpdata", "instaccess", stdout=out)
         assert json.loads(out.getvalue())
-        assert shown([access_token.token, *(part for text in made for part in text.split("."))], out.getvalue()) == []
+        assert (
+            find_leaks(
+                [access_token.token, *(part for text in encoded_tokens for part in text.split("."))], out.getvalue()
+            )
+            == []
+        )
 
-    def test_p12_is_in_no_query_but_its_checksum(self, post, access_token, secrets_of, django_assert_max_num_queries):
+    def test_p12_access_token_is_in_no_query_except_as_its_checksum(
+        self, post, access_token, secrets_of, django_assert_max_num_queries
+    ):
         with django_assert_max_num_queries(20) as queries:
             post(access_token)
 
-        assert shown(secrets_of(), "\n".join(query["sql"] for query in queries)) == []
+        assert find_leaks(secrets_of(), "\n".join(query["sql"] for query in queries)) == []
 
 
 class TestARefusal:
     @pytest.mark.parametrize("scope", ["read", "url:POST|/api/v1/inst_access_tokens"])
-    def test_p12_is_told_without_the_token(self, post, make_access_token, logged, scope):
+    def test_p12_refusal_is_logged_without_the_token(self, post, make_access_token, logged, scope):
         token = make_access_token(scope=scope, user=None, application=None)
         post(token)
         post(f"{token.token} {token.token}")
@@ -198,21 +207,28 @@ class TestARefusal:
         assert "refused reason=" in logged.text
         assert token.token not in logged.text
 
-    def test_p9_an_inst_access_token_as_bearer_is_told_by_its_jti(self, post, access_token, logged, made):
+    def test_p9_inst_access_token_as_the_bearer_token_is_logged_by_its_jti(
+        self, post, access_token, logged, encoded_tokens
+    ):
         post(access_token)
-        signed, encrypted = made
+        signed, encrypted = encoded_tokens
         post(signed)
         post(encrypted)
         post(signed[:-4] + "AAAA")
 
         assert str(IssuedToken.objects.get().jti) in logged.text
-        assert shown([part for text in made for part in text.split(".")[1:] if len(part) > 20], logged.text) == []
+        assert (
+            find_leaks(
+                [part for text in encoded_tokens for part in text.split(".")[1:] if len(part) > 20], logged.text
+            )
+            == []
+        )
 
 
 @pytest.mark.parametrize("debug", [False, True])
-class TestAFailureInsideIssuing:
+class TestAnErrorInsideIssuing:
     @pytest.mark.parametrize("kind", ["hook", "encrypt"])
-    def test_p12_tells_no_log_and_no_error_report(
+    def test_p12_error_leaks_into_no_log_and_no_error_report(
         self, post, access_token, logged, secrets_of, error_mail, monkeypatch, settings, debug, kind
     ):
         settings.DEBUG = debug
@@ -222,23 +238,23 @@ class TestAFailureInsideIssuing:
         assert answer(response) == UNAVAILABLE
         assert "Error" in logged.text
         assert mail.outbox
-        assert shown(secrets_of(), logged.text) == []
-        assert shown(secrets_of(), mailed()) == []
+        assert find_leaks(secrets_of(), logged.text) == []
+        assert find_leaks(secrets_of(), mailed()) == []
 
-    def test_p12_tells_nothing_when_the_token_was_already_made(
-        self, post, access_token, logged, secrets_of, made, error_mail, settings, debug
+    def test_p12_error_after_encryption_leaks_nothing(
+        self, post, access_token, logged, secrets_of, encoded_tokens, error_mail, settings, debug
     ):
         settings.DEBUG = debug
         with connection.execute_wrapper(failing_insert):
             response = post(access_token)
 
         assert answer(response) == UNAVAILABLE
-        assert len(made) == 2
+        assert len(encoded_tokens) == 2
         assert "OSError: the disk" in logged.text
-        assert shown(secrets_of(), logged.text) == []
-        assert shown(secrets_of(), mailed()) == []
+        assert find_leaks(secrets_of(), logged.text) == []
+        assert find_leaks(secrets_of(), mailed()) == []
 
-    def test_p12_tells_nothing_in_the_log_even_where_the_error_names_the_access_token(
+    def test_p12_log_omits_the_access_token_even_if_the_error_message_contains_it(
         self, post, access_token, logged, monkeypatch, settings, debug
     ):
         settings.DEBUG = debug
@@ -248,7 +264,7 @@ class TestAFailureInsideIssuing:
         assert "could not look [credential] up" in logged.text
         assert access_token.token not in logged.text
 
-    def test_p12_tells_nothing_in_a_report_even_where_the_error_names_the_access_token(
+    def test_p12_error_report_omits_the_access_token_even_if_the_error_message_contains_it(
         self, post, access_token, error_mail, monkeypatch, settings, debug
     ):
         settings.DEBUG = debug
@@ -258,7 +274,7 @@ class TestAFailureInsideIssuing:
         assert "could not look [credential] up" in mailed()
         assert access_token.token not in mailed()
 
-    def test_p8_tells_nothing_of_a_token_in_a_form(
+    def test_p8_error_leaks_no_token_of_a_form(
         self, post, access_token, logged, secrets_of, monkeypatch, settings, debug
     ):
         settings.DEBUG = debug
@@ -269,9 +285,9 @@ class TestAFailureInsideIssuing:
 
         assert answer(response) == UNAVAILABLE
         assert "[credential]" in logged.text
-        assert shown(secrets_of(), logged.text) == []
+        assert find_leaks(secrets_of(), logged.text) == []
 
-    def test_p8_tells_nothing_when_there_is_no_telling_what_to_leave_out(
+    def test_p8_message_is_omitted_if_the_credentials_cannot_be_read(
         self, post, access_token, logged, secrets_of, monkeypatch, settings, debug
     ):
         settings.DEBUG = debug
@@ -279,12 +295,12 @@ class TestAFailureInsideIssuing:
         settings.INSTACCESS = {"ALLOW_TOKEN_IN_PARAMETERS": "yes"}
 
         assert answer(post(access_token)) == UNAVAILABLE
-        assert shown(secrets_of(), logged.text) == []
+        assert find_leaks(secrets_of(), logged.text) == []
 
 
 @pytest.mark.parametrize("debug", [False, True])
-class TestAFailureOfTheProjectAfterIssuing:
-    def test_p12_tells_no_log_no_error_report_and_no_debug_page(
+class TestAnErrorOfTheProjectAfterIssuing:
+    def test_p12_error_leaks_into_no_log_no_error_report_and_no_debug_page(
         self, client, access_token, logged, secrets_of, error_mail, settings, debug
     ):
         settings.DEBUG = debug
@@ -301,9 +317,9 @@ class TestAFailureOfTheProjectAfterIssuing:
         assert IssuedToken.objects.count() == 1
         assert "after the view, which answered 201" in mailed()
         for text in (logged.text, mailed(), response.content.decode()):
-            assert shown(secrets_of(), text) == []
+            assert find_leaks(secrets_of(), text) == []
 
-    def test_p8_a_token_in_a_form_is_left_out_of_reports_in_production(
+    def test_p8_error_report_in_production_omits_a_token_of_a_form(
         self, client, access_token, error_mail, settings, debug
     ):
         settings.DEBUG = False
@@ -317,8 +333,8 @@ class TestAFailureOfTheProjectAfterIssuing:
         assert access_token.token not in mailed()
 
 
-class TestWhatObjectsShowOfThemselves:
-    def test_a1_keys_show_no_private_member(self, post, access_token):
+class TestRepresentationsOfObjects:
+    def test_a1_repr_of_a_key_shows_no_private_member(self, post, access_token):
         post(access_token)
         ring = keys_ring.current_ring()
         objects = [ring, *ring.keys, *Key.objects.all(), *(key.private() for key in ring.keys)]
@@ -326,26 +342,31 @@ class TestWhatObjectsShowOfThemselves:
 
         text = "\n".join(f"{thing!r} {thing!s}" for thing in objects)
         assert ring.signing_key().kid in text
-        assert shown(private_members(), text) == []
+        assert find_leaks(private_members(), text) == []
 
-    def test_a1_an_issued_token_shows_no_token(self, post, access_token, made):
+    def test_a1_repr_of_an_issued_token_shows_no_token(self, post, access_token, encoded_tokens):
         post(access_token)
         row = IssuedToken.objects.get()
 
-        assert shown([part for text in made for part in text.split(".")], f"{row!r} {row!s} {row.__dict__}") == []
+        assert (
+            find_leaks(
+                [part for text in encoded_tokens for part in text.split(".")], f"{row!r} {row!s} {row.__dict__}"
+            )
+            == []
+        )
 
-    def test_a1_settings_show_no_key_encryption_key(self):
+    def test_a1_repr_of_the_settings_shows_no_key_encryption_key(self):
         assert not any(kek.hex() in repr(conf) or str(kek) in repr(conf) for kek in conf.key_encryption_keys)
 
 
-class TestADump:
-    def test_a1_holds_private_keys_sealed_only(self):
+class TestADumpOfTheDatabase:
+    def test_a1_dump_contains_private_keys_only_encrypted_at_rest(self):
         out = StringIO()
         call_command("dumpdata", "instaccess", stdout=out)
 
         assert Key.objects.first().kid in out.getvalue()
-        assert shown(private_members(), out.getvalue()) == []
+        assert find_leaks(private_members(), out.getvalue()) == []
 
-    def test_a1_holds_public_keys_without_a_private_member(self):
+    def test_a1_dump_contains_public_keys_without_private_members(self):
         for row in Key.objects.all():
             assert not set(PRIVATE_MEMBERS) & row.public_jwk.keys()

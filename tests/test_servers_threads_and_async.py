@@ -1,9 +1,8 @@
-"""Threads and async: many requests at once to gthread workers and to uvicorn, and what the event loop has to do with
-ours.
+"""Concurrent requests to gthread workers and to uvicorn, and the work that runs in the thread of the event loop.
 
-Django 5.2 runs each request of an ASGI server in a thread of its own (a ThreadSensitiveContext a request): its
-middleware and our views one after the other in there, and nothing of another request. So our views, which wait for
-databases and compute, hold up neither the loop nor each other.
+Django 5.2 runs each request of an ASGI server in a thread of its own (one ThreadSensitiveContext per request). The
+thread runs the middleware and then the view, and nothing of other requests. So views that wait for a database or
+compute block neither the event loop nor each other.
 """
 
 from __future__ import annotations
@@ -74,7 +73,7 @@ def uvicorn(port: int) -> list[str]:
 
 @pytest.fixture(params=[gthread, uvicorn], ids=["gthread", "uvicorn"])
 def start(request: pytest.FixtureRequest, tmp_path: Path, transactional_db: None) -> Iterator[Callable[..., int]]:
-    """Starts the test project on this run's database, its buckets on Redis; returns the port."""
+    """Return a function that starts the test project with the test database and Redis, and returns the port."""
     running = []
 
     def start_(**instaccess: Any) -> int:
@@ -96,13 +95,13 @@ def start(request: pytest.FixtureRequest, tmp_path: Path, transactional_db: None
 
 @dataclass(frozen=True, eq=False)
 class Used:
-    """A token that was issued, sent through the gateway and shown to the service.
+    """A token that was issued, decrypted by the gateway and accepted by the service.
 
     Attributes:
-        user_pk: whose access token it was got with.
-        text: what the issuer gave.
-        upstream: what the gateway would hand on.
-        seen_as: whom the service took its bearer for.
+        user_pk: primary key of the user of the access token.
+        text: the issued token.
+        upstream: the token that the gateway forwards.
+        seen_as: the user that the service reported.
     """
 
     user_pk: int
@@ -112,13 +111,13 @@ class Used:
 
 
 class Caller:
-    """A client with an access token. Each request has a connection of its own, so that any worker may answer it."""
+    """A client with an access token. Each request uses a new connection, so that any worker may serve the request."""
 
     def __init__(self, port: int, user_pk: int, access_token: str) -> None:
         self._port, self._user_pk, self._access_token = port, user_pk, access_token
 
     def ask(self, method: str, url: str, bearer: str) -> tuple[int, bytes, str | None]:
-        """Status, body, and what a proxy would copy upstream."""
+        """Send a request. Returns status, body, and the Authorization header that a proxy would forward."""
         connection = http.client.HTTPConnection(servers.HOST, self._port, timeout=servers.PATIENCE)
         try:
             connection.request(method, url, headers={"Authorization": f"Bearer {bearer}"})
@@ -131,15 +130,15 @@ class Caller:
         return self.ask("POST", ISSUE_URL, self._access_token)[:2]
 
     def use(self) -> Used:
-        """One token from its making to its end, and some that nobody must accept."""
+        """Issue a token, use it at the gateway and the service, and check that modified tokens are refused."""
         status, body = self.issue()
         assert status == 201, body
         text = json.loads(body)["token"]
         status, body, authorization = self.ask("GET", VERIFY_URL, text)
         assert (status, body) == (204, b"")
         upstream = (authorization or "").removeprefix("Bearer ")
-        status, said, _ = self.ask("GET", SELF_URL, upstream)
-        assert status == 200, said
+        status, body, _ = self.ask("GET", SELF_URL, upstream)
+        assert status == 200, body
         for method, url, bad in (
             ("GET", VERIFY_URL, altered(text)),
             ("GET", VERIFY_URL, upstream),
@@ -147,11 +146,11 @@ class Caller:
             ("POST", ISSUE_URL, altered(self._access_token)),
         ):
             assert self.ask(method, url, bad)[:2] == INVALID[:2], (method, url)
-        return Used(self._user_pk, text, upstream, json.loads(said))
+        return Used(self._user_pk, text, upstream, json.loads(body))
 
 
 def altered(text: str) -> str:
-    """The same but for one character, not the last: that of a base64 text may have bits that mean nothing."""
+    """Modify one character, but not the last, because the last character of a base64 string may have unused bits."""
     return text[:-5] + ("A" if text[-5] != "A" else "B") + text[-4:]
 
 
@@ -163,7 +162,7 @@ def is_authentic(row: IssuedToken) -> bool:
 
 
 def read_by_joserfc(text: str, signing: dict[str, Key]) -> Any:
-    """The claims as another library reads them."""
+    """Return the claims as joserfc reads them."""
     opener = joserfc_jwk.RSAKey.import_key(dict(ring.current_ring().encryption_key().private()))
     inner = joserfc_jwe.decrypt_compact(text, opener, algorithms=["RSA-OAEP", "A128CBC-HS256"]).plaintext.decode()
     verifier = joserfc_jwk.RSAKey.import_key(dict(signing[header_of(inner)["kid"]].public_jwk))
@@ -172,19 +171,21 @@ def read_by_joserfc(text: str, signing: dict[str, Key]) -> Any:
 
 @pytest.mark.services
 @pytest.mark.django_db(transaction=True)
-class TestManyCallersAtOnce:
+class TestManyClientsAtOnce:
     USERS, EACH, HALF = 6, 2, 3
 
     @pytest.fixture
     def access_tokens(self, initial_keys: Any, make_access_token: Callable[..., Any]) -> list[Any]:
-        """Of users who have no uuid yet: that is made when the first tokens are, for two at once."""
+        """Two access tokens each of users without a uuid. The first two parallel requests create the uuid."""
         users = [get_user_model().objects.create_user(f"caller-{number}") for number in range(self.USERS)]
         return [make_access_token(user=user) for user in users for _ in range(self.EACH)]
 
     @pytest.fixture
     def used(self, access_tokens: list[Any], start: Callable[..., int]) -> list[list[Used]]:
-        """What each caller got, in order. While the first half is on its way, the signing key is rotated; the workers
-        read the keys anew for each request."""
+        """The tokens of each client, in order.
+
+        The signing key is rotated between the first and the second half. The workers reload keys for each request.
+        """
         port = start(KEY_CACHE_SECONDS=0, THROTTLE_LIMIT=1_000_000)
         callers = [Caller(port, token.user_id, token.token) for token in access_tokens]
         done, rotated = threading.Semaphore(0), threading.Event()
@@ -206,34 +207,34 @@ class TestManyCallersAtOnce:
             rotated.set()
             return [each.result() for each in working]
 
-    def test_each_gets_tokens_for_himself_and_each_token_has_its_row(self, used):
-        claims = {one: claims_of(one.text) for caller in used for one in caller}
+    def test_each_client_gets_own_tokens_and_each_token_has_its_row(self, used):
+        claims = {token: claims_of(token.text) for caller in used for token in caller}
         assert len(claims) == self.USERS * self.EACH * self.HALF * 2
 
         uuids = dict(UserIdentity.objects.values_list("user_id", "uuid"))
-        for one, said in claims.items():
-            assert one.upstream == signed_inside(one.text)
-            assert said["sub"] == one.seen_as["uuid"] == str(uuids[one.user_pk])
-            assert said["debug_user_global_id"] == str(one.seen_as["id"]) == str(one.user_pk)
+        for token, token_claims in claims.items():
+            assert token.upstream == signed_inside(token.text)
+            assert token_claims["sub"] == token.seen_as["uuid"] == str(uuids[token.user_pk])
+            assert token_claims["debug_user_global_id"] == str(token.seen_as["id"]) == str(token.user_pk)
 
         rows = {str(row.jti): row for row in IssuedToken.objects.all()}
-        assert sorted(rows) == sorted(said["jti"] for said in claims.values())
-        for one, said in claims.items():
-            row = rows[said["jti"]]
-            assert (row.user_id, row.user_uuid) == (one.user_pk, said["sub"])
+        assert sorted(rows) == sorted(token_claims["jti"] for token_claims in claims.values())
+        for token, token_claims in claims.items():
+            row = rows[token_claims["jti"]]
+            assert (row.user_id, row.user_uuid) == (token.user_pk, token_claims["sub"])
             assert is_authentic(row)
 
         past, current = (
             Key.objects.get(use=Key.Use.SIGNING, status=status) for status in (Key.Status.PAST, Key.Status.CURRENT)
         )
-        kids = {one: rows[said["jti"]].signing_kid for one, said in claims.items()}
-        assert past.kid in {kids[one] for caller in used for one in caller[: self.HALF]}
-        assert {kids[one] for caller in used for one in caller[self.HALF :]} == {current.kid}
-        for one in [one for caller in used for one in (caller[0], caller[-1])]:
-            assert read_by_joserfc(one.text, {past.kid: past, current.kid: current}) == claims[one]
+        kids = {token: rows[token_claims["jti"]].signing_kid for token, token_claims in claims.items()}
+        assert past.kid in {kids[token] for caller in used for token in caller[: self.HALF]}
+        assert {kids[token] for caller in used for token in caller[self.HALF :]} == {current.kid}
+        for token in [token for caller in used for token in (caller[0], caller[-1])]:
+            assert read_by_joserfc(token.text, {past.kid: past, current.kid: current}) == claims[token]
 
-    def test_one_bucket_is_theirs_in_all_threads_and_processes(self, initial_keys, access_token, start):
-        # A minute and a half of leaking away from a fourth: a slow machine changes nothing.
+    def test_threads_and_processes_share_one_bucket(self, initial_keys, access_token, start):
+        # A fourth request would pass only after 90 s of leaking, so a slow machine does not affect the test.
         port = start(THROTTLE_LIMIT=500, THROTTLE_COST=200, THROTTLE_LEAK=1)
         caller = Caller(port, access_token.user_id, access_token.token)
         together = threading.Barrier(24)
@@ -250,43 +251,43 @@ class TestManyCallersAtOnce:
 
 
 class TestKeysThatThreadsShare:
-    def test_make_and_open_each_thread_s_own_token(self, rsa_pool):
+    def test_each_thread_encodes_and_decodes_its_own_token(self, rsa_pool):
         signing, encryption = rsa_pool.take("sig"), rsa_pool.take("enc")
         together = threading.Barrier(8)
 
         def work(number: int) -> list[tuple[dict[str, int], dict[str, int]]]:
             together.wait(PATIENCE)
-            seen = []
+            pairs = []
             for turn in range(25):
                 sent = {"thread": number, "turn": turn}
                 signed = jose.sign(json.dumps(sent).encode(), signing, kid="s")
                 text = jose.encrypt(signed, encryption, kid="e", alg="RSA-OAEP", enc="A128CBC-HS256")
                 inner, _ = jose.decrypt(text, {"e": encryption})
-                seen.append((sent, jose.verify(inner, {"s": signing})[0]))
-            return seen
+                pairs.append((sent, jose.verify(inner, {"s": signing})[0]))
+            return pairs
 
         with ThreadPoolExecutor(8) as threads:
-            for seen in threads.map(work, range(8)):
-                assert len(seen) == 25
-                assert all(sent == found for sent, found in seen)
+            for pairs in threads.map(work, range(8)):
+                assert len(pairs) == 25
+                assert all(sent == received for sent, received in pairs)
 
 
 # The event loop, in process
 
 
 async def free(request: HttpRequest) -> HttpResponse:
-    """Somebody's own view, which needs nothing but the loop."""
+    """An async view of the project that runs in the event loop."""
     return HttpResponse(b"free")
 
 
 async def careless(request: HttpRequest) -> HttpResponse:
-    """Calls a function of ours where it must not be called."""
+    """An async view that runs code of the package in the event loop, which is a mistake."""
     return web_answers.json_response({}, status=200)
 
 
 urlpatterns = [path("free", free), path("careless", careless), *testprojects]
 
-# What waits for somebody else, or computes: none of it has any business in the thread of the event loop.
+# Modules that wait for I/O or compute. They must not run in the thread of the event loop.
 WORK = (
     *("instaccess", "testproject", "rest_framework", "oauth2_provider", "oauthlib", "jwcrypto", "cryptography"),
     *("django.db.backends", "django.db.models", "sqlite3", "psycopg", "MySQLdb"),
@@ -304,7 +305,7 @@ Request = tuple[str, str, str, int]
 
 @pytest.fixture
 def asgi(settings: Any, initial_keys: Any) -> Iterator[None]:
-    """The urls of this module, loaded: Django does that with the first request, in the loop's thread."""
+    """Load the URLs of this module. Otherwise Django would load them in the event loop, with the first request."""
     settings.ROOT_URLCONF = __name__
     settings.INSTACCESS = {"SERVICE_SECRETS": [SECRET]}
     resolve(ISSUE_URL)
@@ -315,7 +316,7 @@ def asgi(settings: Any, initial_keys: Any) -> Iterator[None]:
 
 @pytest.fixture
 def requests_of(asgi: None, access_token: Any, user: Any) -> dict[str, Request]:
-    """A good request for each of our urls, and for a service's. Nothing that is asked is remembered."""
+    """A valid request for each URL of the package and for a service. All caches are empty."""
     encrypted = issuing.issue(user=user, origin=ORIGIN, now=time.time())[1]
     signed = signed_inside(encrypted)
     ring.clear_cache()
@@ -334,33 +335,40 @@ NAMES = ["issuer", "gateway", "JWKS", "revocations", "service"]
 @pytest.mark.django_db(transaction=True)
 class TestTheThreadOfTheEventLoop:
     DOES = {
-        "issuer": {"instaccess.views", "instaccess.oauth", "instaccess.issuer", "instaccess.jose"}
-        | {"instaccess.evidence", "instaccess.throttling", "django.core.cache.backends.locmem"},
-        "gateway": {"instaccess.forward_auth", "instaccess.jose", "instaccess.denylist"},
-        "JWKS": {"instaccess.jwks", "instaccess.keyring"},
-        "revocations": {"instaccess.revocations", "instaccess.denylist"},
-        "service": {"testproject.views", "instaccess.consumer", "instaccess.jose"},
+        "issuer": {
+            "instaccess.issuer.views",
+            "instaccess.issuer.authentication",
+            "instaccess.issuer.issuing",
+            "instaccess.issuer.throttling",
+            "instaccess.tokens.jose",
+            "instaccess.audit.row_hmac",
+            "django.core.cache.backends.locmem",
+        },
+        "gateway": {"instaccess.gateway.views", "instaccess.tokens.jose", "instaccess.trust.denylist"},
+        "JWKS": {"instaccess.issuer.internal_views", "instaccess.keys.ring"},
+        "revocations": {"instaccess.issuer.internal_views", "instaccess.trust.denylist"},
+        "service": {"testproject.views", "instaccess.service.authentication", "instaccess.tokens.jose"},
     }
 
     @staticmethod
-    def footprints(*asked: Request) -> Footprints:
+    def footprints(*requests: Request) -> Footprints:
         async def walk() -> Footprints:
-            with Footprints() as found:
-                for method, url, bearer, status in asked:
+            with Footprints() as footprints:
+                for method, url, bearer, status in requests:
                     assert (await ask(method, url, bearer)).status == status
-            return found
+            return footprints
 
         return asyncio.run(walk())
 
     @pytest.mark.parametrize("name", NAMES)
-    def test_does_nothing_of_our_work(self, requests_of, throttled, name):
-        found = self.footprints(requests_of[name])
+    def test_event_loop_runs_none_of_the_projects_work(self, requests_of, throttled, name):
+        footprints = self.footprints(requests_of[name])
 
-        assert work_among(found.in_the_loop) == set()
-        assert self.DOES[name] | {"django.db.backends.utils"} <= found.elsewhere
+        assert work_among(footprints.in_the_loop) == set()
+        assert self.DOES[name] | {"django.db.backends.utils"} <= footprints.elsewhere
 
-    def test_does_nothing_of_our_refusals_either(self, asgi, access_token):
-        found = self.footprints(
+    def test_event_loop_runs_none_of_the_work_of_refusals(self, asgi, access_token):
+        footprints = self.footprints(
             ("POST", ISSUE_URL, "unknown", 401),
             ("GET", VERIFY_URL, "a.b.c.d.e", 401),
             ("PUT", JWKS_URL, "", 405),
@@ -368,10 +376,10 @@ class TestTheThreadOfTheEventLoop:
             ("GET", SELF_URL, "a.b.c.d.e", 401),
         )
 
-        assert work_among(found.in_the_loop) == set()
-        assert {"instaccess.canvas", "instaccess.refusals"} <= found.elsewhere
+        assert work_among(footprints.in_the_loop) == set()
+        assert {"instaccess.web.answers", "instaccess.web.refusals"} <= footprints.elsewhere
 
-    def test_asks_no_other_server_for_keys_or_the_deny_list(self, requests_of, settings):
+    def test_event_loop_fetches_neither_keys_nor_the_deny_list(self, requests_of, settings):
         jwks = json.dumps({"keys": ring.current_ring().published()}).encode()
         with servers.scripted(
             lambda handler: servers.reply(handler, 200, jwks if "jwks" in handler.path else b'{"revoked": []}')
@@ -381,23 +389,23 @@ class TestTheThreadOfTheEventLoop:
                 "DENY_LIST": script.base_url + REVOCATIONS_URL,
                 "ALLOW_HTTP_URLS": True,
             }
-            found = self.footprints(requests_of["gateway"])
+            footprints = self.footprints(requests_of["gateway"])
 
-        assert sorted(asked.path for asked in script.asked) == [JWKS_URL, REVOCATIONS_URL]
-        assert work_among(found.in_the_loop) == set()
-        assert {"instaccess.fetch", "requests.sessions", "http.client"} <= found.elsewhere
+        assert sorted(request.path for request in script.asked) == [JWKS_URL, REVOCATIONS_URL]
+        assert work_among(footprints.in_the_loop) == set()
+        assert {"instaccess.trust.fetch", "requests.sessions", "http.client"} <= footprints.elsewhere
 
     @pytest.mark.services
-    def test_does_not_ask_redis(self, requests_of, throttled, settings):
+    def test_event_loop_does_not_call_redis(self, requests_of, throttled, settings):
         settings.CACHES = on_redis(DJANGOS, REDIS_URL)
 
-        found = self.footprints(requests_of["issuer"])
+        footprints = self.footprints(requests_of["issuer"])
 
-        assert work_among(found.in_the_loop) == set()
-        assert {"instaccess.throttling", "redis.connection"} <= found.elsewhere
+        assert work_among(footprints.in_the_loop) == set()
+        assert {"instaccess.issuer.throttling", "redis.connection"} <= footprints.elsewhere
 
     @pytest.mark.services
-    def test_leaves_all_threads_one_connection_to_redis(self, requests_of, throttled, settings):
+    def test_all_threads_share_one_connection_to_redis(self, requests_of, throttled, settings):
         tap = servers.Tap(urlsplit(REDIS_URL).port or 6379)
         settings.CACHES = on_redis(DJANGOS, f"redis://{servers.HOST}:{tap.port}/9")
         settings.INSTACCESS |= {"THROTTLE_LIMIT": 1_000_000}
@@ -407,19 +415,19 @@ class TestTheThreadOfTheEventLoop:
         finally:
             tap.close()
 
-    def test_would_be_found_doing_it(self, asgi):
-        found = self.footprints(("GET", "/careless", "", 200))
+    def test_work_in_the_event_loop_would_be_detected(self, asgi):
+        footprints = self.footprints(("GET", "/careless", "", 200))
 
-        assert work_among(found.in_the_loop) == {"instaccess.canvas"}
+        assert work_among(footprints.in_the_loop) == {"instaccess.web.answers"}
 
-    def test_was_watched_at_all_of_our_urls(self, requests_of):
-        ours = {pattern.name for pattern in urls.urlpatterns}
+    def test_all_urls_of_the_project_are_covered(self, requests_of):
+        names = {pattern.name for pattern in urls.urlpatterns}
 
-        assert ours == {resolve(url).url_name for _, url, *_ in requests_of.values()} - {None}
+        assert names == {resolve(url).url_name for _, url, *_ in requests_of.values()} - {None}
 
 
 @pytest.mark.django_db(transaction=True)
-class TestWhileARequestOfOursIsHeldUp:
+class TestWhileARequestIsHeldUp:
     @pytest.mark.parametrize(
         ("name", "step"),
         [
@@ -431,35 +439,35 @@ class TestWhileARequestOfOursIsHeldUp:
             ("gateway", "instaccess.tokens.decrypt"),
             ("gateway", "instaccess.trust.denylist.read_database"),
             ("JWKS", "instaccess.keys.ring.load"),
-            ("revocations", "instaccess.trust.denylist.read_database"),
+            ("revocations", "instaccess.trust.read_deny_list"),
             ("service", "instaccess.tokens.verify"),
         ],
     )
-    def test_the_loop_serves_others(self, requests_of, name, step):
+    def test_event_loop_serves_other_requests(self, requests_of, name, step):
         method, url, bearer, status = requests_of[name]
 
         async def story() -> None:
             exchange = Exchange(method, url, bearer)
             await exchange.send()
-            with held(step) as there:
-                await there.reached()
+            with held(step) as holding:
+                await holding.reached()
                 assert (await ask("GET", "/free")).body == b"free"
-                assert there.threads != [threading.get_ident()]
+                assert holding.threads != [threading.get_ident()]
                 assert not exchange.is_answered
             assert (await exchange.answer()).status == status
 
         asyncio.run(story())
 
-    def test_others_of_ours_go_on_beside_it_each_in_a_thread_of_its_own(self, asgi, make_access_token):
+    def test_other_requests_continue_in_threads_of_their_own(self, asgi, make_access_token):
         bearers = [make_access_token().token for _ in range(8)]
 
         async def story() -> None:
             exchanges = [Exchange("POST", ISSUE_URL, bearer) for bearer in bearers]
             for exchange in exchanges:
                 await exchange.send()
-            with held("instaccess.tokens.sign") as there:
-                await there.reached(len(exchanges))
-                assert len(set(there.threads)) == len(exchanges)
+            with held("instaccess.tokens.sign") as holding:
+                await holding.reached(len(exchanges))
+                assert len(set(holding.threads)) == len(exchanges)
             answers = [await exchange.answer() for exchange in exchanges]
             assert [answer.status for answer in answers] == [201] * 8
 
@@ -469,21 +477,21 @@ class TestWhileARequestOfOursIsHeldUp:
 
 @pytest.fixture
 def opened() -> Iterator[list[Any]]:
-    """Every connection that a request's thread opens to the database."""
-    found: list[Any] = []
-    here = threading.get_ident()
+    """Record the database connections that are opened by threads of requests."""
+    opened_connections: list[Any] = []
+    test_thread = threading.get_ident()
 
-    def note(connection: Any, **kwargs: Any) -> None:
-        if threading.get_ident() != here:
-            found.append(connection)
+    def record(connection: Any, **kwargs: Any) -> None:
+        if threading.get_ident() != test_thread:
+            opened_connections.append(connection)
 
-    connection_created.connect(note)
-    yield found
-    connection_created.disconnect(note)
+    connection_created.connect(record)
+    yield opened_connections
+    connection_created.disconnect(record)
 
 
 @pytest.mark.django_db(transaction=True)
-class TestAClientThatGoesAway:
+class TestAClientThatDisconnects:
     @pytest.mark.parametrize(
         ("step", "after"),
         [
@@ -495,17 +503,19 @@ class TestAClientThatGoesAway:
             ("instaccess.web.json_response", True),
         ],
     )
-    def test_gets_no_token_and_leaves_a_whole_row_and_nothing_open(self, asgi, access_token, opened, step, after):
+    def test_client_gets_no_token_and_leaves_a_complete_row_and_no_open_connection(
+        self, asgi, access_token, opened, step, after
+    ):
         ended = []
         request_finished.connect(lambda **kwargs: ended.append(1), weak=False, dispatch_uid=__name__)
 
         async def story() -> None:
             exchange = Exchange("POST", ISSUE_URL, access_token.token)
             await exchange.send()
-            with held(step, after=after) as there:
-                await there.reached()
+            with held(step, after=after) as holding:
+                await holding.reached()
                 await exchange.hang_up()
-                # The view can't be stopped: whatever it has begun it ends, and only then is the request over.
+                # A running view can't be cancelled. The request ends only after the view has returned.
                 assert ended == []
             await exchange.wait(PATIENCE)
             assert not exchange.is_answered
@@ -521,7 +531,7 @@ class TestAClientThatGoesAway:
         assert opened
         assert all(connection.connection is None for connection in opened)
 
-    def test_before_the_whole_body_has_come_was_never_there(self, asgi, access_token, opened):
+    def test_disconnecting_before_the_whole_body_has_arrived_leaves_no_trace(self, asgi, access_token, opened):
         async def story() -> None:
             exchange = Exchange("POST", ISSUE_URL, access_token.token)
             await exchange.send(b"as_user_", more=True)
@@ -535,14 +545,14 @@ class TestAClientThatGoesAway:
         assert opened == []
 
     @pytest.mark.parametrize("step", ["instaccess.keys.ring.load", "instaccess.trust.denylist.read_database"])
-    def test_while_the_gateway_reads_for_all_takes_nothing_away_from_them(self, requests_of, step):
+    def test_disconnecting_while_the_gateway_reloads_does_not_affect_others(self, requests_of, step):
         method, url, bearer, status = requests_of["gateway"]
 
         async def story() -> None:
             exchange = Exchange(method, url, bearer)
             await exchange.send()
-            with held(step) as there:
-                await there.reached()
+            with held(step) as holding:
+                await holding.reached()
                 await exchange.hang_up()
             await exchange.wait(PATIENCE)
             assert (await ask(method, url, bearer)).status == status
@@ -551,9 +561,9 @@ class TestAClientThatGoesAway:
 
 
 @pytest.mark.django_db(transaction=True)
-class TestAnAnswerUnderASGI:
-    def test_leaves_after_its_row_was_committed(self, asgi, access_token):
-        seen = []
+class TestAResponseUnderASGI:
+    def test_response_is_sent_after_its_row_was_committed(self, asgi, access_token):
+        row_counts = []
 
         def rows() -> int:
             try:
@@ -564,12 +574,12 @@ class TestAnAnswerUnderASGI:
         application = get_asgi_application()
 
         async def watched(scope: Any, receive: Any, send: Any) -> None:
-            async def look(message: dict[str, Any]) -> None:
-                # Asked over another connection, before anything is handed to the server.
-                seen.append((message["type"], await asyncio.to_thread(rows)))
+            async def count_and_send(message: dict[str, Any]) -> None:
+                # The rows are counted over another connection, before the server gets any part of the response.
+                row_counts.append((message["type"], await asyncio.to_thread(rows)))
                 await send(message)
 
-            await application(scope, receive, look)
+            await application(scope, receive, count_and_send)
 
         async def story() -> None:
             exchange = Exchange("POST", ISSUE_URL, access_token.token, application=watched)
@@ -578,4 +588,4 @@ class TestAnAnswerUnderASGI:
 
         asyncio.run(story())
 
-        assert seen == [("http.response.start", 1), ("http.response.body", 1)]
+        assert row_counts == [("http.response.start", 1), ("http.response.body", 1)]

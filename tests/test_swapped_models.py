@@ -1,4 +1,4 @@
-"""In a project with a user model, an Application and an AccessToken of its own (tests/projects/swapped)."""
+"""The issuer in a project with custom user, Application and AccessToken models (tests/projects/swapped)."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ def facts(tmp_path_factory, _rsa_pool):
 
 
 class TestSwappedModels:
-    def test_are_the_ones_in_use(self, facts):
+    def test_swapped_models_are_in_use(self, facts):
         assert facts["models"] == ["swapped.Person", "swapped.Tool", "swapped.Pass"]
 
-    def test_pass_the_system_checks(self, facts):
+    def test_system_checks_pass(self, facts):
         assert "no issues" in facts["checks"]
 
-    def test_get_tokens(self, facts):
+    def test_tokens_are_issued(self, facts):
         assert facts["status"] == 201
 
-    def test_get_them_with_two_queries(self, facts):
+    def test_issuing_takes_two_queries(self, facts):
         assert facts["queries"] == 2
 
-    def test_are_what_the_audit_points_to(self, facts):
+    def test_audit_rows_refer_to_the_swapped_models(self, facts):
         assert facts["audit"] == [True, True, True]
         assert facts["access_token_pk"]
 
 
 class TestAUserModelWithAUuidField:
-    def test_gives_the_subject(self, facts):
+    def test_uuid_field_becomes_the_subject(self, facts):
         assert facts["sub_is_the_field"]
 
-    def test_needs_no_identity_of_ours(self, facts):
+    def test_no_identity_is_created(self, facts):
         assert facts["identities"] == 0
 
 
-class TestAnApplicationModelThatSaysItIsNotUsable:
-    def test_p6_gets_no_token_and_no_word_why(self, facts):
+class TestAnApplicationModelThatIsNotUsable:
+    def test_p6_token_of_an_unusable_application_is_refused_without_the_reason(self, facts):
         invalid = '{"errors":[{"message":"Invalid access token."}]}'
 
         assert facts["disabled"] == [401, invalid, invalid]

@@ -1,8 +1,8 @@
-"""The access token that a text stands for, with its application, its user and the user's uuid: one fixed statement.
+"""Lookup of an access token with its application, its user and the user's uuid, by one fixed SQL statement.
 
-Django compiles a query anew each time it is run; over these four tables that takes longer than running it. So the
-statement is written once for each database and set of models. Wherever it might say something else than the query
-would, `find` says so, and the caller runs the query.
+Django compiles a query each time the query is run. With these four tables, compiling takes longer than running. So
+the SQL is built once per database and set of models. If the SQL might differ from Django's query,
+`find` raises NotFixed, and the caller runs the query.
 """
 
 from __future__ import annotations
@@ -16,26 +16,25 @@ from django.contrib.auth import get_user_model
 from django.db import connections, models, router
 from oauth2_provider.models import get_access_token_model, get_application_model
 
-from .. import instances
 from ..conf import conf
 from ..models import UserIdentity
 
-# What the toolkit's validator, the issuer and its log read. A column that is left out is fetched by Django when
-# somebody reads it after all, at the price of another query.
-_OF_TOKEN = ("user", "application", "expires", "scope", "resource")
-_OF_APPLICATION = ("client_id",)
-_OF_USER = ("is_active", "is_superuser")
+# The columns that django-oauth-toolkit's validator, the issuer and its log read. If code reads another column, Django
+# fetches that column with another query.
+_TOKEN_COLUMNS = ("user", "application", "expires", "scope", "resource")
+_APPLICATION_COLUMNS = ("client_id",)
+_USER_COLUMNS = ("is_active", "is_superuser")
 
 _Converter = Callable[[Any, Any, Any], Any]
 
 
 class NotFixed(Exception):
-    """The models are such that one statement would not do."""
+    """The models need a query by Django's ORM, because the fixed statement might return other rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """The columns of one model in the statement's rows."""
+    """The columns of one model in the rows of the statement."""
 
     model: type[models.Model]
     names: tuple[str, ...]
@@ -44,19 +43,20 @@ class _Part:
     converters: tuple[tuple[int, tuple[_Converter, ...], Any], ...]
 
     def instance(self, alias: str, connection: Any, row: Sequence[Any]) -> Any:
+        """Build the model instance from a row, or return None if the joined table has no matching row."""
         values = list(row[self.start : self.stop])
         if values[0] is None:
             return None
-        for place, converters, expression in self.converters:
+        for index, converters, expression in self.converters:
             for convert in converters:
-                values[place] = convert(values[place], expression, connection)
-        if instances.can_make(self.model):
-            return instances.make(self.model, dict(zip(self.names, values, strict=True)), alias=alias)
+                values[index] = convert(values[index], expression, connection)
         return self.model.from_db(alias, self.names, values)
 
 
 @dataclass(frozen=True, slots=True)
 class _Statement:
+    """The SQL text, and the columns of each model in its rows."""
+
     sql: str
     token: _Part
     application: _Part
@@ -65,9 +65,11 @@ class _Statement:
 
 
 def find(checksum: str) -> Any:
-    """The access token with this SHA-256 (hexadecimal), or None.
+    """Find the access token with this SHA-256 checksum (hexadecimal), or return None.
 
-    Raises NotFixed where a query must be run instead.
+    The application, the user and the user's identity are loaded with the token.
+
+    Raises NotFixed if Django's query must be run instead.
     """
     token_model, application_model, user_model = _models()
     alias = router.db_for_read(token_model)
@@ -89,7 +91,7 @@ def find(checksum: str) -> Any:
     if row is None:
         return None
     token = statement.token.instance(alias, connection, row)
-    # As `select_related` does: they were found through these references, so there is nothing to check about them.
+    # Django's `select_related` fills the same caches. The JOIN guarantees that the references match.
     if (application := statement.application.instance(alias, connection, row)) is not None:
         token._state.fields_cache["application"] = application
     if (user := statement.user.instance(alias, connection, row)) is not None:
@@ -104,7 +106,7 @@ def find(checksum: str) -> Any:
 
 @cache
 def _models() -> tuple[type[models.Model], type[models.Model], type[models.Model]]:
-    """Which they are is settled when a process starts: migrations and references are made for them."""
+    """Return the models of access token, application and user. They can't change while a process runs."""
     return get_access_token_model(), get_application_model(), get_user_model()
 
 
@@ -118,14 +120,17 @@ def _statement(
     user_uuid_field: str | None,
     slim: bool,
 ) -> _Statement | None:
-    """The statement for these models on this database; None where they need a query of their own.
+    """Build the statement for these models on this database. Returns None if the models need Django's query.
 
-    `slim`: nobody's hook is handed the objects. Then, and where a model is the toolkit's or Django's own, only the
-    columns that are used come along.
+    Args:
+        alias, vendor: the database, and its kind of SQL.
+        token, application, user: the models.
+        user_uuid_field: USER_UUID_FIELD, or None if the uuid is in `UserIdentity`.
+        slim: True if no hook of the project receives the objects. Then only the columns that are used are selected.
     """
-    # A manager of their own may choose among the tokens, or its queryset. (Django follows references past managers.)
-    chooses = type(token._default_manager) is not models.Manager
-    if chooses or any(model._meta.parents for model in (token, application, user)):
+    # A custom manager or queryset may filter the tokens. Django does not use managers to follow references.
+    has_custom_manager = type(token._default_manager) is not models.Manager
+    if has_custom_manager or any(model._meta.parents for model in (token, application, user)):
         return None
     connection = connections[alias]
     quote = connection.ops.quote_name
@@ -136,35 +141,38 @@ def _statement(
         return quote(field.column)
 
     def target(reference: str) -> str:
-        # Not always the primary key: a token model of the project's own may refer `to_field`.
+        # A swapped token model may refer to a field that is not the primary key (`to_field`).
         field: Any = token._meta.get_field(reference)
         return quote(field.target_field.column)
 
-    def part(model: type[models.Model], table: str, wanted: Sequence[str] | None) -> _Part:
-        chosen = [
+    def part(model: type[models.Model], table: str, names: Sequence[str] | None) -> _Part:
+        fields = [
             field
             for field in model._meta.concrete_fields
-            if wanted is None or field.primary_key or field.name in wanted
+            if names is None or field.primary_key or field.name in names
         ]
-        chosen.sort(key=lambda field: not field.primary_key)  # first, to tell whether there is a row at all
+        # The primary key comes first: NULL there means that the LEFT JOIN found no row.
+        fields.sort(key=lambda field: not field.primary_key)
         start = len(columns)
-        columns.extend(f"{table}.{quote(str(field.column))}" for field in chosen)
+        columns.extend(f"{table}.{quote(str(field.column))}" for field in fields)
         converters = []
-        for place, field in enumerate(chosen):
+        for index, field in enumerate(fields):
             expression = field.get_col(table)
-            found = (*connection.ops.get_db_converters(expression), *expression.get_db_converters(connection))
-            if found:
-                converters.append((place, found, expression))
-        names = tuple(field.attname for field in chosen)
-        return _Part(model, names, start, len(columns), tuple(converters))
+            functions = (*connection.ops.get_db_converters(expression), *expression.get_db_converters(connection))
+            if functions:
+                converters.append((index, functions, expression))
+        attnames = tuple(field.attname for field in fields)
+        return _Part(model, attnames, start, len(columns), tuple(converters))
 
-    named = {user.USERNAME_FIELD, user_uuid_field}  # type: ignore[attr-defined]
+    identifying = {user.USERNAME_FIELD, user_uuid_field}  # type: ignore[attr-defined]
     parts = {
-        "token": part(token, "t", _OF_TOKEN if slim and _is_toolkits(token) else None),
-        "application": part(application, "a", _OF_APPLICATION if slim and _is_toolkits(application) else None),
-        "user": part(user, "u", [*_OF_USER, *filter(None, named)] if slim else None),
+        "token": part(token, "t", _TOKEN_COLUMNS if slim and _is_toolkit_model(token) else None),
+        "application": part(
+            application, "a", _APPLICATION_COLUMNS if slim and _is_toolkit_model(application) else None
+        ),
+        "user": part(user, "u", [*_USER_COLUMNS, *filter(None, identifying)] if slim else None),
     }
-    text = "".join(
+    joins = "".join(
         f" LEFT JOIN {quote(model._meta.db_table)} {table}"
         f" ON {table}.{target(reference)} = t.{column(token, reference)}"
         for table, model, reference in (("a", application, "application"), ("u", user, "user"))
@@ -172,11 +180,12 @@ def _statement(
     identity = None
     if user_uuid_field is None:
         identity = part(UserIdentity, "i", ["uuid"])
-        text += f" LEFT JOIN {quote(UserIdentity._meta.db_table)} i ON i.{column(UserIdentity)} = u.{column(user)}"
+        joins += f" LEFT JOIN {quote(UserIdentity._meta.db_table)} i ON i.{column(UserIdentity)} = u.{column(user)}"
     table, checksum = quote(token._meta.db_table), column(token, "token_checksum")
-    sql = f"SELECT {', '.join(columns)} FROM {table} t{text} WHERE t.{checksum} = %s"  # noqa: S608  (names alone)
+    sql = f"SELECT {', '.join(columns)} FROM {table} t{joins} WHERE t.{checksum} = %s"  # noqa: S608  (only names of tables and columns)
     return _Statement(sql, parts["token"], parts["application"], parts["user"], identity)
 
 
-def _is_toolkits(model: type[models.Model]) -> bool:
+def _is_toolkit_model(model: type[models.Model]) -> bool:
+    """Return whether a model is django-oauth-toolkit's own, not a model that replaces it."""
     return model._meta.label.startswith("oauth2_provider.")

@@ -1,8 +1,10 @@
-"""Who is asking: django-oauth-toolkit's access tokens, checked by the project's own validator, and scope.
+"""Authentication of clients by django-oauth-toolkit's access tokens and the project's own OAuth2 validator.
 
-Differences from `oauth2_provider.contrib.rest_framework.OAuth2Authentication`, each a measured trap of it: the token
-comes from the Authorization header alone (RFC 6750 §2.1), nothing is asked of another server, the body is left
-unread, and an inactive user or a token without application is refused.
+Differences from `oauth2_provider.contrib.rest_framework.OAuth2Authentication`, each preventing a known problem:
+
+- The token is read from the Authorization header only (RFC 6750 §2.1), and the body is not read.
+- No other server is asked about an unknown token.
+- A token of an inactive user and a token without an application are refused.
 """
 
 from __future__ import annotations
@@ -34,23 +36,23 @@ from .parameters import form, query
 
 logger = logging.getLogger("instaccess.issuer")
 
-# RFC 6750 §2.1: one token, and nothing after it. What a token looks like is its generator's affair.
-# (A lone surrogate can only come from a form whose sender chose an odd charset; there is no encoding it.)
+# RFC 6750 §2.1: one token and nothing after it. The token may have any form, because the project can configure the
+# token generator. Lone surrogates come only from forms in an unusual charset, and can't be encoded.
 _BEARER = re.compile(r"bearer +([^\s,\ud800-\udfff]+)", re.ASCII | re.IGNORECASE)
 _DEFAULT_VALIDATOR = "oauth2_provider.oauth2_validators.OAuth2Validator"
 
 
 class AccessTokenAuthentication(BaseAuthentication):
-    """DRF authentication for the issuing endpoint: `(user, access token)`, or one of Canvas's refusals.
+    """DRF authentication for the issuing endpoint. Returns the user and the access token.
 
-    Raises the refusals of `canvas.py` in the order of the contract's table, up to the scope.
+    Raises the refusals of `web` in the order of the table in docs/wire-contract.md §1, up to the scope.
     """
 
     @sensitive_variables("text")
     def authenticate(self, request: Request) -> tuple[Any, Any]:
         text = bearer_token(request._request)
         _refuse_inst_access_token(text)
-        user, access_token = _validated(text, request._request)
+        user, access_token = _validate(text, request._request)
         if not access_token.allow_scopes([SCOPE]):
             raise InsufficientScope(
                 code=Reason.INSUFFICIENT_SCOPE,
@@ -63,9 +65,11 @@ class AccessTokenAuthentication(BaseAuthentication):
 
 @sensitive_variables("header", "match", "text")
 def bearer_token(request: HttpRequest) -> str:
-    """The bearer token of the Authorization header; of the query or form too where a setting allows that.
+    """Return the bearer token of the Authorization header.
 
-    Raises Unauthenticated when there is none, InvalidAccessToken when there is no telling which it is.
+    With ALLOW_TOKEN_IN_PARAMETERS, the query or form may contain the token instead, as `access_token`.
+
+    Raises Unauthenticated if there is no bearer token, InvalidAccessToken if the header is malformed.
     """
     header = request.META.get("HTTP_AUTHORIZATION", "").strip()
     if header.partition(" ")[0].lower() != "bearer":
@@ -86,19 +90,22 @@ def bearer_token(request: HttpRequest) -> str:
 
 @sensitive_variables("text")
 def _refuse_inst_access_token(text: str) -> None:
+    """Raise JWTFromJWT for a valid InstAccess token, and InvalidAccessToken for an invalid one, as Canvas does."""
     if text.count(".") != 2 or tokens.peek_issuer(text) != conf.issuer:
         return
     try:
         payload, _ = tokens.verify(text, keys.current_ring().verification_keys())
         claims = Claims.from_payload(payload, now=time.time(), issuer=conf.issuer, leeway=conf.leeway)
     except InvalidToken as error:
-        raise InvalidAccessToken(f"an InstAccess token as bearer: {error}", code=Reason.BROKEN_JWT) from None
+        raise InvalidAccessToken(
+            f"an InstAccess token as the bearer token: {error}", code=Reason.BROKEN_JWT
+        ) from None
     raise JWTFromJWT(f"jti={claims.jti}", code=Reason.JWT_FROM_JWT)
 
 
 @sensitive_variables("text", "headers", "oauth_request")
-def _validated(text: str, request: HttpRequest) -> tuple[Any, Any]:
-    """Whom the valid access token with this text is for, and the access token. Raises a refusal."""
+def _validate(text: str, request: HttpRequest) -> tuple[Any, Any]:
+    """Validate an access token, and return its user and the model instance. Raises a Refusal."""
     validator_class = _validator_class(getattr(settings, "OAUTH2_PROVIDER", {}).get("OAUTH2_VALIDATOR_CLASS"))
     validator = validator_class()
     oauth_request: Any = _LazyRequest(text, request)
@@ -121,13 +128,13 @@ def _validated(text: str, request: HttpRequest) -> tuple[Any, Any]:
 
 @sensitive_variables("text", "headers")
 def _oauthlib_request(text: str, request: HttpRequest) -> OAuthlibRequest:
-    """What the toolkit's validators are shown of a request.
+    """Build the request for django-oauth-toolkit's validators.
 
-    Without query and body: they are not ours to read, and oauthlib chokes on `%GG`. The URI is absolute, for it is
-    compared with the resources a token is restricted to (RFC 8707 §2).
+    The query and the body are left out, because oauthlib raises ValueError for `%GG`. The URI is absolute, because it
+    is compared with the resources to which a token is restricted (RFC 8707 §2).
     """
     headers = {key: value for key, value in request.META.items() if isinstance(value, str)}
-    # Its other spellings are the same endpoint.
+    # A trailing slash and `.json` name the same endpoint.
     path = request.path.removesuffix("/").removesuffix(".json")
     return OAuthlibRequest(
         request.build_absolute_uri(path),
@@ -137,28 +144,34 @@ def _oauthlib_request(text: str, request: HttpRequest) -> OAuthlibRequest:
 
 
 class _LazyRequest:
-    """The same, made when something of it is read: the toolkit's own validator writes down what it has found, and
-    reads only of a request with a restricted token. To make one takes as long as to find the token."""
+    """A request for the validators that is built only if the validator reads an attribute.
+
+    django-oauth-toolkit's own validator sets attributes, and reads attributes only for a restricted token. Building
+    the request takes as long as finding the token.
+    """
 
     def __init__(self, text: str, request: HttpRequest) -> None:
-        self._make = partial(_oauthlib_request, text, request)
+        self._build = partial(_oauthlib_request, text, request)
 
-    def __getattr__(self, name: str) -> Any:  # asked for what was not written
-        if name.startswith("_"):  # such as `__deepcopy__`, and what a copy of this would lack
+    def __getattr__(self, name: str) -> Any:
+        # Called only for attributes that the validator did not set. Copying looks for special methods such as
+        # `__deepcopy__`, and on an incomplete copy for `_build`.
+        if name.startswith("_"):
             raise AttributeError(name)
-        if "_made" not in self.__dict__:
-            self._made = self._make()
-        return getattr(self._made, name)
+        if "_built" not in self.__dict__:
+            self._built = self._build()
+        return getattr(self._built, name)
 
 
-def _is_toolkits(function: Any) -> bool:
+def _is_toolkit_function(function: Any) -> bool:
+    """Return whether a function is django-oauth-toolkit's own, not the project's."""
     return bool(function.__module__.startswith("oauth2_provider."))
 
 
 def _user(access_token: Any) -> Any:
-    """Whom the access token is for: its user, or the service user of an application that came for itself.
+    """Return the user of an access token, or the service user in a client credentials grant.
 
-    Raises InvalidAccessToken where there is no such token, application or active user.
+    Raises InvalidAccessToken if the token is None, or has no application or no active user.
     """
     if access_token is None:
         raise InvalidAccessToken(code=Reason.UNKNOWN_TOKEN)
@@ -175,26 +188,32 @@ def _user(access_token: Any) -> Any:
 
 @cache
 def _validator_class(path: Any) -> Any:
-    """The project's OAuth2 validator, kept from asking other servers.
+    """Subclass the project's OAuth2 validator so that it never asks other servers.
 
-    With introspection configured, django-oauth-toolkit POSTs an unknown bearer to another server, and creates the
-    user that server names. A stranger could so make us call out and fill our user table; and a token of another
-    server is not one to issue for.
+    If introspection is configured, django-oauth-toolkit POSTs an unknown bearer token to another server, and creates
+    the user that this server names. An unauthenticated client could so trigger outgoing requests and fill the user
+    table. The issuer also must not issue for tokens of another server.
+
+    Args:
+        path: OAUTH2_VALIDATOR_CLASS, as an import path or a class; None for django-oauth-toolkit's own.
+
+    Raises ConfigError for an unsupported version of django-oauth-toolkit.
     """
     project: Any = import_string(path) if isinstance(path, str) else path or import_string(_DEFAULT_VALIDATOR)
 
     if not hasattr(import_string(_DEFAULT_VALIDATOR), "_get_token_from_authentication_server"):
-        # Then what is overridden below overrides nothing, and somebody else's server might be asked after all.
+        # Then the override below would have no effect, and another server might be asked.
         raise ConfigError(
-            "this version of django-oauth-toolkit asks other servers in a way that is not known here: install "
-            "one that this version of django-instaccess was made for, or a newer django-instaccess"
+            "this version of django-oauth-toolkit is not supported, because its introspection can't be turned off: "
+            "install a version that this version of django-instaccess supports, or a newer django-instaccess"
         )
-    theirs = getattr(project, "_load_access_token", None)
-    customised = theirs is not None and not _is_toolkits(theirs)
+    load = getattr(project, "_load_access_token", None)
+    is_customised = load is not None and not _is_toolkit_function(load)
 
     class LocalValidator(project):  # type: ignore[misc]
         reads_the_request = not (
-            _is_toolkits(project.validate_bearer_token) and _is_toolkits(get_application_model().is_usable)
+            _is_toolkit_function(project.validate_bearer_token)
+            and _is_toolkit_function(get_application_model().is_usable)
         )
 
         def _get_token_from_authentication_server(self, *args: Any, **kwargs: Any) -> None:
@@ -202,9 +221,9 @@ def _validator_class(path: Any) -> Any:
 
         @sensitive_variables("token")
         def _load_access_token(self, token: str) -> Any:
-            if customised:
+            if is_customised:
                 return super()._load_access_token(token)
-            # What the toolkit's own query finds, and the user's uuid along with it.
+            # Like django-oauth-toolkit's own query, but the user's uuid is loaded too.
             checksum = hashlib.sha256(token.encode()).hexdigest()
             with suppress(access_tokens.NotFixed):
                 return access_tokens.find(checksum)

@@ -1,4 +1,4 @@
-"""`manage.py check` where the app is installed: what it needs of the project, and what `--deploy` adds."""
+"""System checks of the issuer: requirements of the host project, and warnings for `manage.py check --deploy`."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from ..models import IssuedToken
 
 @register()
 def check_user_uuid_field(**kwargs: Any) -> list[CheckMessage]:
-    """USER_UUID_FIELD names a field there is."""
+    """Check that USER_UUID_FIELD names a unique field of the user model."""
     try:
         name = conf.user_uuid_field
         field: Any = name and get_user_model()._meta.get_field(name)
     except ConfigError:
-        return []  # E016 says it
+        return []  # E016 reports the invalid setting.
     except FieldDoesNotExist:
         field = None
     if name is None or (field is not None and field.concrete and field.unique and not field.is_relation):
         return []
     return [
         Error(
-            f"INSTACCESS['USER_UUID_FIELD'] names {name!r}, which is no unique field of the user model: "
-            "two users could go by one name.",
-            hint="Name a field of AUTH_USER_MODEL with unique=True that users can't edit, or leave the setting out.",
+            f"INSTACCESS['USER_UUID_FIELD'] names {name!r}, which isn't a unique field of the user model: "
+            "two users could have the same uuid.",
+            hint="Name a field of AUTH_USER_MODEL with unique=True that users can't edit, or remove the setting.",
             id="instaccess.E003",
         )
     ]
@@ -42,16 +42,20 @@ def check_user_uuid_field(**kwargs: Any) -> list[CheckMessage]:
 
 @register()
 def check_project(**kwargs: Any) -> list[CheckMessage]:
-    """What the host project must have set elsewhere."""
+    """Check the settings of Django and django-oauth-toolkit that issuing depends on."""
     messages: list[CheckMessage] = []
     if not settings.USE_TZ:
-        messages.append(Error("instaccess keeps its times in UTC.", hint="Set USE_TZ = True.", id="instaccess.E004"))
+        messages.append(
+            Error(
+                "instaccess stores times in UTC, but USE_TZ is off.", hint="Set USE_TZ = True.", id="instaccess.E004"
+            )
+        )
     alias = router.db_for_write(IssuedToken)
     if not connections[alias].settings_dict["AUTOCOMMIT"]:
         messages.append(
             Error(
-                f"DATABASES[{alias!r}]['AUTOCOMMIT'] is off: no audit row would ever be committed.",
-                hint="Remove it; Django opens transactions where they are needed.",
+                f"DATABASES[{alias!r}]['AUTOCOMMIT'] is off, so audit rows would not be committed.",
+                hint="Remove AUTOCOMMIT; Django opens transactions where they are needed.",
                 id="instaccess.E005",
             )
         )
@@ -63,7 +67,7 @@ def check_project(**kwargs: Any) -> list[CheckMessage]:
     ):
         messages.append(
             Error(
-                "No OAuth2 access token can get the scope that issuing InstAccess tokens needs.",
+                "No OAuth2 access token can have the scope that is required to issue InstAccess tokens.",
                 hint=f'Add "{SCOPE}": "Issue InstAccess tokens" to OAUTH2_PROVIDER["SCOPES"].',
                 id="instaccess.E006",
             )
@@ -73,69 +77,72 @@ def check_project(**kwargs: Any) -> list[CheckMessage]:
 
 @register(deploy=True)
 def check_deployment(**kwargs: Any) -> list[CheckMessage]:
-    """What is unsafe in production."""
-    with contextlib.suppress(ConfigError):  # check_settings says it
+    """Warn about settings that are unsafe in production."""
+    with contextlib.suppress(ConfigError):  # `check_settings` reports invalid settings.
         return [
             Warning(text, hint=hint, id=f"instaccess.{check_id}")
-            for found, check_id, text, hint in _unsafe()
-            if found
+            for is_unsafe, check_id, text, hint in _unsafe_settings()
+            if is_unsafe
         ]
     return []
 
 
-def _unsafe() -> Sequence[tuple[bool, str, str, str]]:
+def _unsafe_settings() -> Sequence[tuple[bool, str, str, str]]:
+    """Return a tuple for each check: whether the settings are unsafe, the id, the text and the hint."""
     default_scopes = getattr(settings, "OAUTH2_PROVIDER", {}).get("DEFAULT_SCOPES", ["__all__"])
     wildcard = any(host == "*" or host.startswith(".") for host in settings.ALLOWED_HOSTS)
     return (
         (
             conf.encryption_alg == "RSA1_5",
             "W001",
-            "INSTACCESS['ENCRYPTION_ALG'] is RSA1_5, which padding-oracle attacks have broken time and again.",
-            "Use RSA-OAEP, as Canvas does today.",
+            "INSTACCESS['ENCRYPTION_ALG'] is RSA1_5, which is vulnerable to padding-oracle attacks.",
+            "Set INSTACCESS['ENCRYPTION_ALG'] to RSA-OAEP, as Canvas does today.",
         ),
         (
             conf.key_encryption_keys_are_derived,
             "W002",
-            "Private keys are sealed under a key derived from SECRET_KEY: who learns one has both.",
-            "Set INSTACCESS['KEY_ENCRYPTION_KEYS'] to a list with one key, made by "
+            "Private keys are encrypted at rest with a key derived from SECRET_KEY: an attacker who learns "
+            "SECRET_KEY can decrypt the private keys.",
+            "Set INSTACCESS['KEY_ENCRYPTION_KEYS'] to a list with one key, generated by "
             '`python -c "import secrets; print(secrets.token_urlsafe(32))"`.',
         ),
         (
             apps.is_installed("oauth2_provider") and bool({"__all__", SCOPE} & set(default_scopes)),
             "W003",
-            "Every OAuth2 access token that asks for no scope can issue InstAccess tokens: "
-            "OAUTH2_PROVIDER['DEFAULT_SCOPES'] is ['__all__'] (the default), or names the issuing scope.",
-            "List the default scopes there, without the issuing scope.",
+            "An OAuth2 access token requested without a scope can issue InstAccess tokens: "
+            "OAUTH2_PROVIDER['DEFAULT_SCOPES'] is ['__all__'] (the default), or contains the issuing scope.",
+            "Set OAUTH2_PROVIDER['DEFAULT_SCOPES'] to a list without the issuing scope.",
         ),
         (
             conf.allow_unencrypted,
             "W004",
-            "INSTACCESS['ALLOW_UNENCRYPTED'] is on: with DEBUG, callers can ask for bare signed tokens.",
-            "Leave it to the settings of development.",
+            "INSTACCESS['ALLOW_UNENCRYPTED'] is on: with DEBUG, clients can request tokens without encryption.",
+            "Turn INSTACCESS['ALLOW_UNENCRYPTED'] on in development settings only.",
         ),
         (
             conf.allow_token_in_parameters,
             "W005",
-            "INSTACCESS['ALLOW_TOKEN_IN_PARAMETERS'] is on: access tokens end up in server and proxy logs.",
-            "Have clients send `Authorization: Bearer` and turn it off.",
+            "INSTACCESS['ALLOW_TOKEN_IN_PARAMETERS'] is on: access tokens may be written to server and proxy logs.",
+            "Have clients send `Authorization: Bearer`, and turn INSTACCESS['ALLOW_TOKEN_IN_PARAMETERS'] off.",
         ),
         (
             conf.throttle_limit is not None
             and settings.CACHES[conf.throttle_cache]["BACKEND"].rpartition(".")[2] in {"LocMemCache", "DummyCache"},
             "W009",
-            "The throttle's cache is one of each process alone: with n workers n times as many tokens pass.",
+            "The throttle's cache is not shared between processes: n workers issue up to n times as many tokens.",
             "Point INSTACCESS['THROTTLE_CACHE'] at a Redis cache, or set INSTACCESS['THROTTLE_LIMIT'] to None.",
         ),
         (
             wildcard and conf.account_uuid is None and conf.account_hook is None,
             "W006",
-            "The account claim is derived from the Host header, and ALLOWED_HOSTS lets clients choose it.",
-            "Set INSTACCESS['ACCOUNT_UUID'] or ['ACCOUNT_HOOK'], or list ALLOWED_HOSTS without wildcards.",
+            "The account claim is derived from the Host header, and a wildcard in ALLOWED_HOSTS lets "
+            "clients choose the host.",
+            "Set INSTACCESS['ACCOUNT_UUID'] or INSTACCESS['ACCOUNT_HOOK'], or remove wildcards from ALLOWED_HOSTS.",
         ),
         (
             not (settings.SECURE_SSL_REDIRECT or settings.SECURE_PROXY_SSL_HEADER),
             "W007",
-            "Nothing says that requests come over TLS: bearer tokens would travel in clear.",
-            "Set SECURE_SSL_REDIRECT, or SECURE_PROXY_SSL_HEADER behind a proxy that ends TLS.",
+            "No setting requires TLS for requests: bearer tokens may be sent unencrypted.",
+            "Set SECURE_SSL_REDIRECT, or SECURE_PROXY_SSL_HEADER behind a proxy that terminates TLS.",
         ),
     )

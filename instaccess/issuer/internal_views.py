@@ -1,4 +1,4 @@
-"""What the issuer tells gateways and services: the public signing keys and the deny list (contract §3 and §5)."""
+"""Endpoints for gateways and services: public signing keys and deny list (docs/wire-contract.md §3 and §5)."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _revocation_logger = logging.getLogger("instaccess.revocation")
 
 
 def jwks_view(request: HttpRequest) -> HttpResponseBase:
-    """`GET /internal/services/jwks`: future, current and past signing keys (RFC 7517 §5), with `use`, `alg`, `kid`.
+    """Serve `GET /internal/services/jwks`: the future, current and past signing keys as a JWK set (RFC 7517 §5).
 
-    Answers 503 without a key, or without a database to read it from: an empty set would tell services to forget the
-    keys they have.
+    The response is 503 if there is no key or the database is unavailable. An empty set would make services drop the
+    keys that they have.
     """
     if request.method not in _METHODS:
         return _method_not_allowed()
@@ -36,22 +36,23 @@ def jwks_view(request: HttpRequest) -> HttpResponseBase:
         _keys_logger.error("no JWKS: %s: %s", type(error).__name__, error)
         return _unavailable()
     if not published:
-        _keys_logger.error("no JWKS: there is no signing key: run `python manage.py instaccess_init`")
+        _keys_logger.error("no JWKS: there is no signing key; run `python manage.py instaccess_init`")
         return _unavailable()
     return _document(request, {"keys": published}, cache_control=f"public, max-age={max_age}")
 
 
 def revocations_view(request: HttpRequest) -> HttpResponseBase:
-    """`GET /internal/services/revocations`: `{"revoked": [jti, …]}`, the revoked tokens that have not expired.
+    """Serve `GET /internal/services/revocations`: `{"revoked": [jti, …]}`, the revoked tokens that have not expired.
 
-    The caller sends one of SERVICE_SECRETS as its bearer token. Without any configured secret, every caller is
-    refused.
+    The client sends one of SERVICE_SECRETS as the bearer token. If no secret is configured, all clients are refused.
     """
     if request.method not in _METHODS:
         return _method_not_allowed()
     try:
-        if not _is_known(request.META.get("HTTP_AUTHORIZATION", "")):
-            _revocation_logger.warning("deny list refused: no bearer, or none of INSTACCESS['SERVICE_SECRETS']")
+        if not _is_service_secret(request.META.get("HTTP_AUTHORIZATION", "")):
+            _revocation_logger.warning(
+                "deny list refused: the bearer token is missing or not in INSTACCESS['SERVICE_SECRETS']"
+            )
             return web.InvalidAccessToken(code=Reason.SERVICE_SECRET).to_response()
         jtis = sorted(trust.read_deny_list())
     except (DbError, InstAccessError) as error:
@@ -76,7 +77,7 @@ def _unavailable() -> HttpResponse:
 
 
 def _document(request: HttpRequest, document: dict[str, Any], *, cache_control: str) -> HttpResponseBase:
-    """A JSON document with an ETag; 304 where the caller has it (RFC 9110 §13.1.2)."""
+    """Build a JSON response with an ETag, or a 304 response if the client's ETag matches (RFC 9110 §13.1.2)."""
     body = json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
     etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
     response = HttpResponse(body, content_type="application/json; charset=utf-8")
@@ -85,14 +86,16 @@ def _document(request: HttpRequest, document: dict[str, Any], *, cache_control: 
     return get_conditional_response(request, etag=etag, response=response) or response
 
 
-def _is_known(header: str) -> bool:
+def _is_service_secret(header: str) -> bool:
+    """Return whether an Authorization header contains one of SERVICE_SECRETS as the bearer token."""
     scheme, _, secret = header.partition(" ")
     sent = secret.strip().encode()
-    known = False
+    matches = False
     for candidate in conf.service_secrets:
-        # All are compared, each in constant time: neither which one nor how much of it matched shows.
-        known |= hmac.compare_digest(candidate.encode(), sent)
-    return known and scheme.lower() == "bearer"
+        # All secrets are compared, each in constant time, so that the response time does not show which secret or how
+        # many characters matched.
+        matches |= hmac.compare_digest(candidate.encode(), sent)
+    return matches and scheme.lower() == "bearer"
 
 
 jwks = web.isolated_view(jwks_view)

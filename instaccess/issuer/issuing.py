@@ -1,4 +1,7 @@
-"""The one way a token is made: claims, signature, encryption, a committed audit row, and only then the text."""
+"""Issues InstAccess tokens: the only place where claims are signed, encrypted and recorded.
+
+Every issued token is recorded in the audit log before it is returned.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,15 @@ import logging
 import re
 import uuid
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cache
 from typing import Any
 
 from django.db import Error as DbError
 from django.db import IntegrityError, connections, router, transaction
 from django.views.decorators.debug import sensitive_variables
 
-from .. import audit, instances, keys, tokens, users, web
+from .. import audit, keys, tokens, users, web
 from ..conf import conf
 from ..exceptions import AuditError, ConfigError
 from ..models import IssuedToken
@@ -24,19 +26,21 @@ from ..tokens import Claims
 logger = logging.getLogger("instaccess.issuer")
 
 _ATTEMPTS = 2
-# C1 too (0x80 to 0x9f): servers read headers as Latin-1, and some terminals obey them.
-# And lone surrogates, which no database takes.
+_MAX_USER_AGENT_CHARS = 512
+
+# C1 control characters (0x80 to 0x9f) are included, because servers read headers as Latin-1 and some terminals obey
+# them. Lone surrogates are included, because databases reject them.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a request came from.
+    """The host that a request was sent to, and the client that sent the request.
 
     Args:
-        canvas_domain: the host it was sent to, with a port that is not the scheme's own.
-        ip_address: the client's address, None where it is not known.
-        user_agent: as sent; control characters are replaced and the rest cut before it is stored.
+        canvas_domain: the host, with the port unless the port is the default of the scheme.
+        ip_address: the client's address, or None if unknown.
+        user_agent: the header as sent. Control characters are replaced and the string is cut before it is stored.
     """
 
     canvas_domain: str
@@ -44,7 +48,7 @@ class Origin:
     user_agent: str = ""
 
 
-@sensitive_variables("signed", "text")
+@sensitive_variables("text")
 def issue(
     *,
     user: Any,
@@ -56,112 +60,151 @@ def issue(
     access_token_pk: Any = None,
     encrypted: bool = True,
 ) -> tuple[IssuedToken, str]:
-    """Make a token for `user` and write who got it.
+    """Issue a token for `user` and record the token in the audit log.
 
     Args:
-        user: whom the token is about. The caller has authenticated them and checked that they may.
-        real_user: who is behind it, where that is somebody else (a masquerade).
-        origin: for `canvas_domain` and the audit.
-        now: seconds since the epoch.
-        application: the OAuth2 application the user came through.
-        service: the application acts for itself, as its service user; the token says so.
-        access_token_pk: primary key of the OAuth2 access token; for the audit only.
-        encrypted: False returns the bare signed token, for development.
+        user: the subject. The caller has authenticated the user and checked the permission.
+        origin: where the request came from; for `canvas_domain` and the audit log.
+        now: time of issue, in seconds since the epoch.
+        real_user: the user who masquerades as `user`, or None.
+        application: the OAuth2 application that sent the request, or None.
+        service: True if the application uses the client credentials grant. The token then names the application.
+        access_token_pk: primary key of the OAuth2 access token; for the audit log only.
+        encrypted: False returns the signed token without encryption, for development.
 
-    Returns the committed audit row and the token: a compact JWE around a compact JWS (contract §2).
+    Returns the committed audit row and the token: a compact JWE that contains a compact JWS
+    (docs/wire-contract.md §2).
 
-    Raises KeyUnavailable, ConfigError, ClaimsTooLarge; AuditError when the row could not be committed. Whatever is
-    raised, no token has left.
+    Raises:
+        KeyUnavailable: there is no usable current key.
+        ConfigError: a setting is invalid.
+        ClaimsTooLarge: the claims exceed the size limit.
+        AuditError: the audit row could not be committed.
     """
     ring = keys.current_ring()
     signing, encryption = ring.signing_key(), ring.encryption_key()
-    values: dict[str, Any] = {
-        "issuer": conf.issuer,
-        "user_uuid": users.user_uuid(user),
-        "account_uuid": web.account_uuid(origin.canvas_domain),
-        "canvas_domain": origin.canvas_domain,
-        "user_global_id": str(user.pk),
-        "region": conf.region,
-        "shard_id": conf.shard_id,
-    }
-    if real_user is not None:
-        values["masquerading_user_uuid"] = users.user_uuid(real_user)
-        values["masquerading_user_shard_id"] = conf.shard_id or 1
-        values["real_user_global_id"] = str(real_user.pk)
-    if service:
-        values["client_id"], values["instructure_service"] = application.client_id, True
-    extra = _extra_claims(user, application)
+    claims = _build_claims(
+        user=user, real_user=real_user, application=application, service=service, origin=origin, now=now
+    )
     for _ in range(_ATTEMPTS):
-        claims = Claims.new(now=now, lifetime=conf.lifetime, extra=extra, **values)
-        signed = tokens.sign(claims.to_json(), signing.private(), kid=signing.kid)
-        text = signed
-        if encrypted:
-            text = tokens.encrypt(
-                signed,
-                encryption.public,
-                kid=encryption.kid,
-                alg=conf.encryption_alg,
-                enc=conf.content_encryption,
-            )
-        record = _record(
+        text = _sign_and_encrypt(claims, signing=signing, encryption=encryption if encrypted else None)
+        row = _build_row(
+            claims,
             user=user,
             real_user=real_user,
             application=application,
-            jti=uuid.UUID(claims.jti),
-            user_uuid=claims.user_uuid,
-            real_user_uuid=claims.masquerading_user_uuid or "",
-            client_id=getattr(application, "client_id", ""),
-            access_token_pk="" if access_token_pk is None else str(access_token_pk),
-            account_uuid=claims.account_uuid,
-            canvas_domain=claims.canvas_domain,
+            access_token_pk=access_token_pk,
+            origin=origin,
             signing_kid=signing.kid,
             encryption_kid=encryption.kid if encrypted else "",
-            ip_address=origin.ip_address,
-            user_agent=_CONTROL.sub("\N{REPLACEMENT CHARACTER}", origin.user_agent)[:512],
-            issued_at=datetime.fromtimestamp(claims.issued_at, UTC),
-            expires_at=datetime.fromtimestamp(claims.expires_at, UTC),
         )
-        record.mac = audit.authenticate(audit.canonical_bytes(record), conf.key_encryption_keys)
         try:
-            _commit(record)
+            _commit(row, keks=conf.key_encryption_keys)
         except IntegrityError:
-            # A jti that is taken, or a user deleted a moment ago. Once more with a new jti tells which.
+            # The jti exists already, or the user was deleted during this request. A new jti fixes the first case.
+            claims = replace(claims, jti=str(uuid.uuid4()))
             continue
         logger.info(
             "issued jti=%s user=%s real_user=%s client_id=%r signing_kid=%s",
             claims.jti,
             user.pk,
             getattr(real_user, "pk", None),
-            record.client_id,
-            record.signing_kid,
+            row.client_id,
+            row.signing_kid,
         )
-        return record, text
-    raise AuditError("the audit row was refused by the database twice")
+        return row, text
+    raise AuditError("the database refused the audit row twice")
 
 
-def _record(*, user: Any, real_user: Any, application: Any, **values: Any) -> IssuedToken:
-    """`IssuedToken(…)`, in half the time."""
-    if not instances.can_make(IssuedToken):
-        return IssuedToken(user=user, real_user=real_user, application=application, **values)
-    record = instances.make(IssuedToken, {**_unset(), **values})
-    record.user, record.real_user, record.application = user, real_user, application
-    return record
+def _build_claims(
+    *, user: Any, real_user: Any, application: Any, service: bool, origin: Origin, now: float
+) -> Claims:
+    """Build the claims of a new token from the settings and the participants of the request.
 
-
-@cache
-def _unset() -> dict[str, Any]:
-    return {field.attname: field.get_default() for field in IssuedToken._meta.concrete_fields}
-
-
-def _commit(record: IssuedToken) -> None:
-    """Write the audit row so that no later error can take it back.
-
-    Raises IntegrityError as it comes, AuditError for every other failure.
+    Raises ConfigError for an invalid setting, or if a hook returns an invalid value.
     """
+    shard_id = conf.shard_id
+    masquerading = real_user is not None
+    return Claims.new(
+        now=now,
+        lifetime=conf.lifetime,
+        issuer=conf.issuer,
+        user_uuid=users.user_uuid(user),
+        account_uuid=web.account_uuid(origin.canvas_domain),
+        canvas_domain=origin.canvas_domain,
+        masquerading_user_uuid=users.user_uuid(real_user) if masquerading else None,
+        # Readers honour a masquerade only if both claims are present, so the shard needs a default.
+        masquerading_user_shard_id=(shard_id or 1) if masquerading else None,
+        user_global_id=str(user.pk),
+        real_user_global_id=str(real_user.pk) if masquerading else None,
+        region=conf.region,
+        shard_id=shard_id,
+        client_id=application.client_id if service else None,
+        instructure_service=service,
+        extra=_extra_claims(user, application),
+    )
+
+
+@sensitive_variables("signed")
+def _sign_and_encrypt(claims: Claims, *, signing: keys.HeldKey, encryption: keys.HeldKey | None) -> str:
+    """Sign the claims, then encrypt the signed token unless `encryption` is None.
+
+    Raises ClaimsTooLarge, KeyUnavailable, or ConfigError.
+    """
+    signed = tokens.sign(claims.to_json(), signing.private(), kid=signing.kid)
+    if encryption is None:
+        return signed
+    return tokens.encrypt(
+        signed,
+        encryption.public,
+        kid=encryption.kid,
+        alg=conf.encryption_alg,
+        enc=conf.content_encryption,
+    )
+
+
+def _build_row(
+    claims: Claims,
+    *,
+    user: Any,
+    real_user: Any,
+    application: Any,
+    access_token_pk: Any,
+    origin: Origin,
+    signing_kid: str,
+    encryption_kid: str,
+) -> IssuedToken:
+    """Build the audit row of a token. The row contains everything except the token, and has no HMAC yet."""
+    return IssuedToken(
+        jti=uuid.UUID(claims.jti),
+        user=user,
+        user_uuid=claims.user_uuid,
+        real_user=real_user,
+        real_user_uuid=claims.masquerading_user_uuid or "",
+        application=application,
+        client_id=getattr(application, "client_id", ""),
+        access_token_pk="" if access_token_pk is None else str(access_token_pk),
+        account_uuid=claims.account_uuid,
+        canvas_domain=claims.canvas_domain,
+        signing_kid=signing_kid,
+        encryption_kid=encryption_kid,
+        ip_address=origin.ip_address,
+        user_agent=_CONTROL.sub("\N{REPLACEMENT CHARACTER}", origin.user_agent)[:_MAX_USER_AGENT_CHARS],
+        issued_at=datetime.fromtimestamp(claims.issued_at, UTC),
+        expires_at=datetime.fromtimestamp(claims.expires_at, UTC),
+    )
+
+
+def _commit(row: IssuedToken, *, keks: list[bytes]) -> None:
+    """Authenticate the audit row and commit it, so that no later error can roll back the row.
+
+    Raises IntegrityError unchanged, and AuditError for every other failure.
+    """
+    row.mac = audit.authenticate(audit.canonical_bytes(row), keks)
     alias = router.db_for_write(IssuedToken)
     connection = connections[alias]
-    # One INSERT in autocommit mode is committed when it returns. Inside somebody's transaction it would vanish with
-    # their next error: `durable` refuses that (and lets Django's TestCase pass, which wraps every test in one).
+    # In autocommit mode, one INSERT is committed when it returns. Inside a transaction of the caller, a later error
+    # would roll back the row. `durable` refuses such a transaction, except the one that Django's TestCase opens.
     context: Any = nullcontext()
     try:
         if connection.in_atomic_block:
@@ -169,7 +212,7 @@ def _commit(record: IssuedToken) -> None:
         elif not connection.get_autocommit():
             raise AuditError(f"DATABASES[{alias!r}]['AUTOCOMMIT'] is off, so the row would not be committed")
         with context:
-            audit.insert(record, using=alias)
+            audit.insert(row, using=alias)
     except IntegrityError:
         raise
     except (DbError, RuntimeError, ValueError) as error:
@@ -177,10 +220,13 @@ def _commit(record: IssuedToken) -> None:
 
 
 def _extra_claims(user: Any, application: Any) -> dict[str, Any]:
+    """Return the claims of CLAIMS_HOOK, without the absent ones (None)."""
     hook = conf.claims_hook
     if hook is None:
         return {}
     extra = hook(user, application)
     if not isinstance(extra, dict) or not all(isinstance(name, str) for name in extra):
-        raise ConfigError("INSTACCESS['CLAIMS_HOOK'] must return a dictionary with text keys", setting="CLAIMS_HOOK")
-    return {name: value for name, value in extra.items() if value is not None}  # absent, never null
+        raise ConfigError(
+            "INSTACCESS['CLAIMS_HOOK'] must return a dictionary whose keys are strings", setting="CLAIMS_HOOK"
+        )
+    return {name: value for name, value in extra.items() if value is not None}

@@ -1,4 +1,4 @@
-"""What a request to the issuing endpoint says beside its header: its query, and its form where it has one."""
+"""Parameters of a request to the issuing endpoint, from the query and from the form."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _FORMS = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})
 
 
 def query(request: HttpRequest) -> QueryDict:
-    """The query. Django's own `request.GET` reads it in the charset that the Content-Type of the body names.
+    """Parse the query as UTF-8. Django's `request.GET` uses the charset of the body's Content-Type instead.
 
-    Raises SuspiciousOperation for more parameters than Django takes.
+    Raises SuspiciousOperation if the query has more than DATA_UPLOAD_MAX_NUMBER_FIELDS parameters.
     """
     text = request.META.get("QUERY_STRING", "")
     return QueryDict(text, encoding="utf-8") if text else _NO_QUERY
 
 
 class _NoFiles(FileUploadHandler):
-    """Files have no business here: skipped piece by piece, neither written to disk nor gathered in memory."""
+    """An upload handler that skips files chunk by chunk, so that they are neither stored on disk nor in memory."""
 
     def new_file(self, *args: Any, **kwargs: Any) -> None:
         raise SkipFile
@@ -37,18 +37,22 @@ class _NoFiles(FileUploadHandler):
 
 
 def form(request: HttpRequest) -> Any:
-    """The form body; empty where it can't be parsed (contract: content type and body never matter)."""
-    # For Django, too, there is no form then, unless a middleware has made one.
+    """Parse the form body. Returns an empty mapping if the body is not a form or can't be parsed.
+
+    Canvas accepts any Content-Type and any body (docs/wire-contract.md §1).
+    """
+    # Django parses no other content types either. A middleware may have set `_post`, however.
     if request.content_type not in _FORMS and not hasattr(request, "_post"):
         return {}
     try:
-        if not hasattr(request, "_files") and not hasattr(request, "_post"):  # nor read or replaced by a middleware
-            # Not in a charset that the sender chooses: some, such as punycode, take minutes for a megabyte. Set by
-            # its public name, it would undo what a middleware has put in place of the query.
+        if not hasattr(request, "_files") and not hasattr(request, "_post"):
+            # No middleware has read or replaced the form. Clients must not choose the charset, because decoding a
+            # megabyte of some charsets, such as punycode, takes minutes. The setter of `encoding` would also discard
+            # a query that a middleware has replaced.
             request._encoding = "utf-8"  # type: ignore[attr-defined]
-            # With no handler at all Django would read the whole body at once.
+            # Without an upload handler, Django would read the whole body into memory.
             request.upload_handlers = [_NoFiles(request)]
         return request.POST
-    except Exception as error:  # Django lets out a dozen kinds for a dozen ways to be broken
+    except Exception as error:  # Django raises many kinds of exceptions for malformed forms.
         logger.debug("form body not parsed: %s", type(error).__name__)
         return {}

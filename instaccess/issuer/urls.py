@@ -1,10 +1,10 @@
-"""The issuer's urls alone: `path("", include("instaccess.urls_issuer"))`."""
+"""URL of the issuing endpoint: `path("", include("instaccess.issuer.urls"))`."""
 
 from django.urls import re_path
 
 from . import views
 
 urlpatterns = [
-    # One pattern, for `.json` and for a trailing slash too: APPEND_SLASH has nothing to redirect.
+    # The pattern also matches `.json` and a trailing slash, so APPEND_SLASH never redirects a POST.
     re_path(r"^api/v1/inst_access_tokens(?:\.json)?/?$", views.issue, name="instaccess-issue"),
 ]

@@ -1,4 +1,4 @@
-"""What the issuer tells gateways and services: `path("", include("instaccess.issuer.urls_internal"))`."""
+"""URLs of the endpoints for gateways and services: `path("", include("instaccess.issuer.urls_internal"))`."""
 
 from django.urls import path
 

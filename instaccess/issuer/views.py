@@ -1,4 +1,4 @@
-"""The issuing endpoint. Settings of the host project's own API do not reach it, nor do its settings leak out."""
+"""The issuing endpoint, isolated from the settings of the host project's own API."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _TRUE = frozenset({"1", "true", "t", "yes", "y", "on"})
 
 
 class _AlwaysJSON(BaseContentNegotiation):
-    """Clients send every kind of Accept header; none of them changes the answer."""
+    """Content negotiation that ignores the Accept header, as Canvas does."""
 
     def select_parser(self, request: Request, parsers: Any) -> Any:
         return None
@@ -39,7 +39,7 @@ class _AlwaysJSON(BaseContentNegotiation):
 
 
 class IssueView(APIView):
-    """`POST /api/v1/inst_access_tokens` (contract §1)."""
+    """`POST /api/v1/inst_access_tokens` (docs/wire-contract.md §1)."""
 
     authentication_classes = [authentication.AccessTokenAuthentication]
     permission_classes = []
@@ -53,49 +53,39 @@ class IssueView(APIView):
     domain: str
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        # Error reports leave out what is marked so, should anything outside this view fail.
+        """Check the method and the host, then authenticate the client. Raises a Refusal or DisallowedHost."""
+        # If code outside this view fails, Django's error reports leave out these parameters.
         request._request.sensitive_post_parameters = "__ALL__"  # type: ignore[attr-defined]
         if request.method not in {"POST", "OPTIONS"}:
             raise web.MethodNotAllowed(code=Reason.METHOD)
         if request.method == "POST":
-            # Raises for a Host that is not ours, before anything is looked up.
+            # A host that ALLOWED_HOSTS does not list is refused before any query.
             self.domain = request_domain(request._request)
             super().initial(request, *args, **kwargs)
 
     @sensitive_variables("text")
     def post(self, request: Request, *args: Any, **kwargs: Any) -> HttpResponse:
-        access_token: Any = request.auth
-        caller: Any = request.user
-        who = {"user": caller, "client_id": access_token.application.client_id}
-        user = caller
-        if as_user_id := _parameter(request, "as_user_id").strip():
-            try:
-                user = users.masquerade_target(caller, as_user_id)
-            except MasqueradeRefused as error:
-                raise web.InvalidAsUserId(error.detail, code=error.code, **who) from None
-        level = throttling.charge(access_token.pk)
-        if not level.allowed:
-            raise web.Throttled(retry_after=level.retry_after, **who)
+        """Issue a token to an authenticated client. Raises a Refusal or an InstAccessError."""
+        user = _subject(request)
+        level = _charge(request)
         try:
-            text = self._issue(request, user, access_token)
+            text = self._issue(request, user)
         except Exception:
             if level.charged:
-                throttling.refund(access_token.pk)
+                throttling.refund(request.auth.pk)
             raise
         response = web.json_response({"token": text}, status=201)
         response["X-Request-Cost"] = str(conf.throttle_cost)
-        _tell_level(response, level)
+        _set_remaining(response, level)
         return response
 
     @sensitive_variables("text")
-    def _issue(self, request: Request, user: Any, access_token: Any) -> str:
-        caller: Any = request.user
-        unencrypted = (
-            conf.allow_unencrypted and settings.DEBUG and _parameter(request, "unencrypted").strip().lower() in _TRUE
-        )
+    def _issue(self, request: Request, user: Any) -> str:
+        """Issue a token for `user`, and return the token."""
+        access_token: Any = request.auth
         _, text = issuing.issue(
             user=user,
-            real_user=None if user is caller else caller,
+            real_user=None if user is request.user else request.user,
             application=access_token.application,
             service=access_token.user is None,
             access_token_pk=access_token.pk,
@@ -105,7 +95,7 @@ class IssueView(APIView):
                 user_agent=request.META.get("HTTP_USER_AGENT", ""),
             ),
             now=time.time(),
-            encrypted=not unencrypted,
+            encrypted=not _wants_unencrypted(request),
         )
         return text
 
@@ -113,9 +103,9 @@ class IssueView(APIView):
         return HttpResponse(status=204, headers={"Allow": "POST, OPTIONS", "X-Request-Cost": "0"})
 
     def handle_exception(self, exc: Exception) -> HttpResponse:  # type: ignore[override]
-        """Every error, expected or not, as one of the contract's answers."""
-        refusal = _refusal(exc, self.request)
-        if refusal.status < 500:  # a refusal says by itself what was wrong
+        """Log and count an error, and return the matching response of docs/wire-contract.md §1."""
+        refusal = _to_refusal(exc, self.request)
+        if refusal.status < 500:  # Server-side errors are already logged.
             logger.warning(
                 "refused reason=%s user=%s client_id=%r detail=%r",
                 refusal.code,
@@ -126,47 +116,87 @@ class IssueView(APIView):
         user_uuid = users.loaded_uuid(refusal.user)
         web.refusal_counter.count("issuer", refusal.code, client_id=refusal.client_id, user_uuid=user_uuid)
         try:
-            response = refusal.to_response()
-            # Set once the caller was authenticated, however it ended after that.
-            access_token_pk = refusal.access_token_pk or getattr(getattr(self.request, "_auth", None), "pk", None)
-            if access_token_pk is not None:
-                _tell_level(response, throttling.peek(access_token_pk))
-        except InstAccessError as error:  # a bad setting, such as a realm that can't be sent
-            response = _refusal(error, self.request).to_response()
+            response = self._refuse(refusal)
+        except InstAccessError as error:  # An invalid setting, such as REALM.
+            response = _to_refusal(error, self.request).to_response()
         if refusal.status == 405:
             response["Allow"] = "POST, OPTIONS"
         if not isinstance(refusal, web.Throttled):
             response["X-Request-Cost"] = "0"
         return response
 
+    def _refuse(self, refusal: web.Refusal) -> HttpResponse:
+        """Build the response of a refusal. Raises ConfigError."""
+        response = refusal.to_response()
+        # `_auth` is set if the client was authenticated before the error. Reading `auth` could authenticate again.
+        access_token_pk = refusal.access_token_pk or getattr(getattr(self.request, "_auth", None), "pk", None)
+        if access_token_pk is not None:
+            _set_remaining(response, throttling.peek(access_token_pk))
+        return response
+
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
+        # DRF would add headers such as `Vary`, which Canvas does not send.
         self.headers = {}
-        answer: HttpResponseBase = super().finalize_response(request, response, *args, **kwargs)
-        answer["Cache-Control"] = "no-store"
-        return answer
+        finalized: HttpResponseBase = super().finalize_response(request, response, *args, **kwargs)
+        finalized["Cache-Control"] = "no-store"
+        return finalized
 
 
-def _refusal(exc: Exception, request: Request) -> web.Refusal:
-    if isinstance(exc, web.Refusal):
-        return exc
-    if isinstance(exc, InstAccessError):
-        logger.error("not issued: %s", exc)
-        return web.Unavailable(exc.detail, code=exc.code)
-    if isinstance(exc, SuspiciousOperation):
-        return web.BadRequest(type(exc).__name__, code=Reason.BAD_REQUEST)
-    # Text only, no exc_info: error reporters read the variables of the frames behind it, and one is the token.
-    logger.error("not issued: %s", _traceback(exc, request))
-    return web.Unavailable(type(exc).__name__, code=Reason.FAULT)
+def _subject(request: Request) -> Any:
+    """Return the user for `as_user_id`, or the authenticated user without that parameter. Raises InvalidAsUserId."""
+    as_user_id = _parameter(request, "as_user_id").strip()
+    if not as_user_id:
+        return request.user
+    try:
+        return users.masquerade_target(request.user, as_user_id)
+    except MasqueradeRefused as error:
+        raise web.InvalidAsUserId(error.detail, code=error.code, **_client(request)) from None
 
 
-def _tell_level(response: HttpResponse, level: throttling.Level) -> None:
+def _charge(request: Request) -> throttling.Level:
+    """Charge the access token for one request. Raises Throttled, or ConfigError."""
+    level = throttling.charge(request.auth.pk)
+    if not level.allowed:
+        raise web.Throttled(retry_after=level.retry_after, **_client(request))
+    return level
+
+
+def _client(request: Request) -> dict[str, Any]:
+    """Return the authenticated user and the OAuth2 client, for the log."""
+    access_token: Any = request.auth
+    return {"user": request.user, "client_id": access_token.application.client_id}
+
+
+def _wants_unencrypted(request: Request) -> bool:
+    """Return whether the client asks for a token without encryption and the settings allow that."""
+    if not (conf.allow_unencrypted and settings.DEBUG):
+        return False
+    return _parameter(request, "unencrypted").strip().lower() in _TRUE
+
+
+def _to_refusal(error: Exception, request: Request) -> web.Refusal:
+    """Return the refusal that a client gets for an error. Server-side errors are logged here."""
+    if isinstance(error, web.Refusal):
+        return error
+    if isinstance(error, InstAccessError):
+        logger.error("not issued: %s", error)
+        return web.Unavailable(error.detail, code=error.code)
+    if isinstance(error, SuspiciousOperation):
+        return web.BadRequest(type(error).__name__, code=Reason.BAD_REQUEST)
+    # The log gets a string and no exc_info, because error reporters read local variables from the frames of an
+    # exception, and the access token is one of these variables.
+    logger.error("not issued: %s", _traceback(error, request))
+    return web.Unavailable(type(error).__name__, code=Reason.FAULT)
+
+
+def _set_remaining(response: HttpResponse, level: throttling.Level) -> None:
     if (remaining := level.remaining) is not None:
         response["X-Rate-Limit-Remaining"] = remaining
 
 
-def _traceback(exc: Exception, request: Request) -> str:
-    """The traceback as text, without the credentials, which may stand in somebody's message."""
-    text = "".join(traceback.format_exception(exc)).rstrip()
+def _traceback(error: Exception, request: Request) -> str:
+    """Format the traceback without the client's credentials, which an error message may contain."""
+    text = "".join(traceback.format_exception(error)).rstrip()
     credentials = request.META.get("HTTP_AUTHORIZATION", "").split()[1:]
     try:
         if conf.allow_token_in_parameters:
@@ -175,15 +205,15 @@ def _traceback(exc: Exception, request: Request) -> str:
                 parameters.form(request._request).get("access_token"),
             ]
     except (InstAccessError, SuspiciousOperation):
-        # There is no telling what to leave out: where it happened, then, and no message.
-        return type(exc).__name__ + "\n" + "".join(traceback.format_tb(exc.__traceback__)).rstrip()
+        # The credentials can't be read, so any message may contain one: log the location of the error only.
+        return type(error).__name__ + "\n" + "".join(traceback.format_tb(error.__traceback__)).rstrip()
     for credential in filter(None, credentials):
         text = text.replace(credential, "[credential]")
     return text
 
 
 def _parameter(request: Request, name: str) -> str:
-    """A parameter of the query, or of the form where the query has none or a blank one."""
+    """Return a parameter from the query, or from the form if the query has none or only blanks."""
     for read in (parameters.query, parameters.form):
         value = read(request._request).get(name)
         if isinstance(value, str) and value.strip():

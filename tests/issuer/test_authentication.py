@@ -1,4 +1,4 @@
-"""Who is asking: django-oauth-toolkit's access tokens, by the project's own validator and nobody else's word."""
+"""Authentication by django-oauth-toolkit's access tokens and the project's validator, never by another server."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("initial_keys")]
 
 @pytest.fixture
 def provider(settings):
-    """Sets settings of django-oauth-toolkit on top of the project's."""
+    """Return a function that overrides settings of django-oauth-toolkit."""
 
     def set_(**values):
         settings.OAUTH2_PROVIDER = {**settings.OAUTH2_PROVIDER, **values}
@@ -42,34 +42,34 @@ class TestAnApplicationThatIsNotUsable:
     def test_p6_its_tokens_are_invalid(self, post, access_token):
         assert answer(post(access_token)) == INVALID
 
-    def test_p6_its_expired_tokens_are_invalid_rather_than_expired(self, post, make_access_token):
+    def test_p6_its_expired_tokens_are_invalid_and_not_reported_as_expired(self, post, make_access_token):
         assert answer(post(make_access_token(expires=timezone.now() - timedelta(hours=1)))) == INVALID
 
-    def test_p6_its_tokens_without_the_scope_are_invalid_rather_than_insufficient(self, post, make_access_token):
+    def test_p6_its_tokens_without_the_scope_are_invalid_and_not_insufficient(self, post, make_access_token):
         assert answer(post(make_access_token(scope="read"))) == INVALID
 
-    def test_p6_nothing_is_written(self, post, access_token):
+    def test_p6_refusing_its_tokens_writes_nothing(self, post, access_token):
         post(access_token)
 
         assert not IssuedToken.objects.exists()
 
 
-class TestAnApplicationThatDecidesByTheRequest:
-    def test_is_shown_the_request(self, post, access_token, monkeypatch):
-        seen = []
+class TestAnApplicationWhoseUsabilityDependsOnTheRequest:
+    def test_application_receives_the_request(self, post, access_token, monkeypatch):
+        requests = []
 
         def is_usable(self, request):
-            seen.append((request.http_method, request.uri, request.headers.get("REMOTE_ADDR")))
+            requests.append((request.http_method, request.uri, request.headers.get("REMOTE_ADDR")))
             return True
 
         monkeypatch.setattr(get_application_model(), "is_usable", is_usable)
 
         assert post(access_token, REMOTE_ADDR="198.51.100.7").status_code == 201
-        assert set(seen) == {("POST", "http://testserver" + ISSUE_URL, "198.51.100.7")}
+        assert set(requests) == {("POST", "http://testserver" + ISSUE_URL, "198.51.100.7")}
 
 
 class TestATokenRestrictedToResources:
-    """RFC 8707: a token for one resource server is none for another."""
+    """RFC 8707: a token for one resource server is not valid for another."""
 
     @pytest.mark.parametrize(
         "resource",
@@ -81,7 +81,7 @@ class TestATokenRestrictedToResources:
             [],
         ],
     )
-    def test_is_taken_where_it_is_for_us(self, post, make_access_token, resource):
+    def test_token_for_the_issuer_is_accepted(self, post, make_access_token, resource):
         assert post(make_access_token(resource=resource)).status_code == 201
 
     @pytest.mark.parametrize(
@@ -95,44 +95,44 @@ class TestATokenRestrictedToResources:
             ["http://testserver/api/v1/inst_access_tokens/more"],
         ],
     )
-    def test_is_invalid_where_it_is_for_another(self, post, make_access_token, resource):
+    def test_token_for_another_resource_is_invalid(self, post, make_access_token, resource):
         assert answer(post(make_access_token(resource=resource))) == INVALID
 
-    def test_is_not_let_in_by_a_query_that_looks_like_its_resource(self, post, make_access_token):
+    def test_query_that_looks_like_the_resource_does_not_help(self, post, make_access_token):
         token = make_access_token(resource=["https://elsewhere.example/"])
 
         assert answer(post(token, url=ISSUE_URL + "?https://elsewhere.example/")) == INVALID
 
-    def test_is_not_let_in_by_a_forwarded_host(self, post, make_access_token):
+    def test_forwarded_host_does_not_help(self, post, make_access_token):
         token = make_access_token(resource=["http://other.example.edu/"])
 
         assert answer(post(token, headers={"X-Forwarded-Host": "other.example.edu"})) == INVALID
 
 
-class TestInTheStateItIsNow:
-    def test_p4_a_user_made_active_again_gets_tokens_again(self, post, user, access_token):
+class TestStateAtTheTimeOfTheRequest:
+    def test_p4_reactivated_user_gets_tokens_again(self, post, user, access_token):
         get_user_model().objects.filter(pk=user.pk).update(is_active=False)
         refused = post(access_token)
         get_user_model().objects.filter(pk=user.pk).update(is_active=True)
 
         assert (refused.status_code, post(access_token).status_code) == (401, 201)
 
-    def test_a_scope_taken_away_counts_at_once(self, post, access_token):
+    def test_removed_scope_takes_effect_immediately(self, post, access_token):
         post(access_token)
         get_access_token_model().objects.filter(pk=access_token.pk).update(scope="read")
 
         assert answer(post(access_token)) == INSUFFICIENT_SCOPE
 
 
-class TestWhatAuthenticationCosts:
-    def test_an_unknown_token_is_looked_up_by_its_checksum_alone(self, post, access_token):
+class TestTheCostOfAuthentication:
+    def test_unknown_token_is_looked_up_by_its_checksum_in_one_query(self, post, access_token):
         with CaptureQueriesContext(connection) as queries:
-            post("a-token-nobody-knows")
+            post("unknown-token")
 
         assert queries
-        assert not any("a-token-nobody-knows" in query["sql"] for query in queries)
+        assert not any("unknown-token" in query["sql"] for query in queries)
 
-    def test_writes_nothing(self, post, make_access_token):
+    def test_authentication_writes_nothing(self, post, make_access_token):
         token = make_access_token(scope="read")
         with CaptureQueriesContext(connection) as queries:
             post(token)
@@ -142,21 +142,21 @@ class TestWhatAuthenticationCosts:
 
 
 class RefuseTheRest(OAuth2Validator):
-    """A project's own rule: only tokens that begin with `good`."""
+    """A validator of the project that accepts only tokens that begin with `good`."""
 
     def validate_bearer_token(self, token, scopes, request):
         return token.startswith("good") and super().validate_bearer_token(token, scopes, request)
 
 
 class Translate(OAuth2Validator):
-    """A project's own lookup: what a client holds is an alias of what the table holds."""
+    """A validator of the project whose clients send an alias of the stored token."""
 
     def _load_access_token(self, token):
         return super()._load_access_token(token.removeprefix("alias-"))
 
 
 class ReadTheRequest(OAuth2Validator):
-    """A project's own rule about the request."""
+    """A validator of the project that reads the request."""
 
     def validate_bearer_token(self, token, scopes, request):
         assert isinstance(request, Request)
@@ -164,7 +164,7 @@ class ReadTheRequest(OAuth2Validator):
 
 
 class Silent(OAuth2Validator):
-    """Says yes, and not to whom."""
+    """A validator that accepts every request without setting the access token."""
 
     def validate_bearer_token(self, token, scopes, request):
         return True
@@ -177,7 +177,7 @@ class Broken(OAuth2Validator):
 
 class TestTheProjectsOwnValidator:
     @pytest.mark.parametrize("by_path", [True, False])
-    def test_is_asked(self, post, make_access_token, provider, by_path):
+    def test_validator_of_the_project_is_used(self, post, make_access_token, provider, by_path):
         provider(
             OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.RefuseTheRest" if by_path else RefuseTheRest
         )
@@ -185,42 +185,42 @@ class TestTheProjectsOwnValidator:
         assert post(make_access_token(token="good-one")).status_code == 201
         assert answer(post(make_access_token(token="bad-one"))) == INVALID
 
-    def test_does_not_turn_an_expired_token_into_another_refusal(self, post, make_access_token, provider):
+    def test_expired_token_is_reported_as_expired_with_a_custom_validator(self, post, make_access_token, provider):
         provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.RefuseTheRest")
 
         assert answer(post(make_access_token(token="good", expires=timezone.now()))) == EXPIRED
 
-    def test_may_look_tokens_up_its_own_way(self, post, make_access_token, provider):
+    def test_validator_may_look_tokens_up_in_its_own_way(self, post, make_access_token, provider):
         provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.Translate")
         make_access_token(token="secret")
 
         assert post("alias-secret").status_code == 201
         assert answer(post("alias-other")) == INVALID
 
-    def test_may_read_the_request(self, post, access_token, provider):
+    def test_validator_may_read_the_request(self, post, access_token, provider):
         provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.ReadTheRequest")
 
         assert post(access_token, headers={"X-Team": "red"}).status_code == 201
         assert answer(post(access_token, headers={"X-Team": "blue"})) == INVALID
 
-    def test_cannot_let_anybody_in_without_an_access_token(self, post, provider):
+    def test_validator_cannot_accept_a_request_without_an_access_token(self, post, provider):
         provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.Silent")
 
         assert answer(post("whatever")) == INVALID
 
-    def test_p4_cannot_let_an_inactive_user_in(self, post, user, make_access_token, provider):
+    def test_p4_validator_cannot_accept_an_inactive_user(self, post, user, make_access_token, provider):
         provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.Translate")
         user.is_active = False
         user.save()
 
         assert answer(post(make_access_token(token="secret"))) == INVALID
 
-    def test_is_a_503_when_it_fails(self, post, access_token, provider):
+    def test_failing_validator_is_a_503(self, post, access_token, provider):
         provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.Broken")
 
         assert answer(post(access_token)) == UNAVAILABLE
 
-    def test_is_a_503_when_there_is_none_by_that_name(self, post, access_token, provider):
+    def test_unknown_validator_path_is_a_503(self, post, access_token, provider):
         provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.NoSuchValidator")
 
         assert answer(post(access_token)) == UNAVAILABLE
@@ -228,12 +228,12 @@ class TestTheProjectsOwnValidator:
 
 @pytest.fixture
 def introspection(provider):
-    """A server that vouches for every token it is asked about, set up as django-oauth-toolkit wants it."""
-    asked = []
+    """Start an introspection server that accepts every token, and configure django-oauth-toolkit to use it."""
+    calls = []
 
     class Vouch(BaseHTTPRequestHandler):
         def do_POST(self):
-            asked.append(self.rfile.read(int(self.headers["Content-Length"])))
+            calls.append(self.rfile.read(int(self.headers["Content-Length"])))
             scope = "url:POST|/api/v1/inst_access_tokens"
             body = json.dumps({"active": True, "username": "mallory", "scope": scope, "exp": 4102444800}).encode()
             self.send_response(200)
@@ -243,7 +243,7 @@ def introspection(provider):
             self.wfile.write(body)
 
         def log_message(self, *args):
-            """Silent."""
+            """Suppress the access log."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Vouch)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -252,24 +252,26 @@ def introspection(provider):
         RESOURCE_SERVER_INTROSPECTION_URL=f"http://127.0.0.1:{server.server_port}/introspect",
         RESOURCE_SERVER_AUTH_TOKEN="ours",
     )
-    yield asked
+    yield calls
     server.shutdown()
     server.server_close()
     thread.join()
 
 
 class TestWithIntrospectionConfigured:
-    def test_p7_an_unknown_bearer_is_refused_with_no_call_and_no_new_user(self, post, user, introspection):
+    def test_p7_unknown_bearer_token_is_refused_without_a_call_and_without_a_new_user(
+        self, post, user, introspection
+    ):
         assert answer(post("unknown")) == INVALID
         assert introspection == []
         assert list(get_user_model().objects.all()) == [user]
         assert not get_access_token_model().objects.exists()
 
-    def test_p7_an_expired_one_of_ours_is_not_asked_about_either(self, post, make_access_token, introspection):
+    def test_p7_expired_local_token_causes_no_call(self, post, make_access_token, introspection):
         assert answer(post(make_access_token(expires=timezone.now()))) == EXPIRED
         assert introspection == []
 
-    def test_p7_a_toolkit_that_asks_in_another_way_is_a_503_and_no_call(
+    def test_p7_unsupported_toolkit_version_is_a_503_and_causes_no_call(
         self, post, access_token, introspection, monkeypatch, caplog
     ):
         monkeypatch.delattr(OAuth2Validator, "_get_token_from_authentication_server")
@@ -280,18 +282,20 @@ class TestWithIntrospectionConfigured:
         assert "this version of django-oauth-toolkit" in caplog.text
         authentication._validator_class.cache_clear()
 
-    def test_p7_nor_is_one_with_a_validator_of_the_projects_own(self, post, user, provider, introspection):
+    def test_p7_unknown_bearer_token_causes_no_call_with_a_custom_validator(
+        self, post, user, provider, introspection
+    ):
         provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.Translate")
 
         assert answer(post("alias-unknown")) == INVALID
         assert introspection == []
 
-    def test_p7_a_token_of_ours_is_taken_without_a_call(self, post, access_token, introspection):
+    def test_p7_local_token_is_accepted_without_a_call(self, post, access_token, introspection):
         assert post(access_token).status_code == 201
         assert introspection == []
 
-    def test_p7_the_toolkit_itself_would_have_called(self, user, introspection):
-        """What is refused here is real: the same settings, and the toolkit's own validator."""
+    def test_p7_toolkits_own_validator_would_call_the_other_server(self, user, introspection):
+        """The tests above are meaningful: with the same settings, the toolkit's own validator calls the server."""
         request = Request("http://testserver/", http_method="POST")
         OAuth2Validator().validate_bearer_token("unknown", [], request)
 
@@ -299,15 +303,15 @@ class TestWithIntrospectionConfigured:
         assert get_user_model().objects.filter(username="mallory").exists()
 
 
-class TestOutsideTheHeader:
-    def test_p8_a_token_in_the_query_is_in_no_log(self, post, access_token, caplog):
+class TestATokenOutsideTheHeader:
+    def test_p8_token_in_the_query_is_in_no_log(self, post, access_token, caplog):
         caplog.set_level("DEBUG")
         response = post(url=f"{ISSUE_URL}?access_token={access_token.token}")
 
         assert answer(response) == UNAUTHENTICATED
         assert access_token.token not in caplog.text
 
-    def test_p8_a_token_in_a_form_is_in_no_log(self, post, access_token, caplog):
+    def test_p8_token_in_a_form_is_in_no_log(self, post, access_token, caplog):
         caplog.set_level("DEBUG")
         body = f"access_token={access_token.token}".encode()
         response = post(data=body, content_type="application/x-www-form-urlencoded")

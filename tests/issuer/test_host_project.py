@@ -1,4 +1,4 @@
-"""What a host project sets for its own API changes nothing of ours."""
+"""Settings and middleware of the host project's own API do not affect the issuer."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ HOSTILE = "tests.projects.hostproject.hostile."
 
 @pytest.fixture
 def holds(client, post, make_access_token, initial_keys):
-    """Asks everything once; fails at the first answer that is not the contract's."""
+    """Request every endpoint once. Fails at the first response that differs from docs/wire-contract.md §1."""
 
     def check(**kwargs):
         good = make_access_token()
@@ -62,13 +62,13 @@ def holds(client, post, make_access_token, initial_keys):
 
 
 @pytest.mark.django_db
-def test_the_contract_holds_in_a_plain_project(holds):
+def test_plain_project_gets_the_responses_of_the_contract(holds):
     holds()
 
 
 @pytest.mark.django_db
-class TestDefaultsOfRestFramework:
-    """Views take these from APIView unless they say otherwise."""
+class TestDefaultSettingsOfRestFramework:
+    """A view inherits these settings from APIView unless the view overrides them."""
 
     @pytest.mark.parametrize(
         ("attribute", "value"),
@@ -84,7 +84,7 @@ class TestDefaultsOfRestFramework:
             ("schema", None),
         ],
     )
-    def test_change_nothing(self, holds, monkeypatch, attribute, value):
+    def test_defaults_of_rest_framework_change_nothing(self, holds, monkeypatch, attribute, value):
         monkeypatch.setattr(APIView, attribute, value)
 
         holds(headers={"Accept": "text/html; version=9"})
@@ -101,13 +101,13 @@ class TestDefaultsOfRestFramework:
             {"COMPACT_JSON": False},
         ],
     )
-    def test_read_at_call_time_change_nothing(self, holds, setting):
+    def test_defaults_that_are_read_for_each_request_change_nothing(self, holds, setting):
         with override_settings(REST_FRAMEWORK=setting):
             assert all(name in api_settings.user_settings for name in setting)
             holds()
 
     @pytest.mark.parametrize("name", ["compact", "ensure_ascii"])
-    def test_on_how_json_is_written_change_nothing(self, holds, monkeypatch, name):
+    def test_json_settings_of_rest_framework_change_nothing(self, holds, monkeypatch, name):
         from rest_framework.renderers import JSONRenderer
 
         monkeypatch.setattr(JSONRenderer, name, not getattr(JSONRenderer, name))
@@ -116,7 +116,7 @@ class TestDefaultsOfRestFramework:
 
 
 @pytest.mark.django_db
-class TestSettingsOfDjango:
+class TestDjangoSettings:
     @pytest.mark.parametrize(
         "values",
         [
@@ -137,11 +137,11 @@ class TestSettingsOfDjango:
         ],
         ids=lambda values: next(iter(values)) + "=" + str(next(iter(values.values()))),
     )
-    def test_change_nothing(self, holds, values):
+    def test_django_settings_change_nothing(self, holds, values):
         with override_settings(**values):
             holds(data=b"a=1&b=2", content_type="application/x-www-form-urlencoded")
 
-    def test_a_form_that_is_too_large_counts_as_empty(self, post, access_token, initial_keys):
+    def test_form_that_is_too_large_is_treated_as_empty(self, post, access_token, initial_keys):
         with override_settings(DATA_UPLOAD_MAX_MEMORY_SIZE=5):
             response = post(access_token, data=b"as_user_id=4711", content_type="application/x-www-form-urlencoded")
 
@@ -149,7 +149,7 @@ class TestSettingsOfDjango:
 
 
 @pytest.mark.django_db
-class TestMiddleware:
+class TestMiddlewareOfTheProject:
     @pytest.mark.parametrize(
         "middleware",
         [
@@ -163,12 +163,12 @@ class TestMiddleware:
         ],
     )
     @pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=b"])
-    def test_changes_nothing(self, holds, settings, middleware, content_type):
+    def test_middleware_changes_nothing(self, holds, settings, middleware, content_type):
         settings.MIDDLEWARE = [*settings.MIDDLEWARE, middleware]
 
         holds(data=b"x=1", content_type=content_type, headers={"Accept-Language": "fr"})
 
-    def test_that_checks_csrf_tokens_is_not_for_bearers_of_a_token(self, access_token, initial_keys):
+    def test_csrf_middleware_does_not_apply_to_bearer_tokens(self, access_token, initial_keys):
         from django.test import Client
 
         strict = Client(enforce_csrf_checks=True)
@@ -176,7 +176,7 @@ class TestMiddleware:
 
         assert strict.post(ISSUE_URL, headers=headers).status_code == 201
 
-    def test_that_read_the_form_first_leaves_the_parameters_readable(
+    def test_parameters_stay_readable_after_a_middleware_read_the_form(
         self, post, access_token, initial_keys, settings
     ):
         settings.MIDDLEWARE = [HOSTILE + "ReadsTheForm", *settings.MIDDLEWARE]
@@ -188,19 +188,19 @@ class TestMiddleware:
 
 @pytest.mark.django_db(transaction=True)
 class TestAtomicRequests:
-    def test_changes_nothing(self, holds, monkeypatch):
+    def test_atomic_requests_change_nothing(self, holds, monkeypatch):
         monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
 
         holds()
 
 
 @pytest.mark.django_db
-class TestOurViewLeavesTheHostAlone:
-    def test_it_sets_no_default_of_rest_framework(self):
+class TestTheHostProjectsOwnViews:
+    def test_issuer_sets_no_defaults_of_rest_framework(self):
         assert APIView.authentication_classes == api_settings.DEFAULT_AUTHENTICATION_CLASSES
         assert APIView.renderer_classes == api_settings.DEFAULT_RENDERER_CLASSES
 
-    def test_another_address_still_gets_its_slash_appended(self, client):
+    def test_append_slash_still_redirects_other_urls(self, client):
         response = client.get("/admin")
 
         assert (response.status_code, response["Location"]) == (301, "/admin/")
@@ -218,8 +218,8 @@ def answers(tmp_path_factory, _rsa_pool):
     )
 
 
-class TestAProjectWithAllOfItFromTheStart:
-    """Some settings count only when the process starts: one process with every hostile setting at once."""
+class TestAProjectThatStartsWithAllHostileSettings:
+    """Some settings are read only when a process starts, so one process starts with all hostile settings."""
 
     @pytest.mark.parametrize(
         ("name", "expected"),
@@ -233,37 +233,37 @@ class TestAProjectWithAllOfItFromTheStart:
             ("GET", METHOD_NOT_ALLOWED),
         ],
     )
-    def test_refuses_as_the_contract_says(self, answers, name, expected):
-        seen = answers[name]
+    def test_requests_are_refused_as_in_the_contract(self, answers, name, expected):
+        received = answers[name]
 
-        assert (seen["status"], seen["body"].encode(), seen["challenge"]) == expected
-        assert seen["type"].startswith("application/json")
-        assert seen["cache"] == "no-store"
+        assert (received["status"], received["body"].encode(), received["challenge"]) == expected
+        assert received["type"].startswith("application/json")
+        assert received["cache"] == "no-store"
 
     @pytest.mark.parametrize("name", ["success", "success .json", "success ?format=html", "success without a body"])
-    def test_issues_tokens(self, answers, name):
-        seen = answers[name]
+    def test_tokens_are_issued(self, answers, name):
+        received = answers[name]
 
-        assert seen["status"] == 201
-        assert list(json.loads(seen["body"])) == ["token"]
-        assert seen["body"] == json.dumps(json.loads(seen["body"]), separators=(",", ":"))
-        assert seen["type"].startswith("application/json")
-        assert seen["cache"] == "no-store"
+        assert received["status"] == 201
+        assert list(json.loads(received["body"])) == ["token"]
+        assert received["body"] == json.dumps(json.loads(received["body"]), separators=(",", ":"))
+        assert received["type"].startswith("application/json")
+        assert received["cache"] == "no-store"
 
-    def test_tells_the_methods(self, answers):
+    def test_options_lists_the_methods(self, answers):
         assert answers["GET"]["allow"] == answers["OPTIONS"]["allow"] == "POST, OPTIONS"
         assert (answers["OPTIONS"]["status"], answers["OPTIONS"]["body"]) == (204, "")
 
-    def test_p15_keeps_a_row_of_each_token(self, answers):
+    def test_p15_each_token_has_an_audit_row(self, answers):
         assert answers["rows"] == 4
 
-    def test_p7_makes_no_user(self, answers):
+    def test_p7_no_user_is_created(self, answers):
         assert answers["users"] == 1
 
 
 @pytest.mark.django_db(transaction=True)
 class TestWithoutAnyMiddleware:
-    def test_rows_are_committed_too(self, post, access_token, initial_keys, settings):
+    def test_rows_are_committed_without_middleware(self, post, access_token, initial_keys, settings):
         settings.MIDDLEWARE = []
 
         assert post(access_token).status_code == 201

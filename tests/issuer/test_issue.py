@@ -1,4 +1,4 @@
-"""issuer.issue: a token leaves only after its audit row is committed, and the row says everything but the token."""
+"""Issuing: a token is returned only after its audit row is committed. The row contains no token."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ORIGIN = issuing.Origin(canvas_domain="canvas.example.edu", ip_address="203.0.11
 
 @pytest.fixture
 def issue(user, application, initial_keys):
-    """`issuer.issue` with everything it needs; every argument can be given."""
+    """Return a function that calls `issuer.issue`. Every argument has a default and can be overridden."""
 
     def issue_(**arguments):
         defaults = {"user": user, "application": application, "access_token_pk": 7, "origin": ORIGIN, "now": NOW}
@@ -40,7 +40,7 @@ def issue(user, application, initial_keys):
 
 @pytest.mark.django_db
 class TestTheAuditRow:
-    def test_says_who_through_what_from_where_until_when_under_which_keys(self, issue, user, application):
+    def test_row_contains_everything_except_the_token(self, issue, user, application):
         issue()
 
         ring = keys_ring.current_ring()
@@ -70,7 +70,7 @@ class TestTheAuditRow:
             "mac": row_hmac.authenticate(row_hmac.canonical_bytes(row), conf.key_encryption_keys),
         }
 
-    def test_is_the_one_that_is_returned_and_tells_what_the_token_tells(self, issue):
+    def test_returned_row_matches_the_token_and_the_database(self, issue):
         row, text = issue()
 
         claims = claims_of(text)
@@ -82,7 +82,7 @@ class TestTheAuditRow:
         )
         assert (row.issued_at.timestamp(), row.expires_at.timestamp()) == (claims["iat"], claims["exp"])
 
-    def test_outlives_its_user_and_application(self, issue, user, application):
+    def test_row_outlives_its_user_and_application(self, issue, user, application):
         row, _ = issue()
         client_id = application.client_id
         application.delete()
@@ -93,13 +93,13 @@ class TestTheAuditRow:
         assert row.client_id == client_id
         assert row.user_uuid
 
-    def test_has_no_encryption_key_when_the_token_is_bare(self, issue):
+    def test_row_of_an_unencrypted_token_has_no_encryption_key(self, issue):
         row, text = issue(encrypted=False)
 
         assert text.count(".") == 2
         assert row.encryption_kid == ""
 
-    def test_may_know_neither_application_nor_access_token_nor_address(self, issue):
+    def test_row_may_lack_application_access_token_and_address(self, issue):
         row, _ = issue(application=None, access_token_pk=None, origin=issuing.Origin(canvas_domain="a.example.edu"))
 
         row.refresh_from_db()
@@ -107,7 +107,7 @@ class TestTheAuditRow:
         assert (row.ip_address, row.user_agent) == (None, "")
 
     @pytest.mark.parametrize("text", ["a\x00b\r\nc\x7fd", "\x1b[2J", "\x80\x9b\x9f"])
-    def test_a5_holds_no_control_characters(self, issue, text):
+    def test_a5_row_contains_no_control_characters(self, issue, text):
         origin = issuing.Origin(canvas_domain="a.example.edu", user_agent=text)
         row, _ = issue(origin=origin)
 
@@ -118,24 +118,24 @@ class TestTheAuditRow:
 
 @pytest.mark.django_db
 class TestTheToken:
-    def test_lives_an_hour(self, issue):
+    def test_token_lives_for_an_hour_by_default(self, issue):
         claims = claims_of(issue()[1])
 
         assert (claims["iat"], claims["exp"]) == (int(NOW), int(NOW) + 3600)
 
-    def test_lives_as_long_as_the_setting_says(self, issue):
+    def test_lifetime_setting_is_used(self, issue):
         with override_settings(INSTACCESS={"LIFETIME": 60}):
             claims = claims_of(issue()[1])
 
         assert claims["exp"] - claims["iat"] == 60
 
-    def test_leaves_absent_claims_out(self, issue):
+    def test_absent_claims_are_left_out(self, issue):
         claims = claims_of(issue()[1])
 
         assert not {"region", "canvas_shard_id", "masq_sub", "masq_shard", "client_id"} & claims.keys()
         assert None not in claims.values()
 
-    def test_carries_what_the_settings_say(self, issue):
+    def test_claims_contain_the_values_of_the_settings(self, issue):
         with override_settings(
             INSTACCESS={"ISSUER": "instructure:other", "REGION": "eu-west-1", "SHARD_ID": 3, "ACCOUNT_UUID": "root"}
         ):
@@ -148,18 +148,18 @@ class TestTheToken:
             "root",
         )
 
-    def test_the_account_can_depend_on_the_host(self, issue):
+    def test_account_can_depend_on_the_host(self, issue):
         with override_settings(INSTACCESS={"ACCOUNT_HOOK": lambda host: f"account of {host}"}):
             assert claims_of(issue()[1])["acct"] == "account of canvas.example.edu"
 
-    def test_a_user_keeps_their_uuid(self, issue, user):
+    def test_user_keeps_the_same_uuid(self, issue, user):
         first, second = (claims_of(issue()[1])["sub"] for _ in range(2))
 
         assert first == second == str(UserIdentity.objects.get(user=user).uuid)
 
     @pytest.mark.parametrize("alg", ["RSA-OAEP", "RSA-OAEP-256"])
     @pytest.mark.parametrize("enc", ["A128CBC-HS256", "A256GCM"])
-    def test_is_encrypted_as_the_settings_say(self, issue, alg, enc):
+    def test_token_is_encrypted_with_the_configured_algorithms(self, issue, alg, enc):
         with override_settings(INSTACCESS={"ENCRYPTION_ALG": alg, "CONTENT_ENCRYPTION": enc}):
             _, text = issue()
 
@@ -168,21 +168,21 @@ class TestTheToken:
 
 @pytest.mark.django_db
 class TestTheClaimsHook:
-    def test_p16_adds_claims_of_the_deployments_own(self, issue, user, application):
-        seen = []
+    def test_p16_hook_adds_claims_of_the_deployment(self, issue, user, application):
+        calls = []
 
         def hook(user, application):
-            seen.append((user, application))
+            calls.append((user, application))
             return {"tool": {"id": 1}}
 
         with override_settings(INSTACCESS={"CLAIMS_HOOK": hook}):
             claims = claims_of(issue()[1])
 
         assert claims["tool"] == {"id": 1}
-        assert seen == [(user, application)]
+        assert calls == [(user, application)]
 
     @pytest.mark.parametrize("name", sorted(RESERVED))
-    def test_p16_cannot_set_a_reserved_one(self, issue, name):
+    def test_p16_hook_cannot_set_a_reserved_claim(self, issue, name):
         with override_settings(INSTACCESS={"CLAIMS_HOOK": lambda user, application: {name: "forged"}}):
             row, text = issue()
 
@@ -190,7 +190,7 @@ class TestTheClaimsHook:
         assert "forged" not in claims.values()
         assert (claims["jti"], claims["exp"]) == (str(row.jti), int(NOW) + 3600)
 
-    def test_p16_cannot_make_a_token_that_no_gateway_passes_on(self, issue):
+    def test_p16_hook_cannot_exceed_the_size_that_gateways_forward(self, issue):
         with (
             override_settings(INSTACCESS={"CLAIMS_HOOK": lambda user, application: {"x": "y" * 10_240}}),
             pytest.raises(ClaimsTooLarge, match="CLAIMS_HOOK"),
@@ -201,7 +201,7 @@ class TestTheClaimsHook:
         assert MAX_PAYLOAD_BYTES < 10_240
 
     @pytest.mark.parametrize("extra", [{"x": object()}, {"x": float("nan")}, {"x": b"bytes"}, {"x": "\ud800"}])
-    def test_p16_is_refused_when_it_returns_what_json_cannot_say(self, issue, extra):
+    def test_p16_hook_is_refused_for_values_that_json_cannot_represent(self, issue, extra):
         with (
             override_settings(INSTACCESS={"CLAIMS_HOOK": lambda user, application: extra}),
             pytest.raises(ClaimsTooLarge, match="CLAIMS_HOOK"),
@@ -211,7 +211,7 @@ class TestTheClaimsHook:
         assert not IssuedToken.objects.exists()
 
     @pytest.mark.parametrize("extra", [None, [], "text", {1: "x"}])
-    def test_p16_is_refused_when_it_returns_no_dictionary(self, issue, extra):
+    def test_p16_hook_is_refused_for_a_value_that_is_not_a_dictionary(self, issue, extra):
         with (
             override_settings(INSTACCESS={"CLAIMS_HOOK": lambda user, application: extra}),
             pytest.raises(ConfigError, match="CLAIMS_HOOK"),
@@ -220,7 +220,7 @@ class TestTheClaimsHook:
 
         assert not IssuedToken.objects.exists()
 
-    def test_p16_oversize_is_a_503_at_the_endpoint(self, post, access_token, initial_keys, caplog):
+    def test_p16_oversized_claims_are_a_503_at_the_endpoint(self, post, access_token, initial_keys, caplog):
         with override_settings(INSTACCESS={"CLAIMS_HOOK": lambda user, application: {"x": "y" * 10_240}}):
             response = post(access_token)
 
@@ -230,15 +230,15 @@ class TestTheClaimsHook:
 
 
 @pytest.mark.django_db
-class TestTheUuidField:
-    def test_is_taken_from_the_user_and_no_identity_is_made(self, issue, user):
+class TestTheUserUuidField:
+    def test_uuid_is_read_from_the_user_and_no_identity_is_created(self, issue, user):
         with override_settings(INSTACCESS={"USER_UUID_FIELD": "username"}):
             claims = claims_of(issue()[1])
 
         assert claims["sub"] == "ada"
         assert not UserIdentity.objects.exists()
 
-    def test_empty_is_refused_naming_the_setting(self, issue, user):
+    def test_empty_uuid_field_is_refused_and_the_error_names_the_setting(self, issue, user):
         user.email = ""
         with (
             override_settings(INSTACCESS={"USER_UUID_FIELD": "email"}),
@@ -260,10 +260,10 @@ class TestWithoutKeys:
 
 
 @pytest.mark.django_db(transaction=True)
-class TestAJtiThatIsTaken:
-    """`uuid4` colliding is not going to happen; a broken random source is."""
+class TestAJtiThatExistsAlready:
+    """`uuid4` does not collide in practice, but a broken random source can repeat a value."""
 
-    def test_p17_is_replaced_by_a_new_one(self, issue, monkeypatch):
+    def test_p17_existing_jti_is_replaced_by_a_new_one(self, issue, monkeypatch):
         taken, fresh = issue()[0].jti, uuid.UUID(int=2)
         numbers = iter([taken, fresh])
         monkeypatch.setattr("instaccess.tokens.claims.uuid.uuid4", lambda: next(numbers))
@@ -273,7 +273,7 @@ class TestAJtiThatIsTaken:
         assert claims_of(text)["jti"] == str(row.jti) == str(fresh)
         assert IssuedToken.objects.count() == 2
 
-    def test_p17_is_never_used_again(self, issue, monkeypatch):
+    def test_p17_existing_jti_is_never_used_again(self, issue, monkeypatch):
         row, _ = issue()
         monkeypatch.setattr("instaccess.tokens.claims.uuid.uuid4", lambda: row.jti)
 
@@ -281,7 +281,7 @@ class TestAJtiThatIsTaken:
             issue(origin=issuing.Origin(canvas_domain="other.example.edu"))
         assert list(IssuedToken.objects.values_list("canvas_domain", flat=True)) == ["canvas.example.edu"]
 
-    def test_p17_is_a_503_when_there_is_no_other(self, issue, post, access_token, monkeypatch):
+    def test_p17_answer_is_503_if_no_unused_jti_is_found(self, issue, post, access_token, monkeypatch):
         row, _ = issue()
         monkeypatch.setattr("instaccess.tokens.claims.uuid.uuid4", lambda: row.jti)
 
@@ -319,26 +319,26 @@ def run(statements):
 
 
 @pytest.mark.django_db(transaction=True)
-class TestAnAuditThatTheDatabaseRefuses:
+class TestAnAuditRowThatTheDatabaseRefuses:
     @pytest.fixture
     def refusing(self, transactional_db):
         run(TRIGGERS[connection.vendor])
         yield
         run(DROPS[connection.vendor])
 
-    def test_p13_no_token_leaves(self, issue, refusing):
+    def test_p13_no_token_is_returned(self, issue, refusing):
         with pytest.raises(AuditError):
             issue()
 
         assert not IssuedToken.objects.exists()
 
-    def test_p13_the_answer_is_503_without_a_token(self, post, access_token, initial_keys, refusing):
+    def test_p13_answer_is_503_without_a_token(self, post, access_token, initial_keys, refusing):
         response = post(access_token)
 
         assert answer(response) == UNAVAILABLE
         assert int(response["Retry-After"]) > 0
 
-    def test_p13_issuing_goes_on_once_the_database_takes_rows_again(self, post, access_token, initial_keys):
+    def test_p13_issuing_continues_when_the_database_accepts_rows_again(self, post, access_token, initial_keys):
         run(TRIGGERS[connection.vendor])
         try:
             refused = post(access_token)
@@ -348,8 +348,8 @@ class TestAnAuditThatTheDatabaseRefuses:
         assert (refused.status_code, post(access_token).status_code) == (503, 201)
         assert IssuedToken.objects.count() == 1
 
-    def test_p13_a_row_that_fails_at_commit_is_no_row(self, issue, user):
-        """References are checked when the transaction ends: the user was deleted after they were authenticated."""
+    def test_p13_row_that_fails_at_commit_is_not_stored(self, issue, user):
+        """The user was deleted after authentication. The database checks the reference when the transaction ends."""
         user.instaccess_identity = UserIdentity(user=user)
         get_user_model().objects.filter(pk=user.pk).delete()
 
@@ -357,7 +357,7 @@ class TestAnAuditThatTheDatabaseRefuses:
             issue()
         assert not IssuedToken.objects.exists()
 
-    def test_p13_a_connection_lost_during_the_insert_is_an_audit_error(self, issue):
+    def test_p13_connection_lost_during_the_insert_is_an_audit_error(self, issue):
         def lost(execute, sql, params, many, context):
             if sql.startswith("INSERT") and "issuedtoken" in sql:
                 raise OperationalError("server closed the connection unexpectedly")
@@ -370,17 +370,17 @@ class TestAnAuditThatTheDatabaseRefuses:
 
 
 @pytest.mark.django_db(transaction=True)
-class TestInsideSomebodysTransaction:
-    """Their next error would take the row back after the token has left."""
+class TestInsideATransactionOfTheCaller:
+    """A later error of the caller would roll back the row although the token was returned."""
 
-    def test_p15_nothing_is_issued(self, issue):
+    def test_p15_nothing_is_issued_inside_a_transaction(self, issue):
         issue()
         with transaction.atomic(), pytest.raises(AuditError):
             issue()
 
         assert IssuedToken.objects.count() == 1
 
-    def test_p15_nothing_is_issued_where_autocommit_is_off(self, issue):
+    def test_p15_nothing_is_issued_if_autocommit_is_off(self, issue):
         issue()
         transaction.set_autocommit(False)
         try:
@@ -392,22 +392,22 @@ class TestInsideSomebodysTransaction:
 
         assert IssuedToken.objects.count() == 1
 
-    def test_p15_a_row_is_seen_by_another_connection_when_issue_returns(self, issue):
+    def test_p15_another_connection_sees_the_row_when_issue_returns(self, issue):
         row, _ = issue()
-        seen = []
+        results = []
 
-        def look():
-            seen.append(IssuedToken.objects.filter(jti=row.jti).exists())
+        def count():
+            results.append(IssuedToken.objects.filter(jti=row.jti).exists())
             connection.close()
 
-        thread = threading.Thread(target=look)
+        thread = threading.Thread(target=count)
         thread.start()
         thread.join()
-        assert seen == [True]
+        assert results == [True]
 
 
 class FailAfterTheView:
-    """A middleware that fails once the view has answered."""
+    """A middleware that fails after the view has returned a response."""
 
     def __init__(self, get_response):
         self.get_response = get_response
@@ -423,7 +423,7 @@ class TestAtomicRequests:
     def _on(self, monkeypatch, transactional_db):
         monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
 
-    def test_p15_rows_survive_a_later_error(self, client, access_token, initial_keys, settings):
+    def test_p15_rows_survive_an_error_after_the_view(self, client, access_token, initial_keys, settings):
         settings.MIDDLEWARE = [*settings.MIDDLEWARE, "tests.issuer.test_issue.FailAfterTheView"]
         client.raise_request_exception = False
 
@@ -432,13 +432,13 @@ class TestAtomicRequests:
         assert response.status_code == 500
         assert IssuedToken.objects.count() == 1
 
-    def test_p15_tokens_are_issued(self, post, access_token, initial_keys):
+    def test_p15_tokens_are_issued_with_atomic_requests(self, post, access_token, initial_keys):
         assert post(access_token).status_code == 201
 
 
 @pytest.mark.django_db(transaction=True)
-class TestAThousandIssuesAtOnce:
-    def test_p14_have_a_thousand_ids_and_rows(self, access_token, initial_keys):
+class TestManyIssuesAtOnce:
+    def test_p14_a_thousand_tokens_have_a_thousand_ids_and_rows(self, access_token, initial_keys):
         authorization = {"Authorization": f"Bearer {access_token.token}"}
         Client().post(ISSUE_URL, headers=authorization)
         start = threading.Barrier(8)
@@ -461,7 +461,7 @@ class TestAThousandIssuesAtOnce:
         assert IssuedToken.objects.count() == 1001
         assert ids < set(map(str, IssuedToken.objects.values_list("jti", flat=True)))
 
-    def test_p14_make_one_uuid_for_a_user_who_had_none(self, access_token, initial_keys, user):
+    def test_p14_parallel_requests_create_one_uuid_for_a_new_user(self, access_token, initial_keys, user):
         authorization = {"Authorization": f"Bearer {access_token.token}"}
         start = threading.Barrier(8)
 
@@ -480,7 +480,7 @@ class TestAThousandIssuesAtOnce:
 
 
 @pytest.mark.django_db
-def test_the_clock_is_passed_in(issue):
+def test_time_of_issue_is_the_argument_now(issue):
     later = time.time() + 86_400
     row, _ = issue(now=later)
 

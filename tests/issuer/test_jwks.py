@@ -1,4 +1,4 @@
-"""`GET /internal/services/jwks` (contract §5): what services elsewhere see of our keys."""
+"""`GET /internal/services/jwks` (docs/wire-contract.md §5): the public keys for services."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ def served(client: Any) -> list[dict[str, str]]:
 
 
 @pytest.mark.usefixtures("initial_keys")
-class TestTheSet:
-    def test_holds_the_current_and_the_future_signing_key_and_no_encryption_key(self, client):
+class TestTheJwkSet:
+    def test_set_contains_the_current_and_the_future_signing_key_only(self, client):
         assert [key["kid"] for key in served(client)] == [
             Key.objects.get(use=SIG, status=status).kid for status in ("current", "future")
         ]
 
-    def test_k9_names_six_members_of_each_key_and_none_is_private_or_symmetric(self, client):
+    def test_k9_each_key_has_six_public_members(self, client):
         for key in served(client):
             assert set(key) == {"kty", "n", "e", "use", "alg", "kid"}
             assert (key["kty"], key["use"], key["alg"]) == ("RSA", "sig", "RS256")
 
-    def test_k9_has_no_private_member_though_a_row_got_one(self, client):
+    def test_k9_private_members_in_a_row_are_not_published(self, client):
         ring = keys_ring.load()
         row = Key.objects.get(kid=ring.signing_key().kid)
         private = dict(ring.signing_key().private())
@@ -59,11 +59,11 @@ class TestTheSet:
             assert private[name] not in body
         assert "c2VjcmV0" not in body
 
-    def test_names_each_key_by_its_rfc_7638_thumbprint(self, client):
+    def test_kid_is_the_rfc_7638_thumbprint(self, client):
         for key in served(client):
             assert JWK(**key).thumbprint() == key["kid"]
 
-    def test_has_the_current_key_first_then_past_ones_the_latest_first_then_future_ones(self, client):
+    def test_order_is_current_then_past_newest_first_then_future(self, client):
         with time_machine.travel(datetime.now(UTC), tick=False) as clock:
             retired = []
             for _ in range(3):
@@ -74,7 +74,7 @@ class TestTheSet:
         current, future = (Key.objects.get(use=SIG, status=status).kid for status in ("current", "future"))
         assert kids == [current, *retired, future]
 
-    def test_loses_a_past_key_when_its_last_token_is_dead(self, client):
+    def test_past_key_is_removed_when_its_last_token_has_expired(self, client):
         with time_machine.travel(START, tick=False) as clock, override_settings(INSTACCESS={"KEY_CACHE_SECONDS": 0}):
             past = lifecycle.rotate(SIG, force=True).retired.kid
             clock.shift(conf.key_retention_seconds - 1)
@@ -82,7 +82,7 @@ class TestTheSet:
             clock.shift(1)
             assert past not in [key["kid"] for key in served(client)]
 
-    def test_k10_loses_a_revoked_key_at_once(self, client):
+    def test_k10_revoked_key_is_removed_immediately(self, client):
         current, future = (key["kid"] for key in served(client))
         lifecycle.revoke(current)
         kids = [key["kid"] for key in served(client)]
@@ -90,37 +90,37 @@ class TestTheSet:
         assert current not in kids
         assert kids[0] == future
 
-    def test_holds_a_public_signing_key_that_was_imported(self, client, rsa_pool):
+    def test_imported_public_signing_key_is_listed(self, client, rsa_pool):
         public = material.to_text(rsa_pool.take(), file_format="jwk", private=False)
         kid = provision.import_key(public, use=SIG).kid
 
         assert kid in [key["kid"] for key in served(client)]
 
-    def test_k7_goes_on_without_a_key_whose_public_half_was_altered(self, client, rsa_pool):
+    def test_k7_key_with_a_modified_public_key_is_skipped(self, client, rsa_pool):
         row = Key.objects.get(status="future")
         row.public_jwk = {**row.public_jwk, "n": rsa_pool.take()["n"]}
         row.save()
 
         assert [key["kid"] for key in served(client)] == [Key.objects.get(use=SIG, status="current").kid]
 
-    def test_o6_needs_no_private_half_to_open(self, client):
+    def test_o6_private_keys_need_not_be_decryptable(self, client):
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": ["A" * 43]}):
             assert len(served(client)) == 2
 
 
 @pytest.mark.usefixtures("initial_keys")
-class TestTheAnswer:
-    def test_is_json_that_anybody_may_keep_for_the_time_of_the_setting(self, client):
+class TestTheResponse:
+    def test_response_is_json_and_cacheable_for_the_configured_time(self, client):
         response = client.get(URL)
 
         assert response["Content-Type"] == "application/json; charset=utf-8"
         assert response["Cache-Control"] == "public, max-age=300"
 
     @override_settings(INSTACCESS={"JWKS_MAX_AGE": 60})
-    def test_follows_the_setting(self, client):
+    def test_max_age_follows_the_setting(self, client):
         assert client.get(URL)["Cache-Control"] == "public, max-age=60"
 
-    def test_sets_no_cookie_and_depends_on_no_header(self, client, user):
+    def test_response_sets_no_cookie_and_varies_by_no_header(self, client, user):
         client.force_login(user)
         response = client.get(URL)
 
@@ -128,7 +128,7 @@ class TestTheAnswer:
         assert not response.has_header("Vary")
         assert response.content == Client().get(URL).content
 
-    def test_says_the_same_twice(self, client):
+    def test_body_and_etag_are_stable(self, client):
         first, second = client.get(URL), client.get(URL)
 
         assert first.content == second.content
@@ -136,10 +136,10 @@ class TestTheAnswer:
         assert re.fullmatch(r'"[0-9a-f]{32}"', first["ETag"])
 
     @pytest.mark.parametrize("accept", ["text/html", "application/xml", "", "*/*", "application/jwk-set+json"])
-    def test_does_not_mind_what_is_asked_for(self, client, accept):
+    def test_accept_header_is_ignored(self, client, accept):
         assert client.get(URL, headers={"Accept": accept}).json()["keys"]
 
-    def test_to_head_has_the_same_headers_and_no_body(self, client):
+    def test_head_has_the_same_headers_and_no_body(self, client):
         get, head = client.get(URL), client.head(URL)
 
         assert (head.status_code, head.content) == (200, b"")
@@ -148,9 +148,9 @@ class TestTheAnswer:
 
 
 @pytest.mark.usefixtures("initial_keys")
-class TestAskedWithTheETag:
+class TestConditionalRequests:
     @pytest.mark.parametrize("spelled", ["{}", "W/{}", '"other", {}', "*"])
-    def test_says_that_nothing_has_changed(self, client, spelled):
+    def test_matching_etag_gets_a_304(self, client, spelled):
         first = client.get(URL)
         response = client.get(URL, headers={"If-None-Match": spelled.format(first["ETag"])})
 
@@ -158,7 +158,7 @@ class TestAskedWithTheETag:
         assert response["ETag"] == first["ETag"]
         assert response["Cache-Control"] == first["Cache-Control"]
 
-    def test_sends_the_set_once_it_has_changed(self, client):
+    def test_changed_set_is_sent_in_full(self, client):
         first = client.get(URL)
         lifecycle.rotate(SIG, force=True)
         response = client.get(URL, headers={"If-None-Match": first["ETag"]})
@@ -167,7 +167,7 @@ class TestAskedWithTheETag:
         assert response["ETag"] != first["ETag"]
 
     @pytest.mark.parametrize("header", ["nonsense", '"', "W/", "\x00", '"' + "a" * 5000 + '"'])
-    def test_sends_the_set_for_a_tag_that_is_none_of_ours(self, client, header):
+    def test_unknown_etag_gets_the_full_set(self, client, header):
         assert client.get(URL, headers={"If-None-Match": header}).status_code == 200
 
 
@@ -177,23 +177,23 @@ class TestWithoutASigningKey:
         assert response["Retry-After"] == "10"
         assert response["Cache-Control"] == "no-store"
 
-    def test_k5_it_is_unavailable_and_not_empty(self, client, caplog):
+    def test_k5_answer_is_503_and_not_an_empty_set(self, client, caplog):
         self.unavailable(client.get(URL))
         assert "instaccess_init" in caplog.text
 
-    def test_k8_an_encryption_key_is_no_help(self, client):
+    def test_k8_encryption_key_alone_is_still_a_503(self, client):
         provision.generate(ENC)
 
         self.unavailable(client.get(URL))
 
-    def test_k5_it_is_there_after_init(self, client):
+    def test_k5_set_is_served_after_init(self, client):
         self.unavailable(client.get(URL))
         provision.init()
 
         assert len(served(client)) == 2
 
     @pytest.mark.parametrize("error", [OperationalError, DatabaseError, InterfaceError])
-    def test_o1_with_the_database_away_it_is_unavailable_and_comes_back_by_itself(
+    def test_o1_answer_is_503_while_the_database_is_unavailable_and_recovers(
         self, client, error, initial_keys, caplog
     ):
         def away(*args: Any) -> Any:
@@ -204,50 +204,50 @@ class TestWithoutASigningKey:
         assert "server closed the connection" in caplog.text
         assert len(served(client)) == 2
 
-    def test_a_bad_setting_makes_it_unavailable_and_is_named_in_the_log(self, client, initial_keys, caplog):
+    def test_invalid_setting_is_a_503_and_named_in_the_log(self, client, initial_keys, caplog):
         with override_settings(INSTACCESS={"JWKS_MAX_AGE": -1}):
             self.unavailable(client.get(URL))
         assert "JWKS_MAX_AGE" in caplog.text
 
 
 @pytest.mark.usefixtures("initial_keys")
-class TestAnotherMethod:
+class TestOtherMethods:
     @pytest.mark.parametrize("method", ["post", "put", "patch", "delete", "options", "trace"])
-    def test_is_refused_and_told_which_there_are(self, client, method):
+    def test_other_methods_get_a_405_with_allow(self, client, method):
         response = getattr(client, method)(URL)
 
         assert response.status_code == 405
         assert response["Allow"] == "GET, HEAD"
         assert json.loads(response.content) == {"errors": [{"message": "Method not allowed."}]}
 
-    def test_is_refused_as_such_also_where_forms_are_checked_for_their_origin(self):
+    def test_other_methods_get_a_405_also_with_csrf_checks(self):
         assert Client(enforce_csrf_checks=True).post(URL).status_code == 405
 
 
 @pytest.mark.usefixtures("initial_keys")
 class TestInAHostProject:
-    def test_login_required_middleware_lets_services_in(self, client):
+    def test_login_required_middleware_does_not_apply(self, client):
         middleware = [*django_settings.MIDDLEWARE, "django.contrib.auth.middleware.LoginRequiredMiddleware"]
         with override_settings(MIDDLEWARE=middleware):
             assert client.get("/admin/instaccess/").status_code == 302
             assert len(served(client)) == 2
 
-    def test_the_language_of_the_reader_changes_nothing(self, client):
+    def test_language_of_the_client_changes_nothing(self, client):
         middleware = [*django_settings.MIDDLEWARE, "django.middleware.locale.LocaleMiddleware"]
         before = client.get(URL).content
         with override_settings(MIDDLEWARE=middleware):
             assert client.get(URL, headers={"Accept-Language": "de"}).content == before
 
-    def test_reading_it_writes_nothing(self, client, django_assert_num_queries):
+    def test_reading_the_set_writes_nothing(self, client, django_assert_num_queries):
         with django_assert_num_queries(1):
             client.get(URL)
         with django_assert_num_queries(0):
             client.get(URL)
 
 
-class TestTheCopyThatOthersKeep:
-    def test_k4_holds_a_key_before_it_may_sign(self, client):
-        """Taken from a worker that heard of the key as late as may be, and kept for as long as may be."""
+class TestACachedCopyOfTheSet:
+    def test_k4_cached_copy_contains_a_key_before_the_key_signs(self, client):
+        """The copy comes from the worker that reloads its keys last, and is cached for the longest allowed time."""
         with time_machine.travel(START, tick=False) as clock:
             provision.init()
             key = provision.generate(SIG)

@@ -1,4 +1,4 @@
-"""Tokens for somebody else: `as_user_id` at the issuer (contract §1, §2)."""
+"""Masquerading: tokens for another user by `as_user_id` (docs/wire-contract.md §1 and §2)."""
 
 from __future__ import annotations
 
@@ -35,98 +35,98 @@ def target(db: None) -> Any:
 
 @pytest.fixture
 def caller(user: Any) -> Any:
-    """Whose access token it is; they may masquerade."""
+    """The user of the access token, with the permission to masquerade."""
     user.user_permissions.add(permission("instaccess.masquerade"))
     return user
 
 
 @pytest.fixture
 def ask(post: Callable[..., Any], access_token: Any) -> Callable[[Any], Any]:
-    """The answer to `as_user_id=…`, in a form body."""
+    """Return a function that POSTs `as_user_id` in a form and returns the response."""
     return lambda as_user_id: post(access_token, data={"as_user_id": as_user_id})
 
 
-class TestWhoMay:
-    def test_get_a_token_for_somebody_else_is_whoever_has_the_permission(self, caller, target, ask):
+class TestTheCaller:
+    def test_caller_with_the_permission_may_masquerade(self, caller, target, ask):
         response = ask(target.pk)
 
         assert response.status_code == 201
         assert claims_of(response.json()["token"])["sub"] == users.user_uuid(target)
 
-    def test_has_it_through_a_group_too(self, user, target, ask):
+    def test_caller_may_have_the_permission_through_a_group(self, user, target, ask):
         group = Group.objects.create(name="support")
         group.permissions.add(permission("instaccess.masquerade"))
         user.groups.add(group)
 
         assert ask(target.pk).status_code == 201
 
-    def test_is_everybody_who_is_a_superuser(self, user, target, ask):
+    def test_superuser_may_masquerade(self, user, target, ask):
         User.objects.filter(pk=user.pk).update(is_superuser=True)
 
         assert ask(target.pk).status_code == 201
 
-    def test_p19_is_nobody_without_the_permission(self, user, target, ask):
+    def test_p19_caller_without_the_permission_may_not_masquerade(self, user, target, ask):
         assert answer(ask(target.pk)) == INVALID_AS_USER_ID
 
     @pytest.mark.parametrize("other", ["instaccess.revoke_tokens", "instaccess.view_issuedtoken", "auth.change_user"])
-    def test_p19_is_nobody_with_other_permissions(self, user, target, ask, other):
+    def test_p19_caller_with_other_permissions_may_not_masquerade(self, user, target, ask, other):
         user.user_permissions.add(permission(other))
 
         assert answer(ask(target.pk)) == INVALID_AS_USER_ID
 
-    def test_p19_is_nobody_inactive_whatever_their_permissions(self, caller, target, ask):
+    def test_p19_inactive_caller_may_not_masquerade(self, caller, target, ask):
         User.objects.filter(pk=caller.pk).update(is_active=False)
 
         assert answer(ask(target.pk)) == INVALID
 
 
-class TestAsWhom:
-    def test_p19_not_as_a_superuser(self, caller, target, ask):
+class TestTheTarget:
+    def test_p19_target_must_not_be_a_superuser(self, caller, target, ask):
         User.objects.filter(pk=target.pk).update(is_superuser=True)
 
         assert answer(ask(target.pk)) == INVALID_AS_USER_ID
 
-    def test_as_a_superuser_by_another_superuser(self, user, target, ask):
+    def test_superuser_may_masquerade_as_a_superuser(self, user, target, ask):
         User.objects.update(is_superuser=True)
 
         assert ask(target.pk).status_code == 201
 
-    def test_p19_not_as_somebody_with_a_permission_that_the_caller_lacks(self, caller, target, ask):
+    def test_p19_target_must_not_have_a_permission_that_the_caller_lacks(self, caller, target, ask):
         target.user_permissions.add(permission("auth.change_user"))
 
         assert answer(ask(target.pk)) == INVALID_AS_USER_ID
 
-    def test_p19_nor_where_that_one_has_it_from_a_group(self, caller, target, ask):
+    def test_p19_target_must_not_have_such_a_permission_through_a_group(self, caller, target, ask):
         group = Group.objects.create(name="staff")
         group.permissions.add(permission("auth.change_user"))
         target.groups.add(group)
 
         assert answer(ask(target.pk)) == INVALID_AS_USER_ID
 
-    def test_as_somebody_with_the_same_permissions(self, caller, target, ask):
+    def test_target_may_have_the_same_permissions(self, caller, target, ask):
         for each in (caller, target):
             each.user_permissions.add(permission("auth.change_user"))
         target.user_permissions.add(permission("instaccess.masquerade"))
 
         assert ask(target.pk).status_code == 201
 
-    def test_p19_not_as_somebody_inactive(self, caller, target, ask):
+    def test_p19_target_must_be_active(self, caller, target, ask):
         User.objects.filter(pk=target.pk).update(is_active=False)
 
         assert answer(ask(target.pk)) == INVALID_AS_USER_ID
         assert answer(ask(f"uuid:{users.user_uuid(target)}")) == INVALID_AS_USER_ID
 
-    def test_p19_not_as_somebody_inactive_by_a_superuser_either(self, user, target, ask):
+    def test_p19_target_must_be_active_even_for_a_superuser(self, user, target, ask):
         User.objects.filter(pk=target.pk).update(is_active=False)
         User.objects.filter(pk=user.pk).update(is_superuser=True)
 
         assert answer(ask(target.pk)) == INVALID_AS_USER_ID
 
-    def test_p19_not_as_somebody_unknown(self, caller, ask):
+    def test_p19_target_must_exist(self, caller, ask):
         assert answer(ask(2**31 - 2)) == INVALID_AS_USER_ID
         assert answer(ask(f"uuid:{uuid.uuid4()}")) == INVALID_AS_USER_ID
 
-    def test_as_oneself_is_an_ordinary_token(self, user, ask):
+    def test_masquerading_as_oneself_gives_an_ordinary_token(self, user, ask):
         for spelling in (user.pk, f"uuid:{users.user_uuid(user)}"):
             claims = claims_of(ask(spelling).json()["token"])
 
@@ -135,28 +135,28 @@ class TestAsWhom:
         assert set(IssuedToken.objects.values_list("real_user", "real_user_uuid")) == {(None, "")}
 
 
-class TestHowTheOtherIsNamed:
-    def test_by_primary_key(self, caller, target, ask):
+class TestTheParameterAsUserId:
+    def test_target_is_named_by_primary_key(self, caller, target, ask):
         assert claims_of(ask(target.pk).json()["token"])["debug_user_global_id"] == str(target.pk)
 
-    def test_by_uuid(self, caller, target, ask):
+    def test_target_is_named_by_uuid(self, caller, target, ask):
         as_user_id = f"uuid:{users.user_uuid(target)}"
 
         assert claims_of(ask(as_user_id).json()["token"])["debug_user_global_id"] == str(target.pk)
 
-    def test_by_the_users_own_field_where_a_setting_names_it(self, caller, target, ask, settings):
+    def test_target_is_named_by_the_configured_uuid_field(self, caller, target, ask, settings):
         settings.INSTACCESS = {"USER_UUID_FIELD": "username"}
 
         claims = claims_of(ask("uuid:grace").json()["token"])
 
         assert (claims["sub"], claims["masq_sub"]) == ("grace", "ada")
 
-    def test_in_the_query_as_well(self, caller, target, post, access_token):
+    def test_parameter_is_read_from_the_query(self, caller, target, post, access_token):
         response = post(access_token, url=f"{ISSUE_URL}?as_user_id={target.pk}")
 
         assert claims_of(response.json()["token"])["debug_user_global_id"] == str(target.pk)
 
-    def test_in_a_multipart_form_as_well_and_not_in_json(self, caller, target, client, access_token):
+    def test_parameter_is_read_from_a_multipart_form_but_not_from_json(self, caller, target, client, access_token):
         headers = {"Authorization": f"Bearer {access_token.token}"}
         form = client.post(ISSUE_URL, {"as_user_id": target.pk}, headers=headers)
         body = client.post(ISSUE_URL, {"as_user_id": target.pk}, content_type="application/json", headers=headers)
@@ -165,7 +165,7 @@ class TestHowTheOtherIsNamed:
         assert subjects == [str(target.pk), str(caller.pk)]
 
     @pytest.mark.parametrize("blank", ["", " ", "\t", "\u3000"])
-    def test_blank_is_as_good_as_not_there(self, user, ask, blank):
+    def test_blank_parameter_is_ignored(self, user, ask, blank):
         assert "masq_sub" not in claims_of(ask(blank).json()["token"])
 
     @pytest.mark.parametrize(
@@ -174,11 +174,11 @@ class TestHowTheOtherIsNamed:
             "0{}", "+{}", "{}.0", "{}e0", "-{}", "{} or 1=1", "{},{}", "{}_0", "0x{}", "{}\x00", "\x00{}", "{}\u200b",
         ],
     )  # fmt: skip
-    def test_p19_another_spelling_of_a_primary_key_names_nobody(self, caller, target, ask, spelling):
+    def test_p19_non_canonical_primary_key_names_no_user(self, caller, target, ask, spelling):
         assert answer(ask(spelling.replace("{}", str(target.pk)))) == INVALID_AS_USER_ID
 
     @pytest.mark.parametrize("zero", ["\u0660", "\uff10", "\U0001d7ce"], ids=["arabic", "fullwidth", "bold"])
-    def test_p19_digits_of_another_script_name_nobody(self, caller, target, ask, zero):
+    def test_p19_digits_of_another_script_name_no_user(self, caller, target, ask, zero):
         digits = "".join(chr(ord(zero) + int(digit)) for digit in str(target.pk))
 
         assert answer(ask(digits)) == INVALID_AS_USER_ID
@@ -192,20 +192,20 @@ class TestHowTheOtherIsNamed:
         ids=lambda text: repr(text[:12]) + str(len(text)),
     )  # fmt: skip
     @pytest.mark.parametrize("field", [None, "username"])
-    def test_p19_what_is_malformed_names_nobody(self, caller, ask, settings, field, text):
+    def test_p19_malformed_value_names_no_user(self, caller, ask, settings, field, text):
         settings.INSTACCESS = {"USER_UUID_FIELD": field}
 
         assert answer(ask(text)) == INVALID_AS_USER_ID
 
-    def test_p19_another_spelling_of_a_uuid_names_nobody(self, caller, target, ask):
+    def test_p19_non_canonical_uuid_names_no_user(self, caller, target, ask):
         known = users.user_uuid(target)
         for spelling in (known.upper(), known.replace("-", ""), f"urn:uuid:{known}", f"{{{known}}}", f" {known}"):
             assert answer(ask(f"uuid:{spelling}")) == INVALID_AS_USER_ID
 
-    def test_white_space_around_it_means_nothing(self, caller, target, ask):
+    def test_surrounding_white_space_is_ignored(self, caller, target, ask):
         assert ask(f" {target.pk}\n").status_code == 201
 
-    def test_of_two_values_one_counts_and_it_is_judged(self, caller, target, post, access_token):
+    def test_last_of_two_values_counts(self, caller, target, post, access_token):
         User.objects.filter(pk=target.pk).update(is_superuser=True)
 
         response = post(access_token, url=f"{ISSUE_URL}?as_user_id={caller.pk}&as_user_id={target.pk}")
@@ -214,27 +214,27 @@ class TestHowTheOtherIsNamed:
 
     @given(text=st.text(max_size=40))
     @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-    def test_p19_no_text_is_a_fault(self, caller, ask, text):
+    def test_p19_no_value_causes_a_server_side_error(self, caller, ask, text):
         assert ask(text).status_code in {201, 401}
 
 
-class TestAHookInPlaceOfTheRule:
-    def test_decides_for_those_without_permission(self, user, target, ask, settings):
-        asked: list[Any] = []
-        settings.INSTACCESS = {"MASQUERADE_HOOK": lambda caller, target: not asked.append((caller, target))}
+class TestTheMasqueradeHook:
+    def test_hook_may_allow_users_without_permission(self, user, target, ask, settings):
+        calls: list[Any] = []
+        settings.INSTACCESS = {"MASQUERADE_HOOK": lambda caller, target: not calls.append((caller, target))}
 
         assert ask(target.pk).status_code == 201
-        assert asked == [(user, target)]
+        assert calls == [(user, target)]
 
-    def test_decides_against_superusers(self, user, target, ask, settings):
+    def test_hook_may_refuse_superusers(self, user, target, ask, settings):
         User.objects.filter(pk=user.pk).update(is_superuser=True)
         settings.INSTACCESS = {"MASQUERADE_HOOK": lambda caller, target: False}
 
         assert answer(ask(target.pk)) == INVALID_AS_USER_ID
 
-    def test_is_not_asked_about_oneself_the_inactive_or_the_unknown(self, user, target, ask, settings):
+    def test_hook_is_not_called_for_oneself_or_for_inactive_or_unknown_users(self, user, target, ask, settings):
         def never(caller: Any, target: Any) -> bool:
-            raise AssertionError("asked")
+            raise AssertionError("the hook was called")
 
         settings.INSTACCESS = {"MASQUERADE_HOOK": never}
         User.objects.filter(pk=target.pk).update(is_active=False)
@@ -243,7 +243,7 @@ class TestAHookInPlaceOfTheRule:
         assert answer(ask(target.pk)) == INVALID_AS_USER_ID
         assert answer(ask("no such")) == INVALID_AS_USER_ID
 
-    def test_that_fails_lets_nobody_through(self, caller, target, ask, settings):
+    def test_failing_hook_refuses(self, caller, target, ask, settings):
         settings.INSTACCESS = {"MASQUERADE_HOOK": lambda caller, target: {}[target.pk]}
 
         assert answer(ask(target.pk)) == UNAVAILABLE
@@ -251,7 +251,7 @@ class TestAHookInPlaceOfTheRule:
 
 
 class TestTheToken:
-    def test_names_both(self, caller, target, ask):
+    def test_token_names_both_users(self, caller, target, ask):
         claims = claims_of(ask(target.pk).json()["token"])
 
         assert claims["sub"] == users.user_uuid(target)
@@ -260,26 +260,26 @@ class TestTheToken:
         assert claims["masq_shard"] == 1
         assert claims["debug_masq_global_id"] == str(caller.pk)
 
-    def test_has_the_shard_of_the_settings(self, caller, target, ask, settings):
+    def test_token_has_the_configured_shard(self, caller, target, ask, settings):
         settings.INSTACCESS = {"SHARD_ID": 17}
 
         claims = claims_of(ask(target.pk).json()["token"])
 
         assert (claims["masq_shard"], claims["canvas_shard_id"]) == (17, 17)
 
-    def test_has_no_other_claims_than_an_ordinary_one(self, caller, target, ask):
+    def test_token_has_no_further_claims(self, caller, target, ask):
         plain, masked = (claims_of(ask(who).json()["token"]) for who in ("", target.pk))
 
         assert set(masked) - set(plain) == {"masq_sub", "masq_shard", "debug_masq_global_id"}
 
-    def test_can_be_had_unencrypted_in_development(self, caller, target, post, access_token, settings):
+    def test_token_can_be_unencrypted_in_development(self, caller, target, post, access_token, settings):
         settings.DEBUG, settings.INSTACCESS = True, {"ALLOW_UNENCRYPTED": True}
 
         response = post(access_token, data={"as_user_id": target.pk, "unencrypted": "1"})
 
         assert claims_of(response.json()["token"])["masq_sub"] == users.user_uuid(caller)
 
-    def test_names_the_application_too_where_it_comes_for_itself(
+    def test_token_of_a_service_user_also_names_the_application(
         self, caller, target, post, application, make_access_token
     ):
         ServiceUser.objects.create(application=application, user=caller)
@@ -291,15 +291,15 @@ class TestTheToken:
         assert (claims["client_id"], claims["instructure_service"]) == (application.client_id, True)
 
 
-class TestWhatIsKept:
-    def test_the_audit_has_both_users(self, caller, target, ask):
+class TestTheRecords:
+    def test_audit_row_has_both_users(self, caller, target, ask):
         ask(target.pk)
 
         row = IssuedToken.objects.get()
         assert (row.user, row.user_uuid) == (target, users.user_uuid(target))
         assert (row.real_user, row.real_user_uuid) == (caller, users.user_uuid(caller))
 
-    def test_the_audit_has_both_uuids_after_the_users_are_gone(self, caller, target, ask):
+    def test_audit_row_keeps_both_uuids_after_the_users_are_deleted(self, caller, target, ask):
         known = users.user_uuid(target), users.user_uuid(caller)
         ask(target.pk)
         target.delete()
@@ -311,14 +311,14 @@ class TestWhatIsKept:
             *known,
         )
 
-    def test_the_log_has_both_users(self, caller, target, ask, caplog):
+    def test_log_has_both_users(self, caller, target, ask, caplog):
         caplog.set_level(logging.INFO, logger="instaccess.issuer")
 
         ask(target.pk)
 
         assert f"user={target.pk} real_user={caller.pk} " in caplog.text
 
-    def test_p19_the_log_has_the_reason_of_a_refusal(self, user, target, ask, caplog):
+    def test_p19_log_has_the_reason_of_a_refusal(self, user, target, ask, caplog):
         ask(target.pk)
         ask("2147483646")
 
@@ -329,15 +329,15 @@ class TestWhatIsKept:
         assert f"not allowed as user {target.pk}" in not_allowed
         assert f"reason=as_user_id_unknown user={user.pk} " in unknown
 
-    def test_p19_a_refusal_leaves_no_row(self, user, target, ask):
+    def test_p19_refusal_writes_no_row(self, user, target, ask):
         ask(target.pk)
 
         assert not IssuedToken.objects.exists()
 
-    def test_a_refusal_tells_nobody_who_exists(self, user, target, ask):
+    def test_refusal_does_not_reveal_whether_a_user_exists(self, user, target, ask):
         assert ask(target.pk).content == ask("2147483646").content
 
 
 class TestThePermission:
-    def test_is_made_by_the_migration(self):
+    def test_permission_is_created_by_the_migration(self):
         assert permission("instaccess.masquerade").name == "Can get InstAccess tokens for other users"

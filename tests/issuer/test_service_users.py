@@ -1,4 +1,4 @@
-"""Service users: OAuth2 applications that come for themselves (contract §1, §2), and the page that binds them."""
+"""Service users: the users that OAuth2 applications act as in the client credentials grant, and their admin page."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ def binding(application: Any, robot: Any) -> ServiceUser:
 
 @pytest.fixture
 def own_token(make_access_token: Callable[..., Any]) -> Any:
-    """As django-oauth-toolkit makes one for client credentials: nobody's."""
+    """An access token without a user, as django-oauth-toolkit creates for the client credentials grant."""
     return make_access_token(user=None)
 
 
-class TestAnApplicationThatIsBoundToNobody:
+class TestAnApplicationWithoutAServiceUser:
     def test_p5_gets_no_token(self, post, own_token, caplog):
         assert answer(post(own_token)) == INVALID
         assert "reason=no_user" in caplog.text
         assert not IssuedToken.objects.exists()
 
-    def test_p5_gets_none_for_another_one_s_binding(self, post, binding, make_access_token):
+    def test_p5_gets_no_token_through_the_service_user_of_another_application(self, post, binding, make_access_token):
         stranger = get_application_model().objects.create(
             name="Other", client_type="confidential", authorization_grant_type="client-credentials"
         )
@@ -56,8 +56,10 @@ class TestAnApplicationThatIsBoundToNobody:
         assert answer(post(make_access_token(user=None, application=stranger))) == INVALID
 
 
-class TestAnApplicationThatIsBoundToAUser:
-    def test_gets_a_token_for_that_user_which_says_so(self, post, own_token, binding, application, robot):
+class TestAnApplicationWithAServiceUser:
+    def test_gets_a_token_for_the_service_user_that_names_the_application(
+        self, post, own_token, binding, application, robot
+    ):
         response = post(own_token)
 
         assert response.status_code == 201
@@ -66,46 +68,46 @@ class TestAnApplicationThatIsBoundToAUser:
         assert claims["client_id"] == application.client_id
         assert claims["instructure_service"] is True
 
-    def test_has_no_other_claims_more_than_a_user_s(self, post, own_token, access_token, binding):
+    def test_token_has_no_further_claims(self, post, own_token, access_token, binding):
         service, plain = (claims_of(post(token).json()["token"]) for token in (own_token, access_token))
 
         assert set(service) - set(plain) == {"client_id", "instructure_service"}
 
-    def test_still_acts_for_its_users_where_there_is_one(self, post, access_token, binding, user):
+    def test_token_of_a_user_still_names_the_user(self, post, access_token, binding, user):
         claims = claims_of(post(access_token).json()["token"])
 
         assert claims["sub"] == users.user_uuid(user)
         assert not {"client_id", "instructure_service"} & set(claims)
 
-    def test_is_in_the_audit_with_its_user(self, post, own_token, binding, application, robot):
+    def test_audit_row_has_the_service_user(self, post, own_token, binding, application, robot):
         post(own_token)
 
         row = IssuedToken.objects.get()
         assert (row.user, row.application, row.client_id) == (robot, application, application.client_id)
         assert (row.real_user, row.access_token_pk) == (None, str(own_token.pk))
 
-    def test_p4_gets_none_for_an_inactive_user(self, post, own_token, binding, robot, caplog):
+    def test_p4_gets_no_token_for_an_inactive_user(self, post, own_token, binding, robot, caplog):
         User.objects.filter(pk=robot.pk).update(is_active=False)
 
         assert answer(post(own_token)) == INVALID
         assert "reason=inactive_user" in caplog.text
 
-    def test_gets_none_once_the_user_is_gone(self, post, own_token, binding, robot):
+    def test_gets_no_token_after_the_user_was_deleted(self, post, own_token, binding, robot):
         robot.delete()
 
         assert answer(post(own_token)) == INVALID
 
-    def test_gets_none_once_it_is_unbound(self, post, own_token, binding):
+    def test_gets_no_token_after_the_binding_was_deleted(self, post, own_token, binding):
         binding.delete()
 
         assert answer(post(own_token)) == INVALID
 
-    def test_needs_the_scope_as_others_do(self, post, make_access_token, binding):
+    def test_requires_the_scope(self, post, make_access_token, binding):
         response = post(make_access_token(user=None, scope="read"))
 
         assert response.json() == {"errors": [{"message": "Insufficient scopes on access token."}]}
 
-    def test_gets_one_with_an_access_token_from_the_token_endpoint(self, client, post, robot):
+    def test_gets_a_token_with_an_access_token_from_the_token_endpoint(self, client, post, robot):
         secret = "a client's secret"
         application = get_application_model().objects.create(
             name="Nightly job",
@@ -114,19 +116,19 @@ class TestAnApplicationThatIsBoundToAUser:
             client_secret=secret,
         )
         ServiceUser.objects.create(application=application, user=robot)
-        asked = {
+        form = {
             "grant_type": "client_credentials",
             "client_id": application.client_id,
             "client_secret": secret,
             "scope": SCOPE,
         }
 
-        granted = client.post(reverse("oauth2_provider:token"), asked)
+        granted = client.post(reverse("oauth2_provider:token"), form)
         response = post(granted.json()["access_token"])
 
         assert claims_of(response.json()["token"])["sub"] == users.user_uuid(robot)
 
-    def test_is_bound_to_one_user_only(self, binding, user, application):
+    def test_has_only_one_service_user(self, binding, user, application):
         with pytest.raises(IntegrityError), transaction.atomic():
             ServiceUser.objects.create(application=application, user=user)
 
@@ -134,13 +136,13 @@ class TestAnApplicationThatIsBoundToAUser:
 class TestTheAdminPage:
     @pytest.fixture
     def staff(self, client: Any) -> Any:
-        """Somebody who may add, change, delete and view bindings, signed in."""
-        somebody = User.objects.create_user("boss", is_staff=True)
-        somebody.user_permissions.add(
+        """A logged-in user with all permissions on service users."""
+        administrator = User.objects.create_user("boss", is_staff=True)
+        administrator.user_permissions.add(
             *Permission.objects.filter(content_type__app_label="instaccess", codename__endswith="_serviceuser")
         )
-        client.force_login(somebody)
-        return somebody
+        client.force_login(administrator)
+        return administrator
 
     def test_binds_an_application_to_a_user(self, client, staff, application, robot, post, own_token):
         response = client.post(ADD, {"application": application.pk, "user": robot.pk})
@@ -152,9 +154,11 @@ class TestTheAdminPage:
         assert post(own_token).status_code == 201
 
     @pytest.mark.parametrize("more", ["superuser", "permission", "inactive"])
-    def test_lets_nobody_bind_to_a_user_who_may_do_more_than_they(self, client, staff, application, robot, more):
+    def test_refuses_to_bind_a_user_with_more_permissions_than_the_administrator(
+        self, client, staff, application, robot, more
+    ):
         if more == "inactive":
-            # Django says of an inactive user that they hold no permission.
+            # Django reports no permissions for an inactive user.
             robot.user_permissions.add(Permission.objects.get(codename="change_user"))
             User.objects.filter(pk=robot.pk).update(is_active=False)
         elif more == "superuser":
@@ -167,7 +171,7 @@ class TestTheAdminPage:
         assert "user" in response.context["adminform"].form.errors
         assert not ServiceUser.objects.exists()
 
-    def test_keeps_who_did_it(self, client, staff, application, robot):
+    def test_records_who_changed_the_binding(self, client, staff, application, robot):
         client.post(ADD, {"application": application.pk, "user": robot.pk})
         row = ServiceUser.objects.get()
         client.post(reverse("admin:instaccess_serviceuser_delete", args=[row.pk]), {"post": "yes"})
@@ -176,21 +180,21 @@ class TestTheAdminPage:
         assert list(entries) == [(staff.pk, ADDITION, str(row)), (staff.pk, DELETION, str(row))]
         assert not ServiceUser.objects.exists()
 
-    def test_unbinds_one_that_is_to_act_as_somebody_else(self, client, staff, binding, user):
+    def test_changes_the_user_of_a_binding(self, client, staff, binding, user):
         url = reverse("admin:instaccess_serviceuser_change", args=[binding.pk])
 
         client.post(url, {"application": binding.application_id, "user": user.pk})
 
         assert ServiceUser.objects.get().user == user
 
-    def test_says_when_the_application_is_bound_already(self, client, staff, binding, user):
+    def test_says_if_the_application_is_bound_already(self, client, staff, binding, user):
         response = client.post(ADD, {"application": binding.application_id, "user": user.pk})
 
         assert response.status_code == 200
         assert "application" in response.context["adminform"].form.errors
         assert ServiceUser.objects.get() == binding
 
-    def test_lists_them_in_a_bounded_number_of_queries(self, client, staff, django_assert_max_num_queries):
+    def test_lists_bindings_in_a_bounded_number_of_queries(self, client, staff, django_assert_max_num_queries):
         for number in range(30):
             ServiceUser.objects.create(
                 application=get_application_model().objects.create(name=f"app {number}"),
@@ -203,7 +207,7 @@ class TestTheAdminPage:
         assert "app 29" in text
         assert "robot 29" in text
 
-    def test_draws_no_list_of_all_users(self, client, staff):
+    def test_does_not_render_a_list_of_all_users(self, client, staff):
         for number in range(5):
             User.objects.create_user(f"student {number}")
 
@@ -219,16 +223,16 @@ class TestTheAdminPage:
         assert "<script>alert(1)" not in client.get(LIST).content.decode()
 
     @pytest.mark.parametrize("codename", ["view_serviceuser", "change_user", "view_issuedtoken", None])
-    def test_lets_nobody_bind_without_the_permission(self, client, application, robot, codename):
-        somebody = User.objects.create_user("curious", is_staff=True)
+    def test_refuses_an_administrator_without_the_permission(self, client, application, robot, codename):
+        administrator = User.objects.create_user("curious", is_staff=True)
         if codename:
-            somebody.user_permissions.add(Permission.objects.get(codename=codename))
-        client.force_login(somebody)
+            administrator.user_permissions.add(Permission.objects.get(codename=codename))
+        client.force_login(administrator)
 
         assert client.post(ADD, {"application": application.pk, "user": robot.pk}).status_code == 403
         assert not ServiceUser.objects.exists()
 
-    def test_lets_nobody_in_who_is_not_staff(self, client, user):
+    def test_refuses_a_user_who_is_not_staff(self, client, user):
         user.user_permissions.add(*Permission.objects.filter(codename__endswith="_serviceuser"))
         client.force_login(user)
 

@@ -1,4 +1,4 @@
-"""Which credentials are refused, with which answer, and in which order (contract §1, row by row)."""
+"""Refusals of credentials: their responses and their order (docs/wire-contract.md §1, row by row)."""
 
 from __future__ import annotations
 
@@ -40,64 +40,64 @@ def an_hour_ago():
 
 class TestNoCredentials:
     @pytest.mark.parametrize("header", [None, "", " ", "Basic YWRhOnNlY3JldA==", "Token abc", "Digest a b", "a b c"])
-    def test_p1_asks_for_some(self, post, header):
+    def test_p1_request_without_credentials_gets_a_401_with_a_challenge(self, post, header):
         headers = {} if header is None else {"Authorization": header}
 
         assert answer(post(headers=headers)) == UNAUTHENTICATED
 
-    def test_p1_a_scheme_that_only_begins_like_ours_is_another(self, post, access_token):
+    def test_p1_other_scheme_with_the_same_prefix_counts_as_no_credentials(self, post, access_token):
         assert answer(post(headers={"Authorization": f"BearerX {access_token.token}"})) == UNAUTHENTICATED
 
-    def test_p1_a_session_is_no_credential(self, client, user):
+    def test_p1_session_is_not_a_credential(self, client, user):
         client.force_login(user)
 
         assert answer(client.post(ISSUE_URL)) == UNAUTHENTICATED
 
-    def test_the_realm_is_a_setting(self, post):
+    def test_realm_is_configurable(self, post):
         with override_settings(INSTACCESS={"REALM": "lms.example.edu"}):
             assert post()["WWW-Authenticate"] == 'Bearer realm="lms.example.edu"'
 
 
-class TestABearerWeCannotUse:
+class TestAnUnusableBearerToken:
     @pytest.mark.parametrize(
         "header", ["Bearer", "Bearer ", "Bearer a b", "Bearer a b c", "Bearer a,b", "bearer a, Bearer b"]
     )
-    def test_p1_is_invalid_when_it_is_not_exactly_one_token(self, post, header):
+    def test_p1_header_with_anything_but_one_token_is_invalid(self, post, header):
         assert answer(post(headers={"Authorization": header})) == INVALID
 
     @pytest.mark.parametrize(
         "text", ["unknown", "a.b.c", "a.b.c.d.e", "\x00", "'; DROP TABLE", "é", "x" * 8193, "x" * 100_000]
     )
-    def test_p2_is_invalid_when_nobody_knows_it(self, client, text):
+    def test_p2_unknown_token_is_invalid(self, client, text):
         response = client.post(ISSUE_URL, HTTP_AUTHORIZATION=f"Bearer {text}")
 
         assert answer(response) == INVALID
 
-    def test_p2_two_headers_in_one_are_invalid_even_if_both_are_good(self, post, access_token):
+    def test_p2_two_headers_joined_into_one_are_invalid(self, post, access_token):
         text = access_token.token
 
         assert answer(post(headers={"Authorization": f"Bearer {text},Bearer {text}"})) == INVALID
 
-    def test_p2_the_checksum_of_a_token_is_not_the_token(self, post, access_token):
+    def test_p2_checksum_of_a_token_is_not_accepted_as_the_token(self, post, access_token):
         assert answer(post(access_token.token_checksum)) == INVALID
 
-    def test_p2_a_deleted_token_is_invalid(self, post, access_token):
+    def test_p2_deleted_token_is_invalid(self, post, access_token):
         access_token.revoke()
 
         assert answer(post(access_token.token)) == INVALID
 
     @pytest.mark.parametrize("change", [str.upper, str.swapcase, lambda text: text[:-1], lambda text: text + "="])
-    def test_p2_another_spelling_is_another_token(self, post, make_access_token, change):
+    def test_p2_token_in_another_case_or_encoding_is_unknown(self, post, make_access_token, change):
         make_access_token(token="abcDEFabcDEFabcDEF")
 
         assert answer(post(change("abcDEFabcDEFabcDEF"))) == INVALID
 
 
 class TestAnExpiredAccessToken:
-    def test_p2_is_told_so(self, post, make_access_token):
+    def test_p2_expired_token_gets_its_own_answer(self, post, make_access_token):
         assert answer(post(make_access_token(expires=an_hour_ago()))) == EXPIRED
 
-    def test_p2_expires_to_the_second(self, post, make_access_token):
+    def test_p2_token_expires_to_the_second(self, post, make_access_token):
         token = make_access_token(expires=NOW)
 
         with time_machine.travel(NOW - timedelta(seconds=1), tick=False):
@@ -123,31 +123,31 @@ class TestScope:
             "*",
         ],
     )
-    def test_p3_anything_but_the_exact_one_is_insufficient(self, post, make_access_token, scope):
+    def test_p3_similar_scope_is_insufficient(self, post, make_access_token, scope):
         assert answer(post(make_access_token(scope=scope))) == INSUFFICIENT_SCOPE
 
     @pytest.mark.parametrize("scope", [SCOPE, f"read {SCOPE}", f"{SCOPE} read", f" {SCOPE}  read "])
-    def test_the_exact_one_is_enough_wherever_it_stands(self, post, make_access_token, scope):
+    def test_exact_scope_is_sufficient_at_any_position(self, post, make_access_token, scope):
         assert post(make_access_token(scope=scope)).status_code == 201
 
 
 class TestAnInactiveUser:
-    def test_p4_is_refused(self, post, user, access_token):
+    def test_p4_inactive_user_is_refused(self, post, user, access_token):
         get_user_model().objects.filter(pk=user.pk).update(is_active=False)
 
         assert answer(post(access_token)) == INVALID
 
 
 class TestAnAccessTokenWithoutUser:
-    def test_p5_is_refused(self, post, make_access_token):
+    def test_p5_token_without_a_user_is_refused(self, post, make_access_token):
         assert answer(post(make_access_token(user=None))) == INVALID
 
 
 class TestAnAccessTokenWithoutApplication:
-    def test_p6_is_refused(self, post, make_access_token):
+    def test_p6_token_without_an_application_is_refused(self, post, make_access_token):
         assert answer(post(make_access_token(application=None))) == INVALID
 
-    def test_p6_is_refused_when_the_application_was_deleted(self, post, access_token, application):
+    def test_p6_token_of_a_deleted_application_is_refused(self, post, access_token, application):
         application.delete()
 
         assert answer(post(access_token)) == INVALID
@@ -155,150 +155,150 @@ class TestAnAccessTokenWithoutApplication:
 
 class TestATokenOutsideTheHeader:
     @pytest.mark.parametrize("name", ["access_token", "bearer_token", "oauth_token"])
-    def test_p8_is_not_seen_in_the_query(self, post, access_token, name):
+    def test_p8_token_in_the_query_is_ignored(self, post, access_token, name):
         assert answer(post(url=f"{ISSUE_URL}?{name}={access_token.token}")) == UNAUTHENTICATED
 
     @pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=b"])
-    def test_p8_is_not_seen_in_a_form(self, post, access_token, content_type):
+    def test_p8_token_in_a_form_is_ignored(self, post, access_token, content_type):
         body = form_body(content_type, access_token=access_token.token)
 
         assert answer(post(data=body, content_type=content_type)) == UNAUTHENTICATED
 
-    def test_p8_is_not_seen_beside_a_bad_header(self, post, access_token):
+    def test_p8_token_in_the_query_does_not_replace_a_bad_header(self, post, access_token):
         assert answer(post("unknown", url=f"{ISSUE_URL}?access_token={access_token.token}")) == INVALID
 
-    def test_p8_does_not_spoil_a_good_header(self, post, access_token):
+    def test_p8_token_in_the_query_does_not_affect_a_good_header(self, post, access_token):
         assert post(access_token, url=f"{ISSUE_URL}?access_token=unknown").status_code == 201
 
 
-class TestATokenOutsideTheHeaderWhereThatIsAllowed:
+class TestATokenOutsideTheHeaderIfAllowed:
     @pytest.fixture(autouse=True)
     def _allowed(self, settings):
         settings.INSTACCESS = {"ALLOW_TOKEN_IN_PARAMETERS": True}
 
-    def test_p8_is_taken_from_the_query(self, post, access_token):
+    def test_p8_token_is_accepted_from_the_query(self, post, access_token):
         assert post(url=f"{ISSUE_URL}?access_token={access_token.token}").status_code == 201
 
     @pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=b"])
-    def test_p8_is_taken_from_a_form(self, post, access_token, content_type):
+    def test_p8_token_is_accepted_from_a_form(self, post, access_token, content_type):
         body = form_body(content_type, access_token=access_token.token)
 
         assert post(data=body, content_type=content_type).status_code == 201
 
-    def test_p8_the_header_goes_first(self, post, access_token):
+    def test_p8_header_takes_precedence(self, post, access_token):
         assert answer(post("unknown", url=f"{ISSUE_URL}?access_token={access_token.token}")) == INVALID
 
     @pytest.mark.parametrize("text", ["unknown", "x" * 20_000, "%00", "%ED%A0%80", "a b", "a%0D%0Ab"])
-    def test_p8_an_unknown_one_is_invalid(self, post, text):
+    def test_p8_unknown_token_in_a_parameter_is_invalid(self, post, text):
         assert answer(post(url=f"{ISSUE_URL}?access_token={text}")) == INVALID
 
-    def test_p8_a_lone_surrogate_is_only_unknown(self, client):
+    def test_p8_lone_surrogate_in_a_parameter_is_an_unknown_token(self, client):
         body = form_body("multipart", access_token="\\ud800")
         response = client.generic("POST", ISSUE_URL, body, "multipart/form-data; boundary=b; charset=unicode_escape")
 
         assert answer(response) in (INVALID, UNAUTHENTICATED)
 
-    def test_p8_an_empty_one_is_none(self, post):
+    def test_p8_empty_parameter_counts_as_no_credentials(self, post):
         assert answer(post(url=f"{ISSUE_URL}?access_token=")) == UNAUTHENTICATED
 
-    def test_p9_an_inst_access_token_there_is_refused_as_in_the_header(self, post, access_token):
+    def test_p9_inst_access_token_in_a_parameter_is_refused_as_in_the_header(self, post, access_token):
         signed = signed_inside(post(access_token).json()["token"])
 
         assert answer(post(url=f"{ISSUE_URL}?access_token={signed}")) == JWT_FROM_JWT
 
 
-class TestAnInstAccessTokenAsBearer:
+class TestAnInstAccessTokenAsTheBearerToken:
     @pytest.fixture
     def issued(self, post, access_token):
         return post(access_token).json()["token"]
 
-    def test_p9_gets_a_403_when_it_is_decrypted(self, post, issued):
+    def test_p9_decrypted_token_gets_a_403(self, post, issued):
         assert answer(post(signed_inside(issued))) == JWT_FROM_JWT
 
-    def test_p9_gets_a_401_while_it_is_encrypted(self, post, issued):
+    def test_p9_encrypted_token_gets_a_401(self, post, issued):
         assert answer(post(issued)) == INVALID
 
-    def test_p9_gets_a_401_when_it_has_expired(self, post, issued):
+    def test_p9_expired_token_gets_a_401(self, post, issued):
         with time_machine.travel(timezone.now() + timedelta(seconds=3601), tick=False):
             assert answer(post(signed_inside(issued))) == INVALID
 
-    def test_p9_gets_a_401_when_it_was_tampered_with(self, post, issued):
+    def test_p9_modified_token_gets_a_401(self, post, issued):
         head, body, signature = signed_inside(issued).split(".")
         other = ("A" if signature[0] != "A" else "B") + signature[1:]
 
         assert answer(post(f"{head}.{body}.{other}")) == INVALID
 
-    def test_p9_gets_a_401_when_it_is_not_signed(self, post, issued):
+    def test_p9_unsigned_token_gets_a_401(self, post, issued):
         _, body, _ = signed_inside(issued).split(".")
         head = base64.urlsafe_b64encode(b'{"typ":"JWT","alg":"none"}').rstrip(b"=").decode()
 
         assert answer(post(f"{head}.{body}.")) == INVALID
         assert answer(post(f"{head}.{body}.AA")) == INVALID
 
-    def test_p9_gets_a_401_when_somebody_else_signed_it(self, post, issued, rsa_pool):
+    def test_p9_token_signed_with_a_foreign_key_gets_a_401(self, post, issued, rsa_pool):
         payload = jose.verify(signed_inside(issued), ring.current_ring().verification_keys())[0]
         kid = ring.current_ring().signing_key().kid
         forged = jose.sign(json.dumps(payload).encode(), rsa_pool.take("sig"), kid=kid)
 
         assert answer(post(forged)) == INVALID
 
-    def test_p9_stays_refused_after_its_user_is_gone(self, post, issued, user):
+    def test_p9_token_of_a_deleted_user_is_still_refused(self, post, issued, user):
         signed = signed_inside(issued)
         user.delete()
 
         assert answer(post(signed)) == JWT_FROM_JWT
 
-    def test_p9_writes_no_row(self, post, issued):
+    def test_p9_refusal_writes_no_row(self, post, issued):
         post(signed_inside(issued))
 
         assert IssuedToken.objects.count() == 1
 
-    def test_p9_an_access_token_that_is_a_jwt_of_another_issuer_is_looked_up(self, post, make_access_token, rsa_pool):
+    def test_p9_access_token_that_is_a_jwt_of_another_issuer_is_looked_up(self, post, make_access_token, rsa_pool):
         jwt = jose.sign(b'{"iss":"https://idp.example","sub":"1"}', rsa_pool.take("sig"), kid="theirs")
 
         assert post(make_access_token(token=jwt)).status_code == 201
 
-    def test_p9_an_access_token_row_does_not_make_an_inst_access_token_good(self, post, issued, make_access_token):
+    def test_p9_matching_access_token_row_does_not_make_it_acceptable(self, post, issued, make_access_token):
         signed = signed_inside(issued)
 
         assert answer(post(make_access_token(token=signed))) == JWT_FROM_JWT
 
 
 class TestTheOrderOfTheChecks:
-    """Where several things are wrong, the contract's table says which one is told."""
+    """If several conditions fail, the table in docs/wire-contract.md §1 decides which refusal is sent."""
 
-    def test_an_inactive_user_goes_before_expiry(self, post, user, make_access_token):
+    def test_inactive_user_is_reported_before_expiry(self, post, user, make_access_token):
         user.is_active = False
         user.save()
 
         assert answer(post(make_access_token(expires=an_hour_ago()))) == INVALID
 
-    def test_no_user_goes_before_expiry(self, post, make_access_token):
+    def test_missing_user_is_reported_before_expiry(self, post, make_access_token):
         assert answer(post(make_access_token(user=None, expires=an_hour_ago()))) == INVALID
 
-    def test_no_application_goes_before_expiry(self, post, make_access_token):
+    def test_missing_application_is_reported_before_expiry(self, post, make_access_token):
         assert answer(post(make_access_token(application=None, expires=an_hour_ago()))) == INVALID
 
-    def test_an_inactive_user_goes_before_the_scope(self, post, user, make_access_token):
+    def test_inactive_user_is_reported_before_the_scope(self, post, user, make_access_token):
         user.is_active = False
         user.save()
 
         assert answer(post(make_access_token(scope="read"))) == INVALID
 
-    def test_expiry_goes_before_the_scope(self, post, make_access_token):
+    def test_expiry_is_reported_before_the_scope(self, post, make_access_token):
         assert answer(post(make_access_token(scope="read", expires=an_hour_ago()))) == EXPIRED
 
-    def test_the_scope_goes_before_as_user_id(self, post, make_access_token):
+    def test_scope_is_reported_before_as_user_id(self, post, make_access_token):
         response = post(make_access_token(scope="read"), url=ISSUE_URL + "?as_user_id=4711")
 
         assert answer(response) == INSUFFICIENT_SCOPE
 
-    def test_expiry_goes_before_as_user_id(self, post, make_access_token):
+    def test_expiry_is_reported_before_as_user_id(self, post, make_access_token):
         response = post(make_access_token(expires=an_hour_ago()), url=ISSUE_URL + "?as_user_id=4711")
 
         assert answer(response) == EXPIRED
 
-    def test_every_refusal_goes_before_a_missing_key(self, post, make_access_token):
+    def test_every_refusal_is_reported_before_a_missing_key(self, post, make_access_token):
         token = make_access_token(scope="read")
         Key.objects.all().delete()
         ring.clear_cache()
@@ -308,16 +308,16 @@ class TestTheOrderOfTheChecks:
         assert answer(post(token)) == INSUFFICIENT_SCOPE
         assert answer(post(token, url=ISSUE_URL + "?as_user_id=4711")) == INSUFFICIENT_SCOPE
 
-    def test_as_user_id_goes_before_a_missing_key(self, post, access_token):
+    def test_as_user_id_is_reported_before_a_missing_key(self, post, access_token):
         Key.objects.all().delete()
         ring.clear_cache()
 
         assert answer(post(access_token, url=ISSUE_URL + "?as_user_id=4711")) == INVALID_AS_USER_ID
 
-    def test_the_method_goes_before_the_credentials(self, client):
+    def test_method_is_reported_before_the_credentials(self, client):
         assert answer(client.get(ISSUE_URL, headers={"Authorization": "Bearer unknown"})) == METHOD_NOT_ALLOWED
 
-    def test_a_refusal_writes_nothing(self, post, make_access_token, user):
+    def test_refusals_write_nothing(self, post, make_access_token, user):
         post()
         post("unknown")
         post(make_access_token(scope="read"))
@@ -329,20 +329,20 @@ class TestTheOrderOfTheChecks:
 
 class TestAsUserId:
     @pytest.mark.parametrize("value", ["1", "4711", "uuid:x", "self", "-1", "1%00", "%F0%9F%92%A9"])
-    def test_is_refused_with_a_string_and_without_a_challenge(self, post, access_token, value):
+    def test_refusal_has_a_string_body_and_no_challenge(self, post, access_token, value):
         assert answer(post(access_token, url=f"{ISSUE_URL}?as_user_id={value}x")) == INVALID_AS_USER_ID
 
     @pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=b"])
-    def test_is_read_from_a_form_too(self, post, access_token, content_type):
+    def test_parameter_is_read_from_a_form(self, post, access_token, content_type):
         response = post(access_token, data=form_body(content_type, as_user_id="4711"), content_type=content_type)
 
         assert answer(response) == INVALID_AS_USER_ID
 
     @pytest.mark.parametrize("value", ["", "%20", "%09"])
-    def test_is_ignored_when_it_is_blank(self, post, access_token, value):
+    def test_blank_parameter_is_ignored(self, post, access_token, value):
         assert post(access_token, url=f"{ISSUE_URL}?as_user_id={value}").status_code == 201
 
-    def test_a_blank_one_in_the_query_does_not_hide_one_in_the_form(self, post, access_token):
+    def test_blank_query_parameter_does_not_hide_a_form_parameter(self, post, access_token):
         response = post(
             access_token,
             url=ISSUE_URL + "?as_user_id=",

@@ -1,4 +1,4 @@
-"""Faults of this deployment: no keys, bad settings, no database. The answer is 503, and the log says why."""
+"""Server-side errors: no keys, invalid settings, no database. The answer is 503, and the log contains the reason."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ class TestWithoutKeys:
         Key.objects.all().delete()
         ring.clear_cache()
 
-    def test_k5_the_answer_is_503_and_says_when_to_try_again(self, post, access_token):
+    def test_k5_answer_is_503_with_retry_after(self, post, access_token):
         response = post(access_token)
 
         assert answer(response) == UNAVAILABLE
         assert int(response["Retry-After"]) > 0
 
-    def test_k5_the_log_names_the_command(self, post, access_token, caplog):
+    def test_k5_log_names_the_command(self, post, access_token, caplog):
         post(access_token)
 
         assert "instaccess_init" in caplog.text
 
-    def test_k5_no_row_is_written_and_no_key_made(self, post, access_token):
+    def test_k5_no_row_is_written_and_no_key_is_generated(self, post, access_token):
         post(access_token)
 
         assert not IssuedToken.objects.exists()
         assert not Key.objects.exists()
 
-    def test_k5_init_mends_it(self, post, access_token):
+    def test_k5_issuing_works_after_init(self, post, access_token):
         from instaccess.keys import provision
 
         post(access_token)
@@ -52,7 +52,7 @@ class TestWithoutKeys:
 
 class TestWithoutACurrentKey:
     @pytest.mark.parametrize("use", [Key.Use.SIGNING, Key.Use.ENCRYPTION])
-    def test_k8_the_answer_is_503_and_none_is_made_up(self, post, access_token, use):
+    def test_k8_answer_is_503_and_no_key_is_generated(self, post, access_token, use):
         Key.objects.filter(use=use, status=Key.Status.CURRENT).delete()
         ring.clear_cache()
         left = set(Key.objects.values_list("kid", "status"))
@@ -62,7 +62,7 @@ class TestWithoutACurrentKey:
         assert not IssuedToken.objects.exists()
 
     @pytest.mark.parametrize("status", [Key.Status.PAST, Key.Status.REVOKED, Key.Status.FUTURE])
-    def test_k8_a_key_of_another_status_does_not_stand_in(self, post, access_token, status):
+    def test_k8_key_with_another_status_is_not_used(self, post, access_token, status):
         Key.objects.filter(use=Key.Use.SIGNING, status=Key.Status.CURRENT).update(status=status)
         ring.clear_cache()
 
@@ -75,25 +75,25 @@ class TestWithAWrongKeyEncryptionKey:
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32)]}
         ring.clear_cache()
 
-    def test_o6_the_answer_is_503(self, post, access_token):
+    def test_o6_answer_is_503(self, post, access_token):
         response = post(access_token)
 
         assert answer(response) == UNAVAILABLE
         assert "Retry-After" in response
 
-    def test_o6_the_log_names_the_setting(self, post, access_token, caplog):
+    def test_o6_log_names_the_setting(self, post, access_token, caplog):
         post(access_token)
 
         assert "INSTACCESS['KEY_ENCRYPTION_KEYS']" in caplog.text
 
-    def test_o6_the_keys_stay_as_they_are(self, post, access_token):
+    def test_o6_keys_stay_unchanged(self, post, access_token):
         before = list(Key.objects.order_by("pk").values())
         post(access_token)
 
         assert list(Key.objects.order_by("pk").values()) == before
         assert not IssuedToken.objects.exists()
 
-    def test_o6_the_right_one_mends_it(self, post, access_token, settings):
+    def test_o6_issuing_works_again_with_the_right_key(self, post, access_token, settings):
         post(access_token)
         settings.INSTACCESS = {}
         ring.clear_cache()
@@ -101,11 +101,11 @@ class TestWithAWrongKeyEncryptionKey:
         assert post(access_token).status_code == 201
 
 
-class TestWithoutTheGatewaysHalfOfTheEncryptionKey:
-    """The issuer encrypts with the public half: what became of the private one is not its affair."""
+class TestWithoutThePrivateEncryptionKey:
+    """The issuer encrypts with the public key and does not need the private key."""
 
     @pytest.mark.parametrize("sealed", ["", "flipped"])
-    def test_k7_tokens_are_issued(self, post, access_token, sealed):
+    def test_k7_tokens_are_issued_without_the_private_encryption_key(self, post, access_token, sealed):
         Key.objects.filter(use=Key.Use.ENCRYPTION).update(sealed_private_jwk=sealed)
         ring.clear_cache()
 
@@ -113,14 +113,14 @@ class TestWithoutTheGatewaysHalfOfTheEncryptionKey:
 
 
 class TestWithASealedKeyOfAnotherRow:
-    def test_k7_the_answer_is_503(self, post, access_token):
+    def test_k7_answer_is_503(self, post, access_token):
         current, future = (Key.objects.get(use="sig", status=status) for status in ("current", "future"))
         Key.objects.filter(pk=current.pk).update(sealed_private_jwk=future.sealed_private_jwk)
         ring.clear_cache()
 
         assert answer(post(access_token)) == UNAVAILABLE
 
-    def test_k7_an_altered_public_half_is_no_key_to_encrypt_under(self, post, access_token, rsa_pool):
+    def test_k7_modified_public_encryption_key_is_not_used(self, post, access_token, rsa_pool):
         stranger = rsa_pool.take("enc").export_public(as_dict=True)
         row = Key.objects.get(use="enc")
         Key.objects.filter(pk=row.pk).update(public_jwk={**stranger, "use": "enc", "kid": row.kid})
@@ -129,7 +129,7 @@ class TestWithASealedKeyOfAnotherRow:
         assert answer(post(access_token)) == UNAVAILABLE
 
 
-class TestABadSetting:
+class TestAnInvalidSetting:
     @pytest.mark.parametrize(
         "setting",
         [
@@ -143,7 +143,7 @@ class TestABadSetting:
             {"ACCOUNT_HOOK": lambda host: ""},
         ],
     )
-    def test_is_a_503_and_a_log_line_that_names_it(self, post, access_token, setting, caplog):
+    def test_invalid_setting_is_a_503_and_named_in_the_log(self, post, access_token, setting, caplog):
         with override_settings(INSTACCESS=setting):
             response = post(access_token)
 
@@ -151,7 +151,7 @@ class TestABadSetting:
         assert next(iter(setting)) in caplog.text
         assert not IssuedToken.objects.exists()
 
-    def test_is_a_503_where_it_is_needed_for_the_refusal_itself(self, post, caplog):
+    def test_invalid_realm_is_a_503_instead_of_a_refusal(self, post, caplog):
         with override_settings(INSTACCESS={"REALM": 'a"b'}):
             response = post()
 
@@ -160,7 +160,7 @@ class TestABadSetting:
 
 
 class TestWithTheDatabaseDown:
-    def test_o1_authentication_answers_503_and_says_when_to_try_again(self, post, access_token, caplog):
+    def test_o1_authentication_answers_503_with_retry_after(self, post, access_token, caplog):
         with connection.execute_wrapper(down):
             response = post(access_token)
 
@@ -168,7 +168,7 @@ class TestWithTheDatabaseDown:
         assert int(response["Retry-After"]) > 0
         assert "OperationalError" in caplog.text
 
-    def test_o1_a_failure_of_the_audit_answers_503(self, post, access_token):
+    def test_o1_failing_audit_insert_answers_503(self, post, access_token):
         post(access_token)
         with connection.execute_wrapper(down_for("INSERT")):
             response = post(access_token)
@@ -177,23 +177,23 @@ class TestWithTheDatabaseDown:
         assert "Retry-After" in response
         assert IssuedToken.objects.count() == 1
 
-    def test_o1_a_failure_to_read_the_keys_answers_503(self, post, access_token):
+    def test_o1_failing_key_query_answers_503(self, post, access_token):
         with connection.execute_wrapper(down_for("instaccess_key")):
             assert answer(post(access_token)) == UNAVAILABLE
 
-    def test_o1_it_is_back_by_itself(self, post, access_token):
+    def test_o1_issuing_works_again_when_the_database_is_back(self, post, access_token):
         with connection.execute_wrapper(down):
             post(access_token)
 
         assert post(access_token).status_code == 201
 
-    def test_o1_a_stranger_without_credentials_costs_no_query(self, post, django_assert_num_queries):
+    def test_o1_request_without_credentials_causes_no_query(self, post, django_assert_num_queries):
         with django_assert_num_queries(0):
             assert answer(post()) == UNAUTHENTICATED
 
 
-class TestWhatTheLogSays:
-    def test_an_issue_is_told_with_its_jti(self, post, access_token, application, caplog):
+class TestTheLog:
+    def test_issued_token_is_logged_with_its_jti(self, post, access_token, application, caplog):
         caplog.set_level("INFO", "instaccess")
         post(access_token)
 
@@ -209,12 +209,12 @@ class TestWhatTheLogSays:
             ({"application": None}, "no_application"),
         ],
     )
-    def test_a_refusal_is_told_with_its_precise_reason(self, post, make_access_token, columns, reason, caplog):
+    def test_refusal_is_logged_with_its_precise_reason(self, post, make_access_token, columns, reason, caplog):
         post(make_access_token(**columns))
 
         assert f"reason={reason}" in caplog.text
 
-    def test_one_refusal_is_one_line(self, client, caplog):
+    def test_refusal_is_logged_in_one_line(self, client, caplog):
         client.post(ISSUE_URL, HTTP_AUTHORIZATION="Bearer a\r\nreason=forged b")
 
         lines = [record.getMessage() for record in caplog.records if record.name == "instaccess.issuer"]
@@ -222,8 +222,8 @@ class TestWhatTheLogSays:
         assert "\n" not in lines[0]
 
 
-class TestAnUnexpectedFault:
-    def test_is_a_503_with_the_traceback_in_the_log(self, post, access_token, caplog):
+class TestAnUnexpectedError:
+    def test_unexpected_error_is_a_503_with_the_traceback_in_the_log(self, post, access_token, caplog):
         def hook(user, application):
             raise ZeroDivisionError("the hook")
 
@@ -234,7 +234,7 @@ class TestAnUnexpectedFault:
         assert "ZeroDivisionError: the hook" in caplog.text
         assert not IssuedToken.objects.exists()
 
-    def test_is_a_503_even_for_an_attribute_error_while_authenticating(self, post, access_token, monkeypatch):
+    def test_attribute_error_during_authentication_is_a_503(self, post, access_token, monkeypatch):
         def broken(self, scopes):
             raise AttributeError("a model of the project's own")
 
@@ -242,7 +242,7 @@ class TestAnUnexpectedFault:
 
         assert answer(post(access_token)) == UNAVAILABLE
 
-    def test_the_realm_and_the_challenge_belong_to_refusals_only(self, post, access_token):
+    def test_challenge_is_sent_with_refusals_only(self, post, access_token):
         Key.objects.all().delete()
         ring.clear_cache()
 

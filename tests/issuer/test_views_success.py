@@ -1,4 +1,4 @@
-"""POST /api/v1/inst_access_tokens that is answered with a token (contract §1)."""
+"""POST requests to /api/v1/inst_access_tokens that get a token (docs/wire-contract.md §1)."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ NOW = datetime(2026, 11, 3, 12, 0, 0, tzinfo=UTC)
 
 
 class TestSuccess:
-    def test_p12_answers_201_with_the_token_and_no_other_key(self, post, access_token):
+    def test_p12_answer_is_201_with_the_token_as_its_only_key(self, post, access_token):
         response = post(access_token)
 
         assert response.status_code == 201
         assert list(response.json()) == ["token"]
         assert response.content == b'{"token":"%s"}' % response.json()["token"].encode()
 
-    def test_p12_may_be_kept_by_nobody(self, post, access_token):
+    def test_p12_answer_must_not_be_stored(self, post, access_token):
         response = post(access_token)
 
         assert response["Cache-Control"] == "no-store"
@@ -52,7 +52,7 @@ class TestSuccess:
         assert "WWW-Authenticate" not in response
         assert not response.cookies
 
-    def test_p12_the_audit_row_does_not_hold_the_token(self, post, access_token):
+    def test_p12_audit_row_does_not_contain_the_token(self, post, access_token):
         token = post(access_token).json()["token"]
 
         row = IssuedToken.objects.values().get()
@@ -61,7 +61,7 @@ class TestSuccess:
         for part in (*token.split("."), *signed_inside(token).split(".")):
             assert part not in stored
 
-    def test_the_header_says_how_it_is_encrypted(self, post, access_token):
+    def test_outer_header_names_the_encryption(self, post, access_token):
         token = post(access_token).json()["token"]
 
         assert token.count(".") == 4
@@ -72,12 +72,12 @@ class TestSuccess:
             "kid": ring.current_ring().encryption_key().kid,
         }
 
-    def test_the_inner_header_says_how_it_is_signed(self, post, access_token):
+    def test_inner_header_names_the_signature(self, post, access_token):
         signed = signed_inside(post(access_token).json()["token"])
 
         assert jose_header(signed) == {"typ": "JWT", "alg": "RS256", "kid": ring.current_ring().signing_key().kid}
 
-    def test_the_claims_are_those_of_the_contract(self, post, make_access_token, user):
+    def test_claims_are_those_of_the_contract(self, post, make_access_token, user):
         with time_machine.travel(NOW, tick=False):
             claims = claims_of(post(make_access_token()).json()["token"])
 
@@ -93,50 +93,50 @@ class TestSuccess:
             "debug_user_global_id": str(user.pk),
         }
 
-    def test_the_json_spelling_of_the_address_is_the_same_endpoint(self, post, access_token):
+    def test_url_with_json_suffix_is_the_same_endpoint(self, post, access_token):
         assert post(access_token, url=ISSUE_URL + ".json").status_code == 201
 
     @pytest.mark.parametrize("suffix", ["/", ".json/"])
-    def test_a_trailing_slash_changes_nothing(self, post, access_token, suffix):
+    def test_url_with_trailing_slash_is_the_same_endpoint(self, post, access_token, suffix):
         assert post(access_token, url=ISSUE_URL + suffix).status_code == 201
 
     @pytest.mark.parametrize("suffix", ["%0A", ".json%0A", ".xml", "x", "/1", "//"])
-    def test_another_address_is_not_the_endpoint(self, post, access_token, suffix):
+    def test_other_url_is_not_the_endpoint(self, post, access_token, suffix):
         assert post(access_token, url=ISSUE_URL + suffix).status_code == 404
 
-    def test_two_tokens_have_nothing_in_common_but_the_user(self, post, access_token):
+    def test_two_tokens_share_only_the_user(self, post, access_token):
         first, second = (claims_of(post(access_token).json()["token"]) for _ in range(2))
 
         assert first["jti"] != second["jti"]
         assert first["sub"] == second["sub"]
 
     @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "Bearer  "])
-    def test_the_scheme_is_spelled_in_any_case(self, post, access_token, scheme):
+    def test_scheme_is_case_insensitive(self, post, access_token, scheme):
         assert post(headers={"Authorization": f"{scheme} {access_token.token}"}).status_code == 201
 
 
-class TestWhatClientsSendBesides:
+class TestIrrelevantPartsOfARequest:
     @pytest.mark.parametrize(
         "accept", ["*/*", "text/html", "application/xml", "text/html;q=1, */*;q=0.1", "nonsense", ""]
     )
-    def test_accept_never_matters(self, post, access_token, accept):
+    def test_accept_header_is_ignored(self, post, access_token, accept):
         response = post(access_token, headers={"Accept": accept})
 
         assert response.status_code == 201
         assert response["Content-Type"].startswith("application/json")
 
     @pytest.mark.parametrize("accept", ["text/html", "application/xml", "nonsense"])
-    def test_p10_accept_never_matters_to_a_refusal_either(self, post, accept):
+    def test_p10_accept_header_is_ignored_for_refusals(self, post, accept):
         assert answer(post(headers={"Accept": accept})) == UNAUTHENTICATED
 
     @pytest.mark.parametrize(
         "query", ["?format=html", "?format=api", "?format=xml", "?_method=DELETE", "?a=%GG", "?%00"]
     )
-    def test_p10_the_query_never_matters(self, post, access_token, query):
+    def test_p10_query_is_ignored(self, post, access_token, query):
         assert post(access_token, url=ISSUE_URL + query).status_code == 201
 
     @pytest.mark.parametrize("query", ["?a=%GG", "?a=%00", "?a=%FF", "?" + "&".join(f"a{n}=1" for n in range(2000))])
-    def test_p10_a_stranger_with_an_odd_query_is_a_stranger(self, post, query):
+    def test_p10_unusual_query_without_credentials_gets_a_401(self, post, query):
         assert answer(post(url=ISSUE_URL + query)) == UNAUTHENTICATED
 
     @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ class TestWhatClientsSendBesides:
             ("nonsense", b"x"),
         ],
     )
-    def test_p10_the_body_never_matters(self, client, access_token, content_type, body):
+    def test_p10_body_is_ignored(self, client, access_token, content_type, body):
         url = ISSUE_URL + "?a=b"
         headers = {"Authorization": f"Bearer {access_token.token}"}
 
@@ -167,7 +167,7 @@ class TestWhatClientsSendBesides:
         assert answer(client.generic("POST", url, body, content_type)) == UNAUTHENTICATED
 
     @pytest.mark.parametrize("charset", ["utf-16", "utf-7", "unicode_escape", "cp037", "unknown"])
-    def test_p10_the_charset_of_a_body_does_not_change_how_the_query_reads(self, client, access_token, charset):
+    def test_p10_charset_of_the_body_does_not_change_the_query(self, client, access_token, charset):
         response = client.generic(
             "POST",
             ISSUE_URL + "?as_user_id=4711",
@@ -179,8 +179,8 @@ class TestWhatClientsSendBesides:
         assert answer(response) == INVALID_AS_USER_ID
 
     @pytest.mark.parametrize("charset", ["punycode", "utf-16", "rot13", "unicode_escape", "unknown"])
-    def test_p10_a_form_is_read_as_utf_8_whatever_charset_its_sender_names(self, client, access_token, charset):
-        """Punycode, for one, takes five minutes for a megabyte."""
+    def test_p10_form_is_read_as_utf_8_regardless_of_its_charset(self, client, access_token, charset):
+        """Decoding a megabyte of Punycode, for example, takes five minutes."""
         headers = {"Authorization": f"Bearer {access_token.token}"}
         field = 'Content-Disposition: form-data; name="as_user_id"'
         for value, expected in (("4711", 401), ("-" + "b" * 1_000_000, 401), (str(access_token.user.pk), 201)):
@@ -190,7 +190,7 @@ class TestWhatClientsSendBesides:
 
             assert response.status_code == expected
 
-    def test_a_form_that_a_middleware_has_made_of_something_else_counts(self, client, access_token, settings):
+    def test_form_that_a_middleware_has_replaced_is_used(self, client, access_token, settings):
         settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.json_to_form"]
         target = get_user_model().objects.create(username="target")
         get_user_model().objects.filter(pk=access_token.user.pk).update(is_superuser=True)
@@ -201,7 +201,7 @@ class TestWhatClientsSendBesides:
         assert response.status_code == 201
         assert IssuedToken.objects.get().user == target
 
-    def test_a_query_that_a_middleware_has_replaced_stays_for_those_behind_it(self, client, access_token, settings):
+    def test_query_that_a_middleware_has_replaced_stays_replaced(self, client, access_token, settings):
         settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.own_query"]
         headers = {"Authorization": f"Bearer {access_token.token}"}
         form = "application/x-www-form-urlencoded"
@@ -209,7 +209,7 @@ class TestWhatClientsSendBesides:
 
         assert response["X-Query"] == "{'mine': ['1']}"
 
-    def test_a_query_of_thousands_of_parameters_is_refused_as_django_refuses_it(self, post, access_token):
+    def test_query_with_thousands_of_parameters_is_refused_as_by_django(self, post, access_token):
         query = "?" + "&".join(f"a{n}=1" for n in range(2000))
 
         assert answer(post(access_token, url=ISSUE_URL + query)) == BAD_REQUEST
@@ -219,17 +219,17 @@ class TestWhatClientsSendBesides:
         st.sampled_from(["application/x-www-form-urlencoded", "multipart/form-data; boundary=b"]),
     )
     @hypothesis_settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-    def test_p10_whatever_the_body_is_a_stranger_gets_json(self, post, body, content_type):
+    def test_p10_any_body_without_credentials_gets_a_json_401(self, post, body, content_type):
         assert answer(post(data=body, content_type=content_type)) == UNAUTHENTICATED
 
     @given(st.text(st.characters(min_codepoint=1, max_codepoint=255, exclude_characters="\r\n"), max_size=60))
     @hypothesis_settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-    def test_p10_whatever_the_authorization_header_is_a_stranger_gets_a_401(self, client, header):
+    def test_p10_any_authorization_header_without_a_known_token_gets_a_401(self, client, header):
         response = client.post(ISSUE_URL, HTTP_AUTHORIZATION=header)
 
         assert answer(response) in (UNAUTHENTICATED, INVALID)
 
-    def test_an_uploaded_file_is_neither_kept_nor_gathered_in_memory(self, post, access_token):
+    def test_uploaded_file_is_neither_stored_nor_kept_in_memory(self, post, access_token):
         response = post(
             access_token, data=multipart(b"x" * 6_000_000), content_type="multipart/form-data; boundary=b"
         )
@@ -241,44 +241,44 @@ class TestWhatClientsSendBesides:
         assert request.upload_handlers
 
 
-class TestUnencrypted:
+class TestUnencryptedTokens:
     @pytest.fixture(autouse=True)
     def _debug(self, settings):
         settings.DEBUG = True
         settings.INSTACCESS = {"ALLOW_UNENCRYPTED": True}
 
     @pytest.mark.parametrize("value", ["1", "true", "t", "yes", "y", "on", "TRUE", "%20on"])
-    def test_returns_the_bare_signed_token_in_development(self, post, access_token, value):
+    def test_parameter_returns_the_signed_token_in_development(self, post, access_token, value):
         token = post(access_token, url=f"{ISSUE_URL}?unencrypted={value}").json()["token"]
 
         assert token.count(".") == 2
         assert claims_of(token)["jti"] == str(IssuedToken.objects.get().jti)
         assert IssuedToken.objects.get().encryption_kid == ""
 
-    def test_is_read_from_a_form_too(self, post, access_token):
+    def test_parameter_is_read_from_a_form(self, post, access_token):
         body = b"unencrypted=1"
         response = post(access_token, data=body, content_type="application/x-www-form-urlencoded")
 
         assert response.json()["token"].count(".") == 2
 
     @pytest.mark.parametrize("value", ["", "0", "false", "no", "off", "2", "maybe", "11"])
-    def test_any_other_value_is_ignored(self, post, access_token, value):
+    def test_other_values_are_ignored(self, post, access_token, value):
         assert post(access_token, url=f"{ISSUE_URL}?unencrypted={value}").json()["token"].count(".") == 4
 
-    def test_is_silently_ignored_without_debug(self, post, access_token, settings):
+    def test_parameter_is_ignored_without_debug(self, post, access_token, settings):
         settings.DEBUG = False
 
         assert post(access_token, url=ISSUE_URL + "?unencrypted=1").json()["token"].count(".") == 4
 
-    def test_is_silently_ignored_without_the_setting(self, post, access_token, settings):
+    def test_parameter_is_ignored_without_the_setting(self, post, access_token, settings):
         settings.INSTACCESS = {}
 
         assert post(access_token, url=ISSUE_URL + "?unencrypted=1").json()["token"].count(".") == 4
 
 
 @pytest.mark.django_db(transaction=True)
-class TestAWarmIssue:
-    def test_takes_two_queries_one_to_authenticate_and_one_to_insert(self, post, access_token):
+class TestIssuingWithWarmCaches:
+    def test_issuing_takes_two_queries_one_to_authenticate_and_one_to_insert(self, post, access_token):
         post(access_token)
         with CaptureQueriesContext(connection) as queries:
             assert post(access_token).status_code == 201
@@ -286,7 +286,7 @@ class TestAWarmIssue:
         verbs = [query["sql"].split()[0] for query in queries]
         assert verbs == ["SELECT", "INSERT"]
 
-    def test_takes_no_more_with_a_field_of_the_user_as_uuid(self, post, access_token):
+    def test_issuing_takes_two_queries_with_a_uuid_field_of_the_user(self, post, access_token):
         with override_settings(INSTACCESS={"USER_UUID_FIELD": "username"}):
             post(access_token)
             with CaptureQueriesContext(connection) as queries:
@@ -306,7 +306,7 @@ def multipart(content):
 
 
 def json_to_form(get_response: Any) -> Any:
-    """A middleware such as projects have."""
+    """A middleware that replaces the form, as middleware of projects may do."""
 
     def middleware(request: Any) -> Any:
         request.POST = QueryDict(mutable=True)
@@ -317,7 +317,7 @@ def json_to_form(get_response: Any) -> Any:
 
 
 def own_query(get_response: Any) -> Any:
-    """Another one."""
+    """A middleware that replaces the query."""
 
     def middleware(request: Any) -> Any:
         request.GET = QueryDict("mine=1")

@@ -1,4 +1,4 @@
-"""What the issuing endpoint answers, byte for byte: written out a second time, so that a slip in the code shows."""
+"""The responses of the issuing endpoint, byte for byte, repeated here to detect accidental changes in the code."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ BAD_REQUEST = (400, b'{"errors":[{"message":"Bad request."}]}', None)
 
 
 def answer(response: Any) -> tuple[int, bytes, str | None]:
-    """What a client of Canvas branches on: the status, the body, and whether there is a challenge.
+    """Return the parts of a response that Canvas clients depend on: status, body, and the challenge.
 
-    Every answer is JSON that nobody may keep.
+    Asserts that the response is JSON and must not be stored.
     """
     assert response["Content-Type"].partition(";")[0] == "application/json"
     assert response["Cache-Control"] == "no-store"
@@ -35,11 +35,11 @@ def answer(response: Any) -> tuple[int, bytes, str | None]:
 
 
 def signed_inside(token: str) -> str:
-    """The JWS in an issued token."""
+    """Decrypt an issued token and return the JWS inside."""
     return jose.decrypt(token, ring.current_ring().decryption_keys())[0]
 
 
 def claims_of(token: str) -> dict[str, Any]:
-    """The claims set of an issued token, encrypted or not, its signature checked."""
+    """Verify an issued token, encrypted or not, and return its claims set."""
     signed = signed_inside(token) if token.count(".") == 4 else token
     return jose.verify(signed, ring.current_ring().verification_keys())[0]

@@ -1,4 +1,4 @@
-"""The ASGI application as a server drives it: in one event loop, held up and looked into where a test says."""
+"""Helpers that run the ASGI application in one event loop, hold up requests and record which modules run where."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from asgiref.testing import ApplicationCommunicator
 from django.core.asgi import get_asgi_application
 
 PATIENCE = 60
-"""Seconds after which what does not happen is taken for hung: a guard, not a measure."""
+"""Timeout in seconds against tests that hang. The value does not affect results."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Answer:
 
 
 class Exchange(ApplicationCommunicator):
-    """One request on its way through the application."""
+    """A request to the application and its response."""
 
     def __init__(
         self, method: str, path: str, bearer: str = "", *, application: Callable[..., Any] | None = None
@@ -54,18 +54,18 @@ class Exchange(ApplicationCommunicator):
         super().__init__(application or get_asgi_application(), scope)
 
     async def send(self, body: bytes = b"", *, more: bool = False) -> None:
-        """The body, or a piece of it."""
+        """Send the body, or a part of it if `more` is true."""
         await self.send_input({"type": "http.request", "body": body, "more_body": more})
 
     async def hang_up(self) -> None:
-        """The client goes away, and Django has noticed: of its tasks only the one that clears up is left."""
+        """Disconnect the client, and wait until Django has cancelled all tasks except the cleanup."""
         await self.send_input({"type": "http.disconnect"})
         async with asyncio.timeout(PATIENCE):
             while asyncio.all_tasks() - {asyncio.current_task(), self.future}:
                 await asyncio.sleep(0)
 
     async def answer(self) -> Answer:
-        """What comes back, and the end of the request."""
+        """Wait for the end of the request, and return the response."""
         start = await self.receive_output(PATIENCE)
         body = (await self.receive_output(PATIENCE))["body"]
         await self.wait(PATIENCE)
@@ -83,7 +83,7 @@ async def ask(method: str, path: str, bearer: str = "") -> Answer:
 
 
 class Held:
-    """Those who have come to a step and wait there."""
+    """The threads that wait at a step until they are released."""
 
     def __init__(self) -> None:
         self.threads: list[int] = []
@@ -93,10 +93,10 @@ class Held:
     def wait(self) -> None:
         self.threads.append(threading.get_ident())
         self._arrivals.release()
-        assert self._released.wait(PATIENCE), "nobody let it go on: is the event loop held up as well?"
+        assert self._released.wait(PATIENCE), "the thread was not released: is the event loop blocked?"
 
     async def reached(self, count: int = 1) -> None:
-        """So many have come there, one by one or all at once."""
+        """Wait until so many threads have reached the step."""
         for _ in range(count):
             assert await asyncio.to_thread(self._arrivals.acquire, timeout=PATIENCE)
 
@@ -106,8 +106,12 @@ class Held:
 
 @contextmanager
 def held(path: str, *, after: bool = False) -> Iterator[Held]:
-    """Whoever calls this function is held up there, before or after its work, until released: at the latest at the
-    end of the `with`."""
+    """Hold up all callers of a function until they are released, at the latest at the end of the `with` block.
+
+    Args:
+        path: import path of the function.
+        after: hold up callers after the function has run, not before.
+    """
     owner_path, name = path.rsplit(".", 1)
     owner = pkgutil.resolve_name(owner_path)
     original, holding = getattr(owner, name), Held()
@@ -130,7 +134,7 @@ def held(path: str, *, after: bool = False) -> Iterator[Held]:
 
 
 class Footprints:
-    """Whose functions run where, in a `with` in the event loop: names of modules."""
+    """A context manager that records which modules run in the event loop and which run in other threads."""
 
     def __init__(self) -> None:
         self.in_the_loop: set[str] = set()
@@ -138,10 +142,10 @@ class Footprints:
 
     def __enter__(self) -> Footprints:
         self._loop = threading.get_ident()
-        # The garbage collector would run what is left of others in whichever thread calls for it.
+        # The garbage collector could run finalizers of earlier tests in any thread.
         gc.collect()
         gc.disable()
-        threading.setprofile(self._note)  # for threads that are started from now on
+        threading.setprofile(self._note)  # for threads that start later
         sys.setprofile(self._note)
         return self
 
@@ -152,5 +156,5 @@ class Footprints:
 
     def _note(self, frame: FrameType, event: str, arg: Any) -> None:
         if event == "call":
-            found = self.in_the_loop if threading.get_ident() == self._loop else self.elsewhere
-            found.add(frame.f_globals.get("__name__", ""))
+            modules = self.in_the_loop if threading.get_ident() == self._loop else self.elsewhere
+            modules.add(frame.f_globals.get("__name__", ""))

@@ -1,4 +1,4 @@
-"""Settings for caches on real Redis."""
+"""CACHES settings for a real Redis server."""
 
 from __future__ import annotations
 

@@ -1,16 +1,16 @@
-"""Django's error e-mails, as its administrators get them; the fixture `error_mail` has them sent."""
+"""Error e-mails to the administrators. The fixture `error_mail` makes Django send them."""
 
 from __future__ import annotations
 
 import django
 from django.core import mail
 
-# Pairs with a name are deprecated since 6.0, where an address is enough.
+# Django 6.0 deprecates pairs of name and address, and accepts addresses.
 ADMINS = ["ops@example.edu"] if django.VERSION >= (6, 0) else [("Ops", "ops@example.edu")]
 
 
 def mailed() -> str:
-    """All that stands in these e-mails."""
+    """Return the text of all sent e-mails."""
     return "\n".join(
         part
         for message in mail.outbox

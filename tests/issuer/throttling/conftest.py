@@ -1,4 +1,4 @@
-"""What the tests of throttling share."""
+"""Fixtures of the throttling tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.issuer.throttling.helpers import START
 
 @pytest.fixture
 def clock(initial_keys: Any) -> Iterator[Any]:
-    """A clock that stands still until a test shifts it."""
+    """A clock that is frozen until a test shifts it."""
     with time_machine.travel(START, tick=False) as clock:
         yield clock
 

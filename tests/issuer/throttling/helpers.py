@@ -1,4 +1,4 @@
-"""What the tests of throttling share."""
+"""Helpers of the throttling tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The leaky bucket of an access token (contract §1), in memory with a stopped clock."""
+"""The leaky bucket of an access token (docs/wire-contract.md §1), in memory and with a frozen clock."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from instaccess.exceptions import AuditError
 from instaccess.issuer import issuing as issuer
-from instaccess.issuer import throttling
+from instaccess.issuer import leaky_buckets, throttling
 from instaccess.keys import ring
 from instaccess.models import IssuedToken, Key
 from tests.conftest import ISSUE_URL
@@ -34,11 +34,11 @@ THROTTLED = b"429 Too Many Requests (Rate Limit Exceeded)"
 
 
 class TestABucket:
-    def test_p18_lets_three_pass_at_once_and_no_fourth(self, post, token):
+    def test_p18_three_requests_pass_at_once_and_the_fourth_is_refused(self, post, token):
         assert statuses(post, token, 6) == [201, 201, 201, 429, 429, 429]
         assert IssuedToken.objects.count() == 3
 
-    def test_lets_one_more_pass_as_soon_as_it_is_no_longer_full(self, post, token, clock):
+    def test_one_more_request_passes_as_soon_as_the_level_is_below_the_limit(self, post, token, clock):
         statuses(post, token, 3)
 
         clock.shift(0.998)
@@ -46,7 +46,7 @@ class TestABucket:
         clock.shift(0.002)
         assert statuses(post, token, 2) == [201, 429]
 
-    def test_then_lets_one_pass_each_20_seconds(self, post, token, clock):
+    def test_then_one_request_passes_every_20_seconds(self, post, token, clock):
         statuses(post, token, 3)
         clock.shift(1)
         statuses(post, token, 1)
@@ -58,33 +58,33 @@ class TestABucket:
                 passed.append(second)
         assert passed == [20, 40, 60, 80, 100]
 
-    def test_is_empty_again_after_a_minute(self, post, token, clock):
+    def test_bucket_is_empty_after_a_minute(self, post, token, clock):
         statuses(post, token, 3)
 
         clock.shift(60)
 
         assert statuses(post, token, 4) == [201, 201, 201, 429]
 
-    def test_is_not_filled_by_refusals(self, post, token, clock):
+    def test_refused_requests_do_not_fill_the_bucket(self, post, token, clock):
         statuses(post, token, 30)
 
         clock.shift(60)
 
         assert statuses(post, token, 4) == [201, 201, 201, 429]
 
-    def test_leaks_nothing_when_the_clock_goes_back_and_goes_on_from_there(self, post, token, clock):
+    def test_clock_that_goes_back_leaks_nothing(self, post, token, clock):
         statuses(post, token, 3)
 
         clock.shift(-3600)
         assert statuses(post, token, 1) == [429]
 
-    def test_belongs_to_one_access_token_and_not_to_its_user_or_application(self, post, token, make_access_token):
+    def test_bucket_belongs_to_one_access_token(self, post, token, make_access_token):
         other = make_access_token(expires=token.expires)
         statuses(post, token, 4)
 
         assert statuses(post, other, 4) == [201, 201, 201, 429]
 
-    def test_is_not_emptied_by_the_other_spellings_of_the_address(self, post, token):
+    def test_other_urls_of_the_endpoint_share_the_bucket(self, post, token):
         paths = [ISSUE_URL, ISSUE_URL + ".json", ISSUE_URL + "/", ISSUE_URL + "?x=1"]
 
         assert [post(token, url=path).status_code for path in paths] == [201, 201, 201, 429]
@@ -96,7 +96,7 @@ class TestABucket:
         pauses=st.lists(st.integers(0, 12), max_size=25),
     )
     @hypothesis_settings(max_examples=60, deadline=None)
-    def test_refuses_while_the_level_is_at_the_limit_and_only_then(self, limit, cost, leak, pauses):
+    def test_requests_are_refused_exactly_while_the_level_is_at_the_limit(self, limit, cost, leak, pauses):
         numbers = {"THROTTLE_LIMIT": limit, "THROTTLE_COST": cost, "THROTTLE_LEAK": leak}
         level, pk = 0, uuid.uuid4()
         with override_settings(INSTACCESS=numbers), time_machine.travel(START, tick=False) as clock:
@@ -112,7 +112,7 @@ class TestABucket:
         charges=st.integers(3, 8),
     )
     @hypothesis_settings(max_examples=40, deadline=None)
-    def test_lets_whoever_waits_as_long_as_it_says_pass(self, pause, charges):
+    def test_request_passes_after_retry_after_seconds(self, pause, charges):
         pk = uuid.uuid4()
         with time_machine.travel(START, tick=False) as clock:
             for _ in range(charges):
@@ -130,19 +130,19 @@ class TestTheRefusal:
         statuses(post, token, 3)
         return post(token)
 
-    def test_is_literally_canvas_s(self, refusal):
+    def test_refusal_equals_canvas_byte_for_byte(self, refusal):
         assert (refusal.status_code, refusal.content) == (429, THROTTLED)
         assert refusal["Content-Type"] == "text/plain; charset=utf-8"
         assert refusal["Cache-Control"] == "no-store"
         assert "WWW-Authenticate" not in refusal
 
-    def test_says_when_to_come_back(self, refusal, post, token, clock):
+    def test_refusal_has_retry_after(self, refusal, post, token, clock):
         assert refusal["Retry-After"] == "1"
         clock.shift(1)
         assert post(token).status_code == 201
         assert post(token)["Retry-After"] == "20"
 
-    def test_is_a_403_where_a_setting_says_so(self, post, token, settings):
+    def test_refusal_is_a_403_if_configured(self, post, token, settings):
         settings.INSTACCESS = {"THROTTLE_STATUS": 403}
         statuses(post, token, 3)
 
@@ -151,12 +151,12 @@ class TestTheRefusal:
         assert (refusal.status_code, refusal.content) == (403, THROTTLED)
         assert refusal["Content-Type"] == "text/plain; charset=utf-8"
 
-    def test_is_in_the_log_with_its_reason(self, post, token, caplog, user):
+    def test_refusal_is_logged_with_its_reason(self, post, token, caplog, user):
         statuses(post, token, 4)
 
         assert f"refused reason=throttled user={user.pk} " in caplog.text
 
-    def test_comes_after_that_of_who_may_not_be_somebody_else(self, post, token):
+    def test_refused_masquerade_is_reported_before_throttling(self, post, token):
         statuses(post, token, 3)
 
         assert answer(post(token, data={"as_user_id": "7"})) == INVALID_AS_USER_ID
@@ -167,18 +167,18 @@ class TestTheHeaders:
         names = ("X-Request-Cost", "X-Rate-Limit-Remaining", "Retry-After")
         return {name: response[name] for name in names if name in response}
 
-    def test_of_a_token_tell_its_cost_and_what_is_left(self, post, token, clock):
+    def test_issued_token_has_cost_and_remaining(self, post, token, clock):
         assert self.of(post(token)) == {"X-Request-Cost": "200", "X-Rate-Limit-Remaining": "400"}
         assert self.of(post(token)) == {"X-Request-Cost": "200", "X-Rate-Limit-Remaining": "200"}
         clock.shift(5)
         assert self.of(post(token)) == {"X-Request-Cost": "200", "X-Rate-Limit-Remaining": "50"}
 
-    def test_of_a_throttled_request_tell_no_cost(self, post, token):
+    def test_throttled_request_has_no_cost(self, post, token):
         statuses(post, token, 3)
 
         assert self.of(post(token)) == {"X-Rate-Limit-Remaining": "0", "Retry-After": "1"}
 
-    def test_of_a_caller_who_is_nobody_tell_of_no_bucket(self, post, client, token, make_access_token):
+    def test_unauthenticated_client_gets_no_remaining(self, post, client, token, make_access_token):
         expired = make_access_token(expires=timezone.now() - timedelta(hours=1))
         decrypted = signed_inside(post(token).json()["token"])
         for response in (post(), post("unknown"), post(expired), post(decrypted), client.get(ISSUE_URL)):
@@ -186,13 +186,13 @@ class TestTheHeaders:
             assert self.of(response) == {"X-Request-Cost": "0"}
         assert self.of(client.options(ISSUE_URL)) == {"X-Request-Cost": "0"}
 
-    def test_of_a_missing_scope_tell_what_is_left(self, post, clock, make_access_token):
+    def test_missing_scope_has_remaining(self, post, clock, make_access_token):
         response = post(make_access_token(scope="read"))
 
         assert answer(response) == INSUFFICIENT_SCOPE
         assert self.of(response) == {"X-Request-Cost": "0", "X-Rate-Limit-Remaining": "600"}
 
-    def test_of_a_bad_as_user_id_tell_what_is_left(self, post, token):
+    def test_bad_as_user_id_has_remaining(self, post, token):
         post(token)
 
         response = post(token, data={"as_user_id": "nobody"})
@@ -200,7 +200,7 @@ class TestTheHeaders:
         assert answer(response) == INVALID_AS_USER_ID
         assert self.of(response) == {"X-Request-Cost": "0", "X-Rate-Limit-Remaining": "400"}
 
-    def test_of_a_fault_of_ours_tell_what_is_left_and_when_to_come_back(self, post, token):
+    def test_server_side_error_has_remaining_and_retry_after(self, post, token):
         post(token)
         Key.objects.update(status="past")
         ring.clear_cache()
@@ -214,7 +214,7 @@ class TestTheHeaders:
             "Retry-After": "10",
         }
 
-    def test_of_an_inactive_user_tell_of_no_bucket(self, post, token):
+    def test_inactive_user_gets_no_remaining(self, post, token):
         get_user_model().objects.update(is_active=False)
 
         response = post(token)
@@ -223,8 +223,8 @@ class TestTheHeaders:
         assert self.of(response) == {"X-Request-Cost": "0"}
 
 
-class TestAFaultOfOurs:
-    def test_costs_nothing(self, post, token, initial_keys):
+class TestAServerSideError:
+    def test_server_side_error_costs_nothing(self, post, token, initial_keys):
         current = [key.pk for key in initial_keys if key.status == "current"]
         Key.objects.filter(pk__in=current).update(status="past")
         ring.clear_cache()
@@ -238,7 +238,7 @@ class TestAFaultOfOurs:
 
 
 class TestTheSettings:
-    def test_have_other_numbers(self, post, token, settings, clock):
+    def test_limit_cost_and_leak_are_configurable(self, post, token, settings, clock):
         settings.INSTACCESS = {"THROTTLE_LIMIT": 10, "THROTTLE_COST": 5, "THROTTLE_LEAK": 1}
 
         first, second, third = post(token), post(token), post(token)
@@ -247,26 +247,26 @@ class TestTheSettings:
         assert (first["X-Request-Cost"], first["X-Rate-Limit-Remaining"]) == ("5", "5")
         assert third["Retry-After"] == "1"
 
-    def test_let_one_pass_where_the_cost_is_over_the_limit(self, post, token, settings, clock):
+    def test_one_request_passes_if_the_cost_exceeds_the_limit(self, post, token, settings, clock):
         settings.INSTACCESS = {"THROTTLE_LIMIT": 1, "THROTTLE_COST": 200}
 
         assert statuses(post, token, 2) == [201, 429]
         clock.shift(20)
         assert statuses(post, token, 2) == [201, 429]
 
-    def test_can_turn_it_off(self, post, token, settings):
+    def test_throttling_can_be_turned_off(self, post, token, settings):
         settings.INSTACCESS = {"THROTTLE_LIMIT": None}
 
         assert statuses(post, token, 6) == [201] * 6
 
-    def test_turned_off_tells_of_no_limit(self, post, token, settings):
-        """One client takes a remaining 0 on an answer of 201 for a refusal."""
+    def test_no_remaining_is_sent_if_throttling_is_off(self, post, token, settings):
+        """One client treats a remaining 0 on a 201 response as a refusal."""
         settings.INSTACCESS = {"THROTTLE_LIMIT": None}
 
         assert "X-Rate-Limit-Remaining" not in post(token)
         assert "X-Rate-Limit-Remaining" not in post(token, data={"as_user_id": "nobody"})
 
-    def test_name_the_cache(self, post, token, settings):
+    def test_cache_is_configurable(self, post, token, settings):
         settings.CACHES = {"default": {"BACKEND": LOCMEM}, "buckets": {"BACKEND": LOCMEM, "LOCATION": "buckets"}}
         settings.INSTACCESS = {"THROTTLE_CACHE": "buckets"}
         statuses(post, token, 3)
@@ -276,7 +276,7 @@ class TestTheSettings:
         caches["buckets"].clear()
         assert statuses(post, token, 1) == [201]
 
-    def test_that_name_no_cache_are_an_error_of_the_checks_and_a_503(self, post, token, settings):
+    def test_unknown_cache_is_a_check_error_and_a_503(self, post, token, settings):
         settings.INSTACCESS = {"THROTTLE_CACHE": "no-such"}
 
         assert "instaccess.E048" in {message.id for message in run_checks()}
@@ -292,19 +292,17 @@ class TestTheSettings:
         ],
         ids=["memory", "dummy", "redis", "off"],
     )
-    def test_with_a_cache_of_each_process_alone_are_a_warning_before_deployment(
-        self, settings, backend, limit, warned
-    ):
+    def test_cache_that_processes_do_not_share_is_a_deployment_warning(self, settings, backend, limit, warned):
         settings.CACHES = {"default": {"BACKEND": backend, "LOCATION": "redis://127.0.0.1:6379/9"}}
         settings.INSTACCESS = {"THROTTLE_LIMIT": limit}
 
-        found = {message.id for message in run_checks(include_deployment_checks=True)}
+        check_ids = {message.id for message in run_checks(include_deployment_checks=True)}
 
-        assert ("instaccess.W009" in found) is warned
+        assert ("instaccess.W009" in check_ids) is warned
 
 
-class TestWhatACacheHolds:
-    def test_is_no_access_token_and_no_primary_key(self, post, clock, make_access_token):
+class TestTheContentOfTheCache:
+    def test_cache_contains_no_access_token_and_no_primary_key(self, post, clock, make_access_token):
         token = make_access_token(pk=987654321, expires=timezone.now() + timedelta(hours=1))
         post(token)
 
@@ -314,7 +312,7 @@ class TestWhatACacheHolds:
         assert "987654321" not in held
         assert token.token not in held
 
-    def test_is_gone_when_the_bucket_is_empty(self, post, token, clock):
+    def test_entry_expires_when_the_bucket_is_empty(self, post, token, clock):
         statuses(post, token, 3)
 
         clock.shift(63)
@@ -322,21 +320,21 @@ class TestWhatACacheHolds:
         assert all(cache.get(key.removeprefix(":1:")) is None for key in list(cache._cache))
 
 
-class TestACacheThatCannotBeMade:
+class TestACacheThatCannotBeCreated:
     @pytest.mark.parametrize("backend", ["no.such.Backend", "django.core.cache.backends.memcached.PyMemcacheCache"])
-    def test_is_a_503_and_the_log_names_the_setting(
+    def test_answer_is_503_and_the_log_names_the_setting(
         self, post, initial_keys, access_token, caplog, backend, monkeypatch
     ):
         monkeypatch.setitem(sys.modules, "pymemcache", None)
         with override_settings(CACHES={"default": {"BACKEND": backend, "LOCATION": "127.0.0.1:1"}}):
             assert answer(post(access_token)) == UNAVAILABLE
 
-        assert "INSTACCESS['THROTTLE_CACHE'] is 'default', which can't be made" in caplog.text
+        assert "INSTACCESS['THROTTLE_CACHE'] is 'default', which can't be created" in caplog.text
         assert IssuedToken.objects.count() == 0
 
 
-class TestATokenThatFailsWhileTheCacheIsAway:
-    def test_gives_nothing_back_for_nothing_was_taken(self, post, initial_keys, access_token, monkeypatch):
+class TestAnErrorWhileTheCacheIsUnavailable:
+    def test_nothing_is_refunded_if_nothing_was_charged(self, post, initial_keys, access_token, monkeypatch):
         for _ in range(3):
             throttling.charge(access_token.pk)
         level = throttling.peek(access_token.pk).level
@@ -347,7 +345,7 @@ class TestATokenThatFailsWhileTheCacheIsAway:
             raise AuditError
 
         monkeypatch.setattr(issuer, "issue", fail)
-        monkeypatch.setattr(throttling, "_two_steps", lambda *args: 1 / 0)
+        monkeypatch.setattr(leaky_buckets.CacheBucket, "charge", lambda self: 1 / 0)
 
         assert post(access_token).status_code == 503
         assert level - 20 <= throttling.peek(access_token.pk).level <= level

@@ -1,11 +1,10 @@
-"""The leaky bucket of an access token (contract §1), on real Redis."""
+"""The leaky bucket of an access token (docs/wire-contract.md §1), on a real Redis server."""
 
 from __future__ import annotations
 
 import gc
 import os
 import socket
-import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ from django.core.cache import cache
 from django.db import connection
 from django.test import Client, override_settings
 
-from instaccess.issuer import throttling
+from instaccess.issuer import leaky_buckets, throttling
 from instaccess.models import IssuedToken
 from tests.conftest import ISSUE_URL
 from tests.issuer.throttling.helpers import statuses
@@ -33,10 +32,10 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("throttled")]
 class TestABucketOnRedis:
     @pytest.fixture(params=[DJANGOS, DJANGO_REDIS], ids=["django", "django-redis"])
     def redis(self, request: pytest.FixtureRequest, settings: Any, throttled: None) -> Iterator[Any]:
-        """The default cache is a corner of Redis of this test's own. The redis-py client."""
+        """Put the default cache on Redis under a key prefix of this test. Returns a redis-py client."""
         import redis
 
-        # Put back here, before anybody clears "the cache": Django's would flush the whole database.
+        # CACHES is restored before the fixture `throttled` clears the cache, because Django would flush all of Redis.
         with override_settings(CACHES=on_redis(request.param, REDIS_URL)), redis.Redis.from_url(REDIS_URL) as client:
             client.ping()
             yield client
@@ -47,13 +46,13 @@ class TestABucketOnRedis:
         return list(redis.scan_iter(f"{settings.CACHES['default']['KEY_PREFIX']}:*"))
 
     def age(self, redis: Any, settings: Any, seconds: float) -> None:
-        """What a wait of so many seconds does, without one."""
+        """Age all buckets by so many seconds without waiting."""
         for key in self.buckets(redis, settings):
             redis.hincrbyfloat(key, "at", -seconds)
 
     @pytest.mark.django_db(transaction=True)
-    def test_p18_lets_exactly_three_of_fifty_at_once_pass(self, redis, settings, initial_keys, access_token):
-        # 10 s of leaking away from a fourth: a slow machine changes nothing.
+    def test_p18_exactly_three_of_fifty_parallel_requests_pass(self, redis, settings, initial_keys, access_token):
+        # A fourth request would pass only after 10 s of leaking, so a slow machine does not affect the test.
         settings.INSTACCESS = {"THROTTLE_LIMIT": 500}
         start = threading.Barrier(50)
 
@@ -71,7 +70,7 @@ class TestABucketOnRedis:
         assert sorted(answers) == [201] * 3 + [429] * 47
         assert IssuedToken.objects.count() == 3
 
-    def test_fills_and_leaks_as_the_contract_says(self, redis, settings):
+    def test_bucket_fills_and_leaks_as_in_the_contract(self, redis, settings):
         settings.INSTACCESS = {"THROTTLE_LIMIT": 500}
         allowed = [throttling.charge(7).allowed for _ in range(4)]
         self.age(redis, settings, 20)
@@ -81,7 +80,7 @@ class TestABucketOnRedis:
         assert later == [True, False]
         assert throttling.charge(8).allowed
 
-    def test_is_empty_after_a_minute(self, redis, settings):
+    def test_bucket_is_empty_after_a_minute(self, redis, settings):
         for _ in range(3):
             throttling.charge(7)
 
@@ -90,7 +89,7 @@ class TestABucketOnRedis:
         assert throttling.peek(7) == throttling.Level(allowed=True, level=0)
         assert throttling.charge(7) == throttling.Level(allowed=True, level=200, charged=True)
 
-    def test_stands_still_while_the_clock_of_redis_is_behind(self, redis, settings):
+    def test_level_stays_while_the_clock_of_redis_is_behind(self, redis, settings):
         throttling.charge(7)
 
         self.age(redis, settings, -3600)
@@ -98,23 +97,25 @@ class TestABucketOnRedis:
         assert throttling.peek(7).level == 200
         assert throttling.charge(7).level == 400
 
-    def test_is_looked_at_without_changing_it(self, redis, settings):
+    def test_peek_changes_nothing(self, redis, settings):
         assert throttling.peek(7) == throttling.Level(allowed=True, level=0)
         assert self.buckets(redis, settings) == []
 
-    def test_takes_a_charge_back(self, redis, settings):
+    def test_refund_takes_back_a_charge(self, redis, settings):
         throttling.charge(7)
         throttling.refund(7)
 
         assert throttling.peek(7).level == 0
 
-    def test_is_forgotten_when_it_is_empty(self, redis, settings):
+    def test_key_expires_when_the_bucket_is_empty(self, redis, settings):
         throttling.charge(7)
 
         (key,) = self.buckets(redis, settings)
         assert 20_000 < redis.pttl(key) <= 22_000
 
-    def test_holds_no_access_token_and_no_primary_key(self, redis, settings, initial_keys, make_access_token, post):
+    def test_redis_contains_no_access_token_and_no_primary_key(
+        self, redis, settings, initial_keys, make_access_token, post
+    ):
         token = make_access_token(pk=987654321)
         assert post(token).status_code == 201
 
@@ -123,7 +124,7 @@ class TestABucketOnRedis:
         assert "987654321" not in held
         assert token.token not in held
 
-    def test_that_somebody_else_s_value_stands_in_for_stops_nobody(self, redis, settings, caplog):
+    def test_foreign_value_under_the_key_does_not_stop_issuing(self, redis, settings, caplog):
         throttling.reset()
         throttling.charge(7)
         (key,) = self.buckets(redis, settings)
@@ -136,7 +137,7 @@ class TestABucketOnRedis:
 
 @pytest.mark.services
 class TestTheConnectionToRedis:
-    """One is kept for the next request."""
+    """The connection is kept for the next request."""
 
     @pytest.fixture(params=[DJANGOS, DJANGO_REDIS], ids=["django", "django-redis"])
     def backend(self, request: pytest.FixtureRequest) -> str:
@@ -158,34 +159,34 @@ class TestTheConnectionToRedis:
     def levels(self, times: int) -> list[float]:
         return [throttling.charge(7).level for _ in range(times)]
 
-    def test_serves_one_request_after_the_other(self, tap):
+    def test_connection_is_reused_by_the_next_request(self, tap):
         assert self.levels(3) == [200, 400, 600]
         assert tap.connections == 1
 
-    def test_that_the_server_has_closed_lets_nobody_through(self, tap, caplog):
+    def test_closed_connection_is_replaced_without_letting_requests_through(self, tap, caplog):
         self.levels(3)
 
-        tap.retarget(urlsplit(REDIS_URL).port or 6379)  # as a restart does, or a time limit for idle ones
+        tap.retarget(urlsplit(REDIS_URL).port or 6379)  # as a restart or an idle timeout of Redis does
 
         assert not throttling.charge(7).allowed
         assert caplog.text == ""
 
-    def test_is_none_of_those_that_the_project_has_for_itself(self, tap):
+    def test_connection_is_not_taken_from_the_pool_of_the_project(self, tap):
         self.levels(1)
 
         cache.set("own", 1)
         assert cache.get("own") == 1
         cache.delete("own")
 
-    def test_is_not_the_parents_in_a_process_that_was_forked(self, tap, monkeypatch):
+    def test_connection_is_not_shared_with_a_forked_process(self, tap, monkeypatch):
         self.levels(1)
 
-        monkeypatch.setattr(throttling.os, "getpid", lambda: -1)
+        monkeypatch.setattr(os, "getpid", lambda: -1)
 
         assert self.levels(1) == [400]
         assert tap.connections == 2
 
-    def test_p18_is_there_for_a_burst_wider_than_the_pool(self, tap, settings):
+    def test_p18_burst_wider_than_the_pool_of_the_project_is_counted(self, tap, settings):
         settings.INSTACCESS = {"THROTTLE_LIMIT": 500}
         start = threading.Barrier(20)
 
@@ -199,8 +200,8 @@ class TestTheConnectionToRedis:
         assert sum(allowed) == 3
         assert not throttling.charge(7).allowed
 
-    def test_is_closed_when_it_is_of_no_more_use(self, tap):
-        """Also where nobody collects garbage: what gunicorn is often told."""
+    def test_closed_connections_leave_no_open_file_descriptors(self, tap):
+        """Also with garbage collection disabled, as in some configurations of gunicorn."""
         self.levels(1)
         before = len(os.listdir("/proc/self/fd"))
         gc.disable()
@@ -212,20 +213,7 @@ class TestTheConnectionToRedis:
         finally:
             gc.enable()
 
-    def test_is_not_one_for_every_thread_that_there_ever_was(self, tap, monkeypatch):
-        monkeypatch.setattr(throttling, "_MOST_IDLE", 2)
-        start = threading.Barrier(10)
-
-        def peek(_: int) -> throttling.Level:
-            start.wait(60)
-            return throttling.peek(7)
-
-        with ThreadPoolExecutor(10) as threads:
-            list(threads.map(peek, range(10)))
-
-        assert len(throttling._idle_clients()) <= 2
-
-    def test_is_another_once_the_settings_name_another_server(self, tap, backend):
+    def test_connection_is_replaced_when_the_settings_change(self, tap, backend):
         self.levels(1)
 
         with override_settings(CACHES=on_redis(backend, self.url(tap))):
@@ -234,7 +222,7 @@ class TestTheConnectionToRedis:
 
 
 @pytest.mark.services
-class TestAClientOfTheProjectsOwn:
+class TestAClientClassOfTheProject:
     @pytest.fixture(autouse=True)
     def forgotten(self) -> None:
         throttling.reset()
@@ -243,7 +231,7 @@ class TestAClientOfTheProjectsOwn:
         with override_settings(CACHES=on_redis(DJANGO_REDIS, REDIS_URL, **options)):
             return sum(throttling.charge(7).allowed for _ in range(6))
 
-    def test_is_asked_with_what_the_project_gives_it(self):
+    def test_client_gets_the_options_of_the_project(self):
         import redis
 
         class Own(redis.Redis):
@@ -257,19 +245,19 @@ class TestAClientOfTheProjectsOwn:
         finally:
             del globals()["Own"]
 
-    def test_is_asked_where_it_is_none_of_redis_py(self, monkeypatch):
-        """django-valkey has the same interface."""
-        monkeypatch.setitem(sys.modules, "redis", None)
+    def test_client_is_used_if_redis_py_is_not_installed(self, monkeypatch):
+        """django-valkey has the same interface as django-redis."""
+        monkeypatch.setattr(leaky_buckets, "redis", None)
 
         assert self.allowed() == 3
 
 
 @pytest.mark.services
 @pytest.mark.parametrize("backend", [DJANGOS, DJANGO_REDIS], ids=["django", "django-redis"])
-class TestRedisAway:
-    @pytest.fixture(params=["nobody listens", "accepts and says nothing"])
+class TestRedisUnavailable:
+    @pytest.fixture(params=["no server", "accepts and never answers"])
     def port(self, request: pytest.FixtureRequest) -> Iterator[int]:
-        if request.param == "nobody listens":
+        if request.param == "no server":
             yield servers.free_port()
             return
         with socket.create_server((servers.HOST, 0), backlog=100) as listener:
@@ -288,16 +276,16 @@ class TestRedisAway:
     def complaints(self, caplog: Any) -> list[str]:
         return [record.getMessage() for record in caplog.records if record.name == "instaccess.throttle"]
 
-    def test_o2_issuing_goes_on(self, clock, post, initial_keys, access_token):
+    def test_o2_issuing_continues(self, clock, post, initial_keys, access_token):
         assert statuses(post, access_token, 5) == [201] * 5
 
-    def test_o2_the_headers_tell_of_an_empty_bucket(self, clock, post, initial_keys, access_token):
+    def test_o2_headers_show_an_empty_bucket(self, clock, post, initial_keys, access_token):
         assert post(access_token)["X-Rate-Limit-Remaining"] == "600"
 
-    def test_o2_refusals_go_on_too(self, clock, post, initial_keys, make_access_token):
+    def test_o2_refusals_continue(self, clock, post, initial_keys, make_access_token):
         assert answer(post(make_access_token(scope="read"))) == INSUFFICIENT_SCOPE
 
-    def test_o2_the_log_says_so_once_a_minute(self, clock, caplog):
+    def test_o2_failure_is_logged_once_a_minute(self, clock, caplog):
         for _ in range(3):
             throttling.charge(7)
         assert len(self.complaints(caplog)) == 1

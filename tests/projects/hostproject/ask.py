@@ -1,4 +1,4 @@
-"""Asks the endpoint everything once and tells the answers as JSON."""
+"""Sends every kind of request to the endpoint once, and prints the responses as JSON."""
 
 from __future__ import annotations
 

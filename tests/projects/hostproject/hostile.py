@@ -1,4 +1,4 @@
-"""What a host project may have set for its own API, each piece as unlike ours as it can be."""
+"""Classes that a host project may configure for its own API, as incompatible with the issuer as possible."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def teapot(exc, context):
 
 
 class ReadsTheForm:
-    """A middleware that reads the form before any view does."""
+    """A middleware that reads the form before the view runs."""
 
     def __init__(self, get_response):
         self.get_response = get_response
@@ -72,7 +72,7 @@ class ReadsTheForm:
 
 
 class ReadsTheBody:
-    """A middleware that reads the body before any view does, and the form after."""
+    """A middleware that reads the body before the view runs, and the form afterwards."""
 
     def __init__(self, get_response):
         self.get_response = get_response
@@ -85,7 +85,7 @@ class ReadsTheBody:
 
 
 class ReadsTheStream:
-    """A middleware that leaves nothing of the body to read."""
+    """A middleware that consumes the stream of the body."""
 
     def __init__(self, get_response):
         self.get_response = get_response

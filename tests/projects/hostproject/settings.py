@@ -1,4 +1,4 @@
-"""A project whose settings are all unlike what the contract needs, from its start."""
+"""Settings of a project that conflict with docs/wire-contract.md wherever possible, from the start of the process."""
 
 import os
 
@@ -50,9 +50,9 @@ REST_FRAMEWORK = {
 }
 OAUTH2_PROVIDER = {
     **_PROVIDER,
-    # Nobody listens there: a call would be a 503.
+    # No server listens on this port, so a call would cause a 503.
     "RESOURCE_SERVER_INTROSPECTION_URL": "http://127.0.0.1:9/introspect",
     "RESOURCE_SERVER_AUTH_TOKEN": "theirs",
 }
-# More tokens are asked for here than a bucket holds.
+# The test requests more tokens than a bucket allows.
 INSTACCESS = {"THROTTLE_LIMIT": None}

@@ -1,4 +1,4 @@
-"""Migrates, issues tokens and tells as JSON what came of it."""
+"""Runs the migrations, issues tokens and prints the results as JSON."""
 
 from __future__ import annotations
 

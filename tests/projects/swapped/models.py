@@ -1,4 +1,4 @@
-"""A user model with a uuid of its own, and the models of django-oauth-toolkit swapped for others."""
+"""A user model with a uuid field, and replacements for the models of django-oauth-toolkit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A project that has swapped whatever can be swapped. The caller says where its database and migrations are."""
+"""Settings of a project that swaps every swappable model. Environment variables name database and migrations."""
 
 import os
 

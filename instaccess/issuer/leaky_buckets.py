@@ -1,0 +1,178 @@
+"""Leaky buckets in Django's cache: atomic on Redis, read-then-write on other caches.
+
+A bucket leaks in whole seconds. If a bucket leaked continuously, a full bucket would fall below its limit after a
+microsecond, and a burst would get one token more than allowed.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from django.core.cache import caches
+from django.core.cache.backends.redis import RedisCache
+
+try:
+    import redis
+except ImportError:  # Redis is optional.
+    redis = None  # type: ignore[assignment]
+
+_SLACK = 0.001
+"""Rounding error, in seconds, that is tolerated in the difference of two times."""
+
+_MAX_CONNECTIONS = 2**31
+"""Effectively no limit: there are never more connections than threads that ask Redis at the same time."""
+
+# The scripts use the clock of Redis, because the clocks of the workers may differ. They return the level as a string,
+# because Redis truncates Lua numbers to integers.
+_READ = """
+local limit, cost, leak = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local clock = redis.call('TIME')
+local now = tonumber(clock[1]) + tonumber(clock[2]) / 1000000
+local state = redis.call('HMGET', KEYS[1], 'level', 'at')
+local level, at = tonumber(state[1]) or 0, math.min(tonumber(state[2]) or now, now)
+local seconds = math.floor(now - at + SLACK)
+level = math.max(0, level - seconds * leak)
+if level == 0 then at = now else at = at + seconds end
+local allowed = level < limit
+""".replace("SLACK", str(_SLACK))
+_WRITE = """
+redis.call('HSET', KEYS[1], 'level', tostring(level), 'at', string.format('%.6f', at))
+redis.call('PEXPIRE', KEYS[1], (math.ceil(level / leak) + 2) * 1000)
+"""
+_RETURN = "return {allowed and 1 or 0, tostring(level)}"
+_CHARGE = _READ + "if allowed then level = level + cost end" + _WRITE + _RETURN
+_REFUND = _READ + "level = math.max(0, level - cost)" + _WRITE + _RETURN
+_PEEK = _READ + _RETURN
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """The size of a bucket (`limit`), the cost of a request, and the leak per second."""
+
+    limit: int
+    cost: int
+    leak: int
+
+
+class Bucket(Protocol):
+    """A bucket. `charge` and `peek` return whether the level was below the limit, and the resulting level."""
+
+    def charge(self) -> tuple[bool, float]:
+        """Raise the level by the cost of a request. A full bucket stays unchanged."""
+
+    def refund(self) -> None:
+        """Lower the level by the cost of a request."""
+
+    def peek(self) -> tuple[bool, float]:
+        """Read the level without changing it."""
+
+
+def open_bucket(alias: str, cache: Any, key: str, rate: Rate) -> Bucket:
+    """Return the bucket with this key in the cache that `CACHES` configures under `alias`.
+
+    Raises the errors of the cache backend.
+    """
+    if isinstance(cache, RedisCache) or hasattr(getattr(cache, "client", None), "get_client"):
+        return RedisBucket(_shared_client.get(alias, cache), cache.make_key(key), rate)
+    return CacheBucket(cache, key, rate)
+
+
+class RedisBucket:
+    """A bucket on Redis. Each operation is one atomic script, so all processes share an exact level."""
+
+    def __init__(self, client: Any, key: str, rate: Rate) -> None:
+        self._client, self._key, self._rate = client, key, rate
+
+    def charge(self) -> tuple[bool, float]:
+        return self._run(_CHARGE)
+
+    def refund(self) -> None:
+        self._run(_REFUND)
+
+    def peek(self) -> tuple[bool, float]:
+        return self._run(_PEEK)
+
+    def _run(self, script: str) -> tuple[bool, float]:
+        rate = self._rate
+        allowed, level = self._client.eval(script, 1, self._key, rate.limit, rate.cost, rate.leak)
+        return bool(allowed), float(level)
+
+
+class CacheBucket:
+    """A bucket in any other cache. Reading and writing are two steps, so a burst may get a token or two too many."""
+
+    def __init__(self, cache: Any, key: str, rate: Rate) -> None:
+        self._cache, self._key, self._rate = cache, key, rate
+
+    def charge(self) -> tuple[bool, float]:
+        level, at = self._read()
+        allowed = level < self._rate.limit
+        if allowed:
+            level += self._rate.cost
+        self._write(level, at)
+        return allowed, level
+
+    def refund(self) -> None:
+        level, at = self._read()
+        self._write(max(0.0, level - self._rate.cost), at)
+
+    def peek(self) -> tuple[bool, float]:
+        level, _ = self._read()
+        return level < self._rate.limit, level
+
+    def _read(self) -> tuple[float, float]:
+        """Return the current level, and the time (seconds since the epoch) until which leaks have been subtracted."""
+        now = time.time()
+        level, at = self._cache.get(self._key) or (0.0, now)
+        seconds = math.floor(max(now - at, 0.0) + _SLACK)
+        level = max(0.0, level - seconds * self._rate.leak)
+        return level, min(at + seconds, now) if level else now
+
+    def _write(self, level: float, at: float) -> None:
+        # The entry expires soon after the bucket is empty.
+        self._cache.set(self._key, (level, at), timeout=math.ceil(level / self._rate.leak) + 2)
+
+
+class _SharedClient:
+    """The Redis client that all threads of a process share, and the cache settings it was created from.
+
+    `caches` has one cache per thread, and under ASGI one per request; each would open a connection of its own.
+    redis-py's pools are thread-safe and open new connections after a fork.
+    """
+
+    def __init__(self) -> None:
+        self._settings: Any = None
+        self._client: Any = None
+
+    def get(self, alias: str, cache: Any) -> Any:
+        """Return the client for a cache, and replace the shared client if the settings of the cache changed."""
+        settings = caches.settings[alias]
+        if self._settings is not settings:
+            self._client = _create_client(cache)
+            self._settings = settings
+        return self._client
+
+
+def _create_client(cache: Any) -> Any:
+    """Create a client with the connection settings of a cache and a pool of its own.
+
+    The project may limit the connections of its pool (`max_connections`). A burst that exhausts that pool must be
+    counted and not be mistaken for an outage. Other classes, such as those for clusters, Sentinel or valkey, are used
+    as the project configured them.
+    """
+    client = (cache._cache if isinstance(cache, RedisCache) else cache.client).get_client(write=True)
+    if redis is None or type(client) is not redis.Redis:
+        return client
+    pool = client.connection_pool
+    if type(pool) not in {redis.ConnectionPool, redis.BlockingConnectionPool}:
+        return client
+    own_pool = redis.ConnectionPool(
+        connection_class=pool.connection_class, max_connections=_MAX_CONNECTIONS, **pool.connection_kwargs
+    )
+    return redis.Redis(connection_pool=own_pool)
+
+
+_shared_client = _SharedClient()
