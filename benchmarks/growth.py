@@ -74,8 +74,7 @@ def _seed(name: str, rows: int) -> None:
 def _compare(names: dict[int, str], bearers: tuple[str, ...], rounds: int) -> dict[str, Any]:
     from django.db import connection
 
-    from instaccess.audit import revocation
-    from instaccess.audit import rows as audit_rows
+    from instaccess import audit, keys
     from instaccess.trust import denylist
 
     opened: dict[int, Any] = {}
@@ -92,8 +91,9 @@ def _compare(names: dict[int, str], bearers: tuple[str, ...], rounds: int) -> di
         use(rows)
         for _ in range(DENIED):
             issue()
-        latest = list(audit_rows.live_tokens().order_by("-pk").values_list("pk", flat=True)[:DENIED])
-        revocation.revoke(audit_rows.live_tokens().filter(pk__in=latest), reason="benchmark")
+        latest = list(audit.live_tokens().order_by("-pk").values_list("pk", flat=True)[:DENIED])
+        denied = audit.live_tokens().filter(pk__in=latest)
+        audit.revoke(denied, keks=keys.keks_for_revocation(), reason="benchmark")
         assert DENIED <= len(denylist.read_database()) < DENIED + 20
 
     asked = {"issue": issue, "read the deny list": denylist.read_database}

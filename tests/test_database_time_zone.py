@@ -22,6 +22,7 @@ from instaccess.admin.tokens import chart_counts as activity
 from instaccess.audit import revocation, rows
 from instaccess.audit.evidence import verification
 from instaccess.issuer import issuing
+from instaccess.keys import evidence_keys, keks_for_revocation
 from instaccess.models import IssuedToken, Key, RefusalCount
 from instaccess.trust import denylist
 from tests.conftest import ISSUE_URL
@@ -72,7 +73,7 @@ def told(*command: str) -> Any:
 def test_a_token_is_issued_and_in_the_deny_list_when_it_is_revoked(initial_keys, access_token):
     type(access_token).objects.update(expires=timezone.now() + timedelta(minutes=1))
     response = Client().post(ISSUE_URL, headers={"Authorization": f"Bearer {access_token.token}"})
-    revocation.revoke(rows.revocable_tokens(), reason="lost")
+    revocation.revoke(rows.revocable_tokens(), keks=keks_for_revocation(), reason="lost")
 
     assert response.status_code == 201
     assert denylist.read_database() == {str(IssuedToken.objects.get().jti)}
@@ -95,7 +96,7 @@ def test_the_commands_tell_the_times_of_utc(row):
 
 
 def test_the_audit_is_as_it_was_written(row):
-    assert not verification.verify().broken
+    assert not verification.verify(evidence_keys()).broken
 
 
 def test_a_row_of_refusals_names_the_hour_of_utc():

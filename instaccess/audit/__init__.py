@@ -2,7 +2,7 @@
 
 from .evidence.checkpoints import SETTLED, checkpoints, reauthenticate, seal
 from .evidence.pruning import prunable, prune
-from .evidence.statements import Statement, export_checkpoint, read_checkpoint, read_exported, signed_by
+from .evidence.statements import EvidenceKeys, Statement, export_checkpoint, read_checkpoint, read_exported, signed_by
 from .evidence.verification import verify
 from .export import Export, Format
 from .recording import insert
@@ -23,6 +23,7 @@ from .rows import (
 __all__ = [
     "REFUSAL_RETENTION",
     "SETTLED",
+    "EvidenceKeys",
     "Export",
     "Format",
     "HmacStatus",

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
 from django.db.models import Case, F, QuerySet, Value, When
 from django.utils import timezone
 
-from ..conf import conf
-from ..exceptions import ConfigError
 from ..models import IssuedToken
 from ..signals import tokens_revoked
 from . import row_hmac
@@ -26,7 +24,14 @@ BATCH = 200
 _UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
 
 
-def revoke(tokens: QuerySet[IssuedToken], *, reason: str, by: Any = None, now: datetime | None = None) -> int:
+def revoke(
+    tokens: QuerySet[IssuedToken],
+    *,
+    keks: Sequence[bytes],
+    reason: str,
+    by: Any = None,
+    now: datetime | None = None,
+) -> int:
     """Revoke these tokens; returns how many. Take them from `revocable()`, narrowed down.
 
     What was revoked before keeps its time, reason and author. Gateways refuse them within five seconds. `by` is a
@@ -34,7 +39,6 @@ def revoke(tokens: QuerySet[IssuedToken], *, reason: str, by: Any = None, now: d
     """
     now, revoked = now or timezone.now(), 0
     reason = _storable(reason)
-    keks = _key_encryption_keys()
     for batch in _batches(tokens):
         # Once more: what has died since it was chosen may be sealed by now, and is not to change (`checkpoints.py`).
         rows = issued_tokens().filter(pk__in=batch, revoked_at=None, expires_at__gt=expiry_cutoff(now))
@@ -54,7 +58,7 @@ def revoke(tokens: QuerySet[IssuedToken], *, reason: str, by: Any = None, now: d
     return revoked
 
 
-def _mac_after(row: IssuedToken, said: dict[str, Any], keks: list[bytes]) -> str:
+def _mac_after(row: IssuedToken, said: dict[str, Any], keks: Sequence[bytes]) -> str:
     """The HMAC of a row once it is revoked; none where the one it has does not fit the row, for a new one would
     cover up that somebody had edited it."""
     if not keks or row_hmac.row_status(row, keks) is not row_hmac.HmacStatus.AUTHENTIC:
@@ -62,15 +66,6 @@ def _mac_after(row: IssuedToken, said: dict[str, Any], keks: list[bytes]) -> str
     for name, value in said.items():
         setattr(row, name, value)
     return row_hmac.authenticate(row_hmac.canonical_bytes(row), keks)
-
-
-def _key_encryption_keys() -> list[bytes]:
-    """Empty where they can't be read: a token that must go is revoked all the same, and `verify` names its row."""
-    try:
-        return conf.key_encryption_keys
-    except ConfigError as error:
-        logger.error("the audit rows of revoked tokens get no new HMAC: %s", error)
-        return []
 
 
 def _name(by: Any) -> str:

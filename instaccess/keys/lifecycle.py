@@ -20,7 +20,7 @@ from .. import audit, trust
 from ..conf import conf
 from ..exceptions import ConfigError, InstAccessError, KeyRefused, KeyUnavailable, Reason, UnsealError
 from ..models import Key
-from . import ring, rotation, sealing, store
+from . import audit_keys, ring, rotation, sealing, store
 
 logger = logging.getLogger("instaccess.keys")
 
@@ -195,7 +195,13 @@ def mark_tokens_of_revoked_keys(*, now: datetime | None = None) -> int:
 
 def _mark_tokens(kids: list[str], *, reason: str, by: Any, now: datetime | None) -> int:
     tokens = audit.revocable_tokens(now=now).filter(audit.filter_by_keys(kids))
-    return audit.revoke(tokens, reason=reason or "its key was revoked", by=by, now=now)
+    return audit.revoke(
+        tokens,
+        keks=audit_keys.keks_for_revocation(),
+        reason=reason or "its key was revoked",
+        by=by,
+        now=now,
+    )
 
 
 def _check_usable(key: Key) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from django.utils import timezone
 
-from .. import audit
+from .. import audit, keys
 from ..audit import Statement
 from ..conf import conf
 from ..exceptions import AuditAltered
@@ -57,7 +57,7 @@ class EvidenceSubcommands(SubcommandCommand):
     """What each of them does."""
 
     def _seal(self, options: dict[str, Any]) -> None:
-        done = audit.seal()
+        done = audit.seal(keys.evidence_keys())
         lines = [
             f"Checkpoint {made.number}: {made.rows} rows up to {made.last}, digest {made.digest}"
             for made in done.made
@@ -86,7 +86,8 @@ class EvidenceSubcommands(SubcommandCommand):
         if checkpoint is None:
             what = "no checkpoint yet" if number is None else f"no checkpoint {number}"
             raise CommandError(f"There is {what}: run `python manage.py instaccess_tokens seal`.")
-        statement, document = audit.read_checkpoint(checkpoint), audit.export_checkpoint(checkpoint)
+        statement = audit.read_checkpoint(checkpoint, keys.evidence_keys())
+        document = audit.export_checkpoint(checkpoint)
         if options["file"]:
             _write(Path(options["file"]), document)
             self.stdout.write(f"Checkpoint {statement.number} is in {options['file']}. Keep it off this machine.")
@@ -96,8 +97,9 @@ class EvidenceSubcommands(SubcommandCommand):
             self.stdout.write(_printed(statement, checkpoint.jws))
 
     def _verify(self, options: dict[str, Any]) -> None:
-        copies = [audit.read_exported(_read(name), name=name) for name in options["checkpoint"]]
-        report = audit.verify(copies)
+        evidence_keys = keys.evidence_keys()
+        copies = [audit.read_exported(_read(name), evidence_keys, name=name) for name in options["checkpoint"]]
+        report = audit.verify(evidence_keys, copies)
         lines = []
         if report.pruned is not None:
             pruned_at = iso(datetime.fromtimestamp(report.pruned.pruned_at, UTC))
@@ -117,11 +119,11 @@ class EvidenceSubcommands(SubcommandCommand):
     def _prune(self, options: dict[str, Any]) -> None:
         before = _before(options["older_than"])
         if options["dry_run"]:
-            count = audit.prunable(before)
+            count = audit.prunable(before, keys.evidence_keys())
             self.done(options, {"would_delete": count}, f"{count} rows would be deleted.")
             return
         try:
-            done = audit.prune(before, batch=options["batch"], force=options["force"])
+            done = audit.prune(before, keys.evidence_keys(), batch=options["batch"], force=options["force"])
         except AuditAltered as error:
             raise CommandError(error.detail) from error
         text = f"{done.rows} rows older than {iso(before)} deleted."

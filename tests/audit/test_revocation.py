@@ -15,6 +15,7 @@ from django.utils import timezone
 from instaccess import signals, users
 from instaccess.audit import revocation
 from instaccess.audit import rows as audit_rows
+from instaccess.keys import keks_for_revocation
 from instaccess.models import IssuedToken
 from instaccess.trust import denylist
 
@@ -110,14 +111,17 @@ class TestRevoke:
         rows = [row() for _ in range(3)]
         now = timezone.now()
 
-        assert revocation.revoke(audit_rows.live_tokens(), reason="stolen", by=user, now=now) == 3
+        assert (
+            revocation.revoke(audit_rows.live_tokens(), keks=keks_for_revocation(), reason="stolen", by=user, now=now)
+            == 3
+        )
         for each in rows:
             each.refresh_from_db()
             assert (each.revoked_at, each.revocation_reason, each.revoked_by) == (now, "stolen", "ada")
 
     def test_puts_them_on_the_deny_list(self, row):
         denied, other = row(), row()
-        revocation.revoke(audit_rows.live_tokens().filter(pk=denied.pk), reason="stolen")
+        revocation.revoke(audit_rows.live_tokens().filter(pk=denied.pk), keks=keks_for_revocation(), reason="stolen")
 
         assert denylist.read_database() == {str(denied.jti)}
         assert str(other.jti) not in denylist.read_database()
@@ -126,17 +130,19 @@ class TestRevoke:
         earlier = timezone.now() - timedelta(minutes=5)
         first = row(revoked_at=earlier, revocation_reason="first")
 
-        assert revocation.revoke(audit_rows.issued_tokens(), reason="second", by=user) == 0
+        assert (
+            revocation.revoke(audit_rows.issued_tokens(), keks=keks_for_revocation(), reason="second", by=user) == 0
+        )
         first.refresh_from_db()
         assert (first.revoked_at, first.revocation_reason, first.revoked_by) == (earlier, "first", "")
 
     def test_of_nothing_does_nothing(self, heard):
-        assert revocation.revoke(audit_rows.live_tokens(), reason="x") == 0
+        assert revocation.revoke(audit_rows.live_tokens(), keks=keks_for_revocation(), reason="x") == 0
         assert heard == []
 
     def test_cuts_a_reason_that_is_too_long(self, row):
         each = row()
-        revocation.revoke(audit_rows.live_tokens(), reason="r" * 1000)
+        revocation.revoke(audit_rows.live_tokens(), keks=keks_for_revocation(), reason="r" * 1000)
 
         each.refresh_from_db()
         assert each.revocation_reason == "r" * 255
@@ -145,13 +151,13 @@ class TestRevoke:
         monkeypatch.setattr(revocation, "BATCH", 2)
         rows = [row() for _ in range(5)]
 
-        assert revocation.revoke(audit_rows.live_tokens(), reason="x") == 5
+        assert revocation.revoke(audit_rows.live_tokens(), keks=keks_for_revocation(), reason="x") == 5
         assert [len(told["jtis"]) for told in heard] == [2, 2, 1]
         assert {jti for told in heard for jti in told["jtis"]} == {str(each.jti) for each in rows}
 
     def test_tells_receivers_of_the_signal(self, row, user, heard):
         each = row()
-        revocation.revoke(audit_rows.live_tokens(), reason="stolen", by=user)
+        revocation.revoke(audit_rows.live_tokens(), keks=keks_for_revocation(), reason="stolen", by=user)
 
         assert heard == [{"sender": IssuedToken, "jtis": [str(each.jti)], "reason": "stolen", "by": user}]
 
@@ -162,7 +168,7 @@ class TestRevoke:
         signals.tokens_revoked.connect(fail)
         try:
             each = row()
-            assert revocation.revoke(audit_rows.live_tokens(), reason="x") == 1
+            assert revocation.revoke(audit_rows.live_tokens(), keks=keks_for_revocation(), reason="x") == 1
         finally:
             signals.tokens_revoked.disconnect(fail)
 
@@ -173,7 +179,7 @@ class TestRevoke:
 
     def test_is_told_in_the_log(self, row, user, caplog):
         each = row()
-        revocation.revoke(audit_rows.live_tokens(), reason="stolen\nFAKE LINE", by=user)
+        revocation.revoke(audit_rows.live_tokens(), keks=keks_for_revocation(), reason="stolen\nFAKE LINE", by=user)
 
         assert str(each.jti) in caplog.text
         assert "stolen\\nFAKE LINE" in caplog.text
@@ -184,6 +190,6 @@ class TestRevoke:
 def test_a_reason_that_no_database_takes_stops_no_revocation(row, reason):
     made = row()
 
-    assert revocation.revoke(audit_rows.revocable_tokens(), reason=reason) == 1
+    assert revocation.revoke(audit_rows.revocable_tokens(), keks=keks_for_revocation(), reason=reason) == 1
     made.refresh_from_db()
     assert made.revocation_reason == "a\N{REPLACEMENT CHARACTER}b"

@@ -20,6 +20,7 @@ from jwcrypto.common import base64url_decode
 from instaccess.audit import revocation, row_hmac, rows
 from instaccess.audit.row_hmac import HmacStatus
 from instaccess.conf import conf
+from instaccess.keys import keks_for_revocation
 from instaccess.models import IssuedToken
 
 ANOTHER = {
@@ -120,7 +121,7 @@ class TestTheHmacOfARow:
 class TestRevoking:
     def test_gives_the_row_a_new_hmac(self, row, user):
         made = row()
-        revocation.revoke(rows.revocable_tokens(), reason="laptop lost", by=user)
+        revocation.revoke(rows.revocable_tokens(), keks=keks_for_revocation(), reason="laptop lost", by=user)
 
         after = IssuedToken.objects.get(pk=made.pk)
         assert verdict(after) is HmacStatus.AUTHENTIC
@@ -129,7 +130,7 @@ class TestRevoking:
     def test_a6_does_not_cover_up_that_a_row_was_edited_before(self, row):
         made = row()
         IssuedToken.objects.filter(pk=made.pk).update(ip_address="198.51.100.1")
-        revocation.revoke(rows.revocable_tokens(), reason="laptop lost")
+        revocation.revoke(rows.revocable_tokens(), keks=keks_for_revocation(), reason="laptop lost")
 
         after = IssuedToken.objects.get(pk=made.pk)
         assert after.revoked_at is not None
@@ -139,14 +140,14 @@ class TestRevoking:
         made = row()
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": ["too short"]}
 
-        assert revocation.revoke(rows.revocable_tokens(), reason="laptop lost") == 1
+        assert revocation.revoke(rows.revocable_tokens(), keks=keks_for_revocation(), reason="laptop lost") == 1
         assert IssuedToken.objects.get(pk=made.pk).revoked_at is not None
         assert "KEY_ENCRYPTION_KEYS" in caplog.text
 
     def test_names_whoever_did_it_for_good(self, row, user, django_user_model):
         operator = django_user_model.objects.create_user("grace")
         made = row()
-        revocation.revoke(rows.revocable_tokens(), reason="laptop lost", by=operator)
+        revocation.revoke(rows.revocable_tokens(), keks=keks_for_revocation(), reason="laptop lost", by=operator)
         operator.delete()
 
         assert IssuedToken.objects.get(pk=made.pk).revoked_by == "grace"
@@ -155,7 +156,10 @@ class TestRevoking:
         for _ in range(revocation.BATCH + 3):
             row()
 
-        assert revocation.revoke(rows.revocable_tokens(), reason="all") == revocation.BATCH + 3
+        assert (
+            revocation.revoke(rows.revocable_tokens(), keks=keks_for_revocation(), reason="all")
+            == revocation.BATCH + 3
+        )
         assert {verdict(each) for each in IssuedToken.objects.all()} == {HmacStatus.AUTHENTIC}
 
 

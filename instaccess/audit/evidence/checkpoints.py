@@ -18,14 +18,12 @@ from django.db import IntegrityError, router, transaction
 from django.db.models import Case, F, QuerySet, Value, When
 from django.utils import timezone
 
-from ... import keys
-from ...conf import conf
 from ...models import Checkpoint, IssuedToken, PruneMarker
 from ...tokens import AFTERLIFE, CLOCK_SKEW, MAX_LIFETIME
 from .. import row_hmac
 from ..rows import issued_tokens
 from . import statements
-from .statements import START, Entry, Marker, Statement, fingerprint, row_digest
+from .statements import START, Entry, EvidenceKeys, Marker, Statement, fingerprint, row_digest
 
 logger = logging.getLogger("instaccess.audit")
 
@@ -57,7 +55,7 @@ def rows_after(row_id: int) -> QuerySet[IssuedToken]:
     return issued_tokens().filter(pk__gt=row_id).order_by("pk")
 
 
-def seal(*, now: datetime | None = None, cut: datetime | None = None) -> Sealed:
+def seal(keys: EvidenceKeys, *, now: datetime | None = None, cut: datetime | None = None) -> Sealed:
     """Add checkpoints over all rows that can't change any more.
 
     Args:
@@ -68,14 +66,14 @@ def seal(*, now: datetime | None = None, cut: datetime | None = None) -> Sealed:
     """
     now = now or timezone.now()
     settled = now - timedelta(seconds=SETTLED)
-    signing = keys.current_ring().signing_key()
+    keys.sign(b"{}", statements.CHECKPOINT)  # raises now, not after the rows were read
     made: list[Statement] = []
     try:
-        while added := _seal_page(signing, now, settled, cut):
+        while added := _seal_page(keys, now, settled, cut):
             made += added
     except IntegrityError:
         logger.info("a checkpoint was made by somebody else, who goes on")
-    waiting = rows_after(_position().last)
+    waiting = rows_after(_position(keys).last)
     first = waiting.first()
     if first is None:
         return Sealed(tuple(made), 0, None)
@@ -85,27 +83,29 @@ def seal(*, now: datetime | None = None, cut: datetime | None = None) -> Sealed:
     return Sealed(tuple(made), waiting.count(), ready_at)
 
 
-def _seal_page(signing: keys.HeldKey, now: datetime, settled: datetime, cut: datetime | None) -> list[Statement]:
+def _seal_page(keys: EvidenceKeys, now: datetime, settled: datetime, cut: datetime | None) -> list[Statement]:
     """Checkpoints over the next `ROWS` rows; none where there is nothing to seal."""
     made: list[Statement] = []
-    position = _position()
+    position = _position(keys)
     rows = page = row_hmac.loaded(rows_after(position.last)[:ROWS])
-    while ready := _ready(rows, settled, cut):
+    while ready := _ready(rows, settled, cut, keys.keks):
         if len(ready) == len(rows) < len(page) == ROWS:
             break  # the next page may hold more of this day
-        made.append(_add(position, ready, signing, now, settled))
-        position, rows = _position(), rows[len(ready) :]
+        made.append(_add(position, ready, keys, now, settled))
+        position, rows = _position(keys), rows[len(ready) :]
     return made
 
 
-def _ready(rows: Sequence[IssuedToken], settled: datetime, cut: datetime | None) -> list[IssuedToken]:
+def _ready(
+    rows: Sequence[IssuedToken], settled: datetime, cut: datetime | None, keks: Sequence[bytes]
+) -> list[IssuedToken]:
     """The first of these rows, as many as belong into the next checkpoint."""
     ready: list[IssuedToken] = []
     newest = None  # of those before; ids and times do not rise quite together
     oldest_last = next((row.pk for row in reversed(rows) if row.issued_at < settled), 0)
     for row in rows:
         if row.issued_at >= settled:
-            if row.pk > oldest_last or _fits(row):
+            if row.pk > oldest_last or row_hmac.row_status(row, keks) is row_hmac.HmacStatus.AUTHENTIC:
                 break
             # Edited to be young for ever: it would hold up all that come after it.
             ready.append(row)
@@ -118,20 +118,15 @@ def _ready(rows: Sequence[IssuedToken], settled: datetime, cut: datetime | None)
     return ready
 
 
-def _fits(row: IssuedToken) -> bool:
-    return row_hmac.row_status(row, conf.key_encryption_keys) is row_hmac.HmacStatus.AUTHENTIC
-
-
 def _add(
-    position: Marker, rows: Sequence[IssuedToken], signing: keys.HeldKey, now: datetime, settled: datetime
+    position: Marker, rows: Sequence[IssuedToken], keys: EvidenceKeys, now: datetime, settled: datetime
 ) -> Statement:
-    keks = conf.key_encryption_keys
     chain, entries, altered = hashlib.sha256(position.digest.encode()), [], []
     for row in rows:
         facts = row_hmac.canonical_bytes(row)
         digest = row_digest(row.pk, facts)
         chain.update(digest)
-        fits = row_hmac.check(facts, row.mac, keks) is row_hmac.HmacStatus.AUTHENTIC
+        fits = row_hmac.check(facts, row.mac, keys.keks) is row_hmac.HmacStatus.AUTHENTIC
         entries.append(str(Entry(row.pk, fingerprint(digest), altered=not fits)))
         if not fits:
             altered.append(row.pk)
@@ -149,9 +144,9 @@ def _add(
         altered=len(altered),
         sealed_at=int(now.timestamp()),
     )
-    jws = statements.sign(statement, statements.CHECKPOINT, signing)
+    jws = statements.sign(statement, statements.CHECKPOINT, keys)
     checkpoint = Checkpoint(
-        number=statement.number, jws=jws, index=index, mac=statements.mac(statements.CHECKPOINT, jws, index)
+        number=statement.number, jws=jws, index=index, mac=statements.mac(keys, statements.CHECKPOINT, jws, index)
     )
     alias = router.db_for_write(Checkpoint)
     with transaction.atomic(using=alias):
@@ -165,14 +160,20 @@ def _add(
 
 
 def mark_pruned(
-    statement: Statement, *, rows: int, newest: int, altered: str = "", now: datetime | None = None
+    statement: Statement,
+    keys: EvidenceKeys,
+    *,
+    rows: int,
+    newest: int,
+    altered: str = "",
+    now: datetime | None = None,
 ) -> Marker:
     """Say that the rows up to a checkpoint are pruned; done before the first of them is deleted.
 
     `rows` are those that this pruning takes, `newest` is when the newest of them was issued, in seconds since the
     epoch. Raises KeyUnavailable and UnsealError without a signing key.
     """
-    before = latest_marker()
+    before = latest_marker(keys)
     marker = Marker(
         number=statement.number,
         last=statement.last,
@@ -182,8 +183,8 @@ def mark_pruned(
         altered=altered or before.altered,
         pruned_at=int((now or timezone.now()).timestamp()),
     )
-    jws = statements.sign(marker, statements.MARKER, keys.current_ring().signing_key())
-    made = PruneMarker(number=marker.number, jws=jws, mac=statements.mac(statements.MARKER, jws))
+    jws = statements.sign(marker, statements.MARKER, keys)
+    made = PruneMarker(number=marker.number, jws=jws, mac=statements.mac(keys, statements.MARKER, jws))
     alias = router.db_for_write(PruneMarker)
     with transaction.atomic(using=alias):
         made.save(using=alias, force_insert=True)
@@ -200,33 +201,32 @@ def markers() -> QuerySet[PruneMarker]:
     return PruneMarker.objects.using(router.db_for_write(PruneMarker)).order_by("number")
 
 
-def latest_marker() -> Marker:
+def latest_marker(keys: EvidenceKeys) -> Marker:
     """Up to where the audit was pruned. Raises AuditAltered where the marker is not ours."""
     row = markers().last()
-    return START if row is None else statements.read_marker(row)
+    return START if row is None else statements.read_marker(row, keys)
 
 
-def reauthenticate() -> int:
+def reauthenticate(keys: EvidenceKeys) -> int:
     """Give every HMAC that was made under another key-encryption key a new one under the first; returns how many.
 
     Those of checkpoints, markers and rows that are not sealed yet. A sealed row needs none: its checkpoint stands for
     it. One that does not fit stays as it is, and goes on not fitting.
     """
-    keks = conf.key_encryption_keys
     count = 0
     for checkpoint in checkpoints().iterator(chunk_size=100):
         data = statements.data(statements.CHECKPOINT, checkpoint.jws, checkpoint.index)
-        if mac := _renewed(data, checkpoint.mac, keks):
+        if mac := _renewed(data, checkpoint.mac, keys.keks):
             count += checkpoints().filter(pk=checkpoint.pk, mac=checkpoint.mac).update(mac=mac)
     for marker in markers():
-        if mac := _renewed(statements.data(statements.MARKER, marker.jws), marker.mac, keks):
+        if mac := _renewed(statements.data(statements.MARKER, marker.jws), marker.mac, keys.keks):
             count += markers().filter(pk=marker.pk, mac=marker.mac).update(mac=mac)
-    last = _position().last
+    last = _position(keys).last
     while pks := list(rows_after(last).values_list("pk", flat=True)[:200]):
         rows, unreadable = row_hmac.readable(rows_after(last).filter(pk__lte=pks[-1]))
         if unreadable:
             logger.error("rows that can't be read get no new HMAC: %s", unreadable)
-        renewed = {row: mac for row in rows if (mac := _renewed(row_hmac.canonical_bytes(row), row.mac, keks))}
+        renewed = {row: mac for row in rows if (mac := _renewed(row_hmac.canonical_bytes(row), row.mac, keys.keks))}
         if renewed:
             whens = [When(pk=row.pk, mac=row.mac, then=Value(mac)) for row, mac in renewed.items()]
             changed = issued_tokens().filter(pk__in=[row.pk for row in renewed], mac__in=[row.mac for row in renewed])
@@ -243,11 +243,11 @@ def _renewed(data: bytes, mac: str, keks: Sequence[bytes]) -> str:
     return "" if renewed == mac else renewed
 
 
-def _position() -> Marker:
+def _position(keys: EvidenceKeys) -> Marker:
     """Where the next checkpoint goes on."""
-    marker = latest_marker()
+    marker = latest_marker(keys)
     checkpoint = checkpoints().filter(number__gt=marker.number).last()
     if checkpoint is None:
         return marker
-    statement = statements.read_checkpoint(checkpoint)
+    statement = statements.read_checkpoint(checkpoint, keys)
     return replace(marker, number=statement.number, last=statement.last, digest=statement.digest)

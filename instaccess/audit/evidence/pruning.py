@@ -11,7 +11,6 @@ from django.db import IntegrityError
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from ...conf import conf
 from ...exceptions import AuditAltered
 from ...models import IssuedToken
 from ..revocation import BATCH
@@ -20,7 +19,7 @@ from ..row_hmac import row_status as verdict_of
 from ..rows import issued_tokens
 from . import checkpoints, statements, verification
 from .checkpoints import SETTLED, latest_marker, rows_after
-from .statements import Marker, Statement
+from .statements import EvidenceKeys, Marker, Statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,9 @@ class Pruned:
     last: int
 
 
-def prune(before: datetime, *, batch: int = 1000, force: bool = False, now: datetime | None = None) -> Pruned:
+def prune(
+    before: datetime, keys: EvidenceKeys, *, batch: int = 1000, force: bool = False, now: datetime | None = None
+) -> Pruned:
     """Delete the rows of tokens issued before a moment, oldest first, `batch` rows a transaction.
 
     What goes is sealed first and compared with its checkpoints. Only whole checkpoints go: of a day that was sealed
@@ -43,11 +44,11 @@ def prune(before: datetime, *, batch: int = 1000, force: bool = False, now: date
     Raises AuditAltered where rows are not as they were written, unless `force`; the marker then says so for good.
     """
     now = now or timezone.now()
-    checkpoints.seal(now=now, cut=before)
-    deleted = _delete_pruned(latest_marker(), batch)
-    old = list(_old(before))
+    checkpoints.seal(keys, now=now, cut=before)
+    deleted = _delete_pruned(latest_marker(keys), batch)
+    old = list(_old(before, keys))
     if old:
-        altered = verification.verify(until=old[-1].number).broken
+        altered = verification.verify(keys, until=old[-1].number).broken
         if altered and not force:
             raise AuditAltered(
                 f"nothing was pruned: {altered}. Find out what happened first; `--force` prunes all the same, and "
@@ -57,15 +58,16 @@ def prune(before: datetime, *, batch: int = 1000, force: bool = False, now: date
         with suppress(IntegrityError):
             checkpoints.mark_pruned(
                 old[-1],
+                keys,
                 rows=sum(one.rows for one in old),
                 newest=max(one.newest for one in old),
                 altered=altered,
                 now=now,
             )
-    marker = latest_marker()
+    marker = latest_marker(keys)
     deleted += _delete_pruned(marker, batch)
     if force and marker.altered:
-        deleted += _delete_altered(marker, now)
+        deleted += _delete_altered(marker, now, keys)
     gone = checkpoints.checkpoints().filter(number__lte=marker.number).delete()[0]
     return Pruned(deleted, gone, marker.last)
 
@@ -83,26 +85,26 @@ def _delete_pruned(marker: Marker, batch: int) -> int:
     return deleted
 
 
-def _delete_altered(marker: Marker, now: datetime) -> int:
+def _delete_altered(marker: Marker, now: datetime, keys: EvidenceKeys) -> int:
     """Delete what else lies in the place of pruned rows and was edited, unless a gateway might still meet it."""
     deleted, window = 0, timedelta(seconds=SETTLED)
     pks = list(_until(marker.last).values_list("pk", flat=True))
     for start in range(0, len(pks), BATCH):
         rows, doomed = readable(_until(marker.last).filter(pk__in=pks[start : start + BATCH]))
         for row in rows:
-            verdict = verdict_of(row, conf.key_encryption_keys)
+            verdict = verdict_of(row, keys.keks)
             if verdict is not HmacStatus.AUTHENTIC and not now - window <= row.issued_at <= now + window:
                 doomed.append(row.pk)
         deleted += issued_tokens().filter(pk__in=doomed).delete()[0]
     return deleted
 
 
-def prunable(before: datetime, *, now: datetime | None = None) -> int:
+def prunable(before: datetime, keys: EvidenceKeys, *, now: datetime | None = None) -> int:
     """How many rows `prune` would delete now."""
     now = now or timezone.now()
-    marker = latest_marker()
+    marker = latest_marker(keys)
     last, number = marker.last, marker.number
-    for statement in _old(before):
+    for statement in _old(before, keys):
         last, number = statement.last, statement.number
     sealed = _until(last).filter(pk__gt=marker.last).count()
     if not checkpoints.checkpoints().filter(number__gt=number).exists():
@@ -114,10 +116,9 @@ def prunable(before: datetime, *, now: datetime | None = None) -> int:
     return _pruned(marker).count() + sealed
 
 
-def _old(before: datetime) -> Iterator[Statement]:
+def _old(before: datetime, keys: EvidenceKeys) -> Iterator[Statement]:
     """The checkpoints, from the first on, whose rows are all older than a moment."""
-    keys = statements.signing_keys()
-    for checkpoint in checkpoints.checkpoints().filter(number__gt=latest_marker().number).iterator(chunk_size=20):
+    for checkpoint in checkpoints.checkpoints().filter(number__gt=latest_marker(keys).number).iterator(chunk_size=20):
         statement = statements.read_checkpoint(checkpoint, keys)
         if statement.newest >= before.timestamp():
             return

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TypeVar
 
@@ -18,16 +17,29 @@ from jwcrypto.common import base64url_decode
 from jwcrypto.jwk import JWK
 
 from ... import tokens
-from ...conf import conf
-from ...exceptions import AuditAltered, InvalidToken, KeyUnavailable, Reason
-from ...keys import HeldKey, public_key, stored_keys
-from ...models import Checkpoint, Key, PruneMarker
+from ...exceptions import AuditAltered, InvalidToken, Reason
+from ...models import Checkpoint, PruneMarker
 from .. import row_hmac
-
-logger = logging.getLogger("instaccess.audit")
 
 CHECKPOINT, MARKER = "instaccess-checkpoint", "instaccess-prune-marker"
 _EXPORT_FORMAT = "instaccess checkpoint 1"
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceKeys:
+    """The keys that sign, authenticate and check the tamper evidence; `keys.evidence_keys()` builds them.
+
+    Attributes:
+        keks: the key-encryption keys. HMACs are computed with the first one and checked with any of them.
+        verification: the public keys of all signing keys that ever existed, by kid. Revoked and expired keys are
+            included, because they signed checkpoints too.
+        sign: signs a payload with the current signing key. Takes the payload and the `typ` of the JWS header,
+            returns a compact JWS. Raises KeyUnavailable or UnsealError if there is no usable signing key.
+    """
+
+    keks: Sequence[bytes]
+    verification: Mapping[str, JWK]
+    sign: Callable[[bytes, str], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,20 +128,17 @@ def fingerprint(digest: bytes) -> str:
     return digest.hex()[:8]
 
 
-def read_checkpoint(checkpoint: Checkpoint, keys: Mapping[str, JWK] | None = None) -> Statement:
-    """What a checkpoint of the database says. Raises AuditAltered where it is not as we made it.
-
-    `keys`, here and below, are those of `signing_keys()`, for whoever reads many.
-    """
+def read_checkpoint(checkpoint: Checkpoint, keys: EvidenceKeys) -> Statement:
+    """What a checkpoint of the database says. Raises AuditAltered where it is not as we made it."""
     name = f"checkpoint {checkpoint.number}"
-    _check_mac(name, CHECKPOINT, checkpoint.mac, checkpoint.jws, checkpoint.index)
-    statement = read_signed(checkpoint.jws, checkpoint.index, name=name, keys=keys)
+    _check_mac(name, checkpoint.mac, data(CHECKPOINT, checkpoint.jws, checkpoint.index), keys)
+    statement = read_signed(checkpoint.jws, checkpoint.index, keys, name=name)
     if statement.number != checkpoint.number:
         raise AuditAltered(f"{name} was altered: it is checkpoint {statement.number}")
     return statement
 
 
-def read_signed(jws: str, index: str, *, name: str, keys: Mapping[str, JWK] | None = None) -> Statement:
+def read_signed(jws: str, index: str, keys: EvidenceKeys, *, name: str) -> Statement:
     """What a checkpoint says, by its signature alone. Raises AuditAltered."""
     statement = _verified(Statement, jws, CHECKPOINT, name, keys)
     if hashlib.sha256(index.encode("utf-8", "surrogatepass")).hexdigest() != statement.index:
@@ -137,10 +146,10 @@ def read_signed(jws: str, index: str, *, name: str, keys: Mapping[str, JWK] | No
     return statement
 
 
-def read_marker(row: PruneMarker, keys: Mapping[str, JWK] | None = None) -> Marker:
+def read_marker(row: PruneMarker, keys: EvidenceKeys) -> Marker:
     """What a prune marker says. Raises AuditAltered where it is not as we made it."""
     name = f"prune marker {row.number}"
-    _check_mac(name, MARKER, row.mac, row.jws)
+    _check_mac(name, row.mac, data(MARKER, row.jws), keys)
     marker = _verified(Marker, row.jws, MARKER, name, keys)
     if marker.number != row.number:
         raise AuditAltered(f"{name} was altered: it is that of checkpoint {marker.number}")
@@ -158,7 +167,7 @@ def export_checkpoint(checkpoint: Checkpoint) -> str:
     return json.dumps({"format": _EXPORT_FORMAT, "jws": checkpoint.jws, "index": checkpoint.index})
 
 
-def read_exported(text: str, *, name: str) -> Exported:
+def read_exported(text: str, keys: EvidenceKeys, *, name: str) -> Exported:
     """What `export` made. Raises AuditAltered, naming it, where it is none or its signature does not hold."""
     try:
         document = json.loads(text)
@@ -167,7 +176,7 @@ def read_exported(text: str, *, name: str) -> Exported:
         jws = index = fits = None
     if not fits or not isinstance(jws, str) or not isinstance(index, str):
         raise AuditAltered(f"{name} is no exported checkpoint")
-    return Exported(read_signed(jws, index, name=name), jws, index)
+    return Exported(read_signed(jws, index, keys, name=name), jws, index)
 
 
 def entries(index: str) -> list[Entry]:
@@ -179,26 +188,15 @@ def entries(index: str) -> list[Entry]:
     return found
 
 
-def signing_keys() -> dict[str, JWK]:
-    """The public halves of all signing keys there ever were, by kid: revoked and gone ones have signed, too."""
-    keys = {}
-    for row in stored_keys().filter(use=Key.Use.SIGNING):
-        try:
-            keys[row.kid] = public_key(row)
-        except KeyUnavailable as error:
-            logger.error("%s", error)
-    return keys
-
-
-def sign(statement: Statement | Marker, typ: str, signing: HeldKey) -> str:
-    """A statement as it is kept and handed out. Raises UnsealError where the key does not open."""
+def sign(statement: Statement | Marker, typ: str, keys: EvidenceKeys) -> str:
+    """A statement as it is kept and handed out. Raises KeyUnavailable, UnsealError."""
     payload = json.dumps(asdict(statement), separators=(",", ":")).encode()
-    return tokens.sign(payload, signing.private(), kid=signing.kid, typ=typ)
+    return keys.sign(payload, typ)
 
 
-def _verified(kind: type[_S], jws: str, typ: str, name: str, keys: Mapping[str, JWK] | None = None) -> _S:
+def _verified(kind: type[_S], jws: str, typ: str, name: str, keys: EvidenceKeys) -> _S:
     try:
-        payload, _ = tokens.verify(jws, signing_keys() if keys is None else keys, typ=typ)
+        payload, _ = tokens.verify(jws, keys.verification, typ=typ)
     except InvalidToken as error:
         raise AuditAltered(
             f"{name} was altered: its signature does not hold ({error.detail or error.code})"
@@ -210,8 +208,8 @@ def _verified(kind: type[_S], jws: str, typ: str, name: str, keys: Mapping[str, 
     return kind(**payload)
 
 
-def _check_mac(name: str, typ: str, mac: str, jws: str, index: str = "") -> None:
-    match row_hmac.check(data(typ, jws, index), mac, conf.key_encryption_keys):
+def _check_mac(name: str, mac: str, data: bytes, keys: EvidenceKeys) -> None:
+    match row_hmac.check(data, mac, keys.keks):
         case row_hmac.HmacStatus.BROKEN:
             raise AuditAltered(f"{name} was altered: its HMAC does not fit")
         case row_hmac.HmacStatus.UNKNOWN:
@@ -222,9 +220,9 @@ def _check_mac(name: str, typ: str, mac: str, jws: str, index: str = "") -> None
             )
 
 
-def mac(typ: str, jws: str, index: str = "") -> str:
+def mac(keys: EvidenceKeys, typ: str, jws: str, index: str = "") -> str:
     """The HMAC of a statement and its index."""
-    return row_hmac.authenticate(data(typ, jws, index), conf.key_encryption_keys)
+    return row_hmac.authenticate(data(typ, jws, index), keys.keks)
 
 
 def data(typ: str, jws: str, index: str = "") -> bytes:

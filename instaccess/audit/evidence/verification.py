@@ -13,14 +13,13 @@ from datetime import datetime, timedelta
 
 from django.utils import timezone
 
-from ...conf import conf
 from ...exceptions import AuditAltered
 from ...models import IssuedToken
 from .. import row_hmac
 from ..rows import issued_tokens
 from . import references, statements
 from .checkpoints import ROWS, SETTLED, checkpoints, latest_marker, rows_after
-from .statements import Entry, Exported, Marker, Statement, fingerprint, row_digest
+from .statements import Entry, EvidenceKeys, Exported, Marker, Statement, fingerprint, row_digest
 
 _DAY = 86_400
 _OTHER_UUIDS = (
@@ -53,7 +52,13 @@ class Report:
     notes: list[str] = field(default_factory=list)
 
 
-def verify(exported: Iterable[Exported] = (), *, until: int | None = None, now: datetime | None = None) -> Report:
+def verify(
+    keys: EvidenceKeys,
+    exported: Iterable[Exported] = (),
+    *,
+    until: int | None = None,
+    now: datetime | None = None,
+) -> Report:
     """Compare all rows with their HMACs, with the checkpoints and with exported copies of those.
 
     `until` is the number of the last checkpoint to look at; what comes after it is left out. Stops at the first
@@ -64,36 +69,35 @@ def verify(exported: Iterable[Exported] = (), *, until: int | None = None, now: 
         report = Report()
         start: Marker | None = None
         try:
-            start = latest_marker()
-            number, last, digest = _check_sealed(report, start, kept, until)
+            start = latest_marker(keys)
+            number, last, digest = _check_sealed(report, start, kept, until, keys)
             if until is None:
-                _check_beyond(kept, number, last, digest, report)
-                _check_unsealed(report, last, now or timezone.now())
+                _check_beyond(kept, number, last, digest, report, keys.keks)
+                _check_unsealed(report, last, now or timezone.now(), keys.keks)
         except AuditAltered as error:
             report.broken, report.row = error.detail, error.row
         # Rows and checkpoints that vanished meanwhile may have been pruned.
-        if not report.broken or start is None or _is_latest(start):
+        if not report.broken or start is None or _is_latest(start, keys):
             return report
 
 
-def _is_latest(marker: Marker) -> bool:
+def _is_latest(marker: Marker, keys: EvidenceKeys) -> bool:
     try:
-        return latest_marker() == marker
+        return latest_marker(keys) == marker
     except AuditAltered:
         return False  # the next round says so
 
 
 def _check_sealed(
-    report: Report, start: Marker, kept: Mapping[int, Exported], until: int | None
+    report: Report, start: Marker, kept: Mapping[int, Exported], until: int | None, keys: EvidenceKeys
 ) -> tuple[int, int, str]:
     """What is under checkpoints; returns number, last row and digest of the last of them."""
-    keys = statements.signing_keys()
     digest, last, number = start.digest, start.last, start.number
     if start.number:
         report.pruned = start
         if start.altered:
             report.notes.append(f"rows that were not as they were written have been pruned: {start.altered}")
-    _check_pruned(kept, start, report)
+    _check_pruned(kept, start, report, keys.keks)
     found = checkpoints().filter(number__gt=number)
     for checkpoint in (found if until is None else found.filter(number__lte=until)).iterator(chunk_size=20):
         statement = statements.read_checkpoint(checkpoint, keys)
@@ -108,15 +112,15 @@ def _check_sealed(
                     f"checkpoint {statement.number} is another than its exported copy, and so is what came before "
                     "it: an exported copy of an earlier checkpoint would tell from where on"
                 )
-            _check_rows(report, copy.statement, copy.index, last)
+            _check_rows(report, copy.statement, copy.index, last, keys.keks)
             raise AuditAltered(f"checkpoint {statement.number} is another than its exported copy")
-        _check_rows(report, statement, checkpoint.index, last)
+        _check_rows(report, statement, checkpoint.index, last, keys.keks)
         digest, last, number = statement.digest, statement.last, statement.number
         report.checkpoints, report.last = report.checkpoints + 1, statement
     return number, last, digest
 
 
-def _check_pruned(kept: Mapping[int, Exported], start: Marker, report: Report) -> None:
+def _check_pruned(kept: Mapping[int, Exported], start: Marker, report: Report, keks: Sequence[bytes]) -> None:
     for number, copy in kept.items():
         if number == start.number and copy.statement.digest != start.digest:
             raise AuditAltered(
@@ -124,7 +128,7 @@ def _check_pruned(kept: Mapping[int, Exported], start: Marker, report: Report) -
             )
         if 0 < number < start.number:
             report.notes.append(f"checkpoint {number}, of which there is a copy, was pruned: nothing to compare with")
-    keks, there, after = conf.key_encryption_keys, issued_tokens().filter(pk__lte=start.last).order_by("pk"), None
+    there, after = issued_tokens().filter(pk__lte=start.last).order_by("pk"), None
     while left := row_hmac.loaded((there if after is None else there.filter(pk__gt=after))[:ROWS]):
         for row in left:
             verdict = row_hmac.row_status(row, keks)
@@ -146,14 +150,16 @@ def _check_pruned(kept: Mapping[int, Exported], start: Marker, report: Report) -
         )
 
 
-def _check_beyond(kept: Mapping[int, Exported], number: int, last: int, digest: str, report: Report) -> None:
+def _check_beyond(
+    kept: Mapping[int, Exported], number: int, last: int, digest: str, report: Report, keks: Sequence[bytes]
+) -> None:
     """Exported copies of checkpoints that the database does not have any more."""
     beyond = sorted(copy_number for copy_number in kept if copy_number > number)
     if not beyond:
         return
     copy = kept[beyond[0]]
     if beyond[0] == number + 1 and copy.statement.previous == digest:
-        _check_rows(report, copy.statement, copy.index, last)
+        _check_rows(report, copy.statement, copy.index, last, keks)
     present = issued_tokens().order_by("-pk").values_list("pk", flat=True).first() or 0
     if present < kept[beyond[-1]].statement.last:
         raise AuditAltered(
@@ -164,9 +170,8 @@ def _check_beyond(kept: Mapping[int, Exported], number: int, last: int, digest: 
     raise AuditAltered(f"checkpoint {beyond[0]}, of which there is an exported copy, is gone")
 
 
-def _check_rows(report: Report, statement: Statement, index: str, after: int) -> None:
+def _check_rows(report: Report, statement: Statement, index: str, after: int, keks: Sequence[bytes]) -> None:
     """The rows under one checkpoint, in their order."""
-    keks = conf.key_encryption_keys
     expected = statements.entries(index)
     rows = row_hmac.loaded(rows_after(after).filter(pk__lte=statement.last))
     chain = hashlib.sha256(statement.previous.encode())
@@ -224,9 +229,8 @@ def _gone(entry: Entry, statement: Statement) -> AuditAltered:
     return AuditAltered(f"row {entry.row} was deleted", entry.row)
 
 
-def _check_unsealed(report: Report, last: int, now: datetime) -> None:
+def _check_unsealed(report: Report, last: int, now: datetime, keks: Sequence[bytes]) -> None:
     """The rows behind the last checkpoint: each has its HMAC, and nothing yet says how many there were."""
-    keks = conf.key_encryption_keys
     overdue = None
     while rows := row_hmac.loaded(rows_after(last)[:ROWS]):
         for row in rows:

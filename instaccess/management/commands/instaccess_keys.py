@@ -174,7 +174,7 @@ class Command(SubcommandCommand):
 
     def _reseal(self, options: dict[str, Any]) -> None:
         count = keys.reseal()
-        renewed = audit.reauthenticate()
+        renewed = audit.reauthenticate(keys.evidence_keys())
         text = (
             f"{count} private keys sealed anew."
             if count

@@ -10,7 +10,7 @@ from django.core.management.base import CommandError, CommandParser
 from django.db.models import Q
 from django.utils import timezone
 
-from ... import audit, users
+from ... import audit, keys, users
 from ...models import IssuedToken
 from .. import audit_evidence, audit_export
 from ..base import iso, operator
@@ -91,7 +91,7 @@ class Command(audit_evidence.EvidenceSubcommands):
             count = tokens.count()
             self.done(options, {"would_revoke": count}, f"{count} live tokens would be revoked.")
             return
-        count = audit.revoke(tokens, reason=options["reason"], by=operator())
+        count = audit.revoke(tokens, keks=keys.keks_for_revocation(), reason=options["reason"], by=operator())
         if not count and options["jti"]:
             raise CommandError(f"No live token {options['jti']}: {_why_not(_jti(options['jti']))}.")
         if not count and not audit.issued_tokens().filter(*conditions).exists():

@@ -33,7 +33,7 @@ from oauth2_provider.models import get_access_token_model, get_application_model
 
 from instaccess.audit import revocation, rows
 from instaccess.conf import SCOPE
-from instaccess.keys import ring
+from instaccess.keys import keks_for_revocation, ring
 from instaccess.tokens import jose
 
 HOST = "127.0.0.1"
@@ -194,7 +194,9 @@ class Command(BaseCommand):
             status, _, body = _get(base_url + PROTECTED, authorization)
             self._headline(f"The service believes the signed token, GET {PROTECTED}: {status}")
         self.stdout.write(body)
-        revocation.revoke(rows.live_tokens().filter(jti=jti), reason="the demo's laptop was stolen")
+        revocation.revoke(
+            rows.live_tokens().filter(jti=jti), keks=keks_for_revocation(), reason="the demo's laptop was stolen"
+        )
         deadline = time.monotonic() + REVOKED_WITHIN
         while (answer := _get(url, f"Bearer {token}"))[0] != 401 and time.monotonic() < deadline:
             time.sleep(0.1)

@@ -15,6 +15,7 @@ from instaccess.audit.evidence import checkpoints, pruning, verification
 from instaccess.audit.evidence.pruning import prunable, prune
 from instaccess.exceptions import AuditAltered, KeyUnavailable
 from instaccess.issuer import issuing
+from instaccess.keys import evidence_keys
 from instaccess.models import Checkpoint, IssuedToken, PruneMarker
 
 pytestmark = pytest.mark.django_db
@@ -38,39 +39,39 @@ class TestPrune:
     def test_o10_deletes_what_is_older_and_says_how_many(self, rows):
         old = rows(400 * DAY, 40 * DAY, 31 * DAY)
         (young,) = rows(29 * DAY)
-        assert prunable(ago(30)) == 3
+        assert prunable(ago(30), evidence_keys()) == 3
 
-        done = prune(ago(30))
+        done = prune(ago(30), evidence_keys())
 
         assert (done.rows, done.last) == (3, old[-1].pk)
         assert list(IssuedToken.objects.all()) == [young]
-        assert prunable(ago(30)) == 0
-        assert verification.verify().broken == ""
+        assert prunable(ago(30), evidence_keys()) == 0
+        assert verification.verify(evidence_keys()).broken == ""
 
     def test_o10_keeps_live_rows_and_live_denials_whatever_is_asked(self, rows):
         (gone,) = rows(2 * 3600)
         kept = [*rows(3700), *rows(3500, revoked_at=NOON), *rows(3500, 0)]
 
-        assert prune(NOON + timedelta(days=1)).rows == 1
+        assert prune(NOON + timedelta(days=1), evidence_keys()).rows == 1
         assert list(IssuedToken.objects.order_by("pk")) == kept
         assert gone not in kept
 
     def test_o10_of_a_day_that_was_sealed_in_one_piece_waits_for_the_last_row(self, rows):
         rows(30 * DAY + 60, 30 * DAY - 60)
-        checkpoints.seal()
+        checkpoints.seal(evidence_keys())
 
-        assert (prunable(ago(30)), prune(ago(30)).rows) == (0, 0)
-        assert (prunable(ago(29)), prune(ago(29)).rows) == (2, 2)
+        assert (prunable(ago(30), evidence_keys()), prune(ago(30), evidence_keys()).rows) == (0, 0)
+        assert (prunable(ago(29), evidence_keys()), prune(ago(29), evidence_keys()).rows) == (2, 2)
 
     def test_o10_of_what_was_never_sealed_goes_to_the_second(self, rows):
         rows(30 * DAY + 60, 30 * DAY - 60)
 
-        assert (prunable(ago(30)), prune(ago(30)).rows) == (1, 1)
+        assert (prunable(ago(30), evidence_keys()), prune(ago(30), evidence_keys()).rows) == (1, 1)
 
     def test_o10_deletes_a_batch_at_a_time(self, rows):
         rows(*(days * DAY for days in range(38, 31, -1)))
         with CaptureQueriesContext(connection) as queries:
-            assert prune(ago(30), batch=3).rows == 7
+            assert prune(ago(30), evidence_keys(), batch=3).rows == 7
 
         sql = [query["sql"] for query in queries.captured_queries]
         deletes = [text for text in sql if text.startswith("DELETE") and "issuedtoken" in text]
@@ -78,7 +79,7 @@ class TestPrune:
 
     def test_o10_takes_the_checkpoints_along(self, rows):
         rows(40 * DAY, 31 * DAY, 29 * DAY)
-        prune(ago(30))
+        prune(ago(30), evidence_keys())
 
         assert [checkpoint.number for checkpoint in Checkpoint.objects.all()] == [3]
         assert [marker.number for marker in PruneMarker.objects.all()] == [2]
@@ -86,22 +87,22 @@ class TestPrune:
     def test_of_nothing_does_nothing(self, rows):
         rows(0)
 
-        assert prune(ago(30)) == pruning.Pruned(0, 0, 0)
+        assert prune(ago(30), evidence_keys()) == pruning.Pruned(0, 0, 0)
         assert not PruneMarker.objects.exists()
 
     def test_adds_up_what_was_pruned_before(self, rows):
         rows(400 * DAY, 300 * DAY, 200 * DAY)
-        prune(ago(350))
-        prune(ago(250))
+        prune(ago(350), evidence_keys())
+        prune(ago(250), evidence_keys())
 
-        marker = checkpoints.latest_marker()
+        marker = checkpoints.latest_marker(evidence_keys())
         assert (marker.number, marker.rows) == (2, 2)
-        assert verification.verify().broken == ""
+        assert verification.verify(evidence_keys()).broken == ""
 
     @pytest.mark.django_db(transaction=True)
     def test_that_was_killed_goes_on_where_it_was(self, rows):
         rows(*(days * DAY for days in range(38, 31, -1)), 0)
-        checkpoints.seal()
+        checkpoints.seal(evidence_keys())
         left = 3
 
         class Killed(BaseException):
@@ -116,46 +117,46 @@ class TestPrune:
             return execute(sql, *args)
 
         with connection.execute_wrapper(kill), pytest.raises(Killed):
-            prune(ago(30), batch=2)
+            prune(ago(30), evidence_keys(), batch=2)
         assert IssuedToken.objects.count() == 4
 
-        report = verification.verify()
+        report = verification.verify(evidence_keys())
         assert report.broken == ""
         assert "instaccess_tokens prune" in report.notes[0]
-        assert prune(ago(30)).rows == 3
-        assert verification.verify().notes == []
+        assert prune(ago(30), evidence_keys()).rows == 3
+        assert verification.verify(evidence_keys()).notes == []
 
     def test_needs_a_signing_key(self, row):
         row(age=31 * DAY)
 
         with pytest.raises(KeyUnavailable, match="instaccess_init"):
-            prune(ago(30))
+            prune(ago(30), evidence_keys())
         assert IssuedToken.objects.count() == 1
 
     @pytest.mark.parametrize("place", [0, 1])
     def test_a6_does_not_cover_up_what_was_done_to_the_rows(self, rows, place):
         edited = rows(40 * DAY, 35 * DAY, 0)[place]
-        checkpoints.seal()
+        checkpoints.seal(evidence_keys())
         IssuedToken.objects.filter(pk=edited.pk).update(user_agent="nobody")
 
         with pytest.raises(AuditAltered, match=f"nothing was pruned: row {edited.pk} .*--force"):
-            prune(ago(30))
+            prune(ago(30), evidence_keys())
         assert IssuedToken.objects.count() == 3
 
-        assert prune(ago(30), force=True).rows == 2
-        report = verification.verify()
+        assert prune(ago(30), evidence_keys(), force=True).rows == 2
+        report = verification.verify(evidence_keys())
         assert report.broken == ""
         assert f"row {edited.pk} " in report.notes[0]
 
     def test_is_not_stopped_by_what_was_done_to_younger_rows(self, rows):
         rows(40 * DAY)
         young = rows(20 * DAY, 0)
-        checkpoints.seal()
+        checkpoints.seal(evidence_keys())
         for each in young:
             IssuedToken.objects.filter(pk=each.pk).update(user_agent="nobody")
 
-        assert prune(ago(30)).rows == 1
-        assert verification.verify().row == young[0].pk
+        assert prune(ago(30), evidence_keys()).rows == 1
+        assert verification.verify(evidence_keys()).row == young[0].pk
 
 
 @pytest.mark.django_db(transaction=True)
@@ -179,63 +180,69 @@ def test_o10_pruning_while_tokens_are_issued_and_others_prune_loses_nothing_else
         for _ in range(25):
             issuing.issue(user=user, origin=origin, now=timezone.now().timestamp())
 
-    works = [issue, issue, lambda: prune(ago(30), batch=2), lambda: prune(ago(30), batch=2), verification.verify]
+    works = [
+        issue,
+        issue,
+        lambda: prune(ago(30), evidence_keys(), batch=2),
+        lambda: prune(ago(30), evidence_keys(), batch=2),
+        lambda: verification.verify(evidence_keys()),
+    ]
     threads = [threading.Thread(target=run, args=[work]) for work in works]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    prune(ago(30))
+    prune(ago(30), evidence_keys())
 
     assert errors == []
     assert IssuedToken.objects.count() == 50
-    assert verification.verify().broken == ""
+    assert verification.verify(evidence_keys()).broken == ""
 
 
 class TestPruneOfAnAuditThatSomebodyWroteTo:
     def test_o10_keeps_live_rows_where_the_counter_of_ids_was_set_back(self, rows, row):
         old = rows(40 * DAY, 39 * DAY)
         rows(0)
-        prune(ago(30))
+        prune(ago(30), evidence_keys())
         live = row(age=60, id=old[0].pk, revoked_at=NOON)
 
-        assert prune(ago(30)).rows == 0
+        assert prune(ago(30), evidence_keys()).rows == 0
         assert IssuedToken.objects.filter(pk=live.pk).exists()
-        assert verification.verify().row == live.pk
+        assert verification.verify(evidence_keys()).row == live.pk
 
     def test_o10_by_force_keeps_what_is_live_or_young_behind_a_row_that_was_moved_to_the_end(self, rows, row):
         (moved,) = rows(40 * DAY)
         IssuedToken.objects.filter(pk=moved.pk).update(id=2**62)
-        checkpoints.seal()
+        checkpoints.seal(evidence_keys())
         young = row(age=20 * DAY, id=moved.pk)
         live = row(id=moved.pk + 1)
         with pytest.raises(AuditAltered, match=f"row {young.pk} "):
-            prune(ago(30))
+            prune(ago(30), evidence_keys())
 
-        assert prune(ago(30), force=True).rows == 1
+        assert prune(ago(30), evidence_keys(), force=True).rows == 1
         assert {*IssuedToken.objects.all()} == {young, live}
 
     def test_o10_by_force_takes_an_edited_row_whatever_time_was_written_into_it(self, rows):
         edited, _ = rows(40 * DAY, 39 * DAY)
-        checkpoints.seal()
+        checkpoints.seal(evidence_keys())
         IssuedToken.objects.filter(pk=edited.pk).update(issued_at=datetime(9999, 1, 1, tzinfo=UTC))
 
-        assert prune(ago(30), force=True).rows == 2
-        assert verification.verify().broken == ""
+        assert prune(ago(30), evidence_keys(), force=True).rows == 2
+        assert verification.verify(evidence_keys()).broken == ""
 
     def test_a6_a_row_edited_to_be_young_for_ever_holds_up_neither_sealing_nor_pruning(self, rows):
         first, edited, last = rows(40 * DAY, 39 * DAY, 38 * DAY)
         IssuedToken.objects.filter(pk=edited.pk).update(issued_at=datetime(9999, 12, 31, 23, 59, tzinfo=UTC))
-        done = checkpoints.seal()
+        done = checkpoints.seal(evidence_keys())
 
         assert (sum(made.rows for made in done.made), sum(made.altered for made in done.made)) == (3, 1)
-        assert verification.verify().row == edited.pk
-        assert prune(ago(30), force=True).rows == 3
+        assert verification.verify(evidence_keys()).row == edited.pk
+        assert prune(ago(30), evidence_keys(), force=True).rows == 3
         assert {first, edited, last}.isdisjoint(IssuedToken.objects.all())
 
     def test_a6_a_last_row_edited_to_be_young_for_ever_waits(self, rows):
         (edited,) = rows(40 * DAY)
         IssuedToken.objects.filter(pk=edited.pk).update(issued_at=datetime(9999, 12, 31, 23, 59, tzinfo=UTC))
 
-        assert (checkpoints.seal().made, checkpoints.seal().waiting) == ((), 1)
-        assert prunable(ago(30)) == 0
+        assert (checkpoints.seal(evidence_keys()).made, checkpoints.seal(evidence_keys()).waiting) == ((), 1)
+        assert prunable(ago(30), evidence_keys()) == 0
