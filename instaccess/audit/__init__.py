@@ -5,7 +5,7 @@ from .evidence.pruning import prunable, prune
 from .evidence.statements import EvidenceKeys, Statement, export_checkpoint, read_checkpoint, read_exported, signed_by
 from .evidence.verification import verify
 from .export import Export, Format
-from .recording import insert
+from .recording import commit, insert
 from .refusal_counts import RETENTION as REFUSAL_RETENTION
 from .refusal_counts import RefusalSpike, refusal_spikes
 from .refusal_counts import rows as refusal_rows
@@ -32,6 +32,7 @@ __all__ = [
     "authenticate",
     "canonical_bytes",
     "checkpoints",
+    "commit",
     "export_checkpoint",
     "filter_by_keys",
     "filter_by_user",

@@ -12,8 +12,11 @@ from django.db.models.signals import post_save, pre_save
 from django.forms import model_to_dict
 from django.utils import timezone
 
-from instaccess.audit import recording
+from instaccess.audit import recording, row_hmac
+from instaccess.conf import conf
+from instaccess.exceptions import AuditError
 from instaccess.models import IssuedToken
+from tests.support.failing import broken_after
 
 pytestmark = pytest.mark.django_db
 
@@ -103,3 +106,43 @@ def test_whoever_listens_to_the_model_is_told(fresh: Any, signal: Any) -> None:
 
     assert heard == [record.jti]
     assert IssuedToken.objects.filter(pk=record.pk).exists()
+
+
+class TestCommit:
+    def test_stores_the_row_with_its_hmac(self, fresh):
+        record = fresh(mac="")
+        recording.commit(record, keks=conf.key_encryption_keys)
+
+        stored = IssuedToken.objects.get(pk=record.pk)
+        assert row_hmac.row_status(stored, conf.key_encryption_keys) is row_hmac.HmacStatus.AUTHENTIC
+
+    def test_raises_integrity_error_if_another_row_has_the_same_jti(self, fresh):
+        record = fresh()
+        recording.commit(record, keks=conf.key_encryption_keys)
+
+        with pytest.raises(IntegrityError):
+            recording.commit(fresh(jti=record.jti), keks=conf.key_encryption_keys)
+
+    @pytest.mark.django_db(transaction=True)
+    def test_refuses_a_transaction_of_the_caller_which_could_roll_the_row_back(self, fresh):
+        record = fresh()
+        with pytest.raises(AuditError, match="the audit row was not written: RuntimeError"), transaction.atomic():
+            recording.commit(record, keks=conf.key_encryption_keys)
+
+        assert not IssuedToken.objects.exists()
+
+    @pytest.mark.django_db(transaction=True)
+    def test_refuses_a_connection_without_autocommit(self, fresh):
+        record = fresh()
+        transaction.set_autocommit(False)
+        try:
+            with pytest.raises(AuditError, match="'AUTOCOMMIT'"):
+                recording.commit(record, keks=conf.key_encryption_keys)
+        finally:
+            transaction.rollback()
+            transaction.set_autocommit(True)
+
+    def test_raises_audit_error_if_the_database_fails(self, fresh):
+        record = fresh()
+        with broken_after(0), pytest.raises(AuditError, match="the audit row was not written: OperationalError"):
+            recording.commit(record, keks=conf.key_encryption_keys)
