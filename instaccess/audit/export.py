@@ -12,7 +12,7 @@ import json
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -22,6 +22,7 @@ from django.utils import timezone
 
 from ..conf import conf
 from ..models import IssuedToken
+from ..times import format_rfc3339
 from .rows import token_status
 
 logger = logging.getLogger("instaccess.audit")
@@ -158,17 +159,13 @@ def _record(row: dict[str, Any], now: datetime) -> list[Any]:
         "application": _named(row["application"], row["its_client"], row["client_id"]),
     }
     for column in ("issued_at", "expires_at", "revoked_at"):
-        said[column] = _utc(row[column])
+        said[column] = None if row[column] is None else format_rfc3339(row[column])
     return [said[column] for column in COLUMNS]
 
 
 def _named(name: Any, its_id: Any, said: str) -> str | None:
     # The HMAC does not cover references. One to another than the row says names nobody.
     return str(name) if its_id is not None and str(its_id) == said else None
-
-
-def _utc(moment: datetime | None) -> str | None:
-    return None if moment is None else f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='seconds')}Z"
 
 
 def as_json_lines(records: Iterable[Sequence[Any]]) -> str:
