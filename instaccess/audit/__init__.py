@@ -1,7 +1,8 @@
 """The audit log of issued tokens: recording, revocation, export, tamper evidence. Callers pass in keys."""
 
-from .evidence.checkpoints import SETTLED, checkpoints, reauthenticate, seal
+from .evidence.checkpoints import SETTLED, checkpoints, seal
 from .evidence.pruning import prunable, prune
+from .evidence.reauthentication import reauthenticate
 from .evidence.statements import EvidenceKeys, Statement, export_checkpoint, read_checkpoint, read_exported, signed_by
 from .evidence.verification import verify
 from .export import Export, Format
