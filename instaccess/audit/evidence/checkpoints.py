@@ -1,9 +1,9 @@
 """Checkpoints: signed statements that cover a range of audit rows after the rows can no longer change.
 
 `seal` creates checkpoints. Each checkpoint covers the rows after the previous one: at most `ROWS` rows, all of the
-same UTC day. A checkpoint contains the number of rows, the id of the last row, and a SHA-256 digest that is chained to
-the previous checkpoint. Copies stored on another machine reveal changes even by an attacker who has all keys (see
-`verification.py`).
+same UTC day. A checkpoint contains the number of rows, the id of the last row, and a SHA-256 digest. The digest is
+chained to the previous checkpoint. Copies stored on another machine reveal changes even by an attacker who has all
+keys (see `verification.py`).
 """
 
 from __future__ import annotations

@@ -45,8 +45,8 @@ def prune(
 
     First covers the rows with checkpoints and compares the rows with their checkpoints. Deletes whole checkpoints
     only, so all rows of a checkpoint stay until its newest row is old enough. Never deletes the row of a token that a
-    gateway could still accept or must still refuse. Stores a signed prune marker before deleting the first row: if the
-    process is killed, the next run deletes the remaining rows.
+    gateway could still accept or must still refuse. Stores a signed prune marker before deleting the first row. If
+    the process is killed, the next run deletes the remaining rows.
 
     Raises AuditAltered if a row to be deleted was modified. With `force`, deletes the rows anyway and records the
     tampering in the marker. Raises KeyUnavailable or UnsealError if there is no usable signing key.
@@ -83,8 +83,8 @@ def prune(
 def _delete_pruned(marker: Marker, batch: int) -> int:
     """Delete the rows that a prune marker covers. Returns the number of deleted rows.
 
-    Filters by time as well as by id. If an attacker resets the id sequence or moves a row, the row of a live token can
-    have such an id.
+    Filters by time as well as by id. If an attacker resets the id sequence or moves a row, the row of a live token
+    can have such an id.
     """
     deleted = 0
     if not marker.number:

@@ -20,8 +20,10 @@ def reauthenticate(keys: EvidenceKeys) -> int:
     """Recompute HMACs that use an older key-encryption key with the first one. Returns the number of new HMACs.
 
     Recomputes the HMACs of checkpoints, prune markers and rows without a checkpoint. A row covered by a checkpoint
-    needs no new HMAC, because the checkpoint proves the row. An HMAC that doesn't match is not replaced, because a new
-    HMAC would hide that the row was modified.
+    needs no new HMAC, because the checkpoint proves the row. An HMAC that doesn't match is not replaced, because a
+    new HMAC would hide that the row was modified.
+
+    Raises AuditAltered if the last checkpoint or the latest prune marker was modified.
     """
     count = 0
     for checkpoint in checkpoints().iterator(chunk_size=100):

@@ -31,9 +31,8 @@ def find_mismatched(rows: Sequence[IssuedToken]) -> tuple[Reference | None, bool
     """Find foreign keys to users whose uuid differs from the uuid in the row.
 
     Returns the first foreign key that must have been modified, or None, and whether there are other differences. A
-    foreign key must have been modified if the uuid in the row belongs to another user, or if the row contains no uuid.
-    If the uuid belongs to no user, there can be another reason: the row was written before
-    INSTACCESS['USER_UUID_FIELD'] was changed.
+    foreign key must have been modified if the uuid in the row belongs to another user, or if the row has no uuid.
+    If the uuid belongs to no user, the row may have been written before INSTACCESS['USER_UUID_FIELD'] was changed.
 
     Compares only uuids that this package generated, because these never change. Returns (None, False) if the uuids
     come from a field of the user model.
