@@ -117,7 +117,7 @@ class Export:
             if text:
                 yield text
         except GeneratorExit:
-            logger.info("export aborted by its reader by=%r rows=%d", self._by, self.rows_written)
+            logger.info("export stopped before its end by=%r rows=%d", self._by, self.rows_written)
             raise
         except Exception as error:
             logger.error("export failed by=%r rows=%d: %s", self._by, self.rows_written, type(error).__name__)
