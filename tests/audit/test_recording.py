@@ -1,4 +1,4 @@
-"""The fixed INSERT writes what `save()` would, and gives way to it where somebody listens."""
+"""Recording of audit rows: `insert` stores the same row as `save`, and `commit` commits an authenticated row."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def fresh(user, application):
-    """Makes records that are not saved yet."""
+    """Create unsaved rows."""
 
     def make(**columns: Any) -> IssuedToken:
         now = timezone.now()
@@ -51,8 +51,8 @@ def insert(record: IssuedToken) -> None:
     recording.insert(record, using=DEFAULT_DB_ALIAS)
 
 
-class TestTheRow:
-    def test_is_the_one_that_save_would_write(self, fresh):
+class TestInsert:
+    def test_stores_the_same_row_as_save(self, fresh):
         record = fresh()
         insert(record)
         written = model_to_dict(IssuedToken.objects.get(jti=record.jti), exclude=["id", "jti"])
@@ -62,14 +62,14 @@ class TestTheRow:
 
         assert written == model_to_dict(IssuedToken.objects.get(jti=record.jti), exclude=["id", "jti"])
 
-    def test_may_have_nothing_where_it_may_be_empty(self, fresh, user):
+    def test_stores_null_in_nullable_columns(self, fresh, user):
         record = fresh(user=None, real_user=user, application=None, ip_address=None, revoked_at=timezone.now())
         insert(record)
 
         written = IssuedToken.objects.get(pk=record.pk)
         assert (written.user, written.real_user, written.ip_address) == (None, user, None)
 
-    def test_is_what_the_record_stands_for_afterwards(self, fresh):
+    def test_updates_the_instance_like_save(self, fresh):
         record = fresh()
         insert(record)
 
@@ -77,12 +77,12 @@ class TestTheRow:
         assert record == IssuedToken.objects.get(jti=record.jti)
         record.refresh_from_db()
 
-    def test_is_one_query(self, fresh, django_assert_num_queries):
+    def test_runs_one_query(self, fresh, django_assert_num_queries):
         insert(fresh())
         with django_assert_num_queries(1):
             insert(fresh())
 
-    def test_p17_is_refused_where_its_jti_is_taken(self, fresh):
+    def test_p17_raises_integrity_error_if_the_jti_exists(self, fresh):
         record = fresh()
         insert(record)
 
@@ -91,20 +91,20 @@ class TestTheRow:
 
 
 @pytest.mark.parametrize("signal", [pre_save, post_save], ids=["pre_save", "post_save"])
-def test_whoever_listens_to_the_model_is_told(fresh: Any, signal: Any) -> None:
-    heard: list[Any] = []
+def test_insert_sends_the_save_signals_to_receivers(fresh: Any, signal: Any) -> None:
+    received: list[Any] = []
 
-    def listen(instance: Any, **kwargs: Any) -> None:
-        heard.append(instance.jti)
+    def receive(instance: Any, **kwargs: Any) -> None:
+        received.append(instance.jti)
 
-    signal.connect(listen, sender=IssuedToken)
+    signal.connect(receive, sender=IssuedToken)
     try:
         record = fresh()
         insert(record)
     finally:
-        signal.disconnect(listen, sender=IssuedToken)
+        signal.disconnect(receive, sender=IssuedToken)
 
-    assert heard == [record.jti]
+    assert received == [record.jti]
     assert IssuedToken.objects.filter(pk=record.pk).exists()
 
 

@@ -1,4 +1,4 @@
-"""O10: `prune` deletes old rows in short transactions, keeps live and recently revoked tokens, and leaves evidence."""
+"""O10: `prune` deletes old rows in short transactions, and keeps the rows of live and recently revoked tokens."""
 
 from __future__ import annotations
 

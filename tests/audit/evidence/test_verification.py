@@ -123,7 +123,7 @@ class TestVerifyWithATamperedRow:
 
         modify(audit[8], mac=audit[8].mac)
         modify(audit[1], mac=mac)
-        # If a key-encryption key was replaced, the HMAC of a covered row can't be checked, but its checkpoint proves it.
+        # If a key-encryption key was replaced, the HMAC of a covered row can't be checked. Its checkpoint proves it.
         assert verification.verify(evidence_keys()).row == (None if mac == "unknown.abc" else audit[1].pk)
 
     @pytest.mark.parametrize("place", [0, 1, 2, 3, 5])
@@ -277,7 +277,7 @@ class TestVerifyWithATamperedCheckpoint:
 
 
 class TestVerifyWithAnAttackerWhoHasAllKeys:
-    """An attacker on the application server can compute any HMAC and sign any checkpoint. Exported copies detect it."""
+    """An attacker on the application server can compute any HMAC and sign any checkpoint. Only exported copies help."""
 
     @pytest.fixture
     def forge(self) -> Callable[[IssuedToken, str], None]:
