@@ -56,7 +56,7 @@ def row(initial_keys: Any, user: Any) -> IssuedToken:
 
 
 def has_time_zone_tables() -> bool:
-    """MariaDB and MySQL do only where somebody has run_command them."""
+    """Return whether the database can convert time zones. MariaDB and MySQL need time zone tables."""
     if connection.vendor != "mysql":
         return True
     with connection.cursor() as cursor:

@@ -67,7 +67,7 @@ def many(count: int) -> None:
 
 @pytest.mark.django_db
 class TestAnExportedRow:
-    def test_contains_every_column(self, row, user, application):
+    def test_exported_row_contains_every_column(self, row, user, application):
         grace = get_user_model().objects.create_user("grace")
         each = row(
             real_user=grace,
@@ -108,7 +108,7 @@ class TestAnExportedRow:
         }
         assert list(fact) == list(COLUMNS)
 
-    def test_contains_the_same_values_in_csv(self, row):
+    def test_exported_row_contains_the_same_values_in_csv(self, row):
         row(client_id="")
 
         header, line = read_csv("".join(export(Format.CSV)))
@@ -117,17 +117,19 @@ class TestAnExportedRow:
         assert header == list(COLUMNS)
         assert line == ["" if value is None else str(value) for value in fact.values()]
 
-    def test_has_every_column_of_the_table(self):
+    def test_exported_row_has_every_column_of_the_table(self):
         # If you add a column to the table, add it to COLUMNS, or exclude it here and give the reason.
         assert {field.name for field in IssuedToken._meta.concrete_fields} | {"status"} == set(COLUMNS)
 
-    def test_is_live_or_expired_at_the_given_time(self, row):
+    def test_exported_row_is_live_or_expired_at_the_given_time(self, row):
         for expires_at in (NOW, NOW + timedelta(seconds=1)):
             row(issued_at=NOW - timedelta(minutes=1), expires_at=expires_at)
 
         assert [fact["status"] for fact in read(export(now=NOW))] == ["live", "expired"]
 
-    def test_keeps_uuid_and_client_id_after_user_and_application_were_deleted(self, row, user, application):
+    def test_exported_row_keeps_uuid_and_client_id_after_user_and_application_were_deleted(
+        self, row, user, application
+    ):
         each = row()
         user.delete()
         application.delete()
@@ -137,7 +139,7 @@ class TestAnExportedRow:
         assert (fact["user"], fact["application"]) == (None, None)
         assert (fact["user_uuid"], fact["client_id"]) == (each.user_uuid, each.client_id)
 
-    def test_contains_no_name_of_a_user_with_another_uuid(self, row, user):
+    def test_exported_row_contains_no_name_of_a_user_with_another_uuid(self, row, user):
         grace = get_user_model().objects.create_user("grace")
         user_without_uuid = get_user_model().objects.create_user("without a uuid")
         users.user_uuid(grace)
@@ -148,7 +150,7 @@ class TestAnExportedRow:
         assert (fact["user"], fact["real_user"]) == (None, None)
         assert fact["user_uuid"] == users.user_uuid(user)
 
-    def test_contains_names_of_users_with_uuids_from_a_field(self, row, user, settings):
+    def test_exported_row_contains_names_of_users_with_uuids_from_a_field(self, row, user, settings):
         settings.INSTACCESS = {"USER_UUID_FIELD": "email"}
         user.email = "ada@example.edu"
         user.save()
@@ -157,7 +159,7 @@ class TestAnExportedRow:
 
         assert [fact["user"] for fact in read(export())] == [None, "ada"]
 
-    def test_contains_no_name_of_an_application_with_another_client_id(self, row, application):
+    def test_exported_row_contains_no_name_of_an_application_with_another_client_id(self, row, application):
         each = row()
         application.client_id = "another"
         application.save()
@@ -166,13 +168,13 @@ class TestAnExportedRow:
 
         assert (fact["application"], fact["client_id"]) == (None, each.client_id)
 
-    def test_has_times_in_utc_in_every_time_zone_of_the_project(self, row, settings):
+    def test_exported_row_has_times_in_utc_in_every_time_zone_of_the_project(self, row, settings):
         settings.TIME_ZONE = "Pacific/Auckland"
         row(issued_at=NOW, expires_at=NOW + timedelta(hours=1))
 
         assert read(export())[0]["issued_at"] == "2026-11-23T12:00:00Z"
 
-    def test_a1_contains_no_token_private_key_or_password(self, initial_keys, access_token, post, user):
+    def test_a1_exported_row_contains_no_token_private_key_or_password(self, initial_keys, access_token, post, user):
         token = post(access_token).json()["token"]
         secrets = {access_token.token, user.password, token, *token.split(".")[1:]}
         for key in ring.current_ring().keys:
@@ -187,21 +189,21 @@ class TestAnExportedRow:
 
 @pytest.mark.django_db
 class TestTheExportedRows:
-    def test_are_complete_without_duplicates_the_latest_first(self, row):
+    def test_exported_rows_are_complete_without_duplicates_the_latest_first(self, row):
         made = [row(issued_at=NOW - timedelta(seconds=number // 3)) for number in range(11)]
         expected = sorted(made, key=lambda each: (each.issued_at, each.pk), reverse=True)
 
         for size in (1, 2, 3, 4, 11, 12):
             assert [fact["id"] for fact in read(export(batch=size))] == [each.pk for each in expected]
 
-    def test_are_in_that_order_for_any_order_of_the_queryset(self, row):
+    def test_exported_rows_are_in_that_order_for_any_order_of_the_queryset(self, row):
         made = [row(age=age) for age in (0, 10, 20)]
 
         facts = read(export(rows=IssuedToken.objects.order_by("jti"), batch=2))
 
         assert [fact["id"] for fact in facts] == [each.pk for each in made]
 
-    def test_are_read_with_one_query_per_batch_and_no_offset(self, row):
+    def test_exported_rows_are_read_with_one_query_per_batch_and_no_offset(self, row):
         for _ in range(7):
             row()
 
@@ -213,7 +215,7 @@ class TestTheExportedRows:
         assert len(statements) == 4
         assert not any("OFFSET" in statement or "PASSWORD" in statement for statement in statements)
 
-    def test_are_the_rows_of_the_queryset(self, row):
+    def test_exported_rows_are_the_rows_of_the_queryset(self, row):
         wanted = [row(client_id="one") for _ in range(3)]
         row(client_id="other")
 
@@ -221,11 +223,11 @@ class TestTheExportedRows:
 
         assert {fact["id"] for fact in facts} == {each.pk for each in wanted}
 
-    def test_can_be_empty(self):
+    def test_exported_rows_can_be_empty(self):
         assert "".join(export(Format.JSON_LINES)) == ""
         assert read_csv("".join(export(Format.CSV))) == [list(COLUMNS)]
 
-    def test_are_exported_in_constant_memory(self):
+    def test_exported_rows_are_exported_in_constant_memory(self):
         def peak(count: int) -> int:
             rows = IssuedToken.objects.filter(issued_at__gt=NOW - timedelta(seconds=count))
             tracemalloc.start()
@@ -304,7 +306,7 @@ class TestTheLogOfAnExport:
     def _caught(self, caplog):
         caplog.set_level(logging.INFO, logger="instaccess.audit")
 
-    def test_contains_user_and_filters_before_the_first_row_and_the_end(self, row, caplog):
+    def test_log_contains_user_and_filters_before_the_first_row_and_the_end(self, row, caplog):
         for _ in range(3):
             row()
         chunks = iter(export(batch=2, filters={"status": "live\nforged"}))
@@ -317,7 +319,7 @@ class TestTheLogOfAnExport:
         list(chunks)
         assert caplog.messages[1:] == ["export complete by='auditor' rows=3"]
 
-    def test_contains_an_export_that_was_stopped_before_its_end(self, row, caplog):
+    def test_log_contains_an_export_that_was_stopped_before_its_end(self, row, caplog):
         for _ in range(3):
             row()
         chunks: Any = iter(export(batch=2))
@@ -449,7 +451,7 @@ class TestAsJsonLines:
 class TestHostileUserAgents:
     AGENTS = ['=cmd|"/C calc"!A0', 'x";=1+1;"', "<script>alert(1)</script>", "a\r\nb,c\n", "\u2028\u0085\t-1", "'"]
 
-    def test_a5_are_exported_safely_in_both_formats(self, row):
+    def test_a5_hostile_user_agents_are_exported_safely_in_both_formats(self, row):
         agents = {row(user_agent=agent).pk: agent for agent in self.AGENTS}
 
         lines = read_csv("".join(export(Format.CSV)))[1:]

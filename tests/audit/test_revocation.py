@@ -24,7 +24,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def received():
-    """What receivers of the signal were signals_sent."""
+    """Record the arguments of each `tokens_revoked` signal."""
     signals_sent: list[dict[str, Any]] = []
 
     def receive(sender: Any, jtis: Any, reason: Any, by: Any, **kwargs: Any) -> None:
@@ -36,7 +36,7 @@ def received():
 
 
 class TestLiveTokens:
-    def test_contains_no_revoked_or_expired_tokens(self, row):
+    def test_live_tokens_contains_no_revoked_or_expired_tokens(self, row):
         alive = row()
         row(revoked_at=timezone.now())
         row(age=3600)
@@ -44,20 +44,20 @@ class TestLiveTokens:
 
         assert list(audit_rows.live_tokens()) == [alive]
 
-    def test_contains_a_token_until_it_expires(self, row):
+    def test_live_tokens_contains_a_token_until_it_expires(self, row):
         assert audit_rows.live_tokens().filter(pk=row(age=3590).pk).exists()
 
-    def test_contains_an_expired_token_within_the_leeway(self, row, settings):
+    def test_live_tokens_contains_an_expired_token_within_the_leeway(self, row, settings):
         late = row(age=3700)
         assert not audit_rows.live_tokens().exists()
         settings.INSTACCESS = {"LEEWAY": 200}
 
         assert list(audit_rows.live_tokens()) == [late]
 
-    def test_contains_a_token_issued_by_a_server_whose_clock_is_fast(self, row):
+    def test_live_tokens_contains_a_token_issued_by_a_server_whose_clock_is_fast(self, row):
         assert audit_rows.live_tokens().filter(pk=row(age=-50).pk).exists()
 
-    def test_filters_by_an_indexed_column(self, row):
+    def test_live_tokens_filters_by_an_indexed_column(self, row):
         with CaptureQueriesContext(
             connection,
         ) as queries:
@@ -67,14 +67,14 @@ class TestLiveTokens:
 
 
 class TestFilterByUserAndKeys:
-    def test_matches_the_subject_by_name_and_by_uuid(self, row, user):
+    def test_filter_matches_the_subject_by_name_and_by_uuid(self, row, user):
         theirs = row()
         row(user=get_user_model().objects.create_user("grace"), user_uuid=str(uuid.uuid4()))
 
         assert list(audit_rows.live_tokens().filter(audit_rows.filter_by_user("ada"))) == [theirs]
         assert list(audit_rows.live_tokens().filter(audit_rows.filter_by_user(users.user_uuid(user)))) == [theirs]
 
-    def test_matches_the_real_user_of_a_masquerade(self, row, user):
+    def test_filter_matches_the_real_user_of_a_masquerade(self, row, user):
         grace = get_user_model().objects.create_user("grace")
         got = row(
             user=grace,
@@ -86,19 +86,19 @@ class TestFilterByUserAndKeys:
         assert list(audit_rows.live_tokens().filter(audit_rows.filter_by_user("ada"))) == [got]
         assert list(audit_rows.live_tokens().filter(audit_rows.filter_by_user(users.user_uuid(user)))) == [got]
 
-    def test_matches_the_uuid_of_a_deleted_user(self, row, user):
+    def test_filter_matches_the_uuid_of_a_deleted_user(self, row, user):
         theirs, name = row(), users.user_uuid(user)
         user.delete()
 
         assert list(audit_rows.live_tokens().filter(audit_rows.filter_by_user(name))) == [theirs]
 
-    def test_matches_nothing_for_an_unknown_name(self, row):
+    def test_filter_matches_nothing_for_an_unknown_name(self, row):
         row()
 
         for name in ("nobody", "", "%", "ada' OR '1'='1", "a" * 5000, "\u0130"):
             assert not audit_rows.live_tokens().filter(audit_rows.filter_by_user(name)).exists()
 
-    def test_matches_tokens_signed_or_encrypted_with_a_key(self, row):
+    def test_filter_matches_tokens_signed_or_encrypted_with_a_key(self, row):
         signed, encrypted = row(signing_kid="bad"), row(encryption_kid="bad")
         row()
 
@@ -161,7 +161,7 @@ class TestRevoke:
 
         assert received == [{"sender": IssuedToken, "jtis": [str(each.jti)], "reason": "stolen", "by": user}]
 
-    def test_is_not_undone_by_a_failing_receiver(self, row, caplog, received):
+    def test_a_failing_receiver_does_not_undo_the_revocation(self, row, caplog, received):
         def fail(**kwargs: Any) -> None:
             raise RuntimeError("no route to SIEM")
 

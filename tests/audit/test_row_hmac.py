@@ -51,42 +51,42 @@ def check_hmac(token: IssuedToken) -> HmacStatus:
 
 @pytest.mark.django_db
 class TestTheHmacOfARow:
-    def test_matches_the_row_after_it_was_stored_and_loaded(self, row):
+    def test_hmac_matches_the_row_after_it_was_stored_and_loaded(self, row):
         made = row(
             ip_address="2001:DB8:0::0001", user_agent="Ünï\u2028code \U0001f511 'quoted'", revoked_at=timezone.now()
         )
 
         assert check_hmac(IssuedToken.objects.get(pk=made.pk)) is HmacStatus.AUTHENTIC
 
-    def test_matches_every_notation_of_an_ip_address(self, row):
+    def test_hmac_matches_every_notation_of_an_ip_address(self, row):
         made = row(ip_address="::ffff:192.0.2.1")
 
         made.ip_address = "::FFFF:c000:0201"
         assert check_hmac(made) is HmacStatus.AUTHENTIC
 
     @given(address=st.ip_addresses())
-    def test_covers_the_bytes_of_an_ip_address_as_parsed_by_python(self, address):
+    def test_hmac_covers_the_bytes_of_an_ip_address_as_parsed_by_python(self, address):
         assert row_hmac._address(str(address)) == address.packed.hex()
 
     @pytest.mark.parametrize(
         "text", ["1.2.3", "01.2.3.4", "1.2.3.4 ", "::1::", "fe80::1%eth0", "1.2.3.4\0", "١.2.3.4"]
     )
-    def test_covers_an_invalid_ip_address_as_a_string(self, text):
+    def test_hmac_covers_an_invalid_ip_address_as_a_string(self, text):
         assert row_hmac._address(text) == f"no address: {text}"
 
     @pytest.mark.parametrize("column", sorted(MODIFIED))
-    def test_a6_does_not_match_after_a_column_was_modified(self, row, column):
+    def test_a6_hmac_does_not_match_after_a_column_was_modified(self, row, column):
         made = row()
         IssuedToken.objects.filter(pk=made.pk).update(**{column: MODIFIED[column]})
 
         assert check_hmac(IssuedToken.objects.get(pk=made.pk)) is HmacStatus.BROKEN
 
-    def test_covers_every_column_except_id_mac_and_foreign_keys(self):
+    def test_hmac_covers_every_column_except_id_mac_and_foreign_keys(self):
         columns = {field.name for field in IssuedToken._meta.fields}
 
         assert columns - set(MODIFIED) == FOREIGN_KEYS | {"id", "mac"}
 
-    def test_matches_after_user_and_application_were_deleted(self, row, user, application):
+    def test_hmac_matches_after_user_and_application_were_deleted(self, row, user, application):
         made = row()
         application.delete()
         user.delete()
@@ -94,13 +94,13 @@ class TestTheHmacOfARow:
         assert check_hmac(IssuedToken.objects.get(pk=made.pk)) is HmacStatus.AUTHENTIC
 
     @pytest.mark.parametrize("mac", ["", ".", "x", "x.", "é.é", "\ud800.\ud800"])
-    def test_does_not_match_if_it_is_malformed(self, row, mac):
+    def test_hmac_does_not_match_if_it_is_malformed(self, row, mac):
         made = row()
         made.mac = mac if "." not in mac else f"{made.mac.partition('.')[0]}{mac[mac.index('.') :]}"
 
         assert check_hmac(made) is HmacStatus.BROKEN
 
-    def test_is_unknown_if_its_key_encryption_key_is_not_configured(self, row, settings):
+    def test_hmac_is_unknown_if_its_key_encryption_key_is_not_configured(self, row, settings):
         made = row()
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32)]}
         assert check_hmac(made) is HmacStatus.UNKNOWN
@@ -108,7 +108,7 @@ class TestTheHmacOfARow:
         settings.INSTACCESS["KEY_ENCRYPTION_KEYS"].append("SECRET_KEY")
         assert check_hmac(made) is HmacStatus.AUTHENTIC
 
-    def test_is_hmac_sha256_with_a_derived_key(self, row):
+    def test_hmac_is_hmac_sha256_with_a_derived_key(self, row):
         made = row()
         (kek,) = conf.key_encryption_keys
         key = HKDF(SHA256(), 32, salt=None, info=b"instaccess audit authentication v1").derive(kek)
@@ -119,7 +119,7 @@ class TestTheHmacOfARow:
 
 @pytest.mark.django_db
 class TestTheHmacAfterARevocation:
-    def test_is_recomputed(self, row, user):
+    def test_hmac_is_recomputed(self, row, user):
         made = row()
         revocation.revoke(rows.revocable_tokens(), keks=keks_for_revocation(), reason="laptop lost", by=user)
 
@@ -127,7 +127,7 @@ class TestTheHmacAfterARevocation:
         assert check_hmac(after) is HmacStatus.AUTHENTIC
         assert after.mac != made.mac
 
-    def test_a6_still_does_not_match_if_the_row_was_modified_before(self, row):
+    def test_a6_hmac_still_does_not_match_if_the_row_was_modified_before(self, row):
         made = row()
         IssuedToken.objects.filter(pk=made.pk).update(ip_address="198.51.100.1")
         revocation.revoke(rows.revocable_tokens(), keks=keks_for_revocation(), reason="laptop lost")
@@ -136,7 +136,7 @@ class TestTheHmacAfterARevocation:
         assert after.revoked_at is not None
         assert check_hmac(after) is HmacStatus.BROKEN
 
-    def test_is_not_needed_to_revoke_a_token_if_the_settings_are_invalid(self, row, settings, caplog):
+    def test_a_token_can_be_revoked_without_a_valid_key_encryption_key(self, row, settings, caplog):
         made = row()
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": ["too short"]}
 
@@ -144,7 +144,7 @@ class TestTheHmacAfterARevocation:
         assert IssuedToken.objects.get(pk=made.pk).revoked_at is not None
         assert "KEY_ENCRYPTION_KEYS" in caplog.text
 
-    def test_covers_the_user_name_even_after_that_user_was_deleted(self, row, user, django_user_model):
+    def test_hmac_covers_the_user_name_even_after_that_user_was_deleted(self, row, user, django_user_model):
         operator = django_user_model.objects.create_user("grace")
         made = row()
         revocation.revoke(rows.revocable_tokens(), keks=keks_for_revocation(), reason="laptop lost", by=operator)
@@ -152,7 +152,7 @@ class TestTheHmacAfterARevocation:
 
         assert IssuedToken.objects.get(pk=made.pk).revoked_by == "grace"
 
-    def test_is_recomputed_for_more_rows_than_one_batch(self, row):
+    def test_hmac_is_recomputed_for_more_rows_than_one_batch(self, row):
         for _ in range(revocation.BATCH + 3):
             row()
 

@@ -98,7 +98,7 @@ class TestExport:
         with pytest.raises(CommandError):
             call_command("instaccess_tokens", "export", *args)
 
-    def test_is_recorded_in_the_log(self, row, caplog):
+    def test_export_is_recorded_in_the_log(self, row, caplog):
         caplog.set_level("INFO", logger="instaccess.audit")
         row()
 

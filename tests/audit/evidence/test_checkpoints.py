@@ -164,7 +164,7 @@ class TestSeal:
 
 
 class TestTheCheckpoint:
-    def test_is_a_jws_that_other_software_can_verify(self, rows):
+    def test_checkpoint_is_a_jws_that_other_software_can_verify(self, rows):
         made = rows(9000, 8000)
         seal(evidence_keys())
 
@@ -178,7 +178,7 @@ class TestTheCheckpoint:
         digests = [hashlib.sha256(b"%d\n" % each.pk + row_hmac.canonical_bytes(each)).digest() for each in made]
         assert payload["digest"] == hashlib.sha256(b"".join(digests)).hexdigest()
 
-    def test_cannot_be_used_as_a_token_nor_a_token_as_a_checkpoint(self, rows, user, application):
+    def test_checkpoint_cannot_be_used_as_a_token_nor_a_token_as_a_checkpoint(self, rows, user, application):
         rows(9000)
         seal(evidence_keys())
         public = ring.current_ring().verification_keys()
@@ -194,7 +194,7 @@ class TestTheCheckpoint:
         with pytest.raises(AuditAltered, match="signature"):
             statements.read_signed(token, "", evidence_keys(), name="it")
 
-    def test_is_valid_after_its_signing_key_was_rotated_and_revoked(self, rows):
+    def test_checkpoint_is_valid_after_its_signing_key_was_rotated_and_revoked(self, rows):
         rows(9000)
         seal(evidence_keys())
         lifecycle.rotate(Key.Use.SIGNING, force=True)
@@ -202,7 +202,7 @@ class TestTheCheckpoint:
 
         assert verification.verify(evidence_keys()).broken == ""
 
-    def test_is_invalid_if_signed_with_a_key_that_an_attacker_inserted(self, rows, rsa_pool):
+    def test_checkpoint_is_invalid_if_signed_with_a_key_that_an_attacker_inserted(self, rows, rsa_pool):
         rows(9000)
         seal(evidence_keys())
         # The attacker can write to the database: inserts a signing key and signs a modified checkpoint with it.

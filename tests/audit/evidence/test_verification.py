@@ -277,7 +277,7 @@ class TestVerifyWithATamperedCheckpoint:
 
 
 class TestVerifyWithAnAttackerWhoHasAllKeys:
-    """An attacker on the application server can compute any HMAC and sign any checkpoint. Only exported copies help."""
+    """This attacker can compute any HMAC and sign any checkpoint. Only exported copies help."""
 
     @pytest.fixture
     def forge(self) -> Callable[[IssuedToken, str], None]:
