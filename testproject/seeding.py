@@ -24,11 +24,11 @@ from instaccess.models import IssuedToken, Key, RefusalCount, UserIdentity
 
 LIFETIME = timedelta(hours=1)
 USERS = 500
-GONE = 2500
+DELETED_USERS = 2500
 """Number of deleted users, of which only the uuid is left in the audit log."""
 MASQUERADERS = 5
 ADDRESSES = 3000
-EXISTING = 0.8
+EXISTING_SHARE = 0.8
 """Share of the tokens that are for users who still exist."""
 MASQUERADES, REVOKED, REFUSED = 0.01, 0.002, 0.03
 """Masqueraded, revoked and refused tokens, per issued token."""
@@ -97,7 +97,7 @@ class Seeding:
         self._kek = conf.key_encryption_keys[:1]
         self.users = self._make_users()
         self.applications = self._make_applications()
-        self._gone = [Person(str(self._uuid())) for _ in range(GONE)]
+        self._deleted_users = [Person(str(self._uuid())) for _ in range(DELETED_USERS)]
         self._addresses = [self._address() for _ in range(ADDRESSES)]
         self._kids = {
             use: Key.objects.filter(use=use, status=Key.Status.CURRENT).values_list("kid", flat=True).first()
@@ -110,8 +110,8 @@ class Seeding:
         domains, domain_shares = list(ACCOUNTS), _running(ACCOUNTS.values())
         accounts = {domain: str(uuid.uuid5(uuid.NAMESPACE_DNS, domain)) for domain in domains}
         shares = _running(APPLICATIONS.values())
-        for moment in self._moments():
-            person = self._person(moment)
+        for time in self._issue_times():
+            person = self._person(time)
             masked = rnd.random() < MASQUERADES
             real = self.users[rnd.randrange(MASQUERADERS)] if masked else Person("")
             application = rnd.choices(self.applications, cum_weights=shares)[0]
@@ -127,15 +127,15 @@ class Seeding:
                 access_token_pk=str(rnd.randrange(10**6)),
                 account_uuid=accounts[domain],
                 canvas_domain=domain,
-                signing_kid=self._kid(Key.Use.SIGNING, moment),
-                encryption_kid=self._kid(Key.Use.ENCRYPTION, moment),
+                signing_kid=self._kid(Key.Use.SIGNING, time),
+                encryption_kid=self._kid(Key.Use.ENCRYPTION, time),
                 ip_address=rnd.choice(self._addresses),
                 user_agent=rnd.choice(AGENTS),
-                issued_at=moment,
-                expires_at=moment + LIFETIME,
+                issued_at=time,
+                expires_at=time + LIFETIME,
             )
             if rnd.random() < REVOKED:
-                token.revoked_at = min(moment + LIFETIME * rnd.random(), self.now)
+                token.revoked_at = min(time + LIFETIME * rnd.random(), self.now)
                 token.revoked_by = f"user-{rnd.randrange(MASQUERADERS):03}"
                 token.revocation_reason = rnd.choice(REASONS)
             token.mac = row_hmac.authenticate(row_hmac.canonical_bytes(token), self._kek)
@@ -156,23 +156,25 @@ class Seeding:
                     yield RefusalCount(hour=hour, role=role, reason=reason, client_id=client_id, count=count)
             hour += timedelta(hours=1)
 
-    def _moments(self) -> Iterator[datetime]:
+    def _issue_times(self) -> Iterator[datetime]:
         """Yield the issue times in whole seconds: the same number every day, most of them around noon."""
-        first, last = (_cumulative_activity(moment.timestamp()) for moment in (self.start, self.now))
+        first, last = (_cumulative_activity(time.timestamp()) for time in (self.start, self.now))
         for number in range(self.count):
             seconds = _time_of(first + (last - first) * (number + self._random.random()) / self.count)
             yield datetime.fromtimestamp(int(seconds), UTC)
 
-    def _person(self, moment: datetime) -> Person:
+    def _person(self, time: datetime) -> Person:
         """Choose a subject. Some users get tokens every hour, others twice a year, deleted users only for a while."""
-        if self._random.random() < EXISTING:
+        if self._random.random() < EXISTING_SHARE:
             return self.users[int(USERS * self._random.random() ** 2)]
-        active_count = GONE // 10
-        return self._gone[int((GONE - active_count) * self._elapsed(moment) + active_count * self._random.random())]
+        active_count = DELETED_USERS // 10
+        return self._deleted_users[
+            int((DELETED_USERS - active_count) * self._elapsed(time) + active_count * self._random.random())
+        ]
 
-    def _elapsed(self, moment: datetime) -> float:
+    def _elapsed(self, time: datetime) -> float:
         """Return the elapsed share of the period at a time, from 0 to 1."""
-        return min(max((moment - self.start) / (self.now - self.start), 0), 1)
+        return min(max((time - self.start) / (self.now - self.start), 0), 1)
 
     def _uuid(self) -> uuid.UUID:
         return uuid.UUID(int=self._random.getrandbits(128), version=4)
@@ -182,9 +184,9 @@ class Seeding:
             return f"2001:db8::{self._random.randrange(1, 2**16):x}"
         return f"10.{self._random.randrange(256)}.{self._random.randrange(256)}.{self._random.randrange(1, 255)}"
 
-    def _kid(self, use: Key.Use, moment: datetime) -> str:
+    def _kid(self, use: Key.Use, time: datetime) -> str:
         """Return the kid of the current key, or a generated kid for a time before the last rotation."""
-        rotations = (self.now - moment) // ROTATED
+        rotations = (self.now - time) // ROTATED
         return (self._kids[use] if not rotations else None) or f"seeded-{use}-{rotations}"
 
     def _make_users(self) -> list[Person]:
@@ -233,9 +235,9 @@ DAY = 86400
 _SWING = 0.7
 
 
-def _activity(moment: datetime) -> float:
+def _activity(time: datetime) -> float:
     """Return the relative activity at an hour of the day (UTC), 1 on average."""
-    return 1 - _SWING * math.cos(2 * math.pi * (moment.timestamp() % DAY) / DAY)
+    return 1 - _SWING * math.cos(2 * math.pi * (time.timestamp() % DAY) / DAY)
 
 
 def _cumulative_activity(seconds: float) -> float:

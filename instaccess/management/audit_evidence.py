@@ -158,9 +158,7 @@ def _before(age: str | None) -> datetime:
 def _printed(statement: Statement, jws: str) -> str:
     """Format a checkpoint for printing, with the digest split into groups that a person can compare."""
     digest = " ".join(statement.digest[start : start + 8] for start in range(0, 64, 8))
-    sealed_at, newest = (
-        iso(datetime.fromtimestamp(moment, UTC)) for moment in (statement.sealed_at, statement.newest)
-    )
+    sealed_at, newest = (iso(datetime.fromtimestamp(time, UTC)) for time in (statement.sealed_at, statement.newest))
     return "\n".join(
         [
             f"Checkpoint {statement.number} of the InstAccess audit log",

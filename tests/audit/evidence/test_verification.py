@@ -128,12 +128,12 @@ class TestVerifyWithATamperedRow:
 
     @pytest.mark.parametrize("place", [0, 1, 2, 3, 5])
     def test_a6_reports_a_deleted_row(self, audit, place):
-        gone = audit[place].pk
+        deleted = audit[place].pk
         audit[place].delete()
 
         report = verification.verify(evidence_keys())
 
-        assert report.row == gone
+        assert report.row == deleted
         assert "was deleted" in report.broken
 
     def test_a6_reports_the_first_of_two_rows_that_were_swapped(self, audit):
@@ -413,7 +413,7 @@ def as_dict(statement: statements.Statement) -> dict[str, Any]:
 
 
 def test_a6_the_digest_is_computed_as_documented(row: Any, initial_keys: Any, time_machine: Any) -> None:
-    """An auditor can compute the SHA-256 of the previous digest (hexadecimal) and the digests of all rows."""
+    """An auditor can compute the digest: SHA-256 of the previous digest (hexadecimal) and of each row's SHA-256."""
     time_machine.move_to(NOON, tick=False)
     made = [row(age=3 * DAY), row(age=2 * DAY)]
     checkpoints.seal(evidence_keys())
