@@ -1,12 +1,12 @@
-"""Issuing and reading the deny list with an audit of 0, 10,000 and 1,000,000 rows on PostgreSQL.
+"""Issuing, and reading the deny list, with 0, 10,000 and 1,000,000 audit rows on PostgreSQL.
 
     python -m benchmarks.growth [--growth-rounds 1000] [--ten-million]
 
-One process asks three databases in turn that differ in nothing but the audit: same keys, same users, same access
-tokens, same number of revoked tokens.
+One process queries three databases in turn. The databases differ only in the number of audit rows. Keys, users,
+access tokens and the number of revoked tokens are the same.
 """
 
-# ruff: noqa: PLC0415  (Django is set up once there is a database)
+# ruff: noqa: PLC0415  (Django can be set up only after the database was created)
 from __future__ import annotations
 
 import argparse
@@ -31,32 +31,34 @@ DAYS = 400
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--growth-rounds", type=int, default=1000)
-    parser.add_argument("--ten-million", action="store_true", help="and 10,000,000 rows: ten minutes and 10 GB more")
+    parser.add_argument(
+        "--ten-million", action="store_true", help="also measure 10,000,000 rows; takes ten minutes and 10 GB more"
+    )
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     sizes = (*SIZES, TEN_MILLION) if options.ten_million else SIZES
-    with stage("postgresql") as there:
+    with stage("postgresql") as staged:
         from django.db import connection
 
-        # Users and applications of the made-up audit, too: they are there at every size.
+        # Creates the users and applications of the generated audit log, so that they exist at every size.
         _seed(os.environ["PGDATABASE"], 1)
         connection.cursor().execute("DELETE FROM instaccess_issuedtoken")
         connection.close()
         with _copies(os.environ["PGDATABASE"], sizes) as names:
-            return _compare(names, there.bearers, options.growth_rounds)
+            return _compare(names, staged.bearers, options.growth_rounds)
 
 
 @contextmanager
 def _copies(base: str, sizes: tuple[int, ...]) -> Iterator[dict[int, str]]:
-    """The database once for each size, the audit filled."""
+    """Create a copy of the database for each size, with the audit rows."""
     names = {rows: f"{base}_{rows}" for rows in sizes}
     try:
         for rows, name in names.items():
             psql(f"CREATE DATABASE {name} TEMPLATE {base}")
             if rows:
                 _seed(name, rows)
-            # What autovacuum and the checkpointer would do by themselves a little later.
+            # Otherwise, autovacuum and the checkpointer would run during the measurement.
             psql("VACUUM ANALYZE", "CHECKPOINT", name=name)
         yield names
     finally:
@@ -65,7 +67,7 @@ def _copies(base: str, sizes: tuple[int, ...]) -> Iterator[dict[int, str]]:
 
 def _seed(name: str, rows: int) -> None:
     command = [sys.executable, "-m", "django", "instaccess_tokens", "seed", "--rows", str(rows), "--days", str(DAYS)]
-    # Not with the seed that made the users.
+    # The seed differs from the seed that generated the users.
     command += ["--seed", str(rows)]
     environment = {**os.environ, "PGDATABASE": name, "PYTHONPATH": str(ROOT)}
     subprocess.run(command, env=environment, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
@@ -74,48 +76,48 @@ def _seed(name: str, rows: int) -> None:
 def _compare(names: dict[int, str], bearers: tuple[str, ...], rounds: int) -> dict[str, Any]:
     from django.db import connection
 
-    from instaccess.audit import revocation
-    from instaccess.audit import rows as audit_rows
+    from instaccess import audit, keys
     from instaccess.trust import denylist
 
-    opened: dict[int, Any] = {}
+    connections: dict[int, Any] = {}
 
     def use(rows: int) -> None:
-        # The connection below the ORM is changed, so that nothing else differs.
+        # Only the connection below the ORM changes, so that nothing else differs.
         connection.settings_dict["NAME"] = names[rows]
-        connection.connection = opened.get(rows)
+        connection.connection = connections.get(rows)
         connection.ensure_connection()
-        opened[rows] = connection.connection
+        connections[rows] = connection.connection
 
     issue = issuing(bearers)
     for rows in names:
         use(rows)
         for _ in range(DENIED):
             issue()
-        latest = list(audit_rows.live_tokens().order_by("-pk").values_list("pk", flat=True)[:DENIED])
-        revocation.revoke(audit_rows.live_tokens().filter(pk__in=latest), reason="benchmark")
+        latest = list(audit.live_tokens().order_by("-pk").values_list("pk", flat=True)[:DENIED])
+        denied = audit.live_tokens().filter(pk__in=latest)
+        audit.revoke(denied, keks=keys.keks_for_revocation(), reason="benchmark")
         assert DENIED <= len(denylist.read_database()) < DENIED + 20
 
-    asked = {"issue": issue, "read the deny list": denylist.read_database}
-    times: dict[str, dict[int, list[float]]] = {what: {rows: [] for rows in names} for what in asked}
+    operations = {"issue": issue, "read the deny list": denylist.read_database}
+    times: dict[str, dict[int, list[float]]] = {what: {rows: [] for rows in names} for what in operations}
     for number in range(rounds):
         order = list(names)
         for rows in reversed(order) if number % 2 else order:
             use(rows)
-            for what, ask in asked.items():
-                begun = time.perf_counter()
-                ask()
-                times[what][rows].append((time.perf_counter() - begun) * 1000)
+            for what, run in operations.items():
+                start = time.perf_counter()
+                run()
+                times[what][rows].append((time.perf_counter() - start) * 1000)
     size = {
         rows: psql("SELECT pg_total_relation_size('instaccess_issuedtoken')", name=name)
         for rows, name in names.items()
     }
-    for raw in opened.values():
+    for raw in connections.values():
         raw.close()
     connection.connection = None
     return {
         "rounds": rounds,
-        "bytes of table and indexes": {str(rows): found[0][0] for rows, found in size.items()},
+        "bytes of table and indexes": {str(rows): result[0][0] for rows, result in size.items()},
         "milliseconds": {
             what: {str(rows): timing.spread(each) for rows, each in by.items()} for what, by in times.items()
         },
@@ -126,7 +128,7 @@ def _compare(names: dict[int, str], bearers: tuple[str, ...], rounds: int) -> di
 
 
 def issuing(bearers: tuple[str, ...]) -> Callable[[], Any]:
-    """Issues by a request to the view: from authentication to the committed row."""
+    """Return a function that issues a token with a request to the view, from authentication to the committed row."""
     from django.test import RequestFactory
 
     from instaccess.issuer import views
@@ -151,7 +153,7 @@ def show(result: dict[str, Any]) -> str:
             rows.append([f"{what}, {int(size):,} rows", timing.ranged(values), f"{ratio['median']:.2f}"])
     sizes = {int(rows): size for rows, size in result["bytes of table and indexes"].items()}
     most = max(sizes)
-    title = f"Growth on PostgreSQL, in process ({sizes[most] / most:.0f} bytes a row with all indexes)"
+    title = f"Growth on PostgreSQL, in process ({sizes[most] / most:.0f} bytes per row with all indexes)"
     return timing.table(title, ["", "ms", "ratio to empty"], rows)
 
 

@@ -1,9 +1,9 @@
-"""What the tamper evidence of the audit costs: `issuer.issue` with each row's HMAC, and with a constant instead.
+"""The cost of the tamper evidence: `issuer.issue` with the HMAC of each row, compared with a constant instead.
 
 python -m benchmarks.tamper --database postgresql [--tamper-rounds 400]
 """
 
-# ruff: noqa: PLC0415  (Django is set up once there is a database)
+# ruff: noqa: PLC0415  (Django can be set up only after the database was created)
 from __future__ import annotations
 
 import argparse
@@ -24,7 +24,9 @@ WITH, WITHOUT = "with the HMAC", "without"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--database", choices=VENDORS, default="sqlite")
-    parser.add_argument("--tamper-rounds", type=int, default=400, help=f"of {CALLS} issues each")
+    parser.add_argument(
+        "--tamper-rounds", type=int, default=400, help=f"rounds of {CALLS} issued tokens (default: 400)"
+    )
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -62,16 +64,16 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         assert issue().mac != CONSTANT
         with no_hmac():
             assert issue().mac == CONSTANT
-        ways = {WITH: with_hmac, WITHOUT: without}
-        wall = timing.in_turns(ways, rounds=options.tamper_rounds)
-        cpu = timing.in_turns(ways, rounds=options.tamper_rounds, clock=time.process_time)
+        variants = {WITH: with_hmac, WITHOUT: without}
+        wall = timing.in_turns(variants, rounds=options.tamper_rounds)
+        cpu = timing.in_turns(variants, rounds=options.tamper_rounds, clock=time.process_time)
     each = {name: [value / CALLS * 1000 for value in values] for name, values in wall.items()}
     added = [(more - less) / CALLS * 1e6 for more, less in zip(cpu[WITH], cpu[WITHOUT], strict=True)]
     return {
         "database": options.database,
         "milliseconds": {name: timing.spread(values) for name, values in each.items()},
         "ratio": timing.ratios(each[WITH], each[WITHOUT]),
-        # An HMAC waits for nothing. What it takes of the CPU is steadier than a difference of two long waits.
+        # Computing an HMAC waits for nothing, so its CPU time is more stable than the difference of wall-clock times.
         "added CPU, microseconds": timing.spread(added, 1),
         "share of an issue": round(statistics.median(added) / 1000 / statistics.median(each[WITHOUT]), 4),
     }
@@ -82,13 +84,16 @@ CONSTANT = "constant"
 
 @contextmanager
 def no_hmac() -> Iterator[None]:
-    """An issuer that neither spells out what a row says, nor reads the key, nor authenticates."""
-    from instaccess.audit import row_hmac as evidence
-    from instaccess.conf import Conf
+    """Replace the canonical encoding of rows, the key-encryption keys and the HMAC with constants."""
+    from instaccess import audit
+    from instaccess.audit import row_hmac
+    from instaccess.conf.settings import Conf
 
     with (
-        patch.object(evidence, "facts", lambda token: b""),
-        patch.object(evidence, "authenticate", lambda data, keks: CONSTANT),
+        patch.object(row_hmac, "canonical_bytes", lambda token: b""),
+        patch.object(row_hmac, "authenticate", lambda data, keks: CONSTANT),
+        patch.object(audit, "canonical_bytes", lambda token: b""),
+        patch.object(audit, "authenticate", lambda data, keks: CONSTANT),
         patch.object(Conf, "key_encryption_keys", []),
     ):
         yield

@@ -1,6 +1,6 @@
-"""An audit as a busy school would have it, made up: for benchmarks, screenshots and a look around.
+"""Generated audit rows like those of a busy school, for benchmarks, screenshots and demos.
 
-The same seed and the same moment make the same rows, their HMACs included (under the same key-encryption key).
+The same seed and the same time generate the same rows. With the same key-encryption key, the HMACs are the same too.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from instaccess.models import IssuedToken, Key, RefusalCount, UserIdentity
 
 LIFETIME = timedelta(hours=1)
 USERS = 500
-GONE = 2500
-"""Users whom only their uuid in the audit recalls."""
+DELETED_USERS = 2500
+"""Number of deleted users, of which only the uuid is left in the audit log."""
 MASQUERADERS = 5
 ADDRESSES = 3000
-STILL_THERE = 0.8
-"""Of the issues, how many are for users who are not gone."""
+EXISTING_SHARE = 0.8
+"""Share of the tokens that are for users who still exist."""
 MASQUERADES, REVOKED, REFUSED = 0.01, 0.002, 0.03
-"""Per issue."""
+"""Masqueraded, revoked and refused tokens, per issued token."""
 ROTATED = timedelta(days=90)
 
 APPLICATIONS = {
@@ -46,7 +46,7 @@ APPLICATIONS = {
     "Timetable": 1.5,
     "Alumni pages": 0.5,
 }
-"""Name and share of the issues, in percent."""
+"""Name, and share of the issued tokens in percent."""
 ACCOUNTS = {"canvas.example.edu": 70, "college.example.edu": 29.95, "summer.example.edu": 0.05}
 AGENTS = [
     "python-requests/2.32.5",
@@ -58,9 +58,9 @@ AGENTS = [
     "GuzzleHttp/7",
     "",
 ]
-REASONS = ["laptop lost", "left the school", "integration shows odd traffic", "asked for by the user"]
+REASONS = ["laptop lost", "left the school", "integration shows odd traffic", "requested by the user"]
 REFUSALS = [
-    # role, reason, share, whether the application is known
+    # Role, reason code, share, whether the application is known.
     (RefusalCount.Role.ISSUER, "expired", 35, True),
     (RefusalCount.Role.ISSUER, "unknown_token", 15, False),
     (RefusalCount.Role.ISSUER, "insufficient_scope", 5, True),
@@ -73,25 +73,31 @@ REFUSALS = [
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody tokens are for: a user of this database, or one who is gone."""
+    """The subject of a token: a user in this database, or a deleted user."""
 
     uuid: str
     user_id: Any = None
 
 
 class Seeding:
-    """What there is to make, from a number of rows, a period that ends now, and a seed.
+    """Generated users, applications, audit rows and refusals for a period that ends now.
 
-    `users` and `applications` are made when this is; rows come one by one, so that a million needs no memory.
+    Creating an instance stores `users` and `applications`. The rows are generated one by one, in constant memory.
+
+    Args:
+        rows: number of audit rows.
+        days: length of the period.
+        seed: seed of the random number generator.
+        now: end of the period.
     """
 
     def __init__(self, *, rows: int, days: int, seed: int, now: datetime) -> None:
         self.count, self.start, self.now = rows, now - timedelta(days=days), now
-        self._random = random.Random(seed)  # noqa: S311  (made up, and nothing secret)
+        self._random = random.Random(seed)  # noqa: S311  (test data, not a secret)
         self._kek = conf.key_encryption_keys[:1]
         self.users = self._make_users()
         self.applications = self._make_applications()
-        self._gone = [Person(str(self._uuid())) for _ in range(GONE)]
+        self._deleted_users = [Person(str(self._uuid())) for _ in range(DELETED_USERS)]
         self._addresses = [self._address() for _ in range(ADDRESSES)]
         self._kids = {
             use: Key.objects.filter(use=use, status=Key.Status.CURRENT).values_list("kid", flat=True).first()
@@ -99,13 +105,13 @@ class Seeding:
         }
 
     def tokens(self) -> Iterator[IssuedToken]:
-        """The audit rows, oldest first, as `issuer.issue` would have written them."""
+        """Yield unsaved audit rows, oldest first, like those that `issuer.issue` stores."""
         rnd = self._random
         domains, domain_shares = list(ACCOUNTS), _running(ACCOUNTS.values())
         accounts = {domain: str(uuid.uuid5(uuid.NAMESPACE_DNS, domain)) for domain in domains}
         shares = _running(APPLICATIONS.values())
-        for moment in self._moments():
-            person = self._person(moment)
+        for time in self._issue_times():
+            person = self._person(time)
             masked = rnd.random() < MASQUERADES
             real = self.users[rnd.randrange(MASQUERADERS)] if masked else Person("")
             application = rnd.choices(self.applications, cum_weights=shares)[0]
@@ -121,52 +127,54 @@ class Seeding:
                 access_token_pk=str(rnd.randrange(10**6)),
                 account_uuid=accounts[domain],
                 canvas_domain=domain,
-                signing_kid=self._kid(Key.Use.SIGNING, moment),
-                encryption_kid=self._kid(Key.Use.ENCRYPTION, moment),
+                signing_kid=self._kid(Key.Use.SIGNING, time),
+                encryption_kid=self._kid(Key.Use.ENCRYPTION, time),
                 ip_address=rnd.choice(self._addresses),
                 user_agent=rnd.choice(AGENTS),
-                issued_at=moment,
-                expires_at=moment + LIFETIME,
+                issued_at=time,
+                expires_at=time + LIFETIME,
             )
             if rnd.random() < REVOKED:
-                token.revoked_at = min(moment + LIFETIME * rnd.random(), self.now)
+                token.revoked_at = min(time + LIFETIME * rnd.random(), self.now)
                 token.revoked_by = f"user-{rnd.randrange(MASQUERADERS):03}"
                 token.revocation_reason = rnd.choice(REASONS)
             token.mac = row_hmac.authenticate(row_hmac.canonical_bytes(token), self._kek)
             yield token
 
     def refusals(self) -> Iterator[RefusalCount]:
-        """Refusals of the same hours, as far back as they are kept; about `REFUSED` to an issue."""
+        """Yield unsaved refusal counts for the same period, about `REFUSED` per issued token, within `RETENTION`."""
         rnd = self._random
         hours = (self.now - self.start) / timedelta(hours=1)
         hour = max(self.start, self.now - RETENTION).replace(minute=0, second=0, microsecond=0)
         total = sum(share for _, _, share, _ in REFUSALS)
         while hour <= self.now:
             for role, reason, share, known in REFUSALS:
-                usual = self.count / hours * REFUSED * share / total * _liveliness(hour)
+                usual = self.count / hours * REFUSED * share / total * _activity(hour)
                 count = int(usual * 2 * rnd.random() + rnd.random())
                 client_id = rnd.choice(self.applications).client_id if known else ""
                 if count:
                     yield RefusalCount(hour=hour, role=role, reason=reason, client_id=client_id, count=count)
             hour += timedelta(hours=1)
 
-    def _moments(self) -> Iterator[datetime]:
-        """When each was issued: the same number every day, most of them around noon; whole seconds, as issued."""
-        first, last = (_work(moment.timestamp()) for moment in (self.start, self.now))
+    def _issue_times(self) -> Iterator[datetime]:
+        """Yield the issue times in whole seconds: the same number every day, most of them around noon."""
+        first, last = (_cumulative_activity(time.timestamp()) for time in (self.start, self.now))
         for number in range(self.count):
-            seconds = _moment(first + (last - first) * (number + self._random.random()) / self.count)
+            seconds = _time_of(first + (last - first) * (number + self._random.random()) / self.count)
             yield datetime.fromtimestamp(int(seconds), UTC)
 
-    def _person(self, moment: datetime) -> Person:
-        """Some come every hour, others twice a year, and those who are gone came for a while."""
-        if self._random.random() < STILL_THERE:
+    def _person(self, time: datetime) -> Person:
+        """Choose a subject. Some users get tokens every hour, others twice a year, deleted users only for a while."""
+        if self._random.random() < EXISTING_SHARE:
             return self.users[int(USERS * self._random.random() ** 2)]
-        a_while = GONE // 10
-        return self._gone[int((GONE - a_while) * self._elapsed(moment) + a_while * self._random.random())]
+        active_count = DELETED_USERS // 10
+        return self._deleted_users[
+            int((DELETED_USERS - active_count) * self._elapsed(time) + active_count * self._random.random())
+        ]
 
-    def _elapsed(self, moment: datetime) -> float:
-        """Of the period, up to a moment: from 0 to 1."""
-        return min(max((moment - self.start) / (self.now - self.start), 0), 1)
+    def _elapsed(self, time: datetime) -> float:
+        """Return the elapsed share of the period at a time, from 0 to 1."""
+        return min(max((time - self.start) / (self.now - self.start), 0), 1)
 
     def _uuid(self) -> uuid.UUID:
         return uuid.UUID(int=self._random.getrandbits(128), version=4)
@@ -176,10 +184,10 @@ class Seeding:
             return f"2001:db8::{self._random.randrange(1, 2**16):x}"
         return f"10.{self._random.randrange(256)}.{self._random.randrange(256)}.{self._random.randrange(1, 255)}"
 
-    def _kid(self, use: Key.Use, moment: datetime) -> str:
-        """The current key's, and made-up ones for the rotations before it."""
-        turn = (self.now - moment) // ROTATED
-        return (self._kids[use] if not turn else None) or f"seeded-{use}-{turn}"
+    def _kid(self, use: Key.Use, time: datetime) -> str:
+        """Return the kid of the current key, or a generated kid for a time before the last rotation."""
+        rotations = (self.now - time) // ROTATED
+        return (self._kids[use] if not rotations else None) or f"seeded-{use}-{rotations}"
 
     def _make_users(self) -> list[Person]:
         model = get_user_model()
@@ -189,7 +197,7 @@ class Seeding:
                 model.USERNAME_FIELD, flat=True
             )
         )
-        # No password at all: nobody signs in as one of them.
+        # An unusable password, so that no one can sign in as one of these users.
         model._default_manager.bulk_create(
             [model(**{model.USERNAME_FIELD: name, "password": "!"}) for name in names if name not in known]
         )
@@ -227,22 +235,22 @@ DAY = 86400
 _SWING = 0.7
 
 
-def _liveliness(moment: datetime) -> float:
-    """How much goes on at an hour of the day (UTC), 1 on average."""
-    return 1 - _SWING * math.cos(2 * math.pi * (moment.timestamp() % DAY) / DAY)
+def _activity(time: datetime) -> float:
+    """Return the relative activity at an hour of the day (UTC), 1 on average."""
+    return 1 - _SWING * math.cos(2 * math.pi * (time.timestamp() % DAY) / DAY)
 
 
-def _work(seconds: float) -> float:
-    """How much has been done up to a moment: the integral of the liveliness, in seconds of an average hour."""
+def _cumulative_activity(seconds: float) -> float:
+    """Return the integral of the activity up to a time, in seconds of average activity."""
     return seconds - _SWING * DAY / (2 * math.pi) * math.sin(2 * math.pi * (seconds % DAY) / DAY)
 
 
-def _moment(work: float) -> float:
-    """When that much had been done: `_work` the other way round, to a few seconds."""
-    day, rest = divmod(work, DAY)
+def _time_of(activity: float) -> float:
+    """Return the time for a value of `_cumulative_activity`, accurate to a few seconds."""
+    day, rest = divmod(activity, DAY)
     minute = bisect_right(_BY_MINUTE, rest) - 1
     before, after = _BY_MINUTE[minute : minute + 2]
     return day * DAY + 60 * (minute + (rest - before) / (after - before))
 
 
-_BY_MINUTE = [_work(60 * minute) for minute in range(DAY // 60)] + [float(DAY)]
+_BY_MINUTE = [_cumulative_activity(60 * minute) for minute in range(DAY // 60)] + [float(DAY)]

@@ -1,4 +1,4 @@
-"""A project whose DATABASES name a TIME_ZONE: Django then reads and writes that zone's times, and ours stay UTC's."""
+"""Projects with a TIME_ZONE in DATABASES: Django converts stored times, but this package shows times in UTC."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from instaccess.admin.tokens import chart_counts as activity
 from instaccess.audit import revocation, rows
 from instaccess.audit.evidence import verification
 from instaccess.issuer import issuing
+from instaccess.keys import evidence_keys, keks_for_revocation
 from instaccess.models import IssuedToken, Key, RefusalCount
 from instaccess.trust import denylist
 from tests.conftest import ISSUE_URL
@@ -41,7 +42,7 @@ def set_zone(name: str | None) -> None:
 
 
 @pytest.fixture(autouse=True)
-def tokyo(db: None) -> Iterator[None]:
+def time_zone_of_tokyo(db: None) -> Iterator[None]:
     before = connection.settings_dict["TIME_ZONE"]
     set_zone("Asia/Tokyo")
     with time_machine.travel(START, tick=False):
@@ -54,8 +55,8 @@ def row(initial_keys: Any, user: Any) -> IssuedToken:
     return issuing.issue(user=user, origin=issuing.Origin("canvas.example.edu"), now=time.time())[0]
 
 
-def knows_zones() -> bool:
-    """MariaDB and MySQL do only where somebody has told them."""
+def has_time_zone_tables() -> bool:
+    """Return whether the database can convert time zones. MariaDB and MySQL need time zone tables."""
     if connection.vendor != "mysql":
         return True
     with connection.cursor() as cursor:
@@ -63,51 +64,51 @@ def knows_zones() -> bool:
         return bool(cursor.fetchone()[0])
 
 
-def told(*command: str) -> Any:
+def run_command(*command: str) -> Any:
     out = io.StringIO()
     call_command(*command, "--json", stdout=out)
     return json.loads(out.getvalue())
 
 
-def test_a_token_is_issued_and_in_the_deny_list_when_it_is_revoked(initial_keys, access_token):
+def test_a_token_is_issued_and_added_to_the_deny_list_after_its_revocation(initial_keys, access_token):
     type(access_token).objects.update(expires=timezone.now() + timedelta(minutes=1))
     response = Client().post(ISSUE_URL, headers={"Authorization": f"Bearer {access_token.token}"})
-    revocation.revoke(rows.revocable_tokens(), reason="lost")
+    revocation.revoke(rows.revocable_tokens(), keks=keks_for_revocation(), reason="lost")
 
     assert response.status_code == 201
     assert denylist.read_database() == {str(IssuedToken.objects.get().jti)}
 
 
-def test_an_access_token_expires_when_it_expires(initial_keys, access_token):
+def test_an_expired_access_token_is_refused(initial_keys, access_token):
     type(access_token).objects.update(expires=timezone.now() - timedelta(seconds=1))
     response = Client().post(ISSUE_URL, headers={"Authorization": f"Bearer {access_token.token}"})
 
     assert response.json() == {"errors": [{"message": "Expired access token."}]}
 
 
-def test_the_commands_tell_the_times_of_utc(row):
-    (token,) = told("instaccess_tokens", "list")
+def test_commands_print_times_in_utc(row):
+    (token,) = run_command("instaccess_tokens", "list")
 
     assert (token["issued_at"], token["expires_at"]) == (STAMP, "2026-11-23T13:00:00Z")
-    assert {key["created_at"] for key in told("instaccess_keys", "list")} == {STAMP}
+    assert {key["created_at"] for key in run_command("instaccess_keys", "list")} == {STAMP}
     with pytest.raises(CommandError, match="from 2026-11-23 12:05:03 UTC on"):
         call_command("instaccess_keys", "activate", "--kid", Key.objects.get(status="future").kid)
 
 
-def test_the_audit_is_as_it_was_written(row):
-    assert not verification.verify().broken
+def test_verify_finds_no_tampering(row):
+    assert not verification.verify(evidence_keys()).broken
 
 
-def test_a_row_of_refusals_names_the_hour_of_utc():
+def test_a_refusal_count_shows_its_hour_in_utc():
     RefusalCount.objects.create(hour=START, role="issuer", reason="expired", count=3)
 
     assert str(RefusalCount.objects.get()) == "2026-11-23T12Z issuer expired: 3"
 
 
-def test_the_chart_counts_by_hours_of_utc_or_says_what_the_database_lacks_for_that(row, monkeypatch):
+def test_the_chart_counts_by_utc_hours_or_reports_missing_time_zone_tables(row, monkeypatch):
     monkeypatch.setattr(activity, "CHARTED", 1)
     period = periods.Period(START - timedelta(hours=2), START + timedelta(hours=1))
-    if not knows_zones():
+    if not has_time_zone_tables():
         with pytest.raises(ValueError, match="mysql_tzinfo_to_sql"):
             chart_counts._counted(IssuedToken.objects.all(), "issued_at", period)
         return

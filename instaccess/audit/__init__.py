@@ -1,11 +1,12 @@
 """The audit log of issued tokens: recording, revocation, export, tamper evidence. Callers pass in keys."""
 
-from .evidence.checkpoints import SETTLED, checkpoints, reauthenticate, seal
+from .evidence.checkpoints import SETTLED, checkpoints, seal
 from .evidence.pruning import prunable, prune
-from .evidence.statements import Statement, export_checkpoint, read_checkpoint, read_exported, signed_by
+from .evidence.reauthentication import reauthenticate
+from .evidence.statements import EvidenceKeys, Statement, export_checkpoint, read_checkpoint, read_exported, signed_by
 from .evidence.verification import verify
 from .export import Export, Format
-from .recording import insert
+from .recording import commit, insert
 from .refusal_counts import RETENTION as REFUSAL_RETENTION
 from .refusal_counts import RefusalSpike, refusal_spikes
 from .refusal_counts import rows as refusal_rows
@@ -23,6 +24,7 @@ from .rows import (
 __all__ = [
     "REFUSAL_RETENTION",
     "SETTLED",
+    "EvidenceKeys",
     "Export",
     "Format",
     "HmacStatus",
@@ -31,6 +33,7 @@ __all__ = [
     "authenticate",
     "canonical_bytes",
     "checkpoints",
+    "commit",
     "export_checkpoint",
     "filter_by_keys",
     "filter_by_user",

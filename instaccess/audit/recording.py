@@ -1,49 +1,94 @@
-"""The audit row's INSERT, written once: Django compiles it anew for each row, which takes longer than running it."""
+"""Recording of issued tokens: authenticates an audit row, inserts it and commits it.
+
+The INSERT statement is compiled once, because Django compiles it for every row, which takes longer than running it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from django.db import connections, models
+from django.db import Error as DbError
+from django.db import IntegrityError, connections, models, router, transaction
 from django.db.models.signals import post_save, pre_save
 
+from ..exceptions import AuditError
 from ..models import IssuedToken
+from . import row_hmac
 
 
 @dataclass(frozen=True, slots=True)
 class _Insert:
+    """A compiled INSERT statement.
+
+    Attributes:
+        fields: the fields in the order of the placeholders.
+        verbatim: types of values that the database driver accepts unprepared, by attribute name.
+        returns_id: whether the statement returns the primary key (RETURNING).
+    """
+
     sql: str
     fields: tuple[Any, ...]
     verbatim: Mapping[str, type]
     returns_id: bool
 
 
-def insert(record: IssuedToken, *, using: str) -> None:
-    """What `record.save(using=using, force_insert=True)` does, by one fixed statement.
+def commit(row: IssuedToken, *, keks: Sequence[bytes]) -> None:
+    """Compute the HMAC of a new audit row, insert the row and commit it, so that no later error can undo the INSERT.
 
-    Raises what that raises. Where a receiver waits for its signals, and on other databases than those the statement
-    was written for, that is what runs.
+    Args:
+        row: an unsaved row with all columns set except `id` and `mac`.
+        keks: the key-encryption keys; the HMAC is computed with the first one.
+
+    Raises IntegrityError unchanged, for example because another row has the same jti. Raises AuditError for every
+    other failure.
+    """
+    row.mac = row_hmac.authenticate(row_hmac.canonical_bytes(row), keks)
+    alias = router.db_for_write(IssuedToken)
+    connection = connections[alias]
+    # In autocommit mode, one INSERT is committed when it returns. Inside a transaction of the host project, a later
+    # error would roll the row back. `durable` raises RuntimeError there, except inside Django's TestCase, which wraps
+    # every test in a transaction.
+    context: Any = nullcontext()
+    try:
+        if connection.in_atomic_block:
+            context = transaction.atomic(using=alias, durable=True)
+        elif not connection.get_autocommit():
+            raise AuditError(f"DATABASES[{alias!r}]['AUTOCOMMIT'] is False, so the row would not be committed")
+        with context:
+            insert(row, using=alias)
+    except IntegrityError:
+        raise
+    except (DbError, RuntimeError, ValueError) as error:
+        raise AuditError(f"the audit row was not written: {type(error).__name__}: {error}") from error
+
+
+def insert(row: IssuedToken, *, using: str) -> None:
+    """Insert a row as `row.save(using=using, force_insert=True)` does, with one fixed statement.
+
+    Calls `save` instead if `pre_save` or `post_save` has receivers, or if the database vendor is not supported by the
+    fixed statement. Raises the same errors as `save`.
     """
     connection = connections[using]
     statement = _statement(using, connection.vendor)
     if statement is None or pre_save.has_listeners(IssuedToken) or post_save.has_listeners(IssuedToken):
-        record.save(using=using, force_insert=True)
+        row.save(using=using, force_insert=True)
         return
     values = []
     for field in statement.fields:
-        value = getattr(record, field.attname)
-        # NULL is nothing to prepare, nor is text for a column of text or a row's number for a reference to it.
+        value = getattr(row, field.attname)
+        # NULL, a string for a text column and an integer for a foreign key need no preparation, which is slow.
         if value is not None and type(value) is not statement.verbatim.get(field.attname):
             value = field.get_db_prep_save(value, connection)
         values.append(value)
     with connection.cursor() as cursor:
         cursor.execute(statement.sql, values)
-        record.pk = cursor.fetchone()[0] if statement.returns_id else cursor.lastrowid
-    record._state.adding = False
-    record._state.db = using
+        row.pk = cursor.fetchone()[0] if statement.returns_id else cursor.lastrowid
+    row._state.adding = False
+    row._state.db = using
 
 
 @lru_cache(maxsize=8)
@@ -54,12 +99,12 @@ def _statement(using: str, vendor: str) -> _Insert | None:
     meta = IssuedToken._meta
     fields = tuple(field for field in meta.concrete_fields if not field.primary_key)
     columns = ", ".join(quote(str(field.column)) for field in fields)
-    marks = ", ".join(["%s"] * len(fields))
-    sql = f"INSERT INTO {quote(meta.db_table)} ({columns}) VALUES ({marks})"  # noqa: S608  (names alone)
+    placeholders = ", ".join(["%s"] * len(fields))
+    sql = f"INSERT INTO {quote(meta.db_table)} ({columns}) VALUES ({placeholders})"  # noqa: S608  (contains only table and column names)
     returns_id = vendor == "postgresql"
     if returns_id:
         sql += f" RETURNING {quote(str(meta.pk.column))}"
-    # Not their subclasses, which may prepare their values.
+    # Subclasses of these fields are excluded, because they may convert their values.
     plain: dict[type, type] = {models.CharField: str, models.AutoField: int, models.BigAutoField: int}
     targets: dict[str, Any] = {field.attname: getattr(field, "target_field", field) for field in fields}
     verbatim = {name: plain[type(target)] for name, target in targets.items() if type(target) in plain}

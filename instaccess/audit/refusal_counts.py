@@ -1,4 +1,4 @@
-"""The table of refusals: counts are added to it, and it is kept small. See `refusals.py`, which nothing goes past."""
+"""The table of refusal counts: adding counts, trimming, finding spikes. `web.refusals` counts the refusals."""
 
 from __future__ import annotations
 
@@ -17,41 +17,44 @@ from ..web import Kind
 
 RETENTION = timedelta(days=35)
 MAX_ROWS = 50_000
-"""What the table keeps. Each process that writes looks after it once an hour: in between it may hold as many more as
-they write in that time."""
+"""The limits of the table. Each process that writes trims the table once per hour, so the table can exceed the limits
+by the rows that are added within an hour."""
 
 _BATCH, _BATCHES = 500, 10
 
 
 def rows() -> QuerySet[RefusalCount]:
-    """What has been written, in the database it is written to: a replica may lag behind."""
+    """Return all refusal counts, from the database that they are written to. A replica may be outdated."""
     return RefusalCount.objects.using(router.db_for_write(RefusalCount))
 
 
 def connection() -> Any:
-    """The connection of the database that the counts are written to."""
+    """Return the connection to the database that the counts are written to."""
     return connections[router.db_for_write(RefusalCount)]
 
 
 def add(counts: Mapping[Kind, int]) -> None:
-    """Add to the table: all of the counts, or none. Raises DatabaseError."""
+    """Add counts to the table, in one transaction. Raises DatabaseError."""
     db = connection()
     names = {
         kind: {**kind._asdict(), "hour": datetime.fromtimestamp(kind.hour * 3600, UTC)} for kind in sorted(counts)
     }
     with transaction.atomic(using=db.alias) if db.in_atomic_block else nullcontext():
-        # A statement of its own, committed before the transaction: on MariaDB whoever finds a row taken shares a lock
-        # on it, and two workers that both went on to update it would wait for each other.
+        # This INSERT is committed before the transaction. On MariaDB, an INSERT that finds an existing row takes a
+        # shared lock on the row. Two workers that then update the same row in their transactions would deadlock.
         rows().bulk_create([RefusalCount(**name) for name in names.values()], ignore_conflicts=True)
         with transaction.atomic(using=db.alias):
-            # In one order for all workers, so that none waits for one that waits for it.
+            # All workers update rows in the same order, to avoid deadlocks.
             for kind, name in names.items():
                 if not rows().filter(**name).update(count=F("count") + counts[kind]):
-                    raise DatabaseError("a row was deleted before it could be counted up")
+                    raise DatabaseError("a refusal count was deleted before it could be increased")
 
 
 def trim() -> bool:
-    """Delete what is too old and what is too much, in short statements. False where that has to go on next time."""
+    """Delete expired rows and rows above `MAX_ROWS`, in short statements.
+
+    Returns False if rows are left for the next call. Raises DatabaseError.
+    """
     oldest = timezone.now() - RETENTION
     newest_first = rows().order_by("-hour", "-pk")
     for _ in range(_BATCHES):
@@ -64,7 +67,7 @@ def trim() -> bool:
 
 
 AT_LEAST, TIMES = 20, 5
-"""Unusual are so many refusals in an hour, and so many times the mean of the days before."""
+"""The minimum of refusals per hour for a spike, and the minimum ratio to the mean of the previous days."""
 _DAYS_BEFORE = timedelta(days=7)
 
 _HOUR = timedelta(hours=1)
@@ -72,12 +75,12 @@ _HOUR = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class RefusalSpike:
-    """Far more refusals than usual.
+    """Many more refusals than usual.
 
     Attributes:
-        role, reason: of what.
-        count: how many in an hour: the one that runs, or the one before.
-        usual: the mean of an hour in the seven days before; 0 where there were none.
+        role, reason: role that refused, and reason code.
+        count: refusals in the current hour or in the previous hour, whichever is greater.
+        usual: mean number of refusals per hour in the seven days before.
     """
 
     role: str
@@ -87,30 +90,35 @@ class RefusalSpike:
 
 
 def refusal_spikes(*, now: datetime | None = None) -> list[RefusalSpike]:
-    """What is refused far more often than it was in the seven days before, the most first. One grouped query."""
-    running = (now or timezone.now()).astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-    full = running - _HOUR
+    """Return the current refusal spikes, the largest first. Runs one grouped query. Raises DatabaseError."""
+    current = (now or timezone.now()).astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    previous = current - _HOUR
     groups = list(
         rows()
-        .filter(hour__gte=full - _DAYS_BEFORE, hour__lte=running)
+        .filter(hour__gte=previous - _DAYS_BEFORE, hour__lte=current)
         .order_by()
         .values("role", "reason")
         .annotate(
             first=Min("hour"),
-            running=Sum("count", filter=Q(hour=running), default=0),
-            full=Sum("count", filter=Q(hour=full), default=0),
-            before=Sum("count", filter=Q(hour__lt=full), default=0),
+            current=Sum("count", filter=Q(hour=current), default=0),
+            previous=Sum("count", filter=Q(hour=previous), default=0),
+            before=Sum("count", filter=Q(hour__lt=previous), default=0),
         )
     )
-    # Where counting began less than seven days ago, the mean is of the hours since.
-    hours = max((full - min((group["first"] for group in groups), default=full)) / _HOUR, 1)
-    found = [
-        RefusalSpike(group["role"], group["reason"], max(group["running"], group["full"]), group["before"] / hours)
+    # If counting began less than seven days ago, the mean is over the hours since then.
+    hours = max((previous - min((group["first"] for group in groups), default=previous)) / _HOUR, 1)
+    counts = [
+        RefusalSpike(
+            group["role"], group["reason"], max(group["current"], group["previous"]), group["before"] / hours
+        )
         for group in groups
     ]
-    return sorted((one for one in found if is_spike(one.count, one.usual)), key=lambda one: (-one.count, one.reason))
+    return sorted(
+        (spike for spike in counts if is_spike(spike.count, spike.usual)),
+        key=lambda spike: (-spike.count, spike.reason),
+    )
 
 
 def is_spike(count: int, usual: float) -> bool:
-    """Whether so many refusals in an hour are worth somebody's look, where there usually are so many."""
+    """Return whether a number of refusals per hour is a spike, compared with the usual number."""
     return count >= AT_LEAST and count >= TIMES * usual

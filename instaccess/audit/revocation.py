@@ -1,18 +1,16 @@
-"""Issued tokens are revoked here, and only here: marked in the audit, from where every gateway learns of it."""
+"""Revocation: the only code that revokes issued tokens. The deny list contains the tokens that it marks."""
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
 from django.db.models import Case, F, QuerySet, Value, When
 from django.utils import timezone
 
-from ..conf import conf
-from ..exceptions import ConfigError
 from ..models import IssuedToken
 from ..signals import tokens_revoked
 from . import row_hmac
@@ -20,33 +18,50 @@ from .rows import expiry_cutoff, issued_tokens
 
 logger = logging.getLogger("instaccess.revocation")
 
-
 BATCH = 200
-# What some database refuses: a token that must go is not kept for the sake of a word.
+"""Rows per UPDATE."""
+
+# Some databases can't store these characters. They are replaced, because they must not prevent a revocation.
 _UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
 
 
-def revoke(tokens: QuerySet[IssuedToken], *, reason: str, by: Any = None, now: datetime | None = None) -> int:
-    """Revoke these tokens; returns how many. Take them from `revocable()`, narrowed down.
+def revoke(
+    tokens: QuerySet[IssuedToken],
+    *,
+    keks: Sequence[bytes],
+    reason: str,
+    by: Any = None,
+    now: datetime | None = None,
+) -> int:
+    """Revoke tokens. Returns how many were revoked.
 
-    What was revoked before keeps its time, reason and author. Gateways refuse them within five seconds. `by` is a
-    user, or a text where it was not one.
+    Gateways refuse the tokens within five seconds. A token that was revoked before keeps its time, reason and user.
+
+    Args:
+        tokens: the rows of the tokens, filtered from `revocable_tokens()`.
+        keks: the key-encryption keys, for the new HMACs of the rows. If empty, the rows get no new HMAC, and `verify`
+            reports the rows.
+        reason: stored in the rows, shortened to 255 characters.
+        by: the user who revokes the tokens, or a string such as "root (command line)".
+
+    Raises DatabaseError.
     """
     now, revoked = now or timezone.now(), 0
     reason = _storable(reason)
-    keks = _key_encryption_keys()
-    for batch in _batches(tokens):
-        # Once more: what has died since it was chosen may be sealed by now, and is not to change (`checkpoints.py`).
+    for batch in _pk_batches(tokens):
+        # Filtered again: a token that expired since the caller's query may be covered by a checkpoint now, and its
+        # row must no longer change (see `evidence/checkpoints.py`).
         rows = issued_tokens().filter(pk__in=batch, revoked_at=None, expires_at__gt=expiry_cutoff(now))
-        said = {"revoked_at": now, "revoked_by": _name(by), "revocation_reason": reason[:255]}
-        # What can't be read, for somebody has written to the table, is revoked all the same, and `verify` names it.
-        found, unreadable = row_hmac.readable(rows)
+        changes = {"revoked_at": now, "revoked_by": _user_name(by), "revocation_reason": reason[:255]}
+        # An attacker who can write to the table can make rows unreadable. Their tokens are revoked too, and `verify`
+        # reports the rows.
+        readable, unreadable = row_hmac.readable(rows)
         if unreadable:
-            logger.error("rows that can't be read are revoked, and get no new HMAC: %s", unreadable)
-        macs = [When(pk=row.pk, then=Value(mac)) for row in found if (mac := _mac_after(row, said, keks))]
-        revoked += rows.update(mac=Case(*macs, default=F("mac")) if macs else F("mac"), **said)
-        done = set(issued_tokens().filter(pk__in=batch, revoked_at=now).values_list("pk", flat=True))
-        jtis = [str(row.jti) for row in found if row.pk in done]
+            logger.error("the tokens of unreadable rows are revoked, but the rows get no new HMAC: %s", unreadable)
+        macs = [When(pk=row.pk, then=Value(mac)) for row in readable if (mac := _new_mac(row, changes, keks))]
+        revoked += rows.update(mac=Case(*macs, default=F("mac")) if macs else F("mac"), **changes)
+        updated = set(issued_tokens().filter(pk__in=batch, revoked_at=now).values_list("pk", flat=True))
+        jtis = [str(row.jti) for row in readable if row.pk in updated]
         logger.warning("revoked %d tokens by=%s reason=%r jti=%s", len(jtis), getattr(by, "pk", by), reason, jtis)
         for receiver, error in tokens_revoked.send_robust(IssuedToken, jtis=jtis, reason=reason, by=by):
             if isinstance(error, Exception):
@@ -54,26 +69,19 @@ def revoke(tokens: QuerySet[IssuedToken], *, reason: str, by: Any = None, now: d
     return revoked
 
 
-def _mac_after(row: IssuedToken, said: dict[str, Any], keks: list[bytes]) -> str:
-    """The HMAC of a row once it is revoked; none where the one it has does not fit the row, for a new one would
-    cover up that somebody had edited it."""
+def _new_mac(row: IssuedToken, changes: dict[str, Any], keks: Sequence[bytes]) -> str:
+    """Compute the HMAC of a row after its revocation.
+
+    Returns an empty string if the current HMAC doesn't match: a new HMAC would hide that the row was modified.
+    """
     if not keks or row_hmac.row_status(row, keks) is not row_hmac.HmacStatus.AUTHENTIC:
         return ""
-    for name, value in said.items():
+    for name, value in changes.items():
         setattr(row, name, value)
     return row_hmac.authenticate(row_hmac.canonical_bytes(row), keks)
 
 
-def _key_encryption_keys() -> list[bytes]:
-    """Empty where they can't be read: a token that must go is revoked all the same, and `verify` names its row."""
-    try:
-        return conf.key_encryption_keys
-    except ConfigError as error:
-        logger.error("the audit rows of revoked tokens get no new HMAC: %s", error)
-        return []
-
-
-def _name(by: Any) -> str:
+def _user_name(by: Any) -> str:
     return _storable(str(by.get_username() if hasattr(by, "get_username") else by or ""))[:255]
 
 
@@ -81,8 +89,8 @@ def _storable(text: str) -> str:
     return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
-def _batches(tokens: QuerySet[IssuedToken]) -> Iterator[list[int]]:
-    # Read once: what is issued while this runs is newer than the wish to revoke.
+def _pk_batches(tokens: QuerySet[IssuedToken]) -> Iterator[list[int]]:
+    # Read once: tokens issued during the revocation were not meant by the caller.
     pks = list(tokens.order_by("pk").values_list("pk", flat=True))
     for start in range(0, len(pks), BATCH):
         yield pks[start : start + BATCH]

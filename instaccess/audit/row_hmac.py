@@ -1,8 +1,8 @@
-"""Tamper evidence of the audit: what a row says, as bytes, and the HMAC over it that each row carries.
+"""The HMAC of each audit row, and the canonical bytes of the row that the HMAC covers.
 
-The HMAC's key is derived from the key-encryption key, which is not in the database: whoever can write the table, and
-no more, can neither change a row nor add one unseen. What an HMAC can't show, a row that is gone or moved, the signed
-checkpoints do (`checkpoints.py`).
+The HMAC key is derived from the key-encryption key, which is not in the database. An attacker who can only write to
+the table can't change or add a row without being detected. Deleted and moved rows are detected by the signed
+checkpoints (`evidence/checkpoints.py`).
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ from ..models import IssuedToken
 _FORMAT = "instaccess audit row 1"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-# `repr` of bytes, say, which SQLite takes into any column: such a row must not fit, and not fail either.
+# SQLite can store bytes, for example, in any column. With `repr` these give a mismatch instead of an exception.
 _encode = json.JSONEncoder(separators=(",", ":"), default=repr).encode
-# What Django and the drivers let out for a value that is none of the column's.
+# Exceptions that Django and the database drivers raise for a value of the wrong type.
 _UNREADABLE = (DbError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 class HmacStatus(Enum):
-    """What an HMAC says of what it stands beside."""
+    """The result of checking an HMAC."""
 
     AUTHENTIC = "authentic"
     BROKEN = "broken"
-    """It does not fit: edited, or not written by us."""
+    """The HMAC doesn't match: the data was modified, or was not written by this package."""
     UNKNOWN = "unknown"
-    """It was made under a key-encryption key that is not configured any more."""
+    """The HMAC was computed with a key-encryption key that is no longer configured."""
 
 
 def canonical_bytes(token: IssuedToken) -> bytes:
-    """All that a row says, in one spelling.
+    """Return the canonical encoding of a row: a JSON array in ASCII.
 
-    Not the references to user and application: they are set to NULL when those are deleted, and the uuids and the
-    client id beside them say the same.
+    Contains all columns except `id`, `mac` and the foreign keys to users and the application. Foreign keys are set to
+    NULL when a user or application is deleted. The uuids and the client id identify the same users and application.
     """
     return _encode(
         [
@@ -77,59 +77,65 @@ def canonical_bytes(token: IssuedToken) -> bytes:
 
 
 def readable(rows: QuerySet[IssuedToken]) -> tuple[list[IssuedToken], list[int]]:
-    """These rows, and the ids of those that can't be read: whoever can write the table may have put a value into a
-    column that is none of its kind, and one such row must not hide the others. Raises what the database raises."""
-    told: QuerySet[Any] = rows.annotate(unrevoked=Q(revoked_at=None))
-    found: list[Any] = []
+    """Load rows. Returns the readable rows and the ids of the unreadable ones.
+
+    An attacker who can write to the table can store values of the wrong type, which Django can't read. Such a row
+    must not prevent other rows from being read. Raises DatabaseError if the database is unavailable.
+    """
+    annotated: QuerySet[Any] = rows.annotate(unrevoked=Q(revoked_at=None))
+    loaded_rows: list[Any] = []
     unreadable = []
     try:
-        found = list(told)
+        loaded_rows = list(annotated)
     except _UNREADABLE:
         for pk in rows.values_list("pk", flat=True):
-            one = IssuedToken._base_manager.using(rows.db).filter(pk=pk)
+            single = IssuedToken._base_manager.using(rows.db).filter(pk=pk)
             try:
-                found += one.annotate(unrevoked=Q(revoked_at=None))
+                loaded_rows += single.annotate(unrevoked=Q(revoked_at=None))
             except _UNREADABLE:
-                if one.exists():  # raises where it is the database that fails
+                if single.exists():  # Raises if the database itself fails.
                     unreadable.append(pk)
-    whole = [row for row in found if _is_whole(row)]
-    return whole, unreadable + [row.pk for row in found if not _is_whole(row)]
+    valid = [row for row in loaded_rows if _has_valid_times(row)]
+    return valid, unreadable + [row.pk for row in loaded_rows if not _has_valid_times(row)]
 
 
-def _is_whole(row: Any) -> bool:
-    # Of a time that is none, SQLite and MariaDB make None. One that is NULL for us and not for queries would hide
-    # that a token was revoked, or make it one that can't be.
+def _has_valid_times(row: Any) -> bool:
+    # With SQLite and MariaDB, Django reads an invalid time as None. If `revoked_at` is None in Python but not NULL in
+    # queries, a revoked token looks live, or a live token can't be revoked.
     return None not in (row.jti, row.issued_at, row.expires_at) and (row.revoked_at is None) == bool(row.unrevoked)
 
 
 def loaded(rows: QuerySet[IssuedToken]) -> list[IssuedToken]:
-    """These rows. Raises AuditAltered, naming it, where one can't be read."""
-    found, unreadable = readable(rows)
+    """Load rows. Raises AuditAltered with the first row that can't be read."""
+    valid, unreadable = readable(rows)
     if unreadable:
         first = min(unreadable)
-        raise AuditAltered(f"row {first} was edited: it holds what no row of ours can, and can't be read", first)
-    return found
+        raise AuditAltered(f"row {first} was modified: it contains an invalid value and can't be read", first)
+    return valid
 
 
 def authenticate(data: bytes, keks: Sequence[bytes]) -> str:
-    """`<id of the key-encryption key>.<HMAC-SHA256>` (RFC 2104) under the first of the key-encryption keys."""
+    """Compute the HMAC-SHA256 (RFC 2104) of data with the first key-encryption key.
+
+    Returns `<id of the key-encryption key>.<HMAC in base64url>`.
+    """
     return f"{_id(keks[0])}.{_mac(data, keks[0])}"
 
 
 def row_status(row: IssuedToken, keks: Sequence[bytes]) -> HmacStatus:
-    """What the HMAC of a row says of it."""
+    """Check the HMAC of a row."""
     return check(canonical_bytes(row), row.mac, keks)
 
 
 def check(data: bytes, mac: str, keks: Sequence[bytes]) -> HmacStatus:
-    """What `mac` says of `data`."""
-    named, _, sent = mac.partition(".") if isinstance(mac, str) else ("", "", "")
-    if not sent:
+    """Check the HMAC `mac` of `data`, with the key-encryption key that `mac` names."""
+    id_, _, stored = mac.partition(".") if isinstance(mac, str) else ("", "", "")
+    if not stored:
         return HmacStatus.BROKEN
     for kek in keks:
-        if _id(kek) == named:
-            # Bytes: `compare_digest` takes no text beyond ASCII, and the column may hold anything by now.
-            same = hmac.compare_digest(_mac(data, kek).encode(), sent.encode("utf-8", "surrogatepass"))
+        if _id(kek) == id_:
+            # Compares bytes: `compare_digest` refuses non-ASCII strings, and an attacker can store any string.
+            same = hmac.compare_digest(_mac(data, kek).encode(), stored.encode("utf-8", "surrogatepass"))
             return HmacStatus.AUTHENTIC if same else HmacStatus.BROKEN
     return HmacStatus.UNKNOWN
 
@@ -141,7 +147,7 @@ def _id(kek: bytes) -> str:
 
 @lru_cache(maxsize=16)
 def _key(kek: bytes) -> bytes:
-    # Derived (RFC 5869), so that what is written beside every row says nothing of the key that seals private keys.
+    # Derived with HKDF (RFC 5869): the HMACs must reveal nothing about the key that encrypts private keys at rest.
     return HKDF(SHA256(), 32, salt=None, info=b"instaccess audit authentication v1").derive(kek)
 
 
@@ -150,9 +156,9 @@ def _mac(data: bytes, kek: bytes) -> str:
 
 
 def _address(text: str | None) -> str | None:
-    """Its bytes: databases and versions of Python differ in how they write an address."""
+    """Encode an IP address as hexadecimal bytes: databases and Python versions format addresses differently."""
     try:
-        # A zone (RFC 4007) is no part of the bytes, and we write none: what stands behind `%` is not ours.
+        # The bytes don't include an IPv6 zone (RFC 4007, after `%`). The issuer never stores an address with a zone.
         if text and isinstance(text, str) and "%" not in text:
             return _packed(text).hex()
     except ValueError:
@@ -161,11 +167,11 @@ def _address(text: str | None) -> str | None:
 
 
 def _packed(text: str) -> bytes:
-    # The C library's reader takes a tenth of the time, and a part of what Python's takes: never anything else.
+    # The C library's parser is ten times faster. It accepts a subset of the addresses that Python's parser accepts.
     with suppress(OSError, ValueError):
         return socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
     return ipaddress.ip_address(text).packed
 
 
-def _microseconds(moment: datetime | None) -> int | None:
-    return None if moment is None else (moment - _EPOCH) // _MICROSECOND
+def _microseconds(time: datetime | None) -> int | None:
+    return None if time is None else (time - _EPOCH) // _MICROSECOND

@@ -1,4 +1,4 @@
-"""Which rows of the audit log: issued, live, revocable, and narrowed down by user or key."""
+"""Querysets of audit rows: issued, live and revocable tokens, and filters by user or key."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ logger = logging.getLogger("instaccess.revocation")
 
 
 def issued_tokens() -> QuerySet[IssuedToken]:
-    """All issued tokens, from the database they are written to."""
+    """Return all issued tokens, from the database that they are written to. A replica may be outdated."""
     return IssuedToken.objects.using(router.db_for_write(IssuedToken))
 
 
 def live_tokens(*, now: datetime | None = None) -> QuerySet[IssuedToken]:
-    """Tokens that are valid by our own leeway and clock: not revoked, not expired."""
+    """Return tokens that are not revoked and not expired, by this server's clock and INSTACCESS['LEEWAY']."""
     now = now or timezone.now()
     expired = now - timedelta(seconds=_leeway())
-    # `issued_at` is indexed, `expires_at` is not; nothing lives longer than an hour.
+    # `issued_at` has an index, `expires_at` doesn't. Every token expires at most one hour after it was issued.
     oldest = expired - timedelta(seconds=MAX_LIFETIME + CLOCK_SKEW)
     return issued_tokens().filter(issued_at__gt=oldest, expires_at__gt=expired, revoked_at=None)
 
@@ -36,37 +36,38 @@ def _leeway() -> int:
     try:
         return conf.leeway
     except ConfigError as error:
-        logger.error("live tokens are told without a leeway: %s", error)
+        logger.error("live tokens are determined without a leeway: %s", error)
         return 0
 
 
 def revocable_tokens(*, now: datetime | None = None) -> QuerySet[IssuedToken]:
-    """Tokens that some gateway might still let through, whatever its leeway and its clock: not only the live ones."""
-    dead = expiry_cutoff(now or timezone.now())
-    oldest = dead - timedelta(seconds=MAX_LIFETIME + CLOCK_SKEW)
-    return issued_tokens().filter(issued_at__gt=oldest, expires_at__gt=dead, revoked_at=None)
+    """Return unrevoked tokens that a gateway may still accept, with the largest leeway and clock skew allowed."""
+    cutoff = expiry_cutoff(now or timezone.now())
+    oldest = cutoff - timedelta(seconds=MAX_LIFETIME + CLOCK_SKEW)
+    return issued_tokens().filter(issued_at__gt=oldest, expires_at__gt=cutoff, revoked_at=None)
 
 
 def expiry_cutoff(now: datetime) -> datetime:
+    """Return the expiry time before which no gateway accepts a token any longer."""
     return now - timedelta(seconds=AFTERLIFE)
 
 
 def token_status(revoked_at: datetime | None, expires_at: datetime, *, now: datetime) -> str:
-    """`revoked`, `live` or `expired`: how people are told where a token stands."""
+    """Return `revoked`, `live` or `expired` for display."""
     if revoked_at is not None:
         return "revoked"
     return "live" if expires_at > now else "expired"
 
 
 def filter_by_user(user: str) -> Q:
-    """Tokens about a user, or got by them for somebody else; `user` is a user name or a user's uuid."""
+    """Filter tokens whose subject or real user is this user, given by user name or uuid."""
     if not user:
-        return Q(pk__in=[])  # most rows have no real user: an empty text would find them all
+        return Q(pk__in=[])  # Most rows have no real user, so an empty string would match them all.
     model = get_user_model()
     users = model._default_manager.filter(**{model.USERNAME_FIELD: user})
     return Q(user__in=users) | Q(real_user__in=users) | Q(user_uuid=user) | Q(real_user_uuid=user)
 
 
 def filter_by_keys(kids: list[str]) -> Q:
-    """Tokens signed or encrypted with one of these keys."""
+    """Filter tokens that were signed with or encrypted for one of these keys."""
     return Q(signing_kid__in=kids) | Q(encryption_kid__in=kids)

@@ -1,5 +1,6 @@
 """This deployment's keys: generate, seal, publish, rotate, revoke."""
 
+from .audit_keys import evidence_keys, keks_for_revocation
 from .health import KeyHealth, load_health, short_kid
 from .lifecycle import Rotation, activate, revoke, rotate
 from .provision import check_sealed_keys, export, generate, import_key, init, missing_keys, reseal
@@ -30,6 +31,7 @@ __all__ = [
     "current_key",
     "current_ring",
     "decide",
+    "evidence_keys",
     "export",
     "find_key",
     "forecast",
@@ -41,6 +43,7 @@ __all__ = [
     "is_gone",
     "is_next",
     "is_ready",
+    "keks_for_revocation",
     "lifecycle_times",
     "load_health",
     "missing_keys",

@@ -20,7 +20,7 @@ from .. import audit, trust
 from ..exceptions import InstAccessError, KeyRefused, KeyUnavailable
 from ..models import Key
 from ..times import format_utc
-from . import ring, rotation, store, succession
+from . import audit_keys, ring, rotation, store, succession
 
 logger = logging.getLogger("instaccess.keys")
 
@@ -210,7 +210,13 @@ def mark_tokens_of_revoked_keys(*, now: datetime | None = None) -> int:
 
 def _mark_tokens(kids: list[str], *, reason: str, by: Any, now: datetime | None) -> int:
     tokens = audit.revocable_tokens(now=now).filter(audit.filter_by_keys(kids))
-    return audit.revoke(tokens, reason=reason or "its key was revoked", by=by, now=now)
+    return audit.revoke(
+        tokens,
+        keks=audit_keys.keks_for_revocation(),
+        reason=reason or "its key was revoked",
+        by=by,
+        now=now,
+    )
 
 
 def _decide(keys: Iterable[Key], use: Key.Use, now: datetime, *, force: bool = False) -> rotation.Decision:

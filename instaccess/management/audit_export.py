@@ -1,4 +1,4 @@
-"""`instaccess_tokens export`: the audit to standard output, or to a new file that nobody else may read."""
+"""`instaccess_tokens export`: write the audit log to standard output or to a new, private file."""
 
 from __future__ import annotations
 
@@ -15,49 +15,51 @@ from ..models import IssuedToken
 from .base import operator
 
 _KILLED_BY_SIGPIPE = 128 + 13
-"""What a shell says of a program whose reader has gone, `cat` for one."""
+"""The exit code that a shell reports for a program killed by SIGPIPE, because its reader exited."""
 
 
 def add_arguments(parser: CommandParser) -> None:
-    """What `export` takes beside the filters that `list` takes too."""
+    """Add the options of `export`, except the filters that `export` shares with `list`."""
     parser.add_argument("--format", required=True, choices=[each.value for each in Format])
-    parser.add_argument("--file", metavar="PATH", help="A new file with mode 0600; without it, standard output.")
+    parser.add_argument(
+        "--file", metavar="PATH", help="Write to this new file, with mode 0600. Default: standard output."
+    )
     for name, text in (("since", "at or after"), ("until", "before")):
         parser.add_argument(
             f"--{name}",
             metavar="TIME",
-            help=f"Issued {text} this time, such as 2026-11-01 (its first second) or 2026-11-01T12:30:00; UTC.",
+            help=f"Only tokens issued {text} this time (UTC): 2026-11-01 or 2026-11-01T12:30:00, for example.",
         )
 
 
 def period(options: dict[str, Any]) -> list[Q]:
-    """Conditions from `--since` and `--until`. Raises CommandError."""
-    since, until = (_moment(name, options[name]) for name in ("since", "until"))
+    """Return the filters for `--since` and `--until`. Raises CommandError if a time is invalid."""
+    since, until = (_parse_time(name, options[name]) for name in ("since", "until"))
     if since and until and since >= until:
         raise CommandError("--since must be before --until.")
     return [Q(issued_at__gte=since)] * bool(since) + [Q(issued_at__lt=until)] * bool(until)
 
 
 def write(rows: QuerySet[IssuedToken], options: dict[str, Any], stdout: OutputWrapper) -> None:
-    """Write these rows to where the options say. Raises CommandError; errors of the database as they come."""
-    named = ("user", "application", "account", "live", "since", "until")
-    filters = {name: str(options[name]) for name in named if options[name]}
+    """Write rows to standard output or to `--file`. Raises CommandError, DatabaseError."""
+    names = ("user", "application", "account", "live", "since", "until")
+    filters = {name: str(options[name]) for name in names if options[name]}
     export = Export(rows, Format(options["format"]), by=operator(), filters=filters)
     path = options["file"]
     if path == "":
-        raise CommandError("--file is empty.")
+        raise CommandError("--file is empty: give a file name.")
     try:
         if path is None:
             _to_stdout(export, stdout)
             return
         _to_file(export, path)
     except OSError as error:
-        raise CommandError(f"The export can't be written: {error}.") from error
-    stdout.write(f"{export.rows_written} rows exported to {path}.")
+        raise CommandError(f"Can't write the export: {error}.") from error
+    stdout.write(f"Exported {export.rows_written} rows to {path}.")
 
 
 def _to_stdout(export: Export, stdout: OutputWrapper) -> None:
-    # Bytes: the terminal's encoding and line ends are not those of the file that this may become.
+    # Writes bytes, because the encoding and line endings of the terminal must not change a redirected export.
     binary = getattr(stdout, "buffer", None)
     try:
         for text in export:
@@ -67,7 +69,7 @@ def _to_stdout(export: Export, stdout: OutputWrapper) -> None:
                 binary.write(text.encode())
         stdout.flush()
     except BrokenPipeError:
-        # Whoever read it, `head` say, has enough. What is still buffered goes nowhere, without a word.
+        # The reader, `head` for example, exited. Redirecting to /dev/null discards buffered output without an error.
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
         raise SystemExit(_KILLED_BY_SIGPIPE) from None
@@ -80,7 +82,8 @@ def _to_file(export: Export, path: str) -> None:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         raise CommandError(
-            f"{partial} is there already: another export is writing it, or was killed. If so, remove it."
+            f"{partial} already exists: another export is writing the file, or was killed. If the export was killed, "
+            "delete the file."
         ) from None
     try:
         with open(descriptor, "w", encoding="utf-8", newline="") as file:
@@ -91,7 +94,7 @@ def _to_file(export: Export, path: str) -> None:
         _refuse_to_overwrite(path)
         os.rename(partial, path)
     except BaseException:
-        # Half an audit is never taken for a whole one.
+        # An incomplete file must not be mistaken for a complete export.
         with suppress(OSError):
             os.unlink(partial)
         raise
@@ -99,16 +102,16 @@ def _to_file(export: Export, path: str) -> None:
 
 def _refuse_to_overwrite(path: str) -> None:
     if os.path.lexists(path):
-        raise CommandError(f"{path} is there already; nothing is overwritten.")
+        raise CommandError(f"{path} already exists and is not overwritten: choose another file name.")
 
 
-def _moment(name: str, text: str | None) -> datetime | None:
+def _parse_time(name: str, text: str | None) -> datetime | None:
     if text is None:
         return None
     try:
-        moment = datetime.fromisoformat(text)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+        time = datetime.fromisoformat(text)
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
         raise CommandError(
-            f"--{name} takes a time such as 2026-11-01 or 2026-11-01T12:30:00+01:00, not {text!r}."
+            f"--{name} {text!r} isn't a time: use a value such as 2026-11-01 or 2026-11-01T12:30:00+01:00."
         ) from None

@@ -1,4 +1,4 @@
-"""Export of the audit: every row once, exactly, in constant memory, and nothing a spreadsheet would execute."""
+"""Export of the audit log: every row once, in constant memory, and no formulas for spreadsheets."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def export(file_format: Format = Format.JSON_LINES, **options: Any) -> Export:
 
 
 def read(chunks: Any) -> list[dict[str, Any]]:
-    """The objects of JSON Lines."""
+    """Parse JSON Lines."""
     text = "".join(chunks)
     assert text == "" or text.endswith("\n")
     return [json.loads(line) for line in text.splitlines()]
@@ -45,7 +45,7 @@ def read_csv(text: str) -> list[list[str]]:
 
 
 def many(count: int) -> None:
-    """Rows a second apart, none of anybody's."""
+    """Create rows one second apart, without foreign keys."""
     IssuedToken.objects.bulk_create(
         [
             IssuedToken(
@@ -66,8 +66,8 @@ def many(count: int) -> None:
 
 
 @pytest.mark.django_db
-class TestARow:
-    def test_says_all_that_the_audit_knows(self, row, user, application):
+class TestAnExportedRow:
+    def test_exported_row_contains_every_column(self, row, user, application):
         grace = get_user_model().objects.create_user("grace")
         each = row(
             real_user=grace,
@@ -108,7 +108,7 @@ class TestARow:
         }
         assert list(fact) == list(COLUMNS)
 
-    def test_says_the_same_in_csv(self, row):
+    def test_exported_row_contains_the_same_values_in_csv(self, row):
         row(client_id="")
 
         header, line = read_csv("".join(export(Format.CSV)))
@@ -117,17 +117,19 @@ class TestARow:
         assert header == list(COLUMNS)
         assert line == ["" if value is None else str(value) for value in fact.values()]
 
-    def test_has_a_column_for_each_of_the_tables_that_somebody_decided_on(self):
-        # A new column of the table fails here: name it in COLUMNS, or say here why it stays at home.
+    def test_exported_row_has_every_column_of_the_table(self):
+        # If you add a column to the table, add it to COLUMNS, or exclude it here and give the reason.
         assert {field.name for field in IssuedToken._meta.concrete_fields} | {"status"} == set(COLUMNS)
 
-    def test_is_live_or_expired_as_of_one_moment(self, row):
+    def test_exported_row_is_live_or_expired_at_the_given_time(self, row):
         for expires_at in (NOW, NOW + timedelta(seconds=1)):
             row(issued_at=NOW - timedelta(minutes=1), expires_at=expires_at)
 
         assert [fact["status"] for fact in read(export(now=NOW))] == ["live", "expired"]
 
-    def test_outlives_its_user_and_its_application(self, row, user, application):
+    def test_exported_row_keeps_uuid_and_client_id_after_user_and_application_were_deleted(
+        self, row, user, application
+    ):
         each = row()
         user.delete()
         application.delete()
@@ -137,18 +139,18 @@ class TestARow:
         assert (fact["user"], fact["application"]) == (None, None)
         assert (fact["user_uuid"], fact["client_id"]) == (each.user_uuid, each.client_id)
 
-    def test_names_nobody_who_goes_by_another_uuid_than_it_says(self, row, user):
+    def test_exported_row_contains_no_name_of_a_user_with_another_uuid(self, row, user):
         grace = get_user_model().objects.create_user("grace")
-        nobodys = get_user_model().objects.create_user("without a uuid")
+        user_without_uuid = get_user_model().objects.create_user("without a uuid")
         users.user_uuid(grace)
-        row(user=grace, real_user=nobodys, real_user_uuid="somebody's")
+        row(user=grace, real_user=user_without_uuid, real_user_uuid="another uuid")
 
         [fact] = read(export())
 
         assert (fact["user"], fact["real_user"]) == (None, None)
         assert fact["user_uuid"] == users.user_uuid(user)
 
-    def test_names_users_by_a_uuid_of_the_project_too(self, row, user, settings):
+    def test_exported_row_contains_names_of_users_with_uuids_from_a_field(self, row, user, settings):
         settings.INSTACCESS = {"USER_UUID_FIELD": "email"}
         user.email = "ada@example.edu"
         user.save()
@@ -157,7 +159,7 @@ class TestARow:
 
         assert [fact["user"] for fact in read(export())] == [None, "ada"]
 
-    def test_names_no_application_that_goes_by_another_client_id_now(self, row, application):
+    def test_exported_row_contains_no_name_of_an_application_with_another_client_id(self, row, application):
         each = row()
         application.client_id = "another"
         application.save()
@@ -166,17 +168,17 @@ class TestARow:
 
         assert (fact["application"], fact["client_id"]) == (None, each.client_id)
 
-    def test_has_its_times_in_utc_whatever_the_project_shows(self, row, settings):
+    def test_exported_row_has_times_in_utc_in_every_time_zone_of_the_project(self, row, settings):
         settings.TIME_ZONE = "Pacific/Auckland"
         row(issued_at=NOW, expires_at=NOW + timedelta(hours=1))
 
         assert read(export())[0]["issued_at"] == "2026-11-23T12:00:00Z"
 
-    def test_a1_holds_no_token_no_private_key_and_no_password(self, initial_keys, access_token, post, user):
+    def test_a1_exported_row_contains_no_token_private_key_or_password(self, initial_keys, access_token, post, user):
         token = post(access_token).json()["token"]
         secrets = {access_token.token, user.password, token, *token.split(".")[1:]}
-        for held in ring.current_ring().keys:
-            secrets |= {held.private()[member] for member in ("d", "p", "q", "dp", "dq", "qi")}
+        for key in ring.current_ring().keys:
+            secrets |= {key.private()[member] for member in ("d", "p", "q", "dp", "dq", "qi")}
 
         for file_format in Format:
             text = "".join(export(file_format))
@@ -186,22 +188,22 @@ class TestARow:
 
 
 @pytest.mark.django_db
-class TestAllRows:
-    def test_come_once_each_the_latest_first(self, row):
+class TestTheExportedRows:
+    def test_exported_rows_are_complete_without_duplicates_the_latest_first(self, row):
         made = [row(issued_at=NOW - timedelta(seconds=number // 3)) for number in range(11)]
         expected = sorted(made, key=lambda each: (each.issued_at, each.pk), reverse=True)
 
         for size in (1, 2, 3, 4, 11, 12):
             assert [fact["id"] for fact in read(export(batch=size))] == [each.pk for each in expected]
 
-    def test_come_in_that_order_whatever_the_order_of_the_queryset(self, row):
+    def test_exported_rows_are_in_that_order_for_any_order_of_the_queryset(self, row):
         made = [row(age=age) for age in (0, 10, 20)]
 
         facts = read(export(rows=IssuedToken.objects.order_by("jti"), batch=2))
 
         assert [fact["id"] for fact in facts] == [each.pk for each in made]
 
-    def test_take_a_query_a_batch_and_no_offset(self, row):
+    def test_exported_rows_are_read_with_one_query_per_batch_and_no_offset(self, row):
         for _ in range(7):
             row()
 
@@ -213,7 +215,7 @@ class TestAllRows:
         assert len(statements) == 4
         assert not any("OFFSET" in statement or "PASSWORD" in statement for statement in statements)
 
-    def test_are_those_that_were_asked_for(self, row):
+    def test_exported_rows_are_the_rows_of_the_queryset(self, row):
         wanted = [row(client_id="one") for _ in range(3)]
         row(client_id="other")
 
@@ -221,11 +223,11 @@ class TestAllRows:
 
         assert {fact["id"] for fact in facts} == {each.pk for each in wanted}
 
-    def test_may_be_none(self):
+    def test_exported_rows_can_be_empty(self):
         assert "".join(export(Format.JSON_LINES)) == ""
         assert read_csv("".join(export(Format.CSV))) == [list(COLUMNS)]
 
-    def test_take_no_more_memory_the_more_they_are(self):
+    def test_exported_rows_are_exported_in_constant_memory(self):
         def peak(count: int) -> int:
             rows = IssuedToken.objects.filter(issued_at__gt=NOW - timedelta(seconds=count))
             tracemalloc.start()
@@ -236,18 +238,18 @@ class TestAllRows:
                 tracemalloc.stop()
 
         many(5_000)
-        peak(500)  # what is imported and cached at the first time
+        peak(500)  # Fills caches, so that the measurements are comparable.
 
         assert peak(5_000) < 1.2 * peak(500)
 
 
 @pytest.mark.django_db
-class TestWhileRowsComeAndGo:
+class TestExportWhileRowsChange:
     @pytest.fixture
     def made(self, row):
         return [row(age=number) for number in range(6)]
 
-    def test_what_is_issued_meanwhile_repeats_nothing_and_hides_nothing(self, row, made):
+    def test_new_rows_neither_repeat_nor_hide_other_rows(self, row, made):
         chunks = iter(export(batch=2))
         seen = read([next(chunks)])
         row()
@@ -257,10 +259,10 @@ class TestWhileRowsComeAndGo:
 
         assert [fact["id"] for fact in seen] == [each.pk for each in made]
 
-    def test_what_is_pruned_meanwhile_is_no_end_and_no_error(self, made):
+    def test_pruned_rows_neither_end_the_export_nor_fail_it(self, made):
         chunks = iter(export(batch=2))
         seen = read([next(chunks)])
-        # The row it stands at, and one still to come.
+        # Delete the last row that was read, and a row that was not read yet.
         IssuedToken.objects.filter(pk__in=[made[1].pk, made[3].pk]).delete()
 
         seen += read(chunks)
@@ -269,9 +271,9 @@ class TestWhileRowsComeAndGo:
 
 
 @pytest.mark.django_db
-class TestADatabaseThatFails:
+class TestExportWithAFailingDatabase:
     @pytest.mark.parametrize("file_format", Format)
-    def test_in_the_middle_leaves_nothing_that_looks_complete(self, row, file_format, caplog):
+    def test_ends_with_a_line_that_reports_the_incomplete_file(self, row, file_format, caplog):
         for _ in range(5):
             row()
         chunks = iter(export(file_format, batch=2))
@@ -282,16 +284,16 @@ class TestADatabaseThatFails:
                 next(chunks)
 
         last = text.splitlines()[-1]
-        assert "INCOMPLETE: the export broke off after 2 rows." in last
+        assert "INCOMPLETE: the export failed after 2 rows." in last
         if file_format is Format.CSV:
             assert [len(line) for line in read_csv(text)] == [len(COLUMNS)] * 3 + [1]
         else:
             assert set(json.loads(last)) == {"incomplete"}
-        assert "broke off" in caplog.text
+        assert "export failed by=" in caplog.text
         assert "complete by" not in caplog.text
 
     @pytest.mark.parametrize("file_format", Format)
-    def test_at_once_leaves_nothing_at_all(self, row, file_format):
+    def test_yields_nothing_if_the_first_query_fails(self, row, file_format):
         row()
 
         with broken_after(0), pytest.raises(OperationalError):
@@ -299,12 +301,12 @@ class TestADatabaseThatFails:
 
 
 @pytest.mark.django_db
-class TestTheLog:
+class TestTheLogOfAnExport:
     @pytest.fixture(autouse=True)
     def _caught(self, caplog):
         caplog.set_level(logging.INFO, logger="instaccess.audit")
 
-    def test_says_who_wanted_what_before_the_first_row_and_how_it_ended(self, row, caplog):
+    def test_log_contains_user_and_filters_before_the_first_row_and_the_end(self, row, caplog):
         for _ in range(3):
             row()
         chunks = iter(export(batch=2, filters={"status": "live\nforged"}))
@@ -317,7 +319,7 @@ class TestTheLog:
         list(chunks)
         assert caplog.messages[1:] == ["export complete by='auditor' rows=3"]
 
-    def test_says_when_its_reader_left(self, row, caplog):
+    def test_log_contains_an_export_that_was_stopped_before_its_end(self, row, caplog):
         for _ in range(3):
             row()
         chunks: Any = iter(export(batch=2))
@@ -325,15 +327,15 @@ class TestTheLog:
 
         chunks.close()
 
-        assert caplog.messages[1:] == ["export given up by its reader by='auditor' rows=2"]
+        assert caplog.messages[1:] == ["export stopped before its end by='auditor' rows=2"]
 
 
-# What an independent reader of Unicode takes for the beginning of a formula, and for nothing at all.
+# Formula characters and invisible characters, for an independent implementation.
 FORMULA = "=+-@"
 INVISIBLE = "\u00ad\u200b\u200c\u200d\u200e\u200f\u202e\u2060\ufeff"
 
 
-def begins_a_formula(cell: str) -> bool:
+def starts_a_formula(cell: str) -> bool:
     for char in cell:
         if char in INVISIBLE or char == '"' or unicodedata.category(char) in {"Cc", "Cs", "Zl", "Zp", "Zs"}:
             continue
@@ -342,18 +344,18 @@ def begins_a_formula(cell: str) -> bool:
 
 
 def symbols(text: str) -> str:
-    """Control characters as they may be shown, without the apostrophes that a cell may get."""
-    shown = []
+    """Replace control characters with their symbols and remove apostrophes."""
+    replaced = []
     for char in text:
         if char < " ":
-            shown.append(chr(0x2400 + ord(char)))
+            replaced.append(chr(0x2400 + ord(char)))
         elif char == "\x7f":
-            shown.append("\u2421")
+            replaced.append("\u2421")
         elif char in "\u2028\u2029" or unicodedata.category(char) in {"Cc", "Cs"}:
-            shown.append("\ufffd")
+            replaced.append("\ufffd")
         elif char != "'":
-            shown.append(char)
-    return "".join(shown)
+            replaced.append(char)
+    return "".join(replaced)
 
 
 any_char = st.characters(exclude_categories=())
@@ -364,24 +366,24 @@ def record(*texts: str) -> list[Any]:
     return [1, *texts, *[None] * (len(COLUMNS) - 1 - len(texts))]
 
 
-class TestACellOfCsv:
+class TestSafeCell:
     @pytest.mark.parametrize("char", [*"=+-@", *"\uff1d\uff0b\uff0d\uff20", "\t", "\r", "\n"], ids=ascii)
     @pytest.mark.parametrize("before", ["", " ", "\u3000", "\ufeff", " \u200b ", '"'], ids=ascii)
-    def test_that_would_be_a_formula_gets_an_apostrophe(self, char, before):
+    def test_adds_an_apostrophe_before_a_formula(self, char, before):
         text = f"{before}{char}1+1"
 
         if not before or char not in "\t\r\n":
             assert safe_cell(text) == "'" + symbols(text)
 
-    def test_gets_one_for_every_spelling_that_unicode_has_of_these_characters(self):
-        spellings = [char for char in map(chr, range(0x110000)) if begins_a_formula(char)]
+    def test_adds_an_apostrophe_before_every_unicode_variant_of_a_formula_character(self):
+        spellings = [char for char in map(chr, range(0x110000)) if starts_a_formula(char)]
 
         assert len(spellings) > len("=+-@") * 2
         assert [char for char in spellings if not safe_cell(char + "1").startswith("'")] == []
 
     @pytest.mark.parametrize("text", ["x;=1", "x; ;\t=1", 'x;"=1"', ";;=1", "=1;=1"])
-    def test_gets_one_after_a_semicolon_where_some_spreadsheets_begin_another_cell(self, text):
-        assert not any(begins_a_formula(part) for part in safe_cell(text).split(";"))
+    def test_adds_an_apostrophe_to_a_formula_after_a_semicolon(self, text):
+        assert not any(starts_a_formula(part) for part in safe_cell(text).split(";"))
 
     @pytest.mark.parametrize(
         "text",
@@ -398,27 +400,27 @@ class TestACellOfCsv:
             "' or 1=1",
         ],
     )
-    def test_that_is_harmless_stays_as_it_is(self, text):
+    def test_does_not_change_a_harmless_string(self, text):
         assert safe_cell(text) == text
 
     @given(nasty)
-    def test_is_never_a_formula_and_loses_nothing_that_can_be_shown(self, text):
+    def test_never_returns_a_formula_and_keeps_all_printable_characters(self, text):
         cell = safe_cell(text)
 
-        assert not begins_a_formula(cell)
-        assert not any(begins_a_formula(part) for part in cell.split(";"))
+        assert not starts_a_formula(cell)
+        assert not any(starts_a_formula(part) for part in cell.split(";"))
         assert cell[:1] not in {"\t", "\r", "\n"}
         assert cell.replace("'", "") == symbols(text)
 
-    def test_of_nothing_but_what_is_looked_through_takes_no_longer_for_it(self):
-        # Backtracking would be seen from here: a million steps for each character.
+    def test_takes_linear_time_for_long_runs_of_ignored_characters(self):
+        # With backtracking, this test would take minutes.
         for text in ("\t" * 100_000, "; " * 100_000, '"' * 100_000 + "x", " " * 100_000 + "="):
             assert len(safe_cell(text)) <= len(text) + 2
 
 
-class TestALineOfCsv:
+class TestAsCsv:
     @given(st.lists(st.tuples(nasty, nasty), max_size=5))
-    def test_a5_is_one_line_of_as_many_cells_as_there_are_columns(self, values):
+    def test_a5_returns_one_line_with_one_cell_per_column(self, values):
         text = as_csv([record(*texts) for texts in values])
 
         assert text.encode().decode() == text
@@ -428,17 +430,17 @@ class TestALineOfCsv:
         ]
 
     @given(st.lists(st.tuples(nasty, nasty), max_size=5))
-    def test_begins_no_formula_where_semicolons_separate_either(self, values):
+    def test_returns_no_formula_if_semicolons_separate_cells(self, values):
         text = as_csv([record(*texts) for texts in values])
 
         for line in csv.reader(io.StringIO(text, newline=""), delimiter=";"):
-            assert not any(begins_a_formula(cell) for cell in line)
-        assert not any(begins_a_formula(cell) for line in text.splitlines() for cell in line.split(";"))
+            assert not any(starts_a_formula(cell) for cell in line)
+        assert not any(starts_a_formula(cell) for line in text.splitlines() for cell in line.split(";"))
 
 
-class TestALineOfJson:
+class TestAsJsonLines:
     @given(st.lists(st.tuples(nasty, nasty), max_size=5))
-    def test_a5_is_one_line_that_gives_the_very_values(self, values):
+    def test_a5_returns_one_line_with_the_unchanged_values(self, values):
         text = as_json_lines([record(*texts) for texts in values])
 
         assert text.isascii()
@@ -446,10 +448,10 @@ class TestALineOfJson:
 
 
 @pytest.mark.django_db
-class TestWhatClientsSay:
+class TestHostileUserAgents:
     AGENTS = ['=cmd|"/C calc"!A0', 'x";=1+1;"', "<script>alert(1)</script>", "a\r\nb,c\n", "\u2028\u0085\t-1", "'"]
 
-    def test_a5_comes_back_from_the_database_and_out_of_either_file(self, row):
+    def test_a5_hostile_user_agents_are_exported_safely_in_both_formats(self, row):
         agents = {row(user_agent=agent).pk: agent for agent in self.AGENTS}
 
         lines = read_csv("".join(export(Format.CSV)))[1:]

@@ -1,4 +1,4 @@
-"""The fixed INSERT writes what `save()` would, and gives way to it where somebody listens."""
+"""Recording of audit rows: `insert` stores the same row as `save`, and `commit` commits an authenticated row."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from django.db.models.signals import post_save, pre_save
 from django.forms import model_to_dict
 from django.utils import timezone
 
-from instaccess.audit import recording
+from instaccess.audit import recording, row_hmac
+from instaccess.conf import conf
+from instaccess.exceptions import AuditError
 from instaccess.models import IssuedToken
+from tests.support.failing import broken_after
 
 pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
 def fresh(user, application):
-    """Makes records that are not saved yet."""
+    """Create unsaved rows."""
 
     def make(**columns: Any) -> IssuedToken:
         now = timezone.now()
@@ -48,8 +51,8 @@ def insert(record: IssuedToken) -> None:
     recording.insert(record, using=DEFAULT_DB_ALIAS)
 
 
-class TestTheRow:
-    def test_is_the_one_that_save_would_write(self, fresh):
+class TestInsert:
+    def test_stores_the_same_row_as_save(self, fresh):
         record = fresh()
         insert(record)
         written = model_to_dict(IssuedToken.objects.get(jti=record.jti), exclude=["id", "jti"])
@@ -59,14 +62,14 @@ class TestTheRow:
 
         assert written == model_to_dict(IssuedToken.objects.get(jti=record.jti), exclude=["id", "jti"])
 
-    def test_may_have_nothing_where_it_may_be_empty(self, fresh, user):
+    def test_stores_null_in_nullable_columns(self, fresh, user):
         record = fresh(user=None, real_user=user, application=None, ip_address=None, revoked_at=timezone.now())
         insert(record)
 
         written = IssuedToken.objects.get(pk=record.pk)
         assert (written.user, written.real_user, written.ip_address) == (None, user, None)
 
-    def test_is_what_the_record_stands_for_afterwards(self, fresh):
+    def test_updates_the_instance_like_save(self, fresh):
         record = fresh()
         insert(record)
 
@@ -74,12 +77,12 @@ class TestTheRow:
         assert record == IssuedToken.objects.get(jti=record.jti)
         record.refresh_from_db()
 
-    def test_is_one_query(self, fresh, django_assert_num_queries):
+    def test_runs_one_query(self, fresh, django_assert_num_queries):
         insert(fresh())
         with django_assert_num_queries(1):
             insert(fresh())
 
-    def test_p17_is_refused_where_its_jti_is_taken(self, fresh):
+    def test_p17_raises_integrity_error_if_the_jti_exists(self, fresh):
         record = fresh()
         insert(record)
 
@@ -88,18 +91,58 @@ class TestTheRow:
 
 
 @pytest.mark.parametrize("signal", [pre_save, post_save], ids=["pre_save", "post_save"])
-def test_whoever_listens_to_the_model_is_told(fresh: Any, signal: Any) -> None:
-    heard: list[Any] = []
+def test_insert_sends_the_save_signals_to_receivers(fresh: Any, signal: Any) -> None:
+    received: list[Any] = []
 
-    def listen(instance: Any, **kwargs: Any) -> None:
-        heard.append(instance.jti)
+    def receive(instance: Any, **kwargs: Any) -> None:
+        received.append(instance.jti)
 
-    signal.connect(listen, sender=IssuedToken)
+    signal.connect(receive, sender=IssuedToken)
     try:
         record = fresh()
         insert(record)
     finally:
-        signal.disconnect(listen, sender=IssuedToken)
+        signal.disconnect(receive, sender=IssuedToken)
 
-    assert heard == [record.jti]
+    assert received == [record.jti]
     assert IssuedToken.objects.filter(pk=record.pk).exists()
+
+
+class TestCommit:
+    def test_stores_the_row_with_its_hmac(self, fresh):
+        record = fresh(mac="")
+        recording.commit(record, keks=conf.key_encryption_keys)
+
+        stored = IssuedToken.objects.get(pk=record.pk)
+        assert row_hmac.row_status(stored, conf.key_encryption_keys) is row_hmac.HmacStatus.AUTHENTIC
+
+    def test_raises_integrity_error_if_another_row_has_the_same_jti(self, fresh):
+        record = fresh()
+        recording.commit(record, keks=conf.key_encryption_keys)
+
+        with pytest.raises(IntegrityError):
+            recording.commit(fresh(jti=record.jti), keks=conf.key_encryption_keys)
+
+    @pytest.mark.django_db(transaction=True)
+    def test_refuses_a_transaction_of_the_caller_which_could_roll_the_row_back(self, fresh):
+        record = fresh()
+        with pytest.raises(AuditError, match="the audit row was not written: RuntimeError"), transaction.atomic():
+            recording.commit(record, keks=conf.key_encryption_keys)
+
+        assert not IssuedToken.objects.exists()
+
+    @pytest.mark.django_db(transaction=True)
+    def test_refuses_a_connection_without_autocommit(self, fresh):
+        record = fresh()
+        transaction.set_autocommit(False)
+        try:
+            with pytest.raises(AuditError, match="'AUTOCOMMIT'"):
+                recording.commit(record, keks=conf.key_encryption_keys)
+        finally:
+            transaction.rollback()
+            transaction.set_autocommit(True)
+
+    def test_raises_audit_error_if_the_database_fails(self, fresh):
+        record = fresh()
+        with broken_after(0), pytest.raises(AuditError, match="the audit row was not written: OperationalError"):
+            recording.commit(record, keks=conf.key_encryption_keys)

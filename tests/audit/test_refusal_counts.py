@@ -1,4 +1,4 @@
-"""Which refusals are unusual."""
+"""Refusal spikes: refusals that are far more frequent than usual."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ NOW = datetime(2026, 12, 1, 12, 30, tzinfo=UTC)
 HOUR = NOW.replace(minute=0)
 
 
-class TestUnusual:
-    """At least 20 in an hour, and at least 5 times the mean of the seven days before."""
+class TestRefusalSpikes:
+    """A spike is at least 20 refusals per hour, and at least 5 times the mean of the seven days before."""
 
     @pytest.fixture(autouse=True)
     def now(self) -> Iterator[None]:
@@ -27,7 +27,7 @@ class TestUnusual:
             yield
 
     def rows(self, counts: dict[float, int], *, role: str = "gateway", reason: str = "expired", **who: str) -> None:
-        """Rows of this many hours ago; 0 is the hour that runs."""
+        """Create counts by age in hours; 0 is the current hour."""
         RefusalCount.objects.bulk_create(
             RefusalCount(hour=HOUR - timedelta(hours=ago), role=role, reason=reason, count=count, **who)
             for ago, count in counts.items()
@@ -37,7 +37,7 @@ class TestUnusual:
         return {2 + hour: count for hour in range(days * 24)} if count else {}
 
     @pytest.mark.parametrize(
-        ("usual", "full", "running", "count"),
+        ("usual", "previous", "current", "count"),
         [
             (0, 19, 0, None),
             (0, 20, 0, 20),
@@ -52,21 +52,23 @@ class TestUnusual:
             (1000, 1000, 5000, 5000),
         ],
     )
-    def test_is_what_is_far_above_its_mean_in_the_last_hour_or_in_this_one(self, usual, full, running, count):
-        self.rows({168.0: 0} | self.every_hour(usual) | {1: full, 0: running})
+    def test_returns_a_count_far_above_the_mean_in_the_current_or_previous_hour(
+        self, usual, previous, current, count
+    ):
+        self.rows({168.0: 0} | self.every_hour(usual) | {1: previous, 0: current})
 
         expected = [] if count is None else [RefusalSpike("gateway", "expired", count, float(usual))]
         assert refusal_counts.refusal_spikes() == expected
 
-    def test_is_nothing_where_nothing_was_refused(self):
+    def test_returns_nothing_if_nothing_was_refused(self):
         assert refusal_counts.refusal_spikes() == []
 
-    def test_is_nothing_that_is_long_over(self):
+    def test_ignores_older_hours(self):
         self.rows({2: 5000, 24 * 8: 9000})
 
         assert refusal_counts.refusal_spikes() == []
 
-    def test_compares_each_reason_of_each_role_with_itself(self):
+    def test_compares_each_role_and_reason_separately(self):
         self.rows(self.every_hour(100) | {1: 100}, reason="no_credentials")
         self.rows(self.every_hour(1) | {1: 100}, reason="revoked")
         self.rows({1: 300}, role="issuer", reason="revoked")
@@ -76,30 +78,30 @@ class TestUnusual:
             RefusalSpike("gateway", "revoked", 100, 1.0),
         ]
 
-    def test_adds_up_clients_and_users(self):
+    def test_adds_the_counts_of_all_clients_and_users(self):
         for number in range(10):
             self.rows({1: 3}, client_id=f"c{number}", user_uuid=f"u{number}")
 
-        assert [one.count for one in refusal_counts.refusal_spikes()] == [30]
+        assert [spike.count for spike in refusal_counts.refusal_spikes()] == [30]
 
-    def test_takes_the_mean_of_the_hours_since_counting_began(self):
-        # Else what is usual would pass for unusual for the first week.
+    def test_uses_the_mean_since_counting_began(self):
+        # With a mean over seven days, the usual number would look like a spike during the first week.
         self.rows({3: 100, 2: 100, 1: 100, 0: 40})
 
         assert refusal_counts.refusal_spikes() == []
 
-    def test_forgets_what_was_more_than_seven_days_before(self):
+    def test_ignores_counts_older_than_seven_days(self):
         self.rows({24 * 7 + 2: 1_000_000, 24 * 7 + 1: 168, 1: 20})
 
         assert refusal_counts.refusal_spikes() == [RefusalSpike("gateway", "expired", 20, 1.0)]
 
-    def test_can_be_asked_of_another_moment(self):
+    def test_accepts_another_time(self):
         self.rows({30: 500})
 
         assert len(refusal_counts.refusal_spikes(now=NOW - timedelta(hours=29))) == 1
         assert refusal_counts.refusal_spikes(now=NOW - timedelta(hours=31)) == []
 
-    def test_is_one_query(self, django_assert_num_queries):
+    def test_runs_one_query(self, django_assert_num_queries):
         self.rows(self.every_hour(5))
         with django_assert_num_queries(1):
             refusal_counts.refusal_spikes()

@@ -1,4 +1,4 @@
-"""Which tokens are alive, how they are revoked, and which rows may go."""
+"""Revocation, and the querysets of live tokens."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from django.utils import timezone
 from instaccess import signals, users
 from instaccess.audit import revocation
 from instaccess.audit import rows as audit_rows
+from instaccess.keys import keks_for_revocation
 from instaccess.models import IssuedToken
 from instaccess.trust import denylist
 
@@ -22,20 +23,20 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
-def heard():
-    """What receivers of the signal were told."""
-    told: list[dict[str, Any]] = []
+def received():
+    """Record the arguments of each `tokens_revoked` signal."""
+    signals_sent: list[dict[str, Any]] = []
 
     def receive(sender: Any, jtis: Any, reason: Any, by: Any, **kwargs: Any) -> None:
-        told.append({"sender": sender, "jtis": jtis, "reason": reason, "by": by})
+        signals_sent.append({"sender": sender, "jtis": jtis, "reason": reason, "by": by})
 
     signals.tokens_revoked.connect(receive)
-    yield told
+    yield signals_sent
     signals.tokens_revoked.disconnect(receive)
 
 
-class TestALiveToken:
-    def test_is_neither_revoked_nor_expired(self, row):
+class TestLiveTokens:
+    def test_live_tokens_contains_no_revoked_or_expired_tokens(self, row):
         alive = row()
         row(revoked_at=timezone.now())
         row(age=3600)
@@ -43,20 +44,20 @@ class TestALiveToken:
 
         assert list(audit_rows.live_tokens()) == [alive]
 
-    def test_lives_to_its_last_second(self, row):
+    def test_live_tokens_contains_a_token_until_it_expires(self, row):
         assert audit_rows.live_tokens().filter(pk=row(age=3590).pk).exists()
 
-    def test_lives_as_long_as_the_leeway_lets_it(self, row, settings):
+    def test_live_tokens_contains_an_expired_token_within_the_leeway(self, row, settings):
         late = row(age=3700)
         assert not audit_rows.live_tokens().exists()
         settings.INSTACCESS = {"LEEWAY": 200}
 
         assert list(audit_rows.live_tokens()) == [late]
 
-    def test_may_come_from_a_clock_that_runs_ahead(self, row):
+    def test_live_tokens_contains_a_token_issued_by_a_server_whose_clock_is_fast(self, row):
         assert audit_rows.live_tokens().filter(pk=row(age=-50).pk).exists()
 
-    def test_is_found_by_an_index(self, row):
+    def test_live_tokens_filters_by_an_indexed_column(self, row):
         with CaptureQueriesContext(
             connection,
         ) as queries:
@@ -65,15 +66,15 @@ class TestALiveToken:
         assert "issued_at" in queries.captured_queries[0]["sql"].split("WHERE")[1]
 
 
-class TestTheTokensOfAUser:
-    def test_are_those_about_them_by_name_and_by_uuid(self, row, user):
+class TestFilterByUserAndKeys:
+    def test_filter_matches_the_subject_by_name_and_by_uuid(self, row, user):
         theirs = row()
         row(user=get_user_model().objects.create_user("grace"), user_uuid=str(uuid.uuid4()))
 
         assert list(audit_rows.live_tokens().filter(audit_rows.filter_by_user("ada"))) == [theirs]
         assert list(audit_rows.live_tokens().filter(audit_rows.filter_by_user(users.user_uuid(user)))) == [theirs]
 
-    def test_are_those_they_got_for_somebody_else_too(self, row, user):
+    def test_filter_matches_the_real_user_of_a_masquerade(self, row, user):
         grace = get_user_model().objects.create_user("grace")
         got = row(
             user=grace,
@@ -85,19 +86,19 @@ class TestTheTokensOfAUser:
         assert list(audit_rows.live_tokens().filter(audit_rows.filter_by_user("ada"))) == [got]
         assert list(audit_rows.live_tokens().filter(audit_rows.filter_by_user(users.user_uuid(user)))) == [got]
 
-    def test_are_found_by_uuid_after_the_user_is_gone(self, row, user):
+    def test_filter_matches_the_uuid_of_a_deleted_user(self, row, user):
         theirs, name = row(), users.user_uuid(user)
         user.delete()
 
         assert list(audit_rows.live_tokens().filter(audit_rows.filter_by_user(name))) == [theirs]
 
-    def test_are_none_for_a_name_that_nobody_has(self, row):
+    def test_filter_matches_nothing_for_an_unknown_name(self, row):
         row()
 
         for name in ("nobody", "", "%", "ada' OR '1'='1", "a" * 5000, "\u0130"):
             assert not audit_rows.live_tokens().filter(audit_rows.filter_by_user(name)).exists()
 
-    def test_under_keys_are_those_signed_or_encrypted_with_one(self, row):
+    def test_filter_matches_tokens_signed_or_encrypted_with_a_key(self, row):
         signed, encrypted = row(signing_kid="bad"), row(encryption_kid="bad")
         row()
 
@@ -106,74 +107,79 @@ class TestTheTokensOfAUser:
 
 
 class TestRevoke:
-    def test_marks_them_with_when_why_and_by_whom_and_says_how_many(self, row, user):
+    def test_stores_time_reason_and_user_and_returns_the_number_of_tokens(self, row, user):
         rows = [row() for _ in range(3)]
         now = timezone.now()
 
-        assert revocation.revoke(audit_rows.live_tokens(), reason="stolen", by=user, now=now) == 3
+        assert (
+            revocation.revoke(audit_rows.live_tokens(), keks=keks_for_revocation(), reason="stolen", by=user, now=now)
+            == 3
+        )
         for each in rows:
             each.refresh_from_db()
             assert (each.revoked_at, each.revocation_reason, each.revoked_by) == (now, "stolen", "ada")
 
-    def test_puts_them_on_the_deny_list(self, row):
+    def test_adds_the_tokens_to_the_deny_list(self, row):
         denied, other = row(), row()
-        revocation.revoke(audit_rows.live_tokens().filter(pk=denied.pk), reason="stolen")
+        revocation.revoke(audit_rows.live_tokens().filter(pk=denied.pk), keks=keks_for_revocation(), reason="stolen")
 
         assert denylist.read_database() == {str(denied.jti)}
         assert str(other.jti) not in denylist.read_database()
 
-    def test_leaves_the_first_revocation_of_a_token_as_it_was(self, row, user, heard):
+    def test_does_not_change_an_earlier_revocation(self, row, user, received):
         earlier = timezone.now() - timedelta(minutes=5)
         first = row(revoked_at=earlier, revocation_reason="first")
 
-        assert revocation.revoke(audit_rows.issued_tokens(), reason="second", by=user) == 0
+        assert (
+            revocation.revoke(audit_rows.issued_tokens(), keks=keks_for_revocation(), reason="second", by=user) == 0
+        )
         first.refresh_from_db()
         assert (first.revoked_at, first.revocation_reason, first.revoked_by) == (earlier, "first", "")
 
-    def test_of_nothing_does_nothing(self, heard):
-        assert revocation.revoke(audit_rows.live_tokens(), reason="x") == 0
-        assert heard == []
+    def test_sends_no_signal_if_no_token_matches(self, received):
+        assert revocation.revoke(audit_rows.live_tokens(), keks=keks_for_revocation(), reason="x") == 0
+        assert received == []
 
-    def test_cuts_a_reason_that_is_too_long(self, row):
+    def test_shortens_a_long_reason(self, row):
         each = row()
-        revocation.revoke(audit_rows.live_tokens(), reason="r" * 1000)
+        revocation.revoke(audit_rows.live_tokens(), keks=keks_for_revocation(), reason="r" * 1000)
 
         each.refresh_from_db()
         assert each.revocation_reason == "r" * 255
 
-    def test_goes_through_many_in_batches(self, row, monkeypatch, heard):
+    def test_revokes_many_tokens_in_batches(self, row, monkeypatch, received):
         monkeypatch.setattr(revocation, "BATCH", 2)
         rows = [row() for _ in range(5)]
 
-        assert revocation.revoke(audit_rows.live_tokens(), reason="x") == 5
-        assert [len(told["jtis"]) for told in heard] == [2, 2, 1]
-        assert {jti for told in heard for jti in told["jtis"]} == {str(each.jti) for each in rows}
+        assert revocation.revoke(audit_rows.live_tokens(), keks=keks_for_revocation(), reason="x") == 5
+        assert [len(call["jtis"]) for call in received] == [2, 2, 1]
+        assert {jti for call in received for jti in call["jtis"]} == {str(each.jti) for each in rows}
 
-    def test_tells_receivers_of_the_signal(self, row, user, heard):
+    def test_sends_the_signal_with_the_jtis_the_reason_and_the_user(self, row, user, received):
         each = row()
-        revocation.revoke(audit_rows.live_tokens(), reason="stolen", by=user)
+        revocation.revoke(audit_rows.live_tokens(), keks=keks_for_revocation(), reason="stolen", by=user)
 
-        assert heard == [{"sender": IssuedToken, "jtis": [str(each.jti)], "reason": "stolen", "by": user}]
+        assert received == [{"sender": IssuedToken, "jtis": [str(each.jti)], "reason": "stolen", "by": user}]
 
-    def test_is_not_undone_by_a_receiver_that_fails(self, row, caplog, heard):
+    def test_a_failing_receiver_does_not_undo_the_revocation(self, row, caplog, received):
         def fail(**kwargs: Any) -> None:
             raise RuntimeError("no route to SIEM")
 
         signals.tokens_revoked.connect(fail)
         try:
             each = row()
-            assert revocation.revoke(audit_rows.live_tokens(), reason="x") == 1
+            assert revocation.revoke(audit_rows.live_tokens(), keks=keks_for_revocation(), reason="x") == 1
         finally:
             signals.tokens_revoked.disconnect(fail)
 
         each.refresh_from_db()
         assert each.revoked_at is not None
-        assert len(heard) == 1
+        assert len(received) == 1
         assert "no route to SIEM" in caplog.text
 
-    def test_is_told_in_the_log(self, row, user, caplog):
+    def test_logs_the_jtis_and_the_escaped_reason(self, row, user, caplog):
         each = row()
-        revocation.revoke(audit_rows.live_tokens(), reason="stolen\nFAKE LINE", by=user)
+        revocation.revoke(audit_rows.live_tokens(), keks=keks_for_revocation(), reason="stolen\nFAKE LINE", by=user)
 
         assert str(each.jti) in caplog.text
         assert "stolen\\nFAKE LINE" in caplog.text
@@ -181,9 +187,9 @@ class TestRevoke:
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("reason", ["a\x00b", "a\ud800b"])
-def test_a_reason_that_no_database_takes_stops_no_revocation(row, reason):
+def test_revoke_replaces_characters_of_the_reason_that_databases_refuse(row, reason):
     made = row()
 
-    assert revocation.revoke(audit_rows.revocable_tokens(), reason=reason) == 1
+    assert revocation.revoke(audit_rows.revocable_tokens(), keks=keks_for_revocation(), reason=reason) == 1
     made.refresh_from_db()
     assert made.revocation_reason == "a\N{REPLACEMENT CHARACTER}b"

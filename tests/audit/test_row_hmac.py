@@ -1,4 +1,4 @@
-"""The HMAC that every audit row carries: what it covers, and what it says of a row that was touched."""
+"""The HMAC of each audit row: which columns it covers, and how modified rows are detected."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from jwcrypto.common import base64url_decode
 from instaccess.audit import revocation, row_hmac, rows
 from instaccess.audit.row_hmac import HmacStatus
 from instaccess.conf import conf
+from instaccess.keys import keks_for_revocation
 from instaccess.models import IssuedToken
 
-ANOTHER = {
+MODIFIED = {
     "jti": uuid.UUID(int=1),
-    "user_uuid": "somebody else",
-    "real_user_uuid": "somebody",
+    "user_uuid": "another user",
+    "real_user_uuid": "another real user",
     "client_id": "another",
     "access_token_pk": "99",
     "account_uuid": "another",
@@ -40,74 +41,74 @@ ANOTHER = {
     "revoked_by": "mallory",
     "revocation_reason": "none",
 }
-# Set to NULL when what they point to is deleted; what stands beside them is covered.
-REFERENCES = {"user", "real_user", "application"}
+# Foreign keys are set to NULL when the object is deleted. The HMAC covers the uuids and the client id instead.
+FOREIGN_KEYS = {"user", "real_user", "application"}
 
 
-def verdict(token: IssuedToken) -> HmacStatus:
+def check_hmac(token: IssuedToken) -> HmacStatus:
     return row_hmac.check(row_hmac.canonical_bytes(token), token.mac, conf.key_encryption_keys)
 
 
 @pytest.mark.django_db
 class TestTheHmacOfARow:
-    def test_fits_the_row_as_it_comes_back_from_the_database(self, row):
+    def test_hmac_matches_the_row_after_it_was_stored_and_loaded(self, row):
         made = row(
             ip_address="2001:DB8:0::0001", user_agent="Ünï\u2028code \U0001f511 'quoted'", revoked_at=timezone.now()
         )
 
-        assert verdict(IssuedToken.objects.get(pk=made.pk)) is HmacStatus.AUTHENTIC
+        assert check_hmac(IssuedToken.objects.get(pk=made.pk)) is HmacStatus.AUTHENTIC
 
-    def test_fits_whatever_way_an_address_is_written(self, row):
+    def test_hmac_matches_every_notation_of_an_ip_address(self, row):
         made = row(ip_address="::ffff:192.0.2.1")
 
         made.ip_address = "::FFFF:c000:0201"
-        assert verdict(made) is HmacStatus.AUTHENTIC
+        assert check_hmac(made) is HmacStatus.AUTHENTIC
 
     @given(address=st.ip_addresses())
-    def test_has_the_bytes_of_an_address_as_python_reads_it(self, address):
+    def test_hmac_covers_the_bytes_of_an_ip_address_as_parsed_by_python(self, address):
         assert row_hmac._address(str(address)) == address.packed.hex()
 
     @pytest.mark.parametrize(
         "text", ["1.2.3", "01.2.3.4", "1.2.3.4 ", "::1::", "fe80::1%eth0", "1.2.3.4\0", "١.2.3.4"]
     )
-    def test_has_no_bytes_of_what_is_no_address(self, text):
+    def test_hmac_covers_an_invalid_ip_address_as_a_string(self, text):
         assert row_hmac._address(text) == f"no address: {text}"
 
-    @pytest.mark.parametrize("column", sorted(ANOTHER))
-    def test_a6_does_not_fit_once_a_column_was_edited(self, row, column):
+    @pytest.mark.parametrize("column", sorted(MODIFIED))
+    def test_a6_hmac_does_not_match_after_a_column_was_modified(self, row, column):
         made = row()
-        IssuedToken.objects.filter(pk=made.pk).update(**{column: ANOTHER[column]})
+        IssuedToken.objects.filter(pk=made.pk).update(**{column: MODIFIED[column]})
 
-        assert verdict(IssuedToken.objects.get(pk=made.pk)) is HmacStatus.BROKEN
+        assert check_hmac(IssuedToken.objects.get(pk=made.pk)) is HmacStatus.BROKEN
 
-    def test_covers_every_column_but_references_and_itself(self):
+    def test_hmac_covers_every_column_except_id_mac_and_foreign_keys(self):
         columns = {field.name for field in IssuedToken._meta.fields}
 
-        assert columns - set(ANOTHER) == REFERENCES | {"id", "mac"}
+        assert columns - set(MODIFIED) == FOREIGN_KEYS | {"id", "mac"}
 
-    def test_still_fits_when_user_and_application_are_gone(self, row, user, application):
+    def test_hmac_matches_after_user_and_application_were_deleted(self, row, user, application):
         made = row()
         application.delete()
         user.delete()
 
-        assert verdict(IssuedToken.objects.get(pk=made.pk)) is HmacStatus.AUTHENTIC
+        assert check_hmac(IssuedToken.objects.get(pk=made.pk)) is HmacStatus.AUTHENTIC
 
     @pytest.mark.parametrize("mac", ["", ".", "x", "x.", "é.é", "\ud800.\ud800"])
-    def test_of_another_shape_does_not_fit(self, row, mac):
+    def test_hmac_does_not_match_if_it_is_malformed(self, row, mac):
         made = row()
         made.mac = mac if "." not in mac else f"{made.mac.partition('.')[0]}{mac[mac.index('.') :]}"
 
-        assert verdict(made) is HmacStatus.BROKEN
+        assert check_hmac(made) is HmacStatus.BROKEN
 
-    def test_says_which_key_encryption_key_it_is_under(self, row, settings):
+    def test_hmac_is_unknown_if_its_key_encryption_key_is_not_configured(self, row, settings):
         made = row()
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32)]}
-        assert verdict(made) is HmacStatus.UNKNOWN
+        assert check_hmac(made) is HmacStatus.UNKNOWN
 
         settings.INSTACCESS["KEY_ENCRYPTION_KEYS"].append("SECRET_KEY")
-        assert verdict(made) is HmacStatus.AUTHENTIC
+        assert check_hmac(made) is HmacStatus.AUTHENTIC
 
-    def test_is_hmac_sha256_under_a_derived_key(self, row):
+    def test_hmac_is_hmac_sha256_with_a_derived_key(self, row):
         made = row()
         (kek,) = conf.key_encryption_keys
         key = HKDF(SHA256(), 32, salt=None, info=b"instaccess audit authentication v1").derive(kek)
@@ -117,50 +118,53 @@ class TestTheHmacOfARow:
 
 
 @pytest.mark.django_db
-class TestRevoking:
-    def test_gives_the_row_a_new_hmac(self, row, user):
+class TestTheHmacAfterARevocation:
+    def test_hmac_is_recomputed(self, row, user):
         made = row()
-        revocation.revoke(rows.revocable_tokens(), reason="laptop lost", by=user)
+        revocation.revoke(rows.revocable_tokens(), keks=keks_for_revocation(), reason="laptop lost", by=user)
 
         after = IssuedToken.objects.get(pk=made.pk)
-        assert verdict(after) is HmacStatus.AUTHENTIC
+        assert check_hmac(after) is HmacStatus.AUTHENTIC
         assert after.mac != made.mac
 
-    def test_a6_does_not_cover_up_that_a_row_was_edited_before(self, row):
+    def test_a6_hmac_still_does_not_match_if_the_row_was_modified_before(self, row):
         made = row()
         IssuedToken.objects.filter(pk=made.pk).update(ip_address="198.51.100.1")
-        revocation.revoke(rows.revocable_tokens(), reason="laptop lost")
+        revocation.revoke(rows.revocable_tokens(), keks=keks_for_revocation(), reason="laptop lost")
 
         after = IssuedToken.objects.get(pk=made.pk)
         assert after.revoked_at is not None
-        assert verdict(after) is HmacStatus.BROKEN
+        assert check_hmac(after) is HmacStatus.BROKEN
 
-    def test_works_without_a_usable_key_encryption_key_too(self, row, settings, caplog):
+    def test_a_token_can_be_revoked_without_a_valid_key_encryption_key(self, row, settings, caplog):
         made = row()
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": ["too short"]}
 
-        assert revocation.revoke(rows.revocable_tokens(), reason="laptop lost") == 1
+        assert revocation.revoke(rows.revocable_tokens(), keks=keks_for_revocation(), reason="laptop lost") == 1
         assert IssuedToken.objects.get(pk=made.pk).revoked_at is not None
         assert "KEY_ENCRYPTION_KEYS" in caplog.text
 
-    def test_names_whoever_did_it_for_good(self, row, user, django_user_model):
+    def test_hmac_covers_the_user_name_even_after_that_user_was_deleted(self, row, user, django_user_model):
         operator = django_user_model.objects.create_user("grace")
         made = row()
-        revocation.revoke(rows.revocable_tokens(), reason="laptop lost", by=operator)
+        revocation.revoke(rows.revocable_tokens(), keks=keks_for_revocation(), reason="laptop lost", by=operator)
         operator.delete()
 
         assert IssuedToken.objects.get(pk=made.pk).revoked_by == "grace"
 
-    def test_takes_as_many_as_there_are(self, row):
+    def test_hmac_is_recomputed_for_more_rows_than_one_batch(self, row):
         for _ in range(revocation.BATCH + 3):
             row()
 
-        assert revocation.revoke(rows.revocable_tokens(), reason="all") == revocation.BATCH + 3
-        assert {verdict(each) for each in IssuedToken.objects.all()} == {HmacStatus.AUTHENTIC}
+        assert (
+            revocation.revoke(rows.revocable_tokens(), keks=keks_for_revocation(), reason="all")
+            == revocation.BATCH + 3
+        )
+        assert {check_hmac(each) for each in IssuedToken.objects.all()} == {HmacStatus.AUTHENTIC}
 
 
-def test_the_format_is_pinned() -> None:
-    """Rows of years ago must still be checked: another order or spelling needs another name for the format."""
+def test_the_canonical_bytes_never_change() -> None:
+    """Rows from previous years must remain verifiable: a new encoding needs a new format label."""
     values: dict[str, Any] = {
         "jti": uuid.UUID("94b8b54d-aff3-4846-ab72-8345207a2d20"),
         "user_uuid": "ü",

@@ -18,7 +18,7 @@ from django.utils import timezone
 from instaccess.audit import revocation, rows
 from instaccess.exceptions import ConfigError
 from instaccess.issuer import issuing
-from instaccess.keys import health, lifecycle, provision
+from instaccess.keys import health, keks_for_revocation, lifecycle, provision
 from instaccess.models import IssuedToken, Key
 
 pytestmark = pytest.mark.django_db
@@ -124,7 +124,7 @@ class TestLiveTokens:
         issue()
         clock.shift(3600)
         revoked = issue()
-        revocation.revoke(rows.live_tokens().filter(pk=revoked.pk), reason="lost")
+        revocation.revoke(rows.live_tokens().filter(pk=revoked.pk), keks=keks_for_revocation(), reason="lost")
 
         assert load().live == {}
 

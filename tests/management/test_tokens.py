@@ -1,4 +1,4 @@
-"""`manage.py instaccess_tokens`: what an operator types, reads, and gets as an exit code."""
+"""`manage.py instaccess_tokens list | show | revoke`: options, output and errors."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def as_json(*args: str) -> Any:
 
 
 class TestList:
-    def test_shows_tokens_the_latest_first_a_line_each(self, row):
+    def test_prints_one_line_per_token_the_latest_first(self, row):
         old, new = row(age=100), row()
 
         lines = tokens("list").splitlines()
@@ -41,7 +41,7 @@ class TestList:
         assert "user ada" in lines[0]
         assert "192.0.2.7" in lines[0]
 
-    def test_tells_live_revoked_and_expired_apart(self, row):
+    def test_prints_the_status_of_each_token(self, row):
         row(age=9000)
         row(age=100, revoked_at=timezone.now())
         row()
@@ -49,7 +49,7 @@ class TestList:
         assert [fact["status"] for fact in as_json("list")] == ["live", "revoked", "expired"]
         assert [fact["status"] for fact in as_json("list", "--live")] == ["live"]
 
-    def test_narrows_down(self, row):
+    def test_filters_by_user_application_and_account(self, row):
         grace = get_user_model().objects.create_user("grace")
         hers = row(user=grace, user_uuid=users.user_uuid(grace), client_id="other", account_uuid="9d")
         row()
@@ -58,7 +58,7 @@ class TestList:
             assert [fact["jti"] for fact in as_json("list", *args)] == [str(hers.jti)]
         assert as_json("list", "--user", "grace", "--account", "3f1c") == []
 
-    def test_shows_fifty_or_as_many_as_asked(self, row):
+    def test_prints_fifty_tokens_or_the_given_limit(self, row):
         for _ in range(52):
             row()
 
@@ -66,11 +66,11 @@ class TestList:
         assert len(as_json("list", "--limit", "3")) == 3
         assert as_json("list", "--limit", "0") == as_json("list", "--limit", "-1") == []
 
-    def test_says_when_there_is_none(self):
-        assert tokens("list") == "No such token.\n"
+    def test_prints_a_message_if_no_token_matches(self):
+        assert tokens("list") == "No matching tokens.\n"
         assert as_json("list") == []
 
-    def test_takes_one_query_for_many_as_for_one(self, row):
+    def test_runs_one_query_for_any_number_of_tokens(self, row):
         for n in range(10):
             masquerader = get_user_model().objects.create(username=f"real {n}")
             row(real_user=masquerader, real_user_uuid=users.user_uuid(masquerader))
@@ -81,7 +81,7 @@ class TestList:
 
 
 class TestShow:
-    def test_a6_names_nobody_whom_a_reference_was_bent_to(self, row):
+    def test_a6_shows_no_user_name_if_the_foreign_key_was_modified(self, row):
         each = row()
         other = get_user_model().objects.create(username="mallory")
         users.user_uuid(other)
@@ -91,7 +91,7 @@ class TestShow:
         assert as_json("show", "--jti", str(each.jti))["user"] is None
         assert f"user {each.user_uuid}" in tokens("list")
 
-    def test_tells_all_the_audit_knows(self, row, user):
+    def test_prints_the_audit_row(self, row, user):
         each = row(revoked_at=timezone.now(), revoked_by="ada", revocation_reason="lost")
 
         fact = as_json("show", "--jti", str(each.jti))
@@ -101,29 +101,29 @@ class TestShow:
         assert fact["user_agent"] == "client/1.0"
         assert "revocation_reason  lost" in tokens("show", "--jti", str(each.jti))
 
-    def test_of_an_unknown_token_fails(self):
+    def test_fails_for_an_unknown_token(self):
         with pytest.raises(CommandError, match="no token"):
             tokens("show", "--jti", str(uuid.uuid4()))
 
     @pytest.mark.parametrize("text", ["x", "", "1", "' OR 1=1", "\x00"])
-    def test_of_what_is_no_id_fails_and_says_what_one_is(self, text):
+    def test_fails_for_an_invalid_token_id(self, text):
         with pytest.raises(CommandError, match="uuid"):
             tokens("show", f"--jti={text}")
 
 
 class TestRevoke:
-    def test_one_by_its_jti(self, row):
+    def test_revokes_one_token_by_its_jti(self, row):
         each, other = row(), row()
 
-        said = tokens("revoke", "--jti", str(each.jti), "--reason", "laptop stolen")
+        output = tokens("revoke", "--jti", str(each.jti), "--reason", "laptop stolen")
 
-        assert said == "1 live tokens revoked; gateways refuse them within 5 seconds.\n"
+        assert output == "Revoked 1 live tokens. Gateways refuse the tokens within 5 seconds.\n"
         each.refresh_from_db()
         other.refresh_from_db()
         assert (each.revocation_reason, other.revoked_at) == ("laptop stolen", None)
 
     @pytest.mark.parametrize("by", ["--user", "--application", "--account"])
-    def test_all_of_a_user_an_application_an_account(self, row, application, by):
+    def test_revokes_all_tokens_of_a_user_an_application_or_an_account(self, row, application, by):
         for _ in range(3):
             row()
         row(age=9000)
@@ -132,13 +132,13 @@ class TestRevoke:
         assert as_json("revoke", by, what, "--reason", "x") == {"revoked": 3}
         assert IssuedToken.objects.exclude(revoked_at=None).count() == 3
 
-    def test_only_what_all_conditions_say(self, row):
+    def test_revokes_only_tokens_that_match_all_filters(self, row):
         row(account_uuid="9d")
         row()
 
         assert as_json("revoke", "--user", "ada", "--account", "9d", "--reason", "x") == {"revoked": 1}
 
-    def test_dry_changes_nothing_and_says_how_many(self, row):
+    def test_dry_run_changes_nothing_and_prints_the_number(self, row):
         row()
         args = ("revoke", "--user", "ada", "--reason", "x", "--dry-run")
 
@@ -146,33 +146,34 @@ class TestRevoke:
         assert as_json(*args) == {"would_revoke": 1}
         assert not IssuedToken.objects.exclude(revoked_at=None).exists()
 
-    def test_of_somebody_who_has_only_dead_ones_is_no_failure(self, row):
+    def test_succeeds_for_a_user_with_expired_tokens_only(self, row):
         row(age=9000)
 
         assert as_json("revoke", "--user", "ada", "--reason", "x") == {"revoked": 0}
 
-    def test_of_what_the_audit_does_not_know_is_one_for_it_may_be_a_slip(self, row):
+    def test_fails_for_an_unknown_user_application_or_account(self, row):
         row()
         for args in (["--user", "nobody"], ["--application", "x"], ["--account", "x"]):
-            with pytest.raises(CommandError, match="check the spelling"):
+            with pytest.raises(CommandError, match="Check the spelling"):
                 tokens("revoke", *args, "--reason", "x")
 
     @pytest.mark.parametrize(
-        ("columns", "why"), [({"age": 9000}, "expired already"), ({"revoked_at": timezone.now}, "revoked already")]
+        ("columns", "why"),
+        [({"age": 9000}, "it is already expired"), ({"revoked_at": timezone.now}, "it is already revoked")],
     )
-    def test_of_a_dead_token_fails_and_says_why(self, row, columns, why):
+    def test_fails_for_an_expired_or_revoked_token_and_reports_its_status(self, row, columns, why):
         each = row(**{name: value() if callable(value) else value for name, value in columns.items()})
 
         with pytest.raises(CommandError, match=why):
             tokens("revoke", "--jti", str(each.jti), "--reason", "x")
 
-    def test_of_an_unknown_token_fails_and_says_so(self):
-        with pytest.raises(CommandError, match="not in the audit"):
+    def test_fails_for_a_jti_that_is_not_in_the_audit_log(self):
+        with pytest.raises(CommandError, match="it isn't in the audit log"):
             tokens("revoke", "--jti", str(uuid.uuid4()), "--reason", "x")
 
-    def test_needs_to_be_told_which(self, row):
+    def test_requires_a_filter(self, row):
         row()
-        with pytest.raises(CommandError, match="Say which tokens"):
+        with pytest.raises(CommandError, match="No filter given"):
             tokens("revoke", "--reason", "x")
         for empty in ("--user=", "--application=", "--account=", "--jti="):
             with pytest.raises(CommandError):
@@ -180,7 +181,7 @@ class TestRevoke:
 
         assert not IssuedToken.objects.exclude(revoked_at=None).exists()
 
-    def test_needs_a_reason(self, row):
+    def test_requires_a_reason(self, row):
         row()
         for args in ([], ["--reason", ""], ["--reason", " "]):
             with pytest.raises(CommandError, match="--reason"):
@@ -188,7 +189,7 @@ class TestRevoke:
 
         assert not IssuedToken.objects.exclude(revoked_at=None).exists()
 
-    def test_says_in_the_audit_who_did_it(self, row, monkeypatch):
+    def test_stores_the_operator_in_the_audit_log(self, row, monkeypatch):
         monkeypatch.setenv("LOGNAME", "grace")
         each = row()
         tokens("revoke", "--user", "ada", "--reason", "laptop stolen")
@@ -196,8 +197,8 @@ class TestRevoke:
         assert as_json("show", "--jti", str(each.jti))["revoked_by"] == "grace (command line)"
 
 
-class TestTrouble:
-    def test_with_the_database_is_told_in_a_line_that_names_what_to_do(self):
+class TestErrors:
+    def test_a_database_error_names_the_migrate_command(self):
         def broken(execute: Any, sql: str, *args: Any) -> Any:
             if "instaccess_" in sql:
                 raise OperationalError("no such table")
@@ -206,7 +207,7 @@ class TestTrouble:
         with connection.execute_wrapper(broken), pytest.raises(CommandError, match="migrate"):
             tokens("list")
 
-    def test_with_what_is_asked_names_the_subcommands(self):
+    def test_a_missing_or_unknown_subcommand_fails(self):
         for args in ([], ["destroy"]):
             with pytest.raises(CommandError):
                 tokens(*args)

@@ -1,4 +1,4 @@
-"""`manage.py instaccess_tokens seal | checkpoint | verify | prune`: what an operator types, reads, and gets back."""
+"""`manage.py instaccess_tokens seal | checkpoint | verify | prune`: options, output and errors."""
 
 from __future__ import annotations
 
@@ -34,27 +34,27 @@ def as_json(*args: str) -> Any:
 
 @pytest.fixture
 def audit(row, initial_keys):
-    """A row that can be sealed, and one that can't yet."""
+    """One row that a checkpoint can cover, and one row that can still change."""
     return [row(age=3 * DAY), row()]
 
 
 class TestSeal:
-    def test_says_what_it_sealed_and_what_waits(self, audit):
+    def test_prints_the_new_checkpoints_and_the_number_of_remaining_rows(self, audit):
         text = tokens("seal")
 
         assert text.startswith(f"Checkpoint 1: 1 rows up to {audit[0].pk}, digest ")
-        assert "1 rows wait, for they may still change; the first until " in text
-        assert tokens("seal").startswith("Nothing to seal.\n")
+        assert "1 rows can still change; the first one can be covered at " in text
+        assert tokens("seal").startswith("No rows are ready for a checkpoint.\n")
 
-    def test_as_json(self, audit):
+    def test_prints_json(self, audit):
         facts = as_json("seal")
 
         assert [made["rows"] for made in facts["made"]] == [1]
         assert facts["waiting"] == 1
         assert facts["ready_at"].endswith("Z")
 
-    def test_fails_so_that_cron_writes_when_a_row_was_edited_before(self, audit):
-        IssuedToken.objects.filter(pk=audit[0].pk).update(user_agent="nobody")
+    def test_fails_if_a_row_was_modified_so_that_cron_sends_mail(self, audit):
+        IssuedToken.objects.filter(pk=audit[0].pk).update(user_agent="modified")
 
         with pytest.raises(CommandError, match=r"1 of these rows .* instaccess_tokens verify"):
             tokens("seal")
@@ -62,40 +62,40 @@ class TestSeal:
 
 
 class TestCheckpoint:
-    def test_prints_the_latest_for_paper(self, audit):
+    def test_prints_the_latest_checkpoint_for_paper(self, audit):
         tokens("seal")
 
         text = tokens("checkpoint")
 
         (digest,) = [line for line in text.splitlines() if line.startswith("digest")]
-        assert text.startswith("Checkpoint 1 of the InstAccess audit\nrows       1, ids ")
+        assert text.startswith("Checkpoint 1 of the InstAccess audit log\nrows       1, ids ")
         assert len(digest.split()) == 9
         assert max(map(len, text.splitlines())) <= 88
 
-    def test_goes_to_a_file_that_verify_reads(self, audit, tmp_path):
+    def test_exports_to_a_file_that_verify_reads(self, audit, tmp_path):
         tokens("seal")
         path = tmp_path / "checkpoint.json"
 
-        assert f"Checkpoint 1 is in {path}" in tokens("checkpoint", "--number", "1", "--file", str(path))
-        assert "All 2 rows are as they were written." in tokens("verify", "--checkpoint", str(path))
+        assert f"Checkpoint 1 was written to {path}" in tokens("checkpoint", "--number", "1", "--file", str(path))
+        assert "No tampering found in 2 rows." in tokens("verify", "--checkpoint", str(path))
 
-    def test_as_json_is_what_verify_reads(self, audit, tmp_path):
+    def test_prints_json_that_verify_reads(self, audit, tmp_path):
         tokens("seal")
         path = tmp_path / "checkpoint.json"
         path.write_text(tokens("checkpoint", "--json"))
 
         assert as_json("verify", "--checkpoint", str(path))["broken"] == ""
 
-    def test_overwrites_no_older_one(self, audit, tmp_path):
+    def test_does_not_overwrite_a_file(self, audit, tmp_path):
         tokens("seal")
         path = tmp_path / "checkpoint.json"
-        path.write_text("an older one")
+        path.write_text("an older checkpoint")
 
-        with pytest.raises(CommandError, match="is there already"):
+        with pytest.raises(CommandError, match="already exists and is not overwritten"):
             tokens("checkpoint", "--file", str(path))
-        assert path.read_text() == "an older one"
+        assert path.read_text() == "an older checkpoint"
 
-    def test_says_what_to_do_when_there_is_none(self, audit):
+    def test_names_the_seal_command_if_there_is_no_checkpoint(self, audit):
         with pytest.raises(CommandError, match=r"There is no checkpoint yet: .*instaccess_tokens seal"):
             tokens("checkpoint")
         tokens("seal")
@@ -104,34 +104,36 @@ class TestCheckpoint:
 
 
 class TestVerify:
-    def test_says_that_all_is_well_and_how_far_it_looked(self, audit):
+    def test_prints_the_number_of_checked_rows_and_checkpoints(self, audit):
         tokens("seal")
 
         text = tokens("verify")
 
         assert text.startswith(
-            "All 2 rows are as they were written.\n1 stand under 1 checkpoints.\nThe last is number 1"
+            "No tampering found in 2 rows.\n1 rows are covered by 1 checkpoints.\nThe last checkpoint is number 1"
         )
 
-    def test_a6_fails_and_names_the_first_row_that_was_touched(self, audit):
+    def test_a6_fails_and_reports_the_first_modified_row(self, audit):
         tokens("seal")
-        IssuedToken.objects.filter(pk=audit[0].pk).update(user_agent="nobody")
+        IssuedToken.objects.filter(pk=audit[0].pk).update(user_agent="modified")
 
-        with pytest.raises(CommandError, match=f"The audit is not as it was written: row {audit[0].pk} "):
+        with pytest.raises(
+            CommandError, match=f"The audit log was tampered with or can't be checked: row {audit[0].pk} "
+        ):
             tokens("verify")
         out = io.StringIO()
         with pytest.raises(CommandError):
             call_command("instaccess_tokens", "verify", "--json", stdout=out)
         assert json.loads(out.getvalue())["row"] == audit[0].pk
 
-    def test_names_a_file_that_it_cannot_read(self, audit, tmp_path):
-        with pytest.raises(CommandError, match=r"missing\.json can't be read: No such file"):
+    def test_reports_a_file_that_it_cannot_read(self, audit, tmp_path):
+        with pytest.raises(CommandError, match=r"Can't read .*missing\.json: No such file"):
             tokens("verify", "--checkpoint", str(tmp_path / "missing.json"))
         (tmp_path / "other.json").write_bytes(b"\xff")
-        with pytest.raises(CommandError, match=r"other\.json can't be read: it is not text"):
+        with pytest.raises(CommandError, match=r"Can't read .*other\.json: it isn't text"):
             tokens("verify", "--checkpoint", str(tmp_path / "other.json"))
         (tmp_path / "other.json").write_text("{}")
-        with pytest.raises(CommandError, match=r"other\.json is no exported checkpoint"):
+        with pytest.raises(CommandError, match=r"other\.json isn't an exported checkpoint"):
             tokens("verify", "--checkpoint", str(tmp_path / "other.json"))
 
 
@@ -140,54 +142,56 @@ class TestPrune:
     def old(self, row, initial_keys):
         return [row(age=401 * DAY), row(age=399 * DAY)]
 
-    def test_o10_deletes_old_rows_and_says_so(self, old):
+    def test_o10_deletes_old_rows_and_prints_their_number(self, old):
         text = tokens("prune", "--older-than", "400d")
 
-        assert text.startswith("1 rows older than 20")
-        assert f"Rows up to {old[0].pk} are gone; a signed marker says so." in text
+        assert text.startswith("Deleted 1 rows of tokens issued before 20")
+        assert f"A signed prune marker records that the rows up to row {old[0].pk} were pruned." in text
         assert list(IssuedToken.objects.all()) == [old[1]]
 
-    def test_o10_dry_deletes_nothing(self, old):
+    def test_o10_dry_run_deletes_nothing(self, old):
         assert as_json("prune", "--older-than", "400d", "--dry-run") == {"would_delete": 1}
         assert "2 rows would be deleted." in tokens("prune", "--older-than", "57d", "--dry-run")
         assert IssuedToken.objects.count() == 2
 
-    def test_o10_keeps_live_tokens_and_their_denials_whatever_age_is_given(self, row, initial_keys):
+    def test_o10_keeps_live_and_recently_revoked_tokens_for_any_age(self, row, initial_keys):
         row(age=3500)
         row(age=3500, revoked_at=timezone.now())
 
         assert as_json("prune", "--older-than", "1h") == {"deleted": 0, "last": 0}
 
-    def test_takes_the_age_from_the_setting(self, old, settings):
-        with pytest.raises(CommandError, match=r"--older-than 400d, or set INSTACCESS\['AUDIT_RETENTION_DAYS'\]"):
+    def test_uses_the_age_from_the_settings(self, old, settings):
+        with pytest.raises(
+            CommandError, match=r"--older-than 400d, for example, or set INSTACCESS\['AUDIT_RETENTION_DAYS'\]"
+        ):
             tokens("prune")
         settings.INSTACCESS = {"AUDIT_RETENTION_DAYS": 400}
 
         assert as_json("prune") == {"deleted": 1, "last": old[0].pk}
 
     @pytest.mark.parametrize("age", ["", "400", "d", "-1d", "0d", "1.5d", "1y", "1d ", "٣d", "9999999d"])
-    def test_takes_an_age_and_nothing_else(self, age):
+    def test_refuses_an_invalid_age(self, age):
         with pytest.raises(CommandError, match="--older-than"):
             tokens("prune", f"--older-than={age}")
 
-    def test_takes_batches_of_any_size(self, old):
+    def test_accepts_any_batch_size(self, old):
         assert as_json("prune", "--older-than", "300d", "--batch", "0")["deleted"] == 2
 
-    def test_reaches_back_before_all_times_without_an_error_of_its_own(self, old):
+    def test_refuses_an_age_before_the_year_1(self, old):
         with pytest.raises(CommandError, match="before the year 1"):
             tokens("prune", "--older-than", "999999w")
 
-    def test_a6_refuses_to_cover_up_and_can_be_forced(self, old):
+    def test_a6_refuses_to_delete_modified_rows_without_force(self, old):
         tokens("seal")
-        IssuedToken.objects.filter(pk=old[0].pk).update(user_agent="nobody")
+        IssuedToken.objects.filter(pk=old[0].pk).update(user_agent="modified")
 
         with pytest.raises(CommandError, match="nothing was pruned"):
             tokens("prune", "--older-than", "400d")
         assert as_json("prune", "--older-than", "400d", "--force")["deleted"] == 1
-        assert "Note: rows that were not as they were written have been pruned" in tokens("verify")
+        assert "Note: modified rows were pruned: row " in tokens("verify")
 
 
-def test_resealing_the_keys_makes_the_hmacs_of_the_audit_anew(audit: Any, settings: Any) -> None:
+def test_instaccess_keys_reseal_recomputes_the_hmacs_of_the_audit_log(audit: Any, settings: Any) -> None:
     tokens("seal")
     new = secrets.token_urlsafe(32)
     settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [new, "SECRET_KEY"]}
@@ -195,4 +199,4 @@ def test_resealing_the_keys_makes_the_hmacs_of_the_audit_anew(audit: Any, settin
     assert "Private keys resealed: 3. HMACs of the audit log recomputed: 2." in command("instaccess_keys", "reseal")
 
     settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [new]}
-    assert "All 2 rows are as they were written." in tokens("verify")
+    assert "No tampering found in 2 rows." in tokens("verify")

@@ -1,4 +1,4 @@
-"""`manage.py instaccess_tokens export`: to a pipe, or to a file that is whole or not there."""
+"""`manage.py instaccess_tokens export`: to standard output, or to a file that is complete or absent."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def ids(*args: str) -> list[int]:
 
 
 class TestExport:
-    def test_writes_csv_and_nothing_else_to_standard_output(self, row):
+    def test_writes_only_csv_to_standard_output(self, row):
         each = row()
 
         header, line = csv.reader(io.StringIO(export(file_format="csv"), newline=""))
@@ -52,7 +52,7 @@ class TestExport:
 
         assert ids() == [new.pk, old.pk]
 
-    def test_narrows_down_as_list_does(self, row):
+    def test_filters_by_user_application_and_account(self, row):
         grace = get_user_model().objects.create_user("grace")
         hers = row(user=grace, user_uuid=users.user_uuid(grace), client_id="other", account_uuid="9d")
         row()
@@ -61,14 +61,14 @@ class TestExport:
             assert ids(*args) == [hers.pk]
         assert ids("--user", "grace", "--account", "3f1c") == []
 
-    def test_writes_only_live_tokens_where_asked(self, row):
+    def test_writes_only_live_tokens_with_live(self, row):
         row(age=9000)
         row(revoked_at=timezone.now())
         live = row()
 
         assert ids("--live") == [live.pk]
 
-    def test_writes_a_period_with_its_beginning_and_without_its_end(self, row):
+    def test_includes_the_start_of_the_period_and_excludes_its_end(self, row):
         made = {
             hours: row(issued_at=NOON + timedelta(hours=hours), expires_at=NOON + timedelta(hours=hours + 1)).pk
             for hours in (-13, -12, 0, 11, 12)
@@ -79,26 +79,26 @@ class TestExport:
         assert ids("--until", "2026-11-01T13:00:00+01:00") == [made[-12], made[-13]]
 
     @pytest.mark.parametrize("text", ["", "yesterday", "2026-13-01", "0001-01-01T00:00:00+23:00", "\x00"])
-    def test_of_what_is_no_time_says_what_one_is(self, text):
+    def test_refuses_an_invalid_time_and_gives_an_example(self, text):
         with pytest.raises(CommandError, match="2026-11-01"):
             export("--since", text)
 
-    def test_of_a_period_that_ends_before_it_begins_is_a_mistake(self):
+    def test_refuses_a_period_that_ends_before_it_starts(self):
         with pytest.raises(CommandError, match="before --until"):
             export("--since", "2026-11-02", "--until", "2026-11-01")
 
     @pytest.mark.parametrize("option", ["--user", "--application", "--account", "--file"])
-    def test_of_an_unset_shell_variable_is_not_of_everything(self, row, option):
+    def test_refuses_an_empty_value_from_an_unset_shell_variable(self, row, option):
         row()
         with pytest.raises(CommandError, match="is empty"):
             export(option, "")
 
     @pytest.mark.parametrize("args", [[], ["--format", "xml"], ["--format", "csv", "--json"]])
-    def test_wants_one_of_its_formats(self, args):
+    def test_requires_a_valid_format_and_refuses_json(self, args):
         with pytest.raises(CommandError):
             call_command("instaccess_tokens", "export", *args)
 
-    def test_stands_in_the_log_of_the_audit(self, row, caplog):
+    def test_export_is_recorded_in_the_log(self, row, caplog):
         caplog.set_level("INFO", logger="instaccess.audit")
         row()
 
@@ -115,47 +115,47 @@ class TestExportToAFile:
     def path(self, tmp_path):
         return tmp_path / "audit.csv"
 
-    def test_makes_one_that_nobody_else_may_read_and_says_so(self, row, path):
+    def test_creates_a_file_that_only_its_owner_can_read(self, row, path):
         row()
         row()
 
-        said = export("--file", str(path), file_format="csv")
+        output = export("--file", str(path), file_format="csv")
 
-        assert said == f"2 rows exported to {path}.\n"
+        assert output == f"Exported 2 rows to {path}.\n"
         assert path.read_bytes().count(b"\r\n") == 3
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert os.listdir(path.parent) == [path.name]
 
-    def test_writes_the_very_bytes_of_standard_output(self, row, path):
+    def test_writes_the_same_bytes_as_to_standard_output(self, row, path):
         row(user_agent="Łukasz\r\n")
         export("--file", str(path), file_format="csv")
 
         assert path.read_bytes() == export(file_format="csv").encode()
 
     @pytest.mark.parametrize("what", ["file", "link", "folder"])
-    def test_overwrites_nothing(self, row, path, what):
+    def test_does_not_overwrite_a_file_a_link_or_a_folder(self, row, path, what):
         {"file": path.touch, "link": lambda: path.symlink_to("/nowhere"), "folder": path.mkdir}[what]()
 
-        with pytest.raises(CommandError, match="there already"):
+        with pytest.raises(CommandError, match="already exists and is not overwritten"):
             export("--file", str(path))
 
         assert os.listdir(path.parent) == [path.name]
 
-    def test_leaves_another_export_alone_that_is_on_its_way_there(self, row, path):
+    def test_does_not_overwrite_the_partial_file_of_another_export(self, row, path):
         partial = path.with_name("audit.csv.partial")
-        partial.write_text("half")
+        partial.write_text("incomplete")
 
-        with pytest.raises(CommandError, match=r"audit.csv.partial is there already"):
+        with pytest.raises(CommandError, match=r"audit.csv.partial already exists"):
             export("--file", str(path))
 
-        assert partial.read_text() == "half"
+        assert partial.read_text() == "incomplete"
         assert not path.exists()
 
-    def test_of_a_folder_that_is_not_there_says_so(self, tmp_path):
+    def test_reports_a_missing_folder(self, tmp_path):
         with pytest.raises(CommandError, match="No such file or directory"):
             export("--file", str(tmp_path / "none" / "audit.csv"))
 
-    def test_leaves_nothing_behind_where_the_database_fails_in_the_middle(self, row, path):
+    def test_deletes_the_partial_file_if_the_database_fails(self, row, path):
         many(BATCH + 1)
 
         with broken_after(1), pytest.raises(CommandError, match="gone"):
@@ -164,8 +164,8 @@ class TestExportToAFile:
         assert os.listdir(path.parent) == []
 
 
-class TestExportThatFails:
-    def test_says_so_and_does_not_look_complete(self):
+class TestExportWithAFailingDatabase:
+    def test_ends_with_a_line_that_reports_the_incomplete_export(self):
         many(BATCH + 1)
         out = io.StringIO()
 
@@ -178,7 +178,7 @@ class TestExportThatFails:
 
 
 @pytest.mark.django_db(transaction=True)
-class TestInAShell:
+class TestExportInAShell:
     @staticmethod
     def run(pipeline: str, *, before: str = "") -> subprocess.CompletedProcess[bytes]:
         command = f"{before} '{sys.executable}' manage.py instaccess_tokens export {pipeline}"
@@ -191,7 +191,7 @@ class TestInAShell:
             check=False,
         )
 
-    def test_writes_utf8_and_crlf_whatever_the_locale(self, row):
+    def test_writes_utf8_and_crlf_in_every_locale(self, row):
         row(user_agent="Łukasz")
 
         done = self.run("--format csv")
@@ -200,7 +200,7 @@ class TestInAShell:
         assert "Łukasz" in done.stdout.decode()
         assert done.stdout.count(b"\r\n") == done.stdout.count(b"\n") == 2
 
-    def test_ends_without_a_word_where_its_reader_has_enough(self):
+    def test_ends_without_an_error_message_if_its_reader_exits(self):
         many(3 * BATCH)
 
         done = self.run("--format jsonl | head -n 1")
@@ -209,21 +209,21 @@ class TestInAShell:
         assert b"Traceback" not in done.stderr
         assert b"Exception" not in done.stderr
         assert b"Broken pipe" not in done.stderr
-        # What a shell says of any program that was cut short so.
+        # The exit code of a program that was killed by SIGPIPE.
         assert done.returncode == 141
 
-    def test_leaves_no_file_behind_that_there_was_no_room_for(self, tmp_path):
+    def test_deletes_the_partial_file_if_the_file_gets_too_large(self, tmp_path):
         many(3 * BATCH)
 
-        # In KiB: more than the database needs beside its file, less than the rows take.
+        # In KiB: more than the database's temporary files need, less than the rows take.
         done = self.run(f"--format jsonl --file '{tmp_path}/audit.jsonl'", before="ulimit -f 512;")
 
         assert done.returncode == 1
-        assert b"The export can't be written" in done.stderr
+        assert b"Can't write the export" in done.stderr
         assert b"Traceback" not in done.stderr
         assert os.listdir(tmp_path) == []
 
-    def test_that_fails_on_a_full_disk_says_so_in_a_line(self, row):
+    def test_reports_a_full_disk_in_one_line(self, row):
         row()
 
         done = self.run("--format csv > /dev/full")

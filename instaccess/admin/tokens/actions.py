@@ -15,7 +15,7 @@ from django.template.response import TemplateResponse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from ... import audit, users
+from ... import audit, keys, users
 from ...models import IssuedToken
 from ..common import ReadOnlyAdmin, render_confirmation
 from ..forms import RevokeForm
@@ -79,7 +79,9 @@ class TokenActions(ReadOnlyAdmin):
         tokens = audit.revocable_tokens().filter(condition)
         form = RevokeForm(request.POST if "confirmed" in request.POST else None)
         if form.is_valid():
-            count = audit.revoke(tokens, reason=form.cleaned_data["reason"], by=request.user)
+            count = audit.revoke(
+                tokens, keks=keys.keks_for_revocation(), reason=form.cleaned_data["reason"], by=request.user
+            )
             self.message_user(
                 request,
                 ngettext("%(count)d live token was revoked.", "%(count)d live tokens were revoked.", count)

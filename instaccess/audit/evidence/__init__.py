@@ -1,1 +1,1 @@
-"""Tamper evidence of the audit log: signed checkpoints, verification, pruning. Keys are passed in."""
+"""Tamper evidence for the audit log: signed checkpoints, verification, pruning. Callers pass in the keys."""

@@ -1,4 +1,7 @@
-"""Old rows of the audit go here, and only here: whole checkpoints of them, in short batches, with a signed marker."""
+"""Pruning: the only code that deletes rows of the audit log.
+
+Deletes the rows of whole checkpoints in short transactions, after storing a signed prune marker.
+"""
 
 from __future__ import annotations
 
@@ -11,122 +14,130 @@ from django.db import IntegrityError
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from ...conf import conf
 from ...exceptions import AuditAltered
 from ...models import IssuedToken
 from ..revocation import BATCH
-from ..row_hmac import HmacStatus, readable
-from ..row_hmac import row_status as verdict_of
+from ..row_hmac import HmacStatus, readable, row_status
 from ..rows import issued_tokens
 from . import checkpoints, statements, verification
 from .checkpoints import SETTLED, latest_marker, rows_after
-from .statements import Marker, Statement
+from .statements import EvidenceKeys, Marker, Statement
 
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """What `prune` did: how many rows and checkpoints are gone, and the id of the last of the rows."""
+    """The result of `prune`.
+
+    Attributes:
+        rows, checkpoints: how many were deleted.
+        last: id of the last pruned row, by this or an earlier pruning; 0 if no rows were ever pruned.
+    """
 
     rows: int
     checkpoints: int
     last: int
 
 
-def prune(before: datetime, *, batch: int = 1000, force: bool = False, now: datetime | None = None) -> Pruned:
-    """Delete the rows of tokens issued before a moment, oldest first, `batch` rows a transaction.
+def prune(
+    before: datetime, keys: EvidenceKeys, *, batch: int = 1000, force: bool = False, now: datetime | None = None
+) -> Pruned:
+    """Delete the rows of tokens that were issued before a time, oldest first, in transactions of `batch` rows.
 
-    What goes is sealed first and compared with its checkpoints. Only whole checkpoints go: of a day that was sealed
-    in one piece all rows stay until the last is old enough. Nothing goes that a gateway could still meet, live or
-    denied, whatever is asked. A signed marker is written before the first row is deleted: killed in the middle, the
-    next run goes on.
+    First covers the rows with checkpoints and compares the rows with their checkpoints. Deletes whole checkpoints
+    only, so all rows of a checkpoint stay until its newest row is old enough. Never deletes the row of a token that a
+    gateway could still accept or must still refuse. Stores a signed prune marker before deleting the first row. If
+    the process is killed, the next run deletes the remaining rows.
 
-    Raises AuditAltered where rows are not as they were written, unless `force`; the marker then says so for good.
+    Raises AuditAltered if a row to be deleted was modified. With `force`, deletes the rows anyway and records the
+    tampering in the marker. Raises KeyUnavailable or UnsealError if there is no usable signing key.
     """
     now = now or timezone.now()
-    checkpoints.seal(now=now, cut=before)
-    deleted = _delete_pruned(latest_marker(), batch)
-    old = list(_old(before))
+    checkpoints.seal(keys, now=now, cut=before)
+    deleted = _delete_pruned(latest_marker(keys), batch)
+    old = list(_old_checkpoints(before, keys))
     if old:
-        altered = verification.verify(until=old[-1].number).broken
-        if altered and not force:
+        problem = verification.verify(keys, until=old[-1].number).broken
+        if problem and not force:
             raise AuditAltered(
-                f"nothing was pruned: {altered}. Find out what happened first; `--force` prunes all the same, and "
-                "says so in the marker"
+                f"nothing was pruned: {problem}. Investigate the cause first. `--force` prunes these rows anyway and "
+                "records the tampering in the prune marker"
             )
-        # Where somebody else prunes at the same moment, they have said the same.
+        # If another process prunes at the same time, it created the same marker.
         with suppress(IntegrityError):
             checkpoints.mark_pruned(
                 old[-1],
-                rows=sum(one.rows for one in old),
-                newest=max(one.newest for one in old),
-                altered=altered,
+                keys,
+                rows=sum(statement.rows for statement in old),
+                newest=max(statement.newest for statement in old),
+                altered=problem,
                 now=now,
             )
-    marker = latest_marker()
+    marker = latest_marker(keys)
     deleted += _delete_pruned(marker, batch)
     if force and marker.altered:
-        deleted += _delete_altered(marker, now)
-    gone = checkpoints.checkpoints().filter(number__lte=marker.number).delete()[0]
-    return Pruned(deleted, gone, marker.last)
+        deleted += _delete_modified(marker, now, keys)
+    deleted_checkpoints = checkpoints.checkpoints().filter(number__lte=marker.number).delete()[0]
+    return Pruned(deleted, deleted_checkpoints, marker.last)
 
 
 def _delete_pruned(marker: Marker, batch: int) -> int:
-    """Delete what a marker says is gone; returns how many rows.
+    """Delete the rows that a prune marker covers. Returns the number of deleted rows.
 
-    Not by their place alone: where somebody sets back the counter of ids, or moves a row, what is live lies there.
+    Filters by time as well as by id. If an attacker resets the id sequence or moves a row, the row of a live token
+    can have such an id.
     """
     deleted = 0
     if not marker.number:
         return 0
-    while pks := list(_pruned(marker).values_list("pk", flat=True)[: max(batch, 1)]):
+    while pks := list(_pruned_rows(marker).values_list("pk", flat=True)[: max(batch, 1)]):
         deleted += issued_tokens().filter(pk__in=pks).delete()[0]
     return deleted
 
 
-def _delete_altered(marker: Marker, now: datetime) -> int:
-    """Delete what else lies in the place of pruned rows and was edited, unless a gateway might still meet it."""
+def _delete_modified(marker: Marker, now: datetime, keys: EvidenceKeys) -> int:
+    """Delete the remaining modified rows among the pruned ids, except rows whose time may be that of a live token."""
     deleted, window = 0, timedelta(seconds=SETTLED)
-    pks = list(_until(marker.last).values_list("pk", flat=True))
+    pks = list(_rows_through(marker.last).values_list("pk", flat=True))
     for start in range(0, len(pks), BATCH):
-        rows, doomed = readable(_until(marker.last).filter(pk__in=pks[start : start + BATCH]))
+        rows, modified = readable(_rows_through(marker.last).filter(pk__in=pks[start : start + BATCH]))
         for row in rows:
-            verdict = verdict_of(row, conf.key_encryption_keys)
-            if verdict is not HmacStatus.AUTHENTIC and not now - window <= row.issued_at <= now + window:
-                doomed.append(row.pk)
-        deleted += issued_tokens().filter(pk__in=doomed).delete()[0]
+            status = row_status(row, keys.keks)
+            if status is not HmacStatus.AUTHENTIC and not now - window <= row.issued_at <= now + window:
+                modified.append(row.pk)
+        deleted += issued_tokens().filter(pk__in=modified).delete()[0]
     return deleted
 
 
-def prunable(before: datetime, *, now: datetime | None = None) -> int:
-    """How many rows `prune` would delete now."""
+def prunable(before: datetime, keys: EvidenceKeys, *, now: datetime | None = None) -> int:
+    """Return the number of rows that `prune` would delete now. Raises AuditAltered if a checkpoint was modified."""
     now = now or timezone.now()
-    marker = latest_marker()
+    marker = latest_marker(keys)
     last, number = marker.last, marker.number
-    for statement in _old(before):
+    for statement in _old_checkpoints(before, keys):
         last, number = statement.last, statement.number
-    sealed = _until(last).filter(pk__gt=marker.last).count()
+    count = _rows_through(last).filter(pk__gt=marker.last).count()
     if not checkpoints.checkpoints().filter(number__gt=number).exists():
-        # What is not sealed yet would be, up to the first row that is too young.
-        young = min(before, now - timedelta(seconds=SETTLED))
-        first_young = rows_after(last).filter(issued_at__gte=young).values_list("pk", flat=True).first()
-        waiting = rows_after(last) if first_young is None else rows_after(last).filter(pk__lt=first_young)
-        sealed += waiting.count()
-    return _pruned(marker).count() + sealed
+        # `prune` creates checkpoints for the remaining rows, up to the first row that is too recent.
+        limit = min(before, now - timedelta(seconds=SETTLED))
+        first_recent = rows_after(last).filter(issued_at__gte=limit).values_list("pk", flat=True).first()
+        old = rows_after(last) if first_recent is None else rows_after(last).filter(pk__lt=first_recent)
+        count += old.count()
+    return _pruned_rows(marker).count() + count
 
 
-def _old(before: datetime) -> Iterator[Statement]:
-    """The checkpoints, from the first on, whose rows are all older than a moment."""
-    keys = statements.signing_keys()
-    for checkpoint in checkpoints.checkpoints().filter(number__gt=latest_marker().number).iterator(chunk_size=20):
+def _old_checkpoints(before: datetime, keys: EvidenceKeys) -> Iterator[Statement]:
+    """Yield the checkpoints from the beginning of the chain whose rows are all older than a time."""
+    unpruned = checkpoints.checkpoints().filter(number__gt=latest_marker(keys).number)
+    for checkpoint in unpruned.iterator(chunk_size=20):
         statement = statements.read_checkpoint(checkpoint, keys)
         if statement.newest >= before.timestamp():
             return
         yield statement
 
 
-def _pruned(marker: Marker) -> QuerySet[IssuedToken]:
-    return _until(marker.last).filter(issued_at__lt=datetime.fromtimestamp(marker.newest + 1, UTC))
+def _pruned_rows(marker: Marker) -> QuerySet[IssuedToken]:
+    return _rows_through(marker.last).filter(issued_at__lt=datetime.fromtimestamp(marker.newest + 1, UTC))
 
 
-def _until(last: int) -> QuerySet[IssuedToken]:
+def _rows_through(last: int) -> QuerySet[IssuedToken]:
     return issued_tokens().order_by("pk").filter(pk__lte=last)

@@ -1,4 +1,7 @@
-"""Do the audit's references to users point to whom its rows name? No HMAC covers them, see `evidence.facts`."""
+"""Comparison of the foreign keys to users with the user uuids in the audit rows.
+
+The HMAC of a row covers the uuids, but not the foreign keys (see `row_hmac.canonical_bytes`).
+"""
 
 from __future__ import annotations
 
@@ -12,44 +15,53 @@ from ..rows import issued_tokens
 
 
 class Reference(NamedTuple):
-    """A row, the primary key of a user it points to, and the uuid it says they go by."""
+    """A foreign key of a row.
+
+    Attributes:
+        user: primary key of the user.
+        uuid: the uuid that the row contains for this user.
+    """
 
     row: IssuedToken
     user: Any
-    said: str
+    uuid: str
 
 
 def find_mismatched(rows: Sequence[IssuedToken]) -> tuple[Reference | None, bool]:
-    """The first reference to somebody else than the row names; and whether there are references to users who go by
-    another uuid, while nobody goes by the one that the row names.
+    """Find foreign keys to users whose uuid differs from the uuid in the row.
 
-    The first is told only by uuids that we gave out, which never change. A field of the user model may; and where
-    uuids came from one until INSTACCESS['USER_UUID_FIELD'] was changed, nobody goes by those now.
+    Returns the first foreign key that must have been modified, or None, and whether there are other differences. A
+    foreign key must have been modified if the uuid in the row belongs to another user, or if the row has no uuid.
+    If the uuid belongs to no user, the row may have been written before INSTACCESS['USER_UUID_FIELD'] was changed.
+
+    Compares only uuids that this package generated, because these never change. Returns (None, False) if the uuids
+    come from a field of the user model.
     """
     if conf.user_uuid_field is not None:
         return None, False
     identities = UserIdentity.objects.using(issued_tokens().db)
-    found = [reference for row in rows for reference in _references(row)]
-    wanted: dict[Any, str] = {}
-    for users in _thousands({reference.user for reference in found}):
-        wanted |= {user: str(value) for user, value in identities.filter(user__in=users).values_list("user", "uuid")}
-    others = [reference for reference in found if wanted.get(reference.user, reference.said) != reference.said]
-    given: set[str] = {""}  # where no uuid is, no reference can be
-    for values in _thousands({reference.said for reference in others if _is_uuid(reference.said)}):
-        given |= {str(value) for value in identities.filter(uuid__in=values).values_list("uuid", flat=True)}
-    return next((reference for reference in others if reference.said in given), None), bool(others)
+    references = [reference for row in rows for reference in _references(row)]
+    uuids: dict[Any, str] = {}
+    for users in _chunks({reference.user for reference in references}):
+        uuids |= {user: str(value) for user, value in identities.filter(user__in=users).values_list("user", "uuid")}
+    different = [reference for reference in references if uuids.get(reference.user, reference.uuid) != reference.uuid]
+    generated: set[str] = {""}  # A row without a uuid must not have the foreign key either.
+    for values in _chunks({reference.uuid for reference in different if _is_uuid(reference.uuid)}):
+        generated |= {str(value) for value in identities.filter(uuid__in=values).values_list("uuid", flat=True)}
+    return next((reference for reference in different if reference.uuid in generated), None), bool(different)
 
 
 def _references(row: IssuedToken) -> Iterator[Reference]:
-    for user, said in ((row.user_id, row.user_uuid), (row.real_user_id, row.real_user_uuid)):
+    for user, user_uuid in ((row.user_id, row.user_uuid), (row.real_user_id, row.real_user_uuid)):
         if user is not None:
-            yield Reference(row, user, said)
+            yield Reference(row, user, user_uuid)
 
 
-def _thousands(values: set[Any]) -> Iterator[list[Any]]:
-    sought = list(values)
-    for start in range(0, len(sought), 1000):
-        yield sought[start : start + 1000]
+def _chunks(values: set[Any]) -> Iterator[list[Any]]:
+    """Split values into lists of 1000, because databases limit the number of query parameters."""
+    remaining = list(values)
+    for start in range(0, len(remaining), 1000):
+        yield remaining[start : start + 1000]
 
 
 def _is_uuid(text: str) -> bool:

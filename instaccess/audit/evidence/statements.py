@@ -1,16 +1,15 @@
-"""What the audit's checkpoints and prune markers say, how that is signed, and how it is read back.
+"""Signed statements about the audit log: the format of checkpoints and prune markers, and how to read them.
 
-A statement is a JWS by the signing key with a `typ` of its own, so that no token passes for one, and none for a token
-(RFC 8725 §3.11). In the database it carries an HMAC as well: who can write there can insert a signing key of their
-own, but has no key-encryption key.
+A statement is a JWS made with the signing key. Its `typ` header differs from that of a token, so that neither can be
+used as the other (RFC 8725 §3.11). In the database, a statement also has an HMAC. An attacker who can write to the
+database can insert a signing key of their own, but has no key-encryption key to compute the HMAC.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TypeVar
 
@@ -18,32 +17,45 @@ from jwcrypto.common import base64url_decode
 from jwcrypto.jwk import JWK
 
 from ... import tokens
-from ...conf import conf
-from ...exceptions import AuditAltered, InvalidToken, KeyUnavailable, Reason
-from ...keys import HeldKey, public_key, stored_keys
-from ...models import Checkpoint, Key, PruneMarker
+from ...exceptions import AuditAltered, InvalidToken, Reason
+from ...models import Checkpoint, PruneMarker
 from .. import row_hmac
-
-logger = logging.getLogger("instaccess.audit")
 
 CHECKPOINT, MARKER = "instaccess-checkpoint", "instaccess-prune-marker"
 _EXPORT_FORMAT = "instaccess checkpoint 1"
 
 
 @dataclass(frozen=True, slots=True)
+class EvidenceKeys:
+    """The keys that sign, authenticate and check the tamper evidence; `keys.evidence_keys()` builds them.
+
+    Attributes:
+        keks: the key-encryption keys. HMACs are computed with the first one and checked with any of them.
+        verification: the public keys of all signing keys that ever existed, by kid. Revoked and expired keys are
+            included, because they signed checkpoints too.
+        sign: signs a payload with the current signing key. Takes the payload and the `typ` of the JWS header,
+            returns a compact JWS. Raises KeyUnavailable or UnsealError if there is no usable signing key.
+    """
+
+    keks: Sequence[bytes]
+    verification: Mapping[str, JWK]
+    sign: Callable[[bytes, str], str]
+
+
+@dataclass(frozen=True, slots=True)
 class Statement:
-    """What a checkpoint says.
+    """The contents of a checkpoint.
 
     Attributes:
         number: 1, 2, 3 …
-        previous: digest of the checkpoint before; empty for the first.
-        first, last: ids of the first and last row.
-        rows: how many there are.
-        newest: when the newest of their tokens was issued, seconds since the epoch.
-        digest: SHA-256 of `previous` and of each row's SHA-256, hexadecimal.
-        index: SHA-256 of the index, which names the rows one by one.
-        altered: how many rows had an HMAC that did not fit when they were sealed; the index says which.
-        sealed_at: seconds since the epoch.
+        previous: digest of the previous checkpoint; empty for the first checkpoint.
+        first, last: ids of the first and last covered row.
+        rows: number of covered rows.
+        newest: when the newest covered token was issued, in seconds since the epoch.
+        digest: SHA-256 of `previous` and of the SHA-256 of each row, hexadecimal.
+        index: SHA-256 of the index, which lists the rows one by one.
+        altered: number of rows whose HMAC didn't match when the checkpoint was created; the index marks these rows.
+        sealed_at: when the checkpoint was created, in seconds since the epoch.
     """
 
     number: int
@@ -60,7 +72,13 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A row in the index of a checkpoint: its id, the beginning of its SHA-256, and whether its HMAC did not fit."""
+    """A row in the index of a checkpoint.
+
+    Attributes:
+        row: id of the row.
+        print: the first characters of the SHA-256 of the row, see `fingerprint`.
+        altered: whether the HMAC of the row didn't match when the checkpoint was created.
+    """
 
     row: int
     print: str
@@ -72,13 +90,15 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """What a prune marker says: the rows up to checkpoint `number`, whose last row was `last`, are gone.
+    """The contents of a prune marker: the rows up to the last row of a checkpoint were pruned.
 
     Attributes:
-        digest: that of the checkpoint, from which the chain goes on.
-        newest: when the newest of their tokens was issued, seconds since the epoch: a younger row was never pruned.
-        rows: how many rows have been pruned so far, by this and all earlier prunings.
-        altered: what was found altered among them, in words; empty where nothing was.
+        number: number of that checkpoint.
+        last: id of its last row.
+        digest: digest of that checkpoint; the next checkpoint is chained to this digest.
+        newest: when the newest pruned token was issued, in seconds since the epoch. A newer row was never pruned.
+        rows: number of rows pruned so far, by this and all earlier prunings.
+        altered: a description of the tampering found among the pruned rows; empty if there was none.
         pruned_at: seconds since the epoch.
     """
 
@@ -94,140 +114,139 @@ class Marker:
 _S = TypeVar("_S", Statement, Marker)
 
 START = Marker(number=0, last=0, digest="", newest=0, rows=0, altered="", pruned_at=0)
-"""Where the chain begins as long as nothing was pruned."""
+"""The beginning of the chain if no rows were pruned yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """A checkpoint as it was exported: kept off the machine, it stands above what the database says."""
+    """An exported checkpoint. `verify` trusts a copy that is stored on another machine more than the database."""
 
     statement: Statement
     jws: str
     index: str
 
 
-def row_digest(row_id: int, facts: bytes) -> bytes:
-    """SHA-256 of a row in its place."""
-    return hashlib.sha256(b"%d\n%s" % (row_id, facts)).digest()
+def row_digest(row_id: int, row_bytes: bytes) -> bytes:
+    """Compute the SHA-256 of a row's id and its `canonical_bytes`."""
+    return hashlib.sha256(b"%d\n%s" % (row_id, row_bytes)).digest()
 
 
 def fingerprint(digest: bytes) -> str:
-    """How the index knows a row: long enough to name one, while `digest` proves it."""
+    """Shorten a row's SHA-256 for the index. The index only identifies a row; `Statement.digest` proves it."""
     return digest.hex()[:8]
 
 
-def read_checkpoint(checkpoint: Checkpoint, keys: Mapping[str, JWK] | None = None) -> Statement:
-    """What a checkpoint of the database says. Raises AuditAltered where it is not as we made it.
+def read_checkpoint(checkpoint: Checkpoint, keys: EvidenceKeys) -> Statement:
+    """Return the contents of a checkpoint in the database.
 
-    `keys`, here and below, are those of `signing_keys()`, for whoever reads many.
+    Raises AuditAltered if its HMAC, signature, index or number doesn't match.
     """
     name = f"checkpoint {checkpoint.number}"
-    _check_mac(name, CHECKPOINT, checkpoint.mac, checkpoint.jws, checkpoint.index)
-    statement = read_signed(checkpoint.jws, checkpoint.index, name=name, keys=keys)
+    _check_mac(name, checkpoint.mac, covered_bytes(CHECKPOINT, checkpoint.jws, checkpoint.index), keys)
+    statement = read_signed(checkpoint.jws, checkpoint.index, keys, name=name)
     if statement.number != checkpoint.number:
-        raise AuditAltered(f"{name} was altered: it is checkpoint {statement.number}")
+        raise AuditAltered(f"{name} was modified: its signed number is {statement.number}")
     return statement
 
 
-def read_signed(jws: str, index: str, *, name: str, keys: Mapping[str, JWK] | None = None) -> Statement:
-    """What a checkpoint says, by its signature alone. Raises AuditAltered."""
-    statement = _verified(Statement, jws, CHECKPOINT, name, keys)
+def read_signed(jws: str, index: str, keys: EvidenceKeys, *, name: str) -> Statement:
+    """Return the contents of a checkpoint after checking its signature and index, but no HMAC.
+
+    `name` identifies the checkpoint in error messages. Raises AuditAltered if the signature or index doesn't match.
+    """
+    statement = _verify_signature(Statement, jws, CHECKPOINT, name, keys)
     if hashlib.sha256(index.encode("utf-8", "surrogatepass")).hexdigest() != statement.index:
-        raise AuditAltered(f"{name} was altered: its index is another")
+        raise AuditAltered(f"{name} was modified: its index doesn't match its signature")
     return statement
 
 
-def read_marker(row: PruneMarker, keys: Mapping[str, JWK] | None = None) -> Marker:
-    """What a prune marker says. Raises AuditAltered where it is not as we made it."""
+def read_marker(row: PruneMarker, keys: EvidenceKeys) -> Marker:
+    """Return the contents of a prune marker.
+
+    Raises AuditAltered if its HMAC, signature or number doesn't match.
+    """
     name = f"prune marker {row.number}"
-    _check_mac(name, MARKER, row.mac, row.jws)
-    marker = _verified(Marker, row.jws, MARKER, name, keys)
+    _check_mac(name, row.mac, covered_bytes(MARKER, row.jws), keys)
+    marker = _verify_signature(Marker, row.jws, MARKER, name, keys)
     if marker.number != row.number:
-        raise AuditAltered(f"{name} was altered: it is that of checkpoint {marker.number}")
+        raise AuditAltered(f"{name} was modified: its signed number is {marker.number}")
     return marker
 
 
 def signed_by(jws: str) -> str:
-    """The kid of the key that signed a statement; of one whose signature was checked."""
+    """Return the kid of the key that signed a statement. The caller has verified the signature."""
     header: dict[str, str] = json.loads(base64url_decode(jws.partition(".")[0]))
     return header["kid"]
 
 
 def export_checkpoint(checkpoint: Checkpoint) -> str:
-    """A checkpoint as JSON, to be kept where whoever can change this database has no hand."""
+    """Format a checkpoint as JSON. Store the copy where an attacker on this server or database can't change it."""
     return json.dumps({"format": _EXPORT_FORMAT, "jws": checkpoint.jws, "index": checkpoint.index})
 
 
-def read_exported(text: str, *, name: str) -> Exported:
-    """What `export` made. Raises AuditAltered, naming it, where it is none or its signature does not hold."""
+def read_exported(text: str, keys: EvidenceKeys, *, name: str) -> Exported:
+    """Parse the output of `export_checkpoint` and check its signature.
+
+    `name` identifies the copy in error messages. Raises AuditAltered if the text isn't an exported checkpoint or its
+    signature or index doesn't match.
+    """
     try:
         document = json.loads(text)
-        jws, index, fits = document["jws"], document["index"], document["format"] == _EXPORT_FORMAT
+        jws, index, matches = document["jws"], document["index"], document["format"] == _EXPORT_FORMAT
     except (LookupError, TypeError, ValueError, RecursionError):
-        jws = index = fits = None
-    if not fits or not isinstance(jws, str) or not isinstance(index, str):
-        raise AuditAltered(f"{name} is no exported checkpoint")
-    return Exported(read_signed(jws, index, name=name), jws, index)
+        jws = index = matches = None
+    if not matches or not isinstance(jws, str) or not isinstance(index, str):
+        raise AuditAltered(f"{name} isn't an exported checkpoint")
+    return Exported(read_signed(jws, index, keys, name=name), jws, index)
 
 
 def entries(index: str) -> list[Entry]:
-    """The rows of a checkpoint, one by one; of an index whose SHA-256 was checked."""
-    found = []
+    """Parse the index of a checkpoint. The caller has compared the index with its SHA-256."""
+    parsed = []
     for line in index.split("\n"):
         row, print_, *altered = line.split(" ")
-        found.append(Entry(int(row), print_, altered=bool(altered)))
-    return found
+        parsed.append(Entry(int(row), print_, altered=bool(altered)))
+    return parsed
 
 
-def signing_keys() -> dict[str, JWK]:
-    """The public halves of all signing keys there ever were, by kid: revoked and gone ones have signed, too."""
-    keys = {}
-    for row in stored_keys().filter(use=Key.Use.SIGNING):
-        try:
-            keys[row.kid] = public_key(row)
-        except KeyUnavailable as error:
-            logger.error("%s", error)
-    return keys
-
-
-def sign(statement: Statement | Marker, typ: str, signing: HeldKey) -> str:
-    """A statement as it is kept and handed out. Raises UnsealError where the key does not open."""
+def sign(statement: Statement | Marker, typ: str, keys: EvidenceKeys) -> str:
+    """Sign a statement and return the compact JWS. Raises KeyUnavailable or UnsealError without a usable key."""
     payload = json.dumps(asdict(statement), separators=(",", ":")).encode()
-    return tokens.sign(payload, signing.private(), kid=signing.kid, typ=typ)
+    return keys.sign(payload, typ)
 
 
-def _verified(kind: type[_S], jws: str, typ: str, name: str, keys: Mapping[str, JWK] | None = None) -> _S:
+def _verify_signature(kind: type[_S], jws: str, typ: str, name: str, keys: EvidenceKeys) -> _S:
     try:
-        payload, _ = tokens.verify(jws, signing_keys() if keys is None else keys, typ=typ)
+        payload, _ = tokens.verify(jws, keys.verification, typ=typ)
     except InvalidToken as error:
-        raise AuditAltered(
-            f"{name} was altered: its signature does not hold ({error.detail or error.code})"
-        ) from error
+        raise AuditAltered(f"{name} was modified: its signature is invalid ({error.detail or error.code})") from error
     # Another version of this package may have signed other members.
     types = {member.name: {"int": int, "str": str}[str(member.type)] for member in fields(kind)}
     if {member: type(value) for member, value in payload.items()} != types:
-        raise AuditAltered(f"{name} can't be read: it says other things than those of this version do")
+        raise AuditAltered(f"{name} can't be read: another version of django-instaccess signed other members")
     return kind(**payload)
 
 
-def _check_mac(name: str, typ: str, mac: str, jws: str, index: str = "") -> None:
-    match row_hmac.check(data(typ, jws, index), mac, conf.key_encryption_keys):
+def _check_mac(name: str, mac: str, data: bytes, keys: EvidenceKeys) -> None:
+    match row_hmac.check(data, mac, keys.keks):
         case row_hmac.HmacStatus.BROKEN:
-            raise AuditAltered(f"{name} was altered: its HMAC does not fit")
+            raise AuditAltered(f"{name} was modified: its HMAC doesn't match")
         case row_hmac.HmacStatus.UNKNOWN:
             raise AuditAltered(
-                f"{name} can't be checked: its HMAC was made under a key-encryption key that is not in "
-                "INSTACCESS['KEY_ENCRYPTION_KEYS']; put that back and run `python manage.py instaccess_keys reseal`",
+                f"{name} can't be checked: its HMAC was computed with a key-encryption key that isn't in "
+                "INSTACCESS['KEY_ENCRYPTION_KEYS']. Add the key again and run "
+                "`python manage.py instaccess_keys reseal`",
                 code=Reason.KEK_MISSING,
             )
 
 
-def mac(typ: str, jws: str, index: str = "") -> str:
-    """The HMAC of a statement and its index."""
-    return row_hmac.authenticate(data(typ, jws, index), conf.key_encryption_keys)
+def mac(keys: EvidenceKeys, typ: str, jws: str, index: str = "") -> str:
+    """Compute the HMAC of a statement and its index."""
+    return row_hmac.authenticate(covered_bytes(typ, jws, index), keys.keks)
 
 
-def data(typ: str, jws: str, index: str = "") -> bytes:
-    """What that HMAC covers. SQLite takes bytes into any column: those must not fit, and not fail either."""
+def covered_bytes(typ: str, jws: str, index: str = "") -> bytes:
+    """Return the bytes that the HMAC of a statement covers."""
+    # SQLite can store bytes in any column. With `str` and `repr` these give a mismatch instead of an exception.
     digest = hashlib.sha256(str(index).encode("utf-8", "surrogatepass")).hexdigest()
     return json.dumps([typ, jws, digest], default=repr).encode()

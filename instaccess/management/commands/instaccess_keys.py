@@ -178,7 +178,7 @@ class Command(SubcommandCommand):
 
     def _reseal(self, options: dict[str, Any]) -> None:
         count = keys.reseal()
-        renewed = audit.reauthenticate()
+        renewed = audit.reauthenticate(keys.evidence_keys())
         text = (
             f"Private keys resealed: {count}."
             if count

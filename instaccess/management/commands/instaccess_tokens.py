@@ -1,4 +1,4 @@
-"""`manage.py instaccess_tokens`: look at issued tokens, revoke them, prune old rows of the audit."""
+"""`manage.py instaccess_tokens`: list, export and revoke issued tokens; verify and prune the audit log."""
 
 from __future__ import annotations
 
@@ -10,44 +10,50 @@ from django.core.management.base import CommandError, CommandParser
 from django.db.models import Q
 from django.utils import timezone
 
-from ... import audit, users
+from ... import audit, keys, users
 from ...models import IssuedToken
 from .. import audit_evidence, audit_export
 from ..base import iso, operator
 
 _SUBCOMMANDS = {
-    "list": "Show issued tokens, the latest first.",
-    "show": "Show all that the audit knows of one token.",
+    "list": "List issued tokens, the latest first.",
+    "show": "Show the audit row of one token.",
     "revoke": (
-        "Revoke live tokens: every gateway refuses them within five seconds. OAuth2 access tokens are not touched; "
-        "with one, a new token can be got."
+        "Revoke live tokens. Every gateway refuses the tokens within five seconds. OAuth2 access tokens are not "
+        "revoked, so a client that has one can get a new InstAccess token."
     ),
-    "export": "Write the audit as CSV or JSON Lines, the latest first, in constant memory.",
+    "export": "Export the audit log as CSV or JSON Lines, the latest tokens first, in constant memory.",
     **audit_evidence.SUBCOMMANDS,
 }
 
 
 class Command(audit_evidence.EvidenceSubcommands):
-    help = "List, show, export and revoke issued tokens; seal, verify and prune the audit of them."
+    help = "List, show, export and revoke issued tokens; cover, verify and prune the audit log."
 
     def add_arguments(self, parser: CommandParser) -> None:
         sub = self.add_subcommands(parser, _SUBCOMMANDS)
         for name in ("list", "export", "revoke"):
-            sub[name].add_argument("--user", help="A user name, or a user's uuid; also tokens got for somebody else.")
-            sub[name].add_argument("--application", help="The client id of an OAuth2 application.")
-            sub[name].add_argument("--account", help="The uuid of an account.")
+            sub[name].add_argument(
+                "--user", help="Only tokens whose subject or real user has this user name or uuid."
+            )
+            sub[name].add_argument(
+                "--application", help="Only tokens issued to the OAuth2 application with this client id."
+            )
+            sub[name].add_argument("--account", help="Only tokens for the account with this uuid.")
         for name in ("show", "revoke"):
-            sub[name].add_argument("--jti", required=name == "show", help="The token's id.")
+            sub[name].add_argument("--jti", required=name == "show", help="The id of a token.")
         for name in ("list", "export"):
-            sub[name].add_argument("--live", action="store_true", help="Only tokens that are valid now.")
+            sub[name].add_argument("--live", action="store_true", help="Only live tokens.")
         audit_export.add_arguments(sub["export"])
-        sub["list"].add_argument("--limit", type=int, default=50, help="How many at the most (default 50).")
-        sub["revoke"].add_argument("--reason", required=True, help="Why; it is kept in the audit.")
+        sub["list"].add_argument("--limit", type=int, default=50, help="Maximum number of tokens (default: 50).")
+        sub["revoke"].add_argument("--reason", required=True, help="The reason, stored in the audit log.")
         audit_evidence.add_arguments(sub)
         for name in ("revoke", "prune"):
-            sub[name].add_argument("--dry-run", action="store_true", help="Only say how many there would be.")
+            sub[name].add_argument(
+                "--dry-run", action="store_true", help="Change nothing; print the number of matching rows."
+            )
         for name in _SUBCOMMANDS.keys() - {"export"}:
-            sub[name].add_argument("--json", action="store_true", help="One JSON document on standard output.")
+            sub[name].add_argument("--json", action="store_true", help="Print one JSON document to standard output.")
 
     def _list(self, options: dict[str, Any]) -> None:
         tokens = audit.live_tokens() if options["live"] else audit.issued_tokens()
@@ -62,7 +68,7 @@ class Command(audit_evidence.EvidenceSubcommands):
                 f"  client {fact['client_id'] or '-'}  from {fact['ip_address'] or '-'}"
             )
         if not facts:
-            self.stdout.write("No such token.")
+            self.stdout.write("No matching tokens.")
 
     def _export(self, options: dict[str, Any]) -> None:
         tokens = audit.live_tokens() if options["live"] else audit.issued_tokens()
@@ -70,9 +76,9 @@ class Command(audit_evidence.EvidenceSubcommands):
 
     def _show(self, options: dict[str, Any]) -> None:
         related = users.user_relations("user", "real_user")
-        token = audit.issued_tokens().filter(jti=_jti(options["jti"])).select_related(*related).first()
+        token = audit.issued_tokens().filter(jti=_parse_jti(options["jti"])).select_related(*related).first()
         if token is None:
-            raise CommandError(f"There is no token {options['jti']} in the audit.")
+            raise CommandError(f"There is no token {options['jti']} in the audit log.")
         facts = _facts(token)
         if options["json"]:
             self.tell_json(facts)
@@ -83,52 +89,56 @@ class Command(audit_evidence.EvidenceSubcommands):
     def _revoke(self, options: dict[str, Any]) -> None:
         conditions = _conditions(options)
         if not conditions:
-            raise CommandError("Say which tokens: --jti, --user, --application or --account.")
+            raise CommandError("No filter given: add --jti, --user, --application or --account.")
         if not options["reason"].strip():
-            raise CommandError("--reason is empty: say why, it is kept in the audit.")
+            raise CommandError("--reason is empty: give the reason, which is stored in the audit log.")
         tokens = audit.revocable_tokens().filter(*conditions)
         if options["dry_run"]:
             count = tokens.count()
             self.done(options, {"would_revoke": count}, f"{count} live tokens would be revoked.")
             return
-        count = audit.revoke(tokens, reason=options["reason"], by=operator())
+        count = audit.revoke(tokens, keks=keys.keks_for_revocation(), reason=options["reason"], by=operator())
         if not count and options["jti"]:
-            raise CommandError(f"No live token {options['jti']}: {_why_not(_jti(options['jti']))}.")
+            raise CommandError(
+                f"Token {options['jti']} was not revoked: {_why_not_live(_parse_jti(options['jti']))}."
+            )
         if not count and not audit.issued_tokens().filter(*conditions).exists():
-            raise CommandError("No token was revoked: nothing in the audit matches; check the spelling.")
-        self.done(options, {"revoked": count}, f"{count} live tokens revoked; gateways refuse them within 5 seconds.")
+            raise CommandError("No token was revoked: no row of the audit log matches. Check the spelling.")
+        self.done(
+            options, {"revoked": count}, f"Revoked {count} live tokens. Gateways refuse the tokens within 5 seconds."
+        )
 
 
 def _conditions(options: dict[str, Any]) -> list[Q]:
-    made: dict[str, Callable[[str], Q]] = {
-        "jti": lambda text: Q(jti=_jti(text)),
+    filters: dict[str, Callable[[str], Q]] = {
+        "jti": lambda text: Q(jti=_parse_jti(text)),
         "user": audit.filter_by_user,
         "application": lambda text: Q(client_id=text),
         "account": lambda text: Q(account_uuid=text),
     }
     conditions = []
-    for name, condition in made.items():
+    for name, condition in filters.items():
         text = options.get(name)
         if text == "":
-            # An unset shell variable must not widen what is meant.
-            raise CommandError(f"--{name} is empty.")
+            # An unset shell variable must not remove a filter.
+            raise CommandError(f"--{name} is empty: give a value.")
         if text is not None:
             conditions.append(condition(text))
     return conditions
 
 
-def _jti(text: str) -> uuid.UUID:
+def _parse_jti(text: str) -> uuid.UUID:
     try:
         return uuid.UUID(text)
     except ValueError:
-        raise CommandError(f"{text!r} is no token id: a uuid is expected, as in the audit and in the logs.") from None
+        raise CommandError(f"{text!r} isn't a token id: give the uuid from the audit log or the logs.") from None
 
 
-def _why_not(jti: uuid.UUID) -> str:
+def _why_not_live(jti: uuid.UUID) -> str:
     token = audit.issued_tokens().filter(jti=jti).first()
     if token is None:
-        return "it is not in the audit"
-    return f"it is {_status(token)} already"
+        return "it isn't in the audit log"
+    return f"it is already {_status(token)}"
 
 
 def _status(token: IssuedToken) -> str:

@@ -192,7 +192,8 @@ class Command(BaseCommand):
             status, _, body = _get(base_url + PROTECTED, authorization)
             self._headline(f"The service accepts the signed token, GET {PROTECTED}: {status}")
         self.stdout.write(body)
-        audit.revoke(audit.live_tokens().filter(jti=jti), reason="the laptop of the demo was stolen")
+        stolen = audit.live_tokens().filter(jti=jti)
+        audit.revoke(stolen, keks=keys.keks_for_revocation(), reason="the laptop of the demo was stolen")
         deadline = time.monotonic() + REVOKED_WITHIN
         while (answer := _get(url, f"Bearer {token}"))[0] != 401 and time.monotonic() < deadline:
             time.sleep(0.1)

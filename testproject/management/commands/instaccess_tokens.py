@@ -1,4 +1,4 @@
-"""`manage.py instaccess_tokens seed`: fills the audit with made-up rows. In this project only, not in the app."""
+"""`manage.py instaccess_tokens seed`: generate audit rows. Available in this test project only, not in the app."""
 
 from __future__ import annotations
 
@@ -20,23 +20,25 @@ BATCH = 1000
 
 
 class Command(instaccess_tokens.Command):
-    help = f"{instaccess_tokens.Command.help} And make some up, in this project only."
+    help = f"{instaccess_tokens.Command.help} Generate rows (in this test project only)."
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
         [subparsers] = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
-        text = "Make audit rows up: for benchmarks, screenshots and a look around."
+        text = "Generate audit rows for benchmarks, screenshots and demos."
         seed = subparsers.add_parser("seed", help=text, description=text)
-        seed.add_argument("--rows", type=_positive, default=10_000, help="How many (default 10000).")
-        seed.add_argument("--days", type=_positive, default=400, help="The days up to now they are of (default 400).")
-        seed.add_argument("--seed", type=int, default=1, help="Another one makes other rows (default 1).")
-        seed.add_argument("--json", action="store_true", help="One JSON document on standard output.")
+        seed.add_argument("--rows", type=_positive, default=10_000, help="Number of rows (default: 10000).")
+        seed.add_argument(
+            "--days", type=_positive, default=400, help="Length of the period in days, up to now (default: 400)."
+        )
+        seed.add_argument("--seed", type=int, default=1, help="Seed of the random number generator (default: 1).")
+        seed.add_argument("--json", action="store_true", help="Print one JSON document to standard output.")
 
     def _seed(self, options: dict[str, Any]) -> None:
-        begun = time.monotonic()
+        start = time.monotonic()
         alias = router.db_for_write(IssuedToken)
         try:
-            # All or nothing: half an audit would be taken for a whole one.
+            # One transaction, so that an error leaves no incomplete audit log.
             with transaction.atomic(using=alias):
                 seeding = Seeding(
                     rows=options["rows"], days=options["days"], seed=options["seed"], now=timezone.now()
@@ -48,14 +50,14 @@ class Command(instaccess_tokens.Command):
                     refusals += sum(line.count for line in batch)
         except IntegrityError as error:
             raise CommandError(
-                f"Nothing was made ({error}). Were rows made with --seed {options['seed']} before? Give another."
+                f"No rows were generated: {error}. If you used --seed {options['seed']} before, choose another seed."
             ) from error
-        took = time.monotonic() - begun
+        seconds = time.monotonic() - start
         users = len(seeding.users)
-        facts = {"rows": options["rows"], "refusals": refusals, "users": users, "seconds": round(took, 1)}
+        facts = {"rows": options["rows"], "refusals": refusals, "users": users, "seconds": round(seconds, 1)}
         text = (
-            f"{options['rows']} audit rows of {options['days']} days, for {users} users and others who are gone, "
-            f"and {refusals} refusals made in {took:.1f} s."
+            f"Generated {options['rows']} audit rows of {options['days']} days, for {users} users and some deleted "
+            f"users, and {refusals} refusals, in {seconds:.1f} s."
         )
         self.done(options, facts, text)
 
@@ -66,7 +68,7 @@ def _write(tokens: Iterable[IssuedToken], alias: str) -> None:
         for batch in _batches(tokens):
             IssuedToken.objects.using(alias).bulk_create(batch)
         return
-    # Several times faster than any INSERT.
+    # COPY is several times faster than INSERT.
     fields = [field for field in IssuedToken._meta.concrete_fields if not field.primary_key]
     names = [field.attname for field in fields]
     copying = f"COPY {IssuedToken._meta.db_table} ({', '.join(str(field.column) for field in fields)}) FROM STDIN"

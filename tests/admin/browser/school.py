@@ -38,7 +38,7 @@ def set_up(folder: Path, *, rows: int) -> None:
 
     from instaccess.audit import revocation
     from instaccess.audit import rows as audit_rows
-    from instaccess.keys import lifecycle, provision
+    from instaccess.keys import keks_for_revocation, lifecycle, provision
     from instaccess.models import Key, RefusalCount
 
     settings.DEBUG = False  # as where people work; it would also remember every query
@@ -63,7 +63,9 @@ def set_up(folder: Path, *, rows: int) -> None:
     with open(os.devnull, "w") as nowhere:
         call_command("instaccess_tokens", "seed", "--rows", str(rows), "--days", "30", "--seed", "6", stdout=nowhere)
     lost = [token.pk for token in audit_rows.revocable_tokens().order_by("-issued_at")[1:4:2]]
-    revocation.revoke(audit_rows.revocable_tokens().filter(pk__in=lost), reason="laptop lost", by=ada)
+    revocation.revoke(
+        audit_rows.revocable_tokens().filter(pk__in=lost), keks=keks_for_revocation(), reason="laptop lost", by=ada
+    )
     make_token(real_user=ada)
     RefusalCount.objects.update_or_create(
         hour=now.replace(minute=0, second=0, microsecond=0),

@@ -28,6 +28,7 @@ from instaccess.audit import revocation, rows
 from instaccess.gateway import unwrapping as gateway
 from instaccess.gateway import views
 from instaccess.issuer import issuing
+from instaccess.keys import keks_for_revocation
 from instaccess.keys import ring as keys_ring
 from instaccess.models import IssuedToken, Key, RefusalCount
 from instaccess.trust import denylist
@@ -212,7 +213,7 @@ class TestTheResult:
         assert "3 minutes ago" in text
 
     def test_of_a_revoked_token_says_by_whom_and_why(self, desk, token, user):
-        revocation.revoke(rows.revocable_tokens(), reason="laptop lost", by=user)
+        revocation.revoke(rows.revocable_tokens(), keks=keks_for_revocation(), reason="laptop lost", by=user)
         denylist.clear_cache()
 
         assert re.search(r"20[\d: -]+UTC, by ada\. Reason: laptop lost", main_part(inspected(desk, token)))

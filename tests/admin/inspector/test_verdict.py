@@ -13,7 +13,7 @@ from jwcrypto.jwk import JWK
 from instaccess.admin.inspector.pasted import extract_token
 from instaccess.admin.inspector.verdict import MAX_PASTED, Inspection, Kind, Outcome
 from instaccess.audit import revocation, row_hmac, rows
-from instaccess.keys import lifecycle
+from instaccess.keys import keks_for_revocation, lifecycle
 from instaccess.keys import ring as keys_ring
 from instaccess.models import Key
 from instaccess.trust import denylist
@@ -142,7 +142,7 @@ class TestASignedToken:
         assert codes(look(signed)) == ("ACCEPTED", "")
 
     def test_that_is_revoked_is_accepted_by_services_and_that_is_alarming(self, signed):
-        revocation.revoke(rows.revocable_tokens(), reason="laptop lost")
+        revocation.revoke(rows.revocable_tokens(), keks=keks_for_revocation(), reason="laptop lost")
         denylist.clear_cache()
         found = look(signed)
 
@@ -177,7 +177,7 @@ class TestARefusal:
 
     def test_of_a_revoked_token_says_by_whom_and_why(self, issue, user):
         token = issue()[1]
-        revocation.revoke(rows.revocable_tokens(), reason="laptop lost", by=user)
+        revocation.revoke(rows.revocable_tokens(), keks=keks_for_revocation(), reason="laptop lost", by=user)
         denylist.clear_cache()
         found = look(token)
 
@@ -189,7 +189,7 @@ class TestARefusal:
     def test_of_a_revoked_token_is_as_young_as_the_gateways_own(self, issue):
         token = issue()[1]
         assert codes(look(token)) == ("ACCEPTED", "")
-        revocation.revoke(rows.revocable_tokens(), reason="laptop lost")
+        revocation.revoke(rows.revocable_tokens(), keks=keks_for_revocation(), reason="laptop lost")
         found = look(token)
 
         # The deny list of this process is two seconds old at most, and so is a gateway's.

@@ -344,7 +344,7 @@ class TestTheStreamUnderAsgi:
 
         self.get(viewer, read)
 
-        assert audit_log()[-1] == f"export given up by its reader by='clerk' rows={BATCH}"
+        assert audit_log()[-1] == f"export stopped before its end by='clerk' rows={BATCH}"
 
     def test_breaks_off_where_the_database_fails(self, batches, viewer):
         broken = []

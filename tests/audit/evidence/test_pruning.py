@@ -1,4 +1,4 @@
-"""O10: pruning the audit goes in short batches, leaves every live token and denial, and is no tampering."""
+"""O10: `prune` deletes old rows in short transactions, and keeps the rows of live and recently revoked tokens."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from instaccess.audit.evidence import checkpoints, pruning, verification
 from instaccess.audit.evidence.pruning import prunable, prune
 from instaccess.exceptions import AuditAltered, KeyUnavailable
 from instaccess.issuer import issuing
+from instaccess.keys import evidence_keys
 from instaccess.models import Checkpoint, IssuedToken, PruneMarker
 
 pytestmark = pytest.mark.django_db
@@ -25,7 +26,7 @@ NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 
 @pytest.fixture
 def rows(row, initial_keys, time_machine):
-    """Makes rows of tokens issued so many seconds ago, in this order."""
+    """Create rows of tokens with these ages in seconds, in this order."""
     time_machine.move_to(NOON, tick=False)
     return lambda *ages, **columns: [row(age=age, **columns) for age in ages]
 
@@ -35,73 +36,73 @@ def ago(days: float) -> datetime:
 
 
 class TestPrune:
-    def test_o10_deletes_what_is_older_and_says_how_many(self, rows):
+    def test_o10_deletes_older_rows_and_returns_their_number(self, rows):
         old = rows(400 * DAY, 40 * DAY, 31 * DAY)
         (young,) = rows(29 * DAY)
-        assert prunable(ago(30)) == 3
+        assert prunable(ago(30), evidence_keys()) == 3
 
-        done = prune(ago(30))
+        done = prune(ago(30), evidence_keys())
 
         assert (done.rows, done.last) == (3, old[-1].pk)
         assert list(IssuedToken.objects.all()) == [young]
-        assert prunable(ago(30)) == 0
-        assert verification.verify().broken == ""
+        assert prunable(ago(30), evidence_keys()) == 0
+        assert verification.verify(evidence_keys()).broken == ""
 
-    def test_o10_keeps_live_rows_and_live_denials_whatever_is_asked(self, rows):
-        (gone,) = rows(2 * 3600)
+    def test_o10_keeps_rows_of_live_and_recently_revoked_tokens_for_any_time(self, rows):
+        (pruned,) = rows(2 * 3600)
         kept = [*rows(3700), *rows(3500, revoked_at=NOON), *rows(3500, 0)]
 
-        assert prune(NOON + timedelta(days=1)).rows == 1
+        assert prune(NOON + timedelta(days=1), evidence_keys()).rows == 1
         assert list(IssuedToken.objects.order_by("pk")) == kept
-        assert gone not in kept
+        assert pruned not in kept
 
-    def test_o10_of_a_day_that_was_sealed_in_one_piece_waits_for_the_last_row(self, rows):
+    def test_o10_deletes_a_checkpoint_only_when_its_newest_row_is_old_enough(self, rows):
         rows(30 * DAY + 60, 30 * DAY - 60)
-        checkpoints.seal()
+        checkpoints.seal(evidence_keys())
 
-        assert (prunable(ago(30)), prune(ago(30)).rows) == (0, 0)
-        assert (prunable(ago(29)), prune(ago(29)).rows) == (2, 2)
+        assert (prunable(ago(30), evidence_keys()), prune(ago(30), evidence_keys()).rows) == (0, 0)
+        assert (prunable(ago(29), evidence_keys()), prune(ago(29), evidence_keys()).rows) == (2, 2)
 
-    def test_o10_of_what_was_never_sealed_goes_to_the_second(self, rows):
+    def test_o10_is_exact_to_the_second_for_rows_without_a_checkpoint(self, rows):
         rows(30 * DAY + 60, 30 * DAY - 60)
 
-        assert (prunable(ago(30)), prune(ago(30)).rows) == (1, 1)
+        assert (prunable(ago(30), evidence_keys()), prune(ago(30), evidence_keys()).rows) == (1, 1)
 
     def test_o10_deletes_a_batch_at_a_time(self, rows):
         rows(*(days * DAY for days in range(38, 31, -1)))
         with CaptureQueriesContext(connection) as queries:
-            assert prune(ago(30), batch=3).rows == 7
+            assert prune(ago(30), evidence_keys(), batch=3).rows == 7
 
         sql = [query["sql"] for query in queries.captured_queries]
         deletes = [text for text in sql if text.startswith("DELETE") and "issuedtoken" in text]
         assert len(deletes) == 3
 
-    def test_o10_takes_the_checkpoints_along(self, rows):
+    def test_o10_deletes_the_checkpoints_of_the_pruned_rows(self, rows):
         rows(40 * DAY, 31 * DAY, 29 * DAY)
-        prune(ago(30))
+        prune(ago(30), evidence_keys())
 
         assert [checkpoint.number for checkpoint in Checkpoint.objects.all()] == [3]
         assert [marker.number for marker in PruneMarker.objects.all()] == [2]
 
-    def test_of_nothing_does_nothing(self, rows):
+    def test_does_nothing_if_no_row_is_old_enough(self, rows):
         rows(0)
 
-        assert prune(ago(30)) == pruning.Pruned(0, 0, 0)
+        assert prune(ago(30), evidence_keys()) == pruning.Pruned(0, 0, 0)
         assert not PruneMarker.objects.exists()
 
-    def test_adds_up_what_was_pruned_before(self, rows):
+    def test_adds_the_rows_of_earlier_prunings_to_the_marker(self, rows):
         rows(400 * DAY, 300 * DAY, 200 * DAY)
-        prune(ago(350))
-        prune(ago(250))
+        prune(ago(350), evidence_keys())
+        prune(ago(250), evidence_keys())
 
-        marker = checkpoints.latest_marker()
+        marker = checkpoints.latest_marker(evidence_keys())
         assert (marker.number, marker.rows) == (2, 2)
-        assert verification.verify().broken == ""
+        assert verification.verify(evidence_keys()).broken == ""
 
     @pytest.mark.django_db(transaction=True)
-    def test_that_was_killed_goes_on_where_it_was(self, rows):
+    def test_continues_after_it_was_killed(self, rows):
         rows(*(days * DAY for days in range(38, 31, -1)), 0)
-        checkpoints.seal()
+        checkpoints.seal(evidence_keys())
         left = 3
 
         class Killed(BaseException):
@@ -116,52 +117,50 @@ class TestPrune:
             return execute(sql, *args)
 
         with connection.execute_wrapper(kill), pytest.raises(Killed):
-            prune(ago(30), batch=2)
+            prune(ago(30), evidence_keys(), batch=2)
         assert IssuedToken.objects.count() == 4
 
-        report = verification.verify()
+        report = verification.verify(evidence_keys())
         assert report.broken == ""
         assert "instaccess_tokens prune" in report.notes[0]
-        assert prune(ago(30)).rows == 3
-        assert verification.verify().notes == []
+        assert prune(ago(30), evidence_keys()).rows == 3
+        assert verification.verify(evidence_keys()).notes == []
 
-    def test_needs_a_signing_key(self, row):
+    def test_raises_key_unavailable_without_a_signing_key(self, row):
         row(age=31 * DAY)
 
         with pytest.raises(KeyUnavailable, match="instaccess_init"):
-            prune(ago(30))
+            prune(ago(30), evidence_keys())
         assert IssuedToken.objects.count() == 1
 
     @pytest.mark.parametrize("place", [0, 1])
-    def test_a6_does_not_cover_up_what_was_done_to_the_rows(self, rows, place):
-        edited = rows(40 * DAY, 35 * DAY, 0)[place]
-        checkpoints.seal()
-        IssuedToken.objects.filter(pk=edited.pk).update(user_agent="nobody")
+    def test_a6_refuses_to_delete_modified_rows_without_force(self, rows, place):
+        modified = rows(40 * DAY, 35 * DAY, 0)[place]
+        checkpoints.seal(evidence_keys())
+        IssuedToken.objects.filter(pk=modified.pk).update(user_agent="modified")
 
-        with pytest.raises(AuditAltered, match=f"nothing was pruned: row {edited.pk} .*--force"):
-            prune(ago(30))
+        with pytest.raises(AuditAltered, match=f"nothing was pruned: row {modified.pk} .*--force"):
+            prune(ago(30), evidence_keys())
         assert IssuedToken.objects.count() == 3
 
-        assert prune(ago(30), force=True).rows == 2
-        report = verification.verify()
+        assert prune(ago(30), evidence_keys(), force=True).rows == 2
+        report = verification.verify(evidence_keys())
         assert report.broken == ""
-        assert f"row {edited.pk} " in report.notes[0]
+        assert f"row {modified.pk} " in report.notes[0]
 
-    def test_is_not_stopped_by_what_was_done_to_younger_rows(self, rows):
+    def test_is_not_blocked_by_modified_rows_that_are_too_recent(self, rows):
         rows(40 * DAY)
         young = rows(20 * DAY, 0)
-        checkpoints.seal()
+        checkpoints.seal(evidence_keys())
         for each in young:
-            IssuedToken.objects.filter(pk=each.pk).update(user_agent="nobody")
+            IssuedToken.objects.filter(pk=each.pk).update(user_agent="modified")
 
-        assert prune(ago(30)).rows == 1
-        assert verification.verify().row == young[0].pk
+        assert prune(ago(30), evidence_keys()).rows == 1
+        assert verification.verify(evidence_keys()).row == young[0].pk
 
 
 @pytest.mark.django_db(transaction=True)
-def test_o10_pruning_while_tokens_are_issued_and_others_prune_loses_nothing_else(
-    row: Any, user: Any, initial_keys: Any
-) -> None:
+def test_o10_concurrent_issuing_and_pruning_loses_no_other_rows(row: Any, user: Any, initial_keys: Any) -> None:
     for days in range(60, 30, -1):
         row(age=days * DAY)
     errors: list[BaseException] = []
@@ -179,63 +178,69 @@ def test_o10_pruning_while_tokens_are_issued_and_others_prune_loses_nothing_else
         for _ in range(25):
             issuing.issue(user=user, origin=origin, now=timezone.now().timestamp())
 
-    works = [issue, issue, lambda: prune(ago(30), batch=2), lambda: prune(ago(30), batch=2), verification.verify]
+    works = [
+        issue,
+        issue,
+        lambda: prune(ago(30), evidence_keys(), batch=2),
+        lambda: prune(ago(30), evidence_keys(), batch=2),
+        lambda: verification.verify(evidence_keys()),
+    ]
     threads = [threading.Thread(target=run, args=[work]) for work in works]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    prune(ago(30))
+    prune(ago(30), evidence_keys())
 
     assert errors == []
     assert IssuedToken.objects.count() == 50
-    assert verification.verify().broken == ""
+    assert verification.verify(evidence_keys()).broken == ""
 
 
-class TestPruneOfAnAuditThatSomebodyWroteTo:
-    def test_o10_keeps_live_rows_where_the_counter_of_ids_was_set_back(self, rows, row):
+class TestPruneAfterTampering:
+    def test_o10_keeps_live_rows_after_the_id_sequence_was_reset(self, rows, row):
         old = rows(40 * DAY, 39 * DAY)
         rows(0)
-        prune(ago(30))
+        prune(ago(30), evidence_keys())
         live = row(age=60, id=old[0].pk, revoked_at=NOON)
 
-        assert prune(ago(30)).rows == 0
+        assert prune(ago(30), evidence_keys()).rows == 0
         assert IssuedToken.objects.filter(pk=live.pk).exists()
-        assert verification.verify().row == live.pk
+        assert verification.verify(evidence_keys()).row == live.pk
 
-    def test_o10_by_force_keeps_what_is_live_or_young_behind_a_row_that_was_moved_to_the_end(self, rows, row):
+    def test_o10_with_force_keeps_live_and_recent_rows_after_a_row_was_moved_to_the_end(self, rows, row):
         (moved,) = rows(40 * DAY)
         IssuedToken.objects.filter(pk=moved.pk).update(id=2**62)
-        checkpoints.seal()
+        checkpoints.seal(evidence_keys())
         young = row(age=20 * DAY, id=moved.pk)
         live = row(id=moved.pk + 1)
         with pytest.raises(AuditAltered, match=f"row {young.pk} "):
-            prune(ago(30))
+            prune(ago(30), evidence_keys())
 
-        assert prune(ago(30), force=True).rows == 1
+        assert prune(ago(30), evidence_keys(), force=True).rows == 1
         assert {*IssuedToken.objects.all()} == {young, live}
 
-    def test_o10_by_force_takes_an_edited_row_whatever_time_was_written_into_it(self, rows):
-        edited, _ = rows(40 * DAY, 39 * DAY)
-        checkpoints.seal()
-        IssuedToken.objects.filter(pk=edited.pk).update(issued_at=datetime(9999, 1, 1, tzinfo=UTC))
+    def test_o10_with_force_deletes_a_modified_row_with_a_time_in_the_future(self, rows):
+        modified, _ = rows(40 * DAY, 39 * DAY)
+        checkpoints.seal(evidence_keys())
+        IssuedToken.objects.filter(pk=modified.pk).update(issued_at=datetime(9999, 1, 1, tzinfo=UTC))
 
-        assert prune(ago(30), force=True).rows == 2
-        assert verification.verify().broken == ""
+        assert prune(ago(30), evidence_keys(), force=True).rows == 2
+        assert verification.verify(evidence_keys()).broken == ""
 
-    def test_a6_a_row_edited_to_be_young_for_ever_holds_up_neither_sealing_nor_pruning(self, rows):
-        first, edited, last = rows(40 * DAY, 39 * DAY, 38 * DAY)
-        IssuedToken.objects.filter(pk=edited.pk).update(issued_at=datetime(9999, 12, 31, 23, 59, tzinfo=UTC))
-        done = checkpoints.seal()
+    def test_a6_a_row_with_a_time_in_the_future_blocks_neither_checkpoints_nor_pruning(self, rows):
+        first, modified, last = rows(40 * DAY, 39 * DAY, 38 * DAY)
+        IssuedToken.objects.filter(pk=modified.pk).update(issued_at=datetime(9999, 12, 31, 23, 59, tzinfo=UTC))
+        done = checkpoints.seal(evidence_keys())
 
         assert (sum(made.rows for made in done.made), sum(made.altered for made in done.made)) == (3, 1)
-        assert verification.verify().row == edited.pk
-        assert prune(ago(30), force=True).rows == 3
-        assert {first, edited, last}.isdisjoint(IssuedToken.objects.all())
+        assert verification.verify(evidence_keys()).row == modified.pk
+        assert prune(ago(30), evidence_keys(), force=True).rows == 3
+        assert {first, modified, last}.isdisjoint(IssuedToken.objects.all())
 
-    def test_a6_a_last_row_edited_to_be_young_for_ever_waits(self, rows):
-        (edited,) = rows(40 * DAY)
-        IssuedToken.objects.filter(pk=edited.pk).update(issued_at=datetime(9999, 12, 31, 23, 59, tzinfo=UTC))
+    def test_a6_a_last_row_with_a_time_in_the_future_gets_no_checkpoint(self, rows):
+        (modified,) = rows(40 * DAY)
+        IssuedToken.objects.filter(pk=modified.pk).update(issued_at=datetime(9999, 12, 31, 23, 59, tzinfo=UTC))
 
-        assert (checkpoints.seal().made, checkpoints.seal().waiting) == ((), 1)
-        assert prunable(ago(30)) == 0
+        assert (checkpoints.seal(evidence_keys()).made, checkpoints.seal(evidence_keys()).waiting) == ((), 1)
+        assert prunable(ago(30), evidence_keys()) == 0

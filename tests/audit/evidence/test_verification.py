@@ -1,4 +1,4 @@
-"""A6: what was done to the audit is found, and the first row it was done to is named."""
+"""A6: `verify` detects tampering with the audit log and reports the first tampered row."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from django.db import connection, transaction
 from django.db.models import F
 
 from instaccess.audit import revocation, row_hmac, rows
-from instaccess.audit.evidence import checkpoints, statements, verification
+from instaccess.audit.evidence import checkpoints, reauthentication, statements, verification
 from instaccess.audit.evidence.pruning import prune
 from instaccess.conf import conf
 from instaccess.exceptions import AuditAltered
-from instaccess.keys import ring
+from instaccess.keys import evidence_keys, keks_for_revocation, ring
 from instaccess.models import Checkpoint, IssuedToken, PruneMarker, UserIdentity
 from instaccess.tokens import jose
 
@@ -31,65 +31,69 @@ DAY = 86_400
 
 @pytest.fixture
 def audit(row, initial_keys, time_machine) -> list[IssuedToken]:
-    """Nine rows: three under checkpoint 1, three under 2, three that are not sealed yet."""
+    """Nine rows: three covered by checkpoint 1, three covered by checkpoint 2, three not covered yet."""
     time_machine.move_to(NOON, tick=False)
     ages = (3 * DAY, 3 * DAY - 1, 3 * DAY - 2, 2 * DAY, 2 * DAY - 1, 2 * DAY - 2, 60, 50, 40)
     made = [row(age=age) for age in ages]
-    checkpoints.seal()
+    checkpoints.seal(evidence_keys())
     assert Checkpoint.objects.count() == 2
     return made
 
 
-def edit(row: IssuedToken, **columns: Any) -> None:
+def modify(row: IssuedToken, **columns: Any) -> None:
     assert IssuedToken.objects.filter(pk=row.pk).update(**columns) == 1
 
 
 def copies() -> list[statements.Exported]:
-    """Every checkpoint as it is now, taken off the machine."""
+    """Export all current checkpoints and read the copies."""
     return [
-        statements.read_exported(statements.export_checkpoint(checkpoint), name=f"{checkpoint.number}.json")
+        statements.read_exported(
+            statements.export_checkpoint(checkpoint), evidence_keys(), name=f"{checkpoint.number}.json"
+        )
         for checkpoint in Checkpoint.objects.all()
     ]
 
 
-class TestAnUntouchedAudit:
-    def test_a6_is_as_it_was_written(self, audit):
-        report = verification.verify(copies())
+class TestVerifyWithoutTampering:
+    def test_a6_finds_no_problem(self, audit):
+        report = verification.verify(evidence_keys(), copies())
 
         assert (report.broken, report.row, report.notes) == ("", None, [])
         assert (report.rows, report.sealed, report.checkpoints) == (9, 6, 2)
         assert report.last is not None
         assert report.last.number == 2
 
-    def test_a6_stays_so_when_tokens_are_revoked(self, audit, user):
-        assert revocation.revoke(rows.revocable_tokens(), reason="laptop lost", by=user) == 3
+    def test_a6_finds_no_problem_after_tokens_were_revoked(self, audit, user):
+        assert (
+            revocation.revoke(rows.revocable_tokens(), keks=keks_for_revocation(), reason="laptop lost", by=user) == 3
+        )
 
-        assert verification.verify().broken == ""
+        assert verification.verify(evidence_keys()).broken == ""
 
-    def test_a6_stays_so_when_users_and_applications_are_deleted(self, audit, user, application):
+    def test_a6_finds_no_problem_after_users_and_applications_were_deleted(self, audit, user, application):
         application.delete()
         user.delete()
 
-        assert verification.verify().broken == ""
+        assert verification.verify(evidence_keys()).broken == ""
 
-    def test_a6_may_have_gaps_where_an_insert_was_refused(self, audit, row, time_machine):
+    def test_a6_accepts_gaps_in_the_ids(self, audit, row, time_machine):
         row().delete()
         row()
         time_machine.shift(2 * 3600)
-        checkpoints.seal()
+        checkpoints.seal(evidence_keys())
 
-        assert verification.verify().broken == ""
+        assert verification.verify(evidence_keys()).broken == ""
 
-    def test_a6_may_be_empty(self, initial_keys):
-        assert verification.verify() == verification.Report()
+    def test_a6_accepts_an_empty_audit_log(self, initial_keys):
+        assert verification.verify(evidence_keys()) == verification.Report()
 
 
-class TestARow:
-    @pytest.mark.parametrize("place", [0, 4, 8], ids=["sealed first", "sealed", "not sealed"])
+class TestVerifyWithATamperedRow:
+    @pytest.mark.parametrize("place", [0, 4, 8], ids=["covered first", "covered", "not covered"])
     @pytest.mark.parametrize(
         "columns",
         [
-            {"user_uuid": "somebody else"},
+            {"user_uuid": "another user"},
             {"ip_address": None},
             {"issued_at": NOON},
             {"revoked_at": NOON},
@@ -98,64 +102,64 @@ class TestARow:
         ],
         ids=lambda columns: next(iter(columns)),
     )
-    def test_a6_that_was_edited_is_named(self, audit, place, columns):
-        edit(audit[place], **columns)
+    def test_a6_reports_a_modified_row(self, audit, place, columns):
+        modify(audit[place], **columns)
 
-        report = verification.verify()
+        report = verification.verify(evidence_keys())
 
         assert report.row == audit[place].pk
-        assert "was edited" in report.broken
+        assert "was modified" in report.broken
 
-    def test_a6_the_first_of_several_is_named(self, audit):
+    def test_a6_reports_the_first_of_several_modified_rows(self, audit):
         for place in (5, 7, 3):
-            edit(audit[place], user_agent="nobody")
+            modify(audit[place], user_agent="modified")
 
-        assert verification.verify().row == audit[3].pk
+        assert verification.verify(evidence_keys()).row == audit[3].pk
 
     @pytest.mark.parametrize("mac", ["", "x", "unknown.abc"])
-    def test_a6_whose_hmac_was_taken_away_is_named_unless_its_checkpoint_stands_for_it(self, audit, mac):
-        edit(audit[8], mac=mac)
-        assert verification.verify().row == audit[8].pk
+    def test_a6_reports_a_row_with_an_invalid_hmac_unless_its_checkpoint_proves_the_row(self, audit, mac):
+        modify(audit[8], mac=mac)
+        assert verification.verify(evidence_keys()).row == audit[8].pk
 
-        edit(audit[8], mac=audit[8].mac)
-        edit(audit[1], mac=mac)
-        # Under a key-encryption key that was since replaced: nothing to see in a sealed row.
-        assert verification.verify().row == (None if mac == "unknown.abc" else audit[1].pk)
+        modify(audit[8], mac=audit[8].mac)
+        modify(audit[1], mac=mac)
+        # If a key-encryption key was replaced, the HMAC of a covered row can't be checked. Its checkpoint proves it.
+        assert verification.verify(evidence_keys()).row == (None if mac == "unknown.abc" else audit[1].pk)
 
     @pytest.mark.parametrize("place", [0, 1, 2, 3, 5])
-    def test_a6_that_was_deleted_is_named(self, audit, place):
-        gone = audit[place].pk
+    def test_a6_reports_a_deleted_row(self, audit, place):
+        deleted = audit[place].pk
         audit[place].delete()
 
-        report = verification.verify()
+        report = verification.verify(evidence_keys())
 
-        assert report.row == gone
+        assert report.row == deleted
         assert "was deleted" in report.broken
 
-    def test_a6_of_two_that_changed_places_the_first_is_named(self, audit):
+    def test_a6_reports_the_first_of_two_rows_that_were_swapped(self, audit):
         first, second = audit[0], audit[2]
-        edit(first, id=F("id") + 1_000_000)
-        edit(second, id=first.pk)
+        modify(first, id=F("id") + 1_000_000)
+        modify(second, id=first.pk)
         IssuedToken.objects.filter(pk=first.pk + 1_000_000).update(id=second.pk)
 
-        report = verification.verify()
+        report = verification.verify(evidence_keys())
 
         assert report.row == first.pk
-        assert "moved" in report.broken
+        assert "was replaced" in report.broken
 
-    def test_a6_that_was_put_back_as_it_was_before_its_token_was_revoked_is_named(self, audit, time_machine):
+    def test_a6_reports_a_row_that_was_restored_to_its_state_before_the_revocation(self, audit, time_machine):
         before = audit[7]
-        revocation.revoke(rows.revocable_tokens(), reason="laptop lost")
+        revocation.revoke(rows.revocable_tokens(), keks=keks_for_revocation(), reason="laptop lost")
         time_machine.shift(2 * 3600)
-        checkpoints.seal()
-        edit(before, revoked_at=None, revocation_reason="", mac=before.mac)
+        checkpoints.seal(evidence_keys())
+        modify(before, revoked_at=None, revocation_reason="", mac=before.mac)
 
-        report = verification.verify()
+        report = verification.verify(evidence_keys())
 
-        assert (report.row, "place or time" in report.broken) == (before.pk, True)
+        assert (report.row, "was replaced" in report.broken) == (before.pk, True)
 
     @pytest.mark.parametrize("place", ["between", "after", "below"])
-    def test_a6_that_was_added_is_named(self, audit, place):
+    def test_a6_reports_an_added_row(self, audit, place):
         forged = audit[0]
         known = set(IssuedToken.objects.values_list("pk", flat=True))
         if place == "between":
@@ -166,11 +170,11 @@ class TestARow:
         forged.pk, forged.jti = checkpointed, uuid.uuid4()
         forged.save(force_insert=True)
 
-        report = verification.verify()
+        report = verification.verify(evidence_keys())
 
         assert report.row == checkpointed
 
-    def test_a6_that_was_written_by_us_but_after_its_neighbours_were_sealed_is_named(self, row, audit, time_machine):
+    def test_a6_reports_an_authentic_row_that_was_added_between_covered_rows(self, row, audit, time_machine):
         (late,) = (row(age=3 * DAY - 1),)
         gap = IssuedToken.objects.create(
             **{f.name: getattr(late, f.name) for f in late._meta.fields if f.name not in {"id", "jti", "mac"}},
@@ -180,95 +184,100 @@ class TestARow:
         gap.delete()
         late.delete()
         time_machine.shift(2 * 3600)
-        checkpoints.seal()
+        checkpoints.seal(evidence_keys())
         placed = row(age=2 * 3600)
         IssuedToken.objects.filter(pk=placed.pk).update(id=next_row.pk - 1)
 
-        report = verification.verify()
+        report = verification.verify(evidence_keys())
 
         assert report.row == next_row.pk - 1
         assert "added" in report.broken
 
-    def test_a6_whose_reference_points_to_somebody_else_is_named(self, audit, django_user_model):
+    def test_a6_reports_a_row_whose_foreign_key_refers_to_another_user(self, audit, django_user_model):
         mallory = django_user_model.objects.create_user("mallory")
         UserIdentity.objects.create(user=mallory)
-        edit(audit[4], user=mallory)
+        modify(audit[4], user=mallory)
 
-        report = verification.verify()
+        report = verification.verify(evidence_keys())
 
         assert report.row == audit[4].pk
-        assert f"user {mallory.pk}" in report.broken
+        assert f"refers to user {mallory.pk} instead of the user with the uuid {audit[4].user_uuid}" in report.broken
 
-    def test_a6_edited_before_it_was_sealed_is_named_for_good(self, audit, time_machine):
-        edit(audit[6], user_agent="nobody")
+    def test_a6_still_reports_a_row_that_was_modified_before_it_was_covered(self, audit, time_machine):
+        modify(audit[6], user_agent="modified")
         time_machine.shift(2 * 3600)
-        checkpoints.seal()
+        checkpoints.seal(evidence_keys())
 
-        report = verification.verify()
+        report = verification.verify(evidence_keys())
 
         assert report.row == audit[6].pk
-        assert "before it was sealed" in report.broken
+        assert "was modified before checkpoint 3 was created" in report.broken
 
 
-class TestTheEndOfTheAudit:
-    def test_a6_cut_off_is_named_from_where_on(self, audit):
+class TestVerifyWithATruncatedAuditLog:
+    def test_a6_reports_the_first_truncated_row(self, audit):
         first_gone = audit[4].pk
         IssuedToken.objects.filter(pk__gte=first_gone).delete()
 
-        report = verification.verify()
+        report = verification.verify(evidence_keys())
 
         assert report.row == first_gone
         assert "truncated" in report.broken
 
-    def test_a6_cut_off_together_with_its_checkpoint_is_found_by_an_exported_copy(self, audit):
+    def test_a6_finds_rows_truncated_with_their_checkpoint_by_an_exported_copy(self, audit):
         kept = copies()
         first_gone = audit[3].pk
         IssuedToken.objects.filter(pk__gte=first_gone).delete()
         Checkpoint.objects.filter(number=2).delete()
 
-        assert verification.verify().broken == ""
-        report = verification.verify(kept)
+        assert verification.verify(evidence_keys()).broken == ""
+        report = verification.verify(evidence_keys(), kept)
         assert report.row == first_gone
         assert "truncated" in report.broken
 
-    def test_a6_a_checkpoint_alone_that_is_gone_is_found_by_an_exported_copy(self, audit):
+    def test_a6_finds_a_deleted_last_checkpoint_by_an_exported_copy(self, audit):
         kept = copies()
         Checkpoint.objects.filter(number=2).delete()
 
-        assert verification.verify(kept).broken == "checkpoint 2, of which there is an exported copy, is gone"
+        assert (
+            verification.verify(evidence_keys(), kept).broken
+            == "checkpoint 2 was deleted, but there is an exported copy of it"
+        )
 
-    def test_a6_that_nobody_seals_is_noted(self, row, initial_keys):
+    def test_a6_notes_that_old_rows_are_not_covered_by_a_checkpoint(self, row, initial_keys):
         row(age=3 * DAY)
 
-        report = verification.verify()
+        report = verification.verify(evidence_keys())
 
         assert report.broken == ""
         assert "instaccess_tokens seal" in report.notes[0]
 
 
-class TestACheckpoint:
-    def test_a6_that_is_missing_is_named(self, audit):
+class TestVerifyWithATamperedCheckpoint:
+    def test_a6_reports_a_missing_checkpoint(self, audit):
         Checkpoint.objects.filter(number=1).delete()
 
-        assert "a checkpoint is missing" in verification.verify().broken
+        assert "a checkpoint is missing" in verification.verify(evidence_keys()).broken
 
     @pytest.mark.parametrize("column", ["jws", "index", "mac"])
-    def test_a6_that_was_edited_is_named(self, audit, column):
+    def test_a6_reports_a_modified_checkpoint(self, audit, column):
         first, second = Checkpoint.objects.all()
         setattr(first, column, getattr(second, column))
         first.save()
 
-        assert verification.verify().broken.startswith("checkpoint 1 was altered")
+        assert verification.verify(evidence_keys()).broken.startswith("checkpoint 1 was modified")
 
-    def test_a6_that_changed_places_with_another_is_named(self, audit):
+    def test_a6_reports_swapped_checkpoints(self, audit):
         Checkpoint.objects.filter(number=1).update(number=9)
         Checkpoint.objects.filter(number=2).update(number=1)
 
-        assert verification.verify().broken.startswith("checkpoint 1 was altered: it is checkpoint 2")
+        assert verification.verify(evidence_keys()).broken.startswith(
+            "checkpoint 1 was modified: its signed number is 2"
+        )
 
 
-class TestSomebodyWhoHoldsAllKeys:
-    """Whoever took the application server can write any HMAC and sign any checkpoint. Copies kept elsewhere tell."""
+class TestVerifyWithAnAttackerWhoHasAllKeys:
+    """This attacker can compute any HMAC and sign any checkpoint. Only exported copies help."""
 
     @pytest.fixture
     def forge(self) -> Callable[[IssuedToken, str], None]:
@@ -277,154 +286,154 @@ class TestSomebodyWhoHoldsAllKeys:
             row.mac = row_hmac.authenticate(row_hmac.canonical_bytes(row), conf.key_encryption_keys)
             row.save()
             Checkpoint.objects.all().delete()
-            checkpoints.seal()
+            checkpoints.seal(evidence_keys())
 
         return rewrite
 
-    def test_a6_is_not_found_without_one(self, audit, forge):
-        forge(audit[4], "nobody")
+    def test_a6_finds_nothing_without_an_exported_copy(self, audit, forge):
+        forge(audit[4], "modified")
 
-        assert verification.verify().broken == ""
+        assert verification.verify(evidence_keys()).broken == ""
 
-    def test_a6_is_found_and_the_row_is_named(self, audit, forge):
+    def test_a6_reports_the_row_with_an_exported_copy(self, audit, forge):
         kept = copies()
-        forge(audit[4], "nobody")
+        forge(audit[4], "modified")
 
-        assert verification.verify(kept[1:]).row == audit[4].pk
+        assert verification.verify(evidence_keys(), kept[1:]).row == audit[4].pk
 
-    def test_a6_is_found_by_a_later_copy_that_can_name_no_row(self, audit, forge):
+    def test_a6_finds_the_difference_but_no_row_with_a_later_copy(self, audit, forge):
         kept = copies()
-        forge(audit[1], "nobody")
+        forge(audit[1], "modified")
 
-        report = verification.verify(kept[1:])
+        report = verification.verify(evidence_keys(), kept[1:])
 
         assert "an exported copy of an earlier checkpoint" in report.broken
-        assert verification.verify(kept).row == audit[1].pk
+        assert verification.verify(evidence_keys(), kept).row == audit[1].pk
 
-    def test_a6_that_sealed_again_the_same_is_found(self, audit, time_machine):
+    def test_a6_finds_checkpoints_that_were_created_again_over_the_same_rows(self, audit, time_machine):
         kept = copies()
         time_machine.shift(60)
         Checkpoint.objects.all().delete()
-        checkpoints.seal()
+        checkpoints.seal(evidence_keys())
 
-        assert verification.verify(kept).broken == "checkpoint 1 is another than its exported copy"
+        assert verification.verify(evidence_keys(), kept).broken == "checkpoint 1 differs from its exported copy"
 
 
-class TestAnExportedCopy:
+class TestReadExported:
     @pytest.mark.parametrize(
         "text",
         ["", "[]", "{}", "null", '{"format": "instaccess checkpoint 1", "jws": 1, "index": ""}', "[" * 100_000],
     )
-    def test_that_is_none_is_named(self, initial_keys, text):
-        with pytest.raises(AuditAltered, match=r"kept\.json is no exported checkpoint"):
-            statements.read_exported(text, name="kept.json")
+    def test_refuses_text_that_is_not_an_exported_checkpoint(self, initial_keys, text):
+        with pytest.raises(AuditAltered, match=r"kept\.json isn't an exported checkpoint"):
+            statements.read_exported(text, evidence_keys(), name="kept.json")
 
-    def test_whose_signature_does_not_hold_is_named(self, audit):
+    def test_refuses_a_copy_whose_signature_was_modified(self, audit):
         document = json.loads(statements.export_checkpoint(Checkpoint.objects.first()))
         header, payload, signature = document["jws"].split(".")
         document["jws"] = ".".join([header, payload, signature[:-4] + "AAAA"])
 
-        with pytest.raises(AuditAltered, match=r"kept\.json was altered"):
-            statements.read_exported(json.dumps(document), name="kept.json")
+        with pytest.raises(AuditAltered, match=r"kept\.json was modified: its signature is invalid"):
+            statements.read_exported(json.dumps(document), evidence_keys(), name="kept.json")
 
-    def test_whose_index_was_changed_is_named(self, audit):
+    def test_refuses_a_copy_whose_index_was_modified(self, audit):
         document = json.loads(statements.export_checkpoint(Checkpoint.objects.first()))
         document["index"] += "\n9 00000000"
 
-        with pytest.raises(AuditAltered, match="its index is another"):
-            statements.read_exported(json.dumps(document), name="kept.json")
+        with pytest.raises(AuditAltered, match="its index doesn't match"):
+            statements.read_exported(json.dumps(document), evidence_keys(), name="kept.json")
 
 
-class TestAfterPruning:
-    def test_a6_the_chain_goes_on_from_the_marker(self, audit):
+class TestVerifyAfterPruning:
+    def test_a6_continues_the_chain_from_the_prune_marker(self, audit):
         kept = copies()
-        prune(NOON - timedelta(days=2, hours=12))
+        prune(NOON - timedelta(days=2, hours=12), evidence_keys())
 
-        report = verification.verify(kept)
+        report = verification.verify(evidence_keys(), kept)
 
         assert (report.broken, report.rows, report.checkpoints) == ("", 6, 1)
         assert report.pruned is not None
         assert (report.pruned.number, report.pruned.rows) == (1, 3)
 
     @pytest.mark.parametrize("place", [3, 8])
-    def test_a6_the_rest_is_still_checked(self, audit, place):
-        prune(NOON - timedelta(days=2, hours=12))
-        edit(audit[place], user_agent="nobody")
+    def test_a6_still_checks_the_remaining_rows(self, audit, place):
+        prune(NOON - timedelta(days=2, hours=12), evidence_keys())
+        modify(audit[place], user_agent="modified")
 
-        assert verification.verify().row == audit[place].pk
+        assert verification.verify(evidence_keys()).row == audit[place].pk
 
-    def test_a6_rows_deleted_by_somebody_else_are_no_pruning(self, audit):
+    def test_a6_reports_rows_that_were_deleted_without_a_prune_marker(self, audit):
         IssuedToken.objects.filter(pk__lte=audit[2].pk).delete()
         Checkpoint.objects.filter(number=1).delete()
 
-        report = verification.verify()
+        report = verification.verify(evidence_keys())
 
         assert "a checkpoint is missing" in report.broken
 
-    def test_a6_a_marker_by_somebody_else_is_named(self, audit, rsa_pool):
+    def test_a6_reports_a_forged_prune_marker(self, audit, rsa_pool):
         theirs = rsa_pool.take("sig")
         signed = jose.sign(b"{}", theirs, kid=ring.current_ring().signing_key().kid, typ=statements.MARKER)
         kek_id = audit[0].mac.partition(".")[0]
         PruneMarker.objects.create(number=1, jws=signed, mac=f"{kek_id}.guessed")
 
-        assert verification.verify().broken == "prune marker 1 was altered: its HMAC does not fit"
+        assert verification.verify(evidence_keys()).broken == "prune marker 1 was modified: its HMAC doesn't match"
 
-    def test_a6_a_row_put_back_where_rows_were_pruned_is_named(self, audit):
+    def test_a6_reports_a_pruned_row_that_was_restored_and_modified(self, audit):
         ghost = audit[0]
-        prune(NOON - timedelta(days=2, hours=12))
-        ghost.user_agent = "nobody"
+        prune(NOON - timedelta(days=2, hours=12), evidence_keys())
+        ghost.user_agent = "modified"
         ghost.save(force_insert=True)
 
-        report = verification.verify()
+        report = verification.verify(evidence_keys())
 
         assert report.row == ghost.pk
-        assert "where no row can be" in report.broken
+        assert "was added with an id that no row can have" in report.broken
 
-    def test_a6_a_marker_taken_away_is_found(self, audit):
-        prune(NOON - timedelta(days=2, hours=12))
+    def test_a6_finds_a_deleted_prune_marker(self, audit):
+        prune(NOON - timedelta(days=2, hours=12), evidence_keys())
         PruneMarker.objects.all().delete()
 
-        assert "missing" in verification.verify().broken
+        assert "missing" in verification.verify(evidence_keys()).broken
 
-    def test_a6_a_copy_of_what_was_pruned_is_compared_with_the_marker(self, audit):
+    def test_a6_compares_a_copy_of_the_last_pruned_checkpoint_with_the_prune_marker(self, audit):
         kept = copies()
-        prune(NOON - timedelta(days=1))
-        assert verification.verify(kept).notes == [
-            "checkpoint 1, of which there is a copy, was pruned: nothing to compare with"
+        prune(NOON - timedelta(days=1), evidence_keys())
+        assert verification.verify(evidence_keys(), kept).notes == [
+            "checkpoint 1 was pruned, so its exported copy can't be compared"
         ]
         changed = statements.Exported(
-            statements.Statement(**{**vars_of(kept[1].statement), "digest": "0" * 64}), kept[1].jws, kept[1].index
+            statements.Statement(**{**as_dict(kept[1].statement), "digest": "0" * 64}), kept[1].jws, kept[1].index
         )
 
-        assert "another than its exported copy" in verification.verify([changed]).broken
+        assert "differs from its exported copy" in verification.verify(evidence_keys(), [changed]).broken
 
 
-def vars_of(statement: statements.Statement) -> dict[str, Any]:
+def as_dict(statement: statements.Statement) -> dict[str, Any]:
     return {name: getattr(statement, name) for name in statement.__slots__}
 
 
-def test_a6_the_digest_is_what_the_documentation_says(row: Any, initial_keys: Any, time_machine: Any) -> None:
-    """Anybody can compute it: SHA-256 over the digest before, as text, and the SHA-256 of each row in its place."""
+def test_a6_the_digest_is_computed_as_documented(row: Any, initial_keys: Any, time_machine: Any) -> None:
+    """An auditor can compute the digest: SHA-256 of the previous digest (hexadecimal) and of each row's SHA-256."""
     time_machine.move_to(NOON, tick=False)
     made = [row(age=3 * DAY), row(age=2 * DAY)]
-    checkpoints.seal()
+    checkpoints.seal(evidence_keys())
 
     digest = ""
     for each, checkpoint in zip(made, Checkpoint.objects.all(), strict=True):
-        leaf = hashlib.sha256(f"{each.pk}\n".encode() + row_hmac.canonical_bytes(each)).digest()
-        digest = hashlib.sha256(digest.encode() + leaf).hexdigest()
-        assert statements.read_checkpoint(checkpoint).digest == digest
+        row_digest = hashlib.sha256(f"{each.pk}\n".encode() + row_hmac.canonical_bytes(each)).digest()
+        digest = hashlib.sha256(digest.encode() + row_digest).hexdigest()
+        assert statements.read_checkpoint(checkpoint, evidence_keys()).digest == digest
 
 
 def write(row: IssuedToken, column: str, value: Any) -> None:
-    """Past Django, as somebody with a shell on the database would."""
+    """Store a value without Django's conversion, like an attacker with a database shell."""
     with connection.cursor() as cursor:
         lenient = "SET STATEMENT sql_mode = '' FOR " if connection.vendor == "mysql" else ""
         cursor.execute(f"{lenient}UPDATE instaccess_issuedtoken SET {column} = %s WHERE id = %s", [value, row.pk])
 
 
 _ZERO = "0000-00-00 00:00:00"
-# What each database takes into a column and Django can't read back.
+# Values that each database can store in a column, but Django can't read.
 UNREADABLE = {
     "sqlite": [("issued_at", "never"), ("jti", "no uuid"), ("jti", b"\x00"), ("expires_at", 5), ("revoked_at", "")],
     "postgresql": [("issued_at", "infinity"), ("expires_at", "20000-01-01")],
@@ -437,125 +446,127 @@ ODD = {
 }
 
 
-class TestARowWithWhatNoColumnOfOursHolds:
-    @pytest.mark.parametrize("place", [0, 8], ids=["sealed", "not sealed"])
-    def test_a6_is_named_and_does_not_stop_others_from_being_revoked_or_sealed_anew(self, audit, place):
+class TestRowsWithInvalidValues:
+    @pytest.mark.parametrize("place", [0, 8], ids=["covered", "not covered"])
+    def test_a6_verify_reports_the_row_and_other_rows_can_be_revoked_and_reauthenticated(self, audit, place):
         for column, value in [*UNREADABLE[connection.vendor], *ODD[connection.vendor]]:
             with transaction.atomic():
                 write(audit[place], column, value)
 
-                report = verification.verify()
+                report = verification.verify(evidence_keys())
 
-                assert (report.row, "edited" in report.broken) == (audit[place].pk, True), (column, value)
-                checkpoints.reauthenticate()
-                assert revocation.revoke(rows.revocable_tokens(), reason="laptop lost") >= 2
+                assert (report.row, "was modified" in report.broken) == (audit[place].pk, True), (column, value)
+                reauthentication.reauthenticate(evidence_keys())
+                assert (
+                    revocation.revoke(rows.revocable_tokens(), keks=keks_for_revocation(), reason="laptop lost") >= 2
+                )
                 still_live = rows.revocable_tokens().exclude(pk=audit[place].pk)
                 assert not still_live.exists()
                 transaction.set_rollback(True)
 
-    def test_a6_stops_sealing_by_its_name_where_it_cannot_be_read(self, audit, time_machine):
+    def test_a6_seal_fails_and_reports_a_row_that_cannot_be_read(self, audit, time_machine):
         time_machine.shift(2 * 3600)
         for column, value in UNREADABLE[connection.vendor]:
             with transaction.atomic():
                 write(audit[7], column, value)
-                with pytest.raises(AuditAltered, match=f"row {audit[7].pk} was edited"):
-                    checkpoints.seal()
+                with pytest.raises(AuditAltered, match=f"row {audit[7].pk} was modified"):
+                    checkpoints.seal(evidence_keys())
                 transaction.set_rollback(True)
 
-    def test_a6_is_sealed_as_edited_where_it_can(self, audit, time_machine):
+    def test_a6_seal_marks_a_readable_row_as_modified(self, audit, time_machine):
         time_machine.shift(2 * 3600)
         for column, value in ODD[connection.vendor]:
             with transaction.atomic():
                 write(audit[7], column, value)
-                assert sum(made.altered for made in checkpoints.seal().made) == 1, (column, value)
+                assert sum(made.altered for made in checkpoints.seal(evidence_keys()).made) == 1, (column, value)
                 transaction.set_rollback(True)
 
-    def test_a6_a_zone_behind_an_ipv6_address_is_an_edit(self, row, audit):
+    def test_a6_verify_reports_an_ipv6_address_with_a_zone(self, row, audit):
         made = row(ip_address="2001:db8::7")
-        if connection.vendor != "postgresql":  # inet takes none
-            write(made, "ip_address", "2001:db8::7%of somebody else")
-            assert verification.verify().row == made.pk
+        if connection.vendor != "postgresql":  # PostgreSQL's inet type accepts no zones.
+            write(made, "ip_address", "2001:db8::7%zone")
+            assert verification.verify(evidence_keys()).row == made.pk
 
     @pytest.mark.parametrize("column", ["jws", "mac", "index"])
-    def test_a6_in_a_checkpoint_is_named(self, audit, column):
+    def test_a6_verify_reports_a_checkpoint_with_an_invalid_value(self, audit, column):
         with connection.cursor() as cursor:
             value = b"\x00\xff" if connection.vendor == "sqlite" else "\N{SNOWMAN}"
             name = connection.ops.quote_name(column)
             cursor.execute(f"UPDATE instaccess_checkpoint SET {name} = %s WHERE number = 1", [value])
 
-        assert verification.verify().broken == "checkpoint 1 was altered: its HMAC does not fit"
-        assert checkpoints.reauthenticate() == 0
+        assert verification.verify(evidence_keys()).broken == "checkpoint 1 was modified: its HMAC doesn't match"
+        assert reauthentication.reauthenticate(evidence_keys()) == 0
 
 
-class TestAStatementOfAnotherVersion:
+class TestStatementsOfAnotherVersion:
     @pytest.mark.parametrize("payload", [{}, {"number": 1}, {"surplus": 1}, {"number": "1"}, {"rows": True}])
-    def test_cannot_be_read_and_says_so(self, audit, payload):
-        whole = vars_of(copies()[0].statement)
-        said = {**whole, **payload} if payload and payload != {"number": 1} else payload
+    def test_read_exported_reports_unknown_members(self, audit, payload):
+        complete = as_dict(copies()[0].statement)
+        members = {**complete, **payload} if payload and payload != {"number": 1} else payload
         key = ring.current_ring().signing_key()
-        signed = jose.sign(json.dumps(said).encode(), key.private(), kid=key.kid, typ=statements.CHECKPOINT)
+        signed = jose.sign(json.dumps(members).encode(), key.private(), kid=key.kid, typ=statements.CHECKPOINT)
         text = json.dumps({"format": "instaccess checkpoint 1", "jws": signed, "index": ""})
 
         with pytest.raises(AuditAltered, match=r"old\.json can't be read"):
-            statements.read_exported(text, name="old.json")
+            statements.read_exported(text, evidence_keys(), name="old.json")
 
 
-class TestWhereRowsWerePruned:
+class TestVerifyWithRowsAmongThePrunedIds:
     @pytest.fixture
     def pruned(self, audit):
-        prune(NOON - timedelta(days=2, hours=12))
+        prune(NOON - timedelta(days=2, hours=12), evidence_keys())
         return audit
 
-    def test_a6_a_row_with_an_unknown_hmac_is_named(self, pruned):
+    def test_a6_reports_a_row_with_an_unknown_key_encryption_key(self, pruned):
         ghost = pruned[0]
-        ghost.user_agent, ghost.mac = "nobody", "unknown.abc"
+        ghost.user_agent, ghost.mac = "modified", "unknown.abc"
         ghost.save(force_insert=True)
 
-        assert verification.verify().row == ghost.pk
+        assert verification.verify(evidence_keys()).row == ghost.pk
 
-    def test_a6_a_row_issued_since_is_named_whatever_its_hmac_says(self, pruned, row):
-        """As after somebody set back the counter of ids."""
+    def test_a6_reports_a_newer_row_even_if_its_hmac_matches(self, pruned, row):
+        """An attacker can reset the id sequence."""
         late = row(id=pruned[1].pk)
 
-        report = verification.verify()
+        report = verification.verify(evidence_keys())
 
-        assert (report.row, "where no row can be" in report.broken) == (late.pk, True)
+        assert (report.row, "with an id that no row can have" in report.broken) == (late.pk, True)
 
-    def test_a6_a_row_that_was_pruned_is_named_where_it_was_put_back_elsewhere(self, pruned, row):
+    def test_a6_reports_a_pruned_row_that_was_restored_with_a_new_id(self, pruned, row):
         ghost = pruned[0]
         ghost.pk = pruned[8].pk + 1
-        prune(NOON - timedelta(days=1))
+        prune(NOON - timedelta(days=1), evidence_keys())
         ghost.save(force_insert=True)
 
-        report = verification.verify()
+        report = verification.verify(evidence_keys())
 
-        assert (report.row, "put back" in report.broken) == (ghost.pk, True)
+        assert (report.row, "was restored" in report.broken) == (ghost.pk, True)
 
 
-def test_a_change_of_where_uuids_come_from_is_no_tampering(row: Any, user: Any, initial_keys: Any) -> None:
+def test_verify_notes_but_accepts_a_change_of_the_uuid_field(row: Any, user: Any, initial_keys: Any) -> None:
     row(user_uuid="from-a-field")
     UserIdentity.objects.get_or_create(user=user)
 
-    report = verification.verify()
+    report = verification.verify(evidence_keys())
 
     assert report.broken == ""
     assert "USER_UUID_FIELD" in report.notes[0]
 
 
-def test_a6_a_row_whose_hmac_could_not_be_checked_when_it_was_sealed_fits_once_it_can(
+def test_a6_verify_accepts_a_row_after_its_missing_key_encryption_key_was_added_again(
     row: Any, initial_keys: Any, time_machine: Any, settings: Any
 ) -> None:
-    """Its key-encryption key was taken away too early, and was put back."""
+    """The key-encryption key was removed from the settings too early, and was added again."""
     time_machine.move_to(NOON, tick=False)
     lost = base64.urlsafe_b64encode(b"k" * 32).decode()
     keks = [base64.urlsafe_b64encode(kek).decode() for kek in conf.key_encryption_keys]
     settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [lost, *keks]}
     made = row(age=2 * 3600)
     settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": keks}
-    checkpoints.seal()
-    assert "put it back" in verification.verify().broken
+    checkpoints.seal(evidence_keys())
+    assert "Add the key again" in verification.verify(evidence_keys()).broken
 
     settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [*keks, lost]}
-    assert verification.verify().broken == ""
-    edit(made, user_agent="nobody")
-    assert verification.verify().row == made.pk
+    assert verification.verify(evidence_keys()).broken == ""
+    modify(made, user_agent="modified")
+    assert verification.verify(evidence_keys()).row == made.pk

@@ -1,0 +1,57 @@
+"""New HMACs for the audit log after the key-encryption key was replaced."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from django.db.models import Case, F, Value, When
+
+from .. import row_hmac
+from ..rows import issued_tokens
+from . import statements
+from .checkpoints import chain_end, checkpoints, markers, rows_after
+from .statements import EvidenceKeys
+
+logger = logging.getLogger("instaccess.audit")
+
+
+def reauthenticate(keys: EvidenceKeys) -> int:
+    """Recompute HMACs that use an older key-encryption key with the first one. Returns the number of new HMACs.
+
+    Recomputes the HMACs of checkpoints, prune markers and rows without a checkpoint. A row covered by a checkpoint
+    needs no new HMAC, because the checkpoint proves the row. An HMAC that doesn't match is not replaced, because a
+    new HMAC would hide that the row was modified.
+
+    Raises AuditAltered if the last checkpoint or the latest prune marker was modified.
+    """
+    count = 0
+    for checkpoint in checkpoints().iterator(chunk_size=100):
+        covered = statements.covered_bytes(statements.CHECKPOINT, checkpoint.jws, checkpoint.index)
+        if mac := _new_mac(covered, checkpoint.mac, keys.keks):
+            count += checkpoints().filter(pk=checkpoint.pk, mac=checkpoint.mac).update(mac=mac)
+    for marker in markers():
+        if mac := _new_mac(statements.covered_bytes(statements.MARKER, marker.jws), marker.mac, keys.keks):
+            count += markers().filter(pk=marker.pk, mac=marker.mac).update(mac=mac)
+    last = chain_end(keys).last
+    while pks := list(rows_after(last).values_list("pk", flat=True)[:200]):
+        rows, unreadable = row_hmac.readable(rows_after(last).filter(pk__lte=pks[-1]))
+        if unreadable:
+            logger.error("unreadable rows get no new HMAC: %s", unreadable)
+        renewed = {row: mac for row in rows if (mac := _new_mac(row_hmac.canonical_bytes(row), row.mac, keys.keks))}
+        if renewed:
+            whens = [When(pk=row.pk, mac=row.mac, then=Value(mac)) for row, mac in renewed.items()]
+            unchanged = issued_tokens().filter(
+                pk__in=[row.pk for row in renewed], mac__in=[row.mac for row in renewed]
+            )
+            count += unchanged.update(mac=Case(*whens, default=F("mac")))
+        last = pks[-1]
+    return count
+
+
+def _new_mac(data: bytes, mac: str, keks: Sequence[bytes]) -> str:
+    """Return the HMAC under the first key-encryption key; empty if `mac` doesn't match or already uses that key."""
+    if row_hmac.check(data, mac, keks) is not row_hmac.HmacStatus.AUTHENTIC:
+        return ""
+    renewed = row_hmac.authenticate(data, keks)
+    return "" if renewed == mac else renewed

@@ -1,0 +1,151 @@
+"""The checks of rows in `verify`: covered rows against their checkpoint, the other rows against their HMAC."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from ...exceptions import AuditAltered
+from ...models import IssuedToken
+from .. import row_hmac
+from ..row_hmac import HmacStatus
+from . import references, statements
+from .checkpoints import ROWS, SETTLED, rows_after
+from .report import Report
+from .statements import Entry, Statement, fingerprint, row_digest
+
+_DAY = 86_400
+_OTHER_UUIDS = (
+    "some rows refer to users whose uuid differs from the uuid in the row, for example after "
+    "INSTACCESS['USER_UUID_FIELD'] was changed: trust the uuids in the rows, because the HMACs cover them"
+)
+
+
+def describe_row(row: IssuedToken) -> str:
+    """Return the id and the jti of a row for messages."""
+    return f"row {row.pk} (jti {row.jti})"
+
+
+def check_covered_rows(report: Report, statement: Statement, index: str, after: int, keks: Sequence[bytes]) -> None:
+    """Compare the rows of one checkpoint with its index and digest.
+
+    Args:
+        index: the index of the checkpoint, already compared with its SHA-256.
+        after: the last row id of the previous checkpoint.
+
+    Raises AuditAltered at the first row that was modified, deleted, moved or added.
+    """
+    rows = row_hmac.loaded(rows_after(after).filter(pk__lte=statement.last))
+    chain = hashlib.sha256(statement.previous.encode())
+    remaining = iter(rows)
+    row = next(remaining, None)
+    for entry in statements.entries(index):
+        if row is None or row.pk > entry.row:
+            raise _deleted(entry, statement)
+        if row.pk < entry.row:
+            raise _added(row, statement)
+        chain.update(_check_covered_row(row, entry, statement, keks))
+        row = next(remaining, None)
+    if row is not None:
+        raise _added(row, statement)
+    if chain.hexdigest() != statement.digest:
+        raise AuditAltered(
+            f"rows {statement.first} to {statement.last} don't match the digest of checkpoint {statement.number}"
+        )
+    _check_neighbours(report, rows)
+    report.rows += len(rows)
+    report.sealed += len(rows)
+
+
+def _check_covered_row(row: IssuedToken, entry: Entry, statement: Statement, keks: Sequence[bytes]) -> bytes:
+    row_bytes = row_hmac.canonical_bytes(row)
+    digest, status = row_digest(row.pk, row_bytes), row_hmac.check(row_bytes, row.mac, keks)
+    if fingerprint(digest) == entry.print:
+        if entry.altered and status is HmacStatus.UNKNOWN:
+            raise AuditAltered(
+                f"{describe_row(row)} can't be checked, and already couldn't when checkpoint {statement.number} was "
+                "created: its HMAC names a key-encryption key that isn't in INSTACCESS['KEY_ENCRYPTION_KEYS']. Add "
+                "the key again",
+                row.pk,
+            )
+        if entry.altered and status is HmacStatus.BROKEN:
+            raise AuditAltered(
+                f"{describe_row(row)} was modified before checkpoint {statement.number} was created: its HMAC didn't "
+                "match then",
+                row.pk,
+            )
+        if status is HmacStatus.BROKEN:
+            raise AuditAltered(f"the HMAC of {describe_row(row)} was modified", row.pk)
+    elif status is HmacStatus.AUTHENTIC:
+        raise AuditAltered(
+            f"{describe_row(row)} was replaced after checkpoint {statement.number} was created: with a row moved "
+            "from another id, or with an older version of the same row",
+            row.pk,
+        )
+    else:
+        raise AuditAltered(f"{describe_row(row)} was modified", row.pk)
+    return digest
+
+
+def _deleted(entry: Entry, statement: Statement) -> AuditAltered:
+    if not rows_after(entry.row).exists():
+        return AuditAltered(
+            f"the audit log was truncated: row {entry.row} and all later rows were deleted, at least up to row "
+            f"{statement.last}",
+            entry.row,
+        )
+    return AuditAltered(f"row {entry.row} was deleted", entry.row)
+
+
+def _added(row: IssuedToken, statement: Statement) -> AuditAltered:
+    return AuditAltered(f"{describe_row(row)} was added after checkpoint {statement.number} was created", row.pk)
+
+
+def check_uncovered_rows(report: Report, last: int, now: datetime, keks: Sequence[bytes]) -> None:
+    """Check the HMACs of the rows after the last checkpoint. A deleted row can't be detected here.
+
+    Args:
+        last: the last row id of the last checkpoint.
+
+    Raises AuditAltered at the first row whose HMAC doesn't match or can't be checked.
+    """
+    overdue = None
+    while rows := row_hmac.loaded(rows_after(last)[:ROWS]):
+        for row in rows:
+            status = row_hmac.row_status(row, keks)
+            if status is HmacStatus.BROKEN:
+                raise AuditAltered(f"{describe_row(row)} was modified, or was not written by the issuer", row.pk)
+            if status is HmacStatus.UNKNOWN:
+                raise AuditAltered(
+                    f"{describe_row(row)} can't be checked: its HMAC names a key-encryption key that isn't in "
+                    "INSTACCESS['KEY_ENCRYPTION_KEYS']. Add the key again, then run "
+                    "`python manage.py instaccess_keys reseal`",
+                    row.pk,
+                )
+        overdue = overdue or (rows[0] if now - rows[0].issued_at > timedelta(seconds=SETTLED, days=1) else None)
+        _check_neighbours(report, rows)
+        report.rows += len(rows)
+        last = rows[-1].pk
+    if overdue is not None:
+        report.notes.append(
+            f"no checkpoint covers row {overdue.pk} and the later rows, so a deleted row can't be detected: run "
+            "`python manage.py instaccess_tokens seal` from cron"
+        )
+
+
+def _check_neighbours(report: Report, rows: Sequence[IssuedToken]) -> None:
+    """Check what the HMAC of a single row can't prove: that the row wasn't pruned before, and its foreign keys."""
+    for row in rows:
+        # Ids rise with time, except within minutes. A row from an earlier day is a restored copy of a pruned row.
+        if report.pruned is not None and row.issued_at.timestamp() < report.pruned.newest - _DAY:
+            raise AuditAltered(f"{describe_row(row)} was restored: it is as old as the rows that were pruned", row.pk)
+    reference, has_differences = references.find_mismatched(rows)
+    if reference is not None:
+        expected = f"the user with the uuid {reference.uuid}" if reference.uuid else "no user"
+        raise AuditAltered(
+            f"{describe_row(reference.row)} was modified: it refers to user {reference.user} instead of {expected}",
+            reference.row.pk,
+        )
+    if has_differences and _OTHER_UUIDS not in report.notes:
+        report.notes.append(_OTHER_UUIDS)

@@ -1,0 +1,47 @@
+"""The keys that the audit log needs, collected for the functions of the `audit` wing."""
+
+from __future__ import annotations
+
+import logging
+
+from .. import audit, tokens
+from ..conf import conf
+from ..exceptions import ConfigError, KeyUnavailable
+from ..models import Key
+from . import ring, store
+
+logger = logging.getLogger("instaccess.keys")
+
+
+def evidence_keys() -> audit.EvidenceKeys:
+    """Collect the keys that sign, authenticate and check the tamper evidence of the audit log.
+
+    A signing key whose public key was modified in the database is logged and left out. Raises ConfigError,
+    DatabaseError. A missing or undecryptable signing key raises KeyUnavailable or UnsealError only when `sign` is
+    called, because checking the audit log needs public keys only.
+    """
+    current_ring = ring.current_ring()
+    verification = {}
+    for row in store.stored_keys().filter(use=Key.Use.SIGNING):
+        try:
+            verification[row.kid] = ring.public_key(row)
+        except KeyUnavailable as error:
+            logger.error("%s", error)
+
+    def sign(payload: bytes, typ: str) -> str:
+        key = current_ring.signing_key()
+        return tokens.sign(payload, key.private(), kid=key.kid, typ=typ)
+
+    return audit.EvidenceKeys(conf.key_encryption_keys, verification, sign)
+
+
+def keks_for_revocation() -> list[bytes]:
+    """Return the key-encryption keys, or an empty list if the settings are invalid.
+
+    A token must be revocable even then. Its audit row gets no new HMAC, and `instaccess_tokens verify` names the row.
+    """
+    try:
+        return conf.key_encryption_keys
+    except ConfigError as error:
+        logger.error("the audit rows of revoked tokens get no new HMAC: %s", error)
+        return []
