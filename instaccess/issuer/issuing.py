@@ -8,13 +8,11 @@ from __future__ import annotations
 import logging
 import re
 import uuid
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from django.db import Error as DbError
-from django.db import IntegrityError, connections, router, transaction
+from django.db import IntegrityError
 from django.views.decorators.debug import sensitive_variables
 
 from .. import audit, keys, tokens, users, web
@@ -99,7 +97,7 @@ def issue(
             encryption_kid=encryption.kid if encrypted else "",
         )
         try:
-            _commit(row, keks=conf.key_encryption_keys)
+            audit.commit(row, keks=conf.key_encryption_keys)
         except IntegrityError:
             # The jti exists already, or the user was deleted during this request. A new jti fixes the first case.
             claims = replace(claims, jti=str(uuid.uuid4()))
@@ -193,30 +191,6 @@ def _build_row(
         issued_at=datetime.fromtimestamp(claims.issued_at, UTC),
         expires_at=datetime.fromtimestamp(claims.expires_at, UTC),
     )
-
-
-def _commit(row: IssuedToken, *, keks: list[bytes]) -> None:
-    """Authenticate the audit row and commit it, so that no later error can roll back the row.
-
-    Raises IntegrityError unchanged, and AuditError for every other failure.
-    """
-    row.mac = audit.authenticate(audit.canonical_bytes(row), keks)
-    alias = router.db_for_write(IssuedToken)
-    connection = connections[alias]
-    # In autocommit mode, one INSERT is committed when it returns. Inside a transaction of the caller, a later error
-    # would roll back the row. `durable` refuses such a transaction, except the one that Django's TestCase opens.
-    context: Any = nullcontext()
-    try:
-        if connection.in_atomic_block:
-            context = transaction.atomic(using=alias, durable=True)
-        elif not connection.get_autocommit():
-            raise AuditError(f"DATABASES[{alias!r}]['AUTOCOMMIT'] is off, so the row would not be committed")
-        with context:
-            audit.insert(row, using=alias)
-    except IntegrityError:
-        raise
-    except (DbError, RuntimeError, ValueError) as error:
-        raise AuditError(f"the audit row was not written: {type(error).__name__}: {error}") from error
 
 
 def _extra_claims(user: Any, application: Any) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def find_mismatched(rows: Sequence[IssuedToken]) -> tuple[Reference | None, bool
         uuids |= {user: str(value) for user, value in identities.filter(user__in=users).values_list("user", "uuid")}
     different = [reference for reference in references if uuids.get(reference.user, reference.uuid) != reference.uuid]
     generated: set[str] = {""}  # A row without a uuid must not have the foreign key either.
-    for values in _chunks({reference.uuid for reference in different if _is_uuid(reference.uuid)}):
+    for values in _chunks({reference.uuid for reference in different if is_canonical_uuid(reference.uuid)}):
         generated |= {str(value) for value in identities.filter(uuid__in=values).values_list("uuid", flat=True)}
     return next((reference for reference in different if reference.uuid in generated), None), bool(different)
 
@@ -62,10 +62,3 @@ def _chunks(values: set[Any]) -> Iterator[list[Any]]:
     remaining = list(values)
     for start in range(0, len(remaining), 1000):
         yield remaining[start : start + 1000]
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        return str(uuid.UUID(text)) == text
-    except ValueError:
-        return False
