@@ -15,10 +15,10 @@ from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 from rest_framework.test import APIRequestFactory
 
+from instaccess import users
 from instaccess.admin.inspector.pasted import extract_token
 from instaccess.admin.inspector.verdict import Outcome
 from instaccess.gateway import views
-from instaccess.issuer import issuing
 from instaccess.keys import ring as keys_ring
 from instaccess.service import authentication
 from instaccess.tokens.claims import MAX_LIFETIME
@@ -106,7 +106,7 @@ class TestTheVerdictIsThatOfTheWire:
 
     @pytest.mark.parametrize("changes", CLAIMS, ids=str)
     def test_for_each_kind_of_claims(self, make, caplog, user, changes):
-        payload = good_claims(**({"sub": str(issuing.identity.user_uuid(user))} | changes))
+        payload = good_claims(**({"sub": users.user_uuid(user)} | changes))
         signed = make.signed(payload)
         encrypted = make.encrypted(signed)
 

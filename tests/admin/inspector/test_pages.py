@@ -23,6 +23,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from oauth2_provider.models import get_application_model
 
+from instaccess import audit, trust
 from instaccess.admin.inspector.verdict import MAX_PASTED
 from instaccess.audit import revocation, rows
 from instaccess.gateway import unwrapping as gateway
@@ -31,7 +32,6 @@ from instaccess.issuer import issuing
 from instaccess.keys import ring as keys_ring
 from instaccess.models import IssuedToken, Key, RefusalCount
 from instaccess.trust import denylist
-from instaccess.trust import sources as keysource
 from tests.support.answers import signed_inside
 from tests.support.mailing import mailed
 from tests.support.tokens import Makes, b64, claims
@@ -390,9 +390,9 @@ class TestWhatWasPasted:
 
         settings.DEBUG = debug
         module, name = {
-            "keys": (keysource, "decryption_keys"),
+            "keys": (trust, "decryption_keys"),
             "gateway": (gateway, "unwrap"),
-            "table": (revocation, "audit"),
+            "table": (audit, "issued_tokens"),
         }[where]
         monkeypatch.setattr(module, name, fail)
         text = inspected(desk, token)

@@ -9,7 +9,7 @@ import pytest
 
 from instaccess.admin.keys.findings import GRACE, Finding, Severity, bad_setting, findings
 from instaccess.audit.refusal_counts import RefusalSpike
-from instaccess.exceptions import ConfigError
+from instaccess.exceptions import ConfigError, Reason
 from instaccess.keys import rotation
 from instaccess.keys.health import KeyHealth
 from instaccess.models import Key
@@ -148,7 +148,7 @@ class TestWhatIsOverdue:
 class TestWhatIsBroken:
     def test_o6_a_lost_key_encryption_key_is_one_error_for_all_that_it_sealed(self):
         keys = IN_ORDER
-        finding = found(*keys, shut={key.kid: "kek_missing" for key in keys})["kek_missing"]
+        finding = found(*keys, shut={key.kid: Reason.KEK_MISSING for key in keys})["kek_missing"]
 
         assert finding.severity == Severity.ERROR
         assert all(key.kid[:8] in finding.text for key in keys)
@@ -156,7 +156,7 @@ class TestWhatIsBroken:
         assert "SECRET_KEY_FALLBACKS" in finding.remedy
 
     def test_k7_a_row_that_was_altered_is_an_error_that_names_it(self):
-        finding = found(*IN_ORDER, shut={IN_ORDER[1].kid: "seal_broken"})["seal_broken"]
+        finding = found(*IN_ORDER, shut={IN_ORDER[1].kid: Reason.SEAL_BROKEN})["seal_broken"]
 
         assert finding.severity == Severity.ERROR
         assert f"{IN_ORDER[1].kid[:8]} (signing, future)" in finding.text
