@@ -19,7 +19,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +151,6 @@ def signed_in() -> Any:
 def all_pages() -> dict[str, Callable[[Any], Any]]:
     """Every page and choice by name, for the rows of the database at hand."""
     from django.db.models import Count
-    from django.utils import timezone
 
     from instaccess.models import IssuedToken
 
@@ -164,7 +162,6 @@ def all_pages() -> dict[str, Callable[[Any], Any]]:
     accounts = rows.order_by().values_list("account_uuid").annotate(n=Count("pk")).order_by("-n")
     clients = rows.order_by().values_list("client_id").annotate(n=Count("pk")).order_by("-n")
     accounts, clients = [value for value, _ in accounts], [value for value, _ in clients]
-    month = timezone.now() - timedelta(days=100)
 
     queries = {
         "list": {},
@@ -177,13 +174,6 @@ def all_pages() -> dict[str, Callable[[Any], Any]]:
         "masquerading": {"masquerading": "yes"},
         "not masquerading": {"masquerading": "no"},
         **{f"period {value}": {"period": value} for value in ("1h", "24h", "7d", "30d", "90d", "365d")},
-        "year": {"issued_at__year": str(month.year)},
-        "month": {"issued_at__year": str(month.year), "issued_at__month": str(month.month)},
-        "day": {
-            "issued_at__year": str(month.year),
-            "issued_at__month": str(month.month),
-            "issued_at__day": str(month.day),
-        },
         "client, most used": {"client_id": clients[0]},
         "client, least used": {"client_id": clients[-1]},
         "client, most used, 365 days": {"client_id": clients[0], "period": "365d"},

@@ -58,8 +58,7 @@ class ExportPages(ReadOnlyAdmin):
             query.pop(name, None)
         request.GET = query  # type: ignore[assignment]
         try:
-            with timezone.override(UTC):  # as the list does: a day is a day of UTC
-                rows = self.get_changelist_instance(request).queryset
+            rows = self.get_changelist_instance(request).queryset
         except IncorrectLookupParameters:
             # To the list, which says what is wrong where somebody can see it.
             changelist = reverse("admin:instaccess_issuedtoken_changelist", current_app=self.admin_site.name)

@@ -160,9 +160,9 @@ class TestItsRows:
             {"q": "2001:db8::7"},
             {"q": "nobody"},
             {"q": "ada other"},
-            {"issued_at__year": "2026", "issued_at__month": "11"},
-            {"issued_at__year": "2026", "issued_at__month": "11", "issued_at__day": "22"},
-            {"issued_at__year": "2026", "issued_at__month": "11", "issued_at__day": "23", "q": "grace"},
+            {"period": "30d"},
+            {"period": "1h"},
+            {"period": "24h", "q": "grace"},
         ],
         ids=lambda query: "-".join(query.values()) or "all",
     )
@@ -174,11 +174,14 @@ class TestItsRows:
 
         assert counts == [8, 3, 1]
 
-    def test_are_those_of_the_list_in_a_project_of_another_time_zone(self, viewers_client, settings):
+    def test_are_those_of_the_list_in_a_project_of_another_time_zone(self, viewers_client, settings, row):
         settings.TIME_ZONE = "Pacific/Auckland"
-        query = {"issued_at__year": "2026", "issued_at__month": "11", "issued_at__day": "22"}
+        query = {"period": "7d"}
+        midnight = datetime(2026, 11, 16, tzinfo=UTC)
+        row(issued_at=midnight)
+        row(issued_at=midnight - timedelta(seconds=1))
 
-        assert len(exported(viewers_client, query)) == 1
+        assert len(exported(viewers_client, query)) == 8
         assert exported(viewers_client, query) == listed(viewers_client, query)
 
     @pytest.mark.parametrize("query", [{"p": "1"}, {"p": "7"}, {"p": "x"}, {"all": ""}, {"o": "-3.1"}, {"e": "1"}])
