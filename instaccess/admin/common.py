@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from django.contrib import admin
@@ -13,6 +13,8 @@ from django.forms import Form
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
 from django.utils.html import format_html
+
+from ..times import format_utc
 
 
 # ModelAdmin takes a type argument for the type checker only.
@@ -70,4 +72,4 @@ def time_element(moment: datetime | None) -> str:
     """A time as logs and tokens have it, to the second, whatever TIME_ZONE the project shows elsewhere."""
     if moment is None:
         return "-"
-    return format_html('<time class="nowrap">{}</time>', f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC")
+    return format_html('<time class="nowrap">{}</time>', format_utc(moment))

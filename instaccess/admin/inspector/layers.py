@@ -20,6 +20,7 @@ from ... import tokens, trust
 from ...conf import conf
 from ...exceptions import InstAccessError
 from ...models import Key
+from ...times import format_utc
 from ...tokens import ATTRIBUTES
 from . import pasted
 from .records import KeyStatus, key_status
@@ -143,7 +144,7 @@ def _claim(name: str, value: Any, now: datetime) -> Item:
     words = str(_TITLES.get(attribute, ""))
     then = pasted.moment(value) if attribute in {"issued_at", "expires_at"} or name == "nbf" else None
     if then is not None:
-        said = {"time": pasted.utc(then), "when": pasted.when(then, now)}
+        said = {"time": format_utc(then), "when": pasted.when(then, now)}
         if attribute == "issued_at":
             words = _("issued %(time)s, %(when)s") % said
         elif attribute == "expires_at" and then <= now:

@@ -88,11 +88,6 @@ def moment(value: Any) -> datetime | None:
     return datetime.fromtimestamp(value, UTC) if type(value) is int and 0 <= value <= _LATEST else None
 
 
-def utc(when: datetime) -> str:
-    """A time as logs have it, to the second."""
-    return f"{when.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-
 def when(then: datetime, now: datetime) -> str:
     """How long ago, or in how long."""
     if then > now:

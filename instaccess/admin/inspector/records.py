@@ -16,9 +16,10 @@ from ... import audit, keys, trust
 from ...conf import conf
 from ...exceptions import ConfigError, InstAccessError
 from ...models import IssuedToken, Key
+from ...times import format_utc
 from ...tokens import ATTRIBUTES
 from ...web import Variant
-from .pasted import format_value, utc
+from .pasted import format_value
 
 CONFIGURED = "configured"
 UNKNOWN = "unknown"
@@ -60,7 +61,7 @@ class KeyStatus:
         status = str(_STATUSES.get(self.status, self.status))
         if self.since is None:
             return status
-        return _("%(status)s since %(time)s") % {"status": status, "time": utc(self.since)}
+        return _("%(status)s since %(time)s") % {"status": status, "time": format_utc(self.since)}
 
     @property
     def why_unusable(self) -> Variant | None:
@@ -101,7 +102,7 @@ class AuditFinding:
     @property
     def revoked(self) -> str:
         """When it was revoked, as text; empty where it was not."""
-        return utc(self.row.revoked_at) if self.row is not None and self.row.revoked_at is not None else ""
+        return format_utc(self.row.revoked_at) if self.row is not None and self.row.revoked_at is not None else ""
 
 
 def key_status(kid: str, use: Key.Use) -> KeyStatus:

@@ -7,7 +7,6 @@ admin's log with who and when. What is done is done by `keys.py` and `lifecycle.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 from django.contrib import messages
@@ -22,6 +21,7 @@ from django.views.decorators.debug import sensitive_post_parameters, sensitive_v
 from ... import audit, keys
 from ...exceptions import InstAccessError
 from ...models import Key
+from ...times import format_utc
 from ..common import ReadOnlyAdmin, render_confirmation
 from ..forms import GenerateForm, ImportForm, RevokeForm, RotateForm
 
@@ -84,7 +84,7 @@ class KeyActions(ReadOnlyAdmin):
             if ready > now:
                 effects.append(
                     _("Until %(time)s services may refuse new tokens: their copy of the JWKS may lack the key.")
-                    % {"time": _moment(ready)}
+                    % {"time": format_utc(ready)}
                 )
         elif current.has_private:
             effects.append(_("A new key is made and takes over at once; services may not know it for some minutes."))
@@ -93,7 +93,7 @@ class KeyActions(ReadOnlyAdmin):
                 request, _("Its private half is elsewhere: import the next public key from its owner first.")
             )
         if not due and decision.next_due is not None:
-            effects.append(_("It is not due before %(time)s.") % {"time": _moment(decision.next_due)})
+            effects.append(_("It is not due before %(time)s.") % {"time": format_utc(decision.next_due)})
         title = _("Rotate the signing key") if kind == Key.Use.SIGNING else _("Rotate the encryption key")
         return render_confirmation(self, request, form, title=title, button=_("Rotate"), effects=effects)
 
@@ -205,7 +205,3 @@ def _taking_over(current: Key) -> str:
 def live_tokens(key: Key) -> int:
     """How many tokens under a key are live now."""
     return audit.live_tokens().filter(audit.filter_by_keys([key.kid])).count()
-
-
-def _moment(moment: datetime) -> str:
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"

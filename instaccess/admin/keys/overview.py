@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from django.utils.timesince import timeuntil
@@ -12,6 +12,7 @@ from django.utils.translation import gettext as _
 from ... import audit, keys
 from ...exceptions import ConfigError
 from ...models import Key
+from ...times import format_utc_minutes
 from . import timeline
 from .findings import Finding, Severity, bad_setting, findings
 
@@ -107,5 +108,4 @@ def _ahead(moment: datetime, now: datetime) -> dict[str, str]:
 
 
 def _moment(moment: datetime | None) -> str:
-    # To the minute: whoever needs the second finds it in the list.
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if moment else _("an unknown time")
+    return format_utc_minutes(moment) if moment else _("an unknown time")
