@@ -79,7 +79,7 @@ def tour(page: Page, album: Album) -> None:
         box.check()
     page.get_by_label("Action:").select_option("revoke_chosen")
     page.get_by_role("button", name="Go").click()
-    _see(page, "Revoke the chosen tokens")
+    _see(page, "Revoke the selected tokens")
     album.take("issued-token-revoke")
     page.goto(INSPECTOR)
     album.take("inspector")

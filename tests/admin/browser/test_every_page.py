@@ -19,7 +19,9 @@ Visit = Callable[..., "Page"]
 
 
 class TestEveryOtherPage:
-    @pytest.mark.parametrize(("button", "heading"), [("Generate…", "Generate a key"), ("Import…", "Import a key")])
+    @pytest.mark.parametrize(
+        ("button", "heading"), [("Generate key…", "Generate a key"), ("Import key…", "Import a key")]
+    )
     def test_behind_a_button_on_keys_is_without_faults(
         self, visit: Visit, superuser: Any, initial_keys: list[Key], button: str, heading: str
     ) -> None:

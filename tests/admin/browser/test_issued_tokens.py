@@ -79,9 +79,9 @@ class TestTheList:
         assert box is not None
         assert box["width"] > 300
         assert box["height"] > 100
-        page.locator("summary", has_text="The same as a table").focus()
+        page.locator("summary", has_text="Show as a table").focus()
         page.keyboard.press("Enter")
-        numbers = page.get_by_role("region", name="The same as a table").locator("td:first-of-type").all_inner_texts()
+        numbers = page.get_by_role("region", name="Show as a table").locator("td:first-of-type").all_inner_texts()
         assert sum(int(number) for number in numbers) == 5
         assert faults(page) == []
 

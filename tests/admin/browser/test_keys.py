@@ -48,11 +48,11 @@ class TestSomebodyWhoRotates:
         page.keyboard.press("Enter")
         page.get_by_role("heading", name="Rotate the signing key").wait_for()
         assert faults(page) == []
-        tab_to(page, "checkbox", "Rotate although it is not due")
+        tab_to(page, "checkbox", "Rotate the key before rotation is due")
         page.keyboard.press("Space")
         tab_to(page, "button", "Rotate")
         page.keyboard.press("Enter")
-        page.get_by_text(f"Key {future} is current now.").wait_for()
+        page.get_by_text(f"Key {future} is now current.").wait_for()
         assert current() == future
         assert faults(page) == []
 
@@ -63,7 +63,7 @@ class TestSomebodyWhoRotates:
         page = visit(superuser)
         page.goto(KEYS)
         page.get_by_role("button", name="Rotate signing key…").click()
-        page.get_by_label("Rotate although it is not due").check()
+        page.get_by_label("Rotate the key before rotation is due").check()
         page.get_by_role("button", name="Rotate", exact=True).dblclick()
         # Which of the two answers stays on the screen is the browser's business.
         page.locator(".messagelist").wait_for()
@@ -75,11 +75,11 @@ class TestThePage:
     def test_has_a_picture_and_the_same_in_words(self, visit: Visit, superuser: Any, initial_keys: list[Key]) -> None:
         page = visit(superuser)
         page.goto(KEYS)
-        box = page.get_by_role("img", name="Life of the keys").bounding_box()
+        box = page.get_by_role("img", name="Key lifecycles").bounding_box()
         assert box is not None
         assert box["width"] > 300
         assert box["height"] > 100
-        words = page.get_by_role("region", name="The same in words")
+        words = page.get_by_role("region", name="Timeline as a table")
         for key in initial_keys:
             assert words.get_by_role("row", name=key.kid[:8]).get_by_text(key.status, exact=True).is_visible()
 
@@ -95,11 +95,11 @@ class TestOneKey:
         copied = page.evaluate("navigator.clipboard.readText()")
         assert copied == provision.export(Key.objects.get(kid=kid), file_format="pem")
         assert faults(page) == []
-        page.get_by_role("button", name="Revoke…").click()
+        page.get_by_role("button", name="Revoke key…").click()
         page.get_by_label("Reason").fill("laptop lost")
         assert faults(page) == []
         page.get_by_role("button", name="Revoke", exact=True).click()
-        page.get_by_text(f"Key {kid} is revoked").wait_for()
+        page.get_by_text(f"Key {kid} and its live tokens").wait_for()
         assert signing_keys()[kid] == "revoked"
 
 

@@ -199,7 +199,7 @@ class TestTheResult:
             text.index("verdict") < text.index('id="claims"') < text.index('id="audit"') < text.index("<form method")
         )
         assert "<title>Accepted | Inspect a token" in text
-        assert "Authentic: the signature is that of a key held here." in main_part(text)
+        assert "Authentic: a known key verified the signature." in main_part(text)
         assert "User ada" in main_part(text)
         assert "Not authenticated" not in text
 
@@ -223,7 +223,7 @@ class TestTheResult:
         text = main_part(inspected(desk, f"{header}.{forged}.{signature}"))
 
         assert "bad_signature" in text
-        assert "Not authenticated : no key held here has signed this." in text
+        assert "Not authenticated : no known key signed these claims." in text
         assert "sub eve" in re.sub(r" +", " ", text)
         assert "User ada" not in text
 
@@ -232,8 +232,8 @@ class TestTheResult:
         make = Makes(ring.signing_key().private(), ring.encryption_key().private())
         text = inspected(desk, make.encrypted(make.signed(claims(int(time.time())))))
 
-        assert "To look into" in text
-        assert "treat the key as stolen" in text
+        assert "Warnings" in text
+        assert "revoke the signing key" in text
 
     def test_of_an_access_token_does_not_show_it(self, desk, access_token):
         text = inspected(desk, access_token.token)

@@ -133,7 +133,7 @@ class TestTheAuditRow:
 
         assert found.authentic
         assert found.audit.row is None
-        assert any("treat the key as stolen" in alarm for alarm in found.alarms)
+        assert any("revoke the signing key" in alarm for alarm in found.alarms)
 
     def test_that_is_missing_for_a_forged_one_is_not(self, make):
         found = look(make.signed(good_claims())[:-8] + "AAAAAAAA")

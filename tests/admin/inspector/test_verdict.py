@@ -95,7 +95,7 @@ class TestAGoodToken:
         for text in (f"Authorization: Bearer {wrapped}", json.dumps({"token": token}), f"'{token}'"):
             found = look(text)
             assert codes(found) == ("ACCEPTED", "")
-            assert "taken away first" in found.notes[0]
+            assert "were removed" in found.notes[0]
 
     def test_of_an_inactive_user_is_accepted_by_the_gateway_and_services_will_refuse_it(self, token, user):
         user.is_active = False
@@ -147,7 +147,7 @@ class TestASignedToken:
         found = look(signed)
 
         assert codes(found) == ("ACCEPTED", "")
-        assert any("It is revoked" in alarm for alarm in found.alarms)
+        assert any("The token is revoked" in alarm for alarm in found.alarms)
 
     def test_forged_shows_what_it_claims_as_not_authenticated(self, signed):
         header, _, signature = signed.split(".")

@@ -168,15 +168,15 @@ class TestRotate:
         page = shown(operator_client.post(ROTATE))
 
         current, future = key_of(SIG, "current").kid, key_of(SIG, "future").kid
-        assert f"Key {current} retires. Tokens under it that are live now (2) stay valid until they expire." in page
-        assert f"Key {future} takes over." in page
+        assert f"Key {current} retires. Its 2 live tokens stay valid until they expire." in page
+        assert f"Key {future} becomes current." in page
 
     def test_first_says_that_it_is_not_due_and_that_services_may_not_know_the_key_yet(self, operator_client):
         page = shown(operator_client.post(ROTATE))
 
-        assert "It is not due before 2026-12-23 12:00:00 UTC." in page
-        assert "Until 2026-11-23 12:05:03 UTC services may refuse new tokens" in page
-        assert "Rotate although it is not due" in page
+        assert "Rotation is not due before 2026-12-23 12:00:00 UTC." in page
+        assert "Services may refuse new tokens until 2026-11-23 12:05:03 UTC" in page
+        assert "Rotate the key before rotation is due" in page
 
     def test_k2_when_it_is_not_due_it_has_to_be_said_twice(self, operator_client):
         before = rows()
@@ -192,7 +192,7 @@ class TestRotate:
         assert "Rotate although" not in shown(operator_client.post(ROTATE))
         response = operator_client.post(ROTATE, {"confirmed": "yes", "expected_current": current})
 
-        assert told(response) == [f"Key {future} is current now."]
+        assert told(response) == [f"Key {future} is now current."]
         assert (key_of(SIG, "current").kid, key_of(SIG, "past").kid) == (future, current)
 
     @pytest.mark.parametrize("days", [0, 30])
@@ -204,7 +204,7 @@ class TestRotate:
         after_one, entries = rows(), len(logged())
         second = operator_client.post(ROTATE, data)
 
-        assert "Nothing was rotated: somebody else, or a second click, was faster." in told(second)
+        assert "Nothing was rotated: another user or a second click has already rotated the keys." in told(second)
         assert rows() == after_one
         assert len(logged()) == entries
 
@@ -223,7 +223,7 @@ class TestRotate:
     def test_without_a_future_key_first_says_that_a_new_one_takes_over_at_once(self, operator_client):
         page = shown(operator_client.post(ROTATE_ENC))
 
-        assert "A new key is made and takes over at once" in page
+        assert "A new key is generated and becomes current at once" in page
         current = key_of(ENC, "current").kid
         operator_client.post(ROTATE_ENC, {"confirmed": "yes", "expected_current": current, "force": "on"})
         assert key_of(ENC, "past").kid == current
@@ -236,7 +236,7 @@ class TestRotate:
     def test_of_a_use_there_is_not_is_refused(self, operator_client):
         url = reverse("admin:instaccess_key_rotate", args=["other"])
 
-        assert told(operator_client.post(url)) == ["There is no such use of keys."]
+        assert told(operator_client.post(url)) == ["Keys have no such use."]
 
     def test_of_the_gateways_public_key_alone_says_where_the_next_comes_from(self, operator_client, rsa_pool):
         Key.objects.filter(use=ENC).delete()
@@ -254,7 +254,7 @@ class TestGenerate:
         response = operator_client.post(GENERATE, {"confirmed": "yes", "use": use})
         key = Key.objects.exclude(pk__in=before).get()
 
-        assert told(response) == [f"Key {key.kid} was made."]
+        assert told(response) == [f"Key {key.kid} was generated."]
         assert (key.use, key.status) == (use, "future")
         assert logged() == [("grace", str(key.pk), ADDITION, "Generated.")]
 
@@ -276,14 +276,14 @@ class TestRevoke:
             issue()
         page = shown(operator_client.post(revoke_url(key_of(SIG, "current").kid)))
 
-        assert "Every live token under this key (3 now) is refused within five seconds." in page
-        assert "This can't be undone." in page
-        assert f"Key {key_of(SIG, 'future').kid} takes over." in page
+        assert "Gateways refuse all live tokens of this key (3) within five seconds." in page
+        assert "You can't undo this." in page
+        assert f"Key {key_of(SIG, 'future').kid} becomes current." in page
 
     def test_says_when_a_new_key_takes_over(self, operator_client):
         key_of(SIG, "future").delete()
 
-        assert "A new key is made and takes over." in shown(
+        assert "A new key is generated and becomes current." in shown(
             operator_client.post(revoke_url(key_of(SIG, "current").kid))
         )
 
@@ -293,19 +293,21 @@ class TestRevoke:
         kid = lifecycle.activate(provision.import_key(public, use=ENC).kid).kid
         rotating = operator_client.post(ROTATE_ENC)
 
-        assert told(rotating) == ["Its private half is elsewhere: import the next public key from its owner first."]
+        assert told(rotating) == [
+            "The private key is not stored here. First import the next public key from its owner."
+        ]
         assert "No key of this use is current" in shown(operator_client.post(revoke_url(kid)))
         done = operator_client.post(revoke_url(kid), {"confirmed": "yes", "reason": "lost"})
-        assert [text.partition(",")[0] for text in told(done)] == [
+        assert [text.partition(" (")[0].partition(",")[0] for text in told(done)] == [
             "No key of this use is current",
-            f"Key {kid} is revoked",
+            f"Key {kid} and its live tokens",
         ]
 
     def test_of_a_key_that_is_not_current_says_nothing_of_a_successor(self, operator_client):
         page = shown(operator_client.post(revoke_url(key_of(SIG, "future").kid)))
 
-        assert "(0 now)" in page
-        assert "takes over" not in page
+        assert "live tokens of this key (0)" in page
+        assert "becomes current" not in page
 
     def test_revokes_the_key_and_its_tokens_with_the_reason_and_by_whom(self, operator_client, operator, issue):
         row = issue()
@@ -313,7 +315,7 @@ class TestRevoke:
         response = operator_client.post(revoke_url(current.kid), {"confirmed": "yes", "reason": "laptop <stolen>"})
         row.refresh_from_db()
 
-        assert told(response) == [f"Key {current.kid} is revoked, and with it every live token under it (1)."]
+        assert told(response) == [f"Key {current.kid} and its live tokens (1) were revoked."]
         assert (row.revoked_at, row.revoked_by) == (START, operator.username)
         assert row.revocation_reason == "laptop <stolen>"
         assert key_of(SIG, "current") == future
@@ -339,7 +341,7 @@ class TestRevoke:
         after_one, entries = rows(), len(logged())
         second = operator_client.post(url, data)
 
-        assert "is revoked already" in told(second)[-1]
+        assert "is already revoked" in told(second)[-1]
         assert rows() == after_one
         assert len(logged()) == entries
 

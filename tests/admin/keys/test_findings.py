@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from instaccess.admin.keys.findings import GRACE, Finding, Severity, bad_setting, findings
+from instaccess.admin.keys.findings import GRACE, Problem, Severity, bad_setting, find_problems
 from instaccess.audit.refusal_counts import RefusalSpike
 from instaccess.exceptions import ConfigError, Reason
 from instaccess.keys import rotation
@@ -34,10 +34,10 @@ def current(*, use: Key.Use = SIG, age: timedelta = DAY, private: bool = True) -
     return key("current", use=use, private=private, created_at=NOW - age, activated_at=NOW - age)
 
 
-def found(*keys: Key, unusual: list[RefusalSpike] | None = None, **facts: Any) -> dict[str, Finding]:
+def found(*keys: Key, spikes: list[RefusalSpike] | None = None, **facts: Any) -> dict[str, Problem]:
     totals = {use: sum(key.use == use for key in keys) for use in Key.Use}
-    standing = KeyHealth(keys=keys, **{"totals": totals, **facts})
-    made = findings(standing, now=NOW, times=TIMES, unusual=unusual or [])
+    health = KeyHealth(keys=keys, **{"totals": totals, **facts})
+    made = find_problems(health, now=NOW, times=TIMES, spikes=spikes or [])
     assert len({finding.code for finding in made}) == len(made)
     return {finding.code: finding for finding in made}
 
@@ -92,7 +92,7 @@ class TestWhatIsMissing:
         finding = found(current(), key("future"), totals={SIG: 2, ENC: 1})["no_current"]
 
         assert "no current encryption key" in finding.text
-        assert "gateway" in finding.remedy
+        assert "gateway" in finding.fix
         assert "activate" in finding.command
 
     def test_a_future_signing_key_is_made_by_rotate(self):
@@ -126,7 +126,7 @@ class TestWhatIsOverdue:
     def test_of_a_gateways_key_is_up_to_its_owner(self):
         finding = found(current(), key("future"), current(use=ENC, age=40 * DAY, private=False))["overdue"]
 
-        assert "owner" in finding.remedy
+        assert "owner" in finding.fix
         assert "rotate" not in finding.command
 
     def test_of_a_gateways_key_whose_next_is_here_is_a_rotation(self):
@@ -152,15 +152,15 @@ class TestWhatIsBroken:
 
         assert finding.severity == Severity.ERROR
         assert all(key.kid[:8] in finding.text for key in keys)
-        assert "KEY_ENCRYPTION_KEYS" in finding.remedy
-        assert "SECRET_KEY_FALLBACKS" in finding.remedy
+        assert "KEY_ENCRYPTION_KEYS" in finding.fix
+        assert "SECRET_KEY_FALLBACKS" in finding.fix
 
     def test_k7_a_row_that_was_altered_is_an_error_that_names_it(self):
         finding = found(*IN_ORDER, shut={IN_ORDER[1].kid: Reason.SEAL_BROKEN})["seal_broken"]
 
         assert finding.severity == Severity.ERROR
         assert f"{IN_ORDER[1].kid[:8]} (signing, future)" in finding.text
-        assert "backup" in finding.remedy
+        assert "backup" in finding.fix
 
     def test_a_public_half_that_was_altered_is_an_error_that_names_it(self):
         finding = found(*IN_ORDER, altered=frozenset({IN_ORDER[2].kid}))["public_altered"]
@@ -191,7 +191,7 @@ class TestWhatIsUnsafe:
         finding = found(*IN_ORDER, derived=True)["kek_derived"]
 
         assert finding.severity == Severity.NOTE
-        assert "KEY_ENCRYPTION_KEYS" in finding.remedy
+        assert "KEY_ENCRYPTION_KEYS" in finding.fix
 
     def test_is_nothing_while_there_is_no_key_to_seal(self):
         assert list(found(derived=True)) == ["no_keys"]
@@ -206,14 +206,14 @@ class TestWhatIsUnsafe:
 
 class TestUnusualRefusals:
     def test_are_said_with_the_role_the_reason_and_what_is_usual(self):
-        finding = found(*IN_ORDER, unusual=[RefusalSpike("gateway", "bad_signature", 412, 2.6)])["unusual_refusals"]
+        finding = found(*IN_ORDER, spikes=[RefusalSpike("gateway", "bad_signature", 412, 2.6)])["unusual_refusals"]
 
         assert finding.severity == Severity.WARNING
         for said in ("gateway", "412", "“bad_signature”", "about 3"):
             assert said in finding.text
 
     def test_are_said_where_there_are_no_keys_too(self):
-        assert list(found(unusual=[RefusalSpike("issuer", "no_key", 50, 0)])) == ["no_keys", "unusual_refusals"]
+        assert list(found(spikes=[RefusalSpike("issuer", "no_key", 50, 0)])) == ["no_keys", "unusual_refusals"]
 
 
 class TestTheOrder:
@@ -222,7 +222,7 @@ class TestTheOrder:
             current(age=40 * DAY),
             key("future"),
             derived=True,
-            unusual=[RefusalSpike("gateway", "expired", 90, 1)],
+            spikes=[RefusalSpike("gateway", "expired", 90, 1)],
         )
 
         assert list(made) == ["no_current", "overdue", "unusual_refusals", "kek_derived"]

@@ -81,7 +81,7 @@ class TestImport:
         self.send(client, text=private_pem, with_private="on")
 
         assert Key.objects.get().has_private
-        assert logged()[0][3] == "Imported with its private half."
+        assert logged()[0][3] == "Imported with its private key."
 
     def test_k11_of_a_key_that_is_held_says_so(self, client, pair):
         for _ in range(2):
@@ -96,12 +96,12 @@ class TestImport:
         assert "the key has 1024 bits" in shown(self.send(client, text=weak))
 
     def test_of_nothing_asks_for_something(self, client):
-        assert "Choose a file, or paste the key." in shown(self.send(client))
+        assert "Choose a file or paste the key." in shown(self.send(client))
 
     def test_of_a_large_file_is_refused_unread(self, client):
         page = shown(self.send(client, file=SimpleUploadedFile("film.mp4", b"x" * (64 * 1024 + 1))))
 
-        assert "The file is too large for a key." in page
+        assert "The file is too large to be a key." in page
 
     @pytest.mark.parametrize("junk", ["\x00", "<script>alert(1)</script>", "{" * 5000, "\N{PILE OF POO}"])
     def test_of_junk_is_an_error_that_does_not_show_it_again(self, junk, client):

@@ -41,7 +41,7 @@ class TestALiveToken:
         lifecycle.rotate(SIG, force=True)
         issue()
 
-        assert "(1 now)" in shown(operator_client.post(revoke_url(key_of(SIG, "past").kid)))
+        assert "live tokens of this key (1)" in shown(operator_client.post(revoke_url(key_of(SIG, "past").kid)))
         assert "(2 now)" in shown(operator_client.post(revoke_url(store.current_key(store.stored_keys(), ENC).kid)))
 
 
@@ -76,7 +76,7 @@ class TestThePage:
         assert 'role="img"' in picture
         assert 'aria-labelledby="instaccess-timeline-title instaccess-timeline-desc"' in picture
         assert "<title id=" in picture
-        assert "The table below says the same in words." in picture
+        assert "The table below contains the same information." in picture
         assert ">now</text>" in picture
 
     def test_tells_phases_apart_by_more_than_colour(self, operator_client):
@@ -120,7 +120,7 @@ class TestThePage:
         page = shown(operator_client.get(LIST))
 
         assert gone[:8] not in picture_of(page)
-        assert "1 key that is long gone is not drawn; it is in the list below." in page
+        assert "1 old key is not shown here. See the list below." in page
         assert gone in page
 
     def test_draws_a_bounded_number_and_says_how_many_are_not(self, operator_client):
@@ -131,7 +131,7 @@ class TestThePage:
         page = shown(operator_client.get(LIST))
 
         assert picture_of(page).count('class="instaccess-kid"') == 13
-        assert "10 more keys are not drawn; they are in the list below." in page
+        assert "10 more keys are not shown here. See the list below." in page
 
     def test_places_numbers_so_that_svg_understands_them_in_every_language(self, operator_client, settings):
         settings.LANGUAGE_CODE, settings.USE_THOUSAND_SEPARATOR = "de", True
@@ -176,7 +176,7 @@ def page_context(client: Any) -> Any:
 
 
 def warned(client: Any) -> list[str]:
-    return [finding.code for _, _, finding in page_context(client)["findings"]]
+    return [finding.code for _, _, finding in page_context(client)["problems"]]
 
 
 @pytest.mark.usefixtures("initial_keys")
@@ -242,4 +242,4 @@ class TestWhatNeedsAttention:
         page = shown(operator_client.get(LIST))
 
         assert warned(operator_client) == ["unusual_refusals"]
-        assert "the gateway refused 412 requests for “bad_signature”" in page
+        assert "The gateway refused 412 requests for “bad_signature”" in page

@@ -103,7 +103,7 @@ class TestAFutureKey:
         assert {phase for phase, _ in phases(drawn["later"])} == {"future"}
 
     @pytest.mark.parametrize(
-        "others", [[], [current()]], ids=["there is no current key", "only its public half is held"]
+        "others", [[], [current()]], ids=["there is no current key", "its private key is not stored here"]
     )
     def test_stays_future_where_it_can_not_take_over(self, others):
         picture = draw(*others, key("waiting", "future", private=not others))
@@ -315,7 +315,8 @@ class TestALifeInWords:
             ),
             pytest.param(
                 [current(use=ENC, private=False)],
-                "Current since 2026-11-13 12:00 UTC. No rotation is planned: the next key comes from its owner.",
+                "Current since 2026-11-13 12:00 UTC. No rotation is planned: the owner of the private "
+                "key provides the next public key.",
                 id="of a gateway elsewhere",
             ),
             pytest.param(
@@ -325,18 +326,18 @@ class TestALifeInWords:
             ),
             pytest.param(
                 [key("next", "future"), current(since=NOW - 40 * DAY)],
-                "Published since 2026-11-13 12:00 UTC. Due to become current: it does so at the next rotation.",
+                "Published since 2026-11-13 12:00 UTC. Becomes current at the next rotation, which is due.",
                 id="future, overdue",
             ),
             pytest.param(
                 [key("next", "future", private=False), current()],
-                "Published since 2026-11-13 12:00 UTC. Only its public half is held: it can't sign, and never "
-                "becomes current.",
+                "Published since 2026-11-13 12:00 UTC. Never becomes current: its private key is not stored here, "
+                "so it can't sign.",
                 id="public signing key",
             ),
             pytest.param(
                 [key("next", "future")],
-                "Published since 2026-11-13 12:00 UTC. When it becomes current is open.",
+                "Published since 2026-11-13 12:00 UTC. No time is planned for it to become current.",
                 id="no current key",
             ),
             pytest.param(
@@ -347,19 +348,19 @@ class TestALifeInWords:
             ),
             pytest.param(
                 [past("old", NOW - 9 * DAY, NOW - DAY)],
-                "Current from 2026-11-14 12:00 UTC to 2026-11-22 12:00 UTC. Gone since 2026-11-22 13:01 UTC: no "
-                "token under it is accepted.",
+                "Current from 2026-11-14 12:00 UTC to 2026-11-22 12:00 UTC. Its last token "
+                "expired at 2026-11-22 13:01 UTC.",
                 id="gone",
             ),
             pytest.param(
                 [key("bad", "revoked", activated_at=NOW - 5 * DAY, revoked_at=NOW - DAY)],
-                "Current from 2026-11-18 12:00 UTC to 2026-11-22 12:00 UTC. Revoked at 2026-11-22 12:00 UTC: refused "
-                "everywhere.",
+                "Current from 2026-11-18 12:00 UTC to 2026-11-22 12:00 UTC. Revoked at 2026-11-22 12:00 UTC: "
+                "gateways and services refuse its tokens.",
                 id="revoked",
             ),
             pytest.param(
                 [key("bad", "revoked", revoked_at=NOW - DAY)],
-                "Never current. Revoked at 2026-11-22 12:00 UTC: refused everywhere.",
+                "Never current. Revoked at 2026-11-22 12:00 UTC: gateways and services refuse its tokens.",
                 id="revoked while future",
             ),
             pytest.param(

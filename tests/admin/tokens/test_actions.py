@@ -69,7 +69,7 @@ class TestTheFirstClick:
 
         response = send(desk, "revoke_chosen", live, expired)
 
-        assert "refuses these live tokens within five seconds: 1." in response.content.decode()
+        assert "refuse these live tokens within five seconds: 1." in response.content.decode()
         assert revoked() == set()
 
     def test_keeps_what_was_chosen_for_the_second(self, desk, issue, user):
@@ -133,7 +133,7 @@ class TestEverythingOfAUser:
     def test_names_whose_first(self, desk, issue, user, other):
         text = send(desk, "revoke_users", issue(other, real_user=user)).content.decode()
 
-        assert f"Whose: {', '.join(sorted([str(user), str(other)]))}." in text
+        assert f"Tokens of: {', '.join(sorted([str(user), str(other)]))}." in text
 
     def test_names_them_by_what_the_audit_covers(self, desk, issue, user, other):
         token = issue(user)
@@ -141,7 +141,7 @@ class TestEverythingOfAUser:
 
         text = send(desk, "revoke_users", token).content.decode()
 
-        assert f"Whose: {token.user_uuid}." in text
+        assert f"Tokens of: {token.user_uuid}." in text
 
     def test_names_twenty_at_most(self, desk, issue):
         users = [get_user_model().objects.create(username=f"user{n:02}") for n in range(23)]
@@ -155,7 +155,7 @@ class TestEverythingOfAnApplication:
     def test_names_it_first(self, desk, issue, user):
         token = issue(user)
 
-        assert f"Whose: {token.client_id}." in send(desk, "revoke_applications", token).content.decode()
+        assert f"Tokens of: {token.client_id}." in send(desk, "revoke_applications", token).content.decode()
 
     def test_goes_with_one_token_of_it(self, desk, issue, user, other):
         chosen, another, spared = issue(user), issue(other), issue(user, application=None)
@@ -202,7 +202,7 @@ class TestMoreTokensThanAnybodyChoosesByHand:
 
         response = confirmed(desk, action, *tokens)
 
-        assert "Nothing was revoked: choose at most 1 tokens." in response.content.decode()
+        assert "No tokens were revoked. Select at most 1 tokens." in response.content.decode()
         assert revoked() == set()
 
     def test_are_all_revoked_where_they_are_the_chosen_ones(self, desk, issue, user, monkeypatch):

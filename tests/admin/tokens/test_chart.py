@@ -297,7 +297,7 @@ class TestTheChartOnThePage:
     def test_says_so_where_there_was_nothing_and_draws_zeros(self, desk):
         shown = section(desk)
 
-        assert "There was nothing in this period" in shown
+        assert "No matching tokens or refusals in this period" in shown
         assert shown.count('height="0"') == 8 * 3
 
     def test_follows_filters_and_search(self, row, user, desk):
