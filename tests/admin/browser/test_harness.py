@@ -26,9 +26,11 @@ _MISDEEDS = {
 }
 
 
-class TestWhatAWindowComplainsOf:
+class TestWatch:
     @pytest.mark.parametrize("misdeed", _MISDEEDS)
-    def test_is(self, visit: Callable[..., Page], watches: list[Watch], misdeed: str) -> None:
+    def test_a_watched_window_reports_this_misbehaviour(
+        self, visit: Callable[..., Page], watches: list[Watch], misdeed: str
+    ) -> None:
         page = visit()
         page.goto("/admin/login/")
         [watch] = watches
@@ -38,8 +40,8 @@ class TestWhatAWindowComplainsOf:
         watch.complaints.clear()
 
 
-class TestWhatIsOverlookedIsDjangosOwn:
-    def test_and_every_exception_is_still_needed(
+class TestAccessibilityExceptions:
+    def test_every_accessibility_exception_is_still_needed_for_djangos_own_pages(
         self, visit: Callable[..., Page], superuser: Any, row: Callable[..., IssuedToken], settings: Any
     ) -> None:
         """What this finds no more, a new Django has mended: take it out of the list."""

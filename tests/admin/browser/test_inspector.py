@@ -45,8 +45,8 @@ def inspect(page: Page, text: str) -> None:
     page.get_by_role("heading", name="Inspect another one").wait_for()
 
 
-class TestSomebodyWithAToken:
-    def test_reads_why_it_is_accepted_and_it_is_nowhere_afterwards(
+class TestAUserWithAToken:
+    def test_a_user_reads_why_a_token_is_accepted_and_the_token_is_not_kept(
         self, visit: Visit, superuser: Any, issued: tuple[IssuedToken, str]
     ) -> None:
         token, text = issued
@@ -68,7 +68,9 @@ class TestSomebodyWithAToken:
         assert page.get_by_label("Token").input_value() == ""
         assert secrets_of(text, page) == []
 
-    def test_reads_why_it_is_refused(self, visit: Visit, superuser: Any, issued: tuple[IssuedToken, str]) -> None:
+    def test_a_user_reads_why_a_token_is_refused(
+        self, visit: Visit, superuser: Any, issued: tuple[IssuedToken, str]
+    ) -> None:
         _, text = issued
         page = visit(superuser)
         page.goto(INSPECTOR)
@@ -79,8 +81,8 @@ class TestSomebodyWithAToken:
         assert faults(page) == []
 
 
-class TestSomebodyWhoMayOnlyInspect:
-    def test_finds_the_inspector_and_sees_no_audit(
+class TestAUserWhoMayOnlyInspect:
+    def test_a_user_who_may_only_inspect_finds_the_inspector_and_sees_no_audit_log(
         self, visit: Visit, issued: tuple[IssuedToken, str], user: Any
     ) -> None:
         clerk = get_user_model().objects.create_user("clerk", is_staff=True)

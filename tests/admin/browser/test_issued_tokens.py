@@ -40,8 +40,8 @@ def rows(page: Page) -> Locator:
     return page.locator("#result_list tbody tr")
 
 
-class TestSomebodyWhoseLaptopIsLost:
-    def test_is_searched_for_and_two_of_their_tokens_are_revoked(
+class TestAUserWhoseLaptopIsLost:
+    def test_an_operator_searches_for_a_user_and_revokes_two_of_their_tokens(
         self, visit: Visit, superuser: Any, audit: dict[str, list[IssuedToken]]
     ) -> None:
         page = visit(superuser)
@@ -69,7 +69,7 @@ class TestSomebodyWhoseLaptopIsLost:
 
 
 class TestTheList:
-    def test_has_a_chart_and_the_same_in_words(
+    def test_the_list_has_a_chart_and_a_table_with_the_same_numbers(
         self, visit: Visit, superuser: Any, audit: dict[str, list[IssuedToken]]
     ) -> None:
         page = visit(superuser)
@@ -85,7 +85,9 @@ class TestTheList:
         assert sum(int(number) for number in numbers) == 5
         assert faults(page) == []
 
-    def test_leads_to_each_token(self, visit: Visit, superuser: Any, audit: dict[str, list[IssuedToken]]) -> None:
+    def test_the_list_links_to_each_token(
+        self, visit: Visit, superuser: Any, audit: dict[str, list[IssuedToken]]
+    ) -> None:
         token = audit["live"][0]
         page = visit(superuser)
         page.goto(LIST)
@@ -96,7 +98,7 @@ class TestTheList:
 
 
 class TestAFile:
-    def test_has_what_the_list_was_narrowed_down_to(
+    def test_a_downloaded_file_contains_the_filtered_rows(
         self, visit: Visit, superuser: Any, audit: dict[str, list[IssuedToken]], tmp_path: Path
     ) -> None:
         page = visit(superuser)
@@ -108,8 +110,10 @@ class TestAFile:
         assert [json.loads(line)["jti"] for line in text.splitlines()] == wanted
 
 
-class TestSomebodyWhoMayOnlyLook:
-    def test_sees_the_audit_and_nothing_to_act_with(self, visit: Visit, audit: dict[str, list[IssuedToken]]) -> None:
+class TestAUserWhoMayOnlyView:
+    def test_a_user_who_may_only_view_sees_the_audit_log_without_actions(
+        self, visit: Visit, audit: dict[str, list[IssuedToken]]
+    ) -> None:
         clerk = get_user_model().objects.create_user("clerk", is_staff=True)
         clerk.user_permissions.add(Permission.objects.get(codename="view_issuedtoken"))
         page = visit(clerk)

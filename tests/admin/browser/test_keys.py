@@ -31,8 +31,8 @@ def current() -> str:
     return Key.objects.get(use="sig", status="current").kid
 
 
-class TestSomebodyWhoRotates:
-    def test_signs_in_finds_the_page_and_rotates_by_keyboard_alone(
+class TestAnOperatorWhoRotates:
+    def test_an_operator_signs_in_and_rotates_a_key_with_the_keyboard(
         self, visit: Visit, superuser: Any, initial_keys: list[Key]
     ) -> None:
         future = Key.objects.get(use="sig", status="future").kid
@@ -56,7 +56,7 @@ class TestSomebodyWhoRotates:
         assert current() == future
         assert faults(page) == []
 
-    def test_a7_double_clicks_and_one_rotation_happens(
+    def test_a7_a_double_click_causes_one_rotation(
         self, visit: Visit, superuser: Any, initial_keys: list[Key]
     ) -> None:
         future = Key.objects.get(use="sig", status="future").kid
@@ -72,7 +72,9 @@ class TestSomebodyWhoRotates:
 
 
 class TestThePage:
-    def test_has_a_picture_and_the_same_in_words(self, visit: Visit, superuser: Any, initial_keys: list[Key]) -> None:
+    def test_the_key_page_has_a_timeline_and_a_table_with_the_same_information(
+        self, visit: Visit, superuser: Any, initial_keys: list[Key]
+    ) -> None:
         page = visit(superuser)
         page.goto(KEYS)
         box = page.get_by_role("img", name="Key lifecycles").bounding_box()
@@ -85,7 +87,9 @@ class TestThePage:
 
 
 class TestOneKey:
-    def test_can_be_read_copied_and_revoked(self, visit: Visit, superuser: Any, initial_keys: list[Key]) -> None:
+    def test_a_key_can_be_viewed_copied_and_revoked(
+        self, visit: Visit, superuser: Any, initial_keys: list[Key]
+    ) -> None:
         kid = current()
         page = visit(superuser, permissions=["clipboard-read", "clipboard-write"])
         page.goto(KEYS)
@@ -103,8 +107,10 @@ class TestOneKey:
         assert signing_keys()[kid] == "revoked"
 
 
-class TestSomebodyWhoMayOnlyLook:
-    def test_sees_no_button(self, visit: Visit, transactional_db: None, initial_keys: list[Key]) -> None:
+class TestAUserWhoMayOnlyView:
+    def test_a_user_who_may_only_view_sees_no_buttons(
+        self, visit: Visit, transactional_db: None, initial_keys: list[Key]
+    ) -> None:
         user = get_user_model().objects.create_user("clerk", is_staff=True)
         user.user_permissions.add(Permission.objects.get(codename="view_key"))
         page = visit(user)

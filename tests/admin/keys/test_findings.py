@@ -45,22 +45,22 @@ def found(*keys: Key, spikes: list[RefusalSpike] | None = None, **facts: Any) ->
 IN_ORDER = (current(), key("future"), current(use=ENC))
 
 
-class TestADeploymentInOrder:
-    def test_is_warned_of_nothing(self):
+class TestAHealthyDeployment:
+    def test_a_healthy_deployment_has_no_problems(self):
         assert found(*IN_ORDER) == {}
 
-    def test_may_be_a_day_late_for_cron_comes_daily(self):
+    def test_a_change_that_is_overdue_by_less_than_a_day_is_not_a_problem(self):
         old = current(age=30 * DAY + GRACE - SECOND)
         gone = key("past", retired_at=NOW - TIMES.retention - GRACE + SECOND)
 
         assert found(old, key("future"), gone, current(use=ENC)) == {}
 
-    def test_need_not_hold_the_gateways_private_key_nor_its_next(self):
+    def test_an_external_private_key_is_not_a_problem(self):
         assert found(current(), key("future"), current(use=ENC, private=False)) == {}
 
 
-class TestAnEncryptionKeyThatWasMadeHereBeforeTheGatewaysCame:
-    def test_is_told_of_for_it_would_wait_for_ever(self):
+class TestAnIdleEncryptionKey:
+    def test_an_encryption_key_that_never_becomes_current_is_a_note(self):
         waiting = key("future", use=ENC)
         only = found(current(), key("future"), current(use=ENC, private=False), waiting)
 
@@ -70,51 +70,51 @@ class TestAnEncryptionKeyThatWasMadeHereBeforeTheGatewaysCame:
         assert only["idle_encryption"].command == f"python manage.py instaccess_keys revoke --kid {waiting.kid}"
 
 
-class TestWhatIsMissing:
-    def test_without_any_key_is_one_finding_that_names_the_command(self):
+class TestMissingKeys:
+    def test_a_deployment_without_keys_has_one_problem_that_names_the_command(self):
         only = found()
 
         assert list(only) == ["no_keys"]
         assert only["no_keys"].severity == Severity.ERROR
         assert only["no_keys"].command == "python manage.py instaccess_init"
 
-    def test_k8_of_the_signing_keys_the_current_one_is_made_by_init(self):
+    def test_k8_a_missing_current_signing_key_is_generated_by_init(self):
         finding = found(key("future"), current(use=ENC))["no_current"]
 
         assert finding.severity == Severity.ERROR
         assert "no current signing key" in finding.text
         assert finding.command == "python manage.py instaccess_init"
 
-    def test_of_encryption_keys_that_never_were_the_first_is_made_by_init(self):
+    def test_the_first_encryption_key_is_generated_by_init(self):
         assert found(current(), key("future"))["no_current"].command == "python manage.py instaccess_init"
 
-    def test_of_encryption_keys_that_were_the_next_may_be_the_gateways(self):
+    def test_a_missing_current_encryption_key_may_be_imported_from_the_gateway(self):
         finding = found(current(), key("future"), totals={SIG: 2, ENC: 1})["no_current"]
 
         assert "no current encryption key" in finding.text
         assert "gateway" in finding.fix
         assert "activate" in finding.command
 
-    def test_a_future_signing_key_is_made_by_rotate(self):
+    def test_a_missing_future_signing_key_is_generated_by_rotate(self):
         finding = found(current(), current(use=ENC))["no_future_signing"]
 
         assert finding.severity == Severity.WARNING
         assert finding.command == "python manage.py instaccess_keys rotate"
 
-    def test_a_future_signing_key_that_cannot_sign_does_not_count(self):
+    def test_a_future_signing_key_without_private_key_counts_as_missing(self):
         assert "no_future_signing" in found(current(), key("future", private=False), current(use=ENC))
 
-    def test_the_private_half_of_the_current_signing_key_is_an_error(self):
+    def test_a_missing_private_key_of_the_current_signing_key_is_an_error(self):
         finding = found(current(private=False), key("future"), current(use=ENC))["cannot_sign"]
 
         assert finding.severity == Severity.ERROR
         assert "activate" in finding.command
 
 
-class TestWhatIsOverdue:
+class TestOverdueChanges:
     @pytest.mark.parametrize(("days", "said"), [(1, "by 1 day."), (9, "by 9 days.")])
     @pytest.mark.parametrize("use", list(Key.Use))
-    def test_is_said_with_the_days_and_the_command(self, use, days, said):
+    def test_an_overdue_rotation_names_the_days_and_the_command(self, use, days, said):
         keys = {SIG: current(), ENC: current(use=ENC)} | {use: current(use=use, age=(30 + days) * DAY)}
         finding = found(*keys.values(), key("future"), key("future", use=ENC))["overdue"]
 
@@ -123,30 +123,30 @@ class TestWhatIsOverdue:
         assert keys[use].kid[:8] in finding.text
         assert finding.command == f"python manage.py instaccess_keys rotate --use {use.value}"
 
-    def test_of_a_gateways_key_is_up_to_its_owner(self):
+    def test_an_overdue_external_key_asks_for_the_next_public_key(self):
         finding = found(current(), key("future"), current(use=ENC, age=40 * DAY, private=False))["overdue"]
 
         assert "owner" in finding.fix
         assert "rotate" not in finding.command
 
-    def test_of_a_gateways_key_whose_next_is_here_is_a_rotation(self):
+    def test_an_overdue_external_key_with_an_imported_successor_asks_for_a_rotation(self):
         keys = [current(use=ENC, age=40 * DAY, private=False), key("future", use=ENC, private=False)]
 
         assert "rotate" in found(current(), key("future"), *keys)["overdue"].command
 
-    def test_k12_a_private_half_that_should_be_erased_is_named(self):
+    def test_k12_a_private_key_that_should_be_erased_is_a_warning(self):
         gone = key("past", retired_at=NOW - TIMES.retention - GRACE)
         finding = found(*IN_ORDER, gone)["not_erased"]
 
         assert gone.kid[:8] in finding.text
         assert finding.command == "python manage.py instaccess_keys rotate"
 
-    def test_k12_one_that_was_erased_is_not(self):
+    def test_k12_an_erased_private_key_is_not_a_problem(self):
         assert found(*IN_ORDER, key("past", private=False, retired_at=NOW - 9 * DAY)) == {}
 
 
-class TestWhatIsBroken:
-    def test_o6_a_lost_key_encryption_key_is_one_error_for_all_that_it_sealed(self):
+class TestUnusableKeys:
+    def test_o6_a_missing_key_encryption_key_is_one_error_for_all_affected_keys(self):
         keys = IN_ORDER
         finding = found(*keys, shut={key.kid: Reason.KEK_MISSING for key in keys})["kek_missing"]
 
@@ -155,48 +155,48 @@ class TestWhatIsBroken:
         assert "KEY_ENCRYPTION_KEYS" in finding.fix
         assert "SECRET_KEY_FALLBACKS" in finding.fix
 
-    def test_k7_a_row_that_was_altered_is_an_error_that_names_it(self):
+    def test_k7_a_modified_row_is_an_error_that_names_the_key(self):
         finding = found(*IN_ORDER, shut={IN_ORDER[1].kid: Reason.SEAL_BROKEN})["seal_broken"]
 
         assert finding.severity == Severity.ERROR
         assert f"{IN_ORDER[1].kid[:8]} (signing, future)" in finding.text
         assert "backup" in finding.fix
 
-    def test_a_public_half_that_was_altered_is_an_error_that_names_it(self):
+    def test_a_modified_public_key_is_an_error_that_names_the_key(self):
         finding = found(*IN_ORDER, altered=frozenset({IN_ORDER[2].kid}))["public_altered"]
 
         assert finding.severity == Severity.ERROR
         assert f"{IN_ORDER[2].kid[:8]} (encryption, current)" in finding.text
 
-    def test_of_many_a_few_are_named(self):
+    def test_a_problem_of_many_keys_names_a_few_of_them(self):
         many = [Key(kid=f"{n:08}", use=SIG, status="future", created_at=NOW - DAY) for n in range(50)]
         finding = found(*IN_ORDER, *many, altered=frozenset(key.kid for key in many))["public_altered"]
 
         assert finding.text.count("(signing, future)") == 5
         assert "…" in finding.text
 
-    def test_a_revoked_key_with_live_tokens_is_put_right_by_rotate(self):
+    def test_a_revoked_key_with_live_tokens_is_fixed_by_rotate(self):
         revoked = key("revoked", private=False, revoked_at=NOW - DAY)
         finding = found(*IN_ORDER, revoked, live={revoked.kid: 3, IN_ORDER[0].kid: 7})["revoked_with_live_tokens"]
 
         assert revoked.kid[:8] in finding.text
         assert finding.command == "python manage.py instaccess_keys rotate"
 
-    def test_a_revoked_key_without_is_in_order(self):
+    def test_a_revoked_key_without_live_tokens_is_not_a_problem(self):
         assert found(*IN_ORDER, key("revoked", private=False, revoked_at=NOW - DAY), live={"other": 1}) == {}
 
 
-class TestWhatIsUnsafe:
-    def test_keys_sealed_under_secret_key_are_a_note(self):
+class TestUnsafeSettings:
+    def test_keys_encrypted_with_a_key_derived_from_secret_key_are_a_note(self):
         finding = found(*IN_ORDER, derived=True)["kek_derived"]
 
         assert finding.severity == Severity.NOTE
         assert "KEY_ENCRYPTION_KEYS" in finding.fix
 
-    def test_is_nothing_while_there_is_no_key_to_seal(self):
+    def test_a_derived_key_is_not_a_problem_if_there_are_no_keys(self):
         assert list(found(derived=True)) == ["no_keys"]
 
-    def test_a_bad_setting_is_an_error_in_its_own_words(self):
+    def test_an_invalid_setting_is_an_error_with_the_message_of_the_setting(self):
         finding = bad_setting(ConfigError("INSTACCESS['LEEWAY'] must be an integer", setting="LEEWAY"))
 
         assert finding.severity == Severity.ERROR
@@ -204,20 +204,20 @@ class TestWhatIsUnsafe:
         assert finding.command == "python manage.py check"
 
 
-class TestUnusualRefusals:
-    def test_are_said_with_the_role_the_reason_and_what_is_usual(self):
+class TestRefusalSpikes:
+    def test_a_refusal_spike_names_the_role_the_reason_and_the_usual_number(self):
         finding = found(*IN_ORDER, spikes=[RefusalSpike("gateway", "bad_signature", 412, 2.6)])["unusual_refusals"]
 
         assert finding.severity == Severity.WARNING
         for said in ("gateway", "412", "“bad_signature”", "about 3"):
             assert said in finding.text
 
-    def test_are_said_where_there_are_no_keys_too(self):
+    def test_a_refusal_spike_is_reported_even_if_there_are_no_keys(self):
         assert list(found(spikes=[RefusalSpike("issuer", "no_key", 50, 0)])) == ["no_keys", "unusual_refusals"]
 
 
 class TestTheOrder:
-    def test_is_the_worst_first(self):
+    def test_problems_are_listed_most_severe_first(self):
         made = found(
             current(age=40 * DAY),
             key("future"),

@@ -72,44 +72,44 @@ def value(text: str) -> float:
 
 
 class TestTheGeometry:
-    def test_makes_the_highest_bar_as_high_as_it_may_be_and_the_others_in_proportion(self):
+    def test_the_highest_bar_has_the_full_height_and_the_others_are_proportional(self):
         [panel] = drawn([10, 20, 5]).panels
 
         assert [value(bar.height) for bar in panel.bars] == [50, 100, 25]
         assert {value(bar.y) + value(bar.height) for bar in panel.bars} == {panel.base}
 
-    def test_draws_a_bar_of_no_height_for_zero(self):
+    def test_zero_is_drawn_as_a_bar_without_height(self):
         [panel] = drawn([0, 0, 0]).panels
 
         assert [bar.height for bar in panel.bars] == ["0", "0", "0"]
 
-    def test_lets_the_lowest_bar_be_seen(self):
+    def test_the_lowest_bar_is_visible(self):
         [panel] = drawn([1, 1_000_000]).panels
 
         assert value(panel.bars[0].height) == LEAST
 
-    def test_gives_each_panel_its_own_scale(self):
+    def test_each_panel_has_its_own_scale(self):
         drawing = draw([Series("a", "A", [1000], 80), Series("b", "B", [2], 30)], ["x"], ["x"])
 
         assert [panel.bars[0].height for panel in drawing.panels] == ["80", "30"]
         assert drawing.panels[1].top > drawing.panels[0].base
         assert drawing.height > drawing.panels[1].base
 
-    def test_draws_nothing_but_the_lack_where_there_are_no_numbers(self):
+    def test_unknown_numbers_are_drawn_as_one_area_without_bars(self):
         [panel] = drawn([9, 9, 4, 4], first=2).panels
 
         assert len(panel.bars) == 2
         assert panel.bars[0].height == "100"
         assert (panel.unknown.x, panel.unknown.width) == ("0%", "50%")
 
-    def test_of_nothing_at_all_is_a_picture_all_the_same(self):
+    def test_a_chart_without_numbers_can_be_drawn(self):
         drawing = drawn([])
 
         assert drawing.panels[0].bars == []
         assert drawing.labels == []
 
     @given(st.lists(st.integers(0, 10**9), min_size=1, max_size=400), st.data())
-    def test_stays_within_the_picture(self, numbers, data):
+    def test_every_bar_is_within_the_chart(self, numbers, data):
         first = data.draw(st.integers(0, len(numbers)))
         drawing = drawn(numbers, first=first)
         [panel] = drawing.panels
@@ -124,7 +124,7 @@ class TestTheGeometry:
         assert len(drawing.columns) == len(numbers)
 
     @given(st.integers(1, 1000))
-    def test_labels_the_first_and_the_last_bar_and_few_between(self, count):
+    def test_the_first_and_the_last_bar_and_a_few_between_have_labels(self, count):
         places = labelled(count)
 
         assert places[0] == 0
@@ -143,7 +143,7 @@ class TestAPeriod:
             ("365d", datetime(2025, 11, 23, tzinfo=UTC), 366, DAY),
         ],
     )
-    def test_is_of_whole_hours_or_days_and_includes_the_one_that_runs(self, choice, since, steps, step):
+    def test_a_period_consists_of_whole_hours_or_days_including_the_current_one(self, choice, since, steps, step):
         period = periods.chosen(choice, NOW)
 
         assert period is not None
@@ -151,7 +151,7 @@ class TestAPeriod:
         assert period.starts[-1] <= NOW < period.until
 
     @pytest.mark.parametrize("year", ["x", "0", "10000", "-1", "", "9999999999999", "\x00"])
-    def test_a5_is_none_where_the_address_is_garbage(self, year):
+    def test_a5_an_invalid_period_is_none(self, year):
         assert periods.chosen(year, NOW) is None
 
 
@@ -164,7 +164,7 @@ class TestCounting:
     def issued(period: Period) -> chart_counts.Counts:
         return chart_counts.issued(IssuedToken.objects.all(), period)
 
-    def test_is_by_day_in_utc_whatever_the_project_shows_elsewhere(self, row, settings):
+    def test_tokens_are_counted_by_utc_day_if_the_project_has_another_time_zone(self, row, settings):
         settings.TIME_ZONE = "Asia/Tokyo"
         period = Period(MIDNIGHT - 4 * DAY, MIDNIGHT + DAY)
         for moment in (MIDNIGHT - 4 * DAY, MIDNIGHT - timedelta(seconds=1), MIDNIGHT, MIDNIGHT + 12 * HOUR):
@@ -173,18 +173,18 @@ class TestCounting:
 
         assert self.issued(period) == chart_counts.Counts([1, 0, 0, 1, 2])
 
-    def test_is_by_hour_for_short_periods(self, row):
+    def test_tokens_are_counted_by_hour_in_short_periods(self, row):
         for minutes in (0, 59, 60, 180):
             row(issued_at=MIDNIGHT + timedelta(minutes=minutes))
 
         assert self.issued(Period(MIDNIGHT, MIDNIGHT + 4 * HOUR)).numbers == [2, 1, 0, 1]
 
-    def test_of_nothing_is_zeros(self):
+    def test_a_period_without_tokens_has_zeros(self):
         assert self.issued(Period(MIDNIGHT, MIDNIGHT + 3 * HOUR)) == chart_counts.Counts([0, 0, 0])
         nothing = chart_counts.issued(IssuedToken.objects.none(), Period(MIDNIGHT, MIDNIGHT + HOUR))
         assert nothing == chart_counts.Counts([0])
 
-    def test_of_revoked_tokens_goes_by_when_they_were_revoked(self, row):
+    def test_revoked_tokens_are_counted_by_the_time_of_revocation(self, row):
         row(issued_at=MIDNIGHT - HOUR / 2, revoked_at=MIDNIGHT + HOUR / 4)
         row(issued_at=MIDNIGHT)
 
@@ -192,7 +192,7 @@ class TestCounting:
 
         assert counts.numbers == [0, 1]
 
-    def test_of_refusals_sums_them_up_and_says_what_is_not_kept(self):
+    def test_refusals_are_summed_and_deleted_refusals_are_unknown(self):
         for hour, count in ((MIDNIGHT, 3), (MIDNIGHT + HOUR, 4), (MIDNIGHT - 40 * DAY, 9)):
             for role in ("issuer", "gateway"):
                 RefusalCount.objects.create(hour=hour, role=role, reason="expired", count=count)
@@ -205,7 +205,7 @@ class TestCounting:
         assert counts.known == 7  # 41 days back, 35 of which and the running one are kept
         assert counts.total == 14
 
-    def test_a4_goes_no_further_than_a_number_of_rows_and_says_from_when_it_is_complete(self, row, monkeypatch):
+    def test_a4_a_bounded_number_of_rows_is_counted_and_incomplete_numbers_are_unknown(self, row, monkeypatch):
         monkeypatch.setattr("instaccess.admin.tokens.chart_counts.CHARTED", 4)
         for hours in (0, 1, 1, 2, 3, 3):
             row(issued_at=MIDNIGHT + hours * HOUR)
@@ -215,7 +215,7 @@ class TestCounting:
         assert counts.numbers[2:] == [1, 2]
         assert (counts.known, counts.truncated, counts.total) == (2, True, 3)
 
-    def test_a4_knows_no_number_if_the_latest_hour_alone_is_too_much(self, row, monkeypatch):
+    def test_a4_no_number_is_known_if_the_latest_hour_exceeds_the_maximum(self, row, monkeypatch):
         monkeypatch.setattr("instaccess.admin.tokens.chart_counts.CHARTED", 2)
         for minutes in (-30, 0, 1, 2, 3, 4):
             row(issued_at=MIDNIGHT + timedelta(minutes=minutes))
@@ -224,14 +224,14 @@ class TestCounting:
 
         assert (counts.known, counts.truncated, counts.total) == (2, True, 0)
 
-    def test_a4_is_complete_if_the_period_contains_exactly_the_maximum(self, row, monkeypatch):
+    def test_a4_counts_are_complete_if_the_period_contains_exactly_the_maximum(self, row, monkeypatch):
         monkeypatch.setattr("instaccess.admin.tokens.chart_counts.CHARTED", 2)
         for hours in (0, 1):
             row(issued_at=MIDNIGHT + hours * HOUR)
 
         assert self.issued(Period(MIDNIGHT, MIDNIGHT + 2 * HOUR)) == chart_counts.Counts([1, 1])
 
-    def test_a4_takes_one_statement_whatever_the_period(self, row, django_assert_num_queries):
+    def test_a4_counting_needs_one_query_for_any_period(self, row, django_assert_num_queries):
         row()
 
         with django_assert_num_queries(1):
@@ -241,7 +241,7 @@ class TestCounting:
 @pytest.mark.django_db
 @pytest.mark.usefixtures("_now")
 class TestTheChartOnThePage:
-    def test_says_the_same_as_a_table(self, row, desk):
+    def test_the_table_contains_the_numbers_of_the_chart(self, row, desk):
         row(age=60)
         row(age=3 * 86400)
         row(age=120, revoked_at=NOW)
@@ -252,7 +252,7 @@ class TestTheChartOnThePage:
             "2026-11-23": {"Issued": "2", "Revoked": "1", "Refused": "7"},
         }
 
-    def test_is_a_picture_with_a_title_and_a_description(self, row, desk):
+    def test_the_chart_is_an_image_with_a_title_and_a_description(self, row, desk):
         row()
         found = re.search(r"<svg.*?</svg>", section(desk), re.DOTALL)
         assert found
@@ -266,13 +266,13 @@ class TestTheChartOnThePage:
         assert description is not None
         assert description.startswith("From 2026-11-16 to 2026-11-23 (UTC). Issued: 1, at most 1 per day.")
 
-    def test_has_no_style_script_or_handler_of_its_own(self, row, desk):
+    def test_the_chart_has_no_inline_style_script_or_event_handler(self, row, desk):
         # The policy is default-src 'self'.
         row()
 
         assert not re.search(r"style=|<script|<style|data:|\son\w+=", section(desk))
 
-    def test_writes_numbers_of_the_picture_the_same_in_every_language(self, row, desk, settings):
+    def test_numbers_in_the_svg_have_a_decimal_point_in_every_language(self, row, desk, settings):
         settings.LANGUAGE_CODE = "de"
         for age in (60, 60, 86400, 2 * 86400):
             row(age=age)
@@ -291,16 +291,16 @@ class TestTheChartOnThePage:
             ({"period": "90d"}, "Last 90 days, by day (UTC)"),
         ],
     )
-    def test_says_which_period_it_shows(self, query, said, row, desk):
+    def test_the_heading_names_the_period(self, query, said, row, desk):
         assert said in words(desk, **query)
 
-    def test_says_so_where_there_was_nothing_and_draws_zeros(self, desk):
+    def test_an_empty_chart_says_so_and_draws_zeros(self, desk):
         shown = section(desk)
 
         assert "No matching tokens or refusals in this period" in shown
         assert shown.count('height="0"') == 8 * 3
 
-    def test_follows_filters_and_search(self, row, user, desk):
+    def test_the_chart_uses_the_filters_and_the_search_of_the_list(self, row, user, desk):
         grace = get_user_model().objects.create_user("grace")
         row(age=60)
         row(age=60, user=grace, user_uuid=users.user_uuid(grace))
@@ -320,7 +320,7 @@ class TestTheChartOnThePage:
         ):
             assert table(desk, **query)["2026-11-23"]["Issued"] == count, query
 
-    def test_leaves_out_what_can_not_be_among_live_or_expired_tokens(self, row, desk):
+    def test_revoked_tokens_are_not_charted_for_live_or_expired_tokens(self, row, desk):
         row()
 
         assert "Revoked" not in words(desk, status="live")
@@ -357,7 +357,7 @@ class TestRefusalsInTheChart:
             ({"q": "{user}", "period": "24h"}, "3"),
         ],
     )
-    def test_are_those_of_the_users_and_applications_chosen(self, query, count, names, desk):
+    def test_refusals_are_charted_for_the_selected_users_and_applications(self, query, count, names, desk):
         query = {name: text.format(**names) for name, text in query.items()}
 
         [said] = table(desk, **query).values()
@@ -374,13 +374,13 @@ class TestRefusalsInTheChart:
             ({"q": "192.0.2.7"}, "not counted by the term you searched for"),
         ],
     )
-    def test_are_left_out_where_they_can_not_be_told_apart_and_it_says_why(self, query, why, desk):
+    def test_refusals_are_left_out_with_a_reason_if_they_are_not_counted_by_the_filter(self, query, why, desk):
         said = words(desk, **query)
 
         assert why in said
         assert "Refused:" not in said
 
-    def test_that_are_not_kept_any_more_are_not_said_to_be_none(self, desk):
+    def test_deleted_refusals_are_shown_as_not_known(self, desk):
         cells = table(desk, period="90d")
 
         assert cells["2026-09-01"]["Refused"] == "not known"
@@ -388,7 +388,7 @@ class TestRefusalsInTheChart:
         assert "Refusals are kept for 35 days." in words(desk, period="90d")
 
     @pytest.mark.parametrize("client_id", ["\x00", "<script>alert(1)</script>", "' OR 1=1 --"])
-    def test_a5_take_no_harm_from_hostile_client_ids(self, client_id, desk):
+    def test_a5_a_hostile_client_id_is_escaped_in_the_chart(self, client_id, desk):
         shown = section(desk, client_id=client_id)
 
         assert "<script>" not in shown
@@ -404,7 +404,7 @@ class TestTooManyTokensForAChart:
             row(age=days * 86400)
 
     @pytest.mark.parametrize("query", [{}, {"masquerading": "no"}], ids=["bare", "filtered"])
-    def test_a4_the_chart_asks_for_a_shorter_period_and_shows_what_is_complete(self, desk, query):
+    def test_a4_the_chart_asks_for_a_shorter_period_and_shows_the_complete_part(self, desk, query):
         text = words(desk, **query)
         cells = table(desk, **query)
 
@@ -418,7 +418,7 @@ class TestTooManyTokensForAChart:
         assert "More than" not in words(desk, period="1h")
         assert table(desk, period="1h") == {"2026-11-23 12:00": {"Issued": "3"}}
 
-    def test_a4_cost_the_same_few_queries(self, row, desk):
+    def test_a4_too_many_tokens_need_no_more_queries(self, row, desk):
         def queries() -> int:
             with CaptureQueriesContext(connection) as captured:
                 section(desk)

@@ -48,8 +48,8 @@ def offered(client: Any, column: str, **query: str) -> list[tuple[str, str]]:
     return list(spec.lookup_choices)
 
 
-class TestByPeriod:
-    def test_shows_what_was_issued_since(self, row, desk):
+class TestThePeriodFilter:
+    def test_the_period_filter_shows_tokens_issued_since_the_start_of_the_period(self, row, desk):
         ages = {"1h": 30 * 60, "24h": 20 * 3600, "7d": 6 * 86400, "30d": 29 * 86400, "365d": 300 * 86400}
         tokens = {period: row(age=age).jti for period, age in ages.items()}
 
@@ -57,15 +57,15 @@ class TestByPeriod:
             assert shown(desk, period=period) == set(list(tokens.values())[:number]), period
         assert len(shown(desk, period="nonsense")) == len(tokens)
 
-    def test_begins_with_a_whole_day_so_that_the_first_bar_of_the_chart_is_no_part_of_one(self, row, desk):
+    def test_a_period_begins_with_a_whole_day_so_that_the_first_bar_is_complete(self, row, desk):
         at_midnight = row(issued_at=datetime(2026, 11, 16, 0, 0, tzinfo=UTC))
         row(issued_at=datetime(2026, 11, 15, 23, 59, 59, tzinfo=UTC))
 
         assert shown(desk, period="7d") == {at_midnight.jti}
 
 
-class TestByAccount:
-    def test_offers_those_there_are_by_the_domain_they_had_last(self, row, desk):
+class TestTheAccountFilter:
+    def test_the_account_filter_offers_accounts_with_their_latest_domain(self, row, desk):
         row(account_uuid="college", canvas_domain="old.example.edu", age=7200)
         token = row(account_uuid="college", canvas_domain="college.example.edu")
         row()
@@ -77,14 +77,14 @@ class TestByAccount:
         assert token.jti in shown(desk, account_uuid="college")
         assert len(shown(desk, account_uuid="college")) == 2
 
-    def test_is_not_offered_where_there_is_but_one(self, row, desk):
+    def test_the_account_filter_is_hidden_if_there_is_only_one_account(self, row, desk):
         row()
 
         assert "account_uuid" not in desk.get(TOKENS).content.decode()
 
 
-class TestByApplication:
-    def test_goes_by_the_client_id_that_the_row_keeps(self, row, application, desk):
+class TestTheApplicationFilter:
+    def test_the_application_filter_compares_the_client_id_and_not_the_foreign_key(self, row, application, desk):
         other = get_application_model().objects.create(
             name="Other", client_type="confidential", authorization_grant_type="client-credentials"
         )
@@ -93,13 +93,13 @@ class TestByApplication:
 
         assert shown(desk, client_id=application.client_id) == {token.jti}
 
-    def test_offers_the_existing_applications_in_the_order_of_their_names(self, application, desk):
+    def test_the_application_filter_offers_existing_applications_in_name_order(self, application, desk):
         get_application_model().objects.create(name="Archive", client_id="archive")
 
         assert offered(desk, "client_id") == [("archive", "Archive"), (application.client_id, "LTI tool")]
 
     @pytest.mark.parametrize(("client_id", "label"), [("long-gone", "long-gone"), ("", "none")])
-    def test_offers_the_chosen_client_id_even_if_its_application_was_deleted(
+    def test_the_application_filter_offers_the_chosen_client_id_of_a_deleted_application(
         self, row, application, desk, client_id, label
     ):
         token = row(client_id=client_id, application=None)
@@ -111,7 +111,7 @@ class TestByApplication:
             (client_id, label),
         }
 
-    def test_a5_escapes_the_names(self, row, application, desk):
+    def test_a5_names_of_applications_and_accounts_are_escaped(self, row, application, desk):
         application.name = "<script>alert(1)</script>"
         application.save()
         row()
@@ -137,21 +137,23 @@ class TestManyValues:
         }
 
     @pytest.mark.parametrize("column", ["client_id", "account_uuid"])
-    def test_are_offered_up_to_a_number_and_it_says_so(self, column, tokens, desk):
+    def test_a_filter_offers_a_bounded_number_of_values_and_mentions_that_there_are_more(self, column, tokens, desk):
         assert [value for value, _said in offered(desk, column)] == ["a", "b", "c"]
         assert "There are more " in desk.get(TOKENS).content.decode()
 
     @pytest.mark.parametrize("column", ["client_id", "account_uuid"])
-    def test_are_honoured_all_the_same(self, column, tokens, desk):
+    def test_a_filter_applies_values_that_it_does_not_offer(self, column, tokens, desk):
         assert shown(desk, **{column: "e"}) == {tokens["e"].jti}
         assert [value for value, _said in offered(desk, column, **{column: "e"})] == ["a", "b", "c", "e"]
 
     @pytest.mark.parametrize("value", ["nobody's", "\x00", "' OR 1=1 --", "%", "a,b", "9" * 5000])
     @pytest.mark.parametrize("column", ["client_id", "account_uuid"])
-    def test_a5_that_nothing_has_leave_nothing(self, column, value, tokens, desk):
+    def test_a5_a_filter_by_an_unknown_value_shows_no_rows(self, column, value, tokens, desk):
         assert shown(desk, **{column: value}) == set()
 
-    def test_a4_the_accounts_of_the_latest_rows_are_offered_and_the_chosen_one(self, row, desk, monkeypatch):
+    def test_a4_the_account_filter_offers_accounts_of_the_latest_rows_and_the_chosen_account(
+        self, row, desk, monkeypatch
+    ):
         monkeypatch.setattr("instaccess.admin.tokens.filters.RECENT_ROWS", 2)
         for age, name in enumerate(("new", "newer", "old")):
             row(account_uuid=name, canvas_domain=f"{name}.example.edu", age=age)
@@ -159,7 +161,7 @@ class TestManyValues:
         assert [value for value, _label in offered(desk, "account_uuid")] == ["new", "newer"]
         assert offered(desk, "account_uuid", account_uuid="old")[-1] == ("old", "old.example.edu (old)")
 
-    def test_a4_the_choices_cost_two_bounded_queries(self, tokens, desk):
+    def test_a4_the_choices_of_the_filters_need_two_bounded_queries(self, tokens, desk):
         with CaptureQueriesContext(connection) as captured:
             desk.get(TOKENS)
         queries = [item["sql"] for item in captured.captured_queries]
@@ -198,7 +200,7 @@ class TestOnPostgreSQL:
         return plans
 
     @pytest.mark.parametrize("term", TERMS)
-    def test_a4_search_stays_on_indexes(self, term, row, desk):
+    def test_a4_search_uses_indexes(self, term, row, desk):
         token = row()
 
         plans = self.plans(desk, q=term.format(user_uuid=token.user_uuid, jti=token.jti))
@@ -218,7 +220,7 @@ class TestOnPostgreSQL:
             {"account_uuid": "account-3"},
         ],
     )
-    def test_a4_filters_stay_on_indexes(self, query, desk):
+    def test_a4_filters_use_indexes(self, query, desk):
         for sql, plan in self.plans(desk, **query):
             assert "Seq Scan on instaccess_issuedtoken" not in plan, (sql, plan)
 
@@ -226,12 +228,12 @@ class TestOnPostgreSQL:
         ("query", "column"),
         [({"masquerading": "yes"}, "real_user_uuid"), ({"status": "revoked"}, "revoked_at")],
     )
-    def test_a4_filters_for_few_rows_can_find_them_by_their_own_index(self, query, column, desk):
+    def test_a4_filters_that_match_few_rows_can_use_their_own_index(self, query, column, desk):
         [counted] = [plan for sql, plan in self.plans(desk, **query) if re.search(rf"LIMIT {COUNTED}\b", sql)]
 
         assert re.search(rf"Index Cond: .*{column}", counted), counted
 
-    def test_a4_rows_of_long_ago_are_not_looked_for_from_the_latest_on(self, row, user, desk):
+    def test_a4_a_search_for_few_rows_does_not_scan_the_index_on_issued_at(self, row, user, desk):
         for number in range(25):
             row(age=number * 3600)
 
@@ -240,7 +242,7 @@ class TestOnPostgreSQL:
         assert "LEAST" in listed
         assert "issued_at_" not in listed, listed
 
-    def test_a4_the_latest_accounts_are_found_by_an_index(self, desk):
+    def test_a4_the_accounts_of_the_latest_rows_are_found_by_an_index(self, desk):
         [plan] = [plan for sql, plan in self.plans(desk) if f"LIMIT {RECENT_ROWS}" in sql]
 
         assert "Index Scan Backward using instaccess_issuedtoken_issued_at" in plan
@@ -248,7 +250,7 @@ class TestOnPostgreSQL:
 
 class TestTheOrder:
     @pytest.mark.parametrize("query", [{}, {"q": "ada"}, {"o": "-1"}])
-    def test_is_the_latest_first_from_page_to_page(self, query, row, desk):
+    def test_rows_are_listed_latest_first_on_all_pages(self, query, row, desk):
         made = [row(age=number * 60).jti for number in range(45)]
 
         listed = []
@@ -257,7 +259,7 @@ class TestTheOrder:
 
         assert listed == made
 
-    def test_can_be_turned_round(self, row, desk):
+    def test_the_order_can_be_reversed(self, row, desk):
         made = [row(age=number * 60).jti for number in range(25)]
 
         listed = [token.jti for token in desk.get(TOKENS, {"o": "1"}).context["cl"].result_list]
@@ -267,7 +269,7 @@ class TestTheOrder:
 
 class TestDatesInTheURL:
     @pytest.mark.parametrize("day", ["0", "99", "x", "-1", "\u0663"])
-    def test_a5_takes_no_harm_from_dates_that_are_none(self, day, row, desk):
+    def test_a5_an_invalid_date_in_the_url_causes_no_server_error(self, day, row, desk):
         row()
         query = {"issued_at__year": "2026", "issued_at__month": "11", "issued_at__day": day}
 
@@ -285,7 +287,7 @@ class TestDatesInTheURL:
     ],
     ids=["no year after it", "no day after it", "no number of a database", "before the first year"],
 )
-def test_a5_a_time_that_no_column_holds_is_a_wrong_address_and_no_500(desk, row, page, query):
+def test_a5_a_condition_on_issued_at_in_the_url_redirects_to_the_list_with_an_error(desk, row, page, query):
     row()
 
     response = desk.get(page, query)
@@ -294,7 +296,7 @@ def test_a5_a_time_that_no_column_holds_is_a_wrong_address_and_no_500(desk, row,
 
 
 @pytest.mark.parametrize("column", ["status", "use"])
-def test_a5_a_nul_in_a_filter_of_the_keys_is_no_500(desk, column):
+def test_a5_a_nul_character_in_a_key_filter_causes_no_server_error(desk, column):
     response = desk.get(reverse("admin:instaccess_key_changelist"), {f"{column}__exact": "\x00"}, follow=True)
 
     assert response.status_code == 200
