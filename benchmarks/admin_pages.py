@@ -1,13 +1,13 @@
-"""How fast the admin's pages about issued tokens are, at 10,000 and at 1,000,000 rows of the same days.
+"""Benchmark of the admin pages of issued tokens, with 10,000 and with 1,000,000 rows of the same period.
 
     .venv/bin/python -m benchmarks.admin_pages
 
-Needs PostgreSQL (PGHOST, PGUSER, PGPASSWORD as in the tests), where it makes two databases of its own and drops them
-again. Each page is asked for `--runs` times at both sizes in turn; the medians count. Exits with 1 where a page takes
-a second, or more than twice as long at 1,000,000 rows. Writes benchmarks/results-admin.json.
+Needs PostgreSQL (PGHOST, PGUSER, PGPASSWORD as in the tests). Creates two databases and drops them afterwards.
+Requests each page `--runs` times with both sizes in turn and compares the medians. Exits with 1 if a page takes a
+second or longer, or more than twice as long with 1,000,000 rows. Writes benchmarks/results-admin.json.
 """
 
-# ruff: noqa: PLC0415  (Django is set up once there are databases)
+# ruff: noqa: PLC0415  (Django can only be set up after the databases exist.)
 from __future__ import annotations
 
 import argparse
@@ -33,10 +33,10 @@ REVOKING = ["revoke_chosen", "revoke_users", "revoke_applications"]
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=7, help="times each page is asked for at each size")
-    parser.add_argument("--days", type=int, default=400, help="days the rows are of")
-    parser.add_argument("--keep", action="store_true", help="keep the databases, and use those that are there")
-    parser.add_argument("--only", default="", help="only pages whose name has this in it")
+    parser.add_argument("--runs", type=int, default=7, help="number of requests for each page and size")
+    parser.add_argument("--days", type=int, default=400, help="length of the period of the rows, in days")
+    parser.add_argument("--keep", action="store_true", help="keep the databases, and reuse existing databases")
+    parser.add_argument("--only", default="", help="only pages whose name contains this text")
     options = parser.parse_args()
     with databases(days=options.days, keep=options.keep):
         results = measure(runs=options.runs, only=options.only)
@@ -46,16 +46,16 @@ def main() -> int:
 @contextmanager
 def databases(*, days: int, keep: bool) -> Iterator[None]:
     os.environ["INSTACCESS_DATABASE"] = "postgresql"
-    there = psql("SELECT datname FROM pg_database").split()
+    existing = psql("SELECT datname FROM pg_database").split()
     for size, rows in SIZES.items():
         name = f"{PREFIX}_{size}"
-        if name in there and keep:
+        if name in existing and keep:
             continue
         psql(f"DROP DATABASE IF EXISTS {name}", f"CREATE DATABASE {name}")
         manage(name, "migrate", "--verbosity", "0")
         manage(name, "instaccess_init")
         manage(name, "instaccess_tokens", "seed", "--rows", str(rows), "--days", str(days))
-        # What autovacuum does on its own after so many inserts.
+        # Autovacuum would do this after so many inserts, but later.
         psql("VACUUM ANALYZE", database=name)
     try:
         yield
@@ -94,7 +94,7 @@ def manage(database: str, *command: str) -> None:
 
 
 def measure(*, runs: int, only: str) -> dict[str, dict[str, list[float]]]:
-    """Milliseconds of each page: name -> size -> runs."""
+    """Return the durations in milliseconds, by name of the page and by size."""
     sys.path.insert(0, str(ROOT))
     os.environ["DJANGO_SETTINGS_MODULE"] = "testproject.settings"
     os.environ["PGDATABASE"] = f"{PREFIX}_small"
@@ -107,7 +107,7 @@ def measure(*, runs: int, only: str) -> dict[str, dict[str, list[float]]]:
     connections["default"].settings_dict["CONN_MAX_AGE"] = None
 
     def use(size: str) -> None:
-        # One process for both, so that nothing else differs: what is changed is the connection below the ORM.
+        # Both sizes use the same process, so that only the database connection below the ORM differs.
         connection.settings_dict["NAME"] = f"{PREFIX}_{size}"
         connection.connection = opened.get(size)
         connection.ensure_connection()
@@ -129,7 +129,7 @@ def measure(*, runs: int, only: str) -> dict[str, dict[str, list[float]]]:
                 took = (time.perf_counter() - started) * 1000
                 if response.status_code != 200:
                     raise SystemExit(f"{name} at {size}: {response.status_code}")
-                if run:  # the first one warms up
+                if run:  # The first run is a warm-up.
                     times[name][size].append(took)
     for raw in opened.values():
         raw.close()
@@ -149,7 +149,7 @@ def signed_in() -> Any:
 
 
 def all_pages() -> dict[str, Callable[[Any], Any]]:
-    """Every page and choice by name, for the rows of the database at hand."""
+    """Return a function for each page and filter by name, for the rows of the current database."""
     from django.db.models import Count
 
     from instaccess.models import IssuedToken
@@ -190,8 +190,8 @@ def all_pages() -> dict[str, Callable[[Any], Any]]:
         "search user name, 365 days": {"q": latest.user.get_username(), "period": "365d"},
         "search masquerader": {"q": masked.real_user.get_username()},
         "search uuid": {"q": latest.user_uuid},
-        "search uuid of somebody gone": {"q": gone.user_uuid},
-        "search uuid of who left first": {"q": left.user_uuid},
+        "search uuid of a deleted user": {"q": gone.user_uuid},
+        "search uuid of the first deleted user": {"q": left.user_uuid},
         "search client id, most used": {"q": clients[0]},
         "search client id, least used": {"q": clients[-1]},
         "search address": {"q": latest.ip_address},
@@ -221,7 +221,7 @@ def all_pages() -> dict[str, Callable[[Any], Any]]:
 
 
 def report(results: dict[str, dict[str, list[float]]], options: argparse.Namespace) -> int:
-    failed, told = [], {}
+    failed, pages = [], {}
     print(f"{'page':<38} {'10,000 rows':>22} {'1,000,000 rows':>24}  ratio")
     for name, sizes in results.items():
         medians = {size: statistics.median(times) for size, times in sizes.items()}
@@ -230,12 +230,12 @@ def report(results: dict[str, dict[str, list[float]]], options: argparse.Namespa
         failed += [name] * bad
         cells = [f"{medians[size]:6.0f} ms ({min(sizes[size]):.0f} to {max(sizes[size]):.0f})" for size in SIZES]
         print(f"{name:<38} {cells[0]:>22} {cells[1]:>24}  {ratio:5.2f}{'  <-- too slow' * bad}")
-        told[name] = {
+        pages[name] = {
             **{f"{SIZES[size]} rows, ms": [round(value, 1) for value in sizes[size]] for size in SIZES},
             "ratio of medians": round(ratio, 2),
         }
     if not options.only:
-        facts = {"runs": options.runs, "days": options.days, "pages": told}
+        facts = {"runs": options.runs, "days": options.days, "pages": pages}
         (ROOT / "benchmarks/results-admin.json").write_text(json.dumps(facts, indent=1) + "\n")
     print(
         f"{len(failed)} of {len(results)} pages too slow" if failed else f"All {len(results)} pages are fast enough."

@@ -1,4 +1,4 @@
-"""The admin: it shows what the operator needs, never a secret, and the audit can't be touched from it."""
+"""The admin never shows a secret, and users can't edit the audit log."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def page(client: Any, url: str, *args: Any, **kwargs: Any) -> str:
 
 
 def row(user: Any = None, application: Any = None, **columns: Any) -> IssuedToken:
-    """An audit row as `issuer.issue` writes it, with whatever the test is about."""
+    """Return an audit row like a row of `issuing.issue`, with the given columns."""
     values: dict[str, Any] = {
         "jti": uuid.uuid4(),
         "user": user,
@@ -78,7 +78,7 @@ def rows_shown(client: Any, **query: str) -> set[uuid.UUID]:
 class TestEveryPage:
     @staticmethod
     def answers(client: Any) -> dict[str, str]:
-        """What every page about our rows says, by address, whatever its status; filtered lists included."""
+        """Return the text of every page about our rows by URL, including filtered lists."""
         addresses = [reverse("admin:index"), reverse("admin:app_list", args=["instaccess"])]
         for model in (Key, IssuedToken):
             name = f"admin:instaccess_{model._meta.model_name}"
@@ -260,7 +260,7 @@ class TestHostileText:
         try:
             return make(self.SCRIPT + "\x00")
         except (ValueError, DataError):
-            return make(self.SCRIPT)  # not every database holds a NUL
+            return make(self.SCRIPT)  # Some databases cannot store a NUL character.
 
     @pytest.fixture
     def issued(self, initial_keys, hostile_application, make_access_token, post):
@@ -304,7 +304,7 @@ class TestHostileText:
         row(user, application)
 
         assert "<script>alert(1)" not in page(admin_client, TOKENS, {"q": term})
-        if "\x00" not in term:  # Django's own search form has words for that
+        if "\x00" not in term:  # Django's search form refuses a NUL character itself.
             assert rows_shown(admin_client, q=term) == set()
 
     @pytest.mark.parametrize(
@@ -320,7 +320,7 @@ class TestHostileText:
 class TestSearching:
     @pytest.fixture
     def token(self, user, application):
-        """The row to find, among others that differ in everything."""
+        """Return the row to find, among rows that differ in every column."""
         other = get_user_model().objects.create_user("grace")
         for number in range(3):
             row(other, None, client_id=f"other-{number}", ip_address=f"198.51.100.{number}")
@@ -478,7 +478,9 @@ class TestManyRows:
         few = self.queries(admin_client, TOKENS, **query)
         self.fill(20)
 
-        assert len(self.queries(admin_client, TOKENS, **query)) <= len(few) + 1  # the page has filled up: paging
+        assert (
+            len(self.queries(admin_client, TOKENS, **query)) <= len(few) + 1
+        )  # A full page needs one more query for pagination.
 
     def test_the_list_has_pages_only_for_counted_rows(self, admin_client, monkeypatch):
         monkeypatch.setattr("instaccess.admin.tokens.pagination.COUNTED", 3)
@@ -520,7 +522,7 @@ class TestTimes:
 class TestTheColumns:
     @staticmethod
     def cells(client: Any) -> dict[str, str]:
-        """What the list says of its one row, by column, without markup."""
+        """Return the cells of the only row in the list by column, without markup."""
         text = page(client, TOKENS)
         found = re.findall(r'<t[dh] class="field-(\w+)[^>]*>(.*?)</t[dh]>', text, re.DOTALL)
         return {name: html.unescape(re.sub(r"<[^>]+>", "", cell)).strip() for name, cell in found}
@@ -545,7 +547,7 @@ class TestTheColumns:
     def test_the_list_shows_no_user_name_if_the_foreign_key_does_not_match_the_uuid(
         self, user, application, admin_client
     ):
-        # References are not covered by the HMAC: somebody may have set this one in SQL.
+        # The HMAC does not cover foreign keys, so an attacker may have changed this foreign key with SQL.
         mallory = get_user_model().objects.create_user("mallory")
         users.user_uuid(mallory)
         token = row(user, application)

@@ -56,7 +56,7 @@ class KeyAdmin(KeyActions):
     ) -> Any:
         return super().change_view(request, object_id, form_url, self._may_manage(request, extra_context))
 
-    @admin.display(description=_("private key stored"), boolean=True)
+    @admin.display(description=_("private key"), boolean=True)
     def private_key_stored(self, key: Key) -> bool:
         return key.has_private
 

@@ -97,7 +97,8 @@ class TokenActions(ReadOnlyAdmin):
         names = sorted(owners)
         effects = [
             *([_("Tokens of: %(names)s.") % {"names": _join_names(names)}] if names else []),
-            _("Gateways refuse these live tokens within five seconds: %(count)d.") % {"count": tokens.count()},
+            _("Live tokens to revoke: %(count)d. Gateways refuse them within five seconds.")
+            % {"count": tokens.count()},
             _("OAuth2 access tokens stay valid: clients can use them to get new InstAccess tokens."),
         ]
         chosen = [(ACTION_CHECKBOX_NAME, pk) for pk in request.POST.getlist(ACTION_CHECKBOX_NAME)]

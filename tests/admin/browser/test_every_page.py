@@ -1,4 +1,4 @@
-"""The pages that nobody tells a story about: they load, and keep nobody out."""
+"""Browser tests of the remaining pages: each page loads and is accessible."""
 
 from __future__ import annotations
 

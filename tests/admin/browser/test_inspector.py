@@ -1,4 +1,4 @@
-"""The inspector as people use it: a token is pasted in, and is nowhere afterwards."""
+"""Browser tests of the inspector: the pasted token is not kept."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Visit = Callable[..., "Page"]
 LIST = "/admin/instaccess/issuedtoken/"
 INSPECTOR = f"{LIST}inspect/"
 
-# All that a script of the page could read, hidden or not, and what the window has stored.
+# Everything that a script on the page could read: the page, form values, cookies and storage.
 _EVERYTHING = """
 () => JSON.stringify([
     location.href, document.cookie, document.documentElement.outerHTML, {...localStorage}, {...sessionStorage},
@@ -34,15 +34,15 @@ _EVERYTHING = """
 
 @pytest.fixture
 def issued(initial_keys: list[Key], user: Any, application: Any) -> tuple[IssuedToken, str]:
-    """A live token: its audit row and its text."""
+    """Return a live token: its audit row and the token."""
     origin = issuing.Origin("canvas.example.edu", "192.0.2.7", "client/1.0")
     return issuing.issue(user=user, origin=origin, now=time.time(), application=application)
 
 
 def inspect(page: Page, text: str) -> None:
     page.get_by_label("Token").fill(text)
-    page.get_by_role("button", name="Inspect").click()
-    page.get_by_role("heading", name="Inspect another one").wait_for()
+    page.get_by_role("button", name="Inspect token").click()
+    page.get_by_role("heading", name="Inspect another token").wait_for()
 
 
 class TestAUserWithAToken:
@@ -96,7 +96,7 @@ class TestAUserWhoMayOnlyInspect:
 
 
 def secrets_of(text: str, page: Page) -> list[str]:
-    """The parts of a token that could open or forge something and can be found in the window."""
+    """Return the sensitive parts of a token that are still present in the window."""
     everything = page.evaluate(_EVERYTHING)
     _header, *parts = text.split(".")
     return [part for part in parts if part and part in everything]

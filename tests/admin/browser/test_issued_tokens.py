@@ -1,4 +1,4 @@
-"""The issued tokens' pages as people use them."""
+"""Browser tests of the pages of issued tokens."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HOUR = 3600
 
 @pytest.fixture
 def audit(row: Callable[..., IssuedToken], user: Any) -> dict[str, list[IssuedToken]]:
-    """Three live tokens of Ada's and one that has expired, and a live one of Boole's."""
+    """Three live tokens and one expired token of Ada, and one live token of Boole."""
     boole = get_user_model().objects.create_user("boole")
     return {
         "live": [row(age=minutes * 60) for minutes in (1, 20, 40)],
@@ -57,7 +57,7 @@ class TestAUserWhoseLaptopIsLost:
             rows(page).filter(has_text=str(token.jti)).get_by_role("checkbox").check()
         page.get_by_label("Action:").select_option("revoke_chosen")
         page.get_by_role("button", name="Go").click()
-        page.get_by_text("these live tokens within five seconds: 2.").wait_for()
+        page.get_by_text("Live tokens to revoke: 2.").wait_for()
         page.get_by_label("Reason").fill("laptop lost")
         assert faults(page) == []
         page.get_by_role("button", name="Revoke").click()
@@ -126,7 +126,7 @@ class TestAUserWhoMayOnlyView:
 
 
 def download(page: Page, link: str, folder: Path) -> str:
-    """Follows a link to a file; returns the name it asks to be saved under."""
+    """Download the file behind a link and return the suggested file name."""
     with page.expect_download() as event:
         page.get_by_role("link", name=link).click()
     name = event.value.suggested_filename

@@ -1,4 +1,4 @@
-"""The keys' pages as people use them."""
+"""Browser tests of the pages of keys."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KEYS = "/admin/instaccess/key/"
 
 
 def signing_keys() -> dict[str, str]:
-    """Status of each."""
+    """Return the status of each signing key, by kid."""
     return dict(Key.objects.filter(use="sig").values_list("kid", "status"))
 
 
@@ -65,7 +65,7 @@ class TestAnOperatorWhoRotates:
         page.get_by_role("button", name="Rotate signing key…").click()
         page.get_by_label("Rotate the key before rotation is due").check()
         page.get_by_role("button", name="Rotate", exact=True).dblclick()
-        # Which of the two answers stays on the screen is the browser's business.
+        # The browser may show either of the two responses.
         page.locator(".messagelist").wait_for()
         assert current() == future
         assert sorted(signing_keys().values()) == ["current", "future", "past"]
@@ -120,7 +120,7 @@ class TestAUserWhoMayOnlyView:
 
 
 def tab_to(page: Page, role: str, name: str) -> None:
-    """Press Tab until that has the focus; one can see that it has."""
+    """Press Tab until the element has the focus, and check that the focus is visible."""
     wanted = page.get_by_role(role, name=name, exact=True)
     wanted.first.wait_for()
     for _ in range(60):

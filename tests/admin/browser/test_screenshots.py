@@ -1,4 +1,4 @@
-"""`make screenshots`, as it is run but for the size of its audit."""
+"""Test of `make screenshots`, with fewer issued tokens."""
 
 from __future__ import annotations
 

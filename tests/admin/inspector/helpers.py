@@ -1,4 +1,4 @@
-"""Inspections, and what the tests read from them."""
+"""Helpers that inspect tokens for the tests."""
 
 from __future__ import annotations
 

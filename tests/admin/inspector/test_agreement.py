@@ -1,4 +1,4 @@
-"""The inspector agrees with the gateway and the services about every token, and writes nothing."""
+"""The inspector reaches the same verdict as the gateway and the service, and writes nothing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ VERIFY = "/internal/gateway/verify"
 
 
 def reason_of_gateway(text: str, caplog: Any) -> str:
-    """What the gateway has in its log for this bearer; empty for a 204."""
+    """Return the reason that the gateway logs for this bearer token; empty if the gateway accepts the token."""
     caplog.clear()
     status = Client().get(VERIFY, headers={"Authorization": f"Bearer {text}"}).status_code
     if status == 204:
@@ -42,7 +42,7 @@ def reason_of_gateway(text: str, caplog: Any) -> str:
 
 
 def reason_of_service(text: str, caplog: Any) -> str:
-    """What a service has in its log; `-` where it leaves the bearer to another authenticator."""
+    """Return the reason that a service logs; `-` if the service leaves the token to another authenticator."""
     caplog.clear()
     request = Request(APIRequestFactory().get("/", headers={"Authorization": f"Bearer {text}"}))
     try:
@@ -84,7 +84,7 @@ CLAIMS: list[dict[str, Any]] = [
 
 
 class TestAgreementWithGatewayAndService:
-    """The reason is the one in the log of whoever refuses it, for every kind of token."""
+    """For every kind of token, the inspector gives the reason that the gateway or the service logs."""
 
     @pytest.fixture(autouse=True)
     def listening(self, caplog):
@@ -131,7 +131,7 @@ class TestAgreementWithGatewayAndService:
     def test_inspector_gives_the_gateways_reason_for_non_canonical_tokens(self, token, caplog):
         for text in respellings(token):
             if extract_token(text) == text and text.isascii() and text.isprintable():
-                # The gateway looks at the header as a whole first; to whoever copied the token it is all the same.
+                # The gateway first checks the complete Authorization header; the inspector sees only the token.
                 expected = reason_of_gateway(text, caplog).replace("malformed_header", "malformed")
                 assert look(text).code == expected != ""
 
@@ -144,7 +144,7 @@ def make_outer(signed: str) -> str:
 class TestInspecting:
     @pytest.fixture
     def texts(self, issue, make, rsa_pool, access_token):
-        """One of each kind."""
+        """Return a token of each kind."""
         token = issue()[1]
         signed = signed_inside(token)
         foreign = Makes(rsa_pool.take("sig"), rsa_pool.take("enc"))

@@ -1,4 +1,4 @@
-"""The inspector's page: who may, how it is asked, what it shows, and where what was pasted never turns up."""
+"""The inspector page: permissions, requests, results, and places where the pasted token must not appear."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def token(user, application) -> str:
 
 @pytest.fixture
 def signed_in(db):
-    """A client of staff with these permissions."""
+    """Return a function that returns a client of a staff user with these permissions."""
 
     def signed_in_(*codenames: str, **client: Any) -> Client:
         staff = get_user_model().objects.create_user(f"staff{len(codenames)}", is_staff=True)
@@ -64,7 +64,7 @@ def signed_in(db):
 
 @pytest.fixture
 def desk(signed_in) -> Client:
-    """Who may inspect and see the audit."""
+    """Return a client of a user who may inspect tokens and view the audit log."""
     return signed_in("inspect_tokens", "view_issuedtoken", "view_key")
 
 
@@ -79,7 +79,7 @@ def main_part(text: str) -> str:
 
 
 def parts(token: str) -> list[str]:
-    """What would do to recognise or to use a token; its header says nothing."""
+    """Return the sensitive segments of a token, without its header."""
     return [part for part in [*token.split(".")[1:], *signed_inside(token).split(".")[1:]] if len(part) > 20]
 
 
@@ -295,7 +295,7 @@ class TestTheResult:
 
 
 class TracebackHandler(logging.Handler):
-    """Keeps every line, and the traceback behind it."""
+    """Log handler that stores every message with its traceback."""
 
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
@@ -319,7 +319,7 @@ def logged():
 
 
 class FailAfterTheView:
-    """A middleware that fails once the page is there."""
+    """Middleware that fails after the view."""
 
     def __init__(self, get_response: Any) -> None:
         self.get_response = get_response
@@ -420,5 +420,5 @@ class TestThePastedToken:
 
 
 def parts_unread(token: str) -> list[str]:
-    """The segments, where nothing may be opened because a test has spoiled that."""
+    """Return the segments of a token without decrypting it, because the test makes decryption fail."""
     return [part for part in token.split(".")[1:] if len(part) > 20]

@@ -1,4 +1,4 @@
-"""Pasted text: what is taken off around a token, and how values are shown."""
+"""Extracting a token from pasted text, and formatting values for display."""
 
 from __future__ import annotations
 

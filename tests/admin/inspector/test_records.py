@@ -1,4 +1,4 @@
-"""What the inspector finds in this deployment's records: the token's keys and its audit row."""
+"""The keys and the audit row that the inspector finds for a token."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class TestKeys:
         assert codes(found) == ("REFUSED", "unknown_kid")
         assert "was revoked" in str(found.explanation.meaning)
         assert (found.layers[1].key.status, found.layers[1].authentic, found.authentic) == ("revoked", False, False)
-        assert found.claims  # shown, and labelled
+        assert found.claims  # The claims are shown as not authenticated.
         assert found.audit.row == row
 
     def test_shows_only_the_header_of_a_token_encrypted_for_a_revoked_key(self, issue):

@@ -1,4 +1,4 @@
-"""The verdict of the inspector: the outcome, the reason in words, and what the token says."""
+"""The verdict of the inspector: the outcome, the reason, and the claims."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ class TestARefusal:
         revocation.revoke(rows.revocable_tokens(), reason="laptop lost")
         found = look(token)
 
-        # The deny list of this process is two seconds old at most, and so is a gateway's.
+        # A deny list is at most two seconds old, in this process and in a gateway.
         assert codes(found) == ("ACCEPTED", "")
         assert any("within five seconds" in alarm for alarm in found.alarms)
 

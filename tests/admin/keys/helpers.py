@@ -1,4 +1,4 @@
-"""Addresses of the key pages, and what the tests read from them."""
+"""URLs of the key pages, and helpers that read the pages."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def shown(response: Any) -> str:
 
 
 def told(response: Any) -> list[str]:
-    """The messages that the redirect back to the list carries."""
+    """Return the messages of the redirect to the list."""
     assert (response.status_code, response.url) == (302, LIST)
     return [str(message) for message in get_messages(response.wsgi_request)]
 

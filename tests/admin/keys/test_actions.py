@@ -1,4 +1,4 @@
-"""The buttons on keys: who may press them, what the page says first, what is done and logged."""
+"""The buttons on keys: permissions, confirmation pages, changes and log entries."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture(autouse=True)
 def _stopped_clock(clock: Any) -> None:
-    """Everything happens at `START`."""
+    """Stop the clock at `START`."""
 
 
 ROTATE, ROTATE_ENC = (reverse("admin:instaccess_key_rotate", args=[use]) for use in ("sig", "enc"))
@@ -45,7 +45,7 @@ ACTS = ("rotate", "generate", "import", "revoke")
 
 @pytest.fixture
 def confirmed_request(rsa_pool: Any) -> Callable[[str], tuple[str, dict[str, str]]]:
-    """What the confirmation page of an act sends."""
+    """Return the data that the confirmation page of an action sends."""
 
     def request(act: str) -> tuple[str, dict[str, str]]:
         current, public = key_of(SIG, "current").kid, rsa_pool.take().export_public()

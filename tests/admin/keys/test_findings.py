@@ -1,4 +1,4 @@
-"""What the page of keys warns of, and that each warning says what to do."""
+"""The problems that the key page shows, with their fixes."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def found(*keys: Key, spikes: list[RefusalSpike] | None = None, **facts: Any) ->
     totals = {use: sum(key.use == use for key in keys) for use in Key.Use}
     health = KeyHealth(keys=keys, **{"totals": totals, **facts})
     made = find_problems(health, now=NOW, times=TIMES, spikes=spikes or [])
-    assert len({finding.code for finding in made}) == len(made)
-    return {finding.code: finding for finding in made}
+    assert len({problem.code for problem in made}) == len(made)
+    return {problem.code: problem for problem in made}
 
 
 IN_ORDER = (current(), key("future"), current(use=ENC))
@@ -79,36 +79,36 @@ class TestMissingKeys:
         assert only["no_keys"].command == "python manage.py instaccess_init"
 
     def test_k8_a_missing_current_signing_key_is_generated_by_init(self):
-        finding = found(key("future"), current(use=ENC))["no_current"]
+        problem = found(key("future"), current(use=ENC))["no_current"]
 
-        assert finding.severity == Severity.ERROR
-        assert "no current signing key" in finding.text
-        assert finding.command == "python manage.py instaccess_init"
+        assert problem.severity == Severity.ERROR
+        assert "no current signing key" in problem.text
+        assert problem.command == "python manage.py instaccess_init"
 
     def test_the_first_encryption_key_is_generated_by_init(self):
         assert found(current(), key("future"))["no_current"].command == "python manage.py instaccess_init"
 
     def test_a_missing_current_encryption_key_may_be_imported_from_the_gateway(self):
-        finding = found(current(), key("future"), totals={SIG: 2, ENC: 1})["no_current"]
+        problem = found(current(), key("future"), totals={SIG: 2, ENC: 1})["no_current"]
 
-        assert "no current encryption key" in finding.text
-        assert "gateway" in finding.fix
-        assert "activate" in finding.command
+        assert "no current encryption key" in problem.text
+        assert "gateway" in problem.fix
+        assert "activate" in problem.command
 
     def test_a_missing_future_signing_key_is_generated_by_rotate(self):
-        finding = found(current(), current(use=ENC))["no_future_signing"]
+        problem = found(current(), current(use=ENC))["no_future_signing"]
 
-        assert finding.severity == Severity.WARNING
-        assert finding.command == "python manage.py instaccess_keys rotate"
+        assert problem.severity == Severity.WARNING
+        assert problem.command == "python manage.py instaccess_keys rotate"
 
     def test_a_future_signing_key_without_private_key_counts_as_missing(self):
         assert "no_future_signing" in found(current(), key("future", private=False), current(use=ENC))
 
     def test_a_missing_private_key_of_the_current_signing_key_is_an_error(self):
-        finding = found(current(private=False), key("future"), current(use=ENC))["cannot_sign"]
+        problem = found(current(private=False), key("future"), current(use=ENC))["cannot_sign"]
 
-        assert finding.severity == Severity.ERROR
-        assert "activate" in finding.command
+        assert problem.severity == Severity.ERROR
+        assert "activate" in problem.command
 
 
 class TestOverdueChanges:
@@ -116,18 +116,18 @@ class TestOverdueChanges:
     @pytest.mark.parametrize("use", list(Key.Use))
     def test_an_overdue_rotation_names_the_days_and_the_command(self, use, days, said):
         keys = {SIG: current(), ENC: current(use=ENC)} | {use: current(use=use, age=(30 + days) * DAY)}
-        finding = found(*keys.values(), key("future"), key("future", use=ENC))["overdue"]
+        problem = found(*keys.values(), key("future"), key("future", use=ENC))["overdue"]
 
-        assert finding.severity == Severity.WARNING
-        assert finding.text.endswith(said)
-        assert keys[use].kid[:8] in finding.text
-        assert finding.command == f"python manage.py instaccess_keys rotate --use {use.value}"
+        assert problem.severity == Severity.WARNING
+        assert problem.text.endswith(said)
+        assert keys[use].kid[:8] in problem.text
+        assert problem.command == f"python manage.py instaccess_keys rotate --use {use.value}"
 
     def test_an_overdue_external_key_asks_for_the_next_public_key(self):
-        finding = found(current(), key("future"), current(use=ENC, age=40 * DAY, private=False))["overdue"]
+        problem = found(current(), key("future"), current(use=ENC, age=40 * DAY, private=False))["overdue"]
 
-        assert "owner" in finding.fix
-        assert "rotate" not in finding.command
+        assert "owner" in problem.fix
+        assert "rotate" not in problem.command
 
     def test_an_overdue_external_key_with_an_imported_successor_asks_for_a_rotation(self):
         keys = [current(use=ENC, age=40 * DAY, private=False), key("future", use=ENC, private=False)]
@@ -136,10 +136,10 @@ class TestOverdueChanges:
 
     def test_k12_a_private_key_that_should_be_erased_is_a_warning(self):
         gone = key("past", retired_at=NOW - TIMES.retention - GRACE)
-        finding = found(*IN_ORDER, gone)["not_erased"]
+        problem = found(*IN_ORDER, gone)["not_erased"]
 
-        assert gone.kid[:8] in finding.text
-        assert finding.command == "python manage.py instaccess_keys rotate"
+        assert gone.kid[:8] in problem.text
+        assert problem.command == "python manage.py instaccess_keys rotate"
 
     def test_k12_an_erased_private_key_is_not_a_problem(self):
         assert found(*IN_ORDER, key("past", private=False, retired_at=NOW - 9 * DAY)) == {}
@@ -148,39 +148,39 @@ class TestOverdueChanges:
 class TestUnusableKeys:
     def test_o6_a_missing_key_encryption_key_is_one_error_for_all_affected_keys(self):
         keys = IN_ORDER
-        finding = found(*keys, shut={key.kid: Reason.KEK_MISSING for key in keys})["kek_missing"]
+        problem = found(*keys, shut={key.kid: Reason.KEK_MISSING for key in keys})["kek_missing"]
 
-        assert finding.severity == Severity.ERROR
-        assert all(key.kid[:8] in finding.text for key in keys)
-        assert "KEY_ENCRYPTION_KEYS" in finding.fix
-        assert "SECRET_KEY_FALLBACKS" in finding.fix
+        assert problem.severity == Severity.ERROR
+        assert all(key.kid[:8] in problem.text for key in keys)
+        assert "KEY_ENCRYPTION_KEYS" in problem.fix
+        assert "SECRET_KEY_FALLBACKS" in problem.fix
 
     def test_k7_a_modified_row_is_an_error_that_names_the_key(self):
-        finding = found(*IN_ORDER, shut={IN_ORDER[1].kid: Reason.SEAL_BROKEN})["seal_broken"]
+        problem = found(*IN_ORDER, shut={IN_ORDER[1].kid: Reason.SEAL_BROKEN})["seal_broken"]
 
-        assert finding.severity == Severity.ERROR
-        assert f"{IN_ORDER[1].kid[:8]} (signing, future)" in finding.text
-        assert "backup" in finding.fix
+        assert problem.severity == Severity.ERROR
+        assert f"{IN_ORDER[1].kid[:8]} (signing, future)" in problem.text
+        assert "backup" in problem.fix
 
     def test_a_modified_public_key_is_an_error_that_names_the_key(self):
-        finding = found(*IN_ORDER, altered=frozenset({IN_ORDER[2].kid}))["public_altered"]
+        problem = found(*IN_ORDER, altered=frozenset({IN_ORDER[2].kid}))["public_altered"]
 
-        assert finding.severity == Severity.ERROR
-        assert f"{IN_ORDER[2].kid[:8]} (encryption, current)" in finding.text
+        assert problem.severity == Severity.ERROR
+        assert f"{IN_ORDER[2].kid[:8]} (encryption, current)" in problem.text
 
     def test_a_problem_of_many_keys_names_a_few_of_them(self):
         many = [Key(kid=f"{n:08}", use=SIG, status="future", created_at=NOW - DAY) for n in range(50)]
-        finding = found(*IN_ORDER, *many, altered=frozenset(key.kid for key in many))["public_altered"]
+        problem = found(*IN_ORDER, *many, altered=frozenset(key.kid for key in many))["public_altered"]
 
-        assert finding.text.count("(signing, future)") == 5
-        assert "…" in finding.text
+        assert problem.text.count("(signing, future)") == 5
+        assert "…" in problem.text
 
     def test_a_revoked_key_with_live_tokens_is_fixed_by_rotate(self):
         revoked = key("revoked", private=False, revoked_at=NOW - DAY)
-        finding = found(*IN_ORDER, revoked, live={revoked.kid: 3, IN_ORDER[0].kid: 7})["revoked_with_live_tokens"]
+        problem = found(*IN_ORDER, revoked, live={revoked.kid: 3, IN_ORDER[0].kid: 7})["revoked_with_live_tokens"]
 
-        assert revoked.kid[:8] in finding.text
-        assert finding.command == "python manage.py instaccess_keys rotate"
+        assert revoked.kid[:8] in problem.text
+        assert problem.command == "python manage.py instaccess_keys rotate"
 
     def test_a_revoked_key_without_live_tokens_is_not_a_problem(self):
         assert found(*IN_ORDER, key("revoked", private=False, revoked_at=NOW - DAY), live={"other": 1}) == {}
@@ -188,29 +188,29 @@ class TestUnusableKeys:
 
 class TestUnsafeSettings:
     def test_keys_encrypted_with_a_key_derived_from_secret_key_are_a_note(self):
-        finding = found(*IN_ORDER, derived=True)["kek_derived"]
+        problem = found(*IN_ORDER, derived=True)["kek_derived"]
 
-        assert finding.severity == Severity.NOTE
-        assert "KEY_ENCRYPTION_KEYS" in finding.fix
+        assert problem.severity == Severity.NOTE
+        assert "KEY_ENCRYPTION_KEYS" in problem.fix
 
     def test_a_derived_key_is_not_a_problem_if_there_are_no_keys(self):
         assert list(found(derived=True)) == ["no_keys"]
 
     def test_an_invalid_setting_is_an_error_with_the_message_of_the_setting(self):
-        finding = bad_setting(ConfigError("INSTACCESS['LEEWAY'] must be an integer", setting="LEEWAY"))
+        problem = bad_setting(ConfigError("INSTACCESS['LEEWAY'] must be an integer", setting="LEEWAY"))
 
-        assert finding.severity == Severity.ERROR
-        assert "INSTACCESS['LEEWAY'] must be an integer" in finding.text
-        assert finding.command == "python manage.py check"
+        assert problem.severity == Severity.ERROR
+        assert "INSTACCESS['LEEWAY'] must be an integer" in problem.text
+        assert problem.command == "python manage.py check"
 
 
 class TestRefusalSpikes:
     def test_a_refusal_spike_names_the_role_the_reason_and_the_usual_number(self):
-        finding = found(*IN_ORDER, spikes=[RefusalSpike("gateway", "bad_signature", 412, 2.6)])["unusual_refusals"]
+        problem = found(*IN_ORDER, spikes=[RefusalSpike("gateway", "bad_signature", 412, 2.6)])["unusual_refusals"]
 
-        assert finding.severity == Severity.WARNING
+        assert problem.severity == Severity.WARNING
         for said in ("gateway", "412", "“bad_signature”", "about 3"):
-            assert said in finding.text
+            assert said in problem.text
 
     def test_a_refusal_spike_is_reported_even_if_there_are_no_keys(self):
         assert list(found(spikes=[RefusalSpike("issuer", "no_key", 50, 0)])) == ["no_keys", "unusual_refusals"]

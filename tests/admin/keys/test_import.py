@@ -1,4 +1,4 @@
-"""Importing a key in the admin: what is taken, and that no private key is shown or logged."""
+"""Importing a key in the admin: accepted keys, and no private key in pages or logs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture(autouse=True)
 def _stopped_clock(clock: Any) -> None:
-    """Everything happens at `START`."""
+    """Stop the clock at `START`."""
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def private_pem(pair: JWK) -> str:
 
 
 def secrets_of(pair: JWK) -> list[str]:
-    """Pieces of a private key as they would show: its members, and the lines of its PEM."""
+    """Return the parts of a private key that must not appear: JWK members and PEM lines."""
     pem = material.to_text(pair, file_format="pem", private=True)
     return [pair[name] for name in ("d", "p", "q", "dp", "dq", "qi")] + pem.splitlines()[1:-1]
 

@@ -1,4 +1,4 @@
-"""The page of keys: every key in the picture and in words, and what needs attention."""
+"""The key page: the timeline, its table, and the problems."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture(autouse=True)
 def _stopped_clock(clock: Any) -> None:
-    """Everything happens at `START`."""
+    """Stop the clock at `START`."""
 
 
 @pytest.mark.usefixtures("initial_keys")
 class TestALiveToken:
-    """What the pages count."""
+    """Live tokens, as the pages count them."""
 
     def test_live_tokens_exclude_expired_tokens_revoked_tokens_and_tokens_of_other_keys(
         self, operator_client, issue, clock
@@ -187,7 +187,7 @@ def warned(client: Any) -> list[str]:
 class TestWhatNeedsAttention:
     @pytest.fixture(autouse=True)
     def kek(self, settings: Any) -> None:
-        """A deployment in order has a key-encryption key of its own."""
+        """Configure a separate key-encryption key, as in a healthy deployment."""
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32), "SECRET_KEY"]}
 
     def test_no_problem_is_shown_after_init(self, operator_client):

@@ -1,4 +1,4 @@
-"""The picture of the keys' lives: where things stand in it, for whatever history a deployment has."""
+"""The key timeline: positions of bars and marks, for every possible history of keys."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TIMES = rotation.Times(interval=30 * DAY, lead=timedelta(seconds=303), retention
 
 
 def key(name: str, status: str, *, use: Key.Use = SIG, private: bool = True, **moments: datetime) -> Key:
-    """A row that was never saved: the picture needs no database."""
+    """Return an unsaved row, because drawing needs no database."""
     return Key(
         kid=name,
         use=use,
@@ -197,7 +197,7 @@ class History:
 
 @st.composite
 def histories(draw_: st.DrawFn) -> History:
-    """Keys as a deployment has them whose cron comes when it likes, with a revocation or a forced change between."""
+    """Keys of a deployment whose cron job runs irregularly, with revocations and forced rotations in between."""
     times = rotation.Times(
         interval=DAY * draw_(st.one_of(st.integers(1, 60), st.integers(1, 3650))),
         lead=timedelta(seconds=draw_(st.integers(0, 80_000))),

@@ -1,4 +1,4 @@
-"""Revoking from the audit list: what is counted, who may, what gateways then hear."""
+"""Revoking tokens from the list: counts, permissions, and the deny list afterwards."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def other(db):
 
 @pytest.fixture
 def staff(db):
-    """Staff who sees the audit and may revoke."""
+    """Return a staff user who may view the audit log and revoke tokens."""
     staff = get_user_model().objects.create_user("help.desk", is_staff=True)
     staff.user_permissions.add(*Permission.objects.filter(codename__in=["view_issuedtoken", "revoke_tokens"]))
     return staff
@@ -69,7 +69,7 @@ class TestTheConfirmationPage:
 
         response = send(desk, "revoke_chosen", live, expired)
 
-        assert "refuse these live tokens within five seconds: 1." in response.content.decode()
+        assert "Live tokens to revoke: 1." in response.content.decode()
         assert revoked() == set()
 
     def test_the_confirmation_page_keeps_the_selection(self, desk, issue, user):
@@ -137,7 +137,9 @@ class TestRevokingTokensOfUsers:
 
     def test_the_confirmation_page_shows_the_uuid_if_the_foreign_key_was_modified(self, desk, issue, user, other):
         token = issue(user)
-        IssuedToken.objects.filter(pk=token.pk).update(user=other)  # as somebody with the database could
+        IssuedToken.objects.filter(pk=token.pk).update(
+            user=other
+        )  # An attacker with access to the database could do this.
 
         text = send(desk, "revoke_users", token).content.decode()
 
@@ -172,7 +174,7 @@ class TestRevokingTokensOfApplications:
 
 
 class TestWithAnInvalidSetting:
-    """A misspelled name, or code rolled back under newer settings: what must be revoked can be."""
+    """Tokens can be revoked even if a setting is invalid, for example after a rollback of the code."""
 
     @pytest.fixture(autouse=True)
     def misspelled(self, settings, issue, user):

@@ -1,4 +1,4 @@
-"""The chart above the list of issued tokens: its geometry, what is counted for it, and what the page says."""
+"""The chart above the list of issued tokens: geometry, counts, and texts."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def section(client: Any, **query: str) -> str:
 
 
 def table(client: Any, **query: str) -> dict[str, dict[str, str]]:
-    """The text alternative: what stands in each column, by the time it is of; zeros left out."""
+    """Return the cells of the table by time and heading, without zeros."""
     text = section(client, **query)
     _, *headings = re.findall(r'<th scope="col">(.*?)</th>', text)
     rows = {}
@@ -62,7 +62,7 @@ def words(client: Any, **query: str) -> str:
 
 
 def drawn(numbers: list[int], **values: Any) -> Any:
-    """One panel, of bars 100 pixels high at the most."""
+    """Draw one panel with bars of at most 100 pixels."""
     texts = [str(number) for number in range(len(numbers))]
     return draw([Series("issued", "Issued", numbers, 100, **values)], texts, texts)
 
@@ -202,7 +202,7 @@ class TestCounting:
         )
 
         assert counts.numbers[-1] == 14
-        assert counts.known == 7  # 41 days back, 35 of which and the running one are kept
+        assert counts.known == 7  # The period has 41 days before today. Refusals of 35 of these days are kept.
         assert counts.total == 14
 
     def test_a4_a_bounded_number_of_rows_is_counted_and_incomplete_numbers_are_unknown(self, row, monkeypatch):
@@ -267,7 +267,7 @@ class TestTheChartOnThePage:
         assert description.startswith("From 2026-11-16 to 2026-11-23 (UTC). Issued: 1, at most 1 per day.")
 
     def test_the_chart_has_no_inline_style_script_or_event_handler(self, row, desk):
-        # The policy is default-src 'self'.
+        # The content security policy `default-src 'self'` forbids inline scripts and styles.
         row()
 
         assert not re.search(r"style=|<script|<style|data:|\son\w+=", section(desk))

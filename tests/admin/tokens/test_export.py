@@ -1,4 +1,4 @@
-"""Export from the admin: the list as it is filtered, streamed, to those who may see it, and not unseen."""
+"""Export of the filtered list: a stream, for users who may view the list, with a log entry."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def url(file_format: str = "jsonl") -> str:
 
 @pytest.fixture
 def staff(db: None) -> Any:
-    """May sign in to the admin, and nothing more."""
+    """Return a staff user without permissions."""
     return get_user_model().objects.create_user("clerk", password="x", is_staff=True)
 
 
@@ -54,7 +54,7 @@ def viewers_client(client: Client, viewer: Any) -> Client:
 
 @pytest.fixture
 def batches() -> None:
-    """Two batches and a bit."""
+    """Create rows for more than two batches."""
     IssuedToken.objects.bulk_create(
         [
             IssuedToken(
@@ -74,7 +74,7 @@ def batches() -> None:
 
 @pytest.fixture
 def audit_log(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    """What stands in the log of the audit by now."""
+    """Return a function that returns the messages of the audit logger."""
     caplog.set_level("INFO", logger="instaccess.audit")
     return lambda: [record.getMessage() for record in caplog.records if record.name == "instaccess.audit"]
 
@@ -142,7 +142,7 @@ class TestItsRows:
         row(age=1, user=grace, user_uuid="grace's", client_id="other", ip_address="2001:db8::7")
         row(age=2, revoked_at=NOW)
         row(age=3, real_user=grace, real_user_uuid="grace's")
-        # Either side of a midnight of UTC that is no midnight elsewhere.
+        # These rows are on both sides of midnight UTC, which is not midnight in other time zones.
         for hours in (11, 12, 13, 24 * 40):
             row(age=hours * 3600)
 
@@ -308,7 +308,7 @@ class TestTheStream:
 class TestTheStreamUnderAsgi:
     @staticmethod
     def get(viewer: Any, read: Any) -> Any:
-        """What `read` makes of the answer, all in one event loop."""
+        """Return the result of `read` for the response, in one event loop."""
 
         async def ask() -> Any:
             client = AsyncClient()

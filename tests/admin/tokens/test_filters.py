@@ -1,4 +1,4 @@
-"""The filters of the list of issued tokens: what they offer, what they leave, and that they stay on indexes."""
+"""The filters of the list of issued tokens: their choices, their results, and their use of indexes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def shown(client: Any, **query: str) -> set[Any]:
 
 
 def offered(client: Any, column: str, **query: str) -> list[tuple[str, str]]:
-    """The values a filter offers, with what people read; not that it can be taken off."""
+    """Return the values that a filter offers, with their labels."""
     [spec] = [
         spec
         for spec in client.get(TOKENS, query).context["cl"].filter_specs
@@ -89,7 +89,7 @@ class TestTheApplicationFilter:
             name="Other", client_type="confidential", authorization_grant_type="client-credentials"
         )
         token = row()
-        row(client_id=other.client_id, application=application)  # a reference that was edited
+        row(client_id=other.client_id, application=application)  # This foreign key was modified.
 
         assert shown(desk, client_id=application.client_id) == {token.jti}
 
@@ -174,7 +174,7 @@ class TestManyValues:
 
 @pytest.mark.postgresql
 class TestOnPostgreSQL:
-    """With `enable_seqscan` off a plan that still has a sequential scan is one that no index could serve."""
+    """Query plans with `enable_seqscan` off: a plan with a sequential scan shows that no index can be used."""
 
     TERMS = ("ada", "{user_uuid}", "{jti}", "tool-1", "192.0.2.7", "nobody", "00000000-0000-4000-8000-000000000000")
 
@@ -186,7 +186,7 @@ class TestOnPostgreSQL:
 
     @staticmethod
     def plans(client: Any, **query: str) -> list[tuple[str, str]]:
-        """Each statement about issued tokens with its plan."""
+        """Return each query of issued tokens with its plan."""
         with CaptureQueriesContext(connection) as captured:
             assert client.get(TOKENS, query).status_code == 200
         asked = [item["sql"] for item in captured.captured_queries if "instaccess_issuedtoken" in item["sql"]]
