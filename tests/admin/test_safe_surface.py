@@ -394,15 +394,15 @@ class TestFiltering:
     def test_filtering_by_application_shows_the_rows_of_the_application(self, rows, application, superuser, client):
         client.force_login(superuser)
 
-        shown = rows_shown(client, application__id__exact=str(application.pk))
+        listed = rows_shown(client, application__id__exact=str(application.pk))
 
-        assert shown == {rows[name].jti for name in ("live", "expired", "revoked")}
+        assert listed == {rows[name].jti for name in ("live", "expired", "revoked")}
 
     def test_each_row_shows_its_status(self, rows, superuser, client):
         client.force_login(superuser)
-        for name, said in {"live": "live", "expired": "expired", "revoked": "revoked", "masked": "expired"}.items():
+        for name, status in {"live": "live", "expired": "expired", "revoked": "revoked", "masked": "expired"}.items():
             text = page(client, url_of("change", rows[name]))
-            assert re.findall(r'<span class="instaccess-badge [^>]*>([^<]*)</span>', text) == [said], name
+            assert re.findall(r'<span class="instaccess-badge [^>]*>([^<]*)</span>', text) == [status], name
 
 
 class TestThePermissionToView:
@@ -524,8 +524,8 @@ class TestTheColumns:
     def cells(client: Any) -> dict[str, str]:
         """Return the cells of the only row in the list by column, without markup."""
         text = page(client, TOKENS)
-        found = re.findall(r'<t[dh] class="field-(\w+)[^>]*>(.*?)</t[dh]>', text, re.DOTALL)
-        return {name: html.unescape(re.sub(r"<[^>]+>", "", cell)).strip() for name, cell in found}
+        cells = re.findall(r'<t[dh] class="field-(\w+)[^>]*>(.*?)</t[dh]>', text, re.DOTALL)
+        return {name: html.unescape(re.sub(r"<[^>]+>", "", cell)).strip() for name, cell in cells}
 
     def test_the_list_shows_the_real_user_and_the_application(self, user, application, admin_client):
         row(user, application, ip_address="192.0.2.7")

@@ -50,12 +50,12 @@ def violations(page: Page) -> list[Fault]:
     from axe_playwright_python.base import AXE_SCRIPT
 
     page.evaluate(AXE_SCRIPT)
-    found = []
+    violations_found = []
     for scheme, size in four_ways(page):
-        found += [Fault(scheme, size["width"], **each) for each in page.evaluate(_RUN)]
+        violations_found += [Fault(scheme, size["width"], **each) for each in page.evaluate(_RUN)]
         if (too_wide := page.evaluate(_TOO_WIDE)) > 0:
-            found.append(Fault(scheme, size["width"], "sideways", text=f"{too_wide} px"))
-    return found
+            violations_found.append(Fault(scheme, size["width"], "sideways", text=f"{too_wide} px"))
+    return violations_found
 
 
 def faults(page: Page) -> list[Fault]:

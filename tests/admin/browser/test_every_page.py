@@ -36,11 +36,11 @@ class TestOtherPages:
     ) -> None:
         bound = ServiceUser.objects.create(application=application, user=user)
         page = visit(superuser)
-        found = {}
+        faults_by_url = {}
         for url in "", "add/", f"{bound.pk}/change/":
             page.goto(f"/admin/instaccess/serviceuser/{url}")
-            found[url] = faults(page)
-        assert not any(found.values()), found
+            faults_by_url[url] = faults(page)
+        assert not any(faults_by_url.values()), faults_by_url
 
     def test_the_key_page_without_keys_is_accessible(self, visit: Visit, superuser: Any) -> None:
         page = visit(superuser)

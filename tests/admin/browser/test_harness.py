@@ -49,6 +49,6 @@ class TestAccessibilityExceptions:
         settings.ROOT_URLCONF = "tests.admin.browser.stock"
         page = visit(superuser)
         page.goto("/admin/instaccess/issuedtoken/")
-        found = violations(page)
+        faults = violations(page)
         for rule, selector in DJANGOS:
-            assert any(is_of(page, fault, rule, selector) for fault in found), (rule, selector)
+            assert any(is_of(page, fault, rule, selector) for fault in faults), (rule, selector)

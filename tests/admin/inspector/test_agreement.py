@@ -197,8 +197,8 @@ class TestInspecting:
     def test_an_inspection_contains_no_token_and_no_usable_part_of_one(self, texts):
         for text in texts:
             inside = signed_inside(text).split(".")[1:] if look(text).layers[1:] else []
-            said = repr(look(text))
-            assert all(part not in said for part in [*text.split("."), *inside] if len(part) > 20)
+            text_of_inspection = repr(look(text))
+            assert all(part not in text_of_inspection for part in [*text.split("."), *inside] if len(part) > 20)
 
     @pytest.mark.parametrize(
         "payload", [b"[]", b"nope", b"[" * 5000, b'{"a":1e999}', b'{"exp":' + b"9" * 4000 + b"}", b"\xff"]

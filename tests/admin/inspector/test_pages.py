@@ -63,7 +63,7 @@ def signed_in(db):
 
 
 @pytest.fixture
-def desk(signed_in) -> Client:
+def staff_client(signed_in) -> Client:
     """Return a client of a user who may inspect tokens and view the audit log."""
     return signed_in("inspect_tokens", "view_issuedtoken", "view_key")
 
@@ -120,8 +120,8 @@ class TestWhoMayInspect:
         assert reverse("admin:instaccess_issuedtoken_change", args=[row.pk]) not in text
         assert "/admin/instaccess/key/" not in text
 
-    def test_users_who_may_view_the_audit_log_get_links_to_the_row_and_the_keys(self, desk, token):
-        text, row = inspected(desk, token), IssuedToken.objects.get()
+    def test_users_who_may_view_the_audit_log_get_links_to_the_row_and_the_keys(self, staff_client, token):
+        text, row = inspected(staff_client, token), IssuedToken.objects.get()
 
         assert reverse("admin:instaccess_issuedtoken_change", args=[row.pk]) in text
         for key in Key.objects.filter(status="current"):
@@ -135,14 +135,14 @@ class TestWhoMayInspect:
 
 
 class TestTheRequest:
-    def test_a_get_request_shows_an_empty_form(self, desk):
-        text = desk.get(INSPECT).content.decode()
+    def test_a_get_request_shows_an_empty_form(self, staff_client):
+        text = staff_client.get(INSPECT).content.decode()
 
         assert re.search(r'<textarea name="token"[^>]*></textarea>', re.sub(r"\s+", " ", text).replace("> <", "><"))
         assert "verdict" not in text
 
-    def test_the_form_disables_autocomplete_and_has_a_label_and_a_help_text(self, desk):
-        area = re.search(r"<textarea[^>]*>", desk.get(INSPECT).content.decode())[0]
+    def test_the_form_disables_autocomplete_and_has_a_label_and_a_help_text(self, staff_client):
+        area = re.search(r"<textarea[^>]*>", staff_client.get(INSPECT).content.decode())[0]
 
         for attribute in (
             'autocomplete="off"',
@@ -152,11 +152,11 @@ class TestTheRequest:
         ):
             assert attribute in area
         assert "maxlength" not in area
-        assert '<label for="id_token">' in desk.get(INSPECT).content.decode()
+        assert '<label for="id_token">' in staff_client.get(INSPECT).content.decode()
 
     @pytest.mark.parametrize("method", ["get", "post", "head", "put"])
-    def test_a_token_in_the_query_string_is_ignored_and_removed(self, desk, token, method):
-        response = getattr(desk, method)(f"{INSPECT}?token={token}")
+    def test_a_token_in_the_query_string_is_ignored_and_removed(self, staff_client, token, method):
+        response = getattr(staff_client, method)(f"{INSPECT}?token={token}")
 
         assert (response.status_code, response["Location"]) == (302, INSPECT)
         assert token not in str(response.headers) + response.content.decode()
@@ -167,8 +167,8 @@ class TestTheRequest:
         assert token not in str(response.redirect_chain) + response.content.decode()
 
     @pytest.mark.parametrize("method", ["put", "delete", "patch", "options"])
-    def test_other_methods_than_get_and_post_are_refused(self, desk, method):
-        assert getattr(desk, method)(INSPECT).status_code == 405
+    def test_other_methods_than_get_and_post_are_refused(self, staff_client, method):
+        assert getattr(staff_client, method)(INSPECT).status_code == 405
 
     def test_a_post_request_without_csrf_token_is_refused(self, signed_in, token):
         browser = signed_in("inspect_tokens", enforce_csrf_checks=True)
@@ -179,20 +179,20 @@ class TestTheRequest:
         sent = browser.get(INSPECT).context["csrf_token"]
         assert browser.post(INSPECT, {"token": token, "csrfmiddlewaretoken": str(sent)}).status_code == 200
 
-    def test_no_response_may_be_cached(self, desk, token):
-        for response in (desk.get(INSPECT), desk.post(INSPECT, {"token": token})):
+    def test_no_response_may_be_cached(self, staff_client, token):
+        for response in (staff_client.get(INSPECT), staff_client.post(INSPECT, {"token": token})):
             assert "no-store" in response["Cache-Control"]
             assert "private" in response["Cache-Control"]
 
-    def test_the_page_has_no_inline_script_or_style(self, desk, token):
+    def test_the_page_has_no_inline_script_or_style(self, staff_client, token):
         inline = re.compile(r"\sstyle=|\son\w+=|<style|javascript:|data:|<script(?![^>]* src=)")
-        for text in (desk.get(INSPECT).content.decode(), inspected(desk, token)):
+        for text in (staff_client.get(INSPECT).content.decode(), inspected(staff_client, token)):
             assert not inline.search(text)
 
 
 class TestTheResult:
-    def test_the_page_shows_the_verdict_on_a_valid_token_first(self, desk, token):
-        text = inspected(desk, token)
+    def test_the_page_shows_the_verdict_on_a_valid_token_first(self, staff_client, token):
+        text = inspected(staff_client, token)
 
         assert '<h2 id="verdict">Accepted</h2>' in text
         assert (
@@ -203,47 +203,47 @@ class TestTheResult:
         assert "User ada" in main_part(text)
         assert "Not authenticated" not in text
 
-    def test_the_page_shows_the_reason_that_the_401_response_hides(self, desk, user):
+    def test_the_page_shows_the_reason_that_the_401_response_hides(self, staff_client, user):
         token = issuing.issue(user=user, origin=ORIGIN, now=time.time() - 3780)[1]
-        text = main_part(inspected(desk, token))
+        text = main_part(inspected(staff_client, token))
 
         assert "Refused It was good and has expired." in text
         assert "expired : past its exp" in text
         assert "3 minutes ago" in text
 
-    def test_the_page_shows_who_revoked_a_token_and_why(self, desk, token, user):
+    def test_the_page_shows_who_revoked_a_token_and_why(self, staff_client, token, user):
         revocation.revoke(rows.revocable_tokens(), reason="laptop lost", by=user)
         denylist.clear_cache()
 
-        assert re.search(r"20[\d: -]+UTC, by ada\. Reason: laptop lost", main_part(inspected(desk, token)))
+        assert re.search(r"20[\d: -]+UTC, by ada\. Reason: laptop lost", main_part(inspected(staff_client, token)))
 
-    def test_the_page_labels_claims_of_a_forged_token_as_not_authenticated(self, desk, token):
+    def test_the_page_labels_claims_of_a_forged_token_as_not_authenticated(self, staff_client, token):
         header, _, signature = signed_inside(token).split(".")
         forged = b64(json.dumps({"iss": "instructure:inst_access", "sub": "eve"}).encode())
-        text = main_part(inspected(desk, f"{header}.{forged}.{signature}"))
+        text = main_part(inspected(staff_client, f"{header}.{forged}.{signature}"))
 
         assert "bad_signature" in text
         assert "Not authenticated : no known key signed these claims." in text
         assert "sub eve" in re.sub(r" +", " ", text)
         assert "User ada" not in text
 
-    def test_the_page_warns_about_a_token_without_an_audit_row(self, desk):
+    def test_the_page_warns_about_a_token_without_an_audit_row(self, staff_client):
         ring = keys_ring.current_ring()
         make = Makes(ring.signing_key().private(), ring.encryption_key().private())
-        text = inspected(desk, make.encrypted(make.signed(claims(int(time.time())))))
+        text = inspected(staff_client, make.encrypted(make.signed(claims(int(time.time())))))
 
         assert "Warnings" in text
         assert "revoke the signing key" in text
 
-    def test_the_page_does_not_show_a_pasted_access_token(self, desk, access_token):
-        text = inspected(desk, access_token.token)
+    def test_the_page_does_not_show_a_pasted_access_token(self, staff_client, access_token):
+        text = inspected(staff_client, access_token.token)
 
         assert "Not an InstAccess token" in text
         assert access_token.token not in text
 
     @pytest.mark.parametrize("length", [9000, MAX_PASTED + 1, 200_000])
-    def test_the_page_explains_that_pasted_text_is_too_long(self, desk, length):
-        text = inspected(desk, "a.b.c.d." + "A" * length)
+    def test_the_page_explains_that_pasted_text_is_too_long(self, staff_client, length):
+        text = inspected(staff_client, "a.b.c.d." + "A" * length)
 
         assert "too_long" in text
         assert "AAAA" not in text
@@ -253,18 +253,18 @@ class TestTheResult:
         [{}, {"token": ""}, {"token": "\x00"}, {"token": "😀"}, {"other": "x"}],
         ids=["none", "empty", "NUL", "smile", "other"],
     )
-    def test_the_page_explains_that_pasted_text_is_not_a_token(self, desk, fields):
-        response = desk.post(INSPECT, fields)
+    def test_the_page_explains_that_pasted_text_is_not_a_token(self, staff_client, fields):
+        response = staff_client.post(INSPECT, fields)
 
         assert response.status_code == 200
         assert "Not an InstAccess token" in html.unescape(response.content.decode())
 
-    def test_a5_the_page_escapes_the_claims_of_a_token(self, desk):
+    def test_a5_the_page_escapes_the_claims_of_a_token(self, staff_client):
         ring = keys_ring.current_ring()
         make = Makes(ring.signing_key().private(), ring.encryption_key().private())
         evil = {"<script>alert(1)</script>": "<img src=x>\u202e\x00\ud800"}
         signed = make.signed(claims(int(time.time()), canvas_domain="<b>", **evil))
-        response = desk.post(INSPECT, {"token": make.encrypted(signed)})
+        response = staff_client.post(INSPECT, {"token": make.encrypted(signed)})
 
         text = response.content.decode()
         assert response.status_code == 200
@@ -273,25 +273,25 @@ class TestTheResult:
         assert "\u202e" not in text
         assert "\\u202e" in text
 
-    def test_k7_the_page_explains_that_keys_cannot_be_decrypted(self, desk, token, settings):
+    def test_k7_the_page_explains_that_keys_cannot_be_decrypted(self, staff_client, token, settings):
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": ["A" * 43]}
         keys_ring.clear_cache()
 
-        assert "That is a fault of ours." in inspected(desk, token)
+        assert "That is a fault of ours." in inspected(staff_client, token)
 
-    def test_a6_the_page_shows_no_name_from_a_modified_foreign_key(self, desk, token, application):
+    def test_a6_the_page_shows_no_name_from_a_modified_foreign_key(self, staff_client, token, application):
         mallory = get_user_model().objects.create_user("mallory")
         theirs = get_application_model().objects.create(name="Mallory's", client_id="x", user=mallory)
-        assert application.name in inspected(desk, token)
+        assert application.name in inspected(staff_client, token)
         IssuedToken.objects.update(user=mallory, application=theirs)
 
-        page = inspected(desk, token)
+        page = inspected(staff_client, token)
 
         assert "mallory" not in page.lower()
         assert application.client_id in page
 
-    def test_the_page_works_in_an_admin_site_with_another_name(self, desk, token):
-        assert f'action="{INSPECT}"' in inspected(desk, token)
+    def test_the_page_works_in_an_admin_site_with_another_name(self, staff_client, token):
+        assert f'action="{INSPECT}"' in inspected(staff_client, token)
 
 
 class TracebackHandler(logging.Handler):
@@ -330,23 +330,27 @@ class FailAfterTheView:
 
 
 class TestThePastedToken:
-    def test_the_pasted_token_is_not_on_the_page(self, desk, token):
-        for text in (inspected(desk, token), inspected(desk, signed_inside(token)), inspected(desk, f"{token}=")):
+    def test_the_pasted_token_is_not_on_the_page(self, staff_client, token):
+        for text in (
+            inspected(staff_client, token),
+            inspected(staff_client, signed_inside(token)),
+            inspected(staff_client, f"{token}="),
+        ):
             assert [part for part in parts(token) if part in text] == []
 
-    def test_the_log_contains_the_verdict_but_not_the_pasted_token(self, desk, token, logged):
-        inspected(desk, token)
-        inspected(desk, token[:-4])
+    def test_the_log_contains_the_verdict_but_not_the_pasted_token(self, staff_client, token, logged):
+        inspected(staff_client, token)
+        inspected(staff_client, token[:-4])
         text = "\n".join(logged.lines)
 
         assert f"inspected kind=ENCRYPTED verdict=ACCEPTED reason= jti={IssuedToken.objects.get().jti}" in text
         assert [part for part in parts(token) if part in text] == []
 
-    def test_the_pasted_token_is_not_stored(self, desk, token, access_token):
+    def test_the_pasted_token_is_not_stored(self, staff_client, token, access_token):
         kinds = [token, signed_inside(token), token[:-4], access_token.token, "nonsense"]
         with CaptureQueriesContext(connection) as queries:
             for text in kinds:
-                inspected(desk, text)
+                inspected(staff_client, text)
 
         assert {query["sql"].split()[0] for query in queries.captured_queries} == {"SELECT"}
         assert LogEntry.objects.count() == 0
@@ -356,24 +360,24 @@ class TestThePastedToken:
         call_command("dumpdata", stdout=out)
         assert [part for part in parts(token) if part in out.getvalue()] == []
 
-    def test_the_pasted_token_is_removed_from_the_request(self, desk, token):
-        kept = desk.post(INSPECT, {"token": token}).wsgi_request
+    def test_the_pasted_token_is_removed_from_the_request(self, staff_client, token):
+        kept = staff_client.post(INSPECT, {"token": token}).wsgi_request
 
         assert (kept.body, dict(kept.POST)) == (b"", {})
 
-    def test_the_pasted_token_is_removed_from_a_request_whose_body_was_read(self, desk, token):
+    def test_the_pasted_token_is_removed_from_a_request_whose_body_was_read(self, staff_client, token):
         sent = urlencode({"token": token})
-        kept = desk.post(INSPECT, sent, content_type="application/x-www-form-urlencoded").wsgi_request
+        kept = staff_client.post(INSPECT, sent, content_type="application/x-www-form-urlencoded").wsgi_request
 
         assert (kept.body, dict(kept.POST)) == (b"", {})
 
-    def test_an_inspection_is_not_counted_as_a_refusal_and_not_cached(self, desk, token):
+    def test_an_inspection_is_not_counted_as_a_refusal_and_not_cached(self, staff_client, token):
         from instaccess.web import refusals
 
         refusals.counter.flush()
         before = RefusalCount.objects.count()
-        inspected(desk, token)
-        inspected(desk, token[:-4])
+        inspected(staff_client, token)
+        inspected(staff_client, token[:-4])
         refusals.counter.flush()
 
         assert RefusalCount.objects.count() == before
@@ -382,7 +386,7 @@ class TestThePastedToken:
     @pytest.mark.parametrize("debug", [False, True])
     @pytest.mark.parametrize("where", ["keys", "gateway", "table"])
     def test_the_pasted_token_is_in_no_report_of_an_unexpected_error(
-        self, desk, token, monkeypatch, settings, logged, error_mail, debug, where
+        self, staff_client, token, monkeypatch, settings, logged, error_mail, debug, where
     ):
         def fail(*args: Any, **kwargs: Any) -> Any:
             pasted = [token, args, kwargs]
@@ -395,7 +399,7 @@ class TestThePastedToken:
             "table": (audit, "issued_tokens"),
         }[where]
         monkeypatch.setattr(module, name, fail)
-        text = inspected(desk, token)
+        text = inspected(staff_client, token)
 
         assert "Can't be decided here" in text
         assert "fault of this deployment" in text
@@ -406,12 +410,12 @@ class TestThePastedToken:
 
     @pytest.mark.parametrize("debug", [False, True])
     def test_the_pasted_token_is_in_no_report_of_a_failure_after_the_view(
-        self, desk, token, settings, logged, error_mail, debug
+        self, staff_client, token, settings, logged, error_mail, debug
     ):
         settings.DEBUG = debug
         settings.MIDDLEWARE = [*settings.MIDDLEWARE, "tests.admin.inspector.test_pages.FailAfterTheView"]
-        desk.raise_request_exception = False
-        response = desk.post(INSPECT, {"token": token})
+        staff_client.raise_request_exception = False
+        response = staff_client.post(INSPECT, {"token": token})
 
         assert response.status_code == 500
         assert "after the view" in mailed()

@@ -20,78 +20,82 @@ pytestmark = pytest.mark.django_db
 
 class TestKeys:
     def test_explains_where_a_token_with_an_unknown_kid_may_come_from(self, rsa_pool):
-        found = look(Makes(rsa_pool.take("sig"), rsa_pool.take("enc")).token(**times(0)))
+        inspection = look(Makes(rsa_pool.take("sig"), rsa_pool.take("enc")).token(**times(0)))
 
-        assert codes(found) == ("REFUSED", "unknown_kid")
-        assert "not held here" in str(found.explanation.meaning)
-        assert found.layers[0].key.status == "unknown"
+        assert codes(inspection) == ("REFUSED", "unknown_kid")
+        assert "not held here" in str(inspection.explanation.meaning)
+        assert inspection.layers[0].key.status == "unknown"
 
     def test_authenticates_nothing_that_is_signed_with_a_revoked_key(self, issue):
         row, token = issue()
         lifecycle.revoke(row.signing_kid, reason="stolen")
         denylist.clear_cache()
-        found = look(token)
+        inspection = look(token)
 
-        assert codes(found) == ("REFUSED", "unknown_kid")
-        assert "was revoked" in str(found.explanation.meaning)
-        assert (found.layers[1].key.status, found.layers[1].authentic, found.authentic) == ("revoked", False, False)
-        assert found.claims  # The claims are shown as not authenticated.
-        assert found.audit.row == row
+        assert codes(inspection) == ("REFUSED", "unknown_kid")
+        assert "was revoked" in str(inspection.explanation.meaning)
+        assert (inspection.layers[1].key.status, inspection.layers[1].authentic, inspection.authentic) == (
+            "revoked",
+            False,
+            False,
+        )
+        assert inspection.claims  # The claims are shown as not authenticated.
+        assert inspection.audit.row == row
 
     def test_shows_only_the_header_of_a_token_encrypted_for_a_revoked_key(self, issue):
         row, token = issue()
         lifecycle.revoke(row.encryption_kid, reason="stolen")
-        found = look(token)
+        inspection = look(token)
 
-        assert codes(found) == ("REFUSED", "unknown_kid")
-        assert "was revoked" in str(found.explanation.meaning)
-        assert found.claims == ()
+        assert codes(inspection) == ("REFUSED", "unknown_kid")
+        assert "was revoked" in str(inspection.explanation.meaning)
+        assert inspection.claims == ()
 
     def test_explains_that_the_key_of_a_token_retired_long_ago(self, issue):
         row, token = issue()
         lifecycle.rotate(Key.Use.ENCRYPTION, force=True)
         Key.objects.filter(kid=row.encryption_kid).update(retired_at=timezone.now() - timedelta(days=3))
         ring.clear_cache()
-        found = look(token)
+        inspection = look(token)
 
-        assert codes(found) == ("REFUSED", "unknown_kid")
-        assert "retired so long ago" in str(found.explanation.meaning)
+        assert codes(inspection) == ("REFUSED", "unknown_kid")
+        assert "retired so long ago" in str(inspection.explanation.meaning)
 
     def test_leaves_the_verdict_to_the_gateway_if_the_private_key_is_not_stored_here(self, token):
         Key.objects.filter(use="enc").update(sealed_private_jwk="")
         ring.clear_cache()
-        found = look(token)
+        inspection = look(token)
 
-        assert codes(found) == ("UNDECIDED", "no_key")
-        assert "nothing but the gateway can open it" in str(found.explanation.meaning)
-        assert not found.layers[0].key.private_held
+        assert codes(inspection) == ("UNDECIDED", "no_key")
+        assert "nothing but the gateway can open it" in str(inspection.explanation.meaning)
+        assert not inspection.layers[0].key.private_held
 
     def test_does_not_refuse_a_token_of_an_external_key_if_other_private_keys_are_stored_here(self, issue):
         row, token = issue()
         lifecycle.rotate(Key.Use.ENCRYPTION, force=True)
         Key.objects.filter(kid=row.encryption_kid).update(sealed_private_jwk="")
         ring.clear_cache()
-        found = look(token)
+        inspection = look(token)
 
-        assert codes(found) == ("UNDECIDED", "unknown_kid")
-        assert "nothing but the gateway" in str(found.explanation.meaning)
+        assert codes(inspection) == ("UNDECIDED", "unknown_kid")
+        assert "nothing but the gateway" in str(inspection.explanation.meaning)
 
     def test_reports_missing_keys_as_a_server_side_error(self, token):
         Key.objects.all().delete()
         ring.clear_cache()
-        found = look(token)
+        inspection = look(token)
 
-        assert codes(found) == ("UNDECIDED", "no_key")
-        assert "fault of this deployment" in str(found.explanation.meaning)
-        assert "instaccess_init" in found.detail
+        assert codes(inspection) == ("UNDECIDED", "no_key")
+        assert "fault of this deployment" in str(inspection.explanation.meaning)
+        assert "instaccess_init" in inspection.detail
 
     def test_o6_reports_undecryptable_keys_as_a_server_side_error(self, token, settings):
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": ["A" * 43]}
         ring.clear_cache()
-        found = look(token)
+        inspection = look(token)
 
-        assert codes(found) == ("UNDECIDED", "kek_missing")
-        assert "fault of ours" in str(found.explanation.meaning)
+        assert codes(inspection) == ("UNDECIDED", "kek_missing")
+        assert "fault of ours" in str(inspection.explanation.meaning)
 
     def test_k7_reports_modified_keys_as_a_server_side_error(self, token):
         sealed = Key.objects.get(use="enc").sealed_private_jwk
@@ -106,10 +110,10 @@ class TestKeys:
             "DECRYPTION_KEYS": [make.encryption.export()],
             "VERIFICATION_KEYS": [make.signing.export_public()],
         }
-        found = look(make.token(**times(0)))
+        inspection = look(make.token(**times(0)))
 
-        assert found.outcome is Outcome.ACCEPTED
-        assert {layer.key.status for layer in found.layers} == {"configured"}
+        assert inspection.outcome is Outcome.ACCEPTED
+        assert {layer.key.status for layer in inspection.layers} == {"configured"}
 
     @pytest.mark.parametrize("name", ["LEEWAY", "ENCRYPTION_ALG", "ISSUER", "DENY_LIST"])
     def test_reports_an_invalid_setting_as_a_server_side_error(self, token, settings, name):
@@ -120,26 +124,26 @@ class TestKeys:
 
     def test_reaches_no_verdict_without_a_deny_list_but_shows_the_claims(self, token, settings):
         settings.INSTACCESS = {"DENY_LIST": "https://127.0.0.1:1/", "SERVICE_SECRETS": ["s" * 32]}
-        found = look(token)
+        inspection = look(token)
 
-        assert codes(found) == ("UNDECIDED", "source_unavailable")
-        assert found.authentic
-        assert found.claims
+        assert codes(inspection) == ("UNDECIDED", "source_unavailable")
+        assert inspection.authentic
+        assert inspection.claims
 
 
 class TestTheAuditRow:
     def test_warns_if_an_authentic_token_has_no_audit_row(self, make):
-        found = look(make.token(**times(0)))
+        inspection = look(make.token(**times(0)))
 
-        assert found.authentic
-        assert found.audit.row is None
-        assert any("revoke the signing key" in alarm for alarm in found.alarms)
+        assert inspection.authentic
+        assert inspection.audit.row is None
+        assert any("revoke the signing key" in alarm for alarm in inspection.alarms)
 
     def test_does_not_warn_if_a_forged_token_has_no_audit_row(self, make):
-        found = look(make.signed(good_claims())[:-8] + "AAAAAAAA")
+        inspection = look(make.signed(good_claims())[:-8] + "AAAAAAAA")
 
-        assert found.code in {"bad_signature", "malformed"}
-        assert found.alarms == ()
+        assert inspection.code in {"bad_signature", "malformed"}
+        assert inspection.alarms == ()
 
     @pytest.mark.parametrize(
         ("column", "value", "name"),
@@ -155,11 +159,11 @@ class TestTheAuditRow:
     def test_warns_about_a_modified_audit_row_and_lists_the_differences(self, issue, column, value, name):
         row, token = issue()
         IssuedToken.objects.filter(pk=row.pk).update(**{column: value})
-        found = look(token)
+        inspection = look(token)
 
-        assert [(difference.claim, difference.row) for difference in found.audit.differences] == [(name, value)]
-        assert found.audit.evidence is row_hmac.HmacStatus.BROKEN
-        assert len(found.alarms) == 2
+        assert [(difference.claim, difference.row) for difference in inspection.audit.differences] == [(name, value)]
+        assert inspection.audit.evidence is row_hmac.HmacStatus.BROKEN
+        assert len(inspection.alarms) == 2
 
     def test_lists_modified_times_of_an_audit_row_as_differences(self, issue):
         row, token = issue()
@@ -172,9 +176,9 @@ class TestTheAuditRow:
         known = str(row().jti)
         wanted = jti.replace("JTI", known) if isinstance(jti, str) else jti
 
-        found = look(make.token(**times(0), jti=wanted))
+        inspection = look(make.token(**times(0), jti=wanted))
 
-        assert found.audit is None or found.audit.row is None
+        assert inspection.audit is None or inspection.audit.row is None
 
     def test_does_not_call_an_audit_row_modified_if_its_hmac_key_is_not_configured(self, issue, settings):
         token = issue()[1]

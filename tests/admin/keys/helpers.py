@@ -30,12 +30,12 @@ def revoke_url(kid: str) -> str:
     return reverse("admin:instaccess_key_revoke", args=[kid])
 
 
-def shown(response: Any) -> str:
+def page_text(response: Any) -> str:
     assert response.status_code == 200
     return html.unescape(response.content.decode())
 
 
-def told(response: Any) -> list[str]:
+def messages_of(response: Any) -> list[str]:
     """Return the messages of the redirect to the list."""
     assert (response.status_code, response.url) == (302, LIST)
     return [str(message) for message in get_messages(response.wsgi_request)]

@@ -25,10 +25,10 @@ from tests.admin.keys.helpers import (
     START,
     key_of,
     logged,
+    messages_of,
+    page_text,
     revoke_url,
     rows,
-    shown,
-    told,
 )
 
 pytestmark = pytest.mark.django_db
@@ -125,9 +125,9 @@ class TestThePermissionToChangeKeys:
 @pytest.mark.usefixtures("initial_keys")
 class TestTheButtons:
     def test_users_who_may_manage_keys_see_the_buttons(self, operator_client):
-        page = shown(operator_client.get(LIST))
+        page = page_text(operator_client.get(LIST))
         kid = key_of(SIG, "current")
-        key_page = shown(operator_client.get(reverse("admin:instaccess_key_change", args=[kid.pk])))
+        key_page = page_text(operator_client.get(reverse("admin:instaccess_key_change", args=[kid.pk])))
 
         for url in (ROTATE, ROTATE_ENC, GENERATE, IMPORT):
             assert f'<form method="post" action="{url}">' in page
@@ -135,7 +135,7 @@ class TestTheButtons:
 
     def test_users_who_may_only_view_keys_see_no_buttons(self, client, make_operator):
         client.force_login(make_operator("view_key"))
-        page = shown(client.get(LIST)) + shown(
+        page = page_text(client.get(LIST)) + page_text(
             client.get(reverse("admin:instaccess_key_change", args=[key_of(SIG, "current").pk]))
         )
 
@@ -144,7 +144,7 @@ class TestTheButtons:
 
     def test_a_revoked_key_has_no_revoke_button(self, operator_client):
         key = lifecycle.revoke(key_of(SIG, "current").kid).key
-        page = shown(operator_client.get(reverse("admin:instaccess_key_change", args=[key.pk])))
+        page = page_text(operator_client.get(reverse("admin:instaccess_key_change", args=[key.pk])))
 
         assert revoke_url(key.kid) not in page
 
@@ -153,7 +153,7 @@ class TestTheButtons:
         url, _ = confirmed_request(act)
         before = rows()
 
-        assert "What will happen" in shown(operator_client.post(url))
+        assert "What will happen" in page_text(operator_client.post(url))
         assert rows() == before
         assert not LogEntry.objects.exists()
 
@@ -163,14 +163,14 @@ class TestRotate:
     def test_the_rotation_page_names_the_retiring_key_the_next_key_and_the_live_tokens(self, operator_client, issue):
         issue()
         issue()
-        page = shown(operator_client.post(ROTATE))
+        page = page_text(operator_client.post(ROTATE))
 
         current, future = key_of(SIG, "current").kid, key_of(SIG, "future").kid
         assert f"Key {current} retires. Its 2 live tokens stay valid until they expire." in page
         assert f"Key {future} becomes current." in page
 
     def test_the_rotation_page_warns_that_rotation_is_not_due_and_services_may_lack_the_key(self, operator_client):
-        page = shown(operator_client.post(ROTATE))
+        page = page_text(operator_client.post(ROTATE))
 
         assert "Rotation is not due before 2026-12-23 12:00:00 UTC." in page
         assert "Services may refuse new tokens until 2026-11-23 12:05:03 UTC" in page
@@ -180,17 +180,17 @@ class TestRotate:
         before = rows()
         data = {"confirmed": "yes", "expected_current": key_of(SIG, "current").kid}
 
-        assert "This field is required." in shown(operator_client.post(ROTATE, data))
+        assert "This field is required." in page_text(operator_client.post(ROTATE, data))
         assert rows() == before
 
     def test_a_rotation_that_is_due_needs_only_the_button(self, operator_client, clock):
         clock.shift(timedelta(days=30))
         operator_client.force_login(get_user_model().objects.get(username="grace"))
         current, future = key_of(SIG, "current").kid, key_of(SIG, "future").kid
-        assert "Rotate although" not in shown(operator_client.post(ROTATE))
+        assert "Rotate although" not in page_text(operator_client.post(ROTATE))
         response = operator_client.post(ROTATE, {"confirmed": "yes", "expected_current": current})
 
-        assert told(response) == [f"Key {future} is now current."]
+        assert messages_of(response) == [f"Key {future} is now current."]
         assert (key_of(SIG, "current").kid, key_of(SIG, "past").kid) == (future, current)
 
     @pytest.mark.parametrize("days", [0, 30])
@@ -202,7 +202,9 @@ class TestRotate:
         after_one, entries = rows(), len(logged())
         second = operator_client.post(ROTATE, data)
 
-        assert "Nothing was rotated: another user or a second click has already rotated the keys." in told(second)
+        assert "Nothing was rotated: another user or a second click has already rotated the keys." in messages_of(
+            second
+        )
         assert rows() == after_one
         assert len(logged()) == entries
 
@@ -219,7 +221,7 @@ class TestRotate:
         assert {entry.action_time for entry in LogEntry.objects.all()} == {START}
 
     def test_the_rotation_page_warns_that_a_new_key_becomes_current_at_once(self, operator_client):
-        page = shown(operator_client.post(ROTATE_ENC))
+        page = page_text(operator_client.post(ROTATE_ENC))
 
         assert "A new key is generated and becomes current at once" in page
         current = key_of(ENC, "current").kid
@@ -229,19 +231,19 @@ class TestRotate:
     def test_k8_a_rotation_without_a_current_key_names_the_command(self, operator_client):
         Key.objects.filter(use=SIG, status="current").delete()
 
-        assert "instaccess_init" in told(operator_client.post(ROTATE))[0]
+        assert "instaccess_init" in messages_of(operator_client.post(ROTATE))[0]
 
     def test_rotating_an_unknown_use_is_refused(self, operator_client):
         url = reverse("admin:instaccess_key_rotate", args=["other"])
 
-        assert told(operator_client.post(url)) == ["Keys have no such use."]
+        assert messages_of(operator_client.post(url)) == ["Keys have no such use."]
 
     def test_rotating_an_external_key_asks_for_the_next_public_key(self, operator_client, rsa_pool):
         Key.objects.filter(use=ENC).delete()
         kid = lifecycle.activate(provision.import_key(rsa_pool.take().export_public(), use=ENC).kid).kid
         response = operator_client.post(ROTATE_ENC, {"confirmed": "yes", "expected_current": kid, "force": "on"})
 
-        assert "import the next public key" in told(response)[0]
+        assert "import the next public key" in messages_of(response)[0]
 
 
 @pytest.mark.usefixtures("initial_keys")
@@ -252,16 +254,16 @@ class TestGenerate:
         response = operator_client.post(GENERATE, {"confirmed": "yes", "use": use})
         key = Key.objects.exclude(pk__in=before).get()
 
-        assert told(response) == [f"Key {key.kid} was generated."]
+        assert messages_of(response) == [f"Key {key.kid} was generated."]
         assert (key.use, key.status) == (use, "future")
         assert logged() == [("grace", str(key.pk), ADDITION, "Generated.")]
 
     def test_the_generation_page_explains_that_live_tokens_are_not_affected(self, operator_client):
-        assert "Live tokens are not affected." in shown(operator_client.post(GENERATE))
+        assert "Live tokens are not affected." in page_text(operator_client.post(GENERATE))
 
     def test_generating_a_key_of_an_unknown_use_is_refused(self, operator_client):
         before = rows()
-        page = shown(operator_client.post(GENERATE, {"confirmed": "yes", "use": "other"}))
+        page = page_text(operator_client.post(GENERATE, {"confirmed": "yes", "use": "other"}))
 
         assert "other is not one of the available choices" in page
         assert rows() == before
@@ -274,7 +276,7 @@ class TestRevoke:
     ):
         for _ in range(3):
             issue()
-        page = shown(operator_client.post(revoke_url(key_of(SIG, "current").kid)))
+        page = page_text(operator_client.post(revoke_url(key_of(SIG, "current").kid)))
 
         assert "Gateways refuse all live tokens of this key (3) within five seconds." in page
         assert "You can't undo this." in page
@@ -283,7 +285,7 @@ class TestRevoke:
     def test_the_revocation_page_announces_a_new_current_key(self, operator_client):
         key_of(SIG, "future").delete()
 
-        assert "A new key is generated and becomes current." in shown(
+        assert "A new key is generated and becomes current." in page_text(
             operator_client.post(revoke_url(key_of(SIG, "current").kid))
         )
 
@@ -293,18 +295,18 @@ class TestRevoke:
         kid = lifecycle.activate(provision.import_key(public, use=ENC).kid).kid
         rotating = operator_client.post(ROTATE_ENC)
 
-        assert told(rotating) == [
+        assert messages_of(rotating) == [
             "The private key is not stored here. First import the next public key from its owner."
         ]
-        assert "No key of this use is current" in shown(operator_client.post(revoke_url(kid)))
+        assert "No key of this use is current" in page_text(operator_client.post(revoke_url(kid)))
         done = operator_client.post(revoke_url(kid), {"confirmed": "yes", "reason": "lost"})
-        assert [text.partition(" (")[0].partition(",")[0] for text in told(done)] == [
+        assert [text.partition(" (")[0].partition(",")[0] for text in messages_of(done)] == [
             "No key of this use is current",
             f"Key {kid} and its live tokens",
         ]
 
     def test_revoking_a_key_that_is_not_current_mentions_no_successor(self, operator_client):
-        page = shown(operator_client.post(revoke_url(key_of(SIG, "future").kid)))
+        page = page_text(operator_client.post(revoke_url(key_of(SIG, "future").kid)))
 
         assert "live tokens of this key (0)" in page
         assert "becomes current" not in page
@@ -315,7 +317,7 @@ class TestRevoke:
         response = operator_client.post(revoke_url(current.kid), {"confirmed": "yes", "reason": "laptop <stolen>"})
         row.refresh_from_db()
 
-        assert told(response) == [f"Key {current.kid} and its live tokens (1) were revoked."]
+        assert messages_of(response) == [f"Key {current.kid} and its live tokens (1) were revoked."]
         assert (row.revoked_at, row.revoked_by) == (START, operator.username)
         assert row.revocation_reason == "laptop <stolen>"
         assert key_of(SIG, "current") == future
@@ -328,7 +330,7 @@ class TestRevoke:
     @pytest.mark.parametrize("reason", ["", "   ", "x" * 256])
     def test_revoking_a_key_needs_a_reason_that_fits_the_column(self, reason, operator_client):
         before = rows()
-        page = shown(
+        page = page_text(
             operator_client.post(revoke_url(key_of(SIG, "current").kid), {"confirmed": "yes", "reason": reason})
         )
 
@@ -341,7 +343,7 @@ class TestRevoke:
         after_one, entries = rows(), len(logged())
         second = operator_client.post(url, data)
 
-        assert "is already revoked" in told(second)[-1]
+        assert "is already revoked" in messages_of(second)[-1]
         assert rows() == after_one
         assert len(logged()) == entries
 
@@ -349,5 +351,5 @@ class TestRevoke:
     def test_revoking_an_unknown_key_redirects_to_the_list_with_a_message(self, kid, operator_client):
         response = operator_client.post(revoke_url(kid), {"confirmed": "yes", "reason": "why"})
 
-        assert "there is no key" in told(response)[0]
+        assert "there is no key" in messages_of(response)[0]
         assert "<b>bold" not in operator_client.get(LIST).content.decode()

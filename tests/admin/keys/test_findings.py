@@ -34,7 +34,7 @@ def current(*, use: Key.Use = SIG, age: timedelta = DAY, private: bool = True) -
     return key("current", use=use, private=private, created_at=NOW - age, activated_at=NOW - age)
 
 
-def found(*keys: Key, spikes: list[RefusalSpike] | None = None, **facts: Any) -> dict[str, Problem]:
+def problems_of(*keys: Key, spikes: list[RefusalSpike] | None = None, **facts: Any) -> dict[str, Problem]:
     totals = {use: sum(key.use == use for key in keys) for use in Key.Use}
     health = KeyHealth(keys=keys, **{"totals": totals, **facts})
     made = find_problems(health, now=NOW, times=TIMES, spikes=spikes or [])
@@ -47,22 +47,22 @@ IN_ORDER = (current(), key("future"), current(use=ENC))
 
 class TestAHealthyDeployment:
     def test_a_healthy_deployment_has_no_problems(self):
-        assert found(*IN_ORDER) == {}
+        assert problems_of(*IN_ORDER) == {}
 
     def test_a_change_that_is_overdue_by_less_than_a_day_is_not_a_problem(self):
         old = current(age=30 * DAY + GRACE - SECOND)
         gone = key("past", retired_at=NOW - TIMES.retention - GRACE + SECOND)
 
-        assert found(old, key("future"), gone, current(use=ENC)) == {}
+        assert problems_of(old, key("future"), gone, current(use=ENC)) == {}
 
     def test_an_external_private_key_is_not_a_problem(self):
-        assert found(current(), key("future"), current(use=ENC, private=False)) == {}
+        assert problems_of(current(), key("future"), current(use=ENC, private=False)) == {}
 
 
 class TestAnIdleEncryptionKey:
     def test_an_encryption_key_that_never_becomes_current_is_a_note(self):
         waiting = key("future", use=ENC)
-        only = found(current(), key("future"), current(use=ENC, private=False), waiting)
+        only = problems_of(current(), key("future"), current(use=ENC, private=False), waiting)
 
         assert list(only) == ["idle_encryption"]
         assert only["idle_encryption"].severity == Severity.NOTE
@@ -72,59 +72,59 @@ class TestAnIdleEncryptionKey:
 
 class TestMissingKeys:
     def test_a_deployment_without_keys_has_one_problem_that_names_the_command(self):
-        only = found()
+        only = problems_of()
 
         assert list(only) == ["no_keys"]
         assert only["no_keys"].severity == Severity.ERROR
         assert only["no_keys"].command == "python manage.py instaccess_init"
 
     def test_k8_a_missing_current_signing_key_is_generated_by_init(self):
-        problem = found(key("future"), current(use=ENC))["no_current"]
+        problem = problems_of(key("future"), current(use=ENC))["no_current"]
 
         assert problem.severity == Severity.ERROR
         assert "no current signing key" in problem.text
         assert problem.command == "python manage.py instaccess_init"
 
     def test_the_first_encryption_key_is_generated_by_init(self):
-        assert found(current(), key("future"))["no_current"].command == "python manage.py instaccess_init"
+        assert problems_of(current(), key("future"))["no_current"].command == "python manage.py instaccess_init"
 
     def test_a_missing_current_encryption_key_may_be_imported_from_the_gateway(self):
-        problem = found(current(), key("future"), totals={SIG: 2, ENC: 1})["no_current"]
+        problem = problems_of(current(), key("future"), totals={SIG: 2, ENC: 1})["no_current"]
 
         assert "no current encryption key" in problem.text
         assert "gateway" in problem.fix
         assert "activate" in problem.command
 
     def test_a_missing_future_signing_key_is_generated_by_rotate(self):
-        problem = found(current(), current(use=ENC))["no_future_signing"]
+        problem = problems_of(current(), current(use=ENC))["no_future_signing"]
 
         assert problem.severity == Severity.WARNING
         assert problem.command == "python manage.py instaccess_keys rotate"
 
     def test_a_future_signing_key_without_private_key_counts_as_missing(self):
-        assert "no_future_signing" in found(current(), key("future", private=False), current(use=ENC))
+        assert "no_future_signing" in problems_of(current(), key("future", private=False), current(use=ENC))
 
     def test_a_missing_private_key_of_the_current_signing_key_is_an_error(self):
-        problem = found(current(private=False), key("future"), current(use=ENC))["cannot_sign"]
+        problem = problems_of(current(private=False), key("future"), current(use=ENC))["cannot_sign"]
 
         assert problem.severity == Severity.ERROR
         assert "activate" in problem.command
 
 
 class TestOverdueChanges:
-    @pytest.mark.parametrize(("days", "said"), [(1, "by 1 day."), (9, "by 9 days.")])
+    @pytest.mark.parametrize(("days", "text"), [(1, "by 1 day."), (9, "by 9 days.")])
     @pytest.mark.parametrize("use", list(Key.Use))
-    def test_an_overdue_rotation_names_the_days_and_the_command(self, use, days, said):
+    def test_an_overdue_rotation_names_the_days_and_the_command(self, use, days, text):
         keys = {SIG: current(), ENC: current(use=ENC)} | {use: current(use=use, age=(30 + days) * DAY)}
-        problem = found(*keys.values(), key("future"), key("future", use=ENC))["overdue"]
+        problem = problems_of(*keys.values(), key("future"), key("future", use=ENC))["overdue"]
 
         assert problem.severity == Severity.WARNING
-        assert problem.text.endswith(said)
+        assert problem.text.endswith(text)
         assert keys[use].kid[:8] in problem.text
         assert problem.command == f"python manage.py instaccess_keys rotate --use {use.value}"
 
     def test_an_overdue_external_key_asks_for_the_next_public_key(self):
-        problem = found(current(), key("future"), current(use=ENC, age=40 * DAY, private=False))["overdue"]
+        problem = problems_of(current(), key("future"), current(use=ENC, age=40 * DAY, private=False))["overdue"]
 
         assert "owner" in problem.fix
         assert "rotate" not in problem.command
@@ -132,23 +132,23 @@ class TestOverdueChanges:
     def test_an_overdue_external_key_with_an_imported_successor_asks_for_a_rotation(self):
         keys = [current(use=ENC, age=40 * DAY, private=False), key("future", use=ENC, private=False)]
 
-        assert "rotate" in found(current(), key("future"), *keys)["overdue"].command
+        assert "rotate" in problems_of(current(), key("future"), *keys)["overdue"].command
 
     def test_k12_a_private_key_that_should_be_erased_is_a_warning(self):
         gone = key("past", retired_at=NOW - TIMES.retention - GRACE)
-        problem = found(*IN_ORDER, gone)["not_erased"]
+        problem = problems_of(*IN_ORDER, gone)["not_erased"]
 
         assert gone.kid[:8] in problem.text
         assert problem.command == "python manage.py instaccess_keys rotate"
 
     def test_k12_an_erased_private_key_is_not_a_problem(self):
-        assert found(*IN_ORDER, key("past", private=False, retired_at=NOW - 9 * DAY)) == {}
+        assert problems_of(*IN_ORDER, key("past", private=False, retired_at=NOW - 9 * DAY)) == {}
 
 
 class TestUnusableKeys:
     def test_o6_a_missing_key_encryption_key_is_one_error_for_all_affected_keys(self):
         keys = IN_ORDER
-        problem = found(*keys, shut={key.kid: Reason.KEK_MISSING for key in keys})["kek_missing"]
+        problem = problems_of(*keys, shut={key.kid: Reason.KEK_MISSING for key in keys})["kek_missing"]
 
         assert problem.severity == Severity.ERROR
         assert all(key.kid[:8] in problem.text for key in keys)
@@ -156,45 +156,47 @@ class TestUnusableKeys:
         assert "SECRET_KEY_FALLBACKS" in problem.fix
 
     def test_k7_a_modified_row_is_an_error_that_names_the_key(self):
-        problem = found(*IN_ORDER, shut={IN_ORDER[1].kid: Reason.SEAL_BROKEN})["seal_broken"]
+        problem = problems_of(*IN_ORDER, shut={IN_ORDER[1].kid: Reason.SEAL_BROKEN})["seal_broken"]
 
         assert problem.severity == Severity.ERROR
         assert f"{IN_ORDER[1].kid[:8]} (signing, future)" in problem.text
         assert "backup" in problem.fix
 
     def test_a_modified_public_key_is_an_error_that_names_the_key(self):
-        problem = found(*IN_ORDER, altered=frozenset({IN_ORDER[2].kid}))["public_altered"]
+        problem = problems_of(*IN_ORDER, altered=frozenset({IN_ORDER[2].kid}))["public_altered"]
 
         assert problem.severity == Severity.ERROR
         assert f"{IN_ORDER[2].kid[:8]} (encryption, current)" in problem.text
 
     def test_a_problem_of_many_keys_names_a_few_of_them(self):
         many = [Key(kid=f"{n:08}", use=SIG, status="future", created_at=NOW - DAY) for n in range(50)]
-        problem = found(*IN_ORDER, *many, altered=frozenset(key.kid for key in many))["public_altered"]
+        problem = problems_of(*IN_ORDER, *many, altered=frozenset(key.kid for key in many))["public_altered"]
 
         assert problem.text.count("(signing, future)") == 5
         assert "…" in problem.text
 
     def test_a_revoked_key_with_live_tokens_is_fixed_by_rotate(self):
         revoked = key("revoked", private=False, revoked_at=NOW - DAY)
-        problem = found(*IN_ORDER, revoked, live={revoked.kid: 3, IN_ORDER[0].kid: 7})["revoked_with_live_tokens"]
+        problem = problems_of(*IN_ORDER, revoked, live={revoked.kid: 3, IN_ORDER[0].kid: 7})[
+            "revoked_with_live_tokens"
+        ]
 
         assert revoked.kid[:8] in problem.text
         assert problem.command == "python manage.py instaccess_keys rotate"
 
     def test_a_revoked_key_without_live_tokens_is_not_a_problem(self):
-        assert found(*IN_ORDER, key("revoked", private=False, revoked_at=NOW - DAY), live={"other": 1}) == {}
+        assert problems_of(*IN_ORDER, key("revoked", private=False, revoked_at=NOW - DAY), live={"other": 1}) == {}
 
 
 class TestUnsafeSettings:
     def test_keys_encrypted_with_a_key_derived_from_secret_key_are_a_note(self):
-        problem = found(*IN_ORDER, derived=True)["kek_derived"]
+        problem = problems_of(*IN_ORDER, derived=True)["kek_derived"]
 
         assert problem.severity == Severity.NOTE
         assert "KEY_ENCRYPTION_KEYS" in problem.fix
 
     def test_a_derived_key_is_not_a_problem_if_there_are_no_keys(self):
-        assert list(found(derived=True)) == ["no_keys"]
+        assert list(problems_of(derived=True)) == ["no_keys"]
 
     def test_an_invalid_setting_is_an_error_with_the_message_of_the_setting(self):
         problem = bad_setting(ConfigError("INSTACCESS['LEEWAY'] must be an integer", setting="LEEWAY"))
@@ -206,19 +208,21 @@ class TestUnsafeSettings:
 
 class TestRefusalSpikes:
     def test_a_refusal_spike_names_the_role_the_reason_and_the_usual_number(self):
-        problem = found(*IN_ORDER, spikes=[RefusalSpike("gateway", "bad_signature", 412, 2.6)])["unusual_refusals"]
+        problem = problems_of(*IN_ORDER, spikes=[RefusalSpike("gateway", "bad_signature", 412, 2.6)])[
+            "unusual_refusals"
+        ]
 
         assert problem.severity == Severity.WARNING
-        for said in ("gateway", "412", "“bad_signature”", "about 3"):
-            assert said in problem.text
+        for text in ("gateway", "412", "“bad_signature”", "about 3"):
+            assert text in problem.text
 
     def test_a_refusal_spike_is_reported_even_if_there_are_no_keys(self):
-        assert list(found(spikes=[RefusalSpike("issuer", "no_key", 50, 0)])) == ["no_keys", "unusual_refusals"]
+        assert list(problems_of(spikes=[RefusalSpike("issuer", "no_key", 50, 0)])) == ["no_keys", "unusual_refusals"]
 
 
 class TestTheOrder:
     def test_problems_are_listed_most_severe_first(self):
-        made = found(
+        made = problems_of(
             current(age=40 * DAY),
             key("future"),
             derived=True,

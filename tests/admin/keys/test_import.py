@@ -18,7 +18,7 @@ from jwcrypto.jwk import JWK
 
 from instaccess.models import Key
 from instaccess.trust import material
-from tests.admin.keys.helpers import IMPORT, LIST, logged, shown, told
+from tests.admin.keys.helpers import IMPORT, LIST, logged, messages_of, page_text
 from tests.support import mailing
 
 pytestmark = pytest.mark.django_db
@@ -60,7 +60,7 @@ class TestImport:
         response = self.send(client, text=text)
         key = Key.objects.get()
 
-        assert told(response) == [f"Key {key.kid} was imported."]
+        assert messages_of(response) == [f"Key {key.kid} was imported."]
         assert (key.kid, key.use, key.status) == (pair.thumbprint(), "enc", "future")
         assert logged() == [("grace", str(key.pk), ADDITION, "Imported.")]
 
@@ -71,7 +71,7 @@ class TestImport:
         assert Key.objects.get().kid == pair.thumbprint()
 
     def test_importing_a_private_key_needs_the_checkbox(self, client, private_pem, pair):
-        page = shown(self.send(client, text=private_pem))
+        page = page_text(self.send(client, text=private_pem))
 
         assert "whoever holds the private half can open every token" in page
         assert not shows_a_secret(page, pair)
@@ -87,19 +87,19 @@ class TestImport:
         for _ in range(2):
             response = self.send(client, text=pair.export_public())
 
-        assert "already held" in shown(response)
+        assert "already held" in page_text(response)
         assert Key.objects.count() == 1
 
     def test_k6_importing_a_weak_key_is_refused_with_the_reason(self, client):
         weak = JWK.generate(kty="RSA", size=1024).export_public()
 
-        assert "the key has 1024 bits" in shown(self.send(client, text=weak))
+        assert "the key has 1024 bits" in page_text(self.send(client, text=weak))
 
     def test_an_empty_import_asks_for_a_file_or_text(self, client):
-        assert "Choose a file or paste the key." in shown(self.send(client))
+        assert "Choose a file or paste the key." in page_text(self.send(client))
 
     def test_a_large_file_is_refused_without_being_read(self, client):
-        page = shown(self.send(client, file=SimpleUploadedFile("film.mp4", b"x" * (64 * 1024 + 1))))
+        page = page_text(self.send(client, file=SimpleUploadedFile("film.mp4", b"x" * (64 * 1024 + 1))))
 
         assert "The file is too large to be a key." in page
 
@@ -118,7 +118,7 @@ class TestImport:
             "broken": {"text": private_pem[:-60], "with_private": "on"},
             "beside a large file": {"text": private_pem, "file": SimpleUploadedFile("f", b"x" * 70_000)},
         }[problem]
-        page = shown(self.send(client, **data))
+        page = page_text(self.send(client, **data))
 
         assert "errorlist" in page
         assert not shows_a_secret(page + caplog.text, pair)
@@ -130,7 +130,7 @@ class TestImport:
         text = "".join(page.content.decode() for page in pages)
 
         assert not shows_a_secret(
-            text + str(told(response)) + str(logged()) + caplog.text + str(response.headers), pair
+            text + str(messages_of(response)) + str(logged()) + caplog.text + str(response.headers), pair
         )
 
     def test_a1_a_pasted_private_key_is_in_no_report_of_a_database_failure(

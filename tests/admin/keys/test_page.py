@@ -17,7 +17,7 @@ from django.utils import timezone
 from instaccess.conf import conf
 from instaccess.keys import lifecycle, store
 from instaccess.models import IssuedToken, Key, RefusalCount
-from tests.admin.keys.helpers import ENC, LIST, SIG, START, key_of, revoke_url, rows, shown
+from tests.admin.keys.helpers import ENC, LIST, SIG, START, key_of, page_text, revoke_url, rows
 
 pytestmark = pytest.mark.django_db
 
@@ -43,8 +43,8 @@ class TestALiveToken:
         lifecycle.rotate(SIG, force=True)
         issue()
 
-        assert "live tokens of this key (1)" in shown(operator_client.post(revoke_url(key_of(SIG, "past").kid)))
-        assert "live tokens of this key (2)" in shown(
+        assert "live tokens of this key (1)" in page_text(operator_client.post(revoke_url(key_of(SIG, "past").kid)))
+        assert "live tokens of this key (2)" in page_text(
             operator_client.post(revoke_url(store.current_key(store.stored_keys(), ENC).kid))
         )
 
@@ -55,7 +55,7 @@ def picture_of(text: str) -> str:
 
 class TestThePageWithoutKeys:
     def test_k5_the_page_without_keys_names_the_command_and_shows_no_timeline(self, operator_client):
-        page = shown(operator_client.get(LIST))
+        page = page_text(operator_client.get(LIST))
 
         assert "There are no keys yet" in page
         assert "<code>python manage.py instaccess_init</code>" in page
@@ -65,7 +65,7 @@ class TestThePageWithoutKeys:
 @pytest.mark.usefixtures("initial_keys")
 class TestThePage:
     def test_every_key_is_in_the_timeline_and_in_the_table(self, operator_client):
-        page = shown(operator_client.get(LIST))
+        page = page_text(operator_client.get(LIST))
         table = page.partition('<div class="results instaccess-words"')[2]
 
         for key in Key.objects.all():
@@ -75,7 +75,7 @@ class TestThePage:
         assert "Published since 2026-11-23 12:00 UTC. Becomes current at 2026-12-23 12:00 UTC" in table
 
     def test_the_timeline_has_a_title_a_description_and_a_mark_for_now(self, operator_client):
-        picture = picture_of(shown(operator_client.get(LIST)))
+        picture = picture_of(page_text(operator_client.get(LIST)))
 
         assert 'role="img"' in picture
         assert 'aria-labelledby="instaccess-timeline-title instaccess-timeline-desc"' in picture
@@ -84,7 +84,7 @@ class TestThePage:
         assert ">now</text>" in picture
 
     def test_phases_differ_by_more_than_colour(self, operator_client):
-        page = picture_of(shown(operator_client.get(LIST)))
+        page = picture_of(page_text(operator_client.get(LIST)))
 
         assert "· current" in page
         assert "· future" in page
@@ -96,7 +96,7 @@ class TestThePage:
         issue()
         lifecycle.rotate(SIG, force=True)
         issue()
-        page = shown(operator_client.get(LIST))
+        page = page_text(operator_client.get(LIST))
         lines = {line.short: line.live for _, rows in page_context(operator_client)["groups"] for _, line in rows}
 
         assert lines == {
@@ -109,11 +109,11 @@ class TestThePage:
         assert "past · 1 live token<" in page
 
     def test_each_key_links_to_its_public_key(self, operator_client):
-        page = shown(operator_client.get(LIST))
+        page = page_text(operator_client.get(LIST))
         for key in Key.objects.all():
             url = reverse("admin:instaccess_key_change", args=[key.pk])
             assert f'href="{url}#public-pem"' in page
-            assert 'id="public-pem"' in shown(operator_client.get(url))
+            assert 'id="public-pem"' in page_text(operator_client.get(url))
 
     def test_old_keys_are_counted_but_not_drawn(self, operator_client, operator, clock):
         lifecycle.rotate(SIG, force=True)
@@ -121,7 +121,7 @@ class TestThePage:
         clock.shift(timedelta(days=29))
         lifecycle.rotate(SIG)
         operator_client.force_login(operator)
-        page = shown(operator_client.get(LIST))
+        page = page_text(operator_client.get(LIST))
 
         assert gone[:8] not in picture_of(page)
         assert "1 old key is not shown here. See the list below." in page
@@ -132,21 +132,23 @@ class TestThePage:
             Key.objects.create(
                 kid=f"{n:08}", use=SIG, status="past", public_jwk={}, activated_at=START, retired_at=START
             )
-        page = shown(operator_client.get(LIST))
+        page = page_text(operator_client.get(LIST))
 
         assert picture_of(page).count('class="instaccess-kid"') == 13
         assert "10 more keys are not shown here. See the list below." in page
 
     def test_numbers_in_the_svg_have_a_decimal_point_in_every_language(self, operator_client, settings):
         settings.LANGUAGE_CODE, settings.USE_THOUSAND_SEPARATOR = "de", True
-        picture = picture_of(shown(operator_client.get(LIST)))
+        picture = picture_of(page_text(operator_client.get(LIST)))
 
         assert re.search(r'x="\d+\.\d+%"', picture)
         assert not re.search(r'"\d+,\d+%?"', picture)
 
     def test_the_page_has_no_inline_script_or_style(self, operator_client):
-        page = shown(operator_client.get(LIST))
-        key_page = shown(operator_client.get(reverse("admin:instaccess_key_change", args=[Key.objects.first().pk])))
+        page = page_text(operator_client.get(LIST))
+        key_page = page_text(
+            operator_client.get(reverse("admin:instaccess_key_change", args=[Key.objects.first().pk]))
+        )
         for text in (page, key_page):
             main = text[text.index("<main") : text.index("</main>")]
             assert not re.search(r"\sstyle=|\son\w+=|<style|javascript:|data:", main)
@@ -192,12 +194,12 @@ class TestWhatNeedsAttention:
 
     def test_no_problem_is_shown_after_init(self, operator_client):
         assert warned(operator_client) == []
-        assert "Nothing: no key is overdue, missing or unsafe." in shown(operator_client.get(LIST))
+        assert "Nothing: no key is overdue, missing or unsafe." in page_text(operator_client.get(LIST))
 
     def test_a_problem_is_shown_with_its_severity_and_its_fix(self, operator_client, operator, clock):
         clock.shift(timedelta(days=39))
         operator_client.force_login(operator)
-        page = shown(operator_client.get(LIST))
+        page = page_text(operator_client.get(LIST))
 
         assert f"<strong>Warning:</strong> The signing key {key_of(SIG, 'current').kid[:8]} is overdue" in page
         assert "by 9 days." in page
@@ -225,7 +227,7 @@ class TestWhatNeedsAttention:
         broken = "seal_broken" if sealed == "swapped" else "kek_missing"
 
         assert warned(operator_client) == [broken, *(["public_altered"] if public is not None else [])]
-        assert other.sealed_private_jwk not in shown(operator_client.get(LIST))
+        assert other.sealed_private_jwk not in page_text(operator_client.get(LIST))
 
     @pytest.mark.parametrize("changes", [{"activated_at": None}, {"status": "odd"}, {"revoked_at": START}])
     def test_the_page_works_with_unusual_rows(self, changes, operator_client):
@@ -238,12 +240,12 @@ class TestWhatNeedsAttention:
         settings.INSTACCESS = bad
 
         assert warned(operator_client) == ["bad_setting"]
-        assert "<svg class" not in shown(operator_client.get(LIST))
+        assert "<svg class" not in page_text(operator_client.get(LIST))
 
     def test_a_refusal_spike_needs_attention(self, operator_client):
         hour = START.replace(minute=0, second=0, microsecond=0)
         RefusalCount.objects.create(hour=hour, role="gateway", reason="bad_signature", count=412)
-        page = shown(operator_client.get(LIST))
+        page = page_text(operator_client.get(LIST))
 
         assert warned(operator_client) == ["unusual_refusals"]
         assert "The gateway refused 412 requests for “bad_signature”" in page

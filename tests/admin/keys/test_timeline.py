@@ -301,7 +301,7 @@ class TestEveryHistory:
 
 class TestDescribingALifecycle:
     @pytest.mark.parametrize(
-        ("keys", "told"),
+        ("keys", "text"),
         [
             pytest.param(
                 [current(), key("next", "future")],
@@ -370,7 +370,7 @@ class TestDescribingALifecycle:
             ),
         ],
     )
-    def test_life_describes_past_and_planned_phases(self, keys, told):
+    def test_life_describes_past_and_planned_phases(self, keys, text):
         row = rows(draw(*keys))[keys[0].kid]
 
-        assert life(row.key, row.planned, now=NOW, times=TIMES).strip() == told
+        assert life(row.key, row.planned, now=NOW, times=TIMES).strip() == text

@@ -44,7 +44,7 @@ def staff(db):
 
 
 @pytest.fixture
-def desk(staff):
+def staff_client(staff):
     client = Client()
     client.force_login(staff)
     return client
@@ -64,35 +64,37 @@ def revoked() -> set[IssuedToken]:
 
 
 class TestTheConfirmationPage:
-    def test_the_confirmation_page_counts_live_tokens_and_revokes_nothing(self, desk, issue, user):
+    def test_the_confirmation_page_counts_live_tokens_and_revokes_nothing(self, staff_client, issue, user):
         live, expired = issue(user), issue(user, minutes_ago=90)
 
-        response = send(desk, "revoke_chosen", live, expired)
+        response = send(staff_client, "revoke_chosen", live, expired)
 
         assert "Live tokens to revoke: 1." in response.content.decode()
         assert revoked() == set()
 
-    def test_the_confirmation_page_keeps_the_selection(self, desk, issue, user):
+    def test_the_confirmation_page_keeps_the_selection(self, staff_client, issue, user):
         token = issue(user)
 
-        text = send(desk, "revoke_chosen", token).content.decode()
+        text = send(staff_client, "revoke_chosen", token).content.decode()
 
         assert f'<input type="hidden" name="_selected_action" value="{token.pk}">' in text
         assert '<input type="hidden" name="action" value="revoke_chosen">' in text
 
-    def test_the_confirmation_page_requires_a_reason(self, desk, issue, user):
+    def test_the_confirmation_page_requires_a_reason(self, staff_client, issue, user):
         token = issue(user)
 
-        send(desk, "revoke_chosen", token, confirmed="yes", reason="")
+        send(staff_client, "revoke_chosen", token, confirmed="yes", reason="")
 
         assert revoked() == set()
 
 
 class TestRevokingSelectedTokens:
-    def test_selected_tokens_are_revoked_and_the_audit_records_time_user_and_reason(self, desk, staff, issue, user):
+    def test_selected_tokens_are_revoked_and_the_audit_records_time_user_and_reason(
+        self, staff_client, staff, issue, user
+    ):
         token, spared = issue(user), issue(user)
 
-        response = confirmed(desk, "revoke_chosen", token)
+        response = confirmed(staff_client, "revoke_chosen", token)
 
         assert "1 live token was revoked." in response.content.decode()
         assert revoked() == {token}
@@ -101,12 +103,12 @@ class TestRevokingSelectedTokens:
         assert str(token.jti) in denylist.read_database()
         assert str(spared.jti) not in denylist.read_database()
 
-    def test_tokens_that_are_already_revoked_keep_their_reason(self, desk, issue, user):
+    def test_tokens_that_are_already_revoked_keep_their_reason(self, staff_client, issue, user):
         token = issue(user)
-        confirmed(desk, "revoke_chosen", token)
+        confirmed(staff_client, "revoke_chosen", token)
         first = IssuedToken.objects.get()
 
-        response = send(desk, "revoke_chosen", token, confirmed="yes", reason="again")
+        response = send(staff_client, "revoke_chosen", token, confirmed="yes", reason="again")
 
         assert "0 live tokens were revoked." in response.content.decode()
         again = IssuedToken.objects.get()
@@ -114,61 +116,63 @@ class TestRevokingSelectedTokens:
 
 
 class TestRevokingTokensOfUsers:
-    def test_selecting_one_token_revokes_all_live_tokens_of_its_user(self, desk, issue, user, other):
+    def test_selecting_one_token_revokes_all_live_tokens_of_its_user(self, staff_client, issue, user, other):
         chosen, another, spared = issue(user), issue(user), issue(other)
 
-        confirmed(desk, "revoke_users", chosen)
+        confirmed(staff_client, "revoke_users", chosen)
 
         assert revoked() == {chosen, another}
         assert spared not in revoked()
 
-    def test_revoking_a_users_tokens_includes_tokens_of_their_masquerades(self, desk, issue, user, other):
+    def test_revoking_a_users_tokens_includes_tokens_of_their_masquerades(self, staff_client, issue, user, other):
         chosen, as_other, spared = issue(user), issue(other, real_user=user), issue(other)
 
-        confirmed(desk, "revoke_users", chosen)
+        confirmed(staff_client, "revoke_users", chosen)
 
         assert revoked() == {chosen, as_other}
         assert spared not in revoked()
 
-    def test_the_confirmation_page_names_the_users(self, desk, issue, user, other):
-        text = send(desk, "revoke_users", issue(other, real_user=user)).content.decode()
+    def test_the_confirmation_page_names_the_users(self, staff_client, issue, user, other):
+        text = send(staff_client, "revoke_users", issue(other, real_user=user)).content.decode()
 
         assert f"Tokens of: {', '.join(sorted([str(user), str(other)]))}." in text
 
-    def test_the_confirmation_page_shows_the_uuid_if_the_foreign_key_was_modified(self, desk, issue, user, other):
+    def test_the_confirmation_page_shows_the_uuid_if_the_foreign_key_was_modified(
+        self, staff_client, issue, user, other
+    ):
         token = issue(user)
         IssuedToken.objects.filter(pk=token.pk).update(
             user=other
         )  # An attacker with access to the database could do this.
 
-        text = send(desk, "revoke_users", token).content.decode()
+        text = send(staff_client, "revoke_users", token).content.decode()
 
         assert f"Tokens of: {token.user_uuid}." in text
 
-    def test_the_confirmation_page_names_at_most_twenty_users(self, desk, issue):
+    def test_the_confirmation_page_names_at_most_twenty_users(self, staff_client, issue):
         users = [get_user_model().objects.create(username=f"user{n:02}") for n in range(23)]
-        text = send(desk, "revoke_users", *map(issue, users)).content.decode()
+        text = send(staff_client, "revoke_users", *map(issue, users)).content.decode()
 
         assert "user18, user19 and 3 others." in text
         assert "user20" not in text
 
 
 class TestRevokingTokensOfApplications:
-    def test_the_confirmation_page_names_the_application(self, desk, issue, user):
+    def test_the_confirmation_page_names_the_application(self, staff_client, issue, user):
         token = issue(user)
 
-        assert f"Tokens of: {token.client_id}." in send(desk, "revoke_applications", token).content.decode()
+        assert f"Tokens of: {token.client_id}." in send(staff_client, "revoke_applications", token).content.decode()
 
-    def test_selecting_one_token_revokes_all_live_tokens_of_its_application(self, desk, issue, user, other):
+    def test_selecting_one_token_revokes_all_live_tokens_of_its_application(self, staff_client, issue, user, other):
         chosen, another, spared = issue(user), issue(other), issue(user, application=None)
 
-        confirmed(desk, "revoke_applications", chosen)
+        confirmed(staff_client, "revoke_applications", chosen)
 
         assert revoked() == {chosen, another}
         assert spared not in revoked()
 
-    def test_tokens_without_application_are_not_revoked_as_a_group(self, desk, issue, user):
-        confirmed(desk, "revoke_applications", issue(user, application=None))
+    def test_tokens_without_application_are_not_revoked_as_a_group(self, staff_client, issue, user):
+        confirmed(staff_client, "revoke_applications", issue(user, application=None))
 
         assert revoked() == set()
 
@@ -181,37 +185,39 @@ class TestWithAnInvalidSetting:
         issue(user)
         settings.INSTACCESS = {"ACOUNT_UUID": "x"}
 
-    def test_the_audit_log_can_be_viewed_with_an_invalid_setting(self, desk):
+    def test_the_audit_log_can_be_viewed_with_an_invalid_setting(self, staff_client):
         row = IssuedToken.objects.get()
 
-        assert desk.get("/admin/instaccess/issuedtoken/").status_code == 200
-        assert desk.get(f"/admin/instaccess/issuedtoken/{row.pk}/change/").status_code == 200
+        assert staff_client.get("/admin/instaccess/issuedtoken/").status_code == 200
+        assert staff_client.get(f"/admin/instaccess/issuedtoken/{row.pk}/change/").status_code == 200
 
     @pytest.mark.parametrize("action", ["revoke_chosen", "revoke_users"])
-    def test_tokens_can_be_revoked_with_an_invalid_setting(self, desk, action):
+    def test_tokens_can_be_revoked_with_an_invalid_setting(self, staff_client, action):
         row = IssuedToken.objects.get()
 
-        assert send(desk, action, row).status_code == 200
-        confirmed(desk, action, row)
+        assert send(staff_client, action, row).status_code == 200
+        confirmed(staff_client, action, row)
         assert revoked() == {row}
 
 
 class TestMoreTokensThanTheMaximum:
     @pytest.mark.parametrize("action", ["revoke_users", "revoke_applications"])
-    def test_a_selection_over_the_maximum_is_refused_completely(self, action, desk, issue, user, monkeypatch):
+    def test_a_selection_over_the_maximum_is_refused_completely(self, action, staff_client, issue, user, monkeypatch):
         monkeypatch.setattr("instaccess.admin.tokens.actions.MOST_CHOSEN", 1)
         tokens = [issue(user), issue(user)]
 
-        response = confirmed(desk, action, *tokens)
+        response = confirmed(staff_client, action, *tokens)
 
         assert "No tokens were revoked. Select at most 1 tokens." in response.content.decode()
         assert revoked() == set()
 
-    def test_a_selection_over_the_maximum_can_be_revoked_as_selected_tokens(self, desk, issue, user, monkeypatch):
+    def test_a_selection_over_the_maximum_can_be_revoked_as_selected_tokens(
+        self, staff_client, issue, user, monkeypatch
+    ):
         monkeypatch.setattr("instaccess.admin.tokens.actions.MOST_CHOSEN", 1)
         tokens = [issue(user), issue(user)]
 
-        send(desk, "revoke_chosen", tokens[0], confirmed="yes", reason="laptop lost", select_across="1")
+        send(staff_client, "revoke_chosen", tokens[0], confirmed="yes", reason="laptop lost", select_across="1")
 
         assert revoked() == set(tokens)
 

@@ -34,16 +34,16 @@ def _now(time_machine):
 
 
 @pytest.fixture
-def desk(client):
+def staff_client(client):
     client.force_login(get_user_model().objects.create_superuser("root"))
     return client
 
 
 def section(client: Any, **query: str) -> str:
     text = client.get(TOKENS, query).content.decode()
-    found = re.search(r'<section class="instaccess-chart".*?</section>', text, re.DOTALL)
-    assert found
-    return found[0]
+    match = re.search(r'<section class="instaccess-chart".*?</section>', text, re.DOTALL)
+    assert match
+    return match[0]
 
 
 def table(client: Any, **query: str) -> dict[str, dict[str, str]]:
@@ -52,9 +52,9 @@ def table(client: Any, **query: str) -> dict[str, dict[str, str]]:
     _, *headings = re.findall(r'<th scope="col">(.*?)</th>', text)
     rows = {}
     for start, cells in re.findall(r'<tr><th scope="row">(.*?)</th>(.*?)</tr>', text):
-        said = dict(zip(headings, re.findall("<td>(.*?)</td>", cells), strict=True))
-        rows[start] = {heading: cell for heading, cell in said.items() if cell != "0"}
-    return {start: said for start, said in rows.items() if said}
+        numbers = dict(zip(headings, re.findall("<td>(.*?)</td>", cells), strict=True))
+        rows[start] = {heading: cell for heading, cell in numbers.items() if cell != "0"}
+    return {start: numbers for start, numbers in rows.items() if numbers}
 
 
 def words(client: Any, **query: str) -> str:
@@ -241,66 +241,66 @@ class TestCounting:
 @pytest.mark.django_db
 @pytest.mark.usefixtures("_now")
 class TestTheChartOnThePage:
-    def test_the_table_contains_the_numbers_of_the_chart(self, row, desk):
+    def test_the_table_contains_the_numbers_of_the_chart(self, row, staff_client):
         row(age=60)
         row(age=3 * 86400)
         row(age=120, revoked_at=NOW)
         RefusalCount.objects.create(hour=MIDNIGHT, role="gateway", reason="expired", count=7)
 
-        assert table(desk) == {
+        assert table(staff_client) == {
             "2026-11-20": {"Issued": "1"},
             "2026-11-23": {"Issued": "2", "Revoked": "1", "Refused": "7"},
         }
 
-    def test_the_chart_is_an_image_with_a_title_and_a_description(self, row, desk):
+    def test_the_chart_is_an_image_with_a_title_and_a_description(self, row, staff_client):
         row()
-        found = re.search(r"<svg.*?</svg>", section(desk), re.DOTALL)
-        assert found
+        match = re.search(r"<svg.*?</svg>", section(staff_client), re.DOTALL)
+        assert match
 
-        picture = ElementTree.fromstring(found[0])
+        image = ElementTree.fromstring(match[0])
 
-        assert picture.get("role") == "img"
-        named = [picture.find(f".//*[@id='{name}']") for name in picture.get("aria-labelledby", "").split()]
+        assert image.get("role") == "img"
+        named = [image.find(f".//*[@id='{name}']") for name in image.get("aria-labelledby", "").split()]
         title, description = (element.text for element in named)
         assert title == "Tokens over time: Last 7 days, by day"
         assert description is not None
         assert description.startswith("From 2026-11-16 to 2026-11-23 (UTC). Issued: 1, at most 1 per day.")
 
-    def test_the_chart_has_no_inline_style_script_or_event_handler(self, row, desk):
+    def test_the_chart_has_no_inline_style_script_or_event_handler(self, row, staff_client):
         # The content security policy `default-src 'self'` forbids inline scripts and styles.
         row()
 
-        assert not re.search(r"style=|<script|<style|data:|\son\w+=", section(desk))
+        assert not re.search(r"style=|<script|<style|data:|\son\w+=", section(staff_client))
 
-    def test_numbers_in_the_svg_have_a_decimal_point_in_every_language(self, row, desk, settings):
+    def test_numbers_in_the_svg_have_a_decimal_point_in_every_language(self, row, staff_client, settings):
         settings.LANGUAGE_CODE = "de"
         for age in (60, 60, 86400, 2 * 86400):
             row(age=age)
 
-        shown = section(desk)
+        chart = section(staff_client)
 
-        numbers = re.findall(r'<rect[^>]* (?:x|y|width|height)="([^"]*)"', shown)
+        numbers = re.findall(r'<rect[^>]* (?:x|y|width|height)="([^"]*)"', chart)
         assert numbers
         assert all(re.fullmatch(r"\d+(\.\d+)?%?", number) for number in numbers)
 
     @pytest.mark.parametrize(
-        ("query", "said"),
+        ("query", "heading"),
         [
             ({}, "Last 7 days, by day (UTC)"),
             ({"period": "24h"}, "Last 24 hours, by hour (UTC)"),
             ({"period": "90d"}, "Last 90 days, by day (UTC)"),
         ],
     )
-    def test_the_heading_names_the_period(self, query, said, row, desk):
-        assert said in words(desk, **query)
+    def test_the_heading_names_the_period(self, query, heading, row, staff_client):
+        assert heading in words(staff_client, **query)
 
-    def test_an_empty_chart_says_so_and_draws_zeros(self, desk):
-        shown = section(desk)
+    def test_an_empty_chart_says_so_and_draws_zeros(self, staff_client):
+        chart = section(staff_client)
 
-        assert "No matching tokens or refusals in this period" in shown
-        assert shown.count('height="0"') == 8 * 3
+        assert "No matching tokens or refusals in this period" in chart
+        assert chart.count('height="0"') == 8 * 3
 
-    def test_the_chart_uses_the_filters_and_the_search_of_the_list(self, row, user, desk):
+    def test_the_chart_uses_the_filters_and_the_search_of_the_list(self, row, user, staff_client):
         grace = get_user_model().objects.create_user("grace")
         row(age=60)
         row(age=60, user=grace, user_uuid=users.user_uuid(grace))
@@ -318,13 +318,13 @@ class TestTheChartOnThePage:
             ({"status": "revoked"}, "1"),
             ({"q": "grace", "status": "expired"}, "1"),
         ):
-            assert table(desk, **query)["2026-11-23"]["Issued"] == count, query
+            assert table(staff_client, **query)["2026-11-23"]["Issued"] == count, query
 
-    def test_revoked_tokens_are_not_charted_for_live_or_expired_tokens(self, row, desk):
+    def test_revoked_tokens_are_not_charted_for_live_or_expired_tokens(self, row, staff_client):
         row()
 
-        assert "Revoked" not in words(desk, status="live")
-        assert "Revoked" in words(desk, status="revoked")
+        assert "Revoked" not in words(staff_client, status="live")
+        assert "Revoked" in words(staff_client, status="revoked")
 
 
 @pytest.mark.django_db
@@ -357,12 +357,12 @@ class TestRefusalsInTheChart:
             ({"q": "{user}", "period": "24h"}, "3"),
         ],
     )
-    def test_refusals_are_charted_for_the_selected_users_and_applications(self, query, count, names, desk):
+    def test_refusals_are_charted_for_the_selected_users_and_applications(self, query, count, names, staff_client):
         query = {name: text.format(**names) for name, text in query.items()}
 
-        [said] = table(desk, **query).values()
+        [numbers] = table(staff_client, **query).values()
 
-        assert said["Refused"] == count
+        assert numbers["Refused"] == count
 
     @pytest.mark.parametrize(
         ("query", "why"),
@@ -374,24 +374,26 @@ class TestRefusalsInTheChart:
             ({"q": "192.0.2.7"}, "not counted by the term you searched for"),
         ],
     )
-    def test_refusals_are_left_out_with_a_reason_if_they_are_not_counted_by_the_filter(self, query, why, desk):
-        said = words(desk, **query)
+    def test_refusals_are_left_out_with_a_reason_if_they_are_not_counted_by_the_filter(
+        self, query, why, staff_client
+    ):
+        text = words(staff_client, **query)
 
-        assert why in said
-        assert "Refused:" not in said
+        assert why in text
+        assert "Refused:" not in text
 
-    def test_deleted_refusals_are_shown_as_not_known(self, desk):
-        cells = table(desk, period="90d")
+    def test_deleted_refusals_are_shown_as_not_known(self, staff_client):
+        cells = table(staff_client, period="90d")
 
         assert cells["2026-09-01"]["Refused"] == "not known"
         assert cells["2026-11-23"]["Refused"] == "123"
-        assert "Refusals are kept for 35 days." in words(desk, period="90d")
+        assert "Refusals are kept for 35 days." in words(staff_client, period="90d")
 
     @pytest.mark.parametrize("client_id", ["\x00", "<script>alert(1)</script>", "' OR 1=1 --"])
-    def test_a5_a_hostile_client_id_is_escaped_in_the_chart(self, client_id, desk):
-        shown = section(desk, client_id=client_id)
+    def test_a5_a_hostile_client_id_is_escaped_in_the_chart(self, client_id, staff_client):
+        chart = section(staff_client, client_id=client_id)
 
-        assert "<script>" not in shown
+        assert "<script>" not in chart
 
 
 @pytest.mark.django_db
@@ -404,9 +406,9 @@ class TestTooManyTokensForAChart:
             row(age=days * 86400)
 
     @pytest.mark.parametrize("query", [{}, {"masquerading": "no"}], ids=["bare", "filtered"])
-    def test_a4_the_chart_asks_for_a_shorter_period_and_shows_the_complete_part(self, desk, query):
-        text = words(desk, **query)
-        cells = table(desk, **query)
+    def test_a4_the_chart_asks_for_a_shorter_period_and_shows_the_complete_part(self, staff_client, query):
+        text = words(staff_client, **query)
+        cells = table(staff_client, **query)
 
         assert "More than 3 tokens: choose a shorter period." in text
         assert "complete from 2026-11-23 on" in text
@@ -414,14 +416,14 @@ class TestTooManyTokensForAChart:
         assert cells["2026-11-23"] == {"Issued": "3"}
         assert cells["2026-11-18"]["Issued"] == "not known"
 
-    def test_a4_a_shorter_period_is_charted_completely(self, desk):
-        assert "More than" not in words(desk, period="1h")
-        assert table(desk, period="1h") == {"2026-11-23 12:00": {"Issued": "3"}}
+    def test_a4_a_shorter_period_is_charted_completely(self, staff_client):
+        assert "More than" not in words(staff_client, period="1h")
+        assert table(staff_client, period="1h") == {"2026-11-23 12:00": {"Issued": "3"}}
 
-    def test_a4_too_many_tokens_need_no_more_queries(self, row, desk):
+    def test_a4_too_many_tokens_need_no_more_queries(self, row, staff_client):
         def queries() -> int:
             with CaptureQueriesContext(connection) as captured:
-                section(desk)
+                section(staff_client)
             return len(captured)
 
         queries()

@@ -191,8 +191,8 @@ class TestItsRows:
         assert exported(viewers_client, query) == exported(viewers_client)
 
     def test_the_export_filtered_by_application_contains_its_rows(self, viewers_client, application):
-        shown: Any = viewers_client.get(LIST)
-        parameters = [spec.lookup_kwarg for spec in shown.context["cl"].filter_specs if hasattr(spec, "lookup_kwarg")]
+        page: Any = viewers_client.get(LIST)
+        parameters = [spec.lookup_kwarg for spec in page.context["cl"].filter_specs if hasattr(spec, "lookup_kwarg")]
 
         for parameter in parameters:
             query = {parameter: str(application.pk)}
