@@ -50,7 +50,7 @@ class TestAnOperatorWhoRotates:
         assert faults(page) == []
         tab_to(page, "checkbox", "Rotate the key before rotation is due")
         page.keyboard.press("Space")
-        tab_to(page, "button", "Rotate")
+        tab_to(page, "button", "Rotate key")
         page.keyboard.press("Enter")
         page.get_by_text(f"Key {future} is now current.").wait_for()
         assert current() == future
@@ -64,7 +64,7 @@ class TestAnOperatorWhoRotates:
         page.goto(KEYS)
         page.get_by_role("button", name="Rotate signing key…").click()
         page.get_by_label("Rotate the key before rotation is due").check()
-        page.get_by_role("button", name="Rotate", exact=True).dblclick()
+        page.get_by_role("button", name="Rotate key", exact=True).dblclick()
         # The browser may show either of the two responses.
         page.locator(".messagelist").wait_for()
         assert current() == future
@@ -102,7 +102,7 @@ class TestOneKey:
         page.get_by_role("button", name="Revoke key…").click()
         page.get_by_label("Reason").fill("laptop lost")
         assert faults(page) == []
-        page.get_by_role("button", name="Revoke", exact=True).click()
+        page.get_by_role("button", name="Revoke key", exact=True).click()
         page.get_by_text(f"Key {kid} and its live tokens").wait_for()
         assert signing_keys()[kid] == "revoked"
 
