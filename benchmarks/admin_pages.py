@@ -1,13 +1,13 @@
-"""Measures the admin pages of issued tokens with 10,000 and with 1,000,000 rows in the same period.
+"""Benchmark of the admin pages of issued tokens, with 10,000 and with 1,000,000 rows of the same period.
 
     .venv/bin/python -m benchmarks.admin_pages
 
-Requires PostgreSQL (PGHOST, PGUSER, PGPASSWORD as in the tests). Two databases are created, and dropped at the end.
-Each page is requested `--runs` times with both sizes in turn, and the medians are compared. The exit status is 1 if a
-page takes a second, or more than twice as long with 1,000,000 rows. Writes benchmarks/results-admin.json.
+Needs PostgreSQL (PGHOST, PGUSER, PGPASSWORD as in the tests). Creates two databases and drops them afterwards.
+Requests each page `--runs` times with both sizes in turn and compares the medians. Exits with 1 if a page takes a
+second or longer, or more than twice as long with 1,000,000 rows. Writes benchmarks/results-admin.json.
 """
 
-# ruff: noqa: PLC0415  (Django is set up after the databases are created)
+# ruff: noqa: PLC0415  (Django can only be set up after the databases exist.)
 from __future__ import annotations
 
 import argparse
@@ -19,7 +19,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +33,10 @@ REVOKING = ["revoke_chosen", "revoke_users", "revoke_applications"]
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=7, help="number of requests per page and size")
-    parser.add_argument("--days", type=int, default=400, help="number of days over which the rows are spread")
+    parser.add_argument("--runs", type=int, default=7, help="number of requests for each page and size")
+    parser.add_argument("--days", type=int, default=400, help="length of the period of the rows, in days")
     parser.add_argument("--keep", action="store_true", help="keep the databases, and reuse existing databases")
-    parser.add_argument("--only", default="", help="measure only pages whose name contains this string")
+    parser.add_argument("--only", default="", help="only pages whose name contains this text")
     options = parser.parse_args()
     with databases(days=options.days, keep=options.keep):
         results = measure(runs=options.runs, only=options.only)
@@ -56,7 +55,7 @@ def databases(*, days: int, keep: bool) -> Iterator[None]:
         manage(name, "migrate", "--verbosity", "0")
         manage(name, "instaccess_init")
         manage(name, "instaccess_tokens", "seed", "--rows", str(rows), "--days", str(days))
-        # Autovacuum would do the same after so many inserts.
+        # Autovacuum would do this after so many inserts, but later.
         psql("VACUUM ANALYZE", database=name)
     try:
         yield
@@ -95,7 +94,7 @@ def manage(database: str, *command: str) -> None:
 
 
 def measure(*, runs: int, only: str) -> dict[str, dict[str, list[float]]]:
-    """Measure each page. Returns milliseconds: name -> size -> runs."""
+    """Return the durations in milliseconds, by name of the page and by size."""
     sys.path.insert(0, str(ROOT))
     os.environ["DJANGO_SETTINGS_MODULE"] = "testproject.settings"
     os.environ["PGDATABASE"] = f"{PREFIX}_small"
@@ -108,7 +107,7 @@ def measure(*, runs: int, only: str) -> dict[str, dict[str, list[float]]]:
     connections["default"].settings_dict["CONN_MAX_AGE"] = None
 
     def use(size: str) -> None:
-        # One process measures both sizes, so that only the database connection differs.
+        # Both sizes use the same process, so that only the database connection below the ORM differs.
         connection.settings_dict["NAME"] = f"{PREFIX}_{size}"
         connection.connection = opened.get(size)
         connection.ensure_connection()
@@ -130,7 +129,7 @@ def measure(*, runs: int, only: str) -> dict[str, dict[str, list[float]]]:
                 took = (time.perf_counter() - started) * 1000
                 if response.status_code != 200:
                     raise SystemExit(f"{name} at {size}: {response.status_code}")
-                if run:  # The first run warms up.
+                if run:  # The first run is a warm-up.
                     times[name][size].append(took)
     for raw in opened.values():
         raw.close()
@@ -150,9 +149,8 @@ def signed_in() -> Any:
 
 
 def all_pages() -> dict[str, Callable[[Any], Any]]:
-    """Return functions that request each page and filter, by name, for the rows of the current database."""
+    """Return a function for each page and filter by name, for the rows of the current database."""
     from django.db.models import Count
-    from django.utils import timezone
 
     from instaccess.models import IssuedToken
 
@@ -164,7 +162,6 @@ def all_pages() -> dict[str, Callable[[Any], Any]]:
     accounts = rows.order_by().values_list("account_uuid").annotate(n=Count("pk")).order_by("-n")
     clients = rows.order_by().values_list("client_id").annotate(n=Count("pk")).order_by("-n")
     accounts, clients = [value for value, _ in accounts], [value for value, _ in clients]
-    month = timezone.now() - timedelta(days=100)
 
     queries = {
         "list": {},
@@ -177,13 +174,6 @@ def all_pages() -> dict[str, Callable[[Any], Any]]:
         "masquerading": {"masquerading": "yes"},
         "not masquerading": {"masquerading": "no"},
         **{f"period {value}": {"period": value} for value in ("1h", "24h", "7d", "30d", "90d", "365d")},
-        "year": {"issued_at__year": str(month.year)},
-        "month": {"issued_at__year": str(month.year), "issued_at__month": str(month.month)},
-        "day": {
-            "issued_at__year": str(month.year),
-            "issued_at__month": str(month.month),
-            "issued_at__day": str(month.day),
-        },
         "client, most used": {"client_id": clients[0]},
         "client, least used": {"client_id": clients[-1]},
         "client, most used, 365 days": {"client_id": clients[0], "period": "365d"},
@@ -200,8 +190,8 @@ def all_pages() -> dict[str, Callable[[Any], Any]]:
         "search user name, 365 days": {"q": latest.user.get_username(), "period": "365d"},
         "search masquerader": {"q": masked.real_user.get_username()},
         "search uuid": {"q": latest.user_uuid},
-        "search uuid of somebody gone": {"q": gone.user_uuid},
-        "search uuid of who left first": {"q": left.user_uuid},
+        "search uuid of a deleted user": {"q": gone.user_uuid},
+        "search uuid of the first deleted user": {"q": left.user_uuid},
         "search client id, most used": {"q": clients[0]},
         "search client id, least used": {"q": clients[-1]},
         "search address": {"q": latest.ip_address},

@@ -1,4 +1,4 @@
-"""The admin: a safe surface. No private key, no token, and nothing in the audit can be changed from here."""
+"""The Django admin. It never shows a private key or a token, and users can't edit the audit log."""
 
 from .keys.page import KeyAdmin
 from .service_users import ServiceUserAdmin

@@ -1,9 +1,9 @@
-"""What the admin pages of this app share."""
+"""Base classes and helpers that the admin pages share."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from django.contrib import admin
@@ -14,10 +14,12 @@ from django.http import HttpRequest
 from django.template.response import TemplateResponse
 from django.utils.html import format_html
 
+from ..times import format_utc
 
-# ModelAdmin takes a type argument for the type checker only.
+
+# ModelAdmin is generic only for type checkers, not at run time.
 class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """Rows to look at: nobody adds, edits or deletes one here, superusers included."""
+    """Read-only rows: no user, not even a superuser, can add, edit or delete a row."""
 
     actions: Sequence[Any] | None = None
 
@@ -31,8 +33,11 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return False
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
-        """The list. What an address says that no column can hold (the year 9999, whose end is none; a NUL) is a wrong
-        address, which Django answers with a page that says so."""
+        """Return the list.
+
+        If the URL contains a value that no column can store, such as a NUL character, Django redirects to the list
+        with an error message. Raises: IncorrectLookupParameters.
+        """
         try:
             return super().get_changelist_instance(request)
         except (ValueError, OverflowError, DataError) as error:
@@ -49,9 +54,14 @@ def render_confirmation(
     effects: Sequence[Any],
     hidden: Iterable[tuple[str, str]] = (),
 ) -> TemplateResponse:
-    """The page between a button and what it does: what will happen, what is asked, and one more button.
+    """Render the confirmation page between a button and its effect.
 
-    `hidden` are further fields to send along.
+    Args:
+        form: the fields that the user must fill in.
+        title: title of the page.
+        button: label of the submit button.
+        effects: sentences that describe what will happen.
+        hidden: names and values of additional hidden fields.
     """
     context = {
         **model_admin.admin_site.each_context(request),
@@ -66,8 +76,8 @@ def render_confirmation(
     return TemplateResponse(request, "admin/instaccess/confirm.html", context)
 
 
-def time_element(moment: datetime | None) -> str:
-    """A time as logs and tokens have it, to the second, whatever TIME_ZONE the project shows elsewhere."""
-    if moment is None:
+def time_element(time: datetime | None) -> str:
+    """Render a time in UTC, to the second, whatever the project's TIME_ZONE is."""
+    if time is None:
         return "-"
-    return format_html('<time class="nowrap">{}</time>', f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC")
+    return format_html('<time class="nowrap">{}</time>', format_utc(time))

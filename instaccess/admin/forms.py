@@ -1,4 +1,4 @@
-"""What people are asked on confirmation pages."""
+"""Forms of the confirmation pages and of the inspector."""
 
 from __future__ import annotations
 
@@ -13,22 +13,26 @@ MAX_FILE_BYTES = 64 * 1024
 
 
 class ConfirmForm(forms.Form):
-    """Nothing to fill in: the button itself is the answer. `confirmed` tells it from the button before."""
+    """A form without visible fields. The field `confirmed` is sent only by the button on the confirmation page."""
 
     confirmed = forms.CharField(widget=forms.HiddenInput, initial="yes")
 
 
 class GenerateForm(ConfirmForm):
-    """What the new key is for."""
+    """A form for the use of a new key."""
 
     use = forms.ChoiceField(label=_("Use"), choices=Key.Use.choices)
 
 
 class RotateForm(ConfirmForm):
-    """`expected_current` is the key the page was about: a double click finds another one and does nothing."""
+    """A form to rotate a key.
+
+    `expected_current` is the id of the key that the page shows. After a double click the current key is another key,
+    so the second request changes nothing.
+    """
 
     expected_current = forms.CharField(widget=forms.HiddenInput)
-    force = forms.BooleanField(label=_("Rotate although it is not due"), required=False)
+    force = forms.BooleanField(label=_("Rotate the key before rotation is due"), required=False)
 
     def __init__(self, *args: Any, due: bool, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -39,7 +43,7 @@ class RotateForm(ConfirmForm):
 
 
 class RevokeForm(ConfirmForm):
-    """Why; it goes into the audit of the tokens that are revoked."""
+    """A form for the reason of a revocation. The audit log records the reason for each revoked token."""
 
     reason = forms.CharField(
         label=_("Reason"), max_length=255, widget=forms.TextInput({"class": "vTextField", "autocomplete": "off"})
@@ -47,7 +51,7 @@ class RevokeForm(ConfirmForm):
 
 
 class _SecretTextarea(forms.Textarea):
-    """Never shows what was pasted again, not even beside an error: it may be a private key, or a token."""
+    """A text area that never shows the submitted value again, because the value may be a private key or a token."""
 
     def __init__(self) -> None:
         super().__init__({"rows": 8, "autocomplete": "off", "spellcheck": "false"})
@@ -57,36 +61,36 @@ class _SecretTextarea(forms.Textarea):
 
 
 class ImportForm(GenerateForm):
-    """A key as a file or as text."""
+    """A form to import a key, as a file or as text."""
 
     file = forms.FileField(label=_("File"), required=False, help_text=_("PEM or JWK."))
-    text = forms.CharField(label=_("or text"), required=False, widget=_SecretTextarea)
+    text = forms.CharField(label=_("Or paste the key"), required=False, widget=_SecretTextarea)
     with_private = forms.BooleanField(
-        label=_("Take the private half in too"),
+        label=_("Import the private key too"),
         required=False,
-        help_text=_("The issuer needs only the public half of the gateway's encryption key."),
+        help_text=_("The issuer needs only the public key of the gateway's encryption key pair."),
     )
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or {}
         upload = cleaned.get("file")
         if upload is not None and upload.size > MAX_FILE_BYTES:
-            raise forms.ValidationError(_("The file is too large for a key."))
+            raise forms.ValidationError(_("The file is too large to be a key."))
         cleaned["data"] = upload.read() if upload is not None else cleaned.get("text", "").encode()
         if not cleaned["data"]:
-            raise forms.ValidationError(_("Choose a file, or paste the key."))
+            raise forms.ValidationError(_("Choose a file or paste the key."))
         return cleaned
 
 
 class InspectForm(forms.Form):
-    """What is to be inspected. Drawn only, and never bound: no form holds on to a token."""
+    """A form for the token to inspect. The form is never bound to data, so that it never stores a token."""
 
     token = forms.CharField(
         label=_("Token"),
-        # No `max_length`: browsers would cut the token, silently.
+        # With `max_length`, browsers would silently truncate the token.
         widget=_SecretTextarea,
         help_text=_(
-            "Encrypted or decrypted; “Authorization: Bearer” before it does no harm, nor does the issuer's JSON "
-            "around it. It is neither stored nor logged, and not shown again."
+            "Paste an encrypted or a signed token, an Authorization header, or the issuer's JSON response. "
+            "The token is not stored, not logged and not shown again."
         ),
     )

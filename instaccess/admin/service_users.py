@@ -1,4 +1,4 @@
-"""Service users: which OAuth2 application acts as whom when it comes for itself."""
+"""Service users in the admin: the user that an OAuth2 application acts as with the client credentials grant."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from ..models import ServiceUser
 
 @admin.register(ServiceUser)
 class ServiceUserAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """Whoever binds an application to a user gives it all that user's rights. So they must have those rights
-    themselves, as for a masquerade, or nobody would need to be an administrator to become one. Besides, Django's own
-    permissions to add, change and delete apply, and its log of changes tells who did."""
+    """Admin of service users.
+
+    A service user gives an application all permissions of this user. The editor must therefore have these permissions
+    too, as for a masquerade: otherwise an editor could become an administrator. Django's permissions to add, change
+    and delete apply as well, and the admin log records each change.
+    """
 
     list_display = ["application", "user", "created_at"]
     list_select_related = ["application", "user"]
-    # Both tables may be large, and neither's own admin need be there.
+    # Both tables may be large, and the project may not register an admin for them.
     raw_id_fields = ["application", "user"]
     fields = ["application", "user", "created_at"]
     readonly_fields = ["created_at"]
@@ -29,11 +32,13 @@ class ServiceUserAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         form: Any = super().get_form(request, obj, change, **kwargs)
 
-        class Checked(form):  # type: ignore[misc]
+        class CheckedForm(form):  # type: ignore[misc]
             def clean_user(self) -> Any:
                 user = self.cleaned_data["user"]
                 if user.pk != request.user.pk and not users.holds_no_more_than(user, request.user):
-                    raise forms.ValidationError(_("This user may do what you may not: ask somebody who may."))
+                    raise forms.ValidationError(
+                        _("This user has permissions that you don't have. Ask an administrator who has them.")
+                    )
                 return user
 
-        return Checked
+        return CheckedForm

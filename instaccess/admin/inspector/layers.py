@@ -1,6 +1,7 @@
-"""A token taken apart, to be shown: its layers, their headers and keys, and its claims in words.
+"""The parts of a token for display: layers, headers, keys and claims.
 
-What of it is authentic is kept apart from what somebody merely wrote. Nothing here decides whether a token is good.
+Authenticated values are kept separate from values that anyone may have written. No function here decides whether a
+token is accepted.
 """
 
 from __future__ import annotations
@@ -20,17 +21,18 @@ from ... import tokens, trust
 from ...conf import conf
 from ...exceptions import InstAccessError
 from ...models import Key
+from ...times import format_utc
 from ...tokens import ATTRIBUTES
 from . import pasted
 from .records import KeyStatus, key_status
 
-_MOST_MEMBERS = 50
-_OUR_MEMBERS = frozenset({"alg", "enc", "kid", "typ", "cty"})
+_MAX_MEMBERS = 50
+_KNOWN_MEMBERS = frozenset({"alg", "enc", "kid", "typ", "cty"})
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A header member or a claim, as it may be shown, and what it says in words."""
+    """A header member or a claim that may be shown, with a description."""
 
     name: str
     value: str
@@ -39,11 +41,11 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """The encryption, or the signature inside it.
+    """The encryption of a token, or the signature inside it.
 
     Attributes:
-        authentic: whether a key opened it, or verified it. Else the header may say anything.
-        key: the key that fitted, or the one it names; None where it names none and none fitted.
+        authentic: whether a key decrypted or verified the layer. If not, anyone may have written the header.
+        key: the key that decrypted or verified the layer, else the key that the header names, else None.
     """
 
     use: Key.Use
@@ -58,12 +60,12 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """As much of a token as could be read.
+    """The parts of a token that could be parsed.
 
     Attributes:
-        layers: from the outside in.
-        payload: the claims set; to be believed only where `authentic`.
-        authentic: whether the signature is that of a key that is held here.
+        layers: the outer layer first.
+        payload: the claims set, which is trustworthy only if `authentic` is true.
+        authentic: whether a known key verified the signature.
     """
 
     layers: tuple[Layer, ...] = ()
@@ -73,7 +75,7 @@ class Reading:
 
 @sensitive_variables("token", "signed")
 def read_encrypted(token: str) -> Reading:
-    """An encrypted token and, where a key of ours opens it, the signed one inside. Raises ConfigError."""
+    """Parse an encrypted token and, if a key decrypts it, the signed token inside. Raises: ConfigError."""
     if len(token) > tokens.MAX_TOKEN_CHARS:
         return Reading()
     signed, kid, stale = "", "", conf.max_staleness
@@ -81,36 +83,36 @@ def read_encrypted(token: str) -> Reading:
         keys = trust.decryption_keys(max_staleness=stale)
         signed, kid = tokens.decrypt(token, keys, key_algorithms=conf.key_algorithms)
     inner = read_signed(signed) if signed else Reading()
-    return Reading((_layer(Key.Use.ENCRYPTION, token, kid), *inner.layers), inner.payload, inner.authentic)
+    return Reading((_build_layer(Key.Use.ENCRYPTION, token, kid), *inner.layers), inner.payload, inner.authentic)
 
 
 @sensitive_variables("signed")
 def read_signed(signed: str) -> Reading:
-    """A signed token. Raises ConfigError."""
+    """Parse a signed token. Raises: ConfigError."""
     if len(signed) > tokens.MAX_TOKEN_CHARS:
         return Reading()
     payload, kid, stale = pasted.members(signed, 1), "", conf.max_staleness
     with suppress(DbError, InstAccessError):
         payload, kid = tokens.verify(signed, trust.verification_keys(max_staleness=stale))
-    return Reading((_layer(Key.Use.SIGNING, signed, kid),), payload, authentic=bool(kid))
+    return Reading((_build_layer(Key.Use.SIGNING, signed, kid),), payload, authentic=bool(kid))
 
 
 @sensitive_variables("token", "header")
-def _layer(use: Key.Use, token: str, fitting: str) -> Layer:
-    """One layer; `fitting` is the key that opened or verified it, empty where none did."""
+def _build_layer(use: Key.Use, token: str, matching_kid: str) -> Layer:
+    """Build a layer. `matching_kid` is the id of the key that decrypted or verified the layer, or empty."""
     header = pasted.members(token, 0)
     named = header.get("kid")
-    kid = fitting or (named if isinstance(named, str) else "")
-    items = tuple(_member(name, value) for name, value in list(header.items())[:_MOST_MEMBERS])
-    return Layer(use, items, bool(fitting), key_status(kid, use) if kid else None)
+    kid = matching_kid or (named if isinstance(named, str) else "")
+    items = tuple(_describe_member(name, value) for name, value in list(header.items())[:_MAX_MEMBERS])
+    return Layer(use, items, bool(matching_kid), key_status(kid, use) if kid else None)
 
 
 @sensitive_variables("value")
-def _member(name: str, value: Any) -> Item:
-    if name in _OUR_MEMBERS:
+def _describe_member(name: str, value: Any) -> Item:
+    if name in _KNOWN_MEMBERS:
         return Item(name, pasted.format_value(value))
-    # It may be anything: `jwk` may hold a private key.
-    return Item(pasted.format_value(name), _("not shown"), _("No token of ours has this."))
+    # Don't show the values of unknown members: `jwk` may contain a private key.
+    return Item(pasted.format_value(name), _("not shown"), _("Our tokens don't have this member."))
 
 
 _TITLES = {
@@ -121,34 +123,34 @@ _TITLES = {
     "user_uuid": gettext_lazy("user"),
     "account_uuid": gettext_lazy("account"),
     "canvas_domain": gettext_lazy("domain"),
-    "masquerading_user_uuid": gettext_lazy("real user, who masquerades"),
+    "masquerading_user_uuid": gettext_lazy("real user, who masquerades as the user"),
     "masquerading_user_shard_id": gettext_lazy("shard of the real user"),
     "user_global_id": gettext_lazy("primary key of the user"),
     "real_user_global_id": gettext_lazy("primary key of the real user"),
     "region": gettext_lazy("region"),
     "shard_id": gettext_lazy("shard"),
     "client_id": gettext_lazy("application"),
-    "instructure_service": gettext_lazy("for a service user"),
+    "instructure_service": gettext_lazy("issued for a service user"),
 }
 
 
-def in_words(payload: Mapping[str, Any], now: datetime) -> tuple[Item, ...]:
-    """The claims one by one; times also as they are spoken of at `now`."""
-    return tuple(_claim(name, value, now) for name, value in list(payload.items())[:_MOST_MEMBERS])
+def describe_claims(payload: Mapping[str, Any], now: datetime) -> tuple[Item, ...]:
+    """Describe each claim. Times are also described relative to `now`."""
+    return tuple(_describe_claim(name, value, now) for name, value in list(payload.items())[:_MAX_MEMBERS])
 
 
-def _claim(name: str, value: Any, now: datetime) -> Item:
+def _describe_claim(name: str, value: Any, now: datetime) -> Item:
     attribute = ATTRIBUTES.get(name, "")
     words = str(_TITLES.get(attribute, ""))
-    then = pasted.moment(value) if attribute in {"issued_at", "expires_at"} or name == "nbf" else None
-    if then is not None:
-        said = {"time": pasted.utc(then), "when": pasted.when(then, now)}
+    time = pasted.parse_time(value) if attribute in {"issued_at", "expires_at"} or name == "nbf" else None
+    if time is not None:
+        times = {"time": format_utc(time), "when": pasted.format_relative(time, now)}
         if attribute == "issued_at":
-            words = _("issued %(time)s, %(when)s") % said
-        elif attribute == "expires_at" and then <= now:
-            words = _("expired %(time)s, %(when)s") % said
+            words = _("issued %(time)s, %(when)s") % times
+        elif attribute == "expires_at" and time <= now:
+            words = _("expired %(time)s, %(when)s") % times
         elif attribute == "expires_at":
-            words = _("expires %(time)s, %(when)s") % said
+            words = _("expires %(time)s, %(when)s") % times
         else:
-            words = _("not before %(time)s, %(when)s") % said
+            words = _("not before %(time)s, %(when)s") % times
     return Item(pasted.format_value(name), pasted.format_value(value), words)

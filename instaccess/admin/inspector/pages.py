@@ -1,7 +1,8 @@
-"""The inspector: paste a token, and read why it is accepted or refused.
+"""The page of the inspector, where users paste a token and read why it is accepted or refused.
 
-It has a permission of its own. What is pasted comes by POST only, is taken out of the request before anything is done
-with it, and is in no answer, no log, no session and no error report. Nothing is written.
+The page has its own permission. The token is sent in a POST request and removed from the request before it is
+inspected. The token never appears in a response, a log, a session or an error report. The page writes nothing to the
+database.
 """
 
 from __future__ import annotations
@@ -30,33 +31,34 @@ logger = logging.getLogger("instaccess.inspector")
 
 
 class InspectorPages(ReadOnlyAdmin):
-    """The page, and the way to it for whoever may inspect tokens and not see the audit."""
+    """The inspector page. Opening the page does not need the permission to view the audit log."""
 
     def get_urls(self) -> list[URLPattern]:
         page = self.admin_site.admin_view(self.inspect_view)
 
         @sensitive_post_parameters()
-        def clean(request: HttpRequest) -> HttpResponseBase:
-            # Before anything else, signing in included: that would carry the query along.
+        def drop_query(request: HttpRequest) -> HttpResponseBase:
+            # A token in the query string must not reach the login page, which would copy the query string. This
+            # redirect therefore comes first.
             if request.META.get("QUERY_STRING"):
                 return HttpResponseRedirect(request.path)
-            answer: HttpResponseBase = page(request)
-            return answer
+            response: HttpResponseBase = page(request)
+            return response
 
-        return [path("inspect/", clean, name="instaccess_issuedtoken_inspect"), *super().get_urls()]
+        return [path("inspect/", drop_query, name="instaccess_issuedtoken_inspect"), *super().get_urls()]
 
     def has_inspect_permission(self, request: HttpRequest) -> bool:
-        """May inspect tokens. Seeing the audit is another permission."""
+        """Return whether the user may inspect tokens. Viewing the audit log is a separate permission."""
         return request.user.has_perm("instaccess.inspect_tokens")
 
     def get_model_perms(self, request: HttpRequest) -> dict[str, bool]:
-        # The list of models asks this whether to link here; `changelist_view` sends people on.
+        # The admin index shows a link only with a model permission. `changelist_view` redirects to the inspector.
         perms = super().get_model_perms(request)
         return perms | {"view": perms["view"] or self.has_inspect_permission(request)}
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         if not self.has_view_permission(request) and self.has_inspect_permission(request):
-            return HttpResponseRedirect(self._address())
+            return HttpResponseRedirect(self._url())
         return super().changelist_view(request, extra_context)
 
     def inspect_view(self, request: HttpRequest) -> HttpResponse:
@@ -64,64 +66,70 @@ class InspectorPages(ReadOnlyAdmin):
             raise PermissionDenied
         if request.method not in {"GET", "HEAD", "POST"}:
             return HttpResponseNotAllowed(["GET", "HEAD", "POST"])
-        found = _inspected(request) if request.method == "POST" else None
-        row = found.audit.row if found is not None and found.audit is not None else None
+        inspection = _inspect_request(request) if request.method == "POST" else None
+        row = inspection.audit.row if inspection is not None and inspection.audit is not None else None
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
             "title": _("Inspect a token"),
-            "subtitle": found.outcome.value if found else None,
+            "subtitle": inspection.outcome.value if inspection else None,
             "form": InspectForm(),
-            "address": self._address(),
-            "found": found,
-            **(_named(row) if row is not None else {}),
+            "address": self._url(),
+            "inspection": inspection,
+            **(_get_names(row) if row is not None else {}),
             "may_view_tokens": self.has_view_permission(request),
             "may_view_keys": request.user.has_perm("instaccess.view_key"),
         }
         request.current_app = self.admin_site.name
         return TemplateResponse(request, "admin/instaccess/issuedtoken/inspect.html", context)
 
-    def _address(self) -> str:
+    def _url(self) -> str:
         return reverse("admin:instaccess_issuedtoken_inspect", current_app=self.admin_site.name)
 
 
-def _named(row: IssuedToken) -> dict[str, str]:
-    """Users and application by name where the references are to those whom the row names: no HMAC covers those."""
+def _get_names(row: IssuedToken) -> dict[str, str]:
+    """Return the names of users and application.
+
+    The row's HMAC does not cover the foreign keys. If a foreign key does not match the uuid or client id in the row,
+    the uuid or client id is returned instead of a name.
+    """
     application: Any = row.application
-    its_own = application is not None and application.client_id == row.client_id
+    matches = application is not None and application.client_id == row.client_id
     return {
         "subject": users.display_name(row.user, row.user_uuid) or row.user_uuid,
         "real_subject": users.display_name(row.real_user, row.real_user_uuid) or row.real_user_uuid,
-        "application": str(application) if its_own else row.client_id or "-",
+        "application": str(application) if matches else row.client_id or "-",
     }
 
 
-def _inspected(request: HttpRequest) -> Inspection:
+def _inspect_request(request: HttpRequest) -> Inspection:
     failure, frames = "", ""
     try:
-        found = verdict.inspect(_taken_from(request), now=time.time())
+        inspection = verdict.inspect(_take_token(request), now=time.time())
     except Exception as error:
-        # In text: error reporters, and the debug page, show the variables of the frames behind an exception.
+        # Keep only text. Error reporters and the debug page show the local variables of an exception's frames, and a
+        # variable may contain the token.
         failure, frames = type(error).__name__, "".join(traceback.format_tb(error.__traceback__)).rstrip()
     if failure:
-        # Not while it is handled: whatever fails in a log handler would carry it along, message and all.
+        # Log after the `except` block. Otherwise an exception in a log handler would have the first exception as its
+        # context, and the first exception's message may contain the token.
         logger.error("not inspected: %s\n%s", failure, frames)
         return verdict.failed()
     logger.info(
         "inspected kind=%s verdict=%s reason=%s jti=%s by=%s",
-        found.kind.name,
-        found.outcome.name,
-        found.code,
-        found.jti,
+        inspection.kind.name,
+        inspection.outcome.name,
+        inspection.code,
+        inspection.jti,
         request.user.pk,
     )
-    return found
+    return inspection
 
 
 @sensitive_variables()
-def _taken_from(request: HttpRequest) -> str:
-    """The pasted text, which the request then does not hold any more: what fails later can't show it."""
+def _take_token(request: HttpRequest) -> str:
+    """Return the pasted text and remove it from the request, so that no later error report contains the text."""
     text: str = request.POST.get("token", "")
     request.POST = QueryDict()
-    request._body = b""  # where Django keeps what a form was read from
+    request._body = b""  # Django parses a form from this attribute.
     return text

@@ -1,6 +1,6 @@
-"""What somebody pasted: freed from what copying added, and read as leniently as showing it takes.
+"""Lenient parsing of pasted text, to show it to the user.
 
-Nothing here decides anything about a token, and nothing read here is to be believed.
+No function here decides whether a token is accepted. The returned values are not authenticated.
 """
 
 from __future__ import annotations
@@ -19,63 +19,67 @@ from django.views.decorators.debug import sensitive_variables
 from ...tokens import nests_too_deep
 
 MAX_SHOWN = 400
-"""Characters shown of one value."""
+"""Maximum number of characters of a value that are shown."""
 
 _QUOTES = "\"'`\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u00ab\u00bb"
 _REPLY_MARK = re.compile(r"^[ \t]*>[> \t]*", re.MULTILINE)
 _SCHEME = re.compile(r"\A(?:(?:authorization\s*:\s*)?bearer\s+|authorization\s*:\s*)", re.IGNORECASE)
-_LATEST = 253_402_300_799  # the last second of the year 9999
+_LATEST = 253_402_300_799
+"""The last second of the year 9999, which is the latest time that `datetime` supports."""
 
 
 @sensitive_variables()
 def extract_token(text: str) -> str:
-    """The token in what was copied from a terminal, an e-mail, a header or the issuer's answer.
+    """Extract the token from text that was copied from a terminal, an e-mail, a header or the issuer's response.
 
-    Taken away are line breaks and blanks, marks of a reply (`>`), quotes around it, `Authorization: Bearer` before it
-    and the issuer's JSON object around it. Characters that are none of a token's stay: they are for others to judge.
+    Removes whitespace, reply marks (`>`), quotes around the token, `Authorization: Bearer` before the token, and the
+    issuer's JSON object around the token. Keeps characters that a token cannot contain, so that such a token is
+    refused.
     """
     text = _REPLY_MARK.sub("", text).strip()
     if text.startswith("{"):
-        text = _of_answer(text)
-    for _layer in range(2):  # the whole header may stand in quotes, or its value
+        text = _extract_from_response(text)
+    for _layer in range(2):  # Quotes may surround the complete header, or only its value.
         text = _SCHEME.sub("", text.strip(_QUOTES).strip())
     text = text.strip(_QUOTES)
     return "".join(text.split())
 
 
 @sensitive_variables()
-def _of_answer(text: str) -> str:
+def _extract_from_response(text: str) -> str:
     try:
-        answer = _loads("".join(text.split()))
+        response = _load_json("".join(text.split()))
     except (ValueError, RecursionError):
         return text
-    token = answer.get("token") if isinstance(answer, dict) and len(answer) == 1 else None
+    token = response.get("token") if isinstance(response, dict) and len(response) == 1 else None
     return token if isinstance(token, str) else text
 
 
 @sensitive_variables()
 def members(token: str, segment: int) -> dict[str, Any]:
-    """The JSON object in one segment of a compact serialization, however sloppily it is written; empty where there is
-    no reading it."""
+    """Return the JSON object in one segment of a compact serialization, or an empty dict if it cannot be parsed.
+
+    Also accepts encodings that the gateway refuses.
+    """
     try:
         text = token.split(".")[segment]
-        value = _loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode())
+        value = _load_json(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode())
     except (IndexError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
 
 @sensitive_variables()
-def _loads(text: str) -> Any:
+def _load_json(text: str) -> Any:
     if nests_too_deep(text):
         raise RecursionError
     return json.loads(text)
 
 
 def format_value(value: Any) -> str:
-    """A value from a token as one line of text: cut, and with nothing in it that hides or reorders what follows."""
+    """Format a value from a token as one truncated line, without characters that hide or reorder text."""
     if not isinstance(value, str) or not value.isprintable():
-        # ASCII escapes: controls, bidirectional marks and lone surrogates are seen for what they are.
+        # JSON with ASCII escapes makes control characters, bidirectional marks and lone surrogates visible.
         try:
             value = json.dumps(value, default=str)
         except (ValueError, RecursionError):
@@ -83,25 +87,20 @@ def format_value(value: Any) -> str:
     return value if len(value) <= MAX_SHOWN else f"{value[:MAX_SHOWN]}…"
 
 
-def moment(value: Any) -> datetime | None:
-    """Seconds since the epoch as a time; None for anything else."""
+def parse_time(value: Any) -> datetime | None:
+    """Convert seconds since the epoch to a time. Returns None for any other value."""
     return datetime.fromtimestamp(value, UTC) if type(value) is int and 0 <= value <= _LATEST else None
 
 
-def utc(when: datetime) -> str:
-    """A time as logs have it, to the second."""
-    return f"{when.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+def format_relative(time: datetime, now: datetime) -> str:
+    """Describe a time relative to `now`, such as “5 minutes ago”."""
+    if time > now:
+        return _("in %(period)s") % {"period": _format_span(now, time)}
+    return _("%(period)s ago") % {"period": _format_span(time, now)}
 
 
-def when(then: datetime, now: datetime) -> str:
-    """How long ago, or in how long."""
-    if then > now:
-        return _("in %(period)s") % {"period": _period(now, then)}
-    return _("%(period)s ago") % {"period": _period(then, now)}
-
-
-def _period(start: datetime, end: datetime) -> str:
+def _format_span(start: datetime, end: datetime) -> str:
     seconds = int((end - start).total_seconds())
-    if seconds < 60:  # Django's words know nothing shorter than a minute
+    if seconds < 60:  # Django's `timesince` has no unit shorter than a minute.
         return ngettext("%(count)d second", "%(count)d seconds", seconds) % {"count": seconds}
     return timesince(start, end).replace("\xa0", " ")

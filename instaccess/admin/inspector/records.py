@@ -1,4 +1,4 @@
-"""What our tables say of a token that is inspected: its audit row, and where its keys stand. Reads only."""
+"""The audit row and the keys of an inspected token, from the database. Writes nothing."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from ... import audit, keys, trust
 from ...conf import conf
 from ...exceptions import ConfigError, InstAccessError
 from ...models import IssuedToken, Key
+from ...times import format_utc
 from ...tokens import ATTRIBUTES
 from ...web import Variant
-from .pasted import format_value, utc
+from .pasted import format_value
 
 CONFIGURED = "configured"
 UNKNOWN = "unknown"
@@ -28,22 +29,23 @@ _STATUSES = {
     Key.Status.CURRENT.value: gettext_lazy("current"),
     Key.Status.PAST.value: gettext_lazy("past"),
     Key.Status.REVOKED.value: gettext_lazy("revoked"),
-    CONFIGURED: gettext_lazy("in use, from the settings or a JWKS"),
-    UNKNOWN: gettext_lazy("unknown here"),
+    CONFIGURED: gettext_lazy("in use, from the settings or a JWK set"),
+    UNKNOWN: gettext_lazy("not known here"),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class KeyStatus:
-    """Where a key stands.
+    """Status of a key.
 
     Attributes:
-        kid: as far as it may be shown.
-        status: one of `Key.Status`, `configured` (from the settings or a JWKS) or `unknown`.
-        since: since when it has that status.
-        pk: of its row, None where it has none.
-        private_held: whether a row of ours holds the private half.
-        gone: retired for so long that no token under it can be alive.
+        kid: the key id, formatted for display.
+        status: a value of `Key.Status`, `configured` (from the settings or a JWK set) or `unknown`.
+        since: time of the last change of status, if known.
+        pk: primary key of the key's row, or None if the database has no such row.
+        private_held: whether the row contains the private key.
+        gone: whether the key retired so long ago that all tokens that use the key have expired.
+        use: signing or encryption.
     """
 
     kid: str
@@ -56,15 +58,15 @@ class KeyStatus:
 
     @property
     def words(self) -> str:
-        """The status and since when, as one reads it."""
+        """Description of the status and its time."""
         status = str(_STATUSES.get(self.status, self.status))
         if self.since is None:
             return status
-        return _("%(status)s since %(time)s") % {"status": status, "time": utc(self.since)}
+        return _("%(status)s since %(time)s") % {"status": status, "time": format_utc(self.since)}
 
     @property
-    def why_unusable(self) -> Variant | None:
-        """Why a token under it is refused as under a key we do not hold; None where that is all there is to say."""
+    def unusable_reason(self) -> Variant | None:
+        """Reason why tokens of this key are refused because of an unknown key. None if the reason is not known."""
         if self.status == Key.Status.REVOKED:
             return Variant.REVOKED
         if self.gone:
@@ -76,21 +78,21 @@ class KeyStatus:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A claim that is not what the audit row says."""
+    """A claim that differs from the audit row, and the value in the row."""
 
     claim: str
     row: str
 
 
 @dataclass(frozen=True, slots=True)
-class AuditFinding:
-    """The audit row that a token's `jti` names.
+class AuditRecord:
+    """The audit row with the token id of an inspected token.
 
     Attributes:
-        row: None where there is none.
-        evidence: what the row's HMAC says of it; None where that can't be asked.
-        differences: names of claims, with what the row has instead.
-        alarms: in words, what is wrong with all this.
+        row: the row, or None if there is no such row.
+        evidence: status of the row's HMAC, or None if the HMAC cannot be checked.
+        differences: claims that differ from the row.
+        alarms: warnings for the user.
     """
 
     row: IssuedToken | None
@@ -100,15 +102,15 @@ class AuditFinding:
 
     @property
     def revoked(self) -> str:
-        """When it was revoked, as text; empty where it was not."""
-        return utc(self.row.revoked_at) if self.row is not None and self.row.revoked_at is not None else ""
+        """Time of the revocation as a string; empty if the token is not revoked."""
+        return format_utc(self.row.revoked_at) if self.row is not None and self.row.revoked_at is not None else ""
 
 
 def key_status(kid: str, use: Key.Use) -> KeyStatus:
-    """Where the key with this id stands."""
+    """Return the status of the key with this id."""
     row = next((row for row in keys.stored_keys().filter(use=use) if row.kid == kid), None)
     if row is None:
-        return KeyStatus(format_value(kid), CONFIGURED if _configured(kid, use) else UNKNOWN, use=use)
+        return KeyStatus(format_value(kid), CONFIGURED if _is_configured(kid, use) else UNKNOWN, use=use)
     since: dict[str, datetime | None] = {
         Key.Status.FUTURE: row.created_at,
         Key.Status.CURRENT: row.activated_at,
@@ -119,7 +121,7 @@ def key_status(kid: str, use: Key.Use) -> KeyStatus:
     return KeyStatus(row.kid, row.status, since.get(row.status), row.pk, row.has_private, gone, use)
 
 
-def _configured(kid: str, use: Key.Use) -> bool:
+def _is_configured(kid: str, use: Key.Use) -> bool:
     try:
         if use == Key.Use.ENCRYPTION:
             return conf.decryption_keys is not None and kid in trust.decryption_keys()
@@ -128,10 +130,13 @@ def _configured(kid: str, use: Key.Use) -> bool:
         return False
 
 
-def under_key_held_elsewhere(key: KeyStatus | None) -> bool:
-    """Whether the private half of the encryption key that a token is under, or may be under, is with the gateway."""
+def has_external_private_key(key: KeyStatus | None) -> bool:
+    """Return whether only the gateway has the private key that a token is encrypted for.
+
+    If the token does not name a key, return whether this is true for any encryption key.
+    """
     if key is not None:
-        return key.why_unusable is Variant.ELSEWHERE
+        return key.unusable_reason is Variant.ELSEWHERE
     return (
         keys.stored_keys()
         .filter(use=Key.Use.ENCRYPTION, sealed_private_jwk="")
@@ -140,10 +145,16 @@ def under_key_held_elsewhere(key: KeyStatus | None) -> bool:
     )
 
 
-def find_row(payload: Mapping[str, Any], *, authentic: bool, kids: Mapping[Key.Use, str]) -> AuditFinding | None:
-    """The audit row of a token and how the two agree; None where the payload names no id.
+def find_row(payload: Mapping[str, Any], *, authentic: bool, kids: Mapping[Key.Use, str]) -> AuditRecord | None:
+    """Return the audit row of a token, with the differences between row and token.
 
-    `kids` are the keys that fitted. An `authentic` token that no row knows is alarming, for every token has one.
+    Args:
+        payload: claims of the token.
+        authentic: whether a known key signed the token. An authentic token without a row causes a warning, because
+            every issued token is recorded.
+        kids: ids of the keys that decrypted and verified the token.
+
+    Returns None if the payload contains no token id.
     """
     jti = payload.get("jti")
     if not isinstance(jti, str):
@@ -152,28 +163,28 @@ def find_row(payload: Mapping[str, Any], *, authentic: bool, kids: Mapping[Key.U
     if _is_canonical(jti):
         row = audit.issued_tokens().select_related("user", "real_user", "application").filter(jti=jti).first()
     if row is None:
-        return AuditFinding(None, alarms=(_missing(),) if authentic else ())
-    verdict = _evidence(row)
-    differences = tuple(_differences(payload, row, kids))
+        return AuditRecord(None, alarms=(_explain_missing_row(),) if authentic else ())
+    status = _check_hmac(row)
+    differences = tuple(_find_differences(payload, row, kids))
     alarms = []
-    if verdict is audit.HmacStatus.BROKEN:
-        alarms.append(
-            _("The audit row was altered: its authentication code does not fit. See `instaccess_tokens verify`.")
-        )
+    if status is audit.HmacStatus.BROKEN:
+        alarms.append(_("The audit row was modified: its HMAC does not match. Run `instaccess_tokens verify`."))
     if differences and authentic:
-        alarms.append(_("The signed claims and the audit row disagree: one of the two was made by somebody else."))
-    return AuditFinding(row, verdict, differences, tuple(alarms))
+        alarms.append(
+            _("The signed claims differ from the audit row: the token or the row does not come from the issuer.")
+        )
+    return AuditRecord(row, status, differences, tuple(alarms))
 
 
-def _missing() -> str:
+def _explain_missing_row() -> str:
     if conf.verification_keys is not None:
         return _(
-            "There is no audit row for it in this database. The issuer keeps the audit: look there. A token that is "
-            "not in it was made by somebody who has the signing key."
+            "This database has no audit row for the token. Search the issuer's audit log. If that log has no row "
+            "either, an attacker may have the signing key."
         )
     return _(
-        "There is no audit row for it, and the issuer hands out no token without one. Either the row was deleted or "
-        "pruned, or somebody else has the signing key: if it is not pruned, treat the key as stolen and revoke it."
+        "There is no audit row for the token, although the issuer records every token. Either the row was pruned or "
+        "deleted, or an attacker has the signing key. If you have not pruned the row, revoke the signing key."
     )
 
 
@@ -184,18 +195,18 @@ def _is_canonical(jti: str) -> bool:
         return False
 
 
-def _evidence(row: IssuedToken) -> audit.HmacStatus | None:
+def _check_hmac(row: IssuedToken) -> audit.HmacStatus | None:
     try:
         return audit.row_status(row, conf.key_encryption_keys)
     except (ConfigError, ValueError):
         return None
 
 
-def _differences(payload: Mapping[str, Any], row: IssuedToken, kids: Mapping[Key.Use, str]) -> list[Difference]:
-    said = {ATTRIBUTES[name]: value for name, value in payload.items() if name in ATTRIBUTES}
-    if None in (said.get("masquerading_user_uuid"), said.get("masquerading_user_shard_id")):
-        said.pop("masquerading_user_uuid", None)  # services honour the two together, or not at all
-    written: dict[str, Any] = {
+def _find_differences(payload: Mapping[str, Any], row: IssuedToken, kids: Mapping[Key.Use, str]) -> list[Difference]:
+    claims = {ATTRIBUTES[name]: value for name, value in payload.items() if name in ATTRIBUTES}
+    if None in (claims.get("masquerading_user_uuid"), claims.get("masquerading_user_shard_id")):
+        claims.pop("masquerading_user_uuid", None)  # Services ignore one of these claims without the other.
+    expected: dict[str, Any] = {
         "user_uuid": row.user_uuid,
         "account_uuid": row.account_uuid,
         "canvas_domain": row.canvas_domain,
@@ -203,15 +214,15 @@ def _differences(payload: Mapping[str, Any], row: IssuedToken, kids: Mapping[Key
         "expires_at": int(row.expires_at.timestamp()),
         "masquerading_user_uuid": row.real_user_uuid or None,
     }
-    if "client_id" in said:  # only the tokens of service users say it; the row always does
-        written["client_id"] = row.client_id
+    if "client_id" in claims:  # Only tokens of service users contain the client id.
+        expected["client_id"] = row.client_id
     names = {attribute: name for name, attribute in ATTRIBUTES.items()}
-    found = [
+    differences = [
         Difference(names[attribute], "" if value is None else format_value(value))
-        for attribute, value in written.items()
-        if said.get(attribute) != value
+        for attribute, value in expected.items()
+        if claims.get(attribute) != value
     ]
     for use, kid in ((Key.Use.SIGNING, row.signing_kid), (Key.Use.ENCRYPTION, row.encryption_kid)):
         if kid and kids.get(use, kid) != kid:
-            found.append(Difference(str(use.label), kid))
-    return found
+            differences.append(Difference(str(use.label), kid))
+    return differences

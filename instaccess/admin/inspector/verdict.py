@@ -1,8 +1,8 @@
-"""What somebody who asks "why is this refused?" is told of a token. Looks, and writes nothing.
+"""The verdict on an inspected token: accepted or refused, and why. Writes nothing.
 
-The verdict is that of the code that gives it on the wire: `gateway.unwrap_here` for an encrypted token, the steps of
-`consumer.InstAccessAuthentication` for a signed one. Only then is the token taken apart, to be shown. No token, and
-nothing that could be used as one, is in what comes out.
+The gateway and the service decide: `gateway.unwrap_with_settings` for an encrypted token, and the steps of
+`service.InstAccessAuthentication` for a signed token. Afterwards the token is parsed for display. An `Inspection`
+never contains a token or a string that could be used as one.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from ...service import InstAccessAuthentication
 from ...tokens import Claims
 from ...web import ACCEPTED_BY_GATEWAY, ACCEPTED_BY_SERVICE, Explanation, Variant, explain
 from . import pasted
-from .layers import Item, Layer, Reading, in_words, read_encrypted, read_signed
-from .records import AuditFinding, find_row, under_key_held_elsewhere
+from .layers import Item, Layer, Reading, describe_claims, read_encrypted, read_signed
+from .records import AuditRecord, find_row, has_external_private_key
 
 MAX_PASTED = 20_000
-"""Characters that are looked at. The longest token has 8,192; the rest is what copying adds."""
+"""Maximum length of pasted text, in characters. The longest token has 8,192 characters; copying adds others."""
 
 
 class Kind(Enum):
-    """What was pasted."""
+    """Kind of the pasted text."""
 
-    ENCRYPTED = gettext_lazy("An encrypted InstAccess token, as clients hold it")
-    SIGNED = gettext_lazy("A signed InstAccess token, as the gateway hands it on")
-    FOREIGN = gettext_lazy("A signed token of another issuer")
-    OTHER = gettext_lazy("No InstAccess token")
-    UNKNOWN = gettext_lazy("Not looked at")
+    ENCRYPTED = gettext_lazy("Encrypted InstAccess token, as the issuer returns it to clients")
+    SIGNED = gettext_lazy("Signed InstAccess token, as the gateway forwards it to services")
+    FOREIGN = gettext_lazy("Signed token of another issuer")
+    OTHER = gettext_lazy("Not an InstAccess token")
+    UNKNOWN = gettext_lazy("Not determined")
 
 
 class Outcome(Enum):
-    """The verdict in a word."""
+    """Verdict on a token."""
 
     ACCEPTED = gettext_lazy("Accepted")
     REFUSED = gettext_lazy("Refused")
@@ -52,16 +52,21 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
-    """What was found.
+    """The result of an inspection.
 
     Attributes:
-        code: the reason, as the log has it; empty if the token is accepted.
-        detail: the error's own words.
-        jti: the token's id, where it is authentic.
-        layers: from the outside in.
-        claims: what the token says; to be believed only where `authentic`.
-        audit: what the audit says of it; None where the token names no id.
-        alarms: what somebody should look into. notes: what else there is to say.
+        kind: what was pasted.
+        outcome: the verdict.
+        code: the reason code of the log; empty if the token is accepted.
+        detail: the error message.
+        explanation: meaning of the reason, and advice.
+        jti: the token id, if the token is authentic.
+        layers: the outer layer first.
+        claims: claims of the token, which are trustworthy only if `authentic` is true.
+        authentic: whether a known key verified the signature.
+        audit: the audit row, or None if the token contains no token id.
+        alarms: warnings that the user should investigate.
+        notes: further remarks.
     """
 
     kind: Kind
@@ -73,47 +78,52 @@ class Inspection:
     layers: tuple[Layer, ...] = ()
     claims: tuple[Item, ...] = ()
     authentic: bool = False
-    audit: AuditFinding | None = None
+    audit: AuditRecord | None = None
     alarms: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
 @sensitive_variables("text", "token")
 def inspect(text: str, *, now: float) -> Inspection:
-    """What `text` is, and what a gateway or a service would say of it.
+    """Inspect pasted text, and return the verdict that a gateway or a service would reach.
 
     Args:
-        text: what was pasted, with whatever stands around the token.
+        text: the pasted text, with the token and any text around it.
         now: seconds since the epoch.
 
-    A fault of ours (no key, no deny list, a bad setting) is a finding too, and no exception.
+    A server-side error, such as a missing key, an unavailable deny list or an invalid setting, raises no exception.
+    The verdict is then `Outcome.UNDECIDED`.
     """
     if len(text) > MAX_PASTED:
-        return _undissected(Kind.OTHER, Outcome.REFUSED, InvalidToken(code=Reason.TOO_LONG))
+        return _without_details(Kind.OTHER, Outcome.REFUSED, InvalidToken(code=Reason.TOO_LONG))
     token = pasted.extract_token(text)
-    notes = [] if token == text else [_("Blanks, quotes or words around the token were taken away first.")]
+    notes = (
+        []
+        if token == text
+        else [_("Whitespace, quotes or words around the token were removed before the inspection.")]
+    )
     kind = Kind.UNKNOWN
     try:
         if token.count(".") == 4:
             kind = Kind.ENCRYPTED
-            return _encrypted(token, now, notes)
+            return _inspect_encrypted(token, now, notes)
         if InstAccessAuthentication().is_ours(token):
             kind = Kind.SIGNED
-            return _signed(token, now, notes)
+            return _inspect_signed(token, now, notes)
     except (DbError, InstAccessError) as error:
-        return _undissected(kind, Outcome.UNDECIDED, error)
-    return _undissected(*_stranger(token))
+        return _without_details(kind, Outcome.UNDECIDED, error)
+    return _without_details(*_describe_foreign_token(token))
 
 
 def failed() -> Inspection:
-    """For whoever meets an error that nobody expected: a fault of ours, and nothing said of the token."""
+    """Return the inspection for an unexpected error: a server-side error, without any detail of the token."""
     return Inspection(
         kind=Kind.UNKNOWN, outcome=Outcome.UNDECIDED, code=Reason.FAULT, detail="", explanation=explain(Reason.FAULT)
     )
 
 
 @sensitive_variables("token")
-def _stranger(token: str) -> tuple[Kind, Outcome, Exception]:
+def _describe_foreign_token(token: str) -> tuple[Kind, Outcome, Exception]:
     if not token:
         return Kind.OTHER, Outcome.NOT_OURS, InvalidToken(code=Reason.NO_CREDENTIALS)
     issuer = tokens.peek_issuer(token) if token.count(".") == 2 else None
@@ -122,42 +132,44 @@ def _stranger(token: str) -> tuple[Kind, Outcome, Exception]:
     return Kind.FOREIGN, Outcome.NOT_OURS, ForeignToken(f"iss is {pasted.format_value(issuer)}")
 
 
-def _undissected(kind: Kind, outcome: Outcome, error: Exception) -> Inspection:
-    """Something of which nothing is shown."""
-    code, detail = _reason(error)
+def _without_details(kind: Kind, outcome: Outcome, error: Exception) -> Inspection:
+    """Build an inspection that shows no part of the token."""
+    code, detail = _get_reason(error)
     return Inspection(kind=kind, outcome=outcome, code=code, detail=detail, explanation=explain(code))
 
 
-@sensitive_variables("token", "opened")
-def _encrypted(token: str, now: float, notes: list[str]) -> Inspection:
+@sensitive_variables("token", "unwrapped")
+def _inspect_encrypted(token: str, now: float, notes: list[str]) -> Inspection:
     refusal: Exception | None = None
     alarms = []
     try:
-        opened = gateway.unwrap_with_settings(token, now=now)
+        unwrapped = gateway.unwrap_with_settings(token, now=now)
     except (DbError, InstAccessError) as error:
         refusal = error
     else:
-        later = _at_service(opened.claims)
-        if later is not None:
-            alarms.append(f"{explain(later.code).meaning} ({later.code})")
-    return _finding(Kind.ENCRYPTED, refusal, read_encrypted(token), now, alarms=alarms, notes=notes)
+        service_refusal = _check_at_service(unwrapped.claims)
+        if service_refusal is not None:
+            alarms.append(f"{explain(service_refusal.code).meaning} ({service_refusal.code})")
+    return _build_inspection(Kind.ENCRYPTED, refusal, read_encrypted(token), now, alarms=alarms, notes=notes)
 
 
 @sensitive_variables("token")
-def _signed(token: str, now: float, notes: list[str]) -> Inspection:
+def _inspect_signed(token: str, now: float, notes: list[str]) -> Inspection:
     refusal: Exception | None = None
     try:
         payload = InstAccessAuthentication().verify(token)
-        refusal = _at_service(Claims.from_payload(payload, now=now, issuer=conf.issuer, leeway=conf.leeway))
+        refusal = _check_at_service(Claims.from_payload(payload, now=now, issuer=conf.issuer, leeway=conf.leeway))
     except (DbError, InstAccessError) as error:
         refusal = error
     notes = [*notes, str(explain(Reason.ALREADY_DECRYPTED).meaning)]
-    return _finding(Kind.SIGNED, refusal, read_signed(token), now, alarms=[], notes=notes)
+    return _build_inspection(Kind.SIGNED, refusal, read_signed(token), now, alarms=[], notes=notes)
 
 
-def _at_service(claims: Claims) -> InvalidToken | None:
-    """Why a service that takes its users from this database refuses a token that is good so far; None where it does
-    not, and where a hook of the project decides: it may make users, and is not called for a look."""
+def _check_at_service(claims: Claims) -> InvalidToken | None:
+    """Return why a service with the users of this database would refuse these claims, or None.
+
+    If the project has set USER_HOOK, the users are not checked: the hook may create users, so it is not called here.
+    """
     if conf.account_uuid not in (None, claims.account_uuid):
         return InvalidToken(f"for account {claims.account_uuid!r}", code=Reason.WRONG_ACCOUNT)
     if conf.user_hook is not None:
@@ -167,25 +179,25 @@ def _at_service(claims: Claims) -> InvalidToken | None:
     return None if users.active_user(claims.user_uuid) else InvalidToken(code=Reason.UNKNOWN_USER)
 
 
-def _finding(
+def _build_inspection(
     kind: Kind, refusal: Exception | None, read: Reading, now: float, *, alarms: list[str], notes: list[str]
 ) -> Inspection:
     code: Reason | Literal[""]
     kids = {layer.use: layer.key.kid for layer in read.layers if layer.authentic and layer.key}
-    audit = find_row(read.payload, authentic=read.authentic, kids=kids)
-    if audit is not None:
-        alarms = [*alarms, *audit.alarms]
+    record = find_row(read.payload, authentic=read.authentic, kids=kids)
+    if record is not None:
+        alarms = [*alarms, *record.alarms]
     if refusal is None:
         code, detail = "", ""
         explanation = ACCEPTED_BY_GATEWAY if kind is Kind.ENCRYPTED else ACCEPTED_BY_SERVICE
         outcome = Outcome.ACCEPTED
-        if audit is not None and audit.row is not None and audit.row.revoked_at is not None:
+        if record is not None and record.row is not None and record.row.revoked_at is not None:
             alarms.append(
-                _("It is revoked: gateways refuse it within five seconds. Services accept it until it has expired.")
+                _("The token is revoked. Gateways refuse it within five seconds. Services accept it until expiry.")
             )
     else:
-        code, detail = _reason(refusal)
-        variant = _variant(code, read)
+        code, detail = _get_reason(refusal)
+        variant = _get_variant(code, read)
         explanation = explain(code, variant)
         decided = isinstance(refusal, InvalidToken) and variant is not Variant.ELSEWHERE
         outcome = Outcome.REFUSED if decided else Outcome.UNDECIDED
@@ -198,25 +210,25 @@ def _finding(
         explanation=explanation,
         jti=pasted.format_value(jti) if isinstance(jti, str) else "",
         layers=read.layers,
-        claims=in_words(read.payload, datetime.fromtimestamp(now, UTC)),
+        claims=describe_claims(read.payload, datetime.fromtimestamp(now, UTC)),
         authentic=read.authentic,
-        audit=audit,
+        audit=record,
         alarms=tuple(alarms),
         notes=tuple(notes),
     )
 
 
-def _reason(error: Exception) -> tuple[Reason, str]:
+def _get_reason(error: Exception) -> tuple[Reason, str]:
     return (error.code, error.detail) if isinstance(error, InstAccessError) else (Reason.FAULT, type(error).__name__)
 
 
-def _variant(code: Reason, read: Reading) -> Variant | None:
-    """What is known beyond the code of a refusal: where the key is that was not found."""
+def _get_variant(code: Reason, read: Reading) -> Variant | None:
+    """Return why the key was not found, if known. The reason code alone does not say this."""
     if not read.layers:
         return None
     innermost = read.layers[-1]
     if code is Reason.UNKNOWN_KID and innermost.key is not None:
-        return innermost.key.why_unusable
-    if code is Reason.NO_KEY and innermost.is_encryption and under_key_held_elsewhere(innermost.key):
+        return innermost.key.unusable_reason
+    if code is Reason.NO_KEY and innermost.is_encryption and has_external_private_key(innermost.key):
         return Variant.ELSEWHERE
     return None

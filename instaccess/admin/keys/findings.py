@@ -1,4 +1,4 @@
-"""What is overdue, missing or unsafe about the keys, in words that say what to do: a pure decision."""
+"""Problems with the keys: what is overdue, missing or unsafe, and how to fix it. Reads no clock and no database."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from ...keys import KeyHealth, Times, decide, is_gone, is_next, served_at, short
 from ...models import Key, RefusalCount
 
 GRACE = timedelta(days=1)
-"""How long something may be due: cron runs daily."""
+"""Delay before an overdue change becomes a problem, because cron makes these changes once per day."""
 
 _ROTATE = "python manage.py instaccess_keys rotate"
+_ACTIVATE = "python manage.py instaccess_keys activate --kid …"
+_INIT = "python manage.py instaccess_init"
 _MAX_NAMED = 5
 
 
 class Severity(IntEnum):
-    """How bad it is; the worst comes first."""
+    """Severity of a problem. The page lists the most severe problems first."""
 
     ERROR = 0
     WARNING = 1
@@ -31,230 +33,225 @@ class Severity(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that somebody should see to.
+class Problem:
+    """A problem that an operator must fix or know about.
 
     Attributes:
-        code: stable name of this kind of finding.
-        text: what is the matter.
-        remedy: what to do.
-        command: what to type for it; empty where there is nothing to type.
+        code: stable name of this kind of problem.
+        text: what is wrong.
+        fix: what to do.
+        command: the command that fixes the problem; empty if there is no such command.
     """
 
     code: str
     severity: Severity
     text: str
-    remedy: str
+    fix: str
     command: str = ""
 
 
-def findings(
-    standing: KeyHealth, *, now: datetime, times: Times, unusual: Iterable[RefusalSpike] = ()
-) -> list[Finding]:
-    """What is wrong with the keys, and which refusals are unusual; the worst first."""
-    found: list[Finding] = []
-    if not standing.total:
-        found.append(_no_keys())
-    for use in Key.Use if standing.total else ():
-        found += _of_use(use, standing, now, times)
-    found += _broken(standing)
-    found += _left_over(standing, now, times)
-    if standing.total and standing.derived:
-        found.append(_derived())
-    found += [_unusual(refusals) for refusals in unusual]
-    return sorted(found, key=lambda finding: finding.severity)
+def find_problems(
+    health: KeyHealth, *, now: datetime, times: Times, spikes: Iterable[RefusalSpike] = ()
+) -> list[Problem]:
+    """Return the problems with the keys and the refusal spikes, most severe first."""
+    problems: list[Problem] = []
+    if not health.total:
+        problems.append(_no_keys())
+    for use in Key.Use if health.total else ():
+        problems += _check_use(use, health, now, times)
+    problems += _find_unusable(health)
+    problems += _find_overdue_changes(health, now, times)
+    if health.total and health.derived:
+        problems.append(_derived_key())
+    problems += [_describe_spike(spike) for spike in spikes]
+    return sorted(problems, key=lambda problem: problem.severity)
 
 
-def bad_setting(error: ConfigError) -> Finding:
-    """Of a setting without which nothing can be said about keys."""
-    return Finding(
+def bad_setting(error: ConfigError) -> Problem:
+    """Return the problem for an invalid setting, without which the keys cannot be checked."""
+    return Problem(
         "bad_setting",
         Severity.ERROR,
-        _("A setting is wrong, and no token is issued meanwhile: %(reason)s.") % {"reason": error.detail},
-        _("Correct it. This looks over all settings:"),
+        _("A setting is invalid, so no tokens can be issued: %(reason)s.") % {"reason": error.detail},
+        _("Correct the setting. This command checks all settings:"),
         "python manage.py check",
     )
 
 
-def _no_keys() -> Finding:
-    return Finding(
-        "no_keys",
-        Severity.ERROR,
-        _("There are no keys yet: no token can be issued."),
-        _("Make the keys that a deployment starts with:"),
-        "python manage.py instaccess_init",
-    )
+def _no_keys() -> Problem:
+    text = _("There are no keys yet, so no tokens can be issued.")
+    return Problem("no_keys", Severity.ERROR, text, _("Generate the first keys:"), _INIT)
 
 
-def _of_use(use: Key.Use, standing: KeyHealth, now: datetime, times: Times) -> Iterator[Finding]:
-    keys = [key for key in standing.keys if key.use == use]
+def _check_use(use: Key.Use, health: KeyHealth, now: datetime, times: Times) -> Iterator[Problem]:
+    keys = [key for key in health.keys if key.use == use]
     current = next((key for key in keys if key.status == Key.Status.CURRENT), None)
     if current is None:
-        yield _no_current(use, is_first=not standing.totals.get(use))
+        yield _no_current(use, is_first=not health.totals.get(use))
         return
     decision = decide(keys, use=use, now=now, times=times)
     if use == Key.Use.SIGNING and not current.has_private:
-        yield Finding(
+        yield Problem(
             "cannot_sign",
             Severity.ERROR,
-            _("Only the public half of the current signing key %(kid)s is held: no token can be issued.")
+            _("The private key of the current signing key %(kid)s is not stored here, so no tokens can be issued.")
             % {"kid": short_kid(current.kid)},
-            _("Make another key with both halves if there is none, and make it current:"),
-            "python manage.py instaccess_keys activate --kid …",
+            _("Generate a signing key if there is no other one, and make a key with a private key current:"),
+            _ACTIVATE,
         )
     elif use == Key.Use.SIGNING and decision.make_future and decision.activate is None:
-        yield Finding(
+        yield Problem(
             "no_future_signing",
             Severity.WARNING,
-            _("There is no future signing key: should the current one be revoked, services would not know the next."),
-            _("“Generate…” makes one, and so does:"),
-            "python manage.py instaccess_keys rotate",
+            _(
+                "There is no future signing key. If the current signing key is revoked, services don't have the next "
+                "key yet and refuse new tokens."
+            ),
+            _("Click “Generate key…” above, or run:"),
+            _ROTATE,
         )
     if use == Key.Use.ENCRYPTION and (idle := [key for key in keys if _is_idle(key, keys)]):
-        yield Finding(
+        yield Problem(
             "idle_encryption",
             Severity.NOTE,
-            _("Never current by themselves, for the gateway whose public key is current lacks them: %(keys)s.")
-            % {"keys": _named(idle)},
-            _("Revoke what is not needed, or make it current once the gateway has its private half:"),
+            _(
+                "These encryption keys never become current automatically, because the gateway whose public key is "
+                "current doesn't have their private keys: %(keys)s."
+            )
+            % {"keys": _list_keys(idle)},
+            _(
+                "If you need a key, give its private key to the gateway, then make the key current. "
+                "If you don't, revoke the key:"
+            ),
             f"python manage.py instaccess_keys revoke --kid {idle[0].kid}",
         )
     served = served_at(current, times)
     if served is not None and now - served >= GRACE:
-        yield _overdue(current, (now - served).days, is_ours=current.has_private or decision.activate is not None)
+        is_ours = current.has_private or decision.activate is not None
+        yield _overdue_rotation(current, (now - served).days, is_ours=is_ours)
 
 
 def _is_idle(key: Key, keys: list[Key]) -> bool:
     return key.status == Key.Status.FUTURE and not is_next(key, keys)
 
 
-def _no_current(use: Key.Use, *, is_first: bool) -> Finding:
-    text = _("There is no current %(use)s key: no token can be issued.") % {"use": use.label}
+def _no_current(use: Key.Use, *, is_first: bool) -> Problem:
+    text = _("There is no current %(use)s key, so no tokens can be issued.") % {"use": use.label}
     if use == Key.Use.SIGNING or is_first:
-        return Finding(
-            "no_current", Severity.ERROR, text, _("Make what is missing:"), "python manage.py instaccess_init"
-        )
-    # `instaccess_init` refuses here: the private half may be a gateway's, which could not open what follows.
-    return Finding(
-        "no_current",
-        Severity.ERROR,
-        text,
-        _("Import the gateway's public key, or generate one here, and make it current:"),
-        "python manage.py instaccess_keys activate --kid …",
-    )
+        return Problem("no_current", Severity.ERROR, text, _("Generate the missing keys:"), _INIT)
+    # `instaccess_init` refuses to generate this key: only a gateway may have the previous private key, and this
+    # gateway could not decrypt tokens that are encrypted for a new key.
+    fix = _("Import the gateway's public key, or generate a key here. Then make the key current:")
+    return Problem("no_current", Severity.ERROR, text, fix, _ACTIVATE)
 
 
-def _overdue(current: Key, days: int, *, is_ours: bool) -> Finding:
+def _overdue_rotation(current: Key, days: int, *, is_ours: bool) -> Problem:
     text = ngettext(
         "The %(use)s key %(kid)s is overdue for rotation by %(days)d day.",
         "The %(use)s key %(kid)s is overdue for rotation by %(days)d days.",
         days,
     ) % {"use": current.get_use_display(), "kid": short_kid(current.kid), "days": days}
     if not is_ours:
-        return Finding(
-            "overdue",
-            Severity.WARNING,
-            text,
-            _("Its private half is elsewhere: import the next public key from its owner, and make it current:"),
-            "python manage.py instaccess_keys activate --kid …",
-        )
-    return Finding(
-        "overdue",
-        Severity.WARNING,
-        text,
-        _("Rotate it with the button above or with this command, and let cron run it daily:"),
-        f"{_ROTATE} --use {current.use}",
-    )
+        fix = _("The private key is not stored here. Import the next public key from its owner and make it current:")
+        return Problem("overdue", Severity.WARNING, text, fix, _ACTIVATE)
+    fix = _("Rotate the key with the button above or with this command, and run the command daily with cron:")
+    return Problem("overdue", Severity.WARNING, text, fix, f"{_ROTATE} --use {current.use}")
 
 
-def _broken(standing: KeyHealth) -> Iterator[Finding]:
-    lost = [key for key in standing.keys if standing.undecryptable.get(key.kid) is Reason.KEK_MISSING]
-    if lost:
-        yield Finding(
+def _find_unusable(health: KeyHealth) -> Iterator[Problem]:
+    """Find keys that cannot be decrypted, and keys whose rows were modified."""
+    missing = [key for key in health.keys if health.undecryptable.get(key.kid) is Reason.KEK_MISSING]
+    if missing:
+        yield Problem(
             "kek_missing",
             Severity.ERROR,
-            _("Private halves are sealed under a key-encryption key that is not configured: %(keys)s.")
-            % {"keys": _named(lost)},
+            _("Private keys can't be decrypted, because their key-encryption key is not configured: %(keys)s.")
+            % {"keys": _list_keys(missing)},
             _(
-                "Put it back into INSTACCESS['KEY_ENCRYPTION_KEYS'], or the old SECRET_KEY into "
-                "SECRET_KEY_FALLBACKS. Then see that all is well:"
+                "Restore the key-encryption key in INSTACCESS['KEY_ENCRYPTION_KEYS'], or the old SECRET_KEY in "
+                "SECRET_KEY_FALLBACKS. Then check that no private key is missing:"
             ),
             "python manage.py check --database default",
         )
-    for text, code, broken in (
+    undecryptable = [
+        key for key in health.keys if health.undecryptable.get(key.kid, Reason.KEK_MISSING) is not Reason.KEK_MISSING
+    ]
+    modified = [key for key in health.keys if key.kid in health.modified]
+    for text, code, affected in (
         (
-            _("Private halves do not open because their rows were altered: %(keys)s."),
+            _("Private keys can't be decrypted, because their rows were modified: %(keys)s."),
             "seal_broken",
-            [
-                key
-                for key in standing.keys
-                if standing.undecryptable.get(key.kid, Reason.KEK_MISSING) is not Reason.KEK_MISSING
-            ],
+            undecryptable,
         ),
-        (
-            _("Public halves were altered, and are not used any more: %(keys)s."),
-            "public_altered",
-            [key for key in standing.keys if key.kid in standing.modified],
-        ),
+        (_("Public keys were modified and are no longer used: %(keys)s."), "public_altered", modified),
     ):
-        if broken:
-            yield Finding(
+        if affected:
+            yield Problem(
                 code,
                 Severity.ERROR,
-                text % {"keys": _named(broken)},
-                _("Restore the rows from a backup, or revoke the keys, and find out who wrote to the database."),
+                text % {"keys": _list_keys(affected)},
+                _("Restore the rows from a backup, or revoke the keys. Find out who modified the database."),
             )
 
 
-def _left_over(standing: KeyHealth, now: datetime, times: Times) -> Iterator[Finding]:
-    for code, text, keys in (
+def _find_overdue_changes(health: KeyHealth, now: datetime, times: Times) -> Iterator[Problem]:
+    """Find private keys that should be erased, and live tokens of revoked keys."""
+    unerased = [key for key in health.keys if key.has_private and is_gone(key, now=now - GRACE, times=times)]
+    revoked = [key for key in health.keys if key.status == Key.Status.REVOKED and health.live.get(key.kid)]
+    for code, text, affected in (
         (
             "not_erased",
-            _("Private halves are still held though the last token under them is dead: %(keys)s."),
-            [key for key in standing.keys if key.has_private and is_gone(key, now=now - GRACE, times=times)],
+            _("Private keys are still stored, although every token that used these keys has expired: %(keys)s."),
+            unerased,
         ),
         (
             "revoked_with_live_tokens",
-            _("Tokens under revoked keys still stand as live in the audit (everybody refuses them): %(keys)s."),
-            [key for key in standing.keys if key.status == Key.Status.REVOKED and standing.live.get(key.kid)],
+            _(
+                "Tokens of revoked keys are still marked as live in the audit log, although gateways and services "
+                "refuse these tokens: %(keys)s."
+            ),
+            revoked,
         ),
     ):
-        if keys:
-            remedy = _("This puts it right; let cron run it daily:")
-            yield Finding(code, Severity.WARNING, text % {"keys": _named(keys)}, remedy, _ROTATE)
+        if affected:
+            fix = _("This command fixes the problem. Run the command daily with cron:")
+            yield Problem(code, Severity.WARNING, text % {"keys": _list_keys(affected)}, fix, _ROTATE)
 
 
-def _derived() -> Finding:
-    return Finding(
+def _derived_key() -> Problem:
+    return Problem(
         "kek_derived",
         Severity.NOTE,
-        _("Private keys are sealed under a key derived from SECRET_KEY: who learns one has both."),
-        _("In production, give INSTACCESS['KEY_ENCRYPTION_KEYS'] one of its own, made by:"),
+        _(
+            "Private keys are encrypted with a key derived from SECRET_KEY. An attacker who learns SECRET_KEY can "
+            "decrypt them."
+        ),
+        _("In production, set INSTACCESS['KEY_ENCRYPTION_KEYS'] to a separate key, generated by:"),
         'python -c "import secrets; print(secrets.token_urlsafe(32))"',
     )
 
 
-def _unusual(refusals: RefusalSpike) -> Finding:
+def _describe_spike(spike: RefusalSpike) -> Problem:
     text = (
-        _("Within an hour the %(role)s refused %(count)d requests for “%(reason)s”; usually it is about %(usual)d.")
-        if round(refusals.usual)
-        else _("Within an hour the %(role)s refused %(count)d requests for “%(reason)s”; usually it is none.")
+        _("The %(role)s refused %(count)d requests for “%(reason)s” within one hour. Usual: about %(usual)d.")
+        if round(spike.usual)
+        else _("The %(role)s refused %(count)d requests for “%(reason)s” within one hour. Usual: none.")
     )
-    return Finding(
+    return Problem(
         "unusual_refusals",
         Severity.WARNING,
         text
         % {
-            "count": refusals.count,
-            "role": RefusalCount.Role(refusals.role).label if refusals.role in RefusalCount.Role else refusals.role,
-            "reason": refusals.reason,
-            "usual": round(refusals.usual),
+            "count": spike.count,
+            "role": RefusalCount.Role(spike.role).label if spike.role in RefusalCount.Role else spike.role,
+            "reason": spike.reason,
+            "usual": round(spike.usual),
         },
-        _("The log says who was refused, the README what the reason means and what helps."),
+        _("Search the log for this reason to see which clients were refused. The README explains the reason."),
     )
 
 
-def _named(keys: list[Key]) -> str:
+def _list_keys(keys: list[Key]) -> str:
     names = [
         f"{short_kid(key.kid)} ({key.get_use_display()}, {key.get_status_display()})" for key in keys[:_MAX_NAMED]
     ]

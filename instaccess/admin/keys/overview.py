@@ -1,9 +1,9 @@
-"""What stands above the list of keys: what needs attention, the picture, and the same in words."""
+"""The overview above the key change list: problems, the timeline, and the timeline as a table."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from django.utils.timesince import timeuntil
@@ -12,13 +12,14 @@ from django.utils.translation import gettext as _
 from ... import audit, keys
 from ...exceptions import ConfigError
 from ...models import Key
+from ...times import format_utc_minutes
 from . import timeline
-from .findings import Finding, Severity, bad_setting, findings
+from .findings import Problem, Severity, bad_setting, find_problems
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One key in words. `live` counts the tokens under it that are live now."""
+    """A key in the table: short key id, description of the lifecycle, and number of live tokens that use the key."""
 
     short: str
     life: str
@@ -26,86 +27,89 @@ class Line:
 
 
 def panel(*, now: datetime) -> dict[str, Any]:
-    """What the template shows. A setting that can't be worked with is a finding, and then the only one."""
+    """Return the template context of the overview. An invalid setting is reported as the only problem."""
     try:
         times = keys.lifecycle_times()
-        standing = keys.load_health(since=timeline.begins(now, times), now=now)
-        found = findings(standing, now=now, times=times, unusual=audit.refusal_spikes(now=now))
+        health = keys.load_health(since=timeline.begins(now, times), now=now)
+        problems = find_problems(health, now=now, times=times, spikes=audit.refusal_spikes(now=now))
     except ConfigError as error:
-        return {"findings": _shown([bad_setting(error)]), "timeline": None}
-    picture = timeline.draw(standing.keys, total=standing.total, now=now, times=times)
+        return {"problems": _label_severity([bad_setting(error)]), "timeline": None}
+    drawing = timeline.draw(health.keys, total=health.total, now=now, times=times)
     groups = [
-        (group, [(row, _line(row, standing, now, times)) for row in group.rows])
-        for group in (picture.groups if picture else ())
+        (group, [(row, _describe_row(row, health, now, times)) for row in group.rows])
+        for group in (drawing.groups if drawing else ())
     ]
     return {
-        "findings": _shown(found),
-        "timeline": picture,
+        "problems": _label_severity(problems),
+        "timeline": drawing,
         "groups": groups,
         "left_out": sum(group.left_out for group, _rows in groups),
     }
 
 
-def _shown(found: list[Finding]) -> list[tuple[str, str, Finding]]:
-    words = {Severity.ERROR: _("Error"), Severity.WARNING: _("Warning"), Severity.NOTE: _("Note")}
-    return [(finding.severity.name.lower(), words[finding.severity], finding) for finding in found]
+def _label_severity(problems: list[Problem]) -> list[tuple[str, str, Problem]]:
+    """Return each problem with a CSS class suffix and a label for its severity."""
+    labels = {Severity.ERROR: _("Error"), Severity.WARNING: _("Warning"), Severity.NOTE: _("Note")}
+    return [(problem.severity.name.lower(), labels[problem.severity], problem) for problem in problems]
 
 
-def _line(row: timeline.Row, standing: keys.KeyHealth, now: datetime, times: keys.Times) -> Line:
-    said = life(row.key, row.planned, now=now, times=times)
-    return Line(keys.short_kid(row.key.kid), said, standing.live.get(row.key.kid, 0))
+def _describe_row(row: timeline.Row, health: keys.KeyHealth, now: datetime, times: keys.Times) -> Line:
+    text = life(row.key, row.planned, now=now, times=times)
+    return Line(keys.short_kid(row.key.kid), text, health.live.get(row.key.kid, 0))
 
 
 def life(key: Key, planned: Key, *, now: datetime, times: keys.Times) -> str:
-    """When a key was, is or will be current, and what comes next. `planned` is its row as `forecast` has it."""
+    """Describe the lifecycle of a key. `planned` is the key with its planned changes, from `keys.forecast`."""
     match key.status:
         case Key.Status.FUTURE:
-            return " ".join([_("Published since %(time)s.") % {"time": _moment(key.created_at)}, _next(planned, now)])
+            published = _("Published since %(time)s.") % {"time": _format(key.created_at)}
+            return " ".join([published, _describe_activation(planned, now)])
         case Key.Status.CURRENT:
-            since = _("Current since %(time)s.") % {"time": _moment(key.activated_at)}
-            return " ".join([since, _rotation(key, planned, now, times)])
+            since = _("Current since %(time)s.") % {"time": _format(key.activated_at)}
+            return " ".join([since, _describe_rotation(key, planned, now, times)])
         case Key.Status.PAST:
-            return " ".join([_was_current(key, key.retired_at), _end(key, now, times)])
+            return " ".join([_was_current(key, key.retired_at), _describe_expiry(key, now, times)])
     was = _was_current(key, key.retired_at or key.revoked_at) if key.activated_at else _("Never current.")
-    return " ".join([was, _("Revoked at %(time)s: refused everywhere.") % {"time": _moment(key.revoked_at)}])
+    revoked = _("Revoked at %(time)s: gateways and services refuse its tokens.") % {"time": _format(key.revoked_at)}
+    return f"{was} {revoked}"
 
 
-def _next(planned: Key, now: datetime) -> str:
+def _describe_activation(planned: Key, now: datetime) -> str:
     if planned.activated_at is not None and planned.activated_at <= now:
-        return _("Due to become current: it does so at the next rotation.")
+        return _("Becomes current at the next rotation, which is due.")
     if planned.activated_at is not None:
-        return _("Becomes current at %(time)s, in %(span)s.") % _ahead(planned.activated_at, now)
+        return _("Becomes current at %(time)s, in %(span)s.") % _until(planned.activated_at, now)
     if planned.use == Key.Use.SIGNING and not planned.has_private:
-        return _("Only its public half is held: it can't sign, and never becomes current.")
-    return _("When it becomes current is open.")
+        return _("Never becomes current: its private key is not stored here, so it can't sign.")
+    return _("No time is planned for it to become current.")
 
 
-def _rotation(key: Key, planned: Key, now: datetime, times: keys.Times) -> str:
+def _describe_rotation(key: Key, planned: Key, now: datetime, times: keys.Times) -> str:
     served = keys.served_at(key, times)
     if served is not None and served <= now:
-        return _("Rotation has been due since %(time)s.") % {"time": _moment(served)}
+        return _("Rotation has been due since %(time)s.") % {"time": _format(served)}
     if planned.retired_at is not None:
-        return _("Next rotation due at %(time)s, in %(span)s.") % _ahead(planned.retired_at, now)
-    return _("No rotation is planned: the next key comes from its owner.")
+        return _("Next rotation due at %(time)s, in %(span)s.") % _until(planned.retired_at, now)
+    return _("No rotation is planned: the owner of the private key provides the next public key.")
 
 
 def _was_current(key: Key, until: datetime | None) -> str:
-    return _("Current from %(since)s to %(until)s.") % {"since": _moment(key.activated_at), "until": _moment(until)}
+    return _("Current from %(since)s to %(until)s.") % {"since": _format(key.activated_at), "until": _format(until)}
 
 
-def _end(key: Key, now: datetime, times: keys.Times) -> str:
+def _describe_expiry(key: Key, now: datetime, times: keys.Times) -> str:
     gone = keys.gone_at(key, times)
     if gone is None:
         return ""
     if keys.is_gone(key, now=now, times=times):
-        return _("Gone since %(time)s: no token under it is accepted.") % {"time": _moment(gone)}
-    return _("Its tokens are accepted until %(time)s.") % {"time": _moment(gone)}
+        return _("Its last token expired at %(time)s.") % {"time": _format(gone)}
+    return _("Its tokens are accepted until %(time)s.") % {"time": _format(gone)}
 
 
-def _ahead(moment: datetime, now: datetime) -> dict[str, str]:
-    return {"time": _moment(moment), "span": timeuntil(moment, now, depth=1)}
+def _until(time: datetime, now: datetime) -> dict[str, str]:
+    return {"time": _format(time), "span": timeuntil(time, now, depth=1)}
 
 
-def _moment(moment: datetime | None) -> str:
-    # To the minute: whoever needs the second finds it in the list.
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if moment else _("an unknown time")
+def _format(time: datetime | None) -> str:
+    # Minutes are precise enough here. The change list shows seconds.
+    return format_utc_minutes(time) if time else _("an unknown time")

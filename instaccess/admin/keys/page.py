@@ -1,4 +1,4 @@
-"""Keys: public halves, where each stands in its life, and the buttons that change that."""
+"""The admin pages of keys: public keys, their lifecycle, and the buttons that change keys."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from .overview import panel
 
 @admin.register(Key)
 class KeyAdmin(KeyActions):
-    list_display = ["kid", "use", "status", "private_half_held", "activated", "retired"]
+    list_display = ["kid", "use", "status", "private_key_stored", "activated", "retired"]
     list_filter = ["use", "status"]
     show_facets = admin.ShowFacets.NEVER
     change_list_template = "admin/instaccess/key/change_list.html"
     change_form_template = "admin/instaccess/key/change_form.html"
-    # Named one by one: a field added to the model later is not shown until somebody decides so here.
+    # The fields are listed one by one, so that a field added to the model later is not shown by accident.
     fields = [
         "kid",
         "use",
         "alg",
         "status",
-        "private_half_held",
+        "private_key_stored",
         "created",
         "activated",
         "retired",
@@ -56,8 +56,8 @@ class KeyAdmin(KeyActions):
     ) -> Any:
         return super().change_view(request, object_id, form_url, self._may_manage(request, extra_context))
 
-    @admin.display(description=_("private half"), boolean=True)
-    def private_half_held(self, key: Key) -> bool:
+    @admin.display(description=_("private key"), boolean=True)
+    def private_key_stored(self, key: Key) -> bool:
         return key.has_private
 
     @admin.display(description=_("created"), ordering="created_at")
@@ -81,20 +81,20 @@ class KeyAdmin(KeyActions):
         try:
             pem = trust.key_to_text(JWK(**key.public_jwk), file_format="pem", private=False)
         except (JWException, TypeError, ValueError, LookupError):
-            return _unusable()
-        return _to_copy(pem, "public-pem", _("public key (PEM)"))
+            return _render_unusable()
+        return _render_copyable(pem, "public-pem", _("public key (PEM)"))
 
     @admin.display(description=_("public key (JWK)"))
     def public_jwk_text(self, key: Key) -> SafeString:
-        # Only the members a public RSA key has (RFC 7518 §6.3.1), whatever the row may hold.
+        # Show only the members of a public RSA key (RFC 7518 §6.3.1), even if the row contains other members.
         if not isinstance(key.public_jwk, dict):
-            return _unusable()
+            return _render_unusable()
         members = {name: key.public_jwk[name] for name in ("kty", "use", "kid", "n", "e") if name in key.public_jwk}
-        return _to_copy(json.dumps(members, indent=2), "public-jwk", _("public key (JWK)"))
+        return _render_copyable(json.dumps(members, indent=2), "public-jwk", _("public key (JWK)"))
 
 
-def _to_copy(text: str, name: str, label: Any) -> SafeString:
-    # `copy.js` puts a button beside it, with these words.
+def _render_copyable(text: str, name: str, label: Any) -> SafeString:
+    # `copy.js` adds a button with these texts.
     return format_html(
         '<pre class="instaccess-key" id="{}" tabindex="0" role="region" aria-label="{}"'
         ' data-copy="{}" data-copied="{}" data-selected="{}">{}</pre>',
@@ -102,10 +102,10 @@ def _to_copy(text: str, name: str, label: Any) -> SafeString:
         label,
         _("Copy"),
         _("Copied."),
-        _("Selected: copy it with your keyboard."),
+        _("Selected. Copy the text with your keyboard."),
         text,
     )
 
 
-def _unusable() -> SafeString:
-    return format_html('<p class="errornote">{}</p>', _("This row was altered: it holds no usable key."))
+def _render_unusable() -> SafeString:
+    return format_html('<p class="errornote">{}</p>', _("This row was modified: it doesn't contain a usable key."))

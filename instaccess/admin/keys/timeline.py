@@ -1,7 +1,7 @@
-"""The life of the keys as a picture: rows and moments in, places out. Nothing here reads a clock or the database.
+"""The geometry of the key timeline. Reads no clock and no database.
 
-Lengths across are per cent of the width, so that the picture fits a telephone and a wall; lengths down are pixels.
-When a key changes is asked of `rotation`, for what was and for what is planned alike.
+Horizontal lengths are percentages of the width, so that the timeline fits every screen. Vertical lengths are pixels.
+The functions of `keys` decide when a key changes its status, both in the past and in the plan.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ...keys import Times, decide, forecast, gone_at
 from ...models import Key
 
 MAX_ROWS = 12
-"""So many keys of one use are drawn."""
+"""Maximum number of keys of one use that are drawn."""
 
 TOP, HEADING, ROW, AXIS = 22, 26, 38, 22
 _PHASES = (Key.Status.FUTURE, Key.Status.CURRENT, Key.Status.PAST)
@@ -27,7 +27,7 @@ _STEPS = [timedelta(hours=6), *(_DAY * n for n in (1, 2, 3, 5, 7, 14, 30, 60, 90
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A phase of a key's life, or the part of it that is drawn. `planned` lies after now."""
+    """A phase of a key lifecycle, cut to the drawn period. `planned` bars are in the future."""
 
     phase: str
     planned: bool
@@ -39,7 +39,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One key. `planned` is its row as it will stand if all goes as planned; `revoked_x` where it was revoked."""
+    """A key. `planned` is the key after its planned changes; `revoked_x` is the position of its revocation."""
 
     key: Key
     planned: Key
@@ -50,7 +50,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The keys of one use, in the order in which they are current; `left_out` are older ones beyond `MAX_ROWS`."""
+    """The keys of one use, in the order in which they become current. `left_out` counts keys that are not drawn."""
 
     use: Key.Use
     y: int
@@ -60,16 +60,16 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A mark on the axis. A label stands to the right of its mark; empty where there is no room."""
+    """A mark on the axis. The label is to the right of the mark, and empty if there is no space."""
 
-    moment: datetime
+    time: datetime
     label: str
     x: float
 
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """The picture, from `start` to `end`. `gone` keys were over before it begins."""
+    """The timeline from `start` to `end`. `gone` counts the keys whose lifecycle ended before `start`."""
 
     start: datetime
     end: datetime
@@ -81,38 +81,43 @@ class Timeline:
 
 
 def begins(now: datetime, times: Times) -> datetime:
-    """How far back the picture may reach: half an interval."""
+    """Return the earliest possible start of the timeline: half a rotation interval ago."""
     return now - times.interval / 2
 
 
 def draw(keys: Sequence[Key], *, total: int, now: datetime, times: Times) -> Timeline | None:
-    """Place the keys. `total` is how many there are, with those that were not handed in; None where none is left."""
-    shown = [key for key in keys if (ended := _ended(key, times)) is None or ended >= begins(now, times)]
-    if not shown:
+    """Draw the keys, or return None if there is no key to draw.
+
+    Args:
+        keys: the most useful keys first.
+        total: number of all keys, including keys that are not in `keys`.
+    """
+    drawable = [key for key in keys if (ended := _ended(key, times)) is None or ended >= begins(now, times)]
+    if not drawable:
         return None
-    start, end = _window(shown, now, times)
-    planned = forecast(shown, now=now, times=times, until=end)
+    start, end = _get_window(drawable, now, times)
+    planned = forecast(drawable, now=now, times=times, until=end)
     groups, y = [], TOP
     for use in Key.Use:
-        pairs = [(key, then) for key, then in zip(shown, planned, strict=True) if key.use == use]
+        pairs = [(key, then) for key, then in zip(drawable, planned, strict=True) if key.use == use]
         if not pairs:
             continue
-        # The most useful come first in `keys`: what is cut off is what has been over for longest.
+        # `keys` contains the most useful keys first, so the keys that are cut off ended first.
         drawn = sorted(pairs[:MAX_ROWS], key=lambda pair: _order(pair[1]))
         rows = [
-            _row(key, then, y + HEADING + n * ROW, start=start, end=end, now=now, times=times)
+            _draw_row(key, then, y + HEADING + n * ROW, start=start, end=end, now=now, times=times)
             for n, (key, then) in enumerate(drawn)
         ]
         groups.append(Group(use, y, tuple(rows), len(pairs) - len(drawn)))
         y += HEADING + len(rows) * ROW
-    place = _Scale(start, end)
+    scale = _Scale(start, end)
     return Timeline(
         start=start,
         end=end,
-        now_x=place.x(now),
+        now_x=scale.x(now),
         groups=tuple(groups),
-        ticks=tuple(_ticks(place)),
-        gone=total - len(shown),
+        ticks=tuple(_draw_ticks(scale)),
+        gone=total - len(drawable),
         height=y + AXIS,
     )
 
@@ -122,68 +127,72 @@ class _Scale:
     start: datetime
     end: datetime
 
-    def x(self, moment: datetime) -> float:
-        return round(100 * ((moment - self.start) / (self.end - self.start)), 3)
+    def x(self, time: datetime) -> float:
+        return round(100 * ((time - self.start) / (self.end - self.start)), 3)
 
 
-def _window(keys: Sequence[Key], now: datetime, times: Times) -> tuple[datetime, datetime]:
-    """From half an interval back, or the first key, to a little after the last thing that is planned."""
-    moments = [now + times.interval / 6, now + times.lead, now + times.retention]
+def _get_window(keys: Sequence[Key], now: datetime, times: Times) -> tuple[datetime, datetime]:
+    """Return the start and end of the timeline.
+
+    The start is half a rotation interval ago, or when the first key was created. The end is shortly after the last
+    planned change.
+    """
+    changes = [now + times.interval / 6, now + times.lead, now + times.retention]
     for use in Key.Use:
         decision = decide(keys, use=use, now=now, times=times)
         if decision.next_due is not None:
-            moments.append(decision.next_due)
-    moments += [gone for key in keys if (gone := gone_at(key, times)) is not None]
-    ahead = max(moments) - now
+            changes.append(decision.next_due)
+    changes += [gone for key in keys if (gone := gone_at(key, times)) is not None]
+    ahead = max(changes) - now
     first = max(begins(now, times), min(key.created_at for key in keys))
     return min(first, now - ahead * _BEFORE_NOW), now + ahead * (1 + _AFTER_LAST)
 
 
-def _row(key: Key, planned: Key, y: int, *, start: datetime, end: datetime, now: datetime, times: Times) -> Row:
-    place, bars = _Scale(start, end), []
+def _draw_row(key: Key, planned: Key, y: int, *, start: datetime, end: datetime, now: datetime, times: Times) -> Row:
+    scale, bars = _Scale(start, end), []
     for phase, since, until in _spans(planned, times):
         for is_planned, earliest, latest in ((False, start, now), (True, now, end)):
             left, right = max(since, earliest), min(until or end, latest)
             if left < right:
-                x = place.x(left)
-                bars.append(Bar(phase, is_planned, left, right, x, round(place.x(right) - x, 3)))
+                x = scale.x(left)
+                bars.append(Bar(phase, is_planned, left, right, x, round(scale.x(right) - x, 3)))
     revoked = key.revoked_at if key.status == Key.Status.REVOKED else None
     visible = revoked is not None and start <= revoked <= end
-    return Row(key, planned, y, tuple(bars), place.x(revoked) if revoked is not None and visible else None)
+    return Row(key, planned, y, tuple(bars), scale.x(revoked) if revoked is not None and visible else None)
 
 
 def _spans(key: Key, times: Times) -> Iterable[tuple[str, datetime, datetime | None]]:
-    """The phases of a life, each from when until when; None is not known."""
-    # A revoked key without a time was altered: it must not look as if it went on.
-    over = (key.revoked_at or key.created_at) if key.status == Key.Status.REVOKED else None
+    """Return the phases of a key lifecycle with their start and end. The end is None if it is not known."""
+    # A revoked key without a revocation time was modified in the database. It must not look usable.
+    revoked = (key.revoked_at or key.created_at) if key.status == Key.Status.REVOKED else None
     begins = (key.created_at, key.activated_at, key.retired_at)
-    ends = (key.activated_at or key.retired_at or over, key.retired_at or over, _ended(key, times))
+    ends = (key.activated_at or key.retired_at or revoked, key.retired_at or revoked, _ended(key, times))
     for phase, since, until in zip(_PHASES, begins, ends, strict=True):
         if since is not None:
             yield str(phase), since, until
 
 
 def _ended(key: Key, times: Times) -> datetime | None:
-    """When the last token under a key is dead, or nobody takes one any more; None while that is open."""
+    """Return when the last token of a key expires or the key is revoked, or None if neither time is known."""
     past = copy(key)
     past.status = Key.Status.PAST
-    moments = [gone_at(past, times), key.revoked_at if key.status == Key.Status.REVOKED else None]
-    return min((moment for moment in moments if moment is not None), default=None)
+    ends = [gone_at(past, times), key.revoked_at if key.status == Key.Status.REVOKED else None]
+    return min((end for end in ends if end is not None), default=None)
 
 
 def _order(key: Key) -> tuple[bool, datetime]:
-    """First those that are or will be current, in that order; then those of which nobody knows."""
+    """Sort keys by when they become current. Keys that are not planned to become current are last."""
     never = key.activated_at is None and key.status != Key.Status.REVOKED
     return never, key.activated_at or key.created_at
 
 
-def _ticks(place: _Scale) -> Iterable[Tick]:
-    """A few round moments, evenly spaced."""
-    length = place.end - place.start
+def _draw_ticks(scale: _Scale) -> Iterable[Tick]:
+    """Return a few evenly spaced, round times."""
+    length = scale.end - scale.start
     step = next((step for step in _STEPS if length / step <= _MAX_TICKS), length)
     epoch = datetime(1970, 1, 1, tzinfo=UTC)
-    moment = epoch + -((epoch - place.start) // step) * step
-    while moment <= place.end:
-        x, label = place.x(moment), f"{moment:%Y-%m-%d}" if step >= _DAY else f"{moment:%m-%d %H:%M}"
-        yield Tick(moment, label if x <= _LAST_LABEL else "", x)
-        moment += step
+    time = epoch + -((epoch - scale.start) // step) * step
+    while time <= scale.end:
+        x, label = scale.x(time), f"{time:%Y-%m-%d}" if step >= _DAY else f"{time:%m-%d %H:%M}"
+        yield Tick(time, label if x <= _LAST_LABEL else "", x)
+        time += step

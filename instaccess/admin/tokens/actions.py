@@ -1,6 +1,7 @@
-"""The actions on issued tokens: revoke the chosen ones, or all that their users or applications have.
+"""Admin actions that revoke tokens: the selected tokens, or all live tokens of their users or applications.
 
-Each opens a page that counts what is live, asks why, and acts when that is sent. Who and why stand in the audit rows.
+Each action opens a confirmation page that counts the live tokens and asks for a reason. The tokens are revoked when
+this page is submitted. The audit rows record the reason and the user who revoked the tokens.
 """
 
 from __future__ import annotations
@@ -21,33 +22,36 @@ from ..common import ReadOnlyAdmin, render_confirmation
 from ..forms import RevokeForm
 
 MOST_NAMED = 20
+"""Maximum number of users or applications that the confirmation page names."""
 
 MOST_CHOSEN = 1000
-"""Rows of which the users or applications are looked up. More are not chosen by hand, and none is passed over."""
+"""Maximum number of selected rows for an action on users or applications. A larger selection is refused."""
 
 
 class TokenActions(ReadOnlyAdmin):
-    """Rows to look at, and the acts on them."""
+    """Read-only issued tokens, with actions that revoke tokens."""
 
     actions = ["revoke_chosen", "revoke_users", "revoke_applications"]
 
     def has_revoke_tokens_permission(self, request: HttpRequest) -> bool:
-        """May revoke. Seeing the audit is another permission."""
+        """Return whether the user may revoke tokens. Viewing the audit log is a separate permission."""
         return request.user.has_perm("instaccess.revoke_tokens")
 
-    @admin.action(description=gettext_lazy("Revoke chosen tokens…"), permissions=["revoke_tokens"])
+    @admin.action(description=gettext_lazy("Revoke the selected tokens…"), permissions=["revoke_tokens"])
     def revoke_chosen(self, request: HttpRequest, queryset: QuerySet[IssuedToken]) -> TemplateResponse | None:
         condition = Q(pk__in=queryset.order_by().values("pk"))
-        return self._revoke(request, "revoke_chosen", condition, _("Revoke the chosen tokens"))
+        return self._revoke(request, "revoke_chosen", condition, _("Revoke the selected tokens"))
 
-    @admin.action(description=gettext_lazy("Revoke everything of these users…"), permissions=["revoke_tokens"])
+    @admin.action(
+        description=gettext_lazy("Revoke all live tokens of the selected users…"), permissions=["revoke_tokens"]
+    )
     def revoke_users(self, request: HttpRequest, queryset: QuerySet[IssuedToken]) -> TemplateResponse | None:
         related = users.user_relations("user", "real_user")
         rows = queryset.order_by().select_related(*related)[: MOST_CHOSEN + 1]
         if len(rows) > MOST_CHOSEN:
-            self._too_many(request)
+            self._refuse_selection(request)
             return None
-        # For a masquerade, whoever really had the token is meant too.
+        # If a real user masqueraded, both users are included.
         pairs = [
             pair
             for row in rows
@@ -56,25 +60,28 @@ class TokenActions(ReadOnlyAdmin):
         ]
         names = {uuid: users.display_name(user, uuid) or uuid for user, uuid in pairs}
         condition = Q(user_uuid__in=names) | Q(real_user_uuid__in=names)
-        title = _("Revoke all live tokens of these users")
-        return self._revoke(request, "revoke_users", condition, title, of=names.values())
+        title = _("Revoke all live tokens of the selected users")
+        return self._revoke(request, "revoke_users", condition, title, owners=names.values())
 
-    @admin.action(description=gettext_lazy("Revoke everything of these applications…"), permissions=["revoke_tokens"])
+    @admin.action(
+        description=gettext_lazy("Revoke all live tokens of the selected applications…"),
+        permissions=["revoke_tokens"],
+    )
     def revoke_applications(self, request: HttpRequest, queryset: QuerySet[IssuedToken]) -> TemplateResponse | None:
         rows = queryset.order_by().values_list("client_id", flat=True)[: MOST_CHOSEN + 1]
         if len(rows) > MOST_CHOSEN:
-            self._too_many(request)
+            self._refuse_selection(request)
             return None
         clients = set(rows) - {""}
-        title = _("Revoke all live tokens of these applications")
-        return self._revoke(request, "revoke_applications", Q(client_id__in=clients), title, of=clients)
+        title = _("Revoke all live tokens of the selected applications")
+        return self._revoke(request, "revoke_applications", Q(client_id__in=clients), title, owners=clients)
 
-    def _too_many(self, request: HttpRequest) -> None:
-        text = _("Nothing was revoked: choose at most %(count)d tokens.") % {"count": MOST_CHOSEN}
+    def _refuse_selection(self, request: HttpRequest) -> None:
+        text = _("No tokens were revoked. Select at most %(count)d tokens.") % {"count": MOST_CHOSEN}
         self.message_user(request, text, messages.ERROR)
 
     def _revoke(
-        self, request: HttpRequest, action: str, condition: Q, title: str, *, of: Iterable[str] = ()
+        self, request: HttpRequest, action: str, condition: Q, title: str, *, owners: Iterable[str] = ()
     ) -> TemplateResponse | None:
         tokens = audit.revocable_tokens().filter(condition)
         form = RevokeForm(request.POST if "confirmed" in request.POST else None)
@@ -89,21 +96,22 @@ class TokenActions(ReadOnlyAdmin):
                 messages.SUCCESS if count else messages.WARNING,
             )
             return None
-        names = sorted(of)
+        names = sorted(owners)
         effects = [
-            *([_("Whose: %(names)s.") % {"names": _listed(names)}] if names else []),
-            _("Every gateway refuses these live tokens within five seconds: %(count)d.") % {"count": tokens.count()},
-            _("OAuth2 access tokens are not touched: with one, a new token can be got."),
+            *([_("Tokens of: %(names)s.") % {"names": _join_names(names)}] if names else []),
+            _("Live tokens to revoke: %(count)d. Gateways refuse them within five seconds.")
+            % {"count": tokens.count()},
+            _("OAuth2 access tokens stay valid: clients can use them to get new InstAccess tokens."),
         ]
         chosen = [(ACTION_CHECKBOX_NAME, pk) for pk in request.POST.getlist(ACTION_CHECKBOX_NAME)]
         across = [("select_across", request.POST.get("select_across", "0"))]
         hidden = [("action", action), *across, *chosen]
         return render_confirmation(
-            self, request, form, title=title, button=_("Revoke"), effects=effects, hidden=hidden
+            self, request, form, title=title, button=_("Revoke tokens"), effects=effects, hidden=hidden
         )
 
 
-def _listed(names: list[str]) -> str:
+def _join_names(names: list[str]) -> str:
     rest = len(names) - MOST_NAMED
     listed = ", ".join(names[:MOST_NAMED])
     if rest <= 0:

@@ -1,7 +1,7 @@
-"""The geometry of a bar chart, as numbers and texts for an SVG: nothing here knows what is charted.
+"""Geometry of a bar chart for an SVG. This module doesn't depend on what the chart shows.
 
-Across, everything is in per cent of the picture's width, and down in pixels: so bars stretch with the page while
-letters and heights stay as they are, on a telephone too, and no script is needed for it.
+Horizontal lengths are percentages of the width, and vertical lengths are pixels. Bars therefore stretch with the
+page, while text and heights keep their size, on phones too, without a script.
 """
 
 from __future__ import annotations
@@ -10,32 +10,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 TITLE = 18
-"""Pixels above the bars of a panel, for its title."""
+"""Pixels above the bars of a panel, for the title."""
 GAP = 14
-"""Pixels below them, before the next panel."""
+"""Pixels below the bars of a panel, before the next panel."""
 AXIS = 22
-"""Pixels at the foot, for what the bars are of."""
+"""Pixels at the bottom of the chart, for the labels of the axis."""
 LEAST = 2
-"""Pixels of the lowest bar that is not zero, so that it is seen."""
+"""Minimum height, in pixels, of a bar that is not zero, so that the bar is visible."""
 FILLED = 0.72
-"""Of the width there is for a bar."""
+"""Width of a bar as a fraction of the width available for the bar."""
 WIDEST = 6.0
-"""Per cent of the picture that a bar takes at the most."""
+"""Maximum width of a bar, as a percentage of the chart's width."""
 LABELS = 4
-"""Labels of the axis at the most; more than these would touch on a telephone."""
+"""Maximum number of labels on the axis. More labels would overlap on a phone."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """What one panel shows.
+    """Data of one panel.
 
-    Args:
-        name: of the class for its bars.
-        title: in words.
-        numbers: one for each bar, none below zero.
-        height: of the highest bar, in pixels.
-        first: the number of the first bar there is a number for; nothing is drawn before it but the lack of it.
-        exact: the number of the first bar that is no estimate.
+    Attributes:
+        name: CSS class suffix of the panel.
+        title: title of the panel.
+        numbers: one number for each bar, zero or greater.
+        height: height of the highest bar, in pixels.
+        first: index of the first bar that is drawn. Numbers before this index are unknown.
     """
 
     name: str
@@ -43,23 +42,21 @@ class Series:
     numbers: Sequence[int]
     height: int
     first: int = 0
-    exact: int = 0
 
 
 @dataclass(frozen=True)
 class Rectangle:
-    """As an SVG has it."""
+    """Attributes of an SVG `rect`."""
 
     x: str
     y: str
     width: str
     height: str
-    name: str = ""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One series, drawn. `unknown` covers what there are no numbers for; `base` is where bars stand, in pixels."""
+    """A series, drawn. `unknown` covers the bars without numbers; `base` is the vertical position of zero."""
 
     name: str
     title: str
@@ -72,7 +69,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Label:
-    """A text of the axis; `anchor` keeps the outer ones within the picture."""
+    """A label of the axis. `anchor` keeps the first and last label inside the chart."""
 
     x: str
     y: int
@@ -82,7 +79,7 @@ class Label:
 
 @dataclass(frozen=True)
 class Column:
-    """The place of one bar in all panels, for a pointer to rest on, and what it says then."""
+    """The area of one bar in all panels, with the text of its tooltip."""
 
     x: str
     width: str
@@ -91,7 +88,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Drawing:
-    """All there is to draw. `height` is in pixels."""
+    """All elements of the chart. `height` is in pixels."""
 
     height: int
     panels: Sequence[Panel]
@@ -100,53 +97,55 @@ class Drawing:
 
 
 def draw(series: Sequence[Series], axis: Sequence[str], columns: Sequence[str]) -> Drawing:
-    """Panels one below the other, each to its own scale, above one axis.
+    """Place the panels one below the other, each with its own scale, above a common axis.
 
-    `axis` and `columns` hold a text for each bar: of the first, a few are chosen.
+    Args:
+        series: one for each panel.
+        axis: a label for each bar. Only a few labels are drawn.
+        columns: the text of a tooltip for each bar.
     """
     panels, y = [], 0
-    for one in series:
-        panels.append(_panel(one, y))
+    for panel_series in series:
+        panels.append(_draw_panel(panel_series, y))
         y = panels[-1].base + GAP
     count = len(axis)
     return Drawing(
         height=y - GAP + AXIS,
         panels=panels,
-        labels=[_label(number, count, axis[number], y - GAP + AXIS - 6) for number in labelled(count)],
+        labels=[_place_label(index, count, axis[index], y - GAP + AXIS - 6) for index in labelled(count)],
         columns=[
-            Column(x=_percent(100 * number / count), width=_percent(100 / count), text=text)
-            for number, text in enumerate(columns)
+            Column(x=_percent(100 * index / count), width=_percent(100 / count), text=text)
+            for index, text in enumerate(columns)
         ],
     )
 
 
 def labelled(count: int, most: int = LABELS) -> list[int]:
-    """Which of so many bars have a label below them: the first, the last, and others evenly between."""
+    """Return the indexes of the bars that get a label: the first, the last, and others evenly between them."""
     if count <= most:
         return list(range(count))
     return [round(number * (count - 1) / (most - 1)) for number in range(most)]
 
 
-def _panel(series: Series, y: int) -> Panel:
+def _draw_panel(series: Series, y: int) -> Panel:
     top, count = y + TITLE, len(series.numbers)
     base = top + series.height
     highest = max(series.numbers[series.first :], default=0)
-    room = 100 / count if count else 0
-    width = min(room * FILLED, WIDEST)
+    available = 100 / count if count else 0
+    width = min(available * FILLED, WIDEST)
     bars = []
-    for number in range(series.first, count):
-        value = series.numbers[number]
-        height = max(series.height * value / highest, LEAST) if value else 0
+    for index in range(series.first, count):
+        number = series.numbers[index]
+        height = max(series.height * number / highest, LEAST) if number else 0
         bars.append(
             Rectangle(
-                x=_percent(room * number + (room - width) / 2),
+                x=_percent(available * index + (available - width) / 2),
                 y=_pixels(base - height),
                 width=_percent(width),
                 height=_pixels(height),
-                name="about" if number < series.exact else "",
             )
         )
-    unknown = Rectangle(x="0%", y=str(top), width=_percent(room * series.first), height=str(series.height))
+    unknown = Rectangle(x="0%", y=str(top), width=_percent(available * series.first), height=str(series.height))
     return Panel(
         name=series.name,
         title=series.title,
@@ -158,17 +157,17 @@ def _panel(series: Series, y: int) -> Panel:
     )
 
 
-def _label(number: int, count: int, text: str, y: int) -> Label:
-    middle = 100 * (number + 0.5) / count
-    # Of few bars none is near the edge.
-    if count > LABELS and number == 0:
+def _place_label(index: int, count: int, text: str, y: int) -> Label:
+    middle = 100 * (index + 0.5) / count
+    # If there are only a few bars, a label in the middle of the first or last bar stays inside the chart.
+    if count > LABELS and index == 0:
         return Label(x="0%", y=y, anchor="start", text=text)
-    if count > LABELS and number == count - 1:
+    if count > LABELS and index == count - 1:
         return Label(x="100%", y=y, anchor="end", text=text)
     return Label(x=_percent(middle), y=y, anchor="middle", text=text)
 
 
-# Written here, not by a template, which would write a comma in half of Europe.
+# These functions format numbers because a template would write a decimal comma in some languages.
 def _percent(value: float) -> str:
     return f"{value:.3f}".rstrip("0").rstrip(".") + "%"
 

@@ -1,4 +1,4 @@
-"""The list of issued tokens as a file: what its filters and its search leave, the latest first."""
+"""Export of the filtered list of issued tokens as a file, latest tokens first."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from django.utils import timezone
 from ...audit import Export, Format
 from ..common import ReadOnlyAdmin
 
-# They choose what of the list is on the screen, not what is in the list.
-_OF_THE_PAGE = (PAGE_VAR, ALL_VAR, ORDER_VAR, ERROR_FLAG)
+# These parameters select a page of the list and do not filter the list.
+_PAGE_PARAMETERS = (PAGE_VAR, ALL_VAR, ORDER_VAR, ERROR_FLAG)
 _LOGGED_CHARS = 64
 
 
 class ExportPages(ReadOnlyAdmin):
-    """Rows to look at, and to take away as CSV or JSON Lines with the permission to view them."""
+    """Read-only issued tokens, with an export as CSV or JSON Lines for users who may view tokens."""
 
     def get_urls(self) -> list[URLPattern]:
         return [
@@ -44,59 +44,58 @@ class ExportPages(ReadOnlyAdmin):
         ]
 
     def export_view(self, request: HttpRequest, file_format: str) -> HttpResponseBase:
-        """GET with the query string of the list. It changes nothing, so a link will do."""
+        """Return the file for the query string of the list. GET is allowed because an export changes nothing."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         if request.method not in {"GET", "HEAD"}:
             return HttpResponseNotAllowed(["GET", "HEAD"])
         try:
-            written_as = Format(file_format)
+            export_format = Format(file_format)
         except ValueError:
             raise Http404 from None
         query = request.GET.copy()
-        for name in _OF_THE_PAGE:
+        for name in _PAGE_PARAMETERS:
             query.pop(name, None)
         request.GET = query  # type: ignore[assignment]
         try:
-            with timezone.override(UTC):  # as the list does: a day is a day of UTC
-                rows = self.get_changelist_instance(request).queryset
+            rows = self.get_changelist_instance(request).queryset
         except IncorrectLookupParameters:
-            # To the list, which says what is wrong where somebody can see it.
+            # Redirect to the list, where Django shows the error.
             changelist = reverse("admin:instaccess_issuedtoken_changelist", current_app=self.admin_site.name)
             return HttpResponseRedirect(f"{changelist}?{ERROR_FLAG}=1")
-        name = f"issued-tokens-{timezone.now().astimezone(UTC):%Y-%m-%d}.{written_as.value}"
+        name = f"issued-tokens-{timezone.now().astimezone(UTC):%Y-%m-%d}.{export_format.value}"
         headers = {
-            "Content-Type": written_as.content_type,
+            "Content-Type": export_format.content_type,
             "Content-Disposition": f'attachment; filename="{name}"',
             "X-Content-Type-Options": "nosniff",
         }
         if request.method == "HEAD":
             return HttpResponse(headers=headers)
-        export = Export(rows, written_as, by=request.user.get_username(), filters=_filters(request))
+        export = Export(rows, export_format, by=request.user.get_username(), filters=_filters(request))
         chunks = iter(export)
         return StreamingHttpResponse(
-            _Fetched(chunks) if isinstance(request, ASGIRequest) else chunks, headers=headers
+            _AsyncChunks(chunks) if isinstance(request, ASGIRequest) else chunks, headers=headers
         )
 
 
 def _filters(request: HttpRequest) -> dict[str, str]:
-    """For the log. Not what was searched for: people paste anything into a search box, tokens too."""
+    """Return the filters for the log. The search is not logged: users may paste a token into the search box."""
     return {
         name: "(not logged)" if name == SEARCH_VAR else ",".join(values)[:_LOGGED_CHARS]
         for name, values in request.GET.lists()
     }
 
 
-class _Fetched:
-    """The chunks for an event loop, each made in the thread that has the database connection.
+class _AsyncChunks:
+    """Asynchronous iterator of the chunks. Each chunk is generated in the thread that has the database connection.
 
-    Given a plain iterator under ASGI, Django would gather all of it in memory first.
+    Under ASGI, Django would read a synchronous iterator into memory completely before sending it.
     """
 
     def __init__(self, chunks: Any) -> None:
         self._chunks = chunks
 
-    def __aiter__(self) -> _Fetched:
+    def __aiter__(self) -> _AsyncChunks:
         return self
 
     async def __anext__(self) -> str:
@@ -109,5 +108,5 @@ class _Fetched:
         return next(self._chunks, None)
 
     def close(self) -> None:
-        """Called by Django at the end, also where the client has gone."""
+        """Close the chunks. Django calls this method at the end, even if the client has disconnected."""
         self._chunks.close()

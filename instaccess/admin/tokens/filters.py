@@ -1,4 +1,4 @@
-"""What the list of issued tokens is narrowed down by. Each filter stays on indexes, however many rows there are."""
+"""Filters of the list of issued tokens. Each filter uses an index, and each list of choices is one bounded query."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from datetime import timedelta
 from typing import Any
 
 from django.contrib import admin
-from django.db import connections, router
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
@@ -20,11 +19,14 @@ from ...tokens import MAX_LIFETIME
 from . import periods
 
 OFFERED = 30
-"""Values that a filter offers at the most. Others are found by searching, or from a row."""
+"""Maximum number of values that a filter offers. Users find other values by searching."""
+
+RECENT_ROWS = 1000
+"""Number of latest rows from which the account filter takes its choices."""
 
 
 class StatusFilter(admin.SimpleListFilter):
-    """Live, expired or revoked."""
+    """Filter by status: live, expired or revoked."""
 
     title = _("status")
     parameter_name = "status"
@@ -36,7 +38,7 @@ class StatusFilter(admin.SimpleListFilter):
         now = timezone.now()
         match self.value():
             case "live":
-                # The bound on issued_at, which is indexed, changes no row: no token lives longer.
+                # The condition on the indexed `issued_at` excludes no live token: no token lives longer.
                 latest = now - timedelta(seconds=MAX_LIFETIME)
                 return queryset.filter(revoked_at=None, expires_at__gt=now, issued_at__gt=latest)
             case "expired":
@@ -47,13 +49,13 @@ class StatusFilter(admin.SimpleListFilter):
 
 
 class PeriodFilter(admin.SimpleListFilter):
-    """Issued within so many hours or days."""
+    """Filter by the time of issue: the last hours or days."""
 
     title = _("period")
     parameter_name = "period"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        return [(value, label) for value, (label, _back) in periods.CHOICES.items()]
+        return [(value, label) for value, (label, _length) in periods.CHOICES.items()]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[IssuedToken]) -> QuerySet[IssuedToken]:
         period = periods.chosen(self.value(), timezone.now())
@@ -61,7 +63,7 @@ class PeriodFilter(admin.SimpleListFilter):
 
 
 class MasqueradeFilter(admin.SimpleListFilter):
-    """Tokens somebody got for themselves, or for somebody else."""
+    """Filter by masquerade: whether a real user acts as another user."""
 
     title = _("masquerading")
     parameter_name = "masquerading"
@@ -72,7 +74,7 @@ class MasqueradeFilter(admin.SimpleListFilter):
     def queryset(self, request: HttpRequest, queryset: QuerySet[IssuedToken]) -> QuerySet[IssuedToken]:
         match self.value():
             case "yes":
-                # Not `exclude`: no index serves "is not".
+                # `exclude(real_user_uuid="")` would be the condition "is not equal", which cannot use the index.
                 return queryset.filter(real_user_uuid__gt="")
             case "no":
                 return queryset.filter(real_user_uuid="")
@@ -80,86 +82,83 @@ class MasqueradeFilter(admin.SimpleListFilter):
 
 
 class _ValueFilter(admin.SimpleListFilter):
-    """The values a column has, up to `OFFERED` of them; the one in the address is honoured, whether offered or not.
+    """Filter by equality on an indexed column.
 
-    The column is the first one of an index.
+    The filter offers at most `OFFERED` values. A value in the URL is applied even if the filter does not offer it.
     """
 
     template = "admin/instaccess/issuedtoken/value_filter.html"
     column: str
-    beside = ""
-    """A column whose latest value is read along with each."""
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        found = distinct(self.column, OFFERED + 1, beside=self.beside)
-        self.has_more = len(found) > OFFERED
-        offered = dict(found[:OFFERED])
-        if (sent := self.value()) is not None:
-            offered.setdefault(sent, "")
-        return sorted(self.named(offered), key=lambda choice: choice[1].casefold())
+        choices = self.load_choices()
+        self.has_more = len(choices) > OFFERED
+        offered = dict(choices[:OFFERED])
+        chosen = self.value()
+        if chosen is not None and chosen not in offered:
+            offered[chosen] = dict(choices).get(chosen) or self.label(chosen)
+        return sorted(offered.items(), key=lambda choice: choice[1].casefold())
 
-    def named(self, values: dict[str, str]) -> list[tuple[str, str]]:
-        """Each value with what people read, from the values and what was read along with them."""
+    def load_choices(self) -> list[tuple[str, str]]:
+        """Return values with their labels. More than `OFFERED` pairs mean that there are further values."""
+        raise NotImplementedError
+
+    def label(self, value: str) -> str:
+        """Return the label of a value that `load_choices` does not contain."""
         raise NotImplementedError
 
     def has_output(self) -> bool:
-        # One value is no choice, but it is shown where it is what was chosen.
+        # A single value is not a choice, but is shown if the user has chosen this value.
         return len(self.lookup_choices) > 1 or self.value() is not None
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[IssuedToken]) -> QuerySet[IssuedToken]:
         value = self.value()
         if value is None:
             return queryset
-        # PostgreSQL refuses a whole query for a NUL in it.
+        # PostgreSQL rejects a query with a NUL character in a string.
         return queryset.none() if "\x00" in value else queryset.filter(**{self.column: value})
 
 
 class ClientFilter(_ValueFilter):
-    """By application: by the client id that the row keeps, not by the reference, which no HMAC vouches for."""
+    """Filter by application. The choices are the existing applications, ordered by name.
+
+    The filter compares the client id in the row and not the foreign key, because the row's HMAC does not cover the
+    foreign key.
+    """
 
     title = _("application")
     parameter_name = column = "client_id"
 
-    def named(self, values: dict[str, str]) -> list[tuple[str, str]]:
-        known = get_application_model()._default_manager.filter(client_id__in=[v for v in values if "\x00" not in v])
-        names = {application.client_id: str(application) for application in known}
-        return [(value, names.get(value) or value or gettext("none")) for value in values]
+    def load_choices(self) -> list[tuple[str, str]]:
+        applications = get_application_model()._default_manager.order_by("name", "client_id")
+        return [(application.client_id, str(application)) for application in applications[: OFFERED + 1]]
+
+    def label(self, value: str) -> str:
+        if "\x00" in value:  # PostgreSQL rejects a query with a NUL character in a string.
+            return value
+        application = get_application_model()._default_manager.filter(client_id=value).first()
+        return str(application) if application is not None else value or gettext("none")
 
 
 class AccountFilter(_ValueFilter):
-    """By root account; what people know it by is its domain."""
+    """Filter by root account. The choices are the accounts of the latest `RECENT_ROWS` tokens, with their domains."""
 
     title = _("account")
     parameter_name = column = "account_uuid"
-    beside = "canvas_domain"
 
-    def named(self, values: dict[str, str]) -> list[tuple[str, str]]:
-        return [
-            (value, f"{domain} ({Truncator(value).chars(9)})" if domain else value)
-            for value, domain in values.items()
-        ]
+    def load_choices(self) -> list[tuple[str, str]]:
+        latest = IssuedToken._default_manager.order_by("-issued_at").values_list("account_uuid", "canvas_domain")
+        domains: dict[str, str] = {}
+        for account_uuid, domain in latest[:RECENT_ROWS]:
+            domains.setdefault(account_uuid, domain)
+        return [(account_uuid, _label_account(account_uuid, domain)) for account_uuid, domain in domains.items()]
+
+    def label(self, value: str) -> str:
+        if "\x00" in value:  # PostgreSQL rejects a query with a NUL character in a string.
+            return value
+        rows = IssuedToken._default_manager.filter(account_uuid=value).order_by("-issued_at")
+        return _label_account(value, rows.values_list("canvas_domain", flat=True).first() or "")
 
 
-def distinct(column: str, most: int, *, beside: str = "") -> list[tuple[str, str]]:
-    """The first values of a text column that begins an index, `most` of them, in its order.
-
-    A step into the index for each and one statement for all, where SELECT DISTINCT would read every row. With each
-    value comes what the column `beside` says in its latest row; for that, the index goes on with `issued_at`.
-    """
-    connection = connections[router.db_for_read(IssuedToken)]
-    name = connection.ops.quote_name
-    table, field = name(IssuedToken._meta.db_table), name(column)
-    latest = f"SELECT {name(beside or column)} FROM {table} WHERE {field} = found.value"  # noqa: S608
-    statement = f"""
-        WITH RECURSIVE found (value, number) AS (
-            SELECT (SELECT {field} FROM {table} ORDER BY {field} LIMIT 1), 1
-            UNION ALL
-            SELECT (SELECT {field} FROM {table} WHERE {field} > found.value ORDER BY {field} LIMIT 1), number + 1
-            FROM found WHERE found.value IS NOT NULL AND number < %s
-        )
-        SELECT value, ({latest} ORDER BY {name("issued_at")} DESC LIMIT 1)
-        FROM found WHERE value IS NOT NULL ORDER BY number
-    """  # noqa: S608  (names of our own table and columns)
-    with connection.cursor() as cursor:
-        cursor.execute(statement, [most])
-        return [(value, said) for value, said in cursor.fetchall()]
+def _label_account(account_uuid: str, domain: str) -> str:
+    return f"{domain} ({Truncator(account_uuid).chars(9)})" if domain else account_uuid

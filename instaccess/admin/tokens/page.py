@@ -1,4 +1,4 @@
-"""Issued tokens: who had access, as whom, through what, from where, until when."""
+"""The admin pages of issued tokens: users, applications, client addresses and times."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from datetime import UTC
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin.options import IncorrectLookupParameters
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from django.template.response import TemplateResponse
 from django.utils import timezone
 from django.utils.html import format_html
-from django.utils.translation import gettext, pgettext_lazy
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from ... import audit, users
@@ -23,30 +23,29 @@ from .actions import TokenActions
 from .chart import chart_of
 from .export import ExportPages
 from .filters import AccountFilter, ClientFilter, MasqueradeFilter, PeriodFilter, StatusFilter
-from .pagination import BoundedPaginator, dates_of
+from .pagination import BoundedPaginator
 
 
 @admin.register(IssuedToken)
 class IssuedTokenAdmin(InspectorPages, ExportPages, TokenActions):
-    list_display = ["when", "status", "who", "as_whom", "client", "ip_address", "until", "jti"]
+    list_display = ["when", "status", "holder", "acting_as", "client", "ip_address", "until", "jti"]
     list_display_links = ["when", "jti"]
     list_filter = [StatusFilter, PeriodFilter, MasqueradeFilter, ClientFilter, AccountFilter]
-    date_hierarchy = "issued_at"
     ordering = ["-issued_at", "-id"]
-    # Rows take the most time of a page by far: so it stays as quick when there are a hundred times as many.
+    # Rendering the rows takes most of the time of a page, so a short page is quick.
     list_per_page = 20
-    # Each of these would count rows to the end.
+    # Django's paginator, full result count and facets would count all rows.
     paginator = BoundedPaginator
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
-    # What a term means is decided in get_search_results; the names here make the search box appear.
+    # These names only make the search box appear. get_search_results implements the search.
     search_fields = ["jti", "user_uuid", "client_id", "ip_address"]
-    search_help_text = _("A token id, a user name or uuid, a client id, or an IP address; whole, not in part.")
+    search_help_text = _("Enter a complete token id, user name, user uuid, client id or IP address.")
     fieldsets = [
         (None, {"fields": ["jti", "status", "issued", "expires"]}),
-        (_("Who"), {"fields": ["subject", "user_uuid", "real_subject", "real_user_uuid"]}),
-        (_("Through what, and from where"), {"fields": ["client", "access_token_pk", "ip_address", "user_agent"]}),
-        (_("Where to"), {"fields": ["account_uuid", "canvas_domain"]}),
+        (_("User"), {"fields": ["subject", "user_uuid", "real_subject", "real_user_uuid"]}),
+        (_("Application and client address"), {"fields": ["client", "access_token_pk", "ip_address", "user_agent"]}),
+        (_("Account"), {"fields": ["account_uuid", "canvas_domain"]}),
         (_("Keys"), {"fields": ["signing_kid", "encryption_kid"]}),
         (_("Revocation"), {"fields": ["revoked", "revoked_by", "revocation_reason"]}),
     ]
@@ -60,28 +59,31 @@ class IssuedTokenAdmin(InspectorPages, ExportPages, TokenActions):
     def get_list_select_related(self, request: HttpRequest) -> list[str]:
         return [*users.user_relations("user", "real_user"), "application"]
 
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
+        # PeriodFilter is the only way to choose a period: the chart shows the same period, and conditions such as
+        # `issued_at__month` would read every row.
+        if any(name.startswith("issued_at__") for name in request.GET):
+            raise IncorrectLookupParameters("choose a period instead")
+        return super().get_changelist_instance(request)
+
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
-        # Days and months to pick are UTC's, as the times beside them.
-        with timezone.override(UTC):
-            context = {"title": _("Issued tokens"), "counted": pagination.COUNTED}
-            response = super().changelist_view(request, context | (extra_context or {}))
-            if not isinstance(response, TemplateResponse):
-                return response
-            data = response.context_data or {}
-            if "cl" in data:
-                data |= {"chart": chart_of(data["cl"]), "dates": dates_of(data["cl"])}
-            return response.render()
+        context = {"title": _("Issued tokens"), "counted": pagination.COUNTED}
+        response = super().changelist_view(request, context | (extra_context or {}))
+        data = getattr(response, "context_data", None) or {}
+        if "cl" in data:
+            data["chart"] = chart_of(data["cl"])
+        return response
 
-    # In the list UTC stands in the heading, and the day once.
-    @admin.display(description=_("when (UTC)"), ordering="issued_at")
+    # The column headings name UTC, and the expiry omits the date if it is the date of issue, to save space.
+    @admin.display(description=_("issued (UTC)"), ordering="issued_at")
     def when(self, token: IssuedToken) -> str:
-        return _time(f"{token.issued_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}")
+        return _render_time(f"{token.issued_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}")
 
-    @admin.display(description=_("until (UTC)"))
+    @admin.display(description=_("expires (UTC)"))
     def until(self, token: IssuedToken) -> str:
-        issued, expires = (moment.astimezone(UTC) for moment in (token.issued_at, token.expires_at))
+        issued, expires = (time.astimezone(UTC) for time in (token.issued_at, token.expires_at))
         same_day = issued.date() == expires.date()
-        return _time(f"{expires:%H:%M:%S}" if same_day else f"{expires:%Y-%m-%d %H:%M:%S}")
+        return _render_time(f"{expires:%H:%M:%S}" if same_day else f"{expires:%Y-%m-%d %H:%M:%S}")
 
     @admin.display(description=_("issued"))
     def issued(self, token: IssuedToken) -> str:
@@ -94,34 +96,37 @@ class IssuedTokenAdmin(InspectorPages, ExportPages, TokenActions):
     @admin.display(description=_("status"))
     def status(self, token: IssuedToken) -> str:
         name = audit.token_status(token.revoked_at, token.expires_at, now=timezone.now())
-        word = {"revoked": gettext("revoked"), "live": gettext("live"), "expired": gettext("expired")}[name]
-        return format_html('<span class="instaccess-badge instaccess-badge-{}">{}</span>', name, word)
+        label = {"revoked": gettext("revoked"), "live": gettext("live"), "expired": gettext("expired")}[name]
+        return format_html('<span class="instaccess-badge instaccess-badge-{}">{}</span>', name, label)
 
-    @admin.display(description=pgettext_lazy("person", "who"))
-    def who(self, token: IssuedToken) -> str:
-        """Whoever had the token."""
+    @admin.display(description=_("real user"))
+    def holder(self, token: IssuedToken) -> str:
+        """Return the user who received the token: the real user of a masquerade, otherwise the subject."""
         return self.real_subject(token) if token.real_user_uuid else self.subject(token)
 
-    @admin.display(description=_("as whom"))
-    def as_whom(self, token: IssuedToken) -> str:
-        """In words where somebody masqueraded."""
+    @admin.display(description=_("acting as"))
+    def acting_as(self, token: IssuedToken) -> str:
+        """Return the subject if a real user masquerades as the subject."""
         if not token.real_user_uuid:
             return "-"
         return format_html("<strong>{}</strong> {}", gettext("masquerading as"), self.subject(token))
 
     @admin.display(description=_("user"))
     def subject(self, token: IssuedToken) -> str:
-        return _name(token.user, token.user_uuid)
+        return _render_user(token.user, token.user_uuid)
 
     @admin.display(description=_("real user"))
     def real_subject(self, token: IssuedToken) -> str:
-        return _name(token.real_user, token.real_user_uuid) if token.real_user_uuid else "-"
+        return _render_user(token.real_user, token.real_user_uuid) if token.real_user_uuid else "-"
 
     @admin.display(description=_("application"))
     def client(self, token: IssuedToken) -> str:
-        """Its name only where the reference is to the application of the client id, which the row's HMAC covers."""
+        """Return the application's name and client id.
+
+        If the foreign key does not match the client id, return only the client id, which the row's HMAC covers.
+        """
         if token.application is None or token.application.client_id != token.client_id:
-            return _id(token.client_id or "-")
+            return _render_id(token.client_id or "-")
         return format_html('{} <span class="instaccess-beside">{}</span>', str(token.application), token.client_id)
 
     @admin.display(description=_("revoked"))
@@ -131,20 +136,20 @@ class IssuedTokenAdmin(InspectorPages, ExportPages, TokenActions):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[IssuedToken], search_term: str
     ) -> tuple[QuerySet[IssuedToken], bool]:
-        """Every term must match, each by equality on an indexed column: the audit may hold millions of rows."""
+        """Require every term to match. Terms use indexed columns, because the table may have millions of rows."""
         for term in search.terms(search_term):
             queryset = queryset.filter(search.tokens_matching(term))
         return queryset, False
 
 
-def _name(user: Any, uuid: str) -> str:
+def _render_user(user: Any, uuid: str) -> str:
     name = users.display_name(user, uuid)
-    return _id(uuid) if name is None else name
+    return _render_id(uuid) if name is None else name
 
 
-def _id(text: str) -> str:
+def _render_id(text: str) -> str:
     return format_html('<span class="instaccess-id">{}</span>', text)
 
 
-def _time(text: str) -> str:
+def _render_time(text: str) -> str:
     return format_html('<time class="nowrap">{}</time>', text)

@@ -1,25 +1,15 @@
-"""A list of millions of rows: what the admin counts of it, and how it finds its years, months and days."""
+"""Pagination for a list with millions of rows: a bounded count, and quick queries for few rows."""
 
 from __future__ import annotations
 
-from copy import copy
-from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
-from django.contrib.admin.views.main import ChangeList
 from django.core.paginator import Paginator
-from django.db.models import QuerySet
 from django.db.models.functions import Least
-from django.utils import timezone
 from django.utils.functional import cached_property
 
-from ...models import IssuedToken
-from . import periods
-
-_MOST_DAYS = 20_000
-
 COUNTED = 5_000
-"""Rows that a list counts and pages through. Counting all of millions takes seconds; nobody pages that far."""
+"""Maximum number of rows that the list counts and pages through. Counting millions of rows takes seconds."""
 
 
 class BoundedPaginator(Paginator):  # type: ignore[type-arg]
@@ -33,51 +23,18 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]
 
     def page(self, number: Any) -> Any:
         if self.count < COUNTED:
-            self.object_list = _found_first(self.object_list)
+            self.object_list = _sort_after_lookup(self.object_list)
         return super().page(number)
 
 
-def _found_first(rows: Any) -> Any:
-    """Few rows, asked for in such a way that they are looked up and then sorted.
+def _sort_after_lookup(rows: Any) -> Any:
+    """Order a queryset with few rows so that the database looks up the rows first and then sorts them.
 
-    Asked for the latest of them, a database may well go through all rows from the latest on, for it expects to meet
-    some soon; those of somebody who left a year ago come last. Nobody's tokens expire before they are issued, so the
-    order is the same, and no index has it.
+    If the order is the index on `issued_at`, a database may scan this index from the latest row on, because the
+    planner expects a match soon. For a user who left a year ago, such a scan reads most of the table. Sorting by
+    `LEAST(issued_at, expires_at)` gives the same order, because no token expires before it is issued, and prevents
+    the scan, because no index has this expression.
     """
     time = Least("issued_at", "expires_at")
     by = {"issued_at": time.asc(), "-issued_at": time.desc()}
     return rows.order_by(*(by.get(order, order) for order in rows.query.order_by))
-
-
-class Dates(QuerySet[IssuedToken]):
-    """What Django's date hierarchy asks for."""
-
-    def datetimes(self, field_name: str, kind: str, *args: Any, **kwargs: Any) -> Any:
-        """Years, months or days from the first row to the last. Django's own looks at every row for them."""
-        first, last = (
-            self.order_by(order).values_list(field_name, flat=True).first()
-            for order in (field_name, f"-{field_name}")
-        )
-        found: dict[datetime, None] = {}
-        if first and last:
-            # No further back than half a century: somebody may have written the year 1 into a row.
-            days = min((last.date() - first.date()).days, _MOST_DAYS)
-            for number in range(days, -1, -1):
-                day = last.date() - timedelta(days=number)
-                start = {"year": day.replace(month=1, day=1), "month": day.replace(day=1), "day": day}[kind]
-                found[datetime.combine(start, time.min, UTC)] = None
-        return list(found)
-
-
-def dates_of(changelist: ChangeList) -> ChangeList:
-    """The list as Django's date hierarchy is to see it: by dates alone.
-
-    To find the first and the last row that filters and search leave, a database may well go through all the others
-    in the order of time.
-    """
-    seen = copy(changelist)
-    picked = periods.picked(changelist.params, timezone.now())
-    seen.queryset = Dates(IssuedToken).order_by()
-    if picked is not None:
-        seen.queryset = seen.queryset.filter(issued_at__gte=picked.since, issued_at__lt=picked.until)
-    return seen

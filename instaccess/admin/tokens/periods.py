@@ -1,8 +1,7 @@
-"""Periods of time as people choose them on the list of issued tokens, and the hours or days they are made of. UTC."""
+"""Periods that people choose on the list of issued tokens, and their hours or days. All times are UTC."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,70 +18,48 @@ CHOICES: dict[str, tuple[Any, timedelta]] = {
     "90d": (_("Last 90 days"), timedelta(days=90)),
     "365d": (_("Last 365 days"), timedelta(days=365)),
 }
-"""As they stand in an address: what people read, and how far back."""
+"""Label and length of each period, by the value of the `period` parameter in the URL."""
 
 DEFAULT = "7d"
-"""What a picture shows where nothing was chosen."""
+"""Period of the chart if the user has not chosen a period."""
 
 BY_HOUR = timedelta(days=3)
-"""Longer periods are told day by day."""
+"""Maximum length of a period that is divided into hours. Longer periods are divided into days."""
 
 
 @dataclass(frozen=True)
 class Period:
-    """From a moment up to, not including, another one; both on the hour, on the day where `step` is one."""
+    """Time from `since` up to, but not including, `until`. Both are starts of hours, or of days if `step` is DAY."""
 
     since: datetime
     until: datetime
 
     @property
     def step(self) -> timedelta:
-        """What it is told in: hours or days."""
+        """Length of one bar of the chart: an hour or a day."""
         return HOUR if self.until - self.since <= BY_HOUR else DAY
 
     @property
     def starts(self) -> list[datetime]:
-        """When each of its hours or days begins."""
+        """Start of each hour or day of the period."""
         step = self.step
         count = max(-((self.since - self.until) // step), 0)
         return [self.since + number * step for number in range(count)]
 
-    def __and__(self, other: Period) -> Period:
-        """What both have; empty where they have nothing in common."""
-        since = max(self.since, other.since)
-        return Period(since, max(min(self.until, other.until), since))
-
 
 def chosen(choice: str | None, now: datetime) -> Period | None:
-    """The period of one of `CHOICES`, None for anything else.
+    """Return the period for a key of `CHOICES`, or None for any other value.
 
-    It begins with a whole hour or day, so that the first one told is complete, and includes the one that runs.
+    The period begins with a whole hour or day, so that the first bar of the chart is complete. The period includes
+    the current hour or day.
     """
     if choice not in CHOICES:
         return None
-    back = CHOICES[choice][1]
-    step = HOUR if back < BY_HOUR else DAY
-    return Period(_floor(now - back, step), _floor(now, step) + step)
+    length = CHOICES[choice][1]
+    step = HOUR if length < BY_HOUR else DAY
+    return Period(_floor(now - length, step), _floor(now, step) + step)
 
 
-def picked(params: Mapping[str, Any], now: datetime) -> Period | None:
-    """The year, month or day picked in the admin's date hierarchy, as far as it has come; None for anything else."""
-    year, month, day = (params.get(f"issued_at__{part}") for part in ("year", "month", "day"))
-    if year is None:
-        return None
-    try:
-        since = datetime(int(year), int(month or 1), int(day or 1), tzinfo=UTC)
-        if month and day:
-            until = since + DAY
-        elif month:
-            until = (since + timedelta(days=32)).replace(day=1)
-        else:
-            until = since.replace(year=since.year + 1, month=1, day=1)
-    except (ValueError, OverflowError):
-        return None
-    return Period(since, max(min(until, _floor(now, DAY) + DAY), since))
-
-
-def _floor(moment: datetime, step: timedelta) -> datetime:
-    start = moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+def _floor(time: datetime, step: timedelta) -> datetime:
+    start = time.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
     return start if step == HOUR else start.replace(hour=0)

@@ -1,4 +1,4 @@
-"""What people type into the search box: whole terms, each looked up in indexed columns by equality."""
+"""The search of the list of issued tokens: complete terms, compared by equality with indexed columns."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from ...users import existing_uuid
 
 
 def terms(text: str) -> list[str]:
-    """The terms of a search; every one of them must match."""
+    """Split a search into terms. Every term must match."""
     return text.replace("\x00", "").split()
 
 
 def tokens_matching(term: str) -> Q:
-    """Issued tokens that a term names: by token id, by user or real user, by client id, by address."""
-    users = list(_users(term).values_list("pk", flat=True))
-    # Asked first, so that what is asked of the big table is plain equality.
+    """Return the condition for tokens whose id, user, real user, client id or client address is the term."""
+    user_pks = list(_find_users(term).values_list("pk", flat=True))
+    # The primary keys are loaded first, so that the query of the large table needs no join.
     condition = Q(client_id=term) | Q(user_uuid=term) | Q(real_user_uuid=term)
-    if users:
-        condition |= Q(user__in=users) | Q(real_user__in=users)
+    if user_pks:
+        condition |= Q(user__in=user_pks) | Q(real_user__in=user_pks)
     with suppress(ValueError):
         value = uuid.UUID(term)
         condition |= Q(jti=value) | Q(user_uuid=str(value)) | Q(real_user_uuid=str(value))
@@ -34,16 +34,19 @@ def tokens_matching(term: str) -> Q:
 
 
 def refusals_matching(term: str) -> Q | None:
-    """Refusals that a term names: by user, by client id; None for what refusals are not counted by."""
+    """Return the condition for refusals whose user or client id is the term.
+
+    Returns None if the term is an IP address, because refusals are not counted by address.
+    """
     with suppress(ValueError):
         ipaddress.ip_address(term)
         return None
-    uuids = {term, *(existing_uuid(user) for user in _users(term))} - {""}
+    uuids = {term, *(existing_uuid(user) for user in _find_users(term))} - {""}
     with suppress(ValueError):
         uuids.add(str(uuid.UUID(term)))
     return Q(client_id=term) | Q(user_uuid__in=uuids)
 
 
-def _users(name: str) -> Any:
+def _find_users(name: str) -> Any:
     model = get_user_model()
     return model._default_manager.filter(**{model.USERNAME_FIELD: name})

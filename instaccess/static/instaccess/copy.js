@@ -1,4 +1,4 @@
-// A button beside each text that people copy. Without script there is none, and the text can still be selected.
+// Adds a copy button after each text with `data-copy`. Without JavaScript, users can still select the text.
 document.addEventListener("DOMContentLoaded", () => {
     for (const text of document.querySelectorAll("[data-copy]")) {
         const button = document.createElement("button");
@@ -6,14 +6,15 @@ document.addEventListener("DOMContentLoaded", () => {
         button.type = "button";
         button.className = "button instaccess-copy";
         button.textContent = text.dataset.copy;
-        answer.setAttribute("role", "status"); // a live region, there before it speaks
+        // Screen readers announce changes only in a live region that already exists.
+        answer.setAttribute("role", "status");
         button.addEventListener("click", async () => {
             answer.textContent = "";
             try {
                 await navigator.clipboard.writeText(text.textContent);
                 answer.textContent = text.dataset.copied;
             } catch {
-                // No clipboard, as over plain http: what is selected can be copied by keyboard.
+                // Browsers disable the clipboard on plain HTTP. Select the text, so that users can copy it by keyboard.
                 getSelection().selectAllChildren(text);
                 answer.textContent = text.dataset.selected;
             }

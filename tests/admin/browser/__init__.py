@@ -1,1 +1,1 @@
-"""The admin in a real headless Chromium: what only a browser, an eye or a screen reader would notice."""
+"""Tests of the admin in headless Chromium: scripts, content security policy, layout and accessibility."""

@@ -1,4 +1,4 @@
-"""axe looks over a page as somebody has it: light or dark, on a laptop or on a telephone."""
+"""Accessibility checks with axe, in both colour schemes, with a wide and a narrow window."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ from tests.admin.browser.chromium import four_ways
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-# Rule and selector of what Django's own templates make alike on every project's pages, as test_harness.py shows. How
-# its style sheet marks links is its look, which our pages keep to.
+# Rules and selectors of violations in Django's own templates. test_harness.py checks that each exception is needed.
 DJANGOS = [
-    # Links in the breadcrumbs are told from the last word by their colour only. It shows where that word is long.
+    # Links in the breadcrumbs differ from the last word by their colour only. axe reports this if the word is long.
     ("link-in-text-block", ".breadcrumbs a"),
-    # So is "Show all" beside the number of results.
+    # The link "Show all" next to the number of results differs by its colour only.
     ("link-in-text-block", "#changelist-search .quiet a"),
-    # The label of the search box is a picture with the alternative text "Search", which axe does not count as text.
+    # The label of the search box is an image with the alternative text "Search", which axe does not accept.
     ("label-title-only", "#searchbar"),
 ]
 
-# axe would put the page's style sheets into it a second time, which the page's policy forbids, for a rule that is
-# off by default.
+# Without `preload: false`, axe inserts the page's style sheets again, which the content security policy forbids. Only
+# a rule that is disabled by default needs the inserted style sheets.
 _OPTIONS = {"resultTypes": ["violations"], "preload": False}
 _RUN = f"""
 async () => (await axe.run({json.dumps(_OPTIONS)})).violations.flatMap(rule => rule.nodes.map(node => ({{
@@ -37,7 +36,7 @@ _TOO_WIDE = "document.documentElement.scrollWidth - document.documentElement.cli
 
 @dataclass(frozen=True)
 class Fault:
-    """What keeps somebody out: a rule of axe, or `sideways` where one has to scroll sideways to read on."""
+    """An accessibility violation: a rule of axe, or `sideways` if the page scrolls horizontally."""
 
     scheme: str
     width: int
@@ -47,24 +46,24 @@ class Fault:
 
 
 def violations(page: Page) -> list[Fault]:
-    """All that axe finds in the four ways to see a page, Django's too. The page is left light and wide."""
+    """Return all violations in the four combinations of scheme and size, including Django's own violations."""
     from axe_playwright_python.base import AXE_SCRIPT
 
     page.evaluate(AXE_SCRIPT)
-    found = []
+    violations_found = []
     for scheme, size in four_ways(page):
-        found += [Fault(scheme, size["width"], **each) for each in page.evaluate(_RUN)]
+        violations_found += [Fault(scheme, size["width"], **each) for each in page.evaluate(_RUN)]
         if (too_wide := page.evaluate(_TOO_WIDE)) > 0:
-            found.append(Fault(scheme, size["width"], "sideways", text=f"{too_wide} px"))
-    return found
+            violations_found.append(Fault(scheme, size["width"], "sideways", text=f"{too_wide} px"))
+    return violations_found
 
 
 def faults(page: Page) -> list[Fault]:
-    """What is wrong with a page of ours."""
+    """Return the violations of a page without the exceptions for Django's templates."""
     return [each for each in violations(page) if not any(is_of(page, each, *djangos) for djangos in DJANGOS)]
 
 
 def is_of(page: Page, fault: Fault, rule: str, selector: str) -> Any:
-    """Whether it is a fault by that rule of an element that the selector matches."""
+    """Return whether the fault violates the rule and its element matches the selector."""
     matches = "([target, selector]) => document.querySelector(target).matches(selector)"
     return fault.rule == rule and page.evaluate(matches, [fault.selector, selector])

@@ -1,4 +1,4 @@
-"""Chromium without a screen, driven by Playwright: Debian's, for Playwright would download one of its own."""
+"""Headless Chromium from Debian, controlled by Playwright, which would otherwise download its own Chromium."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 WIDE: ViewportSize = {"width": 1280, "height": 900}
 NARROW: ViewportSize = {"width": 390, "height": 844}
-"""A laptop's window and a telephone's, in CSS pixels."""
+"""Window sizes of a laptop and a phone, in CSS pixels."""
 
-# The first two for machines without a graphics card, the rest keep it from calling home.
+# The first two options are for machines without a graphics card. The others disable background network requests.
 _ARGUMENTS = [
     "--disable-gpu",
     "--no-first-run",
@@ -24,7 +24,7 @@ _ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-# The browser speaks of violations on the console, too; here it is said what was blocked, and by which element.
+# Unlike the console message of the browser, this message names the blocked URL and the element.
 _TELL_OF_VIOLATIONS = """
 document.addEventListener("securitypolicyviolation", event => console.error(
     `CSP: ${event.effectiveDirective} ${event.blockedURI} ${event.target?.outerHTML?.slice(0, 200) ?? ""}`));
@@ -32,18 +32,18 @@ document.addEventListener("securitypolicyviolation", event => console.error(
 
 
 def executable() -> str | None:
-    """Where Chromium is, or None: what CHROMIUM names, or Debian's package `chromium`."""
+    """Return the path of Chromium: the value of CHROMIUM, or the path of Debian's package. None if there is none."""
     return shutil.which(os.environ.get("CHROMIUM") or "chromium")
 
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """A browser for the length of a `with`. It has no window yet."""
+    """Run a browser without a window, as a context manager."""
     from playwright.sync_api import sync_playwright
 
-    # Chromium's sandbox refuses to run as root; as anybody else it stays on.
+    # Chromium's sandbox cannot run as root. For other users the sandbox stays enabled.
     arguments = [*_ARGUMENTS, "--no-sandbox"] if os.geteuid() == 0 else _ARGUMENTS
-    # Playwright has an event loop running in this thread, and Django would take queries for ones made by a coroutine.
+    # Playwright runs an event loop in this thread, so Django would refuse queries as unsafe in a coroutine.
     before = os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE")
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
     try:
@@ -61,11 +61,11 @@ def chromium() -> Iterator[Browser]:
 
 
 class Watch:
-    """What goes wrong in a window without anybody clicking on it: CSP, scripts, files that are missing, strangers.
+    """Records errors in a window: CSP violations, script errors, missing files, and requests to other hosts.
 
     Attributes:
-        complaints: one line each.
-        expected: HTTP statuses of 400 and more that the test is about.
+        complaints: one line for each error.
+        expected: HTTP error statuses that the test expects.
     """
 
     def __init__(self, context: BrowserContext, base_url: str) -> None:
@@ -80,16 +80,16 @@ class Watch:
         context.on("response", self._response)
 
     def _console(self, message: ConsoleMessage) -> None:
-        # What it says of a status is said below, with the address.
+        # `_response` reports HTTP error statuses, with the URL.
         if message.type == "error" and "the server responded with a status of" not in message.text:
             self.complaints.append(f"console: {message.text}")
 
     def _request(self, request: Request) -> None:
         if not request.url.startswith(f"{self._base_url}/"):
-            self.complaints.append(f"asked somebody else: {request.url[:200]}")
+            self.complaints.append(f"request to another host: {request.url[:200]}")
 
     def _failed(self, request: Request) -> None:
-        # A page that is left before it came, and one that turns out to be a file to save, end so.
+        # A navigation that is interrupted, or that becomes a download, ends with this failure.
         if not (request.is_navigation_request() and request.failure == "net::ERR_ABORTED"):
             self.complaints.append(f"{request.failure}: {request.url}")
 
@@ -101,12 +101,12 @@ class Watch:
 def window(
     browser: Browser, base_url: str, *, dark: bool = False, size: Any = None, **options: Any
 ) -> BrowserContext:
-    """A window with no cookies. Pages take addresses without the host."""
+    """Open a window without cookies. Its pages accept URLs without the host."""
     return browser.new_context(
         base_url=base_url,
         color_scheme="dark" if dark else "light",
         viewport=size or WIDE,
-        # Colours are there at once, not faded in.
+        # Disable animations, so that colours change immediately.
         reduced_motion="reduce",
         locale="en-GB",
         timezone_id="Europe/Zurich",
@@ -115,11 +115,13 @@ def window(
 
 
 def four_ways(page: Page) -> Iterator[tuple[str, ViewportSize]]:
-    """Puts a page into each of the four ways to see it; yields the colour scheme and the size. It ends light and
-    wide."""
+    """Show a page in each combination of colour scheme and size, and yield the combination.
+
+    Afterwards the page is light and wide.
+    """
     for scheme, size in product(("dark", "light"), (NARROW, WIDE)):
         page.emulate_media(color_scheme=scheme)
         page.set_viewport_size(size)
-        # To the end of every transition: colours in between are nobody's choice.
+        # Finish all transitions, because intermediate colours may lack contrast.
         page.evaluate("document.getAnimations().forEach(animation => animation.finish())")
         yield scheme, size

@@ -1,4 +1,4 @@
-"""A browser that many tests share, a server in this process, and a window for each person in a test."""
+"""Fixtures: a shared browser, a server in this process, and a window for each user in a test."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 PASSWORD = "correct horse battery staple"
 
 
-# Of the package, not of the session: other tests must not find Playwright's event loop in their thread.
+# The scope is the package, because other tests must not run in a thread with Playwright's event loop.
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     with chromium() as running:
@@ -28,7 +28,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="package")
 def server(django_db_setup: None) -> Iterator[LiveServer]:
-    """The test project with its static files, in threads of this process, under the policy of `csp.py`."""
+    """Serve the test project and its static files in threads of this process, with the policy of `csp.py`."""
     middleware = ["tests.admin.browser.csp.ContentSecurityPolicy", *django_settings.MIDDLEWARE]
     with override_settings(MIDDLEWARE=middleware):
         running = LiveServer("127.0.0.1")
@@ -43,7 +43,7 @@ def superuser(transactional_db: None) -> Any:
 
 @pytest.fixture
 def watches() -> list[Watch]:
-    """One a window; `expected` of each can be set."""
+    """Return the watches of all windows."""
     return []
 
 
@@ -51,7 +51,7 @@ def watches() -> list[Watch]:
 def visit(
     browser: Browser, server: LiveServer, watches: list[Watch], transactional_db: None
 ) -> Iterator[Callable[..., Page]]:
-    """Opens a window for a user, signed in, or for nobody. Whatever goes wrong in it by itself fails the test."""
+    """Return a function that opens a window, signed in if a user is given. Errors in the window fail the test."""
     opened: list[BrowserContext] = []
 
     def open_(user: Any = None, **options: Any) -> Page:
@@ -68,7 +68,7 @@ def visit(
         return page
 
     yield open_
-    # Before the database is emptied under their last requests.
+    # Close the windows before the database is emptied, because a window may still send requests.
     for context in opened:
         context.close()
     assert [line for watch in watches for line in watch.complaints] == []

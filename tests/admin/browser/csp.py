@@ -1,4 +1,4 @@
-"""The policy that careful sites send, on every page of the test project."""
+"""A strict content security policy for every page of the test project."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ POLICY = "default-src 'self'"
 
 
 class ContentSecurityPolicy:
-    """Middleware, first in the list: pages that others answer early have it too."""
+    """Middleware that adds the policy. It is the first middleware, so that every response has the policy."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response

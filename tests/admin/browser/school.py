@@ -1,4 +1,4 @@
-"""A school that is made up, served with the test project: what the screenshots are taken of. Outside pytest."""
+"""Sample data of a fictitious school for the screenshots, served by the test project outside pytest."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ HOST = "127.0.0.1"
 
 
 def set_up(folder: Path, *, rows: int) -> None:
-    """Django with a new database in `folder`: keys in their third month, one lost and one just replaced, so many
-    issued tokens and a lost laptop's that were revoked, and somebody who is trying forged ones."""
+    """Set up Django with a new database in `folder`.
+
+    The database contains keys of almost three months, of which one is revoked and one was just rotated, `rows` issued
+    tokens, revoked tokens of a lost laptop, and refusals of forged tokens.
+    """
     os.environ |= {
         "INSTACCESS_DATABASE": "sqlite",
         "SQLITE_NAME": str(folder / "db.sqlite3"),
@@ -41,8 +44,8 @@ def set_up(folder: Path, *, rows: int) -> None:
     from instaccess.keys import keks_for_revocation, lifecycle, provision
     from instaccess.models import Key, RefusalCount
 
-    settings.DEBUG = False  # as where people work; it would also remember every query
-    # Hashing the secrets of ten applications slowly takes longer than making 20,000 rows.
+    settings.DEBUG = False  # With DEBUG, Django keeps every query in memory.
+    # A slow hash of ten client secrets takes longer than inserting 20,000 rows.
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     settings.MIDDLEWARE = ["tests.admin.browser.csp.ContentSecurityPolicy", *settings.MIDDLEWARE]
     call_command("migrate", verbosity=0)
@@ -58,7 +61,7 @@ def set_up(folder: Path, *, rows: int) -> None:
     lifecycle.revoke(Key.objects.get(use="sig", status="current").kid, reason="backup left on a train", now=ago(9))
     lifecycle.rotate(Key.Use.ENCRYPTION, force=True, now=now - timedelta(minutes=25))
     for use in Key.Use:
-        lifecycle.rotate(use, now=now)  # as cron does daily: what is gone loses its private half
+        lifecycle.rotate(use, now=now)  # The daily cron job erases private keys whose tokens have expired.
     ada = get_user_model().objects.create_superuser(USERNAME, password=PASSWORD)
     with open(os.devnull, "w") as nowhere:
         call_command("instaccess_tokens", "seed", "--rows", str(rows), "--days", "30", "--seed", "6", stdout=nowhere)
@@ -78,7 +81,7 @@ def set_up(folder: Path, *, rows: int) -> None:
 
 
 def make_token(*, real_user: Any = None) -> str:
-    """The text of a token that was issued a moment ago, to somebody who is behind it or to its own user."""
+    """Issue a token and return it. With `real_user`, this user masquerades as the subject."""
     from django.contrib.auth import get_user_model
     from oauth2_provider.models import get_application_model
 
@@ -96,7 +99,7 @@ def make_token(*, real_user: Any = None) -> str:
 
 @contextmanager
 def served() -> Iterator[str]:
-    """The test project with its static files, for the length of a `with`; yields its address."""
+    """Serve the test project and its static files, and yield the base URL."""
     from django.contrib.staticfiles.handlers import StaticFilesHandler
     from django.core.servers.basehttp import ThreadedWSGIServer, WSGIRequestHandler
     from django.core.wsgi import get_wsgi_application

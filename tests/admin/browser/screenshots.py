@@ -1,7 +1,6 @@
-"""`make screenshots`: every page of the admin, light and dark, wide and narrow, of a school that is made up.
+"""`make screenshots`: take screenshots of every admin page, light and dark, wide and narrow, with sample data.
 
-It makes a database of its own in a temporary folder and leaves nothing behind but the pictures. It fails where a page
-complains.
+Creates a database in a temporary folder and keeps only the screenshots. Exits with 1 if a page causes an error.
 """
 
 from __future__ import annotations
@@ -21,22 +20,22 @@ if TYPE_CHECKING:
 KEYS, TOKENS = "/admin/instaccess/key/", "/admin/instaccess/issuedtoken/"
 INSPECTOR = f"{TOKENS}inspect/"
 IN_README = ("issued-tokens", "keys")
-"""Pages that the README shows, as they are first seen on a laptop."""
+"""Pages that the README shows."""
 TALLEST = 2400
-"""Pixels of a page that go into a picture: a hundred rows say no more than thirty."""
+"""Maximum height of a screenshot, in pixels."""
 
 
 class Album:
-    """Pictures of one page after the other; `readme` is a second folder, for those that the README shows."""
+    """Takes and stores screenshots. `readme` is the folder for the screenshots that the README shows."""
 
     def __init__(self, page: Page, folder: Path, readme: Path | None) -> None:
         self._page, self._folder, self._readme = page, folder, readme
         self.count = 0
 
     def take(self, name: str) -> None:
-        """The page as it is now, in four ways."""
+        """Take screenshots of the page in both colour schemes and both window sizes."""
         if self._readme is not None and name in IN_README:
-            # Without the list of the site's models, which says nothing of ours.
+            # Hide the sidebar, which lists the models of all apps.
             sidebar = self._page.locator("#toggle-nav-sidebar")
             sidebar.dispatch_event("click")
             self._page.screenshot(path=self._readme / f"{name}.png")
@@ -52,7 +51,7 @@ class Album:
 
 
 def tour(page: Page, album: Album) -> None:
-    """All the pages, as somebody would come to them."""
+    """Visit all pages in the order in which a user would visit them."""
     page.goto("/admin/")
     page.get_by_label("Username").fill(school.USERNAME)
     page.get_by_label("Password").fill(school.PASSWORD)
@@ -79,14 +78,14 @@ def tour(page: Page, album: Album) -> None:
         box.check()
     page.get_by_label("Action:").select_option("revoke_chosen")
     page.get_by_role("button", name="Go").click()
-    _see(page, "Revoke the chosen tokens")
+    _see(page, "Revoke the selected tokens")
     album.take("issued-token-revoke")
     page.goto(INSPECTOR)
     album.take("inspector")
     text = school.make_token()
     for verdict, pasted in ("Accepted", text), ("Refused", text[:-1]):
         page.get_by_label("Token").fill(pasted)
-        page.get_by_role("button", name="Inspect").click()
+        page.get_by_role("button", name="Inspect token").click()
         _see(page, verdict)
         album.take(f"inspector-{verdict.lower()}")
 
@@ -97,9 +96,9 @@ def _see(page: Page, heading: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="Where the pictures go.")
-    parser.add_argument("--readme", type=Path, help="Where those that the README shows go, too.")
-    parser.add_argument("--rows", type=int, default=20_000, help="How many tokens were issued (default 20000).")
+    parser.add_argument("folder", type=Path, help="Folder for the screenshots.")
+    parser.add_argument("--readme", type=Path, help="Folder for the screenshots that the README shows.")
+    parser.add_argument("--rows", type=int, default=20_000, help="Number of issued tokens (default: 20000).")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -112,7 +111,7 @@ def main() -> int:
             context.close()
     for complaint in watch.complaints:
         sys.stderr.write(f"{complaint}\n")
-    sys.stdout.write(f"{album.count} pictures are in {options.folder}.\n")
+    sys.stdout.write(f"{album.count} screenshots are in {options.folder}.\n")
     return bool(watch.complaints)
 
 

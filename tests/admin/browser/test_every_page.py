@@ -1,4 +1,4 @@
-"""The pages that nobody tells a story about: they load, and keep nobody out."""
+"""Browser tests of the remaining pages: each page loads and is accessible."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ pytestmark = pytest.mark.services
 Visit = Callable[..., "Page"]
 
 
-class TestEveryOtherPage:
-    @pytest.mark.parametrize(("button", "heading"), [("Generate…", "Generate a key"), ("Import…", "Import a key")])
-    def test_behind_a_button_on_keys_is_without_faults(
+class TestOtherPages:
+    @pytest.mark.parametrize(
+        ("button", "heading"), [("Generate key…", "Generate a key"), ("Import key…", "Import a key")]
+    )
+    def test_confirmation_pages_of_keys_are_accessible(
         self, visit: Visit, superuser: Any, initial_keys: list[Key], button: str, heading: str
     ) -> None:
         page = visit(superuser)
@@ -29,18 +31,18 @@ class TestEveryOtherPage:
         page.get_by_role("heading", name=heading).wait_for()
         assert faults(page) == []
 
-    def test_of_service_users_is_without_faults(
+    def test_pages_of_service_users_are_accessible(
         self, visit: Visit, superuser: Any, user: Any, application: Any
     ) -> None:
         bound = ServiceUser.objects.create(application=application, user=user)
         page = visit(superuser)
-        found = {}
+        faults_by_url = {}
         for url in "", "add/", f"{bound.pk}/change/":
             page.goto(f"/admin/instaccess/serviceuser/{url}")
-            found[url] = faults(page)
-        assert not any(found.values()), found
+            faults_by_url[url] = faults(page)
+        assert not any(faults_by_url.values()), faults_by_url
 
-    def test_of_keys_where_there_are_none_is_without_faults(self, visit: Visit, superuser: Any) -> None:
+    def test_the_key_page_without_keys_is_accessible(self, visit: Visit, superuser: Any) -> None:
         page = visit(superuser)
         page.goto("/admin/instaccess/key/")
         page.get_by_text("python manage.py instaccess_init").wait_for()

@@ -1,4 +1,4 @@
-"""That the browser's tests would notice, and that what they overlook is Django's to mend."""
+"""Tests of the browser tests: errors are reported, and each accessibility exception is needed for Django's pages."""
 
 from __future__ import annotations
 
@@ -17,36 +17,38 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.services
 
-_MISDEEDS = {
+_MISBEHAVIOURS = {
     "an inline style": "document.body.insertAdjacentHTML('beforeend', '<p style=\"color: red\">.</p>')",
     "an inline script": "document.body.append(Object.assign(document.createElement('script'), {text: '1'}))",
-    "a picture from elsewhere": "document.body.append(Object.assign(new Image(), {src: 'http://127.0.0.2/x.png'}))",
-    "a file that is not there": "fetch('/static/instaccess/no.css')",
+    "an image from another host": "document.body.append(Object.assign(new Image(), {src: 'http://127.0.0.2/x.png'}))",
+    "a missing file": "fetch('/static/instaccess/no.css')",
     "a script that fails": "setTimeout(() => { throw new Error('oh') })",
 }
 
 
-class TestWhatAWindowComplainsOf:
-    @pytest.mark.parametrize("misdeed", _MISDEEDS)
-    def test_is(self, visit: Callable[..., Page], watches: list[Watch], misdeed: str) -> None:
+class TestWatch:
+    @pytest.mark.parametrize("misbehaviour", _MISBEHAVIOURS)
+    def test_a_watched_window_reports_this_misbehaviour(
+        self, visit: Callable[..., Page], watches: list[Watch], misbehaviour: str
+    ) -> None:
         page = visit()
         page.goto("/admin/login/")
         [watch] = watches
-        page.evaluate(f"() => {{ {_MISDEEDS[misdeed]} }}")
-        # Each time it is asked something, the browser also tells what happened meanwhile.
+        page.evaluate(f"() => {{ {_MISBEHAVIOURS[misbehaviour]} }}")
+        # Playwright delivers events only while it runs a command, so evaluate an expression repeatedly.
         assert until(lambda: page.evaluate("1") and watch.complaints, bool)
         watch.complaints.clear()
 
 
-class TestWhatIsOverlookedIsDjangosOwn:
-    def test_and_every_exception_is_still_needed(
+class TestAccessibilityExceptions:
+    def test_every_accessibility_exception_is_still_needed_for_djangos_own_pages(
         self, visit: Callable[..., Page], superuser: Any, row: Callable[..., IssuedToken], settings: Any
     ) -> None:
-        """What this finds no more, a new Django has mended: take it out of the list."""
+        """If Django has fixed a violation, this test fails. Remove the exception from the list."""
         row()
         settings.ROOT_URLCONF = "tests.admin.browser.stock"
         page = visit(superuser)
         page.goto("/admin/instaccess/issuedtoken/")
-        found = violations(page)
+        faults = violations(page)
         for rule, selector in DJANGOS:
-            assert any(is_of(page, fault, rule, selector) for fault in found), (rule, selector)
+            assert any(is_of(page, fault, rule, selector) for fault in faults), (rule, selector)

@@ -1,4 +1,4 @@
-"""The inspector as people use it: a token is pasted in, and is nowhere afterwards."""
+"""Browser tests of the inspector: the pasted token is not kept."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Visit = Callable[..., "Page"]
 LIST = "/admin/instaccess/issuedtoken/"
 INSPECTOR = f"{LIST}inspect/"
 
-# All that a script of the page could read, hidden or not, and what the window has stored.
+# Everything that a script on the page could read: the page, form values, cookies and storage.
 _EVERYTHING = """
 () => JSON.stringify([
     location.href, document.cookie, document.documentElement.outerHTML, {...localStorage}, {...sessionStorage},
@@ -34,19 +34,19 @@ _EVERYTHING = """
 
 @pytest.fixture
 def issued(initial_keys: list[Key], user: Any, application: Any) -> tuple[IssuedToken, str]:
-    """A live token: its audit row and its text."""
+    """Return a live token: its audit row and the token."""
     origin = issuing.Origin("canvas.example.edu", "192.0.2.7", "client/1.0")
     return issuing.issue(user=user, origin=origin, now=time.time(), application=application)
 
 
 def inspect(page: Page, text: str) -> None:
     page.get_by_label("Token").fill(text)
-    page.get_by_role("button", name="Inspect").click()
-    page.get_by_role("heading", name="Inspect another one").wait_for()
+    page.get_by_role("button", name="Inspect token").click()
+    page.get_by_role("heading", name="Inspect another token").wait_for()
 
 
-class TestSomebodyWithAToken:
-    def test_reads_why_it_is_accepted_and_it_is_nowhere_afterwards(
+class TestAUserWithAToken:
+    def test_a_user_reads_why_a_token_is_accepted_and_the_token_is_not_kept(
         self, visit: Visit, superuser: Any, issued: tuple[IssuedToken, str]
     ) -> None:
         token, text = issued
@@ -68,7 +68,9 @@ class TestSomebodyWithAToken:
         assert page.get_by_label("Token").input_value() == ""
         assert secrets_of(text, page) == []
 
-    def test_reads_why_it_is_refused(self, visit: Visit, superuser: Any, issued: tuple[IssuedToken, str]) -> None:
+    def test_a_user_reads_why_a_token_is_refused(
+        self, visit: Visit, superuser: Any, issued: tuple[IssuedToken, str]
+    ) -> None:
         _, text = issued
         page = visit(superuser)
         page.goto(INSPECTOR)
@@ -79,8 +81,8 @@ class TestSomebodyWithAToken:
         assert faults(page) == []
 
 
-class TestSomebodyWhoMayOnlyInspect:
-    def test_finds_the_inspector_and_sees_no_audit(
+class TestAUserWhoMayOnlyInspect:
+    def test_a_user_who_may_only_inspect_finds_the_inspector_and_sees_no_audit_log(
         self, visit: Visit, issued: tuple[IssuedToken, str], user: Any
     ) -> None:
         clerk = get_user_model().objects.create_user("clerk", is_staff=True)
@@ -94,7 +96,7 @@ class TestSomebodyWhoMayOnlyInspect:
 
 
 def secrets_of(text: str, page: Page) -> list[str]:
-    """The parts of a token that could open or forge something and can be found in the window."""
+    """Return the sensitive parts of a token that are still present in the window."""
     everything = page.evaluate(_EVERYTHING)
     _header, *parts = text.split(".")
     return [part for part in parts if part and part in everything]

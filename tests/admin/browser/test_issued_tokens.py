@@ -1,4 +1,4 @@
-"""The issued tokens' pages as people use them."""
+"""Browser tests of the pages of issued tokens."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HOUR = 3600
 
 @pytest.fixture
 def audit(row: Callable[..., IssuedToken], user: Any) -> dict[str, list[IssuedToken]]:
-    """Three live tokens of Ada's and one that has expired, and a live one of Boole's."""
+    """Three live tokens and one expired token of Ada, and one live token of Boole."""
     boole = get_user_model().objects.create_user("boole")
     return {
         "live": [row(age=minutes * 60) for minutes in (1, 20, 40)],
@@ -40,8 +40,8 @@ def rows(page: Page) -> Locator:
     return page.locator("#result_list tbody tr")
 
 
-class TestSomebodyWhoseLaptopIsLost:
-    def test_is_searched_for_and_two_of_their_tokens_are_revoked(
+class TestAUserWhoseLaptopIsLost:
+    def test_an_operator_searches_for_a_user_and_revokes_two_of_their_tokens(
         self, visit: Visit, superuser: Any, audit: dict[str, list[IssuedToken]]
     ) -> None:
         page = visit(superuser)
@@ -57,7 +57,7 @@ class TestSomebodyWhoseLaptopIsLost:
             rows(page).filter(has_text=str(token.jti)).get_by_role("checkbox").check()
         page.get_by_label("Action:").select_option("revoke_chosen")
         page.get_by_role("button", name="Go").click()
-        page.get_by_text("these live tokens within five seconds: 2.").wait_for()
+        page.get_by_text("Live tokens to revoke: 2.").wait_for()
         page.get_by_label("Reason").fill("laptop lost")
         assert faults(page) == []
         page.get_by_role("button", name="Revoke").click()
@@ -69,7 +69,7 @@ class TestSomebodyWhoseLaptopIsLost:
 
 
 class TestTheList:
-    def test_has_a_chart_and_the_same_in_words(
+    def test_the_list_has_a_chart_and_a_table_with_the_same_numbers(
         self, visit: Visit, superuser: Any, audit: dict[str, list[IssuedToken]]
     ) -> None:
         page = visit(superuser)
@@ -79,13 +79,15 @@ class TestTheList:
         assert box is not None
         assert box["width"] > 300
         assert box["height"] > 100
-        page.locator("summary", has_text="The same as a table").focus()
+        page.locator("summary", has_text="Show as a table").focus()
         page.keyboard.press("Enter")
-        numbers = page.get_by_role("region", name="The same as a table").locator("td:first-of-type").all_inner_texts()
+        numbers = page.get_by_role("region", name="Show as a table").locator("td:first-of-type").all_inner_texts()
         assert sum(int(number) for number in numbers) == 5
         assert faults(page) == []
 
-    def test_leads_to_each_token(self, visit: Visit, superuser: Any, audit: dict[str, list[IssuedToken]]) -> None:
+    def test_the_list_links_to_each_token(
+        self, visit: Visit, superuser: Any, audit: dict[str, list[IssuedToken]]
+    ) -> None:
         token = audit["live"][0]
         page = visit(superuser)
         page.goto(LIST)
@@ -96,7 +98,7 @@ class TestTheList:
 
 
 class TestAFile:
-    def test_has_what_the_list_was_narrowed_down_to(
+    def test_a_downloaded_file_contains_the_filtered_rows(
         self, visit: Visit, superuser: Any, audit: dict[str, list[IssuedToken]], tmp_path: Path
     ) -> None:
         page = visit(superuser)
@@ -108,8 +110,10 @@ class TestAFile:
         assert [json.loads(line)["jti"] for line in text.splitlines()] == wanted
 
 
-class TestSomebodyWhoMayOnlyLook:
-    def test_sees_the_audit_and_nothing_to_act_with(self, visit: Visit, audit: dict[str, list[IssuedToken]]) -> None:
+class TestAUserWhoMayOnlyView:
+    def test_a_user_who_may_only_view_sees_the_audit_log_without_actions(
+        self, visit: Visit, audit: dict[str, list[IssuedToken]]
+    ) -> None:
         clerk = get_user_model().objects.create_user("clerk", is_staff=True)
         clerk.user_permissions.add(Permission.objects.get(codename="view_issuedtoken"))
         page = visit(clerk)
@@ -122,7 +126,7 @@ class TestSomebodyWhoMayOnlyLook:
 
 
 def download(page: Page, link: str, folder: Path) -> str:
-    """Follows a link to a file; returns the name it asks to be saved under."""
+    """Download the file behind a link and return the suggested file name."""
     with page.expect_download() as event:
         page.get_by_role("link", name=link).click()
     name = event.value.suggested_filename

@@ -1,4 +1,4 @@
-"""The keys' pages as people use them."""
+"""Browser tests of the pages of keys."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KEYS = "/admin/instaccess/key/"
 
 
 def signing_keys() -> dict[str, str]:
-    """Status of each."""
+    """Return the status of each signing key, by kid."""
     return dict(Key.objects.filter(use="sig").values_list("kid", "status"))
 
 
@@ -31,8 +31,8 @@ def current() -> str:
     return Key.objects.get(use="sig", status="current").kid
 
 
-class TestSomebodyWhoRotates:
-    def test_signs_in_finds_the_page_and_rotates_by_keyboard_alone(
+class TestAnOperatorWhoRotates:
+    def test_an_operator_signs_in_and_rotates_a_key_with_the_keyboard(
         self, visit: Visit, superuser: Any, initial_keys: list[Key]
     ) -> None:
         future = Key.objects.get(use="sig", status="future").kid
@@ -48,44 +48,48 @@ class TestSomebodyWhoRotates:
         page.keyboard.press("Enter")
         page.get_by_role("heading", name="Rotate the signing key").wait_for()
         assert faults(page) == []
-        tab_to(page, "checkbox", "Rotate although it is not due")
+        tab_to(page, "checkbox", "Rotate the key before rotation is due")
         page.keyboard.press("Space")
-        tab_to(page, "button", "Rotate")
+        tab_to(page, "button", "Rotate key")
         page.keyboard.press("Enter")
-        page.get_by_text(f"Key {future} is current now.").wait_for()
+        page.get_by_text(f"Key {future} is now current.").wait_for()
         assert current() == future
         assert faults(page) == []
 
-    def test_a7_double_clicks_and_one_rotation_happens(
+    def test_a7_a_double_click_causes_one_rotation(
         self, visit: Visit, superuser: Any, initial_keys: list[Key]
     ) -> None:
         future = Key.objects.get(use="sig", status="future").kid
         page = visit(superuser)
         page.goto(KEYS)
         page.get_by_role("button", name="Rotate signing key…").click()
-        page.get_by_label("Rotate although it is not due").check()
-        page.get_by_role("button", name="Rotate", exact=True).dblclick()
-        # Which of the two answers stays on the screen is the browser's business.
+        page.get_by_label("Rotate the key before rotation is due").check()
+        page.get_by_role("button", name="Rotate key", exact=True).dblclick()
+        # The browser may show either of the two responses.
         page.locator(".messagelist").wait_for()
         assert current() == future
         assert sorted(signing_keys().values()) == ["current", "future", "past"]
 
 
 class TestThePage:
-    def test_has_a_picture_and_the_same_in_words(self, visit: Visit, superuser: Any, initial_keys: list[Key]) -> None:
+    def test_the_key_page_has_a_timeline_and_a_table_with_the_same_information(
+        self, visit: Visit, superuser: Any, initial_keys: list[Key]
+    ) -> None:
         page = visit(superuser)
         page.goto(KEYS)
-        box = page.get_by_role("img", name="Life of the keys").bounding_box()
+        box = page.get_by_role("img", name="Key lifecycles").bounding_box()
         assert box is not None
         assert box["width"] > 300
         assert box["height"] > 100
-        words = page.get_by_role("region", name="The same in words")
+        words = page.get_by_role("region", name="Timeline as a table")
         for key in initial_keys:
             assert words.get_by_role("row", name=key.kid[:8]).get_by_text(key.status, exact=True).is_visible()
 
 
 class TestOneKey:
-    def test_can_be_read_copied_and_revoked(self, visit: Visit, superuser: Any, initial_keys: list[Key]) -> None:
+    def test_a_key_can_be_viewed_copied_and_revoked(
+        self, visit: Visit, superuser: Any, initial_keys: list[Key]
+    ) -> None:
         kid = current()
         page = visit(superuser, permissions=["clipboard-read", "clipboard-write"])
         page.goto(KEYS)
@@ -95,16 +99,18 @@ class TestOneKey:
         copied = page.evaluate("navigator.clipboard.readText()")
         assert copied == provision.export(Key.objects.get(kid=kid), file_format="pem")
         assert faults(page) == []
-        page.get_by_role("button", name="Revoke…").click()
+        page.get_by_role("button", name="Revoke key…").click()
         page.get_by_label("Reason").fill("laptop lost")
         assert faults(page) == []
-        page.get_by_role("button", name="Revoke", exact=True).click()
-        page.get_by_text(f"Key {kid} is revoked").wait_for()
+        page.get_by_role("button", name="Revoke key", exact=True).click()
+        page.get_by_text(f"Key {kid} and its live tokens").wait_for()
         assert signing_keys()[kid] == "revoked"
 
 
-class TestSomebodyWhoMayOnlyLook:
-    def test_sees_no_button(self, visit: Visit, transactional_db: None, initial_keys: list[Key]) -> None:
+class TestAUserWhoMayOnlyView:
+    def test_a_user_who_may_only_view_sees_no_buttons(
+        self, visit: Visit, transactional_db: None, initial_keys: list[Key]
+    ) -> None:
         user = get_user_model().objects.create_user("clerk", is_staff=True)
         user.user_permissions.add(Permission.objects.get(codename="view_key"))
         page = visit(user)
@@ -114,7 +120,7 @@ class TestSomebodyWhoMayOnlyLook:
 
 
 def tab_to(page: Page, role: str, name: str) -> None:
-    """Press Tab until that has the focus; one can see that it has."""
+    """Press Tab until the element has the focus, and check that the focus is visible."""
     wanted = page.get_by_role(role, name=name, exact=True)
     wanted.first.wait_for()
     for _ in range(60):

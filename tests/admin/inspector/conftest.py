@@ -1,4 +1,4 @@
-"""A gateway that remembers nothing, and tokens to inspect."""
+"""Fixtures: a gateway with empty caches, and tokens to inspect."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def fresh_gateway(initial_keys):
 
 @pytest.fixture
 def issue(user, application):
-    """Issues a token; the audit row and the text."""
+    """Return a function that issues a token and returns its audit row and the token."""
 
     def issue_(*, minutes_ago: float = 0, **changes: Any) -> tuple[IssuedToken, str]:
         values = {"user": user, "application": application, "origin": ORIGIN, "now": time.time() - minutes_ago * 60}
@@ -41,6 +41,6 @@ def token(issue) -> str:
 
 @pytest.fixture
 def make() -> Makes:
-    """Makes anything under the keys in use, and writes no audit row."""
+    """Return a helper that signs and encrypts arbitrary tokens with the current keys, without audit rows."""
     ring = keys_ring.current_ring()
     return Makes(ring.signing_key().private(), ring.encryption_key().private())

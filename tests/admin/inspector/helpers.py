@@ -1,4 +1,4 @@
-"""Inspections, and what the tests read from them."""
+"""Helpers that inspect tokens for the tests."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def look(text: str, **later: float) -> Inspection:
     return inspect(text, now=time.time() + later.get("seconds", 0))
 
 
-def codes(found: Inspection) -> tuple[str, str]:
-    return found.outcome.name, found.code
+def codes(inspection: Inspection) -> tuple[str, str]:
+    return inspection.outcome.name, inspection.code
 
 
 def good_claims(**changes: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The inspector agrees with the gateway and the services about every token, and writes nothing."""
+"""The inspector reaches the same verdict as the gateway and the service, and writes nothing."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 from rest_framework.test import APIRequestFactory
 
+from instaccess import users
 from instaccess.admin.inspector.pasted import extract_token
 from instaccess.admin.inspector.verdict import Outcome
 from instaccess.gateway import views
-from instaccess.issuer import issuing
 from instaccess.keys import ring as keys_ring
 from instaccess.service import authentication
 from instaccess.tokens.claims import MAX_LIFETIME
@@ -32,7 +32,7 @@ VERIFY = "/internal/gateway/verify"
 
 
 def reason_of_gateway(text: str, caplog: Any) -> str:
-    """What the gateway has in its log for this bearer; empty for a 204."""
+    """Return the reason that the gateway logs for this bearer token; empty if the gateway accepts the token."""
     caplog.clear()
     status = Client().get(VERIFY, headers={"Authorization": f"Bearer {text}"}).status_code
     if status == 204:
@@ -42,7 +42,7 @@ def reason_of_gateway(text: str, caplog: Any) -> str:
 
 
 def reason_of_service(text: str, caplog: Any) -> str:
-    """What a service has in its log; `-` where it leaves the bearer to another authenticator."""
+    """Return the reason that a service logs; `-` if the service leaves the token to another authenticator."""
     caplog.clear()
     request = Request(APIRequestFactory().get("/", headers={"Authorization": f"Bearer {text}"}))
     try:
@@ -83,21 +83,21 @@ CLAIMS: list[dict[str, Any]] = [
 ]
 
 
-class TestTheVerdictIsThatOfTheWire:
-    """The reason is the one in the log of whoever refuses it, for every kind of token."""
+class TestAgreementWithGatewayAndService:
+    """For every kind of token, the inspector gives the reason that the gateway or the service logs."""
 
     @pytest.fixture(autouse=True)
     def listening(self, caplog):
         caplog.set_level(logging.WARNING, "instaccess")
 
     @pytest.mark.parametrize("members", HEADERS, ids=str)
-    def test_for_each_header_of_an_encrypted_one(self, token, caplog, members):
+    def test_inspector_gives_the_gateways_reason_for_each_encrypted_header(self, token, caplog, members):
         altered = with_header(token, header_of(token) | members)
 
         assert look(altered).code == reason_of_gateway(altered, caplog) != ""
 
     @pytest.mark.parametrize("members", HEADERS, ids=str)
-    def test_for_each_header_of_a_signed_one(self, token, caplog, members):
+    def test_inspector_gives_the_reason_of_service_and_gateway_for_each_signed_header(self, token, caplog, members):
         signed = signed_inside(token)
         altered = with_header(signed, header_of(signed) | members)
 
@@ -105,8 +105,10 @@ class TestTheVerdictIsThatOfTheWire:
         assert look(make_outer(altered)).code == reason_of_gateway(make_outer(altered), caplog) != ""
 
     @pytest.mark.parametrize("changes", CLAIMS, ids=str)
-    def test_for_each_kind_of_claims(self, make, caplog, user, changes):
-        payload = good_claims(**({"sub": str(issuing.identity.user_uuid(user))} | changes))
+    def test_inspector_gives_the_reason_of_gateway_and_service_for_each_kind_of_claims(
+        self, make, caplog, user, changes
+    ):
+        payload = good_claims(**({"sub": users.user_uuid(user)} | changes))
         signed = make.signed(payload)
         encrypted = make.encrypted(signed)
 
@@ -117,7 +119,7 @@ class TestTheVerdictIsThatOfTheWire:
     @pytest.mark.parametrize(
         "changed", [{}, {"LEEWAY": 300}, {"ISSUER": "other"}, {"ENCRYPTION_ALG": "RSA1_5"}], ids=str
     )
-    def test_under_each_setting(self, make, caplog, settings, changed):
+    def test_inspector_gives_the_gateways_reason_under_each_setting(self, make, caplog, settings, changed):
         expired = int(time.time()) - MAX_LIFETIME - 100
         texts = [make.token(iat=expired, exp=expired + MAX_LIFETIME), make.token(**times(0))]
         texts.append(make.encrypted(make.signed(good_claims()), alg="RSA1_5"))
@@ -126,10 +128,10 @@ class TestTheVerdictIsThatOfTheWire:
         for text in texts:
             assert look(text).code == reason_of_gateway(text, caplog)
 
-    def test_for_respelled_ones(self, token, caplog):
+    def test_inspector_gives_the_gateways_reason_for_non_canonical_tokens(self, token, caplog):
         for text in respellings(token):
             if extract_token(text) == text and text.isascii() and text.isprintable():
-                # The gateway looks at the header as a whole first; to whoever copied the token it is all the same.
+                # The gateway first checks the complete Authorization header; the inspector sees only the token.
                 expected = reason_of_gateway(text, caplog).replace("malformed_header", "malformed")
                 assert look(text).code == expected != ""
 
@@ -142,7 +144,7 @@ def make_outer(signed: str) -> str:
 class TestInspecting:
     @pytest.fixture
     def texts(self, issue, make, rsa_pool, access_token):
-        """One of each kind."""
+        """Return a token of each kind."""
         token = issue()[1]
         signed = signed_inside(token)
         foreign = Makes(rsa_pool.take("sig"), rsa_pool.take("enc"))
@@ -159,7 +161,7 @@ class TestInspecting:
             "x" * 9000,
         ]
 
-    def test_writes_nothing(self, texts):
+    def test_inspecting_writes_nothing(self, texts):
         with CaptureQueriesContext(
             connection,
         ) as queries:
@@ -169,19 +171,19 @@ class TestInspecting:
         assert queries.captured_queries
         assert {query["sql"].split()[0] for query in queries.captured_queries} == {"SELECT"}
 
-    def test_asks_a_bounded_number_of_questions(self, token, django_assert_max_num_queries):
+    def test_inspecting_runs_a_bounded_number_of_queries(self, token, django_assert_max_num_queries):
         look(token)
 
         with django_assert_max_num_queries(8):
             look(token)
 
-    def test_is_not_remembered_by_the_gateway(self, texts):
+    def test_inspecting_does_not_add_the_token_to_the_gateways_cache(self, texts):
         for text in texts:
             look(text)
 
         assert not views._token_cache._tokens
 
-    def test_says_nothing_in_the_log_but_what_keys_have_to_say(self, texts, caplog):
+    def test_inspecting_logs_nothing_about_the_token(self, texts, caplog):
         caplog.set_level(logging.DEBUG)
         for text in texts:
             look(text)
@@ -192,19 +194,19 @@ class TestInspecting:
         for text in texts:
             assert all(part not in caplog.text for part in text.split(".") if len(part) > 20)
 
-    def test_gives_no_token_back_and_nothing_that_would_do_as_one(self, texts):
+    def test_an_inspection_contains_no_token_and_no_usable_part_of_one(self, texts):
         for text in texts:
             inside = signed_inside(text).split(".")[1:] if look(text).layers[1:] else []
-            said = repr(look(text))
-            assert all(part not in said for part in [*text.split("."), *inside] if len(part) > 20)
+            text_of_inspection = repr(look(text))
+            assert all(part not in text_of_inspection for part in [*text.split("."), *inside] if len(part) > 20)
 
     @pytest.mark.parametrize(
         "payload", [b"[]", b"nope", b"[" * 5000, b'{"a":1e999}', b'{"exp":' + b"9" * 4000 + b"}", b"\xff"]
     )
-    def test_of_anything_at_all_is_no_error(self, make, payload):
+    def test_inspecting_an_arbitrary_payload_raises_no_error(self, make, payload):
         for text in (make.signed(payload), make.encrypted(make.signed(payload))):
             assert look(text).outcome in Outcome
 
-    def test_speaks_the_language_of_who_asks(self, token):
+    def test_an_inspection_is_in_the_language_of_the_user(self, token):
         with translation.override("de"):
             assert str(look(token).outcome.value)

@@ -1,4 +1,4 @@
-"""The inspector's page: who may, how it is asked, what it shows, and where what was pasted never turns up."""
+"""The inspector page: permissions, requests, results, and places where the pasted token must not appear."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from oauth2_provider.models import get_application_model
 
+from instaccess import audit, trust
 from instaccess.admin.inspector.verdict import MAX_PASTED
 from instaccess.audit import revocation, rows
 from instaccess.gateway import unwrapping as gateway
@@ -32,7 +33,6 @@ from instaccess.keys import keks_for_revocation
 from instaccess.keys import ring as keys_ring
 from instaccess.models import IssuedToken, Key, RefusalCount
 from instaccess.trust import denylist
-from instaccess.trust import sources as keysource
 from tests.support.answers import signed_inside
 from tests.support.mailing import mailed
 from tests.support.tokens import Makes, b64, claims
@@ -51,7 +51,7 @@ def token(user, application) -> str:
 
 @pytest.fixture
 def signed_in(db):
-    """A client of staff with these permissions."""
+    """Return a function that returns a client of a staff user with these permissions."""
 
     def signed_in_(*codenames: str, **client: Any) -> Client:
         staff = get_user_model().objects.create_user(f"staff{len(codenames)}", is_staff=True)
@@ -64,8 +64,8 @@ def signed_in(db):
 
 
 @pytest.fixture
-def desk(signed_in) -> Client:
-    """Who may inspect and see the audit."""
+def staff_client(signed_in) -> Client:
+    """Return a client of a user who may inspect tokens and view the audit log."""
     return signed_in("inspect_tokens", "view_issuedtoken", "view_key")
 
 
@@ -80,39 +80,39 @@ def main_part(text: str) -> str:
 
 
 def parts(token: str) -> list[str]:
-    """What would do to recognise or to use a token; its header says nothing."""
+    """Return the sensitive segments of a token, without its header."""
     return [part for part in [*token.split(".")[1:], *signed_inside(token).split(".")[1:]] if len(part) > 20]
 
 
 class TestWhoMayInspect:
     @pytest.mark.parametrize("method", ["get", "post"])
-    def test_only_who_has_the_permission_of_its_own(self, signed_in, token, method):
+    def test_only_users_with_the_inspect_permission_may_inspect(self, signed_in, token, method):
         for codenames in ([], ["view_issuedtoken", "revoke_tokens", "view_key", "manage_keys"]):
             assert getattr(signed_in(*codenames), method)(INSPECT, {}).status_code == 403
 
-    def test_superusers(self, admin_client):
+    def test_superusers_may_inspect(self, admin_client):
         assert admin_client.get(INSPECT).status_code == 200
 
-    def test_nobody_who_is_not_signed_in(self, client, token):
+    def test_anonymous_users_may_not_inspect(self, client, token):
         response = client.post(INSPECT, {"token": token})
 
         assert response.status_code == 302
         assert response["Location"] == f"/admin/login/?next={INSPECT}"
 
-    def test_nobody_who_is_not_staff(self, client, user):
+    def test_users_who_are_not_staff_may_not_inspect(self, client, user):
         user.user_permissions.add(Permission.objects.get(codename="inspect_tokens"))
         client.force_login(user)
 
         assert client.get(INSPECT).status_code == 302
 
-    def test_who_may_inspect_and_nothing_else_finds_the_page(self, signed_in):
+    def test_users_with_only_the_inspect_permission_find_the_inspector(self, signed_in):
         browser = signed_in("inspect_tokens")
 
         assert f'href="{TOKENS}"' in browser.get(reverse("admin:index")).content.decode()
         assert browser.get(TOKENS)["Location"] == INSPECT
         assert browser.get(INSPECT).status_code == 200
 
-    def test_who_may_inspect_and_nothing_else_sees_no_row(self, signed_in, token):
+    def test_users_with_only_the_inspect_permission_see_no_audit_row(self, signed_in, token):
         browser, row = signed_in("inspect_tokens"), IssuedToken.objects.get()
 
         assert browser.get(reverse("admin:instaccess_issuedtoken_change", args=[row.pk])).status_code == 403
@@ -121,29 +121,29 @@ class TestWhoMayInspect:
         assert reverse("admin:instaccess_issuedtoken_change", args=[row.pk]) not in text
         assert "/admin/instaccess/key/" not in text
 
-    def test_who_may_see_the_audit_too_is_led_to_the_row_and_the_keys(self, desk, token):
-        text, row = inspected(desk, token), IssuedToken.objects.get()
+    def test_users_who_may_view_the_audit_log_get_links_to_the_row_and_the_keys(self, staff_client, token):
+        text, row = inspected(staff_client, token), IssuedToken.objects.get()
 
         assert reverse("admin:instaccess_issuedtoken_change", args=[row.pk]) in text
         for key in Key.objects.filter(status="current"):
             assert reverse("admin:instaccess_key_change", args=[key.pk]) in text
 
-    def test_the_list_is_still_there_for_who_may_see_the_audit(self, signed_in):
+    def test_users_who_may_view_the_audit_log_still_see_the_list(self, signed_in):
         assert signed_in("view_issuedtoken").get(TOKENS).status_code == 200
 
-    def test_without_any_permission_the_list_is_as_closed_as_before(self, signed_in):
+    def test_users_without_permissions_may_not_see_the_list(self, signed_in):
         assert signed_in().get(TOKENS).status_code == 403
 
 
-class TestHowItIsAsked:
-    def test_get_shows_an_empty_form(self, desk):
-        text = desk.get(INSPECT).content.decode()
+class TestTheRequest:
+    def test_a_get_request_shows_an_empty_form(self, staff_client):
+        text = staff_client.get(INSPECT).content.decode()
 
         assert re.search(r'<textarea name="token"[^>]*></textarea>', re.sub(r"\s+", " ", text).replace("> <", "><"))
         assert "verdict" not in text
 
-    def test_the_form_is_kept_by_no_browser_and_has_a_label_and_a_help_text(self, desk):
-        area = re.search(r"<textarea[^>]*>", desk.get(INSPECT).content.decode())[0]
+    def test_the_form_disables_autocomplete_and_has_a_label_and_a_help_text(self, staff_client):
+        area = re.search(r"<textarea[^>]*>", staff_client.get(INSPECT).content.decode())[0]
 
         for attribute in (
             'autocomplete="off"',
@@ -153,25 +153,25 @@ class TestHowItIsAsked:
         ):
             assert attribute in area
         assert "maxlength" not in area
-        assert '<label for="id_token">' in desk.get(INSPECT).content.decode()
+        assert '<label for="id_token">' in staff_client.get(INSPECT).content.decode()
 
     @pytest.mark.parametrize("method", ["get", "post", "head", "put"])
-    def test_a_token_in_the_address_is_ignored_and_taken_out_of_it(self, desk, token, method):
-        response = getattr(desk, method)(f"{INSPECT}?token={token}")
+    def test_a_token_in_the_query_string_is_ignored_and_removed(self, staff_client, token, method):
+        response = getattr(staff_client, method)(f"{INSPECT}?token={token}")
 
         assert (response.status_code, response["Location"]) == (302, INSPECT)
         assert token not in str(response.headers) + response.content.decode()
 
-    def test_a_token_in_the_address_is_not_carried_to_the_login_page(self, client, token):
+    def test_a_token_in_the_query_string_does_not_reach_the_login_page(self, client, token):
         response = client.get(f"{INSPECT}?token={token}", follow=True)
 
         assert token not in str(response.redirect_chain) + response.content.decode()
 
     @pytest.mark.parametrize("method", ["put", "delete", "patch", "options"])
-    def test_other_methods_are_refused(self, desk, method):
-        assert getattr(desk, method)(INSPECT).status_code == 405
+    def test_other_methods_than_get_and_post_are_refused(self, staff_client, method):
+        assert getattr(staff_client, method)(INSPECT).status_code == 405
 
-    def test_without_a_csrf_token_nothing_is_inspected(self, signed_in, token):
+    def test_a_post_request_without_csrf_token_is_refused(self, signed_in, token):
         browser = signed_in("inspect_tokens", enforce_csrf_checks=True)
         response = browser.post(INSPECT, {"token": token})
 
@@ -180,71 +180,71 @@ class TestHowItIsAsked:
         sent = browser.get(INSPECT).context["csrf_token"]
         assert browser.post(INSPECT, {"token": token, "csrfmiddlewaretoken": str(sent)}).status_code == 200
 
-    def test_no_answer_may_be_kept(self, desk, token):
-        for response in (desk.get(INSPECT), desk.post(INSPECT, {"token": token})):
+    def test_no_response_may_be_cached(self, staff_client, token):
+        for response in (staff_client.get(INSPECT), staff_client.post(INSPECT, {"token": token})):
             assert "no-store" in response["Cache-Control"]
             assert "private" in response["Cache-Control"]
 
-    def test_nothing_is_inline(self, desk, token):
+    def test_the_page_has_no_inline_script_or_style(self, staff_client, token):
         inline = re.compile(r"\sstyle=|\son\w+=|<style|javascript:|data:|<script(?![^>]* src=)")
-        for text in (desk.get(INSPECT).content.decode(), inspected(desk, token)):
+        for text in (staff_client.get(INSPECT).content.decode(), inspected(staff_client, token)):
             assert not inline.search(text)
 
 
 class TestTheResult:
-    def test_of_a_good_token_says_so_first(self, desk, token):
-        text = inspected(desk, token)
+    def test_the_page_shows_the_verdict_on_a_valid_token_first(self, staff_client, token):
+        text = inspected(staff_client, token)
 
         assert '<h2 id="verdict">Accepted</h2>' in text
         assert (
             text.index("verdict") < text.index('id="claims"') < text.index('id="audit"') < text.index("<form method")
         )
         assert "<title>Accepted | Inspect a token" in text
-        assert "Authentic: the signature is that of a key held here." in main_part(text)
+        assert "Authentic: a known key verified the signature." in main_part(text)
         assert "User ada" in main_part(text)
         assert "Not authenticated" not in text
 
-    def test_of_a_refusal_gives_the_reason_that_the_401_hides(self, desk, user):
+    def test_the_page_shows_the_reason_that_the_401_response_hides(self, staff_client, user):
         token = issuing.issue(user=user, origin=ORIGIN, now=time.time() - 3780)[1]
-        text = main_part(inspected(desk, token))
+        text = main_part(inspected(staff_client, token))
 
         assert "Refused It was good and has expired." in text
         assert "expired : past its exp" in text
         assert "3 minutes ago" in text
 
-    def test_of_a_revoked_token_says_by_whom_and_why(self, desk, token, user):
+    def test_the_page_shows_who_revoked_a_token_and_why(self, staff_client, token, user):
         revocation.revoke(rows.revocable_tokens(), keks=keks_for_revocation(), reason="laptop lost", by=user)
         denylist.clear_cache()
 
-        assert re.search(r"20[\d: -]+UTC, by ada\. Reason: laptop lost", main_part(inspected(desk, token)))
+        assert re.search(r"20[\d: -]+UTC, by ada\. Reason: laptop lost", main_part(inspected(staff_client, token)))
 
-    def test_of_a_forged_token_labels_what_it_claims(self, desk, token):
+    def test_the_page_labels_claims_of_a_forged_token_as_not_authenticated(self, staff_client, token):
         header, _, signature = signed_inside(token).split(".")
         forged = b64(json.dumps({"iss": "instructure:inst_access", "sub": "eve"}).encode())
-        text = main_part(inspected(desk, f"{header}.{forged}.{signature}"))
+        text = main_part(inspected(staff_client, f"{header}.{forged}.{signature}"))
 
         assert "bad_signature" in text
-        assert "Not authenticated : no key held here has signed this." in text
+        assert "Not authenticated : no known key signed these claims." in text
         assert "sub eve" in re.sub(r" +", " ", text)
         assert "User ada" not in text
 
-    def test_of_a_token_no_row_knows_is_an_alarm(self, desk):
+    def test_the_page_warns_about_a_token_without_an_audit_row(self, staff_client):
         ring = keys_ring.current_ring()
         make = Makes(ring.signing_key().private(), ring.encryption_key().private())
-        text = inspected(desk, make.encrypted(make.signed(claims(int(time.time())))))
+        text = inspected(staff_client, make.encrypted(make.signed(claims(int(time.time())))))
 
-        assert "To look into" in text
-        assert "treat the key as stolen" in text
+        assert "Warnings" in text
+        assert "revoke the signing key" in text
 
-    def test_of_an_access_token_does_not_show_it(self, desk, access_token):
-        text = inspected(desk, access_token.token)
+    def test_the_page_does_not_show_a_pasted_access_token(self, staff_client, access_token):
+        text = inspected(staff_client, access_token.token)
 
         assert "Not an InstAccess token" in text
         assert access_token.token not in text
 
     @pytest.mark.parametrize("length", [9000, MAX_PASTED + 1, 200_000])
-    def test_of_far_too_much_is_a_page_with_words(self, desk, length):
-        text = inspected(desk, "a.b.c.d." + "A" * length)
+    def test_the_page_explains_that_pasted_text_is_too_long(self, staff_client, length):
+        text = inspected(staff_client, "a.b.c.d." + "A" * length)
 
         assert "too_long" in text
         assert "AAAA" not in text
@@ -254,18 +254,18 @@ class TestTheResult:
         [{}, {"token": ""}, {"token": "\x00"}, {"token": "😀"}, {"other": "x"}],
         ids=["none", "empty", "NUL", "smile", "other"],
     )
-    def test_of_nothing_or_nonsense_is_a_page_with_words(self, desk, fields):
-        response = desk.post(INSPECT, fields)
+    def test_the_page_explains_that_pasted_text_is_not_a_token(self, staff_client, fields):
+        response = staff_client.post(INSPECT, fields)
 
         assert response.status_code == 200
         assert "Not an InstAccess token" in html.unescape(response.content.decode())
 
-    def test_a5_escapes_what_a_token_says(self, desk):
+    def test_a5_the_page_escapes_the_claims_of_a_token(self, staff_client):
         ring = keys_ring.current_ring()
         make = Makes(ring.signing_key().private(), ring.encryption_key().private())
         evil = {"<script>alert(1)</script>": "<img src=x>\u202e\x00\ud800"}
         signed = make.signed(claims(int(time.time()), canvas_domain="<b>", **evil))
-        response = desk.post(INSPECT, {"token": make.encrypted(signed)})
+        response = staff_client.post(INSPECT, {"token": make.encrypted(signed)})
 
         text = response.content.decode()
         assert response.status_code == 200
@@ -274,29 +274,29 @@ class TestTheResult:
         assert "\u202e" not in text
         assert "\\u202e" in text
 
-    def test_k7_of_keys_that_do_not_open_is_a_page_with_words(self, desk, token, settings):
+    def test_k7_the_page_explains_that_keys_cannot_be_decrypted(self, staff_client, token, settings):
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": ["A" * 43]}
         keys_ring.clear_cache()
 
-        assert "That is a fault of ours." in inspected(desk, token)
+        assert "That is a fault of ours." in inspected(staff_client, token)
 
-    def test_a6_names_nobody_whom_only_an_edited_reference_names(self, desk, token, application):
+    def test_a6_the_page_shows_no_name_from_a_modified_foreign_key(self, staff_client, token, application):
         mallory = get_user_model().objects.create_user("mallory")
         theirs = get_application_model().objects.create(name="Mallory's", client_id="x", user=mallory)
-        assert application.name in inspected(desk, token)
+        assert application.name in inspected(staff_client, token)
         IssuedToken.objects.update(user=mallory, application=theirs)
 
-        page = inspected(desk, token)
+        page = inspected(staff_client, token)
 
         assert "mallory" not in page.lower()
         assert application.client_id in page
 
-    def test_can_stand_in_an_admin_site_of_another_name(self, desk, token):
-        assert f'action="{INSPECT}"' in inspected(desk, token)
+    def test_the_page_works_in_an_admin_site_with_another_name(self, staff_client, token):
+        assert f'action="{INSPECT}"' in inspected(staff_client, token)
 
 
-class Nosy(logging.Handler):
-    """Keeps every line, and the traceback behind it."""
+class TracebackHandler(logging.Handler):
+    """Log handler that stores every message with its traceback."""
 
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
@@ -308,7 +308,7 @@ class Nosy(logging.Handler):
 
 @pytest.fixture
 def logged():
-    handler, loggers = Nosy(), [logging.getLogger(name) for name in ("", "django", "instaccess")]
+    handler, loggers = TracebackHandler(), [logging.getLogger(name) for name in ("", "django", "instaccess")]
     before = [(logger, logger.level) for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.DEBUG)
@@ -320,7 +320,7 @@ def logged():
 
 
 class FailAfterTheView:
-    """A middleware that fails once the page is there."""
+    """Middleware that fails after the view."""
 
     def __init__(self, get_response: Any) -> None:
         self.get_response = get_response
@@ -330,24 +330,28 @@ class FailAfterTheView:
         raise ZeroDivisionError("after the view")
 
 
-class TestWhatWasPasted:
-    def test_is_not_on_the_page(self, desk, token):
-        for text in (inspected(desk, token), inspected(desk, signed_inside(token)), inspected(desk, f"{token}=")):
+class TestThePastedToken:
+    def test_the_pasted_token_is_not_on_the_page(self, staff_client, token):
+        for text in (
+            inspected(staff_client, token),
+            inspected(staff_client, signed_inside(token)),
+            inspected(staff_client, f"{token}="),
+        ):
             assert [part for part in parts(token) if part in text] == []
 
-    def test_is_in_no_log_though_what_was_found_is(self, desk, token, logged):
-        inspected(desk, token)
-        inspected(desk, token[:-4])
+    def test_the_log_contains_the_verdict_but_not_the_pasted_token(self, staff_client, token, logged):
+        inspected(staff_client, token)
+        inspected(staff_client, token[:-4])
         text = "\n".join(logged.lines)
 
         assert f"inspected kind=ENCRYPTED verdict=ACCEPTED reason= jti={IssuedToken.objects.get().jti}" in text
         assert [part for part in parts(token) if part in text] == []
 
-    def test_is_not_written_anywhere_and_nothing_else_is(self, desk, token, access_token):
+    def test_the_pasted_token_is_not_stored(self, staff_client, token, access_token):
         kinds = [token, signed_inside(token), token[:-4], access_token.token, "nonsense"]
         with CaptureQueriesContext(connection) as queries:
             for text in kinds:
-                inspected(desk, text)
+                inspected(staff_client, text)
 
         assert {query["sql"].split()[0] for query in queries.captured_queries} == {"SELECT"}
         assert LogEntry.objects.count() == 0
@@ -357,24 +361,24 @@ class TestWhatWasPasted:
         call_command("dumpdata", stdout=out)
         assert [part for part in parts(token) if part in out.getvalue()] == []
 
-    def test_is_not_left_in_the_request(self, desk, token):
-        kept = desk.post(INSPECT, {"token": token}).wsgi_request
+    def test_the_pasted_token_is_removed_from_the_request(self, staff_client, token):
+        kept = staff_client.post(INSPECT, {"token": token}).wsgi_request
 
         assert (kept.body, dict(kept.POST)) == (b"", {})
 
-    def test_is_not_left_in_the_request_where_it_was_read_whole(self, desk, token):
+    def test_the_pasted_token_is_removed_from_a_request_whose_body_was_read(self, staff_client, token):
         sent = urlencode({"token": token})
-        kept = desk.post(INSPECT, sent, content_type="application/x-www-form-urlencoded").wsgi_request
+        kept = staff_client.post(INSPECT, sent, content_type="application/x-www-form-urlencoded").wsgi_request
 
         assert (kept.body, dict(kept.POST)) == (b"", {})
 
-    def test_is_not_counted_as_a_refusal_and_not_remembered_by_the_gateway(self, desk, token):
+    def test_an_inspection_is_not_counted_as_a_refusal_and_not_cached(self, staff_client, token):
         from instaccess.web import refusals
 
         refusals.counter.flush()
         before = RefusalCount.objects.count()
-        inspected(desk, token)
-        inspected(desk, token[:-4])
+        inspected(staff_client, token)
+        inspected(staff_client, token[:-4])
         refusals.counter.flush()
 
         assert RefusalCount.objects.count() == before
@@ -382,8 +386,8 @@ class TestWhatWasPasted:
 
     @pytest.mark.parametrize("debug", [False, True])
     @pytest.mark.parametrize("where", ["keys", "gateway", "table"])
-    def test_is_in_no_report_of_an_error_nobody_expected(
-        self, desk, token, monkeypatch, settings, logged, error_mail, debug, where
+    def test_the_pasted_token_is_in_no_report_of_an_unexpected_error(
+        self, staff_client, token, monkeypatch, settings, logged, error_mail, debug, where
     ):
         def fail(*args: Any, **kwargs: Any) -> Any:
             pasted = [token, args, kwargs]
@@ -391,12 +395,12 @@ class TestWhatWasPasted:
 
         settings.DEBUG = debug
         module, name = {
-            "keys": (keysource, "decryption_keys"),
+            "keys": (trust, "decryption_keys"),
             "gateway": (gateway, "unwrap"),
-            "table": (revocation, "audit"),
+            "table": (audit, "issued_tokens"),
         }[where]
         monkeypatch.setattr(module, name, fail)
-        text = inspected(desk, token)
+        text = inspected(staff_client, token)
 
         assert "Can't be decided here" in text
         assert "fault of this deployment" in text
@@ -406,11 +410,13 @@ class TestWhatWasPasted:
             assert [part for part in [token, *parts_unread(token)] if part in place] == []
 
     @pytest.mark.parametrize("debug", [False, True])
-    def test_is_in_no_report_of_a_failure_after_the_view(self, desk, token, settings, logged, error_mail, debug):
+    def test_the_pasted_token_is_in_no_report_of_a_failure_after_the_view(
+        self, staff_client, token, settings, logged, error_mail, debug
+    ):
         settings.DEBUG = debug
         settings.MIDDLEWARE = [*settings.MIDDLEWARE, "tests.admin.inspector.test_pages.FailAfterTheView"]
-        desk.raise_request_exception = False
-        response = desk.post(INSPECT, {"token": token})
+        staff_client.raise_request_exception = False
+        response = staff_client.post(INSPECT, {"token": token})
 
         assert response.status_code == 500
         assert "after the view" in mailed()
@@ -419,5 +425,5 @@ class TestWhatWasPasted:
 
 
 def parts_unread(token: str) -> list[str]:
-    """The segments, where nothing may be opened because a test has spoiled that."""
+    """Return the segments of a token without decrypting it, because the test makes decryption fail."""
     return [part for part in token.split(".")[1:] if len(part) > 20]

@@ -1,4 +1,4 @@
-"""Pasted text: what is taken off around a token, and how values are shown."""
+"""Extracting a token from pasted text, and formatting values for display."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from instaccess.admin.inspector.verdict import MAX_PASTED
 pytestmark = pytest.mark.django_db
 
 
-class TestTidying:
+class TestExtractToken:
     @pytest.mark.parametrize(
         "pasted",
         [
@@ -37,7 +37,7 @@ class TestTidying:
             "aaa.\u00a0bbb",
         ],
     )
-    def test_takes_away_what_copying_added(self, pasted):
+    def test_removes_text_that_copying_added_around_a_token(self, pasted):
         assert extract_token(pasted) == "aaa.bbb"
 
     @pytest.mark.parametrize(
@@ -55,29 +55,29 @@ class TestTidying:
             "",
         ],
     )
-    def test_leaves_everything_else_to_be_judged(self, pasted):
+    def test_keeps_all_other_characters_so_that_the_token_is_refused(self, pasted):
         assert extract_token(pasted) == pasted
 
     @pytest.mark.parametrize(
         "pasted", ['{"token": "a", "more": 1}', '{"token": 5}', '{"tokens": "a"}', "[" * 9000, "{" * 9000]
     )
-    def test_takes_only_the_issuers_own_answer_for_one(self, pasted):
+    def test_parses_only_the_issuers_json_response(self, pasted):
         assert extract_token(pasted) == "".join(pasted.split())
 
-    def test_does_not_make_one_token_of_two(self):
+    def test_does_not_join_two_tokens_into_a_valid_token(self):
         assert extract_token("Bearer aaa, Bearer bbb") == "aaa,Bearerbbb"
 
     @pytest.mark.parametrize(
         "pasted", [f"Authorization: Bearer {'x' * MAX_PASTED}", "Bearer " * 2800, "\"'" * 9999, "> " * 9999]
     )
-    def test_takes_no_time(self, pasted):
+    def test_extracting_a_token_from_long_text_is_fast(self, pasted):
         started = time.process_time()
         extract_token(pasted)
 
         assert time.process_time() - started < 1
 
 
-class TestWhatIsShownOfAValue:
+class TestFormatValue:
     @pytest.mark.parametrize(
         ("value", "text"),
         [
@@ -92,9 +92,9 @@ class TestWhatIsShownOfAValue:
             (float("inf"), "Infinity"),
         ],
     )
-    def test_hides_nothing_and_reorders_nothing(self, value, text):
+    def test_a_formatted_value_contains_no_characters_that_hide_or_reorder_text(self, value, text):
         assert format_value(value) == text
 
-    def test_is_cut(self):
+    def test_a_formatted_value_is_truncated(self):
         assert len(format_value("x" * 5000)) < 500
         assert len(format_value(10**3000)) < 500

@@ -1,4 +1,4 @@
-"""The verdict of the inspector: the outcome, the reason in words, and what the token says."""
+"""The verdict of the inspector: the outcome, the reason, and the claims."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ from tests.support.tokens import b64, header_of, respellings, with_header
 pytestmark = pytest.mark.django_db
 
 
-def claim(found: Inspection, name: str) -> Any:
-    return next(item for item in found.claims if item.name == name)
+def claim(inspection: Inspection, name: str) -> Any:
+    return next(item for item in inspection.claims if item.name == name)
 
 
 class TestAGoodToken:
-    def test_is_accepted_by_the_gateway(self, token):
-        found = look(token)
+    def test_accepts_a_valid_encrypted_token(self, token):
+        inspection = look(token)
 
-        assert codes(found) == ("ACCEPTED", "")
-        assert found.kind is Kind.ENCRYPTED
-        assert "gateway lets this token through" in str(found.explanation.meaning)
-        assert found.alarms == ()
-        assert found.notes == ()
+        assert codes(inspection) == ("ACCEPTED", "")
+        assert inspection.kind is Kind.ENCRYPTED
+        assert "gateway lets this token through" in str(inspection.explanation.meaning)
+        assert inspection.alarms == ()
+        assert inspection.notes == ()
 
-    def test_says_what_it_says_and_in_words(self, issue, user):
+    def test_shows_and_describes_the_claims(self, issue, user):
         row, token = issue(minutes_ago=12)
-        found = look(token)
+        inspection = look(token)
 
-        assert found.authentic
-        assert claim(found, "sub").value == row.user_uuid
-        assert claim(found, "iat").words == f"issued {row.issued_at:%Y-%m-%d %H:%M:%S} UTC, 12 minutes ago"
-        assert claim(found, "exp").words.startswith(f"expires {row.expires_at:%Y-%m-%d %H:%M:%S} UTC, in 4")
-        assert found.jti == str(row.jti)
+        assert inspection.authentic
+        assert claim(inspection, "sub").value == row.user_uuid
+        assert claim(inspection, "iat").words == f"issued {row.issued_at:%Y-%m-%d %H:%M:%S} UTC, 12 minutes ago"
+        assert claim(inspection, "exp").words.startswith(f"expires {row.expires_at:%Y-%m-%d %H:%M:%S} UTC, in 4")
+        assert inspection.jti == str(row.jti)
 
-    def test_says_which_keys_it_is_under(self, token):
+    def test_names_the_keys_of_the_token(self, token):
         ring = keys_ring.current_ring()
         outer, inner = look(token).layers
 
@@ -58,15 +58,15 @@ class TestAGoodToken:
         assert [item.name for item in inner.header] == ["typ", "alg", "kid"]
         assert inner.key.words.startswith("current since 20")
 
-    def test_under_keys_that_have_retired_says_so(self, token):
+    def test_describes_retired_keys_as_past(self, token):
         for use in Key.Use:
             lifecycle.rotate(use, force=True)
-        found = look(token)
+        inspection = look(token)
 
-        assert codes(found) == ("ACCEPTED", "")
-        assert {layer.key.status for layer in found.layers} == {"past"}
+        assert codes(inspection) == ("ACCEPTED", "")
+        assert {layer.key.status for layer in inspection.layers} == {"past"}
 
-    def test_agrees_with_its_audit_row(self, issue):
+    def test_finds_no_difference_between_a_valid_token_and_its_audit_row(self, issue):
         row, token = issue()
         audit = look(token).audit
 
@@ -74,36 +74,36 @@ class TestAGoodToken:
         assert audit.differences == ()
         assert audit.evidence is row_hmac.HmacStatus.AUTHENTIC
 
-    def test_of_a_masquerade_agrees_with_its_row_too(self, issue, user):
+    def test_finds_no_difference_between_a_masquerade_token_and_its_audit_row(self, issue, user):
         other = get_user_model().objects.create_user("grace")
-        found = look(issue(user=other, real_user=user)[1])
+        inspection = look(issue(user=other, real_user=user)[1])
 
-        assert found.audit.differences == ()
-        assert "masquerades" in claim(found, "masq_sub").words
+        assert inspection.audit.differences == ()
+        assert "masquerades" in claim(inspection, "masq_sub").words
 
-    def test_of_a_service_user_agrees_with_its_row_too(self, issue):
+    def test_finds_no_difference_between_a_service_users_token_and_its_audit_row(self, issue):
         assert look(issue(service=True)[1]).audit.differences == ()
 
-    def test_in_the_shape_of_canvas_without_kid_shows_which_keys_fitted(self, make):
-        found = look(make.encrypted(make.signed(good_claims(), kid=...), kid=..., cty=...))
+    def test_names_the_matching_keys_of_a_token_without_kid(self, make):
+        inspection = look(make.encrypted(make.signed(good_claims(), kid=...), kid=..., cty=...))
 
-        assert [layer.key.kid for layer in found.layers] == [make.encryption_kid, make.signing_kid]
+        assert [layer.key.kid for layer in inspection.layers] == [make.encryption_kid, make.signing_kid]
 
-    def test_is_found_in_what_was_copied_around_it_and_that_is_said(self, token):
+    def test_notes_that_text_around_the_token_was_removed(self, token):
         wrapped = "\n".join(token[place : place + 64] for place in range(0, len(token), 64))
 
         for text in (f"Authorization: Bearer {wrapped}", json.dumps({"token": token}), f"'{token}'"):
-            found = look(text)
-            assert codes(found) == ("ACCEPTED", "")
-            assert "taken away first" in found.notes[0]
+            inspection = look(text)
+            assert codes(inspection) == ("ACCEPTED", "")
+            assert "were removed" in inspection.notes[0]
 
-    def test_of_an_inactive_user_is_accepted_by_the_gateway_and_services_will_refuse_it(self, token, user):
+    def test_warns_that_services_refuse_an_inactive_user_although_the_gateway_accepts_the_token(self, token, user):
         user.is_active = False
         user.save()
-        found = look(token)
+        inspection = look(token)
 
-        assert codes(found) == ("ACCEPTED", "")
-        assert any("unknown_user" in alarm for alarm in found.alarms)
+        assert codes(inspection) == ("ACCEPTED", "")
+        assert any("unknown_user" in alarm for alarm in inspection.alarms)
 
 
 class TestASignedToken:
@@ -111,19 +111,19 @@ class TestASignedToken:
     def signed(self, token):
         return signed_inside(token)
 
-    def test_is_accepted_by_a_service_and_g22_refused_by_the_gateway_from_outside(self, signed):
-        found = look(signed)
+    def test_accepts_a_signed_token_and_notes_that_g22_the_gateway_refuses_it(self, signed):
+        inspection = look(signed)
 
-        assert (codes(found), found.kind) == (("ACCEPTED", ""), Kind.SIGNED)
-        assert "gateway refuses it from outside" in found.notes[-1]
+        assert (codes(inspection), inspection.kind) == (("ACCEPTED", ""), Kind.SIGNED)
+        assert "gateway refuses it from outside" in inspection.notes[-1]
 
-    def test_of_an_inactive_user_is_refused(self, signed, user):
+    def test_refuses_a_signed_token_of_an_inactive_user(self, signed, user):
         user.is_active = False
         user.save()
 
         assert codes(look(signed)) == ("REFUSED", "unknown_user")
 
-    def test_of_an_inactive_masquerader_is_refused(self, issue, user):
+    def test_refuses_a_signed_token_of_an_inactive_real_user(self, issue, user):
         other = get_user_model().objects.create_user("grace")
         signed = signed_inside(issue(user=other, real_user=user)[1])
         user.is_active = False
@@ -131,33 +131,33 @@ class TestASignedToken:
 
         assert codes(look(signed)) == ("REFUSED", "unknown_masquerader")
 
-    def test_of_another_account_is_refused(self, signed, settings):
+    def test_refuses_a_signed_token_of_another_account(self, signed, settings):
         settings.INSTACCESS = {"ACCOUNT_UUID": "mine"}
 
         assert codes(look(signed)) == ("REFUSED", "wrong_account")
 
-    def test_calls_no_hook_that_may_make_users(self, signed, settings):
+    def test_does_not_call_the_user_hook(self, signed, settings):
         settings.INSTACCESS = {"USER_HOOK": "tests.admin.inspector.test_verdict.failing_hook"}
 
         assert codes(look(signed)) == ("ACCEPTED", "")
 
-    def test_that_is_revoked_is_accepted_by_services_and_that_is_alarming(self, signed):
+    def test_warns_that_services_accept_a_revoked_signed_token(self, signed):
         revocation.revoke(rows.revocable_tokens(), keks=keks_for_revocation(), reason="laptop lost")
         denylist.clear_cache()
-        found = look(signed)
+        inspection = look(signed)
 
-        assert codes(found) == ("ACCEPTED", "")
-        assert any("It is revoked" in alarm for alarm in found.alarms)
+        assert codes(inspection) == ("ACCEPTED", "")
+        assert any("The token is revoked" in alarm for alarm in inspection.alarms)
 
-    def test_forged_shows_what_it_claims_as_not_authenticated(self, signed):
+    def test_shows_the_claims_of_a_forged_token_as_not_authenticated(self, signed):
         header, _, signature = signed.split(".")
-        found = look(f"{header}.{b64(json.dumps(good_claims(sub='somebody')).encode())}.{signature}")
+        inspection = look(f"{header}.{b64(json.dumps(good_claims(sub='somebody')).encode())}.{signature}")
 
-        assert codes(found) == ("REFUSED", "bad_signature")
-        assert not found.authentic
-        assert not found.layers[0].authentic
-        assert found.jti == ""
-        assert claim(found, "sub").value == "somebody"
+        assert codes(inspection) == ("REFUSED", "bad_signature")
+        assert not inspection.authentic
+        assert not inspection.layers[0].authentic
+        assert inspection.jti == ""
+        assert claim(inspection, "sub").value == "somebody"
 
 
 def failing_hook(claims: Any) -> Any:
@@ -165,134 +165,134 @@ def failing_hook(claims: Any) -> Any:
 
 
 class TestARefusal:
-    def test_of_an_expired_token_says_since_when_and_shows_all(self, issue):
+    def test_shows_since_when_a_token_has_been_expired(self, issue):
         row, token = issue(minutes_ago=63)
-        found = look(token)
+        inspection = look(token)
 
-        assert codes(found) == ("REFUSED", "expired")
-        assert found.authentic
-        assert claim(found, "exp").words == f"expired {row.expires_at:%Y-%m-%d %H:%M:%S} UTC, 3 minutes ago"
-        assert found.audit.row == row
-        assert found.audit.differences == ()
+        assert codes(inspection) == ("REFUSED", "expired")
+        assert inspection.authentic
+        assert claim(inspection, "exp").words == f"expired {row.expires_at:%Y-%m-%d %H:%M:%S} UTC, 3 minutes ago"
+        assert inspection.audit.row == row
+        assert inspection.audit.differences == ()
 
-    def test_of_a_revoked_token_says_by_whom_and_why(self, issue, user):
+    def test_shows_who_revoked_a_token_and_why(self, issue, user):
         token = issue()[1]
         revocation.revoke(rows.revocable_tokens(), keks=keks_for_revocation(), reason="laptop lost", by=user)
         denylist.clear_cache()
-        found = look(token)
+        inspection = look(token)
 
-        assert codes(found) == ("REFUSED", "revoked")
-        assert (found.audit.row.revoked_by, found.audit.row.revocation_reason) == ("ada", "laptop lost")
-        assert found.audit.revoked.startswith("20")
-        assert found.alarms == ()
+        assert codes(inspection) == ("REFUSED", "revoked")
+        assert (inspection.audit.row.revoked_by, inspection.audit.row.revocation_reason) == ("ada", "laptop lost")
+        assert inspection.audit.revoked.startswith("20")
+        assert inspection.alarms == ()
 
-    def test_of_a_revoked_token_is_as_young_as_the_gateways_own(self, issue):
+    def test_uses_a_deny_list_that_is_as_recent_as_the_gateways(self, issue):
         token = issue()[1]
         assert codes(look(token)) == ("ACCEPTED", "")
         revocation.revoke(rows.revocable_tokens(), keks=keks_for_revocation(), reason="laptop lost")
-        found = look(token)
+        inspection = look(token)
 
-        # The deny list of this process is two seconds old at most, and so is a gateway's.
-        assert codes(found) == ("ACCEPTED", "")
-        assert any("within five seconds" in alarm for alarm in found.alarms)
+        # A deny list is at most two seconds old, in this process and in a gateway.
+        assert codes(inspection) == ("ACCEPTED", "")
+        assert any("within five seconds" in alarm for alarm in inspection.alarms)
 
-    def test_of_a_token_from_the_future_says_so(self, make):
+    def test_refuses_a_token_that_was_issued_in_the_future(self, make):
         assert codes(look(make.token(**times(3600)))) == ("REFUSED", "not_yet")
 
-    def test_of_one_that_is_not_valid_before_says_when_it_is(self, make):
-        found = look(make.token(**times(0), nbf=int(time.time()) + 600))
+    def test_shows_when_a_token_becomes_valid(self, make):
+        inspection = look(make.token(**times(0), nbf=int(time.time()) + 600))
 
-        assert codes(found) == ("REFUSED", "not_yet")
-        assert claim(found, "nbf").words.endswith("in 9 minutes")
+        assert codes(inspection) == ("REFUSED", "not_yet")
+        assert claim(inspection, "nbf").words.endswith("in 9 minutes")
 
     @pytest.mark.parametrize("place", range(3))
-    def test_g4_of_a_respelled_token_names_the_spelling(self, token, place):
+    def test_g4_refuses_a_non_canonical_token_as_malformed(self, token, place):
         respelled = [text for text in respellings(token) if extract_token(text) != token]
 
         assert codes(look(respelled[place])) == ("REFUSED", "malformed")
 
     @pytest.mark.parametrize("alg", ["none", "HS256", "PS256"])
-    def test_g7_of_a_signed_token_with_another_algorithm_shows_it_as_not_authenticated(self, token, alg):
+    def test_g7_shows_a_signed_token_with_another_algorithm_as_not_authenticated(self, token, alg):
         signed = signed_inside(token)
-        found = look(with_header(signed, header_of(signed) | {"alg": alg}))
+        inspection = look(with_header(signed, header_of(signed) | {"alg": alg}))
 
-        assert codes(found) == ("REFUSED", "wrong_alg")
-        assert found.layers[0].header[1].value == alg
-        assert not found.layers[0].authentic
+        assert codes(inspection) == ("REFUSED", "wrong_alg")
+        assert inspection.layers[0].header[1].value == alg
+        assert not inspection.layers[0].authentic
 
-    def test_g2_of_a_zip_shows_the_header_but_no_member_of_a_stranger(self, token):
+    def test_g2_shows_the_header_of_a_compressed_token_without_unknown_members(self, token):
         jwk = dict(JWK.generate(kty="RSA", size=2048))
-        found = look(with_header(token, header_of(token) | {"zip": "DEF", "jwk": jwk}))
+        inspection = look(with_header(token, header_of(token) | {"zip": "DEF", "jwk": jwk}))
 
-        assert codes(found) == ("REFUSED", "bad_header")
-        outer = found.layers[0]
+        assert codes(inspection) == ("REFUSED", "bad_header")
+        outer = inspection.layers[0]
         assert {item.name: item.value for item in outer.header}["zip"] == "not shown"
         assert not outer.authentic
-        assert jwk["d"] not in repr(found)
+        assert jwk["d"] not in repr(inspection)
 
-    def test_g19_of_one_over_8_kib_shows_nothing_of_it(self, token):
-        found = look(token + "A" * 8192)
+    def test_g19_shows_no_part_of_a_token_over_8_kib(self, token):
+        inspection = look(token + "A" * 8192)
 
-        assert codes(found) == ("REFUSED", "too_long")
-        assert found.layers == ()
+        assert codes(inspection) == ("REFUSED", "too_long")
+        assert inspection.layers == ()
 
-    def test_of_a_text_beyond_all_length_looks_at_nothing(self, monkeypatch):
+    def test_does_not_parse_text_over_the_maximum_length(self, monkeypatch):
         monkeypatch.setattr("instaccess.admin.inspector.pasted.extract_token", None)
 
         assert codes(look("a" * (MAX_PASTED + 1))) == ("REFUSED", "too_long")
 
-    def test_g6_of_a_damaged_one_shows_its_header_only(self, token):
+    def test_g6_shows_only_the_header_of_a_damaged_token(self, token):
         head, key, *rest = token.split(".")
-        found = look(".".join([head, key[::-1], *rest]))
+        inspection = look(".".join([head, key[::-1], *rest]))
 
-        assert found.code in {"decrypt_failed", "malformed"}
-        assert [layer.authentic for layer in found.layers] == [False]
-        assert found.claims == ()
+        assert inspection.code in {"decrypt_failed", "malformed"}
+        assert [layer.authentic for layer in inspection.layers] == [False]
+        assert inspection.claims == ()
 
-    def test_of_what_is_no_signed_token_inside_shows_nothing_of_it(self, make):
-        found = look(make.encrypted("this is a secret"))
+    def test_shows_no_claims_if_the_encrypted_content_is_not_a_signed_token(self, make):
+        inspection = look(make.encrypted("this is a secret"))
 
-        assert codes(found) == ("REFUSED", "malformed")
-        assert found.layers[0].authentic
-        assert "this is a secret" not in repr(found)
+        assert codes(inspection) == ("REFUSED", "malformed")
+        assert inspection.layers[0].authentic
+        assert "this is a secret" not in repr(inspection)
 
-    def test_of_another_issuers_claims_under_our_keys_shows_them(self, make):
-        found = look(make.token(**times(0), iss="https://elsewhere.example"))
+    def test_shows_claims_of_another_issuer_that_are_signed_with_our_keys(self, make):
+        inspection = look(make.token(**times(0), iss="https://elsewhere.example"))
 
-        assert codes(found) == ("REFUSED", "foreign_issuer")
-        assert found.authentic
+        assert codes(inspection) == ("REFUSED", "foreign_issuer")
+        assert inspection.authentic
 
 
-class TestWhatIsNoToken:
-    def test_an_access_token_is_told_where_to_be_traded_and_is_not_looked_up(
+class TestTextThatIsNotAToken:
+    def test_explains_how_to_exchange_an_access_token_without_looking_it_up(
         self, access_token, django_assert_num_queries
     ):
         with django_assert_num_queries(0):
-            found = look(access_token.token)
+            inspection = look(access_token.token)
 
-        assert codes(found) == ("NOT_OURS", "other_bearer")
-        assert "POST /api/v1/inst_access_tokens" in str(found.explanation.advice)
-        assert access_token.token not in repr(found)
+        assert codes(inspection) == ("NOT_OURS", "other_bearer")
+        assert "POST /api/v1/inst_access_tokens" in str(inspection.explanation.advice)
+        assert access_token.token not in repr(inspection)
 
-    def test_a_token_of_another_issuer_names_the_issuer_and_no_more(self, make):
-        found = look(make.signed(good_claims(iss="https://idp.example", secret="xyzzy")))
+    def test_names_only_the_issuer_of_a_foreign_token(self, make):
+        inspection = look(make.signed(good_claims(iss="https://idp.example", secret="xyzzy")))
 
-        assert codes(found) == ("NOT_OURS", "foreign_issuer")
-        assert found.kind is Kind.FOREIGN
-        assert "https://idp.example" in found.detail
-        assert "xyzzy" not in repr(found)
+        assert codes(inspection) == ("NOT_OURS", "foreign_issuer")
+        assert inspection.kind is Kind.FOREIGN
+        assert "https://idp.example" in inspection.detail
+        assert "xyzzy" not in repr(inspection)
 
     @pytest.mark.parametrize(
         "text", ["a.b.c", "e30.e30.e30", "....x", "a.b", "{}", "\x00", "é", "💥" * 50, "." * 4, ".."]
     )
-    def test_nonsense_is_said_to_be_none_or_refused(self, text):
+    def test_refuses_text_that_is_not_a_token(self, text):
         assert look(text).outcome in {Outcome.NOT_OURS, Outcome.REFUSED}
 
     @pytest.mark.parametrize("text", ["", "  \n", '""', "Bearer "])
-    def test_nothing_is_nothing(self, text):
+    def test_reports_empty_text_as_not_a_token(self, text):
         assert codes(look(text))[0] == "NOT_OURS"
 
-    def test_json_serialization_is_none(self, token):
+    def test_reports_a_json_serialization_as_not_a_token(self, token):
         head, key, nonce, text, tag = token.split(".")
         document = {"protected": head, "encrypted_key": key, "iv": nonce, "ciphertext": text, "tag": tag}
 

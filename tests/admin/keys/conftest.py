@@ -1,4 +1,4 @@
-"""A stopped clock, and an operator who may manage keys."""
+"""Fixtures: a stopped clock, and an operator who may manage keys."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tests.admin.keys.helpers import START
 
 @pytest.fixture
 def clock() -> Any:
-    """Stands at `START` until a test shifts it. Files that need it everywhere ask for it in an autouse fixture."""
+    """Stop the clock at `START`. A test may move the clock."""
     with time_machine.travel(START, tick=False) as traveller:
         yield traveller
 
 
 @pytest.fixture
 def make_operator(db: None) -> Callable[..., Any]:
-    """A member of staff with the permissions named."""
+    """Return a staff user with the named permissions."""
 
     def make(*permissions: str) -> Any:
         operator = get_user_model().objects.create_user("grace", password="correct horse", is_staff=True)
@@ -37,7 +37,7 @@ def make_operator(db: None) -> Callable[..., Any]:
 
 @pytest.fixture
 def operator(make_operator: Callable[..., Any]) -> Any:
-    """May see and change keys, and nothing else: no superuser is needed."""
+    """Return a staff user who may only view and manage keys."""
     return make_operator("view_key", "manage_keys")
 
 

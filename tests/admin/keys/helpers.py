@@ -1,4 +1,4 @@
-"""Addresses of the key pages, and what the tests read from them."""
+"""URLs of the key pages, and helpers that read the pages."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def revoke_url(kid: str) -> str:
     return reverse("admin:instaccess_key_revoke", args=[kid])
 
 
-def shown(response: Any) -> str:
+def page_text(response: Any) -> str:
     assert response.status_code == 200
     return html.unescape(response.content.decode())
 
 
-def told(response: Any) -> list[str]:
-    """The messages that the redirect back to the list carries."""
+def messages_of(response: Any) -> list[str]:
+    """Return the messages of the redirect to the list."""
     assert (response.status_code, response.url) == (302, LIST)
     return [str(message) for message in get_messages(response.wsgi_request)]
 

@@ -1,4 +1,4 @@
-"""The buttons on keys: who may press them, what the page says first, what is done and logged."""
+"""The buttons on keys: permissions, confirmation pages, changes and log entries."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from tests.admin.keys.helpers import (
     START,
     key_of,
     logged,
+    messages_of,
+    page_text,
     revoke_url,
     rows,
-    shown,
-    told,
 )
 
 pytestmark = pytest.mark.django_db
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture(autouse=True)
 def _stopped_clock(clock: Any) -> None:
-    """Everything happens at `START`."""
+    """Stop the clock at `START`."""
 
 
 ROTATE, ROTATE_ENC = (reverse("admin:instaccess_key_rotate", args=[use]) for use in ("sig", "enc"))
@@ -45,7 +45,7 @@ ACTS = ("rotate", "generate", "import", "revoke")
 
 @pytest.fixture
 def confirmed_request(rsa_pool: Any) -> Callable[[str], tuple[str, dict[str, str]]]:
-    """What the confirmation page of an act sends."""
+    """Return the data that the confirmation page of an action sends."""
 
     def request(act: str) -> tuple[str, dict[str, str]]:
         current, public = key_of(SIG, "current").kid, rsa_pool.take().export_public()
@@ -60,9 +60,9 @@ def confirmed_request(rsa_pool: Any) -> Callable[[str], tuple[str, dict[str, str
 
 
 @pytest.mark.usefixtures("initial_keys")
-class TestWhoMayPressAButton:
+class TestThePermissionToChangeKeys:
     @pytest.mark.parametrize("act", ACTS)
-    def test_a2_by_get_nothing_happens_and_no_page_opens(self, act, operator_client, confirmed_request):
+    def test_a2_a_get_request_changes_nothing_and_shows_no_page(self, act, operator_client, confirmed_request):
         url, data = confirmed_request(act)
         before = rows()
         for method in (operator_client.get, operator_client.head, operator_client.put, operator_client.delete):
@@ -73,7 +73,7 @@ class TestWhoMayPressAButton:
         assert rows() == before
 
     @pytest.mark.parametrize("act", ACTS)
-    def test_a2_without_csrf_token_it_is_refused(self, act, operator, confirmed_request):
+    def test_a2_a_request_without_csrf_token_is_refused(self, act, operator, confirmed_request):
         client = Client(enforce_csrf_checks=True)
         client.force_login(operator)
         url, data = confirmed_request(act)
@@ -84,7 +84,7 @@ class TestWhoMayPressAButton:
         assert not LogEntry.objects.exists()
 
     @pytest.mark.parametrize("act", ACTS)
-    def test_with_the_token_of_the_page_it_is_done(self, act, operator, confirmed_request):
+    def test_a_request_with_the_csrf_token_of_the_page_makes_the_change(self, act, operator, confirmed_request):
         client = Client(enforce_csrf_checks=True)
         client.force_login(operator)
         url, data = confirmed_request(act)
@@ -97,7 +97,7 @@ class TestWhoMayPressAButton:
 
     @pytest.mark.parametrize("act", ACTS)
     @pytest.mark.parametrize("permissions", [[], ["view_key"], ["view_key", "view_issuedtoken", "change_user"]])
-    def test_a2_without_the_permission_it_is_forbidden(
+    def test_a2_a_user_without_the_permission_is_refused(
         self, act, permissions, client, make_operator, confirmed_request
     ):
         client.force_login(make_operator(*permissions))
@@ -109,7 +109,7 @@ class TestWhoMayPressAButton:
         assert rows() == before
 
     @pytest.mark.parametrize("act", ACTS)
-    def test_a2_nobody_who_is_not_staff_gets_past_the_login(self, act, client, user, confirmed_request):
+    def test_a2_users_who_are_not_staff_are_redirected_to_the_login_page(self, act, client, user, confirmed_request):
         url, data = confirmed_request(act)
         before = rows()
         for visitor in (None, user):
@@ -124,79 +124,77 @@ class TestWhoMayPressAButton:
 
 @pytest.mark.usefixtures("initial_keys")
 class TestTheButtons:
-    def test_are_there_for_who_may_manage_keys(self, operator_client):
-        page = shown(operator_client.get(LIST))
+    def test_users_who_may_manage_keys_see_the_buttons(self, operator_client):
+        page = page_text(operator_client.get(LIST))
         kid = key_of(SIG, "current")
-        key_page = shown(operator_client.get(reverse("admin:instaccess_key_change", args=[kid.pk])))
+        key_page = page_text(operator_client.get(reverse("admin:instaccess_key_change", args=[kid.pk])))
 
         for url in (ROTATE, ROTATE_ENC, GENERATE, IMPORT):
             assert f'<form method="post" action="{url}">' in page
         assert f'<form method="post" action="{revoke_url(kid.kid)}">' in key_page
 
-    def test_are_not_there_for_who_may_only_look(self, client, make_operator):
+    def test_users_who_may_only_view_keys_see_no_buttons(self, client, make_operator):
         client.force_login(make_operator("view_key"))
-        page = shown(client.get(LIST)) + shown(
+        page = page_text(client.get(LIST)) + page_text(
             client.get(reverse("admin:instaccess_key_change", args=[key_of(SIG, "current").pk]))
         )
 
         for url in (ROTATE, ROTATE_ENC, GENERATE, IMPORT, revoke_url(key_of(SIG, "current").kid)):
             assert url not in page
 
-    def test_do_not_offer_to_revoke_what_is_revoked(self, operator_client):
+    def test_a_revoked_key_has_no_revoke_button(self, operator_client):
         key = lifecycle.revoke(key_of(SIG, "current").kid).key
-        page = shown(operator_client.get(reverse("admin:instaccess_key_change", args=[key.pk])))
+        page = page_text(operator_client.get(reverse("admin:instaccess_key_change", args=[key.pk])))
 
         assert revoke_url(key.kid) not in page
 
     @pytest.mark.parametrize("act", ACTS)
-    def test_open_a_page_that_changes_nothing_yet(self, act, operator_client, confirmed_request):
+    def test_a_button_opens_a_confirmation_page_and_changes_nothing(self, act, operator_client, confirmed_request):
         url, _ = confirmed_request(act)
         before = rows()
 
-        assert "What will happen" in shown(operator_client.post(url))
+        assert "What will happen" in page_text(operator_client.post(url))
         assert rows() == before
         assert not LogEntry.objects.exists()
 
 
 @pytest.mark.usefixtures("initial_keys")
 class TestRotate:
-    def test_first_says_which_key_retires_who_takes_over_and_what_becomes_of_live_tokens(
-        self, operator_client, issue
-    ):
+    def test_the_rotation_page_names_the_retiring_key_the_next_key_and_the_live_tokens(self, operator_client, issue):
         issue()
         issue()
-        page = shown(operator_client.post(ROTATE))
+        page = page_text(operator_client.post(ROTATE))
 
         current, future = key_of(SIG, "current").kid, key_of(SIG, "future").kid
-        assert f"Key {current} retires. Tokens under it that are live now (2) stay valid until they expire." in page
-        assert f"Key {future} takes over." in page
+        assert f"Key {current} retires. Its 2 live tokens stay valid until they expire." in page
+        assert f"Key {future} becomes current." in page
 
-    def test_first_says_that_it_is_not_due_and_that_services_may_not_know_the_key_yet(self, operator_client):
-        page = shown(operator_client.post(ROTATE))
+    def test_the_rotation_page_warns_that_rotation_is_not_due_and_services_may_lack_the_key(self, operator_client):
+        page = page_text(operator_client.post(ROTATE))
 
-        assert "It is not due before 2026-12-23 12:00:00 UTC." in page
-        assert "Until 2026-11-23 12:05:03 UTC services may refuse new tokens" in page
-        assert "Rotate although it is not due" in page
+        assert "Rotation is not due before 2026-12-23 12:00:00 UTC." in page
+        assert "Services may refuse new tokens until 2026-11-23 12:05:03 UTC" in page
+        assert "Rotate the key before rotation is due" in page
 
-    def test_k2_when_it_is_not_due_it_has_to_be_said_twice(self, operator_client):
+    def test_k2_a_rotation_that_is_not_due_needs_an_additional_checkbox(self, operator_client):
         before = rows()
         data = {"confirmed": "yes", "expected_current": key_of(SIG, "current").kid}
 
-        assert "This field is required." in shown(operator_client.post(ROTATE, data))
+        assert "This field is required." in page_text(operator_client.post(ROTATE, data))
         assert rows() == before
 
-    def test_when_it_is_due_the_button_is_enough(self, operator_client, clock):
+    def test_a_rotation_that_is_due_needs_only_the_button(self, operator_client, clock):
         clock.shift(timedelta(days=30))
         operator_client.force_login(get_user_model().objects.get(username="grace"))
         current, future = key_of(SIG, "current").kid, key_of(SIG, "future").kid
-        assert "Rotate although" not in shown(operator_client.post(ROTATE))
+        assert "Rotate although" not in page_text(operator_client.post(ROTATE))
         response = operator_client.post(ROTATE, {"confirmed": "yes", "expected_current": current})
 
-        assert told(response) == [f"Key {future} is current now."]
+        assert messages_of(response) == [f"Key {future} is now current."]
         assert (key_of(SIG, "current").kid, key_of(SIG, "past").kid) == (future, current)
 
     @pytest.mark.parametrize("days", [0, 30])
-    def test_a7_a_double_click_rotates_once(self, days, operator_client, clock):
+    def test_a7_a_double_click_rotates_a_key_once(self, days, operator_client, clock):
         clock.shift(timedelta(days=days))
         operator_client.force_login(get_user_model().objects.get(username="grace"))
         data = {"confirmed": "yes", "expected_current": key_of(SIG, "current").kid, "force": "on"}
@@ -204,11 +202,13 @@ class TestRotate:
         after_one, entries = rows(), len(logged())
         second = operator_client.post(ROTATE, data)
 
-        assert "Nothing was rotated: somebody else, or a second click, was faster." in told(second)
+        assert "Nothing was rotated: another user or a second click has already rotated the keys." in messages_of(
+            second
+        )
         assert rows() == after_one
         assert len(logged()) == entries
 
-    def test_is_logged_for_every_key_it_touched_with_who_and_when(self, operator_client):
+    def test_a_rotation_is_logged_for_each_changed_key_with_user_and_time(self, operator_client):
         current, future = key_of(SIG, "current"), key_of(SIG, "future")
         operator_client.post(ROTATE, {"confirmed": "yes", "expected_current": current.kid, "force": "on"})
         made = key_of(SIG, "future")
@@ -220,50 +220,50 @@ class TestRotate:
         ]
         assert {entry.action_time for entry in LogEntry.objects.all()} == {START}
 
-    def test_without_a_future_key_first_says_that_a_new_one_takes_over_at_once(self, operator_client):
-        page = shown(operator_client.post(ROTATE_ENC))
+    def test_the_rotation_page_warns_that_a_new_key_becomes_current_at_once(self, operator_client):
+        page = page_text(operator_client.post(ROTATE_ENC))
 
-        assert "A new key is made and takes over at once" in page
+        assert "A new key is generated and becomes current at once" in page
         current = key_of(ENC, "current").kid
         operator_client.post(ROTATE_ENC, {"confirmed": "yes", "expected_current": current, "force": "on"})
         assert key_of(ENC, "past").kid == current
 
-    def test_k8_without_a_current_key_names_the_command(self, operator_client):
+    def test_k8_a_rotation_without_a_current_key_names_the_command(self, operator_client):
         Key.objects.filter(use=SIG, status="current").delete()
 
-        assert "instaccess_init" in told(operator_client.post(ROTATE))[0]
+        assert "instaccess_init" in messages_of(operator_client.post(ROTATE))[0]
 
-    def test_of_a_use_there_is_not_is_refused(self, operator_client):
+    def test_rotating_an_unknown_use_is_refused(self, operator_client):
         url = reverse("admin:instaccess_key_rotate", args=["other"])
 
-        assert told(operator_client.post(url)) == ["There is no such use of keys."]
+        assert messages_of(operator_client.post(url)) == ["Keys have no such use."]
 
-    def test_of_the_gateways_public_key_alone_says_where_the_next_comes_from(self, operator_client, rsa_pool):
+    def test_rotating_an_external_key_asks_for_the_next_public_key(self, operator_client, rsa_pool):
         Key.objects.filter(use=ENC).delete()
         kid = lifecycle.activate(provision.import_key(rsa_pool.take().export_public(), use=ENC).kid).kid
         response = operator_client.post(ROTATE_ENC, {"confirmed": "yes", "expected_current": kid, "force": "on"})
 
-        assert "import the next public key" in told(response)[0]
+        assert "import the next public key" in messages_of(response)[0]
 
 
 @pytest.mark.usefixtures("initial_keys")
 class TestGenerate:
     @pytest.mark.parametrize("use", ["sig", "enc"])
-    def test_makes_a_future_key_and_logs_it(self, use, operator_client):
+    def test_generating_stores_a_future_key_and_logs_it(self, use, operator_client):
         before = set(Key.objects.values_list("pk", flat=True))
         response = operator_client.post(GENERATE, {"confirmed": "yes", "use": use})
         key = Key.objects.exclude(pk__in=before).get()
 
-        assert told(response) == [f"Key {key.kid} was made."]
+        assert messages_of(response) == [f"Key {key.kid} was generated."]
         assert (key.use, key.status) == (use, "future")
         assert logged() == [("grace", str(key.pk), ADDITION, "Generated.")]
 
-    def test_first_says_that_live_tokens_are_not_affected(self, operator_client):
-        assert "Live tokens are not affected." in shown(operator_client.post(GENERATE))
+    def test_the_generation_page_explains_that_live_tokens_are_not_affected(self, operator_client):
+        assert "Live tokens are not affected." in page_text(operator_client.post(GENERATE))
 
-    def test_of_a_use_there_is_not_is_refused(self, operator_client):
+    def test_generating_a_key_of_an_unknown_use_is_refused(self, operator_client):
         before = rows()
-        page = shown(operator_client.post(GENERATE, {"confirmed": "yes", "use": "other"}))
+        page = page_text(operator_client.post(GENERATE, {"confirmed": "yes", "use": "other"}))
 
         assert "other is not one of the available choices" in page
         assert rows() == before
@@ -271,49 +271,53 @@ class TestGenerate:
 
 @pytest.mark.usefixtures("initial_keys")
 class TestRevoke:
-    def test_first_says_how_many_live_tokens_will_fall_and_that_there_is_no_way_back(self, operator_client, issue):
+    def test_the_revocation_page_counts_the_live_tokens_and_warns_that_it_cannot_be_undone(
+        self, operator_client, issue
+    ):
         for _ in range(3):
             issue()
-        page = shown(operator_client.post(revoke_url(key_of(SIG, "current").kid)))
+        page = page_text(operator_client.post(revoke_url(key_of(SIG, "current").kid)))
 
-        assert "Every live token under this key (3 now) is refused within five seconds." in page
-        assert "This can't be undone." in page
-        assert f"Key {key_of(SIG, 'future').kid} takes over." in page
+        assert "Gateways refuse all live tokens of this key (3) within five seconds." in page
+        assert "You can't undo this." in page
+        assert f"Key {key_of(SIG, 'future').kid} becomes current." in page
 
-    def test_says_when_a_new_key_takes_over(self, operator_client):
+    def test_the_revocation_page_announces_a_new_current_key(self, operator_client):
         key_of(SIG, "future").delete()
 
-        assert "A new key is made and takes over." in shown(
+        assert "A new key is generated and becomes current." in page_text(
             operator_client.post(revoke_url(key_of(SIG, "current").kid))
         )
 
-    def test_of_the_gateways_public_key_says_that_none_takes_over_before_and_after(self, operator_client, rsa_pool):
+    def test_revoking_an_external_key_warns_that_no_key_becomes_current(self, operator_client, rsa_pool):
         lifecycle.rotate(ENC)
         public = material.to_text(rsa_pool.take(), file_format="pem", private=False)
         kid = lifecycle.activate(provision.import_key(public, use=ENC).kid).kid
         rotating = operator_client.post(ROTATE_ENC)
 
-        assert told(rotating) == ["Its private half is elsewhere: import the next public key from its owner first."]
-        assert "No key of this use is current" in shown(operator_client.post(revoke_url(kid)))
+        assert messages_of(rotating) == [
+            "The private key is not stored here. First import the next public key from its owner."
+        ]
+        assert "No key of this use is current" in page_text(operator_client.post(revoke_url(kid)))
         done = operator_client.post(revoke_url(kid), {"confirmed": "yes", "reason": "lost"})
-        assert [text.partition(",")[0] for text in told(done)] == [
+        assert [text.partition(" (")[0].partition(",")[0] for text in messages_of(done)] == [
             "No key of this use is current",
-            f"Key {kid} is revoked",
+            f"Key {kid} and its live tokens",
         ]
 
-    def test_of_a_key_that_is_not_current_says_nothing_of_a_successor(self, operator_client):
-        page = shown(operator_client.post(revoke_url(key_of(SIG, "future").kid)))
+    def test_revoking_a_key_that_is_not_current_mentions_no_successor(self, operator_client):
+        page = page_text(operator_client.post(revoke_url(key_of(SIG, "future").kid)))
 
-        assert "(0 now)" in page
-        assert "takes over" not in page
+        assert "live tokens of this key (0)" in page
+        assert "becomes current" not in page
 
-    def test_revokes_the_key_and_its_tokens_with_the_reason_and_by_whom(self, operator_client, operator, issue):
+    def test_revoking_a_key_revokes_its_tokens_and_records_reason_and_user(self, operator_client, operator, issue):
         row = issue()
         current, future = key_of(SIG, "current"), key_of(SIG, "future")
         response = operator_client.post(revoke_url(current.kid), {"confirmed": "yes", "reason": "laptop <stolen>"})
         row.refresh_from_db()
 
-        assert told(response) == [f"Key {current.kid} is revoked, and with it every live token under it (1)."]
+        assert messages_of(response) == [f"Key {current.kid} and its live tokens (1) were revoked."]
         assert (row.revoked_at, row.revoked_by) == (START, operator.username)
         assert row.revocation_reason == "laptop <stolen>"
         assert key_of(SIG, "current") == future
@@ -324,28 +328,28 @@ class TestRevoke:
         ]
 
     @pytest.mark.parametrize("reason", ["", "   ", "x" * 256])
-    def test_needs_a_reason_that_fits_the_audit(self, reason, operator_client):
+    def test_revoking_a_key_needs_a_reason_that_fits_the_column(self, reason, operator_client):
         before = rows()
-        page = shown(
+        page = page_text(
             operator_client.post(revoke_url(key_of(SIG, "current").kid), {"confirmed": "yes", "reason": reason})
         )
 
         assert "errorlist" in page
         assert rows() == before
 
-    def test_a7_a_double_click_revokes_one_key(self, operator_client, confirmed_request):
+    def test_a7_a_double_click_revokes_one_key_only(self, operator_client, confirmed_request):
         url, data = confirmed_request("revoke")
         operator_client.post(url, data)
         after_one, entries = rows(), len(logged())
         second = operator_client.post(url, data)
 
-        assert "is revoked already" in told(second)[-1]
+        assert "is already revoked" in messages_of(second)[-1]
         assert rows() == after_one
         assert len(logged()) == entries
 
     @pytest.mark.parametrize("kid", ["unknown-kid", "x", "%00", "<b>bold", "a" * 1000])
-    def test_of_an_unknown_key_goes_back_to_the_list_and_says_so(self, kid, operator_client):
+    def test_revoking_an_unknown_key_redirects_to_the_list_with_a_message(self, kid, operator_client):
         response = operator_client.post(revoke_url(kid), {"confirmed": "yes", "reason": "why"})
 
-        assert "there is no key" in told(response)[0]
+        assert "there is no key" in messages_of(response)[0]
         assert "<b>bold" not in operator_client.get(LIST).content.decode()

@@ -1,4 +1,4 @@
-"""What the page of keys warns of, and that each warning says what to do."""
+"""The problems that the key page shows, with their fixes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from instaccess.admin.keys.findings import GRACE, Finding, Severity, bad_setting, findings
+from instaccess.admin.keys.findings import GRACE, Problem, Severity, bad_setting, find_problems
 from instaccess.audit.refusal_counts import RefusalSpike
-from instaccess.exceptions import ConfigError
+from instaccess.exceptions import ConfigError, Reason
 from instaccess.keys import rotation
 from instaccess.keys.health import KeyHealth
 from instaccess.models import Key
@@ -34,35 +34,35 @@ def current(*, use: Key.Use = SIG, age: timedelta = DAY, private: bool = True) -
     return key("current", use=use, private=private, created_at=NOW - age, activated_at=NOW - age)
 
 
-def found(*keys: Key, unusual: list[RefusalSpike] | None = None, **facts: Any) -> dict[str, Finding]:
+def problems_of(*keys: Key, spikes: list[RefusalSpike] | None = None, **facts: Any) -> dict[str, Problem]:
     totals = {use: sum(key.use == use for key in keys) for use in Key.Use}
-    standing = KeyHealth(keys=keys, **{"totals": totals, **facts})
-    made = findings(standing, now=NOW, times=TIMES, unusual=unusual or [])
-    assert len({finding.code for finding in made}) == len(made)
-    return {finding.code: finding for finding in made}
+    health = KeyHealth(keys=keys, **{"totals": totals, **facts})
+    made = find_problems(health, now=NOW, times=TIMES, spikes=spikes or [])
+    assert len({problem.code for problem in made}) == len(made)
+    return {problem.code: problem for problem in made}
 
 
 IN_ORDER = (current(), key("future"), current(use=ENC))
 
 
-class TestADeploymentInOrder:
-    def test_is_warned_of_nothing(self):
-        assert found(*IN_ORDER) == {}
+class TestAHealthyDeployment:
+    def test_a_healthy_deployment_has_no_problems(self):
+        assert problems_of(*IN_ORDER) == {}
 
-    def test_may_be_a_day_late_for_cron_comes_daily(self):
+    def test_a_change_that_is_overdue_by_less_than_a_day_is_not_a_problem(self):
         old = current(age=30 * DAY + GRACE - SECOND)
         gone = key("past", retired_at=NOW - TIMES.retention - GRACE + SECOND)
 
-        assert found(old, key("future"), gone, current(use=ENC)) == {}
+        assert problems_of(old, key("future"), gone, current(use=ENC)) == {}
 
-    def test_need_not_hold_the_gateways_private_key_nor_its_next(self):
-        assert found(current(), key("future"), current(use=ENC, private=False)) == {}
+    def test_an_external_private_key_is_not_a_problem(self):
+        assert problems_of(current(), key("future"), current(use=ENC, private=False)) == {}
 
 
-class TestAnEncryptionKeyThatWasMadeHereBeforeTheGatewaysCame:
-    def test_is_told_of_for_it_would_wait_for_ever(self):
+class TestAnIdleEncryptionKey:
+    def test_an_encryption_key_that_never_becomes_current_is_a_note(self):
         waiting = key("future", use=ENC)
-        only = found(current(), key("future"), current(use=ENC, private=False), waiting)
+        only = problems_of(current(), key("future"), current(use=ENC, private=False), waiting)
 
         assert list(only) == ["idle_encryption"]
         assert only["idle_encryption"].severity == Severity.NOTE
@@ -70,159 +70,163 @@ class TestAnEncryptionKeyThatWasMadeHereBeforeTheGatewaysCame:
         assert only["idle_encryption"].command == f"python manage.py instaccess_keys revoke --kid {waiting.kid}"
 
 
-class TestWhatIsMissing:
-    def test_without_any_key_is_one_finding_that_names_the_command(self):
-        only = found()
+class TestMissingKeys:
+    def test_a_deployment_without_keys_has_one_problem_that_names_the_command(self):
+        only = problems_of()
 
         assert list(only) == ["no_keys"]
         assert only["no_keys"].severity == Severity.ERROR
         assert only["no_keys"].command == "python manage.py instaccess_init"
 
-    def test_k8_of_the_signing_keys_the_current_one_is_made_by_init(self):
-        finding = found(key("future"), current(use=ENC))["no_current"]
+    def test_k8_a_missing_current_signing_key_is_generated_by_init(self):
+        problem = problems_of(key("future"), current(use=ENC))["no_current"]
 
-        assert finding.severity == Severity.ERROR
-        assert "no current signing key" in finding.text
-        assert finding.command == "python manage.py instaccess_init"
+        assert problem.severity == Severity.ERROR
+        assert "no current signing key" in problem.text
+        assert problem.command == "python manage.py instaccess_init"
 
-    def test_of_encryption_keys_that_never_were_the_first_is_made_by_init(self):
-        assert found(current(), key("future"))["no_current"].command == "python manage.py instaccess_init"
+    def test_the_first_encryption_key_is_generated_by_init(self):
+        assert problems_of(current(), key("future"))["no_current"].command == "python manage.py instaccess_init"
 
-    def test_of_encryption_keys_that_were_the_next_may_be_the_gateways(self):
-        finding = found(current(), key("future"), totals={SIG: 2, ENC: 1})["no_current"]
+    def test_a_missing_current_encryption_key_may_be_imported_from_the_gateway(self):
+        problem = problems_of(current(), key("future"), totals={SIG: 2, ENC: 1})["no_current"]
 
-        assert "no current encryption key" in finding.text
-        assert "gateway" in finding.remedy
-        assert "activate" in finding.command
+        assert "no current encryption key" in problem.text
+        assert "gateway" in problem.fix
+        assert "activate" in problem.command
 
-    def test_a_future_signing_key_is_made_by_rotate(self):
-        finding = found(current(), current(use=ENC))["no_future_signing"]
+    def test_a_missing_future_signing_key_is_generated_by_rotate(self):
+        problem = problems_of(current(), current(use=ENC))["no_future_signing"]
 
-        assert finding.severity == Severity.WARNING
-        assert finding.command == "python manage.py instaccess_keys rotate"
+        assert problem.severity == Severity.WARNING
+        assert problem.command == "python manage.py instaccess_keys rotate"
 
-    def test_a_future_signing_key_that_cannot_sign_does_not_count(self):
-        assert "no_future_signing" in found(current(), key("future", private=False), current(use=ENC))
+    def test_a_future_signing_key_without_private_key_counts_as_missing(self):
+        assert "no_future_signing" in problems_of(current(), key("future", private=False), current(use=ENC))
 
-    def test_the_private_half_of_the_current_signing_key_is_an_error(self):
-        finding = found(current(private=False), key("future"), current(use=ENC))["cannot_sign"]
+    def test_a_missing_private_key_of_the_current_signing_key_is_an_error(self):
+        problem = problems_of(current(private=False), key("future"), current(use=ENC))["cannot_sign"]
 
-        assert finding.severity == Severity.ERROR
-        assert "activate" in finding.command
+        assert problem.severity == Severity.ERROR
+        assert "activate" in problem.command
 
 
-class TestWhatIsOverdue:
-    @pytest.mark.parametrize(("days", "said"), [(1, "by 1 day."), (9, "by 9 days.")])
+class TestOverdueChanges:
+    @pytest.mark.parametrize(("days", "text"), [(1, "by 1 day."), (9, "by 9 days.")])
     @pytest.mark.parametrize("use", list(Key.Use))
-    def test_is_said_with_the_days_and_the_command(self, use, days, said):
+    def test_an_overdue_rotation_names_the_days_and_the_command(self, use, days, text):
         keys = {SIG: current(), ENC: current(use=ENC)} | {use: current(use=use, age=(30 + days) * DAY)}
-        finding = found(*keys.values(), key("future"), key("future", use=ENC))["overdue"]
+        problem = problems_of(*keys.values(), key("future"), key("future", use=ENC))["overdue"]
 
-        assert finding.severity == Severity.WARNING
-        assert finding.text.endswith(said)
-        assert keys[use].kid[:8] in finding.text
-        assert finding.command == f"python manage.py instaccess_keys rotate --use {use.value}"
+        assert problem.severity == Severity.WARNING
+        assert problem.text.endswith(text)
+        assert keys[use].kid[:8] in problem.text
+        assert problem.command == f"python manage.py instaccess_keys rotate --use {use.value}"
 
-    def test_of_a_gateways_key_is_up_to_its_owner(self):
-        finding = found(current(), key("future"), current(use=ENC, age=40 * DAY, private=False))["overdue"]
+    def test_an_overdue_external_key_asks_for_the_next_public_key(self):
+        problem = problems_of(current(), key("future"), current(use=ENC, age=40 * DAY, private=False))["overdue"]
 
-        assert "owner" in finding.remedy
-        assert "rotate" not in finding.command
+        assert "owner" in problem.fix
+        assert "rotate" not in problem.command
 
-    def test_of_a_gateways_key_whose_next_is_here_is_a_rotation(self):
+    def test_an_overdue_external_key_with_an_imported_successor_asks_for_a_rotation(self):
         keys = [current(use=ENC, age=40 * DAY, private=False), key("future", use=ENC, private=False)]
 
-        assert "rotate" in found(current(), key("future"), *keys)["overdue"].command
+        assert "rotate" in problems_of(current(), key("future"), *keys)["overdue"].command
 
-    def test_k12_a_private_half_that_should_be_erased_is_named(self):
+    def test_k12_a_private_key_that_should_be_erased_is_a_warning(self):
         gone = key("past", retired_at=NOW - TIMES.retention - GRACE)
-        finding = found(*IN_ORDER, gone)["not_erased"]
+        problem = problems_of(*IN_ORDER, gone)["not_erased"]
 
-        assert gone.kid[:8] in finding.text
-        assert finding.command == "python manage.py instaccess_keys rotate"
+        assert gone.kid[:8] in problem.text
+        assert problem.command == "python manage.py instaccess_keys rotate"
 
-    def test_k12_one_that_was_erased_is_not(self):
-        assert found(*IN_ORDER, key("past", private=False, retired_at=NOW - 9 * DAY)) == {}
+    def test_k12_an_erased_private_key_is_not_a_problem(self):
+        assert problems_of(*IN_ORDER, key("past", private=False, retired_at=NOW - 9 * DAY)) == {}
 
 
-class TestWhatIsBroken:
-    def test_o6_a_lost_key_encryption_key_is_one_error_for_all_that_it_sealed(self):
+class TestUnusableKeys:
+    def test_o6_a_missing_key_encryption_key_is_one_error_for_all_affected_keys(self):
         keys = IN_ORDER
-        finding = found(*keys, undecryptable={key.kid: "kek_missing" for key in keys})["kek_missing"]
+        problem = problems_of(*keys, shut={key.kid: Reason.KEK_MISSING for key in keys})["kek_missing"]
 
-        assert finding.severity == Severity.ERROR
-        assert all(key.kid[:8] in finding.text for key in keys)
-        assert "KEY_ENCRYPTION_KEYS" in finding.remedy
-        assert "SECRET_KEY_FALLBACKS" in finding.remedy
+        assert problem.severity == Severity.ERROR
+        assert all(key.kid[:8] in problem.text for key in keys)
+        assert "KEY_ENCRYPTION_KEYS" in problem.fix
+        assert "SECRET_KEY_FALLBACKS" in problem.fix
 
-    def test_k7_a_row_that_was_altered_is_an_error_that_names_it(self):
-        finding = found(*IN_ORDER, undecryptable={IN_ORDER[1].kid: "seal_broken"})["seal_broken"]
+    def test_k7_a_modified_row_is_an_error_that_names_the_key(self):
+        problem = problems_of(*IN_ORDER, shut={IN_ORDER[1].kid: Reason.SEAL_BROKEN})["seal_broken"]
 
-        assert finding.severity == Severity.ERROR
-        assert f"{IN_ORDER[1].kid[:8]} (signing, future)" in finding.text
-        assert "backup" in finding.remedy
+        assert problem.severity == Severity.ERROR
+        assert f"{IN_ORDER[1].kid[:8]} (signing, future)" in problem.text
+        assert "backup" in problem.fix
 
-    def test_a_public_half_that_was_altered_is_an_error_that_names_it(self):
-        finding = found(*IN_ORDER, modified=frozenset({IN_ORDER[2].kid}))["public_altered"]
+    def test_a_modified_public_key_is_an_error_that_names_the_key(self):
+        problem = problems_of(*IN_ORDER, altered=frozenset({IN_ORDER[2].kid}))["public_altered"]
 
-        assert finding.severity == Severity.ERROR
-        assert f"{IN_ORDER[2].kid[:8]} (encryption, current)" in finding.text
+        assert problem.severity == Severity.ERROR
+        assert f"{IN_ORDER[2].kid[:8]} (encryption, current)" in problem.text
 
-    def test_of_many_a_few_are_named(self):
+    def test_a_problem_of_many_keys_names_a_few_of_them(self):
         many = [Key(kid=f"{n:08}", use=SIG, status="future", created_at=NOW - DAY) for n in range(50)]
-        finding = found(*IN_ORDER, *many, modified=frozenset(key.kid for key in many))["public_altered"]
+        problem = problems_of(*IN_ORDER, *many, altered=frozenset(key.kid for key in many))["public_altered"]
 
-        assert finding.text.count("(signing, future)") == 5
-        assert "…" in finding.text
+        assert problem.text.count("(signing, future)") == 5
+        assert "…" in problem.text
 
-    def test_a_revoked_key_with_live_tokens_is_put_right_by_rotate(self):
+    def test_a_revoked_key_with_live_tokens_is_fixed_by_rotate(self):
         revoked = key("revoked", private=False, revoked_at=NOW - DAY)
-        finding = found(*IN_ORDER, revoked, live={revoked.kid: 3, IN_ORDER[0].kid: 7})["revoked_with_live_tokens"]
+        problem = problems_of(*IN_ORDER, revoked, live={revoked.kid: 3, IN_ORDER[0].kid: 7})[
+            "revoked_with_live_tokens"
+        ]
 
-        assert revoked.kid[:8] in finding.text
-        assert finding.command == "python manage.py instaccess_keys rotate"
+        assert revoked.kid[:8] in problem.text
+        assert problem.command == "python manage.py instaccess_keys rotate"
 
-    def test_a_revoked_key_without_is_in_order(self):
-        assert found(*IN_ORDER, key("revoked", private=False, revoked_at=NOW - DAY), live={"other": 1}) == {}
-
-
-class TestWhatIsUnsafe:
-    def test_keys_sealed_under_secret_key_are_a_note(self):
-        finding = found(*IN_ORDER, derived=True)["kek_derived"]
-
-        assert finding.severity == Severity.NOTE
-        assert "KEY_ENCRYPTION_KEYS" in finding.remedy
-
-    def test_is_nothing_while_there_is_no_key_to_seal(self):
-        assert list(found(derived=True)) == ["no_keys"]
-
-    def test_a_bad_setting_is_an_error_in_its_own_words(self):
-        finding = bad_setting(ConfigError("INSTACCESS['LEEWAY'] must be an integer", setting="LEEWAY"))
-
-        assert finding.severity == Severity.ERROR
-        assert "INSTACCESS['LEEWAY'] must be an integer" in finding.text
-        assert finding.command == "python manage.py check"
+    def test_a_revoked_key_without_live_tokens_is_not_a_problem(self):
+        assert problems_of(*IN_ORDER, key("revoked", private=False, revoked_at=NOW - DAY), live={"other": 1}) == {}
 
 
-class TestUnusualRefusals:
-    def test_are_said_with_the_role_the_reason_and_what_is_usual(self):
-        finding = found(*IN_ORDER, unusual=[RefusalSpike("gateway", "bad_signature", 412, 2.6)])["unusual_refusals"]
+class TestUnsafeSettings:
+    def test_keys_encrypted_with_a_key_derived_from_secret_key_are_a_note(self):
+        problem = problems_of(*IN_ORDER, derived=True)["kek_derived"]
 
-        assert finding.severity == Severity.WARNING
-        for said in ("gateway", "412", "“bad_signature”", "about 3"):
-            assert said in finding.text
+        assert problem.severity == Severity.NOTE
+        assert "KEY_ENCRYPTION_KEYS" in problem.fix
 
-    def test_are_said_where_there_are_no_keys_too(self):
-        assert list(found(unusual=[RefusalSpike("issuer", "no_key", 50, 0)])) == ["no_keys", "unusual_refusals"]
+    def test_a_derived_key_is_not_a_problem_if_there_are_no_keys(self):
+        assert list(problems_of(derived=True)) == ["no_keys"]
+
+    def test_an_invalid_setting_is_an_error_with_the_message_of_the_setting(self):
+        problem = bad_setting(ConfigError("INSTACCESS['LEEWAY'] must be an integer", setting="LEEWAY"))
+
+        assert problem.severity == Severity.ERROR
+        assert "INSTACCESS['LEEWAY'] must be an integer" in problem.text
+        assert problem.command == "python manage.py check"
+
+
+class TestRefusalSpikes:
+    def test_a_refusal_spike_names_the_role_the_reason_and_the_usual_number(self):
+        problem = problems_of(*IN_ORDER, spikes=[RefusalSpike("gateway", "bad_signature", 412, 2.6)])[
+            "unusual_refusals"
+        ]
+
+        assert problem.severity == Severity.WARNING
+        for text in ("gateway", "412", "“bad_signature”", "about 3"):
+            assert text in problem.text
+
+    def test_a_refusal_spike_is_reported_even_if_there_are_no_keys(self):
+        assert list(problems_of(spikes=[RefusalSpike("issuer", "no_key", 50, 0)])) == ["no_keys", "unusual_refusals"]
 
 
 class TestTheOrder:
-    def test_is_the_worst_first(self):
-        made = found(
+    def test_problems_are_listed_most_severe_first(self):
+        made = problems_of(
             current(age=40 * DAY),
             key("future"),
             derived=True,
-            unusual=[RefusalSpike("gateway", "expired", 90, 1)],
+            spikes=[RefusalSpike("gateway", "expired", 90, 1)],
         )
 
         assert list(made) == ["no_current", "overdue", "unusual_refusals", "kek_derived"]

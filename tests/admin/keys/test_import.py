@@ -1,4 +1,4 @@
-"""Importing a key in the admin: what is taken, and that no private key is shown or logged."""
+"""Importing a key in the admin: accepted keys, and no private key in pages or logs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jwcrypto.jwk import JWK
 
 from instaccess.models import Key
 from instaccess.trust import material
-from tests.admin.keys.helpers import IMPORT, LIST, logged, shown, told
+from tests.admin.keys.helpers import IMPORT, LIST, logged, messages_of, page_text
 from tests.support import mailing
 
 pytestmark = pytest.mark.django_db
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture(autouse=True)
 def _stopped_clock(clock: Any) -> None:
-    """Everything happens at `START`."""
+    """Stop the clock at `START`."""
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def private_pem(pair: JWK) -> str:
 
 
 def secrets_of(pair: JWK) -> list[str]:
-    """Pieces of a private key as they would show: its members, and the lines of its PEM."""
+    """Return the parts of a private key that must not appear: JWK members and PEM lines."""
     pem = material.to_text(pair, file_format="pem", private=True)
     return [pair[name] for name in ("d", "p", "q", "dp", "dq", "qi")] + pem.splitlines()[1:-1]
 
@@ -55,85 +55,85 @@ class TestImport:
         return client.post(IMPORT, {"confirmed": "yes", "use": "enc", "text": "", **data})
 
     @pytest.mark.parametrize("file_format", ["pem", "jwk"])
-    def test_of_pasted_text_stores_a_future_key_and_logs_it(self, file_format, client, pair):
+    def test_importing_pasted_text_stores_a_future_key_and_logs_it(self, file_format, client, pair):
         text = material.to_text(pair, file_format=file_format, private=False)
         response = self.send(client, text=text)
         key = Key.objects.get()
 
-        assert told(response) == [f"Key {key.kid} was imported."]
+        assert messages_of(response) == [f"Key {key.kid} was imported."]
         assert (key.kid, key.use, key.status) == (pair.thumbprint(), "enc", "future")
         assert logged() == [("grace", str(key.pk), ADDITION, "Imported.")]
 
-    def test_of_a_file_does_so_too(self, client, pair):
+    def test_importing_a_file_stores_a_future_key(self, client, pair):
         pem = material.to_text(pair, file_format="pem", private=False).encode()
         self.send(client, file=SimpleUploadedFile("gateway.pub.pem", pem))
 
         assert Key.objects.get().kid == pair.thumbprint()
 
-    def test_of_a_private_key_needs_to_be_asked_for(self, client, private_pem, pair):
-        page = shown(self.send(client, text=private_pem))
+    def test_importing_a_private_key_needs_the_checkbox(self, client, private_pem, pair):
+        page = page_text(self.send(client, text=private_pem))
 
         assert "an attacker with the private key can decrypt every token" in page
         assert not shows_a_secret(page, pair)
         assert not Key.objects.exists()
 
-    def test_of_a_private_key_that_was_asked_for_says_so_in_the_log(self, client, private_pem):
+    def test_importing_a_private_key_is_logged(self, client, private_pem):
         self.send(client, text=private_pem, with_private="on")
 
         assert Key.objects.get().has_private
-        assert logged()[0][3] == "Imported with its private half."
+        assert logged()[0][3] == "Imported with its private key."
 
-    def test_k11_of_a_key_that_is_held_says_so(self, client, pair):
+    def test_k11_importing_a_stored_key_is_refused(self, client, pair):
         for _ in range(2):
             response = self.send(client, text=pair.export_public())
 
-        assert "already stored" in shown(response)
+        assert "already held" in page_text(response)
         assert Key.objects.count() == 1
 
-    def test_k6_of_a_weak_key_says_why(self, client):
+    def test_k6_importing_a_weak_key_is_refused_with_the_reason(self, client):
         weak = JWK.generate(kty="RSA", size=1024).export_public()
 
-        assert "the key has 1024 bits" in shown(self.send(client, text=weak))
+        assert "the key has 1024 bits" in page_text(self.send(client, text=weak))
 
-    def test_of_nothing_asks_for_something(self, client):
-        assert "Choose a file, or paste the key." in shown(self.send(client))
+    def test_an_empty_import_asks_for_a_file_or_text(self, client):
+        assert "Choose a file or paste the key." in page_text(self.send(client))
 
-    def test_of_a_large_file_is_refused_unread(self, client):
-        page = shown(self.send(client, file=SimpleUploadedFile("film.mp4", b"x" * (64 * 1024 + 1))))
+    def test_a_large_file_is_refused_without_being_read(self, client):
+        page = page_text(self.send(client, file=SimpleUploadedFile("film.mp4", b"x" * (64 * 1024 + 1))))
 
-        assert "The file is too large for a key." in page
+        assert "The file is too large to be a key." in page
 
     @pytest.mark.parametrize("junk", ["\x00", "<script>alert(1)</script>", "{" * 5000, "\N{PILE OF POO}"])
-    def test_of_junk_is_an_error_that_does_not_show_it_again(self, junk, client):
+    def test_invalid_text_is_an_error_that_does_not_show_the_text(self, junk, client):
         page = self.send(client, text=junk).content.decode()
 
         assert "errorlist" in page
         assert junk not in page.partition("<form")[2]
 
     @pytest.mark.parametrize("problem", ["use", "private", "broken", "beside a large file"])
-    def test_a1_an_error_never_shows_the_pasted_key_again(self, problem, client, private_pem, pair, caplog):
+    def test_a1_an_error_never_shows_the_pasted_key(self, problem, client, private_pem, pair, caplog):
         data = {
             "use": {"use": "other", "text": private_pem},
             "private": {"text": private_pem},
             "broken": {"text": private_pem[:-60], "with_private": "on"},
             "beside a large file": {"text": private_pem, "file": SimpleUploadedFile("f", b"x" * 70_000)},
         }[problem]
-        page = shown(self.send(client, **data))
+        page = page_text(self.send(client, **data))
 
         assert "errorlist" in page
         assert not shows_a_secret(page + caplog.text, pair)
 
-    def test_a1_a_pasted_private_key_is_in_no_page_message_log_entry_or_log(self, client, private_pem, pair, caplog):
+    def test_a1_a_pasted_private_key_is_in_no_page_message_or_log(self, client, private_pem, pair, caplog):
         response = self.send(client, text=private_pem, with_private="on")
         key = Key.objects.get()
         pages = [client.get(url) for url in (LIST, reverse("admin:instaccess_key_change", args=[key.pk]))]
         text = "".join(page.content.decode() for page in pages)
 
         assert not shows_a_secret(
-            text + str(told(response)) + str(logged()) + caplog.text + str(response.headers), pair
+            text + str(messages_of(response)) + str(logged()) + caplog.text + str(response.headers), pair
         )
 
-    def test_a1_when_the_database_fails_meanwhile_it_is_in_no_error_report(
+    def test_a1_a_pasted_private_key_is_in_no_report_of_a_database_failure(
         self, client, private_pem, pair, caplog, settings
     ):
         settings.ADMINS = mailing.ADMINS

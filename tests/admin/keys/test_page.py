@@ -1,4 +1,4 @@
-"""The page of keys: every key in the picture and in words, and what needs attention."""
+"""The key page: the timeline, its table, and the problems."""
 
 from __future__ import annotations
 
@@ -17,21 +17,23 @@ from django.utils import timezone
 from instaccess.conf import conf
 from instaccess.keys import lifecycle, store
 from instaccess.models import IssuedToken, Key, RefusalCount
-from tests.admin.keys.helpers import ENC, LIST, SIG, START, key_of, revoke_url, rows, shown
+from tests.admin.keys.helpers import ENC, LIST, SIG, START, key_of, page_text, revoke_url, rows
 
 pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture(autouse=True)
 def _stopped_clock(clock: Any) -> None:
-    """Everything happens at `START`."""
+    """Stop the clock at `START`."""
 
 
 @pytest.mark.usefixtures("initial_keys")
 class TestALiveToken:
-    """What the pages count."""
+    """Live tokens, as the pages count them."""
 
-    def test_is_neither_expired_nor_revoked_nor_under_another_key(self, operator_client, issue, clock):
+    def test_live_tokens_exclude_expired_tokens_revoked_tokens_and_tokens_of_other_keys(
+        self, operator_client, issue, clock
+    ):
         issue()
         clock.shift(conf.lifetime)
         operator_client.force_login(get_user_model().objects.get(username="grace"))
@@ -41,8 +43,10 @@ class TestALiveToken:
         lifecycle.rotate(SIG, force=True)
         issue()
 
-        assert "(1 now)" in shown(operator_client.post(revoke_url(key_of(SIG, "past").kid)))
-        assert "(2 now)" in shown(operator_client.post(revoke_url(store.current_key(store.stored_keys(), ENC).kid)))
+        assert "live tokens of this key (1)" in page_text(operator_client.post(revoke_url(key_of(SIG, "past").kid)))
+        assert "live tokens of this key (2)" in page_text(
+            operator_client.post(revoke_url(store.current_key(store.stored_keys(), ENC).kid))
+        )
 
 
 def picture_of(text: str) -> str:
@@ -50,8 +54,8 @@ def picture_of(text: str) -> str:
 
 
 class TestThePageWithoutKeys:
-    def test_k5_names_the_command_and_shows_no_picture(self, operator_client):
-        page = shown(operator_client.get(LIST))
+    def test_k5_the_page_without_keys_names_the_command_and_shows_no_timeline(self, operator_client):
+        page = page_text(operator_client.get(LIST))
 
         assert "There are no keys yet" in page
         assert "<code>python manage.py instaccess_init</code>" in page
@@ -60,8 +64,8 @@ class TestThePageWithoutKeys:
 
 @pytest.mark.usefixtures("initial_keys")
 class TestThePage:
-    def test_shows_every_key_in_the_picture_and_in_words(self, operator_client):
-        page = shown(operator_client.get(LIST))
+    def test_every_key_is_in_the_timeline_and_in_the_table(self, operator_client):
+        page = page_text(operator_client.get(LIST))
         table = page.partition('<div class="results instaccess-words"')[2]
 
         for key in Key.objects.all():
@@ -70,17 +74,17 @@ class TestThePage:
         assert "Current since 2026-11-23 12:00 UTC. Next rotation due at 2026-12-23 12:00 UTC" in table
         assert "Published since 2026-11-23 12:00 UTC. Becomes current at 2026-12-23 12:00 UTC" in table
 
-    def test_the_picture_has_a_title_a_description_and_the_moment_that_is_now(self, operator_client):
-        picture = picture_of(shown(operator_client.get(LIST)))
+    def test_the_timeline_has_a_title_a_description_and_a_mark_for_now(self, operator_client):
+        picture = picture_of(page_text(operator_client.get(LIST)))
 
         assert 'role="img"' in picture
         assert 'aria-labelledby="instaccess-timeline-title instaccess-timeline-desc"' in picture
         assert "<title id=" in picture
-        assert "The table below says the same in words." in picture
+        assert "The table below contains the same information." in picture
         assert ">now</text>" in picture
 
-    def test_tells_phases_apart_by_more_than_colour(self, operator_client):
-        page = picture_of(shown(operator_client.get(LIST)))
+    def test_phases_differ_by_more_than_colour(self, operator_client):
+        page = picture_of(page_text(operator_client.get(LIST)))
 
         assert "· current" in page
         assert "· future" in page
@@ -88,11 +92,11 @@ class TestThePage:
         for phase in ("future", "past", "current"):
             assert f'<pattern id="instaccess-pattern-{phase}"' in page
 
-    def test_says_how_many_tokens_live_under_each_key(self, operator_client, issue):
+    def test_the_table_shows_the_number_of_live_tokens_of_each_key(self, operator_client, issue):
         issue()
         lifecycle.rotate(SIG, force=True)
         issue()
-        page = shown(operator_client.get(LIST))
+        page = page_text(operator_client.get(LIST))
         lines = {line.short: line.live for _, rows in page_context(operator_client)["groups"] for _, line in rows}
 
         assert lines == {
@@ -104,45 +108,47 @@ class TestThePage:
         assert "current · 2 live tokens" in page
         assert "past · 1 live token<" in page
 
-    def test_links_each_key_to_the_public_half_to_copy(self, operator_client):
-        page = shown(operator_client.get(LIST))
+    def test_each_key_links_to_its_public_key(self, operator_client):
+        page = page_text(operator_client.get(LIST))
         for key in Key.objects.all():
             url = reverse("admin:instaccess_key_change", args=[key.pk])
             assert f'href="{url}#public-pem"' in page
-            assert 'id="public-pem"' in shown(operator_client.get(url))
+            assert 'id="public-pem"' in page_text(operator_client.get(url))
 
-    def test_leaves_keys_long_gone_to_the_list_and_counts_them(self, operator_client, operator, clock):
+    def test_old_keys_are_counted_but_not_drawn(self, operator_client, operator, clock):
         lifecycle.rotate(SIG, force=True)
         gone = key_of(SIG, "past").kid
         clock.shift(timedelta(days=29))
         lifecycle.rotate(SIG)
         operator_client.force_login(operator)
-        page = shown(operator_client.get(LIST))
+        page = page_text(operator_client.get(LIST))
 
         assert gone[:8] not in picture_of(page)
-        assert "1 key that is long gone is not drawn; it is in the list below." in page
+        assert "1 old key is not shown here. See the list below." in page
         assert gone in page
 
-    def test_draws_a_bounded_number_and_says_how_many_are_not(self, operator_client):
+    def test_a_bounded_number_of_keys_is_drawn_and_the_others_are_counted(self, operator_client):
         for n in range(20):
             Key.objects.create(
                 kid=f"{n:08}", use=SIG, status="past", public_jwk={}, activated_at=START, retired_at=START
             )
-        page = shown(operator_client.get(LIST))
+        page = page_text(operator_client.get(LIST))
 
         assert picture_of(page).count('class="instaccess-kid"') == 13
-        assert "10 more keys are not drawn; they are in the list below." in page
+        assert "10 more keys are not shown here. See the list below." in page
 
-    def test_places_numbers_so_that_svg_understands_them_in_every_language(self, operator_client, settings):
+    def test_numbers_in_the_svg_have_a_decimal_point_in_every_language(self, operator_client, settings):
         settings.LANGUAGE_CODE, settings.USE_THOUSAND_SEPARATOR = "de", True
-        picture = picture_of(shown(operator_client.get(LIST)))
+        picture = picture_of(page_text(operator_client.get(LIST)))
 
         assert re.search(r'x="\d+\.\d+%"', picture)
         assert not re.search(r'"\d+,\d+%?"', picture)
 
-    def test_has_neither_script_nor_style_of_its_own_within(self, operator_client):
-        page = shown(operator_client.get(LIST))
-        key_page = shown(operator_client.get(reverse("admin:instaccess_key_change", args=[Key.objects.first().pk])))
+    def test_the_page_has_no_inline_script_or_style(self, operator_client):
+        page = page_text(operator_client.get(LIST))
+        key_page = page_text(
+            operator_client.get(reverse("admin:instaccess_key_change", args=[Key.objects.first().pk]))
+        )
         for text in (page, key_page):
             main = text[text.index("<main") : text.index("</main>")]
             assert not re.search(r"\sstyle=|\son\w+=|<style|javascript:|data:", main)
@@ -150,7 +156,7 @@ class TestThePage:
         assert "instaccess/timeline.css" in page
         assert "instaccess/copy.js" in key_page
 
-    def test_costs_as_many_queries_with_many_keys_as_with_few(self, operator_client, issue):
+    def test_many_keys_need_no_more_queries_than_a_few_keys(self, operator_client, issue):
         issue()
         with CaptureQueriesContext(connection) as few:
             operator_client.get(LIST)
@@ -162,7 +168,7 @@ class TestThePage:
 
         assert len(few) == len(more)
 
-    def test_writes_nothing(self, operator_client, clock):
+    def test_viewing_the_page_writes_nothing(self, operator_client, clock):
         clock.shift(timedelta(days=100))
         operator_client.force_login(get_user_model().objects.get(username="grace"))
         before = rows()
@@ -176,43 +182,43 @@ def page_context(client: Any) -> Any:
 
 
 def warned(client: Any) -> list[str]:
-    return [finding.code for _, _, finding in page_context(client)["findings"]]
+    return [finding.code for _, _, finding in page_context(client)["problems"]]
 
 
 @pytest.mark.usefixtures("initial_keys")
 class TestWhatNeedsAttention:
     @pytest.fixture(autouse=True)
     def kek(self, settings: Any) -> None:
-        """A deployment in order has a key-encryption key of its own."""
+        """Configure a separate key-encryption key, as in a healthy deployment."""
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32), "SECRET_KEY"]}
 
-    def test_is_nothing_after_init(self, operator_client):
+    def test_no_problem_is_shown_after_init(self, operator_client):
         assert warned(operator_client) == []
-        assert "Nothing: no key is overdue, missing or unsafe." in shown(operator_client.get(LIST))
+        assert "Nothing: no key is overdue, missing or unsafe." in page_text(operator_client.get(LIST))
 
-    def test_is_said_with_its_severity_in_words_and_what_to_do(self, operator_client, operator, clock):
+    def test_a_problem_is_shown_with_its_severity_and_its_fix(self, operator_client, operator, clock):
         clock.shift(timedelta(days=39))
         operator_client.force_login(operator)
-        page = shown(operator_client.get(LIST))
+        page = page_text(operator_client.get(LIST))
 
         assert f"<strong>Warning:</strong> The signing key {key_of(SIG, 'current').kid[:8]} is overdue" in page
         assert "by 9 days." in page
         assert "<code>python manage.py instaccess_keys rotate --use sig</code>" in page
 
     @pytest.mark.parametrize("use", [SIG, ENC])
-    def test_k8_is_a_use_without_current_key(self, use, operator_client):
+    def test_k8_a_use_without_current_key_needs_attention(self, use, operator_client):
         Key.objects.filter(use=use, status="current").delete()
 
         assert warned(operator_client)[0] == "no_current"
 
-    def test_o6_is_a_lost_key_encryption_key(self, operator_client, settings):
+    def test_o6_a_missing_key_encryption_key_needs_attention(self, operator_client, settings):
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32)]}
 
         assert warned(operator_client) == ["kek_missing"]
 
     @pytest.mark.parametrize("sealed", ["junk", "a.b.c.d.e", "eyJ" * 1000, "\N{PILE OF POO}", "swapped"])
     @pytest.mark.parametrize("public", [None, [], {"kty": "RSA", "n": 1}])
-    def test_k7_is_a_broken_row_and_the_page_never_fails_for_it(self, sealed, public, operator_client):
+    def test_k7_a_modified_row_needs_attention_and_the_page_still_works(self, sealed, public, operator_client):
         key, other = key_of(SIG, "future"), key_of(SIG, "current")
         changes = {"sealed_private_jwk": other.sealed_private_jwk if sealed == "swapped" else sealed}
         if public is not None:
@@ -221,25 +227,25 @@ class TestWhatNeedsAttention:
         broken = "seal_broken" if sealed == "swapped" else "kek_missing"
 
         assert warned(operator_client) == [broken, *(["public_altered"] if public is not None else [])]
-        assert other.sealed_private_jwk not in shown(operator_client.get(LIST))
+        assert other.sealed_private_jwk not in page_text(operator_client.get(LIST))
 
     @pytest.mark.parametrize("changes", [{"activated_at": None}, {"status": "odd"}, {"revoked_at": START}])
-    def test_may_be_odd_rows_and_the_page_never_fails_for_them(self, changes, operator_client):
+    def test_the_page_works_with_unusual_rows(self, changes, operator_client):
         Key.objects.filter(use=SIG, status="current").update(**changes)
 
         assert operator_client.get(LIST).status_code == 200
 
     @pytest.mark.parametrize("bad", [{"KEY_ENCRYPTION_KEYS": []}, {"KEY_ROTATION_DAYS": "thirty"}, {"LEEWAY": -1}])
-    def test_is_a_bad_setting_and_then_nothing_else(self, bad, operator_client, settings):
+    def test_an_invalid_setting_is_the_only_problem_shown(self, bad, operator_client, settings):
         settings.INSTACCESS = bad
 
         assert warned(operator_client) == ["bad_setting"]
-        assert "<svg class" not in shown(operator_client.get(LIST))
+        assert "<svg class" not in page_text(operator_client.get(LIST))
 
-    def test_are_refusals_that_are_unusual(self, operator_client):
+    def test_a_refusal_spike_needs_attention(self, operator_client):
         hour = START.replace(minute=0, second=0, microsecond=0)
         RefusalCount.objects.create(hour=hour, role="gateway", reason="bad_signature", count=412)
-        page = shown(operator_client.get(LIST))
+        page = page_text(operator_client.get(LIST))
 
         assert warned(operator_client) == ["unusual_refusals"]
-        assert "the gateway refused 412 requests for “bad_signature”" in page
+        assert "The gateway refused 412 requests for “bad_signature”" in page

@@ -1,4 +1,4 @@
-"""The picture of the keys' lives: where things stand in it, for whatever history a deployment has."""
+"""The key timeline: positions of bars and marks, for every possible history of keys."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TIMES = rotation.Times(interval=30 * DAY, lead=timedelta(seconds=303), retention
 
 
 def key(name: str, status: str, *, use: Key.Use = SIG, private: bool = True, **moments: datetime) -> Key:
-    """A row that was never saved: the picture needs no database."""
+    """Return an unsaved row, because drawing needs no database."""
     return Key(
         kid=name,
         use=use,
@@ -58,12 +58,12 @@ def phases(row: Row) -> list[tuple[str, bool]]:
 
 
 class TestAKeyThatIsCurrent:
-    def test_was_future_is_current_and_will_be_past(self):
+    def test_a_current_key_has_a_future_a_current_and_a_past_phase(self):
         row = rows(draw(current(), key("next", "future")))["current"]
 
         assert phases(row) == [("future", False), ("current", False), ("current", True), ("past", True)]
 
-    def test_is_planned_to_retire_when_the_decision_says_so(self):
+    def test_a_current_key_is_planned_to_retire_when_rotation_is_due(self):
         keys = [current(), key("next", "future")]
         due = rotation.decide(keys, use=SIG, now=NOW, times=TIMES).next_due
         row = rows(draw(*keys))["current"]
@@ -71,18 +71,18 @@ class TestAKeyThatIsCurrent:
         assert row.bars[-2].end == row.bars[-1].start == row.planned.retired_at == due
         assert row.bars[-1].end == due + TIMES.retention
 
-    def test_ends_at_now_when_the_rotation_is_overdue(self):
+    def test_a_current_key_with_an_overdue_rotation_ends_now(self):
         picture = draw(current(since=NOW - 40 * DAY), key("next", "future"))
 
         assert rows(picture)["current"].bars[0].end == NOW
         assert rows(picture)["next"].bars[-1].start == NOW + 30 * DAY
 
-    def test_goes_on_to_the_edge_where_its_successor_comes_from_somebody_else(self):
+    def test_an_external_current_key_continues_to_the_end_of_the_timeline(self):
         picture = draw(current(private=False, use=ENC))
 
         assert rows(picture)["current"].bars[-1].end == picture.end
 
-    def test_retires_although_the_next_one_is_not_made_yet_and_no_row_is_made_up(self):
+    def test_a_current_key_retires_even_if_the_next_key_is_not_generated_yet(self):
         picture = draw(current())
 
         assert rows(picture)["current"].planned.retired_at == NOW + 20 * DAY
@@ -90,41 +90,41 @@ class TestAKeyThatIsCurrent:
 
 
 class TestAFutureKey:
-    def test_takes_over_when_the_current_one_retires(self):
+    def test_a_future_key_becomes_current_when_the_current_key_retires(self):
         drawn = rows(draw(current(), key("next", "future")))
 
         assert phases(drawn["next"]) == [("future", False), ("future", True), ("current", True)]
         assert drawn["next"].bars[-1].start == drawn["current"].planned.retired_at
 
-    def test_that_is_second_stays_future(self):
+    def test_the_second_future_key_stays_future(self):
         drawn = rows(draw(current(), key("next", "future"), key("later", "future", created_at=NOW - DAY)))
 
         assert drawn["later"].planned.activated_at is None
         assert {phase for phase, _ in phases(drawn["later"])} == {"future"}
 
     @pytest.mark.parametrize(
-        "others", [[], [current()]], ids=["there is no current key", "only its public half is held"]
+        "others", [[], [current()]], ids=["there is no current key", "its private key is not stored here"]
     )
-    def test_stays_future_where_it_can_not_take_over(self, others):
+    def test_a_future_key_that_cannot_become_current_stays_future(self, others):
         picture = draw(*others, key("waiting", "future", private=not others))
 
         assert {phase for phase, _ in phases(rows(picture)["waiting"])} == {"future"}
 
 
-class TestAKeyThatIsOver:
-    def test_shows_when_it_was_current_and_how_long_its_tokens_were_accepted(self):
+class TestAPastKey:
+    def test_a_past_key_shows_its_current_phase_and_the_expiry_of_its_tokens(self):
         row = rows(draw(current(), past("old", NOW - 14 * DAY, NOW - 10 * DAY)))["old"]
 
         assert phases(row) == [("future", False), ("current", False), ("past", False)]
         assert row.bars[-1].end == NOW - 10 * DAY + TIMES.retention
         assert row.revoked_x is None
 
-    def test_is_still_past_while_a_token_under_it_may_live(self):
+    def test_a_key_is_past_until_its_last_token_expires(self):
         row = rows(draw(current(), past("old", NOW - 14 * DAY, NOW - HOUR / 2)))["old"]
 
         assert phases(row)[-2:] == [("past", False), ("past", True)]
 
-    def test_that_was_revoked_ends_there_with_a_mark(self):
+    def test_a_revoked_key_ends_at_its_revocation_with_a_mark(self):
         revoked = key(
             "bad", "revoked", created_at=NOW - 6 * DAY, activated_at=NOW - 5 * DAY, revoked_at=NOW - 2 * DAY
         )
@@ -134,7 +134,7 @@ class TestAKeyThatIsOver:
         assert phases(row) == [("future", False), ("current", False)]
         assert row.revoked_x == pytest.approx(row.bars[-1].x + row.bars[-1].width, abs=0.002)
 
-    def test_that_was_revoked_while_past_is_accepted_no_longer(self):
+    def test_the_past_phase_of_a_revoked_key_ends_at_its_revocation(self):
         revoked = key(
             "bad",
             "revoked",
@@ -146,12 +146,12 @@ class TestAKeyThatIsOver:
 
         assert rows(draw(current(), revoked))["bad"].bars[-1].end == NOW - DAY + HOUR / 2
 
-    def test_whose_time_of_revocation_is_lost_does_not_look_as_if_it_went_on(self):
+    def test_a_revoked_key_without_revocation_time_does_not_look_usable(self):
         revoked = key("bad", "revoked", activated_at=NOW - 5 * DAY)
 
         assert all(bar.end <= NOW for bar in rows(draw(current(), revoked))["bad"].bars)
 
-    def test_is_left_out_and_counted_when_it_is_long_gone(self):
+    def test_an_old_key_is_counted_but_not_drawn(self):
         picture = draw(current(), past("old", NOW - 90 * DAY, NOW - 60 * DAY), total=7)
 
         assert list(rows(picture)) == ["current"]
@@ -160,12 +160,12 @@ class TestAKeyThatIsOver:
 
 class TestWithoutKeys:
     @pytest.mark.parametrize("keys", [[], [past("old", NOW - 90 * DAY, NOW - 60 * DAY)]], ids=["none", "long gone"])
-    def test_there_is_no_picture(self, keys):
+    def test_there_is_no_timeline_without_keys_to_draw(self, keys):
         assert timeline.draw(keys, total=len(keys), now=NOW, times=TIMES) is None
 
 
 class TestTheOrder:
-    def test_is_by_use_and_then_by_when_a_key_is_current(self):
+    def test_keys_are_ordered_by_use_and_by_when_they_are_current(self):
         picture = draw(
             current("c"),
             key("f2", "future", created_at=NOW - DAY),
@@ -179,7 +179,7 @@ class TestTheOrder:
             (ENC, ["e"]),
         ]
 
-    def test_leaves_out_what_is_beyond_the_bound_and_counts_it(self):
+    def test_keys_beyond_the_maximum_are_counted_but_not_drawn(self):
         old = [past(f"p{n}", NOW - HOUR * (n + 1), NOW - HOUR * n) for n in range(1, 40)]
         picture = draw(current(since=NOW - HOUR), key("next", "future"), *old)
 
@@ -197,7 +197,7 @@ class History:
 
 @st.composite
 def histories(draw_: st.DrawFn) -> History:
-    """Keys as a deployment has them whose cron comes when it likes, with a revocation or a forced change between."""
+    """Keys of a deployment whose cron job runs irregularly, with revocations and forced rotations in between."""
     times = rotation.Times(
         interval=DAY * draw_(st.one_of(st.integers(1, 60), st.integers(1, 3650))),
         lead=timedelta(seconds=draw_(st.integers(0, 80_000))),
@@ -225,7 +225,7 @@ def histories(draw_: st.DrawFn) -> History:
     return History(keys, now + times.interval * draw_(st.floats(0, 1.5)), times)
 
 
-class TestWhateverTheHistory:
+class TestEveryHistory:
     @staticmethod
     def picture(history: History) -> Timeline:
         drawn = timeline.draw(history.keys, total=len(history.keys), now=history.now, times=history.times)
@@ -237,7 +237,7 @@ class TestWhateverTheHistory:
 
     @given(history=histories())
     @hypothesis_settings(max_examples=60, deadline=None)
-    def test_everything_lies_within_the_picture(self, history):
+    def test_every_bar_and_mark_is_within_the_timeline(self, history):
         picture = self.picture(history)
         for row in rows(picture).values():
             assert 0 <= row.y <= picture.height - timeline.ROW
@@ -252,7 +252,7 @@ class TestWhateverTheHistory:
 
     @given(history=histories())
     @hypothesis_settings(max_examples=60, deadline=None)
-    def test_no_two_keys_of_a_use_are_current_at_once(self, history):
+    def test_two_keys_of_one_use_are_never_current_at_the_same_time(self, history):
         for group in self.picture(history).groups:
             bars = sorted(
                 (bar for row in group.rows for bar in row.bars if bar.phase == "current"), key=lambda bar: bar.start
@@ -263,7 +263,7 @@ class TestWhateverTheHistory:
 
     @given(history=histories())
     @hypothesis_settings(max_examples=60, deadline=None)
-    def test_the_bars_of_a_key_follow_one_another_and_what_is_planned_lies_after_now(self, history):
+    def test_bars_of_a_key_do_not_overlap_and_planned_bars_are_after_now(self, history):
         order = ["future", "current", "past"]
         for row in rows(self.picture(history)).values():
             for earlier, later in pairwise(row.bars):
@@ -282,7 +282,7 @@ class TestWhateverTheHistory:
 
     @given(history=histories())
     @hypothesis_settings(max_examples=60, deadline=None)
-    def test_rows_and_marks_keep_their_distance(self, history):
+    def test_rows_and_marks_do_not_overlap(self, history):
         picture = self.picture(history)
         places = [row.y for row in rows(picture).values()]
         assert all(later - earlier >= timeline.ROW for earlier, later in pairwise(places))
@@ -291,7 +291,7 @@ class TestWhateverTheHistory:
 
     @given(history=histories())
     @hypothesis_settings(max_examples=30, deadline=None)
-    def test_drawing_changes_no_key_and_every_life_can_be_told(self, history):
+    def test_drawing_changes_no_key_and_every_lifecycle_has_a_description(self, history):
         before = [dict(vars(key)) for key in history.keys]
         for row in rows(self.picture(history)).values():
             assert life(row.key, row.planned, now=history.now, times=history.times)
@@ -299,9 +299,9 @@ class TestWhateverTheHistory:
         assert [{**vars(key)} for key in history.keys] == before
 
 
-class TestALifeInWords:
+class TestDescribingALifecycle:
     @pytest.mark.parametrize(
-        ("keys", "told"),
+        ("keys", "text"),
         [
             pytest.param(
                 [current(), key("next", "future")],
@@ -315,7 +315,8 @@ class TestALifeInWords:
             ),
             pytest.param(
                 [current(use=ENC, private=False)],
-                "Current since 2026-11-13 12:00 UTC. No rotation is planned: the next key comes from its owner.",
+                "Current since 2026-11-13 12:00 UTC. No rotation is planned: the owner of the private "
+                "key provides the next public key.",
                 id="of a gateway elsewhere",
             ),
             pytest.param(
@@ -325,18 +326,18 @@ class TestALifeInWords:
             ),
             pytest.param(
                 [key("next", "future"), current(since=NOW - 40 * DAY)],
-                "Published since 2026-11-13 12:00 UTC. Due to become current: it does so at the next rotation.",
+                "Published since 2026-11-13 12:00 UTC. Becomes current at the next rotation, which is due.",
                 id="future, overdue",
             ),
             pytest.param(
                 [key("next", "future", private=False), current()],
-                "Published since 2026-11-13 12:00 UTC. Only its public half is held: it can't sign, and never "
-                "becomes current.",
+                "Published since 2026-11-13 12:00 UTC. Never becomes current: its private key is not stored here, "
+                "so it can't sign.",
                 id="public signing key",
             ),
             pytest.param(
                 [key("next", "future")],
-                "Published since 2026-11-13 12:00 UTC. When it becomes current is open.",
+                "Published since 2026-11-13 12:00 UTC. No time is planned for it to become current.",
                 id="no current key",
             ),
             pytest.param(
@@ -347,19 +348,19 @@ class TestALifeInWords:
             ),
             pytest.param(
                 [past("old", NOW - 9 * DAY, NOW - DAY)],
-                "Current from 2026-11-14 12:00 UTC to 2026-11-22 12:00 UTC. Gone since 2026-11-22 13:01 UTC: no "
-                "token under it is accepted.",
+                "Current from 2026-11-14 12:00 UTC to 2026-11-22 12:00 UTC. Its last token "
+                "expired at 2026-11-22 13:01 UTC.",
                 id="gone",
             ),
             pytest.param(
                 [key("bad", "revoked", activated_at=NOW - 5 * DAY, revoked_at=NOW - DAY)],
-                "Current from 2026-11-18 12:00 UTC to 2026-11-22 12:00 UTC. Revoked at 2026-11-22 12:00 UTC: refused "
-                "everywhere.",
+                "Current from 2026-11-18 12:00 UTC to 2026-11-22 12:00 UTC. Revoked at 2026-11-22 12:00 UTC: "
+                "gateways and services refuse its tokens.",
                 id="revoked",
             ),
             pytest.param(
                 [key("bad", "revoked", revoked_at=NOW - DAY)],
-                "Never current. Revoked at 2026-11-22 12:00 UTC: refused everywhere.",
+                "Never current. Revoked at 2026-11-22 12:00 UTC: gateways and services refuse its tokens.",
                 id="revoked while future",
             ),
             pytest.param(
@@ -369,7 +370,7 @@ class TestALifeInWords:
             ),
         ],
     )
-    def test_says_what_was_and_what_comes(self, keys, told):
+    def test_life_describes_past_and_planned_phases(self, keys, text):
         row = rows(draw(*keys))[keys[0].kid]
 
-        assert life(row.key, row.planned, now=NOW, times=TIMES).strip() == told
+        assert life(row.key, row.planned, now=NOW, times=TIMES).strip() == text

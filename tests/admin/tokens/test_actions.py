@@ -1,4 +1,4 @@
-"""Revoking from the audit list: what is counted, who may, what gateways then hear."""
+"""Revoking tokens from the list: counts, permissions, and the deny list afterwards."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def other(db):
 
 @pytest.fixture
 def staff(db):
-    """Staff who sees the audit and may revoke."""
+    """Return a staff user who may view the audit log and revoke tokens."""
     staff = get_user_model().objects.create_user("help.desk", is_staff=True)
     staff.user_permissions.add(*Permission.objects.filter(codename__in=["view_issuedtoken", "revoke_tokens"]))
     return staff
 
 
 @pytest.fixture
-def desk(staff):
+def staff_client(staff):
     client = Client()
     client.force_login(staff)
     return client
@@ -63,36 +63,38 @@ def revoked() -> set[IssuedToken]:
     return set(IssuedToken.objects.exclude(revoked_at=None))
 
 
-class TestTheFirstClick:
-    def test_counts_what_is_live_and_revokes_nothing(self, desk, issue, user):
+class TestTheConfirmationPage:
+    def test_the_confirmation_page_counts_live_tokens_and_revokes_nothing(self, staff_client, issue, user):
         live, expired = issue(user), issue(user, minutes_ago=90)
 
-        response = send(desk, "revoke_chosen", live, expired)
+        response = send(staff_client, "revoke_chosen", live, expired)
 
-        assert "refuses these live tokens within five seconds: 1." in response.content.decode()
+        assert "Live tokens to revoke: 1." in response.content.decode()
         assert revoked() == set()
 
-    def test_keeps_what_was_chosen_for_the_second(self, desk, issue, user):
+    def test_the_confirmation_page_keeps_the_selection(self, staff_client, issue, user):
         token = issue(user)
 
-        text = send(desk, "revoke_chosen", token).content.decode()
+        text = send(staff_client, "revoke_chosen", token).content.decode()
 
         assert f'<input type="hidden" name="_selected_action" value="{token.pk}">' in text
         assert '<input type="hidden" name="action" value="revoke_chosen">' in text
 
-    def test_asks_why(self, desk, issue, user):
+    def test_the_confirmation_page_requires_a_reason(self, staff_client, issue, user):
         token = issue(user)
 
-        send(desk, "revoke_chosen", token, confirmed="yes", reason="")
+        send(staff_client, "revoke_chosen", token, confirmed="yes", reason="")
 
         assert revoked() == set()
 
 
-class TestTheChosenTokens:
-    def test_are_revoked_and_the_audit_says_when_by_whom_and_why(self, desk, staff, issue, user):
+class TestRevokingSelectedTokens:
+    def test_selected_tokens_are_revoked_and_the_audit_records_time_user_and_reason(
+        self, staff_client, staff, issue, user
+    ):
         token, spared = issue(user), issue(user)
 
-        response = confirmed(desk, "revoke_chosen", token)
+        response = confirmed(staff_client, "revoke_chosen", token)
 
         assert "1 live token was revoked." in response.content.decode()
         assert revoked() == {token}
@@ -101,115 +103,121 @@ class TestTheChosenTokens:
         assert str(token.jti) in denylist.read_database()
         assert str(spared.jti) not in denylist.read_database()
 
-    def test_that_were_revoked_before_keep_their_reason(self, desk, issue, user):
+    def test_tokens_that_are_already_revoked_keep_their_reason(self, staff_client, issue, user):
         token = issue(user)
-        confirmed(desk, "revoke_chosen", token)
+        confirmed(staff_client, "revoke_chosen", token)
         first = IssuedToken.objects.get()
 
-        response = send(desk, "revoke_chosen", token, confirmed="yes", reason="again")
+        response = send(staff_client, "revoke_chosen", token, confirmed="yes", reason="again")
 
         assert "0 live tokens were revoked." in response.content.decode()
         again = IssuedToken.objects.get()
         assert (again.revoked_at, again.revocation_reason) == (first.revoked_at, "laptop lost")
 
 
-class TestEverythingOfAUser:
-    def test_goes_with_one_token_of_theirs(self, desk, issue, user, other):
+class TestRevokingTokensOfUsers:
+    def test_selecting_one_token_revokes_all_live_tokens_of_its_user(self, staff_client, issue, user, other):
         chosen, another, spared = issue(user), issue(user), issue(other)
 
-        confirmed(desk, "revoke_users", chosen)
+        confirmed(staff_client, "revoke_users", chosen)
 
         assert revoked() == {chosen, another}
         assert spared not in revoked()
 
-    def test_takes_along_what_they_got_for_somebody_else(self, desk, issue, user, other):
+    def test_revoking_a_users_tokens_includes_tokens_of_their_masquerades(self, staff_client, issue, user, other):
         chosen, as_other, spared = issue(user), issue(other, real_user=user), issue(other)
 
-        confirmed(desk, "revoke_users", chosen)
+        confirmed(staff_client, "revoke_users", chosen)
 
         assert revoked() == {chosen, as_other}
         assert spared not in revoked()
 
-    def test_names_whose_first(self, desk, issue, user, other):
-        text = send(desk, "revoke_users", issue(other, real_user=user)).content.decode()
+    def test_the_confirmation_page_names_the_users(self, staff_client, issue, user, other):
+        text = send(staff_client, "revoke_users", issue(other, real_user=user)).content.decode()
 
-        assert f"Whose: {', '.join(sorted([str(user), str(other)]))}." in text
+        assert f"Tokens of: {', '.join(sorted([str(user), str(other)]))}." in text
 
-    def test_names_them_by_what_the_audit_covers(self, desk, issue, user, other):
+    def test_the_confirmation_page_shows_the_uuid_if_the_foreign_key_was_modified(
+        self, staff_client, issue, user, other
+    ):
         token = issue(user)
-        IssuedToken.objects.filter(pk=token.pk).update(user=other)  # as somebody with the database could
+        IssuedToken.objects.filter(pk=token.pk).update(
+            user=other
+        )  # An attacker with access to the database could do this.
 
-        text = send(desk, "revoke_users", token).content.decode()
+        text = send(staff_client, "revoke_users", token).content.decode()
 
-        assert f"Whose: {token.user_uuid}." in text
+        assert f"Tokens of: {token.user_uuid}." in text
 
-    def test_names_twenty_at_most(self, desk, issue):
+    def test_the_confirmation_page_names_at_most_twenty_users(self, staff_client, issue):
         users = [get_user_model().objects.create(username=f"user{n:02}") for n in range(23)]
-        text = send(desk, "revoke_users", *map(issue, users)).content.decode()
+        text = send(staff_client, "revoke_users", *map(issue, users)).content.decode()
 
         assert "user18, user19 and 3 others." in text
         assert "user20" not in text
 
 
-class TestEverythingOfAnApplication:
-    def test_names_it_first(self, desk, issue, user):
+class TestRevokingTokensOfApplications:
+    def test_the_confirmation_page_names_the_application(self, staff_client, issue, user):
         token = issue(user)
 
-        assert f"Whose: {token.client_id}." in send(desk, "revoke_applications", token).content.decode()
+        assert f"Tokens of: {token.client_id}." in send(staff_client, "revoke_applications", token).content.decode()
 
-    def test_goes_with_one_token_of_it(self, desk, issue, user, other):
+    def test_selecting_one_token_revokes_all_live_tokens_of_its_application(self, staff_client, issue, user, other):
         chosen, another, spared = issue(user), issue(other), issue(user, application=None)
 
-        confirmed(desk, "revoke_applications", chosen)
+        confirmed(staff_client, "revoke_applications", chosen)
 
         assert revoked() == {chosen, another}
         assert spared not in revoked()
 
-    def test_spares_tokens_without_one_when_only_such_are_chosen(self, desk, issue, user):
-        confirmed(desk, "revoke_applications", issue(user, application=None))
+    def test_tokens_without_application_are_not_revoked_as_a_group(self, staff_client, issue, user):
+        confirmed(staff_client, "revoke_applications", issue(user, application=None))
 
         assert revoked() == set()
 
 
-class TestWithASettingThatSpoilsAllOthers:
-    """A misspelled name, or code rolled back under newer settings: what must be revoked can be."""
+class TestWithAnInvalidSetting:
+    """Tokens can be revoked even if a setting is invalid, for example after a rollback of the code."""
 
     @pytest.fixture(autouse=True)
     def misspelled(self, settings, issue, user):
         issue(user)
         settings.INSTACCESS = {"ACOUNT_UUID": "x"}
 
-    def test_the_audit_can_be_looked_at(self, desk):
+    def test_the_audit_log_can_be_viewed_with_an_invalid_setting(self, staff_client):
         row = IssuedToken.objects.get()
 
-        assert desk.get("/admin/instaccess/issuedtoken/").status_code == 200
-        assert desk.get(f"/admin/instaccess/issuedtoken/{row.pk}/change/").status_code == 200
+        assert staff_client.get("/admin/instaccess/issuedtoken/").status_code == 200
+        assert staff_client.get(f"/admin/instaccess/issuedtoken/{row.pk}/change/").status_code == 200
 
     @pytest.mark.parametrize("action", ["revoke_chosen", "revoke_users"])
-    def test_tokens_are_revoked_all_the_same(self, desk, action):
+    def test_tokens_can_be_revoked_with_an_invalid_setting(self, staff_client, action):
         row = IssuedToken.objects.get()
 
-        assert send(desk, action, row).status_code == 200
-        confirmed(desk, action, row)
+        assert send(staff_client, action, row).status_code == 200
+        confirmed(staff_client, action, row)
         assert revoked() == {row}
 
 
-class TestMoreTokensThanAnybodyChoosesByHand:
+class TestMoreTokensThanTheMaximum:
     @pytest.mark.parametrize("action", ["revoke_users", "revoke_applications"])
-    def test_are_refused_as_a_whole_and_none_is_passed_over(self, action, desk, issue, user, monkeypatch):
+    def test_a_selection_over_the_maximum_is_refused_completely(self, action, staff_client, issue, user, monkeypatch):
         monkeypatch.setattr("instaccess.admin.tokens.actions.MOST_CHOSEN", 1)
         tokens = [issue(user), issue(user)]
 
-        response = confirmed(desk, action, *tokens)
+        response = confirmed(staff_client, action, *tokens)
 
-        assert "Nothing was revoked: choose at most 1 tokens." in response.content.decode()
+        assert "No tokens were revoked. Select at most 1 tokens." in response.content.decode()
         assert revoked() == set()
 
-    def test_are_all_revoked_where_they_are_the_chosen_ones(self, desk, issue, user, monkeypatch):
+    def test_a_selection_over_the_maximum_can_be_revoked_as_selected_tokens(
+        self, staff_client, issue, user, monkeypatch
+    ):
         monkeypatch.setattr("instaccess.admin.tokens.actions.MOST_CHOSEN", 1)
         tokens = [issue(user), issue(user)]
 
-        send(desk, "revoke_chosen", tokens[0], confirmed="yes", reason="laptop lost", select_across="1")
+        send(staff_client, "revoke_chosen", tokens[0], confirmed="yes", reason="laptop lost", select_across="1")
 
         assert revoked() == set(tokens)
 
@@ -224,19 +232,19 @@ class TestWithoutThePermission:
         return client
 
     @pytest.mark.parametrize("action", ["revoke_chosen", "revoke_users", "revoke_applications"])
-    def test_nothing_is_revoked(self, action, onlooker, issue, user):
+    def test_users_without_the_permission_revoke_nothing(self, action, onlooker, issue, user):
         confirmed(onlooker, action, issue(user))
 
         assert revoked() == set()
 
-    def test_no_action_is_offered(self, onlooker, issue, user):
+    def test_users_without_the_permission_see_no_action(self, onlooker, issue, user):
         issue(user)
 
         assert "revoke_" not in onlooker.get(TOKENS).content.decode()
 
 
 class TestWithoutTheCSRFToken:
-    def test_nothing_is_revoked(self, staff, issue, user):
+    def test_requests_without_csrf_token_revoke_nothing(self, staff, issue, user):
         client = Client(enforce_csrf_checks=True)
         client.force_login(staff)
 
