@@ -206,7 +206,7 @@ def _traceback(error: Exception, request: Request) -> str:
             ]
     except (InstAccessError, SuspiciousOperation):
         # The credentials can't be read, so any message may contain one: log the location of the error only.
-        return type(error).__name__ + "\n" + "".join(traceback.format_tb(error.__traceback__)).rstrip()
+        return web.describe_unexpected(error)
     for credential in filter(None, credentials):
         text = text.replace(credential, "[credential]")
     return text

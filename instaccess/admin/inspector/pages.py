@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import time
-import traceback
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
@@ -20,7 +19,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
-from ... import users
+from ... import users, web
 from ...models import IssuedToken
 from ..common import ReadOnlyAdmin
 from ..forms import InspectForm
@@ -103,17 +102,17 @@ def _get_names(row: IssuedToken) -> dict[str, str]:
 
 
 def _inspect_request(request: HttpRequest) -> Inspection:
-    failure, frames = "", ""
+    unexpected = ""
     try:
         inspection = verdict.inspect(_take_token(request), now=time.time())
     except Exception as error:
         # Keep only text. Error reporters and the debug page show the local variables of an exception's frames, and a
         # variable may contain the token.
-        failure, frames = type(error).__name__, "".join(traceback.format_tb(error.__traceback__)).rstrip()
-    if failure:
+        unexpected = web.describe_unexpected(error)
+    if unexpected:
         # Log after the `except` block. Otherwise an exception in a log handler would have the first exception as its
         # context, and the first exception's message may contain the token.
-        logger.error("not inspected: %s\n%s", failure, frames)
+        logger.error("not inspected: %s", unexpected)
         return verdict.failed()
     logger.info(
         "inspected kind=%s verdict=%s reason=%s jti=%s by=%s",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +16,7 @@ from ...conf import conf
 from ...exceptions import ConfigError, InstAccessError
 from ...models import IssuedToken, Key
 from ...times import format_utc
-from ...tokens import ATTRIBUTES
+from ...tokens import ATTRIBUTES, is_canonical_uuid
 from ...web import Variant
 from .pasted import format_value
 
@@ -160,7 +159,7 @@ def find_row(payload: Mapping[str, Any], *, authentic: bool, kids: Mapping[Key.U
     if not isinstance(jti, str):
         return None
     row = None
-    if _is_canonical(jti):
+    if is_canonical_uuid(jti):
         row = audit.issued_tokens().select_related("user", "real_user", "application").filter(jti=jti).first()
     if row is None:
         return AuditRecord(None, alarms=(_explain_missing_row(),) if authentic else ())
@@ -186,13 +185,6 @@ def _explain_missing_row() -> str:
         "There is no audit row for the token, although the issuer records every token. Either the row was pruned or "
         "deleted, or an attacker has the signing key. If you have not pruned the row, revoke the signing key."
     )
-
-
-def _is_canonical(jti: str) -> bool:
-    try:
-        return str(uuid.UUID(jti)) == jti
-    except ValueError:
-        return False
 
 
 def _check_hmac(row: IssuedToken) -> audit.HmacStatus | None:

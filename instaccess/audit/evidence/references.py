@@ -5,12 +5,12 @@ The HMAC of a row covers the uuids, but not the foreign keys (see `row_hmac.cano
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ...conf import conf
 from ...models import IssuedToken, UserIdentity
+from ...tokens import is_canonical_uuid
 from ..rows import issued_tokens
 
 

@@ -148,7 +148,7 @@ class TestOverdueChanges:
 class TestUnusableKeys:
     def test_o6_a_missing_key_encryption_key_is_one_error_for_all_affected_keys(self):
         keys = IN_ORDER
-        problem = problems_of(*keys, shut={key.kid: Reason.KEK_MISSING for key in keys})["kek_missing"]
+        problem = problems_of(*keys, undecryptable={key.kid: Reason.KEK_MISSING for key in keys})["kek_missing"]
 
         assert problem.severity == Severity.ERROR
         assert all(key.kid[:8] in problem.text for key in keys)
@@ -156,21 +156,21 @@ class TestUnusableKeys:
         assert "SECRET_KEY_FALLBACKS" in problem.fix
 
     def test_k7_a_modified_row_is_an_error_that_names_the_key(self):
-        problem = problems_of(*IN_ORDER, shut={IN_ORDER[1].kid: Reason.SEAL_BROKEN})["seal_broken"]
+        problem = problems_of(*IN_ORDER, undecryptable={IN_ORDER[1].kid: Reason.SEAL_BROKEN})["seal_broken"]
 
         assert problem.severity == Severity.ERROR
         assert f"{IN_ORDER[1].kid[:8]} (signing, future)" in problem.text
         assert "backup" in problem.fix
 
     def test_a_modified_public_key_is_an_error_that_names_the_key(self):
-        problem = problems_of(*IN_ORDER, altered=frozenset({IN_ORDER[2].kid}))["public_altered"]
+        problem = problems_of(*IN_ORDER, modified=frozenset({IN_ORDER[2].kid}))["public_altered"]
 
         assert problem.severity == Severity.ERROR
         assert f"{IN_ORDER[2].kid[:8]} (encryption, current)" in problem.text
 
     def test_a_problem_of_many_keys_names_a_few_of_them(self):
         many = [Key(kid=f"{n:08}", use=SIG, status="future", created_at=NOW - DAY) for n in range(50)]
-        problem = problems_of(*IN_ORDER, *many, altered=frozenset(key.kid for key in many))["public_altered"]
+        problem = problems_of(*IN_ORDER, *many, modified=frozenset(key.kid for key in many))["public_altered"]
 
         assert problem.text.count("(signing, future)") == 5
         assert "…" in problem.text
