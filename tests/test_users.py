@@ -203,9 +203,13 @@ class TestTheAccountOfAHost:
         with override_settings(INSTACCESS={"ACCOUNT_UUID": "the-account"}):
             assert origin.account_uuid("a.example.edu") == origin.account_uuid("b.example.edu") == "the-account"
 
-    def test_account_hook_gets_the_host_with_its_port(self):
+    @pytest.mark.parametrize(
+        ("host", "name"),
+        [("a.example.edu:31337", "a.example.edu"), ("a.example.edu", "a.example.edu"), ("[::1]:8000", "[::1]")],
+    )
+    def test_p25_account_hook_gets_the_name_of_the_host_without_the_port(self, host, name):
         with override_settings(INSTACCESS={"ACCOUNT_HOOK": lambda host: f"account of {host}"}):
-            assert origin.account_uuid("a.example.edu:8443") == "account of a.example.edu:8443"
+            assert origin.account_uuid(host) == f"account of {name}"
 
     def test_account_uuid_setting_wins_over_account_hook(self):
         with override_settings(INSTACCESS={"ACCOUNT_UUID": "the-account", "ACCOUNT_HOOK": str.upper}):

@@ -78,7 +78,7 @@ class Conf(KeySettings):
 
     @property
     def account_hook(self) -> Callable[[str], str] | None:
-        """Callable `(host) -> account uuid`, for deployments with several root accounts."""
+        """Callable `(host name without port) -> account uuid`, for deployments with several root accounts."""
         return self._function("ACCOUNT_HOOK")
 
     @property

@@ -24,7 +24,7 @@ from .. import tokens, trust
 from ..conf import conf
 from ..exceptions import ConfigError, InstAccessError, InvalidToken, Reason
 from ..tokens import Claims, identifiers, nests_too_deep
-from ..web import RETRY_AFTER, InvalidAccessToken, Unavailable, challenge, request_domain
+from ..web import RETRY_AFTER, InvalidAccessToken, Unavailable, account_uuid, challenge, request_domain
 from .local_users import local_users
 
 logger = logging.getLogger("instaccess.service")
@@ -199,15 +199,11 @@ class InstAccessAuthentication(BaseAuthentication):
 
         Raises:
             InvalidToken: the token belongs to another account.
-            ConfigError: ACCOUNT_HOOK returned no account.
+            ConfigError: ACCOUNT_HOOK didn't return a string of 1 to 255 characters.
         """
         account = conf.account_uuid
-        if account is None and (hook := conf.account_hook) is not None:
-            account = hook(request_domain(request._request))
-            if not isinstance(account, str) or not account:
-                raise ConfigError(
-                    "INSTACCESS['ACCOUNT_HOOK'] must return a string that is not empty", setting="ACCOUNT_HOOK"
-                )
+        if account is None and conf.account_hook is not None:
+            account = account_uuid(request_domain(request._request))
         if account not in (None, claims.account_uuid):
             raise InvalidToken(
                 f"for account {claims.account_uuid!r}, not {account!r} (ACCOUNT_UUID or ACCOUNT_HOOK)",

@@ -69,22 +69,24 @@ def _address(address: str) -> str | None:
 def account_uuid(host: str) -> str:
     """Return the uuid of the root account of a host (`name` or `name:port`).
 
-    The uuid is ACCOUNT_UUID, or else the result of ACCOUNT_HOOK. Without both settings it is derived from the name of
-    the host (RFC 9562 §5.5, DNS namespace), so it is stable without being stored.
+    The uuid is ACCOUNT_UUID, or else the result of ACCOUNT_HOOK for the name of the host. Without both settings it is
+    derived from that name (RFC 9562 §5.5, DNS namespace), so it is stable without being stored. The port never
+    matters, because clients can choose it freely.
 
     Raises ConfigError if ACCOUNT_HOOK doesn't return a string of 1 to 255 characters.
     """
     if (fixed := conf.account_uuid) is not None:
         return fixed
+    name = host if host.endswith("]") else host.rsplit(":", 1)[0]
     if (hook := conf.account_hook) is not None:
-        value = hook(host)
+        value = hook(name)
         if not isinstance(value, str) or not 1 <= len(value) <= _MAX_ACCOUNT_CHARS:
             raise ConfigError(
                 f"INSTACCESS['ACCOUNT_HOOK'] must return a string of 1 to {_MAX_ACCOUNT_CHARS} characters",
                 setting="ACCOUNT_HOOK",
             )
         return value
-    return _derived_account(host if host.endswith("]") else host.rsplit(":", 1)[0])
+    return _derived_account(name)
 
 
 @lru_cache(maxsize=256)

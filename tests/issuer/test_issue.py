@@ -152,6 +152,14 @@ class TestTheToken:
         with override_settings(INSTACCESS={"ACCOUNT_HOOK": lambda host: f"account of {host}"}):
             assert claims_of(issue()[1])["acct"] == "account of canvas.example.edu"
 
+    def test_p25_account_does_not_depend_on_the_port(self, post, access_token, initial_keys):
+        with override_settings(INSTACCESS={"ACCOUNT_HOOK": lambda host: f"account of {host}"}):
+            response = post(access_token, headers={"Host": "canvas.example.edu:31337"})
+
+        claims = claims_of(response.json()["token"])
+        assert claims["acct"] == "account of canvas.example.edu"
+        assert claims["canvas_domain"] == "canvas.example.edu:31337"
+
     def test_user_keeps_the_same_uuid(self, issue, user):
         first, second = (claims_of(issue()[1])["sub"] for _ in range(2))
 

@@ -156,7 +156,12 @@ class TestATokenOfAnotherAccount:
         assert ask(token, HTTP_HOST="a.example.edu").status_code == 200
         assert refusal(ask(token, HTTP_HOST="b.example.edu")) == INVALID
 
-    @pytest.mark.parametrize("answer", [None, "", 7])
+    def test_p25_account_hook_gets_the_name_of_the_host_without_the_port(self, service, settings):
+        settings.INSTACCESS["ACCOUNT_HOOK"] = lambda host: f"account of {host}"
+
+        assert ask(good(service, acct="account of a.example.edu"), HTTP_HOST="a.example.edu:31337").status_code == 200
+
+    @pytest.mark.parametrize("answer", [None, "", 7, "x" * 256])
     def test_c2_answers_503_if_the_account_hook_returns_no_account(self, service, settings, answer):
         settings.INSTACCESS["ACCOUNT_HOOK"] = lambda host: answer
 
