@@ -1,7 +1,7 @@
 """URLs of all three roles, the admin and django-oauth-toolkit."""
 
 from django.contrib import admin
-from django.urls import include, path
+from django.urls import include, path, re_path
 
 from .views import UsersSelf
 
@@ -9,5 +9,5 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("o/", include("oauth2_provider.urls")),
     path("", include("instaccess.urls")),
-    path("api/v1/users/self", UsersSelf.as_view()),
+    re_path(r"^api/v1/users/self/?$", UsersSelf.as_view()),
 ]

@@ -265,6 +265,38 @@ class TestServing:
         assert len(rows(folder, "instaccess_issuedtoken")) == 2
 
 
+class TestAnImportedEncryptionKey:
+    """The private key is at a gateway elsewhere, so the demo can't decrypt its own tokens."""
+
+    def manage(self, folder: Path, *args: str) -> str:
+        return subprocess.run(
+            [sys.executable, "manage.py", *args],
+            cwd=ROOT,
+            env=environment(folder),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        ).stdout
+
+    def test_demo_says_what_it_cannot_show_and_goes_on(self, serve, folder, rsa_pool):
+        public_key = folder / "gateway.pem"
+        public_key.write_bytes(rsa_pool.take("enc").export_to_pem())
+        imported = self.manage(
+            folder, "instaccess_keys", "import", "--use", "enc", "--file", str(public_key), "--json"
+        )
+        kid = json.loads(imported)["kid"]
+        self.manage(folder, "instaccess_keys", "activate", "--kid", kid, "--force")
+
+        served = serve()
+
+        assert kid in served.paragraph("Header of the encrypted token")
+        advice = served.paragraph("This demo can't show the signed token, the gateway and the service")
+        assert "instaccess_keys generate --use enc" in advice
+        assert served.paragraph("The admin shows the audit log and the keys")
+        assert "Traceback" not in served.output + served.stop(signal.SIGINT)
+
+
 class TestAnUnusablePort:
     def test_is_reported_before_anything_is_set_up_if_another_process_uses_it(self, new_folder):
         with socket.socket() as other:

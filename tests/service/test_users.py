@@ -30,6 +30,12 @@ class TestALocalUser:
         assert response.seen.user == user
         assert response.seen.auth.user_uuid == users.user_uuid(user)
 
+    @pytest.mark.parametrize("path", [SELF, SELF + "/"])
+    def test_the_endpoint_of_the_test_project_answers_with_and_without_a_slash(self, client, user, path):
+        response = client.get(path, headers={"Authorization": f"Bearer {issued(user)}"})
+
+        assert (response.status_code, response.json()["login_id"]) == (200, "ada")
+
     def test_the_user_is_found_by_the_configured_uuid_field(self, user):
         with override_settings(INSTACCESS={"USER_UUID_FIELD": "username"}):
             assert ask(issued(user)).seen.user == user

@@ -33,6 +33,7 @@ from oauth2_provider.models import get_access_token_model, get_application_model
 
 from instaccess import audit, keys, tokens
 from instaccess.conf import SCOPE
+from instaccess.exceptions import InvalidToken
 
 HOST = "127.0.0.1"
 USERNAME = "admin"
@@ -168,18 +169,31 @@ class Command(BaseCommand):
         self._headline(f"The issuer answers {status} with an encrypted token, which the client can't read")
         self.stdout.write(body)
         token = json.loads(body)["token"]
-        signed, _ = tokens.decrypt(token, keys.current_ring().decryption_keys())
         self._headline("Header of the encrypted token, which names the gateway's key")
         self.stdout.write(json.dumps(_decoded(token.split(".")[0])))
-        self._headline("Header of the signed token inside, which names the issuer's key")
-        self.stdout.write(json.dumps(_decoded(signed.split(".")[0])))
-        self._headline("Claims of the signed token")
-        self.stdout.write(json.dumps(_decoded(signed.split(".")[1]), indent=2))
-        self._call_and_revoke(base_url, token, str(_decoded(signed.split(".")[1])["jti"]), proxied=proxied)
+        try:
+            signed, _ = tokens.decrypt(token, keys.current_ring().decryption_keys())
+        except InvalidToken:
+            self._headline("This demo can't show the signed token, the gateway and the service")
+            self.stdout.write(
+                "The current encryption key was imported without its private key, so only another gateway can "
+                "decrypt the token.\nTo see these steps again, run `python manage.py instaccess_keys generate --use "
+                "enc`, and `activate` this key."
+            )
+        else:
+            self._show_signed_token(signed)
+            self._call_and_revoke(base_url, token, str(_decoded(signed.split(".")[1])["jti"]), proxied=proxied)
         self._headline("The admin shows the audit log and the keys")
         self.stdout.write(f"{base_url}/admin/   user {setup['admin_username']}, password {setup['admin_password']}")
         self._headline("Request another token in a second terminal")
         self.stdout.write(setup["curl"])
+
+    def _show_signed_token(self, signed: str) -> None:
+        header, claims, _ = signed.split(".")
+        self._headline("Header of the signed token inside, which names the issuer's key")
+        self.stdout.write(json.dumps(_decoded(header)))
+        self._headline("Claims of the signed token")
+        self.stdout.write(json.dumps(_decoded(claims), indent=2))
 
     def _call_and_revoke(self, base_url: str, token: str, jti: str, *, proxied: bool) -> None:
         url = PROXY + PROTECTED if proxied else base_url + VERIFY
