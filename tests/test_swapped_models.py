@@ -34,6 +34,12 @@ class TestSwappedModels:
         assert facts["access_token_pk"]
 
 
+class TestAnExpiredAccessToken:
+    def test_p2_swapped_refresh_token_decides_whether_the_token_can_be_refreshed(self, facts):
+        assert facts["refresh_token_model"] == "swapped.RefreshToken"
+        assert facts["expired"] == ["Expired access token.", "Invalid access token."]
+
+
 class TestAUserModelWithAUuidField:
     def test_uuid_field_becomes_the_subject(self, facts):
         assert facts["sub_is_the_field"]

@@ -23,7 +23,7 @@ from ..models import UserIdentity
 # fetches that column with another query.
 _TOKEN_COLUMNS = ("user", "application", "expires", "scope", "resource")
 _APPLICATION_COLUMNS = ("client_id",)
-_USER_COLUMNS = ("is_active", "is_superuser")
+_USER_COLUMNS = ("is_active", "is_superuser", "is_staff")
 
 _Converter = Callable[[Any, Any, Any], Any]
 
@@ -72,7 +72,8 @@ def find(checksum: str) -> Any:
     Raises NotFixed if Django's query must be run instead.
     """
     token_model, application_model, user_model = _models()
-    alias = router.db_for_read(token_model)
+    # Not a replica, which may not know yet that a token was revoked or a user was deactivated.
+    alias = router.db_for_write(token_model)
     connection = connections[alias]
     statement = _statement(
         alias,

@@ -18,10 +18,11 @@ from functools import cache, partial
 from typing import Any
 
 from django.conf import settings
+from django.db import router
 from django.http import HttpRequest
 from django.utils.module_loading import import_string
 from django.views.decorators.debug import sensitive_variables
-from oauth2_provider.models import get_access_token_model, get_application_model
+from oauth2_provider.models import get_access_token_model, get_application_model, get_refresh_token_model
 from oauthlib.common import Request as OAuthlibRequest
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
@@ -116,14 +117,23 @@ def _validate(text: str, request: HttpRequest) -> tuple[Any, Any]:
         return _user(access_token), access_token
     access_token = validator._load_access_token(text)
     user = _user(access_token)
-    if access_token.is_expired() and access_token.application.is_usable(oauth_request):
-        raise ExpiredAccessToken(code=Reason.EXPIRED, user=user, client_id=access_token.application.client_id)
-    raise InvalidAccessToken(
-        "refused by the OAuth2 validator: not for this resource, or its application is not usable",
-        code=Reason.REFUSED_BY_VALIDATOR,
-        user=user,
-        client_id=access_token.application.client_id,
-    )
+    client: dict[str, Any] = {"user": user, "client_id": access_token.application.client_id}
+    if not access_token.is_expired() or not access_token.application.is_usable(oauth_request):
+        raise InvalidAccessToken(
+            "refused by the OAuth2 validator: not for this resource, or its application is not usable",
+            code=Reason.REFUSED_BY_VALIDATOR,
+            **client,
+        )
+    if _can_be_refreshed(access_token):
+        raise InvalidAccessToken("the client can refresh the access token", code=Reason.EXPIRED, **client)
+    raise ExpiredAccessToken(expired_at=access_token.expires, **client)
+
+
+def _can_be_refreshed(access_token: Any) -> bool:
+    """Return whether the access token has a refresh token that is not revoked. Clients then refresh it."""
+    model = get_refresh_token_model()
+    refresh_tokens = model._default_manager.using(router.db_for_write(model))
+    return bool(refresh_tokens.filter(access_token=access_token, revoked=None).exists())
 
 
 @sensitive_variables("text", "headers")
@@ -230,7 +240,8 @@ def _validator_class(path: Any) -> Any:
             related = ["application", "user"]
             if conf.user_uuid_field is None:
                 related.append("user__instaccess_identity")
-            objects = get_access_token_model()._default_manager.select_related(*related)
+            model = get_access_token_model()
+            objects = model._default_manager.using(router.db_for_write(model)).select_related(*related)
             return objects.filter(token_checksum=checksum).first()
 
     return LocalValidator

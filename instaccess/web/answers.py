@@ -6,14 +6,21 @@ Bodies, statuses and headers are exactly those of Canvas, because clients may co
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Any
 
 from django.http import HttpResponse
 
 from ..conf import conf
 from ..exceptions import InstAccessError, Reason
+from ..times import format_rfc3339
 
-THROTTLED = "429 Too Many Requests (Rate Limit Exceeded)"
+# Some clients compare the whole body, including its newline.
+THROTTLED = {
+    429: "429 Too Many Requests (Rate Limit Exceeded)\n",
+    403: "403 Forbidden (Rate Limit Exceeded)\n",
+}
+"""Status -> body of a throttled request."""
 
 # `json.dumps` with other separators than its defaults creates a new encoder per call.
 _encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -30,6 +37,7 @@ class Refusal(InstAccessError):
         code: the machine-readable reason, for the log only.
         user, client_id: the user and client that were refused, if known; for the log only.
         access_token_pk: primary key of a valid access token. The response then reports the level of its bucket.
+        cost: the amount by which the request raised the level of the bucket; for `X-Request-Cost`.
     """
 
     status = 401
@@ -37,12 +45,20 @@ class Refusal(InstAccessError):
     challenge = False
 
     def __init__(
-        self, detail: str = "", *, code: Reason, user: Any = None, client_id: str = "", access_token_pk: Any = None
+        self,
+        detail: str = "",
+        *,
+        code: Reason,
+        user: Any = None,
+        client_id: str = "",
+        access_token_pk: Any = None,
+        cost: int = 0,
     ) -> None:
         super().__init__(detail, code=code)
         self.user = user
         self.client_id = client_id
         self.access_token_pk = access_token_pk
+        self.cost = cost
 
     def to_response(self) -> HttpResponse:
         """Build the HTTP response."""
@@ -77,10 +93,16 @@ class InvalidAccessToken(Refusal):
 
 
 class ExpiredAccessToken(Refusal):
-    """The access token has expired."""
+    """The access token expired at `expired_at` and can't be refreshed.
 
-    body = _message("Expired access token.")
+    A client that gets this response has to ask its user for authorization again.
+    """
+
     challenge = True
+
+    def __init__(self, *, expired_at: datetime, **refused: Any) -> None:
+        super().__init__(code=Reason.EXPIRED, **refused)
+        self.body = {"errors": [{"message": "Expired access token.", "expired_at": format_rfc3339(expired_at)}]}
 
 
 class InsufficientScope(Refusal):
@@ -111,8 +133,10 @@ class Throttled(Refusal):
         self.retry_after = retry_after
 
     def to_response(self) -> HttpResponse:
-        response = HttpResponse(THROTTLED, status=self.status, content_type="text/plain; charset=utf-8")
-        response["Retry-After"] = str(self.retry_after)
+        body = THROTTLED[self.status]
+        response = HttpResponse(body, status=self.status, content_type="text/plain; charset=utf-8")
+        if self.status == 429:
+            response["Retry-After"] = str(self.retry_after)
         return response
 
 

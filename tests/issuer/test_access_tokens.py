@@ -13,6 +13,7 @@ from oauth2_provider.models import get_access_token_model, get_application_model
 from instaccess import users
 from instaccess.issuer import access_tokens
 from instaccess.models import UserIdentity
+from tests.support import subproject
 
 pytestmark = pytest.mark.django_db
 
@@ -50,6 +51,7 @@ class TestTheTokenThatFindReturns:
             assert loaded.user.is_active
             assert loaded.user.get_username() == "ada"
             assert not loaded.user.is_superuser
+            assert not loaded.user.is_staff
             assert users.user_uuid(loaded.user)
 
     def test_other_columns_are_loaded_on_access(self, access_token):
@@ -166,3 +168,36 @@ def test_join_uses_the_column_that_the_foreign_key_refers_to():
 
     assert statement is not None
     assert "u.number = t.user_id" in statement.sql.replace('"', "").replace("`", "")
+
+
+@pytest.fixture(scope="module")
+def behind_a_replica(tmp_path_factory: pytest.TempPathFactory, _rsa_pool: Any) -> Any:
+    _rsa_pool.rewind()
+    return subproject.run(
+        "tests.projects.keyring_projects.issuer_replica",
+        settings="tests.projects.keyring_projects.settings",
+        folder=tmp_path_factory.mktemp("replica"),
+        rsa_pool=_rsa_pool,
+    )
+
+
+@pytest.mark.own_database
+class TestAReplicaThatLags:
+    def test_the_replica_of_this_test_lags(self, behind_a_replica):
+        assert behind_a_replica["tokens on the replica"] == 6
+
+    @pytest.mark.parametrize("way", ["statement", "query"])
+    def test_p26_issuer_reads_the_database_that_is_written_to(self, behind_a_replica, way):
+        invalid, invalid_as_user_id = "Invalid access token.", "Invalid as_user_id"
+
+        assert behind_a_replica[way] == {
+            "good": "issued",
+            "new": "issued",
+            "revoked": invalid,
+            "leaver's": invalid,
+            "deleted application's": invalid,
+            "service user's": invalid,
+            "expired": "Expired access token.",
+            "as a deactivated user": invalid_as_user_id,
+            "as the uuid of a deactivated user": invalid_as_user_id,
+        }

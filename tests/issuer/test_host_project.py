@@ -15,10 +15,9 @@ from rest_framework.views import APIView
 from instaccess.keys import ring
 from instaccess.models import IssuedToken, Key
 from tests.conftest import ISSUE_URL
-from tests.projects.hostproject import hostile
+from tests.projects.hostproject import ask, hostile
 from tests.support import subproject
 from tests.support.answers import (
-    EXPIRED,
     INSUFFICIENT_SCOPE,
     INVALID,
     INVALID_AS_USER_ID,
@@ -27,6 +26,7 @@ from tests.support.answers import (
     UNAUTHENTICATED,
     UNAVAILABLE,
     answer,
+    expired,
     signed_inside,
 )
 
@@ -49,7 +49,8 @@ def holds(client, post, make_access_token, initial_keys):
         )
         assert answer(post(**kwargs)) == UNAUTHENTICATED
         assert answer(post("unknown", **kwargs)) == INVALID
-        assert answer(post(make_access_token(expires=timezone.now()), **kwargs)) == EXPIRED
+        old = make_access_token(expires=timezone.now())
+        assert answer(post(old, **kwargs)) == expired(old.expires)
         assert answer(post(make_access_token(scope="read"), **kwargs)) == INSUFFICIENT_SCOPE
         assert answer(post(good, url=ISSUE_URL + "?as_user_id=4711", **kwargs)) == INVALID_AS_USER_ID
         assert answer(post(signed_inside(token), **kwargs)) == JWT_FROM_JWT
@@ -226,7 +227,7 @@ class TestAProjectThatStartsWithAllHostileSettings:
         [
             ("anonymous", UNAUTHENTICATED),
             ("unknown", INVALID),
-            ("expired", EXPIRED),
+            ("expired", expired(ask.EXPIRES)),
             ("scope", INSUFFICIENT_SCOPE),
             ("as_user_id", INVALID_AS_USER_ID),
             ("decrypted", JWT_FROM_JWT),

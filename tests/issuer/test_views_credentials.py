@@ -5,20 +5,23 @@ from __future__ import annotations
 import base64
 import json
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 import time_machine
 from django.contrib.auth import get_user_model
+from django.db import connection
 from django.test import override_settings
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
+from oauth2_provider.models import get_access_token_model, get_refresh_token_model
 
 from instaccess.conf import SCOPE
 from instaccess.keys import ring
-from instaccess.models import IssuedToken, Key, UserIdentity
+from instaccess.models import IssuedToken, Key, ServiceUser, UserIdentity
 from instaccess.tokens import jose
 from tests.conftest import ISSUE_URL
 from tests.support.answers import (
-    EXPIRED,
     INSUFFICIENT_SCOPE,
     INVALID,
     INVALID_AS_USER_ID,
@@ -26,12 +29,14 @@ from tests.support.answers import (
     METHOD_NOT_ALLOWED,
     UNAUTHENTICATED,
     answer,
+    expired,
     signed_inside,
 )
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("initial_keys")]
 
 NOW = datetime(2026, 11, 3, 12, 0, 0, tzinfo=UTC)
+BERLIN = ZoneInfo("Europe/Berlin")
 
 
 def an_hour_ago():
@@ -95,7 +100,17 @@ class TestAnUnusableBearerToken:
 
 class TestAnExpiredAccessToken:
     def test_p2_expired_token_gets_its_own_answer(self, post, make_access_token):
-        assert answer(post(make_access_token(expires=an_hour_ago()))) == EXPIRED
+        token = make_access_token(expires=an_hour_ago())
+
+        assert answer(post(token)) == expired(token.expires)
+
+    def test_p2_answer_has_the_time_of_expiry_in_utc_without_fractions(self, post, make_access_token):
+        with timezone.override("Europe/Berlin"):
+            response = post(make_access_token(expires=datetime(2025, 11, 26, 19, 0, 0, 7, tzinfo=BERLIN)))
+
+        assert response.json()["errors"] == [
+            {"message": "Expired access token.", "expired_at": "2025-11-26T18:00:00Z"}
+        ]
 
     def test_p2_token_expires_to_the_second(self, post, make_access_token):
         token = make_access_token(expires=NOW)
@@ -103,7 +118,64 @@ class TestAnExpiredAccessToken:
         with time_machine.travel(NOW - timedelta(seconds=1), tick=False):
             assert post(token).status_code == 201
         with time_machine.travel(NOW, tick=False):
-            assert answer(post(token)) == EXPIRED
+            assert answer(post(token)) == expired(token.expires)
+
+
+class TestAnExpiredAccessTokenWithARefreshToken:
+    @pytest.fixture
+    def token(self, make_access_token):
+        return make_access_token(expires=an_hour_ago())
+
+    @pytest.fixture
+    def refresh_token(self, token):
+        return get_refresh_token_model().objects.create(
+            user=token.user, application=token.application, token="refresh", access_token=token
+        )
+
+    def test_p2_token_that_can_be_refreshed_is_invalid(self, post, token, refresh_token, caplog):
+        assert answer(post(token)) == INVALID
+        assert "refused reason=expired " in caplog.text
+
+    def test_p2_token_whose_refresh_token_is_revoked_is_expired(self, post, token, refresh_token, caplog):
+        # `revoke` would also delete the access token.
+        get_refresh_token_model().objects.update(revoked=timezone.now())
+
+        assert answer(post(token)) == expired(token.expires)
+        assert "refused reason=expired " in caplog.text
+
+    def test_p2_refresh_token_of_another_access_token_does_not_count(
+        self, post, token, refresh_token, make_access_token
+    ):
+        other = make_access_token(expires=an_hour_ago())
+
+        assert answer(post(other)) == expired(other.expires)
+
+    def test_p2_refresh_token_that_created_the_access_token_does_not_count(self, post, token, refresh_token):
+        get_refresh_token_model().objects.update(access_token=None)
+        get_access_token_model().objects.update(source_refresh_token=refresh_token)
+
+        assert answer(post(token)) == expired(token.expires)
+
+    def test_p2_token_of_the_client_credentials_grant_is_expired(self, post, application, user, make_access_token):
+        ServiceUser.objects.create(application=application, user=user)
+        token = make_access_token(user=None, expires=an_hour_ago())
+
+        assert answer(post(token)) == expired(token.expires)
+
+    def test_p2_only_the_refusal_of_an_expired_token_reads_refresh_tokens(
+        self, post, token, refresh_token, make_access_token
+    ):
+        table = get_refresh_token_model()._meta.db_table
+        good, scopeless = make_access_token(), make_access_token(scope="read")
+        with CaptureQueriesContext(connection) as queries:
+            post(good)
+            post("unknown")
+            post(scopeless)
+        assert not [query for query in queries if f'FROM "{table}"' in query["sql"].replace("`", '"')]
+
+        with CaptureQueriesContext(connection) as queries:
+            post(token)
+        assert len([query for query in queries if f'FROM "{table}"' in query["sql"].replace("`", '"')]) == 1
 
 
 class TestScope:
@@ -286,7 +358,9 @@ class TestTheOrderOfTheChecks:
         assert answer(post(make_access_token(scope="read"))) == INVALID
 
     def test_expiry_is_reported_before_the_scope(self, post, make_access_token):
-        assert answer(post(make_access_token(scope="read", expires=an_hour_ago()))) == EXPIRED
+        token = make_access_token(scope="read", expires=an_hour_ago())
+
+        assert answer(post(token)) == expired(token.expires)
 
     def test_scope_is_reported_before_as_user_id(self, post, make_access_token):
         response = post(make_access_token(scope="read"), url=ISSUE_URL + "?as_user_id=4711")
@@ -294,9 +368,9 @@ class TestTheOrderOfTheChecks:
         assert answer(response) == INSUFFICIENT_SCOPE
 
     def test_expiry_is_reported_before_as_user_id(self, post, make_access_token):
-        response = post(make_access_token(expires=an_hour_ago()), url=ISSUE_URL + "?as_user_id=4711")
+        token = make_access_token(expires=an_hour_ago())
 
-        assert answer(response) == EXPIRED
+        assert answer(post(token, url=ISSUE_URL + "?as_user_id=4711")) == expired(token.expires)
 
     def test_every_refusal_is_reported_before_a_missing_key(self, post, make_access_token):
         token = make_access_token(scope="read")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from instaccess.keys import ring
@@ -16,12 +17,17 @@ UNAUTHENTICATED = (
     CHALLENGE,
 )
 INVALID = (401, b'{"errors":[{"message":"Invalid access token."}]}', CHALLENGE)
-EXPIRED = (401, b'{"errors":[{"message":"Expired access token."}]}', CHALLENGE)
 INSUFFICIENT_SCOPE = (401, b'{"errors":[{"message":"Insufficient scopes on access token."}]}', None)
 INVALID_AS_USER_ID = (401, b'{"errors":"Invalid as_user_id"}', None)
 UNAVAILABLE = (503, b'{"errors":[{"message":"The service is temporarily unavailable."}]}', None)
 METHOD_NOT_ALLOWED = (405, b'{"errors":[{"message":"Method not allowed."}]}', None)
 BAD_REQUEST = (400, b'{"errors":[{"message":"Bad request."}]}', None)
+
+
+def expired(at: datetime) -> tuple[int, bytes, str]:
+    """Return the answer for an access token that expired at this time and can't be refreshed."""
+    text = at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ").encode()
+    return 401, b'{"errors":[{"message":"Expired access token.","expired_at":"%b"}]}' % text, CHALLENGE
 
 
 def answer(response: Any) -> tuple[int, bytes, str | None]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from tests.support import subproject
+
+EXPIRES = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
+"""When the expired access token expires."""
 
 
 def main() -> None:
@@ -32,7 +35,7 @@ def main() -> None:
         get_access_token_model().objects.create(token=name, **(values | columns))
 
     make("good")
-    make("expired", expires=timezone.now())
+    make("expired", expires=EXPIRES)
     make("read-only", scope="read")
     client = Client(headers={"host": "localhost", "accept": "text/html", "accept-language": "fr"})
 

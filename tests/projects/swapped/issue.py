@@ -28,7 +28,7 @@ def main() -> None:
     from django.test import Client
     from django.test.utils import CaptureQueriesContext
     from django.utils import timezone
-    from oauth2_provider.models import get_access_token_model, get_application_model
+    from oauth2_provider.models import get_access_token_model, get_application_model, get_refresh_token_model
 
     from instaccess.conf import SCOPE
     from instaccess.models import IssuedToken, UserIdentity
@@ -50,19 +50,25 @@ def main() -> None:
         for name in ("enabled", "disabled")
     ]
 
+    def ask(access_token):
+        return Client(headers={"host": "localhost"}).post(
+            "/api/v1/inst_access_tokens", headers={"Authorization": f"Bearer {access_token.token}"}
+        )
+
     def post(tool, **columns):
         values = {"token": os.urandom(16).hex(), "scope": SCOPE, "expires": timezone.now() + timedelta(hours=1)}
         access_token = get_access_token_model().objects.create(user=person, application=tool, **(values | columns))
         with CaptureQueriesContext(connection) as queries:
-            response = Client(headers={"host": "localhost"}).post(
-                "/api/v1/inst_access_tokens", headers={"Authorization": f"Bearer {access_token.token}"}
-            )
+            response = ask(access_token)
         return response, access_token, len(queries)
 
     post(tools[0])
     issued, access_token, queries = post(tools[0])
     refused, _, _ = post(tools[1])
     expired, _, _ = post(tools[1], expires=timezone.now())
+    permanently, old, _ = post(tools[0], expires=timezone.now())
+    get_refresh_token_model().objects.create(user=person, application=tools[0], token="refresh", access_token=old)
+    refreshable = ask(old)
     claims = claims_of(issued.json()["token"])
     row = IssuedToken.objects.get(jti=claims["jti"])
     subproject.say(
@@ -75,6 +81,8 @@ def main() -> None:
             "identities": UserIdentity.objects.count(),
             "audit": [row.user == person, row.application == tools[0], row.client_id == tools[0].client_id],
             "access_token_pk": row.access_token_pk == str(access_token.pk),
+            "expired": [permanently.json()["errors"][0]["message"], refreshable.json()["errors"][0]["message"]],
+            "refresh_token_model": get_refresh_token_model()._meta.label,
             "disabled": [refused.status_code, refused.content.decode(), expired.content.decode()],
         }
     )
