@@ -8,16 +8,20 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.exceptions import FieldDoesNotExist, MultipleObjectsReturned, ValidationError
 from django.db import DataError, router
-from django.db.models import Model
+from django.db.models import Model, QuerySet
+from django.utils.module_loading import import_string
 
 from .conf import conf
 from .exceptions import ConfigError, MasqueradeRefused, Reason
 from .models import ServiceUser, UserIdentity
 
 MAX_ID_CHARS = 255
+_PERMISSION = "instaccess.masquerade"
+_LISTS = {"get_all_permissions", "get_user_permissions", "get_group_permissions"}
 
 
 def user_uuid(user: Any) -> str:
@@ -108,7 +112,7 @@ def active_user(uuid_string: str) -> Any:
     """Return the active user with this uuid, or None if there is none or if several users share the uuid."""
     if "\0" in uuid_string:  # PostgreSQL refuses NUL in a query
         return None
-    users = get_user_model()._default_manager
+    users = _users()
     name = conf.user_uuid_field
     try:
         if name is not None:
@@ -126,24 +130,44 @@ def active_user(uuid_string: str) -> Any:
 
 def service_user(application: Any) -> Any:
     """Return the user that an application acts as with the client credentials grant, or None."""
-    rows = ServiceUser.objects.select_related("user", "user__instaccess_identity").filter(application=application)
-    row = rows.first()
+    rows = ServiceUser.objects.using(router.db_for_write(ServiceUser))
+    row = rows.select_related("user", "user__instaccess_identity").filter(application=application).first()
     return row.user if row else None
+
+
+def is_own_id(caller: Any, as_user_id: str) -> bool:
+    """Return whether `as_user_id` names the caller. No other user is looked up."""
+    if not as_user_id.startswith("uuid:"):
+        return as_user_id == str(caller.pk)
+    own = existing_uuid(caller)
+    return bool(own) and as_user_id[5:] == own
+
+
+def check_may_masquerade(caller: Any) -> None:
+    """Refuse a caller who may not masquerade as any user, before a user is looked up.
+
+    The refusal and the time that it takes therefore do not depend on which users exist. With MASQUERADE_HOOK, only
+    the hook decides, and it needs the user.
+
+    Raises MasqueradeRefused.
+    """
+    if conf.masquerade_hook is None and not _holds_permission(caller):
+        raise MasqueradeRefused(f"the caller lacks the permission {_PERMISSION}", code=Reason.AS_USER_ID_NOT_ALLOWED)
 
 
 def masquerade_target(caller: Any, as_user_id: str) -> Any:
     """Return the user that `as_user_id` names, if the caller may get tokens for that user.
 
     Args:
-        caller: the authenticated user. Users may always name themselves.
-        as_user_id: a primary key, or `uuid:` and a uuid.
+        caller: the authenticated user, whom `check_may_masquerade` has accepted.
+        as_user_id: a primary key, or `uuid:` and a uuid, of another user.
 
     Raises MasqueradeRefused if the user is unknown or inactive, or if the caller lacks permission.
     """
     target = active_user(as_user_id[5:]) if as_user_id.startswith("uuid:") else _by_primary_key(as_user_id)
     if target is None:
         raise MasqueradeRefused("there is no active user with this id", code=Reason.AS_USER_ID_UNKNOWN)
-    if target.pk == caller.pk:
+    if target.pk == caller.pk:  # The caller's uuid was created after the caller was loaded.
         return caller
     is_allowed = conf.masquerade_hook or may_masquerade
     # Only True is accepted: an async hook, for example, returns a coroutine, which is truthy.
@@ -155,27 +179,64 @@ def masquerade_target(caller: Any, as_user_id: str) -> Any:
 def may_masquerade(caller: Any, target: Any) -> bool:
     """Return whether the caller may get tokens for the target user.
 
-    The caller needs the permission `instaccess.masquerade` and every permission of the target. Only a superuser may
-    get tokens for a superuser. MASQUERADE_HOOK replaces this rule.
+    The caller needs the permission `instaccess.masquerade` and every permission of the target. Only staff may get
+    tokens for staff, and only a superuser for a superuser. MASQUERADE_HOOK replaces this rule.
     """
-    return caller.has_perm("instaccess.masquerade") and holds_no_more_than(target, caller)
+    if getattr(target, "is_staff", False) and not getattr(caller, "is_staff", False):
+        return False
+    return _holds_permission(caller) and holds_no_more_than(target, caller)
 
 
 def holds_no_more_than(target: Any, caller: Any) -> bool:
-    """Return whether the caller has every permission of the target user."""
+    """Return whether the caller has every permission of the target user. False if this can't be compared."""
     if getattr(caller, "is_superuser", False):
         return True
     # Django reports no permissions for an inactive user, who would have them again once activated.
-    if not target.is_active or getattr(target, "is_superuser", False):
+    if not target.is_active or getattr(target, "is_superuser", False) or sources_of_unlisted_permissions():
         return False
     return bool(target.get_all_permissions() <= caller.get_all_permissions())
 
 
+def sources_of_unlisted_permissions() -> list[str]:
+    """Return the AUTHENTICATION_BACKENDS, and the user model, that grant permissions without listing them.
+
+    Such a class has a `has_perm` of its own, but no `get_all_permissions` that lists what `has_perm` grants. The
+    permissions of two users then can't be compared.
+    """
+    sources = {path: import_string(path) for path in settings.AUTHENTICATION_BACKENDS}
+    sources[settings.AUTH_USER_MODEL] = get_user_model()
+    return [name for name, source in sources.items() if not _lists_its_permissions(source)]
+
+
+def _lists_its_permissions(source: type) -> bool:
+    for cls in source.__mro__:
+        if _LISTS & vars(cls).keys():
+            return True
+        if "has_perm" in vars(cls):
+            return False
+    return True  # It grants no permissions.
+
+
+def _holds_permission(caller: Any) -> bool:
+    if not hasattr(caller, "has_perm"):  # a custom user model
+        return False
+    # Without authentication backends, only superusers hold permissions, and Django raises ImproperlyConfigured for
+    # everyone else.
+    if not settings.AUTHENTICATION_BACKENDS and not getattr(caller, "is_superuser", False):
+        return False
+    return bool(caller.has_perm(_PERMISSION))
+
+
 def _by_primary_key(primary_key: str) -> Any:
-    users = get_user_model()._default_manager
     try:
-        user = users.filter(pk=primary_key).first()
+        user = _users().filter(pk=primary_key).first()
     except (ValidationError, ValueError, TypeError, OverflowError, DataError):
         return None
     # The database also finds "01", " 1" and digits of other scripts; only "1" is accepted.
     return user if user is not None and user.is_active and str(user.pk) == primary_key else None
+
+
+def _users() -> QuerySet[Any]:
+    # Not from a replica, which may not know yet that a user was deactivated.
+    model = get_user_model()
+    return model._default_manager.using(router.db_for_write(model))

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.contrib.auth import get_user_model
+from django.contrib.auth.backends import ModelBackend
 from django.core.checks import ERROR, WARNING, CheckMessage, run_checks
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
@@ -85,7 +87,7 @@ DEPLOYMENT_WARNINGS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "W007": ({"SECURE_SSL_REDIRECT": False}, ["SECURE_SSL_REDIRECT", "SECURE_PROXY_SSL_HEADER"]),
 }
 # Each of these ids has its own test, here or, for a separate gateway or service, in tests/gateway/test_alone.py.
-TESTED_SEPARATELY = {"E005", "E007", "E008", "E009", "W008", "W011", "W012", "E051", "E052", "E053"}
+TESTED_SEPARATELY = {"E005", "E007", "E008", "E009", "W008", "W011", "W012", "W013", "E051", "E052", "E053"}
 
 
 CHECKS = (conf_checks, issuer_checks, keys_checks, trust_checks)
@@ -230,6 +232,63 @@ class TestAnUnknownSetting:
 class TestTheUserUuidField:
     def test_user_uuid_field_may_be_any_field_of_the_user_model(self):
         with override_settings(**instaccess(USER_UUID_FIELD="username")):
+            assert run() == {}
+
+
+class OnlyHasPerm:
+    def has_perm(self, user: Any, perm: str, obj: Any = None) -> bool:
+        return True
+
+
+class Lenient(ModelBackend):
+    def has_perm(self, user: Any, perm: str, obj: Any = None) -> bool:
+        return True
+
+
+class Listing(OnlyHasPerm):
+    def get_all_permissions(self, user: Any, obj: Any = None) -> set[str]:
+        return {"instaccess.masquerade"}
+
+
+class TestPermissionsThatCannotBeCompared:
+    backend = "django.contrib.auth.backends.ModelBackend"
+
+    @pytest.mark.parametrize("name", ["OnlyHasPerm", "Lenient"])
+    def test_p22_backend_that_grants_permissions_without_listing_them_is_a_warning(self, name):
+        with override_settings(AUTHENTICATION_BACKENDS=[self.backend, f"tests.test_checks.{name}"]):
+            message = run()["W013"]
+
+        assert message.level == WARNING
+        for text in (
+            f"tests.test_checks.{name}",
+            "AUTHENTICATION_BACKENDS",
+            "get_all_permissions",
+            "MASQUERADE_HOOK",
+        ):
+            assert text in text_of(message)
+        assert self.backend not in text_of(message)
+
+    def test_p22_user_model_that_grants_permissions_without_listing_them_is_a_warning(self, monkeypatch):
+        monkeypatch.setattr(get_user_model(), "has_perm", lambda self, perm, obj=None: True)
+
+        assert "auth.User" in text_of(run()["W013"])
+
+    @pytest.mark.parametrize(
+        "backends",
+        [
+            [],
+            ["django.contrib.auth.backends.RemoteUserBackend", "tests.test_checks.Listing"],
+            ["tests.no_such.Backend"],
+        ],
+    )
+    def test_other_backends_get_no_warning(self, backends):
+        with override_settings(AUTHENTICATION_BACKENDS=backends):
+            assert run() == {}
+
+    def test_rule_of_the_project_needs_no_comparison(self):
+        with override_settings(
+            AUTHENTICATION_BACKENDS=["tests.test_checks.OnlyHasPerm"], **instaccess(MASQUERADE_HOOK="operator.eq")
+        ):
             assert run() == {}
 
 

@@ -13,6 +13,7 @@ from django.core.checks import CheckMessage, Error, Warning, register
 from django.core.exceptions import FieldDoesNotExist
 from django.db import connections, router
 
+from .. import users
 from ..conf import SCOPE, conf
 from ..exceptions import ConfigError
 from ..models import IssuedToken
@@ -73,6 +74,27 @@ def check_project(**kwargs: Any) -> list[CheckMessage]:
             )
         )
     return messages
+
+
+@register()
+def check_permissions(**kwargs: Any) -> list[CheckMessage]:
+    """Warn about permissions that a masquerade can't compare, so that only superusers can masquerade."""
+    try:
+        sources = [] if conf.masquerade_hook else users.sources_of_unlisted_permissions()
+    except (ConfigError, ImportError):
+        return []  # E043 reports the invalid setting. A backend that can't be imported fails every login.
+    if not sources:
+        return []
+    return [
+        Warning(
+            f"In AUTHENTICATION_BACKENDS or AUTH_USER_MODEL: {', '.join(sources)} has a has_perm, but no "
+            "get_all_permissions that lists what it grants. The permissions of two users can't be compared, so only "
+            "superusers can masquerade (as_user_id).",
+            hint="Add get_all_permissions to it, or set INSTACCESS['MASQUERADE_HOOK'] to a rule of your own. If no "
+            "user masquerades, add this id to SILENCED_SYSTEM_CHECKS.",
+            id="instaccess.W013",
+        )
+    ]
 
 
 @register(deploy=True)

@@ -44,14 +44,14 @@ class Level:
 
     @property
     def remaining(self) -> str | None:
-        """`X-Rate-Limit-Remaining`: the units left below the limit, or None if throttling is off.
+        """`X-Rate-Limit-Remaining`: the units left below the limit as Ruby writes a float, such as `400.0`.
 
+        None if throttling is off. Python and Ruby write floats of this size in the same way.
         Some clients treat a remaining 0 on a 201 response as a refusal.
         """
         if (limit := conf.throttle_limit) is None:
             return None
-        units = max(limit - self.level, 0.0)
-        return f"{units:.3f}".rstrip("0").rstrip(".")
+        return str(round(max(float(limit - self.level), 0.0), 3))
 
     @property
     def retry_after(self) -> int:

@@ -66,10 +66,13 @@ class IssueView(APIView):
     @sensitive_variables("text")
     def post(self, request: Request, *args: Any, **kwargs: Any) -> HttpResponse:
         """Issue a token to an authenticated client. Raises a Refusal or an InstAccessError."""
-        user = _subject(request)
-        level = _charge(request)
+        as_user_id = _parameter(request, "as_user_id").strip()
+        level = throttling.charge(request.auth.pk)
         try:
+            user = _subject(request, as_user_id, level)
             text = self._issue(request, user)
+        except web.InvalidAsUserId:  # costs as much as a token, so that clients can't try many users
+            raise
         except Exception:
             if level.charged:
                 throttling.refund(request.auth.pk)
@@ -122,7 +125,7 @@ class IssueView(APIView):
         if refusal.status == 405:
             response["Allow"] = "POST, OPTIONS"
         if not isinstance(refusal, web.Throttled):
-            response["X-Request-Cost"] = "0"
+            response["X-Request-Cost"] = str(refusal.cost)
         return response
 
     def _refuse(self, refusal: web.Refusal) -> HttpResponse:
@@ -142,23 +145,24 @@ class IssueView(APIView):
         return finalized
 
 
-def _subject(request: Request) -> Any:
-    """Return the user for `as_user_id`, or the authenticated user without that parameter. Raises InvalidAsUserId."""
-    as_user_id = _parameter(request, "as_user_id").strip()
-    if not as_user_id:
-        return request.user
+def _subject(request: Request, as_user_id: str, level: throttling.Level) -> Any:
+    """Return the user that `as_user_id` names, or the authenticated user if it is blank or names that user.
+
+    If the bucket is full, no user is looked up: otherwise a client could still try many users.
+
+    Raises InvalidAsUserId, or Throttled.
+    """
+    caller = request.user
+    names_another = bool(as_user_id) and not users.is_own_id(caller, as_user_id)
     try:
-        return users.masquerade_target(request.user, as_user_id)
+        if names_another:
+            users.check_may_masquerade(caller)
+        if not level.allowed:
+            raise web.Throttled(retry_after=level.retry_after, **_client(request))
+        return users.masquerade_target(caller, as_user_id) if names_another else caller
     except MasqueradeRefused as error:
-        raise web.InvalidAsUserId(error.detail, code=error.code, **_client(request)) from None
-
-
-def _charge(request: Request) -> throttling.Level:
-    """Charge the access token for one request. Raises Throttled, or ConfigError."""
-    level = throttling.charge(request.auth.pk)
-    if not level.allowed:
-        raise web.Throttled(retry_after=level.retry_after, **_client(request))
-    return level
+        cost = conf.throttle_cost if level.allowed else 0
+        raise web.InvalidAsUserId(error.detail, code=error.code, cost=cost, **_client(request)) from None
 
 
 def _client(request: Request) -> dict[str, Any]:

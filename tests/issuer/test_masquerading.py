@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.contrib.auth.models import Group, Permission
+from django.contrib.auth.models import Group, Permission, PermissionsMixin
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -79,8 +81,63 @@ class TestTheCaller:
 
         assert answer(ask(target.pk)) == INVALID
 
+    def test_p24_existing_and_unknown_users_cause_the_same_work_without_the_permission(
+        self, user, target, ask, caplog
+    ):
+        users.user_uuid(user)
+        outcomes = []
+        for as_user_id in (target.pk, 2**31 - 2, "nobody", "uuid:x", f"uuid:{users.user_uuid(target)}"):
+            caplog.clear()
+            with CaptureQueriesContext(connection) as queries:
+                response = ask(as_user_id)
+            headers = dict(response.items())
+            outcomes.append((response.content, headers, [query["sql"] for query in queries], caplog.messages))
+
+        assert answer(ask(target.pk)) == INVALID_AS_USER_ID
+        assert all(outcome == outcomes[0] for outcome in outcomes)
+        assert "the caller lacks the permission instaccess.masquerade" in outcomes[0][3][0]
+
+    def test_p22_user_model_without_has_perm_may_not_masquerade(self, caller, target, ask, monkeypatch):
+        User.objects.filter(pk=caller.pk).update(is_superuser=True)
+        monkeypatch.delattr(PermissionsMixin, "has_perm")
+
+        assert answer(ask(target.pk)) == INVALID_AS_USER_ID
+        assert ask(caller.pk).status_code == 201
+
+    def test_p22_backend_that_does_not_list_permissions_refuses_masquerades(self, caller, target, ask, settings):
+        settings.AUTHENTICATION_BACKENDS = [*settings.AUTHENTICATION_BACKENDS, "tests.test_checks.OnlyHasPerm"]
+
+        assert answer(ask(target.pk)) == INVALID_AS_USER_ID
+
+    def test_p22_only_such_a_backend_refuses_masquerades(self, user, target, ask, settings):
+        settings.AUTHENTICATION_BACKENDS = ["tests.test_checks.OnlyHasPerm"]
+
+        assert answer(ask(target.pk)) == INVALID_AS_USER_ID
+
+    def test_p22_superuser_may_masquerade_if_permissions_cannot_be_compared(self, user, target, ask, settings):
+        User.objects.filter(pk=user.pk).update(is_superuser=True)
+        settings.AUTHENTICATION_BACKENDS = ["tests.test_checks.OnlyHasPerm"]
+
+        assert ask(target.pk).status_code == 201
+
 
 class TestTheTarget:
+    def test_p23_target_must_not_be_staff_if_the_caller_is_not(self, caller, target, ask):
+        User.objects.filter(pk=target.pk).update(is_staff=True)
+
+        assert answer(ask(target.pk)) == INVALID_AS_USER_ID
+
+    def test_p23_superuser_who_is_not_staff_may_not_masquerade_as_staff(self, caller, target, ask):
+        User.objects.filter(pk=caller.pk).update(is_superuser=True)
+        User.objects.filter(pk=target.pk).update(is_staff=True)
+
+        assert answer(ask(target.pk)) == INVALID_AS_USER_ID
+
+    def test_staff_may_masquerade_as_staff(self, caller, target, ask):
+        User.objects.update(is_staff=True)
+
+        assert ask(target.pk).status_code == 201
+
     def test_p19_target_must_not_be_a_superuser(self, caller, target, ask):
         User.objects.filter(pk=target.pk).update(is_superuser=True)
 
@@ -125,6 +182,16 @@ class TestTheTarget:
     def test_p19_target_must_exist(self, caller, ask):
         assert answer(ask(2**31 - 2)) == INVALID_AS_USER_ID
         assert answer(ask(f"uuid:{uuid.uuid4()}")) == INVALID_AS_USER_ID
+
+    def test_own_id_is_recognised_without_a_look_up(self, user, ask):
+        own_uuid = f"uuid:{users.user_uuid(user)}"
+        ask("")  # loads the keys
+        for as_user_id in (user.pk, own_uuid):
+            with CaptureQueriesContext(connection) as queries:
+                assert ask(as_user_id).status_code == 201
+            selects = [query["sql"] for query in queries if query["sql"].startswith("SELECT")]
+            assert len(selects) == 1
+            assert "oauth2_provider_accesstoken" in selects[0]
 
     def test_masquerading_as_oneself_gives_an_ordinary_token(self, user, ask):
         for spelling in (user.pk, f"uuid:{users.user_uuid(user)}"):
@@ -320,11 +387,16 @@ class TestTheRecords:
 
     def test_p19_log_has_the_reason_of_a_refusal(self, user, target, ask, caplog):
         ask(target.pk)
+        user.user_permissions.add(permission("instaccess.masquerade"))
+        User.objects.filter(pk=target.pk).update(is_superuser=True)
+        ask(target.pk)
         ask("2147483646")
 
-        not_allowed, unknown = (
+        no_permission, not_allowed, unknown = (
             record.getMessage() for record in caplog.records if record.name == "instaccess.issuer"
         )
+        assert f"reason=as_user_id_not_allowed user={user.pk} " in no_permission
+        assert "the caller lacks the permission instaccess.masquerade" in no_permission
         assert f"reason=as_user_id_not_allowed user={user.pk} " in not_allowed
         assert f"not allowed as user {target.pk}" in not_allowed
         assert f"reason=as_user_id_unknown user={user.pk} " in unknown

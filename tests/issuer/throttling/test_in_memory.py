@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from instaccess import users
 from instaccess.exceptions import AuditError
 from instaccess.issuer import issuing as issuer
 from instaccess.issuer import leaky_buckets, throttling
@@ -30,7 +31,8 @@ from tests.support.answers import INSUFFICIENT_SCOPE, INVALID, INVALID_AS_USER_I
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("throttled")]
 
 LOCMEM = "django.core.cache.backends.locmem.LocMemCache"
-THROTTLED = b"429 Too Many Requests (Rate Limit Exceeded)"
+THROTTLED = b"429 Too Many Requests (Rate Limit Exceeded)\n"
+FORBIDDEN = b"403 Forbidden (Rate Limit Exceeded)\n"
 
 
 class TestABucket:
@@ -148,18 +150,60 @@ class TestTheRefusal:
 
         refusal = post(token)
 
-        assert (refusal.status_code, refusal.content) == (403, THROTTLED)
+        assert (refusal.status_code, refusal.content) == (403, FORBIDDEN)
         assert refusal["Content-Type"] == "text/plain; charset=utf-8"
+        assert "Retry-After" not in refusal
 
     def test_refusal_is_logged_with_its_reason(self, post, token, caplog, user):
         statuses(post, token, 4)
 
         assert f"refused reason=throttled user={user.pk} " in caplog.text
 
-    def test_refused_masquerade_is_reported_before_throttling(self, post, token):
+
+class TestARefusedAsUserId:
+    def costs(self, response: Any) -> tuple[str, str]:
+        return response["X-Request-Cost"], response["X-Rate-Limit-Remaining"]
+
+    def test_p24_refused_as_user_id_costs_as_much_as_a_token(self, post, token):
+        for remaining in ("400.0", "200.0", "0.0"):
+            refusal = post(token, data={"as_user_id": "7"})
+
+            assert answer(refusal) == INVALID_AS_USER_ID
+            assert self.costs(refusal) == ("200", remaining)
+        assert post(token).status_code == 429
+
+    def test_p24_existing_and_unknown_users_cost_the_same_without_the_permission(self, post, token):
+        other = get_user_model().objects.create_user("grace")
+
+        assert self.costs(post(token, data={"as_user_id": other.pk})) == ("200", "400.0")
+        assert self.costs(post(token, data={"as_user_id": "7777"})) == ("200", "200.0")
+
+    def test_missing_permission_is_reported_before_a_full_bucket_and_costs_nothing(self, post, token):
         statuses(post, token, 3)
 
-        assert answer(post(token, data={"as_user_id": "7"})) == INVALID_AS_USER_ID
+        refusal = post(token, data={"as_user_id": "7"})
+
+        assert answer(refusal) == INVALID_AS_USER_ID
+        assert self.costs(refusal) == ("0", "0.0")
+
+    def test_p24_no_user_is_looked_up_while_the_bucket_is_full(self, post, token, user, monkeypatch):
+        get_user_model().objects.filter(pk=user.pk).update(is_superuser=True)
+        statuses(post, token, 3)
+        monkeypatch.setattr(users, "masquerade_target", lambda *args: 1 / 0)
+
+        for as_user_id in ("7777", "uuid:x", get_user_model().objects.create_user("grace").pk):
+            assert post(token, data={"as_user_id": as_user_id}).content == THROTTLED
+
+    def test_own_id_is_throttled_as_a_request_without_as_user_id(self, post, token, user):
+        assert [post(token, data={"as_user_id": user.pk}).status_code for _ in range(4)] == [201, 201, 201, 429]
+
+    def test_error_during_the_look_up_costs_nothing(self, post, token, monkeypatch):
+        get_user_model().objects.update(is_superuser=True)
+        monkeypatch.setattr(users, "masquerade_target", lambda *args: 1 / 0)
+
+        assert answer(post(token, data={"as_user_id": "7"})) == UNAVAILABLE
+        monkeypatch.undo()
+        assert post(token)["X-Rate-Limit-Remaining"] == "400.0"
 
 
 class TestTheHeaders:
@@ -168,15 +212,15 @@ class TestTheHeaders:
         return {name: response[name] for name in names if name in response}
 
     def test_issued_token_has_cost_and_remaining(self, post, token, clock):
-        assert self.of(post(token)) == {"X-Request-Cost": "200", "X-Rate-Limit-Remaining": "400"}
-        assert self.of(post(token)) == {"X-Request-Cost": "200", "X-Rate-Limit-Remaining": "200"}
+        assert self.of(post(token)) == {"X-Request-Cost": "200", "X-Rate-Limit-Remaining": "400.0"}
+        assert self.of(post(token)) == {"X-Request-Cost": "200", "X-Rate-Limit-Remaining": "200.0"}
         clock.shift(5)
-        assert self.of(post(token)) == {"X-Request-Cost": "200", "X-Rate-Limit-Remaining": "50"}
+        assert self.of(post(token)) == {"X-Request-Cost": "200", "X-Rate-Limit-Remaining": "50.0"}
 
     def test_throttled_request_has_no_cost(self, post, token):
         statuses(post, token, 3)
 
-        assert self.of(post(token)) == {"X-Rate-Limit-Remaining": "0", "Retry-After": "1"}
+        assert self.of(post(token)) == {"X-Rate-Limit-Remaining": "0.0", "Retry-After": "1"}
 
     def test_unauthenticated_client_gets_no_remaining(self, post, client, token, make_access_token):
         expired = make_access_token(expires=timezone.now() - timedelta(hours=1))
@@ -190,7 +234,7 @@ class TestTheHeaders:
         response = post(make_access_token(scope="read"))
 
         assert answer(response) == INSUFFICIENT_SCOPE
-        assert self.of(response) == {"X-Request-Cost": "0", "X-Rate-Limit-Remaining": "600"}
+        assert self.of(response) == {"X-Request-Cost": "0", "X-Rate-Limit-Remaining": "600.0"}
 
     def test_bad_as_user_id_has_remaining(self, post, token):
         post(token)
@@ -198,7 +242,14 @@ class TestTheHeaders:
         response = post(token, data={"as_user_id": "nobody"})
 
         assert answer(response) == INVALID_AS_USER_ID
-        assert self.of(response) == {"X-Request-Cost": "0", "X-Rate-Limit-Remaining": "400"}
+        assert self.of(response) == {"X-Request-Cost": "200", "X-Rate-Limit-Remaining": "200.0"}
+
+    @pytest.mark.parametrize(
+        ("level", "remaining"),
+        [(0.0, "600.0"), (200, "400.0"), (200.5, "399.5"), (599.9999, "0.0"), (600.0, "0.0"), (800.0, "0.0")],
+    )
+    def test_remaining_is_written_as_ruby_writes_a_float(self, level, remaining):
+        assert throttling.Level(allowed=True, level=level).remaining == remaining
 
     def test_server_side_error_has_remaining_and_retry_after(self, post, token):
         post(token)
@@ -210,7 +261,7 @@ class TestTheHeaders:
         assert answer(response) == UNAVAILABLE
         assert self.of(response) == {
             "X-Request-Cost": "0",
-            "X-Rate-Limit-Remaining": "400",
+            "X-Rate-Limit-Remaining": "400.0",
             "Retry-After": "10",
         }
 
@@ -244,7 +295,7 @@ class TestTheSettings:
         first, second, third = post(token), post(token), post(token)
 
         assert [first.status_code, second.status_code, third.status_code] == [201, 201, 429]
-        assert (first["X-Request-Cost"], first["X-Rate-Limit-Remaining"]) == ("5", "5")
+        assert (first["X-Request-Cost"], first["X-Rate-Limit-Remaining"]) == ("5", "5.0")
         assert third["Retry-After"] == "1"
 
     def test_one_request_passes_if_the_cost_exceeds_the_limit(self, post, token, settings, clock):

@@ -280,7 +280,7 @@ class TestRedisUnavailable:
         assert statuses(post, access_token, 5) == [201] * 5
 
     def test_o2_headers_show_an_empty_bucket(self, clock, post, initial_keys, access_token):
-        assert post(access_token)["X-Rate-Limit-Remaining"] == "600"
+        assert post(access_token)["X-Rate-Limit-Remaining"] == "600.0"
 
     def test_o2_refusals_continue(self, clock, post, initial_keys, make_access_token):
         assert answer(post(make_access_token(scope="read"))) == INSUFFICIENT_SCOPE
