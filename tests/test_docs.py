@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -212,12 +213,15 @@ class TestTheTablesOfRefusals:
             if isinstance(kind, type) and kind.__module__ == web_answers.__name__
         ]
 
+        expired = web_answers.ExpiredAccessToken(expired_at=datetime(2026, 11, 26, 18, tzinfo=UTC))
+        special = {web_answers.Refusal, web_answers.Throttled, web_answers.ExpiredAccessToken}
+        fixed = [kind for kind in refusals if issubclass(kind, web_answers.Refusal) and kind not in special]
         answers = {
-            (kind.status, json.dumps(kind.body, separators=(",", ":")), kind.challenge)
-            for kind in refusals
-            if issubclass(kind, web_answers.Refusal) and kind not in {web_answers.Refusal, web_answers.Throttled}
+            (refusal.status, json.dumps(refusal.body, separators=(",", ":")), refusal.challenge)
+            for refusal in (*fixed, expired)
         }
-        assert f"| {web_answers.THROTTLED} |" in readme.section("What clients get").replace("`", "")
+        for status, text in web_answers.THROTTLED.items():
+            assert f"`{text.strip()}`" in readme.section("What clients get"), status
         assert documented == answers
 
     def test_contain_each_reason_that_a_log_or_a_chart_can_show(self):
