@@ -32,7 +32,7 @@ class TestALocalUser:
 
     @pytest.mark.parametrize("path", [SELF, SELF + "/"])
     def test_the_endpoint_of_the_test_project_answers_with_and_without_a_slash(self, client, user, path):
-        response = client.get(path, headers={"Authorization": f"Bearer {issued(user)}"})
+        response = client.get(path, headers={"Authorization": issued(user)})
 
         assert (response.status_code, response.json()["login_id"]) == (200, "ada")
 
