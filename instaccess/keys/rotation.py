@@ -3,7 +3,7 @@
 A past key is *gone* when its retention has passed: its last token has expired, so the key is no longer published or
 accepted, and its private key is erased.
 
-Nothing here reads a clock, a setting or the database. `lifecycle.py` carries the decisions out.
+This module reads no clock, setting or database. `lifecycle.py` applies the decisions.
 """
 
 from __future__ import annotations
@@ -36,13 +36,14 @@ class Times:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What is due for the keys of one use.
+    """The changes that are due for the keys of one use.
 
     Attributes:
         retire, activate: the previous and the new current key; both None if no change is due.
         make_future: whether a new future key must be generated after the change.
         erase: past keys that are gone but still have a private key, which must be erased.
-        next_due: when the next change of the current key is due after these steps; None if no key can follow.
+        next_due: when the next change of the current key is due after these steps; None if no key can
+            replace the current key.
     """
 
     use: Key.Use
@@ -58,13 +59,13 @@ class Decision:
 
 
 def decide(keys: Iterable[Key], *, use: Key.Use, now: datetime, times: Times, force: bool = False) -> Decision:
-    """Decide what is due for the keys of one use at `now`.
+    """Decide which changes are due for the keys of one use at `now`.
 
     A change is due when both the current key's interval and the future key's lead time have passed. Without a current
     key, no key is generated or activated: the operator must run `instaccess_init`.
 
     Args:
-        keys: keys of any use; those of other uses are ignored.
+        keys: keys of any use; keys of other uses are ignored.
         force: change the current key now, even if its interval or the future key's lead time has not passed.
     """
     mine = [key for key in keys if key.use == use]
@@ -128,8 +129,8 @@ def hand_over(retired: Key | None, activated: Key, *, now: datetime) -> None:
 def can_rotate_automatically(key: Key, *, previous_has_private: bool) -> bool:
     """Return whether a future key may become current in a rotation, without being activated by an operator.
 
-    A public signing key can't sign. If the current encryption key is a gateway's public key, that gateway doesn't
-    have the private key of a pair generated here, so it could not decrypt tokens encrypted for that pair.
+    A signing key without its private key can't sign. If the current encryption key is a gateway's public key, that
+    gateway doesn't have the private keys that are generated here, so it could not decrypt tokens encrypted for them.
 
     Args:
         previous_has_private: whether the private key of the current key is stored on this server.
@@ -146,7 +147,7 @@ def is_next(key: Key, keys: Iterable[Key]) -> bool:
 
 
 def served_at(key: Key, times: Times) -> datetime | None:
-    """Return when the interval of a current key passes. Returns None if the key is not current."""
+    """Return when the interval of a current key ends. Returns None if the key is not current."""
     if key.status != Key.Status.CURRENT or key.activated_at is None:
         return None
     return key.activated_at + times.interval
@@ -181,5 +182,5 @@ def is_gone(key: Key, *, now: datetime, times: Times) -> bool:
 
 
 def is_accepted(key: Key, *, now: datetime, times: Times) -> bool:
-    """Return whether tokens of this key may be accepted, and a signing key be published."""
+    """Return whether a key may be used to accept tokens. Accepted signing keys are also published."""
     return key.status in ACCEPTED and not is_gone(key, now=now, times=times)
