@@ -49,8 +49,8 @@ def revoke(
     now, revoked = now or timezone.now(), 0
     reason = _storable(reason)
     for batch in _pk_batches(tokens):
-        # The rows are filtered again. If a token expired since the caller's query, a checkpoint may cover its row, and
-        # the row must no longer change (see `evidence/checkpoints.py`).
+        # The rows are filtered again. If a token expired since the caller's query, a checkpoint may cover its row.
+        # Such a row must not change (see `evidence/checkpoints.py`).
         rows = issued_tokens().filter(pk__in=batch, revoked_at=None, expires_at__gt=expiry_cutoff(now))
         changes = {"revoked_at": now, "revoked_by": _user_name(by), "revocation_reason": reason[:255]}
         # An attacker who can write to the table can make rows unreadable. Their tokens are revoked too, and `verify`
