@@ -68,7 +68,7 @@ class Revocation:
 def rotate(
     use: Key.Use, *, force: bool = False, expected_current: str | None = None, now: datetime | None = None
 ) -> Rotation:
-    """Rotate the keys of one use: if due, change the current key, generate the next key, and erase expired keys.
+    """Rotate the keys of one use: if due, change the current key, generate the next one, erase expired private keys.
 
     Args:
         force: change the current key now, even before its interval or the future key's lead time has passed.
@@ -100,8 +100,8 @@ def rotate(
     count = 2 if needs_successor else int(decision.make_future)
     pregenerated = [trust.generate_jwk(use) for _ in range(count)]
     with store.locked() as keys:
-        # The clock is read again: generating keys and waiting for the lock took time, and a key's lead time must not
-        # begin before other processes can see the key.
+        # The clock is read again, because generating keys and waiting for the lock took time. A key's lead time must
+        # not begin before other processes can see the key.
         return _rotate_locked(keys, current, pregenerated, now=given or timezone.now(), force=force)
 
 
