@@ -1,7 +1,7 @@
 """Leaky buckets in Django's cache: atomic on Redis, read-then-write on other caches.
 
-A bucket leaks in whole seconds. If a bucket leaked continuously, a full bucket would fall below its limit after a
-microsecond, and a burst would get one token more than allowed.
+A bucket leaks in whole seconds. Otherwise, a full bucket would fall below its limit after a microsecond, and a burst
+would get one token more than allowed.
 """
 
 from __future__ import annotations

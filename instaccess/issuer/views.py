@@ -183,8 +183,8 @@ def _to_refusal(error: Exception, request: Request) -> web.Refusal:
         return web.Unavailable(error.detail, code=error.code)
     if isinstance(error, SuspiciousOperation):
         return web.BadRequest(type(error).__name__, code=Reason.BAD_REQUEST)
-    # The log gets a string and no exc_info, because error reporters read local variables from the frames of an
-    # exception, and the access token is one of these variables.
+    # Logs a string and no exc_info, because error reporters read local variables from the frames of an exception. The
+    # access token is one of these variables.
     logger.error("not issued: %s", _traceback(error, request))
     return web.Unavailable(type(error).__name__, code=Reason.FAULT)
 
