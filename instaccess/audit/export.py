@@ -192,8 +192,8 @@ def _incomplete(file_format: Format, count: int) -> str:
     return f'"{text}"\r\n' if file_format is Format.CSV else json.dumps({"incomplete": text}) + "\n"
 
 
-# Characters that start a formula in spreadsheets, and the characters that Unicode normalization or a Windows code
-# page converts to these: full-width, small, superscript and subscript forms.
+# Characters that start a formula in spreadsheets, and their full-width, small, superscript and subscript forms.
+# Unicode normalization or a Windows code page converts these forms to the characters.
 _FORMULA = (
     "=+@\\-"
     "\uff1d\uff0b\uff20\uff0d\ufe66\ufe62\ufe6b\ufe63\u207c\u207a\u207b\u208c\u208a\u208b\u2212\ufb29\u2a75\u2a76"
