@@ -2,10 +2,11 @@
 
     python -m benchmarks.servers [--servers-rounds 10] [--seconds 1] [--servers sync,gthread,uvicorn-pool]
 
-All servers run at the same time, and one server at a time is under load. uvicorn is not measured with persistent
-database connections, because Django advises against them. Under ASGI, each request has its own thread, so other
-requests can't reuse its connection, and the connection stays open until it is garbage collected. In a trial, all 100
-connections of PostgreSQL were used up within seconds.
+All servers run at the same time, and one server at a time is under load.
+
+uvicorn is not measured with persistent database connections, because Django advises against them. Under ASGI, each
+request has its own thread, so other requests can't reuse its connection, and the connection stays open until it is
+garbage collected. In a trial, all 100 connections of PostgreSQL were used up within seconds.
 """
 
 from __future__ import annotations
