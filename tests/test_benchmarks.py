@@ -118,10 +118,10 @@ def test_leaves_no_servers_and_no_files_if_it_is_interrupted(tmp_path, number, t
 
 STOPPED_TWICE = """
 import os, signal
-from benchmarks.sections import stop_tidily
+from benchmarks.sections import exit_on_signals
 
 both = [signal.SIGINT, signal.SIGTERM]
-stop_tidily()
+exit_on_signals()
 signal.pthread_sigmask(signal.SIG_BLOCK, both)
 for number in both:
     os.kill(os.getpid(), number)

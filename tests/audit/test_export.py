@@ -315,7 +315,7 @@ class TestTheLogOfAnExport:
         next(chunks)
 
         [begun] = caplog.messages
-        assert begun == 'export begins by=\'auditor\' format=jsonl filters={"status": "live\\nforged"}'
+        assert begun == 'export started by=\'auditor\' format=jsonl filters={"status": "live\\nforged"}'
         list(chunks)
         assert caplog.messages[1:] == ["export complete by='auditor' rows=3"]
 
@@ -327,7 +327,7 @@ class TestTheLogOfAnExport:
 
         chunks.close()
 
-        assert caplog.messages[1:] == ["export stopped before its end by='auditor' rows=2"]
+        assert caplog.messages[1:] == ["export aborted by='auditor' rows=2"]
 
 
 # Formula characters and invisible characters, for an independent implementation.

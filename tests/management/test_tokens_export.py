@@ -105,7 +105,7 @@ class TestExport:
         export("--user", "ada", "--since", "2026-11-01")
 
         begun, ended = caplog.messages
-        assert begun.startswith("export begins by=")
+        assert begun.startswith("export started by=")
         assert begun.endswith('format=jsonl filters={"user": "ada", "since": "2026-11-01"}')
         assert ended.endswith("rows=1")
 

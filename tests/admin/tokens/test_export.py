@@ -349,7 +349,7 @@ class TestTheStreamUnderAsgi:
 
         self.get(viewer, read)
 
-        assert audit_log()[-1] == f"export stopped before its end by='clerk' rows={BATCH}"
+        assert audit_log()[-1] == f"export aborted by='clerk' rows={BATCH}"
 
     def test_the_asgi_stream_is_aborted_if_the_database_fails(self, batches, viewer):
         broken = []
@@ -380,7 +380,7 @@ class TestTheLog:
         exported(viewers_client, {"q": "eyJhbGciOi.pasted.token", "status": "live", "p": "1"})
 
         assert audit_log() == [
-            'export begins by=\'clerk\' format=jsonl filters={"q": "(not logged)", "status": "live"}',
+            'export started by=\'clerk\' format=jsonl filters={"q": "(not logged)", "status": "live"}',
             "export complete by='clerk' rows=0",
         ]
 

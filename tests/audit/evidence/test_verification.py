@@ -387,7 +387,7 @@ class TestVerifyAfterPruning:
         report = verification.verify(evidence_keys())
 
         assert report.row == ghost.pk
-        assert "was added with an id that no row can have" in report.broken
+        assert "was added with an id that new rows can't have" in report.broken
 
     def test_a6_finds_a_deleted_prune_marker(self, audit):
         prune(NOON - timedelta(days=2, hours=12), evidence_keys())
@@ -530,7 +530,7 @@ class TestVerifyWithRowsAmongThePrunedIds:
 
         report = verification.verify(evidence_keys())
 
-        assert (report.row, "with an id that no row can have" in report.broken) == (late.pk, True)
+        assert (report.row, "with an id that new rows can't have" in report.broken) == (late.pk, True)
 
     def test_a6_reports_a_pruned_row_that_was_restored_with_a_new_id(self, pruned, row):
         ghost = pruned[0]
