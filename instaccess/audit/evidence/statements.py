@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import TypeVar
 
 from jwcrypto.common import base64url_decode
@@ -39,7 +39,7 @@ class EvidenceKeys:
             returns a compact JWS. Raises KeyUnavailable or UnsealError if there is no usable signing key.
     """
 
-    keks: Sequence[bytes]
+    keks: Sequence[bytes] = field(repr=False)  # Secrets: error reports print the `repr` of local variables.
     verification: Mapping[str, JWK]
     sign: Callable[[bytes, str], str]
 
