@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,6 +31,7 @@ from tests.support import readme
 from tests.support.paths import ROOT
 
 PACKAGE = ROOT / "instaccess"
+SOURCE = "\n".join(path.read_text() for kind in ("*.py", "*.html") for path in sorted(PACKAGE.rglob(kind)))
 SHELL = [line for snippet in readme.snippets() if snippet.language == "sh" for line in snippet.lines]
 OPENSSL = [line for line in SHELL if line.startswith("openssl ")]
 PYTHON = [snippet.code for snippet in readme.snippets() if snippet.language == "python"]
@@ -195,6 +197,28 @@ class TestNamesInTheText:
 
         assert set(re.findall(r"[\w-]+\.md\b", path.read_text())) <= pages
 
+    def test_are_existing_texts_of_the_admin_if_they_are_quoted(self):
+        text = " ".join(readme.section("Audit and admin").split())
+        quoted = re.findall(r'"([A-Z][^"`]+)"', text)
+
+        assert {"Acting as", "Import key…"} <= set(quoted)
+        assert [label for label in quoted if label.lower() not in SOURCE.lower()] == []
+
+    def test_are_existing_messages_of_commands_and_exports(self):
+        prose = re.sub(r"```.*?```", "", readme.TEXT, flags=re.DOTALL)
+        messages = [text for text in readme.code(prose) if re.match(r"[A-Z][a-zA-Z]+:? .*\b(N|KEY_ID)\b", text)]
+
+        assert len(messages) == 6
+        for message in messages:
+            for part in re.split(r"\b(?:N|KEY_ID|current signing)\b", message):
+                assert part.strip() in SOURCE, message
+
+    def test_are_all_loggers(self):
+        loggers = set(re.findall(r'getLogger\("(instaccess\.\w+)"\)', SOURCE))
+        [rows] = [rows for rows in readme.tables(readme.section("Operations")) if "`instaccess.issuer`" in rows[0][0]]
+
+        assert {name for row in rows for name in readme.code(row[0])} == loggers
+
     def test_include_the_exact_scope(self):
         assert set(re.findall(r"url:[A-Z]+\\?\|[\w/]+", readme.TEXT)) == {SCOPE, SCOPE.replace("|", "\\|")}
 
@@ -316,6 +340,11 @@ class TestTheArchitecturePage:
         }
         assert modules <= {f"instaccess/{path.name}" for path in PACKAGE.glob("*.py")}
 
+    def test_describes_each_wing_as_its_docstring_does(self):
+        for wing, task, _ in readme.tables(readme.section("Wings", self.TEXT))[0]:
+            docstring = ast.get_docstring(ast.parse((ROOT / readme.code(wing)[0] / "__init__.py").read_text())) or ""
+            assert task.startswith(" ".join(docstring.partition("\n\n")[0].split())), wing
+
     def test_shows_the_order_of_imports_that_the_tests_enforce(self):
         [order] = readme.snippets(readme.section("Rule for imports", self.TEXT))
 
@@ -333,14 +362,20 @@ class TestThePageOfCases:
         prefixes = re.findall(r"def test_((?:[acgkop]\d+_)+)", path.read_text())
         return {case.upper() for prefix in prefixes for case in prefix.rstrip("_").split("_")}
 
+    @classmethod
+    @cache
+    def ids_by_file(cls) -> dict[Path, set[str]]:
+        return {path: cls.ids_in(path) for path in (ROOT / "tests").rglob("test_*.py")}
+
     @pytest.mark.parametrize("case", CASES)
-    def test_names_files_that_contain_a_test_of_the_case(self, case):
-        assert self.CASES[case]
-        for path in self.CASES[case]:
-            assert case in self.ids_in(ROOT / path), path
+    def test_names_exactly_the_files_that_contain_a_test_of_the_case(self, case):
+        files = {path.relative_to(ROOT).as_posix() for path, ids in self.ids_by_file().items() if case in ids}
+
+        assert files
+        assert set(self.CASES[case]) == files
 
     def test_lists_every_case_that_a_test_name_contains(self):
-        ids = set().union(*(self.ids_in(path) for path in (ROOT / "tests").rglob("test_*.py")))
+        ids = set().union(*self.ids_by_file().values())
 
         assert ids <= set(self.CASES)
 
