@@ -42,8 +42,8 @@ class TestSeal:
     def test_prints_the_new_checkpoints_and_the_number_of_remaining_rows(self, audit):
         text = tokens("seal")
 
-        assert text.startswith(f"Checkpoint 1: 1 rows up to {audit[0].pk}, digest ")
-        assert "1 rows can still change; the first one can be covered at " in text
+        assert text.startswith(f"Checkpoint 1: 1 rows up to row {audit[0].pk}, digest ")
+        assert "1 rows can still change; the first of them can be covered at " in text
         assert tokens("seal").startswith("No rows are ready for a checkpoint.\n")
 
     def test_prints_json(self, audit):
@@ -130,7 +130,7 @@ class TestVerify:
         with pytest.raises(CommandError, match=r"Can't read .*missing\.json: No such file"):
             tokens("verify", "--checkpoint", str(tmp_path / "missing.json"))
         (tmp_path / "other.json").write_bytes(b"\xff")
-        with pytest.raises(CommandError, match=r"Can't read .*other\.json: it isn't text"):
+        with pytest.raises(CommandError, match=r"Can't read .*other\.json: the file isn't text"):
             tokens("verify", "--checkpoint", str(tmp_path / "other.json"))
         (tmp_path / "other.json").write_text("{}")
         with pytest.raises(CommandError, match=r"other\.json isn't an exported checkpoint"):
@@ -196,7 +196,9 @@ def test_instaccess_keys_reseal_recomputes_the_hmacs_of_the_audit_log(audit: Any
     new = secrets.token_urlsafe(32)
     settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [new, "SECRET_KEY"]}
 
-    assert "Private keys resealed: 3. HMACs of the audit log recomputed: 2." in command("instaccess_keys", "reseal")
+    assert "Private keys encrypted again: 3. HMACs of the audit log recomputed: 2." in command(
+        "instaccess_keys", "reseal"
+    )
 
     settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [new]}
     assert "No tampering found in 2 rows." in tokens("verify")

@@ -59,7 +59,7 @@ class Command(instaccess_tokens.Command):
             f"Generated {options['rows']} audit rows of {options['days']} days, for {users} users and some deleted "
             f"users, and {refusals} refusals, in {seconds:.1f} s."
         )
-        self.done(options, facts, text)
+        self.print_result(options, facts, text)
 
 
 def _write(tokens: Iterable[IssuedToken], alias: str) -> None:

@@ -38,7 +38,7 @@ class TestList:
         public = provision.import_key(material.to_text(pair, file_format="pem", private=False), use=ENC).kid
         lines = {line.split()[2]: line for line in run("list").splitlines()}
 
-        assert lines[past].endswith("with private key; accepted until 2026-11-23T13:01:03Z")
+        assert lines[past].endswith("with private key; its tokens are accepted until 2026-11-23T13:01:03Z")
         assert lines[revoked].endswith("public key only; revoked at 2026-11-23T12:00:00Z")
         assert lines[public].endswith("public key only; ready to become current")
         clock.shift(timedelta(days=1))
