@@ -17,9 +17,9 @@ from ..models import ServiceUser
 class ServiceUserAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     """Admin of service users.
 
-    A service user gives an application all permissions of this user. The editor must therefore have these permissions
-    too, as for a masquerade: otherwise an editor could become an administrator. Django's permissions to add, change
-    and delete apply as well, and the admin log records each change.
+    A service user gives an application all permissions of the chosen user. The editor must therefore have these
+    permissions too, as for a masquerade. Otherwise, an editor could gain the permissions of an administrator.
+    Django's permissions to add, change and delete apply too. The admin log records each change.
     """
 
     list_display = ["application", "user", "created_at"]

@@ -489,7 +489,7 @@ class TestManyRows:
         text = page(admin_client, TOKENS)
 
         assert admin_client.get(TOKENS).context["cl"].result_count == 3
-        assert "The latest 3 are listed" in text
+        assert "Only the latest 3 tokens are listed" in text
 
     def test_the_list_does_not_mention_the_limit_if_all_rows_are_counted(self, admin_client):
         self.fill(2)

@@ -49,7 +49,7 @@ class KeyActions(ReadOnlyAdmin):
 
     def rotate_view(self, request: HttpRequest, use: str) -> HttpResponse:
         if use not in Key.Use.values:
-            return self._refuse(request, _("Keys have no such use."))
+            return self._refuse(request, _("The address of the page contains an unknown use of keys."))
         kind, now = Key.Use(use), timezone.now()
         current = keys.current_key(keys.stored_keys(), kind)
         if current is None:
@@ -89,7 +89,7 @@ class KeyActions(ReadOnlyAdmin):
                 )
         elif current.has_private:
             effects.append(
-                _("A new key is generated and becomes current at once. Services may refuse its tokens for minutes.")
+                _("A new key is generated and becomes current immediately. Services may refuse its tokens at first.")
             )
         else:
             return self._refuse(

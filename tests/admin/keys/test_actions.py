@@ -223,7 +223,7 @@ class TestRotate:
     def test_the_rotation_page_warns_that_a_new_key_becomes_current_at_once(self, operator_client):
         page = page_text(operator_client.post(ROTATE_ENC))
 
-        assert "A new key is generated and becomes current at once" in page
+        assert "A new key is generated and becomes current immediately" in page
         current = key_of(ENC, "current").kid
         operator_client.post(ROTATE_ENC, {"confirmed": "yes", "expected_current": current, "force": "on"})
         assert key_of(ENC, "past").kid == current
@@ -236,7 +236,7 @@ class TestRotate:
     def test_rotating_an_unknown_use_is_refused(self, operator_client):
         url = reverse("admin:instaccess_key_rotate", args=["other"])
 
-        assert messages_of(operator_client.post(url)) == ["Keys have no such use."]
+        assert messages_of(operator_client.post(url)) == ["The address of the page contains an unknown use of keys."]
 
     def test_rotating_an_external_key_asks_for_the_next_public_key(self, operator_client, rsa_pool):
         Key.objects.filter(use=ENC).delete()

@@ -248,4 +248,4 @@ class TestWhatNeedsAttention:
         page = page_text(operator_client.get(LIST))
 
         assert warned(operator_client) == ["unusual_refusals"]
-        assert "The gateway refused 412 requests for “bad_signature”" in page
+        assert "Within one hour, the gateway refused 412 requests with the reason “bad_signature”" in page

@@ -135,7 +135,7 @@ class TestRevokingTokensOfUsers:
     def test_the_confirmation_page_names_the_users(self, staff_client, issue, user, other):
         text = send(staff_client, "revoke_users", issue(other, real_user=user)).content.decode()
 
-        assert f"Tokens of: {', '.join(sorted([str(user), str(other)]))}." in text
+        assert f"The live tokens of {', '.join(sorted([str(user), str(other)]))} are revoked." in text
 
     def test_the_confirmation_page_shows_the_uuid_if_the_foreign_key_was_modified(
         self, staff_client, issue, user, other
@@ -147,13 +147,13 @@ class TestRevokingTokensOfUsers:
 
         text = send(staff_client, "revoke_users", token).content.decode()
 
-        assert f"Tokens of: {token.user_uuid}." in text
+        assert f"The live tokens of {token.user_uuid} are revoked." in text
 
     def test_the_confirmation_page_names_at_most_twenty_users(self, staff_client, issue):
         users = [get_user_model().objects.create(username=f"user{n:02}") for n in range(23)]
         text = send(staff_client, "revoke_users", *map(issue, users)).content.decode()
 
-        assert "user18, user19 and 3 others." in text
+        assert "user18, user19 and 3 others are revoked." in text
         assert "user20" not in text
 
 
@@ -161,7 +161,9 @@ class TestRevokingTokensOfApplications:
     def test_the_confirmation_page_names_the_application(self, staff_client, issue, user):
         token = issue(user)
 
-        assert f"Tokens of: {token.client_id}." in send(staff_client, "revoke_applications", token).content.decode()
+        text = send(staff_client, "revoke_applications", token).content.decode()
+
+        assert f"The live tokens of {token.client_id} are revoked." in text
 
     def test_selecting_one_token_revokes_all_live_tokens_of_its_application(self, staff_client, issue, user, other):
         chosen, another, spared = issue(user), issue(other), issue(user, application=None)
