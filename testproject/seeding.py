@@ -112,8 +112,8 @@ class Seeding:
         shares = _cumulative_sums(APPLICATIONS.values())
         for time in self._issue_times():
             person = self._person(time)
-            masked = rnd.random() < MASQUERADES
-            real = self.users[rnd.randrange(MASQUERADERS)] if masked else Person("")
+            masquerades = rnd.random() < MASQUERADES
+            real = self.users[rnd.randrange(MASQUERADERS)] if masquerades else Person("")
             application = rnd.choices(self.applications, cum_weights=shares)[0]
             domain = rnd.choices(domains, cum_weights=domain_shares)[0]
             token = IssuedToken(
@@ -195,14 +195,14 @@ class Seeding:
     def _make_users(self) -> list[Person]:
         model = get_user_model()
         names = [f"user-{number:03}" for number in range(USERS)]
-        known = set(
+        existing = set(
             model._default_manager.filter(**{f"{model.USERNAME_FIELD}__in": names}).values_list(
                 model.USERNAME_FIELD, flat=True
             )
         )
         # "!" is an unusable password, which prevents a login as one of these users.
         model._default_manager.bulk_create(
-            [model(**{model.USERNAME_FIELD: name, "password": "!"}) for name in names if name not in known]
+            [model(**{model.USERNAME_FIELD: name, "password": "!"}) for name in names if name not in existing]
         )
         users = model._default_manager.filter(**{f"{model.USERNAME_FIELD}__in": names}).order_by(model.USERNAME_FIELD)
         UserIdentity.objects.bulk_create(

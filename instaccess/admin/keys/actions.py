@@ -72,7 +72,7 @@ class KeyActions(ReadOnlyAdmin):
             if rotation.activated is None:
                 return self._refuse(request, str(_ALREADY_ROTATED))
             for key in filter(None, (rotation.retired, rotation.activated, rotation.generated)):
-                self.log_change(request, key, f"Rotated the {kind.value} keys: now {key.status}.")
+                self.log_change(request, key, f"Rotated the {kind.value} keys: this key is now {key.status}.")
             return self._redirect(request, _("Key %(kid)s is now current.") % {"kid": rotation.activated.kid})
         future = keys.next_key(keys.stored_keys(), kind, previous_has_private=current.has_private)
         effects = [
@@ -146,11 +146,11 @@ class KeyActions(ReadOnlyAdmin):
             self.log_change(
                 request,
                 revocation.key,
-                f"Revoked with {revocation.tokens} live tokens: {form.cleaned_data['reason']}",
+                f"Revoked with {revocation.tokens} live tokens. Reason: {form.cleaned_data['reason']}",
             )
             for other in filter(None, (revocation.successor, revocation.generated)):
                 self.log_change(
-                    request, other, f"{other.status.capitalize()} after {revocation.key.kid} was revoked."
+                    request, other, f"This key is now {other.status}, because key {revocation.key.kid} was revoked."
                 )
             if revocation.failure:
                 text = _("No new key was generated: %(reason)s.") % {"reason": revocation.failure}

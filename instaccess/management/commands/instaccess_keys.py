@@ -19,7 +19,7 @@ _SUBCOMMANDS = {
     "generate": "Generate an additional future key. `rotate` generates future keys automatically.",
     "import": (
         "Import a key from a file (PEM or JWK) as a future key. A private key is refused without --with-private, "
-        "because the issuer needs only the public key of the gateway's encryption key."
+        "because the issuer needs only the public key of the gateway's encryption key pair."
     ),
     "export": "Print a public key, or the private key with --private.",
     "rotate": (

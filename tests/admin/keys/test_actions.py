@@ -214,9 +214,9 @@ class TestRotate:
         made = key_of(SIG, "future")
 
         assert logged() == [
-            ("grace", str(current.pk), CHANGE, "Rotated the sig keys: now past."),
-            ("grace", str(future.pk), CHANGE, "Rotated the sig keys: now current."),
-            ("grace", str(made.pk), CHANGE, "Rotated the sig keys: now future."),
+            ("grace", str(current.pk), CHANGE, "Rotated the sig keys: this key is now past."),
+            ("grace", str(future.pk), CHANGE, "Rotated the sig keys: this key is now current."),
+            ("grace", str(made.pk), CHANGE, "Rotated the sig keys: this key is now future."),
         ]
         assert {entry.action_time for entry in LogEntry.objects.all()} == {START}
 
@@ -322,9 +322,14 @@ class TestRevoke:
         assert row.revocation_reason == "laptop <stolen>"
         assert key_of(SIG, "current") == future
         assert logged() == [
-            ("grace", str(current.pk), CHANGE, "Revoked with 1 live tokens: laptop <stolen>"),
-            ("grace", str(future.pk), CHANGE, f"Current after {current.kid} was revoked."),
-            ("grace", str(key_of(SIG, "future").pk), CHANGE, f"Future after {current.kid} was revoked."),
+            ("grace", str(current.pk), CHANGE, "Revoked with 1 live tokens. Reason: laptop <stolen>"),
+            ("grace", str(future.pk), CHANGE, f"This key is now current, because key {current.kid} was revoked."),
+            (
+                "grace",
+                str(key_of(SIG, "future").pk),
+                CHANGE,
+                f"This key is now future, because key {current.kid} was revoked.",
+            ),
         ]
 
     @pytest.mark.parametrize("reason", ["", "   ", "x" * 256])

@@ -13,7 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from instaccess.admin.keys import timeline
-from instaccess.admin.keys.overview import life
+from instaccess.admin.keys.overview import describe_lifecycle
 from instaccess.admin.keys.timeline import Row, Timeline
 from instaccess.keys import rotation
 from instaccess.models import Key
@@ -294,7 +294,7 @@ class TestEveryHistory:
     def test_drawing_changes_no_key_and_every_lifecycle_has_a_description(self, history):
         before = [dict(vars(key)) for key in history.keys]
         for row in rows(self.picture(history)).values():
-            assert life(row.key, row.planned, now=history.now, times=history.times)
+            assert describe_lifecycle(row.key, row.planned, now=history.now, times=history.times)
 
         assert [{**vars(key)} for key in history.keys] == before
 
@@ -373,4 +373,4 @@ class TestDescribingALifecycle:
     def test_life_describes_past_and_planned_phases(self, keys, text):
         row = rows(draw(*keys))[keys[0].kid]
 
-        assert life(row.key, row.planned, now=NOW, times=TIMES).strip() == text
+        assert describe_lifecycle(row.key, row.planned, now=NOW, times=TIMES).strip() == text
