@@ -90,7 +90,7 @@ def _get_names(row: IssuedToken) -> dict[str, str]:
     """Return the names of the users and of the application.
 
     The row's HMAC does not cover the foreign keys. If a foreign key does not match the uuid or client id in the row,
-    the uuid or client id is returned instead of a name.
+    this function returns the uuid or client id instead.
     """
     application: Any = row.application
     matches = application is not None and application.client_id == row.client_id
