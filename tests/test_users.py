@@ -174,7 +174,7 @@ class TestActiveUser:
                 assert users.active_user(invalid) is None
 
     def test_c6_active_user_is_none_if_two_users_share_the_uuid(self, user):
-        # The field create_uuid not be unique, and picking one of the users could be wrong.
+        # The field need not be unique. Returning one of the two users could be wrong.
         User.objects.create_user("grace", email="shared@example.edu")
         User.objects.create_user("mary", email="shared@example.edu")
 

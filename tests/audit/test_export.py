@@ -23,7 +23,7 @@ from instaccess import users
 from instaccess.audit.export import COLUMNS, Export, Format, as_csv, as_json_lines, safe_cell
 from instaccess.keys import ring
 from instaccess.models import IssuedToken
-from tests.support.failing import broken_after
+from tests.support.failing import failing_after
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, 700_000, tzinfo=UTC)
 
@@ -278,7 +278,7 @@ class TestExportWithAFailingDatabase:
             row()
         chunks = iter(export(file_format, batch=2))
 
-        with broken_after(1):
+        with failing_after(1):
             text = next(chunks) + next(chunks)
             with pytest.raises(OperationalError):
                 next(chunks)
@@ -296,7 +296,7 @@ class TestExportWithAFailingDatabase:
     def test_yields_nothing_if_the_first_query_fails(self, row, file_format):
         row()
 
-        with broken_after(0), pytest.raises(OperationalError):
+        with failing_after(0), pytest.raises(OperationalError):
             next(iter(export(file_format)))
 
 

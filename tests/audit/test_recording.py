@@ -16,7 +16,7 @@ from instaccess.audit import recording, row_hmac
 from instaccess.conf import conf
 from instaccess.exceptions import AuditError
 from instaccess.models import IssuedToken
-from tests.support.failing import broken_after
+from tests.support.failing import failing_after
 
 pytestmark = pytest.mark.django_db
 
@@ -144,5 +144,5 @@ class TestCommit:
 
     def test_raises_audit_error_if_the_database_fails(self, fresh):
         record = fresh()
-        with broken_after(0), pytest.raises(AuditError, match="the audit row was not written: OperationalError"):
+        with failing_after(0), pytest.raises(AuditError, match="the audit row was not written: OperationalError"):
             recording.commit(record, keks=conf.key_encryption_keys)

@@ -74,11 +74,11 @@ class TestDefaultSettingsOfRestFramework:
         ("attribute", "value"),
         [
             ("renderer_classes", [hostile.HTML]),
-            ("parser_classes", [hostile.Unreadable]),
-            ("authentication_classes", [hostile.Stranger]),
-            ("permission_classes", [hostile.Nobody]),
-            ("throttle_classes", [hostile.Never]),
-            ("content_negotiation_class", hostile.Nothing),
+            ("parser_classes", [hostile.FailingParser]),
+            ("authentication_classes", [hostile.RefuseEveryone]),
+            ("permission_classes", [hostile.DenyEveryone]),
+            ("throttle_classes", [hostile.ThrottleEveryone]),
+            ("content_negotiation_class", hostile.FailingNegotiation),
             ("versioning_class", AcceptHeaderVersioning),
             ("metadata_class", hostile.HTML),
             ("schema", None),
@@ -92,7 +92,7 @@ class TestDefaultSettingsOfRestFramework:
     @pytest.mark.parametrize(
         "setting",
         [
-            {"EXCEPTION_HANDLER": HOSTILE + "teapot"},
+            {"EXCEPTION_HANDLER": HOSTILE + "handle_exception"},
             {"UNAUTHENTICATED_USER": None},
             {"UNAUTHENTICATED_TOKEN": None},
             {"URL_FORMAT_OVERRIDE": "as_user_id"},
@@ -157,9 +157,9 @@ class TestMiddlewareOfTheProject:
             "django.contrib.auth.middleware.LoginRequiredMiddleware",
             "django.middleware.gzip.GZipMiddleware",
             "django.middleware.http.ConditionalGetMiddleware",
-            HOSTILE + "ReadsTheForm",
-            HOSTILE + "ReadsTheBody",
-            HOSTILE + "ReadsTheStream",
+            HOSTILE + "FormReader",
+            HOSTILE + "BodyReader",
+            HOSTILE + "StreamReader",
         ],
     )
     @pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=b"])
@@ -179,7 +179,7 @@ class TestMiddlewareOfTheProject:
     def test_parameters_stay_readable_after_a_middleware_read_the_form(
         self, post, access_token, initial_keys, settings
     ):
-        settings.MIDDLEWARE = [HOSTILE + "ReadsTheForm", *settings.MIDDLEWARE]
+        settings.MIDDLEWARE = [HOSTILE + "FormReader", *settings.MIDDLEWARE]
         body = b"as_user_id=4711"
         response = post(access_token, data=body, content_type="application/x-www-form-urlencoded")
 

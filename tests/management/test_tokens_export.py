@@ -19,7 +19,7 @@ from django.utils import timezone
 from instaccess import users
 from instaccess.audit.export import BATCH, COLUMNS
 from instaccess.models import IssuedToken
-from tests.support.failing import broken_after
+from tests.support.failing import failing_after
 from tests.support.paths import ROOT
 from tests.support.processes import environment
 
@@ -158,7 +158,7 @@ class TestExportToAFile:
     def test_deletes_the_partial_file_if_the_database_fails(self, row, path):
         many(BATCH + 1)
 
-        with broken_after(1), pytest.raises(CommandError, match="gone"):
+        with failing_after(1), pytest.raises(CommandError, match="gone"):
             export("--file", str(path))
 
         assert os.listdir(path.parent) == []
@@ -169,7 +169,7 @@ class TestExportWithAFailingDatabase:
         many(BATCH + 1)
         out = io.StringIO()
 
-        with broken_after(1), pytest.raises(CommandError, match="gone"):
+        with failing_after(1), pytest.raises(CommandError, match="gone"):
             call_command("instaccess_tokens", "export", "--format", "jsonl", stdout=out)
 
         lines = out.getvalue().splitlines()

@@ -24,7 +24,7 @@ class TestAServiceWithoutTheIssuersApp:
     ACCOUNT = "0c1b3e1c-2f0e-4c5b-9a51-6f3d1f6f2a10"
 
     def ask_project(self, authorizations: list[str], **instaccess: Any) -> Any:
-        return subproject.ask(
+        return subproject.run_with_question(
             "tests.projects.serviceproject.ask",
             settings="tests.projects.serviceproject.settings",
             question={"snippet": SERVICE_SNIPPET, "instaccess": instaccess, "authorizations": authorizations},

@@ -74,7 +74,7 @@ class Worker:
                 connections["default"].settings_dict["NAME"],
                 settings,
                 [key.export_private() for key in keys],
-                checked_keys.passed(),
+                checked_keys.valid_keys(),
                 barrier,
             ),
             daemon=True,
@@ -200,7 +200,7 @@ def kill_this_process() -> None:
 
 
 def _run_tasks(
-    pipe: Any, database: str, settings: dict[str, Any], keys: list[str], passed: set[int], barrier: Any
+    pipe: Any, database: str, settings: dict[str, Any], keys: list[str], valid_keys: set[int], barrier: Any
 ) -> None:
     global _pipe, _barrier
     _pipe, _barrier = pipe, barrier
@@ -217,7 +217,7 @@ def _run_tasks(
 
     patch("instaccess.trust.generate_jwk", lambda original: generate_jwk)
     patch("jwcrypto.jwk.JWK._rsa_pri", lambda original: checked_keys.load)
-    checked_keys.trust(passed)
+    checked_keys.skip_validation(valid_keys)
     tasks = importlib.import_module("tests.support.tasks")
     with override_settings(INSTACCESS=settings):
         while True:

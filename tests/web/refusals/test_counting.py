@@ -220,7 +220,7 @@ class TestAFlood:
                 response = views.verify(request)
                 response.close()  # as a server does after it has sent the response
                 assert response.status_code == 401
-                clock.pass_(30.5 / 10_000)
+                clock.advance(30.5 / 10_000)
 
             during = list(statements.seen)
             assert counted() == {("gateway", "malformed", "", ""): 5000, ("gateway", "other_bearer", "", ""): 5000}
@@ -231,7 +231,7 @@ class TestAFlood:
     def test_flood_at_the_issuer_costs_one_write_in_ten_seconds(self, post, clock, statements):
         for number in range(200):
             post(f"nobody-{number}")
-            clock.pass_(0.06)
+            clock.advance(0.06)
 
         assert statements.seen.count("INSERT") == 1
         assert counted() == {("issuer", "unknown_token", "", ""): 200}

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture
 def due(clock: Clock) -> Clock:
     """Let the interval pass, so that the next request that ends writes the counts."""
-    clock.pass_(refusals.INTERVAL)
+    clock.advance(refusals.INTERVAL)
     return clock
 
 
@@ -37,7 +37,7 @@ class TestWriting:
 
         # The same through WSGI: a server closes the response after sending it.
         refusals.counter.reset()
-        due.pass_(refusals.INTERVAL)
+        due.advance(refusals.INTERVAL)
         statements.seen.clear()
         handler = get_wsgi_application()
         answer = handler(RequestFactory().get(GATEWAY_URL).environ, lambda *args: seen.append(len(statements.seen)))
@@ -54,7 +54,7 @@ class TestWriting:
     def test_any_request_that_ends_writes_the_counts(self, clock, post, access_token):
         ask("opaque")
         assert total() == 0
-        clock.pass_(refusals.INTERVAL)
+        clock.advance(refusals.INTERVAL)
         assert post(access_token).status_code == 201
 
         assert total() == 1
@@ -62,10 +62,10 @@ class TestWriting:
     def test_waits_ten_seconds_between_two_writes(self, due):
         ask()
         ask()
-        due.pass_(refusals.INTERVAL - 0.001)
+        due.advance(refusals.INTERVAL - 0.001)
         ask()
         assert total() == 1
-        due.pass_(0.001)
+        due.advance(0.001)
         ask()
 
         assert total() == 4
@@ -139,12 +139,12 @@ class TestWithAnUnavailableDatabase:
     def test_o1_responses_are_normal_if_the_database_is_unavailable(self, failing_statements, due, post):
         for _ in range(5):
             assert (ask(), post().status_code) == (401, 401)
-            due.pass_(5)
+            due.advance(5)
 
     def test_o1_counts_are_kept_until_the_database_is_available(self, failing_statements, due):
         for _ in range(5):
             ask()
-            due.pass_(refusals.INTERVAL)
+            due.advance(refusals.INTERVAL)
         failing_statements.failing = False
         ask()
 
@@ -153,14 +153,14 @@ class TestWithAnUnavailableDatabase:
     def test_o1_write_is_attempted_once_per_ten_seconds(self, failing_statements, due):
         for _ in range(100):
             ask()
-            due.pass_(0.25)
+            due.advance(0.25)
 
         assert len(failing_statements.seen) == 3
 
     def test_o1_failure_is_logged_once_per_minute(self, failing_statements, due, caplog):
         for _ in range(119):
             ask()
-            due.pass_(1)
+            due.advance(1)
 
         lines = [record.getMessage() for record in caplog.records if record.name == "instaccess.refusals"]
         assert len(lines) == 2
