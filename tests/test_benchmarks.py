@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.paths import ROOT
 from tests.support.processes import PATIENCE
-from tests.support.servers import until
+from tests.support.servers import wait_until
 
 pytestmark = pytest.mark.services
 
@@ -104,7 +104,9 @@ def test_leaves_no_servers_and_no_files_if_it_is_interrupted(tmp_path, number, t
         text=True,
         start_new_session=True,
     ) as process:
-        until(lambda: processes_that_use(tmp_path), lambda lines: any("benchmarks.wsgi" in line for line in lines))
+        wait_until(
+            lambda: processes_that_use(tmp_path), lambda lines: any("benchmarks.wsgi" in line for line in lines)
+        )
 
         (os.killpg if to_all else os.kill)(process.pid, number)
 
@@ -112,7 +114,7 @@ def test_leaves_no_servers_and_no_files_if_it_is_interrupted(tmp_path, number, t
     assert process.returncode == 130
     assert "Traceback" not in output
     # wrk runs until its second is over.
-    until(lambda: processes_that_use(tmp_path), lambda lines: not lines)
+    wait_until(lambda: processes_that_use(tmp_path), lambda lines: not lines)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -24,7 +24,7 @@ import pytest
 
 from tests.support.demos import SetUp, demo, environment
 from tests.support.paths import ROOT
-from tests.support.servers import until
+from tests.support.servers import wait_until
 
 KEYS = ["base_url", "access_token", "client_id", "admin_username", "admin_password", "curl"]
 
@@ -145,9 +145,9 @@ class Served:
         """
         pid = self.process.pid
         tasks = Path(f"/proc/{pid}/task")
-        until(lambda: (tasks / str(pid) / "stat").read_text().rpartition(") ")[2][0], "S".__eq__)
+        wait_until(lambda: (tasks / str(pid) / "stat").read_text().rpartition(") ")[2][0], "S".__eq__)
         # Each request of the demo ran in its own thread, and the last of them may still be ending.
-        threads = until(lambda: {int(task.name) for task in tasks.iterdir()}, lambda ids: len(ids) == 2)
+        threads = wait_until(lambda: {int(task.name) for task in tasks.iterdir()}, lambda ids: len(ids) == 2)
         assert ctypes.CDLL(None).tgkill(pid, *(threads - {pid}), number) == 0
 
     def end(self) -> None:

@@ -381,7 +381,7 @@ class TestTheThreadOfTheEventLoop:
 
     def test_event_loop_fetches_neither_keys_nor_the_deny_list(self, requests_of, settings):
         jwks = json.dumps({"keys": ring.current_ring().published()}).encode()
-        with servers.scripted(
+        with servers.scripted_server(
             lambda handler: servers.reply(handler, 200, jwks if "jwks" in handler.path else b'{"revoked": []}')
         ) as script:
             settings.INSTACCESS |= {
@@ -391,7 +391,7 @@ class TestTheThreadOfTheEventLoop:
             }
             footprints = self.footprints(requests_of["gateway"])
 
-        assert sorted(request.path for request in script.asked) == [JWKS_URL, REVOCATIONS_URL]
+        assert sorted(request.path for request in script.requests) == [JWKS_URL, REVOCATIONS_URL]
         assert work_among(footprints.in_the_loop) == set()
         assert {"instaccess.trust.fetch", "requests.sessions", "http.client"} <= footprints.elsewhere
 
@@ -406,7 +406,7 @@ class TestTheThreadOfTheEventLoop:
 
     @pytest.mark.services
     def test_all_threads_share_one_connection_to_redis(self, requests_of, throttled, settings):
-        tap = servers.Tap(urlsplit(REDIS_URL).port or 6379)
+        tap = servers.WireTap(urlsplit(REDIS_URL).port or 6379)
         settings.CACHES = on_redis(DJANGOS, f"redis://{servers.HOST}:{tap.port}/9")
         settings.INSTACCESS |= {"THROTTLE_LIMIT": 1_000_000}
         try:
@@ -514,7 +514,7 @@ class TestAClientThatDisconnects:
             await exchange.send()
             with held(step, after=after) as holding:
                 await holding.reached()
-                await exchange.hang_up()
+                await exchange.disconnect()
                 # A running view can't be cancelled. The request ends only after the view has returned.
                 assert ended == []
             await exchange.wait(PATIENCE)
@@ -535,7 +535,7 @@ class TestAClientThatDisconnects:
         async def story() -> None:
             exchange = Exchange("POST", ISSUE_URL, access_token.token)
             await exchange.send(b"as_user_", more=True)
-            await exchange.hang_up()
+            await exchange.disconnect()
             await exchange.wait(PATIENCE)
             assert not exchange.is_answered
 
@@ -553,7 +553,7 @@ class TestAClientThatDisconnects:
             await exchange.send()
             with held(step) as holding:
                 await holding.reached()
-                await exchange.hang_up()
+                await exchange.disconnect()
             await exchange.wait(PATIENCE)
             assert (await ask(method, url, bearer)).status == status
 

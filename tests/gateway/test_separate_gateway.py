@@ -222,7 +222,7 @@ class TestAGatewayWithKeyFilesAndTheIssuersDatabase:
 
         assert verify_status(process, token) == 204
         issuer.revoke_latest()
-        assert servers.until(lambda: verify_status(process, token), lambda status: status != 204) == 401
+        assert servers.wait_until(lambda: verify_status(process, token), lambda status: status != 204) == 401
 
     def test_a_database_without_the_audit_table_is_a_503(self, issuer, token, gateway, tmp_path):
         empty_databases = {
@@ -258,7 +258,7 @@ class TestAGatewayWithTheIssuersURLs:
 
         assert verify_status(process, token) == 204
         issuer.revoke_latest()
-        assert servers.until(lambda: verify_status(process, token), lambda status: status != 204) == 401
+        assert servers.wait_until(lambda: verify_status(process, token), lambda status: status != 204) == 401
 
     def test_a_token_is_accepted_while_the_issuer_is_unavailable(self, issuer, token, gateway):
         process = gateway({}, **remote(issuer))
@@ -276,7 +276,7 @@ class TestAGatewayWithTheIssuersURLs:
             assert verify_status(process, token) == 503
         finally:
             issuer.process = issuer.start()
-        assert servers.until(lambda: verify_status(process, token), lambda status: status != 503) == 204
+        assert servers.wait_until(lambda: verify_status(process, token), lambda status: status != 503) == 204
 
     def test_a_wrong_secret_is_a_503_and_is_not_logged(self, issuer, token, gateway):
         process = gateway({}, **(remote(issuer) | {"SERVICE_SECRETS": ["f" * 32]}))

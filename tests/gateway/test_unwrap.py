@@ -14,7 +14,7 @@ from jwcrypto.jws import JWS
 
 from instaccess.exceptions import ForeignToken, InvalidToken
 from instaccess.tokens import compact
-from tests.support.tokens import NOW, Makes, b64, claims, header_of, respellings, with_header
+from tests.support.tokens import NOW, TokenFactory, b64, claims, header_of, non_canonical_forms, with_header
 
 
 class UntouchedKeys(dict[str, Any]):
@@ -250,13 +250,13 @@ class TestRefusalsAfterParsing:
         assert refused(token) == "decrypt_failed"
 
     def test_g6_refuses_a_token_that_was_encrypted_for_another_key(self, make, refused, rsa_pool):
-        other = Makes(make.signing, rsa_pool.take("enc"))
+        other = TokenFactory(make.signing, rsa_pool.take("enc"))
 
         assert refused(other.encrypted(kid=make.encryption_kid)) == "decrypt_failed"
         assert refused(other.encrypted()) == "unknown_kid"
 
     def test_g6_refuses_a_token_that_was_signed_with_another_key(self, make, refused, rsa_pool):
-        forger = Makes(rsa_pool.take("sig"), make.encryption)
+        forger = TokenFactory(rsa_pool.take("sig"), make.encryption)
 
         assert refused(forger.encrypted(forger.signed(kid=make.signing_kid))) == "bad_signature"
         assert refused(forger.encrypted(forger.signed(kid=...))) == "bad_signature"
@@ -297,7 +297,7 @@ class TestTheSignedTokenInside:
         assert refused(make.encrypted(inner)) in {"malformed", "decrypt_failed"}
 
     def test_refuses_a_header_that_contains_a_key(self, make, refused, rsa_pool):
-        forger = Makes(rsa_pool.take("sig"), make.encryption)
+        forger = TokenFactory(rsa_pool.take("sig"), make.encryption)
         inner = forger.signed(jwk=forger.signing.export_public(as_dict=True), kid=make.signing_kid)
 
         assert refused(forger.encrypted(inner)) == "bad_header"
@@ -359,12 +359,12 @@ class TestTheDenyList:
 
     def test_g4_refuses_every_non_canonical_encoding_of_a_revoked_token(self, make, refused):
         token = make.token(jti="gone")
-        for text in respellings(token):
+        for text in non_canonical_forms(token):
             assert refused(text, denied={"gone"}) in {"malformed", "too_long"}, text
             assert refused(text) in {"malformed", "too_long"}, text
 
     def test_a_refusal_contains_the_jti_only_after_the_signature_was_verified(self, make, unwrap_, rsa_pool):
-        forger = Makes(rsa_pool.take("sig"), make.encryption)
+        forger = TokenFactory(rsa_pool.take("sig"), make.encryption)
         jtis = {}
         for name, token, changes in (
             ("revoked", make.token(jti="mine"), {"denied": {"mine"}}),

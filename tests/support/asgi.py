@@ -57,7 +57,7 @@ class Exchange(ApplicationCommunicator):
         """Send the body, or a part of it if `more` is true."""
         await self.send_input({"type": "http.request", "body": body, "more_body": more})
 
-    async def hang_up(self) -> None:
+    async def disconnect(self) -> None:
         """Disconnect the client, and wait until Django has cancelled all tasks except the cleanup."""
         await self.send_input({"type": "http.disconnect"})
         async with asyncio.timeout(PATIENCE):

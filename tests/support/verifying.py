@@ -45,7 +45,7 @@ def by_asgi(method: str = "GET", headers: Any = (), body: bytes = b"", path: str
     return Answered(response.status_code, response.headers.items(), response.content)
 
 
-def by_the_wire_of_asgi(headers: list[tuple[str, str]]) -> Answered:
+def by_asgi_server(headers: list[tuple[str, str]]) -> Answered:
     """Call the ASGI application as a server does, in other threads."""
 
     async def send() -> Answered:

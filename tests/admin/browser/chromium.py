@@ -64,17 +64,17 @@ class Watch:
     """Records errors in a window: CSP violations, script errors, missing files, and requests to other hosts.
 
     Attributes:
-        complaints: one line for each error.
+        errors: one line for each error.
         expected: HTTP error statuses that the test expects.
     """
 
     def __init__(self, context: BrowserContext, base_url: str) -> None:
-        self.complaints: list[str] = []
+        self.errors: list[str] = []
         self.expected: set[int] = set()
         self._base_url = base_url
         context.add_init_script(_TELL_OF_VIOLATIONS)
         context.on("console", self._console)
-        context.on("weberror", lambda error: self.complaints.append(f"script: {error.error}"))
+        context.on("weberror", lambda error: self.errors.append(f"script: {error.error}"))
         context.on("request", self._request)
         context.on("requestfailed", self._failed)
         context.on("response", self._response)
@@ -82,20 +82,20 @@ class Watch:
     def _console(self, message: ConsoleMessage) -> None:
         # `_response` reports HTTP error statuses, with the URL.
         if message.type == "error" and "the server responded with a status of" not in message.text:
-            self.complaints.append(f"console: {message.text}")
+            self.errors.append(f"console: {message.text}")
 
     def _request(self, request: Request) -> None:
         if not request.url.startswith(f"{self._base_url}/"):
-            self.complaints.append(f"request to another host: {request.url[:200]}")
+            self.errors.append(f"request to another host: {request.url[:200]}")
 
     def _failed(self, request: Request) -> None:
         # A navigation that is interrupted, or that becomes a download, ends with this failure.
         if not (request.is_navigation_request() and request.failure == "net::ERR_ABORTED"):
-            self.complaints.append(f"{request.failure}: {request.url}")
+            self.errors.append(f"{request.failure}: {request.url}")
 
     def _response(self, response: Response) -> None:
         if response.status >= 400 and response.status not in self.expected:
-            self.complaints.append(f"{response.status}: {response.url}")
+            self.errors.append(f"{response.status}: {response.url}")
 
 
 def window(

@@ -10,7 +10,7 @@ import pytest
 from instaccess.models import IssuedToken
 from tests.admin.browser.accessibility import DJANGOS, is_of, violations
 from tests.admin.browser.chromium import Watch
-from tests.support.servers import until
+from tests.support.servers import wait_until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -36,8 +36,8 @@ class TestWatch:
         [watch] = watches
         page.evaluate(f"() => {{ {_MISBEHAVIOURS[misbehaviour]} }}")
         # Playwright delivers events only while it runs a command, so evaluate an expression repeatedly.
-        assert until(lambda: page.evaluate("1") and watch.complaints, bool)
-        watch.complaints.clear()
+        assert wait_until(lambda: page.evaluate("1") and watch.errors, bool)
+        watch.errors.clear()
 
 
 class TestAccessibilityExceptions:

@@ -16,7 +16,7 @@ from instaccess.models import IssuedToken, Key
 from tests.support.answers import INVALID, UNAVAILABLE, answer
 from tests.support.mailing import mailed
 from tests.support.tokens import b64, with_header
-from tests.support.verifying import by_the_wire_of_asgi, by_wsgi, status, verify
+from tests.support.verifying import by_asgi_server, by_wsgi, status, verify
 
 pytestmark = pytest.mark.django_db
 
@@ -194,6 +194,6 @@ class TestAServerSideError:
         for value in ("Bearer \xff\xfe", "Bearer é.é.é.é.é", "\x00", "Bearer a\x00b"):
             for response in (
                 by_wsgi(headers=[("Authorization", value)]),
-                by_the_wire_of_asgi([("Authorization", value)]),
+                by_asgi_server([("Authorization", value)]),
             ):
                 assert answer(response) == INVALID

@@ -21,7 +21,7 @@ from instaccess.keys import ring as keys_ring
 from instaccess.models import IssuedToken, RefusalCount, UserIdentity
 from instaccess.web import refusals
 from tests.conftest import ISSUE_URL
-from tests.support.tokens import Makes, claims
+from tests.support.tokens import TokenFactory, claims
 from tests.web.refusals.helpers import GATEWAY_URL, REAL_TRANSACTIONS, ask, counted, total, written
 
 pytestmark = pytest.mark.django_db
@@ -98,9 +98,9 @@ class TestTheIssuer:
 
 class TestTheGateway:
     @pytest.fixture
-    def make(self) -> Makes:
+    def make(self) -> TokenFactory:
         ring = keys_ring.current_ring()
-        return Makes(ring.signing_key().private(), ring.encryption_key().private())
+        return TokenFactory(ring.signing_key().private(), ring.encryption_key().private())
 
     @pytest.fixture
     def token(self, user: Any, application: Any) -> str:
@@ -139,7 +139,7 @@ class TestTheGateway:
         assert counted() == {("gateway", "expired", application.client_id, uuid): 2}
 
     def test_gateway_ignores_the_claims_of_a_forged_token(self, make, rsa_pool):
-        forged = Makes(rsa_pool.take(), make.encryption)
+        forged = TokenFactory(rsa_pool.take(), make.encryption)
         ask(forged.token(now=int(time.time()), sub="victim", client_id="victim"))
         ask(make.encrypted(forged.signed(claims(int(time.time()), sub="victim"), kid=make.signing_kid)))
 

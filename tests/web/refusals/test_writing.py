@@ -14,7 +14,7 @@ from instaccess.audit import refusal_counts
 from instaccess.models import RefusalCount
 from instaccess.web import refusals
 from tests.support.clocks import Clock
-from tests.support.verifying import by_the_wire_of_asgi
+from tests.support.verifying import by_asgi_server
 from tests.web.refusals.helpers import GATEWAY_URL, REAL_TRANSACTIONS, Statements, ask, counted, total, written
 
 pytestmark = pytest.mark.django_db
@@ -47,7 +47,7 @@ class TestWriting:
         assert total() == 2
 
     def test_writes_under_asgi(self, due):
-        assert by_the_wire_of_asgi([("Authorization", "Bearer a.b.c.d.e")]).status_code == 401
+        assert by_asgi_server([("Authorization", "Bearer a.b.c.d.e")]).status_code == 401
 
         assert written() == {("gateway", "malformed", "", ""): 1}
 
