@@ -35,7 +35,7 @@ def warnings_in(caplog: Any) -> list[str]:
 
 
 class TestAWorkerAfterWarmUp:
-    def test_signs_encrypts_and_decrypts_without_unsealing_a_key(self, initial_keys, user, forbid_unsealing):
+    def test_worker_signs_encrypts_and_decrypts_without_unsealing_a_key(self, initial_keys, user, forbid_unsealing):
         warm_up()
         forbid_unsealing()
 

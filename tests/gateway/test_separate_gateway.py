@@ -215,7 +215,7 @@ def verify_status(process: servers.Process, token: str) -> int:
 
 
 class TestAGatewayWithKeyFilesAndTheIssuersDatabase:
-    def test_a_token_is_opened_until_it_is_revoked(self, issuer, gateway):
+    def test_a_token_is_accepted_until_it_is_revoked(self, issuer, gateway):
         token = issuer.token()
         keys = {"DECRYPTION_KEYS": [str(issuer.decryption_key)], "VERIFICATION_KEYS": [str(issuer.jwks_file())]}
         process = gateway(shared(issuer), **keys)
@@ -252,7 +252,7 @@ class TestAGatewayWithKeyFilesAndTheIssuersDatabase:
 
 
 class TestAGatewayWithTheIssuersURLs:
-    def test_a_token_is_opened_until_it_is_revoked(self, issuer, gateway):
+    def test_a_token_is_accepted_until_it_is_revoked(self, issuer, gateway):
         token = issuer.token()
         process = gateway({}, **remote(issuer))
 

@@ -39,23 +39,23 @@ class TestAnApplicationThatIsNotUsable:
     def _unusable(self, monkeypatch):
         monkeypatch.setattr(get_application_model(), "is_usable", lambda self, request: False)
 
-    def test_p6_its_tokens_are_invalid(self, post, access_token):
+    def test_p6_tokens_of_an_unusable_application_are_invalid(self, post, access_token):
         assert answer(post(access_token)) == INVALID
 
-    def test_p6_its_expired_tokens_are_invalid_and_not_reported_as_expired(self, post, make_access_token):
+    def test_p6_expired_tokens_of_an_unusable_application_are_not_reported_as_expired(self, post, make_access_token):
         assert answer(post(make_access_token(expires=timezone.now() - timedelta(hours=1)))) == INVALID
 
-    def test_p6_its_tokens_without_the_scope_are_invalid_and_not_insufficient(self, post, make_access_token):
+    def test_p6_tokens_of_an_unusable_application_are_not_reported_as_without_scope(self, post, make_access_token):
         assert answer(post(make_access_token(scope="read"))) == INVALID
 
-    def test_p6_refusing_its_tokens_writes_nothing(self, post, access_token):
+    def test_p6_refusing_tokens_of_an_unusable_application_writes_nothing(self, post, access_token):
         post(access_token)
 
         assert not IssuedToken.objects.exists()
 
 
 class TestAnApplicationWhoseUsabilityDependsOnTheRequest:
-    def test_application_receives_the_request(self, post, access_token, monkeypatch):
+    def test_is_usable_of_the_application_receives_the_request(self, post, access_token, monkeypatch):
         requests = []
 
         def is_usable(self, request):
@@ -98,12 +98,14 @@ class TestATokenRestrictedToResources:
     def test_token_for_another_resource_is_invalid(self, post, make_access_token, resource):
         assert answer(post(make_access_token(resource=resource))) == INVALID
 
-    def test_query_that_looks_like_the_resource_does_not_help(self, post, make_access_token):
+    def test_token_for_another_resource_is_invalid_even_if_the_query_resembles_the_resource(
+        self, post, make_access_token
+    ):
         token = make_access_token(resource=["https://elsewhere.example/"])
 
         assert answer(post(token, url=ISSUE_URL + "?https://elsewhere.example/")) == INVALID
 
-    def test_forwarded_host_does_not_help(self, post, make_access_token):
+    def test_token_for_another_resource_is_invalid_even_if_the_forwarded_host_matches(self, post, make_access_token):
         token = make_access_token(resource=["http://other.example.edu/"])
 
         assert answer(post(token, headers={"X-Forwarded-Host": "other.example.edu"})) == INVALID
@@ -190,7 +192,7 @@ class TestTheProjectsOwnValidator:
 
         assert answer(post(make_access_token(token="good", expires=timezone.now()))) == EXPIRED
 
-    def test_validator_may_look_tokens_up_in_its_own_way(self, post, make_access_token, provider):
+    def test_validator_may_replace_the_lookup_of_tokens(self, post, make_access_token, provider):
         provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.Translate")
         make_access_token(token="secret")
 

@@ -96,7 +96,7 @@ class TestTheTarget:
 
         assert answer(ask(target.pk)) == INVALID_AS_USER_ID
 
-    def test_p19_target_must_not_have_such_a_permission_through_a_group(self, caller, target, ask):
+    def test_p19_target_must_not_have_a_permission_through_a_group_that_the_caller_lacks(self, caller, target, ask):
         group = Group.objects.create(name="staff")
         group.permissions.add(permission("auth.change_user"))
         target.groups.add(group)

@@ -212,10 +212,10 @@ class TestAnInstAccessTokenAsTheBearerToken:
     def issued(self, post, access_token):
         return post(access_token).json()["token"]
 
-    def test_p9_decrypted_token_gets_a_403(self, post, issued):
+    def test_p9_signed_inst_access_token_gets_a_403(self, post, issued):
         assert answer(post(signed_inside(issued))) == JWT_FROM_JWT
 
-    def test_p9_encrypted_token_gets_a_401(self, post, issued):
+    def test_p9_encrypted_inst_access_token_gets_a_401(self, post, issued):
         assert answer(post(issued)) == INVALID
 
     def test_p9_expired_token_gets_a_401(self, post, issued):

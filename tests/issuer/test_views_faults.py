@@ -181,7 +181,7 @@ class TestWithTheDatabaseDown:
         with connection.execute_wrapper(down_for("instaccess_key")):
             assert answer(post(access_token)) == UNAVAILABLE
 
-    def test_o1_issuing_works_again_when_the_database_is_back(self, post, access_token):
+    def test_o1_issuing_works_again_when_the_database_is_available(self, post, access_token):
         with connection.execute_wrapper(down):
             post(access_token)
 

@@ -110,7 +110,7 @@ class TestAValidToken:
 
 
 class TestATokenWithAnInvalidSignature:
-    def test_c1_refuses_an_hmac_with_the_public_key_as_the_secret(self, service):
+    def test_c1_service_refuses_an_hmac_with_the_public_key_as_the_secret(self, service):
         for secret in (public(service), public(service).strip(), service.signing["n"]):
             body = b64(json.dumps({"typ": "JWT", "alg": "HS256", "kid": service.signing_kid}).encode())
             body += "." + b64(json.dumps(claims(now())).encode())
@@ -118,7 +118,7 @@ class TestATokenWithAnInvalidSignature:
 
             assert refusal(ask(f"Bearer {body}.{mac}")) == INVALID
 
-    def test_c1_refuses_an_hmac_with_a_symmetric_key_of_the_jwk_set(self, service, settings):
+    def test_c1_service_refuses_an_hmac_with_a_symmetric_key_of_the_jwk_set(self, service, settings):
         secret = secrets.token_bytes(32)
         oct_member = {"kty": "oct", "k": b64(secret), "kid": "shared", "alg": "HS256"}
         document = {"keys": [oct_member, *json.loads(jwks(service.signing))["keys"]]}
@@ -129,41 +129,41 @@ class TestATokenWithAnInvalidSignature:
         assert refusal(ask(f"Bearer {body}.{mac}")) == INVALID
 
     @pytest.mark.parametrize("alg", ["none", "None", "rs256", "RS512"])
-    def test_c1_refuses_another_algorithm_in_the_header(self, service, alg):
+    def test_c1_service_refuses_another_algorithm_in_the_header(self, service, alg):
         _, payload, signature = service.signed(claims(now())).split(".")
         header = b64(json.dumps({"typ": "JWT", "alg": alg, "kid": service.signing_kid}).encode())
 
         assert refusal(ask(f"Bearer {header}.{payload}.{signature}")) == INVALID
 
-    def test_c1_refuses_a_token_that_was_signed_with_an_unknown_key(self, service, rsa_pool):
+    def test_c1_service_refuses_a_token_that_was_signed_with_an_unknown_key(self, service, rsa_pool):
         forger = TokenFactory(rsa_pool.take("sig"), service.encryption)
 
         assert refusal(ask(good(forger))) == INVALID
         assert refusal(ask("Bearer " + forger.signed(claims(now()), kid=service.signing_kid))) == INVALID
 
     @pytest.mark.parametrize("typ", ["at+jwt", "jwt", "JWE", "", 7])
-    def test_c2_refuses_a_token_of_another_type(self, service, typ):
+    def test_c2_service_refuses_a_token_of_another_type(self, service, typ):
         assert refusal(ask("Bearer " + service.signed(claims(now()), typ=typ))) == INVALID
 
     @pytest.mark.parametrize("member", [{"crit": ["exp"]}, {"jku": "https://evil.example"}, {"zip": "DEF"}])
-    def test_c2_refuses_unknown_header_members(self, service, member):
+    def test_c2_service_refuses_unknown_header_members(self, service, member):
         _, payload, signature = service.signed(claims(now())).split(".")
         header = b64(json.dumps({"typ": "JWT", "alg": "RS256", "kid": service.signing_kid, **member}).encode())
 
         assert refusal(ask(f"Bearer {header}.{payload}.{signature}")) == INVALID
 
-    def test_refuses_an_encrypted_token(self, service):
+    def test_service_refuses_an_encrypted_token(self, service):
         assert refusal(ask("Bearer " + service.token(iat=now(), exp=now() + 60))) == INVALID
 
 
 class TestATokenOfAnotherAccount:
-    def test_c2_refuses_a_token_of_another_account_than_account_uuid(self, service, settings):
+    def test_c2_service_refuses_a_token_of_another_account_than_account_uuid(self, service, settings):
         settings.INSTACCESS["ACCOUNT_UUID"] = "our-account"
 
         assert refusal(ask(good(service, acct="their-account"))) == INVALID
         assert ask(good(service, acct="our-account")).status_code == 200
 
-    def test_c2_refuses_a_token_of_another_account_than_that_of_the_host(self, service, settings):
+    def test_c2_service_refuses_a_token_of_another_account_than_that_of_the_host(self, service, settings):
         settings.INSTACCESS["ACCOUNT_HOOK"] = lambda host: f"account of {host}"
         token = good(service, acct="account of a.example.edu")
 
@@ -171,12 +171,12 @@ class TestATokenOfAnotherAccount:
         assert refusal(ask(token, HTTP_HOST="b.example.edu")) == INVALID
 
     @pytest.mark.parametrize("answer", [None, "", 7])
-    def test_c2_answers_503_if_the_account_hook_returns_no_account(self, service, settings, answer):
+    def test_c2_service_answers_503_if_the_account_hook_returns_no_account(self, service, settings, answer):
         settings.INSTACCESS["ACCOUNT_HOOK"] = lambda host: answer
 
         assert refusal(ask(good(service, acct="their-account"))) == UNAVAILABLE
 
-    def test_accepts_every_account_if_no_account_is_configured(self, service):
+    def test_service_accepts_every_account_if_no_account_is_configured(self, service):
         assert ask(good(service, acct="any-account")).status_code == 200
 
 

@@ -34,13 +34,13 @@ class TestALocalUser:
         with override_settings(INSTACCESS={"USER_UUID_FIELD": "username"}):
             assert ask(issued(user)).seen.user == user
 
-    def test_c6_refuses_an_inactive_user(self, user):
+    def test_c6_service_refuses_an_inactive_user(self, user):
         token = issued(user)
         get_user_model().objects.filter(pk=user.pk).update(is_active=False)
 
         assert refusal(ask(token)) == INVALID
 
-    def test_c6_refuses_a_deleted_user(self, user):
+    def test_c6_service_refuses_a_deleted_user(self, user):
         token = issued(user)
         user.delete()
 
@@ -48,11 +48,11 @@ class TestALocalUser:
 
     @pytest.mark.parametrize("field", [None, "username"])
     @pytest.mark.parametrize("sub", ["", "ada\x00", "\x00", "\ud800", "9" * 400, "urn:uuid:" + USER, "{}", " ", 1])
-    def test_c6_refuses_a_sub_that_is_not_a_canonical_uuid(self, token_factory, user, field, sub):
+    def test_c6_service_refuses_a_sub_that_is_not_a_canonical_uuid(self, token_factory, user, field, sub):
         with override_settings(INSTACCESS={"VERIFICATION_KEYS": [public(token_factory)], "USER_UUID_FIELD": field}):
             assert refusal(ask(good(token_factory, sub=sub))) == INVALID
 
-    def test_c6_refuses_a_non_canonical_form_of_the_uuid(self, token_factory, user):
+    def test_c6_service_refuses_a_non_canonical_form_of_the_uuid(self, token_factory, user):
         canonical = users.user_uuid(user)
         with override_settings(INSTACCESS={"VERIFICATION_KEYS": [public(token_factory)]}):
             assert ask(good(token_factory, sub=canonical)).status_code == 200
@@ -151,13 +151,13 @@ class TestAMasquerade:
         assert (seen.user, seen.auth.real_user) == (user, admin)
         assert seen.auth.masquerading_user_uuid == users.user_uuid(admin)
 
-    def test_c11_refuses_a_masquerade_by_an_unknown_user(self, user, admin):
+    def test_c11_service_refuses_a_masquerade_by_an_unknown_user(self, user, admin):
         token = issued(user, real_user=admin)
         admin.delete()
 
         assert refusal(ask(token)) == INVALID
 
-    def test_c11_refuses_a_masquerade_by_an_inactive_user(self, user, admin, caplog):
+    def test_c11_service_refuses_a_masquerade_by_an_inactive_user(self, user, admin, caplog):
         token = issued(user, real_user=admin)
         get_user_model().objects.filter(pk=admin.pk).update(is_active=False)
 
@@ -172,7 +172,7 @@ class TestAMasquerade:
         assert (auth.masquerading_user_uuid, auth.masquerading_user_shard_id, auth.real_user) == (None, None, None)
 
     @pytest.mark.parametrize("claims_", [{"masq_sub": "", "masq_shard": 1}, {"masq_sub": ADMIN, "masq_shard": None}])
-    def test_c11_refuses_invalid_masquerade_claims(self, token_factory, user, claims_):
+    def test_c11_service_refuses_invalid_masquerade_claims(self, token_factory, user, claims_):
         with override_settings(INSTACCESS={"VERIFICATION_KEYS": [public(token_factory)]}):
             assert refusal(ask(good(token_factory, sub=users.user_uuid(user), **claims_))) == INVALID
 

@@ -29,7 +29,7 @@ def claim(inspection: Inspection, name: str) -> Any:
 
 
 class TestAGoodToken:
-    def test_accepts_a_valid_encrypted_token(self, token):
+    def test_inspector_accepts_a_valid_encrypted_token(self, token):
         inspection = inspect_text(token)
 
         assert codes(inspection) == ("ACCEPTED", "")
@@ -38,7 +38,7 @@ class TestAGoodToken:
         assert inspection.alarms == ()
         assert inspection.notes == ()
 
-    def test_shows_and_describes_the_claims(self, issue, user):
+    def test_inspector_shows_and_describes_the_claims(self, issue, user):
         row, token = issue(minutes_ago=12)
         inspection = inspect_text(token)
 
@@ -48,7 +48,7 @@ class TestAGoodToken:
         assert claim(inspection, "exp").words.startswith(f"expires {row.expires_at:%Y-%m-%d %H:%M:%S} UTC, in 4")
         assert inspection.jti == str(row.jti)
 
-    def test_names_the_keys_of_the_token(self, token):
+    def test_inspector_names_the_keys_of_the_token(self, token):
         ring = keys_ring.current_ring()
         outer, inner = inspect_text(token).layers
 
@@ -58,7 +58,7 @@ class TestAGoodToken:
         assert [item.name for item in inner.header] == ["typ", "alg", "kid"]
         assert inner.key.words.startswith("current since 20")
 
-    def test_describes_retired_keys_as_past(self, token):
+    def test_inspector_describes_retired_keys_as_past(self, token):
         for use in Key.Use:
             lifecycle.rotate(use, force=True)
         inspection = inspect_text(token)
@@ -66,7 +66,7 @@ class TestAGoodToken:
         assert codes(inspection) == ("ACCEPTED", "")
         assert {layer.key.status for layer in inspection.layers} == {"past"}
 
-    def test_finds_no_difference_between_a_valid_token_and_its_audit_row(self, issue):
+    def test_inspector_finds_no_difference_between_a_valid_token_and_its_audit_row(self, issue):
         row, token = issue()
         audit = inspect_text(token).audit
 
@@ -74,22 +74,22 @@ class TestAGoodToken:
         assert audit.differences == ()
         assert audit.evidence is row_hmac.HmacStatus.AUTHENTIC
 
-    def test_finds_no_difference_between_a_masquerade_token_and_its_audit_row(self, issue, user):
+    def test_inspector_finds_no_difference_between_a_masquerade_token_and_its_audit_row(self, issue, user):
         other = get_user_model().objects.create_user("grace")
         inspection = inspect_text(issue(user=other, real_user=user)[1])
 
         assert inspection.audit.differences == ()
         assert "masquerades" in claim(inspection, "masq_sub").words
 
-    def test_finds_no_difference_between_a_service_users_token_and_its_audit_row(self, issue):
+    def test_inspector_finds_no_difference_between_a_service_users_token_and_its_audit_row(self, issue):
         assert inspect_text(issue(service=True)[1]).audit.differences == ()
 
-    def test_names_the_matching_keys_of_a_token_without_kid(self, make):
+    def test_inspector_names_the_matching_keys_of_a_token_without_kid(self, make):
         inspection = inspect_text(make.encrypted(make.signed(good_claims(), kid=...), kid=..., cty=...))
 
         assert [layer.key.kid for layer in inspection.layers] == [make.encryption_kid, make.signing_kid]
 
-    def test_notes_that_text_around_the_token_was_removed(self, token):
+    def test_inspector_notes_that_text_around_the_token_was_removed(self, token):
         wrapped = "\n".join(token[place : place + 64] for place in range(0, len(token), 64))
 
         for text in (f"Authorization: Bearer {wrapped}", json.dumps({"token": token}), f"'{token}'"):
@@ -97,7 +97,9 @@ class TestAGoodToken:
             assert codes(inspection) == ("ACCEPTED", "")
             assert "were removed" in inspection.notes[0]
 
-    def test_warns_that_services_refuse_an_inactive_user_although_the_gateway_accepts_the_token(self, token, user):
+    def test_inspector_warns_that_services_refuse_an_inactive_user_although_the_gateway_accepts_the_token(
+        self, token, user
+    ):
         user.is_active = False
         user.save()
         inspection = inspect_text(token)
@@ -111,19 +113,19 @@ class TestASignedToken:
     def signed(self, token):
         return signed_inside(token)
 
-    def test_accepts_a_signed_token_and_notes_that_g22_the_gateway_refuses_it(self, signed):
+    def test_inspector_accepts_a_signed_token_and_notes_that_g22_the_gateway_refuses_it(self, signed):
         inspection = inspect_text(signed)
 
         assert (codes(inspection), inspection.kind) == (("ACCEPTED", ""), Kind.SIGNED)
         assert "gateway refuses it from outside" in inspection.notes[-1]
 
-    def test_refuses_a_signed_token_of_an_inactive_user(self, signed, user):
+    def test_inspector_refuses_a_signed_token_of_an_inactive_user(self, signed, user):
         user.is_active = False
         user.save()
 
         assert codes(inspect_text(signed)) == ("REFUSED", "unknown_user")
 
-    def test_refuses_a_signed_token_of_an_inactive_real_user(self, issue, user):
+    def test_inspector_refuses_a_signed_token_of_an_inactive_real_user(self, issue, user):
         other = get_user_model().objects.create_user("grace")
         signed = signed_inside(issue(user=other, real_user=user)[1])
         user.is_active = False
@@ -131,17 +133,17 @@ class TestASignedToken:
 
         assert codes(inspect_text(signed)) == ("REFUSED", "unknown_masquerader")
 
-    def test_refuses_a_signed_token_of_another_account(self, signed, settings):
+    def test_inspector_refuses_a_signed_token_of_another_account(self, signed, settings):
         settings.INSTACCESS = {"ACCOUNT_UUID": "mine"}
 
         assert codes(inspect_text(signed)) == ("REFUSED", "wrong_account")
 
-    def test_does_not_call_the_user_hook(self, signed, settings):
+    def test_inspector_does_not_call_the_user_hook(self, signed, settings):
         settings.INSTACCESS = {"USER_HOOK": "tests.admin.inspector.test_verdict.failing_hook"}
 
         assert codes(inspect_text(signed)) == ("ACCEPTED", "")
 
-    def test_warns_that_services_accept_a_revoked_signed_token(self, signed):
+    def test_inspector_warns_that_services_accept_a_revoked_signed_token(self, signed):
         revocation.revoke(rows.revocable_tokens(), keks=keks_for_revocation(), reason="laptop lost")
         denylist.clear_cache()
         inspection = inspect_text(signed)
@@ -149,7 +151,7 @@ class TestASignedToken:
         assert codes(inspection) == ("ACCEPTED", "")
         assert any("The token is revoked" in alarm for alarm in inspection.alarms)
 
-    def test_shows_the_claims_of_a_forged_token_as_not_authenticated(self, signed):
+    def test_inspector_shows_the_claims_of_a_forged_token_as_not_authenticated(self, signed):
         header, _, signature = signed.split(".")
         inspection = inspect_text(f"{header}.{b64(json.dumps(good_claims(sub='somebody')).encode())}.{signature}")
 
@@ -165,7 +167,7 @@ def failing_hook(claims: Any) -> Any:
 
 
 class TestARefusal:
-    def test_shows_since_when_a_token_has_been_expired(self, issue):
+    def test_inspector_shows_since_when_a_token_has_been_expired(self, issue):
         row, token = issue(minutes_ago=63)
         inspection = inspect_text(token)
 
@@ -175,7 +177,7 @@ class TestARefusal:
         assert inspection.audit.row == row
         assert inspection.audit.differences == ()
 
-    def test_shows_who_revoked_a_token_and_why(self, issue, user):
+    def test_inspector_shows_who_revoked_a_token_and_why(self, issue, user):
         token = issue()[1]
         revocation.revoke(rows.revocable_tokens(), keks=keks_for_revocation(), reason="laptop lost", by=user)
         denylist.clear_cache()
@@ -186,7 +188,7 @@ class TestARefusal:
         assert inspection.audit.revoked.startswith("20")
         assert inspection.alarms == ()
 
-    def test_uses_a_deny_list_that_is_as_recent_as_the_gateways(self, issue):
+    def test_inspector_uses_a_deny_list_that_is_as_recent_as_the_gateways(self, issue):
         token = issue()[1]
         assert codes(inspect_text(token)) == ("ACCEPTED", "")
         revocation.revoke(rows.revocable_tokens(), keks=keks_for_revocation(), reason="laptop lost")
@@ -196,23 +198,23 @@ class TestARefusal:
         assert codes(inspection) == ("ACCEPTED", "")
         assert any("within five seconds" in alarm for alarm in inspection.alarms)
 
-    def test_refuses_a_token_that_was_issued_in_the_future(self, make):
+    def test_inspector_refuses_a_token_that_was_issued_in_the_future(self, make):
         assert codes(inspect_text(make.token(**times(3600)))) == ("REFUSED", "not_yet")
 
-    def test_shows_when_a_token_becomes_valid(self, make):
+    def test_inspector_shows_when_a_token_becomes_valid(self, make):
         inspection = inspect_text(make.token(**times(0), nbf=int(time.time()) + 600))
 
         assert codes(inspection) == ("REFUSED", "not_yet")
         assert claim(inspection, "nbf").words.endswith("in 9 minutes")
 
     @pytest.mark.parametrize("place", range(3))
-    def test_g4_refuses_a_non_canonical_token_as_malformed(self, token, place):
+    def test_g4_inspector_refuses_a_non_canonical_token_as_malformed(self, token, place):
         forms = [text for text in non_canonical_forms(token) if extract_token(text) != token]
 
         assert codes(inspect_text(forms[place])) == ("REFUSED", "malformed")
 
     @pytest.mark.parametrize("alg", ["none", "HS256", "PS256"])
-    def test_g7_shows_a_signed_token_with_another_algorithm_as_not_authenticated(self, token, alg):
+    def test_g7_inspector_shows_a_signed_token_with_another_algorithm_as_not_authenticated(self, token, alg):
         signed = signed_inside(token)
         inspection = inspect_text(with_header(signed, header_of(signed) | {"alg": alg}))
 
@@ -220,7 +222,7 @@ class TestARefusal:
         assert inspection.layers[0].header[1].value == alg
         assert not inspection.layers[0].authentic
 
-    def test_g2_shows_the_header_of_a_compressed_token_without_unknown_members(self, token):
+    def test_g2_inspector_shows_the_header_of_a_compressed_token_without_unknown_members(self, token):
         jwk = dict(JWK.generate(kty="RSA", size=2048))
         inspection = inspect_text(with_header(token, header_of(token) | {"zip": "DEF", "jwk": jwk}))
 
@@ -230,18 +232,18 @@ class TestARefusal:
         assert not outer.authentic
         assert jwk["d"] not in repr(inspection)
 
-    def test_g19_shows_no_part_of_a_token_over_8_kib(self, token):
+    def test_g19_inspector_shows_no_part_of_a_token_over_8_kib(self, token):
         inspection = inspect_text(token + "A" * 8192)
 
         assert codes(inspection) == ("REFUSED", "too_long")
         assert inspection.layers == ()
 
-    def test_does_not_parse_text_over_the_maximum_length(self, monkeypatch):
+    def test_inspector_does_not_parse_text_over_the_maximum_length(self, monkeypatch):
         monkeypatch.setattr("instaccess.admin.inspector.pasted.extract_token", None)
 
         assert codes(inspect_text("a" * (MAX_PASTED + 1))) == ("REFUSED", "too_long")
 
-    def test_g6_shows_only_the_header_of_a_damaged_token(self, token):
+    def test_g6_inspector_shows_only_the_header_of_a_damaged_token(self, token):
         head, key, *rest = token.split(".")
         inspection = inspect_text(".".join([head, key[::-1], *rest]))
 
@@ -249,14 +251,14 @@ class TestARefusal:
         assert [layer.authentic for layer in inspection.layers] == [False]
         assert inspection.claims == ()
 
-    def test_shows_no_claims_if_the_encrypted_content_is_not_a_signed_token(self, make):
+    def test_inspector_shows_no_claims_if_the_encrypted_content_is_not_a_signed_token(self, make):
         inspection = inspect_text(make.encrypted("this is a secret"))
 
         assert codes(inspection) == ("REFUSED", "malformed")
         assert inspection.layers[0].authentic
         assert "this is a secret" not in repr(inspection)
 
-    def test_shows_claims_of_another_issuer_that_are_signed_with_our_keys(self, make):
+    def test_inspector_shows_claims_of_another_issuer_that_are_signed_with_our_keys(self, make):
         inspection = inspect_text(make.token(**times(0), iss="https://elsewhere.example"))
 
         assert codes(inspection) == ("REFUSED", "foreign_issuer")
@@ -264,7 +266,7 @@ class TestARefusal:
 
 
 class TestTextThatIsNotAToken:
-    def test_explains_how_to_exchange_an_access_token_without_looking_it_up(
+    def test_inspector_explains_how_to_exchange_an_access_token_without_looking_it_up(
         self, access_token, django_assert_num_queries
     ):
         with django_assert_num_queries(0):
@@ -274,7 +276,7 @@ class TestTextThatIsNotAToken:
         assert "POST /api/v1/inst_access_tokens" in str(inspection.explanation.advice)
         assert access_token.token not in repr(inspection)
 
-    def test_names_only_the_issuer_of_a_foreign_token(self, make):
+    def test_inspector_names_only_the_issuer_of_a_foreign_token(self, make):
         inspection = inspect_text(make.signed(good_claims(iss="https://idp.example", secret="xyzzy")))
 
         assert codes(inspection) == ("NOT_OURS", "foreign_issuer")
@@ -285,14 +287,14 @@ class TestTextThatIsNotAToken:
     @pytest.mark.parametrize(
         "text", ["a.b.c", "e30.e30.e30", "....x", "a.b", "{}", "\x00", "é", "💥" * 50, "." * 4, ".."]
     )
-    def test_refuses_text_that_is_not_a_token(self, text):
+    def test_inspector_refuses_text_that_is_not_a_token(self, text):
         assert inspect_text(text).outcome in {Outcome.NOT_OURS, Outcome.REFUSED}
 
     @pytest.mark.parametrize("text", ["", "  \n", '""', "Bearer "])
-    def test_reports_empty_text_as_not_a_token(self, text):
+    def test_inspector_reports_empty_text_as_not_a_token(self, text):
         assert codes(inspect_text(text))[0] == "NOT_OURS"
 
-    def test_reports_a_json_serialization_as_not_a_token(self, token):
+    def test_inspector_reports_a_json_serialization_as_not_a_token(self, token):
         head, key, nonce, text, tag = token.split(".")
         document = {"protected": head, "encrypted_key": key, "iv": nonce, "ciphertext": text, "tag": tag}
 

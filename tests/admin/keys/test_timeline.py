@@ -370,7 +370,7 @@ class TestDescribingALifecycle:
             ),
         ],
     )
-    def test_life_describes_past_and_planned_phases(self, keys, text):
+    def test_lifecycle_description_contains_past_and_planned_phases(self, keys, text):
         row = rows(draw(*keys))[keys[0].kid]
 
         assert life(row.key, row.planned, now=NOW, times=TIMES).strip() == text

@@ -294,7 +294,7 @@ class TestTheChartOnThePage:
     def test_the_heading_names_the_period(self, query, heading, row, staff_client):
         assert heading in words(staff_client, **query)
 
-    def test_an_empty_chart_says_so_and_draws_zeros(self, staff_client):
+    def test_an_empty_chart_has_a_message_and_draws_zeros(self, staff_client):
         chart = section(staff_client)
 
         assert "No matching tokens or refusals in this period" in chart

@@ -38,7 +38,7 @@ class TestABucket:
         assert statuses(post, token, 6) == [201, 201, 201, 429, 429, 429]
         assert IssuedToken.objects.count() == 3
 
-    def test_one_more_request_passes_as_soon_as_the_level_is_below_the_limit(self, post, token, clock):
+    def test_request_passes_as_soon_as_the_level_is_below_the_limit(self, post, token, clock):
         statuses(post, token, 3)
 
         clock.shift(0.998)
@@ -46,7 +46,7 @@ class TestABucket:
         clock.shift(0.002)
         assert statuses(post, token, 2) == [201, 429]
 
-    def test_then_one_request_passes_every_20_seconds(self, post, token, clock):
+    def test_full_bucket_lets_one_request_pass_every_20_seconds(self, post, token, clock):
         statuses(post, token, 3)
         clock.shift(1)
         statuses(post, token, 1)
@@ -72,7 +72,7 @@ class TestABucket:
 
         assert statuses(post, token, 4) == [201, 201, 201, 429]
 
-    def test_clock_that_goes_back_leaks_nothing(self, post, token, clock):
+    def test_bucket_does_not_leak_if_the_clock_goes_back(self, post, token, clock):
         statuses(post, token, 3)
 
         clock.shift(-3600)
