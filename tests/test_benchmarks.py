@@ -113,7 +113,7 @@ def test_interrupted_benchmarks_leave_no_servers_and_no_files(tmp_path, number, 
         output = process.communicate(timeout=PATIENCE)[0]
     assert process.returncode == 130
     assert "Traceback" not in output
-    # wrk runs until its second is over.
+    # wrk runs for one second, even if the benchmarks are interrupted.
     wait_until(lambda: processes_that_use(tmp_path), lambda lines: not lines)
     assert list(tmp_path.iterdir()) == []
 

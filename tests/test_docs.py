@@ -132,9 +132,9 @@ class TestCodeBlocks:
             case ["python", "-c", code]:
                 ast.parse(code)
             case ["openssl", *_]:
-                assert line in OPENSSL  # run by a test below
+                assert line in OPENSSL  # Another test runs these commands.
             case ["python", "-m", "pip", "install", wheel]:
-                assert wheel.startswith("dist/django_instaccess-")  # installed in test_packaging.py
+                assert wheel.startswith("dist/django_instaccess-")  # test_packaging.py installs it.
             case _:
                 pytest.fail(f"nothing tests `{line}`")
 

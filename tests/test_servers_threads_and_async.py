@@ -207,7 +207,7 @@ class TestManyClientsAtOnce:
             rotated.set()
             return [each.result() for each in working]
 
-    def test_each_client_gets_own_tokens_and_each_token_has_its_row(self, used):
+    def test_each_client_gets_its_own_tokens_and_each_token_has_an_audit_row(self, used):
         claims = {token: claims_of(token.text) for caller in used for token in caller}
         assert len(claims) == self.USERS * self.EACH * self.HALF * 2
 
@@ -503,7 +503,7 @@ class TestAClientThatDisconnects:
             ("instaccess.web.json_response", True),
         ],
     )
-    def test_client_gets_no_token_and_leaves_a_complete_row_and_no_open_connection(
+    def test_disconnected_client_leaves_a_complete_row_and_no_open_connection(
         self, asgi, access_token, opened, step, after
     ):
         ended = []

@@ -317,7 +317,7 @@ class TestTheKeyEncryptionKeys:
             "!" * 43,
         ):
             assert secret not in texts
-        # A traceback would print these as well.
+        # A traceback also prints the cause and the context of an error.
         assert error.value.__cause__ is None
         assert error.value.__context__ is None or error.value.__suppress_context__
 

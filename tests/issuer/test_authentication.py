@@ -143,21 +143,21 @@ class TestTheCostOfAuthentication:
         assert {query["sql"].split()[0] for query in queries} == {"SELECT"}
 
 
-class RefuseTheRest(OAuth2Validator):
+class PrefixValidator(OAuth2Validator):
     """A validator of the project that accepts only tokens that begin with `good`."""
 
     def validate_bearer_token(self, token, scopes, request):
         return token.startswith("good") and super().validate_bearer_token(token, scopes, request)
 
 
-class Translate(OAuth2Validator):
+class AliasValidator(OAuth2Validator):
     """A validator of the project whose clients send an alias of the stored token."""
 
     def _load_access_token(self, token):
         return super()._load_access_token(token.removeprefix("alias-"))
 
 
-class ReadTheRequest(OAuth2Validator):
+class RequestReadingValidator(OAuth2Validator):
     """A validator of the project that reads the request."""
 
     def validate_bearer_token(self, token, scopes, request):
@@ -165,14 +165,14 @@ class ReadTheRequest(OAuth2Validator):
         return request.headers["HTTP_X_TEAM"] == "red" and super().validate_bearer_token(token, scopes, request)
 
 
-class Silent(OAuth2Validator):
+class PermissiveValidator(OAuth2Validator):
     """A validator that accepts every request without setting the access token."""
 
     def validate_bearer_token(self, token, scopes, request):
         return True
 
 
-class Broken(OAuth2Validator):
+class FailingValidator(OAuth2Validator):
     def validate_bearer_token(self, token, scopes, request):
         raise RuntimeError("the validator of the project fails")
 
@@ -181,44 +181,44 @@ class TestTheProjectsOwnValidator:
     @pytest.mark.parametrize("by_path", [True, False])
     def test_validator_of_the_project_is_used(self, post, make_access_token, provider, by_path):
         provider(
-            OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.RefuseTheRest" if by_path else RefuseTheRest
+            OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.PrefixValidator" if by_path else PrefixValidator
         )
 
         assert post(make_access_token(token="good-one")).status_code == 201
         assert answer(post(make_access_token(token="bad-one"))) == INVALID
 
     def test_expired_token_is_reported_as_expired_with_a_custom_validator(self, post, make_access_token, provider):
-        provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.RefuseTheRest")
+        provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.PrefixValidator")
 
         assert answer(post(make_access_token(token="good", expires=timezone.now()))) == EXPIRED
 
     def test_validator_may_replace_the_lookup_of_tokens(self, post, make_access_token, provider):
-        provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.Translate")
+        provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.AliasValidator")
         make_access_token(token="secret")
 
         assert post("alias-secret").status_code == 201
         assert answer(post("alias-other")) == INVALID
 
     def test_validator_may_read_the_request(self, post, access_token, provider):
-        provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.ReadTheRequest")
+        provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.RequestReadingValidator")
 
         assert post(access_token, headers={"X-Team": "red"}).status_code == 201
         assert answer(post(access_token, headers={"X-Team": "blue"})) == INVALID
 
     def test_validator_cannot_accept_a_request_without_an_access_token(self, post, provider):
-        provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.Silent")
+        provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.PermissiveValidator")
 
         assert answer(post("whatever")) == INVALID
 
     def test_p4_validator_cannot_accept_an_inactive_user(self, post, user, make_access_token, provider):
-        provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.Translate")
+        provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.AliasValidator")
         user.is_active = False
         user.save()
 
         assert answer(post(make_access_token(token="secret"))) == INVALID
 
     def test_failing_validator_is_a_503(self, post, access_token, provider):
-        provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.Broken")
+        provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.FailingValidator")
 
         assert answer(post(access_token)) == UNAVAILABLE
 
@@ -233,7 +233,7 @@ def introspection(provider):
     """Start an introspection server that accepts every token, and configure django-oauth-toolkit to use it."""
     calls = []
 
-    class Vouch(BaseHTTPRequestHandler):
+    class AcceptEveryToken(BaseHTTPRequestHandler):
         def do_POST(self):
             calls.append(self.rfile.read(int(self.headers["Content-Length"])))
             scope = "url:POST|/api/v1/inst_access_tokens"
@@ -247,7 +247,7 @@ def introspection(provider):
         def log_message(self, *args):
             """Suppress the access log."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Vouch)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), AcceptEveryToken)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     provider(
@@ -287,7 +287,7 @@ class TestWithIntrospectionConfigured:
     def test_p7_unknown_bearer_token_causes_no_call_with_a_custom_validator(
         self, post, user, provider, introspection
     ):
-        provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.Translate")
+        provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.AliasValidator")
 
         assert answer(post("alias-unknown")) == INVALID
         assert introspection == []

@@ -82,7 +82,7 @@ class Worker:
         self._process.start()
         child_pipe.close()
 
-    def tell(self, task: Callable[..., Any], *args: Any) -> None:
+    def start_task(self, task: Callable[..., Any], *args: Any) -> None:
         """Start a task from `tests/support/tasks.py`."""
         self._pipe.send((task.__name__, args))
 
@@ -103,7 +103,7 @@ class Worker:
 
     def ask(self, task: Callable[..., Any], *args: Any) -> Any:
         """Run a task and return its result."""
-        self.tell(task, *args)
+        self.start_task(task, *args)
         return self.answer()
 
     def finish(self) -> Any:
@@ -122,7 +122,7 @@ class Worker:
 def together(workers: list[Worker], task: Callable[..., Any], *args: Any) -> list[Any]:
     """Run a task in all workers at the same time and return the results."""
     for worker in workers:
-        worker.tell(task, *args)
+        worker.start_task(task, *args)
     return [worker.answer() for worker in workers]
 
 

@@ -66,7 +66,7 @@ class TestATokenWithKid:
     def test_tries_no_other_key_than_the_kid_of_the_token(
         self, encrypted, signed, rsa_pool, signing_key, encryption_key
     ):
-        # The right keys are present under other names, but a kid is binding.
+        # The right keys are stored under other kids, but only the key with the kid of the token may be used.
         with pytest.raises(InvalidToken) as decryption:
             jose.decrypt(encrypted, {"other": encryption_key})
         with pytest.raises(InvalidToken) as verification:

@@ -25,14 +25,14 @@ _ARGUMENTS = [
     "--disable-sync",
 ]
 # Unlike the console message of the browser, this message names the blocked URL and the element.
-_TELL_OF_VIOLATIONS = """
+_REPORT_VIOLATIONS = """
 document.addEventListener("securitypolicyviolation", event => console.error(
     `CSP: ${event.effectiveDirective} ${event.blockedURI} ${event.target?.outerHTML?.slice(0, 200) ?? ""}`));
 """
 
 
 def executable() -> str | None:
-    """Return the path of Chromium: the value of CHROMIUM, or the path of Debian's package. None if there is none."""
+    """Return the path of Chromium from the variable CHROMIUM or of Debian's package. None if it is not installed."""
     return shutil.which(os.environ.get("CHROMIUM") or "chromium")
 
 
@@ -72,7 +72,7 @@ class Watch:
         self.errors: list[str] = []
         self.expected: set[int] = set()
         self._base_url = base_url
-        context.add_init_script(_TELL_OF_VIOLATIONS)
+        context.add_init_script(_REPORT_VIOLATIONS)
         context.on("console", self._console)
         context.on("weberror", lambda error: self.errors.append(f"script: {error.error}"))
         context.on("request", self._request)
@@ -101,7 +101,7 @@ class Watch:
 def window(
     browser: Browser, base_url: str, *, dark: bool = False, size: Any = None, **options: Any
 ) -> BrowserContext:
-    """Open a window without cookies. Its pages accept URLs without the host."""
+    """Open a window without cookies. Relative URLs refer to the server."""
     return browser.new_context(
         base_url=base_url,
         color_scheme="dark" if dark else "light",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.services
 
-_MISBEHAVIOURS = {
+_ERRORS = {
     "an inline style": "document.body.insertAdjacentHTML('beforeend', '<p style=\"color: red\">.</p>')",
     "an inline script": "document.body.append(Object.assign(document.createElement('script'), {text: '1'}))",
     "an image from another host": "document.body.append(Object.assign(new Image(), {src: 'http://127.0.0.2/x.png'}))",
@@ -27,14 +27,14 @@ _MISBEHAVIOURS = {
 
 
 class TestWatch:
-    @pytest.mark.parametrize("misbehaviour", _MISBEHAVIOURS)
-    def test_a_watched_window_reports_this_misbehaviour(
+    @pytest.mark.parametrize("misbehaviour", _ERRORS)
+    def test_a_watched_window_reports_each_kind_of_error(
         self, visit: Callable[..., Page], watches: list[Watch], misbehaviour: str
     ) -> None:
         page = visit()
         page.goto("/admin/login/")
         [watch] = watches
-        page.evaluate(f"() => {{ {_MISBEHAVIOURS[misbehaviour]} }}")
+        page.evaluate(f"() => {{ {_ERRORS[misbehaviour]} }}")
         # Playwright delivers events only while it runs a command, so evaluate an expression repeatedly.
         assert wait_until(lambda: page.evaluate("1") and watch.errors, bool)
         watch.errors.clear()

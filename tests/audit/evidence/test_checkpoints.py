@@ -205,7 +205,7 @@ class TestTheCheckpoint:
     def test_checkpoint_is_invalid_if_signed_with_a_key_that_an_attacker_inserted(self, rows, rsa_pool):
         rows(9000)
         seal(evidence_keys())
-        # The attacker can write to the database: inserts a signing key and signs a modified checkpoint with it.
+        # The attacker can write to the database, inserts a signing key and signs a modified checkpoint with this key.
         attacker_key = rsa_pool.take("sig")
         kid = attacker_key.thumbprint()
         public = {**attacker_key.export_public(as_dict=True), "kid": kid, "use": "sig"}
@@ -224,7 +224,7 @@ class TestReauthenticate:
         seal(evidence_keys())
         old, new = "SECRET_KEY", secrets.token_urlsafe(32)
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [new, old]}
-        # One checkpoint and the row that no checkpoint covers. The covered row is proved by its checkpoint.
+        # One checkpoint and the row without a checkpoint get new HMACs. The other row is proved by its checkpoint.
         assert reauthentication.reauthenticate(evidence_keys()) == 2
         assert reauthentication.reauthenticate(evidence_keys()) == 0
 
@@ -260,9 +260,9 @@ class TestReauthenticate:
             assert row_hmac.check(row_hmac.canonical_bytes(each), each.mac, keks) is row_hmac.HmacStatus.AUTHENTIC
 
 
-def test_a_settled_token_can_no_longer_be_revoked(row: Any, initial_keys: Any) -> None:
+def test_a_token_older_than_settled_seconds_cannot_be_revoked(row: Any, initial_keys: Any) -> None:
     each = row(age=SETTLED)
 
     assert each not in audit_rows.revocable_tokens()
-    # Not even by a server whose clock is ten minutes slow.
+    # A server whose clock is ten minutes slow cannot revoke the token either.
     assert each not in audit_rows.revocable_tokens(now=timezone.now() - timedelta(minutes=10))

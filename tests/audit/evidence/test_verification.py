@@ -123,7 +123,8 @@ class TestVerifyWithATamperedRow:
 
         modify(audit[8], mac=audit[8].mac)
         modify(audit[1], mac=mac)
-        # If a key-encryption key was replaced, the HMAC of a covered row can't be checked. Its checkpoint proves it.
+        # After a key-encryption key was replaced, the HMAC of a covered row can't be checked. The checkpoint proves the
+        # row.
         assert verification.verify(evidence_keys()).row == (None if mac == "unknown.abc" else audit[1].pk)
 
     @pytest.mark.parametrize("place", [0, 1, 2, 3, 5])
@@ -277,7 +278,7 @@ class TestVerifyWithATamperedCheckpoint:
 
 
 class TestVerifyWithAnAttackerWhoHasAllKeys:
-    """This attacker can compute any HMAC and sign any checkpoint. Only exported copies help."""
+    """This attacker can compute any HMAC and sign any checkpoint. Only exported copies reveal the changes."""
 
     @pytest.fixture
     def forge(self) -> Callable[[IssuedToken, str], None]:

@@ -253,5 +253,5 @@ class TestOtherBearerTokensIfTheSettingAllowsThem:
         ):
             response = verify(text)
             parts = text.strip(" ").split(".")
-            # A string with another number of parts is not a JWT for any reader.
+            # No parser reads a string with another number of parts as a JWT.
             assert answer(response) == INVALID if len(parts) == 3 else response.status_code in (204, 401), text

@@ -46,7 +46,7 @@ class TestABucketOnRedis:
         return list(redis.scan_iter(f"{settings.CACHES['default']['KEY_PREFIX']}:*"))
 
     def age(self, redis: Any, settings: Any, seconds: float) -> None:
-        """Age all buckets by so many seconds without waiting."""
+        """Make all buckets older by this number of seconds, without waiting."""
         for key in self.buckets(redis, settings):
             redis.hincrbyfloat(key, "at", -seconds)
 
@@ -166,7 +166,8 @@ class TestTheConnectionToRedis:
     def test_closed_connection_is_replaced_without_letting_requests_through(self, tap, caplog):
         self.levels(3)
 
-        tap.retarget(urlsplit(REDIS_URL).port or 6379)  # as a restart or an idle timeout of Redis does
+        # A restart or an idle timeout of Redis closes connections in the same way.
+        tap.retarget(urlsplit(REDIS_URL).port or 6379)
 
         assert not throttling.charge(7).allowed
         assert caplog.text == ""

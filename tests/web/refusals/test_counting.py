@@ -56,7 +56,7 @@ class TestTheIssuer:
         with CaptureQueriesContext(connection) as queries:
             post(access_token)
 
-        assert len(queries) == 1  # the lookup of the access token
+        assert len(queries) == 1  # This query looks up the access token.
         assert counted() == {("issuer", "insufficient_scope", access_token.application.client_id, ""): 1}
         assert not UserIdentity.objects.exists()
 
@@ -211,14 +211,15 @@ class TestARow:
 @REAL_TRANSACTIONS
 class TestAFlood:
     def test_flood_of_10000_invalid_tokens_in_30_seconds_costs_three_writes(self, clock, statements, caplog):
-        caplog.set_level(logging.CRITICAL, logger="instaccess")  # avoid ten thousand log lines
+        # This level avoids ten thousand log lines.
+        caplog.set_level(logging.CRITICAL, logger="instaccess")
         request = RequestFactory().get(GATEWAY_URL)
         with time_machine.travel(NOW, tick=False):
             for number in range(10_000):
                 token = f"{number}.b.c.d.e" if number % 2 else str(number)
                 request.META["HTTP_AUTHORIZATION"] = f"Bearer {token}"
                 response = views.verify(request)
-                response.close()  # as a server does after it has sent the response
+                response.close()  # A server closes the response after it has sent it.
                 assert response.status_code == 401
                 clock.advance(30.5 / 10_000)
 

@@ -29,7 +29,7 @@ def due(clock: Clock) -> Clock:
 
 @REAL_TRANSACTIONS
 class TestWriting:
-    def test_writes_after_the_response_and_not_before(self, due, statements):
+    def test_counts_are_written_after_the_response_and_not_before(self, due, statements):
         seen: list[int] = []
         response = Client().get(GATEWAY_URL)
         assert response.status_code == 401
@@ -46,7 +46,7 @@ class TestWriting:
         assert statements.seen
         assert total() == 2
 
-    def test_writes_under_asgi(self, due):
+    def test_counts_are_written_under_asgi(self, due):
         assert by_asgi_server([("Authorization", "Bearer a.b.c.d.e")]).status_code == 401
 
         assert written() == {("gateway", "malformed", "", ""): 1}
@@ -59,7 +59,7 @@ class TestWriting:
 
         assert total() == 1
 
-    def test_waits_ten_seconds_between_two_writes(self, due):
+    def test_ten_seconds_pass_between_two_writes(self, due):
         ask()
         ask()
         due.advance(refusals.INTERVAL - 0.001)
@@ -70,26 +70,26 @@ class TestWriting:
 
         assert total() == 4
 
-    def test_writes_nothing_if_nothing_was_refused(self, due, post, access_token, statements):
+    def test_nothing_is_written_if_nothing_was_refused(self, due, post, access_token, statements):
         post(access_token)
 
         assert statements.seen == []
 
-    def test_closes_a_connection_that_it_opened(self):
+    def test_write_closes_a_connection_that_it_opened(self):
         refusals.counter.count("gateway", "expired")
         connection.close()
         assert refusals.counter.flush() == 1
 
         assert connection.connection is None
 
-    def test_keeps_a_connection_that_was_already_open(self):
+    def test_write_keeps_a_connection_that_was_already_open(self):
         connection.ensure_connection()
         refusals.counter.count("gateway", "expired")
         refusals.counter.flush()
 
         assert connection.connection is not None
 
-    def test_counts_exactly_if_threads_count_and_write_concurrently(self, clock):
+    def test_counts_are_exact_if_threads_count_and_write_concurrently(self, clock):
         def refuse() -> None:
             try:
                 for number in range(100):
