@@ -354,10 +354,10 @@ class TestTheKeysInTheDatabase:
 @pytest.mark.django_db(transaction=True)
 class TestAnUnavailableDatabase:
     def test_o1_unavailable_database_is_an_error(self):
-        def away(*args: Any) -> Any:
+        def fail(*args: Any) -> Any:
             raise OperationalError("could not connect")
 
-        with connection.execute_wrapper(away):
+        with connection.execute_wrapper(fail):
             messages = run(databases=["default"])
 
         assert list(messages) == ["E009"]

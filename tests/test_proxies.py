@@ -230,8 +230,8 @@ FORGED = {
 
 class TestForgedHeaders:
     def test_g13_forged_identity_and_origin_headers_do_not_reach_the_service(self, proxy, site):
-        for respell in (str, lambda name: name.replace("-", "_"), str.upper):
-            lines = [f"{respell(name)}: {value}" for name, value in FORGED.items()]
+        for change_name in (str, lambda name: name.replace("-", "_"), str.upper):
+            lines = [f"{change_name(name)}: {value}" for name, value in FORGED.items()]
             site.service.clear()
             answer = proxy.raw(
                 f"GET {SELF} HTTP/1.1",

@@ -140,16 +140,16 @@ class Caller:
         status, body, _ = self.ask("GET", SELF_URL, upstream)
         assert status == 200, body
         for method, url, bad in (
-            ("GET", VERIFY_URL, altered(text)),
+            ("GET", VERIFY_URL, modify_token(text)),
             ("GET", VERIFY_URL, upstream),
-            ("GET", SELF_URL, altered(upstream)),
-            ("POST", ISSUE_URL, altered(self._access_token)),
+            ("GET", SELF_URL, modify_token(upstream)),
+            ("POST", ISSUE_URL, modify_token(self._access_token)),
         ):
             assert self.ask(method, url, bad)[:2] == INVALID[:2], (method, url)
         return Used(self._user_pk, text, upstream, json.loads(body))
 
 
-def altered(text: str) -> str:
+def modify_token(text: str) -> str:
     """Modify one character, but not the last, because the last character of a base64 string may have unused bits."""
     return text[:-5] + ("A" if text[-5] != "A" else "B") + text[-4:]
 

@@ -196,10 +196,10 @@ class TestWithoutASigningKey:
     def test_o1_answer_is_503_while_the_database_is_unavailable_and_recovers(
         self, client, error, initial_keys, caplog
     ):
-        def away(*args: Any) -> Any:
+        def fail(*args: Any) -> Any:
             raise error("server closed the connection")
 
-        with connection.execute_wrapper(away):
+        with connection.execute_wrapper(fail):
             self.unavailable(client.get(URL))
         assert "server closed the connection" in caplog.text
         assert len(served(client)) == 2

@@ -51,11 +51,11 @@ class TestList:
 
     def test_list_filters_by_user_application_and_account(self, row):
         grace = get_user_model().objects.create_user("grace")
-        hers = row(user=grace, user_uuid=users.user_uuid(grace), client_id="other", account_uuid="9d")
+        other_row = row(user=grace, user_uuid=users.user_uuid(grace), client_id="other", account_uuid="9d")
         row()
 
         for args in (["--user", "grace"], ["--application", "other"], ["--account", "9d"]):
-            assert [fact["jti"] for fact in as_json("list", *args)] == [str(hers.jti)]
+            assert [fact["jti"] for fact in as_json("list", *args)] == [str(other_row.jti)]
         assert as_json("list", "--user", "grace", "--account", "3f1c") == []
 
     def test_list_prints_fifty_tokens_or_the_given_limit(self, row):

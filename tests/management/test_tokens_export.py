@@ -54,11 +54,11 @@ class TestExport:
 
     def test_export_filters_by_user_application_and_account(self, row):
         grace = get_user_model().objects.create_user("grace")
-        hers = row(user=grace, user_uuid=users.user_uuid(grace), client_id="other", account_uuid="9d")
+        other_row = row(user=grace, user_uuid=users.user_uuid(grace), client_id="other", account_uuid="9d")
         row()
 
         for args in (["--user", "grace"], ["--application", "other"], ["--account", "9d"]):
-            assert ids(*args) == [hers.pk]
+            assert ids(*args) == [other_row.pk]
         assert ids("--user", "grace", "--account", "3f1c") == []
 
     def test_export_writes_only_live_tokens_with_live(self, row):

@@ -92,17 +92,17 @@ class TestAgreementWithGatewayAndService:
 
     @pytest.mark.parametrize("members", HEADERS, ids=str)
     def test_inspector_gives_the_gateways_reason_for_each_encrypted_header(self, token, caplog, members):
-        altered = with_header(token, header_of(token) | members)
+        modified = with_header(token, header_of(token) | members)
 
-        assert inspect_text(altered).code == reason_of_gateway(altered, caplog) != ""
+        assert inspect_text(modified).code == reason_of_gateway(modified, caplog) != ""
 
     @pytest.mark.parametrize("members", HEADERS, ids=str)
     def test_inspector_gives_the_reason_of_service_and_gateway_for_each_signed_header(self, token, caplog, members):
         signed = signed_inside(token)
-        altered = with_header(signed, header_of(signed) | members)
+        modified = with_header(signed, header_of(signed) | members)
 
-        assert inspect_text(altered).code == reason_of_service(altered, caplog) != ""
-        assert inspect_text(make_outer(altered)).code == reason_of_gateway(make_outer(altered), caplog) != ""
+        assert inspect_text(modified).code == reason_of_service(modified, caplog) != ""
+        assert inspect_text(make_outer(modified)).code == reason_of_gateway(make_outer(modified), caplog) != ""
 
     @pytest.mark.parametrize("changes", CLAIMS, ids=str)
     def test_inspector_gives_the_reason_of_gateway_and_service_for_each_kind_of_claims(

@@ -123,8 +123,8 @@ class TestVerifyWithATamperedRow:
 
         modify(audit[8], mac=audit[8].mac)
         modify(audit[1], mac=mac)
-        # After a key-encryption key was replaced, the HMAC of a covered row can't be checked. The checkpoint proves the
-        # row.
+        # If a key-encryption key was replaced, the HMAC of a covered row can't be checked. The checkpoint then proves
+        # the row.
         assert verification.verify(evidence_keys()).row == (None if mac == "unknown.abc" else audit[1].pk)
 
     @pytest.mark.parametrize("place", [0, 1, 2, 3, 5])
