@@ -204,9 +204,8 @@ def _run_tasks(
 ) -> None:
     global _pipe, _barrier
     _pipe, _barrier = pipe, barrier
-    logging.disable(
-        logging.CRITICAL
-    )  # The log of twenty processes is not readable; the results contain what matters.
+    # The log of twenty processes is not readable. The results contain all relevant information.
+    logging.disable(logging.CRITICAL)
     connections["default"].settings_dict["NAME"] = database
     pregenerated = iter([JWK.from_json(key) for key in keys])
 
