@@ -478,9 +478,8 @@ class TestManyRows:
         few = self.queries(admin_client, TOKENS, **query)
         self.fill(20)
 
-        assert (
-            len(self.queries(admin_client, TOKENS, **query)) <= len(few) + 1
-        )  # A full page needs one more query for pagination.
+        # A full page needs one more query for pagination.
+        assert len(self.queries(admin_client, TOKENS, **query)) <= len(few) + 1
 
     def test_the_list_has_pages_only_for_counted_rows(self, admin_client, monkeypatch):
         monkeypatch.setattr("instaccess.admin.tokens.pagination.COUNTED", 3)

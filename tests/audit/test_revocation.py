@@ -147,7 +147,7 @@ class TestRevoke:
         each.refresh_from_db()
         assert each.revocation_reason == "r" * 255
 
-    def test_revoke_revokes_many_tokens_in_batches(self, row, monkeypatch, received):
+    def test_many_tokens_are_revoked_in_batches(self, row, monkeypatch, received):
         monkeypatch.setattr(revocation, "BATCH", 2)
         rows = [row() for _ in range(5)]
 

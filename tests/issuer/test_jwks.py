@@ -177,7 +177,7 @@ class TestWithoutASigningKey:
         assert response["Retry-After"] == "10"
         assert response["Cache-Control"] == "no-store"
 
-    def test_k5_answer_is_503_and_not_an_empty_set(self, client, caplog):
+    def test_k5_issuer_without_a_signing_key_answers_503_and_not_an_empty_set(self, client, caplog):
         self.unavailable(client.get(URL))
         assert "instaccess_init" in caplog.text
 
@@ -193,7 +193,7 @@ class TestWithoutASigningKey:
         assert len(served(client)) == 2
 
     @pytest.mark.parametrize("error", [OperationalError, DatabaseError, InterfaceError])
-    def test_o1_answer_is_503_while_the_database_is_unavailable_and_recovers(
+    def test_o1_jwks_endpoint_answers_503_while_the_database_is_unavailable_and_recovers(
         self, client, error, initial_keys, caplog
     ):
         def fail(*args: Any) -> Any:

@@ -81,7 +81,7 @@ class TestList:
 
 
 class TestShow:
-    def test_a6_show_shows_no_user_name_if_the_foreign_key_was_modified(self, row):
+    def test_a6_show_prints_no_user_name_if_the_foreign_key_was_modified(self, row):
         each = row()
         other = get_user_model().objects.create(username="mallory")
         users.user_uuid(other)
@@ -112,7 +112,7 @@ class TestShow:
 
 
 class TestRevoke:
-    def test_revoke_revokes_one_token_by_its_jti(self, row):
+    def test_one_token_is_revoked_by_its_jti(self, row):
         each, other = row(), row()
 
         output = tokens("revoke", "--jti", str(each.jti), "--reason", "laptop stolen")
@@ -123,7 +123,7 @@ class TestRevoke:
         assert (each.revocation_reason, other.revoked_at) == ("laptop stolen", None)
 
     @pytest.mark.parametrize("by", ["--user", "--application", "--account"])
-    def test_revoke_revokes_all_tokens_of_a_user_an_application_or_an_account(self, row, application, by):
+    def test_all_tokens_of_a_user_an_application_or_an_account_are_revoked(self, row, application, by):
         for _ in range(3):
             row()
         row(age=9000)
@@ -132,7 +132,7 @@ class TestRevoke:
         assert as_json("revoke", by, what, "--reason", "x") == {"revoked": 3}
         assert IssuedToken.objects.exclude(revoked_at=None).count() == 3
 
-    def test_revoke_revokes_only_tokens_that_match_all_filters(self, row):
+    def test_only_tokens_that_match_all_filters_are_revoked(self, row):
         row(account_uuid="9d")
         row()
 

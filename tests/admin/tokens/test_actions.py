@@ -141,9 +141,8 @@ class TestRevokingTokensOfUsers:
         self, staff_client, issue, user, other
     ):
         token = issue(user)
-        IssuedToken.objects.filter(pk=token.pk).update(
-            user=other
-        )  # An attacker with access to the database could do this.
+        # An attacker with access to the database could do this.
+        IssuedToken.objects.filter(pk=token.pk).update(user=other)
 
         text = send(staff_client, "revoke_users", token).content.decode()
 

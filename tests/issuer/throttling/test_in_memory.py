@@ -130,19 +130,19 @@ class TestTheRefusal:
         statuses(post, token, 3)
         return post(token)
 
-    def test_refusal_equals_canvas_byte_for_byte(self, refusal):
+    def test_throttling_refusal_equals_canvas_byte_for_byte(self, refusal):
         assert (refusal.status_code, refusal.content) == (429, THROTTLED)
         assert refusal["Content-Type"] == "text/plain; charset=utf-8"
         assert refusal["Cache-Control"] == "no-store"
         assert "WWW-Authenticate" not in refusal
 
-    def test_refusal_has_retry_after(self, refusal, post, token, clock):
+    def test_throttling_refusal_has_retry_after(self, refusal, post, token, clock):
         assert refusal["Retry-After"] == "1"
         clock.shift(1)
         assert post(token).status_code == 201
         assert post(token)["Retry-After"] == "20"
 
-    def test_refusal_is_a_403_if_configured(self, post, token, settings):
+    def test_throttling_refusal_is_a_403_if_configured(self, post, token, settings):
         settings.INSTACCESS = {"THROTTLE_STATUS": 403}
         statuses(post, token, 3)
 
@@ -151,7 +151,7 @@ class TestTheRefusal:
         assert (refusal.status_code, refusal.content) == (403, THROTTLED)
         assert refusal["Content-Type"] == "text/plain; charset=utf-8"
 
-    def test_refusal_is_logged_with_its_reason(self, post, token, caplog, user):
+    def test_throttling_refusal_is_logged_with_its_reason(self, post, token, caplog, user):
         statuses(post, token, 4)
 
         assert f"refused reason=throttled user={user.pk} " in caplog.text
@@ -322,7 +322,7 @@ class TestTheContentOfTheCache:
 
 class TestACacheThatCannotBeCreated:
     @pytest.mark.parametrize("backend", ["no.such.Backend", "django.core.cache.backends.memcached.PyMemcacheCache"])
-    def test_answer_is_503_and_the_log_names_the_setting(
+    def test_cache_that_cannot_be_created_is_a_503_and_the_log_names_the_setting(
         self, post, initial_keys, access_token, caplog, backend, monkeypatch
     ):
         monkeypatch.setitem(sys.modules, "pymemcache", None)
