@@ -15,7 +15,7 @@ from django.utils import timezone
 from instaccess import users
 from instaccess.exceptions import InvalidToken
 from instaccess.service.authentication import AcceptedClaims, TokenUser
-from tests.service.helpers import ADMIN, ANYBODY, USER, ask, good, issued, public, refusal
+from tests.service.helpers import ADMIN, OTHER_CLAIMS, USER, ask, good, issued, public, refusal
 from tests.support.answers import INVALID, UNAUTHENTICATED, UNAVAILABLE
 
 SELF = "/api/v1/users/self"
@@ -34,13 +34,13 @@ class TestALocalUser:
         with override_settings(INSTACCESS={"USER_UUID_FIELD": "username"}):
             assert ask(issued(user)).seen.user == user
 
-    def test_c6_refuses_an_inactive_user(self, user):
+    def test_c6_service_refuses_an_inactive_user(self, user):
         token = issued(user)
         get_user_model().objects.filter(pk=user.pk).update(is_active=False)
 
         assert refusal(ask(token)) == INVALID
 
-    def test_c6_refuses_a_deleted_user(self, user):
+    def test_c6_service_refuses_a_deleted_user(self, user):
         token = issued(user)
         user.delete()
 
@@ -48,16 +48,16 @@ class TestALocalUser:
 
     @pytest.mark.parametrize("field", [None, "username"])
     @pytest.mark.parametrize("sub", ["", "ada\x00", "\x00", "\ud800", "9" * 400, "urn:uuid:" + USER, "{}", " ", 1])
-    def test_c6_refuses_a_sub_that_is_not_a_canonical_uuid(self, makes, user, field, sub):
-        with override_settings(INSTACCESS={"VERIFICATION_KEYS": [public(makes)], "USER_UUID_FIELD": field}):
-            assert refusal(ask(good(makes, sub=sub))) == INVALID
+    def test_c6_service_refuses_a_sub_that_is_not_a_canonical_uuid(self, token_factory, user, field, sub):
+        with override_settings(INSTACCESS={"VERIFICATION_KEYS": [public(token_factory)], "USER_UUID_FIELD": field}):
+            assert refusal(ask(good(token_factory, sub=sub))) == INVALID
 
-    def test_c6_refuses_a_non_canonical_form_of_the_uuid(self, makes, user):
+    def test_c6_service_refuses_a_non_canonical_form_of_the_uuid(self, token_factory, user):
         canonical = users.user_uuid(user)
-        with override_settings(INSTACCESS={"VERIFICATION_KEYS": [public(makes)]}):
-            assert ask(good(makes, sub=canonical)).status_code == 200
+        with override_settings(INSTACCESS={"VERIFICATION_KEYS": [public(token_factory)]}):
+            assert ask(good(token_factory, sub=canonical)).status_code == 200
             for sub in (canonical.upper(), canonical.replace("-", ""), f"urn:uuid:{canonical}", f" {canonical}"):
-                assert refusal(ask(good(makes, sub=sub))) == INVALID
+                assert refusal(ask(good(token_factory, sub=sub))) == INVALID
 
     def test_an_unavailable_database_is_a_503(self, user, caplog):
         token = issued(user)
@@ -114,7 +114,7 @@ class TestTheUserHook:
 
 
 class TestATokenUser:
-    USER = TokenUser(AcceptedClaims(**ANYBODY))
+    USER = TokenUser(AcceptedClaims(**OTHER_CLAIMS))
 
     def test_a_token_user_is_authenticated_and_has_the_uuid_of_the_token(self):
         assert self.USER.is_authenticated
@@ -130,8 +130,8 @@ class TestATokenUser:
         assert not self.USER.has_module_perms("instaccess")
 
     def test_token_users_are_equal_if_their_uuids_are_equal(self):
-        same = TokenUser(AcceptedClaims(**ANYBODY))
-        other = TokenUser(AcceptedClaims(**{**ANYBODY, "user_uuid": "another"}))
+        same = TokenUser(AcceptedClaims(**OTHER_CLAIMS))
+        other = TokenUser(AcceptedClaims(**{**OTHER_CLAIMS, "user_uuid": "another"}))
 
         assert {self.USER, same} == {self.USER}
         assert other != self.USER
@@ -151,13 +151,13 @@ class TestAMasquerade:
         assert (seen.user, seen.auth.real_user) == (user, admin)
         assert seen.auth.masquerading_user_uuid == users.user_uuid(admin)
 
-    def test_c11_refuses_a_masquerade_by_an_unknown_user(self, user, admin):
+    def test_c11_service_refuses_a_masquerade_by_an_unknown_user(self, user, admin):
         token = issued(user, real_user=admin)
         admin.delete()
 
         assert refusal(ask(token)) == INVALID
 
-    def test_c11_refuses_a_masquerade_by_an_inactive_user(self, user, admin, caplog):
+    def test_c11_service_refuses_a_masquerade_by_an_inactive_user(self, user, admin, caplog):
         token = issued(user, real_user=admin)
         get_user_model().objects.filter(pk=admin.pk).update(is_active=False)
 
@@ -165,16 +165,16 @@ class TestAMasquerade:
         assert "reason=unknown_masquerader" in caplog.text
 
     @pytest.mark.parametrize("claim", [{"masq_sub": ADMIN}, {"masq_shard": 1}])
-    def test_c11_one_masquerade_claim_alone_has_no_effect(self, makes, user, claim):
-        with override_settings(INSTACCESS={"VERIFICATION_KEYS": [public(makes)]}):
-            auth = ask(good(makes, sub=users.user_uuid(user), **claim)).seen.auth
+    def test_c11_one_masquerade_claim_alone_has_no_effect(self, token_factory, user, claim):
+        with override_settings(INSTACCESS={"VERIFICATION_KEYS": [public(token_factory)]}):
+            auth = ask(good(token_factory, sub=users.user_uuid(user), **claim)).seen.auth
 
         assert (auth.masquerading_user_uuid, auth.masquerading_user_shard_id, auth.real_user) == (None, None, None)
 
     @pytest.mark.parametrize("claims_", [{"masq_sub": "", "masq_shard": 1}, {"masq_sub": ADMIN, "masq_shard": None}])
-    def test_c11_refuses_invalid_masquerade_claims(self, makes, user, claims_):
-        with override_settings(INSTACCESS={"VERIFICATION_KEYS": [public(makes)]}):
-            assert refusal(ask(good(makes, sub=users.user_uuid(user), **claims_))) == INVALID
+    def test_c11_service_refuses_invalid_masquerade_claims(self, token_factory, user, claims_):
+        with override_settings(INSTACCESS={"VERIFICATION_KEYS": [public(token_factory)]}):
+            assert refusal(ask(good(token_factory, sub=users.user_uuid(user), **claims_))) == INVALID
 
 
 @pytest.mark.django_db

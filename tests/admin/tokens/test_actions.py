@@ -141,9 +141,8 @@ class TestRevokingTokensOfUsers:
         self, staff_client, issue, user, other
     ):
         token = issue(user)
-        IssuedToken.objects.filter(pk=token.pk).update(
-            user=other
-        )  # An attacker with access to the database could do this.
+        # An attacker with access to the database could do this.
+        IssuedToken.objects.filter(pk=token.pk).update(user=other)
 
         text = send(staff_client, "revoke_users", token).content.decode()
 
@@ -226,7 +225,7 @@ class TestMoreTokensThanTheMaximum:
 
 class TestWithoutThePermission:
     @pytest.fixture
-    def onlooker(self, db):
+    def view_only_client(self, db):
         staff = get_user_model().objects.create_user("auditor", is_staff=True)
         staff.user_permissions.add(Permission.objects.get(codename="view_issuedtoken"))
         client = Client()
@@ -234,15 +233,15 @@ class TestWithoutThePermission:
         return client
 
     @pytest.mark.parametrize("action", ["revoke_chosen", "revoke_users", "revoke_applications"])
-    def test_users_without_the_permission_revoke_nothing(self, action, onlooker, issue, user):
-        confirmed(onlooker, action, issue(user))
+    def test_users_without_the_permission_revoke_nothing(self, action, view_only_client, issue, user):
+        confirmed(view_only_client, action, issue(user))
 
         assert revoked() == set()
 
-    def test_users_without_the_permission_see_no_action(self, onlooker, issue, user):
+    def test_users_without_the_permission_see_no_action(self, view_only_client, issue, user):
         issue(user)
 
-        assert "revoke_" not in onlooker.get(TOKENS).content.decode()
+        assert "revoke_" not in view_only_client.get(TOKENS).content.decode()
 
 
 class TestWithoutTheCSRFToken:

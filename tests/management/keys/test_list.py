@@ -68,7 +68,7 @@ class TestList:
 
         assert lines[current].endswith("due for rotation at 2026-12-23T12:00:00Z")
 
-    def test_as_json_has_the_same_facts(self):
+    def test_list_as_json_contains_the_same_information(self):
         facts = {key["kid"]: key for key in run_json("list")}
         kid = key_of(SIG, "current").kid
 
