@@ -1,6 +1,6 @@
 """The claims of an InstAccess token (docs/wire-contract.md §2).
 
-Only this module knows the names of claims. The current time, the issuer and every value are passed in.
+This module defines the names of the claims. Callers pass in the current time and the issuer.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ MAX_LIFETIME = 3600
 """Seconds. Canvas's tokens are valid for one hour. A correctly signed token with a longer lifetime is refused."""
 
 MAX_PAYLOAD_BYTES = 2048
-"""Largest payload, in bytes. Signed with an RSA-4096 key, it still fits into nginx's 4 KiB of response headers."""
+"""Largest payload, in bytes. A payload of this size, signed with an RSA-4096 key, fits into nginx's 4 KiB buffer for
+response headers."""
 
 CLOCK_SKEW = 60
 """Seconds by which an issuer's clock may be ahead of the reader's. A token with a later `iat` is refused."""
 
 MAX_LEEWAY = 300
-"""Largest leeway a reader may be configured with, in seconds past `exp`."""
+"""Largest value of the LEEWAY setting, in seconds past `exp`."""
 
 AFTERLIFE = MAX_LEEWAY + CLOCK_SKEW
 """Seconds past `exp` after which every gateway refuses a token, with any allowed leeway and clock skew."""
@@ -63,7 +64,7 @@ ATTRIBUTES = {name: attribute for attribute, name in _NAMES.items()}
 """Name of a claim -> attribute of Claims."""
 
 RESERVED = frozenset(_NAMES.values()) | {"aud", "nbf"}
-"""Claims that CLAIMS_HOOK can't set. The issuer never writes `aud` and `nbf`, but readers act on them."""
+"""Claims that CLAIMS_HOOK can't set. The issuer never writes `aud` or `nbf`, but readers may check them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +89,7 @@ class Claims:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # Every way to create claims passes through here, so CLAIMS_HOOK can't change the lifetime or user of a token.
+        # This method runs whenever claims are created, so CLAIMS_HOOK can't change the lifetime or user of a token.
         object.__setattr__(self, "extra", {name: value for name, value in self.extra.items() if name not in RESERVED})
 
     @classmethod
@@ -116,7 +117,7 @@ class Claims:
         Args:
             now: time of issue, in seconds since the epoch.
             lifetime: 1 to 3600 seconds.
-            extra: the deployment's own claims. Reserved names in it are dropped.
+            extra: additional claims, from CLAIMS_HOOK. Claims with reserved names are dropped.
 
         The other parameters are the fields of the class.
 
@@ -199,9 +200,9 @@ class Claims:
             max_lifetime: largest `exp - iat` that is accepted, in seconds.
 
         Raises:
-            ForeignToken: if the issuer is another one.
-            TokenExpired: if the token is past its `exp`.
-            InvalidToken: for any other problem; `code` is the precise reason.
+            ForeignToken: the token was issued by another issuer.
+            TokenExpired: the token is past its `exp` and the leeway.
+            InvalidToken: the token has another problem; `code` is the precise reason.
         """
         if payload.get("iss") != issuer:
             raise ForeignToken("the token was issued by another issuer")
@@ -228,9 +229,9 @@ class Claims:
 
 
 def identifiers(payload: Mapping[str, Any]) -> dict[str, str]:
-    """Return `jti`, `user_uuid` and `client_id` of a verified claims set, as far as they are strings.
+    """Return `jti`, `user_uuid` and `client_id` of a verified claims set, each only if it is a string.
 
-    For the log, when the token is refused for another reason.
+    Callers use the result to log and count a token that is refused.
     """
     values = {attribute: payload.get(_NAMES[attribute]) for attribute in ("jti", "user_uuid", "client_id")}
     return {attribute: value for attribute, value in values.items() if isinstance(value, str)}

@@ -1,7 +1,7 @@
-"""Encoding of issued tokens as compact JWS and JWE (RFC 7515 §7.1, RFC 7516 §7.1) with OpenSSL operations.
+"""Encodes issued tokens as compact JWS and JWE (RFC 7515 §7.1, RFC 7516 §7.1) with the cryptography library.
 
-With jwcrypto, encoding took a tenth of an issuer's time (measured by `benchmarks/`). The tests read the tokens back
-with jwcrypto, joserfc, PyJWT and plain cryptography. Tokens are still read with jwcrypto: see `jose`.
+Encoding with jwcrypto would take a tenth of an issuer's time (measured by `benchmarks/`). The tests decode the tokens
+with jwcrypto, joserfc, PyJWT and cryptography. `jose` uses jwcrypto to decrypt and verify tokens.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ _CONTENT: Mapping[str, Callable[[bytes, bytes, bytes], tuple[bytes, bytes, bytes
 
 @lru_cache(maxsize=64)
 def _header(*members: tuple[str, str]) -> bytes:
-    """Encode a protected header. Cached, because all tokens of one key have the same header."""
+    """Encode a protected header. Results are cached, because all tokens of one key have the same header."""
     return _encode(json.dumps(dict(members), separators=(",", ":")).encode())
 
 
