@@ -219,7 +219,7 @@ class Conf(KeySettings):
 
     @property
     def other_bearers(self) -> str:
-        """`refuse`: a gateway refuses other bearer tokens. `pass`: a gateway forwards them to the service unchanged."""
+        """Whether a gateway refuses other bearer tokens (`refuse`) or forwards them unchanged (`pass`)."""
         return self._choice("OTHER_BEARERS", "refuse", ("refuse", "pass"))
 
     @property
