@@ -32,7 +32,8 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
             "not strict JSON."
         ),
         _(
-            "Copy the complete token again. If a client sends it in this form, the client or a proxy modifies the token."
+            "Copy the complete token again. If a client sends the token in this form, the client or a proxy "
+            "modifies it."
         ),
     ),
     Reason.TOO_LONG: Explanation(
