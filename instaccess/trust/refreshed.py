@@ -1,4 +1,4 @@
-"""A value that is loaded again after an interval and shared by the threads of a process: keys, deny list, JWK set.
+"""A cached value, such as the keys or the deny list, that the threads of a process share and reload at intervals.
 
 This module imports no Django. Callers pass in the function that loads the value and the accepted age.
 """
@@ -26,7 +26,7 @@ LAST_PATIENCE = 10.0
 
 
 class Refreshed(Generic[T]):
-    """A cached value that one thread at a time loads.
+    """A cached value. Only one thread at a time loads it.
 
     Args:
         load: loads the value. Receives the last value, or None on the first call. May raise any exception.
@@ -42,7 +42,7 @@ class Refreshed(Generic[T]):
     def clear_cache(self) -> None:
         """Drop the value, so that the next call of `get` loads it.
 
-        A load that is running is not stored when it ends, because it may have read data from before this call.
+        The result of a load that is running is not stored, because the load may have read the data before this call.
         """
         self._generation += 1
         self._lock = threading.Lock()

@@ -1,6 +1,6 @@
 """The sources of a gateway's or service's keys: the settings, a JWKS URL, or this deployment's database.
 
-This module imports no models, because a gateway or a service need not have this app's tables. `apps.py` passes in the
+This module imports no models, because a gateway or a service may lack this app's tables. `apps.py` passes in the
 function that reads the key table.
 """
 
@@ -110,7 +110,7 @@ def _ring(setting: str, max_staleness: float) -> Ring:
     if _key_table.load_ring is None:
         raise ConfigError(
             f"INSTACCESS[{setting!r}] is not set, and this process has no key table: add 'instaccess' to "
-            "INSTALLED_APPS, or set it",
+            f"INSTALLED_APPS, or set {setting}",
             setting=setting,
         )
     return _key_table.load_ring(max_staleness)
@@ -126,7 +126,7 @@ def _remote(url: str) -> RemoteKeys:
 def _parse_all(items: tuple[str, ...], setting: str, use: str) -> Mapping[str, JWK]:
     keys: dict[str, JWK] = {}
     for index, item in enumerate(items):
-        # Messages name the index and not the text, because the text can be a private key without its first line.
+        # Messages contain the index and not the item, because the item can be a private key without its first line.
         entry = f"INSTACCESS[{setting!r}][{index}]"
         try:
             text = item if item.lstrip().startswith(("{", "-----BEGIN")) else Path(item).read_text()
@@ -142,7 +142,7 @@ def _parse_all(items: tuple[str, ...], setting: str, use: str) -> Mapping[str, J
         except (KeyRefused, SourceUnavailable) as error:
             raise ConfigError(f"{entry} contains a key that can't be used: {error.detail}", setting=setting) from None
         if any(kid in keys and keys[kid] != key for kid, key in members.items()):
-            raise ConfigError(f"{entry} contains a key whose kid an earlier, different key has", setting=setting)
+            raise ConfigError(f"{entry} contains a key with the kid of an earlier, different key", setting=setting)
         keys |= members
     return keys
 
