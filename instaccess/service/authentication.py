@@ -138,8 +138,8 @@ class InstAccessAuthentication(BaseAuthentication):
         except (DbError, InstAccessError) as error:
             logger.error("not decided: %s: %s", type(error).__name__, error)
             answer = _Unavailable
-        # Raised after the `except` blocks. Otherwise the first exception, whose frames contain the token, would become
-        # the `__context__` of this one.
+        # Raised after the `except` blocks. Otherwise the first exception, whose frames contain the token, would
+        # become the `__context__` of the new exception.
         raise answer
 
     def authenticate_header(self, request: Request) -> str:
