@@ -79,11 +79,11 @@ class Values:
         """Read a string of 1 to 255 characters, or None."""
         return None if self._get(name, None) is None else self._string(name, "")
 
-    def _integer(self, name: str, default: int, least: int, most: int) -> int:
+    def _integer(self, name: str, default: int, minimum: int, maximum: int) -> int:
         """Read an integer within bounds, both inclusive. `True` and `1.0` are refused."""
         value = self._get(name, default)
-        if type(value) is not int or not least <= value <= most:
-            raise self._invalid(name, f"an integer from {least} to {most}")
+        if type(value) is not int or not minimum <= value <= maximum:
+            raise self._invalid(name, f"an integer from {minimum} to {maximum}")
         return value
 
     def _at_least(self, name: str, minimum: int, formula: str) -> int:

@@ -49,7 +49,7 @@ _NAMES = {
     "instructure_service": "instructure_service",
 }
 _REQUIRED = ("jti", "user_uuid", "account_uuid", "canvas_domain")
-_OPTIONAL_TEXT = (
+_OPTIONAL_STRINGS = (
     "masquerading_user_uuid",
     "user_global_id",
     "real_user_global_id",
@@ -208,16 +208,16 @@ class Claims:
             raise ForeignToken("the token was issued by another issuer")
         values: dict[str, Any] = {"issuer": issuer}
         for attribute in ("issued_at", "expires_at"):
-            values[attribute] = _seconds(payload, _NAMES[attribute])
+            values[attribute] = _get_seconds(payload, _NAMES[attribute])
         _check_times(values["issued_at"], values["expires_at"], payload, now, leeway, max_lifetime)
         for attribute in _REQUIRED:
-            values[attribute] = _text(payload, _NAMES[attribute])
-        for attribute in _OPTIONAL_TEXT:
+            values[attribute] = _get_string(payload, _NAMES[attribute])
+        for attribute in _OPTIONAL_STRINGS:
             if _NAMES[attribute] in payload:
-                values[attribute] = _text(payload, _NAMES[attribute])
+                values[attribute] = _get_string(payload, _NAMES[attribute])
         for attribute in _OPTIONAL_IDS:
             if _NAMES[attribute] in payload:
-                values[attribute] = _shard(payload, _NAMES[attribute])
+                values[attribute] = _get_shard_id(payload, _NAMES[attribute])
         if "instructure_service" in payload:
             if not isinstance(payload["instructure_service"], bool):
                 raise InvalidToken("instructure_service is not true or false", code=Reason.BAD_CLAIM)
@@ -259,11 +259,11 @@ def _check_times(
         raise TokenExpired("past its exp")
     if issued_at > now + max(CLOCK_SKEW, leeway):
         raise InvalidToken("the token was issued in the future", code=Reason.NOT_YET)
-    if "nbf" in payload and _seconds(payload, "nbf") > now + leeway:
+    if "nbf" in payload and _get_seconds(payload, "nbf") > now + leeway:
         raise InvalidToken("the token is not valid yet", code=Reason.NOT_YET)
 
 
-def _seconds(payload: Mapping[str, Any], name: str) -> int:
+def _get_seconds(payload: Mapping[str, Any], name: str) -> int:
     value = payload.get(name)
     # `isinstance` would accept True, because bool is a subclass of int. Above 2**53 JSON numbers lose precision.
     if type(value) is not int or not 0 <= value < 2**53:
@@ -271,14 +271,14 @@ def _seconds(payload: Mapping[str, Any], name: str) -> int:
     return value
 
 
-def _text(payload: Mapping[str, Any], name: str) -> str:
+def _get_string(payload: Mapping[str, Any], name: str) -> str:
     value = payload.get(name)
     if not isinstance(value, str) or not value:
         raise InvalidToken(f"{name} is missing or not a string", code=Reason.BAD_CLAIM)
     return value
 
 
-def _shard(payload: Mapping[str, Any], name: str) -> int | str:
+def _get_shard_id(payload: Mapping[str, Any], name: str) -> int | str:
     value = payload.get(name)
     if type(value) is int or (isinstance(value, str) and value):
         return value

@@ -102,7 +102,9 @@ def json_object(raw: bytes, what: str) -> dict[str, Any]:
         text = raw.decode("utf-8")
         if nests_too_deep(text):
             raise InvalidToken(f"JSON is nested too deeply in the {what}", code=Reason.MALFORMED)
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
+        value = json.loads(
+            text, object_pairs_hook=_reject_duplicates, parse_constant=_reject_constant, parse_float=_parse_finite
+        )
     except (ValueError, RecursionError):
         raise InvalidToken(f"strict JSON parsing of the {what} failed", code=Reason.MALFORMED) from None
     if not isinstance(value, dict):
@@ -110,7 +112,7 @@ def json_object(raw: bytes, what: str) -> dict[str, Any]:
     return value
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     # If two members have the same name, some parsers use the first and some use the last (RFC 7515 §10.12).
     members = dict(pairs)
     if len(members) != len(pairs):
@@ -118,14 +120,14 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
-def _finite(text: str) -> float:
+def _parse_finite(text: str) -> float:
     number = float(text)
     if number in (float("inf"), float("-inf")):
         raise ValueError("number out of range")
     return number
 
 
-def _no_constant(name: str) -> None:
+def _reject_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 

@@ -30,8 +30,8 @@ def check_key_material(**kwargs: Any) -> list[CheckMessage]:
     """
     messages: list[CheckMessage] = []
     for setting, configured, load in (
-        ("DECRYPTION_KEYS", _value("decryption_keys"), sources.decryption_keys),
-        ("VERIFICATION_KEYS", _value("verification_keys"), sources.verification_keys),
+        ("DECRYPTION_KEYS", _read_setting("decryption_keys"), sources.decryption_keys),
+        ("VERIFICATION_KEYS", _read_setting("verification_keys"), sources.verification_keys),
     ):
         if not isinstance(configured, list):
             continue  # A check must not depend on another server, so a JWKS URL is not fetched.
@@ -48,7 +48,7 @@ def check_key_material(**kwargs: Any) -> list[CheckMessage]:
 def check_sources(**kwargs: Any) -> list[CheckMessage]:
     """Check that a gateway or a service has a source for its keys and its deny list."""
     messages: list[CheckMessage] = []
-    if _value("deny_list") not in {"database", _INVALID} and _value("service_secrets") == []:
+    if _read_setting("deny_list") not in {"database", _INVALID} and _read_setting("service_secrets") == []:
         messages.append(
             Error(
                 f"{denylist.NO_SERVICE_CREDENTIALS}.",
@@ -61,7 +61,7 @@ def check_sources(**kwargs: Any) -> list[CheckMessage]:
     required = {"VERIFICATION_KEYS": "instaccess.E052"}
     if _verify_path() is not None:
         required["DECRYPTION_KEYS"] = "instaccess.E051"
-        if _value("deny_list") == "database" and not denylist.has_database():
+        if _read_setting("deny_list") == "database" and not denylist.has_database():
             messages.append(
                 Error(
                     f"{denylist.NO_DATABASE}.",
@@ -77,7 +77,7 @@ def check_sources(**kwargs: Any) -> list[CheckMessage]:
             id=check_id,
         )
         for setting, check_id in required.items()
-        if _value(setting.lower()) is None
+        if _read_setting(setting.lower()) is None
     ]
 
 
@@ -85,7 +85,7 @@ def check_sources(**kwargs: Any) -> list[CheckMessage]:
 def check_jwcrypto(**kwargs: Any) -> list[CheckMessage]:
     """Check that the installed jwcrypto has no known vulnerability."""
     version = importlib.metadata.version("jwcrypto")
-    if _version(version) >= _MIN_JWCRYPTO:
+    if _parse_version(version) >= _MIN_JWCRYPTO:
         return []
     hint = 'Run `pip install --upgrade "jwcrypto>=1.6.1"`.'
     return [Error(f"jwcrypto {version} has known vulnerabilities.", hint=hint, id="instaccess.E007")]
@@ -124,7 +124,7 @@ def _verify_path() -> str | None:
 _INVALID = object()
 
 
-def _value(attribute: str) -> Any:
+def _read_setting(attribute: str) -> Any:
     """Return the value of a setting, or `_INVALID` if it is invalid. `check_settings` reports invalid settings."""
     try:
         return getattr(conf, attribute)
@@ -132,5 +132,5 @@ def _value(attribute: str) -> Any:
         return _INVALID
 
 
-def _version(text: str) -> tuple[int, ...]:
+def _parse_version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(".")[:3] if part.isdigit())

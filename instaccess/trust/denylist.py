@@ -97,7 +97,7 @@ def read_database() -> frozenset[str]:
         SourceUnavailable: the database does not contain the audit table.
         DatabaseError: the query failed.
     """
-    connection = connections[_alias()]
+    connection = connections[_find_alias()]
     if not has_database():
         raise ConfigError(NO_DATABASE, setting="DENY_LIST")
     # This process can be the issuer, whose LEEWAY can differ from the gateway's. The largest leeway is assumed.
@@ -109,28 +109,28 @@ def read_database() -> frozenset[str]:
             cursor.execute(_QUERY, [adapt(earliest_revocation), adapt(expiry_cutoff)])
             return frozenset(str(uuid.UUID(str(row[0]))) for row in cursor.fetchall())
     except ProgrammingError as error:
-        raise _no_table(error) from None
+        raise _describe_missing_table(error) from None
     except OperationalError as error:
         if "no such table" in str(error):  # SQLite has no separate error class for a missing table.
-            raise _no_table(error) from None
+            raise _describe_missing_table(error) from None
         raise
 
 
-def _no_table(error: Exception) -> SourceUnavailable:
+def _describe_missing_table(error: Exception) -> SourceUnavailable:
     hint = (
         "run `python manage.py migrate`"
         if _audit.find_alias is not None
         else "use the issuer's database, or set INSTACCESS['DENY_LIST'] to the URL of the issuer's revocation list"
     )
-    return SourceUnavailable(f"the database {_alias()!r} contains no deny list ({error}): {hint}")
+    return SourceUnavailable(f"the database {_find_alias()!r} contains no deny list ({error}): {hint}")
 
 
 def has_database() -> bool:
     """Return whether DATABASES configures the database of the deny list."""
-    return bool(connections[_alias()].settings_dict["ENGINE"] != "django.db.backends.dummy")
+    return bool(connections[_find_alias()].settings_dict["ENGINE"] != "django.db.backends.dummy")
 
 
-def _alias() -> str:
+def _find_alias() -> str:
     return DEFAULT_DB_ALIAS if _audit.find_alias is None else _audit.find_alias()
 
 

@@ -71,7 +71,7 @@ def decryption_keys(*, max_staleness: float = 0) -> Mapping[str, JWK]:
     """
     configured = conf.decryption_keys
     if configured is None:
-        keys = _ring("DECRYPTION_KEYS", max_staleness).decryption_keys()
+        keys = _load_ring("DECRYPTION_KEYS", max_staleness).decryption_keys()
         return _require_keys(keys, "private encryption", "DECRYPTION_KEYS")
     return _parse_all(tuple(configured), "DECRYPTION_KEYS", "enc")
 
@@ -90,7 +90,7 @@ def verification_keys(*, max_staleness: float = 0) -> Mapping[str, JWK]:
     """
     configured = conf.verification_keys
     if configured is None:
-        keys = _ring("VERIFICATION_KEYS", max_staleness).verification_keys()
+        keys = _load_ring("VERIFICATION_KEYS", max_staleness).verification_keys()
         return _require_keys(keys, "signing", "VERIFICATION_KEYS")
     if isinstance(configured, str):
         return _remote(configured).ensure_loaded()
@@ -106,7 +106,7 @@ def _require_keys(keys: Mapping[str, JWK], kind: str, setting: str) -> Mapping[s
     return keys
 
 
-def _ring(setting: str, max_staleness: float) -> Ring:
+def _load_ring(setting: str, max_staleness: float) -> Ring:
     if _key_table.load_ring is None:
         raise ConfigError(
             f"INSTACCESS[{setting!r}] is not set, and this process has no key table: add 'instaccess' to "
@@ -130,7 +130,7 @@ def _parse_all(items: tuple[str, ...], setting: str, use: str) -> Mapping[str, J
         entry = f"INSTACCESS[{setting!r}][{index}]"
         try:
             text = item if item.lstrip().startswith(("{", "-----BEGIN")) else Path(item).read_text()
-            members = _members(text, use)
+            members = _parse_item(text, use)
         except (OSError, ValueError) as error:
             if "://" in item:
                 raise ConfigError(
@@ -148,7 +148,7 @@ def _parse_all(items: tuple[str, ...], setting: str, use: str) -> Mapping[str, J
 
 
 @sensitive_variables()
-def _members(text: str, use: str) -> dict[str, JWK]:
+def _parse_item(text: str, use: str) -> dict[str, JWK]:
     document = json.loads(text) if text.lstrip().startswith("{") else None
     if use == "sig" and document is not None:
         keys = read_jwks(document if "keys" in document else {"keys": [document]})

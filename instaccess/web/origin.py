@@ -50,11 +50,11 @@ def client_address(request: HttpRequest) -> str | None:
         chain = [entry.strip() for entry in request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")]
         if len(chain) >= hops and chain[-hops]:
             address = chain[-hops]
-    return _address(address) if len(address) <= _MAX_ADDRESS_CHARS else None
+    return _parse_address(address) if len(address) <= _MAX_ADDRESS_CHARS else None
 
 
 @lru_cache(maxsize=1024)
-def _address(address: str) -> str | None:
+def _parse_address(address: str) -> str | None:
     # Some proxies append the port: "[2001:db8::1]:4711" or "192.0.2.1:4711".
     if address.startswith("["):
         address = address[1:].partition("]")[0]
@@ -84,9 +84,9 @@ def account_uuid(host: str) -> str:
                 setting="ACCOUNT_HOOK",
             )
         return value
-    return _derived_account(host if host.endswith("]") else host.rsplit(":", 1)[0])
+    return _derive_account(host if host.endswith("]") else host.rsplit(":", 1)[0])
 
 
 @lru_cache(maxsize=256)
-def _derived_account(name: str) -> str:
+def _derive_account(name: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_DNS, name))
