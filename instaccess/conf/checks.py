@@ -72,10 +72,10 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
         if name not in SETTINGS
     ]
     # A separate `Conf` is used, because every read of the module's `conf` fails if one name is unknown.
-    known = Conf({name: value for name, value in written.items() if name in SETTINGS})
+    valid_names = Conf({name: value for name, value in written.items() if name in SETTINGS})
     for name, attribute in SETTINGS.items():
         try:
-            getattr(known, attribute)
+            getattr(valid_names, attribute)
         except ConfigError as error:
             # The bounds of a setting can depend on another setting. If that other setting is invalid, the error is
             # reported only under the other setting's name.

@@ -57,8 +57,8 @@ _audit = _Audit()
 def use(find_alias: Callable[[], str]) -> None:
     """Set the database that contains the audit log of this deployment. `apps.py` calls this function.
 
-    In a process that doesn't call this function, such as a gateway that shares the issuer's database, the deny list
-    is read from the database `default`.
+    Some processes don't call this function, such as a gateway that shares the issuer's database. They read the deny
+    list from the database `default`.
 
     Args:
         find_alias: returns the alias of the database.

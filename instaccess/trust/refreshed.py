@@ -19,17 +19,17 @@ logger = logging.getLogger("instaccess.snapshot")
 T = TypeVar("T")
 
 PATIENCE = 2.0
-"""Seconds that a thread waits for another thread's load before it uses the last value."""
+"""Seconds that a thread waits for another thread's load before it uses the cached value."""
 
 LAST_PATIENCE = 10.0
-"""Seconds that a thread waits for another thread's load if there is no usable last value."""
+"""Seconds that a thread waits for another thread's load if no cached value is recent enough."""
 
 
 class Refreshed(Generic[T]):
     """A cached value. Only one thread at a time loads it.
 
     Args:
-        load: loads the value. Receives the last value, or None on the first call. May raise any exception.
+        load: loads the value. Receives the cached value, or None if there is none. May raise any exception.
     """
 
     def __init__(self, load: Callable[[T | None], T]) -> None:
@@ -53,7 +53,7 @@ class Refreshed(Generic[T]):
     def get(self, *, interval: float, max_staleness: float = 0) -> T:
         """Return the value, at most `interval` seconds old, and load it if necessary.
 
-        If loading fails, the last value is returned for `max_staleness` more seconds. Loading is tried again after
+        If loading fails, the cached value is returned for `max_staleness` more seconds. Loading is tried again after
         each `interval`.
 
         Threads that need a value wait for the thread that loads it. Otherwise they would use an older deny list and
@@ -64,14 +64,15 @@ class Refreshed(Generic[T]):
             max_staleness: seconds by which the value may be older while loading fails.
 
         Raises:
-            SourceUnavailable: another thread's load takes too long and there is no usable last value.
-            Exception: any exception of `load`, if there is no usable last value.
+            SourceUnavailable: another thread's load takes too long, and no cached value is recent enough.
+            Exception: any exception of `load`, if no cached value is recent enough.
         """
         if (value := self._value_younger_than(interval)) is not None:
             return value
         asked_at = time.monotonic()
         lock, last_value = self._lock, self._value_younger_than(interval + max_staleness)
-        # If the previous load failed, one thread tries again. The other threads use the last value without waiting.
+        # If the previous load failed, one thread tries again. The other threads use the cached value without
+        # waiting.
         patience = 0.0 if self._failed_at > self._loaded_at else PATIENCE
         if not lock.acquire(timeout=LAST_PATIENCE if last_value is None else patience):
             # The loading thread stalls. Recording a failure keeps the next threads from waiting as well.

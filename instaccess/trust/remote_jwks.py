@@ -63,7 +63,7 @@ class RemoteKeys(Mapping[str, JWK]):
         since = time.monotonic() - self._refetched_at
         patience = PATIENCE if since >= JWKS_COOLDOWN else max(PATIENCE - since, 0)
         if not self._refetch_lock.acquire(timeout=patience):
-            return  # The caller uses the last JWK set, which does not contain the kid.
+            return  # The caller uses the cached JWK set, which does not contain the kid.
         try:
             if time.monotonic() - self._refetched_at >= JWKS_COOLDOWN:
                 self._refetched_at = time.monotonic()

@@ -84,7 +84,7 @@ def verification_keys(*, max_staleness: float = 0) -> Mapping[str, JWK]:
 
     Raises:
         KeyUnavailable: there is no key.
-        SourceUnavailable: the JWKS URL can't be read, and there is no usable last JWK set.
+        SourceUnavailable: the JWKS URL can't be read, and no cached JWK set is recent enough.
         ConfigError: VERIFICATION_KEYS is missing or contains a key that can't be used.
         DatabaseError: the database is unavailable.
     """
@@ -153,7 +153,7 @@ def _parse_item(text: str, use: str) -> dict[str, JWK]:
     if use == "sig" and document is not None:
         keys = read_jwks(document if "keys" in document else {"keys": [document]})
         if not keys:
-            raise KeyRefused("it contains no usable signing key")
+            raise KeyRefused("there is no usable signing key")
         return keys
     key = material.parse(text)
     configured_kid = document.get("kid") if document else None

@@ -1,8 +1,8 @@
 """Counts of the requests that the issuer and the gateway refuse, by hour and reason.
 
-Refusals are counted in memory. The counts are written when a request ends, at most every `INTERVAL` seconds, so a
-flood of invalid tokens costs each worker one short write per interval. No client waits for the write, because the
-response has been sent by then. A worker that is killed loses the counts that it has not written.
+Refusals are counted in memory. The counts are written when a request ends, at most every `INTERVAL` seconds. A flood
+of invalid tokens therefore costs each worker one short write per interval. No client waits for the write, because the
+response has already been sent. A worker that is killed loses the counts that it has not written.
 
 The counts contain no token, no address and no text of a request. Reasons are codes of `Reason`. The client
 and the user come from this app's rows, or from a token whose signature has been verified. A gateway without the

@@ -10,8 +10,8 @@ def describe_unexpected(error: BaseException) -> str:
 
     The text leaves out the exception's message and the local variables of its frames, because both can contain a
     token. Call this function inside the `except` block and log the text after the block has ended. Within the block,
-    log handlers and error reporters can reach the exception and its frames through `sys.exc_info()`, and an exception
-    that a log handler raises keeps them as its `__context__`:
+    log handlers and error reporters can reach the exception and its frames through `sys.exc_info()`. If a log handler
+    raises another exception there, that exception keeps the first as its `__context__`:
 
         unexpected = ""
         try:
