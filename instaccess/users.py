@@ -38,7 +38,7 @@ def user_uuid(user: Any) -> str:
             identity, _ = UserIdentity.objects.using(alias).get_or_create(user=user)
             return str(identity.uuid)
     try:
-        user._meta.get_field(name)  # not `type(user)`, because `request.user` is a lazy object
+        user._meta.get_field(name)  # `type(user)` has no `_meta` if `user` is `request.user`, a lazy object.
     except FieldDoesNotExist:
         raise ConfigError(
             f"INSTACCESS['USER_UUID_FIELD'] names {name!r}, which is not a field of {user._meta.label}",

@@ -249,7 +249,7 @@ SETTINGS = {
     for name, member in (vars(KeySettings) | vars(Conf)).items()
     if isinstance(member, property) and name not in _NOT_SETTINGS
 }
-"""Setting -> property of Conf."""
+"""Name of a setting -> name of its property of Conf."""
 
 
 @receiver(setting_changed)

@@ -69,33 +69,33 @@ class Refreshed(Generic[T]):
         """
         if (value := self._value_younger_than(interval)) is not None:
             return value
-        asked_at = time.monotonic()
-        lock, last_value = self._lock, self._value_younger_than(interval + max_staleness)
+        requested_at = time.monotonic()
+        lock, cached_value = self._lock, self._value_younger_than(interval + max_staleness)
         # If the previous load failed, one thread tries again. The other threads use the cached value without
         # waiting.
         patience = 0.0 if self._failed_at > self._loaded_at else PATIENCE
-        if not lock.acquire(timeout=LAST_PATIENCE if last_value is None else patience):
+        if not lock.acquire(timeout=LAST_PATIENCE if cached_value is None else patience):
             # The loading thread stalls. Recording a failure keeps the next threads from waiting as well.
             self._failed_at = max(self._failed_at, time.monotonic())
-            if last_value is None:
+            if cached_value is None:
                 raise SourceUnavailable("another thread has been loading this value for too long")
-            return last_value
+            return cached_value
         try:
-            return self._refresh(asked_at, interval, max_staleness)
+            return self._refresh(requested_at, interval, max_staleness)
         finally:
             lock.release()
 
-    def _refresh(self, asked_at: float, interval: float, max_staleness: float) -> T:
+    def _refresh(self, requested_at: float, interval: float, max_staleness: float) -> T:
         started_at, generation = time.monotonic(), self._generation
         loaded_at, last = self._loaded_at, self._value
-        if last is not None and (started_at - loaded_at < interval or loaded_at > asked_at):
+        if last is not None and (started_at - loaded_at < interval or loaded_at > requested_at):
             return last
         usable = self._value_younger_than(interval + max_staleness)
         if usable is not None and started_at - self._failed_at < interval:
             return usable
-        if usable is None and self._failure is not None and self._failed_at >= asked_at:
-            # Another thread's load failed during the wait. If each waiting thread tried again in turn, the last one
-            # would wait for the sum of all time-outs.
+        if usable is None and self._failure is not None and self._failed_at >= requested_at:
+            # Another thread's load failed during the wait. If each waiting thread tried again in turn, the last
+            # thread would wait for the sum of all time-outs.
             raise self._failure.with_traceback(None)
         try:
             value = self._load(last)
@@ -105,7 +105,7 @@ class Refreshed(Generic[T]):
             usable = self._value_younger_than(interval + max_staleness)
             if usable is None:
                 raise
-            logger.warning("loading failed, using the last value: %s: %s", type(error).__name__, error)
+            logger.warning("loading failed, using the cached value: %s: %s", type(error).__name__, error)
             return usable
         if generation == self._generation:
             self._value, self._loaded_at, self._failure = value, started_at, None

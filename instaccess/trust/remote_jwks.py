@@ -87,8 +87,8 @@ class RemoteKeys(Mapping[str, JWK]):
         fetched = fetch_json(self._url)
         keys = read_jwks(fetched.document)
         if not keys:
-            # With an empty JWK set, every token would be refused with 401. An empty JWK set is probably a
-            # fault of the issuer, so the last valid JWK set is used. When that is too old, the answer is 503.
+            # With an empty JWK set, every token would be refused with 401. An empty JWK set is probably an error of
+            # the issuer, so the last valid JWK set is used. When the last valid set is too old, the answer is 503.
             raise SourceUnavailable(f"{without_query(self._url)} contains no usable signing key")
         self._interval = JWKS_SECONDS if fetched.max_age is None else max(1, min(fetched.max_age, JWKS_SECONDS))
         # Unchanged keys keep their JWK objects, because these already contain the key that OpenSSL prepared.
