@@ -35,7 +35,7 @@ class ServiceUserAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         class CheckedForm(form):  # type: ignore[misc]
             def clean_user(self) -> Any:
                 user = self.cleaned_data["user"]
-                if user.pk != request.user.pk and not users.holds_no_more_than(user, request.user):
+                if user.pk != request.user.pk and not users.has_every_permission_of(request.user, user):
                     raise forms.ValidationError(
                         _("This user has permissions that you don't have. Ask an administrator who has them.")
                     )

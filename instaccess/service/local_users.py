@@ -1,4 +1,4 @@
-"""The look-up of local users, if the issuer's app is installed too. `apps.py` passes it in."""
+"""The look-up of local users. `apps.py` sets it if the issuer's app is installed too."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ local_users = LocalUsers()
 
 
 def use(find: Callable[[str], Any]) -> None:
-    """Authenticate users of this deployment's database. `apps.py` calls this function.
+    """Set the function that looks up users in this deployment's database. `apps.py` calls this function.
 
     Args:
         find: takes a uuid and returns the active user with that uuid, or None.

@@ -328,7 +328,7 @@ class TestTheRecords:
             record.getMessage() for record in caplog.records if record.name == "instaccess.issuer"
         )
         assert f"reason=as_user_id_not_allowed user={user.pk} " in not_allowed
-        assert f"not allowed as user {target.pk}" in not_allowed
+        assert f"may not get tokens for user {target.pk}" in not_allowed
         assert f"reason=as_user_id_unknown user={user.pk} " in unknown
 
     def test_p19_refused_masquerade_writes_no_row(self, user, target, ask):

@@ -155,7 +155,7 @@ class TestDecryptionKeysFromSettings:
         assert list(sources.decryption_keys()) == ["gw"]
 
         settings.INSTACCESS = {"DECRYPTION_KEYS": [first, second]}
-        with pytest.raises(ConfigError, match=r"INSTACCESS\['DECRYPTION_KEYS'\]\[1\].* kid an earlier"):
+        with pytest.raises(ConfigError, match=r"INSTACCESS\['DECRYPTION_KEYS'\]\[1\].* kid of an earlier"):
             sources.decryption_keys()
 
     def test_a_url_in_a_list_is_an_error_that_describes_the_correct_form(self, settings):
