@@ -367,11 +367,11 @@ class TestRefusalsInTheChart:
     @pytest.mark.parametrize(
         ("query", "why"),
         [
-            ({"account_uuid": "x"}, "counted by application and user only"),
-            ({"masquerading": "yes"}, "counted by application and user only"),
-            ({"status": "live"}, "counted by application and user only"),
-            ({"canvas_domain": "x"}, "counted by application and user only"),
-            ({"q": "192.0.2.7"}, "not counted by the term you searched for"),
+            ({"account_uuid": "x"}, "counted only by application and user"),
+            ({"masquerading": "yes"}, "counted only by application and user"),
+            ({"status": "live"}, "counted only by application and user"),
+            ({"canvas_domain": "x"}, "counted only by application and user"),
+            ({"q": "192.0.2.7"}, "not counted by IP address"),
         ],
     )
     def test_refusals_are_left_out_with_a_reason_if_they_are_not_counted_by_the_filter(
@@ -410,7 +410,7 @@ class TestTooManyTokensForAChart:
         text = chart_text(staff_client, **query)
         cells = table(staff_client, **query)
 
-        assert "More than 3 tokens: choose a shorter period." in text
+        assert "The period contains more than 3 tokens. Choose a shorter period." in text
         assert "complete from 2026-11-23 on" in text
         assert "Issued: 3, at most 3 per day" in text
         assert cells["2026-11-23"] == {"Issued": "3"}
