@@ -73,4 +73,4 @@ class TestAsAProcess:
         assert listed.returncode == 0
         assert [key["use"] for key in json.loads(listed.stdout)] == ["enc", "sig", "sig"]
         assert (exported.returncode, exported.stdout) == (1, "")
-        assert "Not exported" in exported.stderr
+        assert "was not exported" in exported.stderr

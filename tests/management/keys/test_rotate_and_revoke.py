@@ -58,7 +58,7 @@ class TestRotate:
         past = lifecycle.rotate(SIG, force=True).retired.kid
         clock.shift(timedelta(seconds=conf.key_retention_seconds))
 
-        assert f"signing: erased the private key of key {past}: its last token has expired." in run("rotate")
+        assert f"signing: erased the private key of key {past}, because its last token has expired." in run("rotate")
 
     def test_rotate_with_force_changes_the_current_key(self):
         future = key_of(SIG, "future").kid
