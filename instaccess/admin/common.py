@@ -60,7 +60,7 @@ def render_confirmation(
         form: form with the fields that the user must fill in.
         title: title of the page.
         button: label of the submit button.
-        effects: sentences that describe what will happen.
+        effects: sentences that describe the effects of the change.
         hidden: names and values of additional hidden fields.
     """
     context = {

@@ -78,5 +78,5 @@ def operator() -> str:
 
 
 def iso(when: datetime | None) -> str | None:
-    """Format a time as RFC 3339 in UTC, to the second, which people and scripts can read. Returns None for None."""
+    """Format a time as RFC 3339 in UTC, without fractions of a second. Returns None for None."""
     return format_rfc3339(when) if when else None

@@ -19,7 +19,7 @@ from ...keys import KeyHealth, Times, decide, is_gone, is_next, served_at, short
 from ...models import Key, RefusalCount
 
 GRACE = timedelta(days=1)
-"""Time until an overdue change is reported as a problem. If shorter, a daily cron job would cause false warnings."""
+"""Time until an overdue change is reported. With a shorter time, a daily cron job would cause false warnings."""
 
 _ROTATE = "python manage.py instaccess_keys rotate"
 _ACTIVATE = "python manage.py instaccess_keys activate --kid …"
@@ -142,8 +142,8 @@ def _no_current(use: Key.Use, *, is_first: bool) -> Problem:
     text = _("There is no current %(use)s key, so no tokens can be issued.") % {"use": use.label}
     if use == Key.Use.SIGNING or is_first:
         return Problem("no_current", Severity.ERROR, text, _("Generate the missing keys:"), _INIT)
-    # Don't suggest `instaccess_init`, which refuses to generate this key. If the gateway is another deployment, it
-    # could not decrypt tokens that are encrypted for a new key.
+    # Don't suggest `instaccess_init`, which refuses to generate this key. A gateway in another
+    # deployment could not decrypt tokens that are encrypted for a new key.
     fix = _("Import the gateway's public key, or generate a key here. Then make the key current:")
     return Problem("no_current", Severity.ERROR, text, fix, _ACTIVATE)
 

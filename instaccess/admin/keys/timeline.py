@@ -39,7 +39,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A key. `planned` is the key after its planned changes; `revoked_x` is the position of its revocation."""
+    """A row that shows a key. `planned` is the key after its planned changes; `revoked_x` marks its revocation."""
 
     key: Key
     planned: Key

@@ -122,7 +122,7 @@ def build_chart(changelist: ChangeList, *, now: datetime | None = None) -> Token
 
 
 def _get_period(changelist: ChangeList, now: datetime) -> tuple[str, Period]:
-    """Return the chosen period, or the default period, with its key in `periods.CHOICES`."""
+    """Return the key in `periods.CHOICES` and the period that the user chose, or the default period."""
     choice = changelist.params.get("period", "")
     choice = choice if choice in periods.CHOICES else periods.DEFAULT
     period = periods.chosen(choice, now)

@@ -22,7 +22,7 @@ OFFERED = 30
 """Maximum number of values that a filter offers. Users find other values by searching."""
 
 RECENT_ROWS = 1000
-"""Number of latest rows from which the account filter takes its choices."""
+"""Number of rows, latest first, from which the account filter reads its choices."""
 
 
 class StatusFilter(admin.SimpleListFilter):
@@ -101,11 +101,11 @@ class _ValueFilter(admin.SimpleListFilter):
         return sorted(offered.items(), key=lambda choice: choice[1].casefold())
 
     def load_choices(self) -> list[tuple[str, str]]:
-        """Return values with their labels. More than `OFFERED` pairs mean that there are further values."""
+        """Return values with their labels. With more than `OFFERED` pairs, the filter shows that there are more values."""
         raise NotImplementedError
 
     def label(self, value: str) -> str:
-        """Return the label of a value that `load_choices` does not contain."""
+        """Return the label of a value that `load_choices` does not return."""
         raise NotImplementedError
 
     def has_output(self) -> bool:
