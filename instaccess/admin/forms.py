@@ -21,7 +21,7 @@ class ConfirmForm(forms.Form):
 class GenerateForm(ConfirmForm):
     """A form to choose between a signing key and an encryption key."""
 
-    use = forms.ChoiceField(label=_("Use"), choices=Key.Use.choices)
+    use = forms.ChoiceField(label=_("Key use"), choices=Key.Use.choices)
 
 
 class RotateForm(ConfirmForm):

@@ -142,8 +142,8 @@ def _no_current(use: Key.Use, *, is_first: bool) -> Problem:
     text = _("There is no current %(use)s key, so no tokens can be issued.") % {"use": use.label}
     if use == Key.Use.SIGNING or is_first:
         return Problem("no_current", Severity.ERROR, text, _("Generate the missing keys:"), _INIT)
-    # Don't suggest `instaccess_init`, which refuses to generate this key. A gateway in another
-    # deployment could not decrypt tokens that are encrypted for a new key.
+    # Don't suggest `instaccess_init`, which refuses to generate this key. A gateway in another deployment
+    # could not decrypt tokens that are encrypted for a new key.
     fix = _("Import the gateway's public key, or generate a key here. Then make the key current:")
     return Problem("no_current", Severity.ERROR, text, fix, _ACTIVATE)
 

@@ -101,7 +101,7 @@ class _ValueFilter(admin.SimpleListFilter):
         return sorted(offered.items(), key=lambda choice: choice[1].casefold())
 
     def load_choices(self) -> list[tuple[str, str]]:
-        """Return values with their labels. With more than `OFFERED` pairs, the filter shows that there are more values."""
+        """Return values with their labels. If there are more than `OFFERED`, the filter says so."""
         raise NotImplementedError
 
     def label(self, value: str) -> str:
