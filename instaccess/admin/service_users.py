@@ -1,4 +1,4 @@
-"""Service users in the admin: the user that an OAuth2 application acts as with the client credentials grant."""
+"""The admin page for service users, as which OAuth2 applications act in the client credentials grant."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ServiceUserAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     list_display = ["application", "user", "created_at"]
     list_select_related = ["application", "user"]
     # Show ids, because both tables may be large. An autocomplete field would fail if the project registers no admin
-    # for them.
+    # for these tables.
     raw_id_fields = ["application", "user"]
     fields = ["application", "user", "created_at"]
     readonly_fields = ["created_at"]

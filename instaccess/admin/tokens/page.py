@@ -34,7 +34,7 @@ class IssuedTokenAdmin(InspectorPages, ExportPages, TokenActions):
     ordering = ["-issued_at", "-id"]
     # Rendering the rows takes most of the response time, so a page has few rows.
     list_per_page = 20
-    # Replace Django's paginator, full result count and facets, because each of them would count all rows.
+    # Replace Django's paginator, full result count and facets, because each one would count all rows.
     paginator = BoundedPaginator
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
