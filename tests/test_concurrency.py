@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
@@ -12,21 +11,10 @@ from instaccess.keys import provision
 from instaccess.models import IssuedToken, Key
 from instaccess.trust.material import to_text
 from tests.support import tasks
-from tests.support.processes import PATIENCE, Crew, together, within
-from tests.support.stored_keys import current_kid, kids
+from tests.support.processes import PATIENCE, together, within
+from tests.support.stored_keys import CURRENT, ENC, FUTURE, PAST, REVOKED, SIG, current_kid, kids
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-SIG, ENC = Key.Use.SIGNING, Key.Use.ENCRYPTION
-
-CURRENT, FUTURE, PAST, REVOKED = Key.Status.CURRENT, Key.Status.FUTURE, Key.Status.PAST, Key.Status.REVOKED
-
-
-@pytest.fixture
-def crew(transactional_db: None) -> Iterator[Crew]:
-    crew = Crew()
-    yield crew
-    crew.close()
 
 
 class TestSeveralForcedRotations:

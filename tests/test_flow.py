@@ -19,7 +19,6 @@ from joserfc import jwk as joserfc_jwk
 from joserfc import jws as joserfc_jws
 
 from instaccess import users
-from instaccess.gateway import views as gateway_views
 from instaccess.keys import ring as keys_ring
 from instaccess.models import IssuedToken
 from tests.support.answers import INVALID, JWT_FROM_JWT, answer
@@ -32,11 +31,8 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture(autouse=True)
-def fresh_gateway(initial_keys):
-    """Clear the gateway's cached tokens and its deny list before and after a test."""
-    gateway_views.clear_caches()
-    yield
-    gateway_views.clear_caches()
+def fresh_gateway(empty_gateway_caches: None) -> None:
+    """Apply `empty_gateway_caches` to every test of this module."""
 
 
 @pytest.fixture

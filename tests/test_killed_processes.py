@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,22 +13,21 @@ from instaccess.keys import provision
 from instaccess.models import IssuedToken, Key
 from tests.support import tasks
 from tests.support.processes import Crew, KilledError
-from tests.support.stored_keys import current_kid, kids, sealed_under
+from tests.support.stored_keys import (
+    CURRENT,
+    ENC,
+    FUTURE,
+    NEW_KEK,
+    OLD_KEK,
+    PAST,
+    REVOKED,
+    SIG,
+    current_kid,
+    kids,
+    sealed_under,
+)
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-SIG, ENC = Key.Use.SIGNING, Key.Use.ENCRYPTION
-
-CURRENT, FUTURE, PAST, REVOKED = Key.Status.CURRENT, Key.Status.FUTURE, Key.Status.PAST, Key.Status.REVOKED
-
-OLD_KEK, NEW_KEK = (base64.urlsafe_b64encode(bytes([fill]) * 32).decode() for fill in (1, 2))
-
-
-@pytest.fixture
-def crew(transactional_db: None) -> Iterator[Crew]:
-    crew = Crew()
-    yield crew
-    crew.close()
 
 
 Kids = dict[tuple[str, str], str]

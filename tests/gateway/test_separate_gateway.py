@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.support import servers
-from tests.support.demos import SetUp
+from tests.support.demos import SetUp, manage
 from tests.support.paths import ROOT
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -81,17 +81,7 @@ class Issuer:
         return servers.Process(command, port=self.port, log=self.folder / "issuer.log", env=self.env, cwd=ROOT)
 
     def manage(self, *args: str) -> str:
-        completed = subprocess.run(
-            [sys.executable, "manage.py", *args],
-            cwd=ROOT,
-            env=self.env,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert completed.returncode == 0, completed.stderr
-        return completed.stdout
+        return manage(*args, env=self.env)
 
     def _export(self) -> Path:
         keys = json.loads(self.manage("instaccess_keys", "list", "--json"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -19,24 +19,7 @@ from instaccess.keys import lifecycle, provision
 from instaccess.keys import ring as keys_ring
 from instaccess.models import IssuedToken, Key
 from instaccess.tokens import jose
-
-SIG, ENC = Key.Use.SIGNING, Key.Use.ENCRYPTION
-
-START = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
-
-DAY, HOUR, SECOND = timedelta(days=1), timedelta(hours=1), timedelta(seconds=1)
-
-
-def key(status: str, *, use: Key.Use = SIG, created: datetime = START, private: bool = True, **columns: Any) -> Key:
-    """Return an unsaved row, because the decision needs no database."""
-    return Key(
-        kid=f"{use}-{status}-{created:%d%H%M%S}",
-        use=use,
-        status=status,
-        created_at=created,
-        sealed_private_jwk="sealed" if private else "",
-        **columns,
-    )
+from tests.keys.helpers import DAY, ENC, HOUR, SECOND, SIG, START
 
 
 @dataclass

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 from instaccess.keys import provision, sealing
 from instaccess.models import Key
+
+SIG, ENC = Key.Use.SIGNING, Key.Use.ENCRYPTION
+
+CURRENT, FUTURE, PAST, REVOKED = Key.Status.CURRENT, Key.Status.FUTURE, Key.Status.PAST, Key.Status.REVOKED
+
+OLD_KEK, NEW_KEK = (base64.urlsafe_b64encode(bytes([fill]) * 32).decode() for fill in (1, 2))
 
 
 def kids(use: str, status: str) -> list[str]:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from instaccess.gateway import views
 from instaccess.issuer import issuing
 from instaccess.keys import ring as keys_ring
 from instaccess.models import IssuedToken
@@ -27,10 +26,8 @@ def clock(monkeypatch) -> Clock:
 
 
 @pytest.fixture(autouse=True)
-def fresh_gateway(initial_keys):
-    views.clear_caches()
-    yield
-    views.clear_caches()
+def fresh_gateway(empty_gateway_caches: None) -> None:
+    """Apply `empty_gateway_caches` to every test of this folder."""
 
 
 @pytest.fixture
