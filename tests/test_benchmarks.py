@@ -1,4 +1,4 @@
-"""Tests of short benchmark runs. Each endpoint must prove that it works before it is measured."""
+"""Tests for short benchmark runs. Each endpoint must prove that it works before it is measured."""
 
 from __future__ import annotations
 

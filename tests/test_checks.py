@@ -146,11 +146,11 @@ class TestAnInvalidProject:
         assert message.level == ERROR
         assert f"INSTACCESS['{name}']" in message.msg
 
-    def test_reports_each_of_several_invalid_settings(self):
+    def test_check_reports_each_of_several_invalid_settings(self):
         with override_settings(**instaccess(LIFETIME=0, REALM="", LIFETYME=60)):
             assert set(run()) == {"E002", "E011", "E025"}
 
-    def test_reports_once_that_instaccess_is_not_a_dictionary(self):
+    def test_check_reports_once_that_instaccess_is_not_a_dictionary(self):
         with override_settings(INSTACCESS=None):
             assert list(run(deploy=True)) == ["E001"]
 

@@ -1,4 +1,4 @@
-"""Tests of keys and tokens with several processes at the same time, on the configured database."""
+"""Tests for keys and tokens with several processes at the same time, on the configured database."""
 
 from __future__ import annotations
 

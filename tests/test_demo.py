@@ -1,4 +1,4 @@
-"""Tests of `manage.py demo`, which run the command as a new user does, in a separate folder and on a free port."""
+"""Tests for `manage.py demo`, which run the command as a new user does, in a separate folder and on a free port."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def new_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def folder(set_up_once: SetUp, tmp_path: Path) -> Path:
-    """A folder in which the demo was set up, as a copy that the test may change."""
+    """Return a copy of the folder in which the demo was set up. The test may change the copy."""
     return set_up_once.copy_to(tmp_path / "own")
 
 
@@ -179,7 +179,7 @@ def served(serve: Callable[[], Served]) -> Served:
 
 @pytest.fixture(scope="module")
 def shared_demo(set_up_once: SetUp, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A running demo that tests share if they only read its output or send requests."""
+    """Yield a running demo that tests share if they only read its output or send requests."""
     served = Served(set_up_once.copy_to(tmp_path_factory.mktemp("shared") / "own"))
     try:
         served.read_output()

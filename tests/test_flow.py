@@ -37,7 +37,7 @@ def fresh_gateway(empty_gateway_caches: None) -> None:
 
 @pytest.fixture
 def clock(monkeypatch) -> Clock:
-    """The clock that decides when the gateway reads its keys and its deny list again."""
+    """Return the clock that decides when the gateway reads its keys and its deny list again."""
     clock = Clock()
     monkeypatch.setattr("instaccess.trust.refreshed.time", SimpleNamespace(monotonic=clock))
     return clock
@@ -45,7 +45,7 @@ def clock(monkeypatch) -> Clock:
 
 @pytest.fixture
 def get(client):
-    """GET with a bearer token."""
+    """Return a function that sends a GET request with a bearer token."""
 
     def get_(path: str, token: str) -> Any:
         return client.get(path, headers={"Authorization": f"Bearer {token}"})

@@ -1,4 +1,4 @@
-"""Tests of losing and replacing the key-encryption key while several processes use it."""
+"""Tests for losing and replacing the key-encryption key while several processes use it."""
 
 from __future__ import annotations
 

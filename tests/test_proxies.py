@@ -304,7 +304,7 @@ class TestAFaultyGateway:
         assert answer.headers["Content-Type"].startswith("application/json")
         assert site.service.requests == []
 
-    def test_g14_a_gateway_that_stalls_is_a_503(self, proxy, site):
+    def test_g14_proxy_returns_503_if_the_gateway_stalls(self, proxy, site):
         proxy.call("GET", SELF, proxy.token())
         site.service.clear()
         site.gateway_process.suspend()
@@ -316,7 +316,7 @@ class TestAFaultyGateway:
 
         assert proxy.call("GET", SELF, proxy.token()).status == 200
 
-    def test_g14_a_gateway_that_was_killed_is_a_503(self, proxy, site):
+    def test_g14_proxy_returns_503_if_the_gateway_was_killed(self, proxy, site):
         site.gateway_process.kill()
         try:
             self.assert_unavailable(proxy, site)
@@ -325,7 +325,7 @@ class TestAFaultyGateway:
 
         assert proxy.call("GET", SELF, proxy.token()).status == 200
 
-    def test_g14_a_gateway_that_resets_the_connection_is_a_503(self, proxy, site):
+    def test_g14_proxy_returns_503_if_the_gateway_resets_the_connection(self, proxy, site):
         site.gateway_process.kill()  # This also ends the kept-alive connections.
         site.gateway.resets = True
         try:

@@ -176,13 +176,13 @@ class TestManyClientsAtOnce:
 
     @pytest.fixture
     def access_tokens(self, initial_keys: Any, make_access_token: Callable[..., Any]) -> list[Any]:
-        """Two access tokens each of users without a uuid. The first two parallel requests create the uuid."""
+        """Create two access tokens for each user. The users have no uuid until two parallel requests create one."""
         users = [get_user_model().objects.create_user(f"caller-{number}") for number in range(self.USERS)]
         return [make_access_token(user=user) for user in users for _ in range(self.EACH)]
 
     @pytest.fixture
     def used(self, access_tokens: list[Any], start: Callable[..., int]) -> list[list[Used]]:
-        """The tokens of each client, in order.
+        """Return the tokens of each client, in order.
 
         The signing key is rotated between the first and the second half. The workers reload keys for each request.
         """
@@ -281,7 +281,7 @@ async def free(request: HttpRequest) -> HttpResponse:
 
 
 async def careless(request: HttpRequest) -> HttpResponse:
-    """An async view that runs code of the package in the event loop, which is a mistake."""
+    """An async view that wrongly runs code of the package in the event loop."""
     return web_answers.json_response({}, status=200)
 
 
@@ -316,7 +316,7 @@ def asgi(settings: Any, initial_keys: Any) -> Iterator[None]:
 
 @pytest.fixture
 def requests_of(asgi: None, access_token: Any, user: Any) -> dict[str, Request]:
-    """A valid request for each URL of the package and for a service. All caches are empty."""
+    """Return a valid request for each URL of the package and for a service. All caches are empty."""
     encrypted = issuing.issue(user=user, origin=ORIGIN, now=time.time())[1]
     signed = signed_inside(encrypted)
     ring.clear_cache()

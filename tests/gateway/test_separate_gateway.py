@@ -214,7 +214,7 @@ class TestAGatewayWithKeyFilesAndTheIssuersDatabase:
         issuer.revoke_latest()
         assert servers.wait_until(lambda: verify_status(process, token), lambda status: status != 204) == 401
 
-    def test_a_database_without_the_audit_table_is_a_503(self, issuer, token, gateway, tmp_path):
+    def test_verify_returns_503_if_the_audit_table_is_missing(self, issuer, token, gateway, tmp_path):
         empty_databases = {
             "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": str(tmp_path / "empty.sqlite3")}
         }
@@ -225,7 +225,7 @@ class TestAGatewayWithKeyFilesAndTheIssuersDatabase:
         assert "contains no deny list (no such table: instaccess_issuedtoken)" in process.log.read_text()
         assert "set INSTACCESS['DENY_LIST'] to the URL of the issuer's revocation list" in process.log.read_text()
 
-    def test_missing_keys_are_a_503_and_the_log_names_the_setting(self, issuer, token, gateway):
+    def test_verify_returns_503_and_logs_the_setting_if_there_are_no_keys(self, issuer, token, gateway):
         process = gateway(shared(issuer))
 
         assert verify_status(process, token) == 503
@@ -233,7 +233,7 @@ class TestAGatewayWithKeyFilesAndTheIssuersDatabase:
             "INSTACCESS['DECRYPTION_KEYS'] is not set, and this process has no key table" in process.log.read_text()
         )
 
-    def test_a_misspelled_setting_is_a_503_and_the_log_names_the_setting(self, issuer, token, gateway):
+    def test_verify_returns_503_and_logs_the_name_of_a_misspelled_setting(self, issuer, token, gateway):
         keys = {"DECRYPTION_KEYS": [str(issuer.decryption_key)], "VERIFICATION_KEYS": [str(issuer.jwks_file())]}
         process = gateway(shared(issuer), **keys, DENY_LIST_SECOND=1)
 
@@ -259,7 +259,7 @@ class TestAGatewayWithTheIssuersURLs:
         finally:
             issuer.process = issuer.start()
 
-    def test_a_gateway_that_starts_while_the_issuer_is_unavailable_answers_503(self, issuer, token, gateway):
+    def test_verify_returns_503_if_the_gateway_starts_while_the_issuer_is_unavailable(self, issuer, token, gateway):
         issuer.process.kill()
         try:
             process = gateway({}, **remote(issuer))
@@ -268,7 +268,7 @@ class TestAGatewayWithTheIssuersURLs:
             issuer.process = issuer.start()
         assert servers.wait_until(lambda: verify_status(process, token), lambda status: status != 503) == 204
 
-    def test_a_wrong_secret_is_a_503_and_is_not_logged(self, issuer, token, gateway):
+    def test_verify_returns_503_and_does_not_log_the_secret_if_the_secret_is_wrong(self, issuer, token, gateway):
         process = gateway({}, **(remote(issuer) | {"SERVICE_SECRETS": ["f" * 32]}))
 
         assert verify_status(process, token) == 503

@@ -27,7 +27,7 @@ def by_query(token: Any) -> Any:
 
 
 class TestTheTokenThatFindReturns:
-    def test_equals_the_token_that_the_orm_query_returns(self, access_token, user):
+    def test_find_returns_the_same_token_as_the_orm_query(self, access_token, user):
         uuid = users.user_uuid(user)
 
         loaded, expected = access_tokens.find(checksum(access_token)), by_query(access_token)

@@ -220,7 +220,7 @@ class TestTheClaimsHook:
 
         assert not IssuedToken.objects.exists()
 
-    def test_p16_oversized_claims_are_a_503_at_the_endpoint(self, post, access_token, initial_keys, caplog):
+    def test_p16_endpoint_returns_503_if_the_claims_are_too_large(self, post, access_token, initial_keys, caplog):
         with override_settings(INSTACCESS={"CLAIMS_HOOK": lambda user, application: {"x": "y" * 10_240}}):
             response = post(access_token)
 

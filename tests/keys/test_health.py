@@ -1,4 +1,4 @@
-"""Tests of the key health that the admin shows."""
+"""Tests for the key health that the admin shows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of importing and exporting keys."""
+"""Tests for importing and exporting keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of `rotate`: what it changes and what it refuses."""
+"""Tests for `rotate`: what it changes and what it refuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of generating and finding keys."""
+"""Tests for generating and finding keys."""
 
 from __future__ import annotations
 

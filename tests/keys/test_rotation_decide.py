@@ -1,4 +1,4 @@
-"""Tests of the decision that `rotation.decide` takes."""
+"""Tests for the decision that `rotation.decide` takes."""
 
 from __future__ import annotations
 
@@ -223,7 +223,7 @@ class TestAPastKey:
     def test_a_past_key_is_erased_once(self):
         assert decide(current_key(), key("future"), past_key(START, private=False), now=START + DAY).nothing_to_do
 
-    def test_only_the_past_keys_that_are_gone_are_erased(self):
+    def test_only_past_keys_whose_last_token_has_expired_are_erased(self):
         old = [past_key(START - n * HOUR) for n in range(4)]
         decision = decide(current_key(), key("future"), *old, now=START)
 

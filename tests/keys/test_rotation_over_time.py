@@ -1,4 +1,4 @@
-"""Tests of months of rotations on a simulated clock."""
+"""Tests for months of rotations on a simulated clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of sealing: what unseals a private key, and what is refused."""
+"""Tests for sealing: what unseals a private key, and what is refused."""
 
 from __future__ import annotations
 

@@ -259,7 +259,9 @@ class TestTheOrderOfAuthenticators:
             assert ask(f"Bearer {text}", InstAccessAuthentication, AcceptAnyHeader).status_code in {200, 401}
 
     @pytest.mark.parametrize("first", [SessionAuthentication, AcceptAnyHeader])
-    def test_a_refusal_is_a_401_with_the_challenge_although_another_authenticator_comes_first(self, service, first):
+    def test_service_refuses_with_401_and_the_challenge_although_another_authenticator_comes_first(
+        self, service, first
+    ):
         class LeavesToNext(first):
             def authenticate(self, request: Any) -> None:
                 return None
@@ -283,7 +285,7 @@ class TestARefusal:
         assert ask(good(service, exp=now()))["WWW-Authenticate"] == 'Bearer realm="our-lms"'
 
     @pytest.mark.parametrize("realm", ['a"b', "\xe9", 7])
-    def test_a_refusal_is_a_401_although_the_realm_is_invalid(self, service, settings, realm, caplog):
+    def test_service_refuses_with_401_although_the_realm_is_invalid(self, service, settings, realm, caplog):
         settings.INSTACCESS["REALM"] = realm
 
         assert refusal(ask(good(service, exp=now()))) == (401, INVALID[1], "Bearer")
@@ -291,7 +293,7 @@ class TestARefusal:
         assert "INSTACCESS['REALM'] must be" in caplog.text
 
     @pytest.mark.parametrize("settings_", [{"ISSUER": ""}, {"LEEWAY": "1"}, "no dictionary"])
-    def test_another_invalid_setting_is_a_503(self, service, settings, settings_):
+    def test_service_returns_503_if_another_setting_is_invalid(self, service, settings, settings_):
         settings.INSTACCESS = settings.INSTACCESS | settings_ if isinstance(settings_, dict) else settings_
 
         assert ask(good(service)).status_code == 503

@@ -17,7 +17,9 @@ PAYLOAD = b'{"iss":"instructure:inst_access","sub":"ada"}'
 
 # Every example may use the same RSA keys, so function-scoped fixtures are fine. There is no deadline, because a slow
 # machine must not fail the tests.
-hostile = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+arbitrary_input = settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 class UntouchableKeys(Mapping[str, JWK]):

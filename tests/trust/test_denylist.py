@@ -134,7 +134,7 @@ def document(*jtis: str) -> bytes:
 
 @pytest.fixture
 def remote(settings):
-    """A server with a scripted deny list, and the settings that configure its URL."""
+    """Run a server with a scripted deny list, and configure its URL."""
     with scripted_server(lambda handler: reply(handler, 200, document("one"))) as script:
         settings.INSTACCESS = {
             "DENY_LIST": script.base_url + REVOCATIONS,

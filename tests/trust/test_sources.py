@@ -255,7 +255,7 @@ def document(*keys: JWK) -> bytes:
 
 @pytest.fixture
 def jwks(key, settings):
-    """A server with a scripted JWK set, and the settings that configure its URL."""
+    """Run a server with a scripted JWK set, and configure its URL."""
     with scripted_server(lambda handler: reply(handler, 200, document(key))) as script:
         settings.INSTACCESS = {"VERIFICATION_KEYS": script.base_url + JWKS, "ALLOW_HTTP_URLS": True}
         yield script

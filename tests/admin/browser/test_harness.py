@@ -1,4 +1,4 @@
-"""Tests of the browser tests: errors are reported, and each accessibility exception is needed for Django's pages."""
+"""Tests for the browser tests: errors are reported, and each accessibility exception is needed for Django's pages."""
 
 from __future__ import annotations
 

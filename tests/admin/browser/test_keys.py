@@ -1,4 +1,4 @@
-"""Browser tests of the pages of keys."""
+"""Browser tests for the key pages."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ class TestAgreementWithGatewayAndService:
     @pytest.mark.parametrize(
         "changed", [{}, {"LEEWAY": 300}, {"ISSUER": "other"}, {"ENCRYPTION_ALG": "RSA1_5"}], ids=str
     )
-    def test_inspector_gives_the_gateways_reason_under_each_setting(self, make, caplog, settings, changed):
+    def test_inspector_gives_the_gateways_reason_with_each_setting(self, make, caplog, settings, changed):
         expired = int(time.time()) - MAX_LIFETIME - 100
         texts = [make.token(iat=expired, exp=expired + MAX_LIFETIME), make.token(**times(0))]
         texts.append(make.encrypted(make.signed(good_claims()), alg="RSA1_5"))

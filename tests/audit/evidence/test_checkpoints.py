@@ -29,14 +29,14 @@ from instaccess.tokens import compact, jose
 pytestmark = pytest.mark.django_db
 
 DAY = 86_400
-# No midnight within SETTLED seconds, because a checkpoint ends at midnight.
-NOON = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)
+# Midnight is more than SETTLED seconds before NOW. Otherwise, a checkpoint would end at midnight.
+NOW = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)
 
 
 @pytest.fixture
 def rows(row, initial_keys, time_machine):
     """Create rows of tokens with these ages in seconds, in this order."""
-    time_machine.move_to(NOON, tick=False)
+    time_machine.move_to(NOW, tick=False)
     return lambda *ages: [row(age=age) for age in ages]
 
 
@@ -89,7 +89,7 @@ class TestSeal:
 
     def test_seal_ends_a_checkpoint_at_the_cut(self, rows):
         rows(9000, 8000, 7000)
-        seal(evidence_keys(), cut=NOON - timedelta(seconds=7500))
+        seal(evidence_keys(), cut=NOW - timedelta(seconds=7500))
 
         assert covered_rows() == [(1, 2), (2, 1)]
 
@@ -131,7 +131,7 @@ class TestSeal:
         time_machine.shift(SETTLED + 1)
         seal(evidence_keys())
 
-        # A caller who selected the row an hour ago can't revoke it: the token expired long ago.
+        # A caller who selected the row an hour ago can't revoke the token, because the token expired long ago.
         assert (
             revocation.revoke(IssuedToken.objects.filter(pk=each.pk), keks=keks_for_revocation(), reason="late") == 0
         )

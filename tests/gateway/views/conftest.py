@@ -32,7 +32,7 @@ def fresh_gateway(empty_gateway_caches: None) -> None:
 
 @pytest.fixture
 def issue(user):
-    """Issue a token and return its audit row and the encrypted token."""
+    """Return a function that issues a token and returns its audit row and the encrypted token."""
 
     def issue_(**changes: Any) -> tuple[IssuedToken, str]:
         return issuing.issue(**({"user": user, "origin": ORIGIN, "now": time.time()} | changes))
@@ -47,7 +47,7 @@ def token(issue) -> str:
 
 @pytest.fixture
 def make(initial_keys) -> TokenFactory:
-    """Creates tokens with the keys of the gateway, without the issuer."""
+    """Return a factory that creates tokens with the gateway's keys, without the issuer."""
     ring = keys_ring.current_ring()
     return TokenFactory(ring.signing_key().private(), ring.encryption_key().private())
 

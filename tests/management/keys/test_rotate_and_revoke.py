@@ -1,4 +1,4 @@
-"""Tests of `manage.py instaccess_keys rotate`, `activate`, `revoke` and `reseal`."""
+"""Tests for `manage.py instaccess_keys rotate`, `activate`, `revoke` and `reseal`."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def fresh_gateway(empty_gateway_caches: None) -> None:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The clock that determines when counts are written."""
+    """Return the clock that determines when counts are written."""
     clock = Clock(frozen=True)
     monkeypatch.setattr(refusals, "time", SimpleNamespace(monotonic=clock, time=time.time))
     refusals.counter.reset()
