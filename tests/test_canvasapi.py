@@ -99,7 +99,7 @@ class Campus:
 
 @pytest.fixture(scope="module")
 def campus(set_up_once: SetUp) -> Iterator[Campus]:
-    # Only its owner can enter pytest's temporary directory. If root starts nginx, its workers run as another user.
+    # Let all users enter pytest's temporary directory. If root starts nginx, nginx's workers run as another user.
     with tempfile.TemporaryDirectory(prefix="instaccess-canvasapi-") as name:
         Path(name).chmod(0o755)
         site = Site(Path(name), set_up_once)

@@ -1,4 +1,4 @@
-"""`manage.py check`: each id is provoked once, and its message says what to change."""
+"""`manage.py check`: a test provokes each id, and each message names what to change."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def instaccess(**values: Any) -> dict[str, Any]:
     return {"INSTACCESS": VALID_PROJECT["INSTACCESS"] | values}
 
 
-# Check id -> settings that provoke the message, strings that the message must contain.
+# Each check id has settings that provoke the message, and strings that the message must contain.
 ERRORS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "E001": ({"INSTACCESS": [("LIFETIME", 60)]}, ["INSTACCESS", "dictionary"]),
     "E002": (instaccess(LIFETYME=60), ["LIFETYME", "LIFETIME"]),
@@ -104,7 +104,7 @@ class TestEveryCheckId:
 
         assert [check_id for check_id, times in ids.items() if times > 1] == []
         bad_settings = {check_id.removeprefix("instaccess.") for check_id in conf_checks.BAD_SETTING_IDS.values()}
-        # A test provokes each id.
+        # If you add a check, add a test that provokes its id.
         assert set(ids) == set(ERRORS) | set(DEPLOYMENT_WARNINGS) | TESTED_SEPARATELY | bad_settings
 
     def test_every_check_function_is_registered(self):

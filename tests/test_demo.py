@@ -141,12 +141,12 @@ class Served:
     def signal_another_thread(self, number: int) -> None:
         """Send a signal to a thread other than the main thread, once the main thread waits.
 
-        The system may deliver any signal to such a thread.
+        The operating system may deliver a signal to any thread.
         """
         pid = self.process.pid
         tasks = Path(f"/proc/{pid}/task")
         wait_until(lambda: (tasks / str(pid) / "stat").read_text().rpartition(") ")[2][0], "S".__eq__)
-        # Each request of the demo ran in its own thread, and the last of them may still be ending.
+        # Wait until two threads remain, because the thread of the last request may not have ended yet.
         threads = wait_until(lambda: {int(task.name) for task in tasks.iterdir()}, lambda ids: len(ids) == 2)
         assert ctypes.CDLL(None).tgkill(pid, *(threads - {pid}), number) == 0
 

@@ -19,7 +19,7 @@ from tests.support.paths import ROOT
 
 SHIPPED = {".py", ".typed", ".html", ".txt", ".po", ".mo", ".css", ".js"}
 
-# The README assumes a project that already uses DRF and django-oauth-toolkit.
+# The README assumes that the project already uses DRF and django-oauth-toolkit.
 HOST_SETTINGS = """
 INSTALLED_APPS += ["rest_framework", "oauth2_provider"]
 OAUTH2_PROVIDER = {"SCOPES": {"read": "Read"}, "DEFAULT_SCOPES": ["read"]}

@@ -31,7 +31,7 @@ UNAVAILABLE = b'{"errors":[{"message":"The service is temporarily unavailable."}
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    # Only its owner can enter pytest's temporary directory. If root starts nginx, its workers run as another user.
+    # Let all users enter pytest's temporary directory. If root starts nginx, nginx's workers run as another user.
     with tempfile.TemporaryDirectory(prefix="instaccess-proxies-") as name:
         Path(name).chmod(0o755)
         yield Path(name)

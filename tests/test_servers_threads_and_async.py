@@ -1,7 +1,7 @@
 """Concurrent requests to gthread workers and to uvicorn, and the work that runs in the thread of the event loop.
 
 Django 5.2 runs each request of an ASGI server in a thread of its own (one ThreadSensitiveContext per request). The
-thread runs the middleware and then the view, and nothing of other requests. So views that wait for a database or
+thread runs the middleware and then the view, and no code of other requests. So views that wait for a database or
 compute block neither the event loop nor each other.
 """
 
@@ -111,7 +111,7 @@ class Used:
 
 
 class Caller:
-    """A client with an access token. Each request uses a new connection, so that any worker may serve the request."""
+    """A client with an access token. Each request uses a new connection, so that any worker can serve the request."""
 
     def __init__(self, port: int, user_pk: int, access_token: str) -> None:
         self._port, self._user_pk, self._access_token = port, user_pk, access_token
@@ -150,7 +150,7 @@ class Caller:
 
 
 def modify_token(text: str) -> str:
-    """Modify one character, but not the last, because the last character of a base64 string may have unused bits."""
+    """Modify one character, but not the last one. The last character of a base64 string may have unused bits."""
     return text[:-5] + ("A" if text[-5] != "A" else "B") + text[-4:]
 
 
@@ -234,7 +234,7 @@ class TestManyClientsAtOnce:
             assert read_by_joserfc(token.text, {past.kid: past, current.kid: current}) == claims[token]
 
     def test_threads_and_processes_share_one_bucket(self, initial_keys, access_token, start):
-        # A fourth request would pass only after 90 s of leaking, so a slow machine does not affect the test.
+        # A fourth request could pass only after 90 s of leaking, so a slow machine does not change the result.
         port = start(THROTTLE_LIMIT=500, THROTTLE_COST=200, THROTTLE_LEAK=1)
         caller = Caller(port, access_token.user_id, access_token.token)
         together = threading.Barrier(24)

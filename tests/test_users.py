@@ -55,7 +55,7 @@ class TestTheUuidOfAUser:
             assert users.user_uuid(loaded) == first
 
     def test_uuid_that_another_process_created_is_found(self, user):
-        # The user was loaded before the uuid was created, so the uuid is only in the database.
+        # This user was loaded before the uuid was created, so only the database contains the uuid.
         stale = User.objects.select_related("instaccess_identity").get(pk=user.pk)
         first = users.user_uuid(user)
 
@@ -174,7 +174,7 @@ class TestActiveUser:
                 assert users.active_user(invalid) is None
 
     def test_c6_active_user_is_none_if_two_users_share_the_uuid(self, user):
-        # The field need not be unique. Returning one of the two users could be wrong.
+        # The field need not be unique. If one of two users were returned, a token could authenticate the wrong user.
         User.objects.create_user("grace", email="shared@example.edu")
         User.objects.create_user("mary", email="shared@example.edu")
 

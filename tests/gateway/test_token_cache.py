@@ -17,7 +17,7 @@ from tests.support.tokens import NOW, TokenFactory, non_canonical_forms
 
 
 class ForbiddenKey:
-    """A key that equals every key. An RSA operation with it fails."""
+    """A key that equals every key, and with which every RSA operation fails."""
 
     def __eq__(self, other: object) -> bool:
         return True

@@ -109,7 +109,7 @@ class TestModelsThatNeedTheOrmQuery:
 
         manager = FilteringManager()
         manager.model = get_access_token_model()
-        # Django derives `_default_manager` from the options of the model.
+        # Replace the manager in the options of the model, because Django derives `_default_manager` from the options.
         monkeypatch.setitem(get_access_token_model()._meta.__dict__, "default_manager", manager)
         access_tokens._statement.cache_clear()
 

@@ -295,7 +295,7 @@ class TestWithIntrospectionConfigured:
         assert introspection == []
 
     def test_p7_toolkits_own_validator_would_call_the_other_server(self, user, introspection):
-        """The tests above can fail: with the same settings, the toolkit's own validator calls the server."""
+        """This test proves that the tests above can fail."""
         request = Request("http://testserver/", http_method="POST")
         OAuth2Validator().validate_bearer_token("unknown", [], request)
 

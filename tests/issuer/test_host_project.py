@@ -35,7 +35,10 @@ CONFLICTING = "tests.projects.hostproject.conflicting."
 
 @pytest.fixture
 def check_contract(client, post, make_access_token, initial_keys):
-    """Return a function that requests every endpoint once. It fails at the first response that differs from docs/wire-contract.md §1."""
+    """Return a function that requests every endpoint once.
+
+    The function fails at the first response that differs from docs/wire-contract.md §1.
+    """
 
     def check(**kwargs):
         good = make_access_token()

@@ -261,7 +261,7 @@ class TestWithoutKeys:
 
 @pytest.mark.django_db(transaction=True)
 class TestAJtiThatExistsAlready:
-    """`uuid4` does not collide in practice, but a broken random source can repeat a value."""
+    """`uuid4` does not collide in practice, but a faulty random source can repeat a value."""
 
     def test_p17_existing_jti_is_replaced_by_a_new_one(self, issue, monkeypatch):
         taken, fresh = issue()[0].jti, uuid.UUID(int=2)

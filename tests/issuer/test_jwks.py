@@ -247,7 +247,7 @@ class TestInAHostProject:
 
 class TestACachedCopyOfTheSet:
     def test_k4_cached_copy_contains_a_key_before_the_key_signs(self, client):
-        """The copy comes from the worker that reloads its keys last, and is cached for the longest allowed time."""
+        """The test caches the JWK set of the worker that reloads its keys last, for the longest allowed time."""
         with time_machine.travel(START, tick=False) as clock:
             provision.init()
             key = provision.generate(SIG)

@@ -138,7 +138,7 @@ class TestAnApplicationWithAServiceUser:
 class TestTheAdminPage:
     @pytest.fixture
     def staff(self, client: Any) -> Any:
-        """Return a client of a staff user with all permissions on service users."""
+        """Log in an administrator with all permissions on service users, and return the administrator."""
         administrator = User.objects.create_user("boss", is_staff=True)
         administrator.user_permissions.add(
             *Permission.objects.filter(content_type__app_label="instaccess", codename__endswith="_serviceuser")

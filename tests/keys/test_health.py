@@ -59,7 +59,7 @@ class TestTheExaminedKeys:
     def test_keys_that_retired_long_ago_are_left_out(self, initial_keys, clock):
         old = lifecycle.rotate(SIG, force=True).retired
         clock.shift(DAY)
-        lifecycle.rotate(SIG)  # This erases the private key.
+        lifecycle.rotate(SIG)  # This rotation erases the private key.
         clock.shift(9 * DAY)
         recent = lifecycle.rotate(SIG, force=True).retired
 

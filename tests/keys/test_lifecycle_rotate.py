@@ -142,7 +142,7 @@ class TestRotateWithAnExpectedCurrentKey:
         assert rows() == before
 
     def test_k1_the_process_that_loses_the_race_changes_nothing(self, monkeypatch, rsa_pool):
-        """Another process rotates after this call's decision and before this call takes the lock."""
+        """Another process rotates after this process has decided to rotate, but before this process acquires the lock."""
         calls: list[str] = []
 
         def generate(use: str) -> Any:

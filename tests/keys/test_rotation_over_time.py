@@ -26,7 +26,7 @@ from tests.keys.helpers import DAY, ENC, HOUR, SECOND, SIG, START
 class Deployment:
     """An issuer, a gateway and a service on a simulated clock.
 
-    The service keeps its copy of the JWK set for the whole max-age.
+    The service caches the JWK set for the whole max-age.
     """
 
     user: Any
@@ -80,7 +80,7 @@ class TestTenRotations:
                 assert len(served) == len(set(served))
                 assert set(served) == kids_to_publish(datetime.now(UTC))
                 published.append(frozenset(served))
-                clock.shift(3599)  # The tokens expire in one second.
+                clock.shift(3599)  # Check the tokens one second before they expire.
                 assert deployment.accept_all() == 2
                 clock.shift(3 * HOUR + SECOND)  # cron runs every four hours.
             days = (datetime.now(UTC) - START) / DAY
@@ -142,16 +142,16 @@ class TestRandomSchedulesAndSettings:
         keys_ring.clear_cache()
         with override_settings(INSTACCESS=settings), time_machine.travel(START, tick=False) as clock:
             provision.init()
-            stale = keys_ring.load()  # The cache of a worker that read the keys just before a change.
+            stale = keys_ring.load()  # Simulate a worker that read the keys just before a change.
             live: list[tuple[str, str, datetime]] = []
             for pause in cron:
                 for use in Key.Use:
                     done = lifecycle.rotate(use)
                     if done.activated is not None:
                         assert datetime.now(UTC) >= done.activated.created_at + SECOND * conf.key_lead_seconds
-                        # A JWK set from a worker with an old cache, kept for the whole max-age, contains the key.
+                        # With this lead time, every cached JWK set contains the key before the key signs.
                         assert conf.key_lead_seconds >= conf.jwks_max_age + conf.key_cache_seconds
-                clock.shift(conf.key_cache_seconds)  # The other worker may use the old keys until then.
+                clock.shift(conf.key_cache_seconds)  # Until this time, the other worker may use its cached keys.
                 fresh = keys_ring.load(stale.keys)
                 for ring in (stale, fresh):
                     end = datetime.now(UTC) + SECOND * (conf.lifetime + conf.leeway)

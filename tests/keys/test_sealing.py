@@ -232,7 +232,7 @@ class TestTheIdOfTheKeyEncryptionKey:
 
 class TestTheErrorsOfUnsealing:
     def test_a1_errors_contain_no_private_key_and_no_key_encryption_key(self, private, kid):
-        # Random keys are used, because repeated bytes could match by accident.
+        # Use random keys, because repeated bytes could match by accident.
         kek, other = os.urandom(32), os.urandom(32)
         sealed = sealing.seal(private, kid=kid, use="sig", keks=[kek])
         errors = [

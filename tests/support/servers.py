@@ -142,9 +142,9 @@ class WireTap:
         with suppress(OSError):
             while data := client.recv(65536):
                 sent += data
-                # A connection may carry several requests, so the event is cleared at the start of each request.
+                # Clear the event at the start of each request, because a connection may carry several requests.
                 (complete.set if self.may_answer(sent) else complete.clear)()
-                with suppress(OSError):  # The server may have closed the connection. The bytes are still recorded.
+                with suppress(OSError):  # Ignore a closed connection, because the bytes are already recorded.
                     server.sendall(data)
         complete.set()
         _disconnect(client, server)

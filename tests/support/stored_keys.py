@@ -20,7 +20,7 @@ def kids(use: str, status: str) -> list[str]:
 
 
 def current_kid(use: str) -> str:
-    """Return the kid of the only current key of a use, and check that every key can be unsealed."""
+    """Check that every key can be unsealed, and return the kid of the current key with this `use`."""
     provision.check_sealed_keys()
     [kid] = kids(use, Key.Status.CURRENT)
     return kid

@@ -80,7 +80,7 @@ class TestADenyListFromTheDatabase:
             denylist.current()
             denylist.current()
 
-    # MariaDB's ANALYZE commits the open transaction.
+    # Use real transactions, because MariaDB's ANALYZE would commit the transaction of the test.
     @pytest.mark.django_db(transaction=True)
     def test_the_query_uses_an_index(self, row):
         now = timezone.now()
@@ -121,7 +121,7 @@ def clock(monkeypatch):
     clock = SimpleNamespace(now=1000.0)
 
     def monotonic() -> float:
-        clock.now += 1e-6  # Each call returns a different time.
+        clock.now += 1e-6  # Like a real clock, return a later time on each call.
         return clock.now
 
     monkeypatch.setattr("instaccess.trust.refreshed.time", SimpleNamespace(monotonic=monotonic))

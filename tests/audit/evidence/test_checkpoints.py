@@ -35,7 +35,7 @@ NOW = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)
 
 @pytest.fixture
 def rows(row, initial_keys, time_machine):
-    """Create rows of tokens with these ages in seconds, in this order."""
+    """Return a function that creates token rows with the given ages in seconds, in this order."""
     time_machine.move_to(NOW, tick=False)
     return lambda *ages: [row(age=age) for age in ages]
 

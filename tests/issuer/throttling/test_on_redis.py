@@ -32,10 +32,10 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("throttled")]
 class TestABucketOnRedis:
     @pytest.fixture(params=[DJANGOS, DJANGO_REDIS], ids=["django", "django-redis"])
     def redis(self, request: pytest.FixtureRequest, settings: Any, throttled: None) -> Iterator[Any]:
-        """Put the default cache on Redis under a key prefix of this test. Returns a redis-py client."""
+        """Put the default cache on Redis with a key prefix for this test, and yield a redis-py client."""
         import redis
 
-        # CACHES is restored before the fixture `throttled` clears the cache, because Django would flush all of Redis.
+        # Restore CACHES before the fixture `throttled` clears the cache. Otherwise, Django would flush all of Redis.
         with override_settings(CACHES=on_redis(request.param, REDIS_URL)), redis.Redis.from_url(REDIS_URL) as client:
             client.ping()
             yield client
@@ -52,7 +52,7 @@ class TestABucketOnRedis:
 
     @pytest.mark.django_db(transaction=True)
     def test_p18_exactly_three_of_fifty_parallel_requests_pass(self, redis, settings, initial_keys, access_token):
-        # A fourth request would pass only after 10 s of leaking, so a slow machine does not affect the test.
+        # A fourth request could pass only after 10 s of leaking, so a slow machine does not change the result.
         settings.INSTACCESS = {"THROTTLE_LIMIT": 500}
         start = threading.Barrier(50)
 
@@ -166,7 +166,7 @@ class TestTheConnectionToRedis:
     def test_closed_connection_is_replaced_without_letting_requests_through(self, tap, caplog):
         self.levels(3)
 
-        # A restart or an idle timeout of Redis closes connections in the same way.
+        # Close the connection, as a restart or an idle timeout of Redis does.
         tap.retarget(urlsplit(REDIS_URL).port or 6379)
 
         assert not throttling.charge(7).allowed
@@ -202,7 +202,7 @@ class TestTheConnectionToRedis:
         assert not throttling.charge(7).allowed
 
     def test_closed_connections_leave_no_open_file_descriptors(self, tap):
-        """Also with garbage collection disabled, as in some configurations of gunicorn."""
+        """Garbage collection is disabled, as in some configurations of gunicorn."""
         self.levels(1)
         before = len(os.listdir("/proc/self/fd"))
         gc.disable()

@@ -50,9 +50,9 @@ REST_FRAMEWORK = {
 }
 OAUTH2_PROVIDER = {
     **_PROVIDER,
-    # No server listens on this port, so a call would cause a 503.
+    # No server listens on this port. If the issuer sent a request to this URL, the response would be 503.
     "RESOURCE_SERVER_INTROSPECTION_URL": "http://127.0.0.1:9/introspect",
     "RESOURCE_SERVER_AUTH_TOKEN": "theirs",
 }
-# The test requests more tokens than a bucket allows.
+# Turn off throttling, because the test requests more tokens than a bucket allows.
 INSTACCESS = {"THROTTLE_LIMIT": None}

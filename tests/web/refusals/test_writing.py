@@ -35,7 +35,7 @@ class TestWriting:
         assert response.status_code == 401
         assert total() == 1
 
-        # The same through WSGI: a server closes the response after sending it.
+        # Under WSGI, a server closes the response after sending it. Only then must the counts be written.
         refusals.counter.reset()
         due.advance(refusals.INTERVAL)
         statements.seen.clear()
