@@ -84,7 +84,7 @@ DEPLOYMENT_WARNINGS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "W010": ({"SECURE_REDIRECT_EXEMPT": []}, ["SECURE_SSL_REDIRECT", "SECURE_REDIRECT_EXEMPT", "internal"]),
     "W007": ({"SECURE_SSL_REDIRECT": False}, ["SECURE_SSL_REDIRECT", "SECURE_PROXY_SSL_HEADER"]),
 }
-# Each of these ids has a separate test: here, in tests/gateway/test_separate_gateway.py or in tests/service.
+# Separate tests cover these ids, in this file, in tests/gateway/test_separate_gateway.py or in tests/service.
 TESTED_SEPARATELY = {"E005", "E007", "E008", "E009", "W008", "W011", "W012", "E051", "E052", "E053"}
 
 
@@ -214,7 +214,7 @@ class TestAnUnknownSetting:
             assert list(run()) == ["E002"]
 
     def test_unknown_setting_fails_every_read_while_the_check_runs(self, monkeypatch):
-        # The check reads a `Conf` of its own, so other threads never see settings without the unknown name.
+        # The check uses a separate `Conf`. Otherwise, other threads could briefly read settings without the unknown name.
         def read(given: Conf) -> str:
             with pytest.raises(ConfigError):
                 _ = conf.account_uuid

@@ -89,7 +89,7 @@ class TestTwoImportsOfTheSameKey:
 
 class TestARevocationDuringARotation:
     @pytest.mark.parametrize("use", [SIG, ENC])
-    def test_k1_a_revocation_and_a_rotation_leave_one_sound_current_key(self, crew, initial_keys, rsa_pool, use):
+    def test_k1_a_revocation_and_a_rotation_leave_one_usable_current_key(self, crew, initial_keys, rsa_pool, use):
         stolen = current_kid(use)
         workers = crew.start(2, keys=[[rsa_pool.take() for _ in range(3)] for _ in range(2)])
         together(workers, tasks.meet_at, "instaccess.keys.store.locked")

@@ -134,9 +134,9 @@ class TestCodeBlocks:
             case ["python", "-c", code]:
                 ast.parse(code)
             case ["openssl", *_]:
-                assert line in OPENSSL  # Another test runs these commands.
+                assert line in OPENSSL  # Another test runs the OpenSSL commands.
             case ["python", "-m", "pip", "install", wheel]:
-                assert wheel.startswith("dist/django_instaccess-")  # test_packaging.py installs it.
+                assert wheel.startswith("dist/django_instaccess-")  # test_packaging.py installs the wheel.
             case _:
                 pytest.fail(f"nothing tests `{line}`")
 
@@ -266,7 +266,7 @@ class TestTheTablesOfRefusals:
 
 
 NOT_SHOWN = {
-    # Errors of the package always have a more precise reason. An extension may use these.
+    # The package always logs a more precise reason. Only extensions may use these codes.
     *(Reason.ERROR, Reason.OTHER, Reason.AS_USER_ID),
     # Commands and the admin print the detail of this error without the reason.
     Reason.AUDIT_ALTERED,

@@ -35,7 +35,9 @@ Kids = dict[tuple[str, str], str]
 
 @pytest.fixture
 def killed_after_each_statement(crew: Crew, rsa_pool: Any) -> Callable[..., Iterator[Kids]]:
-    """Run a task repeatedly from the same initial keys, and kill the process one SQL statement later each time.
+    """Return a function that runs a task repeatedly from the same initial keys, and kills the process.
+
+    Each run is killed one SQL statement later than the previous run.
 
     The iteration ends when the task completes. After each kill, it yields the kids of the initial keys.
     """
@@ -59,7 +61,7 @@ def killed_after_each_statement(crew: Crew, rsa_pool: Any) -> Callable[..., Iter
 
 
 class TestAKilledRotation:
-    def test_o5_a_killed_rotation_leaves_sound_keys_and_completes_when_run_again(
+    def test_o5_a_killed_rotation_leaves_usable_keys_and_completes_when_run_again(
         self, crew, rsa_pool, killed_after_each_statement
     ):
         for start in killed_after_each_statement(tasks.rotate, SIG, own_keys=1):
@@ -90,7 +92,7 @@ class TestAKilledRotation:
 
 
 class TestAKilledRevocation:
-    def test_o5_a_killed_revocation_leaves_sound_keys_and_completes_when_run_again(
+    def test_o5_a_killed_revocation_leaves_usable_keys_and_completes_when_run_again(
         self, crew, rsa_pool, user, killed_after_each_statement
     ):
         # The fixture replaces (SIG, CURRENT) by the kid of the initial current key.

@@ -31,7 +31,8 @@ UNAVAILABLE = b'{"errors":[{"message":"The service is temporarily unavailable."}
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    # Let all users enter pytest's temporary directory. If root starts nginx, nginx's workers run as another user.
+    # Only its owner can enter pytest's temporary directory, but nginx's workers run as another user if root starts nginx.
+    # So the directory is created here, and all users can enter the directory.
     with tempfile.TemporaryDirectory(prefix="instaccess-proxies-") as name:
         Path(name).chmod(0o755)
         yield Path(name)
@@ -202,7 +203,7 @@ class TestPathsThatAreNotPublic:
         ],
     )
     def test_a_non_canonical_path_does_not_bypass_the_gateway(self, proxy, site, path):
-        opaque = site.access_tokens["ada"][0]  # The service would accept this token.
+        opaque = site.access_tokens["ada"][0]  # Without the gateway, the service would accept this token.
 
         answer = proxy.raw(
             f"GET {path} HTTP/1.1", "Host: 127.0.0.1", f"Authorization: Bearer {opaque}", "Connection: close"
@@ -343,7 +344,7 @@ class TestAFaultyGateway:
             answer = proxy.call("GET", SELF, proxy.token())
 
         if 200 <= status < 300 and proxy.name == "nginx":
-            # nginx lets a request pass for every 2xx. The service receives no Authorization header, so it refuses.
+            # nginx forwards the request after every 2xx. The service refuses a request without an Authorization header.
             assert answer.status == 401
             assert site.service.headers("Authorization") == []
         else:

@@ -515,7 +515,7 @@ class TestAClientThatDisconnects:
             with held(step, after=after) as holding:
                 await holding.reached()
                 await exchange.disconnect()
-                # A running view can't be cancelled. The request ends only after the view has returned.
+                # A running view can't be cancelled, so the request ends only after the view has returned.
                 assert ended == []
             await exchange.wait(PATIENCE)
             assert not exchange.is_answered

@@ -135,7 +135,7 @@ class TestLiveTokens:
 
 
 class TestBrokenKeys:
-    def test_no_problem_is_reported_for_sound_keys(self, initial_keys):
+    def test_no_problem_is_reported_for_valid_keys(self, initial_keys):
         state = load()
 
         assert state.undecryptable == {}

@@ -142,7 +142,7 @@ class TestRotateWithAnExpectedCurrentKey:
         assert rows() == before
 
     def test_k1_the_process_that_loses_the_race_changes_nothing(self, monkeypatch, rsa_pool):
-        """Another process rotates after this process has decided to rotate, but before this process acquires the lock."""
+        """Another process rotates between the decision of this process and its lock on the rows."""
         calls: list[str] = []
 
         def generate(use: str) -> Any:

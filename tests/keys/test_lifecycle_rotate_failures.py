@@ -89,7 +89,7 @@ class TestThePrivateKeyOfAPastKey:
 
 @pytest.mark.usefixtures("started")
 class TestARotationThatFailsHalfway:
-    def test_o5_a_rotation_that_fails_halfway_changes_nothing(self, clock):
+    def test_o5_a_rotation_whose_last_statement_fails_changes_nothing(self, clock):
         """The database refuses the last statement, so the transaction is rolled back."""
         clock.shift(30 * DAY)
         before = rows()

@@ -117,7 +117,7 @@ class TestReseal:
         with sealed_with(kek(2)):
             assert unseal_all() == 3
 
-    def test_reseal_does_not_restore_a_private_key_that_was_erased_meanwhile(self, monkeypatch):
+    def test_reseal_does_not_restore_a_private_key_that_was_erased_during_the_reseal(self, monkeypatch):
         """The private key is erased after reseal has read the row and before it updates the row."""
         seal = sealing.seal
 

@@ -42,7 +42,7 @@ class Deployment:
 
     def accept_all(self) -> int:
         """Decrypt and verify every live token with the current key ring. Returns the number of tokens."""
-        # The previous keys are passed so that they are not parsed again, which would slow the test down.
+        # Pass the previous keys. Otherwise, each load would parse all keys again and slow the test down.
         self.ring = keys_ring.load(self.ring.keys)
         self.tokens = [(text, end) for text, end in self.tokens if datetime.now(UTC) < end + SECOND * conf.leeway]
         for text, _ in self.tokens:
@@ -168,5 +168,5 @@ class TestRandomSchedulesAndSettings:
                             assert signing_kid in verification
                             assert encryption_kid in decryption
                 live = [token for token in live if token[2] > then]
-                # A worker may have cached these keys just before the next run of cron.
+                # Simulate a worker that caches the keys just before the next run of cron.
                 stale = keys_ring.load(stale.keys)

@@ -71,7 +71,7 @@ class TestASealedKey:
             "kek": kek_id(FIRST),
         }
 
-    def test_a_sealed_key_contains_no_private_member_in_the_clear(self, sealed, private):
+    def test_a_sealed_key_contains_no_unencrypted_private_member(self, sealed, private):
         raw = b"".join(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)) for part in sealed.split("."))
 
         for member in PRIVATE_MEMBERS:

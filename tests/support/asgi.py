@@ -1,4 +1,4 @@
-"""Helpers that run the ASGI application in one event loop, delay requests and record which thread runs each module."""
+"""Helpers that run the ASGI application in one event loop, block requests and record where each module runs."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ USERS = ("ada", "boole", "curry")
 """The users of the tests. Each token request uses another access token, because the throttle counts per token."""
 
 
-# `manage.py shell` runs this script with the database of the site.
+# `manage.py shell` runs this script, which creates users and access tokens in the database of the site.
 _MAKE_USERS = f"""
 import json, secrets
 from datetime import timedelta

@@ -205,7 +205,7 @@ class TestTheCheckpoint:
     def test_checkpoint_is_invalid_if_signed_with_a_key_that_an_attacker_inserted(self, rows, rsa_pool):
         rows(9000)
         seal(evidence_keys())
-        # The attacker can write to the database, inserts a signing key and signs a modified checkpoint with this key.
+        # Simulate an attacker who inserts a signing key and signs a modified checkpoint with this signing key.
         attacker_key = rsa_pool.take("sig")
         kid = attacker_key.thumbprint()
         public = {**attacker_key.export_public(as_dict=True), "kid": kid, "use": "sig"}
@@ -224,7 +224,7 @@ class TestReauthenticate:
         seal(evidence_keys())
         old, new = "SECRET_KEY", secrets.token_urlsafe(32)
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [new, old]}
-        # One checkpoint and the row without a checkpoint get new HMACs. The other row is proved by its checkpoint.
+        # The checkpoint and the row without a checkpoint get new HMACs. The checkpoint proves the other row.
         assert reauthentication.reauthenticate(evidence_keys()) == 2
         assert reauthentication.reauthenticate(evidence_keys()) == 0
 

@@ -22,7 +22,7 @@ class TestProcesses:
         workers = crew.start(6)
         clients = [f"client-{number}" for number in range(10)]
         for number in range(5):
-            # Give each worker another order of rows. If writes locked rows in this order, the workers would deadlock.
+            # Give each worker another order of rows. If a worker locked rows in its own order, workers could deadlock.
             for worker in workers:
                 clients.append(clients.pop(0))
                 worker.ask(tasks.refuse, *clients, f"new-{number}", f"newer-{number}")
