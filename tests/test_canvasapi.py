@@ -99,8 +99,8 @@ class Campus:
 
 @pytest.fixture(scope="module")
 def campus(set_up_once: SetUp) -> Iterator[Campus]:
-    # Only its owner can enter pytest's temporary directory, but nginx's workers run as another user if root starts nginx.
-    # So the directory is created here, and all users can enter the directory.
+    # Don't use pytest's temporary directory, which only its owner can enter. If root starts nginx, nginx's workers run
+    # as another user.
     with tempfile.TemporaryDirectory(prefix="instaccess-canvasapi-") as name:
         Path(name).chmod(0o755)
         site = Site(Path(name), set_up_once)

@@ -214,7 +214,7 @@ class TestAnUnknownSetting:
             assert list(run()) == ["E002"]
 
     def test_unknown_setting_fails_every_read_while_the_check_runs(self, monkeypatch):
-        # The check uses a separate `Conf`. Otherwise, other threads could briefly read settings without the unknown name.
+        # The check uses a separate `Conf`. Otherwise, other threads could read settings without the unknown name.
         def read(given: Conf) -> str:
             with pytest.raises(ConfigError):
                 _ = conf.account_uuid

@@ -96,7 +96,7 @@ def test_a_token_is_issued_decrypted_accepted_revoked_and_refused(clock, access_
     call_command("instaccess_tokens", "revoke", "--jti", str(row.jti), "--reason", "laptop stolen")
     assert get(VERIFY, encrypted).status_code == 204
 
-    # §3 Revocation: within 5 seconds, every gateway worker refuses the token, even if the worker has cached the token.
+    # §3 Revocation: within 5 seconds, every gateway worker refuses the token, even if the token is cached.
     clock.advance(5)
     assert answer(get(VERIFY, encrypted)) == INVALID
     row.refresh_from_db()

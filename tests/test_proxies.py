@@ -31,8 +31,8 @@ UNAVAILABLE = b'{"errors":[{"message":"The service is temporarily unavailable."}
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    # Only its owner can enter pytest's temporary directory, but nginx's workers run as another user if root starts nginx.
-    # So the directory is created here, and all users can enter the directory.
+    # Don't use pytest's temporary directory, which only its owner can enter. If root starts nginx, nginx's workers run
+    # as another user.
     with tempfile.TemporaryDirectory(prefix="instaccess-proxies-") as name:
         Path(name).chmod(0o755)
         yield Path(name)
@@ -344,7 +344,7 @@ class TestAFaultyGateway:
             answer = proxy.call("GET", SELF, proxy.token())
 
         if 200 <= status < 300 and proxy.name == "nginx":
-            # nginx forwards the request after every 2xx. The service refuses a request without an Authorization header.
+            # After every 2xx, nginx forwards the request. Without an Authorization header, the service refuses the request.
             assert answer.status == 401
             assert site.service.headers("Authorization") == []
         else:

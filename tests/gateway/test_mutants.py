@@ -76,7 +76,7 @@ class TestMutatedTokens:
             raw = genuine if number % 1000 == 0 else mutant(genuine, order)
             identical += raw == genuine
             if keys.uses > RSA_AT_MOST:
-                # Try the remaining mutants without keys, to save time. They must be refused by strict parsing or for an unknown kid.
+                # Remove the keys to save time. Strict parsing or the unknown kid must refuse the remaining mutants.
                 keys.clear()
             try:
                 # Servers decode header values as Latin-1.

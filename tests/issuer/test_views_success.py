@@ -306,7 +306,7 @@ def multipart(content):
 
 
 def json_to_form(get_response: Any) -> Any:
-    """A middleware that replaces the form, as middleware of projects may do."""
+    """Return a middleware that replaces the form, as a middleware of the host project may do."""
 
     def middleware(request: Any) -> Any:
         request.POST = QueryDict(mutable=True)
@@ -317,7 +317,7 @@ def json_to_form(get_response: Any) -> Any:
 
 
 def own_query(get_response: Any) -> Any:
-    """A middleware that replaces the query."""
+    """Return a middleware that replaces the query."""
 
     def middleware(request: Any) -> Any:
         request.GET = QueryDict("mine=1")

@@ -34,7 +34,7 @@ def as_json(*args: str) -> Any:
 
 @pytest.fixture
 def audit(row, initial_keys):
-    """One row that a checkpoint can cover, and one row that can still change."""
+    """Create one row that a checkpoint can cover, and one row that can still change."""
     return [row(age=3 * DAY), row()]
 
 

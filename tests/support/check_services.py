@@ -1,4 +1,4 @@
-"""Checks that the services and programs that `make test-services` needs are available.
+"""A script that checks whether the services and programs that `make test-services` needs are available.
 
 Each missing service is reported in one line, before the tests start.
 """

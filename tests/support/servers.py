@@ -97,7 +97,7 @@ class WireTap:
         self.resets = False
         """Whether every connection is reset as soon as a request arrives."""
         self.may_answer: Callable[[bytearray], bool] = lambda sent: True
-        """Returns whether enough bytes were sent, so that the answer may be forwarded.
+        """Return whether enough bytes were sent, so that the answer may be forwarded.
 
         A server may answer and close the connection before it has read the body. The proxy then stops sending the
         body, and the tap records only a part of the body.

@@ -202,7 +202,7 @@ class TestCounting:
         )
 
         assert counts.numbers[-1] == 14
-        assert counts.known == 7  # 41 days of the period are in the past. Refusals are kept for 35 days.
+        assert counts.known == 7  # The period starts 41 days ago. Refusals are kept for 35 days.
         assert counts.total == 14
 
     def test_a4_a_bounded_number_of_rows_is_counted_and_incomplete_numbers_are_unknown(self, row, monkeypatch):
