@@ -99,8 +99,8 @@ class Campus:
 
 @pytest.fixture(scope="module")
 def campus(set_up_once: SetUp) -> Iterator[Campus]:
-    # Don't use pytest's temporary directory, which only its owner can enter. If root starts nginx, nginx's workers run
-    # as another user.
+    # Don't use pytest's temporary directory, which only its owner can enter. If root starts nginx, the workers run as
+    # another user.
     with tempfile.TemporaryDirectory(prefix="instaccess-canvasapi-") as name:
         Path(name).chmod(0o755)
         site = Site(Path(name), set_up_once)

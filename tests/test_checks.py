@@ -126,7 +126,7 @@ class TestAValidProject:
 
 class TestAnInvalidProject:
     @pytest.mark.parametrize("check_id", ERRORS)
-    def test_problem_is_an_error_that_names_what_to_change(self, check_id):
+    def test_check_reports_each_problem_as_an_error_that_names_what_to_change(self, check_id):
         settings, names = ERRORS[check_id]
 
         with override_settings(**settings):
@@ -137,7 +137,7 @@ class TestAnInvalidProject:
         assert [name for name in names if name not in text_of(messages[check_id])] == []
 
     @pytest.mark.parametrize("name", conf_checks.BAD_SETTING_IDS)
-    def test_invalid_value_is_an_error_with_the_id_of_the_setting(self, name):
+    def test_check_reports_an_invalid_value_with_the_id_of_the_setting(self, name):
         with override_settings(**instaccess(**{name: object()})):
             messages = run(deploy=True)
 
@@ -176,9 +176,7 @@ class TestKeysInTheSettings:
             ("-----BEGIN SECRET", "neither"),
         ],
     )
-    def test_unusable_key_is_a_warning_that_names_the_entry_without_its_content(
-        self, rsa_pool, setting, check_id, key, why
-    ):
+    def test_check_warns_about_an_unusable_key_without_showing_the_key(self, rsa_pool, setting, check_id, key, why):
         good = rsa_pool.take().export_to_pem(private_key=True, password=None).decode()
         with override_settings(**instaccess(**{setting: [good, key]})):
             messages = run()
@@ -284,7 +282,7 @@ class TestADeployment:
         assert run(deploy=True) == {}
 
     @pytest.mark.parametrize("default_scopes", [["__all__"], ["read", SCOPE], (SCOPE,)])
-    def test_o14_issuing_scope_among_the_default_scopes_is_a_warning(self, default_scopes):
+    def test_o14_check_warns_about_the_issuing_scope_among_the_default_scopes(self, default_scopes):
         with override_settings(OAUTH2_PROVIDER={"SCOPES": SCOPES, "DEFAULT_SCOPES": default_scopes}):
             assert list(run(deploy=True)) == ["W003"]
 

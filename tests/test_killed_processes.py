@@ -37,8 +37,8 @@ Kids = dict[tuple[str, str], str]
 def killed_after_each_statement(crew: Crew, rsa_pool: Any) -> Callable[..., Iterator[Kids]]:
     """Return a function that runs a task repeatedly from the same initial keys, and kills the process.
 
-    Each run is killed one SQL statement later than the previous run. After each kill, the function yields the kids of the
-    initial keys. The iteration ends when the task completes.
+    Each run is killed one SQL statement later than the previous run. After each kill, the function yields the kids of
+    the initial keys. The iteration ends when the task completes.
     """
 
     def run_and_kill(task: Callable[..., Any], *args: Any, own_keys: int = 0, **settings: Any) -> Iterator[Kids]:

@@ -31,8 +31,8 @@ UNAVAILABLE = b'{"errors":[{"message":"The service is temporarily unavailable."}
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    # Don't use pytest's temporary directory, which only its owner can enter. If root starts nginx, nginx's workers run
-    # as another user.
+    # Don't use pytest's temporary directory, which only its owner can enter. If root starts nginx, the workers run as
+    # another user.
     with tempfile.TemporaryDirectory(prefix="instaccess-proxies-") as name:
         Path(name).chmod(0o755)
         yield Path(name)
@@ -344,7 +344,7 @@ class TestAFaultyGateway:
             answer = proxy.call("GET", SELF, proxy.token())
 
         if 200 <= status < 300 and proxy.name == "nginx":
-            # After every 2xx, nginx forwards the request. Without an Authorization header, the service refuses the request.
+            # After every 2xx, nginx forwards the request without an Authorization header. So the service refuses it.
             assert answer.status == 401
             assert site.service.headers("Authorization") == []
         else:

@@ -359,7 +359,7 @@ class TestAGatewayProcessWithoutOtherPackages:
 
 class TestURLsThatNeedTheIssuersApp:
     @pytest.mark.parametrize("urls", ["instaccess.urls", "instaccess.issuer.urls", "instaccess.issuer.urls_internal"])
-    def test_including_the_urls_without_the_app_is_an_error_that_names_the_app(self, tmp_path, urls):
+    def test_check_names_the_app_if_the_urls_are_included_without_the_app(self, tmp_path, urls):
         completed = GatewayProject(
             tmp_path, {}, {}, apps=["django.contrib.auth", "django.contrib.contenttypes"], urls=urls
         ).manage("check")
@@ -367,7 +367,7 @@ class TestURLsThatNeedTheIssuersApp:
         assert completed.returncode == 1
         assert "ImproperlyConfigured: add 'instaccess' to INSTALLED_APPS" in completed.stderr.splitlines()[-1]
 
-    def test_the_app_without_an_oauth2_provider_is_an_error_that_names_the_provider(self, tmp_path):
+    def test_check_names_the_provider_if_the_app_has_no_oauth2_provider(self, tmp_path):
         apps = ["django.contrib.auth", "django.contrib.contenttypes", "instaccess"]
         completed = GatewayProject(tmp_path, {}, {}, apps=apps).manage("check")
 

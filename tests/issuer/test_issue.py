@@ -129,7 +129,7 @@ class TestTheToken:
 
         assert claims["exp"] - claims["iat"] == 60
 
-    def test_absent_claims_are_left_out(self, issue):
+    def test_absent_claims_are_omitted(self, issue):
         claims = claims_of(issue()[1])
 
         assert not {"region", "canvas_shard_id", "masq_sub", "masq_shard", "client_id"} & claims.keys()

@@ -201,7 +201,7 @@ class TestIrrelevantPartsOfARequest:
         assert response.status_code == 201
         assert IssuedToken.objects.get().user == target
 
-    def test_query_that_a_middleware_has_replaced_stays_replaced(self, client, access_token, settings):
+    def test_query_that_a_middleware_has_replaced_is_kept(self, client, access_token, settings):
         settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.own_query"]
         headers = {"Authorization": f"Bearer {access_token.token}"}
         form = "application/x-www-form-urlencoded"

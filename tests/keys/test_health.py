@@ -56,7 +56,7 @@ class TestTheExaminedKeys:
         assert state.totals == {"sig": 2, "enc": 1}
         assert state.total == 3
 
-    def test_keys_that_retired_long_ago_are_left_out(self, initial_keys, clock):
+    def test_keys_that_retired_long_ago_are_omitted(self, initial_keys, clock):
         old = lifecycle.rotate(SIG, force=True).retired
         clock.shift(DAY)
         lifecycle.rotate(SIG)  # This rotation erases the private key.

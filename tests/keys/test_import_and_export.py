@@ -133,7 +133,7 @@ class TestExport:
 
     @BOTH_FORMATS
     def test_the_export_of_a_modified_public_key_is_refused(self, file_format, rsa_pool):
-        """An attacker could otherwise have tokens encrypted for a key of their own."""
+        """Otherwise, tokens could be encrypted for a public key that an attacker stored in the row."""
         row = provision.generate(ENC)
         row.public_jwk = {**row.public_jwk, "n": rsa_pool.take()["n"]}
 

@@ -1,4 +1,4 @@
-"""Tests for `rotate`: what it changes and what it refuses."""
+"""Tests for `rotate`: the changes, and the refused rotations."""
 
 from __future__ import annotations
 

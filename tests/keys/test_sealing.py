@@ -1,4 +1,4 @@
-"""Tests for sealing: what unseals a private key, and what is refused."""
+"""Tests for sealing: private keys that can be unsealed, and private keys that are refused."""
 
 from __future__ import annotations
 

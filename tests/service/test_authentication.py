@@ -77,7 +77,7 @@ class TestAValidToken:
         assert ask("Bearer " + token_factory.signed(claims(now()), kid=...)).status_code == status
 
     @pytest.mark.parametrize("scheme", ["Bearer ", "bearer ", "BEARER   ", " Bearer\t"])
-    def test_the_authorization_scheme_is_read_as_leniently_as_other_authenticators_read_it(self, service, scheme):
+    def test_the_authorization_scheme_is_parsed_as_leniently_as_by_other_authenticators(self, service, scheme):
         assert ask(scheme + service.signed(claims(now()))).status_code == 200
 
     def test_a_token_in_the_query_or_in_a_cookie_is_ignored(self, service):
@@ -157,13 +157,13 @@ class TestATokenWithAnInvalidSignature:
 
 
 class TestATokenOfAnotherAccount:
-    def test_c2_service_refuses_a_token_of_another_account_than_account_uuid(self, service, settings):
+    def test_c2_service_refuses_a_token_whose_account_differs_from_account_uuid(self, service, settings):
         settings.INSTACCESS["ACCOUNT_UUID"] = "our-account"
 
         assert refusal(ask(good(service, acct="their-account"))) == INVALID
         assert ask(good(service, acct="our-account")).status_code == 200
 
-    def test_c2_service_refuses_a_token_of_another_account_than_that_of_the_host(self, service, settings):
+    def test_c2_service_refuses_a_token_whose_account_differs_from_the_account_of_the_host(self, service, settings):
         settings.INSTACCESS["ACCOUNT_HOOK"] = lambda host: f"account of {host}"
         token = good(service, acct="account of a.example.edu")
 

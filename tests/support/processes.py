@@ -1,4 +1,4 @@
-"""Worker processes on the test database of this run, which a test can start, block and kill at a chosen place.
+"""Worker processes on the test database of this run. A test can start, block and kill each process.
 
 Workers are forked by multiprocessing's fork server, in which Django is loaded and no connection is open. Starting a
 worker takes a tenth of a second.

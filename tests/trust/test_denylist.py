@@ -154,7 +154,7 @@ class TestADenyListFromAURL:
 
         assert denylist.current() == set(many)
 
-    def test_a_401_of_the_issuer_is_an_error_that_names_the_setting(self, remote):
+    def test_the_error_names_the_setting_if_the_issuer_returns_401(self, remote):
         remote.answer_with(401)
 
         with pytest.raises(SourceUnavailable, match=r"answered 401: add the first .*\['SERVICE_SECRETS'\]"):

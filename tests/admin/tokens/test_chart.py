@@ -374,7 +374,7 @@ class TestRefusalsInTheChart:
             ({"q": "192.0.2.7"}, "not counted by the term you searched for"),
         ],
     )
-    def test_refusals_are_left_out_with_a_reason_if_they_are_not_counted_by_the_filter(
+    def test_refusals_are_omitted_with_a_reason_if_refusals_are_not_counted_by_the_filter(
         self, query, why, staff_client
     ):
         text = chart_text(staff_client, **query)

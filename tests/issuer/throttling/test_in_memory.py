@@ -72,7 +72,7 @@ class TestABucket:
 
         assert statuses(post, token, 4) == [201, 201, 201, 429]
 
-    def test_bucket_does_not_leak_if_the_clock_goes_back(self, post, token, clock):
+    def test_bucket_does_not_leak_if_the_clock_is_set_back(self, post, token, clock):
         statuses(post, token, 3)
 
         clock.shift(-3600)

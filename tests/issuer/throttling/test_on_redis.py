@@ -89,7 +89,7 @@ class TestABucketOnRedis:
         assert throttling.peek(7) == throttling.Level(allowed=True, level=0)
         assert throttling.charge(7) == throttling.Level(allowed=True, level=200, charged=True)
 
-    def test_level_stays_while_the_clock_of_redis_is_behind(self, redis, settings):
+    def test_level_does_not_change_while_the_clock_of_redis_is_behind(self, redis, settings):
         throttling.charge(7)
 
         self.age(redis, settings, -3600)
@@ -101,13 +101,13 @@ class TestABucketOnRedis:
         assert throttling.peek(7) == throttling.Level(allowed=True, level=0)
         assert self.buckets(redis, settings) == []
 
-    def test_refund_takes_back_a_charge(self, redis, settings):
+    def test_refund_undoes_a_charge(self, redis, settings):
         throttling.charge(7)
         throttling.refund(7)
 
         assert throttling.peek(7).level == 0
 
-    def test_key_expires_when_the_bucket_is_empty(self, redis, settings):
+    def test_cache_key_expires_when_the_bucket_is_empty(self, redis, settings):
         throttling.charge(7)
 
         (key,) = self.buckets(redis, settings)
@@ -124,7 +124,7 @@ class TestABucketOnRedis:
         assert "987654321" not in held
         assert token.token not in held
 
-    def test_foreign_value_under_the_key_does_not_stop_issuing(self, redis, settings, caplog):
+    def test_foreign_value_of_the_cache_key_does_not_stop_issuing(self, redis, settings, caplog):
         throttling.reset()
         throttling.charge(7)
         (key,) = self.buckets(redis, settings)
@@ -137,7 +137,7 @@ class TestABucketOnRedis:
 
 @pytest.mark.services
 class TestTheConnectionToRedis:
-    """The connection is kept for the next request."""
+    """The client keeps the connection to Redis open for the next request."""
 
     @pytest.fixture(params=[DJANGOS, DJANGO_REDIS], ids=["django", "django-redis"])
     def backend(self, request: pytest.FixtureRequest) -> str:

@@ -1,4 +1,4 @@
-"""Counts of refusals: what the issuer and the gateway count, and the cost of a flood."""
+"""Refusal counts of the issuer and the gateway, and the cost of a flood of refusals."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ class TestWriting:
 
 
 class TestInsideATransactionOfTheHostProject:
-    """For example in a test case of the host project."""
+    """A request can end inside a transaction, for example in a test case of the host project."""
 
     def test_end_of_a_request_writes_nothing_inside_a_transaction(self, due, statements):
         ask()
