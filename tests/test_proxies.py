@@ -344,7 +344,7 @@ class TestAFaultyGateway:
             answer = proxy.call("GET", SELF, proxy.token())
 
         if 200 <= status < 300 and proxy.name == "nginx":
-            # After every 2xx, nginx forwards the request without an Authorization header. So the service refuses it.
+            # After every 2xx, nginx forwards the request without an Authorization header, so the service answers 401.
             assert answer.status == 401
             assert site.service.headers("Authorization") == []
         else:

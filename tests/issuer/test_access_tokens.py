@@ -1,4 +1,4 @@
-"""The fixed SQL statement for access tokens returns the same objects as Django's query."""
+"""Tests for the fixed SQL statement for access tokens, which returns the same objects as Django's query."""
 
 from __future__ import annotations
 

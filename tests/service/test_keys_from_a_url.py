@@ -1,4 +1,4 @@
-"""Services that read their keys from a JWKS URL."""
+"""Tests for services that read their keys from a JWKS URL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tasks of the worker processes of `tests/support/processes.py`. Each task returns plain values."""
+"""Tasks for the worker processes in `tests/support/processes.py`. Each task returns plain values."""
 
 from __future__ import annotations
 

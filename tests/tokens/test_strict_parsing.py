@@ -92,7 +92,7 @@ class TestANonCanonicalToken:
     @pytest.mark.parametrize("enc", CONTENT_ALGORITHMS)
     @pytest.mark.parametrize("moved", [1, 2, 3, 8, 12, 16, 32])
     def test_g4_reader_refuses_bytes_moved_from_one_segment_to_the_next(self, enc, moved, signed, encryption_key):
-        # The tag of CBC-HMAC covers IV and ciphertext as one string. Only a check of the IV's length detects the move.
+        # The tag of CBC-HMAC covers IV and ciphertext as one string. Only a length check of the IV detects the move.
         token = jose.encrypt(signed, encryption_key, kid="e1", alg="RSA-OAEP", enc=enc)
         header, *parts = token.split(".")
         for left in range(3):

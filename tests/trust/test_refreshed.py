@@ -207,7 +207,7 @@ class TestSeveralThreads:
         assert loading.result == 1
 
     def test_no_thread_gets_the_older_value_while_a_load_succeeds(self, clock, source, value, monkeypatch):
-        """With an older deny list, a gateway would accept a token that was revoked after the older list was loaded."""
+        """With the older deny list, a gateway would accept a token that was revoked after that list was loaded."""
         monkeypatch.setattr("instaccess.trust.refreshed.PATIENCE", 60)
         calls = get_stale_value(clock, source, value, threads=8)
         source.gate.set()

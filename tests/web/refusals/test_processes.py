@@ -22,7 +22,7 @@ class TestProcesses:
         workers = crew.start(6)
         clients = [f"client-{number}" for number in range(10)]
         for number in range(5):
-            # Give each worker another order of rows. If workers locked rows in different orders, the workers could deadlock.
+            # Give each worker another order of rows. Workers that locked rows in different orders could deadlock.
             for worker in workers:
                 clients.append(clients.pop(0))
                 worker.ask(tasks.refuse, *clients, f"new-{number}", f"newer-{number}")
