@@ -221,7 +221,7 @@ class TestRotate:
         ]
         assert {entry.action_time for entry in LogEntry.objects.all()} == {START}
 
-    def test_the_rotation_page_warns_that_a_new_key_becomes_current_at_once(self, operator_client):
+    def test_the_rotation_page_warns_that_a_new_key_becomes_current_immediately(self, operator_client):
         page = page_text(operator_client.post(ROTATE_ENC))
 
         assert "A new key is generated and becomes current immediately" in page

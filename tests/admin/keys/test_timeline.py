@@ -197,7 +197,7 @@ class History:
 
 @st.composite
 def histories(draw_: st.DrawFn) -> History:
-    """Keys of a deployment whose cron job runs irregularly, with revocations and forced rotations in between."""
+    """Draw the keys of a deployment with irregular cron runs, revocations and forced rotations."""
     times = rotation.Times(
         interval=DAY * draw_(st.one_of(st.integers(1, 60), st.integers(1, 3650))),
         lead=timedelta(seconds=draw_(st.integers(0, 80_000))),

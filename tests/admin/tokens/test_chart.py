@@ -202,7 +202,7 @@ class TestCounting:
         )
 
         assert counts.numbers[-1] == 14
-        assert counts.known == 7  # The period has 41 days before today. Refusals of 35 of these days are kept.
+        assert counts.known == 7  # The period starts 41 days ago. Refusals are kept for 35 days.
         assert counts.total == 14
 
     def test_a4_a_bounded_number_of_rows_is_counted_and_incomplete_numbers_are_unknown(self, row, monkeypatch):
@@ -374,7 +374,7 @@ class TestRefusalsInTheChart:
             ({"q": "192.0.2.7"}, "not counted by IP address"),
         ],
     )
-    def test_refusals_are_left_out_with_a_reason_if_they_are_not_counted_by_the_filter(
+    def test_refusals_are_omitted_with_a_reason_if_refusals_are_not_counted_by_the_filter(
         self, query, why, staff_client
     ):
         text = chart_text(staff_client, **query)

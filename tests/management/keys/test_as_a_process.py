@@ -1,4 +1,4 @@
-"""Tests of `manage.py instaccess_keys` as a process: exit codes, standard output, and database errors."""
+"""Tests for `manage.py instaccess_keys` as a process: exit codes, standard output, and database errors."""
 
 from __future__ import annotations
 

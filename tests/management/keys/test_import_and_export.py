@@ -1,4 +1,4 @@
-"""Tests of `manage.py instaccess_keys generate`, `import` and `export`."""
+"""Tests for `manage.py instaccess_keys generate`, `import` and `export`."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class TestImport:
         assert "activate" not in text
 
     @pytest.mark.parametrize("name", ["private.pem", "private.jwk"])
-    def test_import_of_a_private_key_is_refused_with_the_reason_and_the_option(self, name, files):
+    def test_import_of_a_private_key_without_with_private_names_the_option(self, name, files):
         text = error_of("import", "--use", "enc", "--file", files[name])
 
         assert "an attacker with the private key can decrypt every token" in text

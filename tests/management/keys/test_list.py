@@ -1,4 +1,4 @@
-"""Tests of `manage.py instaccess_keys list`."""
+"""Tests for `manage.py instaccess_keys list`."""
 
 from __future__ import annotations
 
