@@ -157,7 +157,7 @@ class KeyRing:
         return {key.kid: key.public for key in self.keys if key.use == Key.Use.SIGNING}
 
     def published(self) -> list[dict[str, str]]:
-        """Return the public JWKs of the signing keys. Only public members are copied, so private members can't leak."""
+        """Return the public JWKs of the signing keys. Only public members are copied, so no secret can leak."""
         return [
             {"kty": "RSA", "n": key.public["n"], "e": key.public["e"], "use": "sig", "alg": "RS256", "kid": key.kid}
             for key in self.keys

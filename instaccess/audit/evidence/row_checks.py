@@ -140,8 +140,8 @@ def _check_neighbours(report: Report, rows: Sequence[IssuedToken]) -> None:
     Raises AuditAltered.
     """
     for row in rows:
-        # A row with a higher id than a pruned row can be older only by minutes. A row that is a day older is therefore
-        # a restored copy of a pruned row.
+        # A row with a higher id than a pruned row can be older only by minutes. A row that is a day older is
+        # therefore a restored copy of a pruned row.
         if report.pruned is not None and row.issued_at.timestamp() < report.pruned.newest - _DAY:
             raise AuditAltered(f"{describe_row(row)} was restored: it is as old as the rows that were pruned", row.pk)
     reference, has_differences = references.find_mismatched(rows)
