@@ -107,7 +107,7 @@ def _statement(using: str, vendor: str) -> _Insert | None:
     returns_id = vendor == "postgresql"
     if returns_id:
         sql += f" RETURNING {quote(str(meta.pk.column))}"
-    # Subclasses of these fields are excluded, because they may convert their values.
+    # Only the exact field classes are included, because a subclass may convert its values.
     plain: dict[type, type] = {models.CharField: str, models.AutoField: int, models.BigAutoField: int}
     targets: dict[str, Any] = {field.attname: getattr(field, "target_field", field) for field in fields}
     verbatim = {name: plain[type(target)] for name, target in targets.items() if type(target) in plain}

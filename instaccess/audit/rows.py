@@ -73,5 +73,5 @@ def filter_by_user(user: str) -> Q:
 
 
 def filter_by_keys(kids: list[str]) -> Q:
-    """Return a filter for tokens that were signed with or encrypted for one of these keys."""
+    """Return a filter for tokens that were signed with or encrypted for a key with one of the kids."""
     return Q(signing_kid__in=kids) | Q(encryption_kid__in=kids)

@@ -26,8 +26,8 @@ logger = logging.getLogger("instaccess.issuer")
 _ATTEMPTS = 2
 _MAX_USER_AGENT_CHARS = 512
 
-# C1 control characters (0x80 to 0x9f) are included, because servers read headers as Latin-1 and some terminals
-# execute these characters. Lone surrogates are included, because databases reject them.
+# C1 control characters (0x80 to 0x9f) are replaced too, because some terminals interpret them as commands, and
+# servers read headers as Latin-1. Lone surrogates are replaced, because databases reject them.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 

@@ -74,7 +74,7 @@ class _Outage:
 
     @property
     def is_recent(self) -> bool:
-        """Whether the cache should not be called yet."""
+        """Whether the last failure is so recent that the cache must not be called."""
         return time.monotonic() - self._failed_at < _PAUSE_SECONDS
 
     def record(self, error: Exception) -> None:

@@ -93,7 +93,7 @@ class _Refused(APIException):
     def __init__(self) -> None:
         detail: Any = InvalidAccessToken.body
         super().__init__()
-        self.detail = detail  # DRF's constructor would convert the strings to ErrorDetail objects.
+        self.detail = detail  # Set here, because DRF's constructor would convert the strings.
         self.auth_header = _challenge()
 
 

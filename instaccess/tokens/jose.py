@@ -37,11 +37,12 @@ MAX_KEY_ATTEMPTS = 3
 The number is limited, because each attempt is an RSA operation.
 """
 
-# RFC 7518 §5.2.3 and §5.3 require these lengths. They are checked here, because jwcrypto accepts others for A256GCM.
+# RFC 7518 §5.2.3 and §5.3 require these lengths. `parse_encrypted` checks the lengths, because jwcrypto does not
+# check them for A256GCM.
 _IV_BYTES, _TAG_BYTES = {"A128CBC-HS256": 16, "A256GCM": 12}, 16
 
 _SAFE_KID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
-# Each JWS and JWE is a copy of one of these objects. A new object would copy jwcrypto's header registry, which is
+# Each JWS and JWE is a copy of `_JWS` or `_JWE`. A new object would copy jwcrypto's header registry, which is
 # slower than everything else except RSA. The copies share one registry, which nothing modifies.
 _JWS, _JWE = JWS(), JWE()
 _JWS_MEMBERS = frozenset({"alg", "kid", "typ", "cty"})

@@ -1,6 +1,6 @@
 """Explanations of refusals and accepted tokens, for operators, with more detail than the reason codes give.
 
-The explanations are never sent to clients, which get a uniform response. The module `explanations` contains one
+Clients never receive the explanations, only a uniform response. The module `explanations` contains one
 explanation per reason code.
 """
 

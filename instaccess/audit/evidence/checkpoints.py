@@ -180,8 +180,8 @@ def mark_pruned(
 
     Args:
         rows: number of rows that this pruning deletes.
-        newest: when the newest of these tokens was issued, in seconds since the epoch.
-        altered: a description of the tampering found among these rows.
+        newest: when the newest token of the pruned rows was issued, in seconds since the epoch.
+        altered: a description of the tampering found among the pruned rows; empty if there was none.
 
     Raises KeyUnavailable or UnsealError if there is no usable signing key, and IntegrityError if another process
     created the same marker.
