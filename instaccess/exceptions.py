@@ -10,7 +10,7 @@ from enum import StrEnum
 class Reason(StrEnum):
     """All reason codes of refusals and failures.
 
-    The codes appear in logs, in the counts of refusals and in `--json` output. Clients never receive them.
+    The codes appear in logs, in the refusal counts and in `--json` output. Clients never receive them.
     """
 
     # Problems with the bearer token of a request. All roles use these codes.
