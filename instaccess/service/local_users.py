@@ -1,4 +1,4 @@
-"""The look-up of local users. `apps.py` sets it if the issuer's app is installed too."""
+"""The look-up of local users. `apps.py` sets the look-up if the issuer's app is installed too."""
 
 from __future__ import annotations
 
