@@ -208,7 +208,7 @@ class TestTheResult:
         token = issuing.issue(user=user, origin=ORIGIN, now=time.time() - 3780)[1]
         text = main_part(inspected(staff_client, token))
 
-        assert "Refused It was good and has expired." in text
+        assert "Refused The token was valid and has expired." in text
         assert "expired : past its exp" in text
         assert "3 minutes ago" in text
 
@@ -278,7 +278,7 @@ class TestTheResult:
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": ["A" * 43]}
         keys_ring.clear_cache()
 
-        assert "That is a fault of ours." in inspected(staff_client, token)
+        assert "This is a server-side error." in inspected(staff_client, token)
 
     def test_a6_the_page_shows_no_name_from_a_modified_foreign_key(self, staff_client, token, application):
         mallory = get_user_model().objects.create_user("mallory")
@@ -403,7 +403,7 @@ class TestThePastedToken:
         text = inspected(staff_client, token)
 
         assert "Can't be decided here" in text
-        assert "fault of this deployment" in text
+        assert "server-side error" in text
         assert "not inspected: ZeroDivisionError" in "\n".join(logged.lines)
         assert "not inspected: ZeroDivisionError" in mailed()
         for place in (text, "\n".join(logged.lines), mailed()):

@@ -23,7 +23,7 @@ class TestKeys:
         inspection = inspect_text(TokenFactory(rsa_pool.take("sig"), rsa_pool.take("enc")).token(**times(0)))
 
         assert codes(inspection) == ("REFUSED", "unknown_kid")
-        assert "not held here" in str(inspection.explanation.meaning)
+        assert "not available on this server" in str(inspection.explanation.meaning)
         assert inspection.layers[0].key.status == "unknown"
 
     def test_inspector_authenticates_nothing_that_is_signed_with_a_revoked_key(self, issue):
@@ -67,7 +67,7 @@ class TestKeys:
         inspection = inspect_text(token)
 
         assert codes(inspection) == ("UNDECIDED", "no_key")
-        assert "nothing but the gateway can open it" in str(inspection.explanation.meaning)
+        assert "only the gateway can decrypt the token" in str(inspection.explanation.meaning)
         assert not inspection.layers[0].key.private_held
 
     def test_inspector_does_not_refuse_a_token_of_an_external_key_if_other_private_keys_are_stored_here(self, issue):
@@ -78,7 +78,7 @@ class TestKeys:
         inspection = inspect_text(token)
 
         assert codes(inspection) == ("UNDECIDED", "unknown_kid")
-        assert "nothing but the gateway" in str(inspection.explanation.meaning)
+        assert "only the gateway" in str(inspection.explanation.meaning)
 
     def test_inspector_reports_missing_keys_as_a_server_side_error(self, token):
         Key.objects.all().delete()
@@ -86,7 +86,7 @@ class TestKeys:
         inspection = inspect_text(token)
 
         assert codes(inspection) == ("UNDECIDED", "no_key")
-        assert "fault of this deployment" in str(inspection.explanation.meaning)
+        assert "server-side error" in str(inspection.explanation.meaning)
         assert "instaccess_init" in inspection.detail
 
     def test_o6_inspector_reports_undecryptable_keys_as_a_server_side_error(self, token, settings):
@@ -95,7 +95,7 @@ class TestKeys:
         inspection = inspect_text(token)
 
         assert codes(inspection) == ("UNDECIDED", "kek_missing")
-        assert "fault of ours" in str(inspection.explanation.meaning)
+        assert "server-side error" in str(inspection.explanation.meaning)
 
     def test_k7_inspector_reports_modified_keys_as_a_server_side_error(self, token):
         sealed = Key.objects.get(use="enc").sealed_private_jwk

@@ -34,7 +34,7 @@ class TestAGoodToken:
 
         assert codes(inspection) == ("ACCEPTED", "")
         assert inspection.kind is Kind.ENCRYPTED
-        assert "gateway lets this token through" in str(inspection.explanation.meaning)
+        assert "gateway accepts this token" in str(inspection.explanation.meaning)
         assert inspection.alarms == ()
         assert inspection.notes == ()
 
@@ -117,7 +117,7 @@ class TestASignedToken:
         inspection = inspect_text(signed)
 
         assert (codes(inspection), inspection.kind) == (("ACCEPTED", ""), Kind.SIGNED)
-        assert "gateway refuses it from outside" in inspection.notes[-1]
+        assert "gateway refuses signed tokens from clients" in inspection.notes[-1]
 
     def test_inspector_refuses_a_signed_token_of_an_inactive_user(self, signed, user):
         user.is_active = False

@@ -87,7 +87,7 @@ class TestImport:
         for _ in range(2):
             response = self.send(client, text=pair.export_public())
 
-        assert "already held" in page_text(response)
+        assert "already stored" in page_text(response)
         assert Key.objects.count() == 1
 
     def test_k6_importing_a_weak_key_is_refused_with_the_reason(self, client):

@@ -36,7 +36,7 @@ class TestHelp:
     @pytest.mark.parametrize(
         ("subcommand", "words"),
         [
-            ("list", "the next step of its lifecycle"),
+            ("list", "its next step"),
             ("generate", "Generate an additional future key"),
             ("import", "A private key is refused without --with-private"),
             ("export", "Print a public key, or the private key with --private"),
