@@ -85,7 +85,7 @@ def ways() -> tuple[dict[str, Way], dict[str, Way]]:
             decryption_keys={kids[1]: encryption},
             verification_keys={kids[0]: public[0]},
             denied=frozenset(),
-            issuer=ISSUER,
+            issuers=[ISSUER],
         )
 
     def mint() -> str:

@@ -91,11 +91,11 @@ def bearer_token(request: HttpRequest) -> str:
 @sensitive_variables("text")
 def _refuse_inst_access_token(text: str) -> None:
     """Raise JWTFromJWT for a valid InstAccess token, and InvalidAccessToken for an invalid one, as Canvas does."""
-    if text.count(".") != 2 or tokens.peek_issuer(text) != conf.issuer:
+    if text.count(".") != 2 or tokens.peek_issuer(text) not in conf.accepted_issuers:
         return
     try:
         payload, _ = tokens.verify(text, keys.current_ring().verification_keys())
-        claims = Claims.from_payload(payload, now=time.time(), issuer=conf.issuer, leeway=conf.leeway)
+        claims = Claims.from_payload(payload, now=time.time(), issuers=conf.accepted_issuers, leeway=conf.leeway)
     except InvalidToken as error:
         raise InvalidAccessToken(
             f"an InstAccess token as the bearer token: {error}", code=Reason.BROKEN_JWT

@@ -165,9 +165,12 @@ class InstAccessAuthentication(BaseAuthentication):
     def is_ours(self, token: str) -> bool:
         """Return whether this authenticator decides about the token.
 
-        Returns True for the five parts of an encrypted token, and for a JWT whose `iss` is ISSUER.
+        Returns True for the five parts of an encrypted token, and for a JWT whose `iss` is in ACCEPTED_ISSUERS.
         """
-        return token.count(".") == 4 or (token.count(".") == 2 and conf.issuer in _issuers(token))
+        if token.count(".") != 2:
+            return token.count(".") == 4
+        issuers = _issuers(token)
+        return any(accepted in issuers for accepted in conf.accepted_issuers)
 
     @sensitive_variables("token")
     def verify(self, token: str) -> dict[str, Any]:
@@ -183,7 +186,9 @@ class InstAccessAuthentication(BaseAuthentication):
         Raises:
             InvalidToken: a claim is invalid, the token has expired, or the real user is unknown or inactive.
         """
-        claims = AcceptedClaims.from_payload(payload, now=time.time(), issuer=conf.issuer, leeway=conf.leeway)
+        claims = AcceptedClaims.from_payload(
+            payload, now=time.time(), issuers=conf.accepted_issuers, leeway=conf.leeway
+        )
         if not claims.masquerading_user_uuid or conf.user_hook or local_users.find is None:
             return claims
         real_user = local_users.find(claims.masquerading_user_uuid)

@@ -84,8 +84,11 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.INVALID: Explanation(_("The token is refused."), _("The detail gives the reason.")),
     Reason.FOREIGN_ISSUER: Explanation(
-        _("The token is a token of another issuer: its “iss” is not the value of INSTACCESS['ISSUER']."),
-        _("Compare INSTACCESS['ISSUER'] on this server and at the issuer. If they match, ask the other issuer."),
+        _("The token is a token of another issuer: its “iss” is not in INSTACCESS['ACCEPTED_ISSUERS']."),
+        _(
+            "If this server should accept the token, add its “iss” to INSTACCESS['ACCEPTED_ISSUERS']. Without this "
+            "setting, only INSTACCESS['ISSUER'] is accepted."
+        ),
     ),
     Reason.EXPIRED: Explanation(
         _("The token was valid and has expired."),

@@ -28,7 +28,7 @@ from instaccess.service.authentication import AcceptedClaims, InstAccessAuthenti
 from instaccess.trust import material
 from tests.service.helpers import ADMIN, USER, Takes, ask, goes_on, good, issued, jwks, now, public, refusal
 from tests.support.answers import CHALLENGE, INVALID, UNAVAILABLE
-from tests.support.tokens import ISSUER, Makes, b64, claims, respellings
+from tests.support.tokens import ISSUER, Makes, b64, canvas_claims, claims, respellings, signed_by_pyjwt
 
 
 class TestAValidToken:
@@ -93,6 +93,31 @@ class TestAValidToken:
         settings.INSTACCESS = {"VERIFICATION_KEYS": [key], "USER_HOOK": TokenUser}
 
         assert ask(good(makes)).status_code == 200
+
+
+class TestATokenOfCanvas:
+    @pytest.mark.parametrize("service_user", [True, False])
+    def test_c12_accepts_what_canvass_gem_writes(self, service, service_user):
+        payload = canvas_claims(now(), sub=USER, instructure_service=service_user)
+
+        auth = ask("Bearer " + signed_by_pyjwt(payload, service.signing)).seen.auth
+
+        assert (auth.user_uuid, auth.client_id, auth.canvas_domain) == (USER, "10000000000107", None)
+        assert (auth.user_global_id, auth.real_user_global_id) == ("10000000000001", "10000000000002")
+        assert auth.instructure_service is service_user
+
+    def test_c12_accepts_the_tokens_of_each_accepted_issuer(self, service, settings):
+        settings.INSTACCESS["ACCEPTED_ISSUERS"] = [ISSUER, "https://canvas.example"]
+        for issuer in (ISSUER, "https://canvas.example"):
+            token = signed_by_pyjwt(claims(now(), iss=issuer), service.signing)
+            assert ask(f"Bearer {token}").seen.auth.issuer == issuer
+
+    def test_c12_decides_about_the_tokens_of_each_accepted_issuer(self, service, settings):
+        token = "Bearer " + signed_by_pyjwt(claims(now() - 4000, iss="https://canvas.example"), service.signing)
+        assert goes_on(token)
+
+        settings.INSTACCESS["ACCEPTED_ISSUERS"] = [ISSUER, "https://canvas.example"]
+        assert not goes_on(token)
 
 
 class TestATokenWithAnInvalidSignature:

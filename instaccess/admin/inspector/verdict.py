@@ -158,7 +158,8 @@ def _inspect_signed(token: str, now: float, notes: list[str]) -> Inspection:
     refusal: Exception | None = None
     try:
         payload = InstAccessAuthentication().verify(token)
-        refusal = _check_at_service(Claims.from_payload(payload, now=now, issuer=conf.issuer, leeway=conf.leeway))
+        claims = Claims.from_payload(payload, now=now, issuers=conf.accepted_issuers, leeway=conf.leeway)
+        refusal = _check_at_service(claims)
     except (DbError, InstAccessError) as error:
         refusal = error
     notes = [*notes, str(explain(Reason.ALREADY_DECRYPTED).meaning)]
