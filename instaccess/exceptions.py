@@ -41,6 +41,7 @@ class Reason(StrEnum):
     UNKNOWN_USER = "unknown_user"
     UNKNOWN_MASQUERADER = "unknown_masquerader"
     WRONG_ACCOUNT = "wrong_account"
+    UNUSABLE_CLIENT = "unusable_client"
 
     # Refused by the issuer only: the OAuth2 access token and the request.
     JWT_FROM_JWT = "jwt_from_jwt"

@@ -18,6 +18,7 @@ from functools import cache, partial
 from typing import Any
 
 from django.conf import settings
+from django.db import DataError
 from django.http import HttpRequest
 from django.utils.module_loading import import_string
 from django.views.decorators.debug import sensitive_variables
@@ -161,6 +162,28 @@ class _LazyRequest:
         if "_built" not in self.__dict__:
             self._built = self._build()
         return getattr(self._built, name)
+
+
+def is_usable_client(client_id: str, request: HttpRequest | None = None) -> bool:
+    """Return whether an application exists and is usable, by the rule that the validator applies to access tokens.
+
+    Args:
+        client_id: the client id of the application.
+        request: the request that `Application.is_usable` receives. None means an empty request.
+    """
+    if "\0" in client_id:  # PostgreSQL refuses NUL in a query
+        return False
+    try:
+        application = get_application_model()._default_manager.filter(client_id=client_id).first()
+    except (ValueError, DataError):  # the string is not a valid value
+        return False
+    # Some databases ignore case, so "abc" would also match "ABC".
+    if application is None or application.client_id != client_id:
+        return False
+    oauth_request: Any = OAuthlibRequest("")
+    if request is not None:
+        oauth_request = _LazyRequest(request.META.get("HTTP_AUTHORIZATION", "").partition(" ")[2], request)
+    return bool(application.is_usable(oauth_request))
 
 
 def _is_toolkit_function(function: Any) -> bool:

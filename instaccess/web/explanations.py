@@ -125,6 +125,13 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
         _("The token is for another account than the account of this service, so the service refuses it."),
         _("Compare “acct” with INSTACCESS['ACCOUNT_UUID']."),
     ),
+    Reason.UNUSABLE_CLIENT: Explanation(
+        _("The application of the token was deleted or is unusable, so a service refuses the token."),
+        _(
+            "Look up the application by “client_id”. If another issuer, such as Canvas, issued the token, set "
+            "INSTACCESS['ISSUER'] to a value of your own and list both issuers in INSTACCESS['ACCEPTED_ISSUERS']."
+        ),
+    ),
     Reason.JWT_FROM_JWT: Explanation(
         _(
             "The caller authenticated with an InstAccess token. An InstAccess token cannot be exchanged for "

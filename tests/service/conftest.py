@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from instaccess.service.authentication import TokenUser
+from instaccess.service.local_tables import local_tables
 from tests.service.helpers import public
 from tests.support.tokens import Makes
 
@@ -17,7 +18,8 @@ def makes(rsa_pool: Any) -> Makes:
 
 
 @pytest.fixture
-def service(makes: Makes, settings: Any) -> Makes:
-    """Configure a service with the public signing key. Its users come from the claims, not from a database."""
+def service(makes: Makes, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Makes:
+    """Configure a service with the public signing key and without the issuer's tables: users come from the claims."""
+    monkeypatch.setattr(local_tables, "is_usable_client", None)
     settings.INSTACCESS = {"VERIFICATION_KEYS": [public(makes)], "USER_HOOK": TokenUser}
     return makes

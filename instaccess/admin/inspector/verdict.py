@@ -173,6 +173,10 @@ def _check_at_service(claims: Claims) -> InvalidToken | None:
     """
     if conf.account_uuid not in (None, claims.account_uuid):
         return InvalidToken(f"for account {claims.account_uuid!r}", code=Reason.WRONG_ACCOUNT)
+    try:
+        InstAccessAuthentication().check_client(claims)
+    except InvalidToken as error:
+        return error
     if conf.user_hook is not None:
         return None
     if claims.masquerading_user_uuid and users.active_user(claims.masquerading_user_uuid) is None:
