@@ -1,4 +1,4 @@
-"""Issuing, and reading the deny list, with 0, 10,000 and 1,000,000 audit rows on PostgreSQL.
+"""Measures issuing and reading the deny list with 0, 10,000 and 1,000,000 audit rows on PostgreSQL.
 
     python -m benchmarks.growth [--growth-rounds 1000] [--ten-million]
 
@@ -82,7 +82,7 @@ def _compare(names: dict[int, str], bearers: tuple[str, ...], rounds: int) -> di
     connections: dict[int, Any] = {}
 
     def use(rows: int) -> None:
-        # Only the connection below the ORM changes, so that nothing else differs.
+        # The sizes are measured in the same process, so that only the database connection differs.
         connection.settings_dict["NAME"] = names[rows]
         connection.connection = connections.get(rows)
         connection.ensure_connection()

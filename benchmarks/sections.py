@@ -15,7 +15,7 @@ STOPPED = 130
 """Exit status after SIGINT, as in shells."""
 
 
-def stop_tidily() -> None:
+def exit_on_signals() -> None:
     """Make SIGINT and SIGTERM raise SystemExit, so that servers are stopped and databases are dropped."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
@@ -44,7 +44,7 @@ def main(
     arguments(parser)
     parser.add_argument("--output", type=Path, help="the file to write the figures to")
     options = parser.parse_args()
-    stop_tidily()
+    exit_on_signals()
     before = os.getloadavg()[0]
     result = measure(options)
     print(show(result), flush=True)

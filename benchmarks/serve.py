@@ -20,7 +20,7 @@ HOST = "127.0.0.1"
 APPLICATION = "benchmarks.wsgi:application"
 ASGI_APPLICATION = "benchmarks.asgi:application"
 TRIVIAL = "benchmarks.serve:trivial"
-_PATIENCE = 60
+_TIMEOUT_SECONDS = 60
 
 
 def trivial(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -110,17 +110,17 @@ class Server:
             sys.stderr.write("".join(self._log.read_text().splitlines(keepends=True)[-40:]))
 
     def _wait_until_up(self) -> None:
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _TIMEOUT_SECONDS
         while True:
             with suppress(OSError, http.client.HTTPException):
-                connection = http.client.HTTPConnection(HOST, self.port, timeout=_PATIENCE)
+                connection = http.client.HTTPConnection(HOST, self.port, timeout=_TIMEOUT_SECONDS)
                 with closing(connection):
                     # A response proves that a worker runs, because gunicorn listens before it starts workers.
                     connection.request("GET", "/")
                     connection.getresponse().read()
                 return
             if self._popen.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{self._command} did not come up:\n{self._log.read_text()}")
+                raise RuntimeError(f"{self._command} did not start:\n{self._log.read_text()}")
             time.sleep(0.05)
 
     def _stop(self) -> None:

@@ -1,4 +1,4 @@
-"""Settings of the test project as in production, with the alternatives installed and all costly features on."""
+"""Production-like settings of the test project. The alternatives are installed, and all costly features are on."""
 
 import os
 
@@ -58,6 +58,6 @@ INSTACCESS = {
     "THROTTLE_LIMIT": 1_000_000,
     "THROTTLE_COST": 1,
     "THROTTLE_LEAK": 1_000_000,
-    # A service without local users.
+    # The service has no local users.
     "USER_HOOK": "instaccess.service.authentication.TokenUser",
 }

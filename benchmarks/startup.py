@@ -19,7 +19,7 @@ from .serve import ROOT
 
 WITH, WITHOUT = "with instaccess", "without"
 
-# What a worker does before its first request, up to importing the URLs and registering the system checks.
+# The work of a worker before its first request: importing the apps and URLs, and registering the system checks.
 _START = """
 import sys, time
 begun = time.process_time()

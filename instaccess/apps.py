@@ -1,4 +1,4 @@
-"""The Django app: connects packages that must not import the models with the database, and loads the checks."""
+"""The Django app. It passes database functions to packages that must not import models, and registers the checks."""
 
 from django.apps import AppConfig
 from django.db import router

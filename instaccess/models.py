@@ -1,4 +1,4 @@
-"""The tables: keys, the audit log of issued tokens, counts of refusals, user uuids and service users.
+"""The tables: keys, the audit log of issued tokens, counts of refusals, the uuids of users, and service users.
 
 The models contain no logic. The `keys` package writes keys. The `audit` package writes issued tokens, checkpoints,
 prune markers and counts of refusals. The `users` module writes user identities.
@@ -17,7 +17,7 @@ from django.db.models import Case, F, Q, Value, When
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-# Otherwise Django reports, in thirty lines, that a model has no app_label.
+# Without this check, Django would report in thirty lines that a model has no app_label.
 for _app in ("instaccess", "oauth2_provider"):
     if not apps.is_installed(_app):
         raise ImproperlyConfigured(
@@ -58,8 +58,8 @@ class Key(models.Model):
     activated_at = models.DateTimeField(_("activated"), null=True, blank=True)
     retired_at = models.DateTimeField(_("retired"), null=True, blank=True)
     revoked_at = models.DateTimeField(_("revoked"), null=True, blank=True)
-    # The use of a current key, and NULL for other keys. The unique index makes every database refuse a second current
-    # key of the same use, because NULLs may repeat. MariaDB would ignore a conditional unique constraint.
+    # The use of a current key, and NULL for any other key. A unique index allows many NULLs, so every database
+    # refuses only a second current key of the same use. MariaDB would ignore a conditional unique constraint.
     current_use = models.GeneratedField(
         expression=Case(When(Q(status="current"), then=F("use")), default=Value(None)),
         output_field=models.CharField(max_length=3, null=True),

@@ -23,7 +23,7 @@ MAX_ID_CHARS = 255
 def user_uuid(user: Any) -> str:
     """Return the uuid of a user, and create one if the user has none.
 
-    With USER_UUID_FIELD, the uuid is the value of that field. Otherwise the uuid is random, and stored in
+    If USER_UUID_FIELD is set, the uuid is the value of that field. Otherwise the uuid is random and is stored in
     `UserIdentity`. No query is needed if the user was loaded with `select_related("instaccess_identity")`.
 
     Raises ConfigError if USER_UUID_FIELD names an unknown field, or if the field is empty or longer than 255
@@ -38,7 +38,7 @@ def user_uuid(user: Any) -> str:
             identity, _ = UserIdentity.objects.using(alias).get_or_create(user=user)
             return str(identity.uuid)
     try:
-        user._meta.get_field(name)  # not `type(user)`, because `request.user` is a lazy object
+        user._meta.get_field(name)  # `type(user)` has no `_meta` if `user` is `request.user`, a lazy object.
     except FieldDoesNotExist:
         raise ConfigError(
             f"INSTACCESS['USER_UUID_FIELD'] names {name!r}, which is not a field of {user._meta.label}",
@@ -55,7 +55,7 @@ def user_uuid(user: Any) -> str:
 
 
 def loaded_uuid(user: Any) -> str:
-    """Return the uuid of a user if it was loaded together with the user, else "". Never runs a query."""
+    """Return the uuid of a user, or "" if the uuid was not loaded with the user. Never runs a query."""
     if not isinstance(user, Model):
         return ""
     try:
@@ -90,14 +90,15 @@ def user_relations(*references: str) -> list[str]:
 def display_name(user: Any, uuid: str) -> str | None:
     """Return the name of a user in an audit row, or None if the user doesn't have the uuid in the row.
 
-    The HMAC of a row covers the uuid, but not the foreign key. If they disagree, the foreign key may have been
+    The HMAC of a row covers the uuid but not the foreign key. If the uuids differ, the foreign key may have been
     tampered with.
     """
     return str(user) if user is not None and existing_uuid(user) == uuid else None
 
 
 def _uuid_field() -> str | None:
-    # The audit log must stay readable if USER_UUID_FIELD is invalid. Then only uuids in `UserIdentity` have names.
+    # The audit log must stay readable if USER_UUID_FIELD is invalid. In this case, the uuids in `UserIdentity` are
+    # used.
     try:
         return conf.user_uuid_field
     except ConfigError:
@@ -105,8 +106,8 @@ def _uuid_field() -> str | None:
 
 
 def active_user(uuid_string: str) -> Any:
-    """Return the active user with this uuid, or None if there is none or if several users share the uuid."""
-    if "\0" in uuid_string:  # PostgreSQL refuses NUL in a query
+    """Return the active user with this uuid, or None if no user or several users have the uuid."""
+    if "\0" in uuid_string:  # PostgreSQL refuses a NUL character in a query
         return None
     users = get_user_model()._default_manager
     name = conf.user_uuid_field
@@ -148,7 +149,9 @@ def masquerade_target(caller: Any, as_user_id: str) -> Any:
     is_allowed = conf.masquerade_hook or may_masquerade
     # Only True is accepted: an async hook, for example, returns a coroutine, which is truthy.
     if is_allowed(caller, target) is not True:
-        raise MasqueradeRefused(f"the caller is not allowed as user {target.pk}", code=Reason.AS_USER_ID_NOT_ALLOWED)
+        raise MasqueradeRefused(
+            f"the caller may not get tokens for user {target.pk}", code=Reason.AS_USER_ID_NOT_ALLOWED
+        )
     return target
 
 
@@ -158,14 +161,14 @@ def may_masquerade(caller: Any, target: Any) -> bool:
     The caller needs the permission `instaccess.masquerade` and every permission of the target. Only a superuser may
     get tokens for a superuser. MASQUERADE_HOOK replaces this rule.
     """
-    return caller.has_perm("instaccess.masquerade") and holds_no_more_than(target, caller)
+    return caller.has_perm("instaccess.masquerade") and has_every_permission_of(caller, target)
 
 
-def holds_no_more_than(target: Any, caller: Any) -> bool:
+def has_every_permission_of(caller: Any, target: Any) -> bool:
     """Return whether the caller has every permission of the target user."""
     if getattr(caller, "is_superuser", False):
         return True
-    # Django reports no permissions for an inactive user, who would have them again once activated.
+    # Django reports no permissions for an inactive user, but the user regains them when activated.
     if not target.is_active or getattr(target, "is_superuser", False):
         return False
     return bool(target.get_all_permissions() <= caller.get_all_permissions())

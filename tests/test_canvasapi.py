@@ -167,7 +167,7 @@ class TestGetCurrentUser:
                 return error
             return None
 
-        assert servers.until(get_error, bool).message == [{"message": "Invalid access token."}]
+        assert servers.wait_until(get_error, bool).message == [{"message": "Invalid access token."}]
 
 
 class TestIssueErrors:
@@ -227,7 +227,7 @@ class TestIssueErrors:
             assert campus.issue(campus.made["hasty"], base_url=base_url).status_code == 201
 
         # On a slow machine the bucket may leak in the meantime, so requests are repeated until one is throttled.
-        error = servers.until(lambda: self.try_issue(campus, "hasty", base_url=base_url), bool)
+        error = servers.wait_until(lambda: self.try_issue(campus, "hasty", base_url=base_url), bool)
 
         assert type(error).__name__ == "RateLimitExceeded"
         assert error.message == "Rate Limit Exceeded. X-Rate-Limit-Remaining: 0"
@@ -235,7 +235,7 @@ class TestIssueErrors:
     def test_too_many_requests_raise_forbidden_if_the_throttle_status_is_403(self, campus, start_server):
         base_url = start_server(THROTTLE_STATUS=403)
 
-        error = servers.until(lambda: self.try_issue(campus, "hasty", base_url=base_url), bool)
+        error = servers.wait_until(lambda: self.try_issue(campus, "hasty", base_url=base_url), bool)
 
         assert type(error).__name__ == "Forbidden"
         assert error.message == "429 Too Many Requests (Rate Limit Exceeded)"

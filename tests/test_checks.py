@@ -84,7 +84,7 @@ DEPLOYMENT_WARNINGS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "W010": ({"SECURE_REDIRECT_EXEMPT": []}, ["SECURE_SSL_REDIRECT", "SECURE_REDIRECT_EXEMPT", "internal"]),
     "W007": ({"SECURE_SSL_REDIRECT": False}, ["SECURE_SSL_REDIRECT", "SECURE_PROXY_SSL_HEADER"]),
 }
-# Each of these ids has its own test, here or, for a separate gateway or service, in tests/gateway/test_alone.py.
+# Each of these ids has a separate test: here, in tests/gateway/test_separate_gateway.py or in tests/service.
 TESTED_SEPARATELY = {"E005", "E007", "E008", "E009", "W008", "W011", "W012", "E051", "E052", "E053"}
 
 
@@ -354,10 +354,10 @@ class TestTheKeysInTheDatabase:
 @pytest.mark.django_db(transaction=True)
 class TestAnUnavailableDatabase:
     def test_o1_unavailable_database_is_an_error(self):
-        def away(*args: Any) -> Any:
+        def fail(*args: Any) -> Any:
             raise OperationalError("could not connect")
 
-        with connection.execute_wrapper(away):
+        with connection.execute_wrapper(fail):
             messages = run(databases=["default"])
 
         assert list(messages) == ["E009"]

@@ -90,8 +90,8 @@ class TestTwoImportsOfTheSameKey:
         workers = crew.start(2)
         together(workers, tasks.meet_at, "instaccess.keys.store.locked")
 
-        workers[0].tell(tasks.import_public, pem, ENC)
-        workers[1].tell(tasks.import_public, pem, second_use)
+        workers[0].start_task(tasks.import_public, pem, ENC)
+        workers[1].start_task(tasks.import_public, pem, second_use)
         answers = [worker.answer() for worker in workers]
 
         assert key.thumbprint() in answers
@@ -106,8 +106,8 @@ class TestARevocationDuringARotation:
         workers = crew.start(2, keys=[[rsa_pool.take() for _ in range(3)] for _ in range(2)])
         together(workers, tasks.meet_at, "instaccess.keys.store.locked")
 
-        workers[0].tell(tasks.revoke, stolen)
-        workers[1].tell(tasks.rotate, use)
+        workers[0].start_task(tasks.revoke, stolen)
+        workers[1].start_task(tasks.rotate, use)
         [worker.answer() for worker in workers]
 
         assert kids(use, REVOKED) == [stolen]
@@ -152,7 +152,7 @@ class TestARevokedKey:
         servers = crew.start(3, KEY_CACHE_SECONDS=0)
         [operator] = crew.start(keys=[[rsa_pool.take() for _ in range(4)]])
         for server in servers:
-            server.tell(tasks.keep_issuing, user.pk)
+            server.start_task(tasks.keep_issuing, user.pk)
         assert within(PATIENCE, lambda: IssuedToken.objects.count() > 30)
 
         operator.ask(tasks.revoke, stolen)

@@ -54,7 +54,7 @@ class TestTheErrorClasses:
         assert issubclass(kind, InvalidToken)
 
     def test_server_side_error_is_not_an_invalid_token(self):
-        # An invalid token gets a 401, a server-side error a 503. Code that catches one must not catch the other.
+        # An invalid token gets a 401, and a server-side error gets a 503. Code must not catch both with one class.
         for kind in (ConfigError, KeyUnavailable, UnsealError, AuditError, ClaimsTooLarge):
             assert not issubclass(kind, InvalidToken)
 

@@ -101,7 +101,7 @@ def test_a_token_is_issued_decrypted_accepted_revoked_and_refused(clock, access_
     assert get(VERIFY, encrypted).status_code == 204
 
     # §3 Revocation: within 5 seconds, every gateway worker refuses the token, also a worker that has it in its cache.
-    clock.pass_(5)
+    clock.advance(5)
     assert answer(get(VERIFY, encrypted)) == INVALID
     row.refresh_from_db()
     assert row.revoked_at is not None

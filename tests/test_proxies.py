@@ -56,8 +56,8 @@ def _proxy(request: pytest.FixtureRequest, site: Site) -> Iterator[Proxy]:
 @pytest.fixture
 def proxy(_proxy: Proxy, site: Site) -> Proxy:
     _proxy.token()
-    site.gateway.forget()
-    site.service.forget()
+    site.gateway.clear()
+    site.service.clear()
     return _proxy
 
 
@@ -73,7 +73,7 @@ class TestATokenFromIssueToRevocation:
         accepted = proxy.call("GET", SELF, token)
         row = json.loads(site.manage("instaccess_tokens", "list", "--user", "ada", "--limit", "1", "--json"))[0]
         site.manage("instaccess_tokens", "revoke", "--jti", row["jti"], "--reason", "laptop stolen")
-        refused = servers.until(lambda: proxy.call("GET", SELF, token), lambda answer: answer.status != 200)
+        refused = servers.wait_until(lambda: proxy.call("GET", SELF, token), lambda answer: answer.status != 200)
 
         assert (accepted.status, accepted.json["login_id"]) == (200, "ada")
         assert (refused.status, refused.body, refused.headers["WWW-Authenticate"]) == (401, INVALID, CHALLENGE)
@@ -133,7 +133,7 @@ class TestARefusal:
     def test_g22_a_signed_token_from_a_client_is_refused(self, proxy, site):
         proxy.call("GET", SELF, proxy.token())
         signed = bearer(site.service.headers("Authorization")[0])
-        site.service.forget()
+        site.service.clear()
 
         answer = proxy.call("GET", SELF, signed)
 
@@ -230,9 +230,9 @@ FORGED = {
 
 class TestForgedHeaders:
     def test_g13_forged_identity_and_origin_headers_do_not_reach_the_service(self, proxy, site):
-        for respell in (str, lambda name: name.replace("-", "_"), str.upper):
-            lines = [f"{respell(name)}: {value}" for name, value in FORGED.items()]
-            site.service.forget()
+        for change_name in (str, lambda name: name.replace("-", "_"), str.upper):
+            lines = [f"{change_name(name)}: {value}" for name, value in FORGED.items()]
+            site.service.clear()
             answer = proxy.raw(
                 f"GET {SELF} HTTP/1.1",
                 "Host: 127.0.0.1",
@@ -265,7 +265,7 @@ class TestForgedHeaders:
     def test_g13_header_tricks_cannot_replace_the_authorization_header_of_the_gateway(self, proxy, site, headers):
         proxy.call("GET", SELF, proxy.token())
         (good,) = site.service.headers("Authorization")
-        site.service.forget()
+        site.service.clear()
 
         answer = proxy.raw(
             f"GET {SELF} HTTP/1.1",
@@ -306,13 +306,13 @@ class TestAFaultyGateway:
 
     def test_g14_a_gateway_that_stalls_is_a_503(self, proxy, site):
         proxy.call("GET", SELF, proxy.token())
-        site.service.forget()
-        site.gateway_process.freeze()
+        site.service.clear()
+        site.gateway_process.suspend()
         try:
             self.assert_unavailable(proxy, site)
             self.assert_unavailable(proxy, site)
         finally:
-            site.gateway_process.thaw()
+            site.gateway_process.resume()
 
         assert proxy.call("GET", SELF, proxy.token()).status == 200
 
@@ -383,7 +383,7 @@ class TestARequestBody:
 
     def test_g15_a_chunked_body_reaches_the_service_and_not_the_gateway(self, proxy, site, monkeypatch):
         # The wire tap checks the body: Django under WSGI reads no body without a Content-Length, and Caddy adds none.
-        monkeypatch.setattr(site.service, "has_heard", lambda sent: sent.count(b"~") == 1024 * 1024)
+        monkeypatch.setattr(site.service, "may_answer", lambda sent: sent.count(b"~") == 1024 * 1024)
         connection = HTTPConnection(servers.HOST, proxy.port, timeout=servers.PATIENCE)
         connection.request(
             "POST",

@@ -140,16 +140,16 @@ class Caller:
         status, body, _ = self.ask("GET", SELF_URL, upstream)
         assert status == 200, body
         for method, url, bad in (
-            ("GET", VERIFY_URL, altered(text)),
+            ("GET", VERIFY_URL, modify_token(text)),
             ("GET", VERIFY_URL, upstream),
-            ("GET", SELF_URL, altered(upstream)),
-            ("POST", ISSUE_URL, altered(self._access_token)),
+            ("GET", SELF_URL, modify_token(upstream)),
+            ("POST", ISSUE_URL, modify_token(self._access_token)),
         ):
             assert self.ask(method, url, bad)[:2] == INVALID[:2], (method, url)
         return Used(self._user_pk, text, upstream, json.loads(body))
 
 
-def altered(text: str) -> str:
+def modify_token(text: str) -> str:
     """Modify one character, but not the last, because the last character of a base64 string may have unused bits."""
     return text[:-5] + ("A" if text[-5] != "A" else "B") + text[-4:]
 
@@ -207,7 +207,7 @@ class TestManyClientsAtOnce:
             rotated.set()
             return [each.result() for each in working]
 
-    def test_each_client_gets_own_tokens_and_each_token_has_its_row(self, used):
+    def test_each_client_gets_its_own_tokens_and_each_token_has_an_audit_row(self, used):
         claims = {token: claims_of(token.text) for caller in used for token in caller}
         assert len(claims) == self.USERS * self.EACH * self.HALF * 2
 
@@ -381,7 +381,7 @@ class TestTheThreadOfTheEventLoop:
 
     def test_event_loop_fetches_neither_keys_nor_the_deny_list(self, requests_of, settings):
         jwks = json.dumps({"keys": ring.current_ring().published()}).encode()
-        with servers.scripted(
+        with servers.scripted_server(
             lambda handler: servers.reply(handler, 200, jwks if "jwks" in handler.path else b'{"revoked": []}')
         ) as script:
             settings.INSTACCESS |= {
@@ -391,7 +391,7 @@ class TestTheThreadOfTheEventLoop:
             }
             footprints = self.footprints(requests_of["gateway"])
 
-        assert sorted(request.path for request in script.asked) == [JWKS_URL, REVOCATIONS_URL]
+        assert sorted(request.path for request in script.requests) == [JWKS_URL, REVOCATIONS_URL]
         assert work_among(footprints.in_the_loop) == set()
         assert {"instaccess.trust.fetch", "requests.sessions", "http.client"} <= footprints.elsewhere
 
@@ -406,7 +406,7 @@ class TestTheThreadOfTheEventLoop:
 
     @pytest.mark.services
     def test_all_threads_share_one_connection_to_redis(self, requests_of, throttled, settings):
-        tap = servers.Tap(urlsplit(REDIS_URL).port or 6379)
+        tap = servers.WireTap(urlsplit(REDIS_URL).port or 6379)
         settings.CACHES = on_redis(DJANGOS, f"redis://{servers.HOST}:{tap.port}/9")
         settings.INSTACCESS |= {"THROTTLE_LIMIT": 1_000_000}
         try:
@@ -503,7 +503,7 @@ class TestAClientThatDisconnects:
             ("instaccess.web.json_response", True),
         ],
     )
-    def test_client_gets_no_token_and_leaves_a_complete_row_and_no_open_connection(
+    def test_disconnected_client_leaves_a_complete_row_and_no_open_connection(
         self, asgi, access_token, opened, step, after
     ):
         ended = []
@@ -514,7 +514,7 @@ class TestAClientThatDisconnects:
             await exchange.send()
             with held(step, after=after) as holding:
                 await holding.reached()
-                await exchange.hang_up()
+                await exchange.disconnect()
                 # A running view can't be cancelled. The request ends only after the view has returned.
                 assert ended == []
             await exchange.wait(PATIENCE)
@@ -535,7 +535,7 @@ class TestAClientThatDisconnects:
         async def story() -> None:
             exchange = Exchange("POST", ISSUE_URL, access_token.token)
             await exchange.send(b"as_user_", more=True)
-            await exchange.hang_up()
+            await exchange.disconnect()
             await exchange.wait(PATIENCE)
             assert not exchange.is_answered
 
@@ -553,7 +553,7 @@ class TestAClientThatDisconnects:
             await exchange.send()
             with held(step) as holding:
                 await holding.reached()
-                await exchange.hang_up()
+                await exchange.disconnect()
             await exchange.wait(PATIENCE)
             assert (await ask(method, url, bearer)).status == status
 

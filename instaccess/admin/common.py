@@ -54,10 +54,10 @@ def render_confirmation(
     effects: Sequence[Any],
     hidden: Iterable[tuple[str, str]] = (),
 ) -> TemplateResponse:
-    """Render the confirmation page between a button and its effect.
+    """Render the confirmation page that is shown before a change is made.
 
     Args:
-        form: the fields that the user must fill in.
+        form: form with the fields that the user must fill in.
         title: title of the page.
         button: label of the submit button.
         effects: sentences that describe what will happen.
@@ -77,7 +77,7 @@ def render_confirmation(
 
 
 def time_element(time: datetime | None) -> str:
-    """Render a time in UTC, to the second, whatever the project's TIME_ZONE is."""
+    """Render a time in UTC, to the second. The project's TIME_ZONE has no effect."""
     if time is None:
         return "-"
     return format_html('<time class="nowrap">{}</time>', format_utc(time))

@@ -27,8 +27,8 @@ class GenerateForm(ConfirmForm):
 class RotateForm(ConfirmForm):
     """A form to rotate a key.
 
-    `expected_current` is the id of the key that the page shows. After a double click the current key is another key,
-    so the second request changes nothing.
+    `expected_current` is the id of the key that the page shows. After a double click, the current key is another
+    key, so the second request changes nothing.
     """
 
     expected_current = forms.CharField(widget=forms.HiddenInput)
@@ -43,7 +43,7 @@ class RotateForm(ConfirmForm):
 
 
 class RevokeForm(ConfirmForm):
-    """A form for the reason of a revocation. The audit log records the reason for each revoked token."""
+    """A form for the reason for a revocation. The audit log records the reason with each revoked token."""
 
     reason = forms.CharField(
         label=_("Reason"), max_length=255, widget=forms.TextInput({"class": "vTextField", "autocomplete": "off"})

@@ -72,19 +72,21 @@ class Format(StrEnum):
 
 
 class Export:
-    """An export of rows, the latest first. Iterate once: yields one string per batch, to be encoded as UTF-8.
+    """An export of rows, the latest first. Iterate only once; each item is the text of one batch, to encode as UTF-8.
 
-    Each query continues after the last row of the previous batch. There is no OFFSET, and no cursor that a connection
-    pooler would have to keep. Rows that are issued or pruned meanwhile neither repeat nor hide other rows.
+    Each query continues after the last row of the previous batch. The queries use no OFFSET, and no cursor that a
+    connection pooler would have to keep open. If rows are added or pruned during the export, no other row is repeated
+    or left out.
 
-    If the database fails, yields a last line that isn't a row and reports that the file is incomplete, then raises
-    DatabaseError. Without this line, a proxy that uses HTTP/1.0 makes an aborted download look complete.
+    If the database fails after the first batch, the last item is a line that reports an incomplete file, and then
+    DatabaseError is raised. Without this line, an HTTP/1.0 proxy makes an aborted download look complete.
 
     Args:
         rows: the rows, in any order and not sliced.
         by: the user or operator who starts the export, for the log.
         filters: the filters that were applied to the rows, for the log.
-        now: the time at which a token is live or expired.
+        batch: the number of rows per query.
+        now: the time that decides whether a token is live or expired. By default, the time when the iteration begins.
     """
 
     rows_written = 0
@@ -105,7 +107,7 @@ class Export:
     def __iter__(self) -> Iterator[str]:
         write = as_csv if self._format is Format.CSV else as_json_lines
         now = self._now or timezone.now()
-        logger.info("export begins by=%r format=%s filters=%s", self._by, self._format, json.dumps(self._filters))
+        logger.info("export started by=%r format=%s filters=%s", self._by, self._format, json.dumps(self._filters))
         # The header is sent with the first batch. If the first query fails, the view can still return an error.
         text = as_csv([COLUMNS]) if self._format is Format.CSV else ""
         try:
@@ -117,7 +119,7 @@ class Export:
             if text:
                 yield text
         except GeneratorExit:
-            logger.info("export stopped before its end by=%r rows=%d", self._by, self.rows_written)
+            logger.info("export aborted by=%r rows=%d", self._by, self.rows_written)
             raise
         except Exception as error:
             logger.error("export failed by=%r rows=%d: %s", self._by, self.rows_written, type(error).__name__)
@@ -164,7 +166,8 @@ def _record(row: dict[str, Any], now: datetime) -> list[Any]:
 
 
 def _matching_name(name: Any, current_id: Any, recorded_id: str) -> str | None:
-    # The HMAC doesn't cover foreign keys. If an attacker changes a foreign key, the export must not show that name.
+    # The HMAC doesn't cover foreign keys. If an attacker changes a foreign key, the export must not show the name of
+    # the object that the foreign key now refers to.
     return str(name) if current_id is not None and str(current_id) == recorded_id else None
 
 
@@ -175,7 +178,7 @@ def as_json_lines(records: Iterable[Sequence[Any]]) -> str:
 
 
 def as_csv(records: Iterable[Sequence[Any]]) -> str:
-    """Format one CSV line per record (RFC 4180), with every string made safe; None is an empty cell."""
+    """Format one CSV line per record (RFC 4180), with `safe_cell` for every string and an empty cell for None."""
     text = io.StringIO(newline="")
     # All values are quoted, because some spreadsheets also split unquoted values at semicolons.
     writer = csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\r\n")
@@ -184,19 +187,19 @@ def as_csv(records: Iterable[Sequence[Any]]) -> str:
 
 
 def _incomplete(file_format: Format, count: int) -> str:
-    # The shape differs from a row, so that a strict parser fails.
+    # This line has another shape than a row, so that a strict parser fails.
     text = f"INCOMPLETE: the export failed after {count} rows."
     return f'"{text}"\r\n' if file_format is Format.CSV else json.dumps({"incomplete": text}) + "\n"
 
 
-# Characters that start a formula in spreadsheets, and the characters that Unicode normalization or a Windows code
-# page converts to these: full-width, small, superscript and subscript forms.
+# Characters that start a formula in spreadsheets, and their full-width, small, superscript and subscript forms.
+# Unicode normalization or a Windows code page converts these forms to the characters.
 _FORMULA = (
     "=+@\\-"
     "\uff1d\uff0b\uff20\uff0d\ufe66\ufe62\ufe6b\ufe63\u207c\u207a\u207b\u208c\u208a\u208b\u2212\ufb29\u2a75\u2a76"
 )
 _CONTROL = "\\x00-\\x1f\\x7f-\\x9f\u2028\u2029\ud800-\udfff"
-# Characters that some spreadsheets remove first: white space, control characters, zero-width characters, quotes.
+# Characters that some spreadsheets ignore before a formula: white space, control and zero-width characters, quotes.
 _DROPPED = f'\\s{_CONTROL}\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"'
 
 _UNUSUAL = re.compile(f"\\A[{_DROPPED}{_FORMULA}]|;|[{_CONTROL}]")

@@ -1,6 +1,7 @@
-"""Recording of issued tokens: authenticates an audit row, inserts it and commits it.
+"""Recording of issued tokens: computes the HMAC of an audit row, inserts the row and commits it.
 
-The INSERT statement is compiled once, because Django compiles it for every row, which takes longer than running it.
+The INSERT statement is compiled only once. Django would compile the statement for every row, which takes longer than
+running it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class _Insert:
 
     Attributes:
         fields: the fields in the order of the placeholders.
-        verbatim: types of values that the database driver accepts unprepared, by attribute name.
+        verbatim: the type of the values that the database driver accepts without preparation, by attribute name.
         returns_id: whether the statement returns the primary key (RETURNING).
     """
 
@@ -69,8 +70,8 @@ def commit(row: IssuedToken, *, keks: Sequence[bytes]) -> None:
 def insert(row: IssuedToken, *, using: str) -> None:
     """Insert a row as `row.save(using=using, force_insert=True)` does, with one fixed statement.
 
-    Calls `save` instead if `pre_save` or `post_save` has receivers, or if the database vendor is not supported by the
-    fixed statement. Raises the same errors as `save`.
+    Calls `save` instead if `pre_save` or `post_save` has receivers, or if the fixed statement doesn't support the
+    database vendor. Raises the same errors as `save`.
     """
     connection = connections[using]
     statement = _statement(using, connection.vendor)
@@ -80,7 +81,7 @@ def insert(row: IssuedToken, *, using: str) -> None:
     values = []
     for field in statement.fields:
         value = getattr(row, field.attname)
-        # NULL, a string for a text column and an integer for a foreign key need no preparation, which is slow.
+        # Preparing a value is slow. NULL, a string for a text column, and an integer for a foreign key don't need it.
         if value is not None and type(value) is not statement.verbatim.get(field.attname):
             value = field.get_db_prep_save(value, connection)
         values.append(value)

@@ -1,4 +1,4 @@
-"""The table of refusal counts: adding counts, trimming, finding spikes. `web.refusals` counts the refusals."""
+"""The table of refusal counts: adds counts, deletes old rows and finds spikes. `web.refusals` counts the refusals."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ..web import Kind
 
 RETENTION = timedelta(days=35)
 MAX_ROWS = 50_000
-"""The limits of the table. Each process that writes trims the table once per hour, so the table can exceed the limits
-by the rows that are added within an hour."""
+"""The maximum age and the maximum number of rows. Each process that writes trims the table once per hour. Until then,
+the table can exceed these limits by the rows that were added since the last trim."""
 
 _BATCH, _BATCHES = 500, 10
 
@@ -40,8 +40,8 @@ def add(counts: Mapping[Kind, int]) -> None:
         kind: {**kind._asdict(), "hour": datetime.fromtimestamp(kind.hour * 3600, UTC)} for kind in sorted(counts)
     }
     with transaction.atomic(using=db.alias) if db.in_atomic_block else nullcontext():
-        # This INSERT is committed before the transaction. On MariaDB, an INSERT that finds an existing row takes a
-        # shared lock on the row. Two workers that then update the same row in their transactions would deadlock.
+        # This INSERT is committed before the transaction begins. On MariaDB, an INSERT that finds an existing row
+        # acquires a shared lock on the row. Two workers that then update the row in transactions would deadlock.
         rows().bulk_create([RefusalCount(**name) for name in names.values()], ignore_conflicts=True)
         with transaction.atomic(using=db.alias):
             # All workers update rows in the same order, to avoid deadlocks.
@@ -51,7 +51,7 @@ def add(counts: Mapping[Kind, int]) -> None:
 
 
 def trim() -> bool:
-    """Delete expired rows and rows above `MAX_ROWS`, in short statements.
+    """Delete expired rows and the oldest rows beyond `MAX_ROWS`, in short statements.
 
     Returns False if rows are left for the next call. Raises DatabaseError.
     """
@@ -67,7 +67,7 @@ def trim() -> bool:
 
 
 AT_LEAST, TIMES = 20, 5
-"""The minimum of refusals per hour for a spike, and the minimum ratio to the mean of the previous days."""
+"""The minimum number of refusals per hour for a spike, and the minimum ratio to the usual number."""
 _DAYS_BEFORE = timedelta(days=7)
 
 _HOUR = timedelta(hours=1)
@@ -75,12 +75,13 @@ _HOUR = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class RefusalSpike:
-    """Many more refusals than usual.
+    """A number of refusals far above the usual number.
 
     Attributes:
-        role, reason: role that refused, and reason code.
+        role: the role that refused, such as `issuer`.
+        reason: the reason code.
         count: refusals in the current hour or in the previous hour, whichever is greater.
-        usual: mean number of refusals per hour in the seven days before.
+        usual: mean number of refusals per hour in the seven days before these two hours.
     """
 
     role: str

@@ -1,4 +1,4 @@
-"""Revocation: the only code that revokes issued tokens. The deny list contains the tokens that it marks."""
+"""Revocation: the only code that revokes issued tokens. The deny list contains the revoked tokens."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def revoke(
     now, revoked = now or timezone.now(), 0
     reason = _storable(reason)
     for batch in _pk_batches(tokens):
-        # Filtered again: a token that expired since the caller's query may be covered by a checkpoint now, and its
-        # row must no longer change (see `evidence/checkpoints.py`).
+        # The rows are filtered again. If a token expired since the caller's query, a checkpoint may cover its row.
+        # Such a row must not change (see `evidence/checkpoints.py`).
         rows = issued_tokens().filter(pk__in=batch, revoked_at=None, expires_at__gt=expiry_cutoff(now))
         changes = {"revoked_at": now, "revoked_by": _user_name(by), "revocation_reason": reason[:255]}
         # An attacker who can write to the table can make rows unreadable. Their tokens are revoked too, and `verify`
@@ -90,7 +90,7 @@ def _storable(text: str) -> str:
 
 
 def _pk_batches(tokens: QuerySet[IssuedToken]) -> Iterator[list[int]]:
-    # Read once: tokens issued during the revocation were not meant by the caller.
+    # The ids are read only once, because tokens that are issued during the revocation must not be revoked.
     pks = list(tokens.order_by("pk").values_list("pk", flat=True))
     for start in range(0, len(pks), BATCH):
         yield pks[start : start + BATCH]

@@ -31,7 +31,7 @@ from ..models import IssuedToken
 _FORMAT = "instaccess audit row 1"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-# SQLite can store bytes, for example, in any column. With `repr` these give a mismatch instead of an exception.
+# SQLite can store bytes, for example, in any column. With `repr`, this causes a mismatch, not an exception.
 _encode = json.JSONEncoder(separators=(",", ":"), default=repr).encode
 # Exceptions that Django and the database drivers raise for a value of the wrong type.
 _UNREADABLE = (DbError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)

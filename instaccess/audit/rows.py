@@ -48,7 +48,7 @@ def revocable_tokens(*, now: datetime | None = None) -> QuerySet[IssuedToken]:
 
 
 def expiry_cutoff(now: datetime) -> datetime:
-    """Return the expiry time before which no gateway accepts a token any longer."""
+    """Return a time: gateways no longer accept tokens that expired before that time."""
     return now - timedelta(seconds=AFTERLIFE)
 
 
@@ -60,7 +60,7 @@ def token_status(revoked_at: datetime | None, expires_at: datetime, *, now: date
 
 
 def filter_by_user(user: str) -> Q:
-    """Filter tokens whose subject or real user is this user, given by user name or uuid."""
+    """Return a filter for tokens whose subject or real user has this user name or uuid."""
     if not user:
         return Q(pk__in=[])  # Most rows have no real user, so an empty string would match them all.
     model = get_user_model()
@@ -69,5 +69,5 @@ def filter_by_user(user: str) -> Q:
 
 
 def filter_by_keys(kids: list[str]) -> Q:
-    """Filter tokens that were signed with or encrypted for one of these keys."""
+    """Return a filter for tokens that were signed with or encrypted for one of these keys."""
     return Q(signing_kid__in=kids) | Q(encryption_kid__in=kids)

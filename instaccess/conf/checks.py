@@ -72,13 +72,14 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
         for name in written
         if name not in SETTINGS
     ]
-    # A `Conf` of its own, because every read of the module's `conf` fails if one name is unknown.
-    known = Conf({name: value for name, value in written.items() if name in SETTINGS})
+    # A separate `Conf` is used, because every read of the module's `conf` fails if one name is unknown.
+    valid_names = Conf({name: value for name, value in written.items() if name in SETTINGS})
     for name, attribute in SETTINGS.items():
         try:
-            getattr(known, attribute)
+            getattr(valid_names, attribute)
         except ConfigError as error:
-            # A setting whose bounds depend on another, invalid setting is not reported again.
+            # The bounds of a setting can depend on another setting. If that other setting is invalid, the error is
+            # reported only under the other setting's name.
             if error.setting == name:
                 messages.append(Error(error.detail + ".", id=BAD_SETTING_IDS[name]))
     return messages

@@ -1,6 +1,6 @@
 """Validation of the values in `INSTACCESS`: one method for each kind of value.
 
-Each method returns the validated value or raises ConfigError with a text that says what to write instead.
+Each method returns the validated value, or raises ConfigError with a text that describes the accepted values.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _T = TypeVar("_T")
 
 
 def read_project_settings() -> Mapping[str, Any]:
-    """Return the INSTACCESS dictionary as the project wrote it, with unknown names. Raises ConfigError."""
+    """Return the INSTACCESS dictionary of the project's settings, including unknown names. Raises ConfigError."""
     value = getattr(settings, "INSTACCESS", {})
     if not isinstance(value, Mapping):
         raise ConfigError("INSTACCESS must be a dictionary of settings", setting="INSTACCESS")
@@ -37,15 +37,15 @@ class Values:
     """The values of one INSTACCESS dictionary.
 
     Args:
-        written: the dictionary to read. If None, the project's dictionary is loaded on first use and kept until
-            `reset`: `settings.INSTACCESS` takes Django a microsecond, and a token needs about twenty settings.
+        written: the dictionary to read. If None, the project's dictionary is loaded on first use and cached until
+            `reset`. Reading `settings.INSTACCESS` takes a microsecond, and each token needs about twenty settings.
     """
 
     def __init__(self, written: Mapping[str, Any] | None = None) -> None:
         self._written = written
 
     def reset(self) -> None:
-        """Load the project's dictionary again on the next use."""
+        """Drop the dictionary, so that the next use loads the project's dictionary."""
         self._written = None
 
     def _load(self) -> Mapping[str, Any]:
@@ -79,28 +79,28 @@ class Values:
         """Read a string of 1 to 255 characters, or None."""
         return None if self._get(name, None) is None else self._string(name, "")
 
-    def _integer(self, name: str, default: int, least: int, most: int) -> int:
+    def _integer(self, name: str, default: int, minimum: int, maximum: int) -> int:
         """Read an integer within bounds, both inclusive. `True` and `1.0` are refused."""
         value = self._get(name, default)
-        if type(value) is not int or not least <= value <= most:
-            raise self._invalid(name, f"an integer from {least} to {most}")
+        if type(value) is not int or not minimum <= value <= maximum:
+            raise self._invalid(name, f"an integer from {minimum} to {maximum}")
         return value
 
-    def _at_least(self, name: str, least: int, why: str) -> int:
+    def _at_least(self, name: str, minimum: int, formula: str) -> int:
         """Read an integer that isn't below the safe minimum. None, the default, means the minimum."""
         value = self._get(name, None)
         if value is None:
-            return least
-        if type(value) is not int or value < least:
+            return minimum
+        if type(value) is not int or value < minimum:
             raise self._invalid(
                 name,
-                f"an integer of at least {least} ({why}), because with less a valid token could be refused; or None "
-                "for that minimum",
+                f"None, or an integer of at least {minimum} ({formula}); with a smaller value, valid tokens could be "
+                "refused",
             )
         return value
 
     def _boolean(self, name: str, *, default: bool) -> bool:
-        """Read True or False. Other true or false values, such as 1 or "", are refused."""
+        """Read True or False. Other truthy and falsy values, such as 1 or "", are refused."""
         value = self._get(name, default)
         if not isinstance(value, bool):
             raise self._invalid(name, "True or False")
@@ -119,7 +119,8 @@ class Values:
         if isinstance(value, str):
             try:
                 value = import_string(value)
-            except (ImportError, TypeError, ValueError) as error:  # TypeError and ValueError: ".hook" and "..hook"
+            # `import_string` raises TypeError or ValueError for paths such as ".hook" and "..hook".
+            except (ImportError, TypeError, ValueError) as error:
                 raise ConfigError(f"INSTACCESS[{name!r}] cannot be imported: {error}", setting=name) from error
         if value is None:
             return None
@@ -134,7 +135,7 @@ class Values:
         try:
             parts = urlsplit(value)
             usable = value.startswith(schemes) and bool(parts.hostname) and "@" not in parts.netloc
-        except ValueError:  # such as a broken IPv6 address
+        except ValueError:  # for example because of an invalid IPv6 address
             usable = False
         if not usable:
             raise self._invalid(

@@ -25,14 +25,14 @@ from ..tokens import Claims, identifiers
 
 @dataclass(frozen=True, slots=True)
 class Unwrapped:
-    """A token that passed all checks when it was unwrapped.
+    """A decrypted token whose signature and claims have been verified.
 
     Attributes:
         signed: the compact JWS that the JWE contained. The gateway forwards the JWS to the service.
         claims: the claims of the JWS.
         encryption_kid, signing_kid: the key ids of the keys that decrypted and verified the token.
-        verification_key: the public key that verified the token. Another issuer's kid need not be a thumbprint, so
-            the kid alone does not identify the key.
+        verification_key: the public key that verified the token. The kid of another issuer may not be a thumbprint,
+            so the kid alone does not identify the key.
     """
 
     signed: str
@@ -48,8 +48,8 @@ class Unwrapped:
 class TokenCache:
     """A least-recently-used cache of unwrapped tokens, shared by the threads of a process.
 
-    A cache key is the SHA-256 digest of the token string. Only a token that passed strict parsing is stored. A
-    non-canonical encoding of a cached token has another digest, so it is parsed, and strict parsing refuses it.
+    A cache key is the SHA-256 digest of the token string. Only tokens that have been decrypted and verified
+    are stored. A non-canonical encoding of a cached token has another digest, so strict parsing refuses that string.
     """
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class TokenCache:
         os.register_at_fork(after_in_child=self.clear)
 
     def get(self, token: str) -> Unwrapped | None:
-        """Return the cached result for a token and mark it as recently used. Returns None if there is none."""
+        """Return the cached result for a token and mark it as recently used. Returns None if no result is cached."""
         digest = _digest(token)
         with self._lock:
             unwrapped = self._tokens.get(digest)
@@ -113,11 +113,11 @@ def unwrap(
         leeway: seconds for which a token is accepted after its expiry.
         key_algorithms: the accepted JWE `alg` values.
         cache: the cache of unwrapped tokens, or None.
-        cache_size: how many tokens the cache may contain. The cache is not used if this is 0.
+        cache_size: maximum number of tokens in the cache. If 0, the cache is not used.
 
     Raises:
-        InvalidToken: the token is refused. Its `code` is the reason. `unwrap` raises no other exception because of a
-            token.
+        InvalidToken: the token is refused. The `code` of the exception is the reason. A bad token never causes any
+            other exception.
     """
     unwrapped = cache.get(token) if cache is not None and cache_size else None
     if unwrapped is None:
@@ -228,14 +228,14 @@ def _check_still_valid(
     denied: Container[str],
     leeway: int,
 ) -> None:
-    """Check everything that can have changed since a token was decrypted. Raises InvalidToken."""
+    """Check everything that may have changed since the token was decrypted. Raises InvalidToken."""
     if now >= unwrapped.claims.expires_at + leeway:
         raise TokenExpired("past its exp")
     current_key = verification_keys.get(unwrapped.signing_kid)
     if current_key is None or unwrapped.encryption_kid not in decryption_keys:
-        raise InvalidToken("its key is no longer available here", code=Reason.UNKNOWN_KID)
+        raise InvalidToken("a key of the token is no longer available on this server", code=Reason.UNKNOWN_KID)
     if current_key is not unwrapped.verification_key and current_key != unwrapped.verification_key:
-        raise InvalidToken("its signing kid now identifies another key", code=Reason.BAD_SIGNATURE)
+        raise InvalidToken("the signing kid of the token now identifies another key", code=Reason.BAD_SIGNATURE)
     if unwrapped.claims.jti in denied:
         raise TokenRevoked("on the deny list")
 

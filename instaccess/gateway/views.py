@@ -38,7 +38,7 @@ def clear_caches() -> None:
 
 @sensitive_variables("token")
 def verify_view(request: HttpRequest) -> HttpResponseBase:
-    """Answer 204 with the Authorization header for the upstream service, 401, or 503 if the view can't decide."""
+    """Answer 204 with the Authorization header for the upstream service, 401 for a refusal, or 503 for an error."""
     refusal: web.Refusal | None = None
     unexpected = ""
     try:
@@ -71,7 +71,7 @@ def verify_view(request: HttpRequest) -> HttpResponseBase:
 def _refusal_response(refusal: web.Refusal) -> HttpResponse:
     try:
         return refusal.to_response()
-    except InstAccessError as error:  # REALM contains characters that a header can't carry.
+    except InstAccessError as error:  # REALM contains invalid characters.
         logger.error("not decided: %s: %s", type(error).__name__, error)
         return web.Unavailable(code=error.code).to_response()
 
@@ -93,7 +93,7 @@ def _bearer_token(request: HttpRequest) -> str:
 
 @sensitive_variables("token")
 def _upstream_token(token: str) -> str:
-    """Return the bearer token that the upstream service receives instead of this one. Raises InvalidToken."""
+    """Return the bearer token that replaces this one in the request to the upstream service. Raises InvalidToken."""
     if token.count(".") != 4:
         return _allow_other_bearer(token)
     return unwrapping.unwrap_with_settings(token, now=time.time(), cache=_token_cache).signed
@@ -101,7 +101,7 @@ def _upstream_token(token: str) -> str:
 
 @sensitive_variables("token")
 def _allow_other_bearer(token: str) -> str:
-    """Return a bearer token of another kind unchanged, if OTHER_BEARERS is `pass`. Raises InvalidToken otherwise.
+    """Return a bearer token of another kind unchanged if OTHER_BEARERS is `pass`. Raises InvalidToken otherwise.
 
     A signed InstAccess token is always refused, because clients must send the encrypted form. A token whose issuer
     can't be read is refused too, because a lenient service could accept it as an InstAccess token.

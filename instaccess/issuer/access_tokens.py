@@ -1,8 +1,8 @@
 """Lookup of an access token with its application, its user and the user's uuid, by one fixed SQL statement.
 
-Django compiles a query each time the query is run. With these four tables, compiling takes longer than running. So
-the SQL is built once per database and set of models. If the SQL might differ from Django's query,
-`find` raises NotFixed, and the caller runs the query.
+Django compiles a query each time the query runs. With these four tables, compiling takes longer than running. So the
+SQL is built once per database and set of models. If the SQL might find other rows than Django's query, `find` raises
+NotFixed, and the caller runs Django's query.
 """
 
 from __future__ import annotations
@@ -123,10 +123,11 @@ def _statement(
     """Build the statement for these models on this database. Returns None if the models need Django's query.
 
     Args:
-        alias, vendor: the database, and its kind of SQL.
+        alias, vendor: the alias of the database in DATABASES, and its vendor, such as `postgresql`.
         token, application, user: the models.
         user_uuid_field: USER_UUID_FIELD, or None if the uuid is in `UserIdentity`.
-        slim: True if no hook of the project receives the objects. Then only the columns that are used are selected.
+        slim: whether to select only the columns that this package reads. False if a hook of the project receives the
+            objects.
     """
     # A custom manager or queryset may filter the tokens. Django does not use managers to follow references.
     has_custom_manager = type(token._default_manager) is not models.Manager
@@ -187,5 +188,5 @@ def _statement(
 
 
 def _is_toolkit_model(model: type[models.Model]) -> bool:
-    """Return whether a model is django-oauth-toolkit's own, not a model that replaces it."""
+    """Return whether a model belongs to django-oauth-toolkit, and not to the project."""
     return model._meta.label.startswith("oauth2_provider.")

@@ -3,7 +3,7 @@
 Differences from `oauth2_provider.contrib.rest_framework.OAuth2Authentication`, each preventing a known problem:
 
 - The token is read from the Authorization header only (RFC 6750 §2.1), and the body is not read.
-- No other server is asked about an unknown token.
+- An unknown token is never sent to another server for introspection.
 - A token of an inactive user and a token without an application are refused.
 """
 
@@ -38,7 +38,7 @@ from .parameters import form, query
 logger = logging.getLogger("instaccess.issuer")
 
 # RFC 6750 §2.1: one token and nothing after it. The token may have any form, because the project can configure the
-# token generator. Lone surrogates come only from forms in an unusual charset, and can't be encoded.
+# token generator. Lone surrogates come only from forms in an unusual charset, and can't be encoded as UTF-8.
 _BEARER = re.compile(r"bearer +([^\s,\ud800-\udfff]+)", re.ASCII | re.IGNORECASE)
 _DEFAULT_VALIDATOR = "oauth2_provider.oauth2_validators.OAuth2Validator"
 
@@ -46,7 +46,7 @@ _DEFAULT_VALIDATOR = "oauth2_provider.oauth2_validators.OAuth2Validator"
 class AccessTokenAuthentication(BaseAuthentication):
     """DRF authentication for the issuing endpoint. Returns the user and the access token.
 
-    Raises the refusals of `web` in the order of the table in docs/wire-contract.md §1, up to the scope.
+    Raises the refusals in docs/wire-contract.md §1, in the order of that table, up to and including the scope.
     """
 
     @sensitive_variables("text")
@@ -145,7 +145,7 @@ def _oauthlib_request(text: str, request: HttpRequest) -> OAuthlibRequest:
 
 
 class _LazyRequest:
-    """A request for the validators that is built only if the validator reads an attribute.
+    """A request for the validator, which is built only if the validator reads an attribute.
 
     django-oauth-toolkit's own validator sets attributes, and reads attributes only for a restricted token. Building
     the request takes as long as finding the token.
@@ -155,8 +155,8 @@ class _LazyRequest:
         self._build = partial(_oauthlib_request, text, request)
 
     def __getattr__(self, name: str) -> Any:
-        # Called only for attributes that the validator did not set. Copying looks for special methods such as
-        # `__deepcopy__`, and on an incomplete copy for `_build`.
+        # Called only for attributes that the validator did not set. `copy` looks up special methods such as
+        # `__deepcopy__`, and looks up `_build` on an incomplete copy.
         if name.startswith("_"):
             raise AttributeError(name)
         if "_built" not in self.__dict__:
@@ -187,7 +187,7 @@ def is_usable_client(client_id: str, request: HttpRequest | None = None) -> bool
 
 
 def _is_toolkit_function(function: Any) -> bool:
-    """Return whether a function is django-oauth-toolkit's own, not the project's."""
+    """Return whether a function belongs to django-oauth-toolkit, and not to the project."""
     return bool(function.__module__.startswith("oauth2_provider."))
 
 
@@ -211,21 +211,21 @@ def _user(access_token: Any) -> Any:
 
 @cache
 def _validator_class(path: Any) -> Any:
-    """Subclass the project's OAuth2 validator so that it never asks other servers.
+    """Subclass the project's OAuth2 validator so that the validator never queries other servers.
 
     If introspection is configured, django-oauth-toolkit POSTs an unknown bearer token to another server, and creates
-    the user that this server names. An unauthenticated client could so trigger outgoing requests and fill the user
-    table. The issuer also must not issue for tokens of another server.
+    the user that this server names. An unauthenticated client could therefore trigger outgoing requests and fill the
+    user table. Also, the issuer must not accept access tokens of another server.
 
     Args:
-        path: OAUTH2_VALIDATOR_CLASS, as an import path or a class; None for django-oauth-toolkit's own.
+        path: OAUTH2_VALIDATOR_CLASS, as an import path or a class; None for django-oauth-toolkit's.
 
     Raises ConfigError for an unsupported version of django-oauth-toolkit.
     """
     project: Any = import_string(path) if isinstance(path, str) else path or import_string(_DEFAULT_VALIDATOR)
 
     if not hasattr(import_string(_DEFAULT_VALIDATOR), "_get_token_from_authentication_server"):
-        # Then the override below would have no effect, and another server might be asked.
+        # Without this method, the override below has no effect, and another server might be queried.
         raise ConfigError(
             "this version of django-oauth-toolkit is not supported, because its introspection can't be turned off: "
             "install a version that this version of django-instaccess supports, or a newer django-instaccess"

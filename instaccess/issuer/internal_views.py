@@ -24,8 +24,8 @@ _revocation_logger = logging.getLogger("instaccess.revocation")
 def jwks_view(request: HttpRequest) -> HttpResponseBase:
     """Serve `GET /internal/services/jwks`: the future, current and past signing keys as a JWK set (RFC 7517 §5).
 
-    The response is 503 if there is no key or the database is unavailable. An empty set would make services drop the
-    keys that they have.
+    The response is 503 if there is no key or the database is unavailable. An empty set would make services discard
+    the keys that they have.
     """
     if request.method not in _METHODS:
         return _method_not_allowed()

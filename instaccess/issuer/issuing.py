@@ -1,4 +1,4 @@
-"""Issues InstAccess tokens: the only place where claims are signed, encrypted and recorded.
+"""Issuing of InstAccess tokens: the only code that signs, encrypts and records claims.
 
 Every issued token is recorded in the audit log before it is returned.
 """
@@ -35,7 +35,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 class Origin:
     """The host that a request was sent to, and the client that sent the request.
 
-    Args:
+    Attributes:
         canvas_domain: the host, with the port unless the port is the default of the scheme.
         ip_address: the client's address, or None if unknown.
         user_agent: the header as sent. Control characters are replaced and the string is cut before it is stored.
@@ -194,7 +194,7 @@ def _build_row(
 
 
 def _extra_claims(user: Any, application: Any) -> dict[str, Any]:
-    """Return the claims of CLAIMS_HOOK, without the absent ones (None)."""
+    """Return the claims of CLAIMS_HOOK, except those whose value is None."""
     hook = conf.claims_hook
     if hook is None:
         return {}

@@ -1,7 +1,7 @@
 """Leaky buckets in Django's cache: atomic on Redis, read-then-write on other caches.
 
-A bucket leaks in whole seconds. If a bucket leaked continuously, a full bucket would fall below its limit after a
-microsecond, and a burst would get one token more than allowed.
+A bucket leaks in whole seconds. Otherwise, a full bucket would fall below its limit after a microsecond, and a burst
+would get one token more than allowed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SLACK = 0.001
 """Rounding error, in seconds, that is tolerated in the difference of two times."""
 
 _MAX_CONNECTIONS = 2**31
-"""Effectively no limit: there are never more connections than threads that ask Redis at the same time."""
+"""Effectively no limit: there are never more connections than threads that query Redis at the same time."""
 
 # The scripts use the clock of Redis, because the clocks of the workers may differ. They return the level as a string,
 # because Redis truncates Lua numbers to integers.
@@ -102,7 +102,7 @@ class RedisBucket:
 
 
 class CacheBucket:
-    """A bucket in any other cache. Reading and writing are two steps, so a burst may get a token or two too many."""
+    """A bucket in any other cache. Reading and writing are two steps, so a burst may exceed the limit slightly."""
 
     def __init__(self, cache: Any, key: str, rate: Rate) -> None:
         self._cache, self._key, self._rate = cache, key, rate
@@ -139,7 +139,7 @@ class CacheBucket:
 class _SharedClient:
     """The Redis client that all threads of a process share, and the cache settings it was created from.
 
-    `caches` has one cache per thread, and under ASGI one per request; each would open a connection of its own.
+    `caches` has one cache per thread, and under ASGI one per request. Each cache would open its own connection.
     redis-py's pools are thread-safe and open new connections after a fork.
     """
 
@@ -157,11 +157,11 @@ class _SharedClient:
 
 
 def _create_client(cache: Any) -> Any:
-    """Create a client with the connection settings of a cache and a pool of its own.
+    """Create a client with the connection settings of a cache and its own pool.
 
-    The project may limit the connections of its pool (`max_connections`). A burst that exhausts that pool must be
-    counted and not be mistaken for an outage. Other classes, such as those for clusters, Sentinel or valkey, are used
-    as the project configured them.
+    The project may limit the connections of its pool (`max_connections`). If a burst exhausted that pool, the error
+    would be mistaken for an outage, and the burst would not be throttled. Clients of other classes, such as those for
+    clusters, Sentinel or valkey, are used as the project configured them.
     """
     client = (cache._cache if isinstance(cache, RedisCache) else cache.client).get_client(write=True)
     if redis is None or type(client) is not redis.Redis:

@@ -25,14 +25,14 @@ _LOG_SECONDS = 60
 """Minimum time in seconds between two log messages of this process about an unavailable cache."""
 
 _PAUSE_SECONDS = 1
-"""Seconds without calls to the cache after a failure: a cache that stalls would delay every request."""
+"""Seconds after a failure during which the cache is not called. A cache that stalls would delay every request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
     """The level of a bucket after an operation.
 
-    Args:
+    Attributes:
         allowed: whether the request may proceed.
         level: the level, in units of cost.
         charged: whether the operation raised the level. False while the cache is unavailable.
@@ -46,7 +46,7 @@ class Level:
     def remaining(self) -> str | None:
         """`X-Rate-Limit-Remaining`: the units left below the limit, or None if throttling is off.
 
-        Some clients treat a remaining 0 on a 201 response as a refusal.
+        Some clients treat a 201 response with the value 0 as a refusal.
         """
         if (limit := conf.throttle_limit) is None:
             return None
@@ -96,7 +96,7 @@ def charge(access_token_pk: Any) -> Level:
 
 
 def refund(access_token_pk: Any) -> None:
-    """Take back a charge, because the request failed with a server-side error.
+    """Undo a charge after the request failed with a server-side error.
 
     Raises ConfigError if THROTTLE_CACHE names a cache that can't be created.
     """
@@ -112,7 +112,7 @@ def peek(access_token_pk: Any) -> Level:
 
 
 def reset() -> None:
-    """Forget earlier failures of the cache: the next call uses the cache and logs a failure."""
+    """Forget earlier failures of the cache. The next call uses the cache, and logs an error if the call fails."""
     _outage.clear()
 
 
@@ -137,7 +137,7 @@ def _with_bucket(access_token_pk: Any, operation: Callable[[Bucket], Level]) -> 
     if limit is None or _outage.is_recent:
         return _NOT_THROTTLED
     alias, rate = conf.throttle_cache, Rate(limit, conf.throttle_cost, conf.throttle_leak)
-    # The key is not a secret, but readers of the cache need not learn primary keys of access tokens.
+    # The primary key of an access token is hashed, so that readers of the cache don't learn it.
     key = "instaccess.bucket." + hashlib.sha256(str(access_token_pk).encode()).hexdigest()[:32]
     cache = _cache(alias)
     try:

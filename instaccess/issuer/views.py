@@ -54,7 +54,7 @@ class IssueView(APIView):
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Check the method and the host, then authenticate the client. Raises a Refusal or DisallowedHost."""
-        # If code outside this view fails, Django's error reports leave out these parameters.
+        # If code outside this view fails, Django's error reports hide the POST parameters.
         request._request.sensitive_post_parameters = "__ALL__"  # type: ignore[attr-defined]
         if request.method not in {"POST", "OPTIONS"}:
             raise web.MethodNotAllowed(code=Reason.METHOD)
@@ -143,7 +143,7 @@ class IssueView(APIView):
 
 
 def _subject(request: Request) -> Any:
-    """Return the user for `as_user_id`, or the authenticated user without that parameter. Raises InvalidAsUserId."""
+    """Return the user that `as_user_id` names, or else the authenticated user. Raises InvalidAsUserId."""
     as_user_id = _parameter(request, "as_user_id").strip()
     if not as_user_id:
         return request.user
@@ -154,7 +154,7 @@ def _subject(request: Request) -> Any:
 
 
 def _charge(request: Request) -> throttling.Level:
-    """Charge the access token for one request. Raises Throttled, or ConfigError."""
+    """Charge the access token for one request. Raises Throttled or ConfigError."""
     level = throttling.charge(request.auth.pk)
     if not level.allowed:
         raise web.Throttled(retry_after=level.retry_after, **_client(request))
@@ -183,8 +183,8 @@ def _to_refusal(error: Exception, request: Request) -> web.Refusal:
         return web.Unavailable(error.detail, code=error.code)
     if isinstance(error, SuspiciousOperation):
         return web.BadRequest(type(error).__name__, code=Reason.BAD_REQUEST)
-    # The log gets a string and no exc_info, because error reporters read local variables from the frames of an
-    # exception, and the access token is one of these variables.
+    # Logs a string and no exc_info, because error reporters read local variables from the frames of an exception. The
+    # access token is one of these variables.
     logger.error("not issued: %s", _traceback(error, request))
     return web.Unavailable(type(error).__name__, code=Reason.FAULT)
 

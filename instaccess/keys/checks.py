@@ -40,9 +40,9 @@ def check_keys(databases: Sequence[str] | None = None, **kwargs: Any) -> list[Ch
 
 
 def _check_database(alias: str, error: DbError) -> list[CheckMessage]:
-    """Report a database that can't be reached. Missing tables are no error, because `migrate` creates them."""
+    """Report a database that can't be reached. Missing tables aren't an error, because `migrate` creates them."""
     if connections[alias].in_atomic_block:
-        return []  # After an error in a transaction every query fails, so the cause can't be determined.
+        return []  # After an error in a transaction, every query fails, so the cause can't be determined.
     try:
         connections[alias].introspection.table_names()
     except DbError:

@@ -1,6 +1,6 @@
 """The state of all keys for the admin: read in three queries, with each private key unsealed as a test.
 
-Nothing here writes to the database or fails because a key is broken.
+This module never writes to the database, and a broken key doesn't raise an error.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def load_health(*, since: datetime, now: datetime) -> KeyHealth:
 
 
 def live_tokens(*, now: datetime) -> dict[str, int]:
-    """Count the live tokens of each key, by kid. One query, over at most about an hour of tokens."""
+    """Count the live tokens of each key, by kid. Runs one query, over the tokens of about the last hour."""
     counts: Counter[str] = Counter()
     pairs = audit.live_tokens(now=now).order_by().values_list("signing_kid", "encryption_kid")
     for signing, encryption, count in pairs.annotate(count=Count("pk")):
@@ -103,7 +103,7 @@ _RANK = {Key.Status.CURRENT: 0, Key.Status.FUTURE: 1, Key.Status.PAST: 2}
 
 
 def _relevance(row: Key) -> tuple[int, float]:
-    # The future key that was stored first is next; of past and revoked keys, the latest are the most relevant.
+    # The oldest future key is the next current key. The latest past and revoked keys are the most relevant ones.
     rank = _RANK.get(Key.Status(row.status), 3) if row.status in Key.Status else 4
     time = (row.created_at if rank < 2 else row.retired_at or row.revoked_at or row.created_at).timestamp()
     return rank, time if rank < 2 else -time

@@ -1,7 +1,7 @@
 """Changes of the current key: rotation, activation, revocation.
 
-RSA keys are generated before the lock is taken, because generation is slow. The decision is taken again under the
-lock, and the process that loses a race changes nothing.
+RSA keys are generated before the lock is acquired, because generation is slow. Under the lock, the decision is made
+again. If another process was faster, this process changes nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Rotation:
         retired, activated: the previous and the new current key; None if the current key did not change.
         generated: the new future key, or None if no future key was needed.
         erased: past keys whose private key was erased.
-        next_due: when the next rotation is due; None if no key can follow the current one automatically.
+        next_due: when the next rotation is due; None if no key can replace the current one automatically.
         lost_race: whether another process had rotated already, so that this call changed nothing.
     """
 
@@ -68,7 +68,7 @@ class Revocation:
 def rotate(
     use: Key.Use, *, force: bool = False, expected_current: str | None = None, now: datetime | None = None
 ) -> Rotation:
-    """Do what is due for the keys of one use: change the current key, generate the next one, erase expired ones.
+    """Rotate the keys of one use: if due, change the current key, generate the next one, erase expired private keys.
 
     Args:
         force: change the current key now, even before its interval or the future key's lead time has passed.
@@ -76,9 +76,9 @@ def rotate(
             changed: the caller's form was submitted twice, or another process was faster.
 
     Raises:
-        KeyUnavailable: there is no current key, or `force` is given and no key can follow it.
-        UnsealError: the future key can't be unsealed, because a broken key must never become current. Also raised
-            if the current key's key-encryption key is not configured: new keys would hide that loss.
+        KeyUnavailable: there is no current key, or `force` is given and no key can replace the current key.
+        UnsealError: the future key can't be unsealed; a broken key must never become current. Or the current key's
+            key-encryption key is not configured; new keys would hide that loss.
     """
     given, now = now, now or timezone.now()
     mark_tokens_of_revoked_keys(now=now)
@@ -100,15 +100,15 @@ def rotate(
     count = 2 if needs_successor else int(decision.make_future)
     pregenerated = [trust.generate_jwk(use) for _ in range(count)]
     with store.locked() as keys:
-        # The clock is read again: generating keys and waiting for the lock took time, and a key's lead time must not
-        # begin before other processes can see the key.
+        # The clock is read again, because generating keys and waiting for the lock took time. A key's lead time must
+        # not begin before other processes can see the key.
         return _rotate_locked(keys, current, pregenerated, now=given or timezone.now(), force=force)
 
 
 def _rotate_locked(
     keys: QuerySet[Key], expected: Key, pregenerated: list[JWK], *, now: datetime, force: bool
 ) -> Rotation:
-    """Decide again under the lock and carry the decision out, if `expected` is still the current key."""
+    """Decide again under the lock, and apply the decision if `expected` is still the current key."""
     use = Key.Use(expected.use)
     if store.current_key(keys, use) != expected:
         return _lost_race(keys, use, now)
@@ -134,7 +134,7 @@ def activate(kid: str, *, force: bool = False, now: datetime | None = None) -> K
     """Make a future key the current one of its use. The previous current key becomes a past key.
 
     Args:
-        force: activate the key before its lead time has passed. Services that have not fetched it yet may refuse
+        force: activate the key before its lead time has passed. Services that have not fetched the key yet may refuse
             tokens.
 
     Raises:
@@ -150,8 +150,8 @@ def activate(kid: str, *, force: bool = False, now: datetime | None = None) -> K
         current, times = store.current_key(keys, Key.Use(key.use)), ring.lifecycle_times()
         if current is not None and not force and not rotation.is_ready(key, now=now, times=times):
             raise KeyRefused(
-                f"key {key.kid} may be used from {format_utc(rotation.ready_at(key, times))} on, when every copy of "
-                "the JWK set contains it. To use it now, add --force"
+                f"key {key.kid} can't be activated before {format_utc(rotation.ready_at(key, times))}, because some "
+                "services may not have fetched the key. To activate it now, add --force"
             )
         succession.check_usable(key)
         store.succeed(current, key, now)
@@ -159,10 +159,11 @@ def activate(kid: str, *, force: bool = False, now: datetime | None = None) -> K
 
 
 def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None = None) -> Revocation:
-    """Revoke a compromised key: unpublish it, refuse it, erase its private key, mark its live tokens as revoked.
+    """Revoke a compromised key: stop accepting it, erase its private key, and mark its live tokens as revoked.
 
-    If the key is current, the next future key becomes current. If there is none and the private key was on this
-    server, a new key is generated. Revoking a key again marks tokens that another process issued in the meantime.
+    If the key is current, the next future key becomes current. If there is no such key and the private key was on
+    this server, a new key is generated. Revoking a key again marks tokens that another process issued in the
+    meantime.
 
     Args:
         by: the user who revokes the key, or a name as a string.
@@ -173,7 +174,7 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
     pregenerated, failure = succession.pregenerate_keys(store.find_key(kid))
     successor = generated = None
     with store.locked() as keys:
-        # The clock is read after the keys were generated: their lead time must not begin before others can see them.
+        # The clock is read after the keys were generated, so that their lead time doesn't begin too early.
         now = now or timezone.now()
         key = store.find_key(kid, keys)
         use = Key.Use(key.use)
@@ -187,11 +188,11 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
                         keys, use, pregenerated if had_private else [], now=now, previous_has_private=had_private
                     )
                 current = successor if was_current else store.current_key(keys, use)
-                # Behind a gateway's public key, a key pair of this server could never become current.
+                # If a gateway has the current private key, a key pair of this server could never become current.
                 if had_private and current is not None and current.has_private:
                     generated = succession.ensure_next_key(keys, use, pregenerated, now=now)
             except InstAccessError as error:
-                # Sealing failed before anything was written. The compromised key is revoked nevertheless.
+                # Sealing failed before the new key was stored. The compromised key is revoked nevertheless.
                 failure = error.detail
     if failure:
         logger.error("no new %s key after a revocation: %s", use.label, failure)

@@ -27,7 +27,7 @@ INITIAL = (
 def init(*, now: datetime | None = None) -> list[Key]:
     """Generate the missing keys of a new deployment: current and future signing keys, and a current encryption key.
 
-    Several processes can run this at the same time, and it can be run again.
+    Several processes can call this function at the same time, and repeated calls are safe.
 
     Returns:
         The generated keys; an empty list if no key was missing.
@@ -155,10 +155,10 @@ def export(row: Key, *, file_format: str, private: bool = False) -> str:
 
 
 def reseal() -> int:
-    """Encrypt every private key with the first key-encryption key again.
+    """Re-encrypt every private key with the first key-encryption key.
 
     Each row is updated in one statement, and only if no other process changed the row in the meantime. The command
-    can be interrupted and run again: at any time, every row can be unsealed with a configured key.
+    can be interrupted and run again, because every row can be unsealed with a configured key at any time.
 
     Returns:
         The number of private keys that were sealed with another key-encryption key before.
@@ -167,9 +167,9 @@ def reseal() -> int:
         UnsealError: a private key can't be unsealed. The other keys are resealed before the error is raised.
     """
     keks = conf.key_encryption_keys
-    wanted, resealed, failure = kek_id(keks[0]), 0, None
+    first_kek_id, resealed, failure = kek_id(keks[0]), 0, None
     for row in store.stored_keys().exclude(sealed_private_jwk=""):
-        if sealing.sealed_under(row.sealed_private_jwk) == wanted:
+        if sealing.sealed_under(row.sealed_private_jwk) == first_kek_id:
             continue
         try:
             private = sealing.unseal(row.sealed_private_jwk, kid=row.kid, use=row.use, keks=keks)

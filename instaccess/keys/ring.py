@@ -1,6 +1,6 @@
 """The key ring: the keys this process uses, read from the database at most every few seconds and parsed once.
 
-Nothing here writes to the database, and no key is generated if one is missing.
+This module never writes to the database and never generates a missing key.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class HeldKey:
         return other
 
     def same_material_as(self, row: Key) -> bool:
-        """Return whether the row contains the same keys as when it was parsed, so that it isn't parsed again."""
+        """Return whether a row still contains the keys of this object, so that the row isn't parsed again."""
         return (self.use, self._sealed) == (row.use, row.sealed_private_jwk) and self.public == row.public_jwk
 
     @sensitive_variables()
@@ -106,8 +106,8 @@ class HeldKey:
 class _PrivateKeys(Mapping[str, JWK]):
     """Private keys by kid, unsealed on access.
 
-    A private key that can't be unsealed is a server-side error, so the client's token must not be refused for it:
-    access by kid raises UnsealError. Iteration logs and skips such keys; it raises UnsealError if no key is left.
+    A private key that can't be unsealed is a server-side error and must not look like an invalid token. So access by
+    kid raises UnsealError. Iteration logs and skips such keys, and raises UnsealError if no key is left.
     """
 
     def __init__(self, keys: Mapping[str, HeldKey]) -> None:
@@ -190,7 +190,7 @@ def lifecycle_times() -> rotation.Times:
 def load(previous: Iterable[HeldKey] = ()) -> KeyRing:
     """Read the accepted keys.
 
-    They are read from the database that they are written to, because a replica may lag behind a revocation.
+    Reads from the database that keys are written to, because a replica may lag behind a revocation.
     A row that can't be used is logged and skipped, so that the other keys stay usable.
 
     Args:

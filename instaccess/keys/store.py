@@ -1,6 +1,6 @@
-"""The stored keys: found, locked, inserted and changed.
+"""The stored keys: functions that find, lock, insert and change them.
 
-`rotation.py`, `lifecycle.py` and `provision.py` decide about the changes.
+`rotation.py`, `lifecycle.py` and `provision.py` decide which changes are made.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def stored_keys() -> QuerySet[Key]:
 
 @contextmanager
 def locked() -> Iterator[QuerySet[Key]]:
-    """Open a transaction in which no other process can change keys. Afterwards this process's key cache is cleared.
+    """Run a transaction during which no other process can change keys, then clear this process's key cache.
 
     The lock is an UPDATE of one row at the start of the transaction. PostgreSQL and MariaDB lock the row until
     commit; SQLite locks the database for writes.
@@ -96,8 +96,8 @@ def find_key(kid: str, keys: QuerySet[Key] | None = None) -> Key:
             "`python manage.py instaccess_keys list` shows the ids"
         )
     if len(matches) != 1:
-        what = "more than one key" if matches else "no key"
-        raise KeyUnavailable(f"there is {what} {kid!r}: see `python manage.py instaccess_keys list`")
+        quantity = "more than one key" if matches else "no key"
+        raise KeyUnavailable(f"there is {quantity} {kid!r}: see `python manage.py instaccess_keys list`")
     return matches[0]
 
 
@@ -134,13 +134,13 @@ def succeed(retired: Key | None, activated: Key, now: datetime) -> None:
 
 
 def mark_revoked(key: Key, now: datetime) -> None:
-    """Give a key the status revoked and erase its private key."""
+    """Set the status of a key to revoked, and erase its private key."""
     key.status, key.revoked_at, key.sealed_private_jwk = Key.Status.REVOKED, now, ""
     save(key, "status", "revoked_at", "sealed_private_jwk")
 
 
 def erase(key: Key) -> None:
-    """Erase the private key. This can't be undone."""
+    """Erase the private key of a key. This can't be undone."""
     key.sealed_private_jwk = ""
     save(key, "sealed_private_jwk")
     logger.info("private key of key %s erased", key.kid)

@@ -1,4 +1,4 @@
-"""Successors of the current key: generated in advance, chosen, checked before they become current."""
+"""Successors of the current key: generation in advance, selection, and checks before activation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ logger = logging.getLogger("instaccess.keys")
 
 
 def pregenerate_keys(key: Key) -> tuple[list[JWK], str]:
-    """Generate the keys that revoking this key may need. Returns them and, if generation failed, the reason.
+    """Generate the keys that revoking this key may need. Returns the keys and, if generation failed, the reason.
 
     A failure must not prevent the revocation.
     """
@@ -50,7 +50,10 @@ def ensure_next_key(keys: QuerySet[Key], use: Key.Use, pregenerated: list[JWK], 
 
 
 def check_usable(key: Key) -> None:
-    """Raise if the key can't do its work: a signing key needs a private key, and a stored private key must unseal."""
+    """Check that a key can be used: a signing key has a private key, and a stored private key can be unsealed.
+
+    Raises KeyRefused for a signing key without a private key, UnsealError for a key that can't be unsealed.
+    """
     if key.has_private:
         sealing.unseal(key.sealed_private_jwk, kid=key.kid, use=key.use, keks=conf.key_encryption_keys)
     elif key.use == Key.Use.SIGNING:
@@ -58,7 +61,10 @@ def check_usable(key: Key) -> None:
 
 
 def check_key_encryption_key(key: Key) -> None:
-    """Raise UnsealError if the key-encryption key of this key is not configured. A modified key may be replaced."""
+    """Raise UnsealError if the key-encryption key of this key is not configured.
+
+    A sealed key that was modified raises no error, because a rotation may replace that key.
+    """
     try:
         check_usable(key)
     except UnsealError as error:

@@ -1,4 +1,4 @@
-"""The output of `manage.py instaccess_keys`: dictionaries for `--json`, sentences for people."""
+"""The output of `manage.py instaccess_keys`: dictionaries for `--json`, sentences for operators."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def next_step(key: Key, all_keys: Iterable[Key] | None = None) -> str:
             if keys.is_gone(key, now=now, times=times):
                 return "gone: its last token has expired"
             gone = keys.gone_at(key, times)
-            return f"accepted until {iso(gone)}" if gone else "accepted; its retirement time is missing"
+            return f"its tokens are accepted until {iso(gone)}" if gone else "accepted; retirement time missing"
     return f"revoked at {iso(key.revoked_at)}"
 
 
@@ -73,7 +73,7 @@ def outcome_facts(outcome: keys.Rotation) -> dict[str, Any]:
 
 
 def rotation_messages(outcome: keys.Rotation) -> list[str]:
-    """Describe a rotation in sentences, one a line."""
+    """Describe a rotation in sentences, one per line."""
     lines = []
     if outcome.lost_race:
         lines.append("another process rotated at the same time; this command changed nothing.")
@@ -107,7 +107,10 @@ def imported(key: Key) -> str:
         return f"{text} To use it earlier, although services may refuse its tokens: `{command} --force`"
     if key.has_private:
         return f"{text} To use it now: `{command}`"
-    return f"{text} When its gateway has the private key, and before `rotate` finds the key due: `{command}`"
+    return (
+        f"{text} Make sure that the gateway has the private key before `rotate` makes the key current. To make the "
+        f"key current now: `{command}`"
+    )
 
 
 def activated(key: Key) -> list[str]:

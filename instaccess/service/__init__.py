@@ -1,4 +1,4 @@
-"""Authenticates requests that carry a signed token.
+"""The service role: authenticates requests that contain a signed token.
 
 Django REST framework needs Django's settings, but Django imports this package while it sets up `INSTALLED_APPS`. The
 framework is therefore imported on the first access to one of these names (PEP 562).

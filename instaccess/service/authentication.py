@@ -1,7 +1,7 @@
 """Django REST framework authentication of the signed token (`docs/wire-contract.md` §4).
 
-A service needs this package, Django REST framework and public signing keys. It needs neither the issuer's app in
-INSTALLED_APPS, nor an OAuth2 provider, nor a table.
+A service needs this package, Django REST framework and public signing keys. A service needs neither the issuer's app
+in INSTALLED_APPS, nor an OAuth2 provider, nor database tables.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class AcceptedClaims(Claims):
     """The value of `request.auth`: the claims of the token.
 
     Attributes:
-        real_user: the local user who masquerades as the subject, or None if there is no masquerade or no look-up of
-            local users.
+        real_user: the local user who masquerades as the subject. None if there is no masquerade, if USER_HOOK is set,
+            or if the issuer's app is not installed.
     """
 
     real_user: Any = None
@@ -84,7 +84,8 @@ class TokenUser:
 class _Refused(APIException):
     """The 401 with Canvas's body, identical for every reason.
 
-    DRF's AuthenticationFailed would send the challenge of the view's first authenticator, or a 403 without one.
+    DRF's AuthenticationFailed would send the challenge of the view's first authenticator, or a 403 if that
+    authenticator has no challenge.
     """
 
     status_code = 401
@@ -110,14 +111,13 @@ class InstAccessAuthentication(BaseAuthentication):
     """Sets `request.user` and `request.auth` from an InstAccess token.
 
     An opaque bearer token or a JWT of another issuer is left to the next authenticator. An InstAccess token that is
-    malformed, expired or still encrypted is refused, and no other authenticator is asked. A subclass can override
-    each
-    of the four steps: `get_bearer`, `verify`, `get_claims`, `get_user`.
+    malformed, expired or still encrypted is refused, and no other authenticator is tried. A subclass can override
+    each of the four steps: `get_bearer`, `verify`, `get_claims`, `get_user`.
     """
 
     @sensitive_variables("token", "payload")
     def authenticate(self, request: Request) -> tuple[Any, Any] | None:
-        """Return the user and the claims, or None if the request carries no InstAccess token.
+        """Return the user and the claims, or None if the request contains no InstAccess token.
 
         Raises:
             APIException: 401 if the token is refused, 503 if the service can't decide.
@@ -133,18 +133,18 @@ class InstAccessAuthentication(BaseAuthentication):
             self.check_client(claims, request)
             return self.get_user(claims), claims
         except InvalidToken as refusal:
-            jti = identifiers(payload).get("jti", "")[:64]  # `payload` is empty until the signature was verified.
+            jti = identifiers(payload).get("jti", "")[:64]  # `payload` is empty until the signature is verified.
             logger.warning("refused reason=%s jti=%r detail=%r", refusal.code, jti, refusal.detail)
             answer: type[APIException] = _Refused
         except (DbError, InstAccessError) as error:
             logger.error("not decided: %s: %s", type(error).__name__, error)
             answer = _Unavailable
-        # Raised after the `except` blocks. Otherwise the refused exception, whose frames contain the token, would be
-        # the `__context__` of this one.
+        # Raised after the `except` blocks. Otherwise the first exception, whose frames contain the token, would
+        # become the `__context__` of the new exception.
         raise answer
 
     def authenticate_header(self, request: Request) -> str:
-        """Return the challenge. With a challenge, DRF answers 401 instead of 403."""
+        """Return the challenge. Because there is a challenge, DRF answers 401 instead of 403."""
         return _challenge()
 
     @sensitive_variables("header", "splits", "candidates", "own")
@@ -155,7 +155,7 @@ class InstAccessAuthentication(BaseAuthentication):
         InstAccess token that this one missed.
         """
         header = request.META.get("HTTP_AUTHORIZATION", "")
-        # `str.split` splits at more kinds of white space than `bytes.split`. Authenticators use the one or the other.
+        # `str.split` splits at more kinds of white space than `bytes.split`. Authenticators use either method.
         splits = header.split(), _ASCII_SPACE.split(header.strip(_ASCII_WHITE))
         candidates = {words[1]: None for words in splits if len(words) == 2 and words[0].lower() == "bearer"}
         if len(candidates) > 1 and (own := [token for token in candidates if self.is_ours(token)]):
@@ -198,25 +198,23 @@ class InstAccessAuthentication(BaseAuthentication):
         return dataclasses.replace(claims, real_user=real_user)
 
     def check_account(self, claims: AcceptedClaims, request: Request) -> None:
-        """Refuse a token of another tenant.
+        """Refuse a token of another account (tenant).
 
         ACCOUNT_UUID is the account of this service. If it is not set, ACCOUNT_HOOK returns the account of the host
         that the request was sent to. If neither is set, tokens of every account are accepted.
 
         Raises:
             InvalidToken: the token belongs to another account.
-            ConfigError: ACCOUNT_HOOK returned no account.
+            ConfigError: ACCOUNT_HOOK did not return a non-empty string.
         """
         account = conf.account_uuid
         if account is None and (hook := conf.account_hook) is not None:
             account = hook(request_domain(request._request))
             if not isinstance(account, str) or not account:
-                raise ConfigError(
-                    "INSTACCESS['ACCOUNT_HOOK'] must return a string that is not empty", setting="ACCOUNT_HOOK"
-                )
+                raise ConfigError("INSTACCESS['ACCOUNT_HOOK'] must return a non-empty string", setting="ACCOUNT_HOOK")
         if account not in (None, claims.account_uuid):
             raise InvalidToken(
-                f"for account {claims.account_uuid!r}, not {account!r} (ACCOUNT_UUID or ACCOUNT_HOOK)",
+                f"the token is for account {claims.account_uuid!r}, not {account!r} (ACCOUNT_UUID or ACCOUNT_HOOK)",
                 code=Reason.WRONG_ACCOUNT,
             )
 
@@ -240,7 +238,7 @@ class InstAccessAuthentication(BaseAuthentication):
     def get_user(self, claims: AcceptedClaims) -> Any:
         """Step 4: return the user of the claims.
 
-        USER_HOOK returns the user if it is set. Otherwise the user is the local user with the uuid of the claims, or
+        If USER_HOOK is set, it returns the user. Otherwise the user is the local user with the uuid of the claims, or
         a TokenUser if the issuer's app is not installed.
 
         Raises:

@@ -1,4 +1,4 @@
-"""The look-ups of users and applications, if the issuer's app is installed too. `apps.py` passes them in."""
+"""The look-ups of local users and applications. `apps.py` sets them if the issuer's app is installed too."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ local_tables = LocalTables()
 
 
 def use(*, find_user: Callable[[str], Any], is_usable_client: IsUsableClient) -> None:
-    """Use the users and the applications of this deployment's database. `apps.py` calls this function.
+    """Set the functions that look up users and applications in this deployment's database.
 
-    The arguments are the attributes of `LocalTables`.
+    `apps.py` calls this function. The arguments are the attributes of `LocalTables`.
     """
     local_tables.find_user = find_user
     local_tables.is_usable_client = is_usable_client

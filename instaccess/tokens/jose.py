@@ -1,10 +1,10 @@
 """Signing, encryption, decryption and verification of compact JWS and JWE (RFC 7515, RFC 7516).
 
-jwcrypto does the cryptography when a token is read. It parses leniently, so `compact` parses strictly first. The
-caller decides which algorithms are accepted, never the token.
+jwcrypto decrypts and verifies tokens. Because its parser is lenient, `compact` first parses each token strictly. The
+caller decides which algorithms are accepted; the token never does.
 
-Keys are `jwcrypto.jwk.JWK` objects whose `use` member is set. Keep the objects: loading a private key takes about as
-long as a hundred signatures.
+Keys are `jwcrypto.jwk.JWK` objects whose `use` member is set. Reuse these objects, because loading a
+private key takes about as long as a hundred signatures.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from jwcrypto.jws import JWS
 
 from ..exceptions import InvalidToken, Reason
 from . import minting
-from .compact import header_of, json_object, split_compact
+from .compact import json_object, parse_header, split_compact
 
 SIGNING_ALGORITHMS = ("RS256",)
 KEY_ALGORITHMS = ("RSA-OAEP", "RSA-OAEP-256")
@@ -33,7 +33,7 @@ CONTENT_ALGORITHMS = ("A128CBC-HS256", "A256GCM")
 
 MAX_PLAINTEXT_BYTES = 8192
 MAX_KEY_ATTEMPTS = 3
-"""Number of keys tried for a token whose header has no `kid`, as in Canvas. Each try is an RSA operation."""
+"""Number of keys tried for a token whose header has no `kid`, as in Canvas. Each attempt is an RSA operation."""
 
 # Lengths required by RFC 7518 §5.2.3 and §5.3. jwcrypto accepts other lengths for A256GCM.
 _IV_BYTES, _TAG_BYTES = {"A128CBC-HS256": 16, "A256GCM": 12}, 16
@@ -113,7 +113,7 @@ def parse_encrypted(
 ) -> tuple[list[bytes], Mapping[str, str]]:
     """Parse a compact JWE without a key, and return its decoded segments and its header. Raises InvalidToken."""
     segments = split_compact(token, 5)
-    header = header_of(segments[0], _JWE_MEMBERS)
+    header = parse_header(segments[0], _JWE_MEMBERS)
     alg, enc = header.get("alg", ""), header.get("enc", "")
     if alg not in key_algorithms or enc not in content_algorithms:
         raise InvalidToken("the token is encrypted with an algorithm that is not accepted", code=Reason.WRONG_ALG)
@@ -135,12 +135,12 @@ def verify(token: str, keys: Mapping[str, JWK], *, typ: str = "JWT") -> tuple[di
             key verifies a token without `kid`, they are reloaded, and new keys are tried.
         typ: the type that is accepted. A header without `typ` means "JWT".
 
-    Returns the JSON object and the `kid` of the key that verified it.
+    Returns the JSON object and the `kid` of the key that verified the signature.
 
     Raises InvalidToken for any problem of the token, and no other error.
     """
     segments = split_compact(token, 3)
-    header = header_of(segments[0], _JWS_MEMBERS)
+    header = parse_header(segments[0], _JWS_MEMBERS)
     if header.get("alg") not in SIGNING_ALGORITHMS:
         raise InvalidToken("the token is signed with an algorithm that is not accepted", code=Reason.WRONG_ALG)
     if header.get("typ", "JWT") != typ or "cty" in header:
@@ -170,7 +170,7 @@ def _verifying_kid(segments: list[bytes], keys: Mapping[str, JWK]) -> str | None
 
 
 def _new_jws(segments: list[bytes]) -> JWS:
-    """Build the JWS that `JWS().deserialize` would, without parsing the string a second time."""
+    """Build the same JWS as `JWS().deserialize`, without parsing the string a second time."""
     jws = copy(_JWS)
     jws.objects = _parts(("protected", "payload", "signature"), segments)
     jws.allowed_algs = list(SIGNING_ALGORITHMS)
@@ -178,7 +178,7 @@ def _new_jws(segments: list[bytes]) -> JWS:
 
 
 def _new_jwe(segments: list[bytes], *algs: str | None) -> JWE:
-    """Build the JWE that `JWE(algs=…).deserialize` would, without parsing the string a second time."""
+    """Build the same JWE as `JWE(algs=…).deserialize`, without parsing the string a second time."""
     jwe = copy(_JWE)
     jwe.objects = _parts(("protected", "encrypted_key", "iv", "ciphertext", "tag"), segments)
     jwe.allowed_algs = list(algs)
@@ -192,14 +192,14 @@ def _parts(names: tuple[str, ...], segments: list[bytes]) -> dict[str, Any]:
 
 
 def _candidates(header: Mapping[str, str], keys: Mapping[str, JWK]) -> Iterable[tuple[str, JWK]]:
-    # A `kid` is binding: trying other keys would let an attacker cause more RSA operations.
+    # If the header names a `kid`, only that key is tried, so an attacker can't cause more RSA operations.
     if "kid" not in header:
         if not keys:
             raise InvalidToken("there is no key to try", code=Reason.UNKNOWN_KID)
         return islice(keys.items(), MAX_KEY_ATTEMPTS)
     key = keys.get(header["kid"])
     if key is None:
-        # The log must not contain arbitrary text that an attacker chose.
+        # The detail is logged, so it must not contain arbitrary text from an attacker.
         kid = header["kid"] if _SAFE_KID.fullmatch(header["kid"]) else "a kid with unusual characters, not logged"
         raise InvalidToken(f"the key is not available on this server: {kid}", code=Reason.UNKNOWN_KID)
     return [(header["kid"], key)]

@@ -19,13 +19,13 @@ TIMEOUT = 1.0
 """Seconds allowed for connecting, and for each wait for the server's next bytes.
 
 The limit is shorter than the time that the example proxies wait for the gateway. The gateway can therefore still
-answer from an older value.
+use a cached value to answer.
 """
 
 BODY_SECONDS = 3.0
 """Seconds allowed for the whole body.
 
-Headers that a server sends slowly can take longer. `Refreshed` limits how long other threads wait for that.
+Headers that a server sends slowly can take longer. `Refreshed` limits the time that other threads wait.
 """
 
 MAX_BYTES = 4 * 1024 * 1024
@@ -44,7 +44,7 @@ class Fetched:
     Attributes:
         document: the parsed JSON, or None if the server answered 304.
         etag: the ETag of the document, or an empty string.
-        max_age: the `max-age` of the Cache-Control header in seconds, or None if there is none.
+        max_age: the `max-age` of the Cache-Control header in seconds, or None if it is absent.
         not_modified: whether the server answered 304.
     """
 
@@ -104,7 +104,7 @@ def fetch_json(url: str, *, etag: str = "", secret: str = "", max_bytes: int = M
 
 
 def _error_names(error: Exception) -> str:
-    """Return the class names of an error and its cause. Their messages contain the whole URL."""
+    """Return the class names of an error and its cause. Their messages are omitted: they contain the whole URL."""
     inner = error.args[0] if error.args else None
     inner = getattr(inner, "reason", inner)
     names = [type(error).__name__] + [type(inner).__name__] * isinstance(inner, Exception)
@@ -113,7 +113,7 @@ def _error_names(error: Exception) -> str:
 
 def _hint(response: requests.Response, secret: str) -> str:
     if secret and response.status_code == requests.codes.unauthorized:
-        return ": the first of INSTACCESS['SERVICE_SECRETS'] here must be listed in the issuer's SERVICE_SECRETS"
+        return ": add the first secret in this server's INSTACCESS['SERVICE_SECRETS'] to the issuer's SERVICE_SECRETS"
     return ""
 
 

@@ -24,7 +24,7 @@ PRIVATE_MEMBERS = ("d", "p", "q", "dp", "dq", "qi")
 def generate_jwk(use: str) -> JWK:
     """Generate an RSA key pair of `KEY_SIZE` bits.
 
-    Generation can take more than a second, so don't call this function while you hold a lock.
+    Generation can take more than a second, so don't call this function while a lock is acquired.
     """
     return JWK.generate(kty="RSA", size=conf.key_size, use=str(use))
 
@@ -72,14 +72,14 @@ def parse(data: str | bytes) -> JWK:
 
 @sensitive_variables()
 def _conversion_hint(raw: bytes) -> str:
-    """Return how to convert a key in another common format, or an empty string if the format is unknown."""
+    """Return instructions for a key in another common format, or an empty string if the format is unknown."""
     start = raw[:4096]
     if b"ENCRYPTED" in start:
         return "; it has a passphrase: `openssl pkey -in FILE -out NEW.pem` writes the key without a passphrase"
     if b"OPENSSH PRIVATE KEY" in start:
-        return "; it has OpenSSH's format: `ssh-keygen -p -m PEM -f COPY` converts a copy of the file"
+        return "; it is in OpenSSH format: `ssh-keygen -p -m PEM -f COPY` converts a copy of the file"
     if start.startswith(b"ssh-"):
-        return "; it has OpenSSH's format: `ssh-keygen -e -m PKCS8 -f FILE` prints the key as PEM"
+        return "; it is in OpenSSH format: `ssh-keygen -e -m PKCS8 -f FILE` prints the key as PEM"
     if b'"keys"' in start:
         return "; it may be a JWK set: copy the JWK that you need out of the set"
     if start.startswith(b"0"):
@@ -94,7 +94,7 @@ def check_strength(key: JWK) -> None:
         raise KeyRefused(f"the key type is {key.get('kty')}; only RSA is accepted")
     try:
         rsa_members = JWK(**{name: key[name] for name in PUBLIC_MEMBERS + PRIVATE_MEMBERS if name in key})
-        # cryptography refuses an even or too small exponent and an even modulus.
+        # The cryptography library refuses an exponent that is even or too small, and an even modulus.
         public: rsa.RSAPublicKey = rsa_members.get_op_key("verify")
         private: Any = rsa_members.get_op_key("sign") if rsa_members.has_private else None
     except (JWException, TypeError, ValueError, LookupError) as error:

@@ -25,17 +25,17 @@ JWKS_SECONDS = 300
 """Seconds after which a JWK set is reloaded, unless the server's `max-age` is shorter."""
 
 JWKS_COOLDOWN = 30
-"""Seconds between two reloads because of a token. Attackers can invent tokens, so these reloads are limited."""
+"""Minimum number of seconds between two reloads because of a token. Attackers can invent tokens."""
 
 MAX_MEMBERS = 32
-"""How many members of a JWK set are read."""
+"""Maximum number of members of a JWK set that are read."""
 
 
 class RemoteKeys(ReloadableKeys):
     """The keys of a JWKS URL, by kid.
 
     A look-up of an unknown kid and `reload` load the JWK set again, together at most once per `JWKS_COOLDOWN`. If the
-    JWK set can't be read, the last good one is used for MAX_STALENESS seconds more.
+    JWK set can't be read, the last valid JWK set is used for MAX_STALENESS more seconds.
     """
 
     def __init__(self, url: str) -> None:
@@ -65,7 +65,7 @@ class RemoteKeys(ReloadableKeys):
         since = time.monotonic() - self._refetched_at
         patience = PATIENCE if since >= JWKS_COOLDOWN else max(PATIENCE - since, 0)
         if not self._refetch_lock.acquire(timeout=patience):
-            return  # The caller uses the last JWK set, which does not contain the key.
+            return  # The caller uses the cached JWK set, which does not contain the key.
         try:
             if time.monotonic() - self._refetched_at >= JWKS_COOLDOWN:
                 self._refetched_at = time.monotonic()
@@ -89,8 +89,8 @@ class RemoteKeys(ReloadableKeys):
         fetched = fetch_json(self._url)
         keys = read_jwks(fetched.document)
         if not keys:
-            # With an empty JWK set, every token would be refused with 401. The issuer probably has a fault, so the
-            # last good JWK set is used, and then the answer is 503.
+            # With an empty JWK set, every token would be refused with 401. An empty JWK set is probably an error of
+            # the issuer, so the last valid JWK set is used. When the last valid set is too old, the answer is 503.
             raise SourceUnavailable(f"{without_query(self._url)} contains no usable signing key")
         self._interval = JWKS_SECONDS if fetched.max_age is None else max(1, min(fetched.max_age, JWKS_SECONDS))
         # Unchanged keys keep their JWK objects, because these already contain the key that OpenSSL prepared.
@@ -121,8 +121,8 @@ def read_jwks(document: Any) -> dict[str, JWK]:
         except KeyRefused as error:
             logger.warning("member of a JWK set skipped: %s", error)
             continue
-        # Tokens name their key by the kid in the JWK set. This app's kids are thumbprints; other issuers' need not
-        # be.
+        # Tokens identify their key by the kid in the JWK set. This app's kids are thumbprints, but the kids of other
+        # issuers may not be.
         kid = member.get("kid")
         kid = kid if isinstance(kid, str) else key.thumbprint()
         if kid in keys:

@@ -15,7 +15,7 @@ from ..exceptions import InstAccessError, Reason
 
 THROTTLED = "429 Too Many Requests (Rate Limit Exceeded)"
 
-# `json.dumps` with other separators than its defaults creates a new encoder per call.
+# If `json.dumps` gets separators, it creates a new encoder for each call.
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 RETRY_AFTER = 10
@@ -23,13 +23,14 @@ RETRY_AFTER = 10
 
 
 class Refusal(InstAccessError):
-    """Base class of the error responses, raised as exceptions.
+    """Base class of the exceptions that become error responses.
 
     Args:
         detail: the precise reason, for the log only.
         code: the machine-readable reason, for the log only.
         user, client_id: the user and client that were refused, if known; for the log only.
-        access_token_pk: primary key of a valid access token. The response then reports the level of its bucket.
+        access_token_pk: primary key of a valid access token. If given, the response reports the level
+            of the token's throttling bucket.
     """
 
     status = 401
@@ -48,7 +49,7 @@ class Refusal(InstAccessError):
         """Build the HTTP response."""
         response = json_response(self.body, status=self.status)
         if self.challenge:
-            # By this header canvasapi distinguishes an invalid token from a missing permission.
+            # canvasapi uses this header to distinguish an invalid token from a missing permission.
             response["WWW-Authenticate"] = challenge()
         return response
 
@@ -84,7 +85,7 @@ class ExpiredAccessToken(Refusal):
 
 
 class InsufficientScope(Refusal):
-    """The access token lacks the scope that issuing needs."""
+    """The access token lacks the scope that the issuing endpoint requires."""
 
     body = _message("Insufficient scopes on access token.")
 
@@ -117,7 +118,7 @@ class Throttled(Refusal):
 
 
 class MethodNotAllowed(Refusal):
-    """The request uses a method other than POST."""
+    """The endpoint does not accept the HTTP method of the request."""
 
     status = 405
     body = _message("Method not allowed.")
@@ -143,5 +144,5 @@ class Unavailable(Refusal):
 
 
 def json_response(body: Any, *, status: int) -> HttpResponse:
-    """Build a response with compact JSON, as Canvas writes it. The project's API settings have no effect."""
+    """Build a response with compact JSON, like Canvas. Settings of Django REST framework have no effect."""
     return HttpResponse(_encode(body), status=status, content_type="application/json; charset=utf-8")

@@ -23,7 +23,7 @@ def isolated_view(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpRe
     def wrapped(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         return view(request, *args, **kwargs)
 
-    # CSRF is impossible, because none of these views accepts cookies as credentials.
+    # CSRF is impossible, because the views of this app don't accept cookies as credentials.
     wrapped = csrf_exempt(wrapped)
     for alias in connections:
         transaction.non_atomic_requests(using=alias)(wrapped)

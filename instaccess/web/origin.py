@@ -23,7 +23,7 @@ _MAX_ADDRESS_CHARS = 64
 def request_domain(request: HttpRequest) -> str:
     """Return the host of a request in canonical form: lower case, without trailing dot, without the default port.
 
-    Accounts may be derived from the host, so with several forms a client could choose between several accounts.
+    Accounts may be derived from the host. With several forms, a client could choose between several accounts.
 
     Raises DisallowedHost if ALLOWED_HOSTS doesn't contain the host, or if the host is longer than DNS allows
     (RFC 1035 §2.3.4).
@@ -41,20 +41,20 @@ def client_address(request: HttpRequest) -> str | None:
     """Return the client's IP address, or None if it isn't a valid address.
 
     The address is REMOTE_ADDR. With TRUSTED_PROXIES = n, it is the n-th entry from the right of X-Forwarded-For. Each
-    trusted proxy appends the address of its client, so that entry comes from the outermost proxy. A client can forge
-    all entries further left. If there are fewer than n entries, the request bypassed a proxy, and the address is
-    REMOTE_ADDR.
+    trusted proxy appends the address of its client, so the outermost trusted proxy appended that entry. A client can
+    forge all entries further left. If there are fewer than n entries, the request bypassed a proxy, and the address
+    is REMOTE_ADDR.
     """
     address = request.META.get("REMOTE_ADDR", "")
     if hops := conf.trusted_proxies:
         chain = [entry.strip() for entry in request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")]
         if len(chain) >= hops and chain[-hops]:
             address = chain[-hops]
-    return _address(address) if len(address) <= _MAX_ADDRESS_CHARS else None
+    return _parse_address(address) if len(address) <= _MAX_ADDRESS_CHARS else None
 
 
 @lru_cache(maxsize=1024)
-def _address(address: str) -> str | None:
+def _parse_address(address: str) -> str | None:
     # Some proxies append the port: "[2001:db8::1]:4711" or "192.0.2.1:4711".
     if address.startswith("["):
         address = address[1:].partition("]")[0]
@@ -69,8 +69,8 @@ def _address(address: str) -> str | None:
 def account_uuid(host: str) -> str:
     """Return the uuid of the root account of a host (`name` or `name:port`).
 
-    The uuid is ACCOUNT_UUID, or else the result of ACCOUNT_HOOK. Without both settings it is derived from the name of
-    the host (RFC 9562 §5.5, DNS namespace), so it is stable without being stored.
+    The uuid is ACCOUNT_UUID or, if that is not set, the result of ACCOUNT_HOOK. If neither setting is set, the uuid
+    is derived from the host name (RFC 9562 §5.5, DNS namespace), so it is stable without being stored.
 
     Raises ConfigError if ACCOUNT_HOOK doesn't return a string of 1 to 255 characters.
     """
@@ -84,9 +84,9 @@ def account_uuid(host: str) -> str:
                 setting="ACCOUNT_HOOK",
             )
         return value
-    return _derived_account(host if host.endswith("]") else host.rsplit(":", 1)[0])
+    return _derive_account(host if host.endswith("]") else host.rsplit(":", 1)[0])
 
 
 @lru_cache(maxsize=256)
-def _derived_account(name: str) -> str:
+def _derive_account(name: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_DNS, name))

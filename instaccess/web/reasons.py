@@ -1,7 +1,7 @@
-"""Explanations of refusals, for operators: what is known about the token, and what to do.
+"""Explanations of refusals and accepted tokens, for operators, with more detail than the reason codes give.
 
-The explanations are never sent to clients, which get a uniform response. `explanations` contains those of the reason
-codes.
+The explanations are never sent to clients, which get a uniform response. `explanations` contains the explanations of
+the reason codes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .explanations import EXPLANATIONS, Explanation
 
 
 class Variant(StrEnum):
-    """What is known about the key of a refused token: revoked, retired long ago, or stored on another server."""
+    """The state of the key of a refused token: revoked, retired long ago, or stored on another server."""
 
     REVOKED = "revoked"
     GONE = "gone"
@@ -56,7 +56,7 @@ ACCEPTED_BY_SERVICE = Explanation(
 
 
 def explain(reason: Reason, variant: Variant | None = None) -> Explanation:
-    """Return the explanation of a reason, or that of the variant if there is one.
+    """Return the explanation of a reason, or the explanation of the variant if there is one.
 
     A code that isn't in `Reason`, from a hook, gets the explanation of `Reason.INVALID`.
     """

@@ -1,12 +1,12 @@
 """Counts of the requests that the issuer and the gateway refuse, by hour and reason.
 
-Refusals are counted in memory. The counts are written when a request ends, at most every `INTERVAL` seconds, so a
-flood of invalid tokens costs each worker one short write per interval. No client waits for the write, because the
-response has been sent by then. A worker that is killed loses the counts that it has not written.
+Refusals are counted in memory. The counts are written when a request ends, at most every `INTERVAL` seconds. A flood
+of invalid tokens therefore costs each worker one short write per interval. No client waits for the write, because the
+response has already been sent. A worker that is killed loses the counts that it has not written.
 
-The counts contain no token, no address and no text of a request. Reasons are codes of `Reason`. Client and user come
-from this app's rows, or from a token whose signature has been verified. A gateway without the app's tables counts
-nothing.
+The counts contain no token, no address and no text of a request. Reasons are codes of `Reason`. The client
+and the user come from this app's rows, or from a token whose signature has been verified. A gateway without the
+app's tables doesn't count refusals.
 """
 
 from __future__ import annotations
@@ -85,15 +85,15 @@ class RefusalCounter:
         """
         if self._table is None:
             return
-        known = str(reason) if reason in _REASONS else str(Reason.OTHER)
+        reason_code = str(reason) if reason in _REASONS else str(Reason.OTHER)
         hour = int(time.time()) // 3600
-        self._tally.add(Kind(hour, str(role), known, _identifier(client_id), _identifier(user_uuid)))
+        self._tally.add(Kind(hour, str(role), reason_code, _identifier(client_id), _identifier(user_uuid)))
 
     def flush(self) -> int:
         """Write the pending counts now, in a short transaction, and return the number of refusals written.
 
         Never raises an error: counts that can't be written are kept for the next attempt, and a warning is logged at
-        most once per minute. Inside a transaction of the caller, the write is part of that transaction.
+        most once per minute. If the caller is in a transaction, the write is part of the transaction.
         """
         with self._lock:
             return self._flush()
@@ -129,7 +129,7 @@ class RefusalCounter:
                     self._flush()
             finally:
                 self._lock.release()
-        except Exception as error:  # for example in a database router of the project
+        except Exception as error:  # for example from a database router of the project
             self._log_failure(error)
 
     def _write_at_exit(self) -> None:
@@ -166,7 +166,7 @@ class RefusalCounter:
         except Exception as error:  # counting must never make a request fail
             self._log_failure(error)
         finally:
-            # Set after the attempt, so that the interval also passes after an attempt that stalled.
+            # The time is set after the attempt, so that an attempt that stalled is also followed by a full interval.
             self._attempted_at = time.monotonic()
             self._failed = not written
             if not written:

@@ -1,6 +1,6 @@
 """Counters in memory that the threads of a process share.
 
-Memory is bounded: the number of kinds per hour is limited, and so is the number of hours that are kept.
+Memory is bounded: the number of kinds per hour and the number of hours are limited.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from typing import NamedTuple
 
 
 class Kind(NamedTuple):
-    """The kind of a refusal. Kinds are written in their sort order, so that concurrent writers don't deadlock."""
+    """The properties that distinguish refusals in the counts.
+
+    Counts are written in the sort order of their kinds, so that concurrent writers don't deadlock.
+    """
 
     hour: int
     """Hours since the epoch."""
@@ -54,7 +57,7 @@ class Tally:
         """Add one to the count of a kind."""
         with self._lock:
             if kind.hour != self._hour:
-                self._begin(kind.hour)
+                self._start_hour(kind.hour)
             if kind not in self._seen:
                 if len(self._seen) < self._limit:
                     # Kept for the whole hour, because otherwise the limit would start again after each `take`.
@@ -75,7 +78,7 @@ class Tally:
             for kind, number in counts.items():
                 self._counts[kind] = self._counts.get(kind, 0) + number
 
-    def _begin(self, hour: int) -> None:
+    def _start_hour(self, hour: int) -> None:
         self._hour = hour
         self._seen.clear()
         self._counts = {kind: number for kind, number in self._counts.items() if kind.hour > hour - self._hours}

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from instaccess.gateway.unwrapping import Unwrapped, unwrap
-from tests.support.tokens import ISSUER, NOW, Makes
+from tests.support.tokens import ISSUER, NOW, TokenFactory
 
 
 @pytest.fixture
-def make(rsa_pool) -> Makes:
-    return Makes(rsa_pool.take("sig"), rsa_pool.take("enc"))
+def make(rsa_pool) -> TokenFactory:
+    return TokenFactory(rsa_pool.take("sig"), rsa_pool.take("enc"))
 
 
 @pytest.fixture

@@ -215,14 +215,14 @@ def verify_status(process: servers.Process, token: str) -> int:
 
 
 class TestAGatewayWithKeyFilesAndTheIssuersDatabase:
-    def test_a_token_is_opened_until_it_is_revoked(self, issuer, gateway):
+    def test_a_token_is_accepted_until_it_is_revoked(self, issuer, gateway):
         token = issuer.token()
         keys = {"DECRYPTION_KEYS": [str(issuer.decryption_key)], "VERIFICATION_KEYS": [str(issuer.jwks_file())]}
         process = gateway(shared(issuer), **keys)
 
         assert verify_status(process, token) == 204
         issuer.revoke_latest()
-        assert servers.until(lambda: verify_status(process, token), lambda status: status != 204) == 401
+        assert servers.wait_until(lambda: verify_status(process, token), lambda status: status != 204) == 401
 
     def test_a_database_without_the_audit_table_is_a_503(self, issuer, token, gateway, tmp_path):
         empty_databases = {
@@ -252,13 +252,13 @@ class TestAGatewayWithKeyFilesAndTheIssuersDatabase:
 
 
 class TestAGatewayWithTheIssuersURLs:
-    def test_a_token_is_opened_until_it_is_revoked(self, issuer, gateway):
+    def test_a_token_is_accepted_until_it_is_revoked(self, issuer, gateway):
         token = issuer.token()
         process = gateway({}, **remote(issuer))
 
         assert verify_status(process, token) == 204
         issuer.revoke_latest()
-        assert servers.until(lambda: verify_status(process, token), lambda status: status != 204) == 401
+        assert servers.wait_until(lambda: verify_status(process, token), lambda status: status != 204) == 401
 
     def test_a_token_is_accepted_while_the_issuer_is_unavailable(self, issuer, token, gateway):
         process = gateway({}, **remote(issuer))
@@ -276,7 +276,7 @@ class TestAGatewayWithTheIssuersURLs:
             assert verify_status(process, token) == 503
         finally:
             issuer.process = issuer.start()
-        assert servers.until(lambda: verify_status(process, token), lambda status: status != 503) == 204
+        assert servers.wait_until(lambda: verify_status(process, token), lambda status: status != 503) == 204
 
     def test_a_wrong_secret_is_a_503_and_is_not_logged(self, issuer, token, gateway):
         process = gateway({}, **(remote(issuer) | {"SERVICE_SECRETS": ["f" * 32]}))

@@ -13,7 +13,7 @@ from instaccess import tokens
 from instaccess.exceptions import InvalidToken, TokenExpired, TokenRevoked
 from instaccess.gateway.unwrapping import TokenCache
 from instaccess.tokens import jose
-from tests.support.tokens import NOW, Makes, respellings
+from tests.support.tokens import NOW, TokenFactory, non_canonical_forms
 
 
 class ForbiddenKey:
@@ -125,12 +125,12 @@ class TestACachedToken:
         token = make.token()
         unwrap(token)
 
-        for text in respellings(token):
+        for text in non_canonical_forms(token):
             with pytest.raises(InvalidToken):
                 unwrap(text)
 
     def test_a_refused_token_is_never_cached(self, make, unwrap, cache, rsa_pool):
-        forger = Makes(rsa_pool.take("sig"), make.encryption)
+        forger = TokenFactory(rsa_pool.take("sig"), make.encryption)
         for token in (forger.encrypted(forger.signed(kid=make.signing_kid)), make.token(exp=NOW + 9999), "x"):
             with pytest.raises(InvalidToken):
                 unwrap(token)

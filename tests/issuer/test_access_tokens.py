@@ -103,11 +103,11 @@ class TestTheTokenThatFindReturns:
 
 class TestModelsThatNeedTheOrmQuery:
     def test_orm_query_is_used_for_a_custom_manager(self, access_token, monkeypatch):
-        class Choosy(models.Manager):
+        class FilteringManager(models.Manager):
             def get_queryset(self) -> Any:
                 return super().get_queryset().exclude(scope="")
 
-        manager = Choosy()
+        manager = FilteringManager()
         manager.model = get_access_token_model()
         # Django derives `_default_manager` from the options of the model.
         monkeypatch.setitem(get_access_token_model()._meta.__dict__, "default_manager", manager)
@@ -118,11 +118,11 @@ class TestModelsThatNeedTheOrmQuery:
         access_tokens._statement.cache_clear()
 
     def test_orm_query_is_used_for_a_custom_queryset(self, access_token, monkeypatch):
-        class Choosy(models.QuerySet):
+        class FilteringQuerySet(models.QuerySet):
             def filter(self, *args: Any, **kwargs: Any) -> Any:
                 return super().filter(*args, **kwargs).exclude(scope="")
 
-        manager = models.Manager.from_queryset(Choosy)()
+        manager = models.Manager.from_queryset(FilteringQuerySet)()
         manager.model = get_access_token_model()
         monkeypatch.setitem(get_access_token_model()._meta.__dict__, "default_manager", manager)
         access_tokens._statement.cache_clear()

@@ -213,10 +213,10 @@ class TestAnInstAccessTokenAsTheBearerToken:
     def issued(self, post, access_token):
         return post(access_token).json()["token"]
 
-    def test_p9_decrypted_token_gets_a_403(self, post, issued):
+    def test_p9_signed_inst_access_token_gets_a_403(self, post, issued):
         assert answer(post(signed_inside(issued))) == JWT_FROM_JWT
 
-    def test_p9_encrypted_token_gets_a_401(self, post, issued):
+    def test_p9_encrypted_inst_access_token_gets_a_401(self, post, issued):
         assert answer(post(issued)) == INVALID
 
     def test_p9_expired_token_gets_a_401(self, post, issued):
@@ -249,7 +249,7 @@ class TestAnInstAccessTokenAsTheBearerToken:
 
         assert answer(post(signed)) == JWT_FROM_JWT
 
-    def test_p9_refusal_writes_no_row(self, post, issued):
+    def test_p9_refusing_an_inst_access_token_writes_no_row(self, post, issued):
         post(signed_inside(issued))
 
         assert IssuedToken.objects.count() == 1
@@ -337,20 +337,20 @@ class TestTheOrderOfTheChecks:
 
 class TestAsUserId:
     @pytest.mark.parametrize("value", ["1", "4711", "uuid:x", "self", "-1", "1%00", "%F0%9F%92%A9"])
-    def test_refusal_has_a_string_body_and_no_challenge(self, post, access_token, value):
+    def test_refusal_of_as_user_id_has_a_string_body_and_no_challenge(self, post, access_token, value):
         assert answer(post(access_token, url=f"{ISSUE_URL}?as_user_id={value}x")) == INVALID_AS_USER_ID
 
     @pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=b"])
-    def test_parameter_is_read_from_a_form(self, post, access_token, content_type):
+    def test_as_user_id_is_read_from_a_form(self, post, access_token, content_type):
         response = post(access_token, data=form_body(content_type, as_user_id="4711"), content_type=content_type)
 
         assert answer(response) == INVALID_AS_USER_ID
 
     @pytest.mark.parametrize("value", ["", "%20", "%09"])
-    def test_blank_parameter_is_ignored(self, post, access_token, value):
+    def test_blank_as_user_id_is_ignored(self, post, access_token, value):
         assert post(access_token, url=f"{ISSUE_URL}?as_user_id={value}").status_code == 201
 
-    def test_blank_query_parameter_does_not_hide_a_form_parameter(self, post, access_token):
+    def test_blank_as_user_id_in_the_query_does_not_hide_a_form_parameter(self, post, access_token):
         response = post(
             access_token,
             url=ISSUE_URL + "?as_user_id=",

@@ -77,7 +77,7 @@ class TestSuccess:
 
         assert jose_header(signed) == {"typ": "JWT", "alg": "RS256", "kid": ring.current_ring().signing_key().kid}
 
-    def test_claims_are_those_of_the_contract(self, post, make_access_token, user):
+    def test_claims_of_the_token_are_those_of_the_contract(self, post, make_access_token, user):
         with time_machine.travel(NOW, tick=False):
             claims = claims_of(post(make_access_token()).json()["token"])
 
@@ -248,29 +248,29 @@ class TestUnencryptedTokens:
         settings.INSTACCESS = {"ALLOW_UNENCRYPTED": True}
 
     @pytest.mark.parametrize("value", ["1", "true", "t", "yes", "y", "on", "TRUE", "%20on"])
-    def test_parameter_returns_the_signed_token_in_development(self, post, access_token, value):
+    def test_unencrypted_parameter_returns_the_signed_token_in_development(self, post, access_token, value):
         token = post(access_token, url=f"{ISSUE_URL}?unencrypted={value}").json()["token"]
 
         assert token.count(".") == 2
         assert claims_of(token)["jti"] == str(IssuedToken.objects.get().jti)
         assert IssuedToken.objects.get().encryption_kid == ""
 
-    def test_parameter_is_read_from_a_form(self, post, access_token):
+    def test_unencrypted_parameter_is_read_from_a_form(self, post, access_token):
         body = b"unencrypted=1"
         response = post(access_token, data=body, content_type="application/x-www-form-urlencoded")
 
         assert response.json()["token"].count(".") == 2
 
     @pytest.mark.parametrize("value", ["", "0", "false", "no", "off", "2", "maybe", "11"])
-    def test_other_values_are_ignored(self, post, access_token, value):
+    def test_other_values_of_the_unencrypted_parameter_are_ignored(self, post, access_token, value):
         assert post(access_token, url=f"{ISSUE_URL}?unencrypted={value}").json()["token"].count(".") == 4
 
-    def test_parameter_is_ignored_without_debug(self, post, access_token, settings):
+    def test_unencrypted_parameter_is_ignored_without_debug(self, post, access_token, settings):
         settings.DEBUG = False
 
         assert post(access_token, url=ISSUE_URL + "?unencrypted=1").json()["token"].count(".") == 4
 
-    def test_parameter_is_ignored_without_the_setting(self, post, access_token, settings):
+    def test_unencrypted_parameter_is_ignored_without_the_setting(self, post, access_token, settings):
         settings.INSTACCESS = {}
 
         assert post(access_token, url=ISSUE_URL + "?unencrypted=1").json()["token"].count(".") == 4

@@ -132,7 +132,7 @@ class TestTheCurrentKeyIsTheGatewaysPublicKey:
         assert decision.activate == following
         assert (decision.make_future, decision.next_due) == (False, None)
 
-    def test_no_change_is_due_if_only_a_key_pair_remains_behind_the_public_key_of_a_gateway(self):
+    def test_no_change_is_due_if_only_a_key_pair_could_follow_the_public_key_of_a_gateway(self):
         public, pair = self.gateway_key("future"), key("future", use=ENC, created=START + DAY)
         decision = decide(current_key(use=ENC), public, pair, now=self.NOW, use=ENC)
 
@@ -207,7 +207,7 @@ class TestAPublicEncryptionKey:
 
         assert decide(current_key(use=ENC, private=False), fresh, now=now, use=ENC).activate is fresh
 
-    def test_no_key_is_generated_behind_the_public_key_of_a_gateway(self):
+    def test_no_key_is_generated_to_follow_the_public_key_of_a_gateway(self):
         """The gateway could not decrypt a token encrypted for a key pair generated here."""
         decision = decide(current_key(use=ENC, private=False), now=START + 40 * DAY, use=ENC)
 

@@ -97,7 +97,7 @@ class TestTenRotations:
                 assert len(served) == len(set(served))
                 assert set(served) == kids_to_publish(datetime.now(UTC))
                 published.append(frozenset(served))
-                clock.shift(3599)  # The last second of the tokens.
+                clock.shift(3599)  # The tokens expire in one second.
                 assert deployment.accept_all() == 2
                 clock.shift(3 * HOUR + SECOND)  # cron runs every four hours.
             days = (datetime.now(UTC) - START) / DAY

@@ -57,7 +57,7 @@ class Exchange(ApplicationCommunicator):
         """Send the body, or a part of it if `more` is true."""
         await self.send_input({"type": "http.request", "body": body, "more_body": more})
 
-    async def hang_up(self) -> None:
+    async def disconnect(self) -> None:
         """Disconnect the client, and wait until Django has cancelled all tasks except the cleanup."""
         await self.send_input({"type": "http.disconnect"})
         async with asyncio.timeout(PATIENCE):
@@ -96,7 +96,7 @@ class Held:
         assert self._released.wait(PATIENCE), "the thread was not released: is the event loop blocked?"
 
     async def reached(self, count: int = 1) -> None:
-        """Wait until so many threads have reached the step."""
+        """Wait until this number of threads has reached the step."""
         for _ in range(count):
             assert await asyncio.to_thread(self._arrivals.acquire, timeout=PATIENCE)
 
@@ -145,7 +145,7 @@ class Footprints:
         # The garbage collector could run finalizers of earlier tests in any thread.
         gc.collect()
         gc.disable()
-        threading.setprofile(self._note)  # for threads that start later
+        threading.setprofile(self._note)  # This applies to threads that start later.
         sys.setprofile(self._note)
         return self
 

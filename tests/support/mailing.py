@@ -1,4 +1,4 @@
-"""Error e-mails to the administrators. The fixture `error_mail` makes Django send them."""
+"""Error emails to the administrators. The fixture `error_mail` makes Django send them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ADMINS = ["ops@example.edu"] if django.VERSION >= (6, 0) else [("Ops", "ops@exam
 
 
 def mailed() -> str:
-    """Return the text of all sent e-mails."""
+    """Return the text of all sent emails."""
     return "\n".join(
         part
         for message in mail.outbox

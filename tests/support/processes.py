@@ -74,7 +74,7 @@ class Worker:
                 connections["default"].settings_dict["NAME"],
                 settings,
                 [key.export_private() for key in keys],
-                checked_keys.passed(),
+                checked_keys.valid_keys(),
                 barrier,
             ),
             daemon=True,
@@ -82,7 +82,7 @@ class Worker:
         self._process.start()
         child_pipe.close()
 
-    def tell(self, task: Callable[..., Any], *args: Any) -> None:
+    def start_task(self, task: Callable[..., Any], *args: Any) -> None:
         """Start a task from `tests/support/tasks.py`."""
         self._pipe.send((task.__name__, args))
 
@@ -103,7 +103,7 @@ class Worker:
 
     def ask(self, task: Callable[..., Any], *args: Any) -> Any:
         """Run a task and return its result."""
-        self.tell(task, *args)
+        self.start_task(task, *args)
         return self.answer()
 
     def finish(self) -> Any:
@@ -122,7 +122,7 @@ class Worker:
 def together(workers: list[Worker], task: Callable[..., Any], *args: Any) -> list[Any]:
     """Run a task in all workers at the same time and return the results."""
     for worker in workers:
-        worker.tell(task, *args)
+        worker.start_task(task, *args)
     return [worker.answer() for worker in workers]
 
 
@@ -200,13 +200,12 @@ def kill_this_process() -> None:
 
 
 def _run_tasks(
-    pipe: Any, database: str, settings: dict[str, Any], keys: list[str], passed: set[int], barrier: Any
+    pipe: Any, database: str, settings: dict[str, Any], keys: list[str], valid_keys: set[int], barrier: Any
 ) -> None:
     global _pipe, _barrier
     _pipe, _barrier = pipe, barrier
-    logging.disable(
-        logging.CRITICAL
-    )  # The log of twenty processes is not readable; the results contain what matters.
+    # The log of twenty processes is not readable. The results contain all relevant information.
+    logging.disable(logging.CRITICAL)
     connections["default"].settings_dict["NAME"] = database
     pregenerated = iter([JWK.from_json(key) for key in keys])
 
@@ -217,7 +216,7 @@ def _run_tasks(
 
     patch("instaccess.trust.generate_jwk", lambda original: generate_jwk)
     patch("jwcrypto.jwk.JWK._rsa_pri", lambda original: checked_keys.load)
-    checked_keys.trust(passed)
+    checked_keys.skip_validation(valid_keys)
     tasks = importlib.import_module("tests.support.tasks")
     with override_settings(INSTACCESS=settings):
         while True:

@@ -79,8 +79,8 @@ class Site:
         )
         self.gateway_process = self._gunicorn("gateway")
         self.service_process = self._gunicorn("service")
-        self.gateway = servers.Tap(self.gateway_process.port)
-        self.service = servers.Tap(self.service_process.port)
+        self.gateway = servers.WireTap(self.gateway_process.port)
+        self.service = servers.WireTap(self.service_process.port)
 
     def _gunicorn(self, name: str) -> servers.Process:
         port = servers.free_port()

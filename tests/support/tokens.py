@@ -1,4 +1,4 @@
-"""Tokens that tests make by hand, good and bad, without the issuer."""
+"""Valid and invalid tokens that tests create without the issuer."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from jwcrypto.jws import JWS
 
 ISSUER = "instructure:inst_access"
 NOW = 1_800_000_000
-"""A clock for tests of pure functions."""
+"""The current time in tests of pure functions, in seconds since the epoch."""
 
 
 def claims(now: int = NOW, **changes: Any) -> dict[str, Any]:
-    """A claims set that is good at `now`; `...` takes one out."""
+    """Return a claims set that is valid at `now`, with changed claims. `...` removes a claim."""
     payload = {
         "iss": ISSUER,
         "jti": str(uuid.uuid4()),
@@ -66,8 +66,8 @@ def encrypted_by_joserfc(signed: str, key: JWK) -> str:
     return str(jwe.encrypt_compact({"alg": "RSA-OAEP", "enc": "A128CBC-HS256"}, signed, public))
 
 
-class Makes:
-    """Makes tokens under one signing and one encryption key."""
+class TokenFactory:
+    """Creates tokens with one signing key and one encryption key."""
 
     def __init__(self, signing: JWK, encryption: JWK) -> None:
         self.signing, self.encryption = signing, encryption
@@ -76,7 +76,7 @@ class Makes:
         self.verification_keys = {self.signing_kid: JWK(**signing.export_public(as_dict=True))}
 
     def signed(self, payload: dict[str, Any] | bytes | None = None, **header: Any) -> str:
-        """A JWS; header members as given, `...` takes one out."""
+        """Return a JWS. Keyword arguments change members of the header. `...` removes a member."""
         if not isinstance(payload, bytes):
             payload = json.dumps(claims() if payload is None else payload).encode()
         members = _members({"typ": "JWT", "alg": "RS256", "kid": self.signing_kid}, header)
@@ -86,7 +86,7 @@ class Makes:
         return str(jws.serialize(compact=True))
 
     def encrypted(self, inner: str | bytes | None = None, **header: Any) -> str:
-        """A JWE around a JWS, or around whatever is given."""
+        """Return a JWE that contains a JWS or the given content. Keyword arguments change members of the header."""
         inner = self.signed() if inner is None else inner
         members = {"alg": "RSA-OAEP", "enc": "A128CBC-HS256", "cty": "JWT", "kid": self.encryption_kid}
         members = _members(members, header)
@@ -95,7 +95,7 @@ class Makes:
         return str(encrypted.serialize(compact=True))
 
     def token(self, **changes: Any) -> str:
-        """An encrypted token with these claims."""
+        """Return an encrypted token with changed claims."""
         return self.encrypted(self.signed(claims(**changes)))
 
 
@@ -104,7 +104,7 @@ def _members(members: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]
 
 
 def with_header(token: str, header: str | bytes | dict[str, Any]) -> str:
-    """The same token behind another protected header, which it is then not sealed under."""
+    """Return the token with another protected header. The tag or the signature does not cover this header."""
     if isinstance(header, dict):
         header = json.dumps(header)
     raw = header.encode() if isinstance(header, str) else header
@@ -121,12 +121,12 @@ def b64(raw: bytes) -> str:
     return urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
-def respellings(token: str) -> list[str]:
-    """Texts that a lenient reader takes for the same token."""
+def non_canonical_forms(token: str) -> list[str]:
+    """Return strings that a lenient parser reads as the same token."""
     segments = token.split(".")
     last = segments[-1]
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-    spelled = [
+    forms = [
         token + "=",
         token + "==",
         token.replace(".", "=.", 1),
@@ -140,7 +140,7 @@ def respellings(token: str) -> list[str]:
         token + ".",
         "." + token,
     ]
-    if len(last) % 4:  # the last character has bits that mean nothing
-        place = alphabet.index(last[-1])
-        spelled.append(token[:-1] + alphabet[place ^ 1])
-    return [text for text in spelled if text != token]
+    if len(last) % 4:  # The last character contains unused bits.
+        index = alphabet.index(last[-1])
+        forms.append(token[:-1] + alphabet[index ^ 1])
+    return [text for text in forms if text != token]

@@ -17,8 +17,8 @@ from instaccess.exceptions import ConfigError, InvalidToken, SourceUnavailable
 from instaccess.tokens import jose
 from instaccess.trust import fetch, remote_jwks, sources
 from tests.support.clocks import Clock
-from tests.support.servers import reply, scripted
-from tests.support.tokens import Makes, b64, canvas_claims, signed_by_pyjwt
+from tests.support.servers import reply, scripted_server
+from tests.support.tokens import TokenFactory, b64, canvas_claims, signed_by_pyjwt
 
 JWKS = "/internal/services/jwks"
 
@@ -123,7 +123,7 @@ class TestDecryptionKeysFromSettings:
         ids=["PEM", "JWK", "JWK with kid"],
     )
     def test_a_decryption_key_decrypts_a_token_that_was_encrypted_for_it(self, rsa_pool, key, settings, serialize):
-        make = Makes(rsa_pool.take("sig"), key)
+        make = TokenFactory(rsa_pool.take("sig"), key)
         settings.INSTACCESS = {"DECRYPTION_KEYS": [serialize(key)]}
 
         assert jose.decrypt(make.encrypted(), sources.decryption_keys())[1] == key.thumbprint()
@@ -156,7 +156,7 @@ class TestDecryptionKeysFromSettings:
         assert list(sources.decryption_keys()) == ["gw"]
 
         settings.INSTACCESS = {"DECRYPTION_KEYS": [first, second]}
-        with pytest.raises(ConfigError, match=r"INSTACCESS\['DECRYPTION_KEYS'\]\[1\].* kid an earlier"):
+        with pytest.raises(ConfigError, match=r"INSTACCESS\['DECRYPTION_KEYS'\]\[1\].* kid of an earlier"):
             sources.decryption_keys()
 
     def test_a_url_in_a_list_is_an_error_that_describes_the_correct_form(self, settings):
@@ -224,7 +224,7 @@ class TestReadingAJWKSet:
         assert list(remote_jwks.read_jwks({"keys": [member]})) == [key.thumbprint()]
 
     def test_c1_a_symmetric_key_with_the_kid_of_a_token_verifies_no_token(self, rsa_pool, key):
-        make = Makes(key, rsa_pool.take("enc"))
+        make = TokenFactory(key, rsa_pool.take("enc"))
         secret = b64(key.export_to_pem())
         keys = remote_jwks.read_jwks({"keys": [{"kty": "oct", "k": secret, "kid": make.signing_kid, "alg": "HS256"}]})
 
@@ -282,7 +282,7 @@ def document(*keys: JWK) -> bytes:
 @pytest.fixture
 def jwks(key, settings):
     """A server with a scripted JWK set, and the settings that configure its URL."""
-    with scripted(lambda handler: reply(handler, 200, document(key))) as script:
+    with scripted_server(lambda handler: reply(handler, 200, document(key))) as script:
         settings.INSTACCESS = {"VERIFICATION_KEYS": script.base_url + JWKS, "ALLOW_HTTP_URLS": True}
         yield script
 
@@ -296,28 +296,28 @@ class TestKeysOfAJWKSURL:
         for _ in range(5):
             assert list(sources.verification_keys()) == [key.thumbprint()]
 
-        (request,) = jwks.asked
+        (request,) = jwks.requests
         assert (request.method, request.path) == ("GET", JWKS)
         assert "Authorization" not in request.headers
 
     def test_keys_are_fetched_again_after_jwks_seconds(self, jwks, key, rsa_pool, clock):
         sources.verification_keys()
         other = rsa_pool.take()
-        jwks.says(200, document(other, key))
+        jwks.answer_with(200, document(other, key))
         clock.now += remote_jwks.JWKS_SECONDS
 
         assert list(sources.verification_keys()) == [other.thumbprint(), key.thumbprint()]
 
     def test_a_key_that_was_removed_from_the_jwk_set_is_no_longer_returned(self, jwks, key, rsa_pool, clock):
         assert key.thumbprint() in sources.verification_keys()
-        jwks.says(200, document(rsa_pool.take()))
+        jwks.answer_with(200, document(rsa_pool.take()))
         clock.now += remote_jwks.JWKS_SECONDS
 
         assert key.thumbprint() not in sources.verification_keys()
 
     def test_an_unchanged_key_keeps_its_jwk_object(self, jwks, key, rsa_pool, clock):
         first = sources.verification_keys()[key.thumbprint()]
-        jwks.says(200, document(rsa_pool.take(), key))
+        jwks.answer_with(200, document(rsa_pool.take(), key))
         clock.now += remote_jwks.JWKS_SECONDS
 
         assert sources.verification_keys()[key.thumbprint()] is first
@@ -326,27 +326,27 @@ class TestKeysOfAJWKSURL:
         keys = sources.verification_keys()
         for _ in range(1000):
             assert str(uuid.uuid4()) not in keys
-        assert len(jwks.asked) == 2
+        assert len(jwks.requests) == 2
         clock.now += remote_jwks.JWKS_COOLDOWN
         for _ in range(1000):
             assert keys.get(str(uuid.uuid4())) is None
 
-        assert len(jwks.asked) == 3
+        assert len(jwks.requests) == 3
 
     def test_c4_the_first_token_that_is_signed_with_a_new_key_causes_a_fetch(self, jwks, key, rsa_pool, clock):
-        make = Makes(rsa_pool.take(), rsa_pool.take())
+        make = TokenFactory(rsa_pool.take(), rsa_pool.take())
         keys = sources.verification_keys()
-        jwks.says(200, document(key, make.signing))
+        jwks.answer_with(200, document(key, make.signing))
 
         assert jose.verify(make.signed(), keys)[1] == make.signing_kid
 
     def test_c14_a_token_without_a_kid_that_is_signed_with_a_new_key_causes_a_fetch(self, jwks, key, rsa_pool, clock):
         new = rsa_pool.take()
         keys = sources.verification_keys()
-        jwks.says(200, document(new, key))
+        jwks.answer_with(200, document(new, key))
 
         assert jose.verify(signed_by_pyjwt(canvas_claims(), new), keys)[1] == new.thumbprint()
-        assert len(jwks.asked) == 2
+        assert len(jwks.requests) == 2
 
     def test_c14_tokens_without_a_kid_and_unknown_kids_share_one_cooldown(self, jwks, rsa_pool, clock):
         forged = signed_by_pyjwt(canvas_claims(), rsa_pool.take())
@@ -356,23 +356,23 @@ class TestKeysOfAJWKSURL:
                 jose.verify(forged, keys)
             assert str(uuid.uuid4()) not in keys
 
-        assert len(jwks.asked) == 2
+        assert len(jwks.requests) == 2
 
     @pytest.mark.parametrize("encoding", ["identity", "Identity", ""])
     def test_c16_reads_a_jwk_set_whose_content_encoding_is_identity(self, jwks, key, encoding):
-        jwks.says(200, document(key), Content_Encoding=encoding)
+        jwks.answer_with(200, document(key), Content_Encoding=encoding)
 
         assert list(sources.verification_keys()) == [key.thumbprint()]
 
     @pytest.mark.parametrize("encoding", ["gzip", "identity, gzip", "br"])
     def test_c16_refuses_a_compressed_jwk_set(self, jwks, key, encoding):
-        jwks.says(200, gzip.compress(document(key)), Content_Encoding=encoding)
+        jwks.answer_with(200, gzip.compress(document(key)), Content_Encoding=encoding)
 
         with pytest.raises(SourceUnavailable, match="compressed"):
             sources.verification_keys()
 
     def test_c16_reads_a_jwk_set_with_a_byte_order_mark(self, jwks, key):
-        jwks.says(200, b"\xef\xbb\xbf" + document(key))
+        jwks.answer_with(200, b"\xef\xbb\xbf" + document(key))
 
         assert list(sources.verification_keys()) == [key.thumbprint()]
 
@@ -401,7 +401,7 @@ class TestKeysOfAJWKSURL:
         for thread in threads:
             thread.join()
 
-        assert len(jwks.asked) == 2
+        assert len(jwks.requests) == 2
 
     def test_several_threads_share_the_first_fetch(self, jwks):
         threads = [threading.Thread(target=sources.verification_keys) for _ in range(8)]
@@ -410,7 +410,7 @@ class TestKeysOfAJWKSURL:
         for thread in threads:
             thread.join()
 
-        assert len(jwks.asked) == 1
+        assert len(jwks.requests) == 1
 
     @pytest.mark.parametrize(
         "answer",
@@ -432,7 +432,7 @@ class TestKeysOfAJWKSURL:
         self, jwks, key, clock, answer
     ):
         first = sources.verification_keys()[key.thumbprint()]
-        jwks.says(*answer)
+        jwks.answer_with(*answer)
         for _ in range(5):
             clock.now += STALE / 6
             assert sources.verification_keys()[key.thumbprint()] is first
@@ -440,22 +440,22 @@ class TestKeysOfAJWKSURL:
         with pytest.raises(SourceUnavailable):
             sources.verification_keys()
 
-        jwks.says(200, document(key))
+        jwks.answer_with(200, document(key))
         assert list(sources.verification_keys()) == [key.thumbprint()]
 
     def test_c3_a_faulty_url_raises_source_unavailable_if_no_jwk_set_was_ever_read(self, jwks):
-        jwks.says(500)
+        jwks.answer_with(500)
 
         with pytest.raises(SourceUnavailable):
             sources.verification_keys()
 
     def test_c3_a_redirect_is_not_followed(self, jwks, key):
-        with scripted(lambda handler: reply(handler, 200, document(key))) as other_server:
-            jwks.says(302, Location=other_server.base_url + JWKS)
+        with scripted_server(lambda handler: reply(handler, 200, document(key))) as other_server:
+            jwks.answer_with(302, Location=other_server.base_url + JWKS)
             with pytest.raises(SourceUnavailable):
                 sources.verification_keys()
 
-        assert other_server.asked == []
+        assert other_server.requests == []
 
     def test_c3_a_server_that_stalls_is_abandoned_after_the_time_out(self, jwks, monkeypatch):
         monkeypatch.setattr(fetch, "TIMEOUT", 0.2)
@@ -508,7 +508,7 @@ class TestKeysOfAJWKSURL:
             sources.verification_keys()
 
     def test_a_url_with_a_password_is_refused_and_no_message_contains_the_query(self, jwks, settings, clock):
-        jwks.says(500)
+        jwks.answer_with(500)
         url = settings.INSTACCESS["VERIFICATION_KEYS"]
         settings.INSTACCESS = {**settings.INSTACCESS, "VERIFICATION_KEYS": f"{url}?key=SECRET"}
         with pytest.raises(SourceUnavailable) as unavailable:
@@ -526,7 +526,7 @@ class TestKeysOfAJWKSURL:
 
         with pytest.raises(ConfigError, match="https"):
             sources.verification_keys()
-        assert jwks.asked == []
+        assert jwks.requests == []
 
     def test_remote_keys_can_be_counted_and_iterated_like_any_mapping(self, jwks, key):
         keys = sources.verification_keys()

@@ -87,10 +87,10 @@ class InspectorPages(ReadOnlyAdmin):
 
 
 def _get_names(row: IssuedToken) -> dict[str, str]:
-    """Return the names of users and application.
+    """Return the names of the users and of the application.
 
     The row's HMAC does not cover the foreign keys. If a foreign key does not match the uuid or client id in the row,
-    the uuid or client id is returned instead of a name.
+    this function returns the uuid or client id instead.
     """
     application: Any = row.application
     matches = application is not None and application.client_id == row.client_id
@@ -106,8 +106,8 @@ def _inspect_request(request: HttpRequest) -> Inspection:
     try:
         inspection = verdict.inspect(_take_token(request), now=time.time())
     except Exception as error:
-        # Keep only text. Error reporters and the debug page show the local variables of an exception's frames, and a
-        # variable may contain the token.
+        # Keep a description instead of the exception. Error reporters and the debug page show the local variables of
+        # an exception's frames, and a variable may contain the token.
         unexpected = web.describe_unexpected(error)
     if unexpected:
         # Log after the `except` block. Otherwise an exception in a log handler would have the first exception as its

@@ -65,7 +65,7 @@ class KeyStatus:
 
     @property
     def unusable_reason(self) -> Variant | None:
-        """Reason why tokens of this key are refused because of an unknown key. None if the reason is not known."""
+        """Reason why gateways and services treat this key as unknown. None if the reason is not known."""
         if self.status == Key.Status.REVOKED:
             return Variant.REVOKED
         if self.gone:
@@ -130,9 +130,10 @@ def _is_configured(kid: str, use: Key.Use) -> bool:
 
 
 def has_external_private_key(key: KeyStatus | None) -> bool:
-    """Return whether only the gateway has the private key that a token is encrypted for.
+    """Return whether only the gateway has the private key that decrypts a token.
 
-    If the token does not name a key, return whether this is true for any encryption key.
+    Args:
+        key: the encryption key that the token names. If None, any encryption key may match the token.
     """
     if key is not None:
         return key.unusable_reason is Variant.ELSEWHERE
@@ -197,7 +198,8 @@ def _check_hmac(row: IssuedToken) -> audit.HmacStatus | None:
 def _find_differences(payload: Mapping[str, Any], row: IssuedToken, kids: Mapping[Key.Use, str]) -> list[Difference]:
     claims = {ATTRIBUTES[name]: value for name, value in payload.items() if name in ATTRIBUTES}
     if None in (claims.get("masquerading_user_uuid"), claims.get("masquerading_user_shard_id")):
-        claims.pop("masquerading_user_uuid", None)  # Services ignore one of these claims without the other.
+        # Services ignore each of these claims if the other one is missing.
+        claims.pop("masquerading_user_uuid", None)
     expected: dict[str, Any] = {
         "user_uuid": row.user_uuid,
         "account_uuid": row.account_uuid,

@@ -28,7 +28,7 @@ from .layers import Item, Layer, Reading, describe_claims, read_encrypted, read_
 from .records import AuditRecord, find_row, has_external_private_key
 
 MAX_PASTED = 20_000
-"""Maximum length of pasted text, in characters. The longest token has 8,192 characters; copying adds others."""
+"""Maximum length of pasted text, in characters. The longest token has 8,192 characters, and users may paste more."""
 
 
 class Kind(Enum):
@@ -55,7 +55,7 @@ class Inspection:
     """The result of an inspection.
 
     Attributes:
-        kind: what was pasted.
+        kind: the kind of the pasted text.
         outcome: the verdict.
         code: the reason code of the log; empty if the token is accepted.
         detail: the error message.
@@ -66,7 +66,7 @@ class Inspection:
         authentic: whether a known key verified the signature.
         audit: the audit row, or None if the token contains no token id.
         alarms: warnings that the user should investigate.
-        notes: further remarks.
+        notes: additional information for the user.
     """
 
     kind: Kind
@@ -116,7 +116,7 @@ def inspect(text: str, *, now: float) -> Inspection:
 
 
 def failed() -> Inspection:
-    """Return the inspection for an unexpected error: a server-side error, without any detail of the token."""
+    """Return the result of an inspection that raised an unexpected error. It contains no part of the token."""
     return Inspection(
         kind=Kind.UNKNOWN, outcome=Outcome.UNDECIDED, code=Reason.FAULT, detail="", explanation=explain(Reason.FAULT)
     )
@@ -167,9 +167,9 @@ def _inspect_signed(token: str, now: float, notes: list[str]) -> Inspection:
 
 
 def _check_at_service(claims: Claims) -> InvalidToken | None:
-    """Return why a service with the users of this database would refuse these claims, or None.
+    """Return the error with which a service that uses this database would refuse these claims, or None.
 
-    If the project has set USER_HOOK, the users are not checked: the hook may create users, so it is not called here.
+    If USER_HOOK is set, the users are not checked. The hook may create users, so it is not called here.
     """
     if conf.account_uuid not in (None, claims.account_uuid):
         return InvalidToken(f"for account {claims.account_uuid!r}", code=Reason.WRONG_ACCOUNT)
@@ -228,7 +228,7 @@ def _get_reason(error: Exception) -> tuple[Reason, str]:
 
 
 def _get_variant(code: Reason, read: Reading) -> Variant | None:
-    """Return why the key was not found, if known. The reason code alone does not say this."""
+    """Return why the key was not found, which the reason code does not contain. Returns None if this is not known."""
     if not read.layers:
         return None
     innermost = read.layers[-1]

@@ -49,7 +49,7 @@ class KeyActions(ReadOnlyAdmin):
 
     def rotate_view(self, request: HttpRequest, use: str) -> HttpResponse:
         if use not in Key.Use.values:
-            return self._refuse(request, _("Keys have no such use."))
+            return self._refuse(request, _("The address of the page contains an unknown use of keys."))
         kind, now = Key.Use(use), timezone.now()
         current = keys.current_key(keys.stored_keys(), kind)
         if current is None:
@@ -72,7 +72,7 @@ class KeyActions(ReadOnlyAdmin):
             if rotation.activated is None:
                 return self._refuse(request, str(_ALREADY_ROTATED))
             for key in filter(None, (rotation.retired, rotation.activated, rotation.generated)):
-                self.log_change(request, key, f"Rotated the {kind.value} keys: now {key.status}.")
+                self.log_change(request, key, f"Rotated the {kind.value} keys: this key is now {key.status}.")
             return self._redirect(request, _("Key %(kid)s is now current.") % {"kid": rotation.activated.kid})
         future = keys.next_key(keys.stored_keys(), kind, previous_has_private=current.has_private)
         effects = [
@@ -89,7 +89,7 @@ class KeyActions(ReadOnlyAdmin):
                 )
         elif current.has_private:
             effects.append(
-                _("A new key is generated and becomes current at once. Services may refuse its tokens for minutes.")
+                _("A new key is generated and becomes current immediately. Services may refuse its tokens at first.")
             )
         else:
             return self._refuse(
@@ -146,11 +146,11 @@ class KeyActions(ReadOnlyAdmin):
             self.log_change(
                 request,
                 revocation.key,
-                f"Revoked with {revocation.tokens} live tokens: {form.cleaned_data['reason']}",
+                f"Revoked with {revocation.tokens} live tokens. Reason: {form.cleaned_data['reason']}",
             )
             for other in filter(None, (revocation.successor, revocation.generated)):
                 self.log_change(
-                    request, other, f"{other.status.capitalize()} after {revocation.key.kid} was revoked."
+                    request, other, f"This key is now {other.status}, because key {revocation.key.kid} was revoked."
                 )
             if revocation.failure:
                 text = _("No new key was generated: %(reason)s.") % {"reason": revocation.failure}

@@ -1,4 +1,4 @@
-"""Problems with the keys: what is overdue, missing or unsafe, and how to fix it. Reads no clock and no database."""
+"""Problems with the keys: overdue, missing or unsafe keys, each with a fix. Reads no clock and no database."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Problem:
 
     Attributes:
         code: stable name of this kind of problem.
-        text: what is wrong.
-        fix: what to do.
+        text: description of the problem.
+        fix: instructions for the operator.
         command: the command that fixes the problem; empty if there is no such command.
     """
 
@@ -68,7 +68,7 @@ def find_problems(
 
 
 def bad_setting(error: ConfigError) -> Problem:
-    """Return the problem for an invalid setting, without which the keys cannot be checked."""
+    """Return the problem for an invalid setting. The keys can't be checked until the setting is corrected."""
     return Problem(
         "bad_setting",
         Severity.ERROR,
@@ -96,7 +96,7 @@ def _check_use(use: Key.Use, health: KeyHealth, now: datetime, times: Times) -> 
             Severity.ERROR,
             _("The private key of the current signing key %(kid)s is not stored here, so no tokens can be issued.")
             % {"kid": short_kid(current.kid)},
-            _("Generate a signing key if there is no other one, and make a key with a private key current:"),
+            _("If there is no other signing key, generate a key. Then activate a key with a private key:"),
             _ACTIVATE,
         )
     elif use == Key.Use.SIGNING and decision.make_future and decision.activate is None:
@@ -127,8 +127,8 @@ def _check_use(use: Key.Use, health: KeyHealth, now: datetime, times: Times) -> 
         )
     served = served_at(current, times)
     if served is not None and now - served >= GRACE:
-        is_ours = current.has_private or decision.activate is not None
-        yield _overdue_rotation(current, (now - served).days, is_ours=is_ours)
+        can_rotate = current.has_private or decision.activate is not None
+        yield _overdue_rotation(current, (now - served).days, can_rotate=can_rotate)
 
 
 def _is_idle(key: Key, keys: list[Key]) -> bool:
@@ -139,19 +139,19 @@ def _no_current(use: Key.Use, *, is_first: bool) -> Problem:
     text = _("There is no current %(use)s key, so no tokens can be issued.") % {"use": use.label}
     if use == Key.Use.SIGNING or is_first:
         return Problem("no_current", Severity.ERROR, text, _("Generate the missing keys:"), _INIT)
-    # `instaccess_init` refuses to generate this key: only a gateway may have the previous private key, and this
-    # gateway could not decrypt tokens that are encrypted for a new key.
+    # `instaccess_init` refuses to generate this key. If only a gateway has the previous private key, the gateway
+    # could not decrypt tokens that are encrypted for a new key.
     fix = _("Import the gateway's public key, or generate a key here. Then make the key current:")
     return Problem("no_current", Severity.ERROR, text, fix, _ACTIVATE)
 
 
-def _overdue_rotation(current: Key, days: int, *, is_ours: bool) -> Problem:
+def _overdue_rotation(current: Key, days: int, *, can_rotate: bool) -> Problem:
     text = ngettext(
         "The %(use)s key %(kid)s is overdue for rotation by %(days)d day.",
         "The %(use)s key %(kid)s is overdue for rotation by %(days)d days.",
         days,
     ) % {"use": current.get_use_display(), "kid": short_kid(current.kid), "days": days}
-    if not is_ours:
+    if not can_rotate:
         fix = _("The private key is not stored here. Import the next public key from its owner and make it current:")
         return Problem("overdue", Severity.WARNING, text, fix, _ACTIVATE)
     fix = _("Rotate the key with the button above or with this command, and run the command daily with cron:")
@@ -233,9 +233,12 @@ def _derived_key() -> Problem:
 
 def _describe_spike(spike: RefusalSpike) -> Problem:
     text = (
-        _("The %(role)s refused %(count)d requests for “%(reason)s” within one hour. Usual: about %(usual)d.")
+        _(
+            "Within one hour, the %(role)s refused %(count)d requests with the reason “%(reason)s”. "
+            "Usual: about %(usual)d."
+        )
         if round(spike.usual)
-        else _("The %(role)s refused %(count)d requests for “%(reason)s” within one hour. Usual: none.")
+        else _("Within one hour, the %(role)s refused %(count)d requests with the reason “%(reason)s”. Usual: none.")
     )
     return Problem(
         "unusual_refusals",

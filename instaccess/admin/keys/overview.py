@@ -54,11 +54,11 @@ def _label_severity(problems: list[Problem]) -> list[tuple[str, str, Problem]]:
 
 
 def _describe_row(row: timeline.Row, health: keys.KeyHealth, now: datetime, times: keys.Times) -> Line:
-    text = life(row.key, row.planned, now=now, times=times)
+    text = describe_lifecycle(row.key, row.planned, now=now, times=times)
     return Line(keys.short_kid(row.key.kid), text, health.live.get(row.key.kid, 0))
 
 
-def life(key: Key, planned: Key, *, now: datetime, times: keys.Times) -> str:
+def describe_lifecycle(key: Key, planned: Key, *, now: datetime, times: keys.Times) -> str:
     """Describe the lifecycle of a key. `planned` is the key with its planned changes, from `keys.forecast`."""
     match key.status:
         case Key.Status.FUTURE:
@@ -68,10 +68,12 @@ def life(key: Key, planned: Key, *, now: datetime, times: keys.Times) -> str:
             since = _("Current since %(time)s.") % {"time": _format(key.activated_at)}
             return " ".join([since, _describe_rotation(key, planned, now, times)])
         case Key.Status.PAST:
-            return " ".join([_was_current(key, key.retired_at), _describe_expiry(key, now, times)])
-    was = _was_current(key, key.retired_at or key.revoked_at) if key.activated_at else _("Never current.")
+            return " ".join([_describe_current_period(key, key.retired_at), _describe_expiry(key, now, times)])
+    past = (
+        _describe_current_period(key, key.retired_at or key.revoked_at) if key.activated_at else _("Never current.")
+    )
     revoked = _("Revoked at %(time)s: gateways and services refuse its tokens.") % {"time": _format(key.revoked_at)}
-    return f"{was} {revoked}"
+    return f"{past} {revoked}"
 
 
 def _describe_activation(planned: Key, now: datetime) -> str:
@@ -93,7 +95,7 @@ def _describe_rotation(key: Key, planned: Key, now: datetime, times: keys.Times)
     return _("No rotation is planned: the owner of the private key provides the next public key.")
 
 
-def _was_current(key: Key, until: datetime | None) -> str:
+def _describe_current_period(key: Key, until: datetime | None) -> str:
     return _("Current from %(since)s to %(until)s.") % {"since": _format(key.activated_at), "until": _format(until)}
 
 

@@ -98,7 +98,7 @@ class TokenActions(ReadOnlyAdmin):
             return None
         names = sorted(owners)
         effects = [
-            *([_("Tokens of: %(names)s.") % {"names": _join_names(names)}] if names else []),
+            *([_("The live tokens of %(names)s are revoked.") % {"names": _join_names(names)}] if names else []),
             _("Live tokens to revoke: %(count)d. Gateways refuse them within five seconds.")
             % {"count": tokens.count()},
             _("OAuth2 access tokens stay valid: clients can use them to get new InstAccess tokens."),

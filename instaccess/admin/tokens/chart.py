@@ -69,16 +69,16 @@ class Row:
 
 @dataclass(frozen=True)
 class TokenChart:
-    """Everything that the template draws and writes.
+    """The content of the chart and its table, for the template.
 
     Attributes:
         heading: the period, and whether a bar is an hour or a day.
-        unit: heading of the table's first column.
+        unit: heading of the first column of the table.
         description: text alternative of the image: first and last time, and the totals.
         drawing: the geometry of the chart.
-        headings: headings of the table's other columns.
+        headings: headings of the other columns of the table.
         rows: the rows of the table.
-        notes: what is counted, what is left out, and why.
+        notes: sentences that explain what the chart counts and omits.
         empty: whether every number is zero or unknown.
     """
 
@@ -92,7 +92,7 @@ class TokenChart:
     empty: bool
 
 
-def chart_of(changelist: ChangeList, *, now: datetime | None = None) -> TokenChart:
+def build_chart(changelist: ChangeList, *, now: datetime | None = None) -> TokenChart:
     """Build the chart for a filtered list. Runs at most three queries, each bounded."""
     now = now or timezone.now()
     choice, period = _get_period(changelist, now)
@@ -131,12 +131,12 @@ def _get_period(changelist: ChangeList, now: datetime) -> tuple[str, Period]:
 
 
 def _count_kinds(changelist: ChangeList, period: Period, now: datetime) -> tuple[list[Kind], list[str]]:
-    """Count the numbers of each panel, and write the notes."""
+    """Return the panels with their counts, and the notes below the chart."""
     tokens = changelist.queryset
     filters = set(changelist.get_filters_params()) - {"period"}
     kinds = [Kind("issued", _("Issued"), chart_counts.issued(tokens, period), _HIGH)]
     notes = []
-    # A token that is live or expired is not revoked.
+    # A live or expired token is not revoked, so this panel would be empty.
     if changelist.params.get("status") not in {"live", "expired"}:
         kinds.append(Kind("revoked", _("Revoked"), chart_counts.revoked(tokens, period), _LOW))
         notes.append(_("Revoked: tokens in this list, by the time of their revocation."))
@@ -165,7 +165,7 @@ def _explain_truncation(known: int, period: Period) -> str:
 def _select_refusals(changelist: ChangeList, filters: set[str]) -> tuple[Q | None, str]:
     """Return the condition for the refusals that match the list, and a note about them.
 
-    The condition is None if refusals are not counted by what the list is filtered by.
+    The condition is None if the list is filtered by a value that refusal counts do not contain, such as the account.
     """
     if filters - {"client_id"}:
         return None, _("Refusals are not shown: they are counted by application and user only.")

@@ -159,7 +159,7 @@ def _draw_panel(series: Series, y: int) -> Panel:
 
 def _place_label(index: int, count: int, text: str, y: int) -> Label:
     middle = 100 * (index + 0.5) / count
-    # If there are only a few bars, a label in the middle of the first or last bar stays inside the chart.
+    # If there are many bars, a label centred on the first or last bar would extend beyond the edge of the chart.
     if count > LABELS and index == 0:
         return Label(x="0%", y=y, anchor="start", text=text)
     if count > LABELS and index == count - 1:

@@ -25,7 +25,7 @@ from django.utils import timezone
 from ...audit import Export, Format
 from ..common import ReadOnlyAdmin
 
-# These parameters select a page of the list and do not filter the list.
+# These parameters select a page or the order of the list, but do not filter the list.
 _PAGE_PARAMETERS = (PAGE_VAR, ALL_VAR, ORDER_VAR, ERROR_FLAG)
 _LOGGED_CHARS = 64
 
@@ -87,7 +87,7 @@ def _filters(request: HttpRequest) -> dict[str, str]:
 
 
 class _AsyncChunks:
-    """Asynchronous iterator of the chunks. Each chunk is generated in the thread that has the database connection.
+    """Asynchronous iterator over the chunks. Each chunk is generated in the thread that has the database connection.
 
     Under ASGI, Django would read a synchronous iterator into memory completely before sending it.
     """

@@ -1,4 +1,4 @@
-"""Filters of the list of issued tokens. Each filter uses an index, and each list of choices is one bounded query."""
+"""Filters of the list of issued tokens. Each filter uses an index and loads its choices with one bounded query."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class StatusFilter(admin.SimpleListFilter):
         now = timezone.now()
         match self.value():
             case "live":
-                # The condition on the indexed `issued_at` excludes no live token: no token lives longer.
+                # The condition on the indexed `issued_at` excludes no live token, because no token lives longer.
                 latest = now - timedelta(seconds=MAX_LIFETIME)
                 return queryset.filter(revoked_at=None, expires_at__gt=now, issued_at__gt=latest)
             case "expired":
@@ -74,7 +74,7 @@ class MasqueradeFilter(admin.SimpleListFilter):
     def queryset(self, request: HttpRequest, queryset: QuerySet[IssuedToken]) -> QuerySet[IssuedToken]:
         match self.value():
             case "yes":
-                # `exclude(real_user_uuid="")` would be the condition "is not equal", which cannot use the index.
+                # `exclude(real_user_uuid="")` would become an inequality, for which databases do not use the index.
                 return queryset.filter(real_user_uuid__gt="")
             case "no":
                 return queryset.filter(real_user_uuid="")

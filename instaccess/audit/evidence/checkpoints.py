@@ -2,8 +2,8 @@
 
 `seal` creates checkpoints. Each checkpoint covers the rows after the previous one: at most `ROWS` rows, all of the
 same UTC day. A checkpoint contains the number of rows, the id of the last row, and a SHA-256 digest. The digest is
-chained to the previous checkpoint. Copies stored on another machine reveal changes even by an attacker who has all
-keys (see `verification.py`).
+chained to the previous checkpoint. Copies stored on another machine reveal changes even if the attacker has all keys
+(see `verification.py`).
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ ROWS = 10_000
 """The maximum number of rows per checkpoint. `seal`, `verify` and `prune` read this many rows into memory at once."""
 
 SETTLED = MAX_LIFETIME + AFTERLIFE + CLOCK_SKEW + 600
-"""Seconds after issuing until a row can no longer change. By then its token can't be revoked, and an INSERT that was
-slower than later ones was committed or failed. Ten minutes are allowed for a slow INSERT."""
+"""Seconds after issuing until a row can no longer change. By then, the token can no longer be revoked, and each slow
+INSERT of a row with a lower id was committed or has failed. Ten minutes are allowed for a slow INSERT."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Sealed:
     Attributes:
         made: the new checkpoints.
         waiting: number of rows without a checkpoint, because they can still change.
-        ready_at: when a checkpoint can cover the first of these rows; None if there are none.
+        ready_at: when a checkpoint can cover the first of these rows; None if there are no such rows.
     """
 
     made: tuple[Statement, ...]
@@ -59,8 +59,8 @@ def rows_after(row_id: int) -> QuerySet[IssuedToken]:
 def seal(keys: EvidenceKeys, *, now: datetime | None = None, cut: datetime | None = None) -> Sealed:
     """Create checkpoints for all rows that can no longer change.
 
-    Can run at any time, in several processes at once (one of them creates the checkpoints), and can be killed: a
-    checkpoint is one INSERT.
+    Can run at any time, also in several processes at once: only one of them creates the checkpoints. Can be killed at
+    any time, because a checkpoint is one INSERT.
 
     Args:
         cut: a time at which a checkpoint ends, in addition to every midnight UTC.
@@ -76,7 +76,7 @@ def seal(keys: EvidenceKeys, *, now: datetime | None = None, cut: datetime | Non
         while added := _seal_page(keys, now, settled, cut):
             made += added
     except IntegrityError:
-        logger.info("another process created the next checkpoint and continues")
+        logger.info("another process created the next checkpoint and continues with the rest")
     waiting = rows_after(chain_end(keys).last)
     first = waiting.first()
     if first is None:
@@ -105,13 +105,13 @@ def _select_next_rows(
 ) -> list[IssuedToken]:
     """Return the rows from the beginning of `rows` that the next checkpoint covers."""
     selected: list[IssuedToken] = []
-    newest = None  # The newest selected time. Ids and times don't rise in exactly the same order.
+    newest = None  # The newest selected time. Ids and times don't increase in exactly the same order.
     last_settled_id = next((row.pk for row in reversed(rows) if row.issued_at < settled), 0)
     for row in rows:
         if row.issued_at >= settled:
             if row.pk > last_settled_id or row_hmac.row_status(row, keks) is row_hmac.HmacStatus.AUTHENTIC:
                 break
-            # An attacker set a time in the future. Waiting for it would block checkpoints for all later rows.
+            # An attacker set a time in the future. Waiting for that time would block checkpoints for all later rows.
             selected.append(row)
             continue
         midnight = row.issued_at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)

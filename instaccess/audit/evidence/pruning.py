@@ -30,7 +30,7 @@ class Pruned:
 
     Attributes:
         rows, checkpoints: how many were deleted.
-        last: id of the last pruned row, by this or an earlier pruning; 0 if no rows were ever pruned.
+        last: id of the last row that this or an earlier pruning deleted; 0 if no rows were ever pruned.
     """
 
     rows: int
@@ -95,7 +95,7 @@ def _delete_pruned(marker: Marker, batch: int) -> int:
 
 
 def _delete_modified(marker: Marker, now: datetime, keys: EvidenceKeys) -> int:
-    """Delete the remaining modified rows among the pruned ids, except rows whose time may be that of a live token."""
+    """Delete the remaining modified rows among the pruned ids, except rows that may belong to a live token."""
     deleted, window = 0, timedelta(seconds=SETTLED)
     pks = list(_rows_through(marker.last).values_list("pk", flat=True))
     for start in range(0, len(pks), BATCH):
@@ -126,7 +126,7 @@ def prunable(before: datetime, keys: EvidenceKeys, *, now: datetime | None = Non
 
 
 def _old_checkpoints(before: datetime, keys: EvidenceKeys) -> Iterator[Statement]:
-    """Yield the checkpoints from the beginning of the chain whose rows are all older than a time."""
+    """Yield checkpoints from the beginning of the chain until one contains a row issued at `before` or later."""
     unpruned = checkpoints.checkpoints().filter(number__gt=latest_marker(keys).number)
     for checkpoint in unpruned.iterator(chunk_size=20):
         statement = statements.read_checkpoint(checkpoint, keys)

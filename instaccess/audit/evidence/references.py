@@ -30,7 +30,7 @@ class Reference(NamedTuple):
 def find_mismatched(rows: Sequence[IssuedToken]) -> tuple[Reference | None, bool]:
     """Find foreign keys to users whose uuid differs from the uuid in the row.
 
-    Returns the first foreign key that must have been modified, or None, and whether there are other differences. A
+    Returns the first foreign key that must have been modified, or None, and whether there are any differences. A
     foreign key must have been modified if the uuid in the row belongs to another user, or if the row has no uuid.
     If the uuid belongs to no user, the row may have been written before INSTACCESS['USER_UUID_FIELD'] was changed.
 

@@ -1,8 +1,10 @@
 """Signed statements about the audit log: the format of checkpoints and prune markers, and how to read them.
 
-A statement is a JWS made with the signing key. Its `typ` header differs from that of a token, so that neither can be
-used as the other (RFC 8725 §3.11). In the database, a statement also has an HMAC. An attacker who can write to the
-database can insert a signing key of their own, but has no key-encryption key to compute the HMAC.
+A statement is a JWS signed with the signing key. Its `typ` header differs from the `typ` of tokens, so a statement
+can't be used as a token or the reverse (RFC 8725 §3.11).
+
+In the database, a statement also has an HMAC. An attacker who can write to the database can insert a signing key of
+their own, but has no key-encryption key to compute the HMAC.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import TypeVar
 
 from jwcrypto.common import base64url_decode
@@ -37,7 +39,7 @@ class EvidenceKeys:
             returns a compact JWS. Raises KeyUnavailable or UnsealError if there is no usable signing key.
     """
 
-    keks: Sequence[bytes]
+    keks: Sequence[bytes] = field(repr=False)  # Secrets: error reports print the `repr` of local variables.
     verification: Mapping[str, JWK]
     sign: Callable[[bytes, str], str]
 
@@ -220,10 +222,10 @@ def _verify_signature(kind: type[_S], jws: str, typ: str, name: str, keys: Evide
         payload, _ = tokens.verify(jws, keys.verification, typ=typ)
     except InvalidToken as error:
         raise AuditAltered(f"{name} was modified: its signature is invalid ({error.detail or error.code})") from error
-    # Another version of this package may have signed other members.
+    # Another version of this package may use other members.
     types = {member.name: {"int": int, "str": str}[str(member.type)] for member in fields(kind)}
     if {member: type(value) for member, value in payload.items()} != types:
-        raise AuditAltered(f"{name} can't be read: another version of django-instaccess signed other members")
+        raise AuditAltered(f"{name} can't be read: it was signed by an incompatible version of django-instaccess")
     return kind(**payload)
 
 
@@ -247,6 +249,6 @@ def mac(keys: EvidenceKeys, typ: str, jws: str, index: str = "") -> str:
 
 def covered_bytes(typ: str, jws: str, index: str = "") -> bytes:
     """Return the bytes that the HMAC of a statement covers."""
-    # SQLite can store bytes in any column. With `str` and `repr` these give a mismatch instead of an exception.
+    # SQLite can store bytes in any column. `str` and `repr` turn such values into a mismatch instead of an exception.
     digest = hashlib.sha256(str(index).encode("utf-8", "surrogatepass")).hexdigest()
     return json.dumps([typ, jws, digest], default=repr).encode()

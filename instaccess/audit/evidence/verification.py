@@ -44,7 +44,7 @@ def verify(
 
     Args:
         exported: copies of checkpoints from another machine.
-        until: number of the last checkpoint to check; later checkpoints and rows are left out.
+        until: number of the last checkpoint to check; later checkpoints and rows are not checked.
     """
     copies = {copy.statement.number: copy for copy in exported}
     while True:
@@ -58,7 +58,7 @@ def verify(
                 row_checks.check_uncovered_rows(report, end.last, now or timezone.now(), keys.keks)
         except AuditAltered as error:
             report.broken, report.row = error.detail, error.row
-        # If another process pruned rows meanwhile, missing rows and checkpoints are no problem: check again.
+        # If another process pruned rows meanwhile, missing rows and checkpoints aren't a problem. Check again.
         if not report.broken or start is None or _is_latest(start, keys):
             return report
 
@@ -98,7 +98,7 @@ def _check_covered(
 def _check_replaced_checkpoint(report: Report, copy: Exported, end: _ChainEnd, keks: Sequence[bytes]) -> NoReturn:
     """Raise AuditAltered for a checkpoint that differs from its exported copy, and name the modified row if possible.
 
-    Only if the previous checkpoint is the same can the index of the copy tell which row was modified.
+    The index of the copy can identify the modified row only if the previous checkpoint is the same.
     """
     number = copy.statement.number
     if copy.statement.previous != end.digest:
@@ -123,7 +123,7 @@ def _check_pruned(copies: Mapping[int, Exported], start: Marker, report: Report,
             status = row_hmac.row_status(row, keks)
             is_newer = row.issued_at.timestamp() >= start.newest + 1
             if not start.number or is_newer or status is row_hmac.HmacStatus.BROKEN:
-                raise AuditAltered(f"{describe_row(row)} was added with an id that no row can have", row.pk)
+                raise AuditAltered(f"{describe_row(row)} was added with an id that new rows can't have", row.pk)
             if status is row_hmac.HmacStatus.UNKNOWN:
                 raise AuditAltered(
                     f"{describe_row(row)} has the id of a pruned row and can't be checked: its HMAC names a "

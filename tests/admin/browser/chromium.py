@@ -25,14 +25,14 @@ _ARGUMENTS = [
     "--disable-sync",
 ]
 # Unlike the console message of the browser, this message names the blocked URL and the element.
-_TELL_OF_VIOLATIONS = """
+_REPORT_VIOLATIONS = """
 document.addEventListener("securitypolicyviolation", event => console.error(
     `CSP: ${event.effectiveDirective} ${event.blockedURI} ${event.target?.outerHTML?.slice(0, 200) ?? ""}`));
 """
 
 
 def executable() -> str | None:
-    """Return the path of Chromium: the value of CHROMIUM, or the path of Debian's package. None if there is none."""
+    """Return the path of Chromium from the variable CHROMIUM or of Debian's package. None if it is not installed."""
     return shutil.which(os.environ.get("CHROMIUM") or "chromium")
 
 
@@ -64,17 +64,17 @@ class Watch:
     """Records errors in a window: CSP violations, script errors, missing files, and requests to other hosts.
 
     Attributes:
-        complaints: one line for each error.
+        errors: one line for each error.
         expected: HTTP error statuses that the test expects.
     """
 
     def __init__(self, context: BrowserContext, base_url: str) -> None:
-        self.complaints: list[str] = []
+        self.errors: list[str] = []
         self.expected: set[int] = set()
         self._base_url = base_url
-        context.add_init_script(_TELL_OF_VIOLATIONS)
+        context.add_init_script(_REPORT_VIOLATIONS)
         context.on("console", self._console)
-        context.on("weberror", lambda error: self.complaints.append(f"script: {error.error}"))
+        context.on("weberror", lambda error: self.errors.append(f"script: {error.error}"))
         context.on("request", self._request)
         context.on("requestfailed", self._failed)
         context.on("response", self._response)
@@ -82,26 +82,26 @@ class Watch:
     def _console(self, message: ConsoleMessage) -> None:
         # `_response` reports HTTP error statuses, with the URL.
         if message.type == "error" and "the server responded with a status of" not in message.text:
-            self.complaints.append(f"console: {message.text}")
+            self.errors.append(f"console: {message.text}")
 
     def _request(self, request: Request) -> None:
         if not request.url.startswith(f"{self._base_url}/"):
-            self.complaints.append(f"request to another host: {request.url[:200]}")
+            self.errors.append(f"request to another host: {request.url[:200]}")
 
     def _failed(self, request: Request) -> None:
         # A navigation that is interrupted, or that becomes a download, ends with this failure.
         if not (request.is_navigation_request() and request.failure == "net::ERR_ABORTED"):
-            self.complaints.append(f"{request.failure}: {request.url}")
+            self.errors.append(f"{request.failure}: {request.url}")
 
     def _response(self, response: Response) -> None:
         if response.status >= 400 and response.status not in self.expected:
-            self.complaints.append(f"{response.status}: {response.url}")
+            self.errors.append(f"{response.status}: {response.url}")
 
 
 def window(
     browser: Browser, base_url: str, *, dark: bool = False, size: Any = None, **options: Any
 ) -> BrowserContext:
-    """Open a window without cookies. Its pages accept URLs without the host."""
+    """Open a window without cookies. Relative URLs refer to the server."""
     return browser.new_context(
         base_url=base_url,
         color_scheme="dark" if dark else "light",

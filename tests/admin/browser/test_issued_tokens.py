@@ -74,8 +74,8 @@ class TestTheList:
     ) -> None:
         page = visit(superuser)
         page.goto(LIST)
-        picture = page.get_by_role("img", name="Tokens over time")
-        box = picture.bounding_box()
+        chart = page.get_by_role("img", name="Tokens over time")
+        box = chart.bounding_box()
         assert box is not None
         assert box["width"] > 300
         assert box["height"] > 100

@@ -22,8 +22,8 @@ class TestMakeScreenshots:
             [*command, "--rows", "300"], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
         )
         assert (done.returncode, done.stderr) == (0, "")
-        pictures = {path.stem for path in album.iterdir()}
-        pages = {name.rsplit("-", 2)[0] for name in pictures}
+        screenshots = {path.stem for path in album.iterdir()}
+        pages = {name.rsplit("-", 2)[0] for name in screenshots}
         assert {"keys", "issued-tokens", "inspector-accepted"} <= pages
-        assert pictures == {f"{p}-{s}-{w}" for p in pages for s in ("light", "dark") for w in (390, 1280)}
+        assert screenshots == {f"{p}-{s}-{w}" for p in pages for s in ("light", "dark") for w in (390, 1280)}
         assert sorted(path.name for path in readme.iterdir()) == ["issued-tokens.png", "keys.png"]

@@ -11,7 +11,7 @@ from instaccess.gateway import views
 from instaccess.issuer import issuing
 from instaccess.keys import ring as keys_ring
 from instaccess.models import IssuedToken
-from tests.support.tokens import Makes
+from tests.support.tokens import TokenFactory
 
 ORIGIN = issuing.Origin(canvas_domain="canvas.example.edu")
 
@@ -40,7 +40,7 @@ def token(issue) -> str:
 
 
 @pytest.fixture
-def make() -> Makes:
+def make() -> TokenFactory:
     """Return a helper that signs and encrypts arbitrary tokens with the current keys, without audit rows."""
     ring = keys_ring.current_ring()
-    return Makes(ring.signing_key().private(), ring.encryption_key().private())
+    return TokenFactory(ring.signing_key().private(), ring.encryption_key().private())

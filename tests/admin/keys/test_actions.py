@@ -214,16 +214,16 @@ class TestRotate:
         made = key_of(SIG, "future")
 
         assert logged() == [
-            ("grace", str(current.pk), CHANGE, "Rotated the sig keys: now past."),
-            ("grace", str(future.pk), CHANGE, "Rotated the sig keys: now current."),
-            ("grace", str(made.pk), CHANGE, "Rotated the sig keys: now future."),
+            ("grace", str(current.pk), CHANGE, "Rotated the sig keys: this key is now past."),
+            ("grace", str(future.pk), CHANGE, "Rotated the sig keys: this key is now current."),
+            ("grace", str(made.pk), CHANGE, "Rotated the sig keys: this key is now future."),
         ]
         assert {entry.action_time for entry in LogEntry.objects.all()} == {START}
 
     def test_the_rotation_page_warns_that_a_new_key_becomes_current_at_once(self, operator_client):
         page = page_text(operator_client.post(ROTATE_ENC))
 
-        assert "A new key is generated and becomes current at once" in page
+        assert "A new key is generated and becomes current immediately" in page
         current = key_of(ENC, "current").kid
         operator_client.post(ROTATE_ENC, {"confirmed": "yes", "expected_current": current, "force": "on"})
         assert key_of(ENC, "past").kid == current
@@ -236,7 +236,7 @@ class TestRotate:
     def test_rotating_an_unknown_use_is_refused(self, operator_client):
         url = reverse("admin:instaccess_key_rotate", args=["other"])
 
-        assert messages_of(operator_client.post(url)) == ["Keys have no such use."]
+        assert messages_of(operator_client.post(url)) == ["The address of the page contains an unknown use of keys."]
 
     def test_rotating_an_external_key_asks_for_the_next_public_key(self, operator_client, rsa_pool):
         Key.objects.filter(use=ENC).delete()
@@ -322,9 +322,14 @@ class TestRevoke:
         assert row.revocation_reason == "laptop <stolen>"
         assert key_of(SIG, "current") == future
         assert logged() == [
-            ("grace", str(current.pk), CHANGE, "Revoked with 1 live tokens: laptop <stolen>"),
-            ("grace", str(future.pk), CHANGE, f"Current after {current.kid} was revoked."),
-            ("grace", str(key_of(SIG, "future").pk), CHANGE, f"Future after {current.kid} was revoked."),
+            ("grace", str(current.pk), CHANGE, "Revoked with 1 live tokens. Reason: laptop <stolen>"),
+            ("grace", str(future.pk), CHANGE, f"This key is now current, because key {current.kid} was revoked."),
+            (
+                "grace",
+                str(key_of(SIG, "future").pk),
+                CHANGE,
+                f"This key is now future, because key {current.kid} was revoked.",
+            ),
         ]
 
     @pytest.mark.parametrize("reason", ["", "   ", "x" * 256])

@@ -13,7 +13,7 @@ from instaccess.issuer import issuing
 from instaccess.keys import ring as keys_ring
 from instaccess.models import IssuedToken
 from tests.support.clocks import Clock
-from tests.support.tokens import Makes
+from tests.support.tokens import TokenFactory
 from tests.support.verifying import by_asgi, by_wsgi
 
 ORIGIN = issuing.Origin(canvas_domain="canvas.example.edu")
@@ -49,10 +49,10 @@ def token(issue) -> str:
 
 
 @pytest.fixture
-def make(initial_keys) -> Makes:
+def make(initial_keys) -> TokenFactory:
     """Creates tokens with the keys of the gateway, without the issuer."""
     ring = keys_ring.current_ring()
-    return Makes(ring.signing_key().private(), ring.encryption_key().private())
+    return TokenFactory(ring.signing_key().private(), ring.encryption_key().private())
 
 
 @pytest.fixture(params=[by_wsgi, by_asgi], ids=["wsgi", "asgi"])

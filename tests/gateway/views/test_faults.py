@@ -16,7 +16,7 @@ from instaccess.models import IssuedToken, Key
 from tests.support.answers import INVALID, UNAVAILABLE, answer
 from tests.support.mailing import mailed
 from tests.support.tokens import b64, with_header
-from tests.support.verifying import by_the_wire_of_asgi, by_wsgi, status, verify
+from tests.support.verifying import by_asgi_server, by_wsgi, status, verify
 
 pytestmark = pytest.mark.django_db
 
@@ -38,9 +38,9 @@ class TestWhileTheDatabaseIsUnavailable:
 
         with connection.execute_wrapper(UnavailableDatabase()):
             for _ in range(6):
-                clock.pass_(10)
+                clock.advance(10)
                 assert (status(text), status(new), status(revoked)) == (204, 204, 401)
-            clock.pass_(6)
+            clock.advance(6)
             assert answer(verify(text)) == UNAVAILABLE
             assert verify(text)["Retry-After"] == "10"
         assert text not in caplog.text
@@ -48,7 +48,7 @@ class TestWhileTheDatabaseIsUnavailable:
     def test_o1_the_gateway_recovers_when_the_database_is_available_again(self, clock, token):
         assert status(token) == 204
         with connection.execute_wrapper(UnavailableDatabase()):
-            clock.pass_(3600)
+            clock.advance(3600)
             assert status(token) == 503
 
         assert status(token) == 204
@@ -68,7 +68,7 @@ class TestWhileTheDatabaseIsUnavailable:
         assert status(token) == 204
         with connection.execute_wrapper(UnavailableDatabase()):
             assert status(token) == 204
-            clock.pass_(2)
+            clock.advance(2)
             assert answer(verify(token)) == UNAVAILABLE
 
     def test_a_bearer_token_that_needs_no_key_is_refused_with_401(self):
@@ -194,6 +194,6 @@ class TestAServerSideError:
         for value in ("Bearer \xff\xfe", "Bearer é.é.é.é.é", "\x00", "Bearer a\x00b"):
             for response in (
                 by_wsgi(headers=[("Authorization", value)]),
-                by_the_wire_of_asgi([("Authorization", value)]),
+                by_asgi_server([("Authorization", value)]),
             ):
                 assert answer(response) == INVALID

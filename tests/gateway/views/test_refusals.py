@@ -11,8 +11,8 @@ import pytest
 
 from instaccess.models import IssuedToken
 from tests.support.answers import INVALID, answer, signed_inside
-from tests.support.tokens import Makes, b64, canvas_claims, claims, respellings, signed_by_pyjwt
-from tests.support.verifying import by_the_wire_of_asgi, by_wsgi, status, verify
+from tests.support.tokens import TokenFactory, b64, canvas_claims, claims, non_canonical_forms, signed_by_pyjwt
+from tests.support.verifying import by_asgi_server, by_wsgi, status, verify
 
 pytestmark = pytest.mark.django_db
 
@@ -23,8 +23,8 @@ class TestEveryRefusal:
     @pytest.fixture
     def refused_tokens(self, make, issue, rsa_pool) -> dict[str, str]:
         now = int(time.time())
-        forger = Makes(rsa_pool.take("sig"), make.encryption)
-        other_gateway = Makes(make.signing, rsa_pool.take("enc"))
+        forger = TokenFactory(rsa_pool.take("sig"), make.encryption)
+        other_gateway = TokenFactory(make.signing, rsa_pool.take("enc"))
         denied_row, denied = issue()
         IssuedToken.objects.filter(pk=denied_row.pk).update(revoked_at=denied_row.issued_at)
         good = issue()[1]
@@ -145,7 +145,7 @@ class TestEveryRefusal:
             [("Authorization", f"Bearer {token},")],
         ):
             assert answer(by_wsgi(headers=headers)) == INVALID, headers
-            assert answer(by_the_wire_of_asgi(headers)) == INVALID, headers
+            assert answer(by_asgi_server(headers)) == INVALID, headers
 
     @pytest.mark.parametrize(
         "header",
@@ -181,7 +181,7 @@ class TestEveryRefusal:
 
     def test_g4_every_non_canonical_encoding_of_a_valid_token_is_refused(self, token):
         assert status(token) == 204
-        for text in respellings(token):
+        for text in non_canonical_forms(token):
             if text.strip(" ") != token:  # Spaces around a header value are not part of the value (RFC 9110 §5.5).
                 assert answer(verify(text)) == INVALID, text
 
@@ -244,7 +244,7 @@ class TestOtherBearerTokensIfTheSettingAllowsThem:
         others = (spaced, escaped, doubled, reversed_, listed, marked, utf16)
         for text in (
             signed,
-            *respellings(signed),
+            *non_canonical_forms(signed),
             f"{header}.{payload}=.{signature}",
             f"{header}.{payload}==.{signature}",
             f"{header}=.{payload}.{signature}",
@@ -260,5 +260,5 @@ class TestOtherBearerTokensIfTheSettingAllowsThem:
         ):
             response = verify(text)
             parts = text.strip(" ").split(".")
-            # A string with another number of parts is not a JWT for any reader.
+            # No parser reads a string with another number of parts as a JWT.
             assert answer(response) == INVALID if len(parts) == 3 else response.status_code in (204, 401), text

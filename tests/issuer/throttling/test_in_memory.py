@@ -38,7 +38,7 @@ class TestABucket:
         assert statuses(post, token, 6) == [201, 201, 201, 429, 429, 429]
         assert IssuedToken.objects.count() == 3
 
-    def test_one_more_request_passes_as_soon_as_the_level_is_below_the_limit(self, post, token, clock):
+    def test_request_passes_as_soon_as_the_level_is_below_the_limit(self, post, token, clock):
         statuses(post, token, 3)
 
         clock.shift(0.998)
@@ -46,7 +46,7 @@ class TestABucket:
         clock.shift(0.002)
         assert statuses(post, token, 2) == [201, 429]
 
-    def test_then_one_request_passes_every_20_seconds(self, post, token, clock):
+    def test_full_bucket_lets_one_request_pass_every_20_seconds(self, post, token, clock):
         statuses(post, token, 3)
         clock.shift(1)
         statuses(post, token, 1)
@@ -72,7 +72,7 @@ class TestABucket:
 
         assert statuses(post, token, 4) == [201, 201, 201, 429]
 
-    def test_clock_that_goes_back_leaks_nothing(self, post, token, clock):
+    def test_bucket_does_not_leak_if_the_clock_goes_back(self, post, token, clock):
         statuses(post, token, 3)
 
         clock.shift(-3600)
@@ -130,19 +130,19 @@ class TestTheRefusal:
         statuses(post, token, 3)
         return post(token)
 
-    def test_refusal_equals_canvas_byte_for_byte(self, refusal):
+    def test_throttling_refusal_equals_canvas_byte_for_byte(self, refusal):
         assert (refusal.status_code, refusal.content) == (429, THROTTLED)
         assert refusal["Content-Type"] == "text/plain; charset=utf-8"
         assert refusal["Cache-Control"] == "no-store"
         assert "WWW-Authenticate" not in refusal
 
-    def test_refusal_has_retry_after(self, refusal, post, token, clock):
+    def test_throttling_refusal_has_retry_after(self, refusal, post, token, clock):
         assert refusal["Retry-After"] == "1"
         clock.shift(1)
         assert post(token).status_code == 201
         assert post(token)["Retry-After"] == "20"
 
-    def test_refusal_is_a_403_if_configured(self, post, token, settings):
+    def test_throttling_refusal_is_a_403_if_configured(self, post, token, settings):
         settings.INSTACCESS = {"THROTTLE_STATUS": 403}
         statuses(post, token, 3)
 
@@ -151,7 +151,7 @@ class TestTheRefusal:
         assert (refusal.status_code, refusal.content) == (403, THROTTLED)
         assert refusal["Content-Type"] == "text/plain; charset=utf-8"
 
-    def test_refusal_is_logged_with_its_reason(self, post, token, caplog, user):
+    def test_throttling_refusal_is_logged_with_its_reason(self, post, token, caplog, user):
         statuses(post, token, 4)
 
         assert f"refused reason=throttled user={user.pk} " in caplog.text
@@ -322,7 +322,7 @@ class TestTheContentOfTheCache:
 
 class TestACacheThatCannotBeCreated:
     @pytest.mark.parametrize("backend", ["no.such.Backend", "django.core.cache.backends.memcached.PyMemcacheCache"])
-    def test_answer_is_503_and_the_log_names_the_setting(
+    def test_cache_that_cannot_be_created_is_a_503_and_the_log_names_the_setting(
         self, post, initial_keys, access_token, caplog, backend, monkeypatch
     ):
         monkeypatch.setitem(sys.modules, "pymemcache", None)

@@ -46,7 +46,7 @@ class TestABucketOnRedis:
         return list(redis.scan_iter(f"{settings.CACHES['default']['KEY_PREFIX']}:*"))
 
     def age(self, redis: Any, settings: Any, seconds: float) -> None:
-        """Age all buckets by so many seconds without waiting."""
+        """Make all buckets older by this number of seconds, without waiting."""
         for key in self.buckets(redis, settings):
             redis.hincrbyfloat(key, "at", -seconds)
 
@@ -144,8 +144,8 @@ class TestTheConnectionToRedis:
         return request.param
 
     @pytest.fixture
-    def tap(self, backend: str) -> Iterator[servers.Tap]:
-        tap = servers.Tap(urlsplit(REDIS_URL).port or 6379)
+    def tap(self, backend: str) -> Iterator[servers.WireTap]:
+        tap = servers.WireTap(urlsplit(REDIS_URL).port or 6379)
         few: dict[str, Any] = {"max_connections": 1}
         options = few if backend == DJANGOS else {"CONNECTION_POOL_KWARGS": few}
         with override_settings(CACHES=on_redis(backend, self.url(tap), **options)):
@@ -153,7 +153,7 @@ class TestTheConnectionToRedis:
         tap.close()
 
     @staticmethod
-    def url(tap: servers.Tap) -> str:
+    def url(tap: servers.WireTap) -> str:
         return f"redis://{servers.HOST}:{tap.port}/{urlsplit(REDIS_URL).path.strip('/') or 0}"
 
     def levels(self, times: int) -> list[float]:
@@ -166,7 +166,8 @@ class TestTheConnectionToRedis:
     def test_closed_connection_is_replaced_without_letting_requests_through(self, tap, caplog):
         self.levels(3)
 
-        tap.retarget(urlsplit(REDIS_URL).port or 6379)  # as a restart or an idle timeout of Redis does
+        # A restart or an idle timeout of Redis closes connections in the same way.
+        tap.retarget(urlsplit(REDIS_URL).port or 6379)
 
         assert not throttling.charge(7).allowed
         assert caplog.text == ""
@@ -273,7 +274,7 @@ class TestRedisUnavailable:
         with override_settings(CACHES=on_redis(backend, f"redis://{servers.HOST}:{port}/9", **options)):
             yield clock
 
-    def complaints(self, caplog: Any) -> list[str]:
+    def logged_errors(self, caplog: Any) -> list[str]:
         return [record.getMessage() for record in caplog.records if record.name == "instaccess.throttle"]
 
     def test_o2_issuing_continues(self, clock, post, initial_keys, access_token):
@@ -288,13 +289,13 @@ class TestRedisUnavailable:
     def test_o2_failure_is_logged_once_a_minute(self, clock, caplog):
         for _ in range(3):
             throttling.charge(7)
-        assert len(self.complaints(caplog)) == 1
-        assert "not throttling: cache 'default': " in self.complaints(caplog)[0]
+        assert len(self.logged_errors(caplog)) == 1
+        assert "not throttling: cache 'default': " in self.logged_errors(caplog)[0]
 
         clock.now += 59
         throttling.charge(7)
-        assert len(self.complaints(caplog)) == 1
+        assert len(self.logged_errors(caplog)) == 1
 
         clock.now += 1
         throttling.charge(7)
-        assert len(self.complaints(caplog)) == 2
+        assert len(self.logged_errors(caplog)) == 2

@@ -38,7 +38,7 @@ class TestList:
         public = provision.import_key(material.to_text(pair, file_format="pem", private=False), use=ENC).kid
         lines = {line.split()[2]: line for line in run("list").splitlines()}
 
-        assert lines[past].endswith("with private key; accepted until 2026-11-23T13:01:03Z")
+        assert lines[past].endswith("with private key; its tokens are accepted until 2026-11-23T13:01:03Z")
         assert lines[revoked].endswith("public key only; revoked at 2026-11-23T12:00:00Z")
         assert lines[public].endswith("public key only; ready to become current")
         clock.shift(timedelta(days=1))
@@ -68,7 +68,7 @@ class TestList:
 
         assert lines[current].endswith("due for rotation at 2026-12-23T12:00:00Z")
 
-    def test_as_json_has_the_same_facts(self):
+    def test_list_as_json_contains_the_same_information(self):
         facts = {key["kid"]: key for key in run_json("list")}
         kid = key_of(SIG, "current").kid
 

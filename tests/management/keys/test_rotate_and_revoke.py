@@ -137,7 +137,7 @@ class TestRevoke:
         issuing.issue(user=user, origin=issuing.Origin("canvas.example.edu"), now=time.time())
         text = run("revoke", "--kid", current, "--reason", "laptop stolen")
 
-        assert text == f"Revoked key {current}. Live tokens revoked with it: 1. Key {future} is now current.\n"
+        assert text == f"Revoked key {current}. Live tokens revoked with the key: 1. Key {future} is now current.\n"
         assert IssuedToken.objects.get().revocation_reason == "laptop stolen"
 
     def test_revoke_stores_the_operator_in_the_audit_log(self, user, monkeypatch):
@@ -175,8 +175,8 @@ class TestRevoke:
 class TestReseal:
     def test_reseal_prints_the_number_of_keys(self):
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": ["A" * 43, "SECRET_KEY"]}):
-            assert run("reseal") == "Private keys resealed: 3.\n"
-            assert run("reseal") == "Every private key is already sealed with the first key-encryption key.\n"
+            assert run("reseal") == "Private keys encrypted again: 3.\n"
+            assert run("reseal") == "Every private key is already encrypted with the first key-encryption key.\n"
 
     def test_reseal_prints_the_numbers_as_json(self):
         assert run_json("reseal") == {"resealed": 0, "reauthenticated": 0}

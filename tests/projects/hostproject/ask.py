@@ -70,7 +70,7 @@ def main() -> None:
     answers["decrypted"] = ask(token=signed_inside(issued))
     answers["rows"] = IssuedToken.objects.count()
     answers["users"] = get_user_model().objects.count()
-    subproject.say(answers)
+    subproject.print_result(answers)
 
 
 if __name__ == "__main__":

@@ -48,4 +48,6 @@ if __name__ == "__main__":
         child_facts = json.loads(output.read() or "null")
     may_continue.set()
     thread.join()
-    subproject.say({"status": status, "child": child_facts, "parent": keys_ring.current_ring().signing_key().kid})
+    subproject.print_result(
+        {"status": status, "child": child_facts, "parent": keys_ring.current_ring().signing_key().kid}
+    )

@@ -37,7 +37,7 @@ if __name__ == "__main__":
     live = rows.live_tokens().count()
     done = lifecycle.revoke(first[Key.Use.SIGNING], reason="laptop stolen")
     served = [key["kid"] for key in Client().get("/internal/services/jwks").json()["keys"]]
-    subproject.say(
+    subproject.print_result(
         {
             "replica shows the revoked key as": Key.objects.get(kid=first[Key.Use.SIGNING]).status,
             "replica shows tokens": IssuedToken.objects.count(),

@@ -65,7 +65,7 @@ def main() -> None:
     expired, _, _ = post(tools[1], expires=timezone.now())
     claims = claims_of(issued.json()["token"])
     row = IssuedToken.objects.get(jti=claims["jti"])
-    subproject.say(
+    subproject.print_result(
         {
             "models": [type(person)._meta.label, type(tools[0])._meta.label, type(access_token)._meta.label],
             "checks": checks.getvalue(),
