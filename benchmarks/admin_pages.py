@@ -4,8 +4,8 @@
 
 Needs PostgreSQL (PGHOST, PGUSER, PGPASSWORD as in the tests). Creates two databases and drops them afterwards.
 Requests each page `--runs` times with both sizes in turn, and compares the medians. Writes
-benchmarks/results-admin.json. Exits with status 1 if a page takes a second or longer, or more than twice as long with
-1,000,000 rows as with 10,000.
+benchmarks/results-admin.json. Exits with status 1 if a page with 1,000,000 rows takes a second or longer, or more
+than twice as long as with 10,000 rows.
 """
 
 # ruff: noqa: PLC0415  (Django can be set up only after the databases were created)
@@ -57,7 +57,7 @@ def databases(*, days: int, keep: bool) -> Iterator[None]:
         manage(name, "migrate", "--verbosity", "0")
         manage(name, "instaccess_init")
         manage(name, "instaccess_tokens", "seed", "--rows", str(rows), "--days", str(days))
-        # Otherwise, autovacuum would run during the measurement.
+        # Run VACUUM now. Otherwise, autovacuum would run during the measurement.
         psql("VACUUM ANALYZE", database=name)
     try:
         yield
@@ -96,7 +96,7 @@ def manage(database: str, *command: str) -> None:
 
 
 def measure(*, runs: int, only: str) -> dict[str, dict[str, list[float]]]:
-    """Return the durations in milliseconds, by name of the page and by size."""
+    """Return the durations in milliseconds: a mapping from page name to size to list."""
     sys.path.insert(0, str(ROOT))
     os.environ["DJANGO_SETTINGS_MODULE"] = "testproject.settings"
     os.environ["PGDATABASE"] = f"{PREFIX}_small"
@@ -109,7 +109,8 @@ def measure(*, runs: int, only: str) -> dict[str, dict[str, list[float]]]:
     connections["default"].settings_dict["CONN_MAX_AGE"] = None
 
     def use(size: str) -> None:
-        # Both sizes are measured in the same process, so that only the database connection differs.
+        # Both sizes are measured in the same process. Otherwise, differences between processes would affect the
+        # ratio.
         connection.settings_dict["NAME"] = f"{PREFIX}_{size}"
         connection.connection = opened.get(size)
         connection.ensure_connection()
@@ -151,7 +152,7 @@ def log_in() -> Any:
 
 
 def all_pages() -> dict[str, Callable[[Any], Any]]:
-    """Return a function for each page and filter by name, for the rows of the current database."""
+    """Return a mapping from the name of a page to a function that requests the page from the current database."""
     from django.db.models import Count
 
     from instaccess.models import IssuedToken

@@ -1,6 +1,6 @@
-"""Bare OpenSSL operations that encode and decode a token, as a lower bound for the time of `instaccess.tokens.jose`.
+"""Bare OpenSSL operations that encode and decode a token: a lower bound for the time of `instaccess.tokens.jose`.
 
-Readers of tokens must perform checks that this code leaves out. Do not use the code elsewhere.
+Do not use this code elsewhere, because it leaves out checks that a reader of tokens must perform.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SHA256 = hashes.SHA256()
 
 
 class Encoder:
-    """Encodes tokens signed with RS256 and encrypted with RSA-OAEP and A128CBC-HS256. The keys are loaded already."""
+    """Encodes tokens with RS256, RSA-OAEP and A128CBC-HS256. The keys are already loaded."""
 
     def __init__(
         self, signing: RSAPrivateKey, signing_kid: str, encryption: RSAPublicKey, encryption_kid: str

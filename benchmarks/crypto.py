@@ -64,7 +64,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def alternatives() -> tuple[dict[str, Operation], dict[str, Operation]]:
-    """Return the encoders and the decoders by name, after checking that all of them agree with the gateway."""
+    """Return the encoders and the decoders by name, after checking that each gives the same result as the gateway."""
     signing, encryption = (JWK.generate(kty="RSA", size=2048, use=use) for use in ("sig", "enc"))
     kids = signing.thumbprint(), encryption.thumbprint()
     public = [JWK(**key.export_public(as_dict=True)) for key in (signing, encryption)]
@@ -122,7 +122,7 @@ Headers = tuple[dict[str, str], dict[str, str]]
 def _jwcrypto(
     headers: Headers, payload: dict[str, Any], signing: JWK, encryption: JWK, token: str
 ) -> tuple[Operation, Operation]:
-    """Encode and decode as in the README of jwcrypto."""
+    """Return functions that encode and decode a token as the README of jwcrypto describes."""
 
     def encode() -> str:
         signed = JWT(header=headers[0], claims=payload)

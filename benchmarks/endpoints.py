@@ -1,4 +1,4 @@
-"""The measured endpoints, and checks that each endpoint does its work before it is measured."""
+"""The measured endpoints, and a check that runs before the measurement: each endpoint returns a correct response."""
 
 # ruff: noqa: PLC0415  (Django is set up after the database is created)
 from __future__ import annotations
@@ -17,7 +17,7 @@ TIMEOUT_SECONDS = 30
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One row of a table.
+    """An endpoint to measure, which becomes one row of a table.
 
     Attributes:
         name: the name in `--only`.
@@ -106,7 +106,7 @@ def endpoints(url: str, stage: Stage) -> list[Endpoint]:
 
 
 def _tokens(count: int = 20) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return Authorization values with encrypted tokens, and with the signed tokens inside them."""
+    """Return Authorization values with encrypted tokens, and Authorization values with the signed tokens inside."""
     import time
 
     from django.contrib.auth import get_user_model

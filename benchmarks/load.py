@@ -1,4 +1,4 @@
-"""Puts load on one endpoint with wrk (Debian package wrk), and measures the CPU time of wrk."""
+"""Load on one endpoint by wrk (Debian package wrk), and measurement of the CPU time of wrk."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def drive(request: Request, *, seconds: float) -> Measured:
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write("\n".join(request.authorizations) + "\n")
         file.flush()
-        # wrk accepts only whole seconds. It also prints its summary if SIGINT ends the run.
+        # wrk accepts only whole seconds, so SIGINT ends a run of a fraction. wrk then still prints its summary.
         command = [wrk, "-t1", f"-c{CONNECTIONS}", f"-d{math.ceil(seconds)}s", "-s", str(SCRIPT), request.url, "--"]
         command += [request.method, file.name, request.body]
         before, started = os.times(), time.monotonic()

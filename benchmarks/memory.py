@@ -2,7 +2,7 @@
 
     python -m benchmarks.memory [--issues 20000]
 
-The default is PostgreSQL, because SQLite caches up to 2 MiB of database pages in the worker.
+The default database is PostgreSQL, because SQLite caches up to 2 MiB of database pages in the worker.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             if done >= WARM_UP:
                 steps.append((done, server.memory()))
         assert server.workers == [worker], "the worker was replaced"
-    # As many steps as fit into a table, including the first and the last.
+    # The table shows about ten steps, including the first and the last step.
     kept = sorted({round(number * (len(steps) - 1) / STEPS) for number in range(STEPS + 1)})
     return {
         "database": options.database,

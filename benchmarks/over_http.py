@@ -49,7 +49,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _choose(all_endpoints: list[Endpoint], names: set[str]) -> list[Endpoint]:
-    """Return the named endpoints and the endpoints they are compared with; all endpoints without names."""
+    """Return the named endpoints and their baselines. Without names, return all endpoints."""
     if unknown := names - {endpoint.name for endpoint in all_endpoints}:
         raise SystemExit(f"no such endpoint: {', '.join(sorted(unknown))}")
     names |= {endpoint.baseline for endpoint in all_endpoints if endpoint.name in names}

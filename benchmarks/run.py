@@ -27,7 +27,8 @@ from .serve import ROOT
 from .stage import VENDORS, psql
 
 QUIET = 0.7
-"""The highest load average of an idle machine, one minute after the previous benchmark ended."""
+"""The load average above which other processes probably use the machine. An idle machine has a lower load average,
+even one minute after a benchmark."""
 PACKAGES = (
     *("Django", "djangorestframework", "django-oauth-toolkit", "jwcrypto", "cryptography", "gunicorn", "uvicorn"),
     *("psycopg", "psycopg-pool", "redis", "djangorestframework-simplejwt", "django-rest-knox", "joserfc", "Authlib"),
@@ -107,7 +108,7 @@ def run(module: str, arguments: list[str]) -> Any:
             try:
                 code = process.wait()
             except SystemExit:
-                # The process stops its server and drops its database, which may take a while.
+                # Leaving the `with` block waits until the process has stopped its server and dropped its database.
                 process.terminate()
                 raise
         if code:
@@ -116,7 +117,7 @@ def run(module: str, arguments: list[str]) -> Any:
 
 
 def machine(vendors: tuple[str, ...]) -> dict[str, Any]:
-    """Describe the machine and the versions."""
+    """Return a description of the machine, and the versions of the packages."""
     models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     description: dict[str, Any] = {
         "date": datetime.now(UTC).date().isoformat(),

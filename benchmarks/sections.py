@@ -1,4 +1,4 @@
-"""The command line that all benchmarks share: options, a table, an output file, and the load average."""
+"""The command line that all benchmarks share: options, a printed table, an output file, and the load average."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def exit_on_signals() -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    # A second signal must not interrupt the cleanup. SIG_IGN is not used, because Python would report a second signal
-    # that has arrived already as "ignored due to race condition".
+    # Ignore further signals, because a second signal must not interrupt the cleanup. SIG_IGN is not used: Python
+    # would report a signal that has already arrived as "ignored due to race condition".
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, _ignore)
     raise SystemExit(STOPPED)

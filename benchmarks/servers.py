@@ -4,9 +4,9 @@
 
 All servers run at the same time, and one server at a time is under load.
 
-uvicorn is not measured with persistent database connections, because Django advises against them. Under ASGI, each
-request has its own thread, so other requests can't reuse its connection, and the connection stays open until it is
-garbage collected. In a trial, all 100 connections of PostgreSQL were used up within seconds.
+uvicorn is not measured with persistent database connections, because Django advises against them under ASGI. Each
+request has its own thread, so other requests can't reuse the connection, which stays open until it is garbage
+collected. In a trial, all 100 connections of PostgreSQL were used up within seconds.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ KINDS = (
     Kind("uvicorn-pool", "uvicorn, pool", "uvicorn", "pool"),
 )
 BASE = KINDS[0].name
-"""Name of the server that the others are compared with."""
+"""Name of the server that the other servers are compared with."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -102,7 +102,7 @@ def _endpoints(server: Server, env: Any, seconds: float) -> list[Endpoint]:
 
 
 def _turn(server: Server, kind: Kind, endpoints_: list[Endpoint], seconds: float) -> dict[str, Any]:
-    """Put load on each endpoint of a server once."""
+    """Put load on each endpoint of a server once. Returns the measured values."""
     turn: dict[str, Any] = {}
     for endpoint in endpoints_:
         before = server.cpu()

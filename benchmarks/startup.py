@@ -52,7 +52,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="instaccess-benchmark-") as folder:
-        # Modules are compiled, as in installed packages.
+        # Store the compiled modules, as in installed packages. Otherwise, each start would compile them again.
         environment = {**os.environ, "PYTHONPYCACHEPREFIX": folder}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
 

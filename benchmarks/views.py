@@ -69,7 +69,7 @@ class Knox(Nothing):
 class Naive(APIView):
     """A straightforward implementation of the issuer: jwcrypto as in its README, and an audit row by the ORM.
 
-    The user's uuid is computed here; the package reads the uuid from the database.
+    The view computes the user's uuid; the package reads the uuid from the database.
     """
 
     authentication_classes = [OAuth2Authentication]
@@ -108,7 +108,7 @@ class Naive(APIView):
         return Response({"token": encrypted.serialize()}, status=201)
 
 
-# Written for the default tables, without the ORM and without support for swapped models.
+# These statements work only with the default tables, because they don't support swapped models.
 _SELECT = """
 SELECT t.id, t.scope, a.id, a.client_id, u.id, i.uuid
 FROM oauth2_provider_accesstoken t
@@ -127,7 +127,7 @@ VALUES (%s, %s, %s, '', %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, '', '', %s)
 
 @csrf_exempt
 def floor(request: HttpRequest) -> HttpResponse:
-    """The lower bound: one SELECT, bare OpenSSL and one INSERT, without DRF and the ORM.
+    """Issue a token at the lower bound: one SELECT, bare OpenSSL and one INSERT, without DRF and the ORM.
 
     The view has no validator, throttling, tamper evidence or log, and its errors differ from Canvas's errors.
     """
@@ -136,7 +136,7 @@ def floor(request: HttpRequest) -> HttpResponse:
 
 @csrf_exempt
 def guarded_floor(request: HttpRequest) -> HttpResponse:
-    """The lower bound with features that production needs: throttling on Redis, an HMAC per row, and a log line."""
+    """Issue a token at the lower bound, with throttling on Redis, an HMAC per row, and a log line."""
     return _floor(request, guarded=True)
 
 
@@ -207,7 +207,7 @@ def _floor(request: HttpRequest, *, guarded: bool) -> HttpResponse:
 
 
 def no_content(request: HttpRequest) -> HttpResponse:
-    """A plain Django view: the baseline of the gateway."""
+    """Answer 204, as the baseline of the gateway: a plain Django view."""
     return HttpResponse(status=204)
 
 

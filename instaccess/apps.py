@@ -1,4 +1,4 @@
-"""The Django app. It passes database functions to packages that must not import models, and registers the checks."""
+"""The Django app: passes database functions to packages that must not import models, and registers the checks."""
 
 from django.apps import AppConfig
 from django.db import router
@@ -13,8 +13,8 @@ class InstAccessConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        # These modules import the models, so they can only be imported here. Importing a checks module registers its
-        # checks.
+        # These modules import the models, which Django has loaded only when it calls `ready`. Importing a checks
+        # module registers the module's checks.
         from . import keys, users  # noqa: PLC0415
         from .audit import refusal_counts  # noqa: PLC0415
         from .conf import checks as conf_checks  # noqa: F401, PLC0415

@@ -1,7 +1,7 @@
 """The errors that this package raises, and the reason codes.
 
 Every error has a stable `code`, which is logged and never sent to a client. `web/answers.py` defines the HTTP
-responses. No error contains a token or key material, so its text may be logged and reported unchanged.
+responses. No error contains a token or key material, so every text may be logged and reported unchanged.
 """
 
 from enum import StrEnum
@@ -10,7 +10,7 @@ from enum import StrEnum
 class Reason(StrEnum):
     """All reason codes of refusals and failures.
 
-    The codes appear in logs, in the counts of refusals and in `--json` output. Clients never receive them.
+    The codes appear in logs, in the refusal counts and in `--json` output. Clients never receive them.
     """
 
     # Problems with the bearer token of a request. All roles use these codes.
@@ -32,18 +32,18 @@ class Reason(StrEnum):
     EXPIRED = "expired"
     REVOKED = "revoked"
 
-    # Refused by the gateway only.
+    # Only the gateway refuses requests with these codes.
     ALREADY_DECRYPTED = "already_decrypted"
     OTHER_BEARER = "other_bearer"
 
-    # Refused by a service only.
+    # Only a service refuses requests with these codes.
     STILL_ENCRYPTED = "still_encrypted"
     UNKNOWN_USER = "unknown_user"
     UNKNOWN_MASQUERADER = "unknown_masquerader"
     WRONG_ACCOUNT = "wrong_account"
     UNUSABLE_CLIENT = "unusable_client"
 
-    # Refused by the issuer only: problems with the OAuth2 access token or with the request.
+    # Only the issuer refuses requests with these codes: the OAuth2 access token or the request has a problem.
     JWT_FROM_JWT = "jwt_from_jwt"
     BROKEN_JWT = "broken_jwt"
     UNKNOWN_TOKEN = "unknown_token"
@@ -111,7 +111,7 @@ class ConfigError(InstAccessError):
 
 
 class KeyUnavailable(InstAccessError):
-    """A required key does not exist or can't be loaded. The text names the setting or the command that fixes this."""
+    """A required key does not exist or can't be loaded. The text names the setting or command that fixes this."""
 
     code = Reason.NO_KEY
 
@@ -166,7 +166,7 @@ class InvalidToken(InstAccessError):
     """A token is refused.
 
     `code` is the precise reason, for the log. Clients get one uniform response. `jti`, `user_uuid` and `client_id`
-    come from the token; they are empty unless its signature has been verified.
+    come from the token, and are empty unless the signature of the token has been verified.
     """
 
     code = Reason.INVALID

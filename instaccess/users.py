@@ -23,8 +23,9 @@ MAX_ID_CHARS = 255
 def user_uuid(user: Any) -> str:
     """Return the uuid of a user, and create one if the user has none.
 
-    If USER_UUID_FIELD is set, the uuid is the value of that field. Otherwise the uuid is random and is stored in
-    `UserIdentity`. No query is needed if the user was loaded with `select_related("instaccess_identity")`.
+    If USER_UUID_FIELD is set, the uuid is the value of the field that the setting names. Otherwise, the uuid is
+    random and is stored in `UserIdentity`. No query is needed if the user was loaded with
+    `select_related("instaccess_identity")`.
 
     Raises ConfigError if USER_UUID_FIELD names an unknown field, or if the field is empty or longer than 255
     characters.
@@ -81,7 +82,11 @@ def existing_uuid(user: Any) -> str:
 
 
 def user_relations(*references: str) -> list[str]:
-    """Return the `select_related` arguments that load the users in these foreign keys with their uuids."""
+    """Return the `select_related` arguments that load the users of these foreign keys, and the uuids of these users.
+
+    Args:
+        references: names of foreign keys to users, such as `real_user`.
+    """
     if _uuid_field() is not None:
         return list(references)
     return [f"{reference}__instaccess_identity" for reference in references]
@@ -97,8 +102,8 @@ def display_name(user: Any, uuid: str) -> str | None:
 
 
 def _uuid_field() -> str | None:
-    # The audit log must stay readable if USER_UUID_FIELD is invalid. In this case, the uuids in `UserIdentity` are
-    # used.
+    # If USER_UUID_FIELD is invalid, the uuids in `UserIdentity` are used. Otherwise, the audit log would become
+    # unreadable.
     try:
         return conf.user_uuid_field
     except ConfigError:
@@ -107,7 +112,7 @@ def _uuid_field() -> str | None:
 
 def active_user(uuid_string: str) -> Any:
     """Return the active user with this uuid, or None if no user or several users have the uuid."""
-    if "\0" in uuid_string:  # PostgreSQL refuses a NUL character in a query
+    if "\0" in uuid_string:  # PostgreSQL rejects a query that contains a NUL character.
         return None
     users = get_user_model()._default_manager
     name = conf.user_uuid_field
@@ -119,9 +124,9 @@ def active_user(uuid_string: str) -> Any:
             user = identified.get(instaccess_identity__uuid=uuid.UUID(uuid_string))
     except (get_user_model().DoesNotExist, MultipleObjectsReturned):
         return None
-    except (ValidationError, ValueError, TypeError, OverflowError, DataError):  # the string is not a valid value
+    except (ValidationError, ValueError, TypeError, OverflowError, DataError):  # The string is not a valid value.
         return None
-    # Some databases ignore case, so "abc" would also match "ABC".
+    # The uuid is compared again in Python. Otherwise, a database that ignores case would find "ABC" for "abc".
     return user if user.is_active and user_uuid(user) == uuid_string else None
 
 
@@ -147,7 +152,7 @@ def masquerade_target(caller: Any, as_user_id: str) -> Any:
     if target.pk == caller.pk:
         return caller
     is_allowed = conf.masquerade_hook or may_masquerade
-    # Only True is accepted: an async hook, for example, returns a coroutine, which is truthy.
+    # Only True is accepted. Otherwise, an async hook would allow everything, because its coroutine is truthy.
     if is_allowed(caller, target) is not True:
         raise MasqueradeRefused(
             f"the caller may not get tokens for user {target.pk}", code=Reason.AS_USER_ID_NOT_ALLOWED
@@ -168,7 +173,8 @@ def has_every_permission_of(caller: Any, target: Any) -> bool:
     """Return whether the caller has every permission of the target user."""
     if getattr(caller, "is_superuser", False):
         return True
-    # Django reports no permissions for an inactive user, but the user regains them when activated.
+    # Django reports no permissions for an inactive user. Without this check, every caller would have all of them, and
+    # a token could still be valid when the user is activated again.
     if not target.is_active or getattr(target, "is_superuser", False):
         return False
     return bool(target.get_all_permissions() <= caller.get_all_permissions())
@@ -180,5 +186,6 @@ def _by_primary_key(primary_key: str) -> Any:
         user = users.filter(pk=primary_key).first()
     except (ValidationError, ValueError, TypeError, OverflowError, DataError):
         return None
-    # The database also finds "01", " 1" and digits of other scripts; only "1" is accepted.
+    # The primary key is compared again in Python. Otherwise, the database would find user 1 for "01", " 1" and
+    # digits of other scripts.
     return user if user is not None and user.is_active and str(user.pk) == primary_key else None

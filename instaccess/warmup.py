@@ -1,7 +1,7 @@
 """Warm-up of a worker process: loads the private keys and uses each key once before the first request.
 
-OpenSSL validates a private key when the key is loaded, and precomputes values when the key is first used. Each of the
-two steps takes as long as a hundred signatures.
+OpenSSL validates a private key when the key is loaded, and precomputes values when the key is first used. Each of
+these two steps takes as long as a hundred signatures. Without a warm-up, the first request would wait for both.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def warm_up() -> None:
     Call this function in gunicorn's `post_worker_init` hook, or at the end of an `asgi.py`. The function never raises
     an error. If keys are missing or the database is unavailable, the worker starts anyway, and the problem is logged.
     """
-    # The thread has its own database connections, which are closed below. Also, uvicorn imports applications inside
-    # its event loop, where Django refuses database queries.
+    # A separate thread is used, because uvicorn imports applications inside its event loop, where Django refuses
+    # database queries. The thread also has its own database connections, which `_warm_up` closes.
     thread = threading.Thread(target=_warm_up, name="instaccess-warm-up")
     thread.start()
     thread.join()
@@ -44,7 +44,7 @@ def _warm_up() -> None:
         try:
             step()
         except Exception as error:  # A worker must start despite any error.
-            # A missing key is normal: an issuer may have no decryption keys, and a gateway no signing keys.
+            # A missing key is not an error: an issuer may have no decryption keys, and a gateway no signing keys.
             level = logging.DEBUG if type(error) is KeyUnavailable else logging.ERROR
             logger.log(level, "not warmed up: %s: %s", type(error).__name__, error)
     connections.close_all()
@@ -59,7 +59,7 @@ def _use_decryption_keys() -> None:
 
 
 def _fetch_jwks() -> None:
-    # If the issuer becomes unavailable, a worker can use only a JWK set that the worker has already fetched.
+    # Without this fetch, a worker that starts shortly before an outage of the issuer would have no keys during it.
     if conf.verification_keys is not None:
         trust.verification_keys()
 

@@ -1,4 +1,4 @@
-"""Audit rows that resemble those of a busy school, generated for benchmarks, screenshots and demos.
+"""Audit rows that resemble the audit log of a busy school, generated for benchmarks, screenshots and demos.
 
 The same seed and the same time generate the same rows. With the same key-encryption key, the HMACs are the same too.
 """
@@ -73,7 +73,7 @@ REFUSALS = [
 
 @dataclass(frozen=True)
 class Person:
-    """The subject of a token: a user in this database, or a deleted user."""
+    """The subject of a token. `user_id` is None for a deleted user."""
 
     uuid: str
     user_id: Any = None
@@ -200,7 +200,7 @@ class Seeding:
                 model.USERNAME_FIELD, flat=True
             )
         )
-        # "!" is an unusable password, which prevents a login as one of these users.
+        # Set an unusable password ("!"), so that no client can log in as a generated user.
         model._default_manager.bulk_create(
             [model(**{model.USERNAME_FIELD: name, "password": "!"}) for name in names if name not in existing]
         )

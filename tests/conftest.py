@@ -22,11 +22,13 @@ from oauth2_provider.models import get_access_token_model, get_application_model
 from instaccess import trust, users
 from instaccess.audit import row_hmac
 from instaccess.conf import SCOPE, conf
+from instaccess.gateway import views as gateway_views
 from instaccess.issuer import throttling
 from instaccess.keys import provision, ring
 from instaccess.models import IssuedToken, Key
 from instaccess.web import refusals
 from tests.support import checked_keys, demos, mailing
+from tests.support.processes import Crew
 
 ISSUE_URL = "/api/v1/inst_access_tokens"
 
@@ -175,8 +177,24 @@ def fresh_counts() -> Iterator[None]:
 
 @pytest.fixture
 def initial_keys(db: None) -> list[Key]:
-    """The keys that `instaccess_init` generates."""
+    """Generate the keys that `instaccess_init` generates, and return the rows."""
     return provision.init()
+
+
+@pytest.fixture
+def empty_gateway_caches(initial_keys: list[Key]) -> Iterator[None]:
+    """Clear the gateway's cached tokens and its deny list before and after a test."""
+    gateway_views.clear_caches()
+    yield
+    gateway_views.clear_caches()
+
+
+@pytest.fixture
+def crew(transactional_db: None) -> Iterator[Crew]:
+    """Yield a crew without processes, and kill its processes after the test."""
+    crew = Crew()
+    yield crew
+    crew.close()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Tests of short benchmark runs. Each endpoint must prove that it works before it is measured."""
+"""Tests for short benchmark runs. Each endpoint must prove that it works before it is measured."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_benchmarks_measure_every_server(tmp_path):
 
 
 def test_benchmarks_compare_the_tokens_of_all_libraries_before_they_measure():
-    # The program compares the output of all libraries before it measures.
+    # If the output of a library differed, the program would exit before it measures.
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.crypto", "--crypto-rounds", "1"],
         cwd=ROOT,
@@ -113,7 +113,7 @@ def test_interrupted_benchmarks_leave_no_servers_and_no_files(tmp_path, number, 
         output = process.communicate(timeout=PATIENCE)[0]
     assert process.returncode == 130
     assert "Traceback" not in output
-    # wrk runs for one second, even if the benchmarks are interrupted.
+    # Wait, because wrk runs for one second even if the benchmarks are interrupted.
     wait_until(lambda: processes_that_use(tmp_path), lambda lines: not lines)
     assert list(tmp_path.iterdir()) == []
 

@@ -1,8 +1,7 @@
-"""Tests of keys and tokens with several processes at the same time, on the configured database."""
+"""Tests for keys and tokens with several processes at the same time, on the configured database."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
@@ -12,21 +11,10 @@ from instaccess.keys import provision
 from instaccess.models import IssuedToken, Key
 from instaccess.trust.material import to_text
 from tests.support import tasks
-from tests.support.processes import PATIENCE, Crew, together, within
-from tests.support.stored_keys import current_kid, kids
+from tests.support.processes import PATIENCE, together, within
+from tests.support.stored_keys import CURRENT, ENC, FUTURE, PAST, REVOKED, SIG, current_kid, kids
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-SIG, ENC = Key.Use.SIGNING, Key.Use.ENCRYPTION
-
-CURRENT, FUTURE, PAST, REVOKED = Key.Status.CURRENT, Key.Status.FUTURE, Key.Status.PAST, Key.Status.REVOKED
-
-
-@pytest.fixture
-def crew(transactional_db: None) -> Iterator[Crew]:
-    crew = Crew()
-    yield crew
-    crew.close()
 
 
 class TestSeveralForcedRotations:
@@ -101,7 +89,7 @@ class TestTwoImportsOfTheSameKey:
 
 class TestARevocationDuringARotation:
     @pytest.mark.parametrize("use", [SIG, ENC])
-    def test_k1_a_revocation_and_a_rotation_leave_one_sound_current_key(self, crew, initial_keys, rsa_pool, use):
+    def test_k1_a_revocation_and_a_rotation_leave_one_usable_current_key(self, crew, initial_keys, rsa_pool, use):
         stolen = current_kid(use)
         workers = crew.start(2, keys=[[rsa_pool.take() for _ in range(3)] for _ in range(2)])
         together(workers, tasks.meet_at, "instaccess.keys.store.locked")

@@ -1,4 +1,4 @@
-"""Tests of `manage.py demo`, which run the command as a new user does, in a separate folder and on a free port."""
+"""Tests for `manage.py demo`, which run the command as a new user does, in a separate folder and on a free port."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def new_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def folder(set_up_once: SetUp, tmp_path: Path) -> Path:
-    """A folder in which the demo was set up, as a copy that the test may change."""
+    """Return a copy of the folder in which the demo was set up. The test may change the copy."""
     return set_up_once.copy_to(tmp_path / "own")
 
 
@@ -141,12 +141,12 @@ class Served:
     def signal_another_thread(self, number: int) -> None:
         """Send a signal to a thread other than the main thread, once the main thread waits.
 
-        The system may deliver any signal to such a thread.
+        The operating system may deliver a signal to any thread.
         """
         pid = self.process.pid
         tasks = Path(f"/proc/{pid}/task")
         wait_until(lambda: (tasks / str(pid) / "stat").read_text().rpartition(") ")[2][0], "S".__eq__)
-        # Each request of the demo ran in its own thread, and the last of them may still be ending.
+        # Wait until two threads remain, because the thread of the last request may not have ended yet.
         threads = wait_until(lambda: {int(task.name) for task in tasks.iterdir()}, lambda ids: len(ids) == 2)
         assert ctypes.CDLL(None).tgkill(pid, *(threads - {pid}), number) == 0
 
@@ -179,7 +179,7 @@ def served(serve: Callable[[], Served]) -> Served:
 
 @pytest.fixture(scope="module")
 def shared_demo(set_up_once: SetUp, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A running demo that tests share if they only read its output or send requests."""
+    """Yield a running demo that tests share if they only read its output or send requests."""
     served = Served(set_up_once.copy_to(tmp_path_factory.mktemp("shared") / "own"))
     try:
         served.read_output()

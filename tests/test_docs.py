@@ -134,9 +134,9 @@ class TestCodeBlocks:
             case ["python", "-c", code]:
                 ast.parse(code)
             case ["openssl", *_]:
-                assert line in OPENSSL  # Another test runs these commands.
+                assert line in OPENSSL  # Another test runs the OpenSSL commands.
             case ["python", "-m", "pip", "install", wheel]:
-                assert wheel.startswith("dist/django_instaccess-")  # test_packaging.py installs it.
+                assert wheel.startswith("dist/django_instaccess-")  # test_packaging.py installs the wheel.
             case _:
                 pytest.fail(f"nothing tests `{line}`")
 
@@ -197,14 +197,14 @@ class TestNamesInTheText:
 
         assert set(re.findall(r"[\w-]+\.md\b", path.read_text())) <= pages
 
-    def test_are_existing_texts_of_the_admin_if_they_are_quoted(self):
+    def test_quoted_admin_texts_exist(self):
         text = " ".join(readme.section("Audit and admin").split())
         quoted = re.findall(r'"([A-Z][^"`]+)"', text)
 
         assert {"Acting as", "Import key…"} <= set(quoted)
         assert [label for label in quoted if label.lower() not in SOURCE.lower()] == []
 
-    def test_are_existing_messages_of_commands_and_exports(self):
+    def test_quoted_messages_of_commands_and_exports_exist(self):
         prose = re.sub(r"```.*?```", "", readme.TEXT, flags=re.DOTALL)
         messages = [text for text in readme.code(prose) if re.match(r"[A-Z][a-zA-Z]+:? .*\b(N|KEY_ID)\b", text)]
 
@@ -213,13 +213,13 @@ class TestNamesInTheText:
             for part in re.split(r"\b(?:N|KEY_ID|current signing)\b", message):
                 assert part.strip() in SOURCE, message
 
-    def test_are_all_loggers(self):
+    def test_documented_loggers_are_all_loggers(self):
         loggers = set(re.findall(r'getLogger\("(instaccess\.\w+)"\)', SOURCE))
         [rows] = [rows for rows in readme.tables(readme.section("Operations")) if "`instaccess.issuer`" in rows[0][0]]
 
         assert {name for row in rows for name in readme.code(row[0])} == loggers
 
-    def test_include_the_exact_scope(self):
+    def test_documented_scope_is_the_exact_scope(self):
         assert set(re.findall(r"url:[A-Z]+\\?\|[\w/]+", readme.TEXT)) == {SCOPE, SCOPE.replace("|", "\\|")}
 
 
@@ -266,7 +266,7 @@ class TestTheTablesOfRefusals:
 
 
 NOT_SHOWN = {
-    # Errors of the package always have a more precise reason. An extension may use these.
+    # The package always logs a more precise reason. Only extensions may use these codes.
     *(Reason.ERROR, Reason.OTHER, Reason.AS_USER_ID),
     # Commands and the admin print the detail of this error without the reason.
     Reason.AUDIT_ALTERED,
@@ -342,12 +342,12 @@ class TestTheArchitecturePage:
         }
         assert modules <= {f"instaccess/{path.name}" for path in PACKAGE.glob("*.py")}
 
-    def test_describes_each_wing_as_its_docstring_does(self):
+    def test_architecture_page_describes_each_wing_as_its_docstring_does(self):
         for wing, task, _ in readme.tables(readme.section("Wings", self.TEXT))[0]:
             docstring = ast.get_docstring(ast.parse((ROOT / readme.code(wing)[0] / "__init__.py").read_text())) or ""
             assert task.startswith(" ".join(docstring.partition("\n\n")[0].split())), wing
 
-    def test_shows_the_order_of_imports_that_the_tests_enforce(self):
+    def test_architecture_page_shows_the_order_of_imports_that_the_tests_enforce(self):
         [order] = readme.snippets(readme.section("Rule for imports", self.TEXT))
 
         assert re.findall(r"\w+", order.code) == test_layering.ORDER
@@ -360,7 +360,7 @@ class TestThePageOfCases:
 
     @staticmethod
     def ids_in(path: Path) -> set[str]:
-        """Return the ids of cases that the names of tests in a file begin with."""
+        """Return the case ids at the start of the test names in a file."""
         prefixes = re.findall(r"def test_((?:[acgkop]\d+_)+)", path.read_text())
         return {case.upper() for prefix in prefixes for case in prefix.rstrip("_").split("_")}
 
@@ -370,13 +370,13 @@ class TestThePageOfCases:
         return {path: cls.ids_in(path) for path in (ROOT / "tests").rglob("test_*.py")}
 
     @pytest.mark.parametrize("case", CASES)
-    def test_names_exactly_the_files_that_contain_a_test_of_the_case(self, case):
+    def test_page_of_cases_names_exactly_the_files_that_test_the_case(self, case):
         files = {path.relative_to(ROOT).as_posix() for path, ids in self.ids_by_file().items() if case in ids}
 
         assert files
         assert set(self.CASES[case]) == files
 
-    def test_lists_every_case_that_a_test_name_contains(self):
+    def test_page_of_cases_lists_every_case_that_a_test_name_contains(self):
         ids = set().union(*self.ids_by_file().values())
 
         assert ids <= set(self.CASES)

@@ -1,9 +1,7 @@
-"""Tests of losing and replacing the key-encryption key while several processes use it."""
+"""Tests for losing and replacing the key-encryption key while several processes use it."""
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,23 +10,20 @@ from instaccess.conf import kek_id
 from instaccess.keys import provision
 from instaccess.models import IssuedToken, Key
 from tests.support import tasks
-from tests.support.processes import PATIENCE, Crew, within
-from tests.support.stored_keys import all_columns, current_kid, kids, sealed_under
+from tests.support.processes import PATIENCE, within
+from tests.support.stored_keys import (
+    FUTURE,
+    NEW_KEK,
+    OLD_KEK,
+    PAST,
+    SIG,
+    all_columns,
+    current_kid,
+    kids,
+    sealed_under,
+)
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-SIG, ENC = Key.Use.SIGNING, Key.Use.ENCRYPTION
-
-CURRENT, FUTURE, PAST, REVOKED = Key.Status.CURRENT, Key.Status.FUTURE, Key.Status.PAST, Key.Status.REVOKED
-
-OLD_KEK, NEW_KEK = (base64.urlsafe_b64encode(bytes([fill]) * 32).decode() for fill in (1, 2))
-
-
-@pytest.fixture
-def crew(transactional_db: None) -> Iterator[Crew]:
-    crew = Crew()
-    yield crew
-    crew.close()
 
 
 class TestAChangeOfKeysDuringAReseal:

@@ -1,4 +1,4 @@
-"""Tests of the German translation: it is complete, has no unused entries, and is compiled from the .po file."""
+"""Tests for the German translation: it is complete, has no unused entries, and is compiled from the .po file."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class EverythingLogged(logging.Handler):
 
     def read(self, frame):
         if frame.f_code.co_filename.startswith(PACKAGE):
-            # The exception is skipped. Its message comes from other code, and Django REST framework keeps it too.
+            # Skip exceptions, because other code writes their messages, which may contain secrets.
             variables = frame.f_locals.items()
             self.lines += [f"{name} = {value!r}" for name, value in variables if not isinstance(value, Exception)]
 
@@ -103,7 +103,7 @@ def secrets_of(encoded_tokens, access_token):
     def secrets_():
         parts = [access_token.token]
         for text in encoded_tokens:
-            # The header of a token is not secret. Every other segment would help to recognise or to forge the token.
+            # Skip the header, which is not secret. Other segments would help an attacker to forge the token.
             parts += [part for part in text.split(".")[1:] if len(part) > 20]
         return parts + private_members()
 

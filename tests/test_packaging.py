@@ -1,4 +1,4 @@
-"""Tests of the wheel: its files, and a new project that follows the README's steps and issues a token."""
+"""Tests for the wheel: its files, and a new project that follows the README's steps and issues a token."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.paths import ROOT
 
 SHIPPED = {".py", ".typed", ".html", ".txt", ".po", ".mo", ".css", ".js"}
 
-# The README assumes a project that already uses DRF and django-oauth-toolkit.
+# The README assumes that the project already uses DRF and django-oauth-toolkit.
 HOST_SETTINGS = """
 INSTALLED_APPS += ["rest_framework", "oauth2_provider"]
 OAUTH2_PROVIDER = {"SCOPES": {"read": "Read"}, "DEFAULT_SCOPES": ["read"]}
@@ -73,7 +73,7 @@ def run(*command: str | Path, cwd: Path, **variables: str) -> str:
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the checkout without ignored files, so that a build leaves no files in the checkout."""
+    """Copy the checkout without ignored files, so that a build leaves no files in the checkout."""
     ignored = (".*", "build", "dist", "*.egg-info", "__pycache__", "demo.sqlite3*", "demo.admin-password")
     return Path(
         shutil.copytree(ROOT, tmp_path_factory.mktemp("tree") / "checkout", ignore=shutil.ignore_patterns(*ignored))
@@ -139,7 +139,7 @@ class TestTheSourceDistribution:
 
 @pytest.fixture(scope="module")
 def venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new environment that finds the dependencies and pip through a .pth file.
+    """Create a new environment that finds the dependencies and pip through a .pth file.
 
     Tests can't use the network, and installing pip takes six seconds. A .pth file only adds its paths to sys.path.
     Python doesn't read .pth files in these paths, so the editable install of this checkout is not visible.

@@ -31,7 +31,8 @@ UNAVAILABLE = b'{"errors":[{"message":"The service is temporarily unavailable."}
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    # Only its owner can enter pytest's temporary directory. If root starts nginx, its workers run as another user.
+    # Don't use pytest's temporary directory, which only its owner can enter. If root starts nginx, the workers run as
+    # another user.
     with tempfile.TemporaryDirectory(prefix="instaccess-proxies-") as name:
         Path(name).chmod(0o755)
         yield Path(name)
@@ -202,7 +203,7 @@ class TestPathsThatAreNotPublic:
         ],
     )
     def test_a_non_canonical_path_does_not_bypass_the_gateway(self, proxy, site, path):
-        opaque = site.access_tokens["ada"][0]  # The service would accept this token.
+        opaque = site.access_tokens["ada"][0]  # Without the gateway, the service would accept this token.
 
         answer = proxy.raw(
             f"GET {path} HTTP/1.1", "Host: 127.0.0.1", f"Authorization: Bearer {opaque}", "Connection: close"
@@ -304,7 +305,7 @@ class TestAFaultyGateway:
         assert answer.headers["Content-Type"].startswith("application/json")
         assert site.service.requests == []
 
-    def test_g14_a_gateway_that_stalls_is_a_503(self, proxy, site):
+    def test_g14_proxy_returns_503_if_the_gateway_stalls(self, proxy, site):
         proxy.call("GET", SELF, proxy.token())
         site.service.clear()
         site.gateway_process.suspend()
@@ -316,7 +317,7 @@ class TestAFaultyGateway:
 
         assert proxy.call("GET", SELF, proxy.token()).status == 200
 
-    def test_g14_a_gateway_that_was_killed_is_a_503(self, proxy, site):
+    def test_g14_proxy_returns_503_if_the_gateway_was_killed(self, proxy, site):
         site.gateway_process.kill()
         try:
             self.assert_unavailable(proxy, site)
@@ -325,7 +326,7 @@ class TestAFaultyGateway:
 
         assert proxy.call("GET", SELF, proxy.token()).status == 200
 
-    def test_g14_a_gateway_that_resets_the_connection_is_a_503(self, proxy, site):
+    def test_g14_proxy_returns_503_if_the_gateway_resets_the_connection(self, proxy, site):
         site.gateway_process.kill()  # This also ends the kept-alive connections.
         site.gateway.resets = True
         try:
@@ -343,7 +344,7 @@ class TestAFaultyGateway:
             answer = proxy.call("GET", SELF, proxy.token())
 
         if 200 <= status < 300 and proxy.name == "nginx":
-            # nginx lets a request pass for every 2xx. The service receives no Authorization header, so it refuses.
+            # After every 2xx, nginx forwards the request without an Authorization header, so the service answers 401.
             assert answer.status == 401
             assert site.service.headers("Authorization") == []
         else:

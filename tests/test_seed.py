@@ -1,4 +1,4 @@
-"""Tests of `manage.py instaccess_tokens seed`, which generates a realistic audit log."""
+"""Tests for `manage.py instaccess_tokens seed`, which generates a realistic audit log."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Concurrent requests to gthread workers and to uvicorn, and the work that runs in the thread of the event loop.
 
 Django 5.2 runs each request of an ASGI server in a thread of its own (one ThreadSensitiveContext per request). The
-thread runs the middleware and then the view, and nothing of other requests. So views that wait for a database or
+thread runs the middleware and then the view, and no code of other requests. So views that wait for a database or
 compute block neither the event loop nor each other.
 """
 
@@ -111,7 +111,7 @@ class Used:
 
 
 class Caller:
-    """A client with an access token. Each request uses a new connection, so that any worker may serve the request."""
+    """A client with an access token. Each request uses a new connection, so that any worker can serve the request."""
 
     def __init__(self, port: int, user_pk: int, access_token: str) -> None:
         self._port, self._user_pk, self._access_token = port, user_pk, access_token
@@ -150,7 +150,7 @@ class Caller:
 
 
 def modify_token(text: str) -> str:
-    """Modify one character, but not the last, because the last character of a base64 string may have unused bits."""
+    """Modify one character, but not the last one. The last character of a base64 string may have unused bits."""
     return text[:-5] + ("A" if text[-5] != "A" else "B") + text[-4:]
 
 
@@ -176,13 +176,13 @@ class TestManyClientsAtOnce:
 
     @pytest.fixture
     def access_tokens(self, initial_keys: Any, make_access_token: Callable[..., Any]) -> list[Any]:
-        """Two access tokens each of users without a uuid. The first two parallel requests create the uuid."""
+        """Create two access tokens for each user. The users have no uuid until two parallel requests create one."""
         users = [get_user_model().objects.create_user(f"caller-{number}") for number in range(self.USERS)]
         return [make_access_token(user=user) for user in users for _ in range(self.EACH)]
 
     @pytest.fixture
     def used(self, access_tokens: list[Any], start: Callable[..., int]) -> list[list[Used]]:
-        """The tokens of each client, in order.
+        """Return the tokens of each client, in order.
 
         The signing key is rotated between the first and the second half. The workers reload keys for each request.
         """
@@ -234,7 +234,7 @@ class TestManyClientsAtOnce:
             assert read_by_joserfc(token.text, {past.kid: past, current.kid: current}) == claims[token]
 
     def test_threads_and_processes_share_one_bucket(self, initial_keys, access_token, start):
-        # A fourth request would pass only after 90 s of leaking, so a slow machine does not affect the test.
+        # A fourth request could pass only after 90 s of leaking, so a slow machine does not change the result.
         port = start(THROTTLE_LIMIT=500, THROTTLE_COST=200, THROTTLE_LEAK=1)
         caller = Caller(port, access_token.user_id, access_token.token)
         together = threading.Barrier(24)
@@ -281,7 +281,7 @@ async def free(request: HttpRequest) -> HttpResponse:
 
 
 async def careless(request: HttpRequest) -> HttpResponse:
-    """An async view that runs code of the package in the event loop, which is a mistake."""
+    """An async view that wrongly runs code of the package in the event loop."""
     return web_answers.json_response({}, status=200)
 
 
@@ -316,7 +316,7 @@ def asgi(settings: Any, initial_keys: Any) -> Iterator[None]:
 
 @pytest.fixture
 def requests_of(asgi: None, access_token: Any, user: Any) -> dict[str, Request]:
-    """A valid request for each URL of the package and for a service. All caches are empty."""
+    """Return a valid request for each URL of the package and for a service. All caches are empty."""
     encrypted = issuing.issue(user=user, origin=ORIGIN, now=time.time())[1]
     signed = signed_inside(encrypted)
     ring.clear_cache()
@@ -515,7 +515,7 @@ class TestAClientThatDisconnects:
             with held(step, after=after) as holding:
                 await holding.reached()
                 await exchange.disconnect()
-                # A running view can't be cancelled. The request ends only after the view has returned.
+                # A running view can't be cancelled, so the request ends only after the view has returned.
                 assert ended == []
             await exchange.wait(PATIENCE)
             assert not exchange.is_answered

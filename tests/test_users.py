@@ -54,8 +54,8 @@ class TestTheUuidOfAUser:
         with django_assert_num_queries(0):
             assert users.user_uuid(loaded) == first
 
-    def test_finds_a_uuid_that_another_process_created(self, user):
-        # The user was loaded before the uuid was created, so the uuid is only in the database.
+    def test_uuid_that_another_process_created_is_found(self, user):
+        # This user was loaded before the uuid was created, so only the database contains the uuid.
         stale = User.objects.select_related("instaccess_identity").get(pk=user.pk)
         first = users.user_uuid(user)
 
@@ -174,7 +174,7 @@ class TestActiveUser:
                 assert users.active_user(invalid) is None
 
     def test_c6_active_user_is_none_if_two_users_share_the_uuid(self, user):
-        # The field need not be unique. Returning one of the two users could be wrong.
+        # The field need not be unique. If one of two users were returned, a token could authenticate the wrong user.
         User.objects.create_user("grace", email="shared@example.edu")
         User.objects.create_user("mary", email="shared@example.edu")
 
@@ -207,7 +207,7 @@ class TestTheAccountOfAHost:
         with override_settings(INSTACCESS={"ACCOUNT_HOOK": lambda host: f"account of {host}"}):
             assert origin.account_uuid("a.example.edu:8443") == "account of a.example.edu:8443"
 
-    def test_account_uuid_setting_wins_over_account_hook(self):
+    def test_account_uuid_setting_takes_precedence_over_account_hook(self):
         with override_settings(INSTACCESS={"ACCOUNT_UUID": "the-account", "ACCOUNT_HOOK": str.upper}):
             assert origin.account_uuid("a.example.edu") == "the-account"
 

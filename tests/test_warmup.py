@@ -62,7 +62,7 @@ class TestAWorkerAfterWarmUp:
 class TestAWorkerOfAnotherRole:
     @pytest.fixture
     def remote_issuer(self, rsa_pool, settings) -> Iterator[ScriptedServer]:
-        """An issuer on another server, with the settings of a gateway that fetches from its URLs."""
+        """Run a scripted issuer, and configure a gateway that fetches from the issuer's URLs."""
         sources._parse_all.cache_clear()
         sources._remote.cache_clear()
         denylist.clear_cache()

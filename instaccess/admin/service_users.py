@@ -1,4 +1,4 @@
-"""Service users in the admin: the user that an OAuth2 application acts as with the client credentials grant."""
+"""The admin page for service users, as which OAuth2 applications act in the client credentials grant."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ class ServiceUserAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     list_display = ["application", "user", "created_at"]
     list_select_related = ["application", "user"]
-    # Both tables may be large, and the project may not register an admin for them.
+    # Show ids, because both tables may be large. An autocomplete field would fail if the project registers no admin
+    # for these tables.
     raw_id_fields = ["application", "user"]
     fields = ["application", "user", "created_at"]
     readonly_fields = ["created_at"]
@@ -37,7 +38,10 @@ class ServiceUserAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
                 user = self.cleaned_data["user"]
                 if user.pk != request.user.pk and not users.has_every_permission_of(request.user, user):
                     raise forms.ValidationError(
-                        _("This user has permissions that you don't have. Ask an administrator who has them.")
+                        _(
+                            "This user has permissions that you don't have. Ask an administrator who has these "
+                            "permissions."
+                        )
                     )
                 return user
 

@@ -72,14 +72,14 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
         for name in written
         if name not in SETTINGS
     ]
-    # A separate `Conf` is used, because every read of the module's `conf` fails if one name is unknown.
+    # A separate `Conf` contains only the known names. If one name is unknown, every read of `conf.conf` fails.
     valid_names = Conf({name: value for name, value in written.items() if name in SETTINGS})
     for name, attribute in SETTINGS.items():
         try:
             getattr(valid_names, attribute)
         except ConfigError as error:
-            # The bounds of a setting can depend on another setting. If that other setting is invalid, the error is
-            # reported only under the other setting's name.
+            # The bounds of a setting can depend on another setting. If the other setting is invalid, only the error
+            # for that setting is reported, because one mistake should cause one message.
             if error.setting == name:
                 messages.append(Error(error.detail + ".", id=BAD_SETTING_IDS[name]))
     return messages

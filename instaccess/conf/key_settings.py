@@ -1,4 +1,4 @@
-"""The settings of keys: algorithms, sizes, key-encryption keys, and how long a key is used."""
+"""The settings of keys: algorithms, key size, key-encryption keys, and the durations of the key lifecycle."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ class KeySettings(Values):
     def key_encryption_keys(self) -> list[bytes]:
         """Key-encryption keys. They seal private keys, that is, encrypt private keys at rest.
 
-        The first key-encryption key seals; every key-encryption key can unseal. By default, they are derived from
-        SECRET_KEY and SECRET_KEY_FALLBACKS with HKDF-SHA256 (RFC 5869). The entry "SECRET_KEY" in the list represents
-        the derived keys, so that a deployment can migrate away from them.
+        The first key-encryption key seals; every key-encryption key can unseal. By default, the key-encryption keys
+        are derived from SECRET_KEY and SECRET_KEY_FALLBACKS with HKDF-SHA256 (RFC 5869). The entry "SECRET_KEY"
+        represents the derived keys, so that a deployment can replace the derived keys step by step.
         """
         value = self._get("KEY_ENCRYPTION_KEYS", [DERIVED])
         if not isinstance(value, (list, tuple)) or not value:
@@ -95,9 +95,10 @@ class KeySettings(Values):
 
     @property
     def key_lead_seconds(self) -> int:
-        """Seconds for which a key is published before use.
+        """Seconds for which a key is published before it is used.
 
-        After the minimum, every cached copy of the JWK set contains the key.
+        The value is at least JWKS_MAX_AGE + KEY_CACHE_SECONDS, because every cached JWK set contains the key after
+        that time.
         """
         minimum = self.jwks_max_age + self.key_cache_seconds
         return self._at_least("KEY_LEAD_SECONDS", minimum, "JWKS_MAX_AGE + KEY_CACHE_SECONDS")
@@ -106,8 +107,8 @@ class KeySettings(Values):
     def key_retention_seconds(self) -> int:
         """Seconds for which a retired key stays valid.
 
-        After the minimum, every token that the key signed has expired. The minimum assumes a lifetime of one hour,
-        because LIFETIME may have been longer when a token was issued.
+        The minimum is the time after which every token of the key has expired. It assumes a token lifetime of one
+        hour, because LIFETIME may have been longer when a token was issued.
         """
         minimum = MAX_LIFETIME + CLOCK_SKEW + self.leeway + self.key_cache_seconds
         return self._at_least(
@@ -123,7 +124,7 @@ class KeySettings(Values):
 
     @property
     def leeway(self) -> int:
-        """Seconds past its `exp` during which a token is still accepted."""
+        """Seconds past `exp` for which a token is still accepted."""
         return self._integer("LEEWAY", 0, 0, MAX_LEEWAY)
 
     def _decode_kek(self, item: object) -> bytes:
@@ -142,7 +143,8 @@ class KeySettings(Values):
 def kek_id(kek: bytes) -> str:
     """Compute a short identifier of a key-encryption key.
 
-    The identifier doesn't reveal the key, so it may be stored next to the data that the key sealed or authenticated.
+    The identifier doesn't reveal the key. It may therefore be stored next to the data that the key encrypted or
+    authenticated.
     """
     digest = hashlib.sha256(b"instaccess kek id\0" + kek).digest()
     return base64.urlsafe_b64encode(digest[:9]).decode("ascii")

@@ -1,4 +1,4 @@
-"""The INSTACCESS settings: one typed property of `conf` for each.
+"""The INSTACCESS settings, with one typed property of `conf` per setting.
 
 A property reads its setting at each access, so `override_settings` works as usual. If the value is invalid, the
 property raises ConfigError, whose text names the setting and the accepted values. `conf/checks.py` reads every
@@ -21,7 +21,10 @@ from .key_settings import KeySettings
 from .values import did_you_mean, read_project_settings
 
 SCOPE = "url:POST|/api/v1/inst_access_tokens"
-"""The OAuth2 scope that the issuing endpoint requires. Not a setting, because clients request it by Canvas's name."""
+"""The OAuth2 scope that the issuing endpoint requires.
+
+The scope is not a setting, because clients of Canvas already request the scope by this name.
+"""
 
 _SECRET = re.compile(r"[A-Za-z0-9._~+/-]{32,255}", re.ASCII)
 
@@ -114,7 +117,7 @@ class Conf(KeySettings):
 
     @property
     def throttle_limit(self) -> int | None:
-        """Level at which an access token's bucket is full and requests are refused; None turns throttling off."""
+        """Level at which an access token's bucket is full, so that requests are refused. None: no throttling."""
         if self._get("THROTTLE_LIMIT", 600) is None:
             return None
         return self._integer("THROTTLE_LIMIT", 600, 1, 1_000_000)
@@ -131,7 +134,7 @@ class Conf(KeySettings):
 
     @property
     def throttle_status(self) -> int:
-        """HTTP status of a throttled request: 429, or 403 for clients that expect Canvas's older status."""
+        """HTTP status of the response to a throttled request: 429, or 403 as in older versions of Canvas."""
         return self._choice("THROTTLE_STATUS", 429, (429, 403))
 
     @property
@@ -167,7 +170,7 @@ class Conf(KeySettings):
 
     @property
     def trusted_proxies(self) -> int:
-        """Number of trusted proxies that each append to X-Forwarded-For. If 0, the header is ignored."""
+        """Number of trusted proxies that each append an address to X-Forwarded-For. If 0, the header is ignored."""
         return self._integer("TRUSTED_PROXIES", 0, 0, 10)
 
     # Gateways and services
@@ -205,7 +208,7 @@ class Conf(KeySettings):
 
     @property
     def deny_list_seconds(self) -> int:
-        """Seconds for which a gateway caches the deny list: at most 4, so that a revocation takes effect in 5 s."""
+        """Seconds for which a gateway caches the deny list: at most 4, so that revocations take effect within 5 s."""
         return self._integer("DENY_LIST_SECONDS", 2, 0, 4)
 
     @property

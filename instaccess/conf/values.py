@@ -1,4 +1,4 @@
-"""Validation of the values in `INSTACCESS`: one method for each kind of value.
+"""Validation of the values in `INSTACCESS`, with one method per kind of value.
 
 Each method returns the validated value, or raises ConfigError with a text that describes the accepted values.
 """
@@ -28,7 +28,7 @@ def read_project_settings() -> Mapping[str, Any]:
 
 
 def did_you_mean(name: object, known_names: Collection[str]) -> str:
-    """Suggest the known setting with the most similar name, followed by a space. Returns "" if none is similar."""
+    """Return a suggestion of the most similar known name, followed by a space. Returns "" if no name is similar."""
     similar = difflib.get_close_matches(str(name).upper(), sorted(known_names), n=1)
     return f"Did you mean {similar[0]}? " if similar else ""
 
@@ -38,7 +38,8 @@ class Values:
 
     Args:
         written: the dictionary to read. If None, the project's dictionary is loaded on first use and cached until
-            `reset`. Reading `settings.INSTACCESS` takes a microsecond, and each token needs about twenty settings.
+            `reset`. Without the cache, each token would read `settings.INSTACCESS` about twenty times, which takes a
+            microsecond per read.
     """
 
     def __init__(self, written: Mapping[str, Any] | None = None) -> None:
@@ -58,7 +59,7 @@ class Values:
         return written.get(name, default)
 
     def _invalid(self, name: str, expected: str) -> ConfigError:
-        # The error never contains a string or a list of strings, because those may be secrets.
+        # The error never contains a string or a list, because the value may be a secret.
         value = self._get(name, None)
         if isinstance(value, (str, list, tuple)):
             actual = ""
@@ -107,7 +108,7 @@ class Values:
         return value
 
     def _choice(self, name: str, default: _T, choices: tuple[_T, ...]) -> _T:
-        """Read one of the choices. Its type must be the type of the default, so `429.0` is refused."""
+        """Read one of the choices. The value must have the type of the default, so `429.0` is refused."""
         value = self._get(name, default)
         if value not in choices or type(value) is not type(default):
             raise self._invalid(name, "one of " + ", ".join(map(repr, choices)))
@@ -119,7 +120,7 @@ class Values:
         if isinstance(value, str):
             try:
                 value = import_string(value)
-            # `import_string` raises TypeError or ValueError for paths such as ".hook" and "..hook".
+            # TypeError and ValueError are caught too, because `import_string` raises them for ".hook" and "..hook".
             except (ImportError, TypeError, ValueError) as error:
                 raise ConfigError(f"INSTACCESS[{name!r}] cannot be imported: {error}", setting=name) from error
         if value is None:
@@ -130,12 +131,12 @@ class Values:
         return function
 
     def _url(self, name: str, value: str, *, allow_http: bool) -> str:
-        """Validate the URL that keys or the deny list are read from."""
+        """Validate the URL of a source of keys or of the deny list, and return the URL."""
         schemes = ("https://", "http://") if allow_http else ("https://",)
         try:
             parts = urlsplit(value)
             usable = value.startswith(schemes) and bool(parts.hostname) and "@" not in parts.netloc
-        except ValueError:  # for example because of an invalid IPv6 address
+        except ValueError:  # For example, the URL contains an invalid IPv6 address.
             usable = False
         if not usable:
             raise self._invalid(
@@ -145,7 +146,7 @@ class Values:
         return value
 
     def _key_list(self, name: str) -> list[str] | None:
-        """Read a list of keys, or None. Each key is a PEM or JWK string, or the path of a file that contains one."""
+        """Read a list of keys, or None. Each entry is a PEM or JWK string, or the path of a file with a key."""
         value = self._get(name, None)
         if value is None:
             return None

@@ -1,8 +1,9 @@
-"""Unwrapping a token: the only code that decrypts an InstAccess token and decides whether the gateway accepts it.
+"""Unwrapping of tokens: the only code that decides whether the gateway accepts an InstAccess token.
 
 The checks run in a fixed order: strict parsing, decryption, signature, claims, deny list. `unwrap` receives the
-clock, the keys and the deny list as arguments. `unwrap_with_settings` reads them from the settings of this
-deployment. The gateway's view and the admin's inspector call `unwrap_with_settings`, so both reach the same decision.
+current time, the keys and the deny list as arguments. `unwrap_with_settings` loads the keys and the deny list that
+the settings of this deployment name. The gateway's view and the admin's inspector call `unwrap_with_settings`, so
+both reach the same decision.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ class Unwrapped:
         signed: the compact JWS that the JWE contained. The gateway forwards the JWS to the service.
         claims: the claims of the JWS.
         encryption_kid, signing_kid: the key ids of the keys that decrypted and verified the token.
-        verification_key: the public key that verified the token. The kid of another issuer may not be a thumbprint,
-            so the kid alone does not identify the key.
+        verification_key: the public key that verified the token. `signing_kid` alone does not identify this key,
+            because the kids of another issuer may not be thumbprints.
     """
 
     signed: str
@@ -48,14 +49,15 @@ class Unwrapped:
 class TokenCache:
     """A least-recently-used cache of unwrapped tokens, shared by the threads of a process.
 
-    A cache key is the SHA-256 digest of the token string. Only tokens that have been decrypted and verified
-    are stored. A non-canonical encoding of a cached token has another digest, so strict parsing refuses that string.
+    Tokens are looked up by the SHA-256 digest of the token string. Only tokens that have been decrypted and verified
+    are stored. A non-canonical encoding of a cached token has another digest, so the encoding is parsed strictly and
+    refused.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._tokens: OrderedDict[bytes, Unwrapped] = OrderedDict()
-        # A lock that a parent's thread held at the time of the fork would never be released in the child.
+        # If a thread of the parent holds the lock during a fork, the child can never acquire the lock.
         os.register_at_fork(after_in_child=self.clear)
 
     def get(self, token: str) -> Unwrapped | None:
@@ -106,8 +108,8 @@ def unwrap(
     Args:
         token: the bearer token as the client sent it.
         now: seconds since the epoch.
-        decryption_keys, verification_keys: keys by kid, in the order in which they are tried. If the token has no
-            kid, at most three keys are tried.
+        decryption_keys, verification_keys: mappings from kid to key, in the order in which the keys are tried. If the
+            token has no kid, at most three keys are tried.
         denied: the `jti` of each revoked token.
         issuers: the accepted values of the `iss` claim.
         leeway: seconds for which a token is accepted after its expiry.
@@ -116,8 +118,8 @@ def unwrap(
         cache_size: maximum number of tokens in the cache. If 0, the cache is not used.
 
     Raises:
-        InvalidToken: the token is refused. The `code` of the exception is the reason. A bad token never causes any
-            other exception.
+        InvalidToken: the token is refused. The `code` of the exception is the reason. A bad token never causes
+            another exception.
     """
     unwrapped = cache.get(token) if cache is not None and cache_size else None
     if unwrapped is None:
@@ -156,7 +158,8 @@ def unwrap_with_settings(token: str, *, now: float, cache: TokenCache | None = N
         verification_keys = trust.verification_keys(max_staleness=max_staleness)
         denied = trust.current_deny_list()
     except (DbError, InstAccessError):
-        # A string that can't be an InstAccess token is refused, even if keys or the deny list are unavailable.
+        # If the string can't be an InstAccess token, `parse_encrypted` refuses it, so that the client gets a 401 and
+        # not a 503.
         tokens.parse_encrypted(token, key_algorithms=key_algorithms)
         raise
     return unwrap(
@@ -174,9 +177,10 @@ def unwrap_with_settings(token: str, *, now: float, cache: TokenCache | None = N
 
 
 class _RecordingKeys(tokens.ReloadableKeys):
-    """A view of a key mapping that records each key it returned.
+    """A view of a key mapping that records each key that it returns.
 
-    A JWK set can be reloaded between two look-ups, so a second look-up of the same kid can return another key.
+    The key that verified a token is read from this record. A second look-up of the same kid could return another key,
+    because a JWK set can be reloaded between two look-ups.
     """
 
     def __init__(self, keys: Mapping[str, JWK]) -> None:

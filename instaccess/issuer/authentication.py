@@ -1,6 +1,6 @@
 """Authentication of clients by django-oauth-toolkit's access tokens and the project's own OAuth2 validator.
 
-Differences from `oauth2_provider.contrib.rest_framework.OAuth2Authentication`, each preventing a known problem:
+`AccessTokenAuthentication` differs from `oauth2_provider.contrib.rest_framework.OAuth2Authentication`:
 
 - The token is read from the Authorization header only (RFC 6750 §2.1), and the body is not read.
 - An unknown token is never sent to another server for introspection.
@@ -37,8 +37,8 @@ from .parameters import form, query
 
 logger = logging.getLogger("instaccess.issuer")
 
-# RFC 6750 §2.1: one token and nothing after it. The token may have any form, because the project can configure the
-# token generator. Lone surrogates come only from forms in an unusual charset, and can't be encoded as UTF-8.
+# RFC 6750 §2.1: one token and nothing after the token. The token may have any form, because the project can configure
+# the token generator. Lone surrogates are excluded, because they can't be encoded as UTF-8.
 _BEARER = re.compile(r"bearer +([^\s,\ud800-\udfff]+)", re.ASCII | re.IGNORECASE)
 _DEFAULT_VALIDATOR = "oauth2_provider.oauth2_validators.OAuth2Validator"
 
@@ -46,7 +46,7 @@ _DEFAULT_VALIDATOR = "oauth2_provider.oauth2_validators.OAuth2Validator"
 class AccessTokenAuthentication(BaseAuthentication):
     """DRF authentication for the issuing endpoint. Returns the user and the access token.
 
-    Raises the refusals in docs/wire-contract.md §1, in the order of that table, up to and including the scope.
+    Raises the refusals of the table in docs/wire-contract.md §1, in the same order, up to and including the scope.
     """
 
     @sensitive_variables("text")
@@ -131,11 +131,11 @@ def _validate(text: str, request: HttpRequest) -> tuple[Any, Any]:
 def _oauthlib_request(text: str, request: HttpRequest) -> OAuthlibRequest:
     """Build the request for django-oauth-toolkit's validators.
 
-    The query and the body are left out, because oauthlib raises ValueError for `%GG`. The URI is absolute, because it
-    is compared with the resources to which a token is restricted (RFC 8707 §2).
+    The query and the body are left out, because oauthlib raises ValueError for `%GG`. The URI is absolute, because
+    the validator compares the URI with the resources to which a token is restricted (RFC 8707 §2).
     """
     headers = {key: value for key, value in request.META.items() if isinstance(value, str)}
-    # A trailing slash and `.json` name the same endpoint.
+    # A trailing slash and `.json` are removed, because the URL without them names the same endpoint.
     path = request.path.removesuffix("/").removesuffix(".json")
     return OAuthlibRequest(
         request.build_absolute_uri(path),
@@ -145,18 +145,19 @@ def _oauthlib_request(text: str, request: HttpRequest) -> OAuthlibRequest:
 
 
 class _LazyRequest:
-    """A request for the validator, which is built only if the validator reads an attribute.
+    """A request for the validator that is built only if the validator reads an attribute.
 
-    django-oauth-toolkit's own validator sets attributes, and reads attributes only for a restricted token. Building
-    the request takes as long as finding the token.
+    django-oauth-toolkit's own validator reads attributes only for a restricted token. Building the request every time
+    would take as long as finding the token.
     """
 
     def __init__(self, text: str, request: HttpRequest) -> None:
         self._build = partial(_oauthlib_request, text, request)
 
     def __getattr__(self, name: str) -> Any:
-        # Called only for attributes that the validator did not set. `copy` looks up special methods such as
-        # `__deepcopy__`, and looks up `_build` on an incomplete copy.
+        # Python calls this method only for attributes that are not set. Private names are excluded, because `copy`
+        # looks up `__deepcopy__`, and `_build` on an incomplete copy. Without this check, the look-up would recurse
+        # forever.
         if name.startswith("_"):
             raise AttributeError(name)
         if "_built" not in self.__dict__:
@@ -213,9 +214,9 @@ def _user(access_token: Any) -> Any:
 def _validator_class(path: Any) -> Any:
     """Subclass the project's OAuth2 validator so that the validator never queries other servers.
 
-    If introspection is configured, django-oauth-toolkit POSTs an unknown bearer token to another server, and creates
-    the user that this server names. An unauthenticated client could therefore trigger outgoing requests and fill the
-    user table. Also, the issuer must not accept access tokens of another server.
+    If introspection is configured, django-oauth-toolkit sends an unknown bearer token to another server, and creates
+    the user that the other server names. An unauthenticated client could therefore trigger outgoing requests and fill
+    the user table. Also, the issuer must not accept access tokens of another server.
 
     Args:
         path: OAUTH2_VALIDATOR_CLASS, as an import path or a class; None for django-oauth-toolkit's.
@@ -246,7 +247,7 @@ def _validator_class(path: Any) -> Any:
         def _load_access_token(self, token: str) -> Any:
             if is_customised:
                 return super()._load_access_token(token)
-            # Like django-oauth-toolkit's own query, but the user's uuid is loaded too.
+            # This code loads the same rows as django-oauth-toolkit's own query, and also the user's uuid.
             checksum = hashlib.sha256(token.encode()).hexdigest()
             with suppress(access_tokens.NotFixed):
                 return access_tokens.find(checksum)

@@ -1,4 +1,4 @@
-"""The keys that the audit log needs, collected for the functions of the `audit` wing."""
+"""The keys that the functions of the `audit` wing need."""
 
 from __future__ import annotations
 

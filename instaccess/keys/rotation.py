@@ -1,7 +1,7 @@
 """The key lifecycle (`future → current → past → gone`) as pure decisions on timestamps.
 
-A past key is *gone* when its retention has passed, because its last token has then expired. The key is no longer
-published or accepted, and its private key is erased.
+A past key is *gone* when its retention has passed, because all tokens of the key have then expired. A key that is
+gone is no longer published or accepted, and its private key is erased.
 
 This module reads no clock, setting or database. `lifecycle.py` applies the decisions.
 """
@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from ..models import Key
 
 ACCEPTED = (Key.Status.CURRENT, Key.Status.PAST, Key.Status.FUTURE)
-"""Statuses of keys whose tokens may be accepted, the most used first. Keys with another status are refused."""
+"""Statuses of keys whose tokens may be accepted, the most used status first. Other keys are refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +24,9 @@ class Times:
     """The durations of the key lifecycle.
 
     Attributes:
-        interval: how long a key is current.
-        lead: how long a future key is published before it may become current.
-        retention: how long a past key is accepted.
+        interval: the time for which a key is current.
+        lead: the time for which a future key is published before the key may become current.
+        retention: the time for which a past key is accepted.
     """
 
     interval: timedelta
@@ -36,14 +36,14 @@ class Times:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The changes that are due for the keys of one use.
+    """The changes that are due for the signing keys or the encryption keys.
 
     Attributes:
         retire, activate: the previous and the new current key; both None if no change is due.
         make_future: whether a new future key must be generated after the change.
-        erase: past keys that are gone but still have a private key, which must be erased.
-        next_due: when the next change of the current key is due after these steps; None if no key can
-            replace the current key.
+        erase: past keys that are gone and whose private keys must be erased.
+        next_due: when the next change of the current key is due, after the changes above. None if no key can replace
+            the current key.
     """
 
     use: Key.Use
@@ -59,13 +59,14 @@ class Decision:
 
 
 def decide(keys: Iterable[Key], *, use: Key.Use, now: datetime, times: Times, force: bool = False) -> Decision:
-    """Decide which changes are due for the keys of one use at `now`.
+    """Decide which changes are due for the signing keys or the encryption keys at `now`.
 
     A change is due when both the current key's interval and the future key's lead time have passed. Without a current
     key, no key is generated or activated: the operator must run `instaccess_init` or activate a key.
 
     Args:
-        keys: keys of any use; keys of other uses are ignored.
+        keys: all keys; keys with another `use` are ignored.
+        use: whether to decide about the signing keys or the encryption keys.
         force: change the current key now, even if its interval or the future key's lead time has not passed.
     """
     same_use = [key for key in keys if key.use == use]
@@ -81,14 +82,14 @@ def decide(keys: Iterable[Key], *, use: Key.Use, now: datetime, times: Times, fo
     due = max(served, ready_at(waiting[0], times)) if waiting else None
     rotates = due is not None and (force or now >= due)
 
-    # The code below considers the keys as they are after the change.
+    # From here on, the code decides about the keys as they are after the change.
     successor = waiting[0] if rotates else current
     remaining = [
         key
         for key in future
         if key != successor and can_rotate_automatically(key, previous_has_private=successor.has_private)
     ]
-    # The successor of an imported public key is another public key from the same owner, so no key is generated.
+    # After an imported public key, no key is generated, because the owner of the private key must send the next one.
     make_future = not remaining and successor.has_private
     if remaining or make_future:
         next_ready = ready_at(remaining[0], times) if remaining else now + times.lead
@@ -99,9 +100,9 @@ def decide(keys: Iterable[Key], *, use: Key.Use, now: datetime, times: Times, fo
 
 
 def forecast(keys: Iterable[Key], *, now: datetime, times: Times, until: datetime) -> list[Key]:
-    """Predict the keys at `until`, assuming that from `now` on each rotation happens when it is due.
+    """Predict the keys at `until`, assuming that each rotation from `now` on happens on time.
 
-    Nothing is stored. Keys that rotations would generate are taken into account, but not returned.
+    Nothing is stored. The prediction includes keys that rotations would generate, but these keys are not returned.
 
     Returns:
         Copies of the given keys in the same order, with the predicted statuses and times.
@@ -124,7 +125,7 @@ def forecast(keys: Iterable[Key], *, now: datetime, times: Times, until: datetim
 
 
 def hand_over(retired: Key | None, activated: Key, *, now: datetime) -> None:
-    """Set the statuses and times of a change of the current key on both instances. Nothing is stored."""
+    """Set the statuses and times of the retired and the activated key. Nothing is stored."""
     if retired is not None:
         retired.status, retired.retired_at = Key.Status.PAST, now
     activated.status, activated.activated_at = Key.Status.CURRENT, now
@@ -134,7 +135,7 @@ def can_rotate_automatically(key: Key, *, previous_has_private: bool) -> bool:
     """Return whether a future key may become current in a rotation, without being activated by an operator.
 
     A signing key without its private key can't sign. If the current encryption key is a gateway's public key, the
-    gateway doesn't have the private keys that are generated here. It could not decrypt tokens encrypted for them.
+    gateway doesn't have the private keys that are generated here, so it could not decrypt tokens of these keys.
 
     Args:
         previous_has_private: whether the private key of the current key is stored on this server.
@@ -173,14 +174,14 @@ def is_ready(key: Key, *, now: datetime, times: Times) -> bool:
 
 
 def gone_at(key: Key, times: Times) -> datetime | None:
-    """Return when the last token of a past key expires. Returns None if the key is not past."""
+    """Return when the retention of a past key ends, and all its tokens have expired. Returns None for other keys."""
     if key.status != Key.Status.PAST or key.retired_at is None:
         return None
     return key.retired_at + times.retention
 
 
 def is_gone(key: Key, *, now: datetime, times: Times) -> bool:
-    """Return whether the last token of a past key has expired."""
+    """Return whether the retention of a past key has passed, so that all its tokens have expired."""
     end = gone_at(key, times)
     return end is not None and now >= end
 

@@ -37,7 +37,9 @@ _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
 def add_arguments(sub: Mapping[str, CommandParser]) -> None:
     """Add the options of `SUBCOMMANDS` to `sub`, which contains a parser for each subcommand."""
-    sub["checkpoint"].add_argument("--number", type=int, help="Number of the checkpoint. Default: the latest.")
+    sub["checkpoint"].add_argument(
+        "--number", type=int, help="Checkpoint number (default: the number of the latest checkpoint)."
+    )
     sub["checkpoint"].add_argument("--file", help="Write the checkpoint to this new file, for `verify --checkpoint`.")
     sub["verify"].add_argument(
         "--checkpoint",

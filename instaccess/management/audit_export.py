@@ -15,7 +15,7 @@ from ..models import IssuedToken
 from .base import operator
 
 _KILLED_BY_SIGPIPE = 128 + 13
-"""Exit code that a shell reports if SIGPIPE killed a program, because the reader of its output exited."""
+"""Exit code that a shell reports for a program that SIGPIPE killed."""
 
 
 def add_arguments(parser: CommandParser) -> None:
@@ -66,7 +66,7 @@ def write(rows: QuerySet[IssuedToken], options: dict[str, Any], stdout: OutputWr
 
 
 def _to_stdout(export: Export, stdout: OutputWrapper) -> None:
-    # Write bytes, because the encoding and line endings of the terminal must not change a redirected export.
+    # Write bytes. Otherwise, the encoding and line endings of the terminal would change a redirected export.
     binary = getattr(stdout, "buffer", None)
     try:
         for text in export:
@@ -89,7 +89,7 @@ def _to_file(export: Export, path: str) -> None:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         raise CommandError(
-            f"{partial} already exists: another export is running, or an export was killed. If no export is running, "
+            f"{partial} already exists, because another export is running or was killed. If no export is running, "
             "delete this file."
         ) from None
     try:
@@ -101,7 +101,7 @@ def _to_file(export: Export, path: str) -> None:
         _refuse_to_overwrite(path)
         os.rename(partial, path)
     except BaseException:
-        # An incomplete file must not be mistaken for a complete export.
+        # Delete the incomplete file. Otherwise, an operator could mistake the file for a complete export.
         with suppress(OSError):
             os.unlink(partial)
         raise

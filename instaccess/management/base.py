@@ -71,12 +71,12 @@ class SubcommandCommand(BaseCommand):
 def operator() -> str:
     """Return the name of the operator at the command line, for logs and the audit log."""
     try:
-        name = getpass.getuser().encode(errors="replace").decode()  # The name may contain undecodable bytes.
+        name = getpass.getuser().encode(errors="replace").decode()  # Replace undecodable bytes.
         return f"{name} (command line)"
-    except (ImportError, KeyError, OSError):  # A user in a container may have no name.
+    except (ImportError, KeyError, OSError):  # In a container, the user may have no name.
         return "command line"
 
 
 def iso(when: datetime | None) -> str | None:
-    """Format a time as RFC 3339 in UTC, to the second, which people and scripts can read. Returns None for None."""
+    """Format a time as RFC 3339 in UTC, without fractions of a second. Returns None for None."""
     return format_rfc3339(when) if when else None

@@ -1,7 +1,7 @@
 """The service role: authenticates requests that contain a signed token.
 
-Django REST framework needs Django's settings, but Django imports this package while it sets up `INSTALLED_APPS`. The
-framework is therefore imported on the first access to one of these names (PEP 562).
+Django imports this package while Django sets up `INSTALLED_APPS`, before Django REST framework can be imported.
+`authentication`, which imports the framework, is therefore imported on first access to one of its names (PEP 562).
 """
 
 from __future__ import annotations

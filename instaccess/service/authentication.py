@@ -39,15 +39,15 @@ class AcceptedClaims(Claims):
     """The value of `request.auth`: the claims of the token.
 
     Attributes:
-        real_user: the local user who masquerades as the subject. None if there is no masquerade, if USER_HOOK is set,
-            or if the issuer's app is not installed.
+        real_user: the local user who masquerades as the subject. None if the token has no masquerade, if USER_HOOK is
+            set, or if the issuer's app is not installed.
     """
 
     real_user: Any = None
 
 
 class TokenUser:
-    """The subject of a token, built from the claims alone. The user is authenticated and has no row in a database."""
+    """A user built from the claims of a token alone. The user is authenticated and has no row in a database."""
 
     is_active = True
     is_anonymous = False
@@ -84,8 +84,8 @@ class TokenUser:
 class _Refused(APIException):
     """The 401 with Canvas's body, identical for every reason.
 
-    DRF's AuthenticationFailed would send the challenge of the view's first authenticator, or a 403 if that
-    authenticator has no challenge.
+    DRF's AuthenticationFailed is not used, because it would send the challenge of the view's first authenticator, or
+    a 403 if the first authenticator has no challenge.
     """
 
     status_code = 401
@@ -93,7 +93,7 @@ class _Refused(APIException):
     def __init__(self) -> None:
         detail: Any = InvalidAccessToken.body
         super().__init__()
-        self.detail = detail  # DRF's constructor would convert the strings to ErrorDetail objects.
+        self.detail = detail  # Set here, because DRF's constructor would convert the strings.
         self.auth_header = _challenge()
 
 
@@ -110,8 +110,8 @@ class _Unavailable(APIException):
 class InstAccessAuthentication(BaseAuthentication):
     """Sets `request.user` and `request.auth` from an InstAccess token.
 
-    An opaque bearer token or a JWT of another issuer is left to the next authenticator. An InstAccess token that is
-    malformed, expired or still encrypted is refused, and no other authenticator is tried. A subclass can override
+    For an opaque bearer token or a JWT of another issuer, DRF tries the next authenticator. An InstAccess token that
+    is malformed, expired or still encrypted is refused, and no other authenticator is tried. A subclass can override
     each of the four steps: `get_bearer`, `verify`, `get_claims`, `get_user`.
     """
 
@@ -139,7 +139,7 @@ class InstAccessAuthentication(BaseAuthentication):
         except (DbError, InstAccessError) as error:
             logger.error("not decided: %s: %s", type(error).__name__, error)
             answer = _Unavailable
-        # Raised after the `except` blocks. Otherwise the first exception, whose frames contain the token, would
+        # Raise after the `except` blocks. Otherwise, the first exception, whose frames contain the token, would
         # become the `__context__` of the new exception.
         raise answer
 
@@ -151,11 +151,12 @@ class InstAccessAuthentication(BaseAuthentication):
     def get_bearer(self, request: Request) -> str | None:
         """Step 1: return the bearer token of the Authorization header, or None if there is not exactly one.
 
-        The header is read as leniently as other authenticators read it. Otherwise a later authenticator could find an
-        InstAccess token that this one missed.
+        The header is read as leniently as other authenticators read the header. Otherwise, a later authenticator
+        could accept an InstAccess token that this authenticator did not find.
         """
         header = request.META.get("HTTP_AUTHORIZATION", "")
-        # `str.split` splits at more kinds of white space than `bytes.split`. Authenticators use either method.
+        # The header is split in two ways, because other authenticators use `str.split` or `bytes.split`, and
+        # `str.split` splits at more kinds of white space.
         splits = header.split(), _ASCII_SPACE.split(header.strip(_ASCII_WHITE))
         candidates = {words[1]: None for words in splits if len(words) == 2 and words[0].lower() == "bearer"}
         if len(candidates) > 1 and (own := [token for token in candidates if self.is_ours(token)]):
@@ -166,7 +167,7 @@ class InstAccessAuthentication(BaseAuthentication):
     def is_ours(self, token: str) -> bool:
         """Return whether this authenticator decides about the token.
 
-        Returns True for the five parts of an encrypted token, and for a JWT whose `iss` is in ACCEPTED_ISSUERS.
+        Returns True for a token with five segments, as in a JWE, and for a JWT whose `iss` is in ACCEPTED_ISSUERS.
         """
         if token.count(".") != 2:
             return token.count(".") == 4
@@ -182,7 +183,7 @@ class InstAccessAuthentication(BaseAuthentication):
         return payload
 
     def get_claims(self, payload: dict[str, Any]) -> AcceptedClaims:
-        """Step 3: return the claims, and the real user of a masquerade.
+        """Step 3: return the claims, with the real user if the token is for a masquerade.
 
         Raises:
             InvalidToken: a claim is invalid, the token has expired, or the real user is unknown or inactive.
@@ -238,8 +239,8 @@ class InstAccessAuthentication(BaseAuthentication):
     def get_user(self, claims: AcceptedClaims) -> Any:
         """Step 4: return the user of the claims.
 
-        If USER_HOOK is set, it returns the user. Otherwise the user is the local user with the uuid of the claims, or
-        a TokenUser if the issuer's app is not installed.
+        If USER_HOOK is set, the hook returns the user. Otherwise, the user is the local user with the uuid in the
+        claims, or a TokenUser if the issuer's app is not installed.
 
         Raises:
             InvalidToken: the user is unknown or inactive.
@@ -267,8 +268,8 @@ def _challenge() -> str:
 def _issuers(token: str) -> list[Any]:
     """Return every `iss` of an unverified JWT, parsed as leniently as possible.
 
-    A strict parser would not recognize a non-canonical encoding of an InstAccess token. The token would then be left
-    to a more lenient authenticator, which may accept a revoked token.
+    A strict parser would not recognize a non-canonical encoding of an InstAccess token. DRF would then try the next
+    authenticator, which may be lenient and accept a revoked token.
     """
     segment = _NOT_BASE64.sub("", token.split(".")[1].replace("+", "-").replace("/", "_"))
     try:

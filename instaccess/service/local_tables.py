@@ -1,4 +1,4 @@
-"""The look-ups of local users and applications. `apps.py` sets them if the issuer's app is installed too."""
+"""The look-ups of local users and applications. `apps.py` sets the look-ups if the issuer's app is installed too."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The claims of an InstAccess token (docs/wire-contract.md §2).
 
-This module defines the names of the claims. Callers pass in the current time and the issuer.
+This module reads no clock and no setting: callers pass in the current time and the issuer.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ MAX_LIFETIME = 3600
 """Seconds. Canvas's tokens are valid for one hour. A correctly signed token with a longer lifetime is refused."""
 
 MAX_PAYLOAD_BYTES = 2048
-"""Largest payload, in bytes. A payload of this size, signed with an RSA-4096 key, fits into nginx's 4 KiB buffer for
+"""Largest payload, in bytes. A token with this payload and an RSA-4096 signature fits into nginx's 4 KiB buffer for
 response headers."""
 
 CLOCK_SKEW = 60
-"""Seconds by which an issuer's clock may be ahead of the reader's. A token with a later `iat` is refused."""
+"""Seconds by which the clock of an issuer may be ahead of the clock of a reader.
+
+A token whose `iat` is further in the future is refused.
+"""
 
 MAX_LEEWAY = 300
 """Largest value of the LEEWAY setting, in seconds past `exp`."""
@@ -85,7 +88,8 @@ class Claims:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # This method runs whenever claims are created, so CLAIMS_HOOK can't change the lifetime or user of a token.
+        # Every new instance runs this method, so reserved names are always dropped. Otherwise, CLAIMS_HOOK could
+        # change the lifetime or the user of a token.
         object.__setattr__(self, "extra", {name: value for name, value in self.extra.items() if name not in RESERVED})
 
     @classmethod
@@ -117,7 +121,7 @@ class Claims:
 
         The other parameters are the fields of the class.
 
-        Raises ValueError for a lifetime out of range.
+        Raises ValueError if the lifetime is out of range.
         """
         if not 1 <= lifetime <= MAX_LIFETIME:
             raise ValueError(f"lifetime must be 1 to {MAX_LIFETIME} seconds, got {lifetime}")
@@ -192,7 +196,7 @@ class Claims:
             payload: the JSON object of a JWS whose signature has been verified.
             now: seconds since the epoch. A token whose `exp` equals `now` has expired (RFC 7519 §4.1.4).
             issuers: the accepted values of `iss`.
-            leeway: seconds past `exp` during which a token is still accepted.
+            leeway: seconds past `exp` for which a token is still accepted.
             max_lifetime: largest `exp - iat` that is accepted, in seconds.
 
         Raises:
@@ -231,7 +235,7 @@ class Claims:
 def identifiers(payload: Mapping[str, Any]) -> dict[str, str]:
     """Return `jti`, `user_uuid` and `client_id` of a verified claims set as strings, each only if its type is valid.
 
-    Callers use the result to log and count a token that is refused.
+    Callers use the result to log and count refused tokens.
     """
     values = {attribute: payload.get(_NAMES[attribute]) for attribute in ("jti", "user_uuid")}
     values["client_id"] = _format_id(payload.get(_NAMES["client_id"]))
@@ -266,7 +270,8 @@ def _check_times(
 
 def _get_seconds(payload: Mapping[str, Any], name: str) -> int:
     value = payload.get(name)
-    # `isinstance` would accept True, because bool is a subclass of int. Above 2**53 JSON numbers lose precision.
+    # `isinstance` would accept True, because bool is a subclass of int. Numbers from 2**53 on are refused, because
+    # some JSON parsers round such numbers.
     if type(value) is not int or not 0 <= value < 2**53:
         raise InvalidToken(f"{name} is not an integer number of seconds", code=Reason.BAD_CLAIM)
     return value

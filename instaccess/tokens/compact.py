@@ -1,7 +1,7 @@
 """Strict parsing of the compact serialization (RFC 7515 §7.1, RFC 7516 §7.1), without keys.
 
-The parser accepts only the canonical encoding of a token, only known header members, and only JSON that every parser
-reads in the same way.
+The parser accepts only the canonical encoding of a token, only known header members, and only JSON that all parsers
+read in the same way.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def peek_issuer(token: str) -> str | None:
 def split_compact(token: str, parts: int) -> list[bytes]:
     """Split a compact serialization into its decoded segments.
 
-    Each segment must be in the canonical base64url encoding (RFC 7515 §2). Otherwise one token could be written in
-    many ways, and a cache that is keyed on the string would miss most of them.
+    Each segment must be in the canonical base64url encoding (RFC 7515 §2). Otherwise, many different strings could
+    encode the same token, and a cache that looks up the string would not find the token.
 
     Raises InvalidToken.
     """
@@ -62,7 +62,7 @@ def split_compact(token: str, parts: int) -> list[bytes]:
             decoded = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
         except (binascii.Error, ValueError):
             raise InvalidToken("a segment is not base64url", code=Reason.MALFORMED) from None
-        # Only the last two or three characters of a segment have non-canonical forms.
+        # Comparing the end is enough, because only the last two or three characters have non-canonical forms.
         tail = len(encoded) % 4
         if tail and base64.urlsafe_b64encode(decoded[1 - tail :])[:tail].decode() != encoded[-tail:]:
             raise InvalidToken("a segment is not in its canonical encoding", code=Reason.MALFORMED)
@@ -113,7 +113,7 @@ def json_object(raw: bytes, what: str) -> dict[str, Any]:
 
 
 def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # If two members have the same name, some parsers use the first and some use the last (RFC 7515 §10.12).
+    # Duplicate names are rejected, because some parsers use the first member and others the last (RFC 7515 §10.12).
     members = dict(pairs)
     if len(members) != len(pairs):
         raise ValueError("duplicate member")
@@ -134,8 +134,8 @@ def _reject_constant(name: str) -> None:
 def nests_too_deep(text: str) -> bool:
     """Return whether lists and objects are nested deeper than `MAX_DEPTH`. The string need not be valid JSON.
 
-    Call this function before you parse untrusted JSON. The limit of `json` depends on the version of Python. On
-    Python 3.13, deep nesting crashes the process if the stack of the thread is small.
+    Call this function before you parse untrusted JSON. The nesting limit of the `json` module depends on the version
+    of Python. On Python 3.13, deep nesting crashes the process if the stack of the thread is small.
     """
     if text.count("[") + text.count("{") <= MAX_DEPTH:
         return False

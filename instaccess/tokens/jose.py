@@ -33,14 +33,18 @@ CONTENT_ALGORITHMS = ("A128CBC-HS256", "A256GCM")
 
 MAX_PLAINTEXT_BYTES = 8192
 MAX_KEY_ATTEMPTS = 3
-"""Number of keys tried for a token whose header has no `kid`, as in Canvas. Each attempt is an RSA operation."""
+"""Maximum number of keys that are tried for a token whose header has no `kid`, as in Canvas.
 
-# Lengths required by RFC 7518 §5.2.3 and §5.3. jwcrypto accepts other lengths for A256GCM.
+The number is limited, because each attempt is an RSA operation.
+"""
+
+# RFC 7518 §5.2.3 and §5.3 require these lengths. `parse_encrypted` checks the lengths, because jwcrypto does not
+# check them for A256GCM.
 _IV_BYTES, _TAG_BYTES = {"A128CBC-HS256": 16, "A256GCM": 12}, 16
 
 _SAFE_KID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
-# jwcrypto copies its header registry for each new object, which is slower than everything else except RSA. Copies of
-# these objects share one registry, which nothing modifies.
+# Each JWS and JWE is a copy of `_JWS` or `_JWE`. A new object would copy jwcrypto's header registry, which is
+# slower than everything else except RSA. The copies share one registry, which nothing modifies.
 _JWS, _JWE = JWS(), JWE()
 _JWS_MEMBERS = frozenset({"alg", "kid", "typ", "cty"})
 _JWE_MEMBERS = frozenset({"alg", "enc", "kid", "typ", "cty"})
@@ -85,11 +89,11 @@ def decrypt(
 
     Args:
         token: an untrusted string.
-        keys: private encryption keys by `kid`, newest first. Only the key that the header names is tried, or the
-            first `MAX_KEY_ATTEMPTS` keys if the header names none.
+        keys: private encryption keys by `kid`, newest first. Only the key that the header names is tried. If the
+            header names no key, the first `MAX_KEY_ATTEMPTS` keys are tried.
         key_algorithms, content_algorithms: the values of `alg` and `enc` that are accepted.
 
-    Returns the plaintext and the `kid` of the key that decrypted it.
+    Returns the plaintext and the `kid` of the key that decrypted the token.
 
     Raises InvalidToken for any problem of the token, and no other error.
     """
@@ -99,7 +103,7 @@ def decrypt(
         try:
             jwe.decrypt(key, max_plaintext=MAX_PLAINTEXT_BYTES)
             return jwe.payload.decode("ascii"), kid
-        # For malformed input jwcrypto also raises KeyError, TypeError, RecursionError and other errors.
+        # These errors are caught, because jwcrypto also raises KeyError, TypeError and others for malformed input.
         except (JWException, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError):
             continue
     raise InvalidToken("no key decrypts the token", code=Reason.DECRYPT_FAILED)
@@ -146,18 +150,18 @@ def verify(token: str, keys: Mapping[str, JWK], *, typ: str = "JWT") -> tuple[di
     if header.get("typ", "JWT") != typ or "cty" in header:
         raise InvalidToken(f"the type is not {typ}", code=Reason.WRONG_TYPE)
     tried = dict(_candidates(header, keys))
-    kid = _verifying_kid(segments, tried)
+    kid = _find_verifying_kid(segments, tried)
     if kid is None and "kid" not in header and isinstance(keys, ReloadableKeys):
         # The key may be new. A token with a `kid` needs no reload here, because the look-up of its key reloads them.
         keys.reload()
         reloaded = dict(_candidates(header, keys))
-        kid = _verifying_kid(segments, {kid: key for kid, key in reloaded.items() if tried.get(kid) != key})
+        kid = _find_verifying_kid(segments, {kid: key for kid, key in reloaded.items() if tried.get(kid) != key})
     if kid is None:
         raise InvalidToken("no key verifies the signature", code=Reason.BAD_SIGNATURE)
     return json_object(segments[1], "claims"), kid
 
 
-def _verifying_kid(segments: list[bytes], keys: Mapping[str, JWK]) -> str | None:
+def _find_verifying_kid(segments: list[bytes], keys: Mapping[str, JWK]) -> str | None:
     """Return the `kid` of the first key that verifies the signature, or None."""
     for kid, key in keys.items():
         jws = _new_jws(segments)
@@ -192,7 +196,8 @@ def _parts(names: tuple[str, ...], segments: list[bytes]) -> dict[str, Any]:
 
 
 def _candidates(header: Mapping[str, str], keys: Mapping[str, JWK]) -> Iterable[tuple[str, JWK]]:
-    # If the header names a `kid`, only that key is tried, so an attacker can't cause more RSA operations.
+    # If the header contains a `kid`, only the key with this kid is tried. Otherwise, an attacker could cause several
+    # RSA operations per token.
     if "kid" not in header:
         if not keys:
             raise InvalidToken("there is no key to try", code=Reason.UNKNOWN_KID)

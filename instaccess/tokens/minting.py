@@ -1,7 +1,7 @@
 """Encodes issued tokens as compact JWS and JWE (RFC 7515 §7.1, RFC 7516 §7.1) with the cryptography library.
 
-Encoding with jwcrypto would take a tenth of an issuer's time (measured by `benchmarks/`). The tests decode the tokens
-with jwcrypto, joserfc, PyJWT and cryptography. `jose` uses jwcrypto to decrypt and verify tokens.
+jwcrypto is not used for encoding, because it would take a tenth of an issuer's time (measured by `benchmarks/`). The
+tests decode the tokens with jwcrypto, joserfc, PyJWT and cryptography. `jose` decrypts and verifies with jwcrypto.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def check_key_material(**kwargs: Any) -> list[CheckMessage]:
         ("VERIFICATION_KEYS", _read_setting("verification_keys"), sources.verification_keys),
     ):
         if not isinstance(configured, list):
-            continue  # A check must not depend on another server, so a JWKS URL is not fetched.
+            continue  # The JWKS URL is not fetched, because a check must not depend on another server.
         try:
             load()
         except ConfigError as error:

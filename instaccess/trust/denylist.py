@@ -25,8 +25,8 @@ TABLE = "instaccess_issuedtoken"
 MAX_BYTES = 16 * 1024 * 1024
 """Size limit, in bytes, of a deny list that is read from a URL.
 
-The limit is enough for 400,000 unexpired tokens, for example if a key is revoked. A gateway waits one second for an
-answer, and an issuer can produce about that many entries in this time.
+The limit is enough for 400,000 tokens, for example after a key was revoked. A larger limit would have no effect: a
+gateway waits one second for a response, and an issuer can produce about 400,000 entries in a second.
 """
 
 NO_DATABASE = "INSTACCESS['DENY_LIST'] is not set, and DATABASES has no default database to read the deny list from"
@@ -34,8 +34,8 @@ NO_SERVICE_CREDENTIALS = (
     "INSTACCESS['DENY_LIST'] is a URL, but INSTACCESS['SERVICE_SECRETS'] contains no secret to send to it"
 )
 
-# A token on the deny list was revoked before it expired, and no token is valid for longer than an hour. The query
-# therefore reads a small range of an index, even if the audit table contains many rows.
+# The condition on `revoked_at` lets the database read only a small range of an index, even if the audit table
+# contains many rows. The range is enough, because no token is valid for longer than an hour.
 _QUERY = f"SELECT jti FROM {TABLE} WHERE revoked_at > %s AND expires_at > %s"  # noqa: S608  (a constant)
 
 
@@ -46,7 +46,7 @@ class _Remote:
 
 
 class _Audit:
-    """The database of the audit log. `use` sets it."""
+    """The database of the audit log, set by `use`."""
 
     find_alias: Callable[[], str] | None = None
 
@@ -57,8 +57,8 @@ _audit = _Audit()
 def use(find_alias: Callable[[], str]) -> None:
     """Set the database that contains the audit log of this deployment. `apps.py` calls this function.
 
-    Some processes don't call this function, such as a gateway that shares the issuer's database. They read the deny
-    list from the database `default`.
+    If a process doesn't call this function, the process reads the deny list from the database `default`. An example
+    is a gateway that shares the issuer's database.
 
     Args:
         find_alias: returns the alias of the database.
@@ -88,7 +88,7 @@ def clear_cache() -> None:
 
 
 def read_database() -> frozenset[str]:
-    """Return the deny list from the audit table, with one indexed query.
+    """Return the deny list from the audit table, with one query that uses an index.
 
     The query goes to the database that the audit log is written to, because a replica may lack recent revocations.
 
@@ -100,7 +100,8 @@ def read_database() -> frozenset[str]:
     connection = connections[_find_alias()]
     if not has_database():
         raise ConfigError(NO_DATABASE, setting="DENY_LIST")
-    # This process can be the issuer, whose LEEWAY can differ from the gateway's. The largest leeway is assumed.
+    # The largest leeway is assumed, because the LEEWAY of this process may be smaller than the gateway's LEEWAY.
+    # Otherwise, the gateway could accept a revoked token.
     expiry_cutoff = datetime.now(UTC) - timedelta(seconds=AFTERLIFE)
     earliest_revocation = expiry_cutoff - timedelta(seconds=MAX_LIFETIME + CLOCK_SKEW)
     adapt = connection.ops.adapt_datetimefield_value
@@ -111,7 +112,7 @@ def read_database() -> frozenset[str]:
     except ProgrammingError as error:
         raise _describe_missing_table(error) from None
     except OperationalError as error:
-        if "no such table" in str(error):  # SQLite has no separate error class for a missing table.
+        if "no such table" in str(error):  # SQLite raises no ProgrammingError for a missing table.
             raise _describe_missing_table(error) from None
         raise
 

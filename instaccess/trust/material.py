@@ -18,13 +18,13 @@ MIN_EXPONENT = 65537
 
 PUBLIC_MEMBERS = ("kty", "n", "e")
 PRIVATE_MEMBERS = ("d", "p", "q", "dp", "dq", "qi")
-"""The members of an RSA key (RFC 7518 §6.3). They are copied by name; other members of a JWK are dropped."""
+"""The members of an RSA key (RFC 7518 §6.3). Only these members are copied; other members of a JWK are dropped."""
 
 
 def generate_jwk(use: str) -> JWK:
     """Generate an RSA key pair of `KEY_SIZE` bits.
 
-    Generation can take more than a second, so don't call this function while a lock is acquired.
+    Generation can take more than a second, so don't call this function while you hold a lock.
     """
     return JWK.generate(kty="RSA", size=conf.key_size, use=str(use))
 
@@ -55,8 +55,9 @@ def parse(data: str | bytes) -> JWK:
             members = json.loads(raw)
             if "generate" in members:
                 raise KeyRefused("a JWK with a `generate` member is not a key")
-            # Members are copied by name, because jwcrypto fails on some members that a reader must ignore
-            # (RFC 7517 §4). `use`, `key_ops`, `alg` and `kid` are dropped: the caller decides how the key is used.
+            # Only known members are copied, because jwcrypto fails on some members that a reader must ignore
+            # (RFC 7517 §4). `use`, `key_ops`, `alg` and `kid` are dropped, because the caller decides how the key is
+            # used.
             names = PUBLIC_MEMBERS + PRIVATE_MEMBERS if members.get("kty") == "RSA" else members
             key = JWK(**{name: members[name] for name in names if name in members})
         else:
@@ -72,7 +73,7 @@ def parse(data: str | bytes) -> JWK:
 
 @sensitive_variables()
 def _conversion_hint(raw: bytes) -> str:
-    """Return instructions for a key in another common format, or an empty string if the format is unknown."""
+    """Return how to convert a key in another common format, or an empty string if the format is unknown."""
     start = raw[:4096]
     if b"ENCRYPTED" in start:
         return "; it has a passphrase: `openssl pkey -in FILE -out NEW.pem` writes the key without a passphrase"
@@ -89,7 +90,10 @@ def _conversion_hint(raw: bytes) -> str:
 
 @sensitive_variables()
 def check_strength(key: JWK) -> None:
-    """Raise KeyRefused unless the key is an acceptable RSA key and its private and public members match."""
+    """Check the type, size and exponent of a key, and that the private members match the public members.
+
+    Raises KeyRefused.
+    """
     if key.get("kty") != "RSA":
         raise KeyRefused(f"the key type is {key.get('kty')}; only RSA is accepted")
     try:

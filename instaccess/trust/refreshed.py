@@ -22,11 +22,11 @@ PATIENCE = 2.0
 """Seconds that a thread waits for another thread's load before it uses the cached value."""
 
 LAST_PATIENCE = 10.0
-"""Seconds that a thread waits for another thread's load if no cached value is recent enough."""
+"""Seconds that a thread waits for another thread's load if no cached value is recent enough to use."""
 
 
 class Refreshed(Generic[T]):
-    """A cached value. Only one thread at a time loads it.
+    """A cached value. Only one thread at a time loads the value.
 
     Args:
         load: loads the value. Receives the cached value, or None if there is none. May raise any exception.
@@ -36,13 +36,13 @@ class Refreshed(Generic[T]):
         self._load = load
         self._generation = 0
         self.clear_cache()
-        # A lock that a parent's thread held at the time of the fork would never be released in the child.
+        # If a thread of the parent holds the lock during a fork, the child can never acquire the lock.
         os.register_at_fork(after_in_child=self.clear_cache)
 
     def clear_cache(self) -> None:
         """Drop the value, so that the next call of `get` loads it.
 
-        The result of a load that is running is not stored, because the load may have read the data before this call.
+        If a load is running, its result is not stored, because the load may have read the data before this call.
         """
         self._generation += 1
         self._lock = threading.Lock()
@@ -56,8 +56,8 @@ class Refreshed(Generic[T]):
         If loading fails, the cached value is returned for `max_staleness` more seconds. Loading is tried again after
         each `interval`.
 
-        Threads that need a value wait for the thread that loads it. Otherwise they would use an older deny list and
-        accept a token that has been revoked since. After `PATIENCE` seconds they treat the load as failed.
+        Other threads wait for the thread that loads the value. Otherwise, they would use an older deny list and
+        accept a token that has been revoked in the meantime. After `PATIENCE` seconds, they treat the load as failed.
 
         Args:
             interval: the accepted age in seconds while loading works.
@@ -75,7 +75,7 @@ class Refreshed(Generic[T]):
         # waiting.
         patience = 0.0 if self._failed_at > self._loaded_at else PATIENCE
         if not lock.acquire(timeout=LAST_PATIENCE if cached_value is None else patience):
-            # The loading thread stalls. Recording a failure keeps the next threads from waiting as well.
+            # The loading thread stalls. A failure is recorded, so that the next threads don't wait as well.
             self._failed_at = max(self._failed_at, time.monotonic())
             if cached_value is None:
                 raise SourceUnavailable("another thread has been loading this value for too long")
@@ -112,7 +112,7 @@ class Refreshed(Generic[T]):
         return value
 
     def _value_younger_than(self, seconds: float) -> T | None:
-        # The time is read before the value. In the other order, another thread could store a new value in between,
-        # and an old value would appear to be as young as the new one.
+        # Read the time before the value. Otherwise, if another thread stored a new value in between, the old value
+        # would be returned with the time of the new value.
         loaded_at, value = self._loaded_at, self._value
         return value if time.monotonic() - loaded_at < seconds else None

@@ -25,14 +25,17 @@ JWKS_SECONDS = 300
 """Seconds after which a JWK set is reloaded, unless the server's `max-age` is shorter."""
 
 JWKS_COOLDOWN = 30
-"""Minimum number of seconds between two reloads because of a token. Attackers can invent tokens."""
+"""Minimum number of seconds between two reloads because of a token.
+
+Without this limit, an attacker who invents tokens could cause a reload per token.
+"""
 
 MAX_MEMBERS = 32
-"""Maximum number of members of a JWK set that are read."""
+"""Maximum number of members that are read from a JWK set."""
 
 
 class RemoteKeys(ReloadableKeys):
-    """The keys of a JWKS URL, by kid.
+    """The keys of a JWKS URL, as a mapping from kid to key.
 
     A look-up of an unknown kid and `reload` load the JWK set again, together at most once per `JWKS_COOLDOWN`. If the
     JWK set can't be read, the last valid JWK set is used for MAX_STALENESS more seconds.
@@ -60,8 +63,8 @@ class RemoteKeys(ReloadableKeys):
 
     def reload(self) -> None:
         """Load the JWK set again, unless the cooldown since the last reload has not passed."""
-        # Threads that need the same new key wait for one reload and then find the key. The wait is short, because
-        # attackers can invent tokens, and a server that stalls must not block a thread for each of these tokens.
+        # Threads that need the same new key wait for one reload and then find the key. The wait is short. Otherwise,
+        # an attacker who invents tokens could block all threads while the server of the JWKS URL stalls.
         since = time.monotonic() - self._refetched_at
         patience = PATIENCE if since >= JWKS_COOLDOWN else max(PATIENCE - since, 0)
         if not self._refetch_lock.acquire(timeout=patience):
@@ -89,19 +92,19 @@ class RemoteKeys(ReloadableKeys):
         fetched = fetch_json(self._url)
         keys = read_jwks(fetched.document)
         if not keys:
-            # With an empty JWK set, every token would be refused with 401. An empty JWK set is probably an error of
-            # the issuer, so the last valid JWK set is used. When the last valid set is too old, the answer is 503.
+            # An empty JWK set is treated as a failure, because it is probably an error of the issuer. The last valid
+            # JWK set is used until it is too old, then clients get a 503. Otherwise, every token would get a 401.
             raise SourceUnavailable(f"{without_query(self._url)} contains no usable signing key")
         self._interval = JWKS_SECONDS if fetched.max_age is None else max(1, min(fetched.max_age, JWKS_SECONDS))
-        # Unchanged keys keep their JWK objects, because these already contain the key that OpenSSL prepared.
+        # Unchanged keys keep their JWK objects. Otherwise, OpenSSL would have to prepare these keys again.
         return {kid: last[kid] if last and last.get(kid) == key else key for kid, key in keys.items()}
 
 
 def read_jwks(document: Any) -> dict[str, JWK]:
-    """Return the usable signing keys of a JWK set by kid (RFC 7517 §5).
+    """Return the usable signing keys of a JWK set, as a dict from kid to key (RFC 7517 §5).
 
-    A member that can't be used is skipped and logged. `JWKSet.from_json` is not used: it generates a key for a member
-    with `generate`, and it rejects the whole JWK set because of one bad key.
+    A member that can't be used is skipped and logged. `JWKSet.from_json` is not used, because it generates a key for
+    a member with `generate`, and rejects the whole JWK set because of one bad key.
 
     Args:
         document: the JWK set as parsed JSON. At most `MAX_MEMBERS` of its members are read.
@@ -121,8 +124,8 @@ def read_jwks(document: Any) -> dict[str, JWK]:
         except KeyRefused as error:
             logger.warning("member of a JWK set skipped: %s", error)
             continue
-        # Tokens identify their key by the kid in the JWK set. This app's kids are thumbprints, but the kids of other
-        # issuers may not be.
+        # Use the kid in the JWK set, because tokens identify their key by this kid. The kids of other issuers may not
+        # be thumbprints.
         kid = member.get("kid")
         kid = kid if isinstance(kid, str) else key.thumbprint()
         if kid in keys:

@@ -28,14 +28,14 @@ class Ring(Protocol):
     """The keys of a database. `keys.KeyRing` implements this protocol."""
 
     def decryption_keys(self) -> Mapping[str, JWK]:
-        """Return the private encryption keys by kid, in the order in which they are tried."""
+        """Return the private encryption keys as a mapping from kid to key, in the order in which they are tried."""
 
     def verification_keys(self) -> Mapping[str, JWK]:
-        """Return the public signing keys by kid, in the order in which they are tried."""
+        """Return the public signing keys as a mapping from kid to key, in the order in which they are tried."""
 
 
 class _KeyTable:
-    """The function that reads the key table. `use` sets it."""
+    """The function that reads the key table, set by `use`."""
 
     load_ring: Callable[[float], Ring] | None = None
 
@@ -59,13 +59,13 @@ def has_key_table() -> bool:
 
 
 def decryption_keys(*, max_staleness: float = 0) -> Mapping[str, JWK]:
-    """Return the private encryption keys by kid, in the order in which they are tried.
+    """Return the private encryption keys as a mapping from kid to key, in the order in which they are tried.
 
     Args:
         max_staleness: seconds by which keys of the database may be older if the database is unavailable.
 
     Raises:
-        KeyUnavailable: there is no key. This is a server-side error, so the answer is 503 and not 401.
+        KeyUnavailable: there is no key. The missing key is a server-side error, so clients get a 503 and not a 401.
         ConfigError: DECRYPTION_KEYS is missing or contains a key that can't be used.
         DatabaseError: the database is unavailable.
     """
@@ -77,7 +77,7 @@ def decryption_keys(*, max_staleness: float = 0) -> Mapping[str, JWK]:
 
 
 def verification_keys(*, max_staleness: float = 0) -> Mapping[str, JWK]:
-    """Return the public signing keys by kid, in the order in which they are tried.
+    """Return the public signing keys as a mapping from kid to key, in the order in which they are tried.
 
     Args:
         max_staleness: seconds by which keys of the database may be older if the database is unavailable.
@@ -126,7 +126,8 @@ def _remote(url: str) -> RemoteKeys:
 def _parse_all(items: tuple[str, ...], setting: str, use: str) -> Mapping[str, JWK]:
     keys: dict[str, JWK] = {}
     for index, item in enumerate(items):
-        # Messages contain the index and not the item, because the item can be a private key without its first line.
+        # Messages contain the index and not the item. An item that looks like a path may be a private key whose first
+        # line is missing.
         entry = f"INSTACCESS[{setting!r}][{index}]"
         try:
             text = item if item.lstrip().startswith(("{", "-----BEGIN")) else Path(item).read_text()
@@ -163,5 +164,5 @@ def _parse_item(text: str, use: str) -> dict[str, JWK]:
     if not key.has_private:
         raise KeyRefused("decryption needs a private key, but this is a public key")
     private = material.private_jwk(key, use=use)
-    private.get_op_key("unwrapKey")  # OpenSSL loads and checks the key now, not during the first request.
+    private.get_op_key("unwrapKey")  # Otherwise, OpenSSL would load the key during the first request.
     return {kid: private}

@@ -15,7 +15,7 @@ from ..exceptions import InstAccessError, Reason
 
 THROTTLED = "429 Too Many Requests (Rate Limit Exceeded)"
 
-# If `json.dumps` gets separators, it creates a new encoder for each call.
+# One encoder is shared, because `json.dumps` with separators would create a new encoder for each call.
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 RETRY_AFTER = 10
@@ -29,8 +29,8 @@ class Refusal(InstAccessError):
         detail: the precise reason, for the log only.
         code: the machine-readable reason, for the log only.
         user, client_id: the user and client that were refused, if known; for the log only.
-        access_token_pk: primary key of a valid access token. If given, the response reports the level
-            of the token's throttling bucket.
+        access_token_pk: primary key of a valid access token. If given, the response reports the level of the access
+            token's throttling bucket.
     """
 
     status = 401
@@ -104,7 +104,7 @@ class JWTFromJWT(Refusal):
 
 
 class Throttled(Refusal):
-    """The access token's bucket is full. As in Canvas, the response is plain text and not JSON."""
+    """The bucket of the access token is full. As in Canvas, the response is plain text and not JSON."""
 
     def __init__(self, *, retry_after: int, **refused: Any) -> None:
         super().__init__(code=Reason.THROTTLED, **refused)
@@ -125,7 +125,7 @@ class MethodNotAllowed(Refusal):
 
 
 class BadRequest(Refusal):
-    """Django itself refuses the request, for example because ALLOWED_HOSTS doesn't contain its host."""
+    """Django itself refuses the request, for example because ALLOWED_HOSTS doesn't contain the host."""
 
     status = 400
     body = _message("Bad request.")
@@ -144,5 +144,5 @@ class Unavailable(Refusal):
 
 
 def json_response(body: Any, *, status: int) -> HttpResponse:
-    """Build a response with compact JSON, like Canvas. Settings of Django REST framework have no effect."""
+    """Build a response with compact JSON, as in Canvas. Settings of Django REST framework have no effect."""
     return HttpResponse(_encode(body), status=status, content_type="application/json; charset=utf-8")

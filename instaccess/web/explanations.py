@@ -264,4 +264,4 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
         _("The log contains the code."),
     ),
 }
-"""The explanation of every reason. A test compares the keys with `Reason`."""
+"""Reason code -> explanation. A test checks that every member of `Reason` has an explanation."""

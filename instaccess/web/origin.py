@@ -23,7 +23,7 @@ _MAX_ADDRESS_CHARS = 64
 def request_domain(request: HttpRequest) -> str:
     """Return the host of a request in canonical form: lower case, without trailing dot, without the default port.
 
-    Accounts may be derived from the host. With several forms, a client could choose between several accounts.
+    An account may be derived from the host. If one host had several forms, a client could choose between accounts.
 
     Raises DisallowedHost if ALLOWED_HOSTS doesn't contain the host, or if the host is longer than DNS allows
     (RFC 1035 §2.3.4).
@@ -40,10 +40,10 @@ def request_domain(request: HttpRequest) -> str:
 def client_address(request: HttpRequest) -> str | None:
     """Return the client's IP address, or None if it isn't a valid address.
 
-    The address is REMOTE_ADDR. With TRUSTED_PROXIES = n, it is the n-th entry from the right of X-Forwarded-For. Each
-    trusted proxy appends the address of its client, so the outermost trusted proxy appended that entry. A client can
-    forge all entries further left. If there are fewer than n entries, the request bypassed a proxy, and the address
-    is REMOTE_ADDR.
+    Without trusted proxies, the address is REMOTE_ADDR. With TRUSTED_PROXIES = n, the address is the n-th entry from
+    the right of X-Forwarded-For. Each trusted proxy appends the address of its client, so the outermost trusted proxy
+    appended the n-th entry. A client can forge all entries further left. If there are fewer than n entries, the
+    request bypassed a proxy, and the address is REMOTE_ADDR.
     """
     address = request.META.get("REMOTE_ADDR", "")
     if hops := conf.trusted_proxies:
@@ -55,7 +55,7 @@ def client_address(request: HttpRequest) -> str | None:
 
 @lru_cache(maxsize=1024)
 def _parse_address(address: str) -> str | None:
-    # Some proxies append the port: "[2001:db8::1]:4711" or "192.0.2.1:4711".
+    # The port is removed, because some proxies append it: "[2001:db8::1]:4711" or "192.0.2.1:4711".
     if address.startswith("["):
         address = address[1:].partition("]")[0]
     elif address.count(":") == 1:
@@ -70,7 +70,7 @@ def account_uuid(host: str) -> str:
     """Return the uuid of the root account of a host (`name` or `name:port`).
 
     The uuid is ACCOUNT_UUID or, if that is not set, the result of ACCOUNT_HOOK. If neither setting is set, the uuid
-    is derived from the host name (RFC 9562 §5.5, DNS namespace), so it is stable without being stored.
+    is derived from the host name (RFC 9562 §5.5, DNS namespace), so the uuid is stable without being stored.
 
     Raises ConfigError if ACCOUNT_HOOK doesn't return a string of 1 to 255 characters.
     """

@@ -8,10 +8,12 @@ import traceback
 def describe_unexpected(error: BaseException) -> str:
     """Return the class name and the stack frames of an exception.
 
-    The text leaves out the exception's message and the local variables of its frames, because both can contain a
+    The text leaves out the exception's message and the local variables of the frames, because both can contain a
     token. Call this function inside the `except` block and log the text after the block has ended. Within the block,
     log handlers and error reporters can reach the exception and its frames through `sys.exc_info()`. If a log handler
-    raises another exception there, that exception keeps the first as its `__context__`:
+    raises another exception within the block, the first exception also becomes its `__context__`.
+
+    For example:
 
         unexpected = ""
         try:

@@ -78,7 +78,7 @@ def rows_shown(client: Any, **query: str) -> set[uuid.UUID]:
 class TestEveryPage:
     @staticmethod
     def answers(client: Any) -> dict[str, str]:
-        """Return the text of every page about our rows by URL, including filtered lists."""
+        """Return the text of every page about the test's rows, including filtered lists, by URL."""
         addresses = [reverse("admin:index"), reverse("admin:app_list", args=["instaccess"])]
         for model in (Key, IssuedToken):
             name = f"admin:instaccess_{model._meta.model_name}"

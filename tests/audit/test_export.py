@@ -238,7 +238,7 @@ class TestTheExportedRows:
                 tracemalloc.stop()
 
         many(5_000)
-        peak(500)  # Fills caches, so that the measurements are comparable.
+        peak(500)  # Fill the caches. Otherwise, the first measurement would include their memory.
 
         assert peak(5_000) < 1.2 * peak(500)
 
@@ -330,7 +330,7 @@ class TestTheLogOfAnExport:
         assert caplog.messages[1:] == ["export aborted by='auditor' rows=2"]
 
 
-# Formula characters and invisible characters, for an independent implementation.
+# These characters are listed here again, so that the test does not depend on the code under test.
 FORMULA = "=+-@"
 INVISIBLE = "\u00ad\u200b\u200c\u200d\u200e\u200f\u202e\u2060\ufeff"
 

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def fresh(user, application):
-    """Create unsaved rows."""
+    """Return a function that creates an unsaved row."""
 
     def make(**columns: Any) -> IssuedToken:
         now = timezone.now()

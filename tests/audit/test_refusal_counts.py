@@ -1,4 +1,4 @@
-"""Refusal spikes: refusals that are far more frequent than usual."""
+"""Tests for refusal spikes: hours in which a refusal is far more frequent than usual."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def derived(secret: str) -> bytes:
     return HKDF(SHA256(), 32, salt=None, info=b"instaccess key-encryption key v1").derive(secret.encode())
 
 
-# Fixed keys, because they appear in test ids. No byte occurs twice, so a match in an error is not a coincidence.
+# The keys are fixed, because they appear in test ids. No byte occurs twice, so a match in an error is no accident.
 ONE, TWO = bytes(range(90, 122)), bytes(range(150, 182))
 
 
@@ -60,7 +60,7 @@ def b64(key: bytes) -> str:
     return base64.urlsafe_b64encode(key).decode().rstrip("=")
 
 
-# Setting -> its default, pairs of valid values and results, invalid values.
+# Each setting has its default, pairs of a valid value and its result, and invalid values.
 TABLE: dict[str, tuple[Any, list[tuple[Any, Any]], list[Any]]] = {
     "ISSUER": (
         "instructure:inst_access",
@@ -387,7 +387,7 @@ class TestTheKeyEncryptionKeys:
         assert conf.key_encryption_keys_are_derived is True
 
     def test_conf_accepts_a_key_from_the_command_in_the_error(self):
-        # The error and the check recommend this command.
+        # Run the command that the error and the check recommend.
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32)]}):
             assert len(conf.key_encryption_keys[0]) == 32
 

@@ -17,7 +17,7 @@ def make(rsa_pool) -> TokenFactory:
 
 @pytest.fixture
 def unwrap_(make):
-    """Call `unwrap` with these keys at the time NOW."""
+    """Return a function that calls `unwrap` with these keys at the time NOW."""
 
     def call(token: str, **changes: Any) -> Unwrapped:
         values: dict[str, Any] = {

@@ -17,7 +17,7 @@ from tests.support.tokens import NOW, TokenFactory, non_canonical_forms
 
 
 class ForbiddenKey:
-    """A key that equals every key. An RSA operation with it fails."""
+    """A key that equals every key, and with which every RSA operation fails."""
 
     def __eq__(self, other: object) -> bool:
         return True
@@ -93,7 +93,7 @@ class TestACachedToken:
                 unwrap(token, verification_keys={"key-1": other})
             assert caught.value.code == "bad_signature"
 
-    def test_a_token_is_cached_with_the_key_that_verified_it_although_the_jwk_set_is_reloaded_meanwhile(
+    def test_a_token_is_cached_with_the_key_that_verified_the_token_even_if_the_jwk_set_is_reloaded(
         self, make, unwrap, rsa_pool, monkeypatch
     ):
         token = make.encrypted(make.signed(kid="key-1"))

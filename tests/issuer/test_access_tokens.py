@@ -1,4 +1,4 @@
-"""The fixed SQL statement for access tokens returns the same objects as Django's query."""
+"""Tests for the fixed SQL statement for access tokens, which returns the same objects as Django's query."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def by_query(token: Any) -> Any:
 
 
 class TestTheTokenThatFindReturns:
-    def test_equals_the_token_that_the_orm_query_returns(self, access_token, user):
+    def test_find_returns_the_same_token_as_the_orm_query(self, access_token, user):
         uuid = users.user_uuid(user)
 
         loaded, expected = access_tokens.find(checksum(access_token)), by_query(access_token)
@@ -109,7 +109,7 @@ class TestModelsThatNeedTheOrmQuery:
 
         manager = FilteringManager()
         manager.model = get_access_token_model()
-        # Django derives `_default_manager` from the options of the model.
+        # Replace the manager in the options of the model, because Django derives `_default_manager` from the options.
         monkeypatch.setitem(get_access_token_model()._meta.__dict__, "default_manager", manager)
         access_tokens._statement.cache_clear()
 

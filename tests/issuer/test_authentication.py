@@ -217,12 +217,12 @@ class TestTheProjectsOwnValidator:
 
         assert answer(post(make_access_token(token="secret"))) == INVALID
 
-    def test_failing_validator_is_a_503(self, post, access_token, provider):
+    def test_issuer_returns_503_if_the_validator_fails(self, post, access_token, provider):
         provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.FailingValidator")
 
         assert answer(post(access_token)) == UNAVAILABLE
 
-    def test_unknown_validator_path_is_a_503(self, post, access_token, provider):
+    def test_issuer_returns_503_if_the_validator_cannot_be_imported(self, post, access_token, provider):
         provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.NoSuchValidator")
 
         assert answer(post(access_token)) == UNAVAILABLE
@@ -261,19 +261,17 @@ def introspection(provider):
 
 
 class TestWithIntrospectionConfigured:
-    def test_p7_unknown_bearer_token_is_refused_without_a_call_and_without_a_new_user(
-        self, post, user, introspection
-    ):
+    def test_p7_unknown_bearer_token_causes_neither_a_request_nor_a_new_user(self, post, user, introspection):
         assert answer(post("unknown")) == INVALID
         assert introspection == []
         assert list(get_user_model().objects.all()) == [user]
         assert not get_access_token_model().objects.exists()
 
-    def test_p7_expired_local_token_causes_no_call(self, post, make_access_token, introspection):
+    def test_p7_expired_local_token_causes_no_introspection_request(self, post, make_access_token, introspection):
         assert answer(post(make_access_token(expires=timezone.now()))) == EXPIRED
         assert introspection == []
 
-    def test_p7_unsupported_toolkit_version_is_a_503_and_causes_no_call(
+    def test_p7_issuer_returns_503_and_calls_no_server_with_an_unsupported_toolkit_version(
         self, post, access_token, introspection, monkeypatch, caplog
     ):
         monkeypatch.delattr(OAuth2Validator, "_get_token_from_authentication_server")
@@ -284,7 +282,7 @@ class TestWithIntrospectionConfigured:
         assert "this version of django-oauth-toolkit" in caplog.text
         authentication._validator_class.cache_clear()
 
-    def test_p7_unknown_bearer_token_causes_no_call_with_a_custom_validator(
+    def test_p7_unknown_bearer_token_causes_no_request_with_a_custom_validator(
         self, post, user, provider, introspection
     ):
         provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.AliasValidator")
@@ -292,12 +290,12 @@ class TestWithIntrospectionConfigured:
         assert answer(post("alias-unknown")) == INVALID
         assert introspection == []
 
-    def test_p7_local_token_is_accepted_without_a_call(self, post, access_token, introspection):
+    def test_p7_local_token_is_accepted_without_an_introspection_request(self, post, access_token, introspection):
         assert post(access_token).status_code == 201
         assert introspection == []
 
     def test_p7_toolkits_own_validator_would_call_the_other_server(self, user, introspection):
-        """The tests above can fail: with the same settings, the toolkit's own validator calls the server."""
+        """This test proves that the tests above can fail."""
         request = Request("http://testserver/", http_method="POST")
         OAuth2Validator().validate_bearer_token("unknown", [], request)
 

@@ -15,7 +15,7 @@ from rest_framework.views import APIView
 from instaccess.keys import ring
 from instaccess.models import IssuedToken, Key
 from tests.conftest import ISSUE_URL
-from tests.projects.hostproject import hostile
+from tests.projects.hostproject import conflicting
 from tests.support import subproject
 from tests.support.answers import (
     EXPIRED,
@@ -30,12 +30,15 @@ from tests.support.answers import (
     signed_inside,
 )
 
-HOSTILE = "tests.projects.hostproject.hostile."
+CONFLICTING = "tests.projects.hostproject.conflicting."
 
 
 @pytest.fixture
 def check_contract(client, post, make_access_token, initial_keys):
-    """Request every endpoint once. Fails at the first response that differs from docs/wire-contract.md §1."""
+    """Return a function that requests every endpoint once.
+
+    The function fails at the first response that differs from docs/wire-contract.md §1.
+    """
 
     def check(**kwargs):
         good = make_access_token()
@@ -73,14 +76,14 @@ class TestDefaultSettingsOfRestFramework:
     @pytest.mark.parametrize(
         ("attribute", "value"),
         [
-            ("renderer_classes", [hostile.HTML]),
-            ("parser_classes", [hostile.FailingParser]),
-            ("authentication_classes", [hostile.RefuseEveryone]),
-            ("permission_classes", [hostile.DenyEveryone]),
-            ("throttle_classes", [hostile.ThrottleEveryone]),
-            ("content_negotiation_class", hostile.FailingNegotiation),
+            ("renderer_classes", [conflicting.HTML]),
+            ("parser_classes", [conflicting.FailingParser]),
+            ("authentication_classes", [conflicting.RefuseEveryone]),
+            ("permission_classes", [conflicting.DenyEveryone]),
+            ("throttle_classes", [conflicting.ThrottleEveryone]),
+            ("content_negotiation_class", conflicting.FailingNegotiation),
             ("versioning_class", AcceptHeaderVersioning),
-            ("metadata_class", hostile.HTML),
+            ("metadata_class", conflicting.HTML),
             ("schema", None),
         ],
     )
@@ -92,7 +95,7 @@ class TestDefaultSettingsOfRestFramework:
     @pytest.mark.parametrize(
         "setting",
         [
-            {"EXCEPTION_HANDLER": HOSTILE + "handle_exception"},
+            {"EXCEPTION_HANDLER": CONFLICTING + "handle_exception"},
             {"UNAUTHENTICATED_USER": None},
             {"UNAUTHENTICATED_TOKEN": None},
             {"URL_FORMAT_OVERRIDE": "as_user_id"},
@@ -157,9 +160,9 @@ class TestMiddlewareOfTheProject:
             "django.contrib.auth.middleware.LoginRequiredMiddleware",
             "django.middleware.gzip.GZipMiddleware",
             "django.middleware.http.ConditionalGetMiddleware",
-            HOSTILE + "FormReader",
-            HOSTILE + "BodyReader",
-            HOSTILE + "StreamReader",
+            CONFLICTING + "FormReader",
+            CONFLICTING + "BodyReader",
+            CONFLICTING + "StreamReader",
         ],
     )
     @pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=b"])
@@ -179,7 +182,7 @@ class TestMiddlewareOfTheProject:
     def test_parameters_stay_readable_after_a_middleware_read_the_form(
         self, post, access_token, initial_keys, settings
     ):
-        settings.MIDDLEWARE = [HOSTILE + "FormReader", *settings.MIDDLEWARE]
+        settings.MIDDLEWARE = [CONFLICTING + "FormReader", *settings.MIDDLEWARE]
         body = b"as_user_id=4711"
         response = post(access_token, data=body, content_type="application/x-www-form-urlencoded")
 
@@ -218,8 +221,8 @@ def answers(tmp_path_factory, _rsa_pool):
     )
 
 
-class TestAProjectThatStartsWithAllHostileSettings:
-    """Some settings are read only when a process starts, so one process starts with all hostile settings."""
+class TestAProjectThatStartsWithAllConflictingSettings:
+    """Some settings are read only when a process starts. So one process starts with all conflicting settings."""
 
     @pytest.mark.parametrize(
         ("name", "expected"),

@@ -129,7 +129,7 @@ class TestTheToken:
 
         assert claims["exp"] - claims["iat"] == 60
 
-    def test_absent_claims_are_left_out(self, issue):
+    def test_absent_claims_are_omitted(self, issue):
         claims = claims_of(issue()[1])
 
         assert not {"region", "canvas_shard_id", "masq_sub", "masq_shard", "client_id"} & claims.keys()
@@ -220,7 +220,7 @@ class TestTheClaimsHook:
 
         assert not IssuedToken.objects.exists()
 
-    def test_p16_oversized_claims_are_a_503_at_the_endpoint(self, post, access_token, initial_keys, caplog):
+    def test_p16_endpoint_returns_503_if_the_claims_are_too_large(self, post, access_token, initial_keys, caplog):
         with override_settings(INSTACCESS={"CLAIMS_HOOK": lambda user, application: {"x": "y" * 10_240}}):
             response = post(access_token)
 
@@ -261,7 +261,7 @@ class TestWithoutKeys:
 
 @pytest.mark.django_db(transaction=True)
 class TestAJtiThatExistsAlready:
-    """`uuid4` does not collide in practice, but a broken random source can repeat a value."""
+    """`uuid4` does not collide in practice, but a faulty random source can repeat a value."""
 
     def test_p17_existing_jti_is_replaced_by_a_new_one(self, issue, monkeypatch):
         taken, fresh = issue()[0].jti, uuid.UUID(int=2)

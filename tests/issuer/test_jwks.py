@@ -181,7 +181,7 @@ class TestWithoutASigningKey:
         self.unavailable(client.get(URL))
         assert "instaccess_init" in caplog.text
 
-    def test_k8_encryption_key_alone_is_still_a_503(self, client):
+    def test_k8_issuer_returns_503_if_there_is_only_an_encryption_key(self, client):
         provision.generate(ENC)
 
         self.unavailable(client.get(URL))
@@ -204,7 +204,7 @@ class TestWithoutASigningKey:
         assert "server closed the connection" in caplog.text
         assert len(served(client)) == 2
 
-    def test_invalid_setting_is_a_503_and_named_in_the_log(self, client, initial_keys, caplog):
+    def test_jwks_endpoint_returns_503_and_logs_the_name_of_an_invalid_setting(self, client, initial_keys, caplog):
         with override_settings(INSTACCESS={"JWKS_MAX_AGE": -1}):
             self.unavailable(client.get(URL))
         assert "JWKS_MAX_AGE" in caplog.text
@@ -247,7 +247,7 @@ class TestInAHostProject:
 
 class TestACachedCopyOfTheSet:
     def test_k4_cached_copy_contains_a_key_before_the_key_signs(self, client):
-        """The copy comes from the worker that reloads its keys last, and is cached for the longest allowed time."""
+        """The test caches the JWK set of the worker that reloads its keys last, for the longest allowed time."""
         with time_machine.travel(START, tick=False) as clock:
             provision.init()
             key = provision.generate(SIG)

@@ -35,7 +35,7 @@ def target(db: None) -> Any:
 
 @pytest.fixture
 def caller(user: Any) -> Any:
-    """The user of the access token, with the permission to masquerade."""
+    """Return the user of the access token, with the permission to masquerade."""
     user.user_permissions.add(permission("instaccess.masquerade"))
     return user
 

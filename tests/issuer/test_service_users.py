@@ -38,7 +38,7 @@ def binding(application: Any, robot: Any) -> ServiceUser:
 
 @pytest.fixture
 def own_token(make_access_token: Callable[..., Any]) -> Any:
-    """An access token without a user, as django-oauth-toolkit creates for the client credentials grant."""
+    """Return an access token without a user, as django-oauth-toolkit creates for the client credentials grant."""
     return make_access_token(user=None)
 
 
@@ -138,7 +138,7 @@ class TestAnApplicationWithAServiceUser:
 class TestTheAdminPage:
     @pytest.fixture
     def staff(self, client: Any) -> Any:
-        """A logged-in user with all permissions on service users."""
+        """Log in an administrator with all permissions on service users, and return the administrator."""
         administrator = User.objects.create_user("boss", is_staff=True)
         administrator.user_permissions.add(
             *Permission.objects.filter(content_type__app_label="instaccess", codename__endswith="_serviceuser")

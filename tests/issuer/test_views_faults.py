@@ -143,7 +143,7 @@ class TestAnInvalidSetting:
             {"ACCOUNT_HOOK": lambda host: ""},
         ],
     )
-    def test_invalid_setting_is_a_503_and_named_in_the_log(self, post, access_token, setting, caplog):
+    def test_issuer_returns_503_and_logs_the_name_of_an_invalid_setting(self, post, access_token, setting, caplog):
         with override_settings(INSTACCESS=setting):
             response = post(access_token)
 
@@ -151,7 +151,7 @@ class TestAnInvalidSetting:
         assert next(iter(setting)) in caplog.text
         assert not IssuedToken.objects.exists()
 
-    def test_invalid_realm_is_a_503_instead_of_a_refusal(self, post, caplog):
+    def test_issuer_returns_503_instead_of_a_refusal_if_the_realm_is_invalid(self, post, caplog):
         with override_settings(INSTACCESS={"REALM": 'a"b'}):
             response = post()
 
@@ -223,7 +223,7 @@ class TestTheLog:
 
 
 class TestAnUnexpectedError:
-    def test_unexpected_error_is_a_503_with_the_traceback_in_the_log(self, post, access_token, caplog):
+    def test_issuer_returns_503_and_logs_the_traceback_of_an_unexpected_error(self, post, access_token, caplog):
         def hook(user, application):
             raise ZeroDivisionError("the hook")
 
@@ -234,7 +234,7 @@ class TestAnUnexpectedError:
         assert "ZeroDivisionError: the hook" in caplog.text
         assert not IssuedToken.objects.exists()
 
-    def test_attribute_error_during_authentication_is_a_503(self, post, access_token, monkeypatch):
+    def test_issuer_returns_503_after_an_attribute_error_during_authentication(self, post, access_token, monkeypatch):
         def broken(self, scopes):
             raise AttributeError("a model of the project's own")
 

@@ -92,7 +92,7 @@ class TestCanvasDomain:
 
         assert claims_of(token)["canvas_domain"] == "canvas.example.edu:8443"
 
-    def test_host_longer_than_dns_allows_is_a_400(self, post, access_token):
+    def test_issuer_returns_400_if_the_host_is_longer_than_dns_allows(self, post, access_token):
         host = ".".join(["a" * 60] * 6) + ".example.edu"
 
         assert answer(post(access_token, headers={"Host": host})) == BAD_REQUEST

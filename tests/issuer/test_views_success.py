@@ -201,7 +201,7 @@ class TestIrrelevantPartsOfARequest:
         assert response.status_code == 201
         assert IssuedToken.objects.get().user == target
 
-    def test_query_that_a_middleware_has_replaced_stays_replaced(self, client, access_token, settings):
+    def test_query_that_a_middleware_has_replaced_is_kept(self, client, access_token, settings):
         settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.own_query"]
         headers = {"Authorization": f"Bearer {access_token.token}"}
         form = "application/x-www-form-urlencoded"
@@ -306,7 +306,7 @@ def multipart(content):
 
 
 def json_to_form(get_response: Any) -> Any:
-    """A middleware that replaces the form, as middleware of projects may do."""
+    """Return a middleware that replaces the form, as a middleware of the host project may do."""
 
     def middleware(request: Any) -> Any:
         request.POST = QueryDict(mutable=True)
@@ -317,7 +317,7 @@ def json_to_form(get_response: Any) -> Any:
 
 
 def own_query(get_response: Any) -> Any:
-    """A middleware that replaces the query."""
+    """Return a middleware that replaces the query."""
 
     def middleware(request: Any) -> Any:
         request.GET = QueryDict("mine=1")

@@ -1,4 +1,4 @@
-"""Tests of `activate`: what it changes and what it refuses."""
+"""Tests for `activate`: the changes, and the refused activations."""
 
 from __future__ import annotations
 

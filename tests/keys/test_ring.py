@@ -1,4 +1,4 @@
-"""Tests of the key ring: how often keys are read, and which keys it contains."""
+"""Tests for the key ring: how often keys are read, and which keys it contains."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def as_json(*args: str) -> Any:
 
 @pytest.fixture
 def audit(row, initial_keys):
-    """One row that a checkpoint can cover, and one row that can still change."""
+    """Create one row that a checkpoint can cover, and one row that can still change."""
     return [row(age=3 * DAY), row()]
 
 
@@ -53,7 +53,7 @@ class TestSeal:
         assert facts["waiting"] == 1
         assert facts["ready_at"].endswith("Z")
 
-    def test_seal_fails_if_a_row_was_modified_so_that_cron_sends_mail(self, audit):
+    def test_seal_exits_with_an_error_if_a_row_was_modified_so_that_cron_sends_mail(self, audit):
         IssuedToken.objects.filter(pk=audit[0].pk).update(user_agent="modified")
 
         with pytest.raises(CommandError, match=r"1 of these rows .* instaccess_tokens verify"):

@@ -42,7 +42,10 @@ OTHER_CLAIMS: dict[str, Any] = {
 
 
 def ask(authorization: str | None, *authenticators: type[BaseAuthentication], **headers: str) -> Any:
-    """Send a request to a protected view. `.seen` of the response is the request that the view got, or None."""
+    """Send a request to a protected view and return the response.
+
+    The attribute `seen` of the response is the request that the view received, or None.
+    """
     seen: list[Any] = []
 
     class View(APIView):

@@ -85,7 +85,7 @@ class TestAValidToken:
         assert ask("Bearer " + token_factory.signed(claims(now()), kid=...)).status_code == status
 
     @pytest.mark.parametrize("scheme", ["Bearer ", "bearer ", "BEARER   ", " Bearer\t"])
-    def test_the_authorization_scheme_is_read_as_leniently_as_other_authenticators_read_it(self, service, scheme):
+    def test_the_authorization_scheme_is_parsed_as_leniently_as_by_other_authenticators(self, service, scheme):
         assert ask(scheme + service.signed(claims(now()))).status_code == 200
 
     def test_a_token_in_the_query_or_in_a_cookie_is_ignored(self, service):
@@ -190,13 +190,13 @@ class TestATokenWithAnInvalidSignature:
 
 
 class TestATokenOfAnotherAccount:
-    def test_c2_service_refuses_a_token_of_another_account_than_account_uuid(self, service, settings):
+    def test_c2_service_refuses_a_token_whose_account_differs_from_account_uuid(self, service, settings):
         settings.INSTACCESS["ACCOUNT_UUID"] = "our-account"
 
         assert refusal(ask(good(service, acct="their-account"))) == INVALID
         assert ask(good(service, acct="our-account")).status_code == 200
 
-    def test_c2_service_refuses_a_token_of_another_account_than_that_of_the_host(self, service, settings):
+    def test_c2_service_refuses_a_token_whose_account_differs_from_the_account_of_the_host(self, service, settings):
         settings.INSTACCESS["ACCOUNT_HOOK"] = lambda host: f"account of {host}"
         token = good(service, acct="account of a.example.edu")
 
@@ -292,7 +292,9 @@ class TestTheOrderOfAuthenticators:
             assert ask(f"Bearer {text}", InstAccessAuthentication, AcceptAnyHeader).status_code in {200, 401}
 
     @pytest.mark.parametrize("first", [SessionAuthentication, AcceptAnyHeader])
-    def test_a_refusal_is_a_401_with_the_challenge_although_another_authenticator_comes_first(self, service, first):
+    def test_service_refuses_with_401_and_the_challenge_although_another_authenticator_comes_first(
+        self, service, first
+    ):
         class LeavesToNext(first):
             def authenticate(self, request: Any) -> None:
                 return None
@@ -316,7 +318,7 @@ class TestARefusal:
         assert ask(good(service, exp=now()))["WWW-Authenticate"] == 'Bearer realm="our-lms"'
 
     @pytest.mark.parametrize("realm", ['a"b', "\xe9", 7])
-    def test_a_refusal_is_a_401_although_the_realm_is_invalid(self, service, settings, realm, caplog):
+    def test_service_refuses_with_401_although_the_realm_is_invalid(self, service, settings, realm, caplog):
         settings.INSTACCESS["REALM"] = realm
 
         assert refusal(ask(good(service, exp=now()))) == (401, INVALID[1], "Bearer")
@@ -324,7 +326,7 @@ class TestARefusal:
         assert "INSTACCESS['REALM'] must be" in caplog.text
 
     @pytest.mark.parametrize("settings_", [{"ISSUER": ""}, {"LEEWAY": "1"}, "no dictionary"])
-    def test_another_invalid_setting_is_a_503(self, service, settings, settings_):
+    def test_service_returns_503_if_another_setting_is_invalid(self, service, settings, settings_):
         settings.INSTACCESS = settings.INSTACCESS | settings_ if isinstance(settings_, dict) else settings_
 
         assert ask(good(service)).status_code == 503

@@ -1,4 +1,4 @@
-"""Services that read their keys from a JWKS URL."""
+"""Tests for services that read their keys from a JWKS URL."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ class TestKeysOfAJWKSURL:
     )
 
     @pytest.mark.parametrize(("status", "body", "headers"), BAD, ids=range(len(BAD)))
-    def test_c3_a_faulty_url_is_a_503_for_inst_access_tokens_only(self, server, token_factory, status, body, headers):
+    def test_c3_service_returns_503_for_inst_access_tokens_only_if_the_url_is_faulty(
+        self, server, token_factory, status, body, headers
+    ):
         server.answer_with(status, body, **headers)
 
         response = ask(good(token_factory))
@@ -72,7 +74,7 @@ class TestKeysOfAJWKSURL:
         clock.now += 2
         assert refusal(ask(good(token_factory))) == UNAVAILABLE
 
-    def test_c3_a_refused_connection_is_a_503(self, token_factory, settings, clock):
+    def test_c3_service_returns_503_if_the_connection_is_refused(self, token_factory, settings, clock):
         settings.INSTACCESS = {
             "VERIFICATION_KEYS": f"http://127.0.0.1:{servers.free_port()}/jwks",
             "ALLOW_HTTP_URLS": True,

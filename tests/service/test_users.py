@@ -61,7 +61,7 @@ class TestALocalUser:
             for sub in (canonical.upper(), canonical.replace("-", ""), f"urn:uuid:{canonical}", f" {canonical}"):
                 assert refusal(ask(good(token_factory, sub=sub))) == INVALID
 
-    def test_an_unavailable_database_is_a_503(self, user, caplog):
+    def test_service_returns_503_if_the_database_is_unavailable(self, user, caplog):
         token = issued(user)
 
         def unavailable(execute: Any, sql: str, *args: Any) -> Any:
@@ -87,7 +87,7 @@ class TestTheUserHook:
 
         assert isinstance(ask(good(service)).seen.user, TokenUser)
 
-    def test_an_invalid_token_error_of_the_hook_is_a_refusal_with_its_reason(self, service, settings, caplog):
+    def test_service_refuses_with_the_reason_if_the_hook_raises_invalid_token(self, service, settings, caplog):
         def never(claims: Any) -> Any:
             raise InvalidToken("closed today", code="closed")
 
@@ -101,7 +101,7 @@ class TestTheUserHook:
         [AnonymousUser(), get_user_model()(is_active=False), object()],
         ids=["anonymous", "inactive", "no user"],
     )
-    def test_c6_a_hook_that_returns_no_active_user_is_a_refusal(self, service, settings, returned):
+    def test_c6_service_refuses_if_the_hook_returns_no_active_user(self, service, settings, returned):
         settings.INSTACCESS["USER_HOOK"] = lambda claims: returned
 
         assert refusal(ask(good(service))) == INVALID

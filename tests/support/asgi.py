@@ -1,4 +1,4 @@
-"""Helpers that run the ASGI application in one event loop, hold up requests and record which modules run where."""
+"""Helpers that run the ASGI application in one event loop, block requests and record where each module runs."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ async def ask(method: str, path: str, bearer: str = "") -> Answer:
 
 
 class Held:
-    """The threads that wait at a step until they are released."""
+    """The threads that are blocked until the test releases the threads."""
 
     def __init__(self) -> None:
         self.threads: list[int] = []
@@ -106,11 +106,11 @@ class Held:
 
 @contextmanager
 def held(path: str, *, after: bool = False) -> Iterator[Held]:
-    """Hold up all callers of a function until they are released, at the latest at the end of the `with` block.
+    """Block all callers of a function until the test releases the callers or the `with` block ends.
 
     Args:
         path: import path of the function.
-        after: hold up callers after the function has run, not before.
+        after: block callers after the function has run, not before.
     """
     owner_path, name = path.rsplit(".", 1)
     owner = pkgutil.resolve_name(owner_path)
@@ -142,10 +142,10 @@ class Footprints:
 
     def __enter__(self) -> Footprints:
         self._loop = threading.get_ident()
-        # The garbage collector could run finalizers of earlier tests in any thread.
+        # Collect garbage now. Otherwise, finalizers of earlier tests could run in any recorded thread.
         gc.collect()
         gc.disable()
-        threading.setprofile(self._note)  # This applies to threads that start later.
+        threading.setprofile(self._note)  # `threading.setprofile` applies to threads that start later.
         sys.setprofile(self._note)
         return self
 

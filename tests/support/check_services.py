@@ -1,4 +1,4 @@
-"""Checks that the services and programs that `make test-services` needs are available.
+"""A script that checks whether the services and programs that `make test-services` needs are available.
 
 Each missing service is reported in one line, before the tests start.
 """
@@ -15,8 +15,8 @@ DATABASES = {
     "mariadb": "MariaDB (MARIADB_HOST, MARIADB_USER, MARIADB_PASSWORD)",
 }
 
-# Connects to the server without selecting a database, as Django does to create the test database. The test project's
-# own database need not exist.
+# Connect to the server without selecting a database, as Django does before it creates the test database. Otherwise,
+# the check would fail if the test project's own database does not exist.
 _CONNECT = "import django; django.setup(); from django.db import connection; connection._nodb_cursor().__enter__()"
 
 

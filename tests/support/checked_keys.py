@@ -1,4 +1,4 @@
-"""A replacement for the key loading of jwcrypto that validates each private key only once.
+"""A replacement for jwcrypto's key loading, which validates each private key only once.
 
 OpenSSL takes 35 ms to validate a private key, and nearly every test loads the same few keys. A key that passed the
 validation is not validated again. Every other key is validated as usual.

@@ -1,4 +1,4 @@
-"""Simulates a database that fails."""
+"""A simulated database failure."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import django
 from django.core import mail
 
-# Django 6.0 deprecates pairs of name and address, and accepts addresses.
+# Django 6.0 deprecates pairs of name and address. Earlier versions accept only pairs.
 ADMINS = ["ops@example.edu"] if django.VERSION >= (6, 0) else [("Ops", "ops@example.edu")]
 
 

@@ -1,4 +1,4 @@
-"""Worker processes on the test database of this run, which a test can start, block and kill at a chosen place.
+"""Worker processes on the test database of this run. A test can start, block and kill each process.
 
 Workers are forked by multiprocessing's fork server, in which Django is loaded and no connection is open. Starting a
 worker takes a tenth of a second.
@@ -37,7 +37,7 @@ PATIENCE = 120
 
 _STOP = None
 
-# Environment variables from which testproject/settings.py reads the name of the database.
+# testproject/settings.py reads the name of the database from these environment variables.
 _NAME_VARIABLES = {"sqlite": "SQLITE_NAME", "postgresql": "PGDATABASE", "mysql": "MARIADB_DATABASE"}
 
 
@@ -143,7 +143,7 @@ class Crew:
         self._workers: list[Worker] = []
         self._barriers: list[
             Any
-        ] = []  # Keep every barrier: one without a reference is deleted before its workers receive it.
+        ] = []  # Keep a reference to every barrier. Otherwise, a barrier is deleted before its workers receive it.
 
     def start(self, count: int = 1, *, keys: Iterable[Iterable[JWK]] = (), **settings: Any) -> list[Worker]:
         """Start processes that can wait for each other.
@@ -159,7 +159,7 @@ class Crew:
         return started
 
     def any_worker_waits(self) -> bool:
-        """Return whether one of the workers started last is waiting at the barrier."""
+        """Return whether a worker of the most recent `start` is waiting at the barrier."""
         return bool(self._barriers[-1].n_waiting)
 
     def close(self) -> None:
@@ -179,7 +179,7 @@ def stop_requested() -> bool:
 
 
 def patch(path: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-    """Replace a function or method in this process by the result of `wrap`.
+    """Replace a function or method in this process with the result of `wrap`.
 
     Args:
         path: `package.module.function` or `package.module.Class.method`.
@@ -204,7 +204,7 @@ def _run_tasks(
 ) -> None:
     global _pipe, _barrier
     _pipe, _barrier = pipe, barrier
-    # The log of twenty processes is not readable. The results contain all relevant information.
+    # Disable logging, because the interleaved log of twenty processes is unreadable. The results suffice.
     logging.disable(logging.CRITICAL)
     connections["default"].settings_dict["NAME"] = database
     pregenerated = iter([JWK.from_json(key) for key in keys])

@@ -97,7 +97,7 @@ class WireTap:
         self.resets = False
         """Whether every connection is reset as soon as a request arrives."""
         self.may_answer: Callable[[bytearray], bool] = lambda sent: True
-        """Returns whether enough bytes were sent, so that the answer may be forwarded.
+        """Return whether enough bytes were sent, so that the answer may be forwarded.
 
         A server may answer and close the connection before it has read the body. The proxy then stops sending the
         body, and the tap records only a part of the body.
@@ -142,9 +142,9 @@ class WireTap:
         with suppress(OSError):
             while data := client.recv(65536):
                 sent += data
-                # A connection may carry several requests, so the event is cleared at the start of each request.
+                # Clear the event at the start of each request, because a connection may carry several requests.
                 (complete.set if self.may_answer(sent) else complete.clear)()
-                with suppress(OSError):  # The server may have closed the connection. The bytes are still recorded.
+                with suppress(OSError):  # Ignore a closed connection, because the bytes are already recorded.
                     server.sendall(data)
         complete.set()
         _disconnect(client, server)

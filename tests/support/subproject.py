@@ -1,4 +1,7 @@
-"""Runs a script of a separate project in a separate process, because Django reads some settings only at its start."""
+"""Functions that run a script of another project in a new process.
+
+Django reads some settings only when a process starts.
+"""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def _members(members: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]
 
 
 def with_header(token: str, header: str | bytes | dict[str, Any]) -> str:
-    """Return the token with another protected header. The tag or the signature does not cover this header."""
+    """Return the token with another protected header, which the tag or the signature does not cover."""
     if isinstance(header, dict):
         header = json.dumps(header)
     raw = header.encode() if isinstance(header, str) else header
@@ -140,7 +140,7 @@ def non_canonical_forms(token: str) -> list[str]:
         token + ".",
         "." + token,
     ]
-    if len(last) % 4:  # The last character contains unused bits.
+    if len(last) % 4:  # The last character has unused bits, so another character decodes to the same bytes.
         index = alphabet.index(last[-1])
         forms.append(token[:-1] + alphabet[index ^ 1])
     return [text for text in forms if text != token]

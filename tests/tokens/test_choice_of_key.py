@@ -14,7 +14,7 @@ from tests.tokens.handmade import encrypted_as
 
 
 class CountingKeys(dict[str, JWK]):
-    """Keys that count how many of them were used."""
+    """A key mapping that counts the keys that were used."""
 
     used = 0
 

@@ -275,7 +275,7 @@ class TestTheIssuer:
             Claims.from_payload(payload(iss=iss), now=NOW, issuers=ISSUER)
 
     def test_issuer_is_checked_before_other_claims(self):
-        # Another authenticator may accept the token, so its other claims are not judged.
+        # Do not check the other claims, because another authenticator may accept the token.
         assert isinstance(refusal({"iss": "other", "exp": None}), ForeignToken)
 
 
@@ -308,7 +308,7 @@ class TestAnInvalidTime:
         assert refusal(payload(nbf=value)).code == "bad_claim"
 
     def test_g8_reader_refuses_an_exp_of_1e999(self, rsa_pool):
-        # 1e999 is valid JSON, and Python parses it as infinity.
+        # 1e999 is valid JSON, and Python parses 1e999 as infinity, which can't be converted to an integer.
         key = rsa_pool.take("sig")
         text = json.dumps(payload(exp="?")).replace('"?"', "1e999").encode()
 

@@ -27,7 +27,7 @@ KEY_ALGORITHMS = ("RSA-OAEP", "RSA-OAEP-256", "RSA1_5")
 ALGORITHMS = list(product(KEY_ALGORITHMS, CONTENT_ALGORITHMS))
 
 
-# joserfc warns about RSA1_5, as `check --deploy` does. These tests use RSA1_5 on purpose.
+# Ignore joserfc's warning about RSA1_5, because these tests use RSA1_5 on purpose.
 uses_rsa1_5 = pytest.mark.filterwarnings('ignore:JWE algorithm "RSA1_5" is deprecated')
 
 

@@ -80,7 +80,7 @@ class TestADenyListFromTheDatabase:
             denylist.current()
             denylist.current()
 
-    # MariaDB's ANALYZE commits the open transaction.
+    # Use real transactions, because MariaDB's ANALYZE would commit the transaction of the test.
     @pytest.mark.django_db(transaction=True)
     def test_the_query_uses_an_index(self, row):
         now = timezone.now()
@@ -121,7 +121,7 @@ def clock(monkeypatch):
     clock = SimpleNamespace(now=1000.0)
 
     def monotonic() -> float:
-        clock.now += 1e-6  # Each call returns a different time.
+        clock.now += 1e-6  # Like a real clock, return a later time on each call.
         return clock.now
 
     monkeypatch.setattr("instaccess.trust.refreshed.time", SimpleNamespace(monotonic=monotonic))
@@ -134,7 +134,7 @@ def document(*jtis: str) -> bytes:
 
 @pytest.fixture
 def remote(settings):
-    """A server with a scripted deny list, and the settings that configure its URL."""
+    """Run a server with a scripted deny list, and configure its URL."""
     with scripted_server(lambda handler: reply(handler, 200, document("one"))) as script:
         settings.INSTACCESS = {
             "DENY_LIST": script.base_url + REVOCATIONS,
@@ -154,7 +154,7 @@ class TestADenyListFromAURL:
 
         assert denylist.current() == set(many)
 
-    def test_a_401_of_the_issuer_is_an_error_that_names_the_setting(self, remote):
+    def test_the_error_names_the_setting_if_the_issuer_returns_401(self, remote):
         remote.answer_with(401)
 
         with pytest.raises(SourceUnavailable, match=r"answered 401: add the first .*\['SERVICE_SECRETS'\]"):

@@ -24,7 +24,7 @@ from instaccess.trust import material
 PRIVATE_MEMBERS = {"d", "p", "q", "dp", "dq", "qi"}
 PEM = serialization.Encoding.PEM
 PKCS8 = serialization.PrivateFormat.PKCS8
-# The original function. A fixture replaces it with prepared keys in other tests.
+# Keep the original function, because a fixture replaces the function in every test.
 generate_jwk = material.generate_jwk
 
 

@@ -103,7 +103,7 @@ class TestVerificationKeysFromSettings:
             "/does/not/exist/SECRET\x00",
         ],
     )
-    def test_an_invalid_verification_key_is_an_error_that_names_the_setting_and_not_the_key(self, settings, bad):
+    def test_the_error_for_an_invalid_verification_key_contains_the_setting_but_not_the_key(self, settings, bad):
         settings.INSTACCESS = {"VERIFICATION_KEYS": [bad]}
 
         with pytest.raises(ConfigError, match="VERIFICATION_KEYS") as caught:
@@ -159,13 +159,13 @@ class TestDecryptionKeysFromSettings:
         with pytest.raises(ConfigError, match=r"INSTACCESS\['DECRYPTION_KEYS'\]\[1\].* kid of an earlier"):
             sources.decryption_keys()
 
-    def test_a_url_in_a_list_is_an_error_that_describes_the_correct_form(self, settings):
+    def test_the_error_for_a_url_in_a_list_describes_the_correct_form(self, settings):
         settings.INSTACCESS = {"VERIFICATION_KEYS": ["https://canvas.example.edu/internal/services/jwks"]}
 
         with pytest.raises(ConfigError, match=r"\[0\] is a URL: write the URL as a string, not in a list"):
             sources.verification_keys()
 
-    def test_a_key_file_that_cannot_be_read_is_an_error_that_names_the_setting(self, settings, tmp_path):
+    def test_the_error_for_an_unreadable_key_file_names_the_setting(self, settings, tmp_path):
         settings.INSTACCESS = {"DECRYPTION_KEYS": [tmp_path / "nothing.pem"]}
 
         with pytest.raises(ConfigError, match=r"DECRYPTION_KEYS.*FileNotFoundError"):
@@ -281,7 +281,7 @@ def document(*keys: JWK) -> bytes:
 
 @pytest.fixture
 def jwks(key, settings):
-    """A server with a scripted JWK set, and the settings that configure its URL."""
+    """Run a server with a scripted JWK set, and configure its URL."""
     with scripted_server(lambda handler: reply(handler, 200, document(key))) as script:
         settings.INSTACCESS = {"VERIFICATION_KEYS": script.base_url + JWKS, "ALLOW_HTTP_URLS": True}
         yield script
@@ -499,7 +499,7 @@ class TestKeysOfAJWKSURL:
     @pytest.mark.parametrize(
         ("host", "cause"), [("127.0.0.1:1", "NewConnectionError"), ("nowhere.invalid", "NameResolutionError")]
     )
-    def test_an_unreachable_url_is_an_error_that_distinguishes_name_resolution_from_connection(
+    def test_the_error_for_an_unreachable_url_distinguishes_name_resolution_from_connection(
         self, settings, host, cause
     ):
         settings.INSTACCESS = {"VERIFICATION_KEYS": f"http://{host}/jwks", "ALLOW_HTTP_URLS": True}

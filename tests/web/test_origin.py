@@ -1,4 +1,4 @@
-"""The host and the client address of a request, in spite of forged headers."""
+"""The host and the client address of a request, with and without forged headers."""
 
 from __future__ import annotations
 

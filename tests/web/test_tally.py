@@ -117,7 +117,9 @@ class TestAForkedProcess:
             tally.add(kind(reason="expired"))
             counted.put(tally.take())
 
-        with tally._lock:  # This simulates a thread that counts during the fork.
+        with (
+            tally._lock
+        ):  # If a thread of the parent holds the lock during a fork, the child can never acquire the lock.
             process = context.Process(target=child)
             process.start()
         process.join()

@@ -115,7 +115,7 @@ def _build_layer(use: Key.Use, token: str, matching_kid: str) -> Layer:
 def _describe_member(name: str, value: Any) -> Item:
     if name in _KNOWN_MEMBERS:
         return Item(name, pasted.format_value(value))
-    # Don't show the values of unknown members: `jwk` may contain a private key.
+    # Don't show the values of unknown members, because `jwk` could contain a private key.
     return Item(pasted.format_value(name), _("not shown"), _("InstAccess tokens don't contain this member."))
 
 

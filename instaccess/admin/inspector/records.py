@@ -168,10 +168,15 @@ def find_row(payload: Mapping[str, Any], *, authentic: bool, kids: Mapping[Key.U
     differences = tuple(_find_differences(payload, row, kids))
     alarms = []
     if status is audit.HmacStatus.BROKEN:
-        alarms.append(_("The audit row was modified: its HMAC does not match. Run `instaccess_tokens verify`."))
+        alarms.append(
+            _("The HMAC of the audit row does not match, so the row was modified. Run `instaccess_tokens verify`.")
+        )
     if differences and authentic:
         alarms.append(
-            _("The signed claims differ from the audit row: the token or the row does not come from the issuer.")
+            _(
+                "The signed claims differ from the audit row. The token or the row does not come from the issuer. "
+                "Run `instaccess_tokens verify`."
+            )
         )
     return AuditRecord(row, status, differences, tuple(alarms))
 
@@ -198,7 +203,7 @@ def _check_hmac(row: IssuedToken) -> audit.HmacStatus | None:
 def _find_differences(payload: Mapping[str, Any], row: IssuedToken, kids: Mapping[Key.Use, str]) -> list[Difference]:
     claims = {ATTRIBUTES[name]: value for name, value in payload.items() if name in ATTRIBUTES}
     if None in (claims.get("masquerading_user_uuid"), claims.get("masquerading_user_shard_id")):
-        # Services ignore each of these claims if the other one is missing.
+        # Ignore an incomplete pair of masquerade claims, as services do. Otherwise, the row would seem to differ.
         claims.pop("masquerading_user_uuid", None)
     expected: dict[str, Any] = {
         "user_uuid": row.user_uuid,
@@ -208,7 +213,7 @@ def _find_differences(payload: Mapping[str, Any], row: IssuedToken, kids: Mappin
         "expires_at": int(row.expires_at.timestamp()),
         "masquerading_user_uuid": row.real_user_uuid or None,
     }
-    if "client_id" in claims:  # Only tokens of service users contain the client id.
+    if "client_id" in claims:  # Tokens that are not for a service user omit the client id.
         expected["client_id"] = row.client_id
         claims["client_id"] = identifiers(payload).get("client_id")  # The token may contain an integer.
     names = {attribute: name for name, attribute in ATTRIBUTES.items()}

@@ -2,7 +2,7 @@
 
 The gateway and the service decide: `gateway.unwrap_with_settings` for an encrypted token, and the steps of
 `service.InstAccessAuthentication` for a signed token. Afterwards the token is parsed for display. An `Inspection`
-never contains a token or a string that could be used as one.
+never contains a token or a string that could be used as a token.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ from .layers import Item, Layer, Reading, describe_claims, read_encrypted, read_
 from .records import AuditRecord, find_row, has_external_private_key
 
 MAX_PASTED = 20_000
-"""Maximum length of pasted text, in characters. The longest token has 8,192 characters, and users may paste more."""
+"""Maximum length of pasted text, in characters.
+
+The longest token has 8,192 characters. The maximum is higher, because users may paste text around the token.
+"""
 
 
 class Kind(Enum):
@@ -116,7 +119,7 @@ def inspect(text: str, *, now: float) -> Inspection:
 
 
 def failed() -> Inspection:
-    """Return the result of an inspection that raised an unexpected error. It contains no part of the token."""
+    """Return the result if an inspection raised an unexpected error. It contains no part of the token."""
     return Inspection(
         kind=Kind.UNKNOWN, outcome=Outcome.UNDECIDED, code=Reason.FAULT, detail="", explanation=explain(Reason.FAULT)
     )
@@ -167,7 +170,7 @@ def _inspect_signed(token: str, now: float, notes: list[str]) -> Inspection:
 
 
 def _check_at_service(claims: Claims) -> InvalidToken | None:
-    """Return the error with which a service that uses this database would refuse these claims, or None.
+    """Return the error with which a service that uses this database would refuse the claims, or None.
 
     If USER_HOOK is set, the users are not checked. The hook may create users, so it is not called here.
     """
@@ -228,7 +231,7 @@ def _get_reason(error: Exception) -> tuple[Reason, str]:
 
 
 def _get_variant(code: Reason, read: Reading) -> Variant | None:
-    """Return why the key was not found, which the reason code does not contain. Returns None if this is not known."""
+    """Return the variant of the explanation for the innermost key, or None if no variant applies."""
     if not read.layers:
         return None
     innermost = read.layers[-1]

@@ -72,7 +72,7 @@ def describe_lifecycle(key: Key, planned: Key, *, now: datetime, times: keys.Tim
     past = (
         _describe_current_period(key, key.retired_at or key.revoked_at) if key.activated_at else _("Never current.")
     )
-    revoked = _("Revoked at %(time)s: gateways and services refuse its tokens.") % {"time": _format(key.revoked_at)}
+    revoked = _("Revoked at %(time)s. Gateways and services refuse its tokens.") % {"time": _format(key.revoked_at)}
     return f"{past} {revoked}"
 
 
@@ -82,8 +82,8 @@ def _describe_activation(planned: Key, now: datetime) -> str:
     if planned.activated_at is not None:
         return _("Becomes current at %(time)s, in %(span)s.") % _until(planned.activated_at, now)
     if planned.use == Key.Use.SIGNING and not planned.has_private:
-        return _("Never becomes current: its private key is not stored here, so it can't sign.")
-    return _("No time is planned for it to become current.")
+        return _("Never becomes current, because its private key is not stored here.")
+    return _("No rotation to this key is planned.")
 
 
 def _describe_rotation(key: Key, planned: Key, now: datetime, times: keys.Times) -> str:
@@ -92,7 +92,7 @@ def _describe_rotation(key: Key, planned: Key, now: datetime, times: keys.Times)
         return _("Rotation has been due since %(time)s.") % {"time": _format(served)}
     if planned.retired_at is not None:
         return _("Next rotation due at %(time)s, in %(span)s.") % _until(planned.retired_at, now)
-    return _("No rotation is planned: the owner of the private key provides the next public key.")
+    return _("No rotation is planned. Import the next public key from the owner of the private key.")
 
 
 def _describe_current_period(key: Key, until: datetime | None) -> str:
@@ -113,5 +113,5 @@ def _until(time: datetime, now: datetime) -> dict[str, str]:
 
 
 def _format(time: datetime | None) -> str:
-    # Minutes are precise enough here. The change list shows seconds.
+    # Omit the seconds, which the change list shows.
     return format_utc_minutes(time) if time else _("an unknown time")

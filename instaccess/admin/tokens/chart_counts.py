@@ -78,7 +78,7 @@ def _count(
     numbers = [sums.get(start, 0) for start in starts]
     if sum(group.rows for group in groups) <= CHARTED:
         return Counts(numbers)
-    # Rows of the earliest counted hour or day may be cut off, so its number is incomplete.
+    # Exclude the earliest counted hour or day, because some of its rows may be missing.
     return Counts(numbers, known=starts.index(min(sums)) + 1, truncated=True)
 
 

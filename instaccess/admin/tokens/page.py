@@ -34,7 +34,7 @@ class IssuedTokenAdmin(InspectorPages, ExportPages, TokenActions):
     ordering = ["-issued_at", "-id"]
     # Rendering the rows takes most of the response time, so a page has few rows.
     list_per_page = 20
-    # Django's paginator, full result count and facets would count all rows.
+    # Replace Django's paginator, full result count and facets, because each one would count all rows.
     paginator = BoundedPaginator
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
@@ -60,8 +60,8 @@ class IssuedTokenAdmin(InspectorPages, ExportPages, TokenActions):
         return [*users.user_relations("user", "real_user"), "application"]
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
-        # PeriodFilter is the only way to choose a period: the chart shows the same period, and conditions such as
-        # `issued_at__month` would read every row.
+        # Refuse other conditions on the time. Otherwise, `issued_at__month`, for example, would read every row, and
+        # the chart would show another period than the list.
         if any(name.startswith("issued_at__") for name in request.GET):
             raise IncorrectLookupParameters("choose a period instead")
         return super().get_changelist_instance(request)

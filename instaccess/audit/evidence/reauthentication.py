@@ -17,11 +17,13 @@ logger = logging.getLogger("instaccess.audit")
 
 
 def reauthenticate(keys: EvidenceKeys) -> int:
-    """Replace HMACs of older key-encryption keys with HMACs of the first one. Returns the number of new HMACs.
+    """Replace the HMACs of older key-encryption keys with HMACs of the first key-encryption key.
 
-    Recomputes the HMACs of checkpoints, prune markers and rows without a checkpoint. A row covered by a checkpoint
+    Recomputes the HMACs of checkpoints, prune markers and rows without a checkpoint. A row that a checkpoint covers
     needs no new HMAC, because the checkpoint proves the row. An HMAC that doesn't match is not replaced, because a
-    new HMAC would hide that the row was modified.
+    new HMAC would hide that the data was modified.
+
+    Returns the number of new HMACs.
 
     Raises AuditAltered if the last checkpoint or the latest prune marker was modified.
     """

@@ -15,7 +15,7 @@ from .. import key_reports
 from ..base import SubcommandCommand, operator
 
 _SUBCOMMANDS = {
-    "list": "Show every key with its use, its status and the next step of its lifecycle.",
+    "list": "List every key with its status and its next step.",
     "generate": "Generate an additional future key. `rotate` generates future keys automatically.",
     "import": (
         "Import a key from a file (PEM or JWK) as a future key. A private key is refused without --with-private, "
@@ -65,7 +65,7 @@ class Command(SubcommandCommand):
                 "--use",
                 choices=Key.Use.values,
                 required=name != "rotate",
-                help="The use of the key: sig (signing) or enc (encryption)"
+                help="The key use: sig (signing) or enc (encryption)"
                 + ("; default: both." if name == "rotate" else "."),
             )
         for name in ("export", "activate", "revoke"):
@@ -82,7 +82,7 @@ class Command(SubcommandCommand):
             "--yes", action="store_true", help="Don't ask for confirmation before a private key is printed."
         )
         for name, text in {
-            "rotate": "Rotate before rotation is due. Services may refuse tokens until they fetch the JWK set again.",
+            "rotate": "Rotate before rotation is due. Services may refuse new tokens until they fetch the JWK set.",
             "activate": "Activate the key before its lead time has passed. Services may refuse new tokens at first.",
         }.items():
             sub[name].add_argument("--force", action="store_true", help=text)
@@ -135,7 +135,9 @@ class Command(SubcommandCommand):
         )
         self.stderr.flush()
         if sys.stdin is None or sys.stdin.readline().strip() != key.kid:
-            raise CommandError("Not exported: the key id was not typed. In a script, add --yes.")
+            raise CommandError(
+                "The key was not exported, because you did not type the key id. In a script, add --yes."
+            )
 
     def _rotate(self, options: dict[str, Any]) -> None:
         uses = [Key.Use(options["use"])] if options["use"] else list(Key.Use)
@@ -143,7 +145,9 @@ class Command(SubcommandCommand):
         for use in uses:
             try:
                 outcomes.append(keys.rotate(use, force=options["force"]))
-            except InstAccessError as error:  # An error must not prevent the rotation of the other keys.
+            except (
+                InstAccessError
+            ) as error:  # Continue, so that an error does not prevent the rotation of the other keys.
                 failures.append(error.detail)
         if options["json"]:
             self.print_json([key_reports.outcome_facts(outcome) for outcome in outcomes])

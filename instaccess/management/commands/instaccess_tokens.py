@@ -103,7 +103,9 @@ class Command(audit_evidence.EvidenceSubcommands):
                 f"Token {options['jti']} was not revoked: {_why_not_live(_parse_jti(options['jti']))}."
             )
         if not count and not audit.issued_tokens().filter(*conditions).exists():
-            raise CommandError("No token was revoked: no row of the audit log matches. Check the spelling.")
+            raise CommandError(
+                "No token was revoked, because no audit row matches. Check the spelling of the filters."
+            )
         self.print_result(
             options, {"revoked": count}, f"Revoked {count} live tokens. Gateways refuse the tokens within 5 seconds."
         )
@@ -120,7 +122,7 @@ def _conditions(options: dict[str, Any]) -> list[Q]:
     for name, condition in filters.items():
         text = options.get(name)
         if text == "":
-            # The value is empty if a shell variable is unset. Ignoring the option would match more tokens.
+            # Refuse an empty value, such as an unset shell variable. Otherwise, more tokens would match.
             raise CommandError(f"--{name} is empty: give a value.")
         if text is not None:
             conditions.append(condition(text))

@@ -70,13 +70,13 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         port = _parse_port(options["port"])
-        # Log lines would interrupt the steps of the demo. Logging is enabled again when all steps are printed.
+        # Turn logging off until all steps are printed. Otherwise, log lines would interrupt the steps.
         logging.disable(logging.WARNING)
         if options["setup_only"]:
             self.stdout.write(json.dumps(self._set_up(port)))
             return
         nginx = _find_nginx() if options["nginx"] else ""
-        # Open the port first, so that nothing is set up if another process uses the port.
+        # Open the port first. Otherwise, the demo would be set up even if another process uses the port.
         try:
             server = ThreadedWSGIServer((HOST, port), WSGIRequestHandler)
         except OSError as error:
@@ -93,11 +93,11 @@ class Command(BaseCommand):
     def _set_up(self, port: int) -> dict[str, str]:
         settings.DEMO_DIR.mkdir(parents=True, exist_ok=True)
         call_command("migrate", verbosity=0, interactive=False)
-        # With --setup-only, stdout contains only the JSON object.
+        # Write to stderr, because with --setup-only, stdout must contain only the JSON object.
         call_command("instaccess_init", stdout=self.stderr)
         password = self._password()
         user, _ = get_user_model().objects.get_or_create(username=USERNAME)
-        # Undo changes that a user made in the admin, so that the printed password works.
+        # Undo changes that were made in the admin. Otherwise, the printed password might not work.
         user.is_active = user.is_staff = user.is_superuser = True
         if not user.check_password(password):
             user.set_password(password)
@@ -148,12 +148,12 @@ class Command(BaseCommand):
         thread.start()
         try:
             self._show_steps(setup, proxied=proxied)
-            # Enable logging before the user reads "Ctrl-C", because an interrupted call would leave `logging` locked.
+            # Enable logging before "Ctrl-C" is printed. If Ctrl-C interrupted this call, `logging` would stay locked.
             logging.disable(logging.NOTSET)
             self.stdout.write("\nServing. Press Ctrl-C to stop. The log follows.")
             self.stdout.flush()
-            # Python handles a signal only when the main thread runs. A signal that comes just before join(), or that
-            # the system delivers to another thread, doesn't wake the main thread. The timeout wakes it.
+            # Wake the main thread regularly, because only the main thread handles signals. A signal that arrives just
+            # before join(), or in another thread, does not wake the main thread.
             while thread.is_alive():
                 thread.join(timeout=STOPS_WITHIN)
         except KeyboardInterrupt:
@@ -249,7 +249,7 @@ def _run_nginx(nginx: str, port: int) -> Iterator[None]:
 
 def _post(url: str, access_token: str) -> tuple[int, str]:
     request = urllib.request.Request(url, method="POST", headers={"Authorization": f"Bearer {access_token}"})
-    # Ignore proxy settings in the environment: on a proxy's machine, 127.0.0.1 is another server.
+    # Ignore proxy settings in the environment. Otherwise, a proxy would connect to 127.0.0.1 on its own machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=30) as response:

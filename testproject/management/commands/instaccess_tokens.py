@@ -38,7 +38,7 @@ class Command(instaccess_tokens.Command):
         start = time.monotonic()
         alias = router.db_for_write(IssuedToken)
         try:
-            # Use one transaction, so that an error does not leave an incomplete audit log.
+            # Use one transaction. Otherwise, an error would leave an incomplete audit log.
             with transaction.atomic(using=alias):
                 seeding = Seeding(
                     rows=options["rows"], days=options["days"], seed=options["seed"], now=timezone.now()
@@ -68,7 +68,7 @@ def _write(tokens: Iterable[IssuedToken], alias: str) -> None:
         for batch in _batches(tokens):
             IssuedToken.objects.using(alias).bulk_create(batch)
         return
-    # COPY is several times faster than INSERT.
+    # Use COPY, because it is several times faster than INSERT.
     fields = [field for field in IssuedToken._meta.concrete_fields if not field.primary_key]
     names = [field.attname for field in fields]
     copying = f"COPY {IssuedToken._meta.db_table} ({', '.join(str(field.column) for field in fields)}) FROM STDIN"

@@ -24,7 +24,7 @@ _ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-# Unlike the console message of the browser, this message names the blocked URL and the element.
+# This message names the blocked URL and the element. The browser's own console message does not.
 _REPORT_VIOLATIONS = """
 document.addEventListener("securitypolicyviolation", event => console.error(
     `CSP: ${event.effectiveDirective} ${event.blockedURI} ${event.target?.outerHTML?.slice(0, 200) ?? ""}`));
@@ -32,7 +32,10 @@ document.addEventListener("securitypolicyviolation", event => console.error(
 
 
 def executable() -> str | None:
-    """Return the path of Chromium from the variable CHROMIUM or of Debian's package. None if it is not installed."""
+    """Return the path of the program in the environment variable CHROMIUM, by default of Debian's `chromium`.
+
+    Returns None if the program is not installed.
+    """
     return shutil.which(os.environ.get("CHROMIUM") or "chromium")
 
 
@@ -43,7 +46,7 @@ def chromium() -> Iterator[Browser]:
 
     # Chromium's sandbox cannot run as root. For other users the sandbox stays enabled.
     arguments = [*_ARGUMENTS, "--no-sandbox"] if os.geteuid() == 0 else _ARGUMENTS
-    # Playwright runs an event loop in this thread, so Django would refuse queries as unsafe in a coroutine.
+    # Playwright runs an event loop in this thread. Without this variable, Django would refuse database queries.
     before = os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE")
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
     try:
@@ -80,7 +83,7 @@ class Watch:
         context.on("response", self._response)
 
     def _console(self, message: ConsoleMessage) -> None:
-        # `_response` reports HTTP error statuses, with the URL.
+        # Skip messages about HTTP error statuses, because `_response` reports these statuses with the URL.
         if message.type == "error" and "the server responded with a status of" not in message.text:
             self.errors.append(f"console: {message.text}")
 
@@ -89,7 +92,7 @@ class Watch:
             self.errors.append(f"request to another host: {request.url[:200]}")
 
     def _failed(self, request: Request) -> None:
-        # A navigation that is interrupted, or that becomes a download, ends with this failure.
+        # Ignore ERR_ABORTED for navigations, because interrupted navigations and downloads also end with ERR_ABORTED.
         if not (request.is_navigation_request() and request.failure == "net::ERR_ABORTED"):
             self.errors.append(f"{request.failure}: {request.url}")
 
@@ -114,10 +117,10 @@ def window(
     )
 
 
-def four_ways(page: Page) -> Iterator[tuple[str, ViewportSize]]:
-    """Show a page in each combination of colour scheme and size, and yield the combination.
+def appearance_combinations(page: Page) -> Iterator[tuple[str, ViewportSize]]:
+    """Show a page in each combination of colour scheme and window size, and yield the combination.
 
-    Afterwards the page is light and wide.
+    The last combination is light and wide.
     """
     for scheme, size in product(("dark", "light"), (NARROW, WIDE)):
         page.emulate_media(color_scheme=scheme)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.admin.browser import school
-from tests.admin.browser.chromium import Watch, chromium, four_ways, window
+from tests.admin.browser.chromium import Watch, appearance_combinations, chromium, window
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -40,7 +40,7 @@ class Album:
             sidebar.dispatch_event("click")
             self._page.screenshot(path=self._readme / f"{name}.png")
             sidebar.dispatch_event("click")
-        for scheme, size in four_ways(self._page):
+        for scheme, size in appearance_combinations(self._page):
             height = self._page.evaluate("document.documentElement.scrollHeight")
             self._page.screenshot(
                 path=self._folder / f"{name}-{scheme}-{size['width']}.png",

@@ -1,4 +1,4 @@
-"""Tests of the browser tests: errors are reported, and each accessibility exception is needed for Django's pages."""
+"""Tests for the browser tests: errors are reported, and each accessibility exception is needed for Django's pages."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class TestWatch:
         page.goto("/admin/login/")
         [watch] = watches
         page.evaluate(f"() => {{ {_ERRORS[misbehaviour]} }}")
-        # Playwright delivers events only while it runs a command, so evaluate an expression repeatedly.
+        # Evaluate an expression repeatedly, because Playwright delivers events only while a command runs.
         assert wait_until(lambda: page.evaluate("1") and watch.errors, bool)
         watch.errors.clear()
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from instaccess.gateway import views
 from instaccess.issuer import issuing
 from instaccess.keys import ring as keys_ring
 from instaccess.models import IssuedToken
@@ -17,10 +16,8 @@ ORIGIN = issuing.Origin(canvas_domain="canvas.example.edu")
 
 
 @pytest.fixture(autouse=True)
-def fresh_gateway(initial_keys):
-    views.clear_caches()
-    yield
-    views.clear_caches()
+def fresh_gateway(empty_gateway_caches: None) -> None:
+    """Apply `empty_gateway_caches` to every test of this folder."""
 
 
 @pytest.fixture

@@ -119,7 +119,7 @@ class TestAgreementWithGatewayAndService:
     @pytest.mark.parametrize(
         "changed", [{}, {"LEEWAY": 300}, {"ISSUER": "other"}, {"ENCRYPTION_ALG": "RSA1_5"}], ids=str
     )
-    def test_inspector_gives_the_gateways_reason_under_each_setting(self, make, caplog, settings, changed):
+    def test_inspector_gives_the_gateways_reason_with_each_setting(self, make, caplog, settings, changed):
         expired = int(time.time()) - MAX_LIFETIME - 100
         texts = [make.token(iat=expired, exp=expired + MAX_LIFETIME), make.token(**times(0))]
         texts.append(make.encrypted(make.signed(good_claims()), alg="RSA1_5"))
@@ -131,7 +131,7 @@ class TestAgreementWithGatewayAndService:
     def test_inspector_gives_the_gateways_reason_for_non_canonical_tokens(self, token, caplog):
         for text in non_canonical_forms(token):
             if extract_token(text) == text and text.isascii() and text.isprintable():
-                # The gateway first checks the complete Authorization header; the inspector sees only the token.
+                # The gateway checks the Authorization header first. The inspector gets only the token.
                 expected = reason_of_gateway(text, caplog).replace("malformed_header", "malformed")
                 assert inspect_text(text).code == expected != ""
 

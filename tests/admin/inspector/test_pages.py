@@ -282,9 +282,9 @@ class TestTheResult:
 
     def test_a6_the_page_shows_no_name_from_a_modified_foreign_key(self, staff_client, token, application):
         mallory = get_user_model().objects.create_user("mallory")
-        theirs = get_application_model().objects.create(name="Mallory's", client_id="x", user=mallory)
+        malicious = get_application_model().objects.create(name="Mallory's", client_id="x", user=mallory)
         assert application.name in inspected(staff_client, token)
-        IssuedToken.objects.update(user=mallory, application=theirs)
+        IssuedToken.objects.update(user=mallory, application=malicious)
 
         page = inspected(staff_client, token)
 

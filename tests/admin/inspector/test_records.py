@@ -62,7 +62,7 @@ class TestKeys:
         assert codes(inspection) == ("REFUSED", "unknown_kid")
         assert "retired so long ago" in str(inspection.explanation.meaning)
 
-    def test_inspector_leaves_the_verdict_to_the_gateway_if_the_private_key_is_not_stored_here(self, token):
+    def test_inspector_refers_to_the_gateway_if_the_private_key_is_not_stored_on_this_server(self, token):
         Key.objects.filter(use="enc").update(sealed_private_jwk="")
         ring.clear_cache()
         inspection = inspect_text(token)

@@ -216,7 +216,7 @@ class TestARefusal:
         revocation.revoke(rows.revocable_tokens(), keks=keks_for_revocation(), reason="laptop lost")
         inspection = inspect_text(token)
 
-        # A deny list is at most two seconds old, in this process and in a gateway.
+        # The cached deny list is up to two seconds old, as in a gateway, so it does not contain the token yet.
         assert codes(inspection) == ("ACCEPTED", "")
         assert any("within five seconds" in alarm for alarm in inspection.alarms)
 

@@ -194,7 +194,7 @@ class TestWhatNeedsAttention:
 
     def test_no_problem_is_shown_after_init(self, operator_client):
         assert warned(operator_client) == []
-        assert "Nothing: no key is overdue, missing or unsafe." in page_text(operator_client.get(LIST))
+        assert "Nothing. No key is overdue, missing or unsafe." in page_text(operator_client.get(LIST))
 
     def test_a_problem_is_shown_with_its_severity_and_its_fix(self, operator_client, operator, clock):
         clock.shift(timedelta(days=39))

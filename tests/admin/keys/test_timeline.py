@@ -197,7 +197,7 @@ class History:
 
 @st.composite
 def histories(draw_: st.DrawFn) -> History:
-    """Keys of a deployment whose cron job runs irregularly, with revocations and forced rotations in between."""
+    """Draw the keys of a deployment with irregular cron runs, revocations and forced rotations."""
     times = rotation.Times(
         interval=DAY * draw_(st.one_of(st.integers(1, 60), st.integers(1, 3650))),
         lead=timedelta(seconds=draw_(st.integers(0, 80_000))),
@@ -315,8 +315,8 @@ class TestDescribingALifecycle:
             ),
             pytest.param(
                 [current(use=ENC, private=False)],
-                "Current since 2026-11-13 12:00 UTC. No rotation is planned: the owner of the private "
-                "key provides the next public key.",
+                "Current since 2026-11-13 12:00 UTC. No rotation is planned. Import the next public key "
+                "from the owner of the private key.",
                 id="of a gateway elsewhere",
             ),
             pytest.param(
@@ -331,13 +331,13 @@ class TestDescribingALifecycle:
             ),
             pytest.param(
                 [key("next", "future", private=False), current()],
-                "Published since 2026-11-13 12:00 UTC. Never becomes current: its private key is not stored here, "
-                "so it can't sign.",
+                "Published since 2026-11-13 12:00 UTC. Never becomes current, because its private key is not stored "
+                "here.",
                 id="public signing key",
             ),
             pytest.param(
                 [key("next", "future")],
-                "Published since 2026-11-13 12:00 UTC. No time is planned for it to become current.",
+                "Published since 2026-11-13 12:00 UTC. No rotation to this key is planned.",
                 id="no current key",
             ),
             pytest.param(
@@ -354,13 +354,13 @@ class TestDescribingALifecycle:
             ),
             pytest.param(
                 [key("bad", "revoked", activated_at=NOW - 5 * DAY, revoked_at=NOW - DAY)],
-                "Current from 2026-11-18 12:00 UTC to 2026-11-22 12:00 UTC. Revoked at 2026-11-22 12:00 UTC: "
-                "gateways and services refuse its tokens.",
+                "Current from 2026-11-18 12:00 UTC to 2026-11-22 12:00 UTC. Revoked at 2026-11-22 12:00 UTC. "
+                "Gateways and services refuse its tokens.",
                 id="revoked",
             ),
             pytest.param(
                 [key("bad", "revoked", revoked_at=NOW - DAY)],
-                "Never current. Revoked at 2026-11-22 12:00 UTC: gateways and services refuse its tokens.",
+                "Never current. Revoked at 2026-11-22 12:00 UTC. Gateways and services refuse its tokens.",
                 id="revoked while future",
             ),
             pytest.param(

@@ -141,7 +141,7 @@ class TestRevokingTokensOfUsers:
         self, staff_client, issue, user, other
     ):
         token = issue(user)
-        # An attacker with access to the database could do this.
+        # Simulate an attacker who changes the foreign key in the database.
         IssuedToken.objects.filter(pk=token.pk).update(user=other)
 
         text = send(staff_client, "revoke_users", token).content.decode()

@@ -202,7 +202,7 @@ class TestCounting:
         )
 
         assert counts.numbers[-1] == 14
-        assert counts.known == 7  # The period has 41 days before today. Refusals of 35 of these days are kept.
+        assert counts.known == 7  # The period starts 41 days ago. Refusals are kept for 35 days.
         assert counts.total == 14
 
     def test_a4_a_bounded_number_of_rows_is_counted_and_incomplete_numbers_are_unknown(self, row, monkeypatch):
@@ -367,14 +367,14 @@ class TestRefusalsInTheChart:
     @pytest.mark.parametrize(
         ("query", "why"),
         [
-            ({"account_uuid": "x"}, "counted by application and user only"),
-            ({"masquerading": "yes"}, "counted by application and user only"),
-            ({"status": "live"}, "counted by application and user only"),
-            ({"canvas_domain": "x"}, "counted by application and user only"),
-            ({"q": "192.0.2.7"}, "not counted by the term you searched for"),
+            ({"account_uuid": "x"}, "counted only by application and user"),
+            ({"masquerading": "yes"}, "counted only by application and user"),
+            ({"status": "live"}, "counted only by application and user"),
+            ({"canvas_domain": "x"}, "counted only by application and user"),
+            ({"q": "192.0.2.7"}, "not counted by IP address"),
         ],
     )
-    def test_refusals_are_left_out_with_a_reason_if_they_are_not_counted_by_the_filter(
+    def test_refusals_are_omitted_with_a_reason_if_refusals_are_not_counted_by_the_filter(
         self, query, why, staff_client
     ):
         text = chart_text(staff_client, **query)
@@ -410,7 +410,7 @@ class TestTooManyTokensForAChart:
         text = chart_text(staff_client, **query)
         cells = table(staff_client, **query)
 
-        assert "More than 3 tokens: choose a shorter period." in text
+        assert "The period contains more than 3 tokens. Choose a shorter period." in text
         assert "complete from 2026-11-23 on" in text
         assert "Issued: 3, at most 3 per day" in text
         assert cells["2026-11-23"] == {"Issued": "3"}

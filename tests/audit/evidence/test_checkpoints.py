@@ -29,14 +29,14 @@ from instaccess.tokens import compact, jose
 pytestmark = pytest.mark.django_db
 
 DAY = 86_400
-# No midnight within SETTLED seconds, because a checkpoint ends at midnight.
-NOON = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)
+# Midnight is more than SETTLED seconds before NOW. Otherwise, a checkpoint would end at midnight.
+NOW = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)
 
 
 @pytest.fixture
 def rows(row, initial_keys, time_machine):
-    """Create rows of tokens with these ages in seconds, in this order."""
-    time_machine.move_to(NOON, tick=False)
+    """Return a function that creates token rows with the given ages in seconds, in this order."""
+    time_machine.move_to(NOW, tick=False)
     return lambda *ages: [row(age=age) for age in ages]
 
 
@@ -89,7 +89,7 @@ class TestSeal:
 
     def test_seal_ends_a_checkpoint_at_the_cut(self, rows):
         rows(9000, 8000, 7000)
-        seal(evidence_keys(), cut=NOON - timedelta(seconds=7500))
+        seal(evidence_keys(), cut=NOW - timedelta(seconds=7500))
 
         assert covered_rows() == [(1, 2), (2, 1)]
 
@@ -131,7 +131,7 @@ class TestSeal:
         time_machine.shift(SETTLED + 1)
         seal(evidence_keys())
 
-        # A caller who selected the row an hour ago can't revoke it: the token expired long ago.
+        # A caller who selected the row an hour ago can't revoke the token, because the token expired long ago.
         assert (
             revocation.revoke(IssuedToken.objects.filter(pk=each.pk), keks=keks_for_revocation(), reason="late") == 0
         )
@@ -205,7 +205,7 @@ class TestTheCheckpoint:
     def test_checkpoint_is_invalid_if_signed_with_a_key_that_an_attacker_inserted(self, rows, rsa_pool):
         rows(9000)
         seal(evidence_keys())
-        # The attacker can write to the database, inserts a signing key and signs a modified checkpoint with this key.
+        # Simulate an attacker who inserts a signing key and signs a modified checkpoint with this signing key.
         attacker_key = rsa_pool.take("sig")
         kid = attacker_key.thumbprint()
         public = {**attacker_key.export_public(as_dict=True), "kid": kid, "use": "sig"}
@@ -224,7 +224,7 @@ class TestReauthenticate:
         seal(evidence_keys())
         old, new = "SECRET_KEY", secrets.token_urlsafe(32)
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [new, old]}
-        # One checkpoint and the row without a checkpoint get new HMACs. The other row is proved by its checkpoint.
+        # The checkpoint and the row without a checkpoint get new HMACs. The checkpoint proves the other row.
         assert reauthentication.reauthenticate(evidence_keys()) == 2
         assert reauthentication.reauthenticate(evidence_keys()) == 0
 

@@ -26,7 +26,7 @@ NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 
 @pytest.fixture
 def rows(row, initial_keys, time_machine):
-    """Create rows of tokens with these ages in seconds, in this order."""
+    """Return a function that creates token rows with the given ages in seconds, in this order."""
     time_machine.move_to(NOON, tick=False)
     return lambda *ages, **columns: [row(age=age, **columns) for age in ages]
 

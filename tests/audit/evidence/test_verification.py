@@ -31,7 +31,7 @@ DAY = 86_400
 
 @pytest.fixture
 def audit(row, initial_keys, time_machine) -> list[IssuedToken]:
-    """Nine rows: three covered by checkpoint 1, three covered by checkpoint 2, three not covered yet."""
+    """Create nine rows: three covered by checkpoint 1, three covered by checkpoint 2, three not covered yet."""
     time_machine.move_to(NOON, tick=False)
     ages = (3 * DAY, 3 * DAY - 1, 3 * DAY - 2, 2 * DAY, 2 * DAY - 1, 2 * DAY - 2, 60, 50, 40)
     made = [row(age=age) for age in ages]

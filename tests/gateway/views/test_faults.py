@@ -118,14 +118,14 @@ class TestAServerSideError:
             {"ISSUER": 7},
         ],
     )
-    def test_an_invalid_setting_is_a_503(self, ask, token, settings, settings_):
+    def test_verify_returns_503_if_a_setting_is_invalid(self, ask, token, settings, settings_):
         settings.INSTACCESS = settings_
 
         assert answer(ask(headers=[("Authorization", f"Bearer {token}")])) == UNAVAILABLE
 
     @pytest.mark.parametrize("debug", [False, True])
     @pytest.mark.parametrize("settings_", [{"REALM": 'a"b'}, {"REALM": "\xe9"}, ["no", "dictionary"]])
-    def test_an_invalid_setting_is_a_503_for_refused_tokens_too_and_no_error_report_contains_the_token(
+    def test_verify_returns_503_for_an_invalid_token_if_a_setting_is_invalid(
         self, ask, issue, settings, settings_, debug, error_mail
     ):
         row, text = issue()
@@ -136,20 +136,20 @@ class TestAServerSideError:
             assert answer(ask(headers=headers)) == UNAVAILABLE
         assert text not in mailed()
 
-    def test_an_empty_key_table_is_a_503(self, token):
+    def test_verify_returns_503_if_the_key_table_is_empty(self, token):
         Key.objects.all().delete()
         ring.clear_cache()
 
         assert answer(verify(token)) == UNAVAILABLE
 
-    def test_o6_a_wrong_key_encryption_key_is_a_503(self, token, settings):
+    def test_o6_verify_returns_503_if_the_key_encryption_key_is_wrong(self, token, settings):
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": ["A" * 43]}
         ring.clear_cache()
 
         assert answer(verify(token)) == UNAVAILABLE
 
     @pytest.mark.parametrize("error", [RuntimeError, KeyError, MemoryError, RecursionError, UnicodeDecodeError])
-    def test_an_unexpected_error_is_a_503_and_a_log_line_without_the_token(
+    def test_verify_returns_503_and_logs_no_token_after_an_unexpected_error(
         self, ask, token, monkeypatch, caplog, error
     ):
         def fail(text: str, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The gateway's refusals: one identical answer for every reason. Other bearer tokens that pass unchanged."""
+"""The gateway's refusals: every reason has the same answer, and opaque bearer tokens pass unchanged."""
 
 from __future__ import annotations
 
@@ -260,5 +260,5 @@ class TestOtherBearerTokensIfTheSettingAllowsThem:
         ):
             response = verify(text)
             parts = text.strip(" ").split(".")
-            # No parser reads a string with another number of parts as a JWT.
+            # Only a string with three parts can be read as a JWT, so only these strings must be refused.
             assert answer(response) == INVALID if len(parts) == 3 else response.status_code in (204, 401), text

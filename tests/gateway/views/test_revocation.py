@@ -16,7 +16,7 @@ pytestmark = pytest.mark.django_db
 
 
 class TestARevocation:
-    """G11, G21: a worker that has the token in its cache refuses the token five seconds after the revocation."""
+    """G11, G21: five seconds after a revocation, every worker refuses the token, even if the token is cached."""
 
     @pytest.fixture
     def refused_in_five_seconds(self, clock):

@@ -72,7 +72,7 @@ class TestABucket:
 
         assert statuses(post, token, 4) == [201, 201, 201, 429]
 
-    def test_bucket_does_not_leak_if_the_clock_goes_back(self, post, token, clock):
+    def test_bucket_does_not_leak_if_the_clock_is_set_back(self, post, token, clock):
         statuses(post, token, 3)
 
         clock.shift(-3600)
@@ -142,7 +142,7 @@ class TestTheRefusal:
         assert post(token).status_code == 201
         assert post(token)["Retry-After"] == "20"
 
-    def test_throttling_refusal_is_a_403_if_configured(self, post, token, settings):
+    def test_throttled_request_gets_403_if_configured(self, post, token, settings):
         settings.INSTACCESS = {"THROTTLE_STATUS": 403}
         statuses(post, token, 3)
 
@@ -276,7 +276,7 @@ class TestTheSettings:
         caches["buckets"].clear()
         assert statuses(post, token, 1) == [201]
 
-    def test_unknown_cache_is_a_check_error_and_a_503(self, post, token, settings):
+    def test_check_reports_an_unknown_cache_and_issuer_returns_503(self, post, token, settings):
         settings.INSTACCESS = {"THROTTLE_CACHE": "no-such"}
 
         assert "instaccess.E048" in {message.id for message in run_checks()}
@@ -292,7 +292,7 @@ class TestTheSettings:
         ],
         ids=["memory", "dummy", "redis", "off"],
     )
-    def test_cache_that_processes_do_not_share_is_a_deployment_warning(self, settings, backend, limit, warned):
+    def test_check_deploy_warns_about_a_cache_that_processes_do_not_share(self, settings, backend, limit, warned):
         settings.CACHES = {"default": {"BACKEND": backend, "LOCATION": "redis://127.0.0.1:6379/9"}}
         settings.INSTACCESS = {"THROTTLE_LIMIT": limit}
 
@@ -322,7 +322,7 @@ class TestTheContentOfTheCache:
 
 class TestACacheThatCannotBeCreated:
     @pytest.mark.parametrize("backend", ["no.such.Backend", "django.core.cache.backends.memcached.PyMemcacheCache"])
-    def test_cache_that_cannot_be_created_is_a_503_and_the_log_names_the_setting(
+    def test_issuer_returns_503_and_logs_the_setting_if_the_cache_cannot_be_created(
         self, post, initial_keys, access_token, caplog, backend, monkeypatch
     ):
         monkeypatch.setitem(sys.modules, "pymemcache", None)

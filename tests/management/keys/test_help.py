@@ -1,4 +1,4 @@
-"""Tests of `manage.py instaccess_keys --help` and of argument parsing."""
+"""Tests for `manage.py instaccess_keys --help` and of argument parsing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of `manage.py instaccess_keys list`."""
+"""Tests for `manage.py instaccess_keys list`."""
 
 from __future__ import annotations
 
@@ -54,9 +54,11 @@ class TestList:
 
         assert f"`python manage.py instaccess_keys revoke --kid {generated}`" in text
         assert "Only the gateway that has the private key can decrypt new tokens" in text
-        assert lines[generated].endswith("does not become current automatically: the gateway lacks its private key")
+        assert lines[generated].endswith(
+            "does not become current automatically, because the gateway lacks its private key"
+        )
         assert lines[key_of(ENC, "current").kid].endswith("import the next public key from its owner")
-        assert lines[signing].endswith("can't sign: only its public key is stored on this server")
+        assert lines[signing].endswith("can't sign, because only its public key is stored on this server")
 
     def test_list_prints_that_the_key_of_a_gateway_is_due_if_its_next_key_is_stored(self, files, clock, rsa_pool):
         Key.objects.filter(use=ENC).delete()

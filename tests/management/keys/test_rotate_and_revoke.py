@@ -1,4 +1,4 @@
-"""Tests of `manage.py instaccess_keys rotate`, `activate`, `revoke` and `reseal`."""
+"""Tests for `manage.py instaccess_keys rotate`, `activate`, `revoke` and `reseal`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def rows() -> list[dict[str, Any]]:
 @pytest.mark.usefixtures("initial_keys")
 class TestRotate:
     def test_rotate_prints_when_the_next_rotation_is_due(self):
-        run("rotate")  # This generates the future encryption key.
+        run("rotate")  # This rotation generates the future encryption key.
         before = rows()
 
         assert run("rotate").splitlines() == [
@@ -58,7 +58,7 @@ class TestRotate:
         past = lifecycle.rotate(SIG, force=True).retired.kid
         clock.shift(timedelta(seconds=conf.key_retention_seconds))
 
-        assert f"signing: erased the private key of key {past}: its last token has expired." in run("rotate")
+        assert f"signing: erased the private key of key {past}, because its last token has expired." in run("rotate")
 
     def test_rotate_with_force_changes_the_current_key(self):
         future = key_of(SIG, "future").kid

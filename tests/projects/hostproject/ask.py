@@ -1,4 +1,4 @@
-"""Sends every kind of request to the endpoint once, and prints the responses as JSON."""
+"""A script that sends each kind of request to the endpoint once, and prints the responses as JSON."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ if __name__ == "__main__":
     from instaccess.keys import lifecycle, ring
     from instaccess.models import IssuedToken, Key
 
-    # The replica is not updated from here on.
+    # Nothing updates the replica after this line.
     connections.close_all()
     shutil.copy(connections["default"].settings_dict["NAME"], connections["replica"].settings_dict["NAME"])
     first = {use: ring.load()._current(use).kid for use in Key.Use}

@@ -1,4 +1,4 @@
-"""Runs the migrations, issues tokens and prints the results as JSON."""
+"""A script that runs the migrations, issues tokens and prints the results as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Counts of refusals: what the issuer and the gateway count, and the cost of a flood."""
+"""Refusal counts of the issuer and the gateway, and the cost of a flood of refusals."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ class TestARow:
 @REAL_TRANSACTIONS
 class TestAFlood:
     def test_flood_of_10000_invalid_tokens_in_30_seconds_costs_three_writes(self, clock, statements, caplog):
-        # This level avoids ten thousand log lines.
+        # Without this level, the test would write ten thousand log lines.
         caplog.set_level(logging.CRITICAL, logger="instaccess")
         request = RequestFactory().get(GATEWAY_URL)
         with time_machine.travel(NOW, tick=False):
@@ -224,7 +224,7 @@ class TestAFlood:
                 token = f"{number}.b.c.d.e" if number % 2 else str(number)
                 request.META["HTTP_AUTHORIZATION"] = f"Bearer {token}"
                 response = views.verify(request)
-                response.close()  # A server closes the response after it has sent it.
+                response.close()  # A server closes each response after sending the response.
                 assert response.status_code == 401
                 clock.advance(30.5 / 10_000)
 

@@ -35,7 +35,7 @@ class TestWriting:
         assert response.status_code == 401
         assert total() == 1
 
-        # The same through WSGI: a server closes the response after sending it.
+        # Under WSGI, a server closes the response after sending it. Only then must the counts be written.
         refusals.counter.reset()
         due.advance(refusals.INTERVAL)
         statements.seen.clear()
@@ -110,7 +110,7 @@ class TestWriting:
 
 
 class TestInsideATransactionOfTheHostProject:
-    """For example in a test case of the host project."""
+    """A request can end inside a transaction, for example in a test case of the host project."""
 
     def test_end_of_a_request_writes_nothing_inside_a_transaction(self, due, statements):
         ask()
