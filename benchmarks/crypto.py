@@ -85,7 +85,7 @@ def alternatives() -> tuple[dict[str, Operation], dict[str, Operation]]:
             decryption_keys={kids[1]: encryption},
             verification_keys={kids[0]: public[0]},
             denied=frozenset(),
-            issuer=ISSUER,
+            issuers=[ISSUER],
         )
 
     def encode() -> str:

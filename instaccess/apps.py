@@ -19,12 +19,13 @@ class InstAccessConfig(AppConfig):
         from .audit import refusal_counts  # noqa: PLC0415
         from .conf import checks as conf_checks  # noqa: F401, PLC0415
         from .issuer import checks as issuer_checks  # noqa: F401, PLC0415
+        from .issuer.authentication import is_usable_client  # noqa: PLC0415
         from .keys import checks as keys_checks  # noqa: F401, PLC0415
         from .trust import checks as trust_checks  # noqa: F401, PLC0415
 
         audit_model = self.get_model("IssuedToken")
         trust.use_key_table(lambda max_staleness: keys.current_ring(max_staleness=max_staleness))
         trust.use_audit_table(lambda: router.db_for_write(audit_model))
-        service.use(users.active_user)
+        service.use(find_user=users.active_user, is_usable_client=is_usable_client)
         warmup.add_step(keys.sign_once)
         web.refusal_counter.start(refusal_counts)

@@ -41,6 +41,7 @@ class Reason(StrEnum):
     UNKNOWN_USER = "unknown_user"
     UNKNOWN_MASQUERADER = "unknown_masquerader"
     WRONG_ACCOUNT = "wrong_account"
+    UNUSABLE_CLIENT = "unusable_client"
 
     # Only the issuer refuses requests with these codes: the OAuth2 access token or the request has a problem.
     JWT_FROM_JWT = "jwt_from_jwt"

@@ -51,6 +51,7 @@ BAD_SETTING_IDS = {
     "THROTTLE_STATUS": "instaccess.E047",
     "THROTTLE_CACHE": "instaccess.E048",
     "AUDIT_RETENTION_DAYS": "instaccess.E049",
+    "ACCEPTED_ISSUERS": "instaccess.E054",
 }
 """Setting -> id of the check that reports an invalid value."""
 

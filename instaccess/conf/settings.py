@@ -54,8 +54,21 @@ class Conf(KeySettings):
 
     @property
     def issuer(self) -> str:
-        """`iss` claim of issued tokens, and the only `iss` that is accepted."""
+        """`iss` claim of issued tokens."""
         return self._string("ISSUER", "instructure:inst_access")
+
+    @property
+    def accepted_issuers(self) -> list[str]:
+        """Accepted values of the `iss` claim. None, the default, means ISSUER alone."""
+        value = self._get("ACCEPTED_ISSUERS", None)
+        if value is None:
+            return [self.issuer]
+        strings = isinstance(value, (list, tuple)) and all(
+            isinstance(issuer, str) and 1 <= len(issuer) <= 255 for issuer in value
+        )
+        if not strings or not value:
+            raise self._invalid("ACCEPTED_ISSUERS", "None, or a list of one or more strings of 1 to 255 characters")
+        return list(value)
 
     @property
     def lifetime(self) -> int:

@@ -94,7 +94,7 @@ def unwrap(
     decryption_keys: Mapping[str, JWK],
     verification_keys: Mapping[str, JWK],
     denied: Container[str],
-    issuer: str,
+    issuers: Collection[str],
     leeway: int = 0,
     key_algorithms: Collection[str] = tokens.KEY_ALGORITHMS,
     cache: TokenCache | None = None,
@@ -111,7 +111,7 @@ def unwrap(
         decryption_keys, verification_keys: mappings from kid to key, in the order in which the keys are tried. If the
             token has no kid, at most three keys are tried.
         denied: the `jti` of each revoked token.
-        issuer: the accepted value of the `iss` claim.
+        issuers: the accepted values of the `iss` claim.
         leeway: seconds for which a token is accepted after its expiry.
         key_algorithms: the accepted JWE `alg` values.
         cache: the cache of unwrapped tokens, or None.
@@ -124,7 +124,7 @@ def unwrap(
     unwrapped = cache.get(token) if cache is not None and cache_size else None
     if unwrapped is None:
         unwrapped = _decrypt_and_verify(
-            token, now, decryption_keys, verification_keys, issuer, leeway, key_algorithms
+            token, now, decryption_keys, verification_keys, issuers, leeway, key_algorithms
         )
         if cache is not None and cache_size:
             cache.put(token, unwrapped, size=cache_size)
@@ -168,7 +168,7 @@ def unwrap_with_settings(token: str, *, now: float, cache: TokenCache | None = N
         decryption_keys=decryption_keys,
         verification_keys=verification_keys,
         denied=denied,
-        issuer=conf.issuer,
+        issuers=conf.accepted_issuers,
         leeway=conf.leeway,
         key_algorithms=key_algorithms,
         cache=cache,
@@ -176,7 +176,7 @@ def unwrap_with_settings(token: str, *, now: float, cache: TokenCache | None = N
     )
 
 
-class _RecordingKeys(Mapping[str, JWK]):
+class _RecordingKeys(tokens.ReloadableKeys):
     """A view of a key mapping that records each key that it returns.
 
     The key that verified a token is read from this record. A second look-up of the same kid could return another key,
@@ -194,6 +194,10 @@ class _RecordingKeys(Mapping[str, JWK]):
     def __iter__(self) -> Iterator[str]:
         return iter(self._keys)
 
+    def reload(self) -> None:
+        if isinstance(self._keys, tokens.ReloadableKeys):
+            self._keys.reload()
+
     def __len__(self) -> int:
         return len(self._keys)
 
@@ -203,7 +207,7 @@ def _decrypt_and_verify(
     now: float,
     decryption_keys: Mapping[str, JWK],
     verification_keys: Mapping[str, JWK],
-    issuer: str,
+    issuers: Collection[str],
     leeway: int,
     key_algorithms: Collection[str],
 ) -> Unwrapped:
@@ -211,7 +215,7 @@ def _decrypt_and_verify(
     recording_keys = _RecordingKeys(verification_keys)
     payload, signing_kid = tokens.verify(signed, recording_keys)
     try:
-        claims = Claims.from_payload(payload, now=now, issuer=issuer, leeway=leeway)
+        claims = Claims.from_payload(payload, now=now, issuers=issuers, leeway=leeway)
     except InvalidToken as error:
         verified = identifiers(payload)
         error.jti = verified.get("jti", "")[:64]

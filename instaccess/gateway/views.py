@@ -107,7 +107,7 @@ def _allow_other_bearer(token: str) -> str:
     A signed InstAccess token is always refused, because clients must send the encrypted form. A token whose issuer
     can't be read is refused too, because a lenient service could accept it as an InstAccess token.
     """
-    if token.count(".") == 2 and tokens.peek_issuer(token) in (None, conf.issuer):
+    if token.count(".") == 2 and tokens.peek_issuer(token) in (None, *conf.accepted_issuers):
         raise InvalidToken("a signed token that is not encrypted", code=Reason.ALREADY_DECRYPTED)
     if len(token) > tokens.MAX_TOKEN_CHARS:
         raise InvalidToken(f"longer than {tokens.MAX_TOKEN_CHARS} characters", code=Reason.TOO_LONG)

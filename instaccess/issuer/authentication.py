@@ -18,6 +18,7 @@ from functools import cache, partial
 from typing import Any
 
 from django.conf import settings
+from django.db import DataError
 from django.http import HttpRequest
 from django.utils.module_loading import import_string
 from django.views.decorators.debug import sensitive_variables
@@ -91,11 +92,11 @@ def bearer_token(request: HttpRequest) -> str:
 @sensitive_variables("text")
 def _refuse_inst_access_token(text: str) -> None:
     """Raise JWTFromJWT for a valid InstAccess token, and InvalidAccessToken for an invalid one, as Canvas does."""
-    if text.count(".") != 2 or tokens.peek_issuer(text) != conf.issuer:
+    if text.count(".") != 2 or tokens.peek_issuer(text) not in conf.accepted_issuers:
         return
     try:
         payload, _ = tokens.verify(text, keys.current_ring().verification_keys())
-        claims = Claims.from_payload(payload, now=time.time(), issuer=conf.issuer, leeway=conf.leeway)
+        claims = Claims.from_payload(payload, now=time.time(), issuers=conf.accepted_issuers, leeway=conf.leeway)
     except InvalidToken as error:
         raise InvalidAccessToken(
             f"an InstAccess token as the bearer token: {error}", code=Reason.BROKEN_JWT
@@ -162,6 +163,28 @@ class _LazyRequest:
         if "_built" not in self.__dict__:
             self._built = self._build()
         return getattr(self._built, name)
+
+
+def is_usable_client(client_id: str, request: HttpRequest | None = None) -> bool:
+    """Return whether an application exists and is usable, by the rule that the validator applies to access tokens.
+
+    Args:
+        client_id: the client id of the application.
+        request: the request that `Application.is_usable` receives. None means an empty request.
+    """
+    if "\0" in client_id:  # PostgreSQL refuses NUL in a query
+        return False
+    try:
+        application = get_application_model()._default_manager.filter(client_id=client_id).first()
+    except (ValueError, DataError):  # the string is not a valid value
+        return False
+    # Some databases ignore case, so "abc" would also match "ABC".
+    if application is None or application.client_id != client_id:
+        return False
+    oauth_request: Any = OAuthlibRequest("")
+    if request is not None:
+        oauth_request = _LazyRequest(request.META.get("HTTP_AUTHORIZATION", "").partition(" ")[2], request)
+    return bool(application.is_usable(oauth_request))
 
 
 def _is_toolkit_function(function: Any) -> bool:

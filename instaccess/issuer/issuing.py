@@ -185,7 +185,7 @@ def _build_row(
         client_id=getattr(application, "client_id", ""),
         access_token_pk="" if access_token_pk is None else str(access_token_pk),
         account_uuid=claims.account_uuid,
-        canvas_domain=claims.canvas_domain,
+        canvas_domain=origin.canvas_domain,
         signing_kid=signing_kid,
         encryption_kid=encryption_kid,
         ip_address=origin.ip_address,

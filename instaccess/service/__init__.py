@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .local_users import use
+from .local_tables import use
 
 if TYPE_CHECKING:
     from .authentication import AcceptedClaims, InstAccessAuthentication, TokenUser

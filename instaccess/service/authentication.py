@@ -25,7 +25,7 @@ from ..conf import conf
 from ..exceptions import ConfigError, InstAccessError, InvalidToken, Reason
 from ..tokens import Claims, identifiers, nests_too_deep
 from ..web import RETRY_AFTER, InvalidAccessToken, Unavailable, challenge, request_domain
-from .local_users import local_users
+from .local_tables import local_tables
 
 logger = logging.getLogger("instaccess.service")
 
@@ -130,6 +130,7 @@ class InstAccessAuthentication(BaseAuthentication):
             payload = self.verify(token)
             claims = self.get_claims(payload)
             self.check_account(claims, request)
+            self.check_client(claims, request)
             return self.get_user(claims), claims
         except InvalidToken as refusal:
             jti = identifiers(payload).get("jti", "")[:64]  # `payload` is empty until the signature is verified.
@@ -166,9 +167,12 @@ class InstAccessAuthentication(BaseAuthentication):
     def is_ours(self, token: str) -> bool:
         """Return whether this authenticator decides about the token.
 
-        Returns True for a token with five segments, as in a JWE, and for a JWT whose `iss` is ISSUER.
+        Returns True for a token with five segments, as in a JWE, and for a JWT whose `iss` is in ACCEPTED_ISSUERS.
         """
-        return token.count(".") == 4 or (token.count(".") == 2 and conf.issuer in _issuers(token))
+        if token.count(".") != 2:
+            return token.count(".") == 4
+        issuers = _issuers(token)
+        return any(accepted in issuers for accepted in conf.accepted_issuers)
 
     @sensitive_variables("token")
     def verify(self, token: str) -> dict[str, Any]:
@@ -184,10 +188,12 @@ class InstAccessAuthentication(BaseAuthentication):
         Raises:
             InvalidToken: a claim is invalid, the token has expired, or the real user is unknown or inactive.
         """
-        claims = AcceptedClaims.from_payload(payload, now=time.time(), issuer=conf.issuer, leeway=conf.leeway)
-        if not claims.masquerading_user_uuid or conf.user_hook or local_users.find is None:
+        claims = AcceptedClaims.from_payload(
+            payload, now=time.time(), issuers=conf.accepted_issuers, leeway=conf.leeway
+        )
+        if not claims.masquerading_user_uuid or conf.user_hook or local_tables.find_user is None:
             return claims
-        real_user = local_users.find(claims.masquerading_user_uuid)
+        real_user = local_tables.find_user(claims.masquerading_user_uuid)
         if real_user is None:
             raise InvalidToken("the real user is unknown or inactive", code=Reason.UNKNOWN_MASQUERADER)
         return dataclasses.replace(claims, real_user=real_user)
@@ -213,6 +219,23 @@ class InstAccessAuthentication(BaseAuthentication):
                 code=Reason.WRONG_ACCOUNT,
             )
 
+    def check_client(self, claims: Claims, request: Request | None = None) -> None:
+        """Refuse a token whose application was deleted or is unusable, as Canvas does with a developer key.
+
+        The application is looked up if the issuer's app is installed, and only for a token whose `iss` is ISSUER: the
+        database of another issuer contains the applications of the other tokens.
+
+        Raises:
+            InvalidToken: the application does not exist or is unusable.
+        """
+        is_usable = local_tables.is_usable_client
+        if claims.client_id is None or claims.issuer != conf.issuer or is_usable is None:
+            return
+        if not is_usable(claims.client_id, None if request is None else request._request):
+            raise InvalidToken(
+                f"the application {claims.client_id!r} was deleted or is unusable", code=Reason.UNUSABLE_CLIENT
+            )
+
     def get_user(self, claims: AcceptedClaims) -> Any:
         """Step 4: return the user of the claims.
 
@@ -224,8 +247,8 @@ class InstAccessAuthentication(BaseAuthentication):
         """
         if (hook := conf.user_hook) is not None:
             user = hook(claims)
-        elif local_users.find is not None:
-            user = local_users.find(claims.user_uuid)
+        elif local_tables.find_user is not None:
+            user = local_tables.find_user(claims.user_uuid)
         else:
             user = TokenUser(claims)
         if user is None or not getattr(user, "is_active", False):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -51,15 +51,11 @@ _NAMES = {
     "client_id": "client_id",
     "instructure_service": "instructure_service",
 }
-_REQUIRED = ("jti", "user_uuid", "account_uuid", "canvas_domain")
-_OPTIONAL_STRINGS = (
-    "masquerading_user_uuid",
-    "user_global_id",
-    "real_user_global_id",
-    "region",
-    "client_id",
-)
-_OPTIONAL_IDS = ("masquerading_user_shard_id", "shard_id")
+_REQUIRED = ("jti", "user_uuid", "account_uuid")
+_OPTIONAL_STRINGS = ("canvas_domain", "masquerading_user_uuid", "region")
+# Canvas writes some of these as integers. Readers get all of them as strings.
+_OPTIONAL_IDS = ("user_global_id", "real_user_global_id", "client_id")
+_OPTIONAL_SHARD_IDS = ("masquerading_user_shard_id", "shard_id")
 
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
@@ -80,7 +76,7 @@ class Claims:
     expires_at: int
     user_uuid: str
     account_uuid: str
-    canvas_domain: str
+    canvas_domain: str | None = None
     masquerading_user_uuid: str | None = None
     masquerading_user_shard_id: int | str | None = None
     user_global_id: str | None = None
@@ -188,7 +184,7 @@ class Claims:
         payload: Mapping[str, Any],
         *,
         now: float,
-        issuer: str,
+        issuers: Collection[str],
         leeway: int = 0,
         max_lifetime: int = MAX_LIFETIME,
     ) -> Self:
@@ -199,18 +195,19 @@ class Claims:
         Args:
             payload: the JSON object of a JWS whose signature has been verified.
             now: seconds since the epoch. A token whose `exp` equals `now` has expired (RFC 7519 §4.1.4).
-            issuer: the only `iss` accepted.
+            issuers: the accepted values of `iss`.
             leeway: seconds past `exp` for which a token is still accepted.
             max_lifetime: largest `exp - iat` that is accepted, in seconds.
 
         Raises:
-            ForeignToken: the token was issued by another issuer.
+            ForeignToken: the token was issued by an issuer that is not in `issuers`.
             TokenExpired: the token is past its `exp` and the leeway.
             InvalidToken: the token has another problem; `code` is the precise reason.
         """
-        if payload.get("iss") != issuer:
+        # A tuple, because `in` searches a string for substrings, and a set refuses an `iss` that is a list.
+        if payload.get("iss") not in tuple(issuers):
             raise ForeignToken("the token was issued by another issuer")
-        values: dict[str, Any] = {"issuer": issuer}
+        values: dict[str, Any] = {"issuer": payload["iss"]}
         for attribute in ("issued_at", "expires_at"):
             values[attribute] = _get_seconds(payload, _NAMES[attribute])
         _check_times(values["issued_at"], values["expires_at"], payload, now, leeway, max_lifetime)
@@ -220,6 +217,9 @@ class Claims:
             if _NAMES[attribute] in payload:
                 values[attribute] = _get_string(payload, _NAMES[attribute])
         for attribute in _OPTIONAL_IDS:
+            if _NAMES[attribute] in payload:
+                values[attribute] = _get_id(payload, _NAMES[attribute])
+        for attribute in _OPTIONAL_SHARD_IDS:
             if _NAMES[attribute] in payload:
                 values[attribute] = _get_shard_id(payload, _NAMES[attribute])
         if "instructure_service" in payload:
@@ -233,11 +233,12 @@ class Claims:
 
 
 def identifiers(payload: Mapping[str, Any]) -> dict[str, str]:
-    """Return `jti`, `user_uuid` and `client_id` of a verified claims set, each only if it is a string.
+    """Return `jti`, `user_uuid` and `client_id` of a verified claims set as strings, each only if its type is valid.
 
     Callers use the result to log and count refused tokens.
     """
-    values = {attribute: payload.get(_NAMES[attribute]) for attribute in ("jti", "user_uuid", "client_id")}
+    values = {attribute: payload.get(_NAMES[attribute]) for attribute in ("jti", "user_uuid")}
+    values["client_id"] = _format_id(payload.get(_NAMES["client_id"]))
     return {attribute: value for attribute, value in values.items() if isinstance(value, str)}
 
 
@@ -281,6 +282,20 @@ def _get_string(payload: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str) or not value:
         raise InvalidToken(f"{name} is missing or not a string", code=Reason.BAD_CLAIM)
     return value
+
+
+def _get_id(payload: Mapping[str, Any], name: str) -> str:
+    value = _format_id(payload.get(name))
+    if not value:
+        raise InvalidToken(f"{name} is not a string or an integer", code=Reason.BAD_CLAIM)
+    return value
+
+
+def _format_id(value: Any) -> str | None:
+    """Return a string, or an integer as a string, or None for any other value. Canvas's ids have 64 bits."""
+    if type(value) is int and 0 <= value < 2**63:
+        return str(value)
+    return value if isinstance(value, str) else None
 
 
 def _get_shard_id(payload: Mapping[str, Any], name: str) -> int | str:

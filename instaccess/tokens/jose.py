@@ -10,6 +10,7 @@ private key takes about as long as a hundred signatures.
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from collections.abc import Collection, Iterable, Mapping
 from copy import copy
 from itertools import islice
@@ -47,6 +48,14 @@ _SAFE_KID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _JWS, _JWE = JWS(), JWE()
 _JWS_MEMBERS = frozenset({"alg", "kid", "typ", "cty"})
 _JWE_MEMBERS = frozenset({"alg", "enc", "kid", "typ", "cty"})
+
+
+class ReloadableKeys(Mapping[str, JWK]):
+    """Keys by `kid` that `verify` reloads if a token without `kid` has a signature that no stored key verifies."""
+
+    @abstractmethod
+    def reload(self) -> None:
+        """Load the keys again, unless that happened recently."""
 
 
 def sign(payload: bytes, key: JWK, *, kid: str, typ: str = "JWT") -> str:
@@ -126,7 +135,8 @@ def verify(token: str, keys: Mapping[str, JWK], *, typ: str = "JWT") -> tuple[di
 
     Args:
         token: an untrusted string.
-        keys: public signing keys by `kid`, newest first, tried as in `decrypt`.
+        keys: public signing keys by `kid`, newest first, tried as in `decrypt`. If they are `ReloadableKeys` and no
+            key verifies a token without `kid`, they are reloaded, and new keys are tried.
         typ: the type that is accepted. A header without `typ` means "JWT".
 
     Returns the JSON object and the `kid` of the key that verified the signature.
@@ -139,14 +149,28 @@ def verify(token: str, keys: Mapping[str, JWK], *, typ: str = "JWT") -> tuple[di
         raise InvalidToken("the token is signed with an algorithm that is not accepted", code=Reason.WRONG_ALG)
     if header.get("typ", "JWT") != typ or "cty" in header:
         raise InvalidToken(f"the type is not {typ}", code=Reason.WRONG_TYPE)
-    for kid, key in _candidates(header, keys):
+    tried = dict(_candidates(header, keys))
+    kid = _find_verifying_kid(segments, tried)
+    if kid is None and "kid" not in header and isinstance(keys, ReloadableKeys):
+        # The key may be new. A token with a `kid` needs no reload here, because the look-up of its key reloads them.
+        keys.reload()
+        reloaded = dict(_candidates(header, keys))
+        kid = _find_verifying_kid(segments, {kid: key for kid, key in reloaded.items() if tried.get(kid) != key})
+    if kid is None:
+        raise InvalidToken("no key verifies the signature", code=Reason.BAD_SIGNATURE)
+    return json_object(segments[1], "claims"), kid
+
+
+def _find_verifying_kid(segments: list[bytes], keys: Mapping[str, JWK]) -> str | None:
+    """Return the `kid` of the first key that verifies the signature, or None."""
+    for kid, key in keys.items():
         jws = _new_jws(segments)
         try:
             jws.verify(key)
         except (JWException, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError):
             continue
-        return json_object(segments[1], "claims"), kid
-    raise InvalidToken("no key verifies the signature", code=Reason.BAD_SIGNATURE)
+        return kid
+    return None
 
 
 def _new_jws(segments: list[bytes]) -> JWS:

@@ -85,7 +85,7 @@ def fetch_json(url: str, *, etag: str = "", secret: str = "", max_bytes: int = M
                 raise SourceUnavailable(
                     f"{without_query(url)} answered {response.status_code}{_hint(response, secret)}"
                 )
-            if "Content-Encoding" in response.headers:
+            if response.headers.get("Content-Encoding", "").strip().lower() not in {"", "identity"}:
                 raise SourceUnavailable(
                     f"{without_query(url)} sent a compressed document, although the request asked for no compression"
                 )

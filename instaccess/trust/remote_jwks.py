@@ -1,4 +1,4 @@
-"""The keys of a JWKS URL, reloaded after an interval or when a token has an unknown kid."""
+"""The keys of a JWKS URL, reloaded after an interval or when no stored key verifies a token."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from jwcrypto.jwk import JWK
 
 from ..conf import conf
 from ..exceptions import KeyRefused, SourceUnavailable
+from ..tokens import ReloadableKeys
 from . import material
 from .fetch import fetch_json, without_query
 from .refreshed import PATIENCE, Refreshed
@@ -24,20 +25,20 @@ JWKS_SECONDS = 300
 """Seconds after which a JWK set is reloaded, unless the server's `max-age` is shorter."""
 
 JWKS_COOLDOWN = 30
-"""Minimum number of seconds between two reloads because of an unknown kid.
+"""Minimum number of seconds between two reloads because of a token.
 
-Without this limit, an attacker who invents kids could cause a reload per token.
+Without this limit, an attacker who invents tokens could cause a reload per token.
 """
 
 MAX_MEMBERS = 32
 """Maximum number of members that are read from a JWK set."""
 
 
-class RemoteKeys(Mapping[str, JWK]):
+class RemoteKeys(ReloadableKeys):
     """The keys of a JWKS URL, as a mapping from kid to key.
 
-    A look-up of an unknown kid reloads the JWK set, at most once per `JWKS_COOLDOWN`. If the JWK set can't be
-    read, the last valid JWK set is used for MAX_STALENESS more seconds.
+    A look-up of an unknown kid and `reload` load the JWK set again, together at most once per `JWKS_COOLDOWN`. If the
+    JWK set can't be read, the last valid JWK set is used for MAX_STALENESS more seconds.
     """
 
     def __init__(self, url: str) -> None:
@@ -56,17 +57,18 @@ class RemoteKeys(Mapping[str, JWK]):
     def __getitem__(self, kid: str) -> JWK:
         keys = self._keys()
         if kid not in keys:
-            self._refetch()
+            self.reload()
             keys = self._keys()
         return keys[kid]
 
-    def _refetch(self) -> None:
+    def reload(self) -> None:
+        """Load the JWK set again, unless the cooldown since the last reload has not passed."""
         # Threads that need the same new key wait for one reload and then find the key. The wait is short. Otherwise,
-        # an attacker who sends unknown kids could block all threads while the server of the JWKS URL stalls.
+        # an attacker who invents tokens could block all threads while the server of the JWKS URL stalls.
         since = time.monotonic() - self._refetched_at
         patience = PATIENCE if since >= JWKS_COOLDOWN else max(PATIENCE - since, 0)
         if not self._refetch_lock.acquire(timeout=patience):
-            return  # The caller uses the cached JWK set, which does not contain the kid.
+            return  # The caller uses the cached JWK set, which does not contain the key.
         try:
             if time.monotonic() - self._refetched_at >= JWKS_COOLDOWN:
                 self._refetched_at = time.monotonic()
@@ -115,7 +117,7 @@ def read_jwks(document: Any) -> dict[str, JWK]:
         raise SourceUnavailable("the document is not a JWK set")
     keys: dict[str, JWK] = {}
     for member in members[:MAX_MEMBERS]:
-        if not isinstance(member, dict) or member.get("use", "sig") != "sig" or member.get("alg", "RS256") != "RS256":
+        if not isinstance(member, dict) or not _may_verify(member):
             continue
         try:
             key = material.parse(json.dumps(member))
@@ -131,3 +133,14 @@ def read_jwks(document: Any) -> dict[str, JWK]:
             continue
         keys[kid] = JWK(**material.public_members(key, use="sig"))
     return keys
+
+
+def _may_verify(member: Mapping[str, Any]) -> bool:
+    """Return whether `use`, `key_ops` and `alg` of a JWK allow to verify tokens (RFC 7517 §4.2 to §4.4)."""
+    key_ops = member.get("key_ops", ["verify"])
+    return (
+        member.get("use", "sig") == "sig"
+        and isinstance(key_ops, list)
+        and "verify" in key_ops
+        and member.get("alg", "RS256") == "RS256"
+    )

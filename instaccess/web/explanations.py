@@ -87,8 +87,11 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.INVALID: Explanation(_("The token is refused."), _("The detail gives the reason.")),
     Reason.FOREIGN_ISSUER: Explanation(
-        _("The token is from another issuer: its “iss” is not the value of INSTACCESS['ISSUER']."),
-        _("Compare INSTACCESS['ISSUER'] on this server and at the issuer. If they match, ask the other issuer."),
+        _("The token is from another issuer: its “iss” is not in INSTACCESS['ACCEPTED_ISSUERS']."),
+        _(
+            "If this server should accept the token, add its “iss” to INSTACCESS['ACCEPTED_ISSUERS']. Without this "
+            "setting, only INSTACCESS['ISSUER'] is accepted."
+        ),
     ),
     Reason.EXPIRED: Explanation(
         _("The token was valid and has expired."),
@@ -124,6 +127,13 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     Reason.WRONG_ACCOUNT: Explanation(
         _("The token belongs to a different account than the service, so the service refuses the token."),
         _("Compare “acct” with INSTACCESS['ACCOUNT_UUID']."),
+    ),
+    Reason.UNUSABLE_CLIENT: Explanation(
+        _("The application of the token was deleted or is unusable, so a service refuses the token."),
+        _(
+            "Look up the application by “client_id”. If another issuer, such as Canvas, issued the token, set "
+            "INSTACCESS['ISSUER'] to a value of your own and list both issuers in INSTACCESS['ACCEPTED_ISSUERS']."
+        ),
     ),
     Reason.JWT_FROM_JWT: Explanation(
         _(

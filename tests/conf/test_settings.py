@@ -67,6 +67,11 @@ TABLE: dict[str, tuple[Any, list[tuple[Any, Any]], list[Any]]] = {
         [("https://issuer.example", "https://issuer.example")],
         [*INVALID_STRINGS, None],
     ),
+    "ACCEPTED_ISSUERS": (
+        ["instructure:inst_access"],
+        [(["a", "b"], ["a", "b"]), (("a",), ["a"]), (["x" * 255], ["x" * 255]), (None, ["instructure:inst_access"])],
+        ["instructure:inst_access", [], (), {}, {"a"}, [""], ["x" * 256], ["a", None], [1], 1, True],
+    ),
     "LIFETIME": (3600, [(1, 1), (3600, 3600)], [*INVALID_INTEGERS, 0, 3601, None]),
     "REGION": (None, [("eu-west-1", "eu-west-1"), ("x" * 255, "x" * 255), (None, None)], INVALID_STRINGS),
     "SHARD_ID": (None, [(7, 7), ("shard-7", "shard-7"), (None, None)], [0, -1, True, 1.0, "", []]),
@@ -251,6 +256,16 @@ class TestASetting:
             with override_settings(INSTACCESS={name: value}):
                 assert setting(name) == read
             assert setting(name) == default
+
+
+class TestTheAcceptedIssuers:
+    def test_c12_accepted_issuers_are_the_issuer_alone_by_default(self):
+        with override_settings(INSTACCESS={"ISSUER": "ours"}):
+            assert conf.accepted_issuers == ["ours"]
+
+    def test_c12_accepted_issuers_do_not_change_the_issuer_of_issued_tokens(self):
+        with override_settings(INSTACCESS={"ACCEPTED_ISSUERS": ["theirs"]}):
+            assert conf.issuer == "instructure:inst_access"
 
 
 class TestTheInstaccessDictionary:

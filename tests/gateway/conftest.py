@@ -25,7 +25,7 @@ def unwrap_(make):
             "decryption_keys": make.decryption_keys,
             "verification_keys": make.verification_keys,
             "denied": frozenset(),
-            "issuer": ISSUER,
+            "issuers": [ISSUER],
         }
         return unwrap(token, **(values | changes))
 

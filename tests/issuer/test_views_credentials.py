@@ -28,6 +28,7 @@ from tests.support.answers import (
     answer,
     signed_inside,
 )
+from tests.support.tokens import canvas_claims, signed_by_pyjwt
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("initial_keys")]
 
@@ -257,6 +258,13 @@ class TestAnInstAccessTokenAsTheBearerToken:
         jwt = jose.sign(b'{"iss":"https://idp.example","sub":"1"}', rsa_pool.take("sig"), kid="theirs")
 
         assert post(make_access_token(token=jwt)).status_code == 201
+
+    @pytest.mark.parametrize("changes", [{}, {"iss": "https://canvas.example"}])
+    def test_p9_c12_token_of_canvas_or_of_another_accepted_issuer_gets_a_403(self, post, settings, changes):
+        settings.INSTACCESS = {"ACCEPTED_ISSUERS": ["instructure:inst_access", "https://canvas.example"]}
+        payload = canvas_claims(int(timezone.now().timestamp()), **changes)
+
+        assert answer(post(signed_by_pyjwt(payload, ring.current_ring().signing_key().private()))) == JWT_FROM_JWT
 
     def test_p9_matching_access_token_row_does_not_make_it_acceptable(self, post, issued, make_access_token):
         signed = signed_inside(issued)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from instaccess.service.authentication import TokenUser
+from instaccess.service.local_tables import local_tables
 from tests.service.helpers import public
 from tests.support.tokens import TokenFactory
 
@@ -17,7 +18,8 @@ def token_factory(rsa_pool: Any) -> TokenFactory:
 
 
 @pytest.fixture
-def service(token_factory: TokenFactory, settings: Any) -> TokenFactory:
-    """Configure a service with the public signing key. Its users come from the claims, not from a database."""
+def service(token_factory: TokenFactory, settings: Any, monkeypatch: pytest.MonkeyPatch) -> TokenFactory:
+    """Configure a service with the public signing key and without the issuer's tables: users come from the claims."""
+    monkeypatch.setattr(local_tables, "is_usable_client", None)
     settings.INSTACCESS = {"VERIFICATION_KEYS": [public(token_factory)], "USER_HOOK": TokenUser}
     return token_factory

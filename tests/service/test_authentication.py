@@ -40,7 +40,15 @@ from tests.service.helpers import (
     refusal,
 )
 from tests.support.answers import CHALLENGE, INVALID, UNAVAILABLE
-from tests.support.tokens import ISSUER, TokenFactory, b64, claims, non_canonical_forms
+from tests.support.tokens import (
+    ISSUER,
+    TokenFactory,
+    b64,
+    canvas_claims,
+    claims,
+    non_canonical_forms,
+    signed_by_pyjwt,
+)
 
 
 class TestAValidToken:
@@ -107,6 +115,31 @@ class TestAValidToken:
         settings.INSTACCESS = {"VERIFICATION_KEYS": [key], "USER_HOOK": TokenUser}
 
         assert ask(good(token_factory)).status_code == 200
+
+
+class TestATokenOfCanvas:
+    @pytest.mark.parametrize("service_user", [True, False])
+    def test_c12_service_accepts_what_canvass_gem_writes(self, service, service_user):
+        payload = canvas_claims(now(), sub=USER, instructure_service=service_user)
+
+        auth = ask("Bearer " + signed_by_pyjwt(payload, service.signing)).seen.auth
+
+        assert (auth.user_uuid, auth.client_id, auth.canvas_domain) == (USER, "10000000000107", None)
+        assert (auth.user_global_id, auth.real_user_global_id) == ("10000000000001", "10000000000002")
+        assert auth.instructure_service is service_user
+
+    def test_c12_service_accepts_the_tokens_of_each_accepted_issuer(self, service, settings):
+        settings.INSTACCESS["ACCEPTED_ISSUERS"] = [ISSUER, "https://canvas.example"]
+        for issuer in (ISSUER, "https://canvas.example"):
+            token = signed_by_pyjwt(claims(now(), iss=issuer), service.signing)
+            assert ask(f"Bearer {token}").seen.auth.issuer == issuer
+
+    def test_c12_service_decides_about_the_tokens_of_each_accepted_issuer(self, service, settings):
+        token = "Bearer " + signed_by_pyjwt(claims(now() - 4000, iss="https://canvas.example"), service.signing)
+        assert is_left_to_next(token)
+
+        settings.INSTACCESS["ACCEPTED_ISSUERS"] = [ISSUER, "https://canvas.example"]
+        assert not is_left_to_next(token)
 
 
 class TestATokenWithAnInvalidSignature:

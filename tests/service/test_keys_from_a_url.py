@@ -14,9 +14,9 @@ from instaccess.service.authentication import TokenUser
 from instaccess.trust import material, refreshed, remote_jwks
 from tests.service.helpers import ask, good, is_left_to_next, jwks, now, refusal
 from tests.support import servers
-from tests.support.answers import UNAVAILABLE
+from tests.support.answers import INVALID, UNAVAILABLE
 from tests.support.clocks import Clock
-from tests.support.tokens import TokenFactory, b64, claims
+from tests.support.tokens import TokenFactory, b64, claims, signed_by_pyjwt
 
 
 class TestKeysOfAJWKSURL:
@@ -98,6 +98,27 @@ class TestKeysOfAJWKSURL:
         server.answer_with(200, jwks(token_factory.signing, successor.signing))
 
         assert ask(good(successor)).status_code == 200
+
+    def test_c14_a_token_without_a_kid_that_is_signed_with_a_new_key_causes_a_fetch(
+        self, server, token_factory, clock, rsa_pool
+    ):
+        assert ask(good(token_factory)).status_code == 200
+        successor = rsa_pool.take("sig")
+        server.answer_with(200, jwks(token_factory.signing, successor))
+
+        for _ in range(3):
+            assert ask("Bearer " + signed_by_pyjwt(claims(now()), successor)).status_code == 200
+        assert len(server.requests) == 2
+
+    def test_c14_forged_tokens_without_a_kid_cause_at_most_one_fetch_per_cooldown(
+        self, server, token_factory, clock, rsa_pool
+    ):
+        assert ask(good(token_factory)).status_code == 200
+        forger = rsa_pool.take("sig")
+        for _ in range(20):
+            assert refusal(ask("Bearer " + signed_by_pyjwt(claims(now()), forger))) == INVALID
+
+        assert len(server.requests) == 2
 
     def test_c5_invalid_members_are_skipped_and_no_key_is_generated(self, server, token_factory, monkeypatch):
         monkeypatch.setattr(material.JWK, "generate", None)

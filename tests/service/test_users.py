@@ -11,12 +11,14 @@ from django.contrib.auth.models import AnonymousUser
 from django.db import OperationalError, connection
 from django.test import override_settings
 from django.utils import timezone
+from oauth2_provider.models import get_application_model
 
 from instaccess import users
 from instaccess.exceptions import InvalidToken
 from instaccess.service.authentication import AcceptedClaims, TokenUser
-from tests.service.helpers import ADMIN, OTHER_CLAIMS, USER, ask, good, issued, public, refusal
+from tests.service.helpers import ADMIN, OTHER_CLAIMS, USER, ask, good, issued, now, public, refusal
 from tests.support.answers import INVALID, UNAUTHENTICATED, UNAVAILABLE
+from tests.support.tokens import ISSUER, canvas_claims, claims, signed_by_pyjwt
 
 SELF = "/api/v1/users/self"
 
@@ -175,6 +177,77 @@ class TestAMasquerade:
     def test_c11_service_refuses_invalid_masquerade_claims(self, token_factory, user, claims_):
         with override_settings(INSTACCESS={"VERIFICATION_KEYS": [public(token_factory)]}):
             assert refusal(ask(good(token_factory, sub=users.user_uuid(user), **claims_))) == INVALID
+
+
+@pytest.mark.django_db
+class TestTheApplicationOfAToken:
+    @pytest.fixture
+    def token(self, token_factory, user, application, settings) -> str:
+        """A token of a service user. The issuer's tables are in the service's database."""
+        settings.INSTACCESS = {"VERIFICATION_KEYS": [public(token_factory)]}
+        payload = claims(now(), sub=users.user_uuid(user), client_id=application.client_id, instructure_service=True)
+        return "Bearer " + signed_by_pyjwt(payload, token_factory.signing)
+
+    def test_c15_service_accepts_a_token_of_a_usable_application(self, token, user):
+        assert ask(token).seen.user == user
+
+    def test_c15_service_refuses_a_token_of_a_deleted_application(self, token, application, caplog):
+        application.delete()
+
+        assert refusal(ask(token)) == INVALID
+        assert "reason=unusable_client" in caplog.text
+
+    def test_c15_service_refuses_a_token_of_an_unusable_application(self, token, monkeypatch, caplog):
+        monkeypatch.setattr(get_application_model(), "is_usable", lambda self, request: False)
+
+        assert refusal(ask(token)) == INVALID
+        assert "reason=unusable_client" in caplog.text
+
+    def test_c15_the_application_receives_the_request(self, token, monkeypatch):
+        requests: list[Any] = []
+
+        def is_usable(self: Any, request: Any) -> bool:
+            requests.append((request.http_method, request.uri, request.headers["Authorization"]))
+            return True
+
+        monkeypatch.setattr(get_application_model(), "is_usable", is_usable)
+
+        assert ask(token).status_code == 200
+        assert requests == [("GET", "http://testserver/", token)]
+
+    def test_c15_service_refuses_a_token_of_a_deleted_application_whatever_user_the_hook_returns(
+        self, token, application, settings
+    ):
+        settings.INSTACCESS["USER_HOOK"] = TokenUser
+        application.delete()
+
+        assert refusal(ask(token)) == INVALID
+
+    @pytest.mark.parametrize("client_id", ["unknown", "a\x00b", "\ud800", 10_000_000_000_107])
+    def test_c15_service_refuses_a_token_of_an_unknown_application(self, token, token_factory, user, client_id):
+        assert refusal(ask(good(token_factory, sub=users.user_uuid(user), client_id=client_id))) == INVALID
+
+    def test_c15_service_refuses_a_client_id_in_other_letter_case(self, token, token_factory, user, application):
+        client_id = application.client_id.swapcase()
+
+        assert refusal(ask(good(token_factory, sub=users.user_uuid(user), client_id=client_id))) == INVALID
+
+    def test_c15_service_looks_up_no_application_for_a_token_of_another_issuer(
+        self, token, token_factory, user, settings
+    ):
+        settings.INSTACCESS["ACCEPTED_ISSUERS"] = [ISSUER, "https://canvas.example"]
+        payload = canvas_claims(now(), iss="https://canvas.example", sub=users.user_uuid(user), masq_sub=...)
+
+        auth = ask("Bearer " + signed_by_pyjwt(payload, token_factory.signing)).seen.auth
+
+        assert auth.client_id == "10000000000107"
+
+    def test_c15_an_unavailable_database_is_a_503(self, token):
+        def unavailable(execute: Any, sql: str, *args: Any) -> Any:
+            raise OperationalError("the database is unavailable")
+
+        with connection.execute_wrapper(unavailable):
+            assert refusal(ask(token)) == UNAVAILABLE
 
 
 @pytest.mark.django_db

@@ -7,6 +7,9 @@ import uuid
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import Any
 
+import jwt
+from joserfc import jwe
+from joserfc.jwk import RSAKey
 from jwcrypto.jwe import JWE
 from jwcrypto.jwk import JWK
 from jwcrypto.jws import JWS
@@ -29,6 +32,38 @@ def claims(now: int = NOW, **changes: Any) -> dict[str, Any]:
         **changes,
     }
     return {name: value for name, value in payload.items() if value is not ...}
+
+
+def canvas_claims(now: int = NOW, **changes: Any) -> dict[str, Any]:
+    """A claims set as Canvas's gem writes it for a service user: integer ids, no domain; `...` takes a claim out."""
+    payload = {
+        "iss": ISSUER,
+        "jti": str(uuid.uuid4()),
+        "iat": now,
+        "exp": now + 3600,
+        "sub": "2d5d6f1a-0e5b-4a0f-8b5e-3f6f3b0c7a11",
+        "acct": "7f0a1f4e-9f0c-4a53-9a39-0d6a3c1b2e5d",
+        "masq_sub": "9d1c7a40-90a5-4c7a-8f43-6d6f0f3a2b10",
+        "masq_shard": 1,
+        "debug_user_global_id": 10_000_000_000_001,
+        "debug_masq_global_id": 10_000_000_000_002,
+        "client_id": 10_000_000_000_107,
+        "instructure_service": True,
+        **changes,
+    }
+    return {name: value for name, value in payload.items() if value is not ...}
+
+
+def signed_by_pyjwt(payload: dict[str, Any], key: JWK, **header: str) -> str:
+    """A JWS that PyJWT signs, an independent implementation. Like Canvas's, it has no `kid`."""
+    private = key.export_to_pem(private_key=True, password=None)
+    return jwt.encode(payload, private, "RS256", headers=header or None)
+
+
+def encrypted_by_joserfc(signed: str, key: JWK) -> str:
+    """A JWE that joserfc encrypts, an independent implementation. Like Canvas's, it has no `kid` and no `cty`."""
+    public = RSAKey.import_key(key.export_to_pem())
+    return str(jwe.encrypt_compact({"alg": "RSA-OAEP", "enc": "A128CBC-HS256"}, signed, public))
 
 
 class TokenFactory:
@@ -55,9 +90,9 @@ class TokenFactory:
         inner = self.signed() if inner is None else inner
         members = {"alg": "RSA-OAEP", "enc": "A128CBC-HS256", "cty": "JWT", "kid": self.encryption_kid}
         members = _members(members, header)
-        jwe = JWE(inner, json.dumps(members), algs=[members["alg"], members["enc"]])
-        jwe.add_recipient(self.encryption)
-        return str(jwe.serialize(compact=True))
+        encrypted = JWE(inner, json.dumps(members), algs=[members["alg"], members["enc"]])
+        encrypted.add_recipient(self.encryption)
+        return str(encrypted.serialize(compact=True))
 
     def token(self, **changes: Any) -> str:
         """Return an encrypted token with changed claims."""

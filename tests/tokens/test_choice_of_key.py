@@ -62,6 +62,64 @@ class TestATokenWithoutKid:
             assert refusal.value.code == "unknown_kid"
 
 
+class NewKeys(jose.ReloadableKeys):
+    """Keys that `reload` replaces. Counts the reloads and the keys that were read."""
+
+    def __init__(self, keys: dict[str, JWK], reloaded: dict[str, JWK]) -> None:
+        self.keys_, self.reloaded = keys, reloaded
+        self.reloads = 0
+        self.read: list[str] = []
+
+    def reload(self) -> None:
+        self.reloads += 1
+        self.keys_ = self.reloaded
+
+    def __getitem__(self, kid: str) -> JWK:
+        self.read.append(kid)
+        return self.keys_[kid]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys_)
+
+    def __len__(self) -> int:
+        return len(self.keys_)
+
+
+class TestATokenWithoutKidThatNoKeyVerifies:
+    def signed(self, key: JWK, **header: str) -> str:
+        return jwt.encode({"sub": "ada"}, key.export_to_pem(True, None), "RS256", headers=header)
+
+    def test_c14_reader_reloads_the_keys_once_and_accepts_a_new_key(self, rsa_pool):
+        old, new = rsa_pool.take("sig"), rsa_pool.take("sig")
+        keys = NewKeys({"old": old}, {"new": new, "old": old})
+
+        assert jose.verify(self.signed(new), keys) == ({"sub": "ada"}, "new")
+        assert keys.reloads == 1
+
+    def test_c14_reader_accepts_a_key_that_was_replaced_under_its_kid(self, rsa_pool):
+        old, new = rsa_pool.take("sig"), rsa_pool.take("sig")
+
+        assert jose.verify(self.signed(new), NewKeys({"k": old}, {"k": new}))[1] == "k"
+
+    def test_c14_reader_refuses_the_token_if_the_reloaded_keys_do_not_verify_it(self, rsa_pool):
+        old, new = rsa_pool.take("sig"), rsa_pool.take("sig")
+        keys = NewKeys({"old": old}, {"old": old})
+
+        with pytest.raises(InvalidToken) as refusal:
+            jose.verify(self.signed(new), keys)
+
+        assert (refusal.value.code, keys.reloads) == ("bad_signature", 1)
+
+    def test_c14_reader_reloads_no_keys_for_a_verified_token_or_for_a_token_with_kid(self, rsa_pool):
+        old, new = rsa_pool.take("sig"), rsa_pool.take("sig")
+        keys = NewKeys({"old": old}, {"new": new})
+
+        assert jose.verify(self.signed(old), keys)[1] == "old"
+        with pytest.raises(InvalidToken):
+            jose.verify(self.signed(new, kid="old"), keys)
+        assert keys.reloads == 0
+
+
 class TestATokenWithKid:
     def test_reader_tries_no_other_key_than_the_kid_of_the_token(
         self, encrypted, signed, rsa_pool, signing_key, encryption_key

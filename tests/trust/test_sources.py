@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import threading
 import uuid
@@ -17,7 +18,7 @@ from instaccess.tokens import jose
 from instaccess.trust import fetch, remote_jwks, sources
 from tests.support.clocks import Clock
 from tests.support.servers import reply, scripted_server
-from tests.support.tokens import TokenFactory, b64
+from tests.support.tokens import TokenFactory, b64, canvas_claims, signed_by_pyjwt
 
 JWKS = "/internal/services/jwks"
 
@@ -197,6 +198,31 @@ class TestReadingAJWKSet:
         for members in ([bad, public(key)], [public(key), bad]):
             assert list(remote_jwks.read_jwks({"keys": members})) == [key.thumbprint()]
 
+    @pytest.mark.parametrize(
+        "members",
+        [
+            {"use": "enc"},
+            {"use": "enc", "key_ops": ["verify"]},
+            {"key_ops": ["encrypt"]},
+            {"key_ops": ["sign"]},
+            {"key_ops": []},
+            {"key_ops": "verify"},
+            {"key_ops": None},
+        ],
+        ids=str,
+    )
+    def test_c13_ignores_a_member_that_is_not_for_verification(self, rsa_pool, key, members):
+        other = public(rsa_pool.take(), **members)
+
+        assert list(remote_jwks.read_jwks({"keys": [other, public(key)]})) == [key.thumbprint()]
+
+    @pytest.mark.parametrize("key_ops", [["verify"], ["verify", "encrypt"]])
+    def test_c13_accepts_a_member_whose_key_ops_contain_verify(self, key, key_ops):
+        member = public(key, key_ops=key_ops)
+        del member["use"]
+
+        assert list(remote_jwks.read_jwks({"keys": [member]})) == [key.thumbprint()]
+
     def test_c1_a_symmetric_key_with_the_kid_of_a_token_verifies_no_token(self, rsa_pool, key):
         make = TokenFactory(key, rsa_pool.take("enc"))
         secret = b64(key.export_to_pem())
@@ -313,6 +339,59 @@ class TestKeysOfAJWKSURL:
         jwks.answer_with(200, document(key, make.signing))
 
         assert jose.verify(make.signed(), keys)[1] == make.signing_kid
+
+    def test_c14_a_token_without_a_kid_that_is_signed_with_a_new_key_causes_a_fetch(self, jwks, key, rsa_pool, clock):
+        new = rsa_pool.take()
+        keys = sources.verification_keys()
+        jwks.answer_with(200, document(new, key))
+
+        assert jose.verify(signed_by_pyjwt(canvas_claims(), new), keys)[1] == new.thumbprint()
+        assert len(jwks.requests) == 2
+
+    def test_c14_tokens_without_a_kid_and_unknown_kids_share_one_cooldown(self, jwks, rsa_pool, clock):
+        forged = signed_by_pyjwt(canvas_claims(), rsa_pool.take())
+        keys = sources.verification_keys()
+        for _ in range(20):
+            with pytest.raises(InvalidToken, match="bad_signature"):
+                jose.verify(forged, keys)
+            assert str(uuid.uuid4()) not in keys
+
+        assert len(jwks.requests) == 2
+
+    @pytest.mark.parametrize("encoding", ["identity", "Identity", ""])
+    def test_c16_reads_a_jwk_set_whose_content_encoding_is_identity(self, jwks, key, encoding):
+        jwks.answer_with(200, document(key), Content_Encoding=encoding)
+
+        assert list(sources.verification_keys()) == [key.thumbprint()]
+
+    @pytest.mark.parametrize("encoding", ["gzip", "identity, gzip", "br"])
+    def test_c16_refuses_a_compressed_jwk_set(self, jwks, key, encoding):
+        jwks.answer_with(200, gzip.compress(document(key)), Content_Encoding=encoding)
+
+        with pytest.raises(SourceUnavailable, match="compressed"):
+            sources.verification_keys()
+
+    def test_c16_reads_a_jwk_set_with_a_byte_order_mark(self, jwks, key):
+        jwks.answer_with(200, b"\xef\xbb\xbf" + document(key))
+
+        assert list(sources.verification_keys()) == [key.thumbprint()]
+
+    def test_c16_reads_a_jwk_set_in_chunks(self, jwks, key):
+        def chunked(handler: Any) -> None:
+            handler.protocol_version = "HTTP/1.1"
+            handler.close_connection = True
+            handler.send_response(200)
+            handler.send_header("Transfer-Encoding", "chunked")
+            handler.end_headers()
+            body = document(key)
+            for start in range(0, len(body), 100):
+                part = body[start : start + 100]
+                handler.wfile.write(b"%x\r\n%b\r\n" % (len(part), part))
+            handler.wfile.write(b"0\r\n\r\n")
+
+        jwks.answer = chunked
+
+        assert list(sources.verification_keys()) == [key.thumbprint()]
 
     def test_c4_unknown_kids_in_several_threads_cause_one_fetch(self, jwks, clock):
         keys = sources.verification_keys()

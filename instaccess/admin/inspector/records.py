@@ -16,7 +16,7 @@ from ...conf import conf
 from ...exceptions import ConfigError, InstAccessError
 from ...models import IssuedToken, Key
 from ...times import format_utc
-from ...tokens import ATTRIBUTES, is_canonical_uuid
+from ...tokens import ATTRIBUTES, identifiers, is_canonical_uuid
 from ...web import Variant
 from .pasted import format_value
 
@@ -208,13 +208,14 @@ def _find_differences(payload: Mapping[str, Any], row: IssuedToken, kids: Mappin
     expected: dict[str, Any] = {
         "user_uuid": row.user_uuid,
         "account_uuid": row.account_uuid,
-        "canvas_domain": row.canvas_domain,
+        "canvas_domain": row.canvas_domain or None,
         "issued_at": int(row.issued_at.timestamp()),
         "expires_at": int(row.expires_at.timestamp()),
         "masquerading_user_uuid": row.real_user_uuid or None,
     }
     if "client_id" in claims:  # Tokens that are not for a service user omit the client id.
         expected["client_id"] = row.client_id
+        claims["client_id"] = identifiers(payload).get("client_id")  # The token may contain an integer.
     names = {attribute: name for name, attribute in ATTRIBUTES.items()}
     differences = [
         Difference(names[attribute], "" if value is None else format_value(value))

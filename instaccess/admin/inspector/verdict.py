@@ -161,7 +161,8 @@ def _inspect_signed(token: str, now: float, notes: list[str]) -> Inspection:
     refusal: Exception | None = None
     try:
         payload = InstAccessAuthentication().verify(token)
-        refusal = _check_at_service(Claims.from_payload(payload, now=now, issuer=conf.issuer, leeway=conf.leeway))
+        claims = Claims.from_payload(payload, now=now, issuers=conf.accepted_issuers, leeway=conf.leeway)
+        refusal = _check_at_service(claims)
     except (DbError, InstAccessError) as error:
         refusal = error
     notes = [*notes, str(explain(Reason.ALREADY_DECRYPTED).meaning)]
@@ -175,6 +176,10 @@ def _check_at_service(claims: Claims) -> InvalidToken | None:
     """
     if conf.account_uuid not in (None, claims.account_uuid):
         return InvalidToken(f"for account {claims.account_uuid!r}", code=Reason.WRONG_ACCOUNT)
+    try:
+        InstAccessAuthentication().check_client(claims)
+    except InvalidToken as error:
+        return error
     if conf.user_hook is not None:
         return None
     if claims.masquerading_user_uuid and users.active_user(claims.masquerading_user_uuid) is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.utils import timezone
@@ -78,7 +79,7 @@ class TestKeys:
         inspection = inspect_text(token)
 
         assert codes(inspection) == ("UNDECIDED", "unknown_kid")
-        assert "only the gateway" in str(inspection.explanation.meaning)
+        assert "only the gateway can decrypt the token" in str(inspection.explanation.meaning)
 
     def test_inspector_reports_missing_keys_as_a_server_side_error(self, token):
         Key.objects.all().delete()
@@ -164,6 +165,20 @@ class TestTheAuditRow:
         assert [(difference.claim, difference.row) for difference in inspection.audit.differences] == [(name, value)]
         assert inspection.audit.evidence is row_hmac.HmacStatus.BROKEN
         assert len(inspection.alarms) == 2
+
+    def test_c12_inspector_finds_no_difference_between_an_integer_client_id_and_its_audit_row(self, row, make):
+        recorded = row(client_id="10000000000107")
+        issued_at, expires_at = int(recorded.issued_at.timestamp()), int(recorded.expires_at.timestamp())
+        payload = {"jti": str(recorded.jti), "iat": issued_at, "exp": expires_at, "sub": recorded.user_uuid}
+        payload |= {"acct": recorded.account_uuid, "canvas_domain": recorded.canvas_domain}
+
+        def differences(client_id: Any) -> list[str]:
+            token = make.encrypted(make.signed(good_claims(**payload, client_id=client_id)))
+            return [difference.claim for difference in inspect_text(token).audit.differences if difference.row != "s"]
+
+        assert differences(10_000_000_000_107) == differences("10000000000107")
+        assert "client_id" not in differences(10_000_000_000_107)
+        assert "client_id" in differences(10_000_000_000_108)
 
     def test_inspector_lists_modified_times_of_an_audit_row_as_differences(self, issue):
         row, token = issue()

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.test import override_settings
 from jwcrypto.jwk import JWK
 
+from instaccess import users
 from instaccess.admin.inspector.pasted import extract_token
 from instaccess.admin.inspector.verdict import MAX_PASTED, Inspection, Kind, Outcome
 from instaccess.audit import revocation, row_hmac, rows
@@ -19,7 +21,7 @@ from instaccess.models import Key
 from instaccess.trust import denylist
 from tests.admin.inspector.helpers import codes, good_claims, inspect_text, times
 from tests.support.answers import signed_inside
-from tests.support.tokens import b64, header_of, non_canonical_forms, with_header
+from tests.support.tokens import b64, canvas_claims, header_of, non_canonical_forms, signed_by_pyjwt, with_header
 
 pytestmark = pytest.mark.django_db
 
@@ -83,6 +85,26 @@ class TestAGoodToken:
 
     def test_inspector_finds_no_difference_between_a_service_users_token_and_its_audit_row(self, issue):
         assert inspect_text(issue(service=True)[1]).audit.differences == ()
+
+    def test_c12_inspector_accepts_a_token_of_canvas_and_shows_an_integer_as_it_was_written(self, make, user):
+        payload = canvas_claims(
+            int(time.time()), iss="https://canvas.example", sub=users.user_uuid(user), masq_sub=...
+        )
+        token = make.encrypted(signed_by_pyjwt(payload, make.signing), kid=..., cty=...)
+        with override_settings(INSTACCESS={"ACCEPTED_ISSUERS": ["https://canvas.example"]}):
+            inspection = inspect_text(token)
+
+        assert codes(inspection) == ("ACCEPTED", "")
+        assert claim(inspection, "client_id").value == "10000000000107"
+        assert not any("unusable_client" in alarm for alarm in inspection.alarms)
+        assert codes(inspect_text(token)) == ("REFUSED", "foreign_issuer")
+
+    def test_c15_inspector_warns_that_services_refuse_a_token_of_a_deleted_application(self, issue, application):
+        token = issue(service=True)[1]
+        application.delete()
+
+        assert any("unusable_client" in alarm for alarm in inspect_text(token).alarms)
+        assert codes(inspect_text(signed_inside(token))) == ("REFUSED", "unusable_client")
 
     def test_inspector_names_the_matching_keys_of_a_token_without_kid(self, make):
         inspection = inspect_text(make.encrypted(make.signed(good_claims(), kid=...), kid=..., cty=...))

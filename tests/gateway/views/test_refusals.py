@@ -11,7 +11,7 @@ import pytest
 
 from instaccess.models import IssuedToken
 from tests.support.answers import INVALID, answer, signed_inside
-from tests.support.tokens import TokenFactory, b64, claims, non_canonical_forms
+from tests.support.tokens import TokenFactory, b64, canvas_claims, claims, non_canonical_forms, signed_by_pyjwt
 from tests.support.verifying import by_asgi_server, by_wsgi, status, verify
 
 pytestmark = pytest.mark.django_db
@@ -223,6 +223,13 @@ class TestOtherBearerTokensIfTheSettingAllowsThem:
 
     def test_a_request_without_a_bearer_token_is_still_refused(self):
         assert answer(verify()) == answer(by_wsgi(headers=[("Authorization", "Basic YTpi")])) == INVALID
+
+    def test_c12_a_signed_token_of_another_accepted_issuer_is_refused(self, make, settings):
+        signed = signed_by_pyjwt(canvas_claims(int(time.time()), iss="https://canvas.example"), make.signing)
+        assert status(signed) == 204
+
+        settings.INSTACCESS = {**settings.INSTACCESS, "ACCEPTED_ISSUERS": ["other", "https://canvas.example"]}
+        assert status(signed) == 401
 
     def test_g22_a_signed_inst_access_token_is_refused_in_every_encoding(self, token, make):
         signed = signed_inside(token)

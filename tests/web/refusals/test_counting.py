@@ -145,12 +145,17 @@ class TestTheGateway:
 
         assert counted() == {("gateway", "unknown_kid", "", ""): 1, ("gateway", "bad_signature", "", ""): 1}
 
-    @pytest.mark.parametrize("value", [7, None, ["a"], "x" * 256, "a\x00b", "\ud800", "ü", "a\nb", ...])
+    @pytest.mark.parametrize("value", [True, None, ["a"], "x" * 256, "a\x00b", "\ud800", "ü", "a\nb", ...])
     def test_gateway_omits_client_and_user_if_the_claims_are_not_ids(self, make, value):
         long_ago = int(time.time()) - 9000
         ask(make.token(now=long_ago, sub=value, client_id=value))
 
         assert counted() == {("gateway", "expired", "", ""): 1}
+
+    def test_c12_gateway_counts_an_integer_client_id_as_text(self, make):
+        ask(make.token(now=int(time.time()) - 9000, sub="u", client_id=7))
+
+        assert counted() == {("gateway", "expired", "7", "u"): 1}
 
     def test_gateway_counts_a_server_side_error_by_its_code(self, token, settings):
         settings.INSTACCESS = {"DECRYPTION_KEYS": ["/does/not/exist"]}
