@@ -3,8 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Each worker gets consecutive tests, so the fixtures of a module are set up once. A worker that has finished takes
-# over tests from other workers.
+# Each worker gets consecutive tests, so the fixtures of a module are set up once. A worker that has finished its tests
+# runs tests of other workers.
 PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 
 .PHONY: demo demo-nginx test test-services screenshots bench lint wheel messages clean
@@ -31,8 +31,8 @@ test-services: $(VENV)/.services
 screenshots: $(VENV)/.browser
 	$(BIN)/python -m tests.admin.browser.screenshots build/screenshots --readme examples/screenshots
 
-# Measures the speed beside alternatives, and updates benchmarks/results.json and the README's table and chart. Takes
-# half an hour on an idle machine, and 15 GB of disk space for an audit log of 10,000,000 rows in PostgreSQL. Needs
+# Compares the speed with alternatives, and updates benchmarks/results.json and the README's table and chart. Takes half
+# an hour on an idle machine, and 15 GB of disk space for an audit log of 10,000,000 rows in PostgreSQL. Needs
 # PostgreSQL, Redis and wrk (Debian: wrk).
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.run --ten-million --issues 100000

@@ -3,11 +3,12 @@
     .venv/bin/python -m benchmarks.admin_pages
 
 Needs PostgreSQL (PGHOST, PGUSER, PGPASSWORD as in the tests). Creates two databases and drops them afterwards.
-Requests each page `--runs` times with both sizes in turn and compares the medians. Exits with 1 if a page takes a
-second or longer, or more than twice as long with 1,000,000 rows. Writes benchmarks/results-admin.json.
+Requests each page `--runs` times with both sizes in turn, and compares the medians. Writes
+benchmarks/results-admin.json. Exits with status 1 if a page with 1,000,000 rows takes a second or longer, or more
+than twice as long as with 10,000 rows.
 """
 
-# ruff: noqa: PLC0415  (Django can only be set up after the databases exist.)
+# ruff: noqa: PLC0415  (Django can be set up only after the databases were created)
 from __future__ import annotations
 
 import argparse
@@ -25,10 +26,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = {"small": 10_000, "big": 1_000_000}
 PREFIX = "instaccess_admin_pages"
-SLOWEST_MS, MOST_TIMES = 1000, 2
+MAX_MS, MAX_RATIO = 1000, 2
 
 LIST = "/admin/instaccess/issuedtoken/"
-REVOKING = ["revoke_chosen", "revoke_users", "revoke_applications"]
+REVOKE_ACTIONS = ["revoke_chosen", "revoke_users", "revoke_applications"]
 
 
 def main() -> int:
@@ -36,7 +37,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=7, help="number of requests for each page and size")
     parser.add_argument("--days", type=int, default=400, help="length of the period of the rows, in days")
     parser.add_argument("--keep", action="store_true", help="keep the databases, and reuse existing databases")
-    parser.add_argument("--only", default="", help="only pages whose name contains this text")
+    parser.add_argument("--only", default="", help="measure only the pages whose name contains this text")
     options = parser.parse_args()
     with databases(days=options.days, keep=options.keep):
         results = measure(runs=options.runs, only=options.only)
@@ -45,6 +46,7 @@ def main() -> int:
 
 @contextmanager
 def databases(*, days: int, keep: bool) -> Iterator[None]:
+    """Create a database with audit rows for each size. Drop the databases at the end unless `keep` is set."""
     os.environ["INSTACCESS_DATABASE"] = "postgresql"
     existing = psql("SELECT datname FROM pg_database").split()
     for size, rows in SIZES.items():
@@ -55,7 +57,7 @@ def databases(*, days: int, keep: bool) -> Iterator[None]:
         manage(name, "migrate", "--verbosity", "0")
         manage(name, "instaccess_init")
         manage(name, "instaccess_tokens", "seed", "--rows", str(rows), "--days", str(days))
-        # Autovacuum would do this after so many inserts, but later.
+        # Run VACUUM now. Otherwise, autovacuum would run during the measurement.
         psql("VACUUM ANALYZE", database=name)
     try:
         yield
@@ -94,7 +96,7 @@ def manage(database: str, *command: str) -> None:
 
 
 def measure(*, runs: int, only: str) -> dict[str, dict[str, list[float]]]:
-    """Return the durations in milliseconds, by name of the page and by size."""
+    """Return the durations in milliseconds: a mapping from page name to size to list."""
     sys.path.insert(0, str(ROOT))
     os.environ["DJANGO_SETTINGS_MODULE"] = "testproject.settings"
     os.environ["PGDATABASE"] = f"{PREFIX}_small"
@@ -107,7 +109,8 @@ def measure(*, runs: int, only: str) -> dict[str, dict[str, list[float]]]:
     connections["default"].settings_dict["CONN_MAX_AGE"] = None
 
     def use(size: str) -> None:
-        # Both sizes use the same process, so that only the database connection below the ORM differs.
+        # Both sizes are measured in the same process. Otherwise, differences between processes would affect the
+        # ratio.
         connection.settings_dict["NAME"] = f"{PREFIX}_{size}"
         connection.connection = opened.get(size)
         connection.ensure_connection()
@@ -117,7 +120,7 @@ def measure(*, runs: int, only: str) -> dict[str, dict[str, list[float]]]:
     clients, pages = {}, {}
     for size in SIZES:
         use(size)
-        clients[size] = signed_in()
+        clients[size] = log_in()
         pages[size] = {name: page for name, page in all_pages().items() if only in name}
     times: dict[str, dict[str, list[float]]] = {name: {size: [] for size in SIZES} for name in pages["small"]}
     for run in range(runs + 1):
@@ -137,7 +140,7 @@ def measure(*, runs: int, only: str) -> dict[str, dict[str, list[float]]]:
     return times
 
 
-def signed_in() -> Any:
+def log_in() -> Any:
     from django.contrib.auth import get_user_model
     from django.test import Client
 
@@ -149,16 +152,16 @@ def signed_in() -> Any:
 
 
 def all_pages() -> dict[str, Callable[[Any], Any]]:
-    """Return a function for each page and filter by name, for the rows of the current database."""
+    """Return a mapping from the name of a page to a function that requests the page from the current database."""
     from django.db.models import Count
 
     from instaccess.models import IssuedToken
 
     rows = IssuedToken.objects.select_related("user").order_by("-issued_at", "-pk")
     latest = rows.exclude(user=None)[0]
-    masked = rows.filter(real_user_uuid__gt="")[0]
-    gone = rows.filter(user=None)[0]
-    left = rows.filter(user=None).reverse()[0]
+    masqueraded = rows.filter(real_user_uuid__gt="")[0]
+    latest_orphan = rows.filter(user=None)[0]
+    first_orphan = rows.filter(user=None).reverse()[0]
     accounts = rows.order_by().values_list("account_uuid").annotate(n=Count("pk")).order_by("-n")
     clients = rows.order_by().values_list("client_id").annotate(n=Count("pk")).order_by("-n")
     accounts, clients = [value for value, _ in accounts], [value for value, _ in clients]
@@ -188,10 +191,10 @@ def all_pages() -> dict[str, Callable[[Any], Any]]:
         "not masquerading, expired, 365 days": {"masquerading": "no", "status": "expired", "period": "365d"},
         "search user name": {"q": latest.user.get_username()},
         "search user name, 365 days": {"q": latest.user.get_username(), "period": "365d"},
-        "search masquerader": {"q": masked.real_user.get_username()},
+        "search masquerader": {"q": masqueraded.real_user.get_username()},
         "search uuid": {"q": latest.user_uuid},
-        "search uuid of a deleted user": {"q": gone.user_uuid},
-        "search uuid of the first deleted user": {"q": left.user_uuid},
+        "search uuid of a deleted user": {"q": latest_orphan.user_uuid},
+        "search uuid of the first deleted user": {"q": first_orphan.user_uuid},
         "search client id, most used": {"q": clients[0]},
         "search client id, least used": {"q": clients[-1]},
         "search address": {"q": latest.ip_address},
@@ -207,7 +210,7 @@ def all_pages() -> dict[str, Callable[[Any], Any]]:
     pages["one token"] = lambda client: client.get(f"{LIST}{latest.pk}/change/")
     pages["history of a token"] = lambda client: client.get(f"{LIST}{latest.pk}/history/")
     chosen = [str(pk) for pk in rows.values_list("pk", flat=True)[:100]]
-    for action in REVOKING:
+    for action in REVOKE_ACTIONS:
         form = {"action": action, "index": "0", "_selected_action": chosen}
         pages[f"{action}, 100 chosen"] = lambda client, form=form: client.post(LIST, form)
     everything = {"action": "revoke_chosen", "index": "0", "_selected_action": chosen, "select_across": "1"}
@@ -221,22 +224,23 @@ def all_pages() -> dict[str, Callable[[Any], Any]]:
 
 
 def report(results: dict[str, dict[str, list[float]]], options: argparse.Namespace) -> int:
+    """Print a table of the medians, and write the results. Returns the exit status."""
     failed, pages = [], {}
     print(f"{'page':<38} {'10,000 rows':>22} {'1,000,000 rows':>24}  ratio")
     for name, sizes in results.items():
         medians = {size: statistics.median(times) for size, times in sizes.items()}
         ratio = medians["big"] / medians["small"]
-        bad = medians["big"] >= SLOWEST_MS or ratio > MOST_TIMES
-        failed += [name] * bad
+        too_slow = medians["big"] >= MAX_MS or ratio > MAX_RATIO
+        failed += [name] * too_slow
         cells = [f"{medians[size]:6.0f} ms ({min(sizes[size]):.0f} to {max(sizes[size]):.0f})" for size in SIZES]
-        print(f"{name:<38} {cells[0]:>22} {cells[1]:>24}  {ratio:5.2f}{'  <-- too slow' * bad}")
+        print(f"{name:<38} {cells[0]:>22} {cells[1]:>24}  {ratio:5.2f}{'  <-- too slow' * too_slow}")
         pages[name] = {
             **{f"{SIZES[size]} rows, ms": [round(value, 1) for value in sizes[size]] for size in SIZES},
             "ratio of medians": round(ratio, 2),
         }
     if not options.only:
-        facts = {"runs": options.runs, "days": options.days, "pages": pages}
-        (ROOT / "benchmarks/results-admin.json").write_text(json.dumps(facts, indent=1) + "\n")
+        document = {"runs": options.runs, "days": options.days, "pages": pages}
+        (ROOT / "benchmarks/results-admin.json").write_text(json.dumps(document, indent=1) + "\n")
     print(
         f"{len(failed)} of {len(results)} pages too slow" if failed else f"All {len(results)} pages are fast enough."
     )

@@ -1,6 +1,6 @@
-"""Bare OpenSSL operations that encode and decode a token, as a lower bound for the time of `instaccess.tokens.jose`.
+"""Bare OpenSSL operations that encode and decode a token: a lower bound for the time of `instaccess.tokens.jose`.
 
-The code performs none of the checks that a reader of tokens must perform. Do not use the code elsewhere.
+Do not use this code elsewhere, because it leaves out checks that a reader of tokens must perform.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _PKCS1 = padding.PKCS1v15()
 _SHA256 = hashes.SHA256()
 
 
-class Minter:
-    """Encodes tokens signed with RS256 and encrypted with RSA-OAEP and A128CBC-HS256. The keys are loaded already."""
+class Encoder:
+    """Encodes tokens with RS256, RSA-OAEP and A128CBC-HS256. The keys are already loaded."""
 
     def __init__(
         self, signing: RSAPrivateKey, signing_kid: str, encryption: RSAPublicKey, encryption_kid: str
@@ -34,7 +34,7 @@ class Minter:
             {"alg": "RSA-OAEP", "enc": "A128CBC-HS256", "cty": "JWT", "kid": encryption_kid},
         )
 
-    def mint(self, payload: bytes) -> str:
+    def encode(self, payload: bytes) -> str:
         """Sign and encrypt a claims set (JSON)."""
         return self.encrypt(self.sign(payload)).decode()
 
@@ -53,13 +53,13 @@ class Minter:
 
 
 @dataclass(frozen=True)
-class Opener:
-    """Decodes tokens that `Minter` encoded."""
+class Decoder:
+    """Decodes tokens that `Encoder` encoded."""
 
     decryption: RSAPrivateKey
     verification: RSAPublicKey
 
-    def open(self, token: str) -> dict[str, Any]:
+    def decode(self, token: str) -> dict[str, Any]:
         """Decrypt and verify a token, and return the claims. Raises ValueError or InvalidSignature."""
         return self.verify(self.decrypt(token.encode()))
 
@@ -81,7 +81,7 @@ class Opener:
 
 
 def _tag(cek: bytes, header: bytes, iv: bytes, ciphertext: bytes) -> bytes:
-    # RFC 7518 §5.2.2: the first half of the content-encryption key authenticates, the second half encrypts.
+    # RFC 7518 §5.2.2: the first half of the content-encryption key is the HMAC key, the second half the AES key.
     length = (len(header) * 8).to_bytes(8, "big")
     return hmac.digest(cek[:16], header + iv + ciphertext + length, "sha256")[:16]
 

@@ -1,4 +1,4 @@
-"""The benchmarks' settings with the kind of database connections that BENCHMARK_CONNECTIONS names."""
+"""The settings of the benchmarks, with the kind of database connections that BENCHMARK_CONNECTIONS names."""
 
 import os
 from typing import Any
@@ -8,7 +8,7 @@ from .settings import DATABASES as _PERSISTENT
 
 _CHANGES: dict[str, dict[str, Any]] = {
     "closed": {"CONN_MAX_AGE": 0},
-    # The pool of psycopg, shared by all threads of a worker. By default it has at most four connections.
+    # All threads of a worker share psycopg's pool, which has at most four connections by default.
     "pool": {"CONN_MAX_AGE": 0, "OPTIONS": {**_PERSISTENT["default"]["OPTIONS"], "pool": True}},
 }
 DATABASES = {"default": {**_PERSISTENT["default"], **_CHANGES[os.environ["BENCHMARK_CONNECTIONS"]]}}

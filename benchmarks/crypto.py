@@ -3,7 +3,7 @@
     python -m benchmarks.crypto [--crypto-rounds 150]
 
 Tokens are signed with RS256 and encrypted with RSA-OAEP and A128CBC-HS256, with 2048-bit keys. The figures are CPU
-time, because nothing waits.
+time, because the code never waits.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from instaccess.tokens import jose
 from instaccess.tokens.claims import Claims
 
 from . import sections, timing
-from .bare import Minter, Opener
+from .bare import Decoder, Encoder
 
 with warnings.catch_warnings():
-    # Authlib recommends joserfc instead, but is still widely used.
+    # Authlib recommends joserfc instead, but authlib.jose is still widely used.
     warnings.simplefilter("ignore", AuthlibDeprecationWarning)
     import authlib.jose as authlib
 
@@ -40,7 +40,7 @@ ISSUER = "instructure:inst_access"
 ALGS = {"alg": "RSA-OAEP", "enc": "A128CBC-HS256"}
 BARE = "bare OpenSSL"
 
-Way = Callable[[], Any]
+Operation = Callable[[], Any]
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,9 +48,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    minting, opening = ways()
+    encoders, decoders = alternatives()
     result = {}
-    for what, each in (("mint", minting), ("open", opening)):
+    for what, each in (("mint", encoders), ("open", decoders)):
         times = timing.in_turns(each, rounds=options.crypto_rounds, calls=CALLS, clock=time.process_time)
         result[what] = [
             {
@@ -63,8 +63,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
-def ways() -> tuple[dict[str, Way], dict[str, Way]]:
-    """Return the encoders and the decoders by name, after checking that all of them agree with the gateway."""
+def alternatives() -> tuple[dict[str, Operation], dict[str, Operation]]:
+    """Return the encoders and the decoders by name, after checking that each gives the same result as the gateway."""
     signing, encryption = (JWK.generate(kty="RSA", size=2048, use=use) for use in ("sig", "enc"))
     kids = signing.thumbprint(), encryption.thumbprint()
     public = [JWK(**key.export_public(as_dict=True)) for key in (signing, encryption)]
@@ -85,33 +85,35 @@ def ways() -> tuple[dict[str, Way], dict[str, Way]]:
             decryption_keys={kids[1]: encryption},
             verification_keys={kids[0]: public[0]},
             denied=frozenset(),
-            issuer=ISSUER,
+            issuers=[ISSUER],
         )
 
-    def mint() -> str:
+    def encode() -> str:
         signed = jose.sign(claims.to_json(), signing, kid=kids[0])
         return jose.encrypt(signed, public[1], kid=kids[1], **ALGS)
 
-    minter = Minter(signing.get_op_key("sign"), kids[0], public[1].get_op_key("wrapKey"), kids[1])
-    opener = Opener(encryption.get_op_key("unwrapKey"), public[0].get_op_key("verify"))
+    encoder = Encoder(signing.get_op_key("sign"), kids[0], public[1].get_op_key("wrapKey"), kids[1])
+    decoder = Decoder(encryption.get_op_key("unwrapKey"), public[0].get_op_key("verify"))
     headers = {"typ": "JWT", "alg": "RS256", "kid": kids[0]}, {**ALGS, "cty": "JWT", "kid": kids[1]}
-    minting: dict[str, Way] = {
-        BARE: lambda: minter.mint(json.dumps(payload, separators=(",", ":")).encode()),
-        "instaccess": mint,
+    encoders: dict[str, Operation] = {
+        BARE: lambda: encoder.encode(json.dumps(payload, separators=(",", ":")).encode()),
+        "instaccess": encode,
     }
-    token = mint()
-    opening: dict[str, Way] = {
-        BARE: lambda: opener.open(token),
+    token = encode()
+    decoders: dict[str, Operation] = {
+        BARE: lambda: decoder.decode(token),
         "instaccess": lambda: unwrap(token),
     }
     for name, library in (("jwcrypto", _jwcrypto), ("joserfc", _joserfc), ("Authlib", _authlib)):
-        minting[name], opening[name] = library(headers, payload, signing, encryption, token)
-    for name, way in minting.items():
-        assert unwrap(way()).claims == claims, name
-    for name, way in opening.items():
-        found = way()
-        assert (found.claims.to_payload() if isinstance(found, unwrapping.Unwrapped) else found) == payload, name
-    return minting, opening
+        encoders[name], decoders[name] = library(headers, payload, signing, encryption, token)
+    for name, operation in encoders.items():
+        assert unwrap(operation()).claims == claims, name
+    for name, operation in decoders.items():
+        decoded = operation()
+        if isinstance(decoded, unwrapping.Unwrapped):
+            decoded = decoded.claims.to_payload()
+        assert decoded == payload, name
+    return encoders, decoders
 
 
 Headers = tuple[dict[str, str], dict[str, str]]
@@ -119,53 +121,57 @@ Headers = tuple[dict[str, str], dict[str, str]]
 
 def _jwcrypto(
     headers: Headers, payload: dict[str, Any], signing: JWK, encryption: JWK, token: str
-) -> tuple[Way, Way]:
-    """Encode and decode as in the README of jwcrypto."""
+) -> tuple[Operation, Operation]:
+    """Return functions that encode and decode a token as the README of jwcrypto describes."""
 
-    def mint() -> str:
+    def encode() -> str:
         signed = JWT(header=headers[0], claims=payload)
         signed.make_signed_token(signing)
         encrypted = JWT(header=headers[1], claims=signed.serialize())
         encrypted.make_encrypted_token(encryption)
         return str(encrypted.serialize())
 
-    def read() -> dict[str, Any]:
+    def decode() -> dict[str, Any]:
         encrypted = JWT(key=encryption, jwt=token, expected_type="JWE")
         claims: dict[str, Any] = json.loads(JWT(key=signing, jwt=encrypted.claims).claims)
         return claims
 
-    return mint, read
+    return encode, decode
 
 
-def _joserfc(headers: Headers, payload: dict[str, Any], signing: JWK, encryption: JWK, token: str) -> tuple[Way, Way]:
+def _joserfc(
+    headers: Headers, payload: dict[str, Any], signing: JWK, encryption: JWK, token: str
+) -> tuple[Operation, Operation]:
     keys = [joserfc.jwk.RSAKey.import_key(key.export(as_dict=True)) for key in (signing, encryption)]
     algorithms = list(ALGS.values())
 
-    def mint() -> str:
+    def encode() -> str:
         signed = joserfc.jwt.encode(headers[0], payload, keys[0], algorithms=["RS256"])
         return joserfc.jwe.encrypt_compact(headers[1], signed, keys[1], algorithms=algorithms)
 
-    def read() -> dict[str, Any]:
+    def decode() -> dict[str, Any]:
         inner = joserfc.jwe.decrypt_compact(token, keys[1], algorithms=algorithms).plaintext
         assert inner is not None
         return joserfc.jwt.decode(inner, keys[0], algorithms=["RS256"]).claims
 
-    return mint, read
+    return encode, decode
 
 
-def _authlib(headers: Headers, payload: dict[str, Any], signing: JWK, encryption: JWK, token: str) -> tuple[Way, Way]:
+def _authlib(
+    headers: Headers, payload: dict[str, Any], signing: JWK, encryption: JWK, token: str
+) -> tuple[Operation, Operation]:
     keys = [authlib.JsonWebKey.import_key(key.export(as_dict=True)) for key in (signing, encryption)]
     jwt = authlib.JsonWebToken(["RS256"])
     jwe = authlib.JsonWebEncryption(list(ALGS.values()))
 
-    def mint() -> str:
+    def encode() -> str:
         text: bytes = jwe.serialize_compact(headers[1], jwt.encode(headers[0], payload, keys[0]), keys[1])
         return text.decode()
 
-    def read() -> dict[str, Any]:
+    def decode() -> dict[str, Any]:
         return dict(jwt.decode(jwe.deserialize_compact(token, keys[1])["payload"], keys[0]))
 
-    return mint, read
+    return encode, decode
 
 
 def show(result: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The measured endpoints, and a check for each endpoint that it does its work."""
+"""The measured endpoints, and a check that runs before the measurement: each endpoint returns a correct response."""
 
 # ruff: noqa: PLC0415  (Django is set up after the database is created)
 from __future__ import annotations
@@ -12,45 +12,47 @@ import requests
 from .load import Request
 from .stage import Stage
 
-PATIENCE = 30
+TIMEOUT_SECONDS = 30
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One row of a table.
+    """An endpoint to measure, which becomes one row of a table.
 
     Attributes:
         name: the name in `--only`.
         title: the title in the tables.
-        beside: the name of the endpoint that this endpoint is compared with; its own name for a baseline.
+        baseline: the name of the endpoint that this endpoint is compared with; its own name if it is a baseline.
         request: the request to send.
         check: raises AssertionError for a wrong response.
-        wrong: an Authorization value that must be refused with 401; empty for endpoints without authentication.
+        invalid_authorization: a value that must be refused with 401; empty for endpoints without authentication.
     """
 
     name: str
     title: str
-    beside: str
+    baseline: str
     request: Request
     check: Callable[[requests.Response], None]
-    wrong: str = "Bearer wrong"
+    invalid_authorization: str = "Bearer wrong"
 
-    def prove(self) -> None:
+    def check_responses(self) -> None:
         """Send a valid and an invalid request once, and check the responses. Raises AssertionError."""
         with requests.Session() as session:
             session.trust_env = False
-            answer = self._ask(session, self.request.authorizations[0])
-            self.check(answer)
-            if self.wrong:
-                refused = self._ask(session, self.wrong).status_code
-                assert refused == 401, f"{self.name}: {refused} for {self.wrong!r}"
+            response = self._send(session, self.request.authorizations[0])
+            self.check(response)
+            if self.invalid_authorization:
+                refused = self._send(session, self.invalid_authorization).status_code
+                assert refused == 401, f"{self.name}: {refused} for {self.invalid_authorization!r}"
 
-    def _ask(self, session: requests.Session, authorization: str) -> requests.Response:
+    def _send(self, session: requests.Session, authorization: str) -> requests.Response:
         headers = {"Authorization": authorization}
         if self.request.body:
             headers["Content-Type"] = "application/x-www-form-urlencoded"
         request = self.request
-        return session.request(request.method, request.url, headers=headers, data=request.body, timeout=PATIENCE)
+        return session.request(
+            request.method, request.url, headers=headers, data=request.body, timeout=TIMEOUT_SECONDS
+        )
 
 
 def endpoints(url: str, stage: Stage) -> list[Endpoint]:
@@ -104,7 +106,7 @@ def endpoints(url: str, stage: Stage) -> list[Endpoint]:
 
 
 def _tokens(count: int = 20) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Authorization values with encrypted tokens, and with what is inside."""
+    """Return Authorization values with encrypted tokens, and Authorization values with the signed tokens inside."""
     import time
 
     from django.contrib.auth import get_user_model
@@ -123,19 +125,19 @@ def _tokens(count: int = 20) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(f"Bearer {text}" for text in encrypted), tuple(f"Bearer {text}" for text in signed)
 
 
-def _nothing(answer: requests.Response) -> None:
-    assert (answer.status_code, answer.json()) == (201, {"ok": True}), answer.text
+def _nothing(response: requests.Response) -> None:
+    assert (response.status_code, response.json()) == (201, {"ok": True}), response.text
 
 
-def _issued(answer: requests.Response) -> Any:
-    """A token that our own gateway would open, and its row in the audit."""
+def _issued(response: requests.Response) -> Any:
+    """Check that the gateway would accept the token and that the audit row matches. Returns the row."""
     from instaccess.keys import ring as keys_ring
     from instaccess.models import IssuedToken
     from instaccess.tokens import jose
 
-    assert answer.status_code == 201, answer.text
+    assert response.status_code == 201, response.text
     ring = keys_ring.current_ring()
-    inner, encryption_kid = jose.decrypt(answer.json()["token"], ring.decryption_keys())
+    inner, encryption_kid = jose.decrypt(response.json()["token"], ring.decryption_keys())
     claims, signing_kid = jose.verify(inner, ring.verification_keys())
     row = IssuedToken.objects.get(jti=claims["jti"])
     assert (row.user_uuid, row.signing_kid, row.encryption_kid) == (claims["sub"], signing_kid, encryption_kid)
@@ -144,58 +146,60 @@ def _issued(answer: requests.Response) -> Any:
     return row
 
 
-def _guarded(answer: requests.Response) -> None:
+def _guarded(response: requests.Response) -> None:
     from instaccess.audit import row_hmac
     from instaccess.conf import conf
 
-    verdict = row_hmac.row_status(_issued(answer), conf.key_encryption_keys)
-    assert verdict is row_hmac.HmacStatus.AUTHENTIC, verdict
+    status = row_hmac.row_status(_issued(response), conf.key_encryption_keys)
+    assert status is row_hmac.HmacStatus.AUTHENTIC, status
 
 
-def _ours(answer: requests.Response) -> None:
+def _ours(response: requests.Response) -> None:
     from instaccess.conf import conf
 
-    _guarded(answer)
+    _guarded(response)
     # The remaining units are below the limit, so the throttle charged this request on Redis.
-    assert float(answer.headers["X-Rate-Limit-Remaining"]) < (conf.throttle_limit or 0)
+    assert float(response.headers["X-Rate-Limit-Remaining"]) < (conf.throttle_limit or 0)
 
 
-def _dot(answer: requests.Response) -> None:
+def _dot(response: requests.Response) -> None:
     from oauth2_provider.models import get_access_token_model
 
-    assert answer.status_code == 200, answer.text
-    assert get_access_token_model().objects.filter(token=answer.json()["access_token"]).exists()
+    assert response.status_code == 200, response.text
+    assert get_access_token_model().objects.filter(token=response.json()["access_token"]).exists()
 
 
-def _simplejwt(answer: requests.Response) -> None:
+def _simplejwt(response: requests.Response) -> None:
     from rest_framework_simplejwt.tokens import AccessToken
 
-    assert answer.status_code == 201, answer.text
-    assert AccessToken(answer.json()["token"])["user_id"]
+    assert response.status_code == 201, response.text
+    assert AccessToken(response.json()["token"])["user_id"]
 
 
-def _knox(answer: requests.Response) -> None:
+def _knox(response: requests.Response) -> None:
     from knox.auth import TokenAuthentication
 
-    assert answer.status_code == 201, answer.text
-    user, _ = TokenAuthentication().authenticate_credentials(answer.json()["token"].encode())
+    assert response.status_code == 201, response.text
+    user, _ = TokenAuthentication().authenticate_credentials(response.json()["token"].encode())
     assert user.is_active
 
 
-def _no_content(answer: requests.Response) -> None:
-    assert (answer.status_code, answer.content) == (204, b"")
+def _no_content(response: requests.Response) -> None:
+    assert (response.status_code, response.content) == (204, b"")
 
 
-def _verified(answer: requests.Response) -> None:
+def _verified(response: requests.Response) -> None:
     from instaccess.keys import ring as keys_ring
     from instaccess.tokens import jose
 
-    _no_content(answer)
-    jose.verify(answer.headers["Authorization"].removeprefix("Bearer "), keys_ring.current_ring().verification_keys())
+    _no_content(response)
+    jose.verify(
+        response.headers["Authorization"].removeprefix("Bearer "), keys_ring.current_ring().verification_keys()
+    )
 
 
-def _service(answer: requests.Response) -> None:
+def _service(response: requests.Response) -> None:
     from instaccess.models import UserIdentity
 
-    assert answer.status_code == 200, answer.text
-    assert UserIdentity.objects.filter(uuid=answer.json()["user"]).exists()
+    assert response.status_code == 200, response.text
+    assert UserIdentity.objects.filter(uuid=response.json()["user"]).exists()

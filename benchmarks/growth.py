@@ -1,4 +1,4 @@
-"""Issuing, and reading the deny list, with 0, 10,000 and 1,000,000 audit rows on PostgreSQL.
+"""Measures issuing and reading the deny list with 0, 10,000 and 1,000,000 audit rows on PostgreSQL.
 
     python -m benchmarks.growth [--growth-rounds 1000] [--ten-million]
 
@@ -51,14 +51,14 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 @contextmanager
 def _copies(base: str, sizes: tuple[int, ...]) -> Iterator[dict[int, str]]:
-    """Create a copy of the database for each size, with the audit rows."""
+    """Create a copy of the database with audit rows for each size. Yields a mapping from size to database name."""
     names = {rows: f"{base}_{rows}" for rows in sizes}
     try:
         for rows, name in names.items():
             psql(f"CREATE DATABASE {name} TEMPLATE {base}")
             if rows:
                 _seed(name, rows)
-            # Otherwise, autovacuum and the checkpointer would run during the measurement.
+            # Run VACUUM and CHECKPOINT now. Otherwise, PostgreSQL would run them during the measurement.
             psql("VACUUM ANALYZE", "CHECKPOINT", name=name)
         yield names
     finally:
@@ -67,7 +67,7 @@ def _copies(base: str, sizes: tuple[int, ...]) -> Iterator[dict[int, str]]:
 
 def _seed(name: str, rows: int) -> None:
     command = [sys.executable, "-m", "django", "instaccess_tokens", "seed", "--rows", str(rows), "--days", str(DAYS)]
-    # The seed differs from the seed that generated the users.
+    # Each number of rows has its own seed, which also differs from the seed that generated the users.
     command += ["--seed", str(rows)]
     environment = {**os.environ, "PGDATABASE": name, "PYTHONPATH": str(ROOT)}
     subprocess.run(command, env=environment, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
@@ -82,7 +82,8 @@ def _compare(names: dict[int, str], bearers: tuple[str, ...], rounds: int) -> di
     connections: dict[int, Any] = {}
 
     def use(rows: int) -> None:
-        # Only the connection below the ORM changes, so that nothing else differs.
+        # All sizes are measured in the same process. Otherwise, differences between processes would affect the
+        # ratios.
         connection.settings_dict["NAME"] = names[rows]
         connection.connection = connections.get(rows)
         connection.ensure_connection()

@@ -1,4 +1,4 @@
-"""Puts load on one endpoint with wrk (Debian package wrk), and measures the CPU time of wrk."""
+"""Load on one endpoint by wrk (Debian package wrk), and measurement of the CPU time of wrk."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Measured:
         requests: number of responses, all with a status below 400.
         rate: responses per second.
         p50, p99: percentiles of the latency, in milliseconds.
-        driver: the share of one core that wrk used.
+        driver: the share of one core that wrk, the load generator, used.
     """
 
     requests: int
@@ -47,29 +47,29 @@ class Measured:
 
 
 def drive(request: Request, *, seconds: float) -> Measured:
-    """Put load on an endpoint for so many seconds. Raises RuntimeError if any request fails."""
+    """Put load on an endpoint for the given number of seconds. Raises RuntimeError if any request fails."""
     wrk = shutil.which("wrk")
     if wrk is None:
         raise SystemExit("wrk is not installed: `apt-get install --no-install-recommends wrk`")
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write("\n".join(request.authorizations) + "\n")
         file.flush()
-        # wrk accepts whole seconds only. It also prints its summary when a signal ends it.
+        # wrk accepts only whole seconds, so SIGINT ends a run of a fraction. wrk then still prints its summary.
         command = [wrk, "-t1", f"-c{CONNECTIONS}", f"-d{math.ceil(seconds)}s", "-s", str(SCRIPT), request.url, "--"]
         command += [request.method, file.name, request.body]
-        before, begun = os.times(), time.monotonic()
+        before, started = os.times(), time.monotonic()
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         try:
             output, _ = process.communicate(timeout=seconds if seconds % 1 else None)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGINT)
             output, _ = process.communicate()
-        after, took = os.times(), time.monotonic() - begun
+        after, took = os.times(), time.monotonic() - started
     result = _RESULT.search(output)
     if process.returncode or result is None:
         raise RuntimeError(f"{request.url}: wrk failed\n{output}")
     requests, microseconds, errors, p50, p99 = map(int, result.groups())
     if errors or not requests:
         raise RuntimeError(f"{request.url}: {errors} of {requests} requests failed\n{output}")
-    busy = after.children_user + after.children_system - before.children_user - before.children_system
-    return Measured(requests, requests / microseconds * 1e6, p50 / 1000, p99 / 1000, max(busy, 0.0) / took)
+    driver_cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    return Measured(requests, requests / microseconds * 1e6, p50 / 1000, p99 / 1000, max(driver_cpu, 0.0) / took)

@@ -2,7 +2,7 @@
 
     python -m benchmarks.memory [--issues 20000]
 
-The default is PostgreSQL, because SQLite caches up to 2 MiB of database pages in the worker.
+The default database is PostgreSQL, because SQLite caches up to 2 MiB of database pages in the worker.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ STEPS = 10
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--database", choices=VENDORS, default="postgresql")
-    parser.add_argument("--issues", type=int, default=20_000)
+    parser.add_argument("--issues", type=int, default=20_000, help="number of tokens to issue after the warm-up")
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             if done >= WARM_UP:
                 steps.append((done, server.memory()))
         assert server.workers == [worker], "the worker was replaced"
-    # As many steps as fit into a table, including the first and the last.
+    # The table shows about ten steps, including the first and the last step.
     kept = sorted({round(number * (len(steps) - 1) / STEPS) for number in range(STEPS + 1)})
     return {
         "database": options.database,
@@ -49,9 +49,9 @@ def show(result: dict[str, Any]) -> str:
     rows = [[f"{step['issues']:,}", f"{step['resident, bytes'] / 2**20:.2f}"] for step in result["steps"]]
     title = (
         f"Memory of a worker on {result['database']}: "
-        f"{result['growth, bytes'] / 1024:+.0f} KiB over {result['issues']:,} issues"
+        f"{result['growth, bytes'] / 1024:+.0f} KiB over {result['issues']:,} tokens"
     )
-    return timing.table(title, ["issues so far", "MiB resident"], rows)
+    return timing.table(title, ["tokens issued so far", "MiB resident"], rows)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         with Server(log, workers=options.workers) as server:
             chosen = _choose(endpoints(server.url, env), names)
             for endpoint in chosen:
-                endpoint.prove()
+                endpoint.check_responses()
                 load.drive(endpoint.request, seconds=min(WARM_UP_SECONDS, options.seconds))
             rounds = _rounds(server, chosen, options)
     return {
@@ -48,12 +48,12 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _choose(all_: list[Endpoint], names: set[str]) -> list[Endpoint]:
-    """Return the named endpoints and the endpoints they are compared with; all endpoints without names."""
-    if unknown := names - {endpoint.name for endpoint in all_}:
+def _choose(all_endpoints: list[Endpoint], names: set[str]) -> list[Endpoint]:
+    """Return the named endpoints and their baselines. Without names, return all endpoints."""
+    if unknown := names - {endpoint.name for endpoint in all_endpoints}:
         raise SystemExit(f"no such endpoint: {', '.join(sorted(unknown))}")
-    names |= {endpoint.beside for endpoint in all_ if endpoint.name in names}
-    return [endpoint for endpoint in all_ if not names or endpoint.name in names]
+    names |= {endpoint.baseline for endpoint in all_endpoints if endpoint.name in names}
+    return [endpoint for endpoint in all_endpoints if not names or endpoint.name in names]
 
 
 def _rounds(server: Server, chosen: list[Endpoint], options: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
@@ -83,9 +83,9 @@ def _summary(endpoint: Endpoint, rounds: dict[str, list[dict[str, float]]]) -> d
     return {
         "name": endpoint.name,
         "title": endpoint.title,
-        "compared with": endpoint.beside,
+        "compared with": endpoint.baseline,
         "requests/s": timing.spread(column("rate"), 1),
-        "ratio": timing.ratios(column("rate"), column("rate", endpoint.beside)),
+        "ratio": timing.ratios(column("rate"), column("rate", endpoint.baseline)),
         "worker CPU, ms": timing.spread(column("cpu")),
         "machine CPU, ms": timing.spread(column("machine")),
         "p50, ms": timing.spread(column("p50")),

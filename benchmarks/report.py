@@ -2,7 +2,7 @@
 
     python -m benchmarks.report
 
-The command writes the chart next to the results, and the Markdown into the README between two marks. `make bench`
+The command writes the chart next to the results, and the Markdown into the README between two markers. `make bench`
 runs the command at the end. A test checks that the README is up to date.
 """
 
@@ -34,14 +34,16 @@ def table(results: Mapping[str, Any]) -> str:
     first = next(iter(http.values()))
     rows = []
     for name, endpoint in first.items():
-        beside = first[endpoint["compared with"]]["title"]
+        baseline = first[endpoint["compared with"]]["title"]
         cells = [_cell(http[vendor][name]) for vendor in VENDORS]
-        rows.append([_marked(name, endpoint["title"]), "" if name == endpoint["compared with"] else beside, *cells])
+        rows.append(
+            [_emphasize(name, endpoint["title"]), "" if name == endpoint["compared with"] else baseline, *cells]
+        )
     for what, title in (("mint", "encode a token"), ("open", "decode a token that is not cached")):
         for each in results["crypto"][what][1:]:
             cell = f"{each['ratio']['median']:.2f}, {each['microseconds']['median']:.0f} µs"
             name = "ours" if each["title"] == "instaccess" else ""
-            rows.append([_marked(name, f"{each['title']}, {title}"), "time of bare OpenSSL", cell, "the same"])
+            rows.append([_emphasize(name, f"{each['title']}, {title}"), "time of bare OpenSSL", cell, "the same"])
     header = ["", "compared with", *VENDORS.values()]
     lines = [header, ["---"] * len(header), *rows]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
@@ -55,7 +57,7 @@ def _cell(endpoint: Mapping[str, Any]) -> str:
     return f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f}), {rate}"
 
 
-def _marked(name: str, title: str) -> str:
+def _emphasize(name: str, title: str) -> str:
     return f"**{title}**" if name in {"ours", "gateway", "service"} else title
 
 

@@ -4,7 +4,7 @@
 
 Requires PostgreSQL (PGHOST, PGUSER, PGPASSWORD as in the tests), Redis (REDIS_URL), and wrk (Debian package wrk).
 `--only` selects parts (http, servers, crypto, tamper, growth, memory, startup) or endpoints (ours, nothing, …). The
-results of a selection are written to `--output` only. No figure makes the command fail.
+results of a selection are written only to `--output`. The command never fails because of slow results.
 """
 
 from __future__ import annotations
@@ -27,12 +27,14 @@ from .serve import ROOT
 from .stage import VENDORS, psql
 
 QUIET = 0.7
-"""Highest load average of an idle machine, one minute after the last benchmark."""
+"""The load average above which other processes probably use the machine. An idle machine has a lower load average,
+even one minute after a benchmark."""
 PACKAGES = (
     *("Django", "djangorestframework", "django-oauth-toolkit", "jwcrypto", "cryptography", "gunicorn", "uvicorn"),
     *("psycopg", "psycopg-pool", "redis", "djangorestframework-simplejwt", "django-rest-knox", "joserfc", "Authlib"),
 )
-# Each part runs in a process of its own, because Django can be set up only once. Two parts run on every database.
+# The module of each part, and whether the part runs on every database. Each part runs in its own process, because
+# Django can be set up only once per process.
 PARTS = {
     "http": ("over_http", True),
     "servers": ("servers", False),
@@ -63,25 +65,23 @@ def main() -> None:
     parser.add_argument("--only", default="", help="names of parts or endpoints, separated by commas")
     parser.add_argument("--output", type=Path, help="the file to write the figures to")
     options = parser.parse_args()
-    sections.stop_tidily()
+    sections.exit_on_signals()
     vendors = VENDORS if options.database == "both" else (options.database,)
     wanted = set(filter(None, options.only.split(",")))
     named = ",".join(sorted(wanted - PARTS.keys()))
     chosen = wanted & PARTS.keys() | ({"http"} if named else set()) or PARTS.keys()
 
     if (load := os.getloadavg()[0]) > QUIET:
-        print(
-            f"Load average {load:.1f}: others are at work here, and the figures are good for little but their ratios."
-        )
+        print(f"Load average {load:.1f}: other processes use this machine, so only the ratios are meaningful.")
     results: dict[str, Any] = machine(vendors)
     for part, (module, everywhere) in PARTS.items():
         if part not in chosen:
             continue
-        given = _given(part, options) + (["--only", named] if part == "http" and named else [])
+        arguments = _arguments(part, options) + (["--only", named] if part == "http" and named else [])
         if everywhere:
-            results[part] = {vendor: run(module, [*given, "--database", vendor]) for vendor in vendors}
+            results[part] = {vendor: run(module, [*arguments, "--database", vendor]) for vendor in vendors}
         else:
-            results[part] = run(module, given + (["--database", vendors[-1]] if part == "memory" else []))
+            results[part] = run(module, arguments + (["--database", vendors[-1]] if part == "memory" else []))
     output = options.output or (None if wanted or options.database != "both" else RESULTS)
     if output:
         output.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
@@ -89,26 +89,26 @@ def main() -> None:
         report.write(results)
 
 
-def _given(part: str, options: argparse.Namespace) -> list[str]:
-    given = []
+def _arguments(part: str, options: argparse.Namespace) -> list[str]:
+    arguments = []
     for name in _OPTIONS[part]:
         value = getattr(options, name)
         if value is True:
-            given.append(f"--{name.replace('_', '-')}")
+            arguments.append(f"--{name.replace('_', '-')}")
         elif value is not False:
-            given += [f"--{name.replace('_', '-')}", str(value)]
-    return given
+            arguments += [f"--{name.replace('_', '-')}", str(value)]
+    return arguments
 
 
-def run(module: str, given: list[str]) -> Any:
+def run(module: str, arguments: list[str]) -> Any:
     """Run a part in its own process, which prints its table. Returns the figures."""
     with tempfile.NamedTemporaryFile("r", suffix=".json") as file:
-        command = [sys.executable, "-m", f"benchmarks.{module}", *given, "--output", file.name]
+        command = [sys.executable, "-m", f"benchmarks.{module}", *arguments, "--output", file.name]
         with subprocess.Popen(command, cwd=ROOT) as process:
             try:
                 code = process.wait()
             except SystemExit:
-                # The process stops its server and drops its database, which may take a while.
+                # Leaving the `with` block waits until the process has stopped its server and dropped its database.
                 process.terminate()
                 raise
         if code:
@@ -117,9 +117,9 @@ def run(module: str, given: list[str]) -> Any:
 
 
 def machine(vendors: tuple[str, ...]) -> dict[str, Any]:
-    """Describe the machine and the versions."""
+    """Return a description of the machine, and the versions of the packages."""
     models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    facts: dict[str, Any] = {
+    description: dict[str, Any] = {
         "date": datetime.now(UTC).date().isoformat(),
         "cpu": models[0].partition(":")[2].strip() if models else platform.processor(),
         "cores": os.cpu_count(),
@@ -127,8 +127,8 @@ def machine(vendors: tuple[str, ...]) -> dict[str, Any]:
         "packages": {name: version(name) for name in PACKAGES},
     }
     if "postgresql" in vendors:
-        facts["postgresql"] = psql("SHOW server_version")[0][0].split()[0]
-    return facts
+        description["postgresql"] = psql("SHOW server_version")[0][0].split()[0]
+    return description
 
 
 if __name__ == "__main__":

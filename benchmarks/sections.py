@@ -1,4 +1,4 @@
-"""The command line that all benchmarks share: options, a table, an output file, and the load average."""
+"""The command line that all benchmarks share: options, a printed table, an output file, and the load average."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ STOPPED = 130
 """Exit status after SIGINT, as in shells."""
 
 
-def stop_tidily() -> None:
+def exit_on_signals() -> None:
     """Make SIGINT and SIGTERM raise SystemExit, so that servers are stopped and databases are dropped."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    # A second signal must not interrupt the cleanup. SIG_IGN is not used, because Python would report a second signal
-    # that has arrived already as "ignored due to race condition".
+    # Ignore further signals, because a second signal must not interrupt the cleanup. SIG_IGN is not used: Python
+    # would report a signal that has already arrived as "ignored due to race condition".
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, _ignore)
     raise SystemExit(STOPPED)
@@ -44,7 +44,7 @@ def main(
     arguments(parser)
     parser.add_argument("--output", type=Path, help="the file to write the figures to")
     options = parser.parse_args()
-    stop_tidily()
+    exit_on_signals()
     before = os.getloadavg()[0]
     result = measure(options)
     print(show(result), flush=True)

@@ -20,17 +20,17 @@ HOST = "127.0.0.1"
 APPLICATION = "benchmarks.wsgi:application"
 ASGI_APPLICATION = "benchmarks.asgi:application"
 TRIVIAL = "benchmarks.serve:trivial"
-_PATIENCE = 60
+_TIMEOUT_SECONDS = 60
 
 
 def trivial(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """A WSGI application that does nothing, to measure the limits of wrk and gunicorn."""
+    """Answer 201 and do nothing else, as a WSGI application that measures the limits of wrk and gunicorn."""
     start_response("201 Created", [("Content-Type", "application/json"), ("Content-Length", "2")])
     return [b"{}"]
 
 
 def machine_cpu() -> float:
-    """Return the CPU time of the machine in seconds: workers, database, Redis, load generator and kernel."""
+    """Return the CPU time of all processes and the kernel in seconds: workers, database, Redis and load generator."""
     user, nice, system, _, _, interrupts, soft = map(int, Path("/proc/stat").read_text().split(maxsplit=8)[1:8])
     return (user + nice + system + interrupts + soft) / os.sysconf("SC_CLK_TCK")
 
@@ -66,8 +66,8 @@ class Server:
             self._uvicorn(workers) if kind == "uvicorn" else self._gunicorn(application, workers, kind, threads)
         )
 
-    # Connections are closed after each response, as sync workers always do. Otherwise many connections could stay
-    # with the same worker.
+    # gthread and uvicorn close each connection after the response, as sync workers do. Otherwise, one worker could
+    # serve most of the connections.
 
     def _gunicorn(self, application: str, workers: int, kind: str, threads: int) -> list[str]:
         return [
@@ -110,17 +110,17 @@ class Server:
             sys.stderr.write("".join(self._log.read_text().splitlines(keepends=True)[-40:]))
 
     def _wait_until_up(self) -> None:
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _TIMEOUT_SECONDS
         while True:
             with suppress(OSError, http.client.HTTPException):
-                connection = http.client.HTTPConnection(HOST, self.port, timeout=_PATIENCE)
+                connection = http.client.HTTPConnection(HOST, self.port, timeout=_TIMEOUT_SECONDS)
                 with closing(connection):
-                    # A response proves that a worker runs, because gunicorn listens before it starts workers.
+                    # Wait for a response, because gunicorn accepts connections before it starts workers.
                     connection.request("GET", "/")
                     connection.getresponse().read()
                 return
             if self._popen.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{self._command} did not come up:\n{self._log.read_text()}")
+                raise RuntimeError(f"{self._command} did not start:\n{self._log.read_text()}")
             time.sleep(0.05)
 
     def _stop(self) -> None:
@@ -136,7 +136,7 @@ class Server:
         """Process ids of the workers."""
         pid = self._popen.pid
         children = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
-        # uvicorn's parent process also starts Python's resource tracker.
+        # Python's resource tracker is left out, which uvicorn's parent process also starts.
         return [child for child in children if b"resource_tracker" not in Path(f"/proc/{child}/cmdline").read_bytes()]
 
     def cpu(self) -> float:

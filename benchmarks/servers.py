@@ -2,10 +2,11 @@
 
     python -m benchmarks.servers [--servers-rounds 10] [--seconds 1] [--servers sync,gthread,uvicorn-pool]
 
-All servers run at the same time, and one at a time is under load. uvicorn is not measured with persistent database
-connections, because Django advises against them: under ASGI each request has a thread of its own, and other requests
-can't reuse its connection. The connection stays open until it is garbage collected. In a trial, all 100 connections
-of PostgreSQL were used up within seconds.
+All servers run at the same time, and one server at a time is under load.
+
+uvicorn is not measured with persistent database connections, because Django advises against them under ASGI. Each
+request has its own thread, so other requests can't reuse the connection, which stays open until it is garbage
+collected. In a trial, all 100 connections of PostgreSQL were used up within seconds.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ KINDS = (
     Kind("uvicorn-pool", "uvicorn, pool", "uvicorn", "pool"),
 )
 BASE = KINDS[0].name
-"""Name of the server that the others are compared with."""
+"""Name of the server that the other servers are compared with."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -95,13 +96,13 @@ def _chosen(wanted: set[str]) -> list[Kind]:
 def _endpoints(server: Server, env: Any, seconds: float) -> list[Endpoint]:
     measured = [endpoint for endpoint in endpoints(server.url, env) if endpoint.name in MEASURED]
     for endpoint in measured:
-        endpoint.prove()
+        endpoint.check_responses()
         load.drive(endpoint.request, seconds=min(WARM_UP_SECONDS, seconds))
     return measured
 
 
 def _turn(server: Server, kind: Kind, endpoints_: list[Endpoint], seconds: float) -> dict[str, Any]:
-    """Put load on a server, on each endpoint once."""
+    """Put load on each endpoint of a server once. Returns the measured values."""
     turn: dict[str, Any] = {}
     for endpoint in endpoints_:
         before = server.cpu()
@@ -113,7 +114,7 @@ def _turn(server: Server, kind: Kind, endpoints_: list[Endpoint], seconds: float
             "p99": measured.p99,
         }
     turn["memory"] = server.memory() / WORKERS
-    turn["held"] = psql(
+    turn["connections"] = psql(
         f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{os.environ['PGDATABASE']}'"
         f" AND application_name = '{kind.name}'"
     )[0][0]
@@ -139,7 +140,7 @@ def _summary(kind: Kind, rounds: dict[str, list[dict[str, Any]]]) -> dict[str, A
             for endpoint in MEASURED
         },
         "memory of a worker at the end, bytes": round(own[-1]["memory"]),
-        "database connections after a turn": {"most": max(turn["held"] for turn in own)},
+        "database connections after a turn": {"most": max(turn["connections"] for turn in own)},
     }
 
 
@@ -162,11 +163,11 @@ def show(result: dict[str, Any]) -> str:
                 ]
             )
         title = (
-            f"{titles[endpoint]} on PostgreSQL: {result['workers']} workers, {result['threads']} threads in each "
-            f"of gthread's, {result['connections']} connections"
+            f"{titles[endpoint]} on PostgreSQL: {result['workers']} workers, {result['threads']} threads per gthread "
+            f"worker, {result['connections']} connections"
         )
         tables.append(timing.table(title, header, rows))
-    held = [
+    resources = [
         [
             each["title"],
             f"{each['memory of a worker at the end, bytes'] / 2**20:.0f}",
@@ -175,7 +176,9 @@ def show(result: dict[str, Any]) -> str:
         for each in result["servers"]
     ]
     tables.append(
-        timing.table("Memory and connections", ["", "MiB per worker", "connections to PostgreSQL, at most"], held)
+        timing.table(
+            "Memory and connections", ["", "MiB per worker", "connections to PostgreSQL, at most"], resources
+        )
     )
     return "\n".join(tables)
 

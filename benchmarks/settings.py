@@ -1,4 +1,4 @@
-"""Settings of the test project as in production, with the alternatives installed and all costly features on."""
+"""Production-like settings of the test project. The alternatives are installed, and all costly features are on."""
 
 import os
 
@@ -13,8 +13,9 @@ MIDDLEWARE = testproject.MIDDLEWARE
 ROOT_URLCONF = "benchmarks.urls"
 TEMPLATES = testproject.TEMPLATES
 
-# As the README advises. With CONN_MAX_AGE=0, Django's default, the benchmark would measure how fast PostgreSQL forks.
-# Without prepared statements, PostgreSQL would spend much of its time on planning the same statements again.
+# Connections are persistent and statements are prepared, as the README advises. With CONN_MAX_AGE=0, Django's
+# default, the benchmark would measure how fast PostgreSQL forks. Without prepared statements, PostgreSQL would spend
+# much of its time on planning the same statements again.
 OPTIONS = {
     "postgresql": {"server_side_binding": True, "prepare_threshold": 5},
     "sqlite": {
@@ -36,7 +37,7 @@ TIME_ZONE = "UTC"
 STATIC_URL = "static/"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-# One line per issued token, as in production.
+# The log contains one line per issued token, as in production.
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -58,6 +59,6 @@ INSTACCESS = {
     "THROTTLE_LIMIT": 1_000_000,
     "THROTTLE_COST": 1,
     "THROTTLE_LEAK": 1_000_000,
-    # A service without local users.
+    # The service has no local users.
     "USER_HOOK": "instaccess.service.authentication.TokenUser",
 }

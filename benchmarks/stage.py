@@ -114,7 +114,7 @@ def populate() -> tuple[tuple[str, ...], str]:
             user=user, application=application, token=text, scope=SCOPE, expires=timezone.now() + timedelta(days=1)
         )
         bearers.append(text)
-    # Checking a hashed secret would take longer than the rest of a request.
+    # Store the secret unhashed, because checking a hash would take longer than the rest of the request.
     secret = secrets.token_urlsafe(32)
     own = get_application_model().objects.create(
         name="nightly job",

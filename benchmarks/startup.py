@@ -19,7 +19,7 @@ from .serve import ROOT
 
 WITH, WITHOUT = "with instaccess", "without"
 
-# What a worker does before its first request, up to importing the URLs and registering the system checks.
+# The work of a worker before its first request: importing the apps and URLs, and registering the system checks.
 _START = """
 import sys, time
 begun = time.process_time()
@@ -52,7 +52,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="instaccess-benchmark-") as folder:
-        # Modules are compiled, as in installed packages.
+        # Store the compiled modules, as in installed packages. Otherwise, each start would compile them again.
         environment = {**os.environ, "PYTHONPYCACHEPREFIX": folder}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
 

@@ -1,4 +1,4 @@
-"""The cost of the tamper evidence: `issuer.issue` with the HMAC of each row, compared with a constant instead.
+"""Measures the cost of tamper evidence: compares `issuer.issue` with an HMAC per row and with a constant instead.
 
 python -m benchmarks.tamper --database postgresql [--tamper-rounds 400]
 """
@@ -73,7 +73,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "database": options.database,
         "milliseconds": {name: timing.spread(values) for name, values in each.items()},
         "ratio": timing.ratios(each[WITH], each[WITHOUT]),
-        # Computing an HMAC waits for nothing, so its CPU time is more stable than the difference of wall-clock times.
+        # CPU time is reported, because it varies less than wall-clock time, and computing an HMAC never waits.
         "added CPU, microseconds": timing.spread(added, 1),
         "share of an issue": round(statistics.median(added) / 1000 / statistics.median(each[WITHOUT]), 4),
     }
@@ -103,8 +103,9 @@ def show(result: dict[str, Any]) -> str:
     rows = [[name, timing.ranged(values, 3), ""] for name, values in result["milliseconds"].items()]
     rows[0][2] = timing.ranged(result["ratio"], 3)
     title = (
-        f"Tamper evidence, an issue in process on {result['database']}: "
-        f"{result['added CPU, microseconds']['median']:.0f} µs of CPU, {result['share of an issue']:.1%} of an issue"
+        f"Tamper evidence, issuing in process on {result['database']}: "
+        f"{result['added CPU, microseconds']['median']:.0f} µs of CPU per token, "
+        f"{result['share of an issue']:.1%} of issuing"
     )
     return timing.table(title, ["", "ms", "ratio to without"], rows)
 

@@ -1,4 +1,4 @@
-"""Timing of alternatives in turns, so that other load on the machine affects all alternatives alike."""
+"""Timing of alternatives in turns, so that other load on the machine affects all alternatives equally."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Times = dict[str, list[float]]
 
 
 def in_turns(
-    ways: Mapping[str, Callable[[], object]],
+    alternatives: Mapping[str, Callable[[], object]],
     *,
     rounds: int,
     calls: int = 1,
@@ -23,16 +23,16 @@ def in_turns(
 
     For code that does not wait, `time.process_time` is the better clock, because it excludes other processes.
     """
-    times: Times = {name: [] for name in ways}
+    times: Times = {name: [] for name in alternatives}
     for number in range(warm_up + rounds):
-        order = list(ways.items())
-        for name, way in order if number % 2 else reversed(order):
-            begun = clock()
+        order = list(alternatives.items())
+        for name, run in order if number % 2 else reversed(order):
+            started = clock()
             for _ in range(calls):
-                way()
-            took = (clock() - begun) / calls
+                run()
+            seconds = (clock() - started) / calls
             if number >= warm_up:
-                times[name].append(took)
+                times[name].append(seconds)
     return times
 
 

@@ -34,7 +34,7 @@ from instaccess.keys import ring as keys_ring
 from instaccess.models import IssuedToken
 from instaccess.service.authentication import InstAccessAuthentication, TokenUser
 
-from .bare import Minter, Opener
+from .bare import Decoder, Encoder
 
 logger = logging.getLogger("instaccess.benchmarks")
 
@@ -60,7 +60,7 @@ class SimpleJWT(Nothing):
 
 
 class Knox(Nothing):
-    """A view that returns a random token of django-rest-knox and stores the digest."""
+    """A view that returns a random token of django-rest-knox, and stores the digest of the token."""
 
     def post(self, request: Request) -> Response:
         return Response({"token": AuthToken.objects.create(request.user)[1]}, status=201)
@@ -69,7 +69,7 @@ class Knox(Nothing):
 class Naive(APIView):
     """A straightforward implementation of the issuer: jwcrypto as in its README, and an audit row by the ORM.
 
-    The user's uuid is computed here; the package reads the uuid from the database.
+    The view computes the user's uuid; the package reads the uuid from the database.
     """
 
     authentication_classes = [OAuth2Authentication]
@@ -108,7 +108,7 @@ class Naive(APIView):
         return Response({"token": encrypted.serialize()}, status=201)
 
 
-# Written for the default tables, without the ORM and without support for swapped models.
+# These statements work only with the default tables, because they don't support swapped models.
 _SELECT = """
 SELECT t.id, t.scope, a.id, a.client_id, u.id, i.uuid
 FROM oauth2_provider_accesstoken t
@@ -127,26 +127,26 @@ VALUES (%s, %s, %s, '', %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, '', '', %s)
 
 @csrf_exempt
 def floor(request: HttpRequest) -> HttpResponse:
-    """The lower bound: one SELECT, bare OpenSSL and one INSERT, without DRF and the ORM.
+    """Issue a token at the lower bound: one SELECT, bare OpenSSL and one INSERT, without DRF and the ORM.
 
-    The view has no validator, throttle, tamper evidence or log, and its errors differ from Canvas's.
+    The view has no validator, throttling, tamper evidence or log, and its errors differ from Canvas's errors.
     """
     return _floor(request, guarded=False)
 
 
 @csrf_exempt
 def guarded_floor(request: HttpRequest) -> HttpResponse:
-    """The lower bound with the requirements of production: throttling on Redis, an HMAC per row, and a log line."""
+    """Issue a token at the lower bound, with throttling on Redis, an HMAC per row, and a log line."""
     return _floor(request, guarded=True)
 
 
 def _floor(request: HttpRequest, *, guarded: bool) -> HttpResponse:
     scheme, _, text = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
     now = time.time()
-    moment = connection.ops.adapt_datetimefield_value
+    adapt_time = connection.ops.adapt_datetimefield_value
     with connection.cursor() as cursor:
         checksum = hashlib.sha256(text.encode()).hexdigest()
-        cursor.execute(_SELECT, [checksum, moment(datetime.fromtimestamp(now, UTC))])
+        cursor.execute(_SELECT, [checksum, adapt_time(datetime.fromtimestamp(now, UTC))])
         row = cursor.fetchone()
         if scheme != "Bearer" or row is None or SCOPE not in row[1].split():
             return HttpResponse(status=401)
@@ -154,9 +154,9 @@ def _floor(request: HttpRequest, *, guarded: bool) -> HttpResponse:
         if guarded and not throttling.charge(token_pk).allowed:
             return HttpResponse(status=429)
         claims = _claims(user_pk, str(user_uuid), request.get_host())
-        minter, signing_kid, encryption_kid = _minter()
-        encrypted = minter.mint(json.dumps(claims, separators=(",", ":")).encode())
-        fact = SimpleNamespace(
+        encoder, signing_kid, encryption_kid = _encoder()
+        encrypted = encoder.encode(json.dumps(claims, separators=(",", ":")).encode())
+        audit_row = SimpleNamespace(
             jti=uuid.UUID(claims["jti"]),
             user_uuid=claims["sub"],
             real_user_uuid="",
@@ -176,34 +176,38 @@ def _floor(request: HttpRequest, *, guarded: bool) -> HttpResponse:
         )
         mac = ""
         if guarded:
-            mac = row_hmac.authenticate(row_hmac.canonical_bytes(cast("IssuedToken", fact)), conf.key_encryption_keys)
+            mac = row_hmac.authenticate(
+                row_hmac.canonical_bytes(cast("IssuedToken", audit_row)), conf.key_encryption_keys
+            )
         cursor.execute(
             _INSERT,
             [
-                fact.jti.hex,
+                audit_row.jti.hex,
                 user_pk,
-                fact.user_uuid,
+                audit_row.user_uuid,
                 application_pk,
                 client_id,
-                fact.access_token_pk,
-                fact.account_uuid,
-                fact.canvas_domain,
+                audit_row.access_token_pk,
+                audit_row.account_uuid,
+                audit_row.canvas_domain,
                 signing_kid,
                 encryption_kid,
-                fact.ip_address,
-                fact.user_agent,
-                moment(fact.issued_at),
-                moment(fact.expires_at),
+                audit_row.ip_address,
+                audit_row.user_agent,
+                adapt_time(audit_row.issued_at),
+                adapt_time(audit_row.expires_at),
                 mac,
             ],
         )
     if guarded:
-        logger.info("issued jti=%s user=%s client_id=%r signing_kid=%s", fact.jti, user_pk, client_id, signing_kid)
+        logger.info(
+            "issued jti=%s user=%s client_id=%r signing_kid=%s", audit_row.jti, user_pk, client_id, signing_kid
+        )
     return JsonResponse({"token": encrypted}, status=201)
 
 
 def no_content(request: HttpRequest) -> HttpResponse:
-    """A plain Django view: the baseline of the gateway."""
+    """Answer 204, as the baseline of the gateway: a plain Django view."""
     return HttpResponse(status=204)
 
 
@@ -218,12 +222,12 @@ class Service(APIView):
 
 
 class BareAuthentication(BaseAuthentication):
-    """Authentication that checks the signature and nothing else."""
+    """Authentication that checks only the signature."""
 
     def authenticate(self, request: Request) -> tuple[Any, Any]:
         text = request.META.get("HTTP_AUTHORIZATION", "").removeprefix("Bearer ")
         try:
-            claims = _opener().verify(text.encode())
+            claims = _decoder().verify(text.encode())
         except (InvalidSignature, ValueError):
             raise AuthenticationFailed from None
         return _BareUser(claims["sub"]), claims
@@ -261,15 +265,15 @@ def _claims(user_pk: Any, user_uuid: str, host: str) -> dict[str, Any]:
 
 
 @cache
-def _minter() -> tuple[Minter, str, str]:
+def _encoder() -> tuple[Encoder, str, str]:
     ring = keys_ring.current_ring()
     signing, encryption = ring.signing_key(), ring.encryption_key()
     keys = signing.private().get_op_key("sign"), encryption.public.get_op_key("wrapKey")
-    return Minter(keys[0], signing.kid, keys[1], encryption.kid), signing.kid, encryption.kid
+    return Encoder(keys[0], signing.kid, keys[1], encryption.kid), signing.kid, encryption.kid
 
 
 @cache
-def _opener() -> Opener:
+def _decoder() -> Decoder:
     ring = keys_ring.current_ring()
     decryption, verification = ring.encryption_key().private(), ring.signing_key().public
-    return Opener(decryption.get_op_key("unwrapKey"), verification.get_op_key("verify"))
+    return Decoder(decryption.get_op_key("unwrapKey"), verification.get_op_key("verify"))

@@ -1,4 +1,4 @@
-"""Configuration of gunicorn: load and use the keys before the first request, as the README advises."""
+"""Configuration of gunicorn: loads and uses the keys before the first request, as the README advises."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Django app: connects packages that must not import the models with the database, and loads the checks."""
+"""The Django app: passes database functions to packages that must not import models, and registers the checks."""
 
 from django.apps import AppConfig
 from django.db import router
@@ -13,18 +13,19 @@ class InstAccessConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        # These modules import the models, so they can only be imported here. Importing a checks module registers its
-        # checks.
+        # These modules import the models, which Django has loaded only when it calls `ready`. Importing a checks
+        # module registers the module's checks.
         from . import keys, users  # noqa: PLC0415
         from .audit import refusal_counts  # noqa: PLC0415
         from .conf import checks as conf_checks  # noqa: F401, PLC0415
         from .issuer import checks as issuer_checks  # noqa: F401, PLC0415
+        from .issuer.authentication import is_usable_client  # noqa: PLC0415
         from .keys import checks as keys_checks  # noqa: F401, PLC0415
         from .trust import checks as trust_checks  # noqa: F401, PLC0415
 
         audit_model = self.get_model("IssuedToken")
         trust.use_key_table(lambda max_staleness: keys.current_ring(max_staleness=max_staleness))
         trust.use_audit_table(lambda: router.db_for_write(audit_model))
-        service.use(users.active_user)
+        service.use(find_user=users.active_user, is_usable_client=is_usable_client)
         warmup.add_step(keys.sign_once)
         web.refusal_counter.start(refusal_counts)

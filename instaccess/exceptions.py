@@ -1,19 +1,19 @@
 """The errors that this package raises, and the reason codes.
 
 Every error has a stable `code`, which is logged and never sent to a client. `web/answers.py` defines the HTTP
-responses. No error contains a token or key material, so its text may be logged and reported unchanged.
+responses. No error contains a token or key material, so every text may be logged and reported unchanged.
 """
 
 from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """Reason codes of refusals and failures, complete.
+    """All reason codes of refusals and failures.
 
-    The codes appear in logs, in the counts of refusals and in `--json` output. Clients never receive them.
+    The codes appear in logs, in the refusal counts and in `--json` output. Clients never receive them.
     """
 
-    # Problems of a request's bearer token, for the issuer, the gateway or a service.
+    # Problems with the bearer token of a request. All roles use these codes.
     NO_CREDENTIALS = "no_credentials"
     MALFORMED_HEADER = "malformed_header"
     MALFORMED = "malformed"
@@ -32,17 +32,18 @@ class Reason(StrEnum):
     EXPIRED = "expired"
     REVOKED = "revoked"
 
-    # Refused by the gateway only.
+    # Only the gateway refuses requests with these codes.
     ALREADY_DECRYPTED = "already_decrypted"
     OTHER_BEARER = "other_bearer"
 
-    # Refused by a service only.
+    # Only a service refuses requests with these codes.
     STILL_ENCRYPTED = "still_encrypted"
     UNKNOWN_USER = "unknown_user"
     UNKNOWN_MASQUERADER = "unknown_masquerader"
     WRONG_ACCOUNT = "wrong_account"
+    UNUSABLE_CLIENT = "unusable_client"
 
-    # Refused by the issuer only: the OAuth2 access token and the request.
+    # Only the issuer refuses requests with these codes: the OAuth2 access token or the request has a problem.
     JWT_FROM_JWT = "jwt_from_jwt"
     BROKEN_JWT = "broken_jwt"
     UNKNOWN_TOKEN = "unknown_token"
@@ -110,13 +111,13 @@ class ConfigError(InstAccessError):
 
 
 class KeyUnavailable(InstAccessError):
-    """A key that is needed does not exist or can't be loaded. The text names the command that fixes this."""
+    """A required key does not exist or can't be loaded. The text names the setting or command that fixes this."""
 
     code = Reason.NO_KEY
 
 
 class SourceUnavailable(KeyUnavailable):
-    """Keys or the deny list can't be read from another server, and the cached copy is too old to use."""
+    """Keys or the deny list can't be read from their source, and no cached copy is recent enough."""
 
     code = Reason.SOURCE_UNAVAILABLE
 
@@ -134,13 +135,13 @@ class KeyRefused(InstAccessError):
 
 
 class MasqueradeRefused(InstAccessError):
-    """`as_user_id` names no user that the caller may act for."""
+    """`as_user_id` doesn't name a user for whom the caller may get tokens."""
 
     code = Reason.AS_USER_ID
 
 
 class ClaimsTooLarge(InstAccessError):
-    """The claims are too large for the response headers of a gateway, or are not JSON."""
+    """The claims are too large for a gateway's response headers, nested too deeply, or not JSON."""
 
     code = Reason.CLAIMS_TOO_LARGE
 
@@ -152,7 +153,7 @@ class AuditError(InstAccessError):
 
 
 class AuditAltered(InstAccessError):
-    """An audit row or a checkpoint was tampered with. `row` is the id of the audit row, if there is one."""
+    """An audit row or a checkpoint was tampered with. `row` is the id of the audit row, or None."""
 
     code = Reason.AUDIT_ALTERED
 
@@ -165,7 +166,7 @@ class InvalidToken(InstAccessError):
     """A token is refused.
 
     `code` is the precise reason, for the log. Clients get one uniform response. `jti`, `user_uuid` and `client_id`
-    come from the token; they are empty unless its signature has been verified.
+    come from the token, and are empty unless the signature of the token has been verified.
     """
 
     code = Reason.INVALID
@@ -173,7 +174,7 @@ class InvalidToken(InstAccessError):
 
 
 class ForeignToken(InvalidToken):
-    """A well-formed token of another issuer. Another authenticator may accept it."""
+    """A token of another issuer. Another authenticator may accept the token."""
 
     code = Reason.FOREIGN_ISSUER
 

@@ -1,7 +1,7 @@
-"""The tables: keys, the audit log of issued tokens, counts of refusals, user uuids and service users.
+"""The tables: keys, the audit log of issued tokens, refusal counts, user uuids, and service users.
 
 The models contain no logic. The `keys` package writes keys. The `audit` package writes issued tokens, checkpoints,
-prune markers and counts of refusals. The `users` module writes user identities.
+prune markers and refusal counts. The `users` module writes user identities.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from django.db.models import Case, F, Q, Value, When
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-# Otherwise Django reports, in thirty lines, that a model has no app_label.
+# Without this check, Django would print a traceback of thirty lines about a model without `app_label`.
 for _app in ("instaccess", "oauth2_provider"):
     if not apps.is_installed(_app):
         raise ImproperlyConfigured(
@@ -58,8 +58,8 @@ class Key(models.Model):
     activated_at = models.DateTimeField(_("activated"), null=True, blank=True)
     retired_at = models.DateTimeField(_("retired"), null=True, blank=True)
     revoked_at = models.DateTimeField(_("revoked"), null=True, blank=True)
-    # The use of a current key, and NULL for other keys. The unique index makes every database refuse a second current
-    # key of the same use, because NULLs may repeat. MariaDB would ignore a conditional unique constraint.
+    # Equal to `use` if the key is current, otherwise NULL. A unique index allows many NULLs, so on every database it
+    # rejects only a second current key with the same `use`. MariaDB ignores a conditional unique constraint.
     current_use = models.GeneratedField(
         expression=Case(When(Q(status="current"), then=F("use")), default=Value(None)),
         output_field=models.CharField(max_length=3, null=True),
@@ -84,7 +84,7 @@ class Key(models.Model):
 
 
 class KeyLock(models.Model):
-    """A single row that every change of keys updates first: a write lock that works on every database."""
+    """A single row that every change of keys updates first, as a write lock that works on every database."""
 
     changes = models.BigIntegerField(default=0)
 
@@ -98,8 +98,8 @@ class KeyLock(models.Model):
 class IssuedToken(models.Model):
     """The audit row of one issued token, committed before the token is returned.
 
-    The row never contains the token or a digest of the token. Users and applications are also stored as strings, so
-    that the row stays readable after they have been deleted.
+    The row never contains the token or a digest of the token. The ids of users and applications are also stored as
+    strings, so that the row stays readable after a user or an application has been deleted.
     """
 
     jti = models.UUIDField(_("token id"), unique=True)
@@ -222,7 +222,7 @@ class PruneMarker(models.Model):
 
 
 class RefusalCount(models.Model):
-    """The number of refusals within one hour for one reason. Contains no token and no address."""
+    """The number of refusals within one hour for one reason. The row contains no token and no address."""
 
     class Role(models.TextChoices):
         ISSUER = "issuer", _("issuer")
@@ -250,7 +250,7 @@ class RefusalCount(models.Model):
 
 
 class UserIdentity(models.Model):
-    """The uuid of a user in tokens: random, created when first needed, never changed or reused."""
+    """The uuid that identifies a user in tokens: random, created when first needed, never changed or reused."""
 
     user = models.OneToOneField(
         settings.AUTH_USER_MODEL,

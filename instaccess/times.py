@@ -11,7 +11,7 @@ def format_utc(when: datetime) -> str:
 
 
 def format_utc_minutes(when: datetime) -> str:
-    """A time for people, to the minute: `2026-11-26 18:00 UTC`."""
+    """Format a time for people, to the minute: `2026-11-26 18:00 UTC`."""
     return f"{when.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 

@@ -27,8 +27,9 @@ _LISTS = {"get_all_permissions", "get_user_permissions", "get_group_permissions"
 def user_uuid(user: Any) -> str:
     """Return the uuid of a user, and create one if the user has none.
 
-    With USER_UUID_FIELD, the uuid is the value of that field. Otherwise the uuid is random, and stored in
-    `UserIdentity`. No query is needed if the user was loaded with `select_related("instaccess_identity")`.
+    If USER_UUID_FIELD is set, the uuid is the value of the field that the setting names. Otherwise, the uuid is
+    random and is stored in `UserIdentity`. No query is needed if the user was loaded with
+    `select_related("instaccess_identity")`.
 
     Raises ConfigError if USER_UUID_FIELD names an unknown field, or if the field is empty or longer than 255
     characters.
@@ -42,7 +43,7 @@ def user_uuid(user: Any) -> str:
             identity, _ = UserIdentity.objects.using(alias).get_or_create(user=user)
             return str(identity.uuid)
     try:
-        user._meta.get_field(name)  # not `type(user)`, because `request.user` is a lazy object
+        user._meta.get_field(name)  # `type(user)` has no `_meta` if `user` is `request.user`, a lazy object.
     except FieldDoesNotExist:
         raise ConfigError(
             f"INSTACCESS['USER_UUID_FIELD'] names {name!r}, which is not a field of {user._meta.label}",
@@ -59,7 +60,7 @@ def user_uuid(user: Any) -> str:
 
 
 def loaded_uuid(user: Any) -> str:
-    """Return the uuid of a user if it was loaded together with the user, else "". Never runs a query."""
+    """Return the uuid of a user, or "" if the uuid was not loaded with the user. Never runs a query."""
     if not isinstance(user, Model):
         return ""
     try:
@@ -85,7 +86,11 @@ def existing_uuid(user: Any) -> str:
 
 
 def user_relations(*references: str) -> list[str]:
-    """Return the `select_related` arguments that load the users in these foreign keys with their uuids."""
+    """Return the `select_related` arguments that load the users of these foreign keys, and the uuids of these users.
+
+    Args:
+        references: names of foreign keys to users, such as `real_user`.
+    """
     if _uuid_field() is not None:
         return list(references)
     return [f"{reference}__instaccess_identity" for reference in references]
@@ -94,14 +99,15 @@ def user_relations(*references: str) -> list[str]:
 def display_name(user: Any, uuid: str) -> str | None:
     """Return the name of a user in an audit row, or None if the user doesn't have the uuid in the row.
 
-    The HMAC of a row covers the uuid, but not the foreign key. If they disagree, the foreign key may have been
+    The HMAC of a row covers the uuid but not the foreign key. If the uuids differ, the foreign key may have been
     tampered with.
     """
     return str(user) if user is not None and existing_uuid(user) == uuid else None
 
 
 def _uuid_field() -> str | None:
-    # The audit log must stay readable if USER_UUID_FIELD is invalid. Then only uuids in `UserIdentity` have names.
+    # If USER_UUID_FIELD is invalid, the uuids in `UserIdentity` are used. Otherwise, the audit log would become
+    # unreadable.
     try:
         return conf.user_uuid_field
     except ConfigError:
@@ -109,8 +115,8 @@ def _uuid_field() -> str | None:
 
 
 def active_user(uuid_string: str) -> Any:
-    """Return the active user with this uuid, or None if there is none or if several users share the uuid."""
-    if "\0" in uuid_string:  # PostgreSQL refuses NUL in a query
+    """Return the active user with this uuid, or None if no user or several users have the uuid."""
+    if "\0" in uuid_string:  # PostgreSQL rejects a query that contains a NUL character.
         return None
     users = _users()
     name = conf.user_uuid_field
@@ -122,9 +128,9 @@ def active_user(uuid_string: str) -> Any:
             user = identified.get(instaccess_identity__uuid=uuid.UUID(uuid_string))
     except (get_user_model().DoesNotExist, MultipleObjectsReturned):
         return None
-    except (ValidationError, ValueError, TypeError, OverflowError, DataError):  # the string is not a valid value
+    except (ValidationError, ValueError, TypeError, OverflowError, DataError):  # The string is not a valid value.
         return None
-    # Some databases ignore case, so "abc" would also match "ABC".
+    # The uuid is compared again in Python. Otherwise, a database that ignores case would find "ABC" for "abc".
     return user if user.is_active and user_uuid(user) == uuid_string else None
 
 
@@ -170,9 +176,11 @@ def masquerade_target(caller: Any, as_user_id: str) -> Any:
     if target.pk == caller.pk:  # The caller's uuid was created after the caller was loaded.
         return caller
     is_allowed = conf.masquerade_hook or may_masquerade
-    # Only True is accepted: an async hook, for example, returns a coroutine, which is truthy.
+    # Only True is accepted. Otherwise, an async hook would allow everything, because its coroutine is truthy.
     if is_allowed(caller, target) is not True:
-        raise MasqueradeRefused(f"the caller is not allowed as user {target.pk}", code=Reason.AS_USER_ID_NOT_ALLOWED)
+        raise MasqueradeRefused(
+            f"the caller may not get tokens for user {target.pk}", code=Reason.AS_USER_ID_NOT_ALLOWED
+        )
     return target
 
 
@@ -184,14 +192,15 @@ def may_masquerade(caller: Any, target: Any) -> bool:
     """
     if getattr(target, "is_staff", False) and not getattr(caller, "is_staff", False):
         return False
-    return _holds_permission(caller) and holds_no_more_than(target, caller)
+    return _holds_permission(caller) and has_every_permission_of(caller, target)
 
 
-def holds_no_more_than(target: Any, caller: Any) -> bool:
+def has_every_permission_of(caller: Any, target: Any) -> bool:
     """Return whether the caller has every permission of the target user. False if this can't be compared."""
     if getattr(caller, "is_superuser", False):
         return True
-    # Django reports no permissions for an inactive user, who would have them again once activated.
+    # Django reports no permissions for an inactive user. Without this check, every caller would have all of them, and
+    # a token could still be valid when the user is activated again.
     if not target.is_active or getattr(target, "is_superuser", False) or sources_of_unlisted_permissions():
         return False
     return bool(target.get_all_permissions() <= caller.get_all_permissions())
@@ -232,7 +241,8 @@ def _by_primary_key(primary_key: str) -> Any:
         user = _users().filter(pk=primary_key).first()
     except (ValidationError, ValueError, TypeError, OverflowError, DataError):
         return None
-    # The database also finds "01", " 1" and digits of other scripts; only "1" is accepted.
+    # The primary key is compared again in Python. Otherwise, the database would find user 1 for "01", " 1" and
+    # digits of other scripts.
     return user if user is not None and user.is_active and str(user.pk) == primary_key else None
 
 

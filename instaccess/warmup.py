@@ -1,7 +1,7 @@
-"""Warm-up of a worker process: loads the keys and uses each once before the first request.
+"""Warm-up of a worker process: loads the private keys and uses each key once before the first request.
 
-OpenSSL validates a private key when the key is loaded, and precomputes values when the key is first used. Each takes
-as long as a hundred signatures.
+OpenSSL validates a private key when the key is loaded, and precomputes values when the key is first used. Each of
+these two steps takes as long as a hundred signatures. Without a warm-up, the first request would wait for both.
 """
 
 from __future__ import annotations
@@ -29,37 +29,37 @@ def add_step(step: Callable[[], None]) -> None:
 def warm_up() -> None:
     """Load and use the private keys that this process needs, and fetch the JWK set and deny list from their URLs.
 
-    Call this function in gunicorn's `post_worker_init` hook, or at the end of an `asgi.py`. It never raises an error:
-    if keys are missing or the database is unavailable, the worker starts anyway, and the problem is logged.
+    Call this function in gunicorn's `post_worker_init` hook, or at the end of an `asgi.py`. The function never raises
+    an error. If keys are missing or the database is unavailable, the worker starts anyway, and the problem is logged.
     """
-    # The thread has its own database connections, which are closed below. Also, uvicorn imports applications inside
-    # its event loop, where Django refuses database queries.
+    # A separate thread is used, because uvicorn imports applications inside its event loop, where Django refuses
+    # database queries. The thread also has its own database connections, which `_warm_up` closes.
     thread = threading.Thread(target=_warm_up, name="instaccess-warm-up")
     thread.start()
     thread.join()
 
 
 def _warm_up() -> None:
-    for step in (*_steps, _decrypt, _fetch_jwks, _fetch_deny_list):
+    for step in (*_steps, _use_decryption_keys, _fetch_jwks, _fetch_deny_list):
         try:
             step()
-        except Exception as error:  # a worker must start in spite of any error
-            # A missing key is normal: an issuer may have no decryption keys, and a gateway no signing keys.
+        except Exception as error:  # A worker must start despite any error.
+            # A missing key is not an error: an issuer may have no decryption keys, and a gateway no signing keys.
             level = logging.DEBUG if type(error) is KeyUnavailable else logging.ERROR
             logger.log(level, "not warmed up: %s: %s", type(error).__name__, error)
     connections.close_all()
 
 
-def _decrypt() -> None:
+def _use_decryption_keys() -> None:
     if conf.decryption_keys is None and not trust.has_key_table():
-        return  # a service, which decrypts no tokens
+        return  # This process is a service, which doesn't decrypt tokens.
     for key in trust.decryption_keys().values():
         token = tokens.encrypt("e30", key, kid="warm-up", alg=conf.encryption_alg, enc=conf.content_encryption)
         tokens.decrypt(token, {"warm-up": key}, key_algorithms=(conf.encryption_alg,))
 
 
 def _fetch_jwks() -> None:
-    # If the issuer becomes unavailable, a worker can keep using only what it has fetched before.
+    # Without this fetch, a worker that starts shortly before an outage of the issuer would have no keys during it.
     if conf.verification_keys is not None:
         trust.verification_keys()
 

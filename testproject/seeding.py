@@ -1,4 +1,4 @@
-"""Generated audit rows like those of a busy school, for benchmarks, screenshots and demos.
+"""Audit rows that resemble the audit log of a busy school, generated for benchmarks, screenshots and demos.
 
 The same seed and the same time generate the same rows. With the same key-encryption key, the HMACs are the same too.
 """
@@ -25,13 +25,13 @@ from instaccess.models import IssuedToken, Key, RefusalCount, UserIdentity
 LIFETIME = timedelta(hours=1)
 USERS = 500
 DELETED_USERS = 2500
-"""Number of deleted users, of which only the uuid is left in the audit log."""
+"""Number of deleted users. The audit log contains only the uuids of these users."""
 MASQUERADERS = 5
 ADDRESSES = 3000
 EXISTING_SHARE = 0.8
-"""Share of the tokens that are for users who still exist."""
+"""Share of the tokens whose subject still exists."""
 MASQUERADES, REVOKED, REFUSED = 0.01, 0.002, 0.03
-"""Masqueraded, revoked and refused tokens, per issued token."""
+"""Number of masquerades, of revoked tokens and of refusals, per issued token."""
 ROTATED = timedelta(days=90)
 
 APPLICATIONS = {
@@ -46,7 +46,7 @@ APPLICATIONS = {
     "Timetable": 1.5,
     "Alumni pages": 0.5,
 }
-"""Name, and share of the issued tokens in percent."""
+"""Share of the issued tokens in percent, by name of the application."""
 ACCOUNTS = {"canvas.example.edu": 70, "college.example.edu": 29.95, "summer.example.edu": 0.05}
 AGENTS = [
     "python-requests/2.32.5",
@@ -60,7 +60,7 @@ AGENTS = [
 ]
 REASONS = ["laptop lost", "left the school", "integration shows odd traffic", "requested by the user"]
 REFUSALS = [
-    # Role, reason code, share, whether the application is known.
+    # Role, reason code, share in percent, whether the application is known.
     (RefusalCount.Role.ISSUER, "expired", 35, True),
     (RefusalCount.Role.ISSUER, "unknown_token", 15, False),
     (RefusalCount.Role.ISSUER, "insufficient_scope", 5, True),
@@ -73,7 +73,7 @@ REFUSALS = [
 
 @dataclass(frozen=True)
 class Person:
-    """The subject of a token: a user in this database, or a deleted user."""
+    """The subject of a token. `user_id` is None for a deleted user."""
 
     uuid: str
     user_id: Any = None
@@ -105,15 +105,15 @@ class Seeding:
         }
 
     def tokens(self) -> Iterator[IssuedToken]:
-        """Yield unsaved audit rows, oldest first, like those that `issuer.issue` stores."""
+        """Yield unsaved audit rows like those that `issuer.issue` stores, oldest first."""
         rnd = self._random
-        domains, domain_shares = list(ACCOUNTS), _running(ACCOUNTS.values())
+        domains, domain_shares = list(ACCOUNTS), _cumulative_sums(ACCOUNTS.values())
         accounts = {domain: str(uuid.uuid5(uuid.NAMESPACE_DNS, domain)) for domain in domains}
-        shares = _running(APPLICATIONS.values())
+        shares = _cumulative_sums(APPLICATIONS.values())
         for time in self._issue_times():
             person = self._person(time)
-            masked = rnd.random() < MASQUERADES
-            real = self.users[rnd.randrange(MASQUERADERS)] if masked else Person("")
+            masquerades = rnd.random() < MASQUERADES
+            real = self.users[rnd.randrange(MASQUERADERS)] if masquerades else Person("")
             application = rnd.choices(self.applications, cum_weights=shares)[0]
             domain = rnd.choices(domains, cum_weights=domain_shares)[0]
             token = IssuedToken(
@@ -164,7 +164,10 @@ class Seeding:
             yield datetime.fromtimestamp(int(seconds), UTC)
 
     def _person(self, time: datetime) -> Person:
-        """Choose a subject. Some users get tokens every hour, others twice a year, deleted users only for a while."""
+        """Choose a subject.
+
+        Some users get tokens every hour, others twice a year. Deleted users get tokens only for part of the period.
+        """
         if self._random.random() < EXISTING_SHARE:
             return self.users[int(USERS * self._random.random() ** 2)]
         active_count = DELETED_USERS // 10
@@ -192,14 +195,14 @@ class Seeding:
     def _make_users(self) -> list[Person]:
         model = get_user_model()
         names = [f"user-{number:03}" for number in range(USERS)]
-        known = set(
+        existing = set(
             model._default_manager.filter(**{f"{model.USERNAME_FIELD}__in": names}).values_list(
                 model.USERNAME_FIELD, flat=True
             )
         )
-        # An unusable password, so that no one can sign in as one of these users.
+        # Set an unusable password ("!"), so that no client can log in as a generated user.
         model._default_manager.bulk_create(
-            [model(**{model.USERNAME_FIELD: name, "password": "!"}) for name in names if name not in known]
+            [model(**{model.USERNAME_FIELD: name, "password": "!"}) for name in names if name not in existing]
         )
         users = model._default_manager.filter(**{f"{model.USERNAME_FIELD}__in": names}).order_by(model.USERNAME_FIELD)
         UserIdentity.objects.bulk_create(
@@ -223,7 +226,7 @@ class Seeding:
         ]
 
 
-def _running(shares: Any) -> list[float]:
+def _cumulative_sums(shares: Any) -> list[float]:
     total, sums = 0.0, []
     for share in shares:
         total += share

@@ -1,4 +1,4 @@
-"""Settings of a project with all three roles, for `make demo` and the tests. Not safe for production."""
+"""Settings of a project with all three roles (issuer, gateway, service), for `make demo` and tests only."""
 
 import json
 import os
@@ -21,7 +21,7 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "rest_framework",
     "oauth2_provider",
-    # Must be listed before the app, because its `instaccess_tokens` adds a subcommand to the command of the app.
+    # `testproject` must come first, so that its `instaccess_tokens` replaces the app's command and adds `seed`.
     "testproject",
     "instaccess",
 ]
@@ -79,7 +79,7 @@ DATABASES = {
 }
 
 USE_TZ = True
-# Django 6.1 and newer send mail, for example error reports, through this setting.
+# Django 6.1 and later use this setting to send mail, such as error reports.
 MAILERS = {"default": {"BACKEND": "django.core.mail.backends.console.EmailBackend"}}
 TIME_ZONE = "UTC"
 LANGUAGE_CODE = "en"

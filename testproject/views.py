@@ -1,4 +1,4 @@
-"""A protected endpoint that Canvas has too: `GET /api/v1/users/self`."""
+"""A protected endpoint that also exists in Canvas: `GET /api/v1/users/self`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class UsersSelf(APIView):
     permission_classes = [IsAuthenticated]
 
     def handle_exception(self, exc: Exception) -> HttpResponseBase:  # type: ignore[override]
-        """Turn an exception into Canvas's answer, because clients compare bodies literally."""
+        """Return the same response as Canvas, because clients compare bodies literally."""
         if isinstance(exc, NotAuthenticated):
             exc = web.Unauthenticated(code=Reason.NO_CREDENTIALS)
         if isinstance(exc, web.Refusal):

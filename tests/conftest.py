@@ -22,11 +22,13 @@ from oauth2_provider.models import get_access_token_model, get_application_model
 from instaccess import trust, users
 from instaccess.audit import row_hmac
 from instaccess.conf import SCOPE, conf
+from instaccess.gateway import views as gateway_views
 from instaccess.issuer import throttling
 from instaccess.keys import provision, ring
 from instaccess.models import IssuedToken, Key
 from instaccess.web import refusals
 from tests.support import checked_keys, demos, mailing
+from tests.support.processes import Crew
 
 ISSUE_URL = "/api/v1/inst_access_tokens"
 
@@ -59,7 +61,7 @@ class RSAPool:
         """Return the next key pair. A test never gets the same pair twice."""
         if self._next == len(self._keys):
             self._keys.append(JWK.generate(kty="RSA", size=2048))
-            checked_keys.trust_generated(self._keys[-1])
+            checked_keys.skip_validation_of_generated(self._keys[-1])
         key = JWK(**self._keys[self._next])
         self._next += 1
         if use is not None:
@@ -79,13 +81,13 @@ def rsa_pool(_rsa_pool: RSAPool) -> RSAPool:
 
 
 @pytest.fixture(autouse=True)
-def ready_made_keys(rsa_pool: RSAPool, monkeypatch: pytest.MonkeyPatch) -> None:
+def use_cached_keys(rsa_pool: RSAPool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Use cached RSA keys, because generating a key takes a tenth of a second."""
     monkeypatch.setattr(trust, "generate_jwk", lambda use: rsa_pool.take(str(use)))
 
 
 @pytest.fixture(scope="session", autouse=True)
-def keys_checked_once() -> Iterator[None]:
+def validate_keys_once() -> Iterator[None]:
     """Let OpenSSL validate each key only once per session."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(JWK, "_rsa_pri", checked_keys.load)
@@ -93,7 +95,7 @@ def keys_checked_once() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def quick_passwords(settings: Any) -> None:
+def fast_password_hasher(settings: Any) -> None:
     """Use a fast password hasher."""
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
@@ -108,7 +110,7 @@ def django_db_modify_db_settings(django_db_modify_db_settings: None) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def quick_flush() -> Iterator[None]:
+def fast_flush() -> Iterator[None]:
     """Empty the tables with DELETE on PostgreSQL, after a test that commits.
 
     Django uses TRUNCATE there, which creates a new file for each table and index and takes 60 ms.
@@ -129,7 +131,7 @@ def quick_flush() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def open_throttle(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def disable_throttling(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Turn off throttling, except in tests that use the fixture `throttled`.
 
     Buckets are identified by primary keys, which repeat in every test.
@@ -151,7 +153,7 @@ def throttled() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def own_language() -> Iterator[None]:
+def reset_language() -> Iterator[None]:
     """Reset the language, because LocaleMiddleware leaves the thread in the language of the last request."""
     yield
     translation.deactivate()
@@ -175,8 +177,24 @@ def fresh_counts() -> Iterator[None]:
 
 @pytest.fixture
 def initial_keys(db: None) -> list[Key]:
-    """The keys that `instaccess_init` generates."""
+    """Generate the keys that `instaccess_init` generates, and return the rows."""
     return provision.init()
+
+
+@pytest.fixture
+def empty_gateway_caches(initial_keys: list[Key]) -> Iterator[None]:
+    """Clear the gateway's cached tokens and its deny list before and after a test."""
+    gateway_views.clear_caches()
+    yield
+    gateway_views.clear_caches()
+
+
+@pytest.fixture
+def crew(transactional_db: None) -> Iterator[Crew]:
+    """Yield a crew without processes, and kill its processes after the test."""
+    crew = Crew()
+    yield crew
+    crew.close()
 
 
 @pytest.fixture

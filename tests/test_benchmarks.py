@@ -1,4 +1,4 @@
-"""Tests of short benchmark runs. Each endpoint must prove that it works before it is measured."""
+"""Tests for short benchmark runs. Each endpoint must prove that it works before it is measured."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.paths import ROOT
 from tests.support.processes import PATIENCE
-from tests.support.servers import until
+from tests.support.servers import wait_until
 
 pytestmark = pytest.mark.services
 
@@ -35,7 +35,7 @@ def run_benchmarks(folder: Path, *options: str) -> dict[str, Any]:
     return json.loads(output.read_text())
 
 
-def test_measures_every_endpoint(tmp_path):
+def test_benchmarks_measure_every_endpoint(tmp_path):
     results = run_benchmarks(tmp_path, "--only", "http", "--database", "sqlite", "--seconds", "0.2", "--rounds", "1")
 
     measured = results["http"]["sqlite"]["endpoints"]
@@ -55,7 +55,7 @@ def test_measures_every_endpoint(tmp_path):
     assert all(each["requests/s"]["median"] > 0 for each in measured)
 
 
-def test_measures_every_server(tmp_path):
+def test_benchmarks_measure_every_server(tmp_path):
     results = run_benchmarks(tmp_path, "--only", "servers", "--seconds", "0.4", "--servers-rounds", "1")
 
     measured = {each["name"]: each for each in results["servers"]["servers"]}
@@ -68,8 +68,8 @@ def test_measures_every_server(tmp_path):
         assert each["memory of a worker at the end, bytes"] > 0
 
 
-def test_compares_the_tokens_of_all_libraries_before_it_measures_them():
-    # The program compares the output of all libraries before it measures.
+def test_benchmarks_compare_the_tokens_of_all_libraries_before_they_measure():
+    # If the output of a library differed, the program would exit before it measures.
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.crypto", "--crypto-rounds", "1"],
         cwd=ROOT,
@@ -94,7 +94,7 @@ def processes_that_use(folder: Path) -> set[str]:
 
 @pytest.mark.parametrize("to_all", [True, False], ids=["Ctrl-C", "a signal to the first process only"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_leaves_no_servers_and_no_files_if_it_is_interrupted(tmp_path, number, to_all):
+def test_interrupted_benchmarks_leave_no_servers_and_no_files(tmp_path, number, to_all):
     with subprocess.Popen(
         [sys.executable, "-m", "benchmarks.run", "--only", "nothing", "--database", "sqlite", "--rounds", "1000"],
         cwd=ROOT,
@@ -104,24 +104,26 @@ def test_leaves_no_servers_and_no_files_if_it_is_interrupted(tmp_path, number, t
         text=True,
         start_new_session=True,
     ) as process:
-        until(lambda: processes_that_use(tmp_path), lambda lines: any("benchmarks.wsgi" in line for line in lines))
+        wait_until(
+            lambda: processes_that_use(tmp_path), lambda lines: any("benchmarks.wsgi" in line for line in lines)
+        )
 
         (os.killpg if to_all else os.kill)(process.pid, number)
 
         output = process.communicate(timeout=PATIENCE)[0]
     assert process.returncode == 130
     assert "Traceback" not in output
-    # wrk runs until its second is over.
-    until(lambda: processes_that_use(tmp_path), lambda lines: not lines)
+    # Wait, because wrk runs for one second even if the benchmarks are interrupted.
+    wait_until(lambda: processes_that_use(tmp_path), lambda lines: not lines)
     assert list(tmp_path.iterdir()) == []
 
 
 STOPPED_TWICE = """
 import os, signal
-from benchmarks.sections import stop_tidily
+from benchmarks.sections import exit_on_signals
 
 both = [signal.SIGINT, signal.SIGTERM]
-stop_tidily()
+exit_on_signals()
 signal.pthread_sigmask(signal.SIG_BLOCK, both)
 for number in both:
     os.kill(os.getpid(), number)
@@ -134,7 +136,7 @@ finally:
 """
 
 
-def test_cleans_up_without_output_if_further_signals_arrive_meanwhile():
+def test_interrupted_benchmarks_clean_up_without_output_if_further_signals_arrive():
     command = [sys.executable, "-c", STOPPED_TWICE]
 
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

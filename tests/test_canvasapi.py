@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.services,
-    # The connection stays on this host, so it needs no TLS.
+    # Allow HTTP, because the connection stays on this host.
     pytest.mark.filterwarnings("ignore:Canvas may respond unexpectedly when making requests to HTTP:UserWarning"),
 ]
 
 ENDPOINT = "inst_access_tokens"
 
-# `manage.py shell` runs this script with the database of the site.
+# `manage.py shell` runs this script, which creates access tokens in the database of the site.
 _MAKE_TOKENS = """
 import json, secrets
 from datetime import timedelta
@@ -99,7 +99,8 @@ class Campus:
 
 @pytest.fixture(scope="module")
 def campus(set_up_once: SetUp) -> Iterator[Campus]:
-    # Only its owner can enter pytest's temporary directory. If root starts nginx, its workers run as another user.
+    # Don't use pytest's temporary directory, which only its owner can enter. If root starts nginx, the workers run as
+    # another user.
     with tempfile.TemporaryDirectory(prefix="instaccess-canvasapi-") as name:
         Path(name).chmod(0o755)
         site = Site(Path(name), set_up_once)
@@ -167,7 +168,7 @@ class TestGetCurrentUser:
                 return error
             return None
 
-        assert servers.until(get_error, bool).message == [{"message": "Invalid access token."}]
+        assert servers.wait_until(get_error, bool).message == [{"message": "Invalid access token."}]
 
 
 class TestIssueErrors:
@@ -227,8 +228,8 @@ class TestIssueErrors:
         for _ in range(3):
             assert campus.issue(campus.made["hasty"], base_url=base_url).status_code == 201
 
-        # On a slow machine the bucket may leak in the meantime, so requests are repeated until one is throttled.
-        error = servers.until(lambda: self.try_issue(campus, "hasty", base_url=base_url), bool)
+        # Repeat requests until one is throttled, because the bucket leaks between requests on a slow machine.
+        error = servers.wait_until(lambda: self.try_issue(campus, "hasty", base_url=base_url), bool)
 
         assert type(error).__name__ == "RateLimitExceeded"
         assert error.message == "Rate Limit Exceeded. X-Rate-Limit-Remaining: 0.0"
@@ -236,7 +237,7 @@ class TestIssueErrors:
     def test_too_many_requests_raise_forbidden_if_the_throttle_status_is_403(self, campus, start_server):
         base_url = start_server(THROTTLE_STATUS=403)
 
-        error = servers.until(lambda: self.try_issue(campus, "hasty", base_url=base_url), bool)
+        error = servers.wait_until(lambda: self.try_issue(campus, "hasty", base_url=base_url), bool)
 
         assert type(error).__name__ == "Forbidden"
         assert error.message == "403 Forbidden (Rate Limit Exceeded)\n"

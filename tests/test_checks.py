@@ -1,4 +1,4 @@
-"""`manage.py check`: each id is provoked once, and its message says what to change."""
+"""`manage.py check`: a test provokes each id, and each message names what to change."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def instaccess(**values: Any) -> dict[str, Any]:
     return {"INSTACCESS": VALID_PROJECT["INSTACCESS"] | values}
 
 
-# Check id -> settings that provoke the message, strings that the message must contain.
+# Each check id has settings that provoke the message, and strings that the message must contain.
 ERRORS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "E001": ({"INSTACCESS": [("LIFETIME", 60)]}, ["INSTACCESS", "dictionary"]),
     "E002": (instaccess(LIFETYME=60), ["LIFETYME", "LIFETIME"]),
@@ -86,7 +86,7 @@ DEPLOYMENT_WARNINGS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "W010": ({"SECURE_REDIRECT_EXEMPT": []}, ["SECURE_SSL_REDIRECT", "SECURE_REDIRECT_EXEMPT", "internal"]),
     "W007": ({"SECURE_SSL_REDIRECT": False}, ["SECURE_SSL_REDIRECT", "SECURE_PROXY_SSL_HEADER"]),
 }
-# Each of these ids has its own test, here or, for a separate gateway or service, in tests/gateway/test_alone.py.
+# Separate tests cover these ids, in this file, in tests/gateway/test_separate_gateway.py or in tests/service.
 TESTED_SEPARATELY = {"E005", "E007", "E008", "E009", "W008", "W011", "W012", "W013", "E051", "E052", "E053"}
 
 
@@ -106,7 +106,7 @@ class TestEveryCheckId:
 
         assert [check_id for check_id, times in ids.items() if times > 1] == []
         bad_settings = {check_id.removeprefix("instaccess.") for check_id in conf_checks.BAD_SETTING_IDS.values()}
-        # A test provokes each id.
+        # If you add a check, add a test that provokes its id.
         assert set(ids) == set(ERRORS) | set(DEPLOYMENT_WARNINGS) | TESTED_SEPARATELY | bad_settings
 
     def test_every_check_function_is_registered(self):
@@ -128,7 +128,7 @@ class TestAValidProject:
 
 class TestAnInvalidProject:
     @pytest.mark.parametrize("check_id", ERRORS)
-    def test_problem_is_an_error_that_names_what_to_change(self, check_id):
+    def test_check_reports_each_problem_as_an_error_that_names_what_to_change(self, check_id):
         settings, names = ERRORS[check_id]
 
         with override_settings(**settings):
@@ -139,7 +139,7 @@ class TestAnInvalidProject:
         assert [name for name in names if name not in text_of(messages[check_id])] == []
 
     @pytest.mark.parametrize("name", conf_checks.BAD_SETTING_IDS)
-    def test_invalid_value_is_an_error_with_the_id_of_the_setting(self, name):
+    def test_check_reports_an_invalid_value_with_the_id_of_the_setting(self, name):
         with override_settings(**instaccess(**{name: object()})):
             messages = run(deploy=True)
 
@@ -148,11 +148,11 @@ class TestAnInvalidProject:
         assert message.level == ERROR
         assert f"INSTACCESS['{name}']" in message.msg
 
-    def test_reports_each_of_several_invalid_settings(self):
+    def test_check_reports_each_of_several_invalid_settings(self):
         with override_settings(**instaccess(LIFETIME=0, REALM="", LIFETYME=60)):
             assert set(run()) == {"E002", "E011", "E025"}
 
-    def test_reports_once_that_instaccess_is_not_a_dictionary(self):
+    def test_check_reports_once_that_instaccess_is_not_a_dictionary(self):
         with override_settings(INSTACCESS=None):
             assert list(run(deploy=True)) == ["E001"]
 
@@ -178,9 +178,7 @@ class TestKeysInTheSettings:
             ("-----BEGIN SECRET", "neither"),
         ],
     )
-    def test_unusable_key_is_a_warning_that_names_the_entry_without_its_content(
-        self, rsa_pool, setting, check_id, key, why
-    ):
+    def test_check_warns_about_an_unusable_key_without_showing_the_key(self, rsa_pool, setting, check_id, key, why):
         good = rsa_pool.take().export_to_pem(private_key=True, password=None).decode()
         with override_settings(**instaccess(**{setting: [good, key]})):
             messages = run()
@@ -216,7 +214,7 @@ class TestAnUnknownSetting:
             assert list(run()) == ["E002"]
 
     def test_unknown_setting_fails_every_read_while_the_check_runs(self, monkeypatch):
-        # The check reads a `Conf` of its own, so other threads never see settings without the unknown name.
+        # The check uses a separate `Conf`. Otherwise, other threads could read settings without the unknown name.
         def read(given: Conf) -> str:
             with pytest.raises(ConfigError):
                 _ = conf.account_uuid
@@ -343,7 +341,7 @@ class TestADeployment:
         assert run(deploy=True) == {}
 
     @pytest.mark.parametrize("default_scopes", [["__all__"], ["read", SCOPE], (SCOPE,)])
-    def test_o14_issuing_scope_among_the_default_scopes_is_a_warning(self, default_scopes):
+    def test_o14_check_warns_about_the_issuing_scope_among_the_default_scopes(self, default_scopes):
         with override_settings(OAUTH2_PROVIDER={"SCOPES": SCOPES, "DEFAULT_SCOPES": default_scopes}):
             assert list(run(deploy=True)) == ["W003"]
 
@@ -413,10 +411,10 @@ class TestTheKeysInTheDatabase:
 @pytest.mark.django_db(transaction=True)
 class TestAnUnavailableDatabase:
     def test_o1_unavailable_database_is_an_error(self):
-        def away(*args: Any) -> Any:
+        def fail(*args: Any) -> Any:
             raise OperationalError("could not connect")
 
-        with connection.execute_wrapper(away):
+        with connection.execute_wrapper(fail):
             messages = run(databases=["default"])
 
         assert list(messages) == ["E009"]

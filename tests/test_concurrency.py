@@ -1,8 +1,7 @@
-"""Tests of keys and tokens with several processes at the same time, on the configured database."""
+"""Tests for keys and tokens with several processes at the same time, on the configured database."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
@@ -12,21 +11,10 @@ from instaccess.keys import provision
 from instaccess.models import IssuedToken, Key
 from instaccess.trust.material import to_text
 from tests.support import tasks
-from tests.support.processes import PATIENCE, Crew, together, within
-from tests.support.stored_keys import current_kid, kids
+from tests.support.processes import PATIENCE, together, within
+from tests.support.stored_keys import CURRENT, ENC, FUTURE, PAST, REVOKED, SIG, current_kid, kids
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-SIG, ENC = Key.Use.SIGNING, Key.Use.ENCRYPTION
-
-CURRENT, FUTURE, PAST, REVOKED = Key.Status.CURRENT, Key.Status.FUTURE, Key.Status.PAST, Key.Status.REVOKED
-
-
-@pytest.fixture
-def crew(transactional_db: None) -> Iterator[Crew]:
-    crew = Crew()
-    yield crew
-    crew.close()
 
 
 class TestSeveralForcedRotations:
@@ -90,8 +78,8 @@ class TestTwoImportsOfTheSameKey:
         workers = crew.start(2)
         together(workers, tasks.meet_at, "instaccess.keys.store.locked")
 
-        workers[0].tell(tasks.import_public, pem, ENC)
-        workers[1].tell(tasks.import_public, pem, second_use)
+        workers[0].start_task(tasks.import_public, pem, ENC)
+        workers[1].start_task(tasks.import_public, pem, second_use)
         answers = [worker.answer() for worker in workers]
 
         assert key.thumbprint() in answers
@@ -101,13 +89,13 @@ class TestTwoImportsOfTheSameKey:
 
 class TestARevocationDuringARotation:
     @pytest.mark.parametrize("use", [SIG, ENC])
-    def test_k1_a_revocation_and_a_rotation_leave_one_sound_current_key(self, crew, initial_keys, rsa_pool, use):
+    def test_k1_a_revocation_and_a_rotation_leave_one_usable_current_key(self, crew, initial_keys, rsa_pool, use):
         stolen = current_kid(use)
         workers = crew.start(2, keys=[[rsa_pool.take() for _ in range(3)] for _ in range(2)])
         together(workers, tasks.meet_at, "instaccess.keys.store.locked")
 
-        workers[0].tell(tasks.revoke, stolen)
-        workers[1].tell(tasks.rotate, use)
+        workers[0].start_task(tasks.revoke, stolen)
+        workers[1].start_task(tasks.rotate, use)
         [worker.answer() for worker in workers]
 
         assert kids(use, REVOKED) == [stolen]
@@ -152,7 +140,7 @@ class TestARevokedKey:
         servers = crew.start(3, KEY_CACHE_SECONDS=0)
         [operator] = crew.start(keys=[[rsa_pool.take() for _ in range(4)]])
         for server in servers:
-            server.tell(tasks.keep_issuing, user.pk)
+            server.start_task(tasks.keep_issuing, user.pk)
         assert within(PATIENCE, lambda: IssuedToken.objects.count() > 30)
 
         operator.ask(tasks.revoke, stolen)

@@ -91,7 +91,7 @@ def test_commands_print_times_in_utc(row):
 
     assert (token["issued_at"], token["expires_at"]) == (STAMP, "2026-11-23T13:00:00Z")
     assert {key["created_at"] for key in run_command("instaccess_keys", "list")} == {STAMP}
-    with pytest.raises(CommandError, match="from 2026-11-23 12:05:03 UTC on"):
+    with pytest.raises(CommandError, match="before 2026-11-23 12:05:03 UTC"):
         call_command("instaccess_keys", "activate", "--kid", Key.objects.get(status="future").kid)
 
 

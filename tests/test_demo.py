@@ -1,4 +1,4 @@
-"""Tests of `manage.py demo`, which run the command as a new user does, in a separate folder and on a free port."""
+"""Tests for `manage.py demo`, which run the command as a new user does, in a separate folder and on a free port."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ import pytest
 
 from tests.support.demos import SetUp, demo, environment
 from tests.support.paths import ROOT
-from tests.support.servers import until
+from tests.support.servers import wait_until
 
 KEYS = ["base_url", "access_token", "client_id", "admin_username", "admin_password", "curl"]
 
@@ -65,12 +65,12 @@ def new_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def folder(set_up_once: SetUp, tmp_path: Path) -> Path:
-    """A folder in which the demo was set up, as a copy that the test may change."""
+    """Return a copy of the folder in which the demo was set up. The test may change the copy."""
     return set_up_once.copy_to(tmp_path / "own")
 
 
 class TestSetUpOnly:
-    def test_prints_only_one_json_object_with_six_strings_to_stdout(self, set_up_once):
+    def test_setup_only_prints_only_one_json_object_with_six_strings_to_stdout(self, set_up_once):
         done = set_up_once.done
 
         assert done.returncode == 0
@@ -81,7 +81,7 @@ class TestSetUpOnly:
         assert setup["base_url"] == "http://127.0.0.1:8000"
         assert setup["access_token"] in setup["curl"]
 
-    def test_creates_a_new_access_token_in_each_run_and_keeps_all_other_data(self, folder):
+    def test_setup_only_creates_a_new_access_token_in_each_run_and_keeps_all_other_data(self, folder):
         first = setup_only(folder)
         keys, tokens = rows(folder, "instaccess_key"), rows(folder, "oauth2_provider_accesstoken")
 
@@ -93,10 +93,10 @@ class TestSetUpOnly:
         assert rows(folder, "instaccess_key") == keys
         assert rows(folder, "oauth2_provider_accesstoken")[: len(tokens)] == tokens
 
-    def test_lets_only_the_owner_read_the_password_file(self, set_up_once):
+    def test_only_the_owner_may_read_the_password_file(self, set_up_once):
         assert (set_up_once.folder / "demo.admin-password").stat().st_mode & 0o777 == 0o600
 
-    def test_uses_the_port_of_the_environment(self, folder):
+    def test_demo_uses_the_port_of_the_environment(self, folder):
         done = demo(folder, "--setup-only", PORT="8001")
 
         assert json.loads(done.stdout)["base_url"] == "http://127.0.0.1:8001"
@@ -141,13 +141,13 @@ class Served:
     def signal_another_thread(self, number: int) -> None:
         """Send a signal to a thread other than the main thread, once the main thread waits.
 
-        The system may deliver any signal to such a thread.
+        The operating system may deliver a signal to any thread.
         """
         pid = self.process.pid
         tasks = Path(f"/proc/{pid}/task")
-        until(lambda: (tasks / str(pid) / "stat").read_text().rpartition(") ")[2][0], "S".__eq__)
-        # Each request of the demo ran in its own thread, and the last of them may still be ending.
-        threads = until(lambda: {int(task.name) for task in tasks.iterdir()}, lambda ids: len(ids) == 2)
+        wait_until(lambda: (tasks / str(pid) / "stat").read_text().rpartition(") ")[2][0], "S".__eq__)
+        # Wait until two threads remain, because the thread of the last request may not have ended yet.
+        threads = wait_until(lambda: {int(task.name) for task in tasks.iterdir()}, lambda ids: len(ids) == 2)
         assert ctypes.CDLL(None).tgkill(pid, *(threads - {pid}), number) == 0
 
     def end(self) -> None:
@@ -179,7 +179,7 @@ def served(serve: Callable[[], Served]) -> Served:
 
 @pytest.fixture(scope="module")
 def shared_demo(set_up_once: SetUp, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A running demo that tests share if they only read its output or send requests."""
+    """Yield a running demo that tests share if they only read its output or send requests."""
     served = Served(set_up_once.copy_to(tmp_path_factory.mktemp("shared") / "own"))
     try:
         served.read_output()
@@ -189,7 +189,7 @@ def shared_demo(set_up_once: SetUp, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 class TestServing:
-    def test_shows_the_steps_from_the_request_to_the_claims(self, shared_demo):
+    def test_demo_shows_the_steps_from_the_request_to_the_claims(self, shared_demo):
         answer = json.loads(shared_demo.paragraph("The issuer answers 201"))
         claims = json.loads(shared_demo.paragraph("Claims of the signed token"))
 
@@ -197,18 +197,18 @@ class TestServing:
         assert claims["iss"] == "instructure:inst_access"
         assert claims["exp"] - claims["iat"] == 3600
 
-    def test_shows_that_the_gateway_accepts_the_token_until_it_is_revoked(self, shared_demo):
+    def test_demo_shows_that_the_gateway_accepts_the_token_until_it_is_revoked(self, shared_demo):
         assert shared_demo.paragraph("The gateway answers a reverse proxy").startswith("Authorization: Bearer ey")
         assert json.loads(shared_demo.paragraph("The service accepts the signed token"))["login_id"] == "admin"
         refusal = shared_demo.paragraph("After the token is revoked, the gateway refuses it: 401")
         assert json.loads(refusal) == {"errors": [{"message": "Invalid access token."}]}
 
-    def test_shows_no_log_lines_between_the_steps(self, shared_demo):
+    def test_demo_shows_no_log_lines_between_the_steps(self, shared_demo):
         assert "issued jti=" not in shared_demo.output
         assert "reason=" not in shared_demo.output
         assert "HTTP/1.1" not in shared_demo.output
 
-    def test_prints_a_curl_command_that_gets_another_token(self, shared_demo):
+    def test_demo_prints_a_curl_command_that_gets_another_token(self, shared_demo):
         command = shared_demo.paragraph("Request another token")
         before = len(rows(shared_demo.folder, "instaccess_issuedtoken"))
 
@@ -218,7 +218,7 @@ class TestServing:
         assert answer not in shared_demo.output
         assert len(rows(shared_demo.folder, "instaccess_issuedtoken")) == before + 1
 
-    def test_prints_a_password_that_gives_access_to_the_audit_log_in_the_admin(self, shared_demo):
+    def test_demo_prints_a_password_that_gives_access_to_the_audit_log_in_the_admin(self, shared_demo):
         match = re.search(r"(\S+/admin/) +user (\S+), password (\S+)", shared_demo.output)
         assert match is not None
         address, username, password = match.groups()
@@ -237,7 +237,7 @@ class TestServing:
         assert shared_demo.base_url in address
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    def test_stops_without_an_error_after_a_signal(self, served, number):
+    def test_demo_stops_without_an_error_after_a_signal(self, served, number):
         rest = served.stop(number)
 
         assert served.process.returncode == 0
@@ -245,7 +245,7 @@ class TestServing:
         assert "Traceback" not in rest
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    def test_stops_without_an_error_after_a_signal_to_another_thread(self, served, number):
+    def test_demo_stops_without_an_error_after_a_signal_to_another_thread(self, served, number):
         served.signal_another_thread(number)
 
         rest = served.process.communicate(timeout=60)[0]
@@ -254,7 +254,7 @@ class TestServing:
         assert "Stopped. All data is kept" in rest
         assert "Traceback" not in rest
 
-    def test_keeps_all_audit_rows_when_it_runs_again(self, serve, folder):
+    def test_demo_keeps_all_audit_rows_when_it_runs_again(self, serve, folder):
         serve().stop(signal.SIGINT)
         before = rows(folder, "instaccess_issuedtoken")
 
@@ -298,7 +298,7 @@ class TestAnImportedEncryptionKey:
 
 
 class TestAnUnusablePort:
-    def test_is_reported_before_anything_is_set_up_if_another_process_uses_it(self, new_folder):
+    def test_port_used_by_another_process_is_reported_before_anything_is_set_up(self, new_folder):
         with socket.socket() as other:
             other.bind(("127.0.0.1", 0))
             other.listen()
@@ -312,7 +312,7 @@ class TestAnUnusablePort:
         assert not new_folder.exists()
 
     @pytest.mark.parametrize("port", ["eight thousand", "0", "-1", "65536", "8000.5"])
-    def test_is_reported_in_one_line_if_it_is_not_a_port_number(self, new_folder, port):
+    def test_invalid_port_number_is_reported_in_one_line(self, new_folder, port):
         done = demo(new_folder, PORT=port)
 
         assert done.returncode == 1

@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -31,6 +32,7 @@ from tests.support import readme
 from tests.support.paths import ROOT
 
 PACKAGE = ROOT / "instaccess"
+SOURCE = "\n".join(path.read_text() for kind in ("*.py", "*.html") for path in sorted(PACKAGE.rglob(kind)))
 SHELL = [line for snippet in readme.snippets() if snippet.language == "sh" for line in snippet.lines]
 OPENSSL = [line for line in SHELL if line.startswith("openssl ")]
 PYTHON = [snippet.code for snippet in readme.snippets() if snippet.language == "python"]
@@ -44,15 +46,15 @@ def make_targets() -> set[str]:
 class TestTheTableOfSettings:
     ROWS = {readme.code(name)[0]: default for name, _, default, _ in readme.tables(readme.section("Settings"))[0]}
 
-    def test_has_one_row_for_each_setting(self):
+    def test_table_of_settings_has_one_row_for_each_setting(self):
         assert set(self.ROWS) == set(SETTINGS)
 
-    def test_lists_settings_that_each_have_a_check_id(self):
+    def test_each_setting_in_the_table_has_a_check_id(self):
         assert set(conf_checks.BAD_SETTING_IDS) == set(SETTINGS)
         assert len(set(conf_checks.BAD_SETTING_IDS.values())) == len(SETTINGS)
 
     @pytest.mark.parametrize("name", ROWS)
-    def test_shows_the_default_value(self, name):
+    def test_table_of_settings_shows_the_default_value(self, name):
         documented = ast.literal_eval(readme.code(self.ROWS[name])[0])
         with override_settings(INSTACCESS={}):
             default = getattr(conf, SETTINGS[name])
@@ -62,11 +64,11 @@ class TestTheTableOfSettings:
 
 
 class TestCodeBlocks:
-    def test_have_a_language_that_the_tests_cover(self):
+    def test_code_blocks_have_a_language_that_the_tests_cover(self):
         assert {snippet.language for snippet in readme.snippets()} <= {"sh", "python", "json", "text"}
 
     @pytest.mark.parametrize("code", [code for code in PYTHON if "INSTACCESS =" in code])
-    def test_with_settings_pass_the_system_checks(self, code, monkeypatch):
+    def test_documented_settings_pass_the_system_checks(self, code, monkeypatch):
         monkeypatch.setenv("INSTACCESS_KEK", "A" * 43)
         monkeypatch.setenv("INSTACCESS_SERVICE_SECRET", "s" * 43)
         names: dict[str, object] = {}
@@ -77,13 +79,13 @@ class TestCodeBlocks:
             assert conf_checks.check_settings() == []
 
     @pytest.mark.parametrize("code", PYTHON)
-    def test_in_python_are_settings_or_installation_steps_or_run_in_a_test(self, code):
+    def test_python_code_blocks_are_settings_or_installation_steps_or_run_in_a_test(self, code):
         """test_packaging.py runs the installation steps."""
         ast.parse(code)
         run_here = "INSTACCESS =" in code or "def post_worker_init" in code or code.startswith("LOGGING =")
         assert run_here or code in readme.section("Installation")
 
-    def test_with_logging_show_successful_issues(self):
+    def test_documented_logging_settings_log_issued_tokens(self):
         [code] = [code for code in PYTHON if code.startswith("LOGGING =")]
         script = (
             f"{code}\nfrom django.conf import settings\nsettings.configure(LOGGING=LOGGING)\nimport django, logging\n"
@@ -94,7 +96,7 @@ class TestCodeBlocks:
         assert done.stderr == "issued\n"
 
     @pytest.mark.django_db(transaction=True)
-    def test_with_the_gunicorn_hook_load_the_current_private_keys(self, initial_keys):
+    def test_documented_gunicorn_hook_loads_the_current_private_keys(self, initial_keys):
         [code] = [code for code in PYTHON if "def post_worker_init" in code]
         names: dict[str, Any] = {}
         exec(code, names)
@@ -104,7 +106,7 @@ class TestCodeBlocks:
         assert all(key._private for key in keys.current_ring().keys if key.status == "current")
 
     @pytest.mark.parametrize("code", JSON)
-    def test_with_claims_show_the_claims_of_an_issued_token(self, code, initial_keys, user):
+    def test_documented_claims_are_the_claims_of_an_issued_token(self, code, initial_keys, user):
         origin = issuer.Origin(canvas_domain="canvas.example.edu")
         _, text = issuer.issue(user=user, origin=origin, now=1795448096, encrypted=False)
         payload, _ = tokens.verify(text, keys.current_ring().verification_keys())
@@ -116,7 +118,7 @@ class TestCodeBlocks:
             assert type(documented[claim]) is type(payload[claim])
 
     @pytest.mark.parametrize("line", SHELL)
-    def test_for_the_shell_contain_commands_that_exist(self, line):
+    def test_shell_code_blocks_contain_commands_that_exist(self, line):
         words = [word for word in shlex.split(line) if not re.fullmatch(r"[A-Z]+=\w+", word)]
         match words:
             case ["make", *targets]:
@@ -133,13 +135,13 @@ class TestCodeBlocks:
             case ["python", "-c", code]:
                 ast.parse(code)
             case ["openssl", *_]:
-                assert line in OPENSSL  # run by a test below
+                assert line in OPENSSL  # Another test runs the OpenSSL commands.
             case ["python", "-m", "pip", "install", wheel]:
-                assert wheel.startswith("dist/django_instaccess-")  # installed in test_packaging.py
+                assert wheel.startswith("dist/django_instaccess-")  # test_packaging.py installs the wheel.
             case _:
                 pytest.fail(f"nothing tests `{line}`")
 
-    def test_with_openssl_generate_a_key_pair_for_gateway_and_issuer(self, tmp_path):
+    def test_documented_openssl_commands_generate_a_key_pair_for_gateway_and_issuer(self, tmp_path):
         for line in OPENSSL:
             subprocess.run(shlex.split(line), cwd=tmp_path, check=True, capture_output=True)
 
@@ -148,7 +150,7 @@ class TestCodeBlocks:
         assert (private.has_private, public.has_private) == (True, False)
         assert private.thumbprint() == public.thumbprint()
 
-    def test_with_the_key_encryption_key_print_a_valid_one(self, capsys):
+    def test_documented_command_prints_a_valid_key_encryption_key(self, capsys):
         line = next(line for line in SHELL if line.startswith("python -c"))
 
         exec(shlex.split(line)[2])
@@ -158,30 +160,30 @@ class TestCodeBlocks:
 
 
 class TestNamesInTheText:
-    def test_are_existing_make_targets(self):
+    def test_make_targets_in_the_text_exist(self):
         named = set(re.findall(r"`(?:[A-Z]+=\S+ )?make ([a-z-]+)`", readme.TEXT))
 
         assert {"demo", "wheel"} <= named <= make_targets()
 
-    def test_are_existing_management_commands(self):
+    def test_management_commands_in_the_text_exist(self):
         named = set(re.findall(r"manage\.py (\w+)|`(instaccess_\w+)`", readme.TEXT))
 
         assert {left or right for left, right in named} <= set(get_commands())
 
-    def test_are_existing_options_of_commands(self):
+    def test_command_options_in_the_text_exist(self):
         for command, option in re.findall(r"manage\.py (\w+) (--[a-z-]+)", readme.TEXT):
             app = get_commands()[command]
             loaded = load_command_class(app, command) if isinstance(app, str) else app
             assert isinstance(loaded, BaseCommand)
             assert option in loaded.create_parser("manage.py", command).format_help()
 
-    def test_are_existing_check_ids(self):
+    def test_check_ids_in_the_text_exist(self):
         source = "".join(path.read_text() for path in PACKAGE.glob("*/checks.py"))
         for check_id in re.findall(r"`instaccess\.([EW]\d{3})`", readme.TEXT):
             assert check_id in source
 
     @pytest.mark.parametrize("path", readme.DOCUMENTS, ids=lambda path: path.name)
-    def test_are_existing_files_and_headings(self, path):
+    def test_linked_files_and_headings_exist(self, path):
         for target in re.findall(r"\]\(([^)]+)\)", path.read_text()):
             if target.startswith("https://"):
                 continue
@@ -191,17 +193,39 @@ class TestNamesInTheText:
             assert not anchor or anchor in readme.heading_anchors(linked), target
 
     @pytest.mark.parametrize("path", readme.DOCUMENTS, ids=lambda path: path.name)
-    def test_are_existing_pages_if_they_end_in_md(self, path):
+    def test_pages_named_in_the_text_exist(self, path):
         pages = {existing.name for existing in readme.DOCUMENTS}
 
         assert set(re.findall(r"[\w-]+\.md\b", path.read_text())) <= pages
 
-    def test_include_the_exact_scope(self):
+    def test_quoted_admin_texts_exist(self):
+        text = " ".join(readme.section("Audit and admin").split())
+        quoted = re.findall(r'"([A-Z][^"`]+)"', text)
+
+        assert {"Acting as", "Import key…"} <= set(quoted)
+        assert [label for label in quoted if label.lower() not in SOURCE.lower()] == []
+
+    def test_quoted_messages_of_commands_and_exports_exist(self):
+        prose = re.sub(r"```.*?```", "", readme.TEXT, flags=re.DOTALL)
+        messages = [text for text in readme.code(prose) if re.match(r"[A-Z][a-zA-Z]+:? .*\b(N|KEY_ID)\b", text)]
+
+        assert len(messages) == 6
+        for message in messages:
+            for part in re.split(r"\b(?:N|KEY_ID|current signing)\b", message):
+                assert part.strip() in SOURCE, message
+
+    def test_documented_loggers_are_all_loggers(self):
+        loggers = set(re.findall(r'getLogger\("(instaccess\.\w+)"\)', SOURCE))
+        [rows] = [rows for rows in readme.tables(readme.section("Operations")) if "`instaccess.issuer`" in rows[0][0]]
+
+        assert {name for row in rows for name in readme.code(row[0])} == loggers
+
+    def test_documented_scope_is_the_exact_scope(self):
         assert set(re.findall(r"url:[A-Z]+\\?\|[\w/]+", readme.TEXT)) == {SCOPE, SCOPE.replace("|", "\\|")}
 
 
 class TestTheTablesOfRefusals:
-    def test_contain_the_exact_answer_for_each_refusal(self):
+    def test_tables_of_refusals_contain_the_exact_answer_for_each_refusal(self):
         documented = {
             (int(status), readme.code(body)[0], header == "yes")
             for _, status, body, header in readme.tables(readme.section("What clients get"))[0]
@@ -224,7 +248,7 @@ class TestTheTablesOfRefusals:
             assert f"`{text.strip()}`" in readme.section("What clients get"), status
         assert documented == answers
 
-    def test_contain_each_reason_that_a_log_or_a_chart_can_show(self):
+    def test_tables_of_refusals_contain_each_reason_that_a_log_or_a_chart_can_show(self):
         by_the_issuer, by_readers, problems = readme.tables(readme.section("When something goes wrong"))
         of_the_issuer, of_readers = (
             [reason for row in rows for reason in readme.code(row[0])] for rows in (by_the_issuer, by_readers)
@@ -236,7 +260,7 @@ class TestTheTablesOfRefusals:
         assert not failures & {*of_the_issuer, *of_readers}
         assert {*of_the_issuer, *of_readers} | failures == set(Reason) - NOT_SHOWN
 
-    def test_contain_a_reason_twice_only_if_two_roles_give_it(self):
+    def test_tables_of_refusals_contain_a_reason_twice_only_if_two_roles_give_the_reason(self):
         by_the_issuer, by_readers, _ = readme.tables(readme.section("When something goes wrong"))
         of_the_issuer, of_readers = (
             {reason for row in rows for reason in readme.code(row[0])} for rows in (by_the_issuer, by_readers)
@@ -246,7 +270,7 @@ class TestTheTablesOfRefusals:
 
 
 NOT_SHOWN = {
-    # Errors of the package always have a more precise reason. An extension may use these.
+    # The package always logs a more precise reason. Only extensions may use these codes.
     *(Reason.ERROR, Reason.OTHER, Reason.AS_USER_ID),
     # Commands and the admin print the detail of this error without the reason.
     Reason.AUDIT_ALTERED,
@@ -265,7 +289,9 @@ class TestTheExampleConfigurations:
             ("examples/envoy/envoy.yaml", r"(?<!_)timeout: +([0-9]+)s"),
         ],
     )
-    def test_wait_longer_for_the_gateway_than_the_gateway_waits_for_the_issuer(self, path, waits):
+    def test_example_configurations_wait_longer_for_the_gateway_than_the_gateway_waits_for_the_issuer(
+        self, path, waits
+    ):
         seconds = [int(number) for number in re.findall(waits, (ROOT / path).read_text())]
 
         assert min(seconds) > fetch.TIMEOUT
@@ -276,15 +302,15 @@ class TestTheBenchmarkFigures:
 
     RESULTS = json.loads(report.RESULTS.read_text())
 
-    def test_in_the_readme_match_the_results(self):
+    def test_benchmark_figures_in_the_readme_match_the_results(self):
         assert report.BEGIN + report.markdown(self.RESULTS) + report.END in readme.TEXT
 
-    def test_in_the_chart_match_the_results(self):
+    def test_benchmark_figures_in_the_chart_match_the_results(self):
         assert report.CHART.read_text() == report.chart(self.RESULTS)
 
 
 class TestTheChangelog:
-    def test_begins_with_unreleased_changes_under_standard_headings(self):
+    def test_changelog_begins_with_unreleased_changes_under_standard_headings(self):
         text = (ROOT / "CHANGELOG.md").read_text()
 
         assert re.findall(r"^## \[(.+?)\]", text, re.MULTILINE)[0] == "Unreleased"
@@ -305,10 +331,10 @@ class TestTheArchitecturePage:
     )
 
     @pytest.mark.parametrize("path", PATHS)
-    def test_names_a_path_that_exists(self, path):
+    def test_paths_on_the_architecture_page_exist(self, path):
         assert (ROOT / path).exists()
 
-    def test_lists_every_wing_and_every_module_beside_the_wings(self):
+    def test_architecture_page_lists_every_wing_and_every_module_beside_the_wings(self):
         wings, modules = (
             {readme.code(row[0])[0] for row in table} for table in readme.tables(readme.section("Wings", self.TEXT))
         )
@@ -320,7 +346,12 @@ class TestTheArchitecturePage:
         }
         assert modules <= {f"instaccess/{path.name}" for path in PACKAGE.glob("*.py")}
 
-    def test_shows_the_order_of_imports_that_the_tests_enforce(self):
+    def test_architecture_page_describes_each_wing_as_its_docstring_does(self):
+        for wing, task, _ in readme.tables(readme.section("Wings", self.TEXT))[0]:
+            docstring = ast.get_docstring(ast.parse((ROOT / readme.code(wing)[0] / "__init__.py").read_text())) or ""
+            assert task.startswith(" ".join(docstring.partition("\n\n")[0].split())), wing
+
+    def test_architecture_page_shows_the_order_of_imports_that_the_tests_enforce(self):
         [order] = readme.snippets(readme.section("Rule for imports", self.TEXT))
 
         assert re.findall(r"\w+", order.code) == test_layering.ORDER
@@ -333,25 +364,31 @@ class TestThePageOfCases:
 
     @staticmethod
     def ids_in(path: Path) -> set[str]:
-        """Return the ids of cases that the names of tests in a file begin with."""
+        """Return the case ids at the start of the test names in a file."""
         prefixes = re.findall(r"def test_((?:[acgkop]\d+_)+)", path.read_text())
         return {case.upper() for prefix in prefixes for case in prefix.rstrip("_").split("_")}
 
-    @pytest.mark.parametrize("case", CASES)
-    def test_names_files_that_contain_a_test_of_the_case(self, case):
-        assert self.CASES[case]
-        for path in self.CASES[case]:
-            assert case in self.ids_in(ROOT / path), path
+    @classmethod
+    @cache
+    def ids_by_file(cls) -> dict[Path, set[str]]:
+        return {path: cls.ids_in(path) for path in (ROOT / "tests").rglob("test_*.py")}
 
-    def test_lists_every_case_that_a_test_name_contains(self):
-        ids = set().union(*(self.ids_in(path) for path in (ROOT / "tests").rglob("test_*.py")))
+    @pytest.mark.parametrize("case", CASES)
+    def test_page_of_cases_names_exactly_the_files_that_test_the_case(self, case):
+        files = {path.relative_to(ROOT).as_posix() for path, ids in self.ids_by_file().items() if case in ids}
+
+        assert files
+        assert set(self.CASES[case]) == files
+
+    def test_page_of_cases_lists_every_case_that_a_test_name_contains(self):
+        ids = set().union(*self.ids_by_file().values())
 
         assert ids <= set(self.CASES)
 
-    def test_lists_a_case_as_open_only_if_no_test_name_contains_its_id(self):
+    def test_page_of_cases_lists_a_case_as_open_only_if_no_test_name_contains_its_id(self):
         assert not self.OPEN & set(self.CASES)
 
-    def test_gives_an_input_and_a_promise_for_every_case(self):
+    def test_page_of_cases_gives_an_input_and_a_promise_for_every_case(self):
         for table in readme.tables(self.TEXT):
             for row in table:
                 assert all(cell.endswith(".") for cell in row[1:3])

@@ -21,7 +21,7 @@ from instaccess.exceptions import (
     UnsealError,
 )
 
-# Operators use these codes in log searches and alerts.
+# If a code changed, log searches and alerts of operators would break.
 CODES = {
     InstAccessError: "error",
     ConfigError: "config",
@@ -54,7 +54,7 @@ class TestTheErrorClasses:
         assert issubclass(kind, InvalidToken)
 
     def test_server_side_error_is_not_an_invalid_token(self):
-        # An invalid token gets a 401, a server-side error a 503. Code that catches one must not catch the other.
+        # If a server-side error were an InvalidToken, the client would get a 401 instead of a 503.
         for kind in (ConfigError, KeyUnavailable, UnsealError, AuditError, ClaimsTooLarge):
             assert not issubclass(kind, InvalidToken)
 

@@ -1,9 +1,7 @@
-"""Tests of losing and replacing the key-encryption key while several processes use it."""
+"""Tests for losing and replacing the key-encryption key while several processes use it."""
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,23 +10,20 @@ from instaccess.conf import kek_id
 from instaccess.keys import provision
 from instaccess.models import IssuedToken, Key
 from tests.support import tasks
-from tests.support.processes import PATIENCE, Crew, within
-from tests.support.stored_keys import all_columns, current_kid, kids, sealed_under
+from tests.support.processes import PATIENCE, within
+from tests.support.stored_keys import (
+    FUTURE,
+    NEW_KEK,
+    OLD_KEK,
+    PAST,
+    SIG,
+    all_columns,
+    current_kid,
+    kids,
+    sealed_under,
+)
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-SIG, ENC = Key.Use.SIGNING, Key.Use.ENCRYPTION
-
-CURRENT, FUTURE, PAST, REVOKED = Key.Status.CURRENT, Key.Status.FUTURE, Key.Status.PAST, Key.Status.REVOKED
-
-OLD_KEK, NEW_KEK = (base64.urlsafe_b64encode(bytes([fill]) * 32).decode() for fill in (1, 2))
-
-
-@pytest.fixture
-def crew(transactional_db: None) -> Iterator[Crew]:
-    crew = Crew()
-    yield crew
-    crew.close()
 
 
 class TestAChangeOfKeysDuringAReseal:
@@ -43,8 +38,8 @@ class TestAChangeOfKeysDuringAReseal:
         resealing.ask(tasks.meet_at, "instaccess.keys.sealing.seal")
         rotating.ask(tasks.meet_at, "instaccess.keys.store.locked")
 
-        resealing.tell(tasks.manage_keys, "reseal")
-        rotating.tell(tasks.rotate, SIG)
+        resealing.start_task(tasks.manage_keys, "reseal")
+        rotating.start_task(tasks.rotate, SIG)
         resealing.answer(), rotating.answer()
 
         assert ([current_kid(SIG)], kids(SIG, PAST)) == (successor, [before])
@@ -56,7 +51,7 @@ class TestAChangeOfKeysDuringAReseal:
             2, keys=[[], [rsa_pool.take(), rsa_pool.take()]], KEY_ENCRYPTION_KEYS=[NEW_KEK, OLD_KEK]
         )
         resealing.ask(tasks.meet_at, "instaccess.keys.sealing.seal")
-        resealing.tell(tasks.manage_keys, "reseal")
+        resealing.start_task(tasks.manage_keys, "reseal")
         assert within(PATIENCE, crew.any_worker_waits)  # The worker has read the row.
 
         other.ask(tasks.revoke, stolen)
@@ -104,7 +99,7 @@ class TestReplacingTheKeyEncryptionKeyUnderLoad:
             replacements, outcomes = [], []
             for server in servers:
                 [successor] = crew.start(KEY_ENCRYPTION_KEYS=list(keks), KEY_CACHE_SECONDS=0)
-                successor.tell(tasks.keep_issuing, user.pk)
+                successor.start_task(tasks.keep_issuing, user.pk)
                 issued = IssuedToken.objects.count()
                 assert within(PATIENCE, lambda issued=issued: IssuedToken.objects.count() > issued + 20)
                 outcomes.append(server.finish())
@@ -113,7 +108,7 @@ class TestReplacingTheKeyEncryptionKeyUnderLoad:
 
         servers = crew.start(2, KEY_ENCRYPTION_KEYS=[OLD_KEK], KEY_CACHE_SECONDS=0)
         for server in servers:
-            server.tell(tasks.keep_issuing, user.pk)
+            server.start_task(tasks.keep_issuing, user.pk)
         servers, first = restart(servers, NEW_KEK, OLD_KEK)
         [operator] = crew.start(KEY_ENCRYPTION_KEYS=[NEW_KEK, OLD_KEK])
         assert operator.ask(tasks.manage_keys, "reseal")["resealed"] == 3

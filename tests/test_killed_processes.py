@@ -1,8 +1,7 @@
-"""Tests of keys and tokens with processes that are killed at every step, on the configured database."""
+"""Tests for keys and tokens with processes that are killed at every step, on the configured database."""
 
 from __future__ import annotations
 
-import base64
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,22 +13,21 @@ from instaccess.keys import provision
 from instaccess.models import IssuedToken, Key
 from tests.support import tasks
 from tests.support.processes import Crew, KilledError
-from tests.support.stored_keys import current_kid, kids, sealed_under
+from tests.support.stored_keys import (
+    CURRENT,
+    ENC,
+    FUTURE,
+    NEW_KEK,
+    OLD_KEK,
+    PAST,
+    REVOKED,
+    SIG,
+    current_kid,
+    kids,
+    sealed_under,
+)
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-SIG, ENC = Key.Use.SIGNING, Key.Use.ENCRYPTION
-
-CURRENT, FUTURE, PAST, REVOKED = Key.Status.CURRENT, Key.Status.FUTURE, Key.Status.PAST, Key.Status.REVOKED
-
-OLD_KEK, NEW_KEK = (base64.urlsafe_b64encode(bytes([fill]) * 32).decode() for fill in (1, 2))
-
-
-@pytest.fixture
-def crew(transactional_db: None) -> Iterator[Crew]:
-    crew = Crew()
-    yield crew
-    crew.close()
 
 
 Kids = dict[tuple[str, str], str]
@@ -37,9 +35,10 @@ Kids = dict[tuple[str, str], str]
 
 @pytest.fixture
 def killed_after_each_statement(crew: Crew, rsa_pool: Any) -> Callable[..., Iterator[Kids]]:
-    """Run a task repeatedly from the same initial keys, and kill the process one SQL statement later each time.
+    """Return a function that runs a task repeatedly from the same initial keys, and kills the process.
 
-    The iteration ends when the task completes. After each kill, it yields the kids of the initial keys.
+    Each run is killed one SQL statement later than the previous run. After each kill, the function yields the kids of
+    the initial keys. The iteration ends when the task completes.
     """
 
     def run_and_kill(task: Callable[..., Any], *args: Any, own_keys: int = 0, **settings: Any) -> Iterator[Kids]:
@@ -61,7 +60,7 @@ def killed_after_each_statement(crew: Crew, rsa_pool: Any) -> Callable[..., Iter
 
 
 class TestAKilledRotation:
-    def test_o5_a_killed_rotation_leaves_sound_keys_and_completes_when_run_again(
+    def test_o5_a_killed_rotation_leaves_usable_keys_and_completes_when_run_again(
         self, crew, rsa_pool, killed_after_each_statement
     ):
         for start in killed_after_each_statement(tasks.rotate, SIG, own_keys=1):
@@ -92,7 +91,7 @@ class TestAKilledRotation:
 
 
 class TestAKilledRevocation:
-    def test_o5_a_killed_revocation_leaves_sound_keys_and_completes_when_run_again(
+    def test_o5_a_killed_revocation_leaves_usable_keys_and_completes_when_run_again(
         self, crew, rsa_pool, user, killed_after_each_statement
     ):
         # The fixture replaces (SIG, CURRENT) by the kid of the initial current key.

@@ -1,4 +1,4 @@
-"""The German translation: complete, nothing left over, and compiled from what is in the repository."""
+"""Tests for the German translation: it is complete, has no unused entries, and is compiled from the .po file."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ WITH_CONTEXT = {"pgettext", "pgettext_lazy"}
 TAG = re.compile(r'{%\s*translate "([^"]+)"|{%\s*blocktranslate[^%]*%}(.*?){%\s*endblocktranslate\s*%}', re.DOTALL)
 
 
-def in_python(path: Path) -> set[str]:
-    """The texts that a module has translated, plurals too."""
-    found = set()
+def texts_of_module(path: Path) -> set[str]:
+    """Return the translatable texts of a module, including plurals."""
+    result = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
             continue
         count = 2 if node.func.id in WITH_CONTEXT else CALLS.get(node.func.id, 0)
         texts = [argument.value for argument in node.args[:count] if isinstance(argument, ast.Constant)]
         assert len(texts) == count, f"{path.name}:{node.lineno} translates no plain text"
-        found |= {in_context(*texts)} if node.func.id in WITH_CONTEXT else set(texts)
-    return found
+        result |= {with_context(*texts)} if node.func.id in WITH_CONTEXT else set(texts)
+    return result
 
 
-def in_context(context: str, text: str) -> str:
-    """As .mo files have it."""
+def with_context(context: str, text: str) -> str:
+    """Return the key of a text with a context, as in .mo files."""
     return f"{context}\x04{text}"
 
 
-def in_template(path: Path) -> set[str]:
-    """The texts that a template has translated, plurals too."""
-    found = set()
+def texts_of_template(path: Path) -> set[str]:
+    """Return the translatable texts of a template, including plurals."""
+    result = set()
     for plain, block in TAG.findall(path.read_text(encoding="utf-8")):
         for part in re.split(r"{%\s*plural\s*%}", block):
             text = plain.replace("%", "%%") or re.sub(r"{{\s*(\w+)\s*}}", r"%(\1)s", " ".join(part.split()))
-            found.add(text)
-    return found
+            result.add(text)
+    return result
 
 
 def placeholders(text: str) -> set[str]:
@@ -53,15 +53,18 @@ def placeholders(text: str) -> set[str]:
 
 
 class Entry(NamedTuple):
-    """A text, after its context where it has one; its plural where it has one, and the translations of both."""
+    """An entry of the catalogue: the text with its context, the plural or an empty string, and all translations."""
 
     text: str
     plural: str
     translations: list[str]
 
 
-def catalogue() -> list[Entry]:
-    """The .po file: entries divided by empty lines, each some keywords with texts, perhaps over several lines."""
+def read_catalogue() -> list[Entry]:
+    """Parse the .po file.
+
+    Empty lines separate entries. An entry consists of keywords with strings, which may continue on further lines.
+    """
     entries = []
     for block in re.split(r"\n{2,}", PO.read_text(encoding="utf-8").strip()):
         fields: dict[str, str] = {}
@@ -73,31 +76,33 @@ def catalogue() -> list[Entry]:
             keyword = before.strip() or keyword
             fields[keyword] = fields.get(keyword, "") + ast.literal_eval(quote + text)
         translations = [text for keyword, text in sorted(fields.items()) if keyword.startswith("msgstr")]
-        text = in_context(fields["msgctxt"], fields["msgid"]) if "msgctxt" in fields else fields["msgid"]
+        text = with_context(fields["msgctxt"], fields["msgid"]) if "msgctxt" in fields else fields["msgid"]
         entries.append(Entry(text, fields.get("msgid_plural", ""), translations))
-    return entries[1:]  # the first is the file's heading
+    return entries[1:]  # The first entry is the header of the file.
 
 
-ENTRIES = catalogue()
+ENTRIES = read_catalogue()
 
 
 class TestTheGermanTranslation:
-    def test_has_every_text_and_no_other(self):
-        texts = set().union(*map(in_python, PACKAGE.rglob("*.py")), *map(in_template, PACKAGE.rglob("*.html")))
+    def test_translation_contains_exactly_the_texts_of_the_package(self):
+        texts = set().union(
+            *map(texts_of_module, PACKAGE.rglob("*.py")), *map(texts_of_template, PACKAGE.rglob("*.html"))
+        )
 
         assert {text for entry in ENTRIES for text in (entry.text, entry.plural) if text} == texts
 
     @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.text)
-    def test_says_something_with_the_same_placeholders(self, entry):
+    def test_each_text_is_translated_with_the_same_placeholders(self, entry):
         assert len(entry.translations) == (2 if entry.plural else 1)
         for translated in entry.translations:
             assert translated
             assert placeholders(translated) == placeholders(entry.plural or entry.text)
 
-    def test_has_no_guesses_of_the_tools_left(self):
+    def test_translation_has_no_fuzzy_entries(self):
         assert "fuzzy" not in PO.read_text(encoding="utf-8")
 
-    def test_is_compiled_as_it_is(self):
+    def test_compiled_file_matches_the_po_file(self):
         with PO.with_suffix(".mo").open("rb") as file:
             compiled = gettext.GNUTranslations(file)
 
@@ -107,7 +112,7 @@ class TestTheGermanTranslation:
             else:
                 assert compiled.gettext(text) == translations[0]
 
-    def test_is_what_a_german_reader_sees(self):
+    def test_models_have_german_names_in_german(self):
         from instaccess.models import IssuedToken
 
         with translation.override("de"):

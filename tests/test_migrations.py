@@ -40,7 +40,7 @@ def manage(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
 @pytest.mark.django_db
 class TestTheMigrations:
     def test_the_migrations_contain_every_change_of_the_models(self):
-        # Without OAUTH2_PROVIDER_APPLICATION_MODEL, the migrations refer to the toolkit's own Application.
+        # If OAUTH2_PROVIDER_APPLICATION_MODEL were set, the migrations would refer to another Application model.
         assert not hasattr(settings, "OAUTH2_PROVIDER_APPLICATION_MODEL")
         out = io.StringIO()
 

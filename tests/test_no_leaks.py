@@ -53,7 +53,7 @@ class EverythingLogged(logging.Handler):
 
     def read(self, frame):
         if frame.f_code.co_filename.startswith(PACKAGE):
-            # The exception is skipped. Its message comes from other code, and Django REST framework keeps it too.
+            # Skip exceptions, because other code writes their messages, which may contain secrets.
             variables = frame.f_locals.items()
             self.lines += [f"{name} = {value!r}" for name, value in variables if not isinstance(value, Exception)]
 
@@ -103,7 +103,7 @@ def secrets_of(encoded_tokens, access_token):
     def secrets_():
         parts = [access_token.token]
         for text in encoded_tokens:
-            # The header of a token is not secret. Every other segment would help to recognise or to forge the token.
+            # Skip the header, which is not secret. Other segments would help an attacker to forge the token.
             parts += [part for part in text.split(".")[1:] if len(part) > 20]
         return parts + private_members()
 
@@ -119,7 +119,7 @@ def find_leaks(secrets_, text):
     return [secret for secret in secrets_ if secret in text]
 
 
-def spoil(kind, monkeypatch, settings):
+def make_fail(kind, monkeypatch, settings):
     """Make a step of issuing fail with an unexpected error."""
     if kind == "hook":
         settings.INSTACCESS = {"CLAIMS_HOOK": failing_hook}
@@ -128,7 +128,7 @@ def spoil(kind, monkeypatch, settings):
     elif kind == "authenticate":
         settings.OAUTH2_PROVIDER = {
             **settings.OAUTH2_PROVIDER,
-            "OAUTH2_VALIDATOR_CLASS": "tests.test_no_leaks.TellTale",
+            "OAUTH2_VALIDATOR_CLASS": "tests.test_no_leaks.LeakingValidator",
         }
 
 
@@ -140,7 +140,7 @@ def failing_encrypt(jws, key, **kwargs):
     raise ZeroDivisionError("the encryption")
 
 
-class TellTale:
+class LeakingValidator:
     """A validator whose error message contains the access token."""
 
     def validate_bearer_token(self, token, scopes, request):
@@ -232,7 +232,7 @@ class TestAnErrorInsideIssuing:
         self, post, access_token, logged, secrets_of, error_mail, monkeypatch, settings, debug, kind
     ):
         settings.DEBUG = debug
-        spoil(kind, monkeypatch, settings)
+        make_fail(kind, monkeypatch, settings)
         response = post(access_token)
 
         assert answer(response) == UNAVAILABLE
@@ -258,7 +258,7 @@ class TestAnErrorInsideIssuing:
         self, post, access_token, logged, monkeypatch, settings, debug
     ):
         settings.DEBUG = debug
-        spoil("authenticate", monkeypatch, settings)
+        make_fail("authenticate", monkeypatch, settings)
 
         assert answer(post(access_token)) == UNAVAILABLE
         assert "could not look [credential] up" in logged.text
@@ -268,7 +268,7 @@ class TestAnErrorInsideIssuing:
         self, post, access_token, error_mail, monkeypatch, settings, debug
     ):
         settings.DEBUG = debug
-        spoil("authenticate", monkeypatch, settings)
+        make_fail("authenticate", monkeypatch, settings)
 
         assert answer(post(access_token)) == UNAVAILABLE
         assert "could not look [credential] up" in mailed()
@@ -278,7 +278,7 @@ class TestAnErrorInsideIssuing:
         self, post, access_token, logged, secrets_of, monkeypatch, settings, debug
     ):
         settings.DEBUG = debug
-        spoil("authenticate", monkeypatch, settings)
+        make_fail("authenticate", monkeypatch, settings)
         settings.INSTACCESS = {"ALLOW_TOKEN_IN_PARAMETERS": True}
         body = f"access_token={access_token.token}".encode()
         response = post(data=body, content_type="application/x-www-form-urlencoded")
@@ -291,7 +291,7 @@ class TestAnErrorInsideIssuing:
         self, post, access_token, logged, secrets_of, monkeypatch, settings, debug
     ):
         settings.DEBUG = debug
-        spoil("authenticate", monkeypatch, settings)
+        make_fail("authenticate", monkeypatch, settings)
         settings.INSTACCESS = {"ALLOW_TOKEN_IN_PARAMETERS": "yes"}
 
         assert answer(post(access_token)) == UNAVAILABLE

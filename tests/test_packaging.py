@@ -1,4 +1,4 @@
-"""Tests of the wheel: its files, and a new project that follows the README's steps and issues a token."""
+"""Tests for the wheel: its files, and a new project that follows the README's steps and issues a token."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.paths import ROOT
 
 SHIPPED = {".py", ".typed", ".html", ".txt", ".po", ".mo", ".css", ".js"}
 
-# The README assumes a project that already uses DRF and django-oauth-toolkit.
+# The README assumes that the project already uses DRF and django-oauth-toolkit.
 HOST_SETTINGS = """
 INSTALLED_APPS += ["rest_framework", "oauth2_provider"]
 OAUTH2_PROVIDER = {"SCOPES": {"read": "Read"}, "DEFAULT_SCOPES": ["read"]}
@@ -73,7 +73,7 @@ def run(*command: str | Path, cwd: Path, **variables: str) -> str:
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the checkout without ignored files, so that a build leaves no files in the checkout."""
+    """Copy the checkout without ignored files, so that a build leaves no files in the checkout."""
     ignored = (".*", "build", "dist", "*.egg-info", "__pycache__", "demo.sqlite3*", "demo.admin-password")
     return Path(
         shutil.copytree(ROOT, tmp_path_factory.mktemp("tree") / "checkout", ignore=shutil.ignore_patterns(*ignored))
@@ -88,7 +88,7 @@ def wheel(tree: Path) -> Path:
 
 
 class TestTheWheel:
-    def test_contains_exactly_the_files_of_the_package(self, tree, wheel):
+    def test_wheel_contains_exactly_the_files_of_the_package(self, tree, wheel):
         files = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
 
         in_tree = {
@@ -98,7 +98,7 @@ class TestTheWheel:
         }
         assert files == in_tree
 
-    def test_includes_every_type_of_file_in_the_package(self, tree):
+    def test_wheel_includes_every_type_of_file_in_the_package(self, tree):
         suffixes = {path.suffix or path.name for path in (tree / "instaccess").rglob("*") if path.is_file()}
 
         assert suffixes <= SHIPPED
@@ -111,10 +111,10 @@ class TestTheWheel:
             "instaccess/management/commands/instaccess_init.py",
         ],
     )
-    def test_contains_files_that_no_module_imports(self, wheel, name):
+    def test_wheel_contains_files_that_no_module_imports(self, wheel, name):
         assert name in zipfile.ZipFile(wheel).namelist()
 
-    def test_has_the_name_the_licence_and_the_readme_as_metadata(self, wheel):
+    def test_metadata_of_the_wheel_contains_the_name_the_licence_and_the_readme(self, wheel):
         archive = zipfile.ZipFile(wheel)
         [name] = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
         metadata = archive.read(name).decode()
@@ -126,7 +126,7 @@ class TestTheWheel:
 
 
 class TestTheSourceDistribution:
-    def test_contains_all_tracked_files(self, tree):
+    def test_source_distribution_contains_all_tracked_files(self, tree):
         run(sys.executable, "-m", "build", "--sdist", "--no-isolation", cwd=tree)
         [sdist] = (tree / "dist").glob("*.tar.gz")
         with tarfile.open(sdist) as archive:
@@ -139,7 +139,7 @@ class TestTheSourceDistribution:
 
 @pytest.fixture(scope="module")
 def venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new environment that finds the dependencies and pip through a .pth file.
+    """Create a new environment that finds the dependencies and pip through a .pth file.
 
     Tests can't use the network, and installing pip takes six seconds. A .pth file only adds its paths to sys.path.
     Python doesn't read .pth files in these paths, so the editable install of this checkout is not visible.
@@ -152,7 +152,7 @@ def venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class TestInstallation:
-    def test_lets_a_new_project_issue_a_token_after_the_steps_of_the_readme(self, tmp_path, venv, wheel):
+    def test_new_project_issues_a_token_after_the_steps_of_the_readme(self, tmp_path, venv, wheel):
         python = str(venv / "bin" / "python")
         activated = {
             "PATH": f"{venv / 'bin'}{os.pathsep}{os.environ['PATH']}",
@@ -180,7 +180,7 @@ class TestInstallation:
         assert answer["rows"] == 1
         assert Path(answer["instaccess"]).is_relative_to(venv)
 
-    def test_needs_two_lines_of_settings_and_one_of_urls(self):
+    def test_installation_needs_two_lines_of_settings_and_one_line_of_urls(self):
         settings, urls = (
             snippet.lines
             for snippet in readme.snippets(readme.section("Installation"))

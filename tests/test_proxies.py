@@ -31,7 +31,8 @@ UNAVAILABLE = b'{"errors":[{"message":"The service is temporarily unavailable."}
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    # Only its owner can enter pytest's temporary directory. If root starts nginx, its workers run as another user.
+    # Don't use pytest's temporary directory, which only its owner can enter. If root starts nginx, the workers run as
+    # another user.
     with tempfile.TemporaryDirectory(prefix="instaccess-proxies-") as name:
         Path(name).chmod(0o755)
         yield Path(name)
@@ -56,8 +57,8 @@ def _proxy(request: pytest.FixtureRequest, site: Site) -> Iterator[Proxy]:
 @pytest.fixture
 def proxy(_proxy: Proxy, site: Site) -> Proxy:
     _proxy.token()
-    site.gateway.forget()
-    site.service.forget()
+    site.gateway.clear()
+    site.service.clear()
     return _proxy
 
 
@@ -73,7 +74,7 @@ class TestATokenFromIssueToRevocation:
         accepted = proxy.call("GET", SELF, token)
         row = json.loads(site.manage("instaccess_tokens", "list", "--user", "ada", "--limit", "1", "--json"))[0]
         site.manage("instaccess_tokens", "revoke", "--jti", row["jti"], "--reason", "laptop stolen")
-        refused = servers.until(lambda: proxy.call("GET", SELF, token), lambda answer: answer.status != 200)
+        refused = servers.wait_until(lambda: proxy.call("GET", SELF, token), lambda answer: answer.status != 200)
 
         assert (accepted.status, accepted.json["login_id"]) == (200, "ada")
         assert (refused.status, refused.body, refused.headers["WWW-Authenticate"]) == (401, INVALID, CHALLENGE)
@@ -133,7 +134,7 @@ class TestARefusal:
     def test_g22_a_signed_token_from_a_client_is_refused(self, proxy, site):
         proxy.call("GET", SELF, proxy.token())
         signed = bearer(site.service.headers("Authorization")[0])
-        site.service.forget()
+        site.service.clear()
 
         answer = proxy.call("GET", SELF, signed)
 
@@ -202,7 +203,7 @@ class TestPathsThatAreNotPublic:
         ],
     )
     def test_a_non_canonical_path_does_not_bypass_the_gateway(self, proxy, site, path):
-        opaque = site.access_tokens["ada"][0]  # The service would accept this token.
+        opaque = site.access_tokens["ada"][0]  # Without the gateway, the service would accept this token.
 
         answer = proxy.raw(
             f"GET {path} HTTP/1.1", "Host: 127.0.0.1", f"Authorization: Bearer {opaque}", "Connection: close"
@@ -230,9 +231,9 @@ FORGED = {
 
 class TestForgedHeaders:
     def test_g13_forged_identity_and_origin_headers_do_not_reach_the_service(self, proxy, site):
-        for respell in (str, lambda name: name.replace("-", "_"), str.upper):
-            lines = [f"{respell(name)}: {value}" for name, value in FORGED.items()]
-            site.service.forget()
+        for change_name in (str, lambda name: name.replace("-", "_"), str.upper):
+            lines = [f"{change_name(name)}: {value}" for name, value in FORGED.items()]
+            site.service.clear()
             answer = proxy.raw(
                 f"GET {SELF} HTTP/1.1",
                 "Host: 127.0.0.1",
@@ -265,7 +266,7 @@ class TestForgedHeaders:
     def test_g13_header_tricks_cannot_replace_the_authorization_header_of_the_gateway(self, proxy, site, headers):
         proxy.call("GET", SELF, proxy.token())
         (good,) = site.service.headers("Authorization")
-        site.service.forget()
+        site.service.clear()
 
         answer = proxy.raw(
             f"GET {SELF} HTTP/1.1",
@@ -304,19 +305,19 @@ class TestAFaultyGateway:
         assert answer.headers["Content-Type"].startswith("application/json")
         assert site.service.requests == []
 
-    def test_g14_a_gateway_that_stalls_is_a_503(self, proxy, site):
+    def test_g14_proxy_returns_503_if_the_gateway_stalls(self, proxy, site):
         proxy.call("GET", SELF, proxy.token())
-        site.service.forget()
-        site.gateway_process.freeze()
+        site.service.clear()
+        site.gateway_process.suspend()
         try:
             self.assert_unavailable(proxy, site)
             self.assert_unavailable(proxy, site)
         finally:
-            site.gateway_process.thaw()
+            site.gateway_process.resume()
 
         assert proxy.call("GET", SELF, proxy.token()).status == 200
 
-    def test_g14_a_gateway_that_was_killed_is_a_503(self, proxy, site):
+    def test_g14_proxy_returns_503_if_the_gateway_was_killed(self, proxy, site):
         site.gateway_process.kill()
         try:
             self.assert_unavailable(proxy, site)
@@ -325,7 +326,7 @@ class TestAFaultyGateway:
 
         assert proxy.call("GET", SELF, proxy.token()).status == 200
 
-    def test_g14_a_gateway_that_resets_the_connection_is_a_503(self, proxy, site):
+    def test_g14_proxy_returns_503_if_the_gateway_resets_the_connection(self, proxy, site):
         site.gateway_process.kill()  # This also ends the kept-alive connections.
         site.gateway.resets = True
         try:
@@ -343,7 +344,7 @@ class TestAFaultyGateway:
             answer = proxy.call("GET", SELF, proxy.token())
 
         if 200 <= status < 300 and proxy.name == "nginx":
-            # nginx lets a request pass for every 2xx. The service receives no Authorization header, so it refuses.
+            # After every 2xx, nginx forwards the request without an Authorization header, so the service answers 401.
             assert answer.status == 401
             assert site.service.headers("Authorization") == []
         else:
@@ -383,7 +384,7 @@ class TestARequestBody:
 
     def test_g15_a_chunked_body_reaches_the_service_and_not_the_gateway(self, proxy, site, monkeypatch):
         # The wire tap checks the body: Django under WSGI reads no body without a Content-Length, and Caddy adds none.
-        monkeypatch.setattr(site.service, "has_heard", lambda sent: sent.count(b"~") == 1024 * 1024)
+        monkeypatch.setattr(site.service, "may_answer", lambda sent: sent.count(b"~") == 1024 * 1024)
         connection = HTTPConnection(servers.HOST, proxy.port, timeout=servers.PATIENCE)
         connection.request(
             "POST",

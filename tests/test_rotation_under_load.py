@@ -1,4 +1,4 @@
-"""Test that three rotations and a reseal on four busy workers refuse no well-behaved client."""
+"""Test that four busy workers refuse no valid request during three rotations and a reseal."""
 
 from __future__ import annotations
 

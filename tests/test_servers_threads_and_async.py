@@ -1,7 +1,7 @@
 """Concurrent requests to gthread workers and to uvicorn, and the work that runs in the thread of the event loop.
 
 Django 5.2 runs each request of an ASGI server in a thread of its own (one ThreadSensitiveContext per request). The
-thread runs the middleware and then the view, and nothing of other requests. So views that wait for a database or
+thread runs the middleware and then the view, and no code of other requests. So views that wait for a database or
 compute block neither the event loop nor each other.
 """
 
@@ -111,7 +111,7 @@ class Used:
 
 
 class Caller:
-    """A client with an access token. Each request uses a new connection, so that any worker may serve the request."""
+    """A client with an access token. Each request uses a new connection, so that any worker can serve the request."""
 
     def __init__(self, port: int, user_pk: int, access_token: str) -> None:
         self._port, self._user_pk, self._access_token = port, user_pk, access_token
@@ -140,17 +140,17 @@ class Caller:
         status, body, _ = self.ask("GET", SELF_URL, upstream)
         assert status == 200, body
         for method, url, bad in (
-            ("GET", VERIFY_URL, altered(text)),
+            ("GET", VERIFY_URL, modify_token(text)),
             ("GET", VERIFY_URL, upstream),
-            ("GET", SELF_URL, altered(upstream)),
-            ("POST", ISSUE_URL, altered(self._access_token)),
+            ("GET", SELF_URL, modify_token(upstream)),
+            ("POST", ISSUE_URL, modify_token(self._access_token)),
         ):
             assert self.ask(method, url, bad)[:2] == INVALID[:2], (method, url)
         return Used(self._user_pk, text, upstream, json.loads(body))
 
 
-def altered(text: str) -> str:
-    """Modify one character, but not the last, because the last character of a base64 string may have unused bits."""
+def modify_token(text: str) -> str:
+    """Modify one character, but not the last one. The last character of a base64 string may have unused bits."""
     return text[:-5] + ("A" if text[-5] != "A" else "B") + text[-4:]
 
 
@@ -176,13 +176,13 @@ class TestManyClientsAtOnce:
 
     @pytest.fixture
     def access_tokens(self, initial_keys: Any, make_access_token: Callable[..., Any]) -> list[Any]:
-        """Two access tokens each of users without a uuid. The first two parallel requests create the uuid."""
+        """Create two access tokens for each user. The users have no uuid until two parallel requests create one."""
         users = [get_user_model().objects.create_user(f"caller-{number}") for number in range(self.USERS)]
         return [make_access_token(user=user) for user in users for _ in range(self.EACH)]
 
     @pytest.fixture
     def used(self, access_tokens: list[Any], start: Callable[..., int]) -> list[list[Used]]:
-        """The tokens of each client, in order.
+        """Return the tokens of each client, in order.
 
         The signing key is rotated between the first and the second half. The workers reload keys for each request.
         """
@@ -207,7 +207,7 @@ class TestManyClientsAtOnce:
             rotated.set()
             return [each.result() for each in working]
 
-    def test_each_client_gets_own_tokens_and_each_token_has_its_row(self, used):
+    def test_each_client_gets_its_own_tokens_and_each_token_has_an_audit_row(self, used):
         claims = {token: claims_of(token.text) for caller in used for token in caller}
         assert len(claims) == self.USERS * self.EACH * self.HALF * 2
 
@@ -234,7 +234,7 @@ class TestManyClientsAtOnce:
             assert read_by_joserfc(token.text, {past.kid: past, current.kid: current}) == claims[token]
 
     def test_threads_and_processes_share_one_bucket(self, initial_keys, access_token, start):
-        # A fourth request would pass only after 90 s of leaking, so a slow machine does not affect the test.
+        # A fourth request could pass only after 90 s of leaking, so a slow machine does not change the result.
         port = start(THROTTLE_LIMIT=500, THROTTLE_COST=200, THROTTLE_LEAK=1)
         caller = Caller(port, access_token.user_id, access_token.token)
         together = threading.Barrier(24)
@@ -281,7 +281,7 @@ async def free(request: HttpRequest) -> HttpResponse:
 
 
 async def careless(request: HttpRequest) -> HttpResponse:
-    """An async view that runs code of the package in the event loop, which is a mistake."""
+    """An async view that wrongly runs code of the package in the event loop."""
     return web_answers.json_response({}, status=200)
 
 
@@ -316,7 +316,7 @@ def asgi(settings: Any, initial_keys: Any) -> Iterator[None]:
 
 @pytest.fixture
 def requests_of(asgi: None, access_token: Any, user: Any) -> dict[str, Request]:
-    """A valid request for each URL of the package and for a service. All caches are empty."""
+    """Return a valid request for each URL of the package and for a service. All caches are empty."""
     encrypted = issuing.issue(user=user, origin=ORIGIN, now=time.time())[1]
     signed = signed_inside(encrypted)
     ring.clear_cache()
@@ -381,7 +381,7 @@ class TestTheThreadOfTheEventLoop:
 
     def test_event_loop_fetches_neither_keys_nor_the_deny_list(self, requests_of, settings):
         jwks = json.dumps({"keys": ring.current_ring().published()}).encode()
-        with servers.scripted(
+        with servers.scripted_server(
             lambda handler: servers.reply(handler, 200, jwks if "jwks" in handler.path else b'{"revoked": []}')
         ) as script:
             settings.INSTACCESS |= {
@@ -391,7 +391,7 @@ class TestTheThreadOfTheEventLoop:
             }
             footprints = self.footprints(requests_of["gateway"])
 
-        assert sorted(request.path for request in script.asked) == [JWKS_URL, REVOCATIONS_URL]
+        assert sorted(request.path for request in script.requests) == [JWKS_URL, REVOCATIONS_URL]
         assert work_among(footprints.in_the_loop) == set()
         assert {"instaccess.trust.fetch", "requests.sessions", "http.client"} <= footprints.elsewhere
 
@@ -406,7 +406,7 @@ class TestTheThreadOfTheEventLoop:
 
     @pytest.mark.services
     def test_all_threads_share_one_connection_to_redis(self, requests_of, throttled, settings):
-        tap = servers.Tap(urlsplit(REDIS_URL).port or 6379)
+        tap = servers.WireTap(urlsplit(REDIS_URL).port or 6379)
         settings.CACHES = on_redis(DJANGOS, f"redis://{servers.HOST}:{tap.port}/9")
         settings.INSTACCESS |= {"THROTTLE_LIMIT": 1_000_000}
         try:
@@ -503,7 +503,7 @@ class TestAClientThatDisconnects:
             ("instaccess.web.json_response", True),
         ],
     )
-    def test_client_gets_no_token_and_leaves_a_complete_row_and_no_open_connection(
+    def test_disconnected_client_leaves_a_complete_row_and_no_open_connection(
         self, asgi, access_token, opened, step, after
     ):
         ended = []
@@ -514,8 +514,8 @@ class TestAClientThatDisconnects:
             await exchange.send()
             with held(step, after=after) as holding:
                 await holding.reached()
-                await exchange.hang_up()
-                # A running view can't be cancelled. The request ends only after the view has returned.
+                await exchange.disconnect()
+                # A running view can't be cancelled, so the request ends only after the view has returned.
                 assert ended == []
             await exchange.wait(PATIENCE)
             assert not exchange.is_answered
@@ -535,7 +535,7 @@ class TestAClientThatDisconnects:
         async def story() -> None:
             exchange = Exchange("POST", ISSUE_URL, access_token.token)
             await exchange.send(b"as_user_", more=True)
-            await exchange.hang_up()
+            await exchange.disconnect()
             await exchange.wait(PATIENCE)
             assert not exchange.is_answered
 
@@ -553,7 +553,7 @@ class TestAClientThatDisconnects:
             await exchange.send()
             with held(step) as holding:
                 await holding.reached()
-                await exchange.hang_up()
+                await exchange.disconnect()
             await exchange.wait(PATIENCE)
             assert (await ask(method, url, bearer)).status == status
 

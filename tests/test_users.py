@@ -54,8 +54,8 @@ class TestTheUuidOfAUser:
         with django_assert_num_queries(0):
             assert users.user_uuid(loaded) == first
 
-    def test_finds_a_uuid_that_another_process_created(self, user):
-        # The user was loaded before the uuid was created, so the uuid is only in the database.
+    def test_uuid_that_another_process_created_is_found(self, user):
+        # This user was loaded before the uuid was created, so only the database contains the uuid.
         stale = User.objects.select_related("instaccess_identity").get(pk=user.pk)
         first = users.user_uuid(user)
 
@@ -96,25 +96,25 @@ class TestUserUuidField:
         with override_settings(INSTACCESS={"USER_UUID_FIELD": "email"}):
             yield
 
-    def test_field_is_read_without_a_query(self, user, django_assert_num_queries):
+    def test_user_uuid_field_is_read_without_a_query(self, user, django_assert_num_queries):
         user.email = "2f0c7c0e-0f5e-4df4-8f43-7a1b2f8f4a10"
 
         with django_assert_num_queries(0):
             assert users.user_uuid(user) == user.email
         assert not UserIdentity.objects.exists()
 
-    def test_field_of_a_lazy_user_is_read(self, user):
+    def test_user_uuid_field_of_a_lazy_user_is_read(self, user):
         user.email = "uuid-of-ada"
 
         assert users.user_uuid(SimpleLazyObject(lambda: user)) == "uuid-of-ada"
 
-    def test_field_may_contain_a_uuid_object(self, user):
+    def test_user_uuid_field_may_contain_a_uuid_object(self, user):
         user.email = uuid.UUID(int=7)
 
         assert users.user_uuid(user) == "00000000-0000-0000-0000-000000000007"
 
     @pytest.mark.parametrize("value", ["", None, "x" * 256])
-    def test_field_that_is_empty_or_too_long_raises_config_error(self, value, user):
+    def test_user_uuid_field_that_is_empty_or_too_long_raises_config_error(self, value, user):
         user.email = value
 
         with pytest.raises(ConfigError, match="USER_UUID_FIELD") as error:
@@ -174,7 +174,7 @@ class TestActiveUser:
                 assert users.active_user(invalid) is None
 
     def test_c6_active_user_is_none_if_two_users_share_the_uuid(self, user):
-        # The field create_uuid not be unique, and picking one of the users could be wrong.
+        # The field need not be unique. If one of two users were returned, a token could authenticate the wrong user.
         User.objects.create_user("grace", email="shared@example.edu")
         User.objects.create_user("mary", email="shared@example.edu")
 
@@ -211,7 +211,7 @@ class TestTheAccountOfAHost:
         with override_settings(INSTACCESS={"ACCOUNT_HOOK": lambda host: f"account of {host}"}):
             assert origin.account_uuid(host) == f"account of {name}"
 
-    def test_account_uuid_setting_wins_over_account_hook(self):
+    def test_account_uuid_setting_takes_precedence_over_account_hook(self):
         with override_settings(INSTACCESS={"ACCOUNT_UUID": "the-account", "ACCOUNT_HOOK": str.upper}):
             assert origin.account_uuid("a.example.edu") == "the-account"
 

@@ -15,9 +15,9 @@ from instaccess.issuer import issuing
 from instaccess.keys import ring, sealing
 from instaccess.trust import denylist, material, sources
 from instaccess.warmup import warm_up
-from tests.support.servers import Scripted, reply, scripted
+from tests.support.servers import ScriptedServer, reply, scripted_server
 
-pytestmark = pytest.mark.django_db(transaction=True)  # `warm_up` reads the keys in another thread
+pytestmark = pytest.mark.django_db(transaction=True)  # `warm_up` reads the keys in another thread.
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def warnings_in(caplog: Any) -> list[str]:
 
 
 class TestAWorkerAfterWarmUp:
-    def test_signs_encrypts_and_decrypts_without_unsealing_a_key(self, initial_keys, user, forbid_unsealing):
+    def test_worker_signs_encrypts_and_decrypts_without_unsealing_a_key(self, initial_keys, user, forbid_unsealing):
         warm_up()
         forbid_unsealing()
 
@@ -61,8 +61,8 @@ class TestAWorkerAfterWarmUp:
 
 class TestAWorkerOfAnotherRole:
     @pytest.fixture
-    def remote_issuer(self, rsa_pool, settings) -> Iterator[Scripted]:
-        """An issuer on another server, with the settings of a gateway that fetches from its URLs."""
+    def remote_issuer(self, rsa_pool, settings) -> Iterator[ScriptedServer]:
+        """Run a scripted issuer, and configure a gateway that fetches from the issuer's URLs."""
         sources._parse_all.cache_clear()
         sources._remote.cache_clear()
         denylist.clear_cache()
@@ -72,7 +72,7 @@ class TestAWorkerOfAnotherRole:
         def answer(handler: Any) -> None:
             reply(handler, 200, jwks if handler.path == "/jwks" else b'{"revoked":[]}')
 
-        with scripted(answer) as issuer_:
+        with scripted_server(answer) as issuer_:
             settings.INSTACCESS = {
                 "VERIFICATION_KEYS": f"{issuer_.base_url}/jwks",
                 "DENY_LIST": f"{issuer_.base_url}/revocations",
@@ -87,11 +87,11 @@ class TestAWorkerOfAnotherRole:
     def test_gateway_fetches_the_jwks_and_the_deny_list(self, remote_issuer, caplog):
         warm_up()
 
-        assert sorted(asked.path for asked in remote_issuer.asked) == ["/jwks", "/revocations"]
+        assert sorted(request.path for request in remote_issuer.requests) == ["/jwks", "/revocations"]
         assert warnings_in(caplog) == []
 
     def test_gateway_logs_that_the_issuer_is_unavailable(self, remote_issuer, caplog):
-        remote_issuer.says(503)
+        remote_issuer.answer_with(503)
         warm_up()
 
         assert [line for line in warnings_in(caplog) if "/jwks answered 503" in line]
@@ -103,7 +103,7 @@ class TestAWorkerOfAnotherRole:
         monkeypatch.setattr(apps, "is_installed", lambda name: name != "instaccess")
         warm_up()
 
-        assert [asked.path for asked in remote_issuer.asked] == ["/jwks"]
+        assert [request.path for request in remote_issuer.requests] == ["/jwks"]
         assert warnings_in(caplog) == []
 
 

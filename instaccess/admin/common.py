@@ -17,9 +17,9 @@ from django.utils.html import format_html
 from ..times import format_utc
 
 
-# ModelAdmin is generic only for type checkers, not at run time.
+# Omit the type parameter, because ModelAdmin is generic only for type checkers: `ModelAdmin[…]` fails at run time.
 class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """Read-only rows: no user, not even a superuser, can add, edit or delete a row."""
+    """Admin of read-only rows. No user, not even a superuser, can add, edit or delete a row."""
 
     actions: Sequence[Any] | None = None
 
@@ -33,10 +33,10 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return False
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
-        """Return the list.
+        """Return the change list.
 
-        If the URL contains a value that no column can store, such as a NUL character, Django redirects to the list
-        with an error message. Raises: IncorrectLookupParameters.
+        Raises IncorrectLookupParameters if the URL contains a value that no column can store, such as a NUL
+        character. Django then redirects to the change list with an error message instead of answering 500.
         """
         try:
             return super().get_changelist_instance(request)
@@ -54,13 +54,13 @@ def render_confirmation(
     effects: Sequence[Any],
     hidden: Iterable[tuple[str, str]] = (),
 ) -> TemplateResponse:
-    """Render the confirmation page between a button and its effect.
+    """Render the confirmation page that is shown before a change is made.
 
     Args:
-        form: the fields that the user must fill in.
+        form: form with the fields that the user must fill in.
         title: title of the page.
         button: label of the submit button.
-        effects: sentences that describe what will happen.
+        effects: sentences that describe the effects of the change.
         hidden: names and values of additional hidden fields.
     """
     context = {
@@ -77,7 +77,7 @@ def render_confirmation(
 
 
 def time_element(time: datetime | None) -> str:
-    """Render a time in UTC, to the second, whatever the project's TIME_ZONE is."""
+    """Render a time in UTC, to the second. The project's TIME_ZONE has no effect."""
     if time is None:
         return "-"
     return format_html('<time class="nowrap">{}</time>', format_utc(time))

@@ -19,16 +19,16 @@ class ConfirmForm(forms.Form):
 
 
 class GenerateForm(ConfirmForm):
-    """A form for the use of a new key."""
+    """A form to choose between a signing key and an encryption key."""
 
-    use = forms.ChoiceField(label=_("Use"), choices=Key.Use.choices)
+    use = forms.ChoiceField(label=_("Key use"), choices=Key.Use.choices)
 
 
 class RotateForm(ConfirmForm):
     """A form to rotate a key.
 
-    `expected_current` is the id of the key that the page shows. After a double click the current key is another key,
-    so the second request changes nothing.
+    `expected_current` is the id of the current key when the page was rendered. The first request of a double click
+    changes the current key, so the second request does not match the current key and changes nothing.
     """
 
     expected_current = forms.CharField(widget=forms.HiddenInput)
@@ -43,7 +43,7 @@ class RotateForm(ConfirmForm):
 
 
 class RevokeForm(ConfirmForm):
-    """A form for the reason of a revocation. The audit log records the reason for each revoked token."""
+    """A form to enter the reason for a revocation. The audit log records the reason with each revoked token."""
 
     reason = forms.CharField(
         label=_("Reason"), max_length=255, widget=forms.TextInput({"class": "vTextField", "autocomplete": "off"})
@@ -75,7 +75,7 @@ class ImportForm(GenerateForm):
         cleaned = super().clean() or {}
         upload = cleaned.get("file")
         if upload is not None and upload.size > MAX_FILE_BYTES:
-            raise forms.ValidationError(_("The file is too large to be a key."))
+            raise forms.ValidationError(_("The file is too large for a key. Choose a PEM or JWK file."))
         cleaned["data"] = upload.read() if upload is not None else cleaned.get("text", "").encode()
         if not cleaned["data"]:
             raise forms.ValidationError(_("Choose a file or paste the key."))
@@ -83,11 +83,11 @@ class ImportForm(GenerateForm):
 
 
 class InspectForm(forms.Form):
-    """A form for the token to inspect. The form is never bound to data, so that it never stores a token."""
+    """A form to paste the token to inspect. The form is never bound to data, so that it never stores a token."""
 
     token = forms.CharField(
         label=_("Token"),
-        # With `max_length`, browsers would silently truncate the token.
+        # Set no `max_length`, because browsers would silently truncate a longer token.
         widget=_SecretTextarea,
         help_text=_(
             "Paste an encrypted or a signed token, an Authorization header, or the issuer's JSON response. "

@@ -1,4 +1,4 @@
-"""Service users in the admin: the user that an OAuth2 application acts as with the client credentials grant."""
+"""The admin page for service users, as which OAuth2 applications act in the client credentials grant."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from ..models import ServiceUser
 class ServiceUserAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     """Admin of service users.
 
-    A service user gives an application all permissions of this user. The editor must therefore have these permissions
-    too, as for a masquerade: otherwise an editor could become an administrator. Django's permissions to add, change
-    and delete apply as well, and the admin log records each change.
+    A service user gives an application all permissions of the chosen user. The editor must therefore have these
+    permissions too, as for a masquerade. Otherwise, an editor could gain the permissions of an administrator.
+    Django's permissions to add, change and delete apply too. The admin log records each change.
     """
 
     list_display = ["application", "user", "created_at"]
     list_select_related = ["application", "user"]
-    # Both tables may be large, and the project may not register an admin for them.
+    # Show ids, because both tables may be large. An autocomplete field would fail if the project registers no admin
+    # for these tables.
     raw_id_fields = ["application", "user"]
     fields = ["application", "user", "created_at"]
     readonly_fields = ["created_at"]
@@ -35,9 +36,12 @@ class ServiceUserAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         class CheckedForm(form):  # type: ignore[misc]
             def clean_user(self) -> Any:
                 user = self.cleaned_data["user"]
-                if user.pk != request.user.pk and not users.holds_no_more_than(user, request.user):
+                if user.pk != request.user.pk and not users.has_every_permission_of(request.user, user):
                     raise forms.ValidationError(
-                        _("This user has permissions that you don't have. Ask an administrator who has them.")
+                        _(
+                            "This user has permissions that you don't have. Ask an administrator who has these "
+                            "permissions."
+                        )
                     )
                 return user
 

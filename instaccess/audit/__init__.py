@@ -1,4 +1,4 @@
-"""The audit log of issued tokens: recording, revocation, export, tamper evidence. Callers pass in keys."""
+"""The audit log of issued tokens: recording, revocation, export, tamper evidence. Callers pass in the keys."""
 
 from .evidence.checkpoints import SETTLED, checkpoints, seal
 from .evidence.pruning import prunable, prune

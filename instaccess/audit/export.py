@@ -67,24 +67,26 @@ class Format(StrEnum):
 
     @property
     def content_type(self) -> str:
-        """The media type: RFC 4180 for CSV. JSON Lines has no registered type; its authors propose this one."""
+        """The media type. For JSON Lines, no type is registered, so the type that its authors propose is used."""
         return {Format.CSV: "text/csv; charset=utf-8; header=present"}.get(self, "application/jsonl")
 
 
 class Export:
-    """An export of rows, the latest first. Iterate once: yields one string per batch, to be encoded as UTF-8.
+    """An export of rows, the latest first. Each item is the text of one batch, to encode as UTF-8. Iterate only once.
 
-    Each query continues after the last row of the previous batch. There is no OFFSET, and no cursor that a connection
-    pooler would have to keep. Rows that are issued or pruned meanwhile neither repeat nor hide other rows.
+    Each query continues after the last row of the previous batch. The queries use neither OFFSET nor a cursor,
+    because a connection pooler can't keep a cursor open. If rows are added or pruned during the export, no other row
+    is repeated or left out.
 
-    If the database fails, yields a last line that isn't a row and reports that the file is incomplete, then raises
-    DatabaseError. Without this line, a proxy that uses HTTP/1.0 makes an aborted download look complete.
+    If the database fails after the first batch, the last item is a line that reports an incomplete file, and then
+    DatabaseError is raised. Without this line, an aborted download through an HTTP/1.0 proxy would look complete.
 
     Args:
         rows: the rows, in any order and not sliced.
         by: the user or operator who starts the export, for the log.
         filters: the filters that were applied to the rows, for the log.
-        now: the time at which a token is live or expired.
+        batch: the number of rows per query.
+        now: the time that decides whether a token is live or expired. By default, the time when the iteration begins.
     """
 
     rows_written = 0
@@ -105,8 +107,9 @@ class Export:
     def __iter__(self) -> Iterator[str]:
         write = as_csv if self._format is Format.CSV else as_json_lines
         now = self._now or timezone.now()
-        logger.info("export begins by=%r format=%s filters=%s", self._by, self._format, json.dumps(self._filters))
-        # The header is sent with the first batch. If the first query fails, the view can still return an error.
+        logger.info("export started by=%r format=%s filters=%s", self._by, self._format, json.dumps(self._filters))
+        # The header is part of the first batch. Otherwise, the view could not return an error if the first query
+        # fails.
         text = as_csv([COLUMNS]) if self._format is Format.CSV else ""
         try:
             for batch in _pages(self._rows, self._batch):
@@ -117,7 +120,7 @@ class Export:
             if text:
                 yield text
         except GeneratorExit:
-            logger.info("export stopped before its end by=%r rows=%d", self._by, self.rows_written)
+            logger.info("export aborted by=%r rows=%d", self._by, self.rows_written)
             raise
         except Exception as error:
             logger.error("export failed by=%r rows=%d: %s", self._by, self.rows_written, type(error).__name__)
@@ -135,7 +138,8 @@ def _pages(rows: QuerySet[IssuedToken], size: int) -> Iterator[list[dict[str, An
         "uuid_of_real_user": f"real_user__{uuid}",
         "id_of_client": "application__client_id",
     }
-    # Reads values instead of instances: one query per batch, and no user data except names and uuids.
+    # Values are read instead of instances, so that each batch needs one query and reads only names and uuids of
+    # users.
     values = rows.order_by("-issued_at", "-pk").values_list(*paths.values())
     after = Q()
     while True:
@@ -164,43 +168,45 @@ def _record(row: dict[str, Any], now: datetime) -> list[Any]:
 
 
 def _matching_name(name: Any, current_id: Any, recorded_id: str) -> str | None:
-    # The HMAC doesn't cover foreign keys. If an attacker changes a foreign key, the export must not show that name.
+    # The name is returned only if the ids match, because the HMAC doesn't cover foreign keys. Otherwise, an attacker
+    # who changes a foreign key could put another name into the export.
     return str(name) if current_id is not None and str(current_id) == recorded_id else None
 
 
 def as_json_lines(records: Iterable[Sequence[Any]]) -> str:
     """Format one JSON object per record, with the names of `COLUMNS` and the unchanged values."""
-    # ASCII output contains no Unicode line separators and no lone surrogates.
+    # Non-ASCII characters are escaped. Otherwise, Unicode line separators could split a line, and lone surrogates
+    # could not be encoded as UTF-8.
     return "".join(json.dumps(dict(zip(COLUMNS, record, strict=True))) + "\n" for record in records)
 
 
 def as_csv(records: Iterable[Sequence[Any]]) -> str:
-    """Format one CSV line per record (RFC 4180), with every string made safe; None is an empty cell."""
+    """Format one CSV line per record (RFC 4180), with `safe_cell` for every string and an empty cell for None."""
     text = io.StringIO(newline="")
-    # All values are quoted, because some spreadsheets also split unquoted values at semicolons.
+    # All values are quoted. Otherwise, some spreadsheets would also split values at semicolons.
     writer = csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\r\n")
     writer.writerows([safe_cell(value) if isinstance(value, str) else value for value in row] for row in records)
     return text.getvalue()
 
 
 def _incomplete(file_format: Format, count: int) -> str:
-    # The shape differs from a row, so that a strict parser fails.
+    # The line has another structure than a row, so that a strict parser fails on an incomplete file.
     text = f"INCOMPLETE: the export failed after {count} rows."
     return f'"{text}"\r\n' if file_format is Format.CSV else json.dumps({"incomplete": text}) + "\n"
 
 
-# Characters that start a formula in spreadsheets, and the characters that Unicode normalization or a Windows code
-# page converts to these: full-width, small, superscript and subscript forms.
+# Characters that start a formula in spreadsheets, and the full-width, small, superscript and subscript forms of these
+# characters, because Unicode normalization or a Windows code page converts the forms to the characters.
 _FORMULA = (
     "=+@\\-"
     "\uff1d\uff0b\uff20\uff0d\ufe66\ufe62\ufe6b\ufe63\u207c\u207a\u207b\u208c\u208a\u208b\u2212\ufb29\u2a75\u2a76"
 )
 _CONTROL = "\\x00-\\x1f\\x7f-\\x9f\u2028\u2029\ud800-\udfff"
-# Characters that some spreadsheets remove first: white space, control characters, zero-width characters, quotes.
+# Characters that some spreadsheets ignore before a formula: white space, control and zero-width characters, quotes.
 _DROPPED = f'\\s{_CONTROL}\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"'
 
 _UNUSUAL = re.compile(f"\\A[{_DROPPED}{_FORMULA}]|;|[{_CONTROL}]")
-# The lookbehind and the possessive quantifier match each run of such characters once, which prevents backtracking.
+# The lookbehind and the possessive quantifier prevent backtracking: each run of dropped characters is matched once.
 _BEFORE_FORMULA = re.compile(f"(?<![;{_DROPPED}])[;{_DROPPED}]*+(?=[{_FORMULA}])")
 _CONTROLS = re.compile(f"[{_CONTROL}]")
 

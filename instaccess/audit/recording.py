@@ -1,6 +1,7 @@
-"""Recording of issued tokens: authenticates an audit row, inserts it and commits it.
+"""Recording of issued tokens: computes the HMAC of an audit row, inserts the row and commits it.
 
-The INSERT statement is compiled once, because Django compiles it for every row, which takes longer than running it.
+The INSERT statement is compiled only once. Django would compile the statement for every row, and compiling takes
+longer than running the statement.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ class _Insert:
 
     Attributes:
         fields: the fields in the order of the placeholders.
-        verbatim: types of values that the database driver accepts unprepared, by attribute name.
+        verbatim: a mapping from attribute name to the type of values that the database driver accepts without
+            preparation.
         returns_id: whether the statement returns the primary key (RETURNING).
     """
 
@@ -37,7 +39,7 @@ class _Insert:
 
 
 def commit(row: IssuedToken, *, keks: Sequence[bytes]) -> None:
-    """Compute the HMAC of a new audit row, insert the row and commit it, so that no later error can undo the INSERT.
+    """Compute the HMAC of a new audit row, and insert and commit the row, so that no later error can undo the INSERT.
 
     Args:
         row: an unsaved row with all columns set except `id` and `mac`.
@@ -49,9 +51,9 @@ def commit(row: IssuedToken, *, keks: Sequence[bytes]) -> None:
     row.mac = row_hmac.authenticate(row_hmac.canonical_bytes(row), keks)
     alias = router.db_for_write(IssuedToken)
     connection = connections[alias]
-    # In autocommit mode, one INSERT is committed when it returns. Inside a transaction of the host project, a later
-    # error would roll the row back. `durable` raises RuntimeError there, except inside Django's TestCase, which wraps
-    # every test in a transaction.
+    # In autocommit mode, the INSERT is committed when the statement returns. If the host project has an open
+    # transaction, a later error would roll the row back, so `durable` raises RuntimeError. Django's TestCase is
+    # exempt, because it wraps each test in a transaction.
     context: Any = nullcontext()
     try:
         if connection.in_atomic_block:
@@ -67,10 +69,10 @@ def commit(row: IssuedToken, *, keks: Sequence[bytes]) -> None:
 
 
 def insert(row: IssuedToken, *, using: str) -> None:
-    """Insert a row as `row.save(using=using, force_insert=True)` does, with one fixed statement.
+    """Insert a row with one fixed statement, with the same result as `row.save(using=using, force_insert=True)`.
 
-    Calls `save` instead if `pre_save` or `post_save` has receivers, or if the database vendor is not supported by the
-    fixed statement. Raises the same errors as `save`.
+    Calls `save` instead if `pre_save` or `post_save` has receivers, or if the fixed statement doesn't support the
+    database vendor. Raises the same errors as `save`.
     """
     connection = connections[using]
     statement = _statement(using, connection.vendor)
@@ -80,7 +82,8 @@ def insert(row: IssuedToken, *, using: str) -> None:
     values = []
     for field in statement.fields:
         value = getattr(row, field.attname)
-        # NULL, a string for a text column and an integer for a foreign key need no preparation, which is slow.
+        # NULL, a string for a text column and an integer for a foreign key are not prepared, because preparing is
+        # slow and doesn't change these values.
         if value is not None and type(value) is not statement.verbatim.get(field.attname):
             value = field.get_db_prep_save(value, connection)
         values.append(value)
@@ -104,7 +107,7 @@ def _statement(using: str, vendor: str) -> _Insert | None:
     returns_id = vendor == "postgresql"
     if returns_id:
         sql += f" RETURNING {quote(str(meta.pk.column))}"
-    # Subclasses of these fields are excluded, because they may convert their values.
+    # Only the exact field classes are included, because a subclass may convert its values.
     plain: dict[type, type] = {models.CharField: str, models.AutoField: int, models.BigAutoField: int}
     targets: dict[str, Any] = {field.attname: getattr(field, "target_field", field) for field in fields}
     verbatim = {name: plain[type(target)] for name, target in targets.items() if type(target) in plain}

@@ -1,4 +1,4 @@
-"""The table of refusal counts: adding counts, trimming, finding spikes. `web.refusals` counts the refusals."""
+"""The table of refusal counts: adding counts, deleting old rows, finding spikes. `web.refusals` counts refusals."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ from ..web import Kind
 
 RETENTION = timedelta(days=35)
 MAX_ROWS = 50_000
-"""The limits of the table. Each process that writes trims the table once per hour, so the table can exceed the limits
-by the rows that are added within an hour."""
+"""The maximum age and the maximum number of rows.
+
+Each process that writes counts trims the table once per hour. Between two trims, the table can exceed both limits.
+"""
 
 _BATCH, _BATCHES = 500, 10
 
 
 def rows() -> QuerySet[RefusalCount]:
-    """Return all refusal counts, from the database that they are written to. A replica may be outdated."""
+    """Return all refusal counts, from the database for writes, because a replica may be outdated."""
     return RefusalCount.objects.using(router.db_for_write(RefusalCount))
 
 
@@ -40,8 +42,9 @@ def add(counts: Mapping[Kind, int]) -> None:
         kind: {**kind._asdict(), "hour": datetime.fromtimestamp(kind.hour * 3600, UTC)} for kind in sorted(counts)
     }
     with transaction.atomic(using=db.alias) if db.in_atomic_block else nullcontext():
-        # This INSERT is committed before the transaction. On MariaDB, an INSERT that finds an existing row takes a
-        # shared lock on the row. Two workers that then update the same row in their transactions would deadlock.
+        # The INSERT is committed before the transaction begins. On MariaDB, an INSERT that finds an existing row
+        # acquires a shared lock on the row. If two workers had this lock and then updated the row, they would
+        # deadlock.
         rows().bulk_create([RefusalCount(**name) for name in names.values()], ignore_conflicts=True)
         with transaction.atomic(using=db.alias):
             # All workers update rows in the same order, to avoid deadlocks.
@@ -51,7 +54,7 @@ def add(counts: Mapping[Kind, int]) -> None:
 
 
 def trim() -> bool:
-    """Delete expired rows and rows above `MAX_ROWS`, in short statements.
+    """Delete expired rows and the oldest rows beyond `MAX_ROWS`, in short statements.
 
     Returns False if rows are left for the next call. Raises DatabaseError.
     """
@@ -67,7 +70,7 @@ def trim() -> bool:
 
 
 AT_LEAST, TIMES = 20, 5
-"""The minimum of refusals per hour for a spike, and the minimum ratio to the mean of the previous days."""
+"""Thresholds for a spike: the minimum number of refusals per hour, and the minimum ratio to the usual number."""
 _DAYS_BEFORE = timedelta(days=7)
 
 _HOUR = timedelta(hours=1)
@@ -75,12 +78,13 @@ _HOUR = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class RefusalSpike:
-    """Many more refusals than usual.
+    """A number of refusals that is far above the usual number.
 
     Attributes:
-        role, reason: role that refused, and reason code.
-        count: refusals in the current hour or in the previous hour, whichever is greater.
-        usual: mean number of refusals per hour in the seven days before.
+        role: the role that refused, such as `issuer`.
+        reason: the reason code.
+        count: the number of refusals in the current hour or in the previous hour, whichever number is greater.
+        usual: mean number of refusals per hour in the seven days before these two hours.
     """
 
     role: str

@@ -1,4 +1,4 @@
-"""Revocation: the only code that revokes issued tokens. The deny list contains the tokens that it marks."""
+"""Revocation: the only code that revokes issued tokens. The deny list contains the revoked tokens."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ logger = logging.getLogger("instaccess.revocation")
 BATCH = 200
 """Rows per UPDATE."""
 
-# Some databases can't store these characters. They are replaced, because they must not prevent a revocation.
+# These characters are replaced, because some databases can't store them. Otherwise, a reason with such a character
+# would prevent a revocation.
 _UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
 
 
@@ -33,9 +34,9 @@ def revoke(
     by: Any = None,
     now: datetime | None = None,
 ) -> int:
-    """Revoke tokens. Returns how many were revoked.
+    """Revoke tokens. Returns the number of revoked tokens.
 
-    Gateways refuse the tokens within five seconds. A token that was revoked before keeps its time, reason and user.
+    Gateways refuse the tokens within five seconds. If a token was revoked before, its row is not changed.
 
     Args:
         tokens: the rows of the tokens, filtered from `revocable_tokens()`.
@@ -43,18 +44,19 @@ def revoke(
             reports the rows.
         reason: stored in the rows, shortened to 255 characters.
         by: the user who revokes the tokens, or a string such as "root (command line)".
+        now: the time of the revocation. By default, the current time.
 
     Raises DatabaseError.
     """
     now, revoked = now or timezone.now(), 0
     reason = _storable(reason)
     for batch in _pk_batches(tokens):
-        # Filtered again: a token that expired since the caller's query may be covered by a checkpoint now, and its
-        # row must no longer change (see `evidence/checkpoints.py`).
+        # The rows are filtered again. If a token has expired since the caller's query, a checkpoint may cover its
+        # row, and `verify` would report a change of the row (see `evidence/checkpoints.py`).
         rows = issued_tokens().filter(pk__in=batch, revoked_at=None, expires_at__gt=expiry_cutoff(now))
         changes = {"revoked_at": now, "revoked_by": _user_name(by), "revocation_reason": reason[:255]}
-        # An attacker who can write to the table can make rows unreadable. Their tokens are revoked too, and `verify`
-        # reports the rows.
+        # An attacker with write access to the table can make rows unreadable. The tokens of unreadable rows are also
+        # revoked, and `verify` reports these rows.
         readable, unreadable = row_hmac.readable(rows)
         if unreadable:
             logger.error("the tokens of unreadable rows are revoked, but the rows get no new HMAC: %s", unreadable)
@@ -72,7 +74,8 @@ def revoke(
 def _new_mac(row: IssuedToken, changes: dict[str, Any], keks: Sequence[bytes]) -> str:
     """Compute the HMAC of a row after its revocation.
 
-    Returns an empty string if the current HMAC doesn't match: a new HMAC would hide that the row was modified.
+    Returns an empty string if the current HMAC doesn't match, because a new HMAC would hide that the row was
+    modified.
     """
     if not keks or row_hmac.row_status(row, keks) is not row_hmac.HmacStatus.AUTHENTIC:
         return ""
@@ -90,7 +93,7 @@ def _storable(text: str) -> str:
 
 
 def _pk_batches(tokens: QuerySet[IssuedToken]) -> Iterator[list[int]]:
-    # Read once: tokens issued during the revocation were not meant by the caller.
+    # The ids are read only once, because tokens that are issued during the revocation must not be revoked.
     pks = list(tokens.order_by("pk").values_list("pk", flat=True))
     for start in range(0, len(pks), BATCH):
         yield pks[start : start + BATCH]

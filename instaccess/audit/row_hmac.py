@@ -1,8 +1,8 @@
 """The HMAC of each audit row, and the canonical bytes of the row that the HMAC covers.
 
-The HMAC key is derived from the key-encryption key, which is not in the database. An attacker who can only write to
-the table can't change or add a row without being detected. Deleted and moved rows are detected by the signed
-checkpoints (`evidence/checkpoints.py`).
+The HMAC key is derived from the key-encryption key, which is not in the database. If an attacker who can only write
+to the table changes or adds a row, the HMAC doesn't match. The signed checkpoints detect deleted and moved rows
+(`evidence/checkpoints.py`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from ..models import IssuedToken
 _FORMAT = "instaccess audit row 1"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-# SQLite can store bytes, for example, in any column. With `repr` these give a mismatch instead of an exception.
+# SQLite can store bytes in a text column. Encoding bytes with `repr` makes the HMAC comparison fail instead of
+# raising TypeError.
 _encode = json.JSONEncoder(separators=(",", ":"), default=repr).encode
 # Exceptions that Django and the database drivers raise for a value of the wrong type.
 _UNREADABLE = (DbError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
@@ -50,8 +51,8 @@ class HmacStatus(Enum):
 def canonical_bytes(token: IssuedToken) -> bytes:
     """Return the canonical encoding of a row: a JSON array in ASCII.
 
-    Contains all columns except `id`, `mac` and the foreign keys to users and the application. Foreign keys are set to
-    NULL when a user or application is deleted. The uuids and the client id identify the same users and application.
+    The encoding contains all columns except `id`, `mac` and the foreign keys. Foreign keys are left out, because they
+    become NULL when a user or an application is deleted. The uuids and the client id identify users and application.
     """
     return _encode(
         [
@@ -77,10 +78,10 @@ def canonical_bytes(token: IssuedToken) -> bytes:
 
 
 def readable(rows: QuerySet[IssuedToken]) -> tuple[list[IssuedToken], list[int]]:
-    """Load rows. Returns the readable rows and the ids of the unreadable ones.
+    """Load rows. Returns the readable rows and the ids of the unreadable rows.
 
-    An attacker who can write to the table can store values of the wrong type, which Django can't read. Such a row
-    must not prevent other rows from being read. Raises DatabaseError if the database is unavailable.
+    An attacker who can write to the table can store values of the wrong type, which Django can't read. An unreadable
+    row must not prevent other rows from being read. Raises DatabaseError if the database is unavailable.
     """
     annotated: QuerySet[Any] = rows.annotate(unrevoked=Q(revoked_at=None))
     loaded_rows: list[Any] = []
@@ -93,15 +94,15 @@ def readable(rows: QuerySet[IssuedToken]) -> tuple[list[IssuedToken], list[int]]
             try:
                 loaded_rows += single.annotate(unrevoked=Q(revoked_at=None))
             except _UNREADABLE:
-                if single.exists():  # Raises if the database itself fails.
+                if single.exists():  # This query raises DatabaseError if the database itself is unavailable.
                     unreadable.append(pk)
     valid = [row for row in loaded_rows if _has_valid_times(row)]
     return valid, unreadable + [row.pk for row in loaded_rows if not _has_valid_times(row)]
 
 
 def _has_valid_times(row: Any) -> bool:
-    # With SQLite and MariaDB, Django reads an invalid time as None. If `revoked_at` is None in Python but not NULL in
-    # queries, a revoked token looks live, or a live token can't be revoked.
+    # `revoked_at` in Python is compared with the database, because Django reads an invalid time as None with SQLite
+    # and MariaDB. Otherwise, an attacker could make a revoked token look live, or prevent a revocation.
     return None not in (row.jti, row.issued_at, row.expires_at) and (row.revoked_at is None) == bool(row.unrevoked)
 
 
@@ -134,7 +135,8 @@ def check(data: bytes, mac: str, keks: Sequence[bytes]) -> HmacStatus:
         return HmacStatus.BROKEN
     for kek in keks:
         if _id(kek) == id_:
-            # Compares bytes: `compare_digest` refuses non-ASCII strings, and an attacker can store any string.
+            # Bytes are compared, because `compare_digest` raises TypeError for non-ASCII strings, and an attacker can
+            # store any string.
             same = hmac.compare_digest(_mac(data, kek).encode(), stored.encode("utf-8", "surrogatepass"))
             return HmacStatus.AUTHENTIC if same else HmacStatus.BROKEN
     return HmacStatus.UNKNOWN
@@ -147,7 +149,7 @@ def _id(kek: bytes) -> str:
 
 @lru_cache(maxsize=16)
 def _key(kek: bytes) -> bytes:
-    # Derived with HKDF (RFC 5869): the HMACs must reveal nothing about the key that encrypts private keys at rest.
+    # The HMAC key is derived with HKDF (RFC 5869), so that HMACs reveal nothing about the key-encryption key.
     return HKDF(SHA256(), 32, salt=None, info=b"instaccess audit authentication v1").derive(kek)
 
 
@@ -156,9 +158,13 @@ def _mac(data: bytes, kek: bytes) -> str:
 
 
 def _address(text: str | None) -> str | None:
-    """Encode an IP address as hexadecimal bytes: databases and Python versions format addresses differently."""
+    """Encode an IP address as hexadecimal bytes.
+
+    The string is not used, because databases and Python versions format addresses differently.
+    """
     try:
-        # The bytes don't include an IPv6 zone (RFC 4007, after `%`). The issuer never stores an address with a zone.
+        # An address with an IPv6 zone (RFC 4007, after `%`) is encoded as a string, because the bytes leave out the
+        # zone. Otherwise, an attacker could add a zone without changing the HMAC.
         if text and isinstance(text, str) and "%" not in text:
             return _packed(text).hex()
     except ValueError:
@@ -167,7 +173,8 @@ def _address(text: str | None) -> str | None:
 
 
 def _packed(text: str) -> bytes:
-    # The C library's parser is ten times faster. It accepts a subset of the addresses that Python's parser accepts.
+    # The C library's parser is tried first, because it is ten times as fast as Python's. Python's parser accepts more
+    # forms of addresses.
     with suppress(OSError, ValueError):
         return socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
     return ipaddress.ip_address(text).packed

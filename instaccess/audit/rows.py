@@ -19,15 +19,19 @@ logger = logging.getLogger("instaccess.revocation")
 
 
 def issued_tokens() -> QuerySet[IssuedToken]:
-    """Return all issued tokens, from the database that they are written to. A replica may be outdated."""
+    """Return all issued tokens, from the database for writes, because a replica may be outdated."""
     return IssuedToken.objects.using(router.db_for_write(IssuedToken))
 
 
 def live_tokens(*, now: datetime | None = None) -> QuerySet[IssuedToken]:
-    """Return tokens that are not revoked and not expired, by this server's clock and INSTACCESS['LEEWAY']."""
+    """Return the tokens that are neither revoked nor expired.
+
+    A token expires when this server's clock is past `expires_at` and INSTACCESS['LEEWAY'].
+    """
     now = now or timezone.now()
     expired = now - timedelta(seconds=_leeway())
-    # `issued_at` has an index, `expires_at` doesn't. Every token expires at most one hour after it was issued.
+    # The condition on `issued_at` lets the database use an index, because `expires_at` has none. The condition
+    # excludes no live token, because every token expires at most one hour after it was issued.
     oldest = expired - timedelta(seconds=MAX_LIFETIME + CLOCK_SKEW)
     return issued_tokens().filter(issued_at__gt=oldest, expires_at__gt=expired, revoked_at=None)
 
@@ -41,14 +45,14 @@ def _leeway() -> int:
 
 
 def revocable_tokens(*, now: datetime | None = None) -> QuerySet[IssuedToken]:
-    """Return unrevoked tokens that a gateway may still accept, with the largest leeway and clock skew allowed."""
+    """Return the tokens that are not revoked and that a gateway with the largest leeway may still accept."""
     cutoff = expiry_cutoff(now or timezone.now())
     oldest = cutoff - timedelta(seconds=MAX_LIFETIME + CLOCK_SKEW)
     return issued_tokens().filter(issued_at__gt=oldest, expires_at__gt=cutoff, revoked_at=None)
 
 
 def expiry_cutoff(now: datetime) -> datetime:
-    """Return the expiry time before which no gateway accepts a token any longer."""
+    """Return the time before which a token must have expired, so that every gateway refuses the token."""
     return now - timedelta(seconds=AFTERLIFE)
 
 
@@ -60,14 +64,14 @@ def token_status(revoked_at: datetime | None, expires_at: datetime, *, now: date
 
 
 def filter_by_user(user: str) -> Q:
-    """Filter tokens whose subject or real user is this user, given by user name or uuid."""
+    """Return a filter for tokens whose subject or real user has this user name or uuid."""
     if not user:
-        return Q(pk__in=[])  # Most rows have no real user, so an empty string would match them all.
+        return Q(pk__in=[])  # An empty string would match every row without a real user.
     model = get_user_model()
     users = model._default_manager.filter(**{model.USERNAME_FIELD: user})
     return Q(user__in=users) | Q(real_user__in=users) | Q(user_uuid=user) | Q(real_user_uuid=user)
 
 
 def filter_by_keys(kids: list[str]) -> Q:
-    """Filter tokens that were signed with or encrypted for one of these keys."""
+    """Return a filter for tokens that were signed with or encrypted for a key with one of the kids."""
     return Q(signing_kid__in=kids) | Q(encryption_kid__in=kids)

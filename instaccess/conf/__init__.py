@@ -1,4 +1,4 @@
-"""The INSTACCESS setting: one typed property for each entry."""
+"""The INSTACCESS settings, with one typed property per setting."""
 
 from .key_settings import DERIVED, kek_id
 from .settings import SCOPE, SETTINGS, Conf, conf

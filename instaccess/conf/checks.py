@@ -51,6 +51,7 @@ BAD_SETTING_IDS = {
     "THROTTLE_STATUS": "instaccess.E047",
     "THROTTLE_CACHE": "instaccess.E048",
     "AUDIT_RETENTION_DAYS": "instaccess.E049",
+    "ACCEPTED_ISSUERS": "instaccess.E054",
 }
 """Setting -> id of the check that reports an invalid value."""
 
@@ -71,13 +72,14 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
         for name in written
         if name not in SETTINGS
     ]
-    # A `Conf` of its own, because every read of the module's `conf` fails if one name is unknown.
-    known = Conf({name: value for name, value in written.items() if name in SETTINGS})
+    # A separate `Conf` contains only the known names. If one name is unknown, every read of `conf.conf` fails.
+    valid_names = Conf({name: value for name, value in written.items() if name in SETTINGS})
     for name, attribute in SETTINGS.items():
         try:
-            getattr(known, attribute)
+            getattr(valid_names, attribute)
         except ConfigError as error:
-            # A setting whose bounds depend on another, invalid setting is not reported again.
+            # The bounds of a setting can depend on another setting. If the other setting is invalid, only the error
+            # for that setting is reported, because one mistake should cause one message.
             if error.setting == name:
                 messages.append(Error(error.detail + ".", id=BAD_SETTING_IDS[name]))
     return messages

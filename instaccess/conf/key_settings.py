@@ -1,4 +1,4 @@
-"""The settings of keys: algorithms, sizes, key-encryption keys, and how long a key is used."""
+"""The settings of keys: algorithms, key size, key-encryption keys, and the durations of the key lifecycle."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..tokens import CLOCK_SKEW, MAX_LEEWAY, MAX_LIFETIME
 from .values import Values
 
 DERIVED = "SECRET_KEY"
-"""Entry of KEY_ENCRYPTION_KEYS that stands for the keys derived from SECRET_KEY and SECRET_KEY_FALLBACKS."""
+"""Entry of KEY_ENCRYPTION_KEYS that represents the keys derived from SECRET_KEY and SECRET_KEY_FALLBACKS."""
 
 _KEK_BYTES = 32
 _KEK_FORMAT = (
@@ -57,10 +57,11 @@ class KeySettings(Values):
 
     @property
     def key_encryption_keys(self) -> list[bytes]:
-        """Keys that seal private keys, that is, encrypt them at rest. The first seals; all of them unseal.
+        """Key-encryption keys. They seal private keys, that is, encrypt private keys at rest.
 
-        By default they are derived from SECRET_KEY and SECRET_KEY_FALLBACKS with HKDF-SHA256 (RFC 5869). The entry
-        "SECRET_KEY" in the list stands for the derived keys, so that a deployment can migrate away from them.
+        The first key-encryption key seals; every key-encryption key can unseal. By default, the key-encryption keys
+        are derived from SECRET_KEY and SECRET_KEY_FALLBACKS with HKDF-SHA256 (RFC 5869). The entry "SECRET_KEY"
+        represents the derived keys, so that a deployment can replace the derived keys step by step.
         """
         value = self._get("KEY_ENCRYPTION_KEYS", [DERIVED])
         if not isinstance(value, (list, tuple)) or not value:
@@ -81,12 +82,12 @@ class KeySettings(Values):
 
     @property
     def key_cache_seconds(self) -> int:
-        """Seconds a process keeps using the keys it loaded: at most 5, so that a revoked key stops within 5 s."""
+        """Seconds for which a process caches keys: at most 5, so that a key revocation takes effect within 5 s."""
         return self._integer("KEY_CACHE_SECONDS", 3, 0, 5)
 
     @property
     def key_rotation_days(self) -> int:
-        """Days a key stays current before `instaccess_keys rotate` replaces it."""
+        """Days for which a key stays current before `instaccess_keys rotate` replaces it."""
         days = self._integer("KEY_ROTATION_DAYS", 30, 1, 3650)
         if days * 86400 <= self.key_lead_seconds:
             raise self._invalid("KEY_ROTATION_DAYS", f"longer than the lead time of {self.key_lead_seconds} s")
@@ -94,20 +95,25 @@ class KeySettings(Values):
 
     @property
     def key_lead_seconds(self) -> int:
-        """Seconds a key is published before it is used: at least until every copy of the JWKS contains it."""
-        least = self.jwks_max_age + self.key_cache_seconds
-        return self._at_least("KEY_LEAD_SECONDS", least, "JWKS_MAX_AGE + KEY_CACHE_SECONDS")
+        """Seconds for which a key is published before it is used.
+
+        The value is at least JWKS_MAX_AGE + KEY_CACHE_SECONDS, because every cached JWK set contains the key after
+        that time.
+        """
+        minimum = self.jwks_max_age + self.key_cache_seconds
+        return self._at_least("KEY_LEAD_SECONDS", minimum, "JWKS_MAX_AGE + KEY_CACHE_SECONDS")
 
     @property
     def key_retention_seconds(self) -> int:
-        """Seconds a retired key stays valid: at least until the last token it signed has expired.
+        """Seconds for which a retired key stays valid.
 
-        The minimum assumes a lifetime of one hour, because LIFETIME may have been longer when a token was issued.
+        The minimum is the time after which every token of the key has expired. It assumes a token lifetime of one
+        hour, because LIFETIME may have been longer when a token was issued.
         """
-        least = MAX_LIFETIME + CLOCK_SKEW + self.leeway + self.key_cache_seconds
+        minimum = MAX_LIFETIME + CLOCK_SKEW + self.leeway + self.key_cache_seconds
         return self._at_least(
             "KEY_RETENTION_SECONDS",
-            least,
+            minimum,
             "an hour of lifetime + a minute of clock skew + LEEWAY + KEY_CACHE_SECONDS",
         )
 
@@ -118,7 +124,7 @@ class KeySettings(Values):
 
     @property
     def leeway(self) -> int:
-        """Seconds past its `exp` during which a token is still accepted."""
+        """Seconds past `exp` for which a token is still accepted."""
         return self._integer("LEEWAY", 0, 0, MAX_LEEWAY)
 
     def _decode_kek(self, item: object) -> bytes:
@@ -137,7 +143,8 @@ class KeySettings(Values):
 def kek_id(kek: bytes) -> str:
     """Compute a short identifier of a key-encryption key.
 
-    The identifier may be stored next to what the key sealed or authenticated, because it doesn't reveal the key.
+    The identifier doesn't reveal the key. It may therefore be stored next to the data that the key encrypted or
+    authenticated.
     """
     digest = hashlib.sha256(b"instaccess kek id\0" + kek).digest()
     return base64.urlsafe_b64encode(digest[:9]).decode("ascii")

@@ -1,8 +1,8 @@
-"""The INSTACCESS settings: one typed property of `conf` for each.
+"""The INSTACCESS settings, with one typed property of `conf` per setting.
 
-A property reads its setting at each access, so `override_settings` works as usual. For a bad value it raises
-ConfigError, whose text names the setting and the values it accepts. `conf/checks.py` reads every property, so
-`manage.py check` reports a bad value first.
+A property reads its setting at each access, so `override_settings` works as usual. If the value is invalid, the
+property raises ConfigError, whose text names the setting and the accepted values. `conf/checks.py` reads every
+property, so `manage.py check` reports every invalid value.
 """
 
 from __future__ import annotations
@@ -21,27 +21,31 @@ from .key_settings import KeySettings
 from .values import did_you_mean, read_project_settings
 
 SCOPE = "url:POST|/api/v1/inst_access_tokens"
-"""The OAuth2 scope that issuing needs, as Canvas names it. Not a setting, because clients ask for it by name."""
+"""The OAuth2 scope that the issuing endpoint requires.
+
+The scope is not a setting, because clients of Canvas already request the scope by this name.
+"""
 
 _SECRET = re.compile(r"[A-Za-z0-9._~+/-]{32,255}", re.ASCII)
 
 
 class Conf(KeySettings):
-    """The settings of this deployment: use the module's `conf`.
+    """The settings of this deployment. Use the module's instance, `conf`.
 
     Args:
-        written: a dictionary to read instead of `settings.INSTACCESS`. Unknown names in it are ignored.
+        written: a dictionary to read instead of `settings.INSTACCESS`. Unknown names in the dictionary are ignored.
     """
 
     def _load(self) -> Mapping[str, Any]:
-        # An unknown name fails every read. With a misspelled ACCOUNT_UUID, for example, a service would accept the
-        # tokens of every account, and in a project without this app no check has run.
+        # An unknown name makes every read fail. Otherwise, for example, a service with a misspelled ACCOUNT_UUID
+        # would accept tokens of every account. System checks can't prevent this, because they don't run in a project
+        # without this app.
         written = read_project_settings()
         for name in written:
             if name not in SETTINGS:
                 raise ConfigError(
                     f"INSTACCESS[{name!r}] is not a setting of instaccess. {did_you_mean(name, SETTINGS)}"
-                    "The README lists them",
+                    "The README lists all settings",
                     setting=str(name),
                 )
         return written
@@ -50,8 +54,21 @@ class Conf(KeySettings):
 
     @property
     def issuer(self) -> str:
-        """`iss` claim of issued tokens, and the only `iss` that is accepted."""
+        """`iss` claim of issued tokens."""
         return self._string("ISSUER", "instructure:inst_access")
+
+    @property
+    def accepted_issuers(self) -> list[str]:
+        """Accepted values of the `iss` claim. None, the default, means ISSUER alone."""
+        value = self._get("ACCEPTED_ISSUERS", None)
+        if value is None:
+            return [self.issuer]
+        strings = isinstance(value, (list, tuple)) and all(
+            isinstance(issuer, str) and 1 <= len(issuer) <= 255 for issuer in value
+        )
+        if not strings or not value:
+            raise self._invalid("ACCEPTED_ISSUERS", "None, or a list of one or more strings of 1 to 255 characters")
+        return list(value)
 
     @property
     def lifetime(self) -> int:
@@ -73,7 +90,7 @@ class Conf(KeySettings):
 
     @property
     def account_uuid(self) -> str | None:
-        """`acct` claim of every token. If None, it is derived from the request's host (see `web.account_uuid`)."""
+        """`acct` claim of every token. If None, the uuid depends on the request's host (see `web.account_uuid`)."""
         return self._optional_string("ACCOUNT_UUID")
 
     @property
@@ -100,7 +117,7 @@ class Conf(KeySettings):
 
     @property
     def throttle_limit(self) -> int | None:
-        """Level at which an access token's bucket is full and requests are refused; None turns throttling off."""
+        """Level at which an access token's bucket is full, so that requests are refused. None: no throttling."""
         if self._get("THROTTLE_LIMIT", 600) is None:
             return None
         return self._integer("THROTTLE_LIMIT", 600, 1, 1_000_000)
@@ -117,7 +134,7 @@ class Conf(KeySettings):
 
     @property
     def throttle_status(self) -> int:
-        """HTTP status of a throttled request: 429, or 403 for clients that expect Canvas's older answer."""
+        """HTTP status of the response to a throttled request: 429, or 403 as in older versions of Canvas."""
         return self._choice("THROTTLE_STATUS", 429, (429, 403))
 
     @property
@@ -132,12 +149,12 @@ class Conf(KeySettings):
 
     @property
     def allow_unencrypted(self) -> bool:
-        """Whether the `unencrypted` parameter is honoured. It also needs DEBUG."""
+        """Whether the `unencrypted` parameter is accepted. The parameter also requires DEBUG."""
         return self._boolean("ALLOW_UNENCRYPTED", default=False)
 
     @property
     def realm(self) -> str:
-        """Realm in `WWW-Authenticate`."""
+        """Realm in the `WWW-Authenticate` header."""
         realm = self._string("REALM", "canvas-lms")
         if not realm.isascii() or not realm.isprintable() or '"' in realm or "\\" in realm:
             raise self._invalid("REALM", "printable ASCII without quotes or backslashes")
@@ -153,7 +170,7 @@ class Conf(KeySettings):
 
     @property
     def trusted_proxies(self) -> int:
-        """Number of trusted proxies that each append to X-Forwarded-For. 0 ignores the header."""
+        """Number of trusted proxies that each append an address to X-Forwarded-For. If 0, the header is ignored."""
         return self._integer("TRUSTED_PROXIES", 0, 0, 10)
 
     # Gateways and services
@@ -183,7 +200,7 @@ class Conf(KeySettings):
 
     @property
     def deny_list(self) -> str:
-        """Source of the revoked tokens for a gateway: `database`, or the URL of an issuer's revocation list."""
+        """Source of a gateway's deny list: `database`, or the URL of an issuer's revocation list."""
         value = self._get("DENY_LIST", "database")
         if not isinstance(value, str):
             raise self._invalid("DENY_LIST", "'database' or an https:// URL")
@@ -191,12 +208,12 @@ class Conf(KeySettings):
 
     @property
     def deny_list_seconds(self) -> int:
-        """Seconds a gateway keeps using a deny list: at most 4, because a revocation must take effect within 5 s."""
+        """Seconds for which a gateway caches the deny list: at most 4, so that revocations take effect within 5 s."""
         return self._integer("DENY_LIST_SECONDS", 2, 0, 4)
 
     @property
     def max_staleness(self) -> int:
-        """Seconds that old keys, and at a gateway an old deny list, are used while new ones can't be read."""
+        """Additional seconds for which cached keys or a cached deny list are used while the source is unavailable."""
         return self._integer("MAX_STALENESS", 60, 0, 3600)
 
     @property
@@ -213,35 +230,31 @@ class Conf(KeySettings):
 
     @property
     def user_hook(self) -> Callable[[Any], Any] | None:
-        """Callable `(claims) -> user or None` with which a service looks up the user of a token."""
+        """Callable `(claims) -> user or None` that a service calls to look up the user of a token."""
         return self._function("USER_HOOK")
 
     @property
     def other_bearers(self) -> str:
-        """What a gateway does with another bearer token: `refuse` it, or `pass` it to the service unchanged."""
+        """Whether a gateway refuses other bearer tokens (`refuse`) or forwards them unchanged (`pass`)."""
         return self._choice("OTHER_BEARERS", "refuse", ("refuse", "pass"))
 
     @property
     def remembered_tokens(self) -> int:
-        """Number of decrypted tokens a gateway process caches, so that their next request needs no RSA operation."""
+        """Number of decrypted tokens that a gateway process caches. A cached token needs no RSA operation."""
         return self._integer("REMEMBERED_TOKENS", 5000, 0, 1_000_000)
 
     @property
     def allow_http_urls(self) -> bool:
-        """Whether keys and the deny list may be read over http, where a man in the middle can replace them."""
+        """Whether keys and the deny list may be read over http. A man in the middle can then replace them."""
         return self._boolean("ALLOW_HTTP_URLS", default=False)
 
     # The audit log
 
     @property
     def audit_retention_days(self) -> int | None:
-        """Days until `instaccess_tokens prune` deletes an audit row; None needs an explicit age to delete any."""
+        """Days after which `instaccess_tokens prune` deletes an audit row; if None, `--older-than` is required."""
         days = self._get("AUDIT_RETENTION_DAYS", None)
         return None if days is None else self._integer("AUDIT_RETENTION_DAYS", days, 1, 36_500)
-
-
-def _is_service_secret(item: object) -> bool:
-    return isinstance(item, str) and _SECRET.fullmatch(item) is not None
 
 
 conf = Conf()
@@ -252,7 +265,7 @@ SETTINGS = {
     for name, member in (vars(KeySettings) | vars(Conf)).items()
     if isinstance(member, property) and name not in _NOT_SETTINGS
 }
-"""Setting -> property of Conf."""
+"""Name of a setting -> name of its property of Conf."""
 
 
 @receiver(setting_changed)

@@ -1,6 +1,6 @@
-"""Validation of the values in `INSTACCESS`: one method for each kind of value.
+"""Validation of the values in `INSTACCESS`, with one method per kind of value.
 
-Each method returns the validated value or raises ConfigError with a text that says what to write instead.
+Each method returns the validated value, or raises ConfigError with a text that describes the accepted values.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _T = TypeVar("_T")
 
 
 def read_project_settings() -> Mapping[str, Any]:
-    """Return the INSTACCESS dictionary as the project wrote it, with unknown names. Raises ConfigError."""
+    """Return the INSTACCESS dictionary of the project's settings, including unknown names. Raises ConfigError."""
     value = getattr(settings, "INSTACCESS", {})
     if not isinstance(value, Mapping):
         raise ConfigError("INSTACCESS must be a dictionary of settings", setting="INSTACCESS")
@@ -28,7 +28,7 @@ def read_project_settings() -> Mapping[str, Any]:
 
 
 def did_you_mean(name: object, known_names: Collection[str]) -> str:
-    """Suggest the known setting with the most similar name, followed by a space. Returns "" if none is similar."""
+    """Return a suggestion of the most similar known name, followed by a space. Returns "" if no name is similar."""
     similar = difflib.get_close_matches(str(name).upper(), sorted(known_names), n=1)
     return f"Did you mean {similar[0]}? " if similar else ""
 
@@ -37,15 +37,16 @@ class Values:
     """The values of one INSTACCESS dictionary.
 
     Args:
-        written: the dictionary to read. If None, the project's dictionary is loaded on first use and kept until
-            `reset`: `settings.INSTACCESS` takes Django a microsecond, and a token needs about twenty settings.
+        written: the dictionary to read. If None, the project's dictionary is loaded on first use and cached until
+            `reset`. Without the cache, each token would read `settings.INSTACCESS` about twenty times, which takes a
+            microsecond per read.
     """
 
     def __init__(self, written: Mapping[str, Any] | None = None) -> None:
         self._written = written
 
     def reset(self) -> None:
-        """Load the project's dictionary again on the next use."""
+        """Drop the dictionary, so that the next use loads the project's dictionary."""
         self._written = None
 
     def _load(self) -> Mapping[str, Any]:
@@ -58,7 +59,7 @@ class Values:
         return written.get(name, default)
 
     def _invalid(self, name: str, expected: str) -> ConfigError:
-        # The error never contains a string or a list of strings, because those may be secrets.
+        # The error never contains a string or a list, because the value may be a secret.
         value = self._get(name, None)
         if isinstance(value, (str, list, tuple)):
             actual = ""
@@ -79,35 +80,35 @@ class Values:
         """Read a string of 1 to 255 characters, or None."""
         return None if self._get(name, None) is None else self._string(name, "")
 
-    def _integer(self, name: str, default: int, least: int, most: int) -> int:
+    def _integer(self, name: str, default: int, minimum: int, maximum: int) -> int:
         """Read an integer within bounds, both inclusive. `True` and `1.0` are refused."""
         value = self._get(name, default)
-        if type(value) is not int or not least <= value <= most:
-            raise self._invalid(name, f"an integer from {least} to {most}")
+        if type(value) is not int or not minimum <= value <= maximum:
+            raise self._invalid(name, f"an integer from {minimum} to {maximum}")
         return value
 
-    def _at_least(self, name: str, least: int, why: str) -> int:
+    def _at_least(self, name: str, minimum: int, formula: str) -> int:
         """Read an integer that isn't below the safe minimum. None, the default, means the minimum."""
         value = self._get(name, None)
         if value is None:
-            return least
-        if type(value) is not int or value < least:
+            return minimum
+        if type(value) is not int or value < minimum:
             raise self._invalid(
                 name,
-                f"an integer of at least {least} ({why}), because with less a valid token could be refused; or None "
-                "for that minimum",
+                f"None, or an integer of at least {minimum} ({formula}); with a smaller value, valid tokens could be "
+                "refused",
             )
         return value
 
     def _boolean(self, name: str, *, default: bool) -> bool:
-        """Read True or False. Other true or false values, such as 1 or "", are refused."""
+        """Read True or False. Other truthy and falsy values, such as 1 or "", are refused."""
         value = self._get(name, default)
         if not isinstance(value, bool):
             raise self._invalid(name, "True or False")
         return value
 
     def _choice(self, name: str, default: _T, choices: tuple[_T, ...]) -> _T:
-        """Read one of the choices. Its type must be the type of the default, so `429.0` is refused."""
+        """Read one of the choices. The value must have the type of the default, so `429.0` is refused."""
         value = self._get(name, default)
         if value not in choices or type(value) is not type(default):
             raise self._invalid(name, "one of " + ", ".join(map(repr, choices)))
@@ -119,7 +120,8 @@ class Values:
         if isinstance(value, str):
             try:
                 value = import_string(value)
-            except (ImportError, TypeError, ValueError) as error:  # TypeError and ValueError: ".hook" and "..hook"
+            # TypeError and ValueError are caught too, because `import_string` raises them for ".hook" and "..hook".
+            except (ImportError, TypeError, ValueError) as error:
                 raise ConfigError(f"INSTACCESS[{name!r}] cannot be imported: {error}", setting=name) from error
         if value is None:
             return None
@@ -129,12 +131,12 @@ class Values:
         return function
 
     def _url(self, name: str, value: str, *, allow_http: bool) -> str:
-        """Validate the URL that keys or the deny list are read from."""
+        """Validate the URL of a source of keys or of the deny list, and return the URL."""
         schemes = ("https://", "http://") if allow_http else ("https://",)
         try:
             parts = urlsplit(value)
             usable = value.startswith(schemes) and bool(parts.hostname) and "@" not in parts.netloc
-        except ValueError:  # such as a broken IPv6 address
+        except ValueError:  # For example, the URL contains an invalid IPv6 address.
             usable = False
         if not usable:
             raise self._invalid(
@@ -144,7 +146,7 @@ class Values:
         return value
 
     def _key_list(self, name: str) -> list[str] | None:
-        """Read a list of keys, or None. Each key is a PEM or JWK string, or the path of a file that contains one."""
+        """Read a list of keys, or None. Each entry is a PEM or JWK string, or the path of a file with a key."""
         value = self._get(name, None)
         if value is None:
             return None

@@ -1,4 +1,4 @@
-"""Decrypts a token and forwards the signed token inside it."""
+"""The gateway role: decrypts a token and returns the signed token inside it, for a proxy to forward."""
 
 from .unwrapping import TokenCache, Unwrapped, unwrap, unwrap_with_settings
 

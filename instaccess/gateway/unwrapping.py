@@ -1,8 +1,9 @@
-"""Unwrapping a token: the only code that decrypts an InstAccess token and decides whether the gateway accepts it.
+"""Unwrapping of tokens: the only code that decides whether the gateway accepts an InstAccess token.
 
 The checks run in a fixed order: strict parsing, decryption, signature, claims, deny list. `unwrap` receives the
-clock, the keys and the deny list as arguments. `unwrap_with_settings` reads them from the settings of this
-deployment. The gateway's view and the admin's inspector call `unwrap_with_settings`, so both reach the same decision.
+current time, the keys and the deny list as arguments. `unwrap_with_settings` loads the keys and the deny list that
+the settings of this deployment name. The gateway's view and the admin's inspector call `unwrap_with_settings`, so
+both reach the same decision.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from ..tokens import Claims, identifiers
 
 @dataclass(frozen=True, slots=True)
 class Unwrapped:
-    """A token that passed all checks when it was unwrapped.
+    """A decrypted token whose signature and claims have been verified.
 
     Attributes:
         signed: the compact JWS that the JWE contained. The gateway forwards the JWS to the service.
         claims: the claims of the JWS.
         encryption_kid, signing_kid: the key ids of the keys that decrypted and verified the token.
-        verification_key: the public key that verified the token. Another issuer's kid need not be a thumbprint, so
-            the kid alone does not identify the key.
+        verification_key: the public key that verified the token. `signing_kid` alone does not identify this key,
+            because the kids of another issuer may not be thumbprints.
     """
 
     signed: str
@@ -48,18 +49,19 @@ class Unwrapped:
 class TokenCache:
     """A least-recently-used cache of unwrapped tokens, shared by the threads of a process.
 
-    A cache key is the SHA-256 digest of the token string. Only a token that passed strict parsing is stored. A
-    non-canonical encoding of a cached token has another digest, so it is parsed, and strict parsing refuses it.
+    Tokens are looked up by the SHA-256 digest of the token string. Only tokens that have been decrypted and verified
+    are stored. A non-canonical encoding of a cached token has another digest, so the encoding is parsed strictly and
+    refused.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._tokens: OrderedDict[bytes, Unwrapped] = OrderedDict()
-        # A lock that a parent's thread held at the time of the fork would never be released in the child.
+        # If a thread of the parent holds the lock during a fork, the child can never acquire the lock.
         os.register_at_fork(after_in_child=self.clear)
 
     def get(self, token: str) -> Unwrapped | None:
-        """Return the cached result for a token and mark it as recently used. Returns None if there is none."""
+        """Return the cached result for a token and mark it as recently used. Returns None if no result is cached."""
         digest = _digest(token)
         with self._lock:
             unwrapped = self._tokens.get(digest)
@@ -92,7 +94,7 @@ def unwrap(
     decryption_keys: Mapping[str, JWK],
     verification_keys: Mapping[str, JWK],
     denied: Container[str],
-    issuer: str,
+    issuers: Collection[str],
     leeway: int = 0,
     key_algorithms: Collection[str] = tokens.KEY_ALGORITHMS,
     cache: TokenCache | None = None,
@@ -106,23 +108,23 @@ def unwrap(
     Args:
         token: the bearer token as the client sent it.
         now: seconds since the epoch.
-        decryption_keys, verification_keys: keys by kid, in the order in which they are tried. If the token has no
-            kid, at most three keys are tried.
+        decryption_keys, verification_keys: mappings from kid to key, in the order in which the keys are tried. If the
+            token has no kid, at most three keys are tried.
         denied: the `jti` of each revoked token.
-        issuer: the accepted value of the `iss` claim.
+        issuers: the accepted values of the `iss` claim.
         leeway: seconds for which a token is accepted after its expiry.
         key_algorithms: the accepted JWE `alg` values.
         cache: the cache of unwrapped tokens, or None.
-        cache_size: how many tokens the cache may contain. The cache is not used if this is 0.
+        cache_size: maximum number of tokens in the cache. If 0, the cache is not used.
 
     Raises:
-        InvalidToken: the token is refused. Its `code` is the reason. `unwrap` raises no other exception because of a
-            token.
+        InvalidToken: the token is refused. The `code` of the exception is the reason. A bad token never causes
+            another exception.
     """
     unwrapped = cache.get(token) if cache is not None and cache_size else None
     if unwrapped is None:
         unwrapped = _decrypt_and_verify(
-            token, now, decryption_keys, verification_keys, issuer, leeway, key_algorithms
+            token, now, decryption_keys, verification_keys, issuers, leeway, key_algorithms
         )
         if cache is not None and cache_size:
             cache.put(token, unwrapped, size=cache_size)
@@ -156,7 +158,8 @@ def unwrap_with_settings(token: str, *, now: float, cache: TokenCache | None = N
         verification_keys = trust.verification_keys(max_staleness=max_staleness)
         denied = trust.current_deny_list()
     except (DbError, InstAccessError):
-        # A string that can't be an InstAccess token is refused, even if keys or the deny list are unavailable.
+        # If the string can't be an InstAccess token, `parse_encrypted` refuses it, so that the client gets a 401 and
+        # not a 503.
         tokens.parse_encrypted(token, key_algorithms=key_algorithms)
         raise
     return unwrap(
@@ -165,7 +168,7 @@ def unwrap_with_settings(token: str, *, now: float, cache: TokenCache | None = N
         decryption_keys=decryption_keys,
         verification_keys=verification_keys,
         denied=denied,
-        issuer=conf.issuer,
+        issuers=conf.accepted_issuers,
         leeway=conf.leeway,
         key_algorithms=key_algorithms,
         cache=cache,
@@ -173,10 +176,11 @@ def unwrap_with_settings(token: str, *, now: float, cache: TokenCache | None = N
     )
 
 
-class _RecordingKeys(Mapping[str, JWK]):
-    """A view of a key mapping that records each key it returned.
+class _RecordingKeys(tokens.ReloadableKeys):
+    """A view of a key mapping that records each key that it returns.
 
-    A JWK set can be reloaded between two look-ups, so a second look-up of the same kid can return another key.
+    The key that verified a token is read from this record. A second look-up of the same kid could return another key,
+    because a JWK set can be reloaded between two look-ups.
     """
 
     def __init__(self, keys: Mapping[str, JWK]) -> None:
@@ -190,6 +194,10 @@ class _RecordingKeys(Mapping[str, JWK]):
     def __iter__(self) -> Iterator[str]:
         return iter(self._keys)
 
+    def reload(self) -> None:
+        if isinstance(self._keys, tokens.ReloadableKeys):
+            self._keys.reload()
+
     def __len__(self) -> int:
         return len(self._keys)
 
@@ -199,7 +207,7 @@ def _decrypt_and_verify(
     now: float,
     decryption_keys: Mapping[str, JWK],
     verification_keys: Mapping[str, JWK],
-    issuer: str,
+    issuers: Collection[str],
     leeway: int,
     key_algorithms: Collection[str],
 ) -> Unwrapped:
@@ -207,7 +215,7 @@ def _decrypt_and_verify(
     recording_keys = _RecordingKeys(verification_keys)
     payload, signing_kid = tokens.verify(signed, recording_keys)
     try:
-        claims = Claims.from_payload(payload, now=now, issuer=issuer, leeway=leeway)
+        claims = Claims.from_payload(payload, now=now, issuers=issuers, leeway=leeway)
     except InvalidToken as error:
         verified = identifiers(payload)
         error.jti = verified.get("jti", "")[:64]
@@ -224,14 +232,14 @@ def _check_still_valid(
     denied: Container[str],
     leeway: int,
 ) -> None:
-    """Check everything that can have changed since a token was decrypted. Raises InvalidToken."""
+    """Check everything that may have changed since the token was decrypted. Raises InvalidToken."""
     if now >= unwrapped.claims.expires_at + leeway:
         raise TokenExpired("past its exp")
     current_key = verification_keys.get(unwrapped.signing_kid)
     if current_key is None or unwrapped.encryption_kid not in decryption_keys:
-        raise InvalidToken("its key is no longer available here", code=Reason.UNKNOWN_KID)
+        raise InvalidToken("a key of the token is no longer available on this server", code=Reason.UNKNOWN_KID)
     if current_key is not unwrapped.verification_key and current_key != unwrapped.verification_key:
-        raise InvalidToken("its signing kid now identifies another key", code=Reason.BAD_SIGNATURE)
+        raise InvalidToken("the signing kid of the token now identifies another key", code=Reason.BAD_SIGNATURE)
     if unwrapped.claims.jti in denied:
         raise TokenRevoked("on the deny list")
 

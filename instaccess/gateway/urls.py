@@ -1,4 +1,4 @@
-"""The gateway's URL: `path("", include("instaccess.gateway.urls"))`. Needs no tables and no OAuth2."""
+"""The gateway's URL: `path("", include("instaccess.gateway.urls"))`. The view needs neither tables nor OAuth2."""
 
 from django.urls import path
 

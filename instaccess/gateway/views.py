@@ -23,8 +23,8 @@ from . import unwrapping
 
 logger = logging.getLogger("instaccess.gateway")
 
-# The characters of a bearer token before any trailing `=` (RFC 6750 §2.1). A server that receives two Authorization
-# headers joins them with a comma. The comma is not in this set, so such a request is refused.
+# The characters of a bearer token before any trailing `=` (RFC 6750 §2.1). The set contains no comma, so requests
+# with two Authorization headers are refused: servers join two headers with a comma.
 _B64TOKEN = (string.ascii_letters + string.digits + "-._~+/").encode()
 
 _token_cache = unwrapping.TokenCache()
@@ -38,7 +38,7 @@ def clear_caches() -> None:
 
 @sensitive_variables("token")
 def verify_view(request: HttpRequest) -> HttpResponseBase:
-    """Answer 204 with the Authorization header for the upstream service, 401, or 503 if the view can't decide."""
+    """Answer 204 with the Authorization header for the upstream service, 401 for a refusal, or 503 for an error."""
     refusal: web.Refusal | None = None
     unexpected = ""
     try:
@@ -59,7 +59,8 @@ def verify_view(request: HttpRequest) -> HttpResponseBase:
         unexpected = web.describe_unexpected(error)
         refusal = web.Unavailable(code=Reason.FAULT)
     if unexpected:
-        # Logged after the `except` block, so that no log handler can reach the exception and the token in its frames.
+        # Log after the `except` block. Within the block, log handlers could reach the exception and the token in its
+        # frames.
         logger.error("not decided: %s", unexpected)
         web.refusal_counter.count("gateway", Reason.FAULT)
     if refusal is not None:
@@ -71,7 +72,7 @@ def verify_view(request: HttpRequest) -> HttpResponseBase:
 def _refusal_response(refusal: web.Refusal) -> HttpResponse:
     try:
         return refusal.to_response()
-    except InstAccessError as error:  # REALM contains characters that a header can't carry.
+    except InstAccessError as error:  # REALM is invalid.
         logger.error("not decided: %s: %s", type(error).__name__, error)
         return web.Unavailable(code=error.code).to_response()
 
@@ -93,7 +94,7 @@ def _bearer_token(request: HttpRequest) -> str:
 
 @sensitive_variables("token")
 def _upstream_token(token: str) -> str:
-    """Return the bearer token that the upstream service receives instead of this one. Raises InvalidToken."""
+    """Return the bearer token to forward to the upstream service instead of `token`. Raises InvalidToken."""
     if token.count(".") != 4:
         return _allow_other_bearer(token)
     return unwrapping.unwrap_with_settings(token, now=time.time(), cache=_token_cache).signed
@@ -101,12 +102,12 @@ def _upstream_token(token: str) -> str:
 
 @sensitive_variables("token")
 def _allow_other_bearer(token: str) -> str:
-    """Return a bearer token of another kind unchanged, if OTHER_BEARERS is `pass`. Raises InvalidToken otherwise.
+    """Return a bearer token of another kind unchanged if OTHER_BEARERS is `pass`. Raises InvalidToken otherwise.
 
     A signed InstAccess token is always refused, because clients must send the encrypted form. A token whose issuer
     can't be read is refused too, because a lenient service could accept it as an InstAccess token.
     """
-    if token.count(".") == 2 and tokens.peek_issuer(token) in (None, conf.issuer):
+    if token.count(".") == 2 and tokens.peek_issuer(token) in (None, *conf.accepted_issuers):
         raise InvalidToken("a signed token that is not encrypted", code=Reason.ALREADY_DECRYPTED)
     if len(token) > tokens.MAX_TOKEN_CHARS:
         raise InvalidToken(f"longer than {tokens.MAX_TOKEN_CHARS} characters", code=Reason.TOO_LONG)

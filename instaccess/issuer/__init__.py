@@ -1,4 +1,4 @@
-"""Exchanges an OAuth2 access token for an InstAccess token."""
+"""The issuer: exchanges an OAuth2 access token for an InstAccess token."""
 
 from .issuing import Origin, issue
 

@@ -1,8 +1,8 @@
-"""Lookup of an access token with its application, its user and the user's uuid, by one fixed SQL statement.
+"""Look-up of an access token with its application, its user and the user's uuid, by one fixed SQL statement.
 
-Django compiles a query each time the query is run. With these four tables, compiling takes longer than running. So
-the SQL is built once per database and set of models. If the SQL might differ from Django's query,
-`find` raises NotFixed, and the caller runs the query.
+Django compiles a query each time the query runs. For these four tables, compiling takes longer than running the
+query. The SQL is therefore built once per database and set of models. If the fixed SQL might find other rows than
+Django's query, `find` raises NotFixed, and the caller runs Django's query.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from oauth2_provider.models import get_access_token_model, get_application_model
 from ..conf import conf
 from ..models import UserIdentity
 
-# The columns that django-oauth-toolkit's validator, the issuer and its log read. If code reads another column, Django
-# fetches that column with another query.
+# The columns that django-oauth-toolkit's validator and the issuer read. If other code reads another column, Django
+# fetches the column with an additional query.
 _TOKEN_COLUMNS = ("user", "application", "expires", "scope", "resource")
 _APPLICATION_COLUMNS = ("client_id",)
 _USER_COLUMNS = ("is_active", "is_superuser", "is_staff")
@@ -92,7 +92,7 @@ def find(checksum: str) -> Any:
     if row is None:
         return None
     token = statement.token.instance(alias, connection, row)
-    # Django's `select_related` fills the same caches. The JOIN guarantees that the references match.
+    # Fill the caches that Django's `select_related` fills. Otherwise, each access would run another query.
     if (application := statement.application.instance(alias, connection, row)) is not None:
         token._state.fields_cache["application"] = application
     if (user := statement.user.instance(alias, connection, row)) is not None:
@@ -107,7 +107,7 @@ def find(checksum: str) -> Any:
 
 @cache
 def _models() -> tuple[type[models.Model], type[models.Model], type[models.Model]]:
-    """Return the models of access token, application and user. They can't change while a process runs."""
+    """Return the models of access token, application and user. The models can't change while a process runs."""
     return get_access_token_model(), get_application_model(), get_user_model()
 
 
@@ -124,12 +124,14 @@ def _statement(
     """Build the statement for these models on this database. Returns None if the models need Django's query.
 
     Args:
-        alias, vendor: the database, and its kind of SQL.
+        alias, vendor: the alias of the database in DATABASES, and its vendor, such as `postgresql`.
         token, application, user: the models.
         user_uuid_field: USER_UUID_FIELD, or None if the uuid is in `UserIdentity`.
-        slim: True if no hook of the project receives the objects. Then only the columns that are used are selected.
+        slim: whether to select only the columns that this package reads. False if a hook of the project receives the
+            objects.
     """
-    # A custom manager or queryset may filter the tokens. Django does not use managers to follow references.
+    # With a custom manager, Django's query is needed, because the manager may filter the tokens. The managers of the
+    # other models don't matter, because Django does not use managers to follow foreign keys.
     has_custom_manager = type(token._default_manager) is not models.Manager
     if has_custom_manager or any(model._meta.parents for model in (token, application, user)):
         return None
@@ -142,7 +144,8 @@ def _statement(
         return quote(field.column)
 
     def target(reference: str) -> str:
-        # A swapped token model may refer to a field that is not the primary key (`to_field`).
+        # The target field is looked up, because a swapped token model may refer to a field that is not the primary
+        # key (`to_field`).
         field: Any = token._meta.get_field(reference)
         return quote(field.target_field.column)
 
@@ -152,7 +155,7 @@ def _statement(
             for field in model._meta.concrete_fields
             if names is None or field.primary_key or field.name in names
         ]
-        # The primary key comes first: NULL there means that the LEFT JOIN found no row.
+        # The primary key comes first, so that `instance` can check it for NULL: the LEFT JOIN then found no row.
         fields.sort(key=lambda field: not field.primary_key)
         start = len(columns)
         columns.extend(f"{table}.{quote(str(field.column))}" for field in fields)
@@ -188,5 +191,5 @@ def _statement(
 
 
 def _is_toolkit_model(model: type[models.Model]) -> bool:
-    """Return whether a model is django-oauth-toolkit's own, not a model that replaces it."""
+    """Return whether a model belongs to django-oauth-toolkit, and not to the project."""
     return model._meta.label.startswith("oauth2_provider.")

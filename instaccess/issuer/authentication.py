@@ -1,9 +1,9 @@
 """Authentication of clients by django-oauth-toolkit's access tokens and the project's own OAuth2 validator.
 
-Differences from `oauth2_provider.contrib.rest_framework.OAuth2Authentication`, each preventing a known problem:
+`AccessTokenAuthentication` differs from `oauth2_provider.contrib.rest_framework.OAuth2Authentication`:
 
 - The token is read from the Authorization header only (RFC 6750 §2.1), and the body is not read.
-- No other server is asked about an unknown token.
+- An unknown token is never sent to another server for introspection.
 - A token of an inactive user and a token without an application are refused.
 """
 
@@ -18,7 +18,7 @@ from functools import cache, partial
 from typing import Any
 
 from django.conf import settings
-from django.db import router
+from django.db import DataError, router
 from django.http import HttpRequest
 from django.utils.module_loading import import_string
 from django.views.decorators.debug import sensitive_variables
@@ -37,8 +37,8 @@ from .parameters import form, query
 
 logger = logging.getLogger("instaccess.issuer")
 
-# RFC 6750 §2.1: one token and nothing after it. The token may have any form, because the project can configure the
-# token generator. Lone surrogates come only from forms in an unusual charset, and can't be encoded.
+# RFC 6750 §2.1: one token and nothing after the token. The token may have any form, because the project can configure
+# the token generator. Lone surrogates are excluded, because they can't be encoded as UTF-8.
 _BEARER = re.compile(r"bearer +([^\s,\ud800-\udfff]+)", re.ASCII | re.IGNORECASE)
 _DEFAULT_VALIDATOR = "oauth2_provider.oauth2_validators.OAuth2Validator"
 
@@ -46,7 +46,7 @@ _DEFAULT_VALIDATOR = "oauth2_provider.oauth2_validators.OAuth2Validator"
 class AccessTokenAuthentication(BaseAuthentication):
     """DRF authentication for the issuing endpoint. Returns the user and the access token.
 
-    Raises the refusals of `web` in the order of the table in docs/wire-contract.md §1, up to the scope.
+    Raises the refusals of the table in docs/wire-contract.md §1, in the same order, up to and including the scope.
     """
 
     @sensitive_variables("text")
@@ -92,11 +92,11 @@ def bearer_token(request: HttpRequest) -> str:
 @sensitive_variables("text")
 def _refuse_inst_access_token(text: str) -> None:
     """Raise JWTFromJWT for a valid InstAccess token, and InvalidAccessToken for an invalid one, as Canvas does."""
-    if text.count(".") != 2 or tokens.peek_issuer(text) != conf.issuer:
+    if text.count(".") != 2 or tokens.peek_issuer(text) not in conf.accepted_issuers:
         return
     try:
         payload, _ = tokens.verify(text, keys.current_ring().verification_keys())
-        claims = Claims.from_payload(payload, now=time.time(), issuer=conf.issuer, leeway=conf.leeway)
+        claims = Claims.from_payload(payload, now=time.time(), issuers=conf.accepted_issuers, leeway=conf.leeway)
     except InvalidToken as error:
         raise InvalidAccessToken(
             f"an InstAccess token as the bearer token: {error}", code=Reason.BROKEN_JWT
@@ -140,11 +140,11 @@ def _can_be_refreshed(access_token: Any) -> bool:
 def _oauthlib_request(text: str, request: HttpRequest) -> OAuthlibRequest:
     """Build the request for django-oauth-toolkit's validators.
 
-    The query and the body are left out, because oauthlib raises ValueError for `%GG`. The URI is absolute, because it
-    is compared with the resources to which a token is restricted (RFC 8707 §2).
+    The query and the body are left out, because oauthlib raises ValueError for `%GG`. The URI is absolute, because
+    the validator compares the URI with the resources to which a token is restricted (RFC 8707 §2).
     """
     headers = {key: value for key, value in request.META.items() if isinstance(value, str)}
-    # A trailing slash and `.json` name the same endpoint.
+    # A trailing slash and `.json` are removed, because the URL without them names the same endpoint.
     path = request.path.removesuffix("/").removesuffix(".json")
     return OAuthlibRequest(
         request.build_absolute_uri(path),
@@ -154,18 +154,19 @@ def _oauthlib_request(text: str, request: HttpRequest) -> OAuthlibRequest:
 
 
 class _LazyRequest:
-    """A request for the validators that is built only if the validator reads an attribute.
+    """A request for the validator that is built only if the validator reads an attribute.
 
-    django-oauth-toolkit's own validator sets attributes, and reads attributes only for a restricted token. Building
-    the request takes as long as finding the token.
+    django-oauth-toolkit's own validator reads attributes only for a restricted token. Building the request every time
+    would take as long as finding the token.
     """
 
     def __init__(self, text: str, request: HttpRequest) -> None:
         self._build = partial(_oauthlib_request, text, request)
 
     def __getattr__(self, name: str) -> Any:
-        # Called only for attributes that the validator did not set. Copying looks for special methods such as
-        # `__deepcopy__`, and on an incomplete copy for `_build`.
+        # Python calls this method only for attributes that are not set. Private names are excluded, because `copy`
+        # looks up `__deepcopy__`, and `_build` on an incomplete copy. Without this check, the look-up would recurse
+        # forever.
         if name.startswith("_"):
             raise AttributeError(name)
         if "_built" not in self.__dict__:
@@ -173,8 +174,33 @@ class _LazyRequest:
         return getattr(self._built, name)
 
 
+def is_usable_client(client_id: str, request: HttpRequest | None = None) -> bool:
+    """Return whether an application exists and is usable, by the rule that the validator applies to access tokens.
+
+    Args:
+        client_id: the client id of the application.
+        request: the request that `Application.is_usable` receives. None means an empty request.
+    """
+    if "\0" in client_id:  # PostgreSQL refuses NUL in a query
+        return False
+    # Not a replica, which may not know yet that the application was deleted or disabled.
+    model = get_application_model()
+    applications = model._default_manager.using(router.db_for_write(model))
+    try:
+        application = applications.filter(client_id=client_id).first()
+    except (ValueError, DataError):  # the string is not a valid value
+        return False
+    # Some databases ignore case, so "abc" would also match "ABC".
+    if application is None or application.client_id != client_id:
+        return False
+    oauth_request: Any = OAuthlibRequest("")
+    if request is not None:
+        oauth_request = _LazyRequest(request.META.get("HTTP_AUTHORIZATION", "").partition(" ")[2], request)
+    return bool(application.is_usable(oauth_request))
+
+
 def _is_toolkit_function(function: Any) -> bool:
-    """Return whether a function is django-oauth-toolkit's own, not the project's."""
+    """Return whether a function belongs to django-oauth-toolkit, and not to the project."""
     return bool(function.__module__.startswith("oauth2_provider."))
 
 
@@ -198,21 +224,21 @@ def _user(access_token: Any) -> Any:
 
 @cache
 def _validator_class(path: Any) -> Any:
-    """Subclass the project's OAuth2 validator so that it never asks other servers.
+    """Subclass the project's OAuth2 validator so that the validator never queries other servers.
 
-    If introspection is configured, django-oauth-toolkit POSTs an unknown bearer token to another server, and creates
-    the user that this server names. An unauthenticated client could so trigger outgoing requests and fill the user
-    table. The issuer also must not issue for tokens of another server.
+    If introspection is configured, django-oauth-toolkit sends an unknown bearer token to another server, and creates
+    the user that the other server names. An unauthenticated client could therefore trigger outgoing requests and fill
+    the user table. Also, the issuer must not accept access tokens of another server.
 
     Args:
-        path: OAUTH2_VALIDATOR_CLASS, as an import path or a class; None for django-oauth-toolkit's own.
+        path: OAUTH2_VALIDATOR_CLASS, as an import path or a class; None for django-oauth-toolkit's.
 
     Raises ConfigError for an unsupported version of django-oauth-toolkit.
     """
     project: Any = import_string(path) if isinstance(path, str) else path or import_string(_DEFAULT_VALIDATOR)
 
     if not hasattr(import_string(_DEFAULT_VALIDATOR), "_get_token_from_authentication_server"):
-        # Then the override below would have no effect, and another server might be asked.
+        # Without this method, the override below has no effect, and another server might be queried.
         raise ConfigError(
             "this version of django-oauth-toolkit is not supported, because its introspection can't be turned off: "
             "install a version that this version of django-instaccess supports, or a newer django-instaccess"
@@ -233,7 +259,7 @@ def _validator_class(path: Any) -> Any:
         def _load_access_token(self, token: str) -> Any:
             if is_customised:
                 return super()._load_access_token(token)
-            # Like django-oauth-toolkit's own query, but the user's uuid is loaded too.
+            # This code loads the same rows as django-oauth-toolkit's own query, and also the user's uuid.
             checksum = hashlib.sha256(token.encode()).hexdigest()
             with suppress(access_tokens.NotFixed):
                 return access_tokens.find(checksum)

@@ -56,7 +56,7 @@ def check_project(**kwargs: Any) -> list[CheckMessage]:
         messages.append(
             Error(
                 f"DATABASES[{alias!r}]['AUTOCOMMIT'] is off, so audit rows would not be committed.",
-                hint="Remove AUTOCOMMIT; Django opens transactions where they are needed.",
+                hint="Remove AUTOCOMMIT. Django begins a transaction where the code needs one.",
                 id="instaccess.E005",
             )
         )

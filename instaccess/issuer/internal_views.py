@@ -1,4 +1,4 @@
-"""Endpoints for gateways and services: public signing keys and deny list (docs/wire-contract.md §3 and §5)."""
+"""The endpoints for gateways and services: public signing keys and deny list (docs/wire-contract.md §3 and §5)."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _revocation_logger = logging.getLogger("instaccess.revocation")
 def jwks_view(request: HttpRequest) -> HttpResponseBase:
     """Serve `GET /internal/services/jwks`: the future, current and past signing keys as a JWK set (RFC 7517 §5).
 
-    The response is 503 if there is no key or the database is unavailable. An empty set would make services drop the
-    keys that they have.
+    The response is 503 if there is no key or the database is unavailable. With an empty JWK set instead, services
+    would discard their cached keys.
     """
     if request.method not in _METHODS:
         return _method_not_allowed()
@@ -92,7 +92,7 @@ def _is_service_secret(header: str) -> bool:
     sent = secret.strip().encode()
     matches = False
     for candidate in conf.service_secrets:
-        # All secrets are compared, each in constant time, so that the response time does not show which secret or how
+        # Compare all secrets, each in constant time. Otherwise, the response time would reveal which secret or how
         # many characters matched.
         matches |= hmac.compare_digest(candidate.encode(), sent)
     return matches and scheme.lower() == "bearer"

@@ -1,4 +1,4 @@
-"""Issues InstAccess tokens: the only place where claims are signed, encrypted and recorded.
+"""Issuing of InstAccess tokens: the only code that signs, encrypts and records claims.
 
 Every issued token is recorded in the audit log before it is returned.
 """
@@ -26,19 +26,20 @@ logger = logging.getLogger("instaccess.issuer")
 _ATTEMPTS = 2
 _MAX_USER_AGENT_CHARS = 512
 
-# C1 control characters (0x80 to 0x9f) are included, because servers read headers as Latin-1 and some terminals obey
-# them. Lone surrogates are included, because databases reject them.
+# C1 control characters (0x80 to 0x9f) are replaced too, because some terminals interpret them as commands, and
+# servers read headers as Latin-1. Lone surrogates are replaced, because databases reject them.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The host that a request was sent to, and the client that sent the request.
+    """The host to which a request was sent, and the client that sent the request.
 
-    Args:
+    Attributes:
         canvas_domain: the host, with the port unless the port is the default of the scheme.
         ip_address: the client's address, or None if unknown.
-        user_agent: the header as sent. Control characters are replaced and the string is cut before it is stored.
+        user_agent: the User-Agent header as sent. In the audit row, control characters are replaced and the string is
+            shortened.
     """
 
     canvas_domain: str
@@ -62,13 +63,13 @@ def issue(
 
     Args:
         user: the subject. The caller has authenticated the user and checked the permission.
-        origin: where the request came from; for `canvas_domain` and the audit log.
+        origin: the host and the client of the request, for the claim `canvas_domain` and the audit log.
         now: time of issue, in seconds since the epoch.
         real_user: the user who masquerades as `user`, or None.
         application: the OAuth2 application that sent the request, or None.
         service: True if the application uses the client credentials grant. The token then names the application.
-        access_token_pk: primary key of the OAuth2 access token; for the audit log only.
-        encrypted: False returns the signed token without encryption, for development.
+        access_token_pk: primary key of the OAuth2 access token, for the audit log only.
+        encrypted: whether to encrypt the token. Pass False only for development.
 
     Returns the committed audit row and the token: a compact JWE that contains a compact JWS
     (docs/wire-contract.md §2).
@@ -99,7 +100,8 @@ def issue(
         try:
             audit.commit(row, keks=conf.key_encryption_keys)
         except IntegrityError:
-            # The jti exists already, or the user was deleted during this request. A new jti fixes the first case.
+            # The jti exists already, or the user was deleted during this request. Retrying with a new jti fixes a
+            # duplicate jti.
             claims = replace(claims, jti=str(uuid.uuid4()))
             continue
         logger.info(
@@ -111,13 +113,13 @@ def issue(
             row.signing_kid,
         )
         return row, text
-    raise AuditError("the database refused the audit row twice")
+    raise AuditError("the audit row was rejected twice: duplicate jti or deleted user")
 
 
 def _build_claims(
     *, user: Any, real_user: Any, application: Any, service: bool, origin: Origin, now: float
 ) -> Claims:
-    """Build the claims of a new token from the settings and the participants of the request.
+    """Build the claims of a new token from the settings and from the users and application of the request.
 
     Raises ConfigError for an invalid setting, or if a hook returns an invalid value.
     """
@@ -131,7 +133,7 @@ def _build_claims(
         account_uuid=web.account_uuid(origin.canvas_domain),
         canvas_domain=origin.canvas_domain,
         masquerading_user_uuid=users.user_uuid(real_user) if masquerading else None,
-        # Readers honour a masquerade only if both claims are present, so the shard needs a default.
+        # The shard needs a default, because readers ignore a masquerade unless both claims are present.
         masquerading_user_shard_id=(shard_id or 1) if masquerading else None,
         user_global_id=str(user.pk),
         real_user_global_id=str(real_user.pk) if masquerading else None,
@@ -183,7 +185,7 @@ def _build_row(
         client_id=getattr(application, "client_id", ""),
         access_token_pk="" if access_token_pk is None else str(access_token_pk),
         account_uuid=claims.account_uuid,
-        canvas_domain=claims.canvas_domain,
+        canvas_domain=origin.canvas_domain,
         signing_kid=signing_kid,
         encryption_kid=encryption_kid,
         ip_address=origin.ip_address,
@@ -194,7 +196,7 @@ def _build_row(
 
 
 def _extra_claims(user: Any, application: Any) -> dict[str, Any]:
-    """Return the claims of CLAIMS_HOOK, without the absent ones (None)."""
+    """Return the claims of CLAIMS_HOOK, except those whose value is None."""
     hook = conf.claims_hook
     if hook is None:
         return {}

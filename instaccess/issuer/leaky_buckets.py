@@ -1,7 +1,7 @@
 """Leaky buckets in Django's cache: atomic on Redis, read-then-write on other caches.
 
-A bucket leaks in whole seconds. If a bucket leaked continuously, a full bucket would fall below its limit after a
-microsecond, and a burst would get one token more than allowed.
+A bucket leaks in whole seconds. Otherwise, a full bucket would fall below the limit after a microsecond, and a burst
+of requests would get one token more than allowed.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ except ImportError:  # Redis is optional.
     redis = None  # type: ignore[assignment]
 
 _SLACK = 0.001
-"""Rounding error, in seconds, that is tolerated in the difference of two times."""
+"""Tolerance, in seconds, for rounding errors in the difference of two times."""
 
 _MAX_CONNECTIONS = 2**31
-"""Effectively no limit: there are never more connections than threads that ask Redis at the same time."""
+"""A number that is never reached, because each thread that queries Redis uses one connection."""
 
-# The scripts use the clock of Redis, because the clocks of the workers may differ. They return the level as a string,
-# because Redis truncates Lua numbers to integers.
+# The scripts use the clock of Redis, because the clocks of the workers may differ. The scripts return the level as a
+# string, because Redis truncates Lua numbers to integers.
 _READ = """
 local limit, cost, leak = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local clock = redis.call('TIME')
@@ -81,7 +81,7 @@ def open_bucket(alias: str, cache: Any, key: str, rate: Rate) -> Bucket:
 
 
 class RedisBucket:
-    """A bucket on Redis. Each operation is one atomic script, so all processes share an exact level."""
+    """A bucket on Redis. Each operation is one atomic script, so the level is exact across processes."""
 
     def __init__(self, client: Any, key: str, rate: Rate) -> None:
         self._client, self._key, self._rate = client, key, rate
@@ -102,7 +102,7 @@ class RedisBucket:
 
 
 class CacheBucket:
-    """A bucket in any other cache. Reading and writing are two steps, so a burst may get a token or two too many."""
+    """A bucket in a cache other than Redis. Reading and writing are two steps, so a burst may exceed the limit."""
 
     def __init__(self, cache: Any, key: str, rate: Rate) -> None:
         self._cache, self._key, self._rate = cache, key, rate
@@ -124,7 +124,7 @@ class CacheBucket:
         return level < self._rate.limit, level
 
     def _read(self) -> tuple[float, float]:
-        """Return the current level, and the time (seconds since the epoch) until which leaks have been subtracted."""
+        """Return the current level, and the time (seconds since the epoch) up to which the leak is subtracted."""
         now = time.time()
         level, at = self._cache.get(self._key) or (0.0, now)
         seconds = math.floor(max(now - at, 0.0) + _SLACK)
@@ -132,15 +132,15 @@ class CacheBucket:
         return level, min(at + seconds, now) if level else now
 
     def _write(self, level: float, at: float) -> None:
-        # The entry expires soon after the bucket is empty.
+        # The entry expires soon after the bucket is empty, so that unused buckets don't fill the cache.
         self._cache.set(self._key, (level, at), timeout=math.ceil(level / self._rate.leak) + 2)
 
 
 class _SharedClient:
-    """The Redis client that all threads of a process share, and the cache settings it was created from.
+    """The Redis client that all threads of a process share, and the cache settings that the client was created from.
 
-    `caches` has one cache per thread, and under ASGI one per request; each would open a connection of its own.
-    redis-py's pools are thread-safe and open new connections after a fork.
+    Django creates a cache object per thread, and under ASGI per request. Without sharing, each cache object would
+    open its own connection. Sharing is safe because redis-py's pools are thread-safe and reconnect after a fork.
     """
 
     def __init__(self) -> None:
@@ -157,11 +157,11 @@ class _SharedClient:
 
 
 def _create_client(cache: Any) -> Any:
-    """Create a client with the connection settings of a cache and a pool of its own.
+    """Create a client with the connection settings of a cache and a separate connection pool.
 
-    The project may limit the connections of its pool (`max_connections`). A burst that exhausts that pool must be
-    counted and not be mistaken for an outage. Other classes, such as those for clusters, Sentinel or valkey, are used
-    as the project configured them.
+    The project may limit the connections of the cache's pool (`max_connections`). If a burst exhausted the limited
+    pool, the error would be mistaken for an outage, and the burst would not be throttled. Clients of other classes,
+    such as those for clusters, Sentinel or valkey, are used as the project configured them.
     """
     client = (cache._cache if isinstance(cache, RedisCache) else cache.client).get_client(write=True)
     if redis is None or type(client) is not redis.Redis:

@@ -1,4 +1,4 @@
-"""Parameters of a request to the issuing endpoint, from the query and from the form."""
+"""The parameters of a request to the issuing endpoint, from the query and the form body."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def query(request: HttpRequest) -> QueryDict:
 
 
 class _NoFiles(FileUploadHandler):
-    """An upload handler that skips files chunk by chunk, so that they are neither stored on disk nor in memory."""
+    """An upload handler that skips files chunk by chunk, so that files are stored neither on disk nor in memory."""
 
     def new_file(self, *args: Any, **kwargs: Any) -> None:
         raise SkipFile
@@ -41,14 +41,14 @@ def form(request: HttpRequest) -> Any:
 
     Canvas accepts any Content-Type and any body (docs/wire-contract.md §1).
     """
-    # Django parses no other content types either. A middleware may have set `_post`, however.
+    # A body of another content type is not parsed, unless a middleware has parsed the body and set `_post`.
     if request.content_type not in _FORMS and not hasattr(request, "_post"):
         return {}
     try:
         if not hasattr(request, "_files") and not hasattr(request, "_post"):
-            # No middleware has read or replaced the form. Clients must not choose the charset, because decoding a
-            # megabyte of some charsets, such as punycode, takes minutes. The setter of `encoding` would also discard
-            # a query that a middleware has replaced.
+            # No middleware has read or replaced the form. The charset is fixed, because decoding a megabyte of some
+            # charsets, such as punycode, takes minutes. `_encoding` is set directly, because the setter of `encoding`
+            # would discard a query that a middleware has replaced.
             request._encoding = "utf-8"  # type: ignore[attr-defined]
             # Without an upload handler, Django would read the whole body into memory.
             request.upload_handlers = [_NoFiles(request)]

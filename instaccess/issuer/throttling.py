@@ -1,4 +1,4 @@
-"""Canvas's leaky bucket, one per access token (docs/wire-contract.md §1), in Django's cache.
+"""Throttling with one leaky bucket per access token, as in Canvas (docs/wire-contract.md §1), in Django's cache.
 
 If the cache is unavailable, requests are not throttled: the issuer keeps issuing tokens and logs an error.
 """
@@ -25,14 +25,14 @@ _LOG_SECONDS = 60
 """Minimum time in seconds between two log messages of this process about an unavailable cache."""
 
 _PAUSE_SECONDS = 1
-"""Seconds without calls to the cache after a failure: a cache that stalls would delay every request."""
+"""Seconds for which the cache is not called after a failure. Otherwise, a stalled cache would delay every request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
     """The level of a bucket after an operation.
 
-    Args:
+    Attributes:
         allowed: whether the request may proceed.
         level: the level, in units of cost.
         charged: whether the operation raised the level. False while the cache is unavailable.
@@ -47,7 +47,8 @@ class Level:
         """`X-Rate-Limit-Remaining`: the units left below the limit as Ruby writes a float, such as `400.0`.
 
         None if throttling is off. Python and Ruby write floats of this size in the same way.
-        Some clients treat a remaining 0 on a 201 response as a refusal.
+        If a request fills the bucket, the value is 0.0 in a 201 response. Some clients mistake this response for a
+        refusal.
         """
         if (limit := conf.throttle_limit) is None:
             return None
@@ -63,7 +64,7 @@ _NOT_THROTTLED = Level(allowed=True, level=0.0)
 
 
 class _Outage:
-    """When the cache last failed in this process, and when the failure was last logged."""
+    """The times at which the cache last failed in this process, and at which a failure was last logged."""
 
     def __init__(self) -> None:
         self.clear()
@@ -73,7 +74,7 @@ class _Outage:
 
     @property
     def is_recent(self) -> bool:
-        """Whether the cache should not be called yet."""
+        """Whether the last failure is so recent that the cache must not be called."""
         return time.monotonic() - self._failed_at < _PAUSE_SECONDS
 
     def record(self, error: Exception) -> None:
@@ -96,7 +97,7 @@ def charge(access_token_pk: Any) -> Level:
 
 
 def refund(access_token_pk: Any) -> None:
-    """Take back a charge, because the request failed with a server-side error.
+    """Undo a charge after the request failed with a server-side error.
 
     Raises ConfigError if THROTTLE_CACHE names a cache that can't be created.
     """
@@ -112,7 +113,7 @@ def peek(access_token_pk: Any) -> Level:
 
 
 def reset() -> None:
-    """Forget earlier failures of the cache: the next call uses the cache and logs a failure."""
+    """Forget earlier failures of the cache, so that the next operation calls the cache and logs a failure."""
     _outage.clear()
 
 
@@ -137,12 +138,12 @@ def _with_bucket(access_token_pk: Any, operation: Callable[[Bucket], Level]) -> 
     if limit is None or _outage.is_recent:
         return _NOT_THROTTLED
     alias, rate = conf.throttle_cache, Rate(limit, conf.throttle_cost, conf.throttle_leak)
-    # The key is not a secret, but readers of the cache need not learn primary keys of access tokens.
+    # The primary key of the access token is hashed, so that users who can read the cache don't learn the key.
     key = "instaccess.bucket." + hashlib.sha256(str(access_token_pk).encode()).hexdigest()[:32]
     cache = _cache(alias)
     try:
         return operation(open_bucket(alias, cache, key, rate))
-    except Exception as error:  # Every cache backend raises errors of its own.
+    except Exception as error:  # Each cache backend raises its own errors.
         _outage.record(error)
         return _NOT_THROTTLED
 
@@ -151,7 +152,7 @@ def _cache(alias: str) -> Any:
     """Return the cache that CACHES configures under `alias`. Raises ConfigError."""
     try:
         return caches[alias]
-    except Exception as error:  # An unknown backend, a missing package, or options the backend rejects.
+    except Exception as error:  # The backend is unknown, its package is missing, or it rejects the options.
         raise ConfigError(
             f"INSTACCESS['THROTTLE_CACHE'] is {alias!r}, which can't be created ({type(error).__name__}): see CACHES",
             setting="THROTTLE_CACHE",

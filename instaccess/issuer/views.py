@@ -54,12 +54,12 @@ class IssueView(APIView):
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Check the method and the host, then authenticate the client. Raises a Refusal or DisallowedHost."""
-        # If code outside this view fails, Django's error reports leave out these parameters.
+        # Django's error reports must hide the POST parameters, even if code outside this view fails.
         request._request.sensitive_post_parameters = "__ALL__"  # type: ignore[attr-defined]
         if request.method not in {"POST", "OPTIONS"}:
             raise web.MethodNotAllowed(code=Reason.METHOD)
         if request.method == "POST":
-            # A host that ALLOWED_HOSTS does not list is refused before any query.
+            # Refuse a host that ALLOWED_HOSTS does not list before any query runs.
             self.domain = request_domain(request._request)
             super().initial(request, *args, **kwargs)
 
@@ -120,7 +120,7 @@ class IssueView(APIView):
         web.refusal_counter.count("issuer", refusal.code, client_id=refusal.client_id, user_uuid=user_uuid)
         try:
             response = self._refuse(refusal)
-        except InstAccessError as error:  # An invalid setting, such as REALM.
+        except InstAccessError as error:  # A setting, such as REALM, is invalid.
             response = _to_refusal(error, self.request).to_response()
         if refusal.status == 405:
             response["Allow"] = "POST, OPTIONS"
@@ -131,14 +131,15 @@ class IssueView(APIView):
     def _refuse(self, refusal: web.Refusal) -> HttpResponse:
         """Build the response of a refusal. Raises ConfigError."""
         response = refusal.to_response()
-        # `_auth` is set if the client was authenticated before the error. Reading `auth` could authenticate again.
+        # Read `_auth`, which is set if the client was authenticated before the error. `auth` could authenticate
+        # again.
         access_token_pk = refusal.access_token_pk or getattr(getattr(self.request, "_auth", None), "pk", None)
         if access_token_pk is not None:
             _set_remaining(response, throttling.peek(access_token_pk))
         return response
 
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
-        # DRF would add headers such as `Vary`, which Canvas does not send.
+        # Discard DRF's headers, such as `Vary`, because Canvas does not send them.
         self.headers = {}
         finalized: HttpResponseBase = super().finalize_response(request, response, *args, **kwargs)
         finalized["Cache-Control"] = "no-store"
@@ -148,9 +149,9 @@ class IssueView(APIView):
 def _subject(request: Request, as_user_id: str, level: throttling.Level) -> Any:
     """Return the user that `as_user_id` names, or the authenticated user if it is blank or names that user.
 
-    If the bucket is full, no user is looked up: otherwise a client could still try many users.
+    If the bucket is full, no user is looked up. Otherwise, a client could still try many users.
 
-    Raises InvalidAsUserId, or Throttled.
+    Raises InvalidAsUserId or Throttled.
     """
     caller = request.user
     names_another = bool(as_user_id) and not users.is_own_id(caller, as_user_id)
@@ -172,7 +173,7 @@ def _client(request: Request) -> dict[str, Any]:
 
 
 def _wants_unencrypted(request: Request) -> bool:
-    """Return whether the client asks for a token without encryption and the settings allow that."""
+    """Return whether the client asks for an unencrypted token and the settings allow unencrypted tokens."""
     if not (conf.allow_unencrypted and settings.DEBUG):
         return False
     return _parameter(request, "unencrypted").strip().lower() in _TRUE
@@ -187,8 +188,8 @@ def _to_refusal(error: Exception, request: Request) -> web.Refusal:
         return web.Unavailable(error.detail, code=error.code)
     if isinstance(error, SuspiciousOperation):
         return web.BadRequest(type(error).__name__, code=Reason.BAD_REQUEST)
-    # The log gets a string and no exc_info, because error reporters read local variables from the frames of an
-    # exception, and the access token is one of these variables.
+    # Log a string without `exc_info`. Otherwise, error reporters could read the access token from the local variables
+    # in the frames of the exception.
     logger.error("not issued: %s", _traceback(error, request))
     return web.Unavailable(type(error).__name__, code=Reason.FAULT)
 
@@ -209,7 +210,7 @@ def _traceback(error: Exception, request: Request) -> str:
                 parameters.form(request._request).get("access_token"),
             ]
     except (InstAccessError, SuspiciousOperation):
-        # The credentials can't be read, so any message may contain one: log the location of the error only.
+        # Without the credentials, they can't be removed from the text. Log only the error's class and location.
         return web.describe_unexpected(error)
     for credential in filter(None, credentials):
         text = text.replace(credential, "[credential]")

@@ -1,4 +1,4 @@
-"""This deployment's keys: generate, seal, publish, rotate, revoke."""
+"""This deployment's keys: generation, sealing, publication, rotation and revocation."""
 
 from .audit_keys import evidence_keys, keks_for_revocation
 from .health import KeyHealth, load_health, short_kid

@@ -1,4 +1,4 @@
-"""The keys that the audit log needs, collected for the functions of the `audit` wing."""
+"""The keys that the functions of the `audit` wing need."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ logger = logging.getLogger("instaccess.keys")
 def evidence_keys() -> audit.EvidenceKeys:
     """Collect the keys that sign, authenticate and check the tamper evidence of the audit log.
 
-    A signing key whose public key was modified in the database is logged and left out. Raises ConfigError,
-    DatabaseError. A missing or undecryptable signing key raises KeyUnavailable or UnsealError only when `sign` is
-    called, because checking the audit log needs public keys only.
+    A signing key whose public key was modified in the database is logged and left out. If the current signing key is
+    missing or can't be unsealed, only `sign` raises KeyUnavailable or UnsealError. Checking the audit log needs only
+    public keys.
+
+    Raises ConfigError or DatabaseError.
     """
     current_ring = ring.current_ring()
     verification = {}
@@ -38,7 +40,8 @@ def evidence_keys() -> audit.EvidenceKeys:
 def keks_for_revocation() -> list[bytes]:
     """Return the key-encryption keys, or an empty list if the settings are invalid.
 
-    A token must be revocable even then. Its audit row gets no new HMAC, and `instaccess_tokens verify` names the row.
+    Invalid settings must not prevent a revocation. The audit rows of the revoked tokens then get no new HMAC, and
+    `instaccess_tokens verify` reports these rows.
     """
     try:
         return conf.key_encryption_keys

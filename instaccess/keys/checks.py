@@ -1,4 +1,4 @@
-"""System checks of the database: keys exist, and their private keys can be unsealed."""
+"""System checks of the stored keys: the required keys exist, and the private keys can be unsealed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from . import provision
 
 @register(Tags.database)
 def check_keys(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """Check that keys exist and can be unsealed. Django runs this for `check --database` and before `migrate`."""
+    """Check that keys exist and can be unsealed. Django runs this check with `check --database` and `migrate`."""
     if not databases or router.db_for_write(Key) not in databases:
         return []
     try:
@@ -25,7 +25,7 @@ def check_keys(databases: Sequence[str] | None = None, **kwargs: Any) -> list[Ch
     except DbError as error:
         return _check_database(router.db_for_write(Key), error)
     except ConfigError:
-        return []  # `check_settings` reports it.
+        return []  # `check_settings` reports the invalid setting.
     except UnsealError as error:
         return [Error(f"A sealed private key can't be unsealed: {error.detail}.", id="instaccess.E008")]
     if not missing:
@@ -40,9 +40,9 @@ def check_keys(databases: Sequence[str] | None = None, **kwargs: Any) -> list[Ch
 
 
 def _check_database(alias: str, error: DbError) -> list[CheckMessage]:
-    """Report a database that can't be reached. Missing tables are no error, because `migrate` creates them."""
+    """Report a database that can't be reached. Missing tables aren't reported, because `migrate` creates them."""
     if connections[alias].in_atomic_block:
-        return []  # After an error in a transaction every query fails, so the cause can't be determined.
+        return []  # In the failed transaction, every further query fails, so the cause can't be determined.
     try:
         connections[alias].introspection.table_names()
     except DbError:

@@ -1,6 +1,7 @@
-"""The state of all keys for the admin: read in three queries, with each private key unsealed as a test.
+"""The state of all keys for the admin.
 
-Nothing here writes to the database or fails because a key is broken.
+`load_health` loads the keys in three queries and unseals each private key as a test. A key that can't be unsealed
+raises no error. This module never writes to the database.
 """
 
 from __future__ import annotations
@@ -27,10 +28,12 @@ class KeyHealth:
     """The state of the keys.
 
     Attributes:
-        keys: keys in use and recently used keys, at most `MAX_KEYS`, the most relevant first.
-        totals: the number of all stored keys by use.
-        live: the number of live tokens by kid; each token counts for its signing and its encryption key.
-        undecryptable: why private keys can't be unsealed, by kid: the `code` of an UnsealError.
+        keys: current, future and recent keys, at most `MAX_KEYS`, the most relevant first.
+        totals: a mapping from `use` to the number of all stored keys.
+        live: a mapping from kid to the number of live tokens. Each token counts for its signing and its encryption
+            key.
+        undecryptable: a mapping from the kid of each private key that can't be unsealed to the `code` of the
+            UnsealError.
         modified: kids of keys whose public key does not match the kid.
         derived: whether the key-encryption key is derived from SECRET_KEY.
     """
@@ -52,7 +55,8 @@ def load_health(*, since: datetime, now: datetime) -> KeyHealth:
     """Read the state of the keys in three queries.
 
     Args:
-        since: past and revoked keys are included if they retired or were revoked after this time.
+        since: past and revoked keys are included if they were retired or revoked after this time.
+        now: the time at which tokens are counted as live.
 
     Raises:
         ConfigError: a setting is invalid.
@@ -77,7 +81,7 @@ def load_health(*, since: datetime, now: datetime) -> KeyHealth:
 
 
 def live_tokens(*, now: datetime) -> dict[str, int]:
-    """Count the live tokens of each key, by kid. One query, over at most about an hour of tokens."""
+    """Return a mapping from kid to the number of live tokens. Runs one query on the tokens of about one hour."""
     counts: Counter[str] = Counter()
     pairs = audit.live_tokens(now=now).order_by().values_list("signing_kid", "encryption_kid")
     for signing, encryption, count in pairs.annotate(count=Count("pk")):
@@ -103,7 +107,8 @@ _RANK = {Key.Status.CURRENT: 0, Key.Status.FUTURE: 1, Key.Status.PAST: 2}
 
 
 def _relevance(row: Key) -> tuple[int, float]:
-    # The future key that was stored first is next; of past and revoked keys, the latest are the most relevant.
+    # Future keys are sorted oldest first, because the oldest future key becomes current next. Past and revoked keys
+    # are sorted latest first.
     rank = _RANK.get(Key.Status(row.status), 3) if row.status in Key.Status else 4
     time = (row.created_at if rank < 2 else row.retired_at or row.revoked_at or row.created_at).timestamp()
     return rank, time if rank < 2 else -time

@@ -1,7 +1,7 @@
 """Changes of the current key: rotation, activation, revocation.
 
-RSA keys are generated before the lock is taken, because generation is slow. The decision is taken again under the
-lock, and the process that loses a race changes nothing.
+RSA keys are generated before the lock is acquired, because generation is slow. The functions then decide again under
+the lock. If another process was faster, they change nothing.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ logger = logging.getLogger("instaccess.keys")
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """The result of `rotate` for the keys of one use.
+    """The result of `rotate` for the signing keys or the encryption keys.
 
     Attributes:
         retired, activated: the previous and the new current key; None if the current key did not change.
         generated: the new future key, or None if no future key was needed.
         erased: past keys whose private key was erased.
-        next_due: when the next rotation is due; None if no key can follow the current one automatically.
+        next_due: when the next rotation is due; None if no key can replace the current one automatically.
         lost_race: whether another process had rotated already, so that this call changed nothing.
     """
 
@@ -55,7 +55,7 @@ class Revocation:
         successor: the key that became current, or None if no key did.
         generated: the new future key, or None if no future key was needed.
         tokens: the number of live tokens that were marked as revoked.
-        failure: why a new key that was needed could not be generated; the revocation took effect nevertheless.
+        failure: the reason if a required new key could not be generated. The key was revoked nevertheless.
     """
 
     key: Key
@@ -68,17 +68,18 @@ class Revocation:
 def rotate(
     use: Key.Use, *, force: bool = False, expected_current: str | None = None, now: datetime | None = None
 ) -> Rotation:
-    """Do what is due for the keys of one use: change the current key, generate the next one, erase expired ones.
+    """Apply the changes that are due: change the current key, generate the next key, erase expired private keys.
 
     Args:
+        use: whether to rotate the signing keys or the encryption keys.
         force: change the current key now, even before its interval or the future key's lead time has passed.
         expected_current: kid of the key that the caller saw as current. If another key is current, nothing is
-            changed: the caller's form was submitted twice, or another process was faster.
+            changed, because the form was submitted twice or another process was faster.
 
     Raises:
-        KeyUnavailable: there is no current key, or `force` is given and no key can follow it.
-        UnsealError: the future key can't be unsealed, because a broken key must never become current. Also raised
-            if the current key's key-encryption key is not configured: new keys would hide that loss.
+        KeyUnavailable: there is no current key, or `force` is given and no key can replace the current key.
+        UnsealError: the future key can't be unsealed, so the key must not become current. Or the key-encryption key
+            of the current key is not configured, and new keys would hide the loss of the key-encryption key.
     """
     given, now = now, now or timezone.now()
     mark_tokens_of_revoked_keys(now=now)
@@ -100,15 +101,15 @@ def rotate(
     count = 2 if needs_successor else int(decision.make_future)
     pregenerated = [trust.generate_jwk(use) for _ in range(count)]
     with store.locked() as keys:
-        # The clock is read again: generating keys and waiting for the lock took time, and a key's lead time must not
-        # begin before other processes can see the key.
+        # Read the clock again, because generating keys and waiting for the lock took time. Otherwise, the lead time
+        # of a key would begin before other processes can see the key.
         return _rotate_locked(keys, current, pregenerated, now=given or timezone.now(), force=force)
 
 
 def _rotate_locked(
     keys: QuerySet[Key], expected: Key, pregenerated: list[JWK], *, now: datetime, force: bool
 ) -> Rotation:
-    """Decide again under the lock and carry the decision out, if `expected` is still the current key."""
+    """Decide again under the lock, and apply the decision if `expected` is still the current key."""
     use = Key.Use(expected.use)
     if store.current_key(keys, use) != expected:
         return _lost_race(keys, use, now)
@@ -131,11 +132,11 @@ def _lost_race(keys: Iterable[Key], use: Key.Use, now: datetime) -> Rotation:
 
 
 def activate(kid: str, *, force: bool = False, now: datetime | None = None) -> Key:
-    """Make a future key the current one of its use. The previous current key becomes a past key.
+    """Make a future key the current signing or encryption key. The previous current key becomes a past key.
 
     Args:
-        force: activate the key before its lead time has passed. Services that have not fetched it yet may refuse
-            tokens.
+        force: activate the key even if its lead time has not passed. Services that have not fetched the key yet may
+            then refuse tokens.
 
     Raises:
         KeyUnavailable: there is no such key.
@@ -150,8 +151,8 @@ def activate(kid: str, *, force: bool = False, now: datetime | None = None) -> K
         current, times = store.current_key(keys, Key.Use(key.use)), ring.lifecycle_times()
         if current is not None and not force and not rotation.is_ready(key, now=now, times=times):
             raise KeyRefused(
-                f"key {key.kid} may be used from {format_utc(rotation.ready_at(key, times))} on, when every copy of "
-                "the JWK set contains it. To use it now, add --force"
+                f"key {key.kid} can't be activated before {format_utc(rotation.ready_at(key, times))}, because some "
+                "services may not have fetched the key. To activate it now, add --force"
             )
         succession.check_usable(key)
         store.succeed(current, key, now)
@@ -159,10 +160,11 @@ def activate(kid: str, *, force: bool = False, now: datetime | None = None) -> K
 
 
 def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None = None) -> Revocation:
-    """Revoke a compromised key: unpublish it, refuse it, erase its private key, mark its live tokens as revoked.
+    """Revoke a compromised key: stop accepting it, erase its private key, and mark its live tokens as revoked.
 
-    If the key is current, the next future key becomes current. If there is none and the private key was on this
-    server, a new key is generated. Revoking a key again marks tokens that another process issued in the meantime.
+    If the key is current, the next future key becomes current. If there is no future key and the private key was on
+    this server, a new key is generated. If the key was revoked before, only the tokens that another process issued
+    in the meantime are marked.
 
     Args:
         by: the user who revokes the key, or a name as a string.
@@ -173,7 +175,7 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
     pregenerated, failure = succession.pregenerate_keys(store.find_key(kid))
     successor = generated = None
     with store.locked() as keys:
-        # The clock is read after the keys were generated: their lead time must not begin before others can see them.
+        # Read the clock after generating the keys. Otherwise, their lead time would begin too early.
         now = now or timezone.now()
         key = store.find_key(kid, keys)
         use = Key.Use(key.use)
@@ -187,11 +189,13 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
                         keys, use, pregenerated if had_private else [], now=now, previous_has_private=had_private
                     )
                 current = successor if was_current else store.current_key(keys, use)
-                # Behind a gateway's public key, a key pair of this server could never become current.
+                # No key is generated if a gateway has the current private key, because a key pair of this server
+                # could never become current.
                 if had_private and current is not None and current.has_private:
                     generated = succession.ensure_next_key(keys, use, pregenerated, now=now)
             except InstAccessError as error:
-                # Sealing failed before anything was written. The compromised key is revoked nevertheless.
+                # The new key could not be sealed and was not stored. The error is only reported, so that the
+                # compromised key is revoked nevertheless.
                 failure = error.detail
     if failure:
         logger.error("no new %s key after a revocation: %s", use.label, failure)
@@ -200,9 +204,10 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
 
 
 def mark_tokens_of_revoked_keys(*, now: datetime | None = None) -> int:
-    """Mark the live tokens of revoked keys as revoked in the audit log. Returns how many tokens were marked.
+    """Mark the live tokens of revoked keys as revoked in the audit log. Returns the number of marked tokens.
 
-    Every `rotate` does this, because a worker whose keys were cached may have issued tokens after a revocation.
+    `rotate` calls this function every time, because a worker with cached keys may have issued tokens after a
+    revocation.
     """
     kids = list(store.stored_keys().filter(status=Key.Status.REVOKED).values_list("kid", flat=True))
     return _mark_tokens(kids, reason="its key was revoked", by=None, now=now) if kids else 0

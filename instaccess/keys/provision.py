@@ -27,16 +27,16 @@ INITIAL = (
 def init(*, now: datetime | None = None) -> list[Key]:
     """Generate the missing keys of a new deployment: current and future signing keys, and a current encryption key.
 
-    Several processes can run this at the same time, and it can be run again.
+    Several processes can call this function at the same time, and repeated calls are safe.
 
     Returns:
         The generated keys; an empty list if no key was missing.
 
     Raises:
-        UnsealError: a stored key can't be unsealed with the configured key-encryption keys. New keys would hide that
-            loss.
-        KeyUnavailable: there are encryption keys, but none is current. Their private keys may belong to a gateway,
-            which could not decrypt tokens encrypted for a key generated here.
+        UnsealError: a stored key can't be unsealed with the configured key-encryption keys. No key is generated,
+            because new keys would hide the loss of the key-encryption key.
+        KeyUnavailable: there are encryption keys, but none is current. No key is generated, because the private keys
+            may belong to a gateway, which could not decrypt tokens that are encrypted for a new key.
     """
     check_sealed_keys()
     if (
@@ -52,7 +52,7 @@ def init(*, now: datetime | None = None) -> list[Key]:
         return []
     generated = []
     with store.locked():
-        # Another process may have stored some of these keys in the meantime. Their pregenerated keys are discarded.
+        # If another process has stored one of these keys in the meantime, the pregenerated key is discarded.
         for use, status in missing_keys():
             if private := pregenerated.get((use, status)):
                 generated.append(store.store(private, use=use, status=status, now=now or timezone.now()))
@@ -60,19 +60,19 @@ def init(*, now: datetime | None = None) -> list[Key]:
 
 
 def missing_keys() -> list[tuple[Key.Use, Key.Status]]:
-    """Return the use and status of each initial key that is missing."""
+    """Return the `use` and the status of each initial key that is missing."""
     present = set(store.stored_keys().values_list("use", "status"))
     return [slot for slot in INITIAL if slot not in present]
 
 
 def check_sealed_keys() -> None:
-    """Unseal every private key as a test. Raises UnsealError for the first one that can't be unsealed."""
+    """Unseal every private key as a test. Raises UnsealError for the first key that can't be unsealed."""
     for error in undecryptable(store.stored_keys().exclude(status=Key.Status.REVOKED)).values():
         raise error
 
 
 def undecryptable(rows: Iterable[Key]) -> dict[str, UnsealError]:
-    """Return an error by kid for each private key that can't be unsealed. Takes about a millisecond per key."""
+    """Return a mapping from kid to error for the private keys that can't be unsealed. Takes about 1 ms per key."""
     errors = {}
     for row in rows:
         try:
@@ -103,12 +103,12 @@ def import_key(
 
     Args:
         data: PEM (PKCS#8, SubjectPublicKeyInfo or certificate) or one JWK as JSON; a public or a private key.
-        use: the key's only purpose. A signing key is published, and tokens signed with it are accepted from now on.
-        with_private: accept and store a private key. By default private keys are refused, because an attacker with
+        use: signing or encryption. A signing key is published, and tokens that it signed are accepted from now on.
+        with_private: whether to accept a private key. By default, private keys are refused, because an attacker with
             the gateway's private key can read every token.
 
     Raises:
-        KeyRefused: the key is unsuitable, or is already stored for this or the other use.
+        KeyRefused: the key is unsuitable, or is already stored as a signing or encryption key.
     """
     key = trust.parse_key(data)
     if key.has_private and not with_private:
@@ -155,21 +155,21 @@ def export(row: Key, *, file_format: str, private: bool = False) -> str:
 
 
 def reseal() -> int:
-    """Encrypt every private key with the first key-encryption key again.
+    """Re-encrypt every private key with the first key-encryption key.
 
-    Each row is updated in one statement, and only if no other process changed the row in the meantime. The command
-    can be interrupted and run again: at any time, every row can be unsealed with a configured key.
+    Each row is updated in one statement, and only if no other process has changed the row in the meantime. The
+    command can be interrupted and run again, because every row can be unsealed with a configured key at any time.
 
     Returns:
-        The number of private keys that were sealed with another key-encryption key before.
+        The number of resealed private keys. Keys that the first key-encryption key already sealed don't count.
 
     Raises:
         UnsealError: a private key can't be unsealed. The other keys are resealed before the error is raised.
     """
     keks = conf.key_encryption_keys
-    wanted, resealed, failure = kek_id(keks[0]), 0, None
+    first_kek_id, resealed, failure = kek_id(keks[0]), 0, None
     for row in store.stored_keys().exclude(sealed_private_jwk=""):
-        if sealing.sealed_under(row.sealed_private_jwk) == wanted:
+        if sealing.sealed_under(row.sealed_private_jwk) == first_kek_id:
             continue
         try:
             private = sealing.unseal(row.sealed_private_jwk, kid=row.kid, use=row.use, keks=keks)

@@ -1,6 +1,6 @@
-"""The key ring: the keys this process uses, read from the database at most every few seconds and parsed once.
+"""The key ring: the keys of this process, which are reloaded every few seconds and parsed only once.
 
-Nothing here writes to the database, and no key is generated if one is missing.
+This module never writes to the database and never generates a missing key.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NO_KEY = {
 
 
 def public_key(row: Key) -> JWK:
-    """Parse the public key of a row. Raises KeyUnavailable if the public key does not match the row's kid and use."""
+    """Parse the public key of a row. Raises KeyUnavailable if the key doesn't match the row's `kid` and `use`."""
     try:
         key = JWK(**row.public_jwk)
         if key.get("use") == row.use and key.thumbprint() == row.kid:
@@ -66,13 +66,13 @@ class HeldKey:
         return bool(self._sealed)
 
     def at(self, status: str) -> HeldKey:
-        """Return a copy of the key with another status. Key rings that contain this key keep the old status."""
+        """Return a copy of the key with another status. Key rings that contain the original keep the old status."""
         other = copy(self)
         other.status = status
         return other
 
     def same_material_as(self, row: Key) -> bool:
-        """Return whether the row contains the same keys as when it was parsed, so that it isn't parsed again."""
+        """Return whether a row still contains the same keys, so that the row doesn't have to be parsed again."""
         return (self.use, self._sealed) == (row.use, row.sealed_private_jwk) and self.public == row.public_jwk
 
     @sensitive_variables()
@@ -87,7 +87,7 @@ class HeldKey:
             if not self._sealed:
                 raise KeyUnavailable(f"only the public key of key {self.kid} is stored on this server")
             key = sealing.unseal(self._sealed, kid=self.kid, use=self.use, keks=conf.key_encryption_keys)
-            # OpenSSL checks and prepares the key now, so that the first request does not wait for it.
+            # Make OpenSSL check and prepare the key now. Otherwise, the first operation with the key would be slow.
             key.get_op_key("sign" if self.use == Key.Use.SIGNING else "unwrapKey")
             self._private = key
         return self._private
@@ -104,10 +104,11 @@ class HeldKey:
 
 
 class _PrivateKeys(Mapping[str, JWK]):
-    """Private keys by kid, unsealed on access.
+    """A mapping from kid to private key. Private keys are unsealed on access.
 
-    A private key that can't be unsealed is a server-side error, so the client's token must not be refused for it:
-    access by kid raises UnsealError. Iteration logs and skips such keys; it raises UnsealError if no key is left.
+    If a private key can't be unsealed, access by kid raises UnsealError, because the server-side error must not look
+    like an invalid token. Iteration logs and skips private keys that can't be unsealed, and raises UnsealError if no
+    key remains.
     """
 
     def __init__(self, keys: Mapping[str, HeldKey]) -> None:
@@ -131,7 +132,7 @@ class _PrivateKeys(Mapping[str, JWK]):
 
 @dataclass(frozen=True)
 class KeyRing:
-    """The accepted keys at one time, the most used first: current, then past (latest first), then future."""
+    """The keys that were accepted when the ring was loaded: current, then past (latest first), then future."""
 
     keys: tuple[HeldKey, ...] = field(default_factory=tuple)
 
@@ -148,7 +149,7 @@ class KeyRing:
         return self._current(Key.Use.ENCRYPTION)
 
     def verification_keys(self) -> Mapping[str, JWK]:
-        """Return the public signing keys by kid, for `tokens.verify`."""
+        """Return the public signing keys as a mapping from kid to key, for `tokens.verify`."""
         return self._verification
 
     @cached_property
@@ -156,7 +157,7 @@ class KeyRing:
         return {key.kid: key.public for key in self.keys if key.use == Key.Use.SIGNING}
 
     def published(self) -> list[dict[str, str]]:
-        """Return the public JWKs of the signing keys. Members are copied by name, so no private member can leak."""
+        """Return the public JWKs of the signing keys. Only public members are copied, so no secret can leak."""
         return [
             {"kty": "RSA", "n": key.public["n"], "e": key.public["e"], "use": "sig", "alg": "RS256", "kid": key.kid}
             for key in self.keys
@@ -164,7 +165,7 @@ class KeyRing:
         ]
 
     def decryption_keys(self) -> Mapping[str, JWK]:
-        """Return the private encryption keys by kid, for `tokens.decrypt`. They are unsealed on access."""
+        """Return a mapping from kid to private encryption key, for `tokens.decrypt`. Keys are unsealed on access."""
         return self._decryption
 
     @cached_property
@@ -188,13 +189,13 @@ def lifecycle_times() -> rotation.Times:
 
 
 def load(previous: Iterable[HeldKey] = ()) -> KeyRing:
-    """Read the accepted keys.
+    """Load the accepted keys.
 
-    They are read from the database that they are written to, because a replica may lag behind a revocation.
-    A row that can't be used is logged and skipped, so that the other keys stay usable.
+    The keys are read from the database that keys are written to, because a replica may not contain a recent
+    revocation. A row that can't be used is logged and skipped, so that the other keys stay usable.
 
     Args:
-        previous: keys that were parsed before; they are reused if their row has not changed.
+        previous: keys that were parsed before. Each of these keys is reused unless its row has changed.
     """
     known = {key.kid: key for key in previous}
     rows = Key.objects.using(router.db_for_write(Key)).filter(status__in=rotation.ACCEPTED)
@@ -224,10 +225,10 @@ def current_ring(*, max_staleness: float = 0) -> KeyRing:
     """Return the key ring of this process, at most `KEY_CACHE_SECONDS` old.
 
     Args:
-        max_staleness: how many seconds older the key ring may be while the database is unavailable.
+        max_staleness: seconds by which the key ring may be older while the database is unavailable.
 
     Raises:
-        DatabaseError: the database is unavailable and the cached key ring is too old.
+        DatabaseError: the database is unavailable, and the cached key ring is too old.
     """
     return _ring.get(interval=conf.key_cache_seconds, max_staleness=max_staleness)
 

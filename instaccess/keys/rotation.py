@@ -1,9 +1,9 @@
 """The key lifecycle (`future → current → past → gone`) as pure decisions on timestamps.
 
-A past key is *gone* when its retention has passed: its last token has expired, so the key is no longer published or
-accepted, and its private key is erased.
+A past key is *gone* when its retention has passed, because all tokens of the key have then expired. A key that is
+gone is no longer published or accepted, and its private key is erased.
 
-Nothing here reads a clock, a setting or the database. `lifecycle.py` carries the decisions out.
+This module reads no clock, setting or database. `lifecycle.py` applies the decisions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from ..models import Key
 
 ACCEPTED = (Key.Status.CURRENT, Key.Status.PAST, Key.Status.FUTURE)
-"""Statuses of keys whose tokens may be accepted, the most used first. Keys with another status are refused."""
+"""Statuses of keys whose tokens may be accepted, the most used status first. Other keys are refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +24,9 @@ class Times:
     """The durations of the key lifecycle.
 
     Attributes:
-        interval: how long a key is current.
-        lead: how long a future key is published before it may become current.
-        retention: how long a past key is accepted.
+        interval: the time for which a key is current.
+        lead: the time for which a future key is published before the key may become current.
+        retention: the time for which a past key is accepted.
     """
 
     interval: timedelta
@@ -36,13 +36,14 @@ class Times:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What is due for the keys of one use.
+    """The changes that are due for the signing keys or the encryption keys.
 
     Attributes:
         retire, activate: the previous and the new current key; both None if no change is due.
         make_future: whether a new future key must be generated after the change.
-        erase: past keys that are gone but still have a private key, which must be erased.
-        next_due: when the next change of the current key is due after these steps; None if no key can follow.
+        erase: past keys that are gone and whose private keys must be erased.
+        next_due: when the next change of the current key is due, after the changes above. None if no key can replace
+            the current key.
     """
 
     use: Key.Use
@@ -58,60 +59,65 @@ class Decision:
 
 
 def decide(keys: Iterable[Key], *, use: Key.Use, now: datetime, times: Times, force: bool = False) -> Decision:
-    """Decide what is due for the keys of one use at `now`.
+    """Decide which changes are due for the signing keys or the encryption keys at `now`.
 
     A change is due when both the current key's interval and the future key's lead time have passed. Without a current
-    key, no key is generated or activated: the operator must run `instaccess_init`.
+    key, no key is generated or activated: the operator must run `instaccess_init` or activate a key.
 
     Args:
-        keys: keys of any use; those of other uses are ignored.
+        keys: all keys; keys with another `use` are ignored.
+        use: whether to decide about the signing keys or the encryption keys.
         force: change the current key now, even if its interval or the future key's lead time has not passed.
     """
-    mine = [key for key in keys if key.use == use]
-    erase = tuple(key for key in mine if key.has_private and is_gone(key, now=now, times=times))
-    current = next((key for key in mine if key.status == Key.Status.CURRENT), None)
+    same_use = [key for key in keys if key.use == use]
+    erase = tuple(key for key in same_use if key.has_private and is_gone(key, now=now, times=times))
+    current = next((key for key in same_use if key.status == Key.Status.CURRENT), None)
     served = served_at(current, times) if current else None
     if current is None or served is None:
         return Decision(use, None, None, False, erase, None)
-    future = sorted((key for key in mine if key.status == Key.Status.FUTURE), key=lambda key: ready_at(key, times))
+    future = sorted(
+        (key for key in same_use if key.status == Key.Status.FUTURE), key=lambda key: ready_at(key, times)
+    )
     waiting = [key for key in future if can_rotate_automatically(key, previous_has_private=current.has_private)]
     due = max(served, ready_at(waiting[0], times)) if waiting else None
     rotates = due is not None and (force or now >= due)
 
-    # From here on, the keys are considered as they are after the change.
+    # From here on, the code decides about the keys as they are after the change.
     successor = waiting[0] if rotates else current
     remaining = [
         key
         for key in future
         if key != successor and can_rotate_automatically(key, previous_has_private=successor.has_private)
     ]
-    # An imported public key is followed by another public key from the same owner, so no key is generated.
+    # After an imported public key, no key is generated, because the owner of the private key must send the next one.
     make_future = not remaining and successor.has_private
     if remaining or make_future:
-        following = ready_at(remaining[0], times) if remaining else now + times.lead
-        due = max(now + times.interval if rotates else served, following)
+        next_ready = ready_at(remaining[0], times) if remaining else now + times.lead
+        due = max(now + times.interval if rotates else served, next_ready)
     else:
         due = None
     return Decision(use, current if rotates else None, successor if rotates else None, make_future, erase, due)
 
 
 def forecast(keys: Iterable[Key], *, now: datetime, times: Times, until: datetime) -> list[Key]:
-    """Predict the keys at `until`, assuming that from `now` on each rotation happens when it is due.
+    """Predict the keys at `until`, assuming that each rotation from `now` on happens on time.
 
-    Nothing is stored. Keys that rotations would generate are taken into account, but not returned.
+    Nothing is stored. The prediction includes keys that rotations would generate, but these keys are not returned.
 
     Returns:
         Copies of the given keys in the same order, with the predicted statuses and times.
     """
     predicted = [copy(key) for key in keys]
     for use in Key.Use:
-        mine, then = [key for key in predicted if key.use == use], now
+        same_use, then = [key for key in predicted if key.use == use], now
         while then <= until:
-            decision = decide(mine, use=use, now=then, times=times)
+            decision = decide(same_use, use=use, now=then, times=times)
             if decision.activate:
                 hand_over(decision.retire, decision.activate, now=then)
             if decision.make_future:
-                mine.append(Key(use=use, status=Key.Status.FUTURE, created_at=then, sealed_private_jwk="predicted"))
+                same_use.append(
+                    Key(use=use, status=Key.Status.FUTURE, created_at=then, sealed_private_jwk="predicted")
+                )
             if decision.next_due is None:
                 break
             then = decision.next_due
@@ -119,7 +125,7 @@ def forecast(keys: Iterable[Key], *, now: datetime, times: Times, until: datetim
 
 
 def hand_over(retired: Key | None, activated: Key, *, now: datetime) -> None:
-    """Set the statuses and times of a change of the current key on both instances. Nothing is stored."""
+    """Set the statuses and times of the retired and the activated key. Nothing is stored."""
     if retired is not None:
         retired.status, retired.retired_at = Key.Status.PAST, now
     activated.status, activated.activated_at = Key.Status.CURRENT, now
@@ -128,8 +134,8 @@ def hand_over(retired: Key | None, activated: Key, *, now: datetime) -> None:
 def can_rotate_automatically(key: Key, *, previous_has_private: bool) -> bool:
     """Return whether a future key may become current in a rotation, without being activated by an operator.
 
-    A public signing key can't sign. If the current encryption key is a gateway's public key, that gateway doesn't
-    have the private key of a pair generated here, so it could not decrypt tokens encrypted for that pair.
+    A signing key without its private key can't sign. If the current encryption key is a gateway's public key, the
+    gateway doesn't have the private keys that are generated here, so it could not decrypt tokens of these keys.
 
     Args:
         previous_has_private: whether the private key of the current key is stored on this server.
@@ -146,7 +152,7 @@ def is_next(key: Key, keys: Iterable[Key]) -> bool:
 
 
 def served_at(key: Key, times: Times) -> datetime | None:
-    """Return when the interval of a current key passes. Returns None if the key is not current."""
+    """Return when the interval of a current key ends. Returns None if the key is not current."""
     if key.status != Key.Status.CURRENT or key.activated_at is None:
         return None
     return key.activated_at + times.interval
@@ -168,18 +174,18 @@ def is_ready(key: Key, *, now: datetime, times: Times) -> bool:
 
 
 def gone_at(key: Key, times: Times) -> datetime | None:
-    """Return when the last token of a past key expires. Returns None if the key is not past."""
+    """Return when the retention of a past key ends, and all its tokens have expired. Returns None for other keys."""
     if key.status != Key.Status.PAST or key.retired_at is None:
         return None
     return key.retired_at + times.retention
 
 
 def is_gone(key: Key, *, now: datetime, times: Times) -> bool:
-    """Return whether the last token of a past key has expired."""
+    """Return whether the retention of a past key has passed, so that all its tokens have expired."""
     end = gone_at(key, times)
     return end is not None and now >= end
 
 
 def is_accepted(key: Key, *, now: datetime, times: Times) -> bool:
-    """Return whether tokens of this key may be accepted, and a signing key be published."""
+    """Return whether a key may be used to accept tokens. Accepted signing keys are also published."""
     return key.status in ACCEPTED and not is_gone(key, now=now, times=times)

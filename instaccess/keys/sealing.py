@@ -1,7 +1,8 @@
 """Encryption of private keys at rest: to *seal* a private key is to encrypt its JWK with a key-encryption key.
 
-A sealed key is a compact JWE (RFC 7517 §7). Its protected header contains the key's id (`kid`), its use (`use`) and
-the id of the key-encryption key (`kek`). Unsealing checks all three and refuses a sealed key copied to another row.
+A sealed key is a compact JWE (RFC 7517 §7). The protected header contains the id of the key (`kid`), the key's `use`,
+and the id of the key-encryption key (`kek`). Unsealing checks all three members, so a sealed key that was copied to
+another row is refused.
 """
 
 from __future__ import annotations
@@ -40,11 +41,11 @@ def seal(private: JWK, *, kid: str, use: str, keks: Sequence[bytes]) -> str:
 
 @sensitive_variables()
 def unseal(sealed: str, *, kid: str, use: str, keks: Sequence[bytes]) -> JWK:
-    """Decrypt a sealed key for this `kid` and `use`, with the key-encryption key that sealed it.
+    """Decrypt the sealed key of this `kid` and `use`, with the key-encryption key that sealed the key.
 
     Raises:
-        UnsealError: that key-encryption key is not among `keks` (code `kek_missing`), or the sealed key was modified
-            or belongs to another row (code `seal_broken`).
+        UnsealError: the required key-encryption key is not among `keks` (code `kek_missing`), or the sealed key was
+            modified or belongs to another row (code `seal_broken`).
     """
     kek = {kek_id(key): key for key in keks}.get(sealed_under(sealed))
     if kek is None:
@@ -56,7 +57,7 @@ def unseal(sealed: str, *, kid: str, use: str, keks: Sequence[bytes]) -> JWK:
         )
     jwe = JWE(algs=[_ALG, _ENC])
     try:
-        tokens.split_compact(sealed, 5)  # jwcrypto accepts non-canonical encodings.
+        tokens.split_compact(sealed, 5)  # Refuses non-canonical encodings, which jwcrypto would accept.
         jwe.deserialize(sealed)
         jwe.decrypt(_as_jwk(kek), max_plaintext=_MAX_PRIVATE_JWK_BYTES)
         header = jwe.jose_header
@@ -73,7 +74,7 @@ def unseal(sealed: str, *, kid: str, use: str, keks: Sequence[bytes]) -> JWK:
 
 
 def sealed_under(sealed: str) -> str:
-    """Return the id of the key-encryption key that a sealed key names, or an empty string if it names none."""
+    """Return the id of the key-encryption key that a sealed key names, or "" if the sealed key names none."""
     try:
         kek = json.loads(base64url_decode(sealed.split(".", 1)[0]))["kek"]
     except (LookupError, TypeError, ValueError, RecursionError):

@@ -1,6 +1,6 @@
-"""The stored keys: found, locked, inserted and changed.
+"""The stored keys: functions that find, lock, insert and change keys.
 
-`rotation.py`, `lifecycle.py` and `provision.py` decide about the changes.
+`rotation.py`, `lifecycle.py` and `provision.py` decide which changes are made.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ SHORTEST_KID = 6
 
 
 def stored_keys() -> QuerySet[Key]:
-    """Return all keys from the database that they are written to, because a replica may lag behind."""
+    """Return all keys from the database that keys are written to, because a replica may be outdated."""
     return Key.objects.using(router.db_for_write(Key))
 
 
 @contextmanager
 def locked() -> Iterator[QuerySet[Key]]:
-    """Open a transaction in which no other process can change keys. Afterwards this process's key cache is cleared.
+    """Run a transaction during which no other process can change keys, then clear this process's key cache.
 
     The lock is an UPDATE of one row at the start of the transaction. PostgreSQL and MariaDB lock the row until
     commit; SQLite locks the database for writes.
 
     Yields:
-        The keys, to be read with FOR UPDATE. Inside a request's transaction, a plain SELECT in MariaDB would return
-        an older snapshot.
+        A queryset of the keys that reads with FOR UPDATE. In MariaDB, a plain SELECT inside a request's transaction
+        would return an older snapshot.
     """
     alias = router.db_for_write(Key)
     KeyLock.objects.using(alias).get_or_create(pk=1)
@@ -54,12 +54,12 @@ def locked() -> Iterator[QuerySet[Key]]:
 
 
 def current_key(keys: QuerySet[Key], use: Key.Use) -> Key | None:
-    """Return the current key of a use, or None."""
+    """Return the current signing or encryption key, or None."""
     return keys.filter(use=use, status=Key.Status.CURRENT).first()
 
 
 def future_keys(keys: QuerySet[Key], use: Key.Use) -> QuerySet[Key]:
-    """Return the future keys of a use, the oldest first."""
+    """Return the future signing or encryption keys, the oldest first."""
     return keys.filter(use=use, status=Key.Status.FUTURE).order_by("created_at", "id")
 
 
@@ -84,7 +84,7 @@ def find_key(kid: str, keys: QuerySet[Key] | None = None) -> Key:
     Raises:
         KeyUnavailable: no key or more than one key matches.
     """
-    # SQLite and MariaDB may ignore case here. There are few keys, so Python compares them.
+    # The kids are compared in Python, because SQLite and MariaDB may ignore case. There are few keys.
     matches = [
         key
         for key in (stored_keys() if keys is None else keys)
@@ -96,14 +96,14 @@ def find_key(kid: str, keys: QuerySet[Key] | None = None) -> Key:
             "`python manage.py instaccess_keys list` shows the ids"
         )
     if len(matches) != 1:
-        what = "more than one key" if matches else "no key"
-        raise KeyUnavailable(f"there is {what} {kid!r}: see `python manage.py instaccess_keys list`")
+        quantity = "more than one key" if matches else "no key"
+        raise KeyUnavailable(f"there is {quantity} {kid!r}: see `python manage.py instaccess_keys list`")
     return matches[0]
 
 
 @sensitive_variables()
 def store(key: JWK, *, use: Key.Use, status: Key.Status, now: datetime) -> Key:
-    """Insert a key. A private key is sealed first."""
+    """Insert a key, and return its row. A private key is sealed first."""
     public = trust.public_members(key, use=use)
     sealed = ""
     if key.has_private:
@@ -125,7 +125,7 @@ def store(key: JWK, *, use: Key.Use, status: Key.Status, now: datetime) -> Key:
 
 
 def succeed(retired: Key | None, activated: Key, now: datetime) -> None:
-    """Make a key current and the previous current key, if there is one, past."""
+    """Make `activated` the current key, and `retired`, if given, a past key."""
     rotation.hand_over(retired, activated, now=now)
     if retired is not None:
         save(retired, "status", "retired_at")
@@ -134,13 +134,13 @@ def succeed(retired: Key | None, activated: Key, now: datetime) -> None:
 
 
 def mark_revoked(key: Key, now: datetime) -> None:
-    """Give a key the status revoked and erase its private key."""
+    """Set the status of a key to revoked, and erase its private key."""
     key.status, key.revoked_at, key.sealed_private_jwk = Key.Status.REVOKED, now, ""
     save(key, "status", "revoked_at", "sealed_private_jwk")
 
 
 def erase(key: Key) -> None:
-    """Erase the private key. This can't be undone."""
+    """Erase the private key of a stored key. This can't be undone."""
     key.sealed_private_jwk = ""
     save(key, "sealed_private_jwk")
     logger.info("private key of key %s erased", key.kid)

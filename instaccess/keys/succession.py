@@ -1,4 +1,4 @@
-"""Successors of the current key: generated in advance, chosen, checked before they become current."""
+"""The successor of the current key: generation in advance, selection, and checks before activation."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ logger = logging.getLogger("instaccess.keys")
 
 
 def pregenerate_keys(key: Key) -> tuple[list[JWK], str]:
-    """Generate the keys that revoking this key may need. Returns them and, if generation failed, the reason.
+    """Generate the keys that may be needed after this key is revoked.
 
-    A failure must not prevent the revocation.
+    Returns the keys and the reason why generation failed, or an empty string. A failure raises no error, because it
+    must not prevent the revocation.
     """
     if not key.has_private or key.status not in {Key.Status.CURRENT, Key.Status.FUTURE}:
         return [], ""
@@ -33,7 +34,10 @@ def pregenerate_keys(key: Key) -> tuple[list[JWK], str]:
 def activate_successor(
     keys: QuerySet[Key], use: Key.Use, pregenerated: list[JWK], *, now: datetime, previous_has_private: bool
 ) -> Key | None:
-    """Make the next usable future key current, or else a pregenerated one. Returns None if there is neither."""
+    """Make the next usable future key current, or else a pregenerated key.
+
+    Returns the new current key, or None if there is neither a usable future key nor a pregenerated key.
+    """
     successor = _usable_future(keys, use, previous_has_private=previous_has_private)
     if successor is None and pregenerated:
         successor = store.store(pregenerated.pop(), use=use, status=Key.Status.FUTURE, now=now)
@@ -43,14 +47,17 @@ def activate_successor(
 
 
 def ensure_next_key(keys: QuerySet[Key], use: Key.Use, pregenerated: list[JWK], *, now: datetime) -> Key | None:
-    """Store a pregenerated key as a future key if none is next. Returns the stored key."""
+    """Store a pregenerated key as a future key if no future key can become current. Returns the stored key."""
     if pregenerated and store.next_key(keys, use, previous_has_private=True) is None:
         return store.store(pregenerated.pop(), use=use, status=Key.Status.FUTURE, now=now)
     return None
 
 
 def check_usable(key: Key) -> None:
-    """Raise if the key can't do its work: a signing key needs a private key, and a stored private key must unseal."""
+    """Check that a key can be used: a signing key has a private key, and a stored private key can be unsealed.
+
+    Raises KeyRefused for a signing key without a private key, and UnsealError for a key that can't be unsealed.
+    """
     if key.has_private:
         sealing.unseal(key.sealed_private_jwk, kid=key.kid, use=key.use, keks=conf.key_encryption_keys)
     elif key.use == Key.Use.SIGNING:
@@ -58,7 +65,10 @@ def check_usable(key: Key) -> None:
 
 
 def check_key_encryption_key(key: Key) -> None:
-    """Raise UnsealError if the key-encryption key of this key is not configured. A modified key may be replaced."""
+    """Check that the key-encryption key of a sealed key is configured. Raises UnsealError.
+
+    A sealed key that was modified causes no error here, because a rotation may replace the modified key.
+    """
     try:
         check_usable(key)
     except UnsealError as error:

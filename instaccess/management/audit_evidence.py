@@ -21,10 +21,10 @@ from .base import SubcommandCommand, iso
 
 SUBCOMMANDS = {
     "seal": (
-        "Cover audit rows with signed checkpoints. Covers all rows that can no longer change: the rows of tokens "
-        f"issued more than {audit.SETTLED // 60} minutes ago. Run it from cron, hourly or daily."
+        "Create signed checkpoints that cover all audit rows that can no longer change. A row can no longer change "
+        f"{audit.SETTLED // 60} minutes after its token was issued. Run this command from cron, hourly or daily."
     ),
-    "checkpoint": "Print a checkpoint, or export it. Store the exported copy on another machine.",
+    "checkpoint": "Print a checkpoint, or export it to a file. Store the file on another machine.",
     "verify": "Compare every audit row with its HMAC and its checkpoint, and report the first modified row.",
     "prune": (
         "Delete old audit rows in short transactions, and record the deletion in a signed prune marker. Rows of live "
@@ -36,20 +36,25 @@ _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
 
 def add_arguments(sub: Mapping[str, CommandParser]) -> None:
-    """Add the options of these subcommands to their parsers."""
-    sub["checkpoint"].add_argument("--number", type=int, help="Number of the checkpoint. Default: the latest.")
+    """Add the options of `SUBCOMMANDS` to `sub`, which contains a parser for each subcommand."""
+    sub["checkpoint"].add_argument(
+        "--number", type=int, help="Checkpoint number (default: the number of the latest checkpoint)."
+    )
     sub["checkpoint"].add_argument("--file", help="Write the checkpoint to this new file, for `verify --checkpoint`.")
     sub["verify"].add_argument(
         "--checkpoint",
         action="append",
         default=[],
         metavar="FILE",
-        help="An exported checkpoint to compare. Can be repeated.",
+        help="Compare the audit log with this exported checkpoint. Can be repeated.",
     )
     sub["prune"].add_argument(
         "--older-than",
         metavar="AGE",
-        help="For example 400d, 36h or 52w. Default: INSTACCESS['AUDIT_RETENTION_DAYS'].",
+        help=(
+            "Delete rows of tokens issued longer ago than this age: 400d, 36h or 52w, for example. "
+            "Default: INSTACCESS['AUDIT_RETENTION_DAYS']."
+        ),
     )
     sub["prune"].add_argument("--batch", type=int, default=1000, help="Rows per transaction (default: 1000).")
     sub["prune"].add_argument(
@@ -58,26 +63,26 @@ def add_arguments(sub: Mapping[str, CommandParser]) -> None:
 
 
 class EvidenceSubcommands(SubcommandCommand):
-    """The implementation of these subcommands."""
+    """A command that implements `SUBCOMMANDS`."""
 
     def _seal(self, options: dict[str, Any]) -> None:
         result = audit.seal(keys.evidence_keys())
         lines = [
-            f"Checkpoint {made.number}: {made.rows} rows up to {made.last}, digest {made.digest}"
-            for made in result.made
+            f"Checkpoint {created.number}: {created.rows} rows up to row {created.last}, digest {created.digest}"
+            for created in result.made
         ]
         if not lines:
             lines = ["No rows are ready for a checkpoint."]
         if result.ready_at is not None:
             ready_at = iso(result.ready_at)
-            lines.append(f"{result.waiting} rows can still change; the first one can be covered at {ready_at}.")
+            lines.append(f"{result.waiting} rows can still change; the first of them can be covered at {ready_at}.")
         facts = {
-            "made": [asdict(made) for made in result.made],
+            "made": [asdict(created) for created in result.made],
             "waiting": result.waiting,
             "ready_at": iso(result.ready_at),
         }
-        self.done(options, facts, "\n".join(lines))
-        if modified := sum(made.altered for made in result.made):
+        self.print_result(options, facts, "\n".join(lines))
+        if modified := sum(created.altered for created in result.made):
             raise CommandError(
                 f"{modified} of these rows were modified before the checkpoint was created: run `python manage.py "
                 "instaccess_tokens verify`."
@@ -100,7 +105,7 @@ class EvidenceSubcommands(SubcommandCommand):
         elif options["json"]:
             self.stdout.write(document)
         else:
-            self.stdout.write(_printed(statement, checkpoint.jws))
+            self.stdout.write(_format_checkpoint(statement, checkpoint.jws))
 
     def _verify(self, options: dict[str, Any]) -> None:
         evidence_keys = keys.evidence_keys()
@@ -118,7 +123,7 @@ class EvidenceSubcommands(SubcommandCommand):
         if report.last is not None:
             lines.append(f"The last checkpoint is number {report.last.number}, digest {report.last.digest}.")
         lines += [f"Note: {note}." for note in report.notes]
-        self.done(options, asdict(report), "\n".join(lines))
+        self.print_result(options, asdict(report), "\n".join(lines))
         if report.broken:
             raise CommandError(f"The audit log was tampered with or can't be checked: {report.broken}.")
 
@@ -126,7 +131,7 @@ class EvidenceSubcommands(SubcommandCommand):
         before = _before(options["older_than"])
         if options["dry_run"]:
             count = audit.prunable(before, keys.evidence_keys())
-            self.done(options, {"would_delete": count}, f"{count} rows would be deleted.")
+            self.print_result(options, {"would_delete": count}, f"{count} rows would be deleted.")
             return
         try:
             result = audit.prune(before, keys.evidence_keys(), batch=options["batch"], force=options["force"])
@@ -135,7 +140,7 @@ class EvidenceSubcommands(SubcommandCommand):
         text = f"Deleted {result.rows} rows of tokens issued before {iso(before)}."
         if result.last:
             text += f" A signed prune marker records that the rows up to row {result.last} were pruned."
-        self.done(options, {"deleted": result.rows, "last": result.last}, text)
+        self.print_result(options, {"deleted": result.rows, "last": result.last}, text)
 
 
 def _before(age: str | None) -> datetime:
@@ -155,8 +160,8 @@ def _before(age: str | None) -> datetime:
         raise CommandError(f"--older-than {age} is before the year 1: use a smaller age.") from None
 
 
-def _printed(statement: Statement, jws: str) -> str:
-    """Format a checkpoint for printing, with the digest split into groups that a person can compare."""
+def _format_checkpoint(statement: Statement, jws: str) -> str:
+    """Format a checkpoint for printing, and split the digest into groups that are easy to compare."""
     digest = " ".join(statement.digest[start : start + 8] for start in range(0, 64, 8))
     sealed_at, newest = (iso(datetime.fromtimestamp(time, UTC)) for time in (statement.sealed_at, statement.newest))
     return "\n".join(
@@ -187,5 +192,5 @@ def _read(name: str) -> str:
     try:
         return Path(name).read_text()
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it isn't text"
+        reason = error.strerror if isinstance(error, OSError) else "the file isn't text"
         raise CommandError(f"Can't read {name}: {reason}.") from error

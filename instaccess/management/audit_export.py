@@ -15,12 +15,14 @@ from ..models import IssuedToken
 from .base import operator
 
 _KILLED_BY_SIGPIPE = 128 + 13
-"""The exit code that a shell reports for a program killed by SIGPIPE, because its reader exited."""
+"""Exit code that a shell reports for a program that SIGPIPE killed."""
 
 
 def add_arguments(parser: CommandParser) -> None:
     """Add the options of `export`, except the filters that `export` shares with `list`."""
-    parser.add_argument("--format", required=True, choices=[each.value for each in Format])
+    parser.add_argument(
+        "--format", required=True, choices=[each.value for each in Format], help="Format of the export."
+    )
     parser.add_argument(
         "--file", metavar="PATH", help="Write to this new file, with mode 0600. Default: standard output."
     )
@@ -41,7 +43,12 @@ def period(options: dict[str, Any]) -> list[Q]:
 
 
 def write(rows: QuerySet[IssuedToken], options: dict[str, Any], stdout: OutputWrapper) -> None:
-    """Write rows to standard output or to `--file`. Raises CommandError, DatabaseError."""
+    """Write rows to standard output or to `--file`.
+
+    Raises:
+        CommandError: `--file` is empty, exists already or can't be written.
+        DatabaseError: the rows can't be read.
+    """
     names = ("user", "application", "account", "live", "since", "until")
     filters = {name: str(options[name]) for name in names if options[name]}
     export = Export(rows, Format(options["format"]), by=operator(), filters=filters)
@@ -59,7 +66,7 @@ def write(rows: QuerySet[IssuedToken], options: dict[str, Any], stdout: OutputWr
 
 
 def _to_stdout(export: Export, stdout: OutputWrapper) -> None:
-    # Writes bytes, because the encoding and line endings of the terminal must not change a redirected export.
+    # Write bytes. Otherwise, the encoding and line endings of the terminal would change a redirected export.
     binary = getattr(stdout, "buffer", None)
     try:
         for text in export:
@@ -82,8 +89,8 @@ def _to_file(export: Export, path: str) -> None:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         raise CommandError(
-            f"{partial} already exists: another export is writing the file, or was killed. If the export was killed, "
-            "delete the file."
+            f"{partial} already exists, because another export is running or was killed. If no export is running, "
+            "delete this file."
         ) from None
     try:
         with open(descriptor, "w", encoding="utf-8", newline="") as file:
@@ -94,7 +101,7 @@ def _to_file(export: Export, path: str) -> None:
         _refuse_to_overwrite(path)
         os.rename(partial, path)
     except BaseException:
-        # An incomplete file must not be mistaken for a complete export.
+        # Delete the incomplete file. Otherwise, an operator could mistake the file for a complete export.
         with suppress(OSError):
             os.unlink(partial)
         raise

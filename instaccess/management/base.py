@@ -1,4 +1,4 @@
-"""The base of commands with subcommands: their parsers, `--json` output, and readable errors."""
+"""Base class of commands with subcommands: parsers, `--json` output and readable errors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,11 @@ class SubcommandCommand(BaseCommand):
         the subcommand keeps its value.
 
         Args:
-            texts: help text by name of the subcommand.
+            texts: the help text of each subcommand, by name.
+            parser_class: class of the parsers.
+
+        Returns:
+            The parser of each subcommand, by name.
         """
         subparsers = parser.add_subparsers(dest="subcommand", required=True, parser_class=parser_class)
         sub = {name: subparsers.add_parser(name, help=text, description=text) for name, text in texts.items()}
@@ -52,14 +56,14 @@ class SubcommandCommand(BaseCommand):
                 f"Database error: {error}. If tables are missing, run `python manage.py migrate`."
             ) from error
 
-    def done(self, options: dict[str, Any], facts: Any, text: str) -> None:
+    def print_result(self, options: dict[str, Any], facts: Any, text: str) -> None:
         """Print the result: `facts` with `--json`, otherwise `text`."""
         if options["json"]:
-            self.tell_json(facts)
+            self.print_json(facts)
         else:
             self.stdout.write(text)
 
-    def tell_json(self, value: Any) -> None:
+    def print_json(self, value: Any) -> None:
         """Print one JSON document to standard output."""
         self.stdout.write(json.dumps(value, indent=2))
 
@@ -67,12 +71,12 @@ class SubcommandCommand(BaseCommand):
 def operator() -> str:
     """Return the name of the operator at the command line, for logs and the audit log."""
     try:
-        name = getpass.getuser().encode(errors="replace").decode()  # The name may contain undecodable bytes.
+        name = getpass.getuser().encode(errors="replace").decode()  # Replace undecodable bytes.
         return f"{name} (command line)"
-    except (ImportError, KeyError, OSError):  # A user in a container may have no name.
+    except (ImportError, KeyError, OSError):  # In a container, the user may have no name.
         return "command line"
 
 
 def iso(when: datetime | None) -> str | None:
-    """Format a time for people and scripts (RFC 3339, UTC, to the second). Returns None for None."""
+    """Format a time as RFC 3339 in UTC, without fractions of a second. Returns None for None."""
     return format_rfc3339(when) if when else None

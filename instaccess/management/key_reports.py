@@ -1,4 +1,4 @@
-"""The output of `manage.py instaccess_keys`: dictionaries for `--json`, sentences for people."""
+"""The output of `manage.py instaccess_keys`: dictionaries for `--json`, and sentences for operators."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def next_step(key: Key, all_keys: Iterable[Key] | None = None) -> str:
         case Key.Status.FUTURE:
             if not keys.is_next(key, all_keys):
                 return (
-                    "can't sign: only its public key is stored on this server"
+                    "can't sign, because only its public key is stored on this server"
                     if use == Key.Use.SIGNING
-                    else "does not become current automatically: the gateway lacks its private key"
+                    else "does not become current automatically, because the gateway lacks its private key"
                 )
             if keys.is_ready(key, now=now, times=times):
                 return "ready to become current"
@@ -55,7 +55,11 @@ def next_step(key: Key, all_keys: Iterable[Key] | None = None) -> str:
             if keys.is_gone(key, now=now, times=times):
                 return "gone: its last token has expired"
             gone = keys.gone_at(key, times)
-            return f"accepted until {iso(gone)}" if gone else "accepted; its retirement time is missing"
+            return (
+                f"its tokens are accepted until {iso(gone)}"
+                if gone
+                else "its tokens are accepted, but the retirement time is missing"
+            )
     return f"revoked at {iso(key.revoked_at)}"
 
 
@@ -73,10 +77,10 @@ def outcome_facts(outcome: keys.Rotation) -> dict[str, Any]:
 
 
 def rotation_messages(outcome: keys.Rotation) -> list[str]:
-    """Describe a rotation in sentences, one a line."""
+    """Return the lines that describe a rotation, one sentence per line."""
     lines = []
     if outcome.lost_race:
-        lines.append("another process rotated at the same time; this command changed nothing.")
+        lines.append("nothing was changed, because another process rotated the key at the same time.")
     if outcome.activated and outcome.retired:
         lines.append(f"key {outcome.activated.kid} is now current; key {outcome.retired.kid} is past.")
     if outcome.generated:
@@ -86,13 +90,17 @@ def rotation_messages(outcome: keys.Rotation) -> list[str]:
                 "a gateway that does not share this database needs the private key before the key becomes current: "
                 f"`python manage.py instaccess_keys export --private --kid {outcome.generated.kid}`"
             )
-    lines += [f"erased the private key of key {key.kid}: its last token has expired." for key in outcome.erased]
+    lines += [
+        f"erased the private key of key {key.kid}, because its last token has expired." for key in outcome.erased
+    ]
     if not lines:
         lines.append("nothing was due.")
     if outcome.next_due:
         lines.append(f"the next rotation is due at {iso(outcome.next_due)}.")
     else:
-        lines.append("no rotation is due: there is no future key. Import the next public key from its owner.")
+        lines.append(
+            "no rotation is planned, because there is no future key. Import the next public key from its owner."
+        )
     return lines
 
 
@@ -107,7 +115,10 @@ def imported(key: Key) -> str:
         return f"{text} To use it earlier, although services may refuse its tokens: `{command} --force`"
     if key.has_private:
         return f"{text} To use it now: `{command}`"
-    return f"{text} When its gateway has the private key, and before `rotate` finds the key due: `{command}`"
+    return (
+        f"{text} Make sure that the gateway has the private key before `rotate` makes the key current. To make the "
+        f"key current now: `{command}`"
+    )
 
 
 def activated(key: Key) -> list[str]:

@@ -1,7 +1,7 @@
-"""Authenticates requests that carry a signed token.
+"""The service role: authenticates requests that contain a signed token.
 
-Django REST framework needs Django's settings, but Django imports this package while it sets up `INSTALLED_APPS`. The
-framework is therefore imported on the first access to one of these names (PEP 562).
+Django imports this package while Django sets up `INSTALLED_APPS`, before Django REST framework can be imported.
+`authentication`, which imports the framework, is therefore imported on first access to one of its names (PEP 562).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .local_users import use
+from .local_tables import use
 
 if TYPE_CHECKING:
     from .authentication import AcceptedClaims, InstAccessAuthentication, TokenUser

@@ -1,7 +1,7 @@
 """Django REST framework authentication of the signed token (`docs/wire-contract.md` §4).
 
-A service needs this package, Django REST framework and public signing keys. It needs neither the issuer's app in
-INSTALLED_APPS, nor an OAuth2 provider, nor a table.
+A service needs this package, Django REST framework and public signing keys. A service needs neither the issuer's app
+in INSTALLED_APPS, nor an OAuth2 provider, nor database tables.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..conf import conf
 from ..exceptions import ConfigError, InstAccessError, InvalidToken, Reason
 from ..tokens import Claims, identifiers, nests_too_deep
 from ..web import RETRY_AFTER, InvalidAccessToken, Unavailable, account_uuid, challenge, request_domain
-from .local_users import local_users
+from .local_tables import local_tables
 
 logger = logging.getLogger("instaccess.service")
 
@@ -39,15 +39,15 @@ class AcceptedClaims(Claims):
     """The value of `request.auth`: the claims of the token.
 
     Attributes:
-        real_user: the local user who masquerades as the subject, or None if there is no masquerade or no look-up of
-            local users.
+        real_user: the local user who masquerades as the subject. None if the token has no masquerade, if USER_HOOK is
+            set, or if the issuer's app is not installed.
     """
 
     real_user: Any = None
 
 
 class TokenUser:
-    """The subject of a token, built from the claims alone. The user is authenticated and has no row in a database."""
+    """A user built from the claims of a token alone. The user is authenticated and has no row in a database."""
 
     is_active = True
     is_anonymous = False
@@ -84,7 +84,8 @@ class TokenUser:
 class _Refused(APIException):
     """The 401 with Canvas's body, identical for every reason.
 
-    DRF's AuthenticationFailed would send the challenge of the view's first authenticator, or a 403 without one.
+    DRF's AuthenticationFailed is not used, because it would send the challenge of the view's first authenticator, or
+    a 403 if the first authenticator has no challenge.
     """
 
     status_code = 401
@@ -92,7 +93,7 @@ class _Refused(APIException):
     def __init__(self) -> None:
         detail: Any = InvalidAccessToken.body
         super().__init__()
-        self.detail = detail  # DRF's constructor would convert the strings to ErrorDetail objects.
+        self.detail = detail  # Set here, because DRF's constructor would convert the strings.
         self.auth_header = _challenge()
 
 
@@ -109,15 +110,14 @@ class _Unavailable(APIException):
 class InstAccessAuthentication(BaseAuthentication):
     """Sets `request.user` and `request.auth` from an InstAccess token.
 
-    An opaque bearer token or a JWT of another issuer is left to the next authenticator. An InstAccess token that is
-    malformed, expired or still encrypted is refused, and no other authenticator is asked. A subclass can override
-    each
-    of the four steps: `get_bearer`, `verify`, `get_claims`, `get_user`.
+    For an opaque bearer token or a JWT of another issuer, DRF tries the next authenticator. An InstAccess token that
+    is malformed, expired or still encrypted is refused, and no other authenticator is tried. A subclass can override
+    each of the four steps: `get_bearer`, `verify`, `get_claims`, `get_user`.
     """
 
     @sensitive_variables("token", "payload")
     def authenticate(self, request: Request) -> tuple[Any, Any] | None:
-        """Return the user and the claims, or None if the request carries no InstAccess token.
+        """Return the user and the claims, or None if the request contains no InstAccess token.
 
         Raises:
             APIException: 401 if the token is refused, 503 if the service can't decide.
@@ -130,31 +130,33 @@ class InstAccessAuthentication(BaseAuthentication):
             payload = self.verify(token)
             claims = self.get_claims(payload)
             self.check_account(claims, request)
+            self.check_client(claims, request)
             return self.get_user(claims), claims
         except InvalidToken as refusal:
-            jti = identifiers(payload).get("jti", "")[:64]  # `payload` is empty until the signature was verified.
+            jti = identifiers(payload).get("jti", "")[:64]  # `payload` is empty until the signature is verified.
             logger.warning("refused reason=%s jti=%r detail=%r", refusal.code, jti, refusal.detail)
             answer: type[APIException] = _Refused
         except (DbError, InstAccessError) as error:
             logger.error("not decided: %s: %s", type(error).__name__, error)
             answer = _Unavailable
-        # Raised after the `except` blocks. Otherwise the refused exception, whose frames contain the token, would be
-        # the `__context__` of this one.
+        # Raise after the `except` blocks. Otherwise, the first exception, whose frames contain the token, would
+        # become the `__context__` of the new exception.
         raise answer
 
     def authenticate_header(self, request: Request) -> str:
-        """Return the challenge. With a challenge, DRF answers 401 instead of 403."""
+        """Return the challenge. Because there is a challenge, DRF answers 401 instead of 403."""
         return _challenge()
 
     @sensitive_variables("header", "splits", "candidates", "own")
     def get_bearer(self, request: Request) -> str | None:
         """Step 1: return the bearer token of the Authorization header, or None if there is not exactly one.
 
-        The header is read as leniently as other authenticators read it. Otherwise a later authenticator could find an
-        InstAccess token that this one missed.
+        The header is read as leniently as other authenticators read the header. Otherwise, a later authenticator
+        could accept an InstAccess token that this authenticator did not find.
         """
         header = request.META.get("HTTP_AUTHORIZATION", "")
-        # `str.split` splits at more kinds of white space than `bytes.split`. Authenticators use the one or the other.
+        # The header is split in two ways, because other authenticators use `str.split` or `bytes.split`, and
+        # `str.split` splits at more kinds of white space.
         splits = header.split(), _ASCII_SPACE.split(header.strip(_ASCII_WHITE))
         candidates = {words[1]: None for words in splits if len(words) == 2 and words[0].lower() == "bearer"}
         if len(candidates) > 1 and (own := [token for token in candidates if self.is_ours(token)]):
@@ -165,9 +167,12 @@ class InstAccessAuthentication(BaseAuthentication):
     def is_ours(self, token: str) -> bool:
         """Return whether this authenticator decides about the token.
 
-        Returns True for the five parts of an encrypted token, and for a JWT whose `iss` is ISSUER.
+        Returns True for a token with five segments, as in a JWE, and for a JWT whose `iss` is in ACCEPTED_ISSUERS.
         """
-        return token.count(".") == 4 or (token.count(".") == 2 and conf.issuer in _issuers(token))
+        if token.count(".") != 2:
+            return token.count(".") == 4
+        issuers = _issuers(token)
+        return any(accepted in issuers for accepted in conf.accepted_issuers)
 
     @sensitive_variables("token")
     def verify(self, token: str) -> dict[str, Any]:
@@ -178,51 +183,70 @@ class InstAccessAuthentication(BaseAuthentication):
         return payload
 
     def get_claims(self, payload: dict[str, Any]) -> AcceptedClaims:
-        """Step 3: return the claims, and the real user of a masquerade.
+        """Step 3: return the claims, with the real user if the token is for a masquerade.
 
         Raises:
             InvalidToken: a claim is invalid, the token has expired, or the real user is unknown or inactive.
         """
-        claims = AcceptedClaims.from_payload(payload, now=time.time(), issuer=conf.issuer, leeway=conf.leeway)
-        if not claims.masquerading_user_uuid or conf.user_hook or local_users.find is None:
+        claims = AcceptedClaims.from_payload(
+            payload, now=time.time(), issuers=conf.accepted_issuers, leeway=conf.leeway
+        )
+        if not claims.masquerading_user_uuid or conf.user_hook or local_tables.find_user is None:
             return claims
-        real_user = local_users.find(claims.masquerading_user_uuid)
+        real_user = local_tables.find_user(claims.masquerading_user_uuid)
         if real_user is None:
             raise InvalidToken("the real user is unknown or inactive", code=Reason.UNKNOWN_MASQUERADER)
         return dataclasses.replace(claims, real_user=real_user)
 
     def check_account(self, claims: AcceptedClaims, request: Request) -> None:
-        """Refuse a token of another tenant.
+        """Refuse a token of another account (tenant).
 
         ACCOUNT_UUID is the account of this service. If it is not set, ACCOUNT_HOOK returns the account of the host
         that the request was sent to. If neither is set, tokens of every account are accepted.
 
         Raises:
             InvalidToken: the token belongs to another account.
-            ConfigError: ACCOUNT_HOOK didn't return a string of 1 to 255 characters.
+            ConfigError: ACCOUNT_HOOK did not return a string of 1 to 255 characters.
         """
         account = conf.account_uuid
         if account is None and conf.account_hook is not None:
             account = account_uuid(request_domain(request._request))
         if account not in (None, claims.account_uuid):
             raise InvalidToken(
-                f"for account {claims.account_uuid!r}, not {account!r} (ACCOUNT_UUID or ACCOUNT_HOOK)",
+                f"the token is for account {claims.account_uuid!r}, not {account!r} (ACCOUNT_UUID or ACCOUNT_HOOK)",
                 code=Reason.WRONG_ACCOUNT,
+            )
+
+    def check_client(self, claims: Claims, request: Request | None = None) -> None:
+        """Refuse a token whose application was deleted or is unusable, as Canvas does with a developer key.
+
+        The application is looked up if the issuer's app is installed, and only for a token whose `iss` is ISSUER: the
+        database of another issuer contains the applications of the other tokens.
+
+        Raises:
+            InvalidToken: the application does not exist or is unusable.
+        """
+        is_usable = local_tables.is_usable_client
+        if claims.client_id is None or claims.issuer != conf.issuer or is_usable is None:
+            return
+        if not is_usable(claims.client_id, None if request is None else request._request):
+            raise InvalidToken(
+                f"the application {claims.client_id!r} was deleted or is unusable", code=Reason.UNUSABLE_CLIENT
             )
 
     def get_user(self, claims: AcceptedClaims) -> Any:
         """Step 4: return the user of the claims.
 
-        USER_HOOK returns the user if it is set. Otherwise the user is the local user with the uuid of the claims, or
-        a TokenUser if the issuer's app is not installed.
+        If USER_HOOK is set, the hook returns the user. Otherwise, the user is the local user with the uuid in the
+        claims, or a TokenUser if the issuer's app is not installed.
 
         Raises:
             InvalidToken: the user is unknown or inactive.
         """
         if (hook := conf.user_hook) is not None:
             user = hook(claims)
-        elif local_users.find is not None:
-            user = local_users.find(claims.user_uuid)
+        elif local_tables.find_user is not None:
+            user = local_tables.find_user(claims.user_uuid)
         else:
             user = TokenUser(claims)
         if user is None or not getattr(user, "is_active", False):
@@ -242,8 +266,8 @@ def _challenge() -> str:
 def _issuers(token: str) -> list[Any]:
     """Return every `iss` of an unverified JWT, parsed as leniently as possible.
 
-    A strict parser would not recognize a non-canonical encoding of an InstAccess token. The token would then be left
-    to a more lenient authenticator, which may accept a revoked token.
+    A strict parser would not recognize a non-canonical encoding of an InstAccess token. DRF would then try the next
+    authenticator, which may be lenient and accept a revoked token.
     """
     segment = _NOT_BASE64.sub("", token.split(".")[1].replace("+", "-").replace("/", "_"))
     try:

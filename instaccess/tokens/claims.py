@@ -1,13 +1,13 @@
 """The claims of an InstAccess token (docs/wire-contract.md §2).
 
-Only this module knows the names of claims. The current time, the issuer and every value are passed in.
+This module reads no clock and no setting: callers pass in the current time and the issuer.
 """
 
 from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -18,13 +18,17 @@ MAX_LIFETIME = 3600
 """Seconds. Canvas's tokens are valid for one hour. A correctly signed token with a longer lifetime is refused."""
 
 MAX_PAYLOAD_BYTES = 2048
-"""Largest payload, in bytes. Signed with an RSA-4096 key, it still fits into nginx's 4 KiB of response headers."""
+"""Largest payload, in bytes. A token with this payload and an RSA-4096 signature fits into nginx's 4 KiB buffer for
+response headers."""
 
 CLOCK_SKEW = 60
-"""Seconds by which an issuer's clock may be ahead of the reader's. A token with a later `iat` is refused."""
+"""Seconds by which the clock of an issuer may be ahead of the clock of a reader.
+
+A token whose `iat` is further in the future is refused.
+"""
 
 MAX_LEEWAY = 300
-"""Largest leeway a reader may be configured with, in seconds past `exp`."""
+"""Largest value of the LEEWAY setting, in seconds past `exp`."""
 
 AFTERLIFE = MAX_LEEWAY + CLOCK_SKEW
 """Seconds past `exp` after which every gateway refuses a token, with any allowed leeway and clock skew."""
@@ -47,15 +51,11 @@ _NAMES = {
     "client_id": "client_id",
     "instructure_service": "instructure_service",
 }
-_REQUIRED = ("jti", "user_uuid", "account_uuid", "canvas_domain")
-_OPTIONAL_TEXT = (
-    "masquerading_user_uuid",
-    "user_global_id",
-    "real_user_global_id",
-    "region",
-    "client_id",
-)
-_OPTIONAL_IDS = ("masquerading_user_shard_id", "shard_id")
+_REQUIRED = ("jti", "user_uuid", "account_uuid")
+_OPTIONAL_STRINGS = ("canvas_domain", "masquerading_user_uuid", "region")
+# Canvas writes some of these as integers. Readers get all of them as strings.
+_OPTIONAL_IDS = ("user_global_id", "real_user_global_id", "client_id")
+_OPTIONAL_SHARD_IDS = ("masquerading_user_shard_id", "shard_id")
 
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
@@ -63,7 +63,7 @@ ATTRIBUTES = {name: attribute for attribute, name in _NAMES.items()}
 """Name of a claim -> attribute of Claims."""
 
 RESERVED = frozenset(_NAMES.values()) | {"aud", "nbf"}
-"""Claims that CLAIMS_HOOK can't set. The issuer never writes `aud` and `nbf`, but readers act on them."""
+"""Claims that CLAIMS_HOOK can't set. The issuer never writes `aud` or `nbf`, but readers may check them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +76,7 @@ class Claims:
     expires_at: int
     user_uuid: str
     account_uuid: str
-    canvas_domain: str
+    canvas_domain: str | None = None
     masquerading_user_uuid: str | None = None
     masquerading_user_shard_id: int | str | None = None
     user_global_id: str | None = None
@@ -88,7 +88,8 @@ class Claims:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # Every way to create claims passes through here, so CLAIMS_HOOK can't change the lifetime or user of a token.
+        # Every new instance runs this method, so reserved names are always dropped. Otherwise, CLAIMS_HOOK could
+        # change the lifetime or the user of a token.
         object.__setattr__(self, "extra", {name: value for name, value in self.extra.items() if name not in RESERVED})
 
     @classmethod
@@ -116,11 +117,11 @@ class Claims:
         Args:
             now: time of issue, in seconds since the epoch.
             lifetime: 1 to 3600 seconds.
-            extra: the deployment's own claims. Reserved names in it are dropped.
+            extra: additional claims, from CLAIMS_HOOK. Claims with reserved names are dropped.
 
         The other parameters are the fields of the class.
 
-        Raises ValueError for a lifetime out of range.
+        Raises ValueError if the lifetime is out of range.
         """
         if not 1 <= lifetime <= MAX_LIFETIME:
             raise ValueError(f"lifetime must be 1 to {MAX_LIFETIME} seconds, got {lifetime}")
@@ -183,7 +184,7 @@ class Claims:
         payload: Mapping[str, Any],
         *,
         now: float,
-        issuer: str,
+        issuers: Collection[str],
         leeway: int = 0,
         max_lifetime: int = MAX_LIFETIME,
     ) -> Self:
@@ -194,29 +195,33 @@ class Claims:
         Args:
             payload: the JSON object of a JWS whose signature has been verified.
             now: seconds since the epoch. A token whose `exp` equals `now` has expired (RFC 7519 §4.1.4).
-            issuer: the only `iss` accepted.
-            leeway: seconds past `exp` during which a token is still accepted.
+            issuers: the accepted values of `iss`.
+            leeway: seconds past `exp` for which a token is still accepted.
             max_lifetime: largest `exp - iat` that is accepted, in seconds.
 
         Raises:
-            ForeignToken: if the issuer is another one.
-            TokenExpired: if the token is past its `exp`.
-            InvalidToken: for any other problem; `code` is the precise reason.
+            ForeignToken: the token was issued by an issuer that is not in `issuers`.
+            TokenExpired: the token is past its `exp` and the leeway.
+            InvalidToken: the token has another problem; `code` is the precise reason.
         """
-        if payload.get("iss") != issuer:
+        # A tuple, because `in` searches a string for substrings, and a set refuses an `iss` that is a list.
+        if payload.get("iss") not in tuple(issuers):
             raise ForeignToken("the token was issued by another issuer")
-        values: dict[str, Any] = {"issuer": issuer}
+        values: dict[str, Any] = {"issuer": payload["iss"]}
         for attribute in ("issued_at", "expires_at"):
-            values[attribute] = _seconds(payload, _NAMES[attribute])
+            values[attribute] = _get_seconds(payload, _NAMES[attribute])
         _check_times(values["issued_at"], values["expires_at"], payload, now, leeway, max_lifetime)
         for attribute in _REQUIRED:
-            values[attribute] = _text(payload, _NAMES[attribute])
-        for attribute in _OPTIONAL_TEXT:
+            values[attribute] = _get_string(payload, _NAMES[attribute])
+        for attribute in _OPTIONAL_STRINGS:
             if _NAMES[attribute] in payload:
-                values[attribute] = _text(payload, _NAMES[attribute])
+                values[attribute] = _get_string(payload, _NAMES[attribute])
         for attribute in _OPTIONAL_IDS:
             if _NAMES[attribute] in payload:
-                values[attribute] = _shard(payload, _NAMES[attribute])
+                values[attribute] = _get_id(payload, _NAMES[attribute])
+        for attribute in _OPTIONAL_SHARD_IDS:
+            if _NAMES[attribute] in payload:
+                values[attribute] = _get_shard_id(payload, _NAMES[attribute])
         if "instructure_service" in payload:
             if not isinstance(payload["instructure_service"], bool):
                 raise InvalidToken("instructure_service is not true or false", code=Reason.BAD_CLAIM)
@@ -228,11 +233,12 @@ class Claims:
 
 
 def identifiers(payload: Mapping[str, Any]) -> dict[str, str]:
-    """Return `jti`, `user_uuid` and `client_id` of a verified claims set, as far as they are strings.
+    """Return `jti`, `user_uuid` and `client_id` of a verified claims set as strings, each only if its type is valid.
 
-    For the log, when the token is refused for another reason.
+    Callers use the result to log and count refused tokens.
     """
-    values = {attribute: payload.get(_NAMES[attribute]) for attribute in ("jti", "user_uuid", "client_id")}
+    values = {attribute: payload.get(_NAMES[attribute]) for attribute in ("jti", "user_uuid")}
+    values["client_id"] = _format_id(payload.get(_NAMES["client_id"]))
     return {attribute: value for attribute, value in values.items() if isinstance(value, str)}
 
 
@@ -258,26 +264,41 @@ def _check_times(
         raise TokenExpired("past its exp")
     if issued_at > now + max(CLOCK_SKEW, leeway):
         raise InvalidToken("the token was issued in the future", code=Reason.NOT_YET)
-    if "nbf" in payload and _seconds(payload, "nbf") > now + leeway:
+    if "nbf" in payload and _get_seconds(payload, "nbf") > now + leeway:
         raise InvalidToken("the token is not valid yet", code=Reason.NOT_YET)
 
 
-def _seconds(payload: Mapping[str, Any], name: str) -> int:
+def _get_seconds(payload: Mapping[str, Any], name: str) -> int:
     value = payload.get(name)
-    # `isinstance` would accept True, because bool is a subclass of int. Above 2**53 JSON numbers lose precision.
+    # `isinstance` would accept True, because bool is a subclass of int. Numbers from 2**53 on are refused, because
+    # some JSON parsers round such numbers.
     if type(value) is not int or not 0 <= value < 2**53:
         raise InvalidToken(f"{name} is not an integer number of seconds", code=Reason.BAD_CLAIM)
     return value
 
 
-def _text(payload: Mapping[str, Any], name: str) -> str:
+def _get_string(payload: Mapping[str, Any], name: str) -> str:
     value = payload.get(name)
     if not isinstance(value, str) or not value:
         raise InvalidToken(f"{name} is missing or not a string", code=Reason.BAD_CLAIM)
     return value
 
 
-def _shard(payload: Mapping[str, Any], name: str) -> int | str:
+def _get_id(payload: Mapping[str, Any], name: str) -> str:
+    value = _format_id(payload.get(name))
+    if not value:
+        raise InvalidToken(f"{name} is not a string or an integer", code=Reason.BAD_CLAIM)
+    return value
+
+
+def _format_id(value: Any) -> str | None:
+    """Return a string, or an integer as a string, or None for any other value. Canvas's ids have 64 bits."""
+    if type(value) is int and 0 <= value < 2**63:
+        return str(value)
+    return value if isinstance(value, str) else None
+
+
+def _get_shard_id(payload: Mapping[str, Any], name: str) -> int | str:
     value = payload.get(name)
     if type(value) is int or (isinstance(value, str) and value):
         return value

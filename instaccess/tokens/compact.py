@@ -1,7 +1,7 @@
 """Strict parsing of the compact serialization (RFC 7515 §7.1, RFC 7516 §7.1), without keys.
 
-Only the canonical encoding of a token is accepted, only known header members, and only JSON that every parser reads
-in the same way.
+The parser accepts only the canonical encoding of a token, only known header members, and only JSON that all parsers
+read in the same way.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _COMPACT = (string.ascii_letters + string.digits + "-_.").encode()
 _KID = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
 
 MAX_DEPTH = 32
-"""Largest nesting depth of JSON lists and objects, in issued tokens and in parsed ones."""
+"""Largest nesting depth of JSON lists and objects, in issued tokens and in parsed tokens."""
 
 _JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 _BRACKET = re.compile(r"[\[\]{}]")
@@ -45,8 +45,8 @@ def peek_issuer(token: str) -> str | None:
 def split_compact(token: str, parts: int) -> list[bytes]:
     """Split a compact serialization into its decoded segments.
 
-    Each segment must be in the canonical base64url encoding (RFC 7515 §2). Otherwise one token could be written in
-    many ways, and a cache that is keyed on the string would miss most of them.
+    Each segment must be in the canonical base64url encoding (RFC 7515 §2). Otherwise, many different strings could
+    encode the same token, and a cache that looks up the string would not find the token.
 
     Raises InvalidToken.
     """
@@ -62,7 +62,7 @@ def split_compact(token: str, parts: int) -> list[bytes]:
             decoded = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
         except (binascii.Error, ValueError):
             raise InvalidToken("a segment is not base64url", code=Reason.MALFORMED) from None
-        # Only the last two or three characters of a segment have non-canonical forms.
+        # Comparing the end is enough, because only the last two or three characters have non-canonical forms.
         tail = len(encoded) % 4
         if tail and base64.urlsafe_b64encode(decoded[1 - tail :])[:tail].decode() != encoded[-tail:]:
             raise InvalidToken("a segment is not in its canonical encoding", code=Reason.MALFORMED)
@@ -71,8 +71,8 @@ def split_compact(token: str, parts: int) -> list[bytes]:
 
 
 @lru_cache(maxsize=64)
-def header_of(raw: bytes, members: frozenset[str]) -> Mapping[str, str]:
-    """Parse a protected header, of which only the given members are accepted. Raises InvalidToken.
+def parse_header(raw: bytes, members: frozenset[str]) -> Mapping[str, str]:
+    """Parse a protected header, which may contain only the given members. Raises InvalidToken.
 
     Results are cached, because all tokens of one key have the same header. A cached header is at most 1 KiB.
     """
@@ -102,7 +102,9 @@ def json_object(raw: bytes, what: str) -> dict[str, Any]:
         text = raw.decode("utf-8")
         if nests_too_deep(text):
             raise InvalidToken(f"JSON is nested too deeply in the {what}", code=Reason.MALFORMED)
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
+        value = json.loads(
+            text, object_pairs_hook=_reject_duplicates, parse_constant=_reject_constant, parse_float=_parse_finite
+        )
     except (ValueError, RecursionError):
         raise InvalidToken(f"strict JSON parsing of the {what} failed", code=Reason.MALFORMED) from None
     if not isinstance(value, dict):
@@ -110,30 +112,30 @@ def json_object(raw: bytes, what: str) -> dict[str, Any]:
     return value
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # Parsers disagree about which of two members with the same name counts (RFC 8725 §2.4).
+def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # Duplicate names are rejected, because some parsers use the first member and others the last (RFC 7515 §10.12).
     members = dict(pairs)
     if len(members) != len(pairs):
         raise ValueError("duplicate member")
     return members
 
 
-def _finite(text: str) -> float:
+def _parse_finite(text: str) -> float:
     number = float(text)
     if number in (float("inf"), float("-inf")):
         raise ValueError("number out of range")
     return number
 
 
-def _no_constant(name: str) -> None:
+def _reject_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
 def nests_too_deep(text: str) -> bool:
     """Return whether lists and objects are nested deeper than `MAX_DEPTH`. The string need not be valid JSON.
 
-    Call this before parsing untrusted JSON. The limit of `json` depends on the version of Python, and on Python 3.13
-    deep nesting crashes the process if the stack of the thread is small.
+    Call this function before you parse untrusted JSON. The nesting limit of the `json` module depends on the version
+    of Python. On Python 3.13, deep nesting crashes the process if the stack of the thread is small.
     """
     if text.count("[") + text.count("{") <= MAX_DEPTH:
         return False

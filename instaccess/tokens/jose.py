@@ -1,15 +1,16 @@
 """Signing, encryption, decryption and verification of compact JWS and JWE (RFC 7515, RFC 7516).
 
-jwcrypto does the cryptography when a token is read. It parses leniently, so `compact` parses strictly first. The
-caller decides which algorithms are accepted, never the token.
+jwcrypto decrypts and verifies tokens. Because its parser is lenient, `compact` first parses each token strictly. The
+caller decides which algorithms are accepted; the token never does.
 
-Keys are `jwcrypto.jwk.JWK` objects whose `use` member is set. Keep the objects: loading a private key takes about as
-long as a hundred signatures.
+Keys are `jwcrypto.jwk.JWK` objects whose `use` member is set. Reuse these objects, because loading a
+private key takes about as long as a hundred signatures.
 """
 
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from collections.abc import Collection, Iterable, Mapping
 from copy import copy
 from itertools import islice
@@ -22,7 +23,7 @@ from jwcrypto.jws import JWS
 
 from ..exceptions import InvalidToken, Reason
 from . import minting
-from .compact import header_of, json_object, split_compact
+from .compact import json_object, parse_header, split_compact
 
 SIGNING_ALGORITHMS = ("RS256",)
 KEY_ALGORITHMS = ("RSA-OAEP", "RSA-OAEP-256")
@@ -32,17 +33,29 @@ CONTENT_ALGORITHMS = ("A128CBC-HS256", "A256GCM")
 
 MAX_PLAINTEXT_BYTES = 8192
 MAX_KEY_ATTEMPTS = 3
-"""Number of keys tried for a token whose header has no `kid`, as in Canvas. Each try is an RSA operation."""
+"""Maximum number of keys that are tried for a token whose header has no `kid`, as in Canvas.
 
-# Lengths required by RFC 7518 §5.2.3 and §5.3. jwcrypto accepts other lengths for A256GCM.
+The number is limited, because each attempt is an RSA operation.
+"""
+
+# RFC 7518 §5.2.3 and §5.3 require these lengths. `parse_encrypted` checks the lengths, because jwcrypto does not
+# check them for A256GCM.
 _IV_BYTES, _TAG_BYTES = {"A128CBC-HS256": 16, "A256GCM": 12}, 16
 
 _SAFE_KID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
-# jwcrypto copies its header registry for each new object, which is slower than everything else except RSA. Copies of
-# these objects share one registry, which nothing modifies.
+# Each JWS and JWE is a copy of `_JWS` or `_JWE`. A new object would copy jwcrypto's header registry, which is
+# slower than everything else except RSA. The copies share one registry, which nothing modifies.
 _JWS, _JWE = JWS(), JWE()
 _JWS_MEMBERS = frozenset({"alg", "kid", "typ", "cty"})
 _JWE_MEMBERS = frozenset({"alg", "enc", "kid", "typ", "cty"})
+
+
+class ReloadableKeys(Mapping[str, JWK]):
+    """Keys by `kid` that `verify` reloads if a token without `kid` has a signature that no stored key verifies."""
+
+    @abstractmethod
+    def reload(self) -> None:
+        """Load the keys again, unless that happened recently."""
 
 
 def sign(payload: bytes, key: JWK, *, kid: str, typ: str = "JWT") -> str:
@@ -76,11 +89,11 @@ def decrypt(
 
     Args:
         token: an untrusted string.
-        keys: private encryption keys by `kid`, newest first. Only the key that the header names is tried, or the
-            first `MAX_KEY_ATTEMPTS` keys if the header names none.
+        keys: private encryption keys by `kid`, newest first. Only the key that the header names is tried. If the
+            header names no key, the first `MAX_KEY_ATTEMPTS` keys are tried.
         key_algorithms, content_algorithms: the values of `alg` and `enc` that are accepted.
 
-    Returns the plaintext and the `kid` of the key that decrypted it.
+    Returns the plaintext and the `kid` of the key that decrypted the token.
 
     Raises InvalidToken for any problem of the token, and no other error.
     """
@@ -90,7 +103,7 @@ def decrypt(
         try:
             jwe.decrypt(key, max_plaintext=MAX_PLAINTEXT_BYTES)
             return jwe.payload.decode("ascii"), kid
-        # For malformed input jwcrypto also raises KeyError, TypeError, RecursionError and other errors.
+        # These errors are caught, because jwcrypto also raises KeyError, TypeError and others for malformed input.
         except (JWException, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError):
             continue
     raise InvalidToken("no key decrypts the token", code=Reason.DECRYPT_FAILED)
@@ -104,7 +117,7 @@ def parse_encrypted(
 ) -> tuple[list[bytes], Mapping[str, str]]:
     """Parse a compact JWE without a key, and return its decoded segments and its header. Raises InvalidToken."""
     segments = split_compact(token, 5)
-    header = header_of(segments[0], _JWE_MEMBERS)
+    header = parse_header(segments[0], _JWE_MEMBERS)
     alg, enc = header.get("alg", ""), header.get("enc", "")
     if alg not in key_algorithms or enc not in content_algorithms:
         raise InvalidToken("the token is encrypted with an algorithm that is not accepted", code=Reason.WRONG_ALG)
@@ -122,31 +135,46 @@ def verify(token: str, keys: Mapping[str, JWK], *, typ: str = "JWT") -> tuple[di
 
     Args:
         token: an untrusted string.
-        keys: public signing keys by `kid`, newest first, tried as in `decrypt`.
+        keys: public signing keys by `kid`, newest first, tried as in `decrypt`. If they are `ReloadableKeys` and no
+            key verifies a token without `kid`, they are reloaded, and new keys are tried.
         typ: the type that is accepted. A header without `typ` means "JWT".
 
-    Returns the JSON object and the `kid` of the key that verified it.
+    Returns the JSON object and the `kid` of the key that verified the signature.
 
     Raises InvalidToken for any problem of the token, and no other error.
     """
     segments = split_compact(token, 3)
-    header = header_of(segments[0], _JWS_MEMBERS)
+    header = parse_header(segments[0], _JWS_MEMBERS)
     if header.get("alg") not in SIGNING_ALGORITHMS:
         raise InvalidToken("the token is signed with an algorithm that is not accepted", code=Reason.WRONG_ALG)
     if header.get("typ", "JWT") != typ or "cty" in header:
         raise InvalidToken(f"the type is not {typ}", code=Reason.WRONG_TYPE)
-    for kid, key in _candidates(header, keys):
+    tried = dict(_candidates(header, keys))
+    kid = _find_verifying_kid(segments, tried)
+    if kid is None and "kid" not in header and isinstance(keys, ReloadableKeys):
+        # The key may be new. A token with a `kid` needs no reload here, because the look-up of its key reloads them.
+        keys.reload()
+        reloaded = dict(_candidates(header, keys))
+        kid = _find_verifying_kid(segments, {kid: key for kid, key in reloaded.items() if tried.get(kid) != key})
+    if kid is None:
+        raise InvalidToken("no key verifies the signature", code=Reason.BAD_SIGNATURE)
+    return json_object(segments[1], "claims"), kid
+
+
+def _find_verifying_kid(segments: list[bytes], keys: Mapping[str, JWK]) -> str | None:
+    """Return the `kid` of the first key that verifies the signature, or None."""
+    for kid, key in keys.items():
         jws = _new_jws(segments)
         try:
             jws.verify(key)
         except (JWException, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError):
             continue
-        return json_object(segments[1], "claims"), kid
-    raise InvalidToken("no key verifies the signature", code=Reason.BAD_SIGNATURE)
+        return kid
+    return None
 
 
 def _new_jws(segments: list[bytes]) -> JWS:
-    """Build the JWS that `JWS().deserialize` would, without parsing the string a second time."""
+    """Build the same JWS as `JWS().deserialize`, without parsing the string a second time."""
     jws = copy(_JWS)
     jws.objects = _parts(("protected", "payload", "signature"), segments)
     jws.allowed_algs = list(SIGNING_ALGORITHMS)
@@ -154,7 +182,7 @@ def _new_jws(segments: list[bytes]) -> JWS:
 
 
 def _new_jwe(segments: list[bytes], *algs: str | None) -> JWE:
-    """Build the JWE that `JWE(algs=…).deserialize` would, without parsing the string a second time."""
+    """Build the same JWE as `JWE(algs=…).deserialize`, without parsing the string a second time."""
     jwe = copy(_JWE)
     jwe.objects = _parts(("protected", "encrypted_key", "iv", "ciphertext", "tag"), segments)
     jwe.allowed_algs = list(algs)
@@ -168,14 +196,15 @@ def _parts(names: tuple[str, ...], segments: list[bytes]) -> dict[str, Any]:
 
 
 def _candidates(header: Mapping[str, str], keys: Mapping[str, JWK]) -> Iterable[tuple[str, JWK]]:
-    # A `kid` is binding: trying other keys would let an attacker cause more RSA operations.
+    # If the header contains a `kid`, only the key with this kid is tried. Otherwise, an attacker could cause several
+    # RSA operations per token.
     if "kid" not in header:
         if not keys:
             raise InvalidToken("there is no key to try", code=Reason.UNKNOWN_KID)
         return islice(keys.items(), MAX_KEY_ATTEMPTS)
     key = keys.get(header["kid"])
     if key is None:
-        # The log must not contain arbitrary text that an attacker chose.
+        # The detail is logged, so it must not contain arbitrary text from an attacker.
         kid = header["kid"] if _SAFE_KID.fullmatch(header["kid"]) else "a kid with unusual characters, not logged"
         raise InvalidToken(f"the key is not available on this server: {kid}", code=Reason.UNKNOWN_KID)
     return [(header["kid"], key)]

@@ -1,7 +1,7 @@
-"""Encoding of issued tokens as compact JWS and JWE (RFC 7515 §7.1, RFC 7516 §7.1) with OpenSSL operations.
+"""Encodes issued tokens as compact JWS and JWE (RFC 7515 §7.1, RFC 7516 §7.1) with the cryptography library.
 
-With jwcrypto, encoding took a tenth of an issuer's time (measured by `benchmarks/`). The tests read the tokens back
-with jwcrypto, joserfc, PyJWT and plain cryptography. Tokens are still read with jwcrypto: see `jose`.
+jwcrypto is not used for encoding, because it would take a tenth of an issuer's time (measured by `benchmarks/`). The
+tests decode the tokens with jwcrypto, joserfc, PyJWT and cryptography. `jose` decrypts and verifies with jwcrypto.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _WRAPPING: Mapping[str, AsymmetricPadding] = {
 
 def jws(payload: bytes, key: RSAPrivateKey, *, typ: str, kid: str) -> str:
     """Encode a compact JWS with RS256 (RFC 7518 §3.3). The header starts with `typ`, as in Canvas."""
-    signed = _header(("typ", typ), ("alg", "RS256"), ("kid", kid)) + b"." + _encode(payload)
+    signed = _encode_header(("typ", typ), ("alg", "RS256"), ("kid", kid)) + b"." + _encode(payload)
     return (signed + b"." + _encode(key.sign(signed, _PKCS1, _SHA256))).decode("ascii")
 
 
@@ -41,7 +41,7 @@ def jwe(text: bytes, key: RSAPublicKey, *, alg: str, enc: str, kid: str) -> str:
 
     Raises KeyError for an unknown `alg` or `enc`.
     """
-    header = _header(("alg", alg), ("enc", enc), ("cty", "JWT"), ("kid", kid))
+    header = _encode_header(("alg", alg), ("enc", enc), ("cty", "JWT"), ("kid", kid))
     cek = os.urandom(32)
     segments = (header, _encode(key.encrypt(cek, _WRAPPING[alg])), *map(_encode, _CONTENT[enc](text, cek, header)))
     return b".".join(segments).decode("ascii")
@@ -71,8 +71,8 @@ _CONTENT: Mapping[str, Callable[[bytes, bytes, bytes], tuple[bytes, bytes, bytes
 
 
 @lru_cache(maxsize=64)
-def _header(*members: tuple[str, str]) -> bytes:
-    """Encode a protected header. Cached, because all tokens of one key have the same header."""
+def _encode_header(*members: tuple[str, str]) -> bytes:
+    """Encode a protected header. Results are cached, because all tokens of one key have the same header."""
     return _encode(json.dumps(dict(members), separators=(",", ":")).encode())
 
 

@@ -1,4 +1,4 @@
-"""The keys and the deny list that gateways and services rely on. Never imports a model."""
+"""The keys of gateways and services, and the deny list of gateways. This package imports no models."""
 
 from .denylist import clear_cache as clear_deny_list
 from .denylist import current as current_deny_list

@@ -1,6 +1,7 @@
-"""System checks of the keys and the deny list, for the issuer, a gateway and a service. Imports no models.
+"""System checks of the keys and the deny list, for the issuer, a gateway and a service.
 
-Each missing or unsafe setting has its own check id. The ids continue those of `instaccess/conf/checks.py`.
+This module imports no models. Each missing or unsafe setting has its own check id. The ids continue the numbers in
+`instaccess/conf/checks.py`.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ _MIN_JWCRYPTO = (1, 6, 1)
 def check_key_material(**kwargs: Any) -> list[CheckMessage]:
     """Check that the keys in settings and in files can be used.
 
-    A failure is only a warning, because the user who runs the check need not have permission to read the key files.
+    A failure is only a warning, because the user who runs the check may lack permission to read the key files.
     """
     messages: list[CheckMessage] = []
     for setting, configured, load in (
-        ("DECRYPTION_KEYS", _value("decryption_keys"), sources.decryption_keys),
-        ("VERIFICATION_KEYS", _value("verification_keys"), sources.verification_keys),
+        ("DECRYPTION_KEYS", _read_setting("decryption_keys"), sources.decryption_keys),
+        ("VERIFICATION_KEYS", _read_setting("verification_keys"), sources.verification_keys),
     ):
         if not isinstance(configured, list):
-            continue  # A check must not depend on another server, so a JWKS URL is not fetched.
+            continue  # The JWKS URL is not fetched, because a check must not depend on another server.
         try:
             load()
         except ConfigError as error:
@@ -47,7 +48,7 @@ def check_key_material(**kwargs: Any) -> list[CheckMessage]:
 def check_sources(**kwargs: Any) -> list[CheckMessage]:
     """Check that a gateway or a service has a source for its keys and its deny list."""
     messages: list[CheckMessage] = []
-    if _value("deny_list") not in {"database", _INVALID} and _value("service_secrets") == []:
+    if _read_setting("deny_list") not in {"database", _INVALID} and _read_setting("service_secrets") == []:
         messages.append(
             Error(
                 f"{denylist.NO_SERVICE_CREDENTIALS}.",
@@ -56,26 +57,27 @@ def check_sources(**kwargs: Any) -> list[CheckMessage]:
             )
         )
     if sources.has_key_table():
-        return messages  # Keys and a deny list that no setting configures are read from the tables.
+        return messages  # The tables contain the keys and the deny list, so no setting is required.
     required = {"VERIFICATION_KEYS": "instaccess.E052"}
     if _verify_path() is not None:
         required["DECRYPTION_KEYS"] = "instaccess.E051"
-        if _value("deny_list") == "database" and not denylist.has_database():
+        if _read_setting("deny_list") == "database" and not denylist.has_database():
             messages.append(
                 Error(
                     f"{denylist.NO_DATABASE}.",
-                    hint="Set it to the URL of the issuer's /internal/services/revocations, or use its database.",
+                    hint="Set DENY_LIST to the URL of the issuer's /internal/services/revocations, or use the "
+                    "issuer's database.",
                     id="instaccess.E053",
                 )
             )
     return messages + [
         Error(
             f"INSTACCESS[{setting!r}] is not set, and 'instaccess' with its key table is not in INSTALLED_APPS.",
-            hint="Set it as the README describes for a gateway and for a service.",
+            hint=f"Set {setting} as the README describes for a gateway and for a service.",
             id=check_id,
         )
         for setting, check_id in required.items()
-        if _value(setting.lower()) is None
+        if _read_setting(setting.lower()) is None
     ]
 
 
@@ -83,7 +85,7 @@ def check_sources(**kwargs: Any) -> list[CheckMessage]:
 def check_jwcrypto(**kwargs: Any) -> list[CheckMessage]:
     """Check that the installed jwcrypto has no known vulnerability."""
     version = importlib.metadata.version("jwcrypto")
-    if _version(version) >= _MIN_JWCRYPTO:
+    if _parse_version(version) >= _MIN_JWCRYPTO:
         return []
     hint = 'Run `pip install --upgrade "jwcrypto>=1.6.1"`.'
     return [Error(f"jwcrypto {version} has known vulnerabilities.", hint=hint, id="instaccess.E007")]
@@ -101,7 +103,8 @@ def check_redirects(**kwargs: Any) -> list[CheckMessage]:
         return []
     return [
         Warning(
-            "SECURE_SSL_REDIRECT redirects the proxy's requests to the gateway, so the proxy refuses every client.",
+            "SECURE_SSL_REDIRECT redirects the requests that the proxy sends to the gateway, so the proxy refuses "
+            "every client.",
             hint=r'Set SECURE_REDIRECT_EXEMPT = [r"^internal/"], or configure the proxy to send X-Forwarded-Proto.',
             id="instaccess.W010",
         )
@@ -109,7 +112,7 @@ def check_redirects(**kwargs: Any) -> list[CheckMessage]:
 
 
 def _verify_path() -> str | None:
-    """Return the path of the gateway's endpoint without the leading slash, or None without a gateway."""
+    """Return the path of the gateway's endpoint without the leading slash, or None if there is no gateway."""
     if not getattr(settings, "ROOT_URLCONF", None):
         return None
     try:
@@ -121,7 +124,7 @@ def _verify_path() -> str | None:
 _INVALID = object()
 
 
-def _value(attribute: str) -> Any:
+def _read_setting(attribute: str) -> Any:
     """Return the value of a setting, or `_INVALID` if it is invalid. `check_settings` reports invalid settings."""
     try:
         return getattr(conf, attribute)
@@ -129,5 +132,5 @@ def _value(attribute: str) -> Any:
         return _INVALID
 
 
-def _version(text: str) -> tuple[int, ...]:
+def _parse_version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(".")[:3] if part.isdigit())

@@ -25,8 +25,8 @@ TABLE = "instaccess_issuedtoken"
 MAX_BYTES = 16 * 1024 * 1024
 """Size limit, in bytes, of a deny list that is read from a URL.
 
-The limit is enough for 400,000 unexpired tokens, for example if a key is revoked. An issuer can produce about that
-many entries within the second that a gateway waits for an answer.
+The limit is enough for 400,000 tokens, for example after a key was revoked. A larger limit would have no effect: a
+gateway waits one second for a response, and an issuer can produce about 400,000 entries in a second.
 """
 
 NO_DATABASE = "INSTACCESS['DENY_LIST'] is not set, and DATABASES has no default database to read the deny list from"
@@ -34,8 +34,8 @@ NO_SERVICE_CREDENTIALS = (
     "INSTACCESS['DENY_LIST'] is a URL, but INSTACCESS['SERVICE_SECRETS'] contains no secret to send to it"
 )
 
-# A token on the deny list was revoked before it expired, and no token lives longer than an hour. The query therefore
-# reads a small range of an index, even if the audit contains many rows.
+# The condition on `revoked_at` lets the database read only a small range of an index, even if the audit table
+# contains many rows. The range is enough, because no token is valid for longer than an hour.
 _QUERY = f"SELECT jti FROM {TABLE} WHERE revoked_at > %s AND expires_at > %s"  # noqa: S608  (a constant)
 
 
@@ -46,7 +46,7 @@ class _Remote:
 
 
 class _Audit:
-    """The database of the audit log. `use` sets it."""
+    """The database of the audit log, set by `use`."""
 
     find_alias: Callable[[], str] | None = None
 
@@ -55,10 +55,10 @@ _audit = _Audit()
 
 
 def use(find_alias: Callable[[], str]) -> None:
-    """Set which database contains the audit log of this deployment. `apps.py` calls this function.
+    """Set the database that contains the audit log of this deployment. `apps.py` calls this function.
 
-    If it is not called, the deny list is read from the database `default`, as in a gateway that shares the issuer's
-    database.
+    If a process doesn't call this function, the process reads the deny list from the database `default`. An example
+    is a gateway that shares the issuer's database.
 
     Args:
         find_alias: returns the alias of the database.
@@ -69,10 +69,10 @@ def use(find_alias: Callable[[], str]) -> None:
 def current() -> AbstractSet[str]:
     """Return the deny list, at most `DENY_LIST_SECONDS` old.
 
-    If its source is unavailable, the deny list may be older by `MAX_STALENESS` seconds.
+    If the source of the deny list is unavailable, the deny list may be `MAX_STALENESS` seconds older.
 
     Raises:
-        DatabaseError, SourceUnavailable: the source has been unavailable for longer.
+        DatabaseError, SourceUnavailable: the source is unavailable, and the cached deny list is too old.
         ConfigError: a setting is missing or invalid.
     """
     interval, max_staleness = conf.deny_list_seconds, conf.max_staleness
@@ -82,26 +82,26 @@ def current() -> AbstractSet[str]:
 
 
 def clear_cache() -> None:
-    """Drop the deny list, so that the next call of `current` reads it."""
+    """Drop the cached deny list, so that the next call of `current` reads the deny list again."""
     _database.clear_cache()
     _remote.clear_cache()
 
 
 def read_database() -> frozenset[str]:
-    """Return the deny list from the audit table, with one indexed query.
+    """Return the deny list from the audit table, with one query that uses an index.
 
-    The query goes to the database that the audit is written to, because a replica may not have a recent revocation
-    yet.
+    The query goes to the database that the audit log is written to, because a replica may lack recent revocations.
 
     Raises:
         ConfigError: the settings name no database.
         SourceUnavailable: the database does not contain the audit table.
         DatabaseError: the query failed.
     """
-    connection = connections[_alias()]
+    connection = connections[_find_alias()]
     if not has_database():
         raise ConfigError(NO_DATABASE, setting="DENY_LIST")
-    # This process can be the issuer, which doesn't have the gateway's LEEWAY setting. The largest leeway is assumed.
+    # The largest leeway is assumed, because the LEEWAY of this process may be smaller than the gateway's LEEWAY.
+    # Otherwise, the gateway could accept a revoked token.
     expiry_cutoff = datetime.now(UTC) - timedelta(seconds=AFTERLIFE)
     earliest_revocation = expiry_cutoff - timedelta(seconds=MAX_LIFETIME + CLOCK_SKEW)
     adapt = connection.ops.adapt_datetimefield_value
@@ -110,28 +110,28 @@ def read_database() -> frozenset[str]:
             cursor.execute(_QUERY, [adapt(earliest_revocation), adapt(expiry_cutoff)])
             return frozenset(str(uuid.UUID(str(row[0]))) for row in cursor.fetchall())
     except ProgrammingError as error:
-        raise _no_table(error) from None
+        raise _describe_missing_table(error) from None
     except OperationalError as error:
-        if "no such table" in str(error):  # SQLite has no separate error class for a missing table.
-            raise _no_table(error) from None
+        if "no such table" in str(error):  # SQLite raises no ProgrammingError for a missing table.
+            raise _describe_missing_table(error) from None
         raise
 
 
-def _no_table(error: Exception) -> SourceUnavailable:
-    remedy = (
+def _describe_missing_table(error: Exception) -> SourceUnavailable:
+    hint = (
         "run `python manage.py migrate`"
         if _audit.find_alias is not None
         else "use the issuer's database, or set INSTACCESS['DENY_LIST'] to the URL of the issuer's revocation list"
     )
-    return SourceUnavailable(f"the database {_alias()!r} contains no deny list ({error}): {remedy}")
+    return SourceUnavailable(f"the database {_find_alias()!r} contains no deny list ({error}): {hint}")
 
 
 def has_database() -> bool:
     """Return whether DATABASES configures the database of the deny list."""
-    return bool(connections[_alias()].settings_dict["ENGINE"] != "django.db.backends.dummy")
+    return bool(connections[_find_alias()].settings_dict["ENGINE"] != "django.db.backends.dummy")
 
 
-def _alias() -> str:
+def _find_alias() -> str:
     return DEFAULT_DB_ALIAS if _audit.find_alias is None else _audit.find_alias()
 
 

@@ -1,4 +1,4 @@
-"""Bounded HTTP GET of a JSON document from another server: limited in time and in size, without redirects."""
+"""HTTP GET of a JSON document from another server, with limits on time and size and without redirects."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _MAX_AGE = re.compile(r"(?:^|[\s,])max-age=([0-9]{1,9})(?:[\s,]|$)", re.ASCII | 
 TIMEOUT = 1.0
 """Seconds allowed for connecting, and for each wait for the server's next bytes.
 
-The limit is shorter than the time that the example proxies wait for the gateway. The gateway can therefore still
-answer from an older value.
+The limit is shorter than the time that the example proxies wait for the gateway. The gateway can therefore answer
+with a cached value before the proxy gives up.
 """
 
 BODY_SECONDS = 3.0
 """Seconds allowed for the whole body.
 
-Headers that a server sends slowly can take longer. `Refreshed` limits how long other threads wait for that.
+If a server sends its headers slowly, a request takes longer. `Refreshed` limits the time that other threads wait.
 """
 
 MAX_BYTES = 4 * 1024 * 1024
@@ -44,7 +44,7 @@ class Fetched:
     Attributes:
         document: the parsed JSON, or None if the server answered 304.
         etag: the ETag of the document, or an empty string.
-        max_age: the `max-age` of the Cache-Control header in seconds, or None if there is none.
+        max_age: the `max-age` of the Cache-Control header in seconds, or None if it is absent.
         not_modified: whether the server answered 304.
     """
 
@@ -75,7 +75,7 @@ def fetch_json(url: str, *, etag: str = "", secret: str = "", max_bytes: int = M
         headers["Authorization"] = f"Bearer {secret}"
     deadline = time.monotonic() + BODY_SECONDS
     try:
-        # Without an explicit `auth`, requests would replace the Authorization header with an entry of ~/.netrc.
+        # Without an explicit `auth`, requests would replace the Authorization header if ~/.netrc lists the host.
         with requests.get(
             url, headers=headers, timeout=TIMEOUT, stream=True, allow_redirects=False, auth=lambda request: request
         ) as response:
@@ -85,13 +85,13 @@ def fetch_json(url: str, *, etag: str = "", secret: str = "", max_bytes: int = M
                 raise SourceUnavailable(
                     f"{without_query(url)} answered {response.status_code}{_hint(response, secret)}"
                 )
-            if "Content-Encoding" in response.headers:
+            if response.headers.get("Content-Encoding", "").strip().lower() not in {"", "identity"}:
                 raise SourceUnavailable(
                     f"{without_query(url)} sent a compressed document, although the request asked for no compression"
                 )
             body = bytearray()
-            # `read1` returns the bytes that have arrived. `read` would wait for a full block, so a server that sends
-            # slowly could exceed the deadline unnoticed.
+            # `read1` returns the bytes that have arrived. `read` would wait for a full block, so the deadline would
+            # be missed if the server sends slowly.
             while chunk := response.raw.read1(16 * 1024):
                 body += chunk
                 if len(body) > max_bytes:
@@ -104,7 +104,7 @@ def fetch_json(url: str, *, etag: str = "", secret: str = "", max_bytes: int = M
 
 
 def _error_names(error: Exception) -> str:
-    """Return the class names of an error and its cause. Their messages contain the whole URL."""
+    """Return the class names of an error and its cause, without the messages, which contain the whole URL."""
     inner = error.args[0] if error.args else None
     inner = getattr(inner, "reason", inner)
     names = [type(error).__name__] + [type(inner).__name__] * isinstance(inner, Exception)
@@ -113,7 +113,7 @@ def _error_names(error: Exception) -> str:
 
 def _hint(response: requests.Response, secret: str) -> str:
     if secret and response.status_code == requests.codes.unauthorized:
-        return ": the first of INSTACCESS['SERVICE_SECRETS'] here must be listed in the issuer's SERVICE_SECRETS"
+        return ": add the first secret in this server's INSTACCESS['SERVICE_SECRETS'] to the issuer's SERVICE_SECRETS"
     return ""
 
 

@@ -18,7 +18,7 @@ MIN_EXPONENT = 65537
 
 PUBLIC_MEMBERS = ("kty", "n", "e")
 PRIVATE_MEMBERS = ("d", "p", "q", "dp", "dq", "qi")
-"""The members of an RSA key (RFC 7518 §6.3). They are copied by name; other members of a JWK are dropped."""
+"""The members of an RSA key (RFC 7518 §6.3). Only these members are copied; other members of a JWK are dropped."""
 
 
 def generate_jwk(use: str) -> JWK:
@@ -55,8 +55,9 @@ def parse(data: str | bytes) -> JWK:
             members = json.loads(raw)
             if "generate" in members:
                 raise KeyRefused("a JWK with a `generate` member is not a key")
-            # Members are copied by name, because jwcrypto fails on some members that a reader must ignore
-            # (RFC 7517 §4). `use`, `key_ops`, `alg` and `kid` are dropped: the caller decides how the key is used.
+            # Only known members are copied, because jwcrypto fails on some members that a reader must ignore
+            # (RFC 7517 §4). `use`, `key_ops`, `alg` and `kid` are dropped, because the caller decides how the key is
+            # used.
             names = PUBLIC_MEMBERS + PRIVATE_MEMBERS if members.get("kty") == "RSA" else members
             key = JWK(**{name: members[name] for name in names if name in members})
         else:
@@ -77,9 +78,9 @@ def _conversion_hint(raw: bytes) -> str:
     if b"ENCRYPTED" in start:
         return "; it has a passphrase: `openssl pkey -in FILE -out NEW.pem` writes the key without a passphrase"
     if b"OPENSSH PRIVATE KEY" in start:
-        return "; it has OpenSSH's format: `ssh-keygen -p -m PEM -f COPY` converts a copy of the file"
+        return "; it is in OpenSSH format: `ssh-keygen -p -m PEM -f COPY` converts a copy of the file"
     if start.startswith(b"ssh-"):
-        return "; it has OpenSSH's format: `ssh-keygen -e -m PKCS8 -f FILE` prints the key as PEM"
+        return "; it is in OpenSSH format: `ssh-keygen -e -m PKCS8 -f FILE` prints the key as PEM"
     if b'"keys"' in start:
         return "; it may be a JWK set: copy the JWK that you need out of the set"
     if start.startswith(b"0"):
@@ -89,12 +90,15 @@ def _conversion_hint(raw: bytes) -> str:
 
 @sensitive_variables()
 def check_strength(key: JWK) -> None:
-    """Raise KeyRefused unless the key is an acceptable RSA key and its private and public members match."""
+    """Check the type, size and exponent of a key, and that the private members match the public members.
+
+    Raises KeyRefused.
+    """
     if key.get("kty") != "RSA":
         raise KeyRefused(f"the key type is {key.get('kty')}; only RSA is accepted")
     try:
         rsa_members = JWK(**{name: key[name] for name in PUBLIC_MEMBERS + PRIVATE_MEMBERS if name in key})
-        # cryptography refuses an even or too small exponent and an even modulus.
+        # The cryptography library refuses an exponent that is even or too small, and an even modulus.
         public: rsa.RSAPublicKey = rsa_members.get_op_key("verify")
         private: Any = rsa_members.get_op_key("sign") if rsa_members.has_private else None
     except (JWException, TypeError, ValueError, LookupError) as error:

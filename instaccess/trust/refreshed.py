@@ -1,4 +1,4 @@
-"""A value that is loaded again after an interval and shared by the threads of a process: keys, deny list, JWK set.
+"""A cached value, such as the keys or the deny list, that the threads of a process share and reload at intervals.
 
 This module imports no Django. Callers pass in the function that loads the value and the accepted age.
 """
@@ -19,30 +19,30 @@ logger = logging.getLogger("instaccess.snapshot")
 T = TypeVar("T")
 
 PATIENCE = 2.0
-"""Seconds that a thread waits for another thread's load before it uses the last value."""
+"""Seconds that a thread waits for another thread's load before it uses the cached value."""
 
 LAST_PATIENCE = 10.0
-"""Seconds that a thread waits for another thread's load if there is no usable last value."""
+"""Seconds that a thread waits for another thread's load if no cached value is recent enough to use."""
 
 
 class Refreshed(Generic[T]):
-    """A cached value that one thread at a time loads.
+    """A cached value. Only one thread at a time loads the value.
 
     Args:
-        load: loads the value. Receives the last value, or None on the first call. May raise any exception.
+        load: loads the value. Receives the cached value, or None if there is none. May raise any exception.
     """
 
     def __init__(self, load: Callable[[T | None], T]) -> None:
         self._load = load
         self._generation = 0
         self.clear_cache()
-        # A lock that a parent's thread held at the time of the fork would never be released in the child.
+        # If a thread of the parent holds the lock during a fork, the child can never acquire the lock.
         os.register_at_fork(after_in_child=self.clear_cache)
 
     def clear_cache(self) -> None:
         """Drop the value, so that the next call of `get` loads it.
 
-        A load that is running is not stored when it ends, because it may have read data from before this call.
+        If a load is running, its result is not stored, because the load may have read the data before this call.
         """
         self._generation += 1
         self._lock = threading.Lock()
@@ -53,48 +53,49 @@ class Refreshed(Generic[T]):
     def get(self, *, interval: float, max_staleness: float = 0) -> T:
         """Return the value, at most `interval` seconds old, and load it if necessary.
 
-        If loading fails, the last value is returned for `max_staleness` more seconds. Loading is tried again after
+        If loading fails, the cached value is returned for `max_staleness` more seconds. Loading is tried again after
         each `interval`.
 
-        Threads that need a value wait for the thread that loads it. Otherwise they would use an older deny list and
-        accept a token that has been revoked since. After `PATIENCE` seconds they treat the load as failed.
+        Other threads wait for the thread that loads the value. Otherwise, they would use an older deny list and
+        accept a token that has been revoked in the meantime. After `PATIENCE` seconds, they treat the load as failed.
 
         Args:
             interval: the accepted age in seconds while loading works.
             max_staleness: seconds by which the value may be older while loading fails.
 
         Raises:
-            SourceUnavailable: another thread's load takes too long and there is no usable last value.
-            Exception: any exception of `load`, if there is no usable last value.
+            SourceUnavailable: another thread's load takes too long, and no cached value is recent enough.
+            Exception: any exception of `load`, if no cached value is recent enough.
         """
         if (value := self._value_younger_than(interval)) is not None:
             return value
-        asked_at = time.monotonic()
-        lock, last_value = self._lock, self._value_younger_than(interval + max_staleness)
-        # If the previous load failed, one thread tries again. The other threads use the last value without waiting.
+        requested_at = time.monotonic()
+        lock, cached_value = self._lock, self._value_younger_than(interval + max_staleness)
+        # If the previous load failed, one thread tries again. The other threads use the cached value without
+        # waiting.
         patience = 0.0 if self._failed_at > self._loaded_at else PATIENCE
-        if not lock.acquire(timeout=LAST_PATIENCE if last_value is None else patience):
-            # The loading thread stalls. Recording a failure keeps the next threads from waiting as well.
+        if not lock.acquire(timeout=LAST_PATIENCE if cached_value is None else patience):
+            # The loading thread stalls. A failure is recorded, so that the next threads don't wait as well.
             self._failed_at = max(self._failed_at, time.monotonic())
-            if last_value is None:
+            if cached_value is None:
                 raise SourceUnavailable("another thread has been loading this value for too long")
-            return last_value
+            return cached_value
         try:
-            return self._refresh(asked_at, interval, max_staleness)
+            return self._refresh(requested_at, interval, max_staleness)
         finally:
             lock.release()
 
-    def _refresh(self, asked_at: float, interval: float, max_staleness: float) -> T:
+    def _refresh(self, requested_at: float, interval: float, max_staleness: float) -> T:
         started_at, generation = time.monotonic(), self._generation
         loaded_at, last = self._loaded_at, self._value
-        if last is not None and (started_at - loaded_at < interval or loaded_at > asked_at):
+        if last is not None and (started_at - loaded_at < interval or loaded_at > requested_at):
             return last
         usable = self._value_younger_than(interval + max_staleness)
         if usable is not None and started_at - self._failed_at < interval:
             return usable
-        if usable is None and self._failure is not None and self._failed_at >= asked_at:
-            # Another thread's load failed during the wait. If each waiting thread tried again in turn, the last one
-            # would wait for the sum of all time-outs.
+        if usable is None and self._failure is not None and self._failed_at >= requested_at:
+            # Another thread's load failed during the wait. If each waiting thread tried again in turn, the last
+            # thread would wait for the sum of all time-outs.
             raise self._failure.with_traceback(None)
         try:
             value = self._load(last)
@@ -104,14 +105,14 @@ class Refreshed(Generic[T]):
             usable = self._value_younger_than(interval + max_staleness)
             if usable is None:
                 raise
-            logger.warning("loading failed, using the last value: %s: %s", type(error).__name__, error)
+            logger.warning("loading failed, using the cached value: %s: %s", type(error).__name__, error)
             return usable
         if generation == self._generation:
             self._value, self._loaded_at, self._failure = value, started_at, None
         return value
 
     def _value_younger_than(self, seconds: float) -> T | None:
-        # The time is read before the value. In the other order, another thread could store a new value in between,
-        # and an old value would appear to be as young as the new one.
+        # Read the time before the value. Otherwise, if another thread stored a new value in between, the old value
+        # would be returned with the time of the new value.
         loaded_at, value = self._loaded_at, self._value
         return value if time.monotonic() - loaded_at < seconds else None

@@ -1,4 +1,4 @@
-"""The keys of a JWKS URL, reloaded after an interval or when a token has an unknown kid."""
+"""The keys of a JWKS URL, reloaded after an interval or when no stored key verifies a token."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from jwcrypto.jwk import JWK
 
 from ..conf import conf
 from ..exceptions import KeyRefused, SourceUnavailable
+from ..tokens import ReloadableKeys
 from . import material
 from .fetch import fetch_json, without_query
 from .refreshed import PATIENCE, Refreshed
@@ -24,17 +25,20 @@ JWKS_SECONDS = 300
 """Seconds after which a JWK set is reloaded, unless the server's `max-age` is shorter."""
 
 JWKS_COOLDOWN = 30
-"""Seconds between two reloads because of an unknown kid. Attackers can invent kids, so these reloads are limited."""
+"""Minimum number of seconds between two reloads because of a token.
+
+Without this limit, an attacker who invents tokens could cause a reload per token.
+"""
 
 MAX_MEMBERS = 32
-"""How many members of a JWK set are read."""
+"""Maximum number of members that are read from a JWK set."""
 
 
-class RemoteKeys(Mapping[str, JWK]):
-    """The keys of a JWKS URL, by kid.
+class RemoteKeys(ReloadableKeys):
+    """The keys of a JWKS URL, as a mapping from kid to key.
 
-    A look-up of an unknown kid reloads the JWK set, at most once per `JWKS_COOLDOWN`. If the JWK set can't be read,
-    the last good one is used for MAX_STALENESS seconds more.
+    A look-up of an unknown kid and `reload` load the JWK set again, together at most once per `JWKS_COOLDOWN`. If the
+    JWK set can't be read, the last valid JWK set is used for MAX_STALENESS more seconds.
     """
 
     def __init__(self, url: str) -> None:
@@ -53,17 +57,18 @@ class RemoteKeys(Mapping[str, JWK]):
     def __getitem__(self, kid: str) -> JWK:
         keys = self._keys()
         if kid not in keys:
-            self._refetch()
+            self.reload()
             keys = self._keys()
         return keys[kid]
 
-    def _refetch(self) -> None:
-        # Threads that need the same new key wait for one reload and then find the key. The wait is short, because
-        # attackers can send unknown kids, and a server that stalls must not block a thread for each of these tokens.
+    def reload(self) -> None:
+        """Load the JWK set again, unless the cooldown since the last reload has not passed."""
+        # Threads that need the same new key wait for one reload and then find the key. The wait is short. Otherwise,
+        # an attacker who invents tokens could block all threads while the server of the JWKS URL stalls.
         since = time.monotonic() - self._refetched_at
         patience = PATIENCE if since >= JWKS_COOLDOWN else max(PATIENCE - since, 0)
         if not self._refetch_lock.acquire(timeout=patience):
-            return  # The caller uses the last JWK set, which does not contain the kid.
+            return  # The caller uses the cached JWK set, which does not contain the key.
         try:
             if time.monotonic() - self._refetched_at >= JWKS_COOLDOWN:
                 self._refetched_at = time.monotonic()
@@ -87,19 +92,19 @@ class RemoteKeys(Mapping[str, JWK]):
         fetched = fetch_json(self._url)
         keys = read_jwks(fetched.document)
         if not keys:
-            # With an empty JWK set, every token would be refused with 401. The issuer probably has a fault, so the
-            # last good JWK set is used, and then the answer is 503.
+            # An empty JWK set is treated as a failure, because it is probably an error of the issuer. The last valid
+            # JWK set is used until it is too old, then clients get a 503. Otherwise, every token would get a 401.
             raise SourceUnavailable(f"{without_query(self._url)} contains no usable signing key")
         self._interval = JWKS_SECONDS if fetched.max_age is None else max(1, min(fetched.max_age, JWKS_SECONDS))
-        # Unchanged keys keep their JWK objects, because these already contain the key that OpenSSL prepared.
+        # Unchanged keys keep their JWK objects. Otherwise, OpenSSL would have to prepare these keys again.
         return {kid: last[kid] if last and last.get(kid) == key else key for kid, key in keys.items()}
 
 
 def read_jwks(document: Any) -> dict[str, JWK]:
-    """Return the usable signing keys of a JWK set by kid (RFC 7517 §5).
+    """Return the usable signing keys of a JWK set, as a dict from kid to key (RFC 7517 §5).
 
-    A member that can't be used is skipped and logged. `JWKSet.from_json` is not used: it generates a key for a member
-    with `generate`, and it rejects the whole JWK set because of one bad key.
+    A member that can't be used is skipped and logged. `JWKSet.from_json` is not used, because it generates a key for
+    a member with `generate`, and rejects the whole JWK set because of one bad key.
 
     Args:
         document: the JWK set as parsed JSON. At most `MAX_MEMBERS` of its members are read.
@@ -112,15 +117,15 @@ def read_jwks(document: Any) -> dict[str, JWK]:
         raise SourceUnavailable("the document is not a JWK set")
     keys: dict[str, JWK] = {}
     for member in members[:MAX_MEMBERS]:
-        if not isinstance(member, dict) or member.get("use", "sig") != "sig" or member.get("alg", "RS256") != "RS256":
+        if not isinstance(member, dict) or not _may_verify(member):
             continue
         try:
             key = material.parse(json.dumps(member))
         except KeyRefused as error:
             logger.warning("member of a JWK set skipped: %s", error)
             continue
-        # Tokens name their key by the kid in the JWK set. This app's kids are thumbprints; other issuers' need not
-        # be.
+        # Use the kid in the JWK set, because tokens identify their key by this kid. The kids of other issuers may not
+        # be thumbprints.
         kid = member.get("kid")
         kid = kid if isinstance(kid, str) else key.thumbprint()
         if kid in keys:
@@ -128,3 +133,14 @@ def read_jwks(document: Any) -> dict[str, JWK]:
             continue
         keys[kid] = JWK(**material.public_members(key, use="sig"))
     return keys
+
+
+def _may_verify(member: Mapping[str, Any]) -> bool:
+    """Return whether `use`, `key_ops` and `alg` of a JWK allow to verify tokens (RFC 7517 §4.2 to §4.4)."""
+    key_ops = member.get("key_ops", ["verify"])
+    return (
+        member.get("use", "sig") == "sig"
+        and isinstance(key_ops, list)
+        and "verify" in key_ops
+        and member.get("alg", "RS256") == "RS256"
+    )

@@ -1,6 +1,6 @@
 """The sources of a gateway's or service's keys: the settings, a JWKS URL, or this deployment's database.
 
-This module imports no models, because a gateway or a service need not have this app's tables. `apps.py` passes in the
+This module imports no models, because a gateway or a service may lack this app's tables. `apps.py` passes in the
 function that reads the key table.
 """
 
@@ -28,14 +28,14 @@ class Ring(Protocol):
     """The keys of a database. `keys.KeyRing` implements this protocol."""
 
     def decryption_keys(self) -> Mapping[str, JWK]:
-        """Return the private encryption keys by kid, in the order in which they are tried."""
+        """Return the private encryption keys as a mapping from kid to key, in the order in which they are tried."""
 
     def verification_keys(self) -> Mapping[str, JWK]:
-        """Return the public signing keys by kid, in the order in which they are tried."""
+        """Return the public signing keys as a mapping from kid to key, in the order in which they are tried."""
 
 
 class _KeyTable:
-    """The function that reads the key table. `use` sets it."""
+    """The function that reads the key table, set by `use`."""
 
     load_ring: Callable[[float], Ring] | None = None
 
@@ -59,38 +59,38 @@ def has_key_table() -> bool:
 
 
 def decryption_keys(*, max_staleness: float = 0) -> Mapping[str, JWK]:
-    """Return the private encryption keys by kid, in the order in which they are tried.
+    """Return the private encryption keys as a mapping from kid to key, in the order in which they are tried.
 
     Args:
         max_staleness: seconds by which keys of the database may be older if the database is unavailable.
 
     Raises:
-        KeyUnavailable: there is no key. This is a server-side error, so the answer is 503 and not 401.
+        KeyUnavailable: there is no key. The missing key is a server-side error, so clients get a 503 and not a 401.
         ConfigError: DECRYPTION_KEYS is missing or contains a key that can't be used.
         DatabaseError: the database is unavailable.
     """
     configured = conf.decryption_keys
     if configured is None:
-        keys = _ring("DECRYPTION_KEYS", max_staleness).decryption_keys()
+        keys = _load_ring("DECRYPTION_KEYS", max_staleness).decryption_keys()
         return _require_keys(keys, "private encryption", "DECRYPTION_KEYS")
     return _parse_all(tuple(configured), "DECRYPTION_KEYS", "enc")
 
 
 def verification_keys(*, max_staleness: float = 0) -> Mapping[str, JWK]:
-    """Return the public signing keys by kid, in the order in which they are tried.
+    """Return the public signing keys as a mapping from kid to key, in the order in which they are tried.
 
     Args:
         max_staleness: seconds by which keys of the database may be older if the database is unavailable.
 
     Raises:
         KeyUnavailable: there is no key.
-        SourceUnavailable: the JWKS URL can't be read, and there is no usable last JWK set.
+        SourceUnavailable: the JWKS URL can't be read, and no cached JWK set is recent enough.
         ConfigError: VERIFICATION_KEYS is missing or contains a key that can't be used.
         DatabaseError: the database is unavailable.
     """
     configured = conf.verification_keys
     if configured is None:
-        keys = _ring("VERIFICATION_KEYS", max_staleness).verification_keys()
+        keys = _load_ring("VERIFICATION_KEYS", max_staleness).verification_keys()
         return _require_keys(keys, "signing", "VERIFICATION_KEYS")
     if isinstance(configured, str):
         return _remote(configured).ensure_loaded()
@@ -106,11 +106,11 @@ def _require_keys(keys: Mapping[str, JWK], kind: str, setting: str) -> Mapping[s
     return keys
 
 
-def _ring(setting: str, max_staleness: float) -> Ring:
+def _load_ring(setting: str, max_staleness: float) -> Ring:
     if _key_table.load_ring is None:
         raise ConfigError(
             f"INSTACCESS[{setting!r}] is not set, and this process has no key table: add 'instaccess' to "
-            "INSTALLED_APPS, or set it",
+            f"INSTALLED_APPS, or set {setting}",
             setting=setting,
         )
     return _key_table.load_ring(max_staleness)
@@ -126,11 +126,12 @@ def _remote(url: str) -> RemoteKeys:
 def _parse_all(items: tuple[str, ...], setting: str, use: str) -> Mapping[str, JWK]:
     keys: dict[str, JWK] = {}
     for index, item in enumerate(items):
-        # Messages name the index and not the text, because the text can be a private key without its first line.
+        # Messages contain the index and not the item. An item that looks like a path may be a private key whose first
+        # line is missing.
         entry = f"INSTACCESS[{setting!r}][{index}]"
         try:
             text = item if item.lstrip().startswith(("{", "-----BEGIN")) else Path(item).read_text()
-            members = _members(text, use)
+            members = _parse_item(text, use)
         except (OSError, ValueError) as error:
             if "://" in item:
                 raise ConfigError(
@@ -142,18 +143,18 @@ def _parse_all(items: tuple[str, ...], setting: str, use: str) -> Mapping[str, J
         except (KeyRefused, SourceUnavailable) as error:
             raise ConfigError(f"{entry} contains a key that can't be used: {error.detail}", setting=setting) from None
         if any(kid in keys and keys[kid] != key for kid, key in members.items()):
-            raise ConfigError(f"{entry} contains a key whose kid an earlier, different key has", setting=setting)
+            raise ConfigError(f"{entry} contains a key with the kid of an earlier, different key", setting=setting)
         keys |= members
     return keys
 
 
 @sensitive_variables()
-def _members(text: str, use: str) -> dict[str, JWK]:
+def _parse_item(text: str, use: str) -> dict[str, JWK]:
     document = json.loads(text) if text.lstrip().startswith("{") else None
     if use == "sig" and document is not None:
         keys = read_jwks(document if "keys" in document else {"keys": [document]})
         if not keys:
-            raise KeyRefused("it contains no usable signing key")
+            raise KeyRefused("there is no usable signing key")
         return keys
     key = material.parse(text)
     configured_kid = document.get("kid") if document else None
@@ -163,5 +164,5 @@ def _members(text: str, use: str) -> dict[str, JWK]:
     if not key.has_private:
         raise KeyRefused("decryption needs a private key, but this is a public key")
     private = material.private_jwk(key, use=use)
-    private.get_op_key("unwrapKey")  # OpenSSL loads and checks the key now, not during the first request.
+    private.get_op_key("unwrapKey")  # Otherwise, OpenSSL would load the key during the first request.
     return {kid: private}

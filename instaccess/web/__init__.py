@@ -1,4 +1,4 @@
-"""Code that the views of all roles share. It never accesses the database."""
+"""Code that the views of all roles share. This package imports no models."""
 
 from .answers import (
     RETRY_AFTER,

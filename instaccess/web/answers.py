@@ -22,7 +22,7 @@ THROTTLED = {
 }
 """Status -> body of a throttled request."""
 
-# `json.dumps` with other separators than its defaults creates a new encoder per call.
+# One encoder is shared, because `json.dumps` with separators would create a new encoder for each call.
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 RETRY_AFTER = 10
@@ -30,13 +30,14 @@ RETRY_AFTER = 10
 
 
 class Refusal(InstAccessError):
-    """Base class of the error responses, raised as exceptions.
+    """Base class of the exceptions that become error responses.
 
     Args:
         detail: the precise reason, for the log only.
         code: the machine-readable reason, for the log only.
         user, client_id: the user and client that were refused, if known; for the log only.
-        access_token_pk: primary key of a valid access token. The response then reports the level of its bucket.
+        access_token_pk: primary key of a valid access token. If given, the response reports the level of the access
+            token's throttling bucket.
         cost: the amount by which the request raised the level of the bucket; for `X-Request-Cost`.
     """
 
@@ -64,7 +65,7 @@ class Refusal(InstAccessError):
         """Build the HTTP response."""
         response = json_response(self.body, status=self.status)
         if self.challenge:
-            # By this header canvasapi distinguishes an invalid token from a missing permission.
+            # canvasapi uses this header to distinguish an invalid token from a missing permission.
             response["WWW-Authenticate"] = challenge()
         return response
 
@@ -106,7 +107,7 @@ class ExpiredAccessToken(Refusal):
 
 
 class InsufficientScope(Refusal):
-    """The access token lacks the scope that issuing needs."""
+    """The access token lacks the scope that the issuing endpoint requires."""
 
     body = _message("Insufficient scopes on access token.")
 
@@ -125,7 +126,7 @@ class JWTFromJWT(Refusal):
 
 
 class Throttled(Refusal):
-    """The access token's bucket is full. As in Canvas, the response is plain text and not JSON."""
+    """The bucket of the access token is full. As in Canvas, the response is plain text and not JSON."""
 
     def __init__(self, *, retry_after: int, **refused: Any) -> None:
         super().__init__(code=Reason.THROTTLED, **refused)
@@ -141,14 +142,14 @@ class Throttled(Refusal):
 
 
 class MethodNotAllowed(Refusal):
-    """The request uses a method other than POST."""
+    """The endpoint does not accept the HTTP method of the request."""
 
     status = 405
     body = _message("Method not allowed.")
 
 
 class BadRequest(Refusal):
-    """Django itself refuses the request, for example because ALLOWED_HOSTS doesn't contain its host."""
+    """Django itself refuses the request, for example because ALLOWED_HOSTS doesn't contain the host."""
 
     status = 400
     body = _message("Bad request.")
@@ -167,5 +168,5 @@ class Unavailable(Refusal):
 
 
 def json_response(body: Any, *, status: int) -> HttpResponse:
-    """Build a response with compact JSON, as Canvas writes it. The project's API settings have no effect."""
+    """Build a response with compact JSON, as in Canvas. Settings of Django REST framework have no effect."""
     return HttpResponse(_encode(body), status=status, content_type="application/json; charset=utf-8")

@@ -15,7 +15,7 @@ from django.views.decorators.csrf import csrf_exempt
 def isolated_view(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
     """Exempt a view from ATOMIC_REQUESTS, LoginRequiredMiddleware and the CSRF check.
 
-    With ATOMIC_REQUESTS on any database, a later error would roll back the audit row. LoginRequiredMiddleware would
+    Otherwise, a later error would roll back the audit row if ATOMIC_REQUESTS is on, and LoginRequiredMiddleware would
     redirect clients to a login page.
     """
 
@@ -23,7 +23,7 @@ def isolated_view(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpRe
     def wrapped(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         return view(request, *args, **kwargs)
 
-    # CSRF is impossible, because none of these views accepts cookies as credentials.
+    # The CSRF check isn't needed, because the views of this app don't accept cookies as credentials.
     wrapped = csrf_exempt(wrapped)
     for alias in connections:
         transaction.non_atomic_requests(using=alias)(wrapped)

@@ -31,7 +31,10 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
             "The token is malformed: characters are missing or were added, it was encoded twice, or its content is "
             "not strict JSON."
         ),
-        _("Copy the complete token again. If a client sends it like this, the client or a proxy modifies it."),
+        _(
+            "Copy the complete token again. If a client sends the token in this form, the client or a proxy "
+            "modifies it."
+        ),
     ),
     Reason.TOO_LONG: Explanation(
         _("The token is longer than any InstAccess token, so it was not parsed."),
@@ -52,11 +55,11 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
         ),
     ),
     Reason.WRONG_TYPE: Explanation(
-        _("The header names another type: this is not a token, although it is encrypted or signed like a token."),
+        _("The header names another type: this is not an InstAccess token, but it is encrypted or signed like one."),
         _("Paste the InstAccess token. Audit checkpoints, for example, are signed with the same key as tokens."),
     ),
     Reason.DECRYPT_FAILED: Explanation(
-        _("No key decrypts it: it was damaged or modified, or it was encrypted for another deployment."),
+        _("No key decrypts the token: it was damaged or modified, or it was encrypted for another deployment."),
         _("Copy the complete token again. If the header names no key, only the three newest keys were tried."),
     ),
     Reason.UNKNOWN_KID: Explanation(
@@ -68,7 +71,7 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.BAD_SIGNATURE: Explanation(
         _("The signature does not match the key that the header names: the token was modified, forged or damaged."),
-        _("Do not trust its content. Copy the complete token again. If that doesn't help, find out who created it."),
+        _("Do not trust its content. Copy the complete token again. If this doesn't help, find out who created it."),
     ),
     Reason.BAD_CLAIM: Explanation(
         _("A required claim is missing, or a claim has the wrong type."),
@@ -76,7 +79,7 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.BAD_LIFETIME: Explanation(
         _("The lifetime is longer than an hour, or the token expires before its time of issue."),
-        _("This deployment's issuer issues no such tokens. Find out what else signs with its key."),
+        _("This deployment's issuer never issues such tokens. Find out which other program signs with the same key."),
     ),
     Reason.NOT_YET: Explanation(
         _("The token is not valid yet, because its time of issue is in the future."),
@@ -84,12 +87,15 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.INVALID: Explanation(_("The token is refused."), _("The detail gives the reason.")),
     Reason.FOREIGN_ISSUER: Explanation(
-        _("The token is a token of another issuer: its “iss” is not the value of INSTACCESS['ISSUER']."),
-        _("Compare INSTACCESS['ISSUER'] on this server and at the issuer. If they match, ask the other issuer."),
+        _("The token is from another issuer: its “iss” is not in INSTACCESS['ACCEPTED_ISSUERS']."),
+        _(
+            "If this server should accept the token, add its “iss” to INSTACCESS['ACCEPTED_ISSUERS']. Without this "
+            "setting, only INSTACCESS['ISSUER'] is accepted."
+        ),
     ),
     Reason.EXPIRED: Explanation(
         _("The token was valid and has expired."),
-        _("The client needs a new token. Tokens are valid for one hour at most."),
+        _("The client needs a new token. Tokens are valid for at most one hour."),
     ),
     Reason.REVOKED: Explanation(
         _("The token was revoked, and is on the deny list until it expires."),
@@ -103,7 +109,7 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
         _("This is not an InstAccess token. It was not looked up, and it is not shown."),
         _(
             "If it is an OAuth2 access token, exchange it for an InstAccess token: POST /api/v1/inst_access_tokens. "
-            "If it should be an InstAccess token, it is incomplete: copy it again."
+            "If it should be an InstAccess token, it is incomplete: copy the complete token again."
         ),
     ),
     Reason.STILL_ENCRYPTED: Explanation(
@@ -119,8 +125,15 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
         _("Look up the real user by the uuid in “masq_sub”."),
     ),
     Reason.WRONG_ACCOUNT: Explanation(
-        _("The token is for another account than the account of this service, so the service refuses it."),
+        _("The token belongs to a different account than the service, so the service refuses the token."),
         _("Compare “acct” with INSTACCESS['ACCOUNT_UUID']."),
+    ),
+    Reason.UNUSABLE_CLIENT: Explanation(
+        _("The application of the token was deleted or is unusable, so a service refuses the token."),
+        _(
+            "Look up the application by “client_id”. If another issuer, such as Canvas, issued the token, set "
+            "INSTACCESS['ISSUER'] to a value of your own and list both issuers in INSTACCESS['ACCEPTED_ISSUERS']."
+        ),
     ),
     Reason.JWT_FROM_JWT: Explanation(
         _(
@@ -130,11 +143,11 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
         _("Send the OAuth2 access token to the issuing endpoint."),
     ),
     Reason.BROKEN_JWT: Explanation(
-        _("The caller sent an InstAccess token that is expired, forged or damaged to the issuing endpoint."),
-        _("Send the OAuth2 access token instead. If many of these arrive, find out who sends them."),
+        _("The caller sent an expired, forged or damaged InstAccess token to the issuing endpoint."),
+        _("Send the OAuth2 access token instead. If this happens often, find out which client sends such tokens."),
     ),
     Reason.UNKNOWN_TOKEN: Explanation(
-        _("There is no such OAuth2 access token, or it was revoked."),
+        _("The OAuth2 access token does not exist or was revoked."),
         _("The client must get a new access token."),
     ),
     Reason.NO_USER: Explanation(
@@ -157,11 +170,11 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
         _('See the validator that OAUTH2_PROVIDER["OAUTH2_VALIDATOR_CLASS"] names, and the application.'),
     ),
     Reason.INSUFFICIENT_SCOPE: Explanation(
-        _("The OAuth2 access token lacks the scope that issuing needs."),
-        _("The client must ask for the scope url:POST|/api/v1/inst_access_tokens when it gets its access token."),
+        _("The OAuth2 access token lacks the scope that the issuing endpoint requires."),
+        _("The client must request the scope url:POST|/api/v1/inst_access_tokens when it gets its access token."),
     ),
     Reason.AS_USER_ID: Explanation(
-        _("The parameter “as_user_id” names a user that the caller may not act for."),
+        _("The parameter “as_user_id” names a user for whom the caller may not get tokens."),
         _("The detail in the log gives the reason."),
     ),
     Reason.AS_USER_ID_UNKNOWN: Explanation(
@@ -177,7 +190,7 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.THROTTLED: Explanation(
         _("Too many tokens were requested with the same access token."),
-        _("The client must wait for the seconds in Retry-After, and use each token until it expires."),
+        _("The client must wait for the number of seconds in Retry-After, and reuse each token until it expires."),
     ),
     Reason.METHOD: Explanation(
         _("The request used a method other than POST."),
@@ -192,7 +205,7 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
         _("Add the first secret in the gateway's INSTACCESS['SERVICE_SECRETS'] to the issuer's SERVICE_SECRETS."),
     ),
     Reason.NO_KEY: Explanation(
-        _("A key that is needed is missing. This is a server-side error, not a problem of the token."),
+        _("A required key is missing. This is a server-side error, not a problem with the token."),
         _("Run the command that the detail names. Until then every request gets a 503."),
     ),
     Reason.SOURCE_UNAVAILABLE: Explanation(
@@ -200,7 +213,7 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
         _("Ensure that this server can reach the address in the detail. Until then every request gets a 503."),
     ),
     Reason.UNSEAL: Explanation(
-        _("A private key can't be decrypted. This is a server-side error, not a problem of the token."),
+        _("A private key can't be decrypted. This is a server-side error, not a problem with the token."),
         _("Restore the key-encryption key: see INSTACCESS['KEY_ENCRYPTION_KEYS'] and SECRET_KEY_FALLBACKS."),
     ),
     Reason.KEK_MISSING: Explanation(
@@ -223,7 +236,7 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
         _("Run `python manage.py instaccess_tokens verify`, which names the row."),
     ),
     Reason.CONFIG: Explanation(
-        _("A setting is missing or invalid. This is a server-side error, not a problem of the token."),
+        _("A setting is missing or invalid. This is a server-side error, not a problem with the token."),
         _("Run `python manage.py check`, which names the setting and the values that it accepts."),
     ),
     Reason.CLAIMS_TOO_LARGE: Explanation(
@@ -236,11 +249,11 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.KEY_REFUSED: Explanation(
         _("The key can't be used."),
-        _("The detail gives the reason, and names the command that generates a usable key."),
+        _("The detail gives the reason. Correct the problem, or use another key."),
     ),
     Reason.FAULT: Explanation(
-        _("An unexpected error occurred. This is a server-side error, not a problem of the token."),
-        _("The log contains the error. Until it is fixed, a gateway answers 503 and forwards no requests."),
+        _("An unexpected error occurred. This is a server-side error, not a problem with the token."),
+        _("The log contains the error. Until the error is fixed, requests that cause it get a 503."),
     ),
     Reason.ERROR: Explanation(
         _("An error occurred."),
@@ -251,4 +264,4 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
         _("The log contains the code."),
     ),
 }
-"""Explanation of each reason. Complete: a test compares the keys with `Reason`."""
+"""Reason code -> explanation. A test checks that every member of `Reason` has an explanation."""

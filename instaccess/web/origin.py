@@ -23,7 +23,7 @@ _MAX_ADDRESS_CHARS = 64
 def request_domain(request: HttpRequest) -> str:
     """Return the host of a request in canonical form: lower case, without trailing dot, without the default port.
 
-    Accounts may be derived from the host, so with several forms a client could choose between several accounts.
+    An account may be derived from the host. If one host had several forms, a client could choose between accounts.
 
     Raises DisallowedHost if ALLOWED_HOSTS doesn't contain the host, or if the host is longer than DNS allows
     (RFC 1035 §2.3.4).
@@ -40,22 +40,22 @@ def request_domain(request: HttpRequest) -> str:
 def client_address(request: HttpRequest) -> str | None:
     """Return the client's IP address, or None if it isn't a valid address.
 
-    The address is REMOTE_ADDR. With TRUSTED_PROXIES = n, it is the n-th entry from the right of X-Forwarded-For. Each
-    trusted proxy appends the address of its client, so that entry comes from the outermost proxy. A client can forge
-    all entries further left. If there are fewer than n entries, the request bypassed a proxy, and the address is
-    REMOTE_ADDR.
+    Without trusted proxies, the address is REMOTE_ADDR. With TRUSTED_PROXIES = n, the address is the n-th entry from
+    the right of X-Forwarded-For. Each trusted proxy appends the address of its client, so the outermost trusted proxy
+    appended the n-th entry. A client can forge all entries further left. If there are fewer than n entries, the
+    request bypassed a proxy, and the address is REMOTE_ADDR.
     """
     address = request.META.get("REMOTE_ADDR", "")
     if hops := conf.trusted_proxies:
         chain = [entry.strip() for entry in request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")]
         if len(chain) >= hops and chain[-hops]:
             address = chain[-hops]
-    return _address(address) if len(address) <= _MAX_ADDRESS_CHARS else None
+    return _parse_address(address) if len(address) <= _MAX_ADDRESS_CHARS else None
 
 
 @lru_cache(maxsize=1024)
-def _address(address: str) -> str | None:
-    # Some proxies append the port: "[2001:db8::1]:4711" or "192.0.2.1:4711".
+def _parse_address(address: str) -> str | None:
+    # The port is removed, because some proxies append it: "[2001:db8::1]:4711" or "192.0.2.1:4711".
     if address.startswith("["):
         address = address[1:].partition("]")[0]
     elif address.count(":") == 1:
@@ -69,9 +69,9 @@ def _address(address: str) -> str | None:
 def account_uuid(host: str) -> str:
     """Return the uuid of the root account of a host (`name` or `name:port`).
 
-    The uuid is ACCOUNT_UUID, or else the result of ACCOUNT_HOOK for the name of the host. Without both settings it is
-    derived from that name (RFC 9562 §5.5, DNS namespace), so it is stable without being stored. The port never
-    matters, because clients can choose it freely.
+    The uuid is ACCOUNT_UUID or, if that is not set, the result of ACCOUNT_HOOK for the host name. If neither setting
+    is set, the uuid is derived from the host name (RFC 9562 §5.5, DNS namespace), so the uuid is stable without being
+    stored. The port is ignored, because clients can choose the port freely.
 
     Raises ConfigError if ACCOUNT_HOOK doesn't return a string of 1 to 255 characters.
     """
@@ -86,9 +86,9 @@ def account_uuid(host: str) -> str:
                 setting="ACCOUNT_HOOK",
             )
         return value
-    return _derived_account(name)
+    return _derive_account(name)
 
 
 @lru_cache(maxsize=256)
-def _derived_account(name: str) -> str:
+def _derive_account(name: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_DNS, name))

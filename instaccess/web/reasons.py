@@ -1,7 +1,7 @@
-"""Explanations of refusals, for operators: what is known about the token, and what to do.
+"""Explanations of refusals and accepted tokens, for operators, with more detail than the reason codes give.
 
-The explanations are never sent to clients, which get a uniform response. `explanations` contains those of the reason
-codes.
+Clients never receive the explanations, only a uniform response. The module `explanations` contains one
+explanation per reason code.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .explanations import EXPLANATIONS, Explanation
 
 
 class Variant(StrEnum):
-    """What is known about the key of a refused token: revoked, retired long ago, or stored on another server."""
+    """The state of the key that a refused token names: revoked, retired long ago, or stored on another server."""
 
     REVOKED = "revoked"
     GONE = "gone"
@@ -56,9 +56,9 @@ ACCEPTED_BY_SERVICE = Explanation(
 
 
 def explain(reason: Reason, variant: Variant | None = None) -> Explanation:
-    """Return the explanation of a reason, or that of the variant if there is one.
+    """Return the explanation of a reason, or the explanation of the variant if there is one.
 
-    A code that isn't in `Reason`, from a hook, gets the explanation of `Reason.INVALID`.
+    For a hook's own code, which isn't in `Reason`, returns the explanation of `Reason.INVALID`.
     """
     if variant is not None and (detailed := DETAILED.get((reason, variant))):
         return detailed

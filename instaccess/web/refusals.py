@@ -1,12 +1,12 @@
 """Counts of the requests that the issuer and the gateway refuse, by hour and reason.
 
-Refusals are counted in memory. The counts are written when a request ends, at most every `INTERVAL` seconds, so a
-flood of invalid tokens costs each worker one short write per interval. No client waits for the write, because the
-response has been sent by then. A worker that is killed loses the counts that it has not written.
+Refusals are counted in memory. The counts are written when a request ends, at most every `INTERVAL` seconds. A flood
+of invalid tokens therefore costs each worker one short write per interval. No client waits for the write, because the
+response has already been sent. A worker that is killed loses the counts that it has not written.
 
-The counts contain no token, no address and no text of a request. Reasons are codes of `Reason`. Client and user come
-from this app's rows, or from a token whose signature has been verified. A gateway without the app's tables counts
-nothing.
+The counts contain no token, no address and no text of a request. Reasons are codes of `Reason`. The client id and the
+user uuid come from this app's rows, or from a token whose signature has been verified. A gateway without the app's
+tables doesn't count refusals.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ INTERVAL = 10
 KINDS = 200
 """Number of combinations of role, reason, client and user that a process distinguishes per hour."""
 
-# Strings, because a hook may raise an error whose code isn't a Reason.
+# The codes are compared as strings, because a hook may raise an error whose code isn't a `Reason`.
 _REASONS = frozenset(map(str, Reason))
 _LOG_SECONDS = 60
 _TRIM_SECONDS = 3600
@@ -47,7 +47,7 @@ class Table(Protocol):
         """Return the connection to the database that contains the table."""
 
     def add(self, counts: Mapping[Kind, int]) -> None:
-        """Add the counts to the table, all or none. Raises DatabaseError."""
+        """Add all counts to the table. If this fails, adds no count and raises DatabaseError."""
 
     def trim(self) -> bool:
         """Delete old and surplus rows. Returns False if more rows remain to be deleted."""
@@ -80,20 +80,20 @@ class RefusalCounter:
 
         Args:
             role: a value of `RefusalCount.Role`.
-            reason: a code. A code that isn't in `Reason`, from a hook, is counted as `Reason.OTHER`.
+            reason: a code. A hook's own code, which isn't in `Reason`, is counted as `Reason.OTHER`.
             client_id, user_uuid: the client and user that were refused, if known from a trusted source.
         """
         if self._table is None:
             return
-        known = str(reason) if reason in _REASONS else str(Reason.OTHER)
+        reason_code = str(reason) if reason in _REASONS else str(Reason.OTHER)
         hour = int(time.time()) // 3600
-        self._tally.add(Kind(hour, str(role), known, _identifier(client_id), _identifier(user_uuid)))
+        self._tally.add(Kind(hour, str(role), reason_code, _identifier(client_id), _identifier(user_uuid)))
 
     def flush(self) -> int:
         """Write the pending counts now, in a short transaction, and return the number of refusals written.
 
         Never raises an error: counts that can't be written are kept for the next attempt, and a warning is logged at
-        most once per minute. Inside a transaction of the caller, the write is part of that transaction.
+        most once per minute. If the caller is in a transaction, the write is part of the transaction.
         """
         with self._lock:
             return self._flush()
@@ -104,7 +104,8 @@ class RefusalCounter:
         self._reset_times()
 
     def _reset_times(self) -> None:
-        # Also called after a fork, because a lock that a thread of the parent held is never released in the child.
+        # If a thread of the parent holds the lock during a fork, the child can never acquire the lock. The child
+        # therefore calls this method.
         self._lock = threading.Lock()
         self._attempted_at = time.monotonic()
         self._logged_at = self._trimmed_at = float("-inf")
@@ -121,7 +122,7 @@ class RefusalCounter:
         try:
             connection = self._table.connection()
             self._database = connection.settings_dict["NAME"]
-            # Inside a test case of a host project, the write would appear among the queries of the test.
+            # Nothing is written inside a transaction. Otherwise, a test of a host project would count these queries.
             if not self._is_due() or connection.in_atomic_block or not self._lock.acquire(blocking=False):
                 return
             try:
@@ -129,7 +130,7 @@ class RefusalCounter:
                     self._flush()
             finally:
                 self._lock.release()
-        except Exception as error:  # for example in a database router of the project
+        except Exception as error:  # A database router of the project, for example, can raise any error.
             self._log_failure(error)
 
     def _write_at_exit(self) -> None:
@@ -137,8 +138,8 @@ class RefusalCounter:
         if self._table is None or not self._tally or self._failed or not self._lock.acquire(blocking=False):
             return
         try:
-            # After a test run of a host project, the settings name the real database again. The counts of the tests
-            # must not be written there.
+            # After a test run of a host project, the settings name the real database again. Without this comparison,
+            # the counts of the tests would be written to the real database.
             if self._table.connection().settings_dict["NAME"] == self._database:
                 self._flush()
         except Exception as error:
@@ -160,13 +161,15 @@ class RefusalCounter:
                 if time.monotonic() - self._trimmed_at >= _TRIM_SECONDS and table.trim():
                     self._trimmed_at = time.monotonic()
             finally:
-                # The request has ended, so Django does not close a connection that was opened here.
+                # The request has ended, so Django does not close a connection that `add` opened. Without this call,
+                # the connection would stay open.
                 if not was_open and not connection.in_atomic_block:
                     connection.close()
-        except Exception as error:  # counting must never make a request fail
+        except Exception as error:  # Counting must never make a request fail.
             self._log_failure(error)
         finally:
-            # Set after the attempt, so that the interval also passes after an attempt that stalled.
+            # Set the time after the attempt, not before. Otherwise, the next attempt could follow a stalled attempt
+            # without a pause.
             self._attempted_at = time.monotonic()
             self._failed = not written
             if not written:
@@ -180,7 +183,8 @@ class RefusalCounter:
 
 
 def _identifier(text: Any) -> str:
-    # Every database can store printable ASCII, which is all that RFC 6749 appendix A.1 allows in a client id.
+    # Only printable ASCII is kept, because every database can store it. RFC 6749 appendix A.1 allows nothing else in
+    # a client id.
     storable = isinstance(text, str) and len(text) <= _MAX_ID_CHARS and text.isascii() and text.isprintable()
     return text if storable else ""
 

@@ -1,6 +1,6 @@
 """Counters in memory that the threads of a process share.
 
-Memory is bounded: the number of kinds per hour is limited, and so is the number of hours that are kept.
+The number of kinds per hour and the number of hours are limited, so that a flood of refusals can't exhaust memory.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from typing import NamedTuple
 
 
 class Kind(NamedTuple):
-    """The kind of a refusal. Kinds are written in their sort order, so that concurrent writers don't deadlock."""
+    """The properties that distinguish refusals in the counts.
+
+    Counts are written in the sort order of their kinds, so that concurrent writers don't deadlock.
+    """
 
     hour: int
     """Hours since the epoch."""
@@ -26,8 +29,8 @@ class Tally:
     """Counters by kind, with exact counts across threads.
 
     Args:
-        kinds: number of kinds that are distinguished per hour. Further kinds are counted without client and user, so
-            they add at most one kind per role and reason.
+        kinds: number of kinds that are distinguished per hour. Further refusals are counted without client and user,
+            and add at most one kind per role and reason.
         hours: number of hours for which counts are kept until `take`. Older counts are discarded.
     """
 
@@ -35,8 +38,8 @@ class Tally:
         self._limit = kinds
         self._hours = hours
         self.forget()
-        # A lock that a thread of the parent held is never released in the child. The parent writes its own counts, so
-        # the child must not write them too.
+        # If a thread of the parent holds the lock during a fork, the child can never acquire the lock. The counts are
+        # discarded too, because the parent writes them. Otherwise, they would be counted twice.
         os.register_at_fork(after_in_child=self.forget)
 
     def forget(self) -> None:
@@ -47,17 +50,17 @@ class Tally:
         self._counts: dict[Kind, int] = {}
 
     def __bool__(self) -> bool:
-        """Return whether there are counts to take."""
+        """Return whether any counts are pending."""
         return bool(self._counts)
 
     def add(self, kind: Kind) -> None:
         """Add one to the count of a kind."""
         with self._lock:
             if kind.hour != self._hour:
-                self._begin(kind.hour)
+                self._start_hour(kind.hour)
             if kind not in self._seen:
                 if len(self._seen) < self._limit:
-                    # Kept for the whole hour, because otherwise the limit would start again after each `take`.
+                    # `take` does not clear this set. Otherwise, the limit would start again after each `take`.
                     self._seen.add(kind)
                 else:
                     kind = kind._replace(client_id="", user_uuid="")
@@ -70,12 +73,12 @@ class Tally:
             return counts
 
     def put_back(self, counts: Mapping[Kind, int]) -> None:
-        """Add counts that could not be written back to the current counts."""
+        """Add counts back to the current counts, after they could not be written."""
         with self._lock:
             for kind, number in counts.items():
                 self._counts[kind] = self._counts.get(kind, 0) + number
 
-    def _begin(self, hour: int) -> None:
+    def _start_hour(self, hour: int) -> None:
         self._hour = hour
         self._seen.clear()
         self._counts = {kind: number for kind, number in self._counts.items() if kind.hour > hour - self._hours}

@@ -1,4 +1,4 @@
-"""Text for the log about an exception that no code expected, without any value that a request brought."""
+"""Describes unexpected exceptions for the log, without any value from a request."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import traceback
 
 
 def describe_unexpected(error: BaseException) -> str:
-    """Return the class name and the stack frames of an exception, one frame after the other.
+    """Return the class name and the stack frames of an exception.
 
-    The text leaves out the exception's message and the local variables of its frames, because both can contain a
+    The text leaves out the exception's message and the local variables of the frames, because both can contain a
     token. Call this function inside the `except` block and log the text after the block has ended. Within the block,
-    log handlers and error reporters can reach the exception and its frames through `sys.exc_info()`, and an exception
-    that a log handler raises keeps them as its `__context__`:
+    log handlers and error reporters can reach the exception and its frames through `sys.exc_info()`. If a log handler
+    raises another exception within the block, the first exception also becomes its `__context__`.
+
+    For example:
 
         unexpected = ""
         try:

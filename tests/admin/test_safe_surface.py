@@ -78,7 +78,7 @@ def rows_shown(client: Any, **query: str) -> set[uuid.UUID]:
 class TestEveryPage:
     @staticmethod
     def answers(client: Any) -> dict[str, str]:
-        """Return the text of every page about our rows by URL, including filtered lists."""
+        """Return the text of every page about the test's rows, including filtered lists, by URL."""
         addresses = [reverse("admin:index"), reverse("admin:app_list", args=["instaccess"])]
         for model in (Key, IssuedToken):
             name = f"admin:instaccess_{model._meta.model_name}"
@@ -467,8 +467,8 @@ class TestManyRows:
         self.fill(2)
 
         for query in ({}, {"status": "expired"}, {"period": "365d"}, {"q": "ada"}, {"account_uuid": "x"}):
-            asked = self.queries(admin_client, TOKENS, **query)
-            counts = [sql for sql in asked if re.search(r"(COUNT|SUM|DISTINCT)\b", sql) and "issuedtoken" in sql]
+            statements = self.queries(admin_client, TOKENS, **query)
+            counts = [sql for sql in statements if re.search(r"(COUNT|SUM|DISTINCT)\b", sql) and "issuedtoken" in sql]
             assert counts, query
             assert all(f"LIMIT {COUNTED}" in sql or f"LIMIT {CHARTED + 1}" in sql for sql in counts), query
 
@@ -478,9 +478,8 @@ class TestManyRows:
         few = self.queries(admin_client, TOKENS, **query)
         self.fill(20)
 
-        assert (
-            len(self.queries(admin_client, TOKENS, **query)) <= len(few) + 1
-        )  # A full page needs one more query for pagination.
+        # A full page needs one more query for pagination.
+        assert len(self.queries(admin_client, TOKENS, **query)) <= len(few) + 1
 
     def test_the_list_has_pages_only_for_counted_rows(self, admin_client, monkeypatch):
         monkeypatch.setattr("instaccess.admin.tokens.pagination.COUNTED", 3)
@@ -489,7 +488,7 @@ class TestManyRows:
         text = page(admin_client, TOKENS)
 
         assert admin_client.get(TOKENS).context["cl"].result_count == 3
-        assert "The latest 3 are listed" in text
+        assert "Only the latest 3 tokens are listed" in text
 
     def test_the_list_does_not_mention_the_limit_if_all_rows_are_counted(self, admin_client):
         self.fill(2)

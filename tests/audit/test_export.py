@@ -23,7 +23,7 @@ from instaccess import users
 from instaccess.audit.export import COLUMNS, Export, Format, as_csv, as_json_lines, safe_cell
 from instaccess.keys import ring
 from instaccess.models import IssuedToken
-from tests.support.failing import broken_after
+from tests.support.failing import failing_after
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, 700_000, tzinfo=UTC)
 
@@ -196,7 +196,7 @@ class TestTheExportedRows:
         for size in (1, 2, 3, 4, 11, 12):
             assert [fact["id"] for fact in read(export(batch=size))] == [each.pk for each in expected]
 
-    def test_exported_rows_are_in_that_order_for_any_order_of_the_queryset(self, row):
+    def test_exported_rows_are_latest_first_for_any_order_of_the_queryset(self, row):
         made = [row(age=age) for age in (0, 10, 20)]
 
         facts = read(export(rows=IssuedToken.objects.order_by("jti"), batch=2))
@@ -238,7 +238,7 @@ class TestTheExportedRows:
                 tracemalloc.stop()
 
         many(5_000)
-        peak(500)  # Fills caches, so that the measurements are comparable.
+        peak(500)  # Fill the caches. Otherwise, the first measurement would include their memory.
 
         assert peak(5_000) < 1.2 * peak(500)
 
@@ -273,12 +273,12 @@ class TestExportWhileRowsChange:
 @pytest.mark.django_db
 class TestExportWithAFailingDatabase:
     @pytest.mark.parametrize("file_format", Format)
-    def test_ends_with_a_line_that_reports_the_incomplete_file(self, row, file_format, caplog):
+    def test_export_ends_with_a_line_that_reports_the_incomplete_file(self, row, file_format, caplog):
         for _ in range(5):
             row()
         chunks = iter(export(file_format, batch=2))
 
-        with broken_after(1):
+        with failing_after(1):
             text = next(chunks) + next(chunks)
             with pytest.raises(OperationalError):
                 next(chunks)
@@ -293,10 +293,10 @@ class TestExportWithAFailingDatabase:
         assert "complete by" not in caplog.text
 
     @pytest.mark.parametrize("file_format", Format)
-    def test_yields_nothing_if_the_first_query_fails(self, row, file_format):
+    def test_export_yields_nothing_if_the_first_query_fails(self, row, file_format):
         row()
 
-        with broken_after(0), pytest.raises(OperationalError):
+        with failing_after(0), pytest.raises(OperationalError):
             next(iter(export(file_format)))
 
 
@@ -315,7 +315,7 @@ class TestTheLogOfAnExport:
         next(chunks)
 
         [begun] = caplog.messages
-        assert begun == 'export begins by=\'auditor\' format=jsonl filters={"status": "live\\nforged"}'
+        assert begun == 'export started by=\'auditor\' format=jsonl filters={"status": "live\\nforged"}'
         list(chunks)
         assert caplog.messages[1:] == ["export complete by='auditor' rows=3"]
 
@@ -327,10 +327,10 @@ class TestTheLogOfAnExport:
 
         chunks.close()
 
-        assert caplog.messages[1:] == ["export stopped before its end by='auditor' rows=2"]
+        assert caplog.messages[1:] == ["export aborted by='auditor' rows=2"]
 
 
-# Formula characters and invisible characters, for an independent implementation.
+# These characters are listed here again, so that the test does not depend on the code under test.
 FORMULA = "=+-@"
 INVISIBLE = "\u00ad\u200b\u200c\u200d\u200e\u200f\u202e\u2060\ufeff"
 
@@ -369,20 +369,20 @@ def record(*texts: str) -> list[Any]:
 class TestSafeCell:
     @pytest.mark.parametrize("char", [*"=+-@", *"\uff1d\uff0b\uff0d\uff20", "\t", "\r", "\n"], ids=ascii)
     @pytest.mark.parametrize("before", ["", " ", "\u3000", "\ufeff", " \u200b ", '"'], ids=ascii)
-    def test_adds_an_apostrophe_before_a_formula(self, char, before):
+    def test_safe_cell_adds_an_apostrophe_before_a_formula(self, char, before):
         text = f"{before}{char}1+1"
 
         if not before or char not in "\t\r\n":
             assert safe_cell(text) == "'" + symbols(text)
 
-    def test_adds_an_apostrophe_before_every_unicode_variant_of_a_formula_character(self):
+    def test_safe_cell_adds_an_apostrophe_before_every_unicode_variant_of_a_formula_character(self):
         spellings = [char for char in map(chr, range(0x110000)) if starts_a_formula(char)]
 
         assert len(spellings) > len("=+-@") * 2
         assert [char for char in spellings if not safe_cell(char + "1").startswith("'")] == []
 
     @pytest.mark.parametrize("text", ["x;=1", "x; ;\t=1", 'x;"=1"', ";;=1", "=1;=1"])
-    def test_adds_an_apostrophe_to_a_formula_after_a_semicolon(self, text):
+    def test_safe_cell_adds_an_apostrophe_to_a_formula_after_a_semicolon(self, text):
         assert not any(starts_a_formula(part) for part in safe_cell(text).split(";"))
 
     @pytest.mark.parametrize(
@@ -400,11 +400,11 @@ class TestSafeCell:
             "' or 1=1",
         ],
     )
-    def test_does_not_change_a_harmless_string(self, text):
+    def test_safe_cell_does_not_change_a_harmless_string(self, text):
         assert safe_cell(text) == text
 
     @given(nasty)
-    def test_never_returns_a_formula_and_keeps_all_printable_characters(self, text):
+    def test_safe_cell_never_returns_a_formula_and_keeps_all_printable_characters(self, text):
         cell = safe_cell(text)
 
         assert not starts_a_formula(cell)
@@ -412,7 +412,7 @@ class TestSafeCell:
         assert cell[:1] not in {"\t", "\r", "\n"}
         assert cell.replace("'", "") == symbols(text)
 
-    def test_takes_linear_time_for_long_runs_of_ignored_characters(self):
+    def test_safe_cell_takes_linear_time_for_long_runs_of_ignored_characters(self):
         # With backtracking, this test would take minutes.
         for text in ("\t" * 100_000, "; " * 100_000, '"' * 100_000 + "x", " " * 100_000 + "="):
             assert len(safe_cell(text)) <= len(text) + 2
@@ -420,7 +420,7 @@ class TestSafeCell:
 
 class TestAsCsv:
     @given(st.lists(st.tuples(nasty, nasty), max_size=5))
-    def test_a5_returns_one_line_with_one_cell_per_column(self, values):
+    def test_a5_as_csv_returns_one_line_with_one_cell_per_column(self, values):
         text = as_csv([record(*texts) for texts in values])
 
         assert text.encode().decode() == text
@@ -430,7 +430,7 @@ class TestAsCsv:
         ]
 
     @given(st.lists(st.tuples(nasty, nasty), max_size=5))
-    def test_returns_no_formula_if_semicolons_separate_cells(self, values):
+    def test_as_csv_returns_no_formula_if_semicolons_separate_cells(self, values):
         text = as_csv([record(*texts) for texts in values])
 
         for line in csv.reader(io.StringIO(text, newline=""), delimiter=";"):
@@ -440,7 +440,7 @@ class TestAsCsv:
 
 class TestAsJsonLines:
     @given(st.lists(st.tuples(nasty, nasty), max_size=5))
-    def test_a5_returns_one_line_with_the_unchanged_values(self, values):
+    def test_a5_as_json_lines_returns_one_line_with_the_unchanged_values(self, values):
         text = as_json_lines([record(*texts) for texts in values])
 
         assert text.isascii()

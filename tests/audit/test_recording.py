@@ -16,14 +16,14 @@ from instaccess.audit import recording, row_hmac
 from instaccess.conf import conf
 from instaccess.exceptions import AuditError
 from instaccess.models import IssuedToken
-from tests.support.failing import broken_after
+from tests.support.failing import failing_after
 
 pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
 def fresh(user, application):
-    """Create unsaved rows."""
+    """Return a function that creates an unsaved row."""
 
     def make(**columns: Any) -> IssuedToken:
         now = timezone.now()
@@ -52,7 +52,7 @@ def insert(record: IssuedToken) -> None:
 
 
 class TestInsert:
-    def test_stores_the_same_row_as_save(self, fresh):
+    def test_insert_stores_the_same_row_as_save(self, fresh):
         record = fresh()
         insert(record)
         written = model_to_dict(IssuedToken.objects.get(jti=record.jti), exclude=["id", "jti"])
@@ -62,14 +62,14 @@ class TestInsert:
 
         assert written == model_to_dict(IssuedToken.objects.get(jti=record.jti), exclude=["id", "jti"])
 
-    def test_stores_null_in_nullable_columns(self, fresh, user):
+    def test_insert_stores_null_in_nullable_columns(self, fresh, user):
         record = fresh(user=None, real_user=user, application=None, ip_address=None, revoked_at=timezone.now())
         insert(record)
 
         written = IssuedToken.objects.get(pk=record.pk)
         assert (written.user, written.real_user, written.ip_address) == (None, user, None)
 
-    def test_updates_the_instance_like_save(self, fresh):
+    def test_insert_updates_the_instance_like_save(self, fresh):
         record = fresh()
         insert(record)
 
@@ -77,12 +77,12 @@ class TestInsert:
         assert record == IssuedToken.objects.get(jti=record.jti)
         record.refresh_from_db()
 
-    def test_runs_one_query(self, fresh, django_assert_num_queries):
+    def test_insert_runs_one_query(self, fresh, django_assert_num_queries):
         insert(fresh())
         with django_assert_num_queries(1):
             insert(fresh())
 
-    def test_p17_raises_integrity_error_if_the_jti_exists(self, fresh):
+    def test_p17_insert_raises_integrity_error_if_the_jti_exists(self, fresh):
         record = fresh()
         insert(record)
 
@@ -109,14 +109,14 @@ def test_insert_sends_the_save_signals_to_receivers(fresh: Any, signal: Any) -> 
 
 
 class TestCommit:
-    def test_stores_the_row_with_its_hmac(self, fresh):
+    def test_commit_stores_the_row_with_its_hmac(self, fresh):
         record = fresh(mac="")
         recording.commit(record, keks=conf.key_encryption_keys)
 
         stored = IssuedToken.objects.get(pk=record.pk)
         assert row_hmac.row_status(stored, conf.key_encryption_keys) is row_hmac.HmacStatus.AUTHENTIC
 
-    def test_raises_integrity_error_if_another_row_has_the_same_jti(self, fresh):
+    def test_commit_raises_integrity_error_if_another_row_has_the_same_jti(self, fresh):
         record = fresh()
         recording.commit(record, keks=conf.key_encryption_keys)
 
@@ -124,7 +124,7 @@ class TestCommit:
             recording.commit(fresh(jti=record.jti), keks=conf.key_encryption_keys)
 
     @pytest.mark.django_db(transaction=True)
-    def test_refuses_a_transaction_of_the_caller_which_could_roll_the_row_back(self, fresh):
+    def test_commit_refuses_a_transaction_of_the_caller_which_could_roll_the_row_back(self, fresh):
         record = fresh()
         with pytest.raises(AuditError, match="the audit row was not written: RuntimeError"), transaction.atomic():
             recording.commit(record, keks=conf.key_encryption_keys)
@@ -132,7 +132,7 @@ class TestCommit:
         assert not IssuedToken.objects.exists()
 
     @pytest.mark.django_db(transaction=True)
-    def test_refuses_a_connection_without_autocommit(self, fresh):
+    def test_commit_refuses_a_connection_without_autocommit(self, fresh):
         record = fresh()
         transaction.set_autocommit(False)
         try:
@@ -142,7 +142,7 @@ class TestCommit:
             transaction.rollback()
             transaction.set_autocommit(True)
 
-    def test_raises_audit_error_if_the_database_fails(self, fresh):
+    def test_commit_raises_audit_error_if_the_database_fails(self, fresh):
         record = fresh()
-        with broken_after(0), pytest.raises(AuditError, match="the audit row was not written: OperationalError"):
+        with failing_after(0), pytest.raises(AuditError, match="the audit row was not written: OperationalError"):
             recording.commit(record, keks=conf.key_encryption_keys)

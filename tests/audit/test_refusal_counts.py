@@ -1,4 +1,4 @@
-"""Refusal spikes: refusals that are far more frequent than usual."""
+"""Tests for refusal spikes: hours in which a refusal is far more frequent than usual."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class TestRefusalSpikes:
             (1000, 1000, 5000, 5000),
         ],
     )
-    def test_returns_a_count_far_above_the_mean_in_the_current_or_previous_hour(
+    def test_count_far_above_the_mean_in_the_current_or_previous_hour_is_a_spike(
         self, usual, previous, current, count
     ):
         self.rows({168.0: 0} | self.every_hour(usual) | {1: previous, 0: current})
@@ -60,15 +60,15 @@ class TestRefusalSpikes:
         expected = [] if count is None else [RefusalSpike("gateway", "expired", count, float(usual))]
         assert refusal_counts.refusal_spikes() == expected
 
-    def test_returns_nothing_if_nothing_was_refused(self):
+    def test_there_is_no_spike_if_nothing_was_refused(self):
         assert refusal_counts.refusal_spikes() == []
 
-    def test_ignores_older_hours(self):
+    def test_older_hours_contain_no_spike(self):
         self.rows({2: 5000, 24 * 8: 9000})
 
         assert refusal_counts.refusal_spikes() == []
 
-    def test_compares_each_role_and_reason_separately(self):
+    def test_each_role_and_reason_is_compared_separately(self):
         self.rows(self.every_hour(100) | {1: 100}, reason="no_credentials")
         self.rows(self.every_hour(1) | {1: 100}, reason="revoked")
         self.rows({1: 300}, role="issuer", reason="revoked")
@@ -78,30 +78,30 @@ class TestRefusalSpikes:
             RefusalSpike("gateway", "revoked", 100, 1.0),
         ]
 
-    def test_adds_the_counts_of_all_clients_and_users(self):
+    def test_counts_of_all_clients_and_users_are_added(self):
         for number in range(10):
             self.rows({1: 3}, client_id=f"c{number}", user_uuid=f"u{number}")
 
         assert [spike.count for spike in refusal_counts.refusal_spikes()] == [30]
 
-    def test_uses_the_mean_since_counting_began(self):
+    def test_mean_covers_only_the_time_since_counting_began(self):
         # With a mean over seven days, the usual number would look like a spike during the first week.
         self.rows({3: 100, 2: 100, 1: 100, 0: 40})
 
         assert refusal_counts.refusal_spikes() == []
 
-    def test_ignores_counts_older_than_seven_days(self):
+    def test_mean_excludes_counts_older_than_seven_days(self):
         self.rows({24 * 7 + 2: 1_000_000, 24 * 7 + 1: 168, 1: 20})
 
         assert refusal_counts.refusal_spikes() == [RefusalSpike("gateway", "expired", 20, 1.0)]
 
-    def test_accepts_another_time(self):
+    def test_spikes_are_returned_for_another_time(self):
         self.rows({30: 500})
 
         assert len(refusal_counts.refusal_spikes(now=NOW - timedelta(hours=29))) == 1
         assert refusal_counts.refusal_spikes(now=NOW - timedelta(hours=31)) == []
 
-    def test_runs_one_query(self, django_assert_num_queries):
+    def test_spikes_need_one_query(self, django_assert_num_queries):
         self.rows(self.every_hour(5))
         with django_assert_num_queries(1):
             refusal_counts.refusal_spikes()

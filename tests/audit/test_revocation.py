@@ -107,7 +107,7 @@ class TestFilterByUserAndKeys:
 
 
 class TestRevoke:
-    def test_stores_time_reason_and_user_and_returns_the_number_of_tokens(self, row, user):
+    def test_revoke_stores_time_reason_and_user_and_returns_the_number_of_tokens(self, row, user):
         rows = [row() for _ in range(3)]
         now = timezone.now()
 
@@ -119,14 +119,14 @@ class TestRevoke:
             each.refresh_from_db()
             assert (each.revoked_at, each.revocation_reason, each.revoked_by) == (now, "stolen", "ada")
 
-    def test_adds_the_tokens_to_the_deny_list(self, row):
+    def test_revoke_adds_the_tokens_to_the_deny_list(self, row):
         denied, other = row(), row()
         revocation.revoke(audit_rows.live_tokens().filter(pk=denied.pk), keks=keks_for_revocation(), reason="stolen")
 
         assert denylist.read_database() == {str(denied.jti)}
         assert str(other.jti) not in denylist.read_database()
 
-    def test_does_not_change_an_earlier_revocation(self, row, user, received):
+    def test_revoke_does_not_change_an_earlier_revocation(self, row, user, received):
         earlier = timezone.now() - timedelta(minutes=5)
         first = row(revoked_at=earlier, revocation_reason="first")
 
@@ -136,18 +136,18 @@ class TestRevoke:
         first.refresh_from_db()
         assert (first.revoked_at, first.revocation_reason, first.revoked_by) == (earlier, "first", "")
 
-    def test_sends_no_signal_if_no_token_matches(self, received):
+    def test_revoke_sends_no_signal_if_no_token_matches(self, received):
         assert revocation.revoke(audit_rows.live_tokens(), keks=keks_for_revocation(), reason="x") == 0
         assert received == []
 
-    def test_shortens_a_long_reason(self, row):
+    def test_revoke_shortens_a_long_reason(self, row):
         each = row()
         revocation.revoke(audit_rows.live_tokens(), keks=keks_for_revocation(), reason="r" * 1000)
 
         each.refresh_from_db()
         assert each.revocation_reason == "r" * 255
 
-    def test_revokes_many_tokens_in_batches(self, row, monkeypatch, received):
+    def test_many_tokens_are_revoked_in_batches(self, row, monkeypatch, received):
         monkeypatch.setattr(revocation, "BATCH", 2)
         rows = [row() for _ in range(5)]
 
@@ -155,7 +155,7 @@ class TestRevoke:
         assert [len(call["jtis"]) for call in received] == [2, 2, 1]
         assert {jti for call in received for jti in call["jtis"]} == {str(each.jti) for each in rows}
 
-    def test_sends_the_signal_with_the_jtis_the_reason_and_the_user(self, row, user, received):
+    def test_revoke_sends_the_signal_with_the_jtis_the_reason_and_the_user(self, row, user, received):
         each = row()
         revocation.revoke(audit_rows.live_tokens(), keks=keks_for_revocation(), reason="stolen", by=user)
 
@@ -177,7 +177,7 @@ class TestRevoke:
         assert len(received) == 1
         assert "no route to SIEM" in caplog.text
 
-    def test_logs_the_jtis_and_the_escaped_reason(self, row, user, caplog):
+    def test_revoke_logs_the_jtis_and_the_escaped_reason(self, row, user, caplog):
         each = row()
         revocation.revoke(audit_rows.live_tokens(), keks=keks_for_revocation(), reason="stolen\nFAKE LINE", by=user)
 

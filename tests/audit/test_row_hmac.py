@@ -119,7 +119,7 @@ class TestTheHmacOfARow:
 
 @pytest.mark.django_db
 class TestTheHmacAfterARevocation:
-    def test_hmac_is_recomputed(self, row, user):
+    def test_hmac_is_recomputed_after_a_revocation(self, row, user):
         made = row()
         revocation.revoke(rows.revocable_tokens(), keks=keks_for_revocation(), reason="laptop lost", by=user)
 
@@ -127,7 +127,7 @@ class TestTheHmacAfterARevocation:
         assert check_hmac(after) is HmacStatus.AUTHENTIC
         assert after.mac != made.mac
 
-    def test_a6_hmac_still_does_not_match_if_the_row_was_modified_before(self, row):
+    def test_a6_hmac_still_does_not_match_if_the_row_was_modified_before_the_revocation(self, row):
         made = row()
         IssuedToken.objects.filter(pk=made.pk).update(ip_address="198.51.100.1")
         revocation.revoke(rows.revocable_tokens(), keks=keks_for_revocation(), reason="laptop lost")

@@ -52,7 +52,7 @@ def derived(secret: str) -> bytes:
     return HKDF(SHA256(), 32, salt=None, info=b"instaccess key-encryption key v1").derive(secret.encode())
 
 
-# Fixed keys, because they appear in test ids. No byte occurs twice, so a match in an error is not a coincidence.
+# The keys are fixed, because they appear in test ids. No byte occurs twice, so a match in an error is no accident.
 ONE, TWO = bytes(range(90, 122)), bytes(range(150, 182))
 
 
@@ -60,12 +60,17 @@ def b64(key: bytes) -> str:
     return base64.urlsafe_b64encode(key).decode().rstrip("=")
 
 
-# Setting -> its default, pairs of valid values and results, invalid values.
+# Each setting has its default, pairs of a valid value and its result, and invalid values.
 TABLE: dict[str, tuple[Any, list[tuple[Any, Any]], list[Any]]] = {
     "ISSUER": (
         "instructure:inst_access",
         [("https://issuer.example", "https://issuer.example")],
         [*INVALID_STRINGS, None],
+    ),
+    "ACCEPTED_ISSUERS": (
+        ["instructure:inst_access"],
+        [(["a", "b"], ["a", "b"]), (("a",), ["a"]), (["x" * 255], ["x" * 255]), (None, ["instructure:inst_access"])],
+        ["instructure:inst_access", [], (), {}, {"a"}, [""], ["x" * 256], ["a", None], [1], 1, True],
     ),
     "LIFETIME": (3600, [(1, 1), (3600, 3600)], [*INVALID_INTEGERS, 0, 3601, None]),
     "REGION": (None, [("eu-west-1", "eu-west-1"), ("x" * 255, "x" * 255), (None, None)], INVALID_STRINGS),
@@ -253,9 +258,19 @@ class TestASetting:
             assert setting(name) == default
 
 
+class TestTheAcceptedIssuers:
+    def test_c12_accepted_issuers_are_the_issuer_alone_by_default(self):
+        with override_settings(INSTACCESS={"ISSUER": "ours"}):
+            assert conf.accepted_issuers == ["ours"]
+
+    def test_c12_accepted_issuers_do_not_change_the_issuer_of_issued_tokens(self):
+        with override_settings(INSTACCESS={"ACCEPTED_ISSUERS": ["theirs"]}):
+            assert conf.issuer == "instructure:inst_access"
+
+
 class TestTheInstaccessDictionary:
     @pytest.mark.parametrize("value", [None, [], [("LIFETIME", 60)], "LIFETIME", 1, {"LIFETIME"}])
-    def test_refuses_an_instaccess_setting_that_is_not_a_dictionary(self, value):
+    def test_conf_refuses_an_instaccess_setting_that_is_not_a_dictionary(self, value):
         with (
             override_settings(INSTACCESS=value),
             pytest.raises(ConfigError, match="INSTACCESS must be a dictionary"),
@@ -263,7 +278,7 @@ class TestTheInstaccessDictionary:
             _ = conf.lifetime
 
     @pytest.mark.parametrize("kind", [dict, OrderedDict, lambda value: MappingProxyType(dict(value))])
-    def test_accepts_any_mapping_as_the_instaccess_setting(self, kind):
+    def test_conf_accepts_any_mapping_as_the_instaccess_setting(self, kind):
         with override_settings(INSTACCESS=kind({"LIFETIME": 60})):
             assert conf.lifetime == 60
 
@@ -317,7 +332,7 @@ class TestTheKeyEncryptionKeys:
             "!" * 43,
         ):
             assert secret not in texts
-        # A traceback would print these as well.
+        # A traceback also prints the cause and the context of an error.
         assert error.value.__cause__ is None
         assert error.value.__context__ is None or error.value.__suppress_context__
 
@@ -338,7 +353,7 @@ class TestTheKeyEncryptionKeys:
         with override_settings(SECRET_KEY="new", SECRET_KEY_FALLBACKS=["old"]):
             assert sealing.unseal(sealed, kid=kid, use="sig", keks=conf.key_encryption_keys).thumbprint() == kid
 
-    def test_accepts_own_keys_and_derived_keys_together(self):
+    def test_conf_accepts_own_keys_and_derived_keys_together(self):
         with override_settings(
             SECRET_KEY_FALLBACKS=["old"],
             INSTACCESS={"KEY_ENCRYPTION_KEYS": [b64(ONE), "SECRET_KEY", b64(TWO)]},
@@ -371,8 +386,8 @@ class TestTheKeyEncryptionKeys:
     def test_keys_are_derived_by_default(self):
         assert conf.key_encryption_keys_are_derived is True
 
-    def test_accepts_a_key_from_the_command_in_the_error(self):
-        # The error and the check recommend this command.
+    def test_conf_accepts_a_key_from_the_command_in_the_error(self):
+        # Run the command that the error and the check recommend.
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32)]}):
             assert len(conf.key_encryption_keys[0]) == 32
 
@@ -396,7 +411,7 @@ class TestASecretInAnotherSetting:
 
 class TestAUrlWithoutTls:
     @pytest.mark.parametrize("name", ["VERIFICATION_KEYS", "DENY_LIST"])
-    def test_c10_refuses_an_http_url_unless_allow_http_urls_is_set(self, name):
+    def test_c10_conf_refuses_an_http_url_unless_allow_http_urls_is_set(self, name):
         with override_settings(INSTACCESS={name: "http://issuer.example/"}), pytest.raises(ConfigError) as error:
             setting(name)
         assert "ALLOW_HTTP_URLS" in error.value.detail
@@ -405,7 +420,7 @@ class TestAUrlWithoutTls:
             assert setting(name) == "http://issuer.example/"
 
     @pytest.mark.parametrize("url", ["ftp://issuer.example/", "file:///etc/passwd", "issuer.example"])
-    def test_refuses_other_url_schemes_even_if_http_is_allowed(self, url):
+    def test_conf_refuses_other_url_schemes_even_if_http_is_allowed(self, url):
         with (
             override_settings(INSTACCESS={"DENY_LIST": url, "ALLOW_HTTP_URLS": True}),
             pytest.raises(ConfigError, match="DENY_LIST"),
@@ -422,7 +437,7 @@ class TestTheKeyLifecycleSettings:
         with override_settings(INSTACCESS={"LIFETIME": 60, "LEEWAY": 300, "KEY_CACHE_SECONDS": 5}):
             assert conf.key_retention_seconds == 3600 + 60 + 300 + 5
 
-    def test_refuses_a_lead_time_below_its_minimum(self):
+    def test_conf_refuses_a_lead_time_below_its_minimum(self):
         with (
             override_settings(INSTACCESS={"JWKS_MAX_AGE": 600, "KEY_LEAD_SECONDS": 602}),
             pytest.raises(ConfigError) as error,
@@ -431,7 +446,7 @@ class TestTheKeyLifecycleSettings:
         assert error.value.setting == "KEY_LEAD_SECONDS"
         assert "603" in error.value.detail
 
-    def test_refuses_a_rotation_interval_that_is_not_longer_than_the_lead_time(self):
+    def test_conf_refuses_a_rotation_interval_that_is_not_longer_than_the_lead_time(self):
         with (
             override_settings(INSTACCESS={"KEY_ROTATION_DAYS": 1, "KEY_LEAD_SECONDS": 86_400}),
             pytest.raises(ConfigError) as error,

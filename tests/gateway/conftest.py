@@ -7,17 +7,17 @@ from typing import Any
 import pytest
 
 from instaccess.gateway.unwrapping import Unwrapped, unwrap
-from tests.support.tokens import ISSUER, NOW, Makes
+from tests.support.tokens import ISSUER, NOW, TokenFactory
 
 
 @pytest.fixture
-def make(rsa_pool) -> Makes:
-    return Makes(rsa_pool.take("sig"), rsa_pool.take("enc"))
+def make(rsa_pool) -> TokenFactory:
+    return TokenFactory(rsa_pool.take("sig"), rsa_pool.take("enc"))
 
 
 @pytest.fixture
 def unwrap_(make):
-    """Call `unwrap` with these keys at the time NOW."""
+    """Return a function that calls `unwrap` with these keys at the time NOW."""
 
     def call(token: str, **changes: Any) -> Unwrapped:
         values: dict[str, Any] = {
@@ -25,7 +25,7 @@ def unwrap_(make):
             "decryption_keys": make.decryption_keys,
             "verification_keys": make.verification_keys,
             "denied": frozenset(),
-            "issuer": ISSUER,
+            "issuers": [ISSUER],
         }
         return unwrap(token, **(values | changes))
 

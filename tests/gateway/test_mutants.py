@@ -1,4 +1,4 @@
-"""Mutations of a token: of a large number of mutants, the gateway accepts only the genuine token."""
+"""Mutated tokens: the gateway refuses every mutant and accepts only the genuine token."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.tokens import b64, claims, with_header
 
 MUTANTS = 100_000
 RSA_AT_MOST = 1_500
-"""How many mutants are tried with RSA. The rest are tried without keys, which takes a hundredth of the time."""
+"""Maximum number of mutants to try with RSA. Trying a mutant without keys takes a hundredth of the time."""
 
 
 _ODD = [b".", b"=", b"+", b"/", b"\n", b"\x00", b"\xff", b" ", b"..", b"====", b"eyJ", b"{}", b"AAAA"]
@@ -76,7 +76,7 @@ class TestMutatedTokens:
             raw = genuine if number % 1000 == 0 else mutant(genuine, order)
             identical += raw == genuine
             if keys.uses > RSA_AT_MOST:
-                # The remaining mutants are tried without keys: strict parsing or the unknown kid must refuse them.
+                # Remove the keys to save time. Strict parsing or the unknown kid must refuse the remaining mutants.
                 keys.clear()
             try:
                 # Servers decode header values as Latin-1.

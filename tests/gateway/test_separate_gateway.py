@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.support import servers
-from tests.support.demos import SetUp
+from tests.support.demos import SetUp, manage
 from tests.support.paths import ROOT
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -81,17 +81,7 @@ class Issuer:
         return servers.Process(command, port=self.port, log=self.folder / "issuer.log", env=self.env, cwd=ROOT)
 
     def manage(self, *args: str) -> str:
-        completed = subprocess.run(
-            [sys.executable, "manage.py", *args],
-            cwd=ROOT,
-            env=self.env,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert completed.returncode == 0, completed.stderr
-        return completed.stdout
+        return manage(*args, env=self.env)
 
     def _export(self) -> Path:
         keys = json.loads(self.manage("instaccess_keys", "list", "--json"))
@@ -215,16 +205,16 @@ def verify_status(process: servers.Process, token: str) -> int:
 
 
 class TestAGatewayWithKeyFilesAndTheIssuersDatabase:
-    def test_a_token_is_opened_until_it_is_revoked(self, issuer, gateway):
+    def test_a_token_is_accepted_until_it_is_revoked(self, issuer, gateway):
         token = issuer.token()
         keys = {"DECRYPTION_KEYS": [str(issuer.decryption_key)], "VERIFICATION_KEYS": [str(issuer.jwks_file())]}
         process = gateway(shared(issuer), **keys)
 
         assert verify_status(process, token) == 204
         issuer.revoke_latest()
-        assert servers.until(lambda: verify_status(process, token), lambda status: status != 204) == 401
+        assert servers.wait_until(lambda: verify_status(process, token), lambda status: status != 204) == 401
 
-    def test_a_database_without_the_audit_table_is_a_503(self, issuer, token, gateway, tmp_path):
+    def test_verify_returns_503_if_the_audit_table_is_missing(self, issuer, token, gateway, tmp_path):
         empty_databases = {
             "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": str(tmp_path / "empty.sqlite3")}
         }
@@ -235,7 +225,7 @@ class TestAGatewayWithKeyFilesAndTheIssuersDatabase:
         assert "contains no deny list (no such table: instaccess_issuedtoken)" in process.log.read_text()
         assert "set INSTACCESS['DENY_LIST'] to the URL of the issuer's revocation list" in process.log.read_text()
 
-    def test_missing_keys_are_a_503_and_the_log_names_the_setting(self, issuer, token, gateway):
+    def test_verify_returns_503_and_logs_the_setting_if_there_are_no_keys(self, issuer, token, gateway):
         process = gateway(shared(issuer))
 
         assert verify_status(process, token) == 503
@@ -243,7 +233,7 @@ class TestAGatewayWithKeyFilesAndTheIssuersDatabase:
             "INSTACCESS['DECRYPTION_KEYS'] is not set, and this process has no key table" in process.log.read_text()
         )
 
-    def test_a_misspelled_setting_is_a_503_and_the_log_names_the_setting(self, issuer, token, gateway):
+    def test_verify_returns_503_and_logs_the_name_of_a_misspelled_setting(self, issuer, token, gateway):
         keys = {"DECRYPTION_KEYS": [str(issuer.decryption_key)], "VERIFICATION_KEYS": [str(issuer.jwks_file())]}
         process = gateway(shared(issuer), **keys, DENY_LIST_SECOND=1)
 
@@ -252,13 +242,13 @@ class TestAGatewayWithKeyFilesAndTheIssuersDatabase:
 
 
 class TestAGatewayWithTheIssuersURLs:
-    def test_a_token_is_opened_until_it_is_revoked(self, issuer, gateway):
+    def test_a_token_is_accepted_until_it_is_revoked(self, issuer, gateway):
         token = issuer.token()
         process = gateway({}, **remote(issuer))
 
         assert verify_status(process, token) == 204
         issuer.revoke_latest()
-        assert servers.until(lambda: verify_status(process, token), lambda status: status != 204) == 401
+        assert servers.wait_until(lambda: verify_status(process, token), lambda status: status != 204) == 401
 
     def test_a_token_is_accepted_while_the_issuer_is_unavailable(self, issuer, token, gateway):
         process = gateway({}, **remote(issuer))
@@ -269,16 +259,16 @@ class TestAGatewayWithTheIssuersURLs:
         finally:
             issuer.process = issuer.start()
 
-    def test_a_gateway_that_starts_while_the_issuer_is_unavailable_answers_503(self, issuer, token, gateway):
+    def test_verify_returns_503_if_the_gateway_starts_while_the_issuer_is_unavailable(self, issuer, token, gateway):
         issuer.process.kill()
         try:
             process = gateway({}, **remote(issuer))
             assert verify_status(process, token) == 503
         finally:
             issuer.process = issuer.start()
-        assert servers.until(lambda: verify_status(process, token), lambda status: status != 503) == 204
+        assert servers.wait_until(lambda: verify_status(process, token), lambda status: status != 503) == 204
 
-    def test_a_wrong_secret_is_a_503_and_is_not_logged(self, issuer, token, gateway):
+    def test_verify_returns_503_and_does_not_log_the_secret_if_the_secret_is_wrong(self, issuer, token, gateway):
         process = gateway({}, **(remote(issuer) | {"SERVICE_SECRETS": ["f" * 32]}))
 
         assert verify_status(process, token) == 503
@@ -369,7 +359,7 @@ class TestAGatewayProcessWithoutOtherPackages:
 
 class TestURLsThatNeedTheIssuersApp:
     @pytest.mark.parametrize("urls", ["instaccess.urls", "instaccess.issuer.urls", "instaccess.issuer.urls_internal"])
-    def test_including_the_urls_without_the_app_is_an_error_that_names_the_app(self, tmp_path, urls):
+    def test_check_names_the_app_if_the_urls_are_included_without_the_app(self, tmp_path, urls):
         completed = GatewayProject(
             tmp_path, {}, {}, apps=["django.contrib.auth", "django.contrib.contenttypes"], urls=urls
         ).manage("check")
@@ -377,7 +367,7 @@ class TestURLsThatNeedTheIssuersApp:
         assert completed.returncode == 1
         assert "ImproperlyConfigured: add 'instaccess' to INSTALLED_APPS" in completed.stderr.splitlines()[-1]
 
-    def test_the_app_without_an_oauth2_provider_is_an_error_that_names_the_provider(self, tmp_path):
+    def test_check_names_the_provider_if_the_app_has_no_oauth2_provider(self, tmp_path):
         apps = ["django.contrib.auth", "django.contrib.contenttypes", "instaccess"]
         completed = GatewayProject(tmp_path, {}, {}, apps=apps).manage("check")
 

@@ -13,11 +13,11 @@ from instaccess import tokens
 from instaccess.exceptions import InvalidToken, TokenExpired, TokenRevoked
 from instaccess.gateway.unwrapping import TokenCache
 from instaccess.tokens import jose
-from tests.support.tokens import NOW, Makes, respellings
+from tests.support.tokens import NOW, TokenFactory, non_canonical_forms
 
 
 class ForbiddenKey:
-    """A key that equals every key. An RSA operation with it fails."""
+    """A key that equals every key, and with which every RSA operation fails."""
 
     def __eq__(self, other: object) -> bool:
         return True
@@ -93,7 +93,7 @@ class TestACachedToken:
                 unwrap(token, verification_keys={"key-1": other})
             assert caught.value.code == "bad_signature"
 
-    def test_a_token_is_cached_with_the_key_that_verified_it_although_the_jwk_set_is_reloaded_meanwhile(
+    def test_a_token_is_cached_with_the_key_that_verified_the_token_even_if_the_jwk_set_is_reloaded(
         self, make, unwrap, rsa_pool, monkeypatch
     ):
         token = make.encrypted(make.signed(kid="key-1"))
@@ -125,12 +125,12 @@ class TestACachedToken:
         token = make.token()
         unwrap(token)
 
-        for text in respellings(token):
+        for text in non_canonical_forms(token):
             with pytest.raises(InvalidToken):
                 unwrap(text)
 
     def test_a_refused_token_is_never_cached(self, make, unwrap, cache, rsa_pool):
-        forger = Makes(rsa_pool.take("sig"), make.encryption)
+        forger = TokenFactory(rsa_pool.take("sig"), make.encryption)
         for token in (forger.encrypted(forger.signed(kid=make.signing_kid)), make.token(exp=NOW + 9999), "x"):
             with pytest.raises(InvalidToken):
                 unwrap(token)

@@ -1,4 +1,4 @@
-"""The fixed SQL statement for access tokens returns the same objects as Django's query."""
+"""Tests for the fixed SQL statement for access tokens, which returns the same objects as Django's query."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def by_query(token: Any) -> Any:
 
 
 class TestTheTokenThatFindReturns:
-    def test_equals_the_token_that_the_orm_query_returns(self, access_token, user):
+    def test_find_returns_the_same_token_as_the_orm_query(self, access_token, user):
         uuid = users.user_uuid(user)
 
         loaded, expected = access_tokens.find(checksum(access_token)), by_query(access_token)
@@ -105,13 +105,13 @@ class TestTheTokenThatFindReturns:
 
 class TestModelsThatNeedTheOrmQuery:
     def test_orm_query_is_used_for_a_custom_manager(self, access_token, monkeypatch):
-        class Choosy(models.Manager):
+        class FilteringManager(models.Manager):
             def get_queryset(self) -> Any:
                 return super().get_queryset().exclude(scope="")
 
-        manager = Choosy()
+        manager = FilteringManager()
         manager.model = get_access_token_model()
-        # Django derives `_default_manager` from the options of the model.
+        # Replace the manager in the options of the model, because Django derives `_default_manager` from the options.
         monkeypatch.setitem(get_access_token_model()._meta.__dict__, "default_manager", manager)
         access_tokens._statement.cache_clear()
 
@@ -120,11 +120,11 @@ class TestModelsThatNeedTheOrmQuery:
         access_tokens._statement.cache_clear()
 
     def test_orm_query_is_used_for_a_custom_queryset(self, access_token, monkeypatch):
-        class Choosy(models.QuerySet):
+        class FilteringQuerySet(models.QuerySet):
             def filter(self, *args: Any, **kwargs: Any) -> Any:
                 return super().filter(*args, **kwargs).exclude(scope="")
 
-        manager = models.Manager.from_queryset(Choosy)()
+        manager = models.Manager.from_queryset(FilteringQuerySet)()
         manager.model = get_access_token_model()
         monkeypatch.setitem(get_access_token_model()._meta.__dict__, "default_manager", manager)
         access_tokens._statement.cache_clear()
@@ -185,6 +185,9 @@ def behind_a_replica(tmp_path_factory: pytest.TempPathFactory, _rsa_pool: Any) -
 class TestAReplicaThatLags:
     def test_the_replica_of_this_test_lags(self, behind_a_replica):
         assert behind_a_replica["tokens on the replica"] == 6
+
+    def test_p26_service_looks_up_applications_in_the_database_that_is_written_to(self, behind_a_replica):
+        assert behind_a_replica["usable applications"] == ["kept"]
 
     @pytest.mark.parametrize("way", ["statement", "query"])
     def test_p26_issuer_reads_the_database_that_is_written_to(self, behind_a_replica, way):

@@ -39,23 +39,23 @@ class TestAnApplicationThatIsNotUsable:
     def _unusable(self, monkeypatch):
         monkeypatch.setattr(get_application_model(), "is_usable", lambda self, request: False)
 
-    def test_p6_its_tokens_are_invalid(self, post, access_token):
+    def test_p6_tokens_of_an_unusable_application_are_invalid(self, post, access_token):
         assert answer(post(access_token)) == INVALID
 
-    def test_p6_its_expired_tokens_are_invalid_and_not_reported_as_expired(self, post, make_access_token):
+    def test_p6_expired_tokens_of_an_unusable_application_are_not_reported_as_expired(self, post, make_access_token):
         assert answer(post(make_access_token(expires=timezone.now() - timedelta(hours=1)))) == INVALID
 
-    def test_p6_its_tokens_without_the_scope_are_invalid_and_not_insufficient(self, post, make_access_token):
+    def test_p6_tokens_of_an_unusable_application_are_not_reported_as_without_scope(self, post, make_access_token):
         assert answer(post(make_access_token(scope="read"))) == INVALID
 
-    def test_p6_refusing_its_tokens_writes_nothing(self, post, access_token):
+    def test_p6_refusing_tokens_of_an_unusable_application_writes_nothing(self, post, access_token):
         post(access_token)
 
         assert not IssuedToken.objects.exists()
 
 
 class TestAnApplicationWhoseUsabilityDependsOnTheRequest:
-    def test_application_receives_the_request(self, post, access_token, monkeypatch):
+    def test_is_usable_of_the_application_receives_the_request(self, post, access_token, monkeypatch):
         requests = []
 
         def is_usable(self, request):
@@ -98,12 +98,14 @@ class TestATokenRestrictedToResources:
     def test_token_for_another_resource_is_invalid(self, post, make_access_token, resource):
         assert answer(post(make_access_token(resource=resource))) == INVALID
 
-    def test_query_that_looks_like_the_resource_does_not_help(self, post, make_access_token):
+    def test_token_for_another_resource_is_invalid_even_if_the_query_resembles_the_resource(
+        self, post, make_access_token
+    ):
         token = make_access_token(resource=["https://elsewhere.example/"])
 
         assert answer(post(token, url=ISSUE_URL + "?https://elsewhere.example/")) == INVALID
 
-    def test_forwarded_host_does_not_help(self, post, make_access_token):
+    def test_token_for_another_resource_is_invalid_even_if_the_forwarded_host_matches(self, post, make_access_token):
         token = make_access_token(resource=["http://other.example.edu/"])
 
         assert answer(post(token, headers={"X-Forwarded-Host": "other.example.edu"})) == INVALID
@@ -141,21 +143,21 @@ class TestTheCostOfAuthentication:
         assert {query["sql"].split()[0] for query in queries} == {"SELECT"}
 
 
-class RefuseTheRest(OAuth2Validator):
+class PrefixValidator(OAuth2Validator):
     """A validator of the project that accepts only tokens that begin with `good`."""
 
     def validate_bearer_token(self, token, scopes, request):
         return token.startswith("good") and super().validate_bearer_token(token, scopes, request)
 
 
-class Translate(OAuth2Validator):
+class AliasValidator(OAuth2Validator):
     """A validator of the project whose clients send an alias of the stored token."""
 
     def _load_access_token(self, token):
         return super()._load_access_token(token.removeprefix("alias-"))
 
 
-class ReadTheRequest(OAuth2Validator):
+class RequestReadingValidator(OAuth2Validator):
     """A validator of the project that reads the request."""
 
     def validate_bearer_token(self, token, scopes, request):
@@ -163,14 +165,14 @@ class ReadTheRequest(OAuth2Validator):
         return request.headers["HTTP_X_TEAM"] == "red" and super().validate_bearer_token(token, scopes, request)
 
 
-class Silent(OAuth2Validator):
+class PermissiveValidator(OAuth2Validator):
     """A validator that accepts every request without setting the access token."""
 
     def validate_bearer_token(self, token, scopes, request):
         return True
 
 
-class Broken(OAuth2Validator):
+class FailingValidator(OAuth2Validator):
     def validate_bearer_token(self, token, scopes, request):
         raise RuntimeError("the validator of the project fails")
 
@@ -179,50 +181,50 @@ class TestTheProjectsOwnValidator:
     @pytest.mark.parametrize("by_path", [True, False])
     def test_validator_of_the_project_is_used(self, post, make_access_token, provider, by_path):
         provider(
-            OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.RefuseTheRest" if by_path else RefuseTheRest
+            OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.PrefixValidator" if by_path else PrefixValidator
         )
 
         assert post(make_access_token(token="good-one")).status_code == 201
         assert answer(post(make_access_token(token="bad-one"))) == INVALID
 
     def test_expired_token_is_reported_as_expired_with_a_custom_validator(self, post, make_access_token, provider):
-        provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.RefuseTheRest")
+        provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.PrefixValidator")
 
         token = make_access_token(token="good", expires=timezone.now())
 
         assert answer(post(token)) == expired(token.expires)
 
-    def test_validator_may_look_tokens_up_in_its_own_way(self, post, make_access_token, provider):
-        provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.Translate")
+    def test_validator_may_replace_the_lookup_of_tokens(self, post, make_access_token, provider):
+        provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.AliasValidator")
         make_access_token(token="secret")
 
         assert post("alias-secret").status_code == 201
         assert answer(post("alias-other")) == INVALID
 
     def test_validator_may_read_the_request(self, post, access_token, provider):
-        provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.ReadTheRequest")
+        provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.RequestReadingValidator")
 
         assert post(access_token, headers={"X-Team": "red"}).status_code == 201
         assert answer(post(access_token, headers={"X-Team": "blue"})) == INVALID
 
     def test_validator_cannot_accept_a_request_without_an_access_token(self, post, provider):
-        provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.Silent")
+        provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.PermissiveValidator")
 
         assert answer(post("whatever")) == INVALID
 
     def test_p4_validator_cannot_accept_an_inactive_user(self, post, user, make_access_token, provider):
-        provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.Translate")
+        provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.AliasValidator")
         user.is_active = False
         user.save()
 
         assert answer(post(make_access_token(token="secret"))) == INVALID
 
-    def test_failing_validator_is_a_503(self, post, access_token, provider):
-        provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.Broken")
+    def test_issuer_returns_503_if_the_validator_fails(self, post, access_token, provider):
+        provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.FailingValidator")
 
         assert answer(post(access_token)) == UNAVAILABLE
 
-    def test_unknown_validator_path_is_a_503(self, post, access_token, provider):
+    def test_issuer_returns_503_if_the_validator_cannot_be_imported(self, post, access_token, provider):
         provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.NoSuchValidator")
 
         assert answer(post(access_token)) == UNAVAILABLE
@@ -233,7 +235,7 @@ def introspection(provider):
     """Start an introspection server that accepts every token, and configure django-oauth-toolkit to use it."""
     calls = []
 
-    class Vouch(BaseHTTPRequestHandler):
+    class AcceptEveryToken(BaseHTTPRequestHandler):
         def do_POST(self):
             calls.append(self.rfile.read(int(self.headers["Content-Length"])))
             scope = "url:POST|/api/v1/inst_access_tokens"
@@ -247,7 +249,7 @@ def introspection(provider):
         def log_message(self, *args):
             """Suppress the access log."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Vouch)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), AcceptEveryToken)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     provider(
@@ -261,21 +263,19 @@ def introspection(provider):
 
 
 class TestWithIntrospectionConfigured:
-    def test_p7_unknown_bearer_token_is_refused_without_a_call_and_without_a_new_user(
-        self, post, user, introspection
-    ):
+    def test_p7_unknown_bearer_token_causes_neither_a_request_nor_a_new_user(self, post, user, introspection):
         assert answer(post("unknown")) == INVALID
         assert introspection == []
         assert list(get_user_model().objects.all()) == [user]
         assert not get_access_token_model().objects.exists()
 
-    def test_p7_expired_local_token_causes_no_call(self, post, make_access_token, introspection):
+    def test_p7_expired_local_token_causes_no_introspection_request(self, post, make_access_token, introspection):
         token = make_access_token(expires=timezone.now())
 
         assert answer(post(token)) == expired(token.expires)
         assert introspection == []
 
-    def test_p7_unsupported_toolkit_version_is_a_503_and_causes_no_call(
+    def test_p7_issuer_returns_503_and_calls_no_server_with_an_unsupported_toolkit_version(
         self, post, access_token, introspection, monkeypatch, caplog
     ):
         monkeypatch.delattr(OAuth2Validator, "_get_token_from_authentication_server")
@@ -286,20 +286,20 @@ class TestWithIntrospectionConfigured:
         assert "this version of django-oauth-toolkit" in caplog.text
         authentication._validator_class.cache_clear()
 
-    def test_p7_unknown_bearer_token_causes_no_call_with_a_custom_validator(
+    def test_p7_unknown_bearer_token_causes_no_request_with_a_custom_validator(
         self, post, user, provider, introspection
     ):
-        provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.Translate")
+        provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_authentication.AliasValidator")
 
         assert answer(post("alias-unknown")) == INVALID
         assert introspection == []
 
-    def test_p7_local_token_is_accepted_without_a_call(self, post, access_token, introspection):
+    def test_p7_local_token_is_accepted_without_an_introspection_request(self, post, access_token, introspection):
         assert post(access_token).status_code == 201
         assert introspection == []
 
     def test_p7_toolkits_own_validator_would_call_the_other_server(self, user, introspection):
-        """The tests above are meaningful: with the same settings, the toolkit's own validator calls the server."""
+        """This test proves that the tests above can fail."""
         request = Request("http://testserver/", http_method="POST")
         OAuth2Validator().validate_bearer_token("unknown", [], request)
 

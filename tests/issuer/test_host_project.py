@@ -15,7 +15,7 @@ from rest_framework.views import APIView
 from instaccess.keys import ring
 from instaccess.models import IssuedToken, Key
 from tests.conftest import ISSUE_URL
-from tests.projects.hostproject import ask, hostile
+from tests.projects.hostproject import ask, conflicting
 from tests.support import subproject
 from tests.support.answers import (
     INSUFFICIENT_SCOPE,
@@ -30,12 +30,15 @@ from tests.support.answers import (
     signed_inside,
 )
 
-HOSTILE = "tests.projects.hostproject.hostile."
+CONFLICTING = "tests.projects.hostproject.conflicting."
 
 
 @pytest.fixture
-def holds(client, post, make_access_token, initial_keys):
-    """Request every endpoint once. Fails at the first response that differs from docs/wire-contract.md §1."""
+def check_contract(client, post, make_access_token, initial_keys):
+    """Return a function that requests every endpoint once.
+
+    The function fails at the first response that differs from docs/wire-contract.md §1.
+    """
 
     def check(**kwargs):
         good = make_access_token()
@@ -63,8 +66,8 @@ def holds(client, post, make_access_token, initial_keys):
 
 
 @pytest.mark.django_db
-def test_plain_project_gets_the_responses_of_the_contract(holds):
-    holds()
+def test_plain_project_gets_the_responses_of_the_contract(check_contract):
+    check_contract()
 
 
 @pytest.mark.django_db
@@ -74,26 +77,26 @@ class TestDefaultSettingsOfRestFramework:
     @pytest.mark.parametrize(
         ("attribute", "value"),
         [
-            ("renderer_classes", [hostile.HTML]),
-            ("parser_classes", [hostile.Unreadable]),
-            ("authentication_classes", [hostile.Stranger]),
-            ("permission_classes", [hostile.Nobody]),
-            ("throttle_classes", [hostile.Never]),
-            ("content_negotiation_class", hostile.Nothing),
+            ("renderer_classes", [conflicting.HTML]),
+            ("parser_classes", [conflicting.FailingParser]),
+            ("authentication_classes", [conflicting.RefuseEveryone]),
+            ("permission_classes", [conflicting.DenyEveryone]),
+            ("throttle_classes", [conflicting.ThrottleEveryone]),
+            ("content_negotiation_class", conflicting.FailingNegotiation),
             ("versioning_class", AcceptHeaderVersioning),
-            ("metadata_class", hostile.HTML),
+            ("metadata_class", conflicting.HTML),
             ("schema", None),
         ],
     )
-    def test_defaults_of_rest_framework_change_nothing(self, holds, monkeypatch, attribute, value):
+    def test_defaults_of_rest_framework_change_nothing(self, check_contract, monkeypatch, attribute, value):
         monkeypatch.setattr(APIView, attribute, value)
 
-        holds(headers={"Accept": "text/html; version=9"})
+        check_contract(headers={"Accept": "text/html; version=9"})
 
     @pytest.mark.parametrize(
         "setting",
         [
-            {"EXCEPTION_HANDLER": HOSTILE + "teapot"},
+            {"EXCEPTION_HANDLER": CONFLICTING + "handle_exception"},
             {"UNAUTHENTICATED_USER": None},
             {"UNAUTHENTICATED_TOKEN": None},
             {"URL_FORMAT_OVERRIDE": "as_user_id"},
@@ -102,18 +105,18 @@ class TestDefaultSettingsOfRestFramework:
             {"COMPACT_JSON": False},
         ],
     )
-    def test_defaults_that_are_read_for_each_request_change_nothing(self, holds, setting):
+    def test_defaults_that_are_read_for_each_request_change_nothing(self, check_contract, setting):
         with override_settings(REST_FRAMEWORK=setting):
             assert all(name in api_settings.user_settings for name in setting)
-            holds()
+            check_contract()
 
     @pytest.mark.parametrize("name", ["compact", "ensure_ascii"])
-    def test_json_settings_of_rest_framework_change_nothing(self, holds, monkeypatch, name):
+    def test_json_settings_of_rest_framework_change_nothing(self, check_contract, monkeypatch, name):
         from rest_framework.renderers import JSONRenderer
 
         monkeypatch.setattr(JSONRenderer, name, not getattr(JSONRenderer, name))
 
-        holds()
+        check_contract()
 
 
 @pytest.mark.django_db
@@ -138,9 +141,9 @@ class TestDjangoSettings:
         ],
         ids=lambda values: next(iter(values)) + "=" + str(next(iter(values.values()))),
     )
-    def test_django_settings_change_nothing(self, holds, values):
+    def test_django_settings_change_nothing(self, check_contract, values):
         with override_settings(**values):
-            holds(data=b"a=1&b=2", content_type="application/x-www-form-urlencoded")
+            check_contract(data=b"a=1&b=2", content_type="application/x-www-form-urlencoded")
 
     def test_form_that_is_too_large_is_treated_as_empty(self, post, access_token, initial_keys):
         with override_settings(DATA_UPLOAD_MAX_MEMORY_SIZE=5):
@@ -158,16 +161,16 @@ class TestMiddlewareOfTheProject:
             "django.contrib.auth.middleware.LoginRequiredMiddleware",
             "django.middleware.gzip.GZipMiddleware",
             "django.middleware.http.ConditionalGetMiddleware",
-            HOSTILE + "ReadsTheForm",
-            HOSTILE + "ReadsTheBody",
-            HOSTILE + "ReadsTheStream",
+            CONFLICTING + "FormReader",
+            CONFLICTING + "BodyReader",
+            CONFLICTING + "StreamReader",
         ],
     )
     @pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=b"])
-    def test_middleware_changes_nothing(self, holds, settings, middleware, content_type):
+    def test_middleware_changes_nothing(self, check_contract, settings, middleware, content_type):
         settings.MIDDLEWARE = [*settings.MIDDLEWARE, middleware]
 
-        holds(data=b"x=1", content_type=content_type, headers={"Accept-Language": "fr"})
+        check_contract(data=b"x=1", content_type=content_type, headers={"Accept-Language": "fr"})
 
     def test_csrf_middleware_does_not_apply_to_bearer_tokens(self, access_token, initial_keys):
         from django.test import Client
@@ -180,7 +183,7 @@ class TestMiddlewareOfTheProject:
     def test_parameters_stay_readable_after_a_middleware_read_the_form(
         self, post, access_token, initial_keys, settings
     ):
-        settings.MIDDLEWARE = [HOSTILE + "ReadsTheForm", *settings.MIDDLEWARE]
+        settings.MIDDLEWARE = [CONFLICTING + "FormReader", *settings.MIDDLEWARE]
         body = b"as_user_id=4711"
         response = post(access_token, data=body, content_type="application/x-www-form-urlencoded")
 
@@ -189,10 +192,10 @@ class TestMiddlewareOfTheProject:
 
 @pytest.mark.django_db(transaction=True)
 class TestAtomicRequests:
-    def test_atomic_requests_change_nothing(self, holds, monkeypatch):
+    def test_atomic_requests_change_nothing(self, check_contract, monkeypatch):
         monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
 
-        holds()
+        check_contract()
 
 
 @pytest.mark.django_db
@@ -219,8 +222,8 @@ def answers(tmp_path_factory, _rsa_pool):
     )
 
 
-class TestAProjectThatStartsWithAllHostileSettings:
-    """Some settings are read only when a process starts, so one process starts with all hostile settings."""
+class TestAProjectThatStartsWithAllConflictingSettings:
+    """Some settings are read only when a process starts. So one process starts with all conflicting settings."""
 
     @pytest.mark.parametrize(
         ("name", "expected"),

@@ -40,7 +40,7 @@ def issue(user, application, initial_keys):
 
 @pytest.mark.django_db
 class TestTheAuditRow:
-    def test_row_contains_everything_except_the_token(self, issue, user, application):
+    def test_audit_row_contains_everything_except_the_token(self, issue, user, application):
         issue()
 
         ring = keys_ring.current_ring()
@@ -82,7 +82,7 @@ class TestTheAuditRow:
         )
         assert (row.issued_at.timestamp(), row.expires_at.timestamp()) == (claims["iat"], claims["exp"])
 
-    def test_row_outlives_its_user_and_application(self, issue, user, application):
+    def test_audit_row_outlives_its_user_and_application(self, issue, user, application):
         row, _ = issue()
         client_id = application.client_id
         application.delete()
@@ -93,13 +93,13 @@ class TestTheAuditRow:
         assert row.client_id == client_id
         assert row.user_uuid
 
-    def test_row_of_an_unencrypted_token_has_no_encryption_key(self, issue):
+    def test_audit_row_of_an_unencrypted_token_has_no_encryption_key(self, issue):
         row, text = issue(encrypted=False)
 
         assert text.count(".") == 2
         assert row.encryption_kid == ""
 
-    def test_row_may_lack_application_access_token_and_address(self, issue):
+    def test_audit_row_may_lack_application_access_token_and_address(self, issue):
         row, _ = issue(application=None, access_token_pk=None, origin=issuing.Origin(canvas_domain="a.example.edu"))
 
         row.refresh_from_db()
@@ -107,7 +107,7 @@ class TestTheAuditRow:
         assert (row.ip_address, row.user_agent) == (None, "")
 
     @pytest.mark.parametrize("text", ["a\x00b\r\nc\x7fd", "\x1b[2J", "\x80\x9b\x9f"])
-    def test_a5_row_contains_no_control_characters(self, issue, text):
+    def test_a5_audit_row_contains_no_control_characters(self, issue, text):
         origin = issuing.Origin(canvas_domain="a.example.edu", user_agent=text)
         row, _ = issue(origin=origin)
 
@@ -129,7 +129,7 @@ class TestTheToken:
 
         assert claims["exp"] - claims["iat"] == 60
 
-    def test_absent_claims_are_left_out(self, issue):
+    def test_absent_claims_are_omitted(self, issue):
         claims = claims_of(issue()[1])
 
         assert not {"region", "canvas_shard_id", "masq_sub", "masq_shard", "client_id"} & claims.keys()
@@ -176,7 +176,7 @@ class TestTheToken:
 
 @pytest.mark.django_db
 class TestTheClaimsHook:
-    def test_p16_hook_adds_claims_of_the_deployment(self, issue, user, application):
+    def test_p16_claims_hook_adds_claims_of_the_deployment(self, issue, user, application):
         calls = []
 
         def hook(user, application):
@@ -190,7 +190,7 @@ class TestTheClaimsHook:
         assert calls == [(user, application)]
 
     @pytest.mark.parametrize("name", sorted(RESERVED))
-    def test_p16_hook_cannot_set_a_reserved_claim(self, issue, name):
+    def test_p16_claims_hook_cannot_set_a_reserved_claim(self, issue, name):
         with override_settings(INSTACCESS={"CLAIMS_HOOK": lambda user, application: {name: "forged"}}):
             row, text = issue()
 
@@ -198,7 +198,7 @@ class TestTheClaimsHook:
         assert "forged" not in claims.values()
         assert (claims["jti"], claims["exp"]) == (str(row.jti), int(NOW) + 3600)
 
-    def test_p16_hook_cannot_exceed_the_size_that_gateways_forward(self, issue):
+    def test_p16_claims_hook_cannot_exceed_the_size_that_gateways_forward(self, issue):
         with (
             override_settings(INSTACCESS={"CLAIMS_HOOK": lambda user, application: {"x": "y" * 10_240}}),
             pytest.raises(ClaimsTooLarge, match="CLAIMS_HOOK"),
@@ -209,7 +209,7 @@ class TestTheClaimsHook:
         assert MAX_PAYLOAD_BYTES < 10_240
 
     @pytest.mark.parametrize("extra", [{"x": object()}, {"x": float("nan")}, {"x": b"bytes"}, {"x": "\ud800"}])
-    def test_p16_hook_is_refused_for_values_that_json_cannot_represent(self, issue, extra):
+    def test_p16_claims_hook_is_refused_for_values_that_json_cannot_represent(self, issue, extra):
         with (
             override_settings(INSTACCESS={"CLAIMS_HOOK": lambda user, application: extra}),
             pytest.raises(ClaimsTooLarge, match="CLAIMS_HOOK"),
@@ -219,7 +219,7 @@ class TestTheClaimsHook:
         assert not IssuedToken.objects.exists()
 
     @pytest.mark.parametrize("extra", [None, [], "text", {1: "x"}])
-    def test_p16_hook_is_refused_for_a_value_that_is_not_a_dictionary(self, issue, extra):
+    def test_p16_claims_hook_is_refused_for_a_value_that_is_not_a_dictionary(self, issue, extra):
         with (
             override_settings(INSTACCESS={"CLAIMS_HOOK": lambda user, application: extra}),
             pytest.raises(ConfigError, match="CLAIMS_HOOK"),
@@ -228,7 +228,7 @@ class TestTheClaimsHook:
 
         assert not IssuedToken.objects.exists()
 
-    def test_p16_oversized_claims_are_a_503_at_the_endpoint(self, post, access_token, initial_keys, caplog):
+    def test_p16_endpoint_returns_503_if_the_claims_are_too_large(self, post, access_token, initial_keys, caplog):
         with override_settings(INSTACCESS={"CLAIMS_HOOK": lambda user, application: {"x": "y" * 10_240}}):
             response = post(access_token)
 
@@ -269,7 +269,7 @@ class TestWithoutKeys:
 
 @pytest.mark.django_db(transaction=True)
 class TestAJtiThatExistsAlready:
-    """`uuid4` does not collide in practice, but a broken random source can repeat a value."""
+    """`uuid4` does not collide in practice, but a faulty random source can repeat a value."""
 
     def test_p17_existing_jti_is_replaced_by_a_new_one(self, issue, monkeypatch):
         taken, fresh = issue()[0].jti, uuid.UUID(int=2)
@@ -356,7 +356,7 @@ class TestAnAuditRowThatTheDatabaseRefuses:
         assert (refused.status_code, post(access_token).status_code) == (503, 201)
         assert IssuedToken.objects.count() == 1
 
-    def test_p13_row_that_fails_at_commit_is_not_stored(self, issue, user):
+    def test_p13_audit_row_that_fails_at_commit_is_not_stored(self, issue, user):
         """The user was deleted after authentication. The database checks the reference when the transaction ends."""
         user.instaccess_identity = UserIdentity(user=user)
         get_user_model().objects.filter(pk=user.pk).delete()

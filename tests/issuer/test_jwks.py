@@ -37,7 +37,7 @@ def served(client: Any) -> list[dict[str, str]]:
 
 @pytest.mark.usefixtures("initial_keys")
 class TestTheJwkSet:
-    def test_set_contains_the_current_and_the_future_signing_key_only(self, client):
+    def test_jwk_set_contains_the_current_and_the_future_signing_key_only(self, client):
         assert [key["kid"] for key in served(client)] == [
             Key.objects.get(use=SIG, status=status).kid for status in ("current", "future")
         ]
@@ -63,7 +63,7 @@ class TestTheJwkSet:
         for key in served(client):
             assert JWK(**key).thumbprint() == key["kid"]
 
-    def test_order_is_current_then_past_newest_first_then_future(self, client):
+    def test_keys_are_ordered_current_then_past_newest_first_then_future(self, client):
         with time_machine.travel(datetime.now(UTC), tick=False) as clock:
             retired = []
             for _ in range(3):
@@ -117,7 +117,7 @@ class TestTheResponse:
         assert response["Cache-Control"] == "public, max-age=300"
 
     @override_settings(INSTACCESS={"JWKS_MAX_AGE": 60})
-    def test_max_age_follows_the_setting(self, client):
+    def test_max_age_comes_from_the_setting(self, client):
         assert client.get(URL)["Cache-Control"] == "public, max-age=60"
 
     def test_response_sets_no_cookie_and_varies_by_no_header(self, client, user):
@@ -158,7 +158,7 @@ class TestConditionalRequests:
         assert response["ETag"] == first["ETag"]
         assert response["Cache-Control"] == first["Cache-Control"]
 
-    def test_changed_set_is_sent_in_full(self, client):
+    def test_changed_jwk_set_is_sent_in_full(self, client):
         first = client.get(URL)
         lifecycle.rotate(SIG, force=True)
         response = client.get(URL, headers={"If-None-Match": first["ETag"]})
@@ -167,7 +167,7 @@ class TestConditionalRequests:
         assert response["ETag"] != first["ETag"]
 
     @pytest.mark.parametrize("header", ["nonsense", '"', "W/", "\x00", '"' + "a" * 5000 + '"'])
-    def test_unknown_etag_gets_the_full_set(self, client, header):
+    def test_unknown_etag_gets_the_full_jwk_set(self, client, header):
         assert client.get(URL, headers={"If-None-Match": header}).status_code == 200
 
 
@@ -177,34 +177,34 @@ class TestWithoutASigningKey:
         assert response["Retry-After"] == "10"
         assert response["Cache-Control"] == "no-store"
 
-    def test_k5_answer_is_503_and_not_an_empty_set(self, client, caplog):
+    def test_k5_issuer_without_a_signing_key_answers_503_and_not_an_empty_set(self, client, caplog):
         self.unavailable(client.get(URL))
         assert "instaccess_init" in caplog.text
 
-    def test_k8_encryption_key_alone_is_still_a_503(self, client):
+    def test_k8_issuer_returns_503_if_there_is_only_an_encryption_key(self, client):
         provision.generate(ENC)
 
         self.unavailable(client.get(URL))
 
-    def test_k5_set_is_served_after_init(self, client):
+    def test_k5_jwk_set_is_served_after_init(self, client):
         self.unavailable(client.get(URL))
         provision.init()
 
         assert len(served(client)) == 2
 
     @pytest.mark.parametrize("error", [OperationalError, DatabaseError, InterfaceError])
-    def test_o1_answer_is_503_while_the_database_is_unavailable_and_recovers(
+    def test_o1_jwks_endpoint_answers_503_while_the_database_is_unavailable_and_recovers(
         self, client, error, initial_keys, caplog
     ):
-        def away(*args: Any) -> Any:
+        def fail(*args: Any) -> Any:
             raise error("server closed the connection")
 
-        with connection.execute_wrapper(away):
+        with connection.execute_wrapper(fail):
             self.unavailable(client.get(URL))
         assert "server closed the connection" in caplog.text
         assert len(served(client)) == 2
 
-    def test_invalid_setting_is_a_503_and_named_in_the_log(self, client, initial_keys, caplog):
+    def test_jwks_endpoint_returns_503_and_logs_the_name_of_an_invalid_setting(self, client, initial_keys, caplog):
         with override_settings(INSTACCESS={"JWKS_MAX_AGE": -1}):
             self.unavailable(client.get(URL))
         assert "JWKS_MAX_AGE" in caplog.text
@@ -238,7 +238,7 @@ class TestInAHostProject:
         with override_settings(MIDDLEWARE=middleware):
             assert client.get(URL, headers={"Accept-Language": "de"}).content == before
 
-    def test_reading_the_set_writes_nothing(self, client, django_assert_num_queries):
+    def test_reading_the_jwk_set_writes_nothing(self, client, django_assert_num_queries):
         with django_assert_num_queries(1):
             client.get(URL)
         with django_assert_num_queries(0):
@@ -247,7 +247,7 @@ class TestInAHostProject:
 
 class TestACachedCopyOfTheSet:
     def test_k4_cached_copy_contains_a_key_before_the_key_signs(self, client):
-        """The copy comes from the worker that reloads its keys last, and is cached for the longest allowed time."""
+        """The test caches the JWK set of the worker that reloads its keys last, for the longest allowed time."""
         with time_machine.travel(START, tick=False) as clock:
             provision.init()
             key = provision.generate(SIG)

@@ -37,7 +37,7 @@ def target(db: None) -> Any:
 
 @pytest.fixture
 def caller(user: Any) -> Any:
-    """The user of the access token, with the permission to masquerade."""
+    """Return the user of the access token, with the permission to masquerade."""
     user.user_permissions.add(permission("instaccess.masquerade"))
     return user
 
@@ -153,7 +153,7 @@ class TestTheTarget:
 
         assert answer(ask(target.pk)) == INVALID_AS_USER_ID
 
-    def test_p19_target_must_not_have_such_a_permission_through_a_group(self, caller, target, ask):
+    def test_p19_target_must_not_have_a_permission_through_a_group_that_the_caller_lacks(self, caller, target, ask):
         group = Group.objects.create(name="staff")
         group.permissions.add(permission("auth.change_user"))
         target.groups.add(group)
@@ -218,12 +218,12 @@ class TestTheParameterAsUserId:
 
         assert (claims["sub"], claims["masq_sub"]) == ("grace", "ada")
 
-    def test_parameter_is_read_from_the_query(self, caller, target, post, access_token):
+    def test_as_user_id_is_read_from_the_query(self, caller, target, post, access_token):
         response = post(access_token, url=f"{ISSUE_URL}?as_user_id={target.pk}")
 
         assert claims_of(response.json()["token"])["debug_user_global_id"] == str(target.pk)
 
-    def test_parameter_is_read_from_a_multipart_form_but_not_from_json(self, caller, target, client, access_token):
+    def test_as_user_id_is_read_from_a_multipart_form_but_not_from_json(self, caller, target, client, access_token):
         headers = {"Authorization": f"Bearer {access_token.token}"}
         form = client.post(ISSUE_URL, {"as_user_id": target.pk}, headers=headers)
         body = client.post(ISSUE_URL, {"as_user_id": target.pk}, content_type="application/json", headers=headers)
@@ -232,7 +232,7 @@ class TestTheParameterAsUserId:
         assert subjects == [str(target.pk), str(caller.pk)]
 
     @pytest.mark.parametrize("blank", ["", " ", "\t", "\u3000"])
-    def test_blank_parameter_is_ignored(self, user, ask, blank):
+    def test_blank_as_user_id_is_ignored(self, user, ask, blank):
         assert "masq_sub" not in claims_of(ask(blank).json()["token"])
 
     @pytest.mark.parametrize(
@@ -286,20 +286,22 @@ class TestTheParameterAsUserId:
 
 
 class TestTheMasqueradeHook:
-    def test_hook_may_allow_users_without_permission(self, user, target, ask, settings):
+    def test_masquerade_hook_may_allow_users_without_permission(self, user, target, ask, settings):
         calls: list[Any] = []
         settings.INSTACCESS = {"MASQUERADE_HOOK": lambda caller, target: not calls.append((caller, target))}
 
         assert ask(target.pk).status_code == 201
         assert calls == [(user, target)]
 
-    def test_hook_may_refuse_superusers(self, user, target, ask, settings):
+    def test_masquerade_hook_may_refuse_superusers(self, user, target, ask, settings):
         User.objects.filter(pk=user.pk).update(is_superuser=True)
         settings.INSTACCESS = {"MASQUERADE_HOOK": lambda caller, target: False}
 
         assert answer(ask(target.pk)) == INVALID_AS_USER_ID
 
-    def test_hook_is_not_called_for_oneself_or_for_inactive_or_unknown_users(self, user, target, ask, settings):
+    def test_masquerade_hook_is_not_called_for_oneself_or_for_inactive_or_unknown_users(
+        self, user, target, ask, settings
+    ):
         def never(caller: Any, target: Any) -> bool:
             raise AssertionError("the hook was called")
 
@@ -310,7 +312,7 @@ class TestTheMasqueradeHook:
         assert answer(ask(target.pk)) == INVALID_AS_USER_ID
         assert answer(ask("no such")) == INVALID_AS_USER_ID
 
-    def test_failing_hook_refuses(self, caller, target, ask, settings):
+    def test_failing_masquerade_hook_refuses(self, caller, target, ask, settings):
         settings.INSTACCESS = {"MASQUERADE_HOOK": lambda caller, target: {}[target.pk]}
 
         assert answer(ask(target.pk)) == UNAVAILABLE
@@ -318,7 +320,7 @@ class TestTheMasqueradeHook:
 
 
 class TestTheToken:
-    def test_token_names_both_users(self, caller, target, ask):
+    def test_masquerade_token_names_both_users(self, caller, target, ask):
         claims = claims_of(ask(target.pk).json()["token"])
 
         assert claims["sub"] == users.user_uuid(target)
@@ -327,19 +329,19 @@ class TestTheToken:
         assert claims["masq_shard"] == 1
         assert claims["debug_masq_global_id"] == str(caller.pk)
 
-    def test_token_has_the_configured_shard(self, caller, target, ask, settings):
+    def test_masquerade_token_has_the_configured_shard(self, caller, target, ask, settings):
         settings.INSTACCESS = {"SHARD_ID": 17}
 
         claims = claims_of(ask(target.pk).json()["token"])
 
         assert (claims["masq_shard"], claims["canvas_shard_id"]) == (17, 17)
 
-    def test_token_has_no_further_claims(self, caller, target, ask):
+    def test_masquerade_token_has_no_further_claims(self, caller, target, ask):
         plain, masked = (claims_of(ask(who).json()["token"]) for who in ("", target.pk))
 
         assert set(masked) - set(plain) == {"masq_sub", "masq_shard", "debug_masq_global_id"}
 
-    def test_token_can_be_unencrypted_in_development(self, caller, target, post, access_token, settings):
+    def test_masquerade_token_can_be_unencrypted_in_development(self, caller, target, post, access_token, settings):
         settings.DEBUG, settings.INSTACCESS = True, {"ALLOW_UNENCRYPTED": True}
 
         response = post(access_token, data={"as_user_id": target.pk, "unencrypted": "1"})
@@ -378,14 +380,14 @@ class TestTheRecords:
             *known,
         )
 
-    def test_log_has_both_users(self, caller, target, ask, caplog):
+    def test_log_contains_both_users(self, caller, target, ask, caplog):
         caplog.set_level(logging.INFO, logger="instaccess.issuer")
 
         ask(target.pk)
 
         assert f"user={target.pk} real_user={caller.pk} " in caplog.text
 
-    def test_p19_log_has_the_reason_of_a_refusal(self, user, target, ask, caplog):
+    def test_p19_log_contains_the_reason_of_a_refusal(self, user, target, ask, caplog):
         ask(target.pk)
         user.user_permissions.add(permission("instaccess.masquerade"))
         User.objects.filter(pk=target.pk).update(is_superuser=True)
@@ -398,15 +400,15 @@ class TestTheRecords:
         assert f"reason=as_user_id_not_allowed user={user.pk} " in no_permission
         assert "the caller lacks the permission instaccess.masquerade" in no_permission
         assert f"reason=as_user_id_not_allowed user={user.pk} " in not_allowed
-        assert f"not allowed as user {target.pk}" in not_allowed
+        assert f"may not get tokens for user {target.pk}" in not_allowed
         assert f"reason=as_user_id_unknown user={user.pk} " in unknown
 
-    def test_p19_refusal_writes_no_row(self, user, target, ask):
+    def test_p19_refused_masquerade_writes_no_row(self, user, target, ask):
         ask(target.pk)
 
         assert not IssuedToken.objects.exists()
 
-    def test_refusal_does_not_reveal_whether_a_user_exists(self, user, target, ask):
+    def test_refused_masquerade_does_not_reveal_whether_a_user_exists(self, user, target, ask):
         assert ask(target.pk).content == ask("2147483646").content
 
 

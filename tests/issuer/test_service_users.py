@@ -38,17 +38,19 @@ def binding(application: Any, robot: Any) -> ServiceUser:
 
 @pytest.fixture
 def own_token(make_access_token: Callable[..., Any]) -> Any:
-    """An access token without a user, as django-oauth-toolkit creates for the client credentials grant."""
+    """Return an access token without a user, as django-oauth-toolkit creates for the client credentials grant."""
     return make_access_token(user=None)
 
 
 class TestAnApplicationWithoutAServiceUser:
-    def test_p5_gets_no_token(self, post, own_token, caplog):
+    def test_p5_application_without_a_service_user_gets_no_token(self, post, own_token, caplog):
         assert answer(post(own_token)) == INVALID
         assert "reason=no_user" in caplog.text
         assert not IssuedToken.objects.exists()
 
-    def test_p5_gets_no_token_through_the_service_user_of_another_application(self, post, binding, make_access_token):
+    def test_p5_application_gets_no_token_through_the_service_user_of_another_application(
+        self, post, binding, make_access_token
+    ):
         stranger = get_application_model().objects.create(
             name="Other", client_type="confidential", authorization_grant_type="client-credentials"
         )
@@ -57,7 +59,7 @@ class TestAnApplicationWithoutAServiceUser:
 
 
 class TestAnApplicationWithAServiceUser:
-    def test_gets_a_token_for_the_service_user_that_names_the_application(
+    def test_application_gets_a_token_that_names_its_service_user_and_the_application(
         self, post, own_token, binding, application, robot
     ):
         response = post(own_token)
@@ -68,7 +70,7 @@ class TestAnApplicationWithAServiceUser:
         assert claims["client_id"] == application.client_id
         assert claims["instructure_service"] is True
 
-    def test_token_has_no_further_claims(self, post, own_token, access_token, binding):
+    def test_token_of_a_service_user_has_no_further_claims(self, post, own_token, access_token, binding):
         service, plain = (claims_of(post(token).json()["token"]) for token in (own_token, access_token))
 
         assert set(service) - set(plain) == {"client_id", "instructure_service"}
@@ -79,35 +81,35 @@ class TestAnApplicationWithAServiceUser:
         assert claims["sub"] == users.user_uuid(user)
         assert not {"client_id", "instructure_service"} & set(claims)
 
-    def test_audit_row_has_the_service_user(self, post, own_token, binding, application, robot):
+    def test_audit_row_contains_the_service_user(self, post, own_token, binding, application, robot):
         post(own_token)
 
         row = IssuedToken.objects.get()
         assert (row.user, row.application, row.client_id) == (robot, application, application.client_id)
         assert (row.real_user, row.access_token_pk) == (None, str(own_token.pk))
 
-    def test_p4_gets_no_token_for_an_inactive_user(self, post, own_token, binding, robot, caplog):
+    def test_p4_application_gets_no_token_for_an_inactive_service_user(self, post, own_token, binding, robot, caplog):
         User.objects.filter(pk=robot.pk).update(is_active=False)
 
         assert answer(post(own_token)) == INVALID
         assert "reason=inactive_user" in caplog.text
 
-    def test_gets_no_token_after_the_user_was_deleted(self, post, own_token, binding, robot):
+    def test_application_gets_no_token_after_its_service_user_was_deleted(self, post, own_token, binding, robot):
         robot.delete()
 
         assert answer(post(own_token)) == INVALID
 
-    def test_gets_no_token_after_the_binding_was_deleted(self, post, own_token, binding):
+    def test_application_gets_no_token_after_its_binding_was_deleted(self, post, own_token, binding):
         binding.delete()
 
         assert answer(post(own_token)) == INVALID
 
-    def test_requires_the_scope(self, post, make_access_token, binding):
+    def test_application_with_a_service_user_needs_the_scope(self, post, make_access_token, binding):
         response = post(make_access_token(user=None, scope="read"))
 
         assert response.json() == {"errors": [{"message": "Insufficient scopes on access token."}]}
 
-    def test_gets_a_token_with_an_access_token_from_the_token_endpoint(self, client, post, robot):
+    def test_application_gets_a_token_with_an_access_token_from_the_token_endpoint(self, client, post, robot):
         secret = "a client's secret"
         application = get_application_model().objects.create(
             name="Nightly job",
@@ -128,7 +130,7 @@ class TestAnApplicationWithAServiceUser:
 
         assert claims_of(response.json()["token"])["sub"] == users.user_uuid(robot)
 
-    def test_has_only_one_service_user(self, binding, user, application):
+    def test_application_has_only_one_service_user(self, binding, user, application):
         with pytest.raises(IntegrityError), transaction.atomic():
             ServiceUser.objects.create(application=application, user=user)
 
@@ -136,7 +138,7 @@ class TestAnApplicationWithAServiceUser:
 class TestTheAdminPage:
     @pytest.fixture
     def staff(self, client: Any) -> Any:
-        """A logged-in user with all permissions on service users."""
+        """Log in an administrator with all permissions on service users, and return the administrator."""
         administrator = User.objects.create_user("boss", is_staff=True)
         administrator.user_permissions.add(
             *Permission.objects.filter(content_type__app_label="instaccess", codename__endswith="_serviceuser")
@@ -144,7 +146,7 @@ class TestTheAdminPage:
         client.force_login(administrator)
         return administrator
 
-    def test_binds_an_application_to_a_user(self, client, staff, application, robot, post, own_token):
+    def test_admin_page_binds_an_application_to_a_user(self, client, staff, application, robot, post, own_token):
         response = client.post(ADD, {"application": application.pk, "user": robot.pk})
 
         assert response.status_code == 302
@@ -154,7 +156,7 @@ class TestTheAdminPage:
         assert post(own_token).status_code == 201
 
     @pytest.mark.parametrize("more", ["superuser", "permission", "inactive"])
-    def test_refuses_to_bind_a_user_with_more_permissions_than_the_administrator(
+    def test_admin_page_refuses_to_bind_a_user_with_more_permissions_than_the_administrator(
         self, client, staff, application, robot, more
     ):
         if more == "inactive":
@@ -171,7 +173,7 @@ class TestTheAdminPage:
         assert "user" in response.context["adminform"].form.errors
         assert not ServiceUser.objects.exists()
 
-    def test_records_who_changed_the_binding(self, client, staff, application, robot):
+    def test_admin_page_records_who_changed_the_binding(self, client, staff, application, robot):
         client.post(ADD, {"application": application.pk, "user": robot.pk})
         row = ServiceUser.objects.get()
         client.post(reverse("admin:instaccess_serviceuser_delete", args=[row.pk]), {"post": "yes"})
@@ -180,21 +182,23 @@ class TestTheAdminPage:
         assert list(entries) == [(staff.pk, ADDITION, str(row)), (staff.pk, DELETION, str(row))]
         assert not ServiceUser.objects.exists()
 
-    def test_changes_the_user_of_a_binding(self, client, staff, binding, user):
+    def test_admin_page_changes_the_user_of_a_binding(self, client, staff, binding, user):
         url = reverse("admin:instaccess_serviceuser_change", args=[binding.pk])
 
         client.post(url, {"application": binding.application_id, "user": user.pk})
 
         assert ServiceUser.objects.get().user == user
 
-    def test_says_if_the_application_is_bound_already(self, client, staff, binding, user):
+    def test_admin_page_reports_that_the_application_is_already_bound(self, client, staff, binding, user):
         response = client.post(ADD, {"application": binding.application_id, "user": user.pk})
 
         assert response.status_code == 200
         assert "application" in response.context["adminform"].form.errors
         assert ServiceUser.objects.get() == binding
 
-    def test_lists_bindings_in_a_bounded_number_of_queries(self, client, staff, django_assert_max_num_queries):
+    def test_admin_page_lists_bindings_in_a_bounded_number_of_queries(
+        self, client, staff, django_assert_max_num_queries
+    ):
         for number in range(30):
             ServiceUser.objects.create(
                 application=get_application_model().objects.create(name=f"app {number}"),
@@ -207,7 +211,7 @@ class TestTheAdminPage:
         assert "app 29" in text
         assert "robot 29" in text
 
-    def test_does_not_render_a_list_of_all_users(self, client, staff):
+    def test_admin_page_does_not_render_a_list_of_all_users(self, client, staff):
         for number in range(5):
             User.objects.create_user(f"student {number}")
 
@@ -216,14 +220,14 @@ class TestTheAdminPage:
         assert "student" not in text
         assert "<select" not in text
 
-    def test_a5_escapes_names(self, client, staff, application, robot):
+    def test_a5_admin_page_escapes_names(self, client, staff, application, robot):
         ServiceUser.objects.create(application=application, user=robot)
         get_application_model().objects.update(name="<script>alert(1)</script>")
 
         assert "<script>alert(1)" not in client.get(LIST).content.decode()
 
     @pytest.mark.parametrize("codename", ["view_serviceuser", "change_user", "view_issuedtoken", None])
-    def test_refuses_an_administrator_without_the_permission(self, client, application, robot, codename):
+    def test_admin_page_refuses_an_administrator_without_the_permission(self, client, application, robot, codename):
         administrator = User.objects.create_user("curious", is_staff=True)
         if codename:
             administrator.user_permissions.add(Permission.objects.get(codename=codename))
@@ -232,7 +236,7 @@ class TestTheAdminPage:
         assert client.post(ADD, {"application": application.pk, "user": robot.pk}).status_code == 403
         assert not ServiceUser.objects.exists()
 
-    def test_refuses_a_user_who_is_not_staff(self, client, user):
+    def test_admin_page_refuses_a_user_who_is_not_staff(self, client, user):
         user.user_permissions.add(*Permission.objects.filter(codename__endswith="_serviceuser"))
         client.force_login(user)
 

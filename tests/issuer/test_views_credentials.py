@@ -32,6 +32,7 @@ from tests.support.answers import (
     expired,
     signed_inside,
 )
+from tests.support.tokens import canvas_claims, signed_by_pyjwt
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("initial_keys")]
 
@@ -284,10 +285,10 @@ class TestAnInstAccessTokenAsTheBearerToken:
     def issued(self, post, access_token):
         return post(access_token).json()["token"]
 
-    def test_p9_decrypted_token_gets_a_403(self, post, issued):
+    def test_p9_signed_inst_access_token_gets_a_403(self, post, issued):
         assert answer(post(signed_inside(issued))) == JWT_FROM_JWT
 
-    def test_p9_encrypted_token_gets_a_401(self, post, issued):
+    def test_p9_encrypted_inst_access_token_gets_a_401(self, post, issued):
         assert answer(post(issued)) == INVALID
 
     def test_p9_expired_token_gets_a_401(self, post, issued):
@@ -320,7 +321,7 @@ class TestAnInstAccessTokenAsTheBearerToken:
 
         assert answer(post(signed)) == JWT_FROM_JWT
 
-    def test_p9_refusal_writes_no_row(self, post, issued):
+    def test_p9_refusing_an_inst_access_token_writes_no_row(self, post, issued):
         post(signed_inside(issued))
 
         assert IssuedToken.objects.count() == 1
@@ -329,6 +330,13 @@ class TestAnInstAccessTokenAsTheBearerToken:
         jwt = jose.sign(b'{"iss":"https://idp.example","sub":"1"}', rsa_pool.take("sig"), kid="theirs")
 
         assert post(make_access_token(token=jwt)).status_code == 201
+
+    @pytest.mark.parametrize("changes", [{}, {"iss": "https://canvas.example"}])
+    def test_p9_c12_token_of_canvas_or_of_another_accepted_issuer_gets_a_403(self, post, settings, changes):
+        settings.INSTACCESS = {"ACCEPTED_ISSUERS": ["instructure:inst_access", "https://canvas.example"]}
+        payload = canvas_claims(int(timezone.now().timestamp()), **changes)
+
+        assert answer(post(signed_by_pyjwt(payload, ring.current_ring().signing_key().private()))) == JWT_FROM_JWT
 
     def test_p9_matching_access_token_row_does_not_make_it_acceptable(self, post, issued, make_access_token):
         signed = signed_inside(issued)
@@ -403,20 +411,20 @@ class TestTheOrderOfTheChecks:
 
 class TestAsUserId:
     @pytest.mark.parametrize("value", ["1", "4711", "uuid:x", "self", "-1", "1%00", "%F0%9F%92%A9"])
-    def test_refusal_has_a_string_body_and_no_challenge(self, post, access_token, value):
+    def test_refusal_of_as_user_id_has_a_string_body_and_no_challenge(self, post, access_token, value):
         assert answer(post(access_token, url=f"{ISSUE_URL}?as_user_id={value}x")) == INVALID_AS_USER_ID
 
     @pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=b"])
-    def test_parameter_is_read_from_a_form(self, post, access_token, content_type):
+    def test_as_user_id_is_read_from_a_form(self, post, access_token, content_type):
         response = post(access_token, data=form_body(content_type, as_user_id="4711"), content_type=content_type)
 
         assert answer(response) == INVALID_AS_USER_ID
 
     @pytest.mark.parametrize("value", ["", "%20", "%09"])
-    def test_blank_parameter_is_ignored(self, post, access_token, value):
+    def test_blank_as_user_id_is_ignored(self, post, access_token, value):
         assert post(access_token, url=f"{ISSUE_URL}?as_user_id={value}").status_code == 201
 
-    def test_blank_query_parameter_does_not_hide_a_form_parameter(self, post, access_token):
+    def test_blank_as_user_id_in_the_query_does_not_hide_a_form_parameter(self, post, access_token):
         response = post(
             access_token,
             url=ISSUE_URL + "?as_user_id=",

@@ -24,7 +24,7 @@ class TestWithoutKeys:
         Key.objects.all().delete()
         ring.clear_cache()
 
-    def test_k5_answer_is_503_with_retry_after(self, post, access_token):
+    def test_k5_issuer_without_keys_answers_503_with_retry_after(self, post, access_token):
         response = post(access_token)
 
         assert answer(response) == UNAVAILABLE
@@ -52,7 +52,7 @@ class TestWithoutKeys:
 
 class TestWithoutACurrentKey:
     @pytest.mark.parametrize("use", [Key.Use.SIGNING, Key.Use.ENCRYPTION])
-    def test_k8_answer_is_503_and_no_key_is_generated(self, post, access_token, use):
+    def test_k8_issuer_without_a_current_key_answers_503_and_generates_no_key(self, post, access_token, use):
         Key.objects.filter(use=use, status=Key.Status.CURRENT).delete()
         ring.clear_cache()
         left = set(Key.objects.values_list("kid", "status"))
@@ -75,7 +75,7 @@ class TestWithAWrongKeyEncryptionKey:
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32)]}
         ring.clear_cache()
 
-    def test_o6_answer_is_503(self, post, access_token):
+    def test_o6_issuer_with_a_wrong_key_encryption_key_answers_503(self, post, access_token):
         response = post(access_token)
 
         assert answer(response) == UNAVAILABLE
@@ -113,7 +113,7 @@ class TestWithoutThePrivateEncryptionKey:
 
 
 class TestWithASealedKeyOfAnotherRow:
-    def test_k7_answer_is_503(self, post, access_token):
+    def test_k7_issuer_with_a_sealed_key_of_another_row_answers_503(self, post, access_token):
         current, future = (Key.objects.get(use="sig", status=status) for status in ("current", "future"))
         Key.objects.filter(pk=current.pk).update(sealed_private_jwk=future.sealed_private_jwk)
         ring.clear_cache()
@@ -143,7 +143,7 @@ class TestAnInvalidSetting:
             {"ACCOUNT_HOOK": lambda host: ""},
         ],
     )
-    def test_invalid_setting_is_a_503_and_named_in_the_log(self, post, access_token, setting, caplog):
+    def test_issuer_returns_503_and_logs_the_name_of_an_invalid_setting(self, post, access_token, setting, caplog):
         with override_settings(INSTACCESS=setting):
             response = post(access_token)
 
@@ -151,7 +151,7 @@ class TestAnInvalidSetting:
         assert next(iter(setting)) in caplog.text
         assert not IssuedToken.objects.exists()
 
-    def test_invalid_realm_is_a_503_instead_of_a_refusal(self, post, caplog):
+    def test_issuer_returns_503_instead_of_a_refusal_if_the_realm_is_invalid(self, post, caplog):
         with override_settings(INSTACCESS={"REALM": 'a"b'}):
             response = post()
 
@@ -181,7 +181,7 @@ class TestWithTheDatabaseDown:
         with connection.execute_wrapper(down_for("instaccess_key")):
             assert answer(post(access_token)) == UNAVAILABLE
 
-    def test_o1_issuing_works_again_when_the_database_is_back(self, post, access_token):
+    def test_o1_issuing_works_again_when_the_database_is_available(self, post, access_token):
         with connection.execute_wrapper(down):
             post(access_token)
 
@@ -223,7 +223,7 @@ class TestTheLog:
 
 
 class TestAnUnexpectedError:
-    def test_unexpected_error_is_a_503_with_the_traceback_in_the_log(self, post, access_token, caplog):
+    def test_issuer_returns_503_and_logs_the_traceback_of_an_unexpected_error(self, post, access_token, caplog):
         def hook(user, application):
             raise ZeroDivisionError("the hook")
 
@@ -234,7 +234,7 @@ class TestAnUnexpectedError:
         assert "ZeroDivisionError: the hook" in caplog.text
         assert not IssuedToken.objects.exists()
 
-    def test_attribute_error_during_authentication_is_a_503(self, post, access_token, monkeypatch):
+    def test_issuer_returns_503_after_an_attribute_error_during_authentication(self, post, access_token, monkeypatch):
         def broken(self, scopes):
             raise AttributeError("a model of the project's own")
 

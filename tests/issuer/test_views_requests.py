@@ -71,7 +71,9 @@ class TestCanvasDomain:
             ("canvas.example.edu:80", True, "canvas.example.edu:80"),
         ],
     )
-    def test_claim_is_the_host_with_a_port_unless_it_is_the_default(self, post, access_token, host, secure, domain):
+    def test_canvas_domain_is_the_host_with_a_port_unless_it_is_the_default(
+        self, post, access_token, host, secure, domain
+    ):
         token = post(access_token, headers={"Host": host}, secure=secure).json()["token"]
 
         assert claims_of(token)["canvas_domain"] == domain
@@ -90,7 +92,7 @@ class TestCanvasDomain:
 
         assert claims_of(token)["canvas_domain"] == "canvas.example.edu:8443"
 
-    def test_host_longer_than_dns_allows_is_a_400(self, post, access_token):
+    def test_issuer_returns_400_if_the_host_is_longer_than_dns_allows(self, post, access_token):
         host = ".".join(["a" * 60] * 6) + ".example.edu"
 
         assert answer(post(access_token, headers={"Host": host})) == BAD_REQUEST
@@ -103,7 +105,7 @@ class TestCanvasDomain:
 
 
 class TestTheClientAddress:
-    def test_address_is_the_peer_without_proxies(self, post, access_token):
+    def test_client_address_is_the_peer_without_proxies(self, post, access_token):
         post(access_token, headers={"X-Forwarded-For": "203.0.113.9"}, REMOTE_ADDR="198.51.100.7")
 
         assert IssuedToken.objects.get().ip_address == "198.51.100.7"
@@ -119,7 +121,7 @@ class TestTheClientAddress:
             (1, "<script>", None),
         ],
     )
-    def test_address_is_counted_from_the_right_behind_trusted_proxies(
+    def test_client_address_is_counted_from_the_right_behind_trusted_proxies(
         self, post, access_token, hops, forwarded, address
     ):
         with override_settings(INSTACCESS={"TRUSTED_PROXIES": hops}):
@@ -129,7 +131,7 @@ class TestTheClientAddress:
         assert IssuedToken.objects.get().ip_address == address
 
     @pytest.mark.parametrize("peer", ["", "unix:", "nonsense"])
-    def test_address_may_be_unknown(self, post, access_token, peer):
+    def test_client_address_may_be_unknown(self, post, access_token, peer):
         assert post(access_token, REMOTE_ADDR=peer).status_code == 201
         assert IssuedToken.objects.get().ip_address is None
 

@@ -77,7 +77,7 @@ class TestSuccess:
 
         assert jose_header(signed) == {"typ": "JWT", "alg": "RS256", "kid": ring.current_ring().signing_key().kid}
 
-    def test_claims_are_those_of_the_contract(self, post, make_access_token, user):
+    def test_claims_of_the_token_are_those_of_the_contract(self, post, make_access_token, user):
         with time_machine.travel(NOW, tick=False):
             claims = claims_of(post(make_access_token()).json()["token"])
 
@@ -201,7 +201,7 @@ class TestIrrelevantPartsOfARequest:
         assert response.status_code == 201
         assert IssuedToken.objects.get().user == target
 
-    def test_query_that_a_middleware_has_replaced_stays_replaced(self, client, access_token, settings):
+    def test_query_that_a_middleware_has_replaced_is_kept(self, client, access_token, settings):
         settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.own_query"]
         headers = {"Authorization": f"Bearer {access_token.token}"}
         form = "application/x-www-form-urlencoded"
@@ -248,29 +248,29 @@ class TestUnencryptedTokens:
         settings.INSTACCESS = {"ALLOW_UNENCRYPTED": True}
 
     @pytest.mark.parametrize("value", ["1", "true", "t", "yes", "y", "on", "TRUE", "%20on"])
-    def test_parameter_returns_the_signed_token_in_development(self, post, access_token, value):
+    def test_unencrypted_parameter_returns_the_signed_token_in_development(self, post, access_token, value):
         token = post(access_token, url=f"{ISSUE_URL}?unencrypted={value}").json()["token"]
 
         assert token.count(".") == 2
         assert claims_of(token)["jti"] == str(IssuedToken.objects.get().jti)
         assert IssuedToken.objects.get().encryption_kid == ""
 
-    def test_parameter_is_read_from_a_form(self, post, access_token):
+    def test_unencrypted_parameter_is_read_from_a_form(self, post, access_token):
         body = b"unencrypted=1"
         response = post(access_token, data=body, content_type="application/x-www-form-urlencoded")
 
         assert response.json()["token"].count(".") == 2
 
     @pytest.mark.parametrize("value", ["", "0", "false", "no", "off", "2", "maybe", "11"])
-    def test_other_values_are_ignored(self, post, access_token, value):
+    def test_other_values_of_the_unencrypted_parameter_are_ignored(self, post, access_token, value):
         assert post(access_token, url=f"{ISSUE_URL}?unencrypted={value}").json()["token"].count(".") == 4
 
-    def test_parameter_is_ignored_without_debug(self, post, access_token, settings):
+    def test_unencrypted_parameter_is_ignored_without_debug(self, post, access_token, settings):
         settings.DEBUG = False
 
         assert post(access_token, url=ISSUE_URL + "?unencrypted=1").json()["token"].count(".") == 4
 
-    def test_parameter_is_ignored_without_the_setting(self, post, access_token, settings):
+    def test_unencrypted_parameter_is_ignored_without_the_setting(self, post, access_token, settings):
         settings.INSTACCESS = {}
 
         assert post(access_token, url=ISSUE_URL + "?unencrypted=1").json()["token"].count(".") == 4
@@ -306,7 +306,7 @@ def multipart(content):
 
 
 def json_to_form(get_response: Any) -> Any:
-    """A middleware that replaces the form, as middleware of projects may do."""
+    """Return a middleware that replaces the form, as a middleware of the host project may do."""
 
     def middleware(request: Any) -> Any:
         request.POST = QueryDict(mutable=True)
@@ -317,7 +317,7 @@ def json_to_form(get_response: Any) -> Any:
 
 
 def own_query(get_response: Any) -> Any:
-    """A middleware that replaces the query."""
+    """Return a middleware that replaces the query."""
 
     def middleware(request: Any) -> Any:
         request.GET = QueryDict("mine=1")

@@ -29,5 +29,10 @@ def started(clock: Any, db: None) -> None:
 
 
 @pytest.fixture
+def pair(rsa_pool: Any) -> Any:
+    return rsa_pool.take()
+
+
+@pytest.fixture
 def issue(user: Any) -> Callable[[], tuple[IssuedToken, str]]:
     return lambda: issuing.issue(user=user, origin=issuing.Origin("canvas.example.edu"), now=time.time())

@@ -9,6 +9,7 @@ import pytest
 
 from instaccess.exceptions import InvalidToken
 from instaccess.keys import ring as keys_ring
+from instaccess.keys import rotation
 from instaccess.models import Key
 from instaccess.tokens import jose
 from instaccess.trust import material
@@ -16,7 +17,28 @@ from instaccess.trust import material
 SIG, ENC = Key.Use.SIGNING, Key.Use.ENCRYPTION
 START = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 DAY, HOUR, SECOND = timedelta(days=1), timedelta(hours=1), timedelta(seconds=1)
+TIMES = rotation.Times(interval=30 * DAY, lead=timedelta(seconds=303), retention=timedelta(seconds=3663))
 BOTH_USES = pytest.mark.parametrize("use", [SIG, ENC])
+
+
+def key(status: str, *, use: Key.Use = SIG, created: datetime = START, private: bool = True, **columns: Any) -> Key:
+    """Return an unsaved row, because the functions of `rotation` need no database."""
+    return Key(
+        kid=f"{use}-{status}-{created:%d%H%M%S}",
+        use=use,
+        status=status,
+        created_at=created,
+        sealed_private_jwk="sealed" if private else "",
+        **columns,
+    )
+
+
+def current_key(since: datetime = START, **columns: Any) -> Key:
+    return key("current", created=since, activated_at=since, **columns)
+
+
+def past_key(retired: datetime, **columns: Any) -> Key:
+    return key("past", created=retired - 30 * DAY, activated_at=retired - 30 * DAY, retired_at=retired, **columns)
 
 
 def key_of(use: Key.Use, status: str) -> Key:
@@ -27,12 +49,22 @@ def kids(use: Key.Use, status: str) -> list[str]:
     return sorted(Key.objects.filter(use=use, status=status).values_list("kid", flat=True))
 
 
+def slots() -> list[tuple[str, str]]:
+    """Return the use and the status of every stored key."""
+    return sorted(Key.objects.values_list("use", "status"))
+
+
 def rows() -> list[dict[str, Any]]:
     return list(Key.objects.order_by("pk").values())
 
 
+def to_public_pem(key: Any) -> str:
+    return material.to_text(key, file_format="pem", private=False)
+
+
 def public_pem(rsa_pool: Any) -> str:
-    return material.to_text(rsa_pool.take(), file_format="pem", private=False)
+    """Return the public key of a new key pair."""
+    return to_public_pem(rsa_pool.take())
 
 
 def accepted(token: str) -> bool:

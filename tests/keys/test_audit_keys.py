@@ -13,26 +13,26 @@ pytestmark = pytest.mark.django_db
 
 
 class TestEvidenceKeys:
-    def test_include_revoked_signing_keys_and_no_encryption_keys(self, initial_keys):
+    def test_evidence_keys_include_revoked_signing_keys_and_no_encryption_keys(self, initial_keys):
         lifecycle.revoke(Key.objects.get(use="sig", status="current").kid, reason="lost")
 
         assert set(evidence_keys().verification) == set(Key.objects.filter(use="sig").values_list("kid", flat=True))
 
-    def test_leave_out_and_log_a_key_whose_public_key_was_modified(self, initial_keys, caplog):
+    def test_evidence_keys_leave_out_and_log_a_key_whose_public_key_was_modified(self, initial_keys, caplog):
         modified = Key.objects.get(use="sig", status="future")
         Key.objects.filter(pk=modified.pk).update(public_jwk={})
 
         assert modified.kid not in evidence_keys().verification
         assert modified.kid in caplog.text
 
-    def test_sign_with_the_current_signing_key(self, initial_keys):
+    def test_evidence_keys_sign_with_the_current_signing_key(self, initial_keys):
         keys = evidence_keys()
         jws = keys.sign(b'{"number":1}', "instaccess-checkpoint")
 
         kid = Key.objects.get(use="sig", status="current").kid
         assert tokens.verify(jws, keys.verification, typ="instaccess-checkpoint") == ({"number": 1}, kid)
 
-    def test_raise_key_unavailable_only_when_signing_without_a_signing_key(self):
+    def test_evidence_keys_raise_key_unavailable_only_when_signing_without_a_signing_key(self):
         keys = evidence_keys()
 
         with pytest.raises(KeyUnavailable, match="instaccess_init"):

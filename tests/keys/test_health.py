@@ -1,4 +1,4 @@
-"""Tests of the key health that the admin shows."""
+"""Tests for the key health that the admin shows."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ class TestTheExaminedKeys:
         assert state.totals == {"sig": 2, "enc": 1}
         assert state.total == 3
 
-    def test_keys_that_retired_long_ago_are_left_out(self, initial_keys, clock):
+    def test_keys_that_retired_long_ago_are_omitted(self, initial_keys, clock):
         old = lifecycle.rotate(SIG, force=True).retired
         clock.shift(DAY)
-        lifecycle.rotate(SIG)  # This erases the private key.
+        lifecycle.rotate(SIG)  # This rotation erases the private key.
         clock.shift(9 * DAY)
         recent = lifecycle.rotate(SIG, force=True).retired
 
@@ -135,7 +135,7 @@ class TestLiveTokens:
 
 
 class TestBrokenKeys:
-    def test_no_problem_is_reported_for_sound_keys(self, initial_keys):
+    def test_no_problem_is_reported_for_valid_keys(self, initial_keys):
         state = load()
 
         assert state.undecryptable == {}

@@ -1,4 +1,4 @@
-"""Tests of importing and exporting keys."""
+"""Tests for importing and exporting keys."""
 
 from __future__ import annotations
 
@@ -15,37 +15,17 @@ from instaccess.keys import ring as keys_ring
 from instaccess.models import Key
 from instaccess.tokens import jose
 from instaccess.trust import material
+from tests.keys.helpers import BOTH_USES, ENC, SIG, rows, slots, to_public_pem
 
 pytestmark = pytest.mark.django_db
 
-SIG, ENC = Key.Use.SIGNING, Key.Use.ENCRYPTION
-
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
-
-BOTH_USES = pytest.mark.parametrize("use", [SIG, ENC])
 
 BOTH_FORMATS = pytest.mark.parametrize("file_format", ["pem", "jwk"])
 
 
-def slots() -> list[tuple[str, str]]:
-    return sorted(Key.objects.values_list("use", "status"))
-
-
-def rows() -> list[dict[str, Any]]:
-    return list(Key.objects.order_by("pk").values())
-
-
-@pytest.fixture
-def pair(rsa_pool: Any) -> Any:
-    return rsa_pool.take()
-
-
 def private_pem(key: Any) -> str:
     return material.to_text(key, file_format="pem", private=True)
-
-
-def public_pem(key: Any) -> str:
-    return material.to_text(key, file_format="pem", private=False)
 
 
 class TestImport:
@@ -75,22 +55,22 @@ class TestImport:
         assert not Key.objects.exists()
 
     def test_a_public_key_is_imported_even_if_with_private_is_given(self, pair):
-        assert not provision.import_key(public_pem(pair), use=ENC, with_private=True).has_private
+        assert not provision.import_key(to_public_pem(pair), use=ENC, with_private=True).has_private
 
     @BOTH_USES
     def test_k11_a_key_that_is_already_stored_is_refused(self, use, pair):
-        provision.import_key(public_pem(pair), use=use)
+        provision.import_key(to_public_pem(pair), use=use)
         before = rows()
 
         with pytest.raises(KeyRefused, match=f"already stored for use '{use}'"):
-            provision.import_key(public_pem(pair), use=use)
+            provision.import_key(to_public_pem(pair), use=use)
         assert rows() == before
 
     def test_k6_the_same_key_is_refused_for_the_other_use(self, pair):
         provision.import_key(private_pem(pair), use=SIG, with_private=True)
 
         with pytest.raises(KeyRefused, match="a key must have only one use"):
-            provision.import_key(public_pem(pair), use=ENC)
+            provision.import_key(to_public_pem(pair), use=ENC)
         assert slots() == [("sig", "future")]
 
     def test_k11_a_revoked_key_is_refused(self, pair):
@@ -101,7 +81,7 @@ class TestImport:
             provision.import_key(private_pem(pair), use=SIG, with_private=True)
 
     def test_k11_the_database_refuses_a_second_row_with_the_same_kid(self, pair):
-        provision.import_key(public_pem(pair), use=SIG)
+        provision.import_key(to_public_pem(pair), use=SIG)
 
         with pytest.raises(Exception, match=r"(?i)unique|duplicate"), store.locked():
             store.store(pair, use=ENC, status=Key.Status.FUTURE, now=NOW)
@@ -146,14 +126,14 @@ class TestExport:
         assert f"private key of key {row.kid} exported" in caplog.text
 
     def test_the_export_of_a_private_key_that_is_not_stored_is_refused(self, pair):
-        row = provision.import_key(public_pem(pair), use=ENC)
+        row = provision.import_key(to_public_pem(pair), use=ENC)
 
         with pytest.raises(KeyUnavailable, match="only the public key"):
             provision.export(row, file_format="pem", private=True)
 
     @BOTH_FORMATS
     def test_the_export_of_a_modified_public_key_is_refused(self, file_format, rsa_pool):
-        """An attacker could otherwise have tokens encrypted for a key of their own."""
+        """Otherwise, tokens could be encrypted for a public key that an attacker stored in the row."""
         row = provision.generate(ENC)
         row.public_jwk = {**row.public_jwk, "n": rsa_pool.take()["n"]}
 

@@ -1,4 +1,4 @@
-"""Tests of `activate`: what it changes and what it refuses."""
+"""Tests for `activate`: the changes, and the refused activations."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class TestActivate:
         clock.shift(SECOND * (conf.key_lead_seconds - 1))
         before = rows()
 
-        with pytest.raises(KeyRefused, match=r"may be used from 2026-11-23 12:05:03 UTC on.*--force"):
+        with pytest.raises(KeyRefused, match=r"can't be activated before 2026-11-23 12:05:03 UTC.*--force"):
             lifecycle.activate(key_of(SIG, "future").kid)
         assert rows() == before
 

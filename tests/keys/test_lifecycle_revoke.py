@@ -1,4 +1,4 @@
-"""Tests of `revoke`: its effects on the key, its successor and its tokens."""
+"""Tests for `revoke`: its effects on the key, its successor and its tokens."""
 
 from __future__ import annotations
 

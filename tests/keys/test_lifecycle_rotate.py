@@ -1,4 +1,4 @@
-"""Tests of `rotate`: what it changes and what it refuses."""
+"""Tests for `rotate`: the changes, and the refused rotations."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ class TestRotateWithAnExpectedCurrentKey:
         assert rows() == before
 
     def test_k1_the_process_that_loses_the_race_changes_nothing(self, monkeypatch, rsa_pool):
-        """Another process rotates after this call's decision and before this call takes the lock."""
+        """Another process rotates between the decision of this process and its lock on the rows."""
         calls: list[str] = []
 
         def generate(use: str) -> Any:

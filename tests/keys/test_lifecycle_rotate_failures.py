@@ -1,4 +1,4 @@
-"""Tests of rotations with broken keys, expired keys and failing statements."""
+"""Tests for rotations with undecryptable keys, expired keys and failing statements."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def damage(key: Key) -> None:
 class TestAFutureKeyThatCannotBeUnsealed:
     @BOTH_USES
     @pytest.mark.parametrize("force", [False, True])
-    def test_k7_a_broken_future_key_does_not_become_current_in_a_rotation(self, use, force, clock):
+    def test_k7_an_undecryptable_future_key_does_not_become_current_in_a_rotation(self, use, force, clock):
         damage(key_of(use, "future"))
         clock.shift(30 * DAY)
         before = rows()
@@ -38,7 +38,7 @@ class TestAFutureKeyThatCannotBeUnsealed:
         assert rows() == before
 
     @BOTH_USES
-    def test_k7_a_broken_future_key_cannot_be_activated(self, use):
+    def test_k7_an_undecryptable_future_key_cannot_be_activated(self, use):
         damage(key_of(use, "future"))
         before = rows()
 
@@ -47,16 +47,16 @@ class TestAFutureKeyThatCannotBeUnsealed:
         assert rows() == before
 
     @BOTH_USES
-    def test_k7_a_broken_future_key_is_skipped_when_the_current_key_is_revoked(self, use, caplog):
-        broken = key_of(use, "future")
-        damage(broken)
+    def test_k7_an_undecryptable_future_key_is_skipped_when_the_current_key_is_revoked(self, use, caplog):
+        undecryptable = key_of(use, "future")
+        damage(undecryptable)
         done = lifecycle.revoke(key_of(use, "current").kid)
 
-        assert done.successor.kid != broken.kid
+        assert done.successor.kid != undecryptable.kid
         assert kids(use, "current") == [done.successor.kid]
-        assert f"future key skipped: seal_broken: the sealed private key of key {broken.kid}" in caplog.text
+        assert f"future key skipped: seal_broken: the sealed private key of key {undecryptable.kid}" in caplog.text
 
-    def test_rotation_works_again_after_the_broken_future_key_was_revoked(self, clock):
+    def test_rotation_works_again_after_the_undecryptable_future_key_was_revoked(self, clock):
         damage(key_of(SIG, "future"))
         done = lifecycle.revoke(key_of(SIG, "future").kid)
         clock.shift(30 * DAY)
@@ -89,7 +89,7 @@ class TestThePrivateKeyOfAPastKey:
 
 @pytest.mark.usefixtures("started")
 class TestARotationThatFailsHalfway:
-    def test_o5_a_rotation_that_fails_halfway_changes_nothing(self, clock):
+    def test_o5_a_rotation_whose_last_statement_fails_changes_nothing(self, clock):
         """The database refuses the last statement, so the transaction is rolled back."""
         clock.shift(30 * DAY)
         before = rows()

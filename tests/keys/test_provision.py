@@ -1,4 +1,4 @@
-"""Tests of generating and finding keys."""
+"""Tests for generating and finding keys."""
 
 from __future__ import annotations
 
@@ -14,17 +14,13 @@ from instaccess.conf import conf
 from instaccess.exceptions import KeyUnavailable, UnsealError
 from instaccess.keys import lifecycle, provision, sealing, store
 from instaccess.models import Key
-from instaccess.trust import material
+from tests.keys.helpers import BOTH_USES, ENC, SIG, rows, slots, to_public_pem
 
 pytestmark = pytest.mark.django_db
-
-SIG, ENC = Key.Use.SIGNING, Key.Use.ENCRYPTION
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
 PRIVATE_MEMBERS = ("d", "p", "q", "dp", "dq", "qi")
-
-BOTH_USES = pytest.mark.parametrize("use", [SIG, ENC])
 
 
 def kek(number: int) -> str:
@@ -33,23 +29,6 @@ def kek(number: int) -> str:
 
 def sealed_with(*entries: str) -> Any:
     return override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": list(entries)})
-
-
-def slots() -> list[tuple[str, str]]:
-    return sorted(Key.objects.values_list("use", "status"))
-
-
-def rows() -> list[dict[str, Any]]:
-    return list(Key.objects.order_by("pk").values())
-
-
-@pytest.fixture
-def pair(rsa_pool: Any) -> Any:
-    return rsa_pool.take()
-
-
-def public_pem(key: Any) -> str:
-    return material.to_text(key, file_format="pem", private=False)
 
 
 class TestInit:
@@ -97,7 +76,7 @@ class TestInit:
         assert [row for row in rows() if row["kid"] != generated[0].kid] == kept
 
     def test_init_keeps_the_public_encryption_key_of_a_gateway(self, pair):
-        public = lifecycle.activate(provision.import_key(public_pem(pair), use=ENC).kid)
+        public = lifecycle.activate(provision.import_key(to_public_pem(pair), use=ENC).kid)
         provision.init()
 
         assert Key.objects.get(use=ENC) == public
@@ -133,7 +112,7 @@ class TestGenerate:
 
 class TestAStoredKey:
     @BOTH_USES
-    def test_the_kid_is_the_thumbprint_and_no_private_member_is_stored_in_the_clear(self, use):
+    def test_the_kid_is_the_thumbprint_and_no_private_member_is_stored_unencrypted(self, use):
         row = provision.generate(use)
         private = sealing.unseal(row.sealed_private_jwk, kid=row.kid, use=use, keks=conf.key_encryption_keys)
 

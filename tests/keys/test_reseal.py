@@ -1,4 +1,4 @@
-"""Tests of resealing private keys."""
+"""Tests for resealing private keys."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class TestReseal:
 
         assert [{**row, "sealed_private_jwk": ""} for row in rows()] == before
 
-    def test_o7_every_key_can_be_unsealed_at_every_step_of_a_change_of_key_encryption_key(self):
+    def test_o7_every_key_can_be_unsealed_throughout_a_key_encryption_key_replacement(self):
         with sealed_with(kek(2), kek(1)):
             assert unseal_all() == 3
             provision.reseal()
@@ -82,7 +82,7 @@ class TestReseal:
         with sealed_with(kek(1)), pytest.raises(UnsealError):
             provision.check_sealed_keys()
 
-    def test_o7_tokens_are_issued_and_accepted_at_every_step_of_a_change_of_key_encryption_key(self, user):
+    def test_o7_tokens_are_issued_and_accepted_throughout_a_key_encryption_key_replacement(self, user):
         def check_a_token() -> None:
             keys_ring.clear_cache()
             _, token = issuing.issue(user=user, origin=issuing.Origin("canvas.example.edu"), now=time.time())
@@ -117,7 +117,7 @@ class TestReseal:
         with sealed_with(kek(2)):
             assert unseal_all() == 3
 
-    def test_reseal_does_not_restore_a_private_key_that_was_erased_meanwhile(self, monkeypatch):
+    def test_reseal_does_not_restore_a_private_key_that_was_erased_during_the_reseal(self, monkeypatch):
         """The private key is erased after reseal has read the row and before it updates the row."""
         seal = sealing.seal
 
@@ -130,10 +130,12 @@ class TestReseal:
             assert provision.reseal() == 0
         assert sealed_under() == set()
 
-    def test_k7_reseal_names_a_broken_key_and_reseals_the_others(self):
-        broken = Key.objects.get(use=ENC)
-        Key.objects.filter(pk=broken.pk).update(sealed_private_jwk=broken.sealed_private_jwk[:-4] + "AAAA")
-        with sealed_with(kek(2), kek(1)), pytest.raises(UnsealError, match=broken.kid):
+    def test_k7_reseal_names_an_undecryptable_key_and_reseals_the_others(self):
+        undecryptable = Key.objects.get(use=ENC)
+        Key.objects.filter(pk=undecryptable.pk).update(
+            sealed_private_jwk=undecryptable.sealed_private_jwk[:-4] + "AAAA"
+        )
+        with sealed_with(kek(2), kek(1)), pytest.raises(UnsealError, match=undecryptable.kid):
             provision.reseal()
 
         for row in Key.objects.filter(use=SIG):

@@ -1,4 +1,4 @@
-"""Tests of the key ring: how often keys are read, and which keys it contains."""
+"""Tests for the key ring: how often keys are read, and which keys it contains."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class TestTheCacheOfTheKeyRing:
         assert count_during(queries, lambda: (keys_ring.current_ring(), keys_ring.current_ring())) == 1
 
     @override_settings(INSTACCESS={"KEY_CACHE_SECONDS": 5})
-    def test_the_cache_time_is_the_setting(self, clock, queries):
+    def test_the_cache_time_comes_from_the_setting(self, clock, queries):
         keys_ring.current_ring()
         clock.now += 4.9
 
@@ -206,7 +206,7 @@ class TestTheKeysInTheKeyRing:
             ring.encryption_key().private()
 
     def test_a_future_encryption_key_decrypts(self):
-        """Another worker may have read a rotation before this worker does."""
+        """Another worker may read the keys after a rotation earlier than this worker."""
         kid = provision.generate(ENC).kid
 
         assert kid in keys_ring.load().decryption_keys()

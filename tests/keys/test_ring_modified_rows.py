@@ -1,4 +1,4 @@
-"""Tests of the key ring with modified rows: broken keys are skipped, and the other keys work."""
+"""Tests for the key ring with modified rows: modified keys are skipped, and all other keys work."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class TestAModifiedSealedKey:
         assert ring.signing_key().private().has_private
         assert all(any(kid in line for line in logged_errors(caplog)) for kid in (past.kid, current.kid))
 
-    def test_k7_a_broken_key_is_logged_once(self, two, clock, caplog):
+    def test_k7_a_modified_key_is_logged_once(self, two, clock, caplog):
         past, _ = two
         Key.objects.filter(pk=past.pk).update(sealed_private_jwk=flip_character(past.sealed_private_jwk, 500))
         for _ in range(5):
@@ -84,7 +84,7 @@ class TestAModifiedSealedKey:
         assert len(logged_errors(caplog)) == 1
         assert f"the sealed private key of key {past.kid} was modified" in logged_errors(caplog)[0]
 
-    def test_k7_a_broken_current_signing_key_raises_and_no_other_key_signs(self):
+    def test_k7_a_modified_current_signing_key_raises_and_no_other_key_signs(self):
         kid = keys_ring.load().signing_key().kid
         row = Key.objects.get(kid=kid)
         Key.objects.filter(kid=kid).update(sealed_private_jwk=flip_character(row.sealed_private_jwk, 500))

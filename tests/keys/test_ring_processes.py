@@ -1,4 +1,4 @@
-"""Tests of the key ring with threads, with forked processes and with a replica."""
+"""Tests for the key ring with threads, with forked processes and with a replica."""
 
 from __future__ import annotations
 

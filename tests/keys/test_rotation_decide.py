@@ -1,42 +1,15 @@
-"""Tests of the decision that `rotation.decide` takes."""
+"""Tests for the decision that `rotation.decide` takes."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import pytest
 
 from instaccess.keys import rotation
 from instaccess.models import Key
-
-SIG, ENC = Key.Use.SIGNING, Key.Use.ENCRYPTION
-
-START = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
-
-DAY, HOUR, SECOND = timedelta(days=1), timedelta(hours=1), timedelta(seconds=1)
-
-TIMES = rotation.Times(interval=30 * DAY, lead=timedelta(seconds=303), retention=timedelta(seconds=3663))
-
-
-def key(status: str, *, use: Key.Use = SIG, created: datetime = START, private: bool = True, **columns: Any) -> Key:
-    """Return an unsaved row, because the decision needs no database."""
-    return Key(
-        kid=f"{use}-{status}-{created:%d%H%M%S}",
-        use=use,
-        status=status,
-        created_at=created,
-        sealed_private_jwk="sealed" if private else "",
-        **columns,
-    )
-
-
-def current_key(since: datetime = START, **columns: Any) -> Key:
-    return key("current", created=since, activated_at=since, **columns)
-
-
-def past_key(retired: datetime, **columns: Any) -> Key:
-    return key("past", created=retired - 30 * DAY, activated_at=retired - 30 * DAY, retired_at=retired, **columns)
+from tests.keys.helpers import DAY, ENC, HOUR, SECOND, SIG, START, TIMES, current_key, key, past_key
 
 
 def decide(*rows: Key, now: datetime, use: Key.Use = SIG, **kwargs: Any) -> rotation.Decision:
@@ -132,7 +105,7 @@ class TestTheCurrentKeyIsTheGatewaysPublicKey:
         assert decision.activate == following
         assert (decision.make_future, decision.next_due) == (False, None)
 
-    def test_no_change_is_due_if_only_a_key_pair_remains_behind_the_public_key_of_a_gateway(self):
+    def test_no_change_is_due_if_only_a_key_pair_could_follow_the_public_key_of_a_gateway(self):
         public, pair = self.gateway_key("future"), key("future", use=ENC, created=START + DAY)
         decision = decide(current_key(use=ENC), public, pair, now=self.NOW, use=ENC)
 
@@ -207,7 +180,7 @@ class TestAPublicEncryptionKey:
 
         assert decide(current_key(use=ENC, private=False), fresh, now=now, use=ENC).activate is fresh
 
-    def test_no_key_is_generated_behind_the_public_key_of_a_gateway(self):
+    def test_no_key_is_generated_to_follow_the_public_key_of_a_gateway(self):
         """The gateway could not decrypt a token encrypted for a key pair generated here."""
         decision = decide(current_key(use=ENC, private=False), now=START + 40 * DAY, use=ENC)
 
@@ -250,7 +223,7 @@ class TestAPastKey:
     def test_a_past_key_is_erased_once(self):
         assert decide(current_key(), key("future"), past_key(START, private=False), now=START + DAY).nothing_to_do
 
-    def test_only_the_past_keys_that_are_gone_are_erased(self):
+    def test_only_past_keys_whose_last_token_has_expired_are_erased(self):
         old = [past_key(START - n * HOUR) for n in range(4)]
         decision = decide(current_key(), key("future"), *old, now=START)
 

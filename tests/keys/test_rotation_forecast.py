@@ -1,40 +1,15 @@
-"""Tests of the forecast and of the times of the key lifecycle."""
+"""Tests for the forecast and of the times of the key lifecycle."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import timedelta
 
 import pytest
 from django.test import override_settings
 
 from instaccess.keys import ring as keys_ring
 from instaccess.keys import rotation
-from instaccess.models import Key
-
-SIG, ENC = Key.Use.SIGNING, Key.Use.ENCRYPTION
-
-START = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
-
-DAY, HOUR, SECOND = timedelta(days=1), timedelta(hours=1), timedelta(seconds=1)
-
-TIMES = rotation.Times(interval=30 * DAY, lead=timedelta(seconds=303), retention=timedelta(seconds=3663))
-
-
-def key(status: str, *, use: Key.Use = SIG, created: datetime = START, private: bool = True, **columns: Any) -> Key:
-    """Return an unsaved row, because the decision needs no database."""
-    return Key(
-        kid=f"{use}-{status}-{created:%d%H%M%S}",
-        use=use,
-        status=status,
-        created_at=created,
-        sealed_private_jwk="sealed" if private else "",
-        **columns,
-    )
-
-
-def current_key(since: datetime = START, **columns: Any) -> Key:
-    return key("current", created=since, activated_at=since, **columns)
+from tests.keys.helpers import DAY, ENC, HOUR, START, TIMES, current_key, key
 
 
 class TestTheForecast:

@@ -1,9 +1,9 @@
-"""Tests of months of rotations on a simulated clock."""
+"""Tests for months of rotations on a simulated clock."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -19,31 +19,14 @@ from instaccess.keys import lifecycle, provision
 from instaccess.keys import ring as keys_ring
 from instaccess.models import IssuedToken, Key
 from instaccess.tokens import jose
-
-SIG, ENC = Key.Use.SIGNING, Key.Use.ENCRYPTION
-
-START = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
-
-DAY, HOUR, SECOND = timedelta(days=1), timedelta(hours=1), timedelta(seconds=1)
-
-
-def key(status: str, *, use: Key.Use = SIG, created: datetime = START, private: bool = True, **columns: Any) -> Key:
-    """Return an unsaved row, because the decision needs no database."""
-    return Key(
-        kid=f"{use}-{status}-{created:%d%H%M%S}",
-        use=use,
-        status=status,
-        created_at=created,
-        sealed_private_jwk="sealed" if private else "",
-        **columns,
-    )
+from tests.keys.helpers import DAY, ENC, HOUR, SECOND, SIG, START
 
 
 @dataclass
 class Deployment:
     """An issuer, a gateway and a service on a simulated clock.
 
-    The service keeps its copy of the JWK set for the whole max-age.
+    The service caches the JWK set for the whole max-age.
     """
 
     user: Any
@@ -59,7 +42,7 @@ class Deployment:
 
     def accept_all(self) -> int:
         """Decrypt and verify every live token with the current key ring. Returns the number of tokens."""
-        # The previous keys are passed so that they are not parsed again, which would slow the test down.
+        # Pass the previous keys. Otherwise, each load would parse all keys again and slow the test down.
         self.ring = keys_ring.load(self.ring.keys)
         self.tokens = [(text, end) for text, end in self.tokens if datetime.now(UTC) < end + SECOND * conf.leeway]
         for text, _ in self.tokens:
@@ -97,7 +80,7 @@ class TestTenRotations:
                 assert len(served) == len(set(served))
                 assert set(served) == kids_to_publish(datetime.now(UTC))
                 published.append(frozenset(served))
-                clock.shift(3599)  # The last second of the tokens.
+                clock.shift(3599)  # Check the tokens one second before they expire.
                 assert deployment.accept_all() == 2
                 clock.shift(3 * HOUR + SECOND)  # cron runs every four hours.
             days = (datetime.now(UTC) - START) / DAY
@@ -159,16 +142,16 @@ class TestRandomSchedulesAndSettings:
         keys_ring.clear_cache()
         with override_settings(INSTACCESS=settings), time_machine.travel(START, tick=False) as clock:
             provision.init()
-            stale = keys_ring.load()  # The cache of a worker that read the keys just before a change.
+            stale = keys_ring.load()  # Simulate a worker that read the keys just before a change.
             live: list[tuple[str, str, datetime]] = []
             for pause in cron:
                 for use in Key.Use:
                     done = lifecycle.rotate(use)
                     if done.activated is not None:
                         assert datetime.now(UTC) >= done.activated.created_at + SECOND * conf.key_lead_seconds
-                        # A JWK set from a worker with an old cache, kept for the whole max-age, contains the key.
+                        # With this lead time, every cached JWK set contains the key before the key signs.
                         assert conf.key_lead_seconds >= conf.jwks_max_age + conf.key_cache_seconds
-                clock.shift(conf.key_cache_seconds)  # The other worker may use the old keys until then.
+                clock.shift(conf.key_cache_seconds)  # Until this time, the other worker may use its cached keys.
                 fresh = keys_ring.load(stale.keys)
                 for ring in (stale, fresh):
                     end = datetime.now(UTC) + SECOND * (conf.lifetime + conf.leeway)
@@ -185,5 +168,5 @@ class TestRandomSchedulesAndSettings:
                             assert signing_kid in verification
                             assert encryption_kid in decryption
                 live = [token for token in live if token[2] > then]
-                # A worker may have cached these keys just before the next run of cron.
+                # Simulate a worker that caches the keys just before the next run of cron.
                 stale = keys_ring.load(stale.keys)

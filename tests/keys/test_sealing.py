@@ -1,4 +1,4 @@
-"""Tests of sealing: what unseals a private key, and what is refused."""
+"""Tests for sealing: private keys that can be unsealed, and private keys that are refused."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class TestASealedKey:
             "kek": kek_id(FIRST),
         }
 
-    def test_a_sealed_key_contains_no_private_member_in_the_clear(self, sealed, private):
+    def test_a_sealed_key_contains_no_unencrypted_private_member(self, sealed, private):
         raw = b"".join(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)) for part in sealed.split("."))
 
         for member in PRIVATE_MEMBERS:
@@ -232,7 +232,7 @@ class TestTheIdOfTheKeyEncryptionKey:
 
 class TestTheErrorsOfUnsealing:
     def test_a1_errors_contain_no_private_key_and_no_key_encryption_key(self, private, kid):
-        # Random keys are used, because repeated bytes could match by accident.
+        # Use random keys, because repeated bytes could match by accident.
         kek, other = os.urandom(32), os.urandom(32)
         sealed = sealing.seal(private, kid=kid, use="sig", keks=[kek])
         errors = [

@@ -31,7 +31,7 @@ def as_json(*args: str) -> Any:
 
 
 class TestList:
-    def test_prints_one_line_per_token_the_latest_first(self, row):
+    def test_list_prints_one_line_per_token_the_latest_first(self, row):
         old, new = row(age=100), row()
 
         lines = tokens("list").splitlines()
@@ -41,7 +41,7 @@ class TestList:
         assert "user ada" in lines[0]
         assert "192.0.2.7" in lines[0]
 
-    def test_prints_the_status_of_each_token(self, row):
+    def test_list_prints_the_status_of_each_token(self, row):
         row(age=9000)
         row(age=100, revoked_at=timezone.now())
         row()
@@ -49,16 +49,16 @@ class TestList:
         assert [fact["status"] for fact in as_json("list")] == ["live", "revoked", "expired"]
         assert [fact["status"] for fact in as_json("list", "--live")] == ["live"]
 
-    def test_filters_by_user_application_and_account(self, row):
+    def test_list_filters_by_user_application_and_account(self, row):
         grace = get_user_model().objects.create_user("grace")
-        hers = row(user=grace, user_uuid=users.user_uuid(grace), client_id="other", account_uuid="9d")
+        other_row = row(user=grace, user_uuid=users.user_uuid(grace), client_id="other", account_uuid="9d")
         row()
 
         for args in (["--user", "grace"], ["--application", "other"], ["--account", "9d"]):
-            assert [fact["jti"] for fact in as_json("list", *args)] == [str(hers.jti)]
+            assert [fact["jti"] for fact in as_json("list", *args)] == [str(other_row.jti)]
         assert as_json("list", "--user", "grace", "--account", "3f1c") == []
 
-    def test_prints_fifty_tokens_or_the_given_limit(self, row):
+    def test_list_prints_fifty_tokens_or_the_given_limit(self, row):
         for _ in range(52):
             row()
 
@@ -66,11 +66,11 @@ class TestList:
         assert len(as_json("list", "--limit", "3")) == 3
         assert as_json("list", "--limit", "0") == as_json("list", "--limit", "-1") == []
 
-    def test_prints_a_message_if_no_token_matches(self):
+    def test_list_prints_a_message_if_no_token_matches(self):
         assert tokens("list") == "No matching tokens.\n"
         assert as_json("list") == []
 
-    def test_runs_one_query_for_any_number_of_tokens(self, row):
+    def test_list_runs_one_query_for_any_number_of_tokens(self, row):
         for n in range(10):
             masquerader = get_user_model().objects.create(username=f"real {n}")
             row(real_user=masquerader, real_user_uuid=users.user_uuid(masquerader))
@@ -81,7 +81,7 @@ class TestList:
 
 
 class TestShow:
-    def test_a6_shows_no_user_name_if_the_foreign_key_was_modified(self, row):
+    def test_a6_show_prints_no_user_name_if_the_foreign_key_was_modified(self, row):
         each = row()
         other = get_user_model().objects.create(username="mallory")
         users.user_uuid(other)
@@ -91,7 +91,7 @@ class TestShow:
         assert as_json("show", "--jti", str(each.jti))["user"] is None
         assert f"user {each.user_uuid}" in tokens("list")
 
-    def test_prints_the_audit_row(self, row, user):
+    def test_show_prints_the_audit_row(self, row, user):
         each = row(revoked_at=timezone.now(), revoked_by="ada", revocation_reason="lost")
 
         fact = as_json("show", "--jti", str(each.jti))
@@ -101,18 +101,18 @@ class TestShow:
         assert fact["user_agent"] == "client/1.0"
         assert "revocation_reason  lost" in tokens("show", "--jti", str(each.jti))
 
-    def test_fails_for_an_unknown_token(self):
+    def test_show_fails_for_an_unknown_token(self):
         with pytest.raises(CommandError, match="no token"):
             tokens("show", "--jti", str(uuid.uuid4()))
 
     @pytest.mark.parametrize("text", ["x", "", "1", "' OR 1=1", "\x00"])
-    def test_fails_for_an_invalid_token_id(self, text):
+    def test_show_fails_for_an_invalid_token_id(self, text):
         with pytest.raises(CommandError, match="uuid"):
             tokens("show", f"--jti={text}")
 
 
 class TestRevoke:
-    def test_revokes_one_token_by_its_jti(self, row):
+    def test_one_token_is_revoked_by_its_jti(self, row):
         each, other = row(), row()
 
         output = tokens("revoke", "--jti", str(each.jti), "--reason", "laptop stolen")
@@ -123,7 +123,7 @@ class TestRevoke:
         assert (each.revocation_reason, other.revoked_at) == ("laptop stolen", None)
 
     @pytest.mark.parametrize("by", ["--user", "--application", "--account"])
-    def test_revokes_all_tokens_of_a_user_an_application_or_an_account(self, row, application, by):
+    def test_all_tokens_of_a_user_an_application_or_an_account_are_revoked(self, row, application, by):
         for _ in range(3):
             row()
         row(age=9000)
@@ -132,13 +132,13 @@ class TestRevoke:
         assert as_json("revoke", by, what, "--reason", "x") == {"revoked": 3}
         assert IssuedToken.objects.exclude(revoked_at=None).count() == 3
 
-    def test_revokes_only_tokens_that_match_all_filters(self, row):
+    def test_only_tokens_that_match_all_filters_are_revoked(self, row):
         row(account_uuid="9d")
         row()
 
         assert as_json("revoke", "--user", "ada", "--account", "9d", "--reason", "x") == {"revoked": 1}
 
-    def test_dry_run_changes_nothing_and_prints_the_number(self, row):
+    def test_revoke_dry_run_changes_nothing_and_prints_the_number(self, row):
         row()
         args = ("revoke", "--user", "ada", "--reason", "x", "--dry-run")
 
@@ -146,12 +146,12 @@ class TestRevoke:
         assert as_json(*args) == {"would_revoke": 1}
         assert not IssuedToken.objects.exclude(revoked_at=None).exists()
 
-    def test_succeeds_for_a_user_with_expired_tokens_only(self, row):
+    def test_revoke_succeeds_for_a_user_with_expired_tokens_only(self, row):
         row(age=9000)
 
         assert as_json("revoke", "--user", "ada", "--reason", "x") == {"revoked": 0}
 
-    def test_fails_for_an_unknown_user_application_or_account(self, row):
+    def test_revoke_fails_for_an_unknown_user_application_or_account(self, row):
         row()
         for args in (["--user", "nobody"], ["--application", "x"], ["--account", "x"]):
             with pytest.raises(CommandError, match="Check the spelling"):
@@ -161,17 +161,17 @@ class TestRevoke:
         ("columns", "why"),
         [({"age": 9000}, "it is already expired"), ({"revoked_at": timezone.now}, "it is already revoked")],
     )
-    def test_fails_for_an_expired_or_revoked_token_and_reports_its_status(self, row, columns, why):
+    def test_revoke_fails_for_an_expired_or_revoked_token_and_reports_its_status(self, row, columns, why):
         each = row(**{name: value() if callable(value) else value for name, value in columns.items()})
 
         with pytest.raises(CommandError, match=why):
             tokens("revoke", "--jti", str(each.jti), "--reason", "x")
 
-    def test_fails_for_a_jti_that_is_not_in_the_audit_log(self):
+    def test_revoke_fails_for_a_jti_that_is_not_in_the_audit_log(self):
         with pytest.raises(CommandError, match="it isn't in the audit log"):
             tokens("revoke", "--jti", str(uuid.uuid4()), "--reason", "x")
 
-    def test_requires_a_filter(self, row):
+    def test_revoke_requires_a_filter(self, row):
         row()
         with pytest.raises(CommandError, match="No filter given"):
             tokens("revoke", "--reason", "x")
@@ -181,7 +181,7 @@ class TestRevoke:
 
         assert not IssuedToken.objects.exclude(revoked_at=None).exists()
 
-    def test_requires_a_reason(self, row):
+    def test_revoke_requires_a_reason(self, row):
         row()
         for args in ([], ["--reason", ""], ["--reason", " "]):
             with pytest.raises(CommandError, match="--reason"):
@@ -189,7 +189,7 @@ class TestRevoke:
 
         assert not IssuedToken.objects.exclude(revoked_at=None).exists()
 
-    def test_stores_the_operator_in_the_audit_log(self, row, monkeypatch):
+    def test_revoke_stores_the_operator_in_the_audit_log(self, row, monkeypatch):
         monkeypatch.setenv("LOGNAME", "grace")
         each = row()
         tokens("revoke", "--user", "ada", "--reason", "laptop stolen")

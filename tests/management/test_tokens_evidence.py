@@ -34,26 +34,26 @@ def as_json(*args: str) -> Any:
 
 @pytest.fixture
 def audit(row, initial_keys):
-    """One row that a checkpoint can cover, and one row that can still change."""
+    """Create one row that a checkpoint can cover, and one row that can still change."""
     return [row(age=3 * DAY), row()]
 
 
 class TestSeal:
-    def test_prints_the_new_checkpoints_and_the_number_of_remaining_rows(self, audit):
+    def test_seal_prints_the_new_checkpoints_and_the_number_of_remaining_rows(self, audit):
         text = tokens("seal")
 
-        assert text.startswith(f"Checkpoint 1: 1 rows up to {audit[0].pk}, digest ")
-        assert "1 rows can still change; the first one can be covered at " in text
+        assert text.startswith(f"Checkpoint 1: 1 rows up to row {audit[0].pk}, digest ")
+        assert "1 rows can still change; the first of them can be covered at " in text
         assert tokens("seal").startswith("No rows are ready for a checkpoint.\n")
 
-    def test_prints_json(self, audit):
+    def test_seal_prints_json(self, audit):
         facts = as_json("seal")
 
         assert [made["rows"] for made in facts["made"]] == [1]
         assert facts["waiting"] == 1
         assert facts["ready_at"].endswith("Z")
 
-    def test_fails_if_a_row_was_modified_so_that_cron_sends_mail(self, audit):
+    def test_seal_exits_with_an_error_if_a_row_was_modified_so_that_cron_sends_mail(self, audit):
         IssuedToken.objects.filter(pk=audit[0].pk).update(user_agent="modified")
 
         with pytest.raises(CommandError, match=r"1 of these rows .* instaccess_tokens verify"):
@@ -62,7 +62,7 @@ class TestSeal:
 
 
 class TestCheckpoint:
-    def test_prints_the_latest_checkpoint_for_paper(self, audit):
+    def test_checkpoint_prints_the_latest_checkpoint_for_paper(self, audit):
         tokens("seal")
 
         text = tokens("checkpoint")
@@ -72,21 +72,21 @@ class TestCheckpoint:
         assert len(digest.split()) == 9
         assert max(map(len, text.splitlines())) <= 88
 
-    def test_exports_to_a_file_that_verify_reads(self, audit, tmp_path):
+    def test_checkpoint_exports_to_a_file_that_verify_reads(self, audit, tmp_path):
         tokens("seal")
         path = tmp_path / "checkpoint.json"
 
         assert f"Checkpoint 1 was written to {path}" in tokens("checkpoint", "--number", "1", "--file", str(path))
         assert "No tampering found in 2 rows." in tokens("verify", "--checkpoint", str(path))
 
-    def test_prints_json_that_verify_reads(self, audit, tmp_path):
+    def test_checkpoint_prints_json_that_verify_reads(self, audit, tmp_path):
         tokens("seal")
         path = tmp_path / "checkpoint.json"
         path.write_text(tokens("checkpoint", "--json"))
 
         assert as_json("verify", "--checkpoint", str(path))["broken"] == ""
 
-    def test_does_not_overwrite_a_file(self, audit, tmp_path):
+    def test_checkpoint_does_not_overwrite_a_file(self, audit, tmp_path):
         tokens("seal")
         path = tmp_path / "checkpoint.json"
         path.write_text("an older checkpoint")
@@ -95,7 +95,7 @@ class TestCheckpoint:
             tokens("checkpoint", "--file", str(path))
         assert path.read_text() == "an older checkpoint"
 
-    def test_names_the_seal_command_if_there_is_no_checkpoint(self, audit):
+    def test_checkpoint_names_the_seal_command_if_there_is_no_checkpoint(self, audit):
         with pytest.raises(CommandError, match=r"There is no checkpoint yet: .*instaccess_tokens seal"):
             tokens("checkpoint")
         tokens("seal")
@@ -104,7 +104,7 @@ class TestCheckpoint:
 
 
 class TestVerify:
-    def test_prints_the_number_of_checked_rows_and_checkpoints(self, audit):
+    def test_verify_prints_the_number_of_checked_rows_and_checkpoints(self, audit):
         tokens("seal")
 
         text = tokens("verify")
@@ -113,7 +113,7 @@ class TestVerify:
             "No tampering found in 2 rows.\n1 rows are covered by 1 checkpoints.\nThe last checkpoint is number 1"
         )
 
-    def test_a6_fails_and_reports_the_first_modified_row(self, audit):
+    def test_a6_verify_fails_and_reports_the_first_modified_row(self, audit):
         tokens("seal")
         IssuedToken.objects.filter(pk=audit[0].pk).update(user_agent="modified")
 
@@ -126,11 +126,11 @@ class TestVerify:
             call_command("instaccess_tokens", "verify", "--json", stdout=out)
         assert json.loads(out.getvalue())["row"] == audit[0].pk
 
-    def test_reports_a_file_that_it_cannot_read(self, audit, tmp_path):
+    def test_verify_reports_a_file_that_it_cannot_read(self, audit, tmp_path):
         with pytest.raises(CommandError, match=r"Can't read .*missing\.json: No such file"):
             tokens("verify", "--checkpoint", str(tmp_path / "missing.json"))
         (tmp_path / "other.json").write_bytes(b"\xff")
-        with pytest.raises(CommandError, match=r"Can't read .*other\.json: it isn't text"):
+        with pytest.raises(CommandError, match=r"Can't read .*other\.json: the file isn't text"):
             tokens("verify", "--checkpoint", str(tmp_path / "other.json"))
         (tmp_path / "other.json").write_text("{}")
         with pytest.raises(CommandError, match=r"other\.json isn't an exported checkpoint"):
@@ -142,25 +142,25 @@ class TestPrune:
     def old(self, row, initial_keys):
         return [row(age=401 * DAY), row(age=399 * DAY)]
 
-    def test_o10_deletes_old_rows_and_prints_their_number(self, old):
+    def test_o10_prune_deletes_old_rows_and_prints_their_number(self, old):
         text = tokens("prune", "--older-than", "400d")
 
         assert text.startswith("Deleted 1 rows of tokens issued before 20")
         assert f"A signed prune marker records that the rows up to row {old[0].pk} were pruned." in text
         assert list(IssuedToken.objects.all()) == [old[1]]
 
-    def test_o10_dry_run_deletes_nothing(self, old):
+    def test_o10_prune_dry_run_deletes_nothing(self, old):
         assert as_json("prune", "--older-than", "400d", "--dry-run") == {"would_delete": 1}
         assert "2 rows would be deleted." in tokens("prune", "--older-than", "57d", "--dry-run")
         assert IssuedToken.objects.count() == 2
 
-    def test_o10_keeps_live_and_recently_revoked_tokens_for_any_age(self, row, initial_keys):
+    def test_o10_prune_keeps_live_and_recently_revoked_tokens_for_any_age(self, row, initial_keys):
         row(age=3500)
         row(age=3500, revoked_at=timezone.now())
 
         assert as_json("prune", "--older-than", "1h") == {"deleted": 0, "last": 0}
 
-    def test_uses_the_age_from_the_settings(self, old, settings):
+    def test_prune_uses_the_age_from_the_settings(self, old, settings):
         with pytest.raises(
             CommandError, match=r"--older-than 400d, for example, or set INSTACCESS\['AUDIT_RETENTION_DAYS'\]"
         ):
@@ -170,18 +170,18 @@ class TestPrune:
         assert as_json("prune") == {"deleted": 1, "last": old[0].pk}
 
     @pytest.mark.parametrize("age", ["", "400", "d", "-1d", "0d", "1.5d", "1y", "1d ", "٣d", "9999999d"])
-    def test_refuses_an_invalid_age(self, age):
+    def test_prune_refuses_an_invalid_age(self, age):
         with pytest.raises(CommandError, match="--older-than"):
             tokens("prune", f"--older-than={age}")
 
-    def test_accepts_any_batch_size(self, old):
+    def test_prune_accepts_any_batch_size(self, old):
         assert as_json("prune", "--older-than", "300d", "--batch", "0")["deleted"] == 2
 
-    def test_refuses_an_age_before_the_year_1(self, old):
+    def test_prune_refuses_an_age_before_the_year_1(self, old):
         with pytest.raises(CommandError, match="before the year 1"):
             tokens("prune", "--older-than", "999999w")
 
-    def test_a6_refuses_to_delete_modified_rows_without_force(self, old):
+    def test_a6_prune_refuses_to_delete_modified_rows_without_force(self, old):
         tokens("seal")
         IssuedToken.objects.filter(pk=old[0].pk).update(user_agent="modified")
 
@@ -196,7 +196,9 @@ def test_instaccess_keys_reseal_recomputes_the_hmacs_of_the_audit_log(audit: Any
     new = secrets.token_urlsafe(32)
     settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [new, "SECRET_KEY"]}
 
-    assert "Private keys resealed: 3. HMACs of the audit log recomputed: 2." in command("instaccess_keys", "reseal")
+    assert "Private keys encrypted again: 3. HMACs of the audit log recomputed: 2." in command(
+        "instaccess_keys", "reseal"
+    )
 
     settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [new]}
     assert "No tampering found in 2 rows." in tokens("verify")

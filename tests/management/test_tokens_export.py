@@ -19,7 +19,7 @@ from django.utils import timezone
 from instaccess import users
 from instaccess.audit.export import BATCH, COLUMNS
 from instaccess.models import IssuedToken
-from tests.support.failing import broken_after
+from tests.support.failing import failing_after
 from tests.support.paths import ROOT
 from tests.support.processes import environment
 
@@ -39,7 +39,7 @@ def ids(*args: str) -> list[int]:
 
 
 class TestExport:
-    def test_writes_only_csv_to_standard_output(self, row):
+    def test_export_writes_only_csv_to_standard_output(self, row):
         each = row()
 
         header, line = csv.reader(io.StringIO(export(file_format="csv"), newline=""))
@@ -47,28 +47,28 @@ class TestExport:
         assert header == list(COLUMNS)
         assert line[:2] == [str(each.pk), str(each.jti)]
 
-    def test_writes_json_lines_the_latest_first(self, row):
+    def test_export_writes_json_lines_the_latest_first(self, row):
         old, new = row(age=100), row()
 
         assert ids() == [new.pk, old.pk]
 
-    def test_filters_by_user_application_and_account(self, row):
+    def test_export_filters_by_user_application_and_account(self, row):
         grace = get_user_model().objects.create_user("grace")
-        hers = row(user=grace, user_uuid=users.user_uuid(grace), client_id="other", account_uuid="9d")
+        other_row = row(user=grace, user_uuid=users.user_uuid(grace), client_id="other", account_uuid="9d")
         row()
 
         for args in (["--user", "grace"], ["--application", "other"], ["--account", "9d"]):
-            assert ids(*args) == [hers.pk]
+            assert ids(*args) == [other_row.pk]
         assert ids("--user", "grace", "--account", "3f1c") == []
 
-    def test_writes_only_live_tokens_with_live(self, row):
+    def test_export_writes_only_live_tokens_with_live(self, row):
         row(age=9000)
         row(revoked_at=timezone.now())
         live = row()
 
         assert ids("--live") == [live.pk]
 
-    def test_includes_the_start_of_the_period_and_excludes_its_end(self, row):
+    def test_export_includes_the_start_of_the_period_and_excludes_its_end(self, row):
         made = {
             hours: row(issued_at=NOON + timedelta(hours=hours), expires_at=NOON + timedelta(hours=hours + 1)).pk
             for hours in (-13, -12, 0, 11, 12)
@@ -79,22 +79,22 @@ class TestExport:
         assert ids("--until", "2026-11-01T13:00:00+01:00") == [made[-12], made[-13]]
 
     @pytest.mark.parametrize("text", ["", "yesterday", "2026-13-01", "0001-01-01T00:00:00+23:00", "\x00"])
-    def test_refuses_an_invalid_time_and_gives_an_example(self, text):
+    def test_export_refuses_an_invalid_time_and_gives_an_example(self, text):
         with pytest.raises(CommandError, match="2026-11-01"):
             export("--since", text)
 
-    def test_refuses_a_period_that_ends_before_it_starts(self):
+    def test_export_refuses_a_period_that_ends_before_it_starts(self):
         with pytest.raises(CommandError, match="before --until"):
             export("--since", "2026-11-02", "--until", "2026-11-01")
 
     @pytest.mark.parametrize("option", ["--user", "--application", "--account", "--file"])
-    def test_refuses_an_empty_value_from_an_unset_shell_variable(self, row, option):
+    def test_export_refuses_an_empty_value_from_an_unset_shell_variable(self, row, option):
         row()
         with pytest.raises(CommandError, match="is empty"):
             export(option, "")
 
     @pytest.mark.parametrize("args", [[], ["--format", "xml"], ["--format", "csv", "--json"]])
-    def test_requires_a_valid_format_and_refuses_json(self, args):
+    def test_export_requires_a_valid_format_and_refuses_json(self, args):
         with pytest.raises(CommandError):
             call_command("instaccess_tokens", "export", *args)
 
@@ -105,7 +105,7 @@ class TestExport:
         export("--user", "ada", "--since", "2026-11-01")
 
         begun, ended = caplog.messages
-        assert begun.startswith("export begins by=")
+        assert begun.startswith("export started by=")
         assert begun.endswith('format=jsonl filters={"user": "ada", "since": "2026-11-01"}')
         assert ended.endswith("rows=1")
 
@@ -115,7 +115,7 @@ class TestExportToAFile:
     def path(self, tmp_path):
         return tmp_path / "audit.csv"
 
-    def test_creates_a_file_that_only_its_owner_can_read(self, row, path):
+    def test_export_creates_a_file_that_only_its_owner_can_read(self, row, path):
         row()
         row()
 
@@ -126,14 +126,14 @@ class TestExportToAFile:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert os.listdir(path.parent) == [path.name]
 
-    def test_writes_the_same_bytes_as_to_standard_output(self, row, path):
+    def test_export_writes_the_same_bytes_as_to_standard_output(self, row, path):
         row(user_agent="Łukasz\r\n")
         export("--file", str(path), file_format="csv")
 
         assert path.read_bytes() == export(file_format="csv").encode()
 
     @pytest.mark.parametrize("what", ["file", "link", "folder"])
-    def test_does_not_overwrite_a_file_a_link_or_a_folder(self, row, path, what):
+    def test_export_does_not_overwrite_a_file_a_link_or_a_folder(self, row, path, what):
         {"file": path.touch, "link": lambda: path.symlink_to("/nowhere"), "folder": path.mkdir}[what]()
 
         with pytest.raises(CommandError, match="already exists and is not overwritten"):
@@ -141,7 +141,7 @@ class TestExportToAFile:
 
         assert os.listdir(path.parent) == [path.name]
 
-    def test_does_not_overwrite_the_partial_file_of_another_export(self, row, path):
+    def test_export_does_not_overwrite_the_partial_file_of_another_export(self, row, path):
         partial = path.with_name("audit.csv.partial")
         partial.write_text("incomplete")
 
@@ -151,25 +151,25 @@ class TestExportToAFile:
         assert partial.read_text() == "incomplete"
         assert not path.exists()
 
-    def test_reports_a_missing_folder(self, tmp_path):
+    def test_export_reports_a_missing_folder(self, tmp_path):
         with pytest.raises(CommandError, match="No such file or directory"):
             export("--file", str(tmp_path / "none" / "audit.csv"))
 
-    def test_deletes_the_partial_file_if_the_database_fails(self, row, path):
+    def test_export_deletes_the_partial_file_if_the_database_fails(self, row, path):
         many(BATCH + 1)
 
-        with broken_after(1), pytest.raises(CommandError, match="gone"):
+        with failing_after(1), pytest.raises(CommandError, match="gone"):
             export("--file", str(path))
 
         assert os.listdir(path.parent) == []
 
 
 class TestExportWithAFailingDatabase:
-    def test_ends_with_a_line_that_reports_the_incomplete_export(self):
+    def test_export_ends_with_a_line_that_reports_the_incomplete_export(self):
         many(BATCH + 1)
         out = io.StringIO()
 
-        with broken_after(1), pytest.raises(CommandError, match="gone"):
+        with failing_after(1), pytest.raises(CommandError, match="gone"):
             call_command("instaccess_tokens", "export", "--format", "jsonl", stdout=out)
 
         lines = out.getvalue().splitlines()
@@ -191,7 +191,7 @@ class TestExportInAShell:
             check=False,
         )
 
-    def test_writes_utf8_and_crlf_in_every_locale(self, row):
+    def test_export_writes_utf8_and_crlf_in_every_locale(self, row):
         row(user_agent="Łukasz")
 
         done = self.run("--format csv")
@@ -200,7 +200,7 @@ class TestExportInAShell:
         assert "Łukasz" in done.stdout.decode()
         assert done.stdout.count(b"\r\n") == done.stdout.count(b"\n") == 2
 
-    def test_ends_without_an_error_message_if_its_reader_exits(self):
+    def test_export_ends_without_an_error_message_if_its_reader_exits(self):
         many(3 * BATCH)
 
         done = self.run("--format jsonl | head -n 1")
@@ -212,7 +212,7 @@ class TestExportInAShell:
         # The exit code of a program that was killed by SIGPIPE.
         assert done.returncode == 141
 
-    def test_deletes_the_partial_file_if_the_file_gets_too_large(self, tmp_path):
+    def test_export_deletes_the_partial_file_if_the_file_gets_too_large(self, tmp_path):
         many(3 * BATCH)
 
         # In KiB: more than the database's temporary files need, less than the rows take.
@@ -223,7 +223,7 @@ class TestExportInAShell:
         assert b"Traceback" not in done.stderr
         assert os.listdir(tmp_path) == []
 
-    def test_reports_a_full_disk_in_one_line(self, row):
+    def test_export_reports_a_full_disk_in_one_line(self, row):
         row()
 
         done = self.run("--format csv > /dev/full")

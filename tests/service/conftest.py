@@ -7,17 +7,19 @@ from typing import Any
 import pytest
 
 from instaccess.service.authentication import TokenUser
+from instaccess.service.local_tables import local_tables
 from tests.service.helpers import public
-from tests.support.tokens import Makes
+from tests.support.tokens import TokenFactory
 
 
 @pytest.fixture
-def makes(rsa_pool: Any) -> Makes:
-    return Makes(rsa_pool.take("sig"), rsa_pool.take("enc"))
+def token_factory(rsa_pool: Any) -> TokenFactory:
+    return TokenFactory(rsa_pool.take("sig"), rsa_pool.take("enc"))
 
 
 @pytest.fixture
-def service(makes: Makes, settings: Any) -> Makes:
-    """Configure a service with the public signing key. Its users come from the claims, not from a database."""
-    settings.INSTACCESS = {"VERIFICATION_KEYS": [public(makes)], "USER_HOOK": TokenUser}
-    return makes
+def service(token_factory: TokenFactory, settings: Any, monkeypatch: pytest.MonkeyPatch) -> TokenFactory:
+    """Configure a service with the public signing key and without the issuer's tables: users come from the claims."""
+    monkeypatch.setattr(local_tables, "is_usable_client", None)
+    settings.INSTACCESS = {"VERIFICATION_KEYS": [public(token_factory)], "USER_HOOK": TokenUser}
+    return token_factory

@@ -16,19 +16,21 @@ from instaccess.issuer import issuing
 from instaccess.service.authentication import AcceptedClaims, InstAccessAuthentication, TokenUser
 from instaccess.trust import material
 from tests.support.answers import INVALID
-from tests.support.tokens import ISSUER, Makes, claims
+from tests.support.tokens import ISSUER, TokenFactory, claims
 
 USER, ADMIN = "2d5d6f1a-0e5b-4a0f-8b5e-3f6f3b0c7a11", "9d1c7a40-90a5-4c7a-8f43-6d6f0f3a2b10"
 
 
-class Takes(BaseAuthentication):
+class AcceptAnyHeader(BaseAuthentication):
     """A second authenticator, which accepts every Authorization header."""
 
     def authenticate(self, request: Any) -> Any:
-        return (TokenUser(AcceptedClaims(**ANYBODY)), "another") if request.META.get("HTTP_AUTHORIZATION") else None
+        return (
+            (TokenUser(AcceptedClaims(**OTHER_CLAIMS)), "another") if request.META.get("HTTP_AUTHORIZATION") else None
+        )
 
 
-ANYBODY: dict[str, Any] = {
+OTHER_CLAIMS: dict[str, Any] = {
     "issuer": ISSUER,
     "jti": "j",
     "issued_at": 1,
@@ -40,7 +42,10 @@ ANYBODY: dict[str, Any] = {
 
 
 def ask(authorization: str | None, *authenticators: type[BaseAuthentication], **headers: str) -> Any:
-    """Send a request to a protected view. `.seen` of the response is the request that the view got, or None."""
+    """Send a request to a protected view and return the response.
+
+    The attribute `seen` of the response is the request that the view received, or None.
+    """
     seen: list[Any] = []
 
     class View(APIView):
@@ -64,9 +69,9 @@ def refusal(response: Any) -> tuple[int, bytes, str | None]:
     return response.status_code, response.content, response.get("WWW-Authenticate")
 
 
-def goes_on(authorization: str) -> bool:
+def is_left_to_next(authorization: str) -> bool:
     """Return whether InstAccessAuthentication left the request to the next authenticator."""
-    response = ask(authorization, InstAccessAuthentication, Takes)
+    response = ask(authorization, InstAccessAuthentication, AcceptAnyHeader)
     if response.status_code == 200:
         return bool(response.seen.auth == "another")
     assert refusal(response) == INVALID
@@ -77,16 +82,16 @@ def now() -> int:
     return int(time.time())
 
 
-def public(makes: Makes) -> str:
-    return material.to_text(makes.signing, file_format="pem", private=False)
+def public(token_factory: TokenFactory) -> str:
+    return material.to_text(token_factory.signing, file_format="pem", private=False)
 
 
 def jwks(*keys: Any) -> bytes:
     return json.dumps({"keys": [material.public_members(key, use="sig") for key in keys]}).encode()
 
 
-def good(makes: Makes, **changes: Any) -> str:
-    return "Bearer " + makes.signed(claims(now(), **changes))
+def good(token_factory: TokenFactory, **changes: Any) -> str:
+    return "Bearer " + token_factory.signed(claims(now(), **changes))
 
 
 def issued(user: Any, **arguments: Any) -> str:

@@ -26,9 +26,29 @@ from rest_framework.test import APIRequestFactory
 from instaccess.exceptions import InvalidToken
 from instaccess.service.authentication import AcceptedClaims, InstAccessAuthentication, TokenUser
 from instaccess.trust import material
-from tests.service.helpers import ADMIN, USER, Takes, ask, goes_on, good, issued, jwks, now, public, refusal
+from tests.service.helpers import (
+    ADMIN,
+    USER,
+    AcceptAnyHeader,
+    ask,
+    good,
+    is_left_to_next,
+    issued,
+    jwks,
+    now,
+    public,
+    refusal,
+)
 from tests.support.answers import CHALLENGE, INVALID, UNAVAILABLE
-from tests.support.tokens import ISSUER, Makes, b64, claims, respellings
+from tests.support.tokens import (
+    ISSUER,
+    TokenFactory,
+    b64,
+    canvas_claims,
+    claims,
+    non_canonical_forms,
+    signed_by_pyjwt,
+)
 
 
 class TestAValidToken:
@@ -56,14 +76,16 @@ class TestAValidToken:
         assert ask("Bearer " + service.signed(claims(now()), kid=...)).status_code == 200
 
     @pytest.mark.parametrize(("others", "status"), [(2, 200), (3, 401)])
-    def test_at_most_three_keys_are_tried_for_a_token_without_a_kid(self, makes, rsa_pool, settings, others, status):
-        keys = [*(rsa_pool.take("sig") for _ in range(others)), makes.signing]
+    def test_at_most_three_keys_are_tried_for_a_token_without_a_kid(
+        self, token_factory, rsa_pool, settings, others, status
+    ):
+        keys = [*(rsa_pool.take("sig") for _ in range(others)), token_factory.signing]
         settings.INSTACCESS = {"VERIFICATION_KEYS": [jwks(*keys).decode()], "USER_HOOK": TokenUser}
 
-        assert ask("Bearer " + makes.signed(claims(now()), kid=...)).status_code == status
+        assert ask("Bearer " + token_factory.signed(claims(now()), kid=...)).status_code == status
 
     @pytest.mark.parametrize("scheme", ["Bearer ", "bearer ", "BEARER   ", " Bearer\t"])
-    def test_the_authorization_scheme_is_read_as_leniently_as_other_authenticators_read_it(self, service, scheme):
+    def test_the_authorization_scheme_is_parsed_as_leniently_as_by_other_authenticators(self, service, scheme):
         assert ask(scheme + service.signed(claims(now()))).status_code == 200
 
     def test_a_token_in_the_query_or_in_a_cookie_is_ignored(self, service):
@@ -83,20 +105,45 @@ class TestAValidToken:
 
     @pytest.mark.parametrize("form", ["pem", "jwk", "jwks"])
     @pytest.mark.parametrize("place", ["text", "file", "path"])
-    def test_keys_from_the_settings_verify_a_token(self, makes, settings, tmp_path, form, place):
-        text = jwks(makes.signing).decode()
+    def test_keys_from_the_settings_verify_a_token(self, token_factory, settings, tmp_path, form, place):
+        text = jwks(token_factory.signing).decode()
         if form != "jwks":
-            text = material.to_text(makes.signing, file_format=form, private=False)
+            text = material.to_text(token_factory.signing, file_format=form, private=False)
         file = tmp_path / "keys"
         file.write_text(text)
         key = {"text": text, "file": str(file), "path": file}[place]
         settings.INSTACCESS = {"VERIFICATION_KEYS": [key], "USER_HOOK": TokenUser}
 
-        assert ask(good(makes)).status_code == 200
+        assert ask(good(token_factory)).status_code == 200
+
+
+class TestATokenOfCanvas:
+    @pytest.mark.parametrize("service_user", [True, False])
+    def test_c12_service_accepts_what_canvass_gem_writes(self, service, service_user):
+        payload = canvas_claims(now(), sub=USER, instructure_service=service_user)
+
+        auth = ask("Bearer " + signed_by_pyjwt(payload, service.signing)).seen.auth
+
+        assert (auth.user_uuid, auth.client_id, auth.canvas_domain) == (USER, "10000000000107", None)
+        assert (auth.user_global_id, auth.real_user_global_id) == ("10000000000001", "10000000000002")
+        assert auth.instructure_service is service_user
+
+    def test_c12_service_accepts_the_tokens_of_each_accepted_issuer(self, service, settings):
+        settings.INSTACCESS["ACCEPTED_ISSUERS"] = [ISSUER, "https://canvas.example"]
+        for issuer in (ISSUER, "https://canvas.example"):
+            token = signed_by_pyjwt(claims(now(), iss=issuer), service.signing)
+            assert ask(f"Bearer {token}").seen.auth.issuer == issuer
+
+    def test_c12_service_decides_about_the_tokens_of_each_accepted_issuer(self, service, settings):
+        token = "Bearer " + signed_by_pyjwt(claims(now() - 4000, iss="https://canvas.example"), service.signing)
+        assert is_left_to_next(token)
+
+        settings.INSTACCESS["ACCEPTED_ISSUERS"] = [ISSUER, "https://canvas.example"]
+        assert not is_left_to_next(token)
 
 
 class TestATokenWithAnInvalidSignature:
-    def test_c1_refuses_an_hmac_with_the_public_key_as_the_secret(self, service):
+    def test_c1_service_refuses_an_hmac_with_the_public_key_as_the_secret(self, service):
         for secret in (public(service), public(service).strip(), service.signing["n"]):
             body = b64(json.dumps({"typ": "JWT", "alg": "HS256", "kid": service.signing_kid}).encode())
             body += "." + b64(json.dumps(claims(now())).encode())
@@ -104,7 +151,7 @@ class TestATokenWithAnInvalidSignature:
 
             assert refusal(ask(f"Bearer {body}.{mac}")) == INVALID
 
-    def test_c1_refuses_an_hmac_with_a_symmetric_key_of_the_jwk_set(self, service, settings):
+    def test_c1_service_refuses_an_hmac_with_a_symmetric_key_of_the_jwk_set(self, service, settings):
         secret = secrets.token_bytes(32)
         oct_member = {"kty": "oct", "k": b64(secret), "kid": "shared", "alg": "HS256"}
         document = {"keys": [oct_member, *json.loads(jwks(service.signing))["keys"]]}
@@ -115,41 +162,41 @@ class TestATokenWithAnInvalidSignature:
         assert refusal(ask(f"Bearer {body}.{mac}")) == INVALID
 
     @pytest.mark.parametrize("alg", ["none", "None", "rs256", "RS512"])
-    def test_c1_refuses_another_algorithm_in_the_header(self, service, alg):
+    def test_c1_service_refuses_another_algorithm_in_the_header(self, service, alg):
         _, payload, signature = service.signed(claims(now())).split(".")
         header = b64(json.dumps({"typ": "JWT", "alg": alg, "kid": service.signing_kid}).encode())
 
         assert refusal(ask(f"Bearer {header}.{payload}.{signature}")) == INVALID
 
-    def test_c1_refuses_a_token_that_was_signed_with_an_unknown_key(self, service, rsa_pool):
-        forger = Makes(rsa_pool.take("sig"), service.encryption)
+    def test_c1_service_refuses_a_token_that_was_signed_with_an_unknown_key(self, service, rsa_pool):
+        forger = TokenFactory(rsa_pool.take("sig"), service.encryption)
 
         assert refusal(ask(good(forger))) == INVALID
         assert refusal(ask("Bearer " + forger.signed(claims(now()), kid=service.signing_kid))) == INVALID
 
     @pytest.mark.parametrize("typ", ["at+jwt", "jwt", "JWE", "", 7])
-    def test_c2_refuses_a_token_of_another_type(self, service, typ):
+    def test_c2_service_refuses_a_token_of_another_type(self, service, typ):
         assert refusal(ask("Bearer " + service.signed(claims(now()), typ=typ))) == INVALID
 
     @pytest.mark.parametrize("member", [{"crit": ["exp"]}, {"jku": "https://evil.example"}, {"zip": "DEF"}])
-    def test_c2_refuses_unknown_header_members(self, service, member):
+    def test_c2_service_refuses_unknown_header_members(self, service, member):
         _, payload, signature = service.signed(claims(now())).split(".")
         header = b64(json.dumps({"typ": "JWT", "alg": "RS256", "kid": service.signing_kid, **member}).encode())
 
         assert refusal(ask(f"Bearer {header}.{payload}.{signature}")) == INVALID
 
-    def test_refuses_an_encrypted_token(self, service):
+    def test_service_refuses_an_encrypted_token(self, service):
         assert refusal(ask("Bearer " + service.token(iat=now(), exp=now() + 60))) == INVALID
 
 
 class TestATokenOfAnotherAccount:
-    def test_c2_refuses_a_token_of_another_account_than_account_uuid(self, service, settings):
+    def test_c2_service_refuses_a_token_whose_account_differs_from_account_uuid(self, service, settings):
         settings.INSTACCESS["ACCOUNT_UUID"] = "our-account"
 
         assert refusal(ask(good(service, acct="their-account"))) == INVALID
         assert ask(good(service, acct="our-account")).status_code == 200
 
-    def test_c2_refuses_a_token_of_another_account_than_that_of_the_host(self, service, settings):
+    def test_c2_service_refuses_a_token_whose_account_differs_from_the_account_of_the_host(self, service, settings):
         settings.INSTACCESS["ACCOUNT_HOOK"] = lambda host: f"account of {host}"
         token = good(service, acct="account of a.example.edu")
 
@@ -162,12 +209,12 @@ class TestATokenOfAnotherAccount:
         assert ask(good(service, acct="account of a.example.edu"), HTTP_HOST="a.example.edu:31337").status_code == 200
 
     @pytest.mark.parametrize("answer", [None, "", 7, "x" * 256])
-    def test_c2_answers_503_if_the_account_hook_returns_no_account(self, service, settings, answer):
+    def test_c2_service_answers_503_if_the_account_hook_returns_no_account(self, service, settings, answer):
         settings.INSTACCESS["ACCOUNT_HOOK"] = lambda host: answer
 
         assert refusal(ask(good(service, acct="their-account"))) == UNAVAILABLE
 
-    def test_accepts_every_account_if_no_account_is_configured(self, service):
+    def test_service_accepts_every_account_if_no_account_is_configured(self, service):
         assert ask(good(service, acct="any-account")).status_code == 200
 
 
@@ -176,14 +223,14 @@ class TestTheOrderOfAuthenticators:
         "bearer", ["b5Q2opaque", "two.parts", "a.b.c", "abc.def.ghi", "..", "é", "a.b.c.d", "a.e30.c", "a.bnVsbA.c"]
     )
     def test_c7_an_opaque_bearer_token_is_left_to_the_next_authenticator(self, service, bearer):
-        assert goes_on(f"Bearer {bearer}")
+        assert is_left_to_next(f"Bearer {bearer}")
 
     @pytest.mark.parametrize("issuer_", ["https://accounts.example.com", None, 7, [ISSUER], ISSUER.upper(), ...])
     def test_c2_a_jwt_of_another_issuer_is_left_to_the_next_authenticator(self, service, issuer_):
-        assert goes_on(good(service, iss=issuer_))
+        assert is_left_to_next(good(service, iss=issuer_))
 
     def test_c2_a_nested_iss_member_is_ignored(self, service):
-        assert goes_on(good(service, iss="them", act={"iss": ISSUER}))
+        assert is_left_to_next(good(service, iss="them", act={"iss": ISSUER}))
 
     @pytest.mark.parametrize("authorization", ["Basic YTpi", "Bearer", "Bearer a b", "Token x", ""])
     def test_other_credentials_are_left_to_the_next_authenticator(self, service, authorization):
@@ -201,15 +248,15 @@ class TestTheOrderOfAuthenticators:
         [{"exp": 1}, {"sub": ""}, {"iat": None}, {"exp": "soon"}, {"acct": 5}, {"nbf": 2**40}, {"exp": 2**50}],
     )
     def test_an_invalid_inst_access_token_is_never_left_to_the_next_authenticator(self, service, changes):
-        assert not goes_on(good(service, **changes))
+        assert not is_left_to_next(good(service, **changes))
 
     def test_a_non_canonical_inst_access_token_is_never_left_to_the_next_authenticator(self, service):
         token = service.signed(claims(now()))
-        encodings = [text for text in respellings(token) if text.count(".") == 2 and text.split() == [text]]
+        encodings = [text for text in non_canonical_forms(token) if text.count(".") == 2 and text.split() == [text]]
 
         assert len(encodings) >= 4
         for text in encodings:
-            assert not goes_on(f"Bearer {text}"), text
+            assert not is_left_to_next(f"Bearer {text}"), text
 
     @pytest.mark.parametrize("white", ["\x85", "\xa0", "\x1c", "\x1d", "\x1e", "\x1f"])
     def test_an_inst_access_token_with_unicode_white_space_is_never_left_to_the_next_authenticator(
@@ -223,39 +270,41 @@ class TestTheOrderOfAuthenticators:
         ]
 
         for text in modified:
-            assert not goes_on(f"Bearer {text}")
-        assert not goes_on(f"Bearer{white}{header}.{payload}.{signature}")
+            assert not is_left_to_next(f"Bearer {text}")
+        assert not is_left_to_next(f"Bearer{white}{header}.{payload}.{signature}")
 
     def test_an_inst_access_token_with_duplicate_claims_is_never_left_to_the_next_authenticator(self, service):
         payload = json.dumps(claims(now()))[:-1]
 
         for suffix in (', "iss": "them"}', ', "iss": "' + ISSUER + '"}', ', "x": NaN}', ', "x": 1e999}'):
-            assert not goes_on("Bearer " + service.signed((payload + suffix).encode()))
+            assert not is_left_to_next("Bearer " + service.signed((payload + suffix).encode()))
 
     @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
     def test_an_inst_access_token_in_another_text_encoding_is_never_left_to_the_next_authenticator(
         self, service, encoding
     ):
-        assert not goes_on("Bearer " + service.signed(json.dumps(claims(now())).encode(encoding)))
+        assert not is_left_to_next("Bearer " + service.signed(json.dumps(claims(now())).encode(encoding)))
 
     def test_an_inst_access_token_that_is_too_long_is_never_left_to_the_next_authenticator(self, service):
-        assert not goes_on(good(service, padding="x" * 8192))
+        assert not is_left_to_next(good(service, padding="x" * 8192))
 
     def test_a_jwt_that_nests_too_deep_is_left_to_the_next_authenticator(self, service):
-        assert goes_on("Bearer a." + b64(b"[" * 100_000) + ".c")
+        assert is_left_to_next("Bearer a." + b64(b"[" * 100_000) + ".c")
 
     @given(st.text(max_size=60))
     def test_an_arbitrary_header_causes_no_server_error(self, text):
         with override_settings(INSTACCESS={"VERIFICATION_KEYS": ["unread"], "USER_HOOK": TokenUser}):
-            assert ask(f"Bearer {text}", InstAccessAuthentication, Takes).status_code in {200, 401}
+            assert ask(f"Bearer {text}", InstAccessAuthentication, AcceptAnyHeader).status_code in {200, 401}
 
-    @pytest.mark.parametrize("first", [SessionAuthentication, Takes])
-    def test_a_refusal_is_a_401_with_the_challenge_although_another_authenticator_comes_first(self, service, first):
-        class Passes(first):
+    @pytest.mark.parametrize("first", [SessionAuthentication, AcceptAnyHeader])
+    def test_service_refuses_with_401_and_the_challenge_although_another_authenticator_comes_first(
+        self, service, first
+    ):
+        class LeavesToNext(first):
             def authenticate(self, request: Any) -> None:
                 return None
 
-        assert refusal(ask(good(service, exp=1), Passes, InstAccessAuthentication)) == INVALID
+        assert refusal(ask(good(service, exp=1), LeavesToNext, InstAccessAuthentication)) == INVALID
 
     @pytest.mark.django_db
     def test_an_access_token_is_left_to_the_oauth2_provider(self, initial_keys, access_token):
@@ -274,7 +323,7 @@ class TestARefusal:
         assert ask(good(service, exp=now()))["WWW-Authenticate"] == 'Bearer realm="our-lms"'
 
     @pytest.mark.parametrize("realm", ['a"b', "\xe9", 7])
-    def test_a_refusal_is_a_401_although_the_realm_is_invalid(self, service, settings, realm, caplog):
+    def test_service_refuses_with_401_although_the_realm_is_invalid(self, service, settings, realm, caplog):
         settings.INSTACCESS["REALM"] = realm
 
         assert refusal(ask(good(service, exp=now()))) == (401, INVALID[1], "Bearer")
@@ -282,7 +331,7 @@ class TestARefusal:
         assert "INSTACCESS['REALM'] must be" in caplog.text
 
     @pytest.mark.parametrize("settings_", [{"ISSUER": ""}, {"LEEWAY": "1"}, "no dictionary"])
-    def test_another_invalid_setting_is_a_503(self, service, settings, settings_):
+    def test_service_returns_503_if_another_setting_is_invalid(self, service, settings, settings_):
         settings.INSTACCESS = settings.INSTACCESS | settings_ if isinstance(settings_, dict) else settings_
 
         assert ask(good(service)).status_code == 503
@@ -392,7 +441,7 @@ class TestASubclassOfTheAuthentication:
             def verify(self, token: str) -> dict[str, Any]:
                 return claims(now(), sub=ADMIN)
 
-        forger = Makes(rsa_pool.take("sig"), service.encryption)
+        forger = TokenFactory(rsa_pool.take("sig"), service.encryption)
 
         assert ask(good(forger), WithoutVerification).seen.user.uuid == ADMIN
 

@@ -1,4 +1,4 @@
-"""Services that read their keys from a JWKS URL."""
+"""Tests for services that read their keys from a JWKS URL."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from django.core.checks import run_checks
 from instaccess.conf import conf
 from instaccess.service.authentication import TokenUser
 from instaccess.trust import material, refreshed, remote_jwks
-from tests.service.helpers import ask, goes_on, good, jwks, now, refusal
+from tests.service.helpers import ask, good, is_left_to_next, jwks, now, refusal
 from tests.support import servers
-from tests.support.answers import UNAVAILABLE
+from tests.support.answers import INVALID, UNAVAILABLE
 from tests.support.clocks import Clock
-from tests.support.tokens import Makes, b64, claims
+from tests.support.tokens import TokenFactory, b64, claims, signed_by_pyjwt
 
 
 class TestKeysOfAJWKSURL:
@@ -28,8 +28,10 @@ class TestKeysOfAJWKSURL:
         return clock
 
     @pytest.fixture
-    def server(self, makes: Makes, settings: Any, clock: Clock) -> Any:
-        with servers.scripted(lambda handler: servers.reply(handler, 200, jwks(makes.signing))) as server:
+    def server(self, token_factory: TokenFactory, settings: Any, clock: Clock) -> Any:
+        with servers.scripted_server(
+            lambda handler: servers.reply(handler, 200, jwks(token_factory.signing))
+        ) as server:
             settings.INSTACCESS = {
                 "VERIFICATION_KEYS": f"{server.base_url}/{uuid.uuid4()}",
                 "ALLOW_HTTP_URLS": True,
@@ -48,66 +50,91 @@ class TestKeysOfAJWKSURL:
     )
 
     @pytest.mark.parametrize(("status", "body", "headers"), BAD, ids=range(len(BAD)))
-    def test_c3_a_faulty_url_is_a_503_for_inst_access_tokens_only(self, server, makes, status, body, headers):
-        server.says(status, body, **headers)
+    def test_c3_service_returns_503_for_inst_access_tokens_only_if_the_url_is_faulty(
+        self, server, token_factory, status, body, headers
+    ):
+        server.answer_with(status, body, **headers)
 
-        response = ask(good(makes))
+        response = ask(good(token_factory))
 
         assert refusal(response) == UNAVAILABLE
         assert response["Retry-After"] == "10"
-        assert goes_on("Bearer opaque")
+        assert is_left_to_next("Bearer opaque")
 
     @pytest.mark.parametrize(("status", "body", "headers"), BAD, ids=range(len(BAD)))
     def test_c3_the_last_good_keys_are_used_for_max_staleness_after_a_url_became_faulty(
-        self, server, makes, clock, status, body, headers
+        self, server, token_factory, clock, status, body, headers
     ):
-        assert ask(good(makes)).status_code == 200
-        server.says(status, body, **headers)
+        assert ask(good(token_factory)).status_code == 200
+        server.answer_with(status, body, **headers)
 
         clock.now += remote_jwks.JWKS_SECONDS + conf.max_staleness - 1
-        assert ask(good(makes)).status_code == 200
+        assert ask(good(token_factory)).status_code == 200
 
         clock.now += 2
-        assert refusal(ask(good(makes))) == UNAVAILABLE
+        assert refusal(ask(good(token_factory))) == UNAVAILABLE
 
-    def test_c3_a_refused_connection_is_a_503(self, makes, settings, clock):
+    def test_c3_service_returns_503_if_the_connection_is_refused(self, token_factory, settings, clock):
         settings.INSTACCESS = {
             "VERIFICATION_KEYS": f"http://127.0.0.1:{servers.free_port()}/jwks",
             "ALLOW_HTTP_URLS": True,
             "USER_HOOK": TokenUser,
         }
 
-        assert refusal(ask(good(makes))) == UNAVAILABLE
+        assert refusal(ask(good(token_factory))) == UNAVAILABLE
 
-    def test_c4_invented_kids_cause_at_most_one_fetch_per_cooldown(self, server, makes, clock):
-        assert ask(good(makes)).status_code == 200
-        _, payload, signature = makes.signed(claims(now())).split(".")
+    def test_c4_invented_kids_cause_at_most_one_fetch_per_cooldown(self, server, token_factory, clock):
+        assert ask(good(token_factory)).status_code == 200
+        _, payload, signature = token_factory.signed(claims(now())).split(".")
         for number in range(1000):
             header = b64(json.dumps({"typ": "JWT", "alg": "RS256", "kid": f"invented-{number}"}).encode())
             assert ask(f"Bearer {header}.{payload}.{signature}").status_code == 401
 
-        assert len(server.asked) == 2
+        assert len(server.requests) == 2
 
-    def test_c4_a_token_that_is_signed_with_a_new_key_causes_a_fetch(self, server, makes, clock, rsa_pool):
-        assert ask(good(makes)).status_code == 200
-        successor = Makes(rsa_pool.take("sig"), makes.encryption)
-        server.says(200, jwks(makes.signing, successor.signing))
+    def test_c4_a_token_that_is_signed_with_a_new_key_causes_a_fetch(self, server, token_factory, clock, rsa_pool):
+        assert ask(good(token_factory)).status_code == 200
+        successor = TokenFactory(rsa_pool.take("sig"), token_factory.encryption)
+        server.answer_with(200, jwks(token_factory.signing, successor.signing))
 
         assert ask(good(successor)).status_code == 200
 
-    def test_c5_invalid_members_are_skipped_and_no_key_is_generated(self, server, makes, monkeypatch):
+    def test_c14_a_token_without_a_kid_that_is_signed_with_a_new_key_causes_a_fetch(
+        self, server, token_factory, clock, rsa_pool
+    ):
+        assert ask(good(token_factory)).status_code == 200
+        successor = rsa_pool.take("sig")
+        server.answer_with(200, jwks(token_factory.signing, successor))
+
+        for _ in range(3):
+            assert ask("Bearer " + signed_by_pyjwt(claims(now()), successor)).status_code == 200
+        assert len(server.requests) == 2
+
+    def test_c14_forged_tokens_without_a_kid_cause_at_most_one_fetch_per_cooldown(
+        self, server, token_factory, clock, rsa_pool
+    ):
+        assert ask(good(token_factory)).status_code == 200
+        forger = rsa_pool.take("sig")
+        for _ in range(20):
+            assert refusal(ask("Bearer " + signed_by_pyjwt(claims(now()), forger))) == INVALID
+
+        assert len(server.requests) == 2
+
+    def test_c5_invalid_members_are_skipped_and_no_key_is_generated(self, server, token_factory, monkeypatch):
         monkeypatch.setattr(material.JWK, "generate", None)
         invalid: list[Any] = [
-            {"generate": "RSA", "size": 2048, "kid": makes.signing_kid},
+            {"generate": "RSA", "size": 2048, "kid": token_factory.signing_kid},
             {"kty": "RSA", "n": "AQAB", "e": "AQAB", "kid": "short"},
             {"kty": "RSA"},
             {"kty": "oct", "k": "AAAA"},
             "a text",
             None,
         ]
-        server.says(200, json.dumps({"keys": [*invalid, *json.loads(jwks(makes.signing))["keys"]]}).encode())
+        server.answer_with(
+            200, json.dumps({"keys": [*invalid, *json.loads(jwks(token_factory.signing))["keys"]]}).encode()
+        )
 
-        assert ask(good(makes)).status_code == 200
+        assert ask(good(token_factory)).status_code == 200
 
     def test_c10_the_checks_report_an_http_url(self, settings):
         settings.INSTACCESS = {"VERIFICATION_KEYS": "http://canvas.example.edu/internal/services/jwks"}

@@ -11,12 +11,14 @@ from django.contrib.auth.models import AnonymousUser
 from django.db import OperationalError, connection
 from django.test import override_settings
 from django.utils import timezone
+from oauth2_provider.models import get_application_model
 
 from instaccess import users
 from instaccess.exceptions import InvalidToken
 from instaccess.service.authentication import AcceptedClaims, TokenUser
-from tests.service.helpers import ADMIN, ANYBODY, USER, ask, good, issued, public, refusal
+from tests.service.helpers import ADMIN, OTHER_CLAIMS, USER, ask, good, issued, now, public, refusal
 from tests.support.answers import INVALID, UNAUTHENTICATED, UNAVAILABLE
+from tests.support.tokens import ISSUER, canvas_claims, claims, signed_by_pyjwt
 
 SELF = "/api/v1/users/self"
 
@@ -40,13 +42,13 @@ class TestALocalUser:
         with override_settings(INSTACCESS={"USER_UUID_FIELD": "username"}):
             assert ask(issued(user)).seen.user == user
 
-    def test_c6_refuses_an_inactive_user(self, user):
+    def test_c6_service_refuses_an_inactive_user(self, user):
         token = issued(user)
         get_user_model().objects.filter(pk=user.pk).update(is_active=False)
 
         assert refusal(ask(token)) == INVALID
 
-    def test_c6_refuses_a_deleted_user(self, user):
+    def test_c6_service_refuses_a_deleted_user(self, user):
         token = issued(user)
         user.delete()
 
@@ -54,18 +56,18 @@ class TestALocalUser:
 
     @pytest.mark.parametrize("field", [None, "username"])
     @pytest.mark.parametrize("sub", ["", "ada\x00", "\x00", "\ud800", "9" * 400, "urn:uuid:" + USER, "{}", " ", 1])
-    def test_c6_refuses_a_sub_that_is_not_a_canonical_uuid(self, makes, user, field, sub):
-        with override_settings(INSTACCESS={"VERIFICATION_KEYS": [public(makes)], "USER_UUID_FIELD": field}):
-            assert refusal(ask(good(makes, sub=sub))) == INVALID
+    def test_c6_service_refuses_a_sub_that_is_not_a_canonical_uuid(self, token_factory, user, field, sub):
+        with override_settings(INSTACCESS={"VERIFICATION_KEYS": [public(token_factory)], "USER_UUID_FIELD": field}):
+            assert refusal(ask(good(token_factory, sub=sub))) == INVALID
 
-    def test_c6_refuses_a_non_canonical_form_of_the_uuid(self, makes, user):
+    def test_c6_service_refuses_a_non_canonical_form_of_the_uuid(self, token_factory, user):
         canonical = users.user_uuid(user)
-        with override_settings(INSTACCESS={"VERIFICATION_KEYS": [public(makes)]}):
-            assert ask(good(makes, sub=canonical)).status_code == 200
+        with override_settings(INSTACCESS={"VERIFICATION_KEYS": [public(token_factory)]}):
+            assert ask(good(token_factory, sub=canonical)).status_code == 200
             for sub in (canonical.upper(), canonical.replace("-", ""), f"urn:uuid:{canonical}", f" {canonical}"):
-                assert refusal(ask(good(makes, sub=sub))) == INVALID
+                assert refusal(ask(good(token_factory, sub=sub))) == INVALID
 
-    def test_an_unavailable_database_is_a_503(self, user, caplog):
+    def test_service_returns_503_if_the_database_is_unavailable(self, user, caplog):
         token = issued(user)
 
         def unavailable(execute: Any, sql: str, *args: Any) -> Any:
@@ -91,7 +93,7 @@ class TestTheUserHook:
 
         assert isinstance(ask(good(service)).seen.user, TokenUser)
 
-    def test_an_invalid_token_error_of_the_hook_is_a_refusal_with_its_reason(self, service, settings, caplog):
+    def test_service_refuses_with_the_reason_if_the_hook_raises_invalid_token(self, service, settings, caplog):
         def never(claims: Any) -> Any:
             raise InvalidToken("closed today", code="closed")
 
@@ -105,7 +107,7 @@ class TestTheUserHook:
         [AnonymousUser(), get_user_model()(is_active=False), object()],
         ids=["anonymous", "inactive", "no user"],
     )
-    def test_c6_a_hook_that_returns_no_active_user_is_a_refusal(self, service, settings, returned):
+    def test_c6_service_refuses_if_the_hook_returns_no_active_user(self, service, settings, returned):
         settings.INSTACCESS["USER_HOOK"] = lambda claims: returned
 
         assert refusal(ask(good(service))) == INVALID
@@ -120,7 +122,7 @@ class TestTheUserHook:
 
 
 class TestATokenUser:
-    USER = TokenUser(AcceptedClaims(**ANYBODY))
+    USER = TokenUser(AcceptedClaims(**OTHER_CLAIMS))
 
     def test_a_token_user_is_authenticated_and_has_the_uuid_of_the_token(self):
         assert self.USER.is_authenticated
@@ -136,8 +138,8 @@ class TestATokenUser:
         assert not self.USER.has_module_perms("instaccess")
 
     def test_token_users_are_equal_if_their_uuids_are_equal(self):
-        same = TokenUser(AcceptedClaims(**ANYBODY))
-        other = TokenUser(AcceptedClaims(**{**ANYBODY, "user_uuid": "another"}))
+        same = TokenUser(AcceptedClaims(**OTHER_CLAIMS))
+        other = TokenUser(AcceptedClaims(**{**OTHER_CLAIMS, "user_uuid": "another"}))
 
         assert {self.USER, same} == {self.USER}
         assert other != self.USER
@@ -157,13 +159,13 @@ class TestAMasquerade:
         assert (seen.user, seen.auth.real_user) == (user, admin)
         assert seen.auth.masquerading_user_uuid == users.user_uuid(admin)
 
-    def test_c11_refuses_a_masquerade_by_an_unknown_user(self, user, admin):
+    def test_c11_service_refuses_a_masquerade_by_an_unknown_user(self, user, admin):
         token = issued(user, real_user=admin)
         admin.delete()
 
         assert refusal(ask(token)) == INVALID
 
-    def test_c11_refuses_a_masquerade_by_an_inactive_user(self, user, admin, caplog):
+    def test_c11_service_refuses_a_masquerade_by_an_inactive_user(self, user, admin, caplog):
         token = issued(user, real_user=admin)
         get_user_model().objects.filter(pk=admin.pk).update(is_active=False)
 
@@ -171,16 +173,87 @@ class TestAMasquerade:
         assert "reason=unknown_masquerader" in caplog.text
 
     @pytest.mark.parametrize("claim", [{"masq_sub": ADMIN}, {"masq_shard": 1}])
-    def test_c11_one_masquerade_claim_alone_has_no_effect(self, makes, user, claim):
-        with override_settings(INSTACCESS={"VERIFICATION_KEYS": [public(makes)]}):
-            auth = ask(good(makes, sub=users.user_uuid(user), **claim)).seen.auth
+    def test_c11_one_masquerade_claim_alone_has_no_effect(self, token_factory, user, claim):
+        with override_settings(INSTACCESS={"VERIFICATION_KEYS": [public(token_factory)]}):
+            auth = ask(good(token_factory, sub=users.user_uuid(user), **claim)).seen.auth
 
         assert (auth.masquerading_user_uuid, auth.masquerading_user_shard_id, auth.real_user) == (None, None, None)
 
     @pytest.mark.parametrize("claims_", [{"masq_sub": "", "masq_shard": 1}, {"masq_sub": ADMIN, "masq_shard": None}])
-    def test_c11_refuses_invalid_masquerade_claims(self, makes, user, claims_):
-        with override_settings(INSTACCESS={"VERIFICATION_KEYS": [public(makes)]}):
-            assert refusal(ask(good(makes, sub=users.user_uuid(user), **claims_))) == INVALID
+    def test_c11_service_refuses_invalid_masquerade_claims(self, token_factory, user, claims_):
+        with override_settings(INSTACCESS={"VERIFICATION_KEYS": [public(token_factory)]}):
+            assert refusal(ask(good(token_factory, sub=users.user_uuid(user), **claims_))) == INVALID
+
+
+@pytest.mark.django_db
+class TestTheApplicationOfAToken:
+    @pytest.fixture
+    def token(self, token_factory, user, application, settings) -> str:
+        """A token of a service user. The issuer's tables are in the service's database."""
+        settings.INSTACCESS = {"VERIFICATION_KEYS": [public(token_factory)]}
+        payload = claims(now(), sub=users.user_uuid(user), client_id=application.client_id, instructure_service=True)
+        return "Bearer " + signed_by_pyjwt(payload, token_factory.signing)
+
+    def test_c15_service_accepts_a_token_of_a_usable_application(self, token, user):
+        assert ask(token).seen.user == user
+
+    def test_c15_service_refuses_a_token_of_a_deleted_application(self, token, application, caplog):
+        application.delete()
+
+        assert refusal(ask(token)) == INVALID
+        assert "reason=unusable_client" in caplog.text
+
+    def test_c15_service_refuses_a_token_of_an_unusable_application(self, token, monkeypatch, caplog):
+        monkeypatch.setattr(get_application_model(), "is_usable", lambda self, request: False)
+
+        assert refusal(ask(token)) == INVALID
+        assert "reason=unusable_client" in caplog.text
+
+    def test_c15_the_application_receives_the_request(self, token, monkeypatch):
+        requests: list[Any] = []
+
+        def is_usable(self: Any, request: Any) -> bool:
+            requests.append((request.http_method, request.uri, request.headers["Authorization"]))
+            return True
+
+        monkeypatch.setattr(get_application_model(), "is_usable", is_usable)
+
+        assert ask(token).status_code == 200
+        assert requests == [("GET", "http://testserver/", token)]
+
+    def test_c15_service_refuses_a_token_of_a_deleted_application_whatever_user_the_hook_returns(
+        self, token, application, settings
+    ):
+        settings.INSTACCESS["USER_HOOK"] = TokenUser
+        application.delete()
+
+        assert refusal(ask(token)) == INVALID
+
+    @pytest.mark.parametrize("client_id", ["unknown", "a\x00b", "\ud800", 10_000_000_000_107])
+    def test_c15_service_refuses_a_token_of_an_unknown_application(self, token, token_factory, user, client_id):
+        assert refusal(ask(good(token_factory, sub=users.user_uuid(user), client_id=client_id))) == INVALID
+
+    def test_c15_service_refuses_a_client_id_in_other_letter_case(self, token, token_factory, user, application):
+        client_id = application.client_id.swapcase()
+
+        assert refusal(ask(good(token_factory, sub=users.user_uuid(user), client_id=client_id))) == INVALID
+
+    def test_c15_service_looks_up_no_application_for_a_token_of_another_issuer(
+        self, token, token_factory, user, settings
+    ):
+        settings.INSTACCESS["ACCEPTED_ISSUERS"] = [ISSUER, "https://canvas.example"]
+        payload = canvas_claims(now(), iss="https://canvas.example", sub=users.user_uuid(user), masq_sub=...)
+
+        auth = ask("Bearer " + signed_by_pyjwt(payload, token_factory.signing)).seen.auth
+
+        assert auth.client_id == "10000000000107"
+
+    def test_c15_an_unavailable_database_is_a_503(self, token):
+        def unavailable(execute: Any, sql: str, *args: Any) -> Any:
+            raise OperationalError("the database is unavailable")
+
+        with connection.execute_wrapper(unavailable):
+            assert refusal(ask(token)) == UNAVAILABLE
 
 
 @pytest.mark.django_db

@@ -24,18 +24,18 @@ class TestAServiceWithoutTheIssuersApp:
     ACCOUNT = "0c1b3e1c-2f0e-4c5b-9a51-6f3d1f6f2a10"
 
     def ask_project(self, authorizations: list[str], **instaccess: Any) -> Any:
-        return subproject.ask(
+        return subproject.run_with_question(
             "tests.projects.serviceproject.ask",
             settings="tests.projects.serviceproject.settings",
             question={"snippet": SERVICE_SNIPPET, "instaccess": instaccess, "authorizations": authorizations},
         )
 
-    def test_the_service_accepts_tokens_with_pem_keys(self, makes):
-        masquerade = good(makes, sub=USER, acct=self.ACCOUNT, masq_sub=ADMIN, masq_shard=1)
-        expired = good(makes, acct=self.ACCOUNT, iat=1, exp=2)
+    def test_the_service_accepts_tokens_with_pem_keys(self, token_factory):
+        masquerade = good(token_factory, sub=USER, acct=self.ACCOUNT, masq_sub=ADMIN, masq_shard=1)
+        expired = good(token_factory, acct=self.ACCOUNT, iat=1, exp=2)
 
         result = self.ask_project(
-            [masquerade, good(makes), expired, "Bearer opaque"], VERIFICATION_KEYS=[public(makes)]
+            [masquerade, good(token_factory), expired, "Bearer opaque"], VERIFICATION_KEYS=[public(token_factory)]
         )
 
         first, *refused, anonymous = result["answers"]
@@ -43,8 +43,8 @@ class TestAServiceWithoutTheIssuersApp:
         assert refused == [[401, json.loads(INVALID[1]), CHALLENGE]] * 2
         assert (anonymous[0], anonymous[2]) == (401, CHALLENGE)
 
-    def test_the_service_loads_no_models_and_no_oauth2_provider(self, makes):
-        result = self.ask_project([good(makes, acct=self.ACCOUNT)], VERIFICATION_KEYS=[public(makes)])
+    def test_the_service_loads_no_models_and_no_oauth2_provider(self, token_factory):
+        result = self.ask_project([good(token_factory, acct=self.ACCOUNT)], VERIFICATION_KEYS=[public(token_factory)])
 
         assert result["answers"][0][0] == 200
         assert result["loaded"] == []

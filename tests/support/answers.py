@@ -1,4 +1,4 @@
-"""The responses of the issuing endpoint, byte for byte, repeated here to detect accidental changes in the code."""
+"""The exact responses of the issuing endpoint, repeated here to detect accidental changes in the code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Helpers that run the ASGI application in one event loop, hold up requests and record which modules run where."""
+"""Helpers that run the ASGI application in one event loop, block requests and record where each module runs."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Exchange(ApplicationCommunicator):
         """Send the body, or a part of it if `more` is true."""
         await self.send_input({"type": "http.request", "body": body, "more_body": more})
 
-    async def hang_up(self) -> None:
+    async def disconnect(self) -> None:
         """Disconnect the client, and wait until Django has cancelled all tasks except the cleanup."""
         await self.send_input({"type": "http.disconnect"})
         async with asyncio.timeout(PATIENCE):
@@ -83,7 +83,7 @@ async def ask(method: str, path: str, bearer: str = "") -> Answer:
 
 
 class Held:
-    """The threads that wait at a step until they are released."""
+    """The threads that are blocked until the test releases the threads."""
 
     def __init__(self) -> None:
         self.threads: list[int] = []
@@ -96,7 +96,7 @@ class Held:
         assert self._released.wait(PATIENCE), "the thread was not released: is the event loop blocked?"
 
     async def reached(self, count: int = 1) -> None:
-        """Wait until so many threads have reached the step."""
+        """Wait until this number of threads has reached the step."""
         for _ in range(count):
             assert await asyncio.to_thread(self._arrivals.acquire, timeout=PATIENCE)
 
@@ -106,11 +106,11 @@ class Held:
 
 @contextmanager
 def held(path: str, *, after: bool = False) -> Iterator[Held]:
-    """Hold up all callers of a function until they are released, at the latest at the end of the `with` block.
+    """Block all callers of a function until the test releases the callers or the `with` block ends.
 
     Args:
         path: import path of the function.
-        after: hold up callers after the function has run, not before.
+        after: block callers after the function has run, not before.
     """
     owner_path, name = path.rsplit(".", 1)
     owner = pkgutil.resolve_name(owner_path)
@@ -142,10 +142,10 @@ class Footprints:
 
     def __enter__(self) -> Footprints:
         self._loop = threading.get_ident()
-        # The garbage collector could run finalizers of earlier tests in any thread.
+        # Collect garbage now. Otherwise, finalizers of earlier tests could run in any recorded thread.
         gc.collect()
         gc.disable()
-        threading.setprofile(self._note)  # for threads that start later
+        threading.setprofile(self._note)  # `threading.setprofile` applies to threads that start later.
         sys.setprofile(self._note)
         return self
 

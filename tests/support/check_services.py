@@ -1,4 +1,7 @@
-"""Whether what `make test-services` needs is there: what is missing is one failure with a name, not a flood."""
+"""A script that checks whether the services and programs that `make test-services` needs are available.
+
+Each missing service is reported in one line, before the tests start.
+"""
 
 from __future__ import annotations
 
@@ -12,39 +15,40 @@ DATABASES = {
     "mariadb": "MariaDB (MARIADB_HOST, MARIADB_USER, MARIADB_PASSWORD)",
 }
 
-# The test database is made from there, so that is what must answer; the test project's own need not exist.
-_ASK = "import django; django.setup(); from django.db import connection; connection._nodb_cursor().__enter__()"
+# Connect to the server without selecting a database, as Django does before it creates the test database. Otherwise,
+# the check would fail if the test project's own database does not exist.
+_CONNECT = "import django; django.setup(); from django.db import connection; connection._nodb_cursor().__enter__()"
 
 
-def fault(database: str) -> str | None:
-    """What the database driver says, or None where the server answers."""
-    done = subprocess.run(
-        [sys.executable, "-c", _ASK],
+def find_error(database: str) -> str | None:
+    """Return the error message of the database driver, or None if the server answers."""
+    result = subprocess.run(
+        [sys.executable, "-c", _CONNECT],
         env={**os.environ, "INSTACCESS_DATABASE": database, "DJANGO_SETTINGS_MODULE": "testproject.settings"},
         capture_output=True,
         text=True,
         check=False,
     )
-    if done.returncode == 0:
+    if result.returncode == 0:
         return None
-    return next((line for line in reversed(done.stderr.splitlines()) if "Error: " in line), done.stderr)
+    return next((line for line in reversed(result.stderr.splitlines()) if "Error: " in line), result.stderr)
 
 
-def missing() -> list[str]:
-    """What is not as it should be, a sentence each."""
-    found = []
-    for name, what in DATABASES.items():
-        if (said := fault(name)) is not None:
-            found.append(f"{what}, and it does not answer: {said}")
+def find_missing() -> list[str]:
+    """Return the missing services and programs, with a hint for each."""
+    missing = []
+    for name, description in DATABASES.items():
+        if (error := find_error(name)) is not None:
+            missing.append(f"{description}, but the server does not answer: {error}")
     if shutil.which(os.environ.get("CHROMIUM") or "chromium") is None:
-        found.append("Chromium for the admin's tests: apt install chromium, or CHROMIUM=/path/to/it")
+        missing.append("Chromium for the tests of the admin: run `apt install chromium`, or set CHROMIUM to its path")
     if shutil.which("wrk") is None:
-        found.append("wrk for a trial of the benchmarks: apt install wrk")
-    return found
+        missing.append("wrk for the tests of the benchmarks: run `apt install wrk`")
+    return missing
 
 
 if __name__ == "__main__":
-    faults = missing()
-    for each in faults:
-        sys.stderr.write(f"`make test-services` needs {each}\n")
-    sys.exit(bool(faults))
+    problems = find_missing()
+    for problem in problems:
+        sys.stderr.write(f"`make test-services` needs {problem}\n")
+    sys.exit(bool(problems))

@@ -1,5 +1,8 @@
-"""OpenSSL checks a private key whenever it is loaded, for 35 ms, and the same few are loaded in nearly every test and
-in the processes it starts. Here numbers that have passed are not checked again; others, good or bad, are."""
+"""A replacement for jwcrypto's key loading, which validates each private key only once.
+
+OpenSSL takes 35 ms to validate a private key, and nearly every test loads the same few keys. A key that passed the
+validation is not validated again. Every other key is validated as usual.
+"""
 
 from __future__ import annotations
 
@@ -8,31 +11,31 @@ from typing import Any
 
 from jwcrypto.jwk import JWK
 
-_passed: set[int] = set()
+_valid: set[int] = set()
 _load = JWK._rsa_pri
 
 
 def load(self: Any) -> Any:
-    """Stands in for JWK._rsa_pri."""
+    """Replace `JWK._rsa_pri`."""
     if self._cache_pri_k is None:
         numbers = self._rsa_pri_n()
-        if hash(numbers) in _passed:
+        if hash(numbers) in _valid:
             self._cache_pri_k = numbers.private_key(unsafe_skip_rsa_key_validation=True)
         else:
             _load(self)
-            _passed.add(hash(numbers))
+            _valid.add(hash(numbers))
     return self._cache_pri_k
 
 
-def passed() -> set[int]:
-    """What another process need not check, for `trust`."""
-    return _passed
+def valid_keys() -> set[int]:
+    """Return the hashes of all keys that passed, for `skip_validation` in another process."""
+    return _valid
 
 
-def trust(passed: Iterable[int]) -> None:
-    _passed.update(passed)
+def skip_validation(hashes: Iterable[int]) -> None:
+    _valid.update(hashes)
 
 
-def trust_generated(key: JWK) -> None:
-    """OpenSSL has made it just now."""
-    _passed.add(hash(key._rsa_pri_n()))
+def skip_validation_of_generated(key: JWK) -> None:
+    """Skip the validation of a key that OpenSSL has just generated, which is therefore valid."""
+    _valid.add(hash(key._rsa_pri_n()))

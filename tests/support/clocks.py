@@ -1,10 +1,13 @@
-"""Clocks that stand still until a test moves them."""
+"""A simulated clock that only a test advances."""
 
 from __future__ import annotations
 
 
 class Clock:
-    """In place of the module `time`, or of one function of it. No two moments are the same unless it is `frozen`."""
+    """Replaces the module `time`, or one of its functions.
+
+    Each reading is one microsecond later than the previous one, unless the clock is `frozen`.
+    """
 
     def __init__(self, *, frozen: bool = False) -> None:
         self.now = 1000.0
@@ -14,7 +17,7 @@ class Clock:
         self.now += self._step
         return self.now
 
-    def pass_(self, seconds: float) -> None:
+    def advance(self, seconds: float) -> None:
         self.now += seconds
 
     time = monotonic = __call__

@@ -1,4 +1,4 @@
-"""Runs `manage.py demo` in a separate folder.
+"""Functions that run `manage.py demo` in a separate folder.
 
 Setting up tables, keys, an admin user and an access token takes three seconds. The fixture `set_up_once` does it once
 for all tests that need such a project.
@@ -34,6 +34,21 @@ def demo(folder: Path, *args: str, **variables: str) -> subprocess.CompletedProc
         timeout=120,
         check=False,
     )
+
+
+def manage(*args: str, env: dict[str, str]) -> str:
+    """Run a `manage.py` command, which must succeed, and return its standard output."""
+    completed = subprocess.run(
+        [sys.executable, "manage.py", *args],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert completed.returncode == 0, completed.stderr
+    return completed.stdout
 
 
 class SetUp:

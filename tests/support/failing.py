@@ -1,4 +1,4 @@
-"""A database that fails."""
+"""A simulated database failure."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 from django.db import OperationalError, connection
 
 
-def broken_after(count: int) -> Any:
-    """The database goes away after so many queries."""
-    asked = []
+def failing_after(count: int) -> Any:
+    """Return a context manager in which the first `count` queries succeed and every later query fails."""
+    queries = []
 
     def execute(run: Any, *args: Any) -> Any:
-        asked.append(1)
-        if len(asked) > count:
+        queries.append(1)
+        if len(queries) > count:
             raise OperationalError("gone")
         return run(*args)
 

@@ -1,4 +1,4 @@
-"""Worker processes on the test database of this run, which a test can start, block and kill at a chosen place.
+"""Worker processes on the test database of this run. A test can start, block and kill each process.
 
 Workers are forked by multiprocessing's fork server, in which Django is loaded and no connection is open. Starting a
 worker takes a tenth of a second.
@@ -37,7 +37,7 @@ PATIENCE = 120
 
 _STOP = None
 
-# Environment variables from which testproject/settings.py reads the name of the database.
+# testproject/settings.py reads the name of the database from these environment variables.
 _NAME_VARIABLES = {"sqlite": "SQLITE_NAME", "postgresql": "PGDATABASE", "mysql": "MARIADB_DATABASE"}
 
 
@@ -74,7 +74,7 @@ class Worker:
                 connections["default"].settings_dict["NAME"],
                 settings,
                 [key.export_private() for key in keys],
-                checked_keys.passed(),
+                checked_keys.valid_keys(),
                 barrier,
             ),
             daemon=True,
@@ -82,7 +82,7 @@ class Worker:
         self._process.start()
         child_pipe.close()
 
-    def tell(self, task: Callable[..., Any], *args: Any) -> None:
+    def start_task(self, task: Callable[..., Any], *args: Any) -> None:
         """Start a task from `tests/support/tasks.py`."""
         self._pipe.send((task.__name__, args))
 
@@ -103,7 +103,7 @@ class Worker:
 
     def ask(self, task: Callable[..., Any], *args: Any) -> Any:
         """Run a task and return its result."""
-        self.tell(task, *args)
+        self.start_task(task, *args)
         return self.answer()
 
     def finish(self) -> Any:
@@ -122,7 +122,7 @@ class Worker:
 def together(workers: list[Worker], task: Callable[..., Any], *args: Any) -> list[Any]:
     """Run a task in all workers at the same time and return the results."""
     for worker in workers:
-        worker.tell(task, *args)
+        worker.start_task(task, *args)
     return [worker.answer() for worker in workers]
 
 
@@ -143,7 +143,7 @@ class Crew:
         self._workers: list[Worker] = []
         self._barriers: list[
             Any
-        ] = []  # Keep every barrier: one without a reference is deleted before its workers receive it.
+        ] = []  # Keep a reference to every barrier. Otherwise, a barrier is deleted before its workers receive it.
 
     def start(self, count: int = 1, *, keys: Iterable[Iterable[JWK]] = (), **settings: Any) -> list[Worker]:
         """Start processes that can wait for each other.
@@ -159,7 +159,7 @@ class Crew:
         return started
 
     def any_worker_waits(self) -> bool:
-        """Return whether one of the workers started last is waiting at the barrier."""
+        """Return whether a worker of the most recent `start` is waiting at the barrier."""
         return bool(self._barriers[-1].n_waiting)
 
     def close(self) -> None:
@@ -179,7 +179,7 @@ def stop_requested() -> bool:
 
 
 def patch(path: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-    """Replace a function or method in this process by the result of `wrap`.
+    """Replace a function or method in this process with the result of `wrap`.
 
     Args:
         path: `package.module.function` or `package.module.Class.method`.
@@ -200,13 +200,12 @@ def kill_this_process() -> None:
 
 
 def _run_tasks(
-    pipe: Any, database: str, settings: dict[str, Any], keys: list[str], passed: set[int], barrier: Any
+    pipe: Any, database: str, settings: dict[str, Any], keys: list[str], valid_keys: set[int], barrier: Any
 ) -> None:
     global _pipe, _barrier
     _pipe, _barrier = pipe, barrier
-    logging.disable(
-        logging.CRITICAL
-    )  # The log of twenty processes is not readable; the results contain what matters.
+    # Disable logging, because the interleaved log of twenty processes is unreadable. The results suffice.
+    logging.disable(logging.CRITICAL)
     connections["default"].settings_dict["NAME"] = database
     pregenerated = iter([JWK.from_json(key) for key in keys])
 
@@ -217,7 +216,7 @@ def _run_tasks(
 
     patch("instaccess.trust.generate_jwk", lambda original: generate_jwk)
     patch("jwcrypto.jwk.JWK._rsa_pri", lambda original: checked_keys.load)
-    checked_keys.trust(passed)
+    checked_keys.skip_validation(valid_keys)
     tasks = importlib.import_module("tests.support.tasks")
     with override_settings(INSTACCESS=settings):
         while True:

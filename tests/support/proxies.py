@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import socket
-import subprocess
 import sys
 import threading
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.support import servers
-from tests.support.demos import SetUp
+from tests.support.demos import SetUp, manage
 from tests.support.paths import ROOT
 
 ISSUE = "/api/v1/inst_access_tokens"
@@ -28,7 +27,7 @@ USERS = ("ada", "boole", "curry")
 """The users of the tests. Each token request uses another access token, because the throttle counts per token."""
 
 
-# `manage.py shell` runs this script with the database of the site.
+# `manage.py shell` runs this script, which creates users and access tokens in the database of the site.
 _MAKE_USERS = f"""
 import json, secrets
 from datetime import timedelta
@@ -79,8 +78,8 @@ class Site:
         )
         self.gateway_process = self._gunicorn("gateway")
         self.service_process = self._gunicorn("service")
-        self.gateway = servers.Tap(self.gateway_process.port)
-        self.service = servers.Tap(self.service_process.port)
+        self.gateway = servers.WireTap(self.gateway_process.port)
+        self.service = servers.WireTap(self.service_process.port)
 
     def _gunicorn(self, name: str) -> servers.Process:
         port = servers.free_port()
@@ -89,17 +88,7 @@ class Site:
         return servers.Process(command, port=port, log=self.folder / f"{name}.log", env=self.env, cwd=ROOT)
 
     def manage(self, *args: str) -> str:
-        completed = subprocess.run(
-            [sys.executable, "manage.py", *args],
-            cwd=ROOT,
-            env=self.env,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert completed.returncode == 0, completed.stderr
-        return completed.stdout
+        return manage(*args, env=self.env)
 
     def restart_gateway(self) -> None:
         """Start a new gateway process and connect the wire tap to its port."""

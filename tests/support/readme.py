@@ -1,4 +1,4 @@
-"""Parses the README and the pages in `docs/` for the tests."""
+"""Functions that parse the README and the pages in `docs/` for the tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The test project as a server runs it; each answer says which worker it is from."""
+"""The WSGI application of the test project. The header X-Worker of each response contains the worker's process ID."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The test project, its cache in a corner of Redis that CACHE_PREFIX names: for servers of several processes."""
+"""Settings of the test project for servers with several processes.
+
+The cache is on Redis. The environment variable CACHE_PREFIX contains the prefix of its keys.
+"""
 
 import os
 

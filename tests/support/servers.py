@@ -1,4 +1,7 @@
-"""Real servers on 127.0.0.1 for tests: processes, scripted HTTP servers, and taps that count what passes a wire."""
+"""Real servers on 127.0.0.1: server processes, HTTP servers with scripted answers, and wire taps.
+
+A wire tap records the traffic to a server.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ T = TypeVar("T")
 
 HOST = "127.0.0.1"
 PATIENCE = 60
-"""Seconds after which a server that does not come up is taken for broken: a guard, not a measure."""
+"""The time in seconds after which a test fails if a server does not start or answer."""
 
 
 def free_port() -> int:
@@ -30,18 +33,25 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def until(ask: Callable[[], T], good: Callable[[T], bool]) -> T:
-    """The first good answer, asked for again and again."""
+def wait_until(call: Callable[[], T], accept: Callable[[T], bool]) -> T:
+    """Repeat a call until its result is accepted, and return this result.
+
+    Raises:
+        TimeoutError: no result was accepted within PATIENCE seconds.
+    """
     deadline = time.monotonic() + PATIENCE
-    while not good(answer := ask()):
+    while not accept(result := call()):
         if time.monotonic() > deadline:
-            raise TimeoutError(f"still {answer!r}")
+            raise TimeoutError(f"the last result was {result!r}")
         threading.Event().wait(0.02)
-    return answer
+    return result
 
 
 class Process:
-    """A server in a process group of its own, up when its port answers. Its output is in `log`."""
+    """A server in a separate process group. The constructor waits until the port accepts connections.
+
+    `log` is the file with the output of the server.
+    """
 
     def __init__(self, command: list[str], *, port: int, log: Path, env: dict[str, str], cwd: Path) -> None:
         self.port, self.log = port, log
@@ -64,11 +74,11 @@ class Process:
                 raise RuntimeError(f"{self._popen.args!r} did not come up:\n{self.log.read_text()}")
             threading.Event().wait(0.02)
 
-    def freeze(self) -> None:
-        """It goes on accepting connections, for the kernel does that, and answers nothing."""
+    def suspend(self) -> None:
+        """Suspend the server. The kernel still accepts connections, but no request is answered."""
         os.killpg(self._popen.pid, signal.SIGSTOP)
 
-    def thaw(self) -> None:
+    def resume(self) -> None:
         os.killpg(self._popen.pid, signal.SIGCONT)
 
     def kill(self) -> None:
@@ -77,18 +87,21 @@ class Process:
         self._popen.wait()
 
 
-class Tap:
-    """Stands before a server, hands on every byte both ways, and keeps what was sent towards it."""
+class WireTap:
+    """A TCP forwarder in front of a server, which records all bytes that are sent to the server."""
 
     def __init__(self, target: int) -> None:
         self._target = target
         self._sent: list[bytearray] = []
         self._sockets: list[socket.socket] = []
         self.resets = False
-        """Whether every connection ends with a TCP reset as soon as a request comes."""
-        self.has_heard: Callable[[bytearray], bool] = lambda sent: True
-        """Whether so much has been sent that an answer may be handed back. A server may answer, and hang up, without
-        having read the body, and a proxy then stops sending it."""
+        """Whether every connection is reset as soon as a request arrives."""
+        self.may_answer: Callable[[bytearray], bool] = lambda sent: True
+        """Return whether enough bytes were sent, so that the answer may be forwarded.
+
+        A server may answer and close the connection before it has read the body. The proxy then stops sending the
+        body, and the tap records only a part of the body.
+        """
         self._listener = socket.create_server((HOST, 0), backlog=100)
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -117,53 +130,55 @@ class Tap:
             self._sockets.append(server)
             with server:
                 server.settimeout(None)
-                heard = threading.Event()
-                back = threading.Thread(target=_answer, args=(server, client, heard), daemon=True)
+                complete = threading.Event()
+                back = threading.Thread(target=_forward_answers, args=(server, client, complete), daemon=True)
                 back.start()
-                self._ask(client, server, sent, heard)
+                self._forward_requests(client, server, sent, complete)
                 back.join()
 
-    def _ask(self, client: socket.socket, server: socket.socket, sent: bytearray, heard: threading.Event) -> None:
+    def _forward_requests(
+        self, client: socket.socket, server: socket.socket, sent: bytearray, complete: threading.Event
+    ) -> None:
         with suppress(OSError):
             while data := client.recv(65536):
                 sent += data
-                # Connections are used again: what was heard of the last request says nothing of this one.
-                (heard.set if self.has_heard(sent) else heard.clear)()
-                with suppress(OSError):  # the server has hung up; what comes is kept all the same
+                # Clear the event at the start of each request, because a connection may carry several requests.
+                (complete.set if self.may_answer(sent) else complete.clear)()
+                with suppress(OSError):  # Ignore a closed connection, because the bytes are already recorded.
                     server.sendall(data)
-        heard.set()
-        _hang_up(client, server)
+        complete.set()
+        _disconnect(client, server)
 
     def retarget(self, port: int) -> None:
-        """From now on, before another server: what is connected is cut off."""
+        """Forward to another port, and close all existing connections."""
         self._target = port
         for each in self._sockets:
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
         self._sockets.clear()
 
-    def forget(self) -> None:
-        """Count from here."""
+    def clear(self) -> None:
+        """Delete the bytes that were recorded so far."""
         for sent in self._sent:
             sent.clear()
 
     @property
     def sent(self) -> bytes:
-        """All that was sent towards the server."""
+        """All bytes that were sent to the server."""
         return b"".join(bytes(sent) for sent in self._sent)
 
     @property
     def connections(self) -> int:
-        """How many have been made to the server."""
+        """The number of connections to the server."""
         return len(self._sent)
 
     @property
     def requests(self) -> list[str]:
-        """The request lines."""
+        """The request lines of all recorded requests."""
         return [line.decode() for line in re.findall(rb"(?m)^([A-Z]+ [^ \r\n]+ HTTP/1\.[01])\r$", self.sent)]
 
     def headers(self, name: str) -> list[str]:
-        """Every value of a header in all the requests; underscores and hyphens are alike here."""
+        """Return every value of a header in all requests. Underscores and hyphens in the name are equivalent."""
         pattern = re.escape(name).replace("_", "-").replace(r"\-", "-").replace("-", "[-_]")
         return [v.decode() for v in re.findall(rb"(?mi)^" + pattern.encode() + rb":[ \t]*([^\r\n]*)\r$", self.sent)]
 
@@ -174,24 +189,24 @@ class Tap:
                 each.shutdown(socket.SHUT_RDWR)
 
 
-def _answer(server: socket.socket, client: socket.socket, heard: threading.Event) -> None:
+def _forward_answers(server: socket.socket, client: socket.socket, complete: threading.Event) -> None:
     with suppress(OSError):
         while data := server.recv(65536):
-            heard.wait(PATIENCE)
+            complete.wait(PATIENCE)
             client.sendall(data)
-    heard.wait(PATIENCE)
-    _hang_up(client, server)
+    complete.wait(PATIENCE)
+    _disconnect(client, server)
 
 
-def _hang_up(*sockets: socket.socket) -> None:
+def _disconnect(*sockets: socket.socket) -> None:
     for each in sockets:
         with suppress(OSError):
             each.shutdown(socket.SHUT_RDWR)
 
 
 @dataclass
-class Asked:
-    """A request that a scripted server got."""
+class ReceivedRequest:
+    """A request that a scripted server received."""
 
     method: str
     path: str
@@ -199,15 +214,20 @@ class Asked:
 
 
 @dataclass
-class Scripted:
-    """An HTTP server that answers as a test says, with real sockets: `answer` gets the request handler."""
+class ScriptedServer:
+    """An HTTP server with real sockets, whose answers the test defines.
+
+    Attributes:
+        answer: called with the request handler for each request.
+        requests: all requests so far.
+    """
 
     answer: Callable[[BaseHTTPRequestHandler], None]
-    asked: list[Asked] = field(default_factory=list)
+    requests: list[ReceivedRequest] = field(default_factory=list)
     base_url: str = ""
 
-    def says(self, status: int, body: bytes = b"", **headers: str) -> None:
-        """From now on, this answer to everything."""
+    def answer_with(self, status: int, body: bytes = b"", **headers: str) -> None:
+        """Answer every further request with this response."""
         self.answer = lambda handler: reply(handler, status, body, **headers)
 
 
@@ -222,13 +242,13 @@ def reply(handler: BaseHTTPRequestHandler, status: int, body: bytes = b"", **hea
 
 
 @contextmanager
-def scripted(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[Scripted]:
-    """A scripted server in a thread, for the length of a `with`."""
-    script = Scripted(answer)
+def scripted_server(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[ScriptedServer]:
+    """Run a scripted server in a thread until the end of the `with` block."""
+    script = ScriptedServer(answer)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            script.asked.append(Asked(self.command, self.path, dict(self.headers)))
+            script.requests.append(ReceivedRequest(self.command, self.path, dict(self.headers)))
             with suppress(OSError):
                 script.answer(self)
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 from instaccess.keys import provision, sealing
 from instaccess.models import Key
+
+SIG, ENC = Key.Use.SIGNING, Key.Use.ENCRYPTION
+
+CURRENT, FUTURE, PAST, REVOKED = Key.Status.CURRENT, Key.Status.FUTURE, Key.Status.PAST, Key.Status.REVOKED
+
+OLD_KEK, NEW_KEK = (base64.urlsafe_b64encode(bytes([fill]) * 32).decode() for fill in (1, 2))
 
 
 def kids(use: str, status: str) -> list[str]:
@@ -13,7 +20,7 @@ def kids(use: str, status: str) -> list[str]:
 
 
 def current_kid(use: str) -> str:
-    """Return the kid of the only current key of a use, and check that every key can be unsealed."""
+    """Check that every key can be unsealed, and return the kid of the current key with this `use`."""
     provision.check_sealed_keys()
     [kid] = kids(use, Key.Status.CURRENT)
     return kid

@@ -1,4 +1,7 @@
-"""Runs a script in a project of its own, in a process of its own: settings that Django reads once, at its start."""
+"""Functions that run a script of another project in a new process.
+
+Django reads some settings only when a process starts.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,9 @@ from tests.support.paths import ROOT
 
 
 def run(module: str, *, settings: str, folder: Path, rsa_pool: Any) -> Any:
-    """What `python -m module` says on its last line, as JSON. It reads three private JWKs from its stdin.
+    """Run `python -m module` and return the JSON value in the last line of its output.
 
-    `folder` is for its database and is on its path.
+    Standard input contains three private JWKs. `folder` contains the database and is on the path of Python.
     """
     environment = {
         **os.environ,
@@ -24,21 +27,24 @@ def run(module: str, *, settings: str, folder: Path, rsa_pool: Any) -> Any:
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(folder)]),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    return _said(module, environment, json.dumps([dict(rsa_pool.take()) for _ in range(3)]))
+    return _run_module(module, environment, json.dumps([dict(rsa_pool.take()) for _ in range(3)]))
 
 
-def ask(module: str, *, settings: str, question: Any) -> Any:
-    """What `python -m module` says on its last line, as JSON; the question is in SUBPROJECT_QUESTION, as JSON too."""
+def run_with_question(module: str, *, settings: str, question: Any) -> Any:
+    """Run `python -m module` and return the JSON value in the last line of its output.
+
+    The environment variable SUBPROJECT_QUESTION contains the question as JSON.
+    """
     environment = {
         **os.environ,
         "DJANGO_SETTINGS_MODULE": settings,
         "SUBPROJECT_QUESTION": json.dumps(question),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    return _said(module, environment, "")
+    return _run_module(module, environment, "")
 
 
-def _said(module: str, environment: dict[str, str], stdin: str) -> Any:
+def _run_module(module: str, environment: dict[str, str], stdin: str) -> Any:
     result = subprocess.run(
         [sys.executable, "-W", "error", "-m", module],
         env=environment,
@@ -54,7 +60,7 @@ def _said(module: str, environment: dict[str, str], stdin: str) -> Any:
 
 
 def set_up() -> None:
-    """In the script: Django, the tables, and the keys that `run` handed over."""
+    """Set up Django, create the tables and import the keys from standard input. The script calls this function."""
     import django
 
     django.setup()
@@ -73,6 +79,6 @@ def set_up() -> None:
         provision.import_key(json.dumps(private), use=use, status=status, with_private=True)
 
 
-def say(facts: Any) -> None:
-    """In the script: the result, as the last line."""
+def print_result(facts: Any) -> None:
+    """Print the result as the last line of the output. The script calls this function."""
     sys.stdout.write(json.dumps(facts) + "\n")

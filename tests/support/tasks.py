@@ -1,4 +1,4 @@
-"""The tasks of the worker processes of `tests/support/processes.py`. Each task returns plain values."""
+"""Tasks for the worker processes in `tests/support/processes.py`. Each task returns plain values."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ URL = "/api/v1/inst_access_tokens"
 ORIGIN = issuing.Origin(canvas_domain="canvas.example.edu", ip_address="192.0.2.7", user_agent="load/1.0")
 
 
-# Tasks that block or kill a process at a chosen place
+# Tasks that block or kill a process at a chosen function
 
 
 def meet_at(path: str) -> None:

@@ -1,4 +1,4 @@
-"""Tokens that tests make by hand, good and bad, without the issuer."""
+"""Valid and invalid tokens that tests create without the issuer."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ import uuid
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import Any
 
+import jwt
+from joserfc import jwe
+from joserfc.jwk import RSAKey
 from jwcrypto.jwe import JWE
 from jwcrypto.jwk import JWK
 from jwcrypto.jws import JWS
 
 ISSUER = "instructure:inst_access"
 NOW = 1_800_000_000
-"""A clock for tests of pure functions."""
+"""The current time in tests of pure functions, in seconds since the epoch."""
 
 
 def claims(now: int = NOW, **changes: Any) -> dict[str, Any]:
-    """A claims set that is good at `now`; `...` takes one out."""
+    """Return a claims set that is valid at `now`, with changed claims. `...` removes a claim."""
     payload = {
         "iss": ISSUER,
         "jti": str(uuid.uuid4()),
@@ -31,8 +34,40 @@ def claims(now: int = NOW, **changes: Any) -> dict[str, Any]:
     return {name: value for name, value in payload.items() if value is not ...}
 
 
-class Makes:
-    """Makes tokens under one signing and one encryption key."""
+def canvas_claims(now: int = NOW, **changes: Any) -> dict[str, Any]:
+    """A claims set as Canvas's gem writes it for a service user: integer ids, no domain; `...` takes a claim out."""
+    payload = {
+        "iss": ISSUER,
+        "jti": str(uuid.uuid4()),
+        "iat": now,
+        "exp": now + 3600,
+        "sub": "2d5d6f1a-0e5b-4a0f-8b5e-3f6f3b0c7a11",
+        "acct": "7f0a1f4e-9f0c-4a53-9a39-0d6a3c1b2e5d",
+        "masq_sub": "9d1c7a40-90a5-4c7a-8f43-6d6f0f3a2b10",
+        "masq_shard": 1,
+        "debug_user_global_id": 10_000_000_000_001,
+        "debug_masq_global_id": 10_000_000_000_002,
+        "client_id": 10_000_000_000_107,
+        "instructure_service": True,
+        **changes,
+    }
+    return {name: value for name, value in payload.items() if value is not ...}
+
+
+def signed_by_pyjwt(payload: dict[str, Any], key: JWK, **header: str) -> str:
+    """A JWS that PyJWT signs, an independent implementation. Like Canvas's, it has no `kid`."""
+    private = key.export_to_pem(private_key=True, password=None)
+    return jwt.encode(payload, private, "RS256", headers=header or None)
+
+
+def encrypted_by_joserfc(signed: str, key: JWK) -> str:
+    """A JWE that joserfc encrypts, an independent implementation. Like Canvas's, it has no `kid` and no `cty`."""
+    public = RSAKey.import_key(key.export_to_pem())
+    return str(jwe.encrypt_compact({"alg": "RSA-OAEP", "enc": "A128CBC-HS256"}, signed, public))
+
+
+class TokenFactory:
+    """Creates tokens with one signing key and one encryption key."""
 
     def __init__(self, signing: JWK, encryption: JWK) -> None:
         self.signing, self.encryption = signing, encryption
@@ -41,7 +76,7 @@ class Makes:
         self.verification_keys = {self.signing_kid: JWK(**signing.export_public(as_dict=True))}
 
     def signed(self, payload: dict[str, Any] | bytes | None = None, **header: Any) -> str:
-        """A JWS; header members as given, `...` takes one out."""
+        """Return a JWS. Keyword arguments change members of the header. `...` removes a member."""
         if not isinstance(payload, bytes):
             payload = json.dumps(claims() if payload is None else payload).encode()
         members = _members({"typ": "JWT", "alg": "RS256", "kid": self.signing_kid}, header)
@@ -51,16 +86,16 @@ class Makes:
         return str(jws.serialize(compact=True))
 
     def encrypted(self, inner: str | bytes | None = None, **header: Any) -> str:
-        """A JWE around a JWS, or around whatever is given."""
+        """Return a JWE that contains a JWS or the given content. Keyword arguments change members of the header."""
         inner = self.signed() if inner is None else inner
         members = {"alg": "RSA-OAEP", "enc": "A128CBC-HS256", "cty": "JWT", "kid": self.encryption_kid}
         members = _members(members, header)
-        jwe = JWE(inner, json.dumps(members), algs=[members["alg"], members["enc"]])
-        jwe.add_recipient(self.encryption)
-        return str(jwe.serialize(compact=True))
+        encrypted = JWE(inner, json.dumps(members), algs=[members["alg"], members["enc"]])
+        encrypted.add_recipient(self.encryption)
+        return str(encrypted.serialize(compact=True))
 
     def token(self, **changes: Any) -> str:
-        """An encrypted token with these claims."""
+        """Return an encrypted token with changed claims."""
         return self.encrypted(self.signed(claims(**changes)))
 
 
@@ -69,7 +104,7 @@ def _members(members: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]
 
 
 def with_header(token: str, header: str | bytes | dict[str, Any]) -> str:
-    """The same token behind another protected header, which it is then not sealed under."""
+    """Return the token with another protected header, which the tag or the signature does not cover."""
     if isinstance(header, dict):
         header = json.dumps(header)
     raw = header.encode() if isinstance(header, str) else header
@@ -86,12 +121,12 @@ def b64(raw: bytes) -> str:
     return urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
-def respellings(token: str) -> list[str]:
-    """Texts that a lenient reader takes for the same token."""
+def non_canonical_forms(token: str) -> list[str]:
+    """Return strings that a lenient parser reads as the same token."""
     segments = token.split(".")
     last = segments[-1]
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-    spelled = [
+    forms = [
         token + "=",
         token + "==",
         token.replace(".", "=.", 1),
@@ -105,7 +140,7 @@ def respellings(token: str) -> list[str]:
         token + ".",
         "." + token,
     ]
-    if len(last) % 4:  # the last character has bits that mean nothing
-        place = alphabet.index(last[-1])
-        spelled.append(token[:-1] + alphabet[place ^ 1])
-    return [text for text in spelled if text != token]
+    if len(last) % 4:  # The last character has unused bits, so another character decodes to the same bytes.
+        index = alphabet.index(last[-1])
+        forms.append(token[:-1] + alphabet[index ^ 1])
+    return [text for text in forms if text != token]

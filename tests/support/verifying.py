@@ -12,7 +12,7 @@ from django.test import AsyncClient, Client
 URL = "/internal/gateway/verify"
 
 
-class Answered(dict[str, str]):
+class ServerAnswer(dict[str, str]):
     """An answer of either server interface: status, headers and body."""
 
     def __init__(self, status: int, headers: Any, body: bytes) -> None:
@@ -20,19 +20,18 @@ class Answered(dict[str, str]):
         self.status_code, self.content = status, body
 
 
-def by_wsgi(method: str = "GET", headers: Any = (), body: bytes = b"", path: str = URL) -> Answered:
+def by_wsgi(method: str = "GET", headers: Any = (), body: bytes = b"", path: str = URL) -> ServerAnswer:
     """Send a request through WSGI."""
     extra: dict[str, Any] = {}
     for name, value in headers:
         key = "HTTP_" + name.upper().replace("-", "_")
-        extra[key] = (
-            f"{extra[key]},{value}" if key in extra else value
-        )  # WSGI servers join repeated headers with a comma.
+        # WSGI servers join repeated headers with a comma.
+        extra[key] = f"{extra[key]},{value}" if key in extra else value
     response = Client().generic(method, path, body, **extra)
-    return Answered(response.status_code, response.headers.items(), response.content)
+    return ServerAnswer(response.status_code, response.headers.items(), response.content)
 
 
-def by_asgi(method: str = "GET", headers: Any = (), body: bytes = b"", path: str = URL) -> Answered:
+def by_asgi(method: str = "GET", headers: Any = (), body: bytes = b"", path: str = URL) -> ServerAnswer:
     """Send a request through ASGI, in this thread, because this thread has the test's transaction."""
     joined: dict[str, str] = {}
     for name, value in headers:
@@ -42,13 +41,13 @@ def by_asgi(method: str = "GET", headers: Any = (), body: bytes = b"", path: str
         return await AsyncClient().generic(method, path, body, headers=joined)
 
     response = async_to_sync(send)()
-    return Answered(response.status_code, response.headers.items(), response.content)
+    return ServerAnswer(response.status_code, response.headers.items(), response.content)
 
 
-def by_the_wire_of_asgi(headers: list[tuple[str, str]]) -> Answered:
+def by_asgi_server(headers: list[tuple[str, str]]) -> ServerAnswer:
     """Call the ASGI application as a server does, in other threads."""
 
-    async def send() -> Answered:
+    async def send() -> ServerAnswer:
         scope = {
             "type": "http",
             "http_version": "1.1",
@@ -62,12 +61,12 @@ def by_the_wire_of_asgi(headers: list[tuple[str, str]]) -> Answered:
         start = await server.receive_output(30)
         body = (await server.receive_output(30))["body"]
         await server.wait(30)
-        return Answered(start["status"], [(n.decode(), v.decode()) for n, v in start["headers"]], body)
+        return ServerAnswer(start["status"], [(n.decode(), v.decode()) for n, v in start["headers"]], body)
 
     return async_to_sync(send)()
 
 
-def verify(bearer: str | None = None, **kwargs: Any) -> Answered:
+def verify(bearer: str | None = None, **kwargs: Any) -> ServerAnswer:
     return by_wsgi(headers=[] if bearer is None else [("Authorization", f"Bearer {bearer}")], **kwargs)
 
 

@@ -13,7 +13,7 @@ from tests.tokens.handmade import PAYLOAD
 
 @pytest.fixture(scope="module")
 def loaded() -> dict[tuple[str, str], JWK]:
-    """Cache of keys that OpenSSL has validated, because validation takes longer than most tests."""
+    """Return a cache of keys that OpenSSL has validated, because validation takes longer than most tests."""
     return {}
 
 

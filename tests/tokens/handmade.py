@@ -15,13 +15,15 @@ CONTENT_ALGORITHMS = ("A128CBC-HS256", "A256GCM")
 PAYLOAD = b'{"iss":"instructure:inst_access","sub":"ada"}'
 
 
-# Every example may use the same RSA keys, so function-scoped fixtures are fine. There is no deadline, because a slow
-# machine must not fail the tests.
-hostile = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+# Function-scoped fixtures are safe, because all examples can share the same RSA keys. Without `deadline=None`, tests
+# could fail on a slow machine.
+arbitrary_input = settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 class UntouchableKeys(Mapping[str, JWK]):
-    """Keys that fail the test if they are used, because that would cost an RSA operation."""
+    """A key mapping that fails the test on each lookup, because a found key would cause an RSA operation."""
 
     def __getitem__(self, kid: str) -> JWK:
         raise AssertionError("a key was looked up")

@@ -61,7 +61,7 @@ class TestTheAlgorithmsOfAnEncryptedToken:
             "",
         ],
     )
-    def test_g1_refuses_an_unknown_key_algorithm_without_an_rsa_operation(self, alg, encrypted):
+    def test_g1_decrypt_refuses_an_unknown_key_algorithm_without_an_rsa_operation(self, alg, encrypted):
         header = json.dumps({"alg": alg, "enc": "A128CBC-HS256", "kid": "e1"})
 
         with pytest.raises(InvalidToken) as refusal:
@@ -72,7 +72,7 @@ class TestTheAlgorithmsOfAnEncryptedToken:
     @pytest.mark.parametrize(
         "enc", ["a128cbc-hs256", "A128CBC-hs256", "a256gcm", "A256CBC-HS512", "A192CBC-HS384", "A128GCM", "none", ""]
     )
-    def test_g1_refuses_an_unknown_content_algorithm_without_an_rsa_operation(self, enc, encrypted):
+    def test_g1_decrypt_refuses_an_unknown_content_algorithm_without_an_rsa_operation(self, enc, encrypted):
         header = json.dumps({"alg": "RSA-OAEP", "enc": enc, "kid": "e1"})
 
         with pytest.raises(InvalidToken) as refusal:
@@ -81,13 +81,13 @@ class TestTheAlgorithmsOfAnEncryptedToken:
         assert refusal.value.code == "wrong_alg"
 
     @pytest.mark.parametrize("header", ["{}", '{"alg":"RSA-OAEP"}', '{"enc":"A256GCM"}', '{"kid":"e1"}'])
-    def test_g1_refuses_a_header_that_omits_an_algorithm(self, header, encrypted):
+    def test_g1_decrypt_refuses_a_header_that_omits_an_algorithm(self, header, encrypted):
         with pytest.raises(InvalidToken) as refusal:
             jose.decrypt(with_header(encrypted, header), NO_KEYS)
 
         assert refusal.value.code == "wrong_alg"
 
-    def test_g1_refuses_rsa1_5_unless_the_caller_allows_it(self, signed, encryption_key):
+    def test_g1_decrypt_refuses_rsa1_5_unless_the_caller_allows_it(self, signed, encryption_key):
         token = jose.encrypt(signed, encryption_key, kid="e1", alg="RSA1_5", enc="A128CBC-HS256")
 
         with pytest.raises(InvalidToken) as refusal:
@@ -96,7 +96,7 @@ class TestTheAlgorithmsOfAnEncryptedToken:
         assert refusal.value.code == "wrong_alg"
         assert jose.decrypt(token, {"e1": encryption_key}, key_algorithms=["RSA1_5"]) == (signed, "e1")
 
-    def test_g1_lets_the_caller_accept_fewer_algorithms(self, encrypted):
+    def test_g1_decrypt_lets_the_caller_accept_fewer_algorithms(self, encrypted):
         for narrowed in ({"key_algorithms": ["RSA-OAEP-256"]}, {"content_algorithms": ["A256GCM"]}):
             with pytest.raises(InvalidToken) as refusal:
                 jose.decrypt(encrypted, NO_KEYS, **narrowed)
@@ -104,7 +104,7 @@ class TestTheAlgorithmsOfAnEncryptedToken:
 
     @pytest.mark.parametrize("member", ["alg", "enc"])
     @pytest.mark.parametrize("value", [None, 1, True, [], ["RSA-OAEP"], {}])
-    def test_g1_refuses_an_algorithm_that_is_not_a_string(self, member, value, encrypted):
+    def test_g1_decrypt_refuses_an_algorithm_that_is_not_a_string(self, member, value, encrypted):
         header = {"alg": "RSA-OAEP", "enc": "A128CBC-HS256", "kid": "e1"} | {member: value}
 
         with pytest.raises(InvalidToken) as refusal:
@@ -115,7 +115,7 @@ class TestTheAlgorithmsOfAnEncryptedToken:
 
 class TestTheAlgorithmOfASignedToken:
     @pytest.mark.parametrize("alg", ["RS384", "RS512", "PS256", "PS384", "PS512"])
-    def test_g7_refuses_another_rsa_algorithm_of_the_same_key(self, alg, signing_key):
+    def test_g7_verify_refuses_another_rsa_algorithm_of_the_same_key(self, alg, signing_key):
         token = jwt.encode({"sub": "ada"}, signing_key.export_to_pem(True, None), alg, headers={"kid": "s1"})
 
         with pytest.raises(InvalidToken) as refusal:
@@ -124,7 +124,7 @@ class TestTheAlgorithmOfASignedToken:
         assert refusal.value.code == "wrong_alg"
 
     @pytest.mark.parametrize("secret_of", ["pem", "jwk", "modulus"])
-    def test_g7_c1_refuses_hs256_with_the_public_key_as_the_secret(self, secret_of, signing_key):
+    def test_g7_c1_verify_refuses_hs256_with_the_public_key_as_the_secret(self, secret_of, signing_key):
         secret = {
             "pem": signing_key.export_to_pem(),
             "jwk": signing_key.export_public().encode(),
@@ -139,7 +139,7 @@ class TestTheAlgorithmOfASignedToken:
 
         assert refusal.value.code == "wrong_alg"
 
-    def test_c1_verifies_nothing_with_a_symmetric_key(self, signed):
+    def test_c1_verify_accepts_nothing_with_a_symmetric_key(self, signed):
         oct_key = JWK.generate(kty="oct", size=256)
 
         with pytest.raises(InvalidToken) as refusal:
@@ -148,13 +148,13 @@ class TestTheAlgorithmOfASignedToken:
         assert refusal.value.code == "bad_signature"
 
     @pytest.mark.parametrize("alg", ["none", "None", "NONE", "nOnE", "", "rs256", "ES256", "EdDSA"])
-    def test_g7_refuses_none_and_unknown_algorithms(self, alg, signed):
+    def test_g7_verify_refuses_none_and_unknown_algorithms(self, alg, signed):
         with pytest.raises(InvalidToken) as refusal:
             jose.verify(with_header(signed, json.dumps({"alg": alg, "kid": "s1"})), NO_KEYS)
 
         assert refusal.value.code == "wrong_alg"
 
-    def test_g7_refuses_a_token_without_a_signature(self):
+    def test_g7_verify_refuses_a_token_without_a_signature(self):
         token = jwt.encode({"sub": "ada"}, None, "none")
 
         with pytest.raises(InvalidToken) as refusal:
@@ -162,13 +162,13 @@ class TestTheAlgorithmOfASignedToken:
 
         assert refusal.value.code == "malformed"
 
-    def test_g7_refuses_to_verify_an_encrypted_token(self, encrypted):
+    def test_g7_verify_refuses_an_encrypted_token(self, encrypted):
         with pytest.raises(InvalidToken) as refusal:
             jose.verify(encrypted, NO_KEYS)
 
         assert refusal.value.code == "malformed"
 
-    def test_g22_refuses_to_decrypt_a_signed_token(self, signed):
+    def test_g22_decrypt_refuses_a_signed_token(self, signed):
         with pytest.raises(InvalidToken) as refusal:
             jose.decrypt(signed, NO_KEYS)
 
@@ -177,13 +177,13 @@ class TestTheAlgorithmOfASignedToken:
 
 class TestTheLengthsOfInitializationVectorAndTag:
     @pytest.mark.parametrize(("enc", "iv_bytes"), [("A256GCM", 12), ("A128CBC-HS256", 16)])
-    def test_decrypts_a_handmade_token_with_the_right_lengths(self, signed, encryption_key, enc, iv_bytes):
+    def test_decrypt_accepts_a_handmade_token_with_the_right_lengths(self, signed, encryption_key, enc, iv_bytes):
         token = encrypted_with_lengths(signed, encryption_key, enc=enc, iv_bytes=iv_bytes)
 
         assert jose.decrypt(token, {"e1": encryption_key}) == (signed, "e1")
 
     @pytest.mark.parametrize("iv_bytes", [8, 13, 16, 128])
-    def test_refuses_an_initialization_vector_of_the_wrong_length_without_an_rsa_operation(
+    def test_decrypt_refuses_an_initialization_vector_of_the_wrong_length_without_an_rsa_operation(
         self, signed, encryption_key, iv_bytes
     ):
         token = encrypted_with_lengths(signed, encryption_key, enc="A256GCM", iv_bytes=iv_bytes)
@@ -194,12 +194,12 @@ class TestTheLengthsOfInitializationVectorAndTag:
 
     @pytest.mark.parametrize(("enc", "iv_bytes"), [("A256GCM", 12), ("A128CBC-HS256", 16)])
     @pytest.mark.parametrize("tag_bytes", [1, 12, 15, 32])
-    def test_refuses_a_tag_of_the_wrong_length_without_an_rsa_operation(
+    def test_decrypt_refuses_a_tag_of_the_wrong_length_without_an_rsa_operation(
         self, signed, encryption_key, enc, iv_bytes, tag_bytes
     ):
         token = encrypted_with_lengths(signed, encryption_key, enc=enc, iv_bytes=iv_bytes, tag_bytes=tag_bytes)
         if tag_bytes == 32 and enc == "A256GCM":
-            token += "A" * 22  # AESGCM returns only 16 bytes of tag
+            token += "A" * 22  # AESGCM returns a tag of only 16 bytes.
 
         with pytest.raises(InvalidToken) as caught:
             jose.decrypt(token, NO_KEYS)
@@ -207,7 +207,7 @@ class TestTheLengthsOfInitializationVectorAndTag:
 
 
 class TestACompressedToken:
-    def test_g2_refuses_a_compressed_token_before_decrypting_it(self, encryption_key):
+    def test_g2_decrypt_refuses_a_compressed_token_before_decrypting_it(self, encryption_key):
         bomb = encrypted_as(
             {"alg": "RSA-OAEP", "enc": "A256GCM", "kid": "e1", "zip": "DEF"}, "A" * 1_048_576, encryption_key
         )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from instaccess.exceptions import InvalidToken
 from instaccess.tokens import jose
-from tests.tokens.handmade import CONTENT_ALGORITHMS, PAYLOAD, b64, hostile, with_header
+from tests.tokens.handmade import CONTENT_ALGORITHMS, PAYLOAD, arbitrary_input, b64, with_header
 
 # Strings that resemble tokens.
 near_tokens = st.one_of(
@@ -60,20 +60,22 @@ def mutations(draw: Any) -> Any:
 
 
 class TestArbitraryInput:
-    @hostile
+    @arbitrary_input
     @given(text=near_tokens)
-    def test_refuses_arbitrary_text_with_a_code(self, text, signing_key, encryption_key):
+    def test_reader_refuses_arbitrary_text_with_a_code(self, text, signing_key, encryption_key):
         for refused, keys in ((jose.decrypt, {"e1": encryption_key}), (jose.verify, {"s1": signing_key})):
             with pytest.raises(InvalidToken) as refusal:
                 refused(text, keys)
             assert refusal.value.code not in {"", "invalid"}
 
-    @hostile
+    @arbitrary_input
     @given(header=st.dictionaries(
         st.sampled_from(["alg", "enc", "kid", "typ", "cty", "zip", "crit"]),
         st.sampled_from(["RSA-OAEP", "RS256", "A256GCM", "A128CBC-HS256", "JWT", "e1", "s1", "", "DEF", None, 1, []]),
     ))  # fmt: skip
-    def test_refuses_a_token_whose_header_was_replaced(self, header, signed, encrypted, signing_key, encryption_key):
+    def test_reader_refuses_a_token_whose_header_was_replaced(
+        self, header, signed, encrypted, signing_key, encryption_key
+    ):
         # The authentication tag and the signature cover the header.
         for refused, token, keys in (
             (jose.decrypt, encrypted, {"e1": encryption_key}),
@@ -82,9 +84,9 @@ class TestArbitraryInput:
             with pytest.raises(InvalidToken):
                 refused(with_header(token, json.dumps(header)), keys)
 
-    @hostile
+    @arbitrary_input
     @given(mutate=mutations())
-    def test_g18_refuses_an_encrypted_token_that_was_mutated(self, mutate, encrypted, signed, encryption_key):
+    def test_g18_reader_refuses_an_encrypted_token_that_was_mutated(self, mutate, encrypted, signed, encryption_key):
         text = mutate(encrypted)
 
         if text == encrypted:
@@ -94,9 +96,9 @@ class TestArbitraryInput:
                 jose.decrypt(text, {"e1": encryption_key})
             assert refusal.value.code not in {"", "invalid"}
 
-    @hostile
+    @arbitrary_input
     @given(mutate=mutations())
-    def test_g18_refuses_a_signed_token_that_was_mutated(self, mutate, signed, signing_key):
+    def test_g18_reader_refuses_a_signed_token_that_was_mutated(self, mutate, signed, signing_key):
         text = mutate(signed)
 
         if text == signed:
@@ -107,7 +109,7 @@ class TestArbitraryInput:
             assert refusal.value.code not in {"", "invalid"}
 
     @pytest.mark.parametrize("enc", CONTENT_ALGORITHMS)
-    def test_g6_refuses_every_mixture_of_two_encrypted_tokens(self, enc, signing_key, encryption_key):
+    def test_g6_reader_refuses_every_mixture_of_two_encrypted_tokens(self, enc, signing_key, encryption_key):
         first, second = (
             jose.encrypt(jose.sign(payload, signing_key, kid="s1"), encryption_key, kid="e1", alg="RSA-OAEP", enc=enc)
             for payload in (b'{"sub":"ada"}', b'{"sub":"eve"}')
@@ -117,7 +119,7 @@ class TestArbitraryInput:
             with pytest.raises(InvalidToken):
                 jose.decrypt(".".join(mix), {"e1": encryption_key})
 
-    def test_refuses_every_mixture_of_two_signed_tokens(self, signing_key):
+    def test_reader_refuses_every_mixture_of_two_signed_tokens(self, signing_key):
         first, second = (
             jose.sign(payload, signing_key, kid=kid).split(".")
             for payload, kid in ((b'{"sub":"ada"}', "s1"), (b'{"sub":"eve"}', "s2"))

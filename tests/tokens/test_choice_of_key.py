@@ -14,7 +14,7 @@ from tests.tokens.handmade import encrypted_as
 
 
 class CountingKeys(dict[str, JWK]):
-    """Keys that count how many of them were used."""
+    """A key mapping that counts the keys that were used."""
 
     used = 0
 
@@ -25,14 +25,14 @@ class CountingKeys(dict[str, JWK]):
 
 
 class TestATokenWithoutKid:
-    def test_g10_tries_three_keys_in_order_for_a_token_without_kid(self, rsa_pool, signed):
+    def test_g10_reader_tries_three_keys_in_order_for_a_token_without_kid(self, rsa_pool, signed):
         others = {f"k{n}": rsa_pool.take("enc") for n in (1, 2)}
         third = rsa_pool.take("enc")
         token = encrypted_as({"alg": "RSA-OAEP", "enc": "A256GCM"}, signed, third)
 
         assert jose.decrypt(token, {**others, "k3": third}) == (signed, "k3")
 
-    def test_g10_tries_at_most_three_decryptions_for_a_token_without_kid(self, rsa_pool, signed):
+    def test_g10_reader_tries_at_most_three_decryptions_for_a_token_without_kid(self, rsa_pool, signed):
         keys = CountingKeys({f"k{n}": rsa_pool.take("enc") for n in (1, 2, 3, 4)})
         token = encrypted_as({"alg": "RSA-OAEP", "enc": "A256GCM"}, signed, keys["k4"])
 
@@ -42,7 +42,7 @@ class TestATokenWithoutKid:
         assert refusal.value.code == "decrypt_failed"
         assert keys.used == 3
 
-    def test_g10_tries_at_most_three_verifications_for_a_token_without_kid(self, rsa_pool):
+    def test_g10_reader_tries_at_most_three_verifications_for_a_token_without_kid(self, rsa_pool):
         keys = CountingKeys({f"k{n}": rsa_pool.take("sig") for n in (1, 2, 3, 4)})
         token = jwt.encode({"sub": "ada"}, keys["k4"].export_to_pem(True, None), "RS256")
 
@@ -52,7 +52,7 @@ class TestATokenWithoutKid:
         assert refusal.value.code == "bad_signature"
         assert keys.used == 3
 
-    def test_refuses_a_token_if_there_are_no_keys(self, rsa_pool, signed):
+    def test_reader_refuses_a_token_if_there_are_no_keys(self, rsa_pool, signed):
         encrypted = encrypted_as({"alg": "RSA-OAEP", "enc": "A256GCM"}, signed, rsa_pool.take("enc"))
         bare = jwt.encode({"sub": "ada"}, rsa_pool.take("sig").export_to_pem(True, None), "RS256")
 
@@ -62,11 +62,69 @@ class TestATokenWithoutKid:
             assert refusal.value.code == "unknown_kid"
 
 
+class NewKeys(jose.ReloadableKeys):
+    """Keys that `reload` replaces. Counts the reloads and the keys that were read."""
+
+    def __init__(self, keys: dict[str, JWK], reloaded: dict[str, JWK]) -> None:
+        self.keys_, self.reloaded = keys, reloaded
+        self.reloads = 0
+        self.read: list[str] = []
+
+    def reload(self) -> None:
+        self.reloads += 1
+        self.keys_ = self.reloaded
+
+    def __getitem__(self, kid: str) -> JWK:
+        self.read.append(kid)
+        return self.keys_[kid]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys_)
+
+    def __len__(self) -> int:
+        return len(self.keys_)
+
+
+class TestATokenWithoutKidThatNoKeyVerifies:
+    def signed(self, key: JWK, **header: str) -> str:
+        return jwt.encode({"sub": "ada"}, key.export_to_pem(True, None), "RS256", headers=header)
+
+    def test_c14_reader_reloads_the_keys_once_and_accepts_a_new_key(self, rsa_pool):
+        old, new = rsa_pool.take("sig"), rsa_pool.take("sig")
+        keys = NewKeys({"old": old}, {"new": new, "old": old})
+
+        assert jose.verify(self.signed(new), keys) == ({"sub": "ada"}, "new")
+        assert keys.reloads == 1
+
+    def test_c14_reader_accepts_a_key_that_was_replaced_under_its_kid(self, rsa_pool):
+        old, new = rsa_pool.take("sig"), rsa_pool.take("sig")
+
+        assert jose.verify(self.signed(new), NewKeys({"k": old}, {"k": new}))[1] == "k"
+
+    def test_c14_reader_refuses_the_token_if_the_reloaded_keys_do_not_verify_it(self, rsa_pool):
+        old, new = rsa_pool.take("sig"), rsa_pool.take("sig")
+        keys = NewKeys({"old": old}, {"old": old})
+
+        with pytest.raises(InvalidToken) as refusal:
+            jose.verify(self.signed(new), keys)
+
+        assert (refusal.value.code, keys.reloads) == ("bad_signature", 1)
+
+    def test_c14_reader_reloads_no_keys_for_a_verified_token_or_for_a_token_with_kid(self, rsa_pool):
+        old, new = rsa_pool.take("sig"), rsa_pool.take("sig")
+        keys = NewKeys({"old": old}, {"new": new})
+
+        assert jose.verify(self.signed(old), keys)[1] == "old"
+        with pytest.raises(InvalidToken):
+            jose.verify(self.signed(new, kid="old"), keys)
+        assert keys.reloads == 0
+
+
 class TestATokenWithKid:
-    def test_tries_no_other_key_than_the_kid_of_the_token(
+    def test_reader_tries_no_other_key_than_the_kid_of_the_token(
         self, encrypted, signed, rsa_pool, signing_key, encryption_key
     ):
-        # The right keys are present under other names, but a kid is binding.
+        # The right keys are stored under other kids, but only the key with the kid of the token may be used.
         with pytest.raises(InvalidToken) as decryption:
             jose.decrypt(encrypted, {"other": encryption_key})
         with pytest.raises(InvalidToken) as verification:
@@ -74,7 +132,7 @@ class TestATokenWithKid:
 
         assert (decryption.value.code, verification.value.code) == ("unknown_kid", "unknown_kid")
 
-    def test_g6_refuses_a_token_of_another_key_with_the_same_kid(self, encrypted, signed, rsa_pool):
+    def test_g6_reader_refuses_a_token_of_another_key_with_the_same_kid(self, encrypted, signed, rsa_pool):
         rsa_pool.take(), rsa_pool.take()
 
         with pytest.raises(InvalidToken) as decryption:
@@ -84,7 +142,7 @@ class TestATokenWithKid:
 
         assert (decryption.value.code, verification.value.code) == ("decrypt_failed", "bad_signature")
 
-    def test_refuses_a_key_whose_use_does_not_match(self, encrypted, signed, signing_key, encryption_key):
+    def test_reader_refuses_a_key_whose_use_does_not_match(self, encrypted, signed, signing_key, encryption_key):
         # If an operator mixes up the keys, tokens must be refused instead of being protected less.
         with pytest.raises(InvalidToken):
             jose.decrypt(encrypted, {"e1": JWK(**{**encryption_key, "use": "sig"})})

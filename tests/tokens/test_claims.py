@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from jwcrypto.jwk import JWK
 
 from instaccess.exceptions import ClaimsTooLarge, ForeignToken, InvalidToken, TokenExpired
-from instaccess.tokens import compact, is_canonical_uuid, jose
+from instaccess.tokens import compact, identifiers, is_canonical_uuid, jose
 from instaccess.tokens.claims import CLOCK_SKEW, MAX_LIFETIME, MAX_PAYLOAD_BYTES, RESERVED, Claims
 from instaccess.tokens.compact import MAX_DEPTH
+from tests.support.tokens import canvas_claims, signed_by_pyjwt
 
 ISSUER = "instructure:inst_access"
 NOW = 1_800_000_000
@@ -49,7 +50,7 @@ def payload(**changes: Any) -> dict[str, Any]:
 
 
 def read(members: dict[str, Any], *, now: float = NOW, issuer: str = ISSUER, **options: Any) -> Claims:
-    return Claims.from_payload(members, now=now, issuer=issuer, **options)
+    return Claims.from_payload(members, now=now, issuers=[issuer], **options)
 
 
 def refusal(members: dict[str, Any], **options: Any) -> InvalidToken:
@@ -164,11 +165,11 @@ class TestIsCanonicalUuid:
 
 class TestTheLifetime:
     @pytest.mark.parametrize("lifetime", [1, 60, MAX_LIFETIME])
-    def test_accepts_a_lifetime_of_one_second_to_one_hour(self, lifetime):
+    def test_lifetime_of_one_second_to_one_hour_is_accepted(self, lifetime):
         assert new(lifetime=lifetime).expires_at == NOW + lifetime
 
     @pytest.mark.parametrize("lifetime", [0, -1, MAX_LIFETIME + 1, 10**400])
-    def test_refuses_a_lifetime_out_of_range(self, lifetime):
+    def test_lifetime_out_of_range_is_refused(self, lifetime):
         with pytest.raises(ValueError, match="lifetime"):
             new(lifetime=lifetime)
 
@@ -187,27 +188,27 @@ class TestExtraClaims:
 
         assert claims.to_payload().get(name) != "forged"
 
-    def test_p16_reserves_all_claims_of_the_wire_contract_and_aud_and_nbf(self):
+    def test_p16_claims_of_the_wire_contract_and_aud_and_nbf_are_reserved(self):
         assert {
             "iss", "jti", "iat", "exp", "sub", "acct", "canvas_domain", "masq_sub", "masq_shard",
             "debug_user_global_id", "debug_masq_global_id", "region", "canvas_shard_id", "client_id",
             "instructure_service", "aud", "nbf",
         } == RESERVED  # fmt: skip
 
-    def test_p16_refuses_extra_claims_of_10_kilobytes(self):
+    def test_p16_extra_claims_of_10_kilobytes_are_refused(self):
         with pytest.raises(ClaimsTooLarge, match="CLAIMS_HOOK") as error:
             new(extra={"groups": "x" * 10_240}).to_json()
 
         assert error.value.code == "claims_too_large"
 
-    def test_p16_limits_the_payload_to_2048_bytes(self):
+    def test_p16_payload_is_limited_to_2048_bytes(self):
         room = MAX_PAYLOAD_BYTES - len(new(extra={"x": ""}).to_json())
 
         assert len(new(extra={"x": "x" * room}).to_json()) == 2048
         with pytest.raises(ClaimsTooLarge):
             new(extra={"x": "x" * (room + 1)}).to_json()
 
-    def test_p16_measures_the_payload_in_bytes_and_not_in_characters(self):
+    def test_p16_payload_is_measured_in_bytes_and_not_in_characters(self):
         with pytest.raises(ClaimsTooLarge):
             new(extra={"x": "\N{KEY}" * 600}).to_json()
 
@@ -216,20 +217,20 @@ class TestExtraClaims:
         [object(), {1, 2}, b"bytes", float("nan"), float("inf"), "\ud800", {("a", "b"): 1}, uuid.UUID(int=0)],
         ids=["object", "set", "bytes", "nan", "infinity", "lone-surrogate", "tuple-as-name", "uuid"],
     )
-    def test_p16_refuses_an_extra_claim_that_is_not_json(self, value):
+    def test_p16_extra_claim_that_is_not_json_is_refused(self, value):
         with pytest.raises(ClaimsTooLarge, match="not JSON") as error:
             new(extra={"x": value}).to_json()
 
         assert error.value.code == "claims_not_json"
 
-    def test_p16_refuses_an_extra_claim_that_contains_itself(self):
+    def test_p16_extra_claim_that_contains_itself_is_refused(self):
         loop: list[Any] = []
         loop.append(loop)
 
         with pytest.raises(ClaimsTooLarge):
             new(extra={"x": loop}).to_json()
 
-    def test_p16_refuses_an_extra_claim_with_100000_levels(self):
+    def test_p16_extra_claim_with_100000_levels_is_refused(self):
         deep: list[Any] = []
         for _ in range(100_000):
             deep = [deep]
@@ -237,7 +238,7 @@ class TestExtraClaims:
         with pytest.raises(ClaimsTooLarge):
             new(extra={"x": deep}).to_json()
 
-    def test_p16_limits_the_depth_of_extra_claims_to_what_readers_accept(self):
+    def test_p16_depth_of_extra_claims_is_limited_to_what_readers_accept(self):
         def nested(depth: int) -> list[Any]:
             return [nested(depth - 1)] if depth else ["x"]
 
@@ -263,8 +264,18 @@ class TestTheIssuer:
     def test_c2_a_missing_issuer_makes_a_foreign_token(self):
         assert refusal(payload(iss=...)).code == "foreign_issuer"
 
+    def test_c12_reader_accepts_each_of_several_issuers_and_returns_it(self):
+        for issuer in (ISSUER, "https://canvas.example"):
+            claims = Claims.from_payload(payload(iss=issuer), now=NOW, issuers=[ISSUER, "https://canvas.example"])
+            assert claims.issuer == issuer
+
+    @pytest.mark.parametrize("iss", ["instructure", ["instructure:inst_access"], {}])
+    def test_c2_reader_refuses_a_part_of_an_issuer_if_the_issuers_are_a_string(self, iss):
+        with pytest.raises(ForeignToken):
+            Claims.from_payload(payload(iss=iss), now=NOW, issuers=ISSUER)
+
     def test_issuer_is_checked_before_other_claims(self):
-        # Another authenticator may accept the token, so its other claims are not judged.
+        # Do not check the other claims, because another authenticator may accept the token.
         assert isinstance(refusal({"iss": "other", "exp": None}), ForeignToken)
 
 
@@ -289,15 +300,15 @@ INVALID_TIMES = [
 class TestAnInvalidTime:
     @pytest.mark.parametrize("value", INVALID_TIMES)
     @pytest.mark.parametrize("name", ["iat", "exp"])
-    def test_g8_refuses_an_invalid_iat_or_exp(self, name, value):
+    def test_g8_reader_refuses_an_invalid_iat_or_exp(self, name, value):
         assert refusal(payload(**{name: value})).code == "bad_claim"
 
     @pytest.mark.parametrize("value", INVALID_TIMES[:-1])
-    def test_g8_refuses_an_invalid_nbf(self, value):
+    def test_g8_reader_refuses_an_invalid_nbf(self, value):
         assert refusal(payload(nbf=value)).code == "bad_claim"
 
-    def test_g8_refuses_an_exp_of_1e999(self, rsa_pool):
-        # 1e999 is valid JSON, and Python parses it as infinity.
+    def test_g8_reader_refuses_an_exp_of_1e999(self, rsa_pool):
+        # 1e999 is valid JSON, and Python parses 1e999 as infinity, which can't be converted to an integer.
         key = rsa_pool.take("sig")
         text = json.dumps(payload(exp="?")).replace('"?"', "1e999").encode()
 
@@ -309,23 +320,23 @@ class TestAnInvalidTime:
 
 class TestTheExpiry:
     @pytest.mark.parametrize("leeway", [0, 5])
-    def test_c9_accepts_a_token_one_second_before_it_expires(self, leeway):
+    def test_c9_reader_accepts_a_token_one_second_before_it_expires(self, leeway):
         assert read(payload(), now=NOW + 3600 + leeway - 1, leeway=leeway).user_uuid == "ada"
 
     @pytest.mark.parametrize("leeway", [0, 5])
     @pytest.mark.parametrize("late", [0, 0.001, 1, 3600, 10**9])
-    def test_c9_refuses_a_token_from_its_exp_on(self, leeway, late):
+    def test_c9_reader_refuses_a_token_from_its_exp_on(self, leeway, late):
         error = refusal(payload(), now=NOW + 3600 + leeway + late, leeway=leeway)
 
         assert isinstance(error, TokenExpired)
         assert error.code == "expired"
 
     @pytest.mark.parametrize("lives", [3601, 86_400, 2**52])
-    def test_g8_refuses_a_lifetime_of_more_than_an_hour(self, lives):
+    def test_g8_reader_refuses_a_lifetime_of_more_than_an_hour(self, lives):
         assert refusal(payload(iat=NOW, exp=min(NOW + lives, 2**53 - 1))).code == "bad_lifetime"
 
     @pytest.mark.parametrize("exp", [NOW, NOW - 1, 0])
-    def test_g8_refuses_an_exp_that_is_not_after_iat(self, exp):
+    def test_g8_reader_refuses_an_exp_that_is_not_after_iat(self, exp):
         assert refusal(payload(exp=exp), now=0).code == "bad_lifetime"
 
     def test_reader_may_set_a_shorter_maximum_lifetime(self):
@@ -334,63 +345,90 @@ class TestTheExpiry:
 
 
 class TestATokenFromTheFuture:
-    def test_accepts_an_iat_up_to_a_minute_in_the_future(self):
+    def test_reader_accepts_an_iat_up_to_a_minute_in_the_future(self):
         assert read(payload(iat=NOW + CLOCK_SKEW)).issued_at == NOW + CLOCK_SKEW
 
-    def test_refuses_an_iat_more_than_a_minute_in_the_future(self):
+    def test_reader_refuses_an_iat_more_than_a_minute_in_the_future(self):
         assert refusal(payload(iat=NOW + CLOCK_SKEW + 1)).code == "not_yet"
 
-    def test_refuses_a_token_before_its_nbf(self):
+    def test_reader_refuses_a_token_before_its_nbf(self):
         assert refusal(payload(nbf=NOW + 1)).code == "not_yet"
 
-    def test_accepts_a_token_from_its_nbf_on(self):
+    def test_reader_accepts_a_token_from_its_nbf_on(self):
         assert read(payload(nbf=NOW)).user_uuid == "ada"
 
-    def test_accepts_a_token_before_its_nbf_within_the_leeway(self):
+    def test_reader_accepts_a_token_before_its_nbf_within_the_leeway(self):
         assert read(payload(nbf=NOW + 5), leeway=5).user_uuid == "ada"
         assert refusal(payload(nbf=NOW + 6), leeway=5).code == "not_yet"
 
 
 class TestAClaimOfTheWrongType:
     @pytest.mark.parametrize("value", [None, "", 1, True, 1.5, [], ["ada"], {}, ...])
-    @pytest.mark.parametrize("name", ["jti", "sub", "acct", "canvas_domain"])
-    def test_refuses_a_required_claim_of_the_wrong_type(self, name, value):
+    @pytest.mark.parametrize("name", ["jti", "sub", "acct"])
+    def test_reader_refuses_a_required_claim_of_the_wrong_type(self, name, value):
         assert refusal(payload(**{name: value})).code == "bad_claim"
 
     @pytest.mark.parametrize("value", [None, "", 1, True, [], {}])
-    @pytest.mark.parametrize(
-        "name", ["masq_sub", "debug_user_global_id", "debug_masq_global_id", "region", "client_id"]
-    )
-    def test_refuses_an_optional_claim_of_the_wrong_type(self, name, value):
+    @pytest.mark.parametrize("name", ["canvas_domain", "masq_sub", "region"])
+    def test_reader_refuses_an_optional_claim_of_the_wrong_type(self, name, value):
+        assert refusal(payload(**{name: value})).code == "bad_claim"
+
+    @pytest.mark.parametrize("value", [None, "", True, False, 1.0, -1, 2**63, 10**400, [], {}])
+    @pytest.mark.parametrize("name", ["debug_user_global_id", "debug_masq_global_id", "client_id"])
+    def test_c12_reader_refuses_an_id_that_is_neither_a_string_nor_an_integer_of_64_bits(self, name, value):
         assert refusal(payload(**{name: value})).code == "bad_claim"
 
     @pytest.mark.parametrize("value", [None, "", True, 1.0, [], {}])
     @pytest.mark.parametrize("name", ["masq_shard", "canvas_shard_id"])
-    def test_refuses_a_shard_of_the_wrong_type(self, name, value):
+    def test_reader_refuses_a_shard_of_the_wrong_type(self, name, value):
         assert refusal(payload(**{name: value})).code == "bad_claim"
 
     @pytest.mark.parametrize("value", [None, "true", 1, 0, [], {}])
-    def test_refuses_an_instructure_service_claim_of_the_wrong_type(self, value):
+    def test_reader_refuses_an_instructure_service_claim_of_the_wrong_type(self, value):
         assert refusal(payload(instructure_service=value)).code == "bad_claim"
 
     def test_error_does_not_contain_the_value_of_a_claim(self):
         assert "secret" not in str(refusal(payload(sub=["secret"])))
 
 
+class TestTheClaimsOfCanvas:
+    def test_c12_reader_accepts_integer_ids_as_strings_and_a_token_without_a_domain(self, rsa_pool):
+        key = rsa_pool.take("sig")
+        members, _ = jose.verify(signed_by_pyjwt(canvas_claims(NOW), key), {"s1": key})
+
+        claims = read(members)
+
+        assert (claims.client_id, claims.instructure_service) == ("10000000000107", True)
+        assert (claims.user_global_id, claims.real_user_global_id) == ("10000000000001", "10000000000002")
+        assert claims.canvas_domain is None
+
+    @pytest.mark.parametrize("name", ["debug_user_global_id", "debug_masq_global_id", "client_id"])
+    @pytest.mark.parametrize("value", [0, 7, 2**63 - 1, "7", "a-client"])
+    def test_c12_reader_accepts_an_id_that_is_a_string_or_an_integer(self, name, value):
+        assert read(payload(**{name: value})).to_payload()[name] == str(value)
+
+    def test_c12_reader_accepts_a_token_for_no_service_user(self):
+        assert read(canvas_claims(instructure_service=False)).instructure_service is False
+
+    def test_c12_identifiers_contain_an_integer_client_id_as_a_string(self):
+        assert identifiers({"jti": "j", "sub": 7, "client_id": 7}) == {"jti": "j", "client_id": "7"}
+        assert identifiers({"client_id": True}) == {}
+
+
 class TestAMasquerade:
-    def test_accepts_a_masquerade_with_user_and_shard(self):
+    def test_reader_accepts_a_masquerade_with_user_and_shard(self):
         claims = read(payload(masq_sub="real", masq_shard=1))
 
         assert (claims.masquerading_user_uuid, claims.masquerading_user_shard_id) == ("real", 1)
 
     @pytest.mark.parametrize("shard", [0, 1, 10_000_000_000_001, "shard-7"])
-    def test_accepts_a_masquerade_on_any_shard(self, shard):
+    def test_reader_accepts_a_masquerade_on_any_shard(self, shard):
         claims = read(payload(masq_sub="real", masq_shard=shard))
 
         assert (claims.masquerading_user_uuid, claims.masquerading_user_shard_id) == ("real", shard)
 
     @pytest.mark.parametrize("incomplete", [{"masq_sub": "real"}, {"masq_shard": 1}])
-    def test_c11_ignores_a_masquerade_without_user_or_shard(self, incomplete):
+    def test_c11_reader_ignores_a_masquerade_without_user_or_shard(self, incomplete):
         claims = read(payload(**incomplete))
 
         assert (claims.masquerading_user_uuid, claims.masquerading_user_shard_id) == (None, None)
@@ -445,7 +483,7 @@ class TestArbitraryClaims:
     def test_claims_are_read_back_unchanged(self, claims):
         members = json.loads(claims.to_json())
 
-        assert Claims.from_payload(members, now=claims.issued_at, issuer=claims.issuer) == claims
+        assert Claims.from_payload(members, now=claims.issued_at, issuers=[claims.issuer]) == claims
 
     @settings(deadline=None, max_examples=300)
     @given(

@@ -27,7 +27,7 @@ KEY_ALGORITHMS = ("RSA-OAEP", "RSA-OAEP-256", "RSA1_5")
 ALGORITHMS = list(product(KEY_ALGORITHMS, CONTENT_ALGORITHMS))
 
 
-# joserfc warns about RSA1_5, as `check --deploy` does. These tests use RSA1_5 on purpose.
+# Ignore joserfc's warning about RSA1_5, because these tests use RSA1_5 on purpose.
 uses_rsa1_5 = pytest.mark.filterwarnings('ignore:JWE algorithm "RSA1_5" is deprecated')
 
 
@@ -84,7 +84,7 @@ class TestAnEncryptedToken:
 
         assert jwe.payload == signed.encode()
 
-    def test_decrypt_decrypts_the_token(self, token, signed, encryption_key, alg):
+    def test_this_package_decrypts_the_token(self, token, signed, encryption_key, alg):
         assert jose.decrypt(token, {"e1": encryption_key}, key_algorithms=[alg]) == (signed, "e1")
 
     def test_encrypting_twice_gives_different_tokens(self, token, signed, encryption_key, alg, enc):
@@ -124,7 +124,7 @@ class TestATokenFromJoserfc:
             pytest.param({"kid": "s1"}, {"cty": "JWT", "kid": "e1", "typ": "JWT"}, id="with-everything"),
         ],
     )
-    def test_g10_decrypts_and_verifies_a_token_from_joserfc(
+    def test_g10_reader_decrypts_and_verifies_a_token_from_joserfc(
         self, alg, enc, inner_kid, outer, signing_key, encryption_key
     ):
         signer = joserfc_jwk.RSAKey.import_key(signing_key.export(as_dict=True))
@@ -139,7 +139,7 @@ class TestATokenFromJoserfc:
 
         assert (claims, encryption_kid, signing_kid) == (json.loads(PAYLOAD), "e1", "s1")
 
-    def test_g10_accepts_an_inner_header_without_typ(self, alg, enc, signing_key, encryption_key):
+    def test_g10_reader_accepts_an_inner_header_without_typ(self, alg, enc, signing_key, encryption_key):
         signer = joserfc_jwk.RSAKey.import_key(signing_key.export(as_dict=True))
         inner = joserfc_jws.serialize_compact({"alg": "RS256"}, PAYLOAD, signer, algorithms=["RS256"])
         token = jose.encrypt(inner, encryption_key, kid="e1", alg=alg, enc=enc)

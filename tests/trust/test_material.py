@@ -24,7 +24,7 @@ from instaccess.trust import material
 PRIVATE_MEMBERS = {"d", "p", "q", "dp", "dq", "qi"}
 PEM = serialization.Encoding.PEM
 PKCS8 = serialization.PrivateFormat.PKCS8
-# The original function. A fixture replaces it with prepared keys in other tests.
+# Keep the original function, because a fixture replaces the function in every test.
 generate_jwk = material.generate_jwk
 
 
@@ -112,34 +112,34 @@ class TestParsingAKey:
 
 
 class TestRefusedKeys:
-    def test_k6_refuses_a_key_of_1024_bits(self):
+    def test_k6_parser_refuses_a_key_of_1024_bits(self):
         weak = JWK.generate(kty="RSA", size=1024)
         for data in (private_pem(weak), public_pem(weak), json.dumps(members(weak))):
             assert refusal(data) == "the key has 1024 bits; 2048 to 4096 are accepted"
 
-    def test_k6_refuses_a_key_so_large_that_each_operation_would_be_slow(self):
+    def test_k6_parser_refuses_a_key_so_large_that_each_operation_would_be_slow(self):
         huge = json.dumps({"kty": "RSA", "n": unsigned((1 << 8191) | 1), "e": "AQAB"})
 
         assert refusal(huge) == "the key has 8192 bits; 2048 to 4096 are accepted"
 
     @pytest.mark.parametrize("exponent", [1, 2, 65536])
-    def test_k6_refuses_an_exponent_that_is_insecure_or_invalid(self, pair, exponent):
+    def test_k6_parser_refuses_an_exponent_that_is_insecure_or_invalid(self, pair, exponent):
         weak = members(pair, private=False) | {"e": unsigned(exponent)}
 
         assert refusal(json.dumps(weak)) == "the RSA key can't be used (ValueError)"
 
     @pytest.mark.parametrize("exponent", [3, 17, 65535])
-    def test_k6_refuses_a_small_exponent(self, pair, exponent):
+    def test_k6_parser_refuses_a_small_exponent(self, pair, exponent):
         weak = members(pair, private=False) | {"e": unsigned(exponent)}
 
         assert refusal(json.dumps(weak)) == f"the public exponent is {exponent}; at least 65537 is accepted"
 
-    def test_k6_refuses_a_private_key_with_exponent_3(self):
+    def test_k6_parser_refuses_a_private_key_with_exponent_3(self):
         weak = JWK.generate(kty="RSA", size=2048, public_exponent=3)
 
         assert refusal(private_pem(weak)) == "the public exponent is 3; at least 65537 is accepted"
 
-    def test_k6_refuses_an_elliptic_curve_key(self):
+    def test_k6_parser_refuses_an_elliptic_curve_key(self):
         key = ec.generate_private_key(ec.SECP256R1())
 
         assert refusal(key.private_bytes(PEM, PKCS8, serialization.NoEncryption())) == (
@@ -149,21 +149,21 @@ class TestRefusedKeys:
             refusal(JWK.generate(kty="EC", crv="P-256").export_public()) == "the key type is EC; only RSA is accepted"
         )
 
-    def test_k6_refuses_an_edwards_curve_key(self):
+    def test_k6_parser_refuses_an_edwards_curve_key(self):
         key = ed25519.Ed25519PrivateKey.generate()
 
         assert refusal(key.private_bytes(PEM, PKCS8, serialization.NoEncryption())) == (
             "the key type is OKP; only RSA is accepted"
         )
 
-    def test_k6_refuses_a_symmetric_key(self):
+    def test_k6_parser_refuses_a_symmetric_key(self):
         assert refusal(JWK.generate(kty="oct", size=256).export()) == "the key type is oct; only RSA is accepted"
 
-    def test_k6_refuses_a_jwk_that_asks_to_generate_a_key(self):
+    def test_k6_parser_refuses_a_jwk_that_asks_to_generate_a_key(self):
         """jwcrypto would generate a key and return it as if it had been parsed."""
         assert refusal('{"generate": "RSA", "size": 2048}') == "a JWK with a `generate` member is not a key"
 
-    def test_k6_refuses_an_encrypted_pem(self, pair):
+    def test_k6_parser_refuses_an_encrypted_pem(self, pair):
         encrypted = pair.get_op_key("sign").private_bytes(
             PEM, PKCS8, serialization.BestAvailableEncryption(b"secret")
         )
@@ -187,13 +187,13 @@ class TestRefusedKeys:
         assert all("openssl pkey -in FILE" in refusal(each) for each in encrypted)
         assert "copy the JWK that you need" in refusal(json.dumps({"keys": [json.loads(pair.export_public())]}))
 
-    def test_k6_refuses_a_private_key_that_does_not_match_its_public_key(self, rsa_pool):
+    def test_k6_parser_refuses_a_private_key_that_does_not_match_its_public_key(self, rsa_pool):
         mixed = members(rsa_pool.take()) | {"n": rsa_pool.take()["n"]}
 
         assert refusal(json.dumps(mixed)).startswith("the RSA key can't be used")
 
     @pytest.mark.parametrize("dropped", [{"p", "q", "dp", "dq", "qi"}, {"dp"}, {"q"}])
-    def test_k6_refuses_a_private_key_with_missing_members(self, pair, dropped):
+    def test_k6_parser_refuses_a_private_key_with_missing_members(self, pair, dropped):
         partial = {name: value for name, value in members(pair).items() if name not in dropped}
 
         assert refusal(json.dumps(partial)).startswith("the RSA key can't be used")
@@ -223,12 +223,12 @@ class TestRefusedKeys:
         ],
         ids=str,
     )
-    def test_k6_refuses_malformed_data(self, data):
+    def test_k6_parser_refuses_malformed_data(self, data):
         assert refusal(data)
 
     @given(data=st.one_of(st.binary(max_size=200), st.text(max_size=200)))
     @hypothesis_settings(max_examples=200, deadline=None)
-    def test_k6_refuses_arbitrary_bytes_and_strings(self, data):
+    def test_k6_parser_refuses_arbitrary_bytes_and_strings(self, data):
         assert refusal(data)
 
     @given(
@@ -236,7 +236,7 @@ class TestRefusedKeys:
         value=st.one_of(st.none(), st.integers(), st.text(max_size=20), st.lists(st.text(max_size=3), max_size=2)),
     )
     @hypothesis_settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-    def test_k6_refuses_a_jwk_with_one_invented_member(self, rsa_pool, name, value):
+    def test_k6_parser_refuses_a_jwk_with_one_invented_member(self, rsa_pool, name, value):
         rsa_pool.rewind()
 
         assert refusal(json.dumps(members(rsa_pool.take()) | {name: value}))

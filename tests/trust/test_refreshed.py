@@ -182,7 +182,7 @@ class TestSeveralThreads:
         assert loading.result == 2
         assert source.loads == 2
 
-    def test_o13_after_one_thread_waited_in_vain_the_next_thread_does_not_wait(
+    def test_o13_after_one_thread_has_waited_without_a_result_the_next_thread_does_not_wait(
         self, clock, source, value, monkeypatch
     ):
         monkeypatch.setattr("instaccess.trust.refreshed.PATIENCE", 0.05)
@@ -207,7 +207,7 @@ class TestSeveralThreads:
         assert loading.result == 1
 
     def test_no_thread_gets_the_older_value_while_a_load_succeeds(self, clock, source, value, monkeypatch):
-        """With an older deny list, a gateway would accept a token that was revoked since."""
+        """With the older deny list, a gateway would accept a token that was revoked after that list was loaded."""
         monkeypatch.setattr("instaccess.trust.refreshed.PATIENCE", 60)
         calls = get_stale_value(clock, source, value, threads=8)
         source.gate.set()
@@ -263,7 +263,9 @@ class TestAForkedProcess:
         context = multiprocessing.get_context("fork")
         assert value.get(interval=3600) == 1
         parent_end, child_end = context.Pipe()
-        with value._lock:  # This simulates a thread that loads the value at the time of the fork.
+        with (
+            value._lock
+        ):  # If a thread of the parent holds the lock during a fork, the child can never acquire the lock.
             child = context.Process(target=_child, args=(value, child_end))
             child.start()
         assert parent_end.poll(60)

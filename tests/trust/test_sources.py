@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import threading
 import uuid
@@ -16,8 +17,8 @@ from instaccess.exceptions import ConfigError, InvalidToken, SourceUnavailable
 from instaccess.tokens import jose
 from instaccess.trust import fetch, remote_jwks, sources
 from tests.support.clocks import Clock
-from tests.support.servers import reply, scripted
-from tests.support.tokens import Makes, b64
+from tests.support.servers import reply, scripted_server
+from tests.support.tokens import TokenFactory, b64, canvas_claims, signed_by_pyjwt
 
 JWKS = "/internal/services/jwks"
 
@@ -102,7 +103,7 @@ class TestVerificationKeysFromSettings:
             "/does/not/exist/SECRET\x00",
         ],
     )
-    def test_an_invalid_verification_key_is_an_error_that_names_the_setting_and_not_the_key(self, settings, bad):
+    def test_the_error_for_an_invalid_verification_key_contains_the_setting_but_not_the_key(self, settings, bad):
         settings.INSTACCESS = {"VERIFICATION_KEYS": [bad]}
 
         with pytest.raises(ConfigError, match="VERIFICATION_KEYS") as caught:
@@ -122,7 +123,7 @@ class TestDecryptionKeysFromSettings:
         ids=["PEM", "JWK", "JWK with kid"],
     )
     def test_a_decryption_key_decrypts_a_token_that_was_encrypted_for_it(self, rsa_pool, key, settings, serialize):
-        make = Makes(rsa_pool.take("sig"), key)
+        make = TokenFactory(rsa_pool.take("sig"), key)
         settings.INSTACCESS = {"DECRYPTION_KEYS": [serialize(key)]}
 
         assert jose.decrypt(make.encrypted(), sources.decryption_keys())[1] == key.thumbprint()
@@ -155,16 +156,16 @@ class TestDecryptionKeysFromSettings:
         assert list(sources.decryption_keys()) == ["gw"]
 
         settings.INSTACCESS = {"DECRYPTION_KEYS": [first, second]}
-        with pytest.raises(ConfigError, match=r"INSTACCESS\['DECRYPTION_KEYS'\]\[1\].* kid an earlier"):
+        with pytest.raises(ConfigError, match=r"INSTACCESS\['DECRYPTION_KEYS'\]\[1\].* kid of an earlier"):
             sources.decryption_keys()
 
-    def test_a_url_in_a_list_is_an_error_that_describes_the_correct_form(self, settings):
+    def test_the_error_for_a_url_in_a_list_describes_the_correct_form(self, settings):
         settings.INSTACCESS = {"VERIFICATION_KEYS": ["https://canvas.example.edu/internal/services/jwks"]}
 
         with pytest.raises(ConfigError, match=r"\[0\] is a URL: write the URL as a string, not in a list"):
             sources.verification_keys()
 
-    def test_a_key_file_that_cannot_be_read_is_an_error_that_names_the_setting(self, settings, tmp_path):
+    def test_the_error_for_an_unreadable_key_file_names_the_setting(self, settings, tmp_path):
         settings.INSTACCESS = {"DECRYPTION_KEYS": [tmp_path / "nothing.pem"]}
 
         with pytest.raises(ConfigError, match=r"DECRYPTION_KEYS.*FileNotFoundError"):
@@ -197,8 +198,33 @@ class TestReadingAJWKSet:
         for members in ([bad, public(key)], [public(key), bad]):
             assert list(remote_jwks.read_jwks({"keys": members})) == [key.thumbprint()]
 
+    @pytest.mark.parametrize(
+        "members",
+        [
+            {"use": "enc"},
+            {"use": "enc", "key_ops": ["verify"]},
+            {"key_ops": ["encrypt"]},
+            {"key_ops": ["sign"]},
+            {"key_ops": []},
+            {"key_ops": "verify"},
+            {"key_ops": None},
+        ],
+        ids=str,
+    )
+    def test_c13_ignores_a_member_that_is_not_for_verification(self, rsa_pool, key, members):
+        other = public(rsa_pool.take(), **members)
+
+        assert list(remote_jwks.read_jwks({"keys": [other, public(key)]})) == [key.thumbprint()]
+
+    @pytest.mark.parametrize("key_ops", [["verify"], ["verify", "encrypt"]])
+    def test_c13_accepts_a_member_whose_key_ops_contain_verify(self, key, key_ops):
+        member = public(key, key_ops=key_ops)
+        del member["use"]
+
+        assert list(remote_jwks.read_jwks({"keys": [member]})) == [key.thumbprint()]
+
     def test_c1_a_symmetric_key_with_the_kid_of_a_token_verifies_no_token(self, rsa_pool, key):
-        make = Makes(key, rsa_pool.take("enc"))
+        make = TokenFactory(key, rsa_pool.take("enc"))
         secret = b64(key.export_to_pem())
         keys = remote_jwks.read_jwks({"keys": [{"kty": "oct", "k": secret, "kid": make.signing_kid, "alg": "HS256"}]})
 
@@ -255,8 +281,8 @@ def document(*keys: JWK) -> bytes:
 
 @pytest.fixture
 def jwks(key, settings):
-    """A server with a scripted JWK set, and the settings that configure its URL."""
-    with scripted(lambda handler: reply(handler, 200, document(key))) as script:
+    """Run a server with a scripted JWK set, and configure its URL."""
+    with scripted_server(lambda handler: reply(handler, 200, document(key))) as script:
         settings.INSTACCESS = {"VERIFICATION_KEYS": script.base_url + JWKS, "ALLOW_HTTP_URLS": True}
         yield script
 
@@ -270,28 +296,28 @@ class TestKeysOfAJWKSURL:
         for _ in range(5):
             assert list(sources.verification_keys()) == [key.thumbprint()]
 
-        (request,) = jwks.asked
+        (request,) = jwks.requests
         assert (request.method, request.path) == ("GET", JWKS)
         assert "Authorization" not in request.headers
 
     def test_keys_are_fetched_again_after_jwks_seconds(self, jwks, key, rsa_pool, clock):
         sources.verification_keys()
         other = rsa_pool.take()
-        jwks.says(200, document(other, key))
+        jwks.answer_with(200, document(other, key))
         clock.now += remote_jwks.JWKS_SECONDS
 
         assert list(sources.verification_keys()) == [other.thumbprint(), key.thumbprint()]
 
     def test_a_key_that_was_removed_from_the_jwk_set_is_no_longer_returned(self, jwks, key, rsa_pool, clock):
         assert key.thumbprint() in sources.verification_keys()
-        jwks.says(200, document(rsa_pool.take()))
+        jwks.answer_with(200, document(rsa_pool.take()))
         clock.now += remote_jwks.JWKS_SECONDS
 
         assert key.thumbprint() not in sources.verification_keys()
 
     def test_an_unchanged_key_keeps_its_jwk_object(self, jwks, key, rsa_pool, clock):
         first = sources.verification_keys()[key.thumbprint()]
-        jwks.says(200, document(rsa_pool.take(), key))
+        jwks.answer_with(200, document(rsa_pool.take(), key))
         clock.now += remote_jwks.JWKS_SECONDS
 
         assert sources.verification_keys()[key.thumbprint()] is first
@@ -300,19 +326,72 @@ class TestKeysOfAJWKSURL:
         keys = sources.verification_keys()
         for _ in range(1000):
             assert str(uuid.uuid4()) not in keys
-        assert len(jwks.asked) == 2
+        assert len(jwks.requests) == 2
         clock.now += remote_jwks.JWKS_COOLDOWN
         for _ in range(1000):
             assert keys.get(str(uuid.uuid4())) is None
 
-        assert len(jwks.asked) == 3
+        assert len(jwks.requests) == 3
 
     def test_c4_the_first_token_that_is_signed_with_a_new_key_causes_a_fetch(self, jwks, key, rsa_pool, clock):
-        make = Makes(rsa_pool.take(), rsa_pool.take())
+        make = TokenFactory(rsa_pool.take(), rsa_pool.take())
         keys = sources.verification_keys()
-        jwks.says(200, document(key, make.signing))
+        jwks.answer_with(200, document(key, make.signing))
 
         assert jose.verify(make.signed(), keys)[1] == make.signing_kid
+
+    def test_c14_a_token_without_a_kid_that_is_signed_with_a_new_key_causes_a_fetch(self, jwks, key, rsa_pool, clock):
+        new = rsa_pool.take()
+        keys = sources.verification_keys()
+        jwks.answer_with(200, document(new, key))
+
+        assert jose.verify(signed_by_pyjwt(canvas_claims(), new), keys)[1] == new.thumbprint()
+        assert len(jwks.requests) == 2
+
+    def test_c14_tokens_without_a_kid_and_unknown_kids_share_one_cooldown(self, jwks, rsa_pool, clock):
+        forged = signed_by_pyjwt(canvas_claims(), rsa_pool.take())
+        keys = sources.verification_keys()
+        for _ in range(20):
+            with pytest.raises(InvalidToken, match="bad_signature"):
+                jose.verify(forged, keys)
+            assert str(uuid.uuid4()) not in keys
+
+        assert len(jwks.requests) == 2
+
+    @pytest.mark.parametrize("encoding", ["identity", "Identity", ""])
+    def test_c16_reads_a_jwk_set_whose_content_encoding_is_identity(self, jwks, key, encoding):
+        jwks.answer_with(200, document(key), Content_Encoding=encoding)
+
+        assert list(sources.verification_keys()) == [key.thumbprint()]
+
+    @pytest.mark.parametrize("encoding", ["gzip", "identity, gzip", "br"])
+    def test_c16_refuses_a_compressed_jwk_set(self, jwks, key, encoding):
+        jwks.answer_with(200, gzip.compress(document(key)), Content_Encoding=encoding)
+
+        with pytest.raises(SourceUnavailable, match="compressed"):
+            sources.verification_keys()
+
+    def test_c16_reads_a_jwk_set_with_a_byte_order_mark(self, jwks, key):
+        jwks.answer_with(200, b"\xef\xbb\xbf" + document(key))
+
+        assert list(sources.verification_keys()) == [key.thumbprint()]
+
+    def test_c16_reads_a_jwk_set_in_chunks(self, jwks, key):
+        def chunked(handler: Any) -> None:
+            handler.protocol_version = "HTTP/1.1"
+            handler.close_connection = True
+            handler.send_response(200)
+            handler.send_header("Transfer-Encoding", "chunked")
+            handler.end_headers()
+            body = document(key)
+            for start in range(0, len(body), 100):
+                part = body[start : start + 100]
+                handler.wfile.write(b"%x\r\n%b\r\n" % (len(part), part))
+            handler.wfile.write(b"0\r\n\r\n")
+
+        jwks.answer = chunked
+
+        assert list(sources.verification_keys()) == [key.thumbprint()]
 
     def test_c4_unknown_kids_in_several_threads_cause_one_fetch(self, jwks, clock):
         keys = sources.verification_keys()
@@ -322,7 +401,7 @@ class TestKeysOfAJWKSURL:
         for thread in threads:
             thread.join()
 
-        assert len(jwks.asked) == 2
+        assert len(jwks.requests) == 2
 
     def test_several_threads_share_the_first_fetch(self, jwks):
         threads = [threading.Thread(target=sources.verification_keys) for _ in range(8)]
@@ -331,7 +410,7 @@ class TestKeysOfAJWKSURL:
         for thread in threads:
             thread.join()
 
-        assert len(jwks.asked) == 1
+        assert len(jwks.requests) == 1
 
     @pytest.mark.parametrize(
         "answer",
@@ -353,7 +432,7 @@ class TestKeysOfAJWKSURL:
         self, jwks, key, clock, answer
     ):
         first = sources.verification_keys()[key.thumbprint()]
-        jwks.says(*answer)
+        jwks.answer_with(*answer)
         for _ in range(5):
             clock.now += STALE / 6
             assert sources.verification_keys()[key.thumbprint()] is first
@@ -361,22 +440,22 @@ class TestKeysOfAJWKSURL:
         with pytest.raises(SourceUnavailable):
             sources.verification_keys()
 
-        jwks.says(200, document(key))
+        jwks.answer_with(200, document(key))
         assert list(sources.verification_keys()) == [key.thumbprint()]
 
     def test_c3_a_faulty_url_raises_source_unavailable_if_no_jwk_set_was_ever_read(self, jwks):
-        jwks.says(500)
+        jwks.answer_with(500)
 
         with pytest.raises(SourceUnavailable):
             sources.verification_keys()
 
     def test_c3_a_redirect_is_not_followed(self, jwks, key):
-        with scripted(lambda handler: reply(handler, 200, document(key))) as other_server:
-            jwks.says(302, Location=other_server.base_url + JWKS)
+        with scripted_server(lambda handler: reply(handler, 200, document(key))) as other_server:
+            jwks.answer_with(302, Location=other_server.base_url + JWKS)
             with pytest.raises(SourceUnavailable):
                 sources.verification_keys()
 
-        assert other_server.asked == []
+        assert other_server.requests == []
 
     def test_c3_a_server_that_stalls_is_abandoned_after_the_time_out(self, jwks, monkeypatch):
         monkeypatch.setattr(fetch, "TIMEOUT", 0.2)
@@ -420,7 +499,7 @@ class TestKeysOfAJWKSURL:
     @pytest.mark.parametrize(
         ("host", "cause"), [("127.0.0.1:1", "NewConnectionError"), ("nowhere.invalid", "NameResolutionError")]
     )
-    def test_an_unreachable_url_is_an_error_that_distinguishes_name_resolution_from_connection(
+    def test_the_error_for_an_unreachable_url_distinguishes_name_resolution_from_connection(
         self, settings, host, cause
     ):
         settings.INSTACCESS = {"VERIFICATION_KEYS": f"http://{host}/jwks", "ALLOW_HTTP_URLS": True}
@@ -429,7 +508,7 @@ class TestKeysOfAJWKSURL:
             sources.verification_keys()
 
     def test_a_url_with_a_password_is_refused_and_no_message_contains_the_query(self, jwks, settings, clock):
-        jwks.says(500)
+        jwks.answer_with(500)
         url = settings.INSTACCESS["VERIFICATION_KEYS"]
         settings.INSTACCESS = {**settings.INSTACCESS, "VERIFICATION_KEYS": f"{url}?key=SECRET"}
         with pytest.raises(SourceUnavailable) as unavailable:
@@ -447,7 +526,7 @@ class TestKeysOfAJWKSURL:
 
         with pytest.raises(ConfigError, match="https"):
             sources.verification_keys()
-        assert jwks.asked == []
+        assert jwks.requests == []
 
     def test_remote_keys_can_be_counted_and_iterated_like_any_mapping(self, jwks, key):
         keys = sources.verification_keys()

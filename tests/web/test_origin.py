@@ -1,4 +1,4 @@
-"""The host and the client address of a request, in spite of forged headers."""
+"""The host and the client address of a request, with and without forged headers."""
 
 from __future__ import annotations
 
@@ -68,11 +68,11 @@ class TestTheDomain:
     @pytest.mark.parametrize(
         "host", ["evil.example", "canvas.example.edu.evil.example", "canvas.example.edu@evil", ""]
     )
-    def test_refuses_a_host_that_is_not_allowed(self, host):
+    def test_host_that_is_not_allowed_is_refused(self, host):
         with pytest.raises(DisallowedHost):
             domain(host)
 
-    def test_refuses_a_host_that_does_not_fit_into_the_audit_log(self):
+    def test_host_that_does_not_fit_into_the_audit_log_is_refused(self):
         name = ("x" * 60 + ".") * 3 + "x" * (253 - 183 - len(".tenant.example")) + ".tenant.example"
         column = IssuedToken._meta.get_field("canvas_domain")
 
@@ -82,7 +82,7 @@ class TestTheDomain:
             with pytest.raises(DisallowedHost):
                 domain(too_long)
 
-    def test_ignores_x_forwarded_host_unless_django_is_configured_to_use_it(self):
+    def test_x_forwarded_host_is_ignored_unless_django_is_configured_to_use_it(self):
         forwarded = {"HTTP_X_FORWARDED_HOST": "a.tenant.example"}
 
         assert domain("canvas.example.edu", **forwarded) == "canvas.example.edu"
@@ -99,7 +99,7 @@ class TestTheClientAddress:
     def test_client_address_is_the_one_seen_by_the_outermost_trusted_proxy(self, hops, expected):
         assert address("192.0.2.1", "10.9.9.9, 203.0.113.9, 198.51.100.7", hops=hops) == expected
 
-    def test_ignores_addresses_that_the_client_forged(self):
+    def test_addresses_that_the_client_forged_are_ignored(self):
         forged = "127.0.0.1, 10.0.0.1, ::1, "
 
         assert address("192.0.2.1", forged + "203.0.113.9", hops=1) == "203.0.113.9"
@@ -120,7 +120,7 @@ class TestTheClientAddress:
             ("::ffff:192.0.2.1", "::ffff:192.0.2.1"),
         ],
     )
-    def test_accepts_the_address_formats_of_proxies(self, written, expected):
+    def test_address_formats_of_proxies_are_accepted(self, written, expected):
         # Versions of Python format IPv4-mapped IPv6 addresses differently.
         assert address("192.0.2.254", written, hops=1) == str(ipaddress.ip_address(expected))
 

@@ -1,4 +1,4 @@
-"""Counters in memory: exact across threads, bounded, and taken once."""
+"""Counters in memory: exact across threads, limited in number, and returned once."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class TestATally:
         tally.take()
         assert not tally
 
-    def test_counts_each_kind_separately(self, tally):
+    def test_tally_counts_each_kind_separately(self, tally):
         for reason in ("revoked", "expired", "revoked"):
             tally.add(kind(reason=reason))
 
@@ -51,7 +51,7 @@ class TestATally:
 
         assert tally.take() == {kind(): 2}
 
-    def test_counts_exactly_across_sixteen_threads_while_another_thread_takes(self, tally):
+    def test_tally_counts_exactly_in_sixteen_threads_while_another_thread_takes_the_counts(self, tally):
         def count() -> None:
             for number in range(2000):
                 tally.add(kind(user_uuid=str(number % 5)))
@@ -117,7 +117,9 @@ class TestAForkedProcess:
             tally.add(kind(reason="expired"))
             counted.put(tally.take())
 
-        with tally._lock:  # as if another thread were counting during the fork
+        with (
+            tally._lock
+        ):  # If a thread of the parent holds the lock during a fork, the child can never acquire the lock.
             process = context.Process(target=child)
             process.start()
         process.join()

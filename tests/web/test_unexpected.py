@@ -10,7 +10,7 @@ def fail(token: str) -> None:
 
 
 class TestDescribeUnexpected:
-    def test_names_the_class_and_the_frames_but_neither_the_message_nor_local_values(self):
+    def test_description_contains_the_class_and_the_frames_but_neither_the_message_nor_local_values(self):
         try:
             fail("the-" + "token")
         except ValueError as error:

@@ -75,7 +75,7 @@ class Reading:
 
 @sensitive_variables("token", "signed")
 def read_encrypted(token: str) -> Reading:
-    """Parse an encrypted token and, if a key decrypts it, the signed token inside. Raises: ConfigError."""
+    """Parse an encrypted token and, if a key decrypts the token, the signed token inside. Raises: ConfigError."""
     if len(token) > tokens.MAX_TOKEN_CHARS:
         return Reading()
     signed, kid, stale = "", "", conf.max_staleness
@@ -99,7 +99,11 @@ def read_signed(signed: str) -> Reading:
 
 @sensitive_variables("token", "header")
 def _build_layer(use: Key.Use, token: str, matching_kid: str) -> Layer:
-    """Build a layer. `matching_kid` is the id of the key that decrypted or verified the layer, or empty."""
+    """Build a layer.
+
+    Args:
+        matching_kid: id of the key that decrypted or verified the layer; empty if there is no such key.
+    """
     header = pasted.members(token, 0)
     named = header.get("kid")
     kid = matching_kid or (named if isinstance(named, str) else "")
@@ -111,8 +115,8 @@ def _build_layer(use: Key.Use, token: str, matching_kid: str) -> Layer:
 def _describe_member(name: str, value: Any) -> Item:
     if name in _KNOWN_MEMBERS:
         return Item(name, pasted.format_value(value))
-    # Don't show the values of unknown members: `jwk` may contain a private key.
-    return Item(pasted.format_value(name), _("not shown"), _("Our tokens don't have this member."))
+    # Don't show the values of unknown members, because `jwk` could contain a private key.
+    return Item(pasted.format_value(name), _("not shown"), _("InstAccess tokens don't contain this member."))
 
 
 _TITLES = {

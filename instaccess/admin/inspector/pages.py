@@ -30,15 +30,15 @@ logger = logging.getLogger("instaccess.inspector")
 
 
 class InspectorPages(ReadOnlyAdmin):
-    """The inspector page. Opening the page does not need the permission to view the audit log."""
+    """The inspector page. Users can open the page without the permission to view the audit log."""
 
     def get_urls(self) -> list[URLPattern]:
         page = self.admin_site.admin_view(self.inspect_view)
 
         @sensitive_post_parameters()
         def drop_query(request: HttpRequest) -> HttpResponseBase:
-            # A token in the query string must not reach the login page, which would copy the query string. This
-            # redirect therefore comes first.
+            # Remove the query string before the login check. Otherwise, the login page would copy a token from the
+            # query string into the `next` parameter.
             if request.META.get("QUERY_STRING"):
                 return HttpResponseRedirect(request.path)
             response: HttpResponseBase = page(request)
@@ -51,7 +51,8 @@ class InspectorPages(ReadOnlyAdmin):
         return request.user.has_perm("instaccess.inspect_tokens")
 
     def get_model_perms(self, request: HttpRequest) -> dict[str, bool]:
-        # The admin index shows a link only with a model permission. `changelist_view` redirects to the inspector.
+        # Report a view permission for users who may only inspect tokens. Otherwise, the admin index would show these
+        # users no link. `changelist_view` redirects these users to the inspector.
         perms = super().get_model_perms(request)
         return perms | {"view": perms["view"] or self.has_inspect_permission(request)}
 
@@ -87,10 +88,10 @@ class InspectorPages(ReadOnlyAdmin):
 
 
 def _get_names(row: IssuedToken) -> dict[str, str]:
-    """Return the names of users and application.
+    """Return the names of the users and of the application.
 
     The row's HMAC does not cover the foreign keys. If a foreign key does not match the uuid or client id in the row,
-    the uuid or client id is returned instead of a name.
+    this function returns the uuid or client id instead.
     """
     application: Any = row.application
     matches = application is not None and application.client_id == row.client_id
@@ -106,8 +107,8 @@ def _inspect_request(request: HttpRequest) -> Inspection:
     try:
         inspection = verdict.inspect(_take_token(request), now=time.time())
     except Exception as error:
-        # Keep only text. Error reporters and the debug page show the local variables of an exception's frames, and a
-        # variable may contain the token.
+        # Keep a description instead of the exception. Error reporters and the debug page show the local variables of
+        # an exception's frames, and a variable may contain the token.
         unexpected = web.describe_unexpected(error)
     if unexpected:
         # Log after the `except` block. Otherwise an exception in a log handler would have the first exception as its
@@ -130,5 +131,5 @@ def _take_token(request: HttpRequest) -> str:
     """Return the pasted text and remove it from the request, so that no later error report contains the text."""
     text: str = request.POST.get("token", "")
     request.POST = QueryDict()
-    request._body = b""  # Django parses a form from this attribute.
+    request._body = b""  # Otherwise, `request.body` would still contain the token.
     return text

@@ -33,13 +33,13 @@ def extract_token(text: str) -> str:
     """Extract the token from text that was copied from a terminal, an e-mail, a header or the issuer's response.
 
     Removes whitespace, reply marks (`>`), quotes around the token, `Authorization: Bearer` before the token, and the
-    issuer's JSON object around the token. Keeps characters that a token cannot contain, so that such a token is
-    refused.
+    issuer's JSON object around the token. Keeps invalid characters, because removing them could turn a refused
+    token into a valid token.
     """
     text = _REPLY_MARK.sub("", text).strip()
     if text.startswith("{"):
         text = _extract_from_response(text)
-    for _layer in range(2):  # Quotes may surround the complete header, or only its value.
+    for _layer in range(2):  # Strip quotes twice: around the header, then around its value.
         text = _SCHEME.sub("", text.strip(_QUOTES).strip())
     text = text.strip(_QUOTES)
     return "".join(text.split())
@@ -79,7 +79,7 @@ def _load_json(text: str) -> Any:
 def format_value(value: Any) -> str:
     """Format a value from a token as one truncated line, without characters that hide or reorder text."""
     if not isinstance(value, str) or not value.isprintable():
-        # JSON with ASCII escapes makes control characters, bidirectional marks and lone surrogates visible.
+        # Escape control characters, bidirectional marks and lone surrogates. Otherwise, they could hide text.
         try:
             value = json.dumps(value, default=str)
         except (ValueError, RecursionError):
@@ -101,6 +101,6 @@ def format_relative(time: datetime, now: datetime) -> str:
 
 def _format_span(start: datetime, end: datetime) -> str:
     seconds = int((end - start).total_seconds())
-    if seconds < 60:  # Django's `timesince` has no unit shorter than a minute.
+    if seconds < 60:  # Django's `timesince` would return “0 minutes”.
         return ngettext("%(count)d second", "%(count)d seconds", seconds) % {"count": seconds}
     return timesince(start, end).replace("\xa0", " ")

@@ -16,7 +16,7 @@ from ...conf import conf
 from ...exceptions import ConfigError, InstAccessError
 from ...models import IssuedToken, Key
 from ...times import format_utc
-from ...tokens import ATTRIBUTES, is_canonical_uuid
+from ...tokens import ATTRIBUTES, identifiers, is_canonical_uuid
 from ...web import Variant
 from .pasted import format_value
 
@@ -65,7 +65,7 @@ class KeyStatus:
 
     @property
     def unusable_reason(self) -> Variant | None:
-        """Reason why tokens of this key are refused because of an unknown key. None if the reason is not known."""
+        """Reason why gateways and services treat this key as unknown. None if the reason is not known."""
         if self.status == Key.Status.REVOKED:
             return Variant.REVOKED
         if self.gone:
@@ -130,9 +130,10 @@ def _is_configured(kid: str, use: Key.Use) -> bool:
 
 
 def has_external_private_key(key: KeyStatus | None) -> bool:
-    """Return whether only the gateway has the private key that a token is encrypted for.
+    """Return whether only the gateway has the private key that decrypts a token.
 
-    If the token does not name a key, return whether this is true for any encryption key.
+    Args:
+        key: the encryption key that the token names. If None, any encryption key may match the token.
     """
     if key is not None:
         return key.unusable_reason is Variant.ELSEWHERE
@@ -167,10 +168,15 @@ def find_row(payload: Mapping[str, Any], *, authentic: bool, kids: Mapping[Key.U
     differences = tuple(_find_differences(payload, row, kids))
     alarms = []
     if status is audit.HmacStatus.BROKEN:
-        alarms.append(_("The audit row was modified: its HMAC does not match. Run `instaccess_tokens verify`."))
+        alarms.append(
+            _("The HMAC of the audit row does not match, so the row was modified. Run `instaccess_tokens verify`.")
+        )
     if differences and authentic:
         alarms.append(
-            _("The signed claims differ from the audit row: the token or the row does not come from the issuer.")
+            _(
+                "The signed claims differ from the audit row. The token or the row does not come from the issuer. "
+                "Run `instaccess_tokens verify`."
+            )
         )
     return AuditRecord(row, status, differences, tuple(alarms))
 
@@ -197,17 +203,19 @@ def _check_hmac(row: IssuedToken) -> audit.HmacStatus | None:
 def _find_differences(payload: Mapping[str, Any], row: IssuedToken, kids: Mapping[Key.Use, str]) -> list[Difference]:
     claims = {ATTRIBUTES[name]: value for name, value in payload.items() if name in ATTRIBUTES}
     if None in (claims.get("masquerading_user_uuid"), claims.get("masquerading_user_shard_id")):
-        claims.pop("masquerading_user_uuid", None)  # Services ignore one of these claims without the other.
+        # Ignore an incomplete pair of masquerade claims, as services do. Otherwise, the row would seem to differ.
+        claims.pop("masquerading_user_uuid", None)
     expected: dict[str, Any] = {
         "user_uuid": row.user_uuid,
         "account_uuid": row.account_uuid,
-        "canvas_domain": row.canvas_domain,
+        "canvas_domain": row.canvas_domain or None,
         "issued_at": int(row.issued_at.timestamp()),
         "expires_at": int(row.expires_at.timestamp()),
         "masquerading_user_uuid": row.real_user_uuid or None,
     }
-    if "client_id" in claims:  # Only tokens of service users contain the client id.
+    if "client_id" in claims:  # Tokens that are not for a service user omit the client id.
         expected["client_id"] = row.client_id
+        claims["client_id"] = identifiers(payload).get("client_id")  # The token may contain an integer.
     names = {attribute: name for name, attribute in ATTRIBUTES.items()}
     differences = [
         Difference(names[attribute], "" if value is None else format_value(value))

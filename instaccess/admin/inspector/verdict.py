@@ -2,7 +2,7 @@
 
 The gateway and the service decide: `gateway.unwrap_with_settings` for an encrypted token, and the steps of
 `service.InstAccessAuthentication` for a signed token. Afterwards the token is parsed for display. An `Inspection`
-never contains a token or a string that could be used as one.
+never contains a token or a string that could be used as a token.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ from .layers import Item, Layer, Reading, describe_claims, read_encrypted, read_
 from .records import AuditRecord, find_row, has_external_private_key
 
 MAX_PASTED = 20_000
-"""Maximum length of pasted text, in characters. The longest token has 8,192 characters; copying adds others."""
+"""Maximum length of pasted text, in characters.
+
+The longest token has 8,192 characters. The maximum is higher, because users may paste text around the token.
+"""
 
 
 class Kind(Enum):
@@ -55,7 +58,7 @@ class Inspection:
     """The result of an inspection.
 
     Attributes:
-        kind: what was pasted.
+        kind: the kind of the pasted text.
         outcome: the verdict.
         code: the reason code of the log; empty if the token is accepted.
         detail: the error message.
@@ -66,7 +69,7 @@ class Inspection:
         authentic: whether a known key verified the signature.
         audit: the audit row, or None if the token contains no token id.
         alarms: warnings that the user should investigate.
-        notes: further remarks.
+        notes: additional information for the user.
     """
 
     kind: Kind
@@ -116,7 +119,7 @@ def inspect(text: str, *, now: float) -> Inspection:
 
 
 def failed() -> Inspection:
-    """Return the inspection for an unexpected error: a server-side error, without any detail of the token."""
+    """Return the result if an inspection raised an unexpected error. It contains no part of the token."""
     return Inspection(
         kind=Kind.UNKNOWN, outcome=Outcome.UNDECIDED, code=Reason.FAULT, detail="", explanation=explain(Reason.FAULT)
     )
@@ -158,7 +161,8 @@ def _inspect_signed(token: str, now: float, notes: list[str]) -> Inspection:
     refusal: Exception | None = None
     try:
         payload = InstAccessAuthentication().verify(token)
-        refusal = _check_at_service(Claims.from_payload(payload, now=now, issuer=conf.issuer, leeway=conf.leeway))
+        claims = Claims.from_payload(payload, now=now, issuers=conf.accepted_issuers, leeway=conf.leeway)
+        refusal = _check_at_service(claims)
     except (DbError, InstAccessError) as error:
         refusal = error
     notes = [*notes, str(explain(Reason.ALREADY_DECRYPTED).meaning)]
@@ -166,12 +170,16 @@ def _inspect_signed(token: str, now: float, notes: list[str]) -> Inspection:
 
 
 def _check_at_service(claims: Claims) -> InvalidToken | None:
-    """Return why a service with the users of this database would refuse these claims, or None.
+    """Return the error with which a service that uses this database would refuse the claims, or None.
 
-    If the project has set USER_HOOK, the users are not checked: the hook may create users, so it is not called here.
+    If USER_HOOK is set, the users are not checked. The hook may create users, so it is not called here.
     """
     if conf.account_uuid not in (None, claims.account_uuid):
         return InvalidToken(f"for account {claims.account_uuid!r}", code=Reason.WRONG_ACCOUNT)
+    try:
+        InstAccessAuthentication().check_client(claims)
+    except InvalidToken as error:
+        return error
     if conf.user_hook is not None:
         return None
     if claims.masquerading_user_uuid and users.active_user(claims.masquerading_user_uuid) is None:
@@ -223,7 +231,7 @@ def _get_reason(error: Exception) -> tuple[Reason, str]:
 
 
 def _get_variant(code: Reason, read: Reading) -> Variant | None:
-    """Return why the key was not found, if known. The reason code alone does not say this."""
+    """Return the variant of the explanation for the innermost key, or None if no variant applies."""
     if not read.layers:
         return None
     innermost = read.layers[-1]

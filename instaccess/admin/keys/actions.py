@@ -28,7 +28,7 @@ from ..forms import GenerateForm, ImportForm, RevokeForm, RotateForm
 
 
 class KeyActions(ReadOnlyAdmin):
-    """Read-only keys, with the pages that change them."""
+    """Admin of read-only keys, with the pages that rotate, generate, import and revoke keys."""
 
     def get_urls(self) -> list[URLPattern]:
         def wrap(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
@@ -49,7 +49,7 @@ class KeyActions(ReadOnlyAdmin):
 
     def rotate_view(self, request: HttpRequest, use: str) -> HttpResponse:
         if use not in Key.Use.values:
-            return self._refuse(request, _("Keys have no such use."))
+            return self._refuse(request, _("Unknown key use in the URL. The key use must be `sig` or `enc`."))
         kind, now = Key.Use(use), timezone.now()
         current = keys.current_key(keys.stored_keys(), kind)
         if current is None:
@@ -72,7 +72,7 @@ class KeyActions(ReadOnlyAdmin):
             if rotation.activated is None:
                 return self._refuse(request, str(_ALREADY_ROTATED))
             for key in filter(None, (rotation.retired, rotation.activated, rotation.generated)):
-                self.log_change(request, key, f"Rotated the {kind.value} keys: now {key.status}.")
+                self.log_change(request, key, f"Rotated the {kind.value} keys: this key is now {key.status}.")
             return self._redirect(request, _("Key %(kid)s is now current.") % {"kid": rotation.activated.kid})
         future = keys.next_key(keys.stored_keys(), kind, previous_has_private=current.has_private)
         effects = [
@@ -84,17 +84,20 @@ class KeyActions(ReadOnlyAdmin):
             ready = keys.ready_at(future, keys.lifecycle_times())
             if ready > now:
                 effects.append(
-                    _("Services may refuse new tokens until %(time)s: their cached JWK sets may lack this key.")
+                    _("Services may refuse new tokens until %(time)s, because cached JWK sets may lack this key.")
                     % {"time": format_utc(ready)}
                 )
         elif current.has_private:
             effects.append(
-                _("A new key is generated and becomes current at once. Services may refuse its tokens for minutes.")
+                _(
+                    "A new key is generated and becomes current immediately. Services may refuse new tokens until "
+                    "they load the JWK set again."
+                )
             )
         else:
             return self._refuse(
                 request,
-                _("The private key is not stored here. First import the next public key from its owner."),
+                _("The private key is not stored here. First import the next public key from the owner of the key."),
             )
         if not due and decision.next_due is not None:
             effects.append(_("Rotation is not due before %(time)s.") % {"time": format_utc(decision.next_due)})
@@ -146,17 +149,17 @@ class KeyActions(ReadOnlyAdmin):
             self.log_change(
                 request,
                 revocation.key,
-                f"Revoked with {revocation.tokens} live tokens: {form.cleaned_data['reason']}",
+                f"Revoked with {revocation.tokens} live tokens. Reason: {form.cleaned_data['reason']}",
             )
             for other in filter(None, (revocation.successor, revocation.generated)):
                 self.log_change(
-                    request, other, f"{other.status.capitalize()} after {revocation.key.kid} was revoked."
+                    request, other, f"This key is now {other.status}, because key {revocation.key.kid} was revoked."
                 )
             if revocation.failure:
                 text = _("No new key was generated: %(reason)s.") % {"reason": revocation.failure}
                 self.message_user(request, text, messages.ERROR)
             if keys.current_key(keys.stored_keys(), Key.Use(revocation.key.use)) is None:
-                self.message_user(request, _NONE_CURRENT, messages.WARNING)
+                self.message_user(request, _explain_no_current(revocation.key), messages.WARNING)
             return self._redirect(
                 request,
                 _("Key %(kid)s and its live tokens (%(count)d) were revoked.")
@@ -177,9 +180,9 @@ class KeyActions(ReadOnlyAdmin):
         def guarded(request: HttpRequest, **kwargs: str) -> HttpResponse:
             if not self.has_manage_permission(request):
                 raise PermissionDenied
-            # A link, an image or a prefetch must not open this page.
+            # Accept only POST, so that a link, an image or a prefetch can't open this page.
             if request.method != "POST":
-                text = _("Go back to the list of keys and click a button there to open this page.")
+                text = _("A link can't open this page. Go back to the list of keys and click a button there.")
                 return HttpResponseNotAllowed(["POST"], text, content_type="text/plain; charset=utf-8")
             try:
                 return view(request, **kwargs)
@@ -199,10 +202,17 @@ class KeyActions(ReadOnlyAdmin):
         return self._redirect(request, text, messages.ERROR)
 
 
-_ALREADY_ROTATED = gettext_lazy("Nothing was rotated: another user or a second click has already rotated the keys.")
-_NONE_CURRENT = gettext_lazy(
-    "No key of this use is current, so no tokens can be issued. Import or generate a key and make it current."
+_ALREADY_ROTATED = gettext_lazy(
+    "Nothing was changed. The key was already rotated, by another user or by a double click."
 )
+
+
+def _explain_no_current(key: Key) -> str:
+    """Explain that there is no current key with the same `use` as this key."""
+    text = _(
+        "There is no current %(use)s key, so no tokens can be issued. Import or generate a key, then make it current."
+    )
+    return text % {"use": key.get_use_display()}
 
 
 def _describe_successor(current: Key) -> str:
@@ -210,9 +220,9 @@ def _describe_successor(current: Key) -> str:
     future = keys.next_key(keys.stored_keys(), Key.Use(current.use), previous_has_private=current.has_private)
     if future is not None:
         return _("Key %(kid)s becomes current.") % {"kid": future.kid}
-    return _("A new key is generated and becomes current.") if current.has_private else str(_NONE_CURRENT)
+    return _("A new key is generated and becomes current.") if current.has_private else _explain_no_current(current)
 
 
 def live_tokens(key: Key) -> int:
-    """Return the number of live tokens that use a key."""
+    """Return the number of live tokens that are signed with or encrypted for a key."""
     return audit.live_tokens().filter(audit.filter_by_keys([key.kid])).count()

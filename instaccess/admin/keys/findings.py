@@ -1,4 +1,7 @@
-"""Problems with the keys: what is overdue, missing or unsafe, and how to fix it. Reads no clock and no database."""
+"""Detection of overdue, missing and unsafe keys, with a fix for each problem.
+
+This module reads no clock and no database.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from ...keys import KeyHealth, Times, decide, is_gone, is_next, served_at, short
 from ...models import Key, RefusalCount
 
 GRACE = timedelta(days=1)
-"""Delay before an overdue change becomes a problem, because cron makes these changes once per day."""
+"""Time until an overdue change is reported. With a shorter time, a daily cron job would cause false warnings."""
 
 _ROTATE = "python manage.py instaccess_keys rotate"
 _ACTIVATE = "python manage.py instaccess_keys activate --kid …"
@@ -38,8 +41,8 @@ class Problem:
 
     Attributes:
         code: stable name of this kind of problem.
-        text: what is wrong.
-        fix: what to do.
+        text: description of the problem.
+        fix: instructions for the operator.
         command: the command that fixes the problem; empty if there is no such command.
     """
 
@@ -68,7 +71,7 @@ def find_problems(
 
 
 def bad_setting(error: ConfigError) -> Problem:
-    """Return the problem for an invalid setting, without which the keys cannot be checked."""
+    """Return the problem for an invalid setting. The keys can't be checked until the setting is corrected."""
     return Problem(
         "bad_setting",
         Severity.ERROR,
@@ -96,7 +99,7 @@ def _check_use(use: Key.Use, health: KeyHealth, now: datetime, times: Times) -> 
             Severity.ERROR,
             _("The private key of the current signing key %(kid)s is not stored here, so no tokens can be issued.")
             % {"kid": short_kid(current.kid)},
-            _("Generate a signing key if there is no other one, and make a key with a private key current:"),
+            _("If there is no other signing key, generate a key. Then activate a key with a private key:"),
             _ACTIVATE,
         )
     elif use == Key.Use.SIGNING and decision.make_future and decision.activate is None:
@@ -115,20 +118,20 @@ def _check_use(use: Key.Use, health: KeyHealth, now: datetime, times: Times) -> 
             "idle_encryption",
             Severity.NOTE,
             _(
-                "These encryption keys never become current automatically, because the gateway whose public key is "
-                "current doesn't have their private keys: %(keys)s."
+                "These encryption keys never become current automatically, because the gateway doesn't have their "
+                "private keys: %(keys)s."
             )
             % {"keys": _list_keys(idle)},
             _(
-                "If you need a key, give its private key to the gateway, then make the key current. "
-                "If you don't, revoke the key:"
+                "If you need one of these keys, give its private key to the gateway, then make the key current. "
+                "Otherwise, revoke the key:"
             ),
             f"python manage.py instaccess_keys revoke --kid {idle[0].kid}",
         )
     served = served_at(current, times)
     if served is not None and now - served >= GRACE:
-        is_ours = current.has_private or decision.activate is not None
-        yield _overdue_rotation(current, (now - served).days, is_ours=is_ours)
+        can_rotate = current.has_private or decision.activate is not None
+        yield _overdue_rotation(current, (now - served).days, can_rotate=can_rotate)
 
 
 def _is_idle(key: Key, keys: list[Key]) -> bool:
@@ -139,19 +142,19 @@ def _no_current(use: Key.Use, *, is_first: bool) -> Problem:
     text = _("There is no current %(use)s key, so no tokens can be issued.") % {"use": use.label}
     if use == Key.Use.SIGNING or is_first:
         return Problem("no_current", Severity.ERROR, text, _("Generate the missing keys:"), _INIT)
-    # `instaccess_init` refuses to generate this key: only a gateway may have the previous private key, and this
-    # gateway could not decrypt tokens that are encrypted for a new key.
+    # Don't suggest `instaccess_init`, which refuses to generate this key. A gateway in another deployment
+    # could not decrypt tokens that are encrypted for a new key.
     fix = _("Import the gateway's public key, or generate a key here. Then make the key current:")
     return Problem("no_current", Severity.ERROR, text, fix, _ACTIVATE)
 
 
-def _overdue_rotation(current: Key, days: int, *, is_ours: bool) -> Problem:
+def _overdue_rotation(current: Key, days: int, *, can_rotate: bool) -> Problem:
     text = ngettext(
         "The %(use)s key %(kid)s is overdue for rotation by %(days)d day.",
         "The %(use)s key %(kid)s is overdue for rotation by %(days)d days.",
         days,
     ) % {"use": current.get_use_display(), "kid": short_kid(current.kid), "days": days}
-    if not is_ours:
+    if not can_rotate:
         fix = _("The private key is not stored here. Import the next public key from its owner and make it current:")
         return Problem("overdue", Severity.WARNING, text, fix, _ACTIVATE)
     fix = _("Rotate the key with the button above or with this command, and run the command daily with cron:")
@@ -224,18 +227,24 @@ def _derived_key() -> Problem:
         Severity.NOTE,
         _(
             "Private keys are encrypted with a key derived from SECRET_KEY. An attacker who learns SECRET_KEY can "
-            "decrypt them."
+            "decrypt the private keys."
         ),
-        _("In production, set INSTACCESS['KEY_ENCRYPTION_KEYS'] to a separate key, generated by:"),
+        _("In production, set INSTACCESS['KEY_ENCRYPTION_KEYS'] to a separate key. To generate a key, run:"),
         'python -c "import secrets; print(secrets.token_urlsafe(32))"',
     )
 
 
 def _describe_spike(spike: RefusalSpike) -> Problem:
     text = (
-        _("The %(role)s refused %(count)d requests for “%(reason)s” within one hour. Usual: about %(usual)d.")
+        _(
+            "Within one hour, the %(role)s refused %(count)d requests with the reason “%(reason)s”. "
+            "The usual number is about %(usual)d."
+        )
         if round(spike.usual)
-        else _("The %(role)s refused %(count)d requests for “%(reason)s” within one hour. Usual: none.")
+        else _(
+            "Within one hour, the %(role)s refused %(count)d requests with the reason “%(reason)s”. "
+            "Usually, this reason does not occur."
+        )
     )
     return Problem(
         "unusual_refusals",

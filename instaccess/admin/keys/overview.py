@@ -54,11 +54,11 @@ def _label_severity(problems: list[Problem]) -> list[tuple[str, str, Problem]]:
 
 
 def _describe_row(row: timeline.Row, health: keys.KeyHealth, now: datetime, times: keys.Times) -> Line:
-    text = life(row.key, row.planned, now=now, times=times)
+    text = describe_lifecycle(row.key, row.planned, now=now, times=times)
     return Line(keys.short_kid(row.key.kid), text, health.live.get(row.key.kid, 0))
 
 
-def life(key: Key, planned: Key, *, now: datetime, times: keys.Times) -> str:
+def describe_lifecycle(key: Key, planned: Key, *, now: datetime, times: keys.Times) -> str:
     """Describe the lifecycle of a key. `planned` is the key with its planned changes, from `keys.forecast`."""
     match key.status:
         case Key.Status.FUTURE:
@@ -68,10 +68,12 @@ def life(key: Key, planned: Key, *, now: datetime, times: keys.Times) -> str:
             since = _("Current since %(time)s.") % {"time": _format(key.activated_at)}
             return " ".join([since, _describe_rotation(key, planned, now, times)])
         case Key.Status.PAST:
-            return " ".join([_was_current(key, key.retired_at), _describe_expiry(key, now, times)])
-    was = _was_current(key, key.retired_at or key.revoked_at) if key.activated_at else _("Never current.")
-    revoked = _("Revoked at %(time)s: gateways and services refuse its tokens.") % {"time": _format(key.revoked_at)}
-    return f"{was} {revoked}"
+            return " ".join([_describe_current_period(key, key.retired_at), _describe_expiry(key, now, times)])
+    past = (
+        _describe_current_period(key, key.retired_at or key.revoked_at) if key.activated_at else _("Never current.")
+    )
+    revoked = _("Revoked at %(time)s. Gateways and services refuse its tokens.") % {"time": _format(key.revoked_at)}
+    return f"{past} {revoked}"
 
 
 def _describe_activation(planned: Key, now: datetime) -> str:
@@ -80,8 +82,8 @@ def _describe_activation(planned: Key, now: datetime) -> str:
     if planned.activated_at is not None:
         return _("Becomes current at %(time)s, in %(span)s.") % _until(planned.activated_at, now)
     if planned.use == Key.Use.SIGNING and not planned.has_private:
-        return _("Never becomes current: its private key is not stored here, so it can't sign.")
-    return _("No time is planned for it to become current.")
+        return _("Never becomes current, because its private key is not stored here.")
+    return _("No rotation to this key is planned.")
 
 
 def _describe_rotation(key: Key, planned: Key, now: datetime, times: keys.Times) -> str:
@@ -90,10 +92,10 @@ def _describe_rotation(key: Key, planned: Key, now: datetime, times: keys.Times)
         return _("Rotation has been due since %(time)s.") % {"time": _format(served)}
     if planned.retired_at is not None:
         return _("Next rotation due at %(time)s, in %(span)s.") % _until(planned.retired_at, now)
-    return _("No rotation is planned: the owner of the private key provides the next public key.")
+    return _("No rotation is planned. Import the next public key from the owner of the private key.")
 
 
-def _was_current(key: Key, until: datetime | None) -> str:
+def _describe_current_period(key: Key, until: datetime | None) -> str:
     return _("Current from %(since)s to %(until)s.") % {"since": _format(key.activated_at), "until": _format(until)}
 
 
@@ -111,5 +113,5 @@ def _until(time: datetime, now: datetime) -> dict[str, str]:
 
 
 def _format(time: datetime | None) -> str:
-    # Minutes are precise enough here. The change list shows seconds.
+    # Omit the seconds, which the change list shows.
     return format_utc_minutes(time) if time else _("an unknown time")

@@ -108,4 +108,4 @@ def _render_copyable(text: str, name: str, label: Any) -> SafeString:
 
 
 def _render_unusable() -> SafeString:
-    return format_html('<p class="errornote">{}</p>', _("This row was modified: it doesn't contain a usable key."))
+    return format_html('<p class="errornote">{}</p>', _("This row was modified and doesn't contain a usable key."))

@@ -1,7 +1,7 @@
-"""The geometry of the key timeline. Reads no clock and no database.
+"""The geometry of the key timeline. This module reads no clock and no database.
 
 Horizontal lengths are percentages of the width, so that the timeline fits every screen. Vertical lengths are pixels.
-The functions of `keys` decide when a key changes its status, both in the past and in the plan.
+The functions of `keys` provide the times at which the status of a key changes, both past and planned.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ...keys import Times, decide, forecast, gone_at
 from ...models import Key
 
 MAX_ROWS = 12
-"""Maximum number of keys of one use that are drawn."""
+"""Maximum number of signing keys that are drawn, and of encryption keys."""
 
 TOP, HEADING, ROW, AXIS = 22, 26, 38, 22
 _PHASES = (Key.Status.FUTURE, Key.Status.CURRENT, Key.Status.PAST)
@@ -39,7 +39,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A key. `planned` is the key after its planned changes; `revoked_x` is the position of its revocation."""
+    """A row that shows a key. `planned` is the key after its planned changes; `revoked_x` marks its revocation."""
 
     key: Key
     planned: Key
@@ -50,7 +50,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The keys of one use, in the order in which they become current. `left_out` counts keys that are not drawn."""
+    """The signing keys or the encryption keys, by activation time. `left_out` counts the keys that are not drawn."""
 
     use: Key.Use
     y: int
@@ -99,14 +99,14 @@ def draw(keys: Sequence[Key], *, total: int, now: datetime, times: Times) -> Tim
     planned = forecast(drawable, now=now, times=times, until=end)
     groups, y = [], TOP
     for use in Key.Use:
-        pairs = [(key, then) for key, then in zip(drawable, planned, strict=True) if key.use == use]
+        pairs = [(key, planned_key) for key, planned_key in zip(drawable, planned, strict=True) if key.use == use]
         if not pairs:
             continue
-        # `keys` contains the most useful keys first, so the keys that are cut off ended first.
+        # Omit the last keys, which are the least useful. Otherwise, the timeline could become very long.
         drawn = sorted(pairs[:MAX_ROWS], key=lambda pair: _order(pair[1]))
         rows = [
-            _draw_row(key, then, y + HEADING + n * ROW, start=start, end=end, now=now, times=times)
-            for n, (key, then) in enumerate(drawn)
+            _draw_row(key, planned_key, y + HEADING + n * ROW, start=start, end=end, now=now, times=times)
+            for n, (key, planned_key) in enumerate(drawn)
         ]
         groups.append(Group(use, y, tuple(rows), len(pairs) - len(drawn)))
         y += HEADING + len(rows) * ROW
@@ -134,8 +134,8 @@ class _Scale:
 def _get_window(keys: Sequence[Key], now: datetime, times: Times) -> tuple[datetime, datetime]:
     """Return the start and end of the timeline.
 
-    The start is half a rotation interval ago, or when the first key was created. The end is shortly after the last
-    planned change.
+    The start is half a rotation interval ago or the creation of the first key, whichever is later. If this leaves too
+    little space before the current time, the start is earlier. The end is shortly after the last planned change.
     """
     changes = [now + times.interval / 6, now + times.lead, now + times.retention]
     for use in Key.Use:
@@ -162,8 +162,9 @@ def _draw_row(key: Key, planned: Key, y: int, *, start: datetime, end: datetime,
 
 
 def _spans(key: Key, times: Times) -> Iterable[tuple[str, datetime, datetime | None]]:
-    """Return the phases of a key lifecycle with their start and end. The end is None if it is not known."""
-    # A revoked key without a revocation time was modified in the database. It must not look usable.
+    """Yield the phases of a key lifecycle with their start and end. An unknown end is None."""
+    # A revoked key without a revocation time was modified in the database. Use its creation time, so
+    # that the timeline doesn't show the key as usable.
     revoked = (key.revoked_at or key.created_at) if key.status == Key.Status.REVOKED else None
     begins = (key.created_at, key.activated_at, key.retired_at)
     ends = (key.activated_at or key.retired_at or revoked, key.retired_at or revoked, _ended(key, times))
@@ -173,7 +174,10 @@ def _spans(key: Key, times: Times) -> Iterable[tuple[str, datetime, datetime | N
 
 
 def _ended(key: Key, times: Times) -> datetime | None:
-    """Return when the last token of a key expires or the key is revoked, or None if neither time is known."""
+    """Return when the last token of a key expires or when the key is revoked, whichever is earlier.
+
+    Returns None if neither time is known.
+    """
     past = copy(key)
     past.status = Key.Status.PAST
     ends = [gone_at(past, times), key.revoked_at if key.status == Key.Status.REVOKED else None]
@@ -181,13 +185,13 @@ def _ended(key: Key, times: Times) -> datetime | None:
 
 
 def _order(key: Key) -> tuple[bool, datetime]:
-    """Sort keys by when they become current. Keys that are not planned to become current are last."""
+    """Return the sort key: the time when the key becomes current. Keys that never become current are last."""
     never = key.activated_at is None and key.status != Key.Status.REVOKED
     return never, key.activated_at or key.created_at
 
 
 def _draw_ticks(scale: _Scale) -> Iterable[Tick]:
-    """Return a few evenly spaced, round times."""
+    """Yield a few evenly spaced, round times."""
     length = scale.end - scale.start
     step = next((step for step in _STEPS if length / step <= _MAX_TICKS), length)
     epoch = datetime(1970, 1, 1, tzinfo=UTC)

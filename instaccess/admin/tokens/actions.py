@@ -29,7 +29,7 @@ MOST_CHOSEN = 1000
 
 
 class TokenActions(ReadOnlyAdmin):
-    """Read-only issued tokens, with actions that revoke tokens."""
+    """Admin of read-only issued tokens, with actions that revoke tokens."""
 
     actions = ["revoke_chosen", "revoke_users", "revoke_applications"]
 
@@ -98,10 +98,10 @@ class TokenActions(ReadOnlyAdmin):
             return None
         names = sorted(owners)
         effects = [
-            *([_("Tokens of: %(names)s.") % {"names": _join_names(names)}] if names else []),
-            _("Live tokens to revoke: %(count)d. Gateways refuse them within five seconds.")
+            *([_("The live tokens of %(names)s are revoked.") % {"names": _join_names(names)}] if names else []),
+            _("Live tokens to revoke: %(count)d. Gateways refuse the tokens within five seconds.")
             % {"count": tokens.count()},
-            _("OAuth2 access tokens stay valid: clients can use them to get new InstAccess tokens."),
+            _("OAuth2 access tokens stay valid, so clients can get new InstAccess tokens."),
         ]
         chosen = [(ACTION_CHECKBOX_NAME, pk) for pk in request.POST.getlist(ACTION_CHECKBOX_NAME)]
         across = [("select_across", request.POST.get("select_across", "0"))]

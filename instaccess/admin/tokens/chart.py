@@ -69,16 +69,16 @@ class Row:
 
 @dataclass(frozen=True)
 class TokenChart:
-    """Everything that the template draws and writes.
+    """The content of the chart and its table, for the template.
 
     Attributes:
         heading: the period, and whether a bar is an hour or a day.
-        unit: heading of the table's first column.
+        unit: heading of the first column of the table.
         description: text alternative of the image: first and last time, and the totals.
         drawing: the geometry of the chart.
-        headings: headings of the table's other columns.
+        headings: headings of the other columns of the table.
         rows: the rows of the table.
-        notes: what is counted, what is left out, and why.
+        notes: sentences that explain what the chart counts and omits.
         empty: whether every number is zero or unknown.
     """
 
@@ -92,7 +92,7 @@ class TokenChart:
     empty: bool
 
 
-def chart_of(changelist: ChangeList, *, now: datetime | None = None) -> TokenChart:
+def build_chart(changelist: ChangeList, *, now: datetime | None = None) -> TokenChart:
     """Build the chart for a filtered list. Runs at most three queries, each bounded."""
     now = now or timezone.now()
     choice, period = _get_period(changelist, now)
@@ -122,7 +122,7 @@ def chart_of(changelist: ChangeList, *, now: datetime | None = None) -> TokenCha
 
 
 def _get_period(changelist: ChangeList, now: datetime) -> tuple[str, Period]:
-    """Return the chosen period, or the default period, with its key in `periods.CHOICES`."""
+    """Return the key in `periods.CHOICES` and the period that the user chose, or the default period."""
     choice = changelist.params.get("period", "")
     choice = choice if choice in periods.CHOICES else periods.DEFAULT
     period = periods.chosen(choice, now)
@@ -131,12 +131,12 @@ def _get_period(changelist: ChangeList, now: datetime) -> tuple[str, Period]:
 
 
 def _count_kinds(changelist: ChangeList, period: Period, now: datetime) -> tuple[list[Kind], list[str]]:
-    """Count the numbers of each panel, and write the notes."""
+    """Return the panels with their counts, and the notes below the chart."""
     tokens = changelist.queryset
     filters = set(changelist.get_filters_params()) - {"period"}
     kinds = [Kind("issued", _("Issued"), chart_counts.issued(tokens, period), _HIGH)]
     notes = []
-    # A token that is live or expired is not revoked.
+    # Omit this panel if the list contains only live or expired tokens, because the panel would be empty.
     if changelist.params.get("status") not in {"live", "expired"}:
         kinds.append(Kind("revoked", _("Revoked"), chart_counts.revoked(tokens, period), _LOW))
         notes.append(_("Revoked: tokens in this list, by the time of their revocation."))
@@ -155,7 +155,9 @@ def _count_kinds(changelist: ChangeList, period: Period, now: datetime) -> tuple
 
 def _explain_truncation(known: int, period: Period) -> str:
     """Explain that the period contains too many tokens. `known` is the index of the first complete hour or day."""
-    text = _("More than %(count)s tokens: choose a shorter period.") % {"count": _format(chart_counts.CHARTED)}
+    text = _("The period contains more than %(count)s tokens. Choose a shorter period.") % {
+        "count": _format(chart_counts.CHARTED)
+    }
     if known == len(period.starts):
         return text
     complete = _("The chart is complete from %(time)s on.") % {"time": _format_start(period.starts[known], period)}
@@ -163,21 +165,21 @@ def _explain_truncation(known: int, period: Period) -> str:
 
 
 def _select_refusals(changelist: ChangeList, filters: set[str]) -> tuple[Q | None, str]:
-    """Return the condition for the refusals that match the list, and a note about them.
+    """Return the condition for the refusals that match the list, and a note about the refusals.
 
-    The condition is None if refusals are not counted by what the list is filtered by.
+    The condition is None if the list is filtered by a value that refusal counts do not contain, such as the account.
     """
     if filters - {"client_id"}:
-        return None, _("Refusals are not shown: they are counted by application and user only.")
+        return None, _("Refusals are not shown, because they are counted only by application and user.")
     condition, is_narrowed = Q(), False
     if "client_id" in filters:
         client_id = changelist.params["client_id"]
-        # PostgreSQL rejects a query with a NUL character in a string.
+        # Match nothing if the value contains a NUL character, because PostgreSQL would reject the query.
         condition, is_narrowed = (Q(client_id=client_id) if "\x00" not in client_id else Q(pk__in=[])), True
     for term in search.terms(changelist.query):
         matching = search.refusals_matching(term)
         if matching is None:
-            return None, _("Refusals are not shown: they are not counted by the term you searched for.")
+            return None, _("Refusals are not shown, because they are not counted by IP address.")
         condition, is_narrowed = condition & matching, True
     if is_narrowed:
         return condition, _("Refused: requests that are known to belong to the selected application or user.")

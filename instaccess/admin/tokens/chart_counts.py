@@ -1,7 +1,7 @@
 """Numbers for the chart: tokens issued and revoked, and requests refused, for each hour or day of a period.
 
-Each query counts at most the latest `CHARTED` rows. `Counts.known` tells from which hour or day the numbers are
-complete.
+Each query counts at most the latest `CHARTED` rows. `Counts.known` is the index of the first hour or day with a
+complete number.
 """
 
 from __future__ import annotations
@@ -72,13 +72,13 @@ def _count(
     truncate: Callable[..., Any] = TruncHour if period.step == HOUR else TruncDay
     within = rows.filter(**{f"{column}__gte": period.since, f"{column}__lt": period.until})
     latest = within.order_by(f"-{column}").annotate(bucket=truncate(column, tzinfo=UTC), weight=weight)
-    # One row more than is charted shows whether the period contains more.
+    # Query one more row than is counted, to detect whether the period contains more rows.
     groups = _group(latest.values("bucket", "weight")[: CHARTED + 1])
     sums = {group.bucket: group.total for group in groups}
     numbers = [sums.get(start, 0) for start in starts]
     if sum(group.rows for group in groups) <= CHARTED:
         return Counts(numbers)
-    # The earliest hour or day among the counted rows may have further rows, so this number is incomplete.
+    # Exclude the earliest counted hour or day, because some of its rows may be missing.
     return Counts(numbers, known=starts.index(min(sums)) + 1, truncated=True)
 
 
@@ -106,6 +106,6 @@ def _group(rows: Any) -> list[_Group]:
 def _parse_time(value: Any) -> datetime:
     """Convert a UTC time from a raw query. Databases return strings, naive times or aware times."""
     if value is None:  # MySQL and MariaDB return NULL if they don't have the time zone definitions.
-        raise ValueError("no time: are time zone definitions for this database installed (mysql_tzinfo_to_sql)?")
+        raise ValueError("the database returned no time: load its time zone definitions with mysql_tzinfo_to_sql")
     time = datetime.fromisoformat(value) if isinstance(value, str) else value
     return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)

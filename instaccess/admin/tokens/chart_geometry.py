@@ -1,4 +1,4 @@
-"""Geometry of a bar chart for an SVG. This module doesn't depend on what the chart shows.
+"""Geometry of a bar chart for an SVG. This module doesn't depend on the content of the chart.
 
 Horizontal lengths are percentages of the width, and vertical lengths are pixels. Bars therefore stretch with the
 page, while text and heights keep their size, on phones too, without a script.
@@ -56,7 +56,7 @@ class Rectangle:
 
 @dataclass(frozen=True)
 class Panel:
-    """A series, drawn. `unknown` covers the bars without numbers; `base` is the vertical position of zero."""
+    """A drawn series. `unknown` covers the bars without numbers; `base` is the vertical position of zero."""
 
     name: str
     title: str
@@ -159,7 +159,7 @@ def _draw_panel(series: Series, y: int) -> Panel:
 
 def _place_label(index: int, count: int, text: str, y: int) -> Label:
     middle = 100 * (index + 0.5) / count
-    # If there are only a few bars, a label in the middle of the first or last bar stays inside the chart.
+    # If there are many bars, a label centred on the first or last bar would extend beyond the edge of the chart.
     if count > LABELS and index == 0:
         return Label(x="0%", y=y, anchor="start", text=text)
     if count > LABELS and index == count - 1:
@@ -167,7 +167,7 @@ def _place_label(index: int, count: int, text: str, y: int) -> Label:
     return Label(x=_percent(middle), y=y, anchor="middle", text=text)
 
 
-# These functions format numbers because a template would write a decimal comma in some languages.
+# Format numbers here. In some languages, a template would write a decimal comma, which is invalid in SVG.
 def _percent(value: float) -> str:
     return f"{value:.3f}".rstrip("0").rstrip(".") + "%"
 

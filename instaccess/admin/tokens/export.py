@@ -25,13 +25,13 @@ from django.utils import timezone
 from ...audit import Export, Format
 from ..common import ReadOnlyAdmin
 
-# These parameters select a page of the list and do not filter the list.
+# An export ignores these parameters, because they select a page or the order and do not filter the list.
 _PAGE_PARAMETERS = (PAGE_VAR, ALL_VAR, ORDER_VAR, ERROR_FLAG)
 _LOGGED_CHARS = 64
 
 
 class ExportPages(ReadOnlyAdmin):
-    """Read-only issued tokens, with an export as CSV or JSON Lines for users who may view tokens."""
+    """Admin of read-only issued tokens, with an export as CSV or JSON Lines for users who may view tokens."""
 
     def get_urls(self) -> list[URLPattern]:
         return [
@@ -44,7 +44,7 @@ class ExportPages(ReadOnlyAdmin):
         ]
 
     def export_view(self, request: HttpRequest, file_format: str) -> HttpResponseBase:
-        """Return the file for the query string of the list. GET is allowed because an export changes nothing."""
+        """Return the filtered list as a file. GET is allowed because an export changes nothing."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         if request.method not in {"GET", "HEAD"}:
@@ -87,7 +87,7 @@ def _filters(request: HttpRequest) -> dict[str, str]:
 
 
 class _AsyncChunks:
-    """Asynchronous iterator of the chunks. Each chunk is generated in the thread that has the database connection.
+    """Asynchronous iterator over the chunks. Each chunk is generated in the thread that has the database connection.
 
     Under ASGI, Django would read a synchronous iterator into memory completely before sending it.
     """

@@ -1,4 +1,4 @@
-"""Filters of the list of issued tokens. Each filter uses an index, and each list of choices is one bounded query."""
+"""Filters of the list of issued tokens. Each filter uses an index and loads its choices with one bounded query."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OFFERED = 30
 """Maximum number of values that a filter offers. Users find other values by searching."""
 
 RECENT_ROWS = 1000
-"""Number of latest rows from which the account filter takes its choices."""
+"""Number of rows, latest first, from which the account filter reads its choices."""
 
 
 class StatusFilter(admin.SimpleListFilter):
@@ -38,7 +38,8 @@ class StatusFilter(admin.SimpleListFilter):
         now = timezone.now()
         match self.value():
             case "live":
-                # The condition on the indexed `issued_at` excludes no live token: no token lives longer.
+                # Compare the indexed `issued_at` too, so that the query is fast. No live token is excluded, because
+                # no token is valid for longer than MAX_LIFETIME.
                 latest = now - timedelta(seconds=MAX_LIFETIME)
                 return queryset.filter(revoked_at=None, expires_at__gt=now, issued_at__gt=latest)
             case "expired":
@@ -74,7 +75,7 @@ class MasqueradeFilter(admin.SimpleListFilter):
     def queryset(self, request: HttpRequest, queryset: QuerySet[IssuedToken]) -> QuerySet[IssuedToken]:
         match self.value():
             case "yes":
-                # `exclude(real_user_uuid="")` would be the condition "is not equal", which cannot use the index.
+                # Compare with `>`. Databases would not use the index for the inequality of `exclude`.
                 return queryset.filter(real_user_uuid__gt="")
             case "no":
                 return queryset.filter(real_user_uuid="")
@@ -100,22 +101,22 @@ class _ValueFilter(admin.SimpleListFilter):
         return sorted(offered.items(), key=lambda choice: choice[1].casefold())
 
     def load_choices(self) -> list[tuple[str, str]]:
-        """Return values with their labels. More than `OFFERED` pairs mean that there are further values."""
+        """Return values with their labels. If there are more than `OFFERED`, the filter says so."""
         raise NotImplementedError
 
     def label(self, value: str) -> str:
-        """Return the label of a value that `load_choices` does not contain."""
+        """Return the label of a value that `load_choices` does not return."""
         raise NotImplementedError
 
     def has_output(self) -> bool:
-        # A single value is not a choice, but is shown if the user has chosen this value.
+        # Hide a filter that offers only one value, unless the user has chosen a value.
         return len(self.lookup_choices) > 1 or self.value() is not None
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[IssuedToken]) -> QuerySet[IssuedToken]:
         value = self.value()
         if value is None:
             return queryset
-        # PostgreSQL rejects a query with a NUL character in a string.
+        # Return no rows if the value contains a NUL character, because PostgreSQL would reject the query.
         return queryset.none() if "\x00" in value else queryset.filter(**{self.column: value})
 
 
@@ -134,7 +135,7 @@ class ClientFilter(_ValueFilter):
         return [(application.client_id, str(application)) for application in applications[: OFFERED + 1]]
 
     def label(self, value: str) -> str:
-        if "\x00" in value:  # PostgreSQL rejects a query with a NUL character in a string.
+        if "\x00" in value:  # PostgreSQL would reject the query.
             return value
         application = get_application_model()._default_manager.filter(client_id=value).first()
         return str(application) if application is not None else value or gettext("none")
@@ -154,7 +155,7 @@ class AccountFilter(_ValueFilter):
         return [(account_uuid, _label_account(account_uuid, domain)) for account_uuid, domain in domains.items()]
 
     def label(self, value: str) -> str:
-        if "\x00" in value:  # PostgreSQL rejects a query with a NUL character in a string.
+        if "\x00" in value:  # PostgreSQL would reject the query.
             return value
         rows = IssuedToken._default_manager.filter(account_uuid=value).order_by("-issued_at")
         return _label_account(value, rows.values_list("canvas_domain", flat=True).first() or "")

@@ -20,7 +20,7 @@ from ..common import time_element
 from ..inspector.pages import InspectorPages
 from . import pagination, search
 from .actions import TokenActions
-from .chart import chart_of
+from .chart import build_chart
 from .export import ExportPages
 from .filters import AccountFilter, ClientFilter, MasqueradeFilter, PeriodFilter, StatusFilter
 from .pagination import BoundedPaginator
@@ -32,9 +32,9 @@ class IssuedTokenAdmin(InspectorPages, ExportPages, TokenActions):
     list_display_links = ["when", "jti"]
     list_filter = [StatusFilter, PeriodFilter, MasqueradeFilter, ClientFilter, AccountFilter]
     ordering = ["-issued_at", "-id"]
-    # Rendering the rows takes most of the time of a page, so a short page is quick.
+    # Rendering the rows takes most of the response time, so a page has few rows.
     list_per_page = 20
-    # Django's paginator, full result count and facets would count all rows.
+    # Replace Django's paginator, full result count and facets, because each one would count all rows.
     paginator = BoundedPaginator
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
@@ -60,8 +60,8 @@ class IssuedTokenAdmin(InspectorPages, ExportPages, TokenActions):
         return [*users.user_relations("user", "real_user"), "application"]
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
-        # PeriodFilter is the only way to choose a period: the chart shows the same period, and conditions such as
-        # `issued_at__month` would read every row.
+        # Refuse other conditions on the time. Otherwise, `issued_at__month`, for example, would read every row, and
+        # the chart would show another period than the list.
         if any(name.startswith("issued_at__") for name in request.GET):
             raise IncorrectLookupParameters("choose a period instead")
         return super().get_changelist_instance(request)
@@ -71,10 +71,10 @@ class IssuedTokenAdmin(InspectorPages, ExportPages, TokenActions):
         response = super().changelist_view(request, context | (extra_context or {}))
         data = getattr(response, "context_data", None) or {}
         if "cl" in data:
-            data["chart"] = chart_of(data["cl"])
+            data["chart"] = build_chart(data["cl"])
         return response
 
-    # The column headings name UTC, and the expiry omits the date if it is the date of issue, to save space.
+    # To save space, only the headings contain "UTC", and the expiry omits the date if it equals the date of issue.
     @admin.display(description=_("issued (UTC)"), ordering="issued_at")
     def when(self, token: IssuedToken) -> str:
         return _render_time(f"{token.issued_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}")

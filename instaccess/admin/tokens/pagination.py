@@ -1,4 +1,4 @@
-"""Pagination for a list with millions of rows: a bounded count, and quick queries for few rows."""
+"""Pagination for a list with millions of rows: a bounded count, and fast queries if only a few rows match."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]
 def _sort_after_lookup(rows: Any) -> Any:
     """Order a queryset with few rows so that the database looks up the rows first and then sorts them.
 
-    If the order is the index on `issued_at`, a database may scan this index from the latest row on, because the
-    planner expects a match soon. For a user who left a year ago, such a scan reads most of the table. Sorting by
-    `LEAST(issued_at, expires_at)` gives the same order, because no token expires before it is issued, and prevents
-    the scan, because no index has this expression.
+    If rows are ordered by the indexed `issued_at`, a database may scan this index from the latest row on: its planner
+    expects an early match. For a user who left a year ago, such a scan reads most of the table. No index has the
+    expression `LEAST(issued_at, expires_at)`, so this order prevents the scan. The order is the same, because no
+    token expires before it is issued.
     """
     time = Least("issued_at", "expires_at")
     by = {"issued_at": time.asc(), "-issued_at": time.desc()}

@@ -1,4 +1,4 @@
-"""Periods that people choose on the list of issued tokens, and their hours or days. All times are UTC."""
+"""Periods that users choose in the list of issued tokens, and their hours or days. All times are UTC."""
 
 from __future__ import annotations
 

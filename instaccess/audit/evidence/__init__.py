@@ -1,1 +1,1 @@
-"""Tamper evidence for the audit log: signed checkpoints, verification, pruning. Callers pass in the keys."""
+"""Tamper evidence for the audit log: signed checkpoints, verification and pruning. Callers pass in the keys."""

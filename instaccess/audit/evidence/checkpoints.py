@@ -1,8 +1,8 @@
 """Checkpoints: signed statements that cover a range of audit rows after the rows can no longer change.
 
-`seal` creates checkpoints. Each checkpoint covers the rows after the previous one: at most `ROWS` rows, all of the
-same UTC day. A checkpoint contains the number of rows, the id of the last row, and a SHA-256 digest. The digest is
-chained to the previous checkpoint. Copies stored on another machine reveal changes even by an attacker who has all
+`seal` creates checkpoints. Each checkpoint covers the rows after the previous checkpoint: at most `ROWS` rows, all of
+the same UTC day. A checkpoint contains the number of rows, the id of the last row, and a SHA-256 digest. The digest
+is chained to the previous checkpoint. Copies stored on another machine reveal changes even if the attacker has all
 keys (see `verification.py`).
 """
 
@@ -32,8 +32,11 @@ ROWS = 10_000
 """The maximum number of rows per checkpoint. `seal`, `verify` and `prune` read this many rows into memory at once."""
 
 SETTLED = MAX_LIFETIME + AFTERLIFE + CLOCK_SKEW + 600
-"""Seconds after issuing until a row can no longer change. By then its token can't be revoked, and an INSERT that was
-slower than later ones was committed or failed. Ten minutes are allowed for a slow INSERT."""
+"""Seconds after the time of issue until a row can no longer change.
+
+After this time, the token can no longer be revoked, and every INSERT of a row with a lower id was committed or has
+failed. Ten minutes are allowed for a slow INSERT.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +45,8 @@ class Sealed:
 
     Attributes:
         made: the new checkpoints.
-        waiting: number of rows without a checkpoint, because they can still change.
-        ready_at: when a checkpoint can cover the first of these rows; None if there are none.
+        waiting: number of rows that no checkpoint covers yet, because the rows can still change.
+        ready_at: when a checkpoint can cover the first waiting row. None if no rows are waiting.
     """
 
     made: tuple[Statement, ...]
@@ -59,8 +62,8 @@ def rows_after(row_id: int) -> QuerySet[IssuedToken]:
 def seal(keys: EvidenceKeys, *, now: datetime | None = None, cut: datetime | None = None) -> Sealed:
     """Create checkpoints for all rows that can no longer change.
 
-    Can run at any time, in several processes at once (one of them creates the checkpoints), and can be killed: a
-    checkpoint is one INSERT.
+    Can run at any time, also in several processes at once, because only one process creates the next checkpoint. Can
+    be killed at any time, because each checkpoint is one INSERT.
 
     Args:
         cut: a time at which a checkpoint ends, in addition to every midnight UTC.
@@ -70,19 +73,19 @@ def seal(keys: EvidenceKeys, *, now: datetime | None = None, cut: datetime | Non
     """
     now = now or timezone.now()
     settled = now - timedelta(seconds=SETTLED)
-    keys.sign(b"{}", statements.CHECKPOINT)  # Without a usable key, this fails before any rows are read.
+    keys.sign(b"{}", statements.CHECKPOINT)  # Without a usable key, the function fails before it reads any rows.
     made: list[Statement] = []
     try:
         while added := _seal_page(keys, now, settled, cut):
             made += added
     except IntegrityError:
-        logger.info("another process created the next checkpoint and continues")
+        logger.info("another process created the next checkpoint and continues with the rest")
     waiting = rows_after(chain_end(keys).last)
     first = waiting.first()
     if first is None:
         return Sealed(tuple(made), 0, None)
     ready_at = first.issued_at
-    with suppress(OverflowError):  # An attacker can set the year to 9999.
+    with suppress(OverflowError):  # The addition fails if an attacker set the year to 9999.
         ready_at += timedelta(seconds=SETTLED)
     return Sealed(tuple(made), waiting.count(), ready_at)
 
@@ -94,7 +97,7 @@ def _seal_page(keys: EvidenceKeys, now: datetime, settled: datetime, cut: dateti
     rows = page = row_hmac.loaded(rows_after(position.last)[:ROWS])
     while ready := _select_next_rows(rows, settled, cut, keys.keks):
         if len(ready) == len(rows) < len(page) == ROWS:
-            break  # The next page may contain more rows of this day.
+            break  # The next page may contain more rows for the same checkpoint.
         made.append(_add_checkpoint(position, ready, keys, now, settled))
         position, rows = chain_end(keys), rows[len(ready) :]
     return made
@@ -105,13 +108,14 @@ def _select_next_rows(
 ) -> list[IssuedToken]:
     """Return the rows from the beginning of `rows` that the next checkpoint covers."""
     selected: list[IssuedToken] = []
-    newest = None  # The newest selected time. Ids and times don't rise in exactly the same order.
+    newest = None  # The latest time of the selected rows, which isn't always the time of the last selected row.
     last_settled_id = next((row.pk for row in reversed(rows) if row.issued_at < settled), 0)
     for row in rows:
         if row.issued_at >= settled:
             if row.pk > last_settled_id or row_hmac.row_status(row, keks) is row_hmac.HmacStatus.AUTHENTIC:
                 break
-            # An attacker set a time in the future. Waiting for it would block checkpoints for all later rows.
+            # An attacker moved the time of this row into the future. The row is selected, because waiting for its
+            # time would block checkpoints for all later rows.
             selected.append(row)
             continue
         midnight = row.issued_at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
@@ -141,7 +145,8 @@ def _add_checkpoint(
         first=rows[0].pk,
         last=rows[-1].pk,
         rows=len(rows),
-        # A row whose time an attacker moved forward must not prevent the other rows from being pruned.
+        # Times in the future are ignored. Otherwise, an attacker who moves the time of one row could prevent the
+        # other rows from being pruned.
         newest=int(max((row.issued_at for row in rows if row.issued_at < settled), default=settled).timestamp()),
         digest=chain.hexdigest(),
         index=hashlib.sha256(index.encode()).hexdigest(),
@@ -175,8 +180,8 @@ def mark_pruned(
 
     Args:
         rows: number of rows that this pruning deletes.
-        newest: when the newest of these tokens was issued, in seconds since the epoch.
-        altered: a description of the tampering found among these rows.
+        newest: when the newest token of the pruned rows was issued, in seconds since the epoch.
+        altered: a description of the tampering found among the pruned rows; empty if there was none.
 
     Raises KeyUnavailable or UnsealError if there is no usable signing key, and IntegrityError if another process
     created the same marker.
@@ -210,13 +215,13 @@ def markers() -> QuerySet[PruneMarker]:
 
 
 def latest_marker(keys: EvidenceKeys) -> Marker:
-    """Return the latest prune marker, or `START` if there is none. Raises AuditAltered if it was modified."""
+    """Return the latest prune marker, or `START` if there is none. Raises AuditAltered if the marker was modified."""
     row = markers().last()
     return START if row is None else statements.read_marker(row, keys)
 
 
 def chain_end(keys: EvidenceKeys) -> Marker:
-    """Return the end of the chain, after which the next checkpoint begins."""
+    """Return the number, last row and digest of the last checkpoint, to which the next checkpoint is chained."""
     marker = latest_marker(keys)
     checkpoint = checkpoints().filter(number__gt=marker.number).last()
     if checkpoint is None:

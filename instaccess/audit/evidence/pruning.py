@@ -1,6 +1,6 @@
 """Pruning: the only code that deletes rows of the audit log.
 
-Deletes the rows of whole checkpoints in short transactions, after storing a signed prune marker.
+`prune` stores a signed prune marker, then deletes the rows of whole checkpoints in short transactions.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Pruned:
     """The result of `prune`.
 
     Attributes:
-        rows, checkpoints: how many were deleted.
-        last: id of the last pruned row, by this or an earlier pruning; 0 if no rows were ever pruned.
+        rows, checkpoints: the number of deleted rows and checkpoints.
+        last: id of the last row that this or an earlier pruning deleted. 0 if no rows were ever pruned.
     """
 
     rows: int
@@ -43,13 +43,13 @@ def prune(
 ) -> Pruned:
     """Delete the rows of tokens that were issued before a time, oldest first, in transactions of `batch` rows.
 
-    First covers the rows with checkpoints and compares the rows with their checkpoints. Deletes whole checkpoints
-    only, so all rows of a checkpoint stay until its newest row is old enough. Never deletes the row of a token that a
-    gateway could still accept or must still refuse. Stores a signed prune marker before deleting the first row. If
-    the process is killed, the next run deletes the remaining rows.
+    First covers the rows with checkpoints and compares the rows with the checkpoints. Deletes whole checkpoints only,
+    so the rows of a checkpoint stay until the newest of these rows is old enough. Never deletes the row of a token
+    that a gateway could still accept or must still refuse. Stores a signed prune marker before deleting the first
+    row. If the process is killed, the next run deletes the remaining rows.
 
     Raises AuditAltered if a row to be deleted was modified. With `force`, deletes the rows anyway and records the
-    tampering in the marker. Raises KeyUnavailable or UnsealError if there is no usable signing key.
+    tampering in the prune marker. Raises KeyUnavailable or UnsealError if there is no usable signing key.
     """
     now = now or timezone.now()
     checkpoints.seal(keys, now=now, cut=before)
@@ -62,7 +62,7 @@ def prune(
                 f"nothing was pruned: {problem}. Investigate the cause first. `--force` prunes these rows anyway and "
                 "records the tampering in the prune marker"
             )
-        # If another process prunes at the same time, it created the same marker.
+        # IntegrityError means that another process prunes at the same time and has created the same marker.
         with suppress(IntegrityError):
             checkpoints.mark_pruned(
                 old[-1],
@@ -83,8 +83,8 @@ def prune(
 def _delete_pruned(marker: Marker, batch: int) -> int:
     """Delete the rows that a prune marker covers. Returns the number of deleted rows.
 
-    Filters by time as well as by id. If an attacker resets the id sequence or moves a row, the row of a live token
-    can have such an id.
+    Rows must match by time as well as by id: an attacker who resets the id sequence or moves a row can give the row
+    of a live token an id in the pruned range.
     """
     deleted = 0
     if not marker.number:
@@ -95,7 +95,10 @@ def _delete_pruned(marker: Marker, batch: int) -> int:
 
 
 def _delete_modified(marker: Marker, now: datetime, keys: EvidenceKeys) -> int:
-    """Delete the remaining modified rows among the pruned ids, except rows whose time may be that of a live token."""
+    """Delete the modified rows whose ids were pruned, except rows that may belong to a live token.
+
+    Returns the number of deleted rows.
+    """
     deleted, window = 0, timedelta(seconds=SETTLED)
     pks = list(_rows_through(marker.last).values_list("pk", flat=True))
     for start in range(0, len(pks), BATCH):
@@ -126,7 +129,7 @@ def prunable(before: datetime, keys: EvidenceKeys, *, now: datetime | None = Non
 
 
 def _old_checkpoints(before: datetime, keys: EvidenceKeys) -> Iterator[Statement]:
-    """Yield the checkpoints from the beginning of the chain whose rows are all older than a time."""
+    """Yield checkpoints from the beginning of the chain until one contains a row issued at `before` or later."""
     unpruned = checkpoints.checkpoints().filter(number__gt=latest_marker(keys).number)
     for checkpoint in unpruned.iterator(chunk_size=20):
         statement = statements.read_checkpoint(checkpoint, keys)

@@ -17,11 +17,13 @@ logger = logging.getLogger("instaccess.audit")
 
 
 def reauthenticate(keys: EvidenceKeys) -> int:
-    """Recompute HMACs that use an older key-encryption key with the first one. Returns the number of new HMACs.
+    """Replace the HMACs of older key-encryption keys with HMACs of the first key-encryption key.
 
-    Recomputes the HMACs of checkpoints, prune markers and rows without a checkpoint. A row covered by a checkpoint
+    Recomputes the HMACs of checkpoints, prune markers and rows without a checkpoint. A row that a checkpoint covers
     needs no new HMAC, because the checkpoint proves the row. An HMAC that doesn't match is not replaced, because a
-    new HMAC would hide that the row was modified.
+    new HMAC would hide that the data was modified.
+
+    Returns the number of new HMACs.
 
     Raises AuditAltered if the last checkpoint or the latest prune marker was modified.
     """
@@ -50,7 +52,10 @@ def reauthenticate(keys: EvidenceKeys) -> int:
 
 
 def _new_mac(data: bytes, mac: str, keks: Sequence[bytes]) -> str:
-    """Return the HMAC under the first key-encryption key; empty if `mac` doesn't match or already uses that key."""
+    """Compute the HMAC with the first key-encryption key.
+
+    Returns an empty string if `mac` doesn't match, or was already computed with the first key-encryption key.
+    """
     if row_hmac.check(data, mac, keks) is not row_hmac.HmacStatus.AUTHENTIC:
         return ""
     renewed = row_hmac.authenticate(data, keks)

@@ -30,12 +30,12 @@ class Reference(NamedTuple):
 def find_mismatched(rows: Sequence[IssuedToken]) -> tuple[Reference | None, bool]:
     """Find foreign keys to users whose uuid differs from the uuid in the row.
 
-    Returns the first foreign key that must have been modified, or None, and whether there are other differences. A
-    foreign key must have been modified if the uuid in the row belongs to another user, or if the row has no uuid.
-    If the uuid belongs to no user, the row may have been written before INSTACCESS['USER_UUID_FIELD'] was changed.
+    Returns the first foreign key that must have been modified (or None), and whether any uuids differ. A foreign key
+    must have been modified if the uuid in the row belongs to another user, or if the row has no uuid. If the uuid
+    belongs to no user, the row may have been written before INSTACCESS['USER_UUID_FIELD'] was changed.
 
-    Compares only uuids that this package generated, because these never change. Returns (None, False) if the uuids
-    come from a field of the user model.
+    Only uuids that this package generated are compared, because generated uuids never change. Returns (None, False)
+    if the uuids come from a field of the user model.
     """
     if conf.user_uuid_field is not None:
         return None, False
@@ -45,7 +45,7 @@ def find_mismatched(rows: Sequence[IssuedToken]) -> tuple[Reference | None, bool
     for users in _chunks({reference.user for reference in references}):
         uuids |= {user: str(value) for user, value in identities.filter(user__in=users).values_list("user", "uuid")}
     different = [reference for reference in references if uuids.get(reference.user, reference.uuid) != reference.uuid]
-    generated: set[str] = {""}  # A row without a uuid must not have the foreign key either.
+    generated: set[str] = {""}  # A row without a uuid must not have a foreign key.
     for values in _chunks({reference.uuid for reference in different if is_canonical_uuid(reference.uuid)}):
         generated |= {str(value) for value in identities.filter(uuid__in=values).values_list("uuid", flat=True)}
     return next((reference for reference in different if reference.uuid in generated), None), bool(different)
@@ -58,7 +58,7 @@ def _references(row: IssuedToken) -> Iterator[Reference]:
 
 
 def _chunks(values: set[Any]) -> Iterator[list[Any]]:
-    """Split values into lists of 1000, because databases limit the number of query parameters."""
+    """Yield lists of at most 1000 values, because databases limit the number of query parameters."""
     remaining = list(values)
     for start in range(0, len(remaining), 1000):
         yield remaining[start : start + 1000]

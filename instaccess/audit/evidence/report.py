@@ -18,8 +18,8 @@ class Report:
         last: the contents of the last checkpoint; None if there is no checkpoint.
         pruned: the latest prune marker; None if no rows were pruned.
         broken: a description of the first problem; empty if there is none.
-        row: the id of the row with the problem; None if the problem isn't about one row.
-        notes: information for the operator that is no sign of tampering.
+        row: the id of the row with the problem; None if the problem doesn't concern a single row.
+        notes: information for the operator that isn't a sign of tampering.
     """
 
     rows: int = 0

@@ -1,4 +1,4 @@
-"""The checks of rows in `verify`: covered rows against their checkpoint, the other rows against their HMAC."""
+"""The checks of rows in `verify`: covered rows match their checkpoint, and the other rows match their HMAC."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OTHER_UUIDS = (
 
 
 def describe_row(row: IssuedToken) -> str:
-    """Return the id and the jti of a row for messages."""
+    """Return the id and the jti of a row, for messages."""
     return f"row {row.pk} (jti {row.jti})"
 
 
@@ -64,9 +64,9 @@ def _check_covered_row(row: IssuedToken, entry: Entry, statement: Statement, kek
     if fingerprint(digest) == entry.print:
         if entry.altered and status is HmacStatus.UNKNOWN:
             raise AuditAltered(
-                f"{describe_row(row)} can't be checked, and already couldn't when checkpoint {statement.number} was "
-                "created: its HMAC names a key-encryption key that isn't in INSTACCESS['KEY_ENCRYPTION_KEYS']. Add "
-                "the key again",
+                f"{describe_row(row)} can't be checked, and its HMAC was not confirmed when checkpoint "
+                f"{statement.number} was created: the HMAC names a key-encryption key that isn't in "
+                "INSTACCESS['KEY_ENCRYPTION_KEYS']. Add the key again",
                 row.pk,
             )
         if entry.altered and status is HmacStatus.BROKEN:
@@ -79,8 +79,8 @@ def _check_covered_row(row: IssuedToken, entry: Entry, statement: Statement, kek
             raise AuditAltered(f"the HMAC of {describe_row(row)} was modified", row.pk)
     elif status is HmacStatus.AUTHENTIC:
         raise AuditAltered(
-            f"{describe_row(row)} was replaced after checkpoint {statement.number} was created: with a row moved "
-            "from another id, or with an older version of the same row",
+            f"{describe_row(row)} was replaced after checkpoint {statement.number} was created: by a row moved "
+            "from another id, or by an older version of the same row",
             row.pk,
         )
     else:
@@ -103,7 +103,7 @@ def _added(row: IssuedToken, statement: Statement) -> AuditAltered:
 
 
 def check_uncovered_rows(report: Report, last: int, now: datetime, keks: Sequence[bytes]) -> None:
-    """Check the HMACs of the rows after the last checkpoint. A deleted row can't be detected here.
+    """Check the HMACs of the rows after the last checkpoint. This can't detect a deleted row.
 
     Args:
         last: the last row id of the last checkpoint.
@@ -135,9 +135,13 @@ def check_uncovered_rows(report: Report, last: int, now: datetime, keks: Sequenc
 
 
 def _check_neighbours(report: Report, rows: Sequence[IssuedToken]) -> None:
-    """Check what the HMAC of a single row can't prove: that the row wasn't pruned before, and its foreign keys."""
+    """Check facts that the HMAC doesn't cover: the foreign keys, and that no pruned row was restored.
+
+    Raises AuditAltered.
+    """
     for row in rows:
-        # Ids rise with time, except within minutes. A row from an earlier day is a restored copy of a pruned row.
+        # A row with a higher id than a pruned row can be older only by minutes. A row that is a day older is
+        # therefore a restored copy of a pruned row.
         if report.pruned is not None and row.issued_at.timestamp() < report.pruned.newest - _DAY:
             raise AuditAltered(f"{describe_row(row)} was restored: it is as old as the rows that were pruned", row.pk)
     reference, has_differences = references.find_mismatched(rows)

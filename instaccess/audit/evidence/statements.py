@@ -1,8 +1,10 @@
-"""Signed statements about the audit log: the format of checkpoints and prune markers, and how to read them.
+"""Signed statements about the audit log: formatting, signing and reading of checkpoints and prune markers.
 
-A statement is a JWS made with the signing key. Its `typ` header differs from that of a token, so that neither can be
-used as the other (RFC 8725 §3.11). In the database, a statement also has an HMAC. An attacker who can write to the
-database can insert a signing key of their own, but has no key-encryption key to compute the HMAC.
+A statement is a JWS signed with the signing key. Its `typ` header differs from the `typ` of tokens, so a statement
+can't be used as a token or the reverse (RFC 8725 §3.11).
+
+In the database, a statement also has an HMAC. An attacker who can write to the database could insert a signing key
+and sign a statement, but can't compute the HMAC without the key-encryption key.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import TypeVar
 
 from jwcrypto.common import base64url_decode
@@ -31,13 +33,13 @@ class EvidenceKeys:
 
     Attributes:
         keks: the key-encryption keys. HMACs are computed with the first one and checked with any of them.
-        verification: the public keys of all signing keys that ever existed, by kid. Revoked and expired keys are
-            included, because they signed checkpoints too.
-        sign: signs a payload with the current signing key. Takes the payload and the `typ` of the JWS header,
-            returns a compact JWS. Raises KeyUnavailable or UnsealError if there is no usable signing key.
+        verification: the public keys of all signing keys that ever existed, as a mapping from kid to key. Revoked and
+            expired keys are included, because they signed checkpoints too.
+        sign: a function that signs with the current signing key. The arguments are the payload and the `typ` of the
+            JWS header. Returns a compact JWS. Raises KeyUnavailable or UnsealError if there is no usable signing key.
     """
 
-    keks: Sequence[bytes]
+    keks: Sequence[bytes] = field(repr=False)  # Error reports print the `repr` of local variables.
     verification: Mapping[str, JWK]
     sign: Callable[[bytes, str], str]
 
@@ -93,10 +95,10 @@ class Marker:
     """The contents of a prune marker: the rows up to the last row of a checkpoint were pruned.
 
     Attributes:
-        number: number of that checkpoint.
-        last: id of its last row.
-        digest: digest of that checkpoint; the next checkpoint is chained to this digest.
-        newest: when the newest pruned token was issued, in seconds since the epoch. A newer row was never pruned.
+        number: number of the last pruned checkpoint.
+        last: id of the last row of this checkpoint.
+        digest: digest of this checkpoint; the next checkpoint is chained to the digest.
+        newest: when the newest pruned token was issued, in seconds since the epoch. Newer rows were not pruned.
         rows: number of rows pruned so far, by this and all earlier prunings.
         altered: a description of the tampering found among the pruned rows; empty if there was none.
         pruned_at: seconds since the epoch.
@@ -114,12 +116,12 @@ class Marker:
 _S = TypeVar("_S", Statement, Marker)
 
 START = Marker(number=0, last=0, digest="", newest=0, rows=0, altered="", pruned_at=0)
-"""The beginning of the chain if no rows were pruned yet."""
+"""The beginning of the chain if no rows have been pruned."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """An exported checkpoint. `verify` trusts a copy that is stored on another machine more than the database."""
+    """An exported checkpoint. If the database differs from an exported checkpoint, `verify` trusts the export."""
 
     statement: Statement
     jws: str
@@ -132,7 +134,7 @@ def row_digest(row_id: int, row_bytes: bytes) -> bytes:
 
 
 def fingerprint(digest: bytes) -> str:
-    """Shorten a row's SHA-256 for the index. The index only identifies a row; `Statement.digest` proves it."""
+    """Shorten a row's SHA-256 for the index, which only identifies rows. `Statement.digest` proves their contents."""
     return digest.hex()[:8]
 
 
@@ -150,9 +152,9 @@ def read_checkpoint(checkpoint: Checkpoint, keys: EvidenceKeys) -> Statement:
 
 
 def read_signed(jws: str, index: str, keys: EvidenceKeys, *, name: str) -> Statement:
-    """Return the contents of a checkpoint after checking its signature and index, but no HMAC.
+    """Return the contents of a checkpoint after checking the signature and the index, but not the HMAC.
 
-    `name` identifies the checkpoint in error messages. Raises AuditAltered if the signature or index doesn't match.
+    Raises AuditAltered if the signature or the index doesn't match. Error messages call the checkpoint `name`.
     """
     statement = _verify_signature(Statement, jws, CHECKPOINT, name, keys)
     if hashlib.sha256(index.encode("utf-8", "surrogatepass")).hexdigest() != statement.index:
@@ -185,10 +187,10 @@ def export_checkpoint(checkpoint: Checkpoint) -> str:
 
 
 def read_exported(text: str, keys: EvidenceKeys, *, name: str) -> Exported:
-    """Parse the output of `export_checkpoint` and check its signature.
+    """Parse the output of `export_checkpoint`, and check the signature and the index.
 
-    `name` identifies the copy in error messages. Raises AuditAltered if the text isn't an exported checkpoint or its
-    signature or index doesn't match.
+    Raises AuditAltered if the text isn't an exported checkpoint, or if the signature or the index doesn't match.
+    Error messages call the copy `name`.
     """
     try:
         document = json.loads(text)
@@ -220,10 +222,10 @@ def _verify_signature(kind: type[_S], jws: str, typ: str, name: str, keys: Evide
         payload, _ = tokens.verify(jws, keys.verification, typ=typ)
     except InvalidToken as error:
         raise AuditAltered(f"{name} was modified: its signature is invalid ({error.detail or error.code})") from error
-    # Another version of this package may have signed other members.
+    # The members are compared, because another version of this package may have signed other members.
     types = {member.name: {"int": int, "str": str}[str(member.type)] for member in fields(kind)}
     if {member: type(value) for member, value in payload.items()} != types:
-        raise AuditAltered(f"{name} can't be read: another version of django-instaccess signed other members")
+        raise AuditAltered(f"{name} can't be read: it was signed by an incompatible version of django-instaccess")
     return kind(**payload)
 
 
@@ -247,6 +249,7 @@ def mac(keys: EvidenceKeys, typ: str, jws: str, index: str = "") -> str:
 
 def covered_bytes(typ: str, jws: str, index: str = "") -> bytes:
     """Return the bytes that the HMAC of a statement covers."""
-    # SQLite can store bytes in any column. With `str` and `repr` these give a mismatch instead of an exception.
+    # SQLite can store bytes in a text column. Converting bytes with `str` and `repr` makes the HMAC comparison fail
+    # instead of raising TypeError.
     digest = hashlib.sha256(str(index).encode("utf-8", "surrogatepass")).hexdigest()
     return json.dumps([typ, jws, digest], default=repr).encode()

@@ -1,7 +1,7 @@
-"""Verification of the audit log: finds the first row that was modified, deleted, moved, added or truncated.
+"""Verification of the audit log: finds the first row that was modified, deleted, moved or added.
 
-Compares each row that is covered by a checkpoint with the checkpoint. Rows after the last checkpoint have only their
-HMAC, so a deleted row can't be detected there yet. Never writes to the database.
+`verify` compares each covered row with the checkpoint. After the last checkpoint, `verify` can only check the HMAC of
+each row, so `verify` can't detect a deleted row. This module never writes to the database.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ def verify(
 ) -> Report:
     """Compare all rows with their HMACs, with the checkpoints, and with exported copies of checkpoints.
 
-    Stops at the first problem and describes it in the report. Can run while tokens are issued, revoked, covered with
-    checkpoints and pruned.
+    Stops at the first problem and describes the problem in the report. Can run while other processes issue, revoke or
+    prune tokens, or create checkpoints.
 
     Args:
         exported: copies of checkpoints from another machine.
-        until: number of the last checkpoint to check; later checkpoints and rows are left out.
+        until: number of the last checkpoint to check; later checkpoints and rows are not checked.
     """
     copies = {copy.statement.number: copy for copy in exported}
     while True:
@@ -58,7 +58,8 @@ def verify(
                 row_checks.check_uncovered_rows(report, end.last, now or timezone.now(), keys.keks)
         except AuditAltered as error:
             report.broken, report.row = error.detail, error.row
-        # If another process pruned rows meanwhile, missing rows and checkpoints are no problem: check again.
+        # If another process has pruned rows in the meantime, missing rows aren't a problem, so everything is checked
+        # again.
         if not report.broken or start is None or _is_latest(start, keys):
             return report
 
@@ -73,7 +74,7 @@ def _is_latest(marker: Marker, keys: EvidenceKeys) -> bool:
 def _check_covered(
     report: Report, start: Marker, copies: Mapping[int, Exported], until: int | None, keys: EvidenceKeys
 ) -> _ChainEnd:
-    """Check the checkpoints and their rows. Returns the end of the chain."""
+    """Check the checkpoints and the rows that they cover. Returns the end of the chain."""
     end = _ChainEnd(start.number, start.last, start.digest)
     if start.number:
         report.pruned = start
@@ -98,7 +99,7 @@ def _check_covered(
 def _check_replaced_checkpoint(report: Report, copy: Exported, end: _ChainEnd, keks: Sequence[bytes]) -> NoReturn:
     """Raise AuditAltered for a checkpoint that differs from its exported copy, and name the modified row if possible.
 
-    Only if the previous checkpoint is the same can the index of the copy tell which row was modified.
+    The index of the copy can identify the modified row only if the previous checkpoint is unchanged.
     """
     number = copy.statement.number
     if copy.statement.previous != end.digest:
@@ -111,7 +112,7 @@ def _check_replaced_checkpoint(report: Report, copy: Exported, end: _ChainEnd, k
 
 
 def _check_pruned(copies: Mapping[int, Exported], start: Marker, report: Report, keks: Sequence[bytes]) -> None:
-    """Check the latest prune marker, and that no unexpected rows have the ids of pruned rows."""
+    """Check that the prune marker matches the exported copies, and that no unexpected row has a pruned id."""
     for number, copy in copies.items():
         if number == start.number and copy.statement.digest != start.digest:
             raise AuditAltered(f"checkpoint {number}, the last one that was pruned, differs from its exported copy")
@@ -123,7 +124,7 @@ def _check_pruned(copies: Mapping[int, Exported], start: Marker, report: Report,
             status = row_hmac.row_status(row, keks)
             is_newer = row.issued_at.timestamp() >= start.newest + 1
             if not start.number or is_newer or status is row_hmac.HmacStatus.BROKEN:
-                raise AuditAltered(f"{describe_row(row)} was added with an id that no row can have", row.pk)
+                raise AuditAltered(f"{describe_row(row)} was added with an id that new rows can't have", row.pk)
             if status is row_hmac.HmacStatus.UNKNOWN:
                 raise AuditAltered(
                     f"{describe_row(row)} has the id of a pruned row and can't be checked: its HMAC names a "
@@ -142,7 +143,7 @@ def _check_pruned(copies: Mapping[int, Exported], start: Marker, report: Report,
 def _check_missing_checkpoints(
     copies: Mapping[int, Exported], end: _ChainEnd, report: Report, keks: Sequence[bytes]
 ) -> None:
-    """Raise AuditAltered if there are exported copies of checkpoints that are no longer in the database."""
+    """Raise AuditAltered if a checkpoint that was exported is no longer in the database."""
     missing = sorted(number for number in copies if number > end.number)
     if not missing:
         return

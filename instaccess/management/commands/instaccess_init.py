@@ -14,8 +14,8 @@ from ...exceptions import InstAccessError
 class Command(BaseCommand):
     help = (
         "Generate the keys that are missing: a current and a future signing key, and a current encryption key with "
-        "its private key, so that one deployment works alone. Run this command once after `migrate`. Running it "
-        "again changes nothing."
+        "its private key. One deployment can then issue and decrypt tokens. Run this command once after `migrate`. "
+        "If all keys exist, the command changes nothing."
     )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -25,7 +25,8 @@ class Command(BaseCommand):
             raise CommandError(f"No key was generated: {error.detail}.") from error
         except DbError as error:
             raise CommandError(
-                f"No key generated. Database error: {error}. Run `python manage.py migrate` if tables are missing."
+                f"No key was generated. Database error: {error}. If tables are missing, run `python manage.py "
+                "migrate`."
             ) from error
         for key in generated:
             self.stdout.write(self.style.SUCCESS(f"Generated the {key.status} {key.get_use_display()} key {key.kid}"))

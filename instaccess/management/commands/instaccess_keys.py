@@ -15,16 +15,17 @@ from .. import key_reports
 from ..base import SubcommandCommand, operator
 
 _SUBCOMMANDS = {
-    "list": "Show every key with its use, its status and the next step of its lifecycle.",
+    "list": "List every key with its status and its next step.",
     "generate": "Generate an additional future key. `rotate` generates future keys automatically.",
     "import": (
         "Import a key from a file (PEM or JWK) as a future key. A private key is refused without --with-private, "
-        "because the issuer needs only the public key of the gateway's encryption key."
+        "because the issuer needs only the public key of the gateway's encryption key pair."
     ),
-    "export": "Print a public key, or with --private the private key.",
+    "export": "Print a public key, or the private key with --private.",
     "rotate": (
-        "Do what is due, and report the changes and when the next rotation is due. Run this command from cron, daily "
-        "or more often. The exit code is 0 even if nothing was due."
+        "Rotate keys whose rotation is due, generate future keys, and erase private keys that are no longer needed. "
+        "Report the changes and the time of the next rotation. Run this command from cron, daily or more often. The "
+        "exit code is 0 even if nothing was due."
     ),
     "activate": "Make a future key the current key now. The previous key becomes past, and its tokens stay valid.",
     "revoke": (
@@ -33,8 +34,9 @@ _SUBCOMMANDS = {
         "can't be undone."
     ),
     "reseal": (
-        "Encrypt every stored private key with the first of INSTACCESS['KEY_ENCRYPTION_KEYS'] again. You can run "
-        "this command while tokens are issued, and run it again after an interruption."
+        "Encrypt every stored private key again, with the first key in INSTACCESS['KEY_ENCRYPTION_KEYS'], and "
+        "recompute HMACs of the audit log with this key. You can run this command while tokens are issued. If it was "
+        "interrupted, run it again."
     ),
 }
 
@@ -63,7 +65,7 @@ class Command(SubcommandCommand):
                 "--use",
                 choices=Key.Use.values,
                 required=name != "rotate",
-                help="The use of the key: sig (signing) or enc (encryption)"
+                help="The key use: sig (signing) or enc (encryption)"
                 + ("; default: both." if name == "rotate" else "."),
             )
         for name in ("export", "activate", "revoke"):
@@ -72,17 +74,21 @@ class Command(SubcommandCommand):
         sub["import"].add_argument(
             "--with-private", action="store_true", help="Accept a private key and store it encrypted."
         )
-        sub["export"].add_argument("--format", choices=["pem", "jwk"], default="pem", help="Default: pem.")
+        sub["export"].add_argument(
+            "--format", choices=["pem", "jwk"], default="pem", help="Format of the key (default: pem)."
+        )
         sub["export"].add_argument("--private", action="store_true", help="Print the private key, unencrypted.")
         sub["export"].add_argument(
             "--yes", action="store_true", help="Don't ask for confirmation before a private key is printed."
         )
         for name, text in {
-            "rotate": "Rotate even if it is not due. Services may refuse tokens until they fetch the JWK set again.",
-            "activate": "Activate the key before its lead time has passed. Services may refuse tokens meanwhile.",
+            "rotate": "Rotate before rotation is due. Services may refuse new tokens until they fetch the JWK set.",
+            "activate": "Activate the key before its lead time has passed. Services may refuse new tokens at first.",
         }.items():
             sub[name].add_argument("--force", action="store_true", help=text)
-        sub["revoke"].add_argument("--reason", default="", help="Stored in the audit log with the revoked tokens.")
+        sub["revoke"].add_argument(
+            "--reason", default="", help="The reason, stored in the audit log with the revoked tokens."
+        )
         for name in _SUBCOMMANDS.keys() - {"export"}:
             sub[name].add_argument("--json", action="store_true", help="Print one JSON document to standard output.")
 
@@ -90,7 +96,7 @@ class Command(SubcommandCommand):
         all_keys = list(keys.stored_keys())
         facts = [key_reports.facts(key, all_keys) for key in all_keys]
         if options["json"]:
-            self.tell_json(facts)
+            self.print_json(facts)
             return
         if not facts:
             self.stdout.write("There are no keys: run `python manage.py instaccess_init`.")
@@ -100,7 +106,7 @@ class Command(SubcommandCommand):
 
     def _generate(self, options: dict[str, Any]) -> None:
         key = keys.generate(Key.Use(options["use"]))
-        self.done(
+        self.print_result(
             options,
             key_reports.facts(key),
             f"Generated the future {key.get_use_display()} key {key.kid}; {key_reports.next_step(key)}.",
@@ -112,7 +118,7 @@ class Command(SubcommandCommand):
         except OSError as error:
             raise CommandError(f"Can't read {options['file']}: {error.strerror}") from error
         key = keys.import_key(data, use=Key.Use(options["use"]), with_private=options["with_private"])
-        self.done(options, key_reports.facts(key), key_reports.imported(key))
+        self.print_result(options, key_reports.facts(key), key_reports.imported(key))
 
     def _export(self, options: dict[str, Any]) -> None:
         key = keys.find_key(options["kid"])
@@ -121,15 +127,17 @@ class Command(SubcommandCommand):
         self.stdout.write(keys.export(key, file_format=options["format"], private=options["private"]), ending="")
 
     def _confirm_private(self, key: Key) -> None:
-        power = "decrypt" if key.use == Key.Use.ENCRYPTION else "forge"
+        attack = "decrypt" if key.use == Key.Use.ENCRYPTION else "forge"
         self.stderr.write(
-            f"An attacker who has this private key can {power} every token. The key is printed unencrypted.\n"
+            f"An attacker who has this private key can {attack} every token. The key is printed unencrypted.\n"
             f"To continue, type the key id ({key.kid}): ",
             ending="",
         )
         self.stderr.flush()
         if sys.stdin is None or sys.stdin.readline().strip() != key.kid:
-            raise CommandError("Not exported: the key id was not typed. In a script, add --yes.")
+            raise CommandError(
+                "The key was not exported, because you did not type the key id. In a script, add --yes."
+            )
 
     def _rotate(self, options: dict[str, Any]) -> None:
         uses = [Key.Use(options["use"])] if options["use"] else list(Key.Use)
@@ -137,10 +145,12 @@ class Command(SubcommandCommand):
         for use in uses:
             try:
                 outcomes.append(keys.rotate(use, force=options["force"]))
-            except InstAccessError as error:  # The keys of the other use are rotated nevertheless.
+            except (
+                InstAccessError
+            ) as error:  # Continue, so that an error does not prevent the rotation of the other keys.
                 failures.append(error.detail)
         if options["json"]:
-            self.tell_json([key_reports.outcome_facts(outcome) for outcome in outcomes])
+            self.print_json([key_reports.outcome_facts(outcome) for outcome in outcomes])
         else:
             for outcome in outcomes:
                 for line in key_reports.rotation_messages(outcome):
@@ -150,7 +160,7 @@ class Command(SubcommandCommand):
 
     def _activate(self, options: dict[str, Any]) -> None:
         key = keys.activate(options["kid"], force=options["force"])
-        self.done(options, key_reports.facts(key), "\n".join(key_reports.activated(key)))
+        self.print_result(options, key_reports.facts(key), "\n".join(key_reports.activated(key)))
 
     def _revoke(self, options: dict[str, Any]) -> None:
         revocation = keys.revoke(options["kid"], reason=options["reason"], by=operator())
@@ -168,10 +178,10 @@ class Command(SubcommandCommand):
         else:
             use = revocation.key.get_use_display()
             after = f"There is no current {use} key now: import or generate a key and activate it."
-        self.done(
+        self.print_result(
             options,
             facts,
-            f"Revoked key {revocation.key.kid}. Live tokens revoked with it: {revocation.tokens}. {after}",
+            f"Revoked key {revocation.key.kid}. Live tokens revoked with the key: {revocation.tokens}. {after}",
         )
         if revocation.failure:
             raise CommandError(f"The key is revoked, but no new key could be generated: {revocation.failure}.")
@@ -180,10 +190,10 @@ class Command(SubcommandCommand):
         count = keys.reseal()
         renewed = audit.reauthenticate(keys.evidence_keys())
         text = (
-            f"Private keys resealed: {count}."
+            f"Private keys encrypted again: {count}."
             if count
-            else "Every private key is already sealed with the first key-encryption key."
+            else "Every private key is already encrypted with the first key-encryption key."
         )
         if renewed:
             text += f" HMACs of the audit log recomputed: {renewed}."
-        self.done(options, {"resealed": count, "reauthenticated": renewed}, text)
+        self.print_result(options, {"resealed": count, "reauthenticated": renewed}, text)

@@ -41,7 +41,7 @@ class Command(audit_evidence.EvidenceSubcommands):
             )
             sub[name].add_argument("--account", help="Only tokens for the account with this uuid.")
         for name in ("show", "revoke"):
-            sub[name].add_argument("--jti", required=name == "show", help="The id of a token.")
+            sub[name].add_argument("--jti", required=name == "show", help="The token id (jti).")
         for name in ("list", "export"):
             sub[name].add_argument("--live", action="store_true", help="Only live tokens.")
         audit_export.add_arguments(sub["export"])
@@ -60,7 +60,7 @@ class Command(audit_evidence.EvidenceSubcommands):
         tokens = tokens.filter(*_conditions(options)).order_by("-issued_at", "-pk")[: max(options["limit"], 0)]
         facts = [_facts(token) for token in tokens.select_related(*users.user_relations("user", "real_user"))]
         if options["json"]:
-            self.tell_json(facts)
+            self.print_json(facts)
             return
         for fact in facts:
             self.stdout.write(
@@ -81,7 +81,7 @@ class Command(audit_evidence.EvidenceSubcommands):
             raise CommandError(f"There is no token {options['jti']} in the audit log.")
         facts = _facts(token)
         if options["json"]:
-            self.tell_json(facts)
+            self.print_json(facts)
             return
         for name, value in facts.items():
             self.stdout.write(f"{name:<18} {'-' if value in (None, '') else value}")
@@ -95,7 +95,7 @@ class Command(audit_evidence.EvidenceSubcommands):
         tokens = audit.revocable_tokens().filter(*conditions)
         if options["dry_run"]:
             count = tokens.count()
-            self.done(options, {"would_revoke": count}, f"{count} live tokens would be revoked.")
+            self.print_result(options, {"would_revoke": count}, f"{count} live tokens would be revoked.")
             return
         count = audit.revoke(tokens, keks=keys.keks_for_revocation(), reason=options["reason"], by=operator())
         if not count and options["jti"]:
@@ -103,8 +103,10 @@ class Command(audit_evidence.EvidenceSubcommands):
                 f"Token {options['jti']} was not revoked: {_why_not_live(_parse_jti(options['jti']))}."
             )
         if not count and not audit.issued_tokens().filter(*conditions).exists():
-            raise CommandError("No token was revoked: no row of the audit log matches. Check the spelling.")
-        self.done(
+            raise CommandError(
+                "No token was revoked, because no audit row matches. Check the spelling of the filters."
+            )
+        self.print_result(
             options, {"revoked": count}, f"Revoked {count} live tokens. Gateways refuse the tokens within 5 seconds."
         )
 
@@ -120,7 +122,7 @@ def _conditions(options: dict[str, Any]) -> list[Q]:
     for name, condition in filters.items():
         text = options.get(name)
         if text == "":
-            # An unset shell variable must not remove a filter.
+            # Refuse an empty value, such as an unset shell variable. Otherwise, more tokens would match.
             raise CommandError(f"--{name} is empty: give a value.")
         if text is not None:
             conditions.append(condition(text))

@@ -1,4 +1,4 @@
-"""`manage.py instaccess_tokens seed`: generate audit rows. Available in this test project only, not in the app."""
+"""`manage.py instaccess_tokens seed`: generate audit rows. Only this test project has this subcommand."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BATCH = 1000
 
 
 class Command(instaccess_tokens.Command):
-    help = f"{instaccess_tokens.Command.help} Generate rows (in this test project only)."
+    help = f"{instaccess_tokens.Command.help} Generate audit rows (only in this test project)."
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
@@ -38,7 +38,7 @@ class Command(instaccess_tokens.Command):
         start = time.monotonic()
         alias = router.db_for_write(IssuedToken)
         try:
-            # One transaction, so that an error leaves no incomplete audit log.
+            # Use one transaction. Otherwise, an error would leave an incomplete audit log.
             with transaction.atomic(using=alias):
                 seeding = Seeding(
                     rows=options["rows"], days=options["days"], seed=options["seed"], now=timezone.now()
@@ -59,7 +59,7 @@ class Command(instaccess_tokens.Command):
             f"Generated {options['rows']} audit rows of {options['days']} days, for {users} users and some deleted "
             f"users, and {refusals} refusals, in {seconds:.1f} s."
         )
-        self.done(options, facts, text)
+        self.print_result(options, facts, text)
 
 
 def _write(tokens: Iterable[IssuedToken], alias: str) -> None:
@@ -68,7 +68,7 @@ def _write(tokens: Iterable[IssuedToken], alias: str) -> None:
         for batch in _batches(tokens):
             IssuedToken.objects.using(alias).bulk_create(batch)
         return
-    # COPY is several times faster than INSERT.
+    # Use COPY, because it is several times faster than INSERT.
     fields = [field for field in IssuedToken._meta.concrete_fields if not field.primary_key]
     names = [field.attname for field in fields]
     copying = f"COPY {IssuedToken._meta.db_table} ({', '.join(str(field.column) for field in fields)}) FROM STDIN"

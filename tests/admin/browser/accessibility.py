@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tests.admin.browser.chromium import four_ways
+from tests.admin.browser.chromium import appearance_combinations
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -46,12 +46,12 @@ class Fault:
 
 
 def violations(page: Page) -> list[Fault]:
-    """Return all violations in the four combinations of scheme and size, including Django's own violations."""
+    """Return all violations of a page in each `appearance_combinations`, including Django's own violations."""
     from axe_playwright_python.base import AXE_SCRIPT
 
     page.evaluate(AXE_SCRIPT)
     violations_found = []
-    for scheme, size in four_ways(page):
+    for scheme, size in appearance_combinations(page):
         violations_found += [Fault(scheme, size["width"], **each) for each in page.evaluate(_RUN)]
         if (too_wide := page.evaluate(_TOO_WIDE)) > 0:
             violations_found.append(Fault(scheme, size["width"], "sideways", text=f"{too_wide} px"))
@@ -59,7 +59,7 @@ def violations(page: Page) -> list[Fault]:
 
 
 def faults(page: Page) -> list[Fault]:
-    """Return the violations of a page without the exceptions for Django's templates."""
+    """Return the violations of a page, except the known violations of Django's templates."""
     return [each for each in violations(page) if not any(is_of(page, each, *djangos) for djangos in DJANGOS)]
 
 

@@ -24,15 +24,18 @@ _ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-# Unlike the console message of the browser, this message names the blocked URL and the element.
-_TELL_OF_VIOLATIONS = """
+# This message names the blocked URL and the element. The browser's own console message does not.
+_REPORT_VIOLATIONS = """
 document.addEventListener("securitypolicyviolation", event => console.error(
     `CSP: ${event.effectiveDirective} ${event.blockedURI} ${event.target?.outerHTML?.slice(0, 200) ?? ""}`));
 """
 
 
 def executable() -> str | None:
-    """Return the path of Chromium: the value of CHROMIUM, or the path of Debian's package. None if there is none."""
+    """Return the path of the program in the environment variable CHROMIUM, by default of Debian's `chromium`.
+
+    Returns None if the program is not installed.
+    """
     return shutil.which(os.environ.get("CHROMIUM") or "chromium")
 
 
@@ -43,7 +46,7 @@ def chromium() -> Iterator[Browser]:
 
     # Chromium's sandbox cannot run as root. For other users the sandbox stays enabled.
     arguments = [*_ARGUMENTS, "--no-sandbox"] if os.geteuid() == 0 else _ARGUMENTS
-    # Playwright runs an event loop in this thread, so Django would refuse queries as unsafe in a coroutine.
+    # Playwright runs an event loop in this thread. Without this variable, Django would refuse database queries.
     before = os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE")
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
     try:
@@ -64,44 +67,44 @@ class Watch:
     """Records errors in a window: CSP violations, script errors, missing files, and requests to other hosts.
 
     Attributes:
-        complaints: one line for each error.
+        errors: one line for each error.
         expected: HTTP error statuses that the test expects.
     """
 
     def __init__(self, context: BrowserContext, base_url: str) -> None:
-        self.complaints: list[str] = []
+        self.errors: list[str] = []
         self.expected: set[int] = set()
         self._base_url = base_url
-        context.add_init_script(_TELL_OF_VIOLATIONS)
+        context.add_init_script(_REPORT_VIOLATIONS)
         context.on("console", self._console)
-        context.on("weberror", lambda error: self.complaints.append(f"script: {error.error}"))
+        context.on("weberror", lambda error: self.errors.append(f"script: {error.error}"))
         context.on("request", self._request)
         context.on("requestfailed", self._failed)
         context.on("response", self._response)
 
     def _console(self, message: ConsoleMessage) -> None:
-        # `_response` reports HTTP error statuses, with the URL.
+        # Skip messages about HTTP error statuses, because `_response` reports these statuses with the URL.
         if message.type == "error" and "the server responded with a status of" not in message.text:
-            self.complaints.append(f"console: {message.text}")
+            self.errors.append(f"console: {message.text}")
 
     def _request(self, request: Request) -> None:
         if not request.url.startswith(f"{self._base_url}/"):
-            self.complaints.append(f"request to another host: {request.url[:200]}")
+            self.errors.append(f"request to another host: {request.url[:200]}")
 
     def _failed(self, request: Request) -> None:
-        # A navigation that is interrupted, or that becomes a download, ends with this failure.
+        # Ignore ERR_ABORTED for navigations, because interrupted navigations and downloads also end with ERR_ABORTED.
         if not (request.is_navigation_request() and request.failure == "net::ERR_ABORTED"):
-            self.complaints.append(f"{request.failure}: {request.url}")
+            self.errors.append(f"{request.failure}: {request.url}")
 
     def _response(self, response: Response) -> None:
         if response.status >= 400 and response.status not in self.expected:
-            self.complaints.append(f"{response.status}: {response.url}")
+            self.errors.append(f"{response.status}: {response.url}")
 
 
 def window(
     browser: Browser, base_url: str, *, dark: bool = False, size: Any = None, **options: Any
 ) -> BrowserContext:
-    """Open a window without cookies. Its pages accept URLs without the host."""
+    """Open a window without cookies. Relative URLs refer to the server."""
     return browser.new_context(
         base_url=base_url,
         color_scheme="dark" if dark else "light",
@@ -114,10 +117,10 @@ def window(
     )
 
 
-def four_ways(page: Page) -> Iterator[tuple[str, ViewportSize]]:
-    """Show a page in each combination of colour scheme and size, and yield the combination.
+def appearance_combinations(page: Page) -> Iterator[tuple[str, ViewportSize]]:
+    """Show a page in each combination of colour scheme and window size, and yield the combination.
 
-    Afterwards the page is light and wide.
+    The last combination is light and wide.
     """
     for scheme, size in product(("dark", "light"), (NARROW, WIDE)):
         page.emulate_media(color_scheme=scheme)

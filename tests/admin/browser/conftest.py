@@ -71,4 +71,4 @@ def visit(
     # Close the windows before the database is emptied, because a window may still send requests.
     for context in opened:
         context.close()
-    assert [line for watch in watches for line in watch.complaints] == []
+    assert [line for watch in watches for line in watch.errors] == []

@@ -44,8 +44,8 @@ def set_up(folder: Path, *, rows: int) -> None:
     from instaccess.keys import keks_for_revocation, lifecycle, provision
     from instaccess.models import Key, RefusalCount
 
-    settings.DEBUG = False  # With DEBUG, Django keeps every query in memory.
-    # A slow hash of ten client secrets takes longer than inserting 20,000 rows.
+    settings.DEBUG = False  # With DEBUG, Django would keep every query in memory.
+    # With a slow hasher, hashing ten client secrets would take longer than inserting 20,000 rows.
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     settings.MIDDLEWARE = ["tests.admin.browser.csp.ContentSecurityPolicy", *settings.MIDDLEWARE]
     call_command("migrate", verbosity=0)

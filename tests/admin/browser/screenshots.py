@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.admin.browser import school
-from tests.admin.browser.chromium import Watch, chromium, four_ways, window
+from tests.admin.browser.chromium import Watch, appearance_combinations, chromium, window
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -40,7 +40,7 @@ class Album:
             sidebar.dispatch_event("click")
             self._page.screenshot(path=self._readme / f"{name}.png")
             sidebar.dispatch_event("click")
-        for scheme, size in four_ways(self._page):
+        for scheme, size in appearance_combinations(self._page):
             height = self._page.evaluate("document.documentElement.scrollHeight")
             self._page.screenshot(
                 path=self._folder / f"{name}-{scheme}-{size['width']}.png",
@@ -50,7 +50,7 @@ class Album:
             self.count += 1
 
 
-def tour(page: Page, album: Album) -> None:
+def visit_pages(page: Page, album: Album) -> None:
     """Visit all pages in the order in which a user would visit them."""
     page.goto("/admin/")
     page.get_by_label("Username").fill(school.USERNAME)
@@ -107,12 +107,12 @@ def main() -> int:
             context = window(browser, base_url)
             watch, page = Watch(context, base_url), context.new_page()
             album = Album(page, options.folder, options.readme)
-            tour(page, album)
+            visit_pages(page, album)
             context.close()
-    for complaint in watch.complaints:
-        sys.stderr.write(f"{complaint}\n")
+    for error in watch.errors:
+        sys.stderr.write(f"{error}\n")
     sys.stdout.write(f"{album.count} screenshots are in {options.folder}.\n")
-    return bool(watch.complaints)
+    return bool(watch.errors)
 
 
 if __name__ == "__main__":

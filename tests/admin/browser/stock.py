@@ -12,11 +12,12 @@ site = admin.AdminSite()
 
 @admin.register(IssuedToken, site=site)
 class StockAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    change_list_template = "admin/change_list.html"  # Otherwise Django finds our template by its name.
+    # Without this line, Django would find this package's template, which has the same name.
+    change_list_template = "admin/change_list.html"
     list_display = ["jti", "canvas_domain"]
     search_fields = ["canvas_domain"]
     search_help_text = "A host."
-    # Our list does not count all rows either.
+    # Do not count all rows, because this package's list does not count all rows either.
     show_full_result_count = False
 
 

@@ -1,4 +1,4 @@
-"""Browser tests of the remaining pages: each page loads and is accessible."""
+"""Browser tests for the remaining pages: every page loads and is accessible."""
 
 from __future__ import annotations
 

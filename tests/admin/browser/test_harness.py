@@ -1,4 +1,4 @@
-"""Tests of the browser tests: errors are reported, and each accessibility exception is needed for Django's pages."""
+"""Tests for the browser tests: errors are reported, and each accessibility exception is needed for Django's pages."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pytest
 from instaccess.models import IssuedToken
 from tests.admin.browser.accessibility import DJANGOS, is_of, violations
 from tests.admin.browser.chromium import Watch
-from tests.support.servers import until
+from tests.support.servers import wait_until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 pytestmark = pytest.mark.services
 
-_MISBEHAVIOURS = {
+_ERRORS = {
     "an inline style": "document.body.insertAdjacentHTML('beforeend', '<p style=\"color: red\">.</p>')",
     "an inline script": "document.body.append(Object.assign(document.createElement('script'), {text: '1'}))",
     "an image from another host": "document.body.append(Object.assign(new Image(), {src: 'http://127.0.0.2/x.png'}))",
@@ -27,17 +27,17 @@ _MISBEHAVIOURS = {
 
 
 class TestWatch:
-    @pytest.mark.parametrize("misbehaviour", _MISBEHAVIOURS)
-    def test_a_watched_window_reports_this_misbehaviour(
+    @pytest.mark.parametrize("misbehaviour", _ERRORS)
+    def test_a_watched_window_reports_each_kind_of_error(
         self, visit: Callable[..., Page], watches: list[Watch], misbehaviour: str
     ) -> None:
         page = visit()
         page.goto("/admin/login/")
         [watch] = watches
-        page.evaluate(f"() => {{ {_MISBEHAVIOURS[misbehaviour]} }}")
-        # Playwright delivers events only while it runs a command, so evaluate an expression repeatedly.
-        assert until(lambda: page.evaluate("1") and watch.complaints, bool)
-        watch.complaints.clear()
+        page.evaluate(f"() => {{ {_ERRORS[misbehaviour]} }}")
+        # Evaluate an expression repeatedly, because Playwright delivers events only while a command runs.
+        assert wait_until(lambda: page.evaluate("1") and watch.errors, bool)
+        watch.errors.clear()
 
 
 class TestAccessibilityExceptions:

@@ -1,4 +1,4 @@
-"""Browser tests of the inspector: the pasted token is not kept."""
+"""Browser tests for the inspector: the pasted token is not kept."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _EVERYTHING = """
 
 @pytest.fixture
 def issued(initial_keys: list[Key], user: Any, application: Any) -> tuple[IssuedToken, str]:
-    """Return a live token: its audit row and the token."""
+    """Issue a token, and return its audit row and the token."""
     origin = issuing.Origin("canvas.example.edu", "192.0.2.7", "client/1.0")
     return issuing.issue(user=user, origin=origin, now=time.time(), application=application)
 

@@ -1,4 +1,4 @@
-"""Browser tests of the pages of issued tokens."""
+"""Browser tests for the issued-token pages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HOUR = 3600
 
 @pytest.fixture
 def audit(row: Callable[..., IssuedToken], user: Any) -> dict[str, list[IssuedToken]]:
-    """Three live tokens and one expired token of Ada, and one live token of Boole."""
+    """Create three live tokens and one expired token of Ada, and one live token of Boole."""
     boole = get_user_model().objects.create_user("boole")
     return {
         "live": [row(age=minutes * 60) for minutes in (1, 20, 40)],
@@ -74,8 +74,8 @@ class TestTheList:
     ) -> None:
         page = visit(superuser)
         page.goto(LIST)
-        picture = page.get_by_role("img", name="Tokens over time")
-        box = picture.bounding_box()
+        chart = page.get_by_role("img", name="Tokens over time")
+        box = chart.bounding_box()
         assert box is not None
         assert box["width"] > 300
         assert box["height"] > 100

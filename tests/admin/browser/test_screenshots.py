@@ -1,4 +1,4 @@
-"""Test of `make screenshots`, with fewer issued tokens."""
+"""Test for `make screenshots`, with fewer issued tokens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.services
 
 
 class TestMakeScreenshots:
-    def test_screenshots_show_each_page_in_four_ways_without_errors(self, tmp_path: Path) -> None:
+    def test_screenshots_show_each_page_in_each_appearance_without_errors(self, tmp_path: Path) -> None:
         album, readme = tmp_path / "album", tmp_path / "readme"
         readme.mkdir()
         command = [sys.executable, "-m", "tests.admin.browser.screenshots", str(album), "--readme", str(readme)]
@@ -22,8 +22,8 @@ class TestMakeScreenshots:
             [*command, "--rows", "300"], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
         )
         assert (done.returncode, done.stderr) == (0, "")
-        pictures = {path.stem for path in album.iterdir()}
-        pages = {name.rsplit("-", 2)[0] for name in pictures}
+        screenshots = {path.stem for path in album.iterdir()}
+        pages = {name.rsplit("-", 2)[0] for name in screenshots}
         assert {"keys", "issued-tokens", "inspector-accepted"} <= pages
-        assert pictures == {f"{p}-{s}-{w}" for p in pages for s in ("light", "dark") for w in (390, 1280)}
+        assert screenshots == {f"{p}-{s}-{w}" for p in pages for s in ("light", "dark") for w in (390, 1280)}
         assert sorted(path.name for path in readme.iterdir()) == ["issued-tokens.png", "keys.png"]

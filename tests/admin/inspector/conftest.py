@@ -7,20 +7,17 @@ from typing import Any
 
 import pytest
 
-from instaccess.gateway import views
 from instaccess.issuer import issuing
 from instaccess.keys import ring as keys_ring
 from instaccess.models import IssuedToken
-from tests.support.tokens import Makes
+from tests.support.tokens import TokenFactory
 
 ORIGIN = issuing.Origin(canvas_domain="canvas.example.edu")
 
 
 @pytest.fixture(autouse=True)
-def fresh_gateway(initial_keys):
-    views.clear_caches()
-    yield
-    views.clear_caches()
+def fresh_gateway(empty_gateway_caches: None) -> None:
+    """Apply `empty_gateway_caches` to every test of this folder."""
 
 
 @pytest.fixture
@@ -40,7 +37,7 @@ def token(issue) -> str:
 
 
 @pytest.fixture
-def make() -> Makes:
+def make() -> TokenFactory:
     """Return a helper that signs and encrypts arbitrary tokens with the current keys, without audit rows."""
     ring = keys_ring.current_ring()
-    return Makes(ring.signing_key().private(), ring.encryption_key().private())
+    return TokenFactory(ring.signing_key().private(), ring.encryption_key().private())

@@ -10,7 +10,7 @@ from instaccess.tokens.claims import MAX_LIFETIME
 from tests.support.tokens import claims
 
 
-def look(text: str, **later: float) -> Inspection:
+def inspect_text(text: str, **later: float) -> Inspection:
     return inspect(text, now=time.time() + later.get("seconds", 0))
 
 

@@ -22,9 +22,9 @@ from instaccess.gateway import views
 from instaccess.keys import ring as keys_ring
 from instaccess.service import authentication
 from instaccess.tokens.claims import MAX_LIFETIME
-from tests.admin.inspector.helpers import good_claims, look, times
+from tests.admin.inspector.helpers import good_claims, inspect_text, times
 from tests.support.answers import signed_inside
-from tests.support.tokens import Makes, header_of, respellings, with_header
+from tests.support.tokens import TokenFactory, header_of, non_canonical_forms, with_header
 
 pytestmark = pytest.mark.django_db
 
@@ -92,17 +92,17 @@ class TestAgreementWithGatewayAndService:
 
     @pytest.mark.parametrize("members", HEADERS, ids=str)
     def test_inspector_gives_the_gateways_reason_for_each_encrypted_header(self, token, caplog, members):
-        altered = with_header(token, header_of(token) | members)
+        modified = with_header(token, header_of(token) | members)
 
-        assert look(altered).code == reason_of_gateway(altered, caplog) != ""
+        assert inspect_text(modified).code == reason_of_gateway(modified, caplog) != ""
 
     @pytest.mark.parametrize("members", HEADERS, ids=str)
     def test_inspector_gives_the_reason_of_service_and_gateway_for_each_signed_header(self, token, caplog, members):
         signed = signed_inside(token)
-        altered = with_header(signed, header_of(signed) | members)
+        modified = with_header(signed, header_of(signed) | members)
 
-        assert look(altered).code == reason_of_service(altered, caplog) != ""
-        assert look(make_outer(altered)).code == reason_of_gateway(make_outer(altered), caplog) != ""
+        assert inspect_text(modified).code == reason_of_service(modified, caplog) != ""
+        assert inspect_text(make_outer(modified)).code == reason_of_gateway(make_outer(modified), caplog) != ""
 
     @pytest.mark.parametrize("changes", CLAIMS, ids=str)
     def test_inspector_gives_the_reason_of_gateway_and_service_for_each_kind_of_claims(
@@ -112,33 +112,33 @@ class TestAgreementWithGatewayAndService:
         signed = make.signed(payload)
         encrypted = make.encrypted(signed)
 
-        assert look(encrypted).code == reason_of_gateway(encrypted, caplog)
+        assert inspect_text(encrypted).code == reason_of_gateway(encrypted, caplog)
         expected = reason_of_service(signed, caplog)
-        assert look(signed).code == ("foreign_issuer" if expected == "-" else expected)
+        assert inspect_text(signed).code == ("foreign_issuer" if expected == "-" else expected)
 
     @pytest.mark.parametrize(
         "changed", [{}, {"LEEWAY": 300}, {"ISSUER": "other"}, {"ENCRYPTION_ALG": "RSA1_5"}], ids=str
     )
-    def test_inspector_gives_the_gateways_reason_under_each_setting(self, make, caplog, settings, changed):
+    def test_inspector_gives_the_gateways_reason_with_each_setting(self, make, caplog, settings, changed):
         expired = int(time.time()) - MAX_LIFETIME - 100
         texts = [make.token(iat=expired, exp=expired + MAX_LIFETIME), make.token(**times(0))]
         texts.append(make.encrypted(make.signed(good_claims()), alg="RSA1_5"))
         settings.INSTACCESS = changed
 
         for text in texts:
-            assert look(text).code == reason_of_gateway(text, caplog)
+            assert inspect_text(text).code == reason_of_gateway(text, caplog)
 
     def test_inspector_gives_the_gateways_reason_for_non_canonical_tokens(self, token, caplog):
-        for text in respellings(token):
+        for text in non_canonical_forms(token):
             if extract_token(text) == text and text.isascii() and text.isprintable():
-                # The gateway first checks the complete Authorization header; the inspector sees only the token.
+                # The gateway checks the Authorization header first. The inspector gets only the token.
                 expected = reason_of_gateway(text, caplog).replace("malformed_header", "malformed")
-                assert look(text).code == expected != ""
+                assert inspect_text(text).code == expected != ""
 
 
 def make_outer(signed: str) -> str:
     ring = keys_ring.current_ring()
-    return Makes(ring.signing_key().private(), ring.encryption_key().private()).encrypted(signed)
+    return TokenFactory(ring.signing_key().private(), ring.encryption_key().private()).encrypted(signed)
 
 
 class TestInspecting:
@@ -147,7 +147,7 @@ class TestInspecting:
         """Return a token of each kind."""
         token = issue()[1]
         signed = signed_inside(token)
-        foreign = Makes(rsa_pool.take("sig"), rsa_pool.take("enc"))
+        foreign = TokenFactory(rsa_pool.take("sig"), rsa_pool.take("enc"))
         return [
             token,
             signed,
@@ -166,27 +166,27 @@ class TestInspecting:
             connection,
         ) as queries:
             for text in texts:
-                look(text)
+                inspect_text(text)
 
         assert queries.captured_queries
         assert {query["sql"].split()[0] for query in queries.captured_queries} == {"SELECT"}
 
     def test_inspecting_runs_a_bounded_number_of_queries(self, token, django_assert_max_num_queries):
-        look(token)
+        inspect_text(token)
 
         with django_assert_max_num_queries(8):
-            look(token)
+            inspect_text(token)
 
     def test_inspecting_does_not_add_the_token_to_the_gateways_cache(self, texts):
         for text in texts:
-            look(text)
+            inspect_text(text)
 
         assert not views._token_cache._tokens
 
     def test_inspecting_logs_nothing_about_the_token(self, texts, caplog):
         caplog.set_level(logging.DEBUG)
         for text in texts:
-            look(text)
+            inspect_text(text)
 
         assert [
             record for record in caplog.records if record.name.startswith("instaccess.") and record.levelno < 30
@@ -196,8 +196,8 @@ class TestInspecting:
 
     def test_an_inspection_contains_no_token_and_no_usable_part_of_one(self, texts):
         for text in texts:
-            inside = signed_inside(text).split(".")[1:] if look(text).layers[1:] else []
-            text_of_inspection = repr(look(text))
+            inside = signed_inside(text).split(".")[1:] if inspect_text(text).layers[1:] else []
+            text_of_inspection = repr(inspect_text(text))
             assert all(part not in text_of_inspection for part in [*text.split("."), *inside] if len(part) > 20)
 
     @pytest.mark.parametrize(
@@ -205,8 +205,8 @@ class TestInspecting:
     )
     def test_inspecting_an_arbitrary_payload_raises_no_error(self, make, payload):
         for text in (make.signed(payload), make.encrypted(make.signed(payload))):
-            assert look(text).outcome in Outcome
+            assert inspect_text(text).outcome in Outcome
 
     def test_an_inspection_is_in_the_language_of_the_user(self, token):
         with translation.override("de"):
-            assert str(look(token).outcome.value)
+            assert str(inspect_text(token).outcome.value)

@@ -35,7 +35,7 @@ from instaccess.models import IssuedToken, Key, RefusalCount
 from instaccess.trust import denylist
 from tests.support.answers import signed_inside
 from tests.support.mailing import mailed
-from tests.support.tokens import Makes, b64, claims
+from tests.support.tokens import TokenFactory, b64, claims
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("initial_keys")]
 
@@ -208,7 +208,7 @@ class TestTheResult:
         token = issuing.issue(user=user, origin=ORIGIN, now=time.time() - 3780)[1]
         text = main_part(inspected(staff_client, token))
 
-        assert "Refused It was good and has expired." in text
+        assert "Refused The token was valid and has expired." in text
         assert "expired : past its exp" in text
         assert "3 minutes ago" in text
 
@@ -230,7 +230,7 @@ class TestTheResult:
 
     def test_the_page_warns_about_a_token_without_an_audit_row(self, staff_client):
         ring = keys_ring.current_ring()
-        make = Makes(ring.signing_key().private(), ring.encryption_key().private())
+        make = TokenFactory(ring.signing_key().private(), ring.encryption_key().private())
         text = inspected(staff_client, make.encrypted(make.signed(claims(int(time.time())))))
 
         assert "Warnings" in text
@@ -262,7 +262,7 @@ class TestTheResult:
 
     def test_a5_the_page_escapes_the_claims_of_a_token(self, staff_client):
         ring = keys_ring.current_ring()
-        make = Makes(ring.signing_key().private(), ring.encryption_key().private())
+        make = TokenFactory(ring.signing_key().private(), ring.encryption_key().private())
         evil = {"<script>alert(1)</script>": "<img src=x>\u202e\x00\ud800"}
         signed = make.signed(claims(int(time.time()), canvas_domain="<b>", **evil))
         response = staff_client.post(INSPECT, {"token": make.encrypted(signed)})
@@ -278,13 +278,13 @@ class TestTheResult:
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": ["A" * 43]}
         keys_ring.clear_cache()
 
-        assert "That is a fault of ours." in inspected(staff_client, token)
+        assert "This is a server-side error." in inspected(staff_client, token)
 
     def test_a6_the_page_shows_no_name_from_a_modified_foreign_key(self, staff_client, token, application):
         mallory = get_user_model().objects.create_user("mallory")
-        theirs = get_application_model().objects.create(name="Mallory's", client_id="x", user=mallory)
+        malicious = get_application_model().objects.create(name="Mallory's", client_id="x", user=mallory)
         assert application.name in inspected(staff_client, token)
-        IssuedToken.objects.update(user=mallory, application=theirs)
+        IssuedToken.objects.update(user=mallory, application=malicious)
 
         page = inspected(staff_client, token)
 
@@ -403,7 +403,7 @@ class TestThePastedToken:
         text = inspected(staff_client, token)
 
         assert "Can't be decided here" in text
-        assert "fault of this deployment" in text
+        assert "server-side error" in text
         assert "not inspected: ZeroDivisionError" in "\n".join(logged.lines)
         assert "not inspected: ZeroDivisionError" in mailed()
         for place in (text, "\n".join(logged.lines), mailed()):

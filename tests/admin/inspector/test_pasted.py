@@ -37,7 +37,7 @@ class TestExtractToken:
             "aaa.\u00a0bbb",
         ],
     )
-    def test_removes_text_that_copying_added_around_a_token(self, pasted):
+    def test_extract_token_removes_text_that_copying_added_around_a_token(self, pasted):
         assert extract_token(pasted) == "aaa.bbb"
 
     @pytest.mark.parametrize(
@@ -55,16 +55,16 @@ class TestExtractToken:
             "",
         ],
     )
-    def test_keeps_all_other_characters_so_that_the_token_is_refused(self, pasted):
+    def test_extract_token_keeps_all_other_characters_so_that_the_token_is_refused(self, pasted):
         assert extract_token(pasted) == pasted
 
     @pytest.mark.parametrize(
         "pasted", ['{"token": "a", "more": 1}', '{"token": 5}', '{"tokens": "a"}', "[" * 9000, "{" * 9000]
     )
-    def test_parses_only_the_issuers_json_response(self, pasted):
+    def test_extract_token_parses_only_the_issuers_json_response(self, pasted):
         assert extract_token(pasted) == "".join(pasted.split())
 
-    def test_does_not_join_two_tokens_into_a_valid_token(self):
+    def test_extract_token_does_not_join_two_tokens_into_a_valid_token(self):
         assert extract_token("Bearer aaa, Bearer bbb") == "aaa,Bearerbbb"
 
     @pytest.mark.parametrize(

@@ -202,8 +202,9 @@ class TestRotate:
         after_one, entries = rows(), len(logged())
         second = operator_client.post(ROTATE, data)
 
-        assert "Nothing was rotated: another user or a second click has already rotated the keys." in messages_of(
-            second
+        assert (
+            "Nothing was changed. The key was already rotated, by another user or by a double click."
+            in messages_of(second)
         )
         assert rows() == after_one
         assert len(logged()) == entries
@@ -214,16 +215,16 @@ class TestRotate:
         made = key_of(SIG, "future")
 
         assert logged() == [
-            ("grace", str(current.pk), CHANGE, "Rotated the sig keys: now past."),
-            ("grace", str(future.pk), CHANGE, "Rotated the sig keys: now current."),
-            ("grace", str(made.pk), CHANGE, "Rotated the sig keys: now future."),
+            ("grace", str(current.pk), CHANGE, "Rotated the sig keys: this key is now past."),
+            ("grace", str(future.pk), CHANGE, "Rotated the sig keys: this key is now current."),
+            ("grace", str(made.pk), CHANGE, "Rotated the sig keys: this key is now future."),
         ]
         assert {entry.action_time for entry in LogEntry.objects.all()} == {START}
 
-    def test_the_rotation_page_warns_that_a_new_key_becomes_current_at_once(self, operator_client):
+    def test_the_rotation_page_warns_that_a_new_key_becomes_current_immediately(self, operator_client):
         page = page_text(operator_client.post(ROTATE_ENC))
 
-        assert "A new key is generated and becomes current at once" in page
+        assert "A new key is generated and becomes current immediately" in page
         current = key_of(ENC, "current").kid
         operator_client.post(ROTATE_ENC, {"confirmed": "yes", "expected_current": current, "force": "on"})
         assert key_of(ENC, "past").kid == current
@@ -236,7 +237,9 @@ class TestRotate:
     def test_rotating_an_unknown_use_is_refused(self, operator_client):
         url = reverse("admin:instaccess_key_rotate", args=["other"])
 
-        assert messages_of(operator_client.post(url)) == ["Keys have no such use."]
+        assert messages_of(operator_client.post(url)) == [
+            "Unknown key use in the URL. The key use must be `sig` or `enc`."
+        ]
 
     def test_rotating_an_external_key_asks_for_the_next_public_key(self, operator_client, rsa_pool):
         Key.objects.filter(use=ENC).delete()
@@ -296,12 +299,12 @@ class TestRevoke:
         rotating = operator_client.post(ROTATE_ENC)
 
         assert messages_of(rotating) == [
-            "The private key is not stored here. First import the next public key from its owner."
+            "The private key is not stored here. First import the next public key from the owner of the key."
         ]
-        assert "No key of this use is current" in page_text(operator_client.post(revoke_url(kid)))
+        assert "There is no current encryption key" in page_text(operator_client.post(revoke_url(kid)))
         done = operator_client.post(revoke_url(kid), {"confirmed": "yes", "reason": "lost"})
         assert [text.partition(" (")[0].partition(",")[0] for text in messages_of(done)] == [
-            "No key of this use is current",
+            "There is no current encryption key",
             f"Key {kid} and its live tokens",
         ]
 
@@ -322,9 +325,14 @@ class TestRevoke:
         assert row.revocation_reason == "laptop <stolen>"
         assert key_of(SIG, "current") == future
         assert logged() == [
-            ("grace", str(current.pk), CHANGE, "Revoked with 1 live tokens: laptop <stolen>"),
-            ("grace", str(future.pk), CHANGE, f"Current after {current.kid} was revoked."),
-            ("grace", str(key_of(SIG, "future").pk), CHANGE, f"Future after {current.kid} was revoked."),
+            ("grace", str(current.pk), CHANGE, "Revoked with 1 live tokens. Reason: laptop <stolen>"),
+            ("grace", str(future.pk), CHANGE, f"This key is now current, because key {current.kid} was revoked."),
+            (
+                "grace",
+                str(key_of(SIG, "future").pk),
+                CHANGE,
+                f"This key is now future, because key {current.kid} was revoked.",
+            ),
         ]
 
     @pytest.mark.parametrize("reason", ["", "   ", "x" * 256])

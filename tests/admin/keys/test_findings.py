@@ -60,7 +60,7 @@ class TestAHealthyDeployment:
 
 
 class TestAnIdleEncryptionKey:
-    def test_an_encryption_key_that_never_becomes_current_is_a_note(self):
+    def test_an_encryption_key_that_never_becomes_current_is_reported_as_a_note(self):
         waiting = key("future", use=ENC)
         only = problems_of(current(), key("future"), current(use=ENC, private=False), waiting)
 
@@ -134,7 +134,7 @@ class TestOverdueChanges:
 
         assert "rotate" in problems_of(current(), key("future"), *keys)["overdue"].command
 
-    def test_k12_a_private_key_that_should_be_erased_is_a_warning(self):
+    def test_k12_a_private_key_that_should_be_erased_is_reported_as_a_warning(self):
         gone = key("past", retired_at=NOW - TIMES.retention - GRACE)
         problem = problems_of(*IN_ORDER, gone)["not_erased"]
 
@@ -155,14 +155,14 @@ class TestUnusableKeys:
         assert "KEY_ENCRYPTION_KEYS" in problem.fix
         assert "SECRET_KEY_FALLBACKS" in problem.fix
 
-    def test_k7_a_modified_row_is_an_error_that_names_the_key(self):
+    def test_k7_the_error_for_a_modified_row_names_the_key(self):
         problem = problems_of(*IN_ORDER, undecryptable={IN_ORDER[1].kid: Reason.SEAL_BROKEN})["seal_broken"]
 
         assert problem.severity == Severity.ERROR
         assert f"{IN_ORDER[1].kid[:8]} (signing, future)" in problem.text
         assert "backup" in problem.fix
 
-    def test_a_modified_public_key_is_an_error_that_names_the_key(self):
+    def test_the_error_for_a_modified_public_key_names_the_key(self):
         problem = problems_of(*IN_ORDER, modified=frozenset({IN_ORDER[2].kid}))["public_altered"]
 
         assert problem.severity == Severity.ERROR

@@ -87,7 +87,7 @@ class TestImport:
         for _ in range(2):
             response = self.send(client, text=pair.export_public())
 
-        assert "already held" in page_text(response)
+        assert "already stored" in page_text(response)
         assert Key.objects.count() == 1
 
     def test_k6_importing_a_weak_key_is_refused_with_the_reason(self, client):
@@ -101,10 +101,10 @@ class TestImport:
     def test_a_large_file_is_refused_without_being_read(self, client):
         page = page_text(self.send(client, file=SimpleUploadedFile("film.mp4", b"x" * (64 * 1024 + 1))))
 
-        assert "The file is too large to be a key." in page
+        assert "The file is too large for a key. Choose a PEM or JWK file." in page
 
     @pytest.mark.parametrize("junk", ["\x00", "<script>alert(1)</script>", "{" * 5000, "\N{PILE OF POO}"])
-    def test_invalid_text_is_an_error_that_does_not_show_the_text(self, junk, client):
+    def test_the_error_for_invalid_text_does_not_show_the_text(self, junk, client):
         page = self.send(client, text=junk).content.decode()
 
         assert "errorlist" in page

@@ -49,7 +49,7 @@ class TestALiveToken:
         )
 
 
-def picture_of(text: str) -> str:
+def svg_of(text: str) -> str:
     return text[text.index("<svg class") : text.index("</svg>\n", text.index("instaccess-now-label"))]
 
 
@@ -69,22 +69,22 @@ class TestThePage:
         table = page.partition('<div class="results instaccess-words"')[2]
 
         for key in Key.objects.all():
-            assert key.kid[:8] in picture_of(page)
+            assert key.kid[:8] in svg_of(page)
             assert key.kid[:8] in table
         assert "Current since 2026-11-23 12:00 UTC. Next rotation due at 2026-12-23 12:00 UTC" in table
         assert "Published since 2026-11-23 12:00 UTC. Becomes current at 2026-12-23 12:00 UTC" in table
 
     def test_the_timeline_has_a_title_a_description_and_a_mark_for_now(self, operator_client):
-        picture = picture_of(page_text(operator_client.get(LIST)))
+        drawing = svg_of(page_text(operator_client.get(LIST)))
 
-        assert 'role="img"' in picture
-        assert 'aria-labelledby="instaccess-timeline-title instaccess-timeline-desc"' in picture
-        assert "<title id=" in picture
-        assert "The table below contains the same information." in picture
-        assert ">now</text>" in picture
+        assert 'role="img"' in drawing
+        assert 'aria-labelledby="instaccess-timeline-title instaccess-timeline-desc"' in drawing
+        assert "<title id=" in drawing
+        assert "The table below contains the same information." in drawing
+        assert ">now</text>" in drawing
 
     def test_phases_differ_by_more_than_colour(self, operator_client):
-        page = picture_of(page_text(operator_client.get(LIST)))
+        page = svg_of(page_text(operator_client.get(LIST)))
 
         assert "· current" in page
         assert "· future" in page
@@ -123,7 +123,7 @@ class TestThePage:
         operator_client.force_login(operator)
         page = page_text(operator_client.get(LIST))
 
-        assert gone[:8] not in picture_of(page)
+        assert gone[:8] not in svg_of(page)
         assert "1 old key is not shown here. See the list below." in page
         assert gone in page
 
@@ -134,15 +134,15 @@ class TestThePage:
             )
         page = page_text(operator_client.get(LIST))
 
-        assert picture_of(page).count('class="instaccess-kid"') == 13
+        assert svg_of(page).count('class="instaccess-kid"') == 13
         assert "10 more keys are not shown here. See the list below." in page
 
     def test_numbers_in_the_svg_have_a_decimal_point_in_every_language(self, operator_client, settings):
         settings.LANGUAGE_CODE, settings.USE_THOUSAND_SEPARATOR = "de", True
-        picture = picture_of(page_text(operator_client.get(LIST)))
+        drawing = svg_of(page_text(operator_client.get(LIST)))
 
-        assert re.search(r'x="\d+\.\d+%"', picture)
-        assert not re.search(r'"\d+,\d+%?"', picture)
+        assert re.search(r'x="\d+\.\d+%"', drawing)
+        assert not re.search(r'"\d+,\d+%?"', drawing)
 
     def test_the_page_has_no_inline_script_or_style(self, operator_client):
         page = page_text(operator_client.get(LIST))
@@ -194,7 +194,7 @@ class TestWhatNeedsAttention:
 
     def test_no_problem_is_shown_after_init(self, operator_client):
         assert warned(operator_client) == []
-        assert "Nothing: no key is overdue, missing or unsafe." in page_text(operator_client.get(LIST))
+        assert "Nothing. No key is overdue, missing or unsafe." in page_text(operator_client.get(LIST))
 
     def test_a_problem_is_shown_with_its_severity_and_its_fix(self, operator_client, operator, clock):
         clock.shift(timedelta(days=39))
@@ -248,4 +248,4 @@ class TestWhatNeedsAttention:
         page = page_text(operator_client.get(LIST))
 
         assert warned(operator_client) == ["unusual_refusals"]
-        assert "The gateway refused 412 requests for “bad_signature”" in page
+        assert "Within one hour, the gateway refused 412 requests with the reason “bad_signature”" in page

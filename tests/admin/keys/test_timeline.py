@@ -13,7 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from instaccess.admin.keys import timeline
-from instaccess.admin.keys.overview import life
+from instaccess.admin.keys.overview import describe_lifecycle
 from instaccess.admin.keys.timeline import Row, Timeline
 from instaccess.keys import rotation
 from instaccess.models import Key
@@ -49,8 +49,8 @@ def draw(*keys: Key, now: datetime = NOW, total: int | None = None) -> Timeline:
     return drawn
 
 
-def rows(picture: Timeline) -> dict[str, Row]:
-    return {row.key.kid: row for group in picture.groups for row in group.rows}
+def rows(drawing: Timeline) -> dict[str, Row]:
+    return {row.key.kid: row for group in drawing.groups for row in group.rows}
 
 
 def phases(row: Row) -> list[tuple[str, bool]]:
@@ -72,21 +72,21 @@ class TestAKeyThatIsCurrent:
         assert row.bars[-1].end == due + TIMES.retention
 
     def test_a_current_key_with_an_overdue_rotation_ends_now(self):
-        picture = draw(current(since=NOW - 40 * DAY), key("next", "future"))
+        drawing = draw(current(since=NOW - 40 * DAY), key("next", "future"))
 
-        assert rows(picture)["current"].bars[0].end == NOW
-        assert rows(picture)["next"].bars[-1].start == NOW + 30 * DAY
+        assert rows(drawing)["current"].bars[0].end == NOW
+        assert rows(drawing)["next"].bars[-1].start == NOW + 30 * DAY
 
     def test_an_external_current_key_continues_to_the_end_of_the_timeline(self):
-        picture = draw(current(private=False, use=ENC))
+        drawing = draw(current(private=False, use=ENC))
 
-        assert rows(picture)["current"].bars[-1].end == picture.end
+        assert rows(drawing)["current"].bars[-1].end == drawing.end
 
     def test_a_current_key_retires_even_if_the_next_key_is_not_generated_yet(self):
-        picture = draw(current())
+        drawing = draw(current())
 
-        assert rows(picture)["current"].planned.retired_at == NOW + 20 * DAY
-        assert list(rows(picture)) == ["current"]
+        assert rows(drawing)["current"].planned.retired_at == NOW + 20 * DAY
+        assert list(rows(drawing)) == ["current"]
 
 
 class TestAFutureKey:
@@ -106,9 +106,9 @@ class TestAFutureKey:
         "others", [[], [current()]], ids=["there is no current key", "its private key is not stored here"]
     )
     def test_a_future_key_that_cannot_become_current_stays_future(self, others):
-        picture = draw(*others, key("waiting", "future", private=not others))
+        drawing = draw(*others, key("waiting", "future", private=not others))
 
-        assert {phase for phase, _ in phases(rows(picture)["waiting"])} == {"future"}
+        assert {phase for phase, _ in phases(rows(drawing)["waiting"])} == {"future"}
 
 
 class TestAPastKey:
@@ -128,8 +128,8 @@ class TestAPastKey:
         revoked = key(
             "bad", "revoked", created_at=NOW - 6 * DAY, activated_at=NOW - 5 * DAY, revoked_at=NOW - 2 * DAY
         )
-        picture = draw(current(), revoked)
-        row = rows(picture)["bad"]
+        drawing = draw(current(), revoked)
+        row = rows(drawing)["bad"]
 
         assert phases(row) == [("future", False), ("current", False)]
         assert row.revoked_x == pytest.approx(row.bars[-1].x + row.bars[-1].width, abs=0.002)
@@ -152,10 +152,10 @@ class TestAPastKey:
         assert all(bar.end <= NOW for bar in rows(draw(current(), revoked))["bad"].bars)
 
     def test_an_old_key_is_counted_but_not_drawn(self):
-        picture = draw(current(), past("old", NOW - 90 * DAY, NOW - 60 * DAY), total=7)
+        drawing = draw(current(), past("old", NOW - 90 * DAY, NOW - 60 * DAY), total=7)
 
-        assert list(rows(picture)) == ["current"]
-        assert picture.gone == 6
+        assert list(rows(drawing)) == ["current"]
+        assert drawing.gone == 6
 
 
 class TestWithoutKeys:
@@ -166,7 +166,7 @@ class TestWithoutKeys:
 
 class TestTheOrder:
     def test_keys_are_ordered_by_use_and_by_when_they_are_current(self):
-        picture = draw(
+        drawing = draw(
             current("c"),
             key("f2", "future", created_at=NOW - DAY),
             key("f1", "future", created_at=NOW - 2 * DAY),
@@ -174,18 +174,18 @@ class TestTheOrder:
             current("e", use=ENC),
         )
 
-        assert [(group.use, [row.key.kid for row in group.rows]) for group in picture.groups] == [
+        assert [(group.use, [row.key.kid for row in group.rows]) for group in drawing.groups] == [
             (SIG, ["p", "c", "f1", "f2"]),
             (ENC, ["e"]),
         ]
 
     def test_keys_beyond_the_maximum_are_counted_but_not_drawn(self):
         old = [past(f"p{n}", NOW - HOUR * (n + 1), NOW - HOUR * n) for n in range(1, 40)]
-        picture = draw(current(since=NOW - HOUR), key("next", "future"), *old)
+        drawing = draw(current(since=NOW - HOUR), key("next", "future"), *old)
 
-        assert len(picture.groups[0].rows) == timeline.MAX_ROWS
-        assert picture.groups[0].left_out == 41 - timeline.MAX_ROWS
-        assert {"current", "next", "p1"} <= set(rows(picture))
+        assert len(drawing.groups[0].rows) == timeline.MAX_ROWS
+        assert drawing.groups[0].left_out == 41 - timeline.MAX_ROWS
+        assert {"current", "next", "p1"} <= set(rows(drawing))
 
 
 @dataclass
@@ -197,7 +197,7 @@ class History:
 
 @st.composite
 def histories(draw_: st.DrawFn) -> History:
-    """Keys of a deployment whose cron job runs irregularly, with revocations and forced rotations in between."""
+    """Draw the keys of a deployment with irregular cron runs, revocations and forced rotations."""
     times = rotation.Times(
         interval=DAY * draw_(st.one_of(st.integers(1, 60), st.integers(1, 3650))),
         lead=timedelta(seconds=draw_(st.integers(0, 80_000))),
@@ -227,7 +227,7 @@ def histories(draw_: st.DrawFn) -> History:
 
 class TestEveryHistory:
     @staticmethod
-    def picture(history: History) -> Timeline:
+    def drawing(history: History) -> Timeline:
         drawn = timeline.draw(history.keys, total=len(history.keys), now=history.now, times=history.times)
         if drawn is None:
             nothing = [key for key in history.keys if key.status in {"future", "current"}]
@@ -238,22 +238,22 @@ class TestEveryHistory:
     @given(history=histories())
     @hypothesis_settings(max_examples=60, deadline=None)
     def test_every_bar_and_mark_is_within_the_timeline(self, history):
-        picture = self.picture(history)
-        for row in rows(picture).values():
-            assert 0 <= row.y <= picture.height - timeline.ROW
+        drawing = self.drawing(history)
+        for row in rows(drawing).values():
+            assert 0 <= row.y <= drawing.height - timeline.ROW
             for bar in row.bars:
-                assert picture.start <= bar.start < bar.end <= picture.end
+                assert drawing.start <= bar.start < bar.end <= drawing.end
                 assert bar.x >= 0
                 assert bar.width >= 0
                 assert bar.x + bar.width <= 100.001
             assert row.revoked_x is None or 0 <= row.revoked_x <= 100
-        assert picture.start <= history.now < picture.end
-        assert 0 <= picture.now_x < 100
+        assert drawing.start <= history.now < drawing.end
+        assert 0 <= drawing.now_x < 100
 
     @given(history=histories())
     @hypothesis_settings(max_examples=60, deadline=None)
     def test_two_keys_of_one_use_are_never_current_at_the_same_time(self, history):
-        for group in self.picture(history).groups:
+        for group in self.drawing(history).groups:
             bars = sorted(
                 (bar for row in group.rows for bar in row.bars if bar.phase == "current"), key=lambda bar: bar.start
             )
@@ -265,7 +265,7 @@ class TestEveryHistory:
     @hypothesis_settings(max_examples=60, deadline=None)
     def test_bars_of_a_key_do_not_overlap_and_planned_bars_are_after_now(self, history):
         order = ["future", "current", "past"]
-        for row in rows(self.picture(history)).values():
+        for row in rows(self.drawing(history)).values():
             for earlier, later in pairwise(row.bars):
                 assert earlier.end <= later.start
                 assert order.index(earlier.phase) <= order.index(later.phase)
@@ -275,26 +275,26 @@ class TestEveryHistory:
     @given(history=histories())
     @hypothesis_settings(max_examples=60, deadline=None)
     def test_every_key_is_drawn_or_counted(self, history):
-        picture = self.picture(history)
-        if picture.groups:
-            drawn = len(rows(picture)) + sum(group.left_out for group in picture.groups)
-            assert drawn + picture.gone == len(history.keys)
+        drawing = self.drawing(history)
+        if drawing.groups:
+            drawn = len(rows(drawing)) + sum(group.left_out for group in drawing.groups)
+            assert drawn + drawing.gone == len(history.keys)
 
     @given(history=histories())
     @hypothesis_settings(max_examples=60, deadline=None)
     def test_rows_and_marks_do_not_overlap(self, history):
-        picture = self.picture(history)
-        places = [row.y for row in rows(picture).values()]
+        drawing = self.drawing(history)
+        places = [row.y for row in rows(drawing).values()]
         assert all(later - earlier >= timeline.ROW for earlier, later in pairwise(places))
-        assert len(picture.ticks) <= 6
-        assert all(later.x - earlier.x > 15 for earlier, later in pairwise(picture.ticks))
+        assert len(drawing.ticks) <= 6
+        assert all(later.x - earlier.x > 15 for earlier, later in pairwise(drawing.ticks))
 
     @given(history=histories())
     @hypothesis_settings(max_examples=30, deadline=None)
     def test_drawing_changes_no_key_and_every_lifecycle_has_a_description(self, history):
         before = [dict(vars(key)) for key in history.keys]
-        for row in rows(self.picture(history)).values():
-            assert life(row.key, row.planned, now=history.now, times=history.times)
+        for row in rows(self.drawing(history)).values():
+            assert describe_lifecycle(row.key, row.planned, now=history.now, times=history.times)
 
         assert [{**vars(key)} for key in history.keys] == before
 
@@ -315,8 +315,8 @@ class TestDescribingALifecycle:
             ),
             pytest.param(
                 [current(use=ENC, private=False)],
-                "Current since 2026-11-13 12:00 UTC. No rotation is planned: the owner of the private "
-                "key provides the next public key.",
+                "Current since 2026-11-13 12:00 UTC. No rotation is planned. Import the next public key "
+                "from the owner of the private key.",
                 id="of a gateway elsewhere",
             ),
             pytest.param(
@@ -331,13 +331,13 @@ class TestDescribingALifecycle:
             ),
             pytest.param(
                 [key("next", "future", private=False), current()],
-                "Published since 2026-11-13 12:00 UTC. Never becomes current: its private key is not stored here, "
-                "so it can't sign.",
+                "Published since 2026-11-13 12:00 UTC. Never becomes current, because its private key is not stored "
+                "here.",
                 id="public signing key",
             ),
             pytest.param(
                 [key("next", "future")],
-                "Published since 2026-11-13 12:00 UTC. No time is planned for it to become current.",
+                "Published since 2026-11-13 12:00 UTC. No rotation to this key is planned.",
                 id="no current key",
             ),
             pytest.param(
@@ -354,13 +354,13 @@ class TestDescribingALifecycle:
             ),
             pytest.param(
                 [key("bad", "revoked", activated_at=NOW - 5 * DAY, revoked_at=NOW - DAY)],
-                "Current from 2026-11-18 12:00 UTC to 2026-11-22 12:00 UTC. Revoked at 2026-11-22 12:00 UTC: "
-                "gateways and services refuse its tokens.",
+                "Current from 2026-11-18 12:00 UTC to 2026-11-22 12:00 UTC. Revoked at 2026-11-22 12:00 UTC. "
+                "Gateways and services refuse its tokens.",
                 id="revoked",
             ),
             pytest.param(
                 [key("bad", "revoked", revoked_at=NOW - DAY)],
-                "Never current. Revoked at 2026-11-22 12:00 UTC: gateways and services refuse its tokens.",
+                "Never current. Revoked at 2026-11-22 12:00 UTC. Gateways and services refuse its tokens.",
                 id="revoked while future",
             ),
             pytest.param(
@@ -370,7 +370,7 @@ class TestDescribingALifecycle:
             ),
         ],
     )
-    def test_life_describes_past_and_planned_phases(self, keys, text):
+    def test_lifecycle_description_contains_past_and_planned_phases(self, keys, text):
         row = rows(draw(*keys))[keys[0].kid]
 
-        assert life(row.key, row.planned, now=NOW, times=TIMES).strip() == text
+        assert describe_lifecycle(row.key, row.planned, now=NOW, times=TIMES).strip() == text

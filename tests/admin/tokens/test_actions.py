@@ -135,25 +135,24 @@ class TestRevokingTokensOfUsers:
     def test_the_confirmation_page_names_the_users(self, staff_client, issue, user, other):
         text = send(staff_client, "revoke_users", issue(other, real_user=user)).content.decode()
 
-        assert f"Tokens of: {', '.join(sorted([str(user), str(other)]))}." in text
+        assert f"The live tokens of {', '.join(sorted([str(user), str(other)]))} are revoked." in text
 
     def test_the_confirmation_page_shows_the_uuid_if_the_foreign_key_was_modified(
         self, staff_client, issue, user, other
     ):
         token = issue(user)
-        IssuedToken.objects.filter(pk=token.pk).update(
-            user=other
-        )  # An attacker with access to the database could do this.
+        # Simulate an attacker who changes the foreign key in the database.
+        IssuedToken.objects.filter(pk=token.pk).update(user=other)
 
         text = send(staff_client, "revoke_users", token).content.decode()
 
-        assert f"Tokens of: {token.user_uuid}." in text
+        assert f"The live tokens of {token.user_uuid} are revoked." in text
 
     def test_the_confirmation_page_names_at_most_twenty_users(self, staff_client, issue):
         users = [get_user_model().objects.create(username=f"user{n:02}") for n in range(23)]
         text = send(staff_client, "revoke_users", *map(issue, users)).content.decode()
 
-        assert "user18, user19 and 3 others." in text
+        assert "user18, user19 and 3 others are revoked." in text
         assert "user20" not in text
 
 
@@ -161,7 +160,9 @@ class TestRevokingTokensOfApplications:
     def test_the_confirmation_page_names_the_application(self, staff_client, issue, user):
         token = issue(user)
 
-        assert f"Tokens of: {token.client_id}." in send(staff_client, "revoke_applications", token).content.decode()
+        text = send(staff_client, "revoke_applications", token).content.decode()
+
+        assert f"The live tokens of {token.client_id} are revoked." in text
 
     def test_selecting_one_token_revokes_all_live_tokens_of_its_application(self, staff_client, issue, user, other):
         chosen, another, spared = issue(user), issue(other), issue(user, application=None)
@@ -224,7 +225,7 @@ class TestMoreTokensThanTheMaximum:
 
 class TestWithoutThePermission:
     @pytest.fixture
-    def onlooker(self, db):
+    def view_only_client(self, db):
         staff = get_user_model().objects.create_user("auditor", is_staff=True)
         staff.user_permissions.add(Permission.objects.get(codename="view_issuedtoken"))
         client = Client()
@@ -232,15 +233,15 @@ class TestWithoutThePermission:
         return client
 
     @pytest.mark.parametrize("action", ["revoke_chosen", "revoke_users", "revoke_applications"])
-    def test_users_without_the_permission_revoke_nothing(self, action, onlooker, issue, user):
-        confirmed(onlooker, action, issue(user))
+    def test_users_without_the_permission_revoke_nothing(self, action, view_only_client, issue, user):
+        confirmed(view_only_client, action, issue(user))
 
         assert revoked() == set()
 
-    def test_users_without_the_permission_see_no_action(self, onlooker, issue, user):
+    def test_users_without_the_permission_see_no_action(self, view_only_client, issue, user):
         issue(user)
 
-        assert "revoke_" not in onlooker.get(TOKENS).content.decode()
+        assert "revoke_" not in view_only_client.get(TOKENS).content.decode()
 
 
 class TestWithoutTheCSRFToken:

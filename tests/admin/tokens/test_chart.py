@@ -57,11 +57,11 @@ def table(client: Any, **query: str) -> dict[str, dict[str, str]]:
     return {start: numbers for start, numbers in rows.items() if numbers}
 
 
-def words(client: Any, **query: str) -> str:
+def chart_text(client: Any, **query: str) -> str:
     return " ".join(html.unescape(re.sub("<[^>]+>", " ", section(client, **query))).split())
 
 
-def drawn(numbers: list[int], **values: Any) -> Any:
+def draw_panel(numbers: list[int], **values: Any) -> Any:
     """Draw one panel with bars of at most 100 pixels."""
     texts = [str(number) for number in range(len(numbers))]
     return draw([Series("issued", "Issued", numbers, 100, **values)], texts, texts)
@@ -73,18 +73,18 @@ def value(text: str) -> float:
 
 class TestTheGeometry:
     def test_the_highest_bar_has_the_full_height_and_the_others_are_proportional(self):
-        [panel] = drawn([10, 20, 5]).panels
+        [panel] = draw_panel([10, 20, 5]).panels
 
         assert [value(bar.height) for bar in panel.bars] == [50, 100, 25]
         assert {value(bar.y) + value(bar.height) for bar in panel.bars} == {panel.base}
 
     def test_zero_is_drawn_as_a_bar_without_height(self):
-        [panel] = drawn([0, 0, 0]).panels
+        [panel] = draw_panel([0, 0, 0]).panels
 
         assert [bar.height for bar in panel.bars] == ["0", "0", "0"]
 
     def test_the_lowest_bar_is_visible(self):
-        [panel] = drawn([1, 1_000_000]).panels
+        [panel] = draw_panel([1, 1_000_000]).panels
 
         assert value(panel.bars[0].height) == LEAST
 
@@ -96,14 +96,14 @@ class TestTheGeometry:
         assert drawing.height > drawing.panels[1].base
 
     def test_unknown_numbers_are_drawn_as_one_area_without_bars(self):
-        [panel] = drawn([9, 9, 4, 4], first=2).panels
+        [panel] = draw_panel([9, 9, 4, 4], first=2).panels
 
         assert len(panel.bars) == 2
         assert panel.bars[0].height == "100"
         assert (panel.unknown.x, panel.unknown.width) == ("0%", "50%")
 
     def test_a_chart_without_numbers_can_be_drawn(self):
-        drawing = drawn([])
+        drawing = draw_panel([])
 
         assert drawing.panels[0].bars == []
         assert drawing.labels == []
@@ -111,7 +111,7 @@ class TestTheGeometry:
     @given(st.lists(st.integers(0, 10**9), min_size=1, max_size=400), st.data())
     def test_every_bar_is_within_the_chart(self, numbers, data):
         first = data.draw(st.integers(0, len(numbers)))
-        drawing = drawn(numbers, first=first)
+        drawing = draw_panel(numbers, first=first)
         [panel] = drawing.panels
 
         for bar in panel.bars:
@@ -202,7 +202,7 @@ class TestCounting:
         )
 
         assert counts.numbers[-1] == 14
-        assert counts.known == 7  # The period has 41 days before today. Refusals of 35 of these days are kept.
+        assert counts.known == 7  # The period starts 41 days ago. Refusals are kept for 35 days.
         assert counts.total == 14
 
     def test_a4_a_bounded_number_of_rows_is_counted_and_incomplete_numbers_are_unknown(self, row, monkeypatch):
@@ -292,9 +292,9 @@ class TestTheChartOnThePage:
         ],
     )
     def test_the_heading_names_the_period(self, query, heading, row, staff_client):
-        assert heading in words(staff_client, **query)
+        assert heading in chart_text(staff_client, **query)
 
-    def test_an_empty_chart_says_so_and_draws_zeros(self, staff_client):
+    def test_an_empty_chart_has_a_message_and_draws_zeros(self, staff_client):
         chart = section(staff_client)
 
         assert "No matching tokens or refusals in this period" in chart
@@ -323,8 +323,8 @@ class TestTheChartOnThePage:
     def test_revoked_tokens_are_not_charted_for_live_or_expired_tokens(self, row, staff_client):
         row()
 
-        assert "Revoked" not in words(staff_client, status="live")
-        assert "Revoked" in words(staff_client, status="revoked")
+        assert "Revoked" not in chart_text(staff_client, status="live")
+        assert "Revoked" in chart_text(staff_client, status="revoked")
 
 
 @pytest.mark.django_db
@@ -367,17 +367,17 @@ class TestRefusalsInTheChart:
     @pytest.mark.parametrize(
         ("query", "why"),
         [
-            ({"account_uuid": "x"}, "counted by application and user only"),
-            ({"masquerading": "yes"}, "counted by application and user only"),
-            ({"status": "live"}, "counted by application and user only"),
-            ({"canvas_domain": "x"}, "counted by application and user only"),
-            ({"q": "192.0.2.7"}, "not counted by the term you searched for"),
+            ({"account_uuid": "x"}, "counted only by application and user"),
+            ({"masquerading": "yes"}, "counted only by application and user"),
+            ({"status": "live"}, "counted only by application and user"),
+            ({"canvas_domain": "x"}, "counted only by application and user"),
+            ({"q": "192.0.2.7"}, "not counted by IP address"),
         ],
     )
-    def test_refusals_are_left_out_with_a_reason_if_they_are_not_counted_by_the_filter(
+    def test_refusals_are_omitted_with_a_reason_if_refusals_are_not_counted_by_the_filter(
         self, query, why, staff_client
     ):
-        text = words(staff_client, **query)
+        text = chart_text(staff_client, **query)
 
         assert why in text
         assert "Refused:" not in text
@@ -387,7 +387,7 @@ class TestRefusalsInTheChart:
 
         assert cells["2026-09-01"]["Refused"] == "not known"
         assert cells["2026-11-23"]["Refused"] == "123"
-        assert "Refusals are kept for 35 days." in words(staff_client, period="90d")
+        assert "Refusals are kept for 35 days." in chart_text(staff_client, period="90d")
 
     @pytest.mark.parametrize("client_id", ["\x00", "<script>alert(1)</script>", "' OR 1=1 --"])
     def test_a5_a_hostile_client_id_is_escaped_in_the_chart(self, client_id, staff_client):
@@ -407,17 +407,17 @@ class TestTooManyTokensForAChart:
 
     @pytest.mark.parametrize("query", [{}, {"masquerading": "no"}], ids=["bare", "filtered"])
     def test_a4_the_chart_asks_for_a_shorter_period_and_shows_the_complete_part(self, staff_client, query):
-        text = words(staff_client, **query)
+        text = chart_text(staff_client, **query)
         cells = table(staff_client, **query)
 
-        assert "More than 3 tokens: choose a shorter period." in text
+        assert "The period contains more than 3 tokens. Choose a shorter period." in text
         assert "complete from 2026-11-23 on" in text
         assert "Issued: 3, at most 3 per day" in text
         assert cells["2026-11-23"] == {"Issued": "3"}
         assert cells["2026-11-18"]["Issued"] == "not known"
 
     def test_a4_a_shorter_period_is_charted_completely(self, staff_client):
-        assert "More than" not in words(staff_client, period="1h")
+        assert "More than" not in chart_text(staff_client, period="1h")
         assert table(staff_client, period="1h") == {"2026-11-23 12:00": {"Issued": "3"}}
 
     def test_a4_too_many_tokens_need_no_more_queries(self, row, staff_client):

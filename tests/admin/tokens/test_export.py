@@ -268,17 +268,17 @@ class TestTheStream:
         response: Any = viewers_client.get(url())
         chunks = iter(response)
 
-        sizes, asked = [], []
+        sizes, executed = [], []
         while True:
             with CaptureQueriesContext(connection) as queries:
                 chunk = next(chunks, None)
             if chunk is None:
                 break
             sizes.append(chunk.count(b"\n"))
-            asked.append(len(queries))
+            executed.append(len(queries))
 
         assert sizes == [BATCH, BATCH, 5]
-        assert asked == [1, 1, 1]
+        assert executed == [1, 1, 1]
 
     def test_the_stream_is_aborted_if_the_database_fails(self, batches, viewers_client):
         response: Any = viewers_client.get(url())
@@ -318,15 +318,15 @@ class TestTheStreamUnderAsgi:
         return async_to_sync(ask)()
 
     def test_the_asgi_stream_is_sent_batch_by_batch(self, batches, viewer):
-        asked = []
+        executed = []
 
         def count(run: Any, sql: str, *args: Any) -> Any:
-            asked.append(sql)
+            executed.append(sql)
             return run(sql, *args)
 
         async def read(response: Any) -> list[tuple[int, int]]:
-            before = len(asked)
-            return [(chunk.count(b"\n"), len(asked) - before) async for chunk in response]
+            before = len(executed)
+            return [(chunk.count(b"\n"), len(executed) - before) async for chunk in response]
 
         with connection.execute_wrapper(count):
             assert self.get(viewer, read) == [(BATCH, 1), (BATCH, 2), (5, 3)]
@@ -349,7 +349,7 @@ class TestTheStreamUnderAsgi:
 
         self.get(viewer, read)
 
-        assert audit_log()[-1] == f"export stopped before its end by='clerk' rows={BATCH}"
+        assert audit_log()[-1] == f"export aborted by='clerk' rows={BATCH}"
 
     def test_the_asgi_stream_is_aborted_if_the_database_fails(self, batches, viewer):
         broken = []
@@ -380,7 +380,7 @@ class TestTheLog:
         exported(viewers_client, {"q": "eyJhbGciOi.pasted.token", "status": "live", "p": "1"})
 
         assert audit_log() == [
-            'export begins by=\'clerk\' format=jsonl filters={"q": "(not logged)", "status": "live"}',
+            'export started by=\'clerk\' format=jsonl filters={"q": "(not logged)", "status": "live"}',
             "export complete by='clerk' rows=0",
         ]
 

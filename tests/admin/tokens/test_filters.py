@@ -193,11 +193,11 @@ class TestOnPostgreSQL:
         """Return each query of issued tokens with its plan."""
         with CaptureQueriesContext(connection) as captured:
             assert client.get(TOKENS, query).status_code == 200
-        asked = [item["sql"] for item in captured.captured_queries if "instaccess_issuedtoken" in item["sql"]]
+        statements = [item["sql"] for item in captured.captured_queries if "instaccess_issuedtoken" in item["sql"]]
         with connection.cursor() as cursor:
             cursor.execute("SET LOCAL enable_seqscan = off")
             plans = []
-            for sql in asked:
+            for sql in statements:
                 cursor.execute("EXPLAIN " + sql.replace("%", "%%"))
                 plans.append((sql, "\n".join(line for (line,) in cursor.fetchall())))
             cursor.execute("SET LOCAL enable_seqscan = on")

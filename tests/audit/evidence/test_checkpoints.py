@@ -29,14 +29,14 @@ from instaccess.tokens import compact, jose
 pytestmark = pytest.mark.django_db
 
 DAY = 86_400
-# No midnight within SETTLED seconds, because a checkpoint ends at midnight.
-NOON = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)
+# Midnight is more than SETTLED seconds before NOW. Otherwise, a checkpoint would end at midnight.
+NOW = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)
 
 
 @pytest.fixture
 def rows(row, initial_keys, time_machine):
-    """Create rows of tokens with these ages in seconds, in this order."""
-    time_machine.move_to(NOON, tick=False)
+    """Return a function that creates token rows with the given ages in seconds, in this order."""
+    time_machine.move_to(NOW, tick=False)
     return lambda *ages: [row(age=age) for age in ages]
 
 
@@ -46,7 +46,7 @@ def covered_rows() -> list[tuple[int, int]]:
 
 
 class TestSeal:
-    def test_covers_every_row_that_can_no_longer_change(self, rows):
+    def test_seal_covers_every_row_that_can_no_longer_change(self, rows):
         old = rows(9000, 8000, SETTLED + 1)
         young = rows(SETTLED - 1, 60)
 
@@ -57,7 +57,7 @@ class TestSeal:
         assert done.waiting == len(young)
         assert done.ready_at == young[0].issued_at + timedelta(seconds=SETTLED)
 
-    def test_continues_after_the_last_checkpoint(self, rows, time_machine):
+    def test_seal_continues_after_the_last_checkpoint(self, rows, time_machine):
         rows(9000)
         (first,) = seal(evidence_keys()).made
         rows(0)
@@ -67,19 +67,19 @@ class TestSeal:
 
         assert (second.number, second.previous, second.rows) == (2, first.digest, 1)
 
-    def test_creates_no_checkpoint_if_no_row_is_ready(self, initial_keys, rows):
+    def test_seal_creates_no_checkpoint_if_no_row_is_ready(self, initial_keys, rows):
         assert seal(evidence_keys()) == checkpoints.Sealed((), 0, None)
         rows(60)
         assert seal(evidence_keys()).made == ()
         assert not Checkpoint.objects.exists()
 
-    def test_stops_at_the_first_row_that_can_still_change(self, rows):
+    def test_seal_stops_at_the_first_row_that_can_still_change(self, rows):
         # Ids and times don't rise in the same order: the INSERT of the second row was slow.
         rows(9000, 60, 8000)
 
         assert [made.rows for made in seal(evidence_keys()).made] == [1]
 
-    def test_ends_a_checkpoint_at_midnight_so_that_old_days_can_be_pruned(self, rows):
+    def test_seal_ends_a_checkpoint_at_midnight_so_that_old_days_can_be_pruned(self, rows):
         # Around midnight, the ids don't rise in the same order as the times.
         midnight = 15 * 3600
         rows(midnight + 50, midnight + 20, midnight - 1, midnight + 1, midnight - 30)
@@ -87,33 +87,33 @@ class TestSeal:
 
         assert covered_rows() == [(1, 2), (2, 3)]
 
-    def test_ends_a_checkpoint_at_the_cut(self, rows):
+    def test_seal_ends_a_checkpoint_at_the_cut(self, rows):
         rows(9000, 8000, 7000)
-        seal(evidence_keys(), cut=NOON - timedelta(seconds=7500))
+        seal(evidence_keys(), cut=NOW - timedelta(seconds=7500))
 
         assert covered_rows() == [(1, 2), (2, 1)]
 
-    def test_limits_the_number_of_rows_per_checkpoint(self, rows, monkeypatch):
+    def test_seal_limits_the_number_of_rows_per_checkpoint(self, rows, monkeypatch):
         monkeypatch.setattr(checkpoints, "ROWS", 4)
         rows(*range(9100, 9000, -10))
         seal(evidence_keys())
 
         assert covered_rows() == [(1, 4), (2, 4), (3, 2)]
 
-    def test_does_not_split_a_day_at_the_end_of_a_page(self, rows, monkeypatch):
+    def test_seal_does_not_split_a_day_at_the_end_of_a_page(self, rows, monkeypatch):
         monkeypatch.setattr(checkpoints, "ROWS", 4)
         rows(*(day * DAY + second for day in (5, 4, 3) for second in (3, 2, 1)))
         seal(evidence_keys())
 
         assert covered_rows() == [(1, 3), (2, 3), (3, 3)]
 
-    def test_raises_key_unavailable_without_a_signing_key(self, row):
+    def test_seal_raises_key_unavailable_without_a_signing_key(self, row):
         row(age=9000)
 
         with pytest.raises(KeyUnavailable, match="instaccess_init"):
             seal(evidence_keys())
 
-    def test_marks_rows_whose_hmac_does_not_match(self, rows):
+    def test_seal_marks_rows_whose_hmac_does_not_match(self, rows):
         modified = rows(9000, 8000)[1]
         IssuedToken.objects.filter(pk=modified.pk).update(user_agent="modified")
 
@@ -124,21 +124,21 @@ class TestSeal:
             modified.pk
         ]
 
-    def test_covers_no_row_that_can_be_revoked_later(self, rows, time_machine):
+    def test_seal_covers_no_row_that_can_be_revoked_later(self, rows, time_machine):
         each = rows(0)[0]
         chosen = audit_rows.revocable_tokens()
         list(chosen)
         time_machine.shift(SETTLED + 1)
         seal(evidence_keys())
 
-        # A caller who selected the row an hour ago can't revoke it: the token expired long ago.
+        # A caller who selected the row an hour ago can't revoke the token, because the token expired long ago.
         assert (
             revocation.revoke(IssuedToken.objects.filter(pk=each.pk), keks=keks_for_revocation(), reason="late") == 0
         )
         assert verification.verify(evidence_keys()).broken == ""
 
     @pytest.mark.django_db(transaction=True)
-    def test_creates_one_chain_in_several_threads(self, row, initial_keys):
+    def test_seal_creates_one_chain_in_several_threads(self, row, initial_keys):
         for day in range(8, 2, -1):
             row(age=day * DAY)
         errors: list[BaseException] = []
@@ -205,7 +205,7 @@ class TestTheCheckpoint:
     def test_checkpoint_is_invalid_if_signed_with_a_key_that_an_attacker_inserted(self, rows, rsa_pool):
         rows(9000)
         seal(evidence_keys())
-        # The attacker can write to the database: inserts a signing key and signs a modified checkpoint with it.
+        # Simulate an attacker who inserts a signing key and signs a modified checkpoint with this signing key.
         attacker_key = rsa_pool.take("sig")
         kid = attacker_key.thumbprint()
         public = {**attacker_key.export_public(as_dict=True), "kid": kid, "use": "sig"}
@@ -219,12 +219,12 @@ class TestTheCheckpoint:
 
 
 class TestReauthenticate:
-    def test_recomputes_hmacs_so_that_the_old_key_can_be_removed(self, rows, settings, time_machine):
+    def test_reauthenticate_recomputes_hmacs_so_that_the_old_key_can_be_removed(self, rows, settings, time_machine):
         rows(9000, 60)
         seal(evidence_keys())
         old, new = "SECRET_KEY", secrets.token_urlsafe(32)
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [new, old]}
-        # One checkpoint and the row that no checkpoint covers. The covered row is proved by its checkpoint.
+        # The checkpoint and the row without a checkpoint get new HMACs. The checkpoint proves the other row.
         assert reauthentication.reauthenticate(evidence_keys()) == 2
         assert reauthentication.reauthenticate(evidence_keys()) == 0
 
@@ -232,7 +232,7 @@ class TestReauthenticate:
         report = verification.verify(evidence_keys())
         assert (report.broken, report.rows) == ("", 2)
 
-    def test_does_not_hide_that_a_row_was_modified(self, rows, settings):
+    def test_reauthenticate_does_not_hide_that_a_row_was_modified(self, rows, settings):
         modified = rows(60)[0]
         IssuedToken.objects.filter(pk=modified.pk).update(user_agent="modified")
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32), "SECRET_KEY"]}
@@ -250,7 +250,7 @@ class TestReauthenticate:
         assert "KEY_ENCRYPTION_KEYS" in report.broken
         assert "reseal" in report.broken
 
-    def test_recomputes_more_hmacs_than_one_batch(self, rows, settings):
+    def test_reauthenticate_recomputes_more_hmacs_than_one_batch(self, rows, settings):
         rows(*([60] * 203))
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32), "SECRET_KEY"]}
 
@@ -260,9 +260,9 @@ class TestReauthenticate:
             assert row_hmac.check(row_hmac.canonical_bytes(each), each.mac, keks) is row_hmac.HmacStatus.AUTHENTIC
 
 
-def test_a_settled_token_can_no_longer_be_revoked(row: Any, initial_keys: Any) -> None:
+def test_a_token_older_than_settled_seconds_cannot_be_revoked(row: Any, initial_keys: Any) -> None:
     each = row(age=SETTLED)
 
     assert each not in audit_rows.revocable_tokens()
-    # Not even by a server whose clock is ten minutes slow.
+    # A server whose clock is ten minutes slow cannot revoke the token either.
     assert each not in audit_rows.revocable_tokens(now=timezone.now() - timedelta(minutes=10))

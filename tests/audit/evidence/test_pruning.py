@@ -26,7 +26,7 @@ NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 
 @pytest.fixture
 def rows(row, initial_keys, time_machine):
-    """Create rows of tokens with these ages in seconds, in this order."""
+    """Return a function that creates token rows with the given ages in seconds, in this order."""
     time_machine.move_to(NOON, tick=False)
     return lambda *ages, **columns: [row(age=age, **columns) for age in ages]
 
@@ -36,7 +36,7 @@ def ago(days: float) -> datetime:
 
 
 class TestPrune:
-    def test_o10_deletes_older_rows_and_returns_their_number(self, rows):
+    def test_o10_prune_deletes_older_rows_and_returns_their_number(self, rows):
         old = rows(400 * DAY, 40 * DAY, 31 * DAY)
         (young,) = rows(29 * DAY)
         assert prunable(ago(30), evidence_keys()) == 3
@@ -48,7 +48,7 @@ class TestPrune:
         assert prunable(ago(30), evidence_keys()) == 0
         assert verification.verify(evidence_keys()).broken == ""
 
-    def test_o10_keeps_rows_of_live_and_recently_revoked_tokens_for_any_time(self, rows):
+    def test_o10_prune_keeps_rows_of_live_and_recently_revoked_tokens_for_any_time(self, rows):
         (pruned,) = rows(2 * 3600)
         kept = [*rows(3700), *rows(3500, revoked_at=NOON), *rows(3500, 0)]
 
@@ -56,19 +56,19 @@ class TestPrune:
         assert list(IssuedToken.objects.order_by("pk")) == kept
         assert pruned not in kept
 
-    def test_o10_deletes_a_checkpoint_only_when_its_newest_row_is_old_enough(self, rows):
+    def test_o10_prune_deletes_a_checkpoint_only_when_its_newest_row_is_old_enough(self, rows):
         rows(30 * DAY + 60, 30 * DAY - 60)
         checkpoints.seal(evidence_keys())
 
         assert (prunable(ago(30), evidence_keys()), prune(ago(30), evidence_keys()).rows) == (0, 0)
         assert (prunable(ago(29), evidence_keys()), prune(ago(29), evidence_keys()).rows) == (2, 2)
 
-    def test_o10_is_exact_to_the_second_for_rows_without_a_checkpoint(self, rows):
+    def test_o10_prune_is_exact_to_the_second_for_rows_without_a_checkpoint(self, rows):
         rows(30 * DAY + 60, 30 * DAY - 60)
 
         assert (prunable(ago(30), evidence_keys()), prune(ago(30), evidence_keys()).rows) == (1, 1)
 
-    def test_o10_deletes_a_batch_at_a_time(self, rows):
+    def test_o10_prune_deletes_a_batch_at_a_time(self, rows):
         rows(*(days * DAY for days in range(38, 31, -1)))
         with CaptureQueriesContext(connection) as queries:
             assert prune(ago(30), evidence_keys(), batch=3).rows == 7
@@ -77,20 +77,20 @@ class TestPrune:
         deletes = [text for text in sql if text.startswith("DELETE") and "issuedtoken" in text]
         assert len(deletes) == 3
 
-    def test_o10_deletes_the_checkpoints_of_the_pruned_rows(self, rows):
+    def test_o10_prune_deletes_the_checkpoints_of_the_pruned_rows(self, rows):
         rows(40 * DAY, 31 * DAY, 29 * DAY)
         prune(ago(30), evidence_keys())
 
         assert [checkpoint.number for checkpoint in Checkpoint.objects.all()] == [3]
         assert [marker.number for marker in PruneMarker.objects.all()] == [2]
 
-    def test_does_nothing_if_no_row_is_old_enough(self, rows):
+    def test_prune_does_nothing_if_no_row_is_old_enough(self, rows):
         rows(0)
 
         assert prune(ago(30), evidence_keys()) == pruning.Pruned(0, 0, 0)
         assert not PruneMarker.objects.exists()
 
-    def test_adds_the_rows_of_earlier_prunings_to_the_marker(self, rows):
+    def test_prune_adds_the_rows_of_earlier_prunings_to_the_marker(self, rows):
         rows(400 * DAY, 300 * DAY, 200 * DAY)
         prune(ago(350), evidence_keys())
         prune(ago(250), evidence_keys())
@@ -100,7 +100,7 @@ class TestPrune:
         assert verification.verify(evidence_keys()).broken == ""
 
     @pytest.mark.django_db(transaction=True)
-    def test_continues_after_it_was_killed(self, rows):
+    def test_prune_continues_after_it_was_killed(self, rows):
         rows(*(days * DAY for days in range(38, 31, -1)), 0)
         checkpoints.seal(evidence_keys())
         left = 3
@@ -126,7 +126,7 @@ class TestPrune:
         assert prune(ago(30), evidence_keys()).rows == 3
         assert verification.verify(evidence_keys()).notes == []
 
-    def test_raises_key_unavailable_without_a_signing_key(self, row):
+    def test_prune_raises_key_unavailable_without_a_signing_key(self, row):
         row(age=31 * DAY)
 
         with pytest.raises(KeyUnavailable, match="instaccess_init"):
@@ -134,7 +134,7 @@ class TestPrune:
         assert IssuedToken.objects.count() == 1
 
     @pytest.mark.parametrize("place", [0, 1])
-    def test_a6_refuses_to_delete_modified_rows_without_force(self, rows, place):
+    def test_a6_prune_refuses_to_delete_modified_rows_without_force(self, rows, place):
         modified = rows(40 * DAY, 35 * DAY, 0)[place]
         checkpoints.seal(evidence_keys())
         IssuedToken.objects.filter(pk=modified.pk).update(user_agent="modified")
@@ -148,7 +148,7 @@ class TestPrune:
         assert report.broken == ""
         assert f"row {modified.pk} " in report.notes[0]
 
-    def test_is_not_blocked_by_modified_rows_that_are_too_recent(self, rows):
+    def test_prune_is_not_blocked_by_modified_rows_that_are_too_recent(self, rows):
         rows(40 * DAY)
         young = rows(20 * DAY, 0)
         checkpoints.seal(evidence_keys())
@@ -198,7 +198,7 @@ def test_o10_concurrent_issuing_and_pruning_loses_no_other_rows(row: Any, user: 
 
 
 class TestPruneAfterTampering:
-    def test_o10_keeps_live_rows_after_the_id_sequence_was_reset(self, rows, row):
+    def test_o10_prune_keeps_live_rows_after_the_id_sequence_was_reset(self, rows, row):
         old = rows(40 * DAY, 39 * DAY)
         rows(0)
         prune(ago(30), evidence_keys())
@@ -208,7 +208,7 @@ class TestPruneAfterTampering:
         assert IssuedToken.objects.filter(pk=live.pk).exists()
         assert verification.verify(evidence_keys()).row == live.pk
 
-    def test_o10_with_force_keeps_live_and_recent_rows_after_a_row_was_moved_to_the_end(self, rows, row):
+    def test_o10_prune_with_force_keeps_live_and_recent_rows_after_a_row_was_moved_to_the_end(self, rows, row):
         (moved,) = rows(40 * DAY)
         IssuedToken.objects.filter(pk=moved.pk).update(id=2**62)
         checkpoints.seal(evidence_keys())
@@ -220,7 +220,7 @@ class TestPruneAfterTampering:
         assert prune(ago(30), evidence_keys(), force=True).rows == 1
         assert {*IssuedToken.objects.all()} == {young, live}
 
-    def test_o10_with_force_deletes_a_modified_row_with_a_time_in_the_future(self, rows):
+    def test_o10_prune_with_force_deletes_a_modified_row_with_a_time_in_the_future(self, rows):
         modified, _ = rows(40 * DAY, 39 * DAY)
         checkpoints.seal(evidence_keys())
         IssuedToken.objects.filter(pk=modified.pk).update(issued_at=datetime(9999, 1, 1, tzinfo=UTC))

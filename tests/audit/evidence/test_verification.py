@@ -31,7 +31,7 @@ DAY = 86_400
 
 @pytest.fixture
 def audit(row, initial_keys, time_machine) -> list[IssuedToken]:
-    """Nine rows: three covered by checkpoint 1, three covered by checkpoint 2, three not covered yet."""
+    """Create nine rows: three covered by checkpoint 1, three covered by checkpoint 2, three not covered yet."""
     time_machine.move_to(NOON, tick=False)
     ages = (3 * DAY, 3 * DAY - 1, 3 * DAY - 2, 2 * DAY, 2 * DAY - 1, 2 * DAY - 2, 60, 50, 40)
     made = [row(age=age) for age in ages]
@@ -55,7 +55,7 @@ def copies() -> list[statements.Exported]:
 
 
 class TestVerifyWithoutTampering:
-    def test_a6_finds_no_problem(self, audit):
+    def test_a6_verify_finds_no_problem(self, audit):
         report = verification.verify(evidence_keys(), copies())
 
         assert (report.broken, report.row, report.notes) == ("", None, [])
@@ -63,20 +63,20 @@ class TestVerifyWithoutTampering:
         assert report.last is not None
         assert report.last.number == 2
 
-    def test_a6_finds_no_problem_after_tokens_were_revoked(self, audit, user):
+    def test_a6_verify_finds_no_problem_after_tokens_were_revoked(self, audit, user):
         assert (
             revocation.revoke(rows.revocable_tokens(), keks=keks_for_revocation(), reason="laptop lost", by=user) == 3
         )
 
         assert verification.verify(evidence_keys()).broken == ""
 
-    def test_a6_finds_no_problem_after_users_and_applications_were_deleted(self, audit, user, application):
+    def test_a6_verify_finds_no_problem_after_users_and_applications_were_deleted(self, audit, user, application):
         application.delete()
         user.delete()
 
         assert verification.verify(evidence_keys()).broken == ""
 
-    def test_a6_accepts_gaps_in_the_ids(self, audit, row, time_machine):
+    def test_a6_verify_accepts_gaps_in_the_ids(self, audit, row, time_machine):
         row().delete()
         row()
         time_machine.shift(2 * 3600)
@@ -84,7 +84,7 @@ class TestVerifyWithoutTampering:
 
         assert verification.verify(evidence_keys()).broken == ""
 
-    def test_a6_accepts_an_empty_audit_log(self, initial_keys):
+    def test_a6_verify_accepts_an_empty_audit_log(self, initial_keys):
         assert verification.verify(evidence_keys()) == verification.Report()
 
 
@@ -102,7 +102,7 @@ class TestVerifyWithATamperedRow:
         ],
         ids=lambda columns: next(iter(columns)),
     )
-    def test_a6_reports_a_modified_row(self, audit, place, columns):
+    def test_a6_verify_reports_a_modified_row(self, audit, place, columns):
         modify(audit[place], **columns)
 
         report = verification.verify(evidence_keys())
@@ -110,24 +110,25 @@ class TestVerifyWithATamperedRow:
         assert report.row == audit[place].pk
         assert "was modified" in report.broken
 
-    def test_a6_reports_the_first_of_several_modified_rows(self, audit):
+    def test_a6_verify_reports_the_first_of_several_modified_rows(self, audit):
         for place in (5, 7, 3):
             modify(audit[place], user_agent="modified")
 
         assert verification.verify(evidence_keys()).row == audit[3].pk
 
     @pytest.mark.parametrize("mac", ["", "x", "unknown.abc"])
-    def test_a6_reports_a_row_with_an_invalid_hmac_unless_its_checkpoint_proves_the_row(self, audit, mac):
+    def test_a6_verify_reports_a_row_with_an_invalid_hmac_unless_its_checkpoint_proves_the_row(self, audit, mac):
         modify(audit[8], mac=mac)
         assert verification.verify(evidence_keys()).row == audit[8].pk
 
         modify(audit[8], mac=audit[8].mac)
         modify(audit[1], mac=mac)
-        # If a key-encryption key was replaced, the HMAC of a covered row can't be checked. Its checkpoint proves it.
+        # If a key-encryption key was replaced, the HMAC of a covered row can't be checked. The checkpoint then proves
+        # the row.
         assert verification.verify(evidence_keys()).row == (None if mac == "unknown.abc" else audit[1].pk)
 
     @pytest.mark.parametrize("place", [0, 1, 2, 3, 5])
-    def test_a6_reports_a_deleted_row(self, audit, place):
+    def test_a6_verify_reports_a_deleted_row(self, audit, place):
         deleted = audit[place].pk
         audit[place].delete()
 
@@ -136,7 +137,7 @@ class TestVerifyWithATamperedRow:
         assert report.row == deleted
         assert "was deleted" in report.broken
 
-    def test_a6_reports_the_first_of_two_rows_that_were_swapped(self, audit):
+    def test_a6_verify_reports_the_first_of_two_rows_that_were_swapped(self, audit):
         first, second = audit[0], audit[2]
         modify(first, id=F("id") + 1_000_000)
         modify(second, id=first.pk)
@@ -147,7 +148,7 @@ class TestVerifyWithATamperedRow:
         assert report.row == first.pk
         assert "was replaced" in report.broken
 
-    def test_a6_reports_a_row_that_was_restored_to_its_state_before_the_revocation(self, audit, time_machine):
+    def test_a6_verify_reports_a_row_that_was_restored_to_its_state_before_the_revocation(self, audit, time_machine):
         before = audit[7]
         revocation.revoke(rows.revocable_tokens(), keks=keks_for_revocation(), reason="laptop lost")
         time_machine.shift(2 * 3600)
@@ -159,7 +160,7 @@ class TestVerifyWithATamperedRow:
         assert (report.row, "was replaced" in report.broken) == (before.pk, True)
 
     @pytest.mark.parametrize("place", ["between", "after", "below"])
-    def test_a6_reports_an_added_row(self, audit, place):
+    def test_a6_verify_reports_an_added_row(self, audit, place):
         forged = audit[0]
         known = set(IssuedToken.objects.values_list("pk", flat=True))
         if place == "between":
@@ -174,7 +175,7 @@ class TestVerifyWithATamperedRow:
 
         assert report.row == checkpointed
 
-    def test_a6_reports_an_authentic_row_that_was_added_between_covered_rows(self, row, audit, time_machine):
+    def test_a6_verify_reports_an_authentic_row_that_was_added_between_covered_rows(self, row, audit, time_machine):
         (late,) = (row(age=3 * DAY - 1),)
         gap = IssuedToken.objects.create(
             **{f.name: getattr(late, f.name) for f in late._meta.fields if f.name not in {"id", "jti", "mac"}},
@@ -193,7 +194,7 @@ class TestVerifyWithATamperedRow:
         assert report.row == next_row.pk - 1
         assert "added" in report.broken
 
-    def test_a6_reports_a_row_whose_foreign_key_refers_to_another_user(self, audit, django_user_model):
+    def test_a6_verify_reports_a_row_whose_foreign_key_refers_to_another_user(self, audit, django_user_model):
         mallory = django_user_model.objects.create_user("mallory")
         UserIdentity.objects.create(user=mallory)
         modify(audit[4], user=mallory)
@@ -203,7 +204,7 @@ class TestVerifyWithATamperedRow:
         assert report.row == audit[4].pk
         assert f"refers to user {mallory.pk} instead of the user with the uuid {audit[4].user_uuid}" in report.broken
 
-    def test_a6_still_reports_a_row_that_was_modified_before_it_was_covered(self, audit, time_machine):
+    def test_a6_verify_still_reports_a_row_that_was_modified_before_it_was_covered(self, audit, time_machine):
         modify(audit[6], user_agent="modified")
         time_machine.shift(2 * 3600)
         checkpoints.seal(evidence_keys())
@@ -215,7 +216,7 @@ class TestVerifyWithATamperedRow:
 
 
 class TestVerifyWithATruncatedAuditLog:
-    def test_a6_reports_the_first_truncated_row(self, audit):
+    def test_a6_verify_reports_the_first_truncated_row(self, audit):
         first_gone = audit[4].pk
         IssuedToken.objects.filter(pk__gte=first_gone).delete()
 
@@ -224,7 +225,7 @@ class TestVerifyWithATruncatedAuditLog:
         assert report.row == first_gone
         assert "truncated" in report.broken
 
-    def test_a6_finds_rows_truncated_with_their_checkpoint_by_an_exported_copy(self, audit):
+    def test_a6_verify_finds_rows_truncated_with_their_checkpoint_by_an_exported_copy(self, audit):
         kept = copies()
         first_gone = audit[3].pk
         IssuedToken.objects.filter(pk__gte=first_gone).delete()
@@ -235,7 +236,7 @@ class TestVerifyWithATruncatedAuditLog:
         assert report.row == first_gone
         assert "truncated" in report.broken
 
-    def test_a6_finds_a_deleted_last_checkpoint_by_an_exported_copy(self, audit):
+    def test_a6_verify_finds_a_deleted_last_checkpoint_by_an_exported_copy(self, audit):
         kept = copies()
         Checkpoint.objects.filter(number=2).delete()
 
@@ -244,7 +245,7 @@ class TestVerifyWithATruncatedAuditLog:
             == "checkpoint 2 was deleted, but there is an exported copy of it"
         )
 
-    def test_a6_notes_that_old_rows_are_not_covered_by_a_checkpoint(self, row, initial_keys):
+    def test_a6_verify_notes_that_old_rows_are_not_covered_by_a_checkpoint(self, row, initial_keys):
         row(age=3 * DAY)
 
         report = verification.verify(evidence_keys())
@@ -254,20 +255,20 @@ class TestVerifyWithATruncatedAuditLog:
 
 
 class TestVerifyWithATamperedCheckpoint:
-    def test_a6_reports_a_missing_checkpoint(self, audit):
+    def test_a6_verify_reports_a_missing_checkpoint(self, audit):
         Checkpoint.objects.filter(number=1).delete()
 
         assert "a checkpoint is missing" in verification.verify(evidence_keys()).broken
 
     @pytest.mark.parametrize("column", ["jws", "index", "mac"])
-    def test_a6_reports_a_modified_checkpoint(self, audit, column):
+    def test_a6_verify_reports_a_modified_checkpoint(self, audit, column):
         first, second = Checkpoint.objects.all()
         setattr(first, column, getattr(second, column))
         first.save()
 
         assert verification.verify(evidence_keys()).broken.startswith("checkpoint 1 was modified")
 
-    def test_a6_reports_swapped_checkpoints(self, audit):
+    def test_a6_verify_reports_swapped_checkpoints(self, audit):
         Checkpoint.objects.filter(number=1).update(number=9)
         Checkpoint.objects.filter(number=2).update(number=1)
 
@@ -277,7 +278,7 @@ class TestVerifyWithATamperedCheckpoint:
 
 
 class TestVerifyWithAnAttackerWhoHasAllKeys:
-    """This attacker can compute any HMAC and sign any checkpoint. Only exported copies help."""
+    """This attacker can compute any HMAC and sign any checkpoint. Only exported copies reveal the changes."""
 
     @pytest.fixture
     def forge(self) -> Callable[[IssuedToken, str], None]:
@@ -290,18 +291,18 @@ class TestVerifyWithAnAttackerWhoHasAllKeys:
 
         return rewrite
 
-    def test_a6_finds_nothing_without_an_exported_copy(self, audit, forge):
+    def test_a6_verify_finds_nothing_without_an_exported_copy(self, audit, forge):
         forge(audit[4], "modified")
 
         assert verification.verify(evidence_keys()).broken == ""
 
-    def test_a6_reports_the_row_with_an_exported_copy(self, audit, forge):
+    def test_a6_verify_reports_the_row_with_an_exported_copy(self, audit, forge):
         kept = copies()
         forge(audit[4], "modified")
 
         assert verification.verify(evidence_keys(), kept[1:]).row == audit[4].pk
 
-    def test_a6_finds_the_difference_but_no_row_with_a_later_copy(self, audit, forge):
+    def test_a6_verify_finds_the_difference_but_no_row_with_a_later_copy(self, audit, forge):
         kept = copies()
         forge(audit[1], "modified")
 
@@ -310,7 +311,7 @@ class TestVerifyWithAnAttackerWhoHasAllKeys:
         assert "an exported copy of an earlier checkpoint" in report.broken
         assert verification.verify(evidence_keys(), kept).row == audit[1].pk
 
-    def test_a6_finds_checkpoints_that_were_created_again_over_the_same_rows(self, audit, time_machine):
+    def test_a6_verify_finds_checkpoints_that_were_created_again_over_the_same_rows(self, audit, time_machine):
         kept = copies()
         time_machine.shift(60)
         Checkpoint.objects.all().delete()
@@ -324,11 +325,11 @@ class TestReadExported:
         "text",
         ["", "[]", "{}", "null", '{"format": "instaccess checkpoint 1", "jws": 1, "index": ""}', "[" * 100_000],
     )
-    def test_refuses_text_that_is_not_an_exported_checkpoint(self, initial_keys, text):
+    def test_read_exported_refuses_text_that_is_not_an_exported_checkpoint(self, initial_keys, text):
         with pytest.raises(AuditAltered, match=r"kept\.json isn't an exported checkpoint"):
             statements.read_exported(text, evidence_keys(), name="kept.json")
 
-    def test_refuses_a_copy_whose_signature_was_modified(self, audit):
+    def test_read_exported_refuses_a_copy_whose_signature_was_modified(self, audit):
         document = json.loads(statements.export_checkpoint(Checkpoint.objects.first()))
         header, payload, signature = document["jws"].split(".")
         document["jws"] = ".".join([header, payload, signature[:-4] + "AAAA"])
@@ -336,7 +337,7 @@ class TestReadExported:
         with pytest.raises(AuditAltered, match=r"kept\.json was modified: its signature is invalid"):
             statements.read_exported(json.dumps(document), evidence_keys(), name="kept.json")
 
-    def test_refuses_a_copy_whose_index_was_modified(self, audit):
+    def test_read_exported_refuses_a_copy_whose_index_was_modified(self, audit):
         document = json.loads(statements.export_checkpoint(Checkpoint.objects.first()))
         document["index"] += "\n9 00000000"
 
@@ -345,7 +346,7 @@ class TestReadExported:
 
 
 class TestVerifyAfterPruning:
-    def test_a6_continues_the_chain_from_the_prune_marker(self, audit):
+    def test_a6_verify_continues_the_chain_from_the_prune_marker(self, audit):
         kept = copies()
         prune(NOON - timedelta(days=2, hours=12), evidence_keys())
 
@@ -356,13 +357,13 @@ class TestVerifyAfterPruning:
         assert (report.pruned.number, report.pruned.rows) == (1, 3)
 
     @pytest.mark.parametrize("place", [3, 8])
-    def test_a6_still_checks_the_remaining_rows(self, audit, place):
+    def test_a6_verify_still_checks_the_remaining_rows(self, audit, place):
         prune(NOON - timedelta(days=2, hours=12), evidence_keys())
         modify(audit[place], user_agent="modified")
 
         assert verification.verify(evidence_keys()).row == audit[place].pk
 
-    def test_a6_reports_rows_that_were_deleted_without_a_prune_marker(self, audit):
+    def test_a6_verify_reports_rows_that_were_deleted_without_a_prune_marker(self, audit):
         IssuedToken.objects.filter(pk__lte=audit[2].pk).delete()
         Checkpoint.objects.filter(number=1).delete()
 
@@ -370,7 +371,7 @@ class TestVerifyAfterPruning:
 
         assert "a checkpoint is missing" in report.broken
 
-    def test_a6_reports_a_forged_prune_marker(self, audit, rsa_pool):
+    def test_a6_verify_reports_a_forged_prune_marker(self, audit, rsa_pool):
         theirs = rsa_pool.take("sig")
         signed = jose.sign(b"{}", theirs, kid=ring.current_ring().signing_key().kid, typ=statements.MARKER)
         kek_id = audit[0].mac.partition(".")[0]
@@ -378,7 +379,7 @@ class TestVerifyAfterPruning:
 
         assert verification.verify(evidence_keys()).broken == "prune marker 1 was modified: its HMAC doesn't match"
 
-    def test_a6_reports_a_pruned_row_that_was_restored_and_modified(self, audit):
+    def test_a6_verify_reports_a_pruned_row_that_was_restored_and_modified(self, audit):
         ghost = audit[0]
         prune(NOON - timedelta(days=2, hours=12), evidence_keys())
         ghost.user_agent = "modified"
@@ -387,15 +388,15 @@ class TestVerifyAfterPruning:
         report = verification.verify(evidence_keys())
 
         assert report.row == ghost.pk
-        assert "was added with an id that no row can have" in report.broken
+        assert "was added with an id that new rows can't have" in report.broken
 
-    def test_a6_finds_a_deleted_prune_marker(self, audit):
+    def test_a6_verify_finds_a_deleted_prune_marker(self, audit):
         prune(NOON - timedelta(days=2, hours=12), evidence_keys())
         PruneMarker.objects.all().delete()
 
         assert "missing" in verification.verify(evidence_keys()).broken
 
-    def test_a6_compares_a_copy_of_the_last_pruned_checkpoint_with_the_prune_marker(self, audit):
+    def test_a6_verify_compares_a_copy_of_the_last_pruned_checkpoint_with_the_prune_marker(self, audit):
         kept = copies()
         prune(NOON - timedelta(days=1), evidence_keys())
         assert verification.verify(evidence_keys(), kept).notes == [
@@ -517,22 +518,22 @@ class TestVerifyWithRowsAmongThePrunedIds:
         prune(NOON - timedelta(days=2, hours=12), evidence_keys())
         return audit
 
-    def test_a6_reports_a_row_with_an_unknown_key_encryption_key(self, pruned):
+    def test_a6_verify_reports_a_row_with_an_unknown_key_encryption_key(self, pruned):
         ghost = pruned[0]
         ghost.user_agent, ghost.mac = "modified", "unknown.abc"
         ghost.save(force_insert=True)
 
         assert verification.verify(evidence_keys()).row == ghost.pk
 
-    def test_a6_reports_a_newer_row_even_if_its_hmac_matches(self, pruned, row):
+    def test_a6_verify_reports_a_newer_row_even_if_its_hmac_matches(self, pruned, row):
         """An attacker can reset the id sequence."""
         late = row(id=pruned[1].pk)
 
         report = verification.verify(evidence_keys())
 
-        assert (report.row, "with an id that no row can have" in report.broken) == (late.pk, True)
+        assert (report.row, "with an id that new rows can't have" in report.broken) == (late.pk, True)
 
-    def test_a6_reports_a_pruned_row_that_was_restored_with_a_new_id(self, pruned, row):
+    def test_a6_verify_reports_a_pruned_row_that_was_restored_with_a_new_id(self, pruned, row):
         ghost = pruned[0]
         ghost.pk = pruned[8].pk + 1
         prune(NOON - timedelta(days=1), evidence_keys())

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from instaccess.gateway import views
 from instaccess.issuer import issuing
 from instaccess.keys import ring as keys_ring
 from instaccess.models import IssuedToken
 from tests.support.clocks import Clock
-from tests.support.tokens import Makes
+from tests.support.tokens import TokenFactory
 from tests.support.verifying import by_asgi, by_wsgi
 
 ORIGIN = issuing.Origin(canvas_domain="canvas.example.edu")
@@ -27,15 +26,13 @@ def clock(monkeypatch) -> Clock:
 
 
 @pytest.fixture(autouse=True)
-def fresh_gateway(initial_keys):
-    views.clear_caches()
-    yield
-    views.clear_caches()
+def fresh_gateway(empty_gateway_caches: None) -> None:
+    """Apply `empty_gateway_caches` to every test of this folder."""
 
 
 @pytest.fixture
 def issue(user):
-    """Issue a token and return its audit row and the encrypted token."""
+    """Return a function that issues a token and returns its audit row and the encrypted token."""
 
     def issue_(**changes: Any) -> tuple[IssuedToken, str]:
         return issuing.issue(**({"user": user, "origin": ORIGIN, "now": time.time()} | changes))
@@ -49,10 +46,10 @@ def token(issue) -> str:
 
 
 @pytest.fixture
-def make(initial_keys) -> Makes:
-    """Creates tokens with the keys of the gateway, without the issuer."""
+def make(initial_keys) -> TokenFactory:
+    """Return a factory that creates tokens with the gateway's keys, without the issuer."""
     ring = keys_ring.current_ring()
-    return Makes(ring.signing_key().private(), ring.encryption_key().private())
+    return TokenFactory(ring.signing_key().private(), ring.encryption_key().private())
 
 
 @pytest.fixture(params=[by_wsgi, by_asgi], ids=["wsgi", "asgi"])

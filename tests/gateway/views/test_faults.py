@@ -16,7 +16,7 @@ from instaccess.models import IssuedToken, Key
 from tests.support.answers import INVALID, UNAVAILABLE, answer
 from tests.support.mailing import mailed
 from tests.support.tokens import b64, with_header
-from tests.support.verifying import by_the_wire_of_asgi, by_wsgi, status, verify
+from tests.support.verifying import by_asgi_server, by_wsgi, status, verify
 
 pytestmark = pytest.mark.django_db
 
@@ -38,9 +38,9 @@ class TestWhileTheDatabaseIsUnavailable:
 
         with connection.execute_wrapper(UnavailableDatabase()):
             for _ in range(6):
-                clock.pass_(10)
+                clock.advance(10)
                 assert (status(text), status(new), status(revoked)) == (204, 204, 401)
-            clock.pass_(6)
+            clock.advance(6)
             assert answer(verify(text)) == UNAVAILABLE
             assert verify(text)["Retry-After"] == "10"
         assert text not in caplog.text
@@ -48,7 +48,7 @@ class TestWhileTheDatabaseIsUnavailable:
     def test_o1_the_gateway_recovers_when_the_database_is_available_again(self, clock, token):
         assert status(token) == 204
         with connection.execute_wrapper(UnavailableDatabase()):
-            clock.pass_(3600)
+            clock.advance(3600)
             assert status(token) == 503
 
         assert status(token) == 204
@@ -68,7 +68,7 @@ class TestWhileTheDatabaseIsUnavailable:
         assert status(token) == 204
         with connection.execute_wrapper(UnavailableDatabase()):
             assert status(token) == 204
-            clock.pass_(2)
+            clock.advance(2)
             assert answer(verify(token)) == UNAVAILABLE
 
     def test_a_bearer_token_that_needs_no_key_is_refused_with_401(self):
@@ -118,14 +118,14 @@ class TestAServerSideError:
             {"ISSUER": 7},
         ],
     )
-    def test_an_invalid_setting_is_a_503(self, ask, token, settings, settings_):
+    def test_verify_returns_503_if_a_setting_is_invalid(self, ask, token, settings, settings_):
         settings.INSTACCESS = settings_
 
         assert answer(ask(headers=[("Authorization", f"Bearer {token}")])) == UNAVAILABLE
 
     @pytest.mark.parametrize("debug", [False, True])
     @pytest.mark.parametrize("settings_", [{"REALM": 'a"b'}, {"REALM": "\xe9"}, ["no", "dictionary"]])
-    def test_an_invalid_setting_is_a_503_for_refused_tokens_too_and_no_error_report_contains_the_token(
+    def test_verify_returns_503_for_an_invalid_token_if_a_setting_is_invalid(
         self, ask, issue, settings, settings_, debug, error_mail
     ):
         row, text = issue()
@@ -136,20 +136,20 @@ class TestAServerSideError:
             assert answer(ask(headers=headers)) == UNAVAILABLE
         assert text not in mailed()
 
-    def test_an_empty_key_table_is_a_503(self, token):
+    def test_verify_returns_503_if_the_key_table_is_empty(self, token):
         Key.objects.all().delete()
         ring.clear_cache()
 
         assert answer(verify(token)) == UNAVAILABLE
 
-    def test_o6_a_wrong_key_encryption_key_is_a_503(self, token, settings):
+    def test_o6_verify_returns_503_if_the_key_encryption_key_is_wrong(self, token, settings):
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": ["A" * 43]}
         ring.clear_cache()
 
         assert answer(verify(token)) == UNAVAILABLE
 
     @pytest.mark.parametrize("error", [RuntimeError, KeyError, MemoryError, RecursionError, UnicodeDecodeError])
-    def test_an_unexpected_error_is_a_503_and_a_log_line_without_the_token(
+    def test_verify_returns_503_and_logs_no_token_after_an_unexpected_error(
         self, ask, token, monkeypatch, caplog, error
     ):
         def fail(text: str, **kwargs: Any) -> Any:
@@ -194,6 +194,6 @@ class TestAServerSideError:
         for value in ("Bearer \xff\xfe", "Bearer é.é.é.é.é", "\x00", "Bearer a\x00b"):
             for response in (
                 by_wsgi(headers=[("Authorization", value)]),
-                by_the_wire_of_asgi([("Authorization", value)]),
+                by_asgi_server([("Authorization", value)]),
             ):
                 assert answer(response) == INVALID

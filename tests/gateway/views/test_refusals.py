@@ -1,4 +1,4 @@
-"""The gateway's refusals: one identical answer for every reason. Other bearer tokens that pass unchanged."""
+"""The gateway's refusals: every reason has the same answer, and opaque bearer tokens pass unchanged."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 
 from instaccess.models import IssuedToken
 from tests.support.answers import INVALID, answer, signed_inside
-from tests.support.tokens import Makes, b64, claims, respellings
-from tests.support.verifying import by_the_wire_of_asgi, by_wsgi, status, verify
+from tests.support.tokens import TokenFactory, b64, canvas_claims, claims, non_canonical_forms, signed_by_pyjwt
+from tests.support.verifying import by_asgi_server, by_wsgi, status, verify
 
 pytestmark = pytest.mark.django_db
 
@@ -23,8 +23,8 @@ class TestEveryRefusal:
     @pytest.fixture
     def refused_tokens(self, make, issue, rsa_pool) -> dict[str, str]:
         now = int(time.time())
-        forger = Makes(rsa_pool.take("sig"), make.encryption)
-        other_gateway = Makes(make.signing, rsa_pool.take("enc"))
+        forger = TokenFactory(rsa_pool.take("sig"), make.encryption)
+        other_gateway = TokenFactory(make.signing, rsa_pool.take("enc"))
         denied_row, denied = issue()
         IssuedToken.objects.filter(pk=denied_row.pk).update(revoked_at=denied_row.issued_at)
         good = issue()[1]
@@ -145,7 +145,7 @@ class TestEveryRefusal:
             [("Authorization", f"Bearer {token},")],
         ):
             assert answer(by_wsgi(headers=headers)) == INVALID, headers
-            assert answer(by_the_wire_of_asgi(headers)) == INVALID, headers
+            assert answer(by_asgi_server(headers)) == INVALID, headers
 
     @pytest.mark.parametrize(
         "header",
@@ -181,7 +181,7 @@ class TestEveryRefusal:
 
     def test_g4_every_non_canonical_encoding_of_a_valid_token_is_refused(self, token):
         assert status(token) == 204
-        for text in respellings(token):
+        for text in non_canonical_forms(token):
             if text.strip(" ") != token:  # Spaces around a header value are not part of the value (RFC 9110 §5.5).
                 assert answer(verify(text)) == INVALID, text
 
@@ -224,6 +224,13 @@ class TestOtherBearerTokensIfTheSettingAllowsThem:
     def test_a_request_without_a_bearer_token_is_still_refused(self):
         assert answer(verify()) == answer(by_wsgi(headers=[("Authorization", "Basic YTpi")])) == INVALID
 
+    def test_c12_a_signed_token_of_another_accepted_issuer_is_refused(self, make, settings):
+        signed = signed_by_pyjwt(canvas_claims(int(time.time()), iss="https://canvas.example"), make.signing)
+        assert status(signed) == 204
+
+        settings.INSTACCESS = {**settings.INSTACCESS, "ACCEPTED_ISSUERS": ["other", "https://canvas.example"]}
+        assert status(signed) == 401
+
     def test_g22_a_signed_inst_access_token_is_refused_in_every_encoding(self, token, make):
         signed = signed_inside(token)
         header, payload, signature = signed.split(".")
@@ -237,7 +244,7 @@ class TestOtherBearerTokensIfTheSettingAllowsThem:
         others = (spaced, escaped, doubled, reversed_, listed, marked, utf16)
         for text in (
             signed,
-            *respellings(signed),
+            *non_canonical_forms(signed),
             f"{header}.{payload}=.{signature}",
             f"{header}.{payload}==.{signature}",
             f"{header}=.{payload}.{signature}",
@@ -253,5 +260,5 @@ class TestOtherBearerTokensIfTheSettingAllowsThem:
         ):
             response = verify(text)
             parts = text.strip(" ").split(".")
-            # A string with another number of parts is not a JWT for any reader.
+            # Only a string with three parts can be read as a JWT, so only these strings must be refused.
             assert answer(response) == INVALID if len(parts) == 3 else response.status_code in (204, 401), text

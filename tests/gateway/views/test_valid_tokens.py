@@ -13,7 +13,7 @@ from instaccess.gateway import views
 from instaccess.tokens import claims as tokens_claims
 from instaccess.trust import denylist
 from tests.support.answers import CHALLENGE, INVALID, answer, signed_inside
-from tests.support.tokens import Makes, claims
+from tests.support.tokens import TokenFactory, claims
 from tests.support.verifying import URL, by_wsgi, status, verify
 
 pytestmark = pytest.mark.django_db
@@ -79,7 +79,7 @@ class TestAValidToken:
     def test_g17_the_answer_with_rsa_4096_and_the_longest_claims_fits_into_4_kib_of_headers(self, settings, make):
         large = JWK.generate(kty="RSA", size=4096)
         settings.INSTACCESS = {"VERIFICATION_KEYS": [large.export_public()]}
-        large_make = Makes(large, make.encryption)
+        large_make = TokenFactory(large, make.encryption)
         payload = claims(int(time.time()))
         payload["pad"] = "x" * (tokens_claims.MAX_PAYLOAD_BYTES - len(json.dumps(payload)) - 9 - 2)
 

@@ -1,4 +1,4 @@
-"""Fixtures of the throttling tests."""
+"""Fixtures for the throttling tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.issuer.throttling.helpers import START
 
 @pytest.fixture
 def clock(initial_keys: Any) -> Iterator[Any]:
-    """A clock that is frozen until a test shifts it."""
+    """Yield a clock that is frozen until a test shifts it."""
     with time_machine.travel(START, tick=False) as clock:
         yield clock
 

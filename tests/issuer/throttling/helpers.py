@@ -1,4 +1,4 @@
-"""Helpers of the throttling tests."""
+"""Helpers for the throttling tests."""
 
 from __future__ import annotations
 

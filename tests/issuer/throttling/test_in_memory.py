@@ -40,7 +40,7 @@ class TestABucket:
         assert statuses(post, token, 6) == [201, 201, 201, 429, 429, 429]
         assert IssuedToken.objects.count() == 3
 
-    def test_one_more_request_passes_as_soon_as_the_level_is_below_the_limit(self, post, token, clock):
+    def test_request_passes_as_soon_as_the_level_is_below_the_limit(self, post, token, clock):
         statuses(post, token, 3)
 
         clock.shift(0.998)
@@ -48,7 +48,7 @@ class TestABucket:
         clock.shift(0.002)
         assert statuses(post, token, 2) == [201, 429]
 
-    def test_then_one_request_passes_every_20_seconds(self, post, token, clock):
+    def test_full_bucket_lets_one_request_pass_every_20_seconds(self, post, token, clock):
         statuses(post, token, 3)
         clock.shift(1)
         statuses(post, token, 1)
@@ -74,7 +74,7 @@ class TestABucket:
 
         assert statuses(post, token, 4) == [201, 201, 201, 429]
 
-    def test_clock_that_goes_back_leaks_nothing(self, post, token, clock):
+    def test_bucket_does_not_leak_if_the_clock_is_set_back(self, post, token, clock):
         statuses(post, token, 3)
 
         clock.shift(-3600)
@@ -132,19 +132,19 @@ class TestTheRefusal:
         statuses(post, token, 3)
         return post(token)
 
-    def test_refusal_equals_canvas_byte_for_byte(self, refusal):
+    def test_throttling_refusal_equals_canvas_byte_for_byte(self, refusal):
         assert (refusal.status_code, refusal.content) == (429, THROTTLED)
         assert refusal["Content-Type"] == "text/plain; charset=utf-8"
         assert refusal["Cache-Control"] == "no-store"
         assert "WWW-Authenticate" not in refusal
 
-    def test_refusal_has_retry_after(self, refusal, post, token, clock):
+    def test_throttling_refusal_has_retry_after(self, refusal, post, token, clock):
         assert refusal["Retry-After"] == "1"
         clock.shift(1)
         assert post(token).status_code == 201
         assert post(token)["Retry-After"] == "20"
 
-    def test_refusal_is_a_403_if_configured(self, post, token, settings):
+    def test_throttled_request_gets_403_if_configured(self, post, token, settings):
         settings.INSTACCESS = {"THROTTLE_STATUS": 403}
         statuses(post, token, 3)
 
@@ -154,7 +154,7 @@ class TestTheRefusal:
         assert refusal["Content-Type"] == "text/plain; charset=utf-8"
         assert "Retry-After" not in refusal
 
-    def test_refusal_is_logged_with_its_reason(self, post, token, caplog, user):
+    def test_throttling_refusal_is_logged_with_its_reason(self, post, token, caplog, user):
         statuses(post, token, 4)
 
         assert f"refused reason=throttled user={user.pk} " in caplog.text
@@ -327,7 +327,7 @@ class TestTheSettings:
         caches["buckets"].clear()
         assert statuses(post, token, 1) == [201]
 
-    def test_unknown_cache_is_a_check_error_and_a_503(self, post, token, settings):
+    def test_check_reports_an_unknown_cache_and_issuer_returns_503(self, post, token, settings):
         settings.INSTACCESS = {"THROTTLE_CACHE": "no-such"}
 
         assert "instaccess.E048" in {message.id for message in run_checks()}
@@ -343,7 +343,7 @@ class TestTheSettings:
         ],
         ids=["memory", "dummy", "redis", "off"],
     )
-    def test_cache_that_processes_do_not_share_is_a_deployment_warning(self, settings, backend, limit, warned):
+    def test_check_deploy_warns_about_a_cache_that_processes_do_not_share(self, settings, backend, limit, warned):
         settings.CACHES = {"default": {"BACKEND": backend, "LOCATION": "redis://127.0.0.1:6379/9"}}
         settings.INSTACCESS = {"THROTTLE_LIMIT": limit}
 
@@ -373,7 +373,7 @@ class TestTheContentOfTheCache:
 
 class TestACacheThatCannotBeCreated:
     @pytest.mark.parametrize("backend", ["no.such.Backend", "django.core.cache.backends.memcached.PyMemcacheCache"])
-    def test_answer_is_503_and_the_log_names_the_setting(
+    def test_issuer_returns_503_and_logs_the_setting_if_the_cache_cannot_be_created(
         self, post, initial_keys, access_token, caplog, backend, monkeypatch
     ):
         monkeypatch.setitem(sys.modules, "pymemcache", None)

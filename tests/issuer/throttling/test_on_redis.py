@@ -32,10 +32,10 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("throttled")]
 class TestABucketOnRedis:
     @pytest.fixture(params=[DJANGOS, DJANGO_REDIS], ids=["django", "django-redis"])
     def redis(self, request: pytest.FixtureRequest, settings: Any, throttled: None) -> Iterator[Any]:
-        """Put the default cache on Redis under a key prefix of this test. Returns a redis-py client."""
+        """Put the default cache on Redis with a key prefix for this test, and yield a redis-py client."""
         import redis
 
-        # CACHES is restored before the fixture `throttled` clears the cache, because Django would flush all of Redis.
+        # Restore CACHES before the fixture `throttled` clears the cache. Otherwise, Django would flush all of Redis.
         with override_settings(CACHES=on_redis(request.param, REDIS_URL)), redis.Redis.from_url(REDIS_URL) as client:
             client.ping()
             yield client
@@ -46,13 +46,13 @@ class TestABucketOnRedis:
         return list(redis.scan_iter(f"{settings.CACHES['default']['KEY_PREFIX']}:*"))
 
     def age(self, redis: Any, settings: Any, seconds: float) -> None:
-        """Age all buckets by so many seconds without waiting."""
+        """Make all buckets older by this number of seconds, without waiting."""
         for key in self.buckets(redis, settings):
             redis.hincrbyfloat(key, "at", -seconds)
 
     @pytest.mark.django_db(transaction=True)
     def test_p18_exactly_three_of_fifty_parallel_requests_pass(self, redis, settings, initial_keys, access_token):
-        # A fourth request would pass only after 10 s of leaking, so a slow machine does not affect the test.
+        # A fourth request could pass only after 10 s of leaking, so a slow machine does not change the result.
         settings.INSTACCESS = {"THROTTLE_LIMIT": 500}
         start = threading.Barrier(50)
 
@@ -89,7 +89,7 @@ class TestABucketOnRedis:
         assert throttling.peek(7) == throttling.Level(allowed=True, level=0)
         assert throttling.charge(7) == throttling.Level(allowed=True, level=200, charged=True)
 
-    def test_level_stays_while_the_clock_of_redis_is_behind(self, redis, settings):
+    def test_level_does_not_change_while_the_clock_of_redis_is_behind(self, redis, settings):
         throttling.charge(7)
 
         self.age(redis, settings, -3600)
@@ -101,13 +101,13 @@ class TestABucketOnRedis:
         assert throttling.peek(7) == throttling.Level(allowed=True, level=0)
         assert self.buckets(redis, settings) == []
 
-    def test_refund_takes_back_a_charge(self, redis, settings):
+    def test_refund_undoes_a_charge(self, redis, settings):
         throttling.charge(7)
         throttling.refund(7)
 
         assert throttling.peek(7).level == 0
 
-    def test_key_expires_when_the_bucket_is_empty(self, redis, settings):
+    def test_cache_key_expires_when_the_bucket_is_empty(self, redis, settings):
         throttling.charge(7)
 
         (key,) = self.buckets(redis, settings)
@@ -124,7 +124,7 @@ class TestABucketOnRedis:
         assert "987654321" not in held
         assert token.token not in held
 
-    def test_foreign_value_under_the_key_does_not_stop_issuing(self, redis, settings, caplog):
+    def test_foreign_value_of_the_cache_key_does_not_stop_issuing(self, redis, settings, caplog):
         throttling.reset()
         throttling.charge(7)
         (key,) = self.buckets(redis, settings)
@@ -137,15 +137,15 @@ class TestABucketOnRedis:
 
 @pytest.mark.services
 class TestTheConnectionToRedis:
-    """The connection is kept for the next request."""
+    """The client keeps the connection to Redis open for the next request."""
 
     @pytest.fixture(params=[DJANGOS, DJANGO_REDIS], ids=["django", "django-redis"])
     def backend(self, request: pytest.FixtureRequest) -> str:
         return request.param
 
     @pytest.fixture
-    def tap(self, backend: str) -> Iterator[servers.Tap]:
-        tap = servers.Tap(urlsplit(REDIS_URL).port or 6379)
+    def tap(self, backend: str) -> Iterator[servers.WireTap]:
+        tap = servers.WireTap(urlsplit(REDIS_URL).port or 6379)
         few: dict[str, Any] = {"max_connections": 1}
         options = few if backend == DJANGOS else {"CONNECTION_POOL_KWARGS": few}
         with override_settings(CACHES=on_redis(backend, self.url(tap), **options)):
@@ -153,7 +153,7 @@ class TestTheConnectionToRedis:
         tap.close()
 
     @staticmethod
-    def url(tap: servers.Tap) -> str:
+    def url(tap: servers.WireTap) -> str:
         return f"redis://{servers.HOST}:{tap.port}/{urlsplit(REDIS_URL).path.strip('/') or 0}"
 
     def levels(self, times: int) -> list[float]:
@@ -166,7 +166,8 @@ class TestTheConnectionToRedis:
     def test_closed_connection_is_replaced_without_letting_requests_through(self, tap, caplog):
         self.levels(3)
 
-        tap.retarget(urlsplit(REDIS_URL).port or 6379)  # as a restart or an idle timeout of Redis does
+        # Close the connection, as a restart or an idle timeout of Redis does.
+        tap.retarget(urlsplit(REDIS_URL).port or 6379)
 
         assert not throttling.charge(7).allowed
         assert caplog.text == ""
@@ -201,7 +202,7 @@ class TestTheConnectionToRedis:
         assert not throttling.charge(7).allowed
 
     def test_closed_connections_leave_no_open_file_descriptors(self, tap):
-        """Also with garbage collection disabled, as in some configurations of gunicorn."""
+        """Garbage collection is disabled, as in some configurations of gunicorn."""
         self.levels(1)
         before = len(os.listdir("/proc/self/fd"))
         gc.disable()
@@ -273,7 +274,7 @@ class TestRedisUnavailable:
         with override_settings(CACHES=on_redis(backend, f"redis://{servers.HOST}:{port}/9", **options)):
             yield clock
 
-    def complaints(self, caplog: Any) -> list[str]:
+    def logged_errors(self, caplog: Any) -> list[str]:
         return [record.getMessage() for record in caplog.records if record.name == "instaccess.throttle"]
 
     def test_o2_issuing_continues(self, clock, post, initial_keys, access_token):
@@ -288,13 +289,13 @@ class TestRedisUnavailable:
     def test_o2_failure_is_logged_once_a_minute(self, clock, caplog):
         for _ in range(3):
             throttling.charge(7)
-        assert len(self.complaints(caplog)) == 1
-        assert "not throttling: cache 'default': " in self.complaints(caplog)[0]
+        assert len(self.logged_errors(caplog)) == 1
+        assert "not throttling: cache 'default': " in self.logged_errors(caplog)[0]
 
         clock.now += 59
         throttling.charge(7)
-        assert len(self.complaints(caplog)) == 1
+        assert len(self.logged_errors(caplog)) == 1
 
         clock.now += 1
         throttling.charge(7)
-        assert len(self.complaints(caplog)) == 2
+        assert len(self.logged_errors(caplog)) == 2

@@ -1,4 +1,4 @@
-"""Tests of `manage.py instaccess_keys` as a process: exit codes, standard output, and database errors."""
+"""Tests for `manage.py instaccess_keys` as a process: exit codes, standard output, and database errors."""
 
 from __future__ import annotations
 
@@ -73,4 +73,4 @@ class TestAsAProcess:
         assert listed.returncode == 0
         assert [key["use"] for key in json.loads(listed.stdout)] == ["enc", "sig", "sig"]
         assert (exported.returncode, exported.stdout) == (1, "")
-        assert "Not exported" in exported.stderr
+        assert "was not exported" in exported.stderr

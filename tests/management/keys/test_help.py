@@ -1,4 +1,4 @@
-"""Tests of `manage.py instaccess_keys --help` and of argument parsing."""
+"""Tests for `manage.py instaccess_keys --help` and of argument parsing."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class TestHelp:
     @pytest.mark.parametrize(
         ("subcommand", "words"),
         [
-            ("list", "the next step of its lifecycle"),
+            ("list", "its next step"),
             ("generate", "Generate an additional future key"),
             ("import", "A private key is refused without --with-private"),
-            ("export", "Print a public key, or with --private the private key"),
+            ("export", "Print a public key, or the private key with --private"),
             ("rotate", "The exit code is 0 even if nothing was due"),
             ("activate", "The previous key becomes past"),
             ("revoke", "This can't be undone"),
-            ("reseal", "run it again after an interruption"),
+            ("reseal", "If it was interrupted, run it again"),
         ],
     )
     def test_help_of_a_subcommand_describes_its_effect(self, subcommand, words, capsys):

@@ -1,4 +1,4 @@
-"""Tests of `manage.py instaccess_keys list`."""
+"""Tests for `manage.py instaccess_keys list`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class TestList:
         public = provision.import_key(material.to_text(pair, file_format="pem", private=False), use=ENC).kid
         lines = {line.split()[2]: line for line in run("list").splitlines()}
 
-        assert lines[past].endswith("with private key; accepted until 2026-11-23T13:01:03Z")
+        assert lines[past].endswith("with private key; its tokens are accepted until 2026-11-23T13:01:03Z")
         assert lines[revoked].endswith("public key only; revoked at 2026-11-23T12:00:00Z")
         assert lines[public].endswith("public key only; ready to become current")
         clock.shift(timedelta(days=1))
@@ -54,9 +54,11 @@ class TestList:
 
         assert f"`python manage.py instaccess_keys revoke --kid {generated}`" in text
         assert "Only the gateway that has the private key can decrypt new tokens" in text
-        assert lines[generated].endswith("does not become current automatically: the gateway lacks its private key")
+        assert lines[generated].endswith(
+            "does not become current automatically, because the gateway lacks its private key"
+        )
         assert lines[key_of(ENC, "current").kid].endswith("import the next public key from its owner")
-        assert lines[signing].endswith("can't sign: only its public key is stored on this server")
+        assert lines[signing].endswith("can't sign, because only its public key is stored on this server")
 
     def test_list_prints_that_the_key_of_a_gateway_is_due_if_its_next_key_is_stored(self, files, clock, rsa_pool):
         Key.objects.filter(use=ENC).delete()
@@ -68,7 +70,7 @@ class TestList:
 
         assert lines[current].endswith("due for rotation at 2026-12-23T12:00:00Z")
 
-    def test_as_json_has_the_same_facts(self):
+    def test_list_as_json_contains_the_same_information(self):
         facts = {key["kid"]: key for key in run_json("list")}
         kid = key_of(SIG, "current").kid
 

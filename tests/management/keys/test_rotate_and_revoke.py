@@ -1,4 +1,4 @@
-"""Tests of `manage.py instaccess_keys rotate`, `activate`, `revoke` and `reseal`."""
+"""Tests for `manage.py instaccess_keys rotate`, `activate`, `revoke` and `reseal`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def rows() -> list[dict[str, Any]]:
 @pytest.mark.usefixtures("initial_keys")
 class TestRotate:
     def test_rotate_prints_when_the_next_rotation_is_due(self):
-        run("rotate")  # This generates the future encryption key.
+        run("rotate")  # This rotation generates the future encryption key.
         before = rows()
 
         assert run("rotate").splitlines() == [
@@ -58,7 +58,7 @@ class TestRotate:
         past = lifecycle.rotate(SIG, force=True).retired.kid
         clock.shift(timedelta(seconds=conf.key_retention_seconds))
 
-        assert f"signing: erased the private key of key {past}: its last token has expired." in run("rotate")
+        assert f"signing: erased the private key of key {past}, because its last token has expired." in run("rotate")
 
     def test_rotate_with_force_changes_the_current_key(self):
         future = key_of(SIG, "future").kid
@@ -137,7 +137,7 @@ class TestRevoke:
         issuing.issue(user=user, origin=issuing.Origin("canvas.example.edu"), now=time.time())
         text = run("revoke", "--kid", current, "--reason", "laptop stolen")
 
-        assert text == f"Revoked key {current}. Live tokens revoked with it: 1. Key {future} is now current.\n"
+        assert text == f"Revoked key {current}. Live tokens revoked with the key: 1. Key {future} is now current.\n"
         assert IssuedToken.objects.get().revocation_reason == "laptop stolen"
 
     def test_revoke_stores_the_operator_in_the_audit_log(self, user, monkeypatch):
@@ -175,8 +175,8 @@ class TestRevoke:
 class TestReseal:
     def test_reseal_prints_the_number_of_keys(self):
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": ["A" * 43, "SECRET_KEY"]}):
-            assert run("reseal") == "Private keys resealed: 3.\n"
-            assert run("reseal") == "Every private key is already sealed with the first key-encryption key.\n"
+            assert run("reseal") == "Private keys encrypted again: 3.\n"
+            assert run("reseal") == "Every private key is already encrypted with the first key-encryption key.\n"
 
     def test_reseal_prints_the_numbers_as_json(self):
         assert run_json("reseal") == {"resealed": 0, "reauthenticated": 0}

@@ -1,4 +1,4 @@
-"""Sends every kind of request to the endpoint once, and prints the responses as JSON."""
+"""A script that sends each kind of request to the endpoint once, and prints the responses as JSON."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def main() -> None:
     answers["decrypted"] = ask(token=signed_inside(issued))
     answers["rows"] = IssuedToken.objects.count()
     answers["users"] = get_user_model().objects.count()
-    subproject.say(answers)
+    subproject.print_result(answers)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from testproject.settings import *  # noqa: F403
 from testproject.settings import MIDDLEWARE as _MIDDLEWARE
 from testproject.settings import OAUTH2_PROVIDER as _PROVIDER
 
-_HOSTILE = "tests.projects.hostproject.hostile."
+_CONFLICTING = "tests.projects.hostproject.conflicting."
 
 DEBUG = False
 DATABASES = {
@@ -29,18 +29,18 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 10
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 LOGGING = {"version": 1}
 REST_FRAMEWORK = {
-    "DEFAULT_RENDERER_CLASSES": [_HOSTILE + "HTML"],
-    "DEFAULT_PARSER_CLASSES": [_HOSTILE + "Unreadable"],
-    "DEFAULT_AUTHENTICATION_CLASSES": [_HOSTILE + "Stranger"],
-    "DEFAULT_PERMISSION_CLASSES": [_HOSTILE + "Nobody"],
-    "DEFAULT_THROTTLE_CLASSES": [_HOSTILE + "Never"],
-    "DEFAULT_CONTENT_NEGOTIATION_CLASS": _HOSTILE + "Nothing",
+    "DEFAULT_RENDERER_CLASSES": [_CONFLICTING + "HTML"],
+    "DEFAULT_PARSER_CLASSES": [_CONFLICTING + "FailingParser"],
+    "DEFAULT_AUTHENTICATION_CLASSES": [_CONFLICTING + "RefuseEveryone"],
+    "DEFAULT_PERMISSION_CLASSES": [_CONFLICTING + "DenyEveryone"],
+    "DEFAULT_THROTTLE_CLASSES": [_CONFLICTING + "ThrottleEveryone"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": _CONFLICTING + "FailingNegotiation",
     "DEFAULT_VERSIONING_CLASS": "rest_framework.versioning.AcceptHeaderVersioning",
     "ALLOWED_VERSIONS": ["7"],
     "DEFAULT_VERSION": "6",
     "DEFAULT_METADATA_CLASS": None,
     "DEFAULT_SCHEMA_CLASS": None,
-    "EXCEPTION_HANDLER": _HOSTILE + "teapot",
+    "EXCEPTION_HANDLER": _CONFLICTING + "handle_exception",
     "UNAUTHENTICATED_USER": None,
     "UNAUTHENTICATED_TOKEN": None,
     "COMPACT_JSON": False,
@@ -50,9 +50,9 @@ REST_FRAMEWORK = {
 }
 OAUTH2_PROVIDER = {
     **_PROVIDER,
-    # No server listens on this port, so a call would cause a 503.
+    # No server listens on this port. If the issuer sent a request to this URL, the response would be 503.
     "RESOURCE_SERVER_INTROSPECTION_URL": "http://127.0.0.1:9/introspect",
     "RESOURCE_SERVER_AUTH_TOKEN": "theirs",
 }
-# The test requests more tokens than a bucket allows.
+# Turn off throttling, because the test requests more tokens than a bucket allows.
 INSTACCESS = {"THROTTLE_LIMIT": None}

@@ -33,11 +33,12 @@ if __name__ == "__main__":
     connections.close_all()
     read_end, write_end = os.pipe()
     with warnings.catch_warnings():
-        # Newer versions of Python warn about forking with threads, because a held lock may never be released.
+        # If a thread of the parent holds the lock during a fork, the child can never acquire the lock. Newer
+        # versions of Python warn about such a fork, which this test needs.
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child == 0:
-        signal.alarm(60)  # Ends a child that waits forever for the lock; the exit status shows it.
+        signal.alarm(60)  # If the child waits forever for the lock, the alarm kills the child.
         ring = keys_ring.current_ring()
         facts = {"kid": ring.signing_key().kid, "private": ring.signing_key().private().has_private}
         os.write(write_end, json.dumps(facts).encode())
@@ -48,4 +49,6 @@ if __name__ == "__main__":
         child_facts = json.loads(output.read() or "null")
     may_continue.set()
     thread.join()
-    subproject.say({"status": status, "child": child_facts, "parent": keys_ring.current_ring().signing_key().kid})
+    subproject.print_result(
+        {"status": status, "child": child_facts, "parent": keys_ring.current_ring().signing_key().kid}
+    )

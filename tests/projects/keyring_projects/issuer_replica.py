@@ -16,7 +16,7 @@ if __name__ == "__main__":
 
     from instaccess import users
     from instaccess.conf import SCOPE
-    from instaccess.issuer import access_tokens
+    from instaccess.issuer import access_tokens, authentication
     from instaccess.models import ServiceUser
 
     def update_the_replica():
@@ -85,6 +85,12 @@ if __name__ == "__main__":
     def not_fixed(checksum):
         raise access_tokens.NotFixed
 
-    facts = {"tokens on the replica": on_the_replica, "statement": ask_all()}
+    facts = {
+        "tokens on the replica": on_the_replica,
+        "usable applications": [
+            name for name in ("kept", "deleted") if authentication.is_usable_client(tools[name].client_id)
+        ],
+        "statement": ask_all(),
+    }
     access_tokens.find = not_fixed
-    subproject.say(facts | {"query": ask_all()})
+    subproject.print_result(facts | {"query": ask_all()})

@@ -19,7 +19,7 @@ if __name__ == "__main__":
     from instaccess.keys import lifecycle, ring
     from instaccess.models import IssuedToken, Key
 
-    # The replica is not updated from here on.
+    # Nothing updates the replica after this line.
     connections.close_all()
     shutil.copy(connections["default"].settings_dict["NAME"], connections["replica"].settings_dict["NAME"])
     first = {use: ring.load()._current(use).kid for use in Key.Use}
@@ -37,7 +37,7 @@ if __name__ == "__main__":
     live = rows.live_tokens().count()
     done = lifecycle.revoke(first[Key.Use.SIGNING], reason="laptop stolen")
     served = [key["kid"] for key in Client().get("/internal/services/jwks").json()["keys"]]
-    subproject.say(
+    subproject.print_result(
         {
             "replica shows the revoked key as": Key.objects.get(kid=first[Key.Use.SIGNING]).status,
             "replica shows tokens": IssuedToken.objects.count(),

@@ -1,4 +1,4 @@
-"""What a protected view of the service answers to each Authorization header, and what got loaded meanwhile."""
+"""A script that prints the responses of a protected view to each Authorization header, and the loaded modules."""
 
 import json
 import sys
@@ -8,8 +8,8 @@ import django
 from tests.support import subproject
 
 if __name__ == "__main__":
-    for missing in ("oauth2_provider", "oauthlib"):
-        sys.modules[missing] = None  # type: ignore[assignment]  # an import of it fails
+    for package in ("oauth2_provider", "oauthlib"):
+        sys.modules[package] = None  # type: ignore[assignment]  # makes importing the package fail
     django.setup()
     from rest_framework.request import Request
     from rest_framework.response import Response
@@ -18,16 +18,16 @@ if __name__ == "__main__":
 
     from tests.projects.serviceproject.settings import QUESTION
 
-    class Who(APIView):
+    class CurrentUser(APIView):
         def get(self, request: Request) -> Response:
-            behind = request.auth.masquerading_user_uuid
-            return Response({"user": str(request.user), "type": type(request.user).__name__, "behind": behind})
+            real_user = request.auth.masquerading_user_uuid
+            return Response({"user": str(request.user), "type": type(request.user).__name__, "behind": real_user})
 
     def answer(authorization: str) -> tuple[int, object, str | None]:
-        response = Who.as_view()(APIRequestFactory().get("/", HTTP_AUTHORIZATION=authorization)).render()
+        response = CurrentUser.as_view()(APIRequestFactory().get("/", HTTP_AUTHORIZATION=authorization)).render()
         return response.status_code, json.loads(response.content), response.get("WWW-Authenticate")
 
-    subproject.say(
+    subproject.print_result(
         {
             "answers": [answer(authorization) for authorization in QUESTION["authorizations"]],
             "loaded": [

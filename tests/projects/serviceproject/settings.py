@@ -1,4 +1,4 @@
-"""A service that has nothing of ours but the package: the README's settings, its keys put in."""
+"""Settings of a service without the issuer's app: the settings of the README, and the values that the test passes."""
 
 import json
 import os
@@ -15,6 +15,6 @@ INSTACCESS = {**globals()["INSTACCESS"], **QUESTION["instaccess"]}
 REST_FRAMEWORK = {
     **globals()["REST_FRAMEWORK"],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
-    # Django's own AnonymousUser is a model of an app that is not installed here.
+    # Django's AnonymousUser needs django.contrib.auth, which is not installed here.
     "UNAUTHENTICATED_USER": None,
 }

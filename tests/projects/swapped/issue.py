@@ -1,4 +1,4 @@
-"""Runs the migrations, issues tokens and prints the results as JSON."""
+"""A script that runs the migrations, issues tokens and prints the results as JSON."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def main() -> None:
     refreshable = ask(old)
     claims = claims_of(issued.json()["token"])
     row = IssuedToken.objects.get(jti=claims["jti"])
-    subproject.say(
+    subproject.print_result(
         {
             "models": [type(person)._meta.label, type(tools[0])._meta.label, type(access_token)._meta.label],
             "checks": checks.getvalue(),

@@ -5,27 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from django.db import connection
 
-from instaccess.gateway import views
 from instaccess.web import refusals
 from tests.support.clocks import Clock
 from tests.web.refusals.helpers import Statements
 
 
 @pytest.fixture(autouse=True)
-def fresh_gateway(initial_keys: Any) -> Iterator[None]:
-    views.clear_caches()
-    yield
-    views.clear_caches()
+def fresh_gateway(empty_gateway_caches: None) -> None:
+    """Apply `empty_gateway_caches` to every test of this folder."""
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The clock that determines when counts are written."""
+    """Return the clock that determines when counts are written."""
     clock = Clock(frozen=True)
     monkeypatch.setattr(refusals, "time", SimpleNamespace(monotonic=clock, time=time.time))
     refusals.counter.reset()

@@ -1,4 +1,4 @@
-"""Counts of refusals: what the issuer and the gateway count, and the cost of a flood."""
+"""Refusal counts of the issuer and the gateway, and the cost of a flood of refusals."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from instaccess.keys import ring as keys_ring
 from instaccess.models import IssuedToken, RefusalCount, UserIdentity
 from instaccess.web import refusals
 from tests.conftest import ISSUE_URL
-from tests.support.tokens import Makes, claims
+from tests.support.tokens import TokenFactory, claims
 from tests.web.refusals.helpers import GATEWAY_URL, REAL_TRANSACTIONS, ask, counted, total, written
 
 pytestmark = pytest.mark.django_db
@@ -56,7 +56,7 @@ class TestTheIssuer:
         with CaptureQueriesContext(connection) as queries:
             post(access_token)
 
-        assert len(queries) == 1  # the lookup of the access token
+        assert len(queries) == 1  # This query looks up the access token.
         assert counted() == {("issuer", "insufficient_scope", access_token.application.client_id, ""): 1}
         assert not UserIdentity.objects.exists()
 
@@ -98,9 +98,9 @@ class TestTheIssuer:
 
 class TestTheGateway:
     @pytest.fixture
-    def make(self) -> Makes:
+    def make(self) -> TokenFactory:
         ring = keys_ring.current_ring()
-        return Makes(ring.signing_key().private(), ring.encryption_key().private())
+        return TokenFactory(ring.signing_key().private(), ring.encryption_key().private())
 
     @pytest.fixture
     def token(self, user: Any, application: Any) -> str:
@@ -139,18 +139,23 @@ class TestTheGateway:
         assert counted() == {("gateway", "expired", application.client_id, uuid): 2}
 
     def test_gateway_ignores_the_claims_of_a_forged_token(self, make, rsa_pool):
-        forged = Makes(rsa_pool.take(), make.encryption)
+        forged = TokenFactory(rsa_pool.take(), make.encryption)
         ask(forged.token(now=int(time.time()), sub="victim", client_id="victim"))
         ask(make.encrypted(forged.signed(claims(int(time.time()), sub="victim"), kid=make.signing_kid)))
 
         assert counted() == {("gateway", "unknown_kid", "", ""): 1, ("gateway", "bad_signature", "", ""): 1}
 
-    @pytest.mark.parametrize("value", [7, None, ["a"], "x" * 256, "a\x00b", "\ud800", "ü", "a\nb", ...])
+    @pytest.mark.parametrize("value", [True, None, ["a"], "x" * 256, "a\x00b", "\ud800", "ü", "a\nb", ...])
     def test_gateway_omits_client_and_user_if_the_claims_are_not_ids(self, make, value):
         long_ago = int(time.time()) - 9000
         ask(make.token(now=long_ago, sub=value, client_id=value))
 
         assert counted() == {("gateway", "expired", "", ""): 1}
+
+    def test_c12_gateway_counts_an_integer_client_id_as_text(self, make):
+        ask(make.token(now=int(time.time()) - 9000, sub="u", client_id=7))
+
+        assert counted() == {("gateway", "expired", "7", "u"): 1}
 
     def test_gateway_counts_a_server_side_error_by_its_code(self, token, settings):
         settings.INSTACCESS = {"DECRYPTION_KEYS": ["/does/not/exist"]}
@@ -211,16 +216,17 @@ class TestARow:
 @REAL_TRANSACTIONS
 class TestAFlood:
     def test_flood_of_10000_invalid_tokens_in_30_seconds_costs_three_writes(self, clock, statements, caplog):
-        caplog.set_level(logging.CRITICAL, logger="instaccess")  # avoid ten thousand log lines
+        # Without this level, the test would write ten thousand log lines.
+        caplog.set_level(logging.CRITICAL, logger="instaccess")
         request = RequestFactory().get(GATEWAY_URL)
         with time_machine.travel(NOW, tick=False):
             for number in range(10_000):
                 token = f"{number}.b.c.d.e" if number % 2 else str(number)
                 request.META["HTTP_AUTHORIZATION"] = f"Bearer {token}"
                 response = views.verify(request)
-                response.close()  # as a server does after it has sent the response
+                response.close()  # A server closes each response after sending the response.
                 assert response.status_code == 401
-                clock.pass_(30.5 / 10_000)
+                clock.advance(30.5 / 10_000)
 
             during = list(statements.seen)
             assert counted() == {("gateway", "malformed", "", ""): 5000, ("gateway", "other_bearer", "", ""): 5000}
@@ -231,7 +237,7 @@ class TestAFlood:
     def test_flood_at_the_issuer_costs_one_write_in_ten_seconds(self, post, clock, statements):
         for number in range(200):
             post(f"nobody-{number}")
-            clock.pass_(0.06)
+            clock.advance(0.06)
 
         assert statements.seen.count("INSERT") == 1
         assert counted() == {("issuer", "unknown_token", "", ""): 200}

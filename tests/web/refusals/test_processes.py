@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 from django.db import connection
 
 from instaccess.models import RefusalCount
 from tests.support import processes, tasks
-from tests.support.processes import Crew, KilledError, together
+from tests.support.processes import KilledError, together
 from tests.web.refusals.helpers import GATEWAY_URL, PACKAGE, REAL_TRANSACTIONS, total, written
 
 pytestmark = pytest.mark.django_db
@@ -19,17 +18,11 @@ pytestmark = pytest.mark.django_db
 
 @REAL_TRANSACTIONS
 class TestProcesses:
-    @pytest.fixture
-    def crew(self, transactional_db: None) -> Iterator[Crew]:
-        crew = Crew()
-        yield crew
-        crew.close()
-
     def test_processes_that_write_concurrently_count_exactly(self, crew):
         workers = crew.start(6)
         clients = [f"client-{number}" for number in range(10)]
         for number in range(5):
-            # Each worker writes its rows in another order, and some of the rows are new.
+            # Give each worker another order of rows. Workers that locked rows in different orders could deadlock.
             for worker in workers:
                 clients.append(clients.pop(0))
                 worker.ask(tasks.refuse, *clients, f"new-{number}", f"newer-{number}")
@@ -66,7 +59,7 @@ class TestProcesses:
         assert written() == {("gateway", "no_credentials", "", ""): 1}
 
     def test_counts_of_a_test_run_are_not_written_to_the_real_database(self):
-        # As with a test runner, the settings name one database during the tests and another at exit.
+        # Simulate a test runner: the settings name one database during the tests and another database at exit.
         name = connection.settings_dict["NAME"]
         run_process(
             "settings = connections['default'].settings_dict\n"

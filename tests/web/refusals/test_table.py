@@ -70,10 +70,10 @@ class TestTheTable:
     def test_table_is_trimmed_once_per_hour(self, old, clock, statements):
         self.write()
         old(400)
-        clock.pass_(3599)
+        clock.advance(3599)
         self.write()
         assert 400 in self.ages()
-        clock.pass_(1)
+        clock.advance(1)
         self.write()
 
         assert self.ages() == [0]

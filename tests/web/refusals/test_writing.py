@@ -14,7 +14,7 @@ from instaccess.audit import refusal_counts
 from instaccess.models import RefusalCount
 from instaccess.web import refusals
 from tests.support.clocks import Clock
-from tests.support.verifying import by_the_wire_of_asgi
+from tests.support.verifying import by_asgi_server
 from tests.web.refusals.helpers import GATEWAY_URL, REAL_TRANSACTIONS, Statements, ask, counted, total, written
 
 pytestmark = pytest.mark.django_db
@@ -23,21 +23,21 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture
 def due(clock: Clock) -> Clock:
     """Let the interval pass, so that the next request that ends writes the counts."""
-    clock.pass_(refusals.INTERVAL)
+    clock.advance(refusals.INTERVAL)
     return clock
 
 
 @REAL_TRANSACTIONS
 class TestWriting:
-    def test_writes_after_the_response_and_not_before(self, due, statements):
+    def test_counts_are_written_after_the_response_and_not_before(self, due, statements):
         seen: list[int] = []
         response = Client().get(GATEWAY_URL)
         assert response.status_code == 401
         assert total() == 1
 
-        # The same through WSGI: a server closes the response after sending it.
+        # Under WSGI, a server closes the response after sending it. Only then must the counts be written.
         refusals.counter.reset()
-        due.pass_(refusals.INTERVAL)
+        due.advance(refusals.INTERVAL)
         statements.seen.clear()
         handler = get_wsgi_application()
         answer = handler(RequestFactory().get(GATEWAY_URL).environ, lambda *args: seen.append(len(statements.seen)))
@@ -46,50 +46,50 @@ class TestWriting:
         assert statements.seen
         assert total() == 2
 
-    def test_writes_under_asgi(self, due):
-        assert by_the_wire_of_asgi([("Authorization", "Bearer a.b.c.d.e")]).status_code == 401
+    def test_counts_are_written_under_asgi(self, due):
+        assert by_asgi_server([("Authorization", "Bearer a.b.c.d.e")]).status_code == 401
 
         assert written() == {("gateway", "malformed", "", ""): 1}
 
     def test_any_request_that_ends_writes_the_counts(self, clock, post, access_token):
         ask("opaque")
         assert total() == 0
-        clock.pass_(refusals.INTERVAL)
+        clock.advance(refusals.INTERVAL)
         assert post(access_token).status_code == 201
 
         assert total() == 1
 
-    def test_waits_ten_seconds_between_two_writes(self, due):
+    def test_ten_seconds_pass_between_two_writes(self, due):
         ask()
         ask()
-        due.pass_(refusals.INTERVAL - 0.001)
+        due.advance(refusals.INTERVAL - 0.001)
         ask()
         assert total() == 1
-        due.pass_(0.001)
+        due.advance(0.001)
         ask()
 
         assert total() == 4
 
-    def test_writes_nothing_if_nothing_was_refused(self, due, post, access_token, statements):
+    def test_nothing_is_written_if_nothing_was_refused(self, due, post, access_token, statements):
         post(access_token)
 
         assert statements.seen == []
 
-    def test_closes_a_connection_that_it_opened(self):
+    def test_write_closes_a_connection_that_it_opened(self):
         refusals.counter.count("gateway", "expired")
         connection.close()
         assert refusals.counter.flush() == 1
 
         assert connection.connection is None
 
-    def test_keeps_a_connection_that_was_already_open(self):
+    def test_write_keeps_a_connection_that_was_already_open(self):
         connection.ensure_connection()
         refusals.counter.count("gateway", "expired")
         refusals.counter.flush()
 
         assert connection.connection is not None
 
-    def test_counts_exactly_if_threads_count_and_write_concurrently(self, clock):
+    def test_counts_are_exact_if_threads_count_and_write_concurrently(self, clock):
         def refuse() -> None:
             try:
                 for number in range(100):
@@ -110,7 +110,7 @@ class TestWriting:
 
 
 class TestInsideATransactionOfTheHostProject:
-    """For example in a test case of the host project."""
+    """A request can end inside a transaction, for example in a test case of the host project."""
 
     def test_end_of_a_request_writes_nothing_inside_a_transaction(self, due, statements):
         ask()
@@ -139,12 +139,12 @@ class TestWithAnUnavailableDatabase:
     def test_o1_responses_are_normal_if_the_database_is_unavailable(self, failing_statements, due, post):
         for _ in range(5):
             assert (ask(), post().status_code) == (401, 401)
-            due.pass_(5)
+            due.advance(5)
 
     def test_o1_counts_are_kept_until_the_database_is_available(self, failing_statements, due):
         for _ in range(5):
             ask()
-            due.pass_(refusals.INTERVAL)
+            due.advance(refusals.INTERVAL)
         failing_statements.failing = False
         ask()
 
@@ -153,14 +153,14 @@ class TestWithAnUnavailableDatabase:
     def test_o1_write_is_attempted_once_per_ten_seconds(self, failing_statements, due):
         for _ in range(100):
             ask()
-            due.pass_(0.25)
+            due.advance(0.25)
 
         assert len(failing_statements.seen) == 3
 
     def test_o1_failure_is_logged_once_per_minute(self, failing_statements, due, caplog):
         for _ in range(119):
             ask()
-            due.pass_(1)
+            due.advance(1)
 
         lines = [record.getMessage() for record in caplog.records if record.name == "instaccess.refusals"]
         assert len(lines) == 2

@@ -20,19 +20,19 @@ class HTML(BaseRenderer):
         return b"<html>theirs</html>"
 
 
-class Unreadable(BaseParser):
+class FailingParser(BaseParser):
     media_type = "*/*"
 
     def parse(self, stream, media_type=None, parser_context=None):
-        raise RuntimeError("the host project's parser was asked")
+        raise RuntimeError("the host project's parser was called")
 
 
-class Nobody(BasePermission):
+class DenyEveryone(BasePermission):
     def has_permission(self, request, view):
         return False
 
 
-class Never(BaseThrottle):
+class ThrottleEveryone(BaseThrottle):
     def allow_request(self, request, view):
         return False
 
@@ -40,7 +40,7 @@ class Never(BaseThrottle):
         return 3600
 
 
-class Stranger(BaseAuthentication):
+class RefuseEveryone(BaseAuthentication):
     def authenticate(self, request):
         raise AuthenticationFailed("theirs")
 
@@ -48,19 +48,19 @@ class Stranger(BaseAuthentication):
         return "Theirs"
 
 
-class Nothing(BaseContentNegotiation):
+class FailingNegotiation(BaseContentNegotiation):
     def select_parser(self, request, parsers):
-        raise RuntimeError("the host project's negotiation was asked")
+        raise RuntimeError("the host project's negotiation was called")
 
     def select_renderer(self, request, renderers, format_suffix=None):
-        raise RuntimeError("the host project's negotiation was asked")
+        raise RuntimeError("the host project's negotiation was called")
 
 
-def teapot(exc, context):
+def handle_exception(exc, context):
     return Response({"theirs": True}, status=418)
 
 
-class ReadsTheForm:
+class FormReader:
     """A middleware that reads the form before the view runs."""
 
     def __init__(self, get_response):
@@ -71,7 +71,7 @@ class ReadsTheForm:
         return self.get_response(request)
 
 
-class ReadsTheBody:
+class BodyReader:
     """A middleware that reads the body before the view runs, and the form afterwards."""
 
     def __init__(self, get_response):
@@ -84,7 +84,7 @@ class ReadsTheBody:
         return response
 
 
-class ReadsTheStream:
+class StreamReader:
     """A middleware that consumes the stream of the body."""
 
     def __init__(self, get_response):

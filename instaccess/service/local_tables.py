@@ -1,0 +1,38 @@
+"""The look-ups of local users and applications. `apps.py` sets the look-ups if the issuer's app is installed too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from django.http import HttpRequest
+
+
+class IsUsableClient(Protocol):
+    def __call__(self, client_id: str, request: HttpRequest | None) -> bool:
+        """Return whether the application with this client id exists and is usable for this request."""
+
+
+class LocalTables:
+    """The look-ups in this deployment's database. Each is None if the issuer's app is not installed.
+
+    Attributes:
+        find_user: takes a uuid and returns the active user with that uuid, or None. Without this look-up,
+            `request.user` is a TokenUser.
+        is_usable_client: takes a client id and a request, and returns whether the application exists and is usable.
+    """
+
+    find_user: Callable[[str], Any] | None = None
+    is_usable_client: IsUsableClient | None = None
+
+
+local_tables = LocalTables()
+
+
+def use(*, find_user: Callable[[str], Any], is_usable_client: IsUsableClient) -> None:
+    """Set the functions that look up users and applications in this deployment's database.
+
+    `apps.py` calls this function. The arguments are the attributes of `LocalTables`.
+    """
+    local_tables.find_user = find_user
+    local_tables.is_usable_client = is_usable_client
