@@ -76,7 +76,7 @@ class TestAUserWithAToken:
         page.goto(INSPECTOR)
         inspect(page, text[:-1])
         assert page.get_by_role("heading", name="Refused").is_visible()
-        assert page.get_by_text("malformed").is_visible()
+        assert page.get_by_text("malformed", exact=True).is_visible()
         assert secrets_of(text, page) == []
         assert faults(page) == []
 
