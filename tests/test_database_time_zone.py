@@ -80,10 +80,12 @@ def test_a_token_is_issued_and_added_to_the_deny_list_after_its_revocation(initi
 
 
 def test_an_expired_access_token_is_refused(initial_keys, access_token):
-    type(access_token).objects.update(expires=timezone.now() - timedelta(seconds=1))
+    expires = timezone.now() - timedelta(seconds=1)
+    type(access_token).objects.update(expires=expires)
     response = Client().post(ISSUE_URL, headers={"Authorization": f"Bearer {access_token.token}"})
 
-    assert response.json() == {"errors": [{"message": "Expired access token."}]}
+    expired_at = f"{expires.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    assert response.json() == {"errors": [{"message": "Expired access token.", "expired_at": expired_at}]}
 
 
 def test_commands_print_times_in_utc(row):
