@@ -35,27 +35,24 @@ def claims(now: int = NOW, **changes: Any) -> dict[str, Any]:
 
 
 def canvas_claims(now: int = NOW, **changes: Any) -> dict[str, Any]:
-    """A claims set as Canvas's gem writes it for a service user: integer ids, no domain; `...` takes a claim out."""
-    payload = {
-        "iss": ISSUER,
-        "jti": str(uuid.uuid4()),
-        "iat": now,
-        "exp": now + 3600,
-        "sub": "2d5d6f1a-0e5b-4a0f-8b5e-3f6f3b0c7a11",
-        "acct": "7f0a1f4e-9f0c-4a53-9a39-0d6a3c1b2e5d",
+    """Return the claims set of a service user as Canvas's gem writes it: integer ids and no domain.
+
+    `...` removes a claim.
+    """
+    canvas = {
+        "canvas_domain": ...,
         "masq_sub": "9d1c7a40-90a5-4c7a-8f43-6d6f0f3a2b10",
         "masq_shard": 1,
         "debug_user_global_id": 10_000_000_000_001,
         "debug_masq_global_id": 10_000_000_000_002,
         "client_id": 10_000_000_000_107,
         "instructure_service": True,
-        **changes,
     }
-    return {name: value for name, value in payload.items() if value is not ...}
+    return claims(now, **(canvas | changes))
 
 
 def signed_by_pyjwt(payload: dict[str, Any], key: JWK, **header: str) -> str:
-    """A JWS that PyJWT signs, an independent implementation. Like Canvas's, it has no `kid`."""
+    """Sign claims with PyJWT, an independent implementation. As in Canvas, the JWS has no `kid`."""
     private = key.export_to_pem(private_key=True, password=None)
     return jwt.encode(payload, private, "RS256", headers=header or None)
 

@@ -90,7 +90,7 @@ class TestAnEncryptedToken:
     def test_encrypting_twice_gives_different_tokens(self, token, signed, encryption_key, alg, enc):
         again = jose.encrypt(signed, encryption_key, kid="e1", alg=alg, enc=enc)
 
-        # Only the header is equal. The encrypted key, the IV, the ciphertext and the tag are new.
+        # The tokens share only the header. The encrypted key, the IV, the ciphertext and the tag differ.
         assert [a == b for a, b in zip(token.split("."), again.split("."), strict=True)] == [True] + [False] * 4
 
 

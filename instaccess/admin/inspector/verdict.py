@@ -119,7 +119,7 @@ def inspect(text: str, *, now: float) -> Inspection:
 
 
 def failed() -> Inspection:
-    """Return the result if an inspection raised an unexpected error. It contains no part of the token."""
+    """Return the result for an inspection that raised an unexpected error, without any part of the token."""
     return Inspection(
         kind=Kind.UNKNOWN, outcome=Outcome.UNDECIDED, code=Reason.FAULT, detail="", explanation=explain(Reason.FAULT)
     )
