@@ -17,7 +17,7 @@ from django.core.cache.backends.redis import RedisCache
 try:
     import redis
 except ImportError:  # Redis is optional.
-    redis = None  # type: ignore[assignment]
+    redis = None
 
 _SLACK = 0.001
 """Tolerance, in seconds, for rounding errors in the difference of two times."""
