@@ -102,6 +102,9 @@ class IssuedToken(models.Model):
     strings, so that the row stays readable after a user or an application has been deleted.
     """
 
+    id = models.BigIntegerField(
+        _("row id"), primary_key=True, help_text=_("The time of issue in seconds since 1970, and nine random digits.")
+    )
     jti = models.UUIDField(_("token id"), unique=True)
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL,

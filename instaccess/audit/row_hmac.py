@@ -1,7 +1,7 @@
 """The HMAC of each audit row, and the canonical bytes of the row that the HMAC covers.
 
 The HMAC key is derived from the key-encryption key, which is not in the database. If an attacker who can only write
-to the table changes or adds a row, the HMAC doesn't match. The signed checkpoints detect deleted and moved rows
+to the table changes, moves or adds a row, the HMAC doesn't match. The signed checkpoints detect deleted rows
 (`evidence/checkpoints.py`).
 """
 
@@ -50,12 +50,13 @@ class HmacStatus(Enum):
 def canonical_bytes(token: IssuedToken) -> bytes:
     """Return the canonical encoding of a row: a JSON array in ASCII.
 
-    The encoding contains all columns except `id`, `mac` and the foreign keys. Foreign keys are left out, because they
+    The encoding contains all columns except `mac` and the foreign keys. Foreign keys are left out, because they
     become NULL when a user or an application is deleted. The uuids and the client id identify users and application.
     """
     return _encode(
         [
             _FORMAT,
+            token.pk,
             token.jti.hex,
             token.user_uuid,
             token.real_user_uuid,

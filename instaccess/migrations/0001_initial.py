@@ -217,7 +217,15 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="IssuedToken",
             fields=[
-                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "id",
+                    models.BigIntegerField(
+                        help_text="The time of issue in seconds since 1970, and nine random digits.",
+                        primary_key=True,
+                        serialize=False,
+                        verbose_name="row id",
+                    ),
+                ),
                 ("jti", models.UUIDField(unique=True, verbose_name="token id")),
                 ("user_uuid", models.CharField(max_length=255, verbose_name="user uuid")),
                 ("real_user_uuid", models.CharField(blank=True, max_length=255, verbose_name="real user uuid")),

@@ -22,6 +22,7 @@ from django.urls import reverse
 
 from instaccess.audit.export import BATCH, COLUMNS
 from instaccess.models import IssuedToken
+from tests.support import audit_rows
 
 pytestmark = pytest.mark.django_db
 
@@ -57,14 +58,16 @@ def batches() -> None:
     """Create rows for more than two batches."""
     IssuedToken.objects.bulk_create(
         [
-            IssuedToken(
-                jti=uuid.UUID(int=number),
-                user_uuid="u",
-                account_uuid="3f1c",
-                canvas_domain="canvas.example.edu",
-                signing_kid="s",
-                issued_at=NOW - timedelta(seconds=number),
-                expires_at=NOW,
+            audit_rows.with_id(
+                IssuedToken(
+                    jti=uuid.UUID(int=number),
+                    user_uuid="u",
+                    account_uuid="3f1c",
+                    canvas_domain="canvas.example.edu",
+                    signing_kid="s",
+                    issued_at=NOW - timedelta(seconds=number),
+                    expires_at=NOW,
+                )
             )
             for number in range(2 * BATCH + 5)
         ],
@@ -110,7 +113,7 @@ class TestTheFile:
 
         response: Any = viewers_client.get(url("jsonl"))
 
-        assert json.loads(response.getvalue())["id"] == each.pk
+        assert json.loads(response.getvalue())["id"] == str(each.pk)
         assert response["Content-Type"] == "application/jsonl"
         assert response["Content-Disposition"] == 'attachment; filename="issued-tokens-2026-11-23.jsonl"'
 
