@@ -90,10 +90,8 @@ class Naive(APIView):
             claims=signed.serialize(),
         )
         encrypted.make_encrypted_token(encryption.public)
-        jti, issued_at = uuid.UUID(claims["jti"]), datetime.fromtimestamp(claims["iat"], UTC)
         IssuedToken.objects.create(
-            id=row_id(issued_at, jti),
-            jti=jti,
+            jti=claims["jti"],
             user=user,
             user_uuid=user_uuid,
             application=token.application,
@@ -105,7 +103,7 @@ class Naive(APIView):
             encryption_kid=encryption.kid,
             ip_address=request.META["REMOTE_ADDR"],
             user_agent=request.META.get("HTTP_USER_AGENT", ""),
-            issued_at=issued_at,
+            issued_at=datetime.fromtimestamp(claims["iat"], UTC),
             expires_at=datetime.fromtimestamp(claims["exp"], UTC),
         )
         return Response({"token": encrypted.serialize()}, status=201)

@@ -107,8 +107,7 @@ def _statement(using: str, vendor: str) -> _Insert | None:
     placeholders = ", ".join(["%s"] * len(fields))
     sql = f"INSERT INTO {quote(meta.db_table)} ({columns}) VALUES ({placeholders})"  # noqa: S608  (contains only table and column names)
     # Only the exact field classes are included, because a subclass may convert its values.
-    integers = (models.AutoField, models.BigAutoField, models.BigIntegerField)
-    plain: dict[type, type] = {models.CharField: str, **dict.fromkeys(integers, int)}
+    plain: dict[type, type] = {models.CharField: str, models.AutoField: int, models.BigAutoField: int}
     targets: dict[str, Any] = {field.attname: getattr(field, "target_field", field) for field in fields}
     verbatim = {name: plain[type(target)] for name, target in targets.items() if type(target) in plain}
     return _Insert(sql, fields, verbatim)

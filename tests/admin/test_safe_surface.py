@@ -21,7 +21,6 @@ from instaccess.admin.tokens.chart_counts import CHARTED
 from instaccess.admin.tokens.pagination import COUNTED
 from instaccess.keys import ring
 from instaccess.models import IssuedToken, Key
-from tests.support import audit_rows
 
 pytestmark = pytest.mark.django_db
 
@@ -63,9 +62,7 @@ def row(user: Any = None, application: Any = None, **columns: Any) -> IssuedToke
         "issued_at": NOW,
         "expires_at": NOW + timedelta(hours=1),
     }
-    token = audit_rows.with_id(IssuedToken(**(values | columns)))
-    token.save(force_insert=True)
-    return token
+    return IssuedToken.objects.create(**(values | columns))
 
 
 def url_of(name: str, token: IssuedToken) -> str:

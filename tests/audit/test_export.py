@@ -23,7 +23,6 @@ from instaccess import users
 from instaccess.audit.export import COLUMNS, Export, Format, as_csv, as_json_lines, safe_cell
 from instaccess.keys import ring
 from instaccess.models import IssuedToken
-from tests.support import audit_rows
 from tests.support.failing import failing_after
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, 700_000, tzinfo=UTC)
@@ -49,18 +48,16 @@ def many(count: int) -> None:
     """Create rows one second apart, without foreign keys."""
     IssuedToken.objects.bulk_create(
         [
-            audit_rows.with_id(
-                IssuedToken(
-                    jti=uuid.uuid4(),
-                    user_uuid=str(uuid.uuid4()),
-                    account_uuid="3f1c",
-                    canvas_domain="canvas.example.edu",
-                    signing_kid="s",
-                    user_agent="Mozilla/5.0 (X11; Linux x86_64) " * 4,
-                    issued_at=NOW - timedelta(seconds=number),
-                    expires_at=NOW + timedelta(hours=1),
-                    mac="k.m",
-                )
+            IssuedToken(
+                jti=uuid.uuid4(),
+                user_uuid=str(uuid.uuid4()),
+                account_uuid="3f1c",
+                canvas_domain="canvas.example.edu",
+                signing_kid="s",
+                user_agent="Mozilla/5.0 (X11; Linux x86_64) " * 4,
+                issued_at=NOW - timedelta(seconds=number),
+                expires_at=NOW + timedelta(hours=1),
+                mac="k.m",
             )
             for number in range(count)
         ],

@@ -9,7 +9,6 @@ import os
 import stat
 import subprocess
 import sys
-import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -20,7 +19,6 @@ from django.utils import timezone
 from instaccess import users
 from instaccess.audit.export import BATCH, COLUMNS
 from instaccess.models import IssuedToken
-from tests.support import audit_rows
 from tests.support.failing import failing_after
 from tests.support.paths import ROOT
 from tests.support.processes import environment
@@ -238,16 +236,14 @@ class TestExportInAShell:
 def many(count: int) -> None:
     IssuedToken.objects.bulk_create(
         [
-            audit_rows.with_id(
-                IssuedToken(
-                    jti=uuid.UUID(f"00000000-0000-4000-8000-{number:012x}"),
-                    user_uuid="u",
-                    account_uuid="3f1c",
-                    canvas_domain="canvas.example.edu",
-                    signing_kid="s",
-                    issued_at=NOON + timedelta(seconds=number),
-                    expires_at=NOON + timedelta(hours=1),
-                )
+            IssuedToken(
+                jti=f"00000000-0000-4000-8000-{number:012x}",
+                user_uuid="u",
+                account_uuid="3f1c",
+                canvas_domain="canvas.example.edu",
+                signing_kid="s",
+                issued_at=NOON + timedelta(seconds=number),
+                expires_at=NOON + timedelta(hours=1),
             )
             for number in range(count)
         ],

@@ -17,7 +17,6 @@ from django.utils import timezone
 from instaccess.exceptions import ConfigError, SourceUnavailable
 from instaccess.models import IssuedToken
 from instaccess.trust import denylist, fetch
-from tests.support import audit_rows
 from tests.support.servers import reply, scripted_server
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -86,17 +85,15 @@ class TestADenyListFromTheDatabase:
     def test_the_query_uses_an_index(self, row):
         now = timezone.now()
         IssuedToken.objects.bulk_create(
-            audit_rows.with_id(
-                IssuedToken(
-                    jti=uuid.uuid4(),
-                    user_uuid="u",
-                    account_uuid="a",
-                    canvas_domain="d",
-                    signing_kid="s",
-                    issued_at=now - timedelta(days=30),
-                    expires_at=now - timedelta(days=30),
-                    revoked_at=now - timedelta(days=30) if number % 2 else None,
-                )
+            IssuedToken(
+                jti=uuid.uuid4(),
+                user_uuid="u",
+                account_uuid="a",
+                canvas_domain="d",
+                signing_kid="s",
+                issued_at=now - timedelta(days=30),
+                expires_at=now - timedelta(days=30),
+                revoked_at=now - timedelta(days=30) if number % 2 else None,
             )
             for number in range(2000)
         )

@@ -22,7 +22,6 @@ from django.urls import reverse
 
 from instaccess.audit.export import BATCH, COLUMNS
 from instaccess.models import IssuedToken
-from tests.support import audit_rows
 
 pytestmark = pytest.mark.django_db
 
@@ -58,16 +57,14 @@ def batches() -> None:
     """Create rows for more than two batches."""
     IssuedToken.objects.bulk_create(
         [
-            audit_rows.with_id(
-                IssuedToken(
-                    jti=uuid.UUID(int=number),
-                    user_uuid="u",
-                    account_uuid="3f1c",
-                    canvas_domain="canvas.example.edu",
-                    signing_kid="s",
-                    issued_at=NOW - timedelta(seconds=number),
-                    expires_at=NOW,
-                )
+            IssuedToken(
+                jti=uuid.UUID(int=number),
+                user_uuid="u",
+                account_uuid="3f1c",
+                canvas_domain="canvas.example.edu",
+                signing_kid="s",
+                issued_at=NOW - timedelta(seconds=number),
+                expires_at=NOW,
             )
             for number in range(2 * BATCH + 5)
         ],
