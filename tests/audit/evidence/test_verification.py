@@ -7,7 +7,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -31,21 +31,9 @@ from instaccess.models import Checkpoint, IssuedToken, PruneMarker, UserIdentity
 from instaccess.tokens import jose
 from tests.support.problems import only_problem, only_row
 
+from .conftest import DAY, NOON
+
 pytestmark = pytest.mark.django_db
-
-NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
-DAY = 86_400
-
-
-@pytest.fixture
-def audit(row, initial_keys, time_machine) -> list[IssuedToken]:
-    """Create nine rows: three covered by checkpoint 1, three covered by checkpoint 2, three not covered yet."""
-    time_machine.move_to(NOON, tick=False)
-    ages = (3 * DAY, 3 * DAY - 1, 3 * DAY - 2, 2 * DAY, 2 * DAY - 1, 2 * DAY - 2, 60, 50, 40)
-    made = [row(age=age) for age in ages]
-    checkpoints.seal(evidence_keys())
-    assert Checkpoint.objects.count() == 2
-    return made
 
 
 def modify(row: IssuedToken, **columns: Any) -> None:
