@@ -118,10 +118,11 @@ class TestCommit:
         assert row_hmac.row_status(stored, conf.key_encryption_keys) is row_hmac.HmacStatus.AUTHENTIC
 
     def test_commit_computes_the_id_from_the_time_of_issue_and_the_jti(self, fresh):
-        record = fresh(issued_at=datetime(2026, 11, 23, 12, 0, 0, 999_999, tzinfo=UTC), jti=uuid.UUID(int=10**30 + 7))
+        jti = uuid.UUID("94b8b54d-aff3-4846-ab72-8345207a2d20")
+        record = fresh(issued_at=datetime(2026, 11, 23, 12, 0, 0, 999_999, tzinfo=UTC), jti=jti)
         recording.commit(record, keks=conf.key_encryption_keys)
 
-        assert record.pk == 1_795_435_200_000_000_007
+        assert record.pk == 1_795_435_200_600_276_256
         assert IssuedToken.objects.get().pk == record.pk
 
     def test_p17_commit_raises_integrity_error_if_another_row_has_the_same_id(self, fresh):
