@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import time
 from typing import Any
@@ -29,8 +28,6 @@ from ..tokens import Claims
 from ..web import ExpiredAccessToken, InsufficientScope, InvalidAccessToken, JWTFromJWT, Unauthenticated
 from .oauth2_validator import LazyRequest, build_oauthlib_request, local_validator_class
 from .parameters import form, query
-
-logger = logging.getLogger("instaccess.issuer")
 
 # RFC 6750 §2.1: one token and nothing after the token. The token may have any form, because the project can configure
 # the token generator. Lone surrogates are excluded, because they can't be encoded as UTF-8.
