@@ -67,7 +67,6 @@ def _copies(base: str, sizes: tuple[int, ...]) -> Iterator[dict[int, str]]:
 
 def _seed(name: str, rows: int) -> None:
     command = [sys.executable, "-m", "django", "instaccess_tokens", "seed", "--rows", str(rows), "--days", str(DAYS)]
-    # Each number of rows has its own seed, which also differs from the seed that generated the users.
     command += ["--seed", str(rows)]
     environment = {**os.environ, "PGDATABASE": name, "PYTHONPATH": str(ROOT)}
     subprocess.run(command, env=environment, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)

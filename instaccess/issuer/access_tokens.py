@@ -107,7 +107,10 @@ def find(checksum: str) -> Any:
 
 @cache
 def _models() -> tuple[type[models.Model], type[models.Model], type[models.Model]]:
-    """Return the models of access token, application and user. The models can't change while a process runs."""
+    """Return the access token model, the application model and the user model.
+
+    Cached, because the models can't change while a process runs.
+    """
     return get_access_token_model(), get_application_model(), get_user_model()
 
 
@@ -121,11 +124,11 @@ def _statement(
     user_uuid_field: str | None,
     slim: bool,
 ) -> _Statement | None:
-    """Build the statement for these models on this database. Returns None if the models need Django's query.
+    """Build the statement that loads an access token. Returns None if the models need Django's query.
 
     Args:
         alias, vendor: the alias of the database in DATABASES, and its vendor, such as `postgresql`.
-        token, application, user: the models.
+        token, application, user: the three models that `_models` returns.
         user_uuid_field: USER_UUID_FIELD, or None if the uuid is in `UserIdentity`.
         slim: whether to select only the columns that this package reads. False if a hook of the project receives the
             objects.

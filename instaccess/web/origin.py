@@ -21,7 +21,7 @@ _MAX_ADDRESS_CHARS = 64
 
 
 def request_domain(request: HttpRequest) -> str:
-    """Return the host of a request in canonical form: lower case, without trailing dot, without the default port.
+    """Return the host of a request in canonical form: in lower case, without a trailing dot or the default port.
 
     An account may be derived from the host. If one host had several forms, a client could choose between accounts.
 

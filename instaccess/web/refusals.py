@@ -134,7 +134,7 @@ class RefusalCounter:
             self._log_failure(error)
 
     def _write_at_exit(self) -> None:
-        """Write the last counts of a worker that exits normally."""
+        """Write the pending counts of a worker that exits normally."""
         if self._table is None or not self._tally or self._failed or not self._lock.acquire(blocking=False):
             return
         try:
@@ -183,8 +183,8 @@ class RefusalCounter:
 
 
 def _identifier(text: Any) -> str:
-    # Only printable ASCII is kept, because every database can store it. RFC 6749 appendix A.1 allows nothing else in
-    # a client id.
+    # Only printable ASCII is kept, because every database can store printable ASCII. RFC 6749 appendix A.1 allows no
+    # other characters in a client id.
     storable = isinstance(text, str) and len(text) <= _MAX_ID_CHARS and text.isascii() and text.isprintable()
     return text if storable else ""
 

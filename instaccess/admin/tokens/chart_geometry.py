@@ -32,9 +32,9 @@ class Series:
     Attributes:
         name: CSS class suffix of the panel.
         title: title of the panel.
-        numbers: one number for each bar, zero or greater.
+        numbers: one count per bar, zero or greater.
         height: height of the highest bar, in pixels.
-        first: index of the first bar that is drawn. Numbers before this index are unknown.
+        first: index of the first bar that is drawn. Counts before this index are unknown.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Rectangle:
 
 @dataclass(frozen=True)
 class Panel:
-    """A drawn series. `unknown` covers the bars without numbers; `base` is the vertical position of zero."""
+    """A drawn series. `unknown` covers the bars whose counts are unknown; `base` is the vertical position of zero."""
 
     name: str
     title: str

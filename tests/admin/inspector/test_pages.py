@@ -51,7 +51,7 @@ def token(user, application) -> str:
 
 @pytest.fixture
 def signed_in(db):
-    """Return a function that returns a client of a staff user with these permissions."""
+    """Return a function that creates a staff user with given permissions and returns a logged-in test client."""
 
     def signed_in_(*codenames: str, **client: Any) -> Client:
         staff = get_user_model().objects.create_user(f"staff{len(codenames)}", is_staff=True)
