@@ -54,5 +54,5 @@ def form(request: HttpRequest) -> Any:
             request.upload_handlers = [_NoFiles(request)]
         return request.POST
     except Exception as error:  # Django raises many kinds of exceptions for malformed forms.
-        logger.debug("form body not parsed: %s", type(error).__name__)
+        logger.debug("the form body could not be parsed: %s", type(error).__name__)
         return {}

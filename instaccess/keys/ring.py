@@ -98,7 +98,7 @@ class HeldKey:
             return self.private()
         except UnsealError as error:
             if not self._error_logged:
-                logger.error("private key can't be unsealed: %s", error)
+                logger.error("a private key can't be unsealed: %s", error)
             self._error_logged = True
             return None
 

@@ -105,7 +105,7 @@ class Refreshed(Generic[T]):
             usable = self._value_younger_than(interval + max_staleness)
             if usable is None:
                 raise
-            logger.warning("loading failed, using the cached value: %s: %s", type(error).__name__, error)
+            logger.warning("loading failed, so the cached value is still used (%s): %s", type(error).__name__, error)
             return usable
         if generation == self._generation:
             self._value, self._loaded_at, self._failure = value, started_at, None

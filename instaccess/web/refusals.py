@@ -179,7 +179,11 @@ class RefusalCounter:
     def _log_failure(self, error: Exception) -> None:
         if time.monotonic() - self._logged_at >= _LOG_SECONDS:
             self._logged_at = time.monotonic()
-            logger.warning("counts of refusals not written, kept for later: %s: %s", type(error).__name__, error)
+            logger.warning(
+                "the counts of refusals could not be written and are kept for later (%s): %s",
+                type(error).__name__,
+                error,
+            )
 
 
 def _identifier(text: Any) -> str:

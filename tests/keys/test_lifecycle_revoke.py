@@ -72,7 +72,7 @@ class TestRevokeTheCurrentKey:
 
         assert (done.successor, done.generated) == (None, None)
         assert kids(ENC, "future") == [generated.kid]
-        assert f"future key {generated.kid} skipped" in caplog.text
+        assert f"future key {generated.kid} was skipped" in caplog.text
 
     def test_no_future_key_is_generated_if_the_public_key_of_a_gateway_becomes_current(self, rsa_pool):
         key_of(ENC, "future").delete()

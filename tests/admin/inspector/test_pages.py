@@ -404,8 +404,8 @@ class TestThePastedToken:
 
         assert "Can't be decided here" in text
         assert "server-side error" in text
-        assert "not inspected: ZeroDivisionError" in "\n".join(logged.lines)
-        assert "not inspected: ZeroDivisionError" in mailed()
+        assert "the inspector could not check the token: ZeroDivisionError" in "\n".join(logged.lines)
+        assert "the inspector could not check the token: ZeroDivisionError" in mailed()
         for place in (text, "\n".join(logged.lines), mailed()):
             assert [part for part in [token, *parts_unread(token)] if part in place] == []
 
