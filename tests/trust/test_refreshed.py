@@ -135,7 +135,7 @@ class TestWhileLoadingFails:
         clock.now += 2
         value.get(interval=2, max_staleness=60)
 
-        assert "OSError: unavailable" in caplog.text
+        assert "(OSError): unavailable" in caplog.text
 
 
 class InAThread:
