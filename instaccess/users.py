@@ -247,6 +247,6 @@ def _by_primary_key(primary_key: str) -> Any:
 
 
 def _users() -> QuerySet[Any]:
-    # Not from a replica, which may not know yet that a user was deactivated.
+    # Do not read from a replica, because a replica may not contain a recent deactivation yet.
     model = get_user_model()
     return model._default_manager.using(router.db_for_write(model))

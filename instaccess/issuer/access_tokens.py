@@ -72,7 +72,7 @@ def find(checksum: str) -> Any:
     Raises NotFixed if Django's query must be run instead.
     """
     token_model, application_model, user_model = _models()
-    # Not a replica, which may not know yet that a token was revoked or a user was deactivated.
+    # Do not read from a replica, because a replica may not contain a recent revocation or deactivation yet.
     alias = router.db_for_write(token_model)
     connection = connections[alias]
     statement = _statement(
@@ -158,7 +158,7 @@ def _statement(
             for field in model._meta.concrete_fields
             if names is None or field.primary_key or field.name in names
         ]
-        # The primary key comes first, so that `instance` can check it for NULL: the LEFT JOIN then found no row.
+        # The primary key comes first, so that `instance` can check it: NULL means that the LEFT JOIN found no row.
         fields.sort(key=lambda field: not field.primary_key)
         start = len(columns)
         columns.extend(f"{table}.{quote(str(field.column))}" for field in fields)

@@ -183,7 +183,9 @@ def _select_refusals(changelist: ChangeList, filters: set[str]) -> tuple[Q | Non
         condition, is_narrowed = condition & matching, True
     if is_narrowed:
         return condition, _("Refused: requests that are known to belong to the selected application or user.")
-    return condition, _("Refused: requests that the issuer or the gateway refused. They are not in the list below.")
+    return condition, _(
+        "Refused: requests that the issuer or the gateway refused. Refusals are not in the list below."
+    )
 
 
 def _format_start(start: datetime, period: Period) -> str:
