@@ -117,8 +117,8 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     Reason.OTHER_BEARER: Explanation(
         _("The bearer token is not an InstAccess token. The bearer token was not looked up and is not shown."),
         _(
-            "Exchange an OAuth2 access token for an InstAccess token: POST /api/v1/inst_access_tokens. An InstAccess "
-            "token that is not recognized is incomplete: copy the complete token again."
+            "Exchange an OAuth2 access token for an InstAccess token: POST /api/v1/inst_access_tokens. If an "
+            "InstAccess token gets this reason, the token is incomplete: copy the complete token again."
         ),
     ),
     Reason.STILL_ENCRYPTED: Explanation(
