@@ -41,7 +41,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     with stage("postgresql") as staged:
         from django.db import connection
 
-        # Creates the users and applications of the generated audit log, so that they exist at every size.
+        # Create the users and applications of the generated audit log, so that users and applications exist at every
+        # size.
         _seed(os.environ["PGDATABASE"], 1)
         connection.cursor().execute("DELETE FROM instaccess_issuedtoken")
         connection.close()

@@ -59,7 +59,7 @@ def _use_decryption_keys() -> None:
 
 
 def _fetch_jwks() -> None:
-    # Without this fetch, a worker that starts shortly before an outage of the issuer would have no keys during it.
+    # Without this fetch, a worker that starts shortly before an outage of the issuer would have no keys.
     if conf.verification_keys is not None:
         trust.verification_keys()
 

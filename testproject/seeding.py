@@ -166,7 +166,7 @@ class Seeding:
     def _person(self, time: datetime) -> Person:
         """Choose a subject.
 
-        Some users get tokens every hour, others twice a year. Deleted users get tokens only for part of the period.
+        Some users get tokens every hour, others twice per year. Deleted users get tokens only for part of the period.
         """
         if self._random.random() < EXISTING_SHARE:
             return self.users[int(USERS * self._random.random() ** 2)]

@@ -55,7 +55,7 @@ class _Part:
 
 @dataclass(frozen=True, slots=True)
 class _Statement:
-    """The SQL text, and the columns of each model in its rows."""
+    """The SQL text, and the columns of each model in the rows of the result."""
 
     sql: str
     token: _Part

@@ -210,7 +210,8 @@ def _traceback(error: Exception, request: Request) -> str:
                 parameters.form(request._request).get("access_token"),
             ]
     except (InstAccessError, SuspiciousOperation):
-        # Without the credentials, they can't be removed from the text. Log only the error's class and location.
+        # If the credentials can't be read, the credentials can't be removed from the text. Log only the error's class
+        # and location.
         return web.describe_unexpected(error)
     for credential in filter(None, credentials):
         text = text.replace(credential, "[credential]")

@@ -63,7 +63,7 @@ ATTRIBUTES = {name: attribute for attribute, name in _NAMES.items()}
 """Name of a claim -> attribute of Claims."""
 
 RESERVED = frozenset(_NAMES.values()) | {"aud", "nbf"}
-"""Claims that CLAIMS_HOOK can't set. The issuer never writes `aud` or `nbf`, but readers may check them."""
+"""Claims that CLAIMS_HOOK can't set. The issuer never writes `aud` or `nbf`, but readers may check both claims."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

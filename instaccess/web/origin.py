@@ -55,7 +55,7 @@ def client_address(request: HttpRequest) -> str | None:
 
 @lru_cache(maxsize=1024)
 def _parse_address(address: str) -> str | None:
-    # The port is removed, because some proxies append it: "[2001:db8::1]:4711" or "192.0.2.1:4711".
+    # The port is removed, because some proxies append the port: "[2001:db8::1]:4711" or "192.0.2.1:4711".
     if address.startswith("["):
         address = address[1:].partition("]")[0]
     elif address.count(":") == 1:

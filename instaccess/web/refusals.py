@@ -54,7 +54,7 @@ class Table(Protocol):
 
 
 class RefusalCounter:
-    """A counter of refusals that writes its counts to a table at intervals. All threads of a process share it."""
+    """A counter of refusals that writes its counts to a table at intervals. Each process has one counter."""
 
     def __init__(self) -> None:
         self._tally = Tally(kinds=KINDS, hours=24)

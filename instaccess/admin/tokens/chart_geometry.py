@@ -121,7 +121,7 @@ def draw(series: Sequence[Series], axis: Sequence[str], columns: Sequence[str]) 
 
 
 def labelled(count: int, most: int = LABELS) -> list[int]:
-    """Return the indexes of the bars that get a label: the first, the last, and others evenly between them."""
+    """Return the indexes of the bars that get a label: the first, the last, and evenly spaced bars between them."""
     if count <= most:
         return list(range(count))
     return [round(number * (count - 1) / (most - 1)) for number in range(most)]

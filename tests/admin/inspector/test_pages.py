@@ -296,7 +296,7 @@ class TestTheResult:
 
 
 class TracebackHandler(logging.Handler):
-    """Log handler that stores every message with its traceback."""
+    """A log handler that stores every message with the traceback."""
 
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
