@@ -121,7 +121,7 @@ def _validate(text: str, request: HttpRequest) -> tuple[Any, Any]:
 
 
 def _can_be_refreshed(access_token: Any) -> bool:
-    """Return whether the access token has a refresh token that is not revoked. Clients then refresh it."""
+    """Return whether a client can refresh the access token, that is, whether its refresh token is not revoked."""
     model = get_refresh_token_model()
     refresh_tokens = model._default_manager.using(router.db_for_write(model))
     return bool(refresh_tokens.filter(access_token=access_token, revoked=None).exists())

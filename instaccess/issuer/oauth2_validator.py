@@ -124,7 +124,7 @@ def is_usable_client(client_id: str, request: HttpRequest | None = None) -> bool
     """
     if "\0" in client_id:  # PostgreSQL refuses NUL in a query
         return False
-    # Not a replica, which may not know yet that the application was deleted or disabled.
+    # Do not read from a replica, because a replica may still contain an application that was deleted or disabled.
     model = get_application_model()
     applications = model._default_manager.using(router.db_for_write(model))
     try:

@@ -33,7 +33,7 @@ def check_times(
 ) -> None:
     """Check the lifetime, `exp`, `iat` and `nbf`, all in seconds. Raises InvalidToken, or TokenExpired past `exp`."""
     if not 0 < expires_at - issued_at <= max_lifetime:
-        raise InvalidToken(f"the lifetime is not between 1 and {max_lifetime} s", code=Reason.BAD_LIFETIME)
+        raise InvalidToken(f"the lifetime (exp - iat) is not 1 to {max_lifetime} seconds", code=Reason.BAD_LIFETIME)
     if now >= expires_at + leeway:
         raise TokenExpired("past its exp")
     if issued_at > now + max(CLOCK_SKEW, leeway):
@@ -48,7 +48,7 @@ def get_seconds(payload: Mapping[str, Any], name: str) -> int:
     # `isinstance` would accept True, because bool is a subclass of int. Numbers from 2**53 on are refused, because
     # some JSON parsers round such numbers.
     if type(value) is not int or not 0 <= value < 2**53:
-        raise InvalidToken(f"{name} is not an integer number of seconds", code=Reason.BAD_CLAIM)
+        raise InvalidToken(f"{name} is not an integer from 0 to 2**53 - 1", code=Reason.BAD_CLAIM)
     return value
 
 
@@ -56,7 +56,7 @@ def get_string(payload: Mapping[str, Any], name: str) -> str:
     """Return a claim that is a string with at least one character. Raises InvalidToken."""
     value = payload.get(name)
     if not isinstance(value, str) or not value:
-        raise InvalidToken(f"{name} is missing or not a string", code=Reason.BAD_CLAIM)
+        raise InvalidToken(f"{name} is not a non-empty string", code=Reason.BAD_CLAIM)
     return value
 
 
@@ -64,12 +64,17 @@ def get_id(payload: Mapping[str, Any], name: str) -> str:
     """Return a claim that is a string or an integer, as a string. Raises InvalidToken."""
     value = format_id(payload.get(name))
     if not value:
-        raise InvalidToken(f"{name} is not a string or an integer", code=Reason.BAD_CLAIM)
+        raise InvalidToken(
+            f"{name} is neither a non-empty string nor an integer from 0 to 2**63 - 1", code=Reason.BAD_CLAIM
+        )
     return value
 
 
 def format_id(value: Any) -> str | None:
-    """Return a string, or an integer as a string, or None for any other value. Canvas's ids have 64 bits."""
+    """Return an id as a string: a string unchanged, an integer from 0 to 2**63 - 1 in decimal.
+
+    Returns None for any other value. Canvas's ids are signed 64-bit integers.
+    """
     if type(value) is int and 0 <= value < 2**63:
         return str(value)
     return value if isinstance(value, str) else None
@@ -80,4 +85,4 @@ def get_shard_id(payload: Mapping[str, Any], name: str) -> int | str:
     value = payload.get(name)
     if type(value) is int or (isinstance(value, str) and value):
         return value
-    raise InvalidToken(f"{name} is not an integer or a string", code=Reason.BAD_CLAIM)
+    raise InvalidToken(f"{name} is neither an integer nor a non-empty string", code=Reason.BAD_CLAIM)

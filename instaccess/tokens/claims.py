@@ -47,7 +47,7 @@ _NAMES = {
 }
 _REQUIRED = ("jti", "user_uuid", "account_uuid")
 _OPTIONAL_STRINGS = ("canvas_domain", "masquerading_user_uuid", "region")
-# Canvas writes some of these as integers. Readers get all of them as strings.
+# Canvas writes some of these claims as integers. Readers get all of these claims as strings.
 _OPTIONAL_IDS = ("user_global_id", "real_user_global_id", "client_id")
 _OPTIONAL_SHARD_IDS = ("masquerading_user_shard_id", "shard_id")
 
@@ -57,7 +57,7 @@ ATTRIBUTES = {name: attribute for attribute, name in _NAMES.items()}
 """Name of a claim -> attribute of Claims."""
 
 RESERVED = frozenset(_NAMES.values()) | {"aud", "nbf"}
-"""Claims that CLAIMS_HOOK can't set. The issuer never writes `aud` or `nbf`, but readers may check them."""
+"""Claims that CLAIMS_HOOK can't set. The issuer never writes `aud` or `nbf`, but readers may check both claims."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,13 +194,13 @@ class Claims:
             max_lifetime: largest `exp - iat` that is accepted, in seconds.
 
         Raises:
-            ForeignToken: the token was issued by an issuer that is not in `issuers`.
+            ForeignToken: `iss` is missing or not in `issuers`.
             TokenExpired: the token is past its `exp` and the leeway.
             InvalidToken: the token has another problem; `code` is the precise reason.
         """
         # A tuple, because `in` searches a string for substrings, and a set refuses an `iss` that is a list.
         if payload.get("iss") not in tuple(issuers):
-            raise ForeignToken("the token was issued by another issuer")
+            raise ForeignToken("the issuer (iss) of the token is not accepted")
         values: dict[str, Any] = {"issuer": payload["iss"]}
         for attribute in ("issued_at", "expires_at"):
             values[attribute] = get_seconds(payload, _NAMES[attribute])
@@ -218,7 +218,7 @@ class Claims:
                 values[attribute] = get_shard_id(payload, _NAMES[attribute])
         if "instructure_service" in payload:
             if not isinstance(payload["instructure_service"], bool):
-                raise InvalidToken("instructure_service is not true or false", code=Reason.BAD_CLAIM)
+                raise InvalidToken("instructure_service is neither true nor false", code=Reason.BAD_CLAIM)
             values["instructure_service"] = payload["instructure_service"]
         # As in Canvas, a masquerade needs both claims (docs/wire-contract.md §2).
         if None in (values.get("masquerading_user_uuid"), values.get("masquerading_user_shard_id")):
@@ -227,7 +227,7 @@ class Claims:
 
 
 def identifiers(payload: Mapping[str, Any]) -> dict[str, str]:
-    """Return `jti`, `user_uuid` and `client_id` of a verified claims set as strings, each only if its type is valid.
+    """Return `jti`, `user_uuid` and `client_id` of a verified claims set as strings, without invalid values.
 
     Callers use the result to log and count refused tokens.
     """
