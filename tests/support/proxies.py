@@ -89,12 +89,22 @@ class Site:
         return {"INSTACCESS_SETTINGS": json.dumps({"TRUSTED_PROXIES": 1, **instaccess})}
 
     def start_server(self, name: str, **instaccess: Any) -> servers.Process:
-        """Start a process of the test project. Keyword arguments change the INSTACCESS settings."""
+        """Start a process of the test project that has loaded its keys.
+
+        Keyword arguments change the INSTACCESS settings.
+        """
         port = servers.free_port()
         command = [sys.executable, "-m", "gunicorn", "testproject.wsgi", "--bind", f"{servers.HOST}:{port}"]
         command += ["--threads", "8", "--keep-alive", "30", "--limit-request-field_size", "16380"]
         env = self.env | self._settings(**instaccess)
-        return servers.Process(command, port=port, log=self.folder / f"{name}.log", env=env, cwd=ROOT)
+        process = servers.Process(command, port=port, log=self.folder / f"{name}.log", env=env, cwd=ROOT)
+        # gunicorn accepts connections before its worker has imported Django. On a busy machine, the import can take
+        # longer than a proxy waits for the gateway.
+        connection = HTTPConnection(servers.HOST, port, timeout=servers.PATIENCE)
+        connection.request("GET", "/internal/services/jwks")
+        connection.getresponse().read()
+        connection.close()
+        return process
 
     def manage(self, *args: str) -> str:
         return manage(*args, env=self.env)
