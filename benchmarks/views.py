@@ -33,7 +33,7 @@ from instaccess.conf import SCOPE, conf
 from instaccess.issuer import throttling
 from instaccess.keys import ring as keys_ring
 from instaccess.models import IssuedToken
-from instaccess.service.authentication import InstAccessAuthentication, TokenUser
+from instaccess.service import InstAccessAuthentication, TokenUser
 
 from .bare import Decoder, Encoder
 
@@ -68,7 +68,7 @@ class Knox(Nothing):
 
 
 class Naive(APIView):
-    """A straightforward implementation of the issuer: jwcrypto as in its README, and an audit row by the ORM.
+    """A straightforward issuer, with jwcrypto as in the README of jwcrypto, and an audit row by the ORM.
 
     The view computes the user's uuid; the package reads the uuid from the database.
     """
@@ -109,7 +109,7 @@ class Naive(APIView):
         return Response({"token": encrypted.serialize()}, status=201)
 
 
-# These statements work only with the default tables, because they don't support swapped models.
+# The statements below work only with the default tables and don't support swapped models.
 _SELECT = """
 SELECT t.id, t.scope, a.id, a.client_id, u.id, i.uuid
 FROM oauth2_provider_accesstoken t
