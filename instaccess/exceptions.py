@@ -153,13 +153,9 @@ class AuditError(InstAccessError):
 
 
 class AuditAltered(InstAccessError):
-    """An audit row or a checkpoint was tampered with. `row` is the id of the audit row, or None."""
+    """An audit row, a checkpoint, a prune marker or a review was tampered with."""
 
     code = Reason.AUDIT_ALTERED
-
-    def __init__(self, detail: str, row: int | None = None, *, code: Reason | None = None) -> None:
-        super().__init__(detail, code=code)
-        self.row = row
 
 
 class InvalidToken(InstAccessError):

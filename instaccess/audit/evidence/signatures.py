@@ -117,7 +117,7 @@ def _read(kind: type[_S], row: _Row, keys: EvidenceKeys, *, name: str, check_hma
 
 def _verify_signature(kind: type[_S], jws: str, name: str, keys: EvidenceKeys) -> _S:
     try:
-        payload, _ = tokens.verify(jws, keys.verification, typ=_TYPES[kind])
+        payload, _ = tokens.verify(str(jws), keys.verification, typ=_TYPES[kind])  # SQLite can store bytes.
     except InvalidToken as error:
         raise AuditAltered(f"{name} was modified: its signature is invalid ({error.detail or error.code})") from error
     # The members are compared, because another version of this package may have signed other members.
