@@ -27,7 +27,7 @@ from instaccess.issuer import throttling
 from instaccess.keys import provision, ring
 from instaccess.models import IssuedToken, Key
 from instaccess.web import refusals
-from tests.support import checked_keys, demos, mailing
+from tests.support import cached_functions, checked_keys, demos, mailing
 from tests.support.processes import Crew
 
 ISSUE_URL = "/api/v1/inst_access_tokens"
@@ -157,6 +157,15 @@ def reset_language() -> Iterator[None]:
     """Reset the language, because LocaleMiddleware leaves the thread in the language of the last request."""
     yield
     translation.deactivate()
+
+
+@pytest.fixture(autouse=True)
+def clear_cached_functions() -> None:
+    """Discard what functions cached in other tests.
+
+    Otherwise, a fault in a function may go unnoticed, because the function doesn't run again.
+    """
+    cached_functions.clear()
 
 
 @pytest.fixture(autouse=True)

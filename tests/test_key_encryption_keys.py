@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from instaccess.conf import kek_id
+from instaccess.conf import KeyEncryptionKey, kek_id
 from instaccess.keys import provision
 from instaccess.models import IssuedToken, Key
 from tests.support import tasks
@@ -43,7 +43,7 @@ class TestAChangeOfKeysDuringAReseal:
         resealing.answer(), rotating.answer()
 
         assert ([current_kid(SIG)], kids(SIG, PAST)) == (successor, [before])
-        assert sealed_under() == {kek_id(b"\2" * 32)}
+        assert sealed_under() == {kek_id(KeyEncryptionKey(b"\2" * 32))}
 
     def test_a_private_key_erased_during_a_reseal_is_not_restored(self, crew, initial_keys, rsa_pool):
         stolen = Key.objects.order_by("use", "-created_at").first().kid  # This is the key that is resealed first.
@@ -118,4 +118,4 @@ class TestReplacingTheKeyEncryptionKeyUnderLoad:
         outcomes = first + second + third
         assert [set(outcome) for outcome in outcomes] == [{"issued"}] * 6
         assert sum(outcome["issued"] for outcome in outcomes) == IssuedToken.objects.count()
-        assert sealed_under() == {kek_id(b"\2" * 32)}
+        assert sealed_under() == {kek_id(KeyEncryptionKey(b"\2" * 32))}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from instaccess.conf import kek_id
+from instaccess.conf import KeyEncryptionKey, kek_id
 from instaccess.keys import provision
 from instaccess.models import IssuedToken, Key
 from tests.support import tasks
@@ -145,7 +145,7 @@ class TestAKilledReseal:
             [again] = crew.start(**both)
             again.ask(tasks.manage_keys, "reseal")
 
-            assert sealed_under() == {kek_id(b"\2" * 32)}
+            assert sealed_under() == {kek_id(KeyEncryptionKey(b"\2" * 32))}
             [with_new_kek_only] = crew.start(KEY_ENCRYPTION_KEYS=[NEW_KEK])
             assert with_new_kek_only.ask(tasks.database_check) == []
             assert {key.kid for key in Key.objects.all()} == set(start.values())

@@ -21,7 +21,7 @@ from django.db import connection, connections
 from django.utils import timezone
 from jwcrypto.jwk import JWK
 
-from instaccess.conf import kek_id
+from instaccess.conf import KeyEncryptionKey, kek_id
 from instaccess.keys import provision, ring, sealing
 from instaccess.models import IssuedToken, Key
 from instaccess.tokens import jose
@@ -207,7 +207,7 @@ class TestRotationsAndAResealUnderLoad:
             assert len(used[use]) == ROTATIONS + 1
         assert IssuedToken.objects.count() == len(load.answers)
         texts = Key.objects.exclude(sealed_private_jwk="").values_list("sealed_private_jwk", flat=True)
-        assert {sealing.sealed_under(text) for text in texts} == {kek_id(b"\2" * 32)}
+        assert {sealing.sealed_under(text) for text in texts} == {kek_id(KeyEncryptionKey(b"\2" * 32))}
 
 
 def _current_kids() -> dict[str, str]:

@@ -16,6 +16,7 @@ from django.db import Error as DbError
 from django.db import IntegrityError, connections, models, router, transaction
 from django.db.models.signals import post_save, pre_save
 
+from ..conf import KeyEncryptionKey
 from ..exceptions import AuditError
 from ..models import IssuedToken
 from . import row_hmac
@@ -38,7 +39,7 @@ class _Insert:
     returns_id: bool
 
 
-def commit(row: IssuedToken, *, keks: Sequence[bytes]) -> None:
+def commit(row: IssuedToken, *, keks: Sequence[KeyEncryptionKey]) -> None:
     """Compute the HMAC of a new audit row, and insert and commit the row, so that no later error can undo the INSERT.
 
     Args:

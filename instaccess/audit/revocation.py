@@ -11,6 +11,7 @@ from typing import Any
 from django.db.models import Case, F, QuerySet, Value, When
 from django.utils import timezone
 
+from ..conf import KeyEncryptionKey
 from ..models import IssuedToken
 from ..signals import tokens_revoked
 from . import row_hmac
@@ -29,7 +30,7 @@ _UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
 def revoke(
     tokens: QuerySet[IssuedToken],
     *,
-    keks: Sequence[bytes],
+    keks: Sequence[KeyEncryptionKey],
     reason: str,
     by: Any = None,
     now: datetime | None = None,
@@ -71,7 +72,7 @@ def revoke(
     return revoked
 
 
-def _new_mac(row: IssuedToken, changes: dict[str, Any], keks: Sequence[bytes]) -> str:
+def _new_mac(row: IssuedToken, changes: dict[str, Any], keks: Sequence[KeyEncryptionKey]) -> str:
     """Compute the HMAC of a row after its revocation.
 
     Returns an empty string if the current HMAC doesn't match, because a new HMAC would hide that the row was

@@ -19,16 +19,15 @@ from enum import Enum
 from functools import lru_cache
 from typing import Any
 
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.db import Error as DbError
 from django.db.models import Q, QuerySet
 
-from ..conf import kek_id
+from ..conf import KeyEncryptionKey, kek_id
 from ..exceptions import AuditAltered
 from ..models import IssuedToken
 
 _FORMAT = "instaccess audit row 1"
+_PURPOSE = b"instaccess audit authentication v1"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 # SQLite can store bytes in a text column. Encoding bytes with `repr` makes the HMAC comparison fail instead of
@@ -115,7 +114,7 @@ def loaded(rows: QuerySet[IssuedToken]) -> list[IssuedToken]:
     return valid
 
 
-def authenticate(data: bytes, keks: Sequence[bytes]) -> str:
+def authenticate(data: bytes, keks: Sequence[KeyEncryptionKey]) -> str:
     """Compute the HMAC-SHA256 (RFC 2104) of data with the first key-encryption key.
 
     Returns `<id of the key-encryption key>.<HMAC in base64url>`.
@@ -123,12 +122,12 @@ def authenticate(data: bytes, keks: Sequence[bytes]) -> str:
     return f"{_id(keks[0])}.{_mac(data, keks[0])}"
 
 
-def row_status(row: IssuedToken, keks: Sequence[bytes]) -> HmacStatus:
+def row_status(row: IssuedToken, keks: Sequence[KeyEncryptionKey]) -> HmacStatus:
     """Check the HMAC of a row."""
     return check(canonical_bytes(row), row.mac, keks)
 
 
-def check(data: bytes, mac: str, keks: Sequence[bytes]) -> HmacStatus:
+def check(data: bytes, mac: str, keks: Sequence[KeyEncryptionKey]) -> HmacStatus:
     """Check the HMAC `mac` of `data`, with the key-encryption key that `mac` names."""
     id_, _, stored = mac.partition(".") if isinstance(mac, str) else ("", "", "")
     if not stored:
@@ -143,18 +142,12 @@ def check(data: bytes, mac: str, keks: Sequence[bytes]) -> HmacStatus:
 
 
 @lru_cache(maxsize=16)
-def _id(kek: bytes) -> str:
+def _id(kek: KeyEncryptionKey) -> str:
     return kek_id(kek)
 
 
-@lru_cache(maxsize=16)
-def _key(kek: bytes) -> bytes:
-    # The HMAC key is derived with HKDF (RFC 5869), so that HMACs reveal nothing about the key-encryption key.
-    return HKDF(SHA256(), 32, salt=None, info=b"instaccess audit authentication v1").derive(kek)
-
-
-def _mac(data: bytes, kek: bytes) -> str:
-    return base64.urlsafe_b64encode(hmac.digest(_key(kek), data, "sha256")).rstrip(b"=").decode()
+def _mac(data: bytes, kek: KeyEncryptionKey) -> str:
+    return base64.urlsafe_b64encode(kek.hmac(data, info=_PURPOSE)).rstrip(b"=").decode()
 
 
 def _address(text: str | None) -> str | None:

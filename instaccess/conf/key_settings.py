@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
-from functools import lru_cache
 
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.conf import settings
-from django.utils.encoding import force_bytes
 
 from .. import tokens
 from ..tokens import CLOCK_SKEW, MAX_LEEWAY, MAX_LIFETIME
+from .key_encryption import KEK_BYTES, KeyEncryptionKey, derive_kek
 from .values import Values
 
 DERIVED = "SECRET_KEY"
 """Entry of KEY_ENCRYPTION_KEYS that represents the keys derived from SECRET_KEY and SECRET_KEY_FALLBACKS."""
 
-_KEK_BYTES = 32
 _KEK_FORMAT = (
     "a list of base64url strings, each of 32 random bytes; generate one with "
     '`python -c "import secrets; print(secrets.token_urlsafe(32))"`'
@@ -56,22 +51,17 @@ class KeySettings(Values):
         return self._choice("KEY_SIZE", 2048, (2048, 3072, 4096))
 
     @property
-    def key_encryption_keys(self) -> list[bytes]:
+    def key_encryption_keys(self) -> list[KeyEncryptionKey]:
         """Key-encryption keys. They seal private keys, that is, encrypt private keys at rest.
 
         The first key-encryption key seals; every key-encryption key can unseal. By default, the key-encryption keys
         are derived from SECRET_KEY and SECRET_KEY_FALLBACKS with HKDF-SHA256 (RFC 5869). The entry "SECRET_KEY"
         represents the derived keys, so that a deployment can replace the derived keys step by step.
         """
-        value = self._get("KEY_ENCRYPTION_KEYS", [DERIVED])
-        if not isinstance(value, (list, tuple)) or not value:
+        # The strings are secrets, so no variable of this function, which raises an exception, contains them.
+        keys = _decode_keks(self._get("KEY_ENCRYPTION_KEYS", [DERIVED]))
+        if not keys:
             raise self._invalid("KEY_ENCRYPTION_KEYS", _KEK_FORMAT)
-        keys: list[bytes] = []
-        for item in value:
-            if item == DERIVED:
-                keys += map(_derive_kek, (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS))
-            else:
-                keys.append(self._decode_kek(item))
         return keys
 
     @property
@@ -127,31 +117,28 @@ class KeySettings(Values):
         """Seconds past `exp` for which a token is still accepted."""
         return self._integer("LEEWAY", 0, 0, MAX_LEEWAY)
 
-    def _decode_kek(self, item: object) -> bytes:
-        """Decode a key-encryption key from base64url. The error never contains the string."""
-        if not isinstance(item, str):
-            raise self._invalid("KEY_ENCRYPTION_KEYS", _KEK_FORMAT)
-        try:
-            key = base64.b64decode(item + "=" * (-len(item) % 4), altchars=b"-_", validate=True)
-        except (binascii.Error, ValueError):
-            raise self._invalid("KEY_ENCRYPTION_KEYS", _KEK_FORMAT) from None
-        if len(key) != _KEK_BYTES:
-            raise self._invalid("KEY_ENCRYPTION_KEYS", _KEK_FORMAT)
-        return key
+
+def _decode_keks(value: object) -> list[KeyEncryptionKey]:
+    """Return the key-encryption keys of the setting, or an empty list if the setting is invalid."""
+    if not isinstance(value, (list, tuple)):
+        return []
+    keys: list[KeyEncryptionKey] = []
+    for item in value:
+        if item == DERIVED:
+            keys += map(derive_kek, (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS))
+        elif (kek := _decode_kek(item)) is not None:
+            keys.append(kek)
+        else:
+            return []
+    return keys
 
 
-def kek_id(kek: bytes) -> str:
-    """Compute a short identifier of a key-encryption key.
-
-    The identifier doesn't reveal the key. It may therefore be stored next to the data that the key encrypted or
-    authenticated.
-    """
-    digest = hashlib.sha256(b"instaccess kek id\0" + kek).digest()
-    return base64.urlsafe_b64encode(digest[:9]).decode("ascii")
-
-
-@lru_cache(maxsize=8)
-def _derive_kek(secret: str | bytes) -> bytes:
-    """Derive a key-encryption key from one of Django's secret keys: HKDF-SHA256 (RFC 5869)."""
-    kdf = HKDF(SHA256(), _KEK_BYTES, salt=None, info=b"instaccess key-encryption key v1")
-    return kdf.derive(force_bytes(secret))
+def _decode_kek(item: object) -> KeyEncryptionKey | None:
+    """Decode a key-encryption key from base64url. Returns None if the item isn't a valid key."""
+    if not isinstance(item, str):
+        return None
+    try:
+        key = base64.b64decode(item + "=" * (-len(item) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return KeyEncryptionKey(key) if len(key) == KEK_BYTES else None

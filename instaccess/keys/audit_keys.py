@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from .. import audit, tokens
-from ..conf import conf
+from ..conf import KeyEncryptionKey, conf
 from ..exceptions import ConfigError, KeyUnavailable
 from ..models import Key
 from . import ring, store
@@ -37,7 +37,7 @@ def evidence_keys() -> audit.EvidenceKeys:
     return audit.EvidenceKeys(conf.key_encryption_keys, verification, sign)
 
 
-def keks_for_revocation() -> list[bytes]:
+def keks_for_revocation() -> list[KeyEncryptionKey]:
     """Return the key-encryption keys, or an empty list if the settings are invalid.
 
     Invalid settings must not prevent a revocation. The audit rows of the revoked tokens then get no new HMAC, and

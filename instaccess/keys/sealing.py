@@ -16,7 +16,7 @@ from jwcrypto.jwe import JWE
 from jwcrypto.jwk import JWK
 
 from .. import tokens
-from ..conf import kek_id
+from ..conf import KeyEncryptionKey, kek_id
 from ..exceptions import InvalidToken, Reason, UnsealError
 
 _ALG, _ENC = "A256KW", "A256GCM"
@@ -24,8 +24,8 @@ _MAX_PRIVATE_JWK_BYTES = 16_384
 
 
 @sensitive_variables()
-def seal(private: JWK, *, kid: str, use: str, keks: Sequence[bytes]) -> str:
-    """Encrypt a private JWK with the first of the key-encryption keys (32 bytes each)."""
+def seal(private: JWK, *, kid: str, use: str, keks: Sequence[KeyEncryptionKey]) -> str:
+    """Encrypt a private JWK with the first of the key-encryption keys."""
     header = {
         "alg": _ALG,
         "enc": _ENC,
@@ -40,7 +40,7 @@ def seal(private: JWK, *, kid: str, use: str, keks: Sequence[bytes]) -> str:
 
 
 @sensitive_variables()
-def unseal(sealed: str, *, kid: str, use: str, keks: Sequence[bytes]) -> JWK:
+def unseal(sealed: str, *, kid: str, use: str, keks: Sequence[KeyEncryptionKey]) -> JWK:
     """Decrypt the sealed key of this `kid` and `use`, with the key-encryption key that sealed the key.
 
     Raises:
@@ -82,5 +82,5 @@ def sealed_under(sealed: str) -> str:
     return kek if isinstance(kek, str) else ""
 
 
-def _as_jwk(kek: bytes) -> JWK:
-    return JWK(kty="oct", k=base64url_encode(kek))
+def _as_jwk(kek: KeyEncryptionKey) -> JWK:
+    return JWK(kty="oct", k=base64url_encode(kek.reveal()))

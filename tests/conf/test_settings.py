@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.test import override_settings
 
-from instaccess.conf import DERIVED, SETTINGS, Conf, conf
+from instaccess.conf import DERIVED, SETTINGS, Conf, KeyEncryptionKey, conf
 from instaccess.conf import checks as conf_checks
 from instaccess.exceptions import ConfigError
 from instaccess.keys import sealing
@@ -47,13 +47,15 @@ INVALID_HOOKS = [
 ]
 
 
-def derived(secret: str) -> bytes:
+def derived(secret: str) -> KeyEncryptionKey:
     """Derive a key-encryption key from SECRET_KEY (RFC 5869), without the code under test."""
-    return HKDF(SHA256(), 32, salt=None, info=b"instaccess key-encryption key v1").derive(secret.encode())
+    kdf = HKDF(SHA256(), 32, salt=None, info=b"instaccess key-encryption key v1")
+    return KeyEncryptionKey(kdf.derive(secret.encode()))
 
 
 # The keys are fixed, because they appear in test ids. No byte occurs twice, so a match in an error is no accident.
 ONE, TWO = bytes(range(90, 122)), bytes(range(150, 182))
+KEK_ONE, KEK_TWO = KeyEncryptionKey(ONE), KeyEncryptionKey(TWO)
 
 
 def b64(key: bytes) -> str:
@@ -101,11 +103,11 @@ TABLE: dict[str, tuple[Any, list[tuple[Any, Any]], list[Any]]] = {
     "KEY_ENCRYPTION_KEYS": (
         [derived("the-secret")],
         [
-            ([b64(ONE)], [ONE]),
-            ([b64(ONE), b64(TWO)], [ONE, TWO]),
-            ((b64(ONE),), [ONE]),
-            ([base64.urlsafe_b64encode(ONE).decode()], [ONE]),
-            ([b64(ONE), DERIVED], [ONE, derived("the-secret")]),
+            ([b64(ONE)], [KEK_ONE]),
+            ([b64(ONE), b64(TWO)], [KEK_ONE, KEK_TWO]),
+            ((b64(ONE),), [KEK_ONE]),
+            ([base64.urlsafe_b64encode(ONE).decode()], [KEK_ONE]),
+            ([b64(ONE), DERIVED], [KEK_ONE, derived("the-secret")]),
             ([DERIVED], [derived("the-secret")]),
         ],
         [
@@ -359,15 +361,15 @@ class TestTheKeyEncryptionKeys:
             INSTACCESS={"KEY_ENCRYPTION_KEYS": [b64(ONE), "SECRET_KEY", b64(TWO)]},
         ):
             assert conf.key_encryption_keys == [
-                ONE,
+                KEK_ONE,
                 derived("the-secret"),
                 derived("old"),
-                TWO,
+                KEK_TWO,
             ]
 
     def test_key_encryption_key_is_never_secret_key_itself(self):
         with override_settings(SECRET_KEY="x" * 32):
-            assert conf.key_encryption_keys != [b"x" * 32]
+            assert conf.key_encryption_keys != [KeyEncryptionKey(b"x" * 32)]
 
     @pytest.mark.parametrize(
         ("value", "answer"),
@@ -389,7 +391,7 @@ class TestTheKeyEncryptionKeys:
     def test_conf_accepts_a_key_from_the_command_in_the_error(self):
         # Run the command that the error and the check recommend.
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32)]}):
-            assert len(conf.key_encryption_keys[0]) == 32
+            assert len(conf.key_encryption_keys[0].reveal()) == 32
 
 
 class TestASecretInAnotherSetting:

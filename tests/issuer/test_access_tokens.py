@@ -18,6 +18,12 @@ from tests.support import subproject
 pytestmark = pytest.mark.django_db
 
 
+@pytest.fixture
+def statements() -> str:
+    """Use the fixed statement, which these tests are about."""
+    return "fixed_sql"
+
+
 def checksum(token: Any) -> str:
     return hashlib.sha256(token.token.encode()).hexdigest()
 

@@ -11,7 +11,7 @@ import pytest
 from django.db import connection
 from django.test import override_settings
 
-from instaccess.conf import DERIVED
+from instaccess.conf import DERIVED, KeyEncryptionKey, kek_id
 from instaccess.exceptions import UnsealError
 from instaccess.issuer import issuing
 from instaccess.keys import provision, sealing
@@ -55,7 +55,7 @@ class TestReseal:
     def test_reseal_uses_the_first_key_encryption_key_and_returns_the_number_of_keys(self):
         with sealed_with(kek(2), kek(1)):
             assert provision.reseal() == 3
-        assert sealed_under() == {sealing.kek_id(bytes([2]) * 32)}
+        assert sealed_under() == {kek_id(KeyEncryptionKey(bytes([2]) * 32))}
 
     def test_a_second_reseal_changes_nothing(self):
         with sealed_with(kek(2), kek(1)):
@@ -139,7 +139,7 @@ class TestReseal:
             provision.reseal()
 
         for row in Key.objects.filter(use=SIG):
-            assert sealing.sealed_under(row.sealed_private_jwk) == sealing.kek_id(bytes([2]) * 32)
+            assert sealing.sealed_under(row.sealed_private_jwk) == kek_id(KeyEncryptionKey(bytes([2]) * 32))
 
     def test_o6_reseal_changes_nothing_without_the_old_key_encryption_key(self):
         before = rows()

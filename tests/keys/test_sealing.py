@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from jwcrypto.jwe import JWE
 from jwcrypto.jwk import JWK
 
-from instaccess.conf import kek_id
+from instaccess.conf import KeyEncryptionKey, kek_id
 from instaccess.exceptions import KeyUnavailable, UnsealError
 from instaccess.keys import sealing
 
-FIRST, SECOND, THIRD = (bytes([n]) * 32 for n in (1, 2, 3))
+FIRST, SECOND, THIRD = (KeyEncryptionKey(bytes([n]) * 32) for n in (1, 2, 3))
 PRIVATE_MEMBERS = ("d", "p", "q", "dp", "dq", "qi")
 ALPHABET = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"
 
@@ -43,15 +43,15 @@ def header_of(sealed: str) -> dict[str, str]:
     return json.loads(base64.urlsafe_b64decode(first + "=" * (-len(first) % 4)))
 
 
-def refusal(sealed: str, *, kid: str, use: str = "sig", keks: tuple[bytes, ...] = (FIRST,)) -> UnsealError:
+def refusal(sealed: str, *, kid: str, use: str = "sig", keks: tuple[KeyEncryptionKey, ...] = (FIRST,)) -> UnsealError:
     with pytest.raises(UnsealError) as caught:
         sealing.unseal(sealed, kid=kid, use=use, keks=keks)
     return caught.value
 
 
-def seal_with_header(kek: bytes, header: dict[str, str], plaintext: str) -> str:
+def seal_with_header(kek: KeyEncryptionKey, header: dict[str, str], plaintext: str) -> str:
     jwe = JWE(plaintext, json.dumps(header), algs=[header["alg"], header["enc"]])
-    jwe.add_recipient(JWK(kty="oct", k=base64.urlsafe_b64encode(kek).rstrip(b"=").decode()))
+    jwe.add_recipient(JWK(kty="oct", k=base64.urlsafe_b64encode(kek.reveal()).rstrip(b"=").decode()))
     return str(jwe.serialize(compact=True))
 
 
@@ -77,7 +77,7 @@ class TestASealedKey:
         for member in PRIVATE_MEMBERS:
             assert private[member] not in sealed
             assert private[member].encode() not in raw
-        assert FIRST not in raw
+        assert FIRST.reveal() not in raw
 
     def test_sealing_twice_gives_different_results(self, sealed, private, kid):
         assert sealing.seal(private, kid=kid, use="sig", keks=[FIRST]) != sealed
@@ -117,7 +117,7 @@ class TestTheKeyEncryptionKeys:
 
         assert len(ids) == 3
         assert all(len(value) == 12 and set(value) <= set(ALPHABET) for value in ids)
-        assert kek_id(FIRST) == sealing.kek_id(bytes(FIRST))
+        assert kek_id(FIRST) == kek_id(KeyEncryptionKey(FIRST.reveal()))
 
 
 class TestASealedKeyInTheWrongPlace:
@@ -233,7 +233,7 @@ class TestTheIdOfTheKeyEncryptionKey:
 class TestTheErrorsOfUnsealing:
     def test_a1_errors_contain_no_private_key_and_no_key_encryption_key(self, private, kid):
         # Use random keys, because repeated bytes could match by accident.
-        kek, other = os.urandom(32), os.urandom(32)
+        kek, other = KeyEncryptionKey(os.urandom(32)), KeyEncryptionKey(os.urandom(32))
         sealed = sealing.seal(private, kid=kid, use="sig", keks=[kek])
         errors = [
             refusal(sealed, kid=kid, keks=(other,)),
@@ -243,7 +243,9 @@ class TestTheErrorsOfUnsealing:
 
         secrets = [private[member] for member in PRIVATE_MEMBERS] + sealed.split(".")
         secrets += [
-            form for key in (kek, other) for form in (key.hex(), base64.b64encode(key).decode()[:40], repr(key))
+            form
+            for key in (kek.reveal(), other.reveal())
+            for form in (key.hex(), base64.b64encode(key).decode()[:40], repr(key))
         ]
         for error in errors:
             # A traceback also prints the cause and the context of an error.

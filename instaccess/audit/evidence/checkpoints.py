@@ -19,6 +19,7 @@ from django.db import IntegrityError, router, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from ...conf import KeyEncryptionKey
 from ...models import Checkpoint, IssuedToken, PruneMarker
 from ...tokens import AFTERLIFE, CLOCK_SKEW, MAX_LIFETIME
 from .. import row_hmac
@@ -104,7 +105,7 @@ def _seal_page(keys: EvidenceKeys, now: datetime, settled: datetime, cut: dateti
 
 
 def _select_next_rows(
-    rows: Sequence[IssuedToken], settled: datetime, cut: datetime | None, keks: Sequence[bytes]
+    rows: Sequence[IssuedToken], settled: datetime, cut: datetime | None, keks: Sequence[KeyEncryptionKey]
 ) -> list[IssuedToken]:
     """Return the rows from the beginning of `rows` that the next checkpoint covers."""
     selected: list[IssuedToken] = []

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from django.db.models import Case, F, Value, When
 
+from ...conf import KeyEncryptionKey
 from .. import row_hmac
 from ..rows import issued_tokens
 from . import statements
@@ -51,7 +52,7 @@ def reauthenticate(keys: EvidenceKeys) -> int:
     return count
 
 
-def _new_mac(data: bytes, mac: str, keks: Sequence[bytes]) -> str:
+def _new_mac(data: bytes, mac: str, keks: Sequence[KeyEncryptionKey]) -> str:
     """Compute the HMAC with the first key-encryption key.
 
     Returns an empty string if `mac` doesn't match, or was already computed with the first key-encryption key.

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from ...conf import KeyEncryptionKey
 from ...exceptions import AuditAltered
 from ...models import IssuedToken
 from .. import row_hmac
@@ -27,7 +28,9 @@ def describe_row(row: IssuedToken) -> str:
     return f"row {row.pk} (jti {row.jti})"
 
 
-def check_covered_rows(report: Report, statement: Statement, index: str, after: int, keks: Sequence[bytes]) -> None:
+def check_covered_rows(
+    report: Report, statement: Statement, index: str, after: int, keks: Sequence[KeyEncryptionKey]
+) -> None:
     """Compare the rows of one checkpoint with its index and digest.
 
     Args:
@@ -58,7 +61,9 @@ def check_covered_rows(report: Report, statement: Statement, index: str, after: 
     report.sealed += len(rows)
 
 
-def _check_covered_row(row: IssuedToken, entry: Entry, statement: Statement, keks: Sequence[bytes]) -> bytes:
+def _check_covered_row(
+    row: IssuedToken, entry: Entry, statement: Statement, keks: Sequence[KeyEncryptionKey]
+) -> bytes:
     row_bytes = row_hmac.canonical_bytes(row)
     digest, status = row_digest(row.pk, row_bytes), row_hmac.check(row_bytes, row.mac, keks)
     if fingerprint(digest) == entry.print:
@@ -102,7 +107,7 @@ def _added(row: IssuedToken, statement: Statement) -> AuditAltered:
     return AuditAltered(f"{describe_row(row)} was added after checkpoint {statement.number} was created", row.pk)
 
 
-def check_uncovered_rows(report: Report, last: int, now: datetime, keks: Sequence[bytes]) -> None:
+def check_uncovered_rows(report: Report, last: int, now: datetime, keks: Sequence[KeyEncryptionKey]) -> None:
     """Check the HMACs of the rows after the last checkpoint. This can't detect a deleted row.
 
     Args:

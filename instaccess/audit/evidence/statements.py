@@ -12,13 +12,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from typing import TypeVar
 
 from jwcrypto.common import base64url_decode
 from jwcrypto.jwk import JWK
 
 from ... import tokens
+from ...conf import KeyEncryptionKey
 from ...exceptions import AuditAltered, InvalidToken, Reason
 from ...models import Checkpoint, PruneMarker
 from .. import row_hmac
@@ -39,7 +40,7 @@ class EvidenceKeys:
             JWS header. Returns a compact JWS. Raises KeyUnavailable or UnsealError if there is no usable signing key.
     """
 
-    keks: Sequence[bytes] = field(repr=False)  # Error reports print the `repr` of local variables.
+    keks: Sequence[KeyEncryptionKey]
     verification: Mapping[str, JWK]
     sign: Callable[[bytes, str], str]
 

@@ -12,6 +12,7 @@ from typing import NamedTuple, NoReturn
 
 from django.utils import timezone
 
+from ...conf import KeyEncryptionKey
 from ...exceptions import AuditAltered
 from .. import row_hmac
 from ..rows import issued_tokens
@@ -96,7 +97,9 @@ def _check_covered(
     return end
 
 
-def _check_replaced_checkpoint(report: Report, copy: Exported, end: _ChainEnd, keks: Sequence[bytes]) -> NoReturn:
+def _check_replaced_checkpoint(
+    report: Report, copy: Exported, end: _ChainEnd, keks: Sequence[KeyEncryptionKey]
+) -> NoReturn:
     """Raise AuditAltered for a checkpoint that differs from its exported copy, and name the modified row if possible.
 
     The index of the copy can identify the modified row only if the previous checkpoint is unchanged.
@@ -111,7 +114,9 @@ def _check_replaced_checkpoint(report: Report, copy: Exported, end: _ChainEnd, k
     raise AuditAltered(f"checkpoint {number} differs from its exported copy")
 
 
-def _check_pruned(copies: Mapping[int, Exported], start: Marker, report: Report, keks: Sequence[bytes]) -> None:
+def _check_pruned(
+    copies: Mapping[int, Exported], start: Marker, report: Report, keks: Sequence[KeyEncryptionKey]
+) -> None:
     """Check that the prune marker matches the exported copies, and that no unexpected row has a pruned id."""
     for number, copy in copies.items():
         if number == start.number and copy.statement.digest != start.digest:
@@ -141,7 +146,7 @@ def _check_pruned(copies: Mapping[int, Exported], start: Marker, report: Report,
 
 
 def _check_missing_checkpoints(
-    copies: Mapping[int, Exported], end: _ChainEnd, report: Report, keks: Sequence[bytes]
+    copies: Mapping[int, Exported], end: _ChainEnd, report: Report, keks: Sequence[KeyEncryptionKey]
 ) -> None:
     """Raise AuditAltered if a checkpoint that was exported is no longer in the database."""
     missing = sorted(number for number in copies if number > end.number)

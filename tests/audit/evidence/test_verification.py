@@ -560,7 +560,7 @@ def test_a6_verify_accepts_a_row_after_its_missing_key_encryption_key_was_added_
     """The key-encryption key was removed from the settings too early, and was added again."""
     time_machine.move_to(NOON, tick=False)
     lost = base64.urlsafe_b64encode(b"k" * 32).decode()
-    keks = [base64.urlsafe_b64encode(kek).decode() for kek in conf.key_encryption_keys]
+    keks = [base64.urlsafe_b64encode(kek.reveal()).decode() for kek in conf.key_encryption_keys]
     settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [lost, *keks]}
     made = row(age=2 * 3600)
     settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": keks}

@@ -1,0 +1,81 @@
+"""Key-encryption keys: opaque objects that seal private keys, and from which the HMAC keys are derived."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from functools import lru_cache
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from django.utils.encoding import force_bytes
+
+from ..opaque import Opaque
+
+KEK_BYTES = 32
+
+
+class KeyEncryptionKey(Opaque[bytes]):
+    """A key-encryption key of 32 bytes.
+
+    Two objects are equal if their keys are equal. The comparison takes the same time for every key.
+    """
+
+    __slots__ = ()
+
+    DESCRIPTION = "key-encryption key"
+
+    def __init__(self, secret: bytes) -> None:
+        if len(secret) != KEK_BYTES:
+            raise ValueError(f"a key-encryption key has {KEK_BYTES} bytes")
+        super().__init__(bytes(secret))
+
+    def hmac(self, data: bytes, *, info: bytes) -> bytes:
+        """Compute the HMAC-SHA256 (RFC 2104) of data, with a key that is derived from this key.
+
+        The HMAC key is derived with HKDF (RFC 5869), so that HMACs reveal nothing about the key-encryption key.
+
+        Args:
+            info: the purpose of the HMAC. Each purpose has a separate HMAC key.
+        """
+        return hmac.digest(_hmac_key(self, info).reveal(), data, "sha256")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, KeyEncryptionKey):
+            return NotImplemented
+        return hmac.compare_digest(self.reveal(), other.reveal())
+
+    def __hash__(self) -> int:
+        return hash(self.reveal())
+
+
+class _HmacKey(Opaque[bytes]):
+    __slots__ = ()
+
+    DESCRIPTION = "HMAC key"
+
+
+def kek_id(kek: KeyEncryptionKey) -> str:
+    """Compute a short identifier of a key-encryption key.
+
+    The identifier doesn't reveal the key. It may therefore be stored next to the data that the key encrypted or
+    authenticated.
+    """
+    digest = hashlib.sha256(b"instaccess kek id\0" + kek.reveal()).digest()
+    return base64.urlsafe_b64encode(digest[:9]).decode("ascii")
+
+
+@lru_cache(maxsize=8)
+def derive_kek(secret: str | bytes) -> KeyEncryptionKey:
+    """Derive a key-encryption key from one of Django's secret keys: HKDF-SHA256 (RFC 5869)."""
+    return KeyEncryptionKey(_hkdf(b"instaccess key-encryption key v1").derive(force_bytes(secret)))
+
+
+@lru_cache(maxsize=32)
+def _hmac_key(kek: KeyEncryptionKey, info: bytes) -> _HmacKey:
+    return _HmacKey(_hkdf(info).derive(kek.reveal()))
+
+
+def _hkdf(info: bytes) -> HKDF:
+    return HKDF(SHA256(), KEK_BYTES, salt=None, info=info)

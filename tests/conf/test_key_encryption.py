@@ -1,0 +1,74 @@
+"""Key-encryption keys: opaque objects that can be compared and hashed, and that compute HMACs."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import pickle
+from functools import lru_cache
+
+import pytest
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from instaccess.conf import KeyEncryptionKey, kek_id, key_encryption
+
+# No byte occurs twice, so a match in a text is no accident.
+RAW = bytes(range(90, 122))
+KEK = KeyEncryptionKey(RAW)
+
+
+class TestAKeyEncryptionKey:
+    def test_a1_text_is_fixed(self):
+        assert {repr(KEK), str(KEK), f"{KEK}", f"{KEK:>40}"} == {"<key-encryption key>"}
+
+    def test_a1_key_cannot_be_pickled(self):
+        with pytest.raises(TypeError, match="a key-encryption key can't be pickled"):
+            pickle.dumps(KEK)
+
+    def test_reveal_returns_the_bytes(self):
+        assert KEK.reveal() == RAW
+
+    def test_keys_are_equal_if_their_bytes_are_equal(self):
+        assert KeyEncryptionKey(RAW) == KEK
+        assert hash(KeyEncryptionKey(RAW)) == hash(KEK)
+        assert KeyEncryptionKey(RAW[::-1]) != KEK
+
+    def test_key_never_equals_bytes(self):
+        assert KEK != RAW
+        assert RAW != KEK
+
+    def test_key_is_found_in_a_cache(self):
+        calls = []
+
+        @lru_cache
+        def cached(kek: KeyEncryptionKey) -> None:
+            calls.append(kek)
+
+        cached(KEK)
+        cached(KeyEncryptionKey(RAW))
+        assert len(calls) == 1
+
+    @pytest.mark.parametrize("raw", [b"", RAW[:31], RAW + b"x"])
+    def test_a1_key_of_another_length_is_refused_without_its_bytes(self, raw):
+        with pytest.raises(ValueError, match=r"^a key-encryption key has 32 bytes$"):
+            KeyEncryptionKey(raw)
+
+
+class TestTheHMAC:
+    def test_hmac_is_hmac_sha256_with_a_key_derived_for_the_purpose(self):
+        key = HKDF(SHA256(), 32, salt=None, info=b"a purpose").derive(RAW)
+
+        assert KEK.hmac(b"data", info=b"a purpose") == hmac.new(key, b"data", hashlib.sha256).digest()
+
+    def test_each_purpose_has_its_own_hmac(self):
+        assert KEK.hmac(b"data", info=b"a purpose") != KEK.hmac(b"data", info=b"another")
+
+    def test_a1_cached_hmac_key_is_opaque(self):
+        assert repr(key_encryption._hmac_key(KEK, b"a purpose")) == "<HMAC key>"
+
+
+class TestTheIdOfAKey:
+    def test_id_depends_on_the_key_alone(self):
+        assert kek_id(KEK) == kek_id(KeyEncryptionKey(RAW))
+        assert kek_id(KEK) != kek_id(KeyEncryptionKey(RAW[::-1]))

@@ -1,0 +1,17 @@
+"""Every test of the issuer runs twice: with the fixed SQL statements, and with Django's queries in their place."""
+
+from __future__ import annotations
+
+import pytest
+
+from instaccess.audit import recording
+from instaccess.issuer import access_tokens
+
+
+@pytest.fixture(params=["fixed_sql", "orm"], autouse=True)
+def statements(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run the test with the fixed statements, and then as on a database for which the package has none."""
+    if request.param == "orm":
+        monkeypatch.setattr(access_tokens, "_statement", lambda *args: None)
+        monkeypatch.setattr(recording, "_statement", lambda *args: None)
+    return str(request.param)
