@@ -11,7 +11,10 @@ DATABASES = {
     "default": {
         **_DATABASES["default"],
         "ENGINE": "django_tenants.postgresql_backend",
-        "NAME": os.environ.get("PGDATABASE", "instaccess") + "_tenants",
+        "NAME": "_".join(
+            # Each process of pytest-xdist creates a database of its own.
+            [os.environ.get("PGDATABASE", "instaccess"), "tenants", os.environ.get("PYTEST_XDIST_WORKER", "")]
+        ),
     }
 }
 DATABASE_ROUTERS = ["django_tenants.routers.TenantSyncRouter"]
