@@ -32,7 +32,7 @@ from instaccess.conf import SCOPE, conf
 from instaccess.issuer import throttling
 from instaccess.keys import ring as keys_ring
 from instaccess.models import IssuedToken
-from instaccess.service.authentication import InstAccessAuthentication, TokenUser
+from instaccess.service import InstAccessAuthentication, TokenUser
 
 from .bare import Decoder, Encoder
 
