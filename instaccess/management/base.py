@@ -77,8 +77,9 @@ class SubcommandCommand(BaseCommand):
 def operator() -> str:
     """Return the operating system's user who runs the command, for logs and the audit log.
 
-    An example is `uid 1000 (mueller), command line`. The user id comes from the operating system. Environment variables such as LOGNAME and SUDO_USER are ignored,
-    because any user can set them. After `sudo`, the user is therefore root; the log of sudo names the person.
+    An example is `uid 1000 (mueller), command line`. The user id comes from the operating system. Environment
+    variables such as LOGNAME and SUDO_USER are ignored, because any user can set them. After `sudo`, the user is
+    therefore root; the log of sudo names the person.
     """
     if not hasattr(os, "getuid"):  # Windows has no user ids, so the name comes from the environment.
         return f"{getpass.getuser()}, command line"

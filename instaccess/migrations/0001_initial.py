@@ -35,6 +35,22 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name="IncidentReview",
+            fields=[
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("number", models.BigIntegerField(unique=True, verbose_name="number")),
+                ("jws", models.TextField(verbose_name="signed statement")),
+                ("problems", models.TextField(verbose_name="reviewed problems")),
+                ("mac", models.CharField(max_length=64, verbose_name="authentication code")),
+            ],
+            options={
+                "verbose_name": "review of an incident",
+                "verbose_name_plural": "reviews of incidents",
+                "ordering": ["number"],
+                "default_permissions": (),
+            },
+        ),
+        migrations.CreateModel(
             name="Key",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),

@@ -110,7 +110,7 @@ class TestTheFile:
 
         response: Any = viewers_client.get(url("jsonl"))
 
-        assert json.loads(response.getvalue())["id"] == each.pk
+        assert json.loads(response.getvalue())["id"] == str(each.pk)
         assert response["Content-Type"] == "application/jsonl"
         assert response["Content-Disposition"] == 'attachment; filename="issued-tokens-2026-11-23.jsonl"'
 
