@@ -72,7 +72,11 @@ class Key(models.Model):
         verbose_name_plural = _("keys")
         ordering = ["use", "-created_at"]
         default_permissions = ("view",)
-        permissions = [("manage_keys", "Can generate, import, rotate and revoke keys")]
+        permissions = [
+            ("manage_keys", "Can generate, rotate and revoke keys, and import encryption keys"),
+            # A permission of its own. Services accept every token that the owner of a signing key signs.
+            ("import_signing_keys", "Can import signing keys, and so issue tokens as any user"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.use} {self.kid} ({self.status})"

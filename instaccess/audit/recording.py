@@ -22,6 +22,12 @@ from ..models import IssuedToken
 from . import row_hmac
 from .row_ids import row_id
 
+_OPEN_TRANSACTION = (
+    "the request is inside an open transaction, so a later error could undo the audit row. A middleware or a "
+    "decorator of the project opened the transaction: exclude the issuing endpoint from it. "
+    "`python manage.py check` names the middleware if it can (instaccess.W021)"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class _Insert:
@@ -68,6 +74,8 @@ def commit(row: IssuedToken, *, keks: Sequence[KeyEncryptionKey]) -> None:
     except IntegrityError:
         raise
     except (DbError, RuntimeError, ValueError) as error:
+        if connection.in_atomic_block and isinstance(error, RuntimeError):
+            raise AuditError(_OPEN_TRANSACTION) from error
         raise AuditError(f"the audit row was not written: {type(error).__name__}: {error}") from error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -17,7 +16,7 @@ from ..audit import Report, Statement
 from ..conf import conf
 from ..exceptions import AuditAltered
 from . import audit_reports
-from .base import SubcommandCommand, iso, operator
+from .base import SubcommandCommand, iso, operator, write_new_file
 
 SUBCOMMANDS = {
     "seal": (
@@ -109,8 +108,8 @@ class EvidenceSubcommands(SubcommandCommand):
             raise CommandError(f"There is {missing}: run `python manage.py instaccess_tokens seal`.")
         statement = audit.read_checkpoint(checkpoint, keys.evidence_keys())
         document = audit.export_checkpoint(checkpoint)
-        if options["file"]:
-            _write(Path(options["file"]), document)
+        if options["file"] is not None:
+            write_new_file(options["file"], document, mode=0o644)
             self.stdout.write(
                 f"Checkpoint {statement.number} was written to {options['file']}. Store the file on another machine."
             )
@@ -195,17 +194,6 @@ def _format_checkpoint(statement: Statement, jws: str) -> str:
             *(f"           {jws[start : start + 76]}" for start in range(0, len(jws), 76)),
         ]
     )
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        with os.fdopen(file, "w") as stream:
-            stream.write(text)
-    except FileExistsError:
-        raise CommandError(f"{path} already exists and is not overwritten: choose another file name.") from None
-    except OSError as error:
-        raise CommandError(f"Can't write {path}: {error.strerror}.") from error
 
 
 def _read(name: str) -> str:

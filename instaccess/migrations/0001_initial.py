@@ -113,7 +113,10 @@ class Migration(migrations.Migration):
                 "verbose_name": "key",
                 "verbose_name_plural": "keys",
                 "ordering": ["use", "-created_at"],
-                "permissions": [("manage_keys", "Can generate, import, rotate and revoke keys")],
+                "permissions": [
+                    ("manage_keys", "Can generate, rotate and revoke keys, and import encryption keys"),
+                    ("import_signing_keys", "Can import signing keys, and so issue tokens as any user"),
+                ],
                 "default_permissions": ("view",),
             },
         ),
