@@ -25,7 +25,10 @@ SUBCOMMANDS = {
         f"{audit.SETTLED // 60} minutes after its token was issued. Run this command from cron, hourly or daily."
     ),
     "checkpoint": "Print a checkpoint, or export it to a file. Store the file on another machine.",
-    "verify": "Compare every audit row with its HMAC and its checkpoint, and report the first modified row.",
+    "verify": (
+        "Compare every audit row with its HMAC and its checkpoint, and report the first modified row. Compare every "
+        "row of a key with its HMAC, and report the modified rows."
+    ),
     "prune": (
         "Delete old audit rows in short transactions, and record the deletion in a signed prune marker. Rows of live "
         "tokens are never deleted."
@@ -123,9 +126,12 @@ class EvidenceSubcommands(SubcommandCommand):
         if report.last is not None:
             lines.append(f"The last checkpoint is number {report.last.number}, digest {report.last.digest}.")
         lines += [f"Note: {note}." for note in report.notes]
-        self.print_result(options, asdict(report), "\n".join(lines))
-        if report.broken:
-            raise CommandError(f"The audit log was tampered with or can't be checked: {report.broken}.")
+        refused = [error.detail for error in keys.examine()[1].values()]
+        self.print_result(options, {**asdict(report), "keys": refused}, "\n".join(lines))
+        failures = [f"The audit log was tampered with or can't be checked: {report.broken}."] if report.broken else []
+        failures += [f"The table of keys was tampered with or can't be checked: {detail}." for detail in refused]
+        if failures:
+            raise CommandError("\n".join(failures))
 
     def _prune(self, options: dict[str, Any]) -> None:
         before = _before(options["older_than"])

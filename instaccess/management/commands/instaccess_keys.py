@@ -93,8 +93,7 @@ class Command(SubcommandCommand):
             sub[name].add_argument("--json", action="store_true", help="Print one JSON document to standard output.")
 
     def _list(self, options: dict[str, Any]) -> None:
-        all_keys = list(keys.stored_keys())
-        facts = [key_reports.facts(key, all_keys) for key in all_keys]
+        facts = key_reports.all_facts()
         if options["json"]:
             self.print_json(facts)
             return
@@ -102,7 +101,8 @@ class Command(SubcommandCommand):
             self.stdout.write("There are no keys: run `python manage.py instaccess_init`.")
         for fact in facts:
             parts = "with private key" if fact["private"] else "public key only"
-            self.stdout.write(f"{fact['use']}  {fact['status']:<8} {fact['kid']}  {parts}; {fact['next']}")
+            use, status, kid = (key_reports.printable(fact[name]) for name in ("use", "status", "kid"))
+            self.stdout.write(f"{use}  {status:<8} {kid}  {parts}; {fact['next']}")
 
     def _generate(self, options: dict[str, Any]) -> None:
         key = keys.generate(Key.Use(options["use"]))
