@@ -67,7 +67,7 @@ class Knox(Nothing):
 
 
 class Naive(APIView):
-    """A straightforward implementation of the issuer: jwcrypto as in its README, and an audit row by the ORM.
+    """A straightforward issuer, with jwcrypto as in the README of jwcrypto, and an audit row by the ORM.
 
     The view computes the user's uuid; the package reads the uuid from the database.
     """
@@ -108,7 +108,7 @@ class Naive(APIView):
         return Response({"token": encrypted.serialize()}, status=201)
 
 
-# These statements work only with the default tables, because they don't support swapped models.
+# The statements below work only with the default tables and don't support swapped models.
 _SELECT = """
 SELECT t.id, t.scope, a.id, a.client_id, u.id, i.uuid
 FROM oauth2_provider_accesstoken t

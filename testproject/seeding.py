@@ -1,6 +1,6 @@
 """Audit rows that resemble the audit log of a busy school, generated for benchmarks, screenshots and demos.
 
-The same seed and the same time generate the same rows. With the same key-encryption key, the HMACs are the same too.
+The same seed and the same time generate the same rows. With the same key-encryption key, the HMACs are also the same.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ADDRESSES = 3000
 EXISTING_SHARE = 0.8
 """Share of the tokens whose subject still exists."""
 MASQUERADES, REVOKED, REFUSED = 0.01, 0.002, 0.03
-"""Number of masquerades, of revoked tokens and of refusals, per issued token."""
+"""Numbers of masquerades, revoked tokens and refusals per issued token."""
 ROTATED = timedelta(days=90)
 
 APPLICATIONS = {
@@ -166,7 +166,7 @@ class Seeding:
     def _person(self, time: datetime) -> Person:
         """Choose a subject.
 
-        Some users get tokens every hour, others twice a year. Deleted users get tokens only for part of the period.
+        Some users get tokens every hour, others twice per year. Deleted users get tokens only for part of the period.
         """
         if self._random.random() < EXISTING_SHARE:
             return self.users[int(USERS * self._random.random() ** 2)]

@@ -37,7 +37,7 @@ _DATABASE_FIXTURES = {"db", "transactional_db", "live_server"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that use a database, because only these need to run on all three databases.
+    """Mark the tests that use a database, because only the marked tests need to run on all three databases.
 
     pytest-django prevents other tests from using a database.
     """

@@ -174,7 +174,10 @@ def _matching_name(name: Any, current_id: Any, recorded_id: str) -> str | None:
 
 
 def as_json_lines(records: Iterable[Sequence[Any]]) -> str:
-    """Format one JSON object per record, with the names of `COLUMNS` and the unchanged values."""
+    """Format one JSON object per record. The keys are `COLUMNS`.
+
+    Unlike in CSV, strings are not escaped for spreadsheets.
+    """
     # Non-ASCII characters are escaped. Otherwise, Unicode line separators could split a line, and lone surrogates
     # could not be encoded as UTF-8.
     return "".join(json.dumps(dict(zip(COLUMNS, record, strict=True))) + "\n" for record in records)
@@ -190,7 +193,7 @@ def as_csv(records: Iterable[Sequence[Any]]) -> str:
 
 
 def _incomplete(file_format: Format, count: int) -> str:
-    # The line has another structure than a row, so that a strict parser fails on an incomplete file.
+    # The line has a different structure from a row, so that a strict parser fails on an incomplete file.
     text = f"INCOMPLETE: the export failed after {count} rows."
     return f'"{text}"\r\n' if file_format is Format.CSV else json.dumps({"incomplete": text}) + "\n"
 

@@ -1,4 +1,4 @@
-"""Recording of issued tokens: computes the HMAC of an audit row, inserts the row and commits it.
+"""Functions that compute the HMAC of an audit row, insert the row and commit it.
 
 The INSERT statement is compiled only once. Django would compile the statement for every row, and compiling takes
 longer than running the statement.

@@ -130,7 +130,7 @@ def _validate(text: str, request: HttpRequest) -> tuple[Any, Any]:
 
 
 def _can_be_refreshed(access_token: Any) -> bool:
-    """Return whether the access token has a refresh token that is not revoked. Clients then refresh it."""
+    """Return whether a client can refresh the access token, that is, whether its refresh token is not revoked."""
     model = get_refresh_token_model()
     refresh_tokens = model._default_manager.using(router.db_for_write(model))
     return bool(refresh_tokens.filter(access_token=access_token, revoked=None).exists())
@@ -183,7 +183,7 @@ def is_usable_client(client_id: str, request: HttpRequest | None = None) -> bool
     """
     if "\0" in client_id:  # PostgreSQL refuses NUL in a query
         return False
-    # Not a replica, which may not know yet that the application was deleted or disabled.
+    # Do not read from a replica, because a replica may still contain an application that was deleted or disabled.
     model = get_application_model()
     applications = model._default_manager.using(router.db_for_write(model))
     try:

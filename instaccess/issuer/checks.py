@@ -88,9 +88,9 @@ def check_permissions(**kwargs: Any) -> list[CheckMessage]:
     return [
         Warning(
             f"In AUTHENTICATION_BACKENDS or AUTH_USER_MODEL: {', '.join(sources)} has a has_perm, but no "
-            "get_all_permissions that lists what it grants. The permissions of two users can't be compared, so only "
-            "superusers can masquerade (as_user_id).",
-            hint="Add get_all_permissions to it, or set INSTACCESS['MASQUERADE_HOOK'] to a rule of your own. If no "
+            "get_all_permissions that lists what has_perm grants. The permissions of two users can't be compared, so "
+            "only superusers can masquerade (as_user_id).",
+            hint="Add get_all_permissions to the class, or set INSTACCESS['MASQUERADE_HOOK'] to your own rule. If no "
             "user masquerades, add this id to SILENCED_SYSTEM_CHECKS.",
             id="instaccess.W013",
         )

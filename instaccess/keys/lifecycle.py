@@ -206,7 +206,7 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
                 # compromised key is revoked nevertheless.
                 failure = error.detail
     if failure:
-        logger.error("no new %s key after a revocation: %s", use.label, failure)
+        logger.error("no new %s key was generated after a revocation: %s", use.label, failure)
     tokens = _mark_tokens([key.kid], keks, reason=reason, by=by, now=now)
     return Revocation(key, successor, generated, tokens, failure)
 

@@ -192,7 +192,7 @@ def reseal() -> int:
             except KeyUnavailable as error:
                 failures.append(error)
     for failure in failures:
-        logger.error("not resealed: %s", failure)
+        logger.error("a key could not be resealed: %s", failure)
     if failures:
         raise failures[0]
     return resealed

@@ -135,7 +135,7 @@ def load(previous: Iterable[HeldKey] = ()) -> KeyRing:
     stored = Key.objects.using(router.db_for_write(Key)).filter(status__in=rotation.ACCEPTED)
     rows, errors = row_hmac.examine(stored, conf.key_encryption_keys)
     for error in errors.values():
-        logger.error("%s", error)
+        logger.error("a key can't be used: %s", error)
     refused = [RefusedKey(row.kid, row.use, row.status, errors[row.pk]) for row in rows if row.pk in errors]
     now, times = timezone.now(), lifecycle_times()
     accepted = [row for row in rows if row.pk not in errors and rotation.is_accepted(row, now=now, times=times)]

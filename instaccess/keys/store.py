@@ -80,7 +80,7 @@ def authentic_keys(keys: QuerySet[Key] | None = None) -> list[Key]:
     """
     rows, errors = examine(keys)
     for error in errors.values():
-        logger.error("key skipped: %s", error)
+        logger.error("a key was skipped: %s", error)
     return [row for row in rows if row.pk not in errors]
 
 

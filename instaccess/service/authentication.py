@@ -137,7 +137,7 @@ class InstAccessAuthentication(BaseAuthentication):
             logger.warning("refused reason=%s jti=%r detail=%r", refusal.code, jti, refusal.detail)
             answer: type[APIException] = _Refused
         except (DbError, InstAccessError) as error:
-            logger.error("not decided: %s: %s", type(error).__name__, error)
+            logger.error("the service could not check the token (%s): %s", type(error).__name__, error)
             answer = _Unavailable
         # Raise after the `except` blocks. Otherwise, the first exception, whose frames contain the token, would
         # become the `__context__` of the new exception.

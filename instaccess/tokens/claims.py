@@ -53,7 +53,7 @@ _NAMES = {
 }
 _REQUIRED = ("jti", "user_uuid", "account_uuid")
 _OPTIONAL_STRINGS = ("canvas_domain", "masquerading_user_uuid", "region")
-# Canvas writes some of these as integers. Readers get all of them as strings.
+# Canvas writes some of these claims as integers. Readers get all of these claims as strings.
 _OPTIONAL_IDS = ("user_global_id", "real_user_global_id", "client_id")
 _OPTIONAL_SHARD_IDS = ("masquerading_user_shard_id", "shard_id")
 
@@ -63,7 +63,7 @@ ATTRIBUTES = {name: attribute for attribute, name in _NAMES.items()}
 """Name of a claim -> attribute of Claims."""
 
 RESERVED = frozenset(_NAMES.values()) | {"aud", "nbf"}
-"""Claims that CLAIMS_HOOK can't set. The issuer never writes `aud` or `nbf`, but readers may check them."""
+"""Claims that CLAIMS_HOOK can't set. The issuer never writes `aud` or `nbf`, but readers may check both claims."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,13 +200,13 @@ class Claims:
             max_lifetime: largest `exp - iat` that is accepted, in seconds.
 
         Raises:
-            ForeignToken: the token was issued by an issuer that is not in `issuers`.
+            ForeignToken: `iss` is missing or not in `issuers`.
             TokenExpired: the token is past its `exp` and the leeway.
             InvalidToken: the token has another problem; `code` is the precise reason.
         """
         # A tuple, because `in` searches a string for substrings, and a set refuses an `iss` that is a list.
         if payload.get("iss") not in tuple(issuers):
-            raise ForeignToken("the token was issued by another issuer")
+            raise ForeignToken("the issuer (iss) of the token is not accepted")
         values: dict[str, Any] = {"issuer": payload["iss"]}
         for attribute in ("issued_at", "expires_at"):
             values[attribute] = _get_seconds(payload, _NAMES[attribute])
@@ -224,7 +224,7 @@ class Claims:
                 values[attribute] = _get_shard_id(payload, _NAMES[attribute])
         if "instructure_service" in payload:
             if not isinstance(payload["instructure_service"], bool):
-                raise InvalidToken("instructure_service is not true or false", code=Reason.BAD_CLAIM)
+                raise InvalidToken("instructure_service is neither true nor false", code=Reason.BAD_CLAIM)
             values["instructure_service"] = payload["instructure_service"]
         # As in Canvas, a masquerade needs both claims (docs/wire-contract.md §2).
         if None in (values.get("masquerading_user_uuid"), values.get("masquerading_user_shard_id")):
@@ -233,7 +233,7 @@ class Claims:
 
 
 def identifiers(payload: Mapping[str, Any]) -> dict[str, str]:
-    """Return `jti`, `user_uuid` and `client_id` of a verified claims set as strings, each only if its type is valid.
+    """Return `jti`, `user_uuid` and `client_id` of a verified claims set as strings, without invalid values.
 
     Callers use the result to log and count refused tokens.
     """
@@ -259,7 +259,7 @@ def _check_times(
     max_lifetime: int,
 ) -> None:
     if not 0 < expires_at - issued_at <= max_lifetime:
-        raise InvalidToken(f"the lifetime is not between 1 and {max_lifetime} s", code=Reason.BAD_LIFETIME)
+        raise InvalidToken(f"the lifetime (exp - iat) is not 1 to {max_lifetime} seconds", code=Reason.BAD_LIFETIME)
     if now >= expires_at + leeway:
         raise TokenExpired("past its exp")
     if issued_at > now + max(CLOCK_SKEW, leeway):
@@ -273,26 +273,31 @@ def _get_seconds(payload: Mapping[str, Any], name: str) -> int:
     # `isinstance` would accept True, because bool is a subclass of int. Numbers from 2**53 on are refused, because
     # some JSON parsers round such numbers.
     if type(value) is not int or not 0 <= value < 2**53:
-        raise InvalidToken(f"{name} is not an integer number of seconds", code=Reason.BAD_CLAIM)
+        raise InvalidToken(f"{name} is not an integer from 0 to 2**53 - 1", code=Reason.BAD_CLAIM)
     return value
 
 
 def _get_string(payload: Mapping[str, Any], name: str) -> str:
     value = payload.get(name)
     if not isinstance(value, str) or not value:
-        raise InvalidToken(f"{name} is missing or not a string", code=Reason.BAD_CLAIM)
+        raise InvalidToken(f"{name} is not a non-empty string", code=Reason.BAD_CLAIM)
     return value
 
 
 def _get_id(payload: Mapping[str, Any], name: str) -> str:
     value = _format_id(payload.get(name))
     if not value:
-        raise InvalidToken(f"{name} is not a string or an integer", code=Reason.BAD_CLAIM)
+        raise InvalidToken(
+            f"{name} is neither a non-empty string nor an integer from 0 to 2**63 - 1", code=Reason.BAD_CLAIM
+        )
     return value
 
 
 def _format_id(value: Any) -> str | None:
-    """Return a string, or an integer as a string, or None for any other value. Canvas's ids have 64 bits."""
+    """Return an id as a string: a string unchanged, an integer from 0 to 2**63 - 1 in decimal.
+
+    Returns None for any other value. Canvas's ids are signed 64-bit integers.
+    """
     if type(value) is int and 0 <= value < 2**63:
         return str(value)
     return value if isinstance(value, str) else None
@@ -302,4 +307,4 @@ def _get_shard_id(payload: Mapping[str, Any], name: str) -> int | str:
     value = payload.get(name)
     if type(value) is int or (isinstance(value, str) and value):
         return value
-    raise InvalidToken(f"{name} is not an integer or a string", code=Reason.BAD_CLAIM)
+    raise InvalidToken(f"{name} is neither an integer nor a non-empty string", code=Reason.BAD_CLAIM)

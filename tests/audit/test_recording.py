@@ -1,4 +1,4 @@
-"""Recording of audit rows: `insert` stores the same row as `save`, and `commit` commits an authenticated row."""
+"""Audit rows of issued tokens: `insert` stores the same row as `save`, and `commit` commits an authenticated row."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ class TestStateAtTheTimeOfTheRequest:
 
         assert (refused.status_code, post(access_token).status_code) == (401, 201)
 
-    def test_removed_scope_takes_effect_immediately(self, post, access_token):
+    def test_access_token_that_loses_its_scope_is_refused_at_the_next_request(self, post, access_token):
         post(access_token)
         get_access_token_model().objects.filter(pk=access_token.pk).update(scope="read")
 

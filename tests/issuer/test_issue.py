@@ -257,7 +257,7 @@ class TestTheUserUuidField:
 
 @pytest.mark.django_db
 class TestWithoutKeys:
-    def test_k5_nothing_is_issued_and_the_error_names_the_command(self, issue):
+    def test_k5_without_keys_no_token_is_issued_and_the_error_names_the_command(self, issue):
         Key.objects.all().delete()
         keys_ring.clear_cache()
 
@@ -334,13 +334,15 @@ class TestAnAuditRowThatTheDatabaseRefuses:
         yield
         run(DROPS[connection.vendor])
 
-    def test_p13_no_token_is_returned(self, issue, refusing):
+    def test_p13_no_token_is_returned_if_the_database_refuses_the_audit_row(self, issue, refusing):
         with pytest.raises(AuditError):
             issue()
 
         assert not IssuedToken.objects.exists()
 
-    def test_p13_answer_is_503_without_a_token(self, post, access_token, initial_keys, refusing):
+    def test_p13_answer_is_503_without_a_token_if_the_database_refuses_the_audit_row(
+        self, post, access_token, initial_keys, refusing
+    ):
         response = post(access_token)
 
         assert answer(response) == UNAVAILABLE

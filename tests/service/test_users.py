@@ -77,7 +77,7 @@ class TestALocalUser:
             response = ask(token)
 
         assert refusal(response) == UNAVAILABLE
-        assert "not decided: OperationalError" in caplog.text
+        assert "the service could not check the token (OperationalError)" in caplog.text
 
 
 class TestTheUserHook:

@@ -169,7 +169,7 @@ class KeyActions(ReadOnlyAdmin):
         effects = [
             _("Gateways refuse all live tokens of this key (%(count)d) within five seconds.")
             % {"count": live_tokens(key)},
-            _("The key is removed from the JWK set and its private key is erased. You can't undo this."),
+            _("The key is removed from the JWK set and its private key is erased. You can't undo a revocation."),
         ]
         if key.status == Key.Status.CURRENT:
             effects.append(_describe_successor(key))

@@ -60,8 +60,8 @@ class IssuedTokenAdmin(InspectorPages, ExportPages, TokenActions):
         return [*users.user_relations("user", "real_user"), "application"]
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
-        # Refuse other conditions on the time. Otherwise, `issued_at__month`, for example, would read every row, and
-        # the chart would show another period than the list.
+        # Refuse lookups on `issued_at`: the period filter is the only condition on the time. Otherwise, a lookup such
+        # as `issued_at__month` would read every row, and the chart would show a different period from the list.
         if any(name.startswith("issued_at__") for name in request.GET):
             raise IncorrectLookupParameters("choose a period instead")
         return super().get_changelist_instance(request)

@@ -20,8 +20,8 @@ def terms(text: str) -> list[str]:
 
 def tokens_matching(term: str) -> Q:
     """Return the condition for tokens whose id, user, real user, client id or client address is the term."""
+    # Load the users' primary keys first, so that the query on the audit log needs no join.
     user_pks = list(_find_users(term).values_list("pk", flat=True))
-    # The primary keys are loaded first, so that the query of the large table needs no join.
     condition = Q(client_id=term) | Q(user_uuid=term) | Q(real_user_uuid=term)
     if user_pks:
         condition |= Q(user__in=user_pks) | Q(real_user__in=user_pks)
