@@ -56,6 +56,8 @@ class KeyActions(ReadOnlyAdmin):
             return self._refuse(
                 request, _("There is no current key to rotate. Run `python manage.py instaccess_init`.")
             )
+        if problem := keys.problem(current):
+            raise problem
         if request.POST.get("expected_current", current.kid) != current.kid:
             return self._refuse(request, str(_ALREADY_ROTATED))
         rows = keys.authentic_keys(keys.stored_keys().filter(use=kind))

@@ -31,12 +31,12 @@ _SUBCOMMANDS = {
     "revoke": (
         "Revoke a compromised key. The key is removed from the JWK set and refused everywhere within five seconds. "
         "Its live tokens are marked as revoked, and its private key is erased. The future key becomes current. This "
-        "can't be undone."
+        "can't be undone. You can also revoke a key whose row was modified or inserted with SQL."
     ),
     "reseal": (
         "Encrypt every stored private key again, with the first key in INSTACCESS['KEY_ENCRYPTION_KEYS'], and "
-        "recompute HMACs of the audit log with this key. You can run this command while tokens are issued. If it was "
-        "interrupted, run it again."
+        "recompute HMACs of keys and of the audit log with this key. A modified row gets no new HMAC. You can run "
+        "this command while tokens are issued. If it was interrupted, run it again."
     ),
 }
 
