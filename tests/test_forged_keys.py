@@ -249,6 +249,15 @@ class TestAfterTheRevocation:
 
 
 class TestAModifiedCurrentSigningKey:
+    def test_k17_the_button_to_rotate_changes_nothing_and_names_the_command(self, initial_keys, admin_client):
+        key = Key.objects.get(use="sig", status="current")
+        Key.objects.filter(pk=key.pk).update(alg="odd")
+        before = list(Key.objects.order_by("pk").values())
+        response = admin_client.post(reverse("admin:instaccess_key_rotate", args=["sig"]), follow=True)
+
+        assert f"revoke --kid {key.kid}" in page_text(response)
+        assert list(Key.objects.order_by("pk").values()) == before
+
     def test_k17_nothing_is_issued_until_the_key_is_revoked(self, initial_keys, post, access_token, caplog):
         key = Key.objects.get(use="sig", status="current")
         Key.objects.filter(pk=key.pk).update(created_at=key.created_at.replace(year=2020))

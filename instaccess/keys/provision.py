@@ -220,8 +220,7 @@ def _reseal_row(pk: int) -> bool:
         if row.has_private and sealing.sealed_under(old_sealed) != kek_id(keks[0]):
             private = sealing.unseal(old_sealed, kid=row.kid, use=row.use, keks=keks)
             row.sealed_private_jwk = sealing.seal(private, kid=row.kid, use=row.use, keks=keks)
-        row.mac = ""
-        store.authenticate(row, keks)
+        row.mac = row_hmac.authenticate(row, keks[:1])
         if (row.mac, row.sealed_private_jwk) == (old_mac, old_sealed):
             return False
         unchanged = store.stored_keys().filter(pk=pk, mac=old_mac, sealed_private_jwk=old_sealed)

@@ -28,7 +28,7 @@ logger = logging.getLogger("instaccess.keys")
 SHORTEST_KID = 6
 """The minimum length of an abbreviated kid."""
 
-_TIMES = ("created_at", "activated_at", "retired_at", "revoked_at")
+_TIMES = frozenset({"created_at", "activated_at", "retired_at", "revoked_at"})
 
 
 def stored_keys() -> QuerySet[Key]:
@@ -165,7 +165,8 @@ def store(key: JWK, *, use: Key.Use, status: Key.Status, now: datetime) -> Key:
         created_at=now,
         activated_at=now if status == Key.Status.CURRENT else None,
     )
-    authenticate(row, conf.key_encryption_keys)
+    _make_storable(row, *_TIMES)
+    row.mac = row_hmac.authenticate(row, conf.key_encryption_keys)
     row.save(using=router.db_for_write(Key), force_insert=True)
     logger.info("key %s stored: use=%s status=%s private=%s", row.kid, use, status, row.has_private)
     return row
@@ -226,17 +227,23 @@ def _public_key_of_sealed(key: Key, keks: Sequence[KeyEncryptionKey]) -> dict[st
 
 
 def _save(key: Key, keks: Sequence[KeyEncryptionKey], *fields: str) -> None:
-    """Update the named columns of a row, and its HMAC."""
-    authenticate(key, keks)
+    """Update the named columns of a row, and its HMAC. Without key-encryption keys, the row gets no HMAC."""
+    _make_storable(key, *fields)
+    key.mac = row_hmac.authenticate(key, keks) if keks else ""
     key.save(using=router.db_for_write(Key), update_fields=[*fields, "mac"])
 
 
-def authenticate(key: Key, keks: Sequence[KeyEncryptionKey]) -> None:
-    """Set the HMAC of a row that is about to be written. Without key-encryption keys, the row gets no HMAC."""
+def _make_storable(key: Key, *fields: str) -> None:
+    """Replace times by the times that the database returns later, because the HMAC must cover these times."""
     connection = connections[router.db_for_write(Key)]
-    for field in _TIMES:
-        if (time := getattr(key, field)) is not None and not connection.features.supports_timezones:
+    for field in _TIMES.intersection(fields):
+        time: datetime | None = getattr(key, field)
+        if time is None:
+            continue
+        # `dumpdata` writes milliseconds. With microseconds, no key would be usable after `loaddata`.
+        time = time.replace(microsecond=time.microsecond // 1000 * 1000)
+        if not connection.features.supports_timezones:
             # The database stores local times in DATABASES[…]["TIME_ZONE"]. When clocks are set back, two times become
-            # the same local time, and the database returns the earlier one. The HMAC must cover the returned time.
-            setattr(key, field, time.astimezone(connection.timezone).replace(fold=0).astimezone(UTC))
-    key.mac = row_hmac.authenticate(key, keks) if keks else ""
+            # the same local time, and the database returns the earlier one.
+            time = time.astimezone(connection.timezone).replace(fold=0).astimezone(UTC)
+        setattr(key, field, time)
