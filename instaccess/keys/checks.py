@@ -57,7 +57,7 @@ def _report(problems: Sequence[KeyUnavailable]) -> list[CheckMessage]:
         Error(
             f"{text[:1].upper()}{text[1:]}.",
             hint="Find out who modified the database, and change its passwords.",
-            id="instaccess.E060",
+            id="instaccess.E055",
         )
         for text in texts
     ]

@@ -173,7 +173,7 @@ class TestAModifiedCurrentKey:
         audit.seal(evidence_keys())
         lifecycle.revoke(modify(key_of(SIG, "current"), public_jwk={}).kid)
 
-        assert verification.verify(evidence_keys()).broken == ""
+        assert verification.verify(evidence_keys()).problems == []
 
     def test_k17_tokens_of_a_modified_key_are_refused_until_its_row_is_restored(self, issue):
         _, token = issue()
