@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from instaccess import audit
-from instaccess.audit.evidence import statements, verification
+from instaccess.audit.evidence import signatures, verification
 from instaccess.exceptions import AuditAltered, KeyAltered, KeyRefused, KeyUnavailable
 from instaccess.keys import evidence_keys, lifecycle, provision, store
 from instaccess.keys import ring as keys_ring
@@ -93,12 +93,12 @@ class TestAnInsertedKey:
 
     def test_k17_an_inserted_key_verifies_no_checkpoint(self, rogue):
         row, private = rogue
-        forged = jose.sign(b"{}", private, kid=row.kid, typ=statements.CHECKPOINT)
+        forged = jose.sign(b"{}", private, kid=row.kid, typ=signatures.CHECKPOINT)
 
         for _ in ("before", "after the revocation"):
             assert row.kid not in evidence_keys().verification
             with pytest.raises(AuditAltered, match="signature is invalid"):
-                statements.read_signed(forged, "", evidence_keys(), name="it")
+                signatures.read_signed(forged, "", evidence_keys(), name="it")
             lifecycle.revoke(row.kid)
 
     def test_k17_a_revoked_inserted_key_is_no_longer_reported_and_the_other_keys_stay(self, rogue):
