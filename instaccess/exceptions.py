@@ -66,6 +66,7 @@ class Reason(StrEnum):
     UNSEAL = "unseal"
     KEK_MISSING = "kek_missing"
     SEAL_BROKEN = "seal_broken"
+    KEY_ALTERED = "key_altered"
     AUDIT = "audit"
     AUDIT_ALTERED = "audit_altered"
     CONFIG = "config"
@@ -126,6 +127,12 @@ class UnsealError(KeyUnavailable):
     """A sealed private key can't be unsealed: the key-encryption key is wrong, or the row was tampered with."""
 
     code = Reason.UNSEAL
+
+
+class KeyAltered(KeyUnavailable):
+    """The row of a key was modified or inserted without this package. The text names the command that fixes this."""
+
+    code = Reason.KEY_ALTERED
 
 
 class KeyRefused(InstAccessError):
