@@ -231,8 +231,8 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.KEK_MISSING: Explanation(
         _(
-            "The private key is encrypted with a key-encryption key that is not configured. This is a server-side "
-            "error."
+            "A key is encrypted or authenticated with a key-encryption key that is not configured. This is a "
+            "server-side error."
         ),
         _("Restore the key-encryption key: see INSTACCESS['KEY_ENCRYPTION_KEYS'] and SECRET_KEY_FALLBACKS."),
     ),
