@@ -7,6 +7,7 @@ import socket
 import pytest
 
 from tests.proxies.helpers import CLOSE, HOST, HTTP_2_UPGRADE, INVALID, SELF, WEBSOCKET, authorization, bearer
+from tests.support import servers
 from tests.support.proxies import ISSUE, Proxy
 
 pytestmark = pytest.mark.services
@@ -27,6 +28,26 @@ def echo(stream: socket.socket, text: str) -> str:
         for event in websocket.events():
             if isinstance(event, TextMessage):
                 return event.data
+
+
+def status_over_http_2(port: int, path: str) -> int | None:
+    """Send a GET request over HTTP/2 without TLS. Return None if the proxy does not accept HTTP/2."""
+    from h2.connection import H2Connection
+    from h2.events import ResponseReceived
+
+    connection = H2Connection()
+    connection.initiate_connection()
+    fields = {":method": "GET", ":scheme": "http", ":authority": "127.0.0.1", ":path": path}
+    connection.send_headers(1, list(fields.items()), end_stream=True)
+    with socket.create_connection((servers.HOST, port), timeout=servers.PATIENCE) as stream:
+        stream.sendall(connection.data_to_send())
+        while data := stream.recv(65536):
+            if data.startswith(b"HTTP/1"):
+                return None
+            for event in connection.receive_data(data):
+                if isinstance(event, ResponseReceived):
+                    return int(dict(event.headers)[b":status"])
+    return None
 
 
 class TestAnUpgradeToHTTP2:
@@ -74,6 +95,17 @@ class TestAnUpgradeToHTTP2:
 
         assert answer.status == 404
         assert site.service.sent == site.issuer.sent == b""
+
+    @pytest.mark.parametrize(
+        ("path", "status"), [(SELF, 401), ("/internal/services/jwks", 404), ("/admin/login/", 404)]
+    )
+    def test_g23_a_connection_that_begins_with_http_2_reaches_no_other_path(self, proxy, site, path, status):
+        assert status_over_http_2(site.service_process.port, path) is not None
+        site.clear()
+
+        # Envoy detects HTTP/2, and checks each request on the connection. The other proxies accept it only with TLS.
+        assert status_over_http_2(proxy.port, path) == (status if proxy.name == "envoy" else None)
+        assert site.service.requests == site.issuer.requests == []
 
     def test_g23_connect_opens_no_tunnel(self, proxy, site):
         answer = proxy.raw(f"CONNECT 127.0.0.1:{site.service_process.port} HTTP/1.1", HOST, CLOSE)
