@@ -44,7 +44,7 @@ def revoke(
         keks: the key-encryption keys, for the new HMACs of the rows. If empty, the rows get no new HMAC, and `verify`
             reports the rows.
         reason: stored in the rows, shortened to 255 characters.
-        by: the user who revokes the tokens, or a string such as "root (command line)".
+        by: the user who revokes the tokens, or a string such as "uid 0 (root), command line".
         now: the time of the revocation. By default, the current time.
 
     Raises DatabaseError.
@@ -58,8 +58,9 @@ def revoke(
         changes = {"revoked_at": now, "revoked_by": _user_name(by), "revocation_reason": reason[:255]}
         # An attacker with write access to the table can make rows unreadable. The tokens of unreadable rows are also
         # revoked, and `verify` reports these rows.
-        readable, unreadable = row_hmac.readable(rows)
-        if unreadable:
+        loaded = row_hmac.load(rows)
+        readable = [row for _, row in loaded if row is not None]
+        if unreadable := [pk for pk, row in loaded if row is None]:
             logger.error("the tokens of unreadable rows are revoked, but the rows get no new HMAC: %s", unreadable)
         macs = [When(pk=row.pk, then=Value(mac)) for row in readable if (mac := _new_mac(row, changes, keks))]
         revoked += rows.update(mac=Case(*macs, default=F("mac")) if macs else F("mac"), **changes)

@@ -7,7 +7,7 @@ import pytest
 from instaccess.exceptions import KeyUnavailable
 from instaccess.keys import lifecycle, provision, ring
 from instaccess.models import IssuedToken, Key
-from instaccess.tokens.claims import AFTERLIFE
+from instaccess.tokens import AFTERLIFE
 from tests.keys.helpers import BOTH_USES, ENC, HOUR, SECOND, SIG, START, accepted, key_of, kids, public_pem, rows
 
 pytestmark = pytest.mark.django_db

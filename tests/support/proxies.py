@@ -117,13 +117,17 @@ class Site:
         return {"INSTACCESS_SETTINGS": json.dumps({"TRUSTED_PROXIES": 1, **instaccess})}
 
     def start_server(self, name: str, server: str = "gunicorn", **instaccess: Any) -> servers.Process:
-        """Start a process of the test project. Keyword arguments change the INSTACCESS settings."""
+        """Start a process of the test project that has loaded its keys.
+
+        Keyword arguments change the INSTACCESS settings.
+        """
         port = servers.free_port()
         command = [sys.executable, "-m", *SERVERS[server](port)]
         env = self.env | self._settings(**instaccess)
         process = servers.Process(command, port=port, log=self.folder / f"{name}.log", env=env, cwd=ROOT)
-        # gunicorn accepts connections before its workers can answer, and a proxy waits only 2 seconds for a gateway.
-        Proxy("none", port, self).call("GET", "/internal/gateway/verify")
+        # gunicorn accepts connections before its worker has imported Django. On a busy machine, the import can take
+        # longer than a proxy waits for the gateway.
+        Proxy("none", port, self).call("GET", "/internal/services/jwks")
         return process
 
     @property
