@@ -109,6 +109,21 @@ class TestARowOfThisPackage:
         assert status_of(key) is audit.HmacStatus.AUTHENTIC
 
 
+class TestTheCoveredColumns:
+    # The database computes `current_use`.
+    @pytest.mark.parametrize(
+        "name", sorted({field.name for field in Key._meta.concrete_fields} - {"id", "mac", "current_use"})
+    )
+    def test_k17_every_column_of_the_model_is_covered(self, name):
+        """If you add a column, add it to `canonical_bytes`."""
+        row = Key(kid="a", use=SIG, alg="a", status="past", public_jwk={"n": "a"}, sealed_private_jwk="a")
+        row.created_at = row.activated_at = row.retired_at = row.revoked_at = START
+        before = row_hmac.canonical_bytes(row)
+        setattr(row, name, None)
+
+        assert row_hmac.canonical_bytes(row) != before
+
+
 class TestAModifiedRow:
     @pytest.fixture
     def row(self, clock) -> Key:
