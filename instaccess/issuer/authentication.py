@@ -27,7 +27,7 @@ from oauthlib.common import Request as OAuthlibRequest
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 
-from .. import keys, tokens, users
+from .. import charsets, keys, tokens, users
 from ..conf import SCOPE, conf
 from ..exceptions import ConfigError, InvalidToken, Reason
 from ..tokens import Claims
@@ -181,11 +181,12 @@ def is_usable_client(client_id: str, request: HttpRequest | None = None) -> bool
         client_id: the client id of the application.
         request: the request that `Application.is_usable` receives. None means an empty request.
     """
-    if "\0" in client_id:  # PostgreSQL refuses NUL in a query
-        return False
     # Not a replica, which may not know yet that the application was deleted or disabled.
     model = get_application_model()
     applications = model._default_manager.using(router.db_for_write(model))
+    # Some databases reject a comparison with a text that the column can't store, such as a text with NUL.
+    if not charsets.can_store(client_id, model._meta.get_field("client_id"), using=applications.db):
+        return False
     try:
         application = applications.filter(client_id=client_id).first()
     except (ValueError, DataError):  # the string is not a valid value

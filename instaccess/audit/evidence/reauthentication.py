@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from django.db.models import Case, F, Value, When
 
 from ...conf import KeyEncryptionKey
-from .. import row_hmac
+from .. import names, row_hmac
 from ..rows import issued_tokens
 from . import statements
 from .checkpoints import chain_end, checkpoints, markers, rows_after
@@ -20,9 +20,9 @@ logger = logging.getLogger("instaccess.audit")
 def reauthenticate(keys: EvidenceKeys) -> int:
     """Replace the HMACs of older key-encryption keys with HMACs of the first key-encryption key.
 
-    Recomputes the HMACs of checkpoints, prune markers and rows without a checkpoint. A row that a checkpoint covers
-    needs no new HMAC, because the checkpoint proves the row. An HMAC that doesn't match is not replaced, because a
-    new HMAC would hide that the data was modified.
+    Recomputes the HMACs of checkpoints, prune markers, rows without a checkpoint, and the user names in all rows. A
+    row that a checkpoint covers needs no new HMAC, because the checkpoint proves the row, except the names. An HMAC
+    that doesn't match is not replaced, because a new HMAC would hide that the data was modified.
 
     Returns the number of new HMACs.
 
@@ -48,6 +48,22 @@ def reauthenticate(keys: EvidenceKeys) -> int:
                 pk__in=[row.pk for row in renewed], mac__in=[row.mac for row in renewed]
             )
             count += unchanged.update(mac=Case(*whens, default=F("mac")))
+        last = pks[-1]
+    return count + _reauthenticate_names(keys.keks)
+
+
+def _reauthenticate_names(keks: Sequence[KeyEncryptionKey]) -> int:
+    count = last = 0
+    while pks := list(names.outdated(keks).filter(pk__gt=last).order_by("pk").values_list("pk", flat=True)[:200]):
+        rows, _ = row_hmac.readable(issued_tokens().filter(pk__in=pks))
+        renewed = {row: mac for row in rows if (mac := _new_mac(names.canonical_bytes(row), row.names_mac, keks))}
+        if renewed:
+            whens = [When(pk=row.pk, then=Value(mac)) for row, mac in renewed.items()]
+            # The condition on the HMAC leaves out rows whose names were erased since they were read.
+            unchanged = issued_tokens().filter(
+                pk__in=[row.pk for row in renewed], names_mac__in=[row.names_mac for row in renewed]
+            )
+            count += unchanged.update(names_mac=Case(*whens, default=F("names_mac")))
         last = pks[-1]
     return count
 

@@ -10,6 +10,7 @@ from ...conf import KeyEncryptionKey
 from ...exceptions import AuditAltered
 from ...models import IssuedToken
 from .. import row_hmac
+from ..names import names_status
 from ..row_hmac import HmacStatus
 from . import references, statements
 from .checkpoints import ROWS, SETTLED, rows_after
@@ -90,7 +91,22 @@ def _check_covered_row(
         )
     else:
         raise AuditAltered(f"{describe_row(row)} was modified", row.pk)
+    _check_names(row, keks)
     return digest
+
+
+def _check_names(row: IssuedToken, keks: Sequence[KeyEncryptionKey]) -> None:
+    """Check the user names, which neither the HMAC of the row nor a checkpoint covers. Raises AuditAltered."""
+    match names_status(row, keks):
+        case HmacStatus.BROKEN:
+            raise AuditAltered(f"the user names in {describe_row(row)} were modified", row.pk)
+        case HmacStatus.UNKNOWN:
+            raise AuditAltered(
+                f"the user names in {describe_row(row)} can't be checked: their HMAC names a key-encryption key that "
+                "isn't in INSTACCESS['KEY_ENCRYPTION_KEYS']. Add the key again, then run "
+                "`python manage.py instaccess_keys reseal`",
+                row.pk,
+            )
 
 
 def _deleted(entry: Entry, statement: Statement) -> AuditAltered:
@@ -128,6 +144,7 @@ def check_uncovered_rows(report: Report, last: int, now: datetime, keks: Sequenc
                     "`python manage.py instaccess_keys reseal`",
                     row.pk,
                 )
+            _check_names(row, keks)
         overdue = overdue or (rows[0] if now - rows[0].issued_at > timedelta(seconds=SETTLED, days=1) else None)
         _check_neighbours(report, rows)
         report.rows += len(rows)
