@@ -25,7 +25,7 @@ test: $(VENV)/.test
 
 # Runs the tests that use a database again on PostgreSQL and MariaDB. A missing service is a failure. Tests that need
 # Redis, a proxy or a browser run once, on PostgreSQL.
-test-services: $(VENV)/.services
+test-services: $(VENV)/.services $(VENV)/.clients
 	$(BIN)/python -m tests.support.check_services
 	INSTACCESS_DATABASE=postgresql $(PYTEST) -m "database or postgresql or services"
 	INSTACCESS_DATABASE=mariadb $(PYTEST) -m "database and not postgresql and not services"
@@ -95,6 +95,18 @@ $(VENV)/.services: $(VENV)/.test
 	@echo "Installing database drivers, application servers and Playwright into $(VENV) …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,services,browser,bench]' || { \
 		echo "mysqlclient has to be compiled. Install the compiler and headers: apt install gcc pkg-config python3-dev default-libmysqlclient-dev" >&2; exit 1; }
+	@touch $@
+
+# Clients of Canvas. tests/support/clients.py runs each of them in a separate process.
+$(VENV)/.clients: $(BIN)/python Makefile
+	@echo "Installing clients of Canvas into $(VENV)/clients …"
+	@command -v npm >/dev/null || { echo "One client needs Node.js and npm. Install them: apt install nodejs npm" >&2; exit 1; }
+	@rm -rf $(VENV)/clients
+	@for version in 2.2 3.4 3.6; do \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+			--target $(VENV)/clients/canvasapi-$$version canvasapi==$$version.0 || exit 1; \
+	done
+	@npm install --loglevel=error --no-audit --no-fund --prefix $(VENV)/clients/node @kth/canvas-api@5.1.1 undici@6.29.1
 	@touch $@
 
 clean:

@@ -41,7 +41,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     with stage("postgresql") as staged:
         from django.db import connection
 
-        # Creates the users and applications of the generated audit log, so that they exist at every size.
+        # Create the users and applications of the generated audit log, so that users and applications exist at every
+        # size.
         _seed(os.environ["PGDATABASE"], 1)
         connection.cursor().execute("DELETE FROM instaccess_issuedtoken")
         connection.close()
@@ -67,7 +68,6 @@ def _copies(base: str, sizes: tuple[int, ...]) -> Iterator[dict[int, str]]:
 
 def _seed(name: str, rows: int) -> None:
     command = [sys.executable, "-m", "django", "instaccess_tokens", "seed", "--rows", str(rows), "--days", str(DAYS)]
-    # Each number of rows has its own seed, which also differs from the seed that generated the users.
     command += ["--seed", str(rows)]
     environment = {**os.environ, "PGDATABASE": name, "PYTHONPATH": str(ROOT)}
     subprocess.run(command, env=environment, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)

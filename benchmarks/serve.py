@@ -140,7 +140,7 @@ class Server:
         return [child for child in children if b"resource_tracker" not in Path(f"/proc/{child}/cmdline").read_bytes()]
 
     def cpu(self) -> float:
-        """CPU time that all workers have used so far, in seconds."""
+        """Return the CPU time that all workers have used so far, in seconds."""
         ticks = 0
         for pid in self.workers:
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -148,6 +148,6 @@ class Server:
         return ticks / os.sysconf("SC_CLK_TCK")
 
     def memory(self) -> int:
-        """Resident memory of all workers, in bytes."""
+        """Return the resident memory of all workers, in bytes."""
         pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self.workers)
         return pages * os.sysconf("SC_PAGE_SIZE")

@@ -60,5 +60,5 @@ INSTACCESS = {
     "THROTTLE_COST": 1,
     "THROTTLE_LEAK": 1_000_000,
     # The service has no local users.
-    "USER_HOOK": "instaccess.service.authentication.TokenUser",
+    "USER_HOOK": "instaccess.service.TokenUser",
 }

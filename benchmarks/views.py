@@ -28,11 +28,12 @@ from rest_framework.views import APIView
 from rest_framework_simplejwt.tokens import AccessToken
 
 from instaccess.audit import names, row_hmac
+from instaccess.audit.row_ids import row_id
 from instaccess.conf import SCOPE, conf
 from instaccess.issuer import throttling
 from instaccess.keys import ring as keys_ring
 from instaccess.models import IssuedToken
-from instaccess.service.authentication import InstAccessAuthentication, TokenUser
+from instaccess.service import InstAccessAuthentication, TokenUser
 
 from .bare import Decoder, Encoder
 
@@ -67,7 +68,7 @@ class Knox(Nothing):
 
 
 class Naive(APIView):
-    """A straightforward implementation of the issuer: jwcrypto as in its README, and an audit row by the ORM.
+    """A straightforward issuer, with jwcrypto as in the README of jwcrypto, and an audit row by the ORM.
 
     The view computes the user's uuid; the package reads the uuid from the database.
     """
@@ -109,7 +110,7 @@ class Naive(APIView):
         return Response({"token": encrypted.serialize()}, status=201)
 
 
-# These statements work only with the default tables, because they don't support swapped models.
+# The statements below work only with the default tables and don't support swapped models.
 _SELECT = """
 SELECT t.id, t.scope, a.id, a.client_id, u.id, u.username, i.uuid
 FROM oauth2_provider_accesstoken t
@@ -119,10 +120,10 @@ JOIN instaccess_useridentity i ON i.user_id = u.id
 WHERE t.token_checksum = %s AND t.expires > %s AND u.is_active
 """
 _INSERT = """
-INSERT INTO instaccess_issuedtoken (jti, user_id, user_uuid, user_name, real_user_uuid, real_user_name,
+INSERT INTO instaccess_issuedtoken (id, jti, user_id, user_uuid, user_name, real_user_uuid, real_user_name,
   application_id, client_id, access_token_pk, account_uuid, canvas_domain, signing_kid, encryption_kid, ip_address,
   user_agent, issued_at, expires_at, revoked_by, revocation_reason, mac, names_mac)
-VALUES (%s, %s, %s, %s, '', '', %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, '', '', %s, %s)
+VALUES (%s, %s, %s, %s, %s, '', '', %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, '', '', %s, %s)
 """
 
 
@@ -157,8 +158,10 @@ def _floor(request: HttpRequest, *, guarded: bool) -> HttpResponse:
         claims = _claims(user_pk, str(user_uuid), request.get_host())
         encoder, signing_kid, encryption_kid = _encoder()
         encrypted = encoder.encode(json.dumps(claims, separators=(",", ":")).encode())
+        jti, issued_at = uuid.UUID(claims["jti"]), datetime.fromtimestamp(claims["iat"], UTC)
         audit_row = SimpleNamespace(
-            jti=uuid.UUID(claims["jti"]),
+            pk=row_id(issued_at, jti),
+            jti=jti,
             user_uuid=claims["sub"],
             user_name=user_name,
             real_user_uuid="",
@@ -171,7 +174,7 @@ def _floor(request: HttpRequest, *, guarded: bool) -> HttpResponse:
             encryption_kid=encryption_kid,
             ip_address=request.META["REMOTE_ADDR"],
             user_agent=request.META.get("HTTP_USER_AGENT", ""),
-            issued_at=datetime.fromtimestamp(claims["iat"], UTC),
+            issued_at=issued_at,
             expires_at=datetime.fromtimestamp(claims["exp"], UTC),
             revoked_at=None,
             revoked_by="",
@@ -185,6 +188,7 @@ def _floor(request: HttpRequest, *, guarded: bool) -> HttpResponse:
         cursor.execute(
             _INSERT,
             [
+                audit_row.pk,
                 audit_row.jti.hex,
                 user_pk,
                 audit_row.user_uuid,

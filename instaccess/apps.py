@@ -19,7 +19,7 @@ class InstAccessConfig(AppConfig):
         from .audit import refusal_counts  # noqa: PLC0415
         from .conf import checks as conf_checks  # noqa: F401, PLC0415
         from .issuer import checks as issuer_checks  # noqa: F401, PLC0415
-        from .issuer.authentication import is_usable_client  # noqa: PLC0415
+        from .issuer.oauth2_validator import is_usable_client  # noqa: PLC0415
         from .keys import checks as keys_checks  # noqa: F401, PLC0415
         from .trust import checks as trust_checks  # noqa: F401, PLC0415
 

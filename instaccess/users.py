@@ -88,7 +88,7 @@ def existing_uuid(user: Any) -> str:
 
 
 def user_relations(*references: str) -> list[str]:
-    """Return the `select_related` arguments that load the users of these foreign keys, and the uuids of these users.
+    """Return the `select_related` arguments that load users through foreign keys, and the uuids of the users.
 
     Args:
         references: names of foreign keys to users, such as `real_user`.
@@ -184,7 +184,7 @@ def masquerade_target(caller: Any, as_user_id: str) -> Any:
 
     Args:
         caller: the authenticated user, whom `check_may_masquerade` has accepted.
-        as_user_id: a primary key, or `uuid:` and a uuid, of another user.
+        as_user_id: the primary key of another user, or `uuid:` followed by the uuid of the user.
 
     Raises MasqueradeRefused if the user is unknown or inactive, or if the caller lacks permission.
     """
@@ -241,7 +241,7 @@ def _lists_its_permissions(source: type) -> bool:
             return True
         if "has_perm" in vars(cls):
             return False
-    return True  # It grants no permissions.
+    return True  # The class grants no permissions.
 
 
 def _holds_permission(caller: Any) -> bool:
@@ -279,6 +279,6 @@ def _can_store(text: str, field: str, *, using: str) -> bool:
 
 
 def _users() -> QuerySet[Any]:
-    # Not from a replica, which may not know yet that a user was deactivated.
+    # Do not read from a replica, because a replica may not contain a recent deactivation yet.
     model = get_user_model()
     return model._default_manager.using(router.db_for_write(model))

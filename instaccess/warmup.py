@@ -46,7 +46,7 @@ def _warm_up() -> None:
         except Exception as error:  # A worker must start despite any error.
             # A missing key is not an error: an issuer may have no decryption keys, and a gateway no signing keys.
             level = logging.DEBUG if type(error) is KeyUnavailable else logging.ERROR
-            logger.log(level, "not warmed up: %s: %s", type(error).__name__, error)
+            logger.log(level, "a step of the warm-up failed (%s): %s", type(error).__name__, error)
     connections.close_all()
 
 
@@ -59,7 +59,7 @@ def _use_decryption_keys() -> None:
 
 
 def _fetch_jwks() -> None:
-    # Without this fetch, a worker that starts shortly before an outage of the issuer would have no keys during it.
+    # Without this fetch, a worker that starts shortly before an outage of the issuer would have no keys.
     if conf.verification_keys is not None:
         trust.verification_keys()
 

@@ -1,6 +1,6 @@
 """Audit rows that resemble the audit log of a busy school, generated for benchmarks, screenshots and demos.
 
-The same seed and the same time generate the same rows. With the same key-encryption key, the HMACs are the same too.
+The same seed and the same time generate the same rows. With the same key-encryption key, the HMACs are also the same.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from oauth2_provider.models import get_application_model
 
 from instaccess.audit import names, row_hmac
 from instaccess.audit.refusal_counts import RETENTION
+from instaccess.audit.row_ids import row_id
 from instaccess.conf import conf
 from instaccess.models import IssuedToken, Key, RefusalCount, UserIdentity
 from instaccess.users import user_name
@@ -32,7 +33,7 @@ ADDRESSES = 3000
 EXISTING_SHARE = 0.8
 """Share of the tokens whose subject still exists."""
 MASQUERADES, REVOKED, REFUSED = 0.01, 0.002, 0.03
-"""Number of masquerades, of revoked tokens and of refusals, per issued token."""
+"""Numbers of masquerades, revoked tokens and refusals per issued token."""
 ROTATED = timedelta(days=90)
 
 APPLICATIONS = {
@@ -118,8 +119,10 @@ class Seeding:
             real = self.users[rnd.randrange(MASQUERADERS)] if masquerades else Person("")
             application = rnd.choices(self.applications, cum_weights=shares)[0]
             domain = rnd.choices(domains, cum_weights=domain_shares)[0]
+            jti = self._uuid()
             token = IssuedToken(
-                jti=self._uuid(),
+                id=row_id(time, jti),
+                jti=jti,
                 user_id=person.user_id,
                 user_uuid=person.uuid,
                 user_name=person.name,
@@ -171,7 +174,7 @@ class Seeding:
     def _person(self, time: datetime) -> Person:
         """Choose a subject.
 
-        Some users get tokens every hour, others twice a year. Deleted users get tokens only for part of the period.
+        Some users get tokens every hour, others twice per year. Deleted users get tokens only for part of the period.
         """
         if self._random.random() < EXISTING_SHARE:
             return self.users[int(USERS * self._random.random() ** 2)]

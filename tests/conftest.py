@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-import uuid
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -27,7 +26,7 @@ from instaccess.issuer import throttling
 from instaccess.keys import provision, ring
 from instaccess.models import IssuedToken, Key
 from instaccess.web import refusals
-from tests.support import cached_functions, checked_keys, demos, mailing
+from tests.support import audit_rows, cached_functions, checked_keys, demos, mailing
 from tests.support.processes import Crew
 
 ISSUE_URL = "/api/v1/inst_access_tokens"
@@ -37,7 +36,7 @@ _DATABASE_FIXTURES = {"db", "transactional_db", "live_server"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that use a database, because only these need to run on all three databases.
+    """Mark the tests that use a database, because only the marked tests need to run on all three databases.
 
     pytest-django prevents other tests from using a database.
     """
@@ -247,13 +246,14 @@ def access_token(make_access_token: Callable[..., Any]) -> Any:
 def row(user: Any, application: Any) -> Callable[..., IssuedToken]:
     """Return a function that creates an audit row, by default of an unexpired token of `user`.
 
-    `age` is the age of the token in seconds. Keyword arguments set columns.
+    `age` is the age of the token in seconds. Keyword arguments set columns. Rows of the same second have ids in the
+    order of their creation.
     """
 
     def make(age: float = 0, **columns: Any) -> IssuedToken:
         issued_at = timezone.now() - timedelta(seconds=age)
         values: dict[str, Any] = {
-            "jti": uuid.uuid4(),
+            "jti": audit_rows.next_jti(),
             "user": user,
             "user_uuid": users.user_uuid(user),
             "application": application,
@@ -272,6 +272,8 @@ def row(user: Any, application: Any) -> Callable[..., IssuedToken]:
             if values.get(reference) is not None:
                 values.setdefault(f"{reference}_name", users.user_name(values[reference]))
         issued = IssuedToken(**values)
+        if "id" not in columns:
+            audit_rows.with_id(issued)
         issued.mac = row_hmac.authenticate(row_hmac.canonical_bytes(issued), conf.key_encryption_keys)
         issued.names_mac = row_hmac.authenticate(names.canonical_bytes(issued), conf.key_encryption_keys)
         issued.save(force_insert=True)

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.services
 
 
 def run_benchmarks(folder: Path, *options: str) -> dict[str, Any]:
-    """Run `python -m benchmarks.run` with these options and return its results."""
+    """Run `python -m benchmarks.run` with the given options and return the results."""
     output = folder / "results.json"
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.run", *options, "--output", str(output)],

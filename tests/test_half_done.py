@@ -112,7 +112,7 @@ def revoked_tokens() -> set[str]:
 
 
 def assert_evidence_is_intact() -> None:
-    assert audit.verify(keys.evidence_keys()).broken == ""
+    assert audit.verify(keys.evidence_keys()).summary == ""
 
 
 class TestRevokingAKey:
@@ -315,7 +315,7 @@ class TestTheAuditLog:
     def test_k22_a_stopped_seal_completes_when_run_again(self, check):
         def after() -> None:
             report = audit.verify(keys.evidence_keys())
-            assert (report.broken, report.sealed) == ("", 4)
+            assert (report.summary, report.sealed) == ("", 4)
 
         check(lambda: audit.seal(keys.evidence_keys()), between=assert_evidence_is_intact, after=after, least=8)
 
@@ -323,7 +323,7 @@ class TestTheAuditLog:
         def after() -> None:
             assert IssuedToken.objects.count() == 1 + LIVE
             report = audit.verify(keys.evidence_keys())
-            assert (report.broken, report.pruned.rows, report.notes) == ("", 3, [])
+            assert (report.summary, report.pruned.rows, report.notes) == ("", 3, [])
 
         check(
             lambda: audit.prune(timezone.now() - timedelta(days=30), keys.evidence_keys(), batch=2),

@@ -25,7 +25,7 @@ from oauth2_provider.models import get_application_model
 from instaccess import audit, charsets, keys, users
 from instaccess.audit import names, recording
 from instaccess.conf import conf
-from instaccess.issuer import authentication, issuing
+from instaccess.issuer import issuing, oauth2_validator
 from instaccess.keys import lifecycle, store
 from instaccess.models import IssuedToken, Key, RefusalCount
 from instaccess.web import refusal_counter
@@ -74,7 +74,7 @@ def run(*command: str) -> Any:
 
 
 def assert_that_verify_finds_nothing() -> None:
-    assert audit.verify(keys.evidence_keys()).broken == ""
+    assert audit.verify(keys.evidence_keys()).summary == ""
 
 
 class TestIssuing:
@@ -207,8 +207,8 @@ class TestLookingUp:
             assert answer(post(access_token, data={"as_user_id": as_user_id})) == INVALID_AS_USER_ID
 
     def test_p21_an_application_with_such_an_id_is_unknown(self, application):
-        assert not authentication.is_usable_client(f"no-{TEXT}")
-        assert authentication.is_usable_client(application.client_id)
+        assert not oauth2_validator.is_usable_client(f"no-{TEXT}")
+        assert oauth2_validator.is_usable_client(application.client_id)
 
 
 class TestTheColumns:

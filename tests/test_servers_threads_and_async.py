@@ -443,7 +443,7 @@ class TestWhileARequestIsHeldUp:
             ("service", "instaccess.tokens.verify"),
         ],
     )
-    def test_event_loop_serves_other_requests(self, requests_of, name, step):
+    def test_event_loop_serves_other_requests_while_one_request_is_held_up(self, requests_of, name, step):
         method, url, bearer, status = requests_of[name]
 
         async def story() -> None:
@@ -458,7 +458,7 @@ class TestWhileARequestIsHeldUp:
 
         asyncio.run(story())
 
-    def test_other_requests_continue_in_threads_of_their_own(self, asgi, make_access_token):
+    def test_concurrent_requests_run_in_separate_threads(self, asgi, make_access_token):
         bearers = [make_access_token().token for _ in range(8)]
 
         async def story() -> None:

@@ -61,7 +61,7 @@ class TestTheUuidOfAUser:
 
         assert users.user_uuid(stale) == first
 
-    def test_uuid_of_a_lazy_user_is_the_uuid_of_the_user(self, user):
+    def test_lazy_object_has_the_uuid_of_the_user_that_it_wraps(self, user):
         assert users.user_uuid(SimpleLazyObject(lambda: user)) == users.user_uuid(user)
 
 

@@ -118,7 +118,7 @@ class TestAWorkerWithAProblem:
 
         warm_up()
 
-        assert [line for line in warnings_in(caplog) if line.startswith("not warmed up: UnsealError")]
+        assert [line for line in warnings_in(caplog) if line.startswith("a step of the warm-up failed (UnsealError)")]
 
     def test_worker_starts_and_logs_the_name_of_an_invalid_setting(self, db, settings, caplog):
         settings.INSTACCESS = {"DECRYPTION_KEYS": ["/nowhere/gateway.pem"]}

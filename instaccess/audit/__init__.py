@@ -1,9 +1,13 @@
 """The audit log of issued tokens: recording, revocation, export, tamper evidence. Callers pass in the keys."""
 
+from .evidence.checkpoint_index import export_checkpoint, read_exported
 from .evidence.checkpoints import SETTLED, checkpoints, seal
 from .evidence.pruning import prunable, prune
 from .evidence.reauthentication import reauthenticate
-from .evidence.statements import EvidenceKeys, Statement, export_checkpoint, read_checkpoint, read_exported, signed_by
+from .evidence.report import Problem, Report
+from .evidence.reviews import record_review
+from .evidence.signatures import read_checkpoint, signed_by
+from .evidence.statements import EvidenceKeys, Statement
 from .evidence.verification import verify
 from .export import Export, Format
 from .names import ERASED as ERASED_NAME
@@ -16,6 +20,7 @@ from .refusal_counts import RefusalSpike, refusal_spikes
 from .refusal_counts import rows as refusal_rows
 from .revocation import revoke
 from .row_hmac import HmacStatus, authenticate, canonical_bytes, row_status
+from .row_ids import id_time
 from .rows import (
     filter_by_account,
     filter_by_application,
@@ -38,7 +43,9 @@ __all__ = [
     "Export",
     "Format",
     "HmacStatus",
+    "Problem",
     "RefusalSpike",
+    "Report",
     "Statement",
     "authenticate",
     "canonical_bytes",
@@ -55,6 +62,7 @@ __all__ = [
     "filter_by_uuid",
     "find_uuids",
     "fit",
+    "id_time",
     "insert",
     "issued_tokens",
     "live_tokens",
@@ -64,6 +72,7 @@ __all__ = [
     "read_checkpoint",
     "read_exported",
     "reauthenticate",
+    "record_review",
     "refusal_rows",
     "refusal_spikes",
     "revocable_tokens",

@@ -159,6 +159,8 @@ def _pages(rows: QuerySet[IssuedToken], size: int) -> Iterator[list[dict[str, An
 def _record(row: dict[str, Any], now: datetime) -> list[Any]:
     """Convert a row to one value per column: None, a number or a string."""
     values = row | {
+        # An id is a string, because many JSON parsers round numbers above 2**53 (RFC 7493 §2.2).
+        "id": str(row["id"]),
         "jti": str(row["jti"]),
         "status": token_status(row["revoked_at"], row["expires_at"], now=now),
         "user": _matching_name(row["user"], row["uuid_of_user"], row["user_uuid"]),
@@ -177,7 +179,10 @@ def _matching_name(name: Any, current_id: Any, recorded_id: str) -> str | None:
 
 
 def as_json_lines(records: Iterable[Sequence[Any]]) -> str:
-    """Format one JSON object per record, with the names of `COLUMNS` and the unchanged values."""
+    """Format one JSON object per record. The keys are `COLUMNS`.
+
+    Unlike in CSV, strings are not escaped for spreadsheets.
+    """
     # Non-ASCII characters are escaped. Otherwise, Unicode line separators could split a line, and lone surrogates
     # could not be encoded as UTF-8.
     return "".join(json.dumps(dict(zip(COLUMNS, record, strict=True))) + "\n" for record in records)
@@ -193,7 +198,7 @@ def as_csv(records: Iterable[Sequence[Any]]) -> str:
 
 
 def _incomplete(file_format: Format, count: int) -> str:
-    # The line has another structure than a row, so that a strict parser fails on an incomplete file.
+    # The line has a different structure from a row, so that a strict parser fails on an incomplete file.
     text = f"INCOMPLETE: the export failed after {count} rows."
     return f'"{text}"\r\n' if file_format is Format.CSV else json.dumps({"incomplete": text}) + "\n"
 

@@ -104,21 +104,19 @@ def _named_rows(uuid: str, uuid_column: str) -> list[int]:
 
 def _erase_batch(pks: Sequence[int], name_column: str, keks: Sequence[KeyEncryptionKey]) -> int:
     rows = issued_tokens().filter(pk__in=pks)
-    readable, unreadable = row_hmac.readable(rows)
-    macs, whens = {row.names_mac for row in readable}, []
-    for row in readable:
-        if names_status(row, keks) is HmacStatus.AUTHENTIC:
+    macs, whens, unchecked = set(), [], []
+    for pk, row in row_hmac.load(rows):
+        if row is not None and names_status(row, keks) is HmacStatus.AUTHENTIC:
+            macs.add(row.names_mac)
             setattr(row, name_column, ERASED)
-            whens.append(When(pk=row.pk, then=Value(row_hmac.authenticate(canonical_bytes(row), keks))))
+            whens.append(When(pk=pk, then=Value(row_hmac.authenticate(canonical_bytes(row), keks))))
         else:
-            unreadable.append(row.pk)
-    if unreadable:
-        logger.error(
-            "the HMACs of erased names don't match or can't be checked, and stay as they are: %s", unreadable
-        )
+            unchecked.append(pk)
+    if unchecked:
+        logger.error("the HMACs of erased names don't match or can't be checked, and stay as they are: %s", unchecked)
     changes: dict[str, Any] = {name_column: ERASED, "names_mac": Case(*whens, default=F("names_mac"))}
     # The condition on the HMAC leaves out rows whose names another process has changed since they were read.
-    return rows.filter(Q(names_mac__in=macs) | Q(pk__in=unreadable)).update(**changes)
+    return rows.filter(Q(names_mac__in=macs) | Q(pk__in=unchecked)).update(**changes)
 
 
 def outdated(keks: Sequence[KeyEncryptionKey]) -> QuerySet[IssuedToken]:

@@ -1,4 +1,4 @@
-"""Recording of issued tokens: computes the HMACs of an audit row, inserts the row and commits it.
+"""Functions that compute the HMACs of an audit row, insert the row and commit it.
 
 The INSERT statement is compiled only once. Django would compile the statement for every row, and compiling takes
 longer than running the statement.
@@ -21,12 +21,19 @@ from ..conf import KeyEncryptionKey
 from ..exceptions import AuditError
 from ..models import IssuedToken
 from . import names, row_hmac
+from .row_ids import row_id
 
 # The text columns. The HMACs are left out, because they are ASCII and are computed last.
 _TEXT_COLUMNS = tuple(
     field
     for field in IssuedToken._meta.concrete_fields
     if type(field) is models.CharField and field.name not in {"mac", "names_mac"}
+)
+
+_OPEN_TRANSACTION = (
+    "the request is inside an open transaction, so a later error could undo the audit row. A middleware or a "
+    "decorator of the project opened the transaction: exclude the issuing endpoint from it. "
+    "`python manage.py check` names the middleware if it can (instaccess.W021)"
 )
 
 
@@ -38,27 +45,25 @@ class _Insert:
         fields: the fields in the order of the placeholders.
         verbatim: a mapping from attribute name to the type of values that the database driver accepts without
             preparation.
-        returns_id: whether the statement returns the primary key (RETURNING).
     """
 
     sql: str
     fields: tuple[Any, ...]
     verbatim: Mapping[str, type]
-    returns_id: bool
 
 
 def commit(row: IssuedToken, *, keks: Sequence[KeyEncryptionKey]) -> None:
-    """Compute the HMACs of a new audit row, and insert and commit the row.
+    """Compute the id and the HMACs of a new audit row, and insert and commit the row.
 
-    No later error can undo the INSERT. Text that the database can't store is spelled in a plainer way first, so that
-    the HMACs match the stored text.
+    The row is committed immediately, so that no later error can undo the INSERT. Text that the database can't store
+    is spelled in a plainer way first, so that the HMACs match the stored text.
 
     Args:
         row: an unsaved row with all columns set except `id`, `mac` and `names_mac`.
         keks: the key-encryption keys; the HMACs are computed with the first one.
 
-    Raises IntegrityError unchanged, for example because another row has the same jti. Raises AuditError for every
-    other failure.
+    Raises IntegrityError unchanged, for example because another row has the same jti or id. Raises AuditError for
+    every other failure.
     """
     alias = router.db_for_write(IssuedToken)
     connection = connections[alias]
@@ -73,12 +78,15 @@ def commit(row: IssuedToken, *, keks: Sequence[KeyEncryptionKey]) -> None:
             raise AuditError(f"DATABASES[{alias!r}]['AUTOCOMMIT'] is False, so the row would not be committed")
         with context:
             _fit(row, alias)
+            row.pk = row_id(row.issued_at, row.jti)
             row.mac = row_hmac.authenticate(row_hmac.canonical_bytes(row), keks)
             row.names_mac = row_hmac.authenticate(names.canonical_bytes(row), keks)
             insert(row, using=alias)
     except IntegrityError:
         raise
     except (DbError, RuntimeError, ValueError) as error:
+        if connection.in_atomic_block and isinstance(error, RuntimeError):
+            raise AuditError(_OPEN_TRANSACTION) from error
         raise AuditError(f"the audit row was not written: {type(error).__name__}: {error}") from error
 
 
@@ -112,7 +120,6 @@ def insert(row: IssuedToken, *, using: str) -> None:
         values.append(value)
     with connection.cursor() as cursor:
         cursor.execute(statement.sql, values)
-        row.pk = cursor.fetchone()[0] if statement.returns_id else cursor.lastrowid
     row._state.adding = False
     row._state.db = using
 
@@ -123,15 +130,12 @@ def _statement(using: str, vendor: str) -> _Insert | None:
         return None
     quote = connections[using].ops.quote_name
     meta = IssuedToken._meta
-    fields = tuple(field for field in meta.concrete_fields if not field.primary_key)
+    fields = tuple(meta.concrete_fields)
     columns = ", ".join(quote(str(field.column)) for field in fields)
     placeholders = ", ".join(["%s"] * len(fields))
     sql = f"INSERT INTO {quote(meta.db_table)} ({columns}) VALUES ({placeholders})"  # noqa: S608  (contains only table and column names)
-    returns_id = vendor == "postgresql"
-    if returns_id:
-        sql += f" RETURNING {quote(str(meta.pk.column))}"
     # Only the exact field classes are included, because a subclass may convert its values.
     plain: dict[type, type] = {models.CharField: str, models.AutoField: int, models.BigAutoField: int}
     targets: dict[str, Any] = {field.attname: getattr(field, "target_field", field) for field in fields}
     verbatim = {name: plain[type(target)] for name, target in targets.items() if type(target) in plain}
-    return _Insert(sql, fields, verbatim, returns_id)
+    return _Insert(sql, fields, verbatim)

@@ -46,7 +46,7 @@ def revoke(
             reports the rows.
         reason: stored in the rows, shortened to 255 characters. Characters that the database can't store become
             escape sequences.
-        by: the user who revokes the tokens, or a string such as "root (command line)".
+        by: the user who revokes the tokens, or a string such as "uid 0 (root), command line".
         now: the time of the revocation. By default, the current time.
 
     Raises DatabaseError.
@@ -74,8 +74,9 @@ def _revoke_batch(
     rows = issued_tokens().filter(pk__in=batch, revoked_at=None, expires_at__gt=expiry_cutoff(now))
     # An attacker with write access to the table can make rows unreadable. The tokens of unreadable rows are also
     # revoked, and `verify` reports these rows.
-    readable, unreadable = row_hmac.readable(rows)
-    if unreadable:
+    loaded = row_hmac.load(rows)
+    readable = [row for _, row in loaded if row is not None]
+    if unreadable := [pk for pk, row in loaded if row is None]:
         logger.error("the tokens of unreadable rows are revoked, but the rows get no new HMAC: %s", unreadable)
     macs = [When(pk=row.pk, then=Value(mac)) for row in readable if (mac := _new_mac(row, changes, keks))]
     count = rows.update(mac=Case(*macs, default=F("mac")) if macs else F("mac"), **changes)

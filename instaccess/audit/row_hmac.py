@@ -1,7 +1,7 @@
 """The HMAC of each audit row, and the canonical bytes of the row that the HMAC covers.
 
 The HMAC key is derived from the key-encryption key, which is not in the database. If an attacker who can only write
-to the table changes or adds a row, the HMAC doesn't match. The signed checkpoints detect deleted and moved rows
+to the table changes, moves or adds a row, the HMAC doesn't match. The signed checkpoints detect deleted rows
 (`evidence/checkpoints.py`).
 """
 
@@ -23,7 +23,6 @@ from django.db import Error as DbError
 from django.db.models import Q, QuerySet
 
 from ..conf import KeyEncryptionKey, kek_id
-from ..exceptions import AuditAltered
 from ..models import IssuedToken
 
 _FORMAT = "instaccess audit row 1"
@@ -50,12 +49,13 @@ class HmacStatus(Enum):
 def canonical_bytes(token: IssuedToken) -> bytes:
     """Return the canonical encoding of a row: a JSON array in ASCII.
 
-    The encoding contains all columns except `id`, `mac` and the foreign keys. Foreign keys are left out, because they
+    The encoding contains all columns except `mac` and the foreign keys. Foreign keys are left out, because they
     become NULL when a user or an application is deleted. The uuids and the client id identify users and application.
     """
     return _encode(
         [
             _FORMAT,
+            token.pk,
             token.jti.hex,
             token.user_uuid,
             token.real_user_uuid,
@@ -76,42 +76,36 @@ def canonical_bytes(token: IssuedToken) -> bytes:
     ).encode("ascii")
 
 
-def readable(rows: QuerySet[IssuedToken]) -> tuple[list[IssuedToken], list[int]]:
-    """Load rows. Returns the readable rows and the ids of the unreadable rows.
+def load(rows: QuerySet[IssuedToken]) -> list[tuple[int, IssuedToken | None]]:
+    """Load rows. Returns the id of each row, and the row, or None if the row can't be read.
 
     An attacker who can write to the table can store values of the wrong type, which Django can't read. An unreadable
     row must not prevent other rows from being read. Raises DatabaseError if the database is unavailable.
     """
-    annotated: QuerySet[Any] = rows.annotate(unrevoked=Q(revoked_at=None))
-    loaded_rows: list[Any] = []
-    unreadable = []
     try:
-        loaded_rows = list(annotated)
+        return [_checked(row) for row in _with_check(rows)]
     except _UNREADABLE:
-        for pk in rows.values_list("pk", flat=True):
-            single = IssuedToken._base_manager.using(rows.db).filter(pk=pk)
-            try:
-                loaded_rows += single.annotate(unrevoked=Q(revoked_at=None))
-            except _UNREADABLE:
-                if single.exists():  # This query raises DatabaseError if the database itself is unavailable.
-                    unreadable.append(pk)
-    valid = [row for row in loaded_rows if _has_valid_times(row)]
-    return valid, unreadable + [row.pk for row in loaded_rows if not _has_valid_times(row)]
+        return [loaded for pk in rows.values_list("pk", flat=True) for loaded in _load_one(pk, rows.db)]
 
 
-def _has_valid_times(row: Any) -> bool:
+def _load_one(pk: int, using: str) -> list[tuple[int, IssuedToken | None]]:
+    row = IssuedToken._base_manager.using(using).filter(pk=pk)
+    try:
+        return [_checked(loaded) for loaded in _with_check(row)]
+    except _UNREADABLE:
+        # This query raises DatabaseError if the database itself is unavailable.
+        return [(pk, None)] if row.exists() else []
+
+
+def _with_check(rows: QuerySet[IssuedToken]) -> QuerySet[Any]:
+    return rows.annotate(unrevoked=Q(revoked_at=None))
+
+
+def _checked(row: Any) -> tuple[int, IssuedToken | None]:
     # `revoked_at` in Python is compared with the database, because Django reads an invalid time as None with SQLite
     # and MariaDB. Otherwise, an attacker could make a revoked token look live, or prevent a revocation.
-    return None not in (row.jti, row.issued_at, row.expires_at) and (row.revoked_at is None) == bool(row.unrevoked)
-
-
-def loaded(rows: QuerySet[IssuedToken]) -> list[IssuedToken]:
-    """Load rows. Raises AuditAltered with the first row that can't be read."""
-    valid, unreadable = readable(rows)
-    if unreadable:
-        first = min(unreadable)
-        raise AuditAltered(f"row {first} was modified: it contains an invalid value and can't be read", first)
-    return valid
+    valid = None not in (row.jti, row.issued_at, row.expires_at) and (row.revoked_at is None) == bool(row.unrevoked)
+    return row.pk, row if valid else None
 
 
 def authenticate(data: bytes, keks: Sequence[KeyEncryptionKey]) -> str:

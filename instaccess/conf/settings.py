@@ -245,7 +245,7 @@ class Conf(KeySettings):
 
     @property
     def allow_http_urls(self) -> bool:
-        """Whether keys and the deny list may be read over http. A man in the middle can then replace them."""
+        """Whether keys and the deny list may be read over http. A man in the middle can then replace the keys."""
         return self._boolean("ALLOW_HTTP_URLS", default=False)
 
     # The audit log

@@ -38,8 +38,8 @@ class Values:
 
     Args:
         written: the dictionary to read. If None, the project's dictionary is loaded on first use and cached until
-            `reset`. Without the cache, each token would read `settings.INSTACCESS` about twenty times, which takes a
-            microsecond per read.
+            `reset`. Without the cache, `settings.INSTACCESS` would be read about twenty times per token, and each
+            read takes a microsecond.
     """
 
     def __init__(self, written: Mapping[str, Any] | None = None) -> None:

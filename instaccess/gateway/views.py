@@ -51,7 +51,7 @@ def verify_view(request: HttpRequest) -> HttpResponseBase:
         web.refusal_counter.count("gateway", error.code, client_id=error.client_id, user_uuid=error.user_uuid)
         refusal = web.InvalidAccessToken(code=error.code)
     except (DbError, InstAccessError) as error:
-        logger.error("not decided: %s: %s", type(error).__name__, error)
+        logger.error("the gateway could not check the token (%s): %s", type(error).__name__, error)
         web.refusal_counter.count("gateway", error.code if isinstance(error, InstAccessError) else Reason.FAULT)
         refusal = web.Unavailable(code=Reason.FAULT)
     except Exception as error:
@@ -61,7 +61,7 @@ def verify_view(request: HttpRequest) -> HttpResponseBase:
     if unexpected:
         # Log after the `except` block. Within the block, log handlers could reach the exception and the token in its
         # frames.
-        logger.error("not decided: %s", unexpected)
+        logger.error("the gateway could not check the token: %s", unexpected)
         web.refusal_counter.count("gateway", Reason.FAULT)
     if refusal is not None:
         response = _refusal_response(refusal)
@@ -73,7 +73,7 @@ def _refusal_response(refusal: web.Refusal) -> HttpResponse:
     try:
         return refusal.to_response()
     except InstAccessError as error:  # REALM is invalid.
-        logger.error("not decided: %s: %s", type(error).__name__, error)
+        logger.error("the gateway could not build the refusal (%s): %s", type(error).__name__, error)
         return web.Unavailable(code=error.code).to_response()
 
 

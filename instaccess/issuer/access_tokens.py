@@ -55,7 +55,7 @@ class _Part:
 
 @dataclass(frozen=True, slots=True)
 class _Statement:
-    """The SQL text, and the columns of each model in its rows."""
+    """The SQL text, and the columns of each model in the rows of the result."""
 
     sql: str
     token: _Part
@@ -72,7 +72,7 @@ def find(checksum: str) -> Any:
     Raises NotFixed if Django's query must be run instead.
     """
     token_model, application_model, user_model = _models()
-    # Not a replica, which may not know yet that a token was revoked or a user was deactivated.
+    # Do not read from a replica, because a replica may not contain a recent revocation or deactivation yet.
     alias = router.db_for_write(token_model)
     connection = connections[alias]
     statement = _statement(
@@ -107,7 +107,10 @@ def find(checksum: str) -> Any:
 
 @cache
 def _models() -> tuple[type[models.Model], type[models.Model], type[models.Model]]:
-    """Return the models of access token, application and user. The models can't change while a process runs."""
+    """Return the access token model, the application model and the user model.
+
+    Cached, because the models can't change while a process runs.
+    """
     return get_access_token_model(), get_application_model(), get_user_model()
 
 
@@ -121,11 +124,11 @@ def _statement(
     user_uuid_field: str | None,
     slim: bool,
 ) -> _Statement | None:
-    """Build the statement for these models on this database. Returns None if the models need Django's query.
+    """Build the statement that loads an access token. Returns None if the models need Django's query.
 
     Args:
         alias, vendor: the alias of the database in DATABASES, and its vendor, such as `postgresql`.
-        token, application, user: the models.
+        token, application, user: the three models that `_models` returns.
         user_uuid_field: USER_UUID_FIELD, or None if the uuid is in `UserIdentity`.
         slim: whether to select only the columns that this package reads. False if a hook of the project receives the
             objects.
@@ -155,7 +158,7 @@ def _statement(
             for field in model._meta.concrete_fields
             if names is None or field.primary_key or field.name in names
         ]
-        # The primary key comes first, so that `instance` can check it for NULL: the LEFT JOIN then found no row.
+        # The primary key comes first, so that `instance` can check it: NULL means that the LEFT JOIN found no row.
         fields.sort(key=lambda field: not field.primary_key)
         start = len(columns)
         columns.extend(f"{table}.{quote(str(field.column))}" for field in fields)

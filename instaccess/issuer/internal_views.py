@@ -33,10 +33,13 @@ def jwks_view(request: HttpRequest) -> HttpResponseBase:
         published = keys.current_ring().published()
         max_age = conf.jwks_max_age
     except (DbError, InstAccessError) as error:
-        _keys_logger.error("no JWKS: %s: %s", type(error).__name__, error)
+        _keys_logger.error("the issuer could not return the JWKS (%s): %s", type(error).__name__, error)
         return _unavailable()
     if not published:
-        _keys_logger.error("no JWKS: there is no signing key; run `python manage.py instaccess_init`")
+        _keys_logger.error(
+            "the issuer could not return the JWKS, because there is no signing key; run `python manage.py "
+            "instaccess_init`"
+        )
         return _unavailable()
     return _document(request, {"keys": published}, cache_control=f"public, max-age={max_age}")
 
@@ -51,12 +54,15 @@ def revocations_view(request: HttpRequest) -> HttpResponseBase:
     try:
         if not _is_service_secret(request.META.get("HTTP_AUTHORIZATION", "")):
             _revocation_logger.warning(
-                "deny list refused: the bearer token is missing or not in INSTACCESS['SERVICE_SECRETS']"
+                "the issuer refused to return the revocation list, because the bearer token is missing or not in "
+                "INSTACCESS['SERVICE_SECRETS']"
             )
             return web.InvalidAccessToken(code=Reason.SERVICE_SECRET).to_response()
         jtis = sorted(trust.read_deny_list())
     except (DbError, InstAccessError) as error:
-        _revocation_logger.error("no deny list: %s: %s", type(error).__name__, error)
+        _revocation_logger.error(
+            "the issuer could not return the revocation list (%s): %s", type(error).__name__, error
+        )
         return _unavailable()
     return _document(request, {"revoked": jtis}, cache_control="private, no-cache")
 

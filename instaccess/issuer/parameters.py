@@ -46,13 +46,13 @@ def form(request: HttpRequest) -> Any:
         return {}
     try:
         if not hasattr(request, "_files") and not hasattr(request, "_post"):
-            # No middleware has read or replaced the form. The charset is fixed, because decoding a megabyte of some
-            # charsets, such as punycode, takes minutes. `_encoding` is set directly, because the setter of `encoding`
-            # would discard a query that a middleware has replaced.
+            # If no middleware has read or replaced the form, decode the form as UTF-8, because decoding a megabyte of
+            # some charsets, such as punycode, takes minutes. Set `_encoding` directly: the setter of `encoding` would
+            # also delete `request.GET`, which a middleware may have replaced.
             request._encoding = "utf-8"  # type: ignore[attr-defined]
             # Without an upload handler, Django would read the whole body into memory.
             request.upload_handlers = [_NoFiles(request)]
         return request.POST
     except Exception as error:  # Django raises many kinds of exceptions for malformed forms.
-        logger.debug("form body not parsed: %s", type(error).__name__)
+        logger.debug("the form body could not be parsed: %s", type(error).__name__)
         return {}

@@ -82,7 +82,11 @@ class _Outage:
         self._failed_at = time.monotonic()
         if time.monotonic() - self._logged_at >= _LOG_SECONDS:
             self._logged_at = time.monotonic()
-            logger.error("not throttling: cache %r: %s", conf.throttle_cache, type(error).__name__)
+            logger.error(
+                "requests are not throttled, because the cache %r is unavailable: %s",
+                conf.throttle_cache,
+                type(error).__name__,
+            )
 
 
 _outage = _Outage()

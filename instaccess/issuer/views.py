@@ -184,13 +184,13 @@ def _to_refusal(error: Exception, request: Request) -> web.Refusal:
     if isinstance(error, web.Refusal):
         return error
     if isinstance(error, InstAccessError):
-        logger.error("not issued: %s", error)
+        logger.error("the issuer could not issue a token: %s", error)
         return web.Unavailable(error.detail, code=error.code)
     if isinstance(error, SuspiciousOperation):
         return web.BadRequest(type(error).__name__, code=Reason.BAD_REQUEST)
     # Log a string without `exc_info`. Otherwise, error reporters could read the access token from the local variables
     # in the frames of the exception.
-    logger.error("not issued: %s", _traceback(error, request))
+    logger.error("the issuer could not issue a token: %s", _traceback(error, request))
     return web.Unavailable(type(error).__name__, code=Reason.FAULT)
 
 
@@ -210,7 +210,8 @@ def _traceback(error: Exception, request: Request) -> str:
                 parameters.form(request._request).get("access_token"),
             ]
     except (InstAccessError, SuspiciousOperation):
-        # Without the credentials, they can't be removed from the text. Log only the error's class and location.
+        # If the credentials can't be read, the credentials can't be removed from the text. Log only the error's class
+        # and location.
         return web.describe_unexpected(error)
     for credential in filter(None, credentials):
         text = text.replace(credential, "[credential]")

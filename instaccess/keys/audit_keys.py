@@ -1,4 +1,4 @@
-"""The keys that the functions of the `audit` wing need."""
+"""The keys that the functions of the `audit` package need."""
 
 from __future__ import annotations
 

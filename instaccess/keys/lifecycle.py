@@ -206,7 +206,7 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
     if newly_revoked:
         logger.warning("key %s revoked by %s: %r", key.kid, getattr(by, "pk", by), reason)
     if failure:
-        logger.error("no new %s key after a revocation: %s", use.label, failure)
+        logger.error("no new %s key was generated after a revocation: %s", use.label, failure)
     return Revocation(key, successor, generated, tokens, failure)
 
 

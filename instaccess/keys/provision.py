@@ -174,7 +174,7 @@ def reseal() -> int:
         try:
             private = sealing.unseal(row.sealed_private_jwk, kid=row.kid, use=row.use, keks=keks)
         except UnsealError as error:
-            logger.error("not resealed: %s", error)
+            logger.error("a private key could not be encrypted again: %s", error)
             failure = failure or error
             continue
         sealed = sealing.seal(private, kid=row.kid, use=row.use, keks=keks)

@@ -93,12 +93,12 @@ class HeldKey:
         return self._private
 
     def private_or_none(self) -> JWK | None:
-        """Return the private key, or None if it can't be unsealed. The error is logged once."""
+        """Return the private key, or None if the private key can't be unsealed. The error is logged once."""
         try:
             return self.private()
         except UnsealError as error:
             if not self._error_logged:
-                logger.error("private key can't be unsealed: %s", error)
+                logger.error("a private key can't be unsealed: %s", error)
             self._error_logged = True
             return None
 

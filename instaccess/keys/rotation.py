@@ -82,7 +82,7 @@ def decide(keys: Iterable[Key], *, use: Key.Use, now: datetime, times: Times, fo
     due = max(served, ready_at(waiting[0], times)) if waiting else None
     rotates = due is not None and (force or now >= due)
 
-    # From here on, the code decides about the keys as they are after the change.
+    # The following code decides about the keys with the statuses that the keys have after the change.
     successor = waiting[0] if rotates else current
     remaining = [
         key

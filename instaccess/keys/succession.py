@@ -79,12 +79,12 @@ def check_key_encryption_key(key: Key) -> None:
 def _usable_future(keys: QuerySet[Key], use: Key.Use, *, previous_has_private: bool) -> Key | None:
     for key in store.future_keys(keys, use):
         if not rotation.can_rotate_automatically(key, previous_has_private=previous_has_private):
-            logger.warning("future key %s skipped: it can't become current automatically", key.kid)
+            logger.warning("future key %s was skipped, because it can't become current automatically", key.kid)
             continue
         try:
             check_usable(key)
         except (ConfigError, KeyRefused, UnsealError) as error:
-            logger.error("future key skipped: %s", error)
+            logger.error("a future key was skipped: %s", error)
         else:
             return key
     return None

@@ -10,9 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .local_tables import use
+from .token_user import TokenUser
 
 if TYPE_CHECKING:
-    from .authentication import AcceptedClaims, InstAccessAuthentication, TokenUser
+    from .authentication import AcceptedClaims, InstAccessAuthentication
 
 __all__ = ["AcceptedClaims", "InstAccessAuthentication", "TokenUser", "use"]
 

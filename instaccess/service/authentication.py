@@ -6,9 +6,7 @@ in INSTALLED_APPS, nor an OAuth2 provider, nor database tables.
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import json
 import logging
 import re
 import time
@@ -23,13 +21,14 @@ from rest_framework.request import Request
 from .. import tokens, trust
 from ..conf import conf
 from ..exceptions import ConfigError, InstAccessError, InvalidToken, Reason
-from ..tokens import Claims, identifiers, nests_too_deep
+from ..tokens import Claims, identifiers
 from ..web import RETRY_AFTER, InvalidAccessToken, Unavailable, account_uuid, challenge, request_domain
+from .lenient_parsing import find_issuers
 from .local_tables import local_tables
+from .token_user import TokenUser
 
 logger = logging.getLogger("instaccess.service")
 
-_NOT_BASE64 = re.compile(r"[^A-Za-z0-9_-]", re.ASCII)
 _ASCII_WHITE = " \t\n\r\x0b\x0c"
 _ASCII_SPACE = re.compile(rf"[{_ASCII_WHITE}]+")
 
@@ -44,41 +43,6 @@ class AcceptedClaims(Claims):
     """
 
     real_user: Any = None
-
-
-class TokenUser:
-    """A user built from the claims of a token alone. The user is authenticated and has no row in a database."""
-
-    is_active = True
-    is_anonymous = False
-    is_authenticated = True
-    is_staff = False
-    is_superuser = False
-
-    def __init__(self, claims: Claims) -> None:
-        self.uuid = self.pk = self.id = claims.user_uuid
-        self.username = claims.user_uuid
-
-    def __str__(self) -> str:
-        return self.uuid
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, TokenUser) and self.uuid == other.uuid
-
-    def __hash__(self) -> int:
-        return hash(self.uuid)
-
-    def get_username(self) -> str:
-        return self.uuid
-
-    def has_perm(self, perm: str, obj: Any = None) -> bool:
-        return False
-
-    def has_perms(self, perms: Any, obj: Any = None) -> bool:
-        return False
-
-    def has_module_perms(self, app_label: str) -> bool:
-        return False
 
 
 class _Refused(APIException):
@@ -137,7 +101,7 @@ class InstAccessAuthentication(BaseAuthentication):
             logger.warning("refused reason=%s jti=%r detail=%r", refusal.code, jti, refusal.detail)
             answer: type[APIException] = _Refused
         except (DbError, InstAccessError) as error:
-            logger.error("not decided: %s: %s", type(error).__name__, error)
+            logger.error("the service could not check the token (%s): %s", type(error).__name__, error)
             answer = _Unavailable
         # Raise after the `except` blocks. Otherwise, the first exception, whose frames contain the token, would
         # become the `__context__` of the new exception.
@@ -171,7 +135,7 @@ class InstAccessAuthentication(BaseAuthentication):
         """
         if token.count(".") != 2:
             return token.count(".") == 4
-        issuers = _issuers(token)
+        issuers = find_issuers(token)
         return any(accepted in issuers for accepted in conf.accepted_issuers)
 
     @sensitive_variables("token")
@@ -260,20 +224,3 @@ def _challenge() -> str:
     except ConfigError as error:
         logger.error("the challenge has no realm: %s", error)
         return "Bearer"
-
-
-@sensitive_variables("token", "segment", "raw", "text", "pairs")
-def _issuers(token: str) -> list[Any]:
-    """Return every `iss` of an unverified JWT, parsed as leniently as possible.
-
-    A strict parser would not recognize a non-canonical encoding of an InstAccess token. DRF would then try the next
-    authenticator, which may be lenient and accept a revoked token.
-    """
-    segment = _NOT_BASE64.sub("", token.split(".")[1].replace("+", "-").replace("/", "_"))
-    try:
-        raw = base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
-        text = raw.decode(json.detect_encoding(raw), "replace")
-        pairs = None if nests_too_deep(text) else json.loads(text, object_pairs_hook=tuple)
-    except (ValueError, RecursionError):
-        return []
-    return [value for name, value in pairs if name == "iss"] if isinstance(pairs, tuple) else []

@@ -3,16 +3,8 @@
 This package imports no Django and reads no settings: callers pass in the keys and the current time.
 """
 
-from .claims import (
-    AFTERLIFE,
-    ATTRIBUTES,
-    CLOCK_SKEW,
-    MAX_LEEWAY,
-    MAX_LIFETIME,
-    Claims,
-    identifiers,
-    is_canonical_uuid,
-)
+from .claim_values import AFTERLIFE, CLOCK_SKEW, MAX_LEEWAY, MAX_LIFETIME
+from .claims import ATTRIBUTES, Claims, identifiers, is_canonical_uuid
 from .compact import MAX_TOKEN_CHARS, nests_too_deep, peek_issuer, split_compact
 from .jose import (
     CONTENT_ALGORITHMS,

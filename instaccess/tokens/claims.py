@@ -11,27 +11,21 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from ..exceptions import ClaimsTooLarge, ForeignToken, InvalidToken, Reason, TokenExpired
+from ..exceptions import ClaimsTooLarge, ForeignToken, InvalidToken, Reason
+from .claim_values import (
+    MAX_LIFETIME,
+    check_times,
+    format_id,
+    get_id,
+    get_seconds,
+    get_shard_id,
+    get_string,
+)
 from .compact import MAX_DEPTH, nests_too_deep
-
-MAX_LIFETIME = 3600
-"""Seconds. Canvas's tokens are valid for one hour. A correctly signed token with a longer lifetime is refused."""
 
 MAX_PAYLOAD_BYTES = 2048
 """Largest payload, in bytes. A token with this payload and an RSA-4096 signature fits into nginx's 4 KiB buffer for
 response headers."""
-
-CLOCK_SKEW = 60
-"""Seconds by which the clock of an issuer may be ahead of the clock of a reader.
-
-A token whose `iat` is further in the future is refused.
-"""
-
-MAX_LEEWAY = 300
-"""Largest value of the LEEWAY setting, in seconds past `exp`."""
-
-AFTERLIFE = MAX_LEEWAY + CLOCK_SKEW
-"""Seconds past `exp` after which every gateway refuses a token, with any allowed leeway and clock skew."""
 
 # Attribute of Claims -> name of the claim, in the order of the payload.
 _NAMES = {
@@ -53,7 +47,7 @@ _NAMES = {
 }
 _REQUIRED = ("jti", "user_uuid", "account_uuid")
 _OPTIONAL_STRINGS = ("canvas_domain", "masquerading_user_uuid", "region")
-# Canvas writes some of these as integers. Readers get all of them as strings.
+# Canvas writes some of these claims as integers. Readers get all of these claims as strings.
 _OPTIONAL_IDS = ("user_global_id", "real_user_global_id", "client_id")
 _OPTIONAL_SHARD_IDS = ("masquerading_user_shard_id", "shard_id")
 
@@ -63,7 +57,7 @@ ATTRIBUTES = {name: attribute for attribute, name in _NAMES.items()}
 """Name of a claim -> attribute of Claims."""
 
 RESERVED = frozenset(_NAMES.values()) | {"aud", "nbf"}
-"""Claims that CLAIMS_HOOK can't set. The issuer never writes `aud` or `nbf`, but readers may check them."""
+"""Claims that CLAIMS_HOOK can't set. The issuer never writes `aud` or `nbf`, but readers may check both claims."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,31 +194,31 @@ class Claims:
             max_lifetime: largest `exp - iat` that is accepted, in seconds.
 
         Raises:
-            ForeignToken: the token was issued by an issuer that is not in `issuers`.
+            ForeignToken: `iss` is missing or not in `issuers`.
             TokenExpired: the token is past its `exp` and the leeway.
             InvalidToken: the token has another problem; `code` is the precise reason.
         """
         # A tuple, because `in` searches a string for substrings, and a set refuses an `iss` that is a list.
         if payload.get("iss") not in tuple(issuers):
-            raise ForeignToken("the token was issued by another issuer")
+            raise ForeignToken("the issuer (iss) of the token is not accepted")
         values: dict[str, Any] = {"issuer": payload["iss"]}
         for attribute in ("issued_at", "expires_at"):
-            values[attribute] = _get_seconds(payload, _NAMES[attribute])
-        _check_times(values["issued_at"], values["expires_at"], payload, now, leeway, max_lifetime)
+            values[attribute] = get_seconds(payload, _NAMES[attribute])
+        check_times(values["issued_at"], values["expires_at"], payload, now, leeway, max_lifetime)
         for attribute in _REQUIRED:
-            values[attribute] = _get_string(payload, _NAMES[attribute])
+            values[attribute] = get_string(payload, _NAMES[attribute])
         for attribute in _OPTIONAL_STRINGS:
             if _NAMES[attribute] in payload:
-                values[attribute] = _get_string(payload, _NAMES[attribute])
+                values[attribute] = get_string(payload, _NAMES[attribute])
         for attribute in _OPTIONAL_IDS:
             if _NAMES[attribute] in payload:
-                values[attribute] = _get_id(payload, _NAMES[attribute])
+                values[attribute] = get_id(payload, _NAMES[attribute])
         for attribute in _OPTIONAL_SHARD_IDS:
             if _NAMES[attribute] in payload:
-                values[attribute] = _get_shard_id(payload, _NAMES[attribute])
+                values[attribute] = get_shard_id(payload, _NAMES[attribute])
         if "instructure_service" in payload:
             if not isinstance(payload["instructure_service"], bool):
-                raise InvalidToken("instructure_service is not true or false", code=Reason.BAD_CLAIM)
+                raise InvalidToken("instructure_service is neither true nor false", code=Reason.BAD_CLAIM)
             values["instructure_service"] = payload["instructure_service"]
         # As in Canvas, a masquerade needs both claims (docs/wire-contract.md §2).
         if None in (values.get("masquerading_user_uuid"), values.get("masquerading_user_shard_id")):
@@ -233,12 +227,12 @@ class Claims:
 
 
 def identifiers(payload: Mapping[str, Any]) -> dict[str, str]:
-    """Return `jti`, `user_uuid` and `client_id` of a verified claims set as strings, each only if its type is valid.
+    """Return `jti`, `user_uuid` and `client_id` of a verified claims set as strings, without invalid values.
 
     Callers use the result to log and count refused tokens.
     """
     values = {attribute: payload.get(_NAMES[attribute]) for attribute in ("jti", "user_uuid")}
-    values["client_id"] = _format_id(payload.get(_NAMES["client_id"]))
+    values["client_id"] = format_id(payload.get(_NAMES["client_id"]))
     return {attribute: value for attribute, value in values.items() if isinstance(value, str)}
 
 
@@ -248,58 +242,3 @@ def is_canonical_uuid(text: str) -> bool:
         return str(uuid.UUID(text)) == text
     except ValueError:
         return False
-
-
-def _check_times(
-    issued_at: int,
-    expires_at: int,
-    payload: Mapping[str, Any],
-    now: float,
-    leeway: int,
-    max_lifetime: int,
-) -> None:
-    if not 0 < expires_at - issued_at <= max_lifetime:
-        raise InvalidToken(f"the lifetime is not between 1 and {max_lifetime} s", code=Reason.BAD_LIFETIME)
-    if now >= expires_at + leeway:
-        raise TokenExpired("past its exp")
-    if issued_at > now + max(CLOCK_SKEW, leeway):
-        raise InvalidToken("the token was issued in the future", code=Reason.NOT_YET)
-    if "nbf" in payload and _get_seconds(payload, "nbf") > now + leeway:
-        raise InvalidToken("the token is not valid yet", code=Reason.NOT_YET)
-
-
-def _get_seconds(payload: Mapping[str, Any], name: str) -> int:
-    value = payload.get(name)
-    # `isinstance` would accept True, because bool is a subclass of int. Numbers from 2**53 on are refused, because
-    # some JSON parsers round such numbers.
-    if type(value) is not int or not 0 <= value < 2**53:
-        raise InvalidToken(f"{name} is not an integer number of seconds", code=Reason.BAD_CLAIM)
-    return value
-
-
-def _get_string(payload: Mapping[str, Any], name: str) -> str:
-    value = payload.get(name)
-    if not isinstance(value, str) or not value:
-        raise InvalidToken(f"{name} is missing or not a string", code=Reason.BAD_CLAIM)
-    return value
-
-
-def _get_id(payload: Mapping[str, Any], name: str) -> str:
-    value = _format_id(payload.get(name))
-    if not value:
-        raise InvalidToken(f"{name} is not a string or an integer", code=Reason.BAD_CLAIM)
-    return value
-
-
-def _format_id(value: Any) -> str | None:
-    """Return a string, or an integer as a string, or None for any other value. Canvas's ids have 64 bits."""
-    if type(value) is int and 0 <= value < 2**63:
-        return str(value)
-    return value if isinstance(value, str) else None
-
-
-def _get_shard_id(payload: Mapping[str, Any], name: str) -> int | str:
-    value = payload.get(name)
-    if type(value) is int or (isinstance(value, str) and value):
-        return value
-    raise InvalidToken(f"{name} is not an integer or a string", code=Reason.BAD_CLAIM)

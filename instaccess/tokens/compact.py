@@ -113,7 +113,7 @@ def json_object(raw: bytes, what: str) -> dict[str, Any]:
 
 
 def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # Duplicate names are rejected, because some parsers use the first member and others the last (RFC 7515 §10.12).
+    # Duplicate names are rejected, because parsers differ in which member they use (RFC 7515 §10.12).
     members = dict(pairs)
     if len(members) != len(pairs):
         raise ValueError("duplicate member")

@@ -28,7 +28,7 @@ from .compact import json_object, parse_header, split_compact
 SIGNING_ALGORITHMS = ("RS256",)
 KEY_ALGORITHMS = ("RSA-OAEP", "RSA-OAEP-256")
 LEGACY_KEY_ALGORITHMS = ("RSA1_5",)
-"""RSAES-PKCS1-v1_5, which Canvas's published sample uses. It is accepted only if ENCRYPTION_ALG names it."""
+"""RSAES-PKCS1-v1_5, which Canvas's published sample uses. RSA1_5 is accepted only if ENCRYPTION_ALG is RSA1_5."""
 CONTENT_ALGORITHMS = ("A128CBC-HS256", "A256GCM")
 
 MAX_PLAINTEXT_BYTES = 8192

@@ -38,7 +38,7 @@ def check_key_material(**kwargs: Any) -> list[CheckMessage]:
         try:
             load()
         except ConfigError as error:
-            hint = "Correct the setting. Until then, every request that needs these keys gets a 503."
+            hint = "Correct the setting. Until you do, every request that needs a key from the setting gets a 503."
             check_id = {"DECRYPTION_KEYS": "instaccess.W011", "VERIFICATION_KEYS": "instaccess.W012"}[setting]
             messages.append(Warning(error.detail + ".", hint=hint, id=check_id))
     return messages
@@ -107,6 +107,20 @@ def check_redirects(**kwargs: Any) -> list[CheckMessage]:
             "every client.",
             hint=r'Set SECURE_REDIRECT_EXEMPT = [r"^internal/"], or configure the proxy to send X-Forwarded-Proto.',
             id="instaccess.W010",
+        )
+    ]
+
+
+@register(deploy=True)
+def check_http_urls(**kwargs: Any) -> list[CheckMessage]:
+    """Warn if keys and the deny list may be read without TLS."""
+    if _read_setting("allow_http_urls") is not True:
+        return []
+    return [
+        Warning(
+            "INSTACCESS['ALLOW_HTTP_URLS'] is on: a man in the middle can replace the keys and hide revocations.",
+            hint="Use https:// URLs, and turn INSTACCESS['ALLOW_HTTP_URLS'] on in development settings only.",
+            id="instaccess.W020",
         )
     ]
 

@@ -75,7 +75,7 @@ class Refreshed(Generic[T]):
         # waiting.
         patience = 0.0 if self._failed_at > self._loaded_at else PATIENCE
         if not lock.acquire(timeout=LAST_PATIENCE if cached_value is None else patience):
-            # The loading thread stalls. A failure is recorded, so that the next threads don't wait as well.
+            # Record a failure, so that the next threads don't also wait for the stalled thread.
             self._failed_at = max(self._failed_at, time.monotonic())
             if cached_value is None:
                 raise SourceUnavailable("another thread has been loading this value for too long")
@@ -105,7 +105,7 @@ class Refreshed(Generic[T]):
             usable = self._value_younger_than(interval + max_staleness)
             if usable is None:
                 raise
-            logger.warning("loading failed, using the cached value: %s: %s", type(error).__name__, error)
+            logger.warning("loading failed, so the cached value is still used (%s): %s", type(error).__name__, error)
             return usable
         if generation == self._generation:
             self._value, self._loaded_at, self._failure = value, started_at, None

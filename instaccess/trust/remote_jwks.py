@@ -122,14 +122,14 @@ def read_jwks(document: Any) -> dict[str, JWK]:
         try:
             key = material.parse(json.dumps(member))
         except KeyRefused as error:
-            logger.warning("member of a JWK set skipped: %s", error)
+            logger.warning("a member of a JWK set was skipped: %s", error)
             continue
         # Use the kid in the JWK set, because tokens identify their key by this kid. The kids of other issuers may not
         # be thumbprints.
         kid = member.get("kid")
         kid = kid if isinstance(kid, str) else key.thumbprint()
         if kid in keys:
-            logger.warning("member of a JWK set skipped: an earlier member has the same kid")
+            logger.warning("a member of a JWK set was skipped, because an earlier member has the same kid")
             continue
         keys[kid] = JWK(**material.public_members(key, use="sig"))
     return keys

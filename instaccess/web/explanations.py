@@ -38,7 +38,7 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.TOO_LONG: Explanation(
         _("The token is longer than any InstAccess token, so it was not parsed."),
-        _("Paste a single token. If it is a single token, another issuer created it."),
+        _("Paste a single token. If the pasted text is a single token, another issuer created the token."),
     ),
     Reason.BAD_HEADER: Explanation(
         _(
@@ -55,7 +55,10 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
         ),
     ),
     Reason.WRONG_TYPE: Explanation(
-        _("The header names another type: this is not an InstAccess token, but it is encrypted or signed like one."),
+        _(
+            "The header names a type other than that of an InstAccess token, although the token is encrypted or "
+            "signed like an InstAccess token."
+        ),
         _("Paste the InstAccess token. Audit checkpoints, for example, are signed with the same key as tokens."),
     ),
     Reason.DECRYPT_FAILED: Explanation(
@@ -71,18 +74,21 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.BAD_SIGNATURE: Explanation(
         _("The signature does not match the key that the header names: the token was modified, forged or damaged."),
-        _("Do not trust its content. Copy the complete token again. If this doesn't help, find out who created it."),
+        _(
+            "Do not trust the content of the token. Copy the complete token again. If the error remains, find out "
+            "who created the token."
+        ),
     ),
     Reason.BAD_CLAIM: Explanation(
-        _("A required claim is missing, or a claim has the wrong type."),
+        _("A required claim is missing, or the value of a claim is not allowed."),
         _("The detail names the claim. If another program signs with this deployment's key, correct that program."),
     ),
     Reason.BAD_LIFETIME: Explanation(
-        _("The lifetime is longer than an hour, or the token expires before its time of issue."),
+        _("The lifetime of the token is longer than an hour or shorter than one second."),
         _("This deployment's issuer never issues such tokens. Find out which other program signs with the same key."),
     ),
     Reason.NOT_YET: Explanation(
-        _("The token is not valid yet, because its time of issue is in the future."),
+        _("The token is not valid yet, because its “iat” or its “nbf” is in the future."),
         _("Compare the clocks of the issuer and of this server."),
     ),
     Reason.INVALID: Explanation(_("The token is refused."), _("The detail gives the reason.")),
@@ -99,17 +105,20 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.REVOKED: Explanation(
         _("The token was revoked, and is on the deny list until it expires."),
-        _("The audit row shows who revoked it and why. If the client may still have access, it needs a new token."),
+        _(
+            "The audit row shows who revoked the token and why. If the client may still have access, the client "
+            "needs a new token."
+        ),
     ),
     Reason.ALREADY_DECRYPTED: Explanation(
         _("The token is a signed token that is not encrypted. The gateway refuses signed tokens from clients."),
         _("Clients must send the encrypted token that they received. This token leaked from behind the gateway."),
     ),
     Reason.OTHER_BEARER: Explanation(
-        _("This is not an InstAccess token. It was not looked up, and it is not shown."),
+        _("The bearer token is not an InstAccess token. The bearer token was not looked up and is not shown."),
         _(
-            "If it is an OAuth2 access token, exchange it for an InstAccess token: POST /api/v1/inst_access_tokens. "
-            "If it should be an InstAccess token, it is incomplete: copy the complete token again."
+            "Exchange an OAuth2 access token for an InstAccess token: POST /api/v1/inst_access_tokens. If an "
+            "InstAccess token gets this reason, the token is incomplete: copy the complete token again."
         ),
     ),
     Reason.STILL_ENCRYPTED: Explanation(
@@ -131,8 +140,9 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     Reason.UNUSABLE_CLIENT: Explanation(
         _("The application of the token was deleted or is unusable, so a service refuses the token."),
         _(
-            "Look up the application by “client_id”. If another issuer, such as Canvas, issued the token, set "
-            "INSTACCESS['ISSUER'] to a value of your own and list both issuers in INSTACCESS['ACCEPTED_ISSUERS']."
+            "Look up the application by “client_id”. If another issuer with the same “iss”, such as Canvas, issued "
+            "the token, set INSTACCESS['ISSUER'] to a different value, and list that value and the “iss” of the "
+            "token in INSTACCESS['ACCEPTED_ISSUERS']."
         ),
     ),
     Reason.JWT_FROM_JWT: Explanation(
@@ -143,8 +153,8 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
         _("Send the OAuth2 access token to the issuing endpoint."),
     ),
     Reason.BROKEN_JWT: Explanation(
-        _("The caller sent an expired, forged or damaged InstAccess token to the issuing endpoint."),
-        _("Send the OAuth2 access token instead. If this happens often, find out which client sends such tokens."),
+        _("The caller sent a signed InstAccess token that is expired, forged or damaged to the issuing endpoint."),
+        _("Send the OAuth2 access token instead. If the error is frequent, find out which client sends such tokens."),
     ),
     Reason.UNKNOWN_TOKEN: Explanation(
         _("The OAuth2 access token does not exist or was revoked."),
@@ -179,7 +189,7 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.AS_USER_ID_UNKNOWN: Explanation(
         _("The parameter “as_user_id” names no active user."),
-        _("Send the primary key of an active user, or “uuid:” and their uuid."),
+        _("Send the primary key of an active user, or “uuid:” followed by the uuid of the user."),
     ),
     Reason.AS_USER_ID_NOT_ALLOWED: Explanation(
         _("The caller may not get tokens for this user."),
@@ -206,11 +216,14 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.NO_KEY: Explanation(
         _("A required key is missing. This is a server-side error, not a problem with the token."),
-        _("Run the command that the detail names. Until then every request gets a 503."),
+        _("Run the command that the detail names. Every request gets a 503 until the key exists."),
     ),
     Reason.SOURCE_UNAVAILABLE: Explanation(
         _("Keys or the deny list can't be read from their server, and the cached copy is too old."),
-        _("Ensure that this server can reach the address in the detail. Until then every request gets a 503."),
+        _(
+            "Ensure that this server can reach the address in the detail. Every request gets a 503 until the address "
+            "can be reached."
+        ),
     ),
     Reason.UNSEAL: Explanation(
         _("A private key can't be decrypted. This is a server-side error, not a problem with the token."),
@@ -225,7 +238,10 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.SEAL_BROKEN: Explanation(
         _("The private key can't be decrypted with the right key-encryption key, because its row was tampered with."),
-        _("Restore the row from a backup. Until then every request with a token of this key gets a 503."),
+        _(
+            "Restore the row from a backup. Every request with a token of this key gets a 503 until the row is "
+            "restored."
+        ),
     ),
     Reason.AUDIT: Explanation(
         _("The audit row could not be written, so no token was issued."),
@@ -253,7 +269,7 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.FAULT: Explanation(
         _("An unexpected error occurred. This is a server-side error, not a problem with the token."),
-        _("The log contains the error. Until the error is fixed, requests that cause it get a 503."),
+        _("The log contains the error. Requests that cause the error get a 503 until the error is fixed."),
     ),
     Reason.ERROR: Explanation(
         _("An error occurred."),

@@ -21,7 +21,7 @@ _MAX_ADDRESS_CHARS = 64
 
 
 def request_domain(request: HttpRequest) -> str:
-    """Return the host of a request in canonical form: lower case, without trailing dot, without the default port.
+    """Return the host of a request in canonical form: in lower case, without a trailing dot or the default port.
 
     An account may be derived from the host. If one host had several forms, a client could choose between accounts.
 
@@ -55,7 +55,7 @@ def client_address(request: HttpRequest) -> str | None:
 
 @lru_cache(maxsize=1024)
 def _parse_address(address: str) -> str | None:
-    # The port is removed, because some proxies append it: "[2001:db8::1]:4711" or "192.0.2.1:4711".
+    # The port is removed, because some proxies append the port: "[2001:db8::1]:4711" or "192.0.2.1:4711".
     if address.startswith("["):
         address = address[1:].partition("]")[0]
     elif address.count(":") == 1:

@@ -25,12 +25,15 @@ class Variant(StrEnum):
 
 DETAILED: Mapping[tuple[Reason, Variant], Explanation] = {
     (Reason.UNKNOWN_KID, Variant.REVOKED): Explanation(
-        _("The key of the token was revoked. All tokens of this key are refused. Do not trust their content."),
-        _("The client needs a new token. An attacker who has a stolen key can create tokens like this one."),
+        _(
+            "The key of the token was revoked. All tokens of this key are refused. Do not trust the content of the "
+            "token."
+        ),
+        _("The client needs a new token. An attacker who has stolen the key can create tokens with any content."),
     ),
     (Reason.UNKNOWN_KID, Variant.GONE): Explanation(
         _("The key of the token was retired so long ago that all tokens of this key have expired."),
-        _("The client keeps its token for too long. It must get a new token at least once per hour."),
+        _("The client keeps its token for too long. The client must get a new token at least once per hour."),
     ),
     (Reason.UNKNOWN_KID, Variant.ELSEWHERE): Explanation(
         _("Only the public key is stored on this server, so only the gateway can decrypt the token."),
@@ -49,8 +52,8 @@ ACCEPTED_BY_GATEWAY = Explanation(
 ACCEPTED_BY_SERVICE = Explanation(
     _("A service accepts this signed token. The gateway forwards such tokens; services don't query the deny list."),
     _(
-        "Only the gateway and the services should ever see the token. If it was seen anywhere else, revoke the token "
-        "and find out how it leaked."
+        "Only the gateway and the services should receive the token. If the token appeared anywhere else, revoke the "
+        "token and find out how the token leaked."
     ),
 )
 

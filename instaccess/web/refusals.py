@@ -54,7 +54,7 @@ class Table(Protocol):
 
 
 class RefusalCounter:
-    """A counter of refusals that writes its counts to a table at intervals. All threads of a process share it."""
+    """A counter of refusals that writes its counts to a table at intervals. Each process has one counter."""
 
     def __init__(self) -> None:
         self._tally = Tally(kinds=KINDS, hours=24)
@@ -134,7 +134,7 @@ class RefusalCounter:
             self._log_failure(error)
 
     def _write_at_exit(self) -> None:
-        """Write the last counts of a worker that exits normally."""
+        """Write the pending counts of a worker that exits normally."""
         if self._table is None or not self._tally or self._failed or not self._lock.acquire(blocking=False):
             return
         try:
@@ -179,12 +179,16 @@ class RefusalCounter:
     def _log_failure(self, error: Exception) -> None:
         if time.monotonic() - self._logged_at >= _LOG_SECONDS:
             self._logged_at = time.monotonic()
-            logger.warning("counts of refusals not written, kept for later: %s: %s", type(error).__name__, error)
+            logger.warning(
+                "the counts of refusals could not be written and are kept for later (%s): %s",
+                type(error).__name__,
+                error,
+            )
 
 
 def _identifier(text: Any) -> str:
-    # Only printable ASCII is kept, because every database can store it. RFC 6749 appendix A.1 allows nothing else in
-    # a client id.
+    # Only printable ASCII is kept, because every database can store printable ASCII. RFC 6749 appendix A.1 allows no
+    # other characters in a client id.
     storable = isinstance(text, str) and len(text) <= _MAX_ID_CHARS and text.isascii() and text.isprintable()
     return text if storable else ""
 

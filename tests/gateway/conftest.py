@@ -1,4 +1,4 @@
-"""A signing key, an encryption key, and `unwrap` with these keys."""
+"""A signing key, an encryption key, and a function that calls `unwrap` with both keys."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def make(rsa_pool) -> TokenFactory:
 
 @pytest.fixture
 def unwrap_(make):
-    """Return a function that calls `unwrap` with these keys at the time NOW."""
+    """Return a function that calls `unwrap` with the keys of `make` at the time NOW."""
 
     def call(token: str, **changes: Any) -> Unwrapped:
         values: dict[str, Any] = {

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def statements() -> str:
-    """Use the fixed statement, which these tests are about."""
+    """Use the fixed statement, which is the subject of this module's tests."""
     return "fixed_sql"
 
 

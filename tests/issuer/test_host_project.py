@@ -72,7 +72,7 @@ def test_plain_project_gets_the_responses_of_the_contract(check_contract):
 
 @pytest.mark.django_db
 class TestDefaultSettingsOfRestFramework:
-    """A view inherits these settings from APIView unless the view overrides them."""
+    """Default settings of REST framework, which a view inherits from APIView unless the view overrides them."""
 
     @pytest.mark.parametrize(
         ("attribute", "value"),

@@ -46,8 +46,8 @@ class TestTheAuditRow:
         ring = keys_ring.current_ring()
         row = IssuedToken.objects.get()
         values = {field.name: getattr(row, field.name) for field in row._meta.fields}
-        del values["id"]
         assert values == {
+            "id": int(row.issued_at.timestamp()) * 10**9 + row.jti.int % 10**9,
             "jti": row.jti,
             "user": user,
             "user_uuid": str(user.instaccess_identity.uuid),
@@ -260,7 +260,7 @@ class TestTheUserUuidField:
 
 @pytest.mark.django_db
 class TestWithoutKeys:
-    def test_k5_nothing_is_issued_and_the_error_names_the_command(self, issue):
+    def test_k5_without_keys_no_token_is_issued_and_the_error_names_the_command(self, issue):
         Key.objects.all().delete()
         keys_ring.clear_cache()
 
@@ -281,6 +281,17 @@ class TestAJtiThatExistsAlready:
 
         row, text = issue()
 
+        assert claims_of(text)["jti"] == str(row.jti) == str(fresh)
+        assert IssuedToken.objects.count() == 2
+
+    def test_p17_jti_that_leads_to_an_existing_row_id_is_replaced_by_a_new_one(self, issue, monkeypatch):
+        taken, fresh = issue()[0], uuid.UUID(int=2)
+        numbers = iter([uuid.UUID(int=taken.jti.int + 10**9), fresh])
+        monkeypatch.setattr("instaccess.tokens.claims.uuid.uuid4", lambda: next(numbers))
+
+        row, text = issue()
+
+        assert row.issued_at == taken.issued_at
         assert claims_of(text)["jti"] == str(row.jti) == str(fresh)
         assert IssuedToken.objects.count() == 2
 
@@ -337,13 +348,15 @@ class TestAnAuditRowThatTheDatabaseRefuses:
         yield
         run(DROPS[connection.vendor])
 
-    def test_p13_no_token_is_returned(self, issue, refusing):
+    def test_p13_no_token_is_returned_if_the_database_refuses_the_audit_row(self, issue, refusing):
         with pytest.raises(AuditError):
             issue()
 
         assert not IssuedToken.objects.exists()
 
-    def test_p13_answer_is_503_without_a_token(self, post, access_token, initial_keys, refusing):
+    def test_p13_answer_is_503_without_a_token_if_the_database_refuses_the_audit_row(
+        self, post, access_token, initial_keys, refusing
+    ):
         response = post(access_token)
 
         assert answer(response) == UNAVAILABLE

@@ -241,11 +241,11 @@ class TestTheParameterAsUserId:
             "0{}", "+{}", "{}.0", "{}e0", "-{}", "{} or 1=1", "{},{}", "{}_0", "0x{}", "{}\x00", "\x00{}", "{}\u200b",
         ],
     )  # fmt: skip
-    def test_p19_non_canonical_primary_key_names_no_user(self, caller, target, ask, spelling):
+    def test_p19_non_canonical_primary_key_matches_no_user(self, caller, target, ask, spelling):
         assert answer(ask(spelling.replace("{}", str(target.pk)))) == INVALID_AS_USER_ID
 
     @pytest.mark.parametrize("zero", ["\u0660", "\uff10", "\U0001d7ce"], ids=["arabic", "fullwidth", "bold"])
-    def test_p19_digits_of_another_script_name_no_user(self, caller, target, ask, zero):
+    def test_p19_primary_key_in_digits_of_another_script_matches_no_user(self, caller, target, ask, zero):
         digits = "".join(chr(ord(zero) + int(digit)) for digit in str(target.pk))
 
         assert answer(ask(digits)) == INVALID_AS_USER_ID

@@ -347,35 +347,35 @@ class TestAnInstAccessTokenAsTheBearerToken:
 class TestTheOrderOfTheChecks:
     """If several conditions fail, the table in docs/wire-contract.md §1 decides which refusal is sent."""
 
-    def test_inactive_user_is_reported_before_expiry(self, post, user, make_access_token):
+    def test_inactive_user_is_reported_before_an_expired_token(self, post, user, make_access_token):
         user.is_active = False
         user.save()
 
         assert answer(post(make_access_token(expires=an_hour_ago()))) == INVALID
 
-    def test_missing_user_is_reported_before_expiry(self, post, make_access_token):
+    def test_missing_user_is_reported_before_an_expired_token(self, post, make_access_token):
         assert answer(post(make_access_token(user=None, expires=an_hour_ago()))) == INVALID
 
-    def test_missing_application_is_reported_before_expiry(self, post, make_access_token):
+    def test_missing_application_is_reported_before_an_expired_token(self, post, make_access_token):
         assert answer(post(make_access_token(application=None, expires=an_hour_ago()))) == INVALID
 
-    def test_inactive_user_is_reported_before_the_scope(self, post, user, make_access_token):
+    def test_inactive_user_is_reported_before_a_missing_scope(self, post, user, make_access_token):
         user.is_active = False
         user.save()
 
         assert answer(post(make_access_token(scope="read"))) == INVALID
 
-    def test_expiry_is_reported_before_the_scope(self, post, make_access_token):
+    def test_expired_token_is_reported_before_a_missing_scope(self, post, make_access_token):
         token = make_access_token(scope="read", expires=an_hour_ago())
 
         assert answer(post(token)) == expired(token.expires)
 
-    def test_scope_is_reported_before_as_user_id(self, post, make_access_token):
+    def test_missing_scope_is_reported_before_an_invalid_as_user_id(self, post, make_access_token):
         response = post(make_access_token(scope="read"), url=ISSUE_URL + "?as_user_id=4711")
 
         assert answer(response) == INSUFFICIENT_SCOPE
 
-    def test_expiry_is_reported_before_as_user_id(self, post, make_access_token):
+    def test_expired_token_is_reported_before_an_invalid_as_user_id(self, post, make_access_token):
         token = make_access_token(expires=an_hour_ago())
 
         assert answer(post(token, url=ISSUE_URL + "?as_user_id=4711")) == expired(token.expires)
@@ -390,16 +390,16 @@ class TestTheOrderOfTheChecks:
         assert answer(post(token)) == INSUFFICIENT_SCOPE
         assert answer(post(token, url=ISSUE_URL + "?as_user_id=4711")) == INSUFFICIENT_SCOPE
 
-    def test_as_user_id_is_reported_before_a_missing_key(self, post, access_token):
+    def test_invalid_as_user_id_is_reported_before_a_missing_key(self, post, access_token):
         Key.objects.all().delete()
         ring.clear_cache()
 
         assert answer(post(access_token, url=ISSUE_URL + "?as_user_id=4711")) == INVALID_AS_USER_ID
 
-    def test_method_is_reported_before_the_credentials(self, client):
+    def test_wrong_method_is_reported_before_unknown_credentials(self, client):
         assert answer(client.get(ISSUE_URL, headers={"Authorization": "Bearer unknown"})) == METHOD_NOT_ALLOWED
 
-    def test_refusals_write_nothing(self, post, make_access_token, user):
+    def test_refusals_write_no_row(self, post, make_access_token, user):
         post()
         post("unknown")
         post(make_access_token(scope="read"))

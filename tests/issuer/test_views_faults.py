@@ -30,12 +30,12 @@ class TestWithoutKeys:
         assert answer(response) == UNAVAILABLE
         assert int(response["Retry-After"]) > 0
 
-    def test_k5_log_names_the_command(self, post, access_token, caplog):
+    def test_k5_log_of_an_issuer_without_keys_names_the_command(self, post, access_token, caplog):
         post(access_token)
 
         assert "instaccess_init" in caplog.text
 
-    def test_k5_no_row_is_written_and_no_key_is_generated(self, post, access_token):
+    def test_k5_issuer_without_keys_writes_no_row_and_generates_no_key(self, post, access_token):
         post(access_token)
 
         assert not IssuedToken.objects.exists()
@@ -62,7 +62,7 @@ class TestWithoutACurrentKey:
         assert not IssuedToken.objects.exists()
 
     @pytest.mark.parametrize("status", [Key.Status.PAST, Key.Status.REVOKED, Key.Status.FUTURE])
-    def test_k8_key_with_another_status_is_not_used(self, post, access_token, status):
+    def test_k8_key_that_is_not_current_does_not_sign(self, post, access_token, status):
         Key.objects.filter(use=Key.Use.SIGNING, status=Key.Status.CURRENT).update(status=status)
         ring.clear_cache()
 
@@ -81,12 +81,12 @@ class TestWithAWrongKeyEncryptionKey:
         assert answer(response) == UNAVAILABLE
         assert "Retry-After" in response
 
-    def test_o6_log_names_the_setting(self, post, access_token, caplog):
+    def test_o6_log_names_the_setting_if_the_key_encryption_key_is_wrong(self, post, access_token, caplog):
         post(access_token)
 
         assert "INSTACCESS['KEY_ENCRYPTION_KEYS']" in caplog.text
 
-    def test_o6_keys_stay_unchanged(self, post, access_token):
+    def test_o6_keys_stay_unchanged_if_the_key_encryption_key_is_wrong(self, post, access_token):
         before = list(Key.objects.order_by("pk").values())
         post(access_token)
 

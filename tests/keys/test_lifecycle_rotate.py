@@ -96,7 +96,7 @@ class TestRotateWhenItIsDue:
         assert rows() == before
         assert done.activated is None
 
-    def test_this_process_signs_with_the_new_key_immediately(self, issue, clock):
+    def test_the_process_that_rotates_signs_its_next_token_with_the_new_key(self, issue, clock):
         assert issue()[0].signing_kid == key_of(SIG, "current").kid
         future = key_of(SIG, "future").kid
         lifecycle.rotate(SIG)

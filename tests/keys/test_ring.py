@@ -152,7 +152,7 @@ class TestAChangeByAnotherProcess:
 
 class TestWithoutAKey:
     @pytest.mark.parametrize(("use", "ask"), [("sig", "signing_key"), ("enc", "encryption_key")])
-    def test_k8_no_key_is_generated_and_the_error_names_the_command(self, use, ask, initial_keys):
+    def test_k8_without_a_key_no_key_is_generated_and_the_error_names_the_command(self, use, ask, initial_keys):
         Key.objects.filter(use=use, status="current").delete()
 
         with pytest.raises(KeyUnavailable, match="instaccess_init"):

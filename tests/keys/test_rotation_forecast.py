@@ -29,7 +29,7 @@ class TestTheForecast:
 
         assert [row.status for row in predicted] == ["current", "future"]
 
-    def test_the_forecast_rotates_overdue_keys_immediately(self):
+    def test_the_forecast_rotates_overdue_keys_at_the_current_time(self):
         now = START + 40 * DAY
         predicted = rotation.forecast([current_key(), key("future")], now=now, times=TIMES, until=now)
 

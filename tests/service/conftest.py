@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from instaccess.service.authentication import TokenUser
+from instaccess.service import TokenUser
 from instaccess.service.local_tables import local_tables
 from tests.service.helpers import public
 from tests.support.tokens import TokenFactory

@@ -13,7 +13,7 @@ from rest_framework.test import APIRequestFactory
 from rest_framework.views import APIView
 
 from instaccess.issuer import issuing
-from instaccess.service.authentication import AcceptedClaims, InstAccessAuthentication, TokenUser
+from instaccess.service import AcceptedClaims, InstAccessAuthentication, TokenUser
 from instaccess.trust import material
 from tests.support.answers import INVALID
 from tests.support.tokens import ISSUER, TokenFactory, claims

@@ -24,7 +24,7 @@ from rest_framework.exceptions import APIException
 from rest_framework.test import APIRequestFactory
 
 from instaccess.exceptions import InvalidToken
-from instaccess.service.authentication import AcceptedClaims, InstAccessAuthentication, TokenUser
+from instaccess.service import AcceptedClaims, InstAccessAuthentication, TokenUser
 from instaccess.trust import material
 from tests.service.helpers import (
     ADMIN,
@@ -46,7 +46,6 @@ from tests.support.tokens import (
     b64,
     canvas_claims,
     claims,
-    non_canonical_forms,
     signed_by_pyjwt,
 )
 
@@ -250,46 +249,8 @@ class TestTheOrderOfAuthenticators:
     def test_an_invalid_inst_access_token_is_never_left_to_the_next_authenticator(self, service, changes):
         assert not is_left_to_next(good(service, **changes))
 
-    def test_a_non_canonical_inst_access_token_is_never_left_to_the_next_authenticator(self, service):
-        token = service.signed(claims(now()))
-        encodings = [text for text in non_canonical_forms(token) if text.count(".") == 2 and text.split() == [text]]
-
-        assert len(encodings) >= 4
-        for text in encodings:
-            assert not is_left_to_next(f"Bearer {text}"), text
-
-    @pytest.mark.parametrize("white", ["\x85", "\xa0", "\x1c", "\x1d", "\x1e", "\x1f"])
-    def test_an_inst_access_token_with_unicode_white_space_is_never_left_to_the_next_authenticator(
-        self, service, white
-    ):
-        header, payload, signature = service.signed(claims(now())).split(".")
-        modified = [
-            f"{header}.{payload}.{signature[:20]}{white * 4}{signature[20:]}",
-            f"{header}.{payload[:20]}{white * 4}{payload[20:]}.{signature}",
-            f"{header[:9]}{white * 4}{header[9:]}.{payload}.{signature}",
-        ]
-
-        for text in modified:
-            assert not is_left_to_next(f"Bearer {text}")
-        assert not is_left_to_next(f"Bearer{white}{header}.{payload}.{signature}")
-
-    def test_an_inst_access_token_with_duplicate_claims_is_never_left_to_the_next_authenticator(self, service):
-        payload = json.dumps(claims(now()))[:-1]
-
-        for suffix in (', "iss": "them"}', ', "iss": "' + ISSUER + '"}', ', "x": NaN}', ', "x": 1e999}'):
-            assert not is_left_to_next("Bearer " + service.signed((payload + suffix).encode()))
-
-    @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
-    def test_an_inst_access_token_in_another_text_encoding_is_never_left_to_the_next_authenticator(
-        self, service, encoding
-    ):
-        assert not is_left_to_next("Bearer " + service.signed(json.dumps(claims(now())).encode(encoding)))
-
     def test_an_inst_access_token_that_is_too_long_is_never_left_to_the_next_authenticator(self, service):
         assert not is_left_to_next(good(service, padding="x" * 8192))
-
-    def test_a_jwt_that_nests_too_deep_is_left_to_the_next_authenticator(self, service):
-        assert is_left_to_next("Bearer a." + b64(b"[" * 100_000) + ".c")
 
     @given(st.text(max_size=60))
     def test_an_arbitrary_header_causes_no_server_error(self, text):

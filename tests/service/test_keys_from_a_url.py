@@ -10,7 +10,7 @@ import pytest
 from django.core.checks import run_checks
 
 from instaccess.conf import conf
-from instaccess.service.authentication import TokenUser
+from instaccess.service import TokenUser
 from instaccess.trust import material, refreshed, remote_jwks
 from tests.service.helpers import ask, good, is_left_to_next, jwks, now, refusal
 from tests.support import servers

@@ -67,32 +67,51 @@ class Site:
 
     def __init__(self, folder: Path, set_up: SetUp) -> None:
         inherited = {n: v for n, v in os.environ.items() if n not in {"INSTACCESS_DATABASE", "PORT", "SQLITE_NAME"}}
-        self.env = inherited | {
-            "DEMO_DIR": str(folder),
-            "DJANGO_SETTINGS_MODULE": "testproject.settings",
-            "INSTACCESS_SETTINGS": json.dumps({"TRUSTED_PROXIES": 1}),
-        }
+        self.env = (
+            inherited
+            | {
+                "DEMO_DIR": str(folder),
+                "DJANGO_SETTINGS_MODULE": "testproject.settings",
+            }
+            | self._settings()
+        )
         self.folder = set_up.copy_to(folder)
         self.access_tokens: dict[str, list[str]] = json.loads(
             self.manage("shell", "--no-imports", "-c", _MAKE_USERS).splitlines()[-1]
         )
-        self.gateway_process = self._gunicorn("gateway")
-        self.service_process = self._gunicorn("service")
+        self.gateway_process = self.start_server("gateway")
+        self.service_process = self.start_server("service")
         self.gateway = servers.WireTap(self.gateway_process.port)
         self.service = servers.WireTap(self.service_process.port)
 
-    def _gunicorn(self, name: str) -> servers.Process:
+    @staticmethod
+    def _settings(**instaccess: Any) -> dict[str, str]:
+        return {"INSTACCESS_SETTINGS": json.dumps({"TRUSTED_PROXIES": 1, **instaccess})}
+
+    def start_server(self, name: str, **instaccess: Any) -> servers.Process:
+        """Start a process of the test project that has loaded its keys.
+
+        Keyword arguments change the INSTACCESS settings.
+        """
         port = servers.free_port()
         command = [sys.executable, "-m", "gunicorn", "testproject.wsgi", "--bind", f"{servers.HOST}:{port}"]
         command += ["--threads", "8", "--keep-alive", "30", "--limit-request-field_size", "16380"]
-        return servers.Process(command, port=port, log=self.folder / f"{name}.log", env=self.env, cwd=ROOT)
+        env = self.env | self._settings(**instaccess)
+        process = servers.Process(command, port=port, log=self.folder / f"{name}.log", env=env, cwd=ROOT)
+        # gunicorn accepts connections before its worker has imported Django. On a busy machine, the import can take
+        # longer than a proxy waits for the gateway.
+        connection = HTTPConnection(servers.HOST, port, timeout=servers.PATIENCE)
+        connection.request("GET", "/internal/services/jwks")
+        connection.getresponse().read()
+        connection.close()
+        return process
 
     def manage(self, *args: str) -> str:
         return manage(*args, env=self.env)
 
     def restart_gateway(self) -> None:
         """Start a new gateway process and connect the wire tap to its port."""
-        old, self.gateway_process = self.gateway_process, self._gunicorn("gateway")
+        old, self.gateway_process = self.gateway_process, self.start_server("gateway")
         old.kill()
         self.gateway.retarget(self.gateway_process.port)
 
@@ -156,17 +175,19 @@ def substitute(text: str, old: str, new: str, times: int) -> str:
     return text.replace(old, new)
 
 
-def start_nginx(site: Site, port: int) -> servers.Process:
+def start_nginx(site: Site, port: int, server: servers.Process | None = None) -> servers.Process:
+    """Start nginx on this port. `server` replaces the gateway, the service and the issuer of the site."""
     text = (ROOT / "examples/nginx/nginx.conf").read_text()
     text = substitute(text, "listen 127.0.0.1:8080;", f"listen {servers.HOST}:{port};", 1)
-    for name, target in (("gateway", site.gateway), ("service", site.service), ("issuer", site.service_process)):
+    upstreams = {"gateway": site.gateway, "service": site.service, "issuer": site.service_process}
+    for name, target in upstreams.items():
         block = f"upstream {name} {{\n        server "
-        text = substitute(text, f"{block}127.0.0.1:8000;", f"{block}{servers.HOST}:{target.port};", 1)
-    prefix = site.folder / "nginx"
+        text = substitute(text, f"{block}127.0.0.1:8000;", f"{block}{servers.HOST}:{(server or target).port};", 1)
+    prefix = site.folder / (f"nginx-{port}" if server else "nginx")
     prefix.mkdir(exist_ok=True)
     (prefix / "nginx.conf").write_text(text)
     command = [program("nginx", "nginx-light"), "-p", str(prefix), "-c", str(prefix / "nginx.conf")]
-    return servers.Process(command, port=port, log=site.folder / "nginx.log", env=site.env, cwd=ROOT)
+    return servers.Process(command, port=port, log=prefix.with_suffix(".log"), env=site.env, cwd=ROOT)
 
 
 def start_caddy(site: Site, port: int) -> servers.Process:

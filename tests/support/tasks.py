@@ -204,7 +204,7 @@ def keep_issuing(user_pk: int) -> dict[str, int]:
 
 
 def refuse(*kinds: str, times: int = 1) -> None:
-    """Count refusals of clients with these names."""
+    """Count refusals of clients whose client ids are `kinds`."""
     for _ in range(times):
         for client_id in kinds:
             refusals.counter.count("gateway", "revoked", client_id=client_id)

@@ -13,7 +13,7 @@ URL = "/internal/gateway/verify"
 
 
 class ServerAnswer(dict[str, str]):
-    """An answer of either server interface: status, headers and body."""
+    """A response of the WSGI or ASGI application: status, headers and body."""
 
     def __init__(self, status: int, headers: Any, body: bytes) -> None:
         super().__init__(headers)

@@ -111,7 +111,7 @@ class TestWhileLoadingFails:
 
         assert source.loads == 3
 
-    def test_a_successful_load_ends_the_use_of_the_last_value(self, clock, source, value):
+    def test_a_successful_load_replaces_the_last_value(self, clock, source, value):
         value.get(interval=2, max_staleness=60)
         source.error = OSError("unavailable")
         clock.now += 30
@@ -121,7 +121,7 @@ class TestWhileLoadingFails:
 
         assert value.get(interval=2, max_staleness=60) == 3
 
-    def test_the_error_is_raised_immediately_if_the_staleness_is_0(self, clock, source, value):
+    def test_the_error_of_a_failed_load_is_raised_if_the_staleness_is_0(self, clock, source, value):
         value.get(interval=2)
         source.error = OSError("unavailable")
         clock.now += 2
@@ -135,7 +135,7 @@ class TestWhileLoadingFails:
         clock.now += 2
         value.get(interval=2, max_staleness=60)
 
-        assert "OSError: unavailable" in caplog.text
+        assert "(OSError): unavailable" in caplog.text
 
 
 class InAThread:

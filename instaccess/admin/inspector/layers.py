@@ -1,7 +1,7 @@
 """The parts of a token for display: layers, headers, keys and claims.
 
-Authenticated values are kept separate from values that anyone may have written. No function here decides whether a
-token is accepted.
+Authenticated values are kept separate from values that an attacker may have written. No function here decides whether
+a token is accepted.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Layer:
     """The encryption of a token, or the signature inside it.
 
     Attributes:
-        authentic: whether a key decrypted or verified the layer. If not, anyone may have written the header.
+        authentic: whether a key decrypted or verified the layer. If not, an attacker may have written the header.
         key: the key that decrypted or verified the layer, else the key that the header names, else None.
     """
 

@@ -113,7 +113,7 @@ def _inspect_request(request: HttpRequest) -> Inspection:
     if unexpected:
         # Log after the `except` block. Otherwise an exception in a log handler would have the first exception as its
         # context, and the first exception's message may contain the token.
-        logger.error("not inspected: %s", unexpected)
+        logger.error("the inspector could not check the token: %s", unexpected)
         return verdict.failed()
     logger.info(
         "inspected kind=%s verdict=%s reason=%s jti=%s by=%s",

@@ -1,4 +1,4 @@
-"""Lenient parsing of pasted text, to show it to the user.
+"""Lenient parsing of pasted text, for display to the user.
 
 No function here decides whether a token is accepted. The returned values are not authenticated.
 """
@@ -57,7 +57,7 @@ def _extract_from_response(text: str) -> str:
 
 @sensitive_variables()
 def members(token: str, segment: int) -> dict[str, Any]:
-    """Return the JSON object in one segment of a compact serialization, or an empty dict if it cannot be parsed.
+    """Return the JSON object in one segment of a compact serialization. Returns an empty dict if parsing fails.
 
     Also accepts encodings that the gateway refuses.
     """
@@ -79,7 +79,7 @@ def _load_json(text: str) -> Any:
 def format_value(value: Any) -> str:
     """Format a value from a token as one truncated line, without characters that hide or reorder text."""
     if not isinstance(value, str) or not value.isprintable():
-        # Escape control characters, bidirectional marks and lone surrogates. Otherwise, they could hide text.
+        # Escape control characters, bidirectional marks and lone surrogates, because they could hide text.
         try:
             value = json.dumps(value, default=str)
         except (ValueError, RecursionError):

@@ -201,7 +201,10 @@ def _build_inspection(
         outcome = Outcome.ACCEPTED
         if record is not None and record.row is not None and record.row.revoked_at is not None:
             alarms.append(
-                _("The token is revoked. Gateways refuse it within five seconds. Services accept it until expiry.")
+                _(
+                    "The token is revoked. Gateways refuse the token within five seconds. Services accept the token "
+                    "until it expires."
+                )
             )
     else:
         code, detail = _get_reason(refusal)

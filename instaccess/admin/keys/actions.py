@@ -1,8 +1,9 @@
 """The buttons that rotate, generate, import and revoke keys.
 
 Each button opens a confirmation page that lists the effects. The change is made when this page is submitted. All
-requests are POST requests with Django's CSRF token and need the permission `instaccess.manage_keys`. Each change is
-recorded in the admin log with the user and the time.
+requests are POST requests with Django's CSRF token and need the permission `instaccess.manage_keys`. Importing a
+signing key needs the permission `instaccess.import_signing_keys` too. Each change is recorded in the admin log with
+the user and the time.
 """
 
 from __future__ import annotations
@@ -118,7 +119,12 @@ class KeyActions(ReadOnlyAdmin):
     @sensitive_variables()
     def import_view(self, request: HttpRequest) -> HttpResponse:
         sent = "confirmed" in request.POST
-        form = ImportForm(request.POST if sent else None, request.FILES if sent else None)
+        may_import_signing = request.user.has_perm("instaccess.import_signing_keys")
+        form = ImportForm(
+            request.POST if sent else None,
+            request.FILES if sent else None,
+            may_import_signing=may_import_signing,
+        )
         if form.is_valid():
             try:
                 key = keys.import_key(
@@ -133,8 +139,12 @@ class KeyActions(ReadOnlyAdmin):
                 return self._redirect(request, _("Key %(kid)s was imported.") % {"kid": key.kid})
         effects = [
             _("The key is stored as a future key and becomes current at a later rotation. Live tokens stay valid."),
-            _("If you import a signing key, tokens that are signed with this key are accepted immediately."),
         ]
+        if may_import_signing:
+            effects += [
+                _("If you import a signing key, tokens that are signed with this key are accepted immediately."),
+                _("The owner of the signing key can issue tokens as any user, even as a superuser."),
+            ]
         return render_confirmation(
             self, request, form, title=_("Import a key"), button=_("Import key"), effects=effects
         )
@@ -168,7 +178,7 @@ class KeyActions(ReadOnlyAdmin):
         effects = [
             _("Gateways refuse all live tokens of this key (%(count)d) within five seconds.")
             % {"count": live_tokens(key)},
-            _("The key is removed from the JWK set and its private key is erased. You can't undo this."),
+            _("The key is removed from the JWK set and its private key is erased. You can't undo a revocation."),
         ]
         if key.status == Key.Status.CURRENT:
             effects.append(_describe_successor(key))

@@ -28,7 +28,7 @@ _HIGH, _LOW = 84, 34
 
 @dataclass(frozen=True)
 class Kind:
-    """One panel of the chart: CSS class suffix, heading, numbers, and height of the highest bar in pixels."""
+    """One panel of the chart: CSS class suffix, heading, counts, and height of the highest bar in pixels."""
 
     name: str
     heading: str
@@ -40,7 +40,7 @@ class Kind:
         return _("not known") if index < self.counts.known else _format(self.counts.numbers[index])
 
     def title(self, step: timedelta) -> str:
-        """Return the title of the panel: the total, and the number of the highest bar."""
+        """Return the title of the panel: the total, and the count of the highest bar."""
         counts = self.counts
         numbers = {
             "heading": self.heading,
@@ -184,7 +184,9 @@ def _select_refusals(changelist: ChangeList, filters: set[str]) -> tuple[Q | Non
         condition, is_narrowed = condition & matching, True
     if is_narrowed:
         return condition, _("Refused: requests that are known to belong to the selected application or user.")
-    return condition, _("Refused: requests that the issuer or the gateway refused. They are not in the list below.")
+    return condition, _(
+        "Refused: requests that the issuer or the gateway refused. Refusals are not in the list below."
+    )
 
 
 def _format_start(start: datetime, period: Period) -> str:

@@ -1,7 +1,7 @@
-"""Numbers for the chart: tokens issued and revoked, and requests refused, for each hour or day of a period.
+"""Counts for the chart: tokens issued and revoked, and requests refused, for each hour or day of a period.
 
-Each query counts at most the latest `CHARTED` rows. `Counts.known` is the index of the first hour or day with a
-complete number.
+Each query counts at most the latest `CHARTED` rows. `Counts.known` is the index of the first complete
+count.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ CHARTED = 50_000
 
 @dataclass(frozen=True)
 class Counts:
-    """Numbers for each hour or day of a period, earliest first.
+    """Counts for each hour or day of a period, earliest first.
 
     Attributes:
-        numbers: one number for each hour or day.
-        known: index of the first complete number. Numbers before this index are incomplete.
+        numbers: one count per hour or day.
+        known: index of the first complete count. Counts before this index are incomplete.
         truncated: whether the period contains more than `CHARTED` rows.
     """
 
@@ -39,7 +39,7 @@ class Counts:
 
     @property
     def total(self) -> int:
-        """Sum of the complete numbers."""
+        """Sum of the complete counts, that is, the counts from index `known` on."""
         return sum(self.numbers[self.known :])
 
 

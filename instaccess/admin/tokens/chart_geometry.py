@@ -32,9 +32,9 @@ class Series:
     Attributes:
         name: CSS class suffix of the panel.
         title: title of the panel.
-        numbers: one number for each bar, zero or greater.
+        numbers: one count per bar, zero or greater.
         height: height of the highest bar, in pixels.
-        first: index of the first bar that is drawn. Numbers before this index are unknown.
+        first: index of the first bar that is drawn. Counts before this index are unknown.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Rectangle:
 
 @dataclass(frozen=True)
 class Panel:
-    """A drawn series. `unknown` covers the bars without numbers; `base` is the vertical position of zero."""
+    """A drawn series. `unknown` covers the bars whose counts are unknown; `base` is the vertical position of zero."""
 
     name: str
     title: str
@@ -121,7 +121,7 @@ def draw(series: Sequence[Series], axis: Sequence[str], columns: Sequence[str]) 
 
 
 def labelled(count: int, most: int = LABELS) -> list[int]:
-    """Return the indexes of the bars that get a label: the first, the last, and others evenly between them."""
+    """Return the indexes of the bars that get a label: the first, the last, and evenly spaced bars between them."""
     if count <= most:
         return list(range(count))
     return [round(number * (count - 1) / (most - 1)) for number in range(most)]

@@ -16,7 +16,7 @@ WIDE: ViewportSize = {"width": 1280, "height": 900}
 NARROW: ViewportSize = {"width": 390, "height": 844}
 """Window sizes of a laptop and a phone, in CSS pixels."""
 
-# The first two options are for machines without a graphics card. The others disable background network requests.
+# The first two options are for machines without a graphics card. All other options disable background requests.
 _ARGUMENTS = [
     "--disable-gpu",
     "--no-first-run",

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from instaccess.admin.inspector.verdict import Inspection, inspect
-from instaccess.tokens.claims import MAX_LIFETIME
+from instaccess.tokens import MAX_LIFETIME
 from tests.support.tokens import claims
 
 

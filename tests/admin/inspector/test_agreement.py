@@ -21,7 +21,7 @@ from instaccess.admin.inspector.verdict import Outcome
 from instaccess.gateway import views
 from instaccess.keys import ring as keys_ring
 from instaccess.service import authentication
-from instaccess.tokens.claims import MAX_LIFETIME
+from instaccess.tokens import MAX_LIFETIME
 from tests.admin.inspector.helpers import good_claims, inspect_text, times
 from tests.support.answers import signed_inside
 from tests.support.tokens import TokenFactory, header_of, non_canonical_forms, with_header

@@ -51,7 +51,7 @@ def token(user, application) -> str:
 
 @pytest.fixture
 def signed_in(db):
-    """Return a function that returns a client of a staff user with these permissions."""
+    """Return a function that creates a staff user with given permissions and returns a logged-in test client."""
 
     def signed_in_(*codenames: str, **client: Any) -> Client:
         staff = get_user_model().objects.create_user(f"staff{len(codenames)}", is_staff=True)
@@ -296,7 +296,7 @@ class TestTheResult:
 
 
 class TracebackHandler(logging.Handler):
-    """Log handler that stores every message with its traceback."""
+    """A log handler that stores every message with the traceback."""
 
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
@@ -404,8 +404,8 @@ class TestThePastedToken:
 
         assert "Can't be decided here" in text
         assert "server-side error" in text
-        assert "not inspected: ZeroDivisionError" in "\n".join(logged.lines)
-        assert "not inspected: ZeroDivisionError" in mailed()
+        assert "the inspector could not check the token: ZeroDivisionError" in "\n".join(logged.lines)
+        assert "the inspector could not check the token: ZeroDivisionError" in mailed()
         for place in (text, "\n".join(logged.lines), mailed()):
             assert [part for part in [token, *parts_unread(token)] if part in place] == []
 

@@ -282,7 +282,7 @@ class TestRevoke:
         page = page_text(operator_client.post(revoke_url(key_of(SIG, "current").kid)))
 
         assert "Gateways refuse all live tokens of this key (3) within five seconds." in page
-        assert "You can't undo this." in page
+        assert "You can't undo a revocation." in page
         assert f"Key {key_of(SIG, 'future').kid} becomes current." in page
 
     def test_the_revocation_page_announces_a_new_current_key(self, operator_client):

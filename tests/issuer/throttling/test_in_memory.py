@@ -178,7 +178,7 @@ class TestARefusedAsUserId:
         assert self.costs(post(token, data={"as_user_id": other.pk})) == ("200", "400.0")
         assert self.costs(post(token, data={"as_user_id": "7777"})) == ("200", "200.0")
 
-    def test_missing_permission_is_reported_before_a_full_bucket_and_costs_nothing(self, post, token):
+    def test_missing_permission_to_masquerade_is_reported_before_a_full_bucket_and_costs_nothing(self, post, token):
         statuses(post, token, 3)
 
         refusal = post(token, data={"as_user_id": "7"})

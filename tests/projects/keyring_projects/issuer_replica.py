@@ -16,7 +16,7 @@ if __name__ == "__main__":
 
     from instaccess import users
     from instaccess.conf import SCOPE
-    from instaccess.issuer import access_tokens, authentication
+    from instaccess.issuer import access_tokens, oauth2_validator
     from instaccess.models import ServiceUser
 
     def update_the_replica():
@@ -88,7 +88,7 @@ if __name__ == "__main__":
     facts = {
         "tokens on the replica": on_the_replica,
         "usable applications": [
-            name for name in ("kept", "deleted") if authentication.is_usable_client(tools[name].client_id)
+            name for name in ("kept", "deleted") if oauth2_validator.is_usable_client(tools[name].client_id)
         ],
         "statement": ask_all(),
     }

@@ -150,23 +150,25 @@ class TestWithAnUnavailableDatabase:
 
         assert written() == {("gateway", "no_credentials", "", ""): 6}
 
-    def test_o1_write_is_attempted_once_per_ten_seconds(self, failing_statements, due):
+    def test_o1_writing_counts_is_attempted_once_per_ten_seconds_while_the_database_is_unavailable(
+        self, failing_statements, due
+    ):
         for _ in range(100):
             ask()
             due.advance(0.25)
 
         assert len(failing_statements.seen) == 3
 
-    def test_o1_failure_is_logged_once_per_minute(self, failing_statements, due, caplog):
+    def test_o1_failure_to_write_counts_is_logged_once_per_minute(self, failing_statements, due, caplog):
         for _ in range(119):
             ask()
             due.advance(1)
 
         lines = [record.getMessage() for record in caplog.records if record.name == "instaccess.refusals"]
         assert len(lines) == 2
-        assert "not written, kept for later" in lines[0]
+        assert "could not be written and are kept for later" in lines[0]
 
-    def test_o1_failed_write_leaves_no_partial_counts(self, statements):
+    def test_o1_failed_write_of_counts_leaves_no_partial_counts(self, statements):
         def second_update_fails(execute: Any, sql: str, params: Any, many: Any, context: Any) -> Any:
             if sql.startswith("UPDATE") and "expired" in params:
                 raise OperationalError("deadlock detected")

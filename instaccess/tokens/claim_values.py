@@ -1,0 +1,88 @@
+"""The values of single claims in a verified payload: exact types, and times compared with the current time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..exceptions import InvalidToken, Reason, TokenExpired
+
+MAX_LIFETIME = 3600
+"""Seconds. Canvas's tokens are valid for one hour. A correctly signed token with a longer lifetime is refused."""
+
+CLOCK_SKEW = 60
+"""Seconds by which the clock of an issuer may be ahead of the clock of a reader.
+
+A token whose `iat` is further in the future is refused.
+"""
+
+MAX_LEEWAY = 300
+"""Largest value of the LEEWAY setting, in seconds past `exp`."""
+
+AFTERLIFE = MAX_LEEWAY + CLOCK_SKEW
+"""Seconds past `exp` after which every gateway refuses a token, with any allowed leeway and clock skew."""
+
+
+def check_times(
+    issued_at: int,
+    expires_at: int,
+    payload: Mapping[str, Any],
+    now: float,
+    leeway: int,
+    max_lifetime: int,
+) -> None:
+    """Check the lifetime, `exp`, `iat` and `nbf`, all in seconds. Raises InvalidToken, or TokenExpired past `exp`."""
+    if not 0 < expires_at - issued_at <= max_lifetime:
+        raise InvalidToken(f"the lifetime (exp - iat) is not 1 to {max_lifetime} seconds", code=Reason.BAD_LIFETIME)
+    if now >= expires_at + leeway:
+        raise TokenExpired("past its exp")
+    if issued_at > now + max(CLOCK_SKEW, leeway):
+        raise InvalidToken("the token was issued in the future", code=Reason.NOT_YET)
+    if "nbf" in payload and get_seconds(payload, "nbf") > now + leeway:
+        raise InvalidToken("the token is not valid yet", code=Reason.NOT_YET)
+
+
+def get_seconds(payload: Mapping[str, Any], name: str) -> int:
+    """Return a claim that is an integer number of seconds since the epoch. Raises InvalidToken."""
+    value = payload.get(name)
+    # `isinstance` would accept True, because bool is a subclass of int. Numbers from 2**53 on are refused, because
+    # some JSON parsers round such numbers.
+    if type(value) is not int or not 0 <= value < 2**53:
+        raise InvalidToken(f"{name} is not an integer from 0 to 2**53 - 1", code=Reason.BAD_CLAIM)
+    return value
+
+
+def get_string(payload: Mapping[str, Any], name: str) -> str:
+    """Return a claim that is a string with at least one character. Raises InvalidToken."""
+    value = payload.get(name)
+    if not isinstance(value, str) or not value:
+        raise InvalidToken(f"{name} is not a non-empty string", code=Reason.BAD_CLAIM)
+    return value
+
+
+def get_id(payload: Mapping[str, Any], name: str) -> str:
+    """Return a claim that is a string or an integer, as a string. Raises InvalidToken."""
+    value = format_id(payload.get(name))
+    if not value:
+        raise InvalidToken(
+            f"{name} is neither a non-empty string nor an integer from 0 to 2**63 - 1", code=Reason.BAD_CLAIM
+        )
+    return value
+
+
+def format_id(value: Any) -> str | None:
+    """Return an id as a string: a string unchanged, an integer from 0 to 2**63 - 1 in decimal.
+
+    Returns None for any other value. Canvas's ids are signed 64-bit integers.
+    """
+    if type(value) is int and 0 <= value < 2**63:
+        return str(value)
+    return value if isinstance(value, str) else None
+
+
+def get_shard_id(payload: Mapping[str, Any], name: str) -> int | str:
+    """Return a claim that is an integer or a string, unchanged. Raises InvalidToken."""
+    value = payload.get(name)
+    if type(value) is int or (isinstance(value, str) and value):
+        return value
+    raise InvalidToken(f"{name} is neither an integer nor a non-empty string", code=Reason.BAD_CLAIM)
