@@ -58,6 +58,12 @@ class Key(models.Model):
     activated_at = models.DateTimeField(_("activated"), null=True, blank=True)
     retired_at = models.DateTimeField(_("retired"), null=True, blank=True)
     revoked_at = models.DateTimeField(_("revoked"), null=True, blank=True)
+    mac = models.CharField(
+        _("authentication code"),
+        max_length=64,
+        blank=True,
+        help_text=_("HMAC of this row, with a key derived from the key-encryption key."),
+    )
     # Equal to `use` if the key is current, otherwise NULL. A unique index allows many NULLs, so on every database it
     # rejects only a second current key with the same `use`. MariaDB ignores a conditional unique constraint.
     current_use = models.GeneratedField(

@@ -73,12 +73,23 @@ def prepare(rsa_pool, user, row) -> Callable[[], None]:
 def check(prepare) -> Callable[..., None]:
     """Return a function that stops an act at each statement, and then runs it again.
 
-    `between` is called after each stopped run, and `after` after each second run.
+    `before` is called before each run, `between` after each stopped run, and `after` after each second run.
     """
 
-    def check_(act: Callable[[], Any], *, between: Callable[[], Any], after: Callable[[], Any], least: int) -> None:
+    def check_(
+        act: Callable[[], Any],
+        *,
+        before: Callable[[], Any] = lambda: None,
+        between: Callable[[], Any],
+        after: Callable[[], Any],
+        least: int,
+    ) -> None:
+        def prepare_run() -> None:
+            prepare()
+            before()
+
         stopped = 0
-        for _ in stops(act, prepare=prepare):
+        for _ in stops(act, prepare=prepare_run):
             stopped += 1
             between()
             act()
@@ -140,12 +151,17 @@ class TestRevokingAKey:
 
     @pytest.mark.parametrize("future_keys", [0, 1])
     def test_k22_a_stopped_revocation_of_a_key_changes_nothing_and_completes_when_run_again(self, check, future_keys):
-        def revoke() -> None:
-            if not future_keys and not kids(SIG, REVOKED):
+        def before() -> None:
+            if not future_keys:
                 Key.objects.filter(use=SIG, status=FUTURE).delete()
-            lifecycle.revoke(self.stolen(), reason="laptop lost")
 
-        check(revoke, between=self.nothing_or_everything, after=self.everything, least=10)
+        check(
+            lambda: lifecycle.revoke(self.stolen(), reason="laptop lost"),
+            before=before,
+            between=self.nothing_or_everything,
+            after=self.everything,
+            least=10,
+        )
 
     def test_k22_a_stopped_command_that_revokes_a_key_completes_when_run_again(self, check):
         check(
@@ -217,19 +233,17 @@ class TestChangingKeys:
         check(rotate, between=between, after=after, least=8)
 
     def test_k22_a_stopped_rotation_revokes_the_remaining_tokens_of_a_revoked_key_when_run_again(self, check):
-        def rotate() -> None:
-            # A worker with cached keys has issued tokens after the revocation.
-            first = IssuedToken.objects.values_list("signing_kid", flat=True)[0]
-            Key.objects.filter(kid=first).exclude(status=REVOKED).update(status=REVOKED, revoked_at=timezone.now())
-            Key.objects.filter(use=SIG, status=FUTURE).update(status=CURRENT, activated_at=timezone.now())
-            lifecycle.rotate(SIG)
+        def revoke() -> None:
+            lifecycle.revoke(current_kid(SIG))
+            # A worker with cached keys issues tokens after the revocation.
+            IssuedToken.objects.update(revoked_at=None, revoked_by="", revocation_reason="")
 
         def after() -> None:
             assert len(revoked_tokens()) == LIVE
             assert len(kids(SIG, FUTURE)) == 1
             self.keys_are_usable()
 
-        check(rotate, between=lambda: None, after=after, least=10)
+        check(lambda: lifecycle.rotate(SIG), before=revoke, between=lambda: None, after=after, least=8)
 
     def test_k22_a_stopped_activation_changes_nothing_and_completes_when_run_again(self, check):
         def activate() -> None:
@@ -268,18 +282,15 @@ class TestChangingKeys:
         check(generate, between=self.keys_are_usable, after=after, least=4)
 
     def test_k22_a_stopped_init_completes_when_run_again(self, check, rsa_pool):
-        def init() -> None:
-            if not RefusalCount.objects.exists():  # The first run begins without keys.
-                Key.objects.all().delete()
-                rsa_pool.rewind()
-                RefusalCount.objects.create(hour=timezone.now(), role="issuer", reason="started")
-            provision.init()
+        def before() -> None:
+            Key.objects.all().delete()
+            rsa_pool.rewind()
 
         def after() -> None:
             assert sorted(Key.objects.values_list("use", "status")) == sorted(provision.INITIAL)
             self.keys_are_usable()
 
-        check(init, between=lambda: None, after=after, least=8)
+        check(provision.init, before=before, between=lambda: None, after=after, least=8)
 
 
 class TestResealing:
@@ -287,10 +298,7 @@ class TestResealing:
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [OLD_KEK]}
 
         def reseal() -> None:
-            if not Checkpoint.objects.exists():
-                audit.seal(keys.evidence_keys())
-            with_both = {"KEY_ENCRYPTION_KEYS": [NEW_KEK, OLD_KEK]}
-            settings.INSTACCESS = with_both
+            settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [NEW_KEK, OLD_KEK]}
             try:
                 run("instaccess_keys", "reseal")
             finally:
@@ -308,7 +316,7 @@ class TestResealing:
             assert_evidence_is_intact()
             settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [OLD_KEK]}
 
-        check(reseal, between=between, after=after, least=15)
+        check(reseal, before=lambda: audit.seal(keys.evidence_keys()), between=between, after=after, least=15)
 
 
 class TestTheAuditLog:

@@ -20,6 +20,7 @@ from .refusal_counts import RefusalSpike, refusal_spikes
 from .refusal_counts import rows as refusal_rows
 from .revocation import revoke
 from .row_hmac import HmacStatus, authenticate, canonical_bytes, row_status
+from .row_hmac import check as check_hmac
 from .row_ids import id_time
 from .rows import (
     filter_by_account,
@@ -49,6 +50,7 @@ __all__ = [
     "Statement",
     "authenticate",
     "canonical_bytes",
+    "check_hmac",
     "checkpoints",
     "commit",
     "count_names",

@@ -97,6 +97,15 @@ class Migration(migrations.Migration):
                 ("retired_at", models.DateTimeField(blank=True, null=True, verbose_name="retired")),
                 ("revoked_at", models.DateTimeField(blank=True, null=True, verbose_name="revoked")),
                 (
+                    "mac",
+                    models.CharField(
+                        blank=True,
+                        help_text="HMAC of this row, with a key derived from the key-encryption key.",
+                        max_length=64,
+                        verbose_name="authentication code",
+                    ),
+                ),
+                (
                     "current_use",
                     models.GeneratedField(
                         db_persist=True,

@@ -243,6 +243,13 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
             "restored."
         ),
     ),
+    Reason.KEY_ALTERED: Explanation(
+        _("The row of a key was modified or inserted without this app, so the key is not used."),
+        _(
+            "Run `python manage.py check --database default`, which names the row and the command that fixes the "
+            "problem. Find out who modified the database."
+        ),
+    ),
     Reason.AUDIT: Explanation(
         _("The audit row could not be written, so no token was issued."),
         _("The detail in the log names the database error."),

@@ -173,18 +173,26 @@ class RowChecker:
                 text = f"{text}, but its HMAC matches: the clock of an issuer is slow, or an attacker has the keys"
             case HmacStatus.UNKNOWN:
                 text = f"{text}, and can't be checked: {_ADD_KEK}"
-        return Finding(Kind.ADDED, _state(token), self._with_original_id(token, text))
+        original = self._original_id(token)
+        if original is not None:
+            text = f"{text}: only its id was changed, the token was issued with the id {original}"
+        return Finding(Kind.ADDED, _state(token), text)
 
     def _modified(self, token: IssuedToken, text: str) -> Finding:
-        return Finding(Kind.MODIFIED, _state(token), self._with_original_id(token, text))
+        """Return the finding for a modified row. `text` describes the problem unless only the id was changed."""
+        original = self._original_id(token)
+        if original is not None:
+            text = (
+                f"{_describe(token)} was moved: only its id was changed, the token was issued with the id {original}"
+            )
+        return Finding(Kind.MODIFIED, _state(token), text)
 
-    def _with_original_id(self, token: IssuedToken, text: str) -> str:
-        """Add to a description that only the id of the row was changed, if that is so."""
+    def _original_id(self, token: IssuedToken) -> int | None:
+        """Return the id with which the HMAC of a row matches, if only the id was changed."""
         original = copy.copy(token)
         original.pk = row_id(token.issued_at, token.jti)
-        if original.pk == token.pk or row_hmac.row_status(original, self._keks) is not HmacStatus.AUTHENTIC:
-            return text
-        return f"{text}: only its id was changed, because the token was issued with the id {original.pk}"
+        moved = original.pk != token.pk and row_hmac.row_status(original, self._keks) is HmacStatus.AUTHENTIC
+        return original.pk if moved else None
 
     def _compare_references(self, rows: Sequence[IssuedToken]) -> dict[int, list[Finding]]:
         """Compare the foreign keys, which the HMACs don't cover. Returns the findings by id of the row."""

@@ -23,7 +23,7 @@ from instaccess.audit.evidence.checkpoints import SETTLED, seal
 from instaccess.conf import conf
 from instaccess.exceptions import AuditAltered, InvalidToken, KeyUnavailable
 from instaccess.issuer import issuing
-from instaccess.keys import evidence_keys, keks_for_revocation, lifecycle, ring
+from instaccess.keys import evidence_keys, keks_for_revocation, lifecycle, provision, ring
 from instaccess.models import Checkpoint, IssuedToken, Key
 from instaccess.tokens import compact, jose
 from tests.support.problems import only_row
@@ -238,6 +238,7 @@ class TestReauthenticate:
         seal(evidence_keys())
         old, new = "SECRET_KEY", secrets.token_urlsafe(32)
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [new, old]}
+        provision.reseal()
         # The checkpoint, the row without a checkpoint and the names in both rows get new HMACs. The checkpoint proves
         # the rest of the other row.
         assert reauthentication.reauthenticate(evidence_keys()) == 4
