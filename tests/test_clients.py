@@ -386,7 +386,7 @@ class TestTheTablesOfRefusals:
         assert [(row[0], int(row[1])) for row in rows] == [(refusal.case, refusal.answer[0]) for refusal in refusals]
 
     @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.case)
-    def test_answer_is_the_answer_of_the_wire_contract(self, refusal, campus):
+    def test_refusal_is_the_response_in_the_wire_contract(self, refusal, campus):
         proxy = Proxy("nginx", campus.port(refusal.server), campus.site)
         path = f"/api/v1/{refusal.endpoint}?{urlencode(refusal.params)}".rstrip("?")
 

@@ -237,7 +237,7 @@ class TestNamesInTheText:
 
 
 class TestTheTablesOfRefusals:
-    def test_tables_of_refusals_contain_the_exact_answer_for_each_refusal(self):
+    def test_tables_of_refusals_contain_the_exact_response_for_each_refusal(self):
         documented = {
             (int(status), readme.code(body)[0], header == "yes")
             for _, status, body, header in readme.tables(readme.section("What clients get"))[0]

@@ -22,7 +22,7 @@ class Holder:
 
 
 class TestAnOpaqueObject:
-    def test_a1_reveal_returns_the_secret(self):
+    def test_a1_reveal_returns_the_secret_of_an_opaque_object(self):
         assert OPAQUE.reveal() == SECRET
 
     @pytest.mark.parametrize(
@@ -39,32 +39,32 @@ class TestAnOpaqueObject:
             repr(asdict(Holder(OPAQUE))),
         ],
     )
-    def test_a1_text_is_fixed(self, text):
+    def test_a1_text_of_an_opaque_object_is_fixed(self, text):
         assert "<secret>" in text
         assert SECRET not in text
 
-    def test_a1_object_has_no_dictionary_of_attributes(self):
+    def test_a1_opaque_object_has_no_dictionary_of_attributes(self):
         with pytest.raises(TypeError):
             vars(OPAQUE)
 
     @pytest.mark.parametrize("copied", [copy.copy(OPAQUE), copy.deepcopy(OPAQUE), copy.deepcopy([OPAQUE])[0]])
-    def test_a1_copy_is_the_object_itself(self, copied):
+    def test_a1_copy_of_an_opaque_object_is_the_object_itself(self, copied):
         assert copied is OPAQUE
 
     @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-    def test_a1_object_cannot_be_pickled(self, protocol):
+    def test_a1_opaque_object_cannot_be_pickled(self, protocol):
         with pytest.raises(TypeError, match="can't be pickled"):
             pickle.dumps(OPAQUE, protocol)
 
-    def test_a1_object_has_no_state_to_read(self):
+    def test_a1_opaque_object_has_no_state_to_read(self):
         with pytest.raises(TypeError, match="can't be pickled"):
             OPAQUE.__getstate__()
 
-    def test_a1_object_cannot_be_written_as_json(self):
+    def test_a1_opaque_object_cannot_be_written_as_json(self):
         with pytest.raises(TypeError):
             json.dumps(OPAQUE)
 
     @pytest.mark.parametrize("read", [list, dict, len, bytes, lambda secret: secret[0]])
-    def test_a1_object_is_no_collection(self, read):
+    def test_a1_opaque_object_is_not_a_collection(self, read):
         with pytest.raises(TypeError):
             read(OPAQUE)

@@ -115,7 +115,7 @@ class TestIssuing:
 
         assert counts == [1, 1 if connection.vendor == "sqlite" else 2, 1]
 
-    def test_p21_a_refusal_of_a_client_with_such_an_id_is_counted(self, db):
+    def test_p21_a_refusal_of_a_client_whose_id_has_an_emoji_is_counted(self, db):
         refusal_counter.count("gateway", "revoked", client_id=TEXT)
 
         assert refusal_counter.flush() == 1
@@ -172,7 +172,7 @@ class TestRevoking:
 
 
 class TestLookingUp:
-    def test_p21_the_admin_finds_text_in_the_spelling_that_is_stored(self, issue, application, staff_client):
+    def test_p21_the_admin_finds_text_that_is_stored_with_escape_sequences(self, issue, application, staff_client):
         application.client_id = TEXT.replace(" ", "")
         row = issue()
 
@@ -186,7 +186,7 @@ class TestLookingUp:
 
         assert staff_client.get(LIST, {name: f"no-{TEXT}"}).status_code == 200
 
-    def test_p21_the_commands_find_users_and_applications_by_such_a_text(self, issue, user, application):
+    def test_p21_the_commands_find_users_and_applications_by_a_text_with_an_emoji(self, issue, user, application):
         user.username = application.client_id = TEXT
         row = issue()
 
@@ -199,14 +199,16 @@ class TestLookingUp:
         assert_that_verify_finds_nothing()
 
     @pytest.mark.parametrize("field", [None, "username"])
-    def test_p21_a_masquerade_as_such_a_user_is_refused(self, field, initial_keys, access_token, post, settings):
+    def test_p21_a_masquerade_as_a_user_id_with_an_emoji_is_refused(
+        self, field, initial_keys, access_token, post, settings
+    ):
         access_token.user.user_permissions.add(Permission.objects.get(codename="masquerade"))
         settings.INSTACCESS = {"USER_UUID_FIELD": field}
 
         for as_user_id in (TEXT, f"uuid:{TEXT}"):
             assert answer(post(access_token, data={"as_user_id": as_user_id})) == INVALID_AS_USER_ID
 
-    def test_p21_an_application_with_such_an_id_is_unknown(self, application):
+    def test_p21_an_application_with_an_unknown_id_with_an_emoji_is_not_usable(self, application):
         assert not oauth2_validator.is_usable_client(f"no-{TEXT}")
         assert oauth2_validator.is_usable_client(application.client_id)
 
@@ -221,7 +223,7 @@ class TestTheColumns:
         assert response.status_code == 302
         assert LogEntry.objects.get().object_repr == "LTI tool as ada"
 
-    def test_p21_every_text_column_of_the_audit_log_is_spelled(self, issue, stored):
+    def test_p21_every_text_column_of_the_audit_log_stores_an_emoji_as_the_database_allows(self, issue, stored):
         now = timezone.now()
         short = TEXT.partition(" ")[2]
         columns = {column.attname: short for column in recording._TEXT_COLUMNS}
@@ -236,7 +238,7 @@ class TestTheColumns:
         assert audit.row_status(row, conf.key_encryption_keys) is audit.HmacStatus.AUTHENTIC
         assert names.names_status(row, conf.key_encryption_keys) is audit.HmacStatus.AUTHENTIC
 
-    def test_p21_a_column_whose_users_can_be_stored_is_searched(self, user):
+    def test_p21_users_are_searched_only_for_a_text_that_their_column_can_store(self, user):
         assert list(users.named("ada")) == [user]
         assert list(users.named(TEXT)) == []
         client_id = get_application_model()._meta.get_field("client_id")

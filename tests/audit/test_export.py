@@ -309,7 +309,7 @@ class TestTheLogOfAnExport:
     def _caught(self, caplog):
         caplog.set_level(logging.INFO, logger="instaccess.audit")
 
-    def test_log_contains_user_and_filters_before_the_first_row_and_the_end(self, row, caplog):
+    def test_log_contains_user_and_filters_of_an_export_before_its_first_row_and_its_end(self, row, caplog):
         for _ in range(3):
             row()
         chunks = iter(export(batch=2, filters={"status": "live\nforged"}))

@@ -51,21 +51,25 @@ def erase(user_uuid: str) -> int:
 
 
 class TestRecording:
-    def test_a13_rows_still_contain_the_user_names_after_the_users_were_deleted(self, initial_keys, user, grace):
+    def test_a13_audit_rows_still_contain_the_user_names_after_the_users_were_deleted(
+        self, initial_keys, user, grace
+    ):
         row, _ = issuing.issue(user=user, real_user=grace, origin=ORIGIN, now=NOW)
         user.delete()
         grace.delete()
 
         assert recorded(row) == ("ada", "grace")
 
-    def test_a13_a_row_contains_the_name_at_the_time_of_issue(self, initial_keys, user):
+    def test_a13_an_audit_row_contains_the_user_name_at_the_time_of_issue(self, initial_keys, user):
         row, _ = issuing.issue(user=user, origin=ORIGIN, now=NOW)
         user.username = "lovelace"
         user.save()
 
         assert recorded(row) == ("ada", "")
 
-    def test_the_setting_leaves_names_out(self, initial_keys, user, grace, settings):
+    def test_audit_rows_contain_no_user_names_if_the_setting_turns_names_off(
+        self, initial_keys, user, grace, settings
+    ):
         settings.INSTACCESS = {"AUDIT_USER_NAMES": False}
         row, _ = issuing.issue(user=user, real_user=grace, origin=ORIGIN, now=NOW)
 
@@ -73,14 +77,14 @@ class TestRecording:
         assert row.user_uuid == users.user_uuid(user)
         assert verification.verify(evidence_keys()).summary == ""
 
-    def test_a_long_name_is_shortened_and_still_found(self, initial_keys, user):
+    def test_a_long_user_name_is_shortened_and_still_found(self, initial_keys, user):
         user.username = "ü" * 300
         row, _ = issuing.issue(user=user, origin=ORIGIN, now=NOW)
 
         assert recorded(row) == ("ü" * 255, "")
         assert list(rows.issued_tokens().filter(rows.filter_by_user("ü" * 300))) == [row]
 
-    def test_recording_the_names_needs_no_query(self, initial_keys, access_token, post):
+    def test_recording_the_user_names_needs_no_query(self, initial_keys, access_token, post):
         assert post(access_token).status_code == 201
         with CaptureQueriesContext(connection) as captured:
             assert post(access_token).status_code == 201
@@ -115,13 +119,15 @@ class TestTheHmacOfTheNames:
 
         assert only_row(verification.verify(evidence_keys())) == other.pk
 
-    def test_the_hmac_of_the_row_is_not_accepted_for_the_names(self, row):
+    def test_the_hmac_of_the_row_does_not_authenticate_the_names(self, row):
         made = row()
         made.names_mac = made.mac
 
         assert names.names_status(made, conf.key_encryption_keys) is HmacStatus.BROKEN
 
-    def test_verify_names_the_command_if_the_key_encryption_key_is_missing(self, initial_keys, row, settings):
+    def test_verify_names_the_command_if_the_key_encryption_key_of_the_names_is_missing(
+        self, initial_keys, row, settings
+    ):
         made = row()
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32)]}
 
@@ -130,7 +136,7 @@ class TestTheHmacOfTheNames:
         assert texts[Kind.NAMES].startswith(f"the user names in row {made.pk} (jti {made.jti}) can't be checked")
         assert "instaccess_keys reseal" in texts[Kind.NAMES]
 
-    def test_hmac_still_matches_after_a_revocation(self, row):
+    def test_hmac_still_matches_the_names_after_a_revocation(self, row):
         made = row()
         revocation.revoke(rows.revocable_tokens(), keks=keks_for_revocation(), reason="laptop lost")
 
@@ -146,7 +152,9 @@ class TestTheHmacOfTheNames:
 
 
 class TestFilterByUser:
-    def test_a13_filter_matches_the_name_of_a_deleted_subject_or_real_user(self, masquerade, row, user, grace):
+    def test_a13_filter_by_user_matches_the_name_of_a_deleted_subject_or_real_user(
+        self, masquerade, row, user, grace
+    ):
         own = row()
         user.delete()
         grace.delete()
@@ -154,7 +162,7 @@ class TestFilterByUser:
         assert set(rows.issued_tokens().filter(rows.filter_by_user("ada"))) == {own, masquerade}
         assert set(rows.issued_tokens().filter(rows.filter_by_user("grace"))) == {masquerade}
 
-    def test_filter_matches_the_current_and_the_earlier_name_of_a_user(self, row, user):
+    def test_filter_by_user_matches_the_current_and_the_earlier_name_of_a_user(self, row, user):
         made = row()
         user.username = "lovelace"
         user.save()
@@ -231,7 +239,7 @@ class TestErase:
         assert erase(users.user_uuid(user)) == 1
         assert erase(users.user_uuid(user)) == 0
 
-    def test_many_rows_are_erased_in_batches_of_one_statement(self, row, user, monkeypatch):
+    def test_names_in_many_rows_are_erased_in_batches_of_one_statement(self, row, user, monkeypatch):
         monkeypatch.setattr(names, "BATCH", 2)
         for _ in range(5):
             row()
@@ -248,7 +256,7 @@ class TestErase:
             HmacStatus.AUTHENTIC
         }
 
-    def test_a_row_that_another_process_changes_at_the_same_time_is_erased_too(
+    def test_a_name_is_erased_from_a_row_that_another_process_changes_at_the_same_time(
         self, row, user, settings, monkeypatch
     ):
         made = row()
@@ -273,21 +281,21 @@ class TestErase:
 
 
 class TestFindUuids:
-    def test_a_user_is_found_by_uuid_name_and_primary_key(self, row, user):
+    def test_find_uuids_finds_a_user_by_uuid_name_and_primary_key(self, row, user):
         row()
         user_uuid = users.user_uuid(user)
 
         for text in (user_uuid, "ada", str(user.pk)):
             assert names.find_uuids(text) == {user_uuid}
 
-    def test_a_deleted_user_is_found_by_uuid_and_name(self, masquerade, grace):
+    def test_find_uuids_finds_a_deleted_user_by_uuid_and_name(self, masquerade, grace):
         user_uuid = users.user_uuid(grace)
         grace.delete()
 
         for text in (user_uuid, "grace"):
             assert names.find_uuids(text) == {user_uuid}
 
-    def test_a_name_of_two_users_finds_both(self, row, user):
+    def test_find_uuids_finds_both_users_with_the_same_name(self, row, user):
         first = row()
         user.delete()
         again = get_user_model().objects.create_user("ada")
@@ -296,7 +304,7 @@ class TestFindUuids:
         assert names.find_uuids("ada") == {first.user_uuid, second.user_uuid}
 
     @pytest.mark.parametrize("text", ["nobody", "", "ADA", "adá", "%", "0", "a" * 5000, "\N{FACE SCREAMING IN FEAR}"])
-    def test_another_text_finds_nobody(self, row, text):
+    def test_find_uuids_finds_no_user_for_any_other_text(self, row, text):
         row()
 
         assert names.find_uuids(text) == set()

@@ -205,7 +205,7 @@ def verify_status(process: servers.Process, token: str) -> int:
 
 
 class TestAGatewayWithKeyFilesAndTheIssuersDatabase:
-    def test_a_token_is_accepted_until_it_is_revoked(self, issuer, gateway):
+    def test_gateway_with_the_issuers_database_accepts_a_token_until_its_revocation(self, issuer, gateway):
         token = issuer.token()
         keys = {"DECRYPTION_KEYS": [str(issuer.decryption_key)], "VERIFICATION_KEYS": [str(issuer.jwks_file())]}
         process = gateway(shared(issuer), **keys)
@@ -242,7 +242,7 @@ class TestAGatewayWithKeyFilesAndTheIssuersDatabase:
 
 
 class TestAGatewayWithTheIssuersURLs:
-    def test_a_token_is_accepted_until_it_is_revoked(self, issuer, gateway):
+    def test_gateway_with_the_issuers_urls_accepts_a_token_until_its_revocation(self, issuer, gateway):
         token = issuer.token()
         process = gateway({}, **remote(issuer))
 

@@ -303,7 +303,7 @@ class TestAJtiThatExistsAlready:
             issue(origin=issuing.Origin(canvas_domain="other.example.edu"))
         assert list(IssuedToken.objects.values_list("canvas_domain", flat=True)) == ["canvas.example.edu"]
 
-    def test_p17_answer_is_503_if_no_unused_jti_is_found(self, issue, post, access_token, monkeypatch):
+    def test_p17_response_is_503_if_no_unused_jti_is_found(self, issue, post, access_token, monkeypatch):
         row, _ = issue()
         monkeypatch.setattr("instaccess.tokens.claims.uuid.uuid4", lambda: row.jti)
 
@@ -354,7 +354,7 @@ class TestAnAuditRowThatTheDatabaseRefuses:
 
         assert not IssuedToken.objects.exists()
 
-    def test_p13_answer_is_503_without_a_token_if_the_database_refuses_the_audit_row(
+    def test_p13_response_is_503_without_a_token_if_the_database_refuses_the_audit_row(
         self, post, access_token, initial_keys, refusing
     ):
         response = post(access_token)
@@ -397,14 +397,14 @@ class TestAnAuditRowThatTheDatabaseRefuses:
 class TestInsideATransactionOfTheCaller:
     """A later error of the caller would roll back the row although the token was returned."""
 
-    def test_p15_nothing_is_issued_inside_a_transaction(self, issue):
+    def test_p15_no_token_is_issued_inside_a_transaction(self, issue):
         issue()
         with transaction.atomic(), pytest.raises(AuditError):
             issue()
 
         assert IssuedToken.objects.count() == 1
 
-    def test_p15_nothing_is_issued_if_autocommit_is_off(self, issue):
+    def test_p15_no_token_is_issued_if_autocommit_is_off(self, issue):
         issue()
         transaction.set_autocommit(False)
         try:

@@ -100,12 +100,12 @@ class TestAnUnusableBearerToken:
 
 
 class TestAnExpiredAccessToken:
-    def test_p2_expired_token_gets_its_own_answer(self, post, make_access_token):
+    def test_p2_expired_token_gets_a_separate_response(self, post, make_access_token):
         token = make_access_token(expires=an_hour_ago())
 
         assert answer(post(token)) == expired(token.expires)
 
-    def test_p2_answer_has_the_time_of_expiry_in_utc_without_fractions(self, post, make_access_token):
+    def test_p2_response_has_the_time_of_expiry_in_utc_without_fractions(self, post, make_access_token):
         with timezone.override("Europe/Berlin"):
             response = post(make_access_token(expires=datetime(2025, 11, 26, 19, 0, 0, 7, tzinfo=BERLIN)))
 
@@ -338,7 +338,9 @@ class TestAnInstAccessTokenAsTheBearerToken:
 
         assert answer(post(signed_by_pyjwt(payload, ring.current_ring().signing_key().private()))) == JWT_FROM_JWT
 
-    def test_p9_matching_access_token_row_does_not_make_it_acceptable(self, post, issued, make_access_token):
+    def test_p9_inst_access_token_is_refused_even_if_an_access_token_row_matches(
+        self, post, issued, make_access_token
+    ):
         signed = signed_inside(issued)
 
         assert answer(post(make_access_token(token=signed))) == JWT_FROM_JWT

@@ -48,7 +48,7 @@ class TestImport:
         assert provision.export(row, file_format="pem", private=True) == private_pem(pair)
 
     @pytest.mark.parametrize(("use", "power"), [(SIG, "forge"), (ENC, "decrypt")])
-    def test_k6_a_private_key_is_refused_with_a_reason_if_with_private_is_not_given(self, use, power, pair):
+    def test_k6_the_import_of_a_private_key_without_with_private_is_refused_with_a_reason(self, use, power, pair):
         with pytest.raises(KeyRefused, match=f"an attacker with the private key can {power} every token") as caught:
             provision.import_key(private_pem(pair), use=use)
         assert "--with-private" in caught.value.detail
@@ -58,7 +58,7 @@ class TestImport:
         assert not provision.import_key(to_public_pem(pair), use=ENC, with_private=True).has_private
 
     @BOTH_USES
-    def test_k11_a_key_that_is_already_stored_is_refused(self, use, pair):
+    def test_k11_the_import_of_a_stored_key_is_refused(self, use, pair):
         provision.import_key(to_public_pem(pair), use=use)
         before = rows()
 
@@ -66,14 +66,14 @@ class TestImport:
             provision.import_key(to_public_pem(pair), use=use)
         assert rows() == before
 
-    def test_k6_the_same_key_is_refused_for_the_other_use(self, pair):
+    def test_k6_the_import_of_a_stored_key_for_the_other_use_is_refused(self, pair):
         provision.import_key(private_pem(pair), use=SIG, with_private=True)
 
         with pytest.raises(KeyRefused, match="a key must have only one use"):
             provision.import_key(to_public_pem(pair), use=ENC)
         assert slots() == [("sig", "future")]
 
-    def test_k11_a_revoked_key_is_refused(self, pair):
+    def test_k11_the_import_of_a_revoked_key_is_refused(self, pair):
         kid = provision.import_key(private_pem(pair), use=SIG, with_private=True).kid
         lifecycle.revoke(kid)
 

@@ -61,7 +61,7 @@ class TestRotateWhenItIsDue:
         clock.shift(30 * DAY)
 
     @BOTH_USES
-    def test_the_future_key_becomes_current_and_the_current_key_past(self, use):
+    def test_rotate_makes_the_future_key_current_and_the_current_key_past(self, use):
         current, future = key_of(use, "current").kid, key_of(use, "future").kid
         lifecycle.rotate(use)
 
@@ -76,13 +76,13 @@ class TestRotateWhenItIsDue:
         assert done.generated.has_private
         assert done.generated.created_at == START + 30 * DAY
 
-    def test_the_times_of_the_change_are_stored(self):
+    def test_rotate_stores_the_times_of_the_change(self):
         lifecycle.rotate(SIG)
 
         assert key_of(SIG, "current").activated_at == START + 30 * DAY
         assert key_of(SIG, "past").retired_at == START + 30 * DAY
 
-    def test_keys_of_the_other_use_do_not_change(self):
+    def test_rotate_does_not_change_keys_of_the_other_use(self):
         before = list(Key.objects.filter(use=ENC).order_by("pk").values())
         lifecycle.rotate(SIG)
 
@@ -104,7 +104,7 @@ class TestRotateWhenItIsDue:
         assert issue()[0].signing_kid == future
 
     @BOTH_USES
-    def test_tokens_of_the_retired_key_are_still_accepted(self, use, issue):
+    def test_tokens_of_the_retired_key_are_still_accepted_after_a_rotation(self, use, issue):
         _, token = issue()
         lifecycle.rotate(use)
 
@@ -141,7 +141,7 @@ class TestRotateWithAnExpectedCurrentKey:
         assert done.activated is None
         assert rows() == before
 
-    def test_k1_the_process_that_loses_the_race_changes_nothing(self, monkeypatch, rsa_pool):
+    def test_k1_rotate_changes_nothing_if_another_process_rotates_first(self, monkeypatch, rsa_pool):
         """Another process rotates between the decision of this process and its lock on the rows."""
         calls: list[str] = []
 
@@ -161,7 +161,9 @@ class TestRotateWithAnExpectedCurrentKey:
         assert kids(SIG, "past") == [current]
         assert len(kids(SIG, "future")) == 1
 
-    def test_no_second_future_key_is_stored_if_another_process_was_faster(self, monkeypatch, rsa_pool):
+    def test_rotate_stores_no_second_future_key_if_another_process_stores_a_future_key_first(
+        self, monkeypatch, rsa_pool
+    ):
         key_of(SIG, "future").delete()
         calls: list[str] = []
 
@@ -181,7 +183,7 @@ class TestRotateWithAnExpectedCurrentKey:
 @pytest.mark.usefixtures("started")
 class TestRotateByForceWithoutAFutureKey:
     @BOTH_USES
-    def test_force_generates_a_current_and_a_future_key_if_there_is_no_future_key(self, use):
+    def test_forced_rotate_generates_a_current_and_a_future_key_if_there_is_no_future_key(self, use):
         key_of(use, "future").delete()
         done = lifecycle.rotate(use, force=True)
 
@@ -189,7 +191,7 @@ class TestRotateByForceWithoutAFutureKey:
         assert kids(use, "future") == [done.generated.kid]
         assert kids(use, "past") == [done.retired.kid]
 
-    def test_force_ignores_a_public_signing_key(self, rsa_pool):
+    def test_forced_rotate_ignores_a_public_signing_key(self, rsa_pool):
         key_of(SIG, "future").delete()
         public = provision.import_key(public_pem(rsa_pool), use=SIG)
         done = lifecycle.rotate(SIG, force=True)
@@ -198,7 +200,7 @@ class TestRotateByForceWithoutAFutureKey:
         assert kids(SIG, "current") == [done.activated.kid]
         assert kids(SIG, "future") == sorted([public.kid, done.generated.kid])
 
-    def test_force_is_refused_if_only_the_public_encryption_key_is_stored(self, rsa_pool):
+    def test_forced_rotate_is_refused_if_only_the_public_encryption_key_is_stored(self, rsa_pool):
         Key.objects.filter(use=ENC).delete()
         lifecycle.activate(provision.import_key(public_pem(rsa_pool), use=ENC).kid)
         before = rows()

@@ -112,7 +112,7 @@ class TestGenerate:
 
 class TestAStoredKey:
     @BOTH_USES
-    def test_the_kid_is_the_thumbprint_and_no_private_member_is_stored_unencrypted(self, use):
+    def test_the_kid_of_a_generated_key_is_the_thumbprint_and_no_private_member_is_stored_unencrypted(self, use):
         row = provision.generate(use)
         private = sealing.unseal(row.sealed_private_jwk, kid=row.kid, use=use, keks=conf.key_encryption_keys)
 

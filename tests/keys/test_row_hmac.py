@@ -93,7 +93,7 @@ class TestARowOfThisPackage:
         finally:
             set_zone(before)
 
-    def test_the_order_of_the_members_of_the_public_key_does_not_matter(self):
+    def test_a_key_is_authentic_for_any_order_of_the_members_of_its_public_key(self):
         key = provision.generate(SIG)
         key.public_jwk = dict(reversed(key.public_jwk.items()))
 
@@ -114,7 +114,7 @@ class TestTheCoveredColumns:
     @pytest.mark.parametrize(
         "name", sorted({field.name for field in Key._meta.concrete_fields} - {"id", "mac", "current_use"})
     )
-    def test_k17_every_column_of_the_model_is_covered(self, name):
+    def test_k17_the_hmac_of_a_key_covers_every_column_of_the_model(self, name):
         """If you add a column, add it to `canonical_bytes`."""
         row = Key(kid="a", use=SIG, alg="a", status="past", public_jwk={"n": "a"}, sealed_private_jwk="a")
         row.created_at = row.activated_at = row.retired_at = row.revoked_at = START
@@ -152,7 +152,7 @@ class TestAModifiedRow:
         ],
         ids=str,
     )
-    def test_k17_a_change_of_any_column_is_detected(self, row, changes):
+    def test_k17_a_change_of_any_column_of_a_key_is_detected(self, row, changes):
         Key.objects.filter(use=ENC).delete()  # A database allows only one current key of each use.
         Key.objects.filter(pk=row.pk).update(**changes)
 
@@ -182,12 +182,12 @@ class TestAModifiedRow:
 
         assert status_of(past) is audit.HmacStatus.BROKEN
 
-    def test_k17_the_hmac_of_another_row_is_detected(self, row):
+    def test_k17_the_hmac_of_another_row_does_not_authenticate_a_key(self, row):
         Key.objects.filter(pk=row.pk).update(mac=key_of(SIG, "future").mac)
 
         assert status_of(row) is audit.HmacStatus.BROKEN
 
-    def test_k17_any_text_instead_of_the_hmac_is_detected(self, row):
+    def test_k17_a_string_that_is_not_an_hmac_does_not_authenticate_a_key(self, row):
         Key.objects.filter(pk=row.pk).update(mac=row.mac.partition(".")[0] + ".\N{PILE OF POO}")
 
         assert status_of(row) is audit.HmacStatus.BROKEN
@@ -204,7 +204,7 @@ class TestAModifiedRow:
 
         assert status_of(row) is audit.HmacStatus.AUTHENTIC
 
-    def test_the_error_names_the_command_that_removes_the_key(self, row):
+    def test_the_error_for_a_modified_row_names_the_command_that_revokes_the_key(self, row):
         Key.objects.filter(pk=row.pk).update(mac="")
 
         with pytest.raises(KeyAltered) as caught:
@@ -213,7 +213,9 @@ class TestAModifiedRow:
         assert caught.value.code == "key_altered"
 
     @pytest.mark.parametrize("kid", ["x; rm -rf ~", "$(id)", "\x1b[2J", "", "a/b", "\N{PILE OF POO}"])
-    def test_the_error_never_contains_a_kid_that_a_shell_or_a_terminal_could_interpret(self, row, kid):
+    def test_the_error_for_a_modified_row_never_contains_a_kid_that_a_shell_or_a_terminal_could_interpret(
+        self, row, kid
+    ):
         Key.objects.filter(pk=row.pk).update(kid=kid)
 
         with pytest.raises(KeyAltered) as caught:
@@ -231,7 +233,7 @@ class TestAnUnreadableRow:
         set_with_sql(row, public_jwk=LONG_NUMBER[1])
         return row
 
-    def test_k17_the_other_rows_are_read(self, unreadable):
+    def test_k17_the_other_keys_are_read_if_one_row_is_unreadable(self, unreadable):
         for name, value in UNREADABLE[connection.vendor]:
             set_with_sql(unreadable, **{"public_jwk": "{}", name: value})
             rows, errors = store.examine()
@@ -241,12 +243,12 @@ class TestAnUnreadableRow:
             assert list(errors) == [unreadable.pk]
             assert f"delete the row with id {unreadable.pk}" in errors[unreadable.pk].detail
 
-    def test_k17_another_key_can_be_revoked(self, unreadable):
+    def test_k17_another_key_can_be_revoked_if_one_row_is_unreadable(self, unreadable):
         done = lifecycle.revoke(key_of(ENC, "current").kid)
 
         assert done.successor is not None
 
-    def test_k17_the_key_is_not_used(self, unreadable, clock):
+    def test_k17_a_key_with_an_unreadable_row_is_not_used(self, unreadable, clock):
         clock.shift(timedelta(days=30))
         rotated = lifecycle.rotate(SIG)
 
@@ -262,7 +264,7 @@ class TestTheKeyEncryptionKey:
     def named_keks(self) -> set[str]:
         return {row.mac.partition(".")[0] for row in Key.objects.all()}
 
-    def test_o6_a_row_can_not_be_checked_without_its_key_encryption_key(self, settings):
+    def test_o6_a_row_cannot_be_checked_without_its_key_encryption_key(self, settings):
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [NEW_KEK]}
 
         with pytest.raises(UnsealError, match=r"INSTACCESS\['KEY_ENCRYPTION_KEYS'\]") as caught:
@@ -279,7 +281,7 @@ class TestTheKeyEncryptionKey:
             assert status_of(row) is audit.HmacStatus.AUTHENTIC
         assert status_of(rotated.generated) is audit.HmacStatus.UNKNOWN
 
-    def test_o7_reseal_renews_every_hmac_also_of_rows_without_a_private_key(self, settings, rsa_pool):
+    def test_o7_reseal_computes_every_hmac_again_even_of_rows_without_a_private_key(self, settings, rsa_pool):
         provision.import_key(public_pem(rsa_pool), use=ENC)
         lifecycle.revoke(key_of(SIG, "current").kid)
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [NEW_KEK, OLD_KEK]}

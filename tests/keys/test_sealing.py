@@ -61,7 +61,7 @@ class TestASealedKey:
 
         assert unsealed.export_private() == private.export_private()
 
-    def test_the_header_contains_kid_use_and_key_encryption_key(self, sealed, kid):
+    def test_the_header_of_a_sealed_key_contains_kid_use_and_the_id_of_the_key_encryption_key(self, sealed, kid):
         assert header_of(sealed) == {
             "alg": "A256KW",
             "enc": "A256GCM",
@@ -93,13 +93,13 @@ class TestASealedKey:
 
 
 class TestTheKeyEncryptionKeys:
-    def test_the_first_key_encryption_key_seals(self, private, kid):
+    def test_the_first_key_encryption_key_seals_private_keys(self, private, kid):
         sealed = sealing.seal(private, kid=kid, use="sig", keks=[SECOND, FIRST])
 
         assert sealing.sealed_under(sealed) == kek_id(SECOND)
 
     @pytest.mark.parametrize("keks", [(FIRST,), (SECOND, FIRST), (THIRD, SECOND, FIRST)])
-    def test_every_key_encryption_key_unseals(self, keks, sealed, kid):
+    def test_every_key_encryption_key_unseals_private_keys(self, keks, sealed, kid):
         assert sealing.unseal(sealed, kid=kid, use="sig", keks=keks).thumbprint() == kid
 
     @pytest.mark.parametrize("keks", [(), (SECOND,), (SECOND, THIRD)])
@@ -184,7 +184,7 @@ class TestAModifiedSealedKey:
         [string.ascii_uppercase, string.ascii_lowercase, string.digits, "-_", "+/=", " \n\x00", "é\u2028", ".{}\"'"],
         ids=["upper", "lower", "digit", "base64url", "base64", "blank", "not-ascii", "syntax"],
     )
-    def test_k7_a_modified_character_is_refused(self, segment, where, characters, sealed, kid):
+    def test_k7_a_sealed_key_with_a_modified_character_is_refused(self, segment, where, characters, sealed, kid):
         parts = sealed.split(".")
         at = {"first": 0, "middle": len(parts[segment]) // 2, "last": len(parts[segment]) - 1}[where]
         for character in characters:
@@ -195,7 +195,7 @@ class TestAModifiedSealedKey:
 
     @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(where=st.floats(0, 0.9999), put=st.text(max_size=3), cut=st.integers(0, 3))
-    def test_k7_added_or_removed_characters_are_refused(self, where, put, cut, sealed, kid):
+    def test_k7_a_sealed_key_with_added_or_removed_characters_is_refused(self, where, put, cut, sealed, kid):
         at = int(len(sealed) * where)
         text = sealed[:at] + put + sealed[at + cut :]
 
@@ -204,24 +204,24 @@ class TestAModifiedSealedKey:
 
     @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(text=st.text(max_size=200))
-    def test_k7_any_string_in_the_row_raises_an_unseal_error(self, text, kid):
+    def test_k7_any_string_instead_of_a_sealed_key_raises_an_unseal_error(self, text, kid):
         assert refusal(text, kid=kid).code in {"seal_broken", "kek_missing"}
 
 
 class TestTheIdOfTheKeyEncryptionKey:
-    def test_the_id_is_read_from_the_sealed_key(self, sealed):
+    def test_the_id_of_the_key_encryption_key_is_read_from_the_sealed_key(self, sealed):
         assert sealing.sealed_under(sealed) == kek_id(FIRST)
 
     @pytest.mark.parametrize(
         "header", [b"{}", b"[]", b"null", b'"kek"', b'{"kek":1}', b'{"kek":["x"]}', b"\xff", b"[" * 100_000]
     )
-    def test_the_id_is_empty_if_the_header_contains_none(self, header):
+    def test_the_id_of_the_key_encryption_key_is_empty_if_the_header_contains_no_id(self, header):
         assert sealing.sealed_under(base64.urlsafe_b64encode(header).decode() + ".a.b.c.d") == ""
 
-    def test_the_id_of_an_empty_string_is_empty(self):
+    def test_the_id_of_the_key_encryption_key_is_empty_for_an_empty_string(self):
         assert sealing.sealed_under("") == ""
 
-    def test_a_modified_id_is_detected(self, sealed, kid):
+    def test_a_modified_id_of_the_key_encryption_key_is_detected(self, sealed, kid):
         # The authentication tag covers the header, so a modified id is detected.
         parts = sealed.split(".")
         header = header_of(sealed) | {"kek": kek_id(SECOND)}
@@ -231,7 +231,7 @@ class TestTheIdOfTheKeyEncryptionKey:
 
 
 class TestTheErrorsOfUnsealing:
-    def test_a1_errors_contain_no_private_key_and_no_key_encryption_key(self, private, kid):
+    def test_a1_errors_of_unsealing_contain_no_private_key_and_no_key_encryption_key(self, private, kid):
         # Use random keys, because repeated bytes could match by accident.
         kek, other = KeyEncryptionKey(os.urandom(32)), KeyEncryptionKey(os.urandom(32))
         sealed = sealing.seal(private, kid=kid, use="sig", keks=[kek])

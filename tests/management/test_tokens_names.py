@@ -32,7 +32,7 @@ def recorded_names() -> set[str]:
 
 
 class TestADeletedUser:
-    def test_a13_the_option_user_finds_the_tokens(self, row, user):
+    def test_a13_option_user_finds_the_tokens_of_a_deleted_user(self, row, user):
         theirs = row()
         user.delete()
 
@@ -40,7 +40,7 @@ class TestADeletedUser:
         assert as_json("revoke", "--user", "ada", "--reason", "left", "--dry-run") == {"would_revoke": 1}
         assert json.loads(tokens("export", "--format", "jsonl", "--user", "ada"))["user_name"] == "ada"
 
-    def test_a13_list_and_show_print_the_name(self, row, user):
+    def test_a13_list_and_show_print_the_name_of_a_deleted_user(self, row, user):
         theirs = row()
         user.delete()
 
@@ -83,7 +83,7 @@ class TestEraseName:
 
         assert as_json("erase-name", "--user", "ada") == {"user_uuid": theirs.user_uuid, "erased": 1}
 
-    def test_a_dry_run_counts_the_rows_and_changes_nothing(self, row):
+    def test_erase_name_dry_run_counts_the_rows_and_changes_nothing(self, row):
         theirs = row()
         row()
 
@@ -96,7 +96,7 @@ class TestEraseName:
         )
         assert recorded_names() == {"ada"}
 
-    def test_a_name_of_several_users_is_refused_with_their_uuids(self, row, user):
+    def test_erase_name_refuses_a_name_of_several_users_and_prints_their_uuids(self, row, user):
         first = row().user_uuid
         user.delete()
         again = get_user_model().objects.create_user("ada")
@@ -115,7 +115,7 @@ class TestEraseName:
         }
 
     @pytest.mark.parametrize("user_option", ["nobody", ""])
-    def test_an_unknown_user_is_refused(self, row, user_option):
+    def test_erase_name_refuses_an_unknown_user(self, row, user_option):
         row()
 
         with pytest.raises(CommandError, match="No audit row contains the user"):

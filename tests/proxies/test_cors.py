@@ -52,7 +52,7 @@ def open_proxy(_switched_on: Proxy, site: Site) -> Proxy:
 
 
 class TestThePreflightRequestByDefault:
-    def test_g25_a_preflight_request_is_refused(self, proxy, site):
+    def test_g25_a_preflight_request_is_refused_by_default(self, proxy, site):
         answer = proxy.raw(f"OPTIONS {SELF} HTTP/1.1", HOST, *PREFLIGHT, CLOSE)
 
         assert (answer.status, answer.body) == (401, INVALID)
@@ -66,7 +66,9 @@ class TestThePreflightRequestByDefault:
 
 
 class TestThePreflightRequestWithTheSwitch:
-    def test_g25_a_preflight_request_reaches_the_service_without_authorization(self, open_proxy, site):
+    def test_g25_a_preflight_request_reaches_the_service_without_authorization_if_the_switch_is_on(
+        self, open_proxy, site
+    ):
         answer = open_proxy.raw(f"OPTIONS {SELF}?q=1 HTTP/1.1", HOST, *PREFLIGHT, CLOSE)
 
         # This is the answer of the service: Django REST framework authenticates OPTIONS requests too.
@@ -111,7 +113,7 @@ class TestThePreflightRequestWithTheSwitch:
     @pytest.mark.parametrize(
         "path", ["/internal/services/jwks", "/api/v1/..%2f..%2finternal/services/jwks", "/admin/"]
     )
-    def test_g25_a_path_that_is_not_public_stays_unreachable(self, open_proxy, site, path):
+    def test_g25_a_path_that_is_not_public_stays_unreachable_if_the_switch_is_on(self, open_proxy, site, path):
         answer = open_proxy.raw(f"OPTIONS {path} HTTP/1.1", HOST, *PREFLIGHT, CLOSE)
 
         assert answer.status == 404

@@ -47,7 +47,7 @@ class TestTheStructureOfWeakKeys:
     def test_k20_normal_keys_are_not_weak(self, rsa_pool):
         assert [roca.is_weak(modulus(rsa_pool.take())) for _ in range(5)] == [False] * 5
 
-    def test_k20_the_test_compares_17_primes_and_one_other_modulus_in_240_million_passes_it(self):
+    def test_k20_the_roca_test_compares_17_primes_and_finds_one_in_240_million_normal_moduli_weak(self):
         """The paper and the tools of its authors give the same number, 2 ** -27.8, for the primes up to 167."""
         chance = 1.0
         for prime, order in roca._SUBGROUPS:

@@ -86,7 +86,7 @@ class TestImport:
         assert logged()[0][3] == "Imported with its private key."
 
     @pytest.mark.parametrize("kind", ["public", "private"])
-    def test_k19_importing_a_signing_key_needs_a_permission_of_its_own(self, kind, client, operator, pair):
+    def test_k19_importing_a_signing_key_needs_a_separate_permission(self, kind, client, operator, pair):
         private = kind == "private"
         data = {"use": "sig", "text": material.to_text(pair, file_format="pem", private=private)}
         data |= {"with_private": "on"} if private else {}
@@ -109,7 +109,9 @@ class TestImport:
 
         assert self.send(client, use="sig", text=pair.export_public()).status_code == 403
 
-    def test_k19_the_page_offers_only_what_the_user_may_import_and_names_the_permission(self, client, operator):
+    def test_k19_the_import_page_offers_only_the_uses_that_the_user_may_import_and_names_the_permission(
+        self, client, operator
+    ):
         page = page_text(client.post(IMPORT))
 
         assert re.findall(r'<option value="(\w+)"', page) == ["enc"]

@@ -50,26 +50,28 @@ def page(client: Any, token: IssuedToken | None = None) -> str:
 
 
 class TestADeletedUser:
-    def test_a13_the_list_shows_the_names(self, masquerade, staff_client):
+    def test_a13_the_list_of_issued_tokens_shows_the_names_of_deleted_users(self, masquerade, staff_client):
         text = page(staff_client)
 
         assert '<td class="field-holder">grace</td>' in text
         assert "<strong>masquerading as</strong> ada" in text
         assert masquerade.user_uuid not in text
 
-    def test_a13_the_page_of_a_token_shows_the_names_beside_the_uuids(self, masquerade, staff_client):
+    def test_a13_the_page_of_a_token_shows_the_names_of_deleted_users_beside_their_uuids(
+        self, masquerade, staff_client
+    ):
         text = page(staff_client, masquerade)
 
         for value in ("ada", "grace", masquerade.user_uuid, masquerade.real_user_uuid):
             assert f'<div class="readonly">{value}</div>' in text
 
     @pytest.mark.parametrize("name", ["ada", "grace"])
-    def test_a13_the_search_finds_the_tokens(self, name, masquerade, staff_client):
+    def test_a13_the_search_finds_the_tokens_of_a_deleted_user(self, name, masquerade, staff_client):
         assert listed(staff_client, q=name) == [masquerade]
         assert listed(staff_client, q=f"{name} {masquerade.jti}") == [masquerade]
         assert listed(staff_client, q="nobody") == []
 
-    def test_a13_the_search_finds_the_refusals(self, masquerade, staff_client):
+    def test_a13_the_search_finds_the_refusals_of_a_deleted_user(self, masquerade, staff_client):
         hour = timezone.now().replace(minute=0, second=0, microsecond=0)
         for user_uuid, count in ((masquerade.user_uuid, 3), (masquerade.real_user_uuid, 4), ("other", 5)):
             RefusalCount.objects.create(hour=hour, role="issuer", reason="expired", user_uuid=user_uuid, count=count)
@@ -79,7 +81,7 @@ class TestADeletedUser:
             matching = RefusalCount.objects.filter(search.refusals_matching(name))
             assert list(matching.values_list("count", flat=True)) == counts
 
-    def test_a13_the_export_contains_the_names(self, masquerade, staff_client):
+    def test_a13_the_export_contains_the_names_of_deleted_users(self, masquerade, staff_client):
         url = reverse("admin:instaccess_issuedtoken_export", args=["jsonl"])
         [line] = b"".join(staff_client.get(url, {"q": "grace"}).streaming_content).splitlines()
 
@@ -87,7 +89,9 @@ class TestADeletedUser:
         assert (fact["user"], fact["user_name"]) == (None, "ada")
         assert (fact["real_user"], fact["real_user_name"]) == (None, "grace")
 
-    def test_a13_the_confirmation_page_of_a_revocation_shows_the_names(self, masquerade, staff_client):
+    def test_a13_the_confirmation_page_of_a_revocation_shows_the_names_of_deleted_users(
+        self, masquerade, staff_client
+    ):
         response = staff_client.post(LIST, {"action": "revoke_users", "_selected_action": masquerade.pk})
 
         assert "The live tokens of ada, grace are revoked." in html.unescape(response.content.decode())
@@ -99,7 +103,7 @@ class TestADeletedUser:
         assert listed(staff_client, q="ada") == []
         assert listed(staff_client, q=masquerade.user_uuid) == [masquerade]
 
-    def test_the_list_shows_the_uuid_if_no_name_was_recorded(self, masquerade, staff_client):
+    def test_the_list_of_issued_tokens_shows_the_uuid_if_no_name_was_recorded(self, masquerade, staff_client):
         IssuedToken.objects.update(user_name="", real_user_name="")
 
         text = page(staff_client)
@@ -109,7 +113,7 @@ class TestADeletedUser:
 
 class TestTheInspector:
     @pytest.mark.parametrize("column", ["user_name", "user_agent"])
-    def test_a6_the_inspector_reports_a_row_whose_text_was_modified(self, column, row):
+    def test_a6_the_inspector_reports_an_audit_row_whose_text_was_modified(self, column, row):
         made = row()
         assert records._check_hmac(made) is HmacStatus.AUTHENTIC
 

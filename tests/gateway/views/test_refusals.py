@@ -66,7 +66,7 @@ class TestEveryRefusal:
         assert {name: answer(response) for name, response in answers.items()} == dict.fromkeys(answers, INVALID)
         assert len({tuple(sorted(response.items())) for response in answers.values()}) == 1
 
-    def test_g6_a_repeated_refusal_has_the_same_answer(self, refused_tokens):
+    def test_g6_a_repeated_refusal_has_the_same_response(self, refused_tokens):
         for name, text in refused_tokens.items():
             assert answer(verify(text)) == answer(verify(text)) == INVALID, name
 
