@@ -1,8 +1,8 @@
 """The complete lifecycle of one token, in one test that you can read from top to bottom.
 
 A client exchanges an OAuth2 access token for an InstAccess token. The gateway decrypts the token, and a service
-authenticates the request. An operator revokes the token, and the gateway refuses it. No InstAccess token can be
-exchanged for another one. The comments name the sections of `docs/wire-contract.md`.
+authenticates the request. An operator revokes the token, and the gateway refuses the token. An InstAccess token
+cannot be exchanged for another one. The comments name the sections of `docs/wire-contract.md`.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def test_an_inst_access_token_cannot_be_exchanged_for_another_one(access_token, 
     encrypted = post(access_token).json()["token"]
     signed = get(VERIFY, encrypted)["Authorization"].removeprefix("Bearer ")
 
-    # §1 Issue a token: a valid signed token is recognized, and the answer is Canvas's 403.
+    # §1 Issue a token: a valid signed token is recognized, and the response is Canvas's 403.
     assert answer(post(signed)) == JWT_FROM_JWT
     # §1 Issue a token: the issuer does not decrypt tokens, so an encrypted token is an unknown access token.
     assert answer(post(encrypted)) == INVALID

@@ -1,4 +1,4 @@
-"""Acts of several steps that the database stops at each statement: a second run completes each act."""
+"""Operations of several steps that the database stops at each statement: a second run completes the operation."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 DAY = 86_400
 LIVE = 5
-"""Number of live tokens: three batches of two tokens."""
+"""Number of live tokens: two full batches of two tokens, and one batch of one token."""
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +71,7 @@ def prepare(rsa_pool, user, row) -> Callable[[], None]:
 
 @pytest.fixture
 def check(prepare) -> Callable[..., None]:
-    """Return a function that stops an act at each statement, and then runs it again.
+    """Return a function that stops an operation at each statement, and then runs the operation again.
 
     `before` is called before each run, `between` after each stopped run, and `after` after each second run.
     """

@@ -105,7 +105,7 @@ class TestAKilledRevocation:
     def test_o5_a_killed_revocation_leaves_usable_keys_and_completes_when_run_again(
         self, crew, rsa_pool, user, killed_after_each_statement
     ):
-        # The fixture replaces (SIG, CURRENT) by the kid of the initial current key.
+        # The fixture replaces (SIG, CURRENT) with the kid of the initial current key.
         for start in killed_after_each_statement(tasks.revoke, (SIG, CURRENT), own_keys=2):
             stolen, successor = start[SIG, CURRENT], start[SIG, FUTURE]
             assert current_kid(SIG) in {stolen, successor}

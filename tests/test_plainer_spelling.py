@@ -45,7 +45,7 @@ def narrow(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
 
 @pytest.fixture
 def stored() -> str:
-    """The text as this database stores it."""
+    """Return TEXT as this database stores it."""
     return SPELLED[connection.vendor]
 
 
@@ -81,7 +81,7 @@ class TestIssuing:
     def test_p21_a_token_is_issued_for_a_client_name_a_user_agent_and_a_user_name_with_an_emoji(
         self, issue, user, application, stored
     ):
-        # Other tables, and other databases, may store characters that the audit log can't store.
+        # Other tables or databases may store characters that the columns of the audit log can't store.
         user.username, application.client_id = TEXT, TEXT
 
         row = issue()

@@ -1,6 +1,6 @@
 """Concurrent requests to gthread workers and to uvicorn, and the work that runs in the thread of the event loop.
 
-Django 5.2 runs each request of an ASGI server in a thread of its own (one ThreadSensitiveContext per request). The
+Django 5.2 runs each request of an ASGI server in a separate thread (one ThreadSensitiveContext per request). The
 thread runs the middleware and then the view, and no code of other requests. So views that wait for a database or
 compute block neither the event loop nor each other.
 """
@@ -300,7 +300,7 @@ def work_among(modules: set[str]) -> set[str]:
 
 
 Request = tuple[str, str, str, int]
-"""Method, path, bearer, and the status it is answered with."""
+"""The method, the path and the bearer token of a request, and the status of the response."""
 
 
 @pytest.fixture

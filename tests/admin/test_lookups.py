@@ -20,7 +20,7 @@ from instaccess.models import IssuedToken, Key, ServiceUser
 
 pytestmark = pytest.mark.django_db
 
-# Every admin of this app, so that these tests cover a new one.
+# Read the admins from the registry, so that these tests also cover a new admin of this app.
 MODELS = [model for model, page in admin.site._registry.items() if type(page).__module__.startswith("instaccess.")]
 OFFERED = {
     Key: {"use__exact", "status__exact"},
@@ -36,7 +36,7 @@ def list_of(model: type[models.Model]) -> str:
 
 
 def columns() -> list[tuple[type[models.Model], str]]:
-    """Return every column of every model, also of the models that its foreign keys refer to."""
+    """Return every column of every model, and of the models that the foreign keys refer to."""
     pairs = []
     for model in MODELS:
         for field in model._meta.get_fields():

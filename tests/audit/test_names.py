@@ -37,7 +37,7 @@ def grace(db):
 
 @pytest.fixture
 def masquerade(row, user, grace):
-    """A row of a token that grace got for ada."""
+    """Create the audit row of a token that grace got for ada."""
     return row(real_user=grace, real_user_uuid=users.user_uuid(grace), age=9000)
 
 

@@ -50,7 +50,7 @@ def clean_environment(**variables: str) -> dict[str, str]:
 
 
 def request(port: int, method: str, path: str, bearer: str = "") -> tuple[int, str | None, bytes]:
-    """Send a request and return the status, the Authorization header and the body of the answer."""
+    """Send a request and return the status, the Authorization header and the body of the response."""
     connection = HTTPConnection(servers.HOST, port, timeout=servers.PATIENCE)
     try:
         connection.request(method, path, headers={"Authorization": f"Bearer {bearer}"} if bearer else {})

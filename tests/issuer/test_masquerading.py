@@ -185,7 +185,7 @@ class TestTheTarget:
 
     def test_own_id_is_recognised_without_a_look_up(self, user, ask):
         own_uuid = f"uuid:{users.user_uuid(user)}"
-        ask("")  # loads the keys
+        ask("")  # This request loads the keys.
         for as_user_id in (user.pk, own_uuid):
             with CaptureQueriesContext(connection) as queries:
                 assert ask(as_user_id).status_code == 201

@@ -58,7 +58,7 @@ class TestImport:
         assert not provision.import_key(to_public_pem(pair), use=ENC, with_private=True).has_private
 
     @BOTH_USES
-    def test_k11_the_import_of_a_stored_key_is_refused(self, use, pair):
+    def test_k11_a_key_that_is_already_stored_is_refused(self, use, pair):
         provision.import_key(to_public_pem(pair), use=use)
         before = rows()
 
@@ -66,14 +66,14 @@ class TestImport:
             provision.import_key(to_public_pem(pair), use=use)
         assert rows() == before
 
-    def test_k6_the_import_of_a_stored_key_for_the_other_use_is_refused(self, pair):
+    def test_k6_the_same_key_is_refused_for_the_other_use(self, pair):
         provision.import_key(private_pem(pair), use=SIG, with_private=True)
 
         with pytest.raises(KeyRefused, match="a key must have only one use"):
             provision.import_key(to_public_pem(pair), use=ENC)
         assert slots() == [("sig", "future")]
 
-    def test_k11_the_import_of_a_revoked_key_is_refused(self, pair):
+    def test_k11_a_revoked_key_is_refused(self, pair):
         kid = provision.import_key(private_pem(pair), use=SIG, with_private=True).kid
         lifecycle.revoke(kid)
 

@@ -1,4 +1,4 @@
-"""Tests for the forecast and of the times of the key lifecycle."""
+"""Tests for the forecast and the times of the key lifecycle."""
 
 from __future__ import annotations
 

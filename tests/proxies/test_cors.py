@@ -45,7 +45,7 @@ def _switched_on(request: pytest.FixtureRequest, the_site: Site) -> Iterator[Pro
 
 @pytest.fixture
 def open_proxy(_switched_on: Proxy, site: Site) -> Proxy:
-    """The proxy with the switch on."""
+    """Return the proxy with the switch on."""
     _switched_on.token()
     site.clear()
     return _switched_on
@@ -71,7 +71,7 @@ class TestThePreflightRequestWithTheSwitch:
     ):
         answer = open_proxy.raw(f"OPTIONS {SELF}?q=1 HTTP/1.1", HOST, *PREFLIGHT, CLOSE)
 
-        # This is the answer of the service: Django REST framework authenticates OPTIONS requests too.
+        # This is the response of the service, because Django REST framework also authenticates OPTIONS requests.
         assert (answer.status, answer.json["status"]) == (401, "unauthenticated")
         assert site.service.requests == [f"OPTIONS {SELF}?q=1 HTTP/1.1"]
         assert site.service.headers("Authorization") == site.gateway.requests == []

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.services
 
 
 class TestAFaultyGateway:
-    """G14: the client gets 503 within the time-out, and the request does not reach the service."""
+    """G14: the client gets 503 within the timeout, and the request does not reach the service."""
 
     def assert_unavailable(self, proxy: Proxy, site: Site) -> None:
         answer = proxy.call("POST", SELF, proxy.token(), body=b"x" * 1000)
@@ -106,13 +106,13 @@ class Pair:
             return list(pool.map(lambda _: self.proxy.call("GET", SELF, self.proxy.token()).status, range(times)))
 
     def wait_for(self, *gateways: servers.Process) -> None:
-        """Wait until the gateways answer, without the proxy."""
+        """Wait until both gateways respond to direct requests."""
         for gateway in gateways:
             Proxy("none", gateway.port, self.proxy.site).call("GET", "/internal/gateway/verify")
 
 
 class TestOneOfTwoGateways:
-    """G30: the gateways run under gunicorn. A proxy reacts to their connections, not to their kind."""
+    """G30: the gateways run under gunicorn. A proxy reacts only to connections, so one server is enough."""
 
     @pytest.fixture(params=PROXIES)
     def pair(self, request: pytest.FixtureRequest, the_site: Site) -> Iterator[Pair]:

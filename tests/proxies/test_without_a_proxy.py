@@ -34,7 +34,7 @@ ANSWERED_BY_THE_SERVER = {
 
 @pytest.fixture(scope="module", params=GATEWAYS)
 def server(request: pytest.FixtureRequest, the_site: Site) -> Iterator[Proxy]:
-    """A server that runs the gateway."""
+    """Start a server that runs the gateway."""
     process = the_site.start_server(f"direct-{request.param}", request.param)
     yield Proxy(request.param, process.port, the_site)
     text = process.log.read_text()
@@ -48,7 +48,7 @@ def token(the_site: Site) -> str:
 
 
 def final_status(stream: socket.socket) -> int:
-    """Return the status of the answer on a connection that has switched to HTTP/2."""
+    """Return the status of the response on a connection that has switched to HTTP/2."""
     from h2.connection import H2Connection
     from h2.events import ResponseReceived
 

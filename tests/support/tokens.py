@@ -58,7 +58,7 @@ def signed_by_pyjwt(payload: dict[str, Any], key: JWK, **header: str) -> str:
 
 
 def encrypted_by_joserfc(signed: str, key: JWK) -> str:
-    """A JWE that joserfc encrypts, an independent implementation. Like Canvas's, it has no `kid` and no `cty`."""
+    """Encrypt with joserfc, an independent implementation. As in Canvas, the JWE has no `kid` and no `cty`."""
     public = RSAKey.import_key(key.export_to_pem())
     return str(jwe.encrypt_compact({"alg": "RSA-OAEP", "enc": "A128CBC-HS256"}, signed, public))
 

@@ -31,7 +31,7 @@ def staff_client(client):
 
 @pytest.fixture
 def masquerade(row, user):
-    """A row of a token that grace got for ada. Both users were deleted later."""
+    """Create the audit row of a token that grace got for ada, and delete both users."""
     grace = get_user_model().objects.create_user("grace")
     made = row(real_user=grace, real_user_uuid=users.user_uuid(grace))
     user.delete()

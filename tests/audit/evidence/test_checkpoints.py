@@ -253,7 +253,8 @@ class TestReauthenticate:
         IssuedToken.objects.filter(pk=modified.pk).update(user_agent="modified")
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32), "SECRET_KEY"]}
 
-        assert reauthentication.reauthenticate(evidence_keys()) == 1  # The names were not modified.
+        # Only the HMAC of the names still matches, because another column was modified.
+        assert reauthentication.reauthenticate(evidence_keys()) == 1
         assert only_row(verification.verify(evidence_keys())) == modified.pk
 
     def test_reauthenticate_does_not_hide_that_a_name_was_modified(self, rows, settings):

@@ -1,7 +1,7 @@
 """The stored formats, written down as literals.
 
 If one of these tests fails after an upgrade, `verify` would report every existing checkpoint or review as modified. A
-new format needs a new label, and the old format must remain readable.
+new format needs a new label, and the package must still read the old format.
 `tests/audit/test_row_hmac.py` contains the format of the rows and their HMACs.
 """
 

@@ -1,4 +1,4 @@
-"""The gateway's refusals: every reason has the same answer, and opaque bearer tokens pass unchanged."""
+"""The gateway's refusals: every reason has the same response, and opaque bearer tokens pass unchanged."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.django_db
 
 
 class TestEveryRefusal:
-    """Every reason has the same answer."""
+    """Refusals for every reason: each refusal has the same response."""
 
     @pytest.fixture
     def refused_tokens(self, make, issue, rsa_pool) -> dict[str, str]:

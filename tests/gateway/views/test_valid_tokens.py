@@ -1,4 +1,4 @@
-"""The gateway's answer to a valid token, byte for byte."""
+"""The gateway's response to a valid token, byte for byte."""
 
 from __future__ import annotations
 
