@@ -165,6 +165,9 @@ def activate(kid: str, *, force: bool = False, now: datetime | None = None) -> K
 def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None = None) -> Revocation:
     """Revoke a compromised key: stop accepting it, erase its private key, and mark its live tokens as revoked.
 
+    All of this is one transaction, so an interrupted revocation changes nothing. If a database router stores the
+    audit log in another database, the tokens are marked first. A second call then revokes the key.
+
     If the key is current, the next future key becomes current. If there is no future key and the private key was on
     this server, a new key is generated. If the key was revoked before, only the tokens that another process issued
     in the meantime are marked.
@@ -177,12 +180,14 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
 
     Raises:
         KeyUnavailable: there is no such key.
+        DatabaseError: nothing was changed.
     """
     keks = audit_keys.keks_for_revocation()
     key = store.find_key(kid)
     use = _use_of(key, keks)
     pregenerated, failure = succession.pregenerate_keys(key)
     successor = generated = None
+    newly_revoked = False
     with store.locked() as keys:
         # Read the clock after generating the keys. Otherwise, their lead time would begin too early.
         now = now or timezone.now()
@@ -190,7 +195,7 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
         if key.status != Key.Status.REVOKED or not store.is_authentic(key, keks):
             was_current, had_private = key.status == Key.Status.CURRENT, key.has_private
             store.mark_revoked(key, now, keks)
-            logger.warning("key %s revoked by %s: %r", key.kid, getattr(by, "pk", by), reason)
+            newly_revoked = True
             try:
                 if was_current:
                     successor = succession.activate_successor(
@@ -205,9 +210,11 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
                 # The new key could not be sealed and was not stored. The error is only reported, so that the
                 # compromised key is revoked nevertheless.
                 failure = error.detail
+        tokens = _mark_tokens([key.kid], keks, reason=reason, by=by, now=now)
+    if newly_revoked:
+        logger.warning("key %s revoked by %s: %r", key.kid, getattr(by, "pk", by), reason)
     if failure:
         logger.error("no new %s key was generated after a revocation: %s", use.label, failure)
-    tokens = _mark_tokens([key.kid], keks, reason=reason, by=by, now=now)
     return Revocation(key, successor, generated, tokens, failure)
 
 

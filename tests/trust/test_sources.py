@@ -232,7 +232,7 @@ class TestReadingAJWKSet:
         with pytest.raises(InvalidToken):
             jose.verify(make.signed(), keys)
 
-    def test_k11_the_first_of_two_keys_with_one_kid_is_accepted(self, rsa_pool, key, caplog):
+    def test_the_first_of_two_keys_with_one_kid_is_accepted(self, rsa_pool, key, caplog):
         same_kid, later = public(rsa_pool.take(), kid=key.thumbprint()), rsa_pool.take()
 
         accepted = remote_jwks.read_jwks({"keys": [public(key), same_kid, public(later)]})

@@ -127,8 +127,8 @@ class TestAReviewedIncident:
         new = secrets.token_urlsafe(32)
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [new, "SECRET_KEY"]}
         provision.reseal()
-        # Four checkpoints and reviews get a new HMAC, and no row, because checkpoints cover all rows.
-        assert reauthentication.reauthenticate(evidence_keys()) == 4
+        # Four checkpoints and reviews and the names in nine rows get a new HMAC. Checkpoints cover the rows.
+        assert reauthentication.reauthenticate(evidence_keys()) == 13
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [new]}
 
         assert listed() == []

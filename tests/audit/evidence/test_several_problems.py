@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from instaccess.audit.evidence import reauthentication, row_checks, signatures, verification
 from instaccess.audit.evidence.checkpoints import seal
@@ -93,6 +94,16 @@ class TestSeveralProblems:
         assert report.more == 3
         assert report.rows == len(rows)
         assert report.summary.endswith(f" (and {LISTED + 2} more problems)")
+
+    def test_a12_verify_never_loads_more_rows_than_one_page(self, audit, monkeypatch):
+        monkeypatch.setattr(row_checks, "ROWS", 2)
+        modify(*audit)
+        with CaptureQueriesContext(connection) as queries:
+            assert problems() == [("modified", audit[0].pk, audit[8].pk, 9)]
+
+        pages = [query["sql"] for query in queries.captured_queries if "user_agent" in query["sql"]]
+        assert len(pages) >= 5
+        assert all("LIMIT 2" in sql for sql in pages)
 
 
 class TestAfterAModifiedCheckpoint:
