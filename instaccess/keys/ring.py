@@ -148,8 +148,9 @@ def load(previous: Iterable[HeldKey] = ()) -> KeyRing:
     return KeyRing(tuple(keys), tuple(refused))
 
 
-def _order(row: Key) -> tuple[int, float]:
-    return rotation.ACCEPTED.index(Key.Status(row.status)), -row.created_at.timestamp()
+def _order(row: Key) -> tuple[int, float, int]:
+    # Two keys that are stored in the same millisecond have the same time.
+    return rotation.ACCEPTED.index(Key.Status(row.status)), -row.created_at.timestamp(), -row.pk
 
 
 _ring: Refreshed[KeyRing] = Refreshed(lambda last: load(last.keys if last else ()))
