@@ -3,7 +3,16 @@
 from .audit_keys import evidence_keys, keks_for_revocation
 from .health import KeyHealth, load_health, short_kid
 from .lifecycle import Rotation, activate, revoke, rotate
-from .provision import check_sealed_keys, export, generate, import_key, init, missing_keys, reseal
+from .provision import (
+    check_sealed_keys,
+    export,
+    export_private,
+    generate,
+    import_key,
+    init,
+    missing_keys,
+    reseal,
+)
 from .ring import HeldKey, KeyRing, current_ring, lifecycle_times, public_key, sign_once
 from .rotation import (
     Times,
@@ -33,6 +42,7 @@ __all__ = [
     "decide",
     "evidence_keys",
     "export",
+    "export_private",
     "find_key",
     "forecast",
     "future_keys",

@@ -14,7 +14,6 @@ from functools import cached_property
 
 from django.db import router
 from django.utils import timezone
-from django.views.decorators.debug import sensitive_variables
 from jwcrypto.common import JWException
 from jwcrypto.jwk import JWK
 
@@ -22,6 +21,7 @@ from .. import tokens
 from ..conf import conf
 from ..exceptions import KeyUnavailable, UnsealError
 from ..models import Key
+from ..tokens import PrivateKey
 from ..trust import Refreshed
 from . import rotation, sealing
 
@@ -54,7 +54,7 @@ class HeldKey:
         self.status = row.status
         self.public = public_key(row)
         self._sealed = row.sealed_private_jwk
-        self._private: JWK | None = None
+        self._private: PrivateKey | None = None
         self._error_logged = False
 
     def __repr__(self) -> str:
@@ -75,8 +75,7 @@ class HeldKey:
         """Return whether a row still contains the same keys, so that the row doesn't have to be parsed again."""
         return (self.use, self._sealed) == (row.use, row.sealed_private_jwk) and self.public == row.public_jwk
 
-    @sensitive_variables()
-    def private(self) -> JWK:
+    def private(self) -> PrivateKey:
         """Return the private key, unsealed and prepared by OpenSSL.
 
         Raises:
@@ -88,11 +87,11 @@ class HeldKey:
                 raise KeyUnavailable(f"only the public key of key {self.kid} is stored on this server")
             key = sealing.unseal(self._sealed, kid=self.kid, use=self.use, keks=conf.key_encryption_keys)
             # Make OpenSSL check and prepare the key now. Otherwise, the first operation with the key would be slow.
-            key.get_op_key("sign" if self.use == Key.Use.SIGNING else "unwrapKey")
+            key.op_key("sign" if self.use == Key.Use.SIGNING else "unwrapKey")
             self._private = key
         return self._private
 
-    def private_or_none(self) -> JWK | None:
+    def private_or_none(self) -> PrivateKey | None:
         """Return the private key, or None if the private key can't be unsealed. The error is logged once."""
         try:
             return self.private()
@@ -103,7 +102,7 @@ class HeldKey:
             return None
 
 
-class _PrivateKeys(Mapping[str, JWK]):
+class _PrivateKeys(Mapping[str, PrivateKey]):
     """A mapping from kid to private key. Private keys are unsealed on access.
 
     If a private key can't be unsealed, access by kid raises UnsealError, because the server-side error must not look
@@ -114,7 +113,7 @@ class _PrivateKeys(Mapping[str, JWK]):
     def __init__(self, keys: Mapping[str, HeldKey]) -> None:
         self._keys = keys
 
-    def __getitem__(self, kid: str) -> JWK:
+    def __getitem__(self, kid: str) -> PrivateKey:
         return self._keys[kid].private()
 
     def __contains__(self, kid: object) -> bool:
@@ -164,12 +163,12 @@ class KeyRing:
             if key.use == Key.Use.SIGNING
         ]
 
-    def decryption_keys(self) -> Mapping[str, JWK]:
+    def decryption_keys(self) -> Mapping[str, PrivateKey]:
         """Return a mapping from kid to private encryption key, for `tokens.decrypt`. Keys are unsealed on access."""
         return self._decryption
 
     @cached_property
-    def _decryption(self) -> Mapping[str, JWK]:
+    def _decryption(self) -> Mapping[str, PrivateKey]:
         return _PrivateKeys({key.kid: key for key in self.keys if key.use == Key.Use.ENCRYPTION and key.has_private})
 
     def _current(self, use: Key.Use) -> HeldKey:

@@ -12,13 +12,13 @@ from datetime import datetime
 
 from django.db import router, transaction
 from django.db.models import F, QuerySet
-from django.views.decorators.debug import sensitive_variables
 from jwcrypto.jwk import JWK
 
 from .. import trust
 from ..conf import conf
 from ..exceptions import KeyUnavailable
 from ..models import Key, KeyLock
+from ..tokens import PrivateKey
 from . import ring, rotation, sealing
 
 logger = logging.getLogger("instaccess.keys")
@@ -101,13 +101,12 @@ def find_key(kid: str, keys: QuerySet[Key] | None = None) -> Key:
     return matches[0]
 
 
-@sensitive_variables()
-def store(key: JWK, *, use: Key.Use, status: Key.Status, now: datetime) -> Key:
+def store(key: JWK | PrivateKey, *, use: Key.Use, status: Key.Status, now: datetime) -> Key:
     """Insert a key, and return its row. A private key is sealed first."""
     public = trust.public_members(key, use=use)
     sealed = ""
-    if key.has_private:
-        private = trust.private_jwk(key, use=use)
+    if isinstance(key, PrivateKey):
+        private = trust.for_use(key, use=use)
         sealed = sealing.seal(private, kid=public["kid"], use=use, keks=conf.key_encryption_keys)
     row = Key(
         kid=public["kid"],
