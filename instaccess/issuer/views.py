@@ -154,6 +154,7 @@ class IssueView(APIView):
         if self.fault:
             # DRF calls this method after its `except` block. Within the block, log handlers and error reporters
             # could reach the exception, and the access token in the local variables of its frames.
+            web.forget_parameters(request._request)
             logger.error("the issuer could not issue a token: %s", self.fault)
         # Discard DRF's headers, such as `Vary`, because Canvas does not send them.
         self.headers = {}

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any
 
 from django.core.signals import got_request_exception
 from django.dispatch import receiver
 from django.http import HttpRequest, QueryDict
+from django.http.response import HttpResponseBase
 from django.urls import resolve
 from django.utils.datastructures import MultiValueDict
 from django.views.decorators.debug import sensitive_post_parameters
 
-_View = TypeVar("_View", bound=Callable[..., Any])
 
-
-def takes_secrets(view: _View) -> _View:
+def takes_secrets(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
     """Decorate a view whose query or form can contain a secret, such as a private key or a token.
 
     Decorate the view that the URL refers to. For an admin page, that is the result of `AdminSite.admin_view`, because
     the queries of `admin_view` can fail too.
     """
-    decorated: _View = sensitive_post_parameters()(view)
+
+    @functools.wraps(view)
+    @sensitive_post_parameters()
+    def decorated(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        response = view(request, *args, **kwargs)
+        if response.status_code >= 500:
+            # Django sends a report of such a response too.
+            forget_parameters(request)
+        return response
+
     decorated.takes_secrets = True  # type: ignore[attr-defined]
     return decorated
 
