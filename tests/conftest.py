@@ -19,7 +19,7 @@ from jwcrypto.jwk import JWK
 from oauth2_provider.models import get_access_token_model, get_application_model
 
 from instaccess import trust, users
-from instaccess.audit import row_hmac
+from instaccess.audit import names, row_hmac
 from instaccess.conf import SCOPE, conf
 from instaccess.gateway import views as gateway_views
 from instaccess.issuer import throttling
@@ -272,10 +272,15 @@ def row(user: Any, application: Any) -> Callable[..., IssuedToken]:
             "issued_at": issued_at,
             "expires_at": issued_at + timedelta(hours=1),
         }
-        issued = IssuedToken(**(values | columns))
+        values |= columns
+        for reference in ("user", "real_user"):
+            if values.get(reference) is not None:
+                values.setdefault(f"{reference}_name", users.user_name(values[reference]))
+        issued = IssuedToken(**values)
         if "id" not in columns:
             audit_rows.with_id(issued)
         issued.mac = row_hmac.authenticate(row_hmac.canonical_bytes(issued), conf.key_encryption_keys)
+        issued.names_mac = row_hmac.authenticate(names.canonical_bytes(issued), conf.key_encryption_keys)
         issued.save(force_insert=True)
         return issued
 

@@ -95,6 +95,7 @@ DEPLOYMENT_WARNINGS: dict[str, tuple[dict[str, Any], list[str]]] = {
 # Separate tests cover these ids: in this file, in tests/gateway/test_separate_gateway.py, in tests/issuer or in
 # tests/service.
 TESTED_SEPARATELY = {"E005", "E007", "E008", "E009", "W008", "W011", "W012", "W013", "E051", "E052", "E053"} | {
+    "E055",
     "E060",
     "W021",
 }
@@ -438,6 +439,16 @@ class TestTheKeysInTheDatabase:
 
         assert one.kid in message.msg
         assert two.sealed_private_jwk not in text_of(message)
+
+    def test_k17_a_modified_row_is_an_error_that_names_the_key_and_the_command(self, initial_keys):
+        key = initial_keys[0]
+        Key.objects.filter(pk=key.pk).update(alg="odd")
+
+        message = run(databases=["default"])["E055"]
+
+        assert message.level == ERROR
+        assert f"instaccess_keys revoke --kid {key.kid}" in message.msg
+        assert "Find out who modified the database" in message.hint
 
     def test_keys_are_checked_only_if_a_database_is_checked(self):
         assert run(databases=None) == {}

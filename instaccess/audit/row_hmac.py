@@ -108,12 +108,15 @@ def _checked(row: Any) -> tuple[int, IssuedToken | None]:
     return row.pk, row if valid else None
 
 
-def authenticate(data: bytes, keks: Sequence[KeyEncryptionKey]) -> str:
+def authenticate(data: bytes, keks: Sequence[KeyEncryptionKey], *, purpose: bytes = _PURPOSE) -> str:
     """Compute the HMAC-SHA256 (RFC 2104) of data with the first key-encryption key.
+
+    Args:
+        purpose: what the HMAC is for. Each purpose has a separate HMAC key.
 
     Returns `<id of the key-encryption key>.<HMAC in base64url>`.
     """
-    return f"{_id(keks[0])}.{_mac(data, keks[0])}"
+    return f"{_id(keks[0])}.{_mac(data, keks[0], purpose)}"
 
 
 def row_status(row: IssuedToken, keks: Sequence[KeyEncryptionKey]) -> HmacStatus:
@@ -121,7 +124,7 @@ def row_status(row: IssuedToken, keks: Sequence[KeyEncryptionKey]) -> HmacStatus
     return check(canonical_bytes(row), row.mac, keks)
 
 
-def check(data: bytes, mac: str, keks: Sequence[KeyEncryptionKey]) -> HmacStatus:
+def check(data: bytes, mac: str, keks: Sequence[KeyEncryptionKey], *, purpose: bytes = _PURPOSE) -> HmacStatus:
     """Check the HMAC `mac` of `data`, with the key-encryption key that `mac` names."""
     id_, _, stored = mac.partition(".") if isinstance(mac, str) else ("", "", "")
     if not stored:
@@ -130,7 +133,7 @@ def check(data: bytes, mac: str, keks: Sequence[KeyEncryptionKey]) -> HmacStatus
         if _id(kek) == id_:
             # Bytes are compared, because `compare_digest` raises TypeError for non-ASCII strings, and an attacker can
             # store any string.
-            same = hmac.compare_digest(_mac(data, kek).encode(), stored.encode("utf-8", "surrogatepass"))
+            same = hmac.compare_digest(_mac(data, kek, purpose).encode(), stored.encode("utf-8", "surrogatepass"))
             return HmacStatus.AUTHENTIC if same else HmacStatus.BROKEN
     return HmacStatus.UNKNOWN
 
@@ -140,8 +143,8 @@ def _id(kek: KeyEncryptionKey) -> str:
     return kek_id(kek)
 
 
-def _mac(data: bytes, kek: KeyEncryptionKey) -> str:
-    return base64.urlsafe_b64encode(kek.hmac(data, info=_PURPOSE)).rstrip(b"=").decode()
+def _mac(data: bytes, kek: KeyEncryptionKey, purpose: bytes) -> str:
+    return base64.urlsafe_b64encode(kek.hmac(data, info=purpose)).rstrip(b"=").decode()
 
 
 def _address(text: str | None) -> str | None:

@@ -52,6 +52,7 @@ BAD_SETTING_IDS = {
     "THROTTLE_CACHE": "instaccess.E048",
     "AUDIT_RETENTION_DAYS": "instaccess.E049",
     "ACCEPTED_ISSUERS": "instaccess.E054",
+    "AUDIT_USER_NAMES": "instaccess.E055",
 }
 """Setting -> id of the check that reports an invalid value."""
 

@@ -261,6 +261,11 @@ class Conf(KeySettings):
         days = self._get("AUDIT_RETENTION_DAYS", None)
         return None if days is None else self._integer("AUDIT_RETENTION_DAYS", days, 1, 36_500)
 
+    @property
+    def audit_user_names(self) -> bool:
+        """Whether audit rows record user names. The uuids of the users are always recorded."""
+        return self._boolean("AUDIT_USER_NAMES", default=True)
+
 
 conf = Conf()
 

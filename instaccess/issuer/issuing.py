@@ -176,12 +176,15 @@ def _build_row(
     encryption_kid: str,
 ) -> IssuedToken:
     """Build the audit row of a token. The row contains everything except the token, and has no HMAC yet."""
+    with_names = conf.audit_user_names
     return IssuedToken(
         jti=uuid.UUID(claims.jti),
         user=user,
         user_uuid=claims.user_uuid,
+        user_name=users.user_name(user) if with_names else "",
         real_user=real_user,
         real_user_uuid=claims.masquerading_user_uuid or "",
+        real_user_name=users.user_name(real_user) if with_names and real_user is not None else "",
         application=application,
         client_id=getattr(application, "client_id", ""),
         access_token_pk="" if access_token_pk is None else str(access_token_pk),

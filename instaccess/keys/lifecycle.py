@@ -7,7 +7,7 @@ the lock. If another process was faster, they change nothing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,11 +16,12 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from .. import audit, trust
+from ..conf import KeyEncryptionKey, conf
 from ..exceptions import InstAccessError, KeyRefused, KeyUnavailable
 from ..models import Key
 from ..times import format_utc
 from ..tokens import PrivateKey
-from . import audit_keys, ring, rotation, store, succession
+from . import audit_keys, ring, rotation, row_hmac, store, succession
 
 logger = logging.getLogger("instaccess.keys")
 
@@ -78,6 +79,7 @@ def rotate(
 
     Raises:
         KeyUnavailable: there is no current key, or `force` is given and no key can replace the current key.
+        KeyAltered: the row of the current key was modified. Other modified rows are skipped.
         UnsealError: the future key can't be unsealed, so the key must not become current. Or the key-encryption key
             of the current key is not configured, and new keys would hide the loss of the key-encryption key.
     """
@@ -127,7 +129,7 @@ def _rotate_locked(
     return Rotation(use, decision.retire, decision.activate, generated, decision.erase, decision.next_due)
 
 
-def _lost_race(keys: Iterable[Key], use: Key.Use, now: datetime) -> Rotation:
+def _lost_race(keys: QuerySet[Key], use: Key.Use, now: datetime) -> Rotation:
     return Rotation(use, next_due=_decide(keys, use, now).next_due, lost_race=True)
 
 
@@ -140,8 +142,9 @@ def activate(kid: str, *, force: bool = False, now: datetime | None = None) -> K
 
     Raises:
         KeyUnavailable: there is no such key.
+        KeyAltered: the row of this key or of the current key was modified.
         KeyRefused: the key is not a future key, can't sign, or its lead time has not passed.
-        UnsealError: the key's private key can't be unsealed.
+        UnsealError: the key's private key can't be unsealed, or a row can't be checked.
     """
     now = now or timezone.now()
     with store.locked() as keys:
@@ -162,27 +165,37 @@ def activate(kid: str, *, force: bool = False, now: datetime | None = None) -> K
 def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None = None) -> Revocation:
     """Revoke a compromised key: stop accepting it, erase its private key, and mark its live tokens as revoked.
 
+    All of this is one transaction, so an interrupted revocation changes nothing. If a database router stores the
+    audit log in another database, the tokens are marked first. A second call then revokes the key.
+
     If the key is current, the next future key becomes current. If there is no future key and the private key was on
     this server, a new key is generated. If the key was revoked before, only the tokens that another process issued
     in the meantime are marked.
+
+    A key whose row was modified or inserted without this package can be revoked too. Its row is then authentic again,
+    so that the row is no longer reported.
 
     Args:
         by: the user who revokes the key, or a name as a string.
 
     Raises:
         KeyUnavailable: there is no such key.
+        DatabaseError: nothing was changed.
     """
-    pregenerated, failure = succession.pregenerate_keys(store.find_key(kid))
+    keks = audit_keys.keks_for_revocation()
+    key = store.find_key(kid)
+    use = _use_of(key, keks)
+    pregenerated, failure = succession.pregenerate_keys(key)
     successor = generated = None
+    newly_revoked = False
     with store.locked() as keys:
         # Read the clock after generating the keys. Otherwise, their lead time would begin too early.
         now = now or timezone.now()
         key = store.find_key(kid, keys)
-        use = Key.Use(key.use)
-        if key.status != Key.Status.REVOKED:
+        if key.status != Key.Status.REVOKED or not store.is_authentic(key, keks):
             was_current, had_private = key.status == Key.Status.CURRENT, key.has_private
-            store.mark_revoked(key, now)
-            logger.warning("key %s revoked by %s: %r", key.kid, getattr(by, "pk", by), reason)
+            store.mark_revoked(key, now, keks)
+            newly_revoked = True
             try:
                 if was_current:
                     successor = succession.activate_successor(
@@ -197,9 +210,11 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
                 # The new key could not be sealed and was not stored. The error is only reported, so that the
                 # compromised key is revoked nevertheless.
                 failure = error.detail
+        tokens = _mark_tokens([key.kid], keks, reason=reason, by=by, now=now)
+    if newly_revoked:
+        logger.warning("key %s revoked by %s: %r", key.kid, getattr(by, "pk", by), reason)
     if failure:
         logger.error("no new %s key was generated after a revocation: %s", use.label, failure)
-    tokens = _mark_tokens([key.kid], reason=reason, by=by, now=now)
     return Revocation(key, successor, generated, tokens, failure)
 
 
@@ -209,20 +224,25 @@ def mark_tokens_of_revoked_keys(*, now: datetime | None = None) -> int:
     `rotate` calls this function every time, because a worker with cached keys may have issued tokens after a
     revocation.
     """
-    kids = list(store.stored_keys().filter(status=Key.Status.REVOKED).values_list("kid", flat=True))
-    return _mark_tokens(kids, reason="its key was revoked", by=None, now=now) if kids else 0
+    # A row that isn't authentic is skipped. Otherwise, an attacker could revoke the tokens of a valid key.
+    kids = [key.kid for key in store.authentic_keys(store.stored_keys().filter(status=Key.Status.REVOKED))]
+    return _mark_tokens(kids, conf.key_encryption_keys, reason="", by=None, now=now) if kids else 0
 
 
-def _mark_tokens(kids: list[str], *, reason: str, by: Any, now: datetime | None) -> int:
+def _mark_tokens(
+    kids: list[str], keks: Sequence[KeyEncryptionKey], *, reason: str, by: Any, now: datetime | None
+) -> int:
     tokens = audit.revocable_tokens(now=now).filter(audit.filter_by_keys(kids))
-    return audit.revoke(
-        tokens,
-        keks=audit_keys.keks_for_revocation(),
-        reason=reason or "its key was revoked",
-        by=by,
-        now=now,
-    )
+    return audit.revoke(tokens, keks=keks, reason=reason or "its key was revoked", by=by, now=now)
 
 
-def _decide(keys: Iterable[Key], use: Key.Use, now: datetime, *, force: bool = False) -> rotation.Decision:
-    return rotation.decide(keys, use=use, now=now, times=ring.lifecycle_times(), force=force)
+def _use_of(key: Key, keks: Sequence[KeyEncryptionKey]) -> Key.Use:
+    """Return the `use` of a key. Raises KeyAltered or UnsealError if an attacker stored another value."""
+    if key.use not in Key.Use.values:
+        row_hmac.check(key, keks)
+    return Key.Use(key.use)
+
+
+def _decide(keys: QuerySet[Key], use: Key.Use, now: datetime, *, force: bool = False) -> rotation.Decision:
+    authentic = store.authentic_keys(keys.filter(use=use))
+    return rotation.decide(authentic, use=use, now=now, times=ring.lifecycle_times(), force=force)

@@ -27,7 +27,7 @@ SUBCOMMANDS = {
     "checkpoint": "Print a checkpoint, or export it to a file. Store the file on another machine.",
     "verify": (
         "Compare every audit row with its HMAC and its checkpoint, and list the rows that were modified, deleted or "
-        "added. Exit with an error if a problem was not reviewed."
+        "added. Compare every row of a key with its HMAC. Exit with an error if a problem was not reviewed."
     ),
     "review": (
         "Record in a signed review that you have investigated problems that `verify` lists. `verify` then exits "
@@ -121,9 +121,17 @@ class EvidenceSubcommands(SubcommandCommand):
 
     def _verify(self, options: dict[str, Any]) -> None:
         report = _run_verify(options)
-        self.print_result(options, audit_reports.report_facts(report), "\n".join(audit_reports.report_lines(report)))
+        refused = [error.detail for error in keys.examine()[1].values()]
+        facts = {**audit_reports.report_facts(report), **audit_reports.key_facts(refused)}
+        lines = audit_reports.report_lines(report) + audit_reports.key_lines(refused)
+        self.print_result(options, facts, "\n".join(lines))
+        failures = []
         if report.problems:
-            raise CommandError(f"The audit log was tampered with or can't be checked: {report.summary}.")
+            failures.append(f"The audit log was tampered with or can't be checked: {report.summary}.")
+        if refused:
+            failures.append(f"The table of keys was tampered with or can't be checked: {refused[0]}.")
+        if failures:
+            raise CommandError("\n".join(failures))
 
     def _review(self, options: dict[str, Any]) -> None:
         if not options["reason"].strip():

@@ -5,12 +5,16 @@ In JSON, the ids of rows are strings, because many JSON parsers round numbers ab
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 from ..audit import Problem, Report, Statement
 from .base import iso
+
+LISTED = 100
+"""The maximum number of keys that are listed. Further keys are only counted."""
 
 
 def report_lines(report: Report) -> list[str]:
@@ -63,6 +67,17 @@ def report_facts(report: Report) -> dict[str, Any]:
         ],
         "notes": report.notes,
     }
+
+
+def key_lines(refused: Sequence[str]) -> list[str]:
+    """Describe the keys that are not used because of their rows, for people. `refused` contains the reasons."""
+    lines = [f"Problem of a key: {reason}." for reason in refused[:LISTED]]
+    return lines + [f"{len(refused) - LISTED} more problems of keys are not listed."] * (len(refused) > LISTED)
+
+
+def key_facts(refused: Sequence[str]) -> dict[str, Any]:
+    """Return the reasons why keys are not used, for `--json`."""
+    return {"keys": list(refused[:LISTED]), "more_keys": max(len(refused) - LISTED, 0)}
 
 
 def statement_facts(statement: Statement) -> dict[str, Any]:

@@ -23,7 +23,7 @@ with suppress(ImportError):  # Windows has no user ids.
 
 
 class SubcommandCommand(BaseCommand):
-    """A command that calls the method named after its subcommand, with a leading underscore."""
+    """A command that calls the method named after its subcommand: `erase-name` calls `_erase_name`."""
 
     def add_subcommands(
         self, parser: CommandParser, texts: Mapping[str, str], *, parser_class: type[CommandParser] = CommandParser
@@ -52,7 +52,7 @@ class SubcommandCommand(BaseCommand):
         return sub
 
     def handle(self, *args: Any, **options: Any) -> None:
-        run: Callable[[dict[str, Any]], None] = getattr(self, "_" + options["subcommand"])
+        run: Callable[[dict[str, Any]], None] = getattr(self, "_" + options["subcommand"].replace("-", "_"))
         try:
             run(options)
         except InstAccessError as error:

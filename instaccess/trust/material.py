@@ -13,6 +13,7 @@ from ..conf import conf
 from ..exceptions import KeyRefused
 from ..opaque import Opaque, concealed
 from ..tokens import PrivateKey
+from . import roca
 
 MIN_RSA_BITS, MAX_RSA_BITS = 2048, 4096
 MIN_EXPONENT = 65537
@@ -51,8 +52,8 @@ def parse(data: Opaque[bytes]) -> JWK | PrivateKey:
     The data is opaque, because it may be a private key.
 
     Raises:
-        KeyRefused: the data is not an RSA key of 2048 to 4096 bits with an exponent of 65537 or more. The message
-            gives the reason and never contains key material.
+        KeyRefused: the data is not an RSA key of 2048 to 4096 bits with an exponent of 65537 or more, or the key is
+            weak to the ROCA attack. The message gives the reason and never contains key material.
     """
     raw = data.reveal().strip()
     try:
@@ -93,7 +94,7 @@ def _conversion_hint(raw: bytes) -> str:
 
 
 def check_strength(key: JWK) -> None:
-    """Check the type, size and exponent of a key, and that the private members match the public members.
+    """Check the type, size, exponent and modulus of a key, and that the private members match the public members.
 
     Raises KeyRefused.
     """
@@ -110,6 +111,11 @@ def check_strength(key: JWK) -> None:
         raise KeyRefused(f"the key has {public.key_size} bits; {MIN_RSA_BITS} to {MAX_RSA_BITS} are accepted")
     if public.public_numbers().e < MIN_EXPONENT:
         raise KeyRefused(f"the public exponent is {public.public_numbers().e}; at least {MIN_EXPONENT} is accepted")
+    if roca.is_weak(public.public_numbers().n):
+        raise KeyRefused(
+            "the key is weak (ROCA, CVE-2017-15361): the library or chip that generated the key is faulty, so an "
+            "attacker can compute the private key from the public key. Generate a new key with OpenSSL"
+        )
     if private is not None and private.public_key() != public:
         raise KeyRefused("the private key doesn't match the public key")
 

@@ -87,8 +87,10 @@ class TestAnExportedRow:
             "jti": str(each.jti),
             "status": "revoked",
             "user": "ada",
+            "user_name": "ada",
             "user_uuid": each.user_uuid,
             "real_user": "grace",
+            "real_user_name": "grace",
             "real_user_uuid": users.user_uuid(grace),
             "application": "LTI tool",
             "client_id": application.client_id,
@@ -105,6 +107,7 @@ class TestAnExportedRow:
             "revoked_by": "root",
             "revocation_reason": "laptop lost",
             "mac": each.mac,
+            "names_mac": each.names_mac,
         }
         assert list(fact) == list(COLUMNS)
 

@@ -192,6 +192,7 @@ TABLE: dict[str, tuple[Any, list[tuple[Any, Any]], list[Any]]] = {
     "OTHER_BEARERS": ("refuse", [("pass", "pass"), ("refuse", "refuse")], ["Pass", "", None, True, 1, ["pass"]]),
     "REMEMBERED_TOKENS": (5000, [(0, 0), (1_000_000, 1_000_000)], [*INVALID_INTEGERS, None]),
     "AUDIT_RETENTION_DAYS": (None, [(None, None), (1, 1), (400, 400)], ["400", 0, -1, 1.5, True, 36_501]),
+    "AUDIT_USER_NAMES": (True, [(True, True), (False, False)], INVALID_BOOLEANS),
     "ALLOW_HTTP_URLS": (False, [(True, True), (False, False)], INVALID_BOOLEANS),
     "REALM": (
         "canvas-lms",

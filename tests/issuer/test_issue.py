@@ -13,7 +13,7 @@ from django.contrib.auth import get_user_model
 from django.db import OperationalError, connection, connections, transaction
 from django.test import Client, override_settings
 
-from instaccess.audit import row_hmac
+from instaccess.audit import names, row_hmac
 from instaccess.conf import conf
 from instaccess.exceptions import AuditError, ClaimsTooLarge, ConfigError, KeyUnavailable
 from instaccess.issuer import issuing
@@ -51,8 +51,10 @@ class TestTheAuditRow:
             "jti": row.jti,
             "user": user,
             "user_uuid": str(user.instaccess_identity.uuid),
+            "user_name": "ada",
             "real_user": None,
             "real_user_uuid": "",
+            "real_user_name": "",
             "application": application,
             "client_id": application.client_id,
             "access_token_pk": "7",
@@ -68,6 +70,7 @@ class TestTheAuditRow:
             "revoked_by": "",
             "revocation_reason": "",
             "mac": row_hmac.authenticate(row_hmac.canonical_bytes(row), conf.key_encryption_keys),
+            "names_mac": row_hmac.authenticate(names.canonical_bytes(row), conf.key_encryption_keys),
         }
 
     def test_returned_row_matches_the_token_and_the_database(self, issue):

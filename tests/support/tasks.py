@@ -110,6 +110,13 @@ def manage_keys(*args: str) -> Any:
     return json.loads(out.getvalue())
 
 
+def manage_tokens(*args: str) -> Any:
+    """Run `manage.py instaccess_tokens … --json` and return the document that it prints."""
+    out = io.StringIO()
+    call_command("instaccess_tokens", *args, "--json", stdout=out)
+    return json.loads(out.getvalue())
+
+
 def rotate(use: str, force: bool = True, expected_current: str | None = None) -> dict[str, Any]:
     done = lifecycle.rotate(Key.Use(use), force=force, expected_current=expected_current)
     return {"activated": done.activated and done.activated.kid, "lost_race": done.lost_race}

@@ -57,9 +57,12 @@ class KeyActions(ReadOnlyAdmin):
             return self._refuse(
                 request, _("There is no current key to rotate. Run `python manage.py instaccess_init`.")
             )
+        if problem := keys.problem(current):
+            raise problem
         if request.POST.get("expected_current", current.kid) != current.kid:
             return self._refuse(request, str(_ALREADY_ROTATED))
-        decision = keys.decide(keys.stored_keys().filter(use=kind), use=kind, now=now, times=keys.lifecycle_times())
+        rows = keys.authentic_keys(keys.stored_keys().filter(use=kind))
+        decision = keys.decide(rows, use=kind, now=now, times=keys.lifecycle_times())
         due = decision.activate is not None
         form = RotateForm(
             request.POST if "confirmed" in request.POST else None, due=due, initial={"expected_current": current.kid}
@@ -145,7 +148,7 @@ class KeyActions(ReadOnlyAdmin):
 
     def revoke_view(self, request: HttpRequest, kid: str) -> HttpResponse:
         key = keys.find_key(kid)
-        if key.status == Key.Status.REVOKED:
+        if not can_be_revoked(key):
             return self._refuse(request, _("Key %(kid)s is already revoked.") % {"kid": key.kid})
         form = RevokeForm(request.POST if "confirmed" in request.POST else None)
         if form.is_valid():
@@ -234,6 +237,13 @@ def _describe_successor(current: Key) -> str:
     if future is not None:
         return _("Key %(kid)s becomes current.") % {"kid": future.kid}
     return _("A new key is generated and becomes current.") if current.has_private else _explain_no_current(current)
+
+
+def can_be_revoked(key: Key) -> bool:
+    """Return whether a key is not revoked yet, or its row was modified, so that a revocation makes it authentic."""
+    if not keys.is_revocable(key):
+        return False
+    return key.status != Key.Status.REVOKED or not keys.is_authentic(key, keys.keks_for_revocation())
 
 
 def live_tokens(key: Key) -> int:

@@ -86,7 +86,8 @@ def try_read(read: Callable[..., _S], row: _R, keys: EvidenceKeys) -> tuple[_S |
         try:
             return read(row, keys, check_hmac=False), error
         except AuditAltered as other:
-            return None, other
+            # Without its key-encryption key, the row of the signing key can't be checked either.
+            return None, error if other.code == Reason.UNKNOWN_KID else other
 
 
 def signed_by(jws: str) -> str:
@@ -117,9 +118,12 @@ def _read(kind: type[_S], row: _Row, keys: EvidenceKeys, *, name: str, check_hma
 
 def _verify_signature(kind: type[_S], jws: str, name: str, keys: EvidenceKeys) -> _S:
     try:
-        payload, _ = tokens.verify(jws, keys.verification, typ=_TYPES[kind])
+        payload, _ = tokens.verify(str(jws), keys.verification, typ=_TYPES[kind])  # SQLite can store bytes.
     except InvalidToken as error:
-        raise AuditAltered(f"{name} was modified: its signature is invalid ({error.detail or error.code})") from error
+        raise AuditAltered(
+            f"{name} was modified: its signature is invalid ({error.detail or error.code})",
+            code=Reason.UNKNOWN_KID if error.code == Reason.UNKNOWN_KID else None,
+        ) from error
     # The members are compared, because another version of this package may have signed other members.
     types = {member.name: {"int": int, "str": str}[str(member.type)] for member in fields(kind)}
     if {member: type(value) for member, value in payload.items()} != types:

@@ -35,12 +35,12 @@ _SUBCOMMANDS = {
     "revoke": (
         "Revoke a compromised key. The key is removed from the JWK set and refused everywhere within five seconds. "
         "Its live tokens are marked as revoked, and its private key is erased. The future key becomes current. This "
-        "can't be undone."
+        "can't be undone. You can also revoke a key whose row was modified or inserted with SQL."
     ),
     "reseal": (
         "Encrypt every stored private key again, with the first key in INSTACCESS['KEY_ENCRYPTION_KEYS'], and "
-        "recompute HMACs of the audit log with this key. You can run this command while tokens are issued. If it was "
-        "interrupted, run it again."
+        "recompute HMACs of keys and of the audit log with this key. A modified row gets no new HMAC. You can run "
+        "this command while tokens are issued. If it was interrupted, run it again."
     ),
 }
 
@@ -100,8 +100,7 @@ class Command(SubcommandCommand):
             sub[name].add_argument("--json", action="store_true", help="Print one JSON document to standard output.")
 
     def _list(self, options: dict[str, Any]) -> None:
-        all_keys = list(keys.stored_keys())
-        facts = [key_reports.facts(key, all_keys) for key in all_keys]
+        facts = key_reports.all_facts()
         if options["json"]:
             self.print_json(facts)
             return
@@ -109,7 +108,8 @@ class Command(SubcommandCommand):
             self.stdout.write("There are no keys: run `python manage.py instaccess_init`.")
         for fact in facts:
             parts = "with private key" if fact["private"] else "public key only"
-            self.stdout.write(f"{fact['use']}  {fact['status']:<8} {fact['kid']}  {parts}; {fact['next']}")
+            use, status, kid = (key_reports.printable(fact[name]) for name in ("use", "status", "kid"))
+            self.stdout.write(f"{use}  {status:<8} {kid}  {parts}; {fact['next']}")
 
     def _generate(self, options: dict[str, Any]) -> None:
         key = keys.generate(Key.Use(options["use"]))

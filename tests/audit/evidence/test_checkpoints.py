@@ -16,14 +16,14 @@ from joserfc import jws as joserfc_jws
 from joserfc.jwk import RSAKey
 from jwcrypto.common import base64url_encode
 
-from instaccess.audit import revocation, row_hmac
+from instaccess.audit import names, revocation, row_hmac
 from instaccess.audit import rows as audit_rows
 from instaccess.audit.evidence import checkpoint_index, checkpoints, reauthentication, signatures, verification
 from instaccess.audit.evidence.checkpoints import SETTLED, seal
 from instaccess.conf import conf
 from instaccess.exceptions import AuditAltered, InvalidToken, KeyUnavailable
 from instaccess.issuer import issuing
-from instaccess.keys import evidence_keys, keks_for_revocation, lifecycle, ring
+from instaccess.keys import evidence_keys, keks_for_revocation, lifecycle, provision, ring
 from instaccess.models import Checkpoint, IssuedToken, Key
 from instaccess.tokens import PrivateKey, compact, jose
 from tests.support.problems import only_row
@@ -238,8 +238,10 @@ class TestReauthenticate:
         seal(evidence_keys())
         old, new = "SECRET_KEY", secrets.token_urlsafe(32)
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [new, old]}
-        # The checkpoint and the row without a checkpoint get new HMACs. The checkpoint proves the other row.
-        assert reauthentication.reauthenticate(evidence_keys()) == 2
+        provision.reseal()
+        # The checkpoint, the row without a checkpoint and the names in both rows get new HMACs. The checkpoint proves
+        # the rest of the other row.
+        assert reauthentication.reauthenticate(evidence_keys()) == 4
         assert reauthentication.reauthenticate(evidence_keys()) == 0
 
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [new]}
@@ -251,8 +253,18 @@ class TestReauthenticate:
         IssuedToken.objects.filter(pk=modified.pk).update(user_agent="modified")
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32), "SECRET_KEY"]}
 
-        assert reauthentication.reauthenticate(evidence_keys()) == 0
+        assert reauthentication.reauthenticate(evidence_keys()) == 1  # The names were not modified.
         assert only_row(verification.verify(evidence_keys())) == modified.pk
+
+    def test_reauthenticate_does_not_hide_that_a_name_was_modified(self, rows, settings):
+        modified = rows(9000)[0]
+        seal(evidence_keys())
+        IssuedToken.objects.filter(pk=modified.pk).update(user_name="grace")
+        settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32), "SECRET_KEY"]}
+
+        reauthentication.reauthenticate(evidence_keys())
+
+        assert f"the user names in row {modified.pk}" in verification.verify(evidence_keys()).summary
 
     def test_verify_names_the_command_if_reauthenticate_did_not_run(self, rows, settings):
         rows(9000)
@@ -268,10 +280,11 @@ class TestReauthenticate:
         rows(*([60] * 203))
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32), "SECRET_KEY"]}
 
-        assert reauthentication.reauthenticate(evidence_keys()) == 203
+        assert reauthentication.reauthenticate(evidence_keys()) == 2 * 203
         keks = conf.key_encryption_keys[:1]
         for each in IssuedToken.objects.all():
-            assert row_hmac.check(row_hmac.canonical_bytes(each), each.mac, keks) is row_hmac.HmacStatus.AUTHENTIC
+            assert row_hmac.row_status(each, keks) is row_hmac.HmacStatus.AUTHENTIC
+            assert names.names_status(each, keks) is row_hmac.HmacStatus.AUTHENTIC
 
 
 def test_a_token_older_than_settled_seconds_cannot_be_revoked(row: Any, initial_keys: Any) -> None:

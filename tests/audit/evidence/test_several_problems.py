@@ -6,8 +6,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
-from instaccess.audit.evidence import row_checks, signatures, verification
+from instaccess.audit.evidence import reauthentication, row_checks, signatures, verification
 from instaccess.audit.evidence.checkpoints import seal
 from instaccess.audit.evidence.pruning import prune
 from instaccess.audit.evidence.report import LISTED
@@ -93,6 +95,16 @@ class TestSeveralProblems:
         assert report.rows == len(rows)
         assert report.summary.endswith(f" (and {LISTED + 2} more problems)")
 
+    def test_a12_verify_never_loads_more_rows_than_one_page(self, audit, monkeypatch):
+        monkeypatch.setattr(row_checks, "ROWS", 2)
+        modify(*audit)
+        with CaptureQueriesContext(connection) as queries:
+            assert problems() == [("modified", audit[0].pk, audit[8].pk, 9)]
+
+        pages = [query["sql"] for query in queries.captured_queries if "user_agent" in query["sql"]]
+        assert len(pages) >= 5
+        assert all("LIMIT 2" in sql for sql in pages)
+
 
 class TestAfterAModifiedCheckpoint:
     @pytest.fixture
@@ -141,6 +153,27 @@ class TestAfterAModifiedCheckpoint:
 
         inserted = [("checkpoint", number, number, 1)] if number > 0 else []
         assert problems() == [*inserted, ("modified", audit[7].pk, audit[7].pk, 1)]
+
+    @pytest.mark.skipif(connection.vendor != "sqlite", reason="only SQLite stores values of any type")
+    @pytest.mark.parametrize("table", ["checkpoint", "prunemarker", "incidentreview"])
+    @pytest.mark.parametrize("number", [7, "seven", b"\x07"])
+    def test_a12_verify_and_seal_continue_after_values_of_the_wrong_type(self, audit, time_machine, table, number):
+        values = {"number": number, "jws": b"\x00\xff", "mac": "unknown.abc"}
+        values |= {"checkpoint": {'"index"': b"\x00"}, "incidentreview": {"problems": b"\x00"}}.get(table, {})
+        with connection.cursor() as cursor:
+            placeholders = ", ".join(["%s"] * len(values))
+            cursor.execute(
+                f"INSERT INTO instaccess_{table} ({', '.join(values)}) VALUES ({placeholders})", list(values.values())
+            )
+        modify(audit[7])
+        time_machine.shift(2 * 3600)
+
+        assert [made.number for made in seal(evidence_keys()).made] == [3]
+        report = verification.verify(evidence_keys())
+        assert (len(report.problems), report.more) == (2, 0)
+        assert audit[7].pk in [problem.first for problem in report.problems]
+        assert reauthentication.reauthenticate(evidence_keys()) == 0
+        prune(NOON - timedelta(days=1), evidence_keys(), force=True)
 
 
 class TestSealAfterAModifiedCheckpoint:

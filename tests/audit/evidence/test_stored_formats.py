@@ -147,7 +147,7 @@ class TestReviews:
 
     def test_kinds_of_problems(self):
         assert [kind.value for kind in Kind] == [
-            *("modified", "deleted", "added", "unreadable", "unchecked", "reference"),
+            *("modified", "deleted", "added", "unreadable", "unchecked", "reference", "names"),
             *("checkpoint", "prune_marker", "review"),
         ]
 
