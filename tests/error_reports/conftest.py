@@ -74,7 +74,7 @@ def collector(settings: Any) -> Iterator[Collector]:
 
 @pytest.fixture
 def project(request: pytest.FixtureRequest, settings: Any) -> None:
-    """Change the settings of the host project, as the parameter says."""
+    """Change the settings of the host project according to the parameter."""
     match request.param:
         case "middleware with a query":
             settings.MIDDLEWARE = [*settings.MIDDLEWARE, "tests.error_reports.middleware.run_query"]
@@ -85,7 +85,7 @@ def project(request: pytest.FixtureRequest, settings: Any) -> None:
 
 
 PROJECTS = ["middleware with a query", "CSRF token in the session", "debug"]
-"""Projects in which more can fail, or in which Django ignores its decorators for sensitive data."""
+"""Host projects in which more code can fail, or in which Django ignores its decorators for sensitive data."""
 
 
 def clear_caches() -> None:
@@ -100,7 +100,7 @@ def clear_caches() -> None:
 def undone() -> Iterator[None]:
     """Undo the changes of an action in the database."""
     atomic = transaction.atomic()
-    # As in Django's TestCase. Otherwise, the app would refuse to issue a token inside a transaction.
+    # Mark the transaction as Django's TestCase does. Otherwise, the app would refuse to issue a token in it.
     atomic._from_testcase = True  # type: ignore[attr-defined]
     with atomic:
         yield
@@ -111,7 +111,7 @@ def undone() -> Iterator[None]:
 def find_leaks(
     collector: Collector, every_secret: Secrets, rsa_pool: Any
 ) -> Callable[[Callable[[], str]], list[str]]:
-    """Return a function that lets each statement of an action fail, and looks for secrets in everything that results.
+    """Return a function that lets each statement of an action fail, and searches the output and reports for secrets.
 
     The statement fails alone, and then together with all later statements. The action is a function that returns a
     text to search, such as a page, or raises an exception.

@@ -41,7 +41,7 @@ CONFIRMED = {"confirmed": "yes"}
 REASON = {"confirmed": "yes", "reason": "lost"}
 KEY, TOKEN, SERVICE = "instaccess_key", "instaccess_issuedtoken", "instaccess_serviceuser"
 
-# Name of an admin URL -> requests to the page, by description. The description of an action is its name.
+# Requests to the page by name of the admin URL and by description. The description of an action is its name.
 REQUESTS: dict[str, dict[str, Callable[[School], Any]]] = {
     "index": {"get": lambda school: school.get("index")},
     "app_list": {"get": lambda school: school.get("app_list", "instaccess")},
@@ -158,13 +158,15 @@ def text_of(response: Any) -> str:
 
 
 @pytest.mark.parametrize(("name", "label"), [(name, label) for name, each in REQUESTS.items() for label in each])
-def test_k14_failure_of_any_statement_of_a_page_reveals_no_secret(name, label, school, find_leaks):
+def test_k14_failure_of_any_statement_of_an_admin_page_reveals_no_secret(name, label, school, find_leaks):
     assert find_leaks(lambda: text_of(REQUESTS[name][label](school))) == []
 
 
 @pytest.mark.parametrize(("name", "label"), [(f"{KEY}_import", "text"), (f"{TOKEN}_inspect", "encrypted")])
 @pytest.mark.parametrize("project", PROJECTS, indirect=True)
-def test_k14_failure_reveals_no_posted_secret_in_any_project(name, label, project, school, find_leaks):
+def test_k14_failure_of_an_admin_page_reveals_no_posted_secret_in_any_project(
+    name, label, project, school, find_leaks
+):
     assert find_leaks(lambda: text_of(REQUESTS[name][label](school))) == []
 
 

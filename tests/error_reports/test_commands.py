@@ -40,7 +40,7 @@ class Server:
         return ""
 
     def reseal(self) -> str:
-        """Seal with the last key-encryption key, which is only used to unseal in the other tests."""
+        """Reseal with the last key-encryption key. In the other tests, this key only unseals."""
         keks = self.settings.INSTACCESS["KEY_ENCRYPTION_KEYS"]
         self.settings.INSTACCESS = {**self.settings.INSTACCESS, "KEY_ENCRYPTION_KEYS": [keks[-1], *keks[:-1]]}
         try:
@@ -98,7 +98,7 @@ RUNS: dict[tuple[str, str], dict[str, Callable[[Server], str]]] = {
     ("check", ""): {"": lambda server: server.run("check", "--database", "default")},
     ("dumpdata", ""): {"": lambda server: server.run("dumpdata", "instaccess")},
 }
-"""Command and subcommand -> runs with different arguments. Each run returns the output of the command."""
+"""Runs by command and subcommand, with different arguments. Each run returns the output of the command."""
 
 
 def subcommands() -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""A database failure in any endpoint: no secret is in a report, a mail, a log or an answer."""
+"""A database failure in any endpoint: no secret is in a report, a mail, a log or a response."""
 
 from __future__ import annotations
 
@@ -85,7 +85,9 @@ def test_p27_failure_of_any_statement_of_an_endpoint_reveals_no_secret(name, lab
 
 @pytest.mark.parametrize("label", ["query", "form"])
 @pytest.mark.parametrize("project", PROJECTS, indirect=True)
-def test_p8_p27_failure_reveals_no_access_token_in_the_parameters_in_any_project(label, project, clients, find_leaks):
+def test_p8_p27_failure_of_an_endpoint_reveals_no_access_token_in_the_parameters_in_any_project(
+    label, project, clients, find_leaks
+):
     assert find_leaks(lambda: text_of(REQUESTS["instaccess-issue"][label](clients))) == []
 
 

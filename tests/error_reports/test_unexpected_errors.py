@@ -90,7 +90,9 @@ def deployed(deployment: None, user: Any, rsa_pool: Any, every_secret: Secrets) 
 @pytest.mark.django_db
 class TestAnErrorInCryptography:
     @pytest.mark.parametrize("function", FUNCTIONS)
-    def test_k14_error_in_a_library_reveals_no_secret(self, function, deployed, every_secret, monkeypatch):
+    def test_k14_error_in_a_cryptography_library_reveals_no_secret(
+        self, function, deployed, every_secret, monkeypatch
+    ):
         errors: dict[str, Exception] = {}
         for name, action in deployed.actions().items():
             clear_caches()
@@ -127,7 +129,7 @@ class TestAnErrorInTheSettings:
             ("DECRYPTION_KEYS", "-----BEGIN PRIVATE KEY-----", trust.decryption_keys),
         ],
     )
-    def test_k14_invalid_secret_beside_valid_secrets_reveals_none(
+    def test_k14_error_about_an_invalid_secret_in_the_settings_reveals_no_secret(
         self, name, other, read, secret_settings, every_secret
     ):
         values = {**secret_settings, name: [*secret_settings[name], other]}
@@ -136,7 +138,7 @@ class TestAnErrorInTheSettings:
 
         assert every_secret.find_in(reports_of(caught.value)) == []
 
-    def test_k14_unknown_setting_beside_valid_secrets_reveals_none(self, secret_settings, every_secret):
+    def test_k14_error_about_an_unknown_setting_reveals_no_secret(self, secret_settings, every_secret):
         with (
             override_settings(INSTACCESS={**secret_settings, "LIFETIMES": 60}),
             pytest.raises(Exception, match="LIFETIMES") as caught,
@@ -145,7 +147,9 @@ class TestAnErrorInTheSettings:
 
         assert every_secret.find_in(reports_of(caught.value)) == []
 
-    def test_k14_hook_that_cannot_be_imported_reveals_no_secret(self, secret_settings, every_secret, monkeypatch):
+    def test_k14_error_about_a_hook_that_cannot_be_imported_reveals_no_secret(
+        self, secret_settings, every_secret, monkeypatch
+    ):
         monkeypatch.setattr("instaccess.conf.values.import_string", fail)
         with (
             override_settings(INSTACCESS={**secret_settings, "CLAIMS_HOOK": "a.hook"}),
@@ -175,7 +179,7 @@ class TestAnErrorInAHookOfAService:
 
         assert every_secret.find_in(reports_of(caught.value)) == []
 
-    def test_p27_error_in_the_verification_reveals_no_token(
+    def test_p27_error_in_the_verification_of_a_service_reveals_no_token(
         self, deployment, user, every_secret, monkeypatch, collector
     ):
         _, signed = issuing.issue(user=user, origin=issuing.Origin("testserver"), now=time.time(), encrypted=False)

@@ -59,7 +59,7 @@ class TestImport:
         assert not key_texts.import_key(to_public_pem(pair), use=ENC, with_private=True).has_private
 
     @BOTH_USES
-    def test_k11_a_key_that_is_already_stored_is_refused(self, use, pair):
+    def test_k11_the_import_of_a_stored_key_is_refused(self, use, pair):
         key_texts.import_key(to_public_pem(pair), use=use)
         before = rows()
 
@@ -67,14 +67,14 @@ class TestImport:
             key_texts.import_key(to_public_pem(pair), use=use)
         assert rows() == before
 
-    def test_k6_the_same_key_is_refused_for_the_other_use(self, pair):
+    def test_k6_the_import_of_a_stored_key_for_the_other_use_is_refused(self, pair):
         key_texts.import_key(private_pem(pair), use=SIG, with_private=True)
 
         with pytest.raises(KeyRefused, match="a key must have only one use"):
             key_texts.import_key(to_public_pem(pair), use=ENC)
         assert slots() == [("sig", "future")]
 
-    def test_k11_a_revoked_key_is_refused(self, pair):
+    def test_k11_the_import_of_a_revoked_key_is_refused(self, pair):
         kid = key_texts.import_key(private_pem(pair), use=SIG, with_private=True).kid
         lifecycle.revoke(kid)
 

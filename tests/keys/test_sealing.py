@@ -94,7 +94,7 @@ class TestASealedKey:
 
 
 class TestTheKeyEncryptionKeys:
-    def test_the_first_key_encryption_key_seals(self, private, kid):
+    def test_the_first_key_encryption_key_seals_private_keys(self, private, kid):
         sealed = sealing.seal(PrivateKey(private), kid=kid, use="sig", keks=[SECOND, FIRST])
 
         assert sealing.sealed_under(sealed) == kek_id(SECOND)

@@ -72,7 +72,7 @@ def read_value(value: Any, depth: int = 5) -> Iterator[str]:
     """Yield the text of a value, and the texts of its members."""
     try:
         yield repr(value)
-    except Exception as error:  # A lazy object can run a query, and the database fails in these tests.
+    except Exception as error:  # The `repr` of a lazy object can run a query, which fails in these tests.
         yield f"no repr: {type(error).__name__}"
     # `type` doesn't evaluate a lazy object, whereas `isinstance` does.
     kind = type(value)
@@ -106,7 +106,7 @@ class Log(logging.Handler):
 
 
 class NewFrames(logging.Filter):
-    """Lets a record pass unless an exception with the same frames was reported before, because reports take long."""
+    """A log filter that drops a record if an exception with the same frames was reported before, to save time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class NewFrames(logging.Filter):
 
 
 class Collector:
-    """Collects the logs, the mails and the error reports of an action."""
+    """A collector of the logs, the mails and the error reports of an action."""
 
     def __init__(self) -> None:
         self.log = Log()

@@ -15,7 +15,7 @@ from instaccess.opaque import Opaque
 
 PRIVATE_MEMBERS = ("d", "p", "q", "dp", "dq", "qi")
 LENGTH = 24
-"""Number of characters that are searched for. A pretty-printer can break a longer secret into several lines."""
+"""The length of the strings to search for. A pretty-printer can break a longer secret into several lines."""
 
 
 class Secrets:
@@ -42,7 +42,7 @@ class Secrets:
                 self.texts |= {text for form in forms(value) for text in _samples(form)}
 
     def find_in(self, text: str) -> list[str]:
-        """Return the lines that contain a secret. A line that contained none before is not searched again."""
+        """Return the lines that contain a secret. A line without a secret is not searched again."""
         lines = set(text.splitlines()) - self._searched_lines
         joined = "\n".join(lines)
         found = [secret for secret in self.texts if secret in joined]
@@ -65,18 +65,18 @@ def forms(value: Any) -> Iterator[str]:
         yield from (value.hex(), repr(value)[2:-1])
         yield from (encode(value).decode() for encode in (base64.b64encode, base64.urlsafe_b64encode))
     elif text.count(".") in (2, 4):
-        yield from text.split(".")[1:]  # The header isn't secret.
+        yield from text.split(".")[1:]  # Skip the header, which isn't secret.
     else:
         yield text
 
 
-# jwcrypto isn't used, because tests let its functions fail.
+# Do not use jwcrypto, because tests let its functions fail.
 
 
 def _forms_of_pem(text: str) -> Iterator[str]:
     try:
         key: Any = load_pem_private_key(text.encode(), None)
-    except (TypeError, ValueError):  # A public or an invalid key.
+    except (TypeError, ValueError):  # Do not search for a public or invalid key.
         return
     numbers = key.private_numbers()
     private = (numbers.d, numbers.p, numbers.q, numbers.dmp1, numbers.dmq1, numbers.iqmp)
@@ -84,7 +84,7 @@ def _forms_of_pem(text: str) -> Iterator[str]:
         raw = number.to_bytes((number.bit_length() + 7) // 8, "big")
         yield from (base64.urlsafe_b64encode(raw).rstrip(b"=").decode(), str(number), f"{number:x}")
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-    yield from pem.splitlines()[8:-1:4]  # The first lines contain the public modulus.
+    yield from pem.splitlines()[8:-1:4]  # Skip the first lines, because they contain the public modulus.
 
 
 def _forms_of_jwk(key: Mapping[str, Any]) -> Iterator[str]:

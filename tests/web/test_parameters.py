@@ -30,18 +30,18 @@ def is_empty(request: Any) -> bool:
 
 
 class TestAViewThatTakesSecrets:
-    def test_k14_django_hides_every_field_of_the_form(self, request_):
+    def test_k14_django_hides_every_form_field_of_a_view_that_takes_secrets(self, request_):
         web.takes_secrets(lambda request: HttpResponse())(request_)
 
         assert request_.sensitive_post_parameters == "__ALL__"
 
     @pytest.mark.parametrize(("status", "empty"), [(200, False), (401, False), (500, True), (503, True)])
-    def test_k14_parameters_are_removed_if_django_reports_the_answer(self, request_, status, empty):
+    def test_k14_parameters_are_removed_if_django_reports_the_response(self, request_, status, empty):
         web.takes_secrets(lambda request: HttpResponse(status=status))(request_)
 
         assert is_empty(request_) is empty
 
-    def test_attributes_of_the_view_are_kept(self):
+    def test_attributes_of_a_view_that_takes_secrets_are_kept(self):
         def view(request: Any) -> HttpResponse:
             return HttpResponse()
 
@@ -57,14 +57,14 @@ class TestAFailedRequest:
         assert is_empty(request_)
 
     @pytest.mark.parametrize("path", ["/admin/instaccess/key/", "/no/such/page/"])
-    def test_parameters_of_other_views_are_kept(self, rf, path):
+    def test_parameters_of_a_view_that_takes_no_secrets_are_kept(self, rf, path):
         request = rf.post(f"{path}?x=1", {"y": "2"})
         got_request_exception.send(sender=None, request=request)
 
         assert (request.GET["x"], request.POST["y"]) == ("1", "2")
 
-    def test_failure_without_a_request_is_ignored(self):
+    def test_failure_outside_a_request_is_ignored(self):
         got_request_exception.send(sender=None, request=None)
 
-    def test_the_path_of_the_page_is_right(self):
+    def test_the_path_in_these_tests_is_that_of_the_import_page(self):
         assert reverse("admin:instaccess_key_import") == IMPORT

@@ -177,7 +177,9 @@ class TestAfterAModifiedCheckpoint:
 
 
 class TestSealAfterAModifiedCheckpoint:
-    def test_a12_seal_chains_the_next_checkpoint_to_a_modified_checkpoint(self, audit, time_machine):
+    def test_a12_seal_chains_the_next_checkpoint_to_the_checkpoint_before_a_modified_checkpoint(
+        self, audit, time_machine
+    ):
         Checkpoint.objects.filter(number=2).update(jws="x")
         time_machine.shift(2 * 3600)
 
