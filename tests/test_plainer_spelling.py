@@ -150,7 +150,9 @@ class TestRevoking:
         assert run("instaccess_keys", "revoke", "--kid", row.signing_kid, "--reason", TEXT)["tokens"] == 0
         assert run("instaccess_tokens", "show", "--jti", str(row.jti))["revocation_reason"] == stored
 
-    def test_p21_the_admin_revokes_a_key_for_a_reason_with_an_emoji_and_logs_it(self, issue, staff_client, stored):
+    def test_p21_the_admin_revokes_a_key_for_a_reason_with_an_emoji_and_logs_the_revocation(
+        self, issue, staff_client, stored
+    ):
         row = issue()
         url = reverse("admin:instaccess_key_revoke", args=[row.signing_kid])
 

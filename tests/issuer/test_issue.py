@@ -274,7 +274,7 @@ class TestWithoutKeys:
 class TestAJtiThatExistsAlready:
     """`uuid4` does not collide in practice, but a faulty random source can repeat a value."""
 
-    def test_p17_existing_jti_is_replaced_by_a_new_one(self, issue, monkeypatch):
+    def test_p17_existing_jti_is_replaced_with_a_new_jti(self, issue, monkeypatch):
         taken, fresh = issue()[0].jti, uuid.UUID(int=2)
         numbers = iter([taken, fresh])
         monkeypatch.setattr("instaccess.tokens.claims.uuid.uuid4", lambda: next(numbers))
@@ -284,7 +284,7 @@ class TestAJtiThatExistsAlready:
         assert claims_of(text)["jti"] == str(row.jti) == str(fresh)
         assert IssuedToken.objects.count() == 2
 
-    def test_p17_jti_that_leads_to_an_existing_row_id_is_replaced_by_a_new_one(self, issue, monkeypatch):
+    def test_p17_jti_that_results_in_an_existing_row_id_is_replaced_with_a_new_jti(self, issue, monkeypatch):
         taken, fresh = issue()[0], uuid.UUID(int=2)
         numbers = iter([uuid.UUID(int=taken.jti.int + 10**9), fresh])
         monkeypatch.setattr("instaccess.tokens.claims.uuid.uuid4", lambda: next(numbers))

@@ -293,7 +293,7 @@ class TestTheKeyEncryptionKey:
         assert store.examine()[1] == {}
 
     @pytest.mark.parametrize("changes", [{"status": "past"}, {"mac": ""}, {"alg": "x"}])
-    def test_k17_reseal_gives_a_modified_row_no_hmac_and_names_it(self, settings, changes):
+    def test_k17_reseal_names_a_modified_row_and_computes_no_hmac_for_the_row(self, settings, changes):
         modified = key_of(SIG, "current")
         Key.objects.filter(pk=modified.pk).update(**changes)
         before = Key.objects.filter(pk=modified.pk).values().get()

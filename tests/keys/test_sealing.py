@@ -113,7 +113,7 @@ class TestTheKeyEncryptionKeys:
         assert "SECRET_KEY_FALLBACKS" in error.detail
         assert kid in error.detail
 
-    def test_the_id_of_a_key_encryption_key_does_not_reveal_it(self):
+    def test_the_id_of_a_key_encryption_key_does_not_reveal_the_key(self):
         ids = {kek_id(kek) for kek in (FIRST, SECOND, THIRD)}
 
         assert len(ids) == 3

@@ -196,7 +196,7 @@ class TestTheApplicationOfAToken:
         assert ask(token).status_code == 200
         assert requests == [("GET", "http://testserver/", token)]
 
-    def test_c15_service_refuses_a_token_of_a_deleted_application_whatever_user_the_hook_returns(
+    def test_c15_service_refuses_a_token_of_a_deleted_application_for_any_user_that_the_hook_returns(
         self, token, application, settings
     ):
         settings.INSTACCESS["USER_HOOK"] = TokenUser

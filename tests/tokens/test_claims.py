@@ -239,7 +239,7 @@ class TestTheIssuer:
     def test_c2_a_missing_issuer_makes_a_foreign_token(self):
         assert refusal(payload(iss=...)).code == "foreign_issuer"
 
-    def test_c12_reader_accepts_each_of_several_issuers_and_returns_it(self):
+    def test_c12_reader_accepts_and_returns_each_of_several_issuers(self):
         for issuer in (ISSUER, "https://canvas.example"):
             claims = Claims.from_payload(payload(iss=issuer), now=NOW, issuers=[ISSUER, "https://canvas.example"])
             assert claims.issuer == issuer

@@ -124,7 +124,9 @@ class TestDecryptionKeysFromSettings:
         ],
         ids=["PEM", "JWK", "JWK with kid"],
     )
-    def test_a_decryption_key_decrypts_a_token_that_was_encrypted_for_it(self, rsa_pool, key, settings, serialize):
+    def test_a_decryption_key_decrypts_a_token_that_was_encrypted_for_this_key(
+        self, rsa_pool, key, settings, serialize
+    ):
         make = TokenFactory(rsa_pool.take("sig"), key)
         settings.INSTACCESS = {"DECRYPTION_KEYS": [serialize(key)]}
 

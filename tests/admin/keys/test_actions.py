@@ -253,7 +253,7 @@ class TestRotate:
 @pytest.mark.usefixtures("initial_keys")
 class TestGenerate:
     @pytest.mark.parametrize("use", ["sig", "enc"])
-    def test_generating_stores_a_future_key_and_logs_it(self, use, operator_client):
+    def test_generating_a_key_stores_and_logs_a_future_key(self, use, operator_client):
         before = set(Key.objects.values_list("pk", flat=True))
         response = operator_client.post(GENERATE, {"confirmed": "yes", "use": use})
         key = Key.objects.exclude(pk__in=before).get()

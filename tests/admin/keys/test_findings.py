@@ -179,7 +179,7 @@ class TestUnusableKeys:
 
         assert codes == ["key_altered", "no_current"]
 
-    def test_a_problem_of_many_keys_names_a_few_of_them(self):
+    def test_a_problem_of_many_keys_names_only_a_few_keys(self):
         many = tuple(Key(kid=f"{n:08}", use=SIG, status="future", created_at=NOW - DAY) for n in range(50))
         problem = problems_of(*IN_ORDER, altered=many, unreadable=tuple(range(50)))["key_altered"]
 

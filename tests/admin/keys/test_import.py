@@ -57,7 +57,7 @@ class TestImport:
         return client.post(IMPORT, {"confirmed": "yes", "use": "enc", "text": "", **data})
 
     @pytest.mark.parametrize("file_format", ["pem", "jwk"])
-    def test_importing_pasted_text_stores_a_future_key_and_logs_it(self, file_format, client, pair):
+    def test_importing_pasted_text_stores_and_logs_a_future_key(self, file_format, client, pair):
         text = material.to_text(pair, file_format=file_format)
         response = self.send(client, text=text)
         key = Key.objects.get()

@@ -75,7 +75,7 @@ class TestSeal:
         assert seal(evidence_keys()).made == ()
         assert not Checkpoint.objects.exists()
 
-    def test_seal_covers_every_settled_row_whatever_the_order_of_the_inserts(self, rows):
+    def test_seal_covers_every_settled_row_for_any_order_of_the_inserts(self, rows):
         # The INSERT of the last row was slow: younger rows were inserted first.
         rows(9000, 60, 8000)
 

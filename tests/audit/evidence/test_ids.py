@@ -83,7 +83,7 @@ class TestSealAfterAnIdWasChanged:
         assert [made.rows for made in seal(evidence_keys()).made] == [1]
         assert only_row(verification.verify(evidence_keys())) == to
 
-    def test_a11_seal_covers_a_moved_row_before_the_first_checkpoint_and_marks_it(self, row, initial_keys):
+    def test_a11_seal_covers_and_marks_a_moved_row_before_the_first_checkpoint(self, row, initial_keys):
         moved, *_ = [row(age=age) for age in (9000, 8000, 7000)]
         move(moved, BELOW)
 

@@ -135,7 +135,9 @@ class TestExportOfAPrivateKeyAsAProcess:
 
         assert (done.returncode, path.read_text()) == (1, "")
 
-    def test_k21_a_file_is_written_without_a_question_and_only_its_owner_can_read_it(self, database, kid, tmp_path):
+    def test_k21_export_writes_a_file_without_a_question_and_only_its_owner_can_read_the_file(
+        self, database, kid, tmp_path
+    ):
         path = tmp_path / "key.pem"
 
         done = self.export(database, kid, "--file", str(path), stdin=subprocess.DEVNULL)

@@ -40,7 +40,7 @@ class TestGenerate:
 
 class TestImport:
     @pytest.mark.parametrize("name", ["public.pem", "public.jwk"])
-    def test_import_of_a_public_key_prints_the_command_that_activates_it(self, name, files, pair):
+    def test_import_of_a_public_key_prints_the_command_that_activates_the_key(self, name, files, pair):
         text = run("import", "--use", "enc", "--file", files[name])
 
         assert "public key only" in text
@@ -48,7 +48,7 @@ class TestImport:
         assert not Key.objects.get().has_private
 
     @pytest.mark.usefixtures("initial_keys")
-    def test_k4_import_of_a_signing_key_prints_when_it_is_ready_and_how_to_force_it(self, files):
+    def test_k4_import_of_a_signing_key_prints_when_the_key_is_ready_and_how_to_force_its_activation(self, files):
         with_private = run("import", "--use", "sig", "--file", files["private.pem"], "--with-private")
         kid = Key.objects.order_by("pk").last().kid
 
@@ -190,7 +190,7 @@ class TestExportToAFile:
 
         assert modes == [0o600]
 
-    def test_the_file_of_a_public_key_can_be_read_by_everybody(self, path):
+    def test_the_file_of_a_public_key_can_be_read_by_every_user(self, path):
         kid = key_of(SIG, "current").kid
 
         assert run("export", "--kid", kid, "--file", str(path)) == f"The public key {kid} was written to {path}.\n"
