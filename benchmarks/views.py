@@ -84,7 +84,7 @@ class Naive(APIView):
         user_uuid = str(uuid.uuid5(uuid.NAMESPACE_URL, str(user.pk)))
         claims = _claims(user.pk, user_uuid, request.get_host())
         signed = JWT(header={"typ": "JWT", "alg": "RS256", "kid": signing.kid}, claims=claims)
-        signed.make_signed_token(signing.private())
+        signed.make_signed_token(signing.private().reveal())
         encrypted = JWT(
             header={"alg": "RSA-OAEP", "enc": "A128CBC-HS256", "cty": "JWT", "kid": encryption.kid},
             claims=signed.serialize(),
@@ -277,12 +277,12 @@ def _claims(user_pk: Any, user_uuid: str, host: str) -> dict[str, Any]:
 def _encoder() -> tuple[Encoder, str, str]:
     ring = keys_ring.current_ring()
     signing, encryption = ring.signing_key(), ring.encryption_key()
-    keys = signing.private().get_op_key("sign"), encryption.public.get_op_key("wrapKey")
+    keys = signing.private().op_key("sign"), encryption.public.get_op_key("wrapKey")
     return Encoder(keys[0], signing.kid, keys[1], encryption.kid), signing.kid, encryption.kid
 
 
 @cache
 def _decoder() -> Decoder:
     ring = keys_ring.current_ring()
-    decryption, verification = ring.encryption_key().private(), ring.signing_key().public
+    decryption, verification = ring.encryption_key().private().reveal(), ring.signing_key().public
     return Decoder(decryption.get_op_key("unwrapKey"), verification.get_op_key("verify"))

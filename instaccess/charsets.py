@@ -23,6 +23,10 @@ _UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
 _PLANE_0 = "plane 0"
 _BEYOND_PLANE_0 = re.compile("[\U00010000-\U0010ffff]")
 
+# A database with the encoding SQL_ASCII stores any bytes, but counts bytes instead of characters. Only ASCII is
+# therefore stored there, although a column of another app may contain other characters.
+_BYTES = "us-ascii"
+
 # Character sets whose characters are exactly those of a Python codec. Only ASCII is used with any other character
 # set, because every character set contains ASCII, and because codecs of the same name differ in details.
 _CODECS = {
@@ -31,8 +35,13 @@ _CODECS = {
         **dict.fromkeys(("utf8mb3", "utf8", "ucs2"), _PLANE_0),
         "latin1": "cp1252",
     },
-    # SQL_ASCII is missing, because a database with this encoding counts bytes instead of characters.
-    "postgresql": {"UTF8": "utf-8", "LATIN1": "latin-1", "LATIN9": "iso8859-15", "WIN1252": "cp1252"},
+    "postgresql": {
+        "UTF8": "utf-8",
+        "LATIN1": "latin-1",
+        "LATIN9": "iso8859-15",
+        "WIN1252": "cp1252",
+        "SQL_ASCII": _BYTES,
+    },
 }
 
 
@@ -70,7 +79,7 @@ def can_store(text: str, column: Any, *, using: str) -> bool:
     """
     if _UNSTORABLE.search(text):
         return False
-    return text.isascii() or _spell(text, _find_codecs(column, using)) == text
+    return text.isascii() or _spell(text, _find_codecs(column, using) - {_BYTES}) == text
 
 
 def _spell(text: str, codecs: Collection[str]) -> str:
@@ -82,11 +91,11 @@ def _spell(text: str, codecs: Collection[str]) -> str:
     return text
 
 
-def _find_codecs(column: Any, using: str) -> Collection[str]:
+def _find_codecs(column: Any, using: str) -> set[str]:
     connection = connections[using]
     known = _CODECS.get(connection.vendor)
     if known is None:
-        return ()
+        return set()
     charsets = _read_charsets(using, str(connection.settings_dict["NAME"]), column.model._meta.db_table)
     return {known.get(charset, "ascii") for charset in charsets.get(column.column, charsets.get("", ()))}
 

@@ -25,6 +25,7 @@ from instaccess.gateway import views as gateway_views
 from instaccess.issuer import throttling
 from instaccess.keys import provision, ring
 from instaccess.models import IssuedToken, Key
+from instaccess.tokens import PrivateKey
 from instaccess.web import refusals
 from tests.support import audit_rows, cached_functions, checked_keys, demos, mailing
 from tests.support.processes import Crew
@@ -67,6 +68,10 @@ class RSAPool:
             key["use"] = use
         return key
 
+    def take_private(self, use: str) -> PrivateKey:
+        """Return the next key pair as the app generates it."""
+        return PrivateKey(self.take(str(use)))
+
 
 @pytest.fixture(scope="session")
 def _rsa_pool() -> RSAPool:
@@ -82,7 +87,7 @@ def rsa_pool(_rsa_pool: RSAPool) -> RSAPool:
 @pytest.fixture(autouse=True)
 def use_cached_keys(rsa_pool: RSAPool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Use cached RSA keys, because generating a key takes a tenth of a second."""
-    monkeypatch.setattr(trust, "generate_jwk", lambda use: rsa_pool.take(str(use)))
+    monkeypatch.setattr(trust, "generate_key", rsa_pool.take_private)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -74,7 +74,7 @@ class TestTwoImportsOfTheSameKey:
     @pytest.mark.parametrize("second_use", [ENC, SIG])
     def test_k11_a_key_imported_twice_is_stored_once(self, crew, rsa_pool, second_use):
         key = rsa_pool.take()
-        pem = to_text(key, file_format="pem", private=False)
+        pem = to_text(key, file_format="pem")
         workers = crew.start(2)
         together(workers, tasks.meet_at, "instaccess.keys.store.locked")
 

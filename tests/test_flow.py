@@ -78,7 +78,7 @@ def test_a_token_is_issued_decrypted_accepted_revoked_and_refused(clock, access_
 
     # §2 The token: an independent library decrypts the same JWS and reads the claims.
     ring = keys_ring.current_ring()
-    encryption_key = joserfc_jwk.RSAKey.import_key(dict(ring.encryption_key().private()))
+    encryption_key = joserfc_jwk.RSAKey.import_key(dict(ring.encryption_key().private().reveal()))
     signing_key = joserfc_jwk.RSAKey.import_key(dict(ring.signing_key().public))
     inside = joserfc_jwe.decrypt_compact(encrypted, encryption_key, algorithms=["RSA-OAEP", "A128CBC-HS256"])
     payload = joserfc_jws.deserialize_compact(signed, signing_key, algorithms=["RS256"]).payload

@@ -46,7 +46,7 @@ def forged(initial_keys: Any, rsa_pool: Any) -> TokenFactory:
     """Insert a signing key with SQL. Returns a factory for tokens that the attacker signs with this key."""
     private = rsa_pool.take("sig")
     insert_with_sql(private, use="sig", status="past", activated_at=initial_keys[0].created_at)
-    factory = TokenFactory(private, keys_ring.load().encryption_key().private())
+    factory = TokenFactory(private, keys_ring.load().encryption_key().private().reveal())
     keys_ring.clear_cache()
     return factory
 
@@ -70,7 +70,7 @@ def signed(factory: TokenFactory, user: Any) -> str:
 def factory_of_this_deployment() -> TokenFactory:
     """Return a factory for tokens with the current keys."""
     ring = keys_ring.load()
-    return TokenFactory(ring.signing_key().private(), ring.encryption_key().private())
+    return TokenFactory(ring.signing_key().private().reveal(), ring.encryption_key().private().reveal())
 
 
 def check_refused(response: Any) -> None:

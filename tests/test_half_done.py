@@ -23,6 +23,7 @@ from instaccess.keys import lifecycle, provision, ring
 from instaccess.models import Checkpoint, IssuedToken, Key, PruneMarker, RefusalCount
 from instaccess.web import refusal_counter
 from tests.keys.helpers import public_pem
+from tests.support import key_texts
 from tests.support.failing import stops
 from tests.support.stored_keys import (
     CURRENT,
@@ -262,7 +263,7 @@ class TestChangingKeys:
 
         def import_key() -> None:
             with suppress(KeyRefused):  # A second import of a stored key is refused.
-                provision.import_key(pem, use=ENC)
+                key_texts.import_key(pem, use=ENC)
 
         def after() -> None:
             assert len(kids(ENC, FUTURE)) == 1

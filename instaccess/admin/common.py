@@ -11,11 +11,12 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.db import DataError, router
 from django.forms import Form
-from django.http import HttpRequest
+from django.http import HttpRequest, QueryDict
 from django.template.response import TemplateResponse
+from django.utils.datastructures import MultiValueDict
 from django.utils.html import format_html
 
-from .. import charsets
+from .. import charsets, web
 from ..times import format_utc
 
 
@@ -66,6 +67,16 @@ class ReadOnlyAdmin(OfferedFiltersAdmin):
             return super().get_changelist_instance(request)
         except (ValueError, OverflowError, DataError) as error:
             raise IncorrectLookupParameters(type(error).__name__) from None
+
+
+def take_form(request: HttpRequest) -> tuple[QueryDict, MultiValueDict[str, Any]]:
+    """Return the form and the files of a request, and remove them from the request.
+
+    Call this function before any other, so that no error report of a later failure contains them.
+    """
+    form, files = request.POST, request.FILES
+    web.forget_parameters(request)
+    return form, files
 
 
 def _fit_log_message(message: Any) -> Any:

@@ -14,13 +14,13 @@ from typing import Any
 
 from django.db.models import QuerySet
 from django.utils import timezone
-from jwcrypto.jwk import JWK
 
 from .. import audit, trust
 from ..conf import KeyEncryptionKey, conf
 from ..exceptions import InstAccessError, KeyRefused, KeyUnavailable
 from ..models import Key
 from ..times import format_utc
+from ..tokens import PrivateKey
 from . import audit_keys, ring, rotation, row_hmac, store, succession
 
 logger = logging.getLogger("instaccess.keys")
@@ -101,7 +101,7 @@ def rotate(
     if decision.nothing_to_do and not needs_successor:
         return Rotation(use, next_due=decision.next_due)
     count = 2 if needs_successor else int(decision.make_future)
-    pregenerated = [trust.generate_jwk(use) for _ in range(count)]
+    pregenerated = [trust.generate_key(use) for _ in range(count)]
     with store.locked() as keys:
         # Read the clock again, because generating keys and waiting for the lock took time. Otherwise, the lead time
         # of a key would begin before other processes can see the key.
@@ -109,7 +109,7 @@ def rotate(
 
 
 def _rotate_locked(
-    keys: QuerySet[Key], expected: Key, pregenerated: list[JWK], *, now: datetime, force: bool
+    keys: QuerySet[Key], expected: Key, pregenerated: list[PrivateKey], *, now: datetime, force: bool
 ) -> Rotation:
     """Decide again under the lock, and apply the decision if `expected` is still the current key."""
     use = Key.Use(expected.use)

@@ -181,7 +181,7 @@ class TestAnExportedRow:
         token = post(access_token).json()["token"]
         secrets = {access_token.token, user.password, token, *token.split(".")[1:]}
         for key in ring.current_ring().keys:
-            secrets |= {key.private()[member] for member in ("d", "p", "q", "dp", "dq", "qi")}
+            secrets |= {key.private().reveal()[member] for member in ("d", "p", "q", "dp", "dq", "qi")}
 
         for file_format in Format:
             text = "".join(export(file_format))

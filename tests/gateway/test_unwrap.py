@@ -84,7 +84,7 @@ class TestAValidToken:
         assert unwrap_(make.encrypted(make.signed(kid=...), kid=..., cty=...))
 
     def test_g10_at_most_three_keys_are_tried_for_a_token_without_a_kid(self, make, unwrap_, rsa_pool, refused):
-        others = {str(n): rsa_pool.take("enc") for n in range(2)}
+        others = {str(n): rsa_pool.take_private("enc") for n in range(2)}
         token = make.encrypted(make.signed(kid=...), kid=...)
 
         assert unwrap_(token, decryption_keys=others | make.decryption_keys).encryption_kid == make.encryption_kid

@@ -20,6 +20,7 @@ from instaccess.keys import lifecycle, provision
 from instaccess.keys import ring as keys_ring
 from instaccess.models import Key
 from instaccess.trust import material
+from tests.support import key_texts
 
 pytestmark = pytest.mark.django_db
 
@@ -50,7 +51,7 @@ class TestTheJwkSet:
     def test_k9_private_members_in_a_row_are_not_published(self, client):
         ring = keys_ring.load()
         row = Key.objects.get(kid=ring.signing_key().kid)
-        private = dict(ring.signing_key().private())
+        private = dict(ring.signing_key().private().reveal())
         row.public_jwk = {**row.public_jwk, **private, "k": "c2VjcmV0"}
         row.save()
         body = client.get(URL).content.decode()
@@ -91,8 +92,8 @@ class TestTheJwkSet:
         assert kids[0] == future
 
     def test_imported_public_signing_key_is_listed(self, client, rsa_pool):
-        public = material.to_text(rsa_pool.take(), file_format="jwk", private=False)
-        kid = provision.import_key(public, use=SIG).kid
+        public = material.to_text(rsa_pool.take(), file_format="jwk")
+        kid = key_texts.import_key(public, use=SIG).kid
 
         assert kid in [key["kid"] for key in served(client)]
 

@@ -12,9 +12,10 @@ from instaccess.exceptions import AuditAltered, KeyAltered, KeyRefused, KeyUnava
 from instaccess.keys import evidence_keys, lifecycle, provision, store
 from instaccess.keys import ring as keys_ring
 from instaccess.models import IssuedToken, Key
-from instaccess.tokens import jose
+from instaccess.tokens import PrivateKey, jose
 from instaccess.trust import material
 from tests.keys.helpers import BOTH_USES, DAY, ENC, SIG, START, accepted, key_of, kids
+from tests.support import key_texts
 from tests.support.stored_keys import insert_with_sql
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("started")]
@@ -93,7 +94,7 @@ class TestAnInsertedKey:
 
     def test_k17_an_inserted_key_verifies_no_checkpoint(self, rogue):
         row, private = rogue
-        forged = jose.sign(b"{}", private, kid=row.kid, typ=signatures.CHECKPOINT)
+        forged = jose.sign(b"{}", PrivateKey(private), kid=row.kid, typ=signatures.CHECKPOINT)
 
         for _ in ("before", "after the revocation"):
             assert row.kid not in evidence_keys().verification
@@ -243,7 +244,7 @@ class TestARoutineChangeOfAModifiedRow:
         _, private = rogue
 
         with pytest.raises(KeyRefused, match="already stored"):
-            provision.import_key(material.to_text(private, file_format="pem", private=False), use=SIG)
+            key_texts.import_key(material.to_text(private, file_format="pem"), use=SIG)
 
 
 class TestTheNumberOfQueries:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from instaccess.exceptions import KeyUnavailable
-from instaccess.keys import lifecycle, provision, ring
+from instaccess.keys import lifecycle, ring
 from instaccess.models import IssuedToken, Key
 from instaccess.tokens import AFTERLIFE
 from tests.keys.helpers import BOTH_USES, ENC, HOUR, SECOND, SIG, START, accepted, key_of, kids, public_pem, rows
+from tests.support import key_texts
 
 pytestmark = pytest.mark.django_db
 
@@ -57,7 +58,7 @@ class TestRevokeTheCurrentKey:
 
     def test_no_key_is_generated_if_the_public_key_of_a_gateway_is_revoked(self, rsa_pool):
         Key.objects.filter(use=ENC).delete()
-        public = lifecycle.activate(provision.import_key(public_pem(rsa_pool), use=ENC).kid)
+        public = lifecycle.activate(key_texts.import_key(public_pem(rsa_pool), use=ENC).kid)
         done = lifecycle.revoke(public.kid)
 
         assert (done.successor, done.generated) == (None, None)
@@ -67,7 +68,7 @@ class TestRevokeTheCurrentKey:
 
     def test_a_key_pair_generated_earlier_does_not_replace_the_public_key_of_a_gateway(self, rsa_pool, caplog):
         generated = key_of(ENC, "future")
-        public = lifecycle.activate(provision.import_key(public_pem(rsa_pool), use=ENC).kid)
+        public = lifecycle.activate(key_texts.import_key(public_pem(rsa_pool), use=ENC).kid)
         done = lifecycle.revoke(public.kid)
 
         assert (done.successor, done.generated) == (None, None)
@@ -76,7 +77,7 @@ class TestRevokeTheCurrentKey:
 
     def test_no_future_key_is_generated_if_the_public_key_of_a_gateway_becomes_current(self, rsa_pool):
         key_of(ENC, "future").delete()
-        gateways = provision.import_key(public_pem(rsa_pool), use=ENC)
+        gateways = key_texts.import_key(public_pem(rsa_pool), use=ENC)
         done = lifecycle.revoke(key_of(ENC, "current").kid)
 
         assert (done.successor, done.generated) == (gateways, None)
@@ -84,8 +85,8 @@ class TestRevokeTheCurrentKey:
 
     def test_the_next_public_key_of_a_gateway_becomes_current(self, rsa_pool):
         Key.objects.filter(use=ENC).delete()
-        public = lifecycle.activate(provision.import_key(public_pem(rsa_pool), use=ENC).kid)
-        following = provision.import_key(public_pem(rsa_pool), use=ENC)
+        public = lifecycle.activate(key_texts.import_key(public_pem(rsa_pool), use=ENC).kid)
+        following = key_texts.import_key(public_pem(rsa_pool), use=ENC)
         done = lifecycle.revoke(public.kid)
 
         assert done.successor == following
@@ -93,7 +94,7 @@ class TestRevokeTheCurrentKey:
 
     def test_a_public_signing_key_does_not_become_current(self, rsa_pool):
         key_of(SIG, "future").delete()
-        provision.import_key(public_pem(rsa_pool), use=SIG)
+        key_texts.import_key(public_pem(rsa_pool), use=SIG)
         done = lifecycle.revoke(key_of(SIG, "current").kid)
 
         assert done.successor.has_private
@@ -131,7 +132,7 @@ class TestRevokeAnotherKey:
         assert accepted(young)
 
     def test_revoking_a_public_key_generates_no_key(self, rsa_pool):
-        public = provision.import_key(public_pem(rsa_pool), use=ENC)
+        public = key_texts.import_key(public_pem(rsa_pool), use=ENC)
         before = Key.objects.count()
         done = lifecycle.revoke(public.kid)
 

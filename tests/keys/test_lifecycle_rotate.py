@@ -8,9 +8,10 @@ import pytest
 
 from instaccess import trust
 from instaccess.exceptions import KeyUnavailable
-from instaccess.keys import lifecycle, provision
+from instaccess.keys import lifecycle
 from instaccess.models import Key
 from tests.keys.helpers import BOTH_USES, DAY, ENC, SECOND, SIG, START, accepted, key_of, kids, public_pem, rows
+from tests.support import key_texts
 
 pytestmark = pytest.mark.django_db
 
@@ -117,9 +118,9 @@ class TestRotateWhenItIsDue:
 
         def generate_slowly(use: str) -> Any:
             clock.shift(20)
-            return rsa_pool.take(use)
+            return rsa_pool.take_private(use)
 
-        monkeypatch.setattr(trust, "generate_jwk", generate_slowly)
+        monkeypatch.setattr(trust, "generate_key", generate_slowly)
 
         assert lifecycle.rotate(SIG).generated.created_at == START + 30 * DAY + 20 * SECOND
 
@@ -149,10 +150,10 @@ class TestRotateWithAnExpectedCurrentKey:
             if not calls:
                 calls.append(use)
                 lifecycle.rotate(SIG, force=True)
-            return rsa_pool.take(use)
+            return rsa_pool.take_private(use)
 
         current, future = key_of(SIG, "current").kid, key_of(SIG, "future").kid
-        monkeypatch.setattr(trust, "generate_jwk", generate)
+        monkeypatch.setattr(trust, "generate_key", generate)
         done = lifecycle.rotate(SIG, force=True)
 
         assert done.lost_race
@@ -169,9 +170,9 @@ class TestRotateWithAnExpectedCurrentKey:
             if not calls:
                 calls.append(use)
                 lifecycle.rotate(SIG)
-            return rsa_pool.take(use)
+            return rsa_pool.take_private(use)
 
-        monkeypatch.setattr(trust, "generate_jwk", generate)
+        monkeypatch.setattr(trust, "generate_key", generate)
         done = lifecycle.rotate(SIG)
 
         assert done.generated is None
@@ -191,7 +192,7 @@ class TestRotateByForceWithoutAFutureKey:
 
     def test_force_ignores_a_public_signing_key(self, rsa_pool):
         key_of(SIG, "future").delete()
-        public = provision.import_key(public_pem(rsa_pool), use=SIG)
+        public = key_texts.import_key(public_pem(rsa_pool), use=SIG)
         done = lifecycle.rotate(SIG, force=True)
 
         assert done.activated is not None
@@ -200,7 +201,7 @@ class TestRotateByForceWithoutAFutureKey:
 
     def test_force_is_refused_if_only_the_public_encryption_key_is_stored(self, rsa_pool):
         Key.objects.filter(use=ENC).delete()
-        lifecycle.activate(provision.import_key(public_pem(rsa_pool), use=ENC).kid)
+        lifecycle.activate(key_texts.import_key(public_pem(rsa_pool), use=ENC).kid)
         before = rows()
 
         with pytest.raises(KeyUnavailable, match="import the next public key") as caught:

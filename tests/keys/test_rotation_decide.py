@@ -153,6 +153,12 @@ class TestWithoutACurrentKey:
 
 
 class TestSeveralFutureKeys:
+    def test_of_two_keys_stored_in_the_same_millisecond_the_first_becomes_current(self):
+        first, second = key("future", pk=2), key("future", pk=3)
+
+        for rows in ((first, second), (second, first)):
+            assert decide(current_key(pk=1), *rows, now=START + 30 * DAY).activate is first
+
     def test_the_oldest_future_key_becomes_current(self):
         older, younger = key("future", created=START - DAY), key("future", created=START)
 

@@ -17,6 +17,7 @@ from instaccess.exceptions import KeyAltered, UnsealError
 from instaccess.keys import lifecycle, provision, row_hmac, store
 from instaccess.models import Key
 from tests.keys.helpers import ENC, SIG, START, key_of, public_pem
+from tests.support import key_texts
 from tests.support.stored_keys import NEW_KEK, OLD_KEK
 from tests.test_database_time_zone import set_zone
 
@@ -57,8 +58,8 @@ class TestARowOfThisPackage:
     def test_every_row_is_authentic_throughout_the_key_lifecycle(self, clock, rsa_pool):
         provision.init()
         provision.generate(ENC)
-        provision.import_key(public_pem(rsa_pool), use=SIG)
-        lifecycle.activate(provision.import_key(public_pem(rsa_pool), use=ENC).kid)
+        key_texts.import_key(public_pem(rsa_pool), use=SIG)
+        lifecycle.activate(key_texts.import_key(public_pem(rsa_pool), use=ENC).kid)
         for _ in range(3):
             clock.shift(timedelta(days=30, microseconds=123_457))
             lifecycle.rotate(SIG)
@@ -280,7 +281,7 @@ class TestTheKeyEncryptionKey:
         assert status_of(rotated.generated) is audit.HmacStatus.UNKNOWN
 
     def test_o7_reseal_renews_every_hmac_also_of_rows_without_a_private_key(self, settings, rsa_pool):
-        provision.import_key(public_pem(rsa_pool), use=ENC)
+        key_texts.import_key(public_pem(rsa_pool), use=ENC)
         lifecycle.revoke(key_of(SIG, "current").kid)
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [NEW_KEK, OLD_KEK]}
         provision.reseal()

@@ -17,6 +17,7 @@ from jwcrypto.jwk import JWK
 from instaccess.conf import KeyEncryptionKey, kek_id
 from instaccess.exceptions import KeyUnavailable, UnsealError
 from instaccess.keys import sealing
+from instaccess.tokens import PrivateKey
 
 FIRST, SECOND, THIRD = (KeyEncryptionKey(bytes([n]) * 32) for n in (1, 2, 3))
 PRIVATE_MEMBERS = ("d", "p", "q", "dp", "dq", "qi")
@@ -35,7 +36,7 @@ def kid(private: JWK) -> str:
 
 @pytest.fixture
 def sealed(private: JWK, kid: str) -> str:
-    return sealing.seal(private, kid=kid, use="sig", keks=[FIRST])
+    return sealing.seal(PrivateKey(private), kid=kid, use="sig", keks=[FIRST])
 
 
 def header_of(sealed: str) -> dict[str, str]:
@@ -59,7 +60,7 @@ class TestASealedKey:
     def test_unsealing_returns_the_private_key(self, sealed, private, kid):
         unsealed = sealing.unseal(sealed, kid=kid, use="sig", keks=[FIRST])
 
-        assert unsealed.export_private() == private.export_private()
+        assert unsealed.reveal().export_private() == private.export_private()
 
     def test_the_header_contains_kid_use_and_key_encryption_key(self, sealed, kid):
         assert header_of(sealed) == {
@@ -80,21 +81,21 @@ class TestASealedKey:
         assert FIRST.reveal() not in raw
 
     def test_sealing_twice_gives_different_results(self, sealed, private, kid):
-        assert sealing.seal(private, kid=kid, use="sig", keks=[FIRST]) != sealed
+        assert sealing.seal(PrivateKey(private), kid=kid, use="sig", keks=[FIRST]) != sealed
 
     def test_the_longest_accepted_key_can_be_unsealed(self):
         # The size limit of unsealing must allow the longest key that can be imported.
         private = JWK.generate(kty="RSA", size=4096, use="enc")
         kid = private.thumbprint()
 
-        sealed = sealing.seal(private, kid=kid, use="enc", keks=[FIRST])
+        sealed = sealing.seal(PrivateKey(private), kid=kid, use="enc", keks=[FIRST])
 
         assert sealing.unseal(sealed, kid=kid, use="enc", keks=[FIRST]).thumbprint() == kid
 
 
 class TestTheKeyEncryptionKeys:
     def test_the_first_key_encryption_key_seals(self, private, kid):
-        sealed = sealing.seal(private, kid=kid, use="sig", keks=[SECOND, FIRST])
+        sealed = sealing.seal(PrivateKey(private), kid=kid, use="sig", keks=[SECOND, FIRST])
 
         assert sealing.sealed_under(sealed) == kek_id(SECOND)
 
@@ -133,7 +134,7 @@ class TestASealedKeyInTheWrongPlace:
         assert refusal(sealed, kid=kid, use="enc").code == "seal_broken"
 
     def test_k7_sealed_keys_swapped_between_rows_are_refused(self, rsa_pool):
-        private, kids = [rsa_pool.take(), rsa_pool.take()], []
+        private, kids = [rsa_pool.take_private("sig"), rsa_pool.take_private("sig")], []
         for key in private:
             kids.append(key.thumbprint())
         first, second = (
@@ -234,7 +235,7 @@ class TestTheErrorsOfUnsealing:
     def test_a1_errors_contain_no_private_key_and_no_key_encryption_key(self, private, kid):
         # Use random keys, because repeated bytes could match by accident.
         kek, other = KeyEncryptionKey(os.urandom(32)), KeyEncryptionKey(os.urandom(32))
-        sealed = sealing.seal(private, kid=kid, use="sig", keks=[kek])
+        sealed = sealing.seal(PrivateKey(private), kid=kid, use="sig", keks=[kek])
         errors = [
             refusal(sealed, kid=kid, keks=(other,)),
             refusal(sealed, kid=kid, use="enc", keks=(kek,)),
@@ -254,9 +255,7 @@ class TestTheErrorsOfUnsealing:
             for secret in secrets:
                 assert secret not in str(error) + repr(error) + repr(error.args)
 
-    def test_a1_the_repr_of_an_unsealed_key_contains_no_private_member(self, sealed, kid):
+    def test_a1_the_text_of_an_unsealed_key_is_fixed(self, sealed, kid):
         unsealed = sealing.unseal(sealed, kid=kid, use="sig", keks=[FIRST])
 
-        for member in PRIVATE_MEMBERS:
-            assert unsealed[member] not in repr(unsealed)
-            assert unsealed[member] not in str(unsealed)
+        assert {repr(unsealed), str(unsealed), f"{unsealed}"} == {"<private key>"}

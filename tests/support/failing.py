@@ -25,6 +25,28 @@ def failing_after(count: int) -> Any:
     return connection.execute_wrapper(execute)
 
 
+class FailAt:
+    """An execute wrapper in which one statement fails, or this statement and every later one.
+
+    Args:
+        number: the number of the statement, starting with 1.
+        once: whether later statements succeed.
+    """
+
+    def __init__(self, number: int, *, once: bool = True) -> None:
+        self.number, self.once, self.count = number, once, 0
+
+    @property
+    def failed(self) -> bool:
+        return self.count >= self.number
+
+    def __call__(self, execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        self.count += 1
+        if self.count == self.number or (self.failed and not self.once):
+            raise OperationalError(f"statement {self.number} failed")
+        return execute(sql, params, many, context)
+
+
 @contextmanager
 def stopping_after(count: int) -> Iterator[None]:
     """Let the first `count` statements succeed, including COMMIT, and let every later statement fail."""

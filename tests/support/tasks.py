@@ -17,12 +17,12 @@ from django.test import Client
 
 from instaccess.exceptions import InstAccessError
 from instaccess.issuer import issuing
-from instaccess.keys import lifecycle, provision
+from instaccess.keys import lifecycle
 from instaccess.keys import ring as keys_ring
 from instaccess.models import Key
 from instaccess.tokens import jose
 from instaccess.web import refusals
-from tests.support import processes
+from tests.support import key_texts, processes
 
 URL = "/api/v1/inst_access_tokens"
 ORIGIN = issuing.Origin(canvas_domain="canvas.example.edu", ip_address="192.0.2.7", user_agent="load/1.0")
@@ -129,7 +129,7 @@ def revoke(kid: str) -> int:
 def import_public(data: str, use: str) -> str:
     """Import a public key. Returns the kid or the error message."""
     try:
-        return provision.import_key(data, use=Key.Use(use)).kid
+        return key_texts.import_key(data, use=Key.Use(use)).kid
     except InstAccessError as error:
         return str(error)
 

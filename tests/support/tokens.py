@@ -14,6 +14,8 @@ from jwcrypto.jwe import JWE
 from jwcrypto.jwk import JWK
 from jwcrypto.jws import JWS
 
+from instaccess.tokens import PrivateKey
+
 ISSUER = "instructure:inst_access"
 NOW = 1_800_000_000
 """The current time in tests of pure functions, in seconds since the epoch."""
@@ -69,7 +71,7 @@ class TokenFactory:
     def __init__(self, signing: JWK, encryption: JWK) -> None:
         self.signing, self.encryption = signing, encryption
         self.signing_kid, self.encryption_kid = signing.thumbprint(), encryption.thumbprint()
-        self.decryption_keys = {self.encryption_kid: encryption}
+        self.decryption_keys = {self.encryption_kid: PrivateKey(encryption)}
         self.verification_keys = {self.signing_kid: JWK(**signing.export_public(as_dict=True))}
 
     def signed(self, payload: dict[str, Any] | bytes | None = None, **header: Any) -> str:

@@ -26,10 +26,12 @@ JWKS = "/internal/services/jwks"
 @pytest.fixture(autouse=True)
 def empty_caches():
     """Clear the cached keys before and after each test."""
-    sources._parse_all.cache_clear()
+    sources._parse_decryption_keys.cache_clear()
+    sources._parse_verification_keys.cache_clear()
     sources._remote.cache_clear()
     yield
-    sources._parse_all.cache_clear()
+    sources._parse_decryption_keys.cache_clear()
+    sources._parse_verification_keys.cache_clear()
     sources._remote.cache_clear()
 
 

@@ -138,7 +138,8 @@ class TestAgreementWithGatewayAndService:
 
 def make_outer(signed: str) -> str:
     ring = keys_ring.current_ring()
-    return TokenFactory(ring.signing_key().private(), ring.encryption_key().private()).encrypted(signed)
+    signing, encryption = (key.private().reveal() for key in (ring.signing_key(), ring.encryption_key()))
+    return TokenFactory(signing, encryption).encrypted(signed)
 
 
 class TestInspecting:

@@ -230,7 +230,7 @@ class TestTheResult:
 
     def test_the_page_warns_about_a_token_without_an_audit_row(self, staff_client):
         ring = keys_ring.current_ring()
-        make = TokenFactory(ring.signing_key().private(), ring.encryption_key().private())
+        make = TokenFactory(ring.signing_key().private().reveal(), ring.encryption_key().private().reveal())
         text = inspected(staff_client, make.encrypted(make.signed(claims(int(time.time())))))
 
         assert "Warnings" in text
@@ -262,7 +262,7 @@ class TestTheResult:
 
     def test_a5_the_page_escapes_the_claims_of_a_token(self, staff_client):
         ring = keys_ring.current_ring()
-        make = TokenFactory(ring.signing_key().private(), ring.encryption_key().private())
+        make = TokenFactory(ring.signing_key().private().reveal(), ring.encryption_key().private().reveal())
         evil = {"<script>alert(1)</script>": "<img src=x>\u202e\x00\ud800"}
         signed = make.signed(claims(int(time.time()), canvas_domain="<b>", **evil))
         response = staff_client.post(INSPECT, {"token": make.encrypted(signed)})

@@ -13,7 +13,7 @@ from django.contrib.auth.models import Permission
 from django.test import Client
 from django.urls import reverse
 
-from instaccess.keys import lifecycle, provision
+from instaccess.keys import lifecycle
 from instaccess.models import Key
 from instaccess.trust import material
 from tests.admin.keys.helpers import (
@@ -30,6 +30,7 @@ from tests.admin.keys.helpers import (
     revoke_url,
     rows,
 )
+from tests.support import key_texts
 
 pytestmark = pytest.mark.django_db
 
@@ -243,7 +244,7 @@ class TestRotate:
 
     def test_rotating_an_external_key_asks_for_the_next_public_key(self, operator_client, rsa_pool):
         Key.objects.filter(use=ENC).delete()
-        kid = lifecycle.activate(provision.import_key(rsa_pool.take().export_public(), use=ENC).kid).kid
+        kid = lifecycle.activate(key_texts.import_key(rsa_pool.take().export_public(), use=ENC).kid).kid
         response = operator_client.post(ROTATE_ENC, {"confirmed": "yes", "expected_current": kid, "force": "on"})
 
         assert "import the next public key" in messages_of(response)[0]
@@ -294,8 +295,8 @@ class TestRevoke:
 
     def test_revoking_an_external_key_warns_that_no_key_becomes_current(self, operator_client, rsa_pool):
         lifecycle.rotate(ENC)
-        public = material.to_text(rsa_pool.take(), file_format="pem", private=False)
-        kid = lifecycle.activate(provision.import_key(public, use=ENC).kid).kid
+        public = material.to_text(rsa_pool.take(), file_format="pem")
+        kid = lifecycle.activate(key_texts.import_key(public, use=ENC).kid).kid
         rotating = operator_client.post(ROTATE_ENC)
 
         assert messages_of(rotating) == [

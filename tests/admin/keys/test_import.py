@@ -21,7 +21,7 @@ from jwcrypto.jwk import JWK
 from instaccess.models import Key
 from instaccess.trust import material
 from tests.admin.keys.helpers import IMPORT, LIST, logged, messages_of, page_text
-from tests.support import mailing
+from tests.support import key_texts, mailing
 
 pytestmark = pytest.mark.django_db
 
@@ -38,12 +38,12 @@ def pair(rsa_pool: Any) -> JWK:
 
 @pytest.fixture
 def private_pem(pair: JWK) -> str:
-    return material.to_text(pair, file_format="pem", private=True)
+    return key_texts.private_text(pair, file_format="pem")
 
 
 def secrets_of(pair: JWK) -> list[str]:
     """Return the parts of a private key that must not appear: JWK members and PEM lines."""
-    pem = material.to_text(pair, file_format="pem", private=True)
+    pem = key_texts.private_text(pair, file_format="pem")
     return [pair[name] for name in ("d", "p", "q", "dp", "dq", "qi")] + pem.splitlines()[1:-1]
 
 
@@ -58,7 +58,7 @@ class TestImport:
 
     @pytest.mark.parametrize("file_format", ["pem", "jwk"])
     def test_importing_pasted_text_stores_a_future_key_and_logs_it(self, file_format, client, pair):
-        text = material.to_text(pair, file_format=file_format, private=False)
+        text = material.to_text(pair, file_format=file_format)
         response = self.send(client, text=text)
         key = Key.objects.get()
 
@@ -67,7 +67,7 @@ class TestImport:
         assert logged() == [("grace", str(key.pk), ADDITION, "Imported.")]
 
     def test_importing_a_file_stores_a_future_key(self, client, pair):
-        pem = material.to_text(pair, file_format="pem", private=False).encode()
+        pem = material.to_text(pair, file_format="pem").encode()
         self.send(client, file=SimpleUploadedFile("gateway.pub.pem", pem))
 
         assert Key.objects.get().kid == pair.thumbprint()
@@ -88,7 +88,10 @@ class TestImport:
     @pytest.mark.parametrize("kind", ["public", "private"])
     def test_k19_importing_a_signing_key_needs_a_permission_of_its_own(self, kind, client, operator, pair):
         private = kind == "private"
-        data = {"use": "sig", "text": material.to_text(pair, file_format="pem", private=private)}
+        data = {
+            "use": "sig",
+            "text": (key_texts.private_text if private else material.to_text)(pair, file_format="pem"),
+        }
         data |= {"with_private": "on"} if private else {}
 
         page = page_text(self.send(client, **data))

@@ -25,7 +25,7 @@ from instaccess.exceptions import AuditAltered, InvalidToken, KeyUnavailable
 from instaccess.issuer import issuing
 from instaccess.keys import evidence_keys, keks_for_revocation, lifecycle, provision, ring
 from instaccess.models import Checkpoint, IssuedToken, Key
-from instaccess.tokens import compact, jose
+from instaccess.tokens import PrivateKey, compact, jose
 from tests.support.problems import only_row
 
 pytestmark = pytest.mark.django_db
@@ -226,7 +226,7 @@ class TestTheCheckpoint:
         Key.objects.create(kid=kid, use="sig", status="past", public_jwk=public)
         checkpoint = Checkpoint.objects.get()
         payload = json.dumps(compact.json_object(compact.split_compact(checkpoint.jws, 3)[1], "it")).encode()
-        checkpoint.jws = jose.sign(payload, attacker_key, kid=kid, typ=signatures.CHECKPOINT)
+        checkpoint.jws = jose.sign(payload, PrivateKey(attacker_key), kid=kid, typ=signatures.CHECKPOINT)
         checkpoint.save()
 
         assert verification.verify(evidence_keys()).summary == "checkpoint 1 was modified: its HMAC doesn't match"

@@ -220,7 +220,7 @@ class TestAnAttackerWithoutTheKeys:
     def test_a12_review_signed_with_an_inserted_key_has_no_effect(self, audit, rsa_pool):
         modify(audit[1])
         [problem] = listed()
-        theirs = rsa_pool.take("sig")
+        theirs = rsa_pool.take_private("sig")
         signed = jose.sign(b"{}", theirs, kid=ring.current_ring().signing_key().kid, typ="instaccess-review")
         kek_id = audit[0].mac.partition(".")[0]
         IncidentReview.objects.create(number=1, jws=signed, problems=json.dumps([problem.digest]), mac=f"{kek_id}.x")

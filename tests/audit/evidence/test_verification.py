@@ -349,7 +349,7 @@ class TestVerifyAfterPruning:
         assert "a checkpoint is missing" in report.summary
 
     def test_a6_verify_reports_a_forged_prune_marker(self, audit, rsa_pool):
-        theirs = rsa_pool.take("sig")
+        theirs = rsa_pool.take_private("sig")
         signed = jose.sign(b"{}", theirs, kid=ring.current_ring().signing_key().kid, typ=signatures.MARKER)
         kek_id = audit[0].mac.partition(".")[0]
         PruneMarker.objects.create(number=1, jws=signed, mac=f"{kek_id}.guessed")

@@ -100,7 +100,7 @@ class TestTheGateway:
     @pytest.fixture
     def make(self) -> TokenFactory:
         ring = keys_ring.current_ring()
-        return TokenFactory(ring.signing_key().private(), ring.encryption_key().private())
+        return TokenFactory(ring.signing_key().private().reveal(), ring.encryption_key().private().reveal())
 
     @pytest.fixture
     def token(self, user: Any, application: Any) -> str:
