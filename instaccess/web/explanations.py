@@ -84,9 +84,7 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.BAD_CLAIM: Explanation(
         _("A required claim is missing, or the value of a claim is not allowed."),
-        _(
-            "The detail contains the claim. If another program signs with this deployment's key, correct that program."
-        ),
+        _("The detail contains the claim. If another program signs with this deployment's key, correct the program."),
     ),
     Reason.BAD_LIFETIME: Explanation(
         _("The lifetime of the token is longer than an hour or shorter than one second."),

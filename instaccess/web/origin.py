@@ -70,8 +70,8 @@ def account_uuid(host: str) -> str:
     """Return the uuid of the root account of a host (`name` or `name:port`).
 
     The uuid is ACCOUNT_UUID or, if ACCOUNT_UUID is not set, the result of ACCOUNT_HOOK for the host name. If neither
-    setting is set, the uuid is derived from the host name (RFC 9562 §5.5, DNS namespace), so the uuid is stable without
-    being stored. The port is ignored, because clients can choose the port freely.
+    setting is set, the uuid is derived from the host name (RFC 9562 §5.5, DNS namespace), so the uuid is stable
+    without being stored. The port is ignored, because clients can choose the port freely.
 
     Raises ConfigError if ACCOUNT_HOOK doesn't return a string of 1 to 255 characters.
     """
