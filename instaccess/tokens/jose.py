@@ -1,7 +1,7 @@
 """Signing, encryption, decryption and verification of compact JWS and JWE (RFC 7515, RFC 7516).
 
-jwcrypto decrypts and verifies tokens. Because jwcrypto's parser is lenient, `compact` first parses each token strictly.
-The caller decides which algorithms are accepted; the token never does.
+jwcrypto decrypts and verifies tokens. Because jwcrypto's parser is lenient, `compact` first parses each token
+strictly. The caller decides which algorithms are accepted; the token never does.
 
 Public keys are `jwcrypto.jwk.JWK` objects, and private keys are `PrivateKey` objects. Their `use` member is set.
 Reuse these objects, because loading a private key takes about as long as a hundred signatures.
