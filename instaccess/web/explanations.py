@@ -76,7 +76,10 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
         ),
     ),
     Reason.BAD_SIGNATURE: Explanation(
-        _("The signature does not match the key in the header: the token was modified, forged or damaged."),
+        _(
+            "The signature does not match the key whose id is in the header: the token was modified, forged or "
+            "damaged."
+        ),
         _(
             "Do not trust the content of the token. Copy the complete token again. If the error remains, find out "
             "who created the token."
@@ -84,7 +87,10 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.BAD_CLAIM: Explanation(
         _("A required claim is missing, or the value of a claim is not allowed."),
-        _("The detail contains the claim. If another program signs with this deployment's key, correct the program."),
+        _(
+            "The detail contains the name of the claim. If another program signs with this deployment's key, correct "
+            "the program."
+        ),
     ),
     Reason.BAD_LIFETIME: Explanation(
         _("The lifetime of the token is longer than an hour or shorter than one second."),
