@@ -82,7 +82,7 @@ def alternatives() -> tuple[dict[str, Operation], dict[str, Operation]]:
         return unwrapping.unwrap(
             token,
             now=time.time(),
-            decryption_keys={kids[1]: encryption},
+            decryption_keys={kids[1]: PrivateKey(encryption)},
             verification_keys={kids[0]: public[0]},
             denied=frozenset(),
             issuers=[ISSUER],
