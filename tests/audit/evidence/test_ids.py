@@ -162,7 +162,7 @@ class TestAChangedReferenceToAnApplication:
         assert "refers to user" in text
         assert "refers to application" in text
 
-    @pytest.mark.skipif(connection.vendor != "sqlite", reason="only SQLite stores values of any type")
+    @pytest.mark.sqlite
     @pytest.mark.parametrize("column", ["user_id", "real_user_id", "application_id"])
     def test_a11_verify_reports_a_reference_of_the_wrong_type(self, audit, column):
         with transaction.atomic():
