@@ -12,6 +12,8 @@ from instaccess.keys import evidence_keys
 from instaccess.models import IssuedToken
 from tests.support.problems import only_problem, only_row
 
+from .conftest import NOON
+
 pytestmark = pytest.mark.django_db
 
 BELOW, ABOVE, LATEST = 100_000, 2**62, 2**63 - 10**9
@@ -83,7 +85,8 @@ class TestSealAfterAnIdWasChanged:
         assert [made.rows for made in seal(evidence_keys()).made] == [1]
         assert only_row(verification.verify(evidence_keys())) == to
 
-    def test_a11_seal_covers_and_marks_a_moved_row_before_the_first_checkpoint(self, row, initial_keys):
+    def test_a11_seal_covers_and_marks_a_moved_row_before_the_first_checkpoint(self, row, initial_keys, time_machine):
+        time_machine.move_to(NOON, tick=False)  # All rows are of one day. A checkpoint ends at midnight.
         moved, *_ = [row(age=age) for age in (9000, 8000, 7000)]
         move(moved, BELOW)
 
