@@ -10,7 +10,11 @@ from .recording import commit, insert
 from .refusal_counts import RETENTION as REFUSAL_RETENTION
 from .refusal_counts import RefusalSpike, refusal_spikes
 from .refusal_counts import rows as refusal_rows
+from .revocation import complete as complete_revocations
+from .revocation import mark as mark_revoked
+from .revocation import record as record_revocation
 from .revocation import revoke
+from .revocation_log import recorded_keys
 from .row_hmac import HmacStatus, authenticate, canonical_bytes, row_status
 from .rows import (
     filter_by_keys,
@@ -20,6 +24,7 @@ from .rows import (
     revocable_tokens,
     token_status,
 )
+from .scopes import Scope, scopes_of_account, scopes_of_user
 
 __all__ = [
     "REFUSAL_RETENTION",
@@ -29,27 +34,34 @@ __all__ = [
     "Format",
     "HmacStatus",
     "RefusalSpike",
+    "Scope",
     "Statement",
     "authenticate",
     "canonical_bytes",
     "checkpoints",
     "commit",
+    "complete_revocations",
     "export_checkpoint",
     "filter_by_keys",
     "filter_by_user",
     "insert",
     "issued_tokens",
     "live_tokens",
+    "mark_revoked",
     "prunable",
     "prune",
     "read_checkpoint",
     "read_exported",
     "reauthenticate",
+    "record_revocation",
+    "recorded_keys",
     "refusal_rows",
     "refusal_spikes",
     "revocable_tokens",
     "revoke",
     "row_status",
+    "scopes_of_account",
+    "scopes_of_user",
     "seal",
     "signed_by",
     "token_status",

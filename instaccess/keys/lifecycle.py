@@ -19,10 +19,13 @@ from jwcrypto.jwk import JWK
 from .. import audit, trust
 from ..exceptions import InstAccessError, KeyRefused, KeyUnavailable
 from ..models import Key
+from ..models import Revocation as RevocationRow
 from ..times import format_utc
 from . import audit_keys, ring, rotation, store, succession
 
 logger = logging.getLogger("instaccess.keys")
+
+_DEFAULT_REASON = "its key was revoked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +169,9 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
     this server, a new key is generated. If the key was revoked before, only the tokens that another process issued
     in the meantime are marked.
 
+    The key and the entry of the revocation log are committed together, so gateways elsewhere refuse the key too. The
+    tokens are marked afterwards. If this is interrupted, a second call or `rotate` marks the remaining tokens.
+
     Args:
         by: the user who revokes the key, or a name as a string.
 
@@ -179,6 +185,7 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
         now = now or timezone.now()
         key = store.find_key(kid, keys)
         use = Key.Use(key.use)
+        recorded = _record([key.kid], reason=reason, by=by, now=now)
         if key.status != Key.Status.REVOKED:
             was_current, had_private = key.status == Key.Status.CURRENT, key.has_private
             store.mark_revoked(key, now)
@@ -199,7 +206,7 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
                 failure = error.detail
     if failure:
         logger.error("no new %s key was generated after a revocation: %s", use.label, failure)
-    tokens = _mark_tokens([key.kid], reason=reason, by=by, now=now)
+    tokens = _mark_tokens([key.kid], recorded, reason=reason, by=by, now=now)
     return Revocation(key, successor, generated, tokens, failure)
 
 
@@ -210,18 +217,29 @@ def mark_tokens_of_revoked_keys(*, now: datetime | None = None) -> int:
     revocation.
     """
     kids = list(store.stored_keys().filter(status=Key.Status.REVOKED).values_list("kid", flat=True))
-    return _mark_tokens(kids, reason="its key was revoked", by=None, now=now) if kids else 0
+    recorded = _record(kids, reason="", by=None, now=now)
+    return _mark_tokens(kids, recorded, reason="", by=None, now=now)
 
 
-def _mark_tokens(kids: list[str], *, reason: str, by: Any, now: datetime | None) -> int:
+def _record(kids: Iterable[str], *, reason: str, by: Any, now: datetime | None) -> list[RevocationRow]:
+    """Add keys to the revocation log, except those that the log contains already. Returns the added entries."""
+    scopes = [audit.Scope.key(kid) for kid in sorted(set(kids) - audit.recorded_keys())]
+    keks = audit_keys.keks_for_revocation()
+    return audit.record_revocation(scopes, keks=keks, reason=reason or _DEFAULT_REASON, by=by, now=now)
+
+
+def _mark_tokens(
+    kids: list[str], recorded: list[RevocationRow], *, reason: str, by: Any, now: datetime | None
+) -> int:
+    """Complete interrupted revocations, then mark the other live tokens of revoked keys.
+
+    Returns the number of tokens of these keys that were marked.
+    """
+    keks = audit_keys.keks_for_revocation()
+    completed = audit.complete_revocations(keks=keks, recorded=recorded, by=by, now=now)
     tokens = audit.revocable_tokens(now=now).filter(audit.filter_by_keys(kids))
-    return audit.revoke(
-        tokens,
-        keks=audit_keys.keks_for_revocation(),
-        reason=reason or "its key was revoked",
-        by=by,
-        now=now,
-    )
+    marked = audit.mark_revoked(tokens, keks=keks, reason=reason or _DEFAULT_REASON, by=by, now=now)
+    return marked + sum(completed[audit.Scope.key(kid)] for kid in kids)
 
 
 def _decide(keys: Iterable[Key], use: Key.Use, now: datetime, *, force: bool = False) -> rotation.Decision:

@@ -6,7 +6,7 @@ this page is submitted. The audit rows record the reason and the user who revoke
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
@@ -61,7 +61,8 @@ class TokenActions(ReadOnlyAdmin):
         names = {uuid: users.display_name(user, uuid) or uuid for user, uuid in pairs}
         condition = Q(user_uuid__in=names) | Q(real_user_uuid__in=names)
         title = _("Revoke all live tokens of the selected users")
-        return self._revoke(request, "revoke_users", condition, title, owners=names.values())
+        scopes = [audit.Scope.user(uuid) for uuid in names]
+        return self._revoke(request, "revoke_users", condition, title, owners=names.values(), scopes=scopes)
 
     @admin.action(
         description=gettext_lazy("Revoke all live tokens of the selected applications…"),
@@ -81,13 +82,24 @@ class TokenActions(ReadOnlyAdmin):
         self.message_user(request, text, messages.ERROR)
 
     def _revoke(
-        self, request: HttpRequest, action: str, condition: Q, title: str, *, owners: Iterable[str] = ()
+        self,
+        request: HttpRequest,
+        action: str,
+        condition: Q,
+        title: str,
+        *,
+        owners: Iterable[str] = (),
+        scopes: Sequence[audit.Scope] = (),
     ) -> TemplateResponse | None:
         tokens = audit.revocable_tokens().filter(condition)
         form = RevokeForm(request.POST if "confirmed" in request.POST else None)
         if form.is_valid():
             count = audit.revoke(
-                tokens, keks=keys.keks_for_revocation(), reason=form.cleaned_data["reason"], by=request.user
+                tokens,
+                keks=keys.keks_for_revocation(),
+                reason=form.cleaned_data["reason"],
+                by=request.user,
+                scopes=scopes,
             )
             self.message_user(
                 request,

@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from ...exceptions import AuditAltered
 from ...models import IssuedToken
+from .. import revocation_log
 from ..revocation import BATCH
 from ..row_hmac import HmacStatus, readable, row_status
 from ..rows import issued_tokens
@@ -76,6 +77,8 @@ def prune(
     deleted += _delete_pruned(marker, batch)
     if force and marker.altered:
         deleted += _delete_modified(marker, now, keys)
+    # A recent revocation stays, because gateways must still refuse its tokens.
+    revocation_log.prune(min(before, now - timedelta(seconds=SETTLED)))
     deleted_checkpoints = checkpoints.checkpoints().filter(number__lte=marker.number).delete()[0]
     return Pruned(deleted, deleted_checkpoints, marker.last)
 
