@@ -14,6 +14,8 @@ from jwcrypto.jwe import JWE
 from jwcrypto.jwk import JWK
 from jwcrypto.jws import JWS
 
+from instaccess.trust import DenyList, Page
+
 ISSUER = "instructure:inst_access"
 NOW = 1_800_000_000
 """The current time in tests of pure functions, in seconds since the epoch."""
@@ -32,6 +34,11 @@ def claims(now: int = NOW, **changes: Any) -> dict[str, Any]:
         **changes,
     }
     return {name: value for name, value in payload.items() if value is not ...}
+
+
+def denying(*jtis: str) -> DenyList:
+    """Return a deny list that contains tokens."""
+    return DenyList(Page(jtis))
 
 
 def canvas_claims(now: int = NOW, **changes: Any) -> dict[str, Any]:
