@@ -2,11 +2,11 @@
 
 from .denylist import clear_cache as clear_deny_list
 from .denylist import current as current_deny_list
+from .denylist import read_revocations
 from .material import generate_jwk, private_jwk, public_members
 from .material import parse as parse_key
 from .material import to_text as key_to_text
 from .refreshed import Refreshed
-from .revocation_table import read as read_revocations
 from .revocation_table import use as use_audit_table
 from .revoked import DenyList, Page
 from .sources import decryption_keys, has_key_table, verification_keys

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from ..conf import conf
 from . import revocation_table, revocation_url
+from .loading import load_from_database
 from .refreshed import Refreshed
 from .revoked import DenyList, Page
 
@@ -32,6 +33,11 @@ def clear_cache() -> None:
     """Drop the cached deny list, so that the next call of `current` reads the deny list again."""
     _database.clear_cache()
     _remote.clear_cache()
+
+
+def read_revocations(position: str = "") -> Page:
+    """Return the revocations in the database after a position. The arguments are those of `revocation_table.read`."""
+    return load_from_database(lambda: revocation_table.read(position), revocation_table.find_alias())
 
 
 def read_database() -> DenyList:
@@ -59,5 +65,5 @@ def _read(read_page: Callable[[DenyList], Page | None], last: DenyList | None) -
     return deny_list
 
 
-_database: Refreshed[DenyList] = Refreshed(lambda last: _read(_read_table, last))
+_database: Refreshed[DenyList] = Refreshed(lambda last: _read(_read_table, last), revocation_table.find_alias)
 _remote: Refreshed[DenyList] = Refreshed(lambda last: _read(_read_url, last))
