@@ -28,6 +28,7 @@ from rest_framework.views import APIView
 from rest_framework_simplejwt.tokens import AccessToken
 
 from instaccess.audit import row_hmac
+from instaccess.audit.row_ids import row_id
 from instaccess.conf import SCOPE, conf
 from instaccess.issuer import throttling
 from instaccess.keys import ring as keys_ring
@@ -118,10 +119,10 @@ JOIN instaccess_useridentity i ON i.user_id = u.id
 WHERE t.token_checksum = %s AND t.expires > %s AND u.is_active
 """
 _INSERT = """
-INSERT INTO instaccess_issuedtoken (jti, user_id, user_uuid, real_user_uuid, application_id, client_id,
+INSERT INTO instaccess_issuedtoken (id, jti, user_id, user_uuid, real_user_uuid, application_id, client_id,
   access_token_pk, account_uuid, canvas_domain, signing_kid, encryption_kid, ip_address, user_agent, issued_at,
   expires_at, revoked_by, revocation_reason, mac)
-VALUES (%s, %s, %s, '', %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, '', '', %s)
+VALUES (%s, %s, %s, %s, '', %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, '', '', %s)
 """
 
 
@@ -156,8 +157,10 @@ def _floor(request: HttpRequest, *, guarded: bool) -> HttpResponse:
         claims = _claims(user_pk, str(user_uuid), request.get_host())
         encoder, signing_kid, encryption_kid = _encoder()
         encrypted = encoder.encode(json.dumps(claims, separators=(",", ":")).encode())
+        jti, issued_at = uuid.UUID(claims["jti"]), datetime.fromtimestamp(claims["iat"], UTC)
         audit_row = SimpleNamespace(
-            jti=uuid.UUID(claims["jti"]),
+            pk=row_id(issued_at, jti),
+            jti=jti,
             user_uuid=claims["sub"],
             real_user_uuid="",
             client_id=client_id,
@@ -168,7 +171,7 @@ def _floor(request: HttpRequest, *, guarded: bool) -> HttpResponse:
             encryption_kid=encryption_kid,
             ip_address=request.META["REMOTE_ADDR"],
             user_agent=request.META.get("HTTP_USER_AGENT", ""),
-            issued_at=datetime.fromtimestamp(claims["iat"], UTC),
+            issued_at=issued_at,
             expires_at=datetime.fromtimestamp(claims["exp"], UTC),
             revoked_at=None,
             revoked_by="",
@@ -182,6 +185,7 @@ def _floor(request: HttpRequest, *, guarded: bool) -> HttpResponse:
         cursor.execute(
             _INSERT,
             [
+                audit_row.pk,
                 audit_row.jti.hex,
                 user_pk,
                 audit_row.user_uuid,

@@ -66,6 +66,7 @@ class Reason(StrEnum):
     UNSEAL = "unseal"
     KEK_MISSING = "kek_missing"
     SEAL_BROKEN = "seal_broken"
+    KEY_ALTERED = "key_altered"
     AUDIT = "audit"
     AUDIT_ALTERED = "audit_altered"
     CONFIG = "config"
@@ -128,6 +129,12 @@ class UnsealError(KeyUnavailable):
     code = Reason.UNSEAL
 
 
+class KeyAltered(KeyUnavailable):
+    """The row of a key was modified or inserted without this package. The text names the command that fixes this."""
+
+    code = Reason.KEY_ALTERED
+
+
 class KeyRefused(InstAccessError):
     """A key can't be imported or used. The text gives the reason."""
 
@@ -153,13 +160,9 @@ class AuditError(InstAccessError):
 
 
 class AuditAltered(InstAccessError):
-    """An audit row or a checkpoint was tampered with. `row` is the id of the audit row, or None."""
+    """An audit row, a checkpoint, a prune marker or a review was tampered with."""
 
     code = Reason.AUDIT_ALTERED
-
-    def __init__(self, detail: str, row: int | None = None, *, code: Reason | None = None) -> None:
-        super().__init__(detail, code=code)
-        self.row = row
 
 
 class InvalidToken(InstAccessError):

@@ -1,7 +1,7 @@
 """The tables: keys, the audit log of issued tokens, revocations, refusal counts, user uuids, and service users.
 
 The models contain no logic. The `keys` package writes keys. The `audit` package writes issued tokens, revocations,
-checkpoints, prune markers and refusal counts. The `users` module writes user identities.
+checkpoints, prune markers, reviews and refusal counts. The `users` module writes user identities.
 """
 
 from __future__ import annotations
@@ -58,6 +58,12 @@ class Key(models.Model):
     activated_at = models.DateTimeField(_("activated"), null=True, blank=True)
     retired_at = models.DateTimeField(_("retired"), null=True, blank=True)
     revoked_at = models.DateTimeField(_("revoked"), null=True, blank=True)
+    mac = models.CharField(
+        _("authentication code"),
+        max_length=64,
+        blank=True,
+        help_text=_("HMAC of this row, with a key derived from the key-encryption key."),
+    )
     # Equal to `use` if the key is current, otherwise NULL. A unique index allows many NULLs, so on every database it
     # rejects only a second current key with the same `use`. MariaDB ignores a conditional unique constraint.
     current_use = models.GeneratedField(
@@ -72,7 +78,11 @@ class Key(models.Model):
         verbose_name_plural = _("keys")
         ordering = ["use", "-created_at"]
         default_permissions = ("view",)
-        permissions = [("manage_keys", "Can generate, import, rotate and revoke keys")]
+        permissions = [
+            ("manage_keys", "Can generate, rotate and revoke keys, and import encryption keys"),
+            # A permission of its own. Services accept every token that the owner of a signing key signs.
+            ("import_signing_keys", "Can import signing keys, and so issue tokens as any user"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.use} {self.kid} ({self.status})"
@@ -100,6 +110,8 @@ class IssuedToken(models.Model):
 
     The row never contains the token or a digest of the token. The ids of users and applications are also stored as
     strings, so that the row stays readable after a user or an application has been deleted.
+
+    The database doesn't assign the id: `audit/row_ids.py` computes the id, so that the HMAC covers it.
     """
 
     jti = models.UUIDField(_("token id"), unique=True)
@@ -238,8 +250,8 @@ class Revocation(models.Model):
 class Checkpoint(models.Model):
     """A signed statement about a range of audit rows, created when the rows can no longer change.
 
-    The payload of `jws` contains all facts. The index lists a digest of each row, so that verification can name the
-    first row that was modified, deleted or moved. See `audit/evidence/checkpoints.py`.
+    The payload of `jws` contains all facts. The index lists a digest of each row, so that verification can name each
+    row that was modified or deleted. See `audit/evidence/checkpoints.py`.
     """
 
     number = models.BigIntegerField(_("number"), unique=True)
@@ -267,6 +279,24 @@ class PruneMarker(models.Model):
     class Meta:
         verbose_name = _("prune marker")
         verbose_name_plural = _("prune markers")
+        ordering = ["number"]
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return str(self.number)
+
+
+class IncidentReview(models.Model):
+    """A signed statement that an operator has reviewed problems of the audit log. See `audit/evidence/reviews.py`."""
+
+    number = models.BigIntegerField(_("number"), unique=True)
+    jws = models.TextField(_("signed statement"))
+    problems = models.TextField(_("reviewed problems"))
+    mac = models.CharField(_("authentication code"), max_length=64)
+
+    class Meta:
+        verbose_name = _("review of an incident")
+        verbose_name_plural = _("reviews of incidents")
         ordering = ["number"]
         default_permissions = ()
 

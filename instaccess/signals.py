@@ -6,5 +6,5 @@ tokens_revoked = Signal()
 """A signal that is sent after tokens have been revoked. The sender is `IssuedToken`.
 
 Receivers get `jtis` (a list of strings), `reason` (a string) and `by` (a user, a string such as
-`root (command line)`, or None).
+`uid 0 (root), command line`, or None).
 """

@@ -4,6 +4,8 @@ import os
 
 from django.core.asgi import get_asgi_application
 
+from instaccess.asgi import without_websockets
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "testproject.settings")
 
-application = get_asgi_application()
+application = without_websockets(get_asgi_application())

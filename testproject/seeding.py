@@ -19,6 +19,7 @@ from oauth2_provider.models import get_application_model
 
 from instaccess.audit import row_hmac
 from instaccess.audit.refusal_counts import RETENTION
+from instaccess.audit.row_ids import row_id
 from instaccess.conf import conf
 from instaccess.models import IssuedToken, Key, RefusalCount, UserIdentity
 
@@ -116,8 +117,10 @@ class Seeding:
             real = self.users[rnd.randrange(MASQUERADERS)] if masquerades else Person("")
             application = rnd.choices(self.applications, cum_weights=shares)[0]
             domain = rnd.choices(domains, cum_weights=domain_shares)[0]
+            jti = self._uuid()
             token = IssuedToken(
-                jti=self._uuid(),
+                id=row_id(time, jti),
+                jti=jti,
                 user_id=person.user_id,
                 user_uuid=person.uuid,
                 real_user_id=real.user_id,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-import uuid
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -27,7 +26,7 @@ from instaccess.issuer import throttling
 from instaccess.keys import provision, ring
 from instaccess.models import IssuedToken, Key
 from instaccess.web import refusals
-from tests.support import cached_functions, checked_keys, demos, mailing
+from tests.support import audit_rows, cached_functions, checked_keys, demos, mailing
 from tests.support.processes import Crew
 
 ISSUE_URL = "/api/v1/inst_access_tokens"
@@ -262,13 +261,14 @@ def access_token(make_access_token: Callable[..., Any]) -> Any:
 def row(user: Any, application: Any) -> Callable[..., IssuedToken]:
     """Return a function that creates an audit row, by default of an unexpired token of `user`.
 
-    `age` is the age of the token in seconds. Keyword arguments set columns.
+    `age` is the age of the token in seconds. Keyword arguments set columns. Rows of the same second have ids in the
+    order of their creation.
     """
 
     def make(age: float = 0, **columns: Any) -> IssuedToken:
         issued_at = timezone.now() - timedelta(seconds=age)
         values: dict[str, Any] = {
-            "jti": uuid.uuid4(),
+            "jti": audit_rows.next_jti(),
             "user": user,
             "user_uuid": users.user_uuid(user),
             "application": application,
@@ -283,6 +283,8 @@ def row(user: Any, application: Any) -> Callable[..., IssuedToken]:
             "expires_at": issued_at + timedelta(hours=1),
         }
         issued = IssuedToken(**(values | columns))
+        if "id" not in columns:
+            audit_rows.with_id(issued)
         issued.mac = row_hmac.authenticate(row_hmac.canonical_bytes(issued), conf.key_encryption_keys)
         issued.save(force_insert=True)
         return issued

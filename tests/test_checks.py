@@ -70,12 +70,17 @@ ERRORS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "E003": (instaccess(USER_UUID_FIELD="no_such_field"), ["USER_UUID_FIELD", "no_such_field", "AUTH_USER_MODEL"]),
     "E004": ({"USE_TZ": False}, ["USE_TZ = True"]),
     "E050": (instaccess(DENY_LIST="https://canvas.example.edu/x"), ["DENY_LIST", "SERVICE_SECRETS"]),
-    "E006": ({"OAUTH2_PROVIDER": {"SCOPES": {"read": "Read"}}}, [SCOPE, 'OAUTH2_PROVIDER["SCOPES"]']),
+    "E006": (
+        {"OAUTH2_PROVIDER": {"SCOPES": {"read": "Read"}, "DEFAULT_SCOPES": ["read"]}},
+        [SCOPE, 'OAUTH2_PROVIDER["SCOPES"]'],
+    ),
+}
+WARNINGS: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "W003": ({"OAUTH2_PROVIDER": {"SCOPES": SCOPES}}, ["DEFAULT_SCOPES", "__all__"]),
 }
 DEPLOYMENT_WARNINGS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "W001": (instaccess(ENCRYPTION_ALG="RSA1_5"), ["ENCRYPTION_ALG", "RSA1_5", "RSA-OAEP"]),
     "W002": ({"INSTACCESS": {}}, ["KEY_ENCRYPTION_KEYS", "SECRET_KEY", "secrets.token_urlsafe(32)"]),
-    "W003": ({"OAUTH2_PROVIDER": {"SCOPES": SCOPES}}, ["DEFAULT_SCOPES", "__all__"]),
     "W004": (instaccess(ALLOW_UNENCRYPTED=True), ["ALLOW_UNENCRYPTED", "DEBUG"]),
     "W005": (instaccess(ALLOW_TOKEN_IN_PARAMETERS=True), ["ALLOW_TOKEN_IN_PARAMETERS", "Authorization: Bearer"]),
     "W006": ({"ALLOWED_HOSTS": ["*"]}, ["ALLOWED_HOSTS", "ACCOUNT_UUID", "ACCOUNT_HOOK"]),
@@ -85,9 +90,15 @@ DEPLOYMENT_WARNINGS: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "W010": ({"SECURE_REDIRECT_EXEMPT": []}, ["SECURE_SSL_REDIRECT", "SECURE_REDIRECT_EXEMPT", "internal"]),
     "W007": ({"SECURE_SSL_REDIRECT": False}, ["SECURE_SSL_REDIRECT", "SECURE_PROXY_SSL_HEADER"]),
+    "W020": (instaccess(ALLOW_HTTP_URLS=True), ["ALLOW_HTTP_URLS", "https://"]),
 }
-# Separate tests cover these ids, in this file, in tests/gateway/test_separate_gateway.py or in tests/service.
-TESTED_SEPARATELY = {"E005", "E007", "E008", "E009", "W008", "W011", "W012", "W013", "E051", "E052", "E053"}
+# Separate tests cover these ids: in this file, in tests/gateway/test_separate_gateway.py, in tests/issuer or in
+# tests/service.
+TESTED_SEPARATELY = {"E005", "E007", "E008", "E009", "W008", "W011", "W012", "W013", "E051", "E052", "E053"} | {
+    "E055",
+    "E060",
+    "W021",
+}
 
 
 CHECKS = (conf_checks, issuer_checks, keys_checks, trust_checks)
@@ -107,7 +118,7 @@ class TestEveryCheckId:
         assert [check_id for check_id, times in ids.items() if times > 1] == []
         bad_settings = {check_id.removeprefix("instaccess.") for check_id in conf_checks.BAD_SETTING_IDS.values()}
         # If you add a check, add a test that provokes its id.
-        assert set(ids) == set(ERRORS) | set(DEPLOYMENT_WARNINGS) | TESTED_SEPARATELY | bad_settings
+        assert set(ids) == set(ERRORS) | set(WARNINGS) | set(DEPLOYMENT_WARNINGS) | TESTED_SEPARATELY | bad_settings
 
     def test_every_check_function_is_registered(self):
         functions = [node for node in self.source.body if isinstance(node, ast.FunctionDef) and node.name[0] != "_"]
@@ -127,15 +138,15 @@ class TestAValidProject:
 
 
 class TestAnInvalidProject:
-    @pytest.mark.parametrize("check_id", ERRORS)
-    def test_check_reports_each_problem_as_an_error_that_names_what_to_change(self, check_id):
-        settings, names = ERRORS[check_id]
+    @pytest.mark.parametrize("check_id", [*ERRORS, *WARNINGS])
+    def test_check_reports_each_problem_and_names_what_to_change(self, check_id):
+        settings, names = (ERRORS | WARNINGS)[check_id]
 
         with override_settings(**settings):
             messages = run()
 
         assert list(messages) == [check_id]
-        assert messages[check_id].level == ERROR
+        assert messages[check_id].level == (ERROR if check_id in ERRORS else WARNING)
         assert [name for name in names if name not in text_of(messages[check_id])] == []
 
     @pytest.mark.parametrize("name", conf_checks.BAD_SETTING_IDS)
@@ -230,6 +241,36 @@ class TestAnUnknownSetting:
 class TestTheUserUuidField:
     def test_user_uuid_field_may_be_any_field_of_the_user_model(self):
         with override_settings(**instaccess(USER_UUID_FIELD="username")):
+            assert run() == {}
+
+
+class TestOneSchemaPerTenant:
+    """The tests in tests/test_tenants.py run django-tenants."""
+
+    SHARED = ("django.contrib.auth", "oauth2_provider", "instaccess")
+
+    @pytest.mark.parametrize("app", [*SHARED, "instaccess.apps.InstAccessConfig"])
+    @pytest.mark.parametrize("library", ["TENANT_APPS", "TENANT_TYPES", "TENANTS"])
+    def test_k18_check_refuses_tables_in_the_schema_of_each_tenant(self, app, library):
+        kinds = {"public": {"APPS": self.SHARED}, "school": {"APPS": ["courses", app]}}
+
+        with override_settings(**{library: ["courses", app] if library == "TENANT_APPS" else kinds}):
+            message = run()["E060"]
+
+        assert message.level == ERROR
+        assert f"and {app.removesuffix('.apps.InstAccessConfig')} would have tables in each schema" in message.msg
+        assert "SHARED_APPS" in message.hint
+
+    def test_k18_check_names_every_app_that_the_tenants_must_share(self):
+        with override_settings(TENANT_APPS=[*self.SHARED, "courses"]):
+            assert "and django.contrib.auth, instaccess, oauth2_provider would" in run()["E060"].msg
+
+    def test_k18_check_accepts_tables_that_all_tenants_share(self):
+        kinds = {"public": {"APPS": self.SHARED}, "school": {"APPS": ["courses"]}}
+
+        with override_settings(SHARED_APPS=self.SHARED, TENANT_APPS=["courses"], TENANT_TYPES=kinds, TENANTS=kinds):
+            assert run() == {}
+        with override_settings(PUBLIC_SCHEMA_NAME="all", TENANT_TYPES={"all": {"APPS": self.SHARED}}):
             assert run() == {}
 
 
@@ -343,7 +384,7 @@ class TestADeployment:
     @pytest.mark.parametrize("default_scopes", [["__all__"], ["read", SCOPE], (SCOPE,)])
     def test_o14_check_warns_about_the_issuing_scope_among_the_default_scopes(self, default_scopes):
         with override_settings(OAUTH2_PROVIDER={"SCOPES": SCOPES, "DEFAULT_SCOPES": default_scopes}):
-            assert list(run(deploy=True)) == ["W003"]
+            assert list(run()) == list(run(deploy=True)) == ["W003"]
 
     @pytest.mark.parametrize("hosts", [["*"], [".example.edu"], ["canvas.example.edu", ".example.edu"]])
     @pytest.mark.parametrize("account", [{"ACCOUNT_UUID": "account-1"}, {"ACCOUNT_HOOK": str.upper}])
@@ -398,6 +439,16 @@ class TestTheKeysInTheDatabase:
 
         assert one.kid in message.msg
         assert two.sealed_private_jwk not in text_of(message)
+
+    def test_k17_a_modified_row_is_an_error_that_names_the_key_and_the_command(self, initial_keys):
+        key = initial_keys[0]
+        Key.objects.filter(pk=key.pk).update(alg="odd")
+
+        message = run(databases=["default"])["E055"]
+
+        assert message.level == ERROR
+        assert f"instaccess_keys revoke --kid {key.kid}" in message.msg
+        assert "Find out who modified the database" in message.hint
 
     def test_keys_are_checked_only_if_a_database_is_checked(self):
         assert run(databases=None) == {}

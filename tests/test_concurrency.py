@@ -12,7 +12,7 @@ from instaccess.models import IssuedToken, Key
 from instaccess.trust.material import to_text
 from tests.support import tasks
 from tests.support.processes import PATIENCE, together, within
-from tests.support.stored_keys import CURRENT, ENC, FUTURE, PAST, REVOKED, SIG, current_kid, kids
+from tests.support.stored_keys import CURRENT, ENC, FUTURE, PAST, REVOKED, SIG, current_kid, kids, write
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -46,8 +46,8 @@ class TestSeveralForcedRotations:
 class TestTwoCronJobs:
     def test_k1_a_due_rotation_takes_effect_once(self, crew, initial_keys, rsa_pool):
         long_ago = timezone.now() - timedelta(days=40)
-        Key.objects.update(created_at=long_ago)
-        Key.objects.filter(status=CURRENT).update(activated_at=long_ago)
+        write(Key.objects.all(), created_at=long_ago)
+        write(Key.objects.filter(status=CURRENT), activated_at=long_ago)
         before, successor = current_kid(SIG), kids(SIG, FUTURE)
         workers = crew.start(2, keys=[[rsa_pool.take() for _ in range(3)] for _ in range(2)])
         together(workers, tasks.meet_at, "instaccess.keys.store.locked")

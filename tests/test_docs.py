@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from django.apps import apps
 from django.core.management import get_commands, load_command_class
 from django.core.management.base import BaseCommand
 from django.test import override_settings
@@ -61,6 +62,17 @@ class TestTheTableOfSettings:
 
         with override_settings(INSTACCESS={name: documented}):
             assert getattr(conf, SETTINGS[name]) == default
+
+
+class TestTheTableOfPermissions:
+    def test_table_of_permissions_lists_every_permission_of_the_app(self):
+        [rows] = [rows for rows in readme.tables(readme.section("Audit and admin")) if "`view_key`" in rows[3][0]]
+        options = [model._meta for model in apps.get_app_config("instaccess").get_models()]
+        custom = {codename for meta in options for codename, _ in meta.permissions}
+        default = {f"{action}_{meta.model_name}" for meta in options for action in meta.default_permissions}
+
+        listed = [codename for row in rows for codename in readme.code(row[0])]
+        assert sorted(listed) == sorted(custom | default)
 
 
 class TestCodeBlocks:

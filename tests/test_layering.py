@@ -20,11 +20,23 @@ PACKAGE = Path(instaccess.__file__).parent
 ORDER = [
     *("exceptions", "times", "opaque", "tokens", "conf", "web", "trust"),
     *("models", "signals", "users", "audit", "keys"),
-    *("issuer", "gateway", "service", "warmup", "urls", "apps", "admin", "management"),
+    *("issuer", "gateway", "service", "warmup", "asgi", "urls", "apps", "admin", "management"),
 ]
 ROLES = {"issuer", "gateway", "service"}
-WITHOUT_DJANGO = ("exceptions", "times", "opaque", "tokens")
-WITHOUT_MODELS = {"exceptions", "times", "opaque", "tokens", "conf", "web", "trust", "gateway", "service", "warmup"}
+WITHOUT_DJANGO = ("exceptions", "times", "opaque", "tokens", "asgi")
+WITHOUT_MODELS = {
+    "exceptions",
+    "times",
+    "opaque",
+    "tokens",
+    "conf",
+    "web",
+    "trust",
+    "gateway",
+    "service",
+    "warmup",
+    "asgi",
+}
 # These modules connect the packages, so they may import files of other packages.
 COMPOSITION_ROOTS = {"apps", "urls", "gateway.apps", "service.apps"}
 PROVIDER_MODULES = {"oauth2_provider.contrib.rest_framework", "oauth2_provider.models"}

@@ -28,6 +28,7 @@ from instaccess.tokens import jose
 from tests.conftest import ISSUE_URL
 from tests.support.paths import ROOT
 from tests.support.processes import PATIENCE, environment
+from tests.support.stored_keys import write
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.django_db(transaction=True)]
 
@@ -165,7 +166,7 @@ def rotate_when_due(**instaccess: Any) -> dict[str, str]:
     Returns:
         The kids of the new current keys by use.
     """
-    Key.objects.filter(status=Key.Status.CURRENT).update(activated_at=timezone.now() - timedelta(days=31))
+    write(Key.objects.filter(status=Key.Status.CURRENT), activated_at=timezone.now() - timedelta(days=31))
     activated: dict[str, str] = {}
     deadline = time.monotonic() + PATIENCE
     while len(activated) < 2:

@@ -18,7 +18,21 @@ from ..times import format_utc
 
 
 # Omit the type parameter, because ModelAdmin is generic only for type checkers: `ModelAdmin[…]` fails at run time.
-class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class OfferedFiltersAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """Admin whose URLs accept only the filters that the list offers."""
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        """Return whether the list offers this filter. If not, Django answers 400 and logs the lookup, not the value.
+
+        Django would allow every lookup on every column. A user who may only view the rows could then read a column
+        that no page shows, one comparison at a time, or stall the database with a regular expression.
+        """
+        offered: Any = self.get_list_filter(request)
+        # A filter by a field, such as "use", has the parameter "use__exact" in its links.
+        return lookup in {f"{each}__exact" if isinstance(each, str) else each.parameter_name for each in offered}
+
+
+class ReadOnlyAdmin(OfferedFiltersAdmin):
     """Admin of read-only rows. No user, not even a superuser, can add, edit or delete a row."""
 
     actions: Sequence[Any] | None = None

@@ -11,6 +11,11 @@ from ..models import Key
 
 MAX_FILE_BYTES = 64 * 1024
 
+_NEEDS_PERMISSION = _(
+    "To import a signing key, you need the permission instaccess.import_signing_keys, because the owner of a signing "
+    "key can issue tokens as any user."
+)
+
 
 class ConfirmForm(forms.Form):
     """A form without visible fields. The field `confirmed` is sent only by the button on the confirmation page."""
@@ -61,7 +66,11 @@ class _SecretTextarea(forms.Textarea):
 
 
 class ImportForm(GenerateForm):
-    """A form to import a key, as a file or as text."""
+    """A form to import a key, as a file or as text.
+
+    The owner of a signing key can issue tokens as any user, even as a superuser. Importing one therefore needs a
+    permission of its own. `may_import_signing` is whether the user has this permission.
+    """
 
     file = forms.FileField(label=_("File"), required=False, help_text=_("PEM or JWK."))
     text = forms.CharField(label=_("Or paste the key"), required=False, widget=_SecretTextarea)
@@ -70,6 +79,20 @@ class ImportForm(GenerateForm):
         required=False,
         help_text=_("The issuer needs only the public key of the gateway's encryption key pair."),
     )
+
+    def __init__(self, *args: Any, may_import_signing: bool, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.may_import_signing = may_import_signing
+        if not may_import_signing:
+            # Offer only encryption keys. The field still accepts both, so that `clean_use` can explain the refusal.
+            self.fields["use"].widget = forms.Select(choices=[(Key.Use.ENCRYPTION, Key.Use.ENCRYPTION.label)])
+            self.fields["use"].help_text = _NEEDS_PERMISSION
+
+    def clean_use(self) -> str:
+        use: str = self.cleaned_data["use"]
+        if use != Key.Use.ENCRYPTION and not self.may_import_signing:
+            raise forms.ValidationError(_NEEDS_PERMISSION)
+        return use
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or {}

@@ -11,10 +11,11 @@ from django.utils.translation import gettext_lazy as _
 
 from .. import users
 from ..models import ServiceUser
+from .common import OfferedFiltersAdmin
 
 
 @admin.register(ServiceUser)
-class ServiceUserAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class ServiceUserAdmin(OfferedFiltersAdmin):
     """Admin of service users.
 
     A service user gives an application all permissions of the chosen user. The editor must therefore have these

@@ -1,9 +1,13 @@
 """The audit log of issued tokens: recording, revocation, export, tamper evidence. Callers pass in the keys."""
 
+from .evidence.checkpoint_index import export_checkpoint, read_exported
 from .evidence.checkpoints import SETTLED, checkpoints, seal
 from .evidence.pruning import prunable, prune
 from .evidence.reauthentication import reauthenticate
-from .evidence.statements import EvidenceKeys, Statement, export_checkpoint, read_checkpoint, read_exported, signed_by
+from .evidence.report import Problem, Report
+from .evidence.reviews import record_review
+from .evidence.signatures import read_checkpoint, signed_by
+from .evidence.statements import EvidenceKeys, Statement
 from .evidence.verification import verify
 from .export import Export, Format
 from .recording import commit, insert
@@ -16,6 +20,8 @@ from .revocation import record as record_revocation
 from .revocation import revoke
 from .revocation_log import recorded_keys
 from .row_hmac import HmacStatus, authenticate, canonical_bytes, row_status
+from .row_hmac import check as check_hmac
+from .row_ids import id_time
 from .rows import (
     filter_by_keys,
     filter_by_user,
@@ -33,17 +39,21 @@ __all__ = [
     "Export",
     "Format",
     "HmacStatus",
+    "Problem",
     "RefusalSpike",
+    "Report",
     "Scope",
     "Statement",
     "authenticate",
     "canonical_bytes",
+    "check_hmac",
     "checkpoints",
     "commit",
     "complete_revocations",
     "export_checkpoint",
     "filter_by_keys",
     "filter_by_user",
+    "id_time",
     "insert",
     "issued_tokens",
     "live_tokens",
@@ -53,6 +63,7 @@ __all__ = [
     "read_checkpoint",
     "read_exported",
     "reauthenticate",
+    "record_review",
     "record_revocation",
     "recorded_keys",
     "refusal_rows",

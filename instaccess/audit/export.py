@@ -156,6 +156,8 @@ def _pages(rows: QuerySet[IssuedToken], size: int) -> Iterator[list[dict[str, An
 def _record(row: dict[str, Any], now: datetime) -> list[Any]:
     """Convert a row to one value per column: None, a number or a string."""
     values = row | {
+        # An id is a string, because many JSON parsers round numbers above 2**53 (RFC 7493 §2.2).
+        "id": str(row["id"]),
         "jti": str(row["jti"]),
         "status": token_status(row["revoked_at"], row["expires_at"], now=now),
         "user": _matching_name(row["user"], row["uuid_of_user"], row["user_uuid"]),

@@ -35,8 +35,9 @@ def mark_batch(
     rows = issued_tokens().filter(pk__in=pks, revoked_at=None, expires_at__gt=cutoff)
     # An attacker with write access to the table can make rows unreadable. The tokens of unreadable rows are also
     # revoked, and `verify` reports these rows.
-    readable, unreadable = row_hmac.readable(rows)
-    if unreadable:
+    loaded = row_hmac.load(rows)
+    readable = [row for _, row in loaded if row is not None]
+    if unreadable := [pk for pk, row in loaded if row is None]:
         logger.error("the tokens of unreadable rows are revoked, but the rows get no new HMAC: %s", unreadable)
     jtis = {row.pk: str(row.jti) for row in readable}
     macs = {row.pk: mac for row in readable if (mac := _new_mac(row, act, keks))}

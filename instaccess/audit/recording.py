@@ -20,6 +20,13 @@ from ..conf import KeyEncryptionKey
 from ..exceptions import AuditError
 from ..models import IssuedToken
 from . import row_hmac
+from .row_ids import row_id
+
+_OPEN_TRANSACTION = (
+    "the request is inside an open transaction, so a later error could undo the audit row. A middleware or a "
+    "decorator of the project opened the transaction: exclude the issuing endpoint from it. "
+    "`python manage.py check` names the middleware if it can (instaccess.W021)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,25 +37,26 @@ class _Insert:
         fields: the fields in the order of the placeholders.
         verbatim: a mapping from attribute name to the type of values that the database driver accepts without
             preparation.
-        returns_id: whether the statement returns the primary key (RETURNING).
     """
 
     sql: str
     fields: tuple[Any, ...]
     verbatim: Mapping[str, type]
-    returns_id: bool
 
 
 def commit(row: IssuedToken, *, keks: Sequence[KeyEncryptionKey]) -> None:
-    """Compute the HMAC of a new audit row, and insert and commit the row, so that no later error can undo the INSERT.
+    """Compute the id and the HMAC of a new audit row, and insert and commit the row.
+
+    The row is committed immediately, so that no later error can undo the INSERT.
 
     Args:
         row: an unsaved row with all columns set except `id` and `mac`.
         keks: the key-encryption keys; the HMAC is computed with the first one.
 
-    Raises IntegrityError unchanged, for example because another row has the same jti. Raises AuditError for every
-    other failure.
+    Raises IntegrityError unchanged, for example because another row has the same jti or id. Raises AuditError for
+    every other failure.
     """
+    row.pk = row_id(row.issued_at, row.jti)
     row.mac = row_hmac.authenticate(row_hmac.canonical_bytes(row), keks)
     alias = router.db_for_write(IssuedToken)
     connection = connections[alias]
@@ -66,6 +74,8 @@ def commit(row: IssuedToken, *, keks: Sequence[KeyEncryptionKey]) -> None:
     except IntegrityError:
         raise
     except (DbError, RuntimeError, ValueError) as error:
+        if connection.in_atomic_block and isinstance(error, RuntimeError):
+            raise AuditError(_OPEN_TRANSACTION) from error
         raise AuditError(f"the audit row was not written: {type(error).__name__}: {error}") from error
 
 
@@ -90,7 +100,6 @@ def insert(row: IssuedToken, *, using: str) -> None:
         values.append(value)
     with connection.cursor() as cursor:
         cursor.execute(statement.sql, values)
-        row.pk = cursor.fetchone()[0] if statement.returns_id else cursor.lastrowid
     row._state.adding = False
     row._state.db = using
 
@@ -101,15 +110,12 @@ def _statement(using: str, vendor: str) -> _Insert | None:
         return None
     quote = connections[using].ops.quote_name
     meta = IssuedToken._meta
-    fields = tuple(field for field in meta.concrete_fields if not field.primary_key)
+    fields = tuple(meta.concrete_fields)
     columns = ", ".join(quote(str(field.column)) for field in fields)
     placeholders = ", ".join(["%s"] * len(fields))
     sql = f"INSERT INTO {quote(meta.db_table)} ({columns}) VALUES ({placeholders})"  # noqa: S608  (contains only table and column names)
-    returns_id = vendor == "postgresql"
-    if returns_id:
-        sql += f" RETURNING {quote(str(meta.pk.column))}"
     # Only the exact field classes are included, because a subclass may convert its values.
     plain: dict[type, type] = {models.CharField: str, models.AutoField: int, models.BigAutoField: int}
     targets: dict[str, Any] = {field.attname: getattr(field, "target_field", field) for field in fields}
     verbatim = {name: plain[type(target)] for name, target in targets.items() if type(target) in plain}
-    return _Insert(sql, fields, verbatim, returns_id)
+    return _Insert(sql, fields, verbatim)

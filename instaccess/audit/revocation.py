@@ -56,7 +56,7 @@ def revoke(
         keks: the key-encryption keys, for the new HMACs of the rows. If empty, the rows get no new HMAC, and `verify`
             reports the rows.
         reason: stored in the rows, shortened to 255 characters.
-        by: the user who revokes the tokens, or a string such as "root (command line)".
+        by: the user who revokes the tokens, or a string such as "uid 0 (root), command line".
         now: the time of the revocation. By default, the current time.
         scopes: the users or accounts all of whose tokens are revoked. Their tokens are refused at once, however many
             there are. Other tokens are refused batch by batch.

@@ -1,7 +1,7 @@
 """The HMAC of each audit row, and the canonical bytes of the row that the HMAC covers.
 
 The HMAC key is derived from the key-encryption key, which is not in the database. If an attacker who can only write
-to the table changes or adds a row, the HMAC doesn't match. The signed checkpoints detect deleted and moved rows
+to the table changes, moves or adds a row, the HMAC doesn't match. The signed checkpoints detect deleted rows
 (`evidence/checkpoints.py`).
 """
 
@@ -23,7 +23,6 @@ from django.db import Error as DbError
 from django.db.models import Q, QuerySet
 
 from ..conf import KeyEncryptionKey, kek_id
-from ..exceptions import AuditAltered
 from ..models import IssuedToken
 
 _FORMAT = "instaccess audit row 1"
@@ -50,12 +49,13 @@ class HmacStatus(Enum):
 def canonical_bytes(token: IssuedToken) -> bytes:
     """Return the canonical encoding of a row: a JSON array in ASCII.
 
-    The encoding contains all columns except `id`, `mac` and the foreign keys. Foreign keys are left out, because they
+    The encoding contains all columns except `mac` and the foreign keys. Foreign keys are left out, because they
     become NULL when a user or an application is deleted. The uuids and the client id identify users and application.
     """
     return _encode(
         [
             _FORMAT,
+            token.pk,
             token.jti.hex,
             token.user_uuid,
             token.real_user_uuid,
@@ -76,50 +76,47 @@ def canonical_bytes(token: IssuedToken) -> bytes:
     ).encode("ascii")
 
 
-def readable(rows: QuerySet[IssuedToken]) -> tuple[list[IssuedToken], list[int]]:
-    """Load rows. Returns the readable rows and the ids of the unreadable rows.
+def load(rows: QuerySet[IssuedToken]) -> list[tuple[int, IssuedToken | None]]:
+    """Load rows. Returns the id of each row, and the row, or None if the row can't be read.
 
     An attacker who can write to the table can store values of the wrong type, which Django can't read. An unreadable
     row must not prevent other rows from being read. Raises DatabaseError if the database is unavailable.
     """
-    annotated: QuerySet[Any] = rows.annotate(unrevoked=Q(revoked_at=None))
-    loaded_rows: list[Any] = []
-    unreadable = []
     try:
-        loaded_rows = list(annotated)
+        return [_checked(row) for row in _with_check(rows)]
     except _UNREADABLE:
-        for pk in rows.values_list("pk", flat=True):
-            single = IssuedToken._base_manager.using(rows.db).filter(pk=pk)
-            try:
-                loaded_rows += single.annotate(unrevoked=Q(revoked_at=None))
-            except _UNREADABLE:
-                if single.exists():  # This query raises DatabaseError if the database itself is unavailable.
-                    unreadable.append(pk)
-    valid = [row for row in loaded_rows if _has_valid_times(row)]
-    return valid, unreadable + [row.pk for row in loaded_rows if not _has_valid_times(row)]
+        return [loaded for pk in rows.values_list("pk", flat=True) for loaded in _load_one(pk, rows.db)]
 
 
-def _has_valid_times(row: Any) -> bool:
+def _load_one(pk: int, using: str) -> list[tuple[int, IssuedToken | None]]:
+    row = IssuedToken._base_manager.using(using).filter(pk=pk)
+    try:
+        return [_checked(loaded) for loaded in _with_check(row)]
+    except _UNREADABLE:
+        # This query raises DatabaseError if the database itself is unavailable.
+        return [(pk, None)] if row.exists() else []
+
+
+def _with_check(rows: QuerySet[IssuedToken]) -> QuerySet[Any]:
+    return rows.annotate(unrevoked=Q(revoked_at=None))
+
+
+def _checked(row: Any) -> tuple[int, IssuedToken | None]:
     # `revoked_at` in Python is compared with the database, because Django reads an invalid time as None with SQLite
     # and MariaDB. Otherwise, an attacker could make a revoked token look live, or prevent a revocation.
-    return None not in (row.jti, row.issued_at, row.expires_at) and (row.revoked_at is None) == bool(row.unrevoked)
+    valid = None not in (row.jti, row.issued_at, row.expires_at) and (row.revoked_at is None) == bool(row.unrevoked)
+    return row.pk, row if valid else None
 
 
-def loaded(rows: QuerySet[IssuedToken]) -> list[IssuedToken]:
-    """Load rows. Raises AuditAltered with the first row that can't be read."""
-    valid, unreadable = readable(rows)
-    if unreadable:
-        first = min(unreadable)
-        raise AuditAltered(f"row {first} was modified: it contains an invalid value and can't be read", first)
-    return valid
-
-
-def authenticate(data: bytes, keks: Sequence[KeyEncryptionKey]) -> str:
+def authenticate(data: bytes, keks: Sequence[KeyEncryptionKey], *, purpose: bytes = _PURPOSE) -> str:
     """Compute the HMAC-SHA256 (RFC 2104) of data with the first key-encryption key.
+
+    Args:
+        purpose: what the HMAC is for. Each purpose has a separate HMAC key.
 
     Returns `<id of the key-encryption key>.<HMAC in base64url>`.
     """
-    return f"{_id(keks[0])}.{_mac(data, keks[0])}"
+    return f"{_id(keks[0])}.{_mac(data, keks[0], purpose)}"
 
 
 def row_status(row: IssuedToken, keks: Sequence[KeyEncryptionKey]) -> HmacStatus:
@@ -127,7 +124,7 @@ def row_status(row: IssuedToken, keks: Sequence[KeyEncryptionKey]) -> HmacStatus
     return check(canonical_bytes(row), row.mac, keks)
 
 
-def check(data: bytes, mac: str, keks: Sequence[KeyEncryptionKey]) -> HmacStatus:
+def check(data: bytes, mac: str, keks: Sequence[KeyEncryptionKey], *, purpose: bytes = _PURPOSE) -> HmacStatus:
     """Check the HMAC `mac` of `data`, with the key-encryption key that `mac` names."""
     id_, _, stored = mac.partition(".") if isinstance(mac, str) else ("", "", "")
     if not stored:
@@ -136,7 +133,7 @@ def check(data: bytes, mac: str, keks: Sequence[KeyEncryptionKey]) -> HmacStatus
         if _id(kek) == id_:
             # Bytes are compared, because `compare_digest` raises TypeError for non-ASCII strings, and an attacker can
             # store any string.
-            same = hmac.compare_digest(_mac(data, kek).encode(), stored.encode("utf-8", "surrogatepass"))
+            same = hmac.compare_digest(_mac(data, kek, purpose).encode(), stored.encode("utf-8", "surrogatepass"))
             return HmacStatus.AUTHENTIC if same else HmacStatus.BROKEN
     return HmacStatus.UNKNOWN
 
@@ -146,8 +143,8 @@ def _id(kek: KeyEncryptionKey) -> str:
     return kek_id(kek)
 
 
-def _mac(data: bytes, kek: KeyEncryptionKey) -> str:
-    return base64.urlsafe_b64encode(kek.hmac(data, info=_PURPOSE)).rstrip(b"=").decode()
+def _mac(data: bytes, kek: KeyEncryptionKey, purpose: bytes) -> str:
+    return base64.urlsafe_b64encode(kek.hmac(data, info=purpose)).rstrip(b"=").decode()
 
 
 def _address(text: str | None) -> str | None:

@@ -12,11 +12,13 @@ from django.contrib.auth import get_user_model
 from django.core.checks import CheckMessage, Error, Warning, register
 from django.core.exceptions import FieldDoesNotExist
 from django.db import connections, router
+from oauth2_provider.models import get_access_token_model, get_application_model
 
 from .. import users
 from ..conf import SCOPE, conf
 from ..exceptions import ConfigError
 from ..models import IssuedToken
+from .middleware import find_transactions
 
 
 @register()
@@ -60,17 +62,29 @@ def check_project(**kwargs: Any) -> list[CheckMessage]:
                 id="instaccess.E005",
             )
         )
+    messages += _check_scopes()
+    return messages
+
+
+def _check_scopes() -> list[CheckMessage]:
+    """Check that an access token can have the issuing scope, and that it doesn't have it by default."""
+    messages: list[CheckMessage] = []
     provider: Any = getattr(settings, "OAUTH2_PROVIDER", {})
-    if (
-        apps.is_installed("oauth2_provider")
-        and "SCOPES_BACKEND_CLASS" not in provider
-        and SCOPE not in provider.get("SCOPES", {})
-    ):
+    if "SCOPES_BACKEND_CLASS" not in provider and SCOPE not in provider.get("SCOPES", {}):
         messages.append(
             Error(
                 "No OAuth2 access token can have the scope that is required to issue InstAccess tokens.",
                 hint=f'Add "{SCOPE}": "Issue InstAccess tokens" to OAUTH2_PROVIDER["SCOPES"].',
                 id="instaccess.E006",
+            )
+        )
+    if {"__all__", SCOPE} & set(provider.get("DEFAULT_SCOPES", ["__all__"])):
+        messages.append(
+            Warning(
+                "An OAuth2 access token requested without a scope can issue InstAccess tokens: "
+                "OAUTH2_PROVIDER['DEFAULT_SCOPES'] is ['__all__'] (the default), or contains the issuing scope.",
+                hint="Set OAUTH2_PROVIDER['DEFAULT_SCOPES'] to a list without the issuing scope.",
+                id="instaccess.W003",
             )
         )
     return messages
@@ -97,6 +111,59 @@ def check_permissions(**kwargs: Any) -> list[CheckMessage]:
     ]
 
 
+@register()
+def check_middleware(**kwargs: Any) -> list[CheckMessage]:
+    """Warn about middleware that opens a transaction around the issuing endpoint."""
+    paths = find_transactions()
+    if not paths:
+        return []
+    return [
+        Warning(
+            f"In MIDDLEWARE: {', '.join(paths)} opens a transaction around each request, so no token can be issued. "
+            "The audit row of a token must be committed before the token is returned.",
+            hint="Exclude the issuing endpoint (/api/v1/inst_access_tokens). For django-reversion, use a subclass of "
+            "the middleware with `atomic = False`, or with a `request_creates_revision` that returns False for this "
+            "path. If the endpoint is already excluded, add this id to SILENCED_SYSTEM_CHECKS.",
+            id="instaccess.W021",
+        )
+    ]
+
+
+@register()
+def check_tenants(**kwargs: Any) -> list[CheckMessage]:
+    """Check that all tenants share the tables of this app, if the project has one database schema per tenant.
+
+    A process uses the same keys and the same deny list for every request. If each tenant had its own tables, one
+    tenant would be served with the keys of another.
+    """
+    models = {IssuedToken, get_access_token_model(), get_application_model(), get_user_model()}
+    configs = {apps.get_app_config(model._meta.app_label) for model in models}
+    entries = _apps_per_tenant()
+    names = [c.name for c in configs if {c.name, f"{type(c).__module__}.{type(c).__qualname__}"} & entries]
+    if not names:
+        return []
+    return [
+        Error(
+            f"The project has one database schema per tenant, and {', '.join(sorted(names))} would have tables in "
+            "each schema. A process uses one set of keys, one deny list and one audit log for all tenants, so one "
+            "tenant would be served with the keys of another.",
+            hint="List these apps in SHARED_APPS and not in TENANT_APPS, so that all tenants share their tables.",
+            id="instaccess.E060",
+        )
+    ]
+
+
+def _apps_per_tenant() -> set[str]:
+    """Return the entries of INSTALLED_APPS with tables in the schema of each tenant.
+
+    The settings are those of django-tenants (TENANT_APPS or TENANT_TYPES) and of django-pgschemas (TENANTS).
+    """
+    public = getattr(settings, "PUBLIC_SCHEMA_NAME", "public")
+    kinds = {**getattr(settings, "TENANT_TYPES", {}), **getattr(settings, "TENANTS", {})}
+    of_kinds = (kind.get("APPS", ()) for name, kind in kinds.items() if name != public)
+    return set(getattr(settings, "TENANT_APPS", ())).union(*of_kinds)
+
+
 @register(deploy=True)
 def check_deployment(**kwargs: Any) -> list[CheckMessage]:
     """Warn about settings that are unsafe in production."""
@@ -111,7 +178,6 @@ def check_deployment(**kwargs: Any) -> list[CheckMessage]:
 
 def _unsafe_settings() -> Sequence[tuple[bool, str, str, str]]:
     """Return a tuple for each check: whether the settings are unsafe, the id, the text and the hint."""
-    default_scopes = getattr(settings, "OAUTH2_PROVIDER", {}).get("DEFAULT_SCOPES", ["__all__"])
     wildcard = any(host == "*" or host.startswith(".") for host in settings.ALLOWED_HOSTS)
     return (
         (
@@ -127,13 +193,6 @@ def _unsafe_settings() -> Sequence[tuple[bool, str, str, str]]:
             "SECRET_KEY can decrypt the private keys.",
             "Set INSTACCESS['KEY_ENCRYPTION_KEYS'] to a list with one key, generated by "
             '`python -c "import secrets; print(secrets.token_urlsafe(32))"`.',
-        ),
-        (
-            apps.is_installed("oauth2_provider") and bool({"__all__", SCOPE} & set(default_scopes)),
-            "W003",
-            "An OAuth2 access token requested without a scope can issue InstAccess tokens: "
-            "OAUTH2_PROVIDER['DEFAULT_SCOPES'] is ['__all__'] (the default), or contains the issuing scope.",
-            "Set OAUTH2_PROVIDER['DEFAULT_SCOPES'] to a list without the issuing scope.",
         ),
         (
             conf.allow_unencrypted,

@@ -2,9 +2,10 @@
 
 from .audit_keys import evidence_keys, keks_for_revocation
 from .health import KeyHealth, load_health, short_kid
+from .held_keys import HeldKey
 from .lifecycle import Rotation, activate, revoke, rotate
 from .provision import check_sealed_keys, export, generate, import_key, init, missing_keys, reseal
-from .ring import HeldKey, KeyRing, current_ring, lifecycle_times, public_key, sign_once
+from .ring import KeyRing, current_ring, lifecycle_times, sign_once
 from .rotation import (
     Times,
     can_rotate_automatically,
@@ -17,7 +18,19 @@ from .rotation import (
     ready_at,
     served_at,
 )
-from .store import current_key, find_key, future_keys, next_key, stored_keys
+from .row_hmac import is_revocable
+from .store import (
+    authentic_keys,
+    current_key,
+    examine,
+    find_key,
+    future_keys,
+    is_authentic,
+    next_key,
+    problem,
+    stored_keys,
+    unreadable_rows,
+)
 
 __all__ = [
     "HeldKey",
@@ -26,12 +39,14 @@ __all__ = [
     "Rotation",
     "Times",
     "activate",
+    "authentic_keys",
     "can_rotate_automatically",
     "check_sealed_keys",
     "current_key",
     "current_ring",
     "decide",
     "evidence_keys",
+    "examine",
     "export",
     "find_key",
     "forecast",
@@ -40,15 +55,17 @@ __all__ = [
     "gone_at",
     "import_key",
     "init",
+    "is_authentic",
     "is_gone",
     "is_next",
     "is_ready",
+    "is_revocable",
     "keks_for_revocation",
     "lifecycle_times",
     "load_health",
     "missing_keys",
     "next_key",
-    "public_key",
+    "problem",
     "ready_at",
     "reseal",
     "revoke",
@@ -57,4 +74,5 @@ __all__ = [
     "short_kid",
     "sign_once",
     "stored_keys",
+    "unreadable_rows",
 ]

@@ -6,9 +6,10 @@ import logging
 
 from .. import audit, tokens
 from ..conf import KeyEncryptionKey, conf
-from ..exceptions import ConfigError, KeyUnavailable
+from ..exceptions import ConfigError
 from ..models import Key
 from . import ring, store
+from .held_keys import public_key
 
 logger = logging.getLogger("instaccess.keys")
 
@@ -16,7 +17,7 @@ logger = logging.getLogger("instaccess.keys")
 def evidence_keys() -> audit.EvidenceKeys:
     """Collect the keys that sign, authenticate and check the tamper evidence of the audit log.
 
-    A signing key whose public key was modified in the database is logged and left out. If the current signing key is
+    A signing key whose row was modified in the database is logged and left out. If the current signing key is
     missing or can't be unsealed, only `sign` raises KeyUnavailable or UnsealError. Checking the audit log needs only
     public keys.
 
@@ -24,11 +25,10 @@ def evidence_keys() -> audit.EvidenceKeys:
     """
     current_ring = ring.current_ring()
     verification = {}
-    for row in store.stored_keys().filter(use=Key.Use.SIGNING):
-        try:
-            verification[row.kid] = ring.public_key(row)
-        except KeyUnavailable as error:
-            logger.error("%s", error)
+    for row in store.authentic_keys(store.stored_keys().filter(use=Key.Use.SIGNING)):
+        # A revoked key has no public key if its row was not authentic before the revocation.
+        if row.public_jwk or row.status != Key.Status.REVOKED:
+            verification[row.kid] = public_key(row)
 
     def sign(payload: bytes, typ: str) -> str:
         key = current_ring.signing_key()
@@ -40,11 +40,11 @@ def evidence_keys() -> audit.EvidenceKeys:
 def keks_for_revocation() -> list[KeyEncryptionKey]:
     """Return the key-encryption keys, or an empty list if the settings are invalid.
 
-    Invalid settings must not prevent a revocation. The audit rows of the revoked tokens then get no new HMAC, and
+    Invalid settings must not prevent a revocation. The rows of the revoked keys and tokens then get no new HMAC, and
     `instaccess_tokens verify` reports these rows.
     """
     try:
         return conf.key_encryption_keys
     except ConfigError as error:
-        logger.error("the audit rows of revoked tokens get no new HMAC: %s", error)
+        logger.error("the rows of revoked keys and tokens get no new HMAC: %s", error)
         return []

@@ -1,4 +1,4 @@
-"""System checks of the stored keys: the required keys exist, and the private keys can be unsealed."""
+"""System checks of the stored keys: the keys exist, their rows are authentic, the private keys can be unsealed."""
 
 from __future__ import annotations
 
@@ -9,25 +9,32 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.db import Error as DbError
 from django.db import connections, router
 
-from ..exceptions import ConfigError, UnsealError
+from ..exceptions import ConfigError, KeyAltered, KeyUnavailable
 from ..models import Key
-from . import provision
+from . import provision, store
+
+_MAX_REPORTED = 20
 
 
 @register(Tags.database)
 def check_keys(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """Check that keys exist and can be unsealed. Django runs this check with `check --database` and `migrate`."""
+    """Check that keys exist, are authentic, and can be unsealed.
+
+    Django runs this check with `check --database` and `migrate`.
+    """
     if not databases or router.db_for_write(Key) not in databases:
         return []
     try:
         missing = provision.missing_keys()
-        provision.check_sealed_keys()
+        rows, errors = store.examine()
+        used = [row for row in rows if row.pk not in errors and row.status != Key.Status.REVOKED]
+        problems = [*errors.values(), *provision.undecryptable(used).values()]
     except DbError as error:
         return _check_database(router.db_for_write(Key), error)
     except ConfigError:
         return []  # `check_settings` reports the invalid setting.
-    except UnsealError as error:
-        return [Error(f"A sealed private key can't be unsealed: {error.detail}.", id="instaccess.E008")]
+    if problems:
+        return _report(problems)
     if not missing:
         return []
     return [
@@ -36,6 +43,26 @@ def check_keys(databases: Sequence[str] | None = None, **kwargs: Any) -> list[Ch
             hint="Run `python manage.py instaccess_init`.",
             id="instaccess.W008",
         )
+    ]
+
+
+def _report(problems: Sequence[KeyUnavailable]) -> list[CheckMessage]:
+    """Report each row that was modified, and the first key that can't be unsealed, because the cause is the same."""
+    altered = [problem for problem in problems if isinstance(problem, KeyAltered)]
+    others = [problem for problem in problems if not isinstance(problem, KeyAltered)]
+    texts = [problem.detail for problem in altered[:_MAX_REPORTED]]
+    if len(altered) > _MAX_REPORTED:
+        texts.append(f"{len(altered) - _MAX_REPORTED} more rows of keys were modified or inserted")
+    messages: list[CheckMessage] = [
+        Error(
+            f"{text[:1].upper()}{text[1:]}.",
+            hint="Find out who modified the database, and change its passwords.",
+            id="instaccess.E055",
+        )
+        for text in texts
+    ]
+    return messages + [
+        Error(f"A stored key can't be used: {problem.detail}.", id="instaccess.E008") for problem in others[:1]
     ]
 
 

@@ -1,26 +1,26 @@
 """The state of all keys for the admin.
 
-`load_health` loads the keys in three queries and unseals each private key as a test. A key that can't be unsealed
-raises no error. This module never writes to the database.
+`load_health` loads the keys in two queries, checks the HMAC of each row, and unseals each private key as a test. A
+key that can't be used raises no error. This module never writes to the database.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from django.db.models import Count, Q
+from django.db.models import Count
 
 from .. import audit
 from ..conf import conf
-from ..exceptions import KeyUnavailable, Reason
+from ..exceptions import KeyAltered, Reason
 from ..models import Key
-from . import provision, ring, store
+from . import provision, store
 
 MAX_KEYS = 100
-"""The maximum number of keys that are examined. Unsealing a key takes about a millisecond."""
+"""The maximum number of keys that are unsealed and shown. Unsealing a key takes about a millisecond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +28,14 @@ class KeyHealth:
     """The state of the keys.
 
     Attributes:
-        keys: current, future and recent keys, at most `MAX_KEYS`, the most relevant first.
+        keys: current, future and recent keys, at most `MAX_KEYS`, the most relevant first, without modified rows.
         totals: a mapping from `use` to the number of all stored keys.
         live: a mapping from kid to the number of live tokens. Each token counts for its signing and its encryption
             key.
-        undecryptable: a mapping from the kid of each private key that can't be unsealed to the `code` of the
-            UnsealError.
-        modified: kids of keys whose public key does not match the kid.
+        undecryptable: a mapping from the kid of each key whose private key can't be unsealed or whose row can't be
+            checked to the `code` of the UnsealError.
+        altered: rows that were modified or inserted without this package. Their keys are not used.
+        unreadable: the primary keys of modified rows that can't be read.
         derived: whether the key-encryption key is derived from SECRET_KEY.
     """
 
@@ -42,7 +43,8 @@ class KeyHealth:
     totals: Mapping[str, int] = field(default_factory=dict)
     live: Mapping[str, int] = field(default_factory=dict)
     undecryptable: Mapping[str, Reason] = field(default_factory=dict)
-    modified: frozenset[str] = frozenset()
+    altered: tuple[Key, ...] = ()
+    unreadable: tuple[int, ...] = ()
     derived: bool = False
 
     @property
@@ -52,7 +54,7 @@ class KeyHealth:
 
 
 def load_health(*, since: datetime, now: datetime) -> KeyHealth:
-    """Read the state of the keys in three queries.
+    """Read the state of the keys in two queries.
 
     Args:
         since: past and revoked keys are included if they were retired or revoked after this time.
@@ -62,20 +64,22 @@ def load_health(*, since: datetime, now: datetime) -> KeyHealth:
         ConfigError: a setting is invalid.
     """
     live = live_tokens(now=now)
-    revoked = Q(status=Key.Status.REVOKED)
-    relevant = (
-        Q(status__in=[Key.Status.FUTURE, Key.Status.CURRENT])
-        | ~revoked & (~Q(sealed_private_jwk="") | Q(retired_at=None) | Q(retired_at__gte=since))
-        | revoked & (Q(revoked_at__gte=since) | Q(kid__in=sorted(live)[:MAX_KEYS]))
-    )
-    rows = tuple(sorted(store.stored_keys().filter(relevant), key=_relevance)[:MAX_KEYS])
+    with_live_tokens = set(sorted(live)[:MAX_KEYS])
+    stored, errors = store.examine()
+    altered = {pk for pk, error in errors.items() if isinstance(error, KeyAltered)}
+    relevant = [
+        row for row in stored if row.pk not in altered and _is_relevant(row, since=since, live=with_live_tokens)
+    ]
+    rows = tuple(sorted(relevant, key=_relevance)[:MAX_KEYS])
+    unchecked = {row.kid: errors[row.pk].code for row in rows if row.pk in errors}
     used = [row for row in rows if row.status != Key.Status.REVOKED]
     return KeyHealth(
         keys=rows,
-        totals=dict(store.stored_keys().order_by().values_list("use").annotate(count=Count("pk"))),
+        totals=dict(Counter(row.use for row in stored)),
         live=live,
-        undecryptable={kid: error.code for kid, error in provision.undecryptable(used).items()},
-        modified=frozenset(row.kid for row in used if _is_modified(row)),
+        undecryptable=unchecked | {kid: error.code for kid, error in provision.undecryptable(used).items()},
+        altered=tuple(row for row in stored if row.pk in altered),
+        unreadable=tuple(sorted(altered - {row.pk for row in stored})),
         derived=conf.key_encryption_keys_are_derived,
     )
 
@@ -95,12 +99,11 @@ def short_kid(kid: str) -> str:
     return kid[:8]
 
 
-def _is_modified(row: Key) -> bool:
-    try:
-        ring.public_key(row)
-    except KeyUnavailable:
-        return True
-    return False
+def _is_relevant(row: Key, *, since: datetime, live: Container[str]) -> bool:
+    if row.status == Key.Status.REVOKED:
+        return row.kid in live or (row.revoked_at is not None and row.revoked_at >= since)
+    is_recent = row.retired_at is None or row.retired_at >= since
+    return is_recent or row.has_private or row.status in {Key.Status.FUTURE, Key.Status.CURRENT}
 
 
 _RANK = {Key.Status.CURRENT: 0, Key.Status.FUTURE: 1, Key.Status.PAST: 2}

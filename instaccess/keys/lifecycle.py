@@ -7,7 +7,7 @@ the lock. If another process was faster, they change nothing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,11 +17,12 @@ from django.utils import timezone
 from jwcrypto.jwk import JWK
 
 from .. import audit, trust
+from ..conf import KeyEncryptionKey, conf
 from ..exceptions import InstAccessError, KeyRefused, KeyUnavailable
 from ..models import Key
 from ..models import Revocation as RevocationRow
 from ..times import format_utc
-from . import audit_keys, ring, rotation, store, succession
+from . import audit_keys, ring, rotation, row_hmac, store, succession
 
 logger = logging.getLogger("instaccess.keys")
 
@@ -81,6 +82,7 @@ def rotate(
 
     Raises:
         KeyUnavailable: there is no current key, or `force` is given and no key can replace the current key.
+        KeyAltered: the row of the current key was modified. Other modified rows are skipped.
         UnsealError: the future key can't be unsealed, so the key must not become current. Or the key-encryption key
             of the current key is not configured, and new keys would hide the loss of the key-encryption key.
     """
@@ -130,7 +132,7 @@ def _rotate_locked(
     return Rotation(use, decision.retire, decision.activate, generated, decision.erase, decision.next_due)
 
 
-def _lost_race(keys: Iterable[Key], use: Key.Use, now: datetime) -> Rotation:
+def _lost_race(keys: QuerySet[Key], use: Key.Use, now: datetime) -> Rotation:
     return Rotation(use, next_due=_decide(keys, use, now).next_due, lost_race=True)
 
 
@@ -143,8 +145,9 @@ def activate(kid: str, *, force: bool = False, now: datetime | None = None) -> K
 
     Raises:
         KeyUnavailable: there is no such key.
+        KeyAltered: the row of this key or of the current key was modified.
         KeyRefused: the key is not a future key, can't sign, or its lead time has not passed.
-        UnsealError: the key's private key can't be unsealed.
+        UnsealError: the key's private key can't be unsealed, or a row can't be checked.
     """
     now = now or timezone.now()
     with store.locked() as keys:
@@ -169,6 +172,9 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
     this server, a new key is generated. If the key was revoked before, only the tokens that another process issued
     in the meantime are marked.
 
+    A key whose row was modified or inserted without this package can be revoked too. Its row is then authentic again,
+    so that the row is no longer reported.
+
     The key and the entry of the revocation log are committed together, so gateways elsewhere refuse the key too. The
     tokens are marked afterwards. If this is interrupted, a second call or `rotate` marks the remaining tokens.
 
@@ -178,17 +184,19 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
     Raises:
         KeyUnavailable: there is no such key.
     """
-    pregenerated, failure = succession.pregenerate_keys(store.find_key(kid))
+    keks = audit_keys.keks_for_revocation()
+    key = store.find_key(kid)
+    use = _use_of(key, keks)
+    pregenerated, failure = succession.pregenerate_keys(key)
     successor = generated = None
     with store.locked() as keys:
         # Read the clock after generating the keys. Otherwise, their lead time would begin too early.
         now = now or timezone.now()
         key = store.find_key(kid, keys)
-        use = Key.Use(key.use)
-        recorded = _record([key.kid], reason=reason, by=by, now=now)
-        if key.status != Key.Status.REVOKED:
+        recorded = _record([key.kid], keks, reason=reason, by=by, now=now)
+        if key.status != Key.Status.REVOKED or not store.is_authentic(key, keks):
             was_current, had_private = key.status == Key.Status.CURRENT, key.has_private
-            store.mark_revoked(key, now)
+            store.mark_revoked(key, now, keks)
             logger.warning("key %s revoked by %s: %r", key.kid, getattr(by, "pk", by), reason)
             try:
                 if was_current:
@@ -206,7 +214,7 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
                 failure = error.detail
     if failure:
         logger.error("no new %s key was generated after a revocation: %s", use.label, failure)
-    tokens = _mark_tokens([key.kid], recorded, reason=reason, by=by, now=now)
+    tokens = _mark_tokens([key.kid], recorded, keks, reason=reason, by=by, now=now)
     return Revocation(key, successor, generated, tokens, failure)
 
 
@@ -216,31 +224,47 @@ def mark_tokens_of_revoked_keys(*, now: datetime | None = None) -> int:
     `rotate` calls this function every time, because a worker with cached keys may have issued tokens after a
     revocation.
     """
-    kids = list(store.stored_keys().filter(status=Key.Status.REVOKED).values_list("kid", flat=True))
-    recorded = _record(kids, reason="", by=None, now=now)
-    return _mark_tokens(kids, recorded, reason="", by=None, now=now)
+    # A row that isn't authentic is skipped. Otherwise, an attacker could revoke the tokens of a valid key.
+    kids = [key.kid for key in store.authentic_keys(store.stored_keys().filter(status=Key.Status.REVOKED))]
+    keks = conf.key_encryption_keys
+    recorded = _record(kids, keks, reason="", by=None, now=now)
+    return _mark_tokens(kids, recorded, keks, reason="", by=None, now=now)
 
 
-def _record(kids: Iterable[str], *, reason: str, by: Any, now: datetime | None) -> list[RevocationRow]:
+def _record(
+    kids: Iterable[str], keks: Sequence[KeyEncryptionKey], *, reason: str, by: Any, now: datetime | None
+) -> list[RevocationRow]:
     """Add keys to the revocation log, except those that the log contains already. Returns the added entries."""
     scopes = [audit.Scope.key(kid) for kid in sorted(set(kids) - audit.recorded_keys())]
-    keks = audit_keys.keks_for_revocation()
     return audit.record_revocation(scopes, keks=keks, reason=reason or _DEFAULT_REASON, by=by, now=now)
 
 
 def _mark_tokens(
-    kids: list[str], recorded: list[RevocationRow], *, reason: str, by: Any, now: datetime | None
+    kids: list[str],
+    recorded: list[RevocationRow],
+    keks: Sequence[KeyEncryptionKey],
+    *,
+    reason: str,
+    by: Any,
+    now: datetime | None,
 ) -> int:
     """Complete interrupted revocations, then mark the other live tokens of revoked keys.
 
     Returns the number of tokens of these keys that were marked.
     """
-    keks = audit_keys.keks_for_revocation()
     completed = audit.complete_revocations(keks=keks, recorded=recorded, by=by, now=now)
     tokens = audit.revocable_tokens(now=now).filter(audit.filter_by_keys(kids))
     marked = audit.mark_revoked(tokens, keks=keks, reason=reason or _DEFAULT_REASON, by=by, now=now)
     return marked + sum(completed[audit.Scope.key(kid)] for kid in kids)
 
 
-def _decide(keys: Iterable[Key], use: Key.Use, now: datetime, *, force: bool = False) -> rotation.Decision:
-    return rotation.decide(keys, use=use, now=now, times=ring.lifecycle_times(), force=force)
+def _use_of(key: Key, keks: Sequence[KeyEncryptionKey]) -> Key.Use:
+    """Return the `use` of a key. Raises KeyAltered or UnsealError if an attacker stored another value."""
+    if key.use not in Key.Use.values:
+        row_hmac.check(key, keks)
+    return Key.Use(key.use)
+
+
+def _decide(keys: QuerySet[Key], use: Key.Use, now: datetime, *, force: bool = False) -> rotation.Decision:
+    authentic = store.authentic_keys(keys.filter(use=use))
+    return rotation.decide(authentic, use=use, now=now, times=ring.lifecycle_times(), force=force)

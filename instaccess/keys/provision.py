@@ -13,7 +13,8 @@ from .. import trust
 from ..conf import conf, kek_id
 from ..exceptions import KeyRefused, KeyUnavailable, UnsealError
 from ..models import Key
-from . import ring, sealing, store
+from . import row_hmac, sealing, store
+from .held_keys import public_key
 
 logger = logging.getLogger("instaccess.keys")
 
@@ -22,6 +23,8 @@ INITIAL = (
     (Key.Use.SIGNING, Key.Status.FUTURE),
     (Key.Use.ENCRYPTION, Key.Status.CURRENT),
 )
+
+_RESEAL_ATTEMPTS = 10
 
 
 def init(*, now: datetime | None = None) -> list[Key]:
@@ -33,6 +36,7 @@ def init(*, now: datetime | None = None) -> list[Key]:
         The generated keys; an empty list if no key was missing.
 
     Raises:
+        KeyAltered: the row of a key was modified. No key is generated before the operator has revoked this key.
         UnsealError: a stored key can't be unsealed with the configured key-encryption keys. No key is generated,
             because new keys would hide the loss of the key-encryption key.
         KeyUnavailable: there are encryption keys, but none is current. No key is generated, because the private keys
@@ -66,9 +70,15 @@ def missing_keys() -> list[tuple[Key.Use, Key.Status]]:
 
 
 def check_sealed_keys() -> None:
-    """Unseal every private key as a test. Raises UnsealError for the first key that can't be unsealed."""
-    for error in undecryptable(store.stored_keys().exclude(status=Key.Status.REVOKED)).values():
+    """Check the HMAC of every row, and unseal every private key as a test.
+
+    Raises KeyAltered or UnsealError for the first key that can't be used.
+    """
+    rows, errors = store.examine()
+    for error in errors.values():
         raise error
+    for unseal_error in undecryptable(row for row in rows if row.status != Key.Status.REVOKED).values():
+        raise unseal_error
 
 
 def undecryptable(rows: Iterable[Key]) -> dict[str, UnsealError]:
@@ -118,7 +128,8 @@ def import_key(
             + " every token. Import the public key; if this server needs the private key, add --with-private"
         )
     with store.locked() as keys:
-        if existing := keys.filter(kid=key.thumbprint()).first():
+        existing = next(iter(row_hmac.load(keys.filter(kid=key.thumbprint()))[0]), None)
+        if existing is not None:
             raise KeyRefused(_describe_duplicate(existing, use, with_private=key.has_private))
         return store.store(key, use=use, status=status, now=now or timezone.now())
 
@@ -142,11 +153,13 @@ def export(row: Key, *, file_format: str, private: bool = False) -> str:
         private: include the private key, unencrypted.
 
     Raises:
-        KeyUnavailable: the public key was modified, or the private key is not stored on this server.
-        UnsealError: the private key can't be unsealed.
+        KeyAltered: the row was modified.
+        KeyUnavailable: the private key is not stored on this server.
+        UnsealError: the row can't be checked, or the private key can't be unsealed.
     """
+    row_hmac.check(row, conf.key_encryption_keys)
     if not private:
-        return trust.key_to_text(ring.public_key(row), file_format=file_format, private=False)
+        return trust.key_to_text(public_key(row), file_format=file_format, private=False)
     if not row.has_private:
         raise KeyUnavailable(f"only the public key of key {row.kid} is stored on this server")
     key = sealing.unseal(row.sealed_private_jwk, kid=row.kid, use=row.use, keks=conf.key_encryption_keys)
@@ -155,31 +168,62 @@ def export(row: Key, *, file_format: str, private: bool = False) -> str:
 
 
 def reseal() -> int:
-    """Re-encrypt every private key with the first key-encryption key.
+    """Encrypt every private key and compute the HMAC of every row again, with the first key-encryption key.
 
     Each row is updated in one statement, and only if no other process has changed the row in the meantime. The
-    command can be interrupted and run again, because every row can be unsealed with a configured key at any time.
+    command can be interrupted and run again, because every row can be used with a configured key at any time.
+
+    A row that isn't authentic gets no new HMAC, because a new HMAC would hide that the row was modified.
 
     Returns:
         The number of resealed private keys. Keys that the first key-encryption key already sealed don't count.
 
     Raises:
-        UnsealError: a private key can't be unsealed. The other keys are resealed before the error is raised.
+        KeyAltered: a row was modified.
+        UnsealError: a row can't be checked, or a private key can't be unsealed. In both cases, the other keys are
+            resealed before the error is raised.
+    """
+    rows, errors = store.examine()
+    failures, resealed = list(errors.values()), 0
+    for row in rows:
+        if row.pk not in errors:
+            try:
+                resealed += _reseal_row(row.pk)
+            except KeyUnavailable as error:
+                failures.append(error)
+    for failure in failures:
+        logger.error("a key could not be resealed: %s", failure)
+    if failures:
+        raise failures[0]
+    return resealed
+
+
+@sensitive_variables()
+def _reseal_row(pk: int) -> bool:
+    """Encrypt the private key of a row again and compute its HMAC again, with the first key-encryption key.
+
+    The row is updated in one statement, and only if no other process has changed the row in the meantime. Otherwise,
+    the row is read again.
+
+    Returns whether the private key was encrypted again.
+
+    Raises KeyAltered or UnsealError if the row isn't authentic or the private key can't be unsealed, and
+    KeyUnavailable if other processes change the row again and again.
     """
     keks = conf.key_encryption_keys
-    first_kek_id, resealed, failure = kek_id(keks[0]), 0, None
-    for row in store.stored_keys().exclude(sealed_private_jwk=""):
-        if sealing.sealed_under(row.sealed_private_jwk) == first_kek_id:
-            continue
-        try:
-            private = sealing.unseal(row.sealed_private_jwk, kid=row.kid, use=row.use, keks=keks)
-        except UnsealError as error:
-            logger.error("a private key could not be encrypted again: %s", error)
-            failure = failure or error
-            continue
-        sealed = sealing.seal(private, kid=row.kid, use=row.use, keks=keks)
-        unchanged = store.stored_keys().filter(pk=row.pk, sealed_private_jwk=row.sealed_private_jwk)
-        resealed += unchanged.update(sealed_private_jwk=sealed)
-    if failure is not None:
-        raise failure
-    return resealed
+    for _ in range(_RESEAL_ATTEMPTS):
+        row = store.stored_keys().filter(pk=pk).first()
+        if row is None:
+            return False
+        row_hmac.check(row, keks)
+        old_mac, old_sealed = row.mac, row.sealed_private_jwk
+        if row.has_private and sealing.sealed_under(old_sealed) != kek_id(keks[0]):
+            private = sealing.unseal(old_sealed, kid=row.kid, use=row.use, keks=keks)
+            row.sealed_private_jwk = sealing.seal(private, kid=row.kid, use=row.use, keks=keks)
+        row.mac = row_hmac.authenticate(row, keks[:1])
+        if (row.mac, row.sealed_private_jwk) == (old_mac, old_sealed):
+            return False
+        unchanged = store.stored_keys().filter(pk=pk, mac=old_mac, sealed_private_jwk=old_sealed)
+        if unchanged.update(mac=row.mac, sealed_private_jwk=row.sealed_private_jwk):
+            return row.sealed_private_jwk != old_sealed
+    raise KeyUnavailable("other processes are changing keys: run `python manage.py instaccess_keys reseal` again")

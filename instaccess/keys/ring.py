@@ -6,24 +6,22 @@ This module never writes to the database and never generates a missing key.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
-from copy import copy
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
 
 from django.db import router
 from django.utils import timezone
-from django.views.decorators.debug import sensitive_variables
-from jwcrypto.common import JWException
 from jwcrypto.jwk import JWK
 
 from .. import tokens
 from ..conf import conf
-from ..exceptions import KeyUnavailable, UnsealError
+from ..exceptions import KeyUnavailable, Reason
 from ..models import Key
 from ..trust import Refreshed
-from . import rotation, sealing
+from . import rotation, row_hmac
+from .held_keys import HeldKey, PrivateKeys, PublicKeys, RefusedKey
 
 logger = logging.getLogger("instaccess.keys")
 
@@ -34,107 +32,16 @@ NO_KEY = {
 }
 
 
-def public_key(row: Key) -> JWK:
-    """Parse the public key of a row. Raises KeyUnavailable if the key doesn't match the row's `kid` and `use`."""
-    try:
-        key = JWK(**row.public_jwk)
-        if key.get("use") == row.use and key.thumbprint() == row.kid:
-            return key
-    except (JWException, LookupError, TypeError, ValueError):
-        pass
-    raise KeyUnavailable(f"the public key of key {row.kid} was modified: restore the row from a backup")
-
-
-class HeldKey:
-    """A stored key parsed for jwcrypto. The private key is unsealed on first use and kept in memory."""
-
-    def __init__(self, row: Key) -> None:
-        self.kid = row.kid
-        self.use = row.use
-        self.status = row.status
-        self.public = public_key(row)
-        self._sealed = row.sealed_private_jwk
-        self._private: JWK | None = None
-        self._error_logged = False
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.use} {self.kid} {self.status}>"
-
-    @property
-    def has_private(self) -> bool:
-        """Whether the private key is stored on this server."""
-        return bool(self._sealed)
-
-    def at(self, status: str) -> HeldKey:
-        """Return a copy of the key with another status. Key rings that contain the original keep the old status."""
-        other = copy(self)
-        other.status = status
-        return other
-
-    def same_material_as(self, row: Key) -> bool:
-        """Return whether a row still contains the same keys, so that the row doesn't have to be parsed again."""
-        return (self.use, self._sealed) == (row.use, row.sealed_private_jwk) and self.public == row.public_jwk
-
-    @sensitive_variables()
-    def private(self) -> JWK:
-        """Return the private key, unsealed and prepared by OpenSSL.
-
-        Raises:
-            KeyUnavailable: the private key is not stored on this server.
-            UnsealError: the private key can't be unsealed.
-        """
-        if self._private is None:
-            if not self._sealed:
-                raise KeyUnavailable(f"only the public key of key {self.kid} is stored on this server")
-            key = sealing.unseal(self._sealed, kid=self.kid, use=self.use, keks=conf.key_encryption_keys)
-            # Make OpenSSL check and prepare the key now. Otherwise, the first operation with the key would be slow.
-            key.get_op_key("sign" if self.use == Key.Use.SIGNING else "unwrapKey")
-            self._private = key
-        return self._private
-
-    def private_or_none(self) -> JWK | None:
-        """Return the private key, or None if the private key can't be unsealed. The error is logged once."""
-        try:
-            return self.private()
-        except UnsealError as error:
-            if not self._error_logged:
-                logger.error("a private key can't be unsealed: %s", error)
-            self._error_logged = True
-            return None
-
-
-class _PrivateKeys(Mapping[str, JWK]):
-    """A mapping from kid to private key. Private keys are unsealed on access.
-
-    If a private key can't be unsealed, access by kid raises UnsealError, because the server-side error must not look
-    like an invalid token. Iteration logs and skips private keys that can't be unsealed, and raises UnsealError if no
-    key remains.
-    """
-
-    def __init__(self, keys: Mapping[str, HeldKey]) -> None:
-        self._keys = keys
-
-    def __getitem__(self, kid: str) -> JWK:
-        return self._keys[kid].private()
-
-    def __contains__(self, kid: object) -> bool:
-        return kid in self._keys
-
-    def __iter__(self) -> Iterator[str]:
-        unsealed = [kid for kid, key in self._keys.items() if key.private_or_none() is not None]
-        if not unsealed and self._keys:
-            raise UnsealError("no private encryption key can be unsealed: check INSTACCESS['KEY_ENCRYPTION_KEYS']")
-        return iter(unsealed)
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-
 @dataclass(frozen=True)
 class KeyRing:
-    """The keys that were accepted when the ring was loaded: current, then past (latest first), then future."""
+    """The keys that were accepted when the ring was loaded: current, then past (latest first), then future.
+
+    `refused` contains the keys that would be accepted if their rows were authentic. Where such a key is needed, its
+    error is raised, because the error names the command that fixes the problem.
+    """
 
     keys: tuple[HeldKey, ...] = field(default_factory=tuple)
+    refused: tuple[RefusedKey, ...] = ()
 
     def signing_key(self) -> HeldKey:
         """Return the current signing key. Raises KeyUnavailable if there is none."""
@@ -149,33 +56,58 @@ class KeyRing:
         return self._current(Key.Use.ENCRYPTION)
 
     def verification_keys(self) -> Mapping[str, JWK]:
-        """Return the public signing keys as a mapping from kid to key, for `tokens.verify`."""
+        """Return the public signing keys as a mapping from kid to key, for `tokens.verify`.
+
+        Raises KeyUnavailable if there are signing keys, but all of them are refused.
+        """
         return self._verification
 
     @cached_property
     def _verification(self) -> Mapping[str, JWK]:
-        return {key.kid: key.public for key in self.keys if key.use == Key.Use.SIGNING}
+        keys = {key.kid: key.public for key in self._accepted(Key.Use.SIGNING)}
+        unchecked = self._unchecked(Key.Use.SIGNING)
+        return PublicKeys(keys, unchecked) if unchecked else keys
 
     def published(self) -> list[dict[str, str]]:
-        """Return the public JWKs of the signing keys. Only public members are copied, so no secret can leak."""
+        """Return the public JWKs of the signing keys. Only public members are copied, so no secret can leak.
+
+        Raises KeyUnavailable if there are signing keys, but all of them are refused.
+        """
         return [
             {"kty": "RSA", "n": key.public["n"], "e": key.public["e"], "use": "sig", "alg": "RS256", "kid": key.kid}
-            for key in self.keys
-            if key.use == Key.Use.SIGNING
+            for key in self._accepted(Key.Use.SIGNING)
         ]
 
     def decryption_keys(self) -> Mapping[str, JWK]:
-        """Return a mapping from kid to private encryption key, for `tokens.decrypt`. Keys are unsealed on access."""
+        """Return a mapping from kid to private encryption key, for `tokens.decrypt`. Keys are unsealed on access.
+
+        Raises KeyUnavailable if there are encryption keys, but all of them are refused.
+        """
         return self._decryption
 
     @cached_property
     def _decryption(self) -> Mapping[str, JWK]:
-        return _PrivateKeys({key.kid: key for key in self.keys if key.use == Key.Use.ENCRYPTION and key.has_private})
+        keys = {key.kid: key for key in self._accepted(Key.Use.ENCRYPTION) if key.has_private}
+        return PrivateKeys(keys, self._unchecked(Key.Use.ENCRYPTION))
+
+    def _accepted(self, use: Key.Use) -> list[HeldKey]:
+        accepted = [key for key in self.keys if key.use == use]
+        refused = [key for key in self.refused if key.use == use]
+        if refused and not accepted:
+            refused[0].raise_error()
+        return accepted
+
+    def _unchecked(self, use: Key.Use) -> dict[str, RefusedKey]:
+        """Return the keys whose rows can't be checked without another key-encryption key."""
+        return {key.kid: key for key in self.refused if key.use == use and key.error.code == Reason.KEK_MISSING}
 
     def _current(self, use: Key.Use) -> HeldKey:
         for key in self.keys:
             if key.use == use and key.status == Key.Status.CURRENT:
                 return key
+        for refused in self.refused:
+            if refused.use == use and refused.status == Key.Status.CURRENT:
+                refused.raise_error()
         raise KeyUnavailable(NO_KEY[use])
 
 
@@ -192,26 +124,28 @@ def load(previous: Iterable[HeldKey] = ()) -> KeyRing:
     """Load the accepted keys.
 
     The keys are read from the database that keys are written to, because a replica may not contain a recent
-    revocation. A row that can't be used is logged and skipped, so that the other keys stay usable.
+    revocation. A row that isn't authentic or can't be used is logged and skipped, so that the other keys stay usable.
 
     Args:
         previous: keys that were parsed before. Each of these keys is reused unless its row has changed.
+
+    Raises ConfigError or DatabaseError.
     """
     known = {key.kid: key for key in previous}
-    rows = Key.objects.using(router.db_for_write(Key)).filter(status__in=rotation.ACCEPTED)
+    stored = Key.objects.using(router.db_for_write(Key)).filter(status__in=rotation.ACCEPTED)
+    rows, errors = row_hmac.examine(stored, conf.key_encryption_keys)
+    for error in errors.values():
+        logger.error("a key can't be used: %s", error)
+    refused = [RefusedKey(row.kid, row.use, row.status, errors[row.pk]) for row in rows if row.pk in errors]
     now, times = timezone.now(), lifecycle_times()
-    accepted = [row for row in rows if rotation.is_accepted(row, now=now, times=times)]
+    accepted = [row for row in rows if row.pk not in errors and rotation.is_accepted(row, now=now, times=times)]
     keys = []
     for row in sorted(accepted, key=_order):
         key = known.get(row.kid)
         if key is None or not key.same_material_as(row):
-            try:
-                key = HeldKey(row)
-            except KeyUnavailable as error:
-                logger.error("key %s can't be used: %s", row.kid, error)
-                continue
+            key = HeldKey(row)
         keys.append(key if key.status == row.status else key.at(row.status))
-    return KeyRing(tuple(keys))
+    return KeyRing(tuple(keys), tuple(refused))
 
 
 def _order(row: Key) -> tuple[int, float]:

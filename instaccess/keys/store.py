@@ -1,4 +1,6 @@
-"""The stored keys: functions that find, lock, insert and change keys.
+"""The stored keys: functions that find, lock, insert and change keys. Only this module and `reseal` write keys.
+
+Every written row gets an HMAC (`row_hmac.py`). A row that isn't authentic is never changed, except by a revocation.
 
 `rotation.py`, `lifecycle.py` and `provision.py` decide which changes are made.
 """
@@ -6,25 +8,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 
-from django.db import router, transaction
+from django.db import connections, router, transaction
 from django.db.models import F, QuerySet
 from django.views.decorators.debug import sensitive_variables
 from jwcrypto.jwk import JWK
 
-from .. import trust
-from ..conf import conf
-from ..exceptions import KeyUnavailable
+from .. import audit, trust
+from ..conf import KeyEncryptionKey, conf
+from ..exceptions import ConfigError, KeyUnavailable, UnsealError
 from ..models import Key, KeyLock
-from . import ring, rotation, sealing
+from . import ring, rotation, row_hmac, sealing
 
 logger = logging.getLogger("instaccess.keys")
 
 SHORTEST_KID = 6
 """The minimum length of an abbreviated kid."""
+
+_TIMES = frozenset({"created_at", "activated_at", "retired_at", "revoked_at"})
 
 
 def stored_keys() -> QuerySet[Key]:
@@ -53,14 +57,56 @@ def locked() -> Iterator[QuerySet[Key]]:
         ring.clear_cache()
 
 
+def examine(keys: QuerySet[Key] | None = None) -> tuple[list[Key], dict[int, KeyUnavailable]]:
+    """Load keys and check the HMAC of each row.
+
+    Returns all readable rows, and the error of each row that must not be used, by primary key.
+
+    Raises ConfigError or DatabaseError.
+    """
+    return row_hmac.examine(stored_keys() if keys is None else keys, conf.key_encryption_keys)
+
+
+def unreadable_rows() -> list[int]:
+    """Return the primary keys of rows that can't be read, because an attacker stored values of the wrong type."""
+    return row_hmac.load(stored_keys())[1]
+
+
+def authentic_keys(keys: QuerySet[Key] | None = None) -> list[Key]:
+    """Load the keys whose HMAC matches. Other rows are logged and skipped.
+
+    Decisions and routine changes use only these keys. An attacker who can write to the table can then neither add a
+    key to a rotation nor get an HMAC for a modified row. Raises ConfigError or DatabaseError.
+    """
+    rows, errors = examine(keys)
+    for error in errors.values():
+        logger.error("a key was skipped: %s", error)
+    return [row for row in rows if row.pk not in errors]
+
+
+def problem(key: Key) -> ConfigError | KeyUnavailable | None:
+    """Return the reason why a key must not be used: its row isn't authentic or can't be checked. Otherwise, None."""
+    try:
+        row_hmac.check(key, conf.key_encryption_keys)
+    except (ConfigError, KeyUnavailable) as error:
+        return error
+    return None
+
+
+def is_authentic(key: Key, keks: Sequence[KeyEncryptionKey]) -> bool:
+    """Return whether the HMAC of a row matches. Without key-encryption keys, every row counts as authentic."""
+    return not keks or row_hmac.status(key, keks) is audit.HmacStatus.AUTHENTIC
+
+
 def current_key(keys: QuerySet[Key], use: Key.Use) -> Key | None:
-    """Return the current signing or encryption key, or None."""
-    return keys.filter(use=use, status=Key.Status.CURRENT).first()
+    """Return the current signing or encryption key, or None. The caller checks the HMAC of the row."""
+    rows, _ = row_hmac.load(keys.filter(use=use, status=Key.Status.CURRENT))
+    return next(iter(rows), None)
 
 
-def future_keys(keys: QuerySet[Key], use: Key.Use) -> QuerySet[Key]:
-    """Return the future signing or encryption keys, the oldest first."""
-    return keys.filter(use=use, status=Key.Status.FUTURE).order_by("created_at", "id")
+def future_keys(keys: QuerySet[Key], use: Key.Use) -> list[Key]:
+    """Return the authentic future signing or encryption keys, the oldest first."""
+    return authentic_keys(keys.filter(use=use, status=Key.Status.FUTURE).order_by("created_at", "id"))
 
 
 def next_key(keys: QuerySet[Key], use: Key.Use, *, previous_has_private: bool) -> Key | None:
@@ -76,7 +122,7 @@ def next_key(keys: QuerySet[Key], use: Key.Use, *, previous_has_private: bool) -
 
 
 def find_key(kid: str, keys: QuerySet[Key] | None = None) -> Key:
-    """Return the key with this kid.
+    """Return the key with this kid, even if its row isn't authentic.
 
     Args:
         kid: the whole kid, or at least its first 6 characters.
@@ -85,10 +131,10 @@ def find_key(kid: str, keys: QuerySet[Key] | None = None) -> Key:
         KeyUnavailable: no key or more than one key matches.
     """
     # The kids are compared in Python, because SQLite and MariaDB may ignore case. There are few keys.
-    matches = [
-        key
-        for key in (stored_keys() if keys is None else keys)
-        if key.kid == kid or (len(kid) >= SHORTEST_KID and key.kid.startswith(kid))
+    rows = [key for key in row_hmac.load(stored_keys() if keys is None else keys)[0] if isinstance(key.kid, str)]
+    # A whole kid has priority. Otherwise, an attacker could prevent a revocation with a row whose kid is longer.
+    matches = [key for key in rows if key.kid == kid] or [
+        key for key in rows if len(kid) >= SHORTEST_KID and key.kid.startswith(kid)
     ]
     if not matches and len(kid) < SHORTEST_KID:
         raise KeyUnavailable(
@@ -119,33 +165,85 @@ def store(key: JWK, *, use: Key.Use, status: Key.Status, now: datetime) -> Key:
         created_at=now,
         activated_at=now if status == Key.Status.CURRENT else None,
     )
+    _make_storable(row, *_TIMES)
+    row.mac = row_hmac.authenticate(row, conf.key_encryption_keys)
     row.save(using=router.db_for_write(Key), force_insert=True)
     logger.info("key %s stored: use=%s status=%s private=%s", row.kid, use, status, row.has_private)
     return row
 
 
 def succeed(retired: Key | None, activated: Key, now: datetime) -> None:
-    """Make `activated` the current key, and `retired`, if given, a past key."""
+    """Make `activated` the current key, and `retired`, if given, a past key.
+
+    Raises KeyAltered or UnsealError if a row isn't authentic.
+    """
+    keks = conf.key_encryption_keys
+    for key in filter(None, (retired, activated)):
+        row_hmac.check(key, keks)
     rotation.hand_over(retired, activated, now=now)
     if retired is not None:
-        save(retired, "status", "retired_at")
-    save(activated, "status", "activated_at")
+        _save(retired, keks, "status", "retired_at")
+    _save(activated, keks, "status", "activated_at")
     logger.info("key %s is current for %s, after %s", activated.kid, activated.use, getattr(retired, "kid", None))
 
 
-def mark_revoked(key: Key, now: datetime) -> None:
-    """Set the status of a key to revoked, and erase its private key."""
+def mark_revoked(key: Key, now: datetime, keks: Sequence[KeyEncryptionKey]) -> None:
+    """Set the status of a key to revoked, and erase its private key.
+
+    This is the only change of a row that isn't authentic: the row becomes authentic as a revoked key. The public key
+    of such a row is kept only if the row contains the matching sealed private key, which only this package can have
+    written. Otherwise, the public key is erased, so that an inserted key can't verify checkpoints of the audit log.
+
+    Args:
+        keks: the key-encryption keys. If empty, the row gets no HMAC, so that it is reported until the key is revoked
+            again.
+    """
+    if not is_authentic(key, keks):
+        key.mac, key.public_jwk = "", _public_key_of_sealed(key, keks)
     key.status, key.revoked_at, key.sealed_private_jwk = Key.Status.REVOKED, now, ""
-    save(key, "status", "revoked_at", "sealed_private_jwk")
+    _save(key, keks, "status", "revoked_at", "sealed_private_jwk", "public_jwk")
 
 
 def erase(key: Key) -> None:
-    """Erase the private key of a stored key. This can't be undone."""
+    """Erase the private key of a stored key. This can't be undone.
+
+    Raises KeyAltered or UnsealError if the row isn't authentic.
+    """
+    keks = conf.key_encryption_keys
+    row_hmac.check(key, keks)
     key.sealed_private_jwk = ""
-    save(key, "sealed_private_jwk")
+    _save(key, keks, "sealed_private_jwk")
     logger.info("private key of key %s erased", key.kid)
 
 
-def save(key: Key, *fields: str) -> None:
-    """Update the named columns of a row."""
-    key.save(using=router.db_for_write(Key), update_fields=fields)
+@sensitive_variables()
+def _public_key_of_sealed(key: Key, keks: Sequence[KeyEncryptionKey]) -> dict[str, str]:
+    """Return the public key that belongs to the sealed private key of a row, or {} if there is none."""
+    try:
+        private = sealing.unseal(key.sealed_private_jwk, kid=key.kid, use=key.use, keks=keks)
+    except UnsealError:
+        return {}
+    return trust.public_members(private, use=key.use)
+
+
+def _save(key: Key, keks: Sequence[KeyEncryptionKey], *fields: str) -> None:
+    """Update the named columns of a row, and its HMAC. Without key-encryption keys, the row gets no HMAC."""
+    _make_storable(key, *fields)
+    key.mac = row_hmac.authenticate(key, keks) if keks else ""
+    key.save(using=router.db_for_write(Key), update_fields=[*fields, "mac"])
+
+
+def _make_storable(key: Key, *fields: str) -> None:
+    """Replace times by the times that the database returns later, because the HMAC must cover these times."""
+    connection = connections[router.db_for_write(Key)]
+    for field in _TIMES.intersection(fields):
+        time: datetime | None = getattr(key, field)
+        if time is None:
+            continue
+        # `dumpdata` writes milliseconds. With microseconds, no key would be usable after `loaddata`.
+        time = time.replace(microsecond=time.microsecond // 1000 * 1000)
+        if not connection.features.supports_timezones:
+            # The database stores local times in DATABASES[…]["TIME_ZONE"]. When clocks are set back, two times become
+            # the same local time, and the database returns the earlier one.
+            time = time.astimezone(connection.timezone).replace(fold=0).astimezone(UTC)
+        setattr(key, field, time)

@@ -10,9 +10,9 @@ from jwcrypto.jwk import JWK
 
 from .. import trust
 from ..conf import conf
-from ..exceptions import ConfigError, InstAccessError, KeyRefused, Reason, UnsealError
+from ..exceptions import ConfigError, InstAccessError, KeyRefused, KeyUnavailable, Reason, UnsealError
 from ..models import Key
-from . import rotation, sealing, store
+from . import rotation, row_hmac, sealing, store
 
 logger = logging.getLogger("instaccess.keys")
 
@@ -54,10 +54,16 @@ def ensure_next_key(keys: QuerySet[Key], use: Key.Use, pregenerated: list[JWK], 
 
 
 def check_usable(key: Key) -> None:
-    """Check that a key can be used: a signing key has a private key, and a stored private key can be unsealed.
+    """Check that a key can be used.
 
-    Raises KeyRefused for a signing key without a private key, and UnsealError for a key that can't be unsealed.
+    The row is authentic, a signing key has a private key, and a stored private key can be unsealed.
+
+    Raises:
+        KeyAltered: the row was modified.
+        KeyRefused: the key is a signing key without a private key.
+        UnsealError: the row can't be checked, or the private key can't be unsealed.
     """
+    row_hmac.check(key, conf.key_encryption_keys)
     if key.has_private:
         sealing.unseal(key.sealed_private_jwk, kid=key.kid, use=key.use, keks=conf.key_encryption_keys)
     elif key.use == Key.Use.SIGNING:
@@ -65,9 +71,10 @@ def check_usable(key: Key) -> None:
 
 
 def check_key_encryption_key(key: Key) -> None:
-    """Check that the key-encryption key of a sealed key is configured. Raises UnsealError.
+    """Check that the row of a key is authentic, and that its key-encryption key is configured.
 
-    A sealed key that was modified causes no error here, because a rotation may replace the modified key.
+    Raises KeyAltered or UnsealError. A sealed key that was modified causes no error here, because a rotation may
+    replace the modified key.
     """
     try:
         check_usable(key)
@@ -83,7 +90,7 @@ def _usable_future(keys: QuerySet[Key], use: Key.Use, *, previous_has_private: b
             continue
         try:
             check_usable(key)
-        except (ConfigError, KeyRefused, UnsealError) as error:
+        except (ConfigError, KeyRefused, KeyUnavailable) as error:
             logger.error("a future key was skipped: %s", error)
         else:
             return key

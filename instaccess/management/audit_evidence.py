@@ -1,12 +1,10 @@
-"""The subcommands of `instaccess_tokens` for tamper evidence: seal, checkpoint, verify, prune."""
+"""The subcommands of `instaccess_tokens` for tamper evidence: seal, checkpoint, verify, review, prune."""
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +12,11 @@ from django.core.management.base import CommandError, CommandParser
 from django.utils import timezone
 
 from .. import audit, keys
-from ..audit import Statement
+from ..audit import Report, Statement
 from ..conf import conf
 from ..exceptions import AuditAltered
-from .base import SubcommandCommand, iso
+from . import audit_reports
+from .base import SubcommandCommand, iso, operator, write_new_file
 
 SUBCOMMANDS = {
     "seal": (
@@ -25,7 +24,14 @@ SUBCOMMANDS = {
         f"{audit.SETTLED // 60} minutes after its token was issued. Run this command from cron, hourly or daily."
     ),
     "checkpoint": "Print a checkpoint, or export it to a file. Store the file on another machine.",
-    "verify": "Compare every audit row with its HMAC and its checkpoint, and report the first modified row.",
+    "verify": (
+        "Compare every audit row with its HMAC and its checkpoint, and list the rows that were modified, deleted or "
+        "added. Compare every row of a key with its HMAC. Exit with an error if a problem was not reviewed."
+    ),
+    "review": (
+        "Record in a signed review that you have investigated problems that `verify` lists. `verify` then exits "
+        "without an error, and keeps showing the review. If the same rows change again, `verify` lists a new problem."
+    ),
     "prune": (
         "Delete old audit rows in short transactions, and record the deletion in a signed prune marker. Rows of live "
         "tokens are never deleted."
@@ -41,12 +47,17 @@ def add_arguments(sub: Mapping[str, CommandParser]) -> None:
         "--number", type=int, help="Checkpoint number (default: the number of the latest checkpoint)."
     )
     sub["checkpoint"].add_argument("--file", help="Write the checkpoint to this new file, for `verify --checkpoint`.")
-    sub["verify"].add_argument(
-        "--checkpoint",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="Compare the audit log with this exported checkpoint. Can be repeated.",
+    for name in ("verify", "review"):
+        sub[name].add_argument(
+            "--checkpoint",
+            action="append",
+            default=[],
+            metavar="FILE",
+            help="Compare the audit log with this exported checkpoint. Can be repeated.",
+        )
+    sub["review"].add_argument("code", nargs="+", help="The code of a problem, as printed by `verify`.")
+    sub["review"].add_argument(
+        "--reason", required=True, help="What you found out and did. The reason is stored in the review."
     )
     sub["prune"].add_argument(
         "--older-than",
@@ -77,7 +88,7 @@ class EvidenceSubcommands(SubcommandCommand):
             ready_at = iso(result.ready_at)
             lines.append(f"{result.waiting} rows can still change; the first of them can be covered at {ready_at}.")
         facts = {
-            "made": [asdict(created) for created in result.made],
+            "made": [audit_reports.statement_facts(created) for created in result.made],
             "waiting": result.waiting,
             "ready_at": iso(result.ready_at),
         }
@@ -97,8 +108,8 @@ class EvidenceSubcommands(SubcommandCommand):
             raise CommandError(f"There is {missing}: run `python manage.py instaccess_tokens seal`.")
         statement = audit.read_checkpoint(checkpoint, keys.evidence_keys())
         document = audit.export_checkpoint(checkpoint)
-        if options["file"]:
-            _write(Path(options["file"]), document)
+        if options["file"] is not None:
+            write_new_file(options["file"], document, mode=0o644)
             self.stdout.write(
                 f"Checkpoint {statement.number} was written to {options['file']}. Store the file on another machine."
             )
@@ -108,24 +119,34 @@ class EvidenceSubcommands(SubcommandCommand):
             self.stdout.write(_format_checkpoint(statement, checkpoint.jws))
 
     def _verify(self, options: dict[str, Any]) -> None:
-        evidence_keys = keys.evidence_keys()
-        copies = [audit.read_exported(_read(name), evidence_keys, name=name) for name in options["checkpoint"]]
-        report = audit.verify(evidence_keys, copies)
-        lines = []
-        if report.pruned is not None:
-            pruned_at = iso(datetime.fromtimestamp(report.pruned.pruned_at, UTC))
-            lines.append(
-                f"{report.pruned.rows} rows up to row {report.pruned.last} were pruned, most recently at {pruned_at}."
+        report = _run_verify(options)
+        refused = [error.detail for error in keys.examine()[1].values()]
+        facts = {**audit_reports.report_facts(report), **audit_reports.key_facts(refused)}
+        lines = audit_reports.report_lines(report) + audit_reports.key_lines(refused)
+        self.print_result(options, facts, "\n".join(lines))
+        failures = []
+        if report.problems:
+            failures.append(f"The audit log was tampered with or can't be checked: {report.summary}.")
+        if refused:
+            failures.append(f"The table of keys was tampered with or can't be checked: {refused[0]}.")
+        if failures:
+            raise CommandError("\n".join(failures))
+
+    def _review(self, options: dict[str, Any]) -> None:
+        if not options["reason"].strip():
+            raise CommandError("--reason is empty: give the reason, which is stored in the review.")
+        listed = {problem.code: problem for problem in _run_verify(options).problems}
+        if unknown := [code for code in options["code"] if code not in listed]:
+            raise CommandError(
+                f"`verify` lists no problem with the code {', '.join(unknown)}. If the rows changed, their problem "
+                "has a new code: run `python manage.py instaccess_tokens verify` again."
             )
-        if not report.broken:
-            lines.append(f"No tampering found in {report.rows} rows.")
-        lines.append(f"{report.sealed} rows are covered by {report.checkpoints} checkpoints.")
-        if report.last is not None:
-            lines.append(f"The last checkpoint is number {report.last.number}, digest {report.last.digest}.")
-        lines += [f"Note: {note}." for note in report.notes]
-        self.print_result(options, asdict(report), "\n".join(lines))
-        if report.broken:
-            raise CommandError(f"The audit log was tampered with or can't be checked: {report.broken}.")
+        problems = [listed[code] for code in dict.fromkeys(options["code"])]
+        review = audit.record_review(problems, keys.evidence_keys(), by=operator(), reason=options["reason"])
+        facts = {"number": review.number, "problems": [audit_reports.problem_facts(problem) for problem in problems]}
+        self.print_result(
+            options, facts, f"Review {review.number} records that you reviewed {len(problems)} problems."
+        )
 
     def _prune(self, options: dict[str, Any]) -> None:
         before = _before(options["older_than"])
@@ -140,7 +161,13 @@ class EvidenceSubcommands(SubcommandCommand):
         text = f"Deleted {result.rows} rows of tokens issued before {iso(before)}."
         if result.last:
             text += f" A signed prune marker records that the rows up to row {result.last} were pruned."
-        self.print_result(options, {"deleted": result.rows, "last": result.last}, text)
+        self.print_result(options, {"deleted": result.rows, "last": str(result.last)}, text)
+
+
+def _run_verify(options: dict[str, Any]) -> Report:
+    evidence_keys = keys.evidence_keys()
+    copies = [audit.read_exported(_read(name), evidence_keys, name=name) for name in options["checkpoint"]]
+    return audit.verify(evidence_keys, copies)
 
 
 def _before(age: str | None) -> datetime:
@@ -163,29 +190,18 @@ def _before(age: str | None) -> datetime:
 def _format_checkpoint(statement: Statement, jws: str) -> str:
     """Format a checkpoint for printing, and split the digest into groups that are easy to compare."""
     digest = " ".join(statement.digest[start : start + 8] for start in range(0, 64, 8))
-    sealed_at, newest = (iso(datetime.fromtimestamp(time, UTC)) for time in (statement.sealed_at, statement.newest))
     return "\n".join(
         [
             f"Checkpoint {statement.number} of the InstAccess audit log",
             f"rows       {statement.rows}, ids {statement.first} to {statement.last}",
-            f"issued     up to {newest}",
-            f"created    {sealed_at}",
+            f"issued     up to {iso(audit.id_time(statement.last))}",
+            f"created    {audit_reports.iso_seconds(statement.sealed_at)}",
+            f"reviews    {statement.reviews}",
             f"digest     {digest}",
             f"signed     {audit.signed_by(jws)}",
             *(f"           {jws[start : start + 76]}" for start in range(0, len(jws), 76)),
         ]
     )
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        with os.fdopen(file, "w") as stream:
-            stream.write(text)
-    except FileExistsError:
-        raise CommandError(f"{path} already exists and is not overwritten: choose another file name.") from None
-    except OSError as error:
-        raise CommandError(f"Can't write {path}: {error.strerror}.") from error
 
 
 def _read(name: str) -> str:

@@ -5,15 +5,21 @@ from __future__ import annotations
 import argparse
 import getpass
 import json
+import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error
+from django.views.decorators.debug import sensitive_variables
 
 from ..exceptions import InstAccessError
 from ..times import format_rfc3339
+
+with suppress(ImportError):  # Windows has no user ids.
+    import pwd
 
 
 class SubcommandCommand(BaseCommand):
@@ -69,12 +75,51 @@ class SubcommandCommand(BaseCommand):
 
 
 def operator() -> str:
-    """Return the name of the operator at the command line, for logs and the audit log."""
+    """Return the operating system's user who runs the command, for logs and the audit log.
+
+    An example is `uid 1000 (mueller), command line`. The user id comes from the operating system. Environment
+    variables such as LOGNAME and SUDO_USER are ignored, because any user can set them. After `sudo`, the user is
+    therefore root; the log of sudo names the person.
+    """
+    if not hasattr(os, "getuid"):  # Windows has no user ids, so the name comes from the environment.
+        return f"{getpass.getuser()}, command line"
+    uid = os.getuid()
     try:
-        name = getpass.getuser().encode(errors="replace").decode()  # Replace undecodable bytes.
-        return f"{name} (command line)"
-    except (ImportError, KeyError, OSError):  # In a container, the user may have no name.
-        return "command line"
+        name = pwd.getpwuid(uid).pw_name.encode(errors="replace").decode()  # Replace undecodable bytes.
+        return f"uid {uid} ({name}), command line"
+    except KeyError:  # In a container, the user may have no name.
+        return f"uid {uid}, command line"
+
+
+@sensitive_variables("text")
+def write_new_file(path: str, text: str, *, mode: int) -> None:
+    """Write text to a new file, and delete the file if the text can't be written completely.
+
+    Args:
+        mode: the permissions of the file, such as 0o600. The file is created with this mode, so that no other user
+            can open the file before a later chmod.
+
+    Raises CommandError if the path is a file, a link or empty, or if the file can't be written.
+    """
+    if path in {"", "-"}:
+        raise CommandError("--file needs the name of a new file. Without --file, the command prints its result.")
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+    except FileExistsError:
+        raise CommandError(f"{path} already exists and is not overwritten: choose another file name.") from None
+    except OSError as error:
+        raise CommandError(f"Can't write {path}: {error.strerror}.") from error
+    try:
+        with open(descriptor, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException as error:
+        with suppress(OSError):
+            os.unlink(path)
+        if isinstance(error, OSError):
+            raise CommandError(f"Can't write {path}: {error.strerror}.") from error
+        raise
 
 
 def iso(when: datetime | None) -> str | None:

@@ -8,18 +8,25 @@ from typing import Any
 from django.utils import timezone
 
 from .. import keys
+from ..exceptions import ConfigError
 from ..models import Key
 from .base import iso
+
+_FACTS = (
+    *("kid", "use", "status", "private", "created_at", "activated_at", "retired_at", "revoked_at"),
+    *("problem", "next"),
+)
 
 
 def facts(key: Key, all_keys: Iterable[Key] | None = None) -> dict[str, Any]:
     """Describe a key for `--json`.
 
     Args:
-        all_keys: all stored keys, if the caller has read them already.
+        all_keys: all authentic keys, if the caller has read them already.
     """
+    problem = keys.problem(key)
     return {
-        "kid": key.kid,
+        "kid": str(key.kid),
         "use": str(key.use),
         "status": str(key.status),
         "private": key.has_private,
@@ -27,14 +34,40 @@ def facts(key: Key, all_keys: Iterable[Key] | None = None) -> dict[str, Any]:
         "activated_at": iso(key.activated_at),
         "retired_at": iso(key.retired_at),
         "revoked_at": iso(key.revoked_at),
-        "next": next_step(key, all_keys),
+        "problem": str(problem.code) if problem else None,
+        "next": f"not used: {problem.detail}" if problem else next_step(key, all_keys),
     }
+
+
+def all_facts() -> list[dict[str, Any]]:
+    """Describe all stored keys for `--json`, including keys that are not used because their rows were modified."""
+    try:
+        rows, errors = keys.examine()
+    except ConfigError:  # An operator needs the list for a revocation, which must be possible with invalid settings.
+        rows, errors = list(keys.stored_keys()), {}
+    authentic = [row for row in rows if row.pk not in errors]
+    described = [facts(row, authentic) for row in rows]
+    for pk in errors.keys() - {row.pk for row in rows}:  # These rows can't be read.
+        described.append(
+            dict.fromkeys(_FACTS) | {"problem": str(errors[pk].code), "next": f"not used: {errors[pk].detail}"}
+        )
+    return described
+
+
+def printable(value: str | None) -> str:
+    """Return a value of a row for the terminal.
+
+    An attacker chooses the values of an inserted row, and some terminals interpret control characters as commands.
+    """
+    if value is None:
+        return "?"
+    return value if value.isprintable() else ascii(value)
 
 
 def next_step(key: Key, all_keys: Iterable[Key] | None = None) -> str:
     """Describe the next step in the lifecycle of a key."""
     times, now, use = keys.lifecycle_times(), timezone.now(), Key.Use(key.use)
-    all_keys = keys.stored_keys() if all_keys is None else all_keys
+    all_keys = keys.authentic_keys() if all_keys is None else all_keys
     match key.status:
         case Key.Status.FUTURE:
             if not keys.is_next(key, all_keys):

@@ -35,6 +35,22 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name="IncidentReview",
+            fields=[
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("number", models.BigIntegerField(unique=True, verbose_name="number")),
+                ("jws", models.TextField(verbose_name="signed statement")),
+                ("problems", models.TextField(verbose_name="reviewed problems")),
+                ("mac", models.CharField(max_length=64, verbose_name="authentication code")),
+            ],
+            options={
+                "verbose_name": "review of an incident",
+                "verbose_name_plural": "reviews of incidents",
+                "ordering": ["number"],
+                "default_permissions": (),
+            },
+        ),
+        migrations.CreateModel(
             name="Key",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
@@ -81,6 +97,15 @@ class Migration(migrations.Migration):
                 ("retired_at", models.DateTimeField(blank=True, null=True, verbose_name="retired")),
                 ("revoked_at", models.DateTimeField(blank=True, null=True, verbose_name="revoked")),
                 (
+                    "mac",
+                    models.CharField(
+                        blank=True,
+                        help_text="HMAC of this row, with a key derived from the key-encryption key.",
+                        max_length=64,
+                        verbose_name="authentication code",
+                    ),
+                ),
+                (
                     "current_use",
                     models.GeneratedField(
                         db_persist=True,
@@ -97,7 +122,10 @@ class Migration(migrations.Migration):
                 "verbose_name": "key",
                 "verbose_name_plural": "keys",
                 "ordering": ["use", "-created_at"],
-                "permissions": [("manage_keys", "Can generate, import, rotate and revoke keys")],
+                "permissions": [
+                    ("manage_keys", "Can generate, rotate and revoke keys, and import encryption keys"),
+                    ("import_signing_keys", "Can import signing keys, and so issue tokens as any user"),
+                ],
                 "default_permissions": ("view",),
             },
         ),

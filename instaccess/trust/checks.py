@@ -111,6 +111,20 @@ def check_redirects(**kwargs: Any) -> list[CheckMessage]:
     ]
 
 
+@register(deploy=True)
+def check_http_urls(**kwargs: Any) -> list[CheckMessage]:
+    """Warn if keys and the deny list may be read without TLS."""
+    if _read_setting("allow_http_urls") is not True:
+        return []
+    return [
+        Warning(
+            "INSTACCESS['ALLOW_HTTP_URLS'] is on: a man in the middle can replace the keys and hide revocations.",
+            hint="Use https:// URLs, and turn INSTACCESS['ALLOW_HTTP_URLS'] on in development settings only.",
+            id="instaccess.W020",
+        )
+    ]
+
+
 def _verify_path() -> str | None:
     """Return the path of the gateway's endpoint without the leading slash, or None if there is no gateway."""
     if not getattr(settings, "ROOT_URLCONF", None):

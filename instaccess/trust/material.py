@@ -12,6 +12,7 @@ from jwcrypto.jwk import JWK
 
 from ..conf import conf
 from ..exceptions import KeyRefused
+from . import roca
 
 MIN_RSA_BITS, MAX_RSA_BITS = 2048, 4096
 MIN_EXPONENT = 65537
@@ -45,8 +46,8 @@ def parse(data: str | bytes) -> JWK:
     """Parse a PEM (PKCS#8, SubjectPublicKeyInfo, certificate) or one JWK as JSON, and check the key.
 
     Raises:
-        KeyRefused: the data is not an RSA key of 2048 to 4096 bits with an exponent of 65537 or more. The message
-            gives the reason and never contains key material.
+        KeyRefused: the data is not an RSA key of 2048 to 4096 bits with an exponent of 65537 or more, or the key is
+            weak to the ROCA attack. The message gives the reason and never contains key material.
     """
     raw = b""
     try:
@@ -90,7 +91,7 @@ def _conversion_hint(raw: bytes) -> str:
 
 @sensitive_variables()
 def check_strength(key: JWK) -> None:
-    """Check the type, size and exponent of a key, and that the private members match the public members.
+    """Check the type, size, exponent and modulus of a key, and that the private members match the public members.
 
     Raises KeyRefused.
     """
@@ -107,6 +108,11 @@ def check_strength(key: JWK) -> None:
         raise KeyRefused(f"the key has {public.key_size} bits; {MIN_RSA_BITS} to {MAX_RSA_BITS} are accepted")
     if public.public_numbers().e < MIN_EXPONENT:
         raise KeyRefused(f"the public exponent is {public.public_numbers().e}; at least {MIN_EXPONENT} is accepted")
+    if roca.is_weak(public.public_numbers().n):
+        raise KeyRefused(
+            "the key is weak (ROCA, CVE-2017-15361): the library or chip that generated the key is faulty, so an "
+            "attacker can compute the private key from the public key. Generate a new key with OpenSSL"
+        )
     if private is not None and private.public_key() != public:
         raise KeyRefused("the private key doesn't match the public key")
 

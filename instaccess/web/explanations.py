@@ -231,8 +231,8 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.KEK_MISSING: Explanation(
         _(
-            "The private key is encrypted with a key-encryption key that is not configured. This is a server-side "
-            "error."
+            "A key is encrypted or authenticated with a key-encryption key that is not configured. This is a "
+            "server-side error."
         ),
         _("Restore the key-encryption key: see INSTACCESS['KEY_ENCRYPTION_KEYS'] and SECRET_KEY_FALLBACKS."),
     ),
@@ -241,6 +241,13 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
         _(
             "Restore the row from a backup. Every request with a token of this key gets a 503 until the row is "
             "restored."
+        ),
+    ),
+    Reason.KEY_ALTERED: Explanation(
+        _("The row of a key was modified or inserted without this app, so the key is not used."),
+        _(
+            "Run `python manage.py check --database default`, which names the row and the command that fixes the "
+            "problem. Find out who modified the database."
         ),
     ),
     Reason.AUDIT: Explanation(

@@ -16,14 +16,25 @@ from .explanations import EXPLANATIONS, Explanation
 
 
 class Variant(StrEnum):
-    """The state of the key that a refused token names: revoked, retired long ago, or stored on another server."""
+    """The state of the key that a refused token names.
 
+    The row of the key was modified, or the key was revoked, retired long ago, or stored on another server.
+    """
+
+    ALTERED = "altered"
     REVOKED = "revoked"
     GONE = "gone"
     ELSEWHERE = "elsewhere"
 
 
 DETAILED: Mapping[tuple[Reason, Variant], Explanation] = {
+    (Reason.UNKNOWN_KID, Variant.ALTERED): Explanation(
+        _("The row of the token's key was modified or inserted without this app. All its tokens are refused."),
+        _(
+            "Run `python manage.py check --database default`, which names the row and the command that fixes the "
+            "problem. Find out who modified the database."
+        ),
+    ),
     (Reason.UNKNOWN_KID, Variant.REVOKED): Explanation(
         _(
             "The key of the token was revoked. All tokens of this key are refused. Do not trust the content of the "

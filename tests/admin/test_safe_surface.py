@@ -309,7 +309,7 @@ class TestHostileText:
 
     @pytest.mark.parametrize(
         "query",
-        ["status=%00", "masquerading=x", "application__id__exact=x", "issued_at__year=x", "o=99", "p=-1", "x=1"],
+        ["status=%00", "masquerading=x", "period=x", "client_id=%00", "account_uuid=%00", "o=99", "p=-1"],
     )
     def test_a5_hostile_parameters_in_the_url_cause_no_server_error(self, query, user, application, admin_client):
         row(user, application)
@@ -394,7 +394,7 @@ class TestFiltering:
     def test_filtering_by_application_shows_the_rows_of_the_application(self, rows, application, superuser, client):
         client.force_login(superuser)
 
-        listed = rows_shown(client, application__id__exact=str(application.pk))
+        listed = rows_shown(client, client_id=application.client_id)
 
         assert listed == {rows[name].jti for name in ("live", "expired", "revoked")}
 

@@ -83,7 +83,7 @@ class TestAnExportedRow:
         [fact] = read(export())
 
         assert fact == {
-            "id": each.pk,
+            "id": str(each.pk),
             "jti": str(each.jti),
             "status": "revoked",
             "user": "ada",
@@ -194,14 +194,14 @@ class TestTheExportedRows:
         expected = sorted(made, key=lambda each: (each.issued_at, each.pk), reverse=True)
 
         for size in (1, 2, 3, 4, 11, 12):
-            assert [fact["id"] for fact in read(export(batch=size))] == [each.pk for each in expected]
+            assert [fact["id"] for fact in read(export(batch=size))] == [str(each.pk) for each in expected]
 
     def test_exported_rows_are_latest_first_for_any_order_of_the_queryset(self, row):
         made = [row(age=age) for age in (0, 10, 20)]
 
         facts = read(export(rows=IssuedToken.objects.order_by("jti"), batch=2))
 
-        assert [fact["id"] for fact in facts] == [each.pk for each in made]
+        assert [fact["id"] for fact in facts] == [str(each.pk) for each in made]
 
     def test_exported_rows_are_read_with_one_query_per_batch_and_no_offset(self, row):
         for _ in range(7):
@@ -221,7 +221,7 @@ class TestTheExportedRows:
 
         facts = read(export(rows=IssuedToken.objects.filter(client_id="one"), batch=2))
 
-        assert {fact["id"] for fact in facts} == {each.pk for each in wanted}
+        assert {fact["id"] for fact in facts} == {str(each.pk) for each in wanted}
 
     def test_exported_rows_can_be_empty(self):
         assert "".join(export(Format.JSON_LINES)) == ""
@@ -257,7 +257,7 @@ class TestExportWhileRowsChange:
 
         seen += read(chunks)
 
-        assert [fact["id"] for fact in seen] == [each.pk for each in made]
+        assert [fact["id"] for fact in seen] == [str(each.pk) for each in made]
 
     def test_pruned_rows_neither_end_the_export_nor_fail_it(self, made):
         chunks = iter(export(batch=2))
@@ -267,7 +267,7 @@ class TestExportWhileRowsChange:
 
         seen += read(chunks)
 
-        assert [fact["id"] for fact in seen] == [made[number].pk for number in (0, 1, 2, 4, 5)]
+        assert [fact["id"] for fact in seen] == [str(made[number].pk) for number in (0, 1, 2, 4, 5)]
 
 
 @pytest.mark.django_db
@@ -459,4 +459,4 @@ class TestHostileUserAgents:
 
         column = COLUMNS.index("user_agent")
         assert {int(line[0]): line[column] for line in lines} == {pk: safe_cell(text) for pk, text in agents.items()}
-        assert {fact["id"]: fact["user_agent"] for fact in facts} == agents
+        assert {int(fact["id"]): fact["user_agent"] for fact in facts} == agents

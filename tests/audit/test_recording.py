@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from instaccess.audit import recording, row_hmac
 from instaccess.conf import conf
 from instaccess.exceptions import AuditError
 from instaccess.models import IssuedToken
+from tests.support import audit_rows
 from tests.support.failing import failing_after
 
 pytestmark = pytest.mark.django_db
@@ -42,7 +43,7 @@ def fresh(user, application):
             "expires_at": now + timedelta(hours=1),
             "mac": "x.y",
         }
-        return IssuedToken(**(values | columns))
+        return audit_rows.with_id(IssuedToken(**(values | columns)))
 
     return make
 
@@ -57,8 +58,8 @@ class TestInsert:
         insert(record)
         written = model_to_dict(IssuedToken.objects.get(jti=record.jti), exclude=["id", "jti"])
 
-        record.pk, record.jti, record._state.adding = None, uuid.uuid4(), True
-        record.save(force_insert=True)
+        record.jti, record._state.adding = uuid.uuid4(), True
+        audit_rows.with_id(record).save(force_insert=True)
 
         assert written == model_to_dict(IssuedToken.objects.get(jti=record.jti), exclude=["id", "jti"])
 
@@ -116,6 +117,22 @@ class TestCommit:
         stored = IssuedToken.objects.get(pk=record.pk)
         assert row_hmac.row_status(stored, conf.key_encryption_keys) is row_hmac.HmacStatus.AUTHENTIC
 
+    def test_commit_computes_the_id_from_the_time_of_issue_and_the_jti(self, fresh):
+        jti = uuid.UUID("94b8b54d-aff3-4846-ab72-8345207a2d20")
+        record = fresh(issued_at=datetime(2026, 11, 23, 12, 0, 0, 999_999, tzinfo=UTC), jti=jti)
+        recording.commit(record, keks=conf.key_encryption_keys)
+
+        assert record.pk == 1_795_435_200_600_276_256
+        assert IssuedToken.objects.get().pk == record.pk
+
+    def test_p17_commit_raises_integrity_error_if_another_row_has_the_same_id(self, fresh):
+        record = fresh()
+        recording.commit(record, keks=conf.key_encryption_keys)
+        same_digits = uuid.UUID(int=record.jti.int + 10**9)
+
+        with pytest.raises(IntegrityError):
+            recording.commit(fresh(jti=same_digits, issued_at=record.issued_at), keks=conf.key_encryption_keys)
+
     def test_commit_raises_integrity_error_if_another_row_has_the_same_jti(self, fresh):
         record = fresh()
         recording.commit(record, keks=conf.key_encryption_keys)
@@ -126,7 +143,7 @@ class TestCommit:
     @pytest.mark.django_db(transaction=True)
     def test_commit_refuses_a_transaction_of_the_caller_which_could_roll_the_row_back(self, fresh):
         record = fresh()
-        with pytest.raises(AuditError, match="the audit row was not written: RuntimeError"), transaction.atomic():
+        with pytest.raises(AuditError, match="the request is inside an open transaction"), transaction.atomic():
             recording.commit(record, keks=conf.key_encryption_keys)
 
         assert not IssuedToken.objects.exists()

@@ -46,8 +46,8 @@ class TestTheAuditRow:
         ring = keys_ring.current_ring()
         row = IssuedToken.objects.get()
         values = {field.name: getattr(row, field.name) for field in row._meta.fields}
-        del values["id"]
         assert values == {
+            "id": int(row.issued_at.timestamp()) * 10**9 + row.jti.int % 10**9,
             "jti": row.jti,
             "user": user,
             "user_uuid": str(user.instaccess_identity.uuid),
@@ -278,6 +278,17 @@ class TestAJtiThatExistsAlready:
 
         row, text = issue()
 
+        assert claims_of(text)["jti"] == str(row.jti) == str(fresh)
+        assert IssuedToken.objects.count() == 2
+
+    def test_p17_jti_that_leads_to_an_existing_row_id_is_replaced_by_a_new_one(self, issue, monkeypatch):
+        taken, fresh = issue()[0], uuid.UUID(int=2)
+        numbers = iter([uuid.UUID(int=taken.jti.int + 10**9), fresh])
+        monkeypatch.setattr("instaccess.tokens.claims.uuid.uuid4", lambda: next(numbers))
+
+        row, text = issue()
+
+        assert row.issued_at == taken.issued_at
         assert claims_of(text)["jti"] == str(row.jti) == str(fresh)
         assert IssuedToken.objects.count() == 2
 

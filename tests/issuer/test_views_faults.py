@@ -14,6 +14,7 @@ from instaccess.keys import ring
 from instaccess.models import IssuedToken, Key
 from tests.conftest import ISSUE_URL
 from tests.support.answers import CHALLENGE, UNAUTHENTICATED, UNAVAILABLE, answer
+from tests.support.stored_keys import write
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("initial_keys")]
 
@@ -106,7 +107,7 @@ class TestWithoutThePrivateEncryptionKey:
 
     @pytest.mark.parametrize("sealed", ["", "flipped"])
     def test_k7_tokens_are_issued_without_the_private_encryption_key(self, post, access_token, sealed):
-        Key.objects.filter(use=Key.Use.ENCRYPTION).update(sealed_private_jwk=sealed)
+        write(Key.objects.filter(use=Key.Use.ENCRYPTION), sealed_private_jwk=sealed)
         ring.clear_cache()
 
         assert post(access_token).status_code == 201

@@ -20,6 +20,7 @@ from instaccess.keys import ring as keys_ring
 from instaccess.models import Key
 from instaccess.trust import refreshed
 from tests.support.clocks import Clock
+from tests.support.stored_keys import write
 
 pytestmark = pytest.mark.django_db
 
@@ -126,8 +127,8 @@ class TestAChangeByAnotherProcess:
 
     def rotate_in_another_process(self) -> tuple[str, str]:
         current, future = (Key.objects.get(use=SIG, status=status) for status in ("current", "future"))
-        Key.objects.filter(pk=current.pk).update(status="past", retired_at=datetime.now(UTC))
-        Key.objects.filter(pk=future.pk).update(status="current", activated_at=datetime.now(UTC))
+        write([current], status="past", retired_at=datetime.now(UTC))
+        write([future], status="current", activated_at=datetime.now(UTC))
         return current.kid, future.kid
 
     def test_a_rotation_by_another_process_takes_effect_after_the_cache_time(self, clock):
@@ -141,7 +142,7 @@ class TestAChangeByAnotherProcess:
     def test_k10_a_revocation_takes_effect_within_five_seconds_at_the_longest_cache_time(self, clock):
         with override_settings(INSTACCESS={"KEY_CACHE_SECONDS": 5}):
             kid = keys_ring.current_ring().signing_key().kid
-            Key.objects.filter(kid=kid).update(status="revoked", sealed_private_jwk="")
+            write(Key.objects.filter(kid=kid), status="revoked", sealed_private_jwk="")
             clock.now += 5
             ring = keys_ring.current_ring()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import pwd
 import uuid
 from typing import Any
 
@@ -215,10 +217,11 @@ class TestRevoke:
 
     def test_revoke_stores_the_operator_in_the_audit_log(self, row, monkeypatch):
         monkeypatch.setenv("LOGNAME", "grace")
+        user = f"uid {os.getuid()} ({pwd.getpwuid(os.getuid()).pw_name})"
         each = row()
         tokens("revoke", "--user", "ada", "--reason", "laptop stolen")
 
-        assert as_json("show", "--jti", str(each.jti))["revoked_by"] == "grace (command line)"
+        assert as_json("show", "--jti", str(each.jti))["revoked_by"] == f"{user}, command line"
 
 
 class TestErrors:

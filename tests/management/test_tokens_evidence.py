@@ -1,9 +1,10 @@
-"""`manage.py instaccess_tokens seal | checkpoint | verify | prune`: options, output and errors."""
+"""`manage.py instaccess_tokens seal | checkpoint | verify | review | prune`: options, output and errors."""
 
 from __future__ import annotations
 
 import io
 import json
+import re
 import secrets
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from instaccess.models import Checkpoint, IssuedToken
+from instaccess.management.base import operator
+from instaccess.models import Checkpoint, IncidentReview, IssuedToken
 
 pytestmark = pytest.mark.django_db
 
@@ -30,6 +32,19 @@ def tokens(*args: str) -> str:
 
 def as_json(*args: str) -> Any:
     return json.loads(tokens(*args, "--json"))
+
+
+def verify_fails(*args: str) -> tuple[str, str]:
+    """Return the output and the error message of `verify`."""
+    out = io.StringIO()
+    with pytest.raises(CommandError) as raised:
+        call_command("instaccess_tokens", "verify", *args, stdout=out)
+    return out.getvalue(), str(raised.value)
+
+
+def codes_of(*args: str) -> list[str]:
+    """Return the codes of the problems that `verify` prints."""
+    return re.findall(r"^Problem ([0-9a-f]{12}): ", verify_fails(*args)[0], re.MULTILINE)
 
 
 @pytest.fixture
@@ -84,7 +99,7 @@ class TestCheckpoint:
         path = tmp_path / "checkpoint.json"
         path.write_text(tokens("checkpoint", "--json"))
 
-        assert as_json("verify", "--checkpoint", str(path))["broken"] == ""
+        assert as_json("verify", "--checkpoint", str(path))["problems"] == []
 
     def test_checkpoint_does_not_overwrite_a_file(self, audit, tmp_path):
         tokens("seal")
@@ -113,7 +128,7 @@ class TestVerify:
             "No tampering found in 2 rows.\n1 rows are covered by 1 checkpoints.\nThe last checkpoint is number 1"
         )
 
-    def test_a6_verify_fails_and_reports_the_first_modified_row(self, audit):
+    def test_a6_verify_fails_and_reports_a_modified_row(self, audit):
         tokens("seal")
         IssuedToken.objects.filter(pk=audit[0].pk).update(user_agent="modified")
 
@@ -124,7 +139,9 @@ class TestVerify:
         out = io.StringIO()
         with pytest.raises(CommandError):
             call_command("instaccess_tokens", "verify", "--json", stdout=out)
-        assert json.loads(out.getvalue())["row"] == audit[0].pk
+        [problem] = json.loads(out.getvalue())["problems"]
+        assert problem["kind"] == "modified"
+        assert problem["first"] == problem["last"] == str(audit[0].pk)
 
     def test_verify_reports_a_file_that_it_cannot_read(self, audit, tmp_path):
         with pytest.raises(CommandError, match=r"Can't read .*missing\.json: No such file"):
@@ -135,6 +152,87 @@ class TestVerify:
         (tmp_path / "other.json").write_text("{}")
         with pytest.raises(CommandError, match=r"other\.json isn't an exported checkpoint"):
             tokens("verify", "--checkpoint", str(tmp_path / "other.json"))
+
+    def test_a12_verify_prints_each_problem_with_its_code(self, row, initial_keys):
+        rows = [row() for _ in range(205)]
+        for each in rows[::2]:
+            IssuedToken.objects.filter(pk=each.pk).update(user_agent="modified")
+
+        text, error = verify_fails()
+
+        lines = [line for line in text.splitlines() if line.startswith("Problem ")]
+        assert len(lines) == 100
+        assert re.fullmatch(
+            rf"Problem [0-9a-f]{{12}}: row {rows[0].pk} \(jti {rows[0].jti}\) was modified, .*\.", lines[0]
+        )
+        assert "3 more problems are not listed." in text
+        assert error.endswith(" (and 102 more problems).")
+        facts, _ = verify_fails("--json")
+        assert (len(json.loads(facts)["problems"]), json.loads(facts)["more"]) == (100, 3)
+
+
+class TestReview:
+    @pytest.fixture
+    def codes(self, audit):
+        """Modify the first row. Returns the codes of the problems."""
+        IssuedToken.objects.filter(pk=audit[0].pk).update(user_agent="modified")
+        return codes_of()
+
+    def test_a12_review_lets_verify_succeed_and_verify_shows_the_review(self, codes, audit):
+        text = tokens("review", *codes, "--reason", "ticket 4711")
+
+        assert text == "Review 1 records that you reviewed 1 problems.\n"
+        shown = tokens("verify")
+        assert shown.startswith("No tampering found in 2 rows, except in reviewed incidents.\n")
+        [line] = [line for line in shown.splitlines() if line.startswith("Reviewed incident 1: ")]
+        assert f"row {audit[0].pk} (jti {audit[0].jti}) was modified" in line
+        assert f"1 of 1 problems still exist. Reviewed by {operator()} at 20" in line
+        assert line.endswith("Z: ticket 4711")
+
+    def test_a12_review_prints_json(self, codes, audit):
+        facts = as_json("review", *codes, "--reason", "x")
+
+        assert facts["number"] == 1
+        assert [(problem["code"], problem["first"]) for problem in facts["problems"]] == [
+            (codes[0], str(audit[0].pk))
+        ]
+        [incident] = as_json("verify")["incidents"]
+        assert (incident["reason"], incident["present"], incident["problems"]) == ("x", 1, facts["problems"])
+
+    def test_a12_review_accepts_some_of_the_problems(self, row, initial_keys):
+        for each in [row() for _ in range(3)][::2]:
+            IssuedToken.objects.filter(pk=each.pk).update(user_agent="modified")
+        first, second = codes_of()
+        tokens("review", first, first, "--reason", "x")
+
+        assert codes_of() == [second]
+
+    def test_a12_review_fails_if_the_row_has_changed_again(self, codes, audit):
+        IssuedToken.objects.filter(pk=audit[0].pk).update(user_agent="modified again")
+
+        with pytest.raises(CommandError, match=rf"no problem with the code {codes[0]}\. .* instaccess_tokens verify"):
+            tokens("review", *codes, "--reason", "x")
+        assert not IncidentReview.objects.exists()
+
+    @pytest.mark.parametrize("reason", [[], ["--reason", ""], ["--reason", " "]])
+    def test_a12_review_requires_a_reason(self, codes, reason):
+        with pytest.raises(CommandError, match="--reason"):
+            tokens("review", *codes, *reason)
+
+    def test_a12_review_requires_a_code(self, codes):
+        with pytest.raises(CommandError, match="code"):
+            tokens("review", "--reason", "x")
+
+    def test_a12_review_of_a_difference_from_an_exported_copy(self, audit, tmp_path):
+        tokens("seal")
+        path = tmp_path / "checkpoint.json"
+        tokens("checkpoint", "--file", str(path))
+        Checkpoint.objects.all().delete()
+        [code] = codes_of("--checkpoint", str(path))
+
+        tokens("review", code, "--checkpoint", str(path), "--reason", "x")
+
+        assert "No tampering found" in tokens("verify", "--checkpoint", str(path))
 
 
 class TestPrune:
@@ -158,7 +256,7 @@ class TestPrune:
         row(age=3500)
         row(age=3500, revoked_at=timezone.now())
 
-        assert as_json("prune", "--older-than", "1h") == {"deleted": 0, "last": 0}
+        assert as_json("prune", "--older-than", "1h") == {"deleted": 0, "last": "0"}
 
     def test_prune_uses_the_age_from_the_settings(self, old, settings):
         with pytest.raises(
@@ -167,7 +265,7 @@ class TestPrune:
             tokens("prune")
         settings.INSTACCESS = {"AUDIT_RETENTION_DAYS": 400}
 
-        assert as_json("prune") == {"deleted": 1, "last": old[0].pk}
+        assert as_json("prune") == {"deleted": 1, "last": str(old[0].pk)}
 
     @pytest.mark.parametrize("age", ["", "400", "d", "-1d", "0d", "1.5d", "1y", "1d ", "٣d", "9999999d"])
     def test_prune_refuses_an_invalid_age(self, age):

@@ -35,7 +35,7 @@ def export(*args: str, file_format: str = "jsonl") -> str:
 
 
 def ids(*args: str) -> list[int]:
-    return [json.loads(line)["id"] for line in export(*args).splitlines()]
+    return [int(json.loads(line)["id"]) for line in export(*args).splitlines()]
 
 
 class TestExport:

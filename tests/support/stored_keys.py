@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import base64
+import json
+from collections.abc import Iterable
 from typing import Any
 
-from instaccess.keys import provision, sealing
+from django.db import connection
+from django.utils import timezone
+from jwcrypto.jwk import JWK
+
+from instaccess.conf import conf
+from instaccess.keys import provision, row_hmac, sealing
 from instaccess.models import Key
 
 SIG, ENC = Key.Use.SIGNING, Key.Use.ENCRYPTION
@@ -13,6 +20,39 @@ SIG, ENC = Key.Use.SIGNING, Key.Use.ENCRYPTION
 CURRENT, FUTURE, PAST, REVOKED = Key.Status.CURRENT, Key.Status.FUTURE, Key.Status.PAST, Key.Status.REVOKED
 
 OLD_KEK, NEW_KEK = (base64.urlsafe_b64encode(bytes([fill]) * 32).decode() for fill in (1, 2))
+
+
+def write(rows: Iterable[Key], **columns: Any) -> None:
+    """Change columns of keys and compute their HMACs, as this package does. Rows that aren't stored yet are added."""
+    for row in rows:
+        for name, value in columns.items():
+            setattr(row, name, value)
+        row.mac = row_hmac.authenticate(row, conf.key_encryption_keys)
+        row.save()
+
+
+def insert_with_sql(key: JWK, *, use: str, **columns: Any) -> Key:
+    """Insert a row for the public key of an attacker, who doesn't have the key-encryption key."""
+    kid = key.thumbprint()
+    values: dict[str, Any] = {
+        "kid": kid,
+        "use": use,
+        "alg": "RS256",
+        "status": "future",
+        "public_jwk": {**key.export_public(as_dict=True), "use": use, "kid": kid},
+        "sealed_private_jwk": "",
+        "created_at": timezone.now(),
+        **columns,
+    }
+    values["public_jwk"] = json.dumps(values["public_jwk"])
+    values["created_at"] = connection.ops.adapt_datetimefield_value(values["created_at"])
+    values["activated_at"] = connection.ops.adapt_datetimefield_value(values.get("activated_at"))
+    values.setdefault("mac", "")
+    names = ", ".join(connection.ops.quote_name(name) for name in values)
+    with connection.cursor() as cursor:
+        placeholders = ", ".join(["%s"] * len(values))
+        cursor.execute(f"INSERT INTO instaccess_key ({names}) VALUES ({placeholders})", list(values.values()))
+    return Key.objects.get(kid=values["kid"])
 
 
 def kids(use: str, status: str) -> list[str]:

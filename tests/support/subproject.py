@@ -30,13 +30,15 @@ def run(module: str, *, settings: str, folder: Path, rsa_pool: Any) -> Any:
     return _run_module(module, environment, json.dumps([dict(rsa_pool.take()) for _ in range(3)]))
 
 
-def run_with_question(module: str, *, settings: str, question: Any) -> Any:
+def run_with_question(module: str, *, settings: str, question: Any, database: str | None = None) -> Any:
     """Run `python -m module` and return the JSON value in the last line of its output.
 
-    The environment variable SUBPROJECT_QUESTION contains the question as JSON.
+    The environment variable SUBPROJECT_QUESTION contains the question as JSON. `database` is the kind of database,
+    such as `postgresql`. By default, it is that of the tests.
     """
     environment = {
         **os.environ,
+        **({} if database is None else {"INSTACCESS_DATABASE": database}),
         "DJANGO_SETTINGS_MODULE": settings,
         "SUBPROJECT_QUESTION": json.dumps(question),
         "PYTHONDONTWRITEBYTECODE": "1",

@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy
 
 from ... import audit, keys, trust
 from ...conf import conf
-from ...exceptions import ConfigError, InstAccessError
+from ...exceptions import ConfigError, InstAccessError, KeyAltered
 from ...models import IssuedToken, Key
 from ...times import format_utc
 from ...tokens import ATTRIBUTES, identifiers, is_canonical_uuid
@@ -44,6 +44,7 @@ class KeyStatus:
         pk: primary key of the key's row, or None if the database has no such row.
         private_held: whether the row contains the private key.
         gone: whether the key retired so long ago that all tokens that use the key have expired.
+        altered: whether the row was modified or inserted without this app, so that the key is not used.
         use: signing or encryption.
     """
 
@@ -53,11 +54,14 @@ class KeyStatus:
     pk: int | None = None
     private_held: bool = False
     gone: bool = False
+    altered: bool = False
     use: str = ""
 
     @property
     def words(self) -> str:
         """Description of the status and its time."""
+        if self.altered:
+            return _("modified in the database, so not used")
         status = str(_STATUSES.get(self.status, self.status))
         if self.since is None:
             return status
@@ -66,6 +70,8 @@ class KeyStatus:
     @property
     def unusable_reason(self) -> Variant | None:
         """Reason why gateways and services treat this key as unknown. None if the reason is not known."""
+        if self.altered:
+            return Variant.ALTERED
         if self.status == Key.Status.REVOKED:
             return Variant.REVOKED
         if self.gone:
@@ -107,7 +113,8 @@ class AuditRecord:
 
 def key_status(kid: str, use: Key.Use) -> KeyStatus:
     """Return the status of the key with this id."""
-    row = next((row for row in keys.stored_keys().filter(use=use) if row.kid == kid), None)
+    stored, errors = keys.examine(keys.stored_keys().filter(use=use))
+    row = next((row for row in stored if row.kid == kid), None)
     if row is None:
         return KeyStatus(format_value(kid), CONFIGURED if _is_configured(kid, use) else UNKNOWN, use=use)
     since: dict[str, datetime | None] = {
@@ -116,8 +123,16 @@ def key_status(kid: str, use: Key.Use) -> KeyStatus:
         Key.Status.PAST: row.retired_at,
         Key.Status.REVOKED: row.revoked_at,
     }
-    gone = keys.is_gone(row, now=timezone.now(), times=keys.lifecycle_times())
-    return KeyStatus(row.kid, row.status, since.get(row.status), row.pk, row.has_private, gone, use)
+    return KeyStatus(
+        format_value(row.kid),
+        row.status,
+        since.get(row.status),
+        row.pk,
+        private_held=row.has_private,
+        gone=keys.is_gone(row, now=timezone.now(), times=keys.lifecycle_times()),
+        altered=isinstance(errors.get(row.pk), KeyAltered),
+        use=use,
+    )
 
 
 def _is_configured(kid: str, use: Key.Use) -> bool:

@@ -1,8 +1,9 @@
 """The buttons that rotate, generate, import and revoke keys.
 
 Each button opens a confirmation page that lists the effects. The change is made when this page is submitted. All
-requests are POST requests with Django's CSRF token and need the permission `instaccess.manage_keys`. Each change is
-recorded in the admin log with the user and the time.
+requests are POST requests with Django's CSRF token and need the permission `instaccess.manage_keys`. Importing a
+signing key needs the permission `instaccess.import_signing_keys` too. Each change is recorded in the admin log with
+the user and the time.
 """
 
 from __future__ import annotations
@@ -56,9 +57,12 @@ class KeyActions(ReadOnlyAdmin):
             return self._refuse(
                 request, _("There is no current key to rotate. Run `python manage.py instaccess_init`.")
             )
+        if problem := keys.problem(current):
+            raise problem
         if request.POST.get("expected_current", current.kid) != current.kid:
             return self._refuse(request, str(_ALREADY_ROTATED))
-        decision = keys.decide(keys.stored_keys().filter(use=kind), use=kind, now=now, times=keys.lifecycle_times())
+        rows = keys.authentic_keys(keys.stored_keys().filter(use=kind))
+        decision = keys.decide(rows, use=kind, now=now, times=keys.lifecycle_times())
         due = decision.activate is not None
         form = RotateForm(
             request.POST if "confirmed" in request.POST else None, due=due, initial={"expected_current": current.kid}
@@ -118,7 +122,12 @@ class KeyActions(ReadOnlyAdmin):
     @sensitive_variables()
     def import_view(self, request: HttpRequest) -> HttpResponse:
         sent = "confirmed" in request.POST
-        form = ImportForm(request.POST if sent else None, request.FILES if sent else None)
+        may_import_signing = request.user.has_perm("instaccess.import_signing_keys")
+        form = ImportForm(
+            request.POST if sent else None,
+            request.FILES if sent else None,
+            may_import_signing=may_import_signing,
+        )
         if form.is_valid():
             try:
                 key = keys.import_key(
@@ -133,15 +142,19 @@ class KeyActions(ReadOnlyAdmin):
                 return self._redirect(request, _("Key %(kid)s was imported.") % {"kid": key.kid})
         effects = [
             _("The key is stored as a future key and becomes current at a later rotation. Live tokens stay valid."),
-            _("If you import a signing key, tokens that are signed with this key are accepted immediately."),
         ]
+        if may_import_signing:
+            effects += [
+                _("If you import a signing key, tokens that are signed with this key are accepted immediately."),
+                _("The owner of the signing key can issue tokens as any user, even as a superuser."),
+            ]
         return render_confirmation(
             self, request, form, title=_("Import a key"), button=_("Import key"), effects=effects
         )
 
     def revoke_view(self, request: HttpRequest, kid: str) -> HttpResponse:
         key = keys.find_key(kid)
-        if key.status == Key.Status.REVOKED:
+        if not can_be_revoked(key):
             return self._refuse(request, _("Key %(kid)s is already revoked.") % {"kid": key.kid})
         form = RevokeForm(request.POST if "confirmed" in request.POST else None)
         if form.is_valid():
@@ -221,6 +234,13 @@ def _describe_successor(current: Key) -> str:
     if future is not None:
         return _("Key %(kid)s becomes current.") % {"kid": future.kid}
     return _("A new key is generated and becomes current.") if current.has_private else _explain_no_current(current)
+
+
+def can_be_revoked(key: Key) -> bool:
+    """Return whether a key is not revoked yet, or its row was modified, so that a revocation makes it authentic."""
+    if not keys.is_revocable(key):
+        return False
+    return key.status != Key.Status.REVOKED or not keys.is_authentic(key, keys.keks_for_revocation())
 
 
 def live_tokens(key: Key) -> int:

@@ -58,7 +58,9 @@ def find_problems(
 ) -> list[Problem]:
     """Return the problems with the keys and the refusal spikes, most severe first."""
     problems: list[Problem] = []
-    if not health.total:
+    if health.altered or health.unreadable:
+        problems.append(_altered_rows(health))
+    if not health.total and not health.unreadable:
         problems.append(_no_keys())
     for use in Key.Use if health.total else ():
         problems += _check_use(use, health, now, times)
@@ -162,13 +164,13 @@ def _overdue_rotation(current: Key, days: int, *, can_rotate: bool) -> Problem:
 
 
 def _find_unusable(health: KeyHealth) -> Iterator[Problem]:
-    """Find keys that cannot be decrypted, and keys whose rows were modified."""
+    """Find keys that cannot be decrypted."""
     missing = [key for key in health.keys if health.undecryptable.get(key.kid) is Reason.KEK_MISSING]
     if missing:
         yield Problem(
             "kek_missing",
             Severity.ERROR,
-            _("Private keys can't be decrypted, because their key-encryption key is not configured: %(keys)s.")
+            _("Keys can't be decrypted or checked, because their key-encryption key is not configured: %(keys)s.")
             % {"keys": _list_keys(missing)},
             _(
                 "Restore the key-encryption key in INSTACCESS['KEY_ENCRYPTION_KEYS'], or the old SECRET_KEY in "
@@ -179,22 +181,32 @@ def _find_unusable(health: KeyHealth) -> Iterator[Problem]:
     undecryptable = [
         key for key in health.keys if health.undecryptable.get(key.kid, Reason.KEK_MISSING) is not Reason.KEK_MISSING
     ]
-    modified = [key for key in health.keys if key.kid in health.modified]
-    for text, code, affected in (
-        (
-            _("Private keys can't be decrypted, because their rows were modified: %(keys)s."),
+    if undecryptable:
+        yield Problem(
             "seal_broken",
-            undecryptable,
+            Severity.ERROR,
+            _("Private keys can't be decrypted, because their rows were modified: %(keys)s.")
+            % {"keys": _list_keys(undecryptable)},
+            _("Restore the rows from a backup, or revoke the keys. Find out who modified the database."),
+        )
+
+
+def _altered_rows(health: KeyHealth) -> Problem:
+    names = [_list_keys(list(health.altered))] if health.altered else []
+    if health.unreadable:
+        rows = ", ".join(map(str, health.unreadable[:_MAX_NAMED])) + ", …" * (len(health.unreadable) > _MAX_NAMED)
+        names.append(_("unreadable rows with the ids %(ids)s") % {"ids": rows})
+    return Problem(
+        "key_altered",
+        Severity.ERROR,
+        _("Rows of keys were modified or inserted without this app, so these keys are not used: %(keys)s.")
+        % {"keys": "; ".join(names)},
+        _(
+            "Restore the rows from a backup, or revoke the keys. Find out who modified the database. This command "
+            "names each row and the command that revokes its key:"
         ),
-        (_("Public keys were modified and are no longer used: %(keys)s."), "public_altered", modified),
-    ):
-        if affected:
-            yield Problem(
-                code,
-                Severity.ERROR,
-                text % {"keys": _list_keys(affected)},
-                _("Restore the rows from a backup, or revoke the keys. Find out who modified the database."),
-            )
+        "python manage.py check --database default",
+    )
 
 
 def _find_overdue_changes(health: KeyHealth, now: datetime, times: Times) -> Iterator[Problem]:

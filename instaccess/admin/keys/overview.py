@@ -34,7 +34,8 @@ def panel(*, now: datetime) -> dict[str, Any]:
         problems = find_problems(health, now=now, times=times, spikes=audit.refusal_spikes(now=now))
     except ConfigError as error:
         return {"problems": _label_severity([bad_setting(error)]), "timeline": None}
-    drawing = timeline.draw(health.keys, total=health.total, now=now, times=times)
+    total = health.total - len(health.altered)  # The timeline leaves out modified rows, which the problems name.
+    drawing = timeline.draw(health.keys, total=total, now=now, times=times)
     groups = [
         (group, [(row, _describe_row(row, health, now, times)) for row in group.rows])
         for group in (drawing.groups if drawing else ())

@@ -6,18 +6,21 @@ import json
 from typing import Any
 
 from django.contrib import admin
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from django.utils.translation import gettext_lazy as _
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from jwcrypto.common import JWException
 from jwcrypto.jwk import JWK
 
-from ... import trust
+from ... import keys, trust
+from ...exceptions import ConfigError, KeyAltered
 from ...models import Key
 from ..common import time_element
-from .actions import KeyActions
+from .actions import KeyActions, can_be_revoked
 from .overview import panel
 
 
@@ -54,29 +57,37 @@ class KeyAdmin(KeyActions):
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> Any:
-        return super().change_view(request, object_id, form_url, self._may_manage(request, extra_context))
+        context = self._may_manage(request, extra_context)
+        key = self.get_object(request, object_id) if self.has_view_permission(request) else None
+        if key is not None:
+            context |= {"problem": _describe_problem(key), "can_be_revoked": can_be_revoked(key)}
+        return super().change_view(request, object_id, form_url, context)
 
-    @admin.display(description=_("private key"), boolean=True)
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Key]:
+        # A row that can't be read would make the whole page fail. The problems above the list name the row.
+        return super().get_queryset(request).exclude(pk__in=keys.unreadable_rows())
+
+    @admin.display(description=gettext_lazy("private key"), boolean=True)
     def private_key_stored(self, key: Key) -> bool:
         return key.has_private
 
-    @admin.display(description=_("created"), ordering="created_at")
+    @admin.display(description=gettext_lazy("created"), ordering="created_at")
     def created(self, key: Key) -> str:
         return time_element(key.created_at)
 
-    @admin.display(description=_("activated"), ordering="activated_at")
+    @admin.display(description=gettext_lazy("activated"), ordering="activated_at")
     def activated(self, key: Key) -> str:
         return time_element(key.activated_at)
 
-    @admin.display(description=_("retired"), ordering="retired_at")
+    @admin.display(description=gettext_lazy("retired"), ordering="retired_at")
     def retired(self, key: Key) -> str:
         return time_element(key.retired_at)
 
-    @admin.display(description=_("revoked"), ordering="revoked_at")
+    @admin.display(description=gettext_lazy("revoked"), ordering="revoked_at")
     def revoked(self, key: Key) -> str:
         return time_element(key.revoked_at)
 
-    @admin.display(description=_("public key (PEM)"))
+    @admin.display(description=gettext_lazy("public key (PEM)"))
     def public_pem(self, key: Key) -> SafeString:
         try:
             pem = trust.key_to_text(JWK(**key.public_jwk), file_format="pem", private=False)
@@ -84,13 +95,33 @@ class KeyAdmin(KeyActions):
             return _render_unusable()
         return _render_copyable(pem, "public-pem", _("public key (PEM)"))
 
-    @admin.display(description=_("public key (JWK)"))
+    @admin.display(description=gettext_lazy("public key (JWK)"))
     def public_jwk_text(self, key: Key) -> SafeString:
         # Show only the members of a public RSA key (RFC 7518 §6.3.1), even if the row contains other members.
         if not isinstance(key.public_jwk, dict):
             return _render_unusable()
         members = {name: key.public_jwk[name] for name in ("kty", "use", "kid", "n", "e") if name in key.public_jwk}
         return _render_copyable(json.dumps(members, indent=2), "public-jwk", _("public key (JWK)"))
+
+
+def _describe_problem(key: Key) -> str:
+    """Describe why a key is not used because of its row. Returns an empty string if the row is authentic."""
+    match keys.problem(key):
+        case None:
+            return ""
+        case KeyAltered():
+            return _(
+                "This row was modified or inserted without this app, so the key is not used. Find out who modified "
+                "the database. This command says what to do: python manage.py check --database default"
+            )
+        case ConfigError(detail=detail):
+            return _("A setting is invalid, so the row can't be checked: %(reason)s.") % {"reason": detail}
+        case _:
+            return _(
+                "The key is not used, because the key-encryption key of this row is not configured. Restore the "
+                "key-encryption key in INSTACCESS['KEY_ENCRYPTION_KEYS'], or the old SECRET_KEY in "
+                "SECRET_KEY_FALLBACKS."
+            )
 
 
 def _render_copyable(text: str, name: str, label: Any) -> SafeString:

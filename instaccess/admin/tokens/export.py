@@ -6,7 +6,6 @@ from datetime import UTC
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ALL_VAR, ERROR_FLAG, ORDER_VAR, PAGE_VAR, SEARCH_VAR
 from django.core.exceptions import PermissionDenied
 from django.core.handlers.asgi import ASGIRequest
@@ -16,10 +15,9 @@ from django.http import (
     HttpResponse,
     HttpResponseBase,
     HttpResponseNotAllowed,
-    HttpResponseRedirect,
     StreamingHttpResponse,
 )
-from django.urls import URLPattern, path, reverse
+from django.urls import URLPattern, path
 from django.utils import timezone
 
 from ...audit import Export, Format
@@ -57,12 +55,7 @@ class ExportPages(ReadOnlyAdmin):
         for name in _PAGE_PARAMETERS:
             query.pop(name, None)
         request.GET = query  # type: ignore[assignment]
-        try:
-            rows = self.get_changelist_instance(request).queryset
-        except IncorrectLookupParameters:
-            # Redirect to the list, where Django shows the error.
-            changelist = reverse("admin:instaccess_issuedtoken_changelist", current_app=self.admin_site.name)
-            return HttpResponseRedirect(f"{changelist}?{ERROR_FLAG}=1")
+        rows = self.get_changelist_instance(request).queryset
         name = f"issued-tokens-{timezone.now().astimezone(UTC):%Y-%m-%d}.{export_format.value}"
         headers = {
             "Content-Type": export_format.content_type,

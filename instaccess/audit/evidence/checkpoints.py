@@ -1,31 +1,34 @@
 """Checkpoints: signed statements that cover a range of audit rows after the rows can no longer change.
 
 `seal` creates checkpoints. Each checkpoint covers the rows after the previous checkpoint: at most `ROWS` rows, all of
-the same UTC day. A checkpoint contains the number of rows, the id of the last row, and a SHA-256 digest. The digest
-is chained to the previous checkpoint. Copies stored on another machine reveal changes even if the attacker has all
-keys (see `verification.py`).
+the same UTC day. A checkpoint contains the number of rows, the ids of the first and the last row, and a SHA-256
+digest of its index, which lists a digest of each row. The digest is chained to the previous checkpoint. Copies stored
+on another machine reveal changes even if the attacker has all keys (see `verification.py`).
+
+No tampering stops `seal`. A checkpoint covers modified and unreadable rows too, and marks these rows. If the last
+checkpoint was modified, the next one is chained to the checkpoint before.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import groupby
+from typing import NamedTuple
 
 from django.db import IntegrityError, router, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from ...conf import KeyEncryptionKey
 from ...models import Checkpoint, IssuedToken, PruneMarker
 from ...tokens import AFTERLIFE, CLOCK_SKEW, MAX_LIFETIME
 from .. import row_hmac
+from ..row_ids import first_id, id_time
 from ..rows import issued_tokens
-from . import statements
-from .statements import START, Entry, EvidenceKeys, Marker, Statement, fingerprint, row_digest
+from . import reviews, signatures
+from .checkpoint_index import UNREADABLE, Entry, row_digest
+from .statements import START, EvidenceKeys, Marker, Statement, chain_digest, next_number
 
 logger = logging.getLogger("instaccess.audit")
 
@@ -35,8 +38,9 @@ ROWS = 10_000
 SETTLED = MAX_LIFETIME + AFTERLIFE + CLOCK_SKEW + 600
 """Seconds after the time of issue until a row can no longer change.
 
-After this time, the token can no longer be revoked, and every INSERT of a row with a lower id was committed or has
-failed. Ten minutes are allowed for a slow INSERT.
+After this time, the token can no longer be revoked, and the INSERT of the row was committed or has failed. Ten
+minutes are allowed for a slow INSERT. If the clock of an issuer is slow by more than these seconds, `verify` reports
+the issuer's rows as added.
 """
 
 
@@ -55,6 +59,19 @@ class Sealed:
     ready_at: datetime | None
 
 
+class ChainEnd(NamedTuple):
+    """The last checkpoint, to which the next checkpoint is chained, or the latest prune marker.
+
+    Attributes:
+        taken: the numbers of later checkpoints, which can't be read.
+    """
+
+    number: int
+    last: int
+    digest: str
+    taken: frozenset[int] = frozenset()
+
+
 def rows_after(row_id: int) -> QuerySet[IssuedToken]:
     """Return the rows with a greater id, ordered by id."""
     return issued_tokens().filter(pk__gt=row_id).order_by("pk")
@@ -69,136 +86,106 @@ def seal(keys: EvidenceKeys, *, now: datetime | None = None, cut: datetime | Non
     Args:
         cut: a time at which a checkpoint ends, in addition to every midnight UTC.
 
-    Raises KeyUnavailable or UnsealError if there is no usable signing key. Raises AuditAltered if a row can't be read
-    or the last checkpoint was modified.
+    Raises KeyUnavailable or UnsealError if there is no usable signing key.
     """
     now = now or timezone.now()
-    settled = now - timedelta(seconds=SETTLED)
-    keys.sign(b"{}", statements.CHECKPOINT)  # Without a usable key, the function fails before it reads any rows.
+    signatures.check_signing_key(keys)  # Without a usable key, the function fails before it reads any rows.
     made: list[Statement] = []
     try:
-        while added := _seal_page(keys, now, settled, cut):
+        while added := _seal_page(keys, now, cut):
             made += added
     except IntegrityError:
         logger.info("another process created the next checkpoint and continues with the rest")
     waiting = rows_after(chain_end(keys).last)
-    first = waiting.first()
-    if first is None:
-        return Sealed(tuple(made), 0, None)
-    ready_at = first.issued_at
-    with suppress(OverflowError):  # The addition fails if an attacker set the year to 9999.
-        ready_at += timedelta(seconds=SETTLED)
+    first = waiting.values_list("pk", flat=True).first()
+    ready_at = None if first is None else id_time(first) + timedelta(seconds=SETTLED)
     return Sealed(tuple(made), waiting.count(), ready_at)
 
 
-def _seal_page(keys: EvidenceKeys, now: datetime, settled: datetime, cut: datetime | None) -> list[Statement]:
+def _seal_page(keys: EvidenceKeys, now: datetime, cut: datetime | None) -> list[Statement]:
     """Create checkpoints for the next `ROWS` rows. Returns an empty list if no rows are ready."""
-    made: list[Statement] = []
-    position = chain_end(keys)
-    rows = page = row_hmac.loaded(rows_after(position.last)[:ROWS])
-    while ready := _select_next_rows(rows, settled, cut, keys.keks):
-        if len(ready) == len(rows) < len(page) == ROWS:
-            break  # The next page may contain more rows for the same checkpoint.
-        made.append(_add_checkpoint(position, ready, keys, now, settled))
-        position, rows = chain_end(keys), rows[len(ready) :]
+    # Only the ids decide which rows are ready. Otherwise, an attacker could stop `seal` with a row that can't be read
+    # or whose time of issue is in the future.
+    end = chain_end(keys)
+    if end.taken:
+        logger.error("these checkpoints were modified, and the next one follows checkpoint %d: %s", end[0], end.taken)
+    settled = rows_after(end.last).filter(pk__lt=first_id(now - timedelta(seconds=SETTLED)))
+    ids = list(settled.values_list("pk", flat=True)[:ROWS])
+    ranges = [list(group) for _, group in groupby(ids, key=lambda row: _part(row, cut))]
+    if len(ids) == ROWS and len(ranges) > 1:
+        ranges.pop()  # The next page may contain more rows for the same checkpoint.
+    made = []
+    for rows in ranges:
+        made.append(_add_checkpoint(end, rows[-1], keys, now))
+        end = ChainEnd(made[-1].number, made[-1].last, made[-1].digest, end.taken)
     return made
 
 
-def _select_next_rows(
-    rows: Sequence[IssuedToken], settled: datetime, cut: datetime | None, keks: Sequence[KeyEncryptionKey]
-) -> list[IssuedToken]:
-    """Return the rows from the beginning of `rows` that the next checkpoint covers."""
-    selected: list[IssuedToken] = []
-    newest = None  # The latest time of the selected rows, which isn't always the time of the last selected row.
-    last_settled_id = next((row.pk for row in reversed(rows) if row.issued_at < settled), 0)
-    for row in rows:
-        if row.issued_at >= settled:
-            if row.pk > last_settled_id or row_hmac.row_status(row, keks) is row_hmac.HmacStatus.AUTHENTIC:
-                break
-            # An attacker moved the time of this row into the future. The row is selected, because waiting for its
-            # time would block checkpoints for all later rows.
-            selected.append(row)
-            continue
-        midnight = row.issued_at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-        if newest and any(limit and newest < limit <= row.issued_at for limit in (midnight, cut)):
-            break
-        newest = max(newest or row.issued_at, row.issued_at)
-        selected.append(row)
-    return selected
+def _part(row: int, cut: datetime | None) -> tuple[int, bool]:
+    """Return the UTC day of a row, and whether the row is after the cut. One checkpoint covers only one such part."""
+    return id_time(row).toordinal(), cut is not None and row >= first_id(cut)
 
 
-def _add_checkpoint(
-    position: Marker, rows: Sequence[IssuedToken], keys: EvidenceKeys, now: datetime, settled: datetime
-) -> Statement:
-    chain, entries, modified = hashlib.sha256(position.digest.encode()), [], []
-    for row in rows:
-        row_bytes = row_hmac.canonical_bytes(row)
-        digest = row_digest(row.pk, row_bytes)
-        chain.update(digest)
-        matches = row_hmac.check(row_bytes, row.mac, keys.keks) is row_hmac.HmacStatus.AUTHENTIC
-        entries.append(str(Entry(row.pk, fingerprint(digest), altered=not matches)))
-        if not matches:
-            modified.append(row.pk)
-    index = "\n".join(entries)
+def _add_checkpoint(end: ChainEnd, last: int, keys: EvidenceKeys, now: datetime) -> Statement:
+    """Create a checkpoint for the rows after the previous checkpoint, up to the row with the id `last`."""
+    entries = [_entry(row, token, keys) for row, token in row_hmac.load(rows_after(end.last).filter(pk__lte=last))]
+    index = "\n".join(map(str, entries))
+    altered = [entry.row for entry in entries if entry.altered]
     statement = Statement(
-        number=position.number + 1,
-        previous=position.digest,
-        first=rows[0].pk,
-        last=rows[-1].pk,
-        rows=len(rows),
-        # Times in the future are ignored. Otherwise, an attacker who moves the time of one row could prevent the
-        # other rows from being pruned.
-        newest=int(max((row.issued_at for row in rows if row.issued_at < settled), default=settled).timestamp()),
-        digest=chain.hexdigest(),
-        index=hashlib.sha256(index.encode()).hexdigest(),
-        altered=len(modified),
+        number=next_number(end.number, end.taken),
+        previous=end.digest,
+        first=entries[0].row,
+        last=entries[-1].row,
+        rows=len(entries),
+        digest=chain_digest(end.digest, index),
+        altered=len(altered),
+        reviews=reviews.last_number(keys),
         sealed_at=int(now.timestamp()),
     )
-    jws = statements.sign(statement, statements.CHECKPOINT, keys)
-    mac = statements.mac(keys, statements.CHECKPOINT, jws, index)
-    checkpoint = Checkpoint(number=statement.number, jws=jws, index=index, mac=mac)
+    checkpoint = Checkpoint(number=statement.number, jws=signatures.sign(statement, keys), index=index)
+    signatures.authenticate(checkpoint, keys)
     alias = router.db_for_write(Checkpoint)
     with transaction.atomic(using=alias):
         checkpoint.save(using=alias, force_insert=True)
     logger.info(
-        "checkpoint %d: %d rows up to %d digest=%s", statement.number, len(rows), statement.last, statement.digest
+        "checkpoint %d: %d rows up to %d digest=%s", statement.number, len(entries), statement.last, statement.digest
     )
-    if modified:
-        logger.error("checkpoint %d covers rows whose HMAC doesn't match: %s", statement.number, modified[:100])
+    if altered:
+        logger.error("checkpoint %d covers rows whose HMAC doesn't match: %s", statement.number, altered[:100])
     return statement
 
 
+def _entry(row: int, token: IssuedToken | None, keys: EvidenceKeys) -> Entry:
+    if token is None:
+        return Entry(row, UNREADABLE, altered=True)
+    row_bytes = row_hmac.canonical_bytes(token)
+    authentic = row_hmac.check(row_bytes, token.mac, keys.keks) is row_hmac.HmacStatus.AUTHENTIC
+    return Entry(row, row_digest(row_bytes), altered=not authentic)
+
+
 def mark_pruned(
-    statement: Statement,
-    keys: EvidenceKeys,
-    *,
-    rows: int,
-    newest: int,
-    altered: str = "",
-    now: datetime | None = None,
+    statement: Statement, keys: EvidenceKeys, *, rows: int, altered: str = "", now: datetime | None = None
 ) -> Marker:
     """Create a prune marker for the rows up to a checkpoint. Called before the first of these rows is deleted.
 
     Args:
         rows: number of rows that this pruning deletes.
-        newest: when the newest token of the pruned rows was issued, in seconds since the epoch.
         altered: a description of the tampering found among the pruned rows; empty if there was none.
 
     Raises KeyUnavailable or UnsealError if there is no usable signing key, and IntegrityError if another process
     created the same marker.
     """
-    before = latest_marker(keys)
+    before = chain_start(keys)
     marker = Marker(
         number=statement.number,
         last=statement.last,
         digest=statement.digest,
-        newest=max(newest, before.newest),
         rows=before.rows + rows,
         altered=altered or before.altered,
         pruned_at=int((now or timezone.now()).timestamp()),
     )
-    jws = statements.sign(marker, statements.MARKER, keys)
-    row = PruneMarker(number=marker.number, jws=jws, mac=statements.mac(keys, statements.MARKER, jws))
+    row = PruneMarker(number=marker.number, jws=signatures.sign(marker, keys))
+    signatures.authenticate(row, keys)
     alias = router.db_for_write(PruneMarker)
     with transaction.atomic(using=alias):
         row.save(using=alias, force_insert=True)
@@ -215,17 +202,22 @@ def markers() -> QuerySet[PruneMarker]:
     return PruneMarker.objects.using(router.db_for_write(PruneMarker)).order_by("number")
 
 
-def latest_marker(keys: EvidenceKeys) -> Marker:
-    """Return the latest prune marker, or `START` if there is none. Raises AuditAltered if the marker was modified."""
-    row = markers().last()
-    return START if row is None else statements.read_marker(row, keys)
+def chain_start(keys: EvidenceKeys) -> Marker:
+    """Return the latest prune marker that can be read, or `START` if there is none."""
+    for row in markers().reverse().iterator(chunk_size=20):
+        marker, _ = signatures.try_read(signatures.read_marker, row, keys)
+        if marker is not None:
+            return marker
+    return START
 
 
-def chain_end(keys: EvidenceKeys) -> Marker:
-    """Return the number, last row and digest of the last checkpoint, to which the next checkpoint is chained."""
-    marker = latest_marker(keys)
-    checkpoint = checkpoints().filter(number__gt=marker.number).last()
-    if checkpoint is None:
-        return marker
-    statement = statements.read_checkpoint(checkpoint, keys)
-    return replace(marker, number=statement.number, last=statement.last, digest=statement.digest)
+def chain_end(keys: EvidenceKeys) -> ChainEnd:
+    """Return the last checkpoint that can be read, or the latest prune marker if there is none."""
+    start = chain_start(keys)
+    taken: set[int] = set()
+    for row in checkpoints().filter(number__gt=start.number).reverse().iterator(chunk_size=20):
+        statement, _ = signatures.try_read(signatures.read_checkpoint, row, keys)
+        if statement is not None:
+            return ChainEnd(statement.number, statement.last, statement.digest, frozenset(taken))
+        taken.add(row.number)
+    return ChainEnd(start.number, start.last, start.digest, frozenset(taken))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from django.db import IntegrityError
 from django.db.models import QuerySet
@@ -18,10 +18,11 @@ from ...exceptions import AuditAltered
 from ...models import IssuedToken
 from .. import revocation_log
 from ..revocation import BATCH
-from ..row_hmac import HmacStatus, readable, row_status
+from ..row_hmac import HmacStatus, load, row_status
+from ..row_ids import first_id, id_time
 from ..rows import issued_tokens
-from . import checkpoints, statements, verification
-from .checkpoints import SETTLED, latest_marker, rows_after
+from . import checkpoints, signatures, verification
+from .checkpoints import SETTLED, chain_start, rows_after
 from .statements import EvidenceKeys, Marker, Statement
 
 
@@ -47,36 +48,37 @@ def prune(
     First covers the rows with checkpoints and compares the rows with the checkpoints. Deletes whole checkpoints only,
     so the rows of a checkpoint stay until the newest of these rows is old enough. Never deletes the row of a token
     that a gateway could still accept or must still refuse. Stores a signed prune marker before deleting the first
-    row. If the process is killed, the next run deletes the remaining rows.
+    row. If the process is killed, the next run deletes the remaining rows. Reviews are never deleted.
 
-    Raises AuditAltered if a row to be deleted was modified. With `force`, deletes the rows anyway and records the
-    tampering in the prune marker. Raises KeyUnavailable or UnsealError if there is no usable signing key.
+    Raises AuditAltered if a row to be deleted was modified, unless the problem was reviewed. With `force`, deletes
+    the rows anyway and records the tampering in the prune marker. Raises KeyUnavailable or UnsealError if there is no
+    usable signing key.
     """
     now = now or timezone.now()
     checkpoints.seal(keys, now=now, cut=before)
-    deleted = _delete_pruned(latest_marker(keys), batch)
+    deleted = _delete_pruned(chain_start(keys), batch)
     old = list(_old_checkpoints(before, keys))
     if old:
-        problem = verification.verify(keys, until=old[-1].number).broken
-        if problem and not force:
+        problems = verification.verify(keys, until=old[-1].number).summary
+        if problems and not force:
             raise AuditAltered(
-                f"nothing was pruned: {problem}. Investigate the cause first. `--force` prunes these rows anyway and "
-                "records the tampering in the prune marker"
+                f"nothing was pruned: {problems}. Investigate the cause first, and record a review with "
+                "`instaccess_tokens review`. `--force` prunes these rows anyway and records the tampering in the "
+                "prune marker"
             )
         # IntegrityError means that another process prunes at the same time and has created the same marker.
         with suppress(IntegrityError):
             checkpoints.mark_pruned(
-                old[-1],
-                keys,
-                rows=sum(statement.rows for statement in old),
-                newest=max(statement.newest for statement in old),
-                altered=problem,
-                now=now,
+                old[-1], keys, rows=sum(statement.rows for statement in old), altered=problems, now=now
             )
-    marker = latest_marker(keys)
+    marker = chain_start(keys)
     deleted += _delete_pruned(marker, batch)
-    if force and marker.altered:
-        deleted += _delete_modified(marker, now, keys)
+    # At this point, the problems of the pruned rows were reviewed, or `force` was given.
+    if old or force:
+        deleted += _delete_modified(_rows_through(marker.last), now, keys)
+    if force:
+        moved_to_the_end = issued_tokens().filter(pk__gte=first_id(now + timedelta(days=1)), issued_at__lt=before)
+        deleted += _delete_modified(moved_to_the_end, now, keys)
     # A recent revocation stays, because gateways must still refuse its tokens.
     revocation_log.prune(min(before, now - timedelta(seconds=SETTLED)))
     deleted_checkpoints = checkpoints.checkpoints().filter(number__lte=marker.number).delete()[0]
@@ -86,8 +88,8 @@ def prune(
 def _delete_pruned(marker: Marker, batch: int) -> int:
     """Delete the rows that a prune marker covers. Returns the number of deleted rows.
 
-    Rows must match by time as well as by id: an attacker who resets the id sequence or moves a row can give the row
-    of a live token an id in the pruned range.
+    Rows must match by time as well as by id: an attacker who moves a row can give the row of a live token an id in
+    the pruned range.
     """
     deleted = 0
     if not marker.number:
@@ -97,27 +99,29 @@ def _delete_pruned(marker: Marker, batch: int) -> int:
     return deleted
 
 
-def _delete_modified(marker: Marker, now: datetime, keys: EvidenceKeys) -> int:
-    """Delete the modified rows whose ids were pruned, except rows that may belong to a live token.
+def _delete_modified(rows: QuerySet[IssuedToken], now: datetime, keys: EvidenceKeys) -> int:
+    """Delete the modified ones of some rows, except rows that may belong to a live token.
 
     Returns the number of deleted rows.
     """
     deleted, window = 0, timedelta(seconds=SETTLED)
-    pks = list(_rows_through(marker.last).values_list("pk", flat=True))
+    pks = list(rows.values_list("pk", flat=True))
     for start in range(0, len(pks), BATCH):
-        rows, modified = readable(_rows_through(marker.last).filter(pk__in=pks[start : start + BATCH]))
-        for row in rows:
-            status = row_status(row, keys.keks)
-            if status is not HmacStatus.AUTHENTIC and not now - window <= row.issued_at <= now + window:
-                modified.append(row.pk)
+        modified = []
+        for pk, row in load(issued_tokens().filter(pk__in=pks[start : start + BATCH])):
+            if row is None or (
+                row_status(row, keys.keks) is not HmacStatus.AUTHENTIC
+                and not now - window <= row.issued_at <= now + window
+            ):
+                modified.append(pk)
         deleted += issued_tokens().filter(pk__in=modified).delete()[0]
     return deleted
 
 
 def prunable(before: datetime, keys: EvidenceKeys, *, now: datetime | None = None) -> int:
-    """Return the number of rows that `prune` would delete now. Raises AuditAltered if a checkpoint was modified."""
+    """Return the number of rows that `prune` would delete now, if no row was modified."""
     now = now or timezone.now()
-    marker = latest_marker(keys)
+    marker = chain_start(keys)
     last, number = marker.last, marker.number
     for statement in _old_checkpoints(before, keys):
         last, number = statement.last, statement.number
@@ -125,24 +129,26 @@ def prunable(before: datetime, keys: EvidenceKeys, *, now: datetime | None = Non
     if not checkpoints.checkpoints().filter(number__gt=number).exists():
         # `prune` creates checkpoints for the remaining rows, up to the first row that is too recent.
         limit = min(before, now - timedelta(seconds=SETTLED))
-        first_recent = rows_after(last).filter(issued_at__gte=limit).values_list("pk", flat=True).first()
-        old = rows_after(last) if first_recent is None else rows_after(last).filter(pk__lt=first_recent)
-        count += old.count()
+        count += rows_after(last).filter(pk__lt=first_id(limit)).count()
     return _pruned_rows(marker).count() + count
 
 
 def _old_checkpoints(before: datetime, keys: EvidenceKeys) -> Iterator[Statement]:
-    """Yield checkpoints from the beginning of the chain until one contains a row issued at `before` or later."""
-    unpruned = checkpoints.checkpoints().filter(number__gt=latest_marker(keys).number)
+    """Yield checkpoints from the beginning of the chain until one contains a row issued at `before` or later.
+
+    Leaves out modified checkpoints, which `verify` reports.
+    """
+    unpruned = checkpoints.checkpoints().filter(number__gt=chain_start(keys).number)
     for checkpoint in unpruned.iterator(chunk_size=20):
-        statement = statements.read_checkpoint(checkpoint, keys)
-        if statement.newest >= before.timestamp():
+        statement, _ = signatures.try_read(signatures.read_checkpoint, checkpoint, keys)
+        if statement is not None and statement.last >= first_id(before):
             return
-        yield statement
+        if statement is not None:
+            yield statement
 
 
 def _pruned_rows(marker: Marker) -> QuerySet[IssuedToken]:
-    return _rows_through(marker.last).filter(issued_at__lt=datetime.fromtimestamp(marker.newest + 1, UTC))
+    return _rows_through(marker.last).filter(issued_at__lt=id_time(marker.last) + timedelta(seconds=1))
 
 
 def _rows_through(last: int) -> QuerySet[IssuedToken]:

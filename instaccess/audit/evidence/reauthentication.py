@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
-from django.db.models import Case, F, Value, When
+from django.db.models import Case, F, QuerySet, Value, When
 
 from ...conf import KeyEncryptionKey
 from .. import row_hmac
 from ..rows import issued_tokens
-from . import statements
+from . import signatures
 from .checkpoints import chain_end, checkpoints, markers, rows_after
+from .reviews import reviews
 from .statements import EvidenceKeys
 
 logger = logging.getLogger("instaccess.audit")
@@ -20,27 +22,19 @@ logger = logging.getLogger("instaccess.audit")
 def reauthenticate(keys: EvidenceKeys) -> int:
     """Replace the HMACs of older key-encryption keys with HMACs of the first key-encryption key.
 
-    Recomputes the HMACs of checkpoints, prune markers and rows without a checkpoint. A row that a checkpoint covers
-    needs no new HMAC, because the checkpoint proves the row. An HMAC that doesn't match is not replaced, because a
-    new HMAC would hide that the data was modified.
+    Recomputes the HMACs of checkpoints, prune markers, reviews and rows without a checkpoint. A row that a checkpoint
+    covers needs no new HMAC, because the checkpoint proves the row. An HMAC that doesn't match is not replaced,
+    because a new HMAC would hide that the data was modified.
 
     Returns the number of new HMACs.
-
-    Raises AuditAltered if the last checkpoint or the latest prune marker was modified.
     """
-    count = 0
-    for checkpoint in checkpoints().iterator(chunk_size=100):
-        covered = statements.covered_bytes(statements.CHECKPOINT, checkpoint.jws, checkpoint.index)
-        if mac := _new_mac(covered, checkpoint.mac, keys.keks):
-            count += checkpoints().filter(pk=checkpoint.pk, mac=checkpoint.mac).update(mac=mac)
-    for marker in markers():
-        if mac := _new_mac(statements.covered_bytes(statements.MARKER, marker.jws), marker.mac, keys.keks):
-            count += markers().filter(pk=marker.pk, mac=marker.mac).update(mac=mac)
+    count = sum(_renew_statements(stored(), keys) for stored in (checkpoints, markers, reviews))
     last = chain_end(keys).last
     while pks := list(rows_after(last).values_list("pk", flat=True)[:200]):
-        rows, unreadable = row_hmac.readable(rows_after(last).filter(pk__lte=pks[-1]))
-        if unreadable:
+        loaded = row_hmac.load(rows_after(last).filter(pk__lte=pks[-1]))
+        if unreadable := [pk for pk, row in loaded if row is None]:
             logger.error("unreadable rows get no new HMAC: %s", unreadable)
+        rows = [row for _, row in loaded if row is not None]
         renewed = {row: mac for row in rows if (mac := _new_mac(row_hmac.canonical_bytes(row), row.mac, keys.keks))}
         if renewed:
             whens = [When(pk=row.pk, mac=row.mac, then=Value(mac)) for row, mac in renewed.items()]
@@ -49,6 +43,14 @@ def reauthenticate(keys: EvidenceKeys) -> int:
             )
             count += unchanged.update(mac=Case(*whens, default=F("mac")))
         last = pks[-1]
+    return count
+
+
+def _renew_statements(stored: QuerySet[Any], keys: EvidenceKeys) -> int:
+    count = 0
+    for row in stored.iterator(chunk_size=100):
+        if mac := _new_mac(signatures.covered_bytes(row), row.mac, keys.keks):
+            count += stored.filter(pk=row.pk, mac=row.mac).update(mac=mac)
     return count
 
 

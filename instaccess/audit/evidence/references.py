@@ -1,12 +1,14 @@
-"""Comparison of the foreign keys to users with the user uuids in the audit rows.
+"""Comparison of the foreign keys of audit rows with the user uuids and client ids in the rows.
 
-The HMAC of a row covers the uuids, but not the foreign keys (see `row_hmac.canonical_bytes`).
+The HMAC of a row covers the uuids and the client id, but not the foreign keys (see `row_hmac.canonical_bytes`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
+
+from django.core.exceptions import ValidationError
 
 from ...conf import conf
 from ...models import IssuedToken, UserIdentity
@@ -18,43 +20,126 @@ class Reference(NamedTuple):
     """A foreign key of a row.
 
     Attributes:
-        user: primary key of the user.
-        uuid: the uuid that the row contains for this user.
+        row: id of the row.
+        name: name of the foreign key.
+        target: primary key of the user or the application.
+        recorded: the uuid or the client id that the row contains.
     """
 
-    row: IssuedToken
-    user: Any
-    uuid: str
+    row: int
+    name: str
+    target: Any
+    recorded: str
 
 
-def find_mismatched(rows: Sequence[IssuedToken]) -> tuple[Reference | None, bool]:
-    """Find foreign keys to users whose uuid differs from the uuid in the row.
+class Comparison(NamedTuple):
+    """The result of the comparison.
 
-    Returns the first foreign key that must have been modified (or None), and whether any uuids differ. A foreign key
-    must have been modified if the uuid in the row belongs to another user, or if the row has no uuid. If the uuid
-    belongs to no user, the row may have been written before INSTACCESS['USER_UUID_FIELD'] was changed.
-
-    Only uuids that this package generated are compared, because generated uuids never change. Returns (None, False)
-    if the uuids come from a field of the user model.
+    Attributes:
+        modified: foreign keys that must have been modified. The uuid or client id in the row belongs to another user
+            or application, or is empty.
+        users_differ, applications_differ: whether any other uuid or client id differs. The row may have been written
+            before INSTACCESS['USER_UUID_FIELD'] or the client id of an application was changed.
     """
-    if conf.user_uuid_field is not None:
-        return None, False
+
+    modified: list[Reference]
+    users_differ: bool
+    applications_differ: bool
+
+
+def compare(rows: Sequence[IssuedToken]) -> Comparison:
+    """Compare the foreign keys of rows with the uuids and client ids in the rows.
+
+    Only uuids that this package generated are compared, because generated uuids never change. Uuids from a field of
+    the user model are not compared.
+    """
+    users: list[Reference] = []
+    users_differ = False
+    if conf.user_uuid_field is None:
+        users, users_differ = _find_modified(list(_users(rows)), _uuids_of_users, _generated_uuids)
+    applications, applications_differ = _find_modified(list(_applications(rows)), _ids_of_applications, _client_ids)
+    return Comparison(users + applications, users_differ, applications_differ)
+
+
+def _find_modified(
+    references: Sequence[Reference],
+    identify: Callable[[set[Any]], Mapping[Any, str]],
+    find_existing: Callable[[set[str]], set[str]],
+) -> tuple[list[Reference], bool]:
+    """Find the references that must have been modified. Also returns whether any other reference differs.
+
+    Args:
+        identify: returns the current uuids or client ids by primary key.
+        find_existing: returns those of the given uuids or client ids that exist.
+    """
+    current = identify({each.target for each in references if _is_valid(each)})
+    different = [each for each in references if current.get(each.target) != each.recorded]
+    existing = find_existing({each.recorded for each in different}) | {""}  # An empty value must have no foreign key.
+    modified = [each for each in different if each.recorded in existing or not _is_valid(each)]
+    return modified, len(modified) < len(different)
+
+
+def _is_valid(reference: Reference) -> bool:
+    """Return whether the foreign key has the type of a primary key. SQLite can store any value in a column."""
+    field: Any = IssuedToken._meta.get_field(reference.name)
+    try:
+        return bool(field.target_field.to_python(reference.target) == reference.target)
+    except ValidationError:
+        return False
+
+
+def _users(rows: Iterable[IssuedToken]) -> Iterator[Reference]:
+    for row in rows:
+        if row.user_id is not None:
+            yield Reference(row.pk, "user", row.user_id, str(row.user_uuid))
+        if row.real_user_id is not None:
+            yield Reference(row.pk, "real_user", row.real_user_id, str(row.real_user_uuid))
+
+
+def _applications(rows: Iterable[IssuedToken]) -> Iterator[Reference]:
+    for row in rows:
+        if row.application_id is not None:
+            yield Reference(row.pk, "application", row.application_id, str(row.client_id))
+
+
+def _uuids_of_users(users: set[Any]) -> dict[Any, str]:
     identities = UserIdentity.objects.using(issued_tokens().db)
-    references = [reference for row in rows for reference in _references(row)]
-    uuids: dict[Any, str] = {}
-    for users in _chunks({reference.user for reference in references}):
-        uuids |= {user: str(value) for user, value in identities.filter(user__in=users).values_list("user", "uuid")}
-    different = [reference for reference in references if uuids.get(reference.user, reference.uuid) != reference.uuid]
-    generated: set[str] = {""}  # A row without a uuid must not have a foreign key.
-    for values in _chunks({reference.uuid for reference in different if is_canonical_uuid(reference.uuid)}):
-        generated |= {str(value) for value in identities.filter(uuid__in=values).values_list("uuid", flat=True)}
-    return next((reference for reference in different if reference.uuid in generated), None), bool(different)
+    return {
+        user: str(value)
+        for chunk in _chunks(users)
+        for user, value in identities.filter(user__in=chunk).values_list("user", "uuid")
+    }
 
 
-def _references(row: IssuedToken) -> Iterator[Reference]:
-    for user, user_uuid in ((row.user_id, row.user_uuid), (row.real_user_id, row.real_user_uuid)):
-        if user is not None:
-            yield Reference(row, user, user_uuid)
+def _generated_uuids(uuids: set[str]) -> set[str]:
+    identities = UserIdentity.objects.using(issued_tokens().db)
+    canonical = {value for value in uuids if is_canonical_uuid(value)}
+    return {
+        str(value)
+        for chunk in _chunks(canonical)
+        for value in identities.filter(uuid__in=chunk).values_list("uuid", flat=True)
+    }
+
+
+def _ids_of_applications(applications: set[Any]) -> dict[Any, str]:
+    return {
+        pk: client_id
+        for chunk in _chunks(applications)
+        for pk, client_id in _application_table().filter(pk__in=chunk).values_list("pk", "client_id")
+    }
+
+
+def _client_ids(client_ids: set[str]) -> set[str]:
+    return {
+        client_id
+        for chunk in _chunks(client_ids)
+        for client_id in _application_table().filter(client_id__in=chunk).values_list("client_id", flat=True)
+    }
+
+
+def _application_table() -> Any:
+    model: Any = IssuedToken._meta.get_field("application").related_model
+    return model._base_manager.using(issued_tokens().db)
 
 
 def _chunks(values: set[Any]) -> Iterator[list[Any]]:

@@ -1,10 +1,101 @@
-"""The result of `verify`."""
+"""The result of `verify`: the problems, and how many rows and checkpoints were checked."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
 
-from .statements import Marker, Statement
+from .statements import Marker, Review, Statement
+
+LISTED = 100
+"""The maximum number of problems in a report. Further problems are only counted."""
+
+
+class Kind(StrEnum):
+    """The kind of a problem."""
+
+    MODIFIED = "modified"
+    """The HMAC of the row doesn't match, or the row differs from its checkpoint."""
+    DELETED = "deleted"
+    ADDED = "added"
+    UNREADABLE = "unreadable"
+    """The row contains a value that Django can't read."""
+    UNCHECKED = "unchecked"
+    """No checkpoint covers the row, and the key-encryption key of its HMAC is no longer configured."""
+    REFERENCE = "reference"
+    """The row refers to another user or application than when it was issued."""
+    CHECKPOINT = "checkpoint"
+    PRUNE_MARKER = "prune_marker"
+    REVIEW = "review"
+
+
+_RANGES = {
+    Kind.MODIFIED: "don't match their HMACs or checkpoints",
+    Kind.DELETED: "were deleted",
+    Kind.ADDED: "were added",
+    Kind.UNREADABLE: "contain invalid values and can't be read",
+    Kind.UNCHECKED: "can't be checked",
+    Kind.REFERENCE: "refer to other users or applications than when they were issued",
+}
+
+
+class Finding(NamedTuple):
+    """A problem of one row, checkpoint, prune marker or review.
+
+    Attributes:
+        state: identifies the present contents, in ASCII. If the contents change again, the state changes too.
+        text: a description for the operator.
+    """
+
+    kind: Kind
+    state: str
+    text: str
+
+
+def state(data: bytes, mac: str) -> str:
+    """Compute the state of a row or statement from the bytes that its HMAC covers, and from its HMAC."""
+    return hashlib.sha256(data + b"\n" + repr(mac).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A problem of consecutive rows, or of a checkpoint, a prune marker or a review.
+
+    Attributes:
+        first, last: the ids of the first and the last row, or the number of the checkpoint, prune marker or review.
+        count: number of rows; 1 for a checkpoint, prune marker or review.
+        digest: SHA-256 of the kind, the ids and the states of the rows, hexadecimal. If one of the rows changes
+            again, the digest changes too.
+        text: a description for the operator.
+    """
+
+    kind: Kind
+    first: int
+    last: int
+    count: int
+    digest: str
+    text: str
+
+    @property
+    def code(self) -> str:
+        """Return the short form of the digest, with which an operator names the problem."""
+        return self.digest[:12]
+
+
+@dataclass(slots=True)
+class Incident:
+    """A review in the database, with the problems that were reviewed.
+
+    Attributes:
+        present: number of the reviewed problems that still exist.
+    """
+
+    review: Review
+    problems: tuple[Problem, ...]
+    present: int = 0
 
 
 @dataclass(slots=True)
@@ -17,8 +108,9 @@ class Report:
         checkpoints: number of checked checkpoints.
         last: the contents of the last checkpoint; None if there is no checkpoint.
         pruned: the latest prune marker; None if no rows were pruned.
-        broken: a description of the first problem; empty if there is none.
-        row: the id of the row with the problem; None if the problem doesn't concern a single row.
+        problems: the first `LISTED` problems that were not reviewed.
+        more: number of further problems that were not reviewed.
+        incidents: the reviewed incidents.
         notes: information for the operator that isn't a sign of tampering.
     """
 
@@ -27,6 +119,90 @@ class Report:
     checkpoints: int = 0
     last: Statement | None = None
     pruned: Marker | None = None
-    broken: str = ""
-    row: int | None = None
+    problems: list[Problem] = field(default_factory=list)
+    more: int = 0
+    incidents: list[Incident] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def summary(self) -> str:
+        """Return the first problem and the number of further problems; an empty string if there is no problem."""
+        if not self.problems:
+            return ""
+        more = len(self.problems) - 1 + self.more
+        return self.problems[0].text + (f" (and {more} more problems)" if more else "")
+
+
+class _Range:
+    """Consecutive rows with the same kind of problem."""
+
+    def __init__(self, first: int, finding: Finding) -> None:
+        self.kind, self.first, self.text = finding.kind, first, finding.text
+        self.last, self.count = first, 0
+        self._hash = hashlib.sha256(finding.kind.encode())
+
+    def add(self, row: int, finding: Finding) -> None:
+        self.last, self.count = row, self.count + 1
+        self._hash.update(f"\n{row} {finding.state}".encode())
+
+    def problem(self) -> Problem:
+        text = self.text
+        if self.count > 1:
+            text = f"{self.count} rows, {self.first} to {self.last}, {_RANGES[self.kind]}; the first: {text}"
+        return Problem(self.kind, self.first, self.last, self.count, self._hash.hexdigest(), text)
+
+
+class Collector:
+    """Adds problems to a report, in constant memory: joins the problems of consecutive rows, and limits the list.
+
+    Args:
+        report: `report.incidents` contains the reviewed incidents. Problems that were reviewed are only counted.
+    """
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._open: dict[Kind, _Range] = {}
+        self._incidents = {problem.digest: each for each in report.incidents for problem in each.problems}
+        reviewed = [problem for each in report.incidents for problem in each.problems]
+        # Reviewed rows are never joined with other rows. Otherwise, a new problem of a neighbouring row would change
+        # the digest of the reviewed problem.
+        self._begins = {(problem.kind, problem.first) for problem in reviewed}
+        self._ends = {(problem.kind, problem.last) for problem in reviewed}
+
+    def add_row(self, row: int, findings: Iterable[Finding] = ()) -> None:
+        """Add the problems of one row, at most one of each kind. Call this method for rows without a problem too."""
+        findings = list(findings)
+        if self._open:
+            for kind in self._open.keys() - {finding.kind for finding in findings}:
+                self._close(kind)
+        for finding in findings:
+            if (finding.kind, row) in self._begins:
+                self._close(finding.kind)
+            self._open.setdefault(finding.kind, _Range(row, finding)).add(row, finding)
+            if (finding.kind, row) in self._ends:
+                self._close(finding.kind)
+
+    def add(self, number: int, finding: Finding) -> None:
+        """Add a problem of the checkpoint, the prune marker or the review with this number."""
+        single = _Range(number, finding)
+        single.add(number, finding)
+        self._record(single.problem())
+
+    def close(self) -> None:
+        """Add the problems of the last rows."""
+        for kind in list(self._open):
+            self._close(kind)
+
+    def _close(self, kind: Kind) -> None:
+        rows = self._open.pop(kind, None)
+        if rows is not None:
+            self._record(rows.problem())
+
+    def _record(self, problem: Problem) -> None:
+        incident = self._incidents.get(problem.digest)
+        if incident is not None:
+            incident.present += 1
+        elif len(self._report.problems) < LISTED:
+            self._report.problems.append(problem)
+        else:
+            self._report.more += 1

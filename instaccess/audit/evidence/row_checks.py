@@ -2,159 +2,213 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+import copy
+from collections.abc import Iterator, Sequence
 
 from ...conf import KeyEncryptionKey
-from ...exceptions import AuditAltered
 from ...models import IssuedToken
 from .. import row_hmac
 from ..row_hmac import HmacStatus
-from . import references, statements
-from .checkpoints import ROWS, SETTLED, rows_after
-from .report import Report
-from .statements import Entry, Statement, fingerprint, row_digest
+from ..row_ids import row_id
+from ..rows import issued_tokens
+from . import checkpoint_index, references
+from .checkpoint_index import Entry, row_digest
+from .checkpoints import ROWS
+from .references import Reference
+from .report import Collector, Finding, Kind, Report, state
+from .statements import Marker, Statement
 
-_DAY = 86_400
 _OTHER_UUIDS = (
     "some rows refer to users whose uuid differs from the uuid in the row, for example after "
     "INSTACCESS['USER_UUID_FIELD'] was changed: trust the uuids in the rows, because the HMACs cover them"
 )
+_OTHER_CLIENT_IDS = (
+    "some rows refer to applications whose client id differs from the client id in the row, for example after the "
+    "client id was changed: trust the client ids in the rows, because the HMACs cover them"
+)
+_ADD_KEK = "its HMAC names a key-encryption key that isn't in INSTACCESS['KEY_ENCRYPTION_KEYS']. Add the key again"
 
 
-def describe_row(row: IssuedToken) -> str:
-    """Return the id and the jti of a row, for messages."""
-    return f"row {row.pk} (jti {row.jti})"
+class RowChecker:
+    """Checks rows page by page, in constant memory, and adds the problems to a collector."""
 
+    def __init__(self, report: Report, problems: Collector, keks: Sequence[KeyEncryptionKey]) -> None:
+        self._report, self._problems, self._keks = report, problems, keks
 
-def check_covered_rows(
-    report: Report, statement: Statement, index: str, after: int, keks: Sequence[KeyEncryptionKey]
-) -> None:
-    """Compare the rows of one checkpoint with its index and digest.
+    def check_covered(self, statement: Statement, index: str, after: int) -> None:
+        """Compare the rows of one checkpoint with its index: find modified, deleted and added rows.
 
-    Args:
-        index: the index of the checkpoint, already compared with its SHA-256.
-        after: the last row id of the previous checkpoint.
+        Args:
+            index: the index of the checkpoint, already verified.
+            after: the id of the last row that was checked before.
+        """
+        entries = (entry for entry in checkpoint_index.parse(index) if entry.row > after)
+        entry = next(entries, None)
+        for row, token, modified_keys in self._rows(after, statement.last):
+            while entry is not None and entry.row < row:
+                self._problems.add_row(entry.row, [_deleted(entry)])
+                entry = next(entries, None)
+            if entry is not None and entry.row == row:
+                findings = self._compare(row, token, entry, statement)
+                self._report.sealed += 1
+                entry = next(entries, None)
+            else:
+                findings = [self._added(row, token, f"after checkpoint {statement.number} was created")]
+            self._problems.add_row(row, findings + modified_keys)
+        while entry is not None:
+            self._problems.add_row(entry.row, [_deleted(entry)])
+            entry = next(entries, None)
 
-    Raises AuditAltered at the first row that was modified, deleted, moved or added.
-    """
-    rows = row_hmac.loaded(rows_after(after).filter(pk__lte=statement.last))
-    chain = hashlib.sha256(statement.previous.encode())
-    remaining = iter(rows)
-    row = next(remaining, None)
-    for entry in statements.entries(index):
-        if row is None or row.pk > entry.row:
-            raise _deleted(entry, statement)
-        if row.pk < entry.row:
-            raise _added(row, statement)
-        chain.update(_check_covered_row(row, entry, statement, keks))
-        row = next(remaining, None)
-    if row is not None:
-        raise _added(row, statement)
-    if chain.hexdigest() != statement.digest:
-        raise AuditAltered(
-            f"rows {statement.first} to {statement.last} don't match the digest of checkpoint {statement.number}"
-        )
-    _check_neighbours(report, rows)
-    report.rows += len(rows)
-    report.sealed += len(rows)
+    def check_uncovered(self, after: int, through: int | None = None) -> int | None:
+        """Check the HMACs of rows that no checkpoint covers. This can't detect a deleted row.
 
+        Args:
+            after, through: only rows with ids after `after`, up to `through`.
 
-def _check_covered_row(
-    row: IssuedToken, entry: Entry, statement: Statement, keks: Sequence[KeyEncryptionKey]
-) -> bytes:
-    row_bytes = row_hmac.canonical_bytes(row)
-    digest, status = row_digest(row.pk, row_bytes), row_hmac.check(row_bytes, row.mac, keks)
-    if fingerprint(digest) == entry.print:
-        if entry.altered and status is HmacStatus.UNKNOWN:
-            raise AuditAltered(
-                f"{describe_row(row)} can't be checked, and its HMAC was not confirmed when checkpoint "
-                f"{statement.number} was created: the HMAC names a key-encryption key that isn't in "
-                "INSTACCESS['KEY_ENCRYPTION_KEYS']. Add the key again",
-                row.pk,
+        Returns the id of the first row, or None if there is no row.
+        """
+        first = None
+        for row, token, modified_keys in self._rows(after, through):
+            first = row if first is None else first
+            self._problems.add_row(row, self._check_hmac(row, token) + modified_keys)
+        return first
+
+    def check_pruned(self, marker: Marker) -> bool:
+        """Check that all rows with pruned ids are the rest of an interrupted pruning.
+
+        Returns whether there are such rows.
+        """
+        left = False
+        for row, token, modified_keys in self._rows(None, marker.last):
+            if token is not None and marker.number and row_hmac.row_status(token, self._keks) is HmacStatus.AUTHENTIC:
+                left = True
+                self._problems.add_row(row, modified_keys)
+            else:
+                added = self._added(row, token, "with an id that new rows can't have")
+                self._problems.add_row(row, [added, *modified_keys])
+        return left
+
+    def _rows(
+        self, after: int | None, through: int | None
+    ) -> Iterator[tuple[int, IssuedToken | None, list[Finding]]]:
+        """Yield the id of each row, the row, or None if the row can't be read, and modified foreign keys."""
+        rows = issued_tokens().order_by("pk")
+        if through is not None:
+            rows = rows.filter(pk__lte=through)
+        while page := row_hmac.load((rows if after is None else rows.filter(pk__gt=after))[:ROWS]):
+            modified = self._compare_references([token for _, token in page if token is not None])
+            for row, token in page:
+                self._report.rows += 1
+                yield row, token, modified.get(row, [])
+            after = page[-1][0]
+
+    def _compare(self, row: int, token: IssuedToken | None, entry: Entry, statement: Statement) -> list[Finding]:
+        """Compare a row with its entry in the index."""
+        if token is None:
+            return [_unreadable(row)]
+        row_bytes = row_hmac.canonical_bytes(token)
+        status = row_hmac.check(row_bytes, token.mac, self._keks)
+        name = _describe(token)
+        same, number = row_digest(row_bytes) == entry.digest, statement.number
+        match status, entry.altered:
+            case (HmacStatus.AUTHENTIC, _) | (HmacStatus.UNKNOWN, False) if same:
+                return []
+            case HmacStatus.UNKNOWN, True if same:
+                text = f"{name} can't be checked, and its HMAC didn't match when checkpoint {number} was created"
+                text = f"{text}: {_ADD_KEK}"
+            case HmacStatus.BROKEN, True if same:
+                text = f"{name} was modified before checkpoint {number} was created: its HMAC didn't match then"
+            case HmacStatus.BROKEN, False if same:
+                text = f"the HMAC of {name} was modified"
+            case HmacStatus.AUTHENTIC, True:
+                text = f"{name} was restored: checkpoint {number} covers a modified version of the row"
+            case HmacStatus.AUTHENTIC, False:
+                text = f"{name} was replaced by its older version after checkpoint {number} was created"
+            case _:
+                text = f"{name} was modified after checkpoint {number} was created"
+        return [self._modified(token, text)]
+
+    def _check_hmac(self, row: int, token: IssuedToken | None) -> list[Finding]:
+        """Check the HMAC of a row that no checkpoint covers."""
+        if token is None:
+            return [_unreadable(row)]
+        row_bytes = row_hmac.canonical_bytes(token)
+        name = _describe(token)
+        match row_hmac.check(row_bytes, token.mac, self._keks):
+            case HmacStatus.BROKEN:
+                return [self._modified(token, f"{name} was modified, or was not written by the issuer")]
+            case HmacStatus.UNKNOWN:
+                text = f"{name} can't be checked: {_ADD_KEK}, then run `python manage.py instaccess_keys reseal`"
+                return [Finding(Kind.UNCHECKED, state(row_bytes, token.mac), text)]
+        return []
+
+    def _added(self, row: int, token: IssuedToken | None, text: str) -> Finding:
+        """Return the finding for a row that should not exist. `text` says why."""
+        if token is None:
+            return _unreadable(row)
+        row_bytes = row_hmac.canonical_bytes(token)
+        text = f"{_describe(token)} was added {text}"
+        match row_hmac.check(row_bytes, token.mac, self._keks):
+            case HmacStatus.AUTHENTIC:
+                text = f"{text}, but its HMAC matches: the clock of an issuer is slow, or an attacker has the keys"
+            case HmacStatus.UNKNOWN:
+                text = f"{text}, and can't be checked: {_ADD_KEK}"
+        original = self._original_id(token)
+        if original is not None:
+            text = f"{text}: only its id was changed, the token was issued with the id {original}"
+        return Finding(Kind.ADDED, state(row_bytes, token.mac), text)
+
+    def _modified(self, token: IssuedToken, text: str) -> Finding:
+        """Return the finding for a modified row. `text` describes the problem unless only the id was changed."""
+        original = self._original_id(token)
+        if original is not None:
+            text = (
+                f"{_describe(token)} was moved: only its id was changed, the token was issued with the id {original}"
             )
-        if entry.altered and status is HmacStatus.BROKEN:
-            raise AuditAltered(
-                f"{describe_row(row)} was modified before checkpoint {statement.number} was created: its HMAC didn't "
-                "match then",
-                row.pk,
-            )
-        if status is HmacStatus.BROKEN:
-            raise AuditAltered(f"the HMAC of {describe_row(row)} was modified", row.pk)
-    elif status is HmacStatus.AUTHENTIC:
-        raise AuditAltered(
-            f"{describe_row(row)} was replaced after checkpoint {statement.number} was created: by a row moved "
-            "from another id, or by an older version of the same row",
-            row.pk,
-        )
-    else:
-        raise AuditAltered(f"{describe_row(row)} was modified", row.pk)
-    return digest
+        return Finding(Kind.MODIFIED, state(row_hmac.canonical_bytes(token), token.mac), text)
+
+    def _original_id(self, token: IssuedToken) -> int | None:
+        """Return the id with which the HMAC of a row matches, if only the id was changed."""
+        original = copy.copy(token)
+        original.pk = row_id(token.issued_at, token.jti)
+        moved = original.pk != token.pk and row_hmac.row_status(original, self._keks) is HmacStatus.AUTHENTIC
+        return original.pk if moved else None
+
+    def _compare_references(self, rows: Sequence[IssuedToken]) -> dict[int, list[Finding]]:
+        """Compare the foreign keys, which the HMACs don't cover. Returns the findings by id of the row."""
+        comparison = references.compare(rows)
+        for differs, note in (
+            (comparison.users_differ, _OTHER_UUIDS),
+            (comparison.applications_differ, _OTHER_CLIENT_IDS),
+        ):
+            if differs and note not in self._report.notes:
+                self._report.notes.append(note)
+        by_row: dict[int, list[Reference]] = {}
+        for reference in comparison.modified:
+            by_row.setdefault(reference.row, []).append(reference)
+        tokens = {token.pk: token for token in rows}
+        return {row: [_reference(tokens[row], modified)] for row, modified in by_row.items()}
 
 
-def _deleted(entry: Entry, statement: Statement) -> AuditAltered:
-    if not rows_after(entry.row).exists():
-        return AuditAltered(
-            f"the audit log was truncated: row {entry.row} and all later rows were deleted, at least up to row "
-            f"{statement.last}",
-            entry.row,
-        )
-    return AuditAltered(f"row {entry.row} was deleted", entry.row)
+def _describe(token: IssuedToken) -> str:
+    return f"row {token.pk} (jti {token.jti})"
 
 
-def _added(row: IssuedToken, statement: Statement) -> AuditAltered:
-    return AuditAltered(f"{describe_row(row)} was added after checkpoint {statement.number} was created", row.pk)
+def _deleted(entry: Entry) -> Finding:
+    return Finding(Kind.DELETED, entry.digest, f"row {entry.row} was deleted")
 
 
-def check_uncovered_rows(report: Report, last: int, now: datetime, keks: Sequence[KeyEncryptionKey]) -> None:
-    """Check the HMACs of the rows after the last checkpoint. This can't detect a deleted row.
-
-    Args:
-        last: the last row id of the last checkpoint.
-
-    Raises AuditAltered at the first row whose HMAC doesn't match or can't be checked.
-    """
-    overdue = None
-    while rows := row_hmac.loaded(rows_after(last)[:ROWS]):
-        for row in rows:
-            status = row_hmac.row_status(row, keks)
-            if status is HmacStatus.BROKEN:
-                raise AuditAltered(f"{describe_row(row)} was modified, or was not written by the issuer", row.pk)
-            if status is HmacStatus.UNKNOWN:
-                raise AuditAltered(
-                    f"{describe_row(row)} can't be checked: its HMAC names a key-encryption key that isn't in "
-                    "INSTACCESS['KEY_ENCRYPTION_KEYS']. Add the key again, then run "
-                    "`python manage.py instaccess_keys reseal`",
-                    row.pk,
-                )
-        overdue = overdue or (rows[0] if now - rows[0].issued_at > timedelta(seconds=SETTLED, days=1) else None)
-        _check_neighbours(report, rows)
-        report.rows += len(rows)
-        last = rows[-1].pk
-    if overdue is not None:
-        report.notes.append(
-            f"no checkpoint covers row {overdue.pk} and the later rows, so a deleted row can't be detected: run "
-            "`python manage.py instaccess_tokens seal` from cron"
-        )
+def _unreadable(row: int) -> Finding:
+    # The contents can't be read, so a review covers any invalid value.
+    return Finding(Kind.UNREADABLE, "", f"row {row} was modified: it contains an invalid value and can't be read")
 
 
-def _check_neighbours(report: Report, rows: Sequence[IssuedToken]) -> None:
-    """Check facts that the HMAC doesn't cover: the foreign keys, and that no pruned row was restored.
-
-    Raises AuditAltered.
-    """
-    for row in rows:
-        # A row with a higher id than a pruned row can be older only by minutes. A row that is a day older is
-        # therefore a restored copy of a pruned row.
-        if report.pruned is not None and row.issued_at.timestamp() < report.pruned.newest - _DAY:
-            raise AuditAltered(f"{describe_row(row)} was restored: it is as old as the rows that were pruned", row.pk)
-    reference, has_differences = references.find_mismatched(rows)
-    if reference is not None:
-        expected = f"the user with the uuid {reference.uuid}" if reference.uuid else "no user"
-        raise AuditAltered(
-            f"{describe_row(reference.row)} was modified: it refers to user {reference.user} instead of {expected}",
-            reference.row.pk,
-        )
-    if has_differences and _OTHER_UUIDS not in report.notes:
-        report.notes.append(_OTHER_UUIDS)
+def _reference(token: IssuedToken, modified: Sequence[Reference]) -> Finding:
+    texts = []
+    for reference in modified:
+        kind, identifier = ("application", "client id") if reference.name == "application" else ("user", "uuid")
+        expected = f"the {kind} with the {identifier} {reference.recorded}" if reference.recorded else f"no {kind}"
+        texts.append(f"refers to {kind} {reference.target} instead of {expected}")
+    text = f"{_describe(token)} was modified: it {' and '.join(texts)}"
+    current = ascii([(reference.name, str(reference.target)) for reference in modified])
+    return Finding(Kind.REFERENCE, current, text)

@@ -1,34 +1,36 @@
-"""Verification of the audit log: finds the first row that was modified, deleted, moved or added.
+"""Verification of the audit log: finds all rows that were modified, deleted, moved or added.
 
-`verify` compares each covered row with the checkpoint. After the last checkpoint, `verify` can only check the HMAC of
-each row, so `verify` can't detect a deleted row. This module never writes to the database.
+`verify` compares each covered row with its checkpoint. After the last checkpoint, `verify` can only check the HMAC of
+each row, so `verify` can't detect a deleted row. The same applies to rows whose checkpoint is missing or was
+modified. This module never writes to the database.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
-from typing import NamedTuple, NoReturn
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 from django.utils import timezone
 
-from ...conf import KeyEncryptionKey
 from ...exceptions import AuditAltered
-from .. import row_hmac
+from ...models import Checkpoint, PruneMarker
+from ..row_ids import id_time
 from ..rows import issued_tokens
-from . import row_checks, statements
-from .checkpoints import ROWS, checkpoints, latest_marker
-from .report import Report
-from .row_checks import describe_row
-from .statements import EvidenceKeys, Exported, Marker
+from . import reviews, signatures
+from .checkpoint_index import Exported
+from .checkpoints import SETTLED, ChainEnd, chain_start, checkpoints, markers
+from .report import Collector, Finding, Kind, Report, state
+from .row_checks import RowChecker
+from .statements import EvidenceKeys, Marker, Statement
 
 
-class _ChainEnd(NamedTuple):
-    """The last checkpoint that was checked, or the latest prune marker: its number, last row id and digest."""
+@dataclass(frozen=True, slots=True)
+class _Trusted:
+    """A checkpoint whose contents are verified."""
 
-    number: int
-    last: int
-    digest: str
+    statement: Statement
+    index: str
 
 
 def verify(
@@ -40,127 +42,169 @@ def verify(
 ) -> Report:
     """Compare all rows with their HMACs, with the checkpoints, and with exported copies of checkpoints.
 
-    Stops at the first problem and describes the problem in the report. Can run while other processes issue, revoke or
-    prune tokens, or create checkpoints.
+    Continues after a problem. Can run while other processes issue, revoke or prune tokens, or create checkpoints.
 
     Args:
         exported: copies of checkpoints from another machine.
-        until: number of the last checkpoint to check; later checkpoints and rows are not checked.
+        until: number of the last checkpoint to check; later checkpoints and rows, and the reviews, are not checked.
     """
     copies = {copy.statement.number: copy for copy in exported}
     while True:
-        report = Report()
-        start: Marker | None = None
-        try:
-            start = latest_marker(keys)
-            end = _check_covered(report, start, copies, until, keys)
-            if until is None:
-                _check_missing_checkpoints(copies, end, report, keys.keks)
-                row_checks.check_uncovered_rows(report, end.last, now or timezone.now(), keys.keks)
-        except AuditAltered as error:
-            report.broken, report.row = error.detail, error.row
+        latest = _latest_marker()
+        report = _Verification(keys, copies, until, now or timezone.now()).run()
         # If another process has pruned rows in the meantime, missing rows aren't a problem, so everything is checked
         # again.
-        if not report.broken or start is None or _is_latest(start, keys):
+        if not report.problems or _latest_marker() == latest:
             return report
 
 
-def _is_latest(marker: Marker, keys: EvidenceKeys) -> bool:
-    try:
-        return latest_marker(keys) == marker
-    except AuditAltered:
-        return False  # The next pass reports the modified marker.
+def _latest_marker() -> int | None:
+    return markers().values_list("number", flat=True).last()
 
 
-def _check_covered(
-    report: Report, start: Marker, copies: Mapping[int, Exported], until: int | None, keys: EvidenceKeys
-) -> _ChainEnd:
-    """Check the checkpoints and the rows that they cover. Returns the end of the chain."""
-    end = _ChainEnd(start.number, start.last, start.digest)
-    if start.number:
-        report.pruned = start
-        if start.altered:
-            report.notes.append(f"modified rows were pruned: {start.altered}")
-    _check_pruned(copies, start, report, keys.keks)
-    unpruned = checkpoints().filter(number__gt=start.number)
-    for checkpoint in (unpruned if until is None else unpruned.filter(number__lte=until)).iterator(chunk_size=20):
-        statement = statements.read_checkpoint(checkpoint, keys)
-        if statement.number != end.number + 1 or statement.previous != end.digest:
-            previous = f"checkpoint {end.number}" if end.number else "the beginning of the audit log"
-            raise AuditAltered(f"a checkpoint is missing: checkpoint {statement.number} doesn't follow {previous}")
-        copy = copies.get(statement.number)
-        if copy is not None and copy.jws != checkpoint.jws:
-            _check_replaced_checkpoint(report, copy, end, keys.keks)
-        row_checks.check_covered_rows(report, statement, checkpoint.index, end.last, keys.keks)
-        end = _ChainEnd(statement.number, statement.last, statement.digest)
-        report.checkpoints, report.last = report.checkpoints + 1, statement
-    return end
+class _Verification:
+    """One pass over the audit log."""
 
+    def __init__(self, keys: EvidenceKeys, copies: Mapping[int, Exported], until: int | None, now: datetime) -> None:
+        self._keys, self._copies, self._until, self._now = keys, copies, until, now
+        self._report = Report()
+        self._report.incidents, self._unusable_reviews = reviews.load(keys)
+        self._problems = Collector(self._report)
+        self._rows = RowChecker(self._report, self._problems, keys.keks)
+        self._latest_review = 0
 
-def _check_replaced_checkpoint(
-    report: Report, copy: Exported, end: _ChainEnd, keks: Sequence[KeyEncryptionKey]
-) -> NoReturn:
-    """Raise AuditAltered for a checkpoint that differs from its exported copy, and name the modified row if possible.
-
-    The index of the copy can identify the modified row only if the previous checkpoint is unchanged.
-    """
-    number = copy.statement.number
-    if copy.statement.previous != end.digest:
-        raise AuditAltered(
-            f"checkpoint {number} and the checkpoint before it differ from the exported copy of checkpoint {number}: "
-            "verify with an exported copy of an earlier checkpoint to find where the differences begin"
-        )
-    row_checks.check_covered_rows(report, copy.statement, copy.index, end.last, keks)
-    raise AuditAltered(f"checkpoint {number} differs from its exported copy")
-
-
-def _check_pruned(
-    copies: Mapping[int, Exported], start: Marker, report: Report, keks: Sequence[KeyEncryptionKey]
-) -> None:
-    """Check that the prune marker matches the exported copies, and that no unexpected row has a pruned id."""
-    for number, copy in copies.items():
-        if number == start.number and copy.statement.digest != start.digest:
-            raise AuditAltered(f"checkpoint {number}, the last one that was pruned, differs from its exported copy")
-        if 0 < number < start.number:
-            report.notes.append(f"checkpoint {number} was pruned, so its exported copy can't be compared")
-    rows, after = issued_tokens().filter(pk__lte=start.last).order_by("pk"), None
-    while page := row_hmac.loaded((rows if after is None else rows.filter(pk__gt=after))[:ROWS]):
-        for row in page:
-            status = row_hmac.row_status(row, keks)
-            is_newer = row.issued_at.timestamp() >= start.newest + 1
-            if not start.number or is_newer or status is row_hmac.HmacStatus.BROKEN:
-                raise AuditAltered(f"{describe_row(row)} was added with an id that new rows can't have", row.pk)
-            if status is row_hmac.HmacStatus.UNKNOWN:
-                raise AuditAltered(
-                    f"{describe_row(row)} has the id of a pruned row and can't be checked: its HMAC names a "
-                    "key-encryption key that isn't in INSTACCESS['KEY_ENCRYPTION_KEYS']. Run "
-                    "`python manage.py instaccess_tokens prune` to delete the rest of an interrupted pruning",
-                    row.pk,
+    def run(self) -> Report:
+        start = self._check_markers()
+        self._check_pruned(start)
+        last = self._check_chain(start)
+        if self._until is None:
+            first = self._rows.check_uncovered(last)
+            if first is not None and self._now - id_time(first) > timedelta(seconds=SETTLED, days=1):
+                self._report.notes.append(
+                    f"no checkpoint covers row {first} and the later rows, so a deleted row can't be detected: run "
+                    "`python manage.py instaccess_tokens seal` from cron"
                 )
-        after = page[-1].pk
-    if after is not None:
-        report.notes.append(
-            f"pruning the rows up to {start.last} was interrupted: run `python manage.py instaccess_tokens prune` "
-            "again to delete the rest"
-        )
+        self._problems.close()
+        if self._until is None:
+            self._check_reviews()
+        self._mark_truncation()
+        return self._report
+
+    def _check_markers(self) -> Marker:
+        """Check the prune markers. Returns the latest one that can be read."""
+        start = chain_start(self._keys)
+        for row in markers().filter(number__gte=start.number):
+            _, error = signatures.try_read(signatures.read_marker, row, self._keys)
+            if error is not None:
+                self._problems.add(row.number, _finding(Kind.PRUNE_MARKER, row, error))
+        if start.number:
+            self._report.pruned = start
+            if start.altered:
+                self._report.notes.append(f"modified rows were pruned: {start.altered}")
+        return start
+
+    def _check_pruned(self, start: Marker) -> None:
+        """Check that the prune marker matches the exported copies, and that no unexpected row has a pruned id."""
+        for number, copy in self._copies.items():
+            if number == start.number and copy.statement.digest != start.digest:
+                text = f"checkpoint {number}, the last one that was pruned, differs from its exported copy"
+                self._problems.add(number, Finding(Kind.CHECKPOINT, start.digest, text))
+            if 0 < number < start.number:
+                self._report.notes.append(f"checkpoint {number} was pruned, so its exported copy can't be compared")
+        if self._rows.check_pruned(start):
+            self._report.notes.append(
+                f"pruning the rows up to {start.last} was interrupted: run `python manage.py instaccess_tokens "
+                "prune` again to delete the rest"
+            )
+
+    def _check_chain(self, start: Marker) -> int:
+        """Check the checkpoints and the rows that they cover. Returns the id of the last covered row."""
+        end = ChainEnd(start.number, start.last, start.digest)
+        unusable: set[int] = set()
+        for number, checkpoint, copy in self._numbered(start.number):
+            trusted = self._read(number, checkpoint, copy)
+            if trusted is None:
+                unusable.add(number)
+                continue
+            statement = trusted.statement
+            self._check_gap(statement, end, unusable)
+            after = end.last
+            if statement.previous != end.digest:
+                # The rows before this checkpoint were covered by checkpoints that are missing or were modified.
+                self._rows.check_uncovered(after, statement.first - 1)
+                after = max(after, statement.first - 1)
+            self._rows.check_covered(statement, trusted.index, after)
+            end = ChainEnd(number, max(end.last, statement.last), statement.digest)
+            self._report.checkpoints, self._report.last = self._report.checkpoints + 1, statement
+            self._latest_review = max(self._latest_review, statement.reviews)
+        return end.last
+
+    def _numbered(self, start: int) -> Iterator[tuple[int, Checkpoint | None, Exported | None]]:
+        """Yield the number of each checkpoint, the checkpoint, and its exported copy, ordered by number."""
+        waiting = sorted(number for number in self._copies if number > start)
+        stored = checkpoints().filter(number__gt=start)
+        for checkpoint in (stored if self._until is None else stored.filter(number__lte=self._until)).iterator(
+            chunk_size=20
+        ):
+            # An attacker can store a number that isn't an integer in SQLite. Such a checkpoint has no copy.
+            while waiting and isinstance(checkpoint.number, int) and waiting[0] < checkpoint.number:
+                number = waiting.pop(0)
+                yield number, None, self._copies[number]
+            copy = self._copies.get(checkpoint.number)
+            if copy is not None:
+                waiting.remove(checkpoint.number)
+            yield checkpoint.number, checkpoint, copy
+        for number in waiting:
+            yield number, None, self._copies[number]
+
+    def _read(self, number: int, checkpoint: Checkpoint | None, copy: Exported | None) -> _Trusted | None:
+        """Return the verified contents of a checkpoint: of its exported copy, if there is one."""
+        statement = None
+        if checkpoint is not None:
+            statement, error = signatures.try_read(signatures.read_checkpoint, checkpoint, self._keys)
+            if error is not None:
+                self._problems.add(number, _finding(Kind.CHECKPOINT, checkpoint, error))
+        if copy is None:
+            return None if statement is None or checkpoint is None else _Trusted(statement, checkpoint.index)
+        if checkpoint is None:
+            text = f"checkpoint {number} was deleted, but there is an exported copy of it"
+            self._problems.add(number, Finding(Kind.CHECKPOINT, copy.statement.digest, text))
+        elif statement is not None and checkpoint.jws != copy.jws:
+            text = f"checkpoint {number} differs from its exported copy"
+            self._problems.add(number, Finding(Kind.CHECKPOINT, f"{statement.digest} {copy.statement.digest}", text))
+        return _Trusted(copy.statement, copy.index)
+
+    def _check_gap(self, statement: Statement, end: ChainEnd, unusable: set[int]) -> None:
+        """Check that no checkpoint is missing between the end of the chain and the next checkpoint."""
+        gap = range(end.number + 1, statement.number)
+        missing = sorted(set(gap) - unusable)
+        previous = f"checkpoint {end.number}" if end.number else "the beginning of the audit log"
+        if missing:
+            count = f"{len(missing)} checkpoints are" if len(missing) > 1 else "a checkpoint is"
+            text = f"{count} missing: checkpoint {statement.number} doesn't follow {previous}"
+        elif not gap and statement.previous != end.digest:
+            text = (
+                f"checkpoint {statement.number} doesn't follow {previous}: an earlier checkpoint was replaced. "
+                "Verify with an exported copy of an earlier checkpoint to find where the differences begin"
+            )
+        else:
+            return
+        self._problems.add(statement.number, Finding(Kind.CHECKPOINT, f"{end.digest} {statement.digest}", text))
+
+    def _check_reviews(self) -> None:
+        for number, finding in self._unusable_reviews.items():
+            self._problems.add(number, finding)
+        for number in reviews.find_missing(self._latest_review, self._report.incidents, self._unusable_reviews):
+            self._problems.add(number, Finding(Kind.REVIEW, "", f"review {number} was deleted"))
+
+    def _mark_truncation(self) -> None:
+        """If the last rows were deleted, say so in the description of the problem."""
+        last_row = issued_tokens().order_by("pk").values_list("pk", flat=True).last()
+        for place, problem in enumerate(self._report.problems):
+            if problem.kind is Kind.DELETED and (last_row is None or last_row < problem.first):
+                text = f"the audit log was truncated: {problem.text}, and no later row exists"
+                self._report.problems[place] = replace(problem, text=text)
 
 
-def _check_missing_checkpoints(
-    copies: Mapping[int, Exported], end: _ChainEnd, report: Report, keks: Sequence[KeyEncryptionKey]
-) -> None:
-    """Raise AuditAltered if a checkpoint that was exported is no longer in the database."""
-    missing = sorted(number for number in copies if number > end.number)
-    if not missing:
-        return
-    copy = copies[missing[0]]
-    if missing[0] == end.number + 1 and copy.statement.previous == end.digest:
-        row_checks.check_covered_rows(report, copy.statement, copy.index, end.last, keks)
-    last_row = issued_tokens().order_by("-pk").values_list("pk", flat=True).first() or 0
-    last_covered = copies[missing[-1]].statement.last
-    if last_row < last_covered:
-        raise AuditAltered(
-            f"the audit log was truncated: its last row is {last_row}, but the exported copy of checkpoint "
-            f"{missing[-1]} covers rows up to {last_covered}",
-            last_row + 1,
-        )
-    raise AuditAltered(f"checkpoint {missing[0]} was deleted, but there is an exported copy of it")
+def _finding(kind: Kind, row: Checkpoint | PruneMarker, error: AuditAltered) -> Finding:
+    return Finding(kind, state(signatures.covered_bytes(row), row.mac), error.detail)

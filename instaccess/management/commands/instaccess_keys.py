@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
+from django.views.decorators.debug import sensitive_variables
 
 from ... import audit, keys
 from ...exceptions import InstAccessError
 from ...models import Key
 from .. import key_reports
-from ..base import SubcommandCommand, operator
+from ..base import SubcommandCommand, operator, write_new_file
 
 _SUBCOMMANDS = {
     "list": "List every key with its status and its next step.",
@@ -21,7 +22,10 @@ _SUBCOMMANDS = {
         "Import a key from a file (PEM or JWK) as a future key. A private key is refused without --with-private, "
         "because the issuer needs only the public key of the gateway's encryption key pair."
     ),
-    "export": "Print a public key, or the private key with --private.",
+    "export": (
+        "Export a public key, or the private key with --private: print the key, or write the key to a new file with "
+        "--file."
+    ),
     "rotate": (
         "Rotate keys whose rotation is due, generate future keys, and erase private keys that are no longer needed. "
         "Report the changes and the time of the next rotation. Run this command from cron, daily or more often. The "
@@ -31,12 +35,12 @@ _SUBCOMMANDS = {
     "revoke": (
         "Revoke a compromised key. The key is removed from the JWK set and refused everywhere within five seconds. "
         "Its live tokens are marked as revoked, and its private key is erased. The future key becomes current. This "
-        "can't be undone."
+        "can't be undone. You can also revoke a key whose row was modified or inserted with SQL."
     ),
     "reseal": (
         "Encrypt every stored private key again, with the first key in INSTACCESS['KEY_ENCRYPTION_KEYS'], and "
-        "recompute HMACs of the audit log with this key. You can run this command while tokens are issued. If it was "
-        "interrupted, run it again."
+        "recompute HMACs of keys and of the audit log with this key. A modified row gets no new HMAC. You can run "
+        "this command while tokens are issued. If it was interrupted, run it again."
     ),
 }
 
@@ -77,9 +81,12 @@ class Command(SubcommandCommand):
         sub["export"].add_argument(
             "--format", choices=["pem", "jwk"], default="pem", help="Format of the key (default: pem)."
         )
-        sub["export"].add_argument("--private", action="store_true", help="Print the private key, unencrypted.")
+        sub["export"].add_argument("--private", action="store_true", help="Export the private key, unencrypted.")
         sub["export"].add_argument(
-            "--yes", action="store_true", help="Don't ask for confirmation before a private key is printed."
+            "--file", metavar="PATH", help="Write to this new file. The file of a private key has mode 0600."
+        )
+        sub["export"].add_argument(
+            "--yes", action="store_true", help="Print a private key without asking, and also to a pipe."
         )
         for name, text in {
             "rotate": "Rotate before rotation is due. Services may refuse new tokens until they fetch the JWK set.",
@@ -93,8 +100,7 @@ class Command(SubcommandCommand):
             sub[name].add_argument("--json", action="store_true", help="Print one JSON document to standard output.")
 
     def _list(self, options: dict[str, Any]) -> None:
-        all_keys = list(keys.stored_keys())
-        facts = [key_reports.facts(key, all_keys) for key in all_keys]
+        facts = key_reports.all_facts()
         if options["json"]:
             self.print_json(facts)
             return
@@ -102,7 +108,8 @@ class Command(SubcommandCommand):
             self.stdout.write("There are no keys: run `python manage.py instaccess_init`.")
         for fact in facts:
             parts = "with private key" if fact["private"] else "public key only"
-            self.stdout.write(f"{fact['use']}  {fact['status']:<8} {fact['kid']}  {parts}; {fact['next']}")
+            use, status, kid = (key_reports.printable(fact[name]) for name in ("use", "status", "kid"))
+            self.stdout.write(f"{use}  {status:<8} {kid}  {parts}; {fact['next']}")
 
     def _generate(self, options: dict[str, Any]) -> None:
         key = keys.generate(Key.Use(options["use"]))
@@ -120,24 +127,35 @@ class Command(SubcommandCommand):
         key = keys.import_key(data, use=Key.Use(options["use"]), with_private=options["with_private"])
         self.print_result(options, key_reports.facts(key), key_reports.imported(key))
 
+    @sensitive_variables("text")
     def _export(self, options: dict[str, Any]) -> None:
-        key = keys.find_key(options["kid"])
-        if options["private"] and not options["yes"]:
-            self._confirm_private(key)
-        self.stdout.write(keys.export(key, file_format=options["format"], private=options["private"]), ending="")
+        key, path, private = keys.find_key(options["kid"]), options["file"], options["private"]
+        if private and path is None and not options["yes"]:
+            self._confirm_printing(key)
+        text = keys.export(key, file_format=options["format"], private=private)
+        if path is None:
+            self.stdout.write(text, ending="")
+            return
+        write_new_file(path, text, mode=0o600 if private else 0o644)
+        if private:
+            self.stdout.write(f"The private key {key.kid} was written to {path}, unencrypted. {_name_risk(key)}")
+        else:
+            self.stdout.write(f"The public key {key.kid} was written to {path}.")
 
-    def _confirm_private(self, key: Key) -> None:
-        attack = "decrypt" if key.use == Key.Use.ENCRYPTION else "forge"
+    def _confirm_printing(self, key: Key) -> None:
+        if not self.stdout.isatty():
+            # The shell would create a file for `> key.pem` with a mode that often lets other users read the file.
+            raise CommandError(
+                "The key was not exported, because standard output isn't a terminal. Write the key to a new file "
+                "with --file PATH. To print the key anyway, add --yes."
+            )
         self.stderr.write(
-            f"An attacker who has this private key can {attack} every token. The key is printed unencrypted.\n"
-            f"To continue, type the key id ({key.kid}): ",
+            f"{_name_risk(key)} The key is printed unencrypted.\nTo continue, type the key id ({key.kid}): ",
             ending="",
         )
         self.stderr.flush()
         if sys.stdin is None or sys.stdin.readline().strip() != key.kid:
-            raise CommandError(
-                "The key was not exported, because you did not type the key id. In a script, add --yes."
-            )
+            raise CommandError("The key was not exported, because you did not type the key id.")
 
     def _rotate(self, options: dict[str, Any]) -> None:
         uses = [Key.Use(options["use"])] if options["use"] else list(Key.Use)
@@ -197,3 +215,8 @@ class Command(SubcommandCommand):
         if renewed:
             text += f" HMACs of the audit log recomputed: {renewed}."
         self.print_result(options, {"resealed": count, "reauthenticated": renewed}, text)
+
+
+def _name_risk(key: Key) -> str:
+    attack = "decrypt" if key.use == Key.Use.ENCRYPTION else "forge"
+    return f"An attacker who has this private key can {attack} every token."

@@ -242,7 +242,7 @@ def _run_nginx(nginx: str, port: int) -> Iterator[None]:
     prefix = settings.DEMO_DIR.absolute() / "demo.nginx"
     prefix.mkdir(exist_ok=True)
     example = (settings.BASE_DIR / "examples/nginx/nginx.conf").read_text()
-    (prefix / "nginx.conf").write_text(example.replace("server 127.0.0.1:8000;", f"server {HOST}:{port};"))
+    (prefix / "nginx.conf").write_text(example.replace("server 127.0.0.1:8000 ", f"server {HOST}:{port} "))
     command = [nginx, "-p", str(prefix), "-c", str(prefix / "nginx.conf")]
     process = subprocess.Popen(command, start_new_session=True)  # noqa: S603  (arguments are not from a user)
     try:

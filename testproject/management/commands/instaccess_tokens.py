@@ -69,7 +69,7 @@ def _write(tokens: Iterable[IssuedToken], alias: str) -> None:
             IssuedToken.objects.using(alias).bulk_create(batch)
         return
     # Use COPY, because it is several times faster than INSERT.
-    fields = [field for field in IssuedToken._meta.concrete_fields if not field.primary_key]
+    fields = IssuedToken._meta.concrete_fields
     names = [field.attname for field in fields]
     copying = f"COPY {IssuedToken._meta.db_table} ({', '.join(str(field.column) for field in fields)}) FROM STDIN"
     with connection.wrap_database_errors, connection.cursor() as cursor, cursor.copy(copying) as copy:

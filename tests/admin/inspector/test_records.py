@@ -14,6 +14,7 @@ from instaccess.keys import lifecycle, ring
 from instaccess.models import IssuedToken, Key
 from instaccess.trust import denylist
 from tests.admin.inspector.helpers import codes, good_claims, inspect_text, times
+from tests.support.stored_keys import write
 from tests.support.tokens import TokenFactory
 
 pytestmark = pytest.mark.django_db
@@ -55,7 +56,7 @@ class TestKeys:
     def test_inspector_explains_that_the_key_of_a_token_retired_long_ago(self, issue):
         row, token = issue()
         lifecycle.rotate(Key.Use.ENCRYPTION, force=True)
-        Key.objects.filter(kid=row.encryption_kid).update(retired_at=timezone.now() - timedelta(days=3))
+        write(Key.objects.filter(kid=row.encryption_kid), retired_at=timezone.now() - timedelta(days=3))
         ring.clear_cache()
         inspection = inspect_text(token)
 
@@ -63,7 +64,7 @@ class TestKeys:
         assert "retired so long ago" in str(inspection.explanation.meaning)
 
     def test_inspector_refers_to_the_gateway_if_the_private_key_is_not_stored_on_this_server(self, token):
-        Key.objects.filter(use="enc").update(sealed_private_jwk="")
+        write(Key.objects.filter(use="enc"), sealed_private_jwk="")
         ring.clear_cache()
         inspection = inspect_text(token)
 
@@ -74,7 +75,7 @@ class TestKeys:
     def test_inspector_does_not_refuse_a_token_of_an_external_key_if_other_private_keys_are_stored_here(self, issue):
         row, token = issue()
         lifecycle.rotate(Key.Use.ENCRYPTION, force=True)
-        Key.objects.filter(kid=row.encryption_kid).update(sealed_private_jwk="")
+        write(Key.objects.filter(kid=row.encryption_kid), sealed_private_jwk="")
         ring.clear_cache()
         inspection = inspect_text(token)
 

@@ -162,18 +162,29 @@ class TestUnusableKeys:
         assert f"{IN_ORDER[1].kid[:8]} (signing, future)" in problem.text
         assert "backup" in problem.fix
 
-    def test_the_error_for_a_modified_public_key_names_the_key(self):
-        problem = problems_of(*IN_ORDER, modified=frozenset({IN_ORDER[2].kid}))["public_altered"]
+    def test_k17_the_error_for_a_modified_row_names_the_key_and_the_command_that_says_what_to_do(self):
+        problem = problems_of(*IN_ORDER, altered=(key("past"),))["key_altered"]
 
         assert problem.severity == Severity.ERROR
-        assert f"{IN_ORDER[2].kid[:8]} (encryption, current)" in problem.text
+        assert "sig-past (signing, past)" in problem.text
+        assert problem.command == "python manage.py check --database default"
+
+    def test_k17_unreadable_rows_are_named_by_their_ids(self):
+        problem = problems_of(*IN_ORDER, unreadable=(7, 9))["key_altered"]
+
+        assert "ids 7, 9." in problem.text
+
+    def test_k17_a_modified_row_is_the_first_problem(self):
+        codes = list(problems_of(current(use=ENC), altered=(current(),), totals={"sig": 1, "enc": 1}))
+
+        assert codes == ["key_altered", "no_current"]
 
     def test_a_problem_of_many_keys_names_a_few_of_them(self):
-        many = [Key(kid=f"{n:08}", use=SIG, status="future", created_at=NOW - DAY) for n in range(50)]
-        problem = problems_of(*IN_ORDER, *many, modified=frozenset(key.kid for key in many))["public_altered"]
+        many = tuple(Key(kid=f"{n:08}", use=SIG, status="future", created_at=NOW - DAY) for n in range(50))
+        problem = problems_of(*IN_ORDER, altered=many, unreadable=tuple(range(50)))["key_altered"]
 
         assert problem.text.count("(signing, future)") == 5
-        assert "…" in problem.text
+        assert "ids 0, 1, 2, 3, 4, …" in problem.text
 
     def test_a_revoked_key_with_live_tokens_is_fixed_by_rotate(self):
         revoked = key("revoked", private=False, revoked_at=NOW - DAY)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import html
+import re
 import sys
 from typing import Any
 
 import pytest
 from django.contrib.admin.models import ADDITION
+from django.contrib.auth.models import Permission
 from django.core import mail
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.core.signals import got_request_exception
@@ -82,6 +84,48 @@ class TestImport:
 
         assert Key.objects.get().has_private
         assert logged()[0][3] == "Imported with its private key."
+
+    @pytest.mark.parametrize("kind", ["public", "private"])
+    def test_k19_importing_a_signing_key_needs_a_permission_of_its_own(self, kind, client, operator, pair):
+        private = kind == "private"
+        data = {"use": "sig", "text": material.to_text(pair, file_format="pem", private=private)}
+        data |= {"with_private": "on"} if private else {}
+
+        page = page_text(self.send(client, **data))
+
+        assert "you need the permission instaccess.import_signing_keys" in page
+        assert "can issue tokens as any user" in page
+        assert not Key.objects.exists()
+
+        operator.user_permissions.add(Permission.objects.get(codename="import_signing_keys"))
+        self.send(client, **data)
+
+        assert Key.objects.get().use == "sig"
+
+    def test_k19_the_permission_to_import_signing_keys_is_not_enough_without_the_permission_to_manage_keys(
+        self, client, operator, pair
+    ):
+        operator.user_permissions.set(Permission.objects.filter(codename__in=["view_key", "import_signing_keys"]))
+
+        assert self.send(client, use="sig", text=pair.export_public()).status_code == 403
+
+    def test_k19_the_page_offers_only_what_the_user_may_import_and_names_the_permission(self, client, operator):
+        page = page_text(client.post(IMPORT))
+
+        assert re.findall(r'<option value="(\w+)"', page) == ["enc"]
+        assert "you need the permission instaccess.import_signing_keys" in page
+
+        operator.user_permissions.add(Permission.objects.get(codename="import_signing_keys"))
+        page = page_text(client.post(IMPORT))
+
+        assert re.findall(r'<option value="(\w+)"', page) == ["sig", "enc"]
+        assert "even as a superuser" in page
+
+    def test_k19_the_names_of_the_permissions_say_what_they_allow(self):
+        names = dict(Permission.objects.values_list("codename", "name"))
+
+        assert names["import_signing_keys"] == "Can import signing keys, and so issue tokens as any user"
+        assert names["manage_keys"] == "Can generate, rotate and revoke keys, and import encryption keys"
 
     def test_k11_importing_a_stored_key_is_refused(self, client, pair):
         for _ in range(2):

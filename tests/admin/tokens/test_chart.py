@@ -370,7 +370,6 @@ class TestRefusalsInTheChart:
             ({"account_uuid": "x"}, "counted only by application and user"),
             ({"masquerading": "yes"}, "counted only by application and user"),
             ({"status": "live"}, "counted only by application and user"),
-            ({"canvas_domain": "x"}, "counted only by application and user"),
             ({"q": "192.0.2.7"}, "not counted by IP address"),
         ],
     )

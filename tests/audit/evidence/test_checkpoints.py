@@ -14,17 +14,19 @@ from django.db import connection
 from django.utils import timezone
 from joserfc import jws as joserfc_jws
 from joserfc.jwk import RSAKey
+from jwcrypto.common import base64url_encode
 
 from instaccess.audit import revocation, row_hmac
 from instaccess.audit import rows as audit_rows
-from instaccess.audit.evidence import checkpoints, reauthentication, statements, verification
+from instaccess.audit.evidence import checkpoint_index, checkpoints, reauthentication, signatures, verification
 from instaccess.audit.evidence.checkpoints import SETTLED, seal
 from instaccess.conf import conf
 from instaccess.exceptions import AuditAltered, InvalidToken, KeyUnavailable
 from instaccess.issuer import issuing
-from instaccess.keys import evidence_keys, keks_for_revocation, lifecycle, ring
+from instaccess.keys import evidence_keys, keks_for_revocation, lifecycle, provision, ring
 from instaccess.models import Checkpoint, IssuedToken, Key
 from instaccess.tokens import compact, jose
+from tests.support.problems import only_row
 
 pytestmark = pytest.mark.django_db
 
@@ -41,7 +43,7 @@ def rows(row, initial_keys, time_machine):
 
 
 def covered_rows() -> list[tuple[int, int]]:
-    read = [statements.read_checkpoint(checkpoint, evidence_keys()) for checkpoint in checkpoints.checkpoints()]
+    read = [signatures.read_checkpoint(checkpoint, evidence_keys()) for checkpoint in checkpoints.checkpoints()]
     return [(statement.number, statement.rows) for statement in read]
 
 
@@ -73,19 +75,29 @@ class TestSeal:
         assert seal(evidence_keys()).made == ()
         assert not Checkpoint.objects.exists()
 
-    def test_seal_stops_at_the_first_row_that_can_still_change(self, rows):
-        # Ids and times don't rise in the same order: the INSERT of the second row was slow.
+    def test_seal_covers_every_settled_row_whatever_the_order_of_the_inserts(self, rows):
+        # The INSERT of the last row was slow: younger rows were inserted first.
         rows(9000, 60, 8000)
 
-        assert [made.rows for made in seal(evidence_keys()).made] == [1]
+        assert [made.rows for made in seal(evidence_keys()).made] == [2]
+
+    def test_seal_misses_no_row_that_was_inserted_late_but_within_the_time_for_slow_inserts(self, rows, time_machine):
+        rows(9000, SETTLED - 2)
+        seal(evidence_keys())
+        late = rows(SETTLED - 1)[0]
+        time_machine.shift(3)
+
+        (made,) = seal(evidence_keys()).made
+
+        assert (made.first, made.rows) == (late.pk, 2)
+        assert verification.verify(evidence_keys()).problems == []
 
     def test_seal_ends_a_checkpoint_at_midnight_so_that_old_days_can_be_pruned(self, rows):
-        # Around midnight, the ids don't rise in the same order as the times.
         midnight = 15 * 3600
-        rows(midnight + 50, midnight + 20, midnight - 1, midnight + 1, midnight - 30)
+        rows(midnight + 50, midnight + 20, midnight - 1, midnight + 1, midnight - 30, midnight)
         seal(evidence_keys())
 
-        assert covered_rows() == [(1, 2), (2, 3)]
+        assert covered_rows() == [(1, 3), (2, 3)]
 
     def test_seal_ends_a_checkpoint_at_the_cut(self, rows):
         rows(9000, 8000, 7000)
@@ -120,7 +132,7 @@ class TestSeal:
         (made,) = seal(evidence_keys()).made
 
         assert made.altered == 1
-        assert [entry.row for entry in statements.entries(Checkpoint.objects.get().index) if entry.altered] == [
+        assert [entry.row for entry in checkpoint_index.parse(Checkpoint.objects.get().index) if entry.altered] == [
             modified.pk
         ]
 
@@ -135,7 +147,7 @@ class TestSeal:
         assert (
             revocation.revoke(IssuedToken.objects.filter(pk=each.pk), keks=keks_for_revocation(), reason="late") == 0
         )
-        assert verification.verify(evidence_keys()).broken == ""
+        assert verification.verify(evidence_keys()).problems == []
 
     @pytest.mark.django_db(transaction=True)
     def test_seal_creates_one_chain_in_several_threads(self, row, initial_keys):
@@ -160,7 +172,7 @@ class TestSeal:
 
         assert errors == []
         assert sum(rows for _, rows in covered_rows()) == 6
-        assert verification.verify(evidence_keys()).broken == ""
+        assert verification.verify(evidence_keys()).problems == []
 
 
 class TestTheCheckpoint:
@@ -175,8 +187,10 @@ class TestTheCheckpoint:
         payload = json.loads(verified.payload)
         assert verified.headers() == {"typ": "instaccess-checkpoint", "alg": "RS256", "kid": signing.kid}
         assert (payload["rows"], payload["last"], payload["previous"]) == (2, made[-1].pk, "")
-        digests = [hashlib.sha256(b"%d\n" % each.pk + row_hmac.canonical_bytes(each)).digest() for each in made]
-        assert payload["digest"] == hashlib.sha256(b"".join(digests)).hexdigest()
+        digests = [base64url_encode(hashlib.sha256(row_hmac.canonical_bytes(each)).digest()) for each in made]
+        index = "\n".join(f"{each.pk} {digest}" for each, digest in zip(made, digests, strict=True))
+        assert checkpoint.index == index
+        assert payload["digest"] == hashlib.sha256(f"\n{index}".encode()).hexdigest()
 
     def test_checkpoint_cannot_be_used_as_a_token_nor_a_token_as_a_checkpoint(self, rows, user, application):
         rows(9000)
@@ -192,7 +206,7 @@ class TestTheCheckpoint:
             encrypted=False,
         )
         with pytest.raises(AuditAltered, match="signature"):
-            statements.read_signed(token, "", evidence_keys(), name="it")
+            signatures.read_signed(token, "", evidence_keys(), name="it")
 
     def test_checkpoint_is_valid_after_its_signing_key_was_rotated_and_revoked(self, rows):
         rows(9000)
@@ -200,7 +214,7 @@ class TestTheCheckpoint:
         lifecycle.rotate(Key.Use.SIGNING, force=True)
         lifecycle.revoke(Key.objects.get(use="sig", status="past").kid, reason="lost")
 
-        assert verification.verify(evidence_keys()).broken == ""
+        assert verification.verify(evidence_keys()).problems == []
 
     def test_checkpoint_is_invalid_if_signed_with_a_key_that_an_attacker_inserted(self, rows, rsa_pool):
         rows(9000)
@@ -212,10 +226,10 @@ class TestTheCheckpoint:
         Key.objects.create(kid=kid, use="sig", status="past", public_jwk=public)
         checkpoint = Checkpoint.objects.get()
         payload = json.dumps(compact.json_object(compact.split_compact(checkpoint.jws, 3)[1], "it")).encode()
-        checkpoint.jws = jose.sign(payload, attacker_key, kid=kid, typ=statements.CHECKPOINT)
+        checkpoint.jws = jose.sign(payload, attacker_key, kid=kid, typ=signatures.CHECKPOINT)
         checkpoint.save()
 
-        assert verification.verify(evidence_keys()).broken == "checkpoint 1 was modified: its HMAC doesn't match"
+        assert verification.verify(evidence_keys()).summary == "checkpoint 1 was modified: its HMAC doesn't match"
 
 
 class TestReauthenticate:
@@ -224,13 +238,14 @@ class TestReauthenticate:
         seal(evidence_keys())
         old, new = "SECRET_KEY", secrets.token_urlsafe(32)
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [new, old]}
+        provision.reseal()
         # The checkpoint and the row without a checkpoint get new HMACs. The checkpoint proves the other row.
         assert reauthentication.reauthenticate(evidence_keys()) == 2
         assert reauthentication.reauthenticate(evidence_keys()) == 0
 
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [new]}
         report = verification.verify(evidence_keys())
-        assert (report.broken, report.rows) == ("", 2)
+        assert (report.summary, report.rows) == ("", 2)
 
     def test_reauthenticate_does_not_hide_that_a_row_was_modified(self, rows, settings):
         modified = rows(60)[0]
@@ -238,7 +253,7 @@ class TestReauthenticate:
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32), "SECRET_KEY"]}
 
         assert reauthentication.reauthenticate(evidence_keys()) == 0
-        assert verification.verify(evidence_keys()).row == modified.pk
+        assert only_row(verification.verify(evidence_keys())) == modified.pk
 
     def test_verify_names_the_command_if_reauthenticate_did_not_run(self, rows, settings):
         rows(9000)
@@ -247,8 +262,8 @@ class TestReauthenticate:
 
         report = verification.verify(evidence_keys())
 
-        assert "KEY_ENCRYPTION_KEYS" in report.broken
-        assert "reseal" in report.broken
+        assert "KEY_ENCRYPTION_KEYS" in report.summary
+        assert "reseal" in report.summary
 
     def test_reauthenticate_recomputes_more_hmacs_than_one_batch(self, rows, settings):
         rows(*([60] * 203))

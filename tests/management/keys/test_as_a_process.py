@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.db import InterfaceError, OperationalError, connection
 
+from instaccess.trust import material
 from tests.management.keys.helpers import error_of
 from tests.support.paths import ROOT
 
@@ -32,45 +35,123 @@ class TestADatabaseError:
         assert "`python manage.py migrate`" in text
 
 
+def manage(database: Path, *args: str, **kwargs: Any) -> Any:
+    """Run `manage.py` with a SQLite database. By default, standard output and standard error are pipes."""
+    environment = {
+        **os.environ,
+        "INSTACCESS_DATABASE": "sqlite",
+        "SQLITE_NAME": str(database),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | kwargs
+    return subprocess.run(
+        [sys.executable, "manage.py", *args],
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        check=False,
+        timeout=120,
+        **streams,
+    )
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the path of a database with keys and without the tables of other apps."""
+    path = tmp_path_factory.mktemp("database") / "partly_migrated.sqlite3"
+    assert manage(path, "migrate", "instaccess", "--verbosity", "0").returncode == 0
+    assert manage(path, "instaccess_init").returncode == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def kid(database: Path) -> str:
+    kid: str = json.loads(manage(database, "instaccess_keys", "list", "--json").stdout)[0]["kid"]
+    return kid
+
+
 @pytest.mark.own_database
 class TestAsAProcess:
-    def manage(self, database: Path, *args: str, **kwargs: Any) -> Any:
-        environment = {
-            **os.environ,
-            "INSTACCESS_DATABASE": "sqlite",
-            "SQLITE_NAME": str(database),
-            "PYTHONDONTWRITEBYTECODE": "1",
-        }
-        return subprocess.run(
-            [sys.executable, "manage.py", *args],
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-            **kwargs,
-        )
-
     def test_before_migrate_the_exit_code_is_1_and_the_error_is_readable(self, tmp_path):
-        result = self.manage(tmp_path / "empty.sqlite3", "instaccess_keys", "list", "--json")
+        result = manage(tmp_path / "empty.sqlite3", "instaccess_keys", "list", "--json")
 
         assert result.returncode == 1
         assert result.stdout == ""
         assert "Traceback" not in result.stderr
         assert "`python manage.py migrate`" in result.stderr
 
-    def test_standard_output_contains_only_the_result_while_other_migrations_are_pending(self, tmp_path):
+    def test_standard_output_contains_only_the_result_while_other_migrations_are_pending(self, database):
         """A notice from Django in the output would make the PEM file or the JSON document invalid."""
-        database = tmp_path / "partly_migrated.sqlite3"
-        assert self.manage(database, "migrate", "instaccess", "--verbosity", "0").returncode == 0
-        assert self.manage(database, "instaccess_init").returncode == 0
-        listed = self.manage(database, "instaccess_keys", "list", "--json")
-        exported = self.manage(
-            database, "instaccess_keys", "export", "--kid", json.loads(listed.stdout)[0]["kid"], "--private", input=""
-        )
+        listed = manage(database, "instaccess_keys", "list", "--json")
+        exported = manage(database, "instaccess_keys", "export", "--kid", json.loads(listed.stdout)[0]["kid"])
 
         assert listed.returncode == 0
         assert [key["use"] for key in json.loads(listed.stdout)] == ["enc", "sig", "sig"]
-        assert (exported.returncode, exported.stdout) == (1, "")
-        assert "was not exported" in exported.stderr
+        assert (exported.returncode, exported.stderr) == (0, "")
+        assert not material.parse(exported.stdout).has_private
+
+
+@pytest.mark.own_database
+class TestExportOfAPrivateKeyAsAProcess:
+    @staticmethod
+    def export(database: Path, kid: str, *options: str, **streams: Any) -> Any:
+        return manage(database, "instaccess_keys", "export", "--kid", kid, "--private", *options, **streams)
+
+    @pytest.mark.parametrize("typed", ["the key id", "yes"])
+    def test_a_terminal_shows_the_private_key_after_the_key_id_is_typed(self, database, kid, typed):
+        terminal, end = os.openpty()
+        os.write(terminal, f"{kid if typed == 'the key id' else typed}\n".encode())
+
+        done = self.export(database, kid, stdin=end, stdout=end, stderr=end)
+        os.close(end)
+        shown = read_terminal(terminal)
+
+        assert f"type the key id ({kid}): " in shown
+        if typed == "the key id":
+            assert done.returncode == 0
+            key = material.parse(shown[shown.index("-----BEGIN") :])
+            assert (key.thumbprint(), key.has_private) == (kid, True)
+        else:
+            assert done.returncode == 1
+            assert "PRIVATE KEY" not in shown
+
+    def test_a_pipe_gets_no_private_key_without_yes(self, database, kid):
+        done = self.export(database, kid, input=f"{kid}\n")
+
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "standard output isn't a terminal" in done.stderr
+        assert "--file" in done.stderr
+
+    def test_a_pipe_gets_the_private_key_with_yes(self, database, kid):
+        done = self.export(database, kid, "--yes", stdin=subprocess.DEVNULL)
+
+        assert done.returncode == 0
+        assert material.parse(done.stdout).has_private
+
+    def test_a_redirection_to_a_file_gets_no_private_key_without_yes(self, database, kid, tmp_path):
+        path = tmp_path / "key.pem"
+        with path.open("w") as file:
+            done = self.export(database, kid, stdout=file, input=f"{kid}\n")
+
+        assert (done.returncode, path.read_text()) == (1, "")
+
+    def test_k21_a_file_is_written_without_a_question_and_only_its_owner_can_read_it(self, database, kid, tmp_path):
+        path = tmp_path / "key.pem"
+
+        done = self.export(database, kid, "--file", str(path), stdin=subprocess.DEVNULL)
+
+        assert done.returncode == 0
+        assert str(path) in done.stdout
+        assert "PRIVATE KEY" not in done.stdout + done.stderr
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert material.parse(path.read_text()).has_private
+
+
+def read_terminal(terminal: int) -> str:
+    """Return the rest of a terminal's output, and close the terminal. Linux reports the end as EIO."""
+    output = b""
+    with suppress(OSError):
+        while chunk := os.read(terminal, 65536):
+            output += chunk
+    os.close(terminal)
+    return output.decode().replace("\r\n", "\n")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
+import stat
 import sys
 from pathlib import Path
 from typing import Any
@@ -122,6 +125,13 @@ class TestExport:
 
         assert (read.thumbprint(), read.has_private) == (key.kid, True)
 
+    def test_export_of_a_private_key_to_a_pipe_needs_yes_and_names_the_alternatives(self):
+        text = error_of("export", "--kid", key_of(SIG, "current").kid, "--private")
+
+        assert "was not exported" in text
+        assert "--file" in text
+        assert "--yes" in text
+
     def test_export_accepts_an_abbreviated_kid(self):
         key = key_of(SIG, "current")
 
@@ -146,9 +156,117 @@ class TestExport:
 
 
 @pytest.mark.usefixtures("initial_keys")
+class TestExportToAFile:
+    @pytest.fixture(autouse=True)
+    def _permissive_umask(self):
+        before = os.umask(0)
+        yield
+        os.umask(before)
+
+    @pytest.fixture
+    def path(self, tmp_path):
+        return tmp_path / "key.pem"
+
+    @pytest.mark.parametrize("file_format", ["pem", "jwk"])
+    def test_k21_the_file_of_a_private_key_can_be_read_only_by_its_owner(self, path, file_format):
+        kid = key_of(ENC, "current").kid
+        out = run("export", "--kid", kid, "--private", "--format", file_format, "--file", str(path))
+
+        key = material.parse(path.read_text())
+        assert (key.thumbprint(), key.has_private) == (kid, True)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert out == (
+            f"The private key {kid} was written to {path}, unencrypted. "
+            "An attacker who has this private key can decrypt every token.\n"
+        )
+
+    def test_k21_the_file_has_its_mode_before_the_key_is_written(self, path, monkeypatch):
+        modes = []
+        monkeypatch.setattr(os, "fsync", lambda file: modes.append(stat.S_IMODE(os.fstat(file).st_mode)))
+        monkeypatch.setattr(os, "chmod", pytest.fail)
+        monkeypatch.setattr(os, "fchmod", pytest.fail)
+
+        run("export", "--kid", key_of(SIG, "current").kid, "--private", "--file", str(path))
+
+        assert modes == [0o600]
+
+    def test_the_file_of_a_public_key_can_be_read_by_everybody(self, path):
+        kid = key_of(SIG, "current").kid
+
+        assert run("export", "--kid", kid, "--file", str(path)) == f"The public key {kid} was written to {path}.\n"
+        assert not material.parse(path.read_text()).has_private
+        assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+    @pytest.mark.parametrize("kind", ["file", "link", "dangling link", "folder"])
+    @pytest.mark.parametrize("options", [[], ["--private"], ["--private", "--yes"]], ids=" ".join)
+    def test_k21_an_existing_path_is_never_overwritten_or_followed(self, path, tmp_path, kind, options):
+        other = tmp_path / "other"
+        match kind:
+            case "file":
+                path.write_text("precious")
+            case "link":
+                other.write_text("precious")
+                path.symlink_to(other)
+            case "dangling link":
+                path.symlink_to(other)
+            case "folder":
+                path.mkdir()
+
+        text = error_of("export", "--kid", key_of(SIG, "current").kid, *options, "--file", str(path))
+
+        assert text == f"{path} already exists and is not overwritten: choose another file name."
+        if kind in {"file", "link"}:
+            assert path.read_text() == "precious"
+        assert other.exists() == (kind == "link")
+
+    @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+    def test_k21_an_incomplete_file_is_deleted(self, path, monkeypatch, error):
+        def fail(file: int) -> None:
+            raise error
+
+        monkeypatch.setattr(os, "fsync", fail)
+        with pytest.raises((CommandError, KeyboardInterrupt)) as caught:
+            run("export", "--kid", key_of(SIG, "current").kid, "--private", "--file", str(path))
+
+        assert not path.exists()
+        if isinstance(error, OSError):
+            assert str(caught.value) == f"Can't write {path}: No space left on device."
+
+    def test_export_into_a_missing_folder_names_the_path(self, tmp_path):
+        path = tmp_path / "nowhere" / "key.pem"
+
+        text = error_of("export", "--kid", key_of(SIG, "current").kid, "--private", "--file", str(path))
+
+        assert text == f"Can't write {path}: No such file or directory."
+
+    @pytest.mark.parametrize("path", ["", "-"])
+    def test_export_needs_the_name_of_a_file(self, path, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+
+        assert "needs the name of a new file" in error_of(
+            "export", "--kid", key_of(SIG, "current").kid, "--private", "--file", path
+        )
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_private_key_that_is_not_stored_leaves_no_file(self, path, files, pair):
+        run("import", "--use", "enc", "--file", files["public.pem"])
+
+        error_of("export", "--kid", pair.thumbprint(), "--private", "--file", str(path))
+
+        assert not path.exists()
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.usefixtures("initial_keys")
 class TestTheConfirmationOfAPrivateExport:
+    """The tests of the command as a process use a real terminal."""
+
     def export(self, monkeypatch: Any, typed: str | None, kid: str) -> tuple[str, str]:
-        out, err = io.StringIO(), io.StringIO()
+        out, err = Terminal(), io.StringIO()
         monkeypatch.setattr(sys, "stdin", None if typed is None else io.StringIO(typed))
         call_command("instaccess_keys", "export", "--kid", kid[:6], "--private", stdout=out, stderr=err)
         return out.getvalue(), err.getvalue()
@@ -164,7 +282,7 @@ class TestTheConfirmationOfAPrivateExport:
 
     @pytest.mark.parametrize("typed", ["", "\n", "yes\n", "y\n", None], ids=["EOF", "empty", "yes", "y", "no stdin"])
     def test_export_of_a_private_key_fails_without_the_kid(self, typed, monkeypatch):
-        with pytest.raises(CommandError, match=r"you did not type the key id\. In a script, add --yes\."):
+        with pytest.raises(CommandError, match=r"you did not type the key id\."):
             self.export(monkeypatch, typed, key_of(SIG, "current").kid)
 
     def test_export_of_a_private_key_fails_with_part_of_the_kid_or_another_kid(self, monkeypatch):
@@ -174,7 +292,7 @@ class TestTheConfirmationOfAPrivateExport:
                 self.export(monkeypatch, typed + "\n", kid)
 
     def test_export_of_a_private_key_prints_nothing_without_the_kid(self, monkeypatch):
-        out = io.StringIO()
+        out = Terminal()
         monkeypatch.setattr(sys, "stdin", io.StringIO("no\n"))
         error_of("export", "--kid", key_of(SIG, "current").kid, "--private", out=out)
 

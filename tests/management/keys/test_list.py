@@ -84,6 +84,7 @@ class TestList:
             "activated_at": "2026-11-23T12:00:00Z",
             "retired_at": None,
             "revoked_at": None,
+            "problem": None,
             "next": "due for rotation at 2026-12-23T12:00:00Z",
         }
 

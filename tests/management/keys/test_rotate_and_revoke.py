@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import pwd
 import time
 from datetime import timedelta
 from typing import Any
@@ -140,12 +142,14 @@ class TestRevoke:
         assert text == f"Revoked key {current}. Live tokens revoked with the key: 1. Key {future} is now current.\n"
         assert IssuedToken.objects.get().revocation_reason == "laptop stolen"
 
-    def test_revoke_stores_the_operator_in_the_audit_log(self, user, monkeypatch):
-        monkeypatch.setenv("LOGNAME", "ada\udc80")
+    def test_revoke_stores_the_user_of_the_operating_system_in_the_audit_log(self, user, monkeypatch):
+        for name in ("LOGNAME", "USER", "SUDO_USER"):
+            monkeypatch.setenv(name, "grace")
         issuing.issue(user=user, origin=issuing.Origin("canvas.example.edu"), now=time.time())
         run("revoke", "--kid", key_of(SIG, "current").kid)
 
-        assert IssuedToken.objects.get().revoked_by == "ada? (command line)"
+        by = IssuedToken.objects.get().revoked_by
+        assert by == f"uid {os.getuid()} ({pwd.getpwuid(os.getuid()).pw_name}), command line"
 
     def test_revoke_of_a_future_key_prints_that_the_current_key_did_not_change(self):
         assert "The current key did not change." in run("revoke", "--kid", key_of(SIG, "future").kid)

@@ -1,0 +1,79 @@
+"""The index of a checkpoint, which lists the covered rows, and exported copies of checkpoints."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from dataclasses import dataclass
+
+from ...exceptions import AuditAltered
+from ...models import Checkpoint
+from .signatures import read_signed
+from .statements import EvidenceKeys, Statement
+
+_EXPORT_FORMAT = "instaccess checkpoint 1"
+UNREADABLE = "unreadable"
+"""Stands for the digest of a row that could not be read when the checkpoint was created."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A row in the index of a checkpoint.
+
+    Attributes:
+        row: id of the row.
+        digest: see `row_digest`.
+        altered: whether the HMAC of the row didn't match when the checkpoint was created.
+    """
+
+    row: int
+    digest: str
+    altered: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.row} {self.digest}{' altered' * self.altered}"
+
+
+def row_digest(row_bytes: bytes) -> str:
+    """Compute the SHA-256 of a row's `canonical_bytes` in base64url."""
+    return base64.urlsafe_b64encode(hashlib.sha256(row_bytes).digest()).rstrip(b"=").decode()
+
+
+def parse(index: str) -> list[Entry]:
+    """Parse the index of a checkpoint. The caller has verified the index."""
+    entries = []
+    for line in index.split("\n"):
+        row, digest, *altered = line.split(" ")
+        entries.append(Entry(int(row), digest, altered=bool(altered)))
+    return entries
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """An exported checkpoint. If the database differs from an exported checkpoint, `verify` trusts the export."""
+
+    statement: Statement
+    jws: str
+    index: str
+
+
+def export_checkpoint(checkpoint: Checkpoint) -> str:
+    """Format a checkpoint as JSON. Store the copy where an attacker on this server or database can't change it."""
+    return json.dumps({"format": _EXPORT_FORMAT, "jws": checkpoint.jws, "index": checkpoint.index})
+
+
+def read_exported(text: str, keys: EvidenceKeys, *, name: str) -> Exported:
+    """Parse the output of `export_checkpoint`, and check the signature and the index.
+
+    Raises AuditAltered if the text isn't an exported checkpoint, or if the signature or the index doesn't match.
+    Error messages call the copy `name`.
+    """
+    try:
+        document = json.loads(text)
+        jws, index, matches = document["jws"], document["index"], document["format"] == _EXPORT_FORMAT
+    except (LookupError, TypeError, ValueError, RecursionError):
+        jws = index = matches = None
+    if not matches or not isinstance(jws, str) or not isinstance(index, str):
+        raise AuditAltered(f"{name} isn't an exported checkpoint")
+    return Exported(read_signed(jws, index, keys, name=name), jws, index)

@@ -1,0 +1,103 @@
+"""Reviews: signed statements that an operator has reviewed problems of the audit log.
+
+`verify` no longer fails because of a reviewed problem, but keeps showing the review. A review names the exact rows
+and their contents, so a further change of the rows is a new problem. An attacker who can only write to the database
+can't create a review. If the attacker deletes a review, `verify` fails again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple
+from datetime import datetime
+
+from django.db import router, transaction
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from ...exceptions import AuditAltered
+from ...models import IncidentReview
+from . import signatures
+from .report import Finding, Incident, Kind, Problem, state
+from .statements import EvidenceKeys, Review, next_number, sha256
+
+logger = logging.getLogger("instaccess.audit")
+
+
+def reviews() -> QuerySet[IncidentReview]:
+    """Return all reviews, ordered by number."""
+    return IncidentReview.objects.using(router.db_for_write(IncidentReview)).order_by("number")
+
+
+def record_review(
+    problems: Sequence[Problem], keys: EvidenceKeys, *, by: str, reason: str, now: datetime | None = None
+) -> Review:
+    """Record that an operator has reviewed problems that `verify` has found.
+
+    Args:
+        by: the operator.
+        reason: what the operator found out or did.
+
+    Raises KeyUnavailable or UnsealError if there is no usable signing key, and IntegrityError if another process
+    created a review at the same time.
+    """
+    text = json.dumps([astuple(problem) for problem in problems])
+    last, taken = _last(keys)
+    review = Review(
+        number=next_number(last, taken),
+        by=by,
+        reason=reason,
+        problems=sha256(text),
+        reviewed_at=int((now or timezone.now()).timestamp()),
+    )
+    row = IncidentReview(number=review.number, jws=signatures.sign(review, keys), problems=text)
+    signatures.authenticate(row, keys)
+    alias = router.db_for_write(IncidentReview)
+    with transaction.atomic(using=alias):
+        row.save(using=alias, force_insert=True)
+    logger.warning("review %d: %d problems reviewed by=%r reason=%r", review.number, len(problems), by, reason)
+    return review
+
+
+def load(keys: EvidenceKeys) -> tuple[list[Incident], dict[int, Finding]]:
+    """Load all reviews. Returns the reviewed incidents, and the problems of the reviews that can't be used."""
+    incidents, unusable = [], {}
+    for row in reviews():
+        try:
+            review = signatures.read_review(row, keys)
+        except AuditAltered as error:
+            unusable[row.number] = Finding(Kind.REVIEW, state(signatures.covered_bytes(row), row.mac), error.detail)
+            continue
+        problems = (Problem(Kind(kind), *values) for kind, *values in json.loads(row.problems))
+        incidents.append(Incident(review, tuple(problems)))
+    return incidents, unusable
+
+
+def find_missing(latest: int, incidents: Sequence[Incident], unusable: dict[int, Finding]) -> Iterator[int]:
+    """Yield the numbers of deleted reviews.
+
+    Args:
+        latest: the number of the latest review that a checkpoint names.
+    """
+    present = {incident.review.number for incident in incidents}
+    for number in range(1, max(present | {latest}) + 1):
+        if number not in present and number not in unusable:
+            yield number
+
+
+def last_number(keys: EvidenceKeys) -> int:
+    """Return the number of the latest review; 0 if there is none."""
+    return _last(keys)[0]
+
+
+def _last(keys: EvidenceKeys) -> tuple[int, set[int]]:
+    """Return the number of the latest review that can be read, and the later numbers, which can't be read."""
+    taken: set[int] = set()
+    for row in reviews().reverse():
+        try:
+            return signatures.read_review(row, keys).number, taken
+        except AuditAltered:
+            taken.add(row.number)
+    return 0, taken

@@ -1,0 +1,167 @@
+"""Signing, authenticating and reading of statements about the audit log.
+
+A statement is a JWS signed with the signing key. Its `typ` header differs from the `typ` of tokens, so a statement
+can't be used as a token or the reverse (RFC 8725 §3.11).
+
+In the database, a statement also has an HMAC. An attacker who can write to the database could insert a signing key
+and sign a statement, but can't compute the HMAC without the key-encryption key.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, fields
+from typing import TypeVar
+
+from jwcrypto.common import base64url_decode
+
+from ... import tokens
+from ...exceptions import AuditAltered, InvalidToken, Reason
+from ...models import Checkpoint, IncidentReview, PruneMarker
+from .. import row_hmac
+from .statements import EvidenceKeys, Marker, Review, Statement, chain_digest, sha256
+
+_Row = Checkpoint | PruneMarker | IncidentReview
+_S = TypeVar("_S", Statement, Marker, Review)
+_R = TypeVar("_R")
+
+CHECKPOINT, MARKER, REVIEW = "instaccess-checkpoint", "instaccess-prune-marker", "instaccess-review"
+_TYPES: dict[type, str] = {Statement: CHECKPOINT, Marker: MARKER, Review: REVIEW}
+"""The `typ` header of each kind of statement."""
+
+
+def read_checkpoint(checkpoint: Checkpoint, keys: EvidenceKeys, *, check_hmac: bool = True) -> Statement:
+    """Return the contents of a checkpoint in the database.
+
+    Raises AuditAltered if its HMAC, signature, index or number doesn't match.
+    """
+    name = f"checkpoint {checkpoint.number}"
+    statement = _read(Statement, checkpoint, keys, name=name, check_hmac=check_hmac)
+    _check_index(statement, checkpoint.index, name)
+    return statement
+
+
+def read_signed(jws: str, index: str, keys: EvidenceKeys, *, name: str) -> Statement:
+    """Return the contents of a checkpoint after checking the signature and the index, but not the HMAC.
+
+    Raises AuditAltered if the signature or the index doesn't match. Error messages call the checkpoint `name`.
+    """
+    statement = _verify_signature(Statement, jws, name, keys)
+    _check_index(statement, index, name)
+    return statement
+
+
+def read_marker(marker: PruneMarker, keys: EvidenceKeys, *, check_hmac: bool = True) -> Marker:
+    """Return the contents of a prune marker.
+
+    Raises AuditAltered if its HMAC, signature or number doesn't match.
+    """
+    return _read(Marker, marker, keys, name=f"prune marker {marker.number}", check_hmac=check_hmac)
+
+
+def read_review(review: IncidentReview, keys: EvidenceKeys) -> Review:
+    """Return the contents of a review.
+
+    Raises AuditAltered if its HMAC, signature, number or list of problems doesn't match.
+    """
+    name = f"review {review.number}"
+    contents = _read(Review, review, keys, name=name)
+    if contents.problems != sha256(review.problems):
+        raise AuditAltered(f"{name} was modified: its list of problems doesn't match its signature")
+    return contents
+
+
+def try_read(read: Callable[..., _S], row: _R, keys: EvidenceKeys) -> tuple[_S | None, AuditAltered | None]:
+    """Read a checkpoint or a prune marker. Returns its contents, or None, and the problem, or None.
+
+    If only the key-encryption key of the HMAC is missing, returns both the contents, which the signature proves, and
+    the problem. Otherwise, an operator who removed the key too early could create no checkpoints.
+    """
+    try:
+        return read(row, keys), None
+    except AuditAltered as error:
+        if error.code != Reason.KEK_MISSING:
+            return None, error
+        try:
+            return read(row, keys, check_hmac=False), error
+        except AuditAltered as other:
+            # Without its key-encryption key, the row of the signing key can't be checked either.
+            return None, error if other.code == Reason.UNKNOWN_KID else other
+
+
+def signed_by(jws: str) -> str:
+    """Return the kid of the key that signed a statement. The caller has verified the signature."""
+    header: dict[str, str] = json.loads(base64url_decode(jws.partition(".")[0]))
+    return header["kid"]
+
+
+def sign(statement: Statement | Marker | Review, keys: EvidenceKeys) -> str:
+    """Sign a statement and return the compact JWS. Raises KeyUnavailable or UnsealError without a usable key."""
+    payload = json.dumps(asdict(statement), separators=(",", ":")).encode()
+    return keys.sign(payload, _TYPES[type(statement)])
+
+
+def check_signing_key(keys: EvidenceKeys) -> None:
+    """Raise KeyUnavailable or UnsealError if there is no usable signing key."""
+    keys.sign(b"{}", CHECKPOINT)
+
+
+def _read(kind: type[_S], row: _Row, keys: EvidenceKeys, *, name: str, check_hmac: bool = True) -> _S:
+    if check_hmac:
+        _check_hmac(name, row, keys)
+    contents = _verify_signature(kind, row.jws, name, keys)
+    if row.number != contents.number:
+        raise AuditAltered(f"{name} was modified: its signed number is {contents.number}")
+    return contents
+
+
+def _verify_signature(kind: type[_S], jws: str, name: str, keys: EvidenceKeys) -> _S:
+    try:
+        payload, _ = tokens.verify(str(jws), keys.verification, typ=_TYPES[kind])  # SQLite can store bytes.
+    except InvalidToken as error:
+        raise AuditAltered(
+            f"{name} was modified: its signature is invalid ({error.detail or error.code})",
+            code=Reason.UNKNOWN_KID if error.code == Reason.UNKNOWN_KID else None,
+        ) from error
+    # The members are compared, because another version of this package may have signed other members.
+    types = {member.name: {"int": int, "str": str}[str(member.type)] for member in fields(kind)}
+    if {member: type(value) for member, value in payload.items()} != types:
+        raise AuditAltered(f"{name} can't be read: it was signed by an incompatible version of django-instaccess")
+    return kind(**payload)
+
+
+def _check_index(statement: Statement, index: str, name: str) -> None:
+    if chain_digest(statement.previous, index) != statement.digest:
+        raise AuditAltered(f"{name} was modified: its index doesn't match its signature")
+
+
+def _check_hmac(name: str, row: _Row, keys: EvidenceKeys) -> None:
+    match row_hmac.check(covered_bytes(row), row.mac, keys.keks):
+        case row_hmac.HmacStatus.BROKEN:
+            raise AuditAltered(f"{name} was modified: its HMAC doesn't match")
+        case row_hmac.HmacStatus.UNKNOWN:
+            raise AuditAltered(
+                f"{name} can't be checked: its HMAC was computed with a key-encryption key that isn't in "
+                "INSTACCESS['KEY_ENCRYPTION_KEYS']. Add the key again and run "
+                "`python manage.py instaccess_keys reseal`",
+                code=Reason.KEK_MISSING,
+            )
+
+
+def authenticate(row: _Row, keys: EvidenceKeys) -> None:
+    """Compute and set the HMAC of an unsaved checkpoint, prune marker or review."""
+    row.mac = row_hmac.authenticate(covered_bytes(row), keys.keks)
+
+
+def covered_bytes(row: _Row) -> bytes:
+    """Return the bytes that the HMAC of a checkpoint, prune marker or review covers."""
+    match row:
+        case Checkpoint():
+            typ, text = CHECKPOINT, row.index
+        case PruneMarker():
+            typ, text = MARKER, ""
+        case _:
+            typ, text = REVIEW, row.problems
+    # Encoding bytes with `repr` makes the HMAC comparison fail instead of raising TypeError.
+    return json.dumps([typ, row.jws, sha256(text)], default=repr).encode()

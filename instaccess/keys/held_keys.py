@@ -1,0 +1,159 @@
+"""Stored keys parsed for jwcrypto, and the mappings in which tokens look them up.
+
+This module never reads or writes the database.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from copy import copy
+from dataclasses import dataclass
+from typing import NoReturn
+
+from django.views.decorators.debug import sensitive_variables
+from jwcrypto.common import JWException
+from jwcrypto.jwk import JWK
+
+from ..conf import conf
+from ..exceptions import KeyUnavailable, UnsealError
+from ..models import Key
+from . import sealing
+
+logger = logging.getLogger("instaccess.keys")
+
+
+def public_key(row: Key) -> JWK:
+    """Parse the public key of a row. Raises KeyUnavailable if the key doesn't match the row's `kid` and `use`."""
+    try:
+        key = JWK(**row.public_jwk)
+        if key.get("use") == row.use and key.thumbprint() == row.kid:
+            return key
+    except (JWException, LookupError, TypeError, ValueError):
+        pass
+    raise KeyUnavailable(f"the public key of key {row.kid} was modified: restore the row from a backup")
+
+
+class HeldKey:
+    """A stored key parsed for jwcrypto. The private key is unsealed on first use and kept in memory."""
+
+    def __init__(self, row: Key) -> None:
+        self.kid = row.kid
+        self.use = row.use
+        self.status = row.status
+        self.public = public_key(row)
+        self._sealed = row.sealed_private_jwk
+        self._private: JWK | None = None
+        self._error_logged = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.use} {self.kid} {self.status}>"
+
+    @property
+    def has_private(self) -> bool:
+        """Whether the private key is stored on this server."""
+        return bool(self._sealed)
+
+    def at(self, status: str) -> HeldKey:
+        """Return a copy of the key with another status. Key rings that contain the original keep the old status."""
+        other = copy(self)
+        other.status = status
+        return other
+
+    def same_material_as(self, row: Key) -> bool:
+        """Return whether a row still contains the same keys, so that the row doesn't have to be parsed again."""
+        return (self.use, self._sealed) == (row.use, row.sealed_private_jwk) and self.public == row.public_jwk
+
+    @sensitive_variables()
+    def private(self) -> JWK:
+        """Return the private key, unsealed and prepared by OpenSSL.
+
+        Raises:
+            KeyUnavailable: the private key is not stored on this server.
+            UnsealError: the private key can't be unsealed.
+        """
+        if self._private is None:
+            if not self._sealed:
+                raise KeyUnavailable(f"only the public key of key {self.kid} is stored on this server")
+            key = sealing.unseal(self._sealed, kid=self.kid, use=self.use, keks=conf.key_encryption_keys)
+            # Make OpenSSL check and prepare the key now. Otherwise, the first operation with the key would be slow.
+            key.get_op_key("sign" if self.use == Key.Use.SIGNING else "unwrapKey")
+            self._private = key
+        return self._private
+
+    def private_or_none(self) -> JWK | None:
+        """Return the private key, or None if the private key can't be unsealed. The error is logged once."""
+        try:
+            return self.private()
+        except UnsealError as error:
+            if not self._error_logged:
+                logger.error("a private key can't be unsealed: %s", error)
+            self._error_logged = True
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedKey:
+    """A stored key that is not used, because its row isn't authentic or can't be checked."""
+
+    kid: str
+    use: str
+    status: str
+    error: KeyUnavailable
+
+    def raise_error(self) -> NoReturn:
+        """Raise the reason. The error is copied, because each use of one object would add to its traceback."""
+        raise type(self.error)(self.error.detail, code=self.error.code)
+
+
+class PublicKeys(Mapping[str, JWK]):
+    """A mapping from kid to public key.
+
+    Access to a key whose row can't be checked raises UnsealError, because the server-side error must not look like an
+    invalid token.
+    """
+
+    def __init__(self, keys: Mapping[str, JWK], unchecked: Mapping[str, RefusedKey]) -> None:
+        self._keys = keys
+        self._unchecked = unchecked
+
+    def __getitem__(self, kid: str) -> JWK:
+        if kid in self._unchecked:
+            self._unchecked[kid].raise_error()
+        return self._keys[kid]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+
+class PrivateKeys(Mapping[str, JWK]):
+    """A mapping from kid to private key. Private keys are unsealed on access.
+
+    If a private key can't be unsealed, access by kid raises UnsealError, because the server-side error must not look
+    like an invalid token. Iteration logs and skips private keys that can't be unsealed, and raises UnsealError if no
+    key remains.
+    """
+
+    def __init__(self, keys: Mapping[str, HeldKey], unchecked: Mapping[str, RefusedKey]) -> None:
+        self._keys = keys
+        self._unchecked = unchecked
+
+    def __getitem__(self, kid: str) -> JWK:
+        if kid in self._unchecked:
+            self._unchecked[kid].raise_error()
+        return self._keys[kid].private()
+
+    def __contains__(self, kid: object) -> bool:
+        return kid in self._keys
+
+    def __iter__(self) -> Iterator[str]:
+        unsealed = [kid for kid, key in self._keys.items() if key.private_or_none() is not None]
+        if not unsealed and self._keys:
+            raise UnsealError("no private encryption key can be unsealed: check INSTACCESS['KEY_ENCRYPTION_KEYS']")
+        return iter(unsealed)
+
+    def __len__(self) -> int:
+        return len(self._keys)

@@ -1,0 +1,12 @@
+"""The two fixes for django-reversion's middleware that the system check describes."""
+
+from reversion.middleware import RevisionMiddleware
+
+
+class WithoutTransaction(RevisionMiddleware):
+    atomic = False
+
+
+class ExcludesIssuing(RevisionMiddleware):
+    def request_creates_revision(self, request):
+        return "inst_access_tokens" not in request.path and super().request_creates_revision(request)

@@ -1,0 +1,5 @@
+"""Settings of the same project with tables of this app in each schema, which a system check refuses."""
+
+from tests.projects.tenants.settings import *  # noqa: F403
+
+TENANT_APPS = ["django.contrib.sessions", "instaccess", "oauth2_provider"]

@@ -1,0 +1,155 @@
+"""Failures of the gateway behind each proxy, with one gateway and with two."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pytest
+
+from tests.proxies.helpers import SELF, UNAVAILABLE
+from tests.support import servers
+from tests.support.proxies import PROXIES, Proxy, ScriptedGateway, Site
+
+pytestmark = pytest.mark.services
+
+
+class TestAFaultyGateway:
+    """G14: the client gets 503 within the time-out, and the request does not reach the service."""
+
+    def assert_unavailable(self, proxy: Proxy, site: Site) -> None:
+        answer = proxy.call("POST", SELF, proxy.token(), body=b"x" * 1000)
+
+        assert (answer.status, answer.body) == (503, UNAVAILABLE)
+        assert answer.headers["Retry-After"] == "10"
+        assert answer.headers["Content-Type"].startswith("application/json")
+        assert site.service.requests == []
+
+    def test_g14_proxy_returns_503_if_the_gateway_stalls(self, proxy, site):
+        proxy.call("GET", SELF, proxy.token())
+        site.service.clear()
+        site.gateway_process.suspend()
+        try:
+            self.assert_unavailable(proxy, site)
+            self.assert_unavailable(proxy, site)
+        finally:
+            site.gateway_process.resume()
+
+        assert proxy.call("GET", SELF, proxy.token()).status == 200
+
+    def test_g14_proxy_returns_503_if_the_gateway_was_killed(self, proxy, site):
+        site.gateway_process.kill()
+        try:
+            self.assert_unavailable(proxy, site)
+        finally:
+            site.restart_gateway()
+
+        assert proxy.call("GET", SELF, proxy.token()).status == 200
+
+    def test_g14_proxy_returns_503_if_the_gateway_resets_the_connection(self, proxy, site):
+        site.gateway_process.kill()  # This also ends the kept-alive connections.
+        site.gateway.resets = True
+        try:
+            self.assert_unavailable(proxy, site)
+        finally:
+            site.gateway.resets = False
+            site.restart_gateway()
+
+        assert proxy.call("GET", SELF, proxy.token()).status == 200
+
+    @pytest.mark.parametrize("status", [200, 201, 202, 206, 302, 400, 403, 404, 417, 429, 500, 502, 503])
+    def test_g14_every_status_that_a_gateway_never_sends_is_refused(self, proxy, site, status):
+        script = f"HTTP/1.1 {status} X\r\nContent-Length: 2\r\nContent-Type: text/html\r\nConnection: close\r\n\r\nhi"
+        with ScriptedGateway(site, script):
+            answer = proxy.call("GET", SELF, proxy.token())
+
+        if 200 <= status < 300 and proxy.name == "nginx":
+            # After every 2xx, nginx forwards the request without an Authorization header, so the service answers 401.
+            assert answer.status == 401
+            assert site.service.headers("Authorization") == []
+        else:
+            assert (answer.status, answer.body) == (503, UNAVAILABLE)
+            assert site.service.requests == []
+
+
+class TestTheAuthorizationHeaderOfTheGateway:
+    def test_g17_an_authorization_header_of_4_kib_reaches_the_service_complete(self, proxy, site):
+        longest = "Bearer " + "x" * 3900
+        script = f"HTTP/1.1 204 No Content\r\nAuthorization: {longest}\r\nConnection: close\r\n\r\n"
+        with ScriptedGateway(site, script):
+            proxy.call("GET", SELF, proxy.token())
+
+        assert set(site.service.headers("Authorization")) == {longest}
+
+    def test_an_answer_without_an_authorization_header_leaves_the_service_without_one(self, proxy, site):
+        with ScriptedGateway(site, "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"):
+            answer = proxy.call("GET", SELF, proxy.token())
+
+        assert answer.status in (401, 503)
+        assert site.service.headers("Authorization") == []
+
+
+@dataclass
+class Pair:
+    """A proxy in front of two gateways."""
+
+    proxy: Proxy
+    first: servers.Process
+    second: servers.Process
+
+    def ask(self, times: int) -> list[int]:
+        """Send requests in parallel, so that each gateway gets some of them, and return the statuses."""
+        with ThreadPoolExecutor(times) as pool:
+            return list(pool.map(lambda _: self.proxy.call("GET", SELF, self.proxy.token()).status, range(times)))
+
+    def wait_for(self, *gateways: servers.Process) -> None:
+        """Wait until the gateways answer, without the proxy."""
+        for gateway in gateways:
+            Proxy("none", gateway.port, self.proxy.site).call("GET", "/internal/gateway/verify")
+
+
+class TestOneOfTwoGateways:
+    """G30: the gateways run under gunicorn. A proxy reacts to their connections, not to their kind."""
+
+    @pytest.fixture(params=PROXIES)
+    def pair(self, request: pytest.FixtureRequest, the_site: Site) -> Iterator[Pair]:
+        gateways = [the_site.start_server(f"{name}-of-two") for name in ("first", "second")]
+        port = servers.free_port()
+        process = PROXIES[request.param](the_site, port, gateways=[gateway.port for gateway in gateways])
+        pair = Pair(Proxy(request.param, port, the_site), *gateways)
+        pair.proxy.token()
+        yield pair
+        for each in (process, *gateways):
+            each.kill()
+
+    def test_g30_a_stall_of_one_gateway_ends_with_the_stall(self, pair):
+        pair.first.suspend()
+        try:
+            during = pair.ask(4)
+        finally:
+            pair.first.resume()
+        pair.wait_for(pair.first)
+
+        assert 200 in during
+        assert set(during) <= {200, 503}
+        assert pair.ask(4) == [200] * 4
+
+    def test_g30_a_stall_of_both_gateways_ends_with_the_stall(self, pair):
+        for gateway in (pair.first, pair.second):
+            gateway.suspend()
+        try:
+            during = pair.ask(4)
+        finally:
+            for gateway in (pair.first, pair.second):
+                gateway.resume()
+        pair.wait_for(pair.first, pair.second)
+
+        assert during == [503] * 4
+        assert pair.ask(4) == [200] * 4
+
+    def test_g30_a_restart_of_one_gateway_is_not_noticed(self, pair):
+        pair.first.kill()
+
+        assert pair.ask(4) == [200] * 4
+        assert [pair.proxy.call("GET", SELF, pair.proxy.token()).status for _ in range(4)] == [200] * 4

@@ -1,0 +1,109 @@
+"""The gateway without a proxy, and headers that its server may handle by itself (docs/wire-contract.md §3)."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from tests.proxies.helpers import CLOSE, HOST, HTTP_2_UPGRADE, INVALID, WEBSOCKET, authorization
+from tests.support.proxies import Proxy, Site
+
+pytestmark = pytest.mark.services
+
+VERIFY = "GET /internal/gateway/verify HTTP/1.1"
+GATEWAYS = ["gunicorn", "uvicorn", "uvicorn --ws none", "hypercorn"]
+HEADERS = [
+    WEBSOCKET,
+    WEBSOCKET[:2],
+    HTTP_2_UPGRADE,
+    ("HTTP2-Settings: AAMAAABkAAQAAP__",),
+    ("Connection: Upgrade", "Upgrade: foo"),
+    ("Expect: 100-continue",),
+    ("Expect: other",),
+]
+
+# The server answers before the gateway runs, as docs/proxies.md says.
+ANSWERED_BY_THE_SERVER = {
+    ("gunicorn", ("Expect: other",)): 417,
+    ("uvicorn", WEBSOCKET[:2]): 400,
+    ("hypercorn", WEBSOCKET[:2]): 400,
+}
+
+
+@pytest.fixture(scope="module", params=GATEWAYS)
+def server(request: pytest.FixtureRequest, the_site: Site) -> Iterator[Proxy]:
+    """A server that runs the gateway."""
+    process = the_site.start_server(f"direct-{request.param}", request.param)
+    yield Proxy(request.param, process.port, the_site)
+    text = process.log.read_text()
+    process.kill()
+    assert "Traceback" not in text
+
+
+@pytest.fixture(scope="module")
+def token(the_site: Site) -> str:
+    return Proxy("none", the_site.service_process.port, the_site).token()
+
+
+def final_status(stream: socket.socket) -> int:
+    """Return the status of the answer on a connection that has switched to HTTP/2."""
+    from h2.connection import H2Connection
+    from h2.events import ResponseReceived
+
+    connection = H2Connection()
+    connection.initiate_upgrade_connection()
+    stream.sendall(connection.data_to_send())
+    while True:
+        for event in connection.receive_data(stream.recv(65536)):
+            if isinstance(event, ResponseReceived):
+                return int(dict(event.headers)[b":status"])
+
+
+class TestTheGatewayItself:
+    @pytest.mark.parametrize("headers", HEADERS)
+    @pytest.mark.parametrize(("good", "status"), [(True, 204), (False, 401)])
+    def test_the_gateway_answers_only_204_and_401(self, server, token, headers, good, status):
+        with server.connection(VERIFY, HOST, authorization(token if good else "a.b.c.d.e"), *headers) as (
+            answer,
+            stream,
+        ):
+            if answer.status == 101:
+                assert (server.name, headers) == ("hypercorn", HTTP_2_UPGRADE)
+                assert final_status(stream) == status
+            else:
+                assert answer.status == ANSWERED_BY_THE_SERVER.get((server.name, headers), status)
+
+    @pytest.mark.parametrize("headers", [WEBSOCKET, ("Expect: 100-continue",)])
+    def test_a_refusal_has_the_usual_body(self, server, headers):
+        answer = server.raw(VERIFY, HOST, *headers)
+
+        assert (answer.status, answer.body) == (401, INVALID)
+        assert answer.headers["WWW-Authenticate"] == 'Bearer realm="canvas-lms"'
+
+    def test_a_good_token_gets_the_signed_token_for_a_handshake_too(self, server, token):
+        answer = server.raw(VERIFY, HOST, authorization(token), *WEBSOCKET)
+
+        assert answer.status == 204
+        assert answer.headers["Authorization"].count(".") == 2
+
+    def test_an_expected_body_is_not_needed_for_the_answer(self, server, token):
+        answer = server.raw(
+            VERIFY.replace("GET", "POST"),
+            HOST,
+            authorization(token),
+            "Expect: 100-continue",
+            "Content-Length: 0",
+            CLOSE,
+        )
+
+        assert answer.status == 204
+
+
+class TestOtherEndpoints:
+    def test_a_handshake_at_the_issuer_gets_the_usual_answer(self, server):
+        answer = server.raw("GET /api/v1/inst_access_tokens HTTP/1.1", HOST, *WEBSOCKET)
+
+        assert answer.status == 405
+        assert answer.json == {"errors": [{"message": "Method not allowed."}]}

@@ -1,0 +1,26 @@
+"""An ASGI application for the tests: the test project, and a WebSocket endpoint that echoes messages.
+
+The endpoint accepts a handshake only with a signed token in the Authorization header.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from testproject.asgi import application as test_project
+
+LIVE = "/api/v1/live"
+
+
+async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    if scope["type"] != "websocket" or scope["path"] != LIVE:
+        await test_project(scope, receive, send)
+        return
+    await receive()
+    authorization = dict(scope["headers"]).get(b"authorization", b"")
+    if authorization.count(b".") != 2:
+        await send({"type": "websocket.close"})
+        return
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "text": message["text"]})

@@ -1,0 +1,135 @@
+"""Compares docs/proxies.md with the code: snippets work, and the page names existing switches and lists."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.conf import settings as django_settings
+from django.test import override_settings
+from django.test.client import Client
+
+from tests.conftest import ISSUE_URL
+from tests.support import readme
+from tests.support.paths import ROOT
+
+TEXT = readme.page("proxies.md")
+SNIPPETS = readme.snippets(TEXT)
+SHELL = [line for snippet in SNIPPETS if snippet.language == "sh" for line in snippet.lines]
+PYTHON = [snippet.code for snippet in SNIPPETS if snippet.language == "python"]
+ORIGIN = "https://app.example.edu"
+
+
+def python_snippet(part: str) -> str:
+    [code] = [code for code in PYTHON if part in code]
+    return code
+
+
+class TestSnippets:
+    def test_snippets_are_covered_by_a_test(self):
+        assert {snippet.language for snippet in SNIPPETS} == {"sh", "python"}
+        assert len(PYTHON) == sum(part in code for code in PYTHON for part in ("corsheaders", "without_websockets"))
+
+    def test_shell_snippet_names_the_folder_of_the_tests(self):
+        [line] = SHELL
+        *command, folder = shlex.split(line)
+
+        assert command == ["python", "-m", "pytest"]
+        assert (ROOT / folder).is_dir()
+
+    def test_asgi_snippet_is_an_application_that_answers_handshakes(self, tmp_path):
+        (tmp_path / "asgi.py").write_text(python_snippet("without_websockets"))
+        script = (
+            "import asyncio, json, asgi\n"
+            "from asgiref.testing import ApplicationCommunicator\n"
+            "scope = {'type': 'websocket', 'path': '/unknown', 'query_string': b'',\n"
+            "         'headers': [(b'host', b'localhost')], 'extensions': {'websocket.http.response': {}}}\n"
+            "async def story():\n"
+            "    application = ApplicationCommunicator(asgi.application, scope)\n"
+            "    await application.send_input({'type': 'websocket.connect'})\n"
+            "    return (await application.receive_output(60))['status']\n"
+            "print(json.dumps(asyncio.run(story())))\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            env={"PYTHONPATH": f"{tmp_path}:{ROOT}", "DJANGO_SETTINGS_MODULE": "testproject.settings"},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+
+        assert json.loads(done.stdout) == 404
+
+
+@pytest.mark.django_db
+class TestTheSettingsOfDjangoCorsHeaders:
+    @pytest.fixture
+    def client(self) -> Iterator[Client]:
+        names: dict[str, Any] = {
+            "INSTALLED_APPS": list(django_settings.INSTALLED_APPS),
+            "MIDDLEWARE": list(django_settings.MIDDLEWARE),
+        }
+        exec(python_snippet("corsheaders"), names)
+        changed = {name: value for name, value in names.items() if name.isupper()}
+        with override_settings(**changed):
+            yield Client(SERVER_NAME="testserver")
+
+    @pytest.mark.parametrize("path", [ISSUE_URL, "/api/v1/users/self"])
+    def test_preflight_request_is_answered_before_the_view_runs(self, client, path):
+        answer = client.options(
+            path,
+            headers={
+                "Origin": ORIGIN,
+                "Access-Control-Request-Method": "POST",
+                "Access-Control-Request-Headers": "authorization",
+            },
+        )
+
+        assert answer.status_code == 200
+        assert answer["Access-Control-Allow-Origin"] == ORIGIN
+        assert "authorization" in answer["Access-Control-Allow-Headers"]
+        assert "POST" in answer["Access-Control-Allow-Methods"]
+        assert "Access-Control-Allow-Credentials" not in answer
+
+    def test_another_origin_is_not_allowed(self, client):
+        answer = client.options(
+            ISSUE_URL, headers={"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
+        )
+
+        assert "Access-Control-Allow-Origin" not in answer
+
+    def test_application_can_read_a_token_and_the_headers_of_the_throttle(self, client, access_token, initial_keys):
+        answer = client.post(ISSUE_URL, headers={"Origin": ORIGIN, "Authorization": f"Bearer {access_token.token}"})
+
+        assert answer.status_code == 201
+        assert answer["Access-Control-Allow-Origin"] == ORIGIN
+        exposed = set(answer["Access-Control-Expose-Headers"].split(", "))
+        assert {"X-Rate-Limit-Remaining", "X-Request-Cost"} <= exposed & set(answer.headers)
+
+    def test_internal_path_gets_no_cors_headers(self, client, initial_keys):
+        answer = client.get("/internal/services/jwks", headers={"Origin": ORIGIN})
+
+        assert "Access-Control-Allow-Origin" not in answer
+
+
+class TestNames:
+    @pytest.mark.parametrize(
+        ("file", "switch"),
+        [
+            ("nginx/nginx.conf", '# "OPTIONS " yes;'),
+            ("caddy/Caddyfile", "{$CORS_PREFLIGHTS:off}"),
+            ("envoy/envoy.yaml", "numerator: 0}"),
+            ("traefik/dynamic.yml", "# cors-preflight:"),
+        ],
+    )
+    def test_examples_mark_the_switch_for_preflight_requests(self, file, switch):
+        text = (ROOT / "examples" / file).read_text()
+
+        assert text.count("CORS SWITCH") == text.count(switch) == 1
+        assert text.index("CORS SWITCH") < text.index(switch)
