@@ -141,7 +141,7 @@ class TestALaterReading:
 
         assert set(read(position).tokens) == jtis(single)
 
-    def test_k15_all_revocations_are_read_again_if_the_database_was_restored_from_a_backup(self, row):
+    def test_all_revocations_are_read_again_if_the_database_was_restored_from_a_backup(self, row):
         kept, lost, new = row(), row(), row()
         revoke(kept)
         revoke(lost)

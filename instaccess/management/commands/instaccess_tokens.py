@@ -19,8 +19,9 @@ _SUBCOMMANDS = {
     "list": "List issued tokens, the latest first.",
     "show": "Show the audit row of one token.",
     "revoke": (
-        "Revoke live tokens. Every gateway refuses the tokens within five seconds. OAuth2 access tokens are not "
-        "revoked, so a client that has one can get a new InstAccess token."
+        "Revoke live tokens. Every gateway refuses the tokens within five seconds. Services that clients reach "
+        "without a gateway accept the tokens until they expire. OAuth2 access tokens are not revoked, so a client "
+        "that has one can get a new InstAccess token."
     ),
     "export": "Export the audit log as CSV or JSON Lines, the latest tokens first, in constant memory.",
     **audit_evidence.SUBCOMMANDS,
