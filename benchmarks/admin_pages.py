@@ -195,6 +195,8 @@ def all_pages() -> dict[str, Callable[[Any], Any]]:
         "search uuid": {"q": latest.user_uuid},
         "search uuid of a deleted user": {"q": latest_orphan.user_uuid},
         "search uuid of the first deleted user": {"q": first_orphan.user_uuid},
+        "search name of a deleted user": {"q": latest_orphan.user_name},
+        "search name of the first deleted user": {"q": first_orphan.user_name},
         "search client id, most used": {"q": clients[0]},
         "search client id, least used": {"q": clients[-1]},
         "search address": {"q": latest.ip_address},

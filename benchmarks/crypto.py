@@ -24,7 +24,7 @@ from jwcrypto.jwk import JWK
 from jwcrypto.jwt import JWT
 
 from instaccess.gateway import unwrapping
-from instaccess.tokens import jose
+from instaccess.tokens import PrivateKey, jose
 from instaccess.tokens.claims import Claims
 
 from . import sections, timing
@@ -89,7 +89,7 @@ def alternatives() -> tuple[dict[str, Operation], dict[str, Operation]]:
         )
 
     def encode() -> str:
-        signed = jose.sign(claims.to_json(), signing, kid=kids[0])
+        signed = jose.sign(claims.to_json(), PrivateKey(signing), kid=kids[0])
         return jose.encrypt(signed, public[1], kid=kids[1], **ALGS)
 
     encoder = Encoder(signing.get_op_key("sign"), kids[0], public[1].get_op_key("wrapKey"), kids[1])

@@ -86,12 +86,13 @@ CONSTANT = "constant"
 def no_hmac() -> Iterator[None]:
     """Replace the canonical encoding of rows, the key-encryption keys and the HMAC with constants."""
     from instaccess import audit
-    from instaccess.audit import row_hmac
+    from instaccess.audit import names, row_hmac
     from instaccess.conf.settings import Conf
 
     with (
         patch.object(row_hmac, "canonical_bytes", lambda token: b""),
         patch.object(row_hmac, "authenticate", lambda data, keks: CONSTANT),
+        patch.object(names, "canonical_bytes", lambda token: b""),
         patch.object(audit, "canonical_bytes", lambda token: b""),
         patch.object(audit, "authenticate", lambda data, keks: CONSTANT),
         patch.object(Conf, "key_encryption_keys", []),

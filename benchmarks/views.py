@@ -27,7 +27,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 from rest_framework_simplejwt.tokens import AccessToken
 
-from instaccess.audit import row_hmac
+from instaccess.audit import names, row_hmac
 from instaccess.audit.row_ids import row_id
 from instaccess.conf import SCOPE, conf
 from instaccess.issuer import throttling
@@ -84,7 +84,7 @@ class Naive(APIView):
         user_uuid = str(uuid.uuid5(uuid.NAMESPACE_URL, str(user.pk)))
         claims = _claims(user.pk, user_uuid, request.get_host())
         signed = JWT(header={"typ": "JWT", "alg": "RS256", "kid": signing.kid}, claims=claims)
-        signed.make_signed_token(signing.private())
+        signed.make_signed_token(signing.private().reveal())
         encrypted = JWT(
             header={"alg": "RSA-OAEP", "enc": "A128CBC-HS256", "cty": "JWT", "kid": encryption.kid},
             claims=signed.serialize(),
@@ -94,6 +94,7 @@ class Naive(APIView):
             jti=claims["jti"],
             user=user,
             user_uuid=user_uuid,
+            user_name=user.get_username(),
             application=token.application,
             client_id=token.application.client_id,
             access_token_pk=str(token.pk),
@@ -111,7 +112,7 @@ class Naive(APIView):
 
 # The statements below work only with the default tables and don't support swapped models.
 _SELECT = """
-SELECT t.id, t.scope, a.id, a.client_id, u.id, i.uuid
+SELECT t.id, t.scope, a.id, a.client_id, u.id, u.username, i.uuid
 FROM oauth2_provider_accesstoken t
 JOIN oauth2_provider_application a ON a.id = t.application_id
 JOIN auth_user u ON u.id = t.user_id
@@ -119,10 +120,10 @@ JOIN instaccess_useridentity i ON i.user_id = u.id
 WHERE t.token_checksum = %s AND t.expires > %s AND u.is_active
 """
 _INSERT = """
-INSERT INTO instaccess_issuedtoken (id, jti, user_id, user_uuid, real_user_uuid, application_id, client_id,
-  access_token_pk, account_uuid, canvas_domain, signing_kid, encryption_kid, ip_address, user_agent, issued_at,
-  expires_at, revoked_by, revocation_reason, mac)
-VALUES (%s, %s, %s, %s, '', %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, '', '', %s)
+INSERT INTO instaccess_issuedtoken (id, jti, user_id, user_uuid, user_name, real_user_uuid, real_user_name,
+  application_id, client_id, access_token_pk, account_uuid, canvas_domain, signing_kid, encryption_kid, ip_address,
+  user_agent, issued_at, expires_at, revoked_by, revocation_reason, mac, names_mac)
+VALUES (%s, %s, %s, %s, %s, '', '', %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, '', '', %s, %s)
 """
 
 
@@ -151,7 +152,7 @@ def _floor(request: HttpRequest, *, guarded: bool) -> HttpResponse:
         row = cursor.fetchone()
         if scheme != "Bearer" or row is None or SCOPE not in row[1].split():
             return HttpResponse(status=401)
-        token_pk, _, application_pk, client_id, user_pk, user_uuid = row
+        token_pk, _, application_pk, client_id, user_pk, user_name, user_uuid = row
         if guarded and not throttling.charge(token_pk).allowed:
             return HttpResponse(status=429)
         claims = _claims(user_pk, str(user_uuid), request.get_host())
@@ -162,7 +163,9 @@ def _floor(request: HttpRequest, *, guarded: bool) -> HttpResponse:
             pk=row_id(issued_at, jti),
             jti=jti,
             user_uuid=claims["sub"],
+            user_name=user_name,
             real_user_uuid="",
+            real_user_name="",
             client_id=client_id,
             access_token_pk=str(token_pk),
             account_uuid=claims["acct"],
@@ -177,11 +180,11 @@ def _floor(request: HttpRequest, *, guarded: bool) -> HttpResponse:
             revoked_by="",
             revocation_reason="",
         )
-        mac = ""
+        mac = names_mac = ""
         if guarded:
-            mac = row_hmac.authenticate(
-                row_hmac.canonical_bytes(cast("IssuedToken", audit_row)), conf.key_encryption_keys
-            )
+            record, keks = cast("IssuedToken", audit_row), conf.key_encryption_keys
+            mac = row_hmac.authenticate(row_hmac.canonical_bytes(record), keks)
+            names_mac = row_hmac.authenticate(names.canonical_bytes(record), keks)
         cursor.execute(
             _INSERT,
             [
@@ -189,6 +192,7 @@ def _floor(request: HttpRequest, *, guarded: bool) -> HttpResponse:
                 audit_row.jti.hex,
                 user_pk,
                 audit_row.user_uuid,
+                user_name,
                 application_pk,
                 client_id,
                 audit_row.access_token_pk,
@@ -201,6 +205,7 @@ def _floor(request: HttpRequest, *, guarded: bool) -> HttpResponse:
                 adapt_time(audit_row.issued_at),
                 adapt_time(audit_row.expires_at),
                 mac,
+                names_mac,
             ],
         )
     if guarded:
@@ -272,12 +277,12 @@ def _claims(user_pk: Any, user_uuid: str, host: str) -> dict[str, Any]:
 def _encoder() -> tuple[Encoder, str, str]:
     ring = keys_ring.current_ring()
     signing, encryption = ring.signing_key(), ring.encryption_key()
-    keys = signing.private().get_op_key("sign"), encryption.public.get_op_key("wrapKey")
+    keys = signing.private().op_key("sign"), encryption.public.get_op_key("wrapKey")
     return Encoder(keys[0], signing.kid, keys[1], encryption.kid), signing.kid, encryption.kid
 
 
 @cache
 def _decoder() -> Decoder:
     ring = keys_ring.current_ring()
-    decryption, verification = ring.encryption_key().private(), ring.signing_key().public
+    decryption, verification = ring.encryption_key().private().reveal(), ring.signing_key().public
     return Decoder(decryption.get_op_key("unwrapKey"), verification.get_op_key("verify"))

@@ -101,6 +101,12 @@ class InstAccessError(Exception):
         return f"{self.code}: {self.detail}" if self.detail else str(self.code)
 
 
+class UnexpectedError(InstAccessError):
+    """An error that this package doesn't expect, in code that handles secrets. The text contains no value."""
+
+    code = Reason.FAULT
+
+
 class ConfigError(InstAccessError):
     """A setting is missing or invalid. The text names the setting."""
 

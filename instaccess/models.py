@@ -108,8 +108,9 @@ class KeyLock(models.Model):
 class IssuedToken(models.Model):
     """The audit row of one issued token, committed before the token is returned.
 
-    The row never contains the token or a digest of the token. The ids of users and applications are also stored as
-    strings, so that the row stays readable after a user or an application has been deleted.
+    The row never contains the token or a digest of the token. The uuids and names of users, and the ids of
+    applications, are also stored as strings, so that the row stays readable after a user or an application has been
+    deleted.
 
     The database doesn't assign the id: `audit/row_ids.py` computes the id, so that the HMAC covers it.
     """
@@ -123,6 +124,12 @@ class IssuedToken(models.Model):
         related_name="+",
     )
     user_uuid = models.CharField(_("user uuid"), max_length=255)
+    user_name = models.CharField(
+        _("user name"),
+        max_length=255,
+        blank=True,
+        help_text=_("User name at the time of issue. Empty if INSTACCESS['AUDIT_USER_NAMES'] was False."),
+    )
     real_user = models.ForeignKey(
         settings.AUTH_USER_MODEL,
         verbose_name=_("real user"),
@@ -132,6 +139,7 @@ class IssuedToken(models.Model):
         help_text=_("The user who requested the token, if the token is for another user (masquerade)."),
     )
     real_user_uuid = models.CharField(_("real user uuid"), max_length=255, blank=True)
+    real_user_name = models.CharField(_("name of the real user"), max_length=255, blank=True)
     application = models.ForeignKey(
         APPLICATION_MODEL,
         verbose_name=_("application"),
@@ -168,6 +176,12 @@ class IssuedToken(models.Model):
         blank=True,
         help_text=_("HMAC of this row, with a key derived from the key-encryption key."),
     )
+    names_mac = models.CharField(
+        _("authentication code of the user names"),
+        max_length=64,
+        blank=True,
+        help_text=_("HMAC of the user names, separate from the HMAC of the row, so that names can be erased."),
+    )
 
     class Meta:
         verbose_name = _("issued token")
@@ -185,6 +199,8 @@ class IssuedToken(models.Model):
             models.Index(fields=["account_uuid", "issued_at"], name="instaccess_account_issued"),
             models.Index(fields=["user_uuid"], name="instaccess_user_uuid"),
             models.Index(fields=["real_user_uuid"], name="instaccess_real_user_uuid"),
+            models.Index(fields=["user_name"], name="instaccess_user_name"),
+            models.Index(fields=["real_user_name"], name="instaccess_real_user_name"),
             models.Index(fields=["ip_address"], name="instaccess_address"),
             # The deny list queries the tokens revoked within the last hour.
             models.Index(fields=["revoked_at"], name="instaccess_revoked"),
@@ -373,4 +389,5 @@ class ServiceUser(models.Model):
         verbose_name_plural = _("service users")
 
     def __str__(self) -> str:
-        return f"{self.application} → {self.user}"
+        # The admin log stores this text, and not every database can store an arrow, for example.
+        return f"{self.application} as {self.user}"

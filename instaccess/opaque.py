@@ -1,18 +1,30 @@
-"""Opaque objects for secrets: error reports, logs and pages can't print them by accident."""
+"""Secrets that error reports, logs and pages can't print by accident.
+
+Error reporters print the local variables of every function that an exception passes. Two tools keep secrets out:
+
+- `Opaque` holds a secret. Functions pass secrets to each other as opaque objects, so their variables may be printed.
+- `concealed` decorates a function whose variables contain a revealed secret. No exception carries these variables.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Generic, NoReturn, TypeVar
+import functools
+import hmac
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Generic, NoReturn, ParamSpec, TypeVar
+
+from .exceptions import InstAccessError, UnexpectedError
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 class Opaque(Generic[T]):
     """A secret whose `repr`, `str` and formatted text are fixed. Only `reveal` returns the secret.
 
-    Error reporters print the local variables of every function that an exception passes. An opaque object may be such
-    a variable; the revealed secret must not be one. Therefore, call `reveal` only in an argument of the function that
-    needs the secret, and never while a query runs.
+    Call `reveal` only in a concealed function, or directly in the argument of one.
 
     The object is not a mapping, a sequence or a dataclass, because error reporters print the members of these. A copy
     is the object itself, and the object can't be pickled.
@@ -48,3 +60,52 @@ class Opaque(Generic[T]):
     def __getstate__(self) -> NoReturn:
         # Python's own method returns the values of all slots.
         raise TypeError(f"a {self.DESCRIPTION} can't be pickled")
+
+
+class OpaqueText(Opaque[str]):
+    """An opaque string. Two objects are equal if their strings are equal, so that a cache finds them."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, OpaqueText):
+            return NotImplemented
+        return hmac.compare_digest(self.reveal().encode(), other.reveal().encode())
+
+    def __hash__(self) -> int:
+        return hash(self.reveal())
+
+
+def concealed(function: Callable[P, T]) -> Callable[P, T]:
+    """Decorate a function whose local variables, or those of a function that it calls, contain a revealed secret.
+
+    An exception that leaves the function carries no frame of the function and no earlier exception. Errors of this
+    package are raised again, because their texts contain no secret. Any other exception becomes an UnexpectedError,
+    which names the class and the place of the exception, because its text may contain the secret.
+    """
+
+    @functools.wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
+        failure: BaseException
+        try:
+            return function(*args, **kwargs)
+        except InstAccessError as error:
+            failure = error
+        except Exception as error:
+            failure = UnexpectedError(_describe(error))
+        except BaseException as error:  # For example, SystemExit when a server stops a worker.
+            failure = error
+        # The exception is raised after the `except` block. Otherwise, the first exception would be its context.
+        failure.__cause__ = failure.__context__ = None
+        del args, kwargs
+        try:
+            raise failure.with_traceback(None)
+        finally:
+            del failure  # Otherwise, the exception and this frame would refer to each other.
+
+    return wrapper
+
+
+def _describe(error: BaseException) -> str:
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"unexpected {type(error).__name__} in {last.name} (line {last.lineno} of {Path(last.filename).name})"

@@ -15,11 +15,13 @@ from django.db import DataError, router
 from django.db.models import Model, QuerySet
 from django.utils.module_loading import import_string
 
+from . import charsets
 from .conf import conf
 from .exceptions import ConfigError, MasqueradeRefused, Reason
 from .models import ServiceUser, UserIdentity
 
 MAX_ID_CHARS = 255
+MAX_NAME_CHARS = 255
 _PERMISSION = "instaccess.masquerade"
 _LISTS = {"get_all_permissions", "get_user_permissions", "get_group_permissions"}
 
@@ -96,13 +98,29 @@ def user_relations(*references: str) -> list[str]:
     return [f"{reference}__instaccess_identity" for reference in references]
 
 
-def display_name(user: Any, uuid: str) -> str | None:
-    """Return the name of a user in an audit row, or None if the user doesn't have the uuid in the row.
+def user_name(user: Any) -> str:
+    """Return the user name of a user as the audit log records it: at most 255 characters."""
+    name = user.get_username() if hasattr(user, "get_username") else getattr(user, user.USERNAME_FIELD)
+    return "" if name is None else str(name)[:MAX_NAME_CHARS]
 
-    The HMAC of a row covers the uuid but not the foreign key. If the uuids differ, the foreign key may have been
-    tampered with.
+
+def display_name(user: Any, uuid: str, recorded_name: str = "") -> str | None:
+    """Return the name of a user in an audit row, or the name that the row recorded if the user was deleted.
+
+    Returns None if the row recorded no name, or if the user doesn't have the uuid in the row. The HMAC of a row
+    covers the uuid but not the foreign key. If the uuids differ, the foreign key may have been tampered with.
     """
-    return str(user) if user is not None and existing_uuid(user) == uuid else None
+    if user is None:
+        return recorded_name or None
+    return str(user) if existing_uuid(user) == uuid else None
+
+
+def named(name: str) -> QuerySet[Any]:
+    """Return the existing users with this user name."""
+    model = get_user_model()
+    users = model._default_manager.all()
+    storable = _can_store(name, model.USERNAME_FIELD, using=users.db)
+    return users.filter(**{model.USERNAME_FIELD: name}) if storable else users.none()
 
 
 def _uuid_field() -> str | None:
@@ -116,10 +134,10 @@ def _uuid_field() -> str | None:
 
 def active_user(uuid_string: str) -> Any:
     """Return the active user with this uuid, or None if no user or several users have the uuid."""
-    if "\0" in uuid_string:  # PostgreSQL rejects a query that contains a NUL character.
-        return None
     users = _users()
     name = conf.user_uuid_field
+    if name is not None and not _can_store(uuid_string, name, using=users.db):
+        return None
     try:
         if name is not None:
             user = users.get(**{name: uuid_string})
@@ -170,8 +188,8 @@ def masquerade_target(caller: Any, as_user_id: str) -> Any:
 
     Raises MasqueradeRefused if the user is unknown or inactive, or if the caller lacks permission.
     """
-    target = active_user(as_user_id[5:]) if as_user_id.startswith("uuid:") else _by_primary_key(as_user_id)
-    if target is None:
+    target = active_user(as_user_id[5:]) if as_user_id.startswith("uuid:") else with_primary_key(as_user_id)
+    if target is None or not target.is_active:
         raise MasqueradeRefused("there is no active user with this id", code=Reason.AS_USER_ID_UNKNOWN)
     if target.pk == caller.pk:  # The caller's uuid was created after the caller was loaded.
         return caller
@@ -236,14 +254,28 @@ def _holds_permission(caller: Any) -> bool:
     return bool(caller.has_perm(_PERMISSION))
 
 
-def _by_primary_key(primary_key: str) -> Any:
+def with_primary_key(primary_key: str) -> Any:
+    """Return the user with this primary key, active or not, or None."""
+    users = _users()
+    if not _can_store(primary_key, "pk", using=users.db):
+        return None
     try:
-        user = _users().filter(pk=primary_key).first()
+        user = users.filter(pk=primary_key).first()
     except (ValidationError, ValueError, TypeError, OverflowError, DataError):
         return None
     # The primary key is compared again in Python. Otherwise, the database would find user 1 for "01", " 1" and
     # digits of other scripts.
-    return user if user is not None and user.is_active and str(user.pk) == primary_key else None
+    return user if user is not None and str(user.pk) == primary_key else None
+
+
+def _can_store(text: str, field: str, *, using: str) -> bool:
+    """Return whether a field can store a text. Databases may reject a comparison with a text that it can't store."""
+    options = get_user_model()._meta
+    try:
+        column = options.pk if field == "pk" else options.get_field(field)
+    except FieldDoesNotExist:
+        return True  # The query reports the unknown field.
+    return charsets.can_store(text, column, using=using)
 
 
 def _users() -> QuerySet[Any]:

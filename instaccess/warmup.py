@@ -54,8 +54,9 @@ def _use_decryption_keys() -> None:
     if conf.decryption_keys is None and not trust.has_key_table():
         return  # This process is a service, which doesn't decrypt tokens.
     for key in trust.decryption_keys().values():
-        token = tokens.encrypt("e30", key, kid="warm-up", alg=conf.encryption_alg, enc=conf.content_encryption)
-        tokens.decrypt(token, {"warm-up": key}, key_algorithms=(conf.encryption_alg,))
+        public, alg, enc = key.public(), conf.encryption_alg, conf.content_encryption
+        token = tokens.encrypt("e30", public, kid="warm-up", alg=alg, enc=enc)
+        tokens.decrypt(token, {"warm-up": key}, key_algorithms=(alg,))
 
 
 def _fetch_jwks() -> None:

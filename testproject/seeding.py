@@ -17,16 +17,17 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from oauth2_provider.models import get_application_model
 
-from instaccess.audit import row_hmac
+from instaccess.audit import names, row_hmac
 from instaccess.audit.refusal_counts import RETENTION
 from instaccess.audit.row_ids import row_id
 from instaccess.conf import conf
 from instaccess.models import IssuedToken, Key, RefusalCount, UserIdentity
+from instaccess.users import user_name
 
 LIFETIME = timedelta(hours=1)
 USERS = 500
 DELETED_USERS = 2500
-"""Number of deleted users. The audit log contains only the uuids of these users."""
+"""Number of deleted users. Only the audit log contains the uuids and the names of these users."""
 MASQUERADERS = 5
 ADDRESSES = 3000
 EXISTING_SHARE = 0.8
@@ -77,6 +78,7 @@ class Person:
     """The subject of a token. `user_id` is None for a deleted user."""
 
     uuid: str
+    name: str = ""
     user_id: Any = None
 
 
@@ -98,7 +100,7 @@ class Seeding:
         self._kek = conf.key_encryption_keys[:1]
         self.users = self._make_users()
         self.applications = self._make_applications()
-        self._deleted_users = [Person(str(self._uuid())) for _ in range(DELETED_USERS)]
+        self._deleted_users = [Person(str(self._uuid()), f"former-{number:04}") for number in range(DELETED_USERS)]
         self._addresses = [self._address() for _ in range(ADDRESSES)]
         self._kids = {
             use: Key.objects.filter(use=use, status=Key.Status.CURRENT).values_list("kid", flat=True).first()
@@ -123,8 +125,10 @@ class Seeding:
                 jti=jti,
                 user_id=person.user_id,
                 user_uuid=person.uuid,
+                user_name=person.name,
                 real_user_id=real.user_id,
                 real_user_uuid=real.uuid,
+                real_user_name=real.name,
                 application_id=application.pk,
                 client_id=application.client_id,
                 access_token_pk=str(rnd.randrange(10**6)),
@@ -142,6 +146,7 @@ class Seeding:
                 token.revoked_by = f"user-{rnd.randrange(MASQUERADERS):03}"
                 token.revocation_reason = rnd.choice(REASONS)
             token.mac = row_hmac.authenticate(row_hmac.canonical_bytes(token), self._kek)
+            token.names_mac = row_hmac.authenticate(names.canonical_bytes(token), self._kek)
             yield token
 
     def refusals(self) -> Iterator[RefusalCount]:
@@ -212,7 +217,7 @@ class Seeding:
             [UserIdentity(user=user, uuid=self._uuid()) for user in users], ignore_conflicts=True
         )
         uuids = dict(UserIdentity.objects.filter(user__in=users).values_list("user_id", "uuid"))
-        return [Person(str(uuids[user.pk]), user.pk) for user in users]
+        return [Person(str(uuids[user.pk]), user_name(user), user.pk) for user in users]
 
     def _make_applications(self) -> list[Any]:
         model = get_application_model()

@@ -19,12 +19,13 @@ from jwcrypto.jwk import JWK
 from oauth2_provider.models import get_access_token_model, get_application_model
 
 from instaccess import trust, users
-from instaccess.audit import row_hmac
+from instaccess.audit import names, row_hmac
 from instaccess.conf import SCOPE, conf
 from instaccess.gateway import views as gateway_views
 from instaccess.issuer import throttling
 from instaccess.keys import provision, ring
 from instaccess.models import IssuedToken, Key
+from instaccess.tokens import PrivateKey
 from instaccess.web import refusals
 from tests.support import audit_rows, cached_functions, checked_keys, demos, mailing
 from tests.support.processes import Crew
@@ -67,6 +68,10 @@ class RSAPool:
             key["use"] = use
         return key
 
+    def take_private(self, use: str) -> PrivateKey:
+        """Return the next key pair as the app generates it."""
+        return PrivateKey(self.take(str(use)))
+
 
 @pytest.fixture(scope="session")
 def _rsa_pool() -> RSAPool:
@@ -82,7 +87,7 @@ def rsa_pool(_rsa_pool: RSAPool) -> RSAPool:
 @pytest.fixture(autouse=True)
 def use_cached_keys(rsa_pool: RSAPool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Use cached RSA keys, because generating a key takes a tenth of a second."""
-    monkeypatch.setattr(trust, "generate_jwk", lambda use: rsa_pool.take(str(use)))
+    monkeypatch.setattr(trust, "generate_key", rsa_pool.take_private)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -282,10 +287,15 @@ def row(user: Any, application: Any) -> Callable[..., IssuedToken]:
             "issued_at": issued_at,
             "expires_at": issued_at + timedelta(hours=1),
         }
-        issued = IssuedToken(**(values | columns))
+        values |= columns
+        for reference in ("user", "real_user"):
+            if values.get(reference) is not None:
+                values.setdefault(f"{reference}_name", users.user_name(values[reference]))
+        issued = IssuedToken(**values)
         if "id" not in columns:
             audit_rows.with_id(issued)
         issued.mac = row_hmac.authenticate(row_hmac.canonical_bytes(issued), conf.key_encryption_keys)
+        issued.names_mac = row_hmac.authenticate(names.canonical_bytes(issued), conf.key_encryption_keys)
         issued.save(force_insert=True)
         return issued
 

@@ -1,6 +1,6 @@
 """Unmodified clients of Canvas behind a real nginx with the example configuration.
 
-`OF_THE_ISSUER` and `OF_THE_GATEWAY` list what each client raises after each answer, as docs/clients.md does.
+`OF_THE_ISSUER` and `OF_THE_GATEWAY` list what each client raises after each response, as docs/clients.md does.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ SELF = "users/self"
 
 @dataclass(frozen=True)
 class Refusal:
-    """A request, the answer to it, and what each client raises.
+    """A request, its response, and what each client raises.
 
     Attributes:
         case: the case, as in docs/clients.md.
-        answer: status, body and challenge, as in docs/wire-contract.md.
+        answer: the status, the body and the challenge of the response, as in docs/wire-contract.md.
         raised: the name of the exception of each client, in the order of `CLIENTS`.
         token: the name of the bearer token in `Campus.tokens`.
         server: the name of the server in `SERVERS`.
@@ -386,7 +386,7 @@ class TestTheTablesOfRefusals:
         assert [(row[0], int(row[1])) for row in rows] == [(refusal.case, refusal.answer[0]) for refusal in refusals]
 
     @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.case)
-    def test_answer_is_the_answer_of_the_wire_contract(self, refusal, campus):
+    def test_refusal_is_the_response_in_the_wire_contract(self, refusal, campus):
         proxy = Proxy("nginx", campus.port(refusal.server), campus.site)
         path = f"/api/v1/{refusal.endpoint}?{urlencode(refusal.params)}".rstrip("?")
 

@@ -23,7 +23,8 @@ class TestSeveralForcedRotations:
     def test_k1_one_of_several_forced_rotations_takes_effect(self, crew, initial_keys, rsa_pool, use, count):
         before = current_kid(use)
         workers = crew.start(count, keys=[[rsa_pool.take() for _ in range(3)] for _ in range(count)])
-        together(workers, tasks.meet_at, "instaccess.keys.store.locked")  # Each worker has decided to rotate.
+        # At this call, each worker has decided to rotate.
+        together(workers, tasks.meet_at, "instaccess.keys.store.locked")
 
         done = together(workers, tasks.rotate, use)
 
@@ -62,7 +63,8 @@ class TestTwoCronJobs:
 class TestTwentyInits:
     def test_k5_twenty_inits_generate_one_set_of_keys(self, crew, rsa_pool):
         workers = crew.start(20, keys=[[rsa_pool.take() for _ in provision.INITIAL] for _ in range(20)])
-        together(workers, tasks.meet_at, "instaccess.keys.store.locked")  # Each worker has found every key missing.
+        # At this call, each worker has found every key missing.
+        together(workers, tasks.meet_at, "instaccess.keys.store.locked")
 
         together(workers, tasks.init)
 
@@ -74,7 +76,7 @@ class TestTwoImportsOfTheSameKey:
     @pytest.mark.parametrize("second_use", [ENC, SIG])
     def test_k11_a_key_imported_twice_is_stored_once(self, crew, rsa_pool, second_use):
         key = rsa_pool.take()
-        pem = to_text(key, file_format="pem", private=False)
+        pem = to_text(key, file_format="pem")
         workers = crew.start(2)
         together(workers, tasks.meet_at, "instaccess.keys.store.locked")
 
@@ -146,7 +148,7 @@ class TestARevokedKey:
         operator.ask(tasks.revoke, stolen)
         assert within(PATIENCE, lambda: IssuedToken.objects.exclude(signing_kid=stolen).count() > 30)
         outcomes = [server.finish() for server in servers]
-        operator.ask(tasks.revoke, stolen)  # Marks tokens signed before a process read the keys again.
+        operator.ask(tasks.revoke, stolen)  # Mark tokens that a process signed before it read the keys again.
 
         # A token issued before the revocation and decrypted afterwards is refused. No other error may occur.
         assert {key.partition(":")[0] for outcome in outcomes for key in outcome} <= {"issued", "InvalidToken"}

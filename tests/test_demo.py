@@ -279,7 +279,7 @@ class TestAnImportedEncryptionKey:
             check=True,
         ).stdout
 
-    def test_demo_says_what_it_cannot_show_and_goes_on(self, serve, folder, rsa_pool):
+    def test_demo_prints_what_it_cannot_show_and_continues(self, serve, folder, rsa_pool):
         public_key = folder / "gateway.pem"
         public_key.write_bytes(rsa_pool.take("enc").export_to_pem())
         imported = self.manage(

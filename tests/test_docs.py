@@ -22,14 +22,14 @@ from django.test import override_settings
 from django.urls import resolve
 
 from benchmarks import report
-from instaccess import issuer, keys, tokens, trust
+from instaccess import issuer, keys, tokens
 from instaccess.conf import SCOPE, SETTINGS, conf
 from instaccess.conf import checks as conf_checks
 from instaccess.exceptions import Reason
 from instaccess.trust import fetch
 from instaccess.web import answers as web_answers
 from tests import test_layering
-from tests.support import readme
+from tests.support import key_texts, readme
 from tests.support.paths import ROOT
 
 PACKAGE = ROOT / "instaccess"
@@ -157,8 +157,8 @@ class TestCodeBlocks:
         for line in OPENSSL:
             subprocess.run(shlex.split(line), cwd=tmp_path, check=True, capture_output=True)
 
-        private = trust.parse_key((tmp_path / "gateway.pem").read_text())
-        public = trust.parse_key((tmp_path / "gateway.pub.pem").read_text())
+        private = key_texts.parse((tmp_path / "gateway.pem").read_bytes())
+        public = key_texts.parse((tmp_path / "gateway.pub.pem").read_bytes())
         assert (private.has_private, public.has_private) == (True, False)
         assert private.thumbprint() == public.thumbprint()
 
@@ -237,7 +237,7 @@ class TestNamesInTheText:
 
 
 class TestTheTablesOfRefusals:
-    def test_tables_of_refusals_contain_the_exact_answer_for_each_refusal(self):
+    def test_tables_of_refusals_contain_the_exact_response_for_each_refusal(self):
         documented = {
             (int(status), readme.code(body)[0], header == "yes")
             for _, status, body, header in readme.tables(readme.section("What clients get"))[0]

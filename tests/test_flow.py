@@ -1,8 +1,8 @@
 """The complete lifecycle of one token, in one test that you can read from top to bottom.
 
 A client exchanges an OAuth2 access token for an InstAccess token. The gateway decrypts the token, and a service
-authenticates the request. An operator revokes the token, and the gateway refuses it. No InstAccess token can be
-exchanged for another one. The comments name the sections of `docs/wire-contract.md`.
+authenticates the request. An operator revokes the token, and the gateway refuses the token. An InstAccess token
+cannot be exchanged for another one. The comments name the sections of `docs/wire-contract.md`.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def test_a_token_is_issued_decrypted_accepted_revoked_and_refused(clock, access_
 
     # §2 The token: an independent library decrypts the same JWS and reads the claims.
     ring = keys_ring.current_ring()
-    encryption_key = joserfc_jwk.RSAKey.import_key(dict(ring.encryption_key().private()))
+    encryption_key = joserfc_jwk.RSAKey.import_key(dict(ring.encryption_key().private().reveal()))
     signing_key = joserfc_jwk.RSAKey.import_key(dict(ring.signing_key().public))
     inside = joserfc_jwe.decrypt_compact(encrypted, encryption_key, algorithms=["RSA-OAEP", "A128CBC-HS256"])
     payload = joserfc_jws.deserialize_compact(signed, signing_key, algorithms=["RS256"]).payload
@@ -121,7 +121,7 @@ def test_an_inst_access_token_cannot_be_exchanged_for_another_one(access_token, 
     encrypted = post(access_token).json()["token"]
     signed = get(VERIFY, encrypted)["Authorization"].removeprefix("Bearer ")
 
-    # §1 Issue a token: a valid signed token is recognized, and the answer is Canvas's 403.
+    # §1 Issue a token: a valid signed token is recognized, and the response is Canvas's 403.
     assert answer(post(signed)) == JWT_FROM_JWT
     # §1 Issue a token: the issuer does not decrypt tokens, so an encrypted token is an unknown access token.
     assert answer(post(encrypted)) == INVALID

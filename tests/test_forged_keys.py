@@ -46,7 +46,7 @@ def forged(initial_keys: Any, rsa_pool: Any) -> TokenFactory:
     """Insert a signing key with SQL. Returns a factory for tokens that the attacker signs with this key."""
     private = rsa_pool.take("sig")
     insert_with_sql(private, use="sig", status="past", activated_at=initial_keys[0].created_at)
-    factory = TokenFactory(private, keys_ring.load().encryption_key().private())
+    factory = TokenFactory(private, keys_ring.load().encryption_key().private().reveal())
     keys_ring.clear_cache()
     return factory
 
@@ -70,7 +70,7 @@ def signed(factory: TokenFactory, user: Any) -> str:
 def factory_of_this_deployment() -> TokenFactory:
     """Return a factory for tokens with the current keys."""
     ring = keys_ring.load()
-    return TokenFactory(ring.signing_key().private(), ring.encryption_key().private())
+    return TokenFactory(ring.signing_key().private().reveal(), ring.encryption_key().private().reveal())
 
 
 def check_refused(response: Any) -> None:
@@ -102,7 +102,9 @@ def page_text(response: Any) -> str:
 
 
 class TestATokenOfAnInsertedKey:
-    def test_k17_the_gateway_refuses_it_as_a_token_of_an_unknown_key(self, forged, get, user, rsa_pool):
+    def test_k17_gateway_refuses_a_token_of_an_inserted_key_as_a_token_of_an_unknown_key(
+        self, forged, get, user, rsa_pool
+    ):
         unknown = TokenFactory(rsa_pool.take("sig"), forged.encryption)
         unknown.encryption_kid = forged.encryption_kid
         first, second = (get(VERIFY, each.encrypted(signed(each, user))) for each in (forged, unknown))
@@ -110,16 +112,16 @@ class TestATokenOfAnInsertedKey:
         assert first.status_code == 401
         assert (first.content, first.headers) == (second.content, second.headers)
 
-    def test_k17_a_service_refuses_it(self, forged, get, user):
+    def test_k17_service_refuses_a_token_of_an_inserted_key(self, forged, get, user):
         check_refused(get(SELF, signed(forged, user)))
 
-    def test_k17_the_key_is_not_published(self, forged, client):
+    def test_k17_jwk_set_does_not_contain_an_inserted_key(self, forged, client):
         kids = {key["kid"] for key in client.get(JWKS).json()["keys"]}
 
         assert forged.signing_kid not in kids
         assert len(kids) == 2
 
-    def test_k17_the_inspector_says_that_the_row_was_modified(self, forged, user):
+    def test_k17_inspector_reports_that_the_row_of_an_inserted_key_was_modified(self, forged, user):
         found = inspect(signed(forged, user), now=time.time())
 
         assert (found.outcome.name, found.code) == ("REFUSED", "unknown_kid")
@@ -128,14 +130,14 @@ class TestATokenOfAnInsertedKey:
 
 
 class TestWhatOperatorsSee:
-    def test_k17_the_system_check_names_the_row_and_the_command(self, forged):
+    def test_k17_system_check_names_the_inserted_key_and_the_command(self, forged):
         text = failure_of("check", "--database", "default")
 
         assert "instaccess.E055" in text
         assert f"The row of key {forged.signing_kid} was modified or inserted without this app" in text
         assert f"`python manage.py instaccess_keys revoke --kid {forged.signing_kid}`" in text
 
-    def test_k17_the_system_check_names_many_rows_and_counts_the_others(self, initial_keys, rsa_pool):
+    def test_k17_system_check_names_twenty_inserted_keys_and_counts_the_others(self, initial_keys, rsa_pool):
         key = rsa_pool.take()
         for number in range(25):
             insert_with_sql(key, use="sig", kid=f"inserted-{number}")
@@ -144,13 +146,13 @@ class TestWhatOperatorsSee:
         assert text.count("was modified or inserted without this app") == 20
         assert "5 more rows of keys were modified or inserted." in text
 
-    def test_k17_verify_names_the_row_and_the_command(self, forged):
+    def test_k17_verify_names_the_inserted_key_and_the_command(self, forged):
         text = failure_of("instaccess_tokens", "verify")
 
         assert f"The table of keys was tampered with or can't be checked: the row of key {forged.signing_kid}" in text
         assert f"revoke --kid {forged.signing_kid}" in text
 
-    def test_k17_verify_lists_the_rows_as_json(self, forged):
+    def test_k17_verify_lists_inserted_keys_as_json(self, forged):
         out = io.StringIO()
         with pytest.raises(CommandError):
             call_command("instaccess_tokens", "verify", "--json", stdout=out)
@@ -163,7 +165,7 @@ class TestWhatOperatorsSee:
     def test_verify_lists_no_key_if_all_rows_are_authentic(self, initial_keys):
         assert json.loads(output_of("instaccess_tokens", "verify", "--json"))["keys"] == []
 
-    def test_k17_the_list_of_keys_says_that_the_key_is_not_used(self, forged):
+    def test_k17_list_prints_that_an_inserted_key_is_not_used(self, forged):
         [line] = [line for line in output_of("instaccess_keys", "list").splitlines() if forged.signing_kid in line]
         facts = {fact["kid"]: fact for fact in json.loads(output_of("instaccess_keys", "list", "--json"))}
 
@@ -171,7 +173,7 @@ class TestWhatOperatorsSee:
         assert facts[forged.signing_kid]["problem"] == "key_altered"
         assert {fact["problem"] for kid, fact in facts.items() if kid != forged.signing_kid} == {None}
 
-    def test_k17_the_list_of_keys_contains_unreadable_rows(self, initial_keys):
+    def test_k17_list_prints_unreadable_rows(self, initial_keys):
         store_unreadable_value(status="future")
         [row] = Key.objects.filter(status="future").values("pk", "kid")
         out = output_of("instaccess_keys", "list")
@@ -182,19 +184,21 @@ class TestWhatOperatorsSee:
         assert [fact["problem"] for fact in facts] == [None, None, "key_altered"]
         assert len({frozenset(fact) for fact in facts}) == 1  # Every key has the same members.
 
-    def test_the_list_of_keys_prints_no_control_characters(self, initial_keys, rsa_pool):
+    def test_list_prints_no_control_characters_of_a_kid(self, initial_keys, rsa_pool):
         insert_with_sql(rsa_pool.take(), use="sig", kid="\x1b[2J-inserted")
         out = output_of("instaccess_keys", "list")
 
         assert "\x1b" not in out
         assert r"'\x1b[2J-inserted'" in out
 
-    def test_k17_the_page_of_keys_names_the_key(self, forged, admin_client):
+    def test_k17_key_page_names_the_inserted_key(self, forged, admin_client):
         page = page_text(admin_client.get(PAGE))
 
         assert f"so these keys are not used: {forged.signing_kid[:8]} (signing, past)." in page
 
-    def test_k17_the_page_of_the_key_has_a_warning_and_the_button_to_revoke(self, forged, admin_client, initial_keys):
+    def test_k17_page_of_an_inserted_key_has_a_warning_and_the_button_to_revoke_the_key(
+        self, forged, admin_client, initial_keys
+    ):
         row = Key.objects.get(kid=forged.signing_kid)
         page = page_text(admin_client.get(reverse("admin:instaccess_key_change", args=[row.pk])))
         other = page_text(admin_client.get(reverse("admin:instaccess_key_change", args=[initial_keys[0].pk])))
@@ -204,7 +208,7 @@ class TestWhatOperatorsSee:
         assert "errornote" not in other
 
     @pytest.mark.parametrize("kid", ["a/b", "\N{PILE OF POO}", "'"])
-    def test_k17_the_pages_work_with_any_kid(self, kid, initial_keys, rsa_pool, admin_client):
+    def test_k17_key_pages_show_an_inserted_key_with_any_kid(self, kid, initial_keys, rsa_pool, admin_client):
         row = insert_with_sql(rsa_pool.take(), use="odd", kid=kid, status="odd")
 
         assert "so these keys are not used" in page_text(admin_client.get(PAGE))
@@ -212,7 +216,7 @@ class TestWhatOperatorsSee:
         assert "This row was modified or inserted without this app" in page
         assert "Revoke key…" not in page
 
-    def test_k17_the_page_of_keys_works_with_an_unreadable_row(self, initial_keys, admin_client):
+    def test_k17_key_page_names_an_unreadable_row(self, initial_keys, admin_client):
         store_unreadable_value(status="future")
         [pk] = Key.objects.filter(status="future").values_list("pk", flat=True)
 
@@ -220,7 +224,7 @@ class TestWhatOperatorsSee:
 
 
 class TestAfterTheRevocation:
-    def test_k17_the_key_is_no_longer_reported_and_stays_refused(self, forged, get, user):
+    def test_k17_inserted_key_is_not_reported_after_its_revocation_and_stays_refused(self, forged, get, user):
         output_of("instaccess_keys", "revoke", "--kid", forged.signing_kid, "--reason", "inserted with SQL")
 
         call_command("check", "--database", "default")
@@ -228,7 +232,7 @@ class TestAfterTheRevocation:
         assert get(VERIFY, forged.encrypted(signed(forged, user))).status_code == 401
         check_refused(get(SELF, signed(forged, user)))
 
-    def test_k17_the_key_can_be_revoked_in_the_admin(self, forged, admin_client):
+    def test_k17_inserted_key_can_be_revoked_in_the_admin(self, forged, admin_client):
         url = reverse("admin:instaccess_key_revoke", args=[forged.signing_kid])
         response = admin_client.post(url, {"confirmed": "1", "reason": "inserted with SQL"})
 
@@ -249,7 +253,9 @@ class TestAfterTheRevocation:
 
 
 class TestAModifiedCurrentSigningKey:
-    def test_k17_the_button_to_rotate_changes_nothing_and_names_the_command(self, initial_keys, admin_client):
+    def test_k17_button_to_rotate_a_modified_key_changes_nothing_and_names_the_command(
+        self, initial_keys, admin_client
+    ):
         key = Key.objects.get(use="sig", status="current")
         Key.objects.filter(pk=key.pk).update(alg="odd")
         before = list(Key.objects.order_by("pk").values())
@@ -258,7 +264,9 @@ class TestAModifiedCurrentSigningKey:
         assert f"revoke --kid {key.kid}" in page_text(response)
         assert list(Key.objects.order_by("pk").values()) == before
 
-    def test_k17_nothing_is_issued_until_the_key_is_revoked(self, initial_keys, post, access_token, caplog):
+    def test_k17_no_token_is_issued_until_the_modified_current_key_is_revoked(
+        self, initial_keys, post, access_token, caplog
+    ):
         key = Key.objects.get(use="sig", status="current")
         Key.objects.filter(pk=key.pk).update(created_at=key.created_at.replace(year=2020))
         keys_ring.clear_cache()
@@ -275,7 +283,7 @@ class TestAModifiedCurrentSigningKey:
 class TestWithoutTheKeyEncryptionKey:
     """A project that shares the issuer's database, but has another SECRET_KEY and no KEY_ENCRYPTION_KEYS."""
 
-    def test_o6_every_role_answers_503_and_the_check_names_the_setting(
+    def test_o6_every_role_answers_503_without_the_key_encryption_key_and_the_check_names_the_setting(
         self, initial_keys, get, client, post, access_token, user, settings
     ):
         factory = factory_of_this_deployment()
@@ -290,7 +298,7 @@ class TestWithoutTheKeyEncryptionKey:
         assert "INSTACCESS['KEY_ENCRYPTION_KEYS']" in failure_of("check", "--database", "default")
 
     @pytest.mark.parametrize("use", ["sig", "enc"])
-    def test_o6_a_valid_token_gets_a_503_if_only_its_key_can_not_be_checked(
+    def test_o6_a_valid_token_gets_a_503_if_only_its_key_cannot_be_checked(
         self, use, initial_keys, get, user, settings
     ):
         """A client that gets a 401 discards the token, although the server has the problem."""

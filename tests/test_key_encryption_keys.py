@@ -46,7 +46,7 @@ class TestAChangeOfKeysDuringAReseal:
         assert sealed_under() == {kek_id(KeyEncryptionKey(b"\2" * 32))}
 
     def test_a_private_key_erased_during_a_reseal_is_not_restored(self, crew, initial_keys, rsa_pool):
-        stolen = Key.objects.order_by("use", "-created_at").first().kid  # This is the key that is resealed first.
+        stolen = Key.objects.order_by("use", "-created_at").first().kid  # The command reseals this key first.
         resealing, other = crew.start(
             2, keys=[[], [rsa_pool.take(), rsa_pool.take()]], KEY_ENCRYPTION_KEYS=[NEW_KEK, OLD_KEK]
         )

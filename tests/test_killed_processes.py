@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
+from instaccess import audit
 from instaccess.conf import KeyEncryptionKey, kek_id
-from instaccess.keys import provision
-from instaccess.models import IssuedToken, Key
+from instaccess.keys import evidence_keys, provision, ring
+from instaccess.models import Checkpoint, IssuedToken, Key, PruneMarker
 from tests.support import tasks
-from tests.support.processes import Crew, KilledError
+from tests.support.processes import Crew, KilledError, TaskError
 from tests.support.stored_keys import (
     CURRENT,
     ENC,
@@ -38,14 +40,23 @@ def killed_after_each_statement(crew: Crew, rsa_pool: Any) -> Callable[..., Iter
     """Return a function that runs a task repeatedly from the same initial keys, and kills the process.
 
     Each run is killed one SQL statement later than the previous run. After each kill, the function yields the kids of
-    the initial keys. The iteration ends when the task completes.
+    the initial keys. The iteration ends when the task completes. `prepare` creates rows before each run.
     """
 
-    def run_and_kill(task: Callable[..., Any], *args: Any, own_keys: int = 0, **settings: Any) -> Iterator[Kids]:
+    def run_and_kill(
+        task: Callable[..., Any],
+        *args: Any,
+        own_keys: int = 0,
+        prepare: Callable[[Kids], None] = lambda start: None,
+        **settings: Any,
+    ) -> Iterator[Kids]:
         for number in itertools.count(1):
-            Key.objects.all().delete()
+            for model in (Key, IssuedToken, Checkpoint, PruneMarker):
+                model.objects.all().delete()
             rsa_pool.rewind()
+            ring.clear_cache()
             start = {(key.use, key.status): key.kid for key in provision.init()}
+            prepare(start)
             [worker] = crew.start(keys=[[rsa_pool.take() for _ in range(own_keys)]], **settings)
             worker.ask(tasks.die_after_statement, number)
             try:
@@ -94,7 +105,7 @@ class TestAKilledRevocation:
     def test_o5_a_killed_revocation_leaves_usable_keys_and_completes_when_run_again(
         self, crew, rsa_pool, user, killed_after_each_statement
     ):
-        # The fixture replaces (SIG, CURRENT) by the kid of the initial current key.
+        # The fixture replaces (SIG, CURRENT) with the kid of the initial current key.
         for start in killed_after_each_statement(tasks.revoke, (SIG, CURRENT), own_keys=2):
             stolen, successor = start[SIG, CURRENT], start[SIG, FUTURE]
             assert current_kid(SIG) in {stolen, successor}
@@ -107,6 +118,56 @@ class TestAKilledRevocation:
             assert (kids(SIG, REVOKED), current_kid(SIG)) == ([stolen], successor)
             assert len(kids(SIG, FUTURE)) == 1
             assert not IssuedToken.objects.filter(signing_kid=stolen, revoked_at=None).exists()
+
+    def test_k22_no_key_is_revoked_without_its_tokens_wherever_the_process_is_killed(
+        self, row, killed_after_each_statement
+    ):
+        def create_tokens(start: Kids) -> None:
+            for _ in range(3):
+                row(signing_kid=start[SIG, CURRENT])
+
+        for _ in killed_after_each_statement(tasks.revoke, (SIG, CURRENT), own_keys=2, prepare=create_tokens):
+            live = IssuedToken.objects.filter(revoked_at=None).count()
+            assert (len(kids(SIG, REVOKED)), live) in {(0, 3), (1, 0)}
+
+
+class TestAKilledChangeOfTheAuditLog:
+    @pytest.fixture
+    def create_tokens(self, row):
+        def create(start: Kids) -> None:
+            for age in (40 * 86_400, 9000, 0, 0):
+                row(age=age, signing_kid=start[SIG, CURRENT])
+
+        return create
+
+    @pytest.mark.parametrize(
+        "command",
+        [
+            ("revoke", "--user", "ada", "--reason", "laptop lost"),
+            ("erase-name", "--user", "ada"),
+            ("seal",),
+            ("prune", "--older-than", "30d", "--batch", "1"),
+        ],
+        ids=lambda command: command[0],
+    )
+    def test_k22_a_killed_command_leaves_valid_evidence_and_completes_when_run_again(
+        self, crew, create_tokens, killed_after_each_statement, command
+    ):
+        for _ in killed_after_each_statement(tasks.manage_tokens, *command, prepare=create_tokens):
+            assert audit.verify(evidence_keys()).summary == ""
+
+            [again] = crew.start()
+            with suppress(TaskError):  # The killed process may have completed its work.
+                again.ask(tasks.manage_tokens, *command)
+
+            report = audit.verify(evidence_keys())
+            result = {
+                "revoke": IssuedToken.objects.exclude(revoked_at=None).count() == 2,
+                "erase-name": not IssuedToken.objects.exclude(user_name=audit.ERASED_NAME).exists(),
+                "seal": report.sealed == 2,
+                "prune": (IssuedToken.objects.count(), report.pruned and report.pruned.rows) == (3, 1),
+            }
+            assert (report.summary, result[command[0]]) == ("", True)
 
 
 class TestAKilledInit:

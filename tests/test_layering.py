@@ -19,7 +19,7 @@ PACKAGE = Path(instaccess.__file__).parent
 # A module or package imports only modules and packages that come before it in this list.
 ORDER = [
     *("exceptions", "times", "opaque", "tokens", "conf", "web", "trust"),
-    *("models", "signals", "users", "audit", "keys"),
+    *("charsets", "models", "signals", "users", "audit", "keys"),
     *("issuer", "gateway", "service", "warmup", "asgi", "urls", "apps", "admin", "management"),
 ]
 ROLES = {"issuer", "gateway", "service"}

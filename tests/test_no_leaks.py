@@ -112,7 +112,7 @@ def secrets_of(encoded_tokens, access_token):
 
 def private_members():
     ring = keys_ring.current_ring()
-    return [key.private()[member] for key in ring.keys if key.has_private for member in PRIVATE_MEMBERS]
+    return [key.private().reveal()[member] for key in ring.keys if key.has_private for member in PRIVATE_MEMBERS]
 
 
 def find_leaks(secrets_, text):

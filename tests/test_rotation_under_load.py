@@ -117,7 +117,7 @@ class Load:
             thread.join()
 
     def wait_for(self, condition: Callable[[list[Answer]], bool]) -> None:
-        """Wait until the condition is true for the answers, or until a request fails."""
+        """Wait until the condition is true for the accepted tokens, or until a request fails."""
         deadline = time.monotonic() + PATIENCE
         while not self.failures and not condition(list(self.answers)):
             assert time.monotonic() < deadline

@@ -1,6 +1,6 @@
 """Concurrent requests to gthread workers and to uvicorn, and the work that runs in the thread of the event loop.
 
-Django 5.2 runs each request of an ASGI server in a thread of its own (one ThreadSensitiveContext per request). The
+Django 5.2 runs each request of an ASGI server in a separate thread (one ThreadSensitiveContext per request). The
 thread runs the middleware and then the view, and no code of other requests. So views that wait for a database or
 compute block neither the event loop nor each other.
 """
@@ -40,7 +40,7 @@ from instaccess.gateway import views
 from instaccess.issuer import issuing
 from instaccess.keys import lifecycle, ring
 from instaccess.models import IssuedToken, Key, UserIdentity
-from instaccess.tokens import jose
+from instaccess.tokens import PrivateKey, jose
 from instaccess.web import answers as web_answers
 from testproject.urls import urlpatterns as testprojects
 from tests.conftest import ISSUE_URL
@@ -163,7 +163,7 @@ def is_authentic(row: IssuedToken) -> bool:
 
 def read_by_joserfc(text: str, signing: dict[str, Key]) -> Any:
     """Return the claims as joserfc reads them."""
-    opener = joserfc_jwk.RSAKey.import_key(dict(ring.current_ring().encryption_key().private()))
+    opener = joserfc_jwk.RSAKey.import_key(dict(ring.current_ring().encryption_key().private().reveal()))
     inner = joserfc_jwe.decrypt_compact(text, opener, algorithms=["RSA-OAEP", "A128CBC-HS256"]).plaintext.decode()
     verifier = joserfc_jwk.RSAKey.import_key(dict(signing[header_of(inner)["kid"]].public_jwk))
     return json.loads(joserfc_jws.deserialize_compact(inner, verifier, algorithms=["RS256"]).payload)
@@ -260,9 +260,9 @@ class TestKeysThatThreadsShare:
             pairs = []
             for turn in range(25):
                 sent = {"thread": number, "turn": turn}
-                signed = jose.sign(json.dumps(sent).encode(), signing, kid="s")
+                signed = jose.sign(json.dumps(sent).encode(), PrivateKey(signing), kid="s")
                 text = jose.encrypt(signed, encryption, kid="e", alg="RSA-OAEP", enc="A128CBC-HS256")
-                inner, _ = jose.decrypt(text, {"e": encryption})
+                inner, _ = jose.decrypt(text, {"e": PrivateKey(encryption)})
                 pairs.append((sent, jose.verify(inner, {"s": signing})[0]))
             return pairs
 
@@ -300,7 +300,7 @@ def work_among(modules: set[str]) -> set[str]:
 
 
 Request = tuple[str, str, str, int]
-"""Method, path, bearer, and the status it is answered with."""
+"""The method, the path and the bearer token of a request, and the status of the response."""
 
 
 @pytest.fixture

@@ -20,13 +20,13 @@ class TestSwappedModels:
     def test_swapped_models_are_in_use(self, facts):
         assert facts["models"] == ["swapped.Person", "swapped.Tool", "swapped.Pass"]
 
-    def test_system_checks_pass(self, facts):
+    def test_system_checks_pass_with_swapped_models(self, facts):
         assert "no issues" in facts["checks"]
 
-    def test_tokens_are_issued(self, facts):
+    def test_tokens_are_issued_with_swapped_models(self, facts):
         assert facts["status"] == 201
 
-    def test_issuing_takes_two_queries(self, facts):
+    def test_issuing_takes_two_queries_with_swapped_models(self, facts):
         assert facts["queries"] == 2
 
     def test_audit_rows_refer_to_the_swapped_models(self, facts):
@@ -41,10 +41,10 @@ class TestAnExpiredAccessToken:
 
 
 class TestAUserModelWithAUuidField:
-    def test_uuid_field_becomes_the_subject(self, facts):
+    def test_uuid_field_of_a_swapped_user_model_is_the_subject_of_its_tokens(self, facts):
         assert facts["sub_is_the_field"]
 
-    def test_no_identity_is_created(self, facts):
+    def test_no_identity_is_created_for_a_user_with_a_uuid_field(self, facts):
         assert facts["identities"] == 0
 
 

@@ -25,7 +25,7 @@ def answers() -> Any:
 
 
 class TestTenantsThatShareTheTables:
-    def test_k18_all_tables_of_the_app_are_in_the_shared_schema_and_no_check_complains(self, answers):
+    def test_k18_all_tables_of_the_app_are_in_the_shared_schema_and_no_check_reports_a_problem(self, answers):
         assert answers["schemas"] == ["public"]
         assert answers["checks"] == []
 
@@ -33,7 +33,7 @@ class TestTenantsThatShareTheTables:
         assert answers["rows"] == [["north", "account-of-north"], ["south", "account-of-south"]]
 
     @pytest.mark.parametrize("name", HOSTS)
-    def test_k18_a_service_accepts_the_tokens_of_its_tenant_and_refuses_those_of_another(self, answers, name):
+    def test_k18_a_service_accepts_the_tokens_of_its_tenant_and_refuses_tokens_of_another_tenant(self, answers, name):
         assert answers[name]["own"]["account"] == f"account-of-{name}"
         assert answers[name]["other's"] == 401
 

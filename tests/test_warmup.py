@@ -63,7 +63,8 @@ class TestAWorkerOfAnotherRole:
     @pytest.fixture
     def remote_issuer(self, rsa_pool, settings) -> Iterator[ScriptedServer]:
         """Run a scripted issuer, and configure a gateway that fetches from the issuer's URLs."""
-        sources._parse_all.cache_clear()
+        sources._parse_decryption_keys.cache_clear()
+        sources._parse_verification_keys.cache_clear()
         sources._remote.cache_clear()
         denylist.clear_cache()
         jwks = json.dumps({"keys": [material.public_members(rsa_pool.take("sig"), use="sig")]}).encode()

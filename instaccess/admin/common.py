@@ -7,13 +7,16 @@ from datetime import datetime
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin.models import LogEntry
 from django.contrib.admin.options import IncorrectLookupParameters
-from django.db import DataError
+from django.db import DataError, router
 from django.forms import Form
-from django.http import HttpRequest
+from django.http import HttpRequest, QueryDict
 from django.template.response import TemplateResponse
+from django.utils.datastructures import MultiValueDict
 from django.utils.html import format_html
 
+from .. import charsets, web
 from ..times import format_utc
 
 
@@ -46,6 +49,14 @@ class ReadOnlyAdmin(OfferedFiltersAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
+    def log_change(self, request: HttpRequest, obj: Any, message: Any) -> Any:
+        """Log a change in the admin's log, spelled so that the database can store the message."""
+        return super().log_change(request, obj, _fit_log_message(message))
+
+    def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> Any:
+        """Log an addition in the admin's log, spelled so that the database can store the message."""
+        return super().log_addition(request, obj, _fit_log_message(message))
+
     def get_changelist_instance(self, request: HttpRequest) -> Any:
         """Return the change list.
 
@@ -56,6 +67,23 @@ class ReadOnlyAdmin(OfferedFiltersAdmin):
             return super().get_changelist_instance(request)
         except (ValueError, OverflowError, DataError) as error:
             raise IncorrectLookupParameters(type(error).__name__) from None
+
+
+def take_form(request: HttpRequest) -> tuple[QueryDict, MultiValueDict[str, Any]]:
+    """Return the form and the files of a request, and remove them from the request.
+
+    Call this function before any other, so that no error report of a later failure contains them.
+    """
+    form, files = request.POST, request.FILES
+    web.forget_parameters(request)
+    return form, files
+
+
+def _fit_log_message(message: Any) -> Any:
+    # Django writes a list of changes as JSON in ASCII. A string may contain the reason that a user entered.
+    if not isinstance(message, str):
+        return message
+    return charsets.fit(message, LogEntry._meta.get_field("change_message"), using=router.db_for_write(LogEntry))
 
 
 def render_confirmation(

@@ -8,6 +8,7 @@ from django import forms
 from django.utils.translation import gettext_lazy as _
 
 from ..models import Key
+from ..opaque import Opaque
 
 MAX_FILE_BYTES = 64 * 1024
 
@@ -95,13 +96,14 @@ class ImportForm(GenerateForm):
         return use
 
     def clean(self) -> dict[str, Any]:
+        """Replace the file and the text by `data`, which is opaque because it can be a private key."""
         cleaned = super().clean() or {}
-        upload = cleaned.get("file")
+        upload, text = cleaned.pop("file", None), cleaned.pop("text", "")
         if upload is not None and upload.size > MAX_FILE_BYTES:
             raise forms.ValidationError(_("The file is too large for a key. Choose a PEM or JWK file."))
-        cleaned["data"] = upload.read() if upload is not None else cleaned.get("text", "").encode()
-        if not cleaned["data"]:
+        if upload is None and not text:
             raise forms.ValidationError(_("Choose a file or paste the key."))
+        cleaned["data"] = Opaque(upload.read() if upload is not None else text.encode())
         return cleaned
 
 

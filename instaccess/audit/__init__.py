@@ -10,6 +10,10 @@ from .evidence.signatures import read_checkpoint, signed_by
 from .evidence.statements import EvidenceKeys, Statement
 from .evidence.verification import verify
 from .export import Export, Format
+from .names import ERASED as ERASED_NAME
+from .names import count as count_names
+from .names import erase as erase_name
+from .names import find_uuids, names_status
 from .recording import commit, insert
 from .refusal_counts import RETENTION as REFUSAL_RETENTION
 from .refusal_counts import RefusalSpike, refusal_spikes
@@ -23,8 +27,13 @@ from .row_hmac import HmacStatus, authenticate, canonical_bytes, row_status
 from .row_hmac import check as check_hmac
 from .row_ids import id_time
 from .rows import (
+    filter_by_account,
+    filter_by_application,
     filter_by_keys,
+    filter_by_recorded_name,
     filter_by_user,
+    filter_by_uuid,
+    fit,
     issued_tokens,
     live_tokens,
     revocable_tokens,
@@ -33,6 +42,7 @@ from .rows import (
 from .scopes import Scope, scopes_of_account, scopes_of_user
 
 __all__ = [
+    "ERASED_NAME",
     "REFUSAL_RETENTION",
     "SETTLED",
     "EvidenceKeys",
@@ -50,14 +60,23 @@ __all__ = [
     "checkpoints",
     "commit",
     "complete_revocations",
+    "count_names",
+    "erase_name",
     "export_checkpoint",
+    "filter_by_account",
+    "filter_by_application",
     "filter_by_keys",
+    "filter_by_recorded_name",
     "filter_by_user",
+    "filter_by_uuid",
+    "find_uuids",
+    "fit",
     "id_time",
     "insert",
     "issued_tokens",
     "live_tokens",
     "mark_revoked",
+    "names_status",
     "prunable",
     "prune",
     "read_checkpoint",

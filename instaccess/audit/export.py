@@ -37,8 +37,10 @@ COLUMNS = (
     "jti",
     "status",
     "user",
+    "user_name",
     "user_uuid",
     "real_user",
+    "real_user_name",
     "real_user_uuid",
     "application",
     "client_id",
@@ -55,6 +57,7 @@ COLUMNS = (
     "revoked_by",
     "revocation_reason",
     "mac",
+    "names_mac",
 )
 _LOOKUPS = {"user": "user__{}", "real_user": "real_user__{}", "application": "application__name"}
 

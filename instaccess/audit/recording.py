@@ -1,4 +1,4 @@
-"""Functions that compute the HMAC of an audit row, insert the row and commit it.
+"""Functions that compute the HMACs of an audit row, insert the row and commit it.
 
 The INSERT statement is compiled only once. Django would compile the statement for every row, and compiling takes
 longer than running the statement.
@@ -16,11 +16,19 @@ from django.db import Error as DbError
 from django.db import IntegrityError, connections, models, router, transaction
 from django.db.models.signals import post_save, pre_save
 
+from .. import charsets
 from ..conf import KeyEncryptionKey
 from ..exceptions import AuditError
 from ..models import IssuedToken
-from . import row_hmac
+from . import names, row_hmac
 from .row_ids import row_id
+
+# The text columns. The HMACs are left out, because they are ASCII and are computed last.
+_TEXT_COLUMNS = tuple(
+    field
+    for field in IssuedToken._meta.concrete_fields
+    if type(field) is models.CharField and field.name not in {"mac", "names_mac"}
+)
 
 _OPEN_TRANSACTION = (
     "the request is inside an open transaction, so a later error could undo the audit row. A middleware or a "
@@ -45,19 +53,18 @@ class _Insert:
 
 
 def commit(row: IssuedToken, *, keks: Sequence[KeyEncryptionKey]) -> None:
-    """Compute the id and the HMAC of a new audit row, and insert and commit the row.
+    """Compute the id and the HMACs of a new audit row, and insert and commit the row.
 
-    The row is committed immediately, so that no later error can undo the INSERT.
+    The row is committed immediately, so that no later error can undo the INSERT. Text that the database can't store
+    is spelled in a plainer way first, so that the HMACs match the stored text.
 
     Args:
-        row: an unsaved row with all columns set except `id` and `mac`.
-        keks: the key-encryption keys; the HMAC is computed with the first one.
+        row: an unsaved row with all columns set except `id`, `mac` and `names_mac`.
+        keks: the key-encryption keys; the HMACs are computed with the first one.
 
     Raises IntegrityError unchanged, for example because another row has the same jti or id. Raises AuditError for
     every other failure.
     """
-    row.pk = row_id(row.issued_at, row.jti)
-    row.mac = row_hmac.authenticate(row_hmac.canonical_bytes(row), keks)
     alias = router.db_for_write(IssuedToken)
     connection = connections[alias]
     # In autocommit mode, the INSERT is committed when the statement returns. If the host project has an open
@@ -70,6 +77,10 @@ def commit(row: IssuedToken, *, keks: Sequence[KeyEncryptionKey]) -> None:
         elif not connection.get_autocommit():
             raise AuditError(f"DATABASES[{alias!r}]['AUTOCOMMIT'] is False, so the row would not be committed")
         with context:
+            _fit(row, alias)
+            row.pk = row_id(row.issued_at, row.jti)
+            row.mac = row_hmac.authenticate(row_hmac.canonical_bytes(row), keks)
+            row.names_mac = row_hmac.authenticate(names.canonical_bytes(row), keks)
             insert(row, using=alias)
     except IntegrityError:
         raise
@@ -77,6 +88,15 @@ def commit(row: IssuedToken, *, keks: Sequence[KeyEncryptionKey]) -> None:
         if connection.in_atomic_block and isinstance(error, RuntimeError):
             raise AuditError(_OPEN_TRANSACTION) from error
         raise AuditError(f"the audit row was not written: {type(error).__name__}: {error}") from error
+
+
+def _fit(row: IssuedToken, using: str) -> None:
+    """Spell the text of a row as the columns can store it."""
+    for column in _TEXT_COLUMNS:
+        value = getattr(row, column.attname)
+        # ASCII text is not copied, because this function runs for every token.
+        if isinstance(value, str) and not (value.isascii() and "\0" not in value):
+            setattr(row, column.attname, charsets.fit(value, column, using=using))
 
 
 def insert(row: IssuedToken, *, using: str) -> None:

@@ -8,13 +8,13 @@ between, `complete` marks the remaining rows. A single token is refused as soon 
 from __future__ import annotations
 
 import logging
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
-from django.db import connections
+from django.db import connections, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
@@ -22,20 +22,17 @@ from ..conf import KeyEncryptionKey
 from ..models import IssuedToken, Revocation
 from ..signals import tokens_revoked
 from ..tokens import CLOCK_SKEW
+from ..users import user_name
 from . import revocation_log
 from .marking import mark_batch
 from .revocation_log import Act
-from .rows import revocable_tokens
+from .rows import fit, issued_tokens, revocable_tokens
 from .scopes import Coverage, Scope, latest_issued_at, read_columns
 
 logger = logging.getLogger("instaccess.revocation")
 
 BATCH = 500
 """Rows per UPDATE."""
-
-# These characters are replaced, because some databases can't store them. Otherwise, a reason with such a character
-# would prevent a revocation.
-_UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
 
 
 def revoke(
@@ -52,11 +49,16 @@ def revoke(
     Gateways refuse a token within five seconds after its revocation was committed. If a token was revoked before, its
     row is not changed.
 
+    Each batch of tokens is one transaction. If the function is interrupted, the next call revokes or marks the
+    remaining tokens. The log lines and the signals follow the commit; in a transaction of the caller, the caller's
+    commit.
+
     Args:
         tokens: the rows of the tokens, filtered from `revocable_tokens()`.
         keks: the key-encryption keys, for the new HMACs of the rows. If empty, the rows get no new HMAC, and `verify`
             reports the rows.
-        reason: stored in the rows, shortened to 255 characters.
+        reason: stored in the rows, shortened to 255 characters. Characters that the database can't store become
+            escape sequences.
         by: the user who revokes the tokens, or a string such as "uid 0 (root), command line".
         now: the time of the revocation. By default, the current time.
         scopes: the users or accounts all of whose tokens are revoked. Their tokens are refused at once, however many
@@ -170,7 +172,7 @@ def _revoke_single(
             count, jtis = mark_batch(batch, act, keks, act.revoked_at)
             if count:
                 revocation_log.record_batch(number, act, keks=keks)
-        _announce(jtis, act.reason, by)
+            _announce_after_commit(jtis, act.reason, by)
         revoked += count
     return revoked
 
@@ -179,12 +181,17 @@ def _mark(pks: Sequence[int], act: Act, keks: Sequence[KeyEncryptionKey], by: An
     marked = 0
     for batch in _batches(pks):
         count, jtis = mark_batch(batch, act, keks, now)
-        _announce(jtis, act.reason, by)
+        _announce_after_commit(jtis, act.reason, by)
         marked += count
     return marked
 
 
-def _announce(jtis: list[str], reason: str, by: Any) -> None:
+def _announce_after_commit(jtis: list[str], reason: str, by: Any) -> None:
+    announce = partial(_announce, jtis, reason=reason, by=by)
+    transaction.on_commit(announce, using=issued_tokens().db, robust=True)
+
+
+def _announce(jtis: list[str], *, reason: str, by: Any) -> None:
     """Log the revocation of a batch of tokens, and send the signal `tokens_revoked`."""
     logger.warning("revoked %d tokens by=%s reason=%r jti=%s", len(jtis), getattr(by, "pk", by), reason, jtis)
     for receiver, error in tokens_revoked.send_robust(IssuedToken, jtis=jtis, reason=reason, by=by):
@@ -193,12 +200,8 @@ def _announce(jtis: list[str], reason: str, by: Any) -> None:
 
 
 def _act(reason: str, by: Any, now: datetime) -> Act:
-    author = str(by.get_username() if hasattr(by, "get_username") else by or "")
-    return Act(now, _storable(author)[:255], _storable(reason)[:255])
-
-
-def _storable(text: str) -> str:
-    return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+    author = user_name(by) if hasattr(by, "get_username") else str(by or "")
+    return Act(now, fit(author, "revoked_by"), fit(reason, "revocation_reason"))
 
 
 def _ids(tokens: QuerySet[IssuedToken]) -> list[int]:

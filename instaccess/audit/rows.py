@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from datetime import datetime, timedelta
 
-from django.contrib.auth import get_user_model
 from django.db import router
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
+from .. import charsets, users
 from ..conf import conf
 from ..exceptions import ConfigError
 from ..models import IssuedToken
@@ -63,13 +63,42 @@ def token_status(revoked_at: datetime | None, expires_at: datetime, *, now: date
     return "live" if expires_at > now else "expired"
 
 
+def fit(text: str, column: str) -> str:
+    """Spell a text as a column of the audit log stores it (see `charsets.fit`). Raises DatabaseError."""
+    return charsets.fit(text, IssuedToken._meta.get_field(column), using=issued_tokens().db)
+
+
 def filter_by_user(user: str) -> Q:
-    """Return a filter for tokens whose subject or real user has this user name or uuid."""
+    """Return a filter for tokens whose subject or real user has this user name or uuid.
+
+    The name is the current name of a user, or the name that a row recorded when the token was issued, so tokens of
+    deleted users match too.
+    """
     if not user:
         return Q(pk__in=[])  # An empty string would match every row without a real user.
-    model = get_user_model()
-    users = model._default_manager.filter(**{model.USERNAME_FIELD: user})
-    return Q(user__in=users) | Q(real_user__in=users) | Q(user_uuid=user) | Q(real_user_uuid=user)
+    named = users.named(user)
+    current = Q(user__in=named) | Q(real_user__in=named)
+    return current | filter_by_recorded_name(user) | filter_by_uuid(user)
+
+
+def filter_by_recorded_name(name: str) -> Q:
+    """Return a filter for tokens whose subject or real user had this user name when the token was issued."""
+    return Q(user_name=fit(name, "user_name")) | Q(real_user_name=fit(name, "real_user_name"))
+
+
+def filter_by_uuid(uuid: str) -> Q:
+    """Return a filter for tokens whose subject or real user has this uuid."""
+    return Q(user_uuid=fit(uuid, "user_uuid")) | Q(real_user_uuid=fit(uuid, "real_user_uuid"))
+
+
+def filter_by_application(client_id: str) -> Q:
+    """Return a filter for tokens that were issued to the application with this client id."""
+    return Q(client_id=fit(client_id, "client_id"))
+
+
+def filter_by_account(account_uuid: str) -> Q:
+    """Return a filter for tokens for the account with this uuid."""
+    return Q(account_uuid=fit(account_uuid, "account_uuid"))
 
 
 def filter_by_keys(kids: list[str]) -> Q:

@@ -52,6 +52,7 @@ BAD_SETTING_IDS = {
     "THROTTLE_CACHE": "instaccess.E048",
     "AUDIT_RETENTION_DAYS": "instaccess.E049",
     "ACCEPTED_ISSUERS": "instaccess.E054",
+    "AUDIT_USER_NAMES": "instaccess.E056",
 }
 """Setting -> id of the check that reports an invalid value."""
 
@@ -60,7 +61,9 @@ BAD_SETTING_IDS = {
 def check_settings(**kwargs: Any) -> list[CheckMessage]:
     """Report unknown names and invalid values in INSTACCESS."""
     try:
-        written = read_project_settings()
+        # No variable contains the settings, because a hook's module can raise any error, and error reporters print
+        # variables.
+        unknown = [name for name in read_project_settings() if name not in SETTINGS]
     except ConfigError as error:
         return [Error(error.detail + ".", hint='Write INSTACCESS = {"LIFETIME": 3600, …}.', id="instaccess.E001")]
     messages: list[CheckMessage] = [
@@ -69,11 +72,10 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
             hint=f"{did_you_mean(name, SETTINGS)}The settings are {', '.join(SETTINGS)}.",
             id="instaccess.E002",
         )
-        for name in written
-        if name not in SETTINGS
+        for name in unknown
     ]
     # A separate `Conf` contains only the known names. If one name is unknown, every read of `conf.conf` fails.
-    valid_names = Conf({name: value for name, value in written.items() if name in SETTINGS})
+    valid_names = Conf({name: value for name, value in read_project_settings().items() if name in SETTINGS})
     for name, attribute in SETTINGS.items():
         try:
             getattr(valid_names, attribute)

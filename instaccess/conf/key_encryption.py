@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.utils.encoding import force_bytes
 
-from ..opaque import Opaque
+from ..opaque import Opaque, concealed
 
 KEK_BYTES = 32
 
@@ -31,6 +31,7 @@ class KeyEncryptionKey(Opaque[bytes]):
             raise ValueError(f"a key-encryption key has {KEK_BYTES} bytes")
         super().__init__(bytes(secret))
 
+    @concealed
     def hmac(self, data: bytes, *, info: bytes) -> bytes:
         """Compute the HMAC-SHA256 (RFC 2104) of data, with a key that is derived from this key.
 
@@ -56,6 +57,7 @@ class _HmacKey(Opaque[bytes]):
     DESCRIPTION = "HMAC key"
 
 
+@concealed
 def kek_id(kek: KeyEncryptionKey) -> str:
     """Compute a short identifier of a key-encryption key.
 
@@ -67,12 +69,14 @@ def kek_id(kek: KeyEncryptionKey) -> str:
 
 
 @lru_cache(maxsize=8)
+@concealed
 def derive_kek(secret: str | bytes) -> KeyEncryptionKey:
     """Derive a key-encryption key from one of Django's secret keys: HKDF-SHA256 (RFC 5869)."""
     return KeyEncryptionKey(_hkdf(b"instaccess key-encryption key v1").derive(force_bytes(secret)))
 
 
 @lru_cache(maxsize=32)
+@concealed
 def _hmac_key(kek: KeyEncryptionKey, info: bytes) -> _HmacKey:
     return _HmacKey(_hkdf(info).derive(kek.reveal()))
 

@@ -8,6 +8,7 @@ import binascii
 from django.conf import settings
 
 from .. import tokens
+from ..opaque import concealed
 from ..tokens import CLOCK_SKEW, MAX_LEEWAY, MAX_LIFETIME
 from .key_encryption import KEK_BYTES, KeyEncryptionKey, derive_kek
 from .values import Values
@@ -51,6 +52,7 @@ class KeySettings(Values):
         return self._choice("KEY_SIZE", 2048, (2048, 3072, 4096))
 
     @property
+    @concealed
     def key_encryption_keys(self) -> list[KeyEncryptionKey]:
         """Key-encryption keys. They seal private keys, that is, encrypt private keys at rest.
 
@@ -58,10 +60,15 @@ class KeySettings(Values):
         are derived from SECRET_KEY and SECRET_KEY_FALLBACKS with HKDF-SHA256 (RFC 5869). The entry "SECRET_KEY"
         represents the derived keys, so that a deployment can replace the derived keys step by step.
         """
-        # The strings are secrets, so no variable of this function, which raises an exception, contains them.
-        keys = _decode_keks(self._get("KEY_ENCRYPTION_KEYS", [DERIVED]))
-        if not keys:
+        value = self._get("KEY_ENCRYPTION_KEYS", [DERIVED])
+        if not isinstance(value, (list, tuple)) or not value:
             raise self._invalid("KEY_ENCRYPTION_KEYS", _KEK_FORMAT)
+        keys: list[KeyEncryptionKey] = []
+        for item in value:
+            if item == DERIVED:
+                keys += map(derive_kek, (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS))
+            else:
+                keys.append(self._decode_kek(item))
         return keys
 
     @property
@@ -117,28 +124,14 @@ class KeySettings(Values):
         """Seconds past `exp` for which a token is still accepted."""
         return self._integer("LEEWAY", 0, 0, MAX_LEEWAY)
 
-
-def _decode_keks(value: object) -> list[KeyEncryptionKey]:
-    """Return the key-encryption keys of the setting, or an empty list if the setting is invalid."""
-    if not isinstance(value, (list, tuple)):
-        return []
-    keys: list[KeyEncryptionKey] = []
-    for item in value:
-        if item == DERIVED:
-            keys += map(derive_kek, (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS))
-        elif (kek := _decode_kek(item)) is not None:
-            keys.append(kek)
-        else:
-            return []
-    return keys
-
-
-def _decode_kek(item: object) -> KeyEncryptionKey | None:
-    """Decode a key-encryption key from base64url. Returns None if the item isn't a valid key."""
-    if not isinstance(item, str):
-        return None
-    try:
-        key = base64.b64decode(item + "=" * (-len(item) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
-        return None
-    return KeyEncryptionKey(key) if len(key) == KEK_BYTES else None
+    def _decode_kek(self, item: object) -> KeyEncryptionKey:
+        """Decode a key-encryption key from base64url. The error never contains the string."""
+        if not isinstance(item, str):
+            raise self._invalid("KEY_ENCRYPTION_KEYS", _KEK_FORMAT)
+        try:
+            key = base64.b64decode(item + "=" * (-len(item) % 4), altchars=b"-_", validate=True)
+        except (binascii.Error, ValueError):
+            raise self._invalid("KEY_ENCRYPTION_KEYS", _KEK_FORMAT) from None
+        if len(key) != KEK_BYTES:
+            raise self._invalid("KEY_ENCRYPTION_KEYS", _KEK_FORMAT)
+        return KeyEncryptionKey(key)

@@ -16,6 +16,7 @@ from django.core.signals import setting_changed
 from django.dispatch import receiver
 
 from ..exceptions import ConfigError
+from ..opaque import OpaqueText, concealed
 from ..tokens import MAX_LIFETIME
 from .key_settings import KeySettings
 from .values import did_you_mean, read_project_settings
@@ -36,6 +37,7 @@ class Conf(KeySettings):
         written: a dictionary to read instead of `settings.INSTACCESS`. Unknown names in the dictionary are ignored.
     """
 
+    @concealed
     def _load(self) -> Mapping[str, Any]:
         # An unknown name makes every read fail. Otherwise, for example, a service with a misspelled ACCOUNT_UUID
         # would accept tokens of every account. System checks can't prevent this, because they don't run in a project
@@ -176,7 +178,8 @@ class Conf(KeySettings):
     # Gateways and services
 
     @property
-    def decryption_keys(self) -> list[str] | None:
+    @concealed
+    def decryption_keys(self) -> list[OpaqueText] | None:
         """Private encryption keys of a gateway, newest first: PEM or JWK strings, or paths of files.
 
         If None, the keys are read from this database.
@@ -184,7 +187,8 @@ class Conf(KeySettings):
         return self._key_list("DECRYPTION_KEYS")
 
     @property
-    def verification_keys(self) -> list[str] | str | None:
+    @concealed
+    def verification_keys(self) -> list[OpaqueText] | str | None:
         """Public signing keys: a list as in DECRYPTION_KEYS, in which a JWK set is accepted too, or a JWKS URL.
 
         If None, the keys are read from this database.
@@ -217,7 +221,8 @@ class Conf(KeySettings):
         return self._integer("MAX_STALENESS", 60, 0, 3600)
 
     @property
-    def service_secrets(self) -> list[str]:
+    @concealed
+    def service_secrets(self) -> list[OpaqueText]:
         """Shared secrets for `/internal/services/revocations`: a gateway sends the first, an issuer accepts any."""
         value = self._get("SERVICE_SECRETS", [])
         if not isinstance(value, (list, tuple)) or not all(
@@ -226,7 +231,7 @@ class Conf(KeySettings):
             raise self._invalid(
                 "SERVICE_SECRETS", "a list of strings of 32 to 255 characters from A-Z a-z 0-9 - . _ ~ + /"
             )
-        return list(value)
+        return [OpaqueText(secret) for secret in value]
 
     @property
     def user_hook(self) -> Callable[[Any], Any] | None:
@@ -255,6 +260,11 @@ class Conf(KeySettings):
         """Days after which `instaccess_tokens prune` deletes an audit row; if None, `--older-than` is required."""
         days = self._get("AUDIT_RETENTION_DAYS", None)
         return None if days is None else self._integer("AUDIT_RETENTION_DAYS", days, 1, 36_500)
+
+    @property
+    def audit_user_names(self) -> bool:
+        """Whether audit rows record user names. The uuids of the users are always recorded."""
+        return self._boolean("AUDIT_USER_NAMES", default=True)
 
 
 conf = Conf()

@@ -15,14 +15,17 @@ from django.conf import settings
 from django.utils.module_loading import import_string
 
 from ..exceptions import ConfigError
+from ..opaque import OpaqueText, concealed
 
 _T = TypeVar("_T")
 
 
+@concealed
 def read_project_settings() -> Mapping[str, Any]:
     """Return the INSTACCESS dictionary of the project's settings, including unknown names. Raises ConfigError."""
     value = getattr(settings, "INSTACCESS", {})
-    if not isinstance(value, Mapping):
+    # Other mappings are refused, because Django's error reports would print them with all secrets.
+    if not isinstance(value, dict):
         raise ConfigError("INSTACCESS must be a dictionary of settings", setting="INSTACCESS")
     return value
 
@@ -145,7 +148,7 @@ class Values:
             )
         return value
 
-    def _key_list(self, name: str) -> list[str] | None:
+    def _key_list(self, name: str) -> list[OpaqueText] | None:
         """Read a list of keys, or None. Each entry is a PEM or JWK string, or the path of a file with a key."""
         value = self._get(name, None)
         if value is None:
@@ -153,4 +156,4 @@ class Values:
         strings_or_paths = isinstance(value, (list, tuple)) and all(isinstance(item, (str, Path)) for item in value)
         if not strings_or_paths or not value:
             raise self._invalid(name, "None, or a list of keys, each a PEM or JWK string or the path of a file")
-        return [str(item) for item in value]
+        return [OpaqueText(str(item)) for item in value]

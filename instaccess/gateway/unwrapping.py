@@ -21,7 +21,7 @@ from jwcrypto.jwk import JWK
 from .. import tokens, trust
 from ..conf import conf
 from ..exceptions import InstAccessError, InvalidToken, Reason, TokenExpired, TokenRevoked
-from ..tokens import Claims, identifiers
+from ..tokens import Claims, PrivateKey, identifiers
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def unwrap(
     token: str,
     *,
     now: float,
-    decryption_keys: Mapping[str, JWK],
+    decryption_keys: Mapping[str, PrivateKey],
     verification_keys: Mapping[str, JWK],
     denied: trust.DenyList,
     issuers: Collection[str],
@@ -205,7 +205,7 @@ class _RecordingKeys(tokens.ReloadableKeys):
 def _decrypt_and_verify(
     token: str,
     now: float,
-    decryption_keys: Mapping[str, JWK],
+    decryption_keys: Mapping[str, PrivateKey],
     verification_keys: Mapping[str, JWK],
     issuers: Collection[str],
     leeway: int,
@@ -227,7 +227,7 @@ def _decrypt_and_verify(
 def _check_still_valid(
     unwrapped: Unwrapped,
     now: float,
-    decryption_keys: Mapping[str, JWK],
+    decryption_keys: Mapping[str, PrivateKey],
     verification_keys: Mapping[str, JWK],
     denied: trust.DenyList,
     leeway: int,

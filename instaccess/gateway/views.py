@@ -36,33 +36,33 @@ def clear_caches() -> None:
     trust.clear_deny_list()
 
 
-@sensitive_variables("token")
 def verify_view(request: HttpRequest) -> HttpResponseBase:
     """Answer 204 with the Authorization header for the upstream service, 401 for a refusal, or 503 for an error."""
     refusal: web.Refusal | None = None
-    unexpected = ""
+    reason = Reason.FAULT
+    fault: tuple[str, ...] = ()
+    # An explicit content type without a charset keeps Django from reading its settings.
+    response = HttpResponse(status=204, content_type="text/plain")
     try:
-        token = _bearer_token(request)
-        # An explicit content type without a charset keeps Django from reading its settings.
-        response = HttpResponse(status=204, content_type="text/plain")
-        response["Authorization"] = f"Bearer {_upstream_token(token)}"
+        # No variable of this function contains the token, because some error reporters print the variables of the
+        # functions that log an error.
+        response["Authorization"] = f"Bearer {_upstream_token(_bearer_token(request))}"
     except InvalidToken as error:
         logger.warning("refused reason=%s jti=%r detail=%r", error.code, error.jti, error.detail)
         web.refusal_counter.count("gateway", error.code, client_id=error.client_id, user_uuid=error.user_uuid)
         refusal = web.InvalidAccessToken(code=error.code)
     except (DbError, InstAccessError) as error:
-        logger.error("the gateway could not check the token (%s): %s", type(error).__name__, error)
-        web.refusal_counter.count("gateway", error.code if isinstance(error, InstAccessError) else Reason.FAULT)
-        refusal = web.Unavailable(code=Reason.FAULT)
+        fault = ("the gateway could not check the token (%s): %s", type(error).__name__, str(error))
+        reason = error.code if isinstance(error, InstAccessError) else Reason.FAULT
     except Exception as error:
         # An unexpected error must never let a request pass.
-        unexpected = web.describe_unexpected(error)
-        refusal = web.Unavailable(code=Reason.FAULT)
-    if unexpected:
+        fault = ("the gateway could not check the token: %s", web.describe_unexpected(error))
+    if fault:
         # Log after the `except` block. Within the block, log handlers could reach the exception and the token in its
         # frames.
-        logger.error("the gateway could not check the token: %s", unexpected)
-        web.refusal_counter.count("gateway", Reason.FAULT)
+        logger.error(*fault)
+        web.refusal_counter.count("gateway", reason)
+        refusal = web.Unavailable(code=Reason.FAULT)
     if refusal is not None:
         response = _refusal_response(refusal)
     response["Cache-Control"] = "no-store"

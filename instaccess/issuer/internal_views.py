@@ -17,6 +17,7 @@ from django.utils.cache import get_conditional_response
 from .. import keys, trust, web
 from ..conf import conf
 from ..exceptions import InstAccessError, Reason
+from ..opaque import concealed
 
 _keys_logger = logging.getLogger("instaccess.keys")
 _revocation_logger = logging.getLogger("instaccess.revocation")
@@ -115,6 +116,7 @@ def _document(request: HttpRequest, document: dict[str, Any], *, cache_control: 
     return get_conditional_response(request, etag=etag, response=response) or response
 
 
+@concealed
 def _is_service_secret(header: str) -> bool:
     """Return whether an Authorization header contains one of SERVICE_SECRETS as the bearer token."""
     scheme, _, secret = header.partition(" ")
@@ -123,7 +125,7 @@ def _is_service_secret(header: str) -> bool:
     for candidate in conf.service_secrets:
         # Compare all secrets, each in constant time. Otherwise, the response time would reveal which secret or how
         # many characters matched.
-        matches |= hmac.compare_digest(candidate.encode(), sent)
+        matches |= hmac.compare_digest(candidate.reveal().encode(), sent)
     return matches and scheme.lower() == "bearer"
 
 

@@ -13,12 +13,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from django.db import IntegrityError
-from django.views.decorators.debug import sensitive_variables
 
 from .. import audit, keys, tokens, users, web
 from ..conf import conf
 from ..exceptions import AuditError, ConfigError
 from ..models import IssuedToken
+from ..opaque import Opaque, concealed
 from ..tokens import Claims
 
 logger = logging.getLogger("instaccess.issuer")
@@ -47,7 +47,6 @@ class Origin:
     user_agent: str = ""
 
 
-@sensitive_variables("text")
 def issue(
     *,
     user: Any,
@@ -86,7 +85,8 @@ def issue(
         user=user, real_user=real_user, application=application, service=service, origin=origin, now=now
     )
     for _ in range(_ATTEMPTS):
-        text = _sign_and_encrypt(claims, signing=signing, encryption=encryption if encrypted else None)
+        # The token is opaque until its row is committed, because error reporters print variables if that fails.
+        token = _sign_and_encrypt(claims, signing=signing, encryption=encryption if encrypted else None)
         row = _build_row(
             claims,
             user=user,
@@ -112,7 +112,7 @@ def issue(
             row.client_id,
             row.signing_kid,
         )
-        return row, text
+        return row, token.reveal()
     raise AuditError("the audit row was rejected twice: duplicate jti or deleted user")
 
 
@@ -145,22 +145,23 @@ def _build_claims(
     )
 
 
-@sensitive_variables("signed")
-def _sign_and_encrypt(claims: Claims, *, signing: keys.HeldKey, encryption: keys.HeldKey | None) -> str:
+@concealed
+def _sign_and_encrypt(claims: Claims, *, signing: keys.HeldKey, encryption: keys.HeldKey | None) -> Opaque[str]:
     """Sign the claims, then encrypt the signed token unless `encryption` is None.
 
     Raises ClaimsTooLarge, KeyUnavailable, or ConfigError.
     """
     signed = tokens.sign(claims.to_json(), signing.private(), kid=signing.kid)
     if encryption is None:
-        return signed
-    return tokens.encrypt(
+        return Opaque(signed)
+    token = tokens.encrypt(
         signed,
         encryption.public,
         kid=encryption.kid,
         alg=conf.encryption_alg,
         enc=conf.content_encryption,
     )
+    return Opaque(token)
 
 
 def _build_row(
@@ -175,12 +176,15 @@ def _build_row(
     encryption_kid: str,
 ) -> IssuedToken:
     """Build the audit row of a token. The row contains everything except the token, and has no HMAC yet."""
+    with_names = conf.audit_user_names
     return IssuedToken(
         jti=uuid.UUID(claims.jti),
         user=user,
         user_uuid=claims.user_uuid,
+        user_name=users.user_name(user) if with_names else "",
         real_user=real_user,
         real_user_uuid=claims.masquerading_user_uuid or "",
+        real_user_name=users.user_name(real_user) if with_names and real_user is not None else "",
         application=application,
         client_id=getattr(application, "client_id", ""),
         access_token_pk="" if access_token_pk is None else str(access_token_pk),

@@ -14,6 +14,7 @@ from django.views.decorators.debug import sensitive_variables
 from oauth2_provider.models import get_access_token_model, get_application_model
 from oauthlib.common import Request as OAuthlibRequest
 
+from .. import charsets
 from ..conf import conf
 from ..exceptions import ConfigError
 from . import access_tokens
@@ -122,11 +123,12 @@ def is_usable_client(client_id: str, request: HttpRequest | None = None) -> bool
         client_id: the client id of the application.
         request: the request that `Application.is_usable` receives. None means an empty request.
     """
-    if "\0" in client_id:  # PostgreSQL refuses NUL in a query
-        return False
     # Do not read from a replica, because a replica may still contain an application that was deleted or disabled.
     model = get_application_model()
     applications = model._default_manager.using(router.db_for_write(model))
+    # Some databases reject a comparison with a text that the column can't store, such as a text with NUL.
+    if not charsets.can_store(client_id, model._meta.get_field("client_id"), using=applications.db):
+        return False
     try:
         application = applications.filter(client_id=client_id).first()
     except (ValueError, DataError):  # the string is not a valid value

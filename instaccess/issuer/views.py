@@ -51,11 +51,11 @@ class IssueView(APIView):
     metadata_class = None
     http_method_names = ["post", "options"]
     domain: str
+    fault = ""
+    """The description of a server-side error, which is logged when the exception is no longer being handled."""
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Check the method and the host, then authenticate the client. Raises a Refusal or DisallowedHost."""
-        # Django's error reports must hide the POST parameters, even if code outside this view fails.
-        request._request.sensitive_post_parameters = "__ALL__"  # type: ignore[attr-defined]
         if request.method not in {"POST", "OPTIONS"}:
             raise web.MethodNotAllowed(code=Reason.METHOD)
         if request.method == "POST":
@@ -107,8 +107,8 @@ class IssueView(APIView):
 
     def handle_exception(self, exc: Exception) -> HttpResponse:  # type: ignore[override]
         """Log and count an error, and return the matching response of docs/wire-contract.md §1."""
-        refusal = _to_refusal(exc, self.request)
-        if refusal.status < 500:  # Server-side errors are already logged.
+        refusal = self._to_refusal(exc)
+        if refusal.status < 500:  # Server-side errors are logged later.
             logger.warning(
                 "refused reason=%s user=%s client_id=%r detail=%r",
                 refusal.code,
@@ -121,7 +121,7 @@ class IssueView(APIView):
         try:
             response = self._refuse(refusal)
         except InstAccessError as error:  # A setting, such as REALM, is invalid.
-            response = _to_refusal(error, self.request).to_response()
+            response = self._to_refusal(error).to_response()
         if refusal.status == 405:
             response["Allow"] = "POST, OPTIONS"
         if not isinstance(refusal, web.Throttled):
@@ -138,7 +138,24 @@ class IssueView(APIView):
             _set_remaining(response, throttling.peek(access_token_pk))
         return response
 
+    def _to_refusal(self, error: Exception) -> web.Refusal:
+        """Return the refusal that a client gets for an error. Stores the description of a server-side error."""
+        if isinstance(error, web.Refusal):
+            return error
+        if isinstance(error, InstAccessError):
+            self.fault = self.fault or str(error)
+            return web.Unavailable(error.detail, code=error.code)
+        if isinstance(error, SuspiciousOperation):
+            return web.BadRequest(type(error).__name__, code=Reason.BAD_REQUEST)
+        self.fault = _traceback(error, self.request)
+        return web.Unavailable(type(error).__name__, code=Reason.FAULT)
+
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.fault:
+            # DRF calls this method after its `except` block. Within the block, log handlers and error reporters
+            # could reach the exception, and the access token in the local variables of its frames.
+            web.forget_parameters(request._request)
+            logger.error("the issuer could not issue a token: %s", self.fault)
         # Discard DRF's headers, such as `Vary`, because Canvas does not send them.
         self.headers = {}
         finalized: HttpResponseBase = super().finalize_response(request, response, *args, **kwargs)
@@ -179,21 +196,6 @@ def _wants_unencrypted(request: Request) -> bool:
     return _parameter(request, "unencrypted").strip().lower() in _TRUE
 
 
-def _to_refusal(error: Exception, request: Request) -> web.Refusal:
-    """Return the refusal that a client gets for an error. Server-side errors are logged here."""
-    if isinstance(error, web.Refusal):
-        return error
-    if isinstance(error, InstAccessError):
-        logger.error("the issuer could not issue a token: %s", error)
-        return web.Unavailable(error.detail, code=error.code)
-    if isinstance(error, SuspiciousOperation):
-        return web.BadRequest(type(error).__name__, code=Reason.BAD_REQUEST)
-    # Log a string without `exc_info`. Otherwise, error reporters could read the access token from the local variables
-    # in the frames of the exception.
-    logger.error("the issuer could not issue a token: %s", _traceback(error, request))
-    return web.Unavailable(type(error).__name__, code=Reason.FAULT)
-
-
 def _set_remaining(response: HttpResponse, level: throttling.Level) -> None:
     if (remaining := level.remaining) is not None:
         response["X-Rate-Limit-Remaining"] = remaining
@@ -227,4 +229,5 @@ def _parameter(request: Request, name: str) -> str:
     return ""
 
 
-issue = isolated_view(IssueView.as_view())
+# The query or the form may contain an access token, even if the settings don't allow this.
+issue = isolated_view(web.takes_secrets(IssueView.as_view()))

@@ -4,7 +4,16 @@ from .audit_keys import evidence_keys, keks_for_revocation
 from .health import KeyHealth, load_health, short_kid
 from .held_keys import HeldKey
 from .lifecycle import Rotation, activate, revoke, rotate
-from .provision import check_sealed_keys, export, generate, import_key, init, missing_keys, reseal
+from .provision import (
+    check_sealed_keys,
+    export,
+    export_private,
+    generate,
+    import_key,
+    init,
+    missing_keys,
+    reseal,
+)
 from .ring import KeyRing, current_ring, lifecycle_times, sign_once
 from .rotation import (
     Times,
@@ -48,6 +57,7 @@ __all__ = [
     "evidence_keys",
     "examine",
     "export",
+    "export_private",
     "find_key",
     "forecast",
     "future_keys",

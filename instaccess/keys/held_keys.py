@@ -11,13 +11,13 @@ from copy import copy
 from dataclasses import dataclass
 from typing import NoReturn
 
-from django.views.decorators.debug import sensitive_variables
 from jwcrypto.common import JWException
 from jwcrypto.jwk import JWK
 
 from ..conf import conf
 from ..exceptions import KeyUnavailable, UnsealError
 from ..models import Key
+from ..tokens import PrivateKey
 from . import sealing
 
 logger = logging.getLogger("instaccess.keys")
@@ -43,7 +43,7 @@ class HeldKey:
         self.status = row.status
         self.public = public_key(row)
         self._sealed = row.sealed_private_jwk
-        self._private: JWK | None = None
+        self._private: PrivateKey | None = None
         self._error_logged = False
 
     def __repr__(self) -> str:
@@ -64,8 +64,7 @@ class HeldKey:
         """Return whether a row still contains the same keys, so that the row doesn't have to be parsed again."""
         return (self.use, self._sealed) == (row.use, row.sealed_private_jwk) and self.public == row.public_jwk
 
-    @sensitive_variables()
-    def private(self) -> JWK:
+    def private(self) -> PrivateKey:
         """Return the private key, unsealed and prepared by OpenSSL.
 
         Raises:
@@ -77,11 +76,11 @@ class HeldKey:
                 raise KeyUnavailable(f"only the public key of key {self.kid} is stored on this server")
             key = sealing.unseal(self._sealed, kid=self.kid, use=self.use, keks=conf.key_encryption_keys)
             # Make OpenSSL check and prepare the key now. Otherwise, the first operation with the key would be slow.
-            key.get_op_key("sign" if self.use == Key.Use.SIGNING else "unwrapKey")
+            key.op_key("sign" if self.use == Key.Use.SIGNING else "unwrapKey")
             self._private = key
         return self._private
 
-    def private_or_none(self) -> JWK | None:
+    def private_or_none(self) -> PrivateKey | None:
         """Return the private key, or None if the private key can't be unsealed. The error is logged once."""
         try:
             return self.private()
@@ -129,7 +128,7 @@ class PublicKeys(Mapping[str, JWK]):
         return len(self._keys)
 
 
-class PrivateKeys(Mapping[str, JWK]):
+class PrivateKeys(Mapping[str, PrivateKey]):
     """A mapping from kid to private key. Private keys are unsealed on access.
 
     If a private key can't be unsealed, access by kid raises UnsealError, because the server-side error must not look
@@ -141,7 +140,7 @@ class PrivateKeys(Mapping[str, JWK]):
         self._keys = keys
         self._unchecked = unchecked
 
-    def __getitem__(self, kid: str) -> JWK:
+    def __getitem__(self, kid: str) -> PrivateKey:
         if kid in self._unchecked:
             self._unchecked[kid].raise_error()
         return self._keys[kid].private()

@@ -14,7 +14,6 @@ from typing import Any
 
 from django.db.models import QuerySet
 from django.utils import timezone
-from jwcrypto.jwk import JWK
 
 from .. import audit, trust
 from ..conf import KeyEncryptionKey, conf
@@ -22,6 +21,7 @@ from ..exceptions import InstAccessError, KeyRefused, KeyUnavailable
 from ..models import Key
 from ..models import Revocation as RevocationRow
 from ..times import format_utc
+from ..tokens import PrivateKey
 from . import audit_keys, ring, rotation, row_hmac, store, succession
 
 logger = logging.getLogger("instaccess.keys")
@@ -104,7 +104,7 @@ def rotate(
     if decision.nothing_to_do and not needs_successor:
         return Rotation(use, next_due=decision.next_due)
     count = 2 if needs_successor else int(decision.make_future)
-    pregenerated = [trust.generate_jwk(use) for _ in range(count)]
+    pregenerated = [trust.generate_key(use) for _ in range(count)]
     with store.locked() as keys:
         # Read the clock again, because generating keys and waiting for the lock took time. Otherwise, the lead time
         # of a key would begin before other processes can see the key.
@@ -112,7 +112,7 @@ def rotate(
 
 
 def _rotate_locked(
-    keys: QuerySet[Key], expected: Key, pregenerated: list[JWK], *, now: datetime, force: bool
+    keys: QuerySet[Key], expected: Key, pregenerated: list[PrivateKey], *, now: datetime, force: bool
 ) -> Rotation:
     """Decide again under the lock, and apply the decision if `expected` is still the current key."""
     use = Key.Use(expected.use)
@@ -168,6 +168,11 @@ def activate(kid: str, *, force: bool = False, now: datetime | None = None) -> K
 def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None = None) -> Revocation:
     """Revoke a compromised key: stop accepting it, erase its private key, and mark its live tokens as revoked.
 
+    All changes of keys and the entry of the revocation log are one transaction. From its commit on, gateways refuse
+    the tokens of the key, however many there are. The tokens are marked afterwards; if this is interrupted, a second
+    call or `rotate` marks the remaining tokens. If a database router stores the audit log in another database, the
+    entry is committed first. A second call then revokes the key.
+
     If the key is current, the next future key becomes current. If there is no future key and the private key was on
     this server, a new key is generated. If the key was revoked before, only the tokens that another process issued
     in the meantime are marked.
@@ -175,20 +180,19 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
     A key whose row was modified or inserted without this package can be revoked too. Its row is then authentic again,
     so that the row is no longer reported.
 
-    The key and the entry of the revocation log are committed together, so gateways elsewhere refuse the key too. The
-    tokens are marked afterwards. If this is interrupted, a second call or `rotate` marks the remaining tokens.
-
     Args:
         by: the user who revokes the key, or a name as a string.
 
     Raises:
         KeyUnavailable: there is no such key.
+        DatabaseError: nothing was changed, or not all tokens were marked.
     """
     keks = audit_keys.keks_for_revocation()
     key = store.find_key(kid)
     use = _use_of(key, keks)
     pregenerated, failure = succession.pregenerate_keys(key)
     successor = generated = None
+    newly_revoked = False
     with store.locked() as keys:
         # Read the clock after generating the keys. Otherwise, their lead time would begin too early.
         now = now or timezone.now()
@@ -197,7 +201,7 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
         if key.status != Key.Status.REVOKED or not store.is_authentic(key, keks):
             was_current, had_private = key.status == Key.Status.CURRENT, key.has_private
             store.mark_revoked(key, now, keks)
-            logger.warning("key %s revoked by %s: %r", key.kid, getattr(by, "pk", by), reason)
+            newly_revoked = True
             try:
                 if was_current:
                     successor = succession.activate_successor(
@@ -212,6 +216,8 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
                 # The new key could not be sealed and was not stored. The error is only reported, so that the
                 # compromised key is revoked nevertheless.
                 failure = error.detail
+    if newly_revoked:
+        logger.warning("key %s revoked by %s: %r", key.kid, getattr(by, "pk", by), reason)
     if failure:
         logger.error("no new %s key was generated after a revocation: %s", use.label, failure)
     tokens = _mark_tokens([key.kid], recorded, keks, reason=reason, by=by, now=now)

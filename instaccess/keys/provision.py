@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from django.utils import timezone
-from django.views.decorators.debug import sensitive_variables
 
 from .. import trust
 from ..conf import conf, kek_id
 from ..exceptions import KeyRefused, KeyUnavailable, UnsealError
 from ..models import Key
+from ..opaque import Opaque
 from . import row_hmac, sealing, store
 from .held_keys import public_key
 
@@ -51,7 +51,7 @@ def init(*, now: datetime | None = None) -> list[Key]:
             "there are encryption keys, but none is current: import the gateway's public key or generate a key with "
             "`python manage.py instaccess_keys`, then activate it"
         )
-    pregenerated = {(use, status): trust.generate_jwk(use) for use, status in missing_keys()}
+    pregenerated = {(use, status): trust.generate_key(use) for use, status in missing_keys()}
     if not pregenerated:
         return []
     generated = []
@@ -95,14 +95,13 @@ def undecryptable(rows: Iterable[Key]) -> dict[str, UnsealError]:
 
 def generate(use: Key.Use, *, now: datetime | None = None) -> Key:
     """Generate and store a future key."""
-    private = trust.generate_jwk(use)
+    private = trust.generate_key(use)
     with store.locked():
         return store.store(private, use=use, status=Key.Status.FUTURE, now=now or timezone.now())
 
 
-@sensitive_variables()
 def import_key(
-    data: str | bytes,
+    data: Opaque[bytes],
     *,
     use: Key.Use,
     status: Key.Status = Key.Status.FUTURE,
@@ -144,13 +143,25 @@ def _describe_duplicate(existing: Key, use: Key.Use, *, with_private: bool) -> s
     return text
 
 
-@sensitive_variables()
-def export(row: Key, *, file_format: str, private: bool = False) -> str:
-    """Return a key as PEM or JWK.
+def export(row: Key, *, file_format: str) -> str:
+    """Return a public key as PEM or JWK.
 
     Args:
         file_format: `pem` or `jwk`.
-        private: include the private key, unencrypted.
+
+    Raises:
+        KeyAltered: the row was modified.
+        UnsealError: the row can't be checked.
+    """
+    row_hmac.check(row, conf.key_encryption_keys)
+    return trust.key_to_text(public_key(row), file_format=file_format)
+
+
+def export_private(row: Key, *, file_format: str) -> Opaque[str]:
+    """Return a private key, unencrypted, as PEM or JWK.
+
+    Args:
+        file_format: `pem` or `jwk`.
 
     Raises:
         KeyAltered: the row was modified.
@@ -158,13 +169,11 @@ def export(row: Key, *, file_format: str, private: bool = False) -> str:
         UnsealError: the row can't be checked, or the private key can't be unsealed.
     """
     row_hmac.check(row, conf.key_encryption_keys)
-    if not private:
-        return trust.key_to_text(public_key(row), file_format=file_format, private=False)
     if not row.has_private:
         raise KeyUnavailable(f"only the public key of key {row.kid} is stored on this server")
     key = sealing.unseal(row.sealed_private_jwk, kid=row.kid, use=row.use, keks=conf.key_encryption_keys)
     logger.warning("private key of key %s exported", row.kid)
-    return trust.key_to_text(key, file_format=file_format, private=True)
+    return trust.private_to_text(key, file_format=file_format)
 
 
 def reseal() -> int:
@@ -198,7 +207,6 @@ def reseal() -> int:
     return resealed
 
 
-@sensitive_variables()
 def _reseal_row(pk: int) -> bool:
     """Encrypt the private key of a row again and compute its HMAC again, with the first key-encryption key.
 

@@ -19,6 +19,7 @@ from .. import tokens
 from ..conf import conf
 from ..exceptions import KeyUnavailable, Reason
 from ..models import Key
+from ..tokens import PrivateKey
 from ..trust import Refreshed
 from . import rotation, row_hmac
 from .held_keys import HeldKey, PrivateKeys, PublicKeys, RefusedKey
@@ -78,7 +79,7 @@ class KeyRing:
             for key in self._accepted(Key.Use.SIGNING)
         ]
 
-    def decryption_keys(self) -> Mapping[str, JWK]:
+    def decryption_keys(self) -> Mapping[str, PrivateKey]:
         """Return a mapping from kid to private encryption key, for `tokens.decrypt`. Keys are unsealed on access.
 
         Raises KeyUnavailable if there are encryption keys, but all of them are refused.
@@ -86,7 +87,7 @@ class KeyRing:
         return self._decryption
 
     @cached_property
-    def _decryption(self) -> Mapping[str, JWK]:
+    def _decryption(self) -> Mapping[str, PrivateKey]:
         keys = {key.kid: key for key in self._accepted(Key.Use.ENCRYPTION) if key.has_private}
         return PrivateKeys(keys, self._unchecked(Key.Use.ENCRYPTION))
 
@@ -148,8 +149,9 @@ def load(previous: Iterable[HeldKey] = ()) -> KeyRing:
     return KeyRing(tuple(keys), tuple(refused))
 
 
-def _order(row: Key) -> tuple[int, float]:
-    return rotation.ACCEPTED.index(Key.Status(row.status)), -row.created_at.timestamp()
+def _order(row: Key) -> tuple[int, float, int]:
+    # Two keys that are stored in the same millisecond have the same time.
+    return rotation.ACCEPTED.index(Key.Status(row.status)), -row.created_at.timestamp(), -row.pk
 
 
 _ring: Refreshed[KeyRing] = Refreshed(lambda last: load(last.keys if last else ()), lambda: router.db_for_write(Key))

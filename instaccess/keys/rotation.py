@@ -8,6 +8,7 @@ This module reads no clock, setting or database. `lifecycle.py` applies the deci
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from copy import copy
 from dataclasses import dataclass
@@ -76,7 +77,10 @@ def decide(keys: Iterable[Key], *, use: Key.Use, now: datetime, times: Times, fo
     if current is None or served is None:
         return Decision(use, None, None, False, erase, None)
     future = sorted(
-        (key for key in same_use if key.status == Key.Status.FUTURE), key=lambda key: ready_at(key, times)
+        (key for key in same_use if key.status == Key.Status.FUTURE),
+        # Two keys that are stored in the same millisecond become ready at the same time. `store.future_keys` returns
+        # them in this order too.
+        key=lambda key: (ready_at(key, times), key.pk or math.inf),
     )
     waiting = [key for key in future if can_rotate_automatically(key, previous_has_private=current.has_private)]
     due = max(served, ready_at(waiting[0], times)) if waiting else None

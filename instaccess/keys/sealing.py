@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from django.views.decorators.debug import sensitive_variables
 from jwcrypto.common import JWException, base64url_decode, base64url_encode
 from jwcrypto.jwe import JWE
 from jwcrypto.jwk import JWK
@@ -18,14 +17,16 @@ from jwcrypto.jwk import JWK
 from .. import tokens
 from ..conf import KeyEncryptionKey, kek_id
 from ..exceptions import InvalidToken, Reason, UnsealError
+from ..opaque import concealed
+from ..tokens import PrivateKey
 
 _ALG, _ENC = "A256KW", "A256GCM"
 _MAX_PRIVATE_JWK_BYTES = 16_384
 
 
-@sensitive_variables()
-def seal(private: JWK, *, kid: str, use: str, keks: Sequence[KeyEncryptionKey]) -> str:
-    """Encrypt a private JWK with the first of the key-encryption keys."""
+@concealed
+def seal(private: PrivateKey, *, kid: str, use: str, keks: Sequence[KeyEncryptionKey]) -> str:
+    """Encrypt a private key with the first of the key-encryption keys."""
     header = {
         "alg": _ALG,
         "enc": _ENC,
@@ -34,13 +35,13 @@ def seal(private: JWK, *, kid: str, use: str, keks: Sequence[KeyEncryptionKey]) 
         "use": use,
         "kek": kek_id(keks[0]),
     }
-    jwe = JWE(private.export_private(), json.dumps(header), algs=[_ALG, _ENC])
+    jwe = JWE(private.reveal().export_private(), json.dumps(header), algs=[_ALG, _ENC])
     jwe.add_recipient(_as_jwk(keks[0]))
     return str(jwe.serialize(compact=True))
 
 
-@sensitive_variables()
-def unseal(sealed: str, *, kid: str, use: str, keks: Sequence[KeyEncryptionKey]) -> JWK:
+@concealed
+def unseal(sealed: str, *, kid: str, use: str, keks: Sequence[KeyEncryptionKey]) -> PrivateKey:
     """Decrypt the sealed key of this `kid` and `use`, with the key-encryption key that sealed the key.
 
     Raises:
@@ -70,7 +71,7 @@ def unseal(sealed: str, *, kid: str, use: str, keks: Sequence[KeyEncryptionKey])
             "backup, or revoke the key",
             code=Reason.SEAL_BROKEN,
         )
-    return key
+    return PrivateKey(key)
 
 
 def sealed_under(sealed: str) -> str:

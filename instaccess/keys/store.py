@@ -14,13 +14,13 @@ from datetime import UTC, datetime
 
 from django.db import connections, router, transaction
 from django.db.models import F, QuerySet
-from django.views.decorators.debug import sensitive_variables
 from jwcrypto.jwk import JWK
 
 from .. import audit, trust
 from ..conf import KeyEncryptionKey, conf
 from ..exceptions import ConfigError, KeyUnavailable, UnsealError
 from ..models import Key, KeyLock
+from ..tokens import PrivateKey
 from . import ring, rotation, row_hmac, sealing
 
 logger = logging.getLogger("instaccess.keys")
@@ -147,13 +147,12 @@ def find_key(kid: str, keys: QuerySet[Key] | None = None) -> Key:
     return matches[0]
 
 
-@sensitive_variables()
-def store(key: JWK, *, use: Key.Use, status: Key.Status, now: datetime) -> Key:
+def store(key: JWK | PrivateKey, *, use: Key.Use, status: Key.Status, now: datetime) -> Key:
     """Insert a key, and return its row. A private key is sealed first."""
     public = trust.public_members(key, use=use)
     sealed = ""
-    if key.has_private:
-        private = trust.private_jwk(key, use=use)
+    if isinstance(key, PrivateKey):
+        private = trust.for_use(key, use=use)
         sealed = sealing.seal(private, kid=public["kid"], use=use, keks=conf.key_encryption_keys)
     row = Key(
         kid=public["kid"],
@@ -216,7 +215,6 @@ def erase(key: Key) -> None:
     logger.info("private key of key %s erased", key.kid)
 
 
-@sensitive_variables()
 def _public_key_of_sealed(key: Key, keks: Sequence[KeyEncryptionKey]) -> dict[str, str]:
     """Return the public key that belongs to the sealed private key of a row, or {} if there is none."""
     try:

@@ -6,18 +6,18 @@ import logging
 from datetime import datetime
 
 from django.db.models import QuerySet
-from jwcrypto.jwk import JWK
 
 from .. import trust
 from ..conf import conf
 from ..exceptions import ConfigError, InstAccessError, KeyRefused, KeyUnavailable, Reason, UnsealError
 from ..models import Key
+from ..tokens import PrivateKey
 from . import rotation, row_hmac, sealing, store
 
 logger = logging.getLogger("instaccess.keys")
 
 
-def pregenerate_keys(key: Key) -> tuple[list[JWK], str]:
+def pregenerate_keys(key: Key) -> tuple[list[PrivateKey], str]:
     """Generate the keys that may be needed after this key is revoked.
 
     Returns the keys and the reason why generation failed, or an empty string. A failure raises no error, because it
@@ -26,13 +26,13 @@ def pregenerate_keys(key: Key) -> tuple[list[JWK], str]:
     if not key.has_private or key.status not in {Key.Status.CURRENT, Key.Status.FUTURE}:
         return [], ""
     try:
-        return [trust.generate_jwk(key.use), trust.generate_jwk(key.use)], ""
+        return [trust.generate_key(key.use), trust.generate_key(key.use)], ""
     except InstAccessError as error:
         return [], error.detail
 
 
 def activate_successor(
-    keys: QuerySet[Key], use: Key.Use, pregenerated: list[JWK], *, now: datetime, previous_has_private: bool
+    keys: QuerySet[Key], use: Key.Use, pregenerated: list[PrivateKey], *, now: datetime, previous_has_private: bool
 ) -> Key | None:
     """Make the next usable future key current, or else a pregenerated key.
 
@@ -46,7 +46,9 @@ def activate_successor(
     return successor
 
 
-def ensure_next_key(keys: QuerySet[Key], use: Key.Use, pregenerated: list[JWK], *, now: datetime) -> Key | None:
+def ensure_next_key(
+    keys: QuerySet[Key], use: Key.Use, pregenerated: list[PrivateKey], *, now: datetime
+) -> Key | None:
     """Store a pregenerated key as a future key if no future key can become current. Returns the stored key."""
     if pregenerated and store.next_key(keys, use, previous_has_private=True) is None:
         return store.store(pregenerated.pop(), use=use, status=Key.Status.FUTURE, now=now)

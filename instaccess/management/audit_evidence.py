@@ -15,6 +15,7 @@ from .. import audit, keys
 from ..audit import Report, Statement
 from ..conf import conf
 from ..exceptions import AuditAltered
+from ..opaque import Opaque
 from . import audit_reports
 from .base import SubcommandCommand, iso, operator, write_new_file
 
@@ -111,7 +112,7 @@ class EvidenceSubcommands(SubcommandCommand):
         statement = audit.read_checkpoint(checkpoint, keys.evidence_keys())
         document = audit.export_checkpoint(checkpoint)
         if options["file"] is not None:
-            write_new_file(options["file"], document, mode=0o644)
+            write_new_file(options["file"], Opaque(document), mode=0o644)
             self.stdout.write(
                 f"Checkpoint {statement.number} was written to {options['file']}. Store the file on another machine."
             )

@@ -13,9 +13,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error
-from django.views.decorators.debug import sensitive_variables
 
 from ..exceptions import InstAccessError
+from ..opaque import Opaque
 from ..times import format_rfc3339
 
 with suppress(ImportError):  # Windows has no user ids.
@@ -23,7 +23,7 @@ with suppress(ImportError):  # Windows has no user ids.
 
 
 class SubcommandCommand(BaseCommand):
-    """A command that calls the method named after its subcommand, with a leading underscore."""
+    """A command that calls the method named after its subcommand: `erase-name` calls `_erase_name`."""
 
     def add_subcommands(
         self, parser: CommandParser, texts: Mapping[str, str], *, parser_class: type[CommandParser] = CommandParser
@@ -52,7 +52,7 @@ class SubcommandCommand(BaseCommand):
         return sub
 
     def handle(self, *args: Any, **options: Any) -> None:
-        run: Callable[[dict[str, Any]], None] = getattr(self, "_" + options["subcommand"])
+        run: Callable[[dict[str, Any]], None] = getattr(self, "_" + options["subcommand"].replace("-", "_"))
         try:
             run(options)
         except InstAccessError as error:
@@ -91,8 +91,7 @@ def operator() -> str:
         return f"uid {uid}, command line"
 
 
-@sensitive_variables("text")
-def write_new_file(path: str, text: str, *, mode: int) -> None:
+def write_new_file(path: str, text: Opaque[str], *, mode: int) -> None:
     """Write text to a new file, and delete the file if the text can't be written completely.
 
     Args:
@@ -111,7 +110,7 @@ def write_new_file(path: str, text: str, *, mode: int) -> None:
         raise CommandError(f"Can't write {path}: {error.strerror}.") from error
     try:
         with open(descriptor, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
+            file.write(text.reveal())
             file.flush()
             os.fsync(file.fileno())
     except BaseException as error:

@@ -283,7 +283,20 @@ class Migration(migrations.Migration):
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
                 ("jti", models.UUIDField(unique=True, verbose_name="token id")),
                 ("user_uuid", models.CharField(max_length=255, verbose_name="user uuid")),
+                (
+                    "user_name",
+                    models.CharField(
+                        blank=True,
+                        help_text="User name at the time of issue. Empty if INSTACCESS['AUDIT_USER_NAMES'] was False.",
+                        max_length=255,
+                        verbose_name="user name",
+                    ),
+                ),
                 ("real_user_uuid", models.CharField(blank=True, max_length=255, verbose_name="real user uuid")),
+                (
+                    "real_user_name",
+                    models.CharField(blank=True, max_length=255, verbose_name="name of the real user"),
+                ),
                 ("client_id", models.CharField(blank=True, max_length=255, verbose_name="client id")),
                 (
                     "access_token_pk",
@@ -320,6 +333,17 @@ class Migration(migrations.Migration):
                         help_text="HMAC of this row, with a key derived from the key-encryption key.",
                         max_length=64,
                         verbose_name="authentication code",
+                    ),
+                ),
+                (
+                    "names_mac",
+                    models.CharField(
+                        blank=True,
+                        help_text=(
+                            "HMAC of the user names, separate from the HMAC of the row, so that names can be erased."
+                        ),
+                        max_length=64,
+                        verbose_name="authentication code of the user names",
                     ),
                 ),
                 (
@@ -368,6 +392,8 @@ class Migration(migrations.Migration):
                     models.Index(fields=["account_uuid", "issued_at"], name="instaccess_account_issued"),
                     models.Index(fields=["user_uuid"], name="instaccess_user_uuid"),
                     models.Index(fields=["real_user_uuid"], name="instaccess_real_user_uuid"),
+                    models.Index(fields=["user_name"], name="instaccess_user_name"),
+                    models.Index(fields=["real_user_name"], name="instaccess_real_user_name"),
                     models.Index(fields=["ip_address"], name="instaccess_address"),
                     models.Index(fields=["revoked_at"], name="instaccess_revoked"),
                 ],

@@ -22,7 +22,15 @@ from .. import tokens, trust
 from ..conf import conf
 from ..exceptions import ConfigError, InstAccessError, InvalidToken, Reason
 from ..tokens import Claims, identifiers
-from ..web import RETRY_AFTER, InvalidAccessToken, Unavailable, account_uuid, challenge, request_domain
+from ..web import (
+    RETRY_AFTER,
+    InvalidAccessToken,
+    Unavailable,
+    account_uuid,
+    challenge,
+    describe_unexpected,
+    request_domain,
+)
 from .lenient_parsing import find_issuers
 from .local_tables import local_tables
 from .token_user import TokenUser
@@ -79,33 +87,46 @@ class InstAccessAuthentication(BaseAuthentication):
     each of the four steps: `get_bearer`, `verify`, `get_claims`, `get_user`.
     """
 
-    @sensitive_variables("token", "payload")
+    @sensitive_variables("payload")
     def authenticate(self, request: Request) -> tuple[Any, Any] | None:
         """Return the user and the claims, or None if the request contains no InstAccess token.
 
         Raises:
             APIException: 401 if the token is refused, 503 if the service can't decide.
         """
-        payload: dict[str, Any] = {}
+        payload: dict[str, Any] | None = {}
+        answer: type[APIException] = _Unavailable
+        fault: tuple[str, ...] = ()
         try:
-            token = self.get_bearer(request)
-            if token is None or not self.is_ours(token):
+            # No variable of this function contains the token, because some error reporters print the variables of
+            # all functions, and USER_HOOK can raise any error.
+            if (payload := self._read_payload(request)) is None:
                 return None
-            payload = self.verify(token)
             claims = self.get_claims(payload)
             self.check_account(claims, request)
             self.check_client(claims, request)
             return self.get_user(claims), claims
         except InvalidToken as refusal:
-            jti = identifiers(payload).get("jti", "")[:64]  # `payload` is empty until the signature is verified.
+            jti = identifiers(payload or {}).get("jti", "")[:64]
             logger.warning("refused reason=%s jti=%r detail=%r", refusal.code, jti, refusal.detail)
-            answer: type[APIException] = _Refused
+            answer = _Refused
         except (DbError, InstAccessError) as error:
-            logger.error("the service could not check the token (%s): %s", type(error).__name__, error)
-            answer = _Unavailable
-        # Raise after the `except` blocks. Otherwise, the first exception, whose frames contain the token, would
-        # become the `__context__` of the new exception.
+            fault = ("the service could not check the token (%s): %s", type(error).__name__, str(error))
+        except Exception as error:
+            if payload:
+                raise  # An error of a hook, whose frames don't contain the token.
+            fault = ("the service could not check the token: %s", describe_unexpected(error))
+        # Log and raise after the `except` blocks. Otherwise, log handlers could reach the first exception, whose
+        # frames contain the token, and the first exception would become the `__context__` of the new one.
+        if fault:
+            logger.error(*fault)
         raise answer
+
+    @sensitive_variables("token")
+    def _read_payload(self, request: Request) -> dict[str, Any] | None:
+        """Steps 1 and 2: return the verified payload, or None if the request contains no InstAccess token."""
+        token = self.get_bearer(request)
+        return self.verify(token) if token is not None and self.is_ours(token) else None
 
     def authenticate_header(self, request: Request) -> str:
         """Return the challenge. Because there is a challenge, DRF answers 401 instead of 403."""

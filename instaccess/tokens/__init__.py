@@ -18,6 +18,7 @@ from .jose import (
     sign,
     verify,
 )
+from .private_key import PrivateKey
 
 __all__ = [
     "AFTERLIFE",
@@ -31,6 +32,7 @@ __all__ = [
     "MAX_TOKEN_CHARS",
     "SIGNING_ALGORITHMS",
     "Claims",
+    "PrivateKey",
     "ReloadableKeys",
     "decrypt",
     "encrypt",

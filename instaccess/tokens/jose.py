@@ -3,8 +3,8 @@
 jwcrypto decrypts and verifies tokens. Because its parser is lenient, `compact` first parses each token strictly. The
 caller decides which algorithms are accepted; the token never does.
 
-Keys are `jwcrypto.jwk.JWK` objects whose `use` member is set. Reuse these objects, because loading a
-private key takes about as long as a hundred signatures.
+Public keys are `jwcrypto.jwk.JWK` objects, and private keys are `PrivateKey` objects. Their `use` member is set.
+Reuse these objects, because loading a private key takes about as long as a hundred signatures.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from abc import abstractmethod
 from collections.abc import Collection, Iterable, Mapping
 from copy import copy
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from jwcrypto.common import JWException
 from jwcrypto.jwe import JWE
@@ -22,8 +22,12 @@ from jwcrypto.jwk import JWK
 from jwcrypto.jws import JWS
 
 from ..exceptions import InvalidToken, Reason
+from ..opaque import concealed
 from . import minting
 from .compact import json_object, parse_header, split_compact
+from .private_key import PrivateKey
+
+K = TypeVar("K", JWK, PrivateKey)
 
 SIGNING_ALGORITHMS = ("RS256",)
 KEY_ALGORITHMS = ("RSA-OAEP", "RSA-OAEP-256")
@@ -58,14 +62,14 @@ class ReloadableKeys(Mapping[str, JWK]):
         """Load the keys again, unless that happened recently."""
 
 
-def sign(payload: bytes, key: JWK, *, kid: str, typ: str = "JWT") -> str:
+def sign(payload: bytes, key: PrivateKey, *, kid: str, typ: str = "JWT") -> str:
     """Sign a payload with RS256 (RFC 7518 §3.3) and return the compact JWS.
 
     Args:
-        key: a private signing key.
+        key: the signing key.
         typ: the type of the JWS (RFC 8725 §3.11). `verify` refuses a JWS of another type.
     """
-    return minting.jws(payload, key.get_op_key("sign"), typ=typ, kid=kid)
+    return minting.jws(payload, key.op_key("sign"), typ=typ, kid=kid)
 
 
 def encrypt(jws: str, key: JWK, *, kid: str, alg: str, enc: str) -> str:
@@ -80,7 +84,7 @@ def encrypt(jws: str, key: JWK, *, kid: str, alg: str, enc: str) -> str:
 
 def decrypt(
     token: str,
-    keys: Mapping[str, JWK],
+    keys: Mapping[str, PrivateKey],
     *,
     key_algorithms: Collection[str] = KEY_ALGORITHMS,
     content_algorithms: Collection[str] = CONTENT_ALGORITHMS,
@@ -99,14 +103,22 @@ def decrypt(
     """
     segments, header = parse_encrypted(token, key_algorithms=key_algorithms, content_algorithms=content_algorithms)
     for kid, key in _candidates(header, keys):
-        jwe = _new_jwe(segments, header["alg"], header["enc"])
-        try:
-            jwe.decrypt(key, max_plaintext=MAX_PLAINTEXT_BYTES)
-            return jwe.payload.decode("ascii"), kid
-        # These errors are caught, because jwcrypto also raises KeyError, TypeError and others for malformed input.
-        except (JWException, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError):
-            continue
+        plaintext = _decrypt_with_key(segments, header, key)
+        if plaintext is not None:
+            return plaintext, kid
     raise InvalidToken("no key decrypts the token", code=Reason.DECRYPT_FAILED)
+
+
+@concealed
+def _decrypt_with_key(segments: list[bytes], header: Mapping[str, str], key: PrivateKey) -> str | None:
+    """Return the plaintext, or None if this key doesn't decrypt the token."""
+    jwe = _new_jwe(segments, header["alg"], header["enc"])
+    try:
+        jwe.decrypt(key.reveal(), max_plaintext=MAX_PLAINTEXT_BYTES)
+        return str(jwe.payload.decode("ascii"))
+    # These errors are caught, because jwcrypto also raises KeyError, TypeError and others for malformed input.
+    except (JWException, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError):
+        return None
 
 
 def parse_encrypted(
@@ -195,7 +207,7 @@ def _parts(names: tuple[str, ...], segments: list[bytes]) -> dict[str, Any]:
     return parts
 
 
-def _candidates(header: Mapping[str, str], keys: Mapping[str, JWK]) -> Iterable[tuple[str, JWK]]:
+def _candidates(header: Mapping[str, str], keys: Mapping[str, K]) -> Iterable[tuple[str, K]]:
     # If the header contains a `kid`, only the key with this kid is tried. Otherwise, an attacker could cause several
     # RSA operations per token.
     if "kid" not in header:

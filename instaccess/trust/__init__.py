@@ -3,7 +3,8 @@
 from .denylist import clear_cache as clear_deny_list
 from .denylist import current as current_deny_list
 from .denylist import read_revocations
-from .material import generate_jwk, private_jwk, public_members
+from .material import for_use, private_to_text, public_members
+from .material import generate as generate_key
 from .material import parse as parse_key
 from .material import to_text as key_to_text
 from .refreshed import Refreshed
@@ -19,11 +20,12 @@ __all__ = [
     "clear_deny_list",
     "current_deny_list",
     "decryption_keys",
-    "generate_jwk",
+    "for_use",
+    "generate_key",
     "has_key_table",
     "key_to_text",
     "parse_key",
-    "private_jwk",
+    "private_to_text",
     "public_members",
     "read_revocations",
     "use_audit_table",

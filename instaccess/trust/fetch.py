@@ -13,6 +13,7 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from ..exceptions import SourceUnavailable
+from ..opaque import OpaqueText, concealed
 
 _MAX_AGE = re.compile(r"(?:^|[\s,])max-age=([0-9]{1,9})(?:[\s,]|$)", re.ASCII | re.IGNORECASE)
 
@@ -55,12 +56,13 @@ class Fetched:
     not_modified: bool = False
 
 
+@concealed
 def fetch_json(
     url: str,
     *,
     parameters: Mapping[str, str] | None = None,
     etag: str = "",
-    secret: str = "",
+    secret: OpaqueText | None = None,
     max_bytes: int = MAX_BYTES,
 ) -> Fetched:
     """Fetch a JSON document with GET.
@@ -71,7 +73,7 @@ def fetch_json(
         url: the URL to fetch.
         parameters: parameters to add to the query of the URL.
         etag: the ETag of the document that the caller has. It is sent as If-None-Match.
-        secret: the bearer token to send.
+        secret: the bearer token to send, or None.
         max_bytes: the largest accepted body, in bytes.
 
     Raises:
@@ -80,8 +82,8 @@ def fetch_json(
     headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
     if etag:
         headers["If-None-Match"] = etag
-    if secret:
-        headers["Authorization"] = f"Bearer {secret}"
+    if secret is not None:
+        headers["Authorization"] = f"Bearer {secret.reveal()}"
     deadline = time.monotonic() + BODY_SECONDS
     try:
         # Without an explicit `auth`, requests would replace the Authorization header if ~/.netrc lists the host.
@@ -126,8 +128,8 @@ def _error_names(error: Exception) -> str:
     return ": ".join(dict.fromkeys(names))
 
 
-def _hint(response: requests.Response, secret: str) -> str:
-    if secret and response.status_code == requests.codes.unauthorized:
+def _hint(response: requests.Response, secret: OpaqueText | None) -> str:
+    if secret is not None and response.status_code == requests.codes.unauthorized:
         return ": add the first secret in this server's INSTACCESS['SERVICE_SECRETS'] to the issuer's SERVICE_SECRETS"
     return ""
 

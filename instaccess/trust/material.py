@@ -6,12 +6,13 @@ import json
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import rsa
-from django.views.decorators.debug import sensitive_variables
 from jwcrypto.common import JWException
 from jwcrypto.jwk import JWK
 
 from ..conf import conf
 from ..exceptions import KeyRefused
+from ..opaque import Opaque, concealed
+from ..tokens import PrivateKey
 from . import roca
 
 MIN_RSA_BITS, MAX_RSA_BITS = 2048, 4096
@@ -22,36 +23,40 @@ PRIVATE_MEMBERS = ("d", "p", "q", "dp", "dq", "qi")
 """The members of an RSA key (RFC 7518 §6.3). Only these members are copied; other members of a JWK are dropped."""
 
 
-def generate_jwk(use: str) -> JWK:
+@concealed
+def generate(use: str) -> PrivateKey:
     """Generate an RSA key pair of `KEY_SIZE` bits.
 
     Generation can take more than a second, so don't call this function while you hold a lock.
     """
-    return JWK.generate(kty="RSA", size=conf.key_size, use=str(use))
+    return PrivateKey(JWK.generate(kty="RSA", size=conf.key_size, use=str(use)))
 
 
-def public_members(key: JWK, *, use: str) -> dict[str, str]:
+def public_members(key: JWK | PrivateKey, *, use: str) -> dict[str, str]:
     """Return the members of the public key, with `use` and with the RFC 7638 thumbprint as `kid`."""
-    return {**{name: key[name] for name in PUBLIC_MEMBERS}, "use": str(use), "kid": key.thumbprint()}
+    public = key.public() if isinstance(key, PrivateKey) else key
+    return {**{name: public[name] for name in PUBLIC_MEMBERS}, "use": str(use), "kid": public.thumbprint()}
 
 
-@sensitive_variables()
-def private_jwk(key: JWK, *, use: str) -> JWK:
-    """Return the private key as a JWK with `use` and `kid`."""
-    return JWK(**public_members(key, use=use), **{name: key[name] for name in PRIVATE_MEMBERS})
+@concealed
+def for_use(key: PrivateKey, *, use: str) -> PrivateKey:
+    """Return the private key with the members `use` and `kid`."""
+    members = {name: key.reveal()[name] for name in PRIVATE_MEMBERS}
+    return PrivateKey(JWK(**public_members(key, use=use), **members))
 
 
-@sensitive_variables()
-def parse(data: str | bytes) -> JWK:
+@concealed
+def parse(data: Opaque[bytes]) -> JWK | PrivateKey:
     """Parse a PEM (PKCS#8, SubjectPublicKeyInfo, certificate) or one JWK as JSON, and check the key.
+
+    The data is opaque, because it may be a private key.
 
     Raises:
         KeyRefused: the data is not an RSA key of 2048 to 4096 bits with an exponent of 65537 or more, or the key is
             weak to the ROCA attack. The message gives the reason and never contains key material.
     """
-    raw = b""
+    raw = data.reveal().strip()
     try:
-        raw = (data.encode() if isinstance(data, str) else data).strip()
         if raw.startswith(b"{"):
             members = json.loads(raw)
             if "generate" in members:
@@ -69,10 +74,9 @@ def parse(data: str | bytes) -> JWK:
         ) from None
     check_strength(key)
     members = {name: key[name] for name in PUBLIC_MEMBERS + PRIVATE_MEMBERS if name in key}
-    return JWK(**members)
+    return PrivateKey(JWK(**members)) if key.has_private else JWK(**members)
 
 
-@sensitive_variables()
 def _conversion_hint(raw: bytes) -> str:
     """Return how to convert a key in another common format, or an empty string if the format is unknown."""
     start = raw[:4096]
@@ -89,7 +93,6 @@ def _conversion_hint(raw: bytes) -> str:
     return ""
 
 
-@sensitive_variables()
 def check_strength(key: JWK) -> None:
     """Check the type, size, exponent and modulus of a key, and that the private members match the public members.
 
@@ -117,16 +120,26 @@ def check_strength(key: JWK) -> None:
         raise KeyRefused("the private key doesn't match the public key")
 
 
-@sensitive_variables()
-def to_text(key: JWK, *, file_format: str, private: bool) -> str:
-    """Serialize a key as PEM or as a JWK in JSON.
+def to_text(key: JWK, *, file_format: str) -> str:
+    """Serialize a public key as PEM (SubjectPublicKeyInfo) or as a JWK in JSON.
 
     Args:
-        key: the key.
-        file_format: `pem` or `jwk`. PEM is unencrypted PKCS#8 for a private key and SubjectPublicKeyInfo for a public
-            key.
-        private: whether to include the private members.
+        file_format: `pem` or `jwk`.
     """
+    return _to_text(key, file_format, private=False)
+
+
+@concealed
+def private_to_text(key: PrivateKey, *, file_format: str) -> Opaque[str]:
+    """Serialize a private key, unencrypted, as PEM (PKCS#8) or as a JWK in JSON.
+
+    Args:
+        file_format: `pem` or `jwk`.
+    """
+    return Opaque(_to_text(key.reveal(), file_format, private=True))
+
+
+def _to_text(key: JWK, file_format: str, *, private: bool) -> str:
     if file_format == "pem":
         # jwcrypto requires an explicit None to export an unencrypted key.
         exported = key.export_to_pem(private_key=True, password=None) if private else key.export_to_pem()

@@ -14,6 +14,7 @@ from jwcrypto.jwk import JWK
 
 from ..conf import conf
 from ..exceptions import KeyRefused, SourceUnavailable
+from ..opaque import Opaque
 from ..tokens import ReloadableKeys
 from . import material
 from .fetch import fetch_json, without_query
@@ -124,7 +125,7 @@ def read_jwks(document: Any) -> dict[str, JWK]:
         if not isinstance(member, dict) or not _may_verify(member):
             continue
         try:
-            key = material.parse(json.dumps(member))
+            key = material.parse(Opaque(json.dumps(member).encode()))
         except KeyRefused as error:
             logger.warning("a member of a JWK set was skipped: %s", error)
             continue

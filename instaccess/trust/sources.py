@@ -11,23 +11,26 @@ import logging
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
-from django.views.decorators.debug import sensitive_variables
 from jwcrypto.jwk import JWK
 
 from ..conf import conf
 from ..exceptions import ConfigError, KeyRefused, KeyUnavailable, SourceUnavailable
+from ..opaque import Opaque, OpaqueText, concealed
+from ..tokens import PrivateKey
 from . import material
 from .remote_jwks import RemoteKeys, read_jwks
 
 logger = logging.getLogger("instaccess.keys")
 
+K = TypeVar("K", JWK, PrivateKey)
+
 
 class Ring(Protocol):
     """The keys of a database. `keys.KeyRing` implements this protocol."""
 
-    def decryption_keys(self) -> Mapping[str, JWK]:
+    def decryption_keys(self) -> Mapping[str, PrivateKey]:
         """Return the private encryption keys as a mapping from kid to key, in the order in which they are tried."""
 
     def verification_keys(self) -> Mapping[str, JWK]:
@@ -58,7 +61,7 @@ def has_key_table() -> bool:
     return _key_table.load_ring is not None
 
 
-def decryption_keys(*, max_staleness: float = 0) -> Mapping[str, JWK]:
+def decryption_keys(*, max_staleness: float = 0) -> Mapping[str, PrivateKey]:
     """Return the private encryption keys as a mapping from kid to key, in the order in which they are tried.
 
     Args:
@@ -73,7 +76,7 @@ def decryption_keys(*, max_staleness: float = 0) -> Mapping[str, JWK]:
     if configured is None:
         keys = _load_ring("DECRYPTION_KEYS", max_staleness).decryption_keys()
         return _require_keys(keys, "private encryption", "DECRYPTION_KEYS")
-    return _parse_all(tuple(configured), "DECRYPTION_KEYS", "enc")
+    return _parse_decryption_keys(tuple(configured))
 
 
 def verification_keys(*, max_staleness: float = 0) -> Mapping[str, JWK]:
@@ -94,10 +97,10 @@ def verification_keys(*, max_staleness: float = 0) -> Mapping[str, JWK]:
         return _require_keys(keys, "signing", "VERIFICATION_KEYS")
     if isinstance(configured, str):
         return _remote(configured).ensure_loaded()
-    return _parse_all(tuple(configured), "VERIFICATION_KEYS", "sig")
+    return _parse_verification_keys(tuple(configured))
 
 
-def _require_keys(keys: Mapping[str, JWK], kind: str, setting: str) -> Mapping[str, JWK]:
+def _require_keys(keys: Mapping[str, K], kind: str, setting: str) -> Mapping[str, K]:
     if not keys:
         raise KeyUnavailable(
             f"there is no {kind} key in this database: run `python manage.py instaccess_init`, or set "
@@ -122,16 +125,27 @@ def _remote(url: str) -> RemoteKeys:
 
 
 @lru_cache(maxsize=8)
-@sensitive_variables()
-def _parse_all(items: tuple[str, ...], setting: str, use: str) -> Mapping[str, JWK]:
-    keys: dict[str, JWK] = {}
-    for index, item in enumerate(items):
+def _parse_decryption_keys(items: tuple[OpaqueText, ...]) -> Mapping[str, PrivateKey]:
+    return _parse_all(items, "DECRYPTION_KEYS", _parse_decryption_key)
+
+
+@lru_cache(maxsize=8)
+def _parse_verification_keys(items: tuple[OpaqueText, ...]) -> Mapping[str, JWK]:
+    return _parse_all(items, "VERIFICATION_KEYS", _parse_verification_key)
+
+
+@concealed
+def _parse_all(
+    items: tuple[OpaqueText, ...], setting: str, parse: Callable[[str], Mapping[str, K]]
+) -> Mapping[str, K]:
+    keys: dict[str, K] = {}
+    for index, opaque in enumerate(items):
         # Messages contain the index and not the item. An item that looks like a path may be a private key whose first
         # line is missing.
-        entry = f"INSTACCESS[{setting!r}][{index}]"
+        entry, item = f"INSTACCESS[{setting!r}][{index}]", opaque.reveal()
         try:
             text = item if item.lstrip().startswith(("{", "-----BEGIN")) else Path(item).read_text()
-            members = _parse_item(text, use)
+            members = parse(text)
         except (OSError, ValueError) as error:
             if "://" in item:
                 raise ConfigError(
@@ -142,27 +156,35 @@ def _parse_all(items: tuple[str, ...], setting: str, use: str) -> Mapping[str, J
             ) from None
         except (KeyRefused, SourceUnavailable) as error:
             raise ConfigError(f"{entry} contains a key that can't be used: {error.detail}", setting=setting) from None
-        if any(kid in keys and keys[kid] != key for kid, key in members.items()):
+        if any(kid in keys and keys[kid].thumbprint() != key.thumbprint() for kid, key in members.items()):
             raise ConfigError(f"{entry} contains a key with the kid of an earlier, different key", setting=setting)
         keys |= members
     return keys
 
 
-@sensitive_variables()
-def _parse_item(text: str, use: str) -> dict[str, JWK]:
-    document = json.loads(text) if text.lstrip().startswith("{") else None
-    if use == "sig" and document is not None:
-        keys = read_jwks(document if "keys" in document else {"keys": [document]})
-        if not keys:
-            raise KeyRefused("there is no usable signing key")
-        return keys
-    key = material.parse(text)
-    configured_kid = document.get("kid") if document else None
-    kid = configured_kid if isinstance(configured_kid, str) else key.thumbprint()
-    if use == "sig":
-        return {kid: JWK(**material.public_members(key, use=use))}
-    if not key.has_private:
+def _parse_verification_key(text: str) -> Mapping[str, JWK]:
+    """Parse a PEM, a JWK or a JWK set. Called by a concealed function, because the text may be a private key."""
+    if (document := _parse_json(text)) is None:
+        key = material.parse(Opaque(text.encode("utf-8", "surrogatepass")))
+        return {key.thumbprint(): JWK(**material.public_members(key, use="sig"))}
+    keys = read_jwks(document if "keys" in document else {"keys": [document]})
+    if not keys:
+        raise KeyRefused("there is no usable signing key")
+    return keys
+
+
+def _parse_decryption_key(text: str) -> Mapping[str, PrivateKey]:
+    """Parse a PEM or a JWK. Called by a concealed function, because the text is a private key."""
+    key = material.parse(Opaque(text.encode("utf-8", "surrogatepass")))
+    if not isinstance(key, PrivateKey):
         raise KeyRefused("decryption needs a private key, but this is a public key")
-    private = material.private_jwk(key, use=use)
-    private.get_op_key("unwrapKey")  # Otherwise, OpenSSL would load the key during the first request.
-    return {kid: private}
+    configured_kid = (_parse_json(text) or {}).get("kid")
+    private = material.for_use(key, use="enc")
+    private.op_key("unwrapKey")  # Otherwise, OpenSSL would load the key during the first request.
+    return {configured_kid if isinstance(configured_kid, str) else key.thumbprint(): private}
+
+
+def _parse_json(text: str) -> dict[str, Any] | None:
+    """Return the JSON object in a text, or None if the text is a PEM. Raises ValueError."""
+    document: dict[str, Any] | None = json.loads(text) if text.lstrip().startswith("{") else None
+    return document

@@ -19,6 +19,7 @@ from .answers import (
 from .endpoint import isolated_view
 from .explanations import Explanation
 from .origin import account_uuid, client_address, request_domain
+from .parameters import forget_parameters, takes_secrets
 from .reasons import ACCEPTED_BY_GATEWAY, ACCEPTED_BY_SERVICE, Variant, explain
 from .refusals import counter as refusal_counter
 from .tally import Kind
@@ -47,8 +48,10 @@ __all__ = [
     "client_address",
     "describe_unexpected",
     "explain",
+    "forget_parameters",
     "isolated_view",
     "json_response",
     "refusal_counter",
     "request_domain",
+    "takes_secrets",
 ]

@@ -20,7 +20,7 @@ from instaccess.models import IssuedToken, Key, ServiceUser
 
 pytestmark = pytest.mark.django_db
 
-# Every admin of this app, so that these tests cover a new one.
+# Read the admins from the registry, so that these tests also cover a new admin of this app.
 MODELS = [model for model, page in admin.site._registry.items() if type(page).__module__.startswith("instaccess.")]
 OFFERED = {
     Key: {"use__exact", "status__exact"},
@@ -36,7 +36,7 @@ def list_of(model: type[models.Model]) -> str:
 
 
 def columns() -> list[tuple[type[models.Model], str]]:
-    """Return every column of every model, also of the models that its foreign keys refer to."""
+    """Return every column of every model, and of the models that the foreign keys refer to."""
     pairs = []
     for model in MODELS:
         for field in model._meta.get_fields():
@@ -69,7 +69,7 @@ def rows(initial_keys: Any, row: Any, application: Any, user: Any) -> None:
     ServiceUser.objects.create(application=application, user=user)
 
 
-def test_these_tests_know_the_filters_of_every_admin_of_this_app():
+def test_this_file_lists_the_filters_of_every_admin_of_this_app():
     assert set(MODELS) == set(OFFERED)
 
 
@@ -97,7 +97,9 @@ class TestAFilterThatTheListDoesNotOffer:
             (ServiceUser, {"application__client_secret__startswith": MARKER}),
         ],
     )
-    def test_a8_a_refused_value_reaches_no_statement_and_no_log(self, model, query, rows, viewer, caplog):
+    def test_a8_the_value_of_a_refused_filter_reaches_no_statement_and_no_log(
+        self, model, query, rows, viewer, caplog
+    ):
         client = viewer(model)
         with CaptureQueriesContext(connection) as captured:
             response = client.get(list_of(model), query)
@@ -110,7 +112,7 @@ class TestAFilterThatTheListDoesNotOffer:
         assert MARKER not in record.getMessage()
         assert next(iter(query)) in record.getMessage()
 
-    def test_a8_an_unknown_parameter_is_refused(self, viewer):
+    def test_a8_a_list_refuses_an_unknown_parameter(self, viewer):
         assert viewer(Key).get(list_of(Key), {"no_such_column": "1"}).status_code == 400
 
     @pytest.mark.parametrize("page", ["export/csv/", "export/jsonl/"])
@@ -139,7 +141,7 @@ class TestAFilterThatTheListDoesNotOffer:
 
 class TestWhatTheListOffers:
     @pytest.mark.parametrize("model", MODELS)
-    def test_every_link_of_a_list_works(self, model, rows, viewer):
+    def test_every_filter_and_ordering_link_of_a_list_opens_a_page(self, model, rows, viewer):
         client = viewer(model)
         text = client.get(list_of(model)).content.decode()
         links = {html.unescape(link) for link in re.findall(r'href="(\?[^"#]+)"', text)}

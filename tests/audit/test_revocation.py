@@ -35,6 +35,17 @@ def received():
     signals.tokens_revoked.disconnect(receive)
 
 
+@pytest.fixture
+def revoke(django_capture_on_commit_callbacks: Any) -> Any:
+    """Return `revocation.revoke`, as it works outside a transaction. The test itself runs in a transaction."""
+
+    def revoke_(*args: Any, **kwargs: Any) -> int:
+        with django_capture_on_commit_callbacks(execute=True):
+            return revocation.revoke(*args, keks=keks_for_revocation(), **kwargs)
+
+    return revoke_
+
+
 class TestLiveTokens:
     def test_live_tokens_contains_no_revoked_or_expired_tokens(self, row):
         alive = row()
@@ -136,8 +147,8 @@ class TestRevoke:
         first.refresh_from_db()
         assert (first.revoked_at, first.revocation_reason, first.revoked_by) == (earlier, "first", "")
 
-    def test_revoke_sends_no_signal_if_no_token_matches(self, received):
-        assert revocation.revoke(audit_rows.live_tokens(), keks=keks_for_revocation(), reason="x") == 0
+    def test_revoke_sends_no_signal_if_no_token_matches(self, revoke, received):
+        assert revoke(audit_rows.live_tokens(), reason="x") == 0
         assert received == []
 
     def test_revoke_shortens_a_long_reason(self, row):
@@ -147,28 +158,28 @@ class TestRevoke:
         each.refresh_from_db()
         assert each.revocation_reason == "r" * 255
 
-    def test_many_tokens_are_revoked_in_batches(self, row, monkeypatch, received):
+    def test_many_tokens_are_revoked_in_batches(self, revoke, row, monkeypatch, received):
         monkeypatch.setattr(revocation, "BATCH", 2)
         rows = [row() for _ in range(5)]
 
-        assert revocation.revoke(audit_rows.live_tokens(), keks=keks_for_revocation(), reason="x") == 5
+        assert revoke(audit_rows.live_tokens(), reason="x") == 5
         assert [len(call["jtis"]) for call in received] == [2, 2, 1]
         assert {jti for call in received for jti in call["jtis"]} == {str(each.jti) for each in rows}
 
-    def test_revoke_sends_the_signal_with_the_jtis_the_reason_and_the_user(self, row, user, received):
+    def test_revoke_sends_the_signal_with_the_jtis_the_reason_and_the_user(self, revoke, row, user, received):
         each = row()
-        revocation.revoke(audit_rows.live_tokens(), keks=keks_for_revocation(), reason="stolen", by=user)
+        revoke(audit_rows.live_tokens(), reason="stolen", by=user)
 
         assert received == [{"sender": IssuedToken, "jtis": [str(each.jti)], "reason": "stolen", "by": user}]
 
-    def test_a_failing_receiver_does_not_undo_the_revocation(self, row, caplog, received):
+    def test_a_failing_receiver_does_not_undo_the_revocation(self, revoke, row, caplog, received):
         def fail(**kwargs: Any) -> None:
             raise RuntimeError("no route to SIEM")
 
         signals.tokens_revoked.connect(fail)
         try:
             each = row()
-            assert revocation.revoke(audit_rows.live_tokens(), keks=keks_for_revocation(), reason="x") == 1
+            assert revoke(audit_rows.live_tokens(), reason="x") == 1
         finally:
             signals.tokens_revoked.disconnect(fail)
 
@@ -177,9 +188,9 @@ class TestRevoke:
         assert len(received) == 1
         assert "no route to SIEM" in caplog.text
 
-    def test_revoke_logs_the_jtis_and_the_escaped_reason(self, row, user, caplog):
+    def test_revoke_logs_the_jtis_and_the_escaped_reason(self, revoke, row, user, caplog):
         each = row()
-        revocation.revoke(audit_rows.live_tokens(), keks=keks_for_revocation(), reason="stolen\nFAKE LINE", by=user)
+        revoke(audit_rows.live_tokens(), reason="stolen\nFAKE LINE", by=user)
 
         assert str(each.jti) in caplog.text
         assert "stolen\\nFAKE LINE" in caplog.text

@@ -143,7 +143,9 @@ class TestRevokingAllTokensOfAUser:
         assert [each.value for each in Revocation.objects.filter(kind="user")] == [own.user_uuid]
         assert set(revocation_table.read("0").tokens) == {str(victims.jti)}
 
-    def test_the_signal_names_the_jtis_of_each_batch(self, row, user, monkeypatch):
+    def test_the_signal_names_the_jtis_of_each_batch(
+        self, row, user, monkeypatch, django_capture_on_commit_callbacks
+    ):
         monkeypatch.setattr(revocation, "BATCH", 2)
         rows, received = [row() for _ in range(3)], []
 
@@ -152,7 +154,8 @@ class TestRevokingAllTokensOfAUser:
 
         signals.tokens_revoked.connect(receive)
         try:
-            revoke_user(by=user)
+            with django_capture_on_commit_callbacks(execute=True):
+                revoke_user(by=user)
         finally:
             signals.tokens_revoked.disconnect(receive)
 

@@ -19,26 +19,26 @@ KEK = KeyEncryptionKey(RAW)
 
 
 class TestAKeyEncryptionKey:
-    def test_a1_text_is_fixed(self):
+    def test_a1_text_of_a_key_encryption_key_is_fixed(self):
         assert {repr(KEK), str(KEK), f"{KEK}", f"{KEK:>40}"} == {"<key-encryption key>"}
 
-    def test_a1_key_cannot_be_pickled(self):
+    def test_a1_key_encryption_key_cannot_be_pickled(self):
         with pytest.raises(TypeError, match="a key-encryption key can't be pickled"):
             pickle.dumps(KEK)
 
-    def test_reveal_returns_the_bytes(self):
+    def test_reveal_returns_the_bytes_of_a_key_encryption_key(self):
         assert KEK.reveal() == RAW
 
-    def test_keys_are_equal_if_their_bytes_are_equal(self):
+    def test_key_encryption_keys_are_equal_if_their_bytes_are_equal(self):
         assert KeyEncryptionKey(RAW) == KEK
         assert hash(KeyEncryptionKey(RAW)) == hash(KEK)
         assert KeyEncryptionKey(RAW[::-1]) != KEK
 
-    def test_key_never_equals_bytes(self):
+    def test_key_encryption_key_never_equals_bytes(self):
         assert KEK != RAW
         assert RAW != KEK
 
-    def test_key_is_found_in_a_cache(self):
+    def test_key_encryption_key_is_found_in_a_cache(self):
         calls = []
 
         @lru_cache
@@ -50,7 +50,7 @@ class TestAKeyEncryptionKey:
         assert len(calls) == 1
 
     @pytest.mark.parametrize("raw", [b"", RAW[:31], RAW + b"x"])
-    def test_a1_key_of_another_length_is_refused_without_its_bytes(self, raw):
+    def test_a1_error_for_a_key_encryption_key_of_another_length_does_not_contain_its_bytes(self, raw):
         with pytest.raises(ValueError, match=r"^a key-encryption key has 32 bytes$"):
             KeyEncryptionKey(raw)
 
@@ -69,6 +69,6 @@ class TestTheHMAC:
 
 
 class TestTheIdOfAKey:
-    def test_id_depends_on_the_key_alone(self):
+    def test_id_of_a_key_encryption_key_depends_only_on_its_bytes(self):
         assert kek_id(KEK) == kek_id(KeyEncryptionKey(RAW))
         assert kek_id(KEK) != kek_id(KeyEncryptionKey(RAW[::-1]))

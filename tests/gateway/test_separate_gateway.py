@@ -51,7 +51,7 @@ def clean_environment(**variables: str) -> dict[str, str]:
 
 
 def request(port: int, method: str, path: str, bearer: str = "") -> tuple[int, str | None, bytes]:
-    """Send a request and return the status, the Authorization header and the body of the answer."""
+    """Send a request and return the status, the Authorization header and the body of the response."""
     connection = HTTPConnection(servers.HOST, port, timeout=servers.PATIENCE)
     try:
         connection.request(method, path, headers={"Authorization": f"Bearer {bearer}"} if bearer else {})
@@ -231,7 +231,7 @@ def refused_within_five_seconds(process: servers.Process, token: str) -> bool:
 
 
 class TestAGatewayWithKeyFilesAndTheIssuersDatabase:
-    def test_a_token_is_accepted_until_it_is_revoked(self, issuer, gateway):
+    def test_gateway_with_the_issuers_database_accepts_a_token_until_its_revocation(self, issuer, gateway):
         token = issuer.token()
         keys = {"DECRYPTION_KEYS": [str(issuer.decryption_key)], "VERIFICATION_KEYS": [str(issuer.jwks_file())]}
         process = gateway(shared(issuer), **keys)
@@ -268,7 +268,7 @@ class TestAGatewayWithKeyFilesAndTheIssuersDatabase:
 
 
 class TestAGatewayWithTheIssuersURLs:
-    def test_a_token_is_accepted_until_it_is_revoked(self, issuer, gateway):
+    def test_gateway_with_the_issuers_urls_accepts_a_token_until_its_revocation(self, issuer, gateway):
         token = issuer.token()
         process = gateway({}, **remote(issuer))
 

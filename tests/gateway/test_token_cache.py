@@ -12,7 +12,7 @@ from jwcrypto.jwk import JWK
 from instaccess import tokens
 from instaccess.exceptions import InvalidToken, TokenExpired, TokenRevoked
 from instaccess.gateway.unwrapping import TokenCache
-from instaccess.tokens import jose
+from instaccess.tokens import PrivateKey, jose
 from tests.support.tokens import NOW, TokenFactory, denying, non_canonical_forms
 
 
@@ -37,7 +37,7 @@ class TestACachedToken:
     @pytest.fixture
     def no_rsa(self, make) -> dict[str, Any]:
         return {
-            "decryption_keys": {make.encryption_kid: ForbiddenKey()},
+            "decryption_keys": {make.encryption_kid: PrivateKey(ForbiddenKey())},
             "verification_keys": {make.signing_kid: ForbiddenKey()},
         }
 

@@ -88,7 +88,9 @@ class TestDefaultSettingsOfRestFramework:
             ("schema", None),
         ],
     )
-    def test_defaults_of_rest_framework_change_nothing(self, check_contract, monkeypatch, attribute, value):
+    def test_defaults_of_rest_framework_do_not_change_the_responses(
+        self, check_contract, monkeypatch, attribute, value
+    ):
         monkeypatch.setattr(APIView, attribute, value)
 
         check_contract(headers={"Accept": "text/html; version=9"})
@@ -105,13 +107,13 @@ class TestDefaultSettingsOfRestFramework:
             {"COMPACT_JSON": False},
         ],
     )
-    def test_defaults_that_are_read_for_each_request_change_nothing(self, check_contract, setting):
+    def test_defaults_that_are_read_for_each_request_do_not_change_the_responses(self, check_contract, setting):
         with override_settings(REST_FRAMEWORK=setting):
             assert all(name in api_settings.user_settings for name in setting)
             check_contract()
 
     @pytest.mark.parametrize("name", ["compact", "ensure_ascii"])
-    def test_json_settings_of_rest_framework_change_nothing(self, check_contract, monkeypatch, name):
+    def test_json_settings_of_rest_framework_do_not_change_the_responses(self, check_contract, monkeypatch, name):
         from rest_framework.renderers import JSONRenderer
 
         monkeypatch.setattr(JSONRenderer, name, not getattr(JSONRenderer, name))
@@ -141,7 +143,7 @@ class TestDjangoSettings:
         ],
         ids=lambda values: next(iter(values)) + "=" + str(next(iter(values.values()))),
     )
-    def test_django_settings_change_nothing(self, check_contract, values):
+    def test_django_settings_of_the_project_do_not_change_the_responses(self, check_contract, values):
         with override_settings(**values):
             check_contract(data=b"a=1&b=2", content_type="application/x-www-form-urlencoded")
 
@@ -167,7 +169,9 @@ class TestMiddlewareOfTheProject:
         ],
     )
     @pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=b"])
-    def test_middleware_changes_nothing(self, check_contract, settings, middleware, content_type):
+    def test_middleware_of_the_project_does_not_change_the_responses(
+        self, check_contract, settings, middleware, content_type
+    ):
         settings.MIDDLEWARE = [*settings.MIDDLEWARE, middleware]
 
         check_contract(data=b"x=1", content_type=content_type, headers={"Accept-Language": "fr"})
@@ -192,7 +196,7 @@ class TestMiddlewareOfTheProject:
 
 @pytest.mark.django_db(transaction=True)
 class TestAtomicRequests:
-    def test_atomic_requests_change_nothing(self, check_contract, monkeypatch):
+    def test_atomic_requests_do_not_change_the_responses(self, check_contract, monkeypatch):
         monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
 
         check_contract()
@@ -237,7 +241,7 @@ class TestAProjectThatStartsWithAllConflictingSettings:
             ("GET", METHOD_NOT_ALLOWED),
         ],
     )
-    def test_requests_are_refused_as_in_the_contract(self, answers, name, expected):
+    def test_requests_are_refused_as_in_the_contract_with_all_conflicting_settings(self, answers, name, expected):
         received = answers[name]
 
         assert (received["status"], received["body"].encode(), received["challenge"]) == expected
@@ -245,7 +249,7 @@ class TestAProjectThatStartsWithAllConflictingSettings:
         assert received["cache"] == "no-store"
 
     @pytest.mark.parametrize("name", ["success", "success .json", "success ?format=html", "success without a body"])
-    def test_tokens_are_issued(self, answers, name):
+    def test_tokens_are_issued_in_a_process_with_all_conflicting_settings(self, answers, name):
         received = answers[name]
 
         assert received["status"] == 201
@@ -254,14 +258,14 @@ class TestAProjectThatStartsWithAllConflictingSettings:
         assert received["type"].startswith("application/json")
         assert received["cache"] == "no-store"
 
-    def test_options_lists_the_methods(self, answers):
+    def test_options_lists_the_methods_in_a_process_with_all_conflicting_settings(self, answers):
         assert answers["GET"]["allow"] == answers["OPTIONS"]["allow"] == "POST, OPTIONS"
         assert (answers["OPTIONS"]["status"], answers["OPTIONS"]["body"]) == (204, "")
 
-    def test_p15_each_token_has_an_audit_row(self, answers):
+    def test_p15_each_token_has_an_audit_row_with_all_conflicting_settings(self, answers):
         assert answers["rows"] == 4
 
-    def test_p7_no_user_is_created(self, answers):
+    def test_p7_no_user_is_created_with_all_conflicting_settings(self, answers):
         assert answers["users"] == 1
 
 

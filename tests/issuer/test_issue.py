@@ -13,7 +13,7 @@ from django.contrib.auth import get_user_model
 from django.db import OperationalError, connection, connections, transaction
 from django.test import Client, override_settings
 
-from instaccess.audit import row_hmac
+from instaccess.audit import names, row_hmac
 from instaccess.conf import conf
 from instaccess.exceptions import AuditError, ClaimsTooLarge, ConfigError, KeyUnavailable
 from instaccess.issuer import issuing
@@ -51,8 +51,10 @@ class TestTheAuditRow:
             "jti": row.jti,
             "user": user,
             "user_uuid": str(user.instaccess_identity.uuid),
+            "user_name": "ada",
             "real_user": None,
             "real_user_uuid": "",
+            "real_user_name": "",
             "application": application,
             "client_id": application.client_id,
             "access_token_pk": "7",
@@ -68,6 +70,7 @@ class TestTheAuditRow:
             "revoked_by": "",
             "revocation_reason": "",
             "mac": row_hmac.authenticate(row_hmac.canonical_bytes(row), conf.key_encryption_keys),
+            "names_mac": row_hmac.authenticate(names.canonical_bytes(row), conf.key_encryption_keys),
         }
 
     def test_returned_row_matches_the_token_and_the_database(self, issue):
@@ -271,7 +274,7 @@ class TestWithoutKeys:
 class TestAJtiThatExistsAlready:
     """`uuid4` does not collide in practice, but a faulty random source can repeat a value."""
 
-    def test_p17_existing_jti_is_replaced_by_a_new_one(self, issue, monkeypatch):
+    def test_p17_existing_jti_is_replaced_with_a_new_jti(self, issue, monkeypatch):
         taken, fresh = issue()[0].jti, uuid.UUID(int=2)
         numbers = iter([taken, fresh])
         monkeypatch.setattr("instaccess.tokens.claims.uuid.uuid4", lambda: next(numbers))
@@ -281,7 +284,7 @@ class TestAJtiThatExistsAlready:
         assert claims_of(text)["jti"] == str(row.jti) == str(fresh)
         assert IssuedToken.objects.count() == 2
 
-    def test_p17_jti_that_leads_to_an_existing_row_id_is_replaced_by_a_new_one(self, issue, monkeypatch):
+    def test_p17_jti_that_results_in_an_existing_row_id_is_replaced_with_a_new_jti(self, issue, monkeypatch):
         taken, fresh = issue()[0], uuid.UUID(int=2)
         numbers = iter([uuid.UUID(int=taken.jti.int + 10**9), fresh])
         monkeypatch.setattr("instaccess.tokens.claims.uuid.uuid4", lambda: next(numbers))
@@ -300,7 +303,7 @@ class TestAJtiThatExistsAlready:
             issue(origin=issuing.Origin(canvas_domain="other.example.edu"))
         assert list(IssuedToken.objects.values_list("canvas_domain", flat=True)) == ["canvas.example.edu"]
 
-    def test_p17_answer_is_503_if_no_unused_jti_is_found(self, issue, post, access_token, monkeypatch):
+    def test_p17_response_is_503_if_no_unused_jti_is_found(self, issue, post, access_token, monkeypatch):
         row, _ = issue()
         monkeypatch.setattr("instaccess.tokens.claims.uuid.uuid4", lambda: row.jti)
 
@@ -351,7 +354,7 @@ class TestAnAuditRowThatTheDatabaseRefuses:
 
         assert not IssuedToken.objects.exists()
 
-    def test_p13_answer_is_503_without_a_token_if_the_database_refuses_the_audit_row(
+    def test_p13_response_is_503_without_a_token_if_the_database_refuses_the_audit_row(
         self, post, access_token, initial_keys, refusing
     ):
         response = post(access_token)
@@ -394,14 +397,14 @@ class TestAnAuditRowThatTheDatabaseRefuses:
 class TestInsideATransactionOfTheCaller:
     """A later error of the caller would roll back the row although the token was returned."""
 
-    def test_p15_nothing_is_issued_inside_a_transaction(self, issue):
+    def test_p15_no_token_is_issued_inside_a_transaction(self, issue):
         issue()
         with transaction.atomic(), pytest.raises(AuditError):
             issue()
 
         assert IssuedToken.objects.count() == 1
 
-    def test_p15_nothing_is_issued_if_autocommit_is_off(self, issue):
+    def test_p15_no_token_is_issued_if_autocommit_is_off(self, issue):
         issue()
         transaction.set_autocommit(False)
         try:

@@ -20,6 +20,7 @@ from instaccess.keys import lifecycle, provision
 from instaccess.keys import ring as keys_ring
 from instaccess.models import Key
 from instaccess.trust import material
+from tests.support import key_texts
 
 pytestmark = pytest.mark.django_db
 
@@ -50,7 +51,7 @@ class TestTheJwkSet:
     def test_k9_private_members_in_a_row_are_not_published(self, client):
         ring = keys_ring.load()
         row = Key.objects.get(kid=ring.signing_key().kid)
-        private = dict(ring.signing_key().private())
+        private = dict(ring.signing_key().private().reveal())
         row.public_jwk = {**row.public_jwk, **private, "k": "c2VjcmV0"}
         row.save()
         body = client.get(URL).content.decode()
@@ -59,11 +60,11 @@ class TestTheJwkSet:
             assert private[name] not in body
         assert "c2VjcmV0" not in body
 
-    def test_kid_is_the_rfc_7638_thumbprint(self, client):
+    def test_kid_of_a_published_key_is_the_rfc_7638_thumbprint(self, client):
         for key in served(client):
             assert JWK(**key).thumbprint() == key["kid"]
 
-    def test_keys_are_ordered_current_then_past_newest_first_then_future(self, client):
+    def test_jwk_set_lists_the_current_key_then_past_keys_newest_first_then_future_keys(self, client):
         with time_machine.travel(datetime.now(UTC), tick=False) as clock:
             retired = []
             for _ in range(3):
@@ -74,7 +75,7 @@ class TestTheJwkSet:
         current, future = (Key.objects.get(use=SIG, status=status).kid for status in ("current", "future"))
         assert kids == [current, *retired, future]
 
-    def test_past_key_is_removed_when_its_last_token_has_expired(self, client):
+    def test_past_key_is_removed_from_the_jwk_set_when_its_last_token_has_expired(self, client):
         with time_machine.travel(START, tick=False) as clock, override_settings(INSTACCESS={"KEY_CACHE_SECONDS": 0}):
             past = lifecycle.rotate(SIG, force=True).retired.kid
             clock.shift(conf.key_retention_seconds - 1)
@@ -90,20 +91,20 @@ class TestTheJwkSet:
         assert current not in kids
         assert kids[0] == future
 
-    def test_imported_public_signing_key_is_listed(self, client, rsa_pool):
-        public = material.to_text(rsa_pool.take(), file_format="jwk", private=False)
-        kid = provision.import_key(public, use=SIG).kid
+    def test_jwk_set_contains_an_imported_public_signing_key(self, client, rsa_pool):
+        public = material.to_text(rsa_pool.take(), file_format="jwk")
+        kid = key_texts.import_key(public, use=SIG).kid
 
         assert kid in [key["kid"] for key in served(client)]
 
-    def test_k7_key_with_a_modified_public_key_is_skipped(self, client, rsa_pool):
+    def test_k7_jwk_set_does_not_contain_a_modified_key(self, client, rsa_pool):
         row = Key.objects.get(status="future")
         row.public_jwk = {**row.public_jwk, "n": rsa_pool.take()["n"]}
         row.save()
 
         assert [key["kid"] for key in served(client)] == [Key.objects.get(use=SIG, status="current").kid]
 
-    def test_o6_nothing_is_published_without_the_key_encryption_key(self, client, caplog):
+    def test_o6_no_key_is_published_without_the_key_encryption_key(self, client, caplog):
         """The issuer can't check the rows, so a forged key could be published."""
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": ["A" * 43]}):
             assert client.get(URL).status_code == 503
@@ -112,17 +113,17 @@ class TestTheJwkSet:
 
 @pytest.mark.usefixtures("initial_keys")
 class TestTheResponse:
-    def test_response_is_json_and_cacheable_for_the_configured_time(self, client):
+    def test_jwks_response_is_json_and_cacheable_for_the_configured_time(self, client):
         response = client.get(URL)
 
         assert response["Content-Type"] == "application/json; charset=utf-8"
         assert response["Cache-Control"] == "public, max-age=300"
 
     @override_settings(INSTACCESS={"JWKS_MAX_AGE": 60})
-    def test_max_age_comes_from_the_setting(self, client):
+    def test_max_age_of_the_jwk_set_comes_from_the_setting(self, client):
         assert client.get(URL)["Cache-Control"] == "public, max-age=60"
 
-    def test_response_sets_no_cookie_and_varies_by_no_header(self, client, user):
+    def test_jwks_response_sets_no_cookie_and_varies_by_no_header(self, client, user):
         client.force_login(user)
         response = client.get(URL)
 
@@ -130,7 +131,7 @@ class TestTheResponse:
         assert not response.has_header("Vary")
         assert response.content == Client().get(URL).content
 
-    def test_body_and_etag_are_stable(self, client):
+    def test_body_and_etag_of_an_unchanged_jwk_set_stay_the_same(self, client):
         first, second = client.get(URL), client.get(URL)
 
         assert first.content == second.content
@@ -138,10 +139,10 @@ class TestTheResponse:
         assert re.fullmatch(r'"[0-9a-f]{32}"', first["ETag"])
 
     @pytest.mark.parametrize("accept", ["text/html", "application/xml", "", "*/*", "application/jwk-set+json"])
-    def test_accept_header_is_ignored(self, client, accept):
+    def test_jwks_endpoint_ignores_the_accept_header(self, client, accept):
         assert client.get(URL, headers={"Accept": accept}).json()["keys"]
 
-    def test_head_has_the_same_headers_and_no_body(self, client):
+    def test_head_request_for_the_jwk_set_gets_the_same_headers_and_no_body(self, client):
         get, head = client.get(URL), client.head(URL)
 
         assert (head.status_code, head.content) == (200, b"")
@@ -152,7 +153,7 @@ class TestTheResponse:
 @pytest.mark.usefixtures("initial_keys")
 class TestConditionalRequests:
     @pytest.mark.parametrize("spelled", ["{}", "W/{}", '"other", {}', "*"])
-    def test_matching_etag_gets_a_304(self, client, spelled):
+    def test_request_with_the_current_etag_of_the_jwk_set_gets_a_304(self, client, spelled):
         first = client.get(URL)
         response = client.get(URL, headers={"If-None-Match": spelled.format(first["ETag"])})
 
@@ -169,7 +170,7 @@ class TestConditionalRequests:
         assert response["ETag"] != first["ETag"]
 
     @pytest.mark.parametrize("header", ["nonsense", '"', "W/", "\x00", '"' + "a" * 5000 + '"'])
-    def test_unknown_etag_gets_the_full_jwk_set(self, client, header):
+    def test_request_with_an_unknown_etag_gets_the_full_jwk_set(self, client, header):
         assert client.get(URL, headers={"If-None-Match": header}).status_code == 200
 
 
@@ -215,26 +216,26 @@ class TestWithoutASigningKey:
 @pytest.mark.usefixtures("initial_keys")
 class TestOtherMethods:
     @pytest.mark.parametrize("method", ["post", "put", "patch", "delete", "options", "trace"])
-    def test_other_methods_get_a_405_with_allow(self, client, method):
+    def test_other_methods_than_get_and_head_get_a_405_with_allow(self, client, method):
         response = getattr(client, method)(URL)
 
         assert response.status_code == 405
         assert response["Allow"] == "GET, HEAD"
         assert json.loads(response.content) == {"errors": [{"message": "Method not allowed."}]}
 
-    def test_other_methods_get_a_405_also_with_csrf_checks(self):
+    def test_other_methods_than_get_and_head_get_a_405_even_with_csrf_checks(self):
         assert Client(enforce_csrf_checks=True).post(URL).status_code == 405
 
 
 @pytest.mark.usefixtures("initial_keys")
 class TestInAHostProject:
-    def test_login_required_middleware_does_not_apply(self, client):
+    def test_login_required_middleware_does_not_apply_to_the_jwks_endpoint(self, client):
         middleware = [*django_settings.MIDDLEWARE, "django.contrib.auth.middleware.LoginRequiredMiddleware"]
         with override_settings(MIDDLEWARE=middleware):
             assert client.get("/admin/instaccess/").status_code == 302
             assert len(served(client)) == 2
 
-    def test_language_of_the_client_changes_nothing(self, client):
+    def test_jwk_set_does_not_depend_on_the_language_of_the_client(self, client):
         middleware = [*django_settings.MIDDLEWARE, "django.middleware.locale.LocaleMiddleware"]
         before = client.get(URL).content
         with override_settings(MIDDLEWARE=middleware):
@@ -248,7 +249,7 @@ class TestInAHostProject:
 
 
 class TestACachedCopyOfTheSet:
-    def test_k4_cached_copy_contains_a_key_before_the_key_signs(self, client):
+    def test_k4_cached_copy_of_the_jwk_set_contains_a_key_before_the_key_signs(self, client):
         """The test caches the JWK set of the worker that reloads its keys last, for the longest allowed time."""
         with time_machine.travel(START, tick=False) as clock:
             provision.init()

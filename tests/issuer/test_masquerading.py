@@ -109,7 +109,9 @@ class TestTheCaller:
 
         assert answer(ask(target.pk)) == INVALID_AS_USER_ID
 
-    def test_p22_only_such_a_backend_refuses_masquerades(self, user, target, ask, settings):
+    def test_p22_masquerade_is_refused_if_the_only_backend_does_not_list_its_permissions(
+        self, user, target, ask, settings
+    ):
         settings.AUTHENTICATION_BACKENDS = ["tests.test_checks.OnlyHasPerm"]
 
         assert answer(ask(target.pk)) == INVALID_AS_USER_ID
@@ -183,9 +185,9 @@ class TestTheTarget:
         assert answer(ask(2**31 - 2)) == INVALID_AS_USER_ID
         assert answer(ask(f"uuid:{uuid.uuid4()}")) == INVALID_AS_USER_ID
 
-    def test_own_id_is_recognised_without_a_look_up(self, user, ask):
+    def test_own_id_is_recognised_without_a_query(self, user, ask):
         own_uuid = f"uuid:{users.user_uuid(user)}"
-        ask("")  # loads the keys
+        ask("")  # This request loads the keys.
         for as_user_id in (user.pk, own_uuid):
             with CaptureQueriesContext(connection) as queries:
                 assert ask(as_user_id).status_code == 201
@@ -193,7 +195,7 @@ class TestTheTarget:
             assert len(selects) == 1
             assert "oauth2_provider_accesstoken" in selects[0]
 
-    def test_masquerading_as_oneself_gives_an_ordinary_token(self, user, ask):
+    def test_caller_who_names_themselves_gets_an_ordinary_token(self, user, ask):
         for spelling in (user.pk, f"uuid:{users.user_uuid(user)}"):
             claims = claims_of(ask(spelling).json()["token"])
 
@@ -259,7 +261,7 @@ class TestTheParameterAsUserId:
         ids=lambda text: repr(text[:12]) + str(len(text)),
     )  # fmt: skip
     @pytest.mark.parametrize("field", [None, "username"])
-    def test_p19_malformed_value_names_no_user(self, caller, ask, settings, field, text):
+    def test_p19_malformed_as_user_id_names_no_user(self, caller, ask, settings, field, text):
         settings.INSTACCESS = {"USER_UUID_FIELD": field}
 
         assert answer(ask(text)) == INVALID_AS_USER_ID
@@ -269,10 +271,10 @@ class TestTheParameterAsUserId:
         for spelling in (known.upper(), known.replace("-", ""), f"urn:uuid:{known}", f"{{{known}}}", f" {known}"):
             assert answer(ask(f"uuid:{spelling}")) == INVALID_AS_USER_ID
 
-    def test_surrounding_white_space_is_ignored(self, caller, target, ask):
+    def test_white_space_around_as_user_id_is_ignored(self, caller, target, ask):
         assert ask(f" {target.pk}\n").status_code == 201
 
-    def test_last_of_two_values_counts(self, caller, target, post, access_token):
+    def test_last_of_two_as_user_id_values_counts(self, caller, target, post, access_token):
         User.objects.filter(pk=target.pk).update(is_superuser=True)
 
         response = post(access_token, url=f"{ISSUE_URL}?as_user_id={caller.pk}&as_user_id={target.pk}")
@@ -281,7 +283,7 @@ class TestTheParameterAsUserId:
 
     @given(text=st.text(max_size=40))
     @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-    def test_p19_no_value_causes_a_server_side_error(self, caller, ask, text):
+    def test_p19_no_value_of_as_user_id_causes_a_server_side_error(self, caller, ask, text):
         assert ask(text).status_code in {201, 401}
 
 
@@ -299,7 +301,7 @@ class TestTheMasqueradeHook:
 
         assert answer(ask(target.pk)) == INVALID_AS_USER_ID
 
-    def test_masquerade_hook_is_not_called_for_oneself_or_for_inactive_or_unknown_users(
+    def test_masquerade_hook_is_not_called_for_the_caller_or_for_inactive_or_unknown_users(
         self, user, target, ask, settings
     ):
         def never(caller: Any, target: Any) -> bool:
@@ -312,7 +314,7 @@ class TestTheMasqueradeHook:
         assert answer(ask(target.pk)) == INVALID_AS_USER_ID
         assert answer(ask("no such")) == INVALID_AS_USER_ID
 
-    def test_failing_masquerade_hook_refuses(self, caller, target, ask, settings):
+    def test_masquerade_is_refused_if_the_masquerade_hook_fails(self, caller, target, ask, settings):
         settings.INSTACCESS = {"MASQUERADE_HOOK": lambda caller, target: {}[target.pk]}
 
         assert answer(ask(target.pk)) == UNAVAILABLE
@@ -361,7 +363,7 @@ class TestTheToken:
 
 
 class TestTheRecords:
-    def test_audit_row_has_both_users(self, caller, target, ask):
+    def test_audit_row_of_a_masquerade_contains_both_users(self, caller, target, ask):
         ask(target.pk)
 
         row = IssuedToken.objects.get()
@@ -380,7 +382,7 @@ class TestTheRecords:
             *known,
         )
 
-    def test_log_contains_both_users(self, caller, target, ask, caplog):
+    def test_log_of_a_masquerade_contains_both_users(self, caller, target, ask, caplog):
         caplog.set_level(logging.INFO, logger="instaccess.issuer")
 
         ask(target.pk)
@@ -413,5 +415,5 @@ class TestTheRecords:
 
 
 class TestThePermission:
-    def test_permission_is_created_by_the_migration(self):
+    def test_migration_creates_the_permission_to_masquerade(self):
         assert permission("instaccess.masquerade").name == "Can get InstAccess tokens for other users"

@@ -111,7 +111,7 @@ class TestTheCheck:
 @pytest.mark.django_db(transaction=True)
 class TestTheAnswer:
     @pytest.mark.parametrize("name", OPENING)
-    def test_p20_a_transaction_around_the_endpoint_leads_to_a_503_whose_log_line_says_what_to_do(
+    def test_p20_endpoint_inside_a_transaction_answers_503_and_the_log_contains_the_fix(
         self, name, post, access_token, initial_keys, settings, caplog
     ):
         settings.MIDDLEWARE = [*settings.MIDDLEWARE, wrap(name)]
@@ -123,7 +123,9 @@ class TestTheAnswer:
         assert "exclude the issuing endpoint from it" in text
         assert "`python manage.py check`" in text
 
-    def test_transactions_around_other_code_do_not_prevent_a_token(self, post, access_token, initial_keys, settings):
+    def test_a_transaction_of_a_middleware_around_other_code_does_not_prevent_issuing(
+        self, post, access_token, initial_keys, settings
+    ):
         settings.MIDDLEWARE = [*settings.MIDDLEWARE, wrap("WithTransactionsOfItsOwn")]
 
         assert post(access_token).status_code == 201
@@ -141,7 +143,9 @@ def answers(tmp_path_factory, _rsa_pool):
 
 
 class TestDjangoReversion:
-    def test_p20_its_middleware_is_named_by_the_check_and_leads_to_a_503_with_a_log_line(self, answers):
+    def test_p20_check_names_the_middleware_of_django_reversion_and_the_issuer_answers_503_with_a_log_line(
+        self, answers
+    ):
         path, *_ = ask.MIDDLEWARE
         answer = answers[path]
 
@@ -151,5 +155,5 @@ class TestDjangoReversion:
         assert [path in text for text in answer["warned"]] == [True]
 
     @pytest.mark.parametrize("path", ask.MIDDLEWARE[1:])
-    def test_p20_both_fixes_of_the_hint_work_and_get_no_warning(self, answers, path):
+    def test_p20_tokens_are_issued_without_a_warning_after_each_fix_of_the_hint(self, answers, path):
         assert answers[path] | {"body": ""} == {"status": 201, "body": "", "rows": 1, "log": [], "warned": []}

@@ -1,4 +1,4 @@
-"""Server-side errors: no keys, invalid settings, no database. The answer is 503, and the log contains the reason."""
+"""Server-side errors: no keys, invalid settings, no database. The issuer answers 503 and logs the reason."""
 
 from __future__ import annotations
 

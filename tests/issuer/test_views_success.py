@@ -37,14 +37,14 @@ NOW = datetime(2026, 11, 3, 12, 0, 0, tzinfo=UTC)
 
 
 class TestSuccess:
-    def test_p12_answer_is_201_with_the_token_as_its_only_key(self, post, access_token):
+    def test_p12_response_is_201_with_the_token_as_its_only_member(self, post, access_token):
         response = post(access_token)
 
         assert response.status_code == 201
         assert list(response.json()) == ["token"]
         assert response.content == b'{"token":"%s"}' % response.json()["token"].encode()
 
-    def test_p12_answer_must_not_be_stored(self, post, access_token):
+    def test_p12_response_must_not_be_stored(self, post, access_token):
         response = post(access_token)
 
         assert response["Cache-Control"] == "no-store"

@@ -59,7 +59,7 @@ def rows() -> list[dict[str, Any]]:
 
 
 def to_public_pem(key: Any) -> str:
-    return material.to_text(key, file_format="pem", private=False)
+    return material.to_text(key, file_format="pem")
 
 
 def public_pem(rsa_pool: Any) -> str:

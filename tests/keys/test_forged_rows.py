@@ -12,9 +12,10 @@ from instaccess.exceptions import AuditAltered, KeyAltered, KeyRefused, KeyUnava
 from instaccess.keys import evidence_keys, lifecycle, provision, store
 from instaccess.keys import ring as keys_ring
 from instaccess.models import IssuedToken, Key
-from instaccess.tokens import jose
+from instaccess.tokens import PrivateKey, jose
 from instaccess.trust import material
 from tests.keys.helpers import BOTH_USES, DAY, ENC, SIG, START, accepted, key_of, kids
+from tests.support import key_texts
 from tests.support.stored_keys import insert_with_sql
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("started")]
@@ -83,7 +84,7 @@ class TestAnInsertedKey:
 
         assert done.successor not in (None, row)
 
-    def test_k17_an_inserted_key_can_not_be_activated_or_exported(self, rogue):
+    def test_k17_an_inserted_key_cannot_be_activated_or_exported(self, rogue):
         row, _ = rogue
 
         with pytest.raises(KeyAltered):
@@ -93,7 +94,7 @@ class TestAnInsertedKey:
 
     def test_k17_an_inserted_key_verifies_no_checkpoint(self, rogue):
         row, private = rogue
-        forged = jose.sign(b"{}", private, kid=row.kid, typ=signatures.CHECKPOINT)
+        forged = jose.sign(b"{}", PrivateKey(private), kid=row.kid, typ=signatures.CHECKPOINT)
 
         for _ in ("before", "after the revocation"):
             assert row.kid not in evidence_keys().verification
@@ -101,7 +102,7 @@ class TestAnInsertedKey:
                 signatures.read_signed(forged, "", evidence_keys(), name="it")
             lifecycle.revoke(row.kid)
 
-    def test_k17_a_revoked_inserted_key_is_no_longer_reported_and_the_other_keys_stay(self, rogue):
+    def test_k17_an_inserted_key_is_not_reported_after_its_revocation_and_the_other_keys_stay(self, rogue):
         row, _ = rogue
         current = kids(SIG, "current")
         done = lifecycle.revoke(row.kid)
@@ -136,7 +137,9 @@ class TestAnInsertedKey:
 
 class TestAModifiedCurrentKey:
     @BOTH_USES
-    def test_k17_nothing_is_issued_and_the_error_names_the_key_and_the_command(self, use):
+    def test_k17_no_token_is_issued_with_a_modified_current_key_and_the_error_names_the_key_and_the_command(
+        self, use
+    ):
         key = modify(key_of(use, "current"), alg="odd")
         ring = keys_ring.load()
         read = ring.signing_key if use == SIG else ring.encryption_key
@@ -146,7 +149,7 @@ class TestAModifiedCurrentKey:
                 read()
 
     @BOTH_USES
-    def test_k17_a_rotation_changes_nothing(self, use, clock):
+    def test_k17_a_rotation_changes_nothing_if_the_current_key_is_modified(self, use, clock):
         key = modify(key_of(use, "current"), alg="odd")
         clock.shift(30 * DAY)
         before = list(Key.objects.order_by("pk").values())
@@ -158,7 +161,9 @@ class TestAModifiedCurrentKey:
         assert list(Key.objects.order_by("pk").values()) == before
 
     @BOTH_USES
-    def test_k17_after_a_revocation_the_next_key_is_current_and_no_key_is_reported(self, use, issue):
+    def test_k17_the_next_key_is_current_and_no_key_is_reported_after_the_revocation_of_a_modified_key(
+        self, use, issue
+    ):
         key, successor = modify(key_of(use, "current"), alg="odd"), key_of(use, "future")
         done = lifecycle.revoke(key.kid)
 
@@ -184,7 +189,7 @@ class TestAModifiedCurrentKey:
         modify(key, activated_at=START)
         assert accepted(token)
 
-    def test_k17_a_current_key_that_an_attacker_revoked_is_reported_and_its_tokens_are_not_revoked(self, issue):
+    def test_k17_a_current_key_whose_row_an_attacker_marked_as_revoked_is_reported_and_its_tokens_stay(self, issue):
         issue()
         key = modify(key_of(SIG, "current"), status="revoked", revoked_at=START)
         with pytest.raises(KeyUnavailable):
@@ -196,7 +201,7 @@ class TestAModifiedCurrentKey:
 
 class TestARevokedKeyThatIsMadeCurrentAgain:
     @pytest.mark.parametrize("columns", [{"status": "past"}, {"status": "future", "revoked_at": None}])
-    def test_k17_the_key_stays_refused(self, columns, issue):
+    def test_k17_a_revoked_key_that_an_attacker_made_valid_again_stays_refused(self, columns, issue):
         _, token = issue()
         key = lifecycle.revoke(key_of(SIG, "current").kid).key
         modify(key, **columns)
@@ -204,7 +209,7 @@ class TestARevokedKeyThatIsMadeCurrentAgain:
         assert key.kid not in keys_ring.load().verification_keys()
         assert not accepted(token)
 
-    def test_k17_the_key_can_be_revoked_again(self):
+    def test_k17_a_revoked_key_that_an_attacker_made_valid_again_can_be_revoked_again(self):
         key = lifecycle.revoke(key_of(SIG, "current").kid).key
         modify(key, status="past")
         lifecycle.revoke(key.kid)
@@ -238,22 +243,24 @@ class TestARoutineChangeOfAModifiedRow:
             lifecycle.rotate(SIG, force=True)
         assert list(Key.objects.order_by("pk").values()) == before
 
-    def test_k17_a_second_key_can_not_be_imported_over_an_inserted_one(self, rogue):
+    def test_k17_an_inserted_key_cannot_be_replaced_by_an_import(self, rogue):
         """The operator must revoke the inserted row first, so that its modification is not hidden."""
         _, private = rogue
 
         with pytest.raises(KeyRefused, match="already stored"):
-            provision.import_key(material.to_text(private, file_format="pem", private=False), use=SIG)
+            key_texts.import_key(material.to_text(private, file_format="pem"), use=SIG)
 
 
 class TestTheNumberOfQueries:
-    def test_loading_the_ring_takes_one_query(self, django_assert_num_queries):
+    def test_loading_the_key_ring_takes_one_query(self, django_assert_num_queries):
         with django_assert_num_queries(1):
             keys_ring.load()
 
 
 class TestRevokeWithInvalidSettings:
-    def test_the_key_is_refused_and_reported_until_it_is_revoked_again(self, settings):
+    def test_a_key_that_was_revoked_with_invalid_settings_is_refused_and_reported_until_it_is_revoked_again(
+        self, settings
+    ):
         key = key_of(SIG, "current")
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": ["too short"]}
         lifecycle.revoke(key.kid)
@@ -264,7 +271,7 @@ class TestRevokeWithInvalidSettings:
         lifecycle.revoke(key.kid)
         assert problems() == []
 
-    def test_an_authentic_revoked_row_keeps_its_hmac(self, settings):
+    def test_a_second_revocation_with_invalid_settings_keeps_the_hmac_of_an_authentic_row(self, settings):
         key = lifecycle.revoke(key_of(SIG, "current").kid).key
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": ["too short"]}
         lifecycle.revoke(key.kid)

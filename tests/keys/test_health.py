@@ -49,7 +49,7 @@ def key_of(use: Key.Use, status: str) -> Key:
 
 
 class TestTheExaminedKeys:
-    def test_current_keys_come_first(self, initial_keys):
+    def test_health_lists_current_keys_first(self, initial_keys):
         state = load()
 
         assert [(key.use, key.status) for key in state.keys][2:] == [("sig", "future")]
@@ -57,7 +57,7 @@ class TestTheExaminedKeys:
         assert state.totals == {"sig": 2, "enc": 1}
         assert state.total == 3
 
-    def test_keys_that_retired_long_ago_are_omitted(self, initial_keys, clock):
+    def test_health_omits_keys_that_retired_long_ago(self, initial_keys, clock):
         old = lifecycle.rotate(SIG, force=True).retired
         clock.shift(DAY)
         lifecycle.rotate(SIG)  # This rotation erases the private key.
@@ -70,13 +70,15 @@ class TestTheExaminedKeys:
         assert old.kid not in kids
         assert load(5 * DAY).total == 5
 
-    def test_k12_old_keys_that_still_have_a_private_key_are_included(self, initial_keys, clock):
+    def test_k12_health_includes_old_keys_that_still_have_a_private_key(self, initial_keys, clock):
         old = lifecycle.rotate(SIG, force=True).retired
         clock.shift(50 * DAY)
 
         assert old.kid in {key.kid for key in load().keys}
 
-    def test_keys_revoked_long_ago_are_included_if_they_have_live_tokens(self, initial_keys, clock, issue):
+    def test_health_includes_keys_that_were_revoked_long_ago_if_they_have_live_tokens(
+        self, initial_keys, clock, issue
+    ):
         revoked = lifecycle.revoke(key_of(SIG, "current").kid).key
         clock.shift(50 * DAY)
         row = issue()
@@ -85,7 +87,7 @@ class TestTheExaminedKeys:
 
         assert revoked.kid in {key.kid for key in load().keys}
 
-    def test_the_number_of_keys_is_limited_and_keys_in_use_are_included(self, initial_keys):
+    def test_health_limits_the_number_of_keys_but_includes_all_keys_in_use(self, initial_keys):
         template = key_of(SIG, "current")
         many = [
             Key(kid=f"kid-{n}", use=SIG, status="past", public_jwk=template.public_jwk, retired_at=START)
@@ -98,7 +100,7 @@ class TestTheExaminedKeys:
         assert {key.kid for key in initial_keys} <= {key.kid for key in state.keys}
         assert state.total == health.MAX_KEYS + 53
 
-    def test_two_queries_are_made_for_any_number_of_keys(self, initial_keys, issue):
+    def test_health_takes_two_queries_for_any_number_of_keys(self, initial_keys, issue):
         issue()
         with CaptureQueriesContext(connection) as few:
             load()
@@ -112,7 +114,7 @@ class TestTheExaminedKeys:
 
 
 class TestLiveTokens:
-    def test_a_live_token_counts_for_both_its_keys(self, initial_keys, issue):
+    def test_health_counts_a_live_token_for_both_of_its_keys(self, initial_keys, issue):
         issue()
         first = key_of(SIG, "current").kid
         lifecycle.rotate(SIG, force=True)
@@ -121,7 +123,7 @@ class TestLiveTokens:
 
         assert load().live == {first: 1, key_of(SIG, "current").kid: 2, key_of(ENC, "current").kid: 3}
 
-    def test_expired_and_revoked_tokens_are_not_counted(self, initial_keys, issue, clock):
+    def test_health_does_not_count_expired_and_revoked_tokens(self, initial_keys, issue, clock):
         issue()
         clock.shift(3600)
         revoked = issue()
@@ -129,27 +131,27 @@ class TestLiveTokens:
 
         assert load().live == {}
 
-    def test_a_token_without_encryption_counts_for_its_signing_key(self, initial_keys, row):
+    def test_health_counts_an_unencrypted_token_for_its_signing_key(self, initial_keys, row):
         row(signing_kid="signing", encryption_kid="")
 
         assert load().live == {"signing": 1}
 
 
 class TestBrokenKeys:
-    def test_no_problem_is_reported_for_valid_keys(self, initial_keys):
+    def test_health_reports_no_problem_of_valid_keys(self, initial_keys):
         state = load()
 
         assert state.undecryptable == {}
         assert (state.altered, state.unreadable) == ((), ())
 
-    def test_o6_a_lost_key_encryption_key_is_reported_for_every_key(self, initial_keys):
+    def test_o6_health_reports_a_lost_key_encryption_key_for_every_key(self, initial_keys):
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32)]}):
             state = load()
 
         assert state.undecryptable == {key.kid: "kek_missing" for key in initial_keys}
         assert not state.derived
 
-    def test_k7_only_a_swapped_sealed_key_is_reported(self, initial_keys):
+    def test_k7_health_reports_only_the_key_with_a_swapped_sealed_key(self, initial_keys):
         swapped, other = key_of(SIG, "current"), key_of(SIG, "future")
         Key.objects.filter(pk=swapped.pk).update(sealed_private_jwk=other.sealed_private_jwk)
 
@@ -158,7 +160,7 @@ class TestBrokenKeys:
     @pytest.mark.parametrize(
         "members", [{}, [], "text", 5, {"kty": "RSA"}, {"kty": "oct", "k": "AAAA"}, {"kty": "RSA", "n": 5, "e": None}]
     )
-    def test_an_invalid_public_key_is_reported(self, members, initial_keys):
+    def test_health_reports_a_key_with_an_invalid_public_key(self, members, initial_keys):
         key = key_of(SIG, "future")
         Key.objects.filter(pk=key.pk).update(public_jwk=members)
 
@@ -166,7 +168,7 @@ class TestBrokenKeys:
         assert state.altered == (key,)
         assert key not in state.keys
 
-    def test_the_public_key_of_another_row_is_reported(self, initial_keys):
+    def test_health_reports_a_key_with_the_public_key_of_another_row(self, initial_keys):
         key = key_of(SIG, "future")
         Key.objects.filter(pk=key.pk).update(public_jwk=key_of(SIG, "current").public_jwk)
 
@@ -174,25 +176,25 @@ class TestBrokenKeys:
         assert state.altered == (key,)
         assert key not in state.keys
 
-    def test_no_problem_is_reported_for_revoked_keys(self, initial_keys):
+    def test_health_reports_no_problem_of_revoked_keys(self, initial_keys):
         lifecycle.revoke(key_of(SIG, "future").kid)
 
         assert load().altered == ()
         assert load().undecryptable == {}
 
-    def test_k17_a_modified_revoked_key_is_reported(self, initial_keys):
+    def test_k17_health_reports_a_modified_revoked_key(self, initial_keys):
         key = lifecycle.revoke(key_of(SIG, "future").kid).key
         Key.objects.filter(pk=key.pk).update(status="past")
 
         assert load().altered == (key,)
 
-    def test_k17_a_key_that_an_attacker_revoked_long_ago_is_reported(self, initial_keys):
+    def test_k17_health_reports_a_key_whose_row_an_attacker_marked_as_revoked_long_ago(self, initial_keys):
         key = key_of(SIG, "current")
         Key.objects.filter(pk=key.pk).update(status="revoked", revoked_at=START - 900 * DAY)
 
         assert load().altered == (key,)
 
-    def test_an_invalid_setting_raises(self, initial_keys):
+    def test_health_raises_config_error_if_a_setting_is_invalid(self, initial_keys):
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": []}), pytest.raises(ConfigError):
             load()
 
@@ -203,7 +205,7 @@ class TestWithoutKeys:
 
 
 class TestUndecryptable:
-    def test_every_key_that_cannot_be_unsealed_is_returned(self, initial_keys):
+    def test_undecryptable_returns_every_key_that_cannot_be_unsealed(self, initial_keys):
         Key.objects.filter(use=SIG).update(sealed_private_jwk="junk")
         errors = provision.undecryptable(Key.objects.all())
 
@@ -211,7 +213,7 @@ class TestUndecryptable:
             key.kid: "kek_missing" for key in Key.objects.filter(use=SIG)
         }
 
-    def test_public_keys_are_not_unsealed(self, initial_keys):
+    def test_undecryptable_does_not_unseal_public_keys(self, initial_keys):
         Key.objects.all().update(sealed_private_jwk="")
 
         assert provision.undecryptable(Key.objects.all()) == {}

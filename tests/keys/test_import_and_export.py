@@ -16,6 +16,7 @@ from instaccess.models import Key
 from instaccess.tokens import jose
 from instaccess.trust import material
 from tests.keys.helpers import BOTH_USES, ENC, SIG, rows, slots, to_public_pem
+from tests.support import key_texts
 
 pytestmark = pytest.mark.django_db
 
@@ -25,15 +26,15 @@ BOTH_FORMATS = pytest.mark.parametrize("file_format", ["pem", "jwk"])
 
 
 def private_pem(key: Any) -> str:
-    return material.to_text(key, file_format="pem", private=True)
+    return key_texts.private_text(key, file_format="pem")
 
 
 class TestImport:
     @BOTH_USES
     @BOTH_FORMATS
     def test_a_public_key_is_imported_as_a_future_key(self, use, file_format, pair):
-        text = material.to_text(pair, file_format=file_format, private=False)
-        row = provision.import_key(text, use=use, now=NOW)
+        text = material.to_text(pair, file_format=file_format)
+        row = key_texts.import_key(text, use=use, now=NOW)
 
         assert (row.kid, row.use, row.status, row.created_at) == (pair.thumbprint(), use, "future", NOW)
         assert row.sealed_private_jwk == ""
@@ -41,47 +42,47 @@ class TestImport:
     @BOTH_USES
     @BOTH_FORMATS
     def test_a_private_key_is_imported_if_with_private_is_given(self, use, file_format, pair):
-        text = material.to_text(pair, file_format=file_format, private=True)
-        row = provision.import_key(text.encode(), use=use, with_private=True)
+        text = key_texts.private_text(pair, file_format=file_format)
+        row = key_texts.import_key(text.encode(), use=use, with_private=True)
 
         assert row.has_private
-        assert provision.export(row, file_format="pem", private=True) == private_pem(pair)
+        assert provision.export_private(row, file_format="pem").reveal() == private_pem(pair)
 
     @pytest.mark.parametrize(("use", "power"), [(SIG, "forge"), (ENC, "decrypt")])
-    def test_k6_a_private_key_is_refused_with_a_reason_if_with_private_is_not_given(self, use, power, pair):
+    def test_k6_the_import_of_a_private_key_without_with_private_is_refused_with_a_reason(self, use, power, pair):
         with pytest.raises(KeyRefused, match=f"an attacker with the private key can {power} every token") as caught:
-            provision.import_key(private_pem(pair), use=use)
+            key_texts.import_key(private_pem(pair), use=use)
         assert "--with-private" in caught.value.detail
         assert not Key.objects.exists()
 
     def test_a_public_key_is_imported_even_if_with_private_is_given(self, pair):
-        assert not provision.import_key(to_public_pem(pair), use=ENC, with_private=True).has_private
+        assert not key_texts.import_key(to_public_pem(pair), use=ENC, with_private=True).has_private
 
     @BOTH_USES
-    def test_k11_a_key_that_is_already_stored_is_refused(self, use, pair):
-        provision.import_key(to_public_pem(pair), use=use)
+    def test_k11_the_import_of_a_stored_key_is_refused(self, use, pair):
+        key_texts.import_key(to_public_pem(pair), use=use)
         before = rows()
 
         with pytest.raises(KeyRefused, match=f"already stored for use '{use}'"):
-            provision.import_key(to_public_pem(pair), use=use)
+            key_texts.import_key(to_public_pem(pair), use=use)
         assert rows() == before
 
-    def test_k6_the_same_key_is_refused_for_the_other_use(self, pair):
-        provision.import_key(private_pem(pair), use=SIG, with_private=True)
+    def test_k6_the_import_of_a_stored_key_for_the_other_use_is_refused(self, pair):
+        key_texts.import_key(private_pem(pair), use=SIG, with_private=True)
 
         with pytest.raises(KeyRefused, match="a key must have only one use"):
-            provision.import_key(to_public_pem(pair), use=ENC)
+            key_texts.import_key(to_public_pem(pair), use=ENC)
         assert slots() == [("sig", "future")]
 
-    def test_k11_a_revoked_key_is_refused(self, pair):
-        kid = provision.import_key(private_pem(pair), use=SIG, with_private=True).kid
+    def test_k11_the_import_of_a_revoked_key_is_refused(self, pair):
+        kid = key_texts.import_key(private_pem(pair), use=SIG, with_private=True).kid
         lifecycle.revoke(kid)
 
         with pytest.raises(KeyRefused, match="already stored"):
-            provision.import_key(private_pem(pair), use=SIG, with_private=True)
+            key_texts.import_key(private_pem(pair), use=SIG, with_private=True)
 
     def test_k11_the_database_refuses_a_second_row_with_the_same_kid(self, pair):
-        provision.import_key(to_public_pem(pair), use=SIG)
+        key_texts.import_key(to_public_pem(pair), use=SIG)
 
         with pytest.raises(Exception, match=r"(?i)unique|duplicate"), store.locked():
             store.store(pair, use=ENC, status=Key.Status.FUTURE, now=NOW)
@@ -89,7 +90,7 @@ class TestImport:
 
     def test_k6_a_refused_key_is_not_stored(self):
         with pytest.raises(KeyRefused, match="generate"):
-            provision.import_key('{"generate": "RSA", "size": 2048}', use=SIG, with_private=True)
+            key_texts.import_key('{"generate": "RSA", "size": 2048}', use=SIG, with_private=True)
         assert not Key.objects.exists()
 
 
@@ -102,7 +103,7 @@ class TestExport:
         row.delete()
 
         assert "PRIVATE" not in text
-        again = provision.import_key(text, use=use)
+        again = key_texts.import_key(text, use=use)
         assert (again.kid, again.public_jwk, again.has_private) == (row.kid, row.public_jwk, False)
 
     @BOTH_USES
@@ -111,9 +112,9 @@ class TestExport:
         lifecycle.activate(provision.generate(use).kid, force=True)
         row, token = issuing.issue(user=user, origin=issuing.Origin("canvas.example.edu"), now=time.time())
         key = Key.objects.get(use=use, status="current")
-        text = provision.export(key, file_format=file_format, private=True)
+        text = provision.export_private(key, file_format=file_format).reveal()
         Key.objects.filter(pk=key.pk).delete()
-        provision.import_key(text, use=use, with_private=True)
+        key_texts.import_key(text, use=use, with_private=True)
 
         ring = keys_ring.load()
         signed, _ = jose.decrypt(token, ring.decryption_keys())
@@ -121,15 +122,15 @@ class TestExport:
 
     def test_the_export_of_a_private_key_is_logged(self, caplog):
         row = provision.generate(SIG)
-        provision.export(row, file_format="pem", private=True)
+        provision.export_private(row, file_format="pem")
 
         assert f"private key of key {row.kid} exported" in caplog.text
 
     def test_the_export_of_a_private_key_that_is_not_stored_is_refused(self, pair):
-        row = provision.import_key(to_public_pem(pair), use=ENC)
+        row = key_texts.import_key(to_public_pem(pair), use=ENC)
 
         with pytest.raises(KeyUnavailable, match="only the public key"):
-            provision.export(row, file_format="pem", private=True)
+            provision.export_private(row, file_format="pem")
 
     @BOTH_FORMATS
     def test_the_export_of_a_modified_public_key_is_refused(self, file_format, rsa_pool):

@@ -9,6 +9,7 @@ from instaccess.exceptions import KeyRefused, KeyUnavailable
 from instaccess.keys import lifecycle, provision
 from instaccess.models import Key
 from tests.keys.helpers import BOTH_USES, ENC, SECOND, SIG, key_of, kids, public_pem, rows
+from tests.support import key_texts
 
 pytestmark = pytest.mark.django_db
 
@@ -50,14 +51,14 @@ class TestActivate:
         assert rows() == before
 
     def test_activation_of_a_public_signing_key_is_refused(self, rsa_pool):
-        public = provision.import_key(public_pem(rsa_pool), use=SIG)
+        public = key_texts.import_key(public_pem(rsa_pool), use=SIG)
 
         with pytest.raises(KeyRefused, match="can't sign"):
             lifecycle.activate(public.kid, force=True)
 
     def test_a_public_encryption_key_can_be_activated_without_lead_time(self, rsa_pool, issue):
         """In Canvas's own setup, the issuer never has the gateway's private key."""
-        public = provision.import_key(public_pem(rsa_pool), use=ENC)
+        public = key_texts.import_key(public_pem(rsa_pool), use=ENC)
         lifecycle.activate(public.kid)
 
         row, token = issue()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from instaccess.exceptions import KeyUnavailable
-from instaccess.keys import lifecycle, provision, ring
+from instaccess.keys import lifecycle, ring
 from instaccess.models import IssuedToken, Key
 from instaccess.tokens import AFTERLIFE
 from tests.keys.helpers import BOTH_USES, ENC, HOUR, SECOND, SIG, START, accepted, key_of, kids, public_pem, rows
+from tests.support import key_texts
 
 pytestmark = pytest.mark.django_db
 
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.django_db
 @pytest.mark.usefixtures("started")
 class TestRevokeTheCurrentKey:
     @BOTH_USES
-    def test_the_future_key_becomes_current_and_a_new_future_key_is_generated(self, use):
+    def test_revoking_the_current_key_makes_the_future_key_current_and_generates_a_new_future_key(self, use):
         current, future = key_of(use, "current").kid, key_of(use, "future").kid
         done = lifecycle.revoke(current)
 
@@ -25,7 +26,7 @@ class TestRevokeTheCurrentKey:
         assert kids(use, "future") == [done.generated.kid]
 
     @BOTH_USES
-    def test_a_new_key_becomes_current_if_there_is_no_future_key(self, use):
+    def test_revoking_the_current_key_generates_a_new_current_key_if_there_is_no_future_key(self, use):
         key_of(use, "future").delete()
         done = lifecycle.revoke(key_of(use, "current").kid)
 
@@ -41,7 +42,7 @@ class TestRevokeTheCurrentKey:
         assert Key.objects.get(pk=key.pk).revoked_at == START
 
     @BOTH_USES
-    def test_k10_the_process_that_revokes_a_key_refuses_its_tokens_from_then_on(self, use, issue):
+    def test_k10_the_process_that_revokes_a_key_refuses_its_tokens_immediately(self, use, issue):
         _, before = issue()
         assert accepted(before)
         lifecycle.revoke(key_of(use, "current").kid)
@@ -57,7 +58,7 @@ class TestRevokeTheCurrentKey:
 
     def test_no_key_is_generated_if_the_public_key_of_a_gateway_is_revoked(self, rsa_pool):
         Key.objects.filter(use=ENC).delete()
-        public = lifecycle.activate(provision.import_key(public_pem(rsa_pool), use=ENC).kid)
+        public = lifecycle.activate(key_texts.import_key(public_pem(rsa_pool), use=ENC).kid)
         done = lifecycle.revoke(public.kid)
 
         assert (done.successor, done.generated) == (None, None)
@@ -67,7 +68,7 @@ class TestRevokeTheCurrentKey:
 
     def test_a_key_pair_generated_earlier_does_not_replace_the_public_key_of_a_gateway(self, rsa_pool, caplog):
         generated = key_of(ENC, "future")
-        public = lifecycle.activate(provision.import_key(public_pem(rsa_pool), use=ENC).kid)
+        public = lifecycle.activate(key_texts.import_key(public_pem(rsa_pool), use=ENC).kid)
         done = lifecycle.revoke(public.kid)
 
         assert (done.successor, done.generated) == (None, None)
@@ -76,24 +77,24 @@ class TestRevokeTheCurrentKey:
 
     def test_no_future_key_is_generated_if_the_public_key_of_a_gateway_becomes_current(self, rsa_pool):
         key_of(ENC, "future").delete()
-        gateways = provision.import_key(public_pem(rsa_pool), use=ENC)
+        gateways = key_texts.import_key(public_pem(rsa_pool), use=ENC)
         done = lifecycle.revoke(key_of(ENC, "current").kid)
 
         assert (done.successor, done.generated) == (gateways, None)
         assert kids(ENC, "future") == []
 
-    def test_the_next_public_key_of_a_gateway_becomes_current(self, rsa_pool):
+    def test_revoking_the_public_key_of_a_gateway_makes_its_next_public_key_current(self, rsa_pool):
         Key.objects.filter(use=ENC).delete()
-        public = lifecycle.activate(provision.import_key(public_pem(rsa_pool), use=ENC).kid)
-        following = provision.import_key(public_pem(rsa_pool), use=ENC)
+        public = lifecycle.activate(key_texts.import_key(public_pem(rsa_pool), use=ENC).kid)
+        following = key_texts.import_key(public_pem(rsa_pool), use=ENC)
         done = lifecycle.revoke(public.kid)
 
         assert done.successor == following
         assert done.generated is None
 
-    def test_a_public_signing_key_does_not_become_current(self, rsa_pool):
+    def test_a_public_signing_key_does_not_become_current_after_a_revocation(self, rsa_pool):
         key_of(SIG, "future").delete()
-        provision.import_key(public_pem(rsa_pool), use=SIG)
+        key_texts.import_key(public_pem(rsa_pool), use=SIG)
         done = lifecycle.revoke(key_of(SIG, "current").kid)
 
         assert done.successor.has_private
@@ -131,7 +132,7 @@ class TestRevokeAnotherKey:
         assert accepted(young)
 
     def test_revoking_a_public_key_generates_no_key(self, rsa_pool):
-        public = provision.import_key(public_pem(rsa_pool), use=ENC)
+        public = key_texts.import_key(public_pem(rsa_pool), use=ENC)
         before = Key.objects.count()
         done = lifecycle.revoke(public.kid)
 
@@ -146,7 +147,7 @@ class TestRevokeAnotherKey:
 @pytest.mark.usefixtures("started")
 class TestTheTokensOfARevokedKey:
     @BOTH_USES
-    def test_live_tokens_are_marked_with_time_reason_and_author(self, use, issue, user, clock):
+    def test_live_tokens_of_a_revoked_key_are_marked_with_time_reason_and_author(self, use, issue, user, clock):
         row, _ = issue()
         clock.shift(10)
         done = lifecycle.revoke(key_of(use, "current").kid, reason="laptop stolen", by=user)
@@ -156,7 +157,9 @@ class TestTheTokensOfARevokedKey:
         assert (row.revoked_at, row.revoked_by) == (START + 10 * SECOND, user.username)
         assert row.revocation_reason == "laptop stolen"
 
-    def test_expired_tokens_are_marked_only_while_a_gateway_may_still_accept_them(self, issue, clock):
+    def test_expired_tokens_of_a_revoked_key_are_marked_only_while_a_gateway_may_still_accept_them(
+        self, issue, clock
+    ):
         expired, _ = issue()
         clock.shift(AFTERLIFE * SECOND)
         # This token has expired here, but not for a gateway with a larger leeway or a slow clock.
@@ -180,7 +183,7 @@ class TestTheTokensOfARevokedKey:
 
         assert row.revocation_reason != "laptop of Bob"
 
-    def test_tokens_revoked_earlier_keep_their_reason(self, issue, user):
+    def test_tokens_revoked_earlier_keep_their_reason_when_their_key_is_revoked(self, issue, user):
         row, _ = issue()
         IssuedToken.objects.update(revoked_at=START, revocation_reason="left the school")
         done = lifecycle.revoke(key_of(SIG, "current").kid, reason="laptop stolen", by=user)
@@ -189,7 +192,7 @@ class TestTheTokensOfARevokedKey:
         assert done.tokens == 0
         assert (row.revocation_reason, row.revoked_by) == ("left the school", "")
 
-    def test_tokens_of_other_keys_are_not_marked(self, issue):
+    def test_revoking_a_key_does_not_mark_tokens_of_other_keys(self, issue):
         issue()
         lifecycle.rotate(SIG, force=True)
         other, _ = issue()
@@ -198,14 +201,14 @@ class TestTheTokensOfARevokedKey:
 
         assert other.revoked_at is None
 
-    def test_marked_tokens_have_a_default_reason(self, issue):
+    def test_tokens_of_a_key_that_is_revoked_without_a_reason_get_a_default_reason(self, issue):
         row, _ = issue()
         lifecycle.revoke(key_of(SIG, "current").kid)
         row.refresh_from_db()
 
         assert row.revocation_reason == "its key was revoked"
 
-    def test_a_reason_that_is_too_long_is_truncated(self, issue):
+    def test_a_reason_for_the_revocation_of_a_key_that_is_too_long_is_truncated(self, issue):
         row, _ = issue()
         lifecycle.revoke(key_of(SIG, "current").kid, reason="x" * 300)
         row.refresh_from_db()
@@ -213,7 +216,7 @@ class TestTheTokensOfARevokedKey:
         assert row.revocation_reason == "x" * 255
 
     @BOTH_USES
-    def test_tokens_issued_after_the_revocation_are_marked_at_the_next_rotate(self, use, issue, clock):
+    def test_tokens_issued_after_the_revocation_of_their_key_are_marked_at_the_next_rotation(self, use, issue, clock):
         late_row, _ = issue()
         lifecycle.revoke(key_of(use, "current").kid)
         IssuedToken.objects.update(revoked_at=None, revocation_reason="")
@@ -227,7 +230,7 @@ class TestTheTokensOfARevokedKey:
 
 @pytest.mark.usefixtures("started")
 class TestRevokeTwice:
-    def test_a_second_revocation_changes_no_key(self):
+    def test_a_second_revocation_of_a_key_changes_no_key(self):
         kid = key_of(SIG, "current").kid
         lifecycle.revoke(kid)
         before = rows()
@@ -236,7 +239,7 @@ class TestRevokeTwice:
         assert rows() == before
         assert (done.successor, done.generated, done.tokens) == (None, None, 0)
 
-    def test_a_second_revocation_marks_tokens_issued_in_between(self, issue):
+    def test_a_second_revocation_of_a_key_marks_tokens_issued_since_the_first_revocation(self, issue):
         kid = key_of(SIG, "current").kid
         late_row, _ = issue()
         lifecycle.revoke(kid)

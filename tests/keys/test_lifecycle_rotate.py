@@ -8,9 +8,10 @@ import pytest
 
 from instaccess import trust
 from instaccess.exceptions import KeyUnavailable
-from instaccess.keys import lifecycle, provision
+from instaccess.keys import lifecycle
 from instaccess.models import Key
 from tests.keys.helpers import BOTH_USES, DAY, ENC, SECOND, SIG, START, accepted, key_of, kids, public_pem, rows
+from tests.support import key_texts
 
 pytestmark = pytest.mark.django_db
 
@@ -61,7 +62,7 @@ class TestRotateWhenItIsDue:
         clock.shift(30 * DAY)
 
     @BOTH_USES
-    def test_the_future_key_becomes_current_and_the_current_key_past(self, use):
+    def test_rotate_makes_the_future_key_current_and_the_current_key_past(self, use):
         current, future = key_of(use, "current").kid, key_of(use, "future").kid
         lifecycle.rotate(use)
 
@@ -76,13 +77,13 @@ class TestRotateWhenItIsDue:
         assert done.generated.has_private
         assert done.generated.created_at == START + 30 * DAY
 
-    def test_the_times_of_the_change_are_stored(self):
+    def test_rotate_stores_the_times_of_the_change(self):
         lifecycle.rotate(SIG)
 
         assert key_of(SIG, "current").activated_at == START + 30 * DAY
         assert key_of(SIG, "past").retired_at == START + 30 * DAY
 
-    def test_keys_of_the_other_use_do_not_change(self):
+    def test_rotate_does_not_change_keys_of_the_other_use(self):
         before = list(Key.objects.filter(use=ENC).order_by("pk").values())
         lifecycle.rotate(SIG)
 
@@ -104,7 +105,7 @@ class TestRotateWhenItIsDue:
         assert issue()[0].signing_kid == future
 
     @BOTH_USES
-    def test_tokens_of_the_retired_key_are_still_accepted(self, use, issue):
+    def test_tokens_of_the_retired_key_are_still_accepted_after_a_rotation(self, use, issue):
         _, token = issue()
         lifecycle.rotate(use)
 
@@ -117,9 +118,9 @@ class TestRotateWhenItIsDue:
 
         def generate_slowly(use: str) -> Any:
             clock.shift(20)
-            return rsa_pool.take(use)
+            return rsa_pool.take_private(use)
 
-        monkeypatch.setattr(trust, "generate_jwk", generate_slowly)
+        monkeypatch.setattr(trust, "generate_key", generate_slowly)
 
         assert lifecycle.rotate(SIG).generated.created_at == START + 30 * DAY + 20 * SECOND
 
@@ -141,7 +142,7 @@ class TestRotateWithAnExpectedCurrentKey:
         assert done.activated is None
         assert rows() == before
 
-    def test_k1_the_process_that_loses_the_race_changes_nothing(self, monkeypatch, rsa_pool):
+    def test_k1_rotate_changes_nothing_if_another_process_rotates_first(self, monkeypatch, rsa_pool):
         """Another process rotates between the decision of this process and its lock on the rows."""
         calls: list[str] = []
 
@@ -149,10 +150,10 @@ class TestRotateWithAnExpectedCurrentKey:
             if not calls:
                 calls.append(use)
                 lifecycle.rotate(SIG, force=True)
-            return rsa_pool.take(use)
+            return rsa_pool.take_private(use)
 
         current, future = key_of(SIG, "current").kid, key_of(SIG, "future").kid
-        monkeypatch.setattr(trust, "generate_jwk", generate)
+        monkeypatch.setattr(trust, "generate_key", generate)
         done = lifecycle.rotate(SIG, force=True)
 
         assert done.lost_race
@@ -161,7 +162,9 @@ class TestRotateWithAnExpectedCurrentKey:
         assert kids(SIG, "past") == [current]
         assert len(kids(SIG, "future")) == 1
 
-    def test_no_second_future_key_is_stored_if_another_process_was_faster(self, monkeypatch, rsa_pool):
+    def test_rotate_stores_no_second_future_key_if_another_process_stores_a_future_key_first(
+        self, monkeypatch, rsa_pool
+    ):
         key_of(SIG, "future").delete()
         calls: list[str] = []
 
@@ -169,9 +172,9 @@ class TestRotateWithAnExpectedCurrentKey:
             if not calls:
                 calls.append(use)
                 lifecycle.rotate(SIG)
-            return rsa_pool.take(use)
+            return rsa_pool.take_private(use)
 
-        monkeypatch.setattr(trust, "generate_jwk", generate)
+        monkeypatch.setattr(trust, "generate_key", generate)
         done = lifecycle.rotate(SIG)
 
         assert done.generated is None
@@ -181,7 +184,7 @@ class TestRotateWithAnExpectedCurrentKey:
 @pytest.mark.usefixtures("started")
 class TestRotateByForceWithoutAFutureKey:
     @BOTH_USES
-    def test_force_generates_a_current_and_a_future_key_if_there_is_no_future_key(self, use):
+    def test_forced_rotate_generates_a_current_and_a_future_key_if_there_is_no_future_key(self, use):
         key_of(use, "future").delete()
         done = lifecycle.rotate(use, force=True)
 
@@ -189,18 +192,18 @@ class TestRotateByForceWithoutAFutureKey:
         assert kids(use, "future") == [done.generated.kid]
         assert kids(use, "past") == [done.retired.kid]
 
-    def test_force_ignores_a_public_signing_key(self, rsa_pool):
+    def test_forced_rotate_ignores_a_public_signing_key(self, rsa_pool):
         key_of(SIG, "future").delete()
-        public = provision.import_key(public_pem(rsa_pool), use=SIG)
+        public = key_texts.import_key(public_pem(rsa_pool), use=SIG)
         done = lifecycle.rotate(SIG, force=True)
 
         assert done.activated is not None
         assert kids(SIG, "current") == [done.activated.kid]
         assert kids(SIG, "future") == sorted([public.kid, done.generated.kid])
 
-    def test_force_is_refused_if_only_the_public_encryption_key_is_stored(self, rsa_pool):
+    def test_forced_rotate_is_refused_if_only_the_public_encryption_key_is_stored(self, rsa_pool):
         Key.objects.filter(use=ENC).delete()
-        lifecycle.activate(provision.import_key(public_pem(rsa_pool), use=ENC).kid)
+        lifecycle.activate(key_texts.import_key(public_pem(rsa_pool), use=ENC).kid)
         before = rows()
 
         with pytest.raises(KeyUnavailable, match="import the next public key") as caught:

@@ -15,6 +15,7 @@ from instaccess.exceptions import KeyUnavailable, UnsealError
 from instaccess.keys import lifecycle, provision, sealing, store
 from instaccess.models import Key
 from tests.keys.helpers import BOTH_USES, ENC, SIG, rows, slots, to_public_pem
+from tests.support import key_texts
 
 pytestmark = pytest.mark.django_db
 
@@ -58,9 +59,9 @@ class TestInit:
             if not calls:
                 calls.append(use)
                 assert len(provision.init()) == 3
-            return rsa_pool.take(use)
+            return rsa_pool.take_private(use)
 
-        monkeypatch.setattr(trust, "generate_jwk", generate)
+        monkeypatch.setattr(trust, "generate_key", generate)
 
         assert provision.init() == []
         assert len(rows()) == 3
@@ -76,7 +77,7 @@ class TestInit:
         assert [row for row in rows() if row["kid"] != generated[0].kid] == kept
 
     def test_init_keeps_the_public_encryption_key_of_a_gateway(self, pair):
-        public = lifecycle.activate(provision.import_key(to_public_pem(pair), use=ENC).kid)
+        public = lifecycle.activate(key_texts.import_key(to_public_pem(pair), use=ENC).kid)
         provision.init()
 
         assert Key.objects.get(use=ENC) == public
@@ -112,14 +113,14 @@ class TestGenerate:
 
 class TestAStoredKey:
     @BOTH_USES
-    def test_the_kid_is_the_thumbprint_and_no_private_member_is_stored_unencrypted(self, use):
+    def test_the_kid_of_a_generated_key_is_the_thumbprint_and_no_private_member_is_stored_unencrypted(self, use):
         row = provision.generate(use)
         private = sealing.unseal(row.sealed_private_jwk, kid=row.kid, use=use, keks=conf.key_encryption_keys)
 
         assert row.kid == row.public_jwk["kid"] == private.thumbprint()
         assert set(row.public_jwk) == {"kty", "n", "e", "use", "kid"}
         for name in PRIVATE_MEMBERS:
-            assert private[name] not in str(Key.objects.filter(pk=row.pk).values())
+            assert private.reveal()[name] not in str(Key.objects.filter(pk=row.pk).values())
 
 
 class TestFindAKey:

@@ -19,6 +19,7 @@ from instaccess.keys import lifecycle, provision
 from instaccess.keys import ring as keys_ring
 from instaccess.models import Key
 from instaccess.trust import refreshed
+from tests.support import key_texts
 from tests.support.clocks import Clock
 from tests.support.stored_keys import write
 
@@ -51,35 +52,35 @@ def count_during(queries: CaptureQueriesContext, call: Callable[[], Any]) -> int
 
 @pytest.mark.usefixtures("initial_keys")
 class TestTheCacheOfTheKeyRing:
-    def test_the_first_read_takes_one_query(self, clock, queries):
+    def test_the_first_read_of_the_key_ring_takes_one_query(self, clock, queries):
         assert count_during(queries, keys_ring.current_ring) == 1
 
-    def test_no_query_is_made_within_the_cache_time(self, clock, queries):
+    def test_the_key_ring_is_read_without_a_query_within_the_cache_time(self, clock, queries):
         keys_ring.current_ring()
         clock.now += conf.key_cache_seconds - 0.001
 
         assert count_during(queries, keys_ring.current_ring) == 0
 
-    def test_one_query_is_made_after_the_cache_time(self, clock, queries):
+    def test_the_key_ring_is_read_with_one_query_after_the_cache_time(self, clock, queries):
         keys_ring.current_ring()
         clock.now += conf.key_cache_seconds
 
         assert count_during(queries, lambda: (keys_ring.current_ring(), keys_ring.current_ring())) == 1
 
     @override_settings(INSTACCESS={"KEY_CACHE_SECONDS": 5})
-    def test_the_cache_time_comes_from_the_setting(self, clock, queries):
+    def test_the_cache_time_of_the_key_ring_comes_from_the_setting(self, clock, queries):
         keys_ring.current_ring()
         clock.now += 4.9
 
         assert count_during(queries, keys_ring.current_ring) == 0
 
     @override_settings(INSTACCESS={"KEY_CACHE_SECONDS": 0})
-    def test_every_read_takes_a_query_if_the_cache_time_is_zero(self, clock, queries):
+    def test_every_read_of_the_key_ring_takes_a_query_if_the_cache_time_is_zero(self, clock, queries):
         keys_ring.current_ring()
 
         assert count_during(queries, keys_ring.current_ring) == 1
 
-    def test_a_query_is_made_after_the_cache_was_cleared(self, clock, queries):
+    def test_the_key_ring_is_read_with_a_query_after_the_cache_was_cleared(self, clock, queries):
         keys_ring.current_ring()
         keys_ring.clear_cache()
 
@@ -139,7 +140,9 @@ class TestAChangeByAnotherProcess:
         clock.now += 0.001
         assert keys_ring.current_ring().signing_key().kid == new
 
-    def test_k10_a_revocation_takes_effect_within_five_seconds_at_the_longest_cache_time(self, clock):
+    def test_k10_a_revocation_by_another_process_takes_effect_within_five_seconds_at_the_longest_cache_time(
+        self, clock
+    ):
         with override_settings(INSTACCESS={"KEY_CACHE_SECONDS": 5}):
             kid = keys_ring.current_ring().signing_key().kid
             write(Key.objects.filter(kid=kid), status="revoked", sealed_private_jwk="")
@@ -168,7 +171,7 @@ class TestWithoutAKey:
 
 @pytest.mark.usefixtures("initial_keys")
 class TestTheKeysInTheKeyRing:
-    def test_keys_are_ordered_current_then_past_latest_first_then_future(self):
+    def test_the_key_ring_lists_current_keys_then_past_keys_latest_first_then_future_keys(self):
         with time_machine.travel(datetime.now(UTC), tick=False) as traveller:
             expected = []
             for _ in range(3):
@@ -198,7 +201,7 @@ class TestTheKeysInTheKeyRing:
     def test_a_public_encryption_key_encrypts_but_does_not_decrypt(self, rsa_pool):
         Key.objects.filter(use=ENC).delete()
         key = rsa_pool.take()
-        kid = lifecycle.activate(provision.import_key(key.export_public(), use=ENC).kid).kid
+        kid = lifecycle.activate(key_texts.import_key(key.export_public(), use=ENC).kid).kid
         ring = keys_ring.load()
 
         assert ring.encryption_key().kid == kid
@@ -216,7 +219,7 @@ class TestTheKeysInTheKeyRing:
 class TestTheReprOfAKeyRing:
     def test_a1_the_repr_of_a_key_ring_contains_no_private_member(self, initial_keys):
         ring = keys_ring.load()
-        private = ring.signing_key().private()
+        private = ring.signing_key().private().reveal()
         text = repr(ring) + repr(ring.signing_key()) + str(SimpleNamespace(ring=ring))
 
         for name in ("d", "p", "q", "dp", "dq", "qi"):

@@ -146,7 +146,7 @@ class TestAModifiedPublicKey:
 
     def test_k9_a_private_member_added_to_a_public_key_is_not_published(self):
         kid = keys_ring.load().signing_key().kid
-        private = keys_ring.load().signing_key().private()
+        private = keys_ring.load().signing_key().private().reveal()
         self.modify(kid, **{name: private[name] for name in ("d", "p", "q", "dp", "dq", "qi")})
 
         for published in keys_ring.load().published():

@@ -17,13 +17,13 @@ def decide(*rows: Key, now: datetime, use: Key.Use = SIG, **kwargs: Any) -> rota
 
 
 class TestBeforeTheIntervalHasPassed:
-    def test_k2_nothing_is_due_before_the_interval_has_passed(self):
+    def test_k2_no_key_change_is_due_before_the_rotation_interval_has_passed(self):
         decision = decide(current_key(), key("future"), now=START + 30 * DAY - SECOND)
 
         assert decision.nothing_to_do
         assert (decision.retire, decision.activate, decision.make_future) == (None, None, False)
 
-    def test_k2_the_decision_contains_when_the_change_is_due(self):
+    def test_k2_the_decision_contains_the_time_of_the_next_key_change(self):
         decision = decide(current_key(), key("future"), now=START + DAY)
 
         assert decision.next_due == START + 30 * DAY
@@ -43,7 +43,7 @@ class TestBeforeTheIntervalHasPassed:
 
 
 class TestAfterTheInterval:
-    def test_the_future_key_becomes_current_when_the_interval_has_passed(self):
+    def test_the_future_key_becomes_current_when_the_rotation_interval_has_passed(self):
         now, current, future = START + 30 * DAY, current_key(), key("future")
         decision = decide(current, future, now=now)
 
@@ -56,7 +56,7 @@ class TestAfterTheInterval:
         assert decision.make_future
         assert decision.next_due == now + TIMES.interval
 
-    def test_keys_of_the_other_use_are_ignored(self):
+    def test_the_decision_about_one_use_ignores_keys_of_the_other_use(self):
         decision = decide(current_key(), key("future"), now=START + 30 * DAY, use=ENC)
 
         assert decision.nothing_to_do
@@ -89,7 +89,7 @@ class TestTheCurrentKeyIsTheGatewaysPublicKey:
         assert decision.nothing_to_do
         assert decision.next_due is None
 
-    def test_force_does_not_replace_the_public_key_of_a_gateway_by_a_key_pair(self):
+    def test_a_forced_rotation_does_not_replace_the_public_key_of_a_gateway_with_a_key_pair(self):
         decision = decide(
             self.gateway_key(activated_at=START), key("future", use=ENC), now=self.NOW, use=ENC, force=True
         )
@@ -112,7 +112,7 @@ class TestTheCurrentKeyIsTheGatewaysPublicKey:
         assert decision.activate == public
         assert (decision.make_future, decision.next_due) == (False, None)
 
-    def test_a_key_pair_is_next_only_after_a_key_pair(self):
+    def test_a_future_key_pair_is_not_next_if_the_current_key_is_the_public_key_of_a_gateway(self):
         pair = key("future", use=ENC)
 
         assert rotation.is_next(pair, [pair, current_key(use=ENC)])
@@ -121,17 +121,17 @@ class TestTheCurrentKeyIsTheGatewaysPublicKey:
 
 
 class TestAForcedRotation:
-    def test_force_ignores_the_interval(self):
+    def test_a_forced_rotation_ignores_the_rotation_interval(self):
         current, future = current_key(), key("future")
         decision = decide(current, future, now=START + HOUR, force=True)
 
         assert (decision.retire, decision.activate) == (current, future)
         assert decision.next_due == START + HOUR + TIMES.interval
 
-    def test_force_ignores_the_lead_time(self):
+    def test_a_forced_rotation_ignores_the_lead_time(self):
         assert decide(current_key(), key("future"), now=START + SECOND, force=True).activate is not None
 
-    def test_force_activates_nothing_if_there_is_no_future_key(self):
+    def test_a_forced_rotation_activates_no_key_if_there_is_no_future_key(self):
         decision = decide(current_key(), now=START + HOUR, force=True)
 
         assert decision.activate is None
@@ -146,19 +146,25 @@ class TestWithoutACurrentKey:
         assert decision.nothing_to_do
         assert decision.next_due is None
 
-    def test_without_a_current_key_past_keys_are_erased(self):
+    def test_past_keys_are_erased_even_if_there_is_no_current_key(self):
         gone = past_key(START)
 
         assert decide(gone, now=START + DAY).erase == (gone,)
 
 
 class TestSeveralFutureKeys:
+    def test_of_two_keys_stored_in_the_same_millisecond_the_first_becomes_current(self):
+        first, second = key("future", pk=2), key("future", pk=3)
+
+        for rows in ((first, second), (second, first)):
+            assert decide(current_key(pk=1), *rows, now=START + 30 * DAY).activate is first
+
     def test_the_oldest_future_key_becomes_current(self):
         older, younger = key("future", created=START - DAY), key("future", created=START)
 
         assert decide(current_key(), younger, older, now=START + 30 * DAY).activate is older
 
-    def test_no_future_key_is_generated_if_another_one_remains(self):
+    def test_no_future_key_is_generated_if_another_future_key_remains(self):
         decision = decide(
             current_key(), key("future", created=START), key("future", created=START + DAY), now=START + 30 * DAY
         )
@@ -166,7 +172,7 @@ class TestSeveralFutureKeys:
         assert not decision.make_future
         assert decision.next_due == START + 60 * DAY
 
-    def test_a_ready_future_key_comes_before_a_key_that_is_not_ready(self):
+    def test_a_future_key_that_is_ready_becomes_current_before_a_future_key_that_is_not_ready(self):
         now = START + 40 * DAY
         ready, young = key("future", created=now - DAY), key("future", created=now)
 
@@ -220,7 +226,7 @@ class TestAPastKey:
         assert decide(current_key(START, use=use), old, now=now, use=use).erase == (old,)
         assert rotation.is_gone(old, now=now, times=TIMES)
 
-    def test_a_past_key_is_erased_once(self):
+    def test_the_private_key_of_a_past_key_is_erased_only_once(self):
         assert decide(current_key(), key("future"), past_key(START, private=False), now=START + DAY).nothing_to_do
 
     def test_only_past_keys_whose_last_token_has_expired_are_erased(self):

@@ -1,4 +1,4 @@
-"""Tests for the forecast and of the times of the key lifecycle."""
+"""Tests for the forecast and the times of the key lifecycle."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class TestTheForecast:
 
 
 class TestServedAt:
-    def test_a_current_key_has_served_after_its_interval(self):
+    def test_a_current_key_has_served_after_the_rotation_interval(self):
         assert rotation.served_at(current_key(), TIMES) == START + 30 * DAY
 
     @pytest.mark.parametrize("status", ["future", "past", "revoked"])

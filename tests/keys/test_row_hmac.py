@@ -17,6 +17,7 @@ from instaccess.exceptions import KeyAltered, UnsealError
 from instaccess.keys import lifecycle, provision, row_hmac, store
 from instaccess.models import Key
 from tests.keys.helpers import ENC, SIG, START, key_of, public_pem
+from tests.support import key_texts
 from tests.support.stored_keys import NEW_KEK, OLD_KEK
 from tests.test_database_time_zone import set_zone
 
@@ -57,8 +58,8 @@ class TestARowOfThisPackage:
     def test_every_row_is_authentic_throughout_the_key_lifecycle(self, clock, rsa_pool):
         provision.init()
         provision.generate(ENC)
-        provision.import_key(public_pem(rsa_pool), use=SIG)
-        lifecycle.activate(provision.import_key(public_pem(rsa_pool), use=ENC).kid)
+        key_texts.import_key(public_pem(rsa_pool), use=SIG)
+        lifecycle.activate(key_texts.import_key(public_pem(rsa_pool), use=ENC).kid)
         for _ in range(3):
             clock.shift(timedelta(days=30, microseconds=123_457))
             lifecycle.rotate(SIG)
@@ -93,7 +94,7 @@ class TestARowOfThisPackage:
         finally:
             set_zone(before)
 
-    def test_the_order_of_the_members_of_the_public_key_does_not_matter(self):
+    def test_a_key_is_authentic_for_any_order_of_the_members_of_its_public_key(self):
         key = provision.generate(SIG)
         key.public_jwk = dict(reversed(key.public_jwk.items()))
 
@@ -107,6 +108,21 @@ class TestARowOfThisPackage:
 
         Key.objects.filter(pk=key.pk).update(**backup)
         assert status_of(key) is audit.HmacStatus.AUTHENTIC
+
+
+class TestTheCoveredColumns:
+    # The database computes `current_use`.
+    @pytest.mark.parametrize(
+        "name", sorted({field.name for field in Key._meta.concrete_fields} - {"id", "mac", "current_use"})
+    )
+    def test_k17_the_hmac_of_a_key_covers_every_column_of_the_model(self, name):
+        """If you add a column, add it to `canonical_bytes`."""
+        row = Key(kid="a", use=SIG, alg="a", status="past", public_jwk={"n": "a"}, sealed_private_jwk="a")
+        row.created_at = row.activated_at = row.retired_at = row.revoked_at = START
+        before = row_hmac.canonical_bytes(row)
+        setattr(row, name, None)
+
+        assert row_hmac.canonical_bytes(row) != before
 
 
 class TestAModifiedRow:
@@ -137,7 +153,7 @@ class TestAModifiedRow:
         ],
         ids=str,
     )
-    def test_k17_a_change_of_any_column_is_detected(self, row, changes):
+    def test_k17_a_change_of_any_column_of_a_key_is_detected(self, row, changes):
         Key.objects.filter(use=ENC).delete()  # A database allows only one current key of each use.
         Key.objects.filter(pk=row.pk).update(**changes)
 
@@ -167,12 +183,12 @@ class TestAModifiedRow:
 
         assert status_of(past) is audit.HmacStatus.BROKEN
 
-    def test_k17_the_hmac_of_another_row_is_detected(self, row):
+    def test_k17_the_hmac_of_another_row_does_not_authenticate_a_key(self, row):
         Key.objects.filter(pk=row.pk).update(mac=key_of(SIG, "future").mac)
 
         assert status_of(row) is audit.HmacStatus.BROKEN
 
-    def test_k17_any_text_instead_of_the_hmac_is_detected(self, row):
+    def test_k17_a_string_that_is_not_an_hmac_does_not_authenticate_a_key(self, row):
         Key.objects.filter(pk=row.pk).update(mac=row.mac.partition(".")[0] + ".\N{PILE OF POO}")
 
         assert status_of(row) is audit.HmacStatus.BROKEN
@@ -189,7 +205,7 @@ class TestAModifiedRow:
 
         assert status_of(row) is audit.HmacStatus.AUTHENTIC
 
-    def test_the_error_names_the_command_that_removes_the_key(self, row):
+    def test_the_error_for_a_modified_row_names_the_command_that_revokes_the_key(self, row):
         Key.objects.filter(pk=row.pk).update(mac="")
 
         with pytest.raises(KeyAltered) as caught:
@@ -198,7 +214,9 @@ class TestAModifiedRow:
         assert caught.value.code == "key_altered"
 
     @pytest.mark.parametrize("kid", ["x; rm -rf ~", "$(id)", "\x1b[2J", "", "a/b", "\N{PILE OF POO}"])
-    def test_the_error_never_contains_a_kid_that_a_shell_or_a_terminal_could_interpret(self, row, kid):
+    def test_the_error_for_a_modified_row_never_contains_a_kid_that_a_shell_or_a_terminal_could_interpret(
+        self, row, kid
+    ):
         Key.objects.filter(pk=row.pk).update(kid=kid)
 
         with pytest.raises(KeyAltered) as caught:
@@ -216,7 +234,7 @@ class TestAnUnreadableRow:
         set_with_sql(row, public_jwk=LONG_NUMBER[1])
         return row
 
-    def test_k17_the_other_rows_are_read(self, unreadable):
+    def test_k17_the_other_keys_are_read_if_one_row_is_unreadable(self, unreadable):
         for name, value in UNREADABLE[connection.vendor]:
             set_with_sql(unreadable, **{"public_jwk": "{}", name: value})
             rows, errors = store.examine()
@@ -226,12 +244,12 @@ class TestAnUnreadableRow:
             assert list(errors) == [unreadable.pk]
             assert f"delete the row with id {unreadable.pk}" in errors[unreadable.pk].detail
 
-    def test_k17_another_key_can_be_revoked(self, unreadable):
+    def test_k17_another_key_can_be_revoked_if_one_row_is_unreadable(self, unreadable):
         done = lifecycle.revoke(key_of(ENC, "current").kid)
 
         assert done.successor is not None
 
-    def test_k17_the_key_is_not_used(self, unreadable, clock):
+    def test_k17_a_key_with_an_unreadable_row_is_not_used(self, unreadable, clock):
         clock.shift(timedelta(days=30))
         rotated = lifecycle.rotate(SIG)
 
@@ -247,7 +265,7 @@ class TestTheKeyEncryptionKey:
     def named_keks(self) -> set[str]:
         return {row.mac.partition(".")[0] for row in Key.objects.all()}
 
-    def test_o6_a_row_can_not_be_checked_without_its_key_encryption_key(self, settings):
+    def test_o6_a_row_cannot_be_checked_without_its_key_encryption_key(self, settings):
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [NEW_KEK]}
 
         with pytest.raises(UnsealError, match=r"INSTACCESS\['KEY_ENCRYPTION_KEYS'\]") as caught:
@@ -264,8 +282,8 @@ class TestTheKeyEncryptionKey:
             assert status_of(row) is audit.HmacStatus.AUTHENTIC
         assert status_of(rotated.generated) is audit.HmacStatus.UNKNOWN
 
-    def test_o7_reseal_renews_every_hmac_also_of_rows_without_a_private_key(self, settings, rsa_pool):
-        provision.import_key(public_pem(rsa_pool), use=ENC)
+    def test_o7_reseal_computes_every_hmac_again_even_of_rows_without_a_private_key(self, settings, rsa_pool):
+        key_texts.import_key(public_pem(rsa_pool), use=ENC)
         lifecycle.revoke(key_of(SIG, "current").kid)
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [NEW_KEK, OLD_KEK]}
         provision.reseal()
@@ -275,7 +293,7 @@ class TestTheKeyEncryptionKey:
         assert store.examine()[1] == {}
 
     @pytest.mark.parametrize("changes", [{"status": "past"}, {"mac": ""}, {"alg": "x"}])
-    def test_k17_reseal_gives_a_modified_row_no_hmac_and_names_it(self, settings, changes):
+    def test_k17_reseal_names_a_modified_row_and_computes_no_hmac_for_the_row(self, settings, changes):
         modified = key_of(SIG, "current")
         Key.objects.filter(pk=modified.pk).update(**changes)
         before = Key.objects.filter(pk=modified.pk).values().get()

@@ -294,7 +294,7 @@ def test_instaccess_keys_reseal_recomputes_the_hmacs_of_the_audit_log(audit: Any
     new = secrets.token_urlsafe(32)
     settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [new, "SECRET_KEY"]}
 
-    assert "Private keys encrypted again: 3. HMACs of the audit log recomputed: 2." in command(
+    assert "Private keys encrypted again: 3. HMACs of the audit log recomputed: 4." in command(
         "instaccess_keys", "reseal"
     )
 

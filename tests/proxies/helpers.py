@@ -1,4 +1,4 @@
-"""Answers, requests and header names that the tests behind a proxy share."""
+"""Responses, requests and header names that the tests behind a proxy share."""
 
 from __future__ import annotations
 

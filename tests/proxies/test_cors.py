@@ -45,14 +45,14 @@ def _switched_on(request: pytest.FixtureRequest, the_site: Site) -> Iterator[Pro
 
 @pytest.fixture
 def open_proxy(_switched_on: Proxy, site: Site) -> Proxy:
-    """The proxy with the switch on."""
+    """Return the proxy with the switch on."""
     _switched_on.token()
     site.clear()
     return _switched_on
 
 
 class TestThePreflightRequestByDefault:
-    def test_g25_a_preflight_request_is_refused(self, proxy, site):
+    def test_g25_a_preflight_request_is_refused_by_default(self, proxy, site):
         answer = proxy.raw(f"OPTIONS {SELF} HTTP/1.1", HOST, *PREFLIGHT, CLOSE)
 
         assert (answer.status, answer.body) == (401, INVALID)
@@ -66,10 +66,12 @@ class TestThePreflightRequestByDefault:
 
 
 class TestThePreflightRequestWithTheSwitch:
-    def test_g25_a_preflight_request_reaches_the_service_without_authorization(self, open_proxy, site):
+    def test_g25_a_preflight_request_reaches_the_service_without_authorization_if_the_switch_is_on(
+        self, open_proxy, site
+    ):
         answer = open_proxy.raw(f"OPTIONS {SELF}?q=1 HTTP/1.1", HOST, *PREFLIGHT, CLOSE)
 
-        # This is the answer of the service: Django REST framework authenticates OPTIONS requests too.
+        # This is the response of the service, because Django REST framework also authenticates OPTIONS requests.
         assert (answer.status, answer.json["status"]) == (401, "unauthenticated")
         assert site.service.requests == [f"OPTIONS {SELF}?q=1 HTTP/1.1"]
         assert site.service.headers("Authorization") == site.gateway.requests == []
@@ -111,7 +113,7 @@ class TestThePreflightRequestWithTheSwitch:
     @pytest.mark.parametrize(
         "path", ["/internal/services/jwks", "/api/v1/..%2f..%2finternal/services/jwks", "/admin/"]
     )
-    def test_g25_a_path_that_is_not_public_stays_unreachable(self, open_proxy, site, path):
+    def test_g25_a_path_that_is_not_public_stays_unreachable_if_the_switch_is_on(self, open_proxy, site, path):
         answer = open_proxy.raw(f"OPTIONS {path} HTTP/1.1", HOST, *PREFLIGHT, CLOSE)
 
         assert answer.status == 404

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.services
 
 
 class TestAFaultyGateway:
-    """G14: the client gets 503 within the time-out, and the request does not reach the service."""
+    """G14: the client gets 503 within the timeout, and the request does not reach the service."""
 
     def assert_unavailable(self, proxy: Proxy, site: Site) -> None:
         answer = proxy.call("POST", SELF, proxy.token(), body=b"x" * 1000)
@@ -59,7 +59,7 @@ class TestAFaultyGateway:
         assert proxy.call("GET", SELF, proxy.token()).status == 200
 
     @pytest.mark.parametrize("status", [200, 201, 202, 206, 302, 400, 403, 404, 417, 429, 500, 502, 503])
-    def test_g14_every_status_that_a_gateway_never_sends_is_refused(self, proxy, site, status):
+    def test_g14_proxy_refuses_a_request_if_the_gateway_sends_an_unexpected_status(self, proxy, site, status):
         script = f"HTTP/1.1 {status} X\r\nContent-Length: 2\r\nContent-Type: text/html\r\nConnection: close\r\n\r\nhi"
         with ScriptedGateway(site, script):
             answer = proxy.call("GET", SELF, proxy.token())
@@ -82,7 +82,9 @@ class TestTheAuthorizationHeaderOfTheGateway:
 
         assert set(site.service.headers("Authorization")) == {longest}
 
-    def test_an_answer_without_an_authorization_header_leaves_the_service_without_one(self, proxy, site):
+    def test_a_204_of_the_gateway_without_an_authorization_header_leaves_the_service_without_this_header(
+        self, proxy, site
+    ):
         with ScriptedGateway(site, "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"):
             answer = proxy.call("GET", SELF, proxy.token())
 
@@ -104,13 +106,13 @@ class Pair:
             return list(pool.map(lambda _: self.proxy.call("GET", SELF, self.proxy.token()).status, range(times)))
 
     def wait_for(self, *gateways: servers.Process) -> None:
-        """Wait until the gateways answer, without the proxy."""
+        """Wait until both gateways respond to direct requests."""
         for gateway in gateways:
             Proxy("none", gateway.port, self.proxy.site).call("GET", "/internal/gateway/verify")
 
 
 class TestOneOfTwoGateways:
-    """G30: the gateways run under gunicorn. A proxy reacts to their connections, not to their kind."""
+    """G30: the gateways run under gunicorn. A proxy reacts only to connections, so one server is enough."""
 
     @pytest.fixture(params=PROXIES)
     def pair(self, request: pytest.FixtureRequest, the_site: Site) -> Iterator[Pair]:
@@ -123,7 +125,7 @@ class TestOneOfTwoGateways:
         for each in (process, *gateways):
             each.kill()
 
-    def test_g30_a_stall_of_one_gateway_ends_with_the_stall(self, pair):
+    def test_g30_an_interruption_by_the_stall_of_one_gateway_ends_with_the_stall(self, pair):
         pair.first.suspend()
         try:
             during = pair.ask(4)
@@ -135,7 +137,7 @@ class TestOneOfTwoGateways:
         assert set(during) <= {200, 503}
         assert pair.ask(4) == [200] * 4
 
-    def test_g30_a_stall_of_both_gateways_ends_with_the_stall(self, pair):
+    def test_g30_an_interruption_by_the_stall_of_both_gateways_ends_with_the_stall(self, pair):
         for gateway in (pair.first, pair.second):
             gateway.suspend()
         try:
@@ -148,7 +150,7 @@ class TestOneOfTwoGateways:
         assert during == [503] * 4
         assert pair.ask(4) == [200] * 4
 
-    def test_g30_a_restart_of_one_gateway_is_not_noticed(self, pair):
+    def test_g30_a_restart_of_one_gateway_causes_no_interruption(self, pair):
         pair.first.kill()
 
         assert pair.ask(4) == [200] * 4

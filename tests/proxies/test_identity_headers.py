@@ -65,7 +65,9 @@ class TestForgedHeaders:
             "X-Forged: a\r\n Authorization: Bearer forged\r\nConnection: close",
         ],
     )
-    def test_g13_header_tricks_cannot_replace_the_authorization_header_of_the_gateway(self, proxy, site, headers):
+    def test_g13_malformed_and_repeated_headers_cannot_replace_the_authorization_header_of_the_gateway(
+        self, proxy, site, headers
+    ):
         proxy.call("GET", SELF, proxy.token())
         (good,) = site.service.headers("Authorization")
         site.service.clear()

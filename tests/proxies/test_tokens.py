@@ -36,7 +36,7 @@ class TestATokenFromIssueToRevocation:
         assert bearer(authorization).count(".") == 2
         assert proxy.token().encode() not in site.service.sent
 
-    def test_the_issuer_receives_the_clients_access_token_for_every_form_of_its_path(self, proxy, site):
+    def test_the_issuer_receives_the_clients_access_token_for_every_form_of_the_issuing_path(self, proxy, site):
         for path in (ISSUE + ".json", ISSUE + "/", ISSUE + "?as_user_id="):
             answer = proxy.call("POST", path, "no-such-access-token")
 
@@ -116,7 +116,7 @@ class TestARefusal:
 
 
 class TestConcurrentClients:
-    def test_g16_no_client_receives_the_answer_for_another_user(self, proxy):
+    def test_g16_no_client_receives_the_response_for_another_user(self, proxy):
         tokens = {user: proxy.token(user) for user in USERS}
         mixed_up: list[Any] = []
 

@@ -57,13 +57,13 @@ class TestRequestHeaders:
         assert STATIC["entryPoints"]["public"]["http"]["underscoreHeadersStrategy"] == "delete"
 
     @pytest.mark.parametrize("router", PUBLIC)
-    def test_g13_g27_every_public_router_removes_the_headers_first(self, router):
+    def test_g13_g27_every_public_router_first_removes_the_protected_headers(self, router):
         assert PUBLIC[router]["middlewares"][0] == "strip-identity"
 
 
 class TestUpgrades:
     @pytest.mark.parametrize("router", PUBLIC)
-    def test_g23_g24_only_a_websocket_handshake_with_a_token_keeps_its_upgrade(self, router):
+    def test_g23_g24_only_a_websocket_handshake_with_a_token_keeps_its_upgrade_header(self, router):
         middlewares = PUBLIC[router]["middlewares"]
 
         assert {"Upgrade", "HTTP2-Settings"} <= removed("strip-upgrade")
@@ -98,7 +98,7 @@ class TestTheGateway:
         assert HTTP["routers"]["gateway"]["entryPoints"] == ["gateway"]
         assert HTTP["services"]["gateway"]["loadBalancer"]["passHostHeader"] is False
 
-    def test_g14_a_stalled_gateway_is_a_503_with_a_static_body(self):
+    def test_g14_a_request_gets_a_503_with_a_static_body_while_the_gateway_stalls(self):
         transport = HTTP["serversTransports"][HTTP["services"]["gateway"]["loadBalancer"]["serversTransport"]]
         errors = HTTP["middlewares"]["unavailable"]["errors"]
 
@@ -146,7 +146,7 @@ class TestPaths:
 
 
 class TestTheSwitchForPreflightRequests:
-    def test_g25_the_router_is_off_by_default(self):
+    def test_g25_the_router_for_preflight_requests_is_off_by_default(self):
         assert set(HTTP["routers"]) - set(DEFAULT["routers"]) == {"cors-preflight"}
 
     def test_g25_an_options_request_without_authorization_reaches_the_service_without_authorization(self):

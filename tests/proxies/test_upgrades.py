@@ -107,7 +107,7 @@ class TestAnUpgradeToHTTP2:
         assert status_over_http_2(proxy.port, path) == (status if proxy.name == "envoy" else None)
         assert site.service.requests == site.issuer.requests == []
 
-    def test_g23_connect_opens_no_tunnel(self, proxy, site):
+    def test_g23_a_connect_request_opens_no_tunnel(self, proxy, site):
         answer = proxy.raw(f"CONNECT 127.0.0.1:{site.service_process.port} HTTP/1.1", HOST, CLOSE)
 
         assert 400 <= answer.status < 500
@@ -115,7 +115,7 @@ class TestAnUpgradeToHTTP2:
 
 
 class TestAWebSocketHandshake:
-    def test_g24_a_good_token_opens_a_websocket_to_the_service(self, proxy, site):
+    def test_g24_a_client_with_a_valid_token_opens_a_websocket_to_the_service(self, proxy, site):
         lines = (f"GET {LIVE} HTTP/1.1", HOST, authorization(proxy.token()), *WEBSOCKET)
         with proxy.connection(*lines) as (answer, stream):
             assert answer.status == 101
@@ -126,13 +126,13 @@ class TestAWebSocketHandshake:
         assert site.service.headers("Upgrade") == ["websocket"]
 
     @pytest.mark.parametrize("token", ["", "opaque", "a.b.c.d.e"])
-    def test_g24_a_handshake_without_a_good_token_gets_a_401(self, proxy, site, token):
+    def test_g24_a_websocket_handshake_without_a_valid_token_gets_a_401(self, proxy, site, token):
         answer = proxy.raw(f"GET {LIVE} HTTP/1.1", HOST, *([authorization(token)] if token else []), *WEBSOCKET)
 
         assert (answer.status, answer.body) == (401, INVALID)
         assert site.service.requests == []
 
-    def test_g24_the_gateway_never_receives_the_handshake(self, proxy, site):
+    def test_g24_the_gateway_never_receives_a_websocket_handshake(self, proxy, site):
         for token in ("a.b.c.d.e", proxy.token()):
             proxy.raw(f"GET {LIVE} HTTP/1.1", HOST, authorization(token), *WEBSOCKET)
 
@@ -141,7 +141,7 @@ class TestAWebSocketHandshake:
             assert {value.lower() for value in site.gateway.headers(name)} <= {"keep-alive"}, name
         assert "Traceback" not in site.gateway_process.log.read_text()
 
-    def test_g24_another_upgrade_is_ignored(self, proxy, site):
+    def test_g24_proxy_ignores_an_upgrade_that_is_neither_websocket_nor_http_2(self, proxy, site):
         for token, status in ((proxy.token(), 200), ("a.b.c.d.e", 401)):
             for value in ("foo", "TLS/1.3", "websockets"):
                 answer = proxy.raw(
@@ -151,7 +151,7 @@ class TestAWebSocketHandshake:
                 assert answer.status == status
         assert site.service.headers("Upgrade") == site.gateway.headers("Upgrade") == []
 
-    def test_g23_g24_the_issuer_receives_no_handshake(self, proxy, site):
+    def test_g23_g24_the_issuer_receives_no_websocket_handshake(self, proxy, site):
         proxy.raw(f"GET {ISSUE} HTTP/1.1", HOST, *WEBSOCKET)
 
         assert site.issuer.headers("Upgrade") == []

@@ -34,7 +34,7 @@ ANSWERED_BY_THE_SERVER = {
 
 @pytest.fixture(scope="module", params=GATEWAYS)
 def server(request: pytest.FixtureRequest, the_site: Site) -> Iterator[Proxy]:
-    """A server that runs the gateway."""
+    """Start a server that runs the gateway."""
     process = the_site.start_server(f"direct-{request.param}", request.param)
     yield Proxy(request.param, process.port, the_site)
     text = process.log.read_text()
@@ -48,7 +48,7 @@ def token(the_site: Site) -> str:
 
 
 def final_status(stream: socket.socket) -> int:
-    """Return the status of the answer on a connection that has switched to HTTP/2."""
+    """Return the status of the response on a connection that has switched to HTTP/2."""
     from h2.connection import H2Connection
     from h2.events import ResponseReceived
 
@@ -76,19 +76,19 @@ class TestTheGatewayItself:
                 assert answer.status == ANSWERED_BY_THE_SERVER.get((server.name, headers), status)
 
     @pytest.mark.parametrize("headers", [WEBSOCKET, ("Expect: 100-continue",)])
-    def test_a_refusal_has_the_usual_body(self, server, headers):
+    def test_a_refusal_of_the_gateway_has_the_usual_body(self, server, headers):
         answer = server.raw(VERIFY, HOST, *headers)
 
         assert (answer.status, answer.body) == (401, INVALID)
         assert answer.headers["WWW-Authenticate"] == 'Bearer realm="canvas-lms"'
 
-    def test_a_good_token_gets_the_signed_token_for_a_handshake_too(self, server, token):
+    def test_a_websocket_handshake_with_a_valid_token_gets_the_signed_token(self, server, token):
         answer = server.raw(VERIFY, HOST, authorization(token), *WEBSOCKET)
 
         assert answer.status == 204
         assert answer.headers["Authorization"].count(".") == 2
 
-    def test_an_expected_body_is_not_needed_for_the_answer(self, server, token):
+    def test_the_gateway_responds_without_the_body_that_the_client_announced(self, server, token):
         answer = server.raw(
             VERIFY.replace("GET", "POST"),
             HOST,
@@ -102,7 +102,7 @@ class TestTheGatewayItself:
 
 
 class TestOtherEndpoints:
-    def test_a_handshake_at_the_issuer_gets_the_usual_answer(self, server):
+    def test_a_websocket_handshake_at_the_issuer_gets_the_usual_405(self, server):
         answer = server.raw("GET /api/v1/inst_access_tokens HTTP/1.1", HOST, *WEBSOCKET)
 
         assert answer.status == 405

@@ -83,7 +83,7 @@ def now() -> int:
 
 
 def public(token_factory: TokenFactory) -> str:
-    return material.to_text(token_factory.signing, file_format="pem", private=False)
+    return material.to_text(token_factory.signing, file_format="pem")
 
 
 def jwks(*keys: Any) -> bytes:

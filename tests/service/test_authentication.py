@@ -107,7 +107,7 @@ class TestAValidToken:
     def test_keys_from_the_settings_verify_a_token(self, token_factory, settings, tmp_path, form, place):
         text = jwks(token_factory.signing).decode()
         if form != "jwks":
-            text = material.to_text(token_factory.signing, file_format=form, private=False)
+            text = material.to_text(token_factory.signing, file_format=form)
         file = tmp_path / "keys"
         file.write_text(text)
         key = {"text": text, "file": str(file), "path": file}[place]

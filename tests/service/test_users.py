@@ -164,7 +164,7 @@ class TestAMasquerade:
 class TestTheApplicationOfAToken:
     @pytest.fixture
     def token(self, token_factory, user, application, settings) -> str:
-        """A token of a service user. The issuer's tables are in the service's database."""
+        """Return a token of a service user. The issuer's tables are in the service's database."""
         settings.INSTACCESS = {"VERIFICATION_KEYS": [public(token_factory)]}
         payload = claims(now(), sub=users.user_uuid(user), client_id=application.client_id, instructure_service=True)
         return "Bearer " + signed_by_pyjwt(payload, token_factory.signing)
@@ -196,7 +196,7 @@ class TestTheApplicationOfAToken:
         assert ask(token).status_code == 200
         assert requests == [("GET", "http://testserver/", token)]
 
-    def test_c15_service_refuses_a_token_of_a_deleted_application_whatever_user_the_hook_returns(
+    def test_c15_service_refuses_a_token_of_a_deleted_application_for_any_user_that_the_hook_returns(
         self, token, application, settings
     ):
         settings.INSTACCESS["USER_HOOK"] = TokenUser

@@ -25,7 +25,7 @@ BAD_REQUEST = (400, b'{"errors":[{"message":"Bad request."}]}', None)
 
 
 def expired(at: datetime) -> tuple[int, bytes, str]:
-    """Return the answer for an access token that expired at this time and can't be refreshed."""
+    """Return the response for an access token that expired at this time and can't be refreshed."""
     text = at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ").encode()
     return 401, b'{"errors":[{"message":"Expired access token.","expired_at":"%b"}]}' % text, CHALLENGE
 

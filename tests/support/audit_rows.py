@@ -13,7 +13,7 @@ _counter = itertools.count(1)
 
 
 def next_jti() -> uuid.UUID:
-    """Return a random jti. Of two rows of the same second, the row with the later jti has the greater id."""
+    """Return a random jti. If two rows have the same second, the row with the later jti has the greater id."""
     return uuid.UUID(int=uuid.uuid4().int // _DIGITS * _DIGITS + next(_counter))
 
 

@@ -39,7 +39,7 @@ class Outcome:
     Attributes:
         returned: what the client returned.
         raised: the name of the exception, or "".
-        content: what the exception contains: its message, or the status and the body of the answer.
+        content: what the exception contains: its message, or the status and the body of the response.
     """
 
     returned: Any = None

@@ -1,9 +1,14 @@
-"""A simulated database failure."""
+"""Simulated database failures."""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from django.core.management import CommandError
+from django.db import Error as DbError
 from django.db import OperationalError, connection
 
 
@@ -18,3 +23,70 @@ def failing_after(count: int) -> Any:
         return run(*args)
 
     return connection.execute_wrapper(execute)
+
+
+class FailAt:
+    """An execute wrapper in which one statement fails, or this statement and every later one.
+
+    Args:
+        number: the number of the statement, starting with 1.
+        once: whether later statements succeed.
+    """
+
+    def __init__(self, number: int, *, once: bool = True) -> None:
+        self.number, self.once, self.count = number, once, 0
+
+    @property
+    def failed(self) -> bool:
+        return self.count >= self.number
+
+    def __call__(self, execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        self.count += 1
+        if self.count == self.number or (self.failed and not self.once):
+            raise OperationalError(f"statement {self.number} failed")
+        return execute(sql, params, many, context)
+
+
+@contextmanager
+def stopping_after(count: int) -> Iterator[None]:
+    """Let the first `count` statements succeed, including COMMIT, and let every later statement fail."""
+    left = [count]
+
+    def take() -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OperationalError("gone")
+
+    def execute(run: Any, *args: Any) -> Any:
+        take()
+        return run(*args)
+
+    commit = connection._commit
+
+    def commit_or_fail() -> None:
+        take()
+        commit()
+
+    connection._commit = commit_or_fail  # type: ignore[method-assign]
+    try:
+        with connection.execute_wrapper(execute):
+            yield
+    finally:
+        connection._commit = commit  # type: ignore[method-assign]
+
+
+def stops(act: Callable[[], Any], *, prepare: Callable[[], Any]) -> Iterator[int]:
+    """Run `act` repeatedly. In each run, the database fails one statement later than in the previous run.
+
+    Before each run, `prepare` restores the initial rows. Yields the number of statements after each run that failed.
+    The iteration ends when `act` completes.
+    """
+    for count in itertools.count():
+        prepare()
+        try:
+            with stopping_after(count):
+                act()
+        except (DbError, CommandError):
+            yield count
+        else:
+            return

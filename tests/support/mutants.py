@@ -66,7 +66,7 @@ class KeywordArgumentRemover(Operator):  # type: ignore[misc]
 
 
 class CallRemover(Operator):  # type: ignore[misc]
-    """Replace a call that is a statement of its own with `pass`."""
+    """Replace a call that is a separate statement with `pass`."""
 
     def mutation_positions(self, node: Any) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
         is_call = node.type == "atom_expr" and getattr(node.children[-1], "children", [None])[0] == "("
@@ -83,7 +83,7 @@ class CallRemover(Operator):  # type: ignore[misc]
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """One change: the operator, and which of the places in the file that it applies to."""
+    """A change of one place in a file: the mutation operator, and the number of the place."""
 
     path: str
     operator: str
@@ -134,7 +134,7 @@ def _sample(seed: int, size: int, only: Sequence[str]) -> list[Mutant]:
             name = str(path.relative_to(ROOT))
             if path.name not in _UNDECIDABLE_FILES and (not only or any(name.startswith(prefix) for prefix in only)):
                 found += _mutants(path)
-    # Not for cryptography: the sample must be the same for the same seed.
+    # This is not for cryptography. The same seed must select the same sample.
     return random.Random(seed).sample(found, min(size, len(found)))
 
 

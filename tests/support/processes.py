@@ -23,6 +23,7 @@ from django.db import connections
 from django.test import override_settings
 from jwcrypto.jwk import JWK
 
+from instaccess.tokens import PrivateKey
 from tests.support import checked_keys
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "testproject.settings")
@@ -209,12 +210,12 @@ def _run_tasks(
     connections["default"].settings_dict["NAME"] = database
     pregenerated = iter([JWK.from_json(key) for key in keys])
 
-    def generate_jwk(use: str) -> JWK:
+    def generate_key(use: str) -> PrivateKey:
         key = next(pregenerated)
         key["use"] = str(use)
-        return key
+        return PrivateKey(key)
 
-    patch("instaccess.trust.generate_jwk", lambda original: generate_jwk)
+    patch("instaccess.trust.generate_key", lambda original: generate_key)
     patch("jwcrypto.jwk.JWK._rsa_pri", lambda original: checked_keys.load)
     checked_keys.skip_validation(valid_keys)
     tasks = importlib.import_module("tests.support.tasks")

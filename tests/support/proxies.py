@@ -191,7 +191,7 @@ class Proxy:
 
     @contextmanager
     def connection(self, *lines: str) -> Iterator[tuple[Answer, socket.socket]]:
-        """Write the lines of a request to a socket, and yield the answer and the open socket."""
+        """Write the lines of a request to a socket, and yield the response and the open socket."""
         with socket.create_connection((servers.HOST, self.port), timeout=servers.PATIENCE) as stream:
             stream.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
             yield read_answer(stream, lines[0].partition(" ")[0]), stream
@@ -210,7 +210,7 @@ class Proxy:
 
 
 def read_answer(stream: socket.socket, method: str = "GET") -> Answer:
-    """Read an answer from a socket. `method` is the method of the request, because a HEAD has no body."""
+    """Read a response from a socket. `method` is the method of the request, because a HEAD has no body."""
     response = HTTPResponse(stream, method=method)
     response.begin()
     return Answer(response.status, response.headers, response.read())
@@ -333,7 +333,7 @@ PROXIES: dict[str, Callable[..., servers.Process]] = {
 
 
 class ScriptedGateway:
-    """A context manager that replaces the gateway by a server with one fixed answer."""
+    """A context manager that replaces the gateway with a server that sends one fixed response."""
 
     def __init__(self, site: Site, script: str) -> None:
         self._site, self._script = site, script.encode()

@@ -1,4 +1,4 @@
-"""Real servers on 127.0.0.1: server processes, HTTP servers with scripted answers, and wire taps.
+"""Real servers on 127.0.0.1: server processes, HTTP servers with scripted responses, and wire taps.
 
 A wire tap records the traffic to a server.
 """
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 HOST = "127.0.0.1"
 PATIENCE = 60
-"""The time in seconds after which a test fails if a server does not start or answer."""
+"""The time in seconds after which a test fails if a server does not start or respond."""
 
 
 def free_port() -> int:
@@ -95,9 +95,9 @@ class WireTap:
         self._sent: list[bytearray] = []
         self._sockets: list[socket.socket] = []
         self.resets = False
-        """Whether every connection is reset as soon as a request arrives."""
+        """A flag that makes the tap reset every connection as soon as a request arrives."""
         self.may_answer: Callable[[bytearray], bool] = lambda sent: True
-        """Return whether enough bytes were sent, so that the answer may be forwarded.
+        """The function that decides whether enough bytes were sent, so that the response may be forwarded.
 
         A server may answer and close the connection before it has read the body. The proxy then stops sending the
         body, and the tap records only a part of the body.
@@ -216,7 +216,7 @@ class ReceivedRequest:
 
 @dataclass
 class ScriptedServer:
-    """An HTTP server with real sockets, whose answers the test defines.
+    """An HTTP server with real sockets, whose responses the test defines.
 
     Attributes:
         answer: called with the request handler for each request.

@@ -68,8 +68,8 @@ def set_up() -> None:
     django.setup()
     from django.core.management import call_command
 
-    from instaccess.keys import provision
     from instaccess.models import Key
+    from tests.support import key_texts
 
     call_command("migrate", verbosity=0, interactive=False)
     slots = [
@@ -78,7 +78,7 @@ def set_up() -> None:
         (Key.Use.ENCRYPTION, Key.Status.CURRENT),
     ]
     for private, (use, status) in zip(json.load(sys.stdin), slots, strict=True):
-        provision.import_key(json.dumps(private), use=use, status=status, with_private=True)
+        key_texts.import_key(json.dumps(private), use=use, status=status, with_private=True)
 
 
 def print_result(facts: Any) -> None:

@@ -19,12 +19,12 @@ from instaccess import audit
 from instaccess.conf import conf
 from instaccess.exceptions import InstAccessError
 from instaccess.issuer import issuing
-from instaccess.keys import lifecycle, provision
+from instaccess.keys import lifecycle
 from instaccess.keys import ring as keys_ring
 from instaccess.models import Key
 from instaccess.tokens import jose
 from instaccess.web import refusals
-from tests.support import processes
+from tests.support import key_texts, processes
 
 URL = "/api/v1/inst_access_tokens"
 ORIGIN = issuing.Origin(canvas_domain="canvas.example.edu", ip_address="192.0.2.7", user_agent="load/1.0")
@@ -112,6 +112,13 @@ def manage_keys(*args: str) -> Any:
     return json.loads(out.getvalue())
 
 
+def manage_tokens(*args: str) -> Any:
+    """Run `manage.py instaccess_tokens … --json` and return the document that it prints."""
+    out = io.StringIO()
+    call_command("instaccess_tokens", *args, "--json", stdout=out)
+    return json.loads(out.getvalue())
+
+
 def rotate(use: str, force: bool = True, expected_current: str | None = None) -> dict[str, Any]:
     done = lifecycle.rotate(Key.Use(use), force=force, expected_current=expected_current)
     return {"activated": done.activated and done.activated.kid, "lost_race": done.lost_race}
@@ -141,7 +148,7 @@ def commit() -> None:
 def import_public(data: str, use: str) -> str:
     """Import a public key. Returns the kid or the error message."""
     try:
-        return provision.import_key(data, use=Key.Use(use)).kid
+        return key_texts.import_key(data, use=Key.Use(use)).kid
     except InstAccessError as error:
         return str(error)
 

@@ -14,6 +14,7 @@ from jwcrypto.jwe import JWE
 from jwcrypto.jwk import JWK
 from jwcrypto.jws import JWS
 
+from instaccess.tokens import PrivateKey
 from instaccess.trust import DenyList, Page
 
 ISSUER = "instructure:inst_access"
@@ -65,7 +66,7 @@ def signed_by_pyjwt(payload: dict[str, Any], key: JWK, **header: str) -> str:
 
 
 def encrypted_by_joserfc(signed: str, key: JWK) -> str:
-    """A JWE that joserfc encrypts, an independent implementation. Like Canvas's, it has no `kid` and no `cty`."""
+    """Encrypt with joserfc, an independent implementation. As in Canvas, the JWE has no `kid` and no `cty`."""
     public = RSAKey.import_key(key.export_to_pem())
     return str(jwe.encrypt_compact({"alg": "RSA-OAEP", "enc": "A128CBC-HS256"}, signed, public))
 
@@ -76,7 +77,7 @@ class TokenFactory:
     def __init__(self, signing: JWK, encryption: JWK) -> None:
         self.signing, self.encryption = signing, encryption
         self.signing_kid, self.encryption_kid = signing.thumbprint(), encryption.thumbprint()
-        self.decryption_keys = {self.encryption_kid: encryption}
+        self.decryption_keys = {self.encryption_kid: PrivateKey(encryption)}
         self.verification_keys = {self.signing_kid: JWK(**signing.export_public(as_dict=True))}
 
     def signed(self, payload: dict[str, Any] | bytes | None = None, **header: Any) -> str:

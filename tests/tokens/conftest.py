@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from jwcrypto.jwk import JWK
 
-from instaccess.tokens import jose
+from instaccess.tokens import PrivateKey, jose
 from tests.tokens.handmade import PAYLOAD
 
 
@@ -31,7 +31,7 @@ def encryption_key(rsa_pool: Any, loaded: dict[tuple[str, str], JWK]) -> JWK:
 
 @pytest.fixture
 def signed(signing_key: JWK) -> str:
-    return jose.sign(PAYLOAD, signing_key, kid="s1")
+    return jose.sign(PAYLOAD, PrivateKey(signing_key), kid="s1")
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.padding import PKCS7
 from jwcrypto.jwk import JWK
 
 from instaccess.exceptions import InvalidToken
-from instaccess.tokens import compact, jose
+from instaccess.tokens import PrivateKey, compact, jose
 from tests.tokens.handmade import NO_KEYS, PAYLOAD, b64, encrypted_as, unb64, with_header
 
 
@@ -94,7 +94,7 @@ class TestTheAlgorithmsOfAnEncryptedToken:
             jose.decrypt(token, NO_KEYS)
 
         assert refusal.value.code == "wrong_alg"
-        assert jose.decrypt(token, {"e1": encryption_key}, key_algorithms=["RSA1_5"]) == (signed, "e1")
+        assert jose.decrypt(token, {"e1": PrivateKey(encryption_key)}, key_algorithms=["RSA1_5"]) == (signed, "e1")
 
     def test_g1_decrypt_lets_the_caller_accept_fewer_algorithms(self, encrypted):
         for narrowed in ({"key_algorithms": ["RSA-OAEP-256"]}, {"content_algorithms": ["A256GCM"]}):
@@ -180,7 +180,7 @@ class TestTheLengthsOfInitializationVectorAndTag:
     def test_decrypt_accepts_a_handmade_token_with_the_right_lengths(self, signed, encryption_key, enc, iv_bytes):
         token = encrypted_with_lengths(signed, encryption_key, enc=enc, iv_bytes=iv_bytes)
 
-        assert jose.decrypt(token, {"e1": encryption_key}) == (signed, "e1")
+        assert jose.decrypt(token, {"e1": PrivateKey(encryption_key)}) == (signed, "e1")
 
     @pytest.mark.parametrize("iv_bytes", [8, 13, 16, 128])
     def test_decrypt_refuses_an_initialization_vector_of_the_wrong_length_without_an_rsa_operation(

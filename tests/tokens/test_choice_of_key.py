@@ -9,7 +9,7 @@ import pytest
 from jwcrypto.jwk import JWK
 
 from instaccess.exceptions import InvalidToken
-from instaccess.tokens import jose
+from instaccess.tokens import PrivateKey, jose
 from tests.tokens.handmade import encrypted_as
 
 
@@ -26,15 +26,15 @@ class CountingKeys(dict[str, JWK]):
 
 class TestATokenWithoutKid:
     def test_g10_reader_tries_three_keys_in_order_for_a_token_without_kid(self, rsa_pool, signed):
-        others = {f"k{n}": rsa_pool.take("enc") for n in (1, 2)}
+        others = {f"k{n}": rsa_pool.take_private("enc") for n in (1, 2)}
         third = rsa_pool.take("enc")
         token = encrypted_as({"alg": "RSA-OAEP", "enc": "A256GCM"}, signed, third)
 
-        assert jose.decrypt(token, {**others, "k3": third}) == (signed, "k3")
+        assert jose.decrypt(token, {**others, "k3": PrivateKey(third)}) == (signed, "k3")
 
     def test_g10_reader_tries_at_most_three_decryptions_for_a_token_without_kid(self, rsa_pool, signed):
-        keys = CountingKeys({f"k{n}": rsa_pool.take("enc") for n in (1, 2, 3, 4)})
-        token = encrypted_as({"alg": "RSA-OAEP", "enc": "A256GCM"}, signed, keys["k4"])
+        keys = CountingKeys({f"k{n}": rsa_pool.take_private("enc") for n in (1, 2, 3, 4)})
+        token = encrypted_as({"alg": "RSA-OAEP", "enc": "A256GCM"}, signed, keys["k4"].public())
 
         with pytest.raises(InvalidToken) as refusal:
             jose.decrypt(token, keys)
@@ -126,7 +126,7 @@ class TestATokenWithKid:
     ):
         # The right keys are stored under other kids, but only the key with the kid of the token may be used.
         with pytest.raises(InvalidToken) as decryption:
-            jose.decrypt(encrypted, {"other": encryption_key})
+            jose.decrypt(encrypted, {"other": PrivateKey(encryption_key)})
         with pytest.raises(InvalidToken) as verification:
             jose.verify(signed, {"other": signing_key})
 
@@ -136,7 +136,7 @@ class TestATokenWithKid:
         rsa_pool.take(), rsa_pool.take()
 
         with pytest.raises(InvalidToken) as decryption:
-            jose.decrypt(encrypted, {"e1": rsa_pool.take("enc")})
+            jose.decrypt(encrypted, {"e1": PrivateKey(rsa_pool.take("enc"))})
         with pytest.raises(InvalidToken) as verification:
             jose.verify(signed, {"s1": rsa_pool.take("sig")})
 
@@ -145,6 +145,6 @@ class TestATokenWithKid:
     def test_reader_refuses_a_key_whose_use_does_not_match(self, encrypted, signed, signing_key, encryption_key):
         # If an operator mixes up the keys, tokens must be refused instead of being protected less.
         with pytest.raises(InvalidToken):
-            jose.decrypt(encrypted, {"e1": JWK(**{**encryption_key, "use": "sig"})})
+            jose.decrypt(encrypted, {"e1": PrivateKey(JWK(**{**encryption_key, "use": "sig"}))})
         with pytest.raises(InvalidToken):
             jose.verify(signed, {"s1": JWK(**{**signing_key, "use": "enc"})})

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from instaccess.exceptions import InvalidToken, TokenExpired
-from instaccess.tokens import CLOCK_SKEW, jose
+from instaccess.tokens import CLOCK_SKEW, PrivateKey, jose
 from tests.tokens.helpers import NOW, payload, read, refusal
 
 INVALID_TIMES = [
@@ -44,7 +44,7 @@ class TestAnInvalidTime:
         text = json.dumps(payload(exp="?")).replace('"?"', "1e999").encode()
 
         with pytest.raises(InvalidToken) as refused:
-            jose.verify(jose.sign(text, key, kid="s"), {"s": key})
+            jose.verify(jose.sign(text, PrivateKey(key), kid="s"), {"s": key})
 
         assert refused.value.code == "malformed"
 

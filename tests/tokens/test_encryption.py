@@ -20,7 +20,7 @@ from joserfc import jws as joserfc_jws
 from jwcrypto.jwe import JWE
 from jwcrypto.jwk import JWK
 
-from instaccess.tokens import jose
+from instaccess.tokens import PrivateKey, jose
 from tests.tokens.handmade import CONTENT_ALGORITHMS, PAYLOAD, header_text, unb64
 
 KEY_ALGORITHMS = ("RSA-OAEP", "RSA-OAEP-256", "RSA1_5")
@@ -85,7 +85,7 @@ class TestAnEncryptedToken:
         assert jwe.payload == signed.encode()
 
     def test_this_package_decrypts_the_token(self, token, signed, encryption_key, alg):
-        assert jose.decrypt(token, {"e1": encryption_key}, key_algorithms=[alg]) == (signed, "e1")
+        assert jose.decrypt(token, {"e1": PrivateKey(encryption_key)}, key_algorithms=[alg]) == (signed, "e1")
 
     def test_encrypting_twice_gives_different_tokens(self, token, signed, encryption_key, alg, enc):
         again = jose.encrypt(signed, encryption_key, kid="e1", alg=alg, enc=enc)
@@ -134,7 +134,7 @@ class TestATokenFromJoserfc:
         )
         token = joserfc_jwe.encrypt_compact({"alg": alg, "enc": enc} | outer, inner, recipient, algorithms=[alg, enc])
 
-        decrypted, encryption_kid = jose.decrypt(token, {"e1": encryption_key}, key_algorithms=[alg])
+        decrypted, encryption_kid = jose.decrypt(token, {"e1": PrivateKey(encryption_key)}, key_algorithms=[alg])
         claims, signing_kid = jose.verify(decrypted, {"s1": signing_key})
 
         assert (claims, encryption_kid, signing_kid) == (json.loads(PAYLOAD), "e1", "s1")
@@ -144,6 +144,6 @@ class TestATokenFromJoserfc:
         inner = joserfc_jws.serialize_compact({"alg": "RS256"}, PAYLOAD, signer, algorithms=["RS256"])
         token = jose.encrypt(inner, encryption_key, kid="e1", alg=alg, enc=enc)
 
-        decrypted, _ = jose.decrypt(token, {"e1": encryption_key}, key_algorithms=[alg])
+        decrypted, _ = jose.decrypt(token, {"e1": PrivateKey(encryption_key)}, key_algorithms=[alg])
 
         assert jose.verify(decrypted, {"s1": signing_key})[0] == json.loads(PAYLOAD)

@@ -15,7 +15,7 @@ from jwcrypto.jwe import JWE
 from jwcrypto.jws import JWS
 
 from instaccess.exceptions import InvalidToken
-from instaccess.tokens import compact, jose
+from instaccess.tokens import PrivateKey, compact, jose
 from tests.tokens.handmade import (
     CONTENT_ALGORITHMS,
     NO_KEYS,
@@ -103,7 +103,7 @@ class TestANonCanonicalToken:
                     continue
                 raw[left], raw[left + 1] = joined[:cut], joined[cut:]
                 with pytest.raises(InvalidToken):
-                    jose.decrypt(".".join([header, *map(b64, raw)]), {"e1": encryption_key})
+                    jose.decrypt(".".join([header, *map(b64, raw)]), {"e1": PrivateKey(encryption_key)})
 
     def test_g4_reader_refuses_zero_bytes_before_the_signature_or_the_encrypted_key(
         self, signed, encrypted, signing_key, encryption_key
@@ -114,7 +114,9 @@ class TestANonCanonicalToken:
             jose.verify(f"{first}.{payload}.{b64(bytes(3) + unb64(signature))}", {"s1": signing_key})
         header, wrapped, *rest = encrypted.split(".")
         with pytest.raises(InvalidToken):
-            jose.decrypt(".".join([header, b64(bytes(3) + unb64(wrapped)), *rest]), {"e1": encryption_key})
+            jose.decrypt(
+                ".".join([header, b64(bytes(3) + unb64(wrapped)), *rest]), {"e1": PrivateKey(encryption_key)}
+            )
 
     def test_g4_reader_refuses_a_signature_increased_by_the_modulus(self, signed, signing_key):
         first, payload, signature = signed.split(".")
@@ -219,7 +221,9 @@ class TestAnInvalidHeader:
     def test_brackets_in_a_string_do_not_count_as_nesting(self, signing_key, text):
         payload = json.dumps({"x": text}).encode()
 
-        assert jose.verify(jose.sign(payload, signing_key, kid="s1"), {"s1": signing_key})[0] == json.loads(payload)
+        assert jose.verify(jose.sign(payload, PrivateKey(signing_key), kid="s1"), {"s1": signing_key})[
+            0
+        ] == json.loads(payload)
 
     def test_g5_reader_refuses_the_deepest_nesting_that_fits_into_a_token(self, signed, signing_key):
         with pytest.raises(InvalidToken) as refusal:
@@ -227,7 +231,7 @@ class TestAnInvalidHeader:
         assert refusal.value.code == "bad_header"
 
         # The signature is valid, so the claims are parsed. The parser must refuse without crashing the process.
-        nested = jose.sign(b'{"x":' + b"[" * 2500 + b"]" * 2500 + b"}", signing_key, kid="s1")
+        nested = jose.sign(b'{"x":' + b"[" * 2500 + b"]" * 2500 + b"}", PrivateKey(signing_key), kid="s1")
         with pytest.raises(InvalidToken) as refusal:
             jose.verify(nested, {"s1": signing_key})
         assert refusal.value.code == "malformed"
@@ -277,7 +281,12 @@ class TestAHostileKid:
     )
     def test_g9_reader_refuses_a_hostile_kid(self, kid, code, encrypted, signed, encryption_key, signing_key):
         for refused, token, keys, header in (
-            (jose.decrypt, encrypted, {"e1": encryption_key}, {"alg": "RSA-OAEP", "enc": "A128CBC-HS256"}),
+            (
+                jose.decrypt,
+                encrypted,
+                {"e1": PrivateKey(encryption_key)},
+                {"alg": "RSA-OAEP", "enc": "A128CBC-HS256"},
+            ),
             (jose.verify, signed, {"s1": signing_key}, {"typ": "JWT", "alg": "RS256"}),
         ):
             with pytest.raises(InvalidToken) as refusal:
@@ -288,7 +297,7 @@ class TestAHostileKid:
         header = json.dumps({"alg": "RSA-OAEP", "enc": "A128CBC-HS256", "kid": "<script>"})
 
         with pytest.raises(InvalidToken) as refusal:
-            jose.decrypt(with_header(encrypted, header), {"e1": encryption_key})
+            jose.decrypt(with_header(encrypted, header), {"e1": PrivateKey(encryption_key)})
 
         assert "script" not in str(refusal.value)
 
@@ -304,9 +313,9 @@ class TestALongToken:
             assert refusal.value.code == "too_long"
 
     def test_g19_reader_accepts_a_token_of_8_kib(self, signing_key):
-        head = len(jose.sign(b"", signing_key, kid="s1"))
+        head = len(jose.sign(b"", PrivateKey(signing_key), kid="s1"))
         claims = {"x": "x" * ((compact.MAX_TOKEN_CHARS - head) * 3 // 4 - 8)}
-        token = jose.sign(json.dumps(claims, separators=(",", ":")).encode(), signing_key, kid="s1")
+        token = jose.sign(json.dumps(claims, separators=(",", ":")).encode(), PrivateKey(signing_key), kid="s1")
         assert compact.MAX_TOKEN_CHARS - 3 <= len(token) <= compact.MAX_TOKEN_CHARS
 
         assert jose.verify(token, {"s1": signing_key})[0] == claims
@@ -326,7 +335,7 @@ class TestTheContentOfAToken:
         token = encrypted_as({"alg": "RSA-OAEP", "enc": "A256GCM", "kid": "e1"}, inside, encryption_key)
 
         with pytest.raises(InvalidToken) as refusal:
-            jose.decrypt(token, {"e1": encryption_key})
+            jose.decrypt(token, {"e1": PrivateKey(encryption_key)})
 
         assert refusal.value.code == "decrypt_failed"
 
@@ -348,13 +357,13 @@ class TestTheContentOfAToken:
     )
     def test_g8_reader_refuses_signed_claims_that_are_not_a_strict_json_object(self, payload, signing_key):
         with pytest.raises(InvalidToken) as refusal:
-            jose.verify(jose.sign(payload, signing_key, kid="s1"), {"s1": signing_key})
+            jose.verify(jose.sign(payload, PrivateKey(signing_key), kid="s1"), {"s1": signing_key})
 
         assert refusal.value.code == "malformed"
 
     def test_reader_checks_the_signature_before_it_parses_the_payload(self, rsa_pool):
         # The payload must not be parsed before the signature has been verified.
-        token = jose.sign(b"not json", rsa_pool.take("sig"), kid="s1")
+        token = jose.sign(b"not json", PrivateKey(rsa_pool.take("sig")), kid="s1")
 
         with pytest.raises(InvalidToken) as refusal:
             jose.verify(token, {"s1": rsa_pool.take("sig")})
@@ -368,7 +377,7 @@ class TestPeekIssuer:
 
     @pytest.mark.parametrize("payload", [b"{}", b'{"iss":null}', b'{"iss":["instructure:inst_access"]}', b"[]", b"x"])
     def test_peek_issuer_returns_none_if_there_is_no_issuer(self, payload, signing_key):
-        assert compact.peek_issuer(jose.sign(payload, signing_key, kid="s1")) is None
+        assert compact.peek_issuer(jose.sign(payload, PrivateKey(signing_key), kid="s1")) is None
 
     def test_peek_issuer_returns_none_for_encrypted_and_opaque_tokens(self, encrypted):
         assert compact.peek_issuer(encrypted) is None

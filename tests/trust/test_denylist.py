@@ -200,7 +200,7 @@ class TestADenyListFromAURL:
 
         assert remote.requests[1].headers["If-None-Match"] == '"1"'
 
-    def test_a_changed_deny_list_replaces_the_last_one(self, remote, clock):
+    def test_a_changed_deny_list_replaces_the_last_deny_list(self, remote, clock):
         remote.answer_with(200, document("one"), ETag='"1"')
         denylist.current()
         remote.answer_with(200, document("one", "two"), ETag='"2"')
@@ -284,7 +284,7 @@ class TestADenyListFromAURL:
         ],
         ids=lambda answer: f"{answer[0]}-{answer[1][:20]!r}",
     )
-    def test_a_faulty_answer_raises_source_unavailable_once_the_last_deny_list_is_too_old(
+    def test_a_faulty_response_raises_source_unavailable_once_the_last_deny_list_is_too_old(
         self, remote, clock, answer
     ):
         remote.answer_with(*answer)
@@ -312,7 +312,7 @@ class TestADenyListFromAURL:
 
         assert other_server.requests == []
 
-    def test_a_server_that_stalls_is_abandoned_after_the_time_out(self, remote, monkeypatch):
+    def test_a_request_to_a_server_that_stalls_ends_after_the_timeout(self, remote, monkeypatch):
         monkeypatch.setattr(fetch, "TIMEOUT", 0.2)
         release = threading.Event()
         remote.answer = lambda handler: release.wait(60)
@@ -378,7 +378,7 @@ class TestTheRevocationListEndpoint:
 
         return get_
 
-    def test_the_answer_lists_each_jti_in_order(self, get, row):
+    def test_the_response_lists_each_jti_in_order(self, get, row):
         now = timezone.now()
         denied = sorted(str(row(revoked_at=now).jti) for _ in range(3))
         row()
@@ -454,7 +454,7 @@ class TestTheRevocationListEndpoint:
 
         assert get("").status_code == get(None).status_code == get(SECRET).status_code == 401
 
-    def test_the_answer_is_304_while_the_list_has_not_changed(self, get, row):
+    def test_the_response_is_304_while_the_list_has_not_changed(self, get, row):
         row(revoked_at=timezone.now())
         etag = get()["ETag"]
 

@@ -19,13 +19,15 @@ from hypothesis import strategies as st
 from jwcrypto.jwk import JWK
 
 from instaccess.exceptions import KeyRefused
+from instaccess.tokens import PrivateKey
 from instaccess.trust import material
+from tests.support import key_texts
 
 PRIVATE_MEMBERS = {"d", "p", "q", "dp", "dq", "qi"}
 PEM = serialization.Encoding.PEM
 PKCS8 = serialization.PrivateFormat.PKCS8
 # Keep the original function, because a fixture replaces the function in every test.
-generate_jwk = material.generate_jwk
+generate = material.generate
 
 
 @pytest.fixture
@@ -52,16 +54,16 @@ def unsigned(number: int) -> str:
 
 def refusal(data: str | bytes) -> str:
     with pytest.raises(KeyRefused) as caught:
-        material.parse(data)
+        key_texts.parse(data)
     return caught.value.detail
 
 
 class TestParsingAKey:
     def test_a_private_pem_gives_a_private_key(self, pair):
-        assert material.parse(private_pem(pair)).export_private() == JWK(**members(pair)).export_private()
+        assert key_texts.parse(private_pem(pair)).export_private() == JWK(**members(pair)).export_private()
 
     def test_a_public_pem_gives_a_public_key(self, pair):
-        key = material.parse(public_pem(pair))
+        key = key_texts.parse(public_pem(pair))
 
         assert not key.has_private
         assert key.thumbprint() == pair.thumbprint()
@@ -70,7 +72,7 @@ class TestParsingAKey:
         private = pair.get_op_key("sign")
         pem = private.private_bytes(PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption())
 
-        assert material.parse(pem).thumbprint() == pair.thumbprint()
+        assert key_texts.parse(pem).thumbprint() == pair.thumbprint()
 
     def test_k6_a_certificate_gives_its_public_key(self, pair):
         private, name = pair.get_op_key("sign"), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "gateway")])
@@ -85,7 +87,7 @@ class TestParsingAKey:
             .not_valid_after(now + timedelta(days=1))
             .sign(private, hashes.SHA256())
         )
-        key = material.parse(certificate.public_bytes(PEM))
+        key = key_texts.parse(certificate.public_bytes(PEM))
 
         assert not key.has_private
         assert key.thumbprint() == pair.thumbprint()
@@ -95,18 +97,18 @@ class TestParsingAKey:
         text = json.dumps(members(pair, private=private))
 
         for data in (text, text.encode()):
-            assert material.parse(data).thumbprint() == pair.thumbprint()
-            assert material.parse(data).has_private is private
+            assert key_texts.parse(data).thumbprint() == pair.thumbprint()
+            assert key_texts.parse(data).has_private is private
 
     def test_white_space_around_a_pem_is_ignored(self, pair):
         pem = public_pem(pair).replace(b"\n", b"\r\n")
 
-        assert material.parse(b"\n  " + pem + b"\n\n").thumbprint() == pair.thumbprint()
+        assert key_texts.parse(b"\n  " + pem + b"\n\n").thumbprint() == pair.thumbprint()
 
     def test_other_members_of_a_jwk_are_dropped(self, pair):
         """The caller decides the use, the kid and the algorithm of a key."""
         other_members = {"use": "enc", "kid": "mine", "alg": "RSA-OAEP", "x5u": "https://evil.example/", "x": "y"}
-        key = material.parse(json.dumps(members(pair, private=False) | other_members))
+        key = key_texts.parse(json.dumps(members(pair, private=False) | other_members))
 
         assert set(key) == {"kty", "n", "e"}
 
@@ -253,8 +255,8 @@ class TestSerializingAKey:
     @pytest.mark.parametrize("file_format", ["pem", "jwk"])
     @pytest.mark.parametrize("private", [True, False])
     def test_a_serialized_key_parses_as_the_same_key(self, pair, file_format, private):
-        text = material.to_text(pair, file_format=file_format, private=private)
-        parsed = material.parse(text)
+        text = (key_texts.private_text if private else material.to_text)(pair, file_format=file_format)
+        parsed = key_texts.parse(text)
 
         assert parsed.has_private is private
         assert parsed.thumbprint() == pair.thumbprint()
@@ -262,7 +264,7 @@ class TestSerializingAKey:
 
     @pytest.mark.parametrize("file_format", ["pem", "jwk"])
     def test_only_the_public_key_is_serialized_unless_the_private_key_is_requested(self, pair, file_format):
-        text = material.to_text(pair, file_format=file_format, private=False)
+        text = material.to_text(pair, file_format=file_format)
 
         assert "PRIVATE" not in text
         for name in PRIVATE_MEMBERS:
@@ -271,7 +273,7 @@ class TestSerializingAKey:
     def test_a_serialized_jwk_contains_its_use_and_its_kid(self, pair):
         key = JWK(**material.public_members(pair, use="sig"))
 
-        assert json.loads(material.to_text(key, file_format="jwk", private=False)) == {
+        assert json.loads(material.to_text(key, file_format="jwk")) == {
             "kty": "RSA",
             "n": pair["n"],
             "e": pair["e"],
@@ -290,7 +292,7 @@ class TestMembersOfAKey:
         assert material.public_members(renamed, use="sig")["kid"] == pair.thumbprint()
 
     def test_a_private_jwk_contains_the_public_and_the_private_members(self, pair):
-        private = members(material.private_jwk(pair, use="enc"))
+        private = members(material.for_use(PrivateKey(pair), use="enc").reveal())
 
         assert set(private) == {"kty", "n", "e", "use", "kid"} | PRIVATE_MEMBERS
 
@@ -299,7 +301,7 @@ class TestGeneratingAKey:
     @pytest.mark.parametrize("bits", [2048, 3072])
     def test_a_generated_key_has_the_configured_size_and_is_accepted(self, bits):
         with override_settings(INSTACCESS={"KEY_SIZE": bits}):
-            key = generate_jwk("sig")
+            key = generate("sig").reveal()
 
         assert key.get_op_key("sign").key_size == bits
-        assert material.parse(private_pem(key)).thumbprint() == key.thumbprint()
+        assert key_texts.parse(private_pem(key)).thumbprint() == key.thumbprint()

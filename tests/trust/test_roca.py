@@ -11,9 +11,9 @@ from jwcrypto.common import base64url_decode
 from jwcrypto.jwk import JWK
 
 from instaccess.exceptions import ConfigError, KeyRefused
-from instaccess.keys import provision
 from instaccess.models import Key
-from instaccess.trust import material, remote_jwks, roca, sources
+from instaccess.trust import remote_jwks, roca, sources
+from tests.support import key_texts
 from tests.support.weak_keys import roca_weak_key
 
 BOTH_STRUCTURES = pytest.mark.parametrize("primes", [39, 126])
@@ -47,7 +47,7 @@ class TestTheStructureOfWeakKeys:
     def test_k20_normal_keys_are_not_weak(self, rsa_pool):
         assert [roca.is_weak(modulus(rsa_pool.take())) for _ in range(5)] == [False] * 5
 
-    def test_k20_the_test_compares_17_primes_and_one_other_modulus_in_240_million_passes_it(self):
+    def test_k20_the_roca_test_compares_17_primes_and_finds_one_in_240_million_normal_moduli_weak(self):
         """The paper and the tools of its authors give the same number, 2 ** -27.8, for the primes up to 167."""
         chance = 1.0
         for prime, order in roca._SUBGROUPS:
@@ -66,14 +66,14 @@ class TestAWeakKeyFromOutside:
     @pytest.mark.parametrize("kind", ["public PEM", "private PEM", "public JWK", "private JWK"])
     def test_k20_a_weak_key_is_refused_in_every_format_with_the_reason(self, primes, kind):
         with pytest.raises(KeyRefused, match="CVE-2017-15361") as caught:
-            material.parse(texts(roca_weak_key(primes))[kind])
+            key_texts.parse(texts(roca_weak_key(primes))[kind])
         assert "Generate a new key" in caught.value.detail
 
     @pytest.mark.django_db
     @pytest.mark.parametrize("use", ["sig", "enc"])
     def test_k20_the_import_of_a_weak_key_is_refused(self, use):
         with pytest.raises(KeyRefused, match="ROCA"):
-            provision.import_key(texts(roca_weak_key(126))["private PEM"], use=Key.Use(use), with_private=True)
+            key_texts.import_key(texts(roca_weak_key(126))["private PEM"], use=Key.Use(use), with_private=True)
         assert not Key.objects.exists()
 
     def test_k20_a_weak_member_of_a_jwk_set_is_skipped_and_logged(self, rsa_pool, caplog):
@@ -92,7 +92,8 @@ class TestAWeakKeyFromOutside:
         ],
     )
     def test_k20_a_weak_key_in_the_settings_is_refused(self, setting: str, load: Any, kind: str):
-        sources._parse_all.cache_clear()
+        sources._parse_decryption_keys.cache_clear()
+        sources._parse_verification_keys.cache_clear()
         with (
             override_settings(INSTACCESS={setting: [texts(roca_weak_key(126))[kind]]}),
             pytest.raises(ConfigError, match=rf"{setting}'\]\[0\] contains a key that can't be used: .*ROCA"),
@@ -100,7 +101,8 @@ class TestAWeakKeyFromOutside:
             load()
 
     def test_k20_a_weak_signing_key_in_a_jwk_set_in_the_settings_is_refused(self):
-        sources._parse_all.cache_clear()
+        sources._parse_decryption_keys.cache_clear()
+        sources._parse_verification_keys.cache_clear()
         document = json.dumps({"keys": [roca_weak_key(39).export_public(as_dict=True)]})
         with (
             override_settings(INSTACCESS={"VERIFICATION_KEYS": [document]}),

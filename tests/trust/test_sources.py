@@ -26,10 +26,12 @@ JWKS = "/internal/services/jwks"
 @pytest.fixture(autouse=True)
 def empty_caches():
     """Clear the cached keys before and after each test."""
-    sources._parse_all.cache_clear()
+    sources._parse_decryption_keys.cache_clear()
+    sources._parse_verification_keys.cache_clear()
     sources._remote.cache_clear()
     yield
-    sources._parse_all.cache_clear()
+    sources._parse_decryption_keys.cache_clear()
+    sources._parse_verification_keys.cache_clear()
     sources._remote.cache_clear()
 
 
@@ -122,7 +124,9 @@ class TestDecryptionKeysFromSettings:
         ],
         ids=["PEM", "JWK", "JWK with kid"],
     )
-    def test_a_decryption_key_decrypts_a_token_that_was_encrypted_for_it(self, rsa_pool, key, settings, serialize):
+    def test_a_decryption_key_decrypts_a_token_that_was_encrypted_for_this_key(
+        self, rsa_pool, key, settings, serialize
+    ):
         make = TokenFactory(rsa_pool.take("sig"), key)
         settings.INSTACCESS = {"DECRYPTION_KEYS": [serialize(key)]}
 
@@ -211,13 +215,13 @@ class TestReadingAJWKSet:
         ],
         ids=str,
     )
-    def test_c13_ignores_a_member_that_is_not_for_verification(self, rsa_pool, key, members):
+    def test_c13_a_member_that_is_not_for_verification_is_ignored(self, rsa_pool, key, members):
         other = public(rsa_pool.take(), **members)
 
         assert list(remote_jwks.read_jwks({"keys": [other, public(key)]})) == [key.thumbprint()]
 
     @pytest.mark.parametrize("key_ops", [["verify"], ["verify", "encrypt"]])
-    def test_c13_accepts_a_member_whose_key_ops_contain_verify(self, key, key_ops):
+    def test_c13_a_member_whose_key_ops_contain_verify_is_accepted(self, key, key_ops):
         member = public(key, key_ops=key_ops)
         del member["use"]
 
@@ -359,24 +363,24 @@ class TestKeysOfAJWKSURL:
         assert len(jwks.requests) == 2
 
     @pytest.mark.parametrize("encoding", ["identity", "Identity", ""])
-    def test_c16_reads_a_jwk_set_whose_content_encoding_is_identity(self, jwks, key, encoding):
+    def test_c16_a_jwk_set_whose_content_encoding_is_identity_is_read(self, jwks, key, encoding):
         jwks.answer_with(200, document(key), Content_Encoding=encoding)
 
         assert list(sources.verification_keys()) == [key.thumbprint()]
 
     @pytest.mark.parametrize("encoding", ["gzip", "identity, gzip", "br"])
-    def test_c16_refuses_a_compressed_jwk_set(self, jwks, key, encoding):
+    def test_c16_a_compressed_jwk_set_is_refused(self, jwks, key, encoding):
         jwks.answer_with(200, gzip.compress(document(key)), Content_Encoding=encoding)
 
         with pytest.raises(SourceUnavailable, match="compressed"):
             sources.verification_keys()
 
-    def test_c16_reads_a_jwk_set_with_a_byte_order_mark(self, jwks, key):
+    def test_c16_a_jwk_set_with_a_byte_order_mark_is_read(self, jwks, key):
         jwks.answer_with(200, b"\xef\xbb\xbf" + document(key))
 
         assert list(sources.verification_keys()) == [key.thumbprint()]
 
-    def test_c16_reads_a_jwk_set_in_chunks(self, jwks, key):
+    def test_c16_a_jwk_set_in_chunks_is_read(self, jwks, key):
         def chunked(handler: Any) -> None:
             handler.protocol_version = "HTTP/1.1"
             handler.close_connection = True
@@ -457,7 +461,7 @@ class TestKeysOfAJWKSURL:
 
         assert other_server.requests == []
 
-    def test_c3_a_server_that_stalls_is_abandoned_after_the_time_out(self, jwks, monkeypatch):
+    def test_c3_a_request_to_a_server_that_stalls_ends_after_the_timeout(self, jwks, monkeypatch):
         monkeypatch.setattr(fetch, "TIMEOUT", 0.2)
         release = threading.Event()
         jwks.answer = lambda handler: release.wait(60)

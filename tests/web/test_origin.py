@@ -96,7 +96,7 @@ class TestTheClientAddress:
         assert address("192.0.2.1", forwarded) == "192.0.2.1"
 
     @pytest.mark.parametrize(("hops", "expected"), [(1, "198.51.100.7"), (2, "203.0.113.9"), (3, "10.9.9.9")])
-    def test_client_address_is_the_one_seen_by_the_outermost_trusted_proxy(self, hops, expected):
+    def test_client_address_is_the_address_that_the_outermost_trusted_proxy_recorded(self, hops, expected):
         assert address("192.0.2.1", "10.9.9.9, 203.0.113.9, 198.51.100.7", hops=hops) == expected
 
     def test_addresses_that_the_client_forged_are_ignored(self):
@@ -127,7 +127,7 @@ class TestTheClientAddress:
     @pytest.mark.parametrize(
         "invalid", ["unknown", "_hidden", "' OR 1=1 --", "<script>", "999.1.1.1", "[", "[]:1", "é"]
     )
-    def test_client_address_is_none_if_the_proxy_sent_an_invalid_one(self, invalid):
+    def test_client_address_is_none_if_the_proxy_sent_an_invalid_address(self, invalid):
         # The audit log must not show the address of the proxy as that of the client.
         assert address("192.0.2.254", invalid, hops=1) is None
 

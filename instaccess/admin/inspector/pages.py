@@ -12,16 +12,16 @@ import time
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect, QueryDict
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.translation import gettext as _
-from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
+from django.views.decorators.debug import sensitive_variables
 
 from ... import users, web
 from ...models import IssuedToken
-from ..common import ReadOnlyAdmin
+from ..common import ReadOnlyAdmin, take_form
 from ..forms import InspectForm
 from . import verdict
 from .verdict import Inspection
@@ -35,7 +35,7 @@ class InspectorPages(ReadOnlyAdmin):
     def get_urls(self) -> list[URLPattern]:
         page = self.admin_site.admin_view(self.inspect_view)
 
-        @sensitive_post_parameters()
+        @web.takes_secrets
         def drop_query(request: HttpRequest) -> HttpResponseBase:
             # Remove the query string before the login check. Otherwise, the login page would copy a token from the
             # query string into the `next` parameter.
@@ -129,7 +129,5 @@ def _inspect_request(request: HttpRequest) -> Inspection:
 @sensitive_variables()
 def _take_token(request: HttpRequest) -> str:
     """Return the pasted text and remove it from the request, so that no later error report contains the text."""
-    text: str = request.POST.get("token", "")
-    request.POST = QueryDict()
-    request._body = b""  # Otherwise, `request.body` would still contain the token.
-    return text
+    form, _files = take_form(request)
+    return form.get("token", "")

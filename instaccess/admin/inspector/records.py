@@ -209,10 +209,15 @@ def _explain_missing_row() -> str:
 
 
 def _check_hmac(row: IssuedToken) -> audit.HmacStatus | None:
+    """Return the status of the row's HMACs: the HMAC of the row and the HMAC of the user names."""
     try:
-        return audit.row_status(row, conf.key_encryption_keys)
+        statuses = [check(row, conf.key_encryption_keys) for check in (audit.row_status, audit.names_status)]
     except (ConfigError, ValueError):
         return None
+    return next(
+        (status for status in (audit.HmacStatus.BROKEN, audit.HmacStatus.UNKNOWN) if status in statuses),
+        audit.HmacStatus.AUTHENTIC,
+    )
 
 
 def _find_differences(payload: Mapping[str, Any], row: IssuedToken, kids: Mapping[Key.Use, str]) -> list[Difference]:

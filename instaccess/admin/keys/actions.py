@@ -18,13 +18,13 @@ from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
-from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
-from ... import audit, keys
+from ... import audit, keys, web
 from ...exceptions import InstAccessError
 from ...models import Key
+from ...opaque import concealed
 from ...times import format_utc
-from ..common import ReadOnlyAdmin, render_confirmation
+from ..common import ReadOnlyAdmin, render_confirmation, take_form
 from ..forms import GenerateForm, ImportForm, RevokeForm, RotateForm
 
 
@@ -39,7 +39,7 @@ class KeyActions(ReadOnlyAdmin):
         return [
             path("rotate/<str:use>/", wrap(self.rotate_view), name="instaccess_key_rotate"),
             path("generate/", wrap(self.generate_view), name="instaccess_key_generate"),
-            path("import/", wrap(self.import_view), name="instaccess_key_import"),
+            path("import/", web.takes_secrets(wrap(self.import_view)), name="instaccess_key_import"),
             path("revoke/<str:kid>/", wrap(self.revoke_view), name="instaccess_key_revoke"),
             *super().get_urls(),
         ]
@@ -119,15 +119,9 @@ class KeyActions(ReadOnlyAdmin):
             self, request, form, title=_("Generate a key"), button=_("Generate key"), effects=effects
         )
 
-    @sensitive_variables()
     def import_view(self, request: HttpRequest) -> HttpResponse:
-        sent = "confirmed" in request.POST
         may_import_signing = request.user.has_perm("instaccess.import_signing_keys")
-        form = ImportForm(
-            request.POST if sent else None,
-            request.FILES if sent else None,
-            may_import_signing=may_import_signing,
-        )
+        form = _read_import_form(request, may_import_signing=may_import_signing)
         if form.is_valid():
             try:
                 key = keys.import_key(
@@ -155,6 +149,8 @@ class KeyActions(ReadOnlyAdmin):
     def revoke_view(self, request: HttpRequest, kid: str) -> HttpResponse:
         key = keys.find_key(kid)
         if not can_be_revoked(key):
+            # If the revocation was interrupted, the remaining tokens are marked now.
+            audit.complete_revocations(keks=keys.keks_for_revocation(), by=request.user)
             return self._refuse(request, _("Key %(kid)s is already revoked.") % {"kid": key.kid})
         form = RevokeForm(request.POST if "confirmed" in request.POST else None)
         if form.is_valid():
@@ -197,7 +193,6 @@ class KeyActions(ReadOnlyAdmin):
         return render_confirmation(self, request, form, title=title, button=_("Revoke key"), effects=effects)
 
     def _guarded(self, view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
-        @sensitive_post_parameters()
         def guarded(request: HttpRequest, **kwargs: str) -> HttpResponse:
             if not self.has_manage_permission(request):
                 raise PermissionDenied
@@ -221,6 +216,16 @@ class KeyActions(ReadOnlyAdmin):
 
     def _refuse(self, request: HttpRequest, text: str) -> HttpResponse:
         return self._redirect(request, text, messages.ERROR)
+
+
+@concealed
+def _read_import_form(request: HttpRequest, *, may_import_signing: bool) -> ImportForm:
+    """Return the validated form, and remove the key from the request."""
+    data, files = take_form(request)
+    bound = (data, files) if "confirmed" in data else ()
+    form = ImportForm(*bound, may_import_signing=may_import_signing)
+    form.is_valid()
+    return form
 
 
 _ALREADY_ROTATED = gettext_lazy(

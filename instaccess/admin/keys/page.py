@@ -90,7 +90,7 @@ class KeyAdmin(KeyActions):
     @admin.display(description=gettext_lazy("public key (PEM)"))
     def public_pem(self, key: Key) -> SafeString:
         try:
-            pem = trust.key_to_text(JWK(**key.public_jwk), file_format="pem", private=False)
+            pem = trust.key_to_text(JWK(**key.public_jwk), file_format="pem")
         except (JWException, TypeError, ValueError, LookupError):
             return _render_unusable()
         return _render_copyable(pem, "public-pem", _("public key (PEM)"))

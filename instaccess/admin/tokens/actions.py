@@ -52,13 +52,15 @@ class TokenActions(ReadOnlyAdmin):
             self._refuse_selection(request)
             return None
         # If a real user masqueraded, both users are included.
-        pairs = [
-            pair
+        names = {
+            uuid: users.display_name(user, uuid, recorded_name) or uuid
             for row in rows
-            for pair in ((row.user, row.user_uuid), (row.real_user, row.real_user_uuid))
-            if pair[1]
-        ]
-        names = {uuid: users.display_name(user, uuid) or uuid for user, uuid in pairs}
+            for user, uuid, recorded_name in (
+                (row.user, row.user_uuid, row.user_name),
+                (row.real_user, row.real_user_uuid, row.real_user_name),
+            )
+            if uuid
+        }
         condition = Q(user_uuid__in=names) | Q(real_user_uuid__in=names)
         title = _("Revoke all live tokens of the selected users")
         scopes = [audit.Scope.user(uuid) for uuid in names]

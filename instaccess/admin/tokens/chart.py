@@ -174,8 +174,9 @@ def _select_refusals(changelist: ChangeList, filters: set[str]) -> tuple[Q | Non
     condition, is_narrowed = Q(), False
     if "client_id" in filters:
         client_id = changelist.params["client_id"]
-        # Match nothing if the value contains a NUL character, because PostgreSQL would reject the query.
-        condition, is_narrowed = (Q(client_id=client_id) if "\x00" not in client_id else Q(pk__in=[])), True
+        # Refusal counts contain only printable ASCII. Databases may reject a comparison with another text.
+        storable = client_id.isascii() and "\x00" not in client_id
+        condition, is_narrowed = (Q(client_id=client_id) if storable else Q(pk__in=[])), True
     for term in search.terms(changelist.query):
         matching = search.refusals_matching(term)
         if matching is None:

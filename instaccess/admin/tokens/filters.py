@@ -14,6 +14,7 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from oauth2_provider.models import get_application_model
 
+from ... import audit, charsets
 from ...models import IssuedToken
 from ...tokens import MAX_LIFETIME
 from . import periods
@@ -116,8 +117,7 @@ class _ValueFilter(admin.SimpleListFilter):
         value = self.value()
         if value is None:
             return queryset
-        # Return no rows if the value contains a NUL character, because PostgreSQL would reject the query.
-        return queryset.none() if "\x00" in value else queryset.filter(**{self.column: value})
+        return queryset.filter(**{self.column: audit.fit(value, self.column)})
 
 
 class ClientFilter(_ValueFilter):
@@ -135,9 +135,12 @@ class ClientFilter(_ValueFilter):
         return [(application.client_id, str(application)) for application in applications[: OFFERED + 1]]
 
     def label(self, value: str) -> str:
-        if "\x00" in value:  # PostgreSQL would reject the query.
+        model = get_application_model()
+        applications = model._default_manager.all()
+        # Some databases reject a comparison with a text that the column can't store.
+        if not charsets.can_store(value, model._meta.get_field("client_id"), using=applications.db):
             return value
-        application = get_application_model()._default_manager.filter(client_id=value).first()
+        application = applications.filter(client_id=value).first()
         return str(application) if application is not None else value or gettext("none")
 
 
@@ -155,9 +158,7 @@ class AccountFilter(_ValueFilter):
         return [(account_uuid, _label_account(account_uuid, domain)) for account_uuid, domain in domains.items()]
 
     def label(self, value: str) -> str:
-        if "\x00" in value:  # PostgreSQL would reject the query.
-            return value
-        rows = IssuedToken._default_manager.filter(account_uuid=value).order_by("-issued_at")
+        rows = IssuedToken._default_manager.filter(audit.filter_by_account(value)).order_by("-issued_at")
         return _label_account(value, rows.values_list("canvas_domain", flat=True).first() or "")
 
 

@@ -42,7 +42,10 @@ class IssuedTokenAdmin(InspectorPages, ExportPages, TokenActions):
     search_help_text = _("Enter a complete token id, user name, user uuid, client id or IP address.")
     fieldsets = [
         (None, {"fields": ["jti", "status", "issued", "expires"]}),
-        (_("User"), {"fields": ["subject", "user_uuid", "real_subject", "real_user_uuid"]}),
+        (
+            _("User"),
+            {"fields": ["subject", "user_name", "user_uuid", "real_subject", "real_user_name", "real_user_uuid"]},
+        ),
         (_("Application and client address"), {"fields": ["client", "access_token_pk", "ip_address", "user_agent"]}),
         (_("Account"), {"fields": ["account_uuid", "canvas_domain"]}),
         (_("Keys"), {"fields": ["signing_kid", "encryption_kid"]}),
@@ -105,11 +108,13 @@ class IssuedTokenAdmin(InspectorPages, ExportPages, TokenActions):
 
     @admin.display(description=_("user"))
     def subject(self, token: IssuedToken) -> str:
-        return _render_user(token.user, token.user_uuid)
+        return _render_user(token.user, token.user_uuid, token.user_name)
 
     @admin.display(description=_("real user"))
     def real_subject(self, token: IssuedToken) -> str:
-        return _render_user(token.real_user, token.real_user_uuid) if token.real_user_uuid else "-"
+        if not token.real_user_uuid:
+            return "-"
+        return _render_user(token.real_user, token.real_user_uuid, token.real_user_name)
 
     @admin.display(description=_("application"))
     def client(self, token: IssuedToken) -> str:
@@ -134,8 +139,8 @@ class IssuedTokenAdmin(InspectorPages, ExportPages, TokenActions):
         return queryset, False
 
 
-def _render_user(user: Any, uuid: str) -> str:
-    name = users.display_name(user, uuid)
+def _render_user(user: Any, uuid: str, recorded_name: str) -> str:
+    name = users.display_name(user, uuid, recorded_name)
     return _render_id(uuid) if name is None else name
 
 

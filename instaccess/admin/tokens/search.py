@@ -5,12 +5,13 @@ from __future__ import annotations
 import ipaddress
 import uuid
 from contextlib import suppress
-from typing import Any
 
-from django.contrib.auth import get_user_model
 from django.db.models import Q
 
-from ...users import existing_uuid
+from ... import audit, users
+
+RECORDED = 1000
+"""Maximum number of rows that are read for the uuids of deleted users with a name."""
 
 
 def terms(text: str) -> list[str]:
@@ -19,15 +20,17 @@ def terms(text: str) -> list[str]:
 
 
 def tokens_matching(term: str) -> Q:
-    """Return the condition for tokens whose id, user, real user, client id or client address is the term."""
-    # Load the users' primary keys first, so that the query on the audit log needs no join.
-    user_pks = list(_find_users(term).values_list("pk", flat=True))
-    condition = Q(client_id=term) | Q(user_uuid=term) | Q(real_user_uuid=term)
-    if user_pks:
+    """Return the condition for tokens whose id, user, real user, client id or client address is the term.
+
+    A user name matches the current name of a user, and the name that a row recorded when the token was issued.
+    """
+    condition = audit.filter_by_application(term) | audit.filter_by_uuid(term) | audit.filter_by_recorded_name(term)
+    # The primary keys are loaded first, so that the query of the large table needs no join.
+    if user_pks := list(users.named(term).values_list("pk", flat=True)):
         condition |= Q(user__in=user_pks) | Q(real_user__in=user_pks)
     with suppress(ValueError):
         value = uuid.UUID(term)
-        condition |= Q(jti=value) | Q(user_uuid=str(value)) | Q(real_user_uuid=str(value))
+        condition |= Q(jti=value) | audit.filter_by_uuid(str(value))
     with suppress(ValueError):
         condition |= Q(ip_address=str(ipaddress.ip_address(term)))
     return condition
@@ -41,12 +44,17 @@ def refusals_matching(term: str) -> Q | None:
     with suppress(ValueError):
         ipaddress.ip_address(term)
         return None
-    uuids = {term, *(existing_uuid(user) for user in _find_users(term))} - {""}
+    uuids = {term, *map(users.existing_uuid, users.named(term)), *_recorded_uuids(term)}
     with suppress(ValueError):
         uuids.add(str(uuid.UUID(term)))
-    return Q(client_id=term) | Q(user_uuid__in=uuids)
+    # Refusal counts contain only ASCII, and some databases reject a comparison with another text.
+    client = Q(client_id=term) if term.isascii() else Q()
+    return client | Q(user_uuid__in={each for each in uuids if each and each.isascii()})
 
 
-def _find_users(name: str) -> Any:
-    model = get_user_model()
-    return model._default_manager.filter(**{model.USERNAME_FIELD: name})
+def _recorded_uuids(name: str) -> set[str]:
+    """Return the uuids of users, existing or deleted, for which rows recorded this name."""
+    name = audit.fit(name, "user_name")
+    rows = audit.issued_tokens().filter(audit.filter_by_recorded_name(name))
+    columns = rows.values_list("user_name", "user_uuid", "real_user_name", "real_user_uuid")[:RECORDED]
+    return {user_uuid for row in columns for recorded, user_uuid in (row[:2], row[2:]) if recorded == name}

@@ -9,7 +9,7 @@ from typing import Any
 from django.db.models import Case, F, QuerySet, Value, When
 
 from ...conf import KeyEncryptionKey
-from .. import row_hmac
+from .. import names, row_hmac
 from ..rows import issued_tokens
 from . import signatures
 from .checkpoints import chain_end, checkpoints, markers, rows_after
@@ -22,9 +22,9 @@ logger = logging.getLogger("instaccess.audit")
 def reauthenticate(keys: EvidenceKeys) -> int:
     """Replace the HMACs of older key-encryption keys with HMACs of the first key-encryption key.
 
-    Recomputes the HMACs of checkpoints, prune markers, reviews and rows without a checkpoint. A row that a checkpoint
-    covers needs no new HMAC, because the checkpoint proves the row. An HMAC that doesn't match is not replaced,
-    because a new HMAC would hide that the data was modified.
+    Recomputes the HMACs of checkpoints, prune markers, reviews, rows without a checkpoint, and the user names in all
+    rows. A row that a checkpoint covers needs no new HMAC, because the checkpoint proves the row, except the names.
+    An HMAC that doesn't match is not replaced, because a new HMAC would hide that the data was modified.
 
     Returns the number of new HMACs.
     """
@@ -43,6 +43,23 @@ def reauthenticate(keys: EvidenceKeys) -> int:
             )
             count += unchanged.update(mac=Case(*whens, default=F("mac")))
         last = pks[-1]
+    return count + _renew_names(keys.keks)
+
+
+def _renew_names(keks: Sequence[KeyEncryptionKey]) -> int:
+    count, outdated = 0, names.outdated(keks).order_by("pk")
+    rows = outdated
+    while pks := list(rows.values_list("pk", flat=True)[:200]):
+        loaded = [row for _, row in row_hmac.load(issued_tokens().filter(pk__in=pks)) if row is not None]
+        renewed = {row: mac for row in loaded if (mac := _new_mac(names.canonical_bytes(row), row.names_mac, keks))}
+        if renewed:
+            whens = [When(pk=row.pk, then=Value(mac)) for row, mac in renewed.items()]
+            # The condition on the HMAC leaves out rows whose names were erased since they were read.
+            unchanged = issued_tokens().filter(
+                pk__in=[row.pk for row in renewed], names_mac__in=[row.names_mac for row in renewed]
+            )
+            count += unchanged.update(names_mac=Case(*whens, default=F("names_mac")))
+        rows = outdated.filter(pk__gt=pks[-1])
     return count
 
 

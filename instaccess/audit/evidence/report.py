@@ -27,6 +27,8 @@ class Kind(StrEnum):
     """No checkpoint covers the row, and the key-encryption key of its HMAC is no longer configured."""
     REFERENCE = "reference"
     """The row refers to another user or application than when it was issued."""
+    NAMES = "names"
+    """The HMAC of the user names in the row doesn't match, or its key-encryption key is no longer configured."""
     CHECKPOINT = "checkpoint"
     PRUNE_MARKER = "prune_marker"
     REVIEW = "review"
@@ -39,6 +41,7 @@ _RANGES = {
     Kind.UNREADABLE: "contain invalid values and can't be read",
     Kind.UNCHECKED: "can't be checked",
     Kind.REFERENCE: "refer to other users or applications than when they were issued",
+    Kind.NAMES: "contain user names that don't match their HMACs or can't be checked",
 }
 
 

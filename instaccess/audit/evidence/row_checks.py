@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from ...conf import KeyEncryptionKey
 from ...models import IssuedToken
-from .. import row_hmac
+from .. import names, row_hmac
 from ..row_hmac import HmacStatus
 from ..row_ids import row_id
 from ..rows import issued_tokens
@@ -27,6 +27,8 @@ _OTHER_CLIENT_IDS = (
     "client id was changed: trust the client ids in the rows, because the HMACs cover them"
 )
 _ADD_KEK = "its HMAC names a key-encryption key that isn't in INSTACCESS['KEY_ENCRYPTION_KEYS']. Add the key again"
+
+_RESEAL = "then run `python manage.py instaccess_keys reseal`"
 
 
 class RowChecker:
@@ -54,7 +56,7 @@ class RowChecker:
                 entry = next(entries, None)
             else:
                 findings = [self._added(row, token, f"after checkpoint {statement.number} was created")]
-            self._problems.add_row(row, findings + modified_keys)
+            self._problems.add_row(row, [*findings, *modified_keys, *self._check_names(token, findings)])
         while entry is not None:
             self._problems.add_row(entry.row, [_deleted(entry)])
             entry = next(entries, None)
@@ -70,7 +72,8 @@ class RowChecker:
         first = None
         for row, token, modified_keys in self._rows(after, through):
             first = row if first is None else first
-            self._problems.add_row(row, self._check_hmac(row, token) + modified_keys)
+            findings = self._check_hmac(row, token)
+            self._problems.add_row(row, [*findings, *modified_keys, *self._check_names(token, findings)])
         return first
 
     def check_pruned(self, marker: Marker) -> bool:
@@ -138,8 +141,25 @@ class RowChecker:
             case HmacStatus.BROKEN:
                 return [self._modified(token, f"{name} was modified, or was not written by the issuer")]
             case HmacStatus.UNKNOWN:
-                text = f"{name} can't be checked: {_ADD_KEK}, then run `python manage.py instaccess_keys reseal`"
+                text = f"{name} can't be checked: {_ADD_KEK}, {_RESEAL}"
                 return [Finding(Kind.UNCHECKED, state(row_bytes, token.mac), text)]
+        return []
+
+    def _check_names(self, token: IssuedToken | None, findings: Sequence[Finding]) -> list[Finding]:
+        """Check the HMAC of the user names, which neither the HMAC of the row nor a checkpoint covers.
+
+        Args:
+            findings: what is wrong with the row. If the row itself was modified or added, nothing more is reported.
+        """
+        if token is None or any(finding.kind in {Kind.MODIFIED, Kind.ADDED} for finding in findings):
+            return []
+        current = state(names.canonical_bytes(token), token.names_mac)
+        match names.names_status(token, self._keks):
+            case HmacStatus.BROKEN:
+                return [Finding(Kind.NAMES, current, f"the user names in {_describe(token)} were modified")]
+            case HmacStatus.UNKNOWN:
+                text = f"the user names in {_describe(token)} can't be checked: {_ADD_KEK}, {_RESEAL}"
+                return [Finding(Kind.NAMES, current, text)]
         return []
 
     def _added(self, row: int, token: IssuedToken | None, text: str) -> Finding:
@@ -156,7 +176,7 @@ class RowChecker:
         original = self._original_id(token)
         if original is not None:
             text = f"{text}: only its id was changed, the token was issued with the id {original}"
-        return Finding(Kind.ADDED, state(row_bytes, token.mac), text)
+        return Finding(Kind.ADDED, _state(token), text)
 
     def _modified(self, token: IssuedToken, text: str) -> Finding:
         """Return the finding for a modified row. `text` describes the problem unless only the id was changed."""
@@ -165,7 +185,7 @@ class RowChecker:
             text = (
                 f"{_describe(token)} was moved: only its id was changed, the token was issued with the id {original}"
             )
-        return Finding(Kind.MODIFIED, state(row_hmac.canonical_bytes(token), token.mac), text)
+        return Finding(Kind.MODIFIED, _state(token), text)
 
     def _original_id(self, token: IssuedToken) -> int | None:
         """Return the id with which the HMAC of a row matches, if only the id was changed."""
@@ -188,6 +208,12 @@ class RowChecker:
             by_row.setdefault(reference.row, []).append(reference)
         tokens = {token.pk: token for token in rows}
         return {row: [_reference(tokens[row], modified)] for row, modified in by_row.items()}
+
+
+def _state(token: IssuedToken) -> str:
+    # The names are included, so that a reviewed row is reported again if a name is modified later. The HMAC of the
+    # names is left out, because it is replaced together with the key-encryption key.
+    return state(row_hmac.canonical_bytes(token) + names.canonical_bytes(token), token.mac)
 
 
 def _describe(token: IssuedToken) -> str:

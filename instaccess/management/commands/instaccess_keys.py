@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
-from django.views.decorators.debug import sensitive_variables
 
 from ... import audit, keys
 from ...exceptions import InstAccessError
 from ...models import Key
+from ...opaque import Opaque, concealed
 from .. import key_reports
 from ..base import SubcommandCommand, operator, write_new_file
 
@@ -35,8 +35,8 @@ _SUBCOMMANDS = {
     "revoke": (
         "Revoke a compromised key. Within five seconds, the key is removed from the JWK set, and every gateway and "
         "each service that uses this database refuse its tokens. Services elsewhere that read the JWK set accept "
-        "tokens of a signing key for up to JWKS_MAX_AGE (300 seconds by default): restart these services, or put them "
-        "behind a gateway. The live tokens of the key are marked as revoked, and its private key is erased. The "
+        "tokens of a signing key for up to JWKS_MAX_AGE (300 seconds by default): restart these services, or put "
+        "them behind a gateway. The live tokens of the key are marked as revoked, and its private key is erased. The "
         "future key becomes current. This can't be undone. You can also revoke a key whose row was modified or "
         "inserted with SQL."
     ),
@@ -124,26 +124,32 @@ class Command(SubcommandCommand):
 
     def _import(self, options: dict[str, Any]) -> None:
         try:
-            data = sys.stdin.buffer.read() if options["file"] == "-" else Path(options["file"]).read_bytes()
+            data = Opaque(sys.stdin.buffer.read() if options["file"] == "-" else Path(options["file"]).read_bytes())
         except OSError as error:
             raise CommandError(f"Can't read {options['file']}: {error.strerror}") from error
         key = keys.import_key(data, use=Key.Use(options["use"]), with_private=options["with_private"])
         self.print_result(options, key_reports.facts(key), key_reports.imported(key))
 
-    @sensitive_variables("text")
     def _export(self, options: dict[str, Any]) -> None:
         key, path, private = keys.find_key(options["kid"]), options["file"], options["private"]
         if private and path is None and not options["yes"]:
             self._confirm_printing(key)
-        text = keys.export(key, file_format=options["format"], private=private)
+        if private:
+            text = keys.export_private(key, file_format=options["format"])
+        else:
+            text = Opaque(keys.export(key, file_format=options["format"]))
         if path is None:
-            self.stdout.write(text, ending="")
+            self._print(text)
             return
         write_new_file(path, text, mode=0o600 if private else 0o644)
         if private:
             self.stdout.write(f"The private key {key.kid} was written to {path}, unencrypted. {_name_risk(key)}")
         else:
             self.stdout.write(f"The public key {key.kid} was written to {path}.")
+
+    @concealed
+    def _print(self, text: Opaque[str]) -> None:
+        self.stdout.write(text.reveal(), ending="")
 
     def _confirm_printing(self, key: Key) -> None:
         if not self.stdout.isatty():

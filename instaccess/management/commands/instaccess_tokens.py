@@ -1,4 +1,4 @@
-"""`manage.py instaccess_tokens`: list, export and revoke issued tokens; verify and prune the audit log."""
+"""`manage.py instaccess_tokens`: list, export and revoke issued tokens; verify and prune the log; erase names."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from ... import audit, keys, users
+from ...conf import conf
 from ...models import IssuedToken
 from .. import audit_evidence, audit_export
 from ..base import iso, operator
@@ -23,13 +24,17 @@ _SUBCOMMANDS = {
         "without a gateway accept the tokens until they expire. OAuth2 access tokens are not revoked, so a client "
         "that has one can get a new InstAccess token."
     ),
+    "erase-name": (
+        "Replace the name of a user by a placeholder in every audit row, for a person with a right to erasure. The "
+        "user's uuid stays. HMACs and checkpoints stay valid. If the command was interrupted, run it again."
+    ),
     "export": "Export the audit log as CSV or JSON Lines, the latest tokens first, in constant memory.",
     **audit_evidence.SUBCOMMANDS,
 }
 
 
 class Command(audit_evidence.EvidenceSubcommands):
-    help = "List, show, export and revoke issued tokens; cover, verify and prune the audit log."
+    help = "List, show, export and revoke issued tokens; cover, verify and prune the audit log; erase user names."
 
     def add_arguments(self, parser: CommandParser) -> None:
         sub = self.add_subcommands(parser, _SUBCOMMANDS)
@@ -41,6 +46,11 @@ class Command(audit_evidence.EvidenceSubcommands):
                 "--application", help="Only tokens issued to the OAuth2 application with this client id."
             )
             sub[name].add_argument("--account", help="Only tokens for the account with this uuid.")
+        sub["erase-name"].add_argument(
+            "--user",
+            required=True,
+            help="The uuid, the user name or the primary key of the user, who may be deleted.",
+        )
         for name in ("show", "revoke"):
             sub[name].add_argument("--jti", required=name == "show", help="The token id (jti).")
         for name in ("list", "export"):
@@ -49,7 +59,7 @@ class Command(audit_evidence.EvidenceSubcommands):
         sub["list"].add_argument("--limit", type=int, default=50, help="Maximum number of tokens (default: 50).")
         sub["revoke"].add_argument("--reason", required=True, help="The reason, stored in the audit log.")
         audit_evidence.add_arguments(sub)
-        for name in ("revoke", "prune"):
+        for name in ("revoke", "prune", "erase-name"):
             sub[name].add_argument(
                 "--dry-run", action="store_true", help="Change nothing; print the number of matching rows."
             )
@@ -117,6 +127,29 @@ class Command(audit_evidence.EvidenceSubcommands):
             options, {"revoked": count}, f"Revoked {count} live tokens. Gateways refuse the tokens within 5 seconds."
         )
 
+    def _erase_name(self, options: dict[str, Any]) -> None:
+        uuids = sorted(audit.find_uuids(options["user"]))
+        if not uuids:
+            raise CommandError(f"No audit row contains the user {options['user']!r}. Check the spelling.")
+        if len(uuids) > 1:
+            raise CommandError(
+                f"{options['user']!r} names several users. Give the uuid of one of them: {', '.join(uuids)}."
+            )
+        [user_uuid] = uuids
+        if options["dry_run"]:
+            count = audit.count_names(user_uuid)
+            text = f"The name of user {user_uuid} would be erased in {count} rows."
+            self.print_result(options, {"user_uuid": user_uuid, "would_erase": count}, text)
+            return
+        count = audit.erase_name(user_uuid, keks=conf.key_encryption_keys, by=operator())
+        text = (
+            f"Erased the name of user {user_uuid} in {count} rows. Earlier exports, backups and logs still contain "
+            "the name."
+        )
+        if conf.audit_user_names and users.active_user(user_uuid) is not None:
+            text += " The user still exists, so rows of new tokens will contain the name again."
+        self.print_result(options, {"user_uuid": user_uuid, "erased": count}, text)
+
 
 def _scopes(options: dict[str, Any]) -> list[audit.Scope]:
     """Return the users or accounts all of whose tokens are revoked. Empty if several filters are combined."""
@@ -132,8 +165,8 @@ def _conditions(options: dict[str, Any]) -> list[Q]:
     filters: dict[str, Callable[[str], Q]] = {
         "jti": lambda text: Q(jti=_parse_jti(text)),
         "user": audit.filter_by_user,
-        "application": lambda text: Q(client_id=text),
-        "account": lambda text: Q(account_uuid=text),
+        "application": audit.filter_by_application,
+        "account": audit.filter_by_account,
     }
     conditions = []
     for name, condition in filters.items():
@@ -168,9 +201,11 @@ def _facts(token: IssuedToken) -> dict[str, Any]:
     return {
         "jti": str(token.jti),
         "status": _status(token),
-        "user": users.display_name(token.user, token.user_uuid),
+        "user": users.display_name(token.user, token.user_uuid, token.user_name),
+        "user_name": token.user_name,
         "user_uuid": token.user_uuid,
-        "real_user": users.display_name(token.real_user, token.real_user_uuid),
+        "real_user": users.display_name(token.real_user, token.real_user_uuid, token.real_user_name),
+        "real_user_name": token.real_user_name,
         "real_user_uuid": token.real_user_uuid,
         "client_id": token.client_id,
         "access_token_pk": token.access_token_pk,

@@ -40,4 +40,4 @@ def token(issue) -> str:
 def make() -> TokenFactory:
     """Return a helper that signs and encrypts arbitrary tokens with the current keys, without audit rows."""
     ring = keys_ring.current_ring()
-    return TokenFactory(ring.signing_key().private(), ring.encryption_key().private())
+    return TokenFactory(ring.signing_key().private().reveal(), ring.encryption_key().private().reveal())

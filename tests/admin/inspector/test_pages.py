@@ -136,13 +136,13 @@ class TestWhoMayInspect:
 
 
 class TestTheRequest:
-    def test_a_get_request_shows_an_empty_form(self, staff_client):
+    def test_a_get_request_to_the_inspector_shows_an_empty_form(self, staff_client):
         text = staff_client.get(INSPECT).content.decode()
 
         assert re.search(r'<textarea name="token"[^>]*></textarea>', re.sub(r"\s+", " ", text).replace("> <", "><"))
         assert "verdict" not in text
 
-    def test_the_form_disables_autocomplete_and_has_a_label_and_a_help_text(self, staff_client):
+    def test_the_inspector_form_disables_autocomplete_and_has_a_label_and_a_help_text(self, staff_client):
         area = re.search(r"<textarea[^>]*>", staff_client.get(INSPECT).content.decode())[0]
 
         for attribute in (
@@ -168,10 +168,10 @@ class TestTheRequest:
         assert token not in str(response.redirect_chain) + response.content.decode()
 
     @pytest.mark.parametrize("method", ["put", "delete", "patch", "options"])
-    def test_other_methods_than_get_and_post_are_refused(self, staff_client, method):
+    def test_the_inspector_refuses_other_methods_than_get_and_post(self, staff_client, method):
         assert getattr(staff_client, method)(INSPECT).status_code == 405
 
-    def test_a_post_request_without_csrf_token_is_refused(self, signed_in, token):
+    def test_the_inspector_refuses_a_post_request_without_csrf_token(self, signed_in, token):
         browser = signed_in("inspect_tokens", enforce_csrf_checks=True)
         response = browser.post(INSPECT, {"token": token})
 
@@ -180,19 +180,19 @@ class TestTheRequest:
         sent = browser.get(INSPECT).context["csrf_token"]
         assert browser.post(INSPECT, {"token": token, "csrfmiddlewaretoken": str(sent)}).status_code == 200
 
-    def test_no_response_may_be_cached(self, staff_client, token):
+    def test_no_response_of_the_inspector_may_be_cached(self, staff_client, token):
         for response in (staff_client.get(INSPECT), staff_client.post(INSPECT, {"token": token})):
             assert "no-store" in response["Cache-Control"]
             assert "private" in response["Cache-Control"]
 
-    def test_the_page_has_no_inline_script_or_style(self, staff_client, token):
+    def test_the_inspector_page_has_no_inline_script_or_style(self, staff_client, token):
         inline = re.compile(r"\sstyle=|\son\w+=|<style|javascript:|data:|<script(?![^>]* src=)")
         for text in (staff_client.get(INSPECT).content.decode(), inspected(staff_client, token)):
             assert not inline.search(text)
 
 
 class TestTheResult:
-    def test_the_page_shows_the_verdict_on_a_valid_token_first(self, staff_client, token):
+    def test_the_inspector_page_shows_the_verdict_on_a_valid_token_first(self, staff_client, token):
         text = inspected(staff_client, token)
 
         assert '<h2 id="verdict">Accepted</h2>' in text
@@ -204,7 +204,7 @@ class TestTheResult:
         assert "User ada" in main_part(text)
         assert "Not authenticated" not in text
 
-    def test_the_page_shows_the_reason_that_the_401_response_hides(self, staff_client, user):
+    def test_the_inspector_page_shows_the_reason_that_the_401_response_hides(self, staff_client, user):
         token = issuing.issue(user=user, origin=ORIGIN, now=time.time() - 3780)[1]
         text = main_part(inspected(staff_client, token))
 
@@ -212,13 +212,13 @@ class TestTheResult:
         assert "expired : past its exp" in text
         assert "3 minutes ago" in text
 
-    def test_the_page_shows_who_revoked_a_token_and_why(self, staff_client, token, user):
+    def test_the_inspector_page_shows_who_revoked_a_token_and_why(self, staff_client, token, user):
         revocation.revoke(rows.revocable_tokens(), keks=keks_for_revocation(), reason="laptop lost", by=user)
         denylist.clear_cache()
 
         assert re.search(r"20[\d: -]+UTC, by ada\. Reason: laptop lost", main_part(inspected(staff_client, token)))
 
-    def test_the_page_labels_claims_of_a_forged_token_as_not_authenticated(self, staff_client, token):
+    def test_the_inspector_page_labels_claims_of_a_forged_token_as_not_authenticated(self, staff_client, token):
         header, _, signature = signed_inside(token).split(".")
         forged = b64(json.dumps({"iss": "instructure:inst_access", "sub": "eve"}).encode())
         text = main_part(inspected(staff_client, f"{header}.{forged}.{signature}"))
@@ -228,22 +228,22 @@ class TestTheResult:
         assert "sub eve" in re.sub(r" +", " ", text)
         assert "User ada" not in text
 
-    def test_the_page_warns_about_a_token_without_an_audit_row(self, staff_client):
+    def test_the_inspector_page_warns_about_a_token_without_an_audit_row(self, staff_client):
         ring = keys_ring.current_ring()
-        make = TokenFactory(ring.signing_key().private(), ring.encryption_key().private())
+        make = TokenFactory(ring.signing_key().private().reveal(), ring.encryption_key().private().reveal())
         text = inspected(staff_client, make.encrypted(make.signed(claims(int(time.time())))))
 
         assert "Warnings" in text
         assert "revoke the signing key" in text
 
-    def test_the_page_does_not_show_a_pasted_access_token(self, staff_client, access_token):
+    def test_the_inspector_page_does_not_show_a_pasted_access_token(self, staff_client, access_token):
         text = inspected(staff_client, access_token.token)
 
         assert "Not an InstAccess token" in text
         assert access_token.token not in text
 
     @pytest.mark.parametrize("length", [9000, MAX_PASTED + 1, 200_000])
-    def test_the_page_explains_that_pasted_text_is_too_long(self, staff_client, length):
+    def test_the_inspector_page_explains_that_pasted_text_is_too_long(self, staff_client, length):
         text = inspected(staff_client, "a.b.c.d." + "A" * length)
 
         assert "too_long" in text
@@ -254,15 +254,15 @@ class TestTheResult:
         [{}, {"token": ""}, {"token": "\x00"}, {"token": "😀"}, {"other": "x"}],
         ids=["none", "empty", "NUL", "smile", "other"],
     )
-    def test_the_page_explains_that_pasted_text_is_not_a_token(self, staff_client, fields):
+    def test_the_inspector_page_explains_that_pasted_text_is_not_a_token(self, staff_client, fields):
         response = staff_client.post(INSPECT, fields)
 
         assert response.status_code == 200
         assert "Not an InstAccess token" in html.unescape(response.content.decode())
 
-    def test_a5_the_page_escapes_the_claims_of_a_token(self, staff_client):
+    def test_a5_the_inspector_page_escapes_the_claims_of_a_token(self, staff_client):
         ring = keys_ring.current_ring()
-        make = TokenFactory(ring.signing_key().private(), ring.encryption_key().private())
+        make = TokenFactory(ring.signing_key().private().reveal(), ring.encryption_key().private().reveal())
         evil = {"<script>alert(1)</script>": "<img src=x>\u202e\x00\ud800"}
         signed = make.signed(claims(int(time.time()), canvas_domain="<b>", **evil))
         response = staff_client.post(INSPECT, {"token": make.encrypted(signed)})
@@ -274,13 +274,13 @@ class TestTheResult:
         assert "\u202e" not in text
         assert "\\u202e" in text
 
-    def test_k7_the_page_explains_that_keys_cannot_be_decrypted(self, staff_client, token, settings):
+    def test_k7_the_inspector_page_explains_that_keys_cannot_be_decrypted(self, staff_client, token, settings):
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": ["A" * 43]}
         keys_ring.clear_cache()
 
         assert "This is a server-side error." in inspected(staff_client, token)
 
-    def test_a6_the_page_shows_no_name_from_a_modified_foreign_key(self, staff_client, token, application):
+    def test_a6_the_inspector_page_shows_no_name_from_a_modified_foreign_key(self, staff_client, token, application):
         mallory = get_user_model().objects.create_user("mallory")
         malicious = get_application_model().objects.create(name="Mallory's", client_id="x", user=mallory)
         assert application.name in inspected(staff_client, token)
@@ -291,7 +291,7 @@ class TestTheResult:
         assert "mallory" not in page.lower()
         assert application.client_id in page
 
-    def test_the_page_works_in_an_admin_site_with_another_name(self, staff_client, token):
+    def test_the_inspector_page_works_in_an_admin_site_with_another_name(self, staff_client, token):
         assert f'action="{INSPECT}"' in inspected(staff_client, token)
 
 
@@ -331,7 +331,7 @@ class FailAfterTheView:
 
 
 class TestThePastedToken:
-    def test_the_pasted_token_is_not_on_the_page(self, staff_client, token):
+    def test_the_pasted_token_is_not_on_the_inspector_page(self, staff_client, token):
         for text in (
             inspected(staff_client, token),
             inspected(staff_client, signed_inside(token)),

@@ -135,7 +135,7 @@ class TestASignedToken:
     def signed(self, token):
         return signed_inside(token)
 
-    def test_inspector_accepts_a_signed_token_and_notes_that_g22_the_gateway_refuses_it(self, signed):
+    def test_inspector_accepts_a_signed_token_and_notes_that_gateways_refuse_signed_tokens(self, signed):
         inspection = inspect_text(signed)
 
         assert (codes(inspection), inspection.kind) == (("ACCEPTED", ""), Kind.SIGNED)

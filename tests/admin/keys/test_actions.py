@@ -13,7 +13,7 @@ from django.contrib.auth.models import Permission
 from django.test import Client
 from django.urls import reverse
 
-from instaccess.keys import lifecycle, provision
+from instaccess.keys import lifecycle
 from instaccess.models import Key
 from instaccess.trust import material
 from tests.admin.keys.helpers import (
@@ -30,6 +30,7 @@ from tests.admin.keys.helpers import (
     revoke_url,
     rows,
 )
+from tests.support import key_texts
 
 pytestmark = pytest.mark.django_db
 
@@ -243,7 +244,7 @@ class TestRotate:
 
     def test_rotating_an_external_key_asks_for_the_next_public_key(self, operator_client, rsa_pool):
         Key.objects.filter(use=ENC).delete()
-        kid = lifecycle.activate(provision.import_key(rsa_pool.take().export_public(), use=ENC).kid).kid
+        kid = lifecycle.activate(key_texts.import_key(rsa_pool.take().export_public(), use=ENC).kid).kid
         response = operator_client.post(ROTATE_ENC, {"confirmed": "yes", "expected_current": kid, "force": "on"})
 
         assert "import the next public key" in messages_of(response)[0]
@@ -252,7 +253,7 @@ class TestRotate:
 @pytest.mark.usefixtures("initial_keys")
 class TestGenerate:
     @pytest.mark.parametrize("use", ["sig", "enc"])
-    def test_generating_stores_a_future_key_and_logs_it(self, use, operator_client):
+    def test_generating_a_key_stores_and_logs_a_future_key(self, use, operator_client):
         before = set(Key.objects.values_list("pk", flat=True))
         response = operator_client.post(GENERATE, {"confirmed": "yes", "use": use})
         key = Key.objects.exclude(pk__in=before).get()
@@ -285,6 +286,15 @@ class TestRevoke:
         assert "You can't undo a revocation." in page
         assert f"Key {key_of(SIG, 'future').kid} becomes current." in page
 
+    def test_the_revocation_page_says_which_services_accept_tokens_of_a_signing_key_for_longer(self, operator_client):
+        pages = {use: page_text(operator_client.post(revoke_url(key_of(use, "current").kid))) for use in (SIG, ENC)}
+
+        assert (
+            "Services elsewhere that read the JWK set accept tokens of this key for up to JWKS_MAX_AGE (300 seconds by "
+            "default). Restart these services, or put them behind a gateway."
+        ) in pages[SIG]
+        assert "Services elsewhere" not in pages[ENC]
+
     def test_the_revocation_page_announces_a_new_current_key(self, operator_client):
         key_of(SIG, "future").delete()
 
@@ -294,8 +304,8 @@ class TestRevoke:
 
     def test_revoking_an_external_key_warns_that_no_key_becomes_current(self, operator_client, rsa_pool):
         lifecycle.rotate(ENC)
-        public = material.to_text(rsa_pool.take(), file_format="pem", private=False)
-        kid = lifecycle.activate(provision.import_key(public, use=ENC).kid).kid
+        public = material.to_text(rsa_pool.take(), file_format="pem")
+        kid = lifecycle.activate(key_texts.import_key(public, use=ENC).kid).kid
         rotating = operator_client.post(ROTATE_ENC)
 
         assert messages_of(rotating) == [

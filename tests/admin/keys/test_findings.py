@@ -162,7 +162,7 @@ class TestUnusableKeys:
         assert f"{IN_ORDER[1].kid[:8]} (signing, future)" in problem.text
         assert "backup" in problem.fix
 
-    def test_k17_the_error_for_a_modified_row_names_the_key_and_the_command_that_says_what_to_do(self):
+    def test_k17_the_error_for_a_modified_row_names_the_key_and_the_command_that_prints_the_fix(self):
         problem = problems_of(*IN_ORDER, altered=(key("past"),))["key_altered"]
 
         assert problem.severity == Severity.ERROR
@@ -179,7 +179,7 @@ class TestUnusableKeys:
 
         assert codes == ["key_altered", "no_current"]
 
-    def test_a_problem_of_many_keys_names_a_few_of_them(self):
+    def test_a_problem_of_many_keys_names_only_a_few_keys(self):
         many = tuple(Key(kid=f"{n:08}", use=SIG, status="future", created_at=NOW - DAY) for n in range(50))
         problem = problems_of(*IN_ORDER, altered=many, unreadable=tuple(range(50)))["key_altered"]
 

@@ -21,7 +21,7 @@ from jwcrypto.jwk import JWK
 from instaccess.models import Key
 from instaccess.trust import material
 from tests.admin.keys.helpers import IMPORT, LIST, logged, messages_of, page_text
-from tests.support import mailing
+from tests.support import key_texts, mailing
 
 pytestmark = pytest.mark.django_db
 
@@ -38,12 +38,12 @@ def pair(rsa_pool: Any) -> JWK:
 
 @pytest.fixture
 def private_pem(pair: JWK) -> str:
-    return material.to_text(pair, file_format="pem", private=True)
+    return key_texts.private_text(pair, file_format="pem")
 
 
 def secrets_of(pair: JWK) -> list[str]:
     """Return the parts of a private key that must not appear: JWK members and PEM lines."""
-    pem = material.to_text(pair, file_format="pem", private=True)
+    pem = key_texts.private_text(pair, file_format="pem")
     return [pair[name] for name in ("d", "p", "q", "dp", "dq", "qi")] + pem.splitlines()[1:-1]
 
 
@@ -57,8 +57,8 @@ class TestImport:
         return client.post(IMPORT, {"confirmed": "yes", "use": "enc", "text": "", **data})
 
     @pytest.mark.parametrize("file_format", ["pem", "jwk"])
-    def test_importing_pasted_text_stores_a_future_key_and_logs_it(self, file_format, client, pair):
-        text = material.to_text(pair, file_format=file_format, private=False)
+    def test_importing_pasted_text_stores_and_logs_a_future_key(self, file_format, client, pair):
+        text = material.to_text(pair, file_format=file_format)
         response = self.send(client, text=text)
         key = Key.objects.get()
 
@@ -67,7 +67,7 @@ class TestImport:
         assert logged() == [("grace", str(key.pk), ADDITION, "Imported.")]
 
     def test_importing_a_file_stores_a_future_key(self, client, pair):
-        pem = material.to_text(pair, file_format="pem", private=False).encode()
+        pem = material.to_text(pair, file_format="pem").encode()
         self.send(client, file=SimpleUploadedFile("gateway.pub.pem", pem))
 
         assert Key.objects.get().kid == pair.thumbprint()
@@ -86,9 +86,12 @@ class TestImport:
         assert logged()[0][3] == "Imported with its private key."
 
     @pytest.mark.parametrize("kind", ["public", "private"])
-    def test_k19_importing_a_signing_key_needs_a_permission_of_its_own(self, kind, client, operator, pair):
+    def test_k19_importing_a_signing_key_needs_a_separate_permission(self, kind, client, operator, pair):
         private = kind == "private"
-        data = {"use": "sig", "text": material.to_text(pair, file_format="pem", private=private)}
+        data = {
+            "use": "sig",
+            "text": (key_texts.private_text if private else material.to_text)(pair, file_format="pem"),
+        }
         data |= {"with_private": "on"} if private else {}
 
         page = page_text(self.send(client, **data))
@@ -109,7 +112,9 @@ class TestImport:
 
         assert self.send(client, use="sig", text=pair.export_public()).status_code == 403
 
-    def test_k19_the_page_offers_only_what_the_user_may_import_and_names_the_permission(self, client, operator):
+    def test_k19_the_import_page_offers_only_the_uses_that_the_user_may_import_and_names_the_permission(
+        self, client, operator
+    ):
         page = page_text(client.post(IMPORT))
 
         assert re.findall(r'<option value="(\w+)"', page) == ["enc"]

@@ -55,7 +55,7 @@ def svg_of(text: str) -> str:
 
 
 class TestThePageWithoutKeys:
-    def test_k5_the_page_without_keys_names_the_command_and_shows_no_timeline(self, operator_client):
+    def test_k5_the_key_page_without_keys_names_the_command_and_shows_no_timeline(self, operator_client):
         page = page_text(operator_client.get(LIST))
 
         assert "There are no keys yet" in page
@@ -145,7 +145,7 @@ class TestThePage:
         assert re.search(r'x="\d+\.\d+%"', drawing)
         assert not re.search(r'"\d+,\d+%?"', drawing)
 
-    def test_the_page_has_no_inline_script_or_style(self, operator_client):
+    def test_the_key_page_has_no_inline_script_or_style(self, operator_client):
         page = page_text(operator_client.get(LIST))
         key_page = page_text(
             operator_client.get(reverse("admin:instaccess_key_change", args=[Key.objects.first().pk]))
@@ -157,7 +157,7 @@ class TestThePage:
         assert "instaccess/timeline.css" in page
         assert "instaccess/copy.js" in key_page
 
-    def test_many_keys_need_no_more_queries_than_a_few_keys(self, operator_client, issue):
+    def test_the_key_page_needs_no_more_queries_for_many_keys_than_for_a_few_keys(self, operator_client, issue):
         issue()
         with CaptureQueriesContext(connection) as few:
             operator_client.get(LIST)
@@ -169,7 +169,7 @@ class TestThePage:
 
         assert len(few) == len(more)
 
-    def test_viewing_the_page_writes_nothing(self, operator_client, clock):
+    def test_viewing_the_key_page_writes_nothing(self, operator_client, clock):
         clock.shift(timedelta(days=100))
         operator_client.force_login(get_user_model().objects.get(username="grace"))
         before = rows()
@@ -193,11 +193,11 @@ class TestWhatNeedsAttention:
         """Configure a separate key-encryption key, as in a healthy deployment."""
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32), "SECRET_KEY"]}
 
-    def test_no_problem_is_shown_after_init(self, operator_client):
+    def test_the_key_page_shows_no_problem_after_init(self, operator_client):
         assert warned(operator_client) == []
         assert "Nothing. No key is overdue, missing or unsafe." in page_text(operator_client.get(LIST))
 
-    def test_a_problem_is_shown_with_its_severity_and_its_fix(self, operator_client, operator, clock):
+    def test_the_key_page_shows_a_problem_with_its_severity_and_its_fix(self, operator_client, operator, clock):
         clock.shift(timedelta(days=39))
         operator_client.force_login(operator)
         page = page_text(operator_client.get(LIST))
@@ -207,7 +207,7 @@ class TestWhatNeedsAttention:
         assert "<code>python manage.py instaccess_keys rotate --use sig</code>" in page
 
     @pytest.mark.parametrize("use", [SIG, ENC])
-    def test_k8_a_use_without_current_key_needs_attention(self, use, operator_client):
+    def test_k8_a_use_without_a_current_key_needs_attention(self, use, operator_client):
         Key.objects.filter(use=use, status="current").delete()
 
         assert warned(operator_client)[0] == "no_current"
@@ -233,13 +233,13 @@ class TestWhatNeedsAttention:
         assert other.sealed_private_jwk not in page_text(operator_client.get(LIST))
 
     @pytest.mark.parametrize("changes", [{"activated_at": None}, {"status": "odd"}, {"revoked_at": START}])
-    def test_the_page_works_with_unusual_rows(self, changes, operator_client):
+    def test_the_key_page_works_with_unusual_rows(self, changes, operator_client):
         Key.objects.filter(use=SIG, status="current").update(**changes)
 
         assert operator_client.get(LIST).status_code == 200
 
     @pytest.mark.parametrize("bad", [{"KEY_ENCRYPTION_KEYS": []}, {"KEY_ROTATION_DAYS": "thirty"}, {"LEEWAY": -1}])
-    def test_an_invalid_setting_is_the_only_problem_shown(self, bad, operator_client, settings):
+    def test_the_key_page_shows_no_other_problem_beside_an_invalid_setting(self, bad, operator_client, settings):
         settings.INSTACCESS = bad
 
         assert warned(operator_client) == ["bad_setting"]

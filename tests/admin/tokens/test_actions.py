@@ -140,6 +140,12 @@ class TestRevokingTokensOfUsers:
         values = {users.user_uuid(each) for each in (user, other)}
         assert set(Revocation.objects.values_list("kind", "value")) == {("user", value) for value in values}
 
+    def test_the_confirmation_page_says_where_the_tokens_are_still_accepted(self, staff_client, issue, user):
+        text = send(staff_client, "revoke_users", issue(user)).content.decode()
+
+        assert "Gateways refuse the tokens within five seconds." in text
+        assert "Services that clients reach without a gateway accept the tokens until they expire." in text
+
     def test_the_confirmation_page_names_the_users(self, staff_client, issue, user, other):
         text = send(staff_client, "revoke_users", issue(other, real_user=user)).content.decode()
 

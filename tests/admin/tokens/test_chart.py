@@ -143,7 +143,7 @@ class TestAPeriod:
             ("365d", datetime(2025, 11, 23, tzinfo=UTC), 366, DAY),
         ],
     )
-    def test_a_period_consists_of_whole_hours_or_days_including_the_current_one(self, choice, since, steps, step):
+    def test_a_period_consists_of_whole_hours_or_days_up_to_the_current_hour_or_day(self, choice, since, steps, step):
         period = periods.chosen(choice, NOW)
 
         assert period is not None

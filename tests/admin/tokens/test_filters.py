@@ -180,13 +180,23 @@ class TestManyValues:
 class TestOnPostgreSQL:
     """Query plans with `enable_seqscan` off: a plan with a sequential scan shows that no index can be used."""
 
-    TERMS = ("ada", "{user_uuid}", "{jti}", "tool-1", "192.0.2.7", "nobody", "00000000-0000-4000-8000-000000000000")
+    TERMS = (
+        "ada",
+        "former-user",
+        "{user_uuid}",
+        "{jti}",
+        "tool-1",
+        "192.0.2.7",
+        "nobody",
+        "00000000-0000-4000-8000-000000000000",
+    )
 
     @pytest.fixture(autouse=True)
     def _rows(self, row, user):
         users.user_uuid(user)
         for number in range(20):
             row(client_id=f"tool-{number}", age=number * 3600, account_uuid=f"account-{number}")
+        row(user=None, user_uuid="former", user_name="former-user")
 
     @staticmethod
     def plans(client: Any, **query: str) -> list[tuple[str, str]]:

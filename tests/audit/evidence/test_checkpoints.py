@@ -16,7 +16,7 @@ from joserfc import jws as joserfc_jws
 from joserfc.jwk import RSAKey
 from jwcrypto.common import base64url_encode
 
-from instaccess.audit import revocation, row_hmac
+from instaccess.audit import names, revocation, row_hmac
 from instaccess.audit import rows as audit_rows
 from instaccess.audit.evidence import checkpoint_index, checkpoints, reauthentication, signatures, verification
 from instaccess.audit.evidence.checkpoints import SETTLED, seal
@@ -25,7 +25,7 @@ from instaccess.exceptions import AuditAltered, InvalidToken, KeyUnavailable
 from instaccess.issuer import issuing
 from instaccess.keys import evidence_keys, keks_for_revocation, lifecycle, provision, ring
 from instaccess.models import Checkpoint, IssuedToken, Key
-from instaccess.tokens import compact, jose
+from instaccess.tokens import PrivateKey, compact, jose
 from tests.support.problems import only_row
 
 pytestmark = pytest.mark.django_db
@@ -75,7 +75,7 @@ class TestSeal:
         assert seal(evidence_keys()).made == ()
         assert not Checkpoint.objects.exists()
 
-    def test_seal_covers_every_settled_row_whatever_the_order_of_the_inserts(self, rows):
+    def test_seal_covers_every_settled_row_for_any_order_of_the_inserts(self, rows):
         # The INSERT of the last row was slow: younger rows were inserted first.
         rows(9000, 60, 8000)
 
@@ -226,7 +226,7 @@ class TestTheCheckpoint:
         Key.objects.create(kid=kid, use="sig", status="past", public_jwk=public)
         checkpoint = Checkpoint.objects.get()
         payload = json.dumps(compact.json_object(compact.split_compact(checkpoint.jws, 3)[1], "it")).encode()
-        checkpoint.jws = jose.sign(payload, attacker_key, kid=kid, typ=signatures.CHECKPOINT)
+        checkpoint.jws = jose.sign(payload, PrivateKey(attacker_key), kid=kid, typ=signatures.CHECKPOINT)
         checkpoint.save()
 
         assert verification.verify(evidence_keys()).summary == "checkpoint 1 was modified: its HMAC doesn't match"
@@ -239,8 +239,9 @@ class TestReauthenticate:
         old, new = "SECRET_KEY", secrets.token_urlsafe(32)
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [new, old]}
         provision.reseal()
-        # The checkpoint and the row without a checkpoint get new HMACs. The checkpoint proves the other row.
-        assert reauthentication.reauthenticate(evidence_keys()) == 2
+        # The checkpoint, the row without a checkpoint and the names in both rows get new HMACs. The checkpoint proves
+        # the rest of the other row.
+        assert reauthentication.reauthenticate(evidence_keys()) == 4
         assert reauthentication.reauthenticate(evidence_keys()) == 0
 
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [new]}
@@ -252,8 +253,19 @@ class TestReauthenticate:
         IssuedToken.objects.filter(pk=modified.pk).update(user_agent="modified")
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32), "SECRET_KEY"]}
 
-        assert reauthentication.reauthenticate(evidence_keys()) == 0
+        # Only the HMAC of the names still matches, because another column was modified.
+        assert reauthentication.reauthenticate(evidence_keys()) == 1
         assert only_row(verification.verify(evidence_keys())) == modified.pk
+
+    def test_reauthenticate_does_not_hide_that_a_name_was_modified(self, rows, settings):
+        modified = rows(9000)[0]
+        seal(evidence_keys())
+        IssuedToken.objects.filter(pk=modified.pk).update(user_name="grace")
+        settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32), "SECRET_KEY"]}
+
+        reauthentication.reauthenticate(evidence_keys())
+
+        assert f"the user names in row {modified.pk}" in verification.verify(evidence_keys()).summary
 
     def test_verify_names_the_command_if_reauthenticate_did_not_run(self, rows, settings):
         rows(9000)
@@ -269,10 +281,11 @@ class TestReauthenticate:
         rows(*([60] * 203))
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32), "SECRET_KEY"]}
 
-        assert reauthentication.reauthenticate(evidence_keys()) == 203
+        assert reauthentication.reauthenticate(evidence_keys()) == 2 * 203
         keks = conf.key_encryption_keys[:1]
         for each in IssuedToken.objects.all():
-            assert row_hmac.check(row_hmac.canonical_bytes(each), each.mac, keks) is row_hmac.HmacStatus.AUTHENTIC
+            assert row_hmac.row_status(each, keks) is row_hmac.HmacStatus.AUTHENTIC
+            assert names.names_status(each, keks) is row_hmac.HmacStatus.AUTHENTIC
 
 
 def test_a_token_older_than_settled_seconds_cannot_be_revoked(row: Any, initial_keys: Any) -> None:

@@ -30,7 +30,7 @@ def swap(first: IssuedToken, second: IssuedToken) -> None:
 
 class TestAChangedId:
     @pytest.mark.parametrize("to", [-5, BELOW, ABOVE, LATEST])
-    def test_a11_verify_reports_the_row_and_its_original_id(self, audit, to):
+    def test_a11_verify_reports_a_row_with_a_changed_id_and_its_original_id(self, audit, to):
         move(audit[7], to)
 
         problem = only_problem(verification.verify(evidence_keys()))
@@ -40,7 +40,7 @@ class TestAChangedId:
         assert f"only its id was changed, the token was issued with the id {audit[7].pk}" in problem.text
 
     @pytest.mark.parametrize("to", [BELOW, ABOVE])
-    def test_a11_verify_reports_a_covered_row_under_both_ids(self, audit, to):
+    def test_a11_verify_reports_a_covered_row_with_a_changed_id_under_both_ids(self, audit, to):
         move(audit[4], to)
 
         problems = verification.verify(evidence_keys()).problems
@@ -71,7 +71,7 @@ class TestAChangedId:
 
 class TestSealAfterAnIdWasChanged:
     @pytest.mark.parametrize("to", [-5, BELOW, ABOVE, LATEST])
-    def test_a11_seal_covers_all_other_rows(self, audit, row, time_machine, to):
+    def test_a11_seal_covers_all_other_rows_after_the_id_of_a_row_was_changed(self, audit, row, time_machine, to):
         move(audit[7], to)
         time_machine.shift(2 * 3600)
 
@@ -83,7 +83,7 @@ class TestSealAfterAnIdWasChanged:
         assert [made.rows for made in seal(evidence_keys()).made] == [1]
         assert only_row(verification.verify(evidence_keys())) == to
 
-    def test_a11_seal_covers_a_moved_row_before_the_first_checkpoint_and_marks_it(self, row, initial_keys):
+    def test_a11_seal_covers_and_marks_a_moved_row_before_the_first_checkpoint(self, row, initial_keys):
         moved, *_ = [row(age=age) for age in (9000, 8000, 7000)]
         move(moved, BELOW)
 
@@ -117,7 +117,9 @@ class TestAChangedReferenceToAnApplication:
         )
 
     @pytest.mark.parametrize("place", [1, 7], ids=["covered", "not covered"])
-    def test_a11_verify_reports_the_row(self, audit, application, other, place):
+    def test_a11_verify_reports_a_row_whose_reference_to_an_application_was_changed(
+        self, audit, application, other, place
+    ):
         IssuedToken.objects.filter(pk=audit[place].pk).update(application=other)
 
         problem = only_problem(verification.verify(evidence_keys()))

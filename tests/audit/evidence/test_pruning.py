@@ -249,7 +249,7 @@ class TestPruneAfterTampering:
         assert prune(ago(30), evidence_keys(), force=True).rows == 3
         assert {first, modified, last}.isdisjoint(IssuedToken.objects.all())
 
-    def test_a6_a_last_row_with_a_time_in_the_future_is_covered_too(self, rows):
+    def test_a6_seal_covers_a_last_row_with_a_time_in_the_future(self, rows):
         (modified,) = rows(40 * DAY)
         IssuedToken.objects.filter(pk=modified.pk).update(issued_at=datetime(9999, 12, 31, 23, 59, tzinfo=UTC))
         done = checkpoints.seal(evidence_keys())

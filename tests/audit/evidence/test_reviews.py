@@ -50,7 +50,7 @@ def review_everything() -> Review:
 
 
 class TestAReviewedIncident:
-    def test_a12_verify_succeeds_and_shows_the_review(self, audit):
+    def test_a12_verify_succeeds_after_a_review_and_shows_the_review(self, audit):
         modify(audit[1])
         delete(audit[4])
         before = listed()
@@ -127,8 +127,8 @@ class TestAReviewedIncident:
         new = secrets.token_urlsafe(32)
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [new, "SECRET_KEY"]}
         provision.reseal()
-        # Four checkpoints and reviews get a new HMAC, and no row, because checkpoints cover all rows.
-        assert reauthentication.reauthenticate(evidence_keys()) == 4
+        # Four checkpoints and reviews and the names in nine rows get a new HMAC. Checkpoints cover the rows.
+        assert reauthentication.reauthenticate(evidence_keys()) == 13
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [new]}
 
         assert listed() == []
@@ -164,7 +164,7 @@ class TestAReviewedIncident:
 
 
 class TestPruneAfterAReview:
-    def test_a12_prune_needs_no_force_and_keeps_the_review(self, audit):
+    def test_a12_prune_deletes_reviewed_rows_without_force_and_keeps_the_review(self, audit):
         modify(audit[0], issued_at=datetime(9999, 1, 1, tzinfo=UTC))
         modify(audit[1])
         delete(audit[2])
@@ -179,7 +179,7 @@ class TestPruneAfterAReview:
         [incident] = report.incidents
         assert (len(incident.problems), incident.present) == (2, 0)
 
-    def test_a12_prune_still_refuses_rows_with_a_new_problem(self, audit):
+    def test_a12_prune_refuses_reviewed_rows_with_a_new_problem(self, audit):
         modify(audit[0])
         review_everything()
         modify(audit[2])
@@ -220,7 +220,7 @@ class TestAnAttackerWithoutTheKeys:
     def test_a12_review_signed_with_an_inserted_key_has_no_effect(self, audit, rsa_pool):
         modify(audit[1])
         [problem] = listed()
-        theirs = rsa_pool.take("sig")
+        theirs = rsa_pool.take_private("sig")
         signed = jose.sign(b"{}", theirs, kid=ring.current_ring().signing_key().kid, typ="instaccess-review")
         kek_id = audit[0].mac.partition(".")[0]
         IncidentReview.objects.create(number=1, jws=signed, problems=json.dumps([problem.digest]), mac=f"{kek_id}.x")
@@ -256,7 +256,7 @@ class TestAnAttackerWithoutTheKeys:
 
         assert "review 1 was deleted" in [problem.text for problem in listed()]
 
-    def test_a12_next_review_gets_a_free_number(self, reviewed):
+    def test_a12_next_review_gets_an_unused_number(self, reviewed):
         IncidentReview.objects.filter(number=1).update(mac="x")
         IncidentReview.objects.create(number=2**63 - 1, jws="x", problems="x", mac="x")
 

@@ -112,12 +112,12 @@ class TestAfterAModifiedCheckpoint:
         Checkpoint.objects.filter(number=1).update(mac="x")
         return audit
 
-    def test_a12_verify_compares_the_rows_with_the_later_checkpoints(self, broken):
+    def test_a12_verify_compares_later_rows_with_the_checkpoints_after_a_modified_checkpoint(self, broken):
         delete(broken[4])
 
         assert problems() == [("checkpoint", 1, 1, 1), ("deleted", broken[4].pk, broken[4].pk, 1)]
 
-    def test_a12_verify_checks_the_hmacs_of_the_rows_without_a_checkpoint(self, broken):
+    def test_a12_verify_checks_the_hmacs_of_uncovered_rows_after_a_modified_checkpoint(self, broken):
         modify(broken[1], broken[8])
 
         assert [problem[:2] for problem in problems()] == [
@@ -177,7 +177,9 @@ class TestAfterAModifiedCheckpoint:
 
 
 class TestSealAfterAModifiedCheckpoint:
-    def test_a12_seal_chains_the_next_checkpoint_to_the_one_before(self, audit, time_machine):
+    def test_a12_seal_chains_the_next_checkpoint_to_the_checkpoint_before_a_modified_checkpoint(
+        self, audit, time_machine
+    ):
         Checkpoint.objects.filter(number=2).update(jws="x")
         time_machine.shift(2 * 3600)
 

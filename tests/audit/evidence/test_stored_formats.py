@@ -1,7 +1,7 @@
 """The stored formats, written down as literals.
 
 If one of these tests fails after an upgrade, `verify` would report every existing checkpoint or review as modified. A
-new format needs a new label, and the old format must remain readable.
+new format needs a new label, and the package must still read the old format.
 `tests/audit/test_row_hmac.py` contains the format of the rows and their HMACs.
 """
 
@@ -39,7 +39,7 @@ def hmac_of(row: Checkpoint | PruneMarker | IncidentReview) -> str:
 
 
 class TestCheckpoints:
-    def test_index_of_rows(self):
+    def test_format_of_the_index_of_a_checkpoint_never_changes(self):
         entries = [
             checkpoint_index.Entry(FIRST, checkpoint_index.row_digest(b"abc")),
             checkpoint_index.Entry(LAST, checkpoint_index.UNREADABLE, altered=True),
@@ -48,10 +48,10 @@ class TestCheckpoints:
         assert "\n".join(map(str, entries)) == INDEX
         assert checkpoint_index.parse(INDEX) == entries
 
-    def test_digest(self):
+    def test_digest_of_a_checkpoint_never_changes(self):
         assert statements.chain_digest("5f" * 32, INDEX) == DIGEST
 
-    def test_payload(self):
+    def test_payload_of_a_checkpoint_never_changes(self):
         statement = statements.Statement(
             number=7,
             previous="5f" * 32,
@@ -70,7 +70,7 @@ class TestCheckpoints:
             b'"rows":2,"digest":"' + DIGEST.encode() + b'","altered":1,"reviews":3,"sealed_at":1900005000}',
         )
 
-    def test_hmac(self):
+    def test_hmac_of_a_checkpoint_never_changes(self):
         checkpoint = Checkpoint(number=7, jws="e30.e30.AA", index=INDEX)
 
         assert signatures.covered_bytes(checkpoint) == (
@@ -79,7 +79,7 @@ class TestCheckpoints:
         )
         assert hmac_of(checkpoint) == "BvHe6PZZiVlh.9PJ72VY5DYDCd-J7Qqo13PgGQkFRRoqQGzO8KjZn_Gw"
 
-    def test_export(self):
+    def test_format_of_an_exported_checkpoint_never_changes(self):
         checkpoint = Checkpoint(number=7, jws="e30.e30.AA", index="1 x")
 
         assert checkpoint_index.export_checkpoint(checkpoint) == (
@@ -88,7 +88,7 @@ class TestCheckpoints:
 
 
 class TestPruneMarkers:
-    def test_payload(self):
+    def test_payload_of_a_prune_marker_never_changes(self):
         marker = statements.Marker(
             number=7, last=LAST, digest=DIGEST, rows=2, altered="row 1 was modified", pruned_at=1_900_005_000
         )
@@ -99,7 +99,7 @@ class TestPruneMarkers:
             b'"altered":"row 1 was modified","pruned_at":1900005000}',
         )
 
-    def test_hmac(self):
+    def test_hmac_of_a_prune_marker_never_changes(self):
         marker = PruneMarker(number=7, jws="e30.e30.AA")
 
         assert signatures.covered_bytes(marker) == (
@@ -110,7 +110,7 @@ class TestPruneMarkers:
 
 
 class TestReviews:
-    def test_payload(self):
+    def test_payload_of_a_review_never_changes(self):
         review = statements.Review(
             number=1, by="ada (command line)", reason="ticket ü", problems=DIGEST, reviewed_at=1_900_005_000
         )
@@ -121,7 +121,7 @@ class TestReviews:
             b'"reviewed_at":1900005000}',
         )
 
-    def test_hmac(self):
+    def test_hmac_of_a_review_never_changes(self):
         review = IncidentReview(number=1, jws="e30.e30.AA", problems="[]")
 
         assert signatures.covered_bytes(review) == (
@@ -129,10 +129,10 @@ class TestReviews:
         )
         assert hmac_of(review) == "BvHe6PZZiVlh.DJLreEBo9rOHXbJqwExDhRs57ztUlAx0Pl-wrZY4Oq8"
 
-    def test_state_of_a_row(self):
+    def test_state_of_a_row_in_a_review_never_changes(self):
         assert report.state(b"abc", "key.mac") == "cd70adeb969ff2cc9a096ce44db6052161694ba4e007fad06943730ea6271dbc"
 
-    def test_digest_of_a_problem(self):
+    def test_digest_of_a_problem_never_changes(self):
         found = Report()
         problems = Collector(found)
         for row in (FIRST, LAST):
@@ -145,13 +145,13 @@ class TestReviews:
             "48c7de758f7b45a19695599eff4905831a151f2a57d3ac614c94f66a27b5d79a",
         ]
 
-    def test_kinds_of_problems(self):
+    def test_stored_kinds_of_problems_never_change(self):
         assert [kind.value for kind in Kind] == [
-            *("modified", "deleted", "added", "unreadable", "unchecked", "reference"),
+            *("modified", "deleted", "added", "unreadable", "unchecked", "reference", "names"),
             *("checkpoint", "prune_marker", "review"),
         ]
 
-    def test_list_of_problems(self):
+    def test_stored_problems_of_a_review_can_still_be_read(self):
         stored = '[["modified", 1900000000123456789, 1900000000223456789, 2, "c0", "text"]]'
 
         [[kind, *values]] = json.loads(stored)

@@ -51,7 +51,7 @@ def copies() -> list[checkpoint_index.Exported]:
 
 
 class TestVerifyWithoutTampering:
-    def test_a6_verify_finds_no_problem(self, audit):
+    def test_a6_verify_finds_no_problem_in_an_audit_log_without_tampering(self, audit):
         report = verification.verify(evidence_keys(), copies())
 
         assert (report.problems, report.more, report.notes) == ([], 0, [])
@@ -261,12 +261,12 @@ class TestVerifyWithAnAttackerWhoHasAllKeys:
 
         return rewrite
 
-    def test_a6_verify_finds_nothing_without_an_exported_copy(self, audit, forge):
+    def test_a6_verify_finds_no_change_by_an_attacker_with_all_keys_without_an_exported_copy(self, audit, forge):
         forge(audit[4], "modified")
 
         assert verification.verify(evidence_keys()).problems == []
 
-    def test_a6_verify_reports_the_row_with_an_exported_copy(self, audit, forge):
+    def test_a6_verify_reports_a_row_that_an_attacker_with_all_keys_changed_with_an_exported_copy(self, audit, forge):
         kept = copies()
         forge(audit[4], "modified")
 
@@ -334,7 +334,7 @@ class TestVerifyAfterPruning:
         assert (report.pruned.number, report.pruned.rows) == (1, 3)
 
     @pytest.mark.parametrize("place", [3, 8])
-    def test_a6_verify_still_checks_the_remaining_rows(self, audit, place):
+    def test_a6_verify_checks_the_remaining_rows_after_pruning(self, audit, place):
         prune(NOON - timedelta(days=2, hours=12), evidence_keys())
         modify(audit[place], user_agent="modified")
 
@@ -349,7 +349,7 @@ class TestVerifyAfterPruning:
         assert "a checkpoint is missing" in report.summary
 
     def test_a6_verify_reports_a_forged_prune_marker(self, audit, rsa_pool):
-        theirs = rsa_pool.take("sig")
+        theirs = rsa_pool.take_private("sig")
         signed = jose.sign(b"{}", theirs, kid=ring.current_ring().signing_key().kid, typ=signatures.MARKER)
         kek_id = audit[0].mac.partition(".")[0]
         PruneMarker.objects.create(number=1, jws=signed, mac=f"{kek_id}.guessed")
@@ -390,7 +390,9 @@ def as_dict(statement: statements.Statement) -> dict[str, Any]:
     return {name: getattr(statement, name) for name in statement.__slots__}
 
 
-def test_a6_the_digest_is_computed_as_documented(row: Any, initial_keys: Any, time_machine: Any) -> None:
+def test_a6_the_digest_of_a_checkpoint_is_computed_as_documented(
+    row: Any, initial_keys: Any, time_machine: Any
+) -> None:
     """An auditor can compute the digest: SHA-256 of the previous digest (hexadecimal) and of the index."""
     time_machine.move_to(NOON, tick=False)
     made = [row(age=3 * DAY), row(age=2 * DAY)]
@@ -426,7 +428,9 @@ ODD = {
 
 class TestRowsWithInvalidValues:
     @pytest.mark.parametrize("place", [0, 8], ids=["covered", "not covered"])
-    def test_a6_verify_reports_the_row_and_other_rows_can_be_revoked_and_reauthenticated(self, audit, place):
+    def test_a6_verify_reports_a_row_with_an_invalid_value_and_other_rows_can_be_revoked_and_reauthenticated(
+        self, audit, place
+    ):
         for column, value in [*UNREADABLE[connection.vendor], *ODD[connection.vendor]]:
             with transaction.atomic():
                 write(audit[place], column, value)
@@ -453,7 +457,7 @@ class TestRowsWithInvalidValues:
                 assert only_row(verification.verify(evidence_keys())) == audit[7].pk, (column, value)
                 transaction.set_rollback(True)
 
-    def test_a6_seal_marks_a_readable_row_as_modified(self, audit, time_machine):
+    def test_a6_seal_marks_a_readable_row_with_an_invalid_value_as_modified(self, audit, time_machine):
         time_machine.shift(2 * 3600)
         for column, value in ODD[connection.vendor]:
             with transaction.atomic():

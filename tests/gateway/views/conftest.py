@@ -49,7 +49,7 @@ def token(issue) -> str:
 def make(initial_keys) -> TokenFactory:
     """Return a factory that creates tokens with the gateway's keys, without the issuer."""
     ring = keys_ring.current_ring()
-    return TokenFactory(ring.signing_key().private(), ring.encryption_key().private())
+    return TokenFactory(ring.signing_key().private().reveal(), ring.encryption_key().private().reveal())
 
 
 @pytest.fixture(params=[by_wsgi, by_asgi], ids=["wsgi", "asgi"])

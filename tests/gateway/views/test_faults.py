@@ -103,7 +103,7 @@ class TestWhileTheDatabaseIsUnavailable:
 
 
 class TestAServerSideError:
-    """The gateway answers only 204, 401 and 503."""
+    """Server-side errors: the gateway answers 503 and lets no request pass."""
 
     @pytest.mark.parametrize(
         "settings_",

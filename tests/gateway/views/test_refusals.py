@@ -1,4 +1,4 @@
-"""The gateway's refusals: every reason has the same answer, and opaque bearer tokens pass unchanged."""
+"""The gateway's refusals: every reason has the same response, and opaque bearer tokens pass unchanged."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.django_db
 
 
 class TestEveryRefusal:
-    """Every reason has the same answer."""
+    """Refusals for every reason: each refusal has the same response."""
 
     @pytest.fixture
     def refused_tokens(self, make, issue, rsa_pool) -> dict[str, str]:
@@ -66,7 +66,7 @@ class TestEveryRefusal:
         assert {name: answer(response) for name, response in answers.items()} == dict.fromkeys(answers, INVALID)
         assert len({tuple(sorted(response.items())) for response in answers.values()}) == 1
 
-    def test_g6_a_repeated_refusal_has_the_same_answer(self, refused_tokens):
+    def test_g6_a_repeated_refusal_has_the_same_response(self, refused_tokens):
         for name, text in refused_tokens.items():
             assert answer(verify(text)) == answer(verify(text)) == INVALID, name
 

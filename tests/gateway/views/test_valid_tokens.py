@@ -1,4 +1,4 @@
-"""The gateway's answer to a valid token, byte for byte."""
+"""The gateway's response to a valid token, byte for byte."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db
 
 
 class TestAValidToken:
-    def test_the_answer_is_204_with_the_signed_token_for_upstream(self, ask, token):
+    def test_the_response_is_204_with_the_signed_token_for_upstream(self, ask, token):
         response = ask(headers=[("Authorization", f"Bearer {token}")])
 
         assert (response.status_code, response.content) == (204, b"")
@@ -76,7 +76,7 @@ class TestAValidToken:
         assert good["Authorization"] == f"Bearer {signed_inside(token)}"
         assert answer(bad) == answer(none) == INVALID
 
-    def test_g17_the_answer_with_rsa_4096_and_the_longest_claims_fits_into_4_kib_of_headers(self, settings, make):
+    def test_g17_the_response_with_rsa_4096_and_the_longest_claims_fits_into_4_kib_of_headers(self, settings, make):
         large = JWK.generate(kty="RSA", size=4096)
         settings.INSTACCESS = {"VERIFICATION_KEYS": [large.export_public()]}
         large_make = TokenFactory(large, make.encryption)

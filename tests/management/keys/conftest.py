@@ -11,6 +11,7 @@ import time_machine
 from jwcrypto.jwk import JWK
 
 from instaccess.trust import material
+from tests.support import key_texts
 
 START = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
@@ -37,6 +38,7 @@ def files(tmp_path: Path, pair: JWK) -> dict[str, str]:
         ("private.jwk", "jwk", True),
     ):
         path = tmp_path / name
-        path.write_text(material.to_text(pair, file_format=file_format, private=private))
+        make_text = key_texts.private_text if private else material.to_text
+        path.write_text(make_text(pair, file_format=file_format))
         paths[name] = str(path)
     return paths

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from django.db import InterfaceError, OperationalError, connection
 
-from instaccess.trust import material
 from tests.management.keys.helpers import error_of
+from tests.support import key_texts
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.django_db
@@ -88,7 +88,7 @@ class TestAsAProcess:
         assert listed.returncode == 0
         assert [key["use"] for key in json.loads(listed.stdout)] == ["enc", "sig", "sig"]
         assert (exported.returncode, exported.stderr) == (0, "")
-        assert not material.parse(exported.stdout).has_private
+        assert not key_texts.parse(exported.stdout).has_private
 
 
 @pytest.mark.own_database
@@ -109,7 +109,7 @@ class TestExportOfAPrivateKeyAsAProcess:
         assert f"type the key id ({kid}): " in shown
         if typed == "the key id":
             assert done.returncode == 0
-            key = material.parse(shown[shown.index("-----BEGIN") :])
+            key = key_texts.parse(shown[shown.index("-----BEGIN") :])
             assert (key.thumbprint(), key.has_private) == (kid, True)
         else:
             assert done.returncode == 1
@@ -126,7 +126,7 @@ class TestExportOfAPrivateKeyAsAProcess:
         done = self.export(database, kid, "--yes", stdin=subprocess.DEVNULL)
 
         assert done.returncode == 0
-        assert material.parse(done.stdout).has_private
+        assert key_texts.parse(done.stdout).has_private
 
     def test_a_redirection_to_a_file_gets_no_private_key_without_yes(self, database, kid, tmp_path):
         path = tmp_path / "key.pem"
@@ -135,7 +135,9 @@ class TestExportOfAPrivateKeyAsAProcess:
 
         assert (done.returncode, path.read_text()) == (1, "")
 
-    def test_k21_a_file_is_written_without_a_question_and_only_its_owner_can_read_it(self, database, kid, tmp_path):
+    def test_k21_export_writes_a_file_without_a_question_and_only_its_owner_can_read_the_file(
+        self, database, kid, tmp_path
+    ):
         path = tmp_path / "key.pem"
 
         done = self.export(database, kid, "--file", str(path), stdin=subprocess.DEVNULL)
@@ -144,7 +146,7 @@ class TestExportOfAPrivateKeyAsAProcess:
         assert str(path) in done.stdout
         assert "PRIVATE KEY" not in done.stdout + done.stderr
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        assert material.parse(path.read_text()).has_private
+        assert key_texts.parse(path.read_text()).has_private
 
 
 def read_terminal(terminal: int) -> str:

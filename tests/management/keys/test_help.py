@@ -1,4 +1,4 @@
-"""Tests for `manage.py instaccess_keys --help` and of argument parsing."""
+"""Tests for `manage.py instaccess_keys --help` and for argument parsing."""
 
 from __future__ import annotations
 

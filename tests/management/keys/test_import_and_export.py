@@ -14,8 +14,8 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from instaccess.models import Key
-from instaccess.trust import material
 from tests.management.keys.helpers import ENC, SIG, error_of, key_of, run, run_json
+from tests.support import key_texts
 
 pytestmark = pytest.mark.django_db
 
@@ -40,7 +40,7 @@ class TestGenerate:
 
 class TestImport:
     @pytest.mark.parametrize("name", ["public.pem", "public.jwk"])
-    def test_import_of_a_public_key_prints_the_command_that_activates_it(self, name, files, pair):
+    def test_import_of_a_public_key_prints_the_command_that_activates_the_key(self, name, files, pair):
         text = run("import", "--use", "enc", "--file", files[name])
 
         assert "public key only" in text
@@ -48,7 +48,7 @@ class TestImport:
         assert not Key.objects.get().has_private
 
     @pytest.mark.usefixtures("initial_keys")
-    def test_k4_import_of_a_signing_key_prints_when_it_is_ready_and_how_to_force_it(self, files):
+    def test_k4_import_of_a_signing_key_prints_when_the_key_is_ready_and_how_to_force_its_activation(self, files):
         with_private = run("import", "--use", "sig", "--file", files["private.pem"], "--with-private")
         kid = Key.objects.order_by("pk").last().kid
 
@@ -114,14 +114,14 @@ class TestExport:
     @pytest.mark.parametrize("args", [[], ["--format", "pem"], ["--format", "jwk"]])
     def test_export_prints_only_the_public_key(self, args):
         key = key_of(ENC, "current")
-        read = material.parse(run("export", "--kid", key.kid, *args))
+        read = key_texts.parse(run("export", "--kid", key.kid, *args))
 
         assert (read.thumbprint(), read.has_private) == (key.kid, False)
 
     @pytest.mark.parametrize("file_format", ["pem", "jwk"])
     def test_export_prints_the_private_key_if_it_is_requested_and_confirmed(self, file_format):
         key = key_of(ENC, "current")
-        read = material.parse(run("export", "--kid", key.kid, "--format", file_format, "--private", "--yes"))
+        read = key_texts.parse(run("export", "--kid", key.kid, "--format", file_format, "--private", "--yes"))
 
         assert (read.thumbprint(), read.has_private) == (key.kid, True)
 
@@ -135,7 +135,7 @@ class TestExport:
     def test_export_accepts_an_abbreviated_kid(self):
         key = key_of(SIG, "current")
 
-        assert material.parse(run("export", "--kid", key.kid[:6])).thumbprint() == key.kid
+        assert key_texts.parse(run("export", "--kid", key.kid[:6])).thumbprint() == key.kid
 
     def test_export_of_an_unknown_kid_names_the_list_command(self):
         assert error_of("export", "--kid", "unknown-kid") == (
@@ -172,7 +172,7 @@ class TestExportToAFile:
         kid = key_of(ENC, "current").kid
         out = run("export", "--kid", kid, "--private", "--format", file_format, "--file", str(path))
 
-        key = material.parse(path.read_text())
+        key = key_texts.parse(path.read_text())
         assert (key.thumbprint(), key.has_private) == (kid, True)
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert out == (
@@ -190,11 +190,11 @@ class TestExportToAFile:
 
         assert modes == [0o600]
 
-    def test_the_file_of_a_public_key_can_be_read_by_everybody(self, path):
+    def test_the_file_of_a_public_key_can_be_read_by_every_user(self, path):
         kid = key_of(SIG, "current").kid
 
         assert run("export", "--kid", kid, "--file", str(path)) == f"The public key {kid} was written to {path}.\n"
-        assert not material.parse(path.read_text()).has_private
+        assert not key_texts.parse(path.read_text()).has_private
         assert stat.S_IMODE(path.stat().st_mode) == 0o644
 
     @pytest.mark.parametrize("kind", ["file", "link", "dangling link", "folder"])
@@ -276,7 +276,7 @@ class TestTheConfirmationOfAPrivateExport:
         kid = key_of(use, "current").kid
         out, err = self.export(monkeypatch, f"{kid}\n", kid)
 
-        assert material.parse(out).has_private
+        assert key_texts.parse(out).has_private
         assert f"can {power} every token" in err
         assert kid in err
 

@@ -6,10 +6,11 @@ from datetime import timedelta
 
 import pytest
 
-from instaccess.keys import lifecycle, provision
+from instaccess.keys import lifecycle
 from instaccess.models import Key
 from instaccess.trust import material
 from tests.management.keys.helpers import ENC, SIG, key_of, run, run_json
+from tests.support import key_texts
 
 pytestmark = pytest.mark.django_db
 
@@ -35,7 +36,7 @@ class TestList:
     def test_list_prints_past_revoked_and_public_keys(self, clock, pair):
         past = lifecycle.rotate(SIG, force=True).retired.kid
         revoked = lifecycle.revoke(key_of(ENC, "current").kid).key.kid
-        public = provision.import_key(material.to_text(pair, file_format="pem", private=False), use=ENC).kid
+        public = key_texts.import_key(material.to_text(pair, file_format="pem"), use=ENC).kid
         lines = {line.split()[2]: line for line in run("list").splitlines()}
 
         assert lines[past].endswith("with private key; its tokens are accepted until 2026-11-23T13:01:03Z")
@@ -48,8 +49,8 @@ class TestList:
         generated = lifecycle.rotate(ENC).generated.kid
         run("import", "--use", "enc", "--file", files["public.pem"])
         text = run("activate", "--kid", Key.objects.get(use=ENC, sealed_private_jwk="").kid)
-        public = material.to_text(rsa_pool.take(), file_format="pem", private=False)
-        signing = provision.import_key(public, use=SIG).kid
+        public = material.to_text(rsa_pool.take(), file_format="pem")
+        signing = key_texts.import_key(public, use=SIG).kid
         lines = {line.split()[2]: line for line in run("list").splitlines()}
 
         assert f"`python manage.py instaccess_keys revoke --kid {generated}`" in text
@@ -65,7 +66,7 @@ class TestList:
         run("import", "--use", "enc", "--file", files["public.pem"])
         current = lifecycle.activate(Key.objects.get(use=ENC).kid).kid
         clock.shift(timedelta(days=31))
-        provision.import_key(material.to_text(rsa_pool.take(), file_format="pem", private=False), use=ENC)
+        key_texts.import_key(material.to_text(rsa_pool.take(), file_format="pem"), use=ENC)
         lines = {line.split()[2]: line for line in run("list").splitlines()}
 
         assert lines[current].endswith("due for rotation at 2026-12-23T12:00:00Z")

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from tests.support import subproject
 
 EXPIRES = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
-"""When the expired access token expires."""
+"""The time at which the expired access token expires."""
 
 
 def main() -> None:

@@ -56,7 +56,7 @@ if __name__ == "__main__":
     )
     refresh_token.save(using="default")
 
-    update_the_replica()  # for the last time
+    update_the_replica()  # Nothing updates the replica after this line.
     on_the_replica = AccessToken.objects.count()
     make("new")
     AccessToken.objects.using("default").filter(token="revoked").delete()
@@ -66,7 +66,7 @@ if __name__ == "__main__":
     get_refresh_token_model().objects.using("default").update(revoked=timezone.now())
 
     def ask(name, **data):
-        cache.clear()  # empties the buckets of the throttle
+        cache.clear()  # Empty the buckets of the throttle.
         response = Client(headers={"host": "localhost"}).post(
             "/api/v1/inst_access_tokens", data, headers={"Authorization": f"Bearer {name}"}
         )

@@ -15,7 +15,7 @@ MIDDLEWARE = (
 
 
 class Messages(logging.Handler):
-    """The messages of log records, without those of successful operations."""
+    """A log handler that stores the messages of warnings and errors."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)

@@ -12,7 +12,7 @@ DATABASES = {
         **_DATABASES["default"],
         "ENGINE": "django_tenants.postgresql_backend",
         "NAME": "_".join(
-            # Each process of pytest-xdist creates a database of its own.
+            # Each process of pytest-xdist creates its own database.
             [os.environ.get("PGDATABASE", "instaccess"), "tenants", os.environ.get("PYTEST_XDIST_WORKER", "")]
         ),
     }

@@ -100,7 +100,7 @@ class TestTheGateway:
     @pytest.fixture
     def make(self) -> TokenFactory:
         ring = keys_ring.current_ring()
-        return TokenFactory(ring.signing_key().private(), ring.encryption_key().private())
+        return TokenFactory(ring.signing_key().private().reveal(), ring.encryption_key().private().reveal())
 
     @pytest.fixture
     def token(self, user: Any, application: Any) -> str:
@@ -152,7 +152,7 @@ class TestTheGateway:
 
         assert counted() == {("gateway", "expired", "", ""): 1}
 
-    def test_c12_gateway_counts_an_integer_client_id_as_text(self, make):
+    def test_c12_gateway_counts_an_integer_client_id_as_a_string(self, make):
         ask(make.token(now=int(time.time()) - 9000, sub="u", client_id=7))
 
         assert counted() == {("gateway", "expired", "7", "u"): 1}

@@ -22,7 +22,8 @@ class TestProcesses:
         workers = crew.start(6)
         clients = [f"client-{number}" for number in range(10)]
         for number in range(5):
-            # Give each worker another order of rows. Workers that locked rows in different orders could deadlock.
+            # Give each worker the rows in a different order. If workers locked the rows in these orders, the workers
+            # could deadlock.
             for worker in workers:
                 clients.append(clients.pop(0))
                 worker.ask(tasks.refuse, *clients, f"new-{number}", f"newer-{number}")

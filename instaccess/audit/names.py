@@ -1,0 +1,124 @@
+"""The user names in audit rows: their HMAC, and their erasure.
+
+The HMAC and the checkpoint of a row don't cover the names. The names have an HMAC of their own, so that a name can be
+replaced when a person has a right to erasure, without a change to the evidence of the row.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from django.db.models import Case, F, Q, QuerySet, Value, When
+
+from .. import users
+from ..conf import KeyEncryptionKey, kek_id
+from ..models import IssuedToken
+from . import row_hmac
+from .revocation import BATCH
+from .row_hmac import HmacStatus
+from .rows import fit, issued_tokens
+
+logger = logging.getLogger("instaccess.audit")
+
+ERASED = "[erased]"
+"""The text that replaces an erased name."""
+
+_FORMAT = "instaccess audit names 1"
+_encode = json.JSONEncoder(separators=(",", ":"), default=repr).encode
+
+# Column of the uuid -> column of the name.
+_COLUMNS = {"user_uuid": "user_name", "real_user_uuid": "real_user_name"}
+
+
+def canonical_bytes(row: IssuedToken) -> bytes:
+    """Return the canonical encoding of the names in a row: a JSON array in ASCII.
+
+    The array contains the token id. Otherwise, an attacker could copy the names and their HMAC from another row.
+    """
+    return _encode([_FORMAT, row.jti.hex, row.user_name, row.real_user_name]).encode("ascii")
+
+
+def names_status(row: IssuedToken, keks: Sequence[KeyEncryptionKey]) -> HmacStatus:
+    """Check the HMAC of the names in a row."""
+    return row_hmac.check(canonical_bytes(row), row.names_mac, keks)
+
+
+def find_uuids(user: str) -> set[str]:
+    """Find the uuids of the users, existing or deleted, that a text names: by uuid, user name or primary key.
+
+    Returns only uuids that occur in the audit log. Raises DatabaseError.
+    """
+    if not user:
+        return set()  # An empty string would match every row without a name.
+    existing = [each for each in users.named(user) if users.user_name(each) == user]
+    existing += filter(None, [users.with_primary_key(user)])
+    found: set[str] = set()
+    for uuid_column, name_column in _COLUMNS.items():
+        uuids = {fit(uuid, uuid_column) for uuid in (user, *map(users.existing_uuid, existing)) if uuid}
+        name = fit(user, name_column)
+        rows = issued_tokens().filter(Q(**{f"{uuid_column}__in": uuids}) | Q(**{name_column: name}))
+        # The values are compared again in Python, because some databases ignore case and accents.
+        pairs = rows.order_by().values_list(uuid_column, name_column).distinct()
+        found |= {uuid for uuid, recorded in pairs if uuid in uuids or recorded == name}
+    return found
+
+
+def count(uuid: str) -> int:
+    """Return the number of rows that contain a name of the user with this uuid. Raises DatabaseError."""
+    return sum(len(_named_rows(uuid, uuid_column)) for uuid_column in _COLUMNS)
+
+
+def erase(uuid: str, *, keks: Sequence[KeyEncryptionKey], by: str) -> int:
+    """Replace every name of the user with this uuid by `ERASED`, and compute the HMACs of the names again.
+
+    Each batch of rows is one statement. If the function is interrupted, the next call continues. If the HMAC of the
+    names in a row doesn't match or can't be checked, the name is erased and the HMAC stays as it is, because a new
+    HMAC would hide that a name was modified.
+
+    Args:
+        by: the operator, for the log.
+
+    Returns the number of changed rows. Raises DatabaseError.
+    """
+    erased = 0
+    try:
+        for uuid_column, name_column in _COLUMNS.items():
+            # Rows that another process changes at the same time are left for the next pass.
+            while pks := _named_rows(uuid, uuid_column):
+                for start in range(0, len(pks), BATCH):
+                    erased += _erase_batch(pks[start : start + BATCH], name_column, keks)
+    finally:
+        logger.warning("user name erased: user_uuid=%r rows=%d by=%r", uuid, erased, by)
+    return erased
+
+
+def _named_rows(uuid: str, uuid_column: str) -> list[int]:
+    """Return the primary keys of the rows that contain a name of the user with this uuid."""
+    rows = issued_tokens().filter(**{uuid_column: uuid}).exclude(**{f"{_COLUMNS[uuid_column]}__in": ("", ERASED)})
+    # The uuid is compared again in Python, because some databases ignore case and accents.
+    return [pk for pk, value in rows.order_by("pk").values_list("pk", uuid_column) if value == uuid]
+
+
+def _erase_batch(pks: Sequence[int], name_column: str, keks: Sequence[KeyEncryptionKey]) -> int:
+    rows = issued_tokens().filter(pk__in=pks)
+    macs, whens, unchecked = set(), [], []
+    for pk, row in row_hmac.load(rows):
+        if row is not None and names_status(row, keks) is HmacStatus.AUTHENTIC:
+            macs.add(row.names_mac)
+            setattr(row, name_column, ERASED)
+            whens.append(When(pk=pk, then=Value(row_hmac.authenticate(canonical_bytes(row), keks))))
+        else:
+            unchecked.append(pk)
+    if unchecked:
+        logger.error("the HMACs of erased names don't match or can't be checked, and stay as they are: %s", unchecked)
+    changes: dict[str, Any] = {name_column: ERASED, "names_mac": Case(*whens, default=F("names_mac"))}
+    # The condition on the HMAC leaves out rows whose names another process has changed since they were read.
+    return rows.filter(Q(names_mac__in=macs) | Q(pk__in=unchecked)).update(**changes)
+
+
+def outdated(keks: Sequence[KeyEncryptionKey]) -> QuerySet[IssuedToken]:
+    """Return the rows whose HMAC of the names was not computed with the first key-encryption key."""
+    return issued_tokens().exclude(names_mac__startswith=f"{kek_id(keks[0])}.")

@@ -1,0 +1,43 @@
+"""Private keys as opaque objects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jwcrypto.jwk import JWK
+
+from ..opaque import Opaque, concealed
+
+
+class PrivateKey(Opaque[JWK]):
+    """An RSA key pair that contains its private key.
+
+    A `JWK` is a dictionary of its members, so error reporters would print the private members.
+    """
+
+    __slots__ = ()
+
+    DESCRIPTION = "private key"
+
+    has_private = True
+    """As in `JWK`, whose `has_private` is false for a public key."""
+
+    @concealed
+    def public(self) -> JWK:
+        """Return the public key, with the `use` and `kid` of this key."""
+        return JWK(**self.reveal().export_public(as_dict=True))
+
+    @concealed
+    def thumbprint(self) -> str:
+        """Return the thumbprint of the public key (RFC 7638)."""
+        return str(self.reveal().thumbprint())
+
+    @concealed
+    def op_key(self, operation: str) -> Any:
+        """Return the key of the cryptography library for an operation of JWK (RFC 7517 §4.3), such as `sign`.
+
+        The first call takes about as long as a hundred signatures, because OpenSSL checks and prepares the key.
+
+        Raises UnexpectedError if the key isn't valid or must not be used for the operation.
+        """
+        return self.reveal().get_op_key(operation)

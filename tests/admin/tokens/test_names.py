@@ -1,0 +1,121 @@
+"""The user names of deleted users on the pages of issued tokens."""
+
+from __future__ import annotations
+
+import html
+import json
+from typing import Any
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.urls import reverse
+from django.utils import timezone
+
+from instaccess import users
+from instaccess.admin.inspector import records
+from instaccess.admin.tokens import search
+from instaccess.audit import ERASED_NAME, HmacStatus, erase_name
+from instaccess.conf import conf
+from instaccess.models import IssuedToken, RefusalCount
+
+pytestmark = pytest.mark.django_db
+
+LIST = reverse("admin:instaccess_issuedtoken_changelist")
+
+
+@pytest.fixture
+def staff_client(client):
+    client.force_login(get_user_model().objects.create_superuser("root"))
+    return client
+
+
+@pytest.fixture
+def masquerade(row, user):
+    """Create the audit row of a token that grace got for ada, and delete both users."""
+    grace = get_user_model().objects.create_user("grace")
+    made = row(real_user=grace, real_user_uuid=users.user_uuid(grace))
+    user.delete()
+    grace.delete()
+    made.refresh_from_db()
+    return made
+
+
+def listed(client: Any, **query: str) -> list[IssuedToken]:
+    return list(client.get(LIST, query).context["cl"].result_list)
+
+
+def page(client: Any, token: IssuedToken | None = None) -> str:
+    url = LIST if token is None else reverse("admin:instaccess_issuedtoken_change", args=[token.pk])
+    return html.unescape(client.get(url).content.decode())
+
+
+class TestADeletedUser:
+    def test_a13_the_list_of_issued_tokens_shows_the_names_of_deleted_users(self, masquerade, staff_client):
+        text = page(staff_client)
+
+        assert '<td class="field-holder">grace</td>' in text
+        assert "<strong>masquerading as</strong> ada" in text
+        assert masquerade.user_uuid not in text
+
+    def test_a13_the_page_of_a_token_shows_the_names_of_deleted_users_beside_their_uuids(
+        self, masquerade, staff_client
+    ):
+        text = page(staff_client, masquerade)
+
+        for value in ("ada", "grace", masquerade.user_uuid, masquerade.real_user_uuid):
+            assert f'<div class="readonly">{value}</div>' in text
+
+    @pytest.mark.parametrize("name", ["ada", "grace"])
+    def test_a13_the_search_finds_the_tokens_of_a_deleted_user(self, name, masquerade, staff_client):
+        assert listed(staff_client, q=name) == [masquerade]
+        assert listed(staff_client, q=f"{name} {masquerade.jti}") == [masquerade]
+        assert listed(staff_client, q="nobody") == []
+
+    def test_a13_the_search_finds_the_refusals_of_a_deleted_user(self, masquerade, staff_client):
+        hour = timezone.now().replace(minute=0, second=0, microsecond=0)
+        for user_uuid, count in ((masquerade.user_uuid, 3), (masquerade.real_user_uuid, 4), ("other", 5)):
+            RefusalCount.objects.create(hour=hour, role="issuer", reason="expired", user_uuid=user_uuid, count=count)
+
+        for name, counts in (("ada", [3]), ("grace", [4]), ("nobody", [])):
+            assert staff_client.get(LIST, {"q": name}).status_code == 200
+            matching = RefusalCount.objects.filter(search.refusals_matching(name))
+            assert list(matching.values_list("count", flat=True)) == counts
+
+    def test_a13_the_export_contains_the_names_of_deleted_users(self, masquerade, staff_client):
+        url = reverse("admin:instaccess_issuedtoken_export", args=["jsonl"])
+        [line] = b"".join(staff_client.get(url, {"q": "grace"}).streaming_content).splitlines()
+
+        fact = json.loads(line)
+        assert (fact["user"], fact["user_name"]) == (None, "ada")
+        assert (fact["real_user"], fact["real_user_name"]) == (None, "grace")
+
+    def test_a13_the_confirmation_page_of_a_revocation_shows_the_names_of_deleted_users(
+        self, masquerade, staff_client
+    ):
+        response = staff_client.post(LIST, {"action": "revoke_users", "_selected_action": masquerade.pk})
+
+        assert "The live tokens of ada, grace are revoked." in html.unescape(response.content.decode())
+
+    def test_an_erased_name_is_shown_as_erased_and_not_found(self, masquerade, staff_client):
+        erase_name(masquerade.user_uuid, keks=conf.key_encryption_keys, by="root")
+
+        assert f"<strong>masquerading as</strong> {ERASED_NAME}" in page(staff_client)
+        assert listed(staff_client, q="ada") == []
+        assert listed(staff_client, q=masquerade.user_uuid) == [masquerade]
+
+    def test_the_list_of_issued_tokens_shows_the_uuid_if_no_name_was_recorded(self, masquerade, staff_client):
+        IssuedToken.objects.update(user_name="", real_user_name="")
+
+        text = page(staff_client)
+        assert masquerade.user_uuid in text
+        assert masquerade.real_user_uuid in text
+
+
+class TestTheInspector:
+    @pytest.mark.parametrize("column", ["user_name", "user_agent"])
+    def test_a6_the_inspector_reports_an_audit_row_whose_text_was_modified(self, column, row):
+        made = row()
+        assert records._check_hmac(made) is HmacStatus.AUTHENTIC
+
+        setattr(made, column, "modified")
+        assert records._check_hmac(made) is HmacStatus.BROKEN

@@ -1,0 +1,95 @@
+"""A database failure in any endpoint: no secret is in a report, a mail, a log or a response."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission
+from django.utils import timezone
+
+from instaccess import urls
+from instaccess.issuer import issuing
+from tests.error_reports.conftest import PROJECTS
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("deployment")]
+
+SELF = "/api/v1/users/self"
+ISSUE = "/api/v1/inst_access_tokens"
+VERIFY = "/internal/gateway/verify"
+
+
+class Clients:
+    """The bearer tokens of the requests."""
+
+    def __init__(self, client: Any, access_token: Any, expired: Any, tokens: list[str], secret: str) -> None:
+        self.client, self.access_token, self.expired = client, access_token.token, expired.token
+        self.encrypted, self.signed, self.service_secret = *tokens, secret
+
+    def send(self, method: str, url: str, bearer: str, **kwargs: Any) -> Any:
+        return self.client.generic(method, url, headers={"Authorization": f"Bearer {bearer}"}, **kwargs)
+
+
+REQUESTS: dict[str, dict[str, Callable[[Clients], Any]]] = {
+    "instaccess-issue": {
+        "token": lambda clients: clients.send("POST", ISSUE, clients.access_token),
+        "masquerade": lambda clients: clients.send("POST", f"{ISSUE}?as_user_id=1", clients.access_token),
+        "expired": lambda clients: clients.send("POST", ISSUE, clients.expired),
+        "signed": lambda clients: clients.send("POST", ISSUE, clients.signed),
+        "query": lambda clients: clients.client.post(f"{ISSUE}?access_token={clients.access_token}"),
+        "form": lambda clients: clients.client.post(ISSUE, {"access_token": clients.access_token}),
+    },
+    "instaccess-verify": {
+        "encrypted": lambda clients: clients.send("GET", VERIFY, clients.encrypted),
+    },
+    "instaccess-jwks": {"": lambda clients: clients.client.get("/internal/services/jwks")},
+    "instaccess-revocations": {
+        "": lambda clients: clients.send("GET", "/internal/services/revocations", clients.service_secret)
+    },
+    "service": {
+        "signed": lambda clients: clients.send("GET", SELF, clients.signed),
+        "encrypted": lambda clients: clients.send("GET", SELF, clients.encrypted),
+    },
+}
+"""Name of the URL -> requests. `service` is a view of a project that authenticates with InstAccess tokens."""
+
+
+@pytest.fixture
+def clients(client, user, application, make_access_token, every_secret, settings) -> Clients:
+    settings.INSTACCESS = {**settings.INSTACCESS, "ALLOW_TOKEN_IN_PARAMETERS": True}
+    user.user_permissions.add(Permission.objects.get(codename="masquerade"))
+    origin = issuing.Origin("testserver")
+    tokens = [
+        issuing.issue(user=user, origin=origin, application=application, now=time.time(), encrypted=encrypted)[1]
+        for encrypted in (True, False)
+    ]
+    access_token = make_access_token()
+    expired = make_access_token(expires=timezone.now() - timedelta(hours=1))
+    every_secret.add(access_token.token, expired.token, *tokens)
+    client.raise_request_exception = False
+    return Clients(client, access_token, expired, tokens, settings.INSTACCESS["SERVICE_SECRETS"][0])
+
+
+def text_of(response: Any) -> str:
+    """Return the body of a refusal. The body of a success contains a token."""
+    return response.content.decode() if response.status_code >= 400 else ""
+
+
+@pytest.mark.parametrize(("name", "label"), [(name, label) for name, each in REQUESTS.items() for label in each])
+def test_p27_failure_of_any_statement_of_an_endpoint_reveals_no_secret(name, label, clients, find_leaks):
+    assert find_leaks(lambda: text_of(REQUESTS[name][label](clients))) == []
+
+
+@pytest.mark.parametrize("label", ["query", "form"])
+@pytest.mark.parametrize("project", PROJECTS, indirect=True)
+def test_p8_p27_failure_of_an_endpoint_reveals_no_access_token_in_the_parameters_in_any_project(
+    label, project, clients, find_leaks
+):
+    assert find_leaks(lambda: text_of(REQUESTS["instaccess-issue"][label](clients))) == []
+
+
+def test_p27_every_endpoint_is_tested():
+    assert {"service", *(pattern.name for pattern in urls.urlpatterns)} == set(REQUESTS)

@@ -1,0 +1,108 @@
+"""All secrets of a test, in every form in which a text can contain them."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateNumbers, RSAPublicNumbers
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+
+from instaccess.opaque import Opaque
+
+PRIVATE_MEMBERS = ("d", "p", "q", "dp", "dq", "qi")
+LENGTH = 24
+"""The length of the strings to search for. A pretty-printer can break a longer secret into several lines."""
+
+
+class Secrets:
+    """The secrets that a test names, and the secrets of all opaque objects that the app creates meanwhile."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._seen: set[Any] = set()
+        self._searched_lines: set[str] = set()
+        self.texts: set[str] = set()
+        """The strings to search for."""
+        original = Opaque.__init__
+
+        def init(opaque: Any, secret: Any) -> None:
+            original(opaque, secret)
+            self.add(secret)
+
+        monkeypatch.setattr(Opaque, "__init__", init)
+
+    def add(self, *values: Any) -> None:
+        for value in values:
+            known = frozenset(value.items()) if isinstance(value, Mapping) else value
+            if known not in self._seen:
+                self._seen.add(known)
+                self.texts |= {text for form in forms(value) for text in _samples(form)}
+
+    def find_in(self, text: str) -> list[str]:
+        """Return the lines that contain a secret. A line without a secret is not searched again."""
+        lines = set(text.splitlines()) - self._searched_lines
+        joined = "\n".join(lines)
+        found = [secret for secret in self.texts if secret in joined]
+        leaking = [line for line in lines if any(secret in line for secret in found)] if found else []
+        self._searched_lines |= lines.difference(leaking)
+        return leaking
+
+
+def forms(value: Any) -> Iterator[str]:
+    """Yield each form of a secret."""
+    if isinstance(value, Mapping):
+        yield from _forms_of_jwk(value)
+        return
+    text = value.decode("latin-1") if isinstance(value, bytes) else value
+    if "-----BEGIN" in text:
+        yield from _forms_of_pem(text)
+    elif text.startswith('{"') and text.rstrip().endswith("}"):
+        yield from forms(json.loads(text))
+    elif isinstance(value, bytes):
+        yield from (value.hex(), repr(value)[2:-1])
+        yield from (encode(value).decode() for encode in (base64.b64encode, base64.urlsafe_b64encode))
+    elif text.count(".") in (2, 4):
+        yield from text.split(".")[1:]  # Skip the header, which isn't secret.
+    else:
+        yield text
+
+
+# Do not use jwcrypto, because tests let its functions fail.
+
+
+def _forms_of_pem(text: str) -> Iterator[str]:
+    try:
+        key: Any = load_pem_private_key(text.encode(), None)
+    except (TypeError, ValueError):  # Do not search for a public or invalid key.
+        return
+    numbers = key.private_numbers()
+    private = (numbers.d, numbers.p, numbers.q, numbers.dmp1, numbers.dmq1, numbers.iqmp)
+    for number in private:
+        raw = number.to_bytes((number.bit_length() + 7) // 8, "big")
+        yield from (base64.urlsafe_b64encode(raw).rstrip(b"=").decode(), str(number), f"{number:x}")
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    yield from pem.splitlines()[8:-1:4]  # Skip the first lines, because they contain the public modulus.
+
+
+def _forms_of_jwk(key: Mapping[str, Any]) -> Iterator[str]:
+    if "k" in key:
+        yield from (key["k"], base64.urlsafe_b64decode(key["k"] + "==").hex())
+    if "d" not in key:
+        return
+    e, n, d, p, q, dp, dq, qi = (
+        int.from_bytes(base64.urlsafe_b64decode(key[name] + "=="), "big") for name in ("e", "n", *PRIVATE_MEMBERS)
+    )
+    numbers = RSAPrivateNumbers(p, q, d, dp, dq, qi, RSAPublicNumbers(e, n))
+    private = numbers.private_key(unsafe_skip_rsa_key_validation=True)
+    yield from _forms_of_pem(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode())
+
+
+def _samples(form: str) -> Iterable[str]:
+    """Return the beginning, the middle and the end of a form, or nothing if the form is too short to be a secret."""
+    if len(form) < LENGTH:
+        return [form] if len(form) >= 16 else []
+    middle = (len(form) - LENGTH) // 2
+    return [form[:LENGTH], form[middle : middle + LENGTH], form[-LENGTH:]]

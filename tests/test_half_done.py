@@ -1,0 +1,371 @@
+"""Operations of several steps that the database stops at each statement: a second run completes the operation."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.core.management import call_command
+from django.urls import reverse
+from django.utils import timezone
+
+from instaccess import audit, keys, signals, trust, users
+from instaccess.audit import names, revocation
+from instaccess.audit.evidence import checkpoints, pruning
+from instaccess.conf import conf
+from instaccess.exceptions import KeyRefused
+from instaccess.keys import lifecycle, provision, ring
+from instaccess.models import Checkpoint, IssuedToken, Key, PruneMarker, RefusalCount, Revocation
+from instaccess.web import refusal_counter
+from tests.keys.helpers import public_pem
+from tests.support import key_texts
+from tests.support.failing import stops
+from tests.support.stored_keys import (
+    CURRENT,
+    ENC,
+    FUTURE,
+    NEW_KEK,
+    OLD_KEK,
+    PAST,
+    REVOKED,
+    SIG,
+    current_kid,
+    kids,
+    sealed_under,
+)
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+DAY = 86_400
+LIVE = 5
+"""Number of live tokens: two full batches of two tokens, and one batch of one token."""
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch):
+    for module in (revocation, names, pruning):
+        monkeypatch.setattr(module, "BATCH", 2)
+    monkeypatch.setattr(checkpoints, "ROWS", 2)
+
+
+@pytest.fixture
+def prepare(rsa_pool, user, row) -> Callable[[], None]:
+    """Return a function that restores the initial keys, with live tokens and old tokens of the current key."""
+
+    def prepare_() -> None:
+        for model in (Key, IssuedToken, Revocation, Checkpoint, PruneMarker, RefusalCount):
+            model.objects.all().delete()
+        rsa_pool.rewind()
+        ring.clear_cache()
+        provision.init()
+        kid = current_kid(SIG)
+        for age in (*(40 * DAY + second for second in (3, 2, 1)), 9000, *range(LIVE)):
+            row(age=age, signing_kid=kid)
+
+    return prepare_
+
+
+@pytest.fixture
+def check(prepare) -> Callable[..., None]:
+    """Return a function that stops an operation at each statement, and then runs the operation again.
+
+    `before` is called before each run, `between` after each stopped run, and `after` after each second run.
+    """
+
+    def check_(
+        act: Callable[[], Any],
+        *,
+        before: Callable[[], Any] = lambda: None,
+        between: Callable[[], Any],
+        after: Callable[[], Any],
+        least: int,
+    ) -> None:
+        def prepare_run() -> None:
+            prepare()
+            before()
+
+        stopped = 0
+        for _ in stops(act, prepare=prepare_run):
+            stopped += 1
+            between()
+            act()
+            after()
+        after()
+        assert stopped >= least
+
+    return check_
+
+
+@pytest.fixture
+def announced():
+    """Collect the token ids of all `tokens_revoked` signals."""
+    jtis: list[str] = []
+
+    def receive(sender: Any, jtis: list[str], **kwargs: Any) -> None:
+        collected.extend(jtis)
+
+    collected = jtis
+    signals.tokens_revoked.connect(receive)
+    yield jtis
+    signals.tokens_revoked.disconnect(receive)
+
+
+def run(*command: str) -> None:
+    call_command(*command, stdout=io.StringIO())
+
+
+def revoked_tokens() -> set[str]:
+    return {str(jti) for jti in IssuedToken.objects.exclude(revoked_at=None).values_list("jti", flat=True)}
+
+
+def assert_evidence_is_intact() -> None:
+    assert audit.verify(keys.evidence_keys()).summary == ""
+
+
+class TestRevokingAKey:
+    @pytest.fixture
+    def staff_client(self, client):
+        client.force_login(get_user_model().objects.create_superuser("root"))
+        return client
+
+    @staticmethod
+    def stolen() -> str:
+        """Return the kid of the key that signed the tokens."""
+        return IssuedToken.objects.values_list("signing_kid", flat=True)[0]
+
+    def nothing_or_refused_by_gateways(self) -> None:
+        """Check that the key is not revoked, or that gateways refuse its tokens, even if not all are marked yet."""
+        is_revoked = kids(SIG, REVOKED) == [self.stolen()]
+        assert list(trust.read_revocations().keys) == ([self.stolen()] if is_revoked else [])
+        assert is_revoked or not revoked_tokens()
+        current_kid(SIG)
+
+    def everything(self) -> None:
+        assert kids(SIG, REVOKED) == [self.stolen()]
+        assert len(revoked_tokens()) == LIVE
+        assert current_kid(SIG) != self.stolen()
+        assert len(kids(SIG, FUTURE)) == 1
+        assert_evidence_is_intact()
+
+    @pytest.mark.parametrize("future_keys", [0, 1])
+    def test_k22_a_stopped_revocation_of_a_key_completes_when_run_again(self, check, future_keys):
+        def before() -> None:
+            if not future_keys:
+                Key.objects.filter(use=SIG, status=FUTURE).delete()
+
+        check(
+            lambda: lifecycle.revoke(self.stolen(), reason="laptop lost"),
+            before=before,
+            between=self.nothing_or_refused_by_gateways,
+            after=self.everything,
+            least=10,
+        )
+
+    def test_k22_a_stopped_command_that_revokes_a_key_completes_when_run_again(self, check):
+        check(
+            lambda: run("instaccess_keys", "revoke", "--kid", self.stolen(), "--reason", "laptop lost"),
+            between=self.nothing_or_refused_by_gateways,
+            after=self.everything,
+            least=10,
+        )
+
+    def test_k22_a_stopped_page_that_revokes_a_key_completes_when_sent_again(self, check, staff_client):
+        def send() -> None:
+            url = reverse("admin:instaccess_key_revoke", args=[self.stolen()])
+            assert staff_client.post(url, {"confirmed": "yes", "reason": "laptop lost"}).status_code == 302
+
+        check(send, between=self.nothing_or_refused_by_gateways, after=self.everything, least=10)
+
+    def test_k22_tokens_are_announced_once_and_only_if_they_are_revoked(self, check, announced):
+        def between() -> None:
+            assert set(announced) == revoked_tokens()
+            self.nothing_or_refused_by_gateways()
+
+        def after() -> None:
+            assert sorted(announced) == sorted(revoked_tokens())
+            announced.clear()
+            self.everything()
+
+        check(lambda: lifecycle.revoke(self.stolen()), between=between, after=after, least=10)
+
+
+class TestRevokingTokens:
+    def test_k22_a_stopped_revocation_of_tokens_continues_when_run_again(self, check, announced, user):
+        def revoke() -> None:
+            tokens = audit.revocable_tokens().filter(audit.filter_by_user("ada"))
+            audit.revoke(tokens, keks=conf.key_encryption_keys, reason="laptop lost", by=user)
+
+        def between() -> None:
+            assert sorted(announced) == sorted(revoked_tokens())
+            assert_evidence_is_intact()
+
+        def after() -> None:
+            assert len(announced) == len(set(announced)) == LIVE
+            assert set(announced) == revoked_tokens()
+            announced.clear()
+            assert_evidence_is_intact()
+
+        check(revoke, between=between, after=after, least=10)
+
+
+class TestChangingKeys:
+    @staticmethod
+    def keys_are_usable() -> None:
+        current_kid(SIG)
+        current_kid(ENC)
+        assert Key.objects.exclude(status=CURRENT).filter(use=SIG).exists()
+
+    def test_k22_a_stopped_rotation_changes_nothing_and_completes_when_run_again(self, check):
+        def rotate() -> None:
+            first = IssuedToken.objects.values_list("signing_kid", flat=True)[0]
+            lifecycle.rotate(SIG, force=True, expected_current=first)
+
+        def between() -> None:
+            assert (len(kids(SIG, PAST)), len(kids(SIG, FUTURE))) in {(0, 1), (1, 1)}
+            self.keys_are_usable()
+
+        def after() -> None:
+            assert len(kids(SIG, PAST)) == len(kids(SIG, FUTURE)) == 1
+            self.keys_are_usable()
+
+        check(rotate, between=between, after=after, least=8)
+
+    def test_k22_a_stopped_rotation_revokes_the_remaining_tokens_of_a_revoked_key_when_run_again(self, check):
+        def revoke() -> None:
+            lifecycle.revoke(current_kid(SIG))
+            # A worker with cached keys issues tokens after the revocation.
+            IssuedToken.objects.update(revoked_at=None, revoked_by="", revocation_reason="")
+
+        def after() -> None:
+            assert len(revoked_tokens()) == LIVE
+            assert len(kids(SIG, FUTURE)) == 1
+            self.keys_are_usable()
+
+        check(lambda: lifecycle.rotate(SIG), before=revoke, between=lambda: None, after=after, least=8)
+
+    def test_k22_a_stopped_activation_changes_nothing_and_completes_when_run_again(self, check):
+        def activate() -> None:
+            if future := kids(SIG, FUTURE):
+                lifecycle.activate(future[0], force=True)
+
+        def after() -> None:
+            assert (len(kids(SIG, PAST)), kids(SIG, FUTURE)) == (1, [])
+            current_kid(SIG)
+
+        check(activate, between=self.keys_are_usable, after=after, least=5)
+
+    def test_k22_a_stopped_import_changes_nothing_and_completes_when_run_again(self, check, rsa_pool):
+        # `prepare` uses the first keys of the pool again in each run.
+        pem = [public_pem(rsa_pool) for _ in range(4)][-1]
+
+        def import_key() -> None:
+            with suppress(KeyRefused):  # A second import of a stored key is refused.
+                key_texts.import_key(pem, use=ENC)
+
+        def after() -> None:
+            assert len(kids(ENC, FUTURE)) == 1
+            self.keys_are_usable()
+
+        check(import_key, between=self.keys_are_usable, after=after, least=4)
+
+    def test_k22_a_stopped_generation_stores_at_most_one_key(self, check):
+        def generate() -> None:
+            if not kids(ENC, FUTURE):
+                provision.generate(ENC)
+
+        def after() -> None:
+            assert len(kids(ENC, FUTURE)) == 1
+            self.keys_are_usable()
+
+        check(generate, between=self.keys_are_usable, after=after, least=4)
+
+    def test_k22_a_stopped_init_completes_when_run_again(self, check, rsa_pool):
+        def before() -> None:
+            Key.objects.all().delete()
+            rsa_pool.rewind()
+
+        def after() -> None:
+            assert sorted(Key.objects.values_list("use", "status")) == sorted(provision.INITIAL)
+            self.keys_are_usable()
+
+        check(provision.init, before=before, between=lambda: None, after=after, least=8)
+
+
+class TestResealing:
+    def test_k22_a_stopped_reseal_completes_when_run_again(self, check, prepare, settings):
+        settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [OLD_KEK]}
+
+        def reseal() -> None:
+            settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [NEW_KEK, OLD_KEK]}
+            try:
+                run("instaccess_keys", "reseal")
+            finally:
+                settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [OLD_KEK]}
+
+        def between() -> None:
+            settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [NEW_KEK, OLD_KEK]}
+            current_kid(SIG)
+            assert_evidence_is_intact()
+
+        def after() -> None:
+            settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [NEW_KEK]}
+            assert len(sealed_under()) == 1
+            current_kid(SIG)
+            assert_evidence_is_intact()
+            settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [OLD_KEK]}
+
+        check(reseal, before=lambda: audit.seal(keys.evidence_keys()), between=between, after=after, least=15)
+
+
+class TestTheAuditLog:
+    def test_k22_a_stopped_seal_completes_when_run_again(self, check):
+        def after() -> None:
+            report = audit.verify(keys.evidence_keys())
+            assert (report.summary, report.sealed) == ("", 4)
+
+        check(lambda: audit.seal(keys.evidence_keys()), between=assert_evidence_is_intact, after=after, least=8)
+
+    def test_k22_a_stopped_pruning_completes_when_run_again(self, check):
+        def after() -> None:
+            assert IssuedToken.objects.count() == 1 + LIVE
+            report = audit.verify(keys.evidence_keys())
+            assert (report.summary, report.pruned.rows, report.notes) == ("", 3, [])
+
+        check(
+            lambda: audit.prune(timezone.now() - timedelta(days=30), keys.evidence_keys(), batch=2),
+            between=assert_evidence_is_intact,
+            after=after,
+            least=15,
+        )
+
+    def test_k22_a_stopped_erasure_of_a_name_completes_when_run_again(self, check, user):
+        def after() -> None:
+            assert set(IssuedToken.objects.values_list("user_name", flat=True)) == {names.ERASED}
+            assert_evidence_is_intact()
+
+        check(
+            lambda: audit.erase_name(users.user_uuid(user), keks=conf.key_encryption_keys, by="root"),
+            between=assert_evidence_is_intact,
+            after=after,
+            least=8,
+        )
+
+    def test_k22_counts_of_refusals_are_written_once_after_a_stopped_write(self, check):
+        def write() -> None:
+            if not RefusalCount.objects.exists():
+                refusal_counter.reset()
+                refusal_counter.count("issuer", "expired", client_id="a")
+                refusal_counter.count("gateway", "revoked")
+            refusal_counter.flush()
+            if sum(RefusalCount.objects.values_list("count", flat=True)) != 2:
+                raise RuntimeError
+
+        def after() -> None:
+            assert sorted(RefusalCount.objects.values_list("reason", "count")) == [("expired", 1), ("revoked", 1)]
+
+        check(write, between=lambda: None, after=after, least=4)
