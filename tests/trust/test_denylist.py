@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 import uuid
@@ -21,6 +22,7 @@ from instaccess.exceptions import ConfigError, SourceUnavailable
 from instaccess.models import IssuedToken
 from instaccess.tokens import Claims
 from instaccess.trust import denylist, fetch, revocation_table
+from tests.support import readme
 from tests.support.servers import reply, scripted_server
 from tests.support.tokens import ISSUER, claims
 
@@ -399,6 +401,13 @@ class TestTheRevocationListEndpoint:
         document = get().json()
         assert document["revoked_users"].keys() == {user.user_uuid}
         assert (document["revoked_accounts"], document["revoked_keys"]) == ({"a1": 17}, ["k1"])
+
+    def test_the_answer_has_the_members_of_the_example_in_the_wire_contract(self, get):
+        (example,) = re.findall(r'^\{"cursor".*\}$', readme.page("wire-contract.md"), re.MULTILINE)
+
+        documented, document = json.loads(example), get().json()
+        assert list(documented) == list(document)
+        assert [type(value) for value in documented.values()] == [type(value) for value in document.values()]
 
     def test_with_a_position_the_answer_lists_only_later_revocations(self, get, row, revoke):
         revoke(row())

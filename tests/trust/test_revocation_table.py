@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -15,7 +16,7 @@ from instaccess.models import IssuedToken, Revocation
 from instaccess.trust import Page, revocation_table
 from instaccess.trust.revocation_table import read
 from instaccess.trust.revoked import RETENTION
-from tests.support import tasks
+from tests.support import readme, tasks
 
 pytestmark = pytest.mark.django_db
 
@@ -153,7 +154,7 @@ class TestALaterReading:
 
         assert set(read(position).tokens) == jtis(kept, new)
 
-    def test_g31_a_clock_that_goes_back_does_not_hide_a_revocation(self, row):
+    def test_a_clock_that_goes_back_does_not_hide_a_revocation(self, row):
         first, second = row(), row()
         revoke(first, now=timezone.now() + timedelta(seconds=50))
         position = read().cursor
@@ -175,6 +176,23 @@ class TestAModifiedTable:
 
 
 class TestTheColumns:
+    def test_the_readme_lists_the_columns_that_a_gateway_reads(self):
+        documented = {
+            table: set(columns.split(", "))
+            for table, columns in re.findall(r"`(instaccess_\w+) \(([\w, ]+)\)`", readme.TEXT)
+        }
+        queries = " ".join(
+            getattr(revocation_table, name) for name in ("_LAST", "_LATER", "_BATCH_TOKENS", "_TOKENS", "_RECENT")
+        )
+
+        assert documented.keys() == {revocation_table.TOKENS_TABLE, revocation_table.REVOCATIONS_TABLE}
+        named = {
+            word for word in re.findall(r"[a-z_]+", queries) if any(word in each for each in documented.values())
+        }
+        assert named == set().union(*documented.values())
+        fields = {field.column for model in (IssuedToken, Revocation) for field in model._meta.concrete_fields}
+        assert set(re.findall(r"[a-z_]+", queries)) & fields == named
+
     def test_the_queries_use_the_tables_and_columns_of_the_models(self):
         for model, table, columns in (
             (IssuedToken, revocation_table.TOKENS_TABLE, ("id", "jti", "revoked_at", "expires_at")),

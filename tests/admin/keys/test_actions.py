@@ -290,8 +290,8 @@ class TestRevoke:
         pages = {use: page_text(operator_client.post(revoke_url(key_of(use, "current").kid))) for use in (SIG, ENC)}
 
         assert (
-            "Services elsewhere that read the JWK set accept tokens of this key for up to JWKS_MAX_AGE (300 seconds by "
-            "default). Restart these services, or put them behind a gateway."
+            "Services elsewhere that read the JWK set accept tokens of this key for up to JWKS_MAX_AGE (300 "
+            "seconds by default). Restart these services, or put them behind a gateway."
         ) in pages[SIG]
         assert "Services elsewhere" not in pages[ENC]
 
