@@ -8,7 +8,7 @@ benchmarks/results-admin.json. Exits with status 1 if a page with 1,000,000 rows
 than twice as long as with 10,000 rows.
 """
 
-# ruff: noqa: PLC0415  (Django can be set up only after the databases were created)
+# ruff: noqa: PLC0415  (Functions contain imports, because Django is set up after the databases are created.)
 from __future__ import annotations
 
 import argparse
@@ -35,7 +35,7 @@ REVOKE_ACTIONS = ["revoke_chosen", "revoke_users", "revoke_applications"]
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=7, help="number of requests for each page and size")
-    parser.add_argument("--days", type=int, default=400, help="length of the period of the rows, in days")
+    parser.add_argument("--days", type=int, default=400, help="number of days over which the rows are spread")
     parser.add_argument("--keep", action="store_true", help="keep the databases, and reuse existing databases")
     parser.add_argument("--only", default="", help="measure only the pages whose name contains this text")
     options = parser.parse_args()
@@ -96,7 +96,7 @@ def manage(database: str, *command: str) -> None:
 
 
 def measure(*, runs: int, only: str) -> dict[str, dict[str, list[float]]]:
-    """Return the durations in milliseconds: a mapping from page name to size to list."""
+    """Return the durations in milliseconds: a mapping from page name to a mapping from size to a list."""
     sys.path.insert(0, str(ROOT))
     os.environ["DJANGO_SETTINGS_MODULE"] = "testproject.settings"
     os.environ["PGDATABASE"] = f"{PREFIX}_small"
@@ -244,7 +244,9 @@ def report(results: dict[str, dict[str, list[float]]], options: argparse.Namespa
         document = {"runs": options.runs, "days": options.days, "pages": pages}
         (ROOT / "benchmarks/results-admin.json").write_text(json.dumps(document, indent=1) + "\n")
     print(
-        f"{len(failed)} of {len(results)} pages too slow" if failed else f"All {len(results)} pages are fast enough."
+        f"{len(failed)} of {len(results)} pages are too slow"
+        if failed
+        else f"All {len(results)} pages are fast enough."
     )
     return 1 if failed else 0
 

@@ -23,7 +23,7 @@ _SHA256 = hashes.SHA256()
 
 
 class Encoder:
-    """Encodes tokens with RS256, RSA-OAEP and A128CBC-HS256. The keys are already loaded."""
+    """An encoder of tokens with RS256, RSA-OAEP and A128CBC-HS256. The keys are already loaded."""
 
     def __init__(
         self, signing: RSAPrivateKey, signing_kid: str, encryption: RSAPublicKey, encryption_kid: str
@@ -54,7 +54,7 @@ class Encoder:
 
 @dataclass(frozen=True)
 class Decoder:
-    """Decodes tokens that `Encoder` encoded."""
+    """A decoder of tokens that `Encoder` encoded."""
 
     decryption: RSAPrivateKey
     verification: RSAPublicKey

@@ -1,4 +1,4 @@
-"""The settings of the benchmarks, with the kind of database connections that BENCHMARK_CONNECTIONS names."""
+"""The settings of the benchmarks, with the kind of database connections that BENCHMARK_CONNECTIONS selects."""
 
 import os
 from typing import Any

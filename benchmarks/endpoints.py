@@ -1,6 +1,6 @@
 """The measured endpoints, and a check that runs before the measurement: each endpoint returns a correct response."""
 
-# ruff: noqa: PLC0415  (Django is set up after the database is created)
+# ruff: noqa: PLC0415  (Functions contain imports, because Django is set up after the database is created.)
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -24,8 +24,9 @@ class Endpoint:
         title: the title in the tables.
         baseline: the name of the endpoint that this endpoint is compared with; its own name if it is a baseline.
         request: the request to send.
-        check: raises AssertionError for a wrong response.
-        invalid_authorization: a value that must be refused with 401; empty for endpoints without authentication.
+        check: a function that raises AssertionError for a wrong response.
+        invalid_authorization: an Authorization value that must be refused with 401; empty for endpoints without
+            authentication.
     """
 
     name: str

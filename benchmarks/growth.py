@@ -1,4 +1,4 @@
-"""Measures issuing and reading the deny list with 0, 10,000 and 1,000,000 audit rows on PostgreSQL.
+"""Benchmark of issuing and of reading the deny list, with 0, 10,000 and 1,000,000 audit rows on PostgreSQL.
 
     python -m benchmarks.growth [--growth-rounds 1000] [--ten-million]
 
@@ -6,7 +6,7 @@ One process queries three databases in turn. The databases differ only in the nu
 access tokens and the number of revoked tokens are the same.
 """
 
-# ruff: noqa: PLC0415  (Django can be set up only after the database was created)
+# ruff: noqa: PLC0415  (Functions contain imports, because Django is set up after the database is created.)
 from __future__ import annotations
 
 import argparse
@@ -32,7 +32,9 @@ DAYS = 400
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--growth-rounds", type=int, default=1000)
     parser.add_argument(
-        "--ten-million", action="store_true", help="also measure 10,000,000 rows; takes ten minutes and 10 GB more"
+        "--ten-million",
+        action="store_true",
+        help="also measure 10,000,000 rows, which takes ten more minutes and 10 GB more disk space",
     )
 
 

@@ -1,4 +1,4 @@
-"""Measures the memory of one gunicorn worker while it issues tokens.
+"""Benchmark of the memory of one gunicorn worker that issues tokens.
 
     python -m benchmarks.memory [--issues 20000]
 

@@ -1,4 +1,4 @@
-"""Measures requests per second of the package and of alternatives, with gunicorn's sync workers on one database.
+"""Benchmark of requests per second of the package and of alternatives, with gunicorn's sync workers on one database.
 
 python -m benchmarks.over_http --database postgresql [--seconds 1] [--rounds 15] [--only ours,nothing]
 """

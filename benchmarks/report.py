@@ -23,7 +23,7 @@ BEGIN, END = "<!-- benchmarks: begin -->\n", "<!-- benchmarks: end -->\n"
 VENDORS = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 COLOURS = {"sqlite": "#a9c9dd", "postgresql": "#4a86b8"}
 ISSUING = "nothing"
-"""Name of the endpoint that all issuing endpoints are compared with."""
+"""The name of the endpoint that all issuing endpoints are compared with."""
 
 WIDTH, LEFT, RIGHT, BAR, GAP, TOP, FOOT = 800, 280, 70, 13, 14, 34, 46
 

@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any
 
 STOPPED = 130
-"""Exit status after SIGINT, as in shells."""
+"""The exit status after SIGINT, as in shells."""
 
 
 def exit_on_signals() -> None:
@@ -22,8 +22,8 @@ def exit_on_signals() -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    # Ignore further signals, because a second signal must not interrupt the cleanup. SIG_IGN is not used: Python
-    # would report a signal that has already arrived as "ignored due to race condition".
+    # Ignore further signals, because a second signal must not interrupt the cleanup. SIG_IGN is not used, because
+    # Python would report a signal that has already arrived as "ignored due to race condition".
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, _ignore)
     raise SystemExit(STOPPED)

@@ -24,19 +24,19 @@ _TIMEOUT_SECONDS = 60
 
 
 def trivial(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """Answer 201 and do nothing else, as a WSGI application that measures the limits of wrk and gunicorn."""
+    """Answer 201 and do nothing else. This WSGI application shows the limits of wrk and gunicorn."""
     start_response("201 Created", [("Content-Type", "application/json"), ("Content-Length", "2")])
     return [b"{}"]
 
 
 def machine_cpu() -> float:
-    """Return the CPU time of all processes and the kernel in seconds: workers, database, Redis and load generator."""
+    """Return the CPU time, in seconds, that the kernel and all processes have used, including the load generator."""
     user, nice, system, _, _, interrupts, soft = map(int, Path("/proc/stat").read_text().split(maxsplit=8)[1:8])
     return (user + nice + system + interrupts + soft) / os.sysconf("SC_CLK_TCK")
 
 
 class Server:
-    """A context manager that runs an application server on the database that the environment names.
+    """A context manager that runs an application server on the database that the environment variables select.
 
     Args:
         log: the file for the output of the server.
@@ -133,10 +133,10 @@ class Server:
 
     @property
     def workers(self) -> list[int]:
-        """Process ids of the workers."""
+        """The process ids of the workers."""
         pid = self._popen.pid
         children = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
-        # Python's resource tracker is left out, which uvicorn's parent process also starts.
+        # Python's resource tracker, which uvicorn's parent process also starts, is left out.
         return [child for child in children if b"resource_tracker" not in Path(f"/proc/{child}/cmdline").read_bytes()]
 
     def cpu(self) -> float:

@@ -1,4 +1,4 @@
-"""Measures issuing and the do-nothing view with several application servers, on PostgreSQL.
+"""Benchmark of issuing and of the do-nothing view with several application servers, on PostgreSQL.
 
     python -m benchmarks.servers [--servers-rounds 10] [--seconds 1] [--servers sync,gthread,uvicorn-pool]
 
@@ -35,7 +35,7 @@ class Kind:
         name: the name in `--servers`.
         title: the title in the tables.
         server: gunicorn's worker class, or `uvicorn`.
-        connections: kind of database connections: `persistent`, `closed` after each request, or from a `pool`.
+        connections: the kind of database connections: `persistent`, `closed` after each request, or from a `pool`.
     """
 
     name: str
@@ -58,7 +58,7 @@ KINDS = (
     Kind("uvicorn-pool", "uvicorn, pool", "uvicorn", "pool"),
 )
 BASE = KINDS[0].name
-"""Name of the server that the other servers are compared with."""
+"""The name of the server that the other servers are compared with."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -176,9 +176,7 @@ def show(result: dict[str, Any]) -> str:
         for each in result["servers"]
     ]
     tables.append(
-        timing.table(
-            "Memory and connections", ["", "MiB per worker", "connections to PostgreSQL, at most"], resources
-        )
+        timing.table("Memory and connections", ["", "MiB per worker", "peak connections to PostgreSQL"], resources)
     )
     return "\n".join(tables)
 

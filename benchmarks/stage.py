@@ -1,6 +1,6 @@
 """A temporary database for a benchmark: SQLite in a temporary folder, or PostgreSQL."""
 
-# ruff: noqa: PLC0415  (Django is set up after the database is created)
+# ruff: noqa: PLC0415  (Functions contain imports, because Django is set up after the database is created.)
 from __future__ import annotations
 
 import base64
@@ -17,7 +17,7 @@ from typing import Any
 
 VENDORS = ("sqlite", "postgresql")
 CALLERS = 50
-"""Number of users. Each user has an access token, and requests use the tokens in turn."""
+"""The number of users. Each user has an access token, and requests use the tokens in turn."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def stage(vendor: str) -> Iterator[Stage]:
 
 @contextmanager
 def database(vendor: str, folder: Path) -> Iterator[None]:
-    """Create an empty database, and set the environment variables that name the database."""
+    """Create an empty database, and set the environment variables that select the database."""
     os.environ["DJANGO_SETTINGS_MODULE"] = "benchmarks.settings"
     os.environ["INSTACCESS_DATABASE"] = vendor
     if vendor == "sqlite":

@@ -1,4 +1,4 @@
-"""Measures the time that the package adds to the start of a process with Django, DRF and django-oauth-toolkit.
+"""Benchmark of the time that the package adds to the start of a process with Django, DRF and django-oauth-toolkit.
 
     python -m benchmarks.startup [--starts 15]
 

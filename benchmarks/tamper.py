@@ -1,9 +1,9 @@
-"""Measures the cost of tamper evidence: compares `issuer.issue` with an HMAC per row and with a constant instead.
+"""Benchmark of tamper evidence: `issuer.issue` with an HMAC per row, and with a constant in place of the HMAC.
 
 python -m benchmarks.tamper --database postgresql [--tamper-rounds 400]
 """
 
-# ruff: noqa: PLC0415  (Django can be set up only after the database was created)
+# ruff: noqa: PLC0415  (Functions contain imports, because Django is set up after the database is created.)
 from __future__ import annotations
 
 import argparse

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 Times = dict[str, list[float]]
-"""Seconds per call, by alternative and round."""
+"""The time per call, in seconds, by alternative and round."""
 
 
 def in_turns(

@@ -70,7 +70,7 @@ class Knox(Nothing):
 class Naive(APIView):
     """A straightforward issuer, with jwcrypto as in the README of jwcrypto, and an audit row by the ORM.
 
-    The view computes the user's uuid; the package reads the uuid from the database.
+    The view computes the user's uuid, whereas the package reads the uuid from the database.
     """
 
     authentication_classes = [OAuth2Authentication]
@@ -270,7 +270,7 @@ def _claims(user_pk: Any, user_uuid: str, host: str) -> dict[str, Any]:
     }
 
 
-# The keys do not change while a benchmark runs, so they are cached without expiry.
+# The keys don't change while a benchmark runs, so the encoder and the decoder are cached without expiry.
 
 
 @cache

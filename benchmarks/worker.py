@@ -7,6 +7,6 @@ from typing import Any
 
 def post_worker_init(worker: Any) -> None:
     """Warm up before the first request of the worker."""
-    from instaccess.warmup import warm_up  # noqa: PLC0415  (gunicorn reads this file before Django is set up)
+    from instaccess.warmup import warm_up  # noqa: PLC0415  (gunicorn reads this file before Django is set up.)
 
     warm_up()

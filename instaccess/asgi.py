@@ -12,13 +12,13 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 DENIAL_RESPONSE = "websocket.http.response"
-"""The ASGI extension "WebSocket Denial Response": answer a handshake with any HTTP response."""
+"""The name of the ASGI extension with which an application answers a WebSocket handshake with an HTTP response."""
 
 
 def without_websockets(application: Application) -> Application:
     """Answer a WebSocket handshake like a GET request without an Upgrade header.
 
-    Django's application supports only HTTP. It raises an error for each handshake, so any client could cause a 500
+    Django's application supports only HTTP and raises an error for each handshake, so any client could cause a 500
     with a traceback. The gateway must answer only 204, 401 or 503 (docs/wire-contract.md §3).
 
     A server without the extension "WebSocket Denial Response", such as Daphne, answers 403.

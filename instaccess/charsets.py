@@ -2,8 +2,8 @@
 
 Most databases can store every character. A MariaDB table with the character set `utf8mb3` can't store emoji, and a
 PostgreSQL database with the encoding LATIN1 can store only Western European letters. There, a statement with another
-character fails, even if the statement only compares text. Text from clients and operators is therefore spelled before
-it is stored or compared.
+character fails, even if the statement only compares text. Text from clients and operators therefore gets the plainer
+spelling before it is stored or compared.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from django.db import connections
 _UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
 """NUL, which PostgreSQL can't store, and lone surrogates, which no database can store."""
 
-# The first 65,536 characters of Unicode (plane 0). Python has no codec for them.
+# The first 65,536 characters of Unicode (plane 0). Python has no codec for only these characters.
 _PLANE_0 = "plane 0"
 _BEYOND_PLANE_0 = re.compile("[\U00010000-\U0010ffff]")
 
@@ -46,15 +46,15 @@ _CODECS = {
 
 
 def fit(text: str, column: Any, *, using: str) -> str:
-    r"""Spell a text so that a column can store it, and shorten the text to the length of the column.
+    r"""Return a text in a spelling that a column can store, shortened to the length of the column.
 
     Characters that the column can't store become escape sequences, such as `\U0001f631`. An escape sequence is never
-    cut. NUL and lone surrogates become U+FFFD. The same text always gets the same spelling, so spell the text of a
-    search in the same way.
+    cut. NUL and lone surrogates become U+FFFD. The same text always gets the same spelling, so call this function
+    for the text of a search too.
 
     Args:
         column: the model field of the column.
-        using: alias of the database.
+        using: the alias of the database.
 
     Raises DatabaseError if the character set of the column is not known yet and the database is unavailable. A
     process reads the character sets of a table at most once, and only if a text is not ASCII.
@@ -102,12 +102,14 @@ def _find_codecs(column: Any, using: str) -> set[str]:
 
 @cache
 def _read_charsets(using: str, database: str, table: str) -> Mapping[str, Sequence[str]]:
-    """Return the character sets that a text for each column must pass: of the column, and of the connection.
+    """Return a mapping from column to the character sets of the column and of the connection.
 
-    PostgreSQL has one encoding for a whole database, so the result contains only the key "".
+    A column can store only the characters that all its character sets contain. PostgreSQL has one encoding for a
+    whole database, so the mapping contains only the key "".
 
     Args:
-        database: name of the database. The cache distinguishes the database of a test run by this name.
+        database: the name of the database. With this argument, the cached result for a project's database is not
+            used for the test database.
     """
     with connections[using].cursor() as cursor:
         if connections[using].vendor == "postgresql":

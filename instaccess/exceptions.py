@@ -81,11 +81,11 @@ class Reason(StrEnum):
 
 
 class InstAccessError(Exception):
-    """Base class of the errors that this package raises.
+    """The base class of the errors that this package raises.
 
     Args:
-        detail: what happened, for the operator. If an operator can fix the problem, the text names the setting to
-            change or the command to run. It must never contain a token or private key material.
+        detail: what happened, for the operator. If an operator can fix the problem, the text contains the setting to
+            change or the command to run. The text must never contain a token or private key material.
         code: the machine-readable reason. The default is the code of the class.
     """
 
@@ -108,7 +108,7 @@ class UnexpectedError(InstAccessError):
 
 
 class ConfigError(InstAccessError):
-    """A setting is missing or invalid. The text names the setting."""
+    """A setting is missing or invalid. The text contains the name of the setting."""
 
     code = Reason.CONFIG
 
@@ -118,7 +118,7 @@ class ConfigError(InstAccessError):
 
 
 class KeyUnavailable(InstAccessError):
-    """A required key does not exist or can't be loaded. The text names the setting or command that fixes this."""
+    """A required key does not exist or can't be loaded. The text says which setting or command fixes this."""
 
     code = Reason.NO_KEY
 
@@ -136,7 +136,7 @@ class UnsealError(KeyUnavailable):
 
 
 class KeyAltered(KeyUnavailable):
-    """The row of a key was modified or inserted without this package. The text names the command that fixes this."""
+    """The row of a key was modified or inserted without this package. The text says which command fixes this."""
 
     code = Reason.KEY_ALTERED
 
@@ -148,7 +148,7 @@ class KeyRefused(InstAccessError):
 
 
 class MasqueradeRefused(InstAccessError):
-    """`as_user_id` doesn't name a user for whom the caller may get tokens."""
+    """The caller may not get tokens for the user with the id in `as_user_id`, or there is no such user."""
 
     code = Reason.AS_USER_ID
 

@@ -2,7 +2,8 @@
 
 Error reporters print the local variables of every function that an exception passes. Two tools keep secrets out:
 
-- `Opaque` holds a secret. Functions pass secrets to each other as opaque objects, so their variables may be printed.
+- An `Opaque` object contains a secret. Functions pass secrets to each other as opaque objects, so their variables may
+  be printed.
 - `concealed` decorates a function whose variables contain a revealed secret. No exception carries these variables.
 """
 
@@ -24,10 +25,10 @@ P = ParamSpec("P")
 class Opaque(Generic[T]):
     """A secret whose `repr`, `str` and formatted text are fixed. Only `reveal` returns the secret.
 
-    Call `reveal` only in a concealed function, or directly in the argument of one.
+    Call `reveal` only in a concealed function, or directly in an argument of a concealed function.
 
-    The object is not a mapping, a sequence or a dataclass, because error reporters print the members of these. A copy
-    is the object itself, and the object can't be pickled.
+    The object is not a mapping, a sequence or a dataclass, because error reporters print the members of such objects.
+    A copy is the object itself, and the object can't be pickled.
     """
 
     # The name is mangled, so that a tool that reads attributes by their usual names doesn't find the secret.
@@ -79,9 +80,9 @@ class OpaqueText(Opaque[str]):
 def concealed(function: Callable[P, T]) -> Callable[P, T]:
     """Decorate a function whose local variables, or those of a function that it calls, contain a revealed secret.
 
-    An exception that leaves the function carries no frame of the function and no earlier exception. Errors of this
+    An exception that the function raises contains no frame of the function and no earlier exception. Errors of this
     package are raised again, because their texts contain no secret. Any other exception becomes an UnexpectedError,
-    which names the class and the place of the exception, because its text may contain the secret.
+    which contains the class and the location of the exception but not its text, which may contain the secret.
     """
 
     @functools.wraps(function)

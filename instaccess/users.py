@@ -29,12 +29,12 @@ _LISTS = {"get_all_permissions", "get_user_permissions", "get_group_permissions"
 def user_uuid(user: Any) -> str:
     """Return the uuid of a user, and create one if the user has none.
 
-    If USER_UUID_FIELD is set, the uuid is the value of the field that the setting names. Otherwise, the uuid is
+    If USER_UUID_FIELD is set, the uuid is the value of this field of the user. Otherwise, the uuid is
     random and is stored in `UserIdentity`. No query is needed if the user was loaded with
     `select_related("instaccess_identity")`.
 
-    Raises ConfigError if USER_UUID_FIELD names an unknown field, or if the field is empty or longer than 255
-    characters.
+    Raises ConfigError if the user model has no field USER_UUID_FIELD, or if the value of the field is empty or longer
+    than 255 characters.
     """
     name = conf.user_uuid_field
     if name is None:
@@ -48,14 +48,14 @@ def user_uuid(user: Any) -> str:
         user._meta.get_field(name)  # `type(user)` has no `_meta` if `user` is `request.user`, a lazy object.
     except FieldDoesNotExist:
         raise ConfigError(
-            f"INSTACCESS['USER_UUID_FIELD'] names {name!r}, which is not a field of {user._meta.label}",
+            f"INSTACCESS['USER_UUID_FIELD'] is {name!r}, which is not a field of {user._meta.label}",
             setting="USER_UUID_FIELD",
         ) from None
     value = getattr(user, name)
     if not value or len(str(value)) > MAX_ID_CHARS:
         raise ConfigError(
-            f"user {user.pk} has no uuid of 1 to {MAX_ID_CHARS} characters in {name!r}: set it, or remove "
-            "INSTACCESS['USER_UUID_FIELD']",
+            f"the field {name!r} of user {user.pk} does not contain a uuid of 1 to {MAX_ID_CHARS} characters: set "
+            "the field, or remove INSTACCESS['USER_UUID_FIELD']",
             setting="USER_UUID_FIELD",
         )
     return str(value)
@@ -160,7 +160,7 @@ def service_user(application: Any) -> Any:
 
 
 def is_own_id(caller: Any, as_user_id: str) -> bool:
-    """Return whether `as_user_id` names the caller. No other user is looked up."""
+    """Return whether `as_user_id` is the primary key or uuid of the caller. No other user is looked up."""
     if not as_user_id.startswith("uuid:"):
         return as_user_id == str(caller.pk)
     own = existing_uuid(caller)
@@ -170,8 +170,8 @@ def is_own_id(caller: Any, as_user_id: str) -> bool:
 def check_may_masquerade(caller: Any) -> None:
     """Refuse a caller who may not masquerade as any user, before a user is looked up.
 
-    The refusal and the time that it takes therefore do not depend on which users exist. With MASQUERADE_HOOK, only
-    the hook decides, and it needs the user.
+    The refusal and its timing therefore do not depend on which users exist. With MASQUERADE_HOOK, every caller is
+    accepted here, because only the hook decides, and the hook needs the target user.
 
     Raises MasqueradeRefused.
     """
@@ -180,7 +180,7 @@ def check_may_masquerade(caller: Any) -> None:
 
 
 def masquerade_target(caller: Any, as_user_id: str) -> Any:
-    """Return the user that `as_user_id` names, if the caller may get tokens for that user.
+    """Return the user with the id `as_user_id`, if the caller may get tokens for that user.
 
     Args:
         caller: the authenticated user, whom `check_may_masquerade` has accepted.
@@ -214,20 +214,20 @@ def may_masquerade(caller: Any, target: Any) -> bool:
 
 
 def has_every_permission_of(caller: Any, target: Any) -> bool:
-    """Return whether the caller has every permission of the target user. False if this can't be compared."""
+    """Return whether the caller has every permission of the target user. False if permissions can't be compared."""
     if getattr(caller, "is_superuser", False):
         return True
-    # Django reports no permissions for an inactive user. Without this check, every caller would have all of them, and
-    # a token could still be valid when the user is activated again.
+    # Django reports no permissions for an inactive user. Without this check, every caller would have all permissions
+    # of that user, and a token could still be valid when the user is activated again.
     if not target.is_active or getattr(target, "is_superuser", False) or sources_of_unlisted_permissions():
         return False
     return bool(target.get_all_permissions() <= caller.get_all_permissions())
 
 
 def sources_of_unlisted_permissions() -> list[str]:
-    """Return the AUTHENTICATION_BACKENDS, and the user model, that grant permissions without listing them.
+    """Return the entries of AUTHENTICATION_BACKENDS, and AUTH_USER_MODEL, that grant unlisted permissions.
 
-    Such a class has a `has_perm` of its own, but no `get_all_permissions` that lists what `has_perm` grants. The
+    Such a class defines a `has_perm`, but no `get_all_permissions` that lists what `has_perm` grants. The
     permissions of two users then can't be compared.
     """
     sources = {path: import_string(path) for path in settings.AUTHENTICATION_BACKENDS}
@@ -245,7 +245,7 @@ def _lists_its_permissions(source: type) -> bool:
 
 
 def _holds_permission(caller: Any) -> bool:
-    if not hasattr(caller, "has_perm"):  # a custom user model
+    if not hasattr(caller, "has_perm"):  # A custom user model may lack permissions.
         return False
     # Without authentication backends, only superusers hold permissions, and Django raises ImproperlyConfigured for
     # everyone else.
@@ -269,7 +269,7 @@ def with_primary_key(primary_key: str) -> Any:
 
 
 def _can_store(text: str, field: str, *, using: str) -> bool:
-    """Return whether a field can store a text. Databases may reject a comparison with a text that it can't store."""
+    """Return whether a field can store a text. Databases may reject a comparison with any other text."""
     options = get_user_model()._meta
     try:
         column = options.pk if field == "pk" else options.get_field(field)

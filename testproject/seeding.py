@@ -27,13 +27,13 @@ from instaccess.users import user_name
 LIFETIME = timedelta(hours=1)
 USERS = 500
 DELETED_USERS = 2500
-"""Number of deleted users. Only the audit log contains the uuids and the names of these users."""
+"""The number of deleted users. Only the audit log contains the uuids and the names of these users."""
 MASQUERADERS = 5
 ADDRESSES = 3000
 EXISTING_SHARE = 0.8
-"""Share of the tokens whose subject still exists."""
+"""The share of the tokens whose subject still exists."""
 MASQUERADES, REVOKED, REFUSED = 0.01, 0.002, 0.03
-"""Numbers of masquerades, revoked tokens and refusals per issued token."""
+"""The average numbers of masquerades, revoked tokens and refusals per issued token."""
 ROTATED = timedelta(days=90)
 
 APPLICATIONS = {
@@ -48,7 +48,7 @@ APPLICATIONS = {
     "Timetable": 1.5,
     "Alumni pages": 0.5,
 }
-"""Share of the issued tokens in percent, by name of the application."""
+"""The share of each application in the issued tokens, in percent, by name of the application."""
 ACCOUNTS = {"canvas.example.edu": 70, "college.example.edu": 29.95, "summer.example.edu": 0.05}
 AGENTS = [
     "python-requests/2.32.5",
@@ -62,7 +62,7 @@ AGENTS = [
 ]
 REASONS = ["laptop lost", "left the school", "integration shows odd traffic", "requested by the user"]
 REFUSALS = [
-    # Role, reason code, share in percent, whether the application is known.
+    # The role, the reason code, the share in percent, and whether the application is known.
     (RefusalCount.Role.ISSUER, "expired", 35, True),
     (RefusalCount.Role.ISSUER, "unknown_token", 15, False),
     (RefusalCount.Role.ISSUER, "insufficient_scope", 5, True),
@@ -88,10 +88,10 @@ class Seeding:
     Creating an instance stores `users` and `applications`. The rows are generated one by one, in constant memory.
 
     Args:
-        rows: number of audit rows.
-        days: length of the period.
-        seed: seed of the random number generator.
-        now: end of the period.
+        rows: the number of audit rows.
+        days: the length of the period, in days.
+        seed: the seed of the random number generator.
+        now: the end of the period.
     """
 
     def __init__(self, *, rows: int, days: int, seed: int, now: datetime) -> None:
@@ -150,7 +150,7 @@ class Seeding:
             yield token
 
     def refusals(self) -> Iterator[RefusalCount]:
-        """Yield unsaved refusal counts for the same period, about `REFUSED` per issued token, within `RETENTION`."""
+        """Yield unsaved refusal counts: about `REFUSED` refusals per issued token, from the last `RETENTION` only."""
         rnd = self._random
         hours = (self.now - self.start) / timedelta(hours=1)
         hour = max(self.start, self.now - RETENTION).replace(minute=0, second=0, microsecond=0)

@@ -99,5 +99,5 @@ OAUTH2_PROVIDER = {
     },
     "DEFAULT_SCOPES": ["read"],
 }
-# A test passes these settings as JSON to a server or command that it starts.
+# A test passes these settings as JSON to a server or command that the test starts.
 INSTACCESS: dict[str, object] = json.loads(os.environ.get("INSTACCESS_SETTINGS", "{}"))

@@ -18,7 +18,7 @@ from instaccess.service import InstAccessAuthentication
 
 
 class AccessTokenAuthentication(OAuth2Authentication):  # type: ignore[misc]
-    """Accepts OAuth2 access tokens of active users. Refuses every other bearer token with Canvas's body."""
+    """Authentication by OAuth2 access tokens of active users. Refuses other tokens with Canvas's body."""
 
     def authenticate(self, request: Request) -> Any:
         authenticated = super().authenticate(request)
@@ -30,7 +30,7 @@ class AccessTokenAuthentication(OAuth2Authentication):  # type: ignore[misc]
 
 
 class UsersSelf(APIView):
-    """Shows the caller, who authenticates with a signed token from the gateway or with an OAuth2 access token."""
+    """A view of the caller, who authenticates with the gateway's signed token or with an OAuth2 access token."""
 
     authentication_classes = [InstAccessAuthentication, AccessTokenAuthentication]
     permission_classes = [IsAuthenticated]

@@ -185,7 +185,7 @@ class TestKeysInTheSettings:
     @pytest.mark.parametrize(
         ("key", "why"),
         [
-            ("/nowhere/key.pem", "names a file that can't be read (FileNotFoundError)"),
+            ("/nowhere/key.pem", "is the path of a file that can't be read (FileNotFoundError)"),
             ("-----BEGIN SECRET", "neither"),
         ],
     )

@@ -200,7 +200,7 @@ class TestServing:
     def test_demo_shows_that_the_gateway_accepts_the_token_until_it_is_revoked(self, shared_demo):
         assert shared_demo.paragraph("The gateway answers a reverse proxy").startswith("Authorization: Bearer ey")
         assert json.loads(shared_demo.paragraph("The service accepts the signed token"))["login_id"] == "admin"
-        refusal = shared_demo.paragraph("After the token is revoked, the gateway refuses it: 401")
+        refusal = shared_demo.paragraph("After the token is revoked, the gateway refuses the token: 401")
         assert json.loads(refusal) == {"errors": [{"message": "Invalid access token."}]}
 
     def test_demo_shows_no_log_lines_between_the_steps(self, shared_demo):

@@ -22,7 +22,7 @@ from ..times import format_utc
 
 # Omit the type parameter, because ModelAdmin is generic only for type checkers: `ModelAdmin[…]` fails at run time.
 class OfferedFiltersAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """Admin whose URLs accept only the filters that the list offers."""
+    """An admin whose URLs accept only the filters that the list offers."""
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
         """Return whether the list offers this filter. If not, Django answers 400 and logs the lookup, not the value.
@@ -36,7 +36,7 @@ class OfferedFiltersAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
 
 class ReadOnlyAdmin(OfferedFiltersAdmin):
-    """Admin of read-only rows. No user, not even a superuser, can add, edit or delete a row."""
+    """An admin of read-only rows. No user, not even a superuser, can add, edit or delete a row."""
 
     actions: Sequence[Any] | None = None
 
@@ -50,11 +50,11 @@ class ReadOnlyAdmin(OfferedFiltersAdmin):
         return False
 
     def log_change(self, request: HttpRequest, obj: Any, message: Any) -> Any:
-        """Log a change in the admin's log, spelled so that the database can store the message."""
+        """Log a change in the admin's log, in a spelling that the database can store."""
         return super().log_change(request, obj, _fit_log_message(message))
 
     def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> Any:
-        """Log an addition in the admin's log, spelled so that the database can store the message."""
+        """Log an addition in the admin's log, in a spelling that the database can store."""
         return super().log_addition(request, obj, _fit_log_message(message))
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
@@ -72,7 +72,7 @@ class ReadOnlyAdmin(OfferedFiltersAdmin):
 def take_form(request: HttpRequest) -> tuple[QueryDict, MultiValueDict[str, Any]]:
     """Return the form and the files of a request, and remove them from the request.
 
-    Call this function before any other, so that no error report of a later failure contains them.
+    Call this function first, so that no error report of a later failure contains the form or the files.
     """
     form, files = request.POST, request.FILES
     web.forget_parameters(request)
@@ -99,11 +99,11 @@ def render_confirmation(
     """Render the confirmation page that is shown before a change is made.
 
     Args:
-        form: form with the fields that the user must fill in.
-        title: title of the page.
-        button: label of the submit button.
-        effects: sentences that describe the effects of the change.
-        hidden: names and values of additional hidden fields.
+        form: the form with the fields that the user must fill in.
+        title: the title of the page.
+        button: the label of the submit button.
+        effects: the sentences that describe the effects of the change.
+        hidden: the names and the values of additional hidden fields.
     """
     context = {
         **model_admin.admin_site.each_context(request),

@@ -69,8 +69,8 @@ class _SecretTextarea(forms.Textarea):
 class ImportForm(GenerateForm):
     """A form to import a key, as a file or as text.
 
-    The owner of a signing key can issue tokens as any user, even as a superuser. Importing one therefore needs a
-    permission of its own. `may_import_signing` is whether the user has this permission.
+    The owner of a signing key can issue tokens as any user, even as a superuser. Importing a signing key
+    therefore needs a separate permission. `may_import_signing` says whether the user has this permission.
     """
 
     file = forms.FileField(label=_("File"), required=False, help_text=_("PEM or JWK."))

@@ -1,4 +1,4 @@
-"""The admin page for service users, as which OAuth2 applications act in the client credentials grant."""
+"""The admin page for service users. An application acts as its service user in the client credentials grant."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .common import OfferedFiltersAdmin
 
 @admin.register(ServiceUser)
 class ServiceUserAdmin(OfferedFiltersAdmin):
-    """Admin of service users.
+    """The admin of service users.
 
     A service user gives an application all permissions of the chosen user. The editor must therefore have these
     permissions too, as for a masquerade. Otherwise, an editor could gain the permissions of an administrator.

@@ -28,7 +28,7 @@ from .rows import token_status
 logger = logging.getLogger("instaccess.audit")
 
 BATCH = 1000
-"""Rows per query."""
+"""The number of rows per query."""
 
 # The columns are listed explicitly, so that a new column of the table isn't exported by accident. An auditor can use
 # `id` and `mac` to compare an old export with the table. `mac` is the HMAC of the row; it is not part of a token.
@@ -70,16 +70,16 @@ class Format(StrEnum):
 
     @property
     def content_type(self) -> str:
-        """The media type. For JSON Lines, no type is registered, so the type that its authors propose is used."""
+        """The media type. No type is registered for JSON Lines, so its authors' proposal is used."""
         return {Format.CSV: "text/csv; charset=utf-8; header=present"}.get(self, "application/jsonl")
 
 
 class Export:
-    """An export of rows, the latest first. Each item is the text of one batch, to encode as UTF-8. Iterate only once.
+    """An iterable export of rows, the latest first. Each item is the text of one batch. Iterate only once.
 
-    Each query continues after the last row of the previous batch. The queries use neither OFFSET nor a cursor,
-    because a connection pooler can't keep a cursor open. If rows are added or pruned during the export, no other row
-    is repeated or left out.
+    Each query continues after the last row of the previous batch. If rows are added or pruned during the export, no
+    other row is therefore repeated or left out. With OFFSET, rows could be repeated or left out. A cursor is not
+    used, because a connection pooler can't keep a cursor open.
 
     If the database fails after the first batch, the last item is a line that reports an incomplete file, and then
     DatabaseError is raised. Without this line, an aborted download through an HTTP/1.0 proxy would look complete.
@@ -152,7 +152,8 @@ def _pages(rows: QuerySet[IssuedToken], size: int) -> Iterator[list[dict[str, An
         if len(batch) < size:
             return
         issued_at, pk = batch[-1]["issued_at"], batch[-1]["id"]
-        # The first condition lets the database use the index on `issued_at`. The OR alone would scan all newer rows.
+        # The first condition lets the database use the index on `issued_at`. With the OR alone, the database would
+        # scan all newer rows.
         after = Q(issued_at__lte=issued_at) & (Q(issued_at__lt=issued_at) | Q(pk__lt=pk))
 
 
@@ -203,8 +204,8 @@ def _incomplete(file_format: Format, count: int) -> str:
     return f'"{text}"\r\n' if file_format is Format.CSV else json.dumps({"incomplete": text}) + "\n"
 
 
-# Characters that start a formula in spreadsheets, and the full-width, small, superscript and subscript forms of these
-# characters, because Unicode normalization or a Windows code page converts the forms to the characters.
+# Characters that start a formula in spreadsheets. Their full-width, small, superscript and subscript forms are
+# included, because Unicode normalization or a Windows code page converts these forms to the characters.
 _FORMULA = (
     "=+@\\-"
     "\uff1d\uff0b\uff20\uff0d\ufe66\ufe62\ufe6b\ufe63\u207c\u207a\u207b\u208c\u208a\u208b\u2212\ufb29\u2a75\u2a76"
@@ -222,9 +223,9 @@ _CONTROLS = re.compile(f"[{_CONTROL}]")
 def safe_cell(text: str) -> str:
     """Make a string safe for spreadsheets: never a formula, always a single line.
 
-    Adds an apostrophe before text that could start a formula (CWE-1236), at the beginning and after each semicolon.
-    In locales with a decimal comma, spreadsheets split at semicolons. Replaces control characters with their symbols
-    (from U+2400), and characters that UTF-8 can't encode with U+FFFD. Leaves everything else unchanged.
+    Adds an apostrophe before text that could start a formula (CWE-1236), at the beginning and after each semicolon,
+    because spreadsheets split at semicolons in locales with a decimal comma. Replaces control characters with their
+    symbols (from U+2400), and characters that UTF-8 can't encode with U+FFFD. Leaves everything else unchanged.
     """
     if not _UNUSUAL.search(text):
         return text

@@ -1,7 +1,7 @@
 """The user names in audit rows: their HMAC, and their erasure.
 
-The HMAC and the checkpoint of a row don't cover the names. The names have an HMAC of their own, so that a name can be
-replaced when a person has a right to erasure, without a change to the evidence of the row.
+The HMAC and the checkpoint of a row don't cover the names, because the names have a separate HMAC. If a person has a
+right to erasure, the name can therefore be replaced without a change to the tamper evidence of the row.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ERASED = "[erased]"
 _FORMAT = "instaccess audit names 1"
 _encode = json.JSONEncoder(separators=(",", ":"), default=repr).encode
 
-# Column of the uuid -> column of the name.
+# A mapping from the column of a user uuid to the column of the user name.
 _COLUMNS = {"user_uuid": "user_name", "real_user_uuid": "real_user_name"}
 
 
@@ -47,7 +47,7 @@ def names_status(row: IssuedToken, keks: Sequence[KeyEncryptionKey]) -> HmacStat
 
 
 def find_uuids(user: str) -> set[str]:
-    """Find the uuids of the users, existing or deleted, that a text names: by uuid, user name or primary key.
+    """Find the uuids of the users, existing or deleted, whose uuid, user name or primary key is `user`.
 
     Returns only uuids that occur in the audit log. Raises DatabaseError.
     """
@@ -74,9 +74,9 @@ def count(uuid: str) -> int:
 def erase(uuid: str, *, keks: Sequence[KeyEncryptionKey], by: str) -> int:
     """Replace every name of the user with this uuid by `ERASED`, and compute the HMACs of the names again.
 
-    Each batch of rows is one statement. If the function is interrupted, the next call continues. If the HMAC of the
-    names in a row doesn't match or can't be checked, the name is erased and the HMAC stays as it is, because a new
-    HMAC would hide that a name was modified.
+    Each batch of rows is changed with one statement. If the function is interrupted, the next call continues. If the
+    HMAC of the names in a row doesn't match or can't be checked, the name is erased but the HMAC is not replaced,
+    because a new HMAC would hide that a name was modified.
 
     Args:
         by: the operator, for the log.
@@ -86,7 +86,7 @@ def erase(uuid: str, *, keks: Sequence[KeyEncryptionKey], by: str) -> int:
     erased = 0
     try:
         for uuid_column, name_column in _COLUMNS.items():
-            # Rows that another process changes at the same time are left for the next pass.
+            # A row that another process changes at the same time is skipped, so the loop runs until no row is left.
             while pks := _named_rows(uuid, uuid_column):
                 for start in range(0, len(pks), BATCH):
                     erased += _erase_batch(pks[start : start + BATCH], name_column, keks)
@@ -113,7 +113,7 @@ def _erase_batch(pks: Sequence[int], name_column: str, keks: Sequence[KeyEncrypt
         else:
             unchecked.append(pk)
     if unchecked:
-        logger.error("the HMACs of erased names don't match or can't be checked, and stay as they are: %s", unchecked)
+        logger.error("the HMACs of erased names don't match or can't be checked, and are not replaced: %s", unchecked)
     changes: dict[str, Any] = {name_column: ERASED, "names_mac": Case(*whens, default=F("names_mac"))}
     # The condition on the HMAC leaves out rows whose names another process has changed since they were read.
     return rows.filter(Q(names_mac__in=macs) | Q(pk__in=unchecked)).update(**changes)

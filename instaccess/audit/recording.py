@@ -33,7 +33,7 @@ _TEXT_COLUMNS = tuple(
 _OPEN_TRANSACTION = (
     "the request is inside an open transaction, so a later error could undo the audit row. A middleware or a "
     "decorator of the project opened the transaction: exclude the issuing endpoint from it. "
-    "`python manage.py check` names the middleware if it can (instaccess.W021)"
+    "`python manage.py check` reports most middleware of this kind (instaccess.W021)"
 )
 
 
@@ -56,7 +56,7 @@ def commit(row: IssuedToken, *, keks: Sequence[KeyEncryptionKey]) -> None:
     """Compute the id and the HMACs of a new audit row, and insert and commit the row.
 
     The row is committed immediately, so that no later error can undo the INSERT. Text that the database can't store
-    is spelled in a plainer way first, so that the HMACs match the stored text.
+    first gets a plainer spelling (see `charsets.fit`), so that the HMACs match the stored text.
 
     Args:
         row: an unsaved row with all columns set except `id`, `mac` and `names_mac`.
@@ -68,8 +68,8 @@ def commit(row: IssuedToken, *, keks: Sequence[KeyEncryptionKey]) -> None:
     alias = router.db_for_write(IssuedToken)
     connection = connections[alias]
     # In autocommit mode, the INSERT is committed when the statement returns. If the host project has an open
-    # transaction, a later error would roll the row back, so `durable` raises RuntimeError. Django's TestCase is
-    # exempt, because it wraps each test in a transaction.
+    # transaction, a later error would roll the row back, so `durable` makes `atomic` raise RuntimeError. Django's
+    # TestCase is exempt, because it wraps each test in a transaction.
     context: Any = nullcontext()
     try:
         if connection.in_atomic_block:
@@ -91,7 +91,7 @@ def commit(row: IssuedToken, *, keks: Sequence[KeyEncryptionKey]) -> None:
 
 
 def _fit(row: IssuedToken, using: str) -> None:
-    """Spell the text of a row as the columns can store it."""
+    """Replace text that the columns of a row can't store with a plainer spelling."""
     for column in _TEXT_COLUMNS:
         value = getattr(row, column.attname)
         # ASCII text is not copied, because this function runs for every token.

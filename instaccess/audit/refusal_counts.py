@@ -1,4 +1,4 @@
-"""The table of refusal counts: adding counts, deleting old rows, finding spikes. `web.refusals` counts refusals."""
+"""The table of refusal counts: add counts, delete old rows and find spikes. `web.refusals` counts the refusals."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def add(counts: Mapping[Kind, int]) -> None:
 
 
 def trim() -> bool:
-    """Delete expired rows and the oldest rows beyond `MAX_ROWS`, in short statements.
+    """Delete expired rows and the oldest rows beyond `MAX_ROWS`, with several short statements.
 
     Returns False if rows are left for the next call. Raises DatabaseError.
     """
@@ -84,7 +84,7 @@ class RefusalSpike:
         role: the role that refused, such as `issuer`.
         reason: the reason code.
         count: the number of refusals in the current hour or in the previous hour, whichever number is greater.
-        usual: mean number of refusals per hour in the seven days before these two hours.
+        usual: the mean number of refusals per hour in the seven days before these two hours.
     """
 
     role: str

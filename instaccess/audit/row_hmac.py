@@ -50,7 +50,8 @@ def canonical_bytes(token: IssuedToken) -> bytes:
     """Return the canonical encoding of a row: a JSON array in ASCII.
 
     The encoding contains all columns except `mac` and the foreign keys. Foreign keys are left out, because they
-    become NULL when a user or an application is deleted. The uuids and the client id identify users and application.
+    become NULL when a user or an application is deleted. The uuids and the client id identify the users and the
+    application.
     """
     return _encode(
         [
@@ -112,7 +113,7 @@ def authenticate(data: bytes, keks: Sequence[KeyEncryptionKey], *, purpose: byte
     """Compute the HMAC-SHA256 (RFC 2104) of data with the first key-encryption key.
 
     Args:
-        purpose: what the HMAC is for. Each purpose has a separate HMAC key.
+        purpose: a label for the kind of data. Each purpose has a separate HMAC key.
 
     Returns `<id of the key-encryption key>.<HMAC in base64url>`.
     """
@@ -125,7 +126,7 @@ def row_status(row: IssuedToken, keks: Sequence[KeyEncryptionKey]) -> HmacStatus
 
 
 def check(data: bytes, mac: str, keks: Sequence[KeyEncryptionKey], *, purpose: bytes = _PURPOSE) -> HmacStatus:
-    """Check the HMAC `mac` of `data`, with the key-encryption key that `mac` names."""
+    """Check the HMAC `mac` of `data`, with the key-encryption key whose id `mac` contains."""
     id_, _, stored = mac.partition(".") if isinstance(mac, str) else ("", "", "")
     if not stored:
         return HmacStatus.BROKEN

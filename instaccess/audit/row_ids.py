@@ -1,8 +1,8 @@
 """The ids of audit rows, which this package computes instead of the database.
 
 An id is the time of issue in seconds since 1970, followed by the last nine decimal digits of the jti, which are
-random. The id is therefore known before the INSERT, and the HMAC of the row covers the id. The rows are in the order
-of issue, to the second.
+random. The id is therefore known before the INSERT, so that the HMAC of the row can cover the id. Ordered by id, the
+rows are in the order of issue, to the second.
 """
 
 from __future__ import annotations
@@ -24,5 +24,5 @@ def first_id(time: datetime) -> int:
 
 
 def id_time(id_: int) -> datetime:
-    """Return the second that an id contains. An id that an attacker changed contains any second from 1677 to 2262."""
+    """Return the second that an id contains: any second from 1677 to 2262 if an attacker has changed the id."""
     return datetime.fromtimestamp(id_ // _PER_SECOND, UTC)

@@ -52,7 +52,7 @@ def revocable_tokens(*, now: datetime | None = None) -> QuerySet[IssuedToken]:
 
 
 def expiry_cutoff(now: datetime) -> datetime:
-    """Return the time before which a token must have expired, so that every gateway refuses the token."""
+    """Return the cutoff for `expires_at`: every gateway refuses a token that expired before the cutoff."""
     return now - timedelta(seconds=AFTERLIFE)
 
 
@@ -64,7 +64,7 @@ def token_status(revoked_at: datetime | None, expires_at: datetime, *, now: date
 
 
 def fit(text: str, column: str) -> str:
-    """Spell a text as a column of the audit log stores it (see `charsets.fit`). Raises DatabaseError."""
+    """Return the spelling in which a column stores a text (see `charsets.fit`). Raises DatabaseError."""
     return charsets.fit(text, IssuedToken._meta.get_field(column), using=issued_tokens().db)
 
 

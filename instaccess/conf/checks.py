@@ -54,7 +54,7 @@ BAD_SETTING_IDS = {
     "ACCEPTED_ISSUERS": "instaccess.E054",
     "AUDIT_USER_NAMES": "instaccess.E056",
 }
-"""Setting -> id of the check that reports an invalid value."""
+"""The id of the check that reports an invalid value, by setting."""
 
 
 @register()

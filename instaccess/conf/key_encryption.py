@@ -1,4 +1,7 @@
-"""Key-encryption keys: opaque objects that seal private keys, and from which the HMAC keys are derived."""
+"""Key-encryption keys.
+
+Private keys are encrypted at rest with these keys, and the HMAC keys are derived from them.
+"""
 
 from __future__ import annotations
 

@@ -14,10 +14,10 @@ from .key_encryption import KEK_BYTES, KeyEncryptionKey, derive_kek
 from .values import Values
 
 DERIVED = "SECRET_KEY"
-"""Entry of KEY_ENCRYPTION_KEYS that represents the keys derived from SECRET_KEY and SECRET_KEY_FALLBACKS."""
+"""The entry of KEY_ENCRYPTION_KEYS that represents the keys derived from SECRET_KEY and SECRET_KEY_FALLBACKS."""
 
 _KEK_FORMAT = (
-    "a list of base64url strings, each of 32 random bytes; generate one with "
+    "a list of base64url strings, each of 32 random bytes; generate a string with "
     '`python -c "import secrets; print(secrets.token_urlsafe(32))"`'
 )
 
@@ -27,34 +27,34 @@ class KeySettings(Values):
 
     @property
     def encryption_alg(self) -> str:
-        """JWE `alg` of issued tokens."""
+        """The JWE `alg` of issued tokens."""
         return self._choice("ENCRYPTION_ALG", "RSA-OAEP", tokens.KEY_ALGORITHMS + tokens.LEGACY_KEY_ALGORITHMS)
 
     @property
     def key_algorithms(self) -> tuple[str, ...]:
-        """JWE `alg` values that a gateway accepts: RSA1_5 only if ENCRYPTION_ALG is RSA1_5. Not a setting."""
+        """The JWE `alg` values that a gateway accepts: RSA1_5 only if ENCRYPTION_ALG is RSA1_5. Not a setting."""
         alg = self.encryption_alg
         return (*tokens.KEY_ALGORITHMS, alg) if alg in tokens.LEGACY_KEY_ALGORITHMS else tokens.KEY_ALGORITHMS
 
     @property
     def content_encryption(self) -> str:
-        """JWE `enc` of issued tokens."""
+        """The JWE `enc` of issued tokens."""
         return self._choice("CONTENT_ENCRYPTION", "A128CBC-HS256", tokens.CONTENT_ALGORITHMS)
 
     @property
     def signing_alg(self) -> str:
-        """JWS `alg` of issued tokens."""
+        """The JWS `alg` of issued tokens."""
         return self._choice("SIGNING_ALG", "RS256", tokens.SIGNING_ALGORITHMS)
 
     @property
     def key_size(self) -> int:
-        """Size of a generated RSA key, in bits."""
+        """The size of a generated RSA key, in bits."""
         return self._choice("KEY_SIZE", 2048, (2048, 3072, 4096))
 
     @property
     @concealed
     def key_encryption_keys(self) -> list[KeyEncryptionKey]:
-        """Key-encryption keys. They seal private keys, that is, encrypt private keys at rest.
+        """The key-encryption keys. These keys seal private keys, that is, encrypt private keys at rest.
 
         The first key-encryption key seals; every key-encryption key can unseal. By default, the key-encryption keys
         are derived from SECRET_KEY and SECRET_KEY_FALLBACKS with HKDF-SHA256 (RFC 5869). The entry "SECRET_KEY"
@@ -79,12 +79,12 @@ class KeySettings(Values):
 
     @property
     def key_cache_seconds(self) -> int:
-        """Seconds for which a process caches keys: at most 5, so that a key revocation takes effect within 5 s."""
+        """The time, in seconds, for which a process caches keys: at most 5, as revocations take effect within 5 s."""
         return self._integer("KEY_CACHE_SECONDS", 3, 0, 5)
 
     @property
     def key_rotation_days(self) -> int:
-        """Days for which a key stays current before `instaccess_keys rotate` replaces it."""
+        """The time, in days, for which a key stays current before `instaccess_keys rotate` replaces the key."""
         days = self._integer("KEY_ROTATION_DAYS", 30, 1, 3650)
         if days * 86400 <= self.key_lead_seconds:
             raise self._invalid("KEY_ROTATION_DAYS", f"longer than the lead time of {self.key_lead_seconds} s")
@@ -92,20 +92,20 @@ class KeySettings(Values):
 
     @property
     def key_lead_seconds(self) -> int:
-        """Seconds for which a key is published before it is used.
+        """The time, in seconds, for which a key is published before the key is used.
 
         The value is at least JWKS_MAX_AGE + KEY_CACHE_SECONDS, because every cached JWK set contains the key after
-        that time.
+        this time.
         """
         minimum = self.jwks_max_age + self.key_cache_seconds
         return self._at_least("KEY_LEAD_SECONDS", minimum, "JWKS_MAX_AGE + KEY_CACHE_SECONDS")
 
     @property
     def key_retention_seconds(self) -> int:
-        """Seconds for which a retired key stays valid.
+        """The time, in seconds, for which a retired key stays valid.
 
-        The minimum is the time after which every token of the key has expired. It assumes a token lifetime of one
-        hour, because LIFETIME may have been longer when a token was issued.
+        The minimum is the time after which every token of the key has expired, if tokens have a lifetime of one
+        hour. This lifetime is assumed, because LIFETIME may have been longer when a token was issued.
         """
         minimum = MAX_LIFETIME + CLOCK_SKEW + self.leeway + self.key_cache_seconds
         return self._at_least(
@@ -116,12 +116,12 @@ class KeySettings(Values):
 
     @property
     def jwks_max_age(self) -> int:
-        """Seconds that clients may cache the published JWK set (`Cache-Control: max-age`)."""
+        """The time, in seconds, for which clients may cache the published JWK set (`Cache-Control: max-age`)."""
         return self._integer("JWKS_MAX_AGE", 300, 0, 86_400)
 
     @property
     def leeway(self) -> int:
-        """Seconds past `exp` for which a token is still accepted."""
+        """The time, in seconds past `exp`, for which a token is still accepted."""
         return self._integer("LEEWAY", 0, 0, MAX_LEEWAY)
 
     def _decode_kek(self, item: object) -> KeyEncryptionKey:

@@ -1,7 +1,7 @@
 """The INSTACCESS settings, with one typed property of `conf` per setting.
 
 A property reads its setting at each access, so `override_settings` works as usual. If the value is invalid, the
-property raises ConfigError, whose text names the setting and the accepted values. `conf/checks.py` reads every
+property raises ConfigError, whose text contains the setting and the accepted values. `conf/checks.py` reads every
 property, so `manage.py check` reports every invalid value.
 """
 
@@ -56,12 +56,12 @@ class Conf(KeySettings):
 
     @property
     def issuer(self) -> str:
-        """`iss` claim of issued tokens."""
+        """The `iss` claim of issued tokens."""
         return self._string("ISSUER", "instructure:inst_access")
 
     @property
     def accepted_issuers(self) -> list[str]:
-        """Accepted values of the `iss` claim. None, the default, means ISSUER alone."""
+        """The accepted values of the `iss` claim. None, the default, means ISSUER alone."""
         value = self._get("ACCEPTED_ISSUERS", None)
         if value is None:
             return [self.issuer]
@@ -74,17 +74,17 @@ class Conf(KeySettings):
 
     @property
     def lifetime(self) -> int:
-        """Seconds until an issued token expires, at most an hour."""
+        """The time, in seconds, until an issued token expires: at most one hour."""
         return self._integer("LIFETIME", MAX_LIFETIME, 1, MAX_LIFETIME)
 
     @property
     def region(self) -> str | None:
-        """`region` claim; omitted if None."""
+        """The `region` claim; omitted if None."""
         return self._optional_string("REGION")
 
     @property
     def shard_id(self) -> int | str | None:
-        """`canvas_shard_id` claim; omitted if None."""
+        """The `canvas_shard_id` claim; omitted if None."""
         value = self._get("SHARD_ID", None)
         if value is None or (type(value) is int and value > 0) or (isinstance(value, str) and value):
             return value
@@ -92,56 +92,59 @@ class Conf(KeySettings):
 
     @property
     def account_uuid(self) -> str | None:
-        """`acct` claim of every token. If None, the uuid depends on the request's host (see `web.account_uuid`)."""
+        """The `acct` claim of every token. If None, the claim depends on the host (see `web.account_uuid`)."""
         return self._optional_string("ACCOUNT_UUID")
 
     @property
     def account_hook(self) -> Callable[[str], str] | None:
-        """Callable `(host name without port) -> account uuid`, for deployments with several root accounts."""
+        """A callable `(host name without port) -> account uuid`, for deployments with several root accounts."""
         return self._function("ACCOUNT_HOOK")
 
     @property
     def user_uuid_field(self) -> str | None:
-        """Field of the user model that contains the uuid. If None, uuids are stored in `UserIdentity`."""
+        """The field of the user model that contains the uuid. If None, uuids are stored in `UserIdentity`."""
         return self._optional_string("USER_UUID_FIELD")
 
     @property
     def claims_hook(self) -> Callable[[Any, Any], Mapping[str, Any]] | None:
-        """Callable `(user, application) -> extra claims`. Reserved claims in its result are dropped."""
+        """A callable `(user, application) -> extra claims`. Reserved claims in its result are dropped."""
         return self._function("CLAIMS_HOOK")
 
     @property
     def masquerade_hook(self) -> Callable[[Any, Any], bool] | None:
-        """Callable `(caller, target) -> bool` that replaces the rule `users.may_masquerade`."""
+        """A callable `(caller, target) -> bool` that replaces the rule `users.may_masquerade`."""
         return self._function("MASQUERADE_HOOK")
 
     # Throttling
 
     @property
     def throttle_limit(self) -> int | None:
-        """Level at which an access token's bucket is full, so that requests are refused. None: no throttling."""
+        """The level at which an access token's bucket is full and requests are refused. None: no throttling."""
         if self._get("THROTTLE_LIMIT", 600) is None:
             return None
         return self._integer("THROTTLE_LIMIT", 600, 1, 1_000_000)
 
     @property
     def throttle_cost(self) -> int:
-        """Amount by which an issued token raises the level."""
+        """The amount by which an issued token raises the level."""
         return self._integer("THROTTLE_COST", 200, 1, 1_000_000)
 
     @property
     def throttle_leak(self) -> int:
-        """Amount by which the level falls per second."""
+        """The amount by which the level falls per second."""
         return self._integer("THROTTLE_LEAK", 10, 1, 1_000_000)
 
     @property
     def throttle_status(self) -> int:
-        """HTTP status of the response to a throttled request: 429, or 403 as in older versions of Canvas."""
+        """The HTTP status of the response to a throttled request: 429, or 403 as in older versions of Canvas."""
         return self._choice("THROTTLE_STATUS", 429, (429, 403))
 
     @property
     def throttle_cache(self) -> str:
-        """Alias of the Django cache that stores the buckets. Throttling is exact across processes only with Redis."""
+        """The alias of the Django cache that stores the buckets.
+
+        Throttling is exact across processes only with Redis.
+        """
         alias = self._string("THROTTLE_CACHE", "default")
         if alias not in settings.CACHES:
             raise self._invalid("THROTTLE_CACHE", "an alias that CACHES defines")
@@ -156,7 +159,7 @@ class Conf(KeySettings):
 
     @property
     def realm(self) -> str:
-        """Realm in the `WWW-Authenticate` header."""
+        """The realm in the `WWW-Authenticate` header."""
         realm = self._string("REALM", "canvas-lms")
         if not realm.isascii() or not realm.isprintable() or '"' in realm or "\\" in realm:
             raise self._invalid("REALM", "printable ASCII without quotes or backslashes")
@@ -166,13 +169,13 @@ class Conf(KeySettings):
     def allow_token_in_parameters(self) -> bool:
         """Whether the access token is accepted in the query or a form body.
 
-        Canvas accepts access tokens in both places; RFC 6750 §2.3 advises against it.
+        Canvas accepts access tokens in both places, although RFC 6750 §2.3 advises against tokens in the query.
         """
         return self._boolean("ALLOW_TOKEN_IN_PARAMETERS", default=False)
 
     @property
     def trusted_proxies(self) -> int:
-        """Number of trusted proxies that each append an address to X-Forwarded-For. If 0, the header is ignored."""
+        """The number of trusted proxies that append an address to X-Forwarded-For. If 0, the header is ignored."""
         return self._integer("TRUSTED_PROXIES", 0, 0, 10)
 
     # Gateways and services
@@ -180,7 +183,7 @@ class Conf(KeySettings):
     @property
     @concealed
     def decryption_keys(self) -> list[OpaqueText] | None:
-        """Private encryption keys of a gateway, newest first: PEM or JWK strings, or paths of files.
+        """The private encryption keys of a gateway, newest first: PEM or JWK strings, or paths of files.
 
         If None, the keys are read from this database.
         """
@@ -189,7 +192,7 @@ class Conf(KeySettings):
     @property
     @concealed
     def verification_keys(self) -> list[OpaqueText] | str | None:
-        """Public signing keys: a list as in DECRYPTION_KEYS, in which a JWK set is accepted too, or a JWKS URL.
+        """The public signing keys: a list as in DECRYPTION_KEYS, in which a JWK set is accepted too, or a JWKS URL.
 
         If None, the keys are read from this database.
         """
@@ -204,7 +207,7 @@ class Conf(KeySettings):
 
     @property
     def deny_list(self) -> str:
-        """Source of a gateway's deny list: `database`, or the URL of an issuer's revocation list."""
+        """The source of a gateway's deny list: `database`, or the URL of an issuer's revocation list."""
         value = self._get("DENY_LIST", "database")
         if not isinstance(value, str):
             raise self._invalid("DENY_LIST", "'database' or an https:// URL")
@@ -212,18 +215,18 @@ class Conf(KeySettings):
 
     @property
     def deny_list_seconds(self) -> int:
-        """Seconds for which a gateway caches the deny list: at most 4, so that revocations take effect within 5 s."""
+        """The time, in seconds, for which a gateway caches the deny list: at most 4, for an effect within 5 s."""
         return self._integer("DENY_LIST_SECONDS", 2, 0, 4)
 
     @property
     def max_staleness(self) -> int:
-        """Additional seconds for which cached keys or a cached deny list are used while the source is unavailable."""
+        """The additional time, in seconds, for which cached keys or a cached deny list are used during an outage."""
         return self._integer("MAX_STALENESS", 60, 0, 3600)
 
     @property
     @concealed
     def service_secrets(self) -> list[OpaqueText]:
-        """Shared secrets for `/internal/services/revocations`: a gateway sends the first, an issuer accepts any."""
+        """The secrets for `/internal/services/revocations`: a gateway sends the first, an issuer accepts all."""
         value = self._get("SERVICE_SECRETS", [])
         if not isinstance(value, (list, tuple)) or not all(
             isinstance(s, str) and _SECRET.fullmatch(s) for s in value
@@ -235,7 +238,7 @@ class Conf(KeySettings):
 
     @property
     def user_hook(self) -> Callable[[Any], Any] | None:
-        """Callable `(claims) -> user or None` that a service calls to look up the user of a token."""
+        """A callable `(claims) -> user or None` that a service calls to look up the user of a token."""
         return self._function("USER_HOOK")
 
     @property
@@ -245,7 +248,7 @@ class Conf(KeySettings):
 
     @property
     def remembered_tokens(self) -> int:
-        """Number of decrypted tokens that a gateway process caches. A cached token needs no RSA operation."""
+        """The number of decrypted tokens that a gateway process caches. A cached token needs no RSA operation."""
         return self._integer("REMEMBERED_TOKENS", 5000, 0, 1_000_000)
 
     @property
@@ -257,7 +260,7 @@ class Conf(KeySettings):
 
     @property
     def audit_retention_days(self) -> int | None:
-        """Days after which `instaccess_tokens prune` deletes an audit row; if None, `--older-than` is required."""
+        """The age, in days, at which `instaccess_tokens prune` deletes a row. If None, `--older-than` is required."""
         days = self._get("AUDIT_RETENTION_DAYS", None)
         return None if days is None else self._integer("AUDIT_RETENTION_DAYS", days, 1, 36_500)
 
@@ -275,7 +278,7 @@ SETTINGS = {
     for name, member in (vars(KeySettings) | vars(Conf)).items()
     if isinstance(member, property) and name not in _NOT_SETTINGS
 }
-"""Name of a setting -> name of its property of Conf."""
+"""A mapping from the name of a setting to the name of its property of Conf."""
 
 
 @receiver(setting_changed)

@@ -2,8 +2,8 @@
 
 The checks run in a fixed order: strict parsing, decryption, signature, claims, deny list. `unwrap` receives the
 current time, the keys and the deny list as arguments. `unwrap_with_settings` loads the keys and the deny list that
-the settings of this deployment name. The gateway's view and the admin's inspector call `unwrap_with_settings`, so
-both reach the same decision.
+are configured in this deployment's settings. The gateway's view and the admin's inspector call
+`unwrap_with_settings`, so both reach the same decision.
 """
 
 from __future__ import annotations

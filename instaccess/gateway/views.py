@@ -79,7 +79,7 @@ def _refusal_response(refusal: web.Refusal) -> HttpResponse:
 
 @sensitive_variables("header", "token", "body")
 def _bearer_token(request: HttpRequest) -> str:
-    """Return the bearer token of the Authorization header. Raises InvalidToken unless there is exactly one."""
+    """Return the bearer token of the Authorization header. Raises InvalidToken unless there is exactly one token."""
     header: str = request.META.get("HTTP_AUTHORIZATION", "").strip(" ")
     if not header:
         raise InvalidToken(code=Reason.NO_CREDENTIALS)

@@ -37,7 +37,8 @@ _BEARER = re.compile(r"bearer +([^\s,\ud800-\udfff]+)", re.ASCII | re.IGNORECASE
 class AccessTokenAuthentication(BaseAuthentication):
     """DRF authentication for the issuing endpoint. Returns the user and the access token.
 
-    Raises the refusals of the table in docs/wire-contract.md §1, in the same order, up to and including the scope.
+    Raises the refusals in the table of docs/wire-contract.md §1, in the order of the table, up to and including the
+    refusal for a missing scope.
     """
 
     @sensitive_variables("text")
@@ -111,7 +112,7 @@ def _validate(text: str, request: HttpRequest) -> tuple[Any, Any]:
     client: dict[str, Any] = {"user": user, "client_id": access_token.application.client_id}
     if not access_token.is_expired() or not access_token.application.is_usable(oauth_request):
         raise InvalidAccessToken(
-            "refused by the OAuth2 validator: not for this resource, or its application is not usable",
+            "refused by the OAuth2 validator: the token is not for this resource, or its application is unusable",
             code=Reason.REFUSED_BY_VALIDATOR,
             **client,
         )

@@ -23,7 +23,7 @@ from .middleware import find_transactions
 
 @register()
 def check_user_uuid_field(**kwargs: Any) -> list[CheckMessage]:
-    """Check that USER_UUID_FIELD names a unique field of the user model."""
+    """Check that USER_UUID_FIELD is a unique field of the user model."""
     try:
         name = conf.user_uuid_field
         field: Any = name and get_user_model()._meta.get_field(name)
@@ -35,9 +35,10 @@ def check_user_uuid_field(**kwargs: Any) -> list[CheckMessage]:
         return []
     return [
         Error(
-            f"INSTACCESS['USER_UUID_FIELD'] names {name!r}, which isn't a unique field of the user model: "
+            f"INSTACCESS['USER_UUID_FIELD'] is {name!r}, which isn't a unique field of the user model: "
             "two users could have the same uuid.",
-            hint="Name a field of AUTH_USER_MODEL with unique=True that users can't edit, or remove the setting.",
+            hint="Set INSTACCESS['USER_UUID_FIELD'] to a field of AUTH_USER_MODEL with unique=True that users can't "
+            "edit, or remove the setting.",
             id="instaccess.E003",
         )
     ]
@@ -67,7 +68,7 @@ def check_project(**kwargs: Any) -> list[CheckMessage]:
 
 
 def _check_scopes() -> list[CheckMessage]:
-    """Check that an access token can have the issuing scope, and that it doesn't have it by default."""
+    """Check that access tokens can have the issuing scope, and that the issuing scope isn't a default scope."""
     messages: list[CheckMessage] = []
     provider: Any = getattr(settings, "OAUTH2_PROVIDER", {})
     if "SCOPES_BACKEND_CLASS" not in provider and SCOPE not in provider.get("SCOPES", {}):
@@ -92,7 +93,7 @@ def _check_scopes() -> list[CheckMessage]:
 
 @register()
 def check_permissions(**kwargs: Any) -> list[CheckMessage]:
-    """Warn about permissions that a masquerade can't compare, so that only superusers can masquerade."""
+    """Warn if the permissions of users can't be compared, because only superusers can then masquerade."""
     try:
         sources = [] if conf.masquerade_hook else users.sources_of_unlisted_permissions()
     except (ConfigError, ImportError):
@@ -104,7 +105,7 @@ def check_permissions(**kwargs: Any) -> list[CheckMessage]:
             f"In AUTHENTICATION_BACKENDS or AUTH_USER_MODEL: {', '.join(sources)} has a has_perm, but no "
             "get_all_permissions that lists what has_perm grants. The permissions of two users can't be compared, so "
             "only superusers can masquerade (as_user_id).",
-            hint="Add get_all_permissions to the class, or set INSTACCESS['MASQUERADE_HOOK'] to your own rule. If no "
+            hint="Add get_all_permissions to the class, or set INSTACCESS['MASQUERADE_HOOK']. If no "
             "user masquerades, add this id to SILENCED_SYSTEM_CHECKS.",
             id="instaccess.W013",
         )
@@ -134,7 +135,7 @@ def check_tenants(**kwargs: Any) -> list[CheckMessage]:
     """Check that all tenants share the tables of this app, if the project has one database schema per tenant.
 
     A process uses the same keys and the same deny list for every request. If each tenant had its own tables, one
-    tenant would be served with the keys of another.
+    tenant would be served with the keys of another tenant.
     """
     models = {IssuedToken, get_access_token_model(), get_application_model(), get_user_model()}
     configs = {apps.get_app_config(model._meta.app_label) for model in models}
@@ -146,7 +147,7 @@ def check_tenants(**kwargs: Any) -> list[CheckMessage]:
         Error(
             f"The project has one database schema per tenant, and {', '.join(sorted(names))} would have tables in "
             "each schema. A process uses one set of keys, one deny list and one audit log for all tenants, so one "
-            "tenant would be served with the keys of another.",
+            "tenant would be served with the keys of another tenant.",
             hint="List these apps in SHARED_APPS and not in TENANT_APPS, so that all tenants share their tables.",
             id="instaccess.E060",
         )
@@ -156,7 +157,7 @@ def check_tenants(**kwargs: Any) -> list[CheckMessage]:
 def _apps_per_tenant() -> set[str]:
     """Return the entries of INSTALLED_APPS with tables in the schema of each tenant.
 
-    The settings are those of django-tenants (TENANT_APPS or TENANT_TYPES) and of django-pgschemas (TENANTS).
+    Reads the settings of django-tenants (TENANT_APPS or TENANT_TYPES) and of django-pgschemas (TENANTS).
     """
     public = getattr(settings, "PUBLIC_SCHEMA_NAME", "public")
     kinds = {**getattr(settings, "TENANT_TYPES", {}), **getattr(settings, "TENANTS", {})}
@@ -204,14 +205,15 @@ def _unsafe_settings() -> Sequence[tuple[bool, str, str, str]]:
             conf.allow_token_in_parameters,
             "W005",
             "INSTACCESS['ALLOW_TOKEN_IN_PARAMETERS'] is on: access tokens may be written to server and proxy logs.",
-            "Have clients send `Authorization: Bearer`, and turn INSTACCESS['ALLOW_TOKEN_IN_PARAMETERS'] off.",
+            "Let clients send `Authorization: Bearer`, and turn INSTACCESS['ALLOW_TOKEN_IN_PARAMETERS'] off.",
         ),
         (
             conf.throttle_limit is not None
             and settings.CACHES[conf.throttle_cache]["BACKEND"].rpartition(".")[2] in {"LocMemCache", "DummyCache"},
             "W009",
-            "The throttle's cache is not shared between processes: n workers issue up to n times as many tokens.",
-            "Point INSTACCESS['THROTTLE_CACHE'] at a Redis cache, or set INSTACCESS['THROTTLE_LIMIT'] to None.",
+            "The throttle's cache is not shared between processes, so n workers issue up to n times as many tokens.",
+            "Set INSTACCESS['THROTTLE_CACHE'] to the alias of a Redis cache, or "
+            "set INSTACCESS['THROTTLE_LIMIT'] to None.",
         ),
         (
             wildcard and conf.account_uuid is None and conf.account_hook is None,
@@ -224,6 +226,6 @@ def _unsafe_settings() -> Sequence[tuple[bool, str, str, str]]:
             not (settings.SECURE_SSL_REDIRECT or settings.SECURE_PROXY_SSL_HEADER),
             "W007",
             "No setting requires TLS for requests: bearer tokens may be sent unencrypted.",
-            "Set SECURE_SSL_REDIRECT, or SECURE_PROXY_SSL_HEADER behind a proxy that terminates TLS.",
+            "Turn SECURE_SSL_REDIRECT on. Behind a proxy that terminates TLS, set SECURE_PROXY_SSL_HEADER instead.",
         ),
     )

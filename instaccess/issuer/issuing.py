@@ -63,11 +63,11 @@ def issue(
     Args:
         user: the subject. The caller has authenticated the user and checked the permission.
         origin: the host and the client of the request, for the claim `canvas_domain` and the audit log.
-        now: time of issue, in seconds since the epoch.
+        now: the time of issue, in seconds since the epoch.
         real_user: the user who masquerades as `user`, or None.
         application: the OAuth2 application that sent the request, or None.
-        service: True if the application uses the client credentials grant. The token then names the application.
-        access_token_pk: primary key of the OAuth2 access token, for the audit log only.
+        service: True if the application uses the client credentials grant. The token then contains the client id.
+        access_token_pk: the primary key of the OAuth2 access token, for the audit log only.
         encrypted: whether to encrypt the token. Pass False only for development.
 
     Returns the committed audit row and the token: a compact JWE that contains a compact JWS
@@ -85,7 +85,7 @@ def issue(
         user=user, real_user=real_user, application=application, service=service, origin=origin, now=now
     )
     for _ in range(_ATTEMPTS):
-        # The token is opaque until its row is committed, because error reporters print variables if that fails.
+        # The token is opaque until its row is committed, because error reporters print variables if the commit fails.
         token = _sign_and_encrypt(claims, signing=signing, encryption=encryption if encrypted else None)
         row = _build_row(
             claims,
@@ -200,7 +200,7 @@ def _build_row(
 
 
 def _extra_claims(user: Any, application: Any) -> dict[str, Any]:
-    """Return the claims of CLAIMS_HOOK, except those whose value is None."""
+    """Return the claims that CLAIMS_HOOK returns, except claims whose value is None."""
     hook = conf.claims_hook
     if hook is None:
         return {}

@@ -1,6 +1,6 @@
 """Leaky buckets in Django's cache: atomic on Redis, read-then-write on other caches.
 
-A bucket leaks in whole seconds. Otherwise, a full bucket would fall below the limit after a microsecond, and a burst
+A bucket leaks once per second. Otherwise, a full bucket would fall below the limit after a microsecond, and a burst
 of requests would get one token more than allowed.
 """
 
@@ -23,7 +23,7 @@ _SLACK = 0.001
 """Tolerance, in seconds, for rounding errors in the difference of two times."""
 
 _MAX_CONNECTIONS = 2**31
-"""A number that is never reached, because each thread that queries Redis uses one connection."""
+"""The maximum number of connections. It is never reached, because each thread uses only one connection."""
 
 # The scripts use the clock of Redis, because the clocks of the workers may differ. The scripts return the level as a
 # string, because Redis truncates Lua numbers to integers.
@@ -58,7 +58,7 @@ class Rate:
 
 
 class Bucket(Protocol):
-    """A bucket. `charge` and `peek` return whether the level was below the limit, and the resulting level."""
+    """A leaky bucket. `charge` and `peek` return whether the level was below the limit, and the resulting level."""
 
     def charge(self) -> tuple[bool, float]:
         """Raise the level by the cost of a request. A full bucket stays unchanged."""
@@ -161,7 +161,7 @@ def _create_client(cache: Any) -> Any:
 
     The project may limit the connections of the cache's pool (`max_connections`). If a burst exhausted the limited
     pool, the error would be mistaken for an outage, and the burst would not be throttled. Clients of other classes,
-    such as those for clusters, Sentinel or valkey, are used as the project configured them.
+    such as clients for clusters, Sentinel or valkey, are used as the project configured them.
     """
     client = (cache._cache if isinstance(cache, RedisCache) else cache.client).get_client(write=True)
     if redis is None or type(client) is not redis.Redis:

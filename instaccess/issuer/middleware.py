@@ -16,7 +16,7 @@ from django.conf import settings
 from django.utils.module_loading import import_string
 
 _OPENING = {"atomic", "create_revision"}
-"""Names that open a transaction: of Django, and of django-reversion."""
+"""Names in Django and django-reversion that open a transaction."""
 
 _VIEWS = {"get_response", "view_func", "__call__"}
 """Names by which a middleware calls the next middleware, the view, or the `__call__` of its base class."""

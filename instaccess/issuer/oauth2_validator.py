@@ -27,11 +27,11 @@ def local_validator_class(path: Any) -> Any:
     """Subclass the project's OAuth2 validator so that the validator never queries other servers.
 
     If introspection is configured, django-oauth-toolkit sends an unknown bearer token to another server, and creates
-    the user that the other server names. An unauthenticated client could therefore trigger outgoing requests and fill
-    the user table. Also, the issuer must not accept access tokens of another server.
+    a user with the name that the other server returns. An unauthenticated client could therefore trigger outgoing
+    requests and fill the user table. Also, the issuer must not accept access tokens of another server.
 
     Args:
-        path: OAUTH2_VALIDATOR_CLASS, as an import path or a class; None for django-oauth-toolkit's.
+        path: OAUTH2_VALIDATOR_CLASS, as an import path or a class. None selects django-oauth-toolkit's validator.
 
     Raises ConfigError for an unsupported version of django-oauth-toolkit.
     """
@@ -86,7 +86,8 @@ def build_oauthlib_request(text: str, request: HttpRequest) -> OAuthlibRequest:
     the validator compares the URI with the resources to which a token is restricted (RFC 8707 §2).
     """
     headers = {key: value for key, value in request.META.items() if isinstance(value, str)}
-    # A trailing slash and `.json` are removed, because the URL without them names the same endpoint.
+    # A trailing slash and `.json` are removed, because the URL without the slash and `.json` is the URL of the
+    # resource.
     path = request.path.removesuffix("/").removesuffix(".json")
     return OAuthlibRequest(
         request.build_absolute_uri(path),
@@ -96,7 +97,7 @@ def build_oauthlib_request(text: str, request: HttpRequest) -> OAuthlibRequest:
 
 
 class LazyRequest:
-    """A request for the validator that is built only if the validator reads an attribute.
+    """A request for the validator, which is built only if the validator reads an attribute.
 
     django-oauth-toolkit's own validator reads attributes only for a restricted token. Building the request every time
     would take as long as finding the token.
@@ -106,9 +107,9 @@ class LazyRequest:
         self._build = partial(build_oauthlib_request, text, request)
 
     def __getattr__(self, name: str) -> Any:
-        # Python calls this method only for attributes that are not set. Private names are excluded, because `copy`
-        # looks up `__deepcopy__`, and `_build` on an incomplete copy. Without this check, the look-up would recurse
-        # forever.
+        # Python calls this method only for attributes that are not set. On an incomplete copy, `copy` looks up names
+        # such as `__deepcopy__` while `_build` is not set. Without this check, looking up `_build` would call this
+        # method again and recurse forever.
         if name.startswith("_"):
             raise AttributeError(name)
         if "_built" not in self.__dict__:
@@ -117,7 +118,7 @@ class LazyRequest:
 
 
 def is_usable_client(client_id: str, request: HttpRequest | None = None) -> bool:
-    """Return whether an application exists and is usable, by the rule that the validator applies to access tokens.
+    """Return whether an application exists and is usable, by the validator's rule for access tokens.
 
     Args:
         client_id: the client id of the application.
@@ -131,7 +132,7 @@ def is_usable_client(client_id: str, request: HttpRequest | None = None) -> bool
         return False
     try:
         application = applications.filter(client_id=client_id).first()
-    except (ValueError, DataError):  # the string is not a valid value
+    except (ValueError, DataError):  # The string is not a valid value.
         return False
     # Some databases ignore case, so "abc" would also match "ABC".
     if application is None or application.client_id != client_id:

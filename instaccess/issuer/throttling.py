@@ -22,10 +22,13 @@ from .leaky_buckets import Bucket, Rate, open_bucket
 logger = logging.getLogger("instaccess.throttle")
 
 _LOG_SECONDS = 60
-"""Minimum time in seconds between two log messages of this process about an unavailable cache."""
+"""The minimum time, in seconds, between two log messages of this process about an unavailable cache."""
 
 _PAUSE_SECONDS = 1
-"""Seconds for which the cache is not called after a failure. Otherwise, a stalled cache would delay every request."""
+"""The time, in seconds, for which the cache is not called after a failure.
+
+Without this pause, a stalled cache would delay every request.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ class Level:
 
     @property
     def retry_after(self) -> int:
-        """Whole seconds until the level has fallen below the limit; at least 1."""
+        """The number of whole seconds until the level has fallen below the limit; at least 1."""
         return max(math.floor((self.level - (conf.throttle_limit or 0)) / conf.throttle_leak), 0) + 1
 
 
@@ -95,7 +98,7 @@ _outage = _Outage()
 def charge(access_token_pk: Any) -> Level:
     """Raise the level by the cost of one request. A full bucket refuses the request and stays unchanged.
 
-    Raises ConfigError if THROTTLE_CACHE names a cache that can't be created.
+    Raises ConfigError if the cache of THROTTLE_CACHE can't be created.
     """
     return _with_bucket(access_token_pk, _charge)
 
@@ -103,7 +106,7 @@ def charge(access_token_pk: Any) -> Level:
 def refund(access_token_pk: Any) -> None:
     """Undo a charge after the request failed with a server-side error.
 
-    Raises ConfigError if THROTTLE_CACHE names a cache that can't be created.
+    Raises ConfigError if the cache of THROTTLE_CACHE can't be created.
     """
     _with_bucket(access_token_pk, _refund)
 
@@ -111,7 +114,7 @@ def refund(access_token_pk: Any) -> None:
 def peek(access_token_pk: Any) -> Level:
     """Return the level without changing it.
 
-    Raises ConfigError if THROTTLE_CACHE names a cache that can't be created.
+    Raises ConfigError if the cache of THROTTLE_CACHE can't be created.
     """
     return _with_bucket(access_token_pk, _peek)
 

@@ -59,7 +59,7 @@ class IssueView(APIView):
         if request.method not in {"POST", "OPTIONS"}:
             raise web.MethodNotAllowed(code=Reason.METHOD)
         if request.method == "POST":
-            # Refuse a host that ALLOWED_HOSTS does not list before any query runs.
+            # Before any query runs, refuse a host that isn't in ALLOWED_HOSTS.
             self.domain = request_domain(request._request)
             super().initial(request, *args, **kwargs)
 
@@ -71,7 +71,7 @@ class IssueView(APIView):
         try:
             user = _subject(request, as_user_id, level)
             text = self._issue(request, user)
-        except web.InvalidAsUserId:  # costs as much as a token, so that clients can't try many users
+        except web.InvalidAsUserId:  # This refusal costs as much as a token, so that clients can't try many users.
             raise
         except Exception:
             if level.charged:
@@ -164,7 +164,7 @@ class IssueView(APIView):
 
 
 def _subject(request: Request, as_user_id: str, level: throttling.Level) -> Any:
-    """Return the user that `as_user_id` names, or the authenticated user if it is blank or names that user.
+    """Return the user with the id `as_user_id`, or the authenticated user if the id is blank or their own.
 
     If the bucket is full, no user is looked up. Otherwise, a client could still try many users.
 
@@ -221,7 +221,7 @@ def _traceback(error: Exception, request: Request) -> str:
 
 
 def _parameter(request: Request, name: str) -> str:
-    """Return a parameter from the query, or from the form if the query has none or only blanks."""
+    """Return a parameter from the query, or from the form if the parameter is missing or blank in the query."""
     for read in (parameters.query, parameters.form):
         value = read(request._request).get(name)
         if isinstance(value, str) and value.strip():
@@ -229,5 +229,6 @@ def _parameter(request: Request, name: str) -> str:
     return ""
 
 
-# The query or the form may contain an access token, even if the settings don't allow this.
+# `takes_secrets` is used, because the query or the form may contain an access token, even if the settings don't
+# allow this.
 issue = isolated_view(web.takes_secrets(IssueView.as_view()))

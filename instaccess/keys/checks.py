@@ -1,4 +1,4 @@
-"""System checks of the stored keys: the keys exist, their rows are authentic, the private keys can be unsealed."""
+"""System checks of the stored keys: keys exist, their rows are authentic, and the private keys can be unsealed."""
 
 from __future__ import annotations
 
@@ -47,7 +47,10 @@ def check_keys(databases: Sequence[str] | None = None, **kwargs: Any) -> list[Ch
 
 
 def _report(problems: Sequence[KeyUnavailable]) -> list[CheckMessage]:
-    """Report each row that was modified, and the first key that can't be unsealed, because the cause is the same."""
+    """Report at most `_MAX_REPORTED` modified rows, and the first key that can't be used for another reason.
+
+    Only the first such key is reported, because the other keys usually can't be used for the same reason.
+    """
     altered = [problem for problem in problems if isinstance(problem, KeyAltered)]
     others = [problem for problem in problems if not isinstance(problem, KeyAltered)]
     texts = [problem.detail for problem in altered[:_MAX_REPORTED]]

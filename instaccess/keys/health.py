@@ -28,12 +28,13 @@ class KeyHealth:
     """The state of the keys.
 
     Attributes:
-        keys: current, future and recent keys, at most `MAX_KEYS`, the most relevant first, without modified rows.
+        keys: the current, future and recent keys, the most relevant first. At most `MAX_KEYS`, without keys whose
+            rows were modified.
         totals: a mapping from `use` to the number of all stored keys.
         live: a mapping from kid to the number of live tokens. Each token counts for its signing and its encryption
             key.
-        undecryptable: a mapping from the kid of each key whose private key can't be unsealed or whose row can't be
-            checked to the `code` of the UnsealError.
+        undecryptable: a mapping from kid to the `code` of the UnsealError. Contains the keys whose private key can't
+            be unsealed, and the keys whose row can't be checked.
         altered: rows that were modified or inserted without this package. Their keys are not used.
         unreadable: the primary keys of modified rows that can't be read.
         derived: whether the key-encryption key is derived from SECRET_KEY.
@@ -85,7 +86,7 @@ def load_health(*, since: datetime, now: datetime) -> KeyHealth:
 
 
 def live_tokens(*, now: datetime) -> dict[str, int]:
-    """Return a mapping from kid to the number of live tokens. Runs one query on the tokens of about one hour."""
+    """Return a mapping from kid to the number of live tokens. Runs one query on the tokens of about the last hour."""
     counts: Counter[str] = Counter()
     pairs = audit.live_tokens(now=now).order_by().values_list("signing_kid", "encryption_kid")
     for signing, encryption, count in pairs.annotate(count=Count("pk")):

@@ -1,4 +1,4 @@
-"""Stored keys parsed for jwcrypto, and the mappings in which tokens look them up.
+"""Stored keys parsed for jwcrypto, and mappings from kid to key for the functions of `tokens`.
 
 This module never reads or writes the database.
 """
@@ -61,7 +61,7 @@ class HeldKey:
         return other
 
     def same_material_as(self, row: Key) -> bool:
-        """Return whether a row still contains the same keys, so that the row doesn't have to be parsed again."""
+        """Return whether a row still contains the same keys. If so, the row doesn't have to be parsed again."""
         return (self.use, self._sealed) == (row.use, row.sealed_private_jwk) and self.public == row.public_jwk
 
     def private(self) -> PrivateKey:
@@ -101,7 +101,7 @@ class RefusedKey:
     error: KeyUnavailable
 
     def raise_error(self) -> NoReturn:
-        """Raise the reason. The error is copied, because each use of one object would add to its traceback."""
+        """Raise a copy of the error. Raising the same object again would extend its traceback each time."""
         raise type(self.error)(self.error.detail, code=self.error.code)
 
 

@@ -111,8 +111,9 @@ def import_key(
     """Store a key that was generated elsewhere.
 
     Args:
-        data: PEM (PKCS#8, SubjectPublicKeyInfo or certificate) or one JWK as JSON; a public or a private key.
-        use: signing or encryption. A signing key is published, and tokens that it signed are accepted from now on.
+        data: the public or private key, as PEM (PKCS#8, SubjectPublicKeyInfo or certificate) or as one JWK in JSON.
+        use: whether the key is for signing or for encryption. A signing key is published, and tokens that the key
+            signed are accepted from now on.
         with_private: whether to accept a private key. By default, private keys are refused, because an attacker with
             the gateway's private key can read every token.
 
@@ -139,7 +140,7 @@ def _describe_duplicate(existing: Key, use: Key.Use, *, with_private: bool) -> s
         return f"{text}; a key must have only one use"
     text += f" ({existing.status})"
     if with_private and not existing.has_private:
-        return f"{text}. Its private key can't be added later: generate a new key pair and import that"
+        return f"{text}. Its private key can't be added later: generate a new key pair and import the new key pair"
     return text
 
 

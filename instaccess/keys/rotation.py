@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from ..models import Key
 
 ACCEPTED = (Key.Status.CURRENT, Key.Status.PAST, Key.Status.FUTURE)
-"""Statuses of keys whose tokens may be accepted, the most used status first. Other keys are refused."""
+"""The statuses of keys whose tokens may be accepted, the most frequent status first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def decide(keys: Iterable[Key], *, use: Key.Use, now: datetime, times: Times, fo
         for key in future
         if key != successor and can_rotate_automatically(key, previous_has_private=successor.has_private)
     ]
-    # After an imported public key, no key is generated, because the owner of the private key must send the next one.
+    # After an imported public key, no key is generated: the owner of the private key must send the next public key.
     make_future = not remaining and successor.has_private
     if remaining or make_future:
         next_ready = ready_at(remaining[0], times) if remaining else now + times.lead
@@ -104,7 +104,7 @@ def decide(keys: Iterable[Key], *, use: Key.Use, now: datetime, times: Times, fo
 
 
 def forecast(keys: Iterable[Key], *, now: datetime, times: Times, until: datetime) -> list[Key]:
-    """Predict the keys at `until`, assuming that each rotation from `now` on happens on time.
+    """Predict the statuses and times of keys at `until`, assuming that each rotation from `now` on happens on time.
 
     Nothing is stored. The prediction includes keys that rotations would generate, but these keys are not returned.
 
@@ -178,7 +178,7 @@ def is_ready(key: Key, *, now: datetime, times: Times) -> bool:
 
 
 def gone_at(key: Key, times: Times) -> datetime | None:
-    """Return when the retention of a past key ends, and all its tokens have expired. Returns None for other keys."""
+    """Return when the retention of a past key ends. All its tokens have expired by then. None for other keys."""
     if key.status != Key.Status.PAST or key.retired_at is None:
         return None
     return key.retired_at + times.retention

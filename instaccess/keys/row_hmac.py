@@ -35,10 +35,11 @@ _UNREADABLE = (DbError, ArithmeticError, AttributeError, LookupError, RecursionE
 def canonical_bytes(row: Key) -> bytes:
     """Return the canonical encoding of a row: a JSON array in ASCII.
 
-    The encoding contains all columns except `id`, `mac`, `current_use`, which the database computes, and the sealed
-    private key. Of the sealed private key, it contains only whether there is one. The sealed key is authenticated
-    itself and names its `kid` and `use` (`sealing.py`). If only the sealed key was damaged, the public key of the row
-    therefore stays usable, and the tokens that the key has signed stay valid.
+    The encoding contains all columns except `id`, `mac`, `current_use` and the sealed private key. `current_use` is
+    left out, because the database computes this column. In place of the sealed private key, the encoding contains
+    whether the row has a private key. The sealed private key has a separate authentication tag, which also covers its
+    `kid` and `use` (`sealing.py`). If only the sealed private key was damaged, the public key of the row therefore
+    stays usable, and the tokens that the key has signed stay valid.
     """
     return _encode(
         [
@@ -58,17 +59,18 @@ def canonical_bytes(row: Key) -> bytes:
 
 
 def authenticate(row: Key, keks: Sequence[KeyEncryptionKey]) -> str:
-    """Compute the HMAC of a row with the key-encryption key of its present HMAC, or else with the first one.
+    """Compute the HMAC of a row with the key-encryption key of its present HMAC.
 
-    A changed row keeps its key-encryption key until `reseal`. Otherwise, a rotation during the deployment of a new
-    key-encryption key would make the row unusable for the processes that don't have the new one yet.
+    If that key-encryption key is not configured, the first key-encryption key is used. A changed row keeps its
+    key-encryption key until an operator runs `instaccess_keys reseal`. Otherwise, a rotation during the deployment of
+    a new key-encryption key would make the row unusable for processes that don't have the new key-encryption key yet.
     """
     named = [kek for kek in keks if kek_id(kek) == row.mac.partition(".")[0]]
     return audit.authenticate(canonical_bytes(row), named or keks, purpose=_PURPOSE)
 
 
 def status(row: Key, keks: Sequence[KeyEncryptionKey]) -> audit.HmacStatus:
-    """Check the HMAC of a row. A row with a value that this package never writes is broken, whatever its HMAC is."""
+    """Check the HMAC of a row. Returns BROKEN, even if the HMAC matches, if this package never writes such a row."""
     if not _is_plausible(row):
         return audit.HmacStatus.BROKEN
     try:
@@ -78,7 +80,7 @@ def status(row: Key, keks: Sequence[KeyEncryptionKey]) -> audit.HmacStatus:
 
 
 def check(row: Key, keks: Sequence[KeyEncryptionKey]) -> None:
-    """Check that a row is as this package wrote it.
+    """Check that this package wrote a row, and that the row was not modified afterwards.
 
     Raises:
         KeyAltered: the row was modified, or was not written by this package.
@@ -92,9 +94,9 @@ def check(row: Key, keks: Sequence[KeyEncryptionKey]) -> None:
             )
         case audit.HmacStatus.UNKNOWN:
             raise UnsealError(
-                f"{_name(row)} is not used, because its row names a key-encryption key that is not configured: add "
-                "that key-encryption key to INSTACCESS['KEY_ENCRYPTION_KEYS'] again; if it was derived from "
-                "SECRET_KEY, add the old SECRET_KEY to SECRET_KEY_FALLBACKS",
+                f"{_name(row)} is not used, because the HMAC of its row was computed with a key-encryption key that "
+                "is not configured: add that key-encryption key to INSTACCESS['KEY_ENCRYPTION_KEYS'] again; if it "
+                "was derived from SECRET_KEY, add the old SECRET_KEY to SECRET_KEY_FALLBACKS",
                 code=Reason.KEK_MISSING,
             )
 
@@ -102,8 +104,8 @@ def check(row: Key, keks: Sequence[KeyEncryptionKey]) -> None:
 def is_revocable(row: Key) -> bool:
     """Return whether an operator can revoke the key of a row. Otherwise, the row must be deleted with SQL.
 
-    An attacker chooses the `kid` and the `use` of an inserted row. A kid with other characters could run a program
-    when an operator copies a command into a shell.
+    An attacker chooses the `kid` and the `use` of an inserted row. If the `kid` contained shell syntax, a command
+    with this `kid` that an operator copies into a shell could run a program of the attacker.
     """
     if not isinstance(row.kid, str) or _USUAL_KID.fullmatch(row.kid) is None:
         return False
@@ -113,8 +115,8 @@ def is_revocable(row: Key) -> bool:
 def examine(rows: QuerySet[Key], keks: Sequence[KeyEncryptionKey]) -> tuple[list[Key], dict[int, KeyUnavailable]]:
     """Load rows and check their HMACs.
 
-    Returns the readable rows, and the error of each row that must not be used, by primary key. An unreadable row is
-    only in the second value. Raises DatabaseError if the database is unavailable.
+    Returns the readable rows, and a mapping from primary key to error that contains each row that must not be used.
+    Unreadable rows are only in the mapping. Raises DatabaseError if the database is unavailable.
     """
     loaded, unreadable = load(rows)
     errors: dict[int, KeyUnavailable] = {pk: _unreadable(pk) for pk in unreadable}

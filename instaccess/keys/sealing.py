@@ -75,7 +75,7 @@ def unseal(sealed: str, *, kid: str, use: str, keks: Sequence[KeyEncryptionKey])
 
 
 def sealed_under(sealed: str) -> str:
-    """Return the id of the key-encryption key that a sealed key names, or "" if the sealed key names none."""
+    """Return the id of the key-encryption key in the header of a sealed key, or "" if there is none."""
     try:
         kek = json.loads(base64url_decode(sealed.split(".", 1)[0]))["kek"]
     except (LookupError, TypeError, ValueError, RecursionError):

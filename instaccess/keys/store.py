@@ -60,7 +60,7 @@ def locked() -> Iterator[QuerySet[Key]]:
 def examine(keys: QuerySet[Key] | None = None) -> tuple[list[Key], dict[int, KeyUnavailable]]:
     """Load keys and check the HMAC of each row.
 
-    Returns all readable rows, and the error of each row that must not be used, by primary key.
+    Returns all readable rows, and a mapping from primary key to error for the rows that must not be used.
 
     Raises ConfigError or DatabaseError.
     """
@@ -242,6 +242,6 @@ def _make_storable(key: Key, *fields: str) -> None:
         time = time.replace(microsecond=time.microsecond // 1000 * 1000)
         if not connection.features.supports_timezones:
             # The database stores local times in DATABASES[…]["TIME_ZONE"]. When clocks are set back, two times become
-            # the same local time, and the database returns the earlier one.
+            # the same local time, and the database returns the earlier of the two.
             time = time.astimezone(connection.timezone).replace(fold=0).astimezone(UTC)
         setattr(key, field, time)

@@ -58,7 +58,7 @@ def ensure_next_key(
 def check_usable(key: Key) -> None:
     """Check that a key can be used.
 
-    The row is authentic, a signing key has a private key, and a stored private key can be unsealed.
+    The row must be authentic, a signing key must have a private key, and a stored private key must be unsealable.
 
     Raises:
         KeyAltered: the row was modified.

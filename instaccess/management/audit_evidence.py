@@ -1,4 +1,4 @@
-"""The subcommands of `instaccess_tokens` for tamper evidence: seal, checkpoint, verify, review, prune."""
+"""The subcommands of `instaccess_tokens` for tamper evidence: seal, checkpoint, verify, review and prune."""
 
 from __future__ import annotations
 
@@ -68,7 +68,9 @@ def add_arguments(sub: Mapping[str, CommandParser]) -> None:
             "Default: INSTACCESS['AUDIT_RETENTION_DAYS']."
         ),
     )
-    sub["prune"].add_argument("--batch", type=int, default=1000, help="Rows per transaction (default: 1000).")
+    sub["prune"].add_argument(
+        "--batch", type=int, default=1000, help="Number of rows per transaction (default: 1000)."
+    )
     sub["prune"].add_argument(
         "--force", action="store_true", help="Prune modified rows too, and record the tampering in the prune marker."
     )

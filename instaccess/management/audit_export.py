@@ -15,7 +15,7 @@ from ..models import IssuedToken
 from .base import operator
 
 _KILLED_BY_SIGPIPE = 128 + 13
-"""Exit code that a shell reports for a program that SIGPIPE killed."""
+"""The exit code that a shell reports for a program that SIGPIPE killed."""
 
 
 def add_arguments(parser: CommandParser) -> None:
@@ -76,7 +76,8 @@ def _to_stdout(export: Export, stdout: OutputWrapper) -> None:
                 binary.write(text.encode())
         stdout.flush()
     except BrokenPipeError:
-        # The reader, `head` for example, exited. Redirecting to /dev/null discards buffered output without an error.
+        # The program that reads the output, such as `head`, has exited. Standard output is redirected to /dev/null.
+        # Otherwise, Python would report an error when it flushes its buffer at exit.
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
         raise SystemExit(_KILLED_BY_SIGPIPE) from None

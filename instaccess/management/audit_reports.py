@@ -14,11 +14,11 @@ from ..audit import Problem, Report, Statement
 from .base import iso
 
 LISTED = 100
-"""The maximum number of keys that are listed. Further keys are only counted."""
+"""The maximum number of key problems that are listed. Further problems are only counted."""
 
 
 def report_lines(report: Report) -> list[str]:
-    """Describe the result of `verify` for people."""
+    """Describe the result of `verify` in sentences."""
     lines = []
     if report.pruned is not None:
         pruned_at = iso_seconds(report.pruned.pruned_at)
@@ -70,7 +70,7 @@ def report_facts(report: Report) -> dict[str, Any]:
 
 
 def key_lines(refused: Sequence[str]) -> list[str]:
-    """Describe the keys that are not used because of their rows, for people. `refused` contains the reasons."""
+    """Describe the keys that are not used, in sentences. `refused` contains the reason for each key."""
     lines = [f"Problem of a key: {reason}." for reason in refused[:LISTED]]
     return lines + [f"{len(refused) - LISTED} more problems of keys are not listed."] * (len(refused) > LISTED)
 

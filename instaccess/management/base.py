@@ -1,4 +1,4 @@
-"""Base class of commands with subcommands: parsers, `--json` output and readable errors."""
+"""The base class of commands with subcommands: parsers, `--json` output and readable errors."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class SubcommandCommand(BaseCommand):
 
         Args:
             texts: the help text of each subcommand, by name.
-            parser_class: class of the parsers.
+            parser_class: the class of the parsers.
 
         Returns:
             The parser of each subcommand, by name.
@@ -79,7 +79,7 @@ def operator() -> str:
 
     An example is `uid 1000 (mueller), command line`. The user id comes from the operating system. Environment
     variables such as LOGNAME and SUDO_USER are ignored, because any user can set them. After `sudo`, the user is
-    therefore root; the log of sudo names the person.
+    therefore root, but the log of sudo contains the name of the person.
     """
     if not hasattr(os, "getuid"):  # Windows has no user ids, so the name comes from the environment.
         return f"{getpass.getuser()}, command line"
@@ -98,7 +98,7 @@ def write_new_file(path: str, text: Opaque[str], *, mode: int) -> None:
         mode: the permissions of the file, such as 0o600. The file is created with this mode, so that no other user
             can open the file before a later chmod.
 
-    Raises CommandError if the path is a file, a link or empty, or if the file can't be written.
+    Raises CommandError if the path is empty or already exists, or if the file can't be written.
     """
     if path in {"", "-"}:
         raise CommandError("--file needs the name of a new file. Without --file, the command prints its result.")

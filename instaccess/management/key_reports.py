@@ -43,7 +43,7 @@ def all_facts() -> list[dict[str, Any]]:
     """Describe all stored keys for `--json`, including keys that are not used because their rows were modified."""
     try:
         rows, errors = keys.examine()
-    except ConfigError:  # An operator needs the list for a revocation, which must be possible with invalid settings.
+    except ConfigError:  # An operator needs this list to revoke a key, even if the settings are invalid.
         rows, errors = list(keys.stored_keys()), {}
     authentic = [row for row in rows if row.pk not in errors]
     described = [facts(row, authentic) for row in rows]
@@ -157,9 +157,9 @@ def imported(key: Key) -> str:
         return text
     command = f"python manage.py instaccess_keys activate --kid {key.kid}"
     if not keys.is_ready(key, now=timezone.now(), times=keys.lifecycle_times()):
-        return f"{text} To use it earlier, although services may refuse its tokens: `{command} --force`"
+        return f"{text} To use the key earlier, although services may refuse its tokens: `{command} --force`"
     if key.has_private:
-        return f"{text} To use it now: `{command}`"
+        return f"{text} To use the key now: `{command}`"
     return (
         f"{text} Make sure that the gateway has the private key before `rotate` makes the key current. To make the "
         f"key current now: `{command}`"
@@ -167,7 +167,7 @@ def imported(key: Key) -> str:
 
 
 def activated(key: Key) -> list[str]:
-    """Describe an activation in sentences, and name the keys that no longer become current automatically."""
+    """Describe an activation in sentences, and list the keys that no longer become current automatically."""
     lines = [f"Key {key.kid} is now the current {key.get_use_display()} key."]
     if key.use == Key.Use.SIGNING or key.has_private:
         return lines

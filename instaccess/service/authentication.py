@@ -46,8 +46,8 @@ class AcceptedClaims(Claims):
     """The value of `request.auth`: the claims of the token.
 
     Attributes:
-        real_user: the local user who masquerades as the subject. None if the token has no masquerade, if USER_HOOK is
-            set, or if the issuer's app is not installed.
+        real_user: the local user who masquerades as the subject. None if the token is not for a masquerade, if
+            USER_HOOK is set, or if the issuer's app is not installed.
     """
 
     real_user: Any = None
@@ -80,7 +80,7 @@ class _Unavailable(APIException):
 
 
 class InstAccessAuthentication(BaseAuthentication):
-    """Sets `request.user` and `request.auth` from an InstAccess token.
+    """Authentication that sets `request.user` and `request.auth` from an InstAccess token.
 
     For an opaque bearer token or a JWT of another issuer, DRF tries the next authenticator. An InstAccess token that
     is malformed, expired or still encrypted is refused, and no other authenticator is tried. A subclass can override
@@ -117,7 +117,7 @@ class InstAccessAuthentication(BaseAuthentication):
                 raise  # An error of a hook, whose frames don't contain the token.
             fault = ("the service could not check the token: %s", describe_unexpected(error))
         # Log and raise after the `except` blocks. Otherwise, log handlers could reach the first exception, whose
-        # frames contain the token, and the first exception would become the `__context__` of the new one.
+        # frames contain the token, and the first exception would become the `__context__` of the new exception.
         if fault:
             logger.error(*fault)
         raise answer
@@ -186,8 +186,8 @@ class InstAccessAuthentication(BaseAuthentication):
     def check_account(self, claims: AcceptedClaims, request: Request) -> None:
         """Refuse a token of another account (tenant).
 
-        ACCOUNT_UUID is the account of this service. If it is not set, ACCOUNT_HOOK returns the account of the host
-        that the request was sent to. If neither is set, tokens of every account are accepted.
+        ACCOUNT_UUID is the account of this service. If ACCOUNT_UUID is not set, ACCOUNT_HOOK returns the account of
+        the host that the request was sent to. If neither setting is set, tokens of every account are accepted.
 
         Raises:
             InvalidToken: the token belongs to another account.
@@ -205,8 +205,8 @@ class InstAccessAuthentication(BaseAuthentication):
     def check_client(self, claims: Claims, request: Request | None = None) -> None:
         """Refuse a token whose application was deleted or is unusable, as Canvas does with a developer key.
 
-        The application is looked up if the issuer's app is installed, and only for a token whose `iss` is ISSUER: the
-        database of another issuer contains the applications of the other tokens.
+        The application is looked up if the issuer's app is installed, and only for a token whose `iss` is ISSUER.
+        The applications of other tokens are in the database of another issuer.
 
         Raises:
             InvalidToken: the application does not exist or is unusable.

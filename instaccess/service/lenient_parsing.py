@@ -1,4 +1,4 @@
-"""Lenient parsing of JWTs that are not verified yet. It decides only which authenticator verifies a token."""
+"""Lenient parsing of JWTs that are not verified yet, only to decide which authenticator verifies a token."""
 
 from __future__ import annotations
 

@@ -14,12 +14,13 @@ class IsUsableClient(Protocol):
 
 
 class LocalTables:
-    """The look-ups in this deployment's database. Each is None if the issuer's app is not installed.
+    """The look-ups in this deployment's database. Each look-up is None if the issuer's app is not installed.
 
     Attributes:
-        find_user: takes a uuid and returns the active user with that uuid, or None. Without this look-up,
-            `request.user` is a TokenUser.
-        is_usable_client: takes a client id and a request, and returns whether the application exists and is usable.
+        find_user: a function that takes a uuid and returns the active user with this uuid, or None. Without this
+            look-up, `request.user` is a TokenUser.
+        is_usable_client: a function that takes a client id and a request, and returns whether the application exists
+            and is usable.
     """
 
     find_user: Callable[[str], Any] | None = None

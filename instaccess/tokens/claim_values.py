@@ -8,19 +8,22 @@ from typing import Any
 from ..exceptions import InvalidToken, Reason, TokenExpired
 
 MAX_LIFETIME = 3600
-"""Seconds. Canvas's tokens are valid for one hour. A correctly signed token with a longer lifetime is refused."""
+"""The maximum lifetime of a token, in seconds.
+
+Canvas's tokens are valid for one hour. A correctly signed token with a longer lifetime is refused.
+"""
 
 CLOCK_SKEW = 60
-"""Seconds by which the clock of an issuer may be ahead of the clock of a reader.
+"""The maximum time, in seconds, by which the clock of an issuer may be ahead of the clock of a reader.
 
 A token whose `iat` is further in the future is refused.
 """
 
 MAX_LEEWAY = 300
-"""Largest value of the LEEWAY setting, in seconds past `exp`."""
+"""The largest value of the LEEWAY setting, in seconds. The leeway begins at `exp`."""
 
 AFTERLIFE = MAX_LEEWAY + CLOCK_SKEW
-"""Seconds past `exp` after which every gateway refuses a token, with any allowed leeway and clock skew."""
+"""The time, in seconds past `exp`, after which every gateway refuses a token, with any leeway and clock skew."""
 
 
 def check_times(

@@ -24,10 +24,12 @@ from .claim_values import (
 from .compact import MAX_DEPTH, nests_too_deep
 
 MAX_PAYLOAD_BYTES = 2048
-"""Largest payload, in bytes. A token with this payload and an RSA-4096 signature fits into nginx's 4 KiB buffer for
-response headers."""
+"""The maximum size of a payload, in bytes.
 
-# Attribute of Claims -> name of the claim, in the order of the payload.
+A token with a payload of this size and an RSA-4096 signature fits into nginx's 4 KiB buffer for response headers.
+"""
+
+# A mapping from attribute of Claims to name of the claim, in the order of the payload.
 _NAMES = {
     "issuer": "iss",
     "jti": "jti",
@@ -54,7 +56,7 @@ _OPTIONAL_SHARD_IDS = ("masquerading_user_shard_id", "shard_id")
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 ATTRIBUTES = {name: attribute for attribute, name in _NAMES.items()}
-"""Name of a claim -> attribute of Claims."""
+"""A mapping from the name of a claim to the attribute of Claims."""
 
 RESERVED = frozenset(_NAMES.values()) | {"aud", "nbf"}
 """Claims that CLAIMS_HOOK can't set. The issuer never writes `aud` or `nbf`, but readers may check both claims."""
@@ -109,8 +111,8 @@ class Claims:
         """Create the claims of a new token, with a random `jti` (RFC 7519 §4.1.7).
 
         Args:
-            now: time of issue, in seconds since the epoch.
-            lifetime: 1 to 3600 seconds.
+            now: the time of issue, in seconds since the epoch.
+            lifetime: the lifetime of the token, from 1 to 3600 seconds.
             extra: additional claims, from CLAIMS_HOOK. Claims with reserved names are dropped.
 
         The other parameters are the fields of the class.
@@ -188,17 +190,19 @@ class Claims:
 
         Args:
             payload: the JSON object of a JWS whose signature has been verified.
-            now: seconds since the epoch. A token whose `exp` equals `now` has expired (RFC 7519 §4.1.4).
+            now: the current time, in seconds since the epoch. A token whose `exp` equals `now` has expired (RFC 7519
+                §4.1.4).
             issuers: the accepted values of `iss`.
-            leeway: seconds past `exp` for which a token is still accepted.
-            max_lifetime: largest `exp - iat` that is accepted, in seconds.
+            leeway: the time, in seconds past `exp`, for which a token is still accepted.
+            max_lifetime: the largest accepted `exp - iat`, in seconds.
 
         Raises:
             ForeignToken: `iss` is missing or not in `issuers`.
             TokenExpired: the token is past its `exp` and the leeway.
             InvalidToken: the token has another problem; `code` is the precise reason.
         """
-        # A tuple, because `in` searches a string for substrings, and a set refuses an `iss` that is a list.
+        # A tuple is used, because `in` would search a string for substrings, and would raise TypeError for a set if
+        # `iss` is a list.
         if payload.get("iss") not in tuple(issuers):
             raise ForeignToken("the issuer (iss) of the token is not accepted")
         values: dict[str, Any] = {"issuer": payload["iss"]}

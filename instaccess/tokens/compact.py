@@ -24,7 +24,7 @@ _COMPACT = (string.ascii_letters + string.digits + "-_.").encode()
 _KID = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
 
 MAX_DEPTH = 32
-"""Largest nesting depth of JSON lists and objects, in issued tokens and in parsed tokens."""
+"""The largest nesting depth of JSON lists and objects, in issued tokens and in parsed tokens."""
 
 _JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 _BRACKET = re.compile(r"[\[\]{}]")

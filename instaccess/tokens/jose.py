@@ -1,7 +1,7 @@
 """Signing, encryption, decryption and verification of compact JWS and JWE (RFC 7515, RFC 7516).
 
-jwcrypto decrypts and verifies tokens. Because its parser is lenient, `compact` first parses each token strictly. The
-caller decides which algorithms are accepted; the token never does.
+jwcrypto decrypts and verifies tokens. Because jwcrypto's parser is lenient, `compact` first parses each token
+strictly. The caller decides which algorithms are accepted; the token never does.
 
 Public keys are `jwcrypto.jwk.JWK` objects, and private keys are `PrivateKey` objects. Their `use` member is set.
 Reuse these objects, because loading a private key takes about as long as a hundred signatures.
@@ -37,7 +37,7 @@ CONTENT_ALGORITHMS = ("A128CBC-HS256", "A256GCM")
 
 MAX_PLAINTEXT_BYTES = 8192
 MAX_KEY_ATTEMPTS = 3
-"""Maximum number of keys that are tried for a token whose header has no `kid`, as in Canvas.
+"""The maximum number of keys that are tried for a token whose header has no `kid`, as in Canvas.
 
 The number is limited, because each attempt is an RSA operation.
 """
@@ -59,7 +59,7 @@ class ReloadableKeys(Mapping[str, JWK]):
 
     @abstractmethod
     def reload(self) -> None:
-        """Load the keys again, unless that happened recently."""
+        """Load the keys again, unless they were loaded recently."""
 
 
 def sign(payload: bytes, key: PrivateKey, *, kid: str, typ: str = "JWT") -> str:
@@ -93,8 +93,8 @@ def decrypt(
 
     Args:
         token: an untrusted string.
-        keys: private encryption keys by `kid`, newest first. Only the key that the header names is tried. If the
-            header names no key, the first `MAX_KEY_ATTEMPTS` keys are tried.
+        keys: private encryption keys by `kid`, newest first. If the header contains a `kid`, only the key with this
+            `kid` is tried. Otherwise, the first `MAX_KEY_ATTEMPTS` keys are tried.
         key_algorithms, content_algorithms: the values of `alg` and `enc` that are accepted.
 
     Returns the plaintext and the `kid` of the key that decrypted the token.
@@ -164,7 +164,7 @@ def verify(token: str, keys: Mapping[str, JWK], *, typ: str = "JWT") -> tuple[di
     tried = dict(_candidates(header, keys))
     kid = _find_verifying_kid(segments, tried)
     if kid is None and "kid" not in header and isinstance(keys, ReloadableKeys):
-        # The key may be new. A token with a `kid` needs no reload here, because the look-up of its key reloads them.
+        # The key may be new. A token with a `kid` needs no reload here, because looking up its key reloads the keys.
         keys.reload()
         reloaded = dict(_candidates(header, keys))
         kid = _find_verifying_kid(segments, {kid: key for kid, key in reloaded.items() if tried.get(kid) != key})

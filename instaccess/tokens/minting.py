@@ -1,6 +1,6 @@
-"""Encodes issued tokens as compact JWS and JWE (RFC 7515 §7.1, RFC 7516 §7.1) with the cryptography library.
+"""Encoding of issued tokens as compact JWS and JWE (RFC 7515 §7.1, RFC 7516 §7.1) with the cryptography library.
 
-jwcrypto is not used for encoding, because it would take a tenth of an issuer's time (measured by `benchmarks/`). The
+jwcrypto is not used for encoding, because it would take a tenth of the time of issuing (see `benchmarks/`). The
 tests decode the tokens with jwcrypto, joserfc, PyJWT and cryptography. `jose` decrypts and verifies with jwcrypto.
 """
 
@@ -48,7 +48,7 @@ def jwe(text: bytes, key: RSAPublicKey, *, alg: str, enc: str, kid: str) -> str:
 
 
 def _a128cbc_hs256(text: bytes, cek: bytes, header: bytes) -> tuple[bytes, bytes, bytes]:
-    """Return initialization vector, ciphertext and tag (RFC 7518 §5.2.2.1). `cek` starts with the MAC key."""
+    """Return initialization vector, ciphertext and tag (RFC 7518 §5.2.2.1). The `cek` starts with the MAC key."""
     iv = os.urandom(16)
     pad = 16 - len(text) % 16
     encryptor = Cipher(AES(cek[16:]), CBC(iv)).encryptor()
@@ -58,7 +58,7 @@ def _a128cbc_hs256(text: bytes, cek: bytes, header: bytes) -> tuple[bytes, bytes
 
 
 def _a256gcm(text: bytes, cek: bytes, header: bytes) -> tuple[bytes, bytes, bytes]:
-    """Return initialization vector (96 bits), ciphertext and tag (128 bits) of AES-GCM (RFC 7518 §5.3)."""
+    """Return the 96-bit initialization vector, the ciphertext and the 128-bit tag of AES-GCM (RFC 7518 §5.3)."""
     iv = os.urandom(12)
     ciphertext_and_tag = AESGCM(cek).encrypt(iv, text, header)
     return iv, ciphertext_and_tag[:-16], ciphertext_and_tag[-16:]

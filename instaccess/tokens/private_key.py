@@ -20,7 +20,7 @@ class PrivateKey(Opaque[JWK]):
     DESCRIPTION = "private key"
 
     has_private = True
-    """As in `JWK`, whose `has_private` is false for a public key."""
+    """Whether the key contains a private key. Always true, unlike `JWK.has_private`."""
 
     @concealed
     def public(self) -> JWK:

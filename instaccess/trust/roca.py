@@ -16,7 +16,7 @@ _LARGEST_PRIME = 167
 
 
 def _subgroups() -> Iterator[tuple[int, int]]:
-    """Yield each odd prime with the order of 65537 modulo this prime, except if every number is a power of 65537."""
+    """Yield odd primes with the order of 65537 modulo the prime, if not every number is a power of 65537."""
     for prime in range(3, _LARGEST_PRIME + 1, 2):
         if all(prime % divisor for divisor in range(3, prime, 2)):
             order, power = 1, _GENERATOR % prime

@@ -50,8 +50,8 @@ def use(load_ring: Callable[[float], Ring]) -> None:
     """Use the keys of this deployment's database unless a setting lists other keys. `apps.py` calls this function.
 
     Args:
-        load_ring: returns the key ring. Its argument is `max_staleness`: seconds by which the keys may be older if
-            the database is unavailable.
+        load_ring: a function that returns the key ring. Its argument is `max_staleness`: the time, in seconds, by
+            which the keys may be older if the database is unavailable.
     """
     _key_table.load_ring = load_ring
 
@@ -65,7 +65,7 @@ def decryption_keys(*, max_staleness: float = 0) -> Mapping[str, PrivateKey]:
     """Return the private encryption keys as a mapping from kid to key, in the order in which they are tried.
 
     Args:
-        max_staleness: seconds by which keys of the database may be older if the database is unavailable.
+        max_staleness: the time, in seconds, by which keys may be older if the database is unavailable.
 
     Raises:
         KeyUnavailable: there is no key. The missing key is a server-side error, so clients get a 503 and not a 401.
@@ -83,7 +83,7 @@ def verification_keys(*, max_staleness: float = 0) -> Mapping[str, JWK]:
     """Return the public signing keys as a mapping from kid to key, in the order in which they are tried.
 
     Args:
-        max_staleness: seconds by which keys of the database may be older if the database is unavailable.
+        max_staleness: the time, in seconds, by which keys may be older if the database is unavailable.
 
     Raises:
         KeyUnavailable: there is no key.
@@ -152,7 +152,7 @@ def _parse_all(
                     f"{entry} is a URL: write the URL as a string, not in a list", setting=setting
                 ) from None
             raise ConfigError(
-                f"{entry} names a file that can't be read ({type(error).__name__})", setting=setting
+                f"{entry} is the path of a file that can't be read ({type(error).__name__})", setting=setting
             ) from None
         except (KeyRefused, SourceUnavailable) as error:
             raise ConfigError(f"{entry} contains a key that can't be used: {error.detail}", setting=setting) from None

@@ -20,24 +20,24 @@ THROTTLED = {
     429: "429 Too Many Requests (Rate Limit Exceeded)\n",
     403: "403 Forbidden (Rate Limit Exceeded)\n",
 }
-"""Status -> body of a throttled request."""
+"""The response body of a throttled request, by status."""
 
 # One encoder is shared, because `json.dumps` with separators would create a new encoder for each call.
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 RETRY_AFTER = 10
-"""Seconds after which a client may retry a request that got a 503 (RFC 9110 §10.2.3)."""
+"""The time, in seconds, after which a client may retry a request that got a 503 (RFC 9110 §10.2.3)."""
 
 
 class Refusal(InstAccessError):
-    """Base class of the exceptions that become error responses.
+    """The base class of the exceptions that become error responses.
 
     Args:
         detail: the precise reason, for the log only.
         code: the machine-readable reason, for the log only.
         user, client_id: the user and client that were refused, if known; for the log only.
-        access_token_pk: primary key of a valid access token. If given, the response reports the level of the access
-            token's throttling bucket.
+        access_token_pk: the primary key of a valid access token. If given, the response reports the level of the
+            access token's throttling bucket.
         cost: the amount by which the request raised the level of the bucket; for `X-Request-Cost`.
     """
 
@@ -113,7 +113,7 @@ class InsufficientScope(Refusal):
 
 
 class InvalidAsUserId(Refusal):
-    """The caller may not get tokens for the user that `as_user_id` names."""
+    """The caller may not get tokens for the user with the id in `as_user_id`."""
 
     body = {"errors": "Invalid as_user_id"}
 

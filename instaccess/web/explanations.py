@@ -45,10 +45,13 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
             "The header has a member that is not accepted, such as “zip”, “crit” or “jwk”, or a member that is not a "
             "string. The token was refused before any key was used."
         ),
-        _("This deployment's issuer never issues such tokens. Find the source of the token: this can be an attack."),
+        _(
+            "This deployment's issuer never issues such tokens. Find the source of the token, because this can be an "
+            "attack."
+        ),
     ),
     Reason.WRONG_ALG: Explanation(
-        _("The token names an algorithm that is not accepted."),
+        _("The token uses an algorithm that is not accepted."),
         _(
             "RSA1_5, which Canvas uses, is accepted only if INSTACCESS['ENCRYPTION_ALG'] is RSA1_5. "
             "Other algorithms, such as “none” or HS256, can be an attack."
@@ -56,24 +59,27 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.WRONG_TYPE: Explanation(
         _(
-            "The header names a type other than that of an InstAccess token, although the token is encrypted or "
-            "signed like an InstAccess token."
+            "The type in the header is not the type of InstAccess tokens, although the token is encrypted or signed "
+            "like an InstAccess token."
         ),
         _("Paste the InstAccess token. Audit checkpoints, for example, are signed with the same key as tokens."),
     ),
     Reason.DECRYPT_FAILED: Explanation(
         _("No key decrypts the token: it was damaged or modified, or it was encrypted for another deployment."),
-        _("Copy the complete token again. If the header names no key, only the three newest keys were tried."),
+        _("Copy the complete token again. If the header contains no key id, only the three newest keys were tried."),
     ),
     Reason.UNKNOWN_KID: Explanation(
         _("The token is signed or encrypted with a key that is not available on this server."),
         _(
             "The token is forged or comes from another deployment, or this server has not received a new key yet. "
-            "Compare its key id with the list of keys."
+            "Compare the key id of the token with the list of keys."
         ),
     ),
     Reason.BAD_SIGNATURE: Explanation(
-        _("The signature does not match the key that the header names: the token was modified, forged or damaged."),
+        _(
+            "The signature does not match the key whose id is in the header: the token was modified, forged or "
+            "damaged."
+        ),
         _(
             "Do not trust the content of the token. Copy the complete token again. If the error remains, find out "
             "who created the token."
@@ -81,7 +87,10 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.BAD_CLAIM: Explanation(
         _("A required claim is missing, or the value of a claim is not allowed."),
-        _("The detail names the claim. If another program signs with this deployment's key, correct that program."),
+        _(
+            "The detail contains the name of the claim. If another program signs with this deployment's key, correct "
+            "the program."
+        ),
     ),
     Reason.BAD_LIFETIME: Explanation(
         _("The lifetime of the token is longer than an hour or shorter than one second."),
@@ -174,21 +183,21 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.REFUSED_BY_VALIDATOR: Explanation(
         _(
-            "The OAuth2 validator refused the access token: it is restricted to another resource, or its "
-            "application is unusable."
+            "The OAuth2 validator refused the access token, because the token is restricted to another resource or "
+            "its application is unusable."
         ),
-        _('See the validator that OAUTH2_PROVIDER["OAUTH2_VALIDATOR_CLASS"] names, and the application.'),
+        _('Check the validator in OAUTH2_PROVIDER["OAUTH2_VALIDATOR_CLASS"], and check the application.'),
     ),
     Reason.INSUFFICIENT_SCOPE: Explanation(
         _("The OAuth2 access token lacks the scope that the issuing endpoint requires."),
         _("The client must request the scope url:POST|/api/v1/inst_access_tokens when it gets its access token."),
     ),
     Reason.AS_USER_ID: Explanation(
-        _("The parameter “as_user_id” names a user for whom the caller may not get tokens."),
+        _("The caller may not get tokens for the user with the id in “as_user_id”."),
         _("The detail in the log gives the reason."),
     ),
     Reason.AS_USER_ID_UNKNOWN: Explanation(
-        _("The parameter “as_user_id” names no active user."),
+        _("There is no active user with the id in “as_user_id”."),
         _("Send the primary key of an active user, or “uuid:” followed by the uuid of the user."),
     ),
     Reason.AS_USER_ID_NOT_ALLOWED: Explanation(
@@ -216,7 +225,7 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.NO_KEY: Explanation(
         _("A required key is missing. This is a server-side error, not a problem with the token."),
-        _("Run the command that the detail names. Every request gets a 503 until the key exists."),
+        _("Run the command in the detail. Every request gets a 503 until the key exists."),
     ),
     Reason.SOURCE_UNAVAILABLE: Explanation(
         _("Keys or the deny list can't be read from their server, and the cached copy is too old."),
@@ -246,21 +255,21 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     Reason.KEY_ALTERED: Explanation(
         _("The row of a key was modified or inserted without this app, so the key is not used."),
         _(
-            "Run `python manage.py check --database default`, which names the row and the command that fixes the "
+            "Run `python manage.py check --database default`, which reports the row and the command that fixes the "
             "problem. Find out who modified the database."
         ),
     ),
     Reason.AUDIT: Explanation(
         _("The audit row could not be written, so no token was issued."),
-        _("The detail in the log names the database error."),
+        _("The detail in the log contains the database error."),
     ),
     Reason.AUDIT_ALTERED: Explanation(
         _("The audit log was tampered with."),
-        _("Run `python manage.py instaccess_tokens verify`, which names the row."),
+        _("Run `python manage.py instaccess_tokens verify`, which reports the row."),
     ),
     Reason.CONFIG: Explanation(
         _("A setting is missing or invalid. This is a server-side error, not a problem with the token."),
-        _("Run `python manage.py check`, which names the setting and the values that it accepts."),
+        _("Run `python manage.py check`, which reports the setting and its accepted values."),
     ),
     Reason.CLAIMS_TOO_LARGE: Explanation(
         _("The claims do not fit into the response headers of a gateway."),
@@ -287,4 +296,4 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
         _("The log contains the code."),
     ),
 }
-"""Reason code -> explanation. A test checks that every member of `Reason` has an explanation."""
+"""The explanation of each reason code. A test checks that every member of `Reason` has an explanation."""

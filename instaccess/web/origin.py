@@ -17,7 +17,7 @@ _DEFAULT_PORTS = {"http": "80", "https": "443"}
 _MAX_HOST_CHARS, _MAX_PORT_CHARS = 253, 5
 _MAX_ACCOUNT_CHARS = 255
 _MAX_ADDRESS_CHARS = 64
-"""Length of the longest address with brackets, zone and port. Longer strings are invalid and not cached."""
+"""The length of the longest address with brackets, zone and port. Longer strings are invalid and not cached."""
 
 
 def request_domain(request: HttpRequest) -> str:
@@ -38,7 +38,7 @@ def request_domain(request: HttpRequest) -> str:
 
 
 def client_address(request: HttpRequest) -> str | None:
-    """Return the client's IP address, or None if it isn't a valid address.
+    """Return the client's IP address, or None if the address is invalid.
 
     Without trusted proxies, the address is REMOTE_ADDR. With TRUSTED_PROXIES = n, the address is the n-th entry from
     the right of X-Forwarded-For. Each trusted proxy appends the address of its client, so the outermost trusted proxy
@@ -69,9 +69,9 @@ def _parse_address(address: str) -> str | None:
 def account_uuid(host: str) -> str:
     """Return the uuid of the root account of a host (`name` or `name:port`).
 
-    The uuid is ACCOUNT_UUID or, if that is not set, the result of ACCOUNT_HOOK for the host name. If neither setting
-    is set, the uuid is derived from the host name (RFC 9562 §5.5, DNS namespace), so the uuid is stable without being
-    stored. The port is ignored, because clients can choose the port freely.
+    The uuid is ACCOUNT_UUID or, if ACCOUNT_UUID is not set, the result of ACCOUNT_HOOK for the host name. If neither
+    setting is set, the uuid is derived from the host name (RFC 9562 §5.5, DNS namespace), so the uuid is stable
+    without being stored. The port is ignored, because clients can choose the port freely.
 
     Raises ConfigError if ACCOUNT_HOOK doesn't return a string of 1 to 255 characters.
     """

@@ -19,8 +19,8 @@ from django.views.decorators.debug import sensitive_post_parameters
 def takes_secrets(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
     """Decorate a view whose query or form can contain a secret, such as a private key or a token.
 
-    Decorate the view that the URL refers to. For an admin page, that is the result of `AdminSite.admin_view`, because
-    the queries of `admin_view` can fail too.
+    Decorate the view that the URL refers to. For an admin page, decorate the result of `AdminSite.admin_view`,
+    because the queries of `admin_view` can fail too.
     """
 
     @functools.wraps(view)

@@ -16,7 +16,7 @@ from .explanations import EXPLANATIONS, Explanation
 
 
 class Variant(StrEnum):
-    """The state of the key that a refused token names.
+    """The state of the key whose id a refused token contains.
 
     The row of the key was modified, or the key was revoked, retired long ago, or stored on another server.
     """
@@ -31,7 +31,7 @@ DETAILED: Mapping[tuple[Reason, Variant], Explanation] = {
     (Reason.UNKNOWN_KID, Variant.ALTERED): Explanation(
         _("The row of the token's key was modified or inserted without this app. All its tokens are refused."),
         _(
-            "Run `python manage.py check --database default`, which names the row and the command that fixes the "
+            "Run `python manage.py check --database default`, which reports the row and the command that fixes the "
             "problem. Find out who modified the database."
         ),
     ),

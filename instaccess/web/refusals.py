@@ -27,10 +27,10 @@ from .tally import Kind, Tally
 logger = logging.getLogger("instaccess.refusals")
 
 INTERVAL = 10
-"""Seconds between two writes of a process, and between two attempts while the database is unavailable."""
+"""The time, in seconds, between two writes of a process, and between two attempts during an outage."""
 
 KINDS = 200
-"""Number of combinations of role, reason, client and user that a process distinguishes per hour."""
+"""The number of combinations of role, reason, client and user that a process distinguishes per hour."""
 
 # The codes are compared as strings, because a hook may raise an error whose code isn't a `Reason`.
 _REASONS = frozenset(map(str, Reason))
@@ -47,7 +47,7 @@ class Table(Protocol):
         """Return the connection to the database that contains the table."""
 
     def add(self, counts: Mapping[Kind, int]) -> None:
-        """Add all counts to the table. If this fails, adds no count and raises DatabaseError."""
+        """Add all counts to the table, or raise DatabaseError and add none of the counts."""
 
     def trim(self) -> bool:
         """Delete old and surplus rows. Returns False if more rows remain to be deleted."""

@@ -18,7 +18,7 @@ class Kind(NamedTuple):
     """
 
     hour: int
-    """Hours since the epoch."""
+    """The number of whole hours since the epoch."""
     role: str
     reason: str
     client_id: str
@@ -29,9 +29,9 @@ class Tally:
     """Counters by kind, with exact counts across threads.
 
     Args:
-        kinds: number of kinds that are distinguished per hour. Further refusals are counted without client and user,
-            and add at most one kind per role and reason.
-        hours: number of hours for which counts are kept until `take`. Older counts are discarded.
+        kinds: the number of kinds that are distinguished per hour. Further refusals are counted without client and
+            user, and add at most one kind per role and reason.
+        hours: the number of hours for which counts are kept until `take`. Older counts are discarded.
     """
 
     def __init__(self, *, kinds: int, hours: int) -> None:
@@ -67,7 +67,7 @@ class Tally:
             self._counts[kind] = self._counts.get(kind, 0) + 1
 
     def take(self) -> dict[Kind, int]:
-        """Return all counts and reset them."""
+        """Return all counts, and start again from zero."""
         with self._lock:
             counts, self._counts = self._counts, {}
             return counts

@@ -1,4 +1,4 @@
-"""Describes unexpected exceptions for the log, without any value from a request."""
+"""The description of unexpected exceptions for the log, without any value from a request."""
 
 from __future__ import annotations
 

@@ -45,7 +45,8 @@ class Layer:
 
     Attributes:
         authentic: whether a key decrypted or verified the layer. If not, an attacker may have written the header.
-        key: the key that decrypted or verified the layer, else the key that the header names, else None.
+        key: the key that decrypted or verified the layer. If there is no such key, the key whose id the header
+            contains, or None.
     """
 
     use: Key.Use
@@ -63,8 +64,8 @@ class Reading:
     """The parts of a token that could be parsed.
 
     Attributes:
-        layers: the outer layer first.
-        payload: the claims set, which is trustworthy only if `authentic` is true.
+        layers: the layers of the token, the outer layer first.
+        payload: the claims set of the token, which is trustworthy only if `authentic` is true.
         authentic: whether a known key verified the signature.
     """
 
@@ -75,7 +76,7 @@ class Reading:
 
 @sensitive_variables("token", "signed")
 def read_encrypted(token: str) -> Reading:
-    """Parse an encrypted token and, if a key decrypts the token, the signed token inside. Raises: ConfigError."""
+    """Parse an encrypted token and, if a key decrypts the token, the signed token inside. Raises ConfigError."""
     if len(token) > tokens.MAX_TOKEN_CHARS:
         return Reading()
     signed, kid, stale = "", "", conf.max_staleness
@@ -88,7 +89,7 @@ def read_encrypted(token: str) -> Reading:
 
 @sensitive_variables("signed")
 def read_signed(signed: str) -> Reading:
-    """Parse a signed token. Raises: ConfigError."""
+    """Parse a signed token. Raises ConfigError."""
     if len(signed) > tokens.MAX_TOKEN_CHARS:
         return Reading()
     payload, kid, stale = pasted.members(signed, 1), "", conf.max_staleness
@@ -102,7 +103,7 @@ def _build_layer(use: Key.Use, token: str, matching_kid: str) -> Layer:
     """Build a layer.
 
     Args:
-        matching_kid: id of the key that decrypted or verified the layer; empty if there is no such key.
+        matching_kid: the id of the key that decrypted or verified the layer; empty if there is no such key.
     """
     header = pasted.members(token, 0)
     named = header.get("kid")

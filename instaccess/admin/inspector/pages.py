@@ -1,6 +1,6 @@
 """The page of the inspector, where users paste a token and read why it is accepted or refused.
 
-The page has its own permission. The token is sent in a POST request and removed from the request before it is
+The page needs a separate permission. The token is sent in a POST request and removed from the request before it is
 inspected. The token never appears in a response, a log, a session or an error report. The page writes nothing to the
 database.
 """

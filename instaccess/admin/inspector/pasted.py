@@ -19,7 +19,7 @@ from django.views.decorators.debug import sensitive_variables
 from ...tokens import nests_too_deep
 
 MAX_SHOWN = 400
-"""Maximum number of characters of a value that are shown."""
+"""The maximum number of characters that are shown of a value."""
 
 _QUOTES = "\"'`\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u00ab\u00bb"
 _REPLY_MARK = re.compile(r"^[ \t]*>[> \t]*", re.MULTILINE)

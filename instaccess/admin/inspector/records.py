@@ -35,17 +35,17 @@ _STATUSES = {
 
 @dataclass(frozen=True, slots=True)
 class KeyStatus:
-    """Status of a key.
+    """The status of a key.
 
     Attributes:
         kid: the key id, formatted for display.
         status: a value of `Key.Status`, `configured` (from the settings or a JWK set) or `unknown`.
-        since: time of the last change of status, if known.
-        pk: primary key of the key's row, or None if the database has no such row.
+        since: the time of the last change of status, if known.
+        pk: the primary key of the key's row, or None if the database has no such row.
         private_held: whether the row contains the private key.
         gone: whether the key retired so long ago that all tokens that use the key have expired.
         altered: whether the row was modified or inserted without this app, so that the key is not used.
-        use: signing or encryption.
+        use: a value of `Key.Use`: whether the key is for signing or for encryption.
     """
 
     kid: str
@@ -59,7 +59,7 @@ class KeyStatus:
 
     @property
     def words(self) -> str:
-        """Description of the status and its time."""
+        """A description of the status and its time."""
         if self.altered:
             return _("modified in the database, so not used")
         status = str(_STATUSES.get(self.status, self.status))
@@ -69,7 +69,7 @@ class KeyStatus:
 
     @property
     def unusable_reason(self) -> Variant | None:
-        """Reason why gateways and services treat this key as unknown. None if the reason is not known."""
+        """The reason why gateways and services treat this key as unknown. None if the reason is not known."""
         if self.altered:
             return Variant.ALTERED
         if self.status == Key.Status.REVOKED:
@@ -95,7 +95,7 @@ class AuditRecord:
 
     Attributes:
         row: the row, or None if there is no such row.
-        evidence: status of the row's HMAC, or None if the HMAC cannot be checked.
+        evidence: the status of the row's HMACs, or None if the HMACs can't be checked.
         differences: claims that differ from the row.
         alarms: warnings for the user.
     """
@@ -107,7 +107,7 @@ class AuditRecord:
 
     @property
     def revoked(self) -> str:
-        """Time of the revocation as a string; empty if the token is not revoked."""
+        """The time of the revocation as a string; empty if the token is not revoked."""
         return format_utc(self.row.revoked_at) if self.row is not None and self.row.revoked_at is not None else ""
 
 
@@ -148,7 +148,8 @@ def has_external_private_key(key: KeyStatus | None) -> bool:
     """Return whether only the gateway has the private key that decrypts a token.
 
     Args:
-        key: the encryption key that the token names. If None, any encryption key may match the token.
+        key: the encryption key whose id the token contains. None if the token contains no key id, so that any
+            encryption key may match.
     """
     if key is not None:
         return key.unusable_reason is Variant.ELSEWHERE
@@ -164,10 +165,10 @@ def find_row(payload: Mapping[str, Any], *, authentic: bool, kids: Mapping[Key.U
     """Return the audit row of a token, with the differences between row and token.
 
     Args:
-        payload: claims of the token.
+        payload: the claims of the token.
         authentic: whether a known key signed the token. An authentic token without a row causes a warning, because
             every issued token is recorded.
-        kids: ids of the keys that decrypted and verified the token.
+        kids: the ids of the keys that decrypted and verified the token.
 
     Returns None if the payload contains no token id.
     """

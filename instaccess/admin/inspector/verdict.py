@@ -1,8 +1,8 @@
 """The verdict on an inspected token: accepted or refused, and why. Writes nothing.
 
-The gateway and the service decide: `gateway.unwrap_with_settings` for an encrypted token, and the steps of
-`service.InstAccessAuthentication` for a signed token. Afterwards the token is parsed for display. An `Inspection`
-never contains a token or a string that could be used as a token.
+The same code decides as in the gateway and the service: `gateway.unwrap_with_settings` for an encrypted token, and
+the steps of `service.InstAccessAuthentication` for a signed token. Afterwards, the token is parsed for display. An
+`Inspection` never contains a token or a string that could be used as a token.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from .layers import Item, Layer, Reading, describe_claims, read_encrypted, read_
 from .records import AuditRecord, find_row, has_external_private_key
 
 MAX_PASTED = 20_000
-"""Maximum length of pasted text, in characters.
+"""The maximum length of pasted text, in characters.
 
 The longest token has 8,192 characters. The maximum is higher, because users may paste text around the token.
 """
 
 
 class Kind(Enum):
-    """Kind of the pasted text."""
+    """The kind of a pasted text."""
 
     ENCRYPTED = gettext_lazy("Encrypted InstAccess token, as the issuer returns it to clients")
     SIGNED = gettext_lazy("Signed InstAccess token, as the gateway forwards it to services")
@@ -45,7 +45,7 @@ class Kind(Enum):
 
 
 class Outcome(Enum):
-    """Verdict on a token."""
+    """The verdict on a token."""
 
     ACCEPTED = gettext_lazy("Accepted")
     REFUSED = gettext_lazy("Refused")
@@ -59,16 +59,16 @@ class Inspection:
 
     Attributes:
         kind: the kind of the pasted text.
-        outcome: the verdict.
-        code: the reason code of the log; empty if the token is accepted.
-        detail: the error message.
-        explanation: meaning of the reason, and advice.
-        jti: the token id, if the token is authentic.
-        layers: the outer layer first.
-        claims: claims of the token, which are trustworthy only if `authentic` is true.
+        outcome: the verdict on the token.
+        code: the reason code that the log would contain; empty if the token is accepted.
+        detail: the error message; empty if the token is accepted.
+        explanation: the meaning of the reason, and the advice to the user.
+        jti: the token id; empty if the token is not authentic.
+        layers: the layers of the token, the outer layer first.
+        claims: the claims of the token, which are trustworthy only if `authentic` is true.
         authentic: whether a known key verified the signature.
-        audit: the audit row, or None if the token contains no token id.
-        alarms: warnings that the user should investigate.
+        audit: the audit row with the token id, or None if the token contains no token id.
+        alarms: the warnings that the user should investigate.
         notes: additional information for the user.
     """
 
@@ -92,7 +92,7 @@ def inspect(text: str, *, now: float) -> Inspection:
 
     Args:
         text: the pasted text, with the token and any text around it.
-        now: seconds since the epoch.
+        now: the current time, in seconds since the epoch.
 
     A server-side error, such as a missing key, an unavailable deny list or an invalid setting, raises no exception.
     The verdict is then `Outcome.UNDECIDED`.
@@ -172,7 +172,7 @@ def _inspect_signed(token: str, now: float, notes: list[str]) -> Inspection:
 def _check_at_service(claims: Claims) -> InvalidToken | None:
     """Return the error with which a service that uses this database would refuse the claims, or None.
 
-    If USER_HOOK is set, the users are not checked. The hook may create users, so it is not called here.
+    If USER_HOOK is set, the users are not checked. The hook is not called here, because it may create users.
     """
     if conf.account_uuid not in (None, claims.account_uuid):
         return InvalidToken(f"for account {claims.account_uuid!r}", code=Reason.WRONG_ACCOUNT)

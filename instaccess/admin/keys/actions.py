@@ -29,7 +29,7 @@ from ..forms import GenerateForm, ImportForm, RevokeForm, RotateForm
 
 
 class KeyActions(ReadOnlyAdmin):
-    """Admin of read-only keys, with the pages that rotate, generate, import and revoke keys."""
+    """The admin of read-only keys, with the pages that rotate, generate, import and revoke keys."""
 
     def get_urls(self) -> list[URLPattern]:
         def wrap(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
@@ -250,7 +250,7 @@ def _describe_successor(current: Key) -> str:
 
 
 def can_be_revoked(key: Key) -> bool:
-    """Return whether a key is not revoked yet, or its row was modified, so that a revocation makes it authentic."""
+    """Return whether a revocation would have an effect: the key isn't revoked yet, or its row isn't authentic."""
     if not keys.is_revocable(key):
         return False
     return key.status != Key.Status.REVOKED or not keys.is_authentic(key, keys.keks_for_revocation())

@@ -19,7 +19,7 @@ from ...keys import KeyHealth, Times, decide, is_gone, is_next, served_at, short
 from ...models import Key, RefusalCount
 
 GRACE = timedelta(days=1)
-"""Time until an overdue change is reported. With a shorter time, a daily cron job would cause false warnings."""
+"""The time until an overdue change is reported. With a shorter time, a daily cron job would cause false warnings."""
 
 _ROTATE = "python manage.py instaccess_keys rotate"
 _ACTIVATE = "python manage.py instaccess_keys activate --kid …"
@@ -28,7 +28,7 @@ _MAX_NAMED = 5
 
 
 class Severity(IntEnum):
-    """Severity of a problem. The page lists the most severe problems first."""
+    """The severity of a problem. The key change list shows the most severe problems first."""
 
     ERROR = 0
     WARNING = 1
@@ -40,9 +40,9 @@ class Problem:
     """A problem that an operator must fix or know about.
 
     Attributes:
-        code: stable name of this kind of problem.
-        text: description of the problem.
-        fix: instructions for the operator.
+        code: the stable name of this kind of problem.
+        text: a description of the problem.
+        fix: the instructions for the operator.
         command: the command that fixes the problem; empty if there is no such command.
     """
 
@@ -164,7 +164,7 @@ def _overdue_rotation(current: Key, days: int, *, can_rotate: bool) -> Problem:
 
 
 def _find_unusable(health: KeyHealth) -> Iterator[Problem]:
-    """Find keys that cannot be decrypted."""
+    """Find keys whose private key can't be decrypted or whose row can't be checked."""
     missing = [key for key in health.keys if health.undecryptable.get(key.kid) is Reason.KEK_MISSING]
     if missing:
         yield Problem(
@@ -203,7 +203,7 @@ def _altered_rows(health: KeyHealth) -> Problem:
         % {"keys": "; ".join(names)},
         _(
             "Restore the rows from a backup, or revoke the keys. Find out who modified the database. This command "
-            "names each row and the command that revokes its key:"
+            "lists each row with the command that revokes its key:"
         ),
         "python manage.py check --database default",
     )

@@ -19,7 +19,7 @@ from .findings import Problem, Severity, bad_setting, find_problems
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A key in the table: short key id, description of the lifecycle, and number of live tokens that use the key."""
+    """A key in the table: its short id, a description of its lifecycle, and the number of live tokens that use it."""
 
     short: str
     life: str
@@ -34,7 +34,7 @@ def panel(*, now: datetime) -> dict[str, Any]:
         problems = find_problems(health, now=now, times=times, spikes=audit.refusal_spikes(now=now))
     except ConfigError as error:
         return {"problems": _label_severity([bad_setting(error)]), "timeline": None}
-    total = health.total - len(health.altered)  # The timeline leaves out modified rows, which the problems name.
+    total = health.total - len(health.altered)  # The timeline leaves out modified rows.
     drawing = timeline.draw(health.keys, total=total, now=now, times=times)
     groups = [
         (group, [(row, _describe_row(row, health, now, times)) for row in group.rows])

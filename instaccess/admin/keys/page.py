@@ -64,7 +64,7 @@ class KeyAdmin(KeyActions):
         return super().change_view(request, object_id, form_url, context)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Key]:
-        # A row that can't be read would make the whole page fail. The problems above the list name the row.
+        # A row that can't be read would make the whole page fail. The problems above the list report such a row.
         return super().get_queryset(request).exclude(pk__in=keys.unreadable_rows())
 
     @admin.display(description=gettext_lazy("private key"), boolean=True)
@@ -112,7 +112,7 @@ def _describe_problem(key: Key) -> str:
         case KeyAltered():
             return _(
                 "This row was modified or inserted without this app, so the key is not used. Find out who modified "
-                "the database. This command says what to do: python manage.py check --database default"
+                "the database. To see how to fix the row, run: python manage.py check --database default"
             )
         case ConfigError(detail=detail):
             return _("A setting is invalid, so the row can't be checked: %(reason)s.") % {"reason": detail}

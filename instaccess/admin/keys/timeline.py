@@ -15,7 +15,7 @@ from ...keys import Times, decide, forecast, gone_at
 from ...models import Key
 
 MAX_ROWS = 12
-"""Maximum number of signing keys that are drawn, and of encryption keys."""
+"""The maximum number of keys that are drawn for each use (signing and encryption)."""
 
 TOP, HEADING, ROW, AXIS = 22, 26, 38, 22
 _PHASES = (Key.Status.FUTURE, Key.Status.CURRENT, Key.Status.PAST)
@@ -89,8 +89,8 @@ def draw(keys: Sequence[Key], *, total: int, now: datetime, times: Times) -> Tim
     """Draw the keys, or return None if there is no key to draw.
 
     Args:
-        keys: the most useful keys first.
-        total: number of all keys, including keys that are not in `keys`.
+        keys: the keys to draw, the most useful key first.
+        total: the number of all keys, including keys that are not in `keys`.
     """
     drawable = [key for key in keys if (ended := _ended(key, times)) is None or ended >= begins(now, times)]
     if not drawable:

@@ -23,7 +23,7 @@ from .chart_geometry import Drawing, Series, draw
 from .periods import HOUR, Period
 
 _HIGH, _LOW = 84, 34
-"""Height of the highest bar in pixels: in the panel of issued tokens, and in the other panels."""
+"""The height of the highest bar, in pixels: in the panel of issued tokens, and in the other panels."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class Kind:
         if not counts.total:
             return f"{self.heading}: 0"
         if step == HOUR:
-            return _("%(heading)s: %(count)s, at most %(most)s per hour") % numbers
-        return _("%(heading)s: %(count)s, at most %(most)s per day") % numbers
+            return _("%(heading)s: %(count)s, peak %(most)s per hour") % numbers
+        return _("%(heading)s: %(count)s, peak %(most)s per day") % numbers
 
     def series(self, step: timedelta) -> Series:
         return Series(self.name, self.title(step), self.counts.numbers, self.height, first=self.counts.known)
@@ -73,12 +73,12 @@ class TokenChart:
 
     Attributes:
         heading: the period, and whether a bar is an hour or a day.
-        unit: heading of the first column of the table.
-        description: text alternative of the image: first and last time, and the totals.
+        unit: the heading of the first column of the table.
+        description: the text alternative of the image: the first and the last time, and the totals.
         drawing: the geometry of the chart.
-        headings: headings of the other columns of the table.
+        headings: the headings of the other columns of the table.
         rows: the rows of the table.
-        notes: sentences that explain what the chart counts and omits.
+        notes: the sentences that explain what the chart counts and omits.
         empty: whether every number is zero or unknown.
     """
 

@@ -20,7 +20,7 @@ from ...models import IssuedToken, RefusalCount
 from .periods import HOUR, Period
 
 CHARTED = 50_000
-"""Maximum number of rows counted for one panel. An index scan of this size takes a few hundredths of a second."""
+"""The maximum number of rows counted for one panel. An index scan of this size takes a few hundredths of a second."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Counts:
 
     Attributes:
         numbers: one count per hour or day.
-        known: index of the first complete count. Counts before this index are incomplete.
+        known: the index of the first complete count. Counts before this index are incomplete.
         truncated: whether the period contains more than `CHARTED` rows.
     """
 
@@ -39,7 +39,7 @@ class Counts:
 
     @property
     def total(self) -> int:
-        """Sum of the complete counts, that is, the counts from index `known` on."""
+        """The sum of the complete counts, that is, of the counts from index `known` on."""
         return sum(self.numbers[self.known :])
 
 

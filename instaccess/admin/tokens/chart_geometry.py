@@ -10,31 +10,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 TITLE = 18
-"""Pixels above the bars of a panel, for the title."""
+"""The height of the space for the title above the bars of a panel, in pixels."""
 GAP = 14
-"""Pixels below the bars of a panel, before the next panel."""
+"""The height of the space between the bars of a panel and the next panel, in pixels."""
 AXIS = 22
-"""Pixels at the bottom of the chart, for the labels of the axis."""
+"""The height of the space for the labels of the axis at the bottom of the chart, in pixels."""
 LEAST = 2
-"""Minimum height, in pixels, of a bar that is not zero, so that the bar is visible."""
+"""The minimum height, in pixels, of a bar that is not zero, so that the bar is visible."""
 FILLED = 0.72
-"""Width of a bar as a fraction of the width available for the bar."""
+"""The width of a bar, as a fraction of the width that is available for the bar."""
 WIDEST = 6.0
-"""Maximum width of a bar, as a percentage of the chart's width."""
+"""The maximum width of a bar, as a percentage of the chart's width."""
 LABELS = 4
-"""Maximum number of labels on the axis. More labels would overlap on a phone."""
+"""The maximum number of labels on the axis. More labels would overlap on a phone."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """Data of one panel.
+    """The data of one panel.
 
     Attributes:
-        name: CSS class suffix of the panel.
-        title: title of the panel.
-        numbers: one count per bar, zero or greater.
-        height: height of the highest bar, in pixels.
-        first: index of the first bar that is drawn. Counts before this index are unknown.
+        name: the CSS class suffix of the panel.
+        title: the title of the panel.
+        numbers: the count of each bar, zero or greater.
+        height: the height of the highest bar, in pixels.
+        first: the index of the first bar that is drawn. Counts before this index are unknown.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Rectangle:
-    """Attributes of an SVG `rect`."""
+    """The attributes of an SVG `rect`."""
 
     x: str
     y: str
@@ -100,9 +100,9 @@ def draw(series: Sequence[Series], axis: Sequence[str], columns: Sequence[str]) 
     """Place the panels one below the other, each with its own scale, above a common axis.
 
     Args:
-        series: one for each panel.
-        axis: a label for each bar. Only a few labels are drawn.
-        columns: the text of a tooltip for each bar.
+        series: the data of each panel.
+        axis: the label of each bar. Only a few labels are drawn.
+        columns: the text of the tooltip of each bar.
     """
     panels, y = [], 0
     for panel_series in series:

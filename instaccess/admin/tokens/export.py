@@ -72,7 +72,7 @@ class ExportPages(ReadOnlyAdmin):
 
 
 def _filters(request: HttpRequest) -> dict[str, str]:
-    """Return the filters for the log. The search is not logged: users may paste a token into the search box."""
+    """Return the filters for the log. The search is not logged, because users may paste a token into it."""
     return {
         name: "(not logged)" if name == SEARCH_VAR else ",".join(values)[:_LOGGED_CHARS]
         for name, values in request.GET.lists()
@@ -80,7 +80,7 @@ def _filters(request: HttpRequest) -> dict[str, str]:
 
 
 class _AsyncChunks:
-    """Asynchronous iterator over the chunks. Each chunk is generated in the thread that has the database connection.
+    """An asynchronous iterator over the chunks. The thread that has the database connection generates each chunk.
 
     Under ASGI, Django would read a synchronous iterator into memory completely before sending it.
     """

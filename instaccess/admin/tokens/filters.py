@@ -20,10 +20,10 @@ from ...tokens import MAX_LIFETIME
 from . import periods
 
 OFFERED = 30
-"""Maximum number of values that a filter offers. Users find other values by searching."""
+"""The maximum number of values that a filter offers. Users find other values by searching."""
 
 RECENT_ROWS = 1000
-"""Number of rows, latest first, from which the account filter reads its choices."""
+"""The number of rows, the latest first, from which the account filter reads its choices."""
 
 
 class StatusFilter(admin.SimpleListFilter):
@@ -76,7 +76,7 @@ class MasqueradeFilter(admin.SimpleListFilter):
     def queryset(self, request: HttpRequest, queryset: QuerySet[IssuedToken]) -> QuerySet[IssuedToken]:
         match self.value():
             case "yes":
-                # Compare with `>`. Databases would not use the index for the inequality of `exclude`.
+                # Compare with `>`, because databases would not use the index for the inequality of `exclude`.
                 return queryset.filter(real_user_uuid__gt="")
             case "no":
                 return queryset.filter(real_user_uuid="")
@@ -102,7 +102,7 @@ class _ValueFilter(admin.SimpleListFilter):
         return sorted(offered.items(), key=lambda choice: choice[1].casefold())
 
     def load_choices(self) -> list[tuple[str, str]]:
-        """Return values with their labels. If there are more than `OFFERED`, the filter says so."""
+        """Return values with their labels. If there are more than `OFFERED` values, the filter shows a note."""
         raise NotImplementedError
 
     def label(self, value: str) -> str:

@@ -69,7 +69,7 @@ class IssuedTokenAdmin(InspectorPages, ExportPages, TokenActions):
             data["chart"] = build_chart(data["cl"])
         return response
 
-    # To save space, only the headings contain "UTC", and the expiry omits the date if it equals the date of issue.
+    # To save space, only the headings contain "UTC", and the expiry omits a date that equals the date of issue.
     @admin.display(description=_("issued (UTC)"), ordering="issued_at")
     def when(self, token: IssuedToken) -> str:
         return _render_time(f"{token.issued_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}")

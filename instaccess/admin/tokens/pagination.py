@@ -9,7 +9,7 @@ from django.db.models.functions import Least
 from django.utils.functional import cached_property
 
 COUNTED = 5_000
-"""Maximum number of rows that the list counts and pages through. Counting millions of rows takes seconds."""
+"""The maximum number of rows that the list counts and shows. Counting millions of rows takes seconds."""
 
 
 class BoundedPaginator(Paginator):  # type: ignore[type-arg]
@@ -30,9 +30,9 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]
 def _sort_after_lookup(rows: Any) -> Any:
     """Order a queryset with few rows so that the database looks up the rows first and then sorts them.
 
-    If rows are ordered by the indexed `issued_at`, a database may scan this index from the latest row on: its planner
-    expects an early match. For a user who left a year ago, such a scan reads most of the table. No index has the
-    expression `LEAST(issued_at, expires_at)`, so this order prevents the scan. The order is the same, because no
+    If rows are ordered by the indexed `issued_at`, a database may scan this index from the latest row on, because its
+    planner expects an early match. For a user who left a year ago, such a scan reads most of the table. No index has
+    the expression `LEAST(issued_at, expires_at)`, so this order prevents the scan. The order is the same, because no
     token expires before it is issued.
     """
     time = Least("issued_at", "expires_at")

@@ -18,30 +18,30 @@ CHOICES: dict[str, tuple[Any, timedelta]] = {
     "90d": (_("Last 90 days"), timedelta(days=90)),
     "365d": (_("Last 365 days"), timedelta(days=365)),
 }
-"""Label and length of each period, by the value of the `period` parameter in the URL."""
+"""The label and the length of each period, by the value of the `period` parameter in the URL."""
 
 DEFAULT = "7d"
-"""Period of the chart if the user has not chosen a period."""
+"""The period of the chart if the user has not chosen a period."""
 
 BY_HOUR = timedelta(days=3)
-"""Maximum length of a period that is divided into hours. Longer periods are divided into days."""
+"""The maximum length of a period that is divided into hours. Longer periods are divided into days."""
 
 
 @dataclass(frozen=True)
 class Period:
-    """Time from `since` up to, but not including, `until`. Both are starts of hours, or of days if `step` is DAY."""
+    """The time from `since` until before `until`. Both are the start of an hour, or of a day if `step` is DAY."""
 
     since: datetime
     until: datetime
 
     @property
     def step(self) -> timedelta:
-        """Length of one bar of the chart: an hour or a day."""
+        """The length of the time that one bar of the chart covers: an hour or a day."""
         return HOUR if self.until - self.since <= BY_HOUR else DAY
 
     @property
     def starts(self) -> list[datetime]:
-        """Start of each hour or day of the period."""
+        """The start of each hour or day of the period."""
         step = self.step
         count = max(-((self.since - self.until) // step), 0)
         return [self.since + number * step for number in range(count)]

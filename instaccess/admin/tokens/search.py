@@ -11,7 +11,7 @@ from django.db.models import Q
 from ... import audit, users
 
 RECORDED = 1000
-"""Maximum number of rows that are read for the uuids of deleted users with a name."""
+"""The maximum number of rows that are read to find the uuids of deleted users with a given name."""
 
 
 def terms(text: str) -> list[str]:
@@ -53,7 +53,7 @@ def refusals_matching(term: str) -> Q | None:
 
 
 def _recorded_uuids(name: str) -> set[str]:
-    """Return the uuids of users, existing or deleted, for which rows recorded this name."""
+    """Return the uuids of the users, existing or deleted, whose user name in a row is `name`."""
     name = audit.fit(name, "user_name")
     rows = audit.issued_tokens().filter(audit.filter_by_recorded_name(name))
     columns = rows.values_list("user_name", "user_uuid", "real_user_name", "real_user_uuid")[:RECORDED]

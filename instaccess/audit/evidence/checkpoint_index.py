@@ -14,7 +14,7 @@ from .statements import EvidenceKeys, Statement
 
 _EXPORT_FORMAT = "instaccess checkpoint 1"
 UNREADABLE = "unreadable"
-"""Stands for the digest of a row that could not be read when the checkpoint was created."""
+"""The placeholder for the digest of a row that could not be read when the checkpoint was created."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +22,8 @@ class Entry:
     """A row in the index of a checkpoint.
 
     Attributes:
-        row: id of the row.
-        digest: see `row_digest`.
+        row: the id of the row.
+        digest: the digest of the row (see `row_digest`), or `UNREADABLE`.
         altered: whether the HMAC of the row didn't match when the checkpoint was created.
     """
 
@@ -59,7 +59,7 @@ class Exported:
 
 
 def export_checkpoint(checkpoint: Checkpoint) -> str:
-    """Format a checkpoint as JSON. Store the copy where an attacker on this server or database can't change it."""
+    """Format a checkpoint as JSON. Store the copy on a machine that an attacker on this server can't reach."""
     return json.dumps({"format": _EXPORT_FORMAT, "jws": checkpoint.jws, "index": checkpoint.index})
 
 

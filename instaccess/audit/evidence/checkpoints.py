@@ -5,8 +5,8 @@ the same UTC day. A checkpoint contains the number of rows, the ids of the first
 digest of its index, which lists a digest of each row. The digest is chained to the previous checkpoint. Copies stored
 on another machine reveal changes even if the attacker has all keys (see `verification.py`).
 
-No tampering stops `seal`. A checkpoint covers modified and unreadable rows too, and marks these rows. If the last
-checkpoint was modified, the next one is chained to the checkpoint before.
+Tampering doesn't stop `seal`. A checkpoint covers modified and unreadable rows too, and marks these rows. If the last
+checkpoints were modified, the next checkpoint is chained to the last checkpoint that can be read.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ ROWS = 10_000
 """The maximum number of rows per checkpoint. `seal`, `verify` and `prune` read this many rows into memory at once."""
 
 SETTLED = MAX_LIFETIME + AFTERLIFE + CLOCK_SKEW + 600
-"""Seconds after the time of issue until a row can no longer change.
+"""The time, in seconds after the issue of a token, after which the row of the token can no longer change.
 
 After this time, the token can no longer be revoked, and the INSERT of the row was committed or has failed. Ten
-minutes are allowed for a slow INSERT. If the clock of an issuer is slow by more than these seconds, `verify` reports
+minutes are allowed for a slow INSERT. If the clock of an issuer is slow by more than this time, `verify` reports
 the issuer's rows as added.
 """
 
@@ -50,7 +50,7 @@ class Sealed:
 
     Attributes:
         made: the new checkpoints.
-        waiting: number of rows that no checkpoint covers yet, because the rows can still change.
+        waiting: the number of rows that no checkpoint covers yet, because the rows can still change.
         ready_at: when a checkpoint can cover the first waiting row. None if no rows are waiting.
     """
 
@@ -63,6 +63,9 @@ class ChainEnd(NamedTuple):
     """The last checkpoint, to which the next checkpoint is chained, or the latest prune marker.
 
     Attributes:
+        number: the number of the checkpoint.
+        last: the id of its last row.
+        digest: its digest.
         taken: the numbers of later checkpoints, which can't be read.
     """
 
@@ -122,7 +125,7 @@ def _seal_page(keys: EvidenceKeys, now: datetime, cut: datetime | None) -> list[
 
 
 def _part(row: int, cut: datetime | None) -> tuple[int, bool]:
-    """Return the UTC day of a row, and whether the row is after the cut. One checkpoint covers only one such part."""
+    """Return the UTC day of a row, and whether the row is after the cut. A checkpoint covers only one such part."""
     return id_time(row).toordinal(), cut is not None and row >= first_id(cut)
 
 

@@ -23,7 +23,9 @@ def reauthenticate(keys: EvidenceKeys) -> int:
     """Replace the HMACs of older key-encryption keys with HMACs of the first key-encryption key.
 
     Recomputes the HMACs of checkpoints, prune markers, reviews, rows without a checkpoint, and the user names in all
-    rows. A row that a checkpoint covers needs no new HMAC, because the checkpoint proves the row, except the names.
+    rows. A row that a checkpoint covers needs no new HMAC, because the checkpoint proves the contents of the row. The
+    user names need a new HMAC, because no checkpoint covers the names.
+
     An HMAC that doesn't match is not replaced, because a new HMAC would hide that the data was modified.
 
     Returns the number of new HMACs.

@@ -20,9 +20,9 @@ class Reference(NamedTuple):
     """A foreign key of a row.
 
     Attributes:
-        row: id of the row.
-        name: name of the foreign key.
-        target: primary key of the user or the application.
+        row: the id of the row.
+        name: the name of the foreign key.
+        target: the primary key of the user or the application.
         recorded: the uuid or the client id that the row contains.
     """
 
@@ -51,7 +51,7 @@ def compare(rows: Sequence[IssuedToken]) -> Comparison:
     """Compare the foreign keys of rows with the uuids and client ids in the rows.
 
     Only uuids that this package generated are compared, because generated uuids never change. Uuids from a field of
-    the user model are not compared.
+    the user model are not compared, because the host project may change the field.
     """
     users: list[Reference] = []
     users_differ = False
@@ -69,12 +69,13 @@ def _find_modified(
     """Find the references that must have been modified. Also returns whether any other reference differs.
 
     Args:
-        identify: returns the current uuids or client ids by primary key.
-        find_existing: returns those of the given uuids or client ids that exist.
+        identify: a function that returns a mapping from primary key to the current uuid or client id.
+        find_existing: a function that returns the given uuids or client ids that exist.
     """
     current = identify({each.target for each in references if _is_valid(each)})
     different = [each for each in references if current.get(each.target) != each.recorded]
-    existing = find_existing({each.recorded for each in different}) | {""}  # An empty value must have no foreign key.
+    # "" is added, because a row with an empty uuid or client id must not have a foreign key.
+    existing = find_existing({each.recorded for each in different}) | {""}
     modified = [each for each in different if each.recorded in existing or not _is_valid(each)]
     return modified, len(modified) < len(different)
 

@@ -26,7 +26,7 @@ class Kind(StrEnum):
     UNCHECKED = "unchecked"
     """No checkpoint covers the row, and the key-encryption key of its HMAC is no longer configured."""
     REFERENCE = "reference"
-    """The row refers to another user or application than when it was issued."""
+    """The row no longer refers to its original user or application."""
     NAMES = "names"
     """The HMAC of the user names in the row doesn't match, or its key-encryption key is no longer configured."""
     CHECKPOINT = "checkpoint"
@@ -40,7 +40,7 @@ _RANGES = {
     Kind.ADDED: "were added",
     Kind.UNREADABLE: "contain invalid values and can't be read",
     Kind.UNCHECKED: "can't be checked",
-    Kind.REFERENCE: "refer to other users or applications than when they were issued",
+    Kind.REFERENCE: "no longer refer to their original users or applications",
     Kind.NAMES: "contain user names that don't match their HMACs or can't be checked",
 }
 
@@ -49,7 +49,7 @@ class Finding(NamedTuple):
     """A problem of one row, checkpoint, prune marker or review.
 
     Attributes:
-        state: identifies the present contents, in ASCII. If the contents change again, the state changes too.
+        state: an ASCII string that changes if the contents of the row or statement change again.
         text: a description for the operator.
     """
 
@@ -69,8 +69,8 @@ class Problem:
 
     Attributes:
         first, last: the ids of the first and the last row, or the number of the checkpoint, prune marker or review.
-        count: number of rows; 1 for a checkpoint, prune marker or review.
-        digest: SHA-256 of the kind, the ids and the states of the rows, hexadecimal. If one of the rows changes
+        count: the number of rows; 1 for a checkpoint, prune marker or review.
+        digest: the hexadecimal SHA-256 of the kind, the ids and the states of the rows. If one of the rows changes
             again, the digest changes too.
         text: a description for the operator.
     """
@@ -84,7 +84,7 @@ class Problem:
 
     @property
     def code(self) -> str:
-        """Return the short form of the digest, with which an operator names the problem."""
+        """The short form of the digest, which an operator passes to `instaccess_tokens review`."""
         return self.digest[:12]
 
 
@@ -93,7 +93,9 @@ class Incident:
     """A review in the database, with the problems that were reviewed.
 
     Attributes:
-        present: number of the reviewed problems that still exist.
+        review: the contents of the review.
+        problems: the problems that were reviewed.
+        present: the number of the reviewed problems that still exist.
     """
 
     review: Review
@@ -106,13 +108,13 @@ class Report:
     """The result of `verify`.
 
     Attributes:
-        rows: number of checked rows.
-        sealed: number of checked rows that are covered by a checkpoint.
-        checkpoints: number of checked checkpoints.
+        rows: the number of checked rows.
+        sealed: the number of checked rows that are covered by a checkpoint.
+        checkpoints: the number of checked checkpoints.
         last: the contents of the last checkpoint; None if there is no checkpoint.
         pruned: the latest prune marker; None if no rows were pruned.
         problems: the first `LISTED` problems that were not reviewed.
-        more: number of further problems that were not reviewed.
+        more: the number of further problems that were not reviewed.
         incidents: the reviewed incidents.
         notes: information for the operator that isn't a sign of tampering.
     """
@@ -129,7 +131,7 @@ class Report:
 
     @property
     def summary(self) -> str:
-        """Return the first problem and the number of further problems; an empty string if there is no problem."""
+        """The first problem and the number of further problems; an empty string if there is no problem."""
         if not self.problems:
             return ""
         more = len(self.problems) - 1 + self.more
@@ -156,10 +158,11 @@ class _Range:
 
 
 class Collector:
-    """Adds problems to a report, in constant memory: joins the problems of consecutive rows, and limits the list.
+    """Collection of problems for a report. The problems of consecutive rows are joined, so that memory is bounded.
 
     Args:
-        report: `report.incidents` contains the reviewed incidents. Problems that were reviewed are only counted.
+        report: the report to add problems to. `report.incidents` contains the reviewed incidents, whose problems are
+            only counted.
     """
 
     def __init__(self, report: Report) -> None:

@@ -1,8 +1,8 @@
 """Reviews: signed statements that an operator has reviewed problems of the audit log.
 
-`verify` no longer fails because of a reviewed problem, but keeps showing the review. A review names the exact rows
-and their contents, so a further change of the rows is a new problem. An attacker who can only write to the database
-can't create a review. If the attacker deletes a review, `verify` fails again.
+`verify` no longer fails because of a reviewed problem, but keeps showing the review. A review contains the ids of the
+rows and a digest of their contents, so a further change of the rows is a new problem. An attacker who can only write
+to the database can't create a review. If the attacker deletes a review, `verify` fails again.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def find_missing(latest: int, incidents: Sequence[Incident], unusable: dict[int,
     """Yield the numbers of deleted reviews.
 
     Args:
-        latest: the number of the latest review that a checkpoint names.
+        latest: the number of the latest review according to the checkpoints.
     """
     present = {incident.review.number for incident in incidents}
     for number in range(1, max(present | {latest}) + 1):

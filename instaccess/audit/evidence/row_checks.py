@@ -26,13 +26,16 @@ _OTHER_CLIENT_IDS = (
     "some rows refer to applications whose client id differs from the client id in the row, for example after the "
     "client id was changed: trust the client ids in the rows, because the HMACs cover them"
 )
-_ADD_KEK = "its HMAC names a key-encryption key that isn't in INSTACCESS['KEY_ENCRYPTION_KEYS']. Add the key again"
+_ADD_KEK = (
+    "its HMAC was computed with a key-encryption key that isn't in INSTACCESS['KEY_ENCRYPTION_KEYS']. Add the key "
+    "again"
+)
 
 _RESEAL = "then run `python manage.py instaccess_keys reseal`"
 
 
 class RowChecker:
-    """Checks rows page by page, in constant memory, and adds the problems to a collector."""
+    """A checker that reads rows page by page, in constant memory, and adds their problems to a collector."""
 
     def __init__(self, report: Report, problems: Collector, keks: Sequence[KeyEncryptionKey]) -> None:
         self._report, self._problems, self._keks = report, problems, keks
@@ -62,10 +65,11 @@ class RowChecker:
             entry = next(entries, None)
 
     def check_uncovered(self, after: int, through: int | None = None) -> int | None:
-        """Check the HMACs of rows that no checkpoint covers. This can't detect a deleted row.
+        """Check the HMACs of rows that no checkpoint covers. This check can't detect a deleted row.
 
         Args:
-            after, through: only rows with ids after `after`, up to `through`.
+            after: the id after which the check begins.
+            through: the id of the last row to check; None for all later rows.
 
         Returns the id of the first row, or None if there is no row.
         """
@@ -79,7 +83,7 @@ class RowChecker:
     def check_pruned(self, marker: Marker) -> bool:
         """Check that all rows with pruned ids are the rest of an interrupted pruning.
 
-        Returns whether there are such rows.
+        Returns whether an interrupted pruning left any rows.
         """
         left = False
         for row, token, modified_keys in self._rows(None, marker.last):
@@ -94,7 +98,7 @@ class RowChecker:
     def _rows(
         self, after: int | None, through: int | None
     ) -> Iterator[tuple[int, IssuedToken | None, list[Finding]]]:
-        """Yield the id of each row, the row, or None if the row can't be read, and modified foreign keys."""
+        """Yield three values per row: its id, the row (None if unreadable), and the problems of its foreign keys."""
         rows = issued_tokens().order_by("pk")
         if through is not None:
             rows = rows.filter(pk__lte=through)
@@ -149,7 +153,7 @@ class RowChecker:
         """Check the HMAC of the user names, which neither the HMAC of the row nor a checkpoint covers.
 
         Args:
-            findings: what is wrong with the row. If the row itself was modified or added, nothing more is reported.
+            findings: the other problems of the row. If the row was modified or added, its names are not checked.
         """
         if token is None or any(finding.kind in {Kind.MODIFIED, Kind.ADDED} for finding in findings):
             return []
@@ -163,7 +167,7 @@ class RowChecker:
         return []
 
     def _added(self, row: int, token: IssuedToken | None, text: str) -> Finding:
-        """Return the finding for a row that should not exist. `text` says why."""
+        """Return the finding for a row that should not exist. `text` describes when or with which id it was added."""
         if token is None:
             return _unreadable(row)
         row_bytes = row_hmac.canonical_bytes(token)
@@ -179,7 +183,7 @@ class RowChecker:
         return Finding(Kind.ADDED, _state(token), text)
 
     def _modified(self, token: IssuedToken, text: str) -> Finding:
-        """Return the finding for a modified row. `text` describes the problem unless only the id was changed."""
+        """Return the finding for a modified row. `text` describes the problem, unless only the id was changed."""
         original = self._original_id(token)
         if original is not None:
             text = (
@@ -225,7 +229,8 @@ def _deleted(entry: Entry) -> Finding:
 
 
 def _unreadable(row: int) -> Finding:
-    # The contents can't be read, so a review covers any invalid value.
+    # The state is empty, because the contents can't be read. A review of this problem therefore covers any invalid
+    # value.
     return Finding(Kind.UNREADABLE, "", f"row {row} was modified: it contains an invalid value and can't be read")
 
 

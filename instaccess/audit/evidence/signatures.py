@@ -1,4 +1,4 @@
-"""Signing, authenticating and reading of statements about the audit log.
+"""Functions that sign, authenticate and read statements about the audit log.
 
 A statement is a JWS signed with the signing key. Its `typ` header differs from the `typ` of tokens, so a statement
 can't be used as a token or the reverse (RFC 8725 §3.11).
@@ -73,7 +73,7 @@ def read_review(review: IncidentReview, keys: EvidenceKeys) -> Review:
 
 
 def try_read(read: Callable[..., _S], row: _R, keys: EvidenceKeys) -> tuple[_S | None, AuditAltered | None]:
-    """Read a checkpoint or a prune marker. Returns its contents, or None, and the problem, or None.
+    """Read a checkpoint or a prune marker. Returns its contents and the problem, each of which may be None.
 
     If only the key-encryption key of the HMAC is missing, returns both the contents, which the signature proves, and
     the problem. Otherwise, an operator who removed the key too early could create no checkpoints.
@@ -97,7 +97,7 @@ def signed_by(jws: str) -> str:
 
 
 def sign(statement: Statement | Marker | Review, keys: EvidenceKeys) -> str:
-    """Sign a statement and return the compact JWS. Raises KeyUnavailable or UnsealError without a usable key."""
+    """Sign a statement and return the compact JWS. Raises KeyUnavailable or UnsealError if no key is usable."""
     payload = json.dumps(asdict(statement), separators=(",", ":")).encode()
     return keys.sign(payload, _TYPES[type(statement)])
 
@@ -118,7 +118,8 @@ def _read(kind: type[_S], row: _Row, keys: EvidenceKeys, *, name: str, check_hma
 
 def _verify_signature(kind: type[_S], jws: str, name: str, keys: EvidenceKeys) -> _S:
     try:
-        payload, _ = tokens.verify(str(jws), keys.verification, typ=_TYPES[kind])  # SQLite can store bytes.
+        # `str` is called, because SQLite can store bytes in a text column.
+        payload, _ = tokens.verify(str(jws), keys.verification, typ=_TYPES[kind])
     except InvalidToken as error:
         raise AuditAltered(
             f"{name} was modified: its signature is invalid ({error.detail or error.code})",

@@ -33,13 +33,14 @@ class Statement:
     """The contents of a checkpoint.
 
     Attributes:
-        number: 1, 2, 3 …
-        previous: digest of the previous checkpoint; empty for the first checkpoint.
-        first, last: ids of the first and last covered row.
-        rows: number of covered rows.
-        digest: SHA-256 of `previous`, a line feed and the index, which lists the rows one by one; hexadecimal.
-        altered: number of rows whose HMAC didn't match when the checkpoint was created; the index marks these rows.
-        reviews: number of the latest review when the checkpoint was created; 0 if there was none.
+        number: the number of the checkpoint, from 1 on.
+        previous: the digest of the previous checkpoint; empty for the first checkpoint.
+        first, last: the ids of the first and the last covered row.
+        rows: the number of covered rows.
+        digest: the hexadecimal SHA-256 of `previous`, a line feed and the index, which lists the rows.
+        altered: the number of rows whose HMAC didn't match when the checkpoint was created. The index marks these
+            rows.
+        reviews: the number of the latest review when the checkpoint was created; 0 if there was none.
         sealed_at: when the checkpoint was created, in seconds since the epoch.
     """
 
@@ -59,12 +60,12 @@ class Marker:
     """The contents of a prune marker: the rows up to the last row of a checkpoint were pruned.
 
     Attributes:
-        number: number of the last pruned checkpoint.
-        last: id of the last row of this checkpoint.
-        digest: digest of this checkpoint; the next checkpoint is chained to the digest.
-        rows: number of rows pruned so far, by this and all earlier prunings.
+        number: the number of the last pruned checkpoint.
+        last: the id of the last row of this checkpoint.
+        digest: the digest of this checkpoint; the next checkpoint is chained to the digest.
+        rows: the number of rows pruned so far, by this and all earlier prunings.
         altered: a description of the tampering found among the pruned rows; empty if there was none.
-        pruned_at: seconds since the epoch.
+        pruned_at: when the rows were pruned, in seconds since the epoch.
     """
 
     number: int
@@ -80,11 +81,11 @@ class Review:
     """The contents of a review: an operator has reviewed problems that `verify` found.
 
     Attributes:
-        number: 1, 2, 3 …
+        number: the number of the review, from 1 on.
         by: the operator.
         reason: what the operator found out or did.
-        problems: SHA-256 of the list of problems, hexadecimal.
-        reviewed_at: seconds since the epoch.
+        problems: the hexadecimal SHA-256 of the list of problems.
+        reviewed_at: when the problems were reviewed, in seconds since the epoch.
     """
 
     number: int
@@ -112,7 +113,7 @@ def next_number(last: int, taken: Collection[int]) -> int:
 
 
 def sha256(text: str) -> str:
-    """Compute the SHA-256 of a text, hexadecimal."""
+    """Compute the hexadecimal SHA-256 of a string."""
     # SQLite can store bytes in a text column. Converting bytes with `str` makes a comparison fail instead of raising
     # TypeError.
     return hashlib.sha256(str(text).encode("utf-8", "surrogatepass")).hexdigest()

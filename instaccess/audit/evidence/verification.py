@@ -46,7 +46,8 @@ def verify(
 
     Args:
         exported: copies of checkpoints from another machine.
-        until: number of the last checkpoint to check; later checkpoints and rows, and the reviews, are not checked.
+        until: the number of the last checkpoint to check. If given, later checkpoints, later rows and the reviews are
+            not checked.
     """
     copies = {copy.statement.number: copy for copy in exported}
     while True:
@@ -91,7 +92,7 @@ class _Verification:
         return self._report
 
     def _check_markers(self) -> Marker:
-        """Check the prune markers. Returns the latest one that can be read."""
+        """Check the prune markers. Returns the latest marker that can be read."""
         start = chain_start(self._keys)
         for row in markers().filter(number__gte=start.number):
             _, error = signatures.try_read(signatures.read_marker, row, self._keys)
@@ -158,7 +159,7 @@ class _Verification:
             yield number, None, self._copies[number]
 
     def _read(self, number: int, checkpoint: Checkpoint | None, copy: Exported | None) -> _Trusted | None:
-        """Return the verified contents of a checkpoint: of its exported copy, if there is one."""
+        """Return the verified contents of a checkpoint, or of its exported copy if there is a copy."""
         statement = None
         if checkpoint is not None:
             statement, error = signatures.try_read(signatures.read_checkpoint, checkpoint, self._keys)
@@ -198,7 +199,7 @@ class _Verification:
             self._problems.add(number, Finding(Kind.REVIEW, "", f"review {number} was deleted"))
 
     def _mark_truncation(self) -> None:
-        """If the last rows were deleted, say so in the description of the problem."""
+        """If the last rows of the audit log were deleted, add this fact to the description of the problem."""
         last_row = issued_tokens().order_by("pk").values_list("pk", flat=True).last()
         for place, problem in enumerate(self._report.problems):
             if problem.kind is Kind.DELETED and (last_row is None or last_row < problem.first):

@@ -37,13 +37,13 @@ _SUBCOMMANDS = {
         "each service that uses this database refuse its tokens. Services elsewhere that read the JWK set accept "
         "tokens of a signing key for up to JWKS_MAX_AGE (300 seconds by default): restart these services, or put "
         "them behind a gateway. The live tokens of the key are marked as revoked, and its private key is erased. The "
-        "future key becomes current. This can't be undone. You can also revoke a key whose row was modified or "
-        "inserted with SQL."
+        "future key becomes current. A revocation can't be undone. You can also revoke a key whose row was modified "
+        "or inserted with SQL."
     ),
     "reseal": (
         "Encrypt every stored private key again, with the first key in INSTACCESS['KEY_ENCRYPTION_KEYS'], and "
         "recompute HMACs of keys and of the audit log with this key. A modified row gets no new HMAC. You can run "
-        "this command while tokens are issued. If it was interrupted, run it again."
+        "this command while tokens are issued. If the command was interrupted, run it again."
     ),
 }
 
@@ -172,9 +172,8 @@ class Command(SubcommandCommand):
         for use in uses:
             try:
                 outcomes.append(keys.rotate(use, force=options["force"]))
-            except (
-                InstAccessError
-            ) as error:  # Continue, so that an error does not prevent the rotation of the other keys.
+            except InstAccessError as error:
+                # Continue, so that an error does not prevent the rotation of the other keys.
                 failures.append(error.detail)
         if options["json"]:
             self.print_json([key_reports.outcome_facts(outcome) for outcome in outcomes])

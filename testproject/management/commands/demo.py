@@ -1,4 +1,4 @@
-"""`manage.py demo`: set up a demo project, serve the project and issue a token."""
+"""`manage.py demo`: set up a demo, serve the demo and issue a token."""
 
 from __future__ import annotations
 
@@ -43,14 +43,15 @@ PROXY = "http://127.0.0.1:8080"
 VERIFY = "/internal/gateway/verify"
 PROTECTED = "/api/v1/users/self"
 REVOKED_WITHIN = 5
-"""Seconds within which every gateway refuses a revoked token."""
+"""The time, in seconds, within which every gateway refuses a revoked token."""
 STOPS_WITHIN = 0.5
-"""Maximum time, in seconds, until the main thread handles a signal."""
+"""The maximum time, in seconds, until the main thread handles a signal."""
 
 
 class Command(BaseCommand):
     help = (
-        "Set up the demo (database, keys, admin user, OAuth2 application, access token), serve it and issue a token."
+        "Set up the demo (database, keys, admin user, OAuth2 application, access token), serve the demo, and issue a "
+        "token."
     )
     requires_system_checks: list[str] = []
 
@@ -158,7 +159,9 @@ class Command(BaseCommand):
             while thread.is_alive():
                 thread.join(timeout=STOPS_WITHIN)
         except KeyboardInterrupt:
-            self.stdout.write(f"\nStopped. All data is kept in {settings.DEMO_DIR}. `make demo` uses it again.")
+            self.stdout.write(
+                f"\nStopped. All data is kept in {settings.DEMO_DIR}. The next `make demo` uses the data again."
+            )
         finally:
             server.shutdown()
 
@@ -170,7 +173,7 @@ class Command(BaseCommand):
         self._headline(f"The issuer answers {status} with an encrypted token, which the client can't read")
         self.stdout.write(body)
         token = json.loads(body)["token"]
-        self._headline("Header of the encrypted token, which names the gateway's key")
+        self._headline("Header of the encrypted token, with the id of the gateway's key")
         self.stdout.write(json.dumps(_decode_segment(token.split(".")[0])))
         try:
             signed, _ = tokens.decrypt(token, keys.current_ring().decryption_keys())
@@ -179,7 +182,7 @@ class Command(BaseCommand):
             self.stdout.write(
                 "The current encryption key was imported without its private key, so only another gateway can "
                 "decrypt the token.\nTo see these steps again, run `python manage.py instaccess_keys generate --use "
-                "enc`, and `activate` this key."
+                "enc`, and then `python manage.py instaccess_keys activate --kid …` with the id of the new key."
             )
         else:
             self._show_signed_token(signed)
@@ -191,7 +194,7 @@ class Command(BaseCommand):
 
     def _show_signed_token(self, signed: str) -> None:
         header, claims, _ = signed.split(".")
-        self._headline("Header of the signed token inside, which names the issuer's key")
+        self._headline("Header of the signed token inside, with the id of the issuer's key")
         self.stdout.write(json.dumps(_decode_segment(header)))
         self._headline("Claims of the signed token")
         self.stdout.write(json.dumps(_decode_segment(claims), indent=2))
@@ -212,7 +215,7 @@ class Command(BaseCommand):
         deadline = time.monotonic() + REVOKED_WITHIN
         while (answer := _get(url, f"Bearer {token}"))[0] != 401 and time.monotonic() < deadline:
             time.sleep(0.1)
-        self._headline(f"After the token is revoked, the gateway refuses it: {answer[0]}")
+        self._headline(f"After the token is revoked, the gateway refuses the token: {answer[0]}")
         self.stdout.write(answer[2])
 
     def _headline(self, text: str) -> None:
@@ -273,7 +276,7 @@ def _post(url: str, access_token: str) -> tuple[int, str]:
 
 
 def _get(url: str, authorization: str) -> tuple[int, str, str]:
-    """Return the status, the Authorization header and the body of an answer."""
+    """Return the status, the Authorization header and the body of a response."""
     request = urllib.request.Request(url, headers={"Authorization": authorization})
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:

@@ -29,7 +29,10 @@ class Command(instaccess_tokens.Command):
         seed = subparsers.add_parser("seed", help=text, description=text)
         seed.add_argument("--rows", type=_positive, default=10_000, help="Number of rows (default: 10000).")
         seed.add_argument(
-            "--days", type=_positive, default=400, help="Length of the period in days, up to now (default: 400)."
+            "--days",
+            type=_positive,
+            default=400,
+            help="Number of days over which the issue times are spread. The last day is today (default: 400).",
         )
         seed.add_argument("--seed", type=int, default=1, help="Seed of the random number generator (default: 1).")
         seed.add_argument("--json", action="store_true", help="Print one JSON document to standard output.")
@@ -50,13 +53,13 @@ class Command(instaccess_tokens.Command):
                     refusals += sum(line.count for line in batch)
         except IntegrityError as error:
             raise CommandError(
-                f"No rows were generated: {error}. If you used --seed {options['seed']} before, choose another seed."
+                f"No rows were generated: {error}. If you used --seed {options['seed']} before, use another seed."
             ) from error
         seconds = time.monotonic() - start
         users = len(seeding.users)
         facts = {"rows": options["rows"], "refusals": refusals, "users": users, "seconds": round(seconds, 1)}
         text = (
-            f"Generated {options['rows']} audit rows of {options['days']} days, for {users} users and some deleted "
+            f"Generated {options['rows']} audit rows over {options['days']} days, for {users} users and some deleted "
             f"users, and {refusals} refusals, in {seconds:.1f} s."
         )
         self.print_result(options, facts, text)

@@ -125,7 +125,7 @@ class TestThePage:
         page = page_text(operator_client.get(LIST))
 
         assert gone[:8] not in svg_of(page)
-        assert "1 old key is not shown here. See the list below." in page
+        assert "1 old key is not shown in the timeline. The list of all keys below contains the key." in page
         assert gone in page
 
     def test_a_bounded_number_of_keys_is_drawn_and_the_others_are_counted(self, operator_client):
@@ -136,7 +136,7 @@ class TestThePage:
         page = page_text(operator_client.get(LIST))
 
         assert svg_of(page).count('class="instaccess-kid"') == 13
-        assert "10 more keys are not shown here. See the list below." in page
+        assert "10 more keys are not shown in the timeline. The list of all keys below contains these keys." in page
 
     def test_numbers_in_the_svg_have_a_decimal_point_in_every_language(self, operator_client, settings):
         settings.LANGUAGE_CODE, settings.USE_THOUSAND_SEPARATOR = "de", True

@@ -264,7 +264,7 @@ class TestTheChartOnThePage:
         title, description = (element.text for element in named)
         assert title == "Tokens over time: Last 7 days, by day"
         assert description is not None
-        assert description.startswith("From 2026-11-16 to 2026-11-23 (UTC). Issued: 1, at most 1 per day.")
+        assert description.startswith("From 2026-11-16 to 2026-11-23 (UTC). Issued: 1, peak 1 per day.")
 
     def test_the_chart_has_no_inline_style_script_or_event_handler(self, row, staff_client):
         # The content security policy `default-src 'self'` forbids inline scripts and styles.
@@ -411,7 +411,7 @@ class TestTooManyTokensForAChart:
 
         assert "The period contains more than 3 tokens. Choose a shorter period." in text
         assert "complete from 2026-11-23 on" in text
-        assert "Issued: 3, at most 3 per day" in text
+        assert "Issued: 3, peak 3 per day" in text
         assert cells["2026-11-23"] == {"Issued": "3"}
         assert cells["2026-11-18"]["Issued"] == "not known"
 

@@ -42,8 +42,8 @@ class TestHelp:
             ("export", "Export a public key, or the private key with --private"),
             ("rotate", "The exit code is 0 even if nothing was due"),
             ("activate", "The previous key becomes past"),
-            ("revoke", "This can't be undone"),
-            ("reseal", "If it was interrupted, run it again"),
+            ("revoke", "A revocation can't be undone"),
+            ("reseal", "If the command was interrupted, run it again"),
         ],
     )
     def test_help_of_a_subcommand_describes_its_effect(self, subcommand, words, capsys):
