@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.core.management import call_command
 from django.db import OperationalError, connection
 from django.utils import timezone
 
@@ -250,6 +252,15 @@ class TestAnInterruptedRevocation:
         assert marked() == rows
         assert set(IssuedToken.objects.values_list("revocation_reason", flat=True)) == {"laptop lost"}
         assert not Revocation.objects.filter(completed_at=None).exists()
+
+    @pytest.mark.parametrize("command", [("instaccess_tokens", "seal"), ("instaccess_keys", "rotate")])
+    def test_commands_that_cron_runs_mark_the_remaining_rows(self, row, initial_keys, monkeypatch, command):
+        rows = {row() for _ in range(3)}
+        self.interrupt(monkeypatch)
+
+        call_command(*command, stdout=io.StringIO())
+
+        assert marked() == rows
 
     def test_a_completed_revocation_is_not_completed_again(self, row, django_assert_num_queries):
         row()
