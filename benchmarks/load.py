@@ -15,7 +15,7 @@ from pathlib import Path
 
 SCRIPT = Path(__file__).with_name("load.lua")
 CONNECTIONS = 8
-_RESULT = re.compile(r"^RESULT (\d+) (\d+) (\d+) (\d+) (\d+)$", re.MULTILINE)
+_RESULT = re.compile(r"^RESULT (\d+) (\d+) (\d+) (\d+) (\d+) (\d+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,14 @@ class Measured:
     Attributes:
         requests: number of responses, all with a status below 400.
         rate: responses per second.
-        p50, p99: percentiles of the latency, in milliseconds.
+        p50, p95, p99: percentiles of the latency, in milliseconds.
         driver: the share of one core that wrk, the load generator, used.
     """
 
     requests: int
     rate: float
     p50: float
+    p95: float
     p99: float
     driver: float
 
@@ -68,8 +69,15 @@ def drive(request: Request, *, seconds: float) -> Measured:
     result = _RESULT.search(output)
     if process.returncode or result is None:
         raise RuntimeError(f"{request.url}: wrk failed\n{output}")
-    requests, microseconds, errors, p50, p99 = map(int, result.groups())
+    requests, microseconds, errors, p50, p95, p99 = map(int, result.groups())
     if errors or not requests:
         raise RuntimeError(f"{request.url}: {errors} of {requests} requests failed\n{output}")
     driver_cpu = after.children_user + after.children_system - before.children_user - before.children_system
-    return Measured(requests, requests / microseconds * 1e6, p50 / 1000, p99 / 1000, max(driver_cpu, 0.0) / took)
+    return Measured(
+        requests,
+        rate=requests / microseconds * 1e6,
+        p50=p50 / 1000,
+        p95=p95 / 1000,
+        p99=p99 / 1000,
+        driver=max(driver_cpu, 0.0) / took,
+    )

@@ -90,7 +90,32 @@ def meaning(results: Mapping[str, Any]) -> str:
         "gthread": f"{servers['gthread']:.2f}",
         "uvicorn": f"{servers['uvicorn-pool']:.2f}",
     }
-    return _MEANING.format_map(values)
+    return _MEANING.format_map(values) + (_revocation(results["revocation"]) if "revocation" in results else "")
+
+
+def _revocation(revocation: Mapping[str, Any]) -> str:
+    """Describe what revocations cost."""
+    cpu, user = revocation["one more revocation, ms of CPU"], revocation["all tokens of a user"]
+    return _REVOCATION.format_map(
+        {
+            "listed": f"{revocation['listed tokens']:,}",
+            "issuer": f"{cpu['issuer']['median']:.1f}",
+            "database": f"{cpu['gateway, database']['median']:.1f}",
+            "url": f"{cpu['gateway, URL']['median']:.1f}",
+            "p95": f"{revocation['p95, ratio to an empty list']['median']:.2f}",
+            "tokens": f"{user['tokens']:,}",
+            "in_force": f"{user['in force, s']:.1f}",
+            "ratio": f"{user['ratio to a plain UPDATE']:.1f}",
+        }
+    )
+
+
+_REVOCATION = """\
+- **Revocation**: with {listed} revoked tokens on the deny list, another revocation takes {issuer} ms of CPU time at
+  the issuer, and {database} ms (database) or {url} ms (URL) at a gateway. The gateway's p95 is {p95} times that with
+  an empty list. A revocation of {tokens} tokens of a user is in force after {in_force} s, and takes {ratio} times as
+  long as a plain UPDATE.
+"""
 
 
 _MEANING = """\

@@ -3,8 +3,9 @@
     python -m benchmarks.run [--database both] [--seconds 1] [--rounds 15] [--ten-million] [--issues 100000]
 
 Requires PostgreSQL (PGHOST, PGUSER, PGPASSWORD as in the tests), Redis (REDIS_URL), and wrk (Debian package wrk).
-`--only` selects parts (http, servers, crypto, tamper, growth, memory, startup) or endpoints (ours, nothing, …). The
-results of a selection are written only to `--output`. The command never fails because of slow results.
+`--only` selects parts (http, servers, crypto, tamper, growth, revocation, memory, startup) or endpoints (ours,
+nothing, …). The results of a selection are written only to `--output`. The command never fails because of slow
+results.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from . import crypto, growth, memory, over_http, report, sections, servers, startup, tamper
+from . import crypto, growth, memory, over_http, report, revocation, sections, servers, startup, tamper
 from .report import RESULTS
 from .serve import ROOT
 from .stage import VENDORS, psql
@@ -41,6 +42,7 @@ PARTS = {
     "crypto": ("crypto", False),
     "tamper": ("tamper", True),
     "growth": ("growth", False),
+    "revocation": ("revocation", False),
     "memory": ("memory", False),
     "startup": ("startup", False),
 }
@@ -50,6 +52,7 @@ _OPTIONS = {
     "crypto": ("crypto_rounds",),
     "tamper": ("tamper_rounds",),
     "growth": ("growth_rounds", "ten_million"),
+    "revocation": ("seconds", "revocation_rounds", "listed", "tokens_of_user"),
     "memory": ("issues",),
     "startup": ("starts",),
 }
@@ -59,7 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, conflict_handler="resolve"
     )
-    for part in (over_http, servers, crypto, tamper, growth, memory, startup):
+    for part in (over_http, servers, crypto, tamper, growth, revocation, memory, startup):
         part.arguments(parser)
     parser.add_argument("--database", choices=[*VENDORS, "both"], default="both")
     parser.add_argument("--only", default="", help="names of parts or endpoints, separated by commas")

@@ -59,6 +59,9 @@ INSTACCESS = {
     "THROTTLE_LIMIT": 1_000_000,
     "THROTTLE_COST": 1,
     "THROTTLE_LEAK": 1_000_000,
+    # A gateway that reads the revocations from the issuer's URL sends this secret.
+    "SERVICE_SECRETS": ["benchmarks-only-0123456789abcdef0123456789"],
+    "ALLOW_HTTP_URLS": True,
     # The service has no local users.
     "USER_HOOK": "instaccess.service.TokenUser",
 }

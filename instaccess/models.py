@@ -1,7 +1,7 @@
-"""The tables: keys, the audit log of issued tokens, refusal counts, user uuids, and service users.
+"""The tables: keys, the audit log of issued tokens, revocations, refusal counts, user uuids, and service users.
 
-The models contain no logic. The `keys` package writes keys. The `audit` package writes issued tokens, checkpoints,
-prune markers, reviews and refusal counts. The `users` module writes user identities.
+The models contain no logic. The `keys` package writes keys. The `audit` package writes issued tokens, revocations,
+checkpoints, prune markers, reviews and refusal counts. The `users` module writes user identities.
 """
 
 from __future__ import annotations
@@ -208,6 +208,59 @@ class IssuedToken(models.Model):
 
     def __str__(self) -> str:
         return str(self.jti)
+
+
+class RevocationLock(models.Model):
+    """A single row that every revocation updates first, as a write lock that works on every database.
+
+    Because of the lock, revocations are committed in the order of their numbers.
+    """
+
+    last_number = models.BigIntegerField(default=0)
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return str(self.last_number)
+
+
+class Revocation(models.Model):
+    """A revocation of a batch of single tokens, or of all tokens of a user, an account or a key.
+
+    Gateways read these rows in the order of `number`. The rows are only added, so a gateway that reads the rows
+    after the last number that it knows misses none. A row of a user, an account or a key takes effect when it is
+    committed, before the tokens are marked as revoked in the audit log. See `audit/revocation_log.py`.
+    """
+
+    class Kind(models.TextChoices):
+        TOKENS = "tokens"
+        USER = "user"
+        ACCOUNT = "account"
+        KEY = "key"
+
+    # Microseconds since 1970, so that a database restored from a backup never uses a number twice.
+    number = models.BigIntegerField(primary_key=True)
+    kind = models.CharField(max_length=8, choices=Kind.choices)
+    # The uuid of the user or the account, or the key id. Empty for single tokens: their audit rows have the same
+    # `revoked_at` as this row.
+    value = models.CharField(max_length=255, blank=True)
+    # All tokens of the user or the account with an `iat` up to this value are revoked. NULL for tokens and keys.
+    latest_iat = models.BigIntegerField(null=True)
+    revoked_at = models.DateTimeField()
+    revoked_by = models.CharField(max_length=255, blank=True)
+    reason = models.CharField(max_length=255, blank=True)
+    # When all tokens were marked as revoked in the audit log.
+    completed_at = models.DateTimeField(null=True)
+    mac = models.CharField(max_length=64, blank=True)
+
+    class Meta:
+        ordering = ["number"]
+        default_permissions = ()
+        indexes = [models.Index(fields=["kind", "number"], name="instaccess_revocation_kind")]
+
+    def __str__(self) -> str:
+        return f"{self.number} {self.kind} {self.value}".rstrip()
 
 
 class Checkpoint(models.Model):

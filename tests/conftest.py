@@ -100,6 +100,21 @@ def validate_keys_once() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def load_in_the_calling_thread(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Load keys and deny lists in the thread that needs them, except in tests that use `load_in_background`.
+
+    Another thread would not see the transaction of a test, and would load values at times that vary.
+    """
+    if "load_in_background" not in request.fixturenames:
+        monkeypatch.setattr(trust.Refreshed, "in_background", False)
+
+
+@pytest.fixture
+def load_in_background() -> None:
+    """Load keys and deny lists in separate threads, as in production."""
+
+
+@pytest.fixture(autouse=True)
 def fast_password_hasher(settings: Any) -> None:
     """Use a fast password hasher."""
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

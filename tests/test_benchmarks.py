@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks import report
 from tests.support.paths import ROOT
 from tests.support.processes import PATIENCE
 from tests.support.servers import wait_until
@@ -66,6 +67,16 @@ def test_benchmarks_measure_every_server(tmp_path):
             "nothing",
         }
         assert each["memory of a worker at the end, bytes"] > 0
+
+
+def test_benchmarks_measure_revocations(tmp_path):
+    sizes = ("--listed", "100", "--tokens-of-user", "100", "--revocation-rounds", "1", "--seconds", "0.2")
+    results = run_benchmarks(tmp_path, "--only", "revocation", *sizes)["revocation"]
+
+    assert set(results["one more revocation, ms of CPU"]) == {"issuer", "gateway, database", "gateway, URL"}
+    assert results["p95, ratio to an empty list"]["median"] > 0
+    assert results["all tokens of a user"]["tokens"] == 100
+    assert "**Revocation**" in report.meaning(json.loads(report.RESULTS.read_text()) | {"revocation": results})
 
 
 def test_benchmarks_compare_the_tokens_of_all_libraries_before_they_measure():

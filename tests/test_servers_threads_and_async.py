@@ -346,7 +346,7 @@ class TestTheThreadOfTheEventLoop:
         },
         "gateway": {"instaccess.gateway.views", "instaccess.tokens.jose", "instaccess.trust.denylist"},
         "JWKS": {"instaccess.issuer.internal_views", "instaccess.keys.ring"},
-        "revocations": {"instaccess.issuer.internal_views", "instaccess.trust.denylist"},
+        "revocations": {"instaccess.issuer.internal_views", "instaccess.trust.revocation_table"},
         "service": {"testproject.views", "instaccess.service.authentication", "instaccess.tokens.jose"},
     }
 
@@ -437,9 +437,9 @@ class TestWhileARequestIsHeldUp:
             ("issuer", "instaccess.audit.commit"),
             ("gateway", "instaccess.keys.ring.load"),
             ("gateway", "instaccess.tokens.decrypt"),
-            ("gateway", "instaccess.trust.denylist.read_database"),
+            ("gateway", "instaccess.trust.revocation_table.read"),
             ("JWKS", "instaccess.keys.ring.load"),
-            ("revocations", "instaccess.trust.read_deny_list"),
+            ("revocations", "instaccess.trust.read_revocations"),
             ("service", "instaccess.tokens.verify"),
         ],
     )
@@ -544,7 +544,7 @@ class TestAClientThatDisconnects:
         assert not IssuedToken.objects.exists()
         assert opened == []
 
-    @pytest.mark.parametrize("step", ["instaccess.keys.ring.load", "instaccess.trust.denylist.read_database"])
+    @pytest.mark.parametrize("step", ["instaccess.keys.ring.load", "instaccess.trust.revocation_table.read"])
     def test_disconnecting_while_the_gateway_reloads_does_not_affect_others(self, requests_of, step):
         method, url, bearer, status = requests_of["gateway"]
 

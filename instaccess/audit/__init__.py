@@ -18,7 +18,11 @@ from .recording import commit, insert
 from .refusal_counts import RETENTION as REFUSAL_RETENTION
 from .refusal_counts import RefusalSpike, refusal_spikes
 from .refusal_counts import rows as refusal_rows
+from .revocation import complete as complete_revocations
+from .revocation import mark as mark_revoked
+from .revocation import record as record_revocation
 from .revocation import revoke
+from .revocation_log import recorded_keys
 from .row_hmac import HmacStatus, authenticate, canonical_bytes, row_status
 from .row_hmac import check as check_hmac
 from .row_ids import id_time
@@ -35,6 +39,7 @@ from .rows import (
     revocable_tokens,
     token_status,
 )
+from .scopes import Scope, scopes_of_account, scopes_of_user
 
 __all__ = [
     "ERASED_NAME",
@@ -47,12 +52,14 @@ __all__ = [
     "Problem",
     "RefusalSpike",
     "Report",
+    "Scope",
     "Statement",
     "authenticate",
     "canonical_bytes",
     "check_hmac",
     "checkpoints",
     "commit",
+    "complete_revocations",
     "count_names",
     "erase_name",
     "export_checkpoint",
@@ -68,6 +75,7 @@ __all__ = [
     "insert",
     "issued_tokens",
     "live_tokens",
+    "mark_revoked",
     "names_status",
     "prunable",
     "prune",
@@ -75,11 +83,15 @@ __all__ = [
     "read_exported",
     "reauthenticate",
     "record_review",
+    "record_revocation",
+    "recorded_keys",
     "refusal_rows",
     "refusal_spikes",
     "revocable_tokens",
     "revoke",
     "row_status",
+    "scopes_of_account",
+    "scopes_of_user",
     "seal",
     "signed_by",
     "token_status",

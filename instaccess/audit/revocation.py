@@ -1,27 +1,37 @@
-"""Revocation: the only code that revokes issued tokens. The deny list contains the revoked tokens."""
+"""Revocation: the only code that revokes issued tokens.
+
+Gateways refuse the tokens of a user, an account or a key as soon as the revocation is recorded
+(`revocation_log.py`). The audit rows of the tokens are marked afterwards, in batches. If a process is killed in
+between, `complete` marks the remaining rows. A single token is refused as soon as its audit row is marked.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any
 
-from django.db import transaction
-from django.db.models import Case, F, QuerySet, Value, When
+from django.db import connections, transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from ..conf import KeyEncryptionKey
-from ..models import IssuedToken
+from ..models import IssuedToken, Revocation
 from ..signals import tokens_revoked
+from ..tokens import CLOCK_SKEW
 from ..users import user_name
-from . import row_hmac
-from .rows import expiry_cutoff, fit, issued_tokens
+from . import revocation_log
+from .marking import mark_batch
+from .revocation_log import Act
+from .rows import fit, issued_tokens, revocable_tokens
+from .scopes import Coverage, Scope, latest_issued_at, read_columns
 
 logger = logging.getLogger("instaccess.revocation")
 
-BATCH = 200
+BATCH = 500
 """Rows per UPDATE."""
 
 
@@ -32,13 +42,16 @@ def revoke(
     reason: str,
     by: Any = None,
     now: datetime | None = None,
+    scopes: Sequence[Scope] = (),
 ) -> int:
-    """Revoke tokens. Returns the number of revoked tokens.
+    """Revoke tokens. Returns the number of tokens that were marked as revoked in the audit log.
 
-    Gateways refuse the tokens within five seconds. If a token was revoked before, its row is not changed.
+    Gateways refuse a token within five seconds after its revocation was committed. If a token was revoked before, its
+    row is not changed.
 
-    Each batch of tokens is one transaction. If the function is interrupted, the next call revokes the remaining
-    tokens. The log lines and the signals follow the commit; in a transaction of the caller, the caller's commit.
+    Each batch of tokens is one transaction. If the function is interrupted, the next call revokes or marks the
+    remaining tokens. The log lines and the signals follow the commit; in a transaction of the caller, the caller's
+    commit.
 
     Args:
         tokens: the rows of the tokens, filtered from `revocable_tokens()`.
@@ -48,65 +61,160 @@ def revoke(
             escape sequences.
         by: the user who revokes the tokens, or a string such as "uid 0 (root), command line".
         now: the time of the revocation. By default, the current time.
+        scopes: the users or accounts all of whose tokens are revoked. Their tokens are refused at once, however many
+            there are. Other tokens are refused batch by batch.
 
     Raises DatabaseError.
     """
-    now, revoked = now or timezone.now(), 0
-    reason = fit(reason, "revocation_reason")
-    author = fit(user_name(by) if hasattr(by, "get_username") else str(by or ""), "revoked_by")
-    changes = {"revoked_at": now, "revoked_by": author, "revocation_reason": reason}
-    for batch in _pk_batches(tokens):
-        with transaction.atomic(using=issued_tokens().db):
-            count, jtis = _revoke_batch(batch, changes, keks)
-            announce = partial(_announce, jtis, reason=reason, by=by)
-            transaction.on_commit(announce, using=issued_tokens().db, robust=True)
+    if not scopes:
+        return _revoke_single(_ids(tokens), keks, reason, by, now)
+    latest_iat = _latest_iat(tokens, now or timezone.now())
+    recorded = record(scopes, keks=keks, reason=reason, by=by, now=now, latest_iat=latest_iat)
+    revoked = _revoke_single(_ids_outside(tokens, Coverage(recorded)), keks, reason, by, now)
+    marked = complete(keks=keks, recorded=recorded, by=by, now=now)
+    return revoked + sum(marked[scope] for scope in scopes)
+
+
+def record(
+    scopes: Sequence[Scope],
+    *,
+    keks: Sequence[KeyEncryptionKey],
+    reason: str,
+    by: Any = None,
+    now: datetime | None = None,
+    latest_iat: int | None = None,
+) -> list[Revocation]:
+    """Record that all tokens of users, accounts or keys are revoked, without marking their audit rows.
+
+    The caller calls `complete` after the commit. The arguments are those of `revoke` and `revocation_log.record`.
+    """
+    return revocation_log.record(scopes, _act(reason, by, now or timezone.now()), latest_iat=latest_iat, keks=keks)
+
+
+def complete(
+    *,
+    keks: Sequence[KeyEncryptionKey],
+    recorded: Sequence[Revocation] = (),
+    by: Any = None,
+    now: datetime | None = None,
+) -> Counter[Scope]:
+    """Mark the audit rows of recorded revocations that are not complete, with the time and reason of the revocation.
+
+    Args:
+        recorded: revocations that the caller has just recorded. Earlier revocations that were interrupted are
+            completed too.
+        by: the user who revokes the tokens, for the signal.
+
+    Returns the number of rows that were marked for each scope. Raises DatabaseError.
+    """
+    now, marked = now or timezone.now(), Counter[Scope]()
+    pending = [*recorded, *_interrupted(recorded, keks)]
+    if not pending:
+        return marked
+    coverage = Coverage(pending)
+    rows: dict[Revocation, list[int]] = {}
+    for row in read_columns(revocable_tokens(now=now).filter(coverage.filter())):
+        if (revocation := coverage.find(row)) is not None:
+            rows.setdefault(revocation, []).append(row.pk)
+    for revocation, pks in rows.items():
+        author = by if revocation in recorded else revocation.revoked_by
+        marked[Scope.of(revocation)] += _mark(pks, Act.of(revocation), keks, author, now)
+    revocation_log.revocations().filter(pk__in=[each.pk for each in pending]).update(completed_at=now)
+    return marked
+
+
+def mark(
+    tokens: QuerySet[IssuedToken],
+    *,
+    keks: Sequence[KeyEncryptionKey],
+    reason: str,
+    by: Any = None,
+    now: datetime | None = None,
+) -> int:
+    """Mark the audit rows of tokens as revoked, although a recorded revocation covers these tokens already.
+
+    An example is a token that a process with cached keys has signed after the revocation of its signing key. The
+    arguments are those of `revoke`. Returns the number of marked rows. Raises DatabaseError.
+    """
+    now = now or timezone.now()
+    return _mark(_ids(tokens), _act(reason, by, now), keks, by, now)
+
+
+def _interrupted(recorded: Sequence[Revocation], keks: Sequence[KeyEncryptionKey]) -> Iterator[Revocation]:
+    for revocation in revocation_log.revocations().filter(completed_at=None):
+        if revocation in recorded:
+            continue
+        if revocation_log.is_authentic(revocation, keks):
+            yield revocation
+        else:
+            # An attacker may have inserted the row. Its tokens are refused, but the audit log doesn't say so.
+            logger.error("revocation %s has no valid HMAC, so no audit row is marked", revocation.number)
+
+
+def _latest_iat(tokens: QuerySet[IssuedToken], now: datetime) -> int:
+    """Return the time of issue of the latest token to revoke, in seconds since 1970.
+
+    A server whose clock is fast may have issued a token "after" the revocation. Gateways refuse tokens that are more
+    than CLOCK_SKEW ahead.
+    """
+    latest, current = latest_issued_at(tokens), int(now.timestamp())
+    return current if latest is None else min(max(current, int(latest.timestamp())), current + CLOCK_SKEW)
+
+
+def _revoke_single(
+    pks: Sequence[int], keks: Sequence[KeyEncryptionKey], reason: str, by: Any, now: datetime | None
+) -> int:
+    """Revoke tokens one by one, in batches. Each batch is refused as soon as it is committed."""
+    revoked = 0
+    for batch in _batches(pks):
+        act = _act(reason, by, now or timezone.now())
+        with revocation_log.numbers(1, act.revoked_at) as (number,):
+            count, jtis = mark_batch(batch, act, keks, act.revoked_at)
+            if count:
+                revocation_log.record_batch(number, act, keks=keks)
+            _announce_after_commit(jtis, act.reason, by)
         revoked += count
     return revoked
 
 
-def _revoke_batch(
-    batch: Sequence[int], changes: Mapping[str, Any], keks: Sequence[KeyEncryptionKey]
-) -> tuple[int, list[str]]:
-    """Revoke the tokens of a batch. Returns the number of revoked tokens, and the ids of the readable ones."""
-    now = changes["revoked_at"]
-    # The rows are filtered again. If a token has expired since the caller's query, a checkpoint may cover its row,
-    # and `verify` would report a change of the row (see `evidence/checkpoints.py`).
-    rows = issued_tokens().filter(pk__in=batch, revoked_at=None, expires_at__gt=expiry_cutoff(now))
-    # An attacker with write access to the table can make rows unreadable. The tokens of unreadable rows are also
-    # revoked, and `verify` reports these rows.
-    loaded = row_hmac.load(rows)
-    readable = [row for _, row in loaded if row is not None]
-    if unreadable := [pk for pk, row in loaded if row is None]:
-        logger.error("the tokens of unreadable rows are revoked, but the rows get no new HMAC: %s", unreadable)
-    macs = [When(pk=row.pk, then=Value(mac)) for row in readable if (mac := _new_mac(row, changes, keks))]
-    count = rows.update(mac=Case(*macs, default=F("mac")) if macs else F("mac"), **changes)
-    updated = set(issued_tokens().filter(pk__in=batch, revoked_at=now).values_list("pk", flat=True))
-    return count, [str(row.jti) for row in readable if row.pk in updated]
+def _mark(pks: Sequence[int], act: Act, keks: Sequence[KeyEncryptionKey], by: Any, now: datetime) -> int:
+    marked = 0
+    for batch in _batches(pks):
+        count, jtis = mark_batch(batch, act, keks, now)
+        _announce_after_commit(jtis, act.reason, by)
+        marked += count
+    return marked
+
+
+def _announce_after_commit(jtis: list[str], reason: str, by: Any) -> None:
+    announce = partial(_announce, jtis, reason=reason, by=by)
+    transaction.on_commit(announce, using=issued_tokens().db, robust=True)
 
 
 def _announce(jtis: list[str], *, reason: str, by: Any) -> None:
-    """Log a revocation, and send the signal `tokens_revoked`."""
+    """Log the revocation of a batch of tokens, and send the signal `tokens_revoked`."""
     logger.warning("revoked %d tokens by=%s reason=%r jti=%s", len(jtis), getattr(by, "pk", by), reason, jtis)
     for receiver, error in tokens_revoked.send_robust(IssuedToken, jtis=jtis, reason=reason, by=by):
         if isinstance(error, Exception):
             logger.error("receiver %r of tokens_revoked failed: %s", receiver, error)
 
 
-def _new_mac(row: IssuedToken, changes: Mapping[str, Any], keks: Sequence[KeyEncryptionKey]) -> str:
-    """Compute the HMAC of a row after its revocation.
-
-    Returns an empty string if the current HMAC doesn't match, because a new HMAC would hide that the row was
-    modified.
-    """
-    if not keks or row_hmac.row_status(row, keks) is not row_hmac.HmacStatus.AUTHENTIC:
-        return ""
-    for name, value in changes.items():
-        setattr(row, name, value)
-    return row_hmac.authenticate(row_hmac.canonical_bytes(row), keks)
+def _act(reason: str, by: Any, now: datetime) -> Act:
+    author = user_name(by) if hasattr(by, "get_username") else str(by or "")
+    return Act(now, fit(author, "revoked_by"), fit(reason, "revocation_reason"))
 
 
-def _pk_batches(tokens: QuerySet[IssuedToken]) -> Iterator[list[int]]:
-    # The ids are read only once, because tokens that are issued during the revocation must not be revoked.
-    pks = list(tokens.order_by("pk").values_list("pk", flat=True))
+def _ids(tokens: QuerySet[IssuedToken]) -> list[int]:
+    return list(tokens.order_by("pk").values_list("pk", flat=True))
+
+
+def _ids_outside(tokens: QuerySet[IssuedToken], coverage: Coverage) -> list[int]:
+    """Return the ids of the rows that belong to none of the users and accounts."""
+    if connections[tokens.db].vendor == "mysql":  # MariaDB ignores case, so the values are compared again.
+        return [row.pk for row in read_columns(tokens) if not coverage.is_in_scope(row)]
+    return _ids(tokens.exclude(coverage.filter()))
+
+
+def _batches(pks: Sequence[int]) -> Iterator[Sequence[int]]:
     for start in range(0, len(pks), BATCH):
         yield pks[start : start + BATCH]

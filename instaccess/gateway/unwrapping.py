@@ -12,7 +12,7 @@ import hashlib
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Container, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from django.db import Error as DbError
@@ -94,7 +94,7 @@ def unwrap(
     now: float,
     decryption_keys: Mapping[str, PrivateKey],
     verification_keys: Mapping[str, JWK],
-    denied: Container[str],
+    denied: trust.DenyList,
     issuers: Collection[str],
     leeway: int = 0,
     key_algorithms: Collection[str] = tokens.KEY_ALGORITHMS,
@@ -111,7 +111,7 @@ def unwrap(
         now: seconds since the epoch.
         decryption_keys, verification_keys: mappings from kid to key, in the order in which the keys are tried. If the
             token has no kid, at most three keys are tried.
-        denied: the `jti` of each revoked token.
+        denied: the revoked tokens, users, accounts and keys.
         issuers: the accepted values of the `iss` claim.
         leeway: seconds for which a token is accepted after its expiry.
         key_algorithms: the accepted JWE `alg` values.
@@ -230,7 +230,7 @@ def _check_still_valid(
     now: float,
     decryption_keys: Mapping[str, PrivateKey],
     verification_keys: Mapping[str, JWK],
-    denied: Container[str],
+    denied: trust.DenyList,
     leeway: int,
 ) -> None:
     """Check everything that may have changed since the token was decrypted. Raises InvalidToken."""
@@ -241,8 +241,9 @@ def _check_still_valid(
         raise InvalidToken("a key of the token is no longer available on this server", code=Reason.UNKNOWN_KID)
     if current_key is not unwrapped.verification_key and current_key != unwrapped.verification_key:
         raise InvalidToken("the signing kid of the token now identifies another key", code=Reason.BAD_SIGNATURE)
-    if unwrapped.claims.jti in denied:
-        raise TokenRevoked("on the deny list")
+    reason = denied.find(unwrapped.claims, unwrapped.signing_kid, unwrapped.encryption_kid)
+    if reason is not None:
+        raise TokenRevoked(reason)
 
 
 def _digest(token: str) -> bytes:

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import logging
+from dataclasses import replace
 from typing import Any
 
 from django.db import Error as DbError
@@ -46,7 +47,10 @@ def jwks_view(request: HttpRequest) -> HttpResponseBase:
 
 
 def revocations_view(request: HttpRequest) -> HttpResponseBase:
-    """Serve `GET /internal/services/revocations`: `{"revoked": [jti, …]}`, the revoked tokens that have not expired.
+    """Serve `GET /internal/services/revocations`: the revoked tokens, users, accounts and keys.
+
+    With the parameter `since`, the answer contains only the revocations after the position in the parameter, at most
+    a part of them, and the next position. Otherwise, the answer contains all revocations.
 
     The client sends one of SERVICE_SECRETS as the bearer token. If no secret is configured, all clients are refused.
     """
@@ -59,13 +63,32 @@ def revocations_view(request: HttpRequest) -> HttpResponseBase:
                 "INSTACCESS['SERVICE_SECRETS']"
             )
             return web.InvalidAccessToken(code=Reason.SERVICE_SECRET).to_response()
-        jtis = sorted(trust.read_deny_list())
+        since = request.GET.get("since")
+        page = _all_revocations() if since is None else trust.read_revocations(since)
     except (DbError, InstAccessError) as error:
         _revocation_logger.error(
             "the issuer could not return the revocation list (%s): %s", type(error).__name__, error
         )
         return _unavailable()
-    return _document(request, {"revoked": jtis}, cache_control="private, no-cache")
+    document = {
+        "revoked": sorted(page.tokens),
+        "revoked_keys": sorted(page.keys),
+        "revoked_users": page.users,
+        "revoked_accounts": page.accounts,
+        "cursor": page.cursor,
+        "more": page.more,
+    }
+    return _document(request, document, cache_control="private, no-cache")
+
+
+def _all_revocations() -> trust.Page:
+    """Return all revocations as one page."""
+    pages = [trust.read_revocations()]
+    while pages[-1].more:
+        pages.append(trust.read_revocations(pages[-1].cursor))
+    tokens = [jti for page in pages for jti in page.tokens]
+    # The list ends with a page that contains all users, accounts and keys.
+    return replace(pages[-1], tokens=tokens)
 
 
 _METHODS = ("GET", "HEAD")

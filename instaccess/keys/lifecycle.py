@@ -7,7 +7,7 @@ the lock. If another process was faster, they change nothing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -19,11 +19,14 @@ from .. import audit, trust
 from ..conf import KeyEncryptionKey, conf
 from ..exceptions import InstAccessError, KeyRefused, KeyUnavailable
 from ..models import Key
+from ..models import Revocation as RevocationRow
 from ..times import format_utc
 from ..tokens import PrivateKey
 from . import audit_keys, ring, rotation, row_hmac, store, succession
 
 logger = logging.getLogger("instaccess.keys")
+
+_DEFAULT_REASON = "its key was revoked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +168,10 @@ def activate(kid: str, *, force: bool = False, now: datetime | None = None) -> K
 def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None = None) -> Revocation:
     """Revoke a compromised key: stop accepting it, erase its private key, and mark its live tokens as revoked.
 
-    All of this is one transaction, so an interrupted revocation changes nothing. If a database router stores the
-    audit log in another database, the tokens are marked first. A second call then revokes the key.
+    All changes of keys and the entry of the revocation log are one transaction. From its commit on, gateways refuse
+    the tokens of the key, however many there are. The tokens are marked afterwards; if this is interrupted, a second
+    call or `rotate` marks the remaining tokens. If a database router stores the audit log in another database, the
+    entry is committed first. A second call then revokes the key.
 
     If the key is current, the next future key becomes current. If there is no future key and the private key was on
     this server, a new key is generated. If the key was revoked before, only the tokens that another process issued
@@ -180,7 +185,7 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
 
     Raises:
         KeyUnavailable: there is no such key.
-        DatabaseError: nothing was changed.
+        DatabaseError: nothing was changed, or not all tokens were marked.
     """
     keks = audit_keys.keks_for_revocation()
     key = store.find_key(kid)
@@ -192,6 +197,7 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
         # Read the clock after generating the keys. Otherwise, their lead time would begin too early.
         now = now or timezone.now()
         key = store.find_key(kid, keys)
+        recorded = _record([key.kid], keks, reason=reason, by=by, now=now)
         if key.status != Key.Status.REVOKED or not store.is_authentic(key, keks):
             was_current, had_private = key.status == Key.Status.CURRENT, key.has_private
             store.mark_revoked(key, now, keks)
@@ -210,11 +216,11 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
                 # The new key could not be sealed and was not stored. The error is only reported, so that the
                 # compromised key is revoked nevertheless.
                 failure = error.detail
-        tokens = _mark_tokens([key.kid], keks, reason=reason, by=by, now=now)
     if newly_revoked:
         logger.warning("key %s revoked by %s: %r", key.kid, getattr(by, "pk", by), reason)
     if failure:
         logger.error("no new %s key was generated after a revocation: %s", use.label, failure)
+    tokens = _mark_tokens([key.kid], recorded, keks, reason=reason, by=by, now=now)
     return Revocation(key, successor, generated, tokens, failure)
 
 
@@ -226,14 +232,36 @@ def mark_tokens_of_revoked_keys(*, now: datetime | None = None) -> int:
     """
     # A row that isn't authentic is skipped. Otherwise, an attacker could revoke the tokens of a valid key.
     kids = [key.kid for key in store.authentic_keys(store.stored_keys().filter(status=Key.Status.REVOKED))]
-    return _mark_tokens(kids, conf.key_encryption_keys, reason="", by=None, now=now) if kids else 0
+    keks = conf.key_encryption_keys
+    recorded = _record(kids, keks, reason="", by=None, now=now)
+    return _mark_tokens(kids, recorded, keks, reason="", by=None, now=now)
+
+
+def _record(
+    kids: Iterable[str], keks: Sequence[KeyEncryptionKey], *, reason: str, by: Any, now: datetime | None
+) -> list[RevocationRow]:
+    """Add keys to the revocation log, except those that the log contains already. Returns the added entries."""
+    scopes = [audit.Scope.key(kid) for kid in sorted(set(kids) - audit.recorded_keys())]
+    return audit.record_revocation(scopes, keks=keks, reason=reason or _DEFAULT_REASON, by=by, now=now)
 
 
 def _mark_tokens(
-    kids: list[str], keks: Sequence[KeyEncryptionKey], *, reason: str, by: Any, now: datetime | None
+    kids: list[str],
+    recorded: list[RevocationRow],
+    keks: Sequence[KeyEncryptionKey],
+    *,
+    reason: str,
+    by: Any,
+    now: datetime | None,
 ) -> int:
+    """Complete interrupted revocations, then mark the other live tokens of revoked keys.
+
+    Returns the number of tokens of these keys that were marked.
+    """
+    completed = audit.complete_revocations(keks=keks, recorded=recorded, by=by, now=now)
     tokens = audit.revocable_tokens(now=now).filter(audit.filter_by_keys(kids))
-    return audit.revoke(tokens, keks=keks, reason=reason or "its key was revoked", by=by, now=now)
+    marked = audit.mark_revoked(tokens, keks=keks, reason=reason or _DEFAULT_REASON, by=by, now=now)
+    return marked + sum(completed[audit.Scope.key(kid)] for kid in kids)
 
 
 def _use_of(key: Key, keks: Sequence[KeyEncryptionKey]) -> Key.Use:

@@ -154,7 +154,7 @@ def _order(row: Key) -> tuple[int, float, int]:
     return rotation.ACCEPTED.index(Key.Status(row.status)), -row.created_at.timestamp(), -row.pk
 
 
-_ring: Refreshed[KeyRing] = Refreshed(lambda last: load(last.keys if last else ()))
+_ring: Refreshed[KeyRing] = Refreshed(lambda last: load(last.keys if last else ()), lambda: router.db_for_write(Key))
 
 
 def current_ring(*, max_staleness: float = 0) -> KeyRing:

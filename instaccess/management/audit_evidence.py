@@ -80,6 +80,8 @@ class EvidenceSubcommands(SubcommandCommand):
     """A command that implements `SUBCOMMANDS`."""
 
     def _seal(self, options: dict[str, Any]) -> None:
+        # Rows that are covered can't be marked as revoked afterwards.
+        audit.complete_revocations(keks=keys.keks_for_revocation())
         result = audit.seal(keys.evidence_keys())
         lines = [
             f"Checkpoint {created.number}: {created.rows} rows up to row {created.last}, digest {created.digest}"

@@ -137,6 +137,18 @@ def rotation_messages(outcome: keys.Rotation) -> list[str]:
     return lines
 
 
+def after_revocation(key: Key) -> list[str]:
+    """Describe where tokens of a revoked key are still accepted, and what to do, in sentences."""
+    lines = ["Gateways refuse the tokens within 5 seconds."]
+    if key.use == Key.Use.SIGNING:
+        lines += [
+            "Services elsewhere that read the JWK set accept the tokens for up to JWKS_MAX_AGE (300 seconds by "
+            "default): restart these services, or put them behind a gateway.",
+            "Remove the key from gateways and services that list it in VERIFICATION_KEYS, and restart them.",
+        ]
+    return lines
+
+
 def imported(key: Key) -> str:
     """Describe an import in sentences, with the command that activates the key."""
     parts = "public and private key" if key.has_private else "public key only"

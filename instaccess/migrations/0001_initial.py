@@ -160,6 +160,41 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name="Revocation",
+            fields=[
+                ("number", models.BigIntegerField(primary_key=True, serialize=False)),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[("tokens", "Tokens"), ("user", "User"), ("account", "Account"), ("key", "Key")],
+                        max_length=8,
+                    ),
+                ),
+                ("value", models.CharField(blank=True, max_length=255)),
+                ("latest_iat", models.BigIntegerField(null=True)),
+                ("revoked_at", models.DateTimeField()),
+                ("revoked_by", models.CharField(blank=True, max_length=255)),
+                ("reason", models.CharField(blank=True, max_length=255)),
+                ("completed_at", models.DateTimeField(null=True)),
+                ("mac", models.CharField(blank=True, max_length=64)),
+            ],
+            options={
+                "ordering": ["number"],
+                "default_permissions": (),
+                "indexes": [models.Index(fields=["kind", "number"], name="instaccess_revocation_kind")],
+            },
+        ),
+        migrations.CreateModel(
+            name="RevocationLock",
+            fields=[
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("last_number", models.BigIntegerField(default=0)),
+            ],
+            options={
+                "default_permissions": (),
+            },
+        ),
+        migrations.CreateModel(
             name="UserIdentity",
             fields=[
                 (

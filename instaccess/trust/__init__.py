@@ -2,17 +2,20 @@
 
 from .denylist import clear_cache as clear_deny_list
 from .denylist import current as current_deny_list
-from .denylist import read_database as read_deny_list
-from .denylist import use as use_audit_table
+from .denylist import read_revocations
 from .material import for_use, private_to_text, public_members
 from .material import generate as generate_key
 from .material import parse as parse_key
 from .material import to_text as key_to_text
 from .refreshed import Refreshed
+from .revocation_table import use as use_audit_table
+from .revoked import DenyList, Page
 from .sources import decryption_keys, has_key_table, verification_keys
 from .sources import use as use_key_table
 
 __all__ = [
+    "DenyList",
+    "Page",
     "Refreshed",
     "clear_deny_list",
     "current_deny_list",
@@ -24,7 +27,7 @@ __all__ = [
     "parse_key",
     "private_to_text",
     "public_members",
-    "read_deny_list",
+    "read_revocations",
     "use_audit_table",
     "use_key_table",
     "verification_keys",

@@ -17,7 +17,7 @@ from django.urls import NoReverseMatch, reverse
 
 from ..conf import conf
 from ..exceptions import ConfigError
-from . import denylist, sources
+from . import revocation_table, revocation_url, sources
 
 _MIN_JWCRYPTO = (1, 6, 1)
 
@@ -51,7 +51,7 @@ def check_sources(**kwargs: Any) -> list[CheckMessage]:
     if _read_setting("deny_list") not in {"database", _INVALID} and _read_setting("service_secrets") == []:
         messages.append(
             Error(
-                f"{denylist.NO_SERVICE_CREDENTIALS}.",
+                f"{revocation_url.NO_SERVICE_CREDENTIALS}.",
                 hint="Add a secret that is listed in the issuer's SERVICE_SECRETS.",
                 id="instaccess.E050",
             )
@@ -61,10 +61,10 @@ def check_sources(**kwargs: Any) -> list[CheckMessage]:
     required = {"VERIFICATION_KEYS": "instaccess.E052"}
     if _verify_path() is not None:
         required["DECRYPTION_KEYS"] = "instaccess.E051"
-        if _read_setting("deny_list") == "database" and not denylist.has_database():
+        if _read_setting("deny_list") == "database" and not revocation_table.has_database():
             messages.append(
                 Error(
-                    f"{denylist.NO_DATABASE}.",
+                    f"{revocation_table.NO_DATABASE}.",
                     hint="Set DENY_LIST to the URL of the issuer's /internal/services/revocations, or use the "
                     "issuer's database.",
                     id="instaccess.E053",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,13 +57,21 @@ class Fetched:
 
 
 @concealed
-def fetch_json(url: str, *, etag: str = "", secret: OpaqueText | None = None, max_bytes: int = MAX_BYTES) -> Fetched:
+def fetch_json(
+    url: str,
+    *,
+    parameters: Mapping[str, str] | None = None,
+    etag: str = "",
+    secret: OpaqueText | None = None,
+    max_bytes: int = MAX_BYTES,
+) -> Fetched:
     """Fetch a JSON document with GET.
 
     Redirects are not followed, because a redirect could send the secret to another host or replace trusted keys.
 
     Args:
         url: the URL to fetch.
+        parameters: parameters to add to the query of the URL.
         etag: the ETag of the document that the caller has. It is sent as If-None-Match.
         secret: the bearer token to send, or None.
         max_bytes: the largest accepted body, in bytes.
@@ -79,7 +88,13 @@ def fetch_json(url: str, *, etag: str = "", secret: OpaqueText | None = None, ma
     try:
         # Without an explicit `auth`, requests would replace the Authorization header if ~/.netrc lists the host.
         with requests.get(
-            url, headers=headers, timeout=TIMEOUT, stream=True, allow_redirects=False, auth=lambda request: request
+            url,
+            params=parameters,
+            headers=headers,
+            timeout=TIMEOUT,
+            stream=True,
+            allow_redirects=False,
+            auth=lambda request: request,
         ) as response:
             if response.status_code == requests.codes.not_modified and etag:
                 return Fetched(None, etag, _max_age(response), not_modified=True)

@@ -1,6 +1,7 @@
 """A cached value, such as the keys or the deny list, that the threads of a process share and reload at intervals.
 
-This module imports no Django. Callers pass in the function that loads the value and the accepted age.
+A separate thread loads the value before it becomes too old, so that requests don't wait for a database or another
+server. A request waits only if the value is too old, and only for a bounded time.
 """
 
 from __future__ import annotations
@@ -10,33 +11,115 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from functools import partial
+from types import TracebackType
+from typing import Generic, NamedTuple, TypeVar
+
+from django.db import connections
 
 from ..exceptions import SourceUnavailable
+from .loading import LoadingThread, load_from_database
 
 logger = logging.getLogger("instaccess.snapshot")
 
 T = TypeVar("T")
 
-PATIENCE = 2.0
-"""Seconds that a thread waits for another thread's load before it uses the cached value."""
+PATIENCE = 0.5
+"""Seconds after the start of a load for which callers wait before they use the cached value.
 
-LAST_PATIENCE = 10.0
-"""Seconds that a thread waits for another thread's load if no cached value is recent enough to use."""
+A gateway waits for the keys and for the deny list. The sum is shorter than the time that the example proxies wait for
+the gateway.
+"""
+
+LAST_PATIENCE = 5.0
+"""Seconds after the start of a load for which callers wait if no cached value is recent enough to use."""
+
+AHEAD = 0.75
+"""The part of the interval after which the value is loaded again in the background, if the value is requested."""
+
+STALLED_SECONDS = 2.0
+"""Seconds after which another thread starts another load, because the connection of a load may be dead.
+
+The time doubles with each load that has stalled, up to `MAX_STALLED_SECONDS`.
+"""
+
+MAX_STALLED_SECONDS = 30.0
+
+RECENT_TROUBLE = 10.0
+"""Seconds after a load failed or stalled during which callers wait less. Otherwise, an outage of the database would
+block every thread again and again."""
+
+
+class _Held(NamedTuple, Generic[T]):
+    """A loaded value. The time is the start of its load, because the load may have read the data then."""
+
+    value: T | None
+    loaded_at: float
+
+    def younger_than(self, seconds: float) -> T | None:
+        return self.value if time.monotonic() - self.loaded_at < seconds else None
+
+
+class _LoadIsSlow(SourceUnavailable):
+    """A load has not ended in time."""
+
+
+class _Load(Generic[T]):
+    """A load that is running or has ended.
+
+    Attributes:
+        started_at: the start of the load, on the monotonic clock.
+        outcome: the loaded value in a tuple, or the error.
+    """
+
+    def __init__(self) -> None:
+        self.started_at = time.monotonic()
+        self.outcome: tuple[T] | Exception = SourceUnavailable("loading this value was interrupted")
+        self._traceback: TracebackType | None = None
+        self._ended = threading.Event()
+
+    @property
+    def has_ended(self) -> bool:
+        return self._ended.is_set()
+
+    def end(self) -> None:
+        """Wake the waiting threads. The outcome no longer changes."""
+        if isinstance(self.outcome, Exception):
+            self._traceback = self.outcome.__traceback__
+        self._ended.set()
+
+    def wait(self, patience: float) -> None:
+        """Wait until `patience` seconds after the start of the load. Raises _LoadIsSlow if the load doesn't end."""
+        if not self._ended.wait(max(self.started_at + patience - time.monotonic(), 0)):
+            raise _LoadIsSlow("loading this value takes too long")
+
+    def result(self, patience: float) -> T:
+        """Wait as `wait` does, and return the loaded value. Raises the error of the load."""
+        self.wait(patience)
+        if isinstance(self.outcome, Exception):
+            # Without the original traceback, the frames of all waiting threads would be added to the same error.
+            raise self.outcome.with_traceback(self._traceback)
+        return self.outcome[0]
 
 
 class Refreshed(Generic[T]):
-    """A cached value. Only one thread at a time loads the value.
+    """A cached value that is loaded by at most one thread at a time, unless a load stalls.
 
     Args:
         load: loads the value. Receives the cached value, or None if there is none. May raise any exception.
+        find_alias: returns the alias of the database that `load` queries. None if `load` queries no database.
     """
 
-    def __init__(self, load: Callable[[T | None], T]) -> None:
+    in_background = True
+    """Whether separate threads load values. Tests turn this off, so that a load uses the transaction of the test."""
+
+    def __init__(self, load: Callable[[T | None], T], find_alias: Callable[[], str] | None = None) -> None:
         self._load = load
+        self._find_alias = find_alias
         self._generation = 0
         self.clear_cache()
-        # If a thread of the parent holds the lock during a fork, the child can never acquire the lock.
+        # Threads don't survive a fork. If a thread of the parent holds the lock during a fork, the child can never
+        # acquire the lock.
         os.register_at_fork(after_in_child=self.clear_cache)
 
     def clear_cache(self) -> None:
@@ -46,73 +129,126 @@ class Refreshed(Generic[T]):
         """
         self._generation += 1
         self._lock = threading.Lock()
-        self._value: T | None = None
-        self._failure: Exception | None = None
-        self._loaded_at = self._failed_at = float("-inf")
+        self._thread: LoadingThread | None = None
+        self._running: _Load[T] | None = None
+        self._stalled = 0
+        self._held: _Held[T] = _Held(None, float("-inf"))
+        # The times of the last failed load, and of the last caller who waited in vain.
+        self._failed_at = self._waited_at = float("-inf")
 
-    def get(self, *, interval: float, max_staleness: float = 0) -> T:
+    def get(self, *, interval: float, max_staleness: float = 0, patience: float | None = None) -> T:
         """Return the value, at most `interval` seconds old, and load it if necessary.
 
         If loading fails, the cached value is returned for `max_staleness` more seconds. Loading is tried again after
-        each `interval`.
-
-        Other threads wait for the thread that loads the value. Otherwise, they would use an older deny list and
-        accept a token that has been revoked in the meantime. After `PATIENCE` seconds, they treat the load as failed.
+        each `interval`. Callers wait for a running load, because an older deny list could accept a token that has
+        been revoked in the meantime. If the load takes too long, they treat it as failed.
 
         Args:
             interval: the accepted age in seconds while loading works.
             max_staleness: seconds by which the value may be older while loading fails.
+            patience: seconds to wait for a load if the cached value can be used; PATIENCE by default.
 
         Raises:
-            SourceUnavailable: another thread's load takes too long, and no cached value is recent enough.
+            SourceUnavailable: loading takes too long, and no cached value is recent enough.
             Exception: any exception of `load`, if no cached value is recent enough.
         """
-        if (value := self._value_younger_than(interval)) is not None:
+        held = self._held
+        if (value := held.younger_than(interval)) is not None:
+            if self.in_background and held.younger_than(interval * AHEAD) is None:
+                self._load_ahead(interval)
             return value
         requested_at = time.monotonic()
-        lock, cached_value = self._lock, self._value_younger_than(interval + max_staleness)
-        # If the previous load failed, one thread tries again. The other threads use the cached value without
-        # waiting.
-        patience = 0.0 if self._failed_at > self._loaded_at else PATIENCE
-        if not lock.acquire(timeout=LAST_PATIENCE if cached_value is None else patience):
-            # Record a failure, so that the next threads don't also wait for the stalled thread.
-            self._failed_at = max(self._failed_at, time.monotonic())
-            if cached_value is None:
-                raise SourceUnavailable("another thread has been loading this value for too long")
-            return cached_value
-        try:
-            return self._refresh(requested_at, interval, max_staleness)
-        finally:
-            lock.release()
-
-    def _refresh(self, requested_at: float, interval: float, max_staleness: float) -> T:
-        started_at, generation = time.monotonic(), self._generation
-        loaded_at, last = self._loaded_at, self._value
-        if last is not None and (started_at - loaded_at < interval or loaded_at > requested_at):
-            return last
-        usable = self._value_younger_than(interval + max_staleness)
-        if usable is not None and started_at - self._failed_at < interval:
+        usable = held.younger_than(interval + max_staleness)
+        if usable is not None and requested_at - self._failed_at < interval:
             return usable
-        if usable is None and self._failure is not None and self._failed_at >= requested_at:
-            # Another thread's load failed during the wait. If each waiting thread tried again in turn, the last
-            # thread would wait for the sum of all time-outs.
-            raise self._failure.with_traceback(None)
+        patience = self._patience(requested_at, PATIENCE if patience is None else patience, usable is not None)
         try:
-            value = self._load(last)
+            return self._start_or_join(requested_at, interval, patience).result(patience)
         except Exception as error:
-            if generation == self._generation:
-                self._failure, self._failed_at = error, time.monotonic()
-            usable = self._value_younger_than(interval + max_staleness)
-            if usable is None:
+            if isinstance(error, _LoadIsSlow):
+                self._waited_at = time.monotonic()
+            if (usable := self._held.younger_than(interval + max_staleness)) is None:
                 raise
-            logger.warning("loading failed, so the cached value is still used (%s): %s", type(error).__name__, error)
             return usable
-        if generation == self._generation:
-            self._value, self._loaded_at, self._failure = value, started_at, None
-        return value
 
-    def _value_younger_than(self, seconds: float) -> T | None:
-        # Read the time before the value. Otherwise, if another thread stored a new value in between, the old value
-        # would be returned with the time of the new value.
-        loaded_at, value = self._loaded_at, self._value
-        return value if time.monotonic() - loaded_at < seconds else None
+    def _patience(self, now: float, patience: float, has_usable_value: bool) -> float:
+        """Return the seconds to wait for a load. Callers wait less if a load has failed or stalled recently."""
+        trouble = now - max(self._failed_at, self._waited_at) < RECENT_TROUBLE
+        if has_usable_value:
+            return 0.0 if trouble else patience
+        return PATIENCE if trouble else LAST_PATIENCE
+
+    def _load_ahead(self, interval: float) -> None:
+        """Start a load in a separate thread, unless one is running or has failed recently."""
+        running = self._running
+        has_failed = time.monotonic() - self._failed_at < interval
+        if not has_failed and (running is None or running.has_ended) and self._may_use_thread():
+            self._start(running)
+
+    def _start_or_join(self, requested_at: float, interval: float, patience: float) -> _Load[T]:
+        """Return a load that started recently enough. Raises _LoadIsSlow if an older load doesn't end in time."""
+        while (running := self._running) is not None and not running.has_ended:
+            if running.started_at >= requested_at - interval:
+                return running
+            if self._has_stalled(running) and self._may_use_thread():
+                return self._start(running, stalled=True)
+            running.wait(patience)
+        return self._start(running)
+
+    def _has_stalled(self, load: _Load[T]) -> bool:
+        first = LAST_PATIENCE if self._held.value is None else STALLED_SECONDS
+        limit: float = min(first * 2**self._stalled, MAX_STALLED_SECONDS)
+        return time.monotonic() - load.started_at >= limit
+
+    def _may_use_thread(self) -> bool:
+        """Return whether a separate thread may load the value.
+
+        A caller with an open transaction loads the value itself, because only its own connection sees its changes.
+        """
+        if not self.in_background:
+            return False
+        return self._find_alias is None or not connections[self._find_alias()].in_atomic_block
+
+    def _start(self, previous: _Load[T] | None, *, stalled: bool = False) -> _Load[T]:
+        """Start a load, unless another thread has started one since `previous`. Returns the load that was started."""
+        with self._lock:
+            if self._running is not previous and self._running is not None:
+                return self._running
+            self._stalled += stalled
+            load = self._running = _Load()
+            run = partial(self._run, load, self._generation, self._held.value)
+            in_thread = self._may_use_thread() and self._hand_over(run)
+        if not in_thread:
+            run()
+        return load
+
+    def _hand_over(self, function: Callable[[], None]) -> bool:
+        """Run a function in the thread of this value, or in a new one. Returns False if no thread can be started."""
+        if self._thread is not None and self._thread.offer(function):
+            return True
+        try:
+            self._thread = LoadingThread()
+        except RuntimeError as error:  # The operating system allows no more threads, or Python is shutting down.
+            logger.warning("no thread can be started, so requests load the keys and the deny list: %s", error)
+            return False
+        return self._thread.offer(function)
+
+    def _run(self, load: _Load[T], generation: int, last: T | None) -> None:
+        try:
+            value = self._query(last)
+            load.outcome = (value,)
+            if generation == self._generation and load.started_at >= self._held.loaded_at:
+                self._held, self._stalled = _Held(value, load.started_at), 0
+        except Exception as error:
+            load.outcome = error
+            if generation == self._generation:
+                self._failed_at = time.monotonic()
+            if last is not None:
+                logger.warning("loading failed, so the cached value is kept (%s): %s", type(error).__name__, error)
+        finally:
+            load.end()
+
+    def _query(self, last: T | None) -> T:
+        if self._find_alias is None:
+            return self._load(last)
+        return load_from_database(lambda: self._load(last), self._find_alias())

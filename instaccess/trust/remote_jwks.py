@@ -18,7 +18,7 @@ from ..opaque import Opaque
 from ..tokens import ReloadableKeys
 from . import material
 from .fetch import fetch_json, without_query
-from .refreshed import PATIENCE, Refreshed
+from .refreshed import Refreshed
 
 logger = logging.getLogger("instaccess.keys")
 
@@ -30,6 +30,9 @@ JWKS_COOLDOWN = 30
 
 Without this limit, an attacker who invents tokens could cause a reload per token.
 """
+
+PATIENCE = 1.0
+"""Seconds that a request waits for a reload because of its token."""
 
 MAX_MEMBERS = 32
 """Maximum number of members that are read from a JWK set."""
@@ -73,7 +76,8 @@ class RemoteKeys(ReloadableKeys):
         try:
             if time.monotonic() - self._refetched_at >= JWKS_COOLDOWN:
                 self._refetched_at = time.monotonic()
-                self._jwks.get(interval=0, max_staleness=self._interval + conf.max_staleness)
+                max_staleness = self._interval + conf.max_staleness
+                self._jwks.get(interval=0, max_staleness=max_staleness, patience=PATIENCE)
         finally:
             self._refetch_lock.release()
 

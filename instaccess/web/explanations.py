@@ -113,7 +113,7 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
         _("The client needs a new token. Tokens are valid for at most one hour."),
     ),
     Reason.REVOKED: Explanation(
-        _("The token was revoked, and is on the deny list until it expires."),
+        _("The token was revoked, or all tokens of its user, its account or its key were revoked."),
         _(
             "The audit row shows who revoked the token and why. If the client may still have access, the client "
             "needs a new token."

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from instaccess.gateway.unwrapping import Unwrapped, unwrap
-from tests.support.tokens import ISSUER, NOW, TokenFactory
+from tests.support.tokens import ISSUER, NOW, TokenFactory, denying
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def unwrap_(make):
             "now": NOW,
             "decryption_keys": make.decryption_keys,
             "verification_keys": make.verification_keys,
-            "denied": frozenset(),
+            "denied": denying(),
             "issuers": [ISSUER],
         }
         return unwrap(token, **(values | changes))

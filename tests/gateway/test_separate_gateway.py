@@ -21,6 +21,7 @@ import pytest
 from tests.support import servers
 from tests.support.demos import SetUp, manage
 from tests.support.paths import ROOT
+from tests.support.processes import within
 
 SECRET = "0123456789abcdef0123456789abcdef"
 VERIFY = "/internal/gateway/verify"
@@ -101,6 +102,12 @@ class Issuer:
         text: str = json.loads(body)["token"]
         return text
 
+    def revoke_key(self, use: str) -> None:
+        """Revoke the current signing or encryption key."""
+        keys = json.loads(self.manage("instaccess_keys", "list", "--json"))
+        (kid,) = [key["kid"] for key in keys if (key["use"], key["status"]) == (use, "current")]
+        self.manage("instaccess_keys", "revoke", "--kid", kid, "--reason", "test")
+
     def revoke_latest(self) -> None:
         (latest,) = json.loads(self.manage("instaccess_tokens", "list", "--limit", "1", "--json"))
         self.manage("instaccess_tokens", "revoke", "--jti", latest["jti"], "--reason", "test")
@@ -109,6 +116,14 @@ class Issuer:
 @pytest.fixture(scope="module")
 def issuer(tmp_path_factory: pytest.TempPathFactory, set_up_once: SetUp) -> Iterator[Issuer]:
     issuer = Issuer(tmp_path_factory.mktemp("issuer"), set_up_once)
+    yield issuer
+    issuer.process.kill()
+
+
+@pytest.fixture
+def own_issuer(tmp_path: Path, set_up_once: SetUp) -> Iterator[Issuer]:
+    """Start an issuer for one test, which may revoke keys."""
+    issuer = Issuer(tmp_path / "own issuer", set_up_once)
     yield issuer
     issuer.process.kill()
 
@@ -204,6 +219,17 @@ def verify_status(process: servers.Process, token: str) -> int:
     return status
 
 
+def refused_within_five_seconds(process: servers.Process, token: str) -> bool:
+    """Wait until the gateway refuses a token. Returns whether the token is refused with 401 within five seconds."""
+    statuses = []
+
+    def is_refused() -> bool:
+        statuses.append(verify_status(process, token))
+        return statuses[-1] != 204
+
+    return within(5, is_refused) and statuses[-1] == 401
+
+
 class TestAGatewayWithKeyFilesAndTheIssuersDatabase:
     def test_gateway_with_the_issuers_database_accepts_a_token_until_its_revocation(self, issuer, gateway):
         token = issuer.token()
@@ -222,7 +248,7 @@ class TestAGatewayWithKeyFilesAndTheIssuersDatabase:
 
         process = gateway(empty_databases, **keys)
         assert verify_status(process, token) == 503
-        assert "contains no deny list (no such table: instaccess_issuedtoken)" in process.log.read_text()
+        assert "contains no deny list (no such table: instaccess_revocation)" in process.log.read_text()
         assert "set INSTACCESS['DENY_LIST'] to the URL of the issuer's revocation list" in process.log.read_text()
 
     def test_verify_returns_503_and_logs_the_setting_if_there_are_no_keys(self, issuer, token, gateway):
@@ -281,6 +307,38 @@ class TestAGatewayWithTheIssuersURLs:
         assert request(process.port, "GET", VERIFY)[0] == 401
         for path in ("/internal/services/jwks", "/internal/services/revocations", "/api/v1/inst_access_tokens", "/"):
             assert request(process.port, "GET", path)[0] == 404
+
+
+class TestARevokedKey:
+    """G32: a gateway in another deployment refuses the tokens of a revoked key, although it still has the key."""
+
+    @pytest.mark.parametrize("use", ["sig", "enc"])
+    def test_g32_a_gateway_with_the_issuers_urls_refuses_the_tokens_of_a_revoked_key(self, own_issuer, gateway, use):
+        token = own_issuer.token()
+        process = gateway({}, **remote(own_issuer))
+        assert verify_status(process, token) == 204
+
+        own_issuer.revoke_key(use)
+
+        assert refused_within_five_seconds(process, token)
+        if use == "sig":  # The gateway has no private key for a new encryption key.
+            # The issuer signs with the revoked key until it reads its keys again.
+            assert within(servers.PATIENCE, lambda: verify_status(process, own_issuer.token()) == 204)
+
+    def test_g32_a_gateway_with_key_files_and_the_issuers_database_refuses_the_tokens_of_a_revoked_key(
+        self, own_issuer, gateway
+    ):
+        token = own_issuer.token()
+        keys = {
+            "DECRYPTION_KEYS": [str(own_issuer.decryption_key)],
+            "VERIFICATION_KEYS": [str(own_issuer.jwks_file())],
+        }
+        process = gateway(shared(own_issuer), **keys)
+        assert verify_status(process, token) == 204
+
+        own_issuer.revoke_key("sig")
+
+        assert refused_within_five_seconds(process, token)
 
 
 class TestSystemChecksOfAGateway:

@@ -13,7 +13,7 @@ from instaccess import tokens
 from instaccess.exceptions import InvalidToken, TokenExpired, TokenRevoked
 from instaccess.gateway.unwrapping import TokenCache
 from instaccess.tokens import PrivateKey, jose
-from tests.support.tokens import NOW, TokenFactory, non_canonical_forms
+from tests.support.tokens import NOW, TokenFactory, denying, non_canonical_forms
 
 
 class ForbiddenKey:
@@ -60,7 +60,7 @@ class TestACachedToken:
         unwrap(token)
 
         with pytest.raises(TokenRevoked) as caught:
-            unwrap(token, denied={"gone"}, **no_rsa)
+            unwrap(token, denied=denying("gone"), **no_rsa)
         assert caught.value.jti == "gone"
 
     def test_a_cached_token_is_refused_after_its_expiry(self, make, unwrap, no_rsa):
@@ -115,7 +115,7 @@ class TestACachedToken:
         token = make.token(jti="gone")
         unwrap(token)
         with pytest.raises(TokenRevoked):
-            unwrap(token, denied={"gone"})
+            unwrap(token, denied=denying("gone"))
 
         with pytest.raises(InvalidToken) as caught:
             unwrap(token, **no_rsa)

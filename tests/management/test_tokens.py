@@ -17,7 +17,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from instaccess import users
-from instaccess.models import IssuedToken
+from instaccess.models import IssuedToken, Revocation
 
 pytestmark = pytest.mark.django_db
 
@@ -133,6 +133,30 @@ class TestRevoke:
 
         assert as_json("revoke", by, what, "--reason", "x") == {"revoked": 3}
         assert IssuedToken.objects.exclude(revoked_at=None).count() == 3
+
+    @pytest.mark.parametrize(("by", "kind"), [("--user", "user"), ("--account", "account"), ("--application", "")])
+    def test_g33_all_tokens_of_a_user_or_an_account_are_revoked_with_one_row(self, row, application, by, kind):
+        made = row()
+        values = {"--user": made.user_uuid, "--application": application.client_id, "--account": "3f1c"}
+        name = "ada" if by == "--user" else values[by]
+
+        tokens("revoke", by, name, "--reason", "x")
+
+        expected = (kind, values[by]) if kind else ("tokens", "")
+        assert list(Revocation.objects.values_list("kind", "value")) == [expected]
+
+    def test_tokens_that_are_revoked_with_several_filters_are_revoked_one_by_one(self, row):
+        row()
+        tokens("revoke", "--user", "ada", "--account", "3f1c", "--reason", "x")
+
+        assert [each.kind for each in Revocation.objects.all()] == ["tokens"]
+
+    def test_nothing_is_recorded_for_an_unknown_user(self, row):
+        row()
+        with pytest.raises(CommandError):
+            tokens("revoke", "--user", "nobody", "--reason", "x")
+
+        assert not Revocation.objects.exists()
 
     def test_only_tokens_that_match_all_filters_are_revoked(self, row):
         row(account_uuid="9d")

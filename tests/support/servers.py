@@ -206,10 +206,11 @@ def _disconnect(*sockets: socket.socket) -> None:
 
 @dataclass
 class ReceivedRequest:
-    """A request that a scripted server received."""
+    """A request that a scripted server received. `path` is without the query."""
 
     method: str
     path: str
+    query: str
     headers: dict[str, str]
 
 
@@ -248,7 +249,8 @@ def scripted_server(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterato
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            script.requests.append(ReceivedRequest(self.command, self.path, dict(self.headers)))
+            path, _, query = self.path.partition("?")
+            script.requests.append(ReceivedRequest(self.command, path, query, dict(self.headers)))
             with suppress(OSError):
                 script.answer(self)
 

@@ -12,9 +12,11 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.core.checks import run_checks
 from django.core.management import call_command
-from django.db import connection
+from django.db import connection, transaction
 from django.test import Client
 
+from instaccess import audit
+from instaccess.conf import conf
 from instaccess.exceptions import InstAccessError
 from instaccess.issuer import issuing
 from instaccess.keys import lifecycle
@@ -124,6 +126,23 @@ def rotate(use: str, force: bool = True, expected_current: str | None = None) ->
 
 def revoke(kid: str) -> int:
     return lifecycle.revoke(kid, reason="stolen").tokens
+
+
+def revoke_token(pk: int) -> int:
+    """Revoke the token of an audit row."""
+    tokens = audit.revocable_tokens().filter(pk=pk)
+    return audit.revoke(tokens, keks=conf.key_encryption_keys, reason="lost")
+
+
+def begin() -> None:
+    """Begin a transaction."""
+    transaction.set_autocommit(False)
+
+
+def commit() -> None:
+    """Commit the transaction."""
+    transaction.commit()
+    transaction.set_autocommit(True)
 
 
 def import_public(data: str, use: str) -> str:

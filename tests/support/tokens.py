@@ -15,6 +15,7 @@ from jwcrypto.jwk import JWK
 from jwcrypto.jws import JWS
 
 from instaccess.tokens import PrivateKey
+from instaccess.trust import DenyList, Page
 
 ISSUER = "instructure:inst_access"
 NOW = 1_800_000_000
@@ -34,6 +35,11 @@ def claims(now: int = NOW, **changes: Any) -> dict[str, Any]:
         **changes,
     }
     return {name: value for name, value in payload.items() if value is not ...}
+
+
+def denying(*jtis: str) -> DenyList:
+    """Return a deny list that contains tokens."""
+    return DenyList(Page(jtis))
 
 
 def canvas_claims(now: int = NOW, **changes: Any) -> dict[str, Any]:

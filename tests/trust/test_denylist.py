@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -14,10 +16,15 @@ import pytest
 from django.db import OperationalError, connection
 from django.utils import timezone
 
+from instaccess import audit
+from instaccess.conf import conf
 from instaccess.exceptions import ConfigError, SourceUnavailable
 from instaccess.models import IssuedToken
-from instaccess.trust import denylist, fetch
+from instaccess.tokens import Claims
+from instaccess.trust import denylist, fetch, revocation_table
+from tests.support import readme
 from tests.support.servers import reply, scripted_server
+from tests.support.tokens import ISSUER, claims
 
 SECRET = "0123456789abcdef0123456789abcdef"
 REVOCATIONS = "/internal/services/revocations"
@@ -29,6 +36,28 @@ def empty_caches():
     denylist.clear_cache()
     yield
     denylist.clear_cache()
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = SimpleNamespace(now=1000.0)
+
+    def monotonic() -> float:
+        clock.now += 1e-6  # Like a real clock, return a later time on each call.
+        return clock.now
+
+    monkeypatch.setattr("instaccess.trust.refreshed.time", SimpleNamespace(monotonic=monotonic))
+    return clock
+
+
+@pytest.fixture
+def revoke() -> Callable[[IssuedToken], None]:
+    """Return a function that revokes the token of an audit row."""
+
+    def revoke_(row: IssuedToken) -> None:
+        audit.revoke(audit.revocable_tokens().filter(pk=row.pk), keks=conf.key_encryption_keys, reason="lost")
+
+    return revoke_
 
 
 @pytest.mark.django_db
@@ -65,19 +94,19 @@ class TestADenyListFromTheDatabase:
     def test_a_jti_has_the_same_form_as_in_tokens(self, row):
         denied = row(revoked_at=timezone.now())
 
-        (jti,) = denylist.read_database()
+        (jti,) = denylist.current()
         assert jti == str(denied.jti)
         assert jti.count("-") == 4
 
-    def test_the_query_uses_the_table_and_columns_of_the_model(self):
-        assert IssuedToken._meta.db_table == denylist.TABLE
-        for name in ("jti", "revoked_at", "expires_at"):
-            assert IssuedToken._meta.get_field(name).column == name
-
-    def test_reading_the_deny_list_takes_one_query(self, row, django_assert_num_queries):
-        row(revoked_at=timezone.now())
-        with django_assert_num_queries(1):
+    def test_reading_the_deny_list_takes_three_queries_and_reading_it_again_one(
+        self, row, clock, revoke, django_assert_num_queries
+    ):
+        revoke(row())
+        with django_assert_num_queries(3):
             denylist.current()
+            denylist.current()
+        clock.now += 2
+        with django_assert_num_queries(1):
             denylist.current()
 
     # Use real transactions, because MariaDB's ANALYZE would commit the transaction of the test.
@@ -100,10 +129,11 @@ class TestADenyListFromTheDatabase:
         adapt = connection.ops.adapt_datetimefield_value
         with connection.cursor() as cursor:
             if connection.vendor != "sqlite":
-                cursor.execute(f"ANALYZE {'TABLE ' * (connection.vendor == 'mysql')}{denylist.TABLE}")
+                cursor.execute(f"ANALYZE {'TABLE ' * (connection.vendor == 'mysql')}{revocation_table.TOKENS_TABLE}")
                 cursor.fetchall() if connection.vendor == "mysql" else None
             explain = "EXPLAIN QUERY PLAN" if connection.vendor == "sqlite" else "EXPLAIN"
-            cursor.execute(f"{explain} {denylist._QUERY}", [adapt(now - timedelta(hours=1)), adapt(now)])
+            earliest = adapt(now - timedelta(hours=1))
+            cursor.execute(f"{explain} {revocation_table._TOKENS}", [earliest, earliest, 0, adapt(now)])
             plan = str(cursor.fetchall())
 
         assert "instaccess_revoked" in plan
@@ -116,20 +146,8 @@ class TestADenyListFromTheDatabase:
             denylist.current()
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    clock = SimpleNamespace(now=1000.0)
-
-    def monotonic() -> float:
-        clock.now += 1e-6  # Like a real clock, return a later time on each call.
-        return clock.now
-
-    monkeypatch.setattr("instaccess.trust.refreshed.time", SimpleNamespace(monotonic=monotonic))
-    return clock
-
-
-def document(*jtis: str) -> bytes:
-    return json.dumps({"revoked": list(jtis)}).encode()
+def document(*jtis: str, **members: Any) -> bytes:
+    return json.dumps({"revoked": list(jtis), **members}).encode()
 
 
 @pytest.fixture
@@ -192,6 +210,47 @@ class TestADenyListFromAURL:
 
         assert denylist.current() == {"one", "two"}
 
+    def test_only_new_revocations_are_requested(self, remote, clock):
+        remote.answer_with(200, document("one", cursor="17"))
+        denylist.current()
+        remote.answer_with(200, document("two", cursor="18"))
+        clock.now += 2
+
+        assert denylist.current() == {"one", "two"}
+        assert [request.query for request in remote.requests] == ["since=", "since=17"]
+
+    def test_all_parts_of_the_list_are_requested_at_once(self, remote):
+        def answer(handler: Any) -> None:
+            number = int(handler.path.partition("since=")[2] or 0) + 1
+            reply(handler, 200, document(str(number), cursor=str(number), more=number < 4))
+
+        remote.answer = answer
+
+        assert denylist.current() == {"1", "2", "3", "4"}
+
+    def test_an_issuer_that_always_sends_the_same_part_is_not_asked_forever(self, remote):
+        remote.answer_with(200, document("one", cursor="17", more=True))
+
+        assert denylist.current() == {"one"}
+        assert len(remote.requests) == 2
+
+    def test_revoked_users_accounts_and_keys_are_read(self, remote):
+        members = {"revoked_users": {"u": 7}, "revoked_accounts": {"a": 8}, "revoked_keys": ["k"]}
+        remote.answer_with(200, document(**members))
+        deny_list = denylist.current()
+
+        for changes, kid in (({"sub": "u", "iat": 7}, ""), ({"acct": "a", "iat": 8}, ""), ({}, "k")):
+            payload = claims() | changes
+            payload["exp"] = payload["iat"] + 3600
+            token = Claims.from_payload(payload, now=payload["iat"], issuers=[ISSUER])
+            assert deny_list.find(token, kid) is not None
+
+    def test_a_secret_in_the_query_of_the_url_is_kept(self, remote, settings):
+        settings.INSTACCESS = settings.INSTACCESS | {"DENY_LIST": f"{remote.base_url}{REVOCATIONS}?tenant=a"}
+        denylist.current()
+
+        assert remote.requests[0].query == "tenant=a&since="
+
     def test_the_deny_list_is_not_requested_again_within_the_interval(self, remote, clock):
         for _ in range(5):
             denylist.current()
@@ -216,6 +275,11 @@ class TestADenyListFromAURL:
             (200, b'{"revoked": {"one": 1}}'),
             (200, b'{"revoked": [1]}'),
             (200, b'{"revoked": "one"}'),
+            (200, b'{"revoked": [], "revoked_keys": {}}'),
+            (200, b'{"revoked": [], "revoked_users": ["u"]}'),
+            (200, b'{"revoked": [], "revoked_accounts": {"a": "7"}}'),
+            (200, b'{"revoked": [], "cursor": 17}'),
+            (200, b'{"revoked": [], "more": true}'),
             (200, b"[" * 100_000),
             (200, b"\xff\xfe"),
             (200, b" " * (10 * 1024 * 1024)),
@@ -309,10 +373,10 @@ class TestTheRevocationListEndpoint:
 
     @pytest.fixture
     def get(self, client):
-        def get_(secret: str | None = SECRET, **headers: str) -> Any:
+        def get_(secret: str | None = SECRET, *, since: str | None = None, **headers: str) -> Any:
             if secret is not None:
                 headers["Authorization"] = f"Bearer {secret}"
-            return client.get(REVOCATIONS, headers=headers)
+            return client.get(REVOCATIONS, None if since is None else {"since": since}, headers=headers)
 
         return get_
 
@@ -323,9 +387,66 @@ class TestTheRevocationListEndpoint:
 
         response = get()
 
-        assert response.json() == {"revoked": denied}
+        assert response.json()["revoked"] == denied
         assert response["Content-Type"] == "application/json; charset=utf-8"
         assert response["Cache-Control"] == "private, no-cache"
+
+    def test_the_answer_lists_users_accounts_and_keys(self, get, row):
+        user = row()
+        revocation = {"keks": conf.key_encryption_keys, "reason": "x"}
+        audit.revoke(audit.revocable_tokens(), scopes=audit.scopes_of_user("ada"), **revocation)
+        audit.record_revocation([audit.Scope.account("a1")], latest_iat=17, **revocation)
+        audit.record_revocation([audit.Scope.key("k1")], **revocation)
+
+        document = get().json()
+        assert document["revoked_users"].keys() == {user.user_uuid}
+        assert (document["revoked_accounts"], document["revoked_keys"]) == ({"a1": 17}, ["k1"])
+
+    def test_the_answer_has_the_members_of_the_example_in_the_wire_contract(self, get):
+        (example,) = re.findall(r'^\{"cursor".*\}$', readme.page("wire-contract.md"), re.MULTILINE)
+
+        documented, document = json.loads(example), get().json()
+        assert list(documented) == list(document)
+        assert [type(value) for value in documented.values()] == [type(value) for value in document.values()]
+
+    def test_with_a_position_the_answer_lists_only_later_revocations(self, get, row, revoke):
+        revoke(row())
+        first = get(since="").json()
+        assert (len(first["revoked"]), first["more"]) == (1, False)
+        new = row()
+        revoke(new)
+
+        later = get(since=first["cursor"]).json()
+        assert (later["revoked"], later["more"]) == ([str(new.jti)], False)
+        assert get(since=later["cursor"]).json()["revoked"] == []
+
+    def test_without_a_position_the_answer_lists_all_revocations(self, get, row, revoke, monkeypatch):
+        monkeypatch.setattr(revocation_table, "PAGE", 2)
+        monkeypatch.setattr(revocation_table, "_TOKENS", revocation_table._TOKENS.replace("20000", "2"))
+        rows = [row() for _ in range(5)]
+        for each in rows:
+            revoke(each)
+        audit.record_revocation([audit.Scope.key("k1")], keks=conf.key_encryption_keys, reason="x")
+
+        document = get().json()
+        assert document["revoked"] == sorted(str(each.jti) for each in rows)
+        assert (document["revoked_keys"], document["more"]) == (["k1"], False)
+        assert len(get(since="").json()["revoked"]) == 2
+
+    def test_with_an_unknown_position_the_answer_lists_all_revocations(self, get, row, revoke):
+        revoke(row())
+
+        for position in ("1", "x", "", "9" * 400):
+            assert len(get(since=position).json()["revoked"]) == 1
+
+    def test_with_a_position_the_answer_is_304_while_there_are_no_later_revocations(self, get, row, revoke):
+        revoke(row())
+        position = get(since="").json()["cursor"]
+        etag = get(since=position)["ETag"]
+
+        assert get(since=position, **{"If-None-Match": etag}).status_code == 304
+        revoke(row())
+        assert get(since=position, **{"If-None-Match": etag}).status_code == 200
 
     def test_each_configured_secret_is_accepted_and_every_other_credential_is_refused(self, get, client):
         assert get("f" * 32).status_code == 200

@@ -149,6 +149,8 @@ class KeyActions(ReadOnlyAdmin):
     def revoke_view(self, request: HttpRequest, kid: str) -> HttpResponse:
         key = keys.find_key(kid)
         if not can_be_revoked(key):
+            # If the revocation was interrupted, the remaining tokens are marked now.
+            audit.complete_revocations(keks=keys.keks_for_revocation(), by=request.user)
             return self._refuse(request, _("Key %(kid)s is already revoked.") % {"kid": key.kid})
         form = RevokeForm(request.POST if "confirmed" in request.POST else None)
         if form.is_valid():
@@ -177,6 +179,14 @@ class KeyActions(ReadOnlyAdmin):
             % {"count": live_tokens(key)},
             _("The key is removed from the JWK set and its private key is erased. You can't undo a revocation."),
         ]
+        if key.use == Key.Use.SIGNING:
+            effects[1:1] = [
+                _(
+                    "Services elsewhere that read the JWK set accept tokens of this key for up to JWKS_MAX_AGE (300 "
+                    "seconds by default). Restart these services, or put them behind a gateway."
+                ),
+                _("Remove the key from gateways and services that list it in VERIFICATION_KEYS, and restart them."),
+            ]
         if key.status == Key.Status.CURRENT:
             effects.append(_describe_successor(key))
         title = _("Revoke key %(kid)s") % {"kid": key.kid}

@@ -222,8 +222,8 @@ def _find_overdue_changes(health: KeyHealth, now: datetime, times: Times) -> Ite
         (
             "revoked_with_live_tokens",
             _(
-                "Tokens of revoked keys are still marked as live in the audit log, although gateways and services "
-                "refuse these tokens: %(keys)s."
+                "Tokens of revoked keys are still marked as live in the audit log, although gateways refuse these "
+                "tokens: %(keys)s."
             ),
             revoked,
         ),

@@ -73,8 +73,18 @@ def describe_lifecycle(key: Key, planned: Key, *, now: datetime, times: keys.Tim
     past = (
         _describe_current_period(key, key.retired_at or key.revoked_at) if key.activated_at else _("Never current.")
     )
-    revoked = _("Revoked at %(time)s. Gateways and services refuse its tokens.") % {"time": _format(key.revoked_at)}
-    return f"{past} {revoked}"
+    return f"{past} {_describe_revocation(key, now, times)}"
+
+
+def _describe_revocation(key: Key, now: datetime, times: keys.Times) -> str:
+    # A key's lead time is at least as long as services elsewhere cache the JWK set.
+    is_cached = key.use == Key.Use.SIGNING and key.revoked_at is not None and now - key.revoked_at < times.lead
+    text = (
+        _("Revoked at %(time)s. Gateways refuse its tokens; services elsewhere accept them for up to JWKS_MAX_AGE.")
+        if is_cached
+        else _("Revoked at %(time)s. Gateways and services refuse its tokens.")
+    )
+    return text % {"time": _format(key.revoked_at)}
 
 
 def _describe_activation(planned: Key, now: datetime) -> str:

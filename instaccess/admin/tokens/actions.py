@@ -6,7 +6,7 @@ this page is submitted. The audit rows record the reason and the user who revoke
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
@@ -63,7 +63,8 @@ class TokenActions(ReadOnlyAdmin):
         }
         condition = Q(user_uuid__in=names) | Q(real_user_uuid__in=names)
         title = _("Revoke all live tokens of the selected users")
-        return self._revoke(request, "revoke_users", condition, title, owners=names.values())
+        scopes = [audit.Scope.user(uuid) for uuid in names]
+        return self._revoke(request, "revoke_users", condition, title, owners=names.values(), scopes=scopes)
 
     @admin.action(
         description=gettext_lazy("Revoke all live tokens of the selected applications…"),
@@ -83,13 +84,24 @@ class TokenActions(ReadOnlyAdmin):
         self.message_user(request, text, messages.ERROR)
 
     def _revoke(
-        self, request: HttpRequest, action: str, condition: Q, title: str, *, owners: Iterable[str] = ()
+        self,
+        request: HttpRequest,
+        action: str,
+        condition: Q,
+        title: str,
+        *,
+        owners: Iterable[str] = (),
+        scopes: Sequence[audit.Scope] = (),
     ) -> TemplateResponse | None:
         tokens = audit.revocable_tokens().filter(condition)
         form = RevokeForm(request.POST if "confirmed" in request.POST else None)
         if form.is_valid():
             count = audit.revoke(
-                tokens, keks=keys.keks_for_revocation(), reason=form.cleaned_data["reason"], by=request.user
+                tokens,
+                keks=keys.keks_for_revocation(),
+                reason=form.cleaned_data["reason"],
+                by=request.user,
+                scopes=scopes,
             )
             self.message_user(
                 request,
@@ -103,6 +115,7 @@ class TokenActions(ReadOnlyAdmin):
             *([_("The live tokens of %(names)s are revoked.") % {"names": _join_names(names)}] if names else []),
             _("Live tokens to revoke: %(count)d. Gateways refuse the tokens within five seconds.")
             % {"count": tokens.count()},
+            _("Services that clients reach without a gateway accept the tokens until they expire."),
             _("OAuth2 access tokens stay valid, so clients can get new InstAccess tokens."),
         ]
         chosen = [(ACTION_CHECKBOX_NAME, pk) for pk in request.POST.getlist(ACTION_CHECKBOX_NAME)]

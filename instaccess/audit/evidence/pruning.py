@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from ...exceptions import AuditAltered
 from ...models import IssuedToken
+from .. import revocation_log
 from ..revocation import BATCH
 from ..row_hmac import HmacStatus, load, row_status
 from ..row_ids import first_id, id_time
@@ -78,6 +79,8 @@ def prune(
     if force:
         moved_to_the_end = issued_tokens().filter(pk__gte=first_id(now + timedelta(days=1)), issued_at__lt=before)
         deleted += _delete_modified(moved_to_the_end, now, keys)
+    # A recent revocation stays, because gateways must still refuse its tokens.
+    revocation_log.prune(min(before, now - timedelta(seconds=SETTLED)))
     deleted_checkpoints = checkpoints.checkpoints().filter(number__lte=marker.number).delete()[0]
     return Pruned(deleted, deleted_checkpoints, marker.last)
 

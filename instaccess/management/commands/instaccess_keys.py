@@ -33,9 +33,12 @@ _SUBCOMMANDS = {
     ),
     "activate": "Make a future key the current key now. The previous key becomes past, and its tokens stay valid.",
     "revoke": (
-        "Revoke a compromised key. The key is removed from the JWK set and refused everywhere within five seconds. "
-        "Its live tokens are marked as revoked, and its private key is erased. The future key becomes current. A "
-        "revocation can't be undone. You can also revoke a key whose row was modified or inserted with SQL."
+        "Revoke a compromised key. Within five seconds, the key is removed from the JWK set, and every gateway and "
+        "each service that uses this database refuse its tokens. Services elsewhere that read the JWK set accept "
+        "tokens of a signing key for up to JWKS_MAX_AGE (300 seconds by default): restart these services, or put "
+        "them behind a gateway. The live tokens of the key are marked as revoked, and its private key is erased. The "
+        "future key becomes current. A revocation can't be undone. You can also revoke a key whose row was modified "
+        "or inserted with SQL."
     ),
     "reseal": (
         "Encrypt every stored private key again, with the first key in INSTACCESS['KEY_ENCRYPTION_KEYS'], and "
@@ -201,11 +204,8 @@ class Command(SubcommandCommand):
         else:
             use = revocation.key.get_use_display()
             after = f"There is no current {use} key now: import or generate a key and activate it."
-        self.print_result(
-            options,
-            facts,
-            f"Revoked key {revocation.key.kid}. Live tokens revoked with the key: {revocation.tokens}. {after}",
-        )
+        text = f"Revoked key {revocation.key.kid}. Live tokens revoked with the key: {revocation.tokens}. {after}"
+        self.print_result(options, facts, "\n".join([text, *key_reports.after_revocation(revocation.key)]))
         if revocation.failure:
             raise CommandError(f"The key is revoked, but no new key could be generated: {revocation.failure}.")
 

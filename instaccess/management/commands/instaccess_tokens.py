@@ -20,8 +20,9 @@ _SUBCOMMANDS = {
     "list": "List issued tokens, the latest first.",
     "show": "Show the audit row of one token.",
     "revoke": (
-        "Revoke live tokens. Every gateway refuses the tokens within five seconds. OAuth2 access tokens are not "
-        "revoked, so a client that has one can get a new InstAccess token."
+        "Revoke live tokens. Every gateway refuses the tokens within five seconds. Services that clients reach "
+        "without a gateway accept the tokens until they expire. OAuth2 access tokens are not revoked, so a client "
+        "that has one can get a new InstAccess token."
     ),
     "erase-name": (
         "Replace the name of a user by a placeholder in every audit row, for a person with a right to erasure. The "
@@ -107,14 +108,20 @@ class Command(audit_evidence.EvidenceSubcommands):
             count = tokens.count()
             self.print_result(options, {"would_revoke": count}, f"{count} live tokens would be revoked.")
             return
-        count = audit.revoke(tokens, keks=keys.keks_for_revocation(), reason=options["reason"], by=operator())
+        if not options["jti"] and not audit.issued_tokens().filter(*conditions).exists():
+            raise CommandError(
+                "No token was revoked, because no audit row matches. Check the spelling of the filters."
+            )
+        count = audit.revoke(
+            tokens,
+            keks=keys.keks_for_revocation(),
+            reason=options["reason"],
+            by=operator(),
+            scopes=_scopes(options),
+        )
         if not count and options["jti"]:
             raise CommandError(
                 f"Token {options['jti']} was not revoked: {_why_not_live(_parse_jti(options['jti']))}."
-            )
-        if not count and not audit.issued_tokens().filter(*conditions).exists():
-            raise CommandError(
-                "No token was revoked, because no audit row matches. Check the spelling of the filters."
             )
         self.print_result(
             options, {"revoked": count}, f"Revoked {count} live tokens. Gateways refuse the tokens within 5 seconds."
@@ -142,6 +149,16 @@ class Command(audit_evidence.EvidenceSubcommands):
         if conf.audit_user_names and users.active_user(user_uuid) is not None:
             text += " The user still exists, so rows of new tokens will contain the name again."
         self.print_result(options, {"user_uuid": user_uuid, "erased": count}, text)
+
+
+def _scopes(options: dict[str, Any]) -> list[audit.Scope]:
+    """Return the users or accounts all of whose tokens are revoked. Empty if several filters are combined."""
+    match [name for name in ("jti", "user", "application", "account") if options[name] is not None]:
+        case ["user"]:
+            return audit.scopes_of_user(options["user"])
+        case ["account"]:
+            return audit.scopes_of_account(options["account"])
+    return []
 
 
 def _conditions(options: dict[str, Any]) -> list[Q]:

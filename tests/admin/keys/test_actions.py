@@ -286,6 +286,15 @@ class TestRevoke:
         assert "You can't undo a revocation." in page
         assert f"Key {key_of(SIG, 'future').kid} becomes current." in page
 
+    def test_the_revocation_page_says_which_services_accept_tokens_of_a_signing_key_for_longer(self, operator_client):
+        pages = {use: page_text(operator_client.post(revoke_url(key_of(use, "current").kid))) for use in (SIG, ENC)}
+
+        assert (
+            "Services elsewhere that read the JWK set accept tokens of this key for up to JWKS_MAX_AGE (300 "
+            "seconds by default). Restart these services, or put them behind a gateway."
+        ) in pages[SIG]
+        assert "Services elsewhere" not in pages[ENC]
+
     def test_the_revocation_page_announces_a_new_current_key(self, operator_client):
         key_of(SIG, "future").delete()
 

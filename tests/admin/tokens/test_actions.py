@@ -10,8 +10,9 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 from django.test import Client
 
+from instaccess import users
 from instaccess.issuer import issuing
-from instaccess.models import IssuedToken
+from instaccess.models import IssuedToken, Revocation
 from instaccess.trust import denylist
 
 TOKENS = "/admin/instaccess/issuedtoken/"
@@ -131,6 +132,19 @@ class TestRevokingTokensOfUsers:
 
         assert revoked() == {chosen, as_other}
         assert spared not in revoked()
+
+    def test_g33_all_tokens_of_each_user_are_revoked_with_one_row(self, staff_client, issue, user, other):
+        issue(user)
+        confirmed(staff_client, "revoke_users", issue(user), issue(other))
+
+        values = {users.user_uuid(each) for each in (user, other)}
+        assert set(Revocation.objects.values_list("kind", "value")) == {("user", value) for value in values}
+
+    def test_the_confirmation_page_says_where_the_tokens_are_still_accepted(self, staff_client, issue, user):
+        text = send(staff_client, "revoke_users", issue(user)).content.decode()
+
+        assert "Gateways refuse the tokens within five seconds." in text
+        assert "Services that clients reach without a gateway accept the tokens until they expire." in text
 
     def test_the_confirmation_page_names_the_users(self, staff_client, issue, user, other):
         text = send(staff_client, "revoke_users", issue(other, real_user=user)).content.decode()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
 
+from instaccess import audit
 from instaccess.issuer import issuing
-from instaccess.keys import lifecycle, provision
+from instaccess.keys import keks_for_revocation, lifecycle, provision
 from instaccess.models import IssuedToken, Key
 from tests.support.answers import INVALID, answer
 from tests.support.verifying import status, verify
@@ -39,7 +42,7 @@ class TestARevocation:
         settings.INSTACCESS = {"DENY_LIST_SECONDS": 4, "KEY_CACHE_SECONDS": 5}
         row, text = issue()
         assert status(text) == 204
-        IssuedToken.objects.filter(pk=row.pk).update(revoked_at=row.issued_at)
+        call_command("instaccess_tokens", "revoke", "--jti", str(row.jti), "--reason", "lost")
 
         clock.advance(3.9)
         assert status(text) == 204
@@ -92,6 +95,40 @@ class TestARevocation:
         assert refused_in_five_seconds(first)
         assert answer(verify(second)) == INVALID
         assert status(issue()[1]) == 204
+
+    def test_g33_tokens_of_a_user_are_refused_before_their_audit_rows_are_marked(
+        self, clock, issue, refused_in_five_seconds
+    ):
+        _, text = issue()
+        assert status(text) == 204
+
+        audit.record_revocation(
+            audit.scopes_of_user("ada"),
+            keks=keks_for_revocation(),
+            reason="left",
+            latest_iat=int(time.time()),
+        )
+
+        assert refused_in_five_seconds(text)
+        assert not IssuedToken.objects.exclude(revoked_at=None).exists()
+
+    def test_g21_a_token_with_which_a_revoked_user_masquerades_is_refused(
+        self, clock, issue, user, refused_in_five_seconds
+    ):
+        grace = get_user_model().objects.create_user("grace")
+        (_, masquerade), (_, other) = issue(user=grace, real_user=user), issue(user=grace)
+        assert status(masquerade) == status(other) == 204
+
+        call_command("instaccess_tokens", "revoke", "--user", "ada", "--reason", "left")
+
+        assert refused_in_five_seconds(masquerade)
+        assert status(other) == 204
+
+    def test_a_token_that_is_issued_after_all_tokens_of_the_user_were_revoked_is_accepted(self, clock, issue):
+        issue()
+        call_command("instaccess_tokens", "revoke", "--user", "ada", "--reason", "left")
+
+        assert status(issue(now=time.time() + 1)[1]) == 204
 
     def test_a_revoked_token_that_this_worker_never_cached_is_refused(self, clock, issue, refused_in_five_seconds):
         row, text = issue()

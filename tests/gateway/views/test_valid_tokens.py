@@ -126,4 +126,4 @@ class TestTheTokenCache:
         views.clear_caches()
 
         assert not views._token_cache._tokens
-        assert denylist._database._value is None
+        assert denylist._database._held.value is None

@@ -139,8 +139,21 @@ class TestRevoke:
         issuing.issue(user=user, origin=issuing.Origin("canvas.example.edu"), now=time.time())
         text = run("revoke", "--kid", current, "--reason", "laptop stolen")
 
-        assert text == f"Revoked key {current}. Live tokens revoked with the key: 1. Key {future} is now current.\n"
+        first, *others = text.splitlines()
+        assert first == f"Revoked key {current}. Live tokens revoked with the key: 1. Key {future} is now current."
+        assert others == [
+            "Gateways refuse the tokens within 5 seconds.",
+            "Services elsewhere that read the JWK set accept the tokens for up to JWKS_MAX_AGE (300 seconds by "
+            "default): restart these services, or put them behind a gateway.",
+            "Remove the key from gateways and services that list it in VERIFICATION_KEYS, and restart them.",
+        ]
         assert IssuedToken.objects.get().revocation_reason == "laptop stolen"
+
+    def test_revoke_of_an_encryption_key_prints_nothing_about_services(self):
+        text = run("revoke", "--kid", key_of(ENC, "current").kid)
+
+        assert "Gateways refuse the tokens within 5 seconds." in text
+        assert "Services" not in text
 
     def test_revoke_stores_the_user_of_the_operating_system_in_the_audit_log(self, user, monkeypatch):
         for name in ("LOGNAME", "USER", "SUDO_USER"):

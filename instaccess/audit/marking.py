@@ -1,0 +1,78 @@
+"""Marking of audit rows as revoked: computes new HMACs, and updates a batch of rows with one statement."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from django.db import connections
+
+from ..conf import KeyEncryptionKey
+from ..models import IssuedToken
+from . import row_hmac
+from .revocation_log import Act
+from .rows import expiry_cutoff, issued_tokens
+
+logger = logging.getLogger("instaccess.revocation")
+
+
+def mark_batch(
+    pks: Sequence[int], act: Act, keks: Sequence[KeyEncryptionKey], now: datetime
+) -> tuple[int, list[str]]:
+    """Mark rows as revoked, unless they are marked already.
+
+    Args:
+        pks: ids of a few hundred rows.
+        now: the current time. The rows of tokens that every gateway refuses as expired are not changed.
+
+    Returns the number of marked rows, and the jtis of the marked rows that are readable. Raises DatabaseError.
+    """
+    # The rows are filtered again. If a token has expired since the caller's query, a checkpoint may cover its row,
+    # and `verify` would report a change of the row (see `evidence/checkpoints.py`).
+    cutoff = expiry_cutoff(now)
+    rows = issued_tokens().filter(pk__in=pks, revoked_at=None, expires_at__gt=cutoff)
+    # An attacker with write access to the table can make rows unreadable. The tokens of unreadable rows are also
+    # revoked, and `verify` reports these rows.
+    loaded = row_hmac.load(rows)
+    readable = [row for _, row in loaded if row is not None]
+    if unreadable := [pk for pk, row in loaded if row is None]:
+        logger.error("the tokens of unreadable rows are revoked, but the rows get no new HMAC: %s", unreadable)
+    jtis = {row.pk: str(row.jti) for row in readable}
+    macs = {row.pk: mac for row in readable if (mac := _new_mac(row, act, keks))}
+    selected = [*jtis, *unreadable]
+    count = _update(selected, act, macs, cutoff) if selected else 0
+    if count < len(selected):  # Another process has revoked some of the tokens.
+        kept = issued_tokens().filter(pk__in=selected, revoked_at=act.revoked_at)
+        jtis = {pk: jtis[pk] for pk in kept.values_list("pk", flat=True) if pk in jtis}
+    return count, list(jtis.values())
+
+
+def _update(pks: Sequence[int], act: Act, macs: Mapping[int, str], cutoff: datetime) -> int:
+    """Update a batch of rows with one statement, written by hand: Django takes ten times as long to compile it."""
+    connection = connections[issued_tokens().db]
+    adapt = connection.ops.adapt_datetimefield_value
+    new_mac = f"CASE id {'WHEN %s THEN %s ' * len(macs)}ELSE mac END" if macs else "mac"
+    places = ", ".join(["%s"] * len(pks))
+    statement = (
+        f"UPDATE {IssuedToken._meta.db_table} SET revoked_at = %s, revoked_by = %s, revocation_reason = %s,"  # noqa: S608
+        f" mac = {new_mac} WHERE id IN ({places}) AND revoked_at IS NULL AND expires_at > %s"
+    )
+    values: list[Any] = [adapt(act.revoked_at), act.revoked_by, act.reason]
+    values += [value for pair in macs.items() for value in pair]
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [*values, *pks, adapt(cutoff)])
+        return int(cursor.rowcount)
+
+
+def _new_mac(row: IssuedToken, act: Act, keks: Sequence[KeyEncryptionKey]) -> str:
+    """Compute the HMAC of a row after its revocation.
+
+    Returns an empty string if the current HMAC doesn't match, because a new HMAC would hide that the row was
+    modified.
+    """
+    if not keks or row_hmac.row_status(row, keks) is not row_hmac.HmacStatus.AUTHENTIC:
+        return ""
+    row.revoked_at, row.revoked_by, row.revocation_reason = act.revoked_at, act.revoked_by, act.reason
+    return row_hmac.authenticate(row_hmac.canonical_bytes(row), keks)

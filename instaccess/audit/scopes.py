@@ -1,0 +1,150 @@
+"""The scopes of revocations: all tokens of a user, an account or a key, and the audit rows that they cover."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple, Self
+
+from django.contrib.auth import get_user_model
+from django.db.models import Max, Q, QuerySet
+
+from ..models import IssuedToken, Revocation
+from ..users import existing_uuid
+from .rows import filter_by_keys, issued_tokens
+
+# Errors of the conversion of a time that an attacker has stored in the wrong format, with SQLite or MariaDB.
+_INVALID_TIME = (ArithmeticError, AttributeError, TypeError, ValueError)
+
+
+class Columns(NamedTuple):
+    """The columns of an audit row that decide whether a revocation covers the row."""
+
+    pk: int
+    user_uuid: str
+    real_user_uuid: str
+    account_uuid: str
+    signing_kid: str
+    encryption_kid: str
+    issued_at: datetime | None
+    """None if an attacker has stored an invalid time. The token then counts as issued before every revocation."""
+
+
+def read_columns(rows: QuerySet[IssuedToken]) -> list[Columns]:
+    """Return the `Columns` of audit rows, in the order of the ids. Raises DatabaseError."""
+    rows = rows.order_by("pk")
+    try:
+        return [Columns._make(values) for values in rows.values_list(*Columns._fields)]
+    except _INVALID_TIME:
+        return [Columns._make((*values, None)) for values in rows.values_list(*Columns._fields[:-1])]
+
+
+def latest_issued_at(rows: QuerySet[IssuedToken]) -> datetime | None:
+    """Return the latest time of issue of audit rows. None if there are no rows or a time is invalid."""
+    try:
+        latest: datetime | None = rows.order_by().aggregate(latest=Max("issued_at"))["latest"]
+    except _INVALID_TIME:
+        return None
+    return latest
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """All tokens of a user, an account or a key.
+
+    The tokens of a user are those whose subject or real user is the user. The tokens of a key are those that were
+    signed with or encrypted for the key.
+
+    Attributes:
+        kind: USER, ACCOUNT or KEY.
+        value: the uuid of the user or the account, or the key id.
+    """
+
+    kind: Revocation.Kind
+    value: str
+
+    def __post_init__(self) -> None:
+        if not self.value:  # An empty string would match every token without a real user.
+            raise ValueError("a scope needs a value")
+
+    @classmethod
+    def user(cls, uuid: str) -> Self:
+        """Return the scope of a user."""
+        return cls(Revocation.Kind.USER, uuid)
+
+    @classmethod
+    def account(cls, uuid: str) -> Self:
+        """Return the scope of an account."""
+        return cls(Revocation.Kind.ACCOUNT, uuid)
+
+    @classmethod
+    def key(cls, kid: str) -> Self:
+        """Return the scope of a key."""
+        return cls(Revocation.Kind.KEY, kid)
+
+    @classmethod
+    def of(cls, revocation: Revocation) -> Self:
+        """Return the scope of a recorded revocation."""
+        return cls(Revocation.Kind(revocation.kind), revocation.value)
+
+
+class Coverage:
+    """The revocations of users, accounts and keys, in a form that finds the revocation of an audit row quickly."""
+
+    def __init__(self, revocations: Iterable[Revocation]) -> None:
+        self._by_scope: dict[tuple[str, str], list[Revocation]] = {}
+        for revocation in revocations:
+            self._by_scope.setdefault((revocation.kind, revocation.value), []).append(revocation)
+
+    def filter(self) -> Q:
+        """Return a filter for the audit rows that may be covered. The database may ignore case, so `find` decides."""
+        users, accounts, keys = (
+            [value for kind_, value in self._by_scope if kind_ == kind]
+            for kind in (Revocation.Kind.USER, Revocation.Kind.ACCOUNT, Revocation.Kind.KEY)
+        )
+        by_user = Q(user_uuid__in=users) | Q(real_user_uuid__in=users)
+        return by_user | Q(account_uuid__in=accounts) | filter_by_keys(keys)
+
+    def is_in_scope(self, row: Columns) -> bool:
+        """Return whether a row belongs to one of the users, accounts or keys, whenever its token was issued."""
+        return any(scope in self._by_scope for scope in _scopes(row))
+
+    def find(self, row: Columns) -> Revocation | None:
+        """Return the first revocation that covers a row, or None."""
+        iat = 0 if row.issued_at is None else int(row.issued_at.timestamp())
+        covering = (
+            revocation
+            for scope in _scopes(row)
+            for revocation in self._by_scope.get(scope, ())
+            if revocation.latest_iat is None or iat <= revocation.latest_iat
+        )
+        return min(covering, key=lambda each: each.number, default=None)
+
+
+def _scopes(row: Columns) -> Iterator[tuple[str, str]]:
+    yield Revocation.Kind.USER, row.user_uuid
+    yield Revocation.Kind.USER, row.real_user_uuid
+    yield Revocation.Kind.ACCOUNT, row.account_uuid
+    yield Revocation.Kind.KEY, row.signing_kid
+    yield Revocation.Kind.KEY, row.encryption_kid
+
+
+def scopes_of_user(user: str) -> list[Scope]:
+    """Return the scopes of the users with this user name or uuid. Empty if there is no such user."""
+    model = get_user_model()
+    named = model._default_manager.filter(**{model.USERNAME_FIELD: user})
+    uuids = {_stored("user_uuid", user), _stored("real_user_uuid", user), *map(existing_uuid, named)}
+    return [Scope.user(uuid) for uuid in sorted(uuids - {""})]
+
+
+def scopes_of_account(uuid: str) -> list[Scope]:
+    """Return the scope of the account with this uuid. Empty if the audit log contains no token of the account."""
+    stored = _stored("account_uuid", uuid)
+    return [Scope.account(stored)] if stored else []
+
+
+def _stored(column: str, value: str) -> str:
+    """Return a value as an audit row contains it, or "". With MariaDB, the operator may have used another case."""
+    rows = issued_tokens().filter(**{column: value}).order_by()
+    return rows.values_list(column, flat=True).first() or ""

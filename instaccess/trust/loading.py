@@ -1,0 +1,113 @@
+"""Threads that load values off the path of requests, and loading over database connections that may be dead."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from django.db import Error as DbError
+from django.db import InterfaceError, OperationalError, close_old_connections, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+logger = logging.getLogger("instaccess.snapshot")
+
+T = TypeVar("T")
+
+IDLE_SECONDS = 10
+"""Seconds without work after which a thread ends. A process without requests therefore runs no queries."""
+
+TIMEOUT = 5
+"""Seconds after which a connection attempt of a thread fails. A database may accept connections and never answer."""
+
+
+class LoadingThread:
+    """A daemon thread that runs one function at a time, with database connections of its own."""
+
+    def __init__(self) -> None:
+        self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._available = True
+        threading.Thread(target=self._run, name="instaccess-loading", daemon=True).start()
+
+    def offer(self, function: Callable[[], None]) -> bool:
+        """Run a function, unless the thread runs another one or has ended. Returns whether the function will run.
+
+        Args:
+            function: must not raise an error.
+        """
+        with self._lock:
+            if not self._available:
+                return False
+            self._available = False
+        self._work.put(function)
+        return True
+
+    def _run(self) -> None:
+        _open_own_connections()
+        while True:
+            try:
+                function = self._work.get(timeout=IDLE_SECONDS)
+            except queue.Empty:
+                with self._lock:
+                    if self._available:
+                        self._available = False
+                        break
+                continue  # A function was offered in the meantime.
+            # Close connections that are too old, as Django does before and after a request.
+            _close_old_connections()
+            function()
+            _close_old_connections()
+            with self._lock:
+                self._available = True
+        connections.close_all()
+
+
+def _open_own_connections() -> None:
+    """Replace the connections of this thread. Django keeps the connections of each thread apart."""
+    for alias in connections:
+        connections[alias] = _with_timeouts(connections.create_connection(alias))
+
+
+def _close_old_connections() -> None:
+    try:
+        close_old_connections()
+    except DbError as error:  # The thread must not end, because callers wait for the function.
+        logger.warning("a database connection could not be closed (%s): %s", type(error).__name__, error)
+
+
+def _with_timeouts(connection: BaseDatabaseWrapper) -> BaseDatabaseWrapper:
+    """Limit the time of connection attempts, unless DATABASES sets other limits.
+
+    A pool of the project is not used, because the threads of requests may hold all of its connections while the
+    database doesn't answer.
+    """
+    limits: dict[str, Any] = {}
+    if connection.vendor == "postgresql":
+        limits = {"connect_timeout": TIMEOUT}
+    elif connection.settings_dict["ENGINE"] == "django.db.backends.mysql":
+        limits = {"connect_timeout": TIMEOUT, "read_timeout": TIMEOUT, "write_timeout": TIMEOUT}
+    options = {**limits, **connection.settings_dict["OPTIONS"]}
+    options.pop("pool", None)
+    connection.settings_dict = {**connection.settings_dict, "OPTIONS": options}
+    return connection
+
+
+def load_from_database(load: Callable[[], T], alias: str) -> T:
+    """Call a function that queries a database, and call it again if the open connection to the database is dead.
+
+    A persistent connection is dead after the database was restarted, for example. Django notices this only when a
+    query fails. Without a second call, a gateway would accept revoked tokens until the next request.
+    """
+    connection = connections[alias]
+    was_open = connection.connection is not None
+    try:
+        return load()
+    except (InterfaceError, OperationalError) as error:
+        if not was_open or connection.in_atomic_block:
+            raise
+        logger.info("the database connection is dead, so a new one is opened (%s)", type(error).__name__)
+        connection.close()
+        return load()

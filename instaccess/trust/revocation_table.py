@@ -1,0 +1,203 @@
+"""The revocations in the issuer's database, read in parts with SQL.
+
+This module imports no models, so a gateway that shares the issuer's database can read the tables without installing
+the app. `audit/revocation.py` writes them.
+
+A position is either the number of the last revocation that was read, or a place in the list of all revoked tokens.
+Revocations are committed in the order of their numbers, so reading the numbers after a position misses none.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.db import DEFAULT_DB_ALIAS, OperationalError, ProgrammingError, connections
+from django.db.models import DateTimeField, Value
+
+from ..exceptions import ConfigError, SourceUnavailable
+from ..tokens import AFTERLIFE
+from .revoked import RETENTION, Page
+
+TOKENS_TABLE = "instaccess_issuedtoken"
+REVOCATIONS_TABLE = "instaccess_revocation"
+
+PAGE = 20_000
+"""Maximum number of tokens of the list of all revoked tokens that are read at once."""
+
+BATCHES = 20
+"""Maximum number of batches of tokens that are read at once. A batch has a few hundred tokens."""
+
+ROWS = 1000
+"""Maximum number of revocations that are read at once."""
+
+NO_DATABASE = "INSTACCESS['DENY_LIST'] is not set, and DATABASES has no default database to read the deny list from"
+
+_POSITION = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,18})-([0-9]{1,19}))?", re.ASCII)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+_LAST = f"SELECT MAX(number) FROM {REVOCATIONS_TABLE}"  # noqa: S608  (All SQL in this module is constant.)
+_LATER = (
+    f"SELECT number, kind, value, latest_iat FROM {REVOCATIONS_TABLE}"  # noqa: S608
+    f" WHERE number >= %s ORDER BY number LIMIT {ROWS}"
+)
+_BATCH_TOKENS = (
+    f"SELECT t.jti FROM {REVOCATIONS_TABLE} r JOIN {TOKENS_TABLE} t ON t.revoked_at = r.revoked_at"  # noqa: S608
+    " WHERE r.kind = 'tokens' AND r.number > %s AND r.number <= %s"
+)
+# The condition on `revoked_at` lets the database read only a small range of an index, even if the audit table
+# contains many rows. The range is enough, because no token is valid for longer than an hour.
+_TOKENS = (
+    f"SELECT revoked_at, id, jti FROM {TOKENS_TABLE}"  # noqa: S608
+    " WHERE revoked_at >= %s AND (revoked_at > %s OR id > %s) AND expires_at > %s"
+    f" ORDER BY revoked_at, id LIMIT {PAGE}"
+)
+_RECENT = (
+    f"SELECT number, kind, value, latest_iat FROM {REVOCATIONS_TABLE}"  # noqa: S608
+    " WHERE kind = 'key' OR kind IN ('user', 'account') AND number > %s"
+)
+
+
+class _Audit:
+    """The database of the audit log, set by `use`."""
+
+    find_alias: Callable[[], str] | None = None
+
+
+_audit = _Audit()
+
+
+def use(find_alias: Callable[[], str]) -> None:
+    """Set the database that contains the audit log of this deployment. `apps.py` calls this function.
+
+    If a process doesn't call this function, the process reads the revocations from the database `default`. An example
+    is a gateway that shares the issuer's database.
+
+    Args:
+        find_alias: returns the alias of the database.
+    """
+    _audit.find_alias = find_alias
+
+
+def find_alias() -> str:
+    """Return the alias of the database that contains the revocations."""
+    return DEFAULT_DB_ALIAS if _audit.find_alias is None else _audit.find_alias()
+
+
+def has_database() -> bool:
+    """Return whether DATABASES configures the database of the revocations."""
+    return bool(connections[find_alias()].settings_dict["ENGINE"] != "django.db.backends.dummy")
+
+
+def read(position: str = "") -> Page:
+    """Return the revocations after a position.
+
+    The queries go to the database that revocations are written to, because a replica may lack recent revocations.
+
+    Args:
+        position: the `cursor` of the last page. If empty, or if the position is unknown because the database was
+            restored from a backup, the first page of all revocations is returned.
+
+    Raises:
+        ConfigError: the settings name no database.
+        SourceUnavailable: the database does not contain the tables.
+        DatabaseError: a query failed.
+    """
+    connection = connections[find_alias()]
+    if not has_database():
+        raise ConfigError(NO_DATABASE, setting="DENY_LIST")
+    match = _POSITION.fullmatch(position)
+    try:
+        with connection.cursor() as cursor:
+            if match is None:
+                cursor.execute(_LAST)
+                return _read_all(connection, cursor, cursor.fetchone()[0] or 0, _EPOCH, 0)
+            number = int(match[1])
+            if match[2] is not None:
+                return _read_all(connection, cursor, number, _EPOCH + int(match[2]) * _MICROSECOND, int(match[3]))
+            page = _read_later(cursor, number)
+    except ProgrammingError as error:
+        raise _describe_missing_table(error) from None
+    except OperationalError as error:
+        if "no such table" in str(error):  # SQLite raises no ProgrammingError for a missing table.
+            raise _describe_missing_table(error) from None
+        raise
+    return read() if page is None else page
+
+
+def _read_later(cursor: Any, number: int) -> Page | None:
+    """Return the revocations after a number, or None if the database doesn't contain the number."""
+    cursor.execute(_LATER, [number])
+    rows = cursor.fetchall()
+    if number and (not rows or rows[0][0] != number):
+        return None
+    more = len(rows) == ROWS
+    rows = [row for row in rows if row[0] > number]
+    batches = [index for index, row in enumerate(rows) if row[1] == "tokens"]
+    if len(batches) > BATCHES:
+        rows, more = rows[: batches[BATCHES]], True
+    last = rows[-1][0] if rows else number
+    tokens: list[str] = []
+    if batches:
+        cursor.execute(_BATCH_TOKENS, [number, last])
+        tokens = [_jti(row[0]) for row in cursor.fetchall()]
+    return _page(tokens, rows, cursor=str(last), more=more)
+
+
+def _read_all(connection: Any, cursor: Any, number: int, after: datetime, id_: int) -> Page:
+    """Return a page of the list of all revoked tokens; the last page also contains the users, accounts and keys.
+
+    Args:
+        number: the last revocation when the first page was read. Later revocations are read after the last page.
+        after, id_: time of the revocation, and id, of the last row of the previous page.
+    """
+    now, adapt = datetime.now(UTC), connection.ops.adapt_datetimefield_value
+    earliest = now - timedelta(seconds=RETENTION)
+    # The largest leeway is assumed, because the LEEWAY of this process may be smaller than the gateway's LEEWAY.
+    # Otherwise, the gateway could accept a revoked token.
+    cutoff = now - timedelta(seconds=AFTERLIFE)
+    start = adapt(max(after, earliest))
+    cursor.execute(_TOKENS, [start, start, id_, adapt(cutoff)])
+    rows = cursor.fetchall()
+    tokens = [_jti(row[2]) for row in rows]
+    if len(rows) == PAGE:
+        microseconds = (_to_datetime(connection, rows[-1][0]) - _EPOCH) // _MICROSECOND
+        return Page(tokens, cursor=f"{number}-{microseconds}-{rows[-1][1]}", more=True)
+    cursor.execute(_RECENT, [(earliest - _EPOCH) // _MICROSECOND])
+    return _page(tokens, cursor.fetchall(), cursor=str(number), more=False)
+
+
+def _page(tokens: list[str], rows: Sequence[Any], *, cursor: str, more: bool) -> Page:
+    scopes: dict[str, dict[str, int]] = {"user": {}, "account": {}}
+    for _, kind, value, latest_iat in rows:
+        # An attacker can store any type with SQLite. Other revocations must stay readable.
+        if kind in scopes and isinstance(latest_iat, int):
+            scopes[kind][str(value)] = max(latest_iat, scopes[kind].get(str(value), 0))
+    keys = [str(value) for _, kind, value, _ in rows if kind == "key"]
+    return Page(tokens, scopes["user"], scopes["account"], keys, cursor, more)
+
+
+def _jti(value: Any) -> str:
+    return str(uuid.UUID(str(value)))
+
+
+def _to_datetime(connection: Any, value: Any) -> datetime:
+    """Convert a time as the database driver returns it."""
+    expression = Value(None, output_field=DateTimeField())
+    for convert in connection.ops.get_db_converters(expression):
+        value = convert(value, expression, connection)
+    result: datetime = value
+    return result
+
+
+def _describe_missing_table(error: Exception) -> SourceUnavailable:
+    hint = (
+        "run `python manage.py migrate`"
+        if _audit.find_alias is not None
+        else "use the issuer's database, or set INSTACCESS['DENY_LIST'] to the URL of the issuer's revocation list"
+    )
+    return SourceUnavailable(f"the database {find_alias()!r} contains no deny list ({error}): {hint}")

@@ -1,0 +1,71 @@
+"""The revocations that an issuer in another deployment publishes, read in parts from its URL."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..conf import conf
+from ..exceptions import ConfigError, SourceUnavailable
+from .fetch import fetch_json, without_query
+from .revoked import Page
+
+MAX_BYTES = 16 * 1024 * 1024
+"""Size limit, in bytes, of one part of the revocations.
+
+An issuer sends parts of less than a megabyte. The limit is enough for an issuer that sends 400,000 tokens at once.
+"""
+
+NO_SERVICE_CREDENTIALS = (
+    "INSTACCESS['DENY_LIST'] is a URL, but INSTACCESS['SERVICE_SECRETS'] contains no secret to send to it"
+)
+
+
+def read(position: str = "", etag: str = "") -> Page | None:
+    """Return the revocations after a position, or None if there are none (docs/wire-contract.md §5).
+
+    Args:
+        position: the `cursor` of the last page. If empty, the first page of all revocations is returned.
+        etag: the `etag` of the last page.
+
+    Raises:
+        SourceUnavailable: the issuer is unavailable, refuses the secret, or sends another document.
+        ConfigError: SERVICE_SECRETS contains no secret.
+    """
+    secrets = conf.service_secrets
+    if not secrets:
+        raise ConfigError(NO_SERVICE_CREDENTIALS, setting="SERVICE_SECRETS")
+    fetched = fetch_json(
+        conf.deny_list, parameters={"since": position}, etag=etag, secret=secrets[0], max_bytes=MAX_BYTES
+    )
+    if fetched.not_modified:
+        return None
+    page = _parse(fetched.document, fetched.etag)
+    if page is None:
+        raise SourceUnavailable(f"{without_query(conf.deny_list)} sent a document that is not a deny list")
+    return page
+
+
+def _parse(document: Any, etag: str) -> Page | None:
+    """Return the page that a document contains, or None if the document is not a revocation list."""
+    if not isinstance(document, dict) or "revoked" not in document:
+        return None
+    tokens, keys = document["revoked"], document.get("revoked_keys", [])
+    users, accounts = document.get("revoked_users", {}), document.get("revoked_accounts", {})
+    cursor, more = document.get("cursor", ""), document.get("more", False)
+    valid = (
+        all(_is_list_of_strings(value) for value in (tokens, keys))
+        and all(_maps_to_seconds(value) for value in (users, accounts))
+        and isinstance(cursor, str)
+        and isinstance(more, bool)
+        # Otherwise, the same part would be read again and again.
+        and not (more and not cursor)
+    )
+    return Page(tokens, users, accounts, keys, cursor, more, etag) if valid else None
+
+
+def _is_list_of_strings(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _maps_to_seconds(value: Any) -> bool:
+    return isinstance(value, dict) and all(type(seconds) is int for seconds in value.values())

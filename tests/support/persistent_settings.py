@@ -1,0 +1,6 @@
+"""Settings of the test project with persistent database connections, for servers that run for a long time."""
+
+from testproject.settings import *  # noqa: F403
+from testproject.settings import DATABASES
+
+DATABASES["default"]["CONN_MAX_AGE"] = None

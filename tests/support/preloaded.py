@@ -1,0 +1,8 @@
+"""The WSGI application of the test project, for gunicorn's `--preload`: loads the keys before the workers fork."""
+
+from instaccess.warmup import warm_up
+from testproject.wsgi import application
+
+__all__ = ["application"]
+
+warm_up()

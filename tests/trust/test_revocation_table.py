@@ -1,0 +1,223 @@
+"""The revocations in the database, read in parts: every reader gets every revocation, whenever it is committed."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.utils import timezone
+
+from instaccess import audit
+from instaccess.conf import conf
+from instaccess.models import IssuedToken, Revocation
+from instaccess.trust import Page, revocation_table
+from instaccess.trust.revocation_table import read
+from instaccess.trust.revoked import RETENTION
+from tests.support import readme, tasks
+
+pytestmark = pytest.mark.django_db
+
+
+def revoke(*rows: IssuedToken, scopes: Any = (), **options: Any) -> None:
+    tokens = audit.revocable_tokens().filter(pk__in=[row.pk for row in rows])
+    audit.revoke(tokens, keks=conf.key_encryption_keys, reason="lost", scopes=scopes, **options)
+
+
+def jtis(*rows: IssuedToken) -> set[str]:
+    return {str(row.jti) for row in rows}
+
+
+def read_all(position: str = "") -> list[Page]:
+    """Return all pages after a position."""
+    pages = [read(position)]
+    while pages[-1].more:
+        pages.append(read(pages[-1].cursor))
+    return pages
+
+
+class TestTheFirstReading:
+    def test_the_page_contains_the_revoked_tokens_users_accounts_and_keys(self, row):
+        single, spared = row(), row()
+        revoke(single)
+        revoke(scopes=[audit.Scope.user("u1"), audit.Scope.account("a1")])
+        audit.record_revocation([audit.Scope.key("k1")], keks=conf.key_encryption_keys, reason="stolen")
+
+        (page,) = read_all()
+        assert set(page.tokens) == jtis(single)
+        assert page.users.keys() == {"u1"}
+        assert page.accounts.keys() == {"a1"}
+        assert page.keys == ["k1"]
+        assert str(spared.jti) not in page.tokens
+
+    def test_an_empty_database_has_an_empty_page(self):
+        assert read() == Page(tokens=[], keys=[], cursor="0")
+
+    def test_many_tokens_are_read_in_several_pages(self, row, monkeypatch):
+        monkeypatch.setattr(revocation_table, "PAGE", 2)
+        monkeypatch.setattr(revocation_table, "_TOKENS", revocation_table._TOKENS.replace("20000", "2"))
+        now = timezone.now()
+        # Some rows have the same time, as the rows of one batch.
+        rows = [row(revoked_at=now - timedelta(seconds=number // 3)) for number in range(8)]
+
+        pages = read_all()
+
+        assert len(pages) == 5
+        assert sorted(jti for page in pages for jti in page.tokens) == sorted(jtis(*rows))
+
+    def test_a_token_that_is_revoked_between_two_pages_is_read_afterwards(self, row, monkeypatch):
+        monkeypatch.setattr(revocation_table, "PAGE", 1)
+        monkeypatch.setattr(revocation_table, "_TOKENS", revocation_table._TOKENS.replace("20000", "1"))
+        first, late = row(), row()
+        revoke(first)
+        page = read()
+        revoke(late, now=timezone.now() - timedelta(minutes=1))
+        revoke(scopes=[audit.Scope.user("u1")])
+        *_, last = read_all(page.cursor)
+
+        later = read_all(last.cursor)
+        assert {jti for page in later for jti in page.tokens} == jtis(late)
+
+    def test_revocations_whose_tokens_have_expired_are_left_out_except_keys(self):
+        long_ago = timezone.now() - timedelta(seconds=RETENTION + 1)
+        options: Any = {"keks": conf.key_encryption_keys, "reason": "x", "now": long_ago}
+        audit.record_revocation([audit.Scope.user("u1"), audit.Scope.account("a1")], **options)
+        audit.record_revocation([audit.Scope.key("k1")], **options)
+
+        page = read()
+        assert (page.users, page.accounts, page.keys) == ({}, {}, ["k1"])
+
+
+class TestALaterReading:
+    def test_only_new_revocations_are_read(self, row):
+        old, new = row(), row()
+        revoke(old)
+        position = read().cursor
+        assert read(position) == Page(tokens=[], keys=[], cursor=position)
+
+        revoke(new)
+        revoke(scopes=[audit.Scope.user("u1")])
+
+        page = read(position)
+        assert set(page.tokens) == jtis(new)
+        assert page.users.keys() == {"u1"}
+        assert not page.more
+        assert read(page.cursor).cursor == page.cursor
+
+    def test_g33_tokens_of_a_revoked_user_are_not_read_one_by_one(self, row, user):
+        rows = [row() for _ in range(3)]
+        position = read().cursor
+        revoke(*rows, scopes=audit.scopes_of_user("ada"))
+
+        page = read(position)
+        assert (page.tokens, page.users.keys()) == ([], {rows[0].user_uuid})
+        assert not IssuedToken.objects.filter(revoked_at=None).exists()
+
+    def test_reading_again_without_a_change_takes_one_query(self, row, django_assert_num_queries):
+        revoke(row())
+        position = read().cursor
+        with django_assert_num_queries(1):
+            read(position)
+
+    def test_many_batches_are_read_in_several_pages(self, row, monkeypatch):
+        monkeypatch.setattr(revocation_table, "BATCHES", 2)
+        position = read().cursor
+        rows = [row() for _ in range(5)]
+        for each in rows:
+            revoke(each)
+            revoke(scopes=[audit.Scope.user(f"u{each.pk}")])
+
+        pages = read_all(position)
+
+        assert len(pages) == 3
+        assert {jti for page in pages for jti in page.tokens} == jtis(*rows)
+        assert {uuid for page in pages for uuid in page.users} == {f"u{each.pk}" for each in rows}
+
+    @pytest.mark.parametrize("position", ["", "x", "-1", "1-2", "9" * 30, "1; DROP TABLE x", "0x10", "١"])
+    def test_an_unknown_position_reads_all_revocations(self, row, position):
+        single = row()
+        revoke(single)
+
+        assert set(read(position).tokens) == jtis(single)
+
+    def test_all_revocations_are_read_again_if_the_database_was_restored_from_a_backup(self, row):
+        kept, lost, new = row(), row(), row()
+        revoke(kept)
+        revoke(lost)
+        position = read().cursor
+        # Simulate a backup from the time between the two revocations, and a revocation after it was restored.
+        Revocation.objects.filter(number=int(position)).delete()
+        IssuedToken.objects.filter(pk=lost.pk).update(revoked_at=None)
+        revoke(new)
+
+        assert set(read(position).tokens) == jtis(kept, new)
+
+    def test_a_clock_that_goes_back_does_not_hide_a_revocation(self, row):
+        first, second = row(), row()
+        revoke(first, now=timezone.now() + timedelta(seconds=50))
+        position = read().cursor
+        revoke(second, now=timezone.now() - timedelta(seconds=50))
+
+        assert set(read(position).tokens) == jtis(second)
+
+
+class TestAModifiedTable:
+    def test_values_of_the_wrong_type_do_not_hide_other_revocations(self, row):
+        revoke(scopes=[audit.Scope.user("u1"), audit.Scope.account("a1")])
+        if connection.vendor != "sqlite":
+            pytest.skip("only SQLite stores values of the wrong type")
+        with connection.cursor() as cursor:
+            cursor.execute("UPDATE instaccess_revocation SET latest_iat = 'x', value = x'ff' WHERE kind = 'user'")
+
+        page = read()
+        assert (page.users, page.accounts.keys()) == ({}, {"a1"})
+
+
+class TestTheColumns:
+    def test_the_readme_lists_the_columns_that_a_gateway_reads(self):
+        documented = {
+            table: set(columns.split(", "))
+            for table, columns in re.findall(r"`(instaccess_\w+) \(([\w, ]+)\)`", readme.TEXT)
+        }
+        queries = " ".join(
+            getattr(revocation_table, name) for name in ("_LAST", "_LATER", "_BATCH_TOKENS", "_TOKENS", "_RECENT")
+        )
+
+        assert documented.keys() == {revocation_table.TOKENS_TABLE, revocation_table.REVOCATIONS_TABLE}
+        fields = {field.column for model in (IssuedToken, Revocation) for field in model._meta.concrete_fields}
+        assert set(re.findall(r"[a-z_]+", queries)) & fields == set().union(*documented.values())
+
+    def test_the_queries_use_the_tables_and_columns_of_the_models(self):
+        for model, table, columns in (
+            (IssuedToken, revocation_table.TOKENS_TABLE, ("id", "jti", "revoked_at", "expires_at")),
+            (
+                Revocation,
+                revocation_table.REVOCATIONS_TABLE,
+                ("number", "kind", "value", "latest_iat", "revoked_at"),
+            ),
+        ):
+            assert model._meta.db_table == table
+            for name in columns:
+                assert model._meta.get_field(name).column == name
+
+
+@pytest.mark.django_db(transaction=True)
+class TestTheOrderOfCommits:
+    def test_g33_a_revocation_that_is_committed_late_is_read(self, crew, row):
+        """Numbers are in the order of commits, so no reader passes a revocation that is not committed yet."""
+        slow, fast = crew.start(2)
+        rows = [row(), row()]
+        position = read().cursor
+
+        slow.ask(tasks.begin)
+        slow.ask(tasks.revoke_token, rows[0].pk)
+        # This revocation waits until the first one is committed. Otherwise, it would be read before the first one.
+        fast.start_task(tasks.revoke_token, rows[1].pk)
+        pages = read_all(position)
+        slow.ask(tasks.commit)
+        fast.answer()
+
+        later = read_all(pages[-1].cursor)
+        assert {jti for page in (*pages, *later) for jti in page.tokens} == jtis(*rows)

@@ -1,0 +1,111 @@
+"""A deny list in memory: which tokens it contains, and for how long."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from instaccess.tokens import Claims
+from instaccess.trust import DenyList, Page
+from instaccess.trust.revoked import RETENTION
+from tests.support.tokens import ISSUER, NOW, claims
+
+USER, OTHER = "2d5d6f1a-0e5b-4a0f-8b5e-3f6f3b0c7a11", "9c1c2f04-58a9-4e0f-a5a4-7d1b9a6f2b10"
+ACCOUNT = "7f0a1f4e-9f0c-4a53-9a39-0d6a3c1b2e5d"
+
+
+def token(**changes: Any) -> Claims:
+    return Claims.from_payload(claims(**changes), now=NOW, issuers=[ISSUER])
+
+
+def reason(page: Page, *kids: str, **changes: Any) -> str | None:
+    """Return why a deny list with one page refuses a token of USER and ACCOUNT that was issued at NOW."""
+    return DenyList(page).find(token(**changes), *kids)
+
+
+class TestASingleToken:
+    def test_a_token_is_found_by_its_jti(self):
+        assert reason(Page(["mine"]), jti="mine") == "the token was revoked"
+        assert reason(Page(["another"]), jti="mine") is None
+
+
+class TestAllTokensOfAUser:
+    @pytest.mark.parametrize(
+        ("latest_iat", "refused"), [(NOW - 1, False), (NOW, True), (NOW + 1, True)], ids=["before", "equal", "after"]
+    )
+    def test_g33_tokens_issued_up_to_the_second_of_the_revocation_are_refused(self, latest_iat, refused):
+        assert (reason(Page(users={USER: latest_iat})) is not None) is refused
+
+    def test_g33_a_token_of_another_user_is_not_refused(self):
+        assert reason(Page(users={OTHER: NOW})) is None
+        assert reason(Page(accounts={USER: NOW})) is None
+
+    def test_g33_a_token_with_which_the_user_masquerades_is_refused(self):
+        masquerade = {"sub": OTHER, "masq_sub": USER, "masq_shard": 1}
+
+        assert reason(Page(users={USER: NOW}), **masquerade) == "all tokens of the user were revoked"
+        assert reason(Page(users={OTHER: NOW}), **masquerade) == "all tokens of the user were revoked"
+
+    def test_a_later_revocation_of_the_same_user_covers_later_tokens(self):
+        deny_list = DenyList(Page(users={USER: NOW - 10}))
+        deny_list.add(Page(users={USER: NOW}), now=0)
+        deny_list.add(Page(users={USER: NOW - 20}), now=0)
+
+        assert deny_list.find(token()) is not None
+        assert deny_list.find(token(now=NOW + 1)) is None
+
+    def test_a_user_without_uuid_matches_no_token(self):
+        assert reason(Page(users={"": NOW})) is None
+
+
+class TestAllTokensOfAnAccount:
+    def test_g33_tokens_issued_up_to_the_second_of_the_revocation_are_refused(self):
+        assert reason(Page(accounts={ACCOUNT: NOW})) == "all tokens of the account were revoked"
+        assert reason(Page(accounts={ACCOUNT: NOW - 1})) is None
+        assert reason(Page(accounts={OTHER: NOW})) is None
+
+
+class TestAllTokensOfAKey:
+    def test_g32_a_token_of_a_revoked_signing_or_encryption_key_is_refused_whenever_it_was_issued(self):
+        for kid in ("signing", "encryption"):
+            assert reason(Page(keys=[kid]), "signing", "encryption") == "the key of the token was revoked"
+            assert reason(Page(keys=[kid]), "signing", "encryption", now=NOW + 30) is not None
+        assert reason(Page(keys=["other"]), "signing", "encryption") is None
+
+
+class TestTheAgeOfAnEntry:
+    @pytest.mark.parametrize("page", [Page(["mine"]), Page(users={USER: NOW}), Page(accounts={ACCOUNT: NOW})])
+    def test_an_entry_is_kept_until_every_token_has_expired_and_dropped_soon_after(self, page):
+        deny_list = DenyList(now=0)
+        deny_list.add(page, now=RETENTION - 1)
+        for now in (RETENTION, 2 * RETENTION - 1):
+            deny_list.add(Page(), now=now)
+            assert deny_list.find(token(jti="mine")) is not None
+
+        deny_list.add(Page(), now=2 * RETENTION)
+        assert deny_list.find(token(jti="mine")) is None
+
+    def test_a_revoked_key_is_kept_forever(self):
+        deny_list = DenyList(Page(keys=["stolen"]))
+        for _ in range(3):
+            deny_list.add(Page(), now=deny_list._recent_since + RETENTION)
+
+        assert deny_list.find(token(), "stolen") is not None
+
+    def test_the_number_of_entries_is_bounded(self):
+        deny_list = DenyList()
+        for period in range(10):
+            deny_list.add(Page([f"{period}-{number}" for number in range(100)]), now=period * RETENTION)
+
+        assert len(deny_list) == 200
+
+
+class TestTheSetOfTokens:
+    def test_a_deny_list_is_a_set_of_jtis(self):
+        deny_list = DenyList(Page(["one"]))
+        deny_list.add(Page(["two"]), now=RETENTION)
+
+        assert deny_list == {"one", "two"}
+        assert sorted(deny_list) == ["one", "two"]
+        assert "three" not in deny_list
