@@ -24,7 +24,11 @@ from django.views.debug import ExceptionReporter
 
 TESTS = str(Path(__file__).parent.parent)
 # Frames of the test itself, of the test client, and of the WSGI handler, whose `environ` belongs to the server.
-OUTSIDE = (TESTS, "/django/test/", "/django/core/handlers/wsgi.py", "/_pytest/", "/pluggy/", "/logging/__init__.py")
+OUTSIDE = (
+    TESTS,
+    *("/django/test/", "/django/core/handlers/wsgi.py", "/logging/__init__.py"),
+    *("/_pytest/", "/pluggy/", "/xdist/", "/execnet/"),
+)
 
 
 def read_exception(error: BaseException) -> str:
