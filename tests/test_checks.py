@@ -24,6 +24,7 @@ from instaccess.exceptions import ConfigError
 from instaccess.issuer import checks as issuer_checks
 from instaccess.keys import checks as keys_checks
 from instaccess.models import Key
+from instaccess.service import checks as service_checks
 from instaccess.trust import checks as trust_checks
 
 SCOPES = {"read": "Read", SCOPE: "Issue InstAccess tokens"}
@@ -97,11 +98,12 @@ DEPLOYMENT_WARNINGS: dict[str, tuple[dict[str, Any], list[str]]] = {
 TESTED_SEPARATELY = {"E005", "E007", "E008", "E009", "W008", "W011", "W012", "W013", "E051", "E052", "E053"} | {
     "E055",
     "E060",
+    "E061",
     "W021",
 }
 
 
-CHECKS = (conf_checks, issuer_checks, keys_checks, trust_checks)
+CHECKS = (conf_checks, issuer_checks, keys_checks, service_checks, trust_checks)
 
 
 class TestEveryCheckId:

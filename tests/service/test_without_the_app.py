@@ -24,6 +24,7 @@ class TestAServiceWithoutTheIssuersApp:
     ACCOUNT = "0c1b3e1c-2f0e-4c5b-9a51-6f3d1f6f2a10"
 
     def ask_project(self, authorizations: list[str], **instaccess: Any) -> Any:
+        """Return the project's responses, the messages of its system checks, and the loaded modules."""
         return subproject.run_with_question(
             "tests.projects.serviceproject.ask",
             settings="tests.projects.serviceproject.settings",
@@ -48,6 +49,27 @@ class TestAServiceWithoutTheIssuersApp:
 
         assert result["answers"][0][0] == 200
         assert result["loaded"] == []
+
+    def test_c17_service_without_contrib_auth_answers_401_if_the_anonymous_user_is_none(self, token_factory):
+        result = self.ask_project([""], VERIFICATION_KEYS=[public(token_factory)])
+
+        assert (result["answers"][0][0], result["checks"]) == (401, [])
+
+    def test_c17_check_of_a_service_without_contrib_auth_names_the_setting_of_the_anonymous_user(self, token_factory):
+        result = subproject.run_with_question(
+            "tests.projects.serviceproject.ask",
+            settings="tests.projects.serviceproject.settings",
+            question={
+                "snippet": SERVICE_SNIPPET,
+                "instaccess": {"VERIFICATION_KEYS": [public(token_factory)]},
+                "rest_framework": {},
+                "authorizations": [],
+            },
+        )
+
+        [(check_id, hint)] = result["checks"]
+        assert check_id == "instaccess.E061"
+        assert "REST_FRAMEWORK['UNAUTHENTICATED_USER'] to None" in hint
 
     @pytest.mark.django_db(transaction=True)
     def test_the_service_accepts_tokens_with_the_jwk_set_of_an_issuer_in_another_process(

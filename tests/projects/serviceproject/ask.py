@@ -11,6 +11,7 @@ if __name__ == "__main__":
     for package in ("oauth2_provider", "oauthlib"):
         sys.modules[package] = None  # type: ignore[assignment]  # makes importing the package fail
     django.setup()
+    from django.core.checks import run_checks
     from rest_framework.request import Request
     from rest_framework.response import Response
     from rest_framework.test import APIRequestFactory
@@ -29,6 +30,7 @@ if __name__ == "__main__":
 
     subproject.print_result(
         {
+            "checks": [(message.id, message.hint) for message in run_checks()],
             "answers": [answer(authorization) for authorization in QUESTION["authorizations"]],
             "loaded": [
                 name

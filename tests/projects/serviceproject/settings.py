@@ -16,5 +16,5 @@ REST_FRAMEWORK = {
     **globals()["REST_FRAMEWORK"],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     # Django's AnonymousUser needs django.contrib.auth, which is not installed here.
-    "UNAUTHENTICATED_USER": None,
+    **QUESTION.get("rest_framework", {"UNAUTHENTICATED_USER": None}),
 }

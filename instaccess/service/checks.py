@@ -1,0 +1,35 @@
+"""System check of a service that uses Django REST framework.
+
+This module imports no models. The check ids continue the numbers in `instaccess/issuer/checks.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.apps import apps
+from django.core.checks import CheckMessage, Error, register
+from rest_framework.settings import DEFAULTS, api_settings
+
+
+@register()
+def check_anonymous_user(**kwargs: Any) -> list[CheckMessage]:
+    """Check that Django REST framework can answer a request without credentials.
+
+    Otherwise, such a request raises an error in Django REST framework and gets a 500 instead of a 401.
+    """
+    default = DEFAULTS["UNAUTHENTICATED_USER"]
+    # The setting is compared, and not imported, because importing Django's AnonymousUser would raise an error.
+    if api_settings.user_settings.get("UNAUTHENTICATED_USER", default) != default:
+        return []
+    if apps.is_installed("django.contrib.auth"):
+        return []
+    return [
+        Error(
+            "A request without credentials causes an error, because Django REST framework's anonymous user needs "
+            "'django.contrib.auth', which is not in INSTALLED_APPS.",
+            hint="Set REST_FRAMEWORK['UNAUTHENTICATED_USER'] to None, or add 'django.contrib.auth' and "
+            "'django.contrib.contenttypes' to INSTALLED_APPS.",
+            id="instaccess.E061",
+        )
+    ]
