@@ -43,7 +43,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     for item in items:
         fixtures = _DATABASE_FIXTURES.intersection(getattr(item, "fixturenames", ()))
-        if (fixtures or item.get_closest_marker("django_db")) and not item.get_closest_marker("own_database"):
+        on_sqlite_only = item.get_closest_marker("own_database") or item.get_closest_marker("sqlite")
+        if (fixtures or item.get_closest_marker("django_db")) and not on_sqlite_only:
             item.add_marker("database")
 
 

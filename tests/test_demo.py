@@ -70,7 +70,7 @@ def folder(set_up_once: SetUp, tmp_path: Path) -> Path:
 
 
 class TestSetUpOnly:
-    def test_setup_only_prints_only_one_json_object_with_six_strings_to_stdout(self, set_up_once):
+    def test_setup_only_option_writes_exactly_one_json_object_with_six_strings_to_stdout(self, set_up_once):
         done = set_up_once.done
 
         assert done.returncode == 0

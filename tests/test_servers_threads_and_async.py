@@ -420,7 +420,7 @@ class TestTheThreadOfTheEventLoop:
 
         assert work_among(footprints.in_the_loop) == {"instaccess.web.answers"}
 
-    def test_all_urls_of_the_project_are_covered(self, requests_of):
+    def test_event_loop_tests_send_a_request_to_every_url_of_the_project(self, requests_of):
         names = {pattern.name for pattern in urls.urlpatterns}
 
         assert names == {resolve(url).url_name for _, url, *_ in requests_of.values()} - {None}

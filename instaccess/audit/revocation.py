@@ -50,8 +50,8 @@ def revoke(
     row is not changed.
 
     Each batch of tokens is one transaction. If the function is interrupted, the next call revokes or marks the
-    remaining tokens. The log lines and the signals follow the commit; in a transaction of the caller, the caller's
-    commit.
+    remaining tokens. Log lines are written and signals are sent after each batch is committed. If the caller has
+    opened a transaction, they are written and sent after the caller's commit.
 
     Args:
         tokens: the rows of the tokens, filtered from `revocable_tokens()`.

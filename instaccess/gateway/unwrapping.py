@@ -21,6 +21,7 @@ from jwcrypto.jwk import JWK
 from .. import tokens, trust
 from ..conf import conf
 from ..exceptions import InstAccessError, InvalidToken, Reason, TokenExpired, TokenRevoked
+from ..opaque import Opaque
 from ..tokens import Claims, PrivateKey, identifiers
 
 
@@ -139,7 +140,7 @@ def unwrap(
     return unwrapped
 
 
-def unwrap_with_settings(token: str, *, now: float, cache: TokenCache | None = None) -> Unwrapped:
+def unwrap_with_settings(token: Opaque[str], *, now: float, cache: TokenCache | None = None) -> Unwrapped:
     """Call `unwrap` with the keys, the deny list and the settings of this deployment.
 
     Args:
@@ -160,10 +161,10 @@ def unwrap_with_settings(token: str, *, now: float, cache: TokenCache | None = N
     except (DbError, InstAccessError):
         # If the string can't be an InstAccess token, `parse_encrypted` refuses it, so that the client gets a 401 and
         # not a 503.
-        tokens.parse_encrypted(token, key_algorithms=key_algorithms)
+        tokens.parse_encrypted(token.reveal(), key_algorithms=key_algorithms)
         raise
     return unwrap(
-        token,
+        token.reveal(),
         now=now,
         decryption_keys=decryption_keys,
         verification_keys=verification_keys,

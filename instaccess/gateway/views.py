@@ -18,6 +18,7 @@ from django.views.decorators.debug import sensitive_variables
 from .. import tokens, trust, web
 from ..conf import conf
 from ..exceptions import InstAccessError, InvalidToken, Reason
+from ..opaque import Opaque
 from ..web import isolated_view
 from . import unwrapping
 
@@ -44,8 +45,8 @@ def verify_view(request: HttpRequest) -> HttpResponseBase:
     # An explicit content type without a charset keeps Django from reading its settings.
     response = HttpResponse(status=204, content_type="text/plain")
     try:
-        # No variable of this function contains the token, because some error reporters print the variables of the
-        # functions that log an error.
+        # The token is opaque while keys are loaded, because some error reporters print the variables of all functions
+        # that call the logger.
         response["Authorization"] = f"Bearer {_upstream_token(_bearer_token(request))}"
     except InvalidToken as error:
         logger.warning("refused reason=%s jti=%r detail=%r", error.code, error.jti, error.detail)
@@ -78,7 +79,7 @@ def _refusal_response(refusal: web.Refusal) -> HttpResponse:
 
 
 @sensitive_variables("header", "token", "body")
-def _bearer_token(request: HttpRequest) -> str:
+def _bearer_token(request: HttpRequest) -> Opaque[str]:
     """Return the bearer token of the Authorization header. Raises InvalidToken unless there is exactly one token."""
     header: str = request.META.get("HTTP_AUTHORIZATION", "").strip(" ")
     if not header:
@@ -89,14 +90,13 @@ def _bearer_token(request: HttpRequest) -> str:
     # `bytes.translate` is ten times as fast as a regular expression for a long token.
     if scheme.lower() != "bearer" or not body or not body.isascii() or body.encode().translate(None, _B64TOKEN):
         raise InvalidToken("not exactly one bearer token", code=Reason.MALFORMED_HEADER)
-    return token
+    return Opaque(token)
 
 
-@sensitive_variables("token")
-def _upstream_token(token: str) -> str:
+def _upstream_token(token: Opaque[str]) -> str:
     """Return the bearer token to forward to the upstream service instead of `token`. Raises InvalidToken."""
-    if token.count(".") != 4:
-        return _allow_other_bearer(token)
+    if token.reveal().count(".") != 4:
+        return _allow_other_bearer(token.reveal())
     return unwrapping.unwrap_with_settings(token, now=time.time(), cache=_token_cache).signed
 
 

@@ -24,6 +24,7 @@ from rest_framework.request import Request
 from .. import keys, tokens, users
 from ..conf import SCOPE, conf
 from ..exceptions import InvalidToken, Reason
+from ..opaque import Opaque
 from ..tokens import Claims
 from ..web import ExpiredAccessToken, InsufficientScope, InvalidAccessToken, JWTFromJWT, Unauthenticated
 from .oauth2_validator import LazyRequest, build_oauthlib_request, local_validator_class
@@ -41,7 +42,6 @@ class AccessTokenAuthentication(BaseAuthentication):
     refusal for a missing scope.
     """
 
-    @sensitive_variables("text")
     def authenticate(self, request: Request) -> tuple[Any, Any]:
         text = bearer_token(request._request)
         _refuse_inst_access_token(text)
@@ -57,7 +57,7 @@ class AccessTokenAuthentication(BaseAuthentication):
 
 
 @sensitive_variables("header", "match", "text")
-def bearer_token(request: HttpRequest) -> str:
+def bearer_token(request: HttpRequest) -> Opaque[str]:
     """Return the bearer token of the Authorization header.
 
     With ALLOW_TOKEN_IN_PARAMETERS, the query or form may contain the token instead, as `access_token`.
@@ -78,16 +78,15 @@ def bearer_token(request: HttpRequest) -> str:
     text = match[1]
     if len(text) > tokens.MAX_TOKEN_CHARS:
         raise InvalidAccessToken(code=Reason.TOO_LONG)
-    return text
+    return Opaque(text)
 
 
-@sensitive_variables("text")
-def _refuse_inst_access_token(text: str) -> None:
+def _refuse_inst_access_token(text: Opaque[str]) -> None:
     """Raise JWTFromJWT for a valid InstAccess token, and InvalidAccessToken for an invalid one, as Canvas does."""
-    if text.count(".") != 2 or tokens.peek_issuer(text) not in conf.accepted_issuers:
+    if text.reveal().count(".") != 2 or tokens.peek_issuer(text.reveal()) not in conf.accepted_issuers:
         return
     try:
-        payload, _ = tokens.verify(text, keys.current_ring().verification_keys())
+        payload, _ = tokens.verify(text.reveal(), keys.current_ring().verification_keys())
         claims = Claims.from_payload(payload, now=time.time(), issuers=conf.accepted_issuers, leeway=conf.leeway)
     except InvalidToken as error:
         raise InvalidAccessToken(
@@ -96,18 +95,18 @@ def _refuse_inst_access_token(text: str) -> None:
     raise JWTFromJWT(f"jti={claims.jti}", code=Reason.JWT_FROM_JWT)
 
 
-@sensitive_variables("text", "headers", "oauth_request")
-def _validate(text: str, request: HttpRequest) -> tuple[Any, Any]:
+@sensitive_variables("oauth_request")
+def _validate(text: Opaque[str], request: HttpRequest) -> tuple[Any, Any]:
     """Validate an access token, and return its user and the model instance. Raises a Refusal."""
     validator_class = local_validator_class(getattr(settings, "OAUTH2_PROVIDER", {}).get("OAUTH2_VALIDATOR_CLASS"))
     validator = validator_class()
-    oauth_request: Any = LazyRequest(text, request)
+    oauth_request: Any = LazyRequest(text.reveal(), request)
     if validator_class.reads_the_request:
-        oauth_request = build_oauthlib_request(text, request)
-    if validator.validate_bearer_token(text, [], oauth_request):
+        oauth_request = build_oauthlib_request(text.reveal(), request)
+    if validator.validate_bearer_token(text.reveal(), [], oauth_request):
         access_token = oauth_request.access_token
         return _user(access_token), access_token
-    access_token = validator._load_access_token(text)
+    access_token = validator._load_access_token(text.reveal())
     user = _user(access_token)
     client: dict[str, Any] = {"user": user, "client_id": access_token.application.client_id}
     if not access_token.is_expired() or not access_token.application.is_usable(oauth_request):

@@ -27,7 +27,7 @@ SUBCOMMANDS = {
     "checkpoint": "Print a checkpoint, or export it to a file. Store the file on another machine.",
     "verify": (
         "Compare every audit row with its HMAC and its checkpoint, and list the rows that were modified, deleted or "
-        "added. Compare every row of a key with its HMAC. Exit with an error if a problem was not reviewed."
+        "added. Compare every row of the key table with its HMAC. Exit with an error if a problem was not reviewed."
     ),
     "review": (
         "Record in a signed review that you have investigated problems that `verify` lists. `verify` then exits "

@@ -33,7 +33,9 @@ class LoadingThread:
         threading.Thread(target=self._run, name="instaccess-loading", daemon=True).start()
 
     def offer(self, function: Callable[[], None]) -> bool:
-        """Run a function, unless the thread runs another one or has ended. Returns whether the function will run.
+        """Start a function in the thread, and don't wait for the function to end.
+
+        Returns False if the thread is busy or has ended.
 
         Args:
             function: must not raise an error.

@@ -30,7 +30,10 @@ INTERVAL = 10
 """The time, in seconds, between two writes of a process, and between two attempts during an outage."""
 
 KINDS = 200
-"""The number of combinations of role, reason, client and user that a process distinguishes per hour."""
+"""The maximum number of combinations of role, reason, client and user that a process counts separately per hour.
+
+Further refusals are counted without client and user.
+"""
 
 # The codes are compared as strings, because a hook may raise an error whose code isn't a `Reason`.
 _REASONS = frozenset(map(str, Reason))

@@ -526,7 +526,7 @@ class TestTheColumns:
         cells = re.findall(r'<t[dh] class="field-(\w+)[^>]*>(.*?)</t[dh]>', text, re.DOTALL)
         return {name: html.unescape(re.sub(r"<[^>]+>", "", cell)).strip() for name, cell in cells}
 
-    def test_the_list_shows_the_real_user_and_the_application(self, user, application, admin_client):
+    def test_token_list_shows_the_real_user_and_the_application(self, user, application, admin_client):
         row(user, application, ip_address="192.0.2.7")
 
         cells = self.cells(admin_client)
@@ -535,7 +535,7 @@ class TestTheColumns:
         assert cells["client"] == f"LTI tool {application.client_id}"
         assert cells["ip_address"] == "192.0.2.7"
 
-    def test_the_list_names_the_user_that_a_real_user_acts_as(self, user, application, admin_client):
+    def test_token_list_shows_the_user_that_a_real_user_masquerades_as(self, user, application, admin_client):
         grace = get_user_model().objects.create_user("grace")
         row(user, application, real_user=grace, real_user_uuid=users.user_uuid(grace))
 

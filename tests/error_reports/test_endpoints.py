@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -13,7 +14,7 @@ from django.utils import timezone
 
 from instaccess import urls
 from instaccess.issuer import issuing
-from tests.error_reports.conftest import PROJECTS
+from tests.error_reports.conftest import PROJECTS, clear_caches
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("deployment")]
 
@@ -89,6 +90,33 @@ def test_p8_p27_failure_of_an_endpoint_reveals_no_access_token_in_the_parameters
     label, project, clients, find_leaks
 ):
     assert find_leaks(lambda: text_of(REQUESTS["instaccess-issue"][label](clients))) == []
+
+
+FAULTS = {
+    "a lost key-encryption key": {"KEY_ENCRYPTION_KEYS": [base64.urlsafe_b64encode(b"k" * 32).decode()]},
+    "an invalid key-encryption key": {"KEY_ENCRYPTION_KEYS": ["short"]},
+    "an unknown setting": {"LIFETIMES": 60},
+    "an invalid realm": {"REALM": '"'},
+    "an invalid service secret": {"SERVICE_SECRETS": ["short"]},
+    "URLs that can't be reached": {"VERIFICATION_KEYS": "https://127.0.0.1:1/", "DENY_LIST": "https://127.0.0.1:1/"},
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(("name", "label"), [(name, label) for name, each in REQUESTS.items() for label in each])
+def test_p27_fault_in_the_settings_reveals_no_secret(fault, name, label, clients, settings, collector, every_secret):
+    settings.INSTACCESS = {**settings.INSTACCESS, **FAULTS[fault]}
+    clear_caches()
+    collector.clear()
+    answer = text_of(REQUESTS[name][label](clients))
+
+    texts: dict[str, Any] = {"answer": answer, **collector.texts()}
+    if name == "service" or label == "query":
+        # A service passes the token as a string to methods that a project can override. The query is part of the
+        # request, which is a variable of every view.
+        del texts["stack of a logged error"]
+    leaks = {kind: every_secret.find_in(text) for kind, text in texts.items()}
+    assert not any(leaks.values()), leaks
 
 
 def test_p27_every_endpoint_is_tested():

@@ -57,7 +57,7 @@ class Deployment:
     """The actions that use secrets."""
 
     def __init__(self, user: Any, pair: Any, token: str) -> None:
-        self.user, self.token = user, token
+        self.user, self.token = user, Opaque(token)
         self.pem = Opaque(pair.export_to_pem(private_key=True, password=None))
         self.jwk = Opaque(pair.export_private().encode())
         self.key = Key.objects.get(use="sig", status="current")
@@ -104,7 +104,7 @@ class TestAnErrorInCryptography:
                 except Exception as error:
                     errors[name] = error
         assert errors
-        # `unwrap` gets the token as a string. The gateway and the inspector report no exception of `unwrap`.
+        # `unwrap` reveals the token, and its callers never report an exception of it.
         errors.pop("unwrap", None)
         leaks = {name: every_secret.find_in(reports_of(error)) for name, error in errors.items()}
         assert not any(leaks.values()), leaks

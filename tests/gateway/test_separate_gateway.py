@@ -69,7 +69,8 @@ class Issuer:
         self.env = clean_environment(
             DEMO_DIR=str(folder),
             DJANGO_SETTINGS_MODULE="testproject.settings",
-            INSTACCESS_SETTINGS=json.dumps({"SERVICE_SECRETS": [SECRET]}),
+            # Some tests request tokens until the issuer has read its keys again.
+            INSTACCESS_SETTINGS=json.dumps({"SERVICE_SECRETS": [SECRET], "THROTTLE_LIMIT": None}),
         )
         self.access_token = set_up.facts["access_token"]
         self.decryption_key = self._export()
@@ -313,7 +314,9 @@ class TestARevokedKey:
     """G32: a gateway in another deployment refuses the tokens of a revoked key, although it still has the key."""
 
     @pytest.mark.parametrize("use", ["sig", "enc"])
-    def test_g32_a_gateway_with_the_issuers_urls_refuses_the_tokens_of_a_revoked_key(self, own_issuer, gateway, use):
+    def test_g32_gateway_that_reads_keys_and_deny_list_over_http_refuses_tokens_of_a_revoked_key(
+        self, own_issuer, gateway, use
+    ):
         token = own_issuer.token()
         process = gateway({}, **remote(own_issuer))
         assert verify_status(process, token) == 204

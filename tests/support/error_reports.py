@@ -24,7 +24,11 @@ from django.views.debug import ExceptionReporter
 
 TESTS = str(Path(__file__).parent.parent)
 # Frames of the test itself, of the test client, and of the WSGI handler, whose `environ` belongs to the server.
-OUTSIDE = (TESTS, "/django/test/", "/django/core/handlers/wsgi.py", "/_pytest/", "/pluggy/", "/logging/__init__.py")
+OUTSIDE = (
+    TESTS,
+    *("/django/test/", "/django/core/handlers/wsgi.py", "/logging/__init__.py"),
+    *("/_pytest/", "/pluggy/", "/xdist/", "/execnet/"),
+)
 
 
 def read_exception(error: BaseException) -> str:
@@ -94,12 +98,13 @@ class Log(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
         self.texts: list[str] = []
+        self.stacks: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         self.texts += [self.format(record), *read_value(vars(record))]
         if record.levelno < logging.ERROR:
             return
-        self.texts.append(read_stack())
+        self.stacks.append(read_stack())
         for error in (sys.exc_info()[1], record.exc_info and record.exc_info[1]):
             if error:
                 self.texts.append(read_exception(error))
@@ -158,6 +163,7 @@ class Collector:
 
     def clear(self) -> None:
         self.log.texts.clear()
+        self.log.stacks.clear()
         self.exceptions.clear()
         mail.outbox.clear()
 
@@ -174,6 +180,7 @@ class Collector:
         """
         texts = {
             "log": "\n".join(self.log.texts),
+            "stack of a logged error": "\n".join(self.log.stacks),
             "text mail": "\n".join(message.body for message in mail.outbox),
             "HTML mail": html.unescape("\n".join(str(p[0]) for message in mail.outbox for p in message.alternatives)),
             "generic report": "\n".join(map(read_exception, [*self.exceptions, *filter(None, [raised])])),

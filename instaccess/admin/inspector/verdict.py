@@ -20,6 +20,7 @@ from django.views.decorators.debug import sensitive_variables
 from ... import gateway, tokens, users
 from ...conf import conf
 from ...exceptions import ForeignToken, InstAccessError, InvalidToken, Reason
+from ...opaque import Opaque
 from ...service import InstAccessAuthentication
 from ...tokens import Claims
 from ...web import ACCEPTED_BY_GATEWAY, ACCEPTED_BY_SERVICE, Explanation, Variant, explain
@@ -146,7 +147,7 @@ def _inspect_encrypted(token: str, now: float, notes: list[str]) -> Inspection:
     refusal: Exception | None = None
     alarms = []
     try:
-        unwrapped = gateway.unwrap_with_settings(token, now=now)
+        unwrapped = gateway.unwrap_with_settings(Opaque(token), now=now)
     except (DbError, InstAccessError) as error:
         refusal = error
     else:

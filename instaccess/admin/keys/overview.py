@@ -77,7 +77,8 @@ def describe_lifecycle(key: Key, planned: Key, *, now: datetime, times: keys.Tim
 
 
 def _describe_revocation(key: Key, now: datetime, times: keys.Times) -> str:
-    # A key's lead time is at least as long as services elsewhere cache the JWK set.
+    # Services in other deployments cache the JWK set for at most the lead time, so they may still accept tokens of a
+    # revoked signing key during that time.
     is_cached = key.use == Key.Use.SIGNING and key.revoked_at is not None and now - key.revoked_at < times.lead
     text = (
         _("Revoked at %(time)s. Gateways refuse its tokens; services elsewhere accept them for up to JWKS_MAX_AGE.")

@@ -86,7 +86,8 @@ def try_read(read: Callable[..., _S], row: _R, keys: EvidenceKeys) -> tuple[_S |
         try:
             return read(row, keys, check_hmac=False), error
         except AuditAltered as other:
-            # Without its key-encryption key, the row of the signing key can't be checked either.
+            # If the same key-encryption key is missing for the row of the signing key, the second read fails with
+            # UNKNOWN_KID. Return the first error, because it names the cause.
             return None, error if other.code == Reason.UNKNOWN_KID else other
 
 

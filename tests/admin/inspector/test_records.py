@@ -28,7 +28,7 @@ class TestKeys:
         assert "not available on this server" in str(inspection.explanation.meaning)
         assert inspection.layers[0].key.status == "unknown"
 
-    def test_inspector_authenticates_nothing_that_is_signed_with_a_revoked_key(self, issue):
+    def test_inspector_shows_a_token_signed_with_a_revoked_key_as_not_authentic(self, issue):
         row, token = issue()
         lifecycle.revoke(row.signing_kid, reason="stolen")
         denylist.clear_cache()

@@ -154,7 +154,7 @@ class TestAfterAModifiedCheckpoint:
         inserted = [("checkpoint", number, number, 1)] if number > 0 else []
         assert problems() == [*inserted, ("modified", audit[7].pk, audit[7].pk, 1)]
 
-    @pytest.mark.skipif(connection.vendor != "sqlite", reason="only SQLite stores values of any type")
+    @pytest.mark.sqlite
     @pytest.mark.parametrize("table", ["checkpoint", "prunemarker", "incidentreview"])
     @pytest.mark.parametrize("number", [7, "seven", b"\x07"])
     def test_a12_verify_and_seal_continue_after_values_of_the_wrong_type(self, audit, time_machine, table, number):

@@ -86,7 +86,7 @@ def ask() -> dict[str, Any]:
         answers[name]["own"] = call("GET", name, "/whoami", signed[name]).json()
         answers[name]["other's"] = call("GET", name, "/whoami", signed[other]).status_code
     connection.set_schema_to_public()
-    answers["rows"] = list(IssuedToken.objects.order_by("pk").values_list("user__username", "account_uuid"))
+    answers["rows"] = list(IssuedToken.objects.order_by("issued_at").values_list("user__username", "account_uuid"))
     with connection.cursor() as cursor:
         cursor.execute("SELECT table_schema, table_name FROM information_schema.tables WHERE table_schema !~ '^pg_'")
         tables = [(schema, table) for schema, table in cursor.fetchall() if table.startswith("instaccess_")]

@@ -42,7 +42,10 @@ def total() -> int:
 
 
 class Statements:
-    """Execute wrapper that records the statements on the table of counts, and can make them fail."""
+    """A database `execute_wrapper` that records the SQL statements on the table of refusal counts.
+
+    If `failing` is set, the statements fail.
+    """
 
     def __init__(self) -> None:
         self.seen: list[str] = []
