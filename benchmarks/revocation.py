@@ -75,12 +75,12 @@ def _copy(base: str, listed: int) -> Iterator[str]:
     try:
         psql(f"CREATE DATABASE {name} TEMPLATE {base}")
         psql(
-            "INSERT INTO instaccess_issuedtoken (id, jti, user_uuid, real_user_uuid, client_id, access_token_pk,"
-            " account_uuid, canvas_domain, signing_kid, encryption_kid, user_agent, issued_at, expires_at,"
-            " revoked_at, revoked_by, revocation_reason, mac)"
-            " SELECT n, gen_random_uuid(), gen_random_uuid(), '', 'c', '', 'a', 'canvas.example.edu', 's', 'e', '',"
-            " now(), now() + interval '1 hour', now() - n * interval '1 millisecond', '', '', ''"
-            f" FROM generate_series(1, {listed}) AS n",
+            # The other columns are those of an existing row.
+            "CREATE TEMPORARY TABLE example AS SELECT * FROM instaccess_issuedtoken LIMIT 1",
+            "INSERT INTO instaccess_issuedtoken SELECT listed.* FROM example,"
+            f" generate_series(1, {listed}) AS n, LATERAL jsonb_populate_record(NULL::instaccess_issuedtoken,"
+            " to_jsonb(example) || jsonb_build_object('id', n, 'jti', gen_random_uuid(), 'user_uuid',"
+            " gen_random_uuid(), 'revoked_at', now() - n * interval '1 millisecond')) AS listed",
             "VACUUM ANALYZE",
             "CHECKPOINT",
             name=name,
@@ -259,10 +259,10 @@ def _add_live_tokens(user: Any, count: int) -> None:
 
     now, user_uuid = timezone.now(), users.user_uuid(user)
 
-    def build() -> IssuedToken:
-        jti = uuid.uuid4()
+    def build(number: int) -> IssuedToken:
+        jti, issued_at = uuid.uuid4(), now - timedelta(seconds=number % 3000)
         row = IssuedToken(
-            pk=row_ids.row_id(now, jti),
+            pk=row_ids.row_id(issued_at, jti),
             jti=jti,
             user=user,
             user_uuid=user_uuid,
@@ -273,14 +273,14 @@ def _add_live_tokens(user: Any, count: int) -> None:
             encryption_kid="e" * 43,
             ip_address="192.0.2.7",
             user_agent="benchmark",
-            issued_at=now - timedelta(seconds=60),
-            expires_at=now + timedelta(hours=1),
+            issued_at=issued_at,
+            expires_at=issued_at + timedelta(hours=1),
         )
         row.mac = audit.authenticate(audit.canonical_bytes(row), conf.key_encryption_keys)
         return row
 
     for start in range(0, count, 2000):
-        IssuedToken.objects.bulk_create([build() for _ in range(start, min(start + 2000, count))])
+        IssuedToken.objects.bulk_create([build(number) for number in range(start, min(start + 2000, count))])
 
 
 def show(result: dict[str, Any]) -> str:

@@ -25,7 +25,7 @@ from .revoked import RETENTION, Page
 TOKENS_TABLE = "instaccess_issuedtoken"
 REVOCATIONS_TABLE = "instaccess_revocation"
 
-PAGE = 20_000
+PAGE = 10_000
 """Maximum number of tokens of the list of all revoked tokens that are read at once."""
 
 BATCHES = 20
@@ -52,10 +52,11 @@ _BATCH_TOKENS = (
 # The condition on `revoked_at` lets the database read only a small range of an index, even if the audit table
 # contains many rows. The range is enough, because no token is valid for longer than an hour.
 _TOKENS = (
-    f"SELECT revoked_at, id, jti FROM {TOKENS_TABLE}"  # noqa: S608
+    f"SELECT id, jti FROM {TOKENS_TABLE}"  # noqa: S608
     " WHERE revoked_at >= %s AND (revoked_at > %s OR id > %s) AND expires_at > %s"
     f" ORDER BY revoked_at, id LIMIT {PAGE}"
 )
+_TIME = f"SELECT revoked_at FROM {TOKENS_TABLE} WHERE id = %s"  # noqa: S608
 _RECENT = (
     f"SELECT number, kind, value, latest_iat FROM {REVOCATIONS_TABLE}"  # noqa: S608
     " WHERE kind = 'key' OR kind IN ('user', 'account') AND number > %s"
@@ -163,10 +164,15 @@ def _read_all(connection: Any, cursor: Any, number: int, after: datetime, id_: i
     start = adapt(max(after, earliest))
     cursor.execute(_TOKENS, [start, start, id_, adapt(cutoff)])
     rows = cursor.fetchall()
-    tokens = [_jti(row[2]) for row in rows]
+    tokens = [_jti(row[1]) for row in rows]
     if len(rows) == PAGE:
-        microseconds = (_to_datetime(connection, rows[-1][0]) - _EPOCH) // _MICROSECOND
-        return Page(tokens, cursor=f"{number}-{microseconds}-{rows[-1][1]}", more=True)
+        last = rows[-1][0]
+        # The time is read only for the last row, because some drivers parse times slowly.
+        cursor.execute(_TIME, [last])
+        if (row := cursor.fetchone()) is None:
+            raise SourceUnavailable("the deny list can't be read, because an audit row was deleted in the meantime")
+        microseconds = (_to_datetime(connection, row[0]) - _EPOCH) // _MICROSECOND
+        return Page(tokens, cursor=f"{number}-{microseconds}-{last}", more=True)
     cursor.execute(_RECENT, [(earliest - _EPOCH) // _MICROSECOND])
     return _page(tokens, cursor.fetchall(), cursor=str(number), more=False)
 
@@ -182,7 +188,8 @@ def _page(tokens: list[str], rows: Sequence[Any], *, cursor: str, more: bool) ->
 
 
 def _jti(value: Any) -> str:
-    return str(uuid.UUID(str(value)))
+    # PostgreSQL's driver returns UUIDs, other drivers return strings without hyphens.
+    return str(value if isinstance(value, uuid.UUID) else uuid.UUID(str(value)))
 
 
 def _to_datetime(connection: Any, value: Any) -> datetime:

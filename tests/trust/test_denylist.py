@@ -422,7 +422,7 @@ class TestTheRevocationListEndpoint:
 
     def test_without_a_position_the_answer_lists_all_revocations(self, get, row, revoke, monkeypatch):
         monkeypatch.setattr(revocation_table, "PAGE", 2)
-        monkeypatch.setattr(revocation_table, "_TOKENS", revocation_table._TOKENS.replace("20000", "2"))
+        monkeypatch.setattr(revocation_table, "_TOKENS", revocation_table._TOKENS.replace("10000", "2"))
         rows = [row() for _ in range(5)]
         for each in rows:
             revoke(each)

@@ -57,7 +57,7 @@ class TestTheFirstReading:
 
     def test_many_tokens_are_read_in_several_pages(self, row, monkeypatch):
         monkeypatch.setattr(revocation_table, "PAGE", 2)
-        monkeypatch.setattr(revocation_table, "_TOKENS", revocation_table._TOKENS.replace("20000", "2"))
+        monkeypatch.setattr(revocation_table, "_TOKENS", revocation_table._TOKENS.replace("10000", "2"))
         now = timezone.now()
         # Some rows have the same time, as the rows of one batch.
         rows = [row(revoked_at=now - timedelta(seconds=number // 3)) for number in range(8)]
@@ -69,7 +69,7 @@ class TestTheFirstReading:
 
     def test_a_token_that_is_revoked_between_two_pages_is_read_afterwards(self, row, monkeypatch):
         monkeypatch.setattr(revocation_table, "PAGE", 1)
-        monkeypatch.setattr(revocation_table, "_TOKENS", revocation_table._TOKENS.replace("20000", "1"))
+        monkeypatch.setattr(revocation_table, "_TOKENS", revocation_table._TOKENS.replace("10000", "1"))
         first, late = row(), row()
         revoke(first)
         page = read()
@@ -182,7 +182,8 @@ class TestTheColumns:
             for table, columns in re.findall(r"`(instaccess_\w+) \(([\w, ]+)\)`", readme.TEXT)
         }
         queries = " ".join(
-            getattr(revocation_table, name) for name in ("_LAST", "_LATER", "_BATCH_TOKENS", "_TOKENS", "_RECENT")
+            getattr(revocation_table, name)
+            for name in ("_LAST", "_LATER", "_BATCH_TOKENS", "_TOKENS", "_TIME", "_RECENT")
         )
 
         assert documented.keys() == {revocation_table.TOKENS_TABLE, revocation_table.REVOCATIONS_TABLE}
