@@ -164,10 +164,9 @@ class TestALaterReading:
 
 
 class TestAModifiedTable:
+    @pytest.mark.sqlite
     def test_values_of_the_wrong_type_do_not_hide_other_revocations(self, row):
         revoke(scopes=[audit.Scope.user("u1"), audit.Scope.account("a1")])
-        if connection.vendor != "sqlite":
-            pytest.skip("only SQLite stores values of the wrong type")
         with connection.cursor() as cursor:
             cursor.execute("UPDATE instaccess_revocation SET latest_iat = 'x', value = x'ff' WHERE kind = 'user'")
 
