@@ -26,6 +26,7 @@ from jwcrypto.jwt import JWT
 from instaccess.gateway import unwrapping
 from instaccess.tokens import PrivateKey, jose
 from instaccess.tokens.claims import Claims
+from instaccess.trust import DenyList
 
 from . import sections, timing
 from .bare import Decoder, Encoder
@@ -84,7 +85,7 @@ def alternatives() -> tuple[dict[str, Operation], dict[str, Operation]]:
             now=time.time(),
             decryption_keys={kids[1]: PrivateKey(encryption)},
             verification_keys={kids[0]: public[0]},
-            denied=frozenset(),
+            denied=DenyList(),
             issuers=[ISSUER],
         )
 

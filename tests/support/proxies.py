@@ -41,7 +41,7 @@ from instaccess.conf import SCOPE
 made = {{}}
 for name in {USERS!r}:
     user = get_user_model().objects.create_user(name)
-    made[name] = [secrets.token_urlsafe(32) for _ in range(20)]
+    made[name] = [secrets.token_urlsafe(32) for _ in range(500)]
     for text in made[name]:
         get_access_token_model().objects.create(
             user=user, application=get_application_model().objects.get(), token=text, scope=SCOPE,
