@@ -36,7 +36,9 @@ ROWS = 1000
 
 NO_DATABASE = "INSTACCESS['DENY_LIST'] is not set, and DATABASES has no default database to read the deny list from"
 
-_POSITION = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,18})-([0-9]{1,19}))?", re.ASCII)
+# Longer numbers are not positions: databases and Python can't represent them as an id or as a time.
+_POSITION = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,16})-([0-9]{1,19}))?", re.ASCII)
+_MAX_ID = 2**63 - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -112,6 +114,8 @@ def read(position: str = "") -> Page:
     if not has_database():
         raise ConfigError(NO_DATABASE, setting="DENY_LIST")
     match = _POSITION.fullmatch(position)
+    if match is not None and int(match[3] or 0) > _MAX_ID:
+        match = None
     try:
         with connection.cursor() as cursor:
             if match is None:
