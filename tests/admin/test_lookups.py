@@ -28,7 +28,7 @@ OFFERED = {
     ServiceUser: set(),
 }
 MARKER = "4242424242"
-"""A value that every column can be compared with, and that no statement contains for another reason."""
+"""The value that the lookups compare. It is valid for columns of every type, and appears in no other SQL."""
 
 
 def list_of(model: type[models.Model]) -> str:

@@ -263,9 +263,8 @@ class TestAForkedProcess:
         context = multiprocessing.get_context("fork")
         assert value.get(interval=3600) == 1
         parent_end, child_end = context.Pipe()
-        with (
-            value._lock
-        ):  # If a thread of the parent holds the lock during a fork, the child can never acquire the lock.
+        # If a thread of the parent holds the lock during a fork, the child can never acquire the lock.
+        with value._lock:
             child = context.Process(target=_child, args=(value, child_end))
             child.start()
         assert parent_end.poll(60)
