@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 from django.conf import settings
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.db import connection
 from django.db.migrations.loader import MigrationLoader
+from django.db.migrations.recorder import MigrationRecorder
 
 from instaccess.issuer import issuing
 from instaccess.keys import provision, ring
@@ -22,6 +23,7 @@ from instaccess.models import IssuedToken, Key, KeyLock, ServiceUser, UserIdenti
 from instaccess.tokens import jose
 from tests.support.paths import ROOT
 
+ORIGIN = issuing.Origin(canvas_domain="canvas.example.edu")
 TABLES = {model._meta.db_table for model in (IssuedToken, Key, KeyLock, ServiceUser, UserIdentity)}
 
 
@@ -111,9 +113,29 @@ class TestMigratingBack:
         assert Key.objects.count() == 0
         assert len(provision.init()) == 3
 
-    def test_o15_keys_and_tokens_work_after_dumpdata_and_loaddata(self, initial_keys: Any, user: Any, tmp_path: Path):
-        origin = issuing.Origin(canvas_domain="canvas.example.edu")
-        row, token = issuing.issue(user=user, origin=origin, now=time.time())
+    def test_migrating_to_zero_is_refused_while_the_audit_log_has_rows(self, initial_keys: Any, user: Any):
+        row, _ = issuing.issue(user=user, origin=ORIGIN, now=time.time())
+
+        with pytest.raises(CommandError, match="INSTACCESS_DELETE_AUDIT_LOG=yes") as refusal:
+            call_command("migrate", "instaccess", "zero", verbosity=0, interactive=False)
+
+        assert "instaccess_tokens export" in str(refusal.value)
+        assert IssuedToken.objects.get() == row
+        assert Key.objects.count() == 3
+        assert MigrationRecorder(connection).applied_migrations().keys() >= {("instaccess", "0001_initial")}
+
+    def test_another_value_than_yes_does_not_allow_the_deletion(self, initial_keys: Any, user: Any, monkeypatch: Any):
+        issuing.issue(user=user, origin=ORIGIN, now=time.time())
+        monkeypatch.setenv("INSTACCESS_DELETE_AUDIT_LOG", "no")
+
+        with pytest.raises(CommandError, match="Nothing was deleted"):
+            call_command("migrate", "instaccess", "zero", verbosity=0, interactive=False)
+
+    def test_o15_keys_and_tokens_work_after_dumpdata_and_loaddata(
+        self, initial_keys: Any, user: Any, tmp_path: Path, monkeypatch: Any
+    ):
+        monkeypatch.setenv("INSTACCESS_DELETE_AUDIT_LOG", "yes")
+        row, token = issuing.issue(user=user, origin=ORIGIN, now=time.time())
         dump = tmp_path / "instaccess.json"
         call_command("dumpdata", "instaccess", output=str(dump), verbosity=0)
         try:
@@ -129,4 +151,4 @@ class TestMigratingBack:
         signed, _ = jose.decrypt(token, ring.current_ring().decryption_keys())
         payload, _ = jose.verify(signed, ring.current_ring().verification_keys())
         assert payload["jti"] == str(IssuedToken.objects.get().jti) == str(row.jti)
-        assert issuing.issue(user=user, origin=origin, now=time.time())[0].user_uuid == row.user_uuid
+        assert issuing.issue(user=user, origin=ORIGIN, now=time.time())[0].user_uuid == row.user_uuid

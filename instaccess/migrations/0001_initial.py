@@ -1,11 +1,32 @@
+import os
+import uuid
+from typing import Any
+
 import django.db.models.deletion
 import django.utils.timezone
-import uuid
 from django.conf import settings
+from django.core.management.base import CommandError
 from django.db import migrations, models
 
-
 APPLICATION_MODEL = getattr(settings, "OAUTH2_PROVIDER_APPLICATION_MODEL", "oauth2_provider.Application")
+
+DELETE_AUDIT_LOG = "INSTACCESS_DELETE_AUDIT_LOG"
+"""The environment variable that allows `migrate instaccess zero` to delete the audit log."""
+
+
+def refuse_to_delete_the_audit_log(apps: Any, schema_editor: Any) -> None:
+    """Raise CommandError if the audit log has rows and the operator has not allowed their deletion.
+
+    Runs before the other operations of this migration are reversed, so a refusal deletes nothing.
+    """
+    alias = schema_editor.connection.alias
+    has_rows = apps.get_model("instaccess", "IssuedToken").objects.using(alias).exists()
+    if has_rows and os.environ.get(DELETE_AUDIT_LOG) != "yes":
+        raise CommandError(
+            f"The audit log in database {alias!r} has rows. This migration deletes the audit log and all keys. Nothing "
+            "was deleted. First export the rows: manage.py instaccess_tokens export --format jsonl --file FILE. Then "
+            f"delete the tables: {DELETE_AUDIT_LOG}=yes manage.py migrate instaccess zero"
+        )
 
 
 class Migration(migrations.Migration):
@@ -399,4 +420,6 @@ class Migration(migrations.Migration):
                 ],
             },
         ),
+        # Django reverses the operations from the last to the first.
+        migrations.RunPython(migrations.RunPython.noop, refuse_to_delete_the_audit_log),
     ]
