@@ -36,6 +36,7 @@ from .rows import (
     fit,
     issued_tokens,
     live_tokens,
+    require_columns,
     revocable_tokens,
     token_status,
 )
@@ -87,6 +88,7 @@ __all__ = [
     "recorded_keys",
     "refusal_rows",
     "refusal_spikes",
+    "require_columns",
     "revocable_tokens",
     "revoke",
     "row_status",

@@ -24,6 +24,7 @@ from django.db.models import Q, QuerySet
 
 from ..conf import KeyEncryptionKey, kek_id
 from ..models import IssuedToken
+from .rows import require_columns
 
 _FORMAT = "instaccess audit row 1"
 _PURPOSE = b"instaccess audit authentication v1"
@@ -81,11 +82,13 @@ def load(rows: QuerySet[IssuedToken]) -> list[tuple[int, IssuedToken | None]]:
     """Load rows. Returns the id of each row, and the row, or None if the row can't be read.
 
     An attacker who can write to the table can store values of the wrong type, which Django can't read. An unreadable
-    row must not prevent other rows from being read. Raises DatabaseError if the database is unavailable.
+    row must not prevent other rows from being read. Raises DatabaseError if the database is unavailable or not
+    migrated.
     """
     try:
         return [_checked(row) for row in _with_check(rows)]
     except _UNREADABLE:
+        require_columns(rows)
         return [loaded for pk in rows.values_list("pk", flat=True) for loaded in _load_one(pk, rows.db)]
 
 

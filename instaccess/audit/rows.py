@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.db import router
-from django.db.models import Q, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
 from .. import charsets, users
@@ -21,6 +22,17 @@ logger = logging.getLogger("instaccess.revocation")
 def issued_tokens() -> QuerySet[IssuedToken]:
     """Return all issued tokens, from the database for writes, because a replica may be outdated."""
     return IssuedToken.objects.using(router.db_for_write(IssuedToken))
+
+
+def require_columns(rows: QuerySet[Any]) -> None:
+    """Raise DatabaseError if the table of these rows lacks a column of the model.
+
+    During an upgrade, checks run before `migrate` has added the columns of the new release. Without this function,
+    every row of such a table would look as if it had been modified.
+    """
+    every_row = rows.model._base_manager.using(rows.db)
+    # This query reads every column, but matches no row, so that no value can make the query fail.
+    list(every_row.filter(pk=F("pk") + 1))
 
 
 def live_tokens(*, now: datetime | None = None) -> QuerySet[IssuedToken]:

@@ -132,11 +132,13 @@ def load(rows: QuerySet[Key]) -> tuple[list[Key], list[int]]:
     """Load rows without checking their HMACs. Returns the readable rows, and the primary keys of unreadable rows.
 
     An attacker who can write to the table can store values of the wrong type, which Django can't read. An unreadable
-    row must not prevent other rows from being read. Raises DatabaseError if the database is unavailable.
+    row must not prevent other rows from being read. Raises DatabaseError if the database is unavailable or not
+    migrated.
     """
     try:
         return list(rows), []
     except _UNREADABLE:
+        audit.require_columns(rows)
         loaded: list[Key] = []
         unreadable = []
         for pk in rows.values_list("pk", flat=True):
