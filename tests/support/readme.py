@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +12,8 @@ from tests.support.paths import ROOT
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 
-_FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# A code block in a list is indented.
+_FENCE = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _CELL = re.compile(r"(?<!\\)\|")
 
 
@@ -40,7 +42,7 @@ def section(title: str, text: str = TEXT) -> str:
 
 def snippets(text: str = TEXT) -> list[Snippet]:
     """Return all fenced code blocks of a text."""
-    return [Snippet(*match) for match in _FENCE.findall(text)]
+    return [Snippet(language, textwrap.dedent(code)) for _, language, code in _FENCE.findall(text)]
 
 
 def tables(text: str) -> list[list[list[str]]]:
