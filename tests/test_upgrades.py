@@ -1,0 +1,166 @@
+"""Two releases on one database, as during a rolling upgrade, and the rules for migrations in docs/upgrades.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.db import connection, migrations, models
+from django.db.migrations.loader import MigrationLoader
+
+from instaccess.models import IssuedToken, Key
+from tests.support import readme, releases
+from tests.support.migration_policy import find_incompatible_operations
+
+VERIFY = "/internal/gateway/verify"
+PAGE = readme.page("upgrades.md")
+FIRST = ("instaccess", "0001_initial")
+
+
+def get_columns(table: str) -> set[str]:
+    with connection.cursor() as cursor:
+        return {column.name for column in connection.introspection.get_table_description(cursor, table)}
+
+
+@pytest.fixture(scope="module")
+def next_release(tmp_path_factory: pytest.TempPathFactory) -> releases.Release:
+    """Create a release that adds a column with a database default to every table."""
+    return releases.next_release(tmp_path_factory.mktemp("next_release"))
+
+
+@pytest.fixture
+def upgraded(empty_gateway_caches: None, next_release: releases.Release) -> Iterator[releases.Release]:
+    """Migrate the database with the next release while this process keeps running this release."""
+    try:
+        next_release.manage("migrate", "--verbosity", "0")
+        assert "added_later" in get_columns(IssuedToken._meta.db_table) & get_columns(Key._meta.db_table)
+        yield next_release
+    finally:
+        next_release.manage("migrate", *FIRST, "--verbosity", "0")
+
+
+@pytest.mark.django_db(transaction=True)
+class TestTwoReleasesOnOneDatabase:
+    @pytest.fixture
+    def issue(self, post: Any, access_token: Any) -> Any:
+        """Return a function that issues a token through the endpoint of this release."""
+
+        def issue_() -> str:
+            response = post(access_token)
+            assert response.status_code == 201, response.content
+            return str(response.json()["token"])
+
+        return issue_
+
+    @pytest.fixture
+    def verify(self, client: Any) -> Any:
+        """Return a function that returns the status with which the gateway of this release answers."""
+        return lambda token: client.get(VERIFY, headers={"Authorization": f"Bearer {token}"}).status_code
+
+    def test_this_release_issues_verifies_rotates_and_revokes_on_the_next_releases_tables(
+        self, issue, verify, user, upgraded
+    ):
+        token = issue()
+        assert verify(token) == 204
+
+        call_command("instaccess_keys", "rotate", "--force", verbosity=0)
+        call_command("instaccess_tokens", "seal", verbosity=0)
+        call_command("instaccess_tokens", "verify", verbosity=0)
+        assert verify(issue()) == 204
+
+        call_command("instaccess_tokens", "revoke", "--user", user.username, "--reason", "laptop lost", verbosity=0)
+        assert IssuedToken.objects.filter(revoked_at=None).count() == 0
+
+    def test_each_release_reads_the_rows_and_keys_of_the_other_release(self, issue, verify, upgraded):
+        issue()
+        upgraded.manage("instaccess_keys", "rotate", "--force")
+        upgraded.manage("instaccess_tokens", "seal")
+
+        assert verify(issue()) == 204
+        call_command("instaccess_tokens", "verify", verbosity=0)
+        assert "No tampering found in 2 rows." in upgraded.manage("instaccess_tokens", "verify")
+        upgraded.manage("check", "--database", "default", "--fail-level", "ERROR")
+
+    def test_verify_of_the_next_release_reports_a_database_error_before_migrate_and_no_modified_row(
+        self, issue, empty_gateway_caches, next_release
+    ):
+        issue()
+
+        verified = next_release.run("instaccess_tokens", "verify")
+
+        assert verified.returncode == 1
+        assert "If tables are missing, run `python manage.py migrate`" in verified.stderr
+        assert "modified" not in verified.stdout + verified.stderr
+
+    def test_a_downgrade_keeps_all_rows_and_keys(self, issue, verify, upgraded):
+        token = issue()
+        before = list(Key.objects.order_by("pk").values())
+
+        upgraded.manage("migrate", *FIRST, "--verbosity", "0")
+
+        assert "added_later" not in get_columns(IssuedToken._meta.db_table)
+        assert list(Key.objects.order_by("pk").values()) == before
+        assert verify(token) == 204
+        assert verify(issue()) == 204
+        call_command("instaccess_tokens", "verify", verbosity=0)
+
+    def test_the_documented_commands_upgrade_downgrade_and_remove_the_app(self, issue, upgraded):
+        issue()
+        outputs = {line: upgraded.run_line(line) for snippet in readme.snippets(PAGE) for line in snippet.lines}
+        try:
+            assert "No tampering found in 1 rows." in outputs["python manage.py instaccess_tokens verify"]
+            assert len((upgraded.folder / "audit-log.jsonl").read_text().splitlines()) == 1
+            assert IssuedToken._meta.db_table not in connection.introspection.table_names()
+        finally:
+            upgraded.manage("migrate", "--verbosity", "0")
+
+
+class TestTheRulesForMigrations:
+    def test_every_migration_after_the_first_is_compatible_with_the_previous_release(self):
+        loader = MigrationLoader(None)
+        later = [
+            migration
+            for (app, name), migration in loader.disk_migrations.items()
+            if app == "instaccess" and (app, name) != FIRST
+        ]
+
+        assert [problem for migration in later for problem in find_incompatible_operations(migration)] == []
+
+    @pytest.mark.parametrize(
+        "operation",
+        [
+            migrations.AddField("key", "note", models.CharField(max_length=20)),
+            migrations.AddField("key", "note", models.CharField(max_length=20, default="text")),
+            migrations.RemoveField("key", "mac"),
+            migrations.RenameField("key", "mac", "code"),
+            migrations.AlterField("key", "mac", models.CharField(max_length=10)),
+            migrations.DeleteModel("Key"),
+            migrations.RunPython(lambda apps, schema_editor: None),
+            migrations.RunSQL("DELETE FROM instaccess_key"),
+        ],
+        ids=lambda operation: operation.describe(),
+    )
+    def test_an_operation_that_breaks_the_previous_release_or_a_downgrade_is_found(self, operation: Any):
+        migration = migrations.Migration("0002_change", "instaccess")
+        migration.operations = [operation]
+
+        assert len(list(find_incompatible_operations(migration))) == 1
+
+    @pytest.mark.parametrize(
+        "operation",
+        [
+            migrations.AddField("key", "note", models.CharField(max_length=20, db_default="")),
+            migrations.AddField("key", "note", models.CharField(max_length=20, null=True)),
+            migrations.AddIndex("key", models.Index(fields=["status"], name="instaccess_key_status")),
+            migrations.CreateModel("Note", [("id", models.BigAutoField(primary_key=True))]),
+            migrations.RunPython(migrations.RunPython.noop, migrations.RunPython.noop),
+        ],
+        ids=lambda operation: operation.describe(),
+    )
+    def test_an_operation_that_both_releases_can_work_with_is_accepted(self, operation: Any):
+        migration = migrations.Migration("0002_change", "instaccess")
+        migration.operations = [operation]
+
+        assert list(find_incompatible_operations(migration)) == []
