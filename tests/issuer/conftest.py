@@ -1,4 +1,4 @@
-"""Every test of the issuer runs twice: with the fixed SQL statements, and with Django's queries in their place."""
+"""A fixture that runs each test of the issuer with the fixed SQL statements and with Django's queries."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from instaccess.issuer import access_tokens
 
 @pytest.fixture(params=["fixed_sql", "orm"], autouse=True)
 def statements(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Run the test with the fixed statements, and then as on a database for which the package has none."""
+    """Run each test twice: with the fixed SQL statements, and with Django's queries."""
     if request.param == "orm":
         monkeypatch.setattr(access_tokens, "_statement", lambda *args: None)
         monkeypatch.setattr(recording, "_statement", lambda *args: None)

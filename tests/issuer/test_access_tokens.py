@@ -1,4 +1,4 @@
-"""Tests for the fixed SQL statement for access tokens, which returns the same objects as Django's query."""
+"""Tests of the fixed SQL statement for access tokens, which returns the same objects as Django's query."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def statements() -> str:
-    """Use the fixed statement, which is the subject of this module's tests."""
+    """Use only the fixed statement, because the tests of this module examine the fixed statement."""
     return "fixed_sql"
 
 
@@ -33,8 +33,8 @@ def by_query(token: Any) -> Any:
     return objects.get(token_checksum=checksum(token))
 
 
-class TestTheTokenThatFindReturns:
-    def test_find_returns_the_same_token_as_the_orm_query(self, access_token, user):
+class TestTheAccessTokenThatFindReturns:
+    def test_find_returns_the_same_access_token_as_the_orm_query(self, access_token, user):
         uuid = users.user_uuid(user)
 
         loaded, expected = access_tokens.find(checksum(access_token)), by_query(access_token)
@@ -45,7 +45,9 @@ class TestTheTokenThatFindReturns:
         assert (loaded.application.client_id, loaded.user.is_active) == (expected.application.client_id, True)
         assert str(loaded.user.instaccess_identity.uuid) == uuid
 
-    def test_one_query_loads_everything_that_issuing_reads(self, access_token, user, django_assert_num_queries):
+    def test_find_loads_all_values_that_issuing_reads_in_one_query(
+        self, access_token, user, django_assert_num_queries
+    ):
         users.user_uuid(user)
         with django_assert_num_queries(1):
             loaded = access_tokens.find(checksum(access_token))
@@ -60,39 +62,39 @@ class TestTheTokenThatFindReturns:
             assert not loaded.user.is_staff
             assert users.user_uuid(loaded.user)
 
-    def test_other_columns_are_loaded_on_access(self, access_token):
+    def test_columns_that_issuing_does_not_read_are_loaded_on_access(self, access_token):
         loaded = access_tokens.find(checksum(access_token))
 
         assert loaded.application.name == "LTI tool"
         assert loaded.user.password
         assert loaded.token == access_token.token
 
-    def test_find_returns_none_for_an_unknown_token(self, access_token):
+    def test_find_returns_none_for_an_unknown_access_token(self, access_token):
         assert access_tokens.find("0" * 64) is None
 
-    def test_user_and_application_are_none_if_the_token_has_none(self, make_access_token):
+    def test_user_and_application_are_none_if_the_access_token_lacks_them(self, make_access_token):
         loaded = access_tokens.find(checksum(make_access_token(user=None, application=None)))
 
         assert (loaded.user, loaded.application) == (None, None)
 
-    def test_user_without_an_identity_is_found(self, access_token):
+    def test_find_returns_the_access_token_of_a_user_without_an_identity(self, access_token):
         loaded = access_tokens.find(checksum(access_token))
 
         with pytest.raises(UserIdentity.DoesNotExist):
             assert loaded.user.instaccess_identity
 
-    def test_find_sees_changes_of_the_token(self, access_token):
+    def test_find_returns_none_after_the_access_token_was_deleted(self, access_token):
         assert access_tokens.find(checksum(access_token)) is not None
         access_token.delete()
 
         assert access_tokens.find(checksum(access_token)) is None
 
-    def test_token_keeps_its_resource_restriction(self, make_access_token):
+    def test_find_returns_the_resource_restriction_of_the_access_token(self, make_access_token):
         loaded = access_tokens.find(checksum(make_access_token(resource=["https://other.example.edu/"])))
 
         assert loaded.resource == ["https://other.example.edu/"]
 
-    def test_user_is_loaded_with_the_field_that_contains_the_uuid(
+    def test_find_loads_the_configured_uuid_field_of_the_user_in_the_same_query(
         self, access_token, settings, django_assert_num_queries
     ):
         settings.INSTACCESS = {"USER_UUID_FIELD": "email"}
@@ -100,7 +102,7 @@ class TestTheTokenThatFindReturns:
         with django_assert_num_queries(1):
             assert users.user_uuid(access_tokens.find(checksum(access_token)).user) == "ada@example.edu"
 
-    def test_all_columns_are_loaded_if_a_hook_receives_user_and_application(
+    def test_find_loads_all_columns_of_user_and_application_if_a_claims_hook_is_configured(
         self, access_token, settings, django_assert_num_queries
     ):
         settings.INSTACCESS = {"CLAIMS_HOOK": "os.path.join"}
@@ -110,7 +112,7 @@ class TestTheTokenThatFindReturns:
 
 
 class TestModelsThatNeedTheOrmQuery:
-    def test_orm_query_is_used_for_a_custom_manager(self, access_token, monkeypatch):
+    def test_orm_query_is_used_for_an_access_token_model_with_a_custom_manager(self, access_token, monkeypatch):
         class FilteringManager(models.Manager):
             def get_queryset(self) -> Any:
                 return super().get_queryset().exclude(scope="")
@@ -125,7 +127,7 @@ class TestModelsThatNeedTheOrmQuery:
             access_tokens.find(checksum(access_token))
         access_tokens._statement.cache_clear()
 
-    def test_orm_query_is_used_for_a_custom_queryset(self, access_token, monkeypatch):
+    def test_orm_query_is_used_for_an_access_token_model_with_a_custom_queryset(self, access_token, monkeypatch):
         class FilteringQuerySet(models.QuerySet):
             def filter(self, *args: Any, **kwargs: Any) -> Any:
                 return super().filter(*args, **kwargs).exclude(scope="")
@@ -139,7 +141,7 @@ class TestModelsThatNeedTheOrmQuery:
             access_tokens.find(checksum(access_token))
         access_tokens._statement.cache_clear()
 
-    def test_orm_query_is_used_for_a_model_with_two_tables(self):
+    def test_orm_query_is_used_for_a_user_model_with_two_tables(self):
         class Base(models.Model):
             class Meta:
                 app_label = "tests"
@@ -152,7 +154,7 @@ class TestModelsThatNeedTheOrmQuery:
         assert access_tokens._statement("default", "any", *arguments, None, True) is None
 
 
-def test_join_uses_the_column_that_the_foreign_key_refers_to():
+def test_fixed_statement_joins_the_user_on_the_column_that_the_foreign_key_refers_to():
     class Teacher(models.Model):
         number = models.IntegerField(unique=True)
         username = models.CharField(max_length=9)
@@ -189,14 +191,14 @@ def behind_a_replica(tmp_path_factory: pytest.TempPathFactory, _rsa_pool: Any) -
 
 @pytest.mark.own_database
 class TestAReplicaThatLags:
-    def test_the_replica_of_this_test_lags(self, behind_a_replica):
+    def test_lagging_replica_still_contains_the_six_old_access_tokens(self, behind_a_replica):
         assert behind_a_replica["tokens on the replica"] == 6
 
-    def test_p26_service_looks_up_applications_in_the_database_that_is_written_to(self, behind_a_replica):
+    def test_p26_service_looks_up_applications_in_the_primary_database(self, behind_a_replica):
         assert behind_a_replica["usable applications"] == ["kept"]
 
     @pytest.mark.parametrize("way", ["statement", "query"])
-    def test_p26_issuer_reads_the_database_that_is_written_to(self, behind_a_replica, way):
+    def test_p26_issuer_reads_the_primary_database_instead_of_the_lagging_replica(self, behind_a_replica, way):
         invalid, invalid_as_user_id = "Invalid access token.", "Invalid as_user_id"
 
         assert behind_a_replica[way] == {

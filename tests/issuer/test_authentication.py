@@ -23,16 +23,18 @@ class TestAnApplicationThatIsNotUsable:
     def _unusable(self, monkeypatch):
         monkeypatch.setattr(get_application_model(), "is_usable", lambda self, request: False)
 
-    def test_p6_tokens_of_an_unusable_application_are_invalid(self, post, access_token):
+    def test_p6_issuer_refuses_an_access_token_of_an_unusable_application(self, post, access_token):
         assert answer(post(access_token)) == INVALID
 
-    def test_p6_expired_tokens_of_an_unusable_application_are_not_reported_as_expired(self, post, make_access_token):
+    def test_p6_expired_access_token_of_an_unusable_application_is_refused_as_invalid(self, post, make_access_token):
         assert answer(post(make_access_token(expires=timezone.now() - timedelta(hours=1)))) == INVALID
 
-    def test_p6_tokens_of_an_unusable_application_are_not_reported_as_without_scope(self, post, make_access_token):
+    def test_p6_access_token_without_scope_of_an_unusable_application_is_refused_as_invalid(
+        self, post, make_access_token
+    ):
         assert answer(post(make_access_token(scope="read"))) == INVALID
 
-    def test_p6_refusing_tokens_of_an_unusable_application_writes_nothing(self, post, access_token):
+    def test_p6_issuer_writes_no_audit_row_for_an_unusable_application(self, post, access_token):
         post(access_token)
 
         assert not IssuedToken.objects.exists()
@@ -54,14 +56,14 @@ class TestStateAtTheTimeOfTheRequest:
 
 
 class TestTheCostOfAuthentication:
-    def test_unknown_token_is_looked_up_by_its_checksum_in_one_query(self, post, access_token):
+    def test_issuer_looks_up_an_access_token_by_its_checksum(self, post, access_token):
         with CaptureQueriesContext(connection) as queries:
             post("unknown-token")
 
         assert queries
         assert not any("unknown-token" in query["sql"] for query in queries)
 
-    def test_authentication_writes_nothing(self, post, make_access_token):
+    def test_issuer_executes_only_selects_when_the_issuer_refuses_an_access_token(self, post, make_access_token):
         token = make_access_token(scope="read")
         with CaptureQueriesContext(connection) as queries:
             post(token)
@@ -71,14 +73,14 @@ class TestTheCostOfAuthentication:
 
 
 class TestATokenOutsideTheHeader:
-    def test_p8_token_in_the_query_is_in_no_log(self, post, access_token, caplog):
+    def test_p8_access_token_in_the_query_is_refused_and_not_logged(self, post, access_token, caplog):
         caplog.set_level("DEBUG")
         response = post(url=f"{ISSUE_URL}?access_token={access_token.token}")
 
         assert answer(response) == UNAUTHENTICATED
         assert access_token.token not in caplog.text
 
-    def test_p8_token_in_a_form_is_in_no_log(self, post, access_token, caplog):
+    def test_p8_access_token_in_a_form_is_refused_and_not_logged(self, post, access_token, caplog):
         caplog.set_level("DEBUG")
         body = f"access_token={access_token.token}".encode()
         response = post(data=body, content_type="application/x-www-form-urlencoded")

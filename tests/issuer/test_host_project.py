@@ -1,4 +1,4 @@
-"""Settings and middleware of the host project's own API do not affect the issuer."""
+"""Tests that settings and middleware of the host project do not change the responses of the issuer."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CONFLICTING = "tests.projects.hostproject.conflicting."
 
 @pytest.fixture
 def check_contract(client, post, make_access_token, initial_keys):
-    """Return a function that requests every endpoint once.
+    """Return a function that sends the issuer one request for each kind of response in the wire contract.
 
     The function fails at the first response that differs from docs/wire-contract.md §1.
     """
@@ -66,7 +66,7 @@ def check_contract(client, post, make_access_token, initial_keys):
 
 
 @pytest.mark.django_db
-def test_plain_project_gets_the_responses_of_the_contract(check_contract):
+def test_issuer_in_a_project_with_default_settings_gives_the_responses_of_the_wire_contract(check_contract):
     check_contract()
 
 
@@ -88,7 +88,7 @@ class TestDefaultSettingsOfRestFramework:
             ("schema", None),
         ],
     )
-    def test_defaults_of_rest_framework_do_not_change_the_responses(
+    def test_default_classes_of_rest_framework_do_not_change_the_responses_of_the_issuer(
         self, check_contract, monkeypatch, attribute, value
     ):
         monkeypatch.setattr(APIView, attribute, value)
@@ -107,13 +107,15 @@ class TestDefaultSettingsOfRestFramework:
             {"COMPACT_JSON": False},
         ],
     )
-    def test_defaults_that_are_read_for_each_request_do_not_change_the_responses(self, check_contract, setting):
+    def test_settings_of_rest_framework_do_not_change_the_responses_of_the_issuer(self, check_contract, setting):
         with override_settings(REST_FRAMEWORK=setting):
             assert all(name in api_settings.user_settings for name in setting)
             check_contract()
 
     @pytest.mark.parametrize("name", ["compact", "ensure_ascii"])
-    def test_json_settings_of_rest_framework_do_not_change_the_responses(self, check_contract, monkeypatch, name):
+    def test_json_settings_of_rest_framework_do_not_change_the_responses_of_the_issuer(
+        self, check_contract, monkeypatch, name
+    ):
         from rest_framework.renderers import JSONRenderer
 
         monkeypatch.setattr(JSONRenderer, name, not getattr(JSONRenderer, name))
@@ -143,11 +145,11 @@ class TestDjangoSettings:
         ],
         ids=lambda values: next(iter(values)) + "=" + str(next(iter(values.values()))),
     )
-    def test_django_settings_of_the_project_do_not_change_the_responses(self, check_contract, values):
+    def test_django_settings_of_the_project_do_not_change_the_responses_of_the_issuer(self, check_contract, values):
         with override_settings(**values):
             check_contract(data=b"a=1&b=2", content_type="application/x-www-form-urlencoded")
 
-    def test_form_that_is_too_large_is_treated_as_empty(self, post, access_token, initial_keys):
+    def test_issuer_treats_a_form_that_is_too_large_as_empty(self, post, access_token, initial_keys):
         with override_settings(DATA_UPLOAD_MAX_MEMORY_SIZE=5):
             response = post(access_token, data=b"as_user_id=4711", content_type="application/x-www-form-urlencoded")
 
@@ -169,14 +171,14 @@ class TestMiddlewareOfTheProject:
         ],
     )
     @pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=b"])
-    def test_middleware_of_the_project_does_not_change_the_responses(
+    def test_middleware_of_the_project_does_not_change_the_responses_of_the_issuer(
         self, check_contract, settings, middleware, content_type
     ):
         settings.MIDDLEWARE = [*settings.MIDDLEWARE, middleware]
 
         check_contract(data=b"x=1", content_type=content_type, headers={"Accept-Language": "fr"})
 
-    def test_csrf_middleware_does_not_apply_to_bearer_tokens(self, access_token, initial_keys):
+    def test_csrf_middleware_does_not_refuse_requests_to_the_issuer(self, access_token, initial_keys):
         from django.test import Client
 
         strict = Client(enforce_csrf_checks=True)
@@ -184,7 +186,7 @@ class TestMiddlewareOfTheProject:
 
         assert strict.post(ISSUE_URL, headers=headers).status_code == 201
 
-    def test_parameters_stay_readable_after_a_middleware_read_the_form(
+    def test_issuer_reads_parameters_after_a_middleware_read_the_form(
         self, post, access_token, initial_keys, settings
     ):
         settings.MIDDLEWARE = [CONFLICTING + "FormReader", *settings.MIDDLEWARE]
@@ -196,15 +198,15 @@ class TestMiddlewareOfTheProject:
 
 @pytest.mark.django_db(transaction=True)
 class TestAtomicRequests:
-    def test_atomic_requests_do_not_change_the_responses(self, check_contract, monkeypatch):
+    def test_atomic_requests_setting_does_not_change_the_responses_of_the_issuer(self, check_contract, monkeypatch):
         monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
 
         check_contract()
 
 
 @pytest.mark.django_db
-class TestTheHostProjectsOwnViews:
-    def test_issuer_sets_no_defaults_of_rest_framework(self):
+class TestViewsOfTheHostProject:
+    def test_issuer_does_not_change_the_defaults_of_rest_framework(self):
         assert APIView.authentication_classes == api_settings.DEFAULT_AUTHENTICATION_CLASSES
         assert APIView.renderer_classes == api_settings.DEFAULT_RENDERER_CLASSES
 
@@ -227,7 +229,7 @@ def answers(tmp_path_factory, _rsa_pool):
 
 
 class TestAProjectThatStartsWithAllConflictingSettings:
-    """Some settings are read only when a process starts. So one process starts with all conflicting settings."""
+    """A process that starts with all conflicting settings, because some settings are read only at the start."""
 
     @pytest.mark.parametrize(
         ("name", "expected"),
@@ -241,7 +243,7 @@ class TestAProjectThatStartsWithAllConflictingSettings:
             ("GET", METHOD_NOT_ALLOWED),
         ],
     )
-    def test_requests_are_refused_as_in_the_contract_with_all_conflicting_settings(self, answers, name, expected):
+    def test_issuer_refuses_requests_as_in_the_contract_with_all_conflicting_settings(self, answers, name, expected):
         received = answers[name]
 
         assert (received["status"], received["body"].encode(), received["challenge"]) == expected
@@ -249,7 +251,7 @@ class TestAProjectThatStartsWithAllConflictingSettings:
         assert received["cache"] == "no-store"
 
     @pytest.mark.parametrize("name", ["success", "success .json", "success ?format=html", "success without a body"])
-    def test_tokens_are_issued_in_a_process_with_all_conflicting_settings(self, answers, name):
+    def test_issuer_issues_tokens_in_a_process_with_all_conflicting_settings(self, answers, name):
         received = answers[name]
 
         assert received["status"] == 201
@@ -258,20 +260,22 @@ class TestAProjectThatStartsWithAllConflictingSettings:
         assert received["type"].startswith("application/json")
         assert received["cache"] == "no-store"
 
-    def test_options_lists_the_methods_in_a_process_with_all_conflicting_settings(self, answers):
+    def test_issuer_lists_the_allowed_methods_in_a_process_with_all_conflicting_settings(self, answers):
         assert answers["GET"]["allow"] == answers["OPTIONS"]["allow"] == "POST, OPTIONS"
         assert (answers["OPTIONS"]["status"], answers["OPTIONS"]["body"]) == (204, "")
 
-    def test_p15_each_token_has_an_audit_row_with_all_conflicting_settings(self, answers):
+    def test_p15_each_issued_token_has_an_audit_row_with_all_conflicting_settings(self, answers):
         assert answers["rows"] == 4
 
-    def test_p7_no_user_is_created_with_all_conflicting_settings(self, answers):
+    def test_p7_issuer_creates_no_user_with_all_conflicting_settings(self, answers):
         assert answers["users"] == 1
 
 
 @pytest.mark.django_db(transaction=True)
-class TestWithoutAnyMiddleware:
-    def test_rows_are_committed_without_middleware(self, post, access_token, initial_keys, settings):
+class TestAProjectWithoutMiddleware:
+    def test_issuer_commits_the_audit_row_in_a_project_without_middleware(
+        self, post, access_token, initial_keys, settings
+    ):
         settings.MIDDLEWARE = []
 
         assert post(access_token).status_code == 201

@@ -1,4 +1,4 @@
-"""Issuing: a token is returned only after its audit row is committed. The row contains no token."""
+"""Tests of issuing: a token is returned only after its audit row is committed, and the row contains no token."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def issue(user, application, initial_keys):
 
 @pytest.mark.django_db
 class TestTheAuditRow:
-    def test_audit_row_contains_everything_except_the_token(self, issue, user, application):
+    def test_audit_row_contains_user_client_keys_and_times_but_not_the_token(self, issue, user, application):
         issue()
 
         ring = keys_ring.current_ring()
@@ -73,7 +73,7 @@ class TestTheAuditRow:
             "names_mac": row_hmac.authenticate(names.canonical_bytes(row), conf.key_encryption_keys),
         }
 
-    def test_returned_row_matches_the_token_and_the_database(self, issue):
+    def test_issue_returns_the_stored_audit_row_of_the_token(self, issue):
         row, text = issue()
 
         claims = claims_of(text)
@@ -110,7 +110,7 @@ class TestTheAuditRow:
         assert (row.ip_address, row.user_agent) == (None, "")
 
     @pytest.mark.parametrize("text", ["a\x00b\r\nc\x7fd", "\x1b[2J", "\x80\x9b\x9f"])
-    def test_a5_audit_row_contains_no_control_characters(self, issue, text):
+    def test_a5_audit_row_contains_no_control_characters_of_the_user_agent(self, issue, text):
         origin = issuing.Origin(canvas_domain="a.example.edu", user_agent=text)
         row, _ = issue(origin=origin)
 
@@ -120,25 +120,25 @@ class TestTheAuditRow:
 
 
 @pytest.mark.django_db
-class TestTheToken:
-    def test_token_lives_for_an_hour_by_default(self, issue):
+class TestTheIssuedToken:
+    def test_issued_token_is_valid_for_one_hour_by_default(self, issue):
         claims = claims_of(issue()[1])
 
         assert (claims["iat"], claims["exp"]) == (int(NOW), int(NOW) + 3600)
 
-    def test_lifetime_setting_is_used(self, issue):
+    def test_issued_token_expires_after_the_configured_lifetime(self, issue):
         with override_settings(INSTACCESS={"LIFETIME": 60}):
             claims = claims_of(issue()[1])
 
         assert claims["exp"] - claims["iat"] == 60
 
-    def test_absent_claims_are_omitted(self, issue):
+    def test_issued_token_omits_claims_without_a_value(self, issue):
         claims = claims_of(issue()[1])
 
         assert not {"region", "canvas_shard_id", "masq_sub", "masq_shard", "client_id"} & claims.keys()
         assert None not in claims.values()
 
-    def test_claims_contain_the_values_of_the_settings(self, issue):
+    def test_issued_token_contains_the_claims_from_the_settings(self, issue):
         with override_settings(
             INSTACCESS={"ISSUER": "instructure:other", "REGION": "eu-west-1", "SHARD_ID": 3, "ACCOUNT_UUID": "root"}
         ):
@@ -151,11 +151,11 @@ class TestTheToken:
             "root",
         )
 
-    def test_account_can_depend_on_the_host(self, issue):
+    def test_account_hook_can_return_a_different_account_for_each_host(self, issue):
         with override_settings(INSTACCESS={"ACCOUNT_HOOK": lambda host: f"account of {host}"}):
             assert claims_of(issue()[1])["acct"] == "account of canvas.example.edu"
 
-    def test_p25_account_does_not_depend_on_the_port(self, post, access_token, initial_keys):
+    def test_p25_account_hook_receives_the_host_without_the_port(self, post, access_token, initial_keys):
         with override_settings(INSTACCESS={"ACCOUNT_HOOK": lambda host: f"account of {host}"}):
             response = post(access_token, headers={"Host": "canvas.example.edu:31337"})
 
@@ -163,14 +163,14 @@ class TestTheToken:
         assert claims["acct"] == "account of canvas.example.edu"
         assert claims["canvas_domain"] == "canvas.example.edu:31337"
 
-    def test_user_keeps_the_same_uuid(self, issue, user):
+    def test_tokens_of_one_user_contain_the_same_uuid(self, issue, user):
         first, second = (claims_of(issue()[1])["sub"] for _ in range(2))
 
         assert first == second == str(UserIdentity.objects.get(user=user).uuid)
 
     @pytest.mark.parametrize("alg", ["RSA-OAEP", "RSA-OAEP-256"])
     @pytest.mark.parametrize("enc", ["A128CBC-HS256", "A256GCM"])
-    def test_token_is_encrypted_with_the_configured_algorithms(self, issue, alg, enc):
+    def test_issuer_encrypts_tokens_with_the_configured_algorithms(self, issue, alg, enc):
         with override_settings(INSTACCESS={"ENCRYPTION_ALG": alg, "CONTENT_ENCRYPTION": enc}):
             _, text = issue()
 
@@ -179,7 +179,7 @@ class TestTheToken:
 
 @pytest.mark.django_db
 class TestTheClaimsHook:
-    def test_p16_claims_hook_adds_claims_of_the_deployment(self, issue, user, application):
+    def test_p16_claims_hook_adds_claims_to_the_token(self, issue, user, application):
         calls = []
 
         def hook(user, application):
@@ -201,7 +201,7 @@ class TestTheClaimsHook:
         assert "forged" not in claims.values()
         assert (claims["jti"], claims["exp"]) == (str(row.jti), int(NOW) + 3600)
 
-    def test_p16_claims_hook_cannot_exceed_the_size_that_gateways_forward(self, issue):
+    def test_p16_issue_fails_if_the_claims_hook_returns_more_than_gateways_forward(self, issue):
         with (
             override_settings(INSTACCESS={"CLAIMS_HOOK": lambda user, application: {"x": "y" * 10_240}}),
             pytest.raises(ClaimsTooLarge, match="CLAIMS_HOOK"),
@@ -212,7 +212,7 @@ class TestTheClaimsHook:
         assert MAX_PAYLOAD_BYTES < 10_240
 
     @pytest.mark.parametrize("extra", [{"x": object()}, {"x": float("nan")}, {"x": b"bytes"}, {"x": "\ud800"}])
-    def test_p16_claims_hook_is_refused_for_values_that_json_cannot_represent(self, issue, extra):
+    def test_p16_issue_fails_if_the_claims_hook_returns_a_value_that_json_cannot_represent(self, issue, extra):
         with (
             override_settings(INSTACCESS={"CLAIMS_HOOK": lambda user, application: extra}),
             pytest.raises(ClaimsTooLarge, match="CLAIMS_HOOK"),
@@ -222,7 +222,7 @@ class TestTheClaimsHook:
         assert not IssuedToken.objects.exists()
 
     @pytest.mark.parametrize("extra", [None, [], "text", {1: "x"}])
-    def test_p16_claims_hook_is_refused_for_a_value_that_is_not_a_dictionary(self, issue, extra):
+    def test_p16_issue_fails_if_the_claims_hook_does_not_return_a_dictionary(self, issue, extra):
         with (
             override_settings(INSTACCESS={"CLAIMS_HOOK": lambda user, application: extra}),
             pytest.raises(ConfigError, match="CLAIMS_HOOK"),
@@ -231,7 +231,7 @@ class TestTheClaimsHook:
 
         assert not IssuedToken.objects.exists()
 
-    def test_p16_endpoint_returns_503_if_the_claims_are_too_large(self, post, access_token, initial_keys, caplog):
+    def test_p16_issuer_returns_503_if_the_claims_are_too_large(self, post, access_token, initial_keys, caplog):
         with override_settings(INSTACCESS={"CLAIMS_HOOK": lambda user, application: {"x": "y" * 10_240}}):
             response = post(access_token)
 
@@ -242,14 +242,14 @@ class TestTheClaimsHook:
 
 @pytest.mark.django_db
 class TestTheUserUuidField:
-    def test_uuid_is_read_from_the_user_and_no_identity_is_created(self, issue, user):
+    def test_issuer_reads_the_uuid_from_the_configured_field_and_creates_no_identity(self, issue, user):
         with override_settings(INSTACCESS={"USER_UUID_FIELD": "username"}):
             claims = claims_of(issue()[1])
 
         assert claims["sub"] == "ada"
         assert not UserIdentity.objects.exists()
 
-    def test_empty_uuid_field_is_refused_and_the_error_names_the_setting(self, issue, user):
+    def test_issue_fails_and_names_the_setting_if_the_uuid_field_of_the_user_is_empty(self, issue, user):
         user.email = ""
         with (
             override_settings(INSTACCESS={"USER_UUID_FIELD": "email"}),
@@ -260,7 +260,7 @@ class TestTheUserUuidField:
 
 @pytest.mark.django_db
 class TestWithoutKeys:
-    def test_k5_without_keys_no_token_is_issued_and_the_error_names_the_command(self, issue):
+    def test_k5_issue_fails_without_keys_and_the_error_names_the_command_to_run(self, issue):
         Key.objects.all().delete()
         keys_ring.clear_cache()
 
@@ -272,9 +272,9 @@ class TestWithoutKeys:
 
 @pytest.mark.django_db(transaction=True)
 class TestAJtiThatExistsAlready:
-    """`uuid4` does not collide in practice, but a faulty random source can repeat a value."""
+    """A token ID that exists already, because a faulty random source can repeat a value."""
 
-    def test_p17_existing_jti_is_replaced_with_a_new_jti(self, issue, monkeypatch):
+    def test_p17_issuer_generates_another_jti_if_the_jti_exists_already(self, issue, monkeypatch):
         taken, fresh = issue()[0].jti, uuid.UUID(int=2)
         numbers = iter([taken, fresh])
         monkeypatch.setattr("instaccess.tokens.claims.uuid.uuid4", lambda: next(numbers))
@@ -284,7 +284,7 @@ class TestAJtiThatExistsAlready:
         assert claims_of(text)["jti"] == str(row.jti) == str(fresh)
         assert IssuedToken.objects.count() == 2
 
-    def test_p17_jti_that_results_in_an_existing_row_id_is_replaced_with_a_new_jti(self, issue, monkeypatch):
+    def test_p17_issuer_generates_another_jti_if_the_id_of_the_audit_row_exists_already(self, issue, monkeypatch):
         taken, fresh = issue()[0], uuid.UUID(int=2)
         numbers = iter([uuid.UUID(int=taken.jti.int + 10**9), fresh])
         monkeypatch.setattr("instaccess.tokens.claims.uuid.uuid4", lambda: next(numbers))
@@ -295,7 +295,7 @@ class TestAJtiThatExistsAlready:
         assert claims_of(text)["jti"] == str(row.jti) == str(fresh)
         assert IssuedToken.objects.count() == 2
 
-    def test_p17_existing_jti_is_never_used_again(self, issue, monkeypatch):
+    def test_p17_issue_fails_if_every_generated_jti_exists_already(self, issue, monkeypatch):
         row, _ = issue()
         monkeypatch.setattr("instaccess.tokens.claims.uuid.uuid4", lambda: row.jti)
 
@@ -303,7 +303,9 @@ class TestAJtiThatExistsAlready:
             issue(origin=issuing.Origin(canvas_domain="other.example.edu"))
         assert list(IssuedToken.objects.values_list("canvas_domain", flat=True)) == ["canvas.example.edu"]
 
-    def test_p17_response_is_503_if_no_unused_jti_is_found(self, issue, post, access_token, monkeypatch):
+    def test_p17_issuer_returns_503_if_every_generated_jti_exists_already(
+        self, issue, post, access_token, monkeypatch
+    ):
         row, _ = issue()
         monkeypatch.setattr("instaccess.tokens.claims.uuid.uuid4", lambda: row.jti)
 
@@ -348,13 +350,13 @@ class TestAnAuditRowThatTheDatabaseRefuses:
         yield
         run(DROPS[connection.vendor])
 
-    def test_p13_no_token_is_returned_if_the_database_refuses_the_audit_row(self, issue, refusing):
+    def test_p13_issue_fails_if_the_database_refuses_the_audit_row(self, issue, refusing):
         with pytest.raises(AuditError):
             issue()
 
         assert not IssuedToken.objects.exists()
 
-    def test_p13_response_is_503_without_a_token_if_the_database_refuses_the_audit_row(
+    def test_p13_issuer_returns_503_without_a_token_if_the_database_refuses_the_audit_row(
         self, post, access_token, initial_keys, refusing
     ):
         response = post(access_token)
@@ -362,7 +364,9 @@ class TestAnAuditRowThatTheDatabaseRefuses:
         assert answer(response) == UNAVAILABLE
         assert int(response["Retry-After"]) > 0
 
-    def test_p13_issuing_continues_when_the_database_accepts_rows_again(self, post, access_token, initial_keys):
+    def test_p13_issuer_issues_tokens_again_when_the_database_accepts_audit_rows_again(
+        self, post, access_token, initial_keys
+    ):
         run(TRIGGERS[connection.vendor])
         try:
             refused = post(access_token)
@@ -372,8 +376,8 @@ class TestAnAuditRowThatTheDatabaseRefuses:
         assert (refused.status_code, post(access_token).status_code) == (503, 201)
         assert IssuedToken.objects.count() == 1
 
-    def test_p13_audit_row_that_fails_at_commit_is_not_stored(self, issue, user):
-        """The user was deleted after authentication. The database checks the reference when the transaction ends."""
+    def test_p13_issue_fails_if_the_database_refuses_the_audit_row_at_commit(self, issue, user):
+        """Delete the user after authentication, because the database checks the reference only at commit."""
         user.instaccess_identity = UserIdentity(user=user)
         get_user_model().objects.filter(pk=user.pk).delete()
 
@@ -381,7 +385,7 @@ class TestAnAuditRowThatTheDatabaseRefuses:
             issue()
         assert not IssuedToken.objects.exists()
 
-    def test_p13_connection_lost_during_the_insert_is_an_audit_error(self, issue):
+    def test_p13_issue_raises_an_audit_error_if_the_connection_is_lost_during_the_insert(self, issue):
         def lost(execute, sql, params, many, context):
             if sql.startswith("INSERT") and "issuedtoken" in sql:
                 raise OperationalError("server closed the connection unexpectedly")
@@ -395,16 +399,16 @@ class TestAnAuditRowThatTheDatabaseRefuses:
 
 @pytest.mark.django_db(transaction=True)
 class TestInsideATransactionOfTheCaller:
-    """A later error of the caller would roll back the row although the token was returned."""
+    """A transaction of the caller, which could roll back the audit row after the token was returned."""
 
-    def test_p15_no_token_is_issued_inside_a_transaction(self, issue):
+    def test_p15_issue_fails_inside_a_transaction_of_the_caller(self, issue):
         issue()
         with transaction.atomic(), pytest.raises(AuditError):
             issue()
 
         assert IssuedToken.objects.count() == 1
 
-    def test_p15_no_token_is_issued_if_autocommit_is_off(self, issue):
+    def test_p15_issue_fails_if_autocommit_is_off(self, issue):
         issue()
         transaction.set_autocommit(False)
         try:
@@ -416,7 +420,7 @@ class TestInsideATransactionOfTheCaller:
 
         assert IssuedToken.objects.count() == 1
 
-    def test_p15_another_connection_sees_the_row_when_issue_returns(self, issue):
+    def test_p15_another_connection_sees_the_audit_row_when_issue_returns(self, issue):
         row, _ = issue()
         results = []
 
@@ -447,7 +451,9 @@ class TestAtomicRequests:
     def _on(self, monkeypatch, transactional_db):
         monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
 
-    def test_p15_rows_survive_an_error_after_the_view(self, client, access_token, initial_keys, settings):
+    def test_p15_audit_row_stays_if_a_middleware_fails_after_the_view(
+        self, client, access_token, initial_keys, settings
+    ):
         settings.MIDDLEWARE = [*settings.MIDDLEWARE, "tests.issuer.test_issue.FailAfterTheView"]
         client.raise_request_exception = False
 
@@ -456,13 +462,13 @@ class TestAtomicRequests:
         assert response.status_code == 500
         assert IssuedToken.objects.count() == 1
 
-    def test_p15_tokens_are_issued_with_atomic_requests(self, post, access_token, initial_keys):
+    def test_p15_issuer_issues_tokens_with_atomic_requests(self, post, access_token, initial_keys):
         assert post(access_token).status_code == 201
 
 
 @pytest.mark.django_db(transaction=True)
 class TestManyIssuesAtOnce:
-    def test_p14_a_thousand_tokens_have_a_thousand_ids_and_rows(self, access_token, initial_keys):
+    def test_p14_a_thousand_parallel_requests_get_a_thousand_jtis_and_audit_rows(self, access_token, initial_keys):
         authorization = {"Authorization": f"Bearer {access_token.token}"}
         Client().post(ISSUE_URL, headers=authorization)
         start = threading.Barrier(8)
@@ -504,7 +510,7 @@ class TestManyIssuesAtOnce:
 
 
 @pytest.mark.django_db
-def test_time_of_issue_is_the_argument_now(issue):
+def test_issue_takes_the_time_of_issue_from_the_argument_now(issue):
     later = time.time() + 86_400
     row, _ = issue(now=later)
 

@@ -38,17 +38,17 @@ def served(client: Any) -> list[dict[str, str]]:
 
 @pytest.mark.usefixtures("initial_keys")
 class TestTheJwkSet:
-    def test_jwk_set_contains_the_current_and_the_future_signing_key_only(self, client):
+    def test_jwk_set_contains_only_the_current_and_the_future_signing_key(self, client):
         assert [key["kid"] for key in served(client)] == [
             Key.objects.get(use=SIG, status=status).kid for status in ("current", "future")
         ]
 
-    def test_k9_each_key_has_six_public_members(self, client):
+    def test_k9_each_key_in_the_jwk_set_has_six_public_members(self, client):
         for key in served(client):
             assert set(key) == {"kty", "n", "e", "use", "alg", "kid"}
             assert (key["kty"], key["use"], key["alg"]) == ("RSA", "sig", "RS256")
 
-    def test_k9_private_members_in_a_row_are_not_published(self, client):
+    def test_k9_jwk_set_contains_no_private_members_of_a_key_row(self, client):
         ring = keys_ring.load()
         row = Key.objects.get(kid=ring.signing_key().kid)
         private = dict(ring.signing_key().private().reveal())
@@ -83,7 +83,7 @@ class TestTheJwkSet:
             clock.shift(1)
             assert past not in [key["kid"] for key in served(client)]
 
-    def test_k10_first_response_after_a_revocation_lacks_the_revoked_key(self, client):
+    def test_k10_jwk_set_omits_a_key_immediately_after_the_key_was_revoked(self, client):
         current, future = (key["kid"] for key in served(client))
         lifecycle.revoke(current)
         kids = [key["kid"] for key in served(client)]
@@ -104,15 +104,15 @@ class TestTheJwkSet:
 
         assert [key["kid"] for key in served(client)] == [Key.objects.get(use=SIG, status="current").kid]
 
-    def test_o6_no_key_is_published_without_the_key_encryption_key(self, client, caplog):
-        """The issuer can't check the rows, so a forged key could be published."""
+    def test_o6_jwks_endpoint_returns_503_without_the_key_encryption_key(self, client, caplog):
+        """Expect a 503, because the issuer can't verify the key rows and could publish a forged key."""
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": ["A" * 43]}):
             assert client.get(URL).status_code == 503
         assert "INSTACCESS['KEY_ENCRYPTION_KEYS']" in caplog.text
 
 
 @pytest.mark.usefixtures("initial_keys")
-class TestTheResponse:
+class TestTheJwksResponse:
     def test_jwks_response_is_json_and_cacheable_for_the_configured_time(self, client):
         response = client.get(URL)
 
@@ -120,10 +120,10 @@ class TestTheResponse:
         assert response["Cache-Control"] == "public, max-age=300"
 
     @override_settings(INSTACCESS={"JWKS_MAX_AGE": 60})
-    def test_max_age_of_the_jwk_set_comes_from_the_setting(self, client):
+    def test_jwks_max_age_setting_sets_the_max_age_of_the_response(self, client):
         assert client.get(URL)["Cache-Control"] == "public, max-age=60"
 
-    def test_jwks_response_sets_no_cookie_and_varies_by_no_header(self, client, user):
+    def test_jwks_response_has_no_cookies_and_no_vary_header(self, client, user):
         client.force_login(user)
         response = client.get(URL)
 
@@ -151,7 +151,7 @@ class TestTheResponse:
 
 
 @pytest.mark.usefixtures("initial_keys")
-class TestConditionalRequests:
+class TestConditionalRequestsForTheJwkSet:
     @pytest.mark.parametrize("spelled", ["{}", "W/{}", '"other", {}', "*"])
     def test_request_with_the_current_etag_of_the_jwk_set_gets_a_304(self, client, spelled):
         first = client.get(URL)
@@ -161,7 +161,7 @@ class TestConditionalRequests:
         assert response["ETag"] == first["ETag"]
         assert response["Cache-Control"] == first["Cache-Control"]
 
-    def test_changed_jwk_set_is_sent_in_full(self, client):
+    def test_request_with_an_old_etag_gets_the_changed_jwk_set(self, client):
         first = client.get(URL)
         lifecycle.rotate(SIG, force=True)
         response = client.get(URL, headers={"If-None-Match": first["ETag"]})
@@ -180,16 +180,16 @@ class TestWithoutASigningKey:
         assert response["Retry-After"] == "10"
         assert response["Cache-Control"] == "no-store"
 
-    def test_k5_issuer_without_a_signing_key_answers_503_and_not_an_empty_set(self, client, caplog):
+    def test_k5_jwks_endpoint_returns_503_instead_of_an_empty_jwk_set_if_there_are_no_keys(self, client, caplog):
         self.unavailable(client.get(URL))
         assert "instaccess_init" in caplog.text
 
-    def test_k8_issuer_returns_503_if_there_is_only_an_encryption_key(self, client):
+    def test_k8_jwks_endpoint_returns_503_if_there_is_only_an_encryption_key(self, client):
         provision.generate(ENC)
 
         self.unavailable(client.get(URL))
 
-    def test_k5_jwk_set_is_served_after_init(self, client):
+    def test_k5_jwks_endpoint_serves_the_jwk_set_after_init(self, client):
         self.unavailable(client.get(URL))
         provision.init()
 
@@ -214,21 +214,21 @@ class TestWithoutASigningKey:
 
 
 @pytest.mark.usefixtures("initial_keys")
-class TestOtherMethods:
+class TestMethodsOtherThanGetAndHead:
     @pytest.mark.parametrize("method", ["post", "put", "patch", "delete", "options", "trace"])
-    def test_other_methods_than_get_and_head_get_a_405_with_allow(self, client, method):
+    def test_jwks_endpoint_returns_405_with_allow_for_methods_other_than_get_and_head(self, client, method):
         response = getattr(client, method)(URL)
 
         assert response.status_code == 405
         assert response["Allow"] == "GET, HEAD"
         assert json.loads(response.content) == {"errors": [{"message": "Method not allowed."}]}
 
-    def test_other_methods_than_get_and_head_get_a_405_even_with_csrf_checks(self):
+    def test_jwks_endpoint_returns_405_for_post_even_with_csrf_checks(self):
         assert Client(enforce_csrf_checks=True).post(URL).status_code == 405
 
 
 @pytest.mark.usefixtures("initial_keys")
-class TestInAHostProject:
+class TestTheJwksEndpointInAHostProject:
     def test_login_required_middleware_does_not_apply_to_the_jwks_endpoint(self, client):
         middleware = [*django_settings.MIDDLEWARE, "django.contrib.auth.middleware.LoginRequiredMiddleware"]
         with override_settings(MIDDLEWARE=middleware):
@@ -241,16 +241,18 @@ class TestInAHostProject:
         with override_settings(MIDDLEWARE=middleware):
             assert client.get(URL, headers={"Accept-Language": "de"}).content == before
 
-    def test_reading_the_jwk_set_writes_nothing(self, client, django_assert_num_queries):
+    def test_jwks_endpoint_executes_one_query_and_then_none_while_the_keys_are_cached(
+        self, client, django_assert_num_queries
+    ):
         with django_assert_num_queries(1):
             client.get(URL)
         with django_assert_num_queries(0):
             client.get(URL)
 
 
-class TestACachedCopyOfTheSet:
+class TestACachedCopyOfTheJwkSet:
     def test_k4_cached_copy_of_the_jwk_set_contains_a_key_before_the_key_signs(self, client):
-        """The test caches the JWK set of the worker that reloads its keys last, for the longest allowed time."""
+        """Cache the JWK set of the worker that reloads its keys last, for the longest allowed time."""
         with time_machine.travel(START, tick=False) as clock:
             provision.init()
             key = provision.generate(SIG)

@@ -48,7 +48,7 @@ def ask(post: Callable[..., Any], access_token: Any) -> Callable[[Any], Any]:
     return lambda as_user_id: post(access_token, data={"as_user_id": as_user_id})
 
 
-class TestTheCaller:
+class TestTheCallerOfAMasquerade:
     def test_caller_with_the_permission_may_masquerade(self, caller, target, ask):
         response = ask(target.pk)
 
@@ -81,7 +81,7 @@ class TestTheCaller:
 
         assert answer(ask(target.pk)) == INVALID
 
-    def test_p24_existing_and_unknown_users_cause_the_same_work_without_the_permission(
+    def test_p24_caller_without_the_permission_gets_the_same_response_for_existing_and_unknown_users(
         self, user, target, ask, caplog
     ):
         users.user_uuid(user)
@@ -97,19 +97,21 @@ class TestTheCaller:
         assert all(outcome == outcomes[0] for outcome in outcomes)
         assert "the caller lacks the permission instaccess.masquerade" in outcomes[0][3][0]
 
-    def test_p22_user_model_without_has_perm_may_not_masquerade(self, caller, target, ask, monkeypatch):
+    def test_p22_issuer_refuses_masquerades_if_the_user_model_has_no_has_perm(self, caller, target, ask, monkeypatch):
         User.objects.filter(pk=caller.pk).update(is_superuser=True)
         monkeypatch.delattr(PermissionsMixin, "has_perm")
 
         assert answer(ask(target.pk)) == INVALID_AS_USER_ID
         assert ask(caller.pk).status_code == 201
 
-    def test_p22_backend_that_does_not_list_permissions_refuses_masquerades(self, caller, target, ask, settings):
+    def test_p22_issuer_refuses_masquerades_if_a_backend_does_not_list_permissions(
+        self, caller, target, ask, settings
+    ):
         settings.AUTHENTICATION_BACKENDS = [*settings.AUTHENTICATION_BACKENDS, "tests.test_checks.OnlyHasPerm"]
 
         assert answer(ask(target.pk)) == INVALID_AS_USER_ID
 
-    def test_p22_masquerade_is_refused_if_the_only_backend_does_not_list_its_permissions(
+    def test_p22_issuer_refuses_masquerades_if_the_only_backend_does_not_list_permissions(
         self, user, target, ask, settings
     ):
         settings.AUTHENTICATION_BACKENDS = ["tests.test_checks.OnlyHasPerm"]
@@ -123,8 +125,8 @@ class TestTheCaller:
         assert ask(target.pk).status_code == 201
 
 
-class TestTheTarget:
-    def test_p23_target_must_not_be_staff_if_the_caller_is_not(self, caller, target, ask):
+class TestTheTargetOfAMasquerade:
+    def test_p23_caller_who_is_not_staff_may_not_masquerade_as_staff(self, caller, target, ask):
         User.objects.filter(pk=target.pk).update(is_staff=True)
 
         assert answer(ask(target.pk)) == INVALID_AS_USER_ID
@@ -135,12 +137,12 @@ class TestTheTarget:
 
         assert answer(ask(target.pk)) == INVALID_AS_USER_ID
 
-    def test_staff_may_masquerade_as_staff(self, caller, target, ask):
+    def test_caller_who_is_staff_may_masquerade_as_staff(self, caller, target, ask):
         User.objects.update(is_staff=True)
 
         assert ask(target.pk).status_code == 201
 
-    def test_p19_target_must_not_be_a_superuser(self, caller, target, ask):
+    def test_p19_caller_may_not_masquerade_as_a_superuser(self, caller, target, ask):
         User.objects.filter(pk=target.pk).update(is_superuser=True)
 
         assert answer(ask(target.pk)) == INVALID_AS_USER_ID
@@ -150,42 +152,42 @@ class TestTheTarget:
 
         assert ask(target.pk).status_code == 201
 
-    def test_p19_target_must_not_have_a_permission_that_the_caller_lacks(self, caller, target, ask):
+    def test_p19_caller_may_not_masquerade_as_a_user_with_more_permissions(self, caller, target, ask):
         target.user_permissions.add(permission("auth.change_user"))
 
         assert answer(ask(target.pk)) == INVALID_AS_USER_ID
 
-    def test_p19_target_must_not_have_a_permission_through_a_group_that_the_caller_lacks(self, caller, target, ask):
+    def test_p19_caller_may_not_masquerade_as_a_user_with_more_permissions_through_a_group(self, caller, target, ask):
         group = Group.objects.create(name="staff")
         group.permissions.add(permission("auth.change_user"))
         target.groups.add(group)
 
         assert answer(ask(target.pk)) == INVALID_AS_USER_ID
 
-    def test_target_may_have_the_same_permissions(self, caller, target, ask):
+    def test_caller_may_masquerade_as_a_user_with_the_same_permissions(self, caller, target, ask):
         for each in (caller, target):
             each.user_permissions.add(permission("auth.change_user"))
         target.user_permissions.add(permission("instaccess.masquerade"))
 
         assert ask(target.pk).status_code == 201
 
-    def test_p19_target_must_be_active(self, caller, target, ask):
+    def test_p19_caller_may_not_masquerade_as_an_inactive_user(self, caller, target, ask):
         User.objects.filter(pk=target.pk).update(is_active=False)
 
         assert answer(ask(target.pk)) == INVALID_AS_USER_ID
         assert answer(ask(f"uuid:{users.user_uuid(target)}")) == INVALID_AS_USER_ID
 
-    def test_p19_target_must_be_active_even_for_a_superuser(self, user, target, ask):
+    def test_p19_superuser_may_not_masquerade_as_an_inactive_user(self, user, target, ask):
         User.objects.filter(pk=target.pk).update(is_active=False)
         User.objects.filter(pk=user.pk).update(is_superuser=True)
 
         assert answer(ask(target.pk)) == INVALID_AS_USER_ID
 
-    def test_p19_target_must_exist(self, caller, ask):
+    def test_p19_caller_may_not_masquerade_as_an_unknown_user(self, caller, ask):
         assert answer(ask(2**31 - 2)) == INVALID_AS_USER_ID
         assert answer(ask(f"uuid:{uuid.uuid4()}")) == INVALID_AS_USER_ID
 
-    def test_own_id_is_recognised_without_a_query(self, user, ask):
+    def test_issuer_recognizes_the_id_of_the_caller_without_a_query(self, user, ask):
         own_uuid = f"uuid:{users.user_uuid(user)}"
         ask("")  # This request loads the keys.
         for as_user_id in (user.pk, own_uuid):
@@ -195,7 +197,7 @@ class TestTheTarget:
             assert len(selects) == 1
             assert "oauth2_provider_accesstoken" in selects[0]
 
-    def test_caller_who_names_themselves_gets_an_ordinary_token(self, user, ask):
+    def test_caller_who_sends_their_own_id_gets_a_token_without_masquerade_claims(self, user, ask):
         for spelling in (user.pk, f"uuid:{users.user_uuid(user)}"):
             claims = claims_of(ask(spelling).json()["token"])
 
@@ -205,27 +207,31 @@ class TestTheTarget:
 
 
 class TestTheParameterAsUserId:
-    def test_target_is_named_by_primary_key(self, caller, target, ask):
+    def test_issuer_finds_the_target_of_a_masquerade_by_primary_key(self, caller, target, ask):
         assert claims_of(ask(target.pk).json()["token"])["debug_user_global_id"] == str(target.pk)
 
-    def test_target_is_named_by_uuid(self, caller, target, ask):
+    def test_issuer_finds_the_target_of_a_masquerade_by_uuid(self, caller, target, ask):
         as_user_id = f"uuid:{users.user_uuid(target)}"
 
         assert claims_of(ask(as_user_id).json()["token"])["debug_user_global_id"] == str(target.pk)
 
-    def test_target_is_named_by_the_configured_uuid_field(self, caller, target, ask, settings):
+    def test_issuer_finds_the_target_of_a_masquerade_by_the_configured_uuid_field(
+        self, caller, target, ask, settings
+    ):
         settings.INSTACCESS = {"USER_UUID_FIELD": "username"}
 
         claims = claims_of(ask("uuid:grace").json()["token"])
 
         assert (claims["sub"], claims["masq_sub"]) == ("grace", "ada")
 
-    def test_as_user_id_is_read_from_the_query(self, caller, target, post, access_token):
+    def test_issuer_reads_as_user_id_from_the_query(self, caller, target, post, access_token):
         response = post(access_token, url=f"{ISSUE_URL}?as_user_id={target.pk}")
 
         assert claims_of(response.json()["token"])["debug_user_global_id"] == str(target.pk)
 
-    def test_as_user_id_is_read_from_a_multipart_form_but_not_from_json(self, caller, target, client, access_token):
+    def test_issuer_reads_as_user_id_from_a_multipart_form_but_not_from_json(
+        self, caller, target, client, access_token
+    ):
         headers = {"Authorization": f"Bearer {access_token.token}"}
         form = client.post(ISSUE_URL, {"as_user_id": target.pk}, headers=headers)
         body = client.post(ISSUE_URL, {"as_user_id": target.pk}, content_type="application/json", headers=headers)
@@ -234,7 +240,7 @@ class TestTheParameterAsUserId:
         assert subjects == [str(target.pk), str(caller.pk)]
 
     @pytest.mark.parametrize("blank", ["", " ", "\t", "\u3000"])
-    def test_blank_as_user_id_is_ignored(self, user, ask, blank):
+    def test_issuer_ignores_a_blank_as_user_id(self, user, ask, blank):
         assert "masq_sub" not in claims_of(ask(blank).json()["token"])
 
     @pytest.mark.parametrize(
@@ -243,11 +249,11 @@ class TestTheParameterAsUserId:
             "0{}", "+{}", "{}.0", "{}e0", "-{}", "{} or 1=1", "{},{}", "{}_0", "0x{}", "{}\x00", "\x00{}", "{}\u200b",
         ],
     )  # fmt: skip
-    def test_p19_non_canonical_primary_key_matches_no_user(self, caller, target, ask, spelling):
+    def test_p19_as_user_id_with_a_non_canonical_primary_key_is_refused(self, caller, target, ask, spelling):
         assert answer(ask(spelling.replace("{}", str(target.pk)))) == INVALID_AS_USER_ID
 
     @pytest.mark.parametrize("zero", ["\u0660", "\uff10", "\U0001d7ce"], ids=["arabic", "fullwidth", "bold"])
-    def test_p19_primary_key_in_digits_of_another_script_matches_no_user(self, caller, target, ask, zero):
+    def test_p19_as_user_id_in_digits_of_another_script_is_refused(self, caller, target, ask, zero):
         digits = "".join(chr(ord(zero) + int(digit)) for digit in str(target.pk))
 
         assert answer(ask(digits)) == INVALID_AS_USER_ID
@@ -261,20 +267,20 @@ class TestTheParameterAsUserId:
         ids=lambda text: repr(text[:12]) + str(len(text)),
     )  # fmt: skip
     @pytest.mark.parametrize("field", [None, "username"])
-    def test_p19_malformed_as_user_id_names_no_user(self, caller, ask, settings, field, text):
+    def test_p19_malformed_as_user_id_is_refused(self, caller, ask, settings, field, text):
         settings.INSTACCESS = {"USER_UUID_FIELD": field}
 
         assert answer(ask(text)) == INVALID_AS_USER_ID
 
-    def test_p19_non_canonical_uuid_names_no_user(self, caller, target, ask):
+    def test_p19_as_user_id_with_a_non_canonical_uuid_is_refused(self, caller, target, ask):
         known = users.user_uuid(target)
         for spelling in (known.upper(), known.replace("-", ""), f"urn:uuid:{known}", f"{{{known}}}", f" {known}"):
             assert answer(ask(f"uuid:{spelling}")) == INVALID_AS_USER_ID
 
-    def test_white_space_around_as_user_id_is_ignored(self, caller, target, ask):
+    def test_issuer_ignores_white_space_around_as_user_id(self, caller, target, ask):
         assert ask(f" {target.pk}\n").status_code == 201
 
-    def test_last_of_two_as_user_id_values_counts(self, caller, target, post, access_token):
+    def test_issuer_uses_the_last_of_two_as_user_id_values(self, caller, target, post, access_token):
         User.objects.filter(pk=target.pk).update(is_superuser=True)
 
         response = post(access_token, url=f"{ISSUE_URL}?as_user_id={caller.pk}&as_user_id={target.pk}")
@@ -283,7 +289,7 @@ class TestTheParameterAsUserId:
 
     @given(text=st.text(max_size=40))
     @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-    def test_p19_no_value_of_as_user_id_causes_a_server_side_error(self, caller, ask, text):
+    def test_p19_issuer_returns_201_or_401_for_any_value_of_as_user_id(self, caller, ask, text):
         assert ask(text).status_code in {201, 401}
 
 
@@ -314,15 +320,15 @@ class TestTheMasqueradeHook:
         assert answer(ask(target.pk)) == INVALID_AS_USER_ID
         assert answer(ask("no such")) == INVALID_AS_USER_ID
 
-    def test_masquerade_is_refused_if_the_masquerade_hook_fails(self, caller, target, ask, settings):
+    def test_issuer_returns_503_if_the_masquerade_hook_fails(self, caller, target, ask, settings):
         settings.INSTACCESS = {"MASQUERADE_HOOK": lambda caller, target: {}[target.pk]}
 
         assert answer(ask(target.pk)) == UNAVAILABLE
         assert not IssuedToken.objects.exists()
 
 
-class TestTheToken:
-    def test_masquerade_token_names_both_users(self, caller, target, ask):
+class TestTheMasqueradeToken:
+    def test_masquerade_token_names_the_target_and_the_caller(self, caller, target, ask):
         claims = claims_of(ask(target.pk).json()["token"])
 
         assert claims["sub"] == users.user_uuid(target)
@@ -338,7 +344,7 @@ class TestTheToken:
 
         assert (claims["masq_shard"], claims["canvas_shard_id"]) == (17, 17)
 
-    def test_masquerade_token_has_no_further_claims(self, caller, target, ask):
+    def test_masquerade_token_adds_only_the_three_masquerade_claims(self, caller, target, ask):
         plain, masked = (claims_of(ask(who).json()["token"]) for who in ("", target.pk))
 
         assert set(masked) - set(plain) == {"masq_sub", "masq_shard", "debug_masq_global_id"}
@@ -350,7 +356,7 @@ class TestTheToken:
 
         assert claims_of(response.json()["token"])["masq_sub"] == users.user_uuid(caller)
 
-    def test_token_of_a_service_user_also_names_the_application(
+    def test_masquerade_token_of_a_service_user_names_the_application(
         self, caller, target, post, application, make_access_token
     ):
         ServiceUser.objects.create(application=application, user=caller)
@@ -362,15 +368,15 @@ class TestTheToken:
         assert (claims["client_id"], claims["instructure_service"]) == (application.client_id, True)
 
 
-class TestTheRecords:
-    def test_audit_row_of_a_masquerade_contains_both_users(self, caller, target, ask):
+class TestTheRecordsOfAMasquerade:
+    def test_audit_row_of_a_masquerade_contains_the_target_and_the_caller(self, caller, target, ask):
         ask(target.pk)
 
         row = IssuedToken.objects.get()
         assert (row.user, row.user_uuid) == (target, users.user_uuid(target))
         assert (row.real_user, row.real_user_uuid) == (caller, users.user_uuid(caller))
 
-    def test_audit_row_keeps_both_uuids_after_the_users_are_deleted(self, caller, target, ask):
+    def test_audit_row_of_a_masquerade_keeps_both_uuids_after_both_users_were_deleted(self, caller, target, ask):
         known = users.user_uuid(target), users.user_uuid(caller)
         ask(target.pk)
         target.delete()
@@ -382,14 +388,14 @@ class TestTheRecords:
             *known,
         )
 
-    def test_log_of_a_masquerade_contains_both_users(self, caller, target, ask, caplog):
+    def test_log_of_a_masquerade_contains_the_target_and_the_caller(self, caller, target, ask, caplog):
         caplog.set_level(logging.INFO, logger="instaccess.issuer")
 
         ask(target.pk)
 
         assert f"user={target.pk} real_user={caller.pk} " in caplog.text
 
-    def test_p19_log_contains_the_reason_of_a_refusal(self, user, target, ask, caplog):
+    def test_p19_log_contains_the_reason_for_a_refused_masquerade(self, user, target, ask, caplog):
         ask(target.pk)
         user.user_permissions.add(permission("instaccess.masquerade"))
         User.objects.filter(pk=target.pk).update(is_superuser=True)
@@ -405,7 +411,7 @@ class TestTheRecords:
         assert f"may not get tokens for user {target.pk}" in not_allowed
         assert f"reason=as_user_id_unknown user={user.pk} " in unknown
 
-    def test_p19_refused_masquerade_writes_no_row(self, user, target, ask):
+    def test_p19_refused_masquerade_writes_no_audit_row(self, user, target, ask):
         ask(target.pk)
 
         assert not IssuedToken.objects.exists()
@@ -414,6 +420,6 @@ class TestTheRecords:
         assert ask(target.pk).content == ask("2147483646").content
 
 
-class TestThePermission:
+class TestThePermissionToMasquerade:
     def test_migration_creates_the_permission_to_masquerade(self):
         assert permission("instaccess.masquerade").name == "Can get InstAccess tokens for other users"

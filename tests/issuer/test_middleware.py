@@ -25,7 +25,7 @@ class InACall:
 
 
 class InASubclass(InACall):
-    """A class that inherits the transaction."""
+    """A middleware that inherits the transaction."""
 
 
 class Decorated(MiddlewareMixin):
@@ -57,7 +57,7 @@ def function(get_response: Any) -> Any:
 
 
 class WithTransactionsOfItsOwn:
-    """A class that writes its own rows in a transaction, before and after the view."""
+    """A middleware that writes its own rows in a transaction, before and after the view."""
 
     def __init__(self, get_response: Any) -> None:
         self.get_response = get_response
@@ -86,7 +86,7 @@ def warnings(*middleware: str) -> list[Any]:
         return [message for message in run_checks() if message.id == "instaccess.W021"]
 
 
-class TestTheCheck:
+class TestTheCheckForTransactionsInMiddleware:
     @pytest.mark.parametrize("name", OPENING)
     def test_p20_check_names_middleware_that_opens_a_transaction(self, name):
         [message] = warnings("django.middleware.common.CommonMiddleware", wrap(name))
@@ -95,23 +95,23 @@ class TestTheCheck:
         assert wrap(name) in message.msg
         assert "/api/v1/inst_access_tokens" in message.hint
 
-    def test_p20_check_names_each_middleware_in_one_message(self):
+    def test_p20_check_lists_all_middleware_that_opens_a_transaction_in_one_message(self):
         [message] = warnings(wrap("InACall"), wrap("WithTransactionsOfItsOwn"), wrap("function"))
 
         assert f"{wrap('InACall')}, {wrap('function')} opens" in message.msg
 
-    def test_middleware_of_django_and_transactions_around_other_code_get_no_warning(self, settings):
+    def test_check_does_not_warn_about_middleware_of_django_or_transactions_around_other_code(self, settings):
         assert warnings(*settings.MIDDLEWARE, wrap("WithTransactionsOfItsOwn")) == []
 
     @pytest.mark.parametrize("path", ["no.such.Middleware", "os.getpid", "functools.partial", "re.compile"])
-    def test_middleware_without_source_code_gets_no_warning(self, path):
+    def test_check_does_not_warn_about_middleware_without_source_code(self, path):
         assert warnings(path) == []
 
 
 @pytest.mark.django_db(transaction=True)
-class TestTheAnswer:
+class TestTheIssuerInsideATransactionOfAMiddleware:
     @pytest.mark.parametrize("name", OPENING)
-    def test_p20_endpoint_inside_a_transaction_answers_503_and_the_log_contains_the_fix(
+    def test_p20_issuer_returns_503_inside_a_transaction_and_logs_the_fix(
         self, name, post, access_token, initial_keys, settings, caplog
     ):
         settings.MIDDLEWARE = [*settings.MIDDLEWARE, wrap(name)]
@@ -123,7 +123,7 @@ class TestTheAnswer:
         assert "exclude the issuing endpoint from it" in text
         assert "`python manage.py check`" in text
 
-    def test_a_transaction_of_a_middleware_around_other_code_does_not_prevent_issuing(
+    def test_issuer_issues_tokens_if_a_middleware_opens_transactions_around_other_code(
         self, post, access_token, initial_keys, settings
     ):
         settings.MIDDLEWARE = [*settings.MIDDLEWARE, wrap("WithTransactionsOfItsOwn")]
@@ -143,9 +143,7 @@ def answers(tmp_path_factory, _rsa_pool):
 
 
 class TestDjangoReversion:
-    def test_p20_check_names_the_middleware_of_django_reversion_and_the_issuer_answers_503_with_a_log_line(
-        self, answers
-    ):
+    def test_p20_issuer_returns_503_with_django_reversion_and_a_check_names_the_middleware(self, answers):
         path, *_ = ask.MIDDLEWARE
         answer = answers[path]
 
@@ -155,5 +153,5 @@ class TestDjangoReversion:
         assert [path in text for text in answer["warned"]] == [True]
 
     @pytest.mark.parametrize("path", ask.MIDDLEWARE[1:])
-    def test_p20_tokens_are_issued_without_a_warning_after_each_fix_of_the_hint(self, answers, path):
+    def test_p20_issuer_issues_tokens_without_a_warning_after_each_fix_that_the_hint_names(self, answers, path):
         assert answers[path] | {"body": ""} == {"status": 201, "body": "", "rows": 1, "log": [], "warned": []}

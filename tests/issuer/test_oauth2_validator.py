@@ -31,7 +31,7 @@ def provider(settings):
 
 
 class TestAnApplicationWhoseUsabilityDependsOnTheRequest:
-    def test_is_usable_of_the_application_receives_the_request(self, post, access_token, monkeypatch):
+    def test_is_usable_method_of_the_application_receives_the_request(self, post, access_token, monkeypatch):
         requests = []
 
         def is_usable(self, request):
@@ -45,7 +45,7 @@ class TestAnApplicationWhoseUsabilityDependsOnTheRequest:
 
 
 class TestATokenRestrictedToResources:
-    """RFC 8707: a token for one resource server is not valid for another."""
+    """Access tokens restricted to resources (RFC 8707), which are valid only for these resource servers."""
 
     @pytest.mark.parametrize(
         "resource",
@@ -57,7 +57,7 @@ class TestATokenRestrictedToResources:
             [],
         ],
     )
-    def test_token_for_the_issuer_is_accepted(self, post, make_access_token, resource):
+    def test_issuer_accepts_an_access_token_that_is_restricted_to_the_issuer(self, post, make_access_token, resource):
         assert post(make_access_token(resource=resource)).status_code == 201
 
     @pytest.mark.parametrize(
@@ -71,17 +71,19 @@ class TestATokenRestrictedToResources:
             ["http://testserver/api/v1/inst_access_tokens/more"],
         ],
     )
-    def test_token_for_another_resource_is_invalid(self, post, make_access_token, resource):
+    def test_issuer_refuses_an_access_token_for_another_resource(self, post, make_access_token, resource):
         assert answer(post(make_access_token(resource=resource))) == INVALID
 
-    def test_token_for_another_resource_is_invalid_even_if_the_query_resembles_the_resource(
+    def test_issuer_refuses_an_access_token_for_another_resource_even_if_the_query_contains_the_resource(
         self, post, make_access_token
     ):
         token = make_access_token(resource=["https://elsewhere.example/"])
 
         assert answer(post(token, url=ISSUE_URL + "?https://elsewhere.example/")) == INVALID
 
-    def test_token_for_another_resource_is_invalid_even_if_the_forwarded_host_matches(self, post, make_access_token):
+    def test_issuer_refuses_an_access_token_for_another_resource_even_if_the_forwarded_host_matches(
+        self, post, make_access_token
+    ):
         token = make_access_token(resource=["http://other.example.edu/"])
 
         assert answer(post(token, headers={"X-Forwarded-Host": "other.example.edu"})) == INVALID
@@ -121,9 +123,9 @@ class FailingValidator(OAuth2Validator):
         raise RuntimeError("the validator of the project fails")
 
 
-class TestTheProjectsOwnValidator:
+class TestAValidatorOfTheProject:
     @pytest.mark.parametrize("by_path", [True, False])
-    def test_validator_of_the_project_is_used(self, post, make_access_token, provider, by_path):
+    def test_issuer_uses_the_validator_of_the_project(self, post, make_access_token, provider, by_path):
         provider(
             OAUTH2_VALIDATOR_CLASS="tests.issuer.test_oauth2_validator.PrefixValidator"
             if by_path
@@ -133,44 +135,52 @@ class TestTheProjectsOwnValidator:
         assert post(make_access_token(token="good-one")).status_code == 201
         assert answer(post(make_access_token(token="bad-one"))) == INVALID
 
-    def test_expired_token_is_reported_as_expired_with_a_custom_validator(self, post, make_access_token, provider):
+    def test_expired_access_token_is_refused_as_expired_with_a_validator_of_the_project(
+        self, post, make_access_token, provider
+    ):
         provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_oauth2_validator.PrefixValidator")
 
         token = make_access_token(token="good", expires=timezone.now())
 
         assert answer(post(token)) == expired(token.expires)
 
-    def test_validator_may_replace_the_lookup_of_tokens(self, post, make_access_token, provider):
+    def test_validator_of_the_project_may_replace_the_lookup_of_access_tokens(
+        self, post, make_access_token, provider
+    ):
         provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_oauth2_validator.AliasValidator")
         make_access_token(token="secret")
 
         assert post("alias-secret").status_code == 201
         assert answer(post("alias-other")) == INVALID
 
-    def test_validator_may_read_the_request(self, post, access_token, provider):
+    def test_validator_of_the_project_may_read_the_request(self, post, access_token, provider):
         provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_oauth2_validator.RequestReadingValidator")
 
         assert post(access_token, headers={"X-Team": "red"}).status_code == 201
         assert answer(post(access_token, headers={"X-Team": "blue"})) == INVALID
 
-    def test_validator_cannot_accept_a_request_without_an_access_token(self, post, provider):
+    def test_validator_of_the_project_cannot_accept_a_request_without_an_access_token(self, post, provider):
         provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_oauth2_validator.PermissiveValidator")
 
         assert answer(post("whatever")) == INVALID
 
-    def test_p4_validator_cannot_accept_an_inactive_user(self, post, user, make_access_token, provider):
+    def test_p4_validator_of_the_project_cannot_accept_an_inactive_user(
+        self, post, user, make_access_token, provider
+    ):
         provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_oauth2_validator.AliasValidator")
         user.is_active = False
         user.save()
 
         assert answer(post(make_access_token(token="secret"))) == INVALID
 
-    def test_issuer_returns_503_if_the_validator_fails(self, post, access_token, provider):
+    def test_issuer_returns_503_if_the_validator_of_the_project_fails(self, post, access_token, provider):
         provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_oauth2_validator.FailingValidator")
 
         assert answer(post(access_token)) == UNAVAILABLE
 
-    def test_issuer_returns_503_if_the_validator_cannot_be_imported(self, post, access_token, provider):
+    def test_issuer_returns_503_if_the_validator_of_the_project_cannot_be_imported(
+        self, post, access_token, provider
+    ):
         provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_oauth2_validator.NoSuchValidator")
 
         assert answer(post(access_token)) == UNAVAILABLE
@@ -208,20 +218,22 @@ def introspection(provider):
     thread.join()
 
 
-class TestWithIntrospectionConfigured:
-    def test_p7_unknown_bearer_token_causes_neither_a_request_nor_a_new_user(self, post, user, introspection):
+class TestAProjectWithTokenIntrospection:
+    def test_p7_unknown_bearer_token_causes_no_introspection_request_and_creates_no_user(
+        self, post, user, introspection
+    ):
         assert answer(post("unknown")) == INVALID
         assert introspection == []
         assert list(get_user_model().objects.all()) == [user]
         assert not get_access_token_model().objects.exists()
 
-    def test_p7_expired_local_token_causes_no_introspection_request(self, post, make_access_token, introspection):
+    def test_p7_expired_access_token_causes_no_introspection_request(self, post, make_access_token, introspection):
         token = make_access_token(expires=timezone.now())
 
         assert answer(post(token)) == expired(token.expires)
         assert introspection == []
 
-    def test_p7_issuer_returns_503_and_calls_no_server_with_an_unsupported_toolkit_version(
+    def test_p7_issuer_returns_503_and_calls_no_server_if_the_toolkit_version_is_unsupported(
         self, post, access_token, introspection, monkeypatch, caplog
     ):
         monkeypatch.delattr(OAuth2Validator, "_get_token_from_authentication_server")
@@ -232,7 +244,7 @@ class TestWithIntrospectionConfigured:
         assert "this version of django-oauth-toolkit" in caplog.text
         oauth2_validator.local_validator_class.cache_clear()
 
-    def test_p7_unknown_bearer_token_causes_no_request_with_a_custom_validator(
+    def test_p7_unknown_bearer_token_causes_no_introspection_request_with_a_validator_of_the_project(
         self, post, user, provider, introspection
     ):
         provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_oauth2_validator.AliasValidator")
@@ -240,12 +252,16 @@ class TestWithIntrospectionConfigured:
         assert answer(post("alias-unknown")) == INVALID
         assert introspection == []
 
-    def test_p7_local_token_is_accepted_without_an_introspection_request(self, post, access_token, introspection):
+    def test_p7_stored_access_token_is_accepted_without_an_introspection_request(
+        self, post, access_token, introspection
+    ):
         assert post(access_token).status_code == 201
         assert introspection == []
 
-    def test_p7_toolkits_own_validator_would_call_the_other_server(self, user, introspection):
-        """This test proves that the tests above can fail."""
+    def test_p7_validator_of_the_toolkit_sends_an_introspection_request_for_an_unknown_token(
+        self, user, introspection
+    ):
+        """Show that the tests above can fail."""
         request = Request("http://testserver/", http_method="POST")
         OAuth2Validator().validate_bearer_token("unknown", [], request)
 

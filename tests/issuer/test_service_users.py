@@ -70,18 +70,22 @@ class TestAnApplicationWithAServiceUser:
         assert claims["client_id"] == application.client_id
         assert claims["instructure_service"] is True
 
-    def test_token_of_a_service_user_has_no_further_claims(self, post, own_token, access_token, binding):
+    def test_token_of_a_service_user_adds_only_the_two_service_claims(self, post, own_token, access_token, binding):
         service, plain = (claims_of(post(token).json()["token"]) for token in (own_token, access_token))
 
         assert set(service) - set(plain) == {"client_id", "instructure_service"}
 
-    def test_token_of_a_user_still_names_the_user(self, post, access_token, binding, user):
+    def test_token_of_a_user_does_not_name_the_service_user_of_the_application(
+        self, post, access_token, binding, user
+    ):
         claims = claims_of(post(access_token).json()["token"])
 
         assert claims["sub"] == users.user_uuid(user)
         assert not {"client_id", "instructure_service"} & set(claims)
 
-    def test_audit_row_contains_the_service_user(self, post, own_token, binding, application, robot):
+    def test_audit_row_of_a_service_user_contains_the_service_user_and_the_application(
+        self, post, own_token, binding, application, robot
+    ):
         post(own_token)
 
         row = IssuedToken.objects.get()
@@ -104,7 +108,7 @@ class TestAnApplicationWithAServiceUser:
 
         assert answer(post(own_token)) == INVALID
 
-    def test_application_with_a_service_user_needs_the_scope(self, post, make_access_token, binding):
+    def test_application_with_a_service_user_gets_no_token_without_the_scope(self, post, make_access_token, binding):
         response = post(make_access_token(user=None, scope="read"))
 
         assert response.json() == {"errors": [{"message": "Insufficient scopes on access token."}]}
@@ -130,12 +134,12 @@ class TestAnApplicationWithAServiceUser:
 
         assert claims_of(response.json()["token"])["sub"] == users.user_uuid(robot)
 
-    def test_application_has_only_one_service_user(self, binding, user, application):
+    def test_application_cannot_have_two_service_users(self, binding, user, application):
         with pytest.raises(IntegrityError), transaction.atomic():
             ServiceUser.objects.create(application=application, user=user)
 
 
-class TestTheAdminPage:
+class TestTheAdminPageOfServiceUsers:
     @pytest.fixture
     def staff(self, client: Any) -> Any:
         """Log in an administrator with all permissions on service users, and return the administrator."""
@@ -160,7 +164,7 @@ class TestTheAdminPage:
         self, client, staff, application, robot, more
     ):
         if more == "inactive":
-            # Django reports no permissions for an inactive user.
+            # Also make the user inactive, because Django reports no permissions for an inactive user.
             robot.user_permissions.add(Permission.objects.get(codename="change_user"))
             User.objects.filter(pk=robot.pk).update(is_active=False)
         elif more == "superuser":
@@ -173,7 +177,9 @@ class TestTheAdminPage:
         assert "user" in response.context["adminform"].form.errors
         assert not ServiceUser.objects.exists()
 
-    def test_admin_page_records_who_changed_the_binding(self, client, staff, application, robot):
+    def test_admin_page_logs_the_administrator_who_added_or_deleted_a_service_user(
+        self, client, staff, application, robot
+    ):
         client.post(ADD, {"application": application.pk, "user": robot.pk})
         row = ServiceUser.objects.get()
         client.post(reverse("admin:instaccess_serviceuser_delete", args=[row.pk]), {"post": "yes"})
@@ -182,21 +188,21 @@ class TestTheAdminPage:
         assert list(entries) == [(staff.pk, ADDITION, str(row)), (staff.pk, DELETION, str(row))]
         assert not ServiceUser.objects.exists()
 
-    def test_admin_page_changes_the_user_of_a_binding(self, client, staff, binding, user):
+    def test_admin_page_changes_the_user_that_an_application_is_bound_to(self, client, staff, binding, user):
         url = reverse("admin:instaccess_serviceuser_change", args=[binding.pk])
 
         client.post(url, {"application": binding.application_id, "user": user.pk})
 
         assert ServiceUser.objects.get().user == user
 
-    def test_admin_page_reports_that_the_application_is_already_bound(self, client, staff, binding, user):
+    def test_admin_page_reports_an_application_that_has_a_service_user_already(self, client, staff, binding, user):
         response = client.post(ADD, {"application": binding.application_id, "user": user.pk})
 
         assert response.status_code == 200
         assert "application" in response.context["adminform"].form.errors
         assert ServiceUser.objects.get() == binding
 
-    def test_admin_page_lists_bindings_in_a_bounded_number_of_queries(
+    def test_admin_page_lists_service_users_in_a_bounded_number_of_queries(
         self, client, staff, django_assert_max_num_queries
     ):
         for number in range(30):
@@ -220,14 +226,16 @@ class TestTheAdminPage:
         assert "student" not in text
         assert "<select" not in text
 
-    def test_a5_admin_page_escapes_names(self, client, staff, application, robot):
+    def test_a5_admin_page_escapes_the_name_of_an_application(self, client, staff, application, robot):
         ServiceUser.objects.create(application=application, user=robot)
         get_application_model().objects.update(name="<script>alert(1)</script>")
 
         assert "<script>alert(1)" not in client.get(LIST).content.decode()
 
     @pytest.mark.parametrize("codename", ["view_serviceuser", "change_user", "view_issuedtoken", None])
-    def test_admin_page_refuses_an_administrator_without_the_permission(self, client, application, robot, codename):
+    def test_admin_page_refuses_an_administrator_without_the_permission_to_add_service_users(
+        self, client, application, robot, codename
+    ):
         administrator = User.objects.create_user("curious", is_staff=True)
         if codename:
             administrator.user_permissions.add(Permission.objects.get(codename=codename))

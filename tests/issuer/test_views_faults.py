@@ -25,7 +25,7 @@ class TestWithoutKeys:
         Key.objects.all().delete()
         ring.clear_cache()
 
-    def test_k5_issuer_without_keys_answers_503_with_retry_after(self, post, access_token):
+    def test_k5_issuer_without_keys_returns_503_with_retry_after(self, post, access_token):
         response = post(access_token)
 
         assert answer(response) == UNAVAILABLE
@@ -36,13 +36,13 @@ class TestWithoutKeys:
 
         assert "instaccess_init" in caplog.text
 
-    def test_k5_issuer_without_keys_writes_no_row_and_generates_no_key(self, post, access_token):
+    def test_k5_issuer_without_keys_writes_no_audit_row_and_generates_no_key(self, post, access_token):
         post(access_token)
 
         assert not IssuedToken.objects.exists()
         assert not Key.objects.exists()
 
-    def test_k5_issuing_works_after_init(self, post, access_token):
+    def test_k5_issuer_issues_tokens_after_init(self, post, access_token):
         from instaccess.keys import provision
 
         post(access_token)
@@ -53,7 +53,7 @@ class TestWithoutKeys:
 
 class TestWithoutACurrentKey:
     @pytest.mark.parametrize("use", [Key.Use.SIGNING, Key.Use.ENCRYPTION])
-    def test_k8_issuer_without_a_current_key_answers_503_and_generates_no_key(self, post, access_token, use):
+    def test_k8_issuer_without_a_current_key_returns_503_and_generates_no_key(self, post, access_token, use):
         Key.objects.filter(use=use, status=Key.Status.CURRENT).delete()
         ring.clear_cache()
         left = set(Key.objects.values_list("kid", "status"))
@@ -63,7 +63,7 @@ class TestWithoutACurrentKey:
         assert not IssuedToken.objects.exists()
 
     @pytest.mark.parametrize("status", [Key.Status.PAST, Key.Status.REVOKED, Key.Status.FUTURE])
-    def test_k8_key_that_is_not_current_does_not_sign(self, post, access_token, status):
+    def test_k8_issuer_does_not_sign_with_a_key_that_is_not_current(self, post, access_token, status):
         Key.objects.filter(use=Key.Use.SIGNING, status=Key.Status.CURRENT).update(status=status)
         ring.clear_cache()
 
@@ -76,25 +76,25 @@ class TestWithAWrongKeyEncryptionKey:
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32)]}
         ring.clear_cache()
 
-    def test_o6_issuer_with_a_wrong_key_encryption_key_answers_503(self, post, access_token):
+    def test_o6_issuer_with_a_wrong_key_encryption_key_returns_503(self, post, access_token):
         response = post(access_token)
 
         assert answer(response) == UNAVAILABLE
         assert "Retry-After" in response
 
-    def test_o6_log_names_the_setting_if_the_key_encryption_key_is_wrong(self, post, access_token, caplog):
+    def test_o6_issuer_logs_the_setting_if_the_key_encryption_key_is_wrong(self, post, access_token, caplog):
         post(access_token)
 
         assert "INSTACCESS['KEY_ENCRYPTION_KEYS']" in caplog.text
 
-    def test_o6_keys_stay_unchanged_if_the_key_encryption_key_is_wrong(self, post, access_token):
+    def test_o6_issuer_does_not_change_keys_if_the_key_encryption_key_is_wrong(self, post, access_token):
         before = list(Key.objects.order_by("pk").values())
         post(access_token)
 
         assert list(Key.objects.order_by("pk").values()) == before
         assert not IssuedToken.objects.exists()
 
-    def test_o6_issuing_works_again_with_the_right_key(self, post, access_token, settings):
+    def test_o6_issuer_issues_tokens_again_with_the_right_key_encryption_key(self, post, access_token, settings):
         post(access_token)
         settings.INSTACCESS = {}
         ring.clear_cache()
@@ -103,25 +103,27 @@ class TestWithAWrongKeyEncryptionKey:
 
 
 class TestWithoutThePrivateEncryptionKey:
-    """The issuer encrypts with the public key and does not need the private key."""
+    """A missing private encryption key, which the issuer does not need to encrypt tokens."""
 
     @pytest.mark.parametrize("sealed", ["", "flipped"])
-    def test_k7_tokens_are_issued_without_the_private_encryption_key(self, post, access_token, sealed):
+    def test_k7_issuer_issues_tokens_without_the_private_encryption_key(self, post, access_token, sealed):
         write(Key.objects.filter(use=Key.Use.ENCRYPTION), sealed_private_jwk=sealed)
         ring.clear_cache()
 
         assert post(access_token).status_code == 201
 
 
-class TestWithASealedKeyOfAnotherRow:
-    def test_k7_issuer_with_a_sealed_key_of_another_row_answers_503(self, post, access_token):
+class TestAModifiedKeyRow:
+    def test_k7_issuer_returns_503_if_a_key_row_contains_the_sealed_private_key_of_another_row(
+        self, post, access_token
+    ):
         current, future = (Key.objects.get(use="sig", status=status) for status in ("current", "future"))
         Key.objects.filter(pk=current.pk).update(sealed_private_jwk=future.sealed_private_jwk)
         ring.clear_cache()
 
         assert answer(post(access_token)) == UNAVAILABLE
 
-    def test_k7_modified_public_encryption_key_is_not_used(self, post, access_token, rsa_pool):
+    def test_k7_issuer_returns_503_if_the_public_encryption_key_was_replaced(self, post, access_token, rsa_pool):
         stranger = rsa_pool.take("enc").export_public(as_dict=True)
         row = Key.objects.get(use="enc")
         Key.objects.filter(pk=row.pk).update(public_jwk={**stranger, "use": "enc", "kid": row.kid})
@@ -161,7 +163,7 @@ class TestAnInvalidSetting:
 
 
 class TestWithTheDatabaseDown:
-    def test_o1_authentication_answers_503_with_retry_after(self, post, access_token, caplog):
+    def test_o1_issuer_returns_503_with_retry_after_if_the_database_is_unavailable(self, post, access_token, caplog):
         with connection.execute_wrapper(down):
             response = post(access_token)
 
@@ -169,7 +171,7 @@ class TestWithTheDatabaseDown:
         assert int(response["Retry-After"]) > 0
         assert "OperationalError" in caplog.text
 
-    def test_o1_failing_audit_insert_answers_503(self, post, access_token):
+    def test_o1_issuer_returns_503_if_the_insert_of_the_audit_row_fails(self, post, access_token):
         post(access_token)
         with connection.execute_wrapper(down_for("INSERT")):
             response = post(access_token)
@@ -178,11 +180,11 @@ class TestWithTheDatabaseDown:
         assert "Retry-After" in response
         assert IssuedToken.objects.count() == 1
 
-    def test_o1_failing_key_query_answers_503(self, post, access_token):
+    def test_o1_issuer_returns_503_if_the_query_for_keys_fails(self, post, access_token):
         with connection.execute_wrapper(down_for("instaccess_key")):
             assert answer(post(access_token)) == UNAVAILABLE
 
-    def test_o1_issuing_works_again_when_the_database_is_available(self, post, access_token):
+    def test_o1_issuer_issues_tokens_again_when_the_database_is_available(self, post, access_token):
         with connection.execute_wrapper(down):
             post(access_token)
 
@@ -193,8 +195,8 @@ class TestWithTheDatabaseDown:
             assert answer(post()) == UNAUTHENTICATED
 
 
-class TestTheLog:
-    def test_issued_token_is_logged_with_its_jti(self, post, access_token, application, caplog):
+class TestTheLogOfTheIssuer:
+    def test_issuer_logs_the_jti_and_the_client_id_of_an_issued_token(self, post, access_token, application, caplog):
         caplog.set_level("INFO", "instaccess")
         post(access_token)
 
@@ -210,12 +212,12 @@ class TestTheLog:
             ({"application": None}, "no_application"),
         ],
     )
-    def test_refusal_is_logged_with_its_precise_reason(self, post, make_access_token, columns, reason, caplog):
+    def test_issuer_logs_the_precise_reason_for_a_refusal(self, post, make_access_token, columns, reason, caplog):
         post(make_access_token(**columns))
 
         assert f"reason={reason}" in caplog.text
 
-    def test_refusal_is_logged_in_one_line(self, client, caplog):
+    def test_issuer_logs_a_refusal_in_one_line(self, client, caplog):
         client.post(ISSUE_URL, HTTP_AUTHORIZATION="Bearer a\r\nreason=forged b")
 
         lines = [record.getMessage() for record in caplog.records if record.name == "instaccess.issuer"]
@@ -243,7 +245,7 @@ class TestAnUnexpectedError:
 
         assert answer(post(access_token)) == UNAVAILABLE
 
-    def test_challenge_is_sent_with_refusals_only(self, post, access_token):
+    def test_issuer_sends_a_challenge_with_a_refusal_but_not_with_a_503(self, post, access_token):
         Key.objects.all().delete()
         ring.clear_cache()
 

@@ -12,34 +12,36 @@ from tests.support.answers import BAD_REQUEST, METHOD_NOT_ALLOWED, answer, claim
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("initial_keys")]
 
 
-class TestOtherMethods:
+class TestMethodsOtherThanPost:
     @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND"])
     @pytest.mark.parametrize("accept", ["text/html", "*/*"])
-    def test_p11_other_methods_get_a_405_in_json_with_allow(self, client, access_token, method, accept):
+    def test_p11_methods_other_than_post_and_options_get_a_405_in_json_with_allow(
+        self, client, access_token, method, accept
+    ):
         headers = {"Authorization": f"Bearer {access_token.token}", "Accept": accept}
         response = client.generic(method, ISSUE_URL, headers=headers)
 
         assert answer(response) == METHOD_NOT_ALLOWED
         assert response["Allow"] == "POST, OPTIONS"
 
-    def test_p11_head_gets_a_405_without_a_body(self, client):
+    def test_p11_head_request_gets_a_405_without_a_body(self, client):
         response = client.head(ISSUE_URL)
 
         assert (response.status_code, response.content, response["Allow"]) == (405, b"", "POST, OPTIONS")
 
-    def test_p11_method_override_header_is_ignored(self, client, access_token):
+    def test_p11_issuer_ignores_the_method_override_header(self, client, access_token):
         headers = {"Authorization": f"Bearer {access_token.token}", "X-HTTP-Method-Override": "POST"}
 
         assert answer(client.get(ISSUE_URL, headers=headers)) == METHOD_NOT_ALLOWED
 
-    def test_p11_options_lists_the_methods_without_credentials(self, client):
+    def test_p11_options_request_lists_the_methods_without_credentials(self, client):
         response = client.options(ISSUE_URL)
 
         assert (response.status_code, response.content) == (204, b"")
         assert response["Allow"] == "POST, OPTIONS"
         assert response["Cache-Control"] == "no-store"
 
-    def test_p11_only_post_issues_a_token(self, client, access_token):
+    def test_p11_issuer_issues_a_token_only_for_post(self, client, access_token):
         for method in ("GET", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"):
             client.generic(method, ISSUE_URL, headers={"Authorization": f"Bearer {access_token.token}"})
 
@@ -49,7 +51,7 @@ class TestOtherMethods:
 class TestAHostThatIsNotAllowed:
     @pytest.mark.parametrize("host", ["evil.example", "testserver.evil.example", "a b", "testserver:x", "[::1", ""])
     @override_settings(MIDDLEWARE=[])
-    def test_unknown_host_is_refused_in_json_before_any_query(
+    def test_issuer_refuses_an_unknown_host_in_json_before_any_query(
         self, post, access_token, host, django_assert_num_queries
     ):
         with django_assert_num_queries(0):
@@ -71,7 +73,7 @@ class TestCanvasDomain:
             ("canvas.example.edu:80", True, "canvas.example.edu:80"),
         ],
     )
-    def test_canvas_domain_is_the_host_with_a_port_unless_it_is_the_default(
+    def test_canvas_domain_contains_the_port_of_the_host_unless_the_port_is_the_default(
         self, post, access_token, host, secure, domain
     ):
         token = post(access_token, headers={"Host": host}, secure=secure).json()["token"]
@@ -79,7 +81,7 @@ class TestCanvasDomain:
         assert claims_of(token)["canvas_domain"] == domain
         assert IssuedToken.objects.get().canvas_domain == domain
 
-    def test_non_canonical_host_gives_the_same_account(self, post, access_token):
+    def test_non_canonical_spellings_of_a_host_give_the_same_account(self, post, access_token):
         spellings = ["canvas.example.edu", "CANVAS.example.edu", "canvas.example.edu:8443", "canvas.example.edu."]
         accounts = {
             claims_of(post(access_token, headers={"Host": host}).json()["token"])["acct"] for host in spellings
@@ -87,7 +89,7 @@ class TestCanvasDomain:
 
         assert len(accounts) == 1
 
-    def test_trailing_dot_is_removed(self, post, access_token):
+    def test_canvas_domain_omits_the_trailing_dot_of_the_host(self, post, access_token):
         token = post(access_token, headers={"Host": "canvas.example.edu.:8443"}).json()["token"]
 
         assert claims_of(token)["canvas_domain"] == "canvas.example.edu:8443"
@@ -97,7 +99,7 @@ class TestCanvasDomain:
 
         assert answer(post(access_token, headers={"Host": host})) == BAD_REQUEST
 
-    def test_forwarded_host_is_ignored_unless_django_trusts_it(self, post, access_token):
+    def test_issuer_ignores_the_forwarded_host_unless_django_trusts_the_header(self, post, access_token):
         headers = {"Host": "canvas.example.edu", "X-Forwarded-Host": "other.example.edu"}
         token = post(access_token, headers=headers).json()["token"]
 
@@ -105,7 +107,7 @@ class TestCanvasDomain:
 
 
 class TestTheClientAddress:
-    def test_client_address_is_the_peer_without_proxies(self, post, access_token):
+    def test_client_address_is_the_address_of_the_peer_if_no_proxy_is_trusted(self, post, access_token):
         post(access_token, headers={"X-Forwarded-For": "203.0.113.9"}, REMOTE_ADDR="198.51.100.7")
 
         assert IssuedToken.objects.get().ip_address == "198.51.100.7"
@@ -121,7 +123,7 @@ class TestTheClientAddress:
             (1, "<script>", None),
         ],
     )
-    def test_client_address_is_counted_from_the_right_behind_trusted_proxies(
+    def test_client_address_is_counted_from_the_right_of_x_forwarded_for_behind_trusted_proxies(
         self, post, access_token, hops, forwarded, address
     ):
         with override_settings(INSTACCESS={"TRUSTED_PROXIES": hops}):
@@ -131,7 +133,7 @@ class TestTheClientAddress:
         assert IssuedToken.objects.get().ip_address == address
 
     @pytest.mark.parametrize("peer", ["", "unix:", "nonsense"])
-    def test_client_address_may_be_unknown(self, post, access_token, peer):
+    def test_audit_row_has_no_client_address_if_the_peer_is_unknown(self, post, access_token, peer):
         assert post(access_token, REMOTE_ADDR=peer).status_code == 201
         assert IssuedToken.objects.get().ip_address is None
 
@@ -150,7 +152,7 @@ class TestAHostileUserAgent:
             "%s %(x)s {0}",
         ],
     )
-    def test_a5_user_agent_is_stored_without_control_characters(self, client, access_token, text):
+    def test_a5_audit_row_contains_the_user_agent_without_control_characters(self, client, access_token, text):
         response = client.post(ISSUE_URL, HTTP_AUTHORIZATION=f"Bearer {access_token.token}", HTTP_USER_AGENT=text)
 
         assert response.status_code == 201
@@ -158,7 +160,7 @@ class TestAHostileUserAgent:
         assert not any(ord(char) < 32 or 127 <= ord(char) < 160 for char in stored)
         assert len(stored) == min(len(text), 512)
 
-    def test_a5_missing_user_agent_is_stored_as_empty(self, client, access_token):
+    def test_a5_audit_row_contains_an_empty_string_if_the_user_agent_is_missing(self, client, access_token):
         client.post(ISSUE_URL, HTTP_AUTHORIZATION=f"Bearer {access_token.token}")
 
         assert IssuedToken.objects.get().user_agent == ""

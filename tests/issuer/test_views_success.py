@@ -36,15 +36,15 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("initial_keys")]
 NOW = datetime(2026, 11, 3, 12, 0, 0, tzinfo=UTC)
 
 
-class TestSuccess:
-    def test_p12_response_is_201_with_the_token_as_its_only_member(self, post, access_token):
+class TestTheResponseWithAToken:
+    def test_p12_issuer_returns_201_with_the_token_as_the_only_member(self, post, access_token):
         response = post(access_token)
 
         assert response.status_code == 201
         assert list(response.json()) == ["token"]
         assert response.content == b'{"token":"%s"}' % response.json()["token"].encode()
 
-    def test_p12_response_must_not_be_stored(self, post, access_token):
+    def test_p12_response_with_a_token_must_not_be_stored_and_sets_no_cookies(self, post, access_token):
         response = post(access_token)
 
         assert response["Cache-Control"] == "no-store"
@@ -61,7 +61,7 @@ class TestSuccess:
         for part in (*token.split("."), *signed_inside(token).split(".")):
             assert part not in stored
 
-    def test_outer_header_names_the_encryption(self, post, access_token):
+    def test_outer_header_of_a_token_names_the_algorithms_and_the_encryption_key(self, post, access_token):
         token = post(access_token).json()["token"]
 
         assert token.count(".") == 4
@@ -72,12 +72,12 @@ class TestSuccess:
             "kid": ring.current_ring().encryption_key().kid,
         }
 
-    def test_inner_header_names_the_signature(self, post, access_token):
+    def test_inner_header_of_a_token_names_the_algorithm_and_the_signing_key(self, post, access_token):
         signed = signed_inside(post(access_token).json()["token"])
 
         assert jose_header(signed) == {"typ": "JWT", "alg": "RS256", "kid": ring.current_ring().signing_key().kid}
 
-    def test_claims_of_the_token_are_those_of_the_contract(self, post, make_access_token, user):
+    def test_issued_token_has_exactly_the_claims_of_the_wire_contract(self, post, make_access_token, user):
         with time_machine.travel(NOW, tick=False):
             claims = claims_of(post(make_access_token()).json()["token"])
 
@@ -93,25 +93,25 @@ class TestSuccess:
             "debug_user_global_id": str(user.pk),
         }
 
-    def test_url_with_json_suffix_is_the_same_endpoint(self, post, access_token):
+    def test_issuer_accepts_the_url_with_a_json_suffix(self, post, access_token):
         assert post(access_token, url=ISSUE_URL + ".json").status_code == 201
 
     @pytest.mark.parametrize("suffix", ["/", ".json/"])
-    def test_url_with_trailing_slash_is_the_same_endpoint(self, post, access_token, suffix):
+    def test_issuer_accepts_the_url_with_a_trailing_slash(self, post, access_token, suffix):
         assert post(access_token, url=ISSUE_URL + suffix).status_code == 201
 
     @pytest.mark.parametrize("suffix", ["%0A", ".json%0A", ".xml", "x", "/1", "//"])
-    def test_other_url_is_not_the_endpoint(self, post, access_token, suffix):
+    def test_issuer_returns_404_for_a_similar_url(self, post, access_token, suffix):
         assert post(access_token, url=ISSUE_URL + suffix).status_code == 404
 
-    def test_two_tokens_share_only_the_user(self, post, access_token):
+    def test_two_tokens_of_a_user_have_the_same_sub_and_different_jtis(self, post, access_token):
         first, second = (claims_of(post(access_token).json()["token"]) for _ in range(2))
 
         assert first["jti"] != second["jti"]
         assert first["sub"] == second["sub"]
 
     @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "Bearer  "])
-    def test_scheme_is_case_insensitive(self, post, access_token, scheme):
+    def test_issuer_accepts_the_bearer_scheme_in_any_case(self, post, access_token, scheme):
         assert post(headers={"Authorization": f"{scheme} {access_token.token}"}).status_code == 201
 
 
@@ -119,20 +119,20 @@ class TestIrrelevantPartsOfARequest:
     @pytest.mark.parametrize(
         "accept", ["*/*", "text/html", "application/xml", "text/html;q=1, */*;q=0.1", "nonsense", ""]
     )
-    def test_accept_header_is_ignored(self, post, access_token, accept):
+    def test_issuer_ignores_the_accept_header(self, post, access_token, accept):
         response = post(access_token, headers={"Accept": accept})
 
         assert response.status_code == 201
         assert response["Content-Type"].startswith("application/json")
 
     @pytest.mark.parametrize("accept", ["text/html", "application/xml", "nonsense"])
-    def test_p10_accept_header_is_ignored_for_refusals(self, post, accept):
+    def test_p10_issuer_sends_refusals_in_json_for_any_accept_header(self, post, accept):
         assert answer(post(headers={"Accept": accept})) == UNAUTHENTICATED
 
     @pytest.mark.parametrize(
         "query", ["?format=html", "?format=api", "?format=xml", "?_method=DELETE", "?a=%GG", "?%00"]
     )
-    def test_p10_query_is_ignored(self, post, access_token, query):
+    def test_p10_issuer_ignores_unknown_parameters_in_the_query(self, post, access_token, query):
         assert post(access_token, url=ISSUE_URL + query).status_code == 201
 
     @pytest.mark.parametrize("query", ["?a=%GG", "?a=%00", "?a=%FF", "?" + "&".join(f"a{n}=1" for n in range(2000))])
@@ -159,7 +159,7 @@ class TestIrrelevantPartsOfARequest:
             ("nonsense", b"x"),
         ],
     )
-    def test_p10_body_is_ignored(self, client, access_token, content_type, body):
+    def test_p10_issuer_ignores_a_body_of_any_content_type(self, client, access_token, content_type, body):
         url = ISSUE_URL + "?a=b"
         headers = {"Authorization": f"Bearer {access_token.token}"}
 
@@ -167,7 +167,9 @@ class TestIrrelevantPartsOfARequest:
         assert answer(client.generic("POST", url, body, content_type)) == UNAUTHENTICATED
 
     @pytest.mark.parametrize("charset", ["utf-16", "utf-7", "unicode_escape", "cp037", "unknown"])
-    def test_p10_charset_of_the_body_does_not_change_the_query(self, client, access_token, charset):
+    def test_p10_charset_of_the_body_does_not_change_how_the_issuer_reads_the_query(
+        self, client, access_token, charset
+    ):
         response = client.generic(
             "POST",
             ISSUE_URL + "?as_user_id=4711",
@@ -179,8 +181,8 @@ class TestIrrelevantPartsOfARequest:
         assert answer(response) == INVALID_AS_USER_ID
 
     @pytest.mark.parametrize("charset", ["punycode", "utf-16", "rot13", "unicode_escape", "unknown"])
-    def test_p10_form_is_read_as_utf_8_regardless_of_its_charset(self, client, access_token, charset):
-        """Decoding a megabyte of Punycode, for example, takes five minutes."""
+    def test_p10_issuer_reads_a_form_as_utf_8_for_any_charset(self, client, access_token, charset):
+        """Ignore the charset, because decoding a megabyte of Punycode takes five minutes."""
         headers = {"Authorization": f"Bearer {access_token.token}"}
         field = 'Content-Disposition: form-data; name="as_user_id"'
         for value, expected in (("4711", 401), ("-" + "b" * 1_000_000, 401), (str(access_token.user.pk), 201)):
@@ -190,7 +192,7 @@ class TestIrrelevantPartsOfARequest:
 
             assert response.status_code == expected
 
-    def test_form_that_a_middleware_has_replaced_is_used(self, client, access_token, settings):
+    def test_issuer_uses_a_form_that_a_middleware_has_replaced(self, client, access_token, settings):
         settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.json_to_form"]
         target = get_user_model().objects.create(username="target")
         get_user_model().objects.filter(pk=access_token.user.pk).update(is_superuser=True)
@@ -201,7 +203,7 @@ class TestIrrelevantPartsOfARequest:
         assert response.status_code == 201
         assert IssuedToken.objects.get().user == target
 
-    def test_query_that_a_middleware_has_replaced_is_kept(self, client, access_token, settings):
+    def test_issuer_keeps_a_query_that_a_middleware_has_replaced(self, client, access_token, settings):
         settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.own_query"]
         headers = {"Authorization": f"Bearer {access_token.token}"}
         form = "application/x-www-form-urlencoded"
@@ -209,7 +211,7 @@ class TestIrrelevantPartsOfARequest:
 
         assert response["X-Query"] == "{'mine': ['1']}"
 
-    def test_query_with_thousands_of_parameters_is_refused_as_by_django(self, post, access_token):
+    def test_issuer_returns_400_for_a_query_with_thousands_of_parameters(self, post, access_token):
         query = "?" + "&".join(f"a{n}=1" for n in range(2000))
 
         assert answer(post(access_token, url=ISSUE_URL + query)) == BAD_REQUEST
@@ -219,7 +221,7 @@ class TestIrrelevantPartsOfARequest:
         st.sampled_from(["application/x-www-form-urlencoded", "multipart/form-data; boundary=b"]),
     )
     @hypothesis_settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-    def test_p10_any_body_without_credentials_gets_a_json_401(self, post, body, content_type):
+    def test_p10_request_with_any_body_and_without_credentials_gets_a_401_in_json(self, post, body, content_type):
         assert answer(post(data=body, content_type=content_type)) == UNAUTHENTICATED
 
     @given(st.text(st.characters(min_codepoint=1, max_codepoint=255, exclude_characters="\r\n"), max_size=60))
@@ -229,7 +231,7 @@ class TestIrrelevantPartsOfARequest:
 
         assert answer(response) in (UNAUTHENTICATED, INVALID)
 
-    def test_uploaded_file_is_neither_stored_nor_kept_in_memory(self, post, access_token):
+    def test_issuer_neither_stores_an_uploaded_file_nor_keeps_the_file_in_memory(self, post, access_token):
         response = post(
             access_token, data=multipart(b"x" * 6_000_000), content_type="multipart/form-data; boundary=b"
         )
@@ -255,22 +257,24 @@ class TestUnencryptedTokens:
         assert claims_of(token)["jti"] == str(IssuedToken.objects.get().jti)
         assert IssuedToken.objects.get().encryption_kid == ""
 
-    def test_unencrypted_parameter_is_read_from_a_form(self, post, access_token):
+    def test_issuer_reads_the_unencrypted_parameter_from_a_form(self, post, access_token):
         body = b"unencrypted=1"
         response = post(access_token, data=body, content_type="application/x-www-form-urlencoded")
 
         assert response.json()["token"].count(".") == 2
 
     @pytest.mark.parametrize("value", ["", "0", "false", "no", "off", "2", "maybe", "11"])
-    def test_other_values_of_the_unencrypted_parameter_are_ignored(self, post, access_token, value):
+    def test_issuer_encrypts_the_token_if_the_unencrypted_parameter_is_not_true(self, post, access_token, value):
         assert post(access_token, url=f"{ISSUE_URL}?unencrypted={value}").json()["token"].count(".") == 4
 
-    def test_unencrypted_parameter_is_ignored_without_debug(self, post, access_token, settings):
+    def test_issuer_ignores_the_unencrypted_parameter_if_debug_is_off(self, post, access_token, settings):
         settings.DEBUG = False
 
         assert post(access_token, url=ISSUE_URL + "?unencrypted=1").json()["token"].count(".") == 4
 
-    def test_unencrypted_parameter_is_ignored_without_the_setting(self, post, access_token, settings):
+    def test_issuer_ignores_the_unencrypted_parameter_unless_the_setting_allows_unencrypted_tokens(
+        self, post, access_token, settings
+    ):
         settings.INSTACCESS = {}
 
         assert post(access_token, url=ISSUE_URL + "?unencrypted=1").json()["token"].count(".") == 4
@@ -278,7 +282,7 @@ class TestUnencryptedTokens:
 
 @pytest.mark.django_db(transaction=True)
 class TestIssuingWithWarmCaches:
-    def test_issuing_takes_two_queries_one_to_authenticate_and_one_to_insert(self, post, access_token):
+    def test_issuing_with_warm_caches_takes_one_query_to_authenticate_and_one_to_insert(self, post, access_token):
         post(access_token)
         with CaptureQueriesContext(connection) as queries:
             assert post(access_token).status_code == 201
@@ -286,7 +290,7 @@ class TestIssuingWithWarmCaches:
         verbs = [query["sql"].split()[0] for query in queries]
         assert verbs == ["SELECT", "INSERT"]
 
-    def test_issuing_takes_two_queries_with_a_uuid_field_of_the_user(self, post, access_token):
+    def test_issuing_with_warm_caches_takes_two_queries_if_a_user_field_contains_the_uuid(self, post, access_token):
         with override_settings(INSTACCESS={"USER_UUID_FIELD": "username"}):
             post(access_token)
             with CaptureQueriesContext(connection) as queries:

@@ -35,12 +35,12 @@ THROTTLED = b"429 Too Many Requests (Rate Limit Exceeded)\n"
 FORBIDDEN = b"403 Forbidden (Rate Limit Exceeded)\n"
 
 
-class TestABucket:
-    def test_p18_three_requests_pass_at_once_and_the_fourth_is_refused(self, post, token):
+class TestTheBucketOfAnAccessToken:
+    def test_p18_bucket_allows_three_requests_and_refuses_the_fourth(self, post, token):
         assert statuses(post, token, 6) == [201, 201, 201, 429, 429, 429]
         assert IssuedToken.objects.count() == 3
 
-    def test_request_passes_as_soon_as_the_level_is_below_the_limit(self, post, token, clock):
+    def test_bucket_allows_a_request_as_soon_as_the_level_is_below_the_limit(self, post, token, clock):
         statuses(post, token, 3)
 
         clock.shift(0.998)
@@ -48,7 +48,7 @@ class TestABucket:
         clock.shift(0.002)
         assert statuses(post, token, 2) == [201, 429]
 
-    def test_full_bucket_lets_one_request_pass_every_20_seconds(self, post, token, clock):
+    def test_full_bucket_allows_one_request_every_20_seconds(self, post, token, clock):
         statuses(post, token, 3)
         clock.shift(1)
         statuses(post, token, 1)
@@ -80,13 +80,15 @@ class TestABucket:
         clock.shift(-3600)
         assert statuses(post, token, 1) == [429]
 
-    def test_bucket_belongs_to_one_access_token(self, post, token, make_access_token):
+    def test_full_bucket_of_one_access_token_does_not_throttle_another_access_token(
+        self, post, token, make_access_token
+    ):
         other = make_access_token(expires=token.expires)
         statuses(post, token, 4)
 
         assert statuses(post, other, 4) == [201, 201, 201, 429]
 
-    def test_other_urls_of_the_endpoint_share_the_bucket(self, post, token):
+    def test_all_urls_of_the_endpoint_share_the_bucket_of_an_access_token(self, post, token):
         paths = [ISSUE_URL, ISSUE_URL + ".json", ISSUE_URL + "/", ISSUE_URL + "?x=1"]
 
         assert [post(token, url=path).status_code for path in paths] == [201, 201, 201, 429]
@@ -98,7 +100,9 @@ class TestABucket:
         pauses=st.lists(st.integers(0, 12), max_size=25),
     )
     @hypothesis_settings(max_examples=60, deadline=None)
-    def test_requests_are_refused_exactly_while_the_level_is_at_the_limit(self, limit, cost, leak, pauses):
+    def test_bucket_refuses_requests_exactly_while_the_level_is_at_or_above_the_limit(
+        self, limit, cost, leak, pauses
+    ):
         numbers = {"THROTTLE_LIMIT": limit, "THROTTLE_COST": cost, "THROTTLE_LEAK": leak}
         level, pk = 0, uuid.uuid4()
         with override_settings(INSTACCESS=numbers), time_machine.travel(START, tick=False) as clock:
@@ -114,7 +118,7 @@ class TestABucket:
         charges=st.integers(3, 8),
     )
     @hypothesis_settings(max_examples=40, deadline=None)
-    def test_request_passes_after_retry_after_seconds(self, pause, charges):
+    def test_bucket_allows_a_request_after_the_seconds_of_retry_after(self, pause, charges):
         pk = uuid.uuid4()
         with time_machine.travel(START, tick=False) as clock:
             for _ in range(charges):
@@ -126,19 +130,19 @@ class TestABucket:
                 assert throttling.charge(pk).allowed
 
 
-class TestTheRefusal:
+class TestTheThrottlingRefusal:
     @pytest.fixture
     def refusal(self, post: Any, token: Any) -> Any:
         statuses(post, token, 3)
         return post(token)
 
-    def test_throttling_refusal_equals_canvas_byte_for_byte(self, refusal):
+    def test_throttling_refusal_has_the_same_bytes_as_in_canvas(self, refusal):
         assert (refusal.status_code, refusal.content) == (429, THROTTLED)
         assert refusal["Content-Type"] == "text/plain; charset=utf-8"
         assert refusal["Cache-Control"] == "no-store"
         assert "WWW-Authenticate" not in refusal
 
-    def test_throttling_refusal_has_retry_after(self, refusal, post, token, clock):
+    def test_throttling_refusal_has_the_seconds_to_wait_in_retry_after(self, refusal, post, token, clock):
         assert refusal["Retry-After"] == "1"
         clock.shift(1)
         assert post(token).status_code == 201
@@ -172,7 +176,7 @@ class TestARefusedAsUserId:
             assert self.costs(refusal) == ("200", remaining)
         assert post(token).status_code == 429
 
-    def test_p24_existing_and_unknown_users_cost_the_same_without_the_permission(self, post, token):
+    def test_p24_caller_without_the_permission_pays_the_same_for_existing_and_unknown_users(self, post, token):
         other = get_user_model().objects.create_user("grace")
 
         assert self.costs(post(token, data={"as_user_id": other.pk})) == ("200", "400.0")
@@ -186,7 +190,7 @@ class TestARefusedAsUserId:
         assert answer(refusal) == INVALID_AS_USER_ID
         assert self.costs(refusal) == ("0", "0.0")
 
-    def test_p24_no_user_is_looked_up_while_the_bucket_is_full(self, post, token, user, monkeypatch):
+    def test_p24_issuer_looks_up_no_target_while_the_bucket_is_full(self, post, token, user, monkeypatch):
         get_user_model().objects.filter(pk=user.pk).update(is_superuser=True)
         statuses(post, token, 3)
         monkeypatch.setattr(users, "masquerade_target", lambda *args: 1 / 0)
@@ -194,10 +198,10 @@ class TestARefusedAsUserId:
         for as_user_id in ("7777", "uuid:x", get_user_model().objects.create_user("grace").pk):
             assert post(token, data={"as_user_id": as_user_id}).content == THROTTLED
 
-    def test_own_id_is_throttled_as_a_request_without_as_user_id(self, post, token, user):
+    def test_caller_who_sends_their_own_id_is_throttled_as_without_as_user_id(self, post, token, user):
         assert [post(token, data={"as_user_id": user.pk}).status_code for _ in range(4)] == [201, 201, 201, 429]
 
-    def test_error_during_the_look_up_costs_nothing(self, post, token, monkeypatch):
+    def test_error_during_the_lookup_of_a_target_costs_nothing(self, post, token, monkeypatch):
         get_user_model().objects.update(is_superuser=True)
         monkeypatch.setattr(users, "masquerade_target", lambda *args: 1 / 0)
 
@@ -206,23 +210,25 @@ class TestARefusedAsUserId:
         assert post(token)["X-Rate-Limit-Remaining"] == "400.0"
 
 
-class TestTheHeaders:
+class TestTheThrottlingHeaders:
     def of(self, response: Any) -> dict[str, str]:
         names = ("X-Request-Cost", "X-Rate-Limit-Remaining", "Retry-After")
         return {name: response[name] for name in names if name in response}
 
-    def test_issued_token_has_cost_and_remaining(self, post, token, clock):
+    def test_response_with_a_token_has_the_cost_and_the_remaining_header(self, post, token, clock):
         assert self.of(post(token)) == {"X-Request-Cost": "200", "X-Rate-Limit-Remaining": "400.0"}
         assert self.of(post(token)) == {"X-Request-Cost": "200", "X-Rate-Limit-Remaining": "200.0"}
         clock.shift(5)
         assert self.of(post(token)) == {"X-Request-Cost": "200", "X-Rate-Limit-Remaining": "50.0"}
 
-    def test_throttled_request_has_no_cost(self, post, token):
+    def test_throttled_response_has_no_cost_header(self, post, token):
         statuses(post, token, 3)
 
         assert self.of(post(token)) == {"X-Rate-Limit-Remaining": "0.0", "Retry-After": "1"}
 
-    def test_unauthenticated_client_gets_no_remaining(self, post, client, token, make_access_token):
+    def test_response_to_an_unauthenticated_client_has_no_remaining_header(
+        self, post, client, token, make_access_token
+    ):
         expired = make_access_token(expires=timezone.now() - timedelta(hours=1))
         decrypted = signed_inside(post(token).json()["token"])
         for response in (post(), post("unknown"), post(expired), post(decrypted), client.get(ISSUE_URL)):
@@ -230,13 +236,13 @@ class TestTheHeaders:
             assert self.of(response) == {"X-Request-Cost": "0"}
         assert self.of(client.options(ISSUE_URL)) == {"X-Request-Cost": "0"}
 
-    def test_missing_scope_has_remaining(self, post, clock, make_access_token):
+    def test_response_about_a_missing_scope_has_the_remaining_header(self, post, clock, make_access_token):
         response = post(make_access_token(scope="read"))
 
         assert answer(response) == INSUFFICIENT_SCOPE
         assert self.of(response) == {"X-Request-Cost": "0", "X-Rate-Limit-Remaining": "600.0"}
 
-    def test_bad_as_user_id_has_remaining(self, post, token):
+    def test_response_about_an_invalid_as_user_id_has_the_remaining_header(self, post, token):
         post(token)
 
         response = post(token, data={"as_user_id": "nobody"})
@@ -248,10 +254,10 @@ class TestTheHeaders:
         ("level", "remaining"),
         [(0.0, "600.0"), (200, "400.0"), (200.5, "399.5"), (599.9999, "0.0"), (600.0, "0.0"), (800.0, "0.0")],
     )
-    def test_remaining_is_written_as_ruby_writes_a_float(self, level, remaining):
+    def test_remaining_header_is_written_as_ruby_writes_a_float(self, level, remaining):
         assert throttling.Level(allowed=True, level=level).remaining == remaining
 
-    def test_server_side_error_has_remaining_and_retry_after(self, post, token):
+    def test_response_with_status_503_has_the_remaining_and_the_retry_after_header(self, post, token):
         post(token)
         Key.objects.update(status="past")
         ring.clear_cache()
@@ -265,7 +271,7 @@ class TestTheHeaders:
             "Retry-After": "10",
         }
 
-    def test_inactive_user_gets_no_remaining(self, post, token):
+    def test_response_to_an_inactive_user_has_no_remaining_header(self, post, token):
         get_user_model().objects.update(is_active=False)
 
         response = post(token)
@@ -275,7 +281,7 @@ class TestTheHeaders:
 
 
 class TestAServerSideError:
-    def test_server_side_error_costs_nothing(self, post, token, initial_keys):
+    def test_server_side_error_is_not_charged_to_the_bucket(self, post, token, initial_keys):
         current = [key.pk for key in initial_keys if key.status == "current"]
         Key.objects.filter(pk__in=current).update(status="past")
         ring.clear_cache()
@@ -288,8 +294,8 @@ class TestAServerSideError:
         assert statuses(post, token, 4) == [201, 201, 201, 429]
 
 
-class TestTheSettings:
-    def test_limit_cost_and_leak_are_configurable(self, post, token, settings, clock):
+class TestTheThrottlingSettings:
+    def test_throttling_uses_the_configured_limit_cost_and_leak(self, post, token, settings, clock):
         settings.INSTACCESS = {"THROTTLE_LIMIT": 10, "THROTTLE_COST": 5, "THROTTLE_LEAK": 1}
 
         first, second, third = post(token), post(token), post(token)
@@ -298,26 +304,26 @@ class TestTheSettings:
         assert (first["X-Request-Cost"], first["X-Rate-Limit-Remaining"]) == ("5", "5.0")
         assert third["Retry-After"] == "1"
 
-    def test_one_request_passes_if_the_cost_exceeds_the_limit(self, post, token, settings, clock):
+    def test_bucket_allows_one_request_if_the_cost_exceeds_the_limit(self, post, token, settings, clock):
         settings.INSTACCESS = {"THROTTLE_LIMIT": 1, "THROTTLE_COST": 200}
 
         assert statuses(post, token, 2) == [201, 429]
         clock.shift(20)
         assert statuses(post, token, 2) == [201, 429]
 
-    def test_throttling_can_be_turned_off(self, post, token, settings):
+    def test_issuer_does_not_throttle_if_the_limit_is_none(self, post, token, settings):
         settings.INSTACCESS = {"THROTTLE_LIMIT": None}
 
         assert statuses(post, token, 6) == [201] * 6
 
-    def test_no_remaining_is_sent_if_throttling_is_off(self, post, token, settings):
-        """One client treats a remaining 0 on a 201 response as a refusal."""
+    def test_issuer_sends_no_remaining_header_if_throttling_is_off(self, post, token, settings):
+        """Send no header, because one client treats a remaining 0 on a 201 response as a refusal."""
         settings.INSTACCESS = {"THROTTLE_LIMIT": None}
 
         assert "X-Rate-Limit-Remaining" not in post(token)
         assert "X-Rate-Limit-Remaining" not in post(token, data={"as_user_id": "nobody"})
 
-    def test_cache_is_configurable(self, post, token, settings):
+    def test_throttling_uses_the_configured_cache(self, post, token, settings):
         settings.CACHES = {"default": {"BACKEND": LOCMEM}, "buckets": {"BACKEND": LOCMEM, "LOCATION": "buckets"}}
         settings.INSTACCESS = {"THROTTLE_CACHE": "buckets"}
         statuses(post, token, 3)
@@ -327,7 +333,7 @@ class TestTheSettings:
         caches["buckets"].clear()
         assert statuses(post, token, 1) == [201]
 
-    def test_check_reports_an_unknown_cache_and_issuer_returns_503(self, post, token, settings):
+    def test_check_reports_an_unknown_throttle_cache_and_the_issuer_returns_503(self, post, token, settings):
         settings.INSTACCESS = {"THROTTLE_CACHE": "no-such"}
 
         assert "instaccess.E048" in {message.id for message in run_checks()}
@@ -343,7 +349,9 @@ class TestTheSettings:
         ],
         ids=["memory", "dummy", "redis", "off"],
     )
-    def test_check_deploy_warns_about_a_cache_that_processes_do_not_share(self, settings, backend, limit, warned):
+    def test_check_deploy_warns_about_a_throttle_cache_that_processes_do_not_share(
+        self, settings, backend, limit, warned
+    ):
         settings.CACHES = {"default": {"BACKEND": backend, "LOCATION": "redis://127.0.0.1:6379/9"}}
         settings.INSTACCESS = {"THROTTLE_LIMIT": limit}
 
@@ -352,8 +360,8 @@ class TestTheSettings:
         assert ("instaccess.W009" in check_ids) is warned
 
 
-class TestTheContentOfTheCache:
-    def test_cache_contains_no_access_token_and_no_primary_key(self, post, clock, make_access_token):
+class TestTheContentOfTheThrottleCache:
+    def test_throttle_cache_contains_no_access_token_and_no_primary_key(self, post, clock, make_access_token):
         token = make_access_token(pk=987654321, expires=timezone.now() + timedelta(hours=1))
         post(token)
 
@@ -363,7 +371,7 @@ class TestTheContentOfTheCache:
         assert "987654321" not in held
         assert token.token not in held
 
-    def test_entry_expires_when_the_bucket_is_empty(self, post, token, clock):
+    def test_entry_of_the_throttle_cache_expires_when_the_bucket_is_empty(self, post, token, clock):
         statuses(post, token, 3)
 
         clock.shift(63)
@@ -371,9 +379,9 @@ class TestTheContentOfTheCache:
         assert all(cache.get(key.removeprefix(":1:")) is None for key in list(cache._cache))
 
 
-class TestACacheThatCannotBeCreated:
+class TestAThrottleCacheThatCannotBeCreated:
     @pytest.mark.parametrize("backend", ["no.such.Backend", "django.core.cache.backends.memcached.PyMemcacheCache"])
-    def test_issuer_returns_503_and_logs_the_setting_if_the_cache_cannot_be_created(
+    def test_issuer_returns_503_and_logs_the_setting_if_the_throttle_cache_cannot_be_created(
         self, post, initial_keys, access_token, caplog, backend, monkeypatch
     ):
         monkeypatch.setitem(sys.modules, "pymemcache", None)
@@ -384,8 +392,10 @@ class TestACacheThatCannotBeCreated:
         assert IssuedToken.objects.count() == 0
 
 
-class TestAnErrorWhileTheCacheIsUnavailable:
-    def test_nothing_is_refunded_if_nothing_was_charged(self, post, initial_keys, access_token, monkeypatch):
+class TestAnErrorWhileTheThrottleCacheIsUnavailable:
+    def test_issuer_refunds_nothing_if_the_request_was_not_charged(
+        self, post, initial_keys, access_token, monkeypatch
+    ):
         for _ in range(3):
             throttling.charge(access_token.pk)
         level = throttling.peek(access_token.pk).level

@@ -51,7 +51,9 @@ class TestABucketOnRedis:
             redis.hincrbyfloat(key, "at", -seconds)
 
     @pytest.mark.django_db(transaction=True)
-    def test_p18_exactly_three_of_fifty_parallel_requests_pass(self, redis, settings, initial_keys, access_token):
+    def test_p18_redis_allows_exactly_three_of_fifty_parallel_requests(
+        self, redis, settings, initial_keys, access_token
+    ):
         # A fourth request could pass only after 10 s of leaking, so a slow machine does not change the result.
         settings.INSTACCESS = {"THROTTLE_LIMIT": 500}
         start = threading.Barrier(50)
@@ -70,7 +72,7 @@ class TestABucketOnRedis:
         assert sorted(answers) == [201] * 3 + [429] * 47
         assert IssuedToken.objects.count() == 3
 
-    def test_bucket_fills_and_leaks_as_in_the_contract(self, redis, settings):
+    def test_bucket_on_redis_fills_and_leaks_as_in_the_wire_contract(self, redis, settings):
         settings.INSTACCESS = {"THROTTLE_LIMIT": 500}
         allowed = [throttling.charge(7).allowed for _ in range(4)]
         self.age(redis, settings, 20)
@@ -80,7 +82,7 @@ class TestABucketOnRedis:
         assert later == [True, False]
         assert throttling.charge(8).allowed
 
-    def test_bucket_is_empty_after_a_minute(self, redis, settings):
+    def test_bucket_on_redis_is_empty_after_a_minute(self, redis, settings):
         for _ in range(3):
             throttling.charge(7)
 
@@ -89,7 +91,7 @@ class TestABucketOnRedis:
         assert throttling.peek(7) == throttling.Level(allowed=True, level=0)
         assert throttling.charge(7) == throttling.Level(allowed=True, level=200, charged=True)
 
-    def test_level_does_not_change_while_the_clock_of_redis_is_behind(self, redis, settings):
+    def test_level_on_redis_does_not_change_while_the_clock_of_redis_is_behind(self, redis, settings):
         throttling.charge(7)
 
         self.age(redis, settings, -3600)
@@ -97,17 +99,17 @@ class TestABucketOnRedis:
         assert throttling.peek(7).level == 200
         assert throttling.charge(7).level == 400
 
-    def test_peek_changes_nothing(self, redis, settings):
+    def test_peek_does_not_write_to_redis(self, redis, settings):
         assert throttling.peek(7) == throttling.Level(allowed=True, level=0)
         assert self.buckets(redis, settings) == []
 
-    def test_refund_undoes_a_charge(self, redis, settings):
+    def test_refund_undoes_a_charge_on_redis(self, redis, settings):
         throttling.charge(7)
         throttling.refund(7)
 
         assert throttling.peek(7).level == 0
 
-    def test_cache_key_expires_when_the_bucket_is_empty(self, redis, settings):
+    def test_redis_key_expires_when_the_bucket_is_empty(self, redis, settings):
         throttling.charge(7)
 
         (key,) = self.buckets(redis, settings)
@@ -124,7 +126,7 @@ class TestABucketOnRedis:
         assert "987654321" not in held
         assert token.token not in held
 
-    def test_foreign_value_of_the_cache_key_does_not_stop_issuing(self, redis, settings, caplog):
+    def test_throttling_allows_requests_if_the_redis_key_has_a_foreign_value(self, redis, settings, caplog):
         throttling.reset()
         throttling.charge(7)
         (key,) = self.buckets(redis, settings)
@@ -137,7 +139,7 @@ class TestABucketOnRedis:
 
 @pytest.mark.services
 class TestTheConnectionToRedis:
-    """The client keeps the connection to Redis open for the next request."""
+    """The connection to Redis, which stays open for the next request."""
 
     @pytest.fixture(params=[DJANGOS, DJANGO_REDIS], ids=["django", "django-redis"])
     def backend(self, request: pytest.FixtureRequest) -> str:
@@ -159,11 +161,11 @@ class TestTheConnectionToRedis:
     def levels(self, times: int) -> list[float]:
         return [throttling.charge(7).level for _ in range(times)]
 
-    def test_connection_is_reused_by_the_next_request(self, tap):
+    def test_next_request_reuses_the_connection_to_redis(self, tap):
         assert self.levels(3) == [200, 400, 600]
         assert tap.connections == 1
 
-    def test_closed_connection_is_replaced_without_letting_requests_through(self, tap, caplog):
+    def test_throttling_replaces_a_closed_connection_and_still_refuses_requests(self, tap, caplog):
         self.levels(3)
 
         # Close the connection, as a restart or an idle timeout of Redis does.
@@ -172,14 +174,14 @@ class TestTheConnectionToRedis:
         assert not throttling.charge(7).allowed
         assert caplog.text == ""
 
-    def test_connection_is_not_taken_from_the_pool_of_the_project(self, tap):
+    def test_throttling_takes_no_connection_from_the_pool_of_the_project(self, tap):
         self.levels(1)
 
         cache.set("own", 1)
         assert cache.get("own") == 1
         cache.delete("own")
 
-    def test_connection_is_not_shared_with_a_forked_process(self, tap, monkeypatch):
+    def test_forked_process_opens_its_own_connection_to_redis(self, tap, monkeypatch):
         self.levels(1)
 
         monkeypatch.setattr(os, "getpid", lambda: -1)
@@ -187,7 +189,7 @@ class TestTheConnectionToRedis:
         assert self.levels(1) == [400]
         assert tap.connections == 2
 
-    def test_p18_burst_wider_than_the_pool_of_the_project_is_counted(self, tap, settings):
+    def test_p18_throttling_counts_a_burst_that_exceeds_the_connection_pool_of_the_project(self, tap, settings):
         settings.INSTACCESS = {"THROTTLE_LIMIT": 500}
         start = threading.Barrier(20)
 
@@ -201,8 +203,8 @@ class TestTheConnectionToRedis:
         assert sum(allowed) == 3
         assert not throttling.charge(7).allowed
 
-    def test_closed_connections_leave_no_open_file_descriptors(self, tap):
-        """Garbage collection is disabled, as in some configurations of gunicorn."""
+    def test_closed_connections_to_redis_leave_no_open_file_descriptors(self, tap):
+        """Disable garbage collection, as in some configurations of gunicorn."""
         self.levels(1)
         before = len(os.listdir("/proc/self/fd"))
         gc.disable()
@@ -214,7 +216,7 @@ class TestTheConnectionToRedis:
         finally:
             gc.enable()
 
-    def test_connection_is_replaced_when_the_settings_change(self, tap, backend):
+    def test_throttling_opens_a_new_connection_when_the_settings_change(self, tap, backend):
         self.levels(1)
 
         with override_settings(CACHES=on_redis(backend, self.url(tap))):
@@ -223,7 +225,7 @@ class TestTheConnectionToRedis:
 
 
 @pytest.mark.services
-class TestAClientClassOfTheProject:
+class TestARedisClientClassOfTheProject:
     @pytest.fixture(autouse=True)
     def forgotten(self) -> None:
         throttling.reset()
@@ -232,7 +234,7 @@ class TestAClientClassOfTheProject:
         with override_settings(CACHES=on_redis(DJANGO_REDIS, REDIS_URL, **options)):
             return sum(throttling.charge(7).allowed for _ in range(6))
 
-    def test_client_gets_the_options_of_the_project(self):
+    def test_redis_client_class_of_the_project_receives_its_options(self):
         import redis
 
         class Own(redis.Redis):
@@ -246,8 +248,8 @@ class TestAClientClassOfTheProject:
         finally:
             del globals()["Own"]
 
-    def test_client_is_used_if_redis_py_is_not_installed(self, monkeypatch):
-        """django-valkey has the same interface as django-redis."""
+    def test_client_of_django_redis_is_used_if_redis_py_is_not_installed(self, monkeypatch):
+        """Use the client without redis-py, because django-valkey has the same interface as django-redis."""
         monkeypatch.setattr(leaky_buckets, "redis", None)
 
         assert self.allowed() == 3
@@ -277,20 +279,22 @@ class TestRedisUnavailable:
     def logged_errors(self, caplog: Any) -> list[str]:
         return [record.getMessage() for record in caplog.records if record.name == "instaccess.throttle"]
 
-    def test_o2_issuing_continues_while_redis_is_unavailable(self, clock, post, initial_keys, access_token):
+    def test_o2_issuer_issues_tokens_without_throttling_while_redis_is_unavailable(
+        self, clock, post, initial_keys, access_token
+    ):
         assert statuses(post, access_token, 5) == [201] * 5
 
-    def test_o2_header_shows_an_empty_bucket_while_redis_is_unavailable(
+    def test_o2_remaining_header_shows_an_empty_bucket_while_redis_is_unavailable(
         self, clock, post, initial_keys, access_token
     ):
         assert post(access_token)["X-Rate-Limit-Remaining"] == "600.0"
 
-    def test_o2_token_without_the_scope_is_refused_while_redis_is_unavailable(
+    def test_o2_issuer_refuses_an_access_token_without_the_scope_while_redis_is_unavailable(
         self, clock, post, initial_keys, make_access_token
     ):
         assert answer(post(make_access_token(scope="read"))) == INSUFFICIENT_SCOPE
 
-    def test_o2_failure_of_redis_is_logged_once_per_minute(self, clock, caplog):
+    def test_o2_issuer_logs_that_redis_is_unavailable_once_per_minute(self, clock, caplog):
         for _ in range(3):
             throttling.charge(7)
         (line,) = self.logged_errors(caplog)
