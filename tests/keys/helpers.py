@@ -22,7 +22,7 @@ BOTH_USES = pytest.mark.parametrize("use", [SIG, ENC])
 
 
 def key(status: str, *, use: Key.Use = SIG, created: datetime = START, private: bool = True, **columns: Any) -> Key:
-    """Return an unsaved row, because the functions of `rotation` need no database."""
+    """Return an unsaved key row, because the functions of `rotation` need no database."""
     return Key(
         kid=f"{use}-{status}-{created:%d%H%M%S}",
         use=use,

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("started")]
 
 @pytest.fixture
 def rogue(started: None, rsa_pool: Any) -> tuple[Key, Any]:
-    """Insert a future signing key with SQL. Returns the row and the attacker's private key."""
+    """Insert a future signing key with SQL, and return the row and the attacker's private key."""
     private = rsa_pool.take(SIG)
     return insert_with_sql(private, use=SIG), private
 
@@ -40,7 +40,7 @@ def problems() -> list[str]:
 
 class TestAnInsertedKey:
     @pytest.mark.parametrize("status", ["current", "future", "past"])
-    def test_k17_no_token_of_an_inserted_signing_key_is_accepted(self, status, rsa_pool, caplog):
+    def test_k17_key_ring_omits_and_logs_an_inserted_signing_key(self, status, rsa_pool, caplog):
         if status == "current":
             Key.objects.filter(use=SIG, status="current").delete()
         private = rsa_pool.take(SIG)
@@ -52,15 +52,15 @@ class TestAnInsertedKey:
         assert f"the row of key {row.kid} was modified or inserted without this app" in caplog.text
         assert f"`python manage.py instaccess_keys revoke --kid {row.kid}`" in caplog.text
 
-    def test_k17_no_token_is_issued_with_an_inserted_signing_key(self, rsa_pool):
+    def test_k17_key_ring_refuses_to_sign_with_an_inserted_key(self, rsa_pool):
         Key.objects.filter(use=SIG, status="current").delete()
         insert_with_sql(rsa_pool.take(SIG), use=SIG, status="current", activated_at=START)
 
         with pytest.raises(KeyAltered):
             keys_ring.load().signing_key()
 
-    def test_k17_no_token_is_encrypted_for_an_inserted_encryption_key(self, rsa_pool):
-        """An attacker could decrypt such tokens."""
+    def test_k17_key_ring_refuses_to_encrypt_for_an_inserted_key(self, rsa_pool):
+        """Refuse the key, because an attacker could decrypt tokens that are encrypted for the key."""
         Key.objects.filter(use=ENC, status="current").delete()
         insert_with_sql(rsa_pool.take(ENC), use=ENC, status="current", activated_at=START)
 
@@ -92,7 +92,7 @@ class TestAnInsertedKey:
         with pytest.raises(KeyAltered):
             provision.export(row, file_format="pem")
 
-    def test_k17_an_inserted_key_verifies_no_checkpoint(self, rogue):
+    def test_k17_an_inserted_key_cannot_verify_a_checkpoint(self, rogue):
         row, private = rogue
         forged = jose.sign(b"{}", PrivateKey(private), kid=row.kid, typ=signatures.CHECKPOINT)
 
@@ -102,7 +102,7 @@ class TestAnInsertedKey:
                 signatures.read_signed(forged, "", evidence_keys(), name="it")
             lifecycle.revoke(row.kid)
 
-    def test_k17_an_inserted_key_is_not_reported_after_its_revocation_and_the_other_keys_stay(self, rogue):
+    def test_k17_revocation_of_an_inserted_key_ends_the_report_and_keeps_the_other_keys(self, rogue):
         row, _ = rogue
         current = kids(SIG, "current")
         done = lifecycle.revoke(row.kid)
@@ -112,13 +112,13 @@ class TestAnInsertedKey:
         assert problems() == []
         provision.check_sealed_keys()
 
-    def test_k17_a_longer_kid_does_not_prevent_the_revocation_of_a_key(self, rsa_pool):
+    def test_k17_a_key_can_be_revoked_if_an_inserted_kid_begins_with_the_kid_of_the_key(self, rsa_pool):
         kid = key_of(SIG, "current").kid
         insert_with_sql(rsa_pool.take(SIG), use=SIG, kid=f"{kid}x")
 
         assert lifecycle.revoke(kid).key.kid == kid
 
-    def test_k17_an_inserted_key_with_another_use_must_be_deleted(self, rsa_pool):
+    def test_k17_revoke_names_the_row_to_delete_if_an_inserted_key_has_an_unknown_use(self, rsa_pool):
         row = insert_with_sql(rsa_pool.take(SIG), use="odd")
 
         with pytest.raises(KeyAltered, match=f"delete the row with id {row.pk}"):
@@ -137,9 +137,7 @@ class TestAnInsertedKey:
 
 class TestAModifiedCurrentKey:
     @BOTH_USES
-    def test_k17_no_token_is_issued_with_a_modified_current_key_and_the_error_names_the_key_and_the_command(
-        self, use
-    ):
+    def test_k17_key_ring_refuses_a_modified_current_key_and_the_error_names_the_command_to_run(self, use):
         key = modify(key_of(use, "current"), alg="odd")
         ring = keys_ring.load()
         read = ring.signing_key if use == SIG else ring.encryption_key
@@ -161,9 +159,7 @@ class TestAModifiedCurrentKey:
         assert list(Key.objects.order_by("pk").values()) == before
 
     @BOTH_USES
-    def test_k17_the_next_key_is_current_and_no_key_is_reported_after_the_revocation_of_a_modified_key(
-        self, use, issue
-    ):
+    def test_k17_revocation_of_a_modified_key_makes_the_next_key_current_and_ends_the_report(self, use, issue):
         key, successor = modify(key_of(use, "current"), alg="odd"), key_of(use, "future")
         done = lifecycle.revoke(key.kid)
 
@@ -172,7 +168,7 @@ class TestAModifiedCurrentKey:
         assert accepted(issue()[1])
 
     def test_k17_checkpoints_stay_valid_after_the_revocation_of_a_modified_signing_key(self, clock, issue):
-        """The sealed private key proves that the public key belongs to this deployment."""
+        """Accept the public key, because the sealed private key proves that the key belongs to this deployment."""
         issue()
         clock.shift(3 * 3600)
         audit.seal(evidence_keys())
@@ -189,7 +185,7 @@ class TestAModifiedCurrentKey:
         modify(key, activated_at=START)
         assert accepted(token)
 
-    def test_k17_a_current_key_whose_row_an_attacker_marked_as_revoked_is_reported_and_its_tokens_stay(self, issue):
+    def test_k17_key_that_an_attacker_marked_as_revoked_is_reported_and_its_tokens_are_not_revoked(self, issue):
         issue()
         key = modify(key_of(SIG, "current"), status="revoked", revoked_at=START)
         with pytest.raises(KeyUnavailable):
@@ -199,7 +195,7 @@ class TestAModifiedCurrentKey:
         assert key.kid in problems()[0]
 
 
-class TestARevokedKeyThatIsMadeCurrentAgain:
+class TestARevokedKeyThatAnAttackerMadeValidAgain:
     @pytest.mark.parametrize("columns", [{"status": "past"}, {"status": "future", "revoked_at": None}])
     def test_k17_a_revoked_key_that_an_attacker_made_valid_again_stays_refused(self, columns, issue):
         _, token = issue()
@@ -219,7 +215,7 @@ class TestARevokedKeyThatIsMadeCurrentAgain:
 
 
 class TestARoutineChangeOfAModifiedRow:
-    def test_k17_a_modified_past_key_is_not_erased_by_a_rotation(self, clock):
+    def test_k17_a_rotation_does_not_erase_a_modified_past_key(self, clock):
         past = lifecycle.rotate(SIG, force=True).retired
         modify(past, alg="odd")
         clock.shift(DAY)
@@ -227,7 +223,7 @@ class TestARoutineChangeOfAModifiedRow:
         assert lifecycle.rotate(SIG).erased == ()
         assert len(problems()) == 1
 
-    def test_k17_a_row_that_is_modified_between_the_decision_and_the_change_gets_no_hmac(self, monkeypatch):
+    def test_k17_a_key_row_that_is_modified_during_a_rotation_gets_no_new_hmac(self, monkeypatch):
         decide = lifecycle.rotation.decide
 
         def modify_after(*args: Any, **kwargs: Any) -> Any:
@@ -244,7 +240,7 @@ class TestARoutineChangeOfAModifiedRow:
         assert list(Key.objects.order_by("pk").values()) == before
 
     def test_k17_an_inserted_key_cannot_be_replaced_by_an_import(self, rogue):
-        """The operator must revoke the inserted row first, so that its modification is not hidden."""
+        """Refuse the import, because the import would hide that the row was inserted."""
         _, private = rogue
 
         with pytest.raises(KeyRefused, match="already stored"):
@@ -258,9 +254,7 @@ class TestTheNumberOfQueries:
 
 
 class TestRevokeWithInvalidSettings:
-    def test_a_key_that_was_revoked_with_invalid_settings_is_refused_and_reported_until_it_is_revoked_again(
-        self, settings
-    ):
+    def test_key_that_is_revoked_with_invalid_settings_is_reported_until_the_key_is_revoked_again(self, settings):
         key = key_of(SIG, "current")
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": ["too short"]}
         lifecycle.revoke(key.kid)

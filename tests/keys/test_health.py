@@ -48,7 +48,7 @@ def key_of(use: Key.Use, status: str) -> Key:
     return Key.objects.get(use=use, status=status)
 
 
-class TestTheExaminedKeys:
+class TestTheKeysThatHealthLists:
     def test_health_lists_current_keys_first(self, initial_keys):
         state = load()
 
@@ -138,7 +138,7 @@ class TestLiveTokens:
 
 
 class TestBrokenKeys:
-    def test_health_reports_no_problem_of_valid_keys(self, initial_keys):
+    def test_health_reports_no_problem_for_valid_keys(self, initial_keys):
         state = load()
 
         assert state.undecryptable == {}
@@ -176,7 +176,7 @@ class TestBrokenKeys:
         assert state.altered == (key,)
         assert key not in state.keys
 
-    def test_health_reports_no_problem_of_revoked_keys(self, initial_keys):
+    def test_health_reports_no_problem_for_revoked_keys(self, initial_keys):
         lifecycle.revoke(key_of(SIG, "future").kid)
 
         assert load().altered == ()

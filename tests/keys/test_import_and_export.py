@@ -134,7 +134,7 @@ class TestExport:
 
     @BOTH_FORMATS
     def test_the_export_of_a_modified_public_key_is_refused(self, file_format, rsa_pool):
-        """Otherwise, tokens could be encrypted for a public key that an attacker stored in the row."""
+        """Refuse the export, because tokens could be encrypted for a public key that an attacker stored."""
         row = provision.generate(ENC)
         row.public_jwk = {**row.public_jwk, "n": rsa_pool.take()["n"]}
 

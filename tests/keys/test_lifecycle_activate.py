@@ -25,7 +25,7 @@ class TestActivate:
         assert (key.kid, key.status) == (future, "current")
         assert (kids(use, "current"), kids(use, "past")) == ([future], [current])
 
-    def test_k4_activation_before_the_lead_time_has_passed_is_refused_with_the_time(self, clock):
+    def test_k4_activation_before_the_lead_time_is_refused_with_the_earliest_allowed_time(self, clock):
         clock.shift(SECOND * (conf.key_lead_seconds - 1))
         before = rows()
 
@@ -33,7 +33,7 @@ class TestActivate:
             lifecycle.activate(key_of(SIG, "future").kid)
         assert rows() == before
 
-    def test_k4_force_activates_before_the_lead_time_has_passed(self):
+    def test_k4_forced_activation_makes_a_key_current_before_its_lead_time_has_passed(self):
         future = key_of(SIG, "future").kid
 
         assert lifecycle.activate(future, force=True).kid == future
@@ -57,7 +57,7 @@ class TestActivate:
             lifecycle.activate(public.kid, force=True)
 
     def test_a_public_encryption_key_can_be_activated_without_lead_time(self, rsa_pool, issue):
-        """In Canvas's own setup, the issuer never has the gateway's private key."""
+        """Activate a public key only, because the issuer of Canvas does not have the gateway's private key."""
         public = key_texts.import_key(public_pem(rsa_pool), use=ENC)
         lifecycle.activate(public.kid)
 

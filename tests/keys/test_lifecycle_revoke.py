@@ -122,7 +122,7 @@ class TestRevokeAnotherKey:
         assert list(Key.objects.exclude(kid=past).order_by("pk").values()) == others
         assert kids(use, "revoked") == [past]
 
-    def test_revoking_a_past_key_refuses_only_its_own_tokens(self, issue):
+    def test_revoking_a_past_key_refuses_only_the_tokens_of_the_revoked_key(self, issue):
         _, old = issue()
         past = lifecycle.rotate(SIG, force=True).retired.kid
         _, young = issue()
@@ -176,7 +176,7 @@ class TestTheTokensOfARevokedKey:
         other = key_of(SIG, "current").kid
         lifecycle.revoke(other)
         row, _ = issue()
-        # A worker whose keys were cached issues a token after the first revocation.
+        # Simulate a worker with cached keys that issues a token after the first revocation.
         IssuedToken.objects.filter(pk=row.pk).update(signing_kid=other)
         lifecycle.revoke(key_of(SIG, "current").kid, reason="laptop of Bob", by=user)
         row.refresh_from_db()

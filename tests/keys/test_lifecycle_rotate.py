@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db
 @pytest.mark.usefixtures("started")
 class TestRotateWhenItIsNotDue:
     @BOTH_USES
-    def test_k2_rotate_changes_nothing_before_it_is_due(self, use, clock):
+    def test_k2_rotate_changes_no_key_before_a_rotation_is_due(self, use, clock):
         before = rows()
         clock.shift(30 * DAY - SECOND)
         done = lifecycle.rotate(use)
@@ -39,7 +39,7 @@ class TestRotateWhenItIsNotDue:
         assert lifecycle.rotate(SIG).next_due == START + 30 * DAY
 
     @BOTH_USES
-    def test_k2_force_rotates_before_it_is_due(self, use, clock):
+    def test_k2_forced_rotate_changes_keys_before_a_rotation_is_due(self, use, clock):
         current, future = key_of(use, "current"), key_of(use, "future")
         clock.shift(SECOND)
         done = lifecycle.rotate(use, force=True)
@@ -111,10 +111,10 @@ class TestRotateWhenItIsDue:
 
         assert accepted(token)
 
-    def test_the_lead_time_of_a_key_that_takes_long_to_generate_begins_when_it_is_stored(
+    def test_lead_time_of_a_key_begins_when_the_key_is_stored_and_not_when_its_generation_begins(
         self, monkeypatch, rsa_pool, clock
     ):
-        """Generating a large key takes seconds, during which no other process can see the key."""
+        """Measure from the storage, because no other process can see a key while the key is generated."""
 
         def generate_slowly(use: str) -> Any:
             clock.shift(20)
@@ -143,7 +143,7 @@ class TestRotateWithAnExpectedCurrentKey:
         assert rows() == before
 
     def test_k1_rotate_changes_nothing_if_another_process_rotates_first(self, monkeypatch, rsa_pool):
-        """Another process rotates between the decision of this process and its lock on the rows."""
+        """Rotate in another process between the decision of this process and its lock on the rows."""
         calls: list[str] = []
 
         def generate(use: str) -> Any:
@@ -214,7 +214,7 @@ class TestRotateByForceWithoutAFutureKey:
 
 class TestRotateWithoutACurrentKey:
     @pytest.mark.parametrize("force", [False, True])
-    def test_k8_rotate_without_a_current_key_generates_none_and_names_the_command(self, force):
+    def test_k8_rotate_without_a_current_key_generates_no_key_and_names_the_command_to_run(self, force):
         with pytest.raises(KeyUnavailable, match="instaccess_init"):
             lifecycle.rotate(SIG, force=force)
         assert not Key.objects.exists()

@@ -91,7 +91,7 @@ class TestThePrivateKeyOfAPastKey:
 @pytest.mark.usefixtures("started")
 class TestARotationThatFailsHalfway:
     def test_o5_a_rotation_whose_last_statement_fails_changes_nothing(self, clock):
-        """The database refuses the last statement, so the transaction is rolled back."""
+        """Let the database refuse the last statement, so that the transaction is rolled back."""
         clock.shift(30 * DAY)
         before = rows()
 

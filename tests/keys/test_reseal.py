@@ -37,7 +37,7 @@ def rows() -> list[dict[str, Any]]:
 
 
 def unseal_all() -> int:
-    """Unseal every key with the configured key-encryption keys. Returns the number of keys."""
+    """Unseal every key with the configured key-encryption keys, and return the number of keys."""
     provision.check_sealed_keys()
     return Key.objects.exclude(sealed_private_jwk="").count()
 
@@ -119,7 +119,7 @@ class TestReseal:
             assert unseal_all() == 3
 
     def test_reseal_does_not_restore_a_private_key_that_was_erased_during_the_reseal(self, monkeypatch):
-        """The private key is erased after reseal has read the row and before it updates the row."""
+        """Erase the private key after reseal has read the row and before reseal updates the row."""
         seal = sealing.seal
 
         def erase_meanwhile(*args: Any, **kwargs: Any) -> str:
@@ -131,7 +131,7 @@ class TestReseal:
             assert provision.reseal() == 0
         assert sealed_under() == set()
 
-    def test_k7_reseal_names_an_undecryptable_key_and_reseals_the_others(self):
+    def test_k7_reseal_names_an_undecryptable_key_and_reseals_the_other_keys(self):
         undecryptable = Key.objects.get(use=ENC)
         Key.objects.filter(pk=undecryptable.pk).update(
             sealed_private_jwk=undecryptable.sealed_private_jwk[:-4] + "AAAA"
@@ -151,7 +151,7 @@ class TestReseal:
 
 
 class TestAKeyEncryptionKeyDerivedFromSecretKey:
-    def test_the_derived_key_can_be_replaced_while_its_entry_is_still_listed(self):
+    def test_derived_key_encryption_key_can_be_replaced_while_the_setting_still_lists_its_entry(self):
         with override_settings(INSTACCESS={}):
             provision.init()
         own = secrets.token_urlsafe(32)
@@ -161,14 +161,14 @@ class TestAKeyEncryptionKeyDerivedFromSecretKey:
         with sealed_with(own), override_settings(SECRET_KEY="another secret"):
             assert unseal_all() == 3
 
-    def test_o6_the_error_names_the_setting_if_the_derived_key_is_not_listed(self):
+    def test_o6_error_names_the_setting_if_the_derived_key_encryption_key_is_not_listed(self):
         with override_settings(INSTACCESS={}):
             provision.init()
 
         with sealed_with(kek(1)), pytest.raises(UnsealError, match="SECRET_KEY_FALLBACKS"):
             provision.check_sealed_keys()
 
-    def test_secret_key_can_be_changed_with_a_fallback(self):
+    def test_keys_can_be_unsealed_after_a_change_of_secret_key_with_a_fallback(self):
         with override_settings(INSTACCESS={}, SECRET_KEY="old"):
             provision.init()
         with override_settings(INSTACCESS={}, SECRET_KEY="new", SECRET_KEY_FALLBACKS=["old"]):

@@ -124,7 +124,7 @@ class TestAKeyThatHasNotChanged:
 
 @pytest.mark.usefixtures("initial_keys")
 class TestAChangeByAnotherProcess:
-    """Another process changes the database, and this process's cache is not cleared."""
+    """A change of the database by another process, which does not clear the cache of this process."""
 
     def rotate_in_another_process(self) -> tuple[str, str]:
         current, future = (Key.objects.get(use=SIG, status=status) for status in ("current", "future"))
@@ -156,7 +156,9 @@ class TestAChangeByAnotherProcess:
 
 class TestWithoutAKey:
     @pytest.mark.parametrize(("use", "ask"), [("sig", "signing_key"), ("enc", "encryption_key")])
-    def test_k8_without_a_key_no_key_is_generated_and_the_error_names_the_command(self, use, ask, initial_keys):
+    def test_k8_key_ring_without_a_current_key_generates_no_key_and_the_error_names_the_command(
+        self, use, ask, initial_keys
+    ):
         Key.objects.filter(use=use, status="current").delete()
 
         with pytest.raises(KeyUnavailable, match="instaccess_init"):
@@ -210,7 +212,7 @@ class TestTheKeysInTheKeyRing:
             ring.encryption_key().private()
 
     def test_a_future_encryption_key_decrypts(self):
-        """Another worker may read the keys after a rotation earlier than this worker."""
+        """Decrypt with future keys, because another worker may reload the keys after a rotation earlier."""
         kid = provision.generate(ENC).kid
 
         assert kid in keys_ring.load().decryption_keys()

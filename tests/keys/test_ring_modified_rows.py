@@ -84,7 +84,7 @@ class TestAModifiedSealedKey:
         assert len(logged_errors(caplog)) == 1
         assert f"the sealed private key of key {past.kid} was modified" in logged_errors(caplog)[0]
 
-    def test_k7_a_modified_current_signing_key_raises_and_no_other_key_signs(self):
+    def test_k7_key_ring_raises_an_error_instead_of_signing_if_the_current_key_is_modified(self):
         kid = keys_ring.load().signing_key().kid
         row = Key.objects.get(kid=kid)
         Key.objects.filter(kid=kid).update(sealed_private_jwk=flip_character(row.sealed_private_jwk, 500))
@@ -102,7 +102,7 @@ class TestAModifiedSealedKey:
         assert past.kid in list(keys_ring.current_ring().decryption_keys())
 
     def test_o6_no_key_is_usable_if_the_key_encryption_key_is_lost(self, caplog):
-        """Without the key-encryption key, a forged row can't be told from a valid one."""
+        """Use no key, because a forged row can't be told from a valid row without the key-encryption key."""
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": ["A" * 43]}):
             ring = keys_ring.load()
 

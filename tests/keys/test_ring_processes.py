@@ -18,7 +18,7 @@ pytestmark = pytest.mark.django_db
 
 class TestThreads:
     @pytest.mark.django_db(transaction=True)
-    def test_threads_share_one_query(self):
+    def test_threads_that_read_the_key_ring_at_the_same_time_share_one_query(self):
         provision.init()
         together, rings, counted = threading.Barrier(16), [], []
 
@@ -93,11 +93,11 @@ def facts(tmp_path_factory, _rsa_pool):
 
 @pytest.mark.own_database
 class TestAReplicaThatLags:
-    def test_the_replica_of_this_test_lags(self, facts):
+    def test_lagging_replica_still_contains_the_revoked_key_as_current_and_no_tokens(self, facts):
         assert facts["replica shows the revoked key as"] == "current"
         assert facts["replica shows tokens"] == 0
 
-    def test_keys_are_read_from_the_primary_database(self, facts):
+    def test_key_ring_and_rotations_read_keys_from_the_primary_database(self, facts):
         assert not facts["revoked key is in the ring"]
         assert not facts["revoked key is published"]
         assert facts["signs now"]

@@ -1,4 +1,4 @@
-"""Tests for the decision that `rotation.decide` takes."""
+"""Tests for the decisions of `rotation.decide`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class TestBeforeTheIntervalHasPassed:
 
         assert decision.next_due == START + 30 * DAY
 
-    def test_a_missing_future_key_must_be_generated(self):
+    def test_decision_is_to_generate_a_future_key_if_there_is_no_future_key(self):
         decision = decide(current_key(), now=START + DAY)
 
         assert decision.make_future
@@ -42,14 +42,14 @@ class TestBeforeTheIntervalHasPassed:
         assert decision.next_due == late + TIMES.lead
 
 
-class TestAfterTheInterval:
+class TestAfterTheRotationInterval:
     def test_the_future_key_becomes_current_when_the_rotation_interval_has_passed(self):
         now, current, future = START + 30 * DAY, current_key(), key("future")
         decision = decide(current, future, now=now)
 
         assert (decision.retire, decision.activate) == (current, future)
 
-    def test_a_new_future_key_must_be_generated_and_the_next_change_is_due_after_an_interval(self):
+    def test_decision_is_to_generate_a_future_key_and_the_next_change_is_due_after_an_interval(self):
         now = START + 31 * DAY
         decision = decide(current_key(), key("future"), now=now)
 
@@ -187,7 +187,7 @@ class TestAPublicEncryptionKey:
         assert decide(current_key(use=ENC, private=False), fresh, now=now, use=ENC).activate is fresh
 
     def test_no_key_is_generated_to_follow_the_public_key_of_a_gateway(self):
-        """The gateway could not decrypt a token encrypted for a key pair generated here."""
+        """Generate no key, because the gateway couldn't decrypt a token encrypted for a key pair of this server."""
         decision = decide(current_key(use=ENC, private=False), now=START + 40 * DAY, use=ENC)
 
         assert decision.nothing_to_do

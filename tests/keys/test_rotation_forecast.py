@@ -13,7 +13,7 @@ from tests.keys.helpers import DAY, ENC, HOUR, START, TIMES, current_key, key
 
 
 class TestTheForecast:
-    """The forecast assumes that each rotation happens when it is due."""
+    """The forecast of key changes, which assumes that each rotation happens when the rotation is due."""
 
     def test_the_forecast_changes_the_current_key_when_each_change_is_due(self):
         predicted = rotation.forecast(
@@ -65,17 +65,17 @@ class TestTheForecast:
 
 
 class TestServedAt:
-    def test_a_current_key_has_served_after_the_rotation_interval(self):
+    def test_served_at_returns_the_end_of_the_rotation_interval_for_a_current_key(self):
         assert rotation.served_at(current_key(), TIMES) == START + 30 * DAY
 
     @pytest.mark.parametrize("status", ["future", "past", "revoked"])
-    def test_only_a_current_key_has_a_time_when_it_has_served(self, status):
+    def test_served_at_returns_none_for_a_key_that_is_not_current(self, status):
         assert rotation.served_at(key(status, activated_at=START), TIMES) is None
 
 
 class TestGoneAt:
     @pytest.mark.parametrize("status", ["future", "current", "revoked"])
-    def test_only_a_past_key_can_be_gone(self, status):
+    def test_gone_at_returns_none_for_a_key_that_is_not_past(self, status):
         row = key(status, retired_at=START)
 
         assert rotation.gone_at(row, TIMES) is None
@@ -83,7 +83,7 @@ class TestGoneAt:
 
 
 class TestLifecycleTimes:
-    def test_the_durations_come_from_the_settings(self):
+    def test_lifecycle_times_are_computed_from_the_settings(self):
         settings = {"KEY_ROTATION_DAYS": 7, "JWKS_MAX_AGE": 600, "KEY_CACHE_SECONDS": 5, "LEEWAY": 10}
         with override_settings(INSTACCESS=settings):
             assert keys_ring.lifecycle_times() == rotation.Times(

@@ -41,8 +41,8 @@ class Deployment:
         self.tokens.append((text, row.expires_at))
 
     def accept_all(self) -> int:
-        """Decrypt and verify every live token with the current key ring. Returns the number of tokens."""
-        # Pass the previous keys. Otherwise, each load would parse all keys again and slow the test down.
+        """Decrypt and verify every live token with the current key ring, and return the number of tokens."""
+        # Pass the previous keys, because parsing all keys at each load would slow down the test.
         self.ring = keys_ring.load(self.ring.keys)
         self.tokens = [(text, end) for text, end in self.tokens if datetime.now(UTC) < end + SECOND * conf.leeway]
         for text, _ in self.tokens:
@@ -52,7 +52,7 @@ class Deployment:
 
 
 def kids_to_publish(now: datetime) -> set[str]:
-    """Compute the kids that must be published: future and current keys, and past keys within their retention."""
+    """Return the kids that must be published: future and current keys, and past keys within their retention."""
     retention = SECOND * conf.key_retention_seconds
     return {
         row.kid

@@ -50,12 +50,12 @@ def set_with_sql(row: Key, **columns: Any) -> None:
             cursor.execute(f"UPDATE instaccess_key SET {name} = %s WHERE id = %s", [value, row.pk])
 
 
-class TestARowOfThisPackage:
+class TestAKeyRowOfThisPackage:
     @pytest.fixture(autouse=True)
     def stopped_clock(self, clock):
         pass
 
-    def test_every_row_is_authentic_throughout_the_key_lifecycle(self, clock, rsa_pool):
+    def test_every_key_row_is_authentic_throughout_the_key_lifecycle(self, clock, rsa_pool):
         provision.init()
         provision.generate(ENC)
         key_texts.import_key(public_pem(rsa_pool), use=SIG)
@@ -71,8 +71,8 @@ class TestARowOfThisPackage:
             assert {status_of(row) for row in Key.objects.all()} == {audit.HmacStatus.AUTHENTIC}
             assert store.examine()[1] == {}
 
-    def test_times_in_any_time_zone_are_authentic_and_stored_in_milliseconds(self):
-        """`dumpdata` writes milliseconds, so a row with microseconds would not be authentic after `loaddata`."""
+    def test_key_row_with_times_in_any_time_zone_is_authentic_and_contains_milliseconds(self):
+        """Store milliseconds, because `dumpdata` writes milliseconds and would change times with microseconds."""
         time = datetime(2026, 11, 23, 12, 0, 0, 123_457, tzinfo=timezone(timedelta(hours=5, minutes=45)))
         key = provision.generate(SIG, now=time)
 
@@ -80,8 +80,8 @@ class TestARowOfThisPackage:
         assert status_of(key) is audit.HmacStatus.AUTHENTIC
 
     @pytest.mark.parametrize("minutes", [0, 60], ids=["the first time", "the second time"])
-    def test_a_time_that_occurs_twice_in_the_time_zone_of_the_database_is_authentic(self, minutes):
-        """On 2026-10-25 at 03:00, clocks in Berlin are set back to 02:00. MariaDB and SQLite store local times."""
+    def test_key_row_with_a_time_that_occurs_twice_in_the_time_zone_of_the_database_is_authentic(self, minutes):
+        """Use the hour when clocks in Berlin are set back, because MariaDB and SQLite store local times."""
         before = connection.settings_dict["TIME_ZONE"]
         set_zone("Europe/Berlin")
         try:
@@ -100,7 +100,7 @@ class TestARowOfThisPackage:
 
         assert row_hmac.status(key, conf.key_encryption_keys) is audit.HmacStatus.AUTHENTIC
 
-    def test_a_row_that_was_restored_from_a_backup_is_authentic_again(self):
+    def test_key_row_that_was_restored_from_a_backup_is_authentic_again(self):
         key = provision.generate(SIG)
         [backup] = Key.objects.filter(pk=key.pk).values("status", "created_at", "mac")
         Key.objects.filter(pk=key.pk).update(status="past", created_at=START - MICROSECOND)
@@ -110,13 +110,13 @@ class TestARowOfThisPackage:
         assert status_of(key) is audit.HmacStatus.AUTHENTIC
 
 
-class TestTheCoveredColumns:
-    # The database computes `current_use`.
+class TestTheColumnsThatTheHmacCovers:
+    # Exclude `current_use`, because the database computes this column.
     @pytest.mark.parametrize(
         "name", sorted({field.name for field in Key._meta.concrete_fields} - {"id", "mac", "current_use"})
     )
     def test_k17_the_hmac_of_a_key_covers_every_column_of_the_model(self, name):
-        """If you add a column, add it to `canonical_bytes`."""
+        """If you add a column to the model, add the column to `canonical_bytes`."""
         row = Key(kid="a", use=SIG, alg="a", status="past", public_jwk={"n": "a"}, sealed_private_jwk="a")
         row.created_at = row.activated_at = row.retired_at = row.revoked_at = START
         before = row_hmac.canonical_bytes(row)
@@ -125,7 +125,7 @@ class TestTheCoveredColumns:
         assert row_hmac.canonical_bytes(row) != before
 
 
-class TestAModifiedRow:
+class TestAModifiedKeyRow:
     @pytest.fixture
     def row(self, clock) -> Key:
         provision.init()
@@ -168,13 +168,13 @@ class TestAModifiedRow:
         assert status_of(row) is audit.HmacStatus.BROKEN
 
     @pytest.mark.parametrize("value", [None, [], {}, "text", 5, {"n": {"n": [1.5]}}])
-    def test_k17_another_value_instead_of_the_public_key_is_detected(self, row, value):
+    def test_k17_a_value_that_is_not_a_public_key_is_detected(self, row, value):
         set_with_sql(row, public_jwk=json.dumps(value))
 
         assert status_of(row) is audit.HmacStatus.BROKEN
 
     def test_k17_a_sealed_private_key_that_was_added_again_is_detected(self, row, clock):
-        """A copy of the erased private key may be in a backup."""
+        """Detect the private key, because an attacker can copy the erased private key from a backup."""
         past = lifecycle.rotate(SIG, force=True).retired
         sealed = past.sealed_private_jwk
         clock.shift(timedelta(days=1))
@@ -199,13 +199,13 @@ class TestAModifiedRow:
 
         assert status_of(row) is audit.HmacStatus.BROKEN
 
-    def test_k7_a_modified_sealed_key_leaves_the_row_authentic(self, row):
-        """The sealed key is authenticated itself, so the public key stays usable."""
+    def test_k7_a_modified_sealed_key_leaves_the_key_row_authentic(self, row):
+        """Keep the public key usable, because the sealed key has its own authentication."""
         Key.objects.filter(pk=row.pk).update(sealed_private_jwk="damaged")
 
         assert status_of(row) is audit.HmacStatus.AUTHENTIC
 
-    def test_the_error_for_a_modified_row_names_the_command_that_revokes_the_key(self, row):
+    def test_error_for_a_modified_key_row_names_the_command_that_revokes_the_key(self, row):
         Key.objects.filter(pk=row.pk).update(mac="")
 
         with pytest.raises(KeyAltered) as caught:
@@ -214,9 +214,7 @@ class TestAModifiedRow:
         assert caught.value.code == "key_altered"
 
     @pytest.mark.parametrize("kid", ["x; rm -rf ~", "$(id)", "\x1b[2J", "", "a/b", "\N{PILE OF POO}"])
-    def test_the_error_for_a_modified_row_never_contains_a_kid_that_a_shell_or_a_terminal_could_interpret(
-        self, row, kid
-    ):
+    def test_error_for_a_modified_key_row_contains_no_kid_that_a_shell_or_a_terminal_could_interpret(self, row, kid):
         Key.objects.filter(pk=row.pk).update(kid=kid)
 
         with pytest.raises(KeyAltered) as caught:
@@ -226,7 +224,7 @@ class TestAModifiedRow:
         assert not kid or kid not in caught.value.detail
 
 
-class TestAnUnreadableRow:
+class TestAnUnreadableKeyRow:
     @pytest.fixture
     def unreadable(self, clock) -> Key:
         provision.init()
@@ -234,7 +232,7 @@ class TestAnUnreadableRow:
         set_with_sql(row, public_jwk=LONG_NUMBER[1])
         return row
 
-    def test_k17_the_other_keys_are_read_if_one_row_is_unreadable(self, unreadable):
+    def test_k17_other_keys_are_read_if_one_key_row_is_unreadable(self, unreadable):
         for name, value in UNREADABLE[connection.vendor]:
             set_with_sql(unreadable, **{"public_jwk": "{}", name: value})
             rows, errors = store.examine()
@@ -244,7 +242,7 @@ class TestAnUnreadableRow:
             assert list(errors) == [unreadable.pk]
             assert f"delete the row with id {unreadable.pk}" in errors[unreadable.pk].detail
 
-    def test_k17_another_key_can_be_revoked_if_one_row_is_unreadable(self, unreadable):
+    def test_k17_another_key_can_be_revoked_if_one_key_row_is_unreadable(self, unreadable):
         done = lifecycle.revoke(key_of(ENC, "current").kid)
 
         assert done.successor is not None
@@ -265,15 +263,15 @@ class TestTheKeyEncryptionKey:
     def named_keks(self) -> set[str]:
         return {row.mac.partition(".")[0] for row in Key.objects.all()}
 
-    def test_o6_a_row_cannot_be_checked_without_its_key_encryption_key(self, settings):
+    def test_o6_key_row_cannot_be_checked_without_its_key_encryption_key(self, settings):
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [NEW_KEK]}
 
         with pytest.raises(UnsealError, match=r"INSTACCESS\['KEY_ENCRYPTION_KEYS'\]") as caught:
             row_hmac.check(key_of(ENC, "current"), conf.key_encryption_keys)
         assert caught.value.code == "kek_missing"
 
-    def test_o7_a_changed_row_can_be_read_by_processes_without_the_new_key_encryption_key(self, settings):
-        """The processes that run during the deployment of a new key-encryption key have different settings."""
+    def test_o7_changed_key_row_is_authentic_for_processes_without_the_new_key_encryption_key(self, settings):
+        """Check the row with other settings, because processes differ while a new key-encryption key is deployed."""
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [NEW_KEK, OLD_KEK]}
         rotated = lifecycle.rotate(SIG, force=True)
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [OLD_KEK]}
@@ -293,7 +291,7 @@ class TestTheKeyEncryptionKey:
         assert store.examine()[1] == {}
 
     @pytest.mark.parametrize("changes", [{"status": "past"}, {"mac": ""}, {"alg": "x"}])
-    def test_k17_reseal_names_a_modified_row_and_computes_no_hmac_for_the_row(self, settings, changes):
+    def test_k17_reseal_names_a_modified_key_row_and_computes_no_hmac_for_the_row(self, settings, changes):
         modified = key_of(SIG, "current")
         Key.objects.filter(pk=modified.pk).update(**changes)
         before = Key.objects.filter(pk=modified.pk).values().get()

@@ -255,7 +255,7 @@ class TestTheErrorsOfUnsealing:
             for secret in secrets:
                 assert secret not in str(error) + repr(error) + repr(error.args)
 
-    def test_a1_the_text_of_an_unsealed_key_is_fixed(self, sealed, kid):
+    def test_a1_str_and_repr_of_an_unsealed_key_contain_no_private_key(self, sealed, kid):
         unsealed = sealing.unseal(sealed, kid=kid, use="sig", keks=[FIRST])
 
         assert {repr(unsealed), str(unsealed), f"{unsealed}"} == {"<private key>"}
