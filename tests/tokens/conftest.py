@@ -1,4 +1,4 @@
-"""Keys, and a token that is signed and encrypted with them."""
+"""Two RSA keys, and a token that is signed with the first key and encrypted for the second key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokens and headers that are built and parsed without the code under test."""
+"""Functions that build and parse tokens and headers without the code under test."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ CONTENT_ALGORITHMS = ("A128CBC-HS256", "A256GCM")
 PAYLOAD = b'{"iss":"instructure:inst_access","sub":"ada"}'
 
 
-# Function-scoped fixtures are safe, because all examples can share the same RSA keys. Without `deadline=None`, tests
-# could fail on a slow machine.
+# Function-scoped fixtures are safe, because all examples can share the same RSA keys.
+# Tests without `deadline=None` could fail on a slow machine.
 arbitrary_input = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -51,13 +51,13 @@ def header_text(token: str) -> str:
 
 
 def with_header(token: str, header: str | bytes) -> str:
-    """Replace the protected header of a token."""
+    """Return a token with another protected header."""
     raw = header.encode() if isinstance(header, str) else header
     return ".".join([b64(raw), *token.split(".")[1:]])
 
 
 def encrypted_as(header: Mapping[str, Any], plaintext: str, key: JWK) -> str:
-    """Encrypt as an attacker can who has the public encryption key. jwcrypto writes any header."""
+    """Return a token that an attacker with the public encryption key encrypts. jwcrypto writes any header."""
     jwe = JWE(plaintext.encode(), json.dumps(header), algs=[header["alg"], header["enc"]])
     jwe.add_recipient(key)
     return str(jwe.serialize(compact=True))

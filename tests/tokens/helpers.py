@@ -1,4 +1,4 @@
-"""Functions that read claims for the tests."""
+"""Functions that build and read claims for the tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NOW = 1_800_000_000
 
 
 def payload(**changes: Any) -> dict[str, Any]:
-    """Build a payload that is valid at NOW, with changed members. `...` removes a member."""
+    """Return a payload that is valid at NOW, with changed members. `...` removes a member."""
     members = {
         "iss": ISSUER,
         "jti": "2c3d",

@@ -1,4 +1,4 @@
-"""Random texts, mutated tokens and mixtures of two tokens are refused with a code."""
+"""Tests that random strings, mutated tokens and mixtures of two tokens are refused with a code."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ near_tokens = st.one_of(
 
 @st.composite
 def mutations(draw: Any) -> Any:
-    """Draw a function that changes a string in one to three places."""
+    """Return a function that changes a string in one to three places."""
     steps = draw(
         st.lists(
             st.tuples(
@@ -62,7 +62,7 @@ def mutations(draw: Any) -> Any:
 class TestArbitraryInput:
     @arbitrary_input
     @given(text=near_tokens)
-    def test_reader_refuses_arbitrary_text_with_a_code(self, text, signing_key, encryption_key):
+    def test_decrypt_and_verify_refuse_an_arbitrary_string_with_a_code(self, text, signing_key, encryption_key):
         decryption_keys = {"e1": PrivateKey(encryption_key)}
         for refused, keys in ((jose.decrypt, decryption_keys), (jose.verify, {"s1": signing_key})):
             with pytest.raises(InvalidToken) as refusal:
@@ -74,10 +74,10 @@ class TestArbitraryInput:
         st.sampled_from(["alg", "enc", "kid", "typ", "cty", "zip", "crit"]),
         st.sampled_from(["RSA-OAEP", "RS256", "A256GCM", "A128CBC-HS256", "JWT", "e1", "s1", "", "DEF", None, 1, []]),
     ))  # fmt: skip
-    def test_reader_refuses_a_token_whose_header_was_replaced(
+    def test_decrypt_and_verify_refuse_a_token_whose_header_was_replaced(
         self, header, signed, encrypted, signing_key, encryption_key
     ):
-        # The authentication tag and the signature cover the header.
+        # The token must be refused, because the authentication tag and the signature cover the header.
         for refused, token, keys in (
             (jose.decrypt, encrypted, {"e1": PrivateKey(encryption_key)}),
             (jose.verify, signed, {"s1": signing_key}),
@@ -87,7 +87,7 @@ class TestArbitraryInput:
 
     @arbitrary_input
     @given(mutate=mutations())
-    def test_g18_reader_refuses_an_encrypted_token_that_was_mutated(self, mutate, encrypted, signed, encryption_key):
+    def test_g18_decrypt_refuses_an_encrypted_token_that_was_mutated(self, mutate, encrypted, signed, encryption_key):
         text = mutate(encrypted)
 
         if text == encrypted:
@@ -99,7 +99,7 @@ class TestArbitraryInput:
 
     @arbitrary_input
     @given(mutate=mutations())
-    def test_g18_reader_refuses_a_signed_token_that_was_mutated(self, mutate, signed, signing_key):
+    def test_g18_verify_refuses_a_signed_token_that_was_mutated(self, mutate, signed, signing_key):
         text = mutate(signed)
 
         if text == signed:
@@ -110,7 +110,7 @@ class TestArbitraryInput:
             assert refusal.value.code not in {"", "invalid"}
 
     @pytest.mark.parametrize("enc", CONTENT_ALGORITHMS)
-    def test_g6_reader_refuses_every_mixture_of_two_encrypted_tokens(self, enc, signing_key, encryption_key):
+    def test_g6_decrypt_refuses_every_mixture_of_two_encrypted_tokens(self, enc, signing_key, encryption_key):
         first, second = (
             jose.encrypt(
                 jose.sign(payload, PrivateKey(signing_key), kid="s1"),
@@ -126,7 +126,7 @@ class TestArbitraryInput:
             with pytest.raises(InvalidToken):
                 jose.decrypt(".".join(mix), {"e1": PrivateKey(encryption_key)})
 
-    def test_reader_refuses_every_mixture_of_two_signed_tokens(self, signing_key):
+    def test_verify_refuses_every_mixture_of_two_signed_tokens(self, signing_key):
         first, second = (
             jose.sign(payload, PrivateKey(signing_key), kid=kid).split(".")
             for payload, kid in ((b'{"sub":"ada"}', "s1"), (b'{"sub":"eve"}', "s2"))
@@ -135,8 +135,8 @@ class TestArbitraryInput:
             with pytest.raises(InvalidToken):
                 jose.verify(".".join(mix), {"s1": signing_key, "s2": signing_key})
 
-    def test_error_contains_no_part_of_the_token(self, encrypted, signed, rsa_pool):
-        # Errors are logged, and the log must not contain tokens.
+    def test_error_of_decrypt_or_verify_contains_no_part_of_the_token(self, encrypted, signed, rsa_pool):
+        # Errors are logged, so an error must not contain a part of a token.
         rsa_pool.take(), rsa_pool.take()
         for refused, token, keys in (
             (jose.decrypt, encrypted, {"e1": rsa_pool.take_private("enc")}),

@@ -1,4 +1,4 @@
-"""The choice of the key: the key with the `kid` of the token, or the first three keys if there is no `kid`."""
+"""Tests of the choice of the key: by the `kid` of the token, or the first three keys if there is no `kid`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.tokens.handmade import encrypted_as
 
 
 class CountingKeys(dict[str, JWK]):
-    """A key mapping that counts the keys that were used."""
+    """A key mapping that counts how many keys were used."""
 
     used = 0
 
@@ -52,7 +52,7 @@ class TestATokenWithoutKid:
         assert refusal.value.code == "bad_signature"
         assert keys.used == 3
 
-    def test_reader_refuses_a_token_if_there_are_no_keys(self, rsa_pool, signed):
+    def test_decrypt_and_verify_refuse_every_token_if_there_are_no_keys(self, rsa_pool, signed):
         encrypted = encrypted_as({"alg": "RSA-OAEP", "enc": "A256GCM"}, signed, rsa_pool.take("enc"))
         bare = jwt.encode({"sub": "ada"}, rsa_pool.take("sig").export_to_pem(True, None), "RS256")
 
@@ -63,7 +63,7 @@ class TestATokenWithoutKid:
 
 
 class NewKeys(jose.ReloadableKeys):
-    """Keys that `reload` replaces. Counts the reloads and the keys that were read."""
+    """A key mapping that `reload` replaces, and that counts the reloads and the keys that were read."""
 
     def __init__(self, keys: dict[str, JWK], reloaded: dict[str, JWK]) -> None:
         self.keys_, self.reloaded = keys, reloaded
@@ -89,19 +89,19 @@ class TestATokenWithoutKidThatNoKeyVerifies:
     def signed(self, key: JWK, **header: str) -> str:
         return jwt.encode({"sub": "ada"}, key.export_to_pem(True, None), "RS256", headers=header)
 
-    def test_c14_reader_reloads_the_keys_once_and_accepts_a_new_key(self, rsa_pool):
+    def test_c14_verify_reloads_the_keys_once_and_accepts_a_new_key_for_a_token_without_kid(self, rsa_pool):
         old, new = rsa_pool.take("sig"), rsa_pool.take("sig")
         keys = NewKeys({"old": old}, {"new": new, "old": old})
 
         assert jose.verify(self.signed(new), keys) == ({"sub": "ada"}, "new")
         assert keys.reloads == 1
 
-    def test_c14_reader_accepts_a_key_that_was_replaced_under_its_kid(self, rsa_pool):
+    def test_c14_verify_accepts_a_token_without_kid_after_the_key_was_replaced_under_its_kid(self, rsa_pool):
         old, new = rsa_pool.take("sig"), rsa_pool.take("sig")
 
         assert jose.verify(self.signed(new), NewKeys({"k": old}, {"k": new}))[1] == "k"
 
-    def test_c14_reader_refuses_the_token_if_the_reloaded_keys_do_not_verify_it(self, rsa_pool):
+    def test_c14_verify_refuses_a_token_without_kid_that_no_reloaded_key_verifies(self, rsa_pool):
         old, new = rsa_pool.take("sig"), rsa_pool.take("sig")
         keys = NewKeys({"old": old}, {"old": old})
 
@@ -110,7 +110,7 @@ class TestATokenWithoutKidThatNoKeyVerifies:
 
         assert (refusal.value.code, keys.reloads) == ("bad_signature", 1)
 
-    def test_c14_reader_reloads_no_keys_for_a_verified_token_or_for_a_token_with_kid(self, rsa_pool):
+    def test_c14_verify_reloads_no_keys_for_a_verified_token_or_for_a_token_with_kid(self, rsa_pool):
         old, new = rsa_pool.take("sig"), rsa_pool.take("sig")
         keys = NewKeys({"old": old}, {"new": new})
 
@@ -121,7 +121,7 @@ class TestATokenWithoutKidThatNoKeyVerifies:
 
 
 class TestATokenWithKid:
-    def test_reader_tries_no_other_key_than_the_kid_of_the_token(
+    def test_decrypt_and_verify_use_only_the_key_with_the_kid_of_the_token(
         self, encrypted, signed, rsa_pool, signing_key, encryption_key
     ):
         # The right keys are stored under other kids, but only the key with the kid of the token may be used.
@@ -132,7 +132,7 @@ class TestATokenWithKid:
 
         assert (decryption.value.code, verification.value.code) == ("unknown_kid", "unknown_kid")
 
-    def test_g6_reader_refuses_a_token_of_another_key_with_the_same_kid(self, encrypted, signed, rsa_pool):
+    def test_g6_decrypt_and_verify_refuse_a_token_of_another_key_with_the_same_kid(self, encrypted, signed, rsa_pool):
         rsa_pool.take(), rsa_pool.take()
 
         with pytest.raises(InvalidToken) as decryption:
@@ -142,8 +142,10 @@ class TestATokenWithKid:
 
         assert (decryption.value.code, verification.value.code) == ("decrypt_failed", "bad_signature")
 
-    def test_reader_refuses_a_key_whose_use_does_not_match(self, encrypted, signed, signing_key, encryption_key):
-        # If an operator mixes up the keys, tokens must be refused instead of being protected less.
+    def test_decrypt_and_verify_refuse_a_key_whose_use_does_not_match(
+        self, encrypted, signed, signing_key, encryption_key
+    ):
+        # Tokens must be refused if an operator confuses the keys, because the wrong key protects tokens less.
         with pytest.raises(InvalidToken):
             jose.decrypt(encrypted, {"e1": PrivateKey(JWK(**{**encryption_key, "use": "sig"}))})
         with pytest.raises(InvalidToken):

@@ -28,7 +28,7 @@ INVALID_TIMES = [
 ]
 
 
-class TestAnInvalidTime:
+class TestAnInvalidTimeClaim:
     @pytest.mark.parametrize("value", INVALID_TIMES)
     @pytest.mark.parametrize("name", ["iat", "exp"])
     def test_g8_reader_refuses_an_invalid_iat_or_exp(self, name, value):
@@ -39,7 +39,7 @@ class TestAnInvalidTime:
         assert refusal(payload(nbf=value)).code == "bad_claim"
 
     def test_g8_reader_refuses_an_exp_of_1e999(self, rsa_pool):
-        # 1e999 is valid JSON, and Python parses 1e999 as infinity, which can't be converted to an integer.
+        # Python parses the valid JSON number 1e999 as infinity, which can't be converted to an integer.
         key = rsa_pool.take("sig")
         text = json.dumps(payload(exp="?")).replace('"?"', "1e999").encode()
 
@@ -49,14 +49,14 @@ class TestAnInvalidTime:
         assert refused.value.code == "malformed"
 
 
-class TestTheExpiry:
+class TestTheExpiryOfAToken:
     @pytest.mark.parametrize("leeway", [0, 5])
     def test_c9_reader_accepts_a_token_one_second_before_it_expires(self, leeway):
         assert read(payload(), now=NOW + 3600 + leeway - 1, leeway=leeway).user_uuid == "ada"
 
     @pytest.mark.parametrize("leeway", [0, 5])
     @pytest.mark.parametrize("late", [0, 0.001, 1, 3600, 10**9])
-    def test_c9_reader_refuses_a_token_from_its_exp_on(self, leeway, late):
+    def test_c9_reader_refuses_a_token_from_the_time_of_its_exp(self, leeway, late):
         error = refusal(payload(), now=NOW + 3600 + leeway + late, leeway=leeway)
 
         assert isinstance(error, TokenExpired)
@@ -70,7 +70,7 @@ class TestTheExpiry:
     def test_g8_reader_refuses_an_exp_that_is_not_after_iat(self, exp):
         assert refusal(payload(exp=exp), now=0).code == "bad_lifetime"
 
-    def test_reader_may_set_a_shorter_maximum_lifetime(self):
+    def test_reader_refuses_a_lifetime_above_the_maximum_that_the_caller_sets(self):
         assert read(payload(exp=NOW + 60), max_lifetime=60).expires_at == NOW + 60
         assert refusal(payload(exp=NOW + 61), max_lifetime=60).code == "bad_lifetime"
 
@@ -85,7 +85,7 @@ class TestATokenFromTheFuture:
     def test_reader_refuses_a_token_before_its_nbf(self):
         assert refusal(payload(nbf=NOW + 1)).code == "not_yet"
 
-    def test_reader_accepts_a_token_from_its_nbf_on(self):
+    def test_reader_accepts_a_token_from_the_time_of_its_nbf(self):
         assert read(payload(nbf=NOW)).user_uuid == "ada"
 
     def test_reader_accepts_a_token_before_its_nbf_within_the_leeway(self):

@@ -34,8 +34,8 @@ def new(**values: Any) -> Claims:
     return Claims.new(**({"now": NOW} | ALWAYS | values))
 
 
-class TestThePayload:
-    def test_minimal_payload_has_exactly_these_claims_in_this_order(self):
+class TestThePayloadOfClaims:
+    def test_minimal_payload_has_exactly_the_required_claims_in_the_order_of_the_wire_contract(self):
         claims = new(user_global_id="42")
 
         assert list(claims.to_payload().items()) == [
@@ -49,7 +49,7 @@ class TestThePayload:
             ("debug_user_global_id", "42"),
         ]
 
-    def test_complete_payload_follows_the_wire_contract_and_its_order(self):
+    def test_complete_payload_has_all_claims_in_the_order_of_the_wire_contract(self):
         claims = new(
             user_global_id="42",
             real_user_global_id="7",
@@ -77,7 +77,7 @@ class TestThePayload:
             ("department", "physics"),
         ]
 
-    def test_payload_omits_absent_claims_instead_of_null_or_false(self):
+    def test_payload_omits_claims_without_a_value_instead_of_null_or_false(self):
         text = new().to_json()
 
         assert set(json.loads(text)) == {"iss", "jti", "iat", "exp", "sub", "acct", "canvas_domain"}
@@ -91,13 +91,13 @@ class TestThePayload:
         assert b", " not in text
         assert "Åsa".encode() in text
 
-    def test_times_are_integers_if_the_clock_has_fractions(self):
+    def test_times_of_a_token_are_integers_even_if_the_clock_has_fractions(self):
         claims = new(now=NOW + 0.999, lifetime=60)
 
         assert (claims.issued_at, claims.expires_at) == (NOW, NOW + 60)
         assert type(claims.to_payload()["exp"]) is int
 
-    def test_jti_is_a_random_uuid(self):
+    def test_jti_of_each_token_is_a_random_uuid(self):
         jtis = {new().jti for _ in range(100)}
 
         assert len(jtis) == 100
@@ -138,13 +138,13 @@ class TestIsCanonicalUuid:
         assert not is_canonical_uuid(text)
 
 
-class TestTheLifetime:
+class TestTheLifetimeOfAToken:
     @pytest.mark.parametrize("lifetime", [1, 60, MAX_LIFETIME])
-    def test_lifetime_of_one_second_to_one_hour_is_accepted(self, lifetime):
+    def test_claims_with_a_lifetime_of_one_second_to_one_hour_are_accepted(self, lifetime):
         assert new(lifetime=lifetime).expires_at == NOW + lifetime
 
     @pytest.mark.parametrize("lifetime", [0, -1, MAX_LIFETIME + 1, 10**400])
-    def test_lifetime_out_of_range_is_refused(self, lifetime):
+    def test_claims_with_a_lifetime_out_of_range_are_refused(self, lifetime):
         with pytest.raises(ValueError, match="lifetime"):
             new(lifetime=lifetime)
 
@@ -158,7 +158,7 @@ class TestExtraClaims:
         assert with_extra["mine"] == 1
 
     @pytest.mark.parametrize("name", ["exp", "iss", "jti", "masq_sub"])
-    def test_p16_replacing_extra_claims_cannot_set_a_reserved_claim(self, name):
+    def test_p16_replacing_the_extra_claims_cannot_set_a_reserved_claim(self, name):
         claims = dataclasses.replace(new(), extra={name: "forged"})
 
         assert claims.to_payload().get(name) != "forged"
@@ -229,33 +229,33 @@ class TestExtraClaims:
         assert "private-value" not in str(error.value)
 
 
-class TestTheIssuer:
+class TestTheIssuerOfAToken:
     @pytest.mark.parametrize(
         "issuer", ["https://other.example", "Instructure:inst_access", "", None, 1, [ISSUER], {}]
     )
-    def test_c2_another_issuer_makes_a_foreign_token(self, issuer):
+    def test_c2_reader_refuses_a_token_of_another_issuer_as_a_foreign_token(self, issuer):
         assert isinstance(refusal(payload(iss=issuer)), ForeignToken)
 
-    def test_c2_a_missing_issuer_makes_a_foreign_token(self):
+    def test_c2_reader_refuses_a_token_without_an_issuer_as_a_foreign_token(self):
         assert refusal(payload(iss=...)).code == "foreign_issuer"
 
-    def test_c12_reader_accepts_and_returns_each_of_several_issuers(self):
+    def test_c12_reader_accepts_each_of_several_issuers_and_returns_the_issuer(self):
         for issuer in (ISSUER, "https://canvas.example"):
             claims = Claims.from_payload(payload(iss=issuer), now=NOW, issuers=[ISSUER, "https://canvas.example"])
             assert claims.issuer == issuer
 
     @pytest.mark.parametrize("iss", ["instructure", ["instructure:inst_access"], {}])
-    def test_c2_reader_refuses_a_part_of_an_issuer_if_the_issuers_are_a_string(self, iss):
+    def test_c2_reader_refuses_a_part_of_the_issuer_if_the_accepted_issuers_are_one_string(self, iss):
         with pytest.raises(ForeignToken):
             Claims.from_payload(payload(iss=iss), now=NOW, issuers=ISSUER)
 
-    def test_issuer_is_checked_before_other_claims(self):
-        # Do not check the other claims, because another authenticator may accept the token.
+    def test_reader_checks_the_issuer_before_all_other_claims(self):
+        # Check no other claim, because another authenticator may accept a foreign token.
         assert isinstance(refusal({"iss": "other", "exp": None}), ForeignToken)
 
 
 class TestTheClaimsOfCanvas:
-    def test_c12_reader_accepts_integer_ids_as_strings_and_a_token_without_a_domain(self, rsa_pool):
+    def test_c12_reader_accepts_integer_ids_of_canvas_and_a_token_without_a_domain(self, rsa_pool):
         key = rsa_pool.take("sig")
         members, _ = jose.verify(signed_by_pyjwt(canvas_claims(NOW), key), {"s1": key})
 
@@ -270,10 +270,10 @@ class TestTheClaimsOfCanvas:
     def test_c12_reader_accepts_an_id_that_is_a_string_or_an_integer(self, name, value):
         assert read(payload(**{name: value})).to_payload()[name] == str(value)
 
-    def test_c12_reader_accepts_a_token_for_no_service_user(self):
+    def test_c12_reader_accepts_a_token_whose_instructure_service_claim_is_false(self):
         assert read(canvas_claims(instructure_service=False)).instructure_service is False
 
-    def test_c12_identifiers_contain_an_integer_client_id_as_a_string(self):
+    def test_c12_identifiers_for_the_log_contain_an_integer_client_id_as_a_string(self):
         assert identifiers({"jti": "j", "sub": 7, "client_id": 7}) == {"jti": "j", "client_id": "7"}
         assert identifiers({"client_id": True}) == {}
 
@@ -291,17 +291,17 @@ class TestAMasquerade:
         assert (claims.masquerading_user_uuid, claims.masquerading_user_shard_id) == ("real", shard)
 
     @pytest.mark.parametrize("incomplete", [{"masq_sub": "real"}, {"masq_shard": 1}])
-    def test_c11_reader_ignores_a_masquerade_without_user_or_shard(self, incomplete):
+    def test_c11_reader_ignores_an_incomplete_masquerade(self, incomplete):
         claims = read(payload(**incomplete))
 
         assert (claims.masquerading_user_uuid, claims.masquerading_user_shard_id) == (None, None)
 
 
 class TestUnknownClaims:
-    def test_unknown_claims_are_returned_as_extra(self):
+    def test_reader_returns_unknown_claims_as_extra(self):
         assert read(payload(department="physics", level=3)).extra == {"department": "physics", "level": 3}
 
-    def test_extra_contains_no_reserved_claim(self):
+    def test_reader_returns_no_reserved_claim_as_extra(self):
         assert read(payload(nbf=NOW, aud="somebody")).extra == {}
 
 
@@ -343,7 +343,7 @@ def any_claims(draw: st.DrawFn) -> Claims:
 class TestArbitraryClaims:
     @settings(deadline=None)
     @given(claims=any_claims())
-    def test_claims_are_read_back_unchanged(self, claims):
+    def test_reader_returns_the_same_claims_that_were_written(self, claims):
         members = json.loads(claims.to_json())
 
         assert Claims.from_payload(members, now=claims.issued_at, issuers=[claims.issuer]) == claims
@@ -356,7 +356,7 @@ class TestArbitraryClaims:
             max_size=4,
         )
     )
-    def test_arbitrary_changes_are_accepted_or_refused_with_a_code(self, changes):
+    def test_reader_accepts_arbitrary_changes_of_claims_or_refuses_them_with_a_code(self, changes):
         try:
             claims = read(payload(**changes))
         except InvalidToken as error:
@@ -373,18 +373,18 @@ def long_key() -> JWK:
     return JWK.generate(kty="RSA", size=4096, use="sig")
 
 
-class TestTheLongestToken:
-    def test_g17_longest_signed_token_fits_into_the_headers_of_nginx(self, long_key):
+class TestTheLongestTokenThatIsAccepted:
+    def test_g17_longest_signed_token_fits_into_the_response_headers_of_nginx(self, long_key):
         room = MAX_PAYLOAD_BYTES - len(new(extra={"x": ""}).to_json())
         text = new(extra={"x": "x" * room}).to_json()
         assert len(text) == MAX_PAYLOAD_BYTES
 
         signed = jose.sign(text, PrivateKey(long_key), kid=long_key.thumbprint())
 
-        # The other 400 bytes are for the status line, Date, Server, Cache-Control and similar headers.
+        # Reserve 400 bytes for the status line, Date, Server, Cache-Control and similar headers.
         assert len(f"Authorization: Bearer {signed}\r\n") < NGINX_HEADER_BYTES - 400
 
-    def test_g17_longest_encrypted_token_is_accepted(self, long_key):
+    def test_g17_decrypt_accepts_the_longest_encrypted_token(self, long_key):
         room = MAX_PAYLOAD_BYTES - len(new(extra={"x": ""}).to_json())
         kid = long_key.thumbprint()
         signed = jose.sign(new(extra={"x": "x" * room}).to_json(), PrivateKey(long_key), kid=kid)

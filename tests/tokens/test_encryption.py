@@ -1,4 +1,4 @@
-"""Encrypted tokens, compared with independent implementations."""
+"""Tests of encrypted tokens, which independent implementations must also decrypt and create."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ uses_rsa1_5 = pytest.mark.filterwarnings('ignore:JWE algorithm "RSA1_5" is depre
 
 
 def decrypt_by_hand(token: str, key: JWK) -> bytes:
-    """Decrypt a compact JWE with `cryptography` alone (RFC 7516 §5.2; RFC 7518 §4.2, §4.3, §5)."""
+    """Decrypt a compact JWE only with `cryptography` (RFC 7516 §5.2; RFC 7518 §4.2, §4.3, §5)."""
     header, wrapped, iv, ciphertext, tag = token.split(".")
     names = json.loads(unb64(header))
     private = load_pem_private_key(key.export_to_pem(private_key=True, password=None), password=None)
@@ -67,30 +67,32 @@ class TestAnEncryptedToken:
     def test_encrypted_token_has_the_header_of_the_wire_contract_in_order(self, token, alg, enc):
         assert header_text(token) == f'{{"alg":"{alg}","enc":"{enc}","cty":"JWT","kid":"e1"}}'
 
-    def test_joserfc_decrypts_the_token(self, token, signed, encryption_key, alg, enc):
+    def test_joserfc_decrypts_an_encrypted_token(self, token, signed, encryption_key, alg, enc):
         key = joserfc_jwk.RSAKey.import_key(encryption_key.export(as_dict=True))
 
         assert joserfc_jwe.decrypt_compact(token, key, algorithms=[alg, enc]).plaintext == signed.encode()
 
-    def test_plain_cryptography_decrypts_the_token_and_pyjwt_reads_it(self, token, signing_key, encryption_key):
+    def test_plain_cryptography_decrypts_an_encrypted_token_and_pyjwt_reads_the_inner_token(
+        self, token, signing_key, encryption_key
+    ):
         inner = decrypt_by_hand(token, encryption_key)
 
         assert jwt.decode(inner, signing_key.export_to_pem(), algorithms=["RS256"]) == json.loads(PAYLOAD)
 
-    def test_jwcrypto_decrypts_the_token(self, token, signed, encryption_key, alg, enc):
+    def test_jwcrypto_decrypts_an_encrypted_token(self, token, signed, encryption_key, alg, enc):
         jwe = JWE(algs=[alg, enc])
         jwe.deserialize(token)
         jwe.decrypt(encryption_key)
 
         assert jwe.payload == signed.encode()
 
-    def test_this_package_decrypts_the_token(self, token, signed, encryption_key, alg):
+    def test_this_package_decrypts_an_encrypted_token(self, token, signed, encryption_key, alg):
         assert jose.decrypt(token, {"e1": PrivateKey(encryption_key)}, key_algorithms=[alg]) == (signed, "e1")
 
-    def test_encrypting_twice_gives_different_tokens(self, token, signed, encryption_key, alg, enc):
+    def test_encrypting_the_same_token_twice_gives_different_results(self, token, signed, encryption_key, alg, enc):
         again = jose.encrypt(signed, encryption_key, kid="e1", alg=alg, enc=enc)
 
-        # The tokens share only the header. The encrypted key, the IV, the ciphertext and the tag differ.
+        # The results share only the header, because the encrypted key, the IV, the ciphertext and the tag are random.
         assert [a == b for a, b in zip(token.split("."), again.split("."), strict=True)] == [True] + [False] * 4
 
 
@@ -124,7 +126,7 @@ class TestATokenFromJoserfc:
             pytest.param({"kid": "s1"}, {"cty": "JWT", "kid": "e1", "typ": "JWT"}, id="with-everything"),
         ],
     )
-    def test_g10_reader_decrypts_and_verifies_a_token_from_joserfc(
+    def test_g10_decrypt_and_verify_accept_a_token_from_joserfc(
         self, alg, enc, inner_kid, outer, signing_key, encryption_key
     ):
         signer = joserfc_jwk.RSAKey.import_key(signing_key.export(as_dict=True))
@@ -139,7 +141,7 @@ class TestATokenFromJoserfc:
 
         assert (claims, encryption_kid, signing_kid) == (json.loads(PAYLOAD), "e1", "s1")
 
-    def test_g10_reader_accepts_an_inner_header_without_typ(self, alg, enc, signing_key, encryption_key):
+    def test_g10_verify_accepts_an_inner_header_without_typ(self, alg, enc, signing_key, encryption_key):
         signer = joserfc_jwk.RSAKey.import_key(signing_key.export(as_dict=True))
         inner = joserfc_jws.serialize_compact({"alg": "RS256"}, PAYLOAD, signer, algorithms=["RS256"])
         token = jose.encrypt(inner, encryption_key, kid="e1", alg=alg, enc=enc)

@@ -28,9 +28,9 @@ from tests.tokens.handmade import (
 )
 
 
-class TestTheJSONSerialization:
+class TestATokenInJSONSerialization:
     @pytest.mark.parametrize("recipients", [1, 200])
-    def test_g3_reader_refuses_an_encrypted_token_in_json_serialization(self, recipients, signed, encryption_key):
+    def test_g3_decrypt_refuses_an_encrypted_token_in_json_serialization(self, recipients, signed, encryption_key):
         jwe = JWE(signed.encode(), '{"enc":"A256GCM"}', algs=["RSA-OAEP", "A256GCM"])
         for _ in range(recipients):
             jwe.add_recipient(encryption_key, '{"alg":"RSA-OAEP"}')
@@ -40,7 +40,7 @@ class TestTheJSONSerialization:
 
         assert refusal.value.code in {"malformed", "too_long"}
 
-    def test_g3_reader_refuses_a_signed_token_in_json_serialization(self, signing_key):
+    def test_g3_verify_refuses_a_signed_token_in_json_serialization(self, signing_key):
         jws = JWS(PAYLOAD)
         jws.add_signature(signing_key, protected='{"alg":"RS256"}')
 
@@ -77,13 +77,13 @@ def non_canonical_forms(token: str) -> Iterator[str]:
 
 
 class TestANonCanonicalToken:
-    def test_g4_reader_refuses_a_non_canonical_encrypted_token_without_using_a_key(self, encrypted):
+    def test_g4_decrypt_refuses_a_non_canonical_encrypted_token_without_using_a_key(self, encrypted):
         for text in non_canonical_forms(encrypted):
             assert text != encrypted
             with pytest.raises(InvalidToken):
                 jose.decrypt(text, NO_KEYS)
 
-    def test_g4_reader_refuses_a_non_canonical_signed_token_without_using_a_key(self, signed, signing_key):
+    def test_g4_verify_refuses_a_non_canonical_signed_token_without_using_a_key(self, signed, signing_key):
         for text in non_canonical_forms(signed):
             assert text != signed
             with pytest.raises(InvalidToken):
@@ -91,8 +91,10 @@ class TestANonCanonicalToken:
 
     @pytest.mark.parametrize("enc", CONTENT_ALGORITHMS)
     @pytest.mark.parametrize("moved", [1, 2, 3, 8, 12, 16, 32])
-    def test_g4_reader_refuses_bytes_moved_from_one_segment_to_the_next(self, enc, moved, signed, encryption_key):
-        # The tag of CBC-HMAC covers IV and ciphertext as one string. Only a length check of the IV detects the move.
+    def test_g4_decrypt_refuses_a_token_with_bytes_moved_from_one_segment_to_the_next(
+        self, enc, moved, signed, encryption_key
+    ):
+        # Only the length of the IV reveals the move, because the tag of CBC-HMAC covers IV and ciphertext together.
         token = jose.encrypt(signed, encryption_key, kid="e1", alg="RSA-OAEP", enc=enc)
         header, *parts = token.split(".")
         for left in range(3):
@@ -105,10 +107,10 @@ class TestANonCanonicalToken:
                 with pytest.raises(InvalidToken):
                     jose.decrypt(".".join([header, *map(b64, raw)]), {"e1": PrivateKey(encryption_key)})
 
-    def test_g4_reader_refuses_zero_bytes_before_the_signature_or_the_encrypted_key(
+    def test_g4_decrypt_and_verify_refuse_zero_bytes_before_the_encrypted_key_or_the_signature(
         self, signed, encrypted, signing_key, encryption_key
     ):
-        # Leading zero bytes do not change the number.
+        # A lenient parser would accept the token, because leading zero bytes do not change the number.
         first, payload, signature = signed.split(".")
         with pytest.raises(InvalidToken):
             jose.verify(f"{first}.{payload}.{b64(bytes(3) + unb64(signature))}", {"s1": signing_key})
@@ -118,7 +120,7 @@ class TestANonCanonicalToken:
                 ".".join([header, b64(bytes(3) + unb64(wrapped)), *rest]), {"e1": PrivateKey(encryption_key)}
             )
 
-    def test_g4_reader_refuses_a_signature_increased_by_the_modulus(self, signed, signing_key):
+    def test_g4_verify_refuses_a_signature_that_is_increased_by_the_modulus(self, signed, signing_key):
         first, payload, signature = signed.split(".")
         number = int.from_bytes(unb64(signature)) + int.from_bytes(unb64(signing_key["n"]))
 
@@ -169,9 +171,11 @@ BROKEN_HEADERS = {
 }
 
 
-class TestAnInvalidHeader:
+class TestAnInvalidTokenHeader:
     @pytest.mark.parametrize("member", ODD_MEMBERS.values(), ids=ODD_MEMBERS.keys())
-    def test_g5_reader_refuses_an_unknown_header_member_without_using_a_key(self, member, encrypted, signed):
+    def test_g5_decrypt_and_verify_refuse_an_unknown_header_member_without_using_a_key(
+        self, member, encrypted, signed
+    ):
         for refused, token, header in (
             (jose.decrypt, encrypted, JWE_HEADER),
             (jose.verify, signed, JWS_HEADER),
@@ -181,7 +185,7 @@ class TestAnInvalidHeader:
             assert refusal.value.code == "bad_header"
 
     @pytest.mark.parametrize("header", BROKEN_HEADERS.values(), ids=BROKEN_HEADERS.keys())
-    def test_g5_reader_refuses_a_header_that_is_not_a_strict_json_object(self, header, encrypted, signed):
+    def test_g5_decrypt_and_verify_refuse_a_header_that_is_not_a_strict_json_object(self, header, encrypted, signed):
         for refused, token, members in (
             (jose.decrypt, encrypted, JWE_HEADER),
             (jose.verify, signed, JWS_HEADER),
@@ -191,14 +195,14 @@ class TestAnInvalidHeader:
             assert refusal.value.code in {"malformed", "bad_header"}
 
     @pytest.mark.parametrize("raw", [b"\xff\xfe{}", b"\xef\xbb\xbf{}", b'{"alg":"\xff"}', b"{\x00}"])
-    def test_g5_reader_refuses_a_header_that_is_not_utf_8(self, raw, encrypted):
+    def test_g5_decrypt_refuses_a_header_that_is_not_utf_8(self, raw, encrypted):
         with pytest.raises(InvalidToken) as refusal:
             jose.decrypt(with_header(encrypted, raw), NO_KEYS)
 
         assert refusal.value.code == "malformed"
 
     @pytest.mark.parametrize("bits", [b"[", b'{"":', b'[{"a":'])
-    def test_g5_deep_nesting_does_not_crash_a_thread_with_a_small_stack(self, bits):
+    def test_g5_deeply_nested_json_does_not_crash_a_thread_with_a_small_stack(self, bits):
         # The recursion limit of the parser in Python 3.13 assumes a stack of the default size.
         script = (
             "import threading\n"
@@ -218,19 +222,19 @@ class TestAnInvalidHeader:
         assert (done.returncode, done.stdout) == (0, "JSON is nested too deeply in the claims\n"), done.stderr
 
     @pytest.mark.parametrize("text", ["[" * 2000, '"' + "[" * 2000, '\\"[{' * 500, "[" * 40 + "\\" * 7])
-    def test_brackets_in_a_string_do_not_count_as_nesting(self, signing_key, text):
+    def test_brackets_in_a_json_string_do_not_count_as_nesting(self, signing_key, text):
         payload = json.dumps({"x": text}).encode()
 
         assert jose.verify(jose.sign(payload, PrivateKey(signing_key), kid="s1"), {"s1": signing_key})[
             0
         ] == json.loads(payload)
 
-    def test_g5_reader_refuses_the_deepest_nesting_that_fits_into_a_token(self, signed, signing_key):
+    def test_g5_verify_refuses_the_deepest_nesting_that_fits_into_a_token(self, signed, signing_key):
         with pytest.raises(InvalidToken) as refusal:
             jose.verify(with_header(signed, "[" * 3000), NO_KEYS)
         assert refusal.value.code == "bad_header"
 
-        # The signature is valid, so the claims are parsed. The parser must refuse without crashing the process.
+        # The parser must refuse the claims, because the process must not crash after a valid signature.
         nested = jose.sign(b'{"x":' + b"[" * 2500 + b"]" * 2500 + b"}", PrivateKey(signing_key), kid="s1")
         with pytest.raises(InvalidToken) as refusal:
             jose.verify(nested, {"s1": signing_key})
@@ -238,7 +242,7 @@ class TestAnInvalidHeader:
 
     @pytest.mark.parametrize("member", ["typ", "cty"])
     @pytest.mark.parametrize("value", ["jwt", "JOSE", "jwk+json", "application/jwt", ""])
-    def test_reader_refuses_an_encrypted_token_of_another_type(self, member, value, encrypted):
+    def test_decrypt_refuses_an_encrypted_token_of_another_type(self, member, value, encrypted):
         header = json.dumps({"alg": "RSA-OAEP", "enc": "A128CBC-HS256", "kid": "e1", member: value})
 
         with pytest.raises(InvalidToken) as refusal:
@@ -247,9 +251,9 @@ class TestAnInvalidHeader:
         assert refusal.value.code == "wrong_type"
 
     @pytest.mark.parametrize("changes", [{"typ": "at+jwt"}, {"typ": "jwt"}, {"typ": ""}, {"cty": "JWT"}])
-    def test_c2_reader_refuses_a_signed_token_of_another_type(self, changes, signed):
-        # RFC 8725 §3.11: an ID token or an RFC 9068 access token of the same key must be refused. `cty` would mean
-        # that the payload is another token.
+    def test_c2_verify_refuses_a_signed_token_of_another_type(self, changes, signed):
+        # An ID token or an RFC 9068 access token of the same key must be refused (RFC 8725 §3.11).
+        # The member `cty` would mean that the payload is another token.
         header = json.dumps({"typ": "JWT", "alg": "RS256", "kid": "s1"} | changes)
 
         with pytest.raises(InvalidToken) as refusal:
@@ -279,7 +283,9 @@ class TestAHostileKid:
             pytest.param(None, "bad_header", id="null"),
         ],
     )
-    def test_g9_reader_refuses_a_hostile_kid(self, kid, code, encrypted, signed, encryption_key, signing_key):
+    def test_g9_decrypt_and_verify_refuse_a_hostile_kid(
+        self, kid, code, encrypted, signed, encryption_key, signing_key
+    ):
         for refused, token, keys, header in (
             (
                 jose.decrypt,
@@ -293,7 +299,7 @@ class TestAHostileKid:
                 refused(with_header(token, json.dumps(header | {"kid": kid})), keys)
             assert refusal.value.code == code
 
-    def test_g9_error_does_not_contain_a_hostile_kid(self, encrypted, encryption_key):
+    def test_g9_error_of_decrypt_does_not_contain_a_hostile_kid(self, encrypted, encryption_key):
         header = json.dumps({"alg": "RSA-OAEP", "enc": "A128CBC-HS256", "kid": "<script>"})
 
         with pytest.raises(InvalidToken) as refusal:
@@ -304,7 +310,7 @@ class TestAHostileKid:
 
 class TestALongToken:
     @pytest.mark.parametrize("length", [8193, 1_000_000])
-    def test_g19_reader_refuses_a_token_over_8_kib_without_parsing_it(self, length):
+    def test_g19_decrypt_and_verify_refuse_a_token_over_8_kib_without_parsing_the_token(self, length):
         text = "." * length
 
         for refused in (jose.decrypt, jose.verify):
@@ -312,7 +318,7 @@ class TestALongToken:
                 refused(text, NO_KEYS)
             assert refusal.value.code == "too_long"
 
-    def test_g19_reader_accepts_a_token_of_8_kib(self, signing_key):
+    def test_g19_verify_accepts_a_token_of_8_kib(self, signing_key):
         head = len(jose.sign(b"", PrivateKey(signing_key), kid="s1"))
         claims = {"x": "x" * ((compact.MAX_TOKEN_CHARS - head) * 3 // 4 - 8)}
         token = jose.sign(json.dumps(claims, separators=(",", ":")).encode(), PrivateKey(signing_key), kid="s1")
@@ -320,7 +326,7 @@ class TestALongToken:
 
         assert jose.verify(token, {"s1": signing_key})[0] == claims
 
-    def test_reader_refuses_a_header_over_1_kib(self, encrypted):
+    def test_decrypt_refuses_a_header_over_1_kib(self, encrypted):
         header = json.dumps({"alg": "RSA-OAEP", "enc": "A128CBC-HS256", "kid": "e1"}) + " " * 1024
 
         with pytest.raises(InvalidToken) as refusal:
@@ -331,7 +337,7 @@ class TestALongToken:
 
 class TestTheContentOfAToken:
     @pytest.mark.parametrize("inside", ["é", "\u2028", "\U0001f511"])
-    def test_reader_refuses_plaintext_that_is_not_ascii(self, inside, encryption_key):
+    def test_decrypt_refuses_a_plaintext_that_is_not_ascii(self, inside, encryption_key):
         token = encrypted_as({"alg": "RSA-OAEP", "enc": "A256GCM", "kid": "e1"}, inside, encryption_key)
 
         with pytest.raises(InvalidToken) as refusal:
@@ -355,14 +361,14 @@ class TestTheContentOfAToken:
             b'{"exp":' + b"9" * 5000 + b"}",
         ],
     )
-    def test_g8_reader_refuses_signed_claims_that_are_not_a_strict_json_object(self, payload, signing_key):
+    def test_g8_verify_refuses_signed_claims_that_are_not_a_strict_json_object(self, payload, signing_key):
         with pytest.raises(InvalidToken) as refusal:
             jose.verify(jose.sign(payload, PrivateKey(signing_key), kid="s1"), {"s1": signing_key})
 
         assert refusal.value.code == "malformed"
 
-    def test_reader_checks_the_signature_before_it_parses_the_payload(self, rsa_pool):
-        # The payload must not be parsed before the signature has been verified.
+    def test_verify_checks_the_signature_before_the_payload_is_parsed(self, rsa_pool):
+        # An invalid payload must cause the error of the signature, because the payload must not be parsed first.
         token = jose.sign(b"not json", PrivateKey(rsa_pool.take("sig")), kid="s1")
 
         with pytest.raises(InvalidToken) as refusal:
@@ -376,7 +382,7 @@ class TestPeekIssuer:
         assert compact.peek_issuer(signed) == "instructure:inst_access"
 
     @pytest.mark.parametrize("payload", [b"{}", b'{"iss":null}', b'{"iss":["instructure:inst_access"]}', b"[]", b"x"])
-    def test_peek_issuer_returns_none_if_there_is_no_issuer(self, payload, signing_key):
+    def test_peek_issuer_returns_none_if_the_payload_contains_no_issuer(self, payload, signing_key):
         assert compact.peek_issuer(jose.sign(payload, PrivateKey(signing_key), kid="s1")) is None
 
     def test_peek_issuer_returns_none_for_encrypted_and_opaque_tokens(self, encrypted):
