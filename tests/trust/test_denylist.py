@@ -71,7 +71,7 @@ class TestADenyListFromTheDatabase:
 
         assert denylist.current() == {str(denied.jti)}
 
-    def test_a_token_that_was_revoked_in_its_first_second_is_listed_until_it_expires(self, row):
+    def test_deny_list_contains_a_token_that_was_revoked_in_its_first_second_until_the_token_expires(self, row):
         now = timezone.now()
         denied = row(
             issued_at=now - timedelta(seconds=3595),
@@ -81,7 +81,7 @@ class TestADenyListFromTheDatabase:
 
         assert denylist.current() == {str(denied.jti)}
 
-    def test_an_expired_token_is_listed_while_the_largest_leeway_accepts_it(self, row):
+    def test_deny_list_contains_an_expired_token_while_the_largest_leeway_accepts_the_token(self, row):
         now = timezone.now()
         denied = row(
             issued_at=now - timedelta(seconds=3890),
@@ -91,14 +91,14 @@ class TestADenyListFromTheDatabase:
 
         assert denylist.current() == {str(denied.jti)}
 
-    def test_a_jti_has_the_same_form_as_in_tokens(self, row):
+    def test_deny_list_contains_each_jti_in_the_same_form_as_in_tokens(self, row):
         denied = row(revoked_at=timezone.now())
 
         (jti,) = denylist.current()
         assert jti == str(denied.jti)
         assert jti.count("-") == 4
 
-    def test_reading_the_deny_list_takes_three_queries_and_reading_it_again_one(
+    def test_first_reading_of_the_deny_list_takes_three_queries_and_the_next_reading_takes_one(
         self, row, clock, revoke, django_assert_num_queries
     ):
         revoke(row())
@@ -111,7 +111,7 @@ class TestADenyListFromTheDatabase:
 
     # Use real transactions, because MariaDB's ANALYZE would commit the transaction of the test.
     @pytest.mark.django_db(transaction=True)
-    def test_the_query_uses_an_index(self, row):
+    def test_query_for_revoked_tokens_uses_an_index(self, row):
         now = timezone.now()
         IssuedToken.objects.bulk_create(
             IssuedToken(
@@ -138,7 +138,7 @@ class TestADenyListFromTheDatabase:
 
         assert "instaccess_revoked" in plan
 
-    def test_an_unavailable_database_raises_an_operational_error(self):
+    def test_deny_list_raises_an_operational_error_if_the_database_is_unavailable(self):
         def broken(*args: Any) -> Any:
             raise OperationalError("unavailable")
 
@@ -172,20 +172,20 @@ class TestADenyListFromAURL:
 
         assert denylist.current() == set(many)
 
-    def test_the_error_names_the_setting_if_the_issuer_returns_401(self, remote):
+    def test_deny_list_error_names_the_setting_if_the_issuer_returns_401(self, remote):
         remote.answer_with(401)
 
         with pytest.raises(SourceUnavailable, match=r"answered 401: add the first .*\['SERVICE_SECRETS'\]"):
             denylist.current()
 
-    def test_the_request_contains_the_first_secret(self, remote):
+    def test_deny_list_request_contains_the_first_configured_secret(self, remote):
         denylist.current()
 
         (request,) = remote.requests
         assert (request.method, request.path) == ("GET", REVOCATIONS)
         assert request.headers["Authorization"] == f"Bearer {SECRET}"
 
-    def test_a_netrc_file_does_not_replace_the_secret(self, remote, tmp_path, monkeypatch):
+    def test_netrc_file_does_not_replace_the_secret_of_a_deny_list_request(self, remote, tmp_path, monkeypatch):
         netrc = tmp_path / "netrc"
         netrc.write_text("machine 127.0.0.1 login a password b\n")
         monkeypatch.setenv("NETRC", str(netrc))
@@ -193,7 +193,7 @@ class TestADenyListFromAURL:
 
         assert remote.requests[0].headers["Authorization"] == f"Bearer {SECRET}"
 
-    def test_an_unchanged_deny_list_is_requested_with_its_etag(self, remote, clock):
+    def test_deny_list_request_contains_the_etag_of_the_last_response(self, remote, clock):
         remote.answer_with(200, document("one"), ETag='"1"')
         assert denylist.current() == {"one"}
         remote.answer_with(304)
@@ -202,7 +202,7 @@ class TestADenyListFromAURL:
 
         assert remote.requests[1].headers["If-None-Match"] == '"1"'
 
-    def test_a_changed_deny_list_replaces_the_last_deny_list(self, remote, clock):
+    def test_changed_deny_list_of_the_issuer_replaces_the_last_deny_list(self, remote, clock):
         remote.answer_with(200, document("one"), ETag='"1"')
         denylist.current()
         remote.answer_with(200, document("one", "two"), ETag='"2"')
@@ -210,7 +210,7 @@ class TestADenyListFromAURL:
 
         assert denylist.current() == {"one", "two"}
 
-    def test_only_new_revocations_are_requested(self, remote, clock):
+    def test_gateway_requests_only_revocations_after_its_last_position(self, remote, clock):
         remote.answer_with(200, document("one", cursor="17"))
         denylist.current()
         remote.answer_with(200, document("two", cursor="18"))
@@ -219,7 +219,7 @@ class TestADenyListFromAURL:
         assert denylist.current() == {"one", "two"}
         assert [request.query for request in remote.requests] == ["since=", "since=17"]
 
-    def test_all_parts_of_the_list_are_requested_at_once(self, remote):
+    def test_gateway_requests_all_parts_of_a_long_deny_list_at_once(self, remote):
         def answer(handler: Any) -> None:
             number = int(handler.path.partition("since=")[2] or 0) + 1
             reply(handler, 200, document(str(number), cursor=str(number), more=number < 4))
@@ -228,13 +228,13 @@ class TestADenyListFromAURL:
 
         assert denylist.current() == {"1", "2", "3", "4"}
 
-    def test_an_issuer_that_always_sends_the_same_part_is_not_asked_forever(self, remote):
+    def test_gateway_stops_requesting_if_the_issuer_always_sends_the_same_part_of_the_deny_list(self, remote):
         remote.answer_with(200, document("one", cursor="17", more=True))
 
         assert denylist.current() == {"one"}
         assert len(remote.requests) == 2
 
-    def test_revoked_users_accounts_and_keys_are_read(self, remote):
+    def test_gateway_reads_revoked_users_accounts_and_keys_from_the_deny_list(self, remote):
         members = {"revoked_users": {"u": 7}, "revoked_accounts": {"a": 8}, "revoked_keys": ["k"]}
         remote.answer_with(200, document(**members))
         deny_list = denylist.current()
@@ -245,13 +245,13 @@ class TestADenyListFromAURL:
             token = Claims.from_payload(payload, now=payload["iat"], issuers=[ISSUER])
             assert deny_list.find(token, kid) is not None
 
-    def test_a_secret_in_the_query_of_the_url_is_kept(self, remote, settings):
+    def test_deny_list_request_keeps_the_query_of_the_configured_url(self, remote, settings):
         settings.INSTACCESS = settings.INSTACCESS | {"DENY_LIST": f"{remote.base_url}{REVOCATIONS}?tenant=a"}
         denylist.current()
 
         assert remote.requests[0].query == "tenant=a&since="
 
-    def test_the_deny_list_is_not_requested_again_within_the_interval(self, remote, clock):
+    def test_gateway_does_not_request_the_deny_list_again_within_the_interval(self, remote, clock):
         for _ in range(5):
             denylist.current()
             clock.now += 0.3
@@ -286,7 +286,7 @@ class TestADenyListFromAURL:
         ],
         ids=lambda answer: f"{answer[0]}-{answer[1][:20]!r}",
     )
-    def test_a_faulty_response_raises_source_unavailable_once_the_last_deny_list_is_too_old(
+    def test_faulty_deny_list_response_raises_source_unavailable_once_the_last_deny_list_is_too_old(
         self, remote, clock, answer
     ):
         remote.answer_with(*answer)
@@ -305,7 +305,7 @@ class TestADenyListFromAURL:
         with pytest.raises(SourceUnavailable):
             denylist.current()
 
-    def test_a_redirect_is_not_followed_so_the_secret_reaches_no_other_server(self, remote):
+    def test_gateway_does_not_follow_a_redirect_of_the_deny_list_to_another_server(self, remote):
         with scripted_server(lambda handler: reply(handler, 200, document())) as other_server:
             for status in (301, 302, 303, 307, 308):
                 remote.answer_with(status, Location=other_server.base_url + REVOCATIONS)
@@ -314,7 +314,7 @@ class TestADenyListFromAURL:
 
         assert other_server.requests == []
 
-    def test_a_request_to_a_server_that_stalls_ends_after_the_timeout(self, remote, monkeypatch):
+    def test_deny_list_request_to_a_server_that_stalls_ends_after_the_timeout(self, remote, monkeypatch):
         monkeypatch.setattr(fetch, "TIMEOUT", 0.2)
         release = threading.Event()
         remote.answer = lambda handler: release.wait(60)
@@ -322,7 +322,7 @@ class TestADenyListFromAURL:
             denylist.current()
         release.set()
 
-    def test_a_server_that_sends_slowly_is_abandoned_although_each_byte_arrives_in_time(self, remote, monkeypatch):
+    def test_deny_list_request_to_a_server_that_sends_slowly_ends_after_the_time_limit(self, remote, monkeypatch):
         monkeypatch.setattr(fetch, "BODY_SECONDS", 0.3)
         stop = threading.Event()
 
@@ -340,7 +340,7 @@ class TestADenyListFromAURL:
         stop.set()
         assert time.monotonic() - started < 30
 
-    def test_a_refused_connection_is_an_error_without_the_secret(self, settings):
+    def test_error_of_a_refused_deny_list_connection_does_not_contain_the_secret(self, settings):
         settings.INSTACCESS = {
             "DENY_LIST": "http://127.0.0.1:1/",
             "SERVICE_SECRETS": [SECRET],
@@ -350,14 +350,14 @@ class TestADenyListFromAURL:
             denylist.current()
         assert SECRET not in str(caught.value)
 
-    def test_no_request_is_sent_without_a_secret(self, remote, settings):
+    def test_gateway_sends_no_deny_list_request_without_a_secret(self, remote, settings):
         settings.INSTACCESS = {**settings.INSTACCESS, "SERVICE_SECRETS": []}
 
         with pytest.raises(ConfigError, match="SERVICE_SECRETS"):
             denylist.current()
         assert remote.requests == []
 
-    def test_an_http_url_is_refused_unless_http_is_allowed(self, remote, settings):
+    def test_deny_list_url_with_http_is_refused_unless_http_is_allowed(self, remote, settings):
         settings.INSTACCESS = {**settings.INSTACCESS, "ALLOW_HTTP_URLS": False}
 
         with pytest.raises(ConfigError, match="https"):
@@ -380,7 +380,7 @@ class TestTheRevocationListEndpoint:
 
         return get_
 
-    def test_the_response_lists_each_jti_in_order(self, get, row):
+    def test_revocation_list_endpoint_lists_each_revoked_jti_in_order(self, get, row):
         now = timezone.now()
         denied = sorted(str(row(revoked_at=now).jti) for _ in range(3))
         row()
@@ -391,7 +391,7 @@ class TestTheRevocationListEndpoint:
         assert response["Content-Type"] == "application/json; charset=utf-8"
         assert response["Cache-Control"] == "private, no-cache"
 
-    def test_the_answer_lists_users_accounts_and_keys(self, get, row):
+    def test_revocation_list_endpoint_lists_revoked_users_accounts_and_keys(self, get, row):
         user = row()
         revocation = {"keks": conf.key_encryption_keys, "reason": "x"}
         audit.revoke(audit.revocable_tokens(), scopes=audit.scopes_of_user("ada"), **revocation)
@@ -402,14 +402,14 @@ class TestTheRevocationListEndpoint:
         assert document["revoked_users"].keys() == {user.user_uuid}
         assert (document["revoked_accounts"], document["revoked_keys"]) == ({"a1": 17}, ["k1"])
 
-    def test_the_answer_has_the_members_of_the_example_in_the_wire_contract(self, get):
+    def test_revocation_list_endpoint_returns_the_members_of_the_example_in_the_wire_contract(self, get):
         (example,) = re.findall(r'^\{"cursor".*\}$', readme.page("wire-contract.md"), re.MULTILINE)
 
         documented, document = json.loads(example), get().json()
         assert list(documented) == list(document)
         assert [type(value) for value in documented.values()] == [type(value) for value in document.values()]
 
-    def test_with_a_position_the_answer_lists_only_later_revocations(self, get, row, revoke):
+    def test_revocation_list_after_a_position_contains_only_later_revocations(self, get, row, revoke):
         revoke(row())
         first = get(since="").json()
         assert (len(first["revoked"]), first["more"]) == (1, False)
@@ -420,7 +420,7 @@ class TestTheRevocationListEndpoint:
         assert (later["revoked"], later["more"]) == ([str(new.jti)], False)
         assert get(since=later["cursor"]).json()["revoked"] == []
 
-    def test_without_a_position_the_answer_lists_all_revocations(self, get, row, revoke, monkeypatch):
+    def test_revocation_list_without_a_position_contains_all_revocations(self, get, row, revoke, monkeypatch):
         monkeypatch.setattr(revocation_table, "PAGE", 2)
         monkeypatch.setattr(revocation_table, "_TOKENS", revocation_table._TOKENS.replace("10000", "2"))
         rows = [row() for _ in range(5)]
@@ -433,13 +433,13 @@ class TestTheRevocationListEndpoint:
         assert (document["revoked_keys"], document["more"]) == (["k1"], False)
         assert len(get(since="").json()["revoked"]) == 2
 
-    def test_with_an_unknown_position_the_answer_lists_all_revocations(self, get, row, revoke):
+    def test_revocation_list_after_an_unknown_position_contains_all_revocations(self, get, row, revoke):
         revoke(row())
 
         for position in ("1", "x", "", "9" * 400):
             assert len(get(since=position).json()["revoked"]) == 1
 
-    def test_with_a_position_the_answer_is_304_while_there_are_no_later_revocations(self, get, row, revoke):
+    def test_revocation_list_after_a_position_gets_a_304_while_there_are_no_later_revocations(self, get, row, revoke):
         revoke(row())
         position = get(since="").json()["cursor"]
         etag = get(since=position)["ETag"]
@@ -448,7 +448,7 @@ class TestTheRevocationListEndpoint:
         revoke(row())
         assert get(since=position, **{"If-None-Match": etag}).status_code == 200
 
-    def test_each_configured_secret_is_accepted_and_every_other_credential_is_refused(self, get, client):
+    def test_revocation_list_endpoint_accepts_only_the_configured_secrets(self, get, client):
         assert get("f" * 32).status_code == 200
         for secret in (None, "", "g" * 32, SECRET[:-1], SECRET + "x", SECRET.upper(), "é" * 32):
             response = get(secret)
@@ -458,12 +458,12 @@ class TestTheRevocationListEndpoint:
         assert client.get(REVOCATIONS, headers={"Authorization": SECRET}).status_code == 401
         assert client.get(f"{REVOCATIONS}?access_token={SECRET}").status_code == 401
 
-    def test_every_client_is_refused_if_no_secret_is_configured(self, get, settings):
+    def test_revocation_list_endpoint_refuses_every_client_if_no_secret_is_configured(self, get, settings):
         settings.INSTACCESS = {}
 
         assert get("").status_code == get(None).status_code == get(SECRET).status_code == 401
 
-    def test_the_response_is_304_while_the_list_has_not_changed(self, get, row):
+    def test_revocation_list_endpoint_returns_304_while_the_list_has_not_changed(self, get, row):
         row(revoked_at=timezone.now())
         etag = get()["ETag"]
 
@@ -472,17 +472,17 @@ class TestTheRevocationListEndpoint:
         row(revoked_at=timezone.now())
         assert get(**{"If-None-Match": etag}).status_code == 200
 
-    def test_a_wrong_secret_gets_401_although_the_etag_matches(self, get):
+    def test_revocation_list_endpoint_returns_401_for_a_wrong_secret_even_if_the_etag_matches(self, get):
         etag = get()["ETag"]
 
         assert get("g" * 32, **{"If-None-Match": etag}).status_code == 401
 
-    def test_only_get_and_head_are_allowed(self, client):
+    def test_revocation_list_endpoint_allows_only_get_and_head(self, client):
         for method in ("post", "put", "delete", "patch"):
             response = getattr(client, method)(REVOCATIONS)
             assert (response.status_code, response["Allow"]) == (405, "GET, HEAD")
 
-    def test_an_unavailable_database_gives_503_and_not_an_empty_list(self, get):
+    def test_revocation_list_endpoint_returns_503_instead_of_an_empty_list_without_a_database(self, get):
         def broken(*args: Any) -> Any:
             raise OperationalError("unavailable")
 
@@ -491,7 +491,7 @@ class TestTheRevocationListEndpoint:
         assert (response.status_code, response["Cache-Control"]) == (503, "no-store")
         assert "revoked" not in response.content.decode()
 
-    def test_the_log_does_not_contain_the_secret(self, get, caplog):
+    def test_log_of_the_revocation_list_endpoint_contains_no_secret(self, get, caplog):
         get("g" * 32)
         get()
 

@@ -59,22 +59,22 @@ def refusal(data: str | bytes) -> str:
 
 
 class TestParsingAKey:
-    def test_a_private_pem_gives_a_private_key(self, pair):
+    def test_parser_returns_a_private_key_for_a_private_pem(self, pair):
         assert key_texts.parse(private_pem(pair)).export_private() == JWK(**members(pair)).export_private()
 
-    def test_a_public_pem_gives_a_public_key(self, pair):
+    def test_parser_returns_a_public_key_for_a_public_pem(self, pair):
         key = key_texts.parse(public_pem(pair))
 
         assert not key.has_private
         assert key.thumbprint() == pair.thumbprint()
 
-    def test_a_pkcs1_pem_is_accepted(self, pair):
+    def test_parser_accepts_a_pkcs1_pem(self, pair):
         private = pair.get_op_key("sign")
         pem = private.private_bytes(PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption())
 
         assert key_texts.parse(pem).thumbprint() == pair.thumbprint()
 
-    def test_k6_a_certificate_gives_its_public_key(self, pair):
+    def test_k6_parser_returns_the_public_key_of_a_certificate(self, pair):
         private, name = pair.get_op_key("sign"), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "gateway")])
         now = datetime.now(UTC)
         certificate = (
@@ -93,20 +93,20 @@ class TestParsingAKey:
         assert key.thumbprint() == pair.thumbprint()
 
     @pytest.mark.parametrize("private", [True, False])
-    def test_a_jwk_is_accepted_as_a_string_and_as_bytes(self, pair, private):
+    def test_parser_accepts_a_jwk_as_a_string_and_as_bytes(self, pair, private):
         text = json.dumps(members(pair, private=private))
 
         for data in (text, text.encode()):
             assert key_texts.parse(data).thumbprint() == pair.thumbprint()
             assert key_texts.parse(data).has_private is private
 
-    def test_white_space_around_a_pem_is_ignored(self, pair):
+    def test_parser_ignores_white_space_around_a_pem(self, pair):
         pem = public_pem(pair).replace(b"\n", b"\r\n")
 
         assert key_texts.parse(b"\n  " + pem + b"\n\n").thumbprint() == pair.thumbprint()
 
-    def test_other_members_of_a_jwk_are_dropped(self, pair):
-        """The caller decides the use, the kid and the algorithm of a key."""
+    def test_parser_drops_all_members_of_a_jwk_except_those_of_the_public_key(self, pair):
+        """Drop the members, because the caller decides the use, the kid and the algorithm of a key."""
         other_members = {"use": "enc", "kid": "mine", "alg": "RSA-OAEP", "x5u": "https://evil.example/", "x": "y"}
         key = key_texts.parse(json.dumps(members(pair, private=False) | other_members))
 
@@ -119,7 +119,7 @@ class TestRefusedKeys:
         for data in (private_pem(weak), public_pem(weak), json.dumps(members(weak))):
             assert refusal(data) == "the key has 1024 bits; 2048 to 4096 are accepted"
 
-    def test_k6_parser_refuses_a_key_so_large_that_each_operation_would_be_slow(self):
+    def test_k6_parser_refuses_a_key_of_8192_bits(self):
         huge = json.dumps({"kty": "RSA", "n": unsigned((1 << 8191) | 1), "e": "AQAB"})
 
         assert refusal(huge) == "the key has 8192 bits; 2048 to 4096 are accepted"
@@ -161,8 +161,8 @@ class TestRefusedKeys:
     def test_k6_parser_refuses_a_symmetric_key(self):
         assert refusal(JWK.generate(kty="oct", size=256).export()) == "the key type is oct; only RSA is accepted"
 
-    def test_k6_parser_refuses_a_jwk_that_asks_to_generate_a_key(self):
-        """jwcrypto would generate a key and return it as if it had been parsed."""
+    def test_k6_parser_refuses_a_jwk_with_a_generate_member(self):
+        """Refuse the JWK, because jwcrypto would generate a new key instead of parsing a key."""
         assert refusal('{"generate": "RSA", "size": 2048}') == "a JWK with a `generate` member is not a key"
 
     def test_k6_parser_refuses_an_encrypted_pem(self, pair):
@@ -172,7 +172,7 @@ class TestRefusedKeys:
 
         assert refusal(encrypted).startswith("this is neither an unencrypted PEM key nor a JWK")
 
-    def test_k6_the_error_for_a_common_key_format_contains_a_conversion_command(self, pair):
+    def test_k6_parser_error_for_a_common_key_format_contains_a_conversion_command(self, pair):
         key: Any = pair.get_op_key("sign")
         no_password = serialization.NoEncryption()
         der = key.private_bytes(serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, no_password)
@@ -238,12 +238,12 @@ class TestRefusedKeys:
         value=st.one_of(st.none(), st.integers(), st.text(max_size=20), st.lists(st.text(max_size=3), max_size=2)),
     )
     @hypothesis_settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-    def test_k6_parser_refuses_a_jwk_with_one_invented_member(self, rsa_pool, name, value):
+    def test_k6_parser_refuses_a_jwk_in_which_an_arbitrary_value_replaces_a_member(self, rsa_pool, name, value):
         rsa_pool.rewind()
 
         assert refusal(json.dumps(members(rsa_pool.take()) | {name: value}))
 
-    def test_k6_no_error_message_contains_key_material(self, pair):
+    def test_k6_parser_error_contains_no_key_material(self, pair):
         broken = members(pair) | {"p": "not-a-prime"}
         text = refusal(json.dumps(broken)) + refusal(private_pem(pair)[:-40])
 
@@ -254,7 +254,7 @@ class TestRefusedKeys:
 class TestSerializingAKey:
     @pytest.mark.parametrize("file_format", ["pem", "jwk"])
     @pytest.mark.parametrize("private", [True, False])
-    def test_a_serialized_key_parses_as_the_same_key(self, pair, file_format, private):
+    def test_serialized_key_can_be_parsed_as_the_same_key(self, pair, file_format, private):
         text = (key_texts.private_text if private else material.to_text)(pair, file_format=file_format)
         parsed = key_texts.parse(text)
 
@@ -263,7 +263,7 @@ class TestSerializingAKey:
         assert text.endswith("\n")
 
     @pytest.mark.parametrize("file_format", ["pem", "jwk"])
-    def test_only_the_public_key_is_serialized_unless_the_private_key_is_requested(self, pair, file_format):
+    def test_serialized_key_contains_only_the_public_key_unless_the_private_key_is_requested(self, pair, file_format):
         text = material.to_text(pair, file_format=file_format)
 
         assert "PRIVATE" not in text
@@ -283,15 +283,15 @@ class TestSerializingAKey:
 
 
 class TestMembersOfAKey:
-    def test_public_members_are_kty_n_e_use_and_kid(self, pair):
+    def test_public_members_of_a_key_are_kty_n_e_use_and_kid(self, pair):
         assert set(material.public_members(pair, use="enc")) == {"kty", "n", "e", "use", "kid"}
 
-    def test_the_kid_is_the_thumbprint_although_the_jwk_has_another_kid(self, pair):
+    def test_kid_of_a_key_is_the_thumbprint_even_if_the_jwk_has_another_kid(self, pair):
         renamed = JWK(**members(pair) | {"kid": "chosen-by-the-owner"})
 
         assert material.public_members(renamed, use="sig")["kid"] == pair.thumbprint()
 
-    def test_a_private_jwk_contains_the_public_and_the_private_members(self, pair):
+    def test_private_jwk_contains_the_public_and_the_private_members(self, pair):
         private = members(material.for_use(PrivateKey(pair), use="enc").reveal())
 
         assert set(private) == {"kty", "n", "e", "use", "kid"} | PRIVATE_MEMBERS

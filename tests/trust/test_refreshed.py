@@ -15,7 +15,7 @@ from tests.support.clocks import Clock
 
 
 class Source:
-    """A `load` function that counts its calls. A test can make it fail or wait."""
+    """A `load` function that counts its calls, and that a test can let fail or wait."""
 
     def __init__(self) -> None:
         self.loads = 0
@@ -53,39 +53,41 @@ def value(source) -> Refreshed[Any]:
     return Refreshed(source)
 
 
-class TestTheAgeOfAValue:
-    def test_a_value_is_loaded_once_per_interval(self, clock, source, value):
+class TestTheAgeOfARefreshedValue:
+    def test_refreshed_value_is_loaded_once_per_interval(self, clock, source, value):
         assert [value.get(interval=2) for _ in range(3)] == [1, 1, 1]
         clock.now += 1.9
         assert value.get(interval=2) == 1
         clock.now += 0.1
         assert value.get(interval=2) == 2
 
-    def test_a_value_is_loaded_on_every_call_if_the_interval_is_0(self, clock, value):
+    def test_refreshed_value_is_loaded_on_every_call_if_the_interval_is_0(self, clock, value):
         assert [value.get(interval=0) for _ in range(3)] == [1, 2, 3]
 
-    def test_the_last_value_is_passed_to_the_next_load(self, clock, source, value):
+    def test_load_function_receives_the_last_value_of_a_refreshed_value(self, clock, source, value):
         for _ in range(3):
             value.get(interval=0)
 
         assert source.last_values == [None, 1, 2]
 
-    def test_a_value_is_loaded_again_after_its_cache_was_cleared(self, clock, source, value):
+    def test_refreshed_value_is_loaded_again_after_its_cache_was_cleared(self, clock, source, value):
         value.get(interval=9)
         value.clear_cache()
 
         assert value.get(interval=9) == 2
         assert source.last_values == [None, None]
 
-    def test_the_age_of_a_value_counts_from_the_start_of_its_load(self, clock, value):
+    def test_age_of_a_refreshed_value_counts_from_the_start_of_its_load(self, clock, value):
         slow: Refreshed[Any] = Refreshed(lambda last: setattr(clock, "now", clock.now + 5) or object())
         first = slow.get(interval=2)
 
         assert slow.get(interval=2) is not first
 
 
-class TestWhileLoadingFails:
-    def test_the_last_value_is_returned_until_the_interval_and_the_staleness_have_passed(self, clock, source, value):
+class TestAFailedLoadOfARefreshedValue:
+    def test_last_value_is_returned_while_loading_fails_until_interval_and_staleness_have_passed(
+        self, clock, source, value
+    ):
         value.get(interval=2, max_staleness=60)
         source.error = OSError("unavailable")
         clock.now += 61.9
@@ -94,7 +96,7 @@ class TestWhileLoadingFails:
         with pytest.raises(OSError, match="unavailable"):
             value.get(interval=2, max_staleness=60)
 
-    def test_loading_is_tried_once_per_interval_while_a_last_value_exists(self, clock, source, value):
+    def test_failed_load_is_retried_once_per_interval_while_there_is_a_last_value(self, clock, source, value):
         value.get(interval=2, max_staleness=60)
         source.error = OSError("unavailable")
         for _ in range(100):
@@ -103,7 +105,7 @@ class TestWhileLoadingFails:
 
         assert 9 <= source.loads <= 11
 
-    def test_loading_is_tried_on_every_call_if_no_value_was_ever_loaded(self, clock, source, value):
+    def test_failed_load_is_retried_on_every_call_if_no_value_was_ever_loaded(self, clock, source, value):
         source.error = OSError("unavailable")
         for _ in range(3):
             with pytest.raises(OSError, match="unavailable"):
@@ -111,7 +113,7 @@ class TestWhileLoadingFails:
 
         assert source.loads == 3
 
-    def test_a_successful_load_replaces_the_last_value(self, clock, source, value):
+    def test_successful_load_after_a_failed_load_replaces_the_last_value(self, clock, source, value):
         value.get(interval=2, max_staleness=60)
         source.error = OSError("unavailable")
         clock.now += 30
@@ -129,7 +131,7 @@ class TestWhileLoadingFails:
         with pytest.raises(OSError, match="unavailable"):
             value.get(interval=2)
 
-    def test_a_failed_load_is_logged(self, clock, source, value, caplog):
+    def test_failed_load_of_a_refreshed_value_is_logged(self, clock, source, value, caplog):
         value.get(interval=2, max_staleness=60)
         source.error = OSError("unavailable")
         clock.now += 2
@@ -139,7 +141,7 @@ class TestWhileLoadingFails:
 
 
 class InAThread:
-    """A call in a separate thread. `result` waits for the call to end."""
+    """A call in a separate thread, whose `result` waits for the end of the call."""
 
     def __init__(self, call: Any) -> None:
         self._call = call
@@ -159,7 +161,7 @@ class InAThread:
 
 
 def get_stale_value(clock: Clock, source: Source, value: Refreshed[Any], *, threads: int) -> list[InAThread]:
-    """Start threads that request a value which is too old. One of them loads the value until `source.gate` is set."""
+    """Start threads that request an outdated value, and let one thread load the value until `source.gate` is set."""
     value.get(interval=2, max_staleness=60)
     clock.now += 50
     source.gate = threading.Event()
@@ -169,7 +171,7 @@ def get_stale_value(clock: Clock, source: Source, value: Refreshed[Any], *, thre
     return calls
 
 
-class TestSeveralThreads:
+class TestThreadsThatShareARefreshedValue:
     def test_o13_threads_use_the_last_value_if_the_loading_thread_takes_too_long(
         self, clock, source, value, monkeypatch
     ):
@@ -182,7 +184,7 @@ class TestSeveralThreads:
         assert loading.result == 2
         assert source.loads == 2
 
-    def test_o13_after_one_thread_has_waited_without_a_result_the_next_thread_does_not_wait(
+    def test_o13_thread_does_not_wait_for_a_load_after_another_thread_has_waited_in_vain(
         self, clock, source, value, monkeypatch
     ):
         monkeypatch.setattr("instaccess.trust.refreshed.PATIENCE", 0.05)
@@ -195,7 +197,7 @@ class TestSeveralThreads:
         source.gate.set()
         assert loading.result == 2
 
-    def test_o13_a_thread_stops_waiting_if_there_is_no_last_value(self, clock, source, value, monkeypatch):
+    def test_o13_thread_stops_waiting_for_a_load_if_there_is_no_last_value(self, clock, source, value, monkeypatch):
         monkeypatch.setattr("instaccess.trust.refreshed.LAST_PATIENCE", 0.05)
         source.gate = threading.Event()
         loading = InAThread(lambda: value.get(interval=2))
@@ -206,8 +208,8 @@ class TestSeveralThreads:
         source.gate.set()
         assert loading.result == 1
 
-    def test_no_thread_gets_the_older_value_while_a_load_succeeds(self, clock, source, value, monkeypatch):
-        """With the older deny list, a gateway would accept a token that was revoked after that list was loaded."""
+    def test_every_thread_gets_the_new_value_if_the_load_succeeds(self, clock, source, value, monkeypatch):
+        """Wait for the load, because the older deny list lacks tokens that were revoked since its load."""
         monkeypatch.setattr("instaccess.trust.refreshed.PATIENCE", 60)
         calls = get_stale_value(clock, source, value, threads=8)
         source.gate.set()
@@ -215,7 +217,7 @@ class TestSeveralThreads:
         assert [each.result for each in calls] == [2] * 8
         assert source.loads == 2
 
-    def test_threads_wait_for_a_load_that_ends_soon(self, clock, source, value, monkeypatch):
+    def test_threads_wait_for_a_load_of_another_thread_that_ends_soon(self, clock, source, value, monkeypatch):
         monkeypatch.setattr("instaccess.trust.refreshed.PATIENCE", 60)
         both = get_stale_value(clock, source, value, threads=2)
         source.gate.set()
@@ -223,7 +225,7 @@ class TestSeveralThreads:
         assert [each.result for each in both] == [2, 2]
         assert source.loads == 2
 
-    def test_threads_share_the_load_of_the_first_value(self, clock, source, value):
+    def test_threads_share_one_load_of_the_first_value(self, clock, source, value):
         source.gate = threading.Event()
         waiting = [InAThread(lambda: value.get(interval=2, max_staleness=60)) for _ in range(8)]
         assert source.entered.wait(60)
@@ -232,7 +234,7 @@ class TestSeveralThreads:
         assert [each.result for each in waiting] == [1] * 8
         assert source.loads == 1
 
-    def test_threads_that_waited_for_a_failed_load_get_its_error(self, clock, source, value):
+    def test_threads_that_waited_for_a_failed_load_get_the_error_of_the_load(self, clock, source, value):
         source.gate, source.error = threading.Event(), OSError("unavailable")
         waiting = [InAThread(lambda: value.get(interval=2, max_staleness=60)) for _ in range(4)]
         assert source.entered.wait(60)
@@ -259,11 +261,11 @@ def _child(value: Refreshed[Any], pipe: Any) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 class TestAForkedProcess:
-    def test_a_child_process_starts_without_the_value_and_the_lock_of_its_parent(self, source, value):
+    def test_child_process_starts_without_the_cached_value_and_the_lock_of_its_parent(self, source, value):
         context = multiprocessing.get_context("fork")
         assert value.get(interval=3600) == 1
         parent_end, child_end = context.Pipe()
-        # If a thread of the parent holds the lock during a fork, the child can never acquire the lock.
+        # Hold the lock during the fork, because the child could never acquire the lock of a thread of its parent.
         with value._lock:
             child = context.Process(target=_child, args=(value, child_end))
             child.start()

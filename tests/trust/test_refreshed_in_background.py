@@ -58,12 +58,12 @@ def get(value: Refreshed[Any]) -> Any:
     return value.get(interval=2, max_staleness=60)
 
 
-class TestWhileLoadingWorks:
+class TestASuccessfulLoadInASeparateThread:
     def test_the_first_value_is_loaded_in_a_separate_thread(self, clock, source, value):
         assert get(value) == 1
         assert source.threads == ["instaccess-loading"]
 
-    def test_a_value_is_loaded_before_it_is_too_old_without_a_wait(self, clock, source, value):
+    def test_value_is_loaded_again_without_a_wait_before_the_value_is_too_old(self, clock, source, value):
         get(value)
         source.gate = threading.Event()
         source.entered.clear()
@@ -76,20 +76,20 @@ class TestWhileLoadingWorks:
         assert wait_until(lambda: get(value), lambda loaded: loaded != 1) == 2
         assert source.loads == 2
 
-    def test_a_young_value_is_not_loaded_again(self, clock, source, value):
+    def test_young_value_is_not_loaded_again(self, clock, source, value):
         for _ in range(10):
             get(value)
             clock.now += 0.1
 
         assert source.loads == 1
 
-    def test_a_caller_waits_for_a_value_that_is_too_old(self, clock, source, value):
+    def test_caller_waits_for_a_load_if_the_value_is_too_old(self, clock, source, value):
         get(value)
         clock.now += 2
 
         assert get(value) == 2
 
-    def test_an_error_reaches_the_caller(self, clock, source, value):
+    def test_error_of_a_load_in_a_separate_thread_reaches_the_caller(self, clock, source, value):
         source.error = OSError("unavailable")
         for _ in range(2):
             with pytest.raises(OSError, match="unavailable"):
@@ -98,7 +98,7 @@ class TestWhileLoadingWorks:
 
         assert get(value) == 3
 
-    def test_the_same_thread_loads_again(self, clock, source, value):
+    def test_all_loads_of_a_value_run_in_the_same_thread(self, clock, source, value):
         identities = set()
         for _ in range(5):
             get(value)
@@ -107,12 +107,12 @@ class TestWhileLoadingWorks:
 
         assert len(identities) == 1
 
-    def test_each_call_gets_a_value_that_was_loaded_after_it_if_the_interval_is_0(self, clock, source, value):
+    def test_caller_gets_a_value_that_was_loaded_after_the_call_if_the_interval_is_0(self, clock, source, value):
         assert [value.get(interval=0) for _ in range(3)] == [1, 2, 3]
 
 
 class TestALoadThatStalls:
-    """G34: a database that accepts connections and never answers."""
+    """A load from a database that accepts connections and never answers (case G34)."""
 
     @pytest.fixture(autouse=True)
     def short_patience(self, monkeypatch):
@@ -130,7 +130,7 @@ class TestALoadThatStalls:
         assert source.entered.wait(60)
         return gate
 
-    def test_g34_the_cached_value_is_used_without_a_wait_until_it_is_too_old(
+    def test_g34_callers_use_the_cached_value_without_a_wait_until_the_value_is_too_old(
         self, clock, source, value, stalled, monkeypatch
     ):
         monkeypatch.setattr(refreshed, "PATIENCE", 3600)
@@ -145,7 +145,7 @@ class TestALoadThatStalls:
         with pytest.raises(SourceUnavailable, match="takes too long"):
             get(value)
 
-    def test_g31_another_thread_loads_the_value_if_the_connection_of_the_first_one_is_dead(
+    def test_g31_another_thread_loads_the_value_if_the_connection_of_the_first_thread_is_dead(
         self, clock, source, value, stalled
     ):
         source.gate = None
@@ -156,7 +156,7 @@ class TestALoadThatStalls:
         assert wait_until(lambda: get(value), lambda loaded: loaded != 1) == 3
         assert source.loads == 3
 
-    def test_a_late_result_does_not_replace_a_newer_value(self, clock, source, value, stalled):
+    def test_late_result_of_a_stalled_load_does_not_replace_a_newer_value(self, clock, source, value, stalled):
         first, source.gate = value._running, None
         clock.now += 2.1
         wait_until(lambda: get(value), lambda loaded: loaded == 3)
@@ -166,7 +166,7 @@ class TestALoadThatStalls:
         assert first.result(0) == 2
         assert get(value) == 3
 
-    def test_fewer_and_fewer_threads_are_started_while_every_load_stalls(self, clock, source, value, stalled):
+    def test_pause_before_another_thread_starts_grows_while_every_load_stalls(self, clock, source, value, stalled):
         started_at = [clock.now]
         for _ in range(1000):
             clock.now += 0.1
@@ -177,7 +177,7 @@ class TestALoadThatStalls:
         pauses = [round(later - earlier) for earlier, later in itertools.pairwise(started_at)]
         assert pauses == [2, 4, 8, 16, 30, 30]
 
-    def test_a_caller_without_a_value_waits_only_once(self, clock, source, value, monkeypatch):
+    def test_callers_without_a_value_wait_for_a_stalled_load_only_once(self, clock, source, value, monkeypatch):
         source.gate = threading.Event()
         with pytest.raises(SourceUnavailable):
             get(value)
@@ -188,14 +188,16 @@ class TestALoadThatStalls:
         source.gate.set()
         assert wait_until(lambda: value._held.value, bool) == 1
 
-    def test_threads_are_not_blocked_while_one_thread_waits(self, clock, source, value, stalled):
+    def test_threads_are_not_blocked_while_another_thread_waits_for_a_stalled_load(
+        self, clock, source, value, stalled
+    ):
         calls = [InAThread(lambda: get(value)) for _ in range(8)]
 
         assert [call.result for call in calls] == [1] * 8
 
 
-class TestTheThread:
-    def test_a_thread_ends_when_it_has_no_work(self, monkeypatch):
+class TestTheLoadingThread:
+    def test_loading_thread_ends_when_the_thread_has_no_work(self, monkeypatch):
         monkeypatch.setattr(loading, "IDLE_SECONDS", 0.01)
         thread, ran = LoadingThread(), threading.Event()
         assert thread.offer(ran.set)
@@ -204,7 +206,7 @@ class TestTheThread:
         wait_until(lambda: thread._available, lambda available: not available)
         assert not thread.offer(ran.set)
 
-    def test_a_value_is_loaded_after_its_thread_has_ended(self, clock, value, monkeypatch):
+    def test_value_is_loaded_by_a_new_thread_after_the_loading_thread_has_ended(self, clock, value, monkeypatch):
         monkeypatch.setattr(loading, "IDLE_SECONDS", 0.01)
         assert get(value) == 1
         thread = value._thread
@@ -213,14 +215,16 @@ class TestTheThread:
 
         assert get(value) == 2
 
-    def test_a_busy_thread_takes_no_other_work(self):
+    def test_busy_loading_thread_accepts_no_other_work(self):
         thread, gate = LoadingThread(), threading.Event()
         assert thread.offer(lambda: gate.wait(60))
 
         assert not thread.offer(lambda: None)
         gate.set()
 
-    def test_the_caller_loads_the_value_if_no_thread_can_be_started(self, clock, source, value, monkeypatch, caplog):
+    def test_caller_loads_the_value_if_no_loading_thread_can_be_started(
+        self, clock, source, value, monkeypatch, caplog
+    ):
         def fail() -> Any:
             raise RuntimeError("can't start new thread")
 
@@ -239,7 +243,7 @@ class TestTheThread:
         assert source.threads == [threading.current_thread().name]
 
     @pytest.mark.django_db(transaction=True)
-    def test_the_thread_has_a_connection_of_its_own_and_closes_it(self, clock):
+    def test_loading_thread_opens_and_closes_its_own_database_connection(self, clock):
         used: list[Any] = []
 
         def load(last: Any) -> Any:
@@ -252,14 +256,14 @@ class TestTheThread:
         get(value)
 
         assert used[0] is not connections["default"]
-        # CONN_MAX_AGE is 0, as by default.
+        # The connection must be closed, because CONN_MAX_AGE is 0 by default.
         assert wait_until(lambda: used[0].connection, lambda open_connection: open_connection is None) is None
 
 
 class TestADeadConnection:
     @pytest.mark.django_db(transaction=True)
     @pytest.mark.parametrize("error", [OperationalError, InterfaceError])
-    def test_g31_the_value_is_loaded_again_over_a_new_connection(self, error):
+    def test_g31_value_is_loaded_again_over_a_new_connection_if_the_connection_is_dead(self, error):
         attempts = []
 
         def load() -> str:
@@ -274,7 +278,7 @@ class TestADeadConnection:
         assert attempts[1] is None  # Django opens a new connection for the next query.
 
     @pytest.mark.django_db(transaction=True)
-    def test_an_error_of_a_new_connection_is_raised(self):
+    def test_load_raises_the_error_of_a_new_connection(self):
         attempts = []
 
         def load() -> None:
@@ -287,7 +291,7 @@ class TestADeadConnection:
         assert len(attempts) == 1
 
     @pytest.mark.django_db
-    def test_an_error_in_a_transaction_is_raised(self):
+    def test_load_raises_the_error_of_a_connection_in_a_transaction(self):
         def load() -> None:
             raise OperationalError("gone")
 
@@ -304,15 +308,15 @@ class TestTheTimeoutsOfAConnection:
         assert settings["OPTIONS"] == options  # The settings of the project are not changed.
         return result
 
-    def test_g34_connection_attempts_have_a_time_limit(self):
+    def test_g34_database_connections_of_loading_threads_have_time_limits(self):
         assert self.options("postgresql", "postgresql") == {"connect_timeout": 5}
         assert self.options("mysql", "mysql") == {"connect_timeout": 5, "read_timeout": 5, "write_timeout": 5}
         assert self.options("sqlite", "sqlite3", timeout=20) == {"timeout": 20}
 
-    def test_limits_of_the_project_are_kept(self):
+    def test_connection_time_limits_of_the_project_are_kept_for_loading(self):
         assert self.options("postgresql", "postgresql", connect_timeout=1) == {"connect_timeout": 1}
 
-    def test_a_pool_of_the_project_is_not_used(self):
+    def test_connection_pool_of_the_project_is_not_used_for_loading(self):
         assert self.options("postgresql", "postgresql", pool=True) == {"connect_timeout": 5}
 
 
@@ -322,7 +326,7 @@ def _child(value: Refreshed[Any], pipe: Any) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 class TestAForkedProcess:
-    def test_g34_a_child_process_starts_a_thread_of_its_own_while_a_load_of_its_parent_stalls(self, source, value):
+    def test_g34_child_process_starts_its_own_loading_thread_while_a_load_of_its_parent_stalls(self, source, value):
         context = multiprocessing.get_context("fork")
         assert value.get(interval=3600) == 1
         parent_end, child_end = context.Pipe()

@@ -1,4 +1,4 @@
-"""The revocations in the database, read in parts: every reader gets every revocation, whenever it is committed."""
+"""Revocations that are read from the database in pages, so that every reader gets every revocation."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def read_all(position: str = "") -> list[Page]:
     return pages
 
 
-class TestTheFirstReading:
-    def test_the_page_contains_the_revoked_tokens_users_accounts_and_keys(self, row):
+class TestTheFirstReadingOfRevocations:
+    def test_first_page_contains_the_revoked_tokens_users_accounts_and_keys(self, row):
         single, spared = row(), row()
         revoke(single)
         revoke(scopes=[audit.Scope.user("u1"), audit.Scope.account("a1")])
@@ -58,10 +58,10 @@ class TestTheFirstReading:
         assert page.keys == ["k1"]
         assert str(spared.jti) not in page.tokens
 
-    def test_an_empty_database_has_an_empty_page(self):
+    def test_first_page_is_empty_if_the_database_is_empty(self):
         assert read() == Page(tokens=[], keys=[], cursor="0")
 
-    def test_many_tokens_are_read_in_several_pages(self, row, monkeypatch):
+    def test_many_revoked_tokens_are_read_in_several_pages(self, row, monkeypatch):
         monkeypatch.setattr(revocation_table, "PAGE", 2)
         monkeypatch.setattr(revocation_table, "_TOKENS", revocation_table._TOKENS.replace("10000", "2"))
         now = timezone.now()
@@ -73,7 +73,7 @@ class TestTheFirstReading:
         assert len(pages) == 5
         assert sorted(jti for page in pages for jti in page.tokens) == sorted(jtis(*rows))
 
-    def test_a_token_that_is_revoked_between_two_pages_is_read_afterwards(self, row, monkeypatch):
+    def test_token_that_is_revoked_between_two_pages_is_in_a_later_page(self, row, monkeypatch):
         monkeypatch.setattr(revocation_table, "PAGE", 1)
         monkeypatch.setattr(revocation_table, "_TOKENS", revocation_table._TOKENS.replace("10000", "1"))
         first, late = row(), row()
@@ -86,7 +86,7 @@ class TestTheFirstReading:
         later = read_all(last.cursor)
         assert {jti for page in later for jti in page.tokens} == jtis(late)
 
-    def test_revocations_whose_tokens_have_expired_are_left_out_except_keys(self):
+    def test_pages_omit_expired_revocations_of_users_and_accounts_but_contain_every_revoked_key(self):
         long_ago = timezone.now() - timedelta(seconds=RETENTION + 1)
         options: Any = {"keks": conf.key_encryption_keys, "reason": "x", "now": long_ago}
         audit.record_revocation([audit.Scope.user("u1"), audit.Scope.account("a1")], **options)
@@ -96,8 +96,8 @@ class TestTheFirstReading:
         assert (page.users, page.accounts, page.keys) == ({}, {}, ["k1"])
 
 
-class TestALaterReading:
-    def test_only_new_revocations_are_read(self, row):
+class TestALaterReadingOfRevocations:
+    def test_page_after_a_position_contains_only_new_revocations(self, row):
         old, new = row(), row()
         revoke(old)
         position = read().cursor
@@ -112,7 +112,7 @@ class TestALaterReading:
         assert not page.more
         assert read(page.cursor).cursor == page.cursor
 
-    def test_g33_tokens_of_a_revoked_user_are_not_read_one_by_one(self, row, user):
+    def test_g33_page_contains_a_revoked_user_instead_of_each_token_of_the_user(self, row, user):
         rows = [row() for _ in range(3)]
         position = read().cursor
         revoke(*rows, scopes=audit.scopes_of_user("ada"))
@@ -121,13 +121,13 @@ class TestALaterReading:
         assert (page.tokens, page.users.keys()) == ([], {rows[0].user_uuid})
         assert not IssuedToken.objects.filter(revoked_at=None).exists()
 
-    def test_reading_again_without_a_change_takes_one_query(self, row, django_assert_num_queries):
+    def test_reading_revocations_again_without_a_change_takes_one_query(self, row, django_assert_num_queries):
         revoke(row())
         position = read().cursor
         with django_assert_num_queries(1):
             read(position)
 
-    def test_many_batches_are_read_in_several_pages(self, row, monkeypatch):
+    def test_many_revocations_after_a_position_are_read_in_several_pages(self, row, monkeypatch):
         monkeypatch.setattr(revocation_table, "BATCHES", 2)
         position = read().cursor
         rows = [row() for _ in range(5)]
@@ -142,25 +142,25 @@ class TestALaterReading:
         assert {uuid for page in pages for uuid in page.users} == {f"u{each.pk}" for each in rows}
 
     @pytest.mark.parametrize("position", UNKNOWN_POSITIONS)
-    def test_an_unknown_position_reads_all_revocations(self, row, position):
+    def test_page_after_an_unknown_position_contains_all_revocations(self, row, position):
         single = row()
         revoke(single)
 
         assert set(read(position).tokens) == jtis(single)
 
-    def test_all_revocations_are_read_again_if_the_database_was_restored_from_a_backup(self, row):
+    def test_all_revocations_are_read_again_after_the_database_was_restored_from_a_backup(self, row):
         kept, lost, new = row(), row(), row()
         revoke(kept)
         revoke(lost)
         position = read().cursor
-        # Simulate a backup from the time between the two revocations, and a revocation after it was restored.
+        # Simulate a backup that was made between the two revocations, and a revocation after the backup was restored.
         Revocation.objects.filter(number=int(position)).delete()
         IssuedToken.objects.filter(pk=lost.pk).update(revoked_at=None)
         revoke(new)
 
         assert set(read(position).tokens) == jtis(kept, new)
 
-    def test_a_clock_that_goes_back_does_not_hide_a_revocation(self, row):
+    def test_revocation_is_read_even_if_the_clock_was_set_back(self, row):
         first, second = row(), row()
         revoke(first, now=timezone.now() + timedelta(seconds=50))
         position = read().cursor
@@ -169,9 +169,9 @@ class TestALaterReading:
         assert set(read(position).tokens) == jtis(second)
 
 
-class TestAModifiedTable:
+class TestAModifiedRevocationTable:
     @pytest.mark.sqlite
-    def test_values_of_the_wrong_type_do_not_hide_other_revocations(self, row):
+    def test_revocation_with_values_of_the_wrong_type_does_not_hide_other_revocations(self, row):
         revoke(scopes=[audit.Scope.user("u1"), audit.Scope.account("a1")])
         with connection.cursor() as cursor:
             cursor.execute("UPDATE instaccess_revocation SET latest_iat = 'x', value = x'ff' WHERE kind = 'user'")
@@ -180,7 +180,7 @@ class TestAModifiedTable:
         assert (page.users, page.accounts.keys()) == ({}, {"a1"})
 
 
-class TestTheColumns:
+class TestTheColumnsOfTheRevocationQueries:
     def test_the_readme_lists_the_columns_that_a_gateway_reads(self):
         documented = {
             table: set(columns.split(", "))
@@ -195,7 +195,7 @@ class TestTheColumns:
         fields = {field.column for model in (IssuedToken, Revocation) for field in model._meta.concrete_fields}
         assert set(re.findall(r"[a-z_]+", queries)) & fields == set().union(*documented.values())
 
-    def test_the_queries_use_the_tables_and_columns_of_the_models(self):
+    def test_revocation_queries_use_the_tables_and_columns_of_the_models(self):
         for model, table, columns in (
             (IssuedToken, revocation_table.TOKENS_TABLE, ("id", "jti", "revoked_at", "expires_at")),
             (
@@ -212,14 +212,14 @@ class TestTheColumns:
 @pytest.mark.django_db(transaction=True)
 class TestTheOrderOfCommits:
     def test_g33_a_revocation_that_is_committed_late_is_read(self, crew, row):
-        """Numbers are in the order of commits, so no reader passes a revocation that is not committed yet."""
+        """Read every revocation, because numbers are in the order of commits."""
         slow, fast = crew.start(2)
         rows = [row(), row()]
         position = read().cursor
 
         slow.ask(tasks.begin)
         slow.ask(tasks.revoke_token, rows[0].pk)
-        # This revocation waits until the first one is committed. Otherwise, it would be read before the first one.
+        # Start a second revocation, which waits until the first revocation is committed.
         fast.start_task(tasks.revoke_token, rows[1].pk)
         pages = read_all(position)
         slow.ask(tasks.commit)

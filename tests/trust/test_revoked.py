@@ -24,8 +24,8 @@ def reason(page: Page, *kids: str, **changes: Any) -> str | None:
     return DenyList(page).find(token(**changes), *kids)
 
 
-class TestASingleToken:
-    def test_a_token_is_found_by_its_jti(self):
+class TestARevokedToken:
+    def test_deny_list_finds_a_revoked_token_by_its_jti(self):
         assert reason(Page(["mine"]), jti="mine") == "the token was revoked"
         assert reason(Page(["another"]), jti="mine") is None
 
@@ -34,20 +34,20 @@ class TestAllTokensOfAUser:
     @pytest.mark.parametrize(
         ("latest_iat", "refused"), [(NOW - 1, False), (NOW, True), (NOW + 1, True)], ids=["before", "equal", "after"]
     )
-    def test_g33_tokens_issued_up_to_the_second_of_the_revocation_are_refused(self, latest_iat, refused):
+    def test_g33_deny_list_refuses_tokens_of_a_user_up_to_the_second_of_the_revocation(self, latest_iat, refused):
         assert (reason(Page(users={USER: latest_iat})) is not None) is refused
 
-    def test_g33_a_token_of_another_user_is_not_refused(self):
+    def test_g33_revocation_of_a_user_does_not_refuse_tokens_of_another_user(self):
         assert reason(Page(users={OTHER: NOW})) is None
         assert reason(Page(accounts={USER: NOW})) is None
 
-    def test_g33_a_token_with_which_the_user_masquerades_is_refused(self):
+    def test_g33_revocation_of_a_user_refuses_tokens_with_which_the_user_masquerades(self):
         masquerade = {"sub": OTHER, "masq_sub": USER, "masq_shard": 1}
 
         assert reason(Page(users={USER: NOW}), **masquerade) == "all tokens of the user were revoked"
         assert reason(Page(users={OTHER: NOW}), **masquerade) == "all tokens of the user were revoked"
 
-    def test_a_later_revocation_of_the_same_user_covers_later_tokens(self):
+    def test_later_revocation_of_a_user_refuses_later_tokens_of_the_user(self):
         deny_list = DenyList(Page(users={USER: NOW - 10}))
         deny_list.add(Page(users={USER: NOW}), now=0)
         deny_list.add(Page(users={USER: NOW - 20}), now=0)
@@ -55,28 +55,28 @@ class TestAllTokensOfAUser:
         assert deny_list.find(token()) is not None
         assert deny_list.find(token(now=NOW + 1)) is None
 
-    def test_a_user_without_uuid_matches_no_token(self):
+    def test_revocation_of_a_user_without_uuid_refuses_no_token(self):
         assert reason(Page(users={"": NOW})) is None
 
 
 class TestAllTokensOfAnAccount:
-    def test_g33_tokens_issued_up_to_the_second_of_the_revocation_are_refused(self):
+    def test_g33_deny_list_refuses_tokens_of_an_account_up_to_the_second_of_the_revocation(self):
         assert reason(Page(accounts={ACCOUNT: NOW})) == "all tokens of the account were revoked"
         assert reason(Page(accounts={ACCOUNT: NOW - 1})) is None
         assert reason(Page(accounts={OTHER: NOW})) is None
 
 
 class TestAllTokensOfAKey:
-    def test_g32_a_token_of_a_revoked_signing_or_encryption_key_is_refused_whenever_it_was_issued(self):
+    def test_g32_deny_list_refuses_every_token_of_a_revoked_signing_or_encryption_key(self):
         for kid in ("signing", "encryption"):
             assert reason(Page(keys=[kid]), "signing", "encryption") == "the key of the token was revoked"
             assert reason(Page(keys=[kid]), "signing", "encryption", now=NOW + 30) is not None
         assert reason(Page(keys=["other"]), "signing", "encryption") is None
 
 
-class TestTheAgeOfAnEntry:
+class TestTheAgeOfADenyListEntry:
     @pytest.mark.parametrize("page", [Page(["mine"]), Page(users={USER: NOW}), Page(accounts={ACCOUNT: NOW})])
-    def test_an_entry_is_kept_until_every_token_has_expired_and_dropped_soon_after(self, page):
+    def test_deny_list_keeps_an_entry_until_every_token_has_expired_and_then_drops_the_entry(self, page):
         deny_list = DenyList(now=0)
         deny_list.add(page, now=RETENTION - 1)
         for now in (RETENTION, 2 * RETENTION - 1):
@@ -86,14 +86,14 @@ class TestTheAgeOfAnEntry:
         deny_list.add(Page(), now=2 * RETENTION)
         assert deny_list.find(token(jti="mine")) is None
 
-    def test_a_revoked_key_is_kept_forever(self):
+    def test_deny_list_keeps_a_revoked_key_forever(self):
         deny_list = DenyList(Page(keys=["stolen"]))
         for _ in range(3):
             deny_list.add(Page(), now=deny_list._recent_since + RETENTION)
 
         assert deny_list.find(token(), "stolen") is not None
 
-    def test_the_number_of_entries_is_bounded(self):
+    def test_deny_list_keeps_a_bounded_number_of_entries(self):
         deny_list = DenyList()
         for period in range(10):
             deny_list.add(Page([f"{period}-{number}" for number in range(100)]), now=period * RETENTION)
@@ -101,8 +101,8 @@ class TestTheAgeOfAnEntry:
         assert len(deny_list) == 200
 
 
-class TestTheSetOfTokens:
-    def test_a_deny_list_is_a_set_of_jtis(self):
+class TestTheTokensOfADenyList:
+    def test_deny_list_is_equal_to_the_set_of_its_jtis(self):
         deny_list = DenyList(Page(["one"]))
         deny_list.add(Page(["two"]), now=RETENTION)
 

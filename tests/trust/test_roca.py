@@ -1,4 +1,4 @@
-"""Keys that are weak to the ROCA attack (CVE-2017-15361) are refused wherever keys come from outside."""
+"""Tests that keys weak to the ROCA attack (CVE-2017-15361) are refused in imports, settings and JWK sets."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ def texts(key: JWK) -> dict[str, str]:
 
 class TestTheStructureOfWeakKeys:
     @BOTH_STRUCTURES
-    def test_k20_a_modulus_with_the_published_structure_is_weak(self, primes):
+    def test_k20_roca_test_detects_a_modulus_with_the_published_structure(self, primes):
         assert roca.is_weak(modulus(roca_weak_key(primes)))
 
-    def test_k20_each_prime_factor_with_the_structure_is_recognized(self):
+    def test_k20_roca_test_detects_a_prime_factor_with_the_published_structure(self):
         factor = int.from_bytes(base64url_decode(roca_weak_key(126)["p"]), "big")
 
         assert roca.is_weak(factor)
         assert not roca.is_weak(factor + 2)
 
-    def test_k20_normal_keys_are_not_weak(self, rsa_pool):
+    def test_k20_roca_test_accepts_normal_keys(self, rsa_pool):
         assert [roca.is_weak(modulus(rsa_pool.take())) for _ in range(5)] == [False] * 5
 
     def test_k20_the_roca_test_compares_17_primes_and_finds_one_in_240_million_normal_moduli_weak(self):
-        """The paper and the tools of its authors give the same number, 2 ** -27.8, for the primes up to 167."""
+        """Expect the chance that the authors of the paper give for the primes up to 167: 2 ** -27.8."""
         chance = 1.0
         for prime, order in roca._SUBGROUPS:
             chance *= order / (prime - 1)
@@ -57,14 +57,14 @@ class TestTheStructureOfWeakKeys:
         assert 1 / chance == pytest.approx(240e6, rel=0.02)
 
     @pytest.mark.parametrize("number", [0, 2, 3 * 5 * 7 * 11 * 13 * 17])
-    def test_k20_a_number_with_a_small_factor_is_not_weak(self, number):
+    def test_k20_roca_test_accepts_a_number_with_a_small_factor(self, number):
         assert not roca.is_weak(number)
 
 
 class TestAWeakKeyFromOutside:
     @BOTH_STRUCTURES
     @pytest.mark.parametrize("kind", ["public PEM", "private PEM", "public JWK", "private JWK"])
-    def test_k20_a_weak_key_is_refused_in_every_format_with_the_reason(self, primes, kind):
+    def test_k20_parser_refuses_a_weak_key_in_every_format_with_the_reason(self, primes, kind):
         with pytest.raises(KeyRefused, match="CVE-2017-15361") as caught:
             key_texts.parse(texts(roca_weak_key(primes))[kind])
         assert "Generate a new key" in caught.value.detail

@@ -154,7 +154,7 @@ class TestDecryptionKeysFromSettings:
             sources.decryption_keys()
         assert key.export_private(as_dict=True)["d"] not in str(caught.value)
 
-    def test_two_keys_with_one_kid_are_an_error_unless_the_keys_are_equal(self, rsa_pool, settings):
+    def test_two_decryption_keys_with_one_kid_are_refused_unless_the_keys_are_equal(self, rsa_pool, settings):
         first, second = (json.dumps({"kid": "gw"} | rsa_pool.take().export_private(as_dict=True)) for _ in range(2))
         settings.INSTACCESS = {"DECRYPTION_KEYS": [first, first]}
         assert list(sources.decryption_keys()) == ["gw"]
@@ -163,7 +163,7 @@ class TestDecryptionKeysFromSettings:
         with pytest.raises(ConfigError, match=r"INSTACCESS\['DECRYPTION_KEYS'\]\[1\].* kid of an earlier"):
             sources.decryption_keys()
 
-    def test_the_error_for_a_url_in_a_list_describes_the_correct_form(self, settings):
+    def test_error_for_a_url_in_a_list_of_verification_keys_describes_the_correct_form(self, settings):
         settings.INSTACCESS = {"VERIFICATION_KEYS": ["https://canvas.example.edu/internal/services/jwks"]}
 
         with pytest.raises(ConfigError, match=r"\[0\] is a URL: write the URL as a string, not in a list"):
@@ -177,7 +177,7 @@ class TestDecryptionKeysFromSettings:
 
 
 class TestReadingAJWKSet:
-    """C5: each member is read separately. An invalid member is skipped, and no key is generated."""
+    """A JWK set whose members are read separately, so that an invalid member is skipped (case C5)."""
 
     @pytest.mark.parametrize(
         "bad",
@@ -198,7 +198,7 @@ class TestReadingAJWKSet:
         ],
         ids=str,
     )
-    def test_c5_an_invalid_member_is_skipped_and_a_valid_member_beside_it_is_accepted(self, key, bad):
+    def test_c5_invalid_member_of_a_jwk_set_is_skipped_and_a_valid_member_is_accepted(self, key, bad):
         for members in ([bad, public(key)], [public(key), bad]):
             assert list(remote_jwks.read_jwks({"keys": members})) == [key.thumbprint()]
 
@@ -215,13 +215,13 @@ class TestReadingAJWKSet:
         ],
         ids=str,
     )
-    def test_c13_a_member_that_is_not_for_verification_is_ignored(self, rsa_pool, key, members):
+    def test_c13_member_of_a_jwk_set_that_is_not_for_verification_is_ignored(self, rsa_pool, key, members):
         other = public(rsa_pool.take(), **members)
 
         assert list(remote_jwks.read_jwks({"keys": [other, public(key)]})) == [key.thumbprint()]
 
     @pytest.mark.parametrize("key_ops", [["verify"], ["verify", "encrypt"]])
-    def test_c13_a_member_whose_key_ops_contain_verify_is_accepted(self, key, key_ops):
+    def test_c13_member_of_a_jwk_set_whose_key_ops_contain_verify_is_accepted(self, key, key_ops):
         member = public(key, key_ops=key_ops)
         del member["use"]
 
@@ -236,14 +236,14 @@ class TestReadingAJWKSet:
         with pytest.raises(InvalidToken):
             jose.verify(make.signed(), keys)
 
-    def test_the_first_of_two_keys_with_one_kid_is_accepted(self, rsa_pool, key, caplog):
+    def test_first_of_two_members_of_a_jwk_set_with_one_kid_is_accepted(self, rsa_pool, key, caplog):
         same_kid, later = public(rsa_pool.take(), kid=key.thumbprint()), rsa_pool.take()
 
         accepted = remote_jwks.read_jwks({"keys": [public(key), same_kid, public(later)]})
         assert [member.thumbprint() for member in accepted.values()] == [key.thumbprint(), later.thumbprint()]
         assert "an earlier member has the same kid" in caplog.text
 
-    def test_keys_for_another_use_or_algorithm_are_skipped(self, rsa_pool, key):
+    def test_members_of_a_jwk_set_for_another_use_or_algorithm_are_skipped(self, rsa_pool, key):
         others = [
             public(rsa_pool.take(), use="enc"),
             public(rsa_pool.take(), alg="PS256"),
@@ -252,15 +252,15 @@ class TestReadingAJWKSet:
 
         assert list(remote_jwks.read_jwks({"keys": [*others, public(key)]})) == [key.thumbprint()]
 
-    def test_a_key_without_use_alg_and_kid_is_accepted(self, key):
+    def test_member_of_a_jwk_set_without_use_alg_and_kid_is_accepted(self, key):
         assert list(remote_jwks.read_jwks({"keys": [key.export_public(as_dict=True)]})) == [key.thumbprint()]
 
-    def test_a_published_private_key_is_reduced_to_its_public_key(self, key):
+    def test_private_key_in_a_jwk_set_is_reduced_to_its_public_key(self, key):
         keys = remote_jwks.read_jwks({"keys": [public(key) | key.export_private(as_dict=True)]})
 
         assert all(not each.has_private for each in keys.values())
 
-    def test_members_beyond_the_limit_are_not_read(self, key):
+    def test_members_of_a_jwk_set_beyond_the_limit_are_not_read(self, key):
         filler = [{"kty": "oct"}] * remote_jwks.MAX_MEMBERS
 
         assert remote_jwks.read_jwks({"keys": [*filler, public(key)]}) == {}
@@ -296,7 +296,7 @@ STALE = 300 + 60
 
 
 class TestKeysOfAJWKSURL:
-    def test_keys_are_fetched_once_and_cached(self, jwks, key, clock):
+    def test_keys_of_a_jwks_url_are_fetched_once_and_cached(self, jwks, key, clock):
         for _ in range(5):
             assert list(sources.verification_keys()) == [key.thumbprint()]
 
@@ -304,7 +304,7 @@ class TestKeysOfAJWKSURL:
         assert (request.method, request.path) == ("GET", JWKS)
         assert "Authorization" not in request.headers
 
-    def test_keys_are_fetched_again_after_jwks_seconds(self, jwks, key, rsa_pool, clock):
+    def test_keys_of_a_jwks_url_are_fetched_again_after_jwks_seconds(self, jwks, key, rsa_pool, clock):
         sources.verification_keys()
         other = rsa_pool.take()
         jwks.answer_with(200, document(other, key))
@@ -319,7 +319,7 @@ class TestKeysOfAJWKSURL:
 
         assert key.thumbprint() not in sources.verification_keys()
 
-    def test_an_unchanged_key_keeps_its_jwk_object(self, jwks, key, rsa_pool, clock):
+    def test_unchanged_key_of_a_jwks_url_keeps_its_jwk_object(self, jwks, key, rsa_pool, clock):
         first = sources.verification_keys()[key.thumbprint()]
         jwks.answer_with(200, document(rsa_pool.take(), key))
         clock.now += remote_jwks.JWKS_SECONDS
@@ -407,7 +407,7 @@ class TestKeysOfAJWKSURL:
 
         assert len(jwks.requests) == 2
 
-    def test_several_threads_share_the_first_fetch(self, jwks):
+    def test_several_threads_share_the_first_fetch_of_a_jwk_set(self, jwks):
         threads = [threading.Thread(target=sources.verification_keys) for _ in range(8)]
         for thread in threads:
             thread.start()
@@ -432,7 +432,7 @@ class TestKeysOfAJWKSURL:
         ],
         ids=lambda answer: f"{answer[0]}-{answer[1][:20]!r}",
     )
-    def test_c3_a_faulty_url_leaves_the_last_good_jwk_set_in_use_until_its_maximum_age(
+    def test_c3_last_good_jwk_set_stays_in_use_until_its_maximum_age_if_the_jwks_url_is_faulty(
         self, jwks, key, clock, answer
     ):
         first = sources.verification_keys()[key.thumbprint()]
@@ -447,13 +447,13 @@ class TestKeysOfAJWKSURL:
         jwks.answer_with(200, document(key))
         assert list(sources.verification_keys()) == [key.thumbprint()]
 
-    def test_c3_a_faulty_url_raises_source_unavailable_if_no_jwk_set_was_ever_read(self, jwks):
+    def test_c3_faulty_jwks_url_raises_source_unavailable_if_no_jwk_set_was_ever_read(self, jwks):
         jwks.answer_with(500)
 
         with pytest.raises(SourceUnavailable):
             sources.verification_keys()
 
-    def test_c3_a_redirect_is_not_followed(self, jwks, key):
+    def test_c3_redirect_of_a_jwks_url_is_not_followed(self, jwks, key):
         with scripted_server(lambda handler: reply(handler, 200, document(key))) as other_server:
             jwks.answer_with(302, Location=other_server.base_url + JWKS)
             with pytest.raises(SourceUnavailable):
@@ -461,7 +461,7 @@ class TestKeysOfAJWKSURL:
 
         assert other_server.requests == []
 
-    def test_c3_a_request_to_a_server_that_stalls_ends_after_the_timeout(self, jwks, monkeypatch):
+    def test_c3_request_to_a_jwks_server_that_stalls_ends_after_the_timeout(self, jwks, monkeypatch):
         monkeypatch.setattr(fetch, "TIMEOUT", 0.2)
         release = threading.Event()
         jwks.answer = lambda handler: release.wait(60)
@@ -495,7 +495,7 @@ class TestKeysOfAJWKSURL:
             assert stalled.wait(60)
             clock.now += remote_jwks.PATIENCE
 
-            # Attackers can send any number of unknown kids. No other thread waits.
+            # No other thread may wait, because attackers can send any number of unknown kids.
             assert [keys.get(str(uuid.uuid4())) for _ in range(20)] == [None] * 20
             assert not first.done()
             release.set()
@@ -503,7 +503,7 @@ class TestKeysOfAJWKSURL:
     @pytest.mark.parametrize(
         ("host", "cause"), [("127.0.0.1:1", "NewConnectionError"), ("nowhere.invalid", "NameResolutionError")]
     )
-    def test_the_error_for_an_unreachable_url_distinguishes_name_resolution_from_connection(
+    def test_error_for_an_unreachable_jwks_url_distinguishes_name_resolution_from_connection(
         self, settings, host, cause
     ):
         settings.INSTACCESS = {"VERIFICATION_KEYS": f"http://{host}/jwks", "ALLOW_HTTP_URLS": True}
@@ -511,7 +511,9 @@ class TestKeysOfAJWKSURL:
         with pytest.raises(SourceUnavailable, match=rf"\(ConnectionError: {cause}\)"):
             sources.verification_keys()
 
-    def test_a_url_with_a_password_is_refused_and_no_message_contains_the_query(self, jwks, settings, clock):
+    def test_jwks_url_with_a_password_is_refused_and_no_error_contains_the_query_of_the_url(
+        self, jwks, settings, clock
+    ):
         jwks.answer_with(500)
         url = settings.INSTACCESS["VERIFICATION_KEYS"]
         settings.INSTACCESS = {**settings.INSTACCESS, "VERIFICATION_KEYS": f"{url}?key=SECRET"}
@@ -525,14 +527,14 @@ class TestKeysOfAJWKSURL:
         assert f"{url} answered 500" in str(unavailable.value)
         assert "SECRET" not in f"{unavailable.value} {refused.value}"
 
-    def test_c10_an_http_url_is_refused_unless_http_is_allowed(self, jwks, settings):
+    def test_c10_jwks_url_with_http_is_refused_unless_http_is_allowed(self, jwks, settings):
         settings.INSTACCESS = {**settings.INSTACCESS, "ALLOW_HTTP_URLS": False}
 
         with pytest.raises(ConfigError, match="https"):
             sources.verification_keys()
         assert jwks.requests == []
 
-    def test_remote_keys_can_be_counted_and_iterated_like_any_mapping(self, jwks, key):
+    def test_keys_of_a_jwks_url_can_be_counted_and_iterated_like_any_mapping(self, jwks, key):
         keys = sources.verification_keys()
 
         assert (len(keys), dict(keys)) == (1, {key.thumbprint(): keys[key.thumbprint()]})
