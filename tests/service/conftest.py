@@ -19,7 +19,7 @@ def token_factory(rsa_pool: Any) -> TokenFactory:
 
 @pytest.fixture
 def service(token_factory: TokenFactory, settings: Any, monkeypatch: pytest.MonkeyPatch) -> TokenFactory:
-    """Configure a service with the public signing key and without the issuer's tables: users come from the claims."""
+    """Configure a service with the public signing key and without the issuer's tables. Users come from the claims."""
     monkeypatch.setattr(local_tables, "is_usable_client", None)
     settings.INSTACCESS = {"VERIFICATION_KEYS": [public(token_factory)], "USER_HOOK": TokenUser}
     return token_factory

@@ -1,4 +1,4 @@
-"""Requests to a protected view, and `Authorization` headers for them."""
+"""Helpers that send requests to a protected view, and that build `Authorization` headers for the requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Services: the DRF authentication of the signed token (`docs/wire-contract.md` §4)."""
+"""Tests of the REST framework authentication with signed tokens in services (`docs/wire-contract.md` §4)."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ from tests.support.tokens import (
 
 
 class TestAValidToken:
-    def test_a_valid_token_authenticates_its_user(self, service):
+    def test_service_authenticates_the_user_of_a_valid_token(self, service):
         response = ask(good(service, sub=USER))
 
         assert response.status_code == 200
         assert response.seen.user.uuid == USER
 
-    def test_request_auth_contains_the_claims(self, service):
+    def test_request_auth_contains_the_claims_of_the_token(self, service):
         payload = claims(now(), sub=USER, region="eu", client_id="c", jti="the-id", canvas_shard_id=3, colour="blue")
 
         auth = ask("Bearer " + service.signed(payload)).seen.auth
@@ -71,11 +71,11 @@ class TestAValidToken:
         assert (auth.masquerading_user_uuid, auth.real_user, auth.instructure_service) == (None, None, False)
         assert auth.extra == {"colour": "blue"}
 
-    def test_a_token_without_a_kid_is_accepted_because_canvas_sends_such_tokens(self, service):
+    def test_service_accepts_a_token_without_a_kid_because_canvas_sends_such_tokens(self, service):
         assert ask("Bearer " + service.signed(claims(now()), kid=...)).status_code == 200
 
     @pytest.mark.parametrize(("others", "status"), [(2, 200), (3, 401)])
-    def test_at_most_three_keys_are_tried_for_a_token_without_a_kid(
+    def test_service_tries_at_most_three_keys_for_a_token_without_a_kid(
         self, token_factory, rsa_pool, settings, others, status
     ):
         keys = [*(rsa_pool.take("sig") for _ in range(others)), token_factory.signing]
@@ -84,10 +84,12 @@ class TestAValidToken:
         assert ask("Bearer " + token_factory.signed(claims(now()), kid=...)).status_code == status
 
     @pytest.mark.parametrize("scheme", ["Bearer ", "bearer ", "BEARER   ", " Bearer\t"])
-    def test_the_authorization_scheme_is_parsed_as_leniently_as_by_other_authenticators(self, service, scheme):
+    def test_service_accepts_the_bearer_scheme_in_any_case_and_with_white_space_around_the_scheme(
+        self, service, scheme
+    ):
         assert ask(scheme + service.signed(claims(now()))).status_code == 200
 
-    def test_a_token_in_the_query_or_in_a_cookie_is_ignored(self, service):
+    def test_service_ignores_a_token_in_the_query_or_in_a_cookie(self, service):
         token = service.signed(claims(now()))
 
         response = ask(None, QUERY_STRING=f"access_token={token}", HTTP_COOKIE=f"access_token={token}")
@@ -95,7 +97,7 @@ class TestAValidToken:
         assert response.status_code == 401
 
     @pytest.mark.django_db
-    def test_authentication_writes_nothing_to_the_database(self, initial_keys, user):
+    def test_service_writes_nothing_to_the_database_during_authentication(self, initial_keys, user):
         token = issued(user)
         with CaptureQueriesContext(connection) as queries:
             assert ask(token).status_code == 200
@@ -104,7 +106,9 @@ class TestAValidToken:
 
     @pytest.mark.parametrize("form", ["pem", "jwk", "jwks"])
     @pytest.mark.parametrize("place", ["text", "file", "path"])
-    def test_keys_from_the_settings_verify_a_token(self, token_factory, settings, tmp_path, form, place):
+    def test_service_accepts_a_token_with_a_verification_key_from_a_string_or_a_file(
+        self, token_factory, settings, tmp_path, form, place
+    ):
         text = jwks(token_factory.signing).decode()
         if form != "jwks":
             text = material.to_text(token_factory.signing, file_format=form)
@@ -118,7 +122,7 @@ class TestAValidToken:
 
 class TestATokenOfCanvas:
     @pytest.mark.parametrize("service_user", [True, False])
-    def test_c12_service_accepts_what_canvass_gem_writes(self, service, service_user):
+    def test_c12_service_accepts_a_token_that_the_gem_of_canvas_wrote(self, service, service_user):
         payload = canvas_claims(now(), sub=USER, instructure_service=service_user)
 
         auth = ask("Bearer " + signed_by_pyjwt(payload, service.signing)).seen.auth
@@ -127,13 +131,13 @@ class TestATokenOfCanvas:
         assert (auth.user_global_id, auth.real_user_global_id) == ("10000000000001", "10000000000002")
         assert auth.instructure_service is service_user
 
-    def test_c12_service_accepts_the_tokens_of_each_accepted_issuer(self, service, settings):
+    def test_c12_service_accepts_a_token_of_each_accepted_issuer(self, service, settings):
         settings.INSTACCESS["ACCEPTED_ISSUERS"] = [ISSUER, "https://canvas.example"]
         for issuer in (ISSUER, "https://canvas.example"):
             token = signed_by_pyjwt(claims(now(), iss=issuer), service.signing)
             assert ask(f"Bearer {token}").seen.auth.issuer == issuer
 
-    def test_c12_service_decides_about_the_tokens_of_each_accepted_issuer(self, service, settings):
+    def test_c12_service_refuses_an_expired_token_of_each_accepted_issuer(self, service, settings):
         token = "Bearer " + signed_by_pyjwt(claims(now() - 4000, iss="https://canvas.example"), service.signing)
         assert is_left_to_next(token)
 
@@ -161,7 +165,7 @@ class TestATokenWithAnInvalidSignature:
         assert refusal(ask(f"Bearer {body}.{mac}")) == INVALID
 
     @pytest.mark.parametrize("alg", ["none", "None", "rs256", "RS512"])
-    def test_c1_service_refuses_another_algorithm_in_the_header(self, service, alg):
+    def test_c1_service_refuses_a_token_with_another_algorithm_in_the_header(self, service, alg):
         _, payload, signature = service.signed(claims(now())).split(".")
         header = b64(json.dumps({"typ": "JWT", "alg": alg, "kid": service.signing_kid}).encode())
 
@@ -178,7 +182,7 @@ class TestATokenWithAnInvalidSignature:
         assert refusal(ask("Bearer " + service.signed(claims(now()), typ=typ))) == INVALID
 
     @pytest.mark.parametrize("member", [{"crit": ["exp"]}, {"jku": "https://evil.example"}, {"zip": "DEF"}])
-    def test_c2_service_refuses_unknown_header_members(self, service, member):
+    def test_c2_service_refuses_a_token_with_unknown_header_members(self, service, member):
         _, payload, signature = service.signed(claims(now())).split(".")
         header = b64(json.dumps({"typ": "JWT", "alg": "RS256", "kid": service.signing_kid, **member}).encode())
 
@@ -202,18 +206,18 @@ class TestATokenOfAnotherAccount:
         assert ask(token, HTTP_HOST="a.example.edu").status_code == 200
         assert refusal(ask(token, HTTP_HOST="b.example.edu")) == INVALID
 
-    def test_p25_account_hook_gets_the_name_of_the_host_without_the_port(self, service, settings):
+    def test_p25_account_hook_receives_the_name_of_the_host_without_the_port(self, service, settings):
         settings.INSTACCESS["ACCOUNT_HOOK"] = lambda host: f"account of {host}"
 
         assert ask(good(service, acct="account of a.example.edu"), HTTP_HOST="a.example.edu:31337").status_code == 200
 
     @pytest.mark.parametrize("answer", [None, "", 7, "x" * 256])
-    def test_c2_service_answers_503_if_the_account_hook_returns_no_account(self, service, settings, answer):
+    def test_c2_service_returns_503_if_the_account_hook_returns_no_account(self, service, settings, answer):
         settings.INSTACCESS["ACCOUNT_HOOK"] = lambda host: answer
 
         assert refusal(ask(good(service, acct="their-account"))) == UNAVAILABLE
 
-    def test_service_accepts_every_account_if_no_account_is_configured(self, service):
+    def test_service_accepts_a_token_of_any_account_if_no_account_is_configured(self, service):
         assert ask(good(service, acct="any-account")).status_code == 200
 
 
@@ -221,23 +225,23 @@ class TestTheOrderOfAuthenticators:
     @pytest.mark.parametrize(
         "bearer", ["b5Q2opaque", "two.parts", "a.b.c", "abc.def.ghi", "..", "é", "a.b.c.d", "a.e30.c", "a.bnVsbA.c"]
     )
-    def test_c7_an_opaque_bearer_token_is_left_to_the_next_authenticator(self, service, bearer):
+    def test_c7_service_leaves_an_opaque_bearer_token_to_the_next_authenticator(self, service, bearer):
         assert is_left_to_next(f"Bearer {bearer}")
 
     @pytest.mark.parametrize("issuer_", ["https://accounts.example.com", None, 7, [ISSUER], ISSUER.upper(), ...])
-    def test_c2_a_jwt_of_another_issuer_is_left_to_the_next_authenticator(self, service, issuer_):
+    def test_c2_service_leaves_a_jwt_of_another_issuer_to_the_next_authenticator(self, service, issuer_):
         assert is_left_to_next(good(service, iss=issuer_))
 
-    def test_c2_a_nested_iss_member_is_ignored(self, service):
+    def test_c2_service_ignores_an_iss_member_inside_another_claim(self, service):
         assert is_left_to_next(good(service, iss="them", act={"iss": ISSUER}))
 
     @pytest.mark.parametrize("authorization", ["Basic YTpi", "Bearer", "Bearer a b", "Token x", ""])
-    def test_other_credentials_are_left_to_the_next_authenticator(self, service, authorization):
+    def test_service_leaves_other_credentials_to_the_next_authenticator(self, service, authorization):
         request = APIRequestFactory().get("/", HTTP_AUTHORIZATION=authorization)
 
         assert InstAccessAuthentication().get_bearer(request) is None
 
-    def test_a_request_without_credentials_gets_401_with_the_challenge(self, service):
+    def test_service_returns_401_with_the_challenge_for_a_request_without_credentials(self, service):
         response = ask(None)
 
         assert (response.status_code, response["WWW-Authenticate"]) == (401, CHALLENGE)
@@ -246,21 +250,19 @@ class TestTheOrderOfAuthenticators:
         "changes",
         [{"exp": 1}, {"sub": ""}, {"iat": None}, {"exp": "soon"}, {"acct": 5}, {"nbf": 2**40}, {"exp": 2**50}],
     )
-    def test_an_invalid_inst_access_token_is_never_left_to_the_next_authenticator(self, service, changes):
+    def test_service_never_leaves_an_invalid_inst_access_token_to_the_next_authenticator(self, service, changes):
         assert not is_left_to_next(good(service, **changes))
 
-    def test_an_inst_access_token_that_is_too_long_is_never_left_to_the_next_authenticator(self, service):
+    def test_service_never_leaves_an_inst_access_token_that_is_too_long_to_the_next_authenticator(self, service):
         assert not is_left_to_next(good(service, padding="x" * 8192))
 
     @given(st.text(max_size=60))
-    def test_an_arbitrary_header_causes_no_server_error(self, text):
+    def test_service_returns_no_server_error_for_an_arbitrary_authorization_header(self, text):
         with override_settings(INSTACCESS={"VERIFICATION_KEYS": ["unread"], "USER_HOOK": TokenUser}):
             assert ask(f"Bearer {text}", InstAccessAuthentication, AcceptAnyHeader).status_code in {200, 401}
 
     @pytest.mark.parametrize("first", [SessionAuthentication, AcceptAnyHeader])
-    def test_service_refuses_with_401_and_the_challenge_although_another_authenticator_comes_first(
-        self, service, first
-    ):
+    def test_service_refuses_with_401_and_the_challenge_if_another_authenticator_comes_first(self, service, first):
         class LeavesToNext(first):
             def authenticate(self, request: Any) -> None:
                 return None
@@ -268,23 +270,23 @@ class TestTheOrderOfAuthenticators:
         assert refusal(ask(good(service, exp=1), LeavesToNext, InstAccessAuthentication)) == INVALID
 
     @pytest.mark.django_db
-    def test_an_access_token_is_left_to_the_oauth2_provider(self, initial_keys, access_token):
+    def test_service_leaves_an_oauth2_access_token_to_the_oauth2_provider(self, initial_keys, access_token):
         response = ask(f"Bearer {access_token.token}", InstAccessAuthentication, OAuth2Authentication)
 
         assert response.seen.auth == access_token
 
 
-class TestARefusal:
-    def test_a_refusal_has_the_literal_body_of_canvas(self, service):
+class TestARefusalOfAService:
+    def test_refusal_of_a_service_has_the_literal_body_of_canvas(self, service):
         assert refusal(ask(good(service, exp=now()))) == INVALID
 
-    def test_the_challenge_contains_the_configured_realm(self, service, settings):
+    def test_challenge_of_a_service_contains_the_configured_realm(self, service, settings):
         settings.INSTACCESS["REALM"] = "our-lms"
 
         assert ask(good(service, exp=now()))["WWW-Authenticate"] == 'Bearer realm="our-lms"'
 
     @pytest.mark.parametrize("realm", ['a"b', "\xe9", 7])
-    def test_service_refuses_with_401_although_the_realm_is_invalid(self, service, settings, realm, caplog):
+    def test_service_refuses_with_401_even_if_the_configured_realm_is_invalid(self, service, settings, realm, caplog):
         settings.INSTACCESS["REALM"] = realm
 
         assert refusal(ask(good(service, exp=now()))) == (401, INVALID[1], "Bearer")
@@ -297,14 +299,14 @@ class TestARefusal:
 
         assert ask(good(service)).status_code == 503
 
-    def test_a_refusal_has_no_cause_and_no_context(self, service):
+    def test_refusal_of_a_service_has_no_cause_and_no_context(self, service):
         request = APIRequestFactory().get("/", HTTP_AUTHORIZATION=good(service, exp=now()))
         with pytest.raises(APIException) as caught:
             InstAccessAuthentication().authenticate(request)
 
         assert (caught.value.__cause__, caught.value.__context__) == (None, None)
 
-    def test_a_refusal_is_the_same_for_every_reason(self, service):
+    def test_refusal_of_a_service_is_the_same_for_every_reason(self, service):
         changes: list[dict[str, Any]] = [{"exp": now()}, {"sub": ""}, {"jti": ...}, {"iat": now() + 3000}]
 
         assert {refusal(ask(good(service, **change))) for change in changes} == {INVALID}
@@ -312,7 +314,7 @@ class TestARefusal:
     @pytest.mark.parametrize(
         ("changes", "reason"), [({"exp": 1}, "bad_lifetime"), ({"sub": 5}, "bad_claim"), ({}, "unknown_user")]
     )
-    def test_only_the_log_contains_the_reason_of_a_refusal(self, service, settings, caplog, changes, reason):
+    def test_log_of_a_service_contains_the_reason_for_a_refusal(self, service, settings, caplog, changes, reason):
         settings.INSTACCESS["USER_HOOK"] = lambda claims: None
 
         ask(good(service, **changes))
@@ -322,14 +324,14 @@ class TestARefusal:
         assert f"reason={reason}" in record.getMessage()
         assert re.search(r" jti='[0-9a-f-]{36}' ", record.getMessage())
 
-    def test_c8_identity_headers_without_a_token_are_refused_like_no_credentials(self, service):
+    def test_c8_service_refuses_identity_headers_without_a_token_as_missing_credentials(self, service):
         response = ask(None, REMOTE_USER="ada", HTTP_X_REMOTE_USER="ada", HTTP_X_USER_ID=USER, HTTP_REMOTE_USER="ada")
 
         assert (response.status_code, response["WWW-Authenticate"]) == (401, CHALLENGE)
 
 
-class TestTheLog:
-    def test_the_log_contains_no_token(self, service, settings, caplog):
+class TestTheLogOfAService:
+    def test_log_of_a_service_contains_no_token(self, service, settings, caplog):
         caplog.set_level(logging.DEBUG)
         valid, expired = service.signed(claims(now())), service.signed(claims(now(), iat=1, exp=2))
         sent = [valid, expired, valid[:-4], service.encrypted(valid), "a.b.c"]
@@ -372,14 +374,16 @@ class TestTheExpiryOfAToken:
             (1, 5, 200),
         ],
     )
-    def test_c9_a_token_expires_at_its_exp_plus_the_leeway(self, service, settings, exp, leeway, status):
+    def test_c9_service_refuses_a_token_from_the_time_of_its_exp_plus_the_leeway(
+        self, service, settings, exp, leeway, status
+    ):
         settings.INSTACCESS["LEEWAY"] = leeway
         token = service.signed(claims(self.AT - 100, exp=self.AT + exp))
 
         with time_machine.travel(self.AT, tick=False):
             assert ask(f"Bearer {token}").status_code == status
 
-    def test_c9_the_default_leeway_is_0(self, service):
+    def test_c9_service_refuses_a_token_from_the_time_of_its_exp_by_default(self, service):
         token = service.signed(claims(self.AT - 3600))
 
         with time_machine.travel(self.AT - 0.001, tick=False):
@@ -389,7 +393,7 @@ class TestTheExpiryOfAToken:
 
 
 class TestASubclassOfTheAuthentication:
-    def test_a_subclass_can_read_the_token_from_another_header(self, service):
+    def test_subclass_of_the_authentication_can_read_the_token_from_another_header(self, service):
         class FromAHeader(InstAccessAuthentication):
             def get_bearer(self, request: Any) -> str | None:
                 token: str | None = request.META.get("HTTP_X_TOKEN")
@@ -397,7 +401,7 @@ class TestASubclassOfTheAuthentication:
 
         assert ask(None, FromAHeader, HTTP_X_TOKEN=service.signed(claims(now()))).status_code == 200
 
-    def test_a_subclass_can_replace_the_verification(self, service, rsa_pool):
+    def test_subclass_of_the_authentication_can_replace_the_verification(self, service, rsa_pool):
         class WithoutVerification(InstAccessAuthentication):
             def verify(self, token: str) -> dict[str, Any]:
                 return claims(now(), sub=ADMIN)
@@ -406,7 +410,7 @@ class TestASubclassOfTheAuthentication:
 
         assert ask(good(forger), WithoutVerification).seen.user.uuid == ADMIN
 
-    def test_a_subclass_can_require_more_of_the_claims(self, service):
+    def test_subclass_of_the_authentication_can_refuse_a_token_because_of_its_claims(self, service):
         class OneRegion(InstAccessAuthentication):
             def get_claims(self, payload: dict[str, Any]) -> AcceptedClaims:
                 claims = super().get_claims(payload)
@@ -417,7 +421,7 @@ class TestASubclassOfTheAuthentication:
         assert ask(good(service, region="eu"), OneRegion).status_code == 200
         assert refusal(ask(good(service, region="us"), OneRegion)) == INVALID
 
-    def test_a_subclass_can_look_up_users(self, service):
+    def test_subclass_of_the_authentication_can_look_up_users(self, service):
         class UnsavedUsers(InstAccessAuthentication):
             def get_user(self, claims: AcceptedClaims) -> Any:
                 return get_user_model()(username=claims.user_uuid)

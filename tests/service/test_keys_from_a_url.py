@@ -19,7 +19,7 @@ from tests.support.clocks import Clock
 from tests.support.tokens import TokenFactory, b64, claims, signed_by_pyjwt
 
 
-class TestKeysOfAJWKSURL:
+class TestAServiceWithAJWKSURL:
     @pytest.fixture
     def clock(self, monkeypatch: pytest.MonkeyPatch) -> Clock:
         clock = Clock(frozen=True)
@@ -50,7 +50,7 @@ class TestKeysOfAJWKSURL:
     )
 
     @pytest.mark.parametrize(("status", "body", "headers"), BAD, ids=range(len(BAD)))
-    def test_c3_service_returns_503_for_inst_access_tokens_only_if_the_url_is_faulty(
+    def test_c3_service_returns_503_only_for_inst_access_tokens_if_the_jwks_url_is_faulty(
         self, server, token_factory, status, body, headers
     ):
         server.answer_with(status, body, **headers)
@@ -62,7 +62,7 @@ class TestKeysOfAJWKSURL:
         assert is_left_to_next("Bearer opaque")
 
     @pytest.mark.parametrize(("status", "body", "headers"), BAD, ids=range(len(BAD)))
-    def test_c3_the_last_good_keys_are_used_for_max_staleness_after_a_url_became_faulty(
+    def test_c3_service_uses_the_last_good_keys_for_max_staleness_after_the_jwks_url_became_faulty(
         self, server, token_factory, clock, status, body, headers
     ):
         assert ask(good(token_factory)).status_code == 200
@@ -74,7 +74,9 @@ class TestKeysOfAJWKSURL:
         clock.now += 2
         assert refusal(ask(good(token_factory))) == UNAVAILABLE
 
-    def test_c3_service_returns_503_if_the_connection_is_refused(self, token_factory, settings, clock):
+    def test_c3_service_returns_503_if_the_connection_to_the_jwks_url_is_refused(
+        self, token_factory, settings, clock
+    ):
         settings.INSTACCESS = {
             "VERIFICATION_KEYS": f"http://127.0.0.1:{servers.free_port()}/jwks",
             "ALLOW_HTTP_URLS": True,
@@ -83,7 +85,9 @@ class TestKeysOfAJWKSURL:
 
         assert refusal(ask(good(token_factory))) == UNAVAILABLE
 
-    def test_c4_invented_kids_cause_at_most_one_fetch_per_cooldown(self, server, token_factory, clock):
+    def test_c4_service_fetches_the_jwk_set_at_most_once_per_cooldown_for_invented_kids(
+        self, server, token_factory, clock
+    ):
         assert ask(good(token_factory)).status_code == 200
         _, payload, signature = token_factory.signed(claims(now())).split(".")
         for number in range(1000):
@@ -92,14 +96,16 @@ class TestKeysOfAJWKSURL:
 
         assert len(server.requests) == 2
 
-    def test_c4_a_token_that_is_signed_with_a_new_key_causes_a_fetch(self, server, token_factory, clock, rsa_pool):
+    def test_c4_service_fetches_the_jwk_set_for_a_token_that_is_signed_with_a_new_key(
+        self, server, token_factory, clock, rsa_pool
+    ):
         assert ask(good(token_factory)).status_code == 200
         successor = TokenFactory(rsa_pool.take("sig"), token_factory.encryption)
         server.answer_with(200, jwks(token_factory.signing, successor.signing))
 
         assert ask(good(successor)).status_code == 200
 
-    def test_c14_a_token_without_a_kid_that_is_signed_with_a_new_key_causes_a_fetch(
+    def test_c14_service_fetches_the_jwk_set_for_a_token_without_a_kid_that_is_signed_with_a_new_key(
         self, server, token_factory, clock, rsa_pool
     ):
         assert ask(good(token_factory)).status_code == 200
@@ -110,7 +116,7 @@ class TestKeysOfAJWKSURL:
             assert ask("Bearer " + signed_by_pyjwt(claims(now()), successor)).status_code == 200
         assert len(server.requests) == 2
 
-    def test_c14_forged_tokens_without_a_kid_cause_at_most_one_fetch_per_cooldown(
+    def test_c14_service_fetches_the_jwk_set_at_most_once_per_cooldown_for_forged_tokens_without_a_kid(
         self, server, token_factory, clock, rsa_pool
     ):
         assert ask(good(token_factory)).status_code == 200
@@ -120,7 +126,9 @@ class TestKeysOfAJWKSURL:
 
         assert len(server.requests) == 2
 
-    def test_c5_invalid_members_are_skipped_and_no_key_is_generated(self, server, token_factory, monkeypatch):
+    def test_c5_service_skips_invalid_members_of_the_jwk_set_and_generates_no_key(
+        self, server, token_factory, monkeypatch
+    ):
         monkeypatch.setattr(material.JWK, "generate", None)
         invalid: list[Any] = [
             {"generate": "RSA", "size": 2048, "kid": token_factory.signing_kid},
@@ -136,7 +144,7 @@ class TestKeysOfAJWKSURL:
 
         assert ask(good(token_factory)).status_code == 200
 
-    def test_c10_the_checks_report_an_http_url(self, settings):
+    def test_c10_check_reports_a_jwks_url_with_http_unless_http_is_allowed(self, settings):
         settings.INSTACCESS = {"VERIFICATION_KEYS": "http://canvas.example.edu/internal/services/jwks"}
         assert "instaccess.E034" in {message.id for message in run_checks()}
 

@@ -1,4 +1,4 @@
-"""Encodings of InstAccess tokens that a strict parser would leave to the next authenticator."""
+"""Encodings of InstAccess tokens that a service with a strict parser would leave to the next authenticator."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.tokens import ISSUER, b64, claims, non_canonical_forms
 
 
 class TestAnotherEncodingOfAnInstAccessToken:
-    def test_a_non_canonical_inst_access_token_is_never_left_to_the_next_authenticator(self, service):
+    def test_service_never_leaves_a_non_canonical_inst_access_token_to_the_next_authenticator(self, service):
         token = service.signed(claims(now()))
         encodings = [text for text in non_canonical_forms(token) if text.count(".") == 2 and text.split() == [text]]
 
@@ -20,7 +20,7 @@ class TestAnotherEncodingOfAnInstAccessToken:
             assert not is_left_to_next(f"Bearer {text}"), text
 
     @pytest.mark.parametrize("white", ["\x85", "\xa0", "\x1c", "\x1d", "\x1e", "\x1f"])
-    def test_an_inst_access_token_with_unicode_white_space_is_never_left_to_the_next_authenticator(
+    def test_service_never_leaves_an_inst_access_token_with_white_space_to_the_next_authenticator(
         self, service, white
     ):
         header, payload, signature = service.signed(claims(now())).split(".")
@@ -34,17 +34,17 @@ class TestAnotherEncodingOfAnInstAccessToken:
             assert not is_left_to_next(f"Bearer {text}")
         assert not is_left_to_next(f"Bearer{white}{header}.{payload}.{signature}")
 
-    def test_an_inst_access_token_with_duplicate_claims_is_never_left_to_the_next_authenticator(self, service):
+    def test_service_never_leaves_an_inst_access_token_with_duplicate_claims_to_the_next_authenticator(self, service):
         payload = json.dumps(claims(now()))[:-1]
 
         for suffix in (', "iss": "them"}', ', "iss": "' + ISSUER + '"}', ', "x": NaN}', ', "x": 1e999}'):
             assert not is_left_to_next("Bearer " + service.signed((payload + suffix).encode()))
 
     @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
-    def test_an_inst_access_token_in_another_text_encoding_is_never_left_to_the_next_authenticator(
+    def test_service_never_leaves_an_inst_access_token_in_another_encoding_to_the_next_authenticator(
         self, service, encoding
     ):
         assert not is_left_to_next("Bearer " + service.signed(json.dumps(claims(now())).encode(encoding)))
 
-    def test_a_jwt_that_nests_too_deep_is_left_to_the_next_authenticator(self, service):
+    def test_service_leaves_a_jwt_that_nests_too_deep_to_the_next_authenticator(self, service):
         assert is_left_to_next("Bearer a." + b64(b"[" * 100_000) + ".c")

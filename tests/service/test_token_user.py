@@ -22,7 +22,7 @@ class TestATokenUser:
         assert not self.USER.has_perms(["instaccess.masquerade"])
         assert not self.USER.has_module_perms("instaccess")
 
-    def test_token_users_are_equal_if_their_uuids_are_equal(self):
+    def test_two_token_users_are_equal_if_their_uuids_are_equal(self):
         same = TokenUser(AcceptedClaims(**OTHER_CLAIMS))
         other = TokenUser(AcceptedClaims(**{**OTHER_CLAIMS, "user_uuid": "another"}))
 

@@ -1,4 +1,4 @@
-"""The user of a request: from the database, from a hook or from the claims, with and without a masquerade."""
+"""Tests of the user of a request: from the database, a hook or the claims, with and without a masquerade."""
 
 from __future__ import annotations
 
@@ -26,29 +26,31 @@ SELF = "/api/v1/users/self"
 @pytest.mark.django_db
 @pytest.mark.usefixtures("initial_keys")
 class TestALocalUser:
-    def test_the_user_is_the_local_user_with_the_uuid_of_the_token(self, user):
+    def test_service_finds_the_local_user_with_the_uuid_of_the_token(self, user):
         response = ask(issued(user))
 
         assert response.seen.user == user
         assert response.seen.auth.user_uuid == users.user_uuid(user)
 
     @pytest.mark.parametrize("path", [SELF, SELF + "/"])
-    def test_the_endpoint_of_the_test_project_answers_with_and_without_a_slash(self, client, user, path):
+    def test_users_self_endpoint_of_the_test_project_accepts_its_url_with_and_without_a_slash(
+        self, client, user, path
+    ):
         response = client.get(path, headers={"Authorization": issued(user)})
 
         assert (response.status_code, response.json()["login_id"]) == (200, "ada")
 
-    def test_the_user_is_found_by_the_configured_uuid_field(self, user):
+    def test_service_finds_the_local_user_by_the_configured_uuid_field(self, user):
         with override_settings(INSTACCESS={"USER_UUID_FIELD": "username"}):
             assert ask(issued(user)).seen.user == user
 
-    def test_c6_service_refuses_an_inactive_user(self, user):
+    def test_c6_service_refuses_a_token_of_an_inactive_user(self, user):
         token = issued(user)
         get_user_model().objects.filter(pk=user.pk).update(is_active=False)
 
         assert refusal(ask(token)) == INVALID
 
-    def test_c6_service_refuses_a_deleted_user(self, user):
+    def test_c6_service_refuses_a_token_of_a_deleted_user(self, user):
         token = issued(user)
         user.delete()
 
@@ -56,11 +58,11 @@ class TestALocalUser:
 
     @pytest.mark.parametrize("field", [None, "username"])
     @pytest.mark.parametrize("sub", ["", "ada\x00", "\x00", "\ud800", "9" * 400, "urn:uuid:" + USER, "{}", " ", 1])
-    def test_c6_service_refuses_a_sub_that_is_not_a_canonical_uuid(self, token_factory, user, field, sub):
+    def test_c6_service_refuses_a_token_whose_sub_is_not_a_canonical_uuid(self, token_factory, user, field, sub):
         with override_settings(INSTACCESS={"VERIFICATION_KEYS": [public(token_factory)], "USER_UUID_FIELD": field}):
             assert refusal(ask(good(token_factory, sub=sub))) == INVALID
 
-    def test_c6_service_refuses_a_non_canonical_form_of_the_uuid(self, token_factory, user):
+    def test_c6_service_refuses_a_token_whose_sub_is_a_non_canonical_form_of_the_uuid(self, token_factory, user):
         canonical = users.user_uuid(user)
         with override_settings(INSTACCESS={"VERIFICATION_KEYS": [public(token_factory)]}):
             assert ask(good(token_factory, sub=canonical)).status_code == 200
@@ -81,19 +83,21 @@ class TestALocalUser:
 
 
 class TestTheUserHook:
-    def test_the_hook_returns_the_user(self, service, settings):
+    def test_user_hook_determines_the_user_of_a_request(self, service, settings):
         known = {USER: get_user_model()(username="ada")}
         settings.INSTACCESS["USER_HOOK"] = lambda claims: known.get(claims.user_uuid)
 
         assert ask(good(service, sub=USER)).seen.user.username == "ada"
         assert refusal(ask(good(service, sub=ADMIN))) == INVALID
 
-    def test_the_hook_can_be_configured_by_its_import_path(self, service, settings):
+    def test_user_hook_can_be_configured_by_its_import_path(self, service, settings):
         settings.INSTACCESS["USER_HOOK"] = "instaccess.service.TokenUser"
 
         assert isinstance(ask(good(service)).seen.user, TokenUser)
 
-    def test_service_refuses_with_the_reason_if_the_hook_raises_invalid_token(self, service, settings, caplog):
+    def test_service_refuses_and_logs_the_reason_if_the_user_hook_raises_invalid_token(
+        self, service, settings, caplog
+    ):
         def never(claims: Any) -> Any:
             raise InvalidToken("closed today", code="closed")
 
@@ -107,12 +111,12 @@ class TestTheUserHook:
         [AnonymousUser(), get_user_model()(is_active=False), object()],
         ids=["anonymous", "inactive", "no user"],
     )
-    def test_c6_service_refuses_if_the_hook_returns_no_active_user(self, service, settings, returned):
+    def test_c6_service_refuses_a_token_if_the_user_hook_returns_no_active_user(self, service, settings, returned):
         settings.INSTACCESS["USER_HOOK"] = lambda claims: returned
 
         assert refusal(ask(good(service))) == INVALID
 
-    def test_the_hook_receives_the_real_user_of_a_masquerade_in_the_claims(self, service, settings):
+    def test_user_hook_receives_the_real_user_of_a_masquerade_in_the_claims(self, service, settings):
         seen: list[Any] = []
         settings.INSTACCESS["USER_HOOK"] = lambda claims: seen.append(claims) or TokenUser(claims)
 
@@ -128,7 +132,7 @@ class TestAMasquerade:
     def admin(self, db: None) -> Any:
         return get_user_model().objects.create_user("boss")
 
-    def test_request_auth_contains_the_real_user(self, user, admin):
+    def test_request_auth_contains_the_real_user_of_a_masquerade(self, user, admin):
         seen = ask(issued(user, real_user=admin)).seen
 
         assert (seen.user, seen.auth.real_user) == (user, admin)
@@ -148,7 +152,7 @@ class TestAMasquerade:
         assert "reason=unknown_masquerader" in caplog.text
 
     @pytest.mark.parametrize("claim", [{"masq_sub": ADMIN}, {"masq_shard": 1}])
-    def test_c11_one_masquerade_claim_alone_has_no_effect(self, token_factory, user, claim):
+    def test_c11_service_ignores_one_masquerade_claim_without_the_other_claim(self, token_factory, user, claim):
         with override_settings(INSTACCESS={"VERIFICATION_KEYS": [public(token_factory)]}):
             auth = ask(good(token_factory, sub=users.user_uuid(user), **claim)).seen.auth
 
@@ -164,7 +168,7 @@ class TestAMasquerade:
 class TestTheApplicationOfAToken:
     @pytest.fixture
     def token(self, token_factory, user, application, settings) -> str:
-        """Return a token of a service user. The issuer's tables are in the service's database."""
+        """Return a token of a service user, for a service whose database contains the tables of the issuer."""
         settings.INSTACCESS = {"VERIFICATION_KEYS": [public(token_factory)]}
         payload = claims(now(), sub=users.user_uuid(user), client_id=application.client_id, instructure_service=True)
         return "Bearer " + signed_by_pyjwt(payload, token_factory.signing)
@@ -184,7 +188,7 @@ class TestTheApplicationOfAToken:
         assert refusal(ask(token)) == INVALID
         assert "reason=unusable_client" in caplog.text
 
-    def test_c15_the_application_receives_the_request(self, token, monkeypatch):
+    def test_c15_is_usable_method_of_the_application_receives_the_request_to_the_service(self, token, monkeypatch):
         requests: list[Any] = []
 
         def is_usable(self: Any, request: Any) -> bool:
@@ -208,7 +212,9 @@ class TestTheApplicationOfAToken:
     def test_c15_service_refuses_a_token_of_an_unknown_application(self, token, token_factory, user, client_id):
         assert refusal(ask(good(token_factory, sub=users.user_uuid(user), client_id=client_id))) == INVALID
 
-    def test_c15_service_refuses_a_client_id_in_other_letter_case(self, token, token_factory, user, application):
+    def test_c15_service_refuses_a_token_whose_client_id_has_another_letter_case(
+        self, token, token_factory, user, application
+    ):
         client_id = application.client_id.swapcase()
 
         assert refusal(ask(good(token_factory, sub=users.user_uuid(user), client_id=client_id))) == INVALID
@@ -223,7 +229,7 @@ class TestTheApplicationOfAToken:
 
         assert auth.client_id == "10000000000107"
 
-    def test_c15_an_unavailable_database_is_a_503(self, token):
+    def test_c15_service_returns_503_if_the_database_is_unavailable_for_the_application(self, token):
         def unavailable(execute: Any, sql: str, *args: Any) -> Any:
             raise OperationalError("the database is unavailable")
 
@@ -233,7 +239,7 @@ class TestTheApplicationOfAToken:
 
 @pytest.mark.django_db
 @pytest.mark.usefixtures("initial_keys")
-class TestUsersSelf:
+class TestTheUsersSelfEndpoint:
     """The test project's protected endpoint."""
 
     def get(self, client: Any, authorization: str | None = None) -> Any:
@@ -255,11 +261,13 @@ class TestUsersSelf:
     def test_users_self_returns_the_user_of_an_access_token(self, client, access_token):
         assert self.get(client, f"Bearer {access_token.token}").json()["login_id"] == "ada"
 
-    def test_users_self_refuses_a_request_without_credentials_with_canvass_body(self, client):
+    def test_users_self_refuses_a_request_without_credentials_with_the_body_of_canvas(self, client):
         assert refusal(self.get(client)) == UNAUTHENTICATED
         assert refusal(self.get(client, "Basic YTpi")) == UNAUTHENTICATED
 
-    def test_users_self_refuses_every_other_bearer_token_with_canvass_body(self, client, make_access_token, user):
+    def test_users_self_refuses_every_other_bearer_token_with_the_body_of_canvas(
+        self, client, make_access_token, user
+    ):
         expired = make_access_token(expires=timezone.now() - timedelta(hours=1)).token
         for bearer in ("unknown", "a.b.c", expired, make_access_token(user=None).token):
             assert refusal(self.get(client, f"Bearer {bearer}")) == INVALID

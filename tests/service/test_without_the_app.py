@@ -31,7 +31,7 @@ class TestAServiceWithoutTheIssuersApp:
             question={"snippet": SERVICE_SNIPPET, "instaccess": instaccess, "authorizations": authorizations},
         )
 
-    def test_the_service_accepts_tokens_with_pem_keys(self, token_factory):
+    def test_service_without_the_app_accepts_tokens_with_pem_keys(self, token_factory):
         masquerade = good(token_factory, sub=USER, acct=self.ACCOUNT, masq_sub=ADMIN, masq_shard=1)
         expired = good(token_factory, acct=self.ACCOUNT, iat=1, exp=2)
 
@@ -44,13 +44,13 @@ class TestAServiceWithoutTheIssuersApp:
         assert refused == [[401, json.loads(INVALID[1]), CHALLENGE]] * 2
         assert (anonymous[0], anonymous[2]) == (401, CHALLENGE)
 
-    def test_the_service_loads_no_models_and_no_oauth2_provider(self, token_factory):
+    def test_service_without_the_app_loads_no_models_and_no_oauth2_provider(self, token_factory):
         result = self.ask_project([good(token_factory, acct=self.ACCOUNT)], VERIFICATION_KEYS=[public(token_factory)])
 
         assert result["answers"][0][0] == 200
         assert result["loaded"] == []
 
-    def test_c17_service_without_contrib_auth_answers_401_if_the_anonymous_user_is_none(self, token_factory):
+    def test_c17_service_without_contrib_auth_returns_401_if_the_anonymous_user_is_none(self, token_factory):
         result = self.ask_project([""], VERIFICATION_KEYS=[public(token_factory)])
 
         assert (result["answers"][0][0], result["checks"]) == (401, [])
@@ -72,7 +72,7 @@ class TestAServiceWithoutTheIssuersApp:
         assert "REST_FRAMEWORK['UNAUTHENTICATED_USER'] to None" in hint
 
     @pytest.mark.django_db(transaction=True)
-    def test_the_service_accepts_tokens_with_the_jwk_set_of_an_issuer_in_another_process(
+    def test_service_without_the_app_accepts_tokens_with_the_jwk_set_of_an_issuer_in_another_process(
         self, initial_keys, user, tmp_path
     ):
         port = servers.free_port()
