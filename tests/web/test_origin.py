@@ -25,7 +25,7 @@ def address(remote: str, forwarded: str | None = None, *, hops: int = 0) -> str 
         return origin.client_address(RequestFactory().post("/", **meta))
 
 
-class TestTheDomain:
+class TestTheDomainOfARequest:
     @pytest.fixture(autouse=True)
     def known_hosts(self) -> Any:
         with override_settings(ALLOWED_HOSTS=["canvas.example.edu", "127.0.0.1", "[::1]", ".tenant.example"]):
@@ -40,7 +40,7 @@ class TestTheDomain:
         assert domain(f"canvas.example.edu:{port}", secure=secure) == "canvas.example.edu"
 
     @pytest.mark.parametrize(("port", "secure"), [("80", True), ("443", False), ("8443", True), ("8000", False)])
-    def test_domain_keeps_any_other_port(self, port, secure):
+    def test_domain_keeps_a_port_that_is_not_the_default(self, port, secure):
         assert domain(f"canvas.example.edu:{port}", secure=secure) == f"canvas.example.edu:{port}"
 
     @pytest.mark.parametrize(
@@ -61,18 +61,18 @@ class TestTheDomain:
             "canvas.example.edu:0",
         ],
     )
-    def test_domain_is_the_same_for_every_form_of_the_host(self, host):
+    def test_domain_and_account_are_the_same_for_every_form_of_the_host(self, host):
         assert domain(host) == "canvas.example.edu"
         assert origin.account_uuid(domain(host)) == origin.account_uuid("canvas.example.edu")
 
     @pytest.mark.parametrize(
         "host", ["evil.example", "canvas.example.edu.evil.example", "canvas.example.edu@evil", ""]
     )
-    def test_host_that_is_not_allowed_is_refused(self, host):
+    def test_domain_of_a_host_that_is_not_allowed_is_refused(self, host):
         with pytest.raises(DisallowedHost):
             domain(host)
 
-    def test_host_that_does_not_fit_into_the_audit_log_is_refused(self):
+    def test_domain_that_does_not_fit_into_the_audit_log_is_refused(self):
         name = ("x" * 60 + ".") * 3 + "x" * (253 - 183 - len(".tenant.example")) + ".tenant.example"
         column = IssuedToken._meta.get_field("canvas_domain")
 
@@ -82,7 +82,7 @@ class TestTheDomain:
             with pytest.raises(DisallowedHost):
                 domain(too_long)
 
-    def test_x_forwarded_host_is_ignored_unless_django_is_configured_to_use_it(self):
+    def test_domain_ignores_x_forwarded_host_unless_django_is_configured_to_use_the_header(self):
         forwarded = {"HTTP_X_FORWARDED_HOST": "a.tenant.example"}
 
         assert domain("canvas.example.edu", **forwarded) == "canvas.example.edu"
@@ -99,7 +99,7 @@ class TestTheClientAddress:
     def test_client_address_is_the_address_that_the_outermost_trusted_proxy_recorded(self, hops, expected):
         assert address("192.0.2.1", "10.9.9.9, 203.0.113.9, 198.51.100.7", hops=hops) == expected
 
-    def test_addresses_that_the_client_forged_are_ignored(self):
+    def test_client_address_ignores_addresses_that_the_client_forged(self):
         forged = "127.0.0.1, 10.0.0.1, ::1, "
 
         assert address("192.0.2.1", forged + "203.0.113.9", hops=1) == "203.0.113.9"
@@ -120,15 +120,15 @@ class TestTheClientAddress:
             ("::ffff:192.0.2.1", "::ffff:192.0.2.1"),
         ],
     )
-    def test_address_formats_of_proxies_are_accepted(self, written, expected):
-        # Versions of Python format IPv4-mapped IPv6 addresses differently.
+    def test_client_address_accepts_the_address_formats_of_proxies(self, written, expected):
+        # Format the address with this Python, because versions format IPv4-mapped IPv6 addresses differently.
         assert address("192.0.2.254", written, hops=1) == str(ipaddress.ip_address(expected))
 
     @pytest.mark.parametrize(
         "invalid", ["unknown", "_hidden", "' OR 1=1 --", "<script>", "999.1.1.1", "[", "[]:1", "é"]
     )
     def test_client_address_is_none_if_the_proxy_sent_an_invalid_address(self, invalid):
-        # The audit log must not show the address of the proxy as that of the client.
+        # The audit log must not show the address of the proxy as the address of the client.
         assert address("192.0.2.254", invalid, hops=1) is None
 
     @pytest.mark.parametrize("remote", ["", "unix:", "/run/app.sock"])

@@ -25,7 +25,7 @@ def request_(rf: Any) -> Any:
 
 def is_empty(request: Any) -> bool:
     parameters = (request.GET, request.POST, request.FILES, request.META["QUERY_STRING"])
-    # `body` raises an exception for a form that was parsed and not removed.
+    # Read `body` too, because `body` raises an exception for a form that was parsed and not removed.
     return not any(parameters) and request.body == b"" and "secret" not in request.get_full_path()
 
 
@@ -36,12 +36,14 @@ class TestAViewThatTakesSecrets:
         assert request_.sensitive_post_parameters == "__ALL__"
 
     @pytest.mark.parametrize(("status", "empty"), [(200, False), (401, False), (500, True), (503, True)])
-    def test_k14_parameters_are_removed_if_django_reports_the_response(self, request_, status, empty):
+    def test_k14_parameters_of_a_secret_are_removed_only_if_django_reports_the_response(
+        self, request_, status, empty
+    ):
         web.takes_secrets(lambda request: HttpResponse(status=status))(request_)
 
         assert is_empty(request_) is empty
 
-    def test_attributes_of_a_view_that_takes_secrets_are_kept(self):
+    def test_decorated_view_that_takes_secrets_keeps_its_attributes(self):
         def view(request: Any) -> HttpResponse:
             return HttpResponse()
 
@@ -50,21 +52,21 @@ class TestAViewThatTakesSecrets:
         assert web.takes_secrets(view).csrf_exempt  # type: ignore[attr-defined]
 
 
-class TestAFailedRequest:
-    def test_k14_parameters_of_a_view_that_takes_secrets_are_removed_even_if_it_was_not_called(self, request_):
+class TestAFailedRequestToAViewThatTakesSecrets:
+    def test_k14_parameters_of_a_failed_request_are_removed_even_if_the_view_was_not_called(self, request_):
         got_request_exception.send(sender=None, request=request_)
 
         assert is_empty(request_)
 
     @pytest.mark.parametrize("path", ["/admin/instaccess/key/", "/no/such/page/"])
-    def test_parameters_of_a_view_that_takes_no_secrets_are_kept(self, rf, path):
+    def test_parameters_of_a_failed_request_are_kept_if_the_view_takes_no_secrets(self, rf, path):
         request = rf.post(f"{path}?x=1", {"y": "2"})
         got_request_exception.send(sender=None, request=request)
 
         assert (request.GET["x"], request.POST["y"]) == ("1", "2")
 
-    def test_failure_outside_a_request_is_ignored(self):
+    def test_failure_outside_a_request_is_ignored_by_the_removal_of_parameters(self):
         got_request_exception.send(sender=None, request=None)
 
-    def test_the_path_in_these_tests_is_that_of_the_import_page(self):
+    def test_import_page_has_the_path_that_these_tests_request(self):
         assert reverse("admin:instaccess_key_import") == IMPORT

@@ -25,7 +25,7 @@ def tally() -> Tally:
 
 
 class TestATally:
-    def test_tally_is_true_only_while_there_are_counts(self, tally):
+    def test_tally_is_true_only_while_the_tally_contains_counts(self, tally):
         assert not tally
         tally.add(kind())
         assert tally
@@ -38,12 +38,12 @@ class TestATally:
 
         assert tally.take() == {kind(reason="revoked"): 2, kind(reason="expired"): 1}
 
-    def test_take_returns_every_count_once(self, tally):
+    def test_take_returns_every_count_of_the_tally_once(self, tally):
         tally.add(kind())
 
         assert (tally.take(), tally.take()) == ({kind(): 1}, {})
 
-    def test_put_back_adds_to_the_current_counts(self, tally):
+    def test_put_back_adds_counts_to_the_current_counts_of_the_tally(self, tally):
         tally.add(kind())
         taken = tally.take()
         tally.add(kind())
@@ -68,15 +68,15 @@ class TestATally:
         assert taken + sum(tally.take().values()) == 16 * 2000
 
 
-class TestTheLimitOfKinds:
-    def test_kinds_over_the_limit_are_counted_without_client_and_user(self, tally):
+class TestTheLimitOfKindsInATally:
+    def test_tally_counts_kinds_over_the_limit_without_client_and_user(self, tally):
         for number in range(5):
             tally.add(kind(client_id=f"c{number}", user_uuid=f"u{number}"))
 
         distinguished = {kind(client_id=f"c{number}", user_uuid=f"u{number}"): 1 for number in range(3)}
         assert tally.take() == {**distinguished, kind(): 2}
 
-    def test_limit_of_kinds_applies_to_the_whole_hour(self, tally):
+    def test_limit_of_kinds_in_a_tally_applies_to_the_whole_hour(self, tally):
         taken: dict[Kind, int] = {}
         for number in range(1000):
             tally.add(kind(user_uuid=str(number)))
@@ -84,13 +84,13 @@ class TestTheLimitOfKinds:
 
         assert len(taken) == 3 + 1
 
-    def test_known_kinds_are_still_counted_separately_over_the_limit(self, tally):
+    def test_tally_still_counts_known_kinds_separately_after_the_limit_is_reached(self, tally):
         for user_uuid in ("a", "b", "c", "d", "a"):
             tally.add(kind(user_uuid=user_uuid))
 
         assert tally.take()[kind(user_uuid="a")] == 2
 
-    def test_limit_of_kinds_starts_again_in_the_next_hour(self, tally):
+    def test_limit_of_kinds_in_a_tally_starts_again_in_the_next_hour(self, tally):
         for number in range(5):
             tally.add(kind(user_uuid=str(number)))
         tally.add(kind(hour=HOUR + 1, user_uuid="9"))
@@ -99,7 +99,7 @@ class TestTheLimitOfKinds:
 
 
 class TestCountsThatAreNotTaken:
-    def test_counts_that_are_not_taken_are_kept_for_a_day(self, tally):
+    def test_tally_keeps_counts_that_are_not_taken_for_a_day(self, tally):
         for hour in range(100):
             tally.add(kind(hour=HOUR + hour))
 
@@ -108,7 +108,7 @@ class TestCountsThatAreNotTaken:
 
 class TestAForkedProcess:
     @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-    def test_forked_process_counts_separately_from_its_parent(self, tally):
+    def test_forked_process_counts_separately_from_the_tally_of_its_parent(self, tally):
         tally.add(kind())
         context = multiprocessing.get_context("fork")
         counted = context.SimpleQueue()

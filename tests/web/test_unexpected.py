@@ -1,4 +1,4 @@
-"""The text about an unexpected exception."""
+"""Tests of the text that describes an unexpected exception."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def fail(token: str) -> None:
 
 
 class TestDescribeUnexpected:
-    def test_description_contains_the_class_and_the_frames_but_neither_the_message_nor_local_values(self):
+    def test_description_of_an_exception_contains_class_and_frames_but_no_message_and_no_local_values(self):
         try:
             fail("the-" + "token")
         except ValueError as error:

@@ -1,4 +1,4 @@
-"""A gateway with empty caches, and the clock of the counter."""
+"""Fixtures: a gateway with empty caches, the clock of the counter, and a record of SQL statements."""
 
 from __future__ import annotations
 

@@ -55,6 +55,6 @@ class Statements:
         if "refusalcount" in sql:
             self.seen.append(sql.partition(" ")[0])
             if self.failing:
-                # This is a real database error, after which PostgreSQL refuses further statements in the transaction.
+                # Cause a real database error, after which PostgreSQL refuses further statements in the transaction.
                 execute("SELECT nothing FROM nowhere", (), False, context)
         return execute(sql, params, many, context)

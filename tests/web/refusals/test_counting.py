@@ -30,7 +30,7 @@ NOW = datetime(2026, 12, 1, 12, 30, tzinfo=UTC)
 HOUR = NOW.replace(minute=0)
 
 
-class TestTheIssuer:
+class TestRefusalCountsOfTheIssuer:
     def test_issuer_counts_refusals_by_reason(self, post, client):
         post()
         post("nobody's")
@@ -43,7 +43,9 @@ class TestTheIssuer:
             ("issuer", "method", "", ""): 1,
         }
 
-    def test_issuer_counts_client_and_uuid_if_loaded_with_the_access_token(self, post, make_access_token, user):
+    def test_issuer_counts_a_refusal_with_the_client_and_the_uuid_that_were_loaded_with_the_access_token(
+        self, post, make_access_token, user
+    ):
         identity = UserIdentity.objects.create(user=user)
         access_token = make_access_token(scope="read")
         post(access_token)
@@ -51,24 +53,26 @@ class TestTheIssuer:
         client_id = access_token.application.client_id
         assert counted() == {("issuer", "insufficient_scope", client_id, str(identity.uuid)): 1}
 
-    def test_issuer_creates_no_uuid_for_a_count(self, post, make_access_token):
+    def test_issuer_creates_no_user_uuid_to_count_a_refusal(self, post, make_access_token):
         access_token = make_access_token(scope="read")
         with CaptureQueriesContext(connection) as queries:
             post(access_token)
 
-        assert len(queries) == 1  # This query looks up the access token.
+        assert len(queries) == 1  # The only query looks up the access token.
         assert counted() == {("issuer", "insufficient_scope", access_token.application.client_id, ""): 1}
         assert not UserIdentity.objects.exists()
 
-    def test_issuer_takes_the_uuid_from_user_uuid_field(self, post, make_access_token, settings):
+    def test_issuer_counts_a_refusal_with_the_uuid_from_user_uuid_field(self, post, make_access_token, settings):
         settings.INSTACCESS = {"USER_UUID_FIELD": "username"}
         access_token = make_access_token(scope="read")
         post(access_token)
 
         assert counted() == {("issuer", "insufficient_scope", access_token.application.client_id, "ada"): 1}
 
-    def test_issuer_responds_normally_if_user_uuid_field_is_invalid(self, post, settings, make_access_token):
-        # `manage.py check` reports the invalid setting. It must not turn a refusal into a server-side error.
+    def test_issuer_refuses_and_counts_normally_if_user_uuid_field_is_invalid(
+        self, post, settings, make_access_token
+    ):
+        # A refusal must not become a server-side error, because `manage.py check` reports the invalid setting.
         access_token = make_access_token(scope="read")
         for name in ("no_such_field", "natural_key"):
             settings.INSTACCESS = {"USER_UUID_FIELD": name}
@@ -86,7 +90,7 @@ class TestTheIssuer:
         assert post(access_token).status_code == 201
         assert counted() == {}
 
-    def test_issuer_counts_an_unknown_code_as_other(self, post, access_token, settings):
+    def test_issuer_counts_a_refusal_with_an_unknown_code_as_other(self, post, access_token, settings):
         def hook(user: Any, application: Any) -> Any:
             raise exceptions.InstAccessError("made up", code=access_token.token)
 
@@ -96,7 +100,7 @@ class TestTheIssuer:
         assert counted() == {("issuer", "other", "", ""): 1}
 
 
-class TestTheGateway:
+class TestRefusalCountsOfTheGateway:
     @pytest.fixture
     def make(self) -> TokenFactory:
         ring = keys_ring.current_ring()
@@ -119,7 +123,7 @@ class TestTheGateway:
             ("gateway", "malformed", "", ""): 2,
         }
 
-    def test_gateway_counts_client_and_user_of_a_revoked_token(self, token, user, application):
+    def test_gateway_counts_a_revoked_token_with_its_client_and_user(self, token, user, application):
         assert ask(token) == 204
         IssuedToken.objects.update(revoked_at=timezone.now())
         views.clear_caches()
@@ -128,7 +132,9 @@ class TestTheGateway:
         uuid = str(user.instaccess_identity.uuid)
         assert counted() == {("gateway", "revoked", application.client_id, uuid): 1}
 
-    def test_gateway_counts_client_and_user_of_an_expired_token_cached_or_not(self, token, user, application):
+    def test_gateway_counts_a_cached_or_uncached_expired_token_with_its_client_and_user(
+        self, token, user, application
+    ):
         ask(token)
         with time_machine.travel(timezone.now() + timedelta(hours=1, seconds=1)):
             ask(token)
@@ -138,7 +144,7 @@ class TestTheGateway:
         uuid = str(user.instaccess_identity.uuid)
         assert counted() == {("gateway", "expired", application.client_id, uuid): 2}
 
-    def test_gateway_ignores_the_claims_of_a_forged_token(self, make, rsa_pool):
+    def test_gateway_counts_a_forged_token_without_its_client_and_user(self, make, rsa_pool):
         forged = TokenFactory(rsa_pool.take(), make.encryption)
         ask(forged.token(now=int(time.time()), sub="victim", client_id="victim"))
         ask(make.encrypted(forged.signed(claims(int(time.time()), sub="victim"), kid=make.signing_kid)))
@@ -146,7 +152,7 @@ class TestTheGateway:
         assert counted() == {("gateway", "unknown_kid", "", ""): 1, ("gateway", "bad_signature", "", ""): 1}
 
     @pytest.mark.parametrize("value", [True, None, ["a"], "x" * 256, "a\x00b", "\ud800", "ü", "a\nb", ...])
-    def test_gateway_omits_client_and_user_if_the_claims_are_not_ids(self, make, value):
+    def test_gateway_counts_a_token_without_client_and_user_if_these_claims_are_not_ids(self, make, value):
         long_ago = int(time.time()) - 9000
         ask(make.token(now=long_ago, sub=value, client_id=value))
 
@@ -176,13 +182,13 @@ class TestTheGateway:
         assert counted() == {("gateway", "fault", "", ""): 1}
 
 
-class TestTheReasons:
-    def test_reason_codes_fit_into_their_column(self):
+class TestTheReasonCodes:
+    def test_every_reason_code_fits_into_its_column(self):
         assert max(map(len, exceptions.Reason)) <= RefusalCount._meta.get_field("reason").max_length
 
 
-class TestARow:
-    def test_row_has_the_hour_of_the_refusal_in_utc(self):
+class TestARowOfTheRefusalCounts:
+    def test_refusal_count_row_has_the_hour_of_the_refusal_in_utc(self):
         with time_machine.travel(NOW, tick=False) as now:
             refusals.counter.count("gateway", "expired")
             now.shift(timedelta(minutes=30))
@@ -192,14 +198,16 @@ class TestARow:
         hours = RefusalCount.objects.order_by("hour").values_list("hour", "count")
         assert list(hours) == [(HOUR, 1), (HOUR + timedelta(hours=1), 1)]
 
-    def test_each_write_adds_to_the_row(self):
+    def test_each_write_of_refusal_counts_adds_to_the_same_row(self):
         for _ in range(3):
             refusals.counter.count(RefusalCount.Role.ISSUER, "throttled", client_id="c", user_uuid="u")
             assert refusals.counter.flush() == 1
 
         assert written() == {("issuer", "throttled", "c", "u"): 3}
 
-    def test_a1_row_contains_no_token_no_address_and_no_text_of_a_request(self, post, make_access_token):
+    def test_a1_refusal_count_row_contains_no_token_no_address_and_no_text_of_a_request(
+        self, post, make_access_token
+    ):
         access_token = make_access_token(scope="read")
         sent = {"User-Agent": "sent-agent", "X-Forwarded-For": "192.0.2.99", "Host": "sent.example.edu"}
         for bearer in (access_token.token, "sent-token", "sent.token.x", "sent.token.x.y.z", "sent token", ""):
@@ -214,9 +222,11 @@ class TestARow:
 
 
 @REAL_TRANSACTIONS
-class TestAFlood:
-    def test_flood_of_10000_invalid_tokens_in_30_seconds_costs_three_writes(self, clock, statements, caplog):
-        # Without this level, the test would write ten thousand log lines.
+class TestAFloodOfRefusals:
+    def test_flood_of_10000_invalid_tokens_in_30_seconds_costs_the_gateway_three_writes(
+        self, clock, statements, caplog
+    ):
+        # Raise the log level, because the test would write ten thousand log lines.
         caplog.set_level(logging.CRITICAL, logger="instaccess")
         request = RequestFactory().get(GATEWAY_URL)
         with time_machine.travel(NOW, tick=False):
@@ -234,7 +244,7 @@ class TestAFlood:
         assert (during.count("INSERT"), during.count("UPDATE"), during.count("DELETE")) == (3, 6, 0)
         assert len(during) == 3 * 3 + 2
 
-    def test_flood_at_the_issuer_costs_one_write_in_ten_seconds(self, post, clock, statements):
+    def test_flood_of_invalid_tokens_costs_the_issuer_one_write_in_ten_seconds(self, post, clock, statements):
         for number in range(200):
             post(f"nobody-{number}")
             clock.advance(0.06)
@@ -242,7 +252,7 @@ class TestAFlood:
         assert statements.seen.count("INSERT") == 1
         assert counted() == {("issuer", "unknown_token", "", ""): 200}
 
-    def test_flood_with_many_users_adds_only_a_limited_number_of_rows(self, statements):
+    def test_flood_of_tokens_of_many_users_adds_only_a_limited_number_of_refusal_count_rows(self, statements):
         with time_machine.travel(NOW, tick=False):
             for number in range(1000):
                 refusals.counter.count("gateway", "revoked", user_uuid=f"user-{number}")

@@ -17,13 +17,12 @@ pytestmark = pytest.mark.django_db
 
 
 @REAL_TRANSACTIONS
-class TestProcesses:
-    def test_processes_that_write_concurrently_count_exactly(self, crew):
+class TestProcessesThatCountRefusals:
+    def test_processes_that_write_refusal_counts_concurrently_lose_no_count(self, crew):
         workers = crew.start(6)
         clients = [f"client-{number}" for number in range(10)]
         for number in range(5):
-            # Give each worker the rows in a different order. If workers locked the rows in these orders, the workers
-            # could deadlock.
+            # Give each worker another order of rows, because workers that lock rows in these orders could deadlock.
             for worker in workers:
                 clients.append(clients.pop(0))
                 worker.ask(tasks.refuse, *clients, f"new-{number}", f"newer-{number}")
@@ -33,7 +32,7 @@ class TestProcesses:
         assert total() == 6 * 5 * 12
         assert RefusalCount.objects.values("client_id").distinct().count() == 20
 
-    def test_killed_process_loses_only_its_pending_counts(self, crew):
+    def test_killed_process_loses_only_its_pending_refusal_counts(self, crew):
         [worker] = crew.start()
         worker.ask(tasks.refuse, "c", "", "", "")
         worker.ask(tasks.write_refusals)
@@ -45,7 +44,7 @@ class TestProcesses:
         assert total() == 4
 
     @pytest.mark.parametrize("number", range(1, 7))
-    def test_process_killed_during_a_write_has_written_all_or_nothing(self, crew, number):
+    def test_process_that_is_killed_during_a_write_has_written_all_refusal_counts_or_none(self, crew, number):
         [worker] = crew.start()
         worker.ask(tasks.refuse, "a", "b", "c")
         worker.ask(tasks.die_after_statement, number)
@@ -54,12 +53,12 @@ class TestProcesses:
 
         assert total() in (0, 3)
 
-    def test_process_that_exits_normally_writes_its_pending_counts(self):
+    def test_process_that_exits_normally_writes_its_pending_refusal_counts(self):
         run_process("Client().get(url)")
 
         assert written() == {("gateway", "no_credentials", "", ""): 1}
 
-    def test_counts_of_a_test_run_are_not_written_to_the_real_database(self):
+    def test_refusal_counts_of_a_test_run_are_not_written_to_the_real_database(self):
         # Simulate a test runner: the settings name one database during the tests and another database at exit.
         name = connection.settings_dict["NAME"]
         run_process(

@@ -1,4 +1,4 @@
-"""Trimming of the table of refusals: the age and the number of rows that are kept."""
+"""Trimming of the table of refusal counts: the age and the number of rows that are kept."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.web.refusals.helpers import total
 pytestmark = pytest.mark.django_db
 
 
-class TestTheTable:
+class TestTheTableOfRefusalCounts:
     @pytest.fixture
     def old(self) -> Callable[..., None]:
         """Return a function that creates one row for each age in days."""
@@ -44,20 +44,22 @@ class TestTheTable:
         refusals.counter.count("issuer", "method")
         refusals.counter.flush()
 
-    def test_table_keeps_rows_for_35_days(self, old):
+    def test_refusal_count_table_keeps_rows_for_35_days(self, old):
         old(400, 36, 34, 1)
         self.write()
 
         assert self.ages() == [34, 1, 0]
 
-    def test_table_keeps_the_newest_rows_over_its_limit(self, old, monkeypatch):
+    def test_refusal_count_table_keeps_only_the_newest_rows_if_there_are_too_many(self, old, monkeypatch):
         monkeypatch.setattr(refusal_table, "MAX_ROWS", 4)
         old(*range(1, 11))
         self.write()
 
         assert self.ages() == [3, 2, 1, 0]
 
-    def test_trimming_uses_short_statements_and_continues_at_the_next_write(self, old, monkeypatch, clock):
+    def test_trimming_of_refusal_counts_uses_short_statements_and_continues_at_the_next_write(
+        self, old, monkeypatch, clock
+    ):
         monkeypatch.setattr(refusal_table, "_BATCH", 3)
         monkeypatch.setattr(refusal_table, "_BATCHES", 2)
         old(*range(41, 51))
@@ -67,7 +69,7 @@ class TestTheTable:
 
         assert self.ages() == [0]
 
-    def test_table_is_trimmed_once_per_hour(self, old, clock, statements):
+    def test_refusal_count_table_is_trimmed_once_per_hour(self, old, clock, statements):
         self.write()
         old(400)
         clock.advance(3599)
@@ -78,7 +80,7 @@ class TestTheTable:
 
         assert self.ages() == [0]
 
-    def test_counting_continues_if_trimming_fails(self, old, monkeypatch, caplog):
+    def test_refusals_are_still_counted_if_trimming_the_table_fails(self, old, monkeypatch, caplog):
         def fail() -> bool:
             raise OperationalError("deadlock detected")
 

@@ -1,4 +1,4 @@
-"""Writing of the counts: when, in which transaction, and with an unavailable database."""
+"""Writing of refusal counts: the time, the transaction, and the effect of an unavailable database."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def due(clock: Clock) -> Clock:
-    """Let the interval pass, so that the next request that ends writes the counts."""
+    """Let the interval pass, so that the end of the next request causes a write of the counts."""
     clock.advance(refusals.INTERVAL)
     return clock
 
 
 @REAL_TRANSACTIONS
-class TestWriting:
-    def test_counts_are_written_after_the_response_and_not_before(self, due, statements):
+class TestWritingRefusalCounts:
+    def test_refusal_counts_are_written_after_the_response_and_not_before(self, due, statements):
         seen: list[int] = []
         response = Client().get(GATEWAY_URL)
         assert response.status_code == 401
         assert total() == 1
 
-        # Under WSGI, a server closes the response after sending it. Only then must the counts be written.
+        # Close the response as a WSGI server does after sending, because only then must the counts be written.
         refusals.counter.reset()
         due.advance(refusals.INTERVAL)
         statements.seen.clear()
@@ -46,12 +46,12 @@ class TestWriting:
         assert statements.seen
         assert total() == 2
 
-    def test_counts_are_written_under_asgi(self, due):
+    def test_refusal_counts_are_written_at_the_end_of_a_request_under_asgi(self, due):
         assert by_asgi_server([("Authorization", "Bearer a.b.c.d.e")]).status_code == 401
 
         assert written() == {("gateway", "malformed", "", ""): 1}
 
-    def test_any_request_that_ends_writes_the_counts(self, clock, post, access_token):
+    def test_end_of_any_request_writes_the_pending_refusal_counts(self, clock, post, access_token):
         ask("opaque")
         assert total() == 0
         clock.advance(refusals.INTERVAL)
@@ -59,7 +59,7 @@ class TestWriting:
 
         assert total() == 1
 
-    def test_ten_seconds_pass_between_two_writes(self, due):
+    def test_refusal_counts_are_written_at_most_once_in_ten_seconds(self, due):
         ask()
         ask()
         due.advance(refusals.INTERVAL - 0.001)
@@ -70,26 +70,26 @@ class TestWriting:
 
         assert total() == 4
 
-    def test_nothing_is_written_if_nothing_was_refused(self, due, post, access_token, statements):
+    def test_refusal_counter_writes_nothing_if_nothing_was_refused(self, due, post, access_token, statements):
         post(access_token)
 
         assert statements.seen == []
 
-    def test_write_closes_a_connection_that_it_opened(self):
+    def test_refusal_counter_closes_a_connection_that_the_counter_opened(self):
         refusals.counter.count("gateway", "expired")
         connection.close()
         assert refusals.counter.flush() == 1
 
         assert connection.connection is None
 
-    def test_write_keeps_a_connection_that_was_already_open(self):
+    def test_refusal_counter_keeps_a_connection_that_was_already_open(self):
         connection.ensure_connection()
         refusals.counter.count("gateway", "expired")
         refusals.counter.flush()
 
         assert connection.connection is not None
 
-    def test_counts_are_exact_if_threads_count_and_write_concurrently(self, clock):
+    def test_refusal_counts_are_exact_if_threads_count_and_write_concurrently(self, clock):
         def refuse() -> None:
             try:
                 for number in range(100):
@@ -110,15 +110,15 @@ class TestWriting:
 
 
 class TestInsideATransactionOfTheHostProject:
-    """A request can end inside a transaction, for example in a test case of the host project."""
+    """The end of a request inside a transaction, for example in a test case of the host project."""
 
-    def test_end_of_a_request_writes_nothing_inside_a_transaction(self, due, statements):
+    def test_end_of_a_request_writes_no_refusal_counts_inside_a_transaction(self, due, statements):
         ask()
 
         assert statements.seen == []
         assert counted() == {("gateway", "no_credentials", "", ""): 1}
 
-    def test_failed_write_does_not_break_the_surrounding_transaction(self, statements, user):
+    def test_failed_write_of_refusal_counts_does_not_break_the_surrounding_transaction(self, statements, user):
         refusals.counter.count("gateway", "expired")
         with transaction.atomic():
             statements.failing = True
@@ -130,18 +130,20 @@ class TestInsideATransactionOfTheHostProject:
 
 
 @REAL_TRANSACTIONS
-class TestWithAnUnavailableDatabase:
+class TestRefusalCountsWithAnUnavailableDatabase:
     @pytest.fixture
     def failing_statements(self, due: Clock, statements: Statements) -> Statements:
         statements.failing = True
         return statements
 
-    def test_o1_responses_are_normal_if_the_database_is_unavailable(self, failing_statements, due, post):
+    def test_o1_gateway_and_issuer_refuse_normally_if_refusal_counts_cannot_be_written(
+        self, failing_statements, due, post
+    ):
         for _ in range(5):
             assert (ask(), post().status_code) == (401, 401)
             due.advance(5)
 
-    def test_o1_counts_are_kept_until_the_database_is_available(self, failing_statements, due):
+    def test_o1_refusal_counts_are_kept_until_the_database_is_available(self, failing_statements, due):
         for _ in range(5):
             ask()
             due.advance(refusals.INTERVAL)
@@ -150,7 +152,7 @@ class TestWithAnUnavailableDatabase:
 
         assert written() == {("gateway", "no_credentials", "", ""): 6}
 
-    def test_o1_writing_counts_is_attempted_once_per_ten_seconds_while_the_database_is_unavailable(
+    def test_o1_write_of_refusal_counts_is_retried_every_ten_seconds_while_the_database_is_unavailable(
         self, failing_statements, due
     ):
         for _ in range(100):
@@ -159,7 +161,7 @@ class TestWithAnUnavailableDatabase:
 
         assert len(failing_statements.seen) == 3
 
-    def test_o1_failure_to_write_counts_is_logged_once_per_minute(self, failing_statements, due, caplog):
+    def test_o1_failure_to_write_refusal_counts_is_logged_once_per_minute(self, failing_statements, due, caplog):
         for _ in range(119):
             ask()
             due.advance(1)
@@ -168,7 +170,7 @@ class TestWithAnUnavailableDatabase:
         assert len(lines) == 2
         assert "could not be written and are kept for later" in lines[0]
 
-    def test_o1_failed_write_of_counts_leaves_no_partial_counts(self, statements):
+    def test_o1_failed_write_of_refusal_counts_leaves_no_partial_counts(self, statements):
         def second_update_fails(execute: Any, sql: str, params: Any, many: Any, context: Any) -> Any:
             if sql.startswith("UPDATE") and "expired" in params:
                 raise OperationalError("deadlock detected")
@@ -183,7 +185,7 @@ class TestWithAnUnavailableDatabase:
         assert refusals.counter.flush() == 2
         assert total() == 2
 
-    def test_counts_of_a_row_deleted_during_the_write_are_not_lost(self, statements):
+    def test_refusal_counts_of_a_row_that_is_deleted_during_the_write_are_not_lost(self, statements):
         def never_inserted(execute: Any, sql: str, params: Any, many: Any, context: Any) -> Any:
             if sql.startswith("INSERT"):
                 return execute("SELECT 1", (), many, context)
@@ -195,7 +197,7 @@ class TestWithAnUnavailableDatabase:
 
         assert refusals.counter.flush() == 1
 
-    def test_requests_succeed_if_a_database_router_fails(self, due, settings, caplog):
+    def test_gateway_refuses_normally_if_a_database_router_fails(self, due, settings, caplog):
         settings.DATABASE_ROUTERS = ["tests.web.refusals.test_writing.FailingRouter"]
         assert (ask(), ask()) == (401, 401)
 
@@ -220,8 +222,8 @@ class OtherDatabaseRouter:
         return "elsewhere" if model is RefusalCount else None
 
 
-class TestTheDatabase:
-    def test_counts_are_written_to_the_database_of_the_projects_router(self, settings):
+class TestTheDatabaseOfTheRefusalCounts:
+    def test_refusal_counts_are_written_to_the_database_that_the_router_of_the_project_chooses(self, settings):
         settings.DATABASE_ROUTERS = ["tests.web.refusals.test_writing.OtherDatabaseRouter"]
 
         assert refusal_counts.rows().db == "elsewhere"
