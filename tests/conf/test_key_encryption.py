@@ -13,13 +13,13 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from instaccess.conf import KeyEncryptionKey, kek_id, key_encryption
 
-# No byte occurs twice, so a match in a text is no accident.
+# No byte occurs twice, so a match in a text isn't a coincidence.
 RAW = bytes(range(90, 122))
 KEK = KeyEncryptionKey(RAW)
 
 
 class TestAKeyEncryptionKey:
-    def test_a1_text_of_a_key_encryption_key_is_fixed(self):
+    def test_a1_str_and_repr_of_a_key_encryption_key_contain_no_bytes(self):
         assert {repr(KEK), str(KEK), f"{KEK}", f"{KEK:>40}"} == {"<key-encryption key>"}
 
     def test_a1_key_encryption_key_cannot_be_pickled(self):
@@ -29,7 +29,7 @@ class TestAKeyEncryptionKey:
     def test_reveal_returns_the_bytes_of_a_key_encryption_key(self):
         assert KEK.reveal() == RAW
 
-    def test_key_encryption_keys_are_equal_if_their_bytes_are_equal(self):
+    def test_two_key_encryption_keys_are_equal_if_their_bytes_are_equal(self):
         assert KeyEncryptionKey(RAW) == KEK
         assert hash(KeyEncryptionKey(RAW)) == hash(KEK)
         assert KeyEncryptionKey(RAW[::-1]) != KEK
@@ -38,7 +38,7 @@ class TestAKeyEncryptionKey:
         assert KEK != RAW
         assert RAW != KEK
 
-    def test_key_encryption_key_is_found_in_a_cache(self):
+    def test_two_equal_key_encryption_keys_share_one_cache_entry(self):
         calls = []
 
         @lru_cache
@@ -55,20 +55,20 @@ class TestAKeyEncryptionKey:
             KeyEncryptionKey(raw)
 
 
-class TestTheHMAC:
-    def test_hmac_is_hmac_sha256_with_a_key_derived_for_the_purpose(self):
+class TestTheHMACOfAKeyEncryptionKey:
+    def test_hmac_of_a_key_encryption_key_is_hmac_sha256_with_a_key_derived_for_the_purpose(self):
         key = HKDF(SHA256(), 32, salt=None, info=b"a purpose").derive(RAW)
 
         assert KEK.hmac(b"data", info=b"a purpose") == hmac.new(key, b"data", hashlib.sha256).digest()
 
-    def test_each_purpose_has_its_own_hmac(self):
+    def test_hmac_of_a_key_encryption_key_differs_for_each_purpose(self):
         assert KEK.hmac(b"data", info=b"a purpose") != KEK.hmac(b"data", info=b"another")
 
-    def test_a1_cached_hmac_key_is_opaque(self):
+    def test_a1_repr_of_a_cached_hmac_key_contains_no_bytes(self):
         assert repr(key_encryption._hmac_key(KEK, b"a purpose")) == "<HMAC key>"
 
 
-class TestTheIdOfAKey:
+class TestTheIdOfAKeyEncryptionKey:
     def test_id_of_a_key_encryption_key_depends_only_on_its_bytes(self):
         assert kek_id(KEK) == kek_id(KeyEncryptionKey(RAW))
         assert kek_id(KEK) != kek_id(KeyEncryptionKey(RAW[::-1]))

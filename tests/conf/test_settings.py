@@ -1,4 +1,4 @@
-"""Each setting: its default, values that are accepted, and values that are refused."""
+"""Tests of each setting: its default, its accepted values, and its refused values."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def derived(secret: str) -> KeyEncryptionKey:
     return KeyEncryptionKey(kdf.derive(secret.encode()))
 
 
-# The keys are fixed, because they appear in test ids. No byte occurs twice, so a match in an error is no accident.
+# The keys are fixed, because test ids contain the keys. No byte occurs twice, so that no match is a coincidence.
 ONE, TWO = bytes(range(90, 122)), bytes(range(150, 182))
 KEK_ONE, KEK_TWO = KeyEncryptionKey(ONE), KeyEncryptionKey(TWO)
 
@@ -63,7 +63,7 @@ def b64(key: bytes) -> str:
     return base64.urlsafe_b64encode(key).decode().rstrip("=")
 
 
-# Each setting has its default, pairs of a valid value and its result, and invalid values.
+# Each setting has its default, its valid values with their results, and its invalid values.
 TABLE: dict[str, tuple[Any, list[tuple[Any, Any]], list[Any]]] = {
     "ISSUER": (
         "instructure:inst_access",
@@ -228,7 +228,7 @@ def bare_project() -> Any:
 
 
 class TestTheTableOfSettings:
-    def test_every_setting_is_tested_in_this_file(self):
+    def test_every_setting_is_in_the_table_of_this_file(self):
         assert set(TABLE) == set(SETTINGS)
 
     def test_every_setting_has_its_own_check_id(self):
@@ -241,7 +241,7 @@ class TestTheTableOfSettings:
 
 class TestASetting:
     @pytest.mark.parametrize("name", TABLE)
-    def test_setting_has_a_default(self, name):
+    def test_setting_has_the_default_of_the_table(self, name):
         assert setting(name) == TABLE[name][0]
 
     @pytest.mark.parametrize("name", TABLE)
@@ -276,7 +276,7 @@ class TestASetting:
 
 
 class TestTheAcceptedIssuers:
-    def test_c12_accepted_issuers_are_the_issuer_alone_by_default(self):
+    def test_c12_accepted_issuers_contain_only_the_issuer_by_default(self):
         with override_settings(INSTACCESS={"ISSUER": "ours"}):
             assert conf.accepted_issuers == ["ours"]
 
@@ -295,7 +295,7 @@ class TestTheInstaccessDictionary:
             _ = conf.lifetime
 
     def test_a1_conf_refuses_a_mapping_that_is_not_a_dictionary(self):
-        # Django's error reports would print the mapping with all secrets.
+        # Refuse the mapping, because Django's error reports would print the mapping with all secrets.
         with override_settings(INSTACCESS=MappingProxyType({"LIFETIME": 60})), pytest.raises(ConfigError):
             _ = conf.lifetime
 
@@ -306,14 +306,14 @@ class TestTheInstaccessDictionary:
 
 
 class TestAConfOfAGivenDictionary:
-    def test_conf_of_a_dictionary_does_not_read_the_project_settings(self):
+    def test_conf_of_a_dictionary_does_not_read_the_settings_of_the_project(self):
         with override_settings(INSTACCESS={"LIFETIME": 60, "REALM": "project"}):
             given = Conf({"LIFETIME": 120})
 
             assert (given.lifetime, given.realm) == (120, "canvas-lms")
             assert (conf.lifetime, conf.realm) == (60, "project")
 
-    def test_conf_does_not_copy_the_dictionary(self):
+    def test_conf_of_a_dictionary_uses_later_changes_of_the_dictionary(self):
         written = {"LIFETIME": 60}
         given = Conf(written)
         written["LIFETIME"] = 120
@@ -327,7 +327,7 @@ class TestTheKeyAlgorithmsOfAReader:
         with override_settings(INSTACCESS={"ENCRYPTION_ALG": alg}):
             assert conf.key_algorithms == ("RSA-OAEP", "RSA-OAEP-256")
 
-    def test_key_algorithms_include_rsa1_5_if_it_is_the_encryption_alg(self):
+    def test_key_algorithms_include_rsa1_5_if_the_setting_encryption_alg_is_rsa1_5(self):
         with override_settings(INSTACCESS={"ENCRYPTION_ALG": "RSA1_5"}):
             assert conf.key_algorithms == ("RSA-OAEP", "RSA-OAEP-256", "RSA1_5")
 
@@ -335,9 +335,9 @@ class TestTheKeyAlgorithmsOfAReader:
         assert "KEY_ALGORITHMS" not in SETTINGS
 
 
-class TestTheKeyEncryptionKeys:
+class TestTheSettingForKeyEncryptionKeys:
     @pytest.mark.parametrize("value", TABLE["KEY_ENCRYPTION_KEYS"][2], ids=repr)
-    def test_a1_error_contains_no_key_encryption_key(self, value):
+    def test_a1_error_about_key_encryption_keys_contains_no_key(self, value):
         with (
             override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": value}),
             pytest.raises(ConfigError) as error,
@@ -358,7 +358,7 @@ class TestTheKeyEncryptionKeys:
         assert error.value.__cause__ is None
         assert error.value.__context__ is None or error.value.__suppress_context__
 
-    def test_default_keys_are_derived_from_secret_key_and_its_fallbacks_in_order(self):
+    def test_default_key_encryption_keys_are_derived_from_secret_key_and_its_fallbacks_in_order(self):
         with override_settings(SECRET_KEY="new", SECRET_KEY_FALLBACKS=["old", "oldest"]):
             assert conf.key_encryption_keys == [
                 derived("new"),
@@ -366,7 +366,7 @@ class TestTheKeyEncryptionKeys:
                 derived("oldest"),
             ]
 
-    def test_o6_a_fallback_unseals_what_the_earlier_secret_key_sealed(self, rsa_pool):
+    def test_o6_private_key_can_be_unsealed_after_a_change_of_secret_key_with_a_fallback(self, rsa_pool):
         private = rsa_pool.take_private("sig")
         kid = private.thumbprint()
         with override_settings(SECRET_KEY="old"):
@@ -375,7 +375,7 @@ class TestTheKeyEncryptionKeys:
         with override_settings(SECRET_KEY="new", SECRET_KEY_FALLBACKS=["old"]):
             assert sealing.unseal(sealed, kid=kid, use="sig", keks=conf.key_encryption_keys).thumbprint() == kid
 
-    def test_conf_accepts_own_keys_and_derived_keys_together(self):
+    def test_conf_accepts_own_and_derived_key_encryption_keys_together(self):
         with override_settings(
             SECRET_KEY_FALLBACKS=["old"],
             INSTACCESS={"KEY_ENCRYPTION_KEYS": [b64(ONE), "SECRET_KEY", b64(TWO)]},
@@ -401,20 +401,20 @@ class TestTheKeyEncryptionKeys:
             ([b64(ONE), DERIVED], False),
         ],
     )
-    def test_keys_count_as_derived_if_the_first_key_is_derived(self, value, answer):
+    def test_key_encryption_keys_count_as_derived_if_the_first_key_is_derived(self, value, answer):
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": value}):
             assert conf.key_encryption_keys_are_derived is answer
 
-    def test_keys_are_derived_by_default(self):
+    def test_key_encryption_keys_are_derived_by_default(self):
         assert conf.key_encryption_keys_are_derived is True
 
-    def test_conf_accepts_a_key_from_the_command_in_the_error(self):
-        # Run the command that the error and the check recommend.
+    def test_conf_accepts_a_key_encryption_key_from_the_command_in_the_error(self):
+        # Generate the key as the command does that the error and the check recommend.
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32)]}):
             assert len(conf.key_encryption_keys[0].reveal()) == 32
 
 
-class TestASecretInAnotherSetting:
+class TestASecretInAnInvalidSetting:
     @pytest.mark.parametrize(
         ("name", "value"),
         [
@@ -424,14 +424,14 @@ class TestASecretInAnotherSetting:
             ("DECRYPTION_KEYS", [b"a-service-secret"]),
         ],
     )
-    def test_a1_error_contains_no_secret_of_a_setting(self, name, value):
+    def test_a1_error_about_an_invalid_setting_contains_no_secret(self, name, value):
         with override_settings(INSTACCESS={name: value}), pytest.raises(ConfigError) as error:
             setting(name)
 
         assert "a-service-secret" not in str(error.value) + repr(error.value)
 
 
-class TestAUrlWithoutTls:
+class TestASettingWithAnHttpUrl:
     @pytest.mark.parametrize("name", ["VERIFICATION_KEYS", "DENY_LIST"])
     def test_c10_conf_refuses_an_http_url_unless_allow_http_urls_is_set(self, name):
         with override_settings(INSTACCESS={name: "http://issuer.example/"}), pytest.raises(ConfigError) as error:
@@ -451,15 +451,15 @@ class TestAUrlWithoutTls:
 
 
 class TestTheKeyLifecycleSettings:
-    def test_lead_time_covers_jwks_max_age_and_key_cache_seconds(self):
+    def test_key_lead_time_covers_jwks_max_age_and_key_cache_seconds(self):
         with override_settings(INSTACCESS={"JWKS_MAX_AGE": 600, "KEY_CACHE_SECONDS": 5}):
             assert conf.key_lead_seconds == 605
 
-    def test_retention_covers_the_maximum_lifetime_even_if_lifetime_is_shorter(self):
+    def test_key_retention_covers_the_maximum_lifetime_even_if_lifetime_is_shorter(self):
         with override_settings(INSTACCESS={"LIFETIME": 60, "LEEWAY": 300, "KEY_CACHE_SECONDS": 5}):
             assert conf.key_retention_seconds == 3600 + 60 + 300 + 5
 
-    def test_conf_refuses_a_lead_time_below_its_minimum(self):
+    def test_conf_refuses_a_key_lead_time_below_its_minimum(self):
         with (
             override_settings(INSTACCESS={"JWKS_MAX_AGE": 600, "KEY_LEAD_SECONDS": 602}),
             pytest.raises(ConfigError) as error,
@@ -468,7 +468,7 @@ class TestTheKeyLifecycleSettings:
         assert error.value.setting == "KEY_LEAD_SECONDS"
         assert "603" in error.value.detail
 
-    def test_conf_refuses_a_rotation_interval_that_is_not_longer_than_the_lead_time(self):
+    def test_conf_refuses_a_key_rotation_interval_that_is_not_longer_than_the_lead_time(self):
         with (
             override_settings(INSTACCESS={"KEY_ROTATION_DAYS": 1, "KEY_LEAD_SECONDS": 86_400}),
             pytest.raises(ConfigError) as error,
@@ -476,7 +476,7 @@ class TestTheKeyLifecycleSettings:
             _ = conf.key_rotation_days
         assert error.value.setting == "KEY_ROTATION_DAYS"
 
-    def test_error_names_the_invalid_setting_that_others_depend_on(self):
+    def test_error_names_the_invalid_setting_that_other_settings_depend_on(self):
         with override_settings(INSTACCESS={"JWKS_MAX_AGE": "300"}):
             for name in ("KEY_LEAD_SECONDS", "KEY_ROTATION_DAYS"):
                 with pytest.raises(ConfigError) as error:
