@@ -1,4 +1,4 @@
-"""Mutated tokens: the gateway refuses every mutant and accepts only the genuine token."""
+"""Tests with mutated tokens: the gateway refuses every mutant and accepts only the genuine token."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class ScarceKeys(dict[str, Any]):
 
 
 class TestMutatedTokens:
-    def test_g18_only_the_genuine_token_among_100_000_mutants_is_accepted(self, make, unwrap_):
+    def test_g18_unwrap_accepts_only_the_genuine_token_among_100_000_mutants(self, make, unwrap_):
         genuine = make.token().encode()
         order = random.Random(20261123)
         keys = ScarceKeys(make.decryption_keys)
@@ -76,10 +76,10 @@ class TestMutatedTokens:
             raw = genuine if number % 1000 == 0 else mutant(genuine, order)
             identical += raw == genuine
             if keys.uses > RSA_AT_MOST:
-                # Remove the keys to save time. Strict parsing or the unknown kid must refuse the remaining mutants.
+                # Remove the keys to save time. Strict parsing or the unknown kid must refuse the other mutants.
                 keys.clear()
             try:
-                # Servers decode header values as Latin-1.
+                # Decode the token as Latin-1, as servers do with header values.
                 unwrap_(
                     raw.decode("latin-1"), decryption_keys=keys or make.decryption_keys, cache=cache, cache_size=9
                 )
@@ -96,13 +96,13 @@ class TestMutatedTokens:
 
     @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(text=st.text(max_size=300))
-    def test_g18_arbitrary_text_is_refused_without_another_error(self, unwrap_, text):
+    def test_g18_unwrap_refuses_arbitrary_text_without_another_error(self, unwrap_, text):
         with pytest.raises(InvalidToken):
             unwrap_(text)
 
     @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(segments=st.lists(st.binary(max_size=64), min_size=5, max_size=5))
-    def test_g18_five_canonical_base64_segments_are_refused_without_another_error(self, unwrap_, segments):
+    def test_g18_unwrap_refuses_five_canonical_base64_segments_without_another_error(self, unwrap_, segments):
         with pytest.raises(InvalidToken):
             unwrap_(".".join(b64(segment) for segment in segments))
 
@@ -121,7 +121,7 @@ class TestMutatedTokens:
             ),
         )
     )
-    def test_g18_an_arbitrary_protected_header_is_refused_without_another_error(self, make, unwrap_, header):
+    def test_g18_unwrap_refuses_an_arbitrary_protected_header_without_another_error(self, make, unwrap_, header):
         genuine = make.token()
         token = with_header(genuine, header)
         if token != genuine:
@@ -137,7 +137,7 @@ class TestMutatedTokens:
             st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.lists(st.integers()),
         )
     )
-    def test_g18_signed_claims_of_arbitrary_types_cause_no_other_error(self, make, unwrap_, payload):
+    def test_g18_unwrap_raises_no_other_error_for_signed_claims_of_arbitrary_types(self, make, unwrap_, payload):
         text = json.dumps({**claims(), **payload}) if payload else "{}"
         try:
             unwrap_(make.encrypted(make.signed(text.encode())))

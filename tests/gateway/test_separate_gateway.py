@@ -1,7 +1,7 @@
-"""A gateway that is separate from the issuer.
+"""A gateway that is separate from the issuer, in its own project and in its own process.
 
-Its settings contain neither the issuer's app nor an OAuth2 provider. Its keys come from files or a JWKS URL. Its deny
-list comes from a shared database or from the issuer. The issuer and each gateway run as separate processes.
+The settings of the gateway contain neither the issuer's app nor an OAuth2 provider. The keys of the gateway come from
+files or a JWKS URL, and its deny list comes from a shared database or from the issuer.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Issuer:
         self.env = clean_environment(
             DEMO_DIR=str(folder),
             DJANGO_SETTINGS_MODULE="testproject.settings",
-            # Some tests request tokens until the issuer has read its keys again.
+            # Turn throttling off, because some tests request tokens until the issuer has read its keys again.
             INSTACCESS_SETTINGS=json.dumps({"SERVICE_SECRETS": [SECRET], "THROTTLE_LIMIT": None}),
         )
         self.access_token = set_up.facts["access_token"]
@@ -135,7 +135,7 @@ def token(issuer: Issuer) -> str:
 
 
 class GatewayProject:
-    """A project that is only a gateway: its settings, its management commands and its process."""
+    """A project that is only a gateway, with its settings, its management commands and its process."""
 
     def __init__(
         self,
@@ -221,14 +221,14 @@ def verify_status(process: servers.Process, token: str) -> int:
 
 
 def accepted_jti(process: servers.Process, token: str) -> str:
-    """Let the gateway accept a token, and return the token's ID."""
+    """Check that the gateway accepts a token, and return the ID of the token."""
     status, authorization, _ = request(process.port, "GET", VERIFY, token)
     assert (status, authorization is None) == (204, False)
     return unverified_jti(str(authorization))
 
 
 def refused_within_five_seconds(process: servers.Process, token: str) -> bool:
-    """Wait until the gateway refuses a token. Returns whether the token is refused with 401 within five seconds."""
+    """Return whether the gateway refuses a token with 401 within five seconds."""
     statuses = []
 
     def is_refused() -> bool:
@@ -239,7 +239,7 @@ def refused_within_five_seconds(process: servers.Process, token: str) -> bool:
 
 
 class TestAGatewayWithKeyFilesAndTheIssuersDatabase:
-    def test_gateway_with_the_issuers_database_accepts_a_token_until_its_revocation(self, issuer, gateway):
+    def test_gateway_with_the_issuers_database_accepts_a_token_until_the_token_is_revoked(self, issuer, gateway):
         token = issuer.token()
         keys = {"DECRYPTION_KEYS": [str(issuer.decryption_key)], "VERIFICATION_KEYS": [str(issuer.jwks_file())]}
         process = gateway(shared(issuer), **keys)
@@ -247,7 +247,7 @@ class TestAGatewayWithKeyFilesAndTheIssuersDatabase:
         issuer.revoke(accepted_jti(process, token))
         assert servers.wait_until(lambda: verify_status(process, token), lambda status: status != 204) == 401
 
-    def test_verify_returns_503_if_the_audit_table_is_missing(self, issuer, token, gateway, tmp_path):
+    def test_gateway_returns_503_if_the_tables_of_the_deny_list_are_missing(self, issuer, token, gateway, tmp_path):
         empty_databases = {
             "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": str(tmp_path / "empty.sqlite3")}
         }
@@ -258,7 +258,7 @@ class TestAGatewayWithKeyFilesAndTheIssuersDatabase:
         assert "contains no deny list (no such table: instaccess_revocation)" in process.log.read_text()
         assert "set INSTACCESS['DENY_LIST'] to the URL of the issuer's revocation list" in process.log.read_text()
 
-    def test_verify_returns_503_and_logs_the_setting_if_there_are_no_keys(self, issuer, token, gateway):
+    def test_gateway_returns_503_and_logs_the_setting_if_there_are_no_keys(self, issuer, token, gateway):
         process = gateway(shared(issuer))
 
         assert verify_status(process, token) == 503
@@ -266,7 +266,7 @@ class TestAGatewayWithKeyFilesAndTheIssuersDatabase:
             "INSTACCESS['DECRYPTION_KEYS'] is not set, and this process has no key table" in process.log.read_text()
         )
 
-    def test_verify_returns_503_and_logs_the_name_of_a_misspelled_setting(self, issuer, token, gateway):
+    def test_gateway_returns_503_and_logs_the_name_of_a_misspelled_setting(self, issuer, token, gateway):
         keys = {"DECRYPTION_KEYS": [str(issuer.decryption_key)], "VERIFICATION_KEYS": [str(issuer.jwks_file())]}
         process = gateway(shared(issuer), **keys, DENY_LIST_SECOND=1)
 
@@ -275,14 +275,14 @@ class TestAGatewayWithKeyFilesAndTheIssuersDatabase:
 
 
 class TestAGatewayWithTheIssuersURLs:
-    def test_gateway_with_the_issuers_urls_accepts_a_token_until_its_revocation(self, issuer, gateway):
+    def test_gateway_with_the_issuers_urls_accepts_a_token_until_the_token_is_revoked(self, issuer, gateway):
         token = issuer.token()
         process = gateway({}, **remote(issuer))
 
         issuer.revoke(accepted_jti(process, token))
         assert servers.wait_until(lambda: verify_status(process, token), lambda status: status != 204) == 401
 
-    def test_a_token_is_accepted_while_the_issuer_is_unavailable(self, issuer, token, gateway):
+    def test_gateway_accepts_a_token_while_the_issuer_is_unavailable(self, issuer, token, gateway):
         process = gateway({}, **remote(issuer))
         assert verify_status(process, token) == 204
         issuer.process.kill()
@@ -291,7 +291,7 @@ class TestAGatewayWithTheIssuersURLs:
         finally:
             issuer.process = issuer.start()
 
-    def test_verify_returns_503_if_the_gateway_starts_while_the_issuer_is_unavailable(self, issuer, token, gateway):
+    def test_gateway_returns_503_if_the_gateway_starts_while_the_issuer_is_unavailable(self, issuer, token, gateway):
         issuer.process.kill()
         try:
             process = gateway({}, **remote(issuer))
@@ -300,13 +300,13 @@ class TestAGatewayWithTheIssuersURLs:
             issuer.process = issuer.start()
         assert servers.wait_until(lambda: verify_status(process, token), lambda status: status != 503) == 204
 
-    def test_verify_returns_503_and_does_not_log_the_secret_if_the_secret_is_wrong(self, issuer, token, gateway):
+    def test_gateway_returns_503_and_does_not_log_the_secret_if_the_secret_is_wrong(self, issuer, token, gateway):
         process = gateway({}, **(remote(issuer) | {"SERVICE_SECRETS": ["f" * 32]}))
 
         assert verify_status(process, token) == 503
         assert "f" * 32 not in process.log.read_text()
 
-    def test_invalid_tokens_are_refused_and_no_other_endpoint_exists(self, issuer, gateway):
+    def test_gateway_refuses_invalid_tokens_and_has_no_other_endpoint(self, issuer, gateway):
         process = gateway({}, **remote(issuer))
 
         assert verify_status(process, "a.b.c.d.e") == 401
@@ -316,12 +316,10 @@ class TestAGatewayWithTheIssuersURLs:
 
 
 class TestARevokedKey:
-    """G32: a gateway in another deployment refuses the tokens of a revoked key, although it still has the key."""
+    """A revoked key, whose tokens a gateway in another deployment refuses although the gateway has the key (G32)."""
 
     @pytest.mark.parametrize("use", ["sig", "enc"])
-    def test_g32_gateway_that_reads_keys_and_deny_list_over_http_refuses_tokens_of_a_revoked_key(
-        self, own_issuer, gateway, use
-    ):
+    def test_g32_gateway_with_the_issuers_urls_refuses_tokens_of_a_revoked_key(self, own_issuer, gateway, use):
         token = own_issuer.token()
         process = gateway({}, **remote(own_issuer))
         assert verify_status(process, token) == 204
@@ -330,10 +328,10 @@ class TestARevokedKey:
 
         assert refused_within_five_seconds(process, token)
         if use == "sig":  # The gateway has no private key for a new encryption key.
-            # The issuer signs with the revoked key until it reads its keys again.
+            # The issuer signs with the revoked key until the issuer reads its keys again.
             assert within(servers.PATIENCE, lambda: verify_status(process, own_issuer.token()) == 204)
 
-    def test_g32_a_gateway_with_key_files_and_the_issuers_database_refuses_the_tokens_of_a_revoked_key(
+    def test_g32_gateway_with_key_files_and_the_issuers_database_refuses_tokens_of_a_revoked_key(
         self, own_issuer, gateway
     ):
         token = own_issuer.token()
@@ -354,19 +352,19 @@ class TestSystemChecksOfAGateway:
 
     APPS = ("instaccess.gateway",)
 
-    def test_the_checks_report_nothing_for_valid_settings(self, issuer, tmp_path):
+    def test_checks_of_a_gateway_report_nothing_for_valid_settings(self, issuer, tmp_path):
         completed = GatewayProject(tmp_path, {}, remote(issuer), apps=self.APPS).manage("check")
 
         assert (completed.returncode, completed.stdout) == (0, "System check identified no issues (0 silenced).\n"), (
             completed.stderr
         )
 
-    def test_the_checks_suggest_the_correct_name_of_a_misspelled_setting(self, tmp_path):
+    def test_checks_of_a_gateway_suggest_the_correct_name_of_a_misspelled_setting(self, tmp_path):
         completed = GatewayProject(tmp_path, {}, {"VERIFICATION_KEY": []}, apps=self.APPS).manage("check")
 
         assert "Did you mean VERIFICATION_KEYS?" in completed.stderr
 
-    def test_the_checks_report_misspelled_and_invalid_settings(self, issuer, tmp_path):
+    def test_checks_of_a_gateway_report_misspelled_and_invalid_settings(self, issuer, tmp_path):
         settings = {"DECRYPTION_KEY": [], "LEEWAY": 301}
         completed = GatewayProject(tmp_path, {}, settings, apps=self.APPS).manage("check")
 
@@ -378,20 +376,20 @@ class TestSystemChecksOfAGateway:
         [("instaccess.gateway.urls", {"E051", "E052", "E053"}), ("", {"E052"})],
         ids=["gateway", "service"],
     )
-    def test_the_checks_report_missing_keys(self, tmp_path, urls, ids):
+    def test_checks_of_a_gateway_or_a_service_report_missing_keys(self, tmp_path, urls, ids):
         completed = GatewayProject(tmp_path, {}, {}, apps=self.APPS, urls=urls).manage("check")
 
         assert completed.returncode == 1
         assert set(re.findall(r"instaccess\.([EW]\d+)", completed.stderr)) == ids
 
-    def test_the_checks_report_a_redirect_to_https(self, issuer, tmp_path):
+    def test_checks_of_a_gateway_report_a_redirect_to_https(self, issuer, tmp_path):
         project = GatewayProject(tmp_path, {}, remote(issuer), apps=self.APPS)
         with (tmp_path / "gateway_settings.py").open("a") as file:
             file.write("SECURE_SSL_REDIRECT = True\n")
 
         assert "instaccess.W010" in project.manage("check", "--deploy").stderr
 
-    def test_the_checks_load_neither_models_nor_an_oauth2_provider(self, issuer, tmp_path):
+    def test_checks_of_a_gateway_load_neither_models_nor_an_oauth2_provider(self, issuer, tmp_path):
         project = GatewayProject(tmp_path, {}, remote(issuer), apps=self.APPS)
 
         loaded = project.python(
@@ -404,10 +402,10 @@ class TestSystemChecksOfAGateway:
         assert loaded.splitlines()[-1] == "[]"
 
 
-class TestAGatewayProcessWithoutOtherPackages:
-    """A project without a database. Django REST framework and django-oauth-toolkit can't be imported."""
+class TestAGatewayProcessWithoutRestFrameworkAndOAuth2:
+    """A project without a database, in which neither REST framework nor django-oauth-toolkit can be imported."""
 
-    def test_the_gateway_decides_without_loading_the_models(self, issuer, tmp_path):
+    def test_gateway_accepts_and_refuses_tokens_without_loading_the_models(self, issuer, tmp_path):
         project = GatewayProject(tmp_path, {}, remote(issuer), apps=("instaccess.gateway",))
 
         printed = project.python(
@@ -425,7 +423,7 @@ class TestAGatewayProcessWithoutOtherPackages:
 
 class TestURLsThatNeedTheIssuersApp:
     @pytest.mark.parametrize("urls", ["instaccess.urls", "instaccess.issuer.urls", "instaccess.issuer.urls_internal"])
-    def test_check_names_the_app_if_the_urls_are_included_without_the_app(self, tmp_path, urls):
+    def test_check_names_the_app_if_the_urls_of_the_issuer_are_included_without_the_app(self, tmp_path, urls):
         completed = GatewayProject(
             tmp_path, {}, {}, apps=["django.contrib.auth", "django.contrib.contenttypes"], urls=urls
         ).manage("check")
@@ -433,7 +431,7 @@ class TestURLsThatNeedTheIssuersApp:
         assert completed.returncode == 1
         assert "ImproperlyConfigured: add 'instaccess' to INSTALLED_APPS" in completed.stderr.splitlines()[-1]
 
-    def test_check_names_the_provider_if_the_app_has_no_oauth2_provider(self, tmp_path):
+    def test_check_names_the_oauth2_provider_if_the_project_has_none(self, tmp_path):
         apps = ["django.contrib.auth", "django.contrib.contenttypes", "instaccess"]
         completed = GatewayProject(tmp_path, {}, {}, apps=apps).manage("check")
 
@@ -442,7 +440,7 @@ class TestURLsThatNeedTheIssuersApp:
 
 
 class TestAGatewayProcess:
-    def test_the_gateway_loads_neither_models_nor_an_oauth2_provider(self, issuer, tmp_path):
+    def test_gateway_loads_neither_models_nor_an_oauth2_provider(self, issuer, tmp_path):
         project = GatewayProject(tmp_path, {}, remote(issuer))
 
         loaded = project.python(
@@ -454,7 +452,7 @@ class TestAGatewayProcess:
 
         assert loaded.splitlines()[-1] == "[]"
 
-    def test_the_gateway_counts_no_refusals_because_it_has_no_table_for_them(self, issuer, tmp_path):
+    def test_gateway_counts_no_refusals_without_a_table_for_the_counts(self, issuer, tmp_path):
         project = GatewayProject(tmp_path, {}, remote(issuer))
 
         counted = project.python(

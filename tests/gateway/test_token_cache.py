@@ -1,4 +1,4 @@
-"""The cache of unwrapped tokens: the checks that run again, and the size of the cache."""
+"""Tests of the cache of unwrapped tokens: the checks that run again, and the size of the cache."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ class TestACachedToken:
             "verification_keys": {make.signing_kid: ForbiddenKey()},
         }
 
-    def test_a_cached_token_is_unwrapped_without_rsa(self, make, unwrap, no_rsa):
+    def test_unwrap_of_a_cached_token_executes_no_rsa_operation(self, make, unwrap, no_rsa):
         token = make.token()
         first = unwrap(token)
 
         assert unwrap(token, **no_rsa) is first
 
-    def test_no_token_is_cached_if_the_cache_size_is_0(self, make, unwrap, no_rsa):
+    def test_unwrap_caches_no_token_if_the_cache_size_is_0(self, make, unwrap, no_rsa):
         token = make.token()
         unwrap(token, cache_size=0)
 
@@ -55,7 +55,7 @@ class TestACachedToken:
             unwrap(token, cache_size=0, **no_rsa)
         assert caught.value.code == "decrypt_failed"
 
-    def test_a_cached_token_is_refused_after_its_revocation(self, make, unwrap, no_rsa):
+    def test_unwrap_refuses_a_cached_token_after_the_token_was_revoked(self, make, unwrap, no_rsa):
         token = make.token(jti="gone")
         unwrap(token)
 
@@ -63,7 +63,7 @@ class TestACachedToken:
             unwrap(token, denied=denying("gone"), **no_rsa)
         assert caught.value.jti == "gone"
 
-    def test_a_cached_token_is_refused_after_its_expiry(self, make, unwrap, no_rsa):
+    def test_unwrap_refuses_a_cached_token_after_the_token_has_expired(self, make, unwrap, no_rsa):
         token = make.token()
         unwrap(token)
 
@@ -72,7 +72,7 @@ class TestACachedToken:
             unwrap(token, now=NOW + 3600, **no_rsa)
 
     @pytest.mark.parametrize("which", ["decryption_keys", "verification_keys"])
-    def test_a_cached_token_is_refused_after_one_of_its_keys_was_removed(self, make, unwrap, no_rsa, which):
+    def test_unwrap_refuses_a_cached_token_after_a_key_of_the_token_was_removed(self, make, unwrap, no_rsa, which):
         token = make.token()
         unwrap(token)
 
@@ -80,8 +80,8 @@ class TestACachedToken:
             unwrap(token, **(no_rsa | {which: {"other": ForbiddenKey()}}))
         assert caught.value.code == "unknown_kid"
 
-    def test_a_cached_token_is_refused_after_its_kid_was_given_to_another_key(self, make, unwrap, rsa_pool):
-        """In the JWK set of another issuer, a kid need not be a thumbprint."""
+    def test_unwrap_refuses_a_cached_token_after_another_key_got_the_kid_of_the_token(self, make, unwrap, rsa_pool):
+        """Check the key too, because a kid in the JWK set of another issuer need not be a thumbprint."""
         token = make.encrypted(make.signed(kid="key-1"))
         same = JWK(**make.signing.export_public(as_dict=True))
         other = JWK(**rsa_pool.take("sig").export_public(as_dict=True))
@@ -93,7 +93,7 @@ class TestACachedToken:
                 unwrap(token, verification_keys={"key-1": other})
             assert caught.value.code == "bad_signature"
 
-    def test_a_token_is_cached_with_the_key_that_verified_the_token_even_if_the_jwk_set_is_reloaded(
+    def test_unwrap_caches_a_token_with_the_key_that_verified_the_token_even_if_the_jwk_set_is_reloaded(
         self, make, unwrap, rsa_pool, monkeypatch
     ):
         token = make.encrypted(make.signed(kid="key-1"))
@@ -111,7 +111,7 @@ class TestACachedToken:
                 unwrap(token, verification_keys=keys)
             assert caught.value.code == "bad_signature"
 
-    def test_a_refused_token_is_removed_from_the_cache(self, make, unwrap, no_rsa):
+    def test_unwrap_removes_a_refused_token_from_the_cache(self, make, unwrap, no_rsa):
         token = make.token(jti="gone")
         unwrap(token)
         with pytest.raises(TokenRevoked):
@@ -121,7 +121,7 @@ class TestACachedToken:
             unwrap(token, **no_rsa)
         assert caught.value.code == "decrypt_failed"
 
-    def test_g4_a_non_canonical_encoding_of_a_cached_token_is_refused(self, make, unwrap):
+    def test_g4_unwrap_refuses_a_non_canonical_encoding_of_a_cached_token(self, make, unwrap):
         token = make.token()
         unwrap(token)
 
@@ -129,14 +129,14 @@ class TestACachedToken:
             with pytest.raises(InvalidToken):
                 unwrap(text)
 
-    def test_a_refused_token_is_never_cached(self, make, unwrap, cache, rsa_pool):
+    def test_unwrap_never_caches_a_refused_token(self, make, unwrap, cache, rsa_pool):
         forger = TokenFactory(rsa_pool.take("sig"), make.encryption)
         for token in (forger.encrypted(forger.signed(kid=make.signing_kid)), make.token(exp=NOW + 9999), "x"):
             with pytest.raises(InvalidToken):
                 unwrap(token)
             assert cache.get(token) is None
 
-    def test_a_new_token_replaces_the_least_recently_used_token(self, make, unwrap, cache):
+    def test_new_token_replaces_the_least_recently_used_token_in_the_cache(self, make, unwrap, cache):
         tokens = [make.token() for _ in range(4)]
         for token in tokens[:3]:
             unwrap(token, cache_size=3)
@@ -145,7 +145,7 @@ class TestACachedToken:
 
         assert [cache.get(token) is not None for token in tokens] == [True, False, True, True]
 
-    def test_the_cache_shrinks_after_the_cache_size_was_reduced(self, make, unwrap, cache):
+    def test_token_cache_shrinks_after_the_cache_size_was_reduced(self, make, unwrap, cache):
         tokens = [make.token() for _ in range(4)]
         for token in tokens:
             unwrap(token)
@@ -153,14 +153,14 @@ class TestACachedToken:
 
         assert [cache.get(token) for token in tokens] == [None] * 4
 
-    def test_the_cache_contains_digests_and_no_encrypted_tokens(self, make, unwrap, cache):
+    def test_token_cache_contains_digests_and_no_encrypted_tokens(self, make, unwrap, cache):
         token = make.token()
         unwrap(token)
 
         assert token not in repr(vars(cache))
         assert all(isinstance(key, bytes) and len(key) == 32 for key in cache._tokens)
 
-    def test_threads_share_the_cache_without_mixing_tokens(self, make, unwrap, no_rsa):
+    def test_threads_share_the_token_cache_without_mixing_tokens(self, make, unwrap, no_rsa):
         tokens = [make.token() for _ in range(20)]
         mixed: list[Any] = []
 

@@ -1,4 +1,4 @@
-"""Unwrapping a token: strict parsing, decryption, signature, claims, deny list."""
+"""Tests of unwrapping a token: strict parsing, decryption, signature, claims and deny list."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class UntouchedKeys(dict[str, Any]):
 
 @pytest.fixture
 def refused(unwrap_):
-    """Return the reason code with which a token is refused."""
+    """Return a function that returns the reason code with which `unwrap` refuses a token."""
 
     def refuse(token: str, **changes: Any) -> str:
         with pytest.raises(InvalidToken) as caught:
@@ -64,7 +64,7 @@ class TestAValidToken:
         assert unwrapped.claims.user_uuid == claims()["sub"]
         assert (unwrapped.encryption_kid, unwrapped.signing_kid) == (make.encryption_kid, make.signing_kid)
 
-    def test_the_repr_of_an_unwrapped_token_does_not_contain_the_signed_token(self, make, unwrap_):
+    def test_repr_of_an_unwrapped_token_does_not_contain_the_signed_token(self, make, unwrap_):
         unwrapped = unwrap_(make.encrypted())
 
         assert unwrapped.claims.jti in repr(unwrapped)
@@ -72,26 +72,30 @@ class TestAValidToken:
 
     @pytest.mark.parametrize("alg", ["RSA-OAEP", "RSA-OAEP-256"])
     @pytest.mark.parametrize("enc", ["A128CBC-HS256", "A256GCM"])
-    def test_each_allowed_encryption_algorithm_is_accepted(self, make, unwrap_, alg, enc):
+    def test_unwrap_accepts_each_allowed_encryption_algorithm(self, make, unwrap_, alg, enc):
         assert unwrap_(make.encrypted(alg=alg, enc=enc))
 
-    def test_rsa1_5_is_refused_unless_the_caller_allows_it(self, make, unwrap_, refused):
+    def test_unwrap_refuses_rsa1_5_unless_the_caller_allows_rsa1_5(self, make, unwrap_, refused):
         token = make.encrypted(alg="RSA1_5")
 
         assert refused(token) == "wrong_alg"
         assert unwrap_(token, key_algorithms=["RSA1_5"])
 
-    def test_g10_a_token_without_kid_and_cty_is_accepted_because_canvas_sends_such_tokens(self, make, unwrap_):
+    def test_g10_unwrap_accepts_a_token_without_kid_and_cty_because_canvas_sends_such_tokens(self, make, unwrap_):
         assert unwrap_(make.encrypted(make.signed(kid=...), kid=..., cty=...))
 
-    def test_g10_at_most_three_keys_are_tried_for_a_token_without_a_kid(self, make, unwrap_, rsa_pool, refused):
+    def test_g10_unwrap_tries_at_most_three_decryption_keys_for_a_token_without_a_kid(
+        self, make, unwrap_, rsa_pool, refused
+    ):
         others = {str(n): rsa_pool.take_private("enc") for n in range(2)}
         token = make.encrypted(make.signed(kid=...), kid=...)
 
         assert unwrap_(token, decryption_keys=others | make.decryption_keys).encryption_kid == make.encryption_kid
         assert refused(token, decryption_keys=others | {"2": others["0"]} | make.decryption_keys) == "decrypt_failed"
 
-    def test_g10_at_most_three_signing_keys_are_tried_without_a_kid(self, make, unwrap_, rsa_pool, refused):
+    def test_g10_unwrap_tries_at_most_three_verification_keys_for_a_token_without_a_kid(
+        self, make, unwrap_, rsa_pool, refused
+    ):
         others = {str(n): rsa_pool.take("sig") for n in range(2)}
         token = make.encrypted(make.signed(kid=...))
 
@@ -102,7 +106,7 @@ class TestAValidToken:
 
 class TestATokenOfCanvas:
     @pytest.mark.parametrize("service_user", [True, False])
-    def test_c12_unwrap_accepts_what_canvass_gem_writes(self, make, unwrap_, service_user):
+    def test_c12_unwrap_accepts_a_token_that_the_gem_of_canvas_wrote(self, make, unwrap_, service_user):
         signed = signed_by_pyjwt(canvas_claims(instructure_service=service_user), make.signing)
 
         unwrapped = unwrap_(encrypted_by_joserfc(signed, make.encryption))
@@ -110,7 +114,7 @@ class TestATokenOfCanvas:
         assert unwrapped.signed == signed
         assert (unwrapped.claims.client_id, unwrapped.claims.canvas_domain) == ("10000000000107", None)
 
-    def test_c12_unwrap_accepts_the_tokens_of_each_accepted_issuer(self, make, unwrap_, refused):
+    def test_c12_unwrap_accepts_a_token_of_each_accepted_issuer(self, make, unwrap_, refused):
         token = encrypted_by_joserfc(
             signed_by_pyjwt(canvas_claims(iss="https://canvas.example"), make.signing), make.encryption
         )
@@ -118,14 +122,14 @@ class TestATokenOfCanvas:
         assert unwrap_(token, issuers=[ISSUER, "https://canvas.example"]).claims.issuer == "https://canvas.example"
         assert refused(token) == "foreign_issuer"
 
-    def test_c12_refusal_of_an_expired_token_contains_the_client_id_as_a_string(self, make, unwrap_):
+    def test_c12_refusal_of_an_expired_token_contains_an_integer_client_id_as_a_string(self, make, unwrap_):
         expired = signed_by_pyjwt(canvas_claims(NOW - 4000), make.signing)
 
         with pytest.raises(InvalidToken) as caught:
             unwrap_(encrypted_by_joserfc(expired, make.encryption))
         assert (caught.value.code, caught.value.client_id) == ("expired", "10000000000107")
 
-    def test_c14_a_token_without_a_kid_that_is_signed_with_a_new_key_is_accepted_after_one_fetch(
+    def test_c14_unwrap_accepts_a_token_without_a_kid_that_is_signed_with_a_new_key_after_one_fetch(
         self, make, unwrap_, rsa_pool, settings
     ):
         old, token = (
@@ -145,8 +149,8 @@ def with_members(token: str, members: dict[str, Any]) -> str:
     return with_header(token, header_of(token) | members)
 
 
-class TestRefusalsBeforeAnyRSA:
-    """Refusals that need no key."""
+class TestRefusalsWithoutRSA:
+    """Refusals for which `unwrap` needs no key."""
 
     @pytest.fixture
     def refused_without_keys(self, refused):
@@ -184,7 +188,7 @@ class TestRefusalsBeforeAnyRSA:
     def test_g2_unwrap_refuses_a_compressed_token(self, make, refused_without_keys):
         assert refused_without_keys(make.encrypted(zip="DEF")) == "bad_header"
 
-    def test_g3_unwrap_refuses_the_json_serializations(self, make, refused_without_keys):
+    def test_g3_unwrap_refuses_a_token_in_json_serialization(self, make, refused_without_keys):
         segments = make.encrypted().split(".")
         names = ("protected", "encrypted_key", "iv", "ciphertext", "tag")
         flat = dict(zip(names, segments, strict=True))
@@ -264,13 +268,13 @@ class TestRefusalsBeforeAnyRSA:
     def test_unwrap_refuses_text_that_is_not_a_token(self, refused_without_keys, text):
         assert refused_without_keys(text) in {"malformed", "bad_header"}
 
-    def test_g19_unwrap_refuses_a_token_over_8_kib_without_parsing_it(self, make, refused_without_keys):
+    def test_g19_unwrap_refuses_a_token_over_8_kib_without_parsing_the_token(self, make, refused_without_keys):
         segments = make.encrypted().split(".")
         segments[3] += "A" * (compact.MAX_TOKEN_CHARS + 4 - sum(map(len, segments)) - 4 + 1)
 
         assert refused_without_keys(".".join(segments)) == "too_long"
 
-    def test_g19_unwrap_refuses_a_token_of_ten_megabytes_without_parsing_it(self, refused_without_keys):
+    def test_g19_unwrap_refuses_a_token_of_ten_megabytes_without_parsing_the_token(self, refused_without_keys):
         assert refused_without_keys("." * 10_000_000) == "too_long"
 
 
@@ -281,7 +285,7 @@ class TestRefusalsAfterParsing:
 
         assert refused(token) == "unknown_kid"
 
-    def test_g2_a_compression_bomb_is_not_decompressed(self, make, refused):
+    def test_g2_unwrap_does_not_decompress_a_compression_bomb(self, make, refused):
         packed = zlib.compressobj(9, zlib.DEFLATED, -15)
         bomb = packed.compress(b"A" * 50_000_000) + packed.flush()
         bomb = bomb[:4000]
@@ -355,7 +359,7 @@ class TestTheSignedTokenInside:
     def test_g7_unwrap_refuses_encrypted_content_that_is_not_a_signed_token(self, make, refused, inner):
         assert refused(make.encrypted(inner)) in {"malformed", "decrypt_failed"}
 
-    def test_unwrap_refuses_a_header_that_contains_a_key(self, make, refused, rsa_pool):
+    def test_unwrap_refuses_a_signed_token_whose_header_contains_a_key(self, make, refused, rsa_pool):
         forger = TokenFactory(rsa_pool.take("sig"), make.encryption)
         inner = forger.signed(jwk=forger.signing.export_public(as_dict=True), kid=make.signing_kid)
 
@@ -382,7 +386,7 @@ class TestTheSignedTokenInside:
         assert refused(make.token(iat=NOW - 3599, exp=NOW + 2)) == "bad_lifetime"
         assert refused(make.token(exp=NOW)) == "bad_lifetime"
 
-    def test_g6_a_token_expires_in_the_second_of_its_exp_plus_the_leeway(self, make, unwrap_, refused):
+    def test_g6_unwrap_refuses_a_token_from_the_second_of_its_exp_plus_the_leeway(self, make, unwrap_, refused):
         token = make.token()
 
         assert unwrap_(token, now=NOW + 3599.9)
@@ -403,13 +407,13 @@ class TestTheSignedTokenInside:
     def test_unwrap_refuses_a_required_claim_that_is_missing_or_invalid(self, make, refused, name, value):
         assert refused(make.token(**{name: value})) == "bad_claim"
 
-    def test_unwrap_refuses_duplicate_claims(self, make, refused):
+    def test_unwrap_refuses_a_token_with_duplicate_claims(self, make, refused):
         payload = json.dumps(claims())[:-1] + ',"sub":"another user"}'
 
         assert refused(make.encrypted(make.signed(payload.encode()))) == "malformed"
 
 
-class TestTheDenyList:
+class TestTheDenyListOfUnwrap:
     def test_g11_unwrap_refuses_a_jti_on_the_deny_list(self, make, unwrap_, refused):
         token = make.token(jti="4b1c3f2e-7d0c-4f7a-9a5e-1a2b3c4d5e6f")
 
@@ -422,7 +426,7 @@ class TestTheDenyList:
             assert refused(text, denied=denying("gone")) in {"malformed", "too_long"}, text
             assert refused(text) in {"malformed", "too_long"}, text
 
-    def test_a_refusal_contains_the_jti_only_after_the_signature_was_verified(self, make, unwrap_, rsa_pool):
+    def test_refusal_of_unwrap_contains_the_jti_only_if_the_signature_was_verified(self, make, unwrap_, rsa_pool):
         forger = TokenFactory(rsa_pool.take("sig"), make.encryption)
         jtis = {}
         for name, token, changes in (
@@ -446,7 +450,7 @@ class TestTheDenyList:
             "forged": "",
         }
 
-    def test_no_refusal_contains_the_token(self, make, unwrap_):
+    def test_refusal_of_unwrap_does_not_contain_the_token(self, make, unwrap_):
         for token, changes in ((make.token(), {"now": NOW + 4000}), (make.encrypted(b"x"), {}), ("a.b.c.d.e", {})):
             with pytest.raises(InvalidToken) as caught:
                 unwrap_(token, **changes)

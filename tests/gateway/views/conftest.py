@@ -1,4 +1,4 @@
-"""A gateway with empty caches, and tokens for it."""
+"""Fixtures: a gateway with empty caches, and tokens for the gateway."""
 
 from __future__ import annotations
 

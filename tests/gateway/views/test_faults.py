@@ -1,4 +1,4 @@
-"""The gateway fails closed: 503 without a database, with an invalid setting or after any other error."""
+"""Tests that the gateway fails closed: 503 without a database, with an invalid setting or after another error."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ pytestmark = pytest.mark.django_db
 
 
 class UnavailableDatabase:
-    """An execute wrapper that makes every query fail."""
+    """A database `execute_wrapper` in which every query fails."""
 
     def __call__(self, execute: Any, sql: Any, params: Any, many: Any, context: Any) -> Any:
         raise OperationalError("server closed the connection unexpectedly")
 
 
-class TestWhileTheDatabaseIsUnavailable:
-    def test_o1_cached_keys_and_deny_list_decide_without_a_database_until_max_staleness_has_passed(
+class TestAGatewayWhileTheDatabaseIsUnavailable:
+    def test_o1_gateway_without_a_database_uses_cached_keys_and_deny_list_until_max_staleness_has_passed(
         self, clock, issue, caplog
     ):
         (_, text), (_, new), (row, revoked) = issue(), issue(), issue()
@@ -45,7 +45,7 @@ class TestWhileTheDatabaseIsUnavailable:
             assert verify(text)["Retry-After"] == "10"
         assert text not in caplog.text
 
-    def test_o1_the_gateway_recovers_when_the_database_is_available_again(self, clock, token):
+    def test_o1_gateway_accepts_tokens_again_when_the_database_is_available_again(self, clock, token):
         assert status(token) == 204
         with connection.execute_wrapper(UnavailableDatabase()):
             clock.advance(3600)
@@ -53,17 +53,17 @@ class TestWhileTheDatabaseIsUnavailable:
 
         assert status(token) == 204
 
-    def test_o1_a_worker_that_starts_without_the_database_answers_503(self, token):
+    def test_o1_gateway_that_starts_without_the_database_returns_503(self, token):
         ring.clear_cache()
         with connection.execute_wrapper(UnavailableDatabase()):
             assert answer(verify(token)) == UNAVAILABLE
 
-    def test_o1_a_gateway_with_keys_but_without_a_deny_list_answers_503(self, token, settings):
+    def test_o1_gateway_with_keys_and_without_a_deny_list_returns_503(self, token, settings):
         ring.current_ring().decryption_keys()
         with connection.execute_wrapper(UnavailableDatabase()):
             assert answer(verify(token)) == UNAVAILABLE
 
-    def test_o13_gateway_without_a_database_answers_503_when_its_cache_expires_if_max_staleness_is_0(
+    def test_o13_gateway_without_a_database_returns_503_when_its_cache_expires_if_max_staleness_is_0(
         self, clock, token, settings
     ):
         settings.INSTACCESS = {"MAX_STALENESS": 0}
@@ -73,12 +73,12 @@ class TestWhileTheDatabaseIsUnavailable:
             clock.advance(2)
             assert answer(verify(token)) == UNAVAILABLE
 
-    def test_bearer_token_that_needs_no_key_gets_a_401_without_a_database(self):
+    def test_gateway_without_a_database_returns_401_for_a_bearer_token_that_needs_no_key(self):
         ring.clear_cache()
         with connection.execute_wrapper(UnavailableDatabase()):
             assert answer(verify()) == answer(verify("opaque")) == answer(verify("a.b.c")) == INVALID
 
-    def test_g1_g19_token_that_fails_strict_parsing_gets_a_401_without_a_database(self, token):
+    def test_g1_g19_gateway_without_a_database_returns_401_for_a_token_that_fails_strict_parsing(self, token):
         ring.clear_cache()
         other_alg = with_header(token, {"alg": "RSA1_5", "enc": "A128CBC-HS256"})
         malformed = [
@@ -94,7 +94,7 @@ class TestWhileTheDatabaseIsUnavailable:
     @pytest.mark.parametrize(
         "bearer", ["{0},Bearer other", "other,Bearer {0}", "{0} x", "{0}\t", "{0}\xa0", "\xe9{0}"]
     )
-    def test_a_header_that_is_not_exactly_one_bearer_token_is_refused_with_401_although_it_has_five_parts(
+    def test_gateway_without_a_database_returns_401_for_a_header_that_is_not_exactly_one_bearer_token(
         self, token, bearer
     ):
         ring.clear_cache()
@@ -102,8 +102,8 @@ class TestWhileTheDatabaseIsUnavailable:
             assert answer(verify(bearer.format(token))) == INVALID
 
 
-class TestAServerSideError:
-    """Server-side errors: the gateway answers 503 and lets no request pass."""
+class TestAServerSideErrorOfTheGateway:
+    """Server-side errors, after which the gateway returns 503 and lets no request pass."""
 
     @pytest.mark.parametrize(
         "settings_",
@@ -120,14 +120,14 @@ class TestAServerSideError:
             {"ISSUER": 7},
         ],
     )
-    def test_verify_returns_503_if_a_setting_is_invalid(self, ask, token, settings, settings_):
+    def test_gateway_returns_503_if_a_setting_is_invalid(self, ask, token, settings, settings_):
         settings.INSTACCESS = settings_
 
         assert answer(ask(headers=[("Authorization", f"Bearer {token}")])) == UNAVAILABLE
 
     @pytest.mark.parametrize("debug", [False, True])
     @pytest.mark.parametrize("settings_", [{"REALM": 'a"b'}, {"REALM": "\xe9"}, ["no", "dictionary"]])
-    def test_verify_returns_503_for_an_invalid_token_if_a_setting_is_invalid(
+    def test_gateway_returns_503_for_a_request_that_it_would_refuse_if_a_setting_is_invalid(
         self, ask, issue, settings, settings_, debug, error_mail
     ):
         row, text = issue()
@@ -138,20 +138,20 @@ class TestAServerSideError:
             assert answer(ask(headers=headers)) == UNAVAILABLE
         assert text not in mailed()
 
-    def test_verify_returns_503_if_the_key_table_is_empty(self, token):
+    def test_gateway_returns_503_if_the_key_table_is_empty(self, token):
         Key.objects.all().delete()
         ring.clear_cache()
 
         assert answer(verify(token)) == UNAVAILABLE
 
-    def test_o6_verify_returns_503_if_the_key_encryption_key_is_wrong(self, token, settings):
+    def test_o6_gateway_returns_503_if_the_key_encryption_key_is_wrong(self, token, settings):
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": ["A" * 43]}
         ring.clear_cache()
 
         assert answer(verify(token)) == UNAVAILABLE
 
     @pytest.mark.parametrize("error", [RuntimeError, KeyError, MemoryError, RecursionError, UnicodeDecodeError])
-    def test_verify_returns_503_and_logs_no_token_after_an_unexpected_error(
+    def test_gateway_returns_503_and_logs_no_token_after_an_unexpected_error(
         self, ask, token, monkeypatch, caplog, error
     ):
         def fail(text: str, **kwargs: Any) -> Any:
@@ -166,9 +166,7 @@ class TestAServerSideError:
         assert Path(__file__).name in caplog.text
         assert token not in caplog.text
 
-    def test_p12_the_output_of_a_failing_log_handler_does_not_contain_the_token(
-        self, ask, token, monkeypatch, capsys
-    ):
+    def test_p12_output_of_a_failing_log_handler_does_not_contain_the_token(self, ask, token, monkeypatch, capsys):
         def fail(text: str, **kwargs: Any) -> Any:
             raise RuntimeError(text)
 
@@ -192,7 +190,7 @@ class TestAServerSideError:
         assert "/dev/null/full" in printed
         assert token not in printed
 
-    def test_a_header_that_is_not_ascii_is_refused(self):
+    def test_gateway_refuses_an_authorization_header_that_is_not_ascii(self):
         for value in ("Bearer \xff\xfe", "Bearer é.é.é.é.é", "\x00", "Bearer a\x00b"):
             for response in (
                 by_wsgi(headers=[("Authorization", value)]),

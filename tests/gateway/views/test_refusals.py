@@ -1,4 +1,4 @@
-"""The gateway's refusals: every reason has the same response, and opaque bearer tokens pass unchanged."""
+"""Tests that the gateway sends the same response for every refusal, and that opaque bearer tokens pass unchanged."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tests.support.verifying import by_asgi_server, by_wsgi, status, verify
 pytestmark = pytest.mark.django_db
 
 
-class TestEveryRefusal:
-    """Refusals for every reason: each refusal has the same response."""
+class TestEveryRefusalOfTheGateway:
+    """Refusals for every reason, which must all have the same response."""
 
     @pytest.fixture
     def refused_tokens(self, make, issue, rsa_pool) -> dict[str, str]:
@@ -56,7 +56,7 @@ class TestEveryRefusal:
             "nested twice": make.encrypted(good),
         }
 
-    def test_g6_every_refusal_has_the_same_bytes_and_headers(self, ask, refused_tokens):
+    def test_g6_every_refusal_of_the_gateway_has_the_same_bytes_and_headers(self, ask, refused_tokens):
         answers = {
             name: ask(headers=[("Authorization", f"Bearer {text}")] if text else [])
             for name, text in refused_tokens.items()
@@ -66,11 +66,13 @@ class TestEveryRefusal:
         assert {name: answer(response) for name, response in answers.items()} == dict.fromkeys(answers, INVALID)
         assert len({tuple(sorted(response.items())) for response in answers.values()}) == 1
 
-    def test_g6_a_repeated_refusal_has_the_same_response(self, refused_tokens):
+    def test_g6_gateway_refuses_a_token_with_the_same_response_the_second_time(self, refused_tokens):
         for name, text in refused_tokens.items():
             assert answer(verify(text)) == answer(verify(text)) == INVALID, name
 
-    def test_the_log_contains_the_reason_and_never_the_token(self, refused_tokens, caplog, issue):
+    def test_log_of_the_gateway_contains_the_reason_for_a_refusal_and_never_the_token(
+        self, refused_tokens, caplog, issue
+    ):
         caplog.set_level(logging.DEBUG)
         reasons = {}
         for name, text in refused_tokens.items():
@@ -107,14 +109,14 @@ class TestEveryRefusal:
             "nested twice": "malformed",
         }
 
-    def test_the_log_contains_the_jti_of_a_revoked_token(self, issue, caplog):
+    def test_log_of_the_gateway_contains_the_jti_of_a_revoked_token(self, issue, caplog):
         row, text = issue()
         IssuedToken.objects.filter(pk=row.pk).update(revoked_at=row.issued_at)
         verify(text)
 
         assert f"jti='{row.jti}'" in caplog.text
 
-    def test_a_jti_cannot_inject_a_line_into_the_log(self, make, caplog):
+    def test_jti_cannot_inject_a_line_into_the_log_of_the_gateway(self, make, caplog):
         now = int(time.time())
         for jti in (
             "a\nERROR forged line",
@@ -131,10 +133,10 @@ class TestEveryRefusal:
         assert all(line.isprintable() for line in lines)
 
     @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "OPTIONS", "BREW"])
-    def test_a_refusal_is_the_same_for_every_method(self, ask, method):
+    def test_gateway_refuses_with_the_same_response_for_every_method(self, ask, method):
         assert answer(ask(method)) == INVALID
 
-    def test_g12_two_authorization_headers_are_refused_separate_or_joined(self, token):
+    def test_g12_gateway_refuses_two_authorization_headers_that_are_separate_or_joined(self, token):
         good = ("Authorization", f"Bearer {token}")
         for headers in (
             [good, good],
@@ -164,10 +166,10 @@ class TestEveryRefusal:
             "DPoP {0}",
         ],
     )
-    def test_a_header_that_is_not_exactly_one_bearer_token_is_refused(self, token, header):
+    def test_gateway_refuses_a_header_that_is_not_exactly_one_bearer_token(self, token, header):
         assert answer(by_wsgi(headers=[("Authorization", header.format(token))])) == INVALID
 
-    def test_a_cached_token_with_one_additional_character_is_refused(self, token):
+    def test_gateway_refuses_a_cached_token_with_one_additional_character(self, token):
         assert status(token) == 204
 
         middle = len(token) // 2
@@ -179,59 +181,63 @@ class TestEveryRefusal:
                 assert status(modified) == expected, (place, character)
         assert status(token) == 204
 
-    def test_g4_every_non_canonical_encoding_of_a_valid_token_is_refused(self, token):
+    def test_g4_gateway_refuses_every_non_canonical_encoding_of_a_valid_token(self, token):
         assert status(token) == 204
         for text in non_canonical_forms(token):
             if text.strip(" ") != token:  # Spaces around a header value are not part of the value (RFC 9110 §5.5).
                 assert answer(verify(text)) == INVALID, text
 
-    def test_g22_the_signed_token_inside_an_accepted_token_is_refused(self, token):
+    def test_g22_gateway_refuses_the_signed_token_inside_an_accepted_token(self, token):
         assert status(token) == 204
         assert answer(verify(signed_inside(token))) == INVALID
 
-    def test_the_challenge_contains_the_configured_realm(self, settings):
+    def test_challenge_of_the_gateway_contains_the_configured_realm(self, settings):
         settings.INSTACCESS = {"REALM": "example-edu"}
 
         assert verify("x")["WWW-Authenticate"] == 'Bearer realm="example-edu"'
 
 
-class TestOtherBearerTokensIfTheSettingAllowsThem:
+class TestOtherBearerTokensIfTheSettingLetsThemPass:
     @pytest.fixture(autouse=True)
     def passing(self, settings):
         settings.INSTACCESS = {"OTHER_BEARERS": "pass"}
 
     @pytest.mark.parametrize("bearer", ["opaque", "a.b", "1~x9Y", "a.b.c.d", "a.b.c.d.e.f", "x" * 5000, "a+b/c=="])
-    def test_an_opaque_bearer_token_passes_unchanged(self, bearer):
+    def test_gateway_lets_an_opaque_bearer_token_pass_unchanged_if_other_bearers_is_pass(self, bearer):
         response = verify(bearer)
 
         assert (response.status_code, response["Authorization"]) == (204, f"Bearer {bearer}")
 
-    def test_g19_an_opaque_bearer_token_over_8_kib_is_refused(self):
+    def test_g19_gateway_refuses_an_opaque_bearer_token_over_8_kib_even_if_other_bearers_is_pass(self):
         assert (status("x" * 8192), answer(verify("x" * 8193))) == (204, INVALID)
 
-    def test_a_jwt_of_another_issuer_passes_unchanged(self, make):
+    def test_gateway_lets_a_jwt_of_another_issuer_pass_unchanged_if_other_bearers_is_pass(self, make):
         foreign_jwt = make.signed(claims(iss="https://idp.example"))
 
         assert verify(foreign_jwt)["Authorization"] == f"Bearer {foreign_jwt}"
 
-    def test_an_encrypted_inst_access_token_is_still_decrypted(self, token):
+    def test_gateway_still_decrypts_an_encrypted_inst_access_token_if_other_bearers_is_pass(self, token):
         assert verify(token)["Authorization"] == f"Bearer {signed_inside(token)}"
 
-    def test_an_invalid_encrypted_token_is_still_refused(self, make):
+    def test_gateway_still_refuses_an_invalid_encrypted_token_if_other_bearers_is_pass(self, make):
         for bearer in ("a.b.c.d.e", "....", make.encrypted(b"x"), make.encrypted(alg="RSA1_5")):
             assert answer(verify(bearer)) == INVALID
 
-    def test_a_request_without_a_bearer_token_is_still_refused(self):
+    def test_gateway_still_refuses_a_request_without_a_bearer_token_if_other_bearers_is_pass(self):
         assert answer(verify()) == answer(by_wsgi(headers=[("Authorization", "Basic YTpi")])) == INVALID
 
-    def test_c12_a_signed_token_of_another_accepted_issuer_is_refused(self, make, settings):
+    def test_c12_gateway_refuses_a_signed_token_of_another_accepted_issuer_if_other_bearers_is_pass(
+        self, make, settings
+    ):
         signed = signed_by_pyjwt(canvas_claims(int(time.time()), iss="https://canvas.example"), make.signing)
         assert status(signed) == 204
 
         settings.INSTACCESS = {**settings.INSTACCESS, "ACCEPTED_ISSUERS": ["other", "https://canvas.example"]}
         assert status(signed) == 401
 
-    def test_g22_a_signed_inst_access_token_is_refused_in_every_encoding(self, token, make):
+    def test_g22_gateway_refuses_a_signed_inst_access_token_in_every_encoding_if_other_bearers_is_pass(
+        self, token, make
+    ):
         signed = signed_inside(token)
         header, payload, signature = signed.split(".")
         spaced = b64(b" " + json.dumps(claims()).encode() + b" ")
@@ -260,5 +266,5 @@ class TestOtherBearerTokensIfTheSettingAllowsThem:
         ):
             response = verify(text)
             parts = text.strip(" ").split(".")
-            # Only a string with three parts can be read as a JWT, so only these strings must be refused.
+            # Only strings with three parts must be refused, because other strings can't be read as a JWT.
             assert answer(response) == INVALID if len(parts) == 3 else response.status_code in (204, 401), text

@@ -1,4 +1,4 @@
-"""The gateway refuses revoked tokens within five seconds."""
+"""Tests that the gateway refuses revoked tokens within five seconds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db
 
 
 class TestARevocation:
-    """G11, G21: five seconds after a revocation, every worker refuses the token, even if the token is cached."""
+    """A revocation, after which every worker refuses the token within five seconds even from the cache (G11, G21)."""
 
     @pytest.fixture
     def refused_in_five_seconds(self, clock):
@@ -29,7 +29,7 @@ class TestARevocation:
 
         return refused
 
-    def test_g11_a_token_that_was_revoked_by_its_jti_is_refused(self, clock, issue, refused_in_five_seconds):
+    def test_g11_gateway_refuses_a_token_whose_jti_was_revoked(self, clock, issue, refused_in_five_seconds):
         (row, text), (_, other) = issue(), issue()
         assert status(text) == status(other) == 204
 
@@ -38,7 +38,7 @@ class TestARevocation:
         assert refused_in_five_seconds(text)
         assert status(other) == 204
 
-    def test_g11_the_deny_list_is_read_at_most_once_per_deny_list_seconds(self, clock, issue, settings):
+    def test_g11_gateway_reads_the_deny_list_at_most_once_per_deny_list_seconds(self, clock, issue, settings):
         settings.INSTACCESS = {"DENY_LIST_SECONDS": 4, "KEY_CACHE_SECONDS": 5}
         row, text = issue()
         assert status(text) == 204
@@ -49,7 +49,9 @@ class TestARevocation:
         clock.advance(0.2)
         assert answer(verify(text)) == INVALID
 
-    def test_g21_all_tokens_of_a_user_are_refused_after_their_revocation(self, clock, issue, refused_in_five_seconds):
+    def test_g21_gateway_refuses_all_tokens_of_a_user_whose_tokens_were_revoked(
+        self, clock, issue, refused_in_five_seconds
+    ):
         grace = get_user_model().objects.create_user("grace")
         (_, first), (_, second), (_, other) = issue(), issue(), issue(user=grace)
         assert [status(text) for text in (first, second, other)] == [204] * 3
@@ -60,7 +62,7 @@ class TestARevocation:
         assert answer(verify(second)) == INVALID
         assert status(other) == 204
 
-    def test_g21_all_tokens_of_an_application_are_refused_after_their_revocation(
+    def test_g21_gateway_refuses_all_tokens_of_an_application_whose_tokens_were_revoked(
         self, clock, issue, application, refused_in_five_seconds
     ):
         (_, first), (_, second), (_, other) = issue(application=application), issue(application=application), issue()
@@ -72,7 +74,7 @@ class TestARevocation:
         assert answer(verify(second)) == INVALID
         assert status(other) == 204
 
-    def test_g21_all_tokens_of_an_account_are_refused_after_their_revocation(
+    def test_g21_gateway_refuses_all_tokens_of_an_account_whose_tokens_were_revoked(
         self, clock, issue, refused_in_five_seconds
     ):
         (row, first), (_, other) = issue(), issue(origin=issuing.Origin(canvas_domain="other.example.edu"))
@@ -84,7 +86,7 @@ class TestARevocation:
         assert status(other) == 204
 
     @pytest.mark.parametrize("use", [Key.Use.SIGNING, Key.Use.ENCRYPTION])
-    def test_g21_all_tokens_of_a_revoked_key_are_refused(self, clock, issue, refused_in_five_seconds, use):
+    def test_g21_gateway_refuses_all_tokens_of_a_revoked_key(self, clock, issue, refused_in_five_seconds, use):
         if use == Key.Use.ENCRYPTION:
             provision.generate(use)
         (row, first), (_, second) = issue(), issue()
@@ -96,7 +98,7 @@ class TestARevocation:
         assert answer(verify(second)) == INVALID
         assert status(issue()[1]) == 204
 
-    def test_g33_tokens_of_a_user_are_refused_before_their_audit_rows_are_marked(
+    def test_g33_gateway_refuses_tokens_of_a_revoked_user_before_the_audit_rows_are_marked(
         self, clock, issue, refused_in_five_seconds
     ):
         _, text = issue()
@@ -112,7 +114,7 @@ class TestARevocation:
         assert refused_in_five_seconds(text)
         assert not IssuedToken.objects.exclude(revoked_at=None).exists()
 
-    def test_g21_a_token_with_which_a_revoked_user_masquerades_is_refused(
+    def test_g21_gateway_refuses_a_token_with_which_a_revoked_user_masquerades(
         self, clock, issue, user, refused_in_five_seconds
     ):
         grace = get_user_model().objects.create_user("grace")
@@ -124,13 +126,13 @@ class TestARevocation:
         assert refused_in_five_seconds(masquerade)
         assert status(other) == 204
 
-    def test_a_token_that_is_issued_after_all_tokens_of_the_user_were_revoked_is_accepted(self, clock, issue):
+    def test_gateway_accepts_a_token_that_is_issued_after_all_tokens_of_the_user_were_revoked(self, clock, issue):
         issue()
         call_command("instaccess_tokens", "revoke", "--user", "ada", "--reason", "left")
 
         assert status(issue(now=time.time() + 1)[1]) == 204
 
-    def test_a_revoked_token_that_this_worker_never_cached_is_refused(self, clock, issue, refused_in_five_seconds):
+    def test_gateway_refuses_a_revoked_token_that_was_never_cached(self, clock, issue, refused_in_five_seconds):
         row, text = issue()
         call_command("instaccess_tokens", "revoke", "--jti", str(row.jti), "--reason", "lost")
 

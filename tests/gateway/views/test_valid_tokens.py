@@ -1,4 +1,4 @@
-"""The gateway's response to a valid token, byte for byte."""
+"""Tests of the gateway's response to a valid token, byte for byte."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db
 
 
 class TestAValidToken:
-    def test_the_response_is_204_with_the_signed_token_for_upstream(self, ask, token):
+    def test_gateway_returns_204_with_the_signed_token_for_a_valid_token(self, ask, token):
         response = ask(headers=[("Authorization", f"Bearer {token}")])
 
         assert (response.status_code, response.content) == (204, b"")
@@ -31,17 +31,17 @@ class TestAValidToken:
     @pytest.mark.parametrize(
         "method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "TRACE"]
     )
-    def test_a_valid_token_passes_with_every_method(self, ask, token, method):
+    def test_gateway_accepts_a_valid_token_with_every_method(self, ask, token, method):
         assert ask(method, [("Authorization", f"Bearer {token}")]).status_code == 204
 
     @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "Bearer ", "Bearer      "])
-    def test_a_valid_token_passes_if_the_scheme_is_in_another_case_or_followed_by_spaces(self, token, scheme):
+    def test_gateway_accepts_the_bearer_scheme_in_any_case_and_with_more_spaces(self, token, scheme):
         assert by_wsgi(headers=[("Authorization", f"{scheme} {token}")]).status_code == 204
 
-    def test_a_valid_token_can_be_used_repeatedly(self, token):
+    def test_gateway_accepts_a_valid_token_repeatedly(self, token):
         assert [status(token) for _ in range(3)] == [204] * 3
 
-    def test_a_valid_token_needs_no_database_query_if_keys_and_deny_list_are_cached(
+    def test_gateway_accepts_a_valid_token_without_a_query_if_keys_and_deny_list_are_cached(
         self, token, django_assert_num_queries
     ):
         verify(token)
@@ -49,12 +49,12 @@ class TestAValidToken:
         with django_assert_num_queries(0):
             assert status(token) == 204
 
-    def test_a_request_body_has_no_effect(self, ask, token):
+    def test_gateway_ignores_the_body_of_a_request(self, ask, token):
         headers = [("Authorization", f"Bearer {token}"), ("Content-Type", "application/json")]
 
         assert ask("POST", headers, b'{"access_token":' * 100).status_code == 204
 
-    def test_g20_no_other_header_and_no_query_changes_the_decision(self, ask, token):
+    def test_g20_gateway_ignores_all_other_headers_and_the_query(self, ask, token):
         forged = [
             ("X-Forwarded-For", "127.0.0.1"),
             ("X-Forwarded-Host", "evil.example"),
@@ -76,7 +76,7 @@ class TestAValidToken:
         assert good["Authorization"] == f"Bearer {signed_inside(token)}"
         assert answer(bad) == answer(none) == INVALID
 
-    def test_g17_the_response_with_rsa_4096_and_the_longest_claims_fits_into_4_kib_of_headers(self, settings, make):
+    def test_g17_response_of_the_gateway_with_the_longest_claims_fits_into_4_kib_of_headers(self, settings, make):
         large = JWK.generate(kty="RSA", size=4096)
         settings.INSTACCESS = {"VERIFICATION_KEYS": [large.export_public()]}
         large_make = TokenFactory(large, make.encryption)
@@ -87,41 +87,41 @@ class TestAValidToken:
 
         assert response.status_code == 204
         lines = ["HTTP/1.1 204 No Content"] + [f"{name}: {value}" for name, value in response.items()]
-        # The server adds Date, Server and Connection, so 200 bytes are reserved.
+        # The limit is reduced by 200 bytes, because the server adds Date, Server and Connection.
         assert 3400 < sum(len(line) + 2 for line in lines) + 2 < 4096 - 200
 
 
-class TestTheURL:
-    def test_login_required_middleware_of_the_host_project_has_no_effect(self, settings, token):
+class TestTheURLOfTheGateway:
+    def test_login_required_middleware_of_the_host_project_does_not_apply_to_the_gateway(self, settings, token):
         settings.MIDDLEWARE = [*settings.MIDDLEWARE, "django.contrib.auth.middleware.LoginRequiredMiddleware"]
 
         assert status(token) == 204
         assert answer(verify("x")) == INVALID
 
-    def test_no_csrf_token_is_required(self, token):
+    def test_gateway_requires_no_csrf_token(self, token):
         response = Client(enforce_csrf_checks=True).post(URL, headers={"Authorization": f"Bearer {token}"})
 
         assert response.status_code == 204
 
-    def test_the_challenge_is_that_of_the_wire_contract(self):
+    def test_challenge_of_the_gateway_is_the_challenge_of_the_wire_contract(self):
         assert verify()["WWW-Authenticate"] == CHALLENGE
 
 
-class TestTheTokenCache:
-    def test_remembered_tokens_limits_the_number_of_cached_tokens(self, issue, settings):
+class TestTheTokenCacheOfTheGateway:
+    def test_remembered_tokens_setting_limits_the_number_of_cached_tokens(self, issue, settings):
         settings.INSTACCESS = {"REMEMBERED_TOKENS": 3}
         for _ in range(5):
             verify(issue()[1])
 
         assert len(views._token_cache._tokens) == 3
 
-    def test_no_token_is_cached_if_remembered_tokens_is_0(self, token, settings):
+    def test_gateway_caches_no_token_if_remembered_tokens_is_0(self, token, settings):
         settings.INSTACCESS = {"REMEMBERED_TOKENS": 0}
 
         assert [status(token), status(token)] == [204, 204]
         assert not views._token_cache._tokens
 
-    def test_clear_caches_clears_the_tokens_and_the_deny_list(self, token):
+    def test_clear_caches_clears_the_cached_tokens_and_the_deny_list(self, token):
         verify(token)
         views.clear_caches()
 
