@@ -1,6 +1,6 @@
 """Fixtures for the tests behind a proxy. Each test runs behind each proxy, with the gateway under each server.
 
-The services run under Hypercorn, which speaks HTTP/2 in clear text and WebSocket. Each process is started once.
+The services run under Hypercorn, which supports HTTP/2 in clear text and WebSocket. Each process is started once.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from tests.support.proxies import PROXIES, Proxy, Site
 
 @pytest.fixture(scope="session")
 def the_site(set_up_once: SetUp) -> Iterator[Site]:
-    # Don't use pytest's temporary directory, which only its owner can enter. If root starts nginx, the workers run as
-    # another user.
+    # Don't use pytest's temporary directory, because nginx workers that root starts can't enter this directory.
     with tempfile.TemporaryDirectory(prefix="instaccess-proxies-") as name:
         Path(name).chmod(0o755)
         site = Site(Path(name), set_up_once, "hypercorn with websockets")
@@ -28,7 +27,7 @@ def the_site(set_up_once: SetUp) -> Iterator[Site]:
 
 
 class Fleet:
-    """The proxies in front of a site. Each kind of proxy is started once, when a test first needs it."""
+    """The proxies in front of a site, each of which is started when a test first uses the proxy."""
 
     def __init__(self, site: Site) -> None:
         self._site = site
@@ -54,7 +53,7 @@ def fleet(the_site: Site) -> Iterator[Fleet]:
     fleet.close()
 
 
-# pytest groups the tests by the parameters of a session fixture, so the gateway changes rarely.
+# The scope is the session, so that pytest groups the tests by gateway and the gateway changes rarely.
 @pytest.fixture(scope="session", params=["gunicorn", "hypercorn"])
 def gateway_server(request: pytest.FixtureRequest) -> str:
     return str(request.param)

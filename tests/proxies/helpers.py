@@ -1,4 +1,4 @@
-"""Responses, requests and header names that the tests behind a proxy share."""
+"""Expected responses, requests and header names for the tests behind a proxy."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ TOO_LONG = 100 * 1024 * 1024 + 1
 
 
 class TestARequestBody:
-    def test_g15_a_body_of_5_mb_reaches_the_service_and_not_the_gateway(self, proxy, site):
+    def test_g15_proxy_forwards_a_body_of_5_mb_to_the_service_and_not_to_the_gateway(self, proxy, site):
         body = b"0123456789abcdef" * (5 * 1024 * 1024 // 16)
 
         answer = proxy.call("POST", SELF, proxy.token(), body=body, Content_Type="application/octet-stream")
@@ -31,8 +31,8 @@ class TestARequestBody:
         assert site.gateway.headers("Content-Length") in ([], ["0"])
         assert site.gateway.headers("Transfer-Encoding") == []
 
-    def test_g15_a_chunked_body_reaches_the_service_and_not_the_gateway(self, proxy, site, monkeypatch):
-        # The wire tap checks the body: Django under WSGI reads no body without a Content-Length, and Caddy adds none.
+    def test_g15_proxy_forwards_a_chunked_body_to_the_service_and_not_to_the_gateway(self, proxy, site, monkeypatch):
+        # Check the body in the wire tap, because Django under WSGI reads no body without a Content-Length.
         monkeypatch.setattr(site.service, "may_answer", lambda sent: sent.count(b"~") == 1024 * 1024)
         connection = HTTPConnection(servers.HOST, proxy.port, timeout=servers.PATIENCE)
         connection.request(
@@ -50,7 +50,9 @@ class TestARequestBody:
         assert site.service.sent.count(b"~") == 1024 * 1024
         assert b"~" not in site.gateway.sent
 
-    def test_g15_the_body_of_a_refused_request_reaches_neither_gateway_nor_service(self, proxy, site):
+    def test_g15_proxy_forwards_the_body_of_a_refused_request_neither_to_the_gateway_nor_to_the_service(
+        self, proxy, site
+    ):
         answer = proxy.call("POST", SELF, "a.b.c.d.e", body=b"0123456789abcdef" * 64)
 
         assert answer.status == 401
@@ -60,7 +62,7 @@ class TestARequestBody:
 
 class TestAnUnusualBody:
     @pytest.mark.parametrize("path", [SELF, ISSUE])
-    def test_g29_a_body_over_the_limit_is_a_413(self, proxy, site, path):
+    def test_g29_proxy_returns_413_for_a_body_over_the_limit(self, proxy, site, path):
         answer = proxy.raw(
             f"POST {path} HTTP/1.1", HOST, authorization(proxy.token()), f"Content-Length: {TOO_LONG}", CLOSE
         )
@@ -70,7 +72,7 @@ class TestAnUnusualBody:
         assert answer.headers["Retry-After"] is None
         assert site.service.requests == site.issuer.requests == []
 
-    def test_g29_a_chunked_body_over_the_limit_is_a_413(self, proxy, site):
+    def test_g29_proxy_returns_413_for_a_chunked_body_over_the_limit(self, proxy, site):
         lines = [f"POST {SELF} HTTP/1.1", HOST, authorization(proxy.token()), "Transfer-Encoding: chunked", CLOSE]
         chunk = b"100000\r\n" + bytes(0x100000) + b"\r\n"
         with socket.create_connection((servers.HOST, proxy.port), timeout=servers.PATIENCE) as stream:
@@ -83,7 +85,7 @@ class TestAnUnusualBody:
                 stream.sendall(b"0\r\n\r\n")
             answer = read_answer(stream)
 
-        # Envoy limits only a body with a Content-Length, as docs/proxies.md says.
+        # Envoy limits only a body with a Content-Length, as docs/proxies.md documents.
         assert answer.status == (200 if proxy.name == "envoy" else 413)
         assert answer.headers["Retry-After"] is None
 
@@ -101,14 +103,14 @@ class TestAnUnusualBody:
             ("Content-Length: 99999999999999999999999",),
         ],
     )
-    def test_g29_an_unusual_length_or_encoding_is_a_client_error(self, proxy, site, path, headers):
+    def test_g29_proxy_returns_a_client_error_for_an_unusual_length_or_encoding(self, proxy, site, path, headers):
         answer = proxy.raw(f"POST {path} HTTP/1.1", HOST, authorization(proxy.token()), *headers, CLOSE)
 
         assert answer.status in (400, 413, 501)
         assert answer.headers["Retry-After"] is None
         assert site.service.requests == site.issuer.requests == []
 
-    def test_g29_no_request_reaches_the_service_with_a_length_and_an_encoding(self, proxy, site):
+    def test_g29_proxy_forwards_no_request_with_both_a_length_and_an_encoding(self, proxy, site):
         lines = ("Transfer-Encoding: chunked", "Content-Length: 2", CLOSE, "", "5", "hello", "0")
         answer = proxy.raw(f"POST {SELF} HTTP/1.1", HOST, authorization(proxy.token()), *lines)
 

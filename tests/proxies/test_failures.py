@@ -16,7 +16,7 @@ pytestmark = pytest.mark.services
 
 
 class TestAFaultyGateway:
-    """G14: the client gets 503 within the timeout, and the request does not reach the service."""
+    """A faulty gateway, with which the client gets a 503 and the request does not reach the service (case G14)."""
 
     def assert_unavailable(self, proxy: Proxy, site: Site) -> None:
         answer = proxy.call("POST", SELF, proxy.token(), body=b"x" * 1000)
@@ -48,7 +48,7 @@ class TestAFaultyGateway:
         assert proxy.call("GET", SELF, proxy.token()).status == 200
 
     def test_g14_proxy_returns_503_if_the_gateway_resets_the_connection(self, proxy, site):
-        site.gateway_process.kill()  # This also ends the kept-alive connections.
+        site.gateway_process.kill()  # Killing the gateway also ends the kept-alive connections.
         site.gateway.resets = True
         try:
             self.assert_unavailable(proxy, site)
@@ -74,7 +74,7 @@ class TestAFaultyGateway:
 
 
 class TestTheAuthorizationHeaderOfTheGateway:
-    def test_g17_an_authorization_header_of_4_kib_reaches_the_service_complete(self, proxy, site):
+    def test_g17_proxy_forwards_an_authorization_header_of_4_kib_from_the_gateway_to_the_service(self, proxy, site):
         longest = "Bearer " + "x" * 3900
         script = f"HTTP/1.1 204 No Content\r\nAuthorization: {longest}\r\nConnection: close\r\n\r\n"
         with ScriptedGateway(site, script):
@@ -82,9 +82,7 @@ class TestTheAuthorizationHeaderOfTheGateway:
 
         assert set(site.service.headers("Authorization")) == {longest}
 
-    def test_a_204_of_the_gateway_without_an_authorization_header_leaves_the_service_without_this_header(
-        self, proxy, site
-    ):
+    def test_proxy_forwards_no_authorization_header_if_the_204_of_the_gateway_has_none(self, proxy, site):
         with ScriptedGateway(site, "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"):
             answer = proxy.call("GET", SELF, proxy.token())
 
@@ -101,18 +99,18 @@ class Pair:
     second: servers.Process
 
     def ask(self, times: int) -> list[int]:
-        """Send requests in parallel, so that each gateway gets some of them, and return the statuses."""
+        """Send requests in parallel, so that each gateway gets some requests, and return the statuses."""
         with ThreadPoolExecutor(times) as pool:
             return list(pool.map(lambda _: self.proxy.call("GET", SELF, self.proxy.token()).status, range(times)))
 
     def wait_for(self, *gateways: servers.Process) -> None:
-        """Wait until both gateways respond to direct requests."""
+        """Wait until the given gateways respond to direct requests."""
         for gateway in gateways:
             Proxy("none", gateway.port, self.proxy.site).call("GET", "/internal/gateway/verify")
 
 
-class TestOneOfTwoGateways:
-    """G30: the gateways run under gunicorn. A proxy reacts only to connections, so one server is enough."""
+class TestAProxyInFrontOfTwoGateways:
+    """A proxy in front of two gateways under gunicorn, because a proxy reacts only to connections (case G30)."""
 
     @pytest.fixture(params=PROXIES)
     def pair(self, request: pytest.FixtureRequest, the_site: Site) -> Iterator[Pair]:
@@ -125,7 +123,7 @@ class TestOneOfTwoGateways:
         for each in (process, *gateways):
             each.kill()
 
-    def test_g30_an_interruption_by_the_stall_of_one_gateway_ends_with_the_stall(self, pair):
+    def test_g30_proxy_recovers_from_the_stall_of_one_gateway_when_the_stall_ends(self, pair):
         pair.first.suspend()
         try:
             during = pair.ask(4)
@@ -137,7 +135,7 @@ class TestOneOfTwoGateways:
         assert set(during) <= {200, 503}
         assert pair.ask(4) == [200] * 4
 
-    def test_g30_an_interruption_by_the_stall_of_both_gateways_ends_with_the_stall(self, pair):
+    def test_g30_proxy_recovers_from_the_stall_of_both_gateways_when_the_stall_ends(self, pair):
         for gateway in (pair.first, pair.second):
             gateway.suspend()
         try:
@@ -150,7 +148,7 @@ class TestOneOfTwoGateways:
         assert during == [503] * 4
         assert pair.ask(4) == [200] * 4
 
-    def test_g30_a_restart_of_one_gateway_causes_no_interruption(self, pair):
+    def test_g30_proxy_uses_the_other_gateway_after_one_gateway_was_killed(self, pair):
         pair.first.kill()
 
         assert pair.ask(4) == [200] * 4

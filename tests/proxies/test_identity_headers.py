@@ -1,4 +1,4 @@
-"""Forged headers behind each proxy: the service, the issuer and the gateway receive the proxy's values or none."""
+"""Forged headers behind each proxy: the service, the issuer and the gateway receive only the proxy's values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def forge(names: list[str]) -> list[str]:
 
 
 class TestForgedHeaders:
-    def test_g13_g27_the_service_receives_no_forged_header_in_any_spelling(self, proxy, site):
+    def test_g13_g27_proxy_forwards_no_forged_header_in_any_spelling_to_the_service(self, proxy, site):
         for names in spellings():
             site.clear()
             answer = proxy.raw(
@@ -32,7 +32,7 @@ class TestForgedHeaders:
             assert FORGED.encode() not in site.service.sent, names
             assert FORGED.encode() not in site.gateway.sent, names
 
-    def test_g27_the_issuer_receives_no_forged_header_in_any_spelling(self, proxy, site):
+    def test_g27_proxy_forwards_no_forged_header_in_any_spelling_to_the_issuer(self, proxy, site):
         for names in spellings():
             site.clear()
             answer = proxy.raw(f"POST {ISSUE} HTTP/1.1", HOST, authorization("unknown"), *forge(names), CLOSE)
@@ -41,7 +41,7 @@ class TestForgedHeaders:
             assert len(site.issuer.requests) == 1
             assert FORGED.encode() not in site.issuer.sent, names
 
-    def test_g13_g27_the_proxy_sets_the_origin_of_a_request(self, proxy, site):
+    def test_g13_g27_proxy_sets_the_headers_that_describe_the_origin_of_a_request(self, proxy, site):
         proxy.raw(f"GET {SELF} HTTP/1.1", "Host: 127.0.0.1:4711", authorization(proxy.token()), CLOSE)
         proxy.raw(f"POST {ISSUE} HTTP/1.1", "Host: 127.0.0.1:4711", CLOSE)
 
@@ -78,13 +78,13 @@ class TestForgedHeaders:
         assert set(site.service.headers("Authorization")) <= {good}
         assert not re.search(rb"(?mi)^authorization[^\r\n]*forged", site.service.sent)
 
-    def test_g20_forged_headers_do_not_change_the_decision(self, proxy, site):
+    def test_g20_forged_headers_do_not_change_whether_a_token_is_accepted(self, proxy, site):
         for token, status in ((proxy.token(), 200), ("a.b.c.d.e", 401)):
             answer = proxy.call("GET", SELF, token, **dict.fromkeys(PROTECTED_HEADERS, FORGED))
 
             assert answer.status == status
 
-    def test_a_forged_host_header_does_not_reach_the_gateway(self, proxy, site):
+    def test_proxy_does_not_forward_a_forged_host_header_to_the_gateway(self, proxy, site):
         answer = proxy.raw(f"GET {SELF} HTTP/1.1", f"Host: {FORGED}", CLOSE)
 
         assert (answer.status, answer.body) == (401, INVALID)

@@ -1,4 +1,4 @@
-"""Paths and queries behind each proxy: what the gateway and the service receive."""
+"""Paths and queries behind each proxy, as the gateway and the service receive them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class TestPathsThatAreNotPublic:
             "/",
         ],
     )
-    def test_a_path_that_is_not_public_gets_a_json_404(self, proxy, site, path):
+    def test_proxy_returns_404_or_401_in_json_for_a_path_that_is_not_public(self, proxy, site, path):
         answer = proxy.raw(f"GET {path} HTTP/1.1", HOST, CLOSE)
 
         assert answer.status in (401, 404)
@@ -50,14 +50,14 @@ class TestPathsThatAreNotPublic:
         assert site.service.requests == site.issuer.requests == []
 
     @pytest.mark.parametrize("path", TO_INTERNAL_PATHS)
-    def test_g28_a_client_with_a_token_does_not_reach_internal_paths(self, proxy, site, path):
+    def test_g28_client_with_a_token_cannot_reach_internal_paths(self, proxy, site, path):
         answer = proxy.raw(f"GET {path} HTTP/1.1", HOST, authorization(proxy.token()), CLOSE)
 
         assert answer.status == 404
         assert b"keys" not in answer.body
         assert site.issuer.requests == []
         for line in site.service.requests:
-            # The service would have to decode this path twice to reach /internal/.
+            # The path must stay below /api/v1/, so that the service would have to decode the path twice.
             assert line.split(" ")[1].startswith("/api/v1/")
 
     @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ class TestPathsThatAreNotPublic:
             "/internal/../api/v1/users/self",
         ],
     )
-    def test_a_non_canonical_path_does_not_bypass_the_gateway(self, proxy, site, path):
+    def test_non_canonical_path_does_not_bypass_the_gateway(self, proxy, site, path):
         opaque = site.access_tokens["ada"][0]  # Without the gateway, the service would accept this token.
 
         answer = proxy.raw(f"GET {path} HTTP/1.1", HOST, authorization(opaque), CLOSE)
@@ -78,33 +78,33 @@ class TestPathsThatAreNotPublic:
         assert answer.status in (401, 404, 405)
         assert site.service.requests == []
 
-    def test_the_parent_of_the_api_is_not_redirected_to_the_port_of_the_proxy(self, proxy):
+    def test_proxy_does_not_redirect_the_parent_of_the_api_to_its_own_port(self, proxy):
         answer = proxy.raw("GET /api/v1 HTTP/1.1", "Host: canvas.example.edu", CLOSE)
 
         assert answer.status == 404
         assert answer.headers["Location"] is None
 
 
-class TestAnEncodedSlash:
+class TestAnEncodedSlashInAPath:
     @pytest.mark.parametrize(
         "path", ["/api/v1/courses/sis_course_id:A%2FB", "/api/v1/courses/sis_course_id:a%2fb/users"]
     )
-    def test_g28_an_encoded_slash_reaches_the_service_unchanged(self, proxy, site, path):
+    def test_g28_proxy_forwards_an_encoded_slash_to_the_service_unchanged(self, proxy, site, path):
         answer = proxy.raw(f"GET {path} HTTP/1.1", HOST, authorization(proxy.token()), CLOSE)
 
         assert answer.status == 404  # The service has no courses.
         assert site.service.requests == [f"GET {path} HTTP/1.1"]
 
-    def test_g28_an_encoded_slash_without_a_token_is_refused(self, proxy, site):
+    def test_g28_proxy_refuses_a_path_with_an_encoded_slash_without_a_token(self, proxy, site):
         answer = proxy.raw("GET /api/v1/courses/sis_course_id:A%2FB HTTP/1.1", HOST, CLOSE)
 
         assert (answer.status, answer.body) == (401, INVALID)
         assert site.service.requests == []
 
 
-class TestTheRequestToTheGateway:
+class TestTheRequestFromTheProxyToTheGateway:
     @pytest.mark.parametrize("query", ["access_token=hidden&%GG", "access_token=hidden&q=" + "x" * 13_000])
-    def test_g26_the_gateway_receives_a_fixed_path_without_the_query(self, proxy, site, query):
+    def test_g26_gateway_receives_a_fixed_path_without_the_query_of_the_client(self, proxy, site, query):
         answer = proxy.call("GET", f"{SELF}?{query}", "a.b.c.d.e")
 
         assert answer.status == 401
@@ -112,7 +112,7 @@ class TestTheRequestToTheGateway:
         assert b"hidden" not in site.gateway.sent
         assert len(site.gateway.sent) < 1024
 
-    def test_g26_the_service_receives_the_whole_query(self, proxy, site):
+    def test_g26_service_receives_the_whole_query_of_the_client(self, proxy, site):
         query = "q=" + "x" * 3_000
 
         answer = proxy.call("GET", f"{SELF}?{query}", proxy.token())
@@ -120,20 +120,20 @@ class TestTheRequestToTheGateway:
         assert answer.status == 200
         assert site.service.requests == [f"GET {SELF}?{query} HTTP/1.1"]
 
-    def test_g26_a_query_of_16_kb_never_leads_to_a_503(self, proxy, site):
+    def test_g26_proxy_never_returns_503_for_a_query_of_16_kb(self, proxy, site):
         answer = proxy.call("GET", f"{SELF}?q=" + "x" * 16_384, "a.b.c.d.e")
 
         # nginx refuses the request line, which is larger than its buffer.
         assert answer.status in (401, 414)
         assert len(site.gateway.sent) < 1024
 
-    def test_the_gateway_receives_no_cookie_and_no_other_long_header(self, proxy, site):
+    def test_gateway_receives_no_cookie_and_no_long_referer_of_the_client(self, proxy, site):
         answer = proxy.call("GET", SELF, "a.b.c.d.e", Cookie="c=" + "x" * 12_000, Referer="https://a.example/hidden")
 
         assert answer.status == 401
         assert len(site.gateway.sent) < 1024
 
-    def test_the_query_of_the_issuing_endpoint_reaches_the_issuer(self, proxy, site):
+    def test_issuer_receives_the_query_of_a_request_to_the_issuing_endpoint(self, proxy, site):
         proxy.call("POST", f"{ISSUE}.json?as_user_id=7", "unknown")
 
         assert site.issuer.requests == [f"POST {ISSUE}?as_user_id=7 HTTP/1.1"]

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.services
 
 
 class TestATokenFromIssueToRevocation:
-    def test_a_token_is_issued_decrypted_accepted_revoked_and_refused(self, proxy, site):
+    def test_token_is_issued_decrypted_accepted_revoked_and_refused_behind_a_proxy(self, proxy, site):
         token = proxy.issue("ada")
         accepted = proxy.call("GET", SELF, token)
         jti = unverified_jti(site.service.headers("Authorization")[0])
@@ -29,14 +29,14 @@ class TestATokenFromIssueToRevocation:
         assert (accepted.status, accepted.json["login_id"]) == (200, "ada")
         assert (refused.status, refused.body, refused.headers["WWW-Authenticate"]) == (401, INVALID, CHALLENGE)
 
-    def test_the_service_receives_the_signed_token_and_never_the_encrypted_token(self, proxy, site):
+    def test_service_behind_a_proxy_receives_the_signed_token_and_never_the_encrypted_token(self, proxy, site):
         proxy.call("GET", SELF, proxy.token())
 
         (authorization,) = site.service.headers("Authorization")
         assert bearer(authorization).count(".") == 2
         assert proxy.token().encode() not in site.service.sent
 
-    def test_the_issuer_receives_the_clients_access_token_for_every_form_of_the_issuing_path(self, proxy, site):
+    def test_issuer_receives_the_access_token_of_the_client_for_every_form_of_the_issuing_path(self, proxy, site):
         for path in (ISSUE + ".json", ISSUE + "/", ISSUE + "?as_user_id="):
             answer = proxy.call("POST", path, "no-such-access-token")
 
@@ -44,7 +44,7 @@ class TestATokenFromIssueToRevocation:
             assert answer.headers.get_all("WWW-Authenticate") == [CHALLENGE]
         assert site.gateway.requests == []
 
-    def test_the_audit_log_contains_the_client_address_that_the_proxy_saw(self, proxy, site):
+    def test_audit_log_contains_the_client_address_that_the_proxy_saw(self, proxy, site):
         answer = proxy.call("POST", ISSUE, site.access_tokens["boole"].pop(), X_Forwarded_For="203.0.113.9")
         proxy.call("GET", SELF, answer.json["token"])
         jti = unverified_jti(site.service.headers("Authorization")[0])
@@ -56,7 +56,7 @@ class TestATokenFromIssueToRevocation:
         assert row["canvas_domain"] == f"{servers.HOST}:{proxy.port}"
 
 
-class TestARefusal:
+class TestARefusalBehindAProxy:
     @pytest.mark.parametrize(
         "authorization",
         [
@@ -69,7 +69,7 @@ class TestARefusal:
             "Bearer x, Bearer y",
         ],
     )
-    def test_a_refusal_has_canvass_json_body_and_the_challenge(self, proxy, site, authorization):
+    def test_proxy_sends_a_refusal_with_the_json_body_of_canvas_and_the_challenge(self, proxy, site, authorization):
         answer = proxy.call("GET", SELF, Authorization=authorization)
 
         assert (answer.status, answer.body) == (401, INVALID)
@@ -78,13 +78,13 @@ class TestARefusal:
         assert answer.headers["Cache-Control"] == "no-store"
         assert site.service.requests == []
 
-    def test_a_request_without_authorization_is_refused(self, proxy, site):
+    def test_proxy_refuses_a_request_without_an_authorization_header(self, proxy, site):
         answer = proxy.call("GET", SELF)
 
         assert (answer.status, answer.body) == (401, INVALID)
         assert site.service.requests == []
 
-    def test_g22_a_signed_token_from_a_client_is_refused(self, proxy, site):
+    def test_g22_proxy_refuses_a_signed_token_from_a_client(self, proxy, site):
         proxy.call("GET", SELF, proxy.token())
         signed = bearer(site.service.headers("Authorization")[0])
         site.service.clear()
@@ -94,7 +94,7 @@ class TestARefusal:
         assert (answer.status, answer.body) == (401, INVALID)
         assert site.service.requests == []
 
-    def test_an_invalid_token_of_the_maximum_length_and_an_oversized_token_are_refused(self, proxy, site):
+    def test_proxy_refuses_an_invalid_token_of_the_maximum_length_and_an_oversized_token(self, proxy, site):
         long = ".".join(["x" * 1636] * 5)
 
         assert proxy.call("GET", SELF, long).status == 401
@@ -102,7 +102,7 @@ class TestARefusal:
         assert proxy.call("GET", SELF, "x" * 100_000).status in (400, 401, 431)
         assert site.service.requests == []
 
-    def test_g12_two_authorization_headers_are_refused(self, proxy, site):
+    def test_g12_proxy_refuses_two_authorization_headers(self, proxy, site):
         good = f"Authorization: Bearer {proxy.token()}"
         for lines in ([good, good], [good, "Authorization: Bearer other"], ["Authorization: Bearer other", good]):
             answer = proxy.raw(f"GET {SELF} HTTP/1.1", "Host: 127.0.0.1", *lines, "Connection: close")
@@ -111,15 +111,15 @@ class TestARefusal:
             assert isinstance(answer.json["errors"], list)
         assert site.service.requests == []
 
-    def test_a_refusal_of_the_service_reaches_the_client_unchanged(self, proxy):
+    def test_proxy_sends_a_refusal_of_the_service_to_the_client_unchanged(self, proxy):
         answer = proxy.call("DELETE", SELF, proxy.token())
 
         assert (answer.status, answer.headers["Allow"]) == (405, "GET, POST, HEAD, OPTIONS")
         assert b"DELETE" in answer.body
 
 
-class TestConcurrentClients:
-    def test_g16_no_client_receives_the_response_for_another_user(self, proxy):
+class TestConcurrentClientsOfAProxy:
+    def test_g16_client_never_receives_the_response_for_another_user(self, proxy):
         tokens = {user: proxy.token(user) for user in USERS}
         mixed_up: list[Any] = []
 
@@ -139,7 +139,7 @@ class TestConcurrentClients:
 
         assert mixed_up == []
 
-    def test_g16_one_connection_can_carry_requests_of_different_users(self, proxy):
+    def test_g16_one_connection_to_the_proxy_can_carry_requests_of_different_users(self, proxy):
         connection = HTTPConnection(servers.HOST, proxy.port, timeout=servers.PATIENCE)
         seen = []
         for user in ("ada", None, "boole", "ada", None, "curry"):
@@ -152,8 +152,8 @@ class TestConcurrentClients:
         assert seen == ["ada", None, "boole", "ada", None, "curry"]
 
 
-class TestTheLogFiles:
-    def test_the_log_files_contain_no_token(self, proxy, site):
+class TestTheLogFilesOfTheSite:
+    def test_log_files_of_proxy_gateway_and_service_contain_no_token(self, proxy, site):
         proxy.call("GET", SELF, proxy.token())
         proxy.call("GET", SELF, "a.b.c.d.e")
         signed = bearer(site.service.headers("Authorization")[0])

@@ -1,4 +1,4 @@
-"""The files for Traefik, read without Traefik: no package registry of this project contains Traefik."""
+"""Tests of the files for Traefik without Traefik, because no package registry of this project contains Traefik."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SET_BY_TRAEFIK = {"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"}
 FOLDER = ROOT / "examples/traefik"
 STATIC: Any = yaml.safe_load((FOLDER / "traefik.yml").read_text())
 TEXT = (FOLDER / "dynamic.yml").read_text()
-# The switch is a commented router.
+# Uncomment the router for preflight requests, because the switch is a commented router.
 SWITCHED_ON = re.sub(r"(?m)^    # (cors-preflight:|  )", r"    \1", TEXT)
 HTTP: Any = yaml.safe_load(SWITCHED_ON)["http"]
 DEFAULT: Any = yaml.safe_load(TEXT)["http"]
@@ -30,7 +30,7 @@ def removed(name: str) -> set[str]:
 
 
 def matches(router: str, path: str) -> bool:
-    """Evaluate the conditions of a router's rule that concern the path."""
+    """Return whether a path matches the conditions of a router's rule that concern the path."""
     rule = HTTP["routers"][router]["rule"]
     results = []
     for negated, kind, value in re.findall(r"(!?)(PathRegexp|PathPrefix|Path)\(`([^`]+)`\)", rule):
@@ -43,10 +43,10 @@ def matches(router: str, path: str) -> bool:
     return all(results)
 
 
-class TestRequestHeaders:
+class TestRequestHeadersBehindTraefik:
     @pytest.mark.parametrize("name", PROTECTED_HEADERS)
     @pytest.mark.parametrize("separator", "-_.")
-    def test_g27_a_protected_header_is_removed_in_each_spelling(self, name, separator):
+    def test_g27_traefik_removes_a_protected_header_in_each_spelling(self, name, separator):
         spelling = name.replace("-", separator)
 
         assert spelling in removed("strip-identity") or (name in SET_BY_TRAEFIK and separator == "-")
@@ -57,13 +57,13 @@ class TestRequestHeaders:
         assert STATIC["entryPoints"]["public"]["http"]["underscoreHeadersStrategy"] == "delete"
 
     @pytest.mark.parametrize("router", PUBLIC)
-    def test_g13_g27_every_public_router_first_removes_the_protected_headers(self, router):
+    def test_g13_g27_every_public_router_of_traefik_first_removes_the_protected_headers(self, router):
         assert PUBLIC[router]["middlewares"][0] == "strip-identity"
 
 
-class TestUpgrades:
+class TestUpgradesBehindTraefik:
     @pytest.mark.parametrize("router", PUBLIC)
-    def test_g23_g24_only_a_websocket_handshake_with_a_token_keeps_its_upgrade_header(self, router):
+    def test_g23_g24_traefik_keeps_the_upgrade_header_only_for_a_websocket_handshake_with_a_token(self, router):
         middlewares = PUBLIC[router]["middlewares"]
 
         assert {"Upgrade", "HTTP2-Settings"} <= removed("strip-upgrade")
@@ -74,22 +74,22 @@ class TestUpgrades:
             assert "strip-upgrade" in middlewares
 
 
-class TestTheGateway:
-    def test_g14_only_the_issuer_and_a_preflight_request_bypass_the_gateway(self):
+class TestTheGatewayBehindTraefik:
+    def test_g14_only_requests_to_the_issuer_and_preflight_requests_bypass_the_gateway_behind_traefik(self):
         unprotected = {name for name, router in PUBLIC.items() if "instaccess" not in router["middlewares"]}
 
         assert unprotected == {"issuer", "cors-preflight"}
         assert PUBLIC["issuer"]["service"] == "issuer"
         assert {router["service"] for router in PUBLIC.values()} == {"issuer", "service"}
 
-    def test_g15_the_gateway_receives_one_header_and_no_body(self):
+    def test_g15_traefik_sends_the_gateway_one_header_and_no_body(self):
         forward_auth = HTTP["middlewares"]["instaccess"]["forwardAuth"]
 
         assert forward_auth["authRequestHeaders"] == forward_auth["authResponseHeaders"] == ["Authorization"]
         assert forward_auth["forwardBody"] is forward_auth["trustForwardHeader"] is False
 
-    def test_g26_the_gateway_does_not_receive_the_clients_path(self):
-        """ForwardAuth adds X-Forwarded-Uri. An entry point that trusts no client removes this header."""
+    def test_g26_traefik_does_not_send_the_path_of_the_client_to_the_gateway(self):
+        """Check the entry point, because an entry point that trusts no client removes X-Forwarded-Uri."""
         address = STATIC["entryPoints"]["gateway"]["address"]
         path = HTTP["middlewares"]["instaccess"]["forwardAuth"]["address"].removeprefix(f"http://{address}")
 
@@ -98,7 +98,7 @@ class TestTheGateway:
         assert HTTP["routers"]["gateway"]["entryPoints"] == ["gateway"]
         assert HTTP["services"]["gateway"]["loadBalancer"]["passHostHeader"] is False
 
-    def test_g14_a_request_gets_a_503_with_a_static_body_while_the_gateway_stalls(self):
+    def test_g14_traefik_returns_503_with_a_static_body_while_the_gateway_stalls(self):
         transport = HTTP["serversTransports"][HTTP["services"]["gateway"]["loadBalancer"]["serversTransport"]]
         errors = HTTP["middlewares"]["unavailable"]["errors"]
 
@@ -111,11 +111,11 @@ class TestTheGateway:
                 assert middlewares.index("unavailable") < middlewares.index("instaccess")
 
 
-class TestPaths:
+class TestPathsBehindTraefik:
     @pytest.mark.parametrize(
         "path", ["/api/v1/inst_access_tokens", "/api/v1/inst_access_tokens/", "/api/v1/inst_access_tokens.json"]
     )
-    def test_every_form_of_the_issuing_path_becomes_one_path(self, path):
+    def test_traefik_sends_every_form_of_the_issuing_path_to_the_issuer_as_one_path(self, path):
         assert matches("issuer", path)
         assert HTTP["middlewares"]["issuing-path"] == {"replacePath": {"path": "/api/v1/inst_access_tokens"}}
         assert "issuing-path" in PUBLIC["issuer"]["middlewares"]
@@ -123,7 +123,7 @@ class TestPaths:
             router["priority"] for name, router in PUBLIC.items() if name != "issuer"
         )
 
-    def test_g28_an_encoded_slash_reaches_the_service(self):
+    def test_g28_traefik_forwards_an_encoded_slash_to_the_service(self):
         assert STATIC["entryPoints"]["public"]["http"]["encodedCharacters"]["allowEncodedSlash"] is True
         assert matches("api", "/api/v1/courses/sis_course_id:A%2FB")
 
@@ -140,16 +140,16 @@ class TestPaths:
             "/",
         ],
     )
-    def test_g28_no_public_router_matches_a_path_to_internal(self, router, path):
+    def test_g28_no_public_router_of_traefik_matches_a_path_to_internal(self, router, path):
         assert STATIC["entryPoints"]["public"]["http"]["sanitizePath"] is True
         assert not matches(router, path)
 
 
-class TestTheSwitchForPreflightRequests:
-    def test_g25_the_router_for_preflight_requests_is_off_by_default(self):
+class TestTheTraefikSwitchForPreflightRequests:
+    def test_g25_router_of_traefik_for_preflight_requests_is_off_by_default(self):
         assert set(HTTP["routers"]) - set(DEFAULT["routers"]) == {"cors-preflight"}
 
-    def test_g25_an_options_request_without_authorization_reaches_the_service_without_authorization(self):
+    def test_g25_traefik_forwards_a_preflight_request_to_the_service_without_authorization(self):
         router = HTTP["routers"]["cors-preflight"]
 
         assert router["rule"].endswith("&& Method(`OPTIONS`) && !HeaderRegexp(`Authorization`, `.*`)")

@@ -31,7 +31,7 @@ def echo(stream: socket.socket, text: str) -> str:
 
 
 def status_over_http_2(port: int, path: str) -> int | None:
-    """Send a GET request over HTTP/2 without TLS. Return None if the proxy does not accept HTTP/2."""
+    """Send a GET request over HTTP/2 without TLS, and return the status or None if the proxy refuses HTTP/2."""
     from h2.connection import H2Connection
     from h2.events import ResponseReceived
 
@@ -51,9 +51,9 @@ def status_over_http_2(port: int, path: str) -> int | None:
 
 
 class TestAnUpgradeToHTTP2:
-    """G23: the services speak HTTP/2 in clear text, so a forwarded upgrade would open a tunnel past the gateway."""
+    """An upgrade to HTTP/2 in clear text, which would open a tunnel past the gateway if forwarded (case G23)."""
 
-    def test_the_services_would_accept_the_upgrade(self, site):
+    def test_service_without_a_proxy_accepts_an_upgrade_to_http_2(self, site):
         direct = Proxy("none", site.service_process.port, site)
 
         assert direct.raw(f"GET {SELF} HTTP/1.1", HOST, *HTTP_2_UPGRADE).status == 101
@@ -73,24 +73,24 @@ class TestAnUpgradeToHTTP2:
         ],
     )
     @pytest.mark.parametrize("request_line", [f"GET {ISSUE}", f"POST {ISSUE}", f"GET {SELF}", f"OPTIONS {SELF}"])
-    def test_g23_a_client_without_credentials_gets_no_tunnel(self, proxy, site, request_line, headers):
+    def test_g23_proxy_opens_no_tunnel_for_a_client_without_credentials(self, proxy, site, request_line, headers):
         answer = proxy.raw(f"{request_line} HTTP/1.1", HOST, "Content-Length: 0", *headers)
 
-        # Envoy answers 400 to a handshake that the path does not allow. The other proxies ignore the header.
+        # Envoy returns 400 for a handshake that the path does not allow. Other proxies ignore the header.
         assert answer.status in (400, 401, 405)
         assert isinstance(answer.json["errors"], list)
         for tap in (site.gateway, site.service, site.issuer):
             assert tap.headers("Upgrade") == []
             assert tap.headers("HTTP2-Settings") == []
 
-    def test_g23_a_client_with_a_token_gets_no_tunnel(self, proxy, site):
+    def test_g23_proxy_opens_no_tunnel_for_a_client_with_a_token(self, proxy, site):
         answer = proxy.raw(f"GET {SELF} HTTP/1.1", HOST, authorization(proxy.token()), *HTTP_2_UPGRADE)
 
         assert (answer.status, answer.json["login_id"]) == (200, "ada")
         assert site.service.headers("Upgrade") == site.service.headers("HTTP2-Settings") == []
 
     @pytest.mark.parametrize("path", ["/internal/services/jwks", "/admin/login/", "/"])
-    def test_g23_a_path_that_is_not_public_gets_no_tunnel(self, proxy, site, path):
+    def test_g23_proxy_opens_no_tunnel_for_a_path_that_is_not_public(self, proxy, site, path):
         answer = proxy.raw(f"GET {path} HTTP/1.1", HOST, *HTTP_2_UPGRADE)
 
         assert answer.status == 404
@@ -99,15 +99,15 @@ class TestAnUpgradeToHTTP2:
     @pytest.mark.parametrize(
         ("path", "status"), [(SELF, 401), ("/internal/services/jwks", 404), ("/admin/login/", 404)]
     )
-    def test_g23_a_connection_that_begins_with_http_2_reaches_no_other_path(self, proxy, site, path, status):
+    def test_g23_client_that_begins_a_connection_with_http_2_reaches_no_other_path(self, proxy, site, path, status):
         assert status_over_http_2(site.service_process.port, path) is not None
         site.clear()
 
-        # Envoy detects HTTP/2, and checks each request on the connection. The other proxies accept it only with TLS.
+        # Envoy checks each request of an HTTP/2 connection. Other proxies accept HTTP/2 only with TLS.
         assert status_over_http_2(proxy.port, path) == (status if proxy.name == "envoy" else None)
         assert site.service.requests == site.issuer.requests == []
 
-    def test_g23_a_connect_request_opens_no_tunnel(self, proxy, site):
+    def test_g23_proxy_opens_no_tunnel_for_a_connect_request(self, proxy, site):
         answer = proxy.raw(f"CONNECT 127.0.0.1:{site.service_process.port} HTTP/1.1", HOST, CLOSE)
 
         assert 400 <= answer.status < 500
@@ -126,13 +126,13 @@ class TestAWebSocketHandshake:
         assert site.service.headers("Upgrade") == ["websocket"]
 
     @pytest.mark.parametrize("token", ["", "opaque", "a.b.c.d.e"])
-    def test_g24_a_websocket_handshake_without_a_valid_token_gets_a_401(self, proxy, site, token):
+    def test_g24_proxy_refuses_a_websocket_handshake_without_a_valid_token(self, proxy, site, token):
         answer = proxy.raw(f"GET {LIVE} HTTP/1.1", HOST, *([authorization(token)] if token else []), *WEBSOCKET)
 
         assert (answer.status, answer.body) == (401, INVALID)
         assert site.service.requests == []
 
-    def test_g24_the_gateway_never_receives_a_websocket_handshake(self, proxy, site):
+    def test_g24_proxy_sends_no_websocket_handshake_to_the_gateway(self, proxy, site):
         for token in ("a.b.c.d.e", proxy.token()):
             proxy.raw(f"GET {LIVE} HTTP/1.1", HOST, authorization(token), *WEBSOCKET)
 
@@ -151,7 +151,7 @@ class TestAWebSocketHandshake:
                 assert answer.status == status
         assert site.service.headers("Upgrade") == site.gateway.headers("Upgrade") == []
 
-    def test_g23_g24_the_issuer_receives_no_websocket_handshake(self, proxy, site):
+    def test_g23_g24_proxy_sends_no_websocket_handshake_to_the_issuer(self, proxy, site):
         proxy.raw(f"GET {ISSUE} HTTP/1.1", HOST, *WEBSOCKET)
 
         assert site.issuer.headers("Upgrade") == []

@@ -1,4 +1,4 @@
-"""The gateway without a proxy, and headers that its server may handle by itself (docs/wire-contract.md §3)."""
+"""The gateway without a proxy, and headers that its server may handle itself (docs/wire-contract.md §3)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HEADERS = [
     ("Expect: other",),
 ]
 
-# The server answers before the gateway runs, as docs/proxies.md says.
+# These responses come from the server before the gateway runs, as docs/proxies.md documents.
 ANSWERED_BY_THE_SERVER = {
     ("gunicorn", ("Expect: other",)): 417,
     ("uvicorn", WEBSOCKET[:2]): 400,
@@ -34,7 +34,7 @@ ANSWERED_BY_THE_SERVER = {
 
 @pytest.fixture(scope="module", params=GATEWAYS)
 def server(request: pytest.FixtureRequest, the_site: Site) -> Iterator[Proxy]:
-    """Start a server that runs the gateway."""
+    """Start a server that runs the gateway, and check after the tests that its log contains no traceback."""
     process = the_site.start_server(f"direct-{request.param}", request.param)
     yield Proxy(request.param, process.port, the_site)
     text = process.log.read_text()
@@ -61,10 +61,10 @@ def final_status(stream: socket.socket) -> int:
                 return int(dict(event.headers)[b":status"])
 
 
-class TestTheGatewayItself:
+class TestTheGatewayWithoutAProxy:
     @pytest.mark.parametrize("headers", HEADERS)
     @pytest.mark.parametrize(("good", "status"), [(True, 204), (False, 401)])
-    def test_the_gateway_answers_only_204_and_401(self, server, token, headers, good, status):
+    def test_gateway_without_a_proxy_returns_only_204_or_401(self, server, token, headers, good, status):
         with server.connection(VERIFY, HOST, authorization(token if good else "a.b.c.d.e"), *headers) as (
             answer,
             stream,
@@ -76,19 +76,19 @@ class TestTheGatewayItself:
                 assert answer.status == ANSWERED_BY_THE_SERVER.get((server.name, headers), status)
 
     @pytest.mark.parametrize("headers", [WEBSOCKET, ("Expect: 100-continue",)])
-    def test_a_refusal_of_the_gateway_has_the_usual_body(self, server, headers):
+    def test_gateway_without_a_proxy_refuses_unusual_headers_with_the_body_of_the_contract(self, server, headers):
         answer = server.raw(VERIFY, HOST, *headers)
 
         assert (answer.status, answer.body) == (401, INVALID)
         assert answer.headers["WWW-Authenticate"] == 'Bearer realm="canvas-lms"'
 
-    def test_a_websocket_handshake_with_a_valid_token_gets_the_signed_token(self, server, token):
+    def test_gateway_without_a_proxy_returns_the_signed_token_for_a_websocket_handshake(self, server, token):
         answer = server.raw(VERIFY, HOST, authorization(token), *WEBSOCKET)
 
         assert answer.status == 204
         assert answer.headers["Authorization"].count(".") == 2
 
-    def test_the_gateway_responds_without_the_body_that_the_client_announced(self, server, token):
+    def test_gateway_without_a_proxy_responds_without_waiting_for_an_announced_body(self, server, token):
         answer = server.raw(
             VERIFY.replace("GET", "POST"),
             HOST,
@@ -101,8 +101,8 @@ class TestTheGatewayItself:
         assert answer.status == 204
 
 
-class TestOtherEndpoints:
-    def test_a_websocket_handshake_at_the_issuer_gets_the_usual_405(self, server):
+class TestTheIssuerWithoutAProxy:
+    def test_issuer_without_a_proxy_returns_405_for_a_websocket_handshake(self, server):
         answer = server.raw("GET /api/v1/inst_access_tokens HTTP/1.1", HOST, *WEBSOCKET)
 
         assert answer.status == 405
