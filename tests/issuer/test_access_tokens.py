@@ -72,7 +72,7 @@ class TestTheAccessTokenThatFindReturns:
     def test_find_returns_none_for_an_unknown_access_token(self, access_token):
         assert access_tokens.find("0" * 64) is None
 
-    def test_user_and_application_are_none_if_the_access_token_lacks_them(self, make_access_token):
+    def test_find_returns_no_user_and_no_application_if_the_access_token_has_neither(self, make_access_token):
         loaded = access_tokens.find(checksum(make_access_token(user=None, application=None)))
 
         assert (loaded.user, loaded.application) == (None, None)

@@ -63,7 +63,7 @@ class TestTheCostOfAuthentication:
         assert queries
         assert not any("unknown-token" in query["sql"] for query in queries)
 
-    def test_issuer_executes_only_selects_when_the_issuer_refuses_an_access_token(self, post, make_access_token):
+    def test_refusal_of_an_access_token_executes_only_select_statements(self, post, make_access_token):
         token = make_access_token(scope="read")
         with CaptureQueriesContext(connection) as queries:
             post(token)

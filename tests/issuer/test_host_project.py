@@ -210,7 +210,7 @@ class TestViewsOfTheHostProject:
         assert APIView.authentication_classes == api_settings.DEFAULT_AUTHENTICATION_CLASSES
         assert APIView.renderer_classes == api_settings.DEFAULT_RENDERER_CLASSES
 
-    def test_append_slash_still_redirects_other_urls(self, client):
+    def test_append_slash_setting_still_redirects_other_urls_of_the_project(self, client):
         response = client.get("/admin")
 
         assert (response.status_code, response["Location"]) == (301, "/admin/")

@@ -259,7 +259,7 @@ class TestTheUserUuidField:
 
 
 @pytest.mark.django_db
-class TestWithoutKeys:
+class TestIssueWithoutKeys:
     def test_k5_issue_fails_without_keys_and_the_error_names_the_command_to_run(self, issue):
         Key.objects.all().delete()
         keys_ring.clear_cache()
@@ -272,7 +272,7 @@ class TestWithoutKeys:
 
 @pytest.mark.django_db(transaction=True)
 class TestAJtiThatExistsAlready:
-    """A token ID that exists already, because a faulty random source can repeat a value."""
+    """A token ID that exists already, for example because a faulty random source repeats a value."""
 
     def test_p17_issuer_generates_another_jti_if_the_jti_exists_already(self, issue, monkeypatch):
         taken, fresh = issue()[0].jti, uuid.UUID(int=2)
@@ -398,7 +398,7 @@ class TestAnAuditRowThatTheDatabaseRefuses:
 
 
 @pytest.mark.django_db(transaction=True)
-class TestInsideATransactionOfTheCaller:
+class TestIssuingInATransactionOfTheCaller:
     """A transaction of the caller, which could roll back the audit row after the token was returned."""
 
     def test_p15_issue_fails_inside_a_transaction_of_the_caller(self, issue):
@@ -467,7 +467,7 @@ class TestAtomicRequests:
 
 
 @pytest.mark.django_db(transaction=True)
-class TestManyIssuesAtOnce:
+class TestParallelRequestsForTokens:
     def test_p14_a_thousand_parallel_requests_get_a_thousand_jtis_and_audit_rows(self, access_token, initial_keys):
         authorization = {"Authorization": f"Bearer {access_token.token}"}
         Client().post(ISSUE_URL, headers=authorization)

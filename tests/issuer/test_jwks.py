@@ -174,7 +174,7 @@ class TestConditionalRequestsForTheJwkSet:
         assert client.get(URL, headers={"If-None-Match": header}).status_code == 200
 
 
-class TestWithoutASigningKey:
+class TestTheJwksEndpointWithoutASigningKey:
     def unavailable(self, response: HttpResponse) -> None:
         assert (response.status_code, response.content) == (503, UNAVAILABLE)
         assert response["Retry-After"] == "10"

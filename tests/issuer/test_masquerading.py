@@ -55,7 +55,7 @@ class TestTheCallerOfAMasquerade:
         assert response.status_code == 201
         assert claims_of(response.json()["token"])["sub"] == users.user_uuid(target)
 
-    def test_caller_may_have_the_permission_through_a_group(self, user, target, ask):
+    def test_caller_with_the_permission_through_a_group_may_masquerade(self, user, target, ask):
         group = Group.objects.create(name="support")
         group.permissions.add(permission("instaccess.masquerade"))
         user.groups.add(group)
@@ -189,7 +189,7 @@ class TestTheTargetOfAMasquerade:
 
     def test_issuer_recognizes_the_id_of_the_caller_without_a_query(self, user, ask):
         own_uuid = f"uuid:{users.user_uuid(user)}"
-        ask("")  # This request loads the keys.
+        ask("")  # Load the keys before the queries are counted.
         for as_user_id in (user.pk, own_uuid):
             with CaptureQueriesContext(connection) as queries:
                 assert ask(as_user_id).status_code == 201

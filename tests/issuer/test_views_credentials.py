@@ -44,7 +44,7 @@ def an_hour_ago():
     return timezone.now() - timedelta(hours=1)
 
 
-class TestNoCredentials:
+class TestARequestWithoutCredentials:
     @pytest.mark.parametrize("header", [None, "", " ", "Basic YWRhOnNlY3JldA==", "Token abc", "Digest a b", "a b c"])
     def test_p1_request_without_credentials_gets_a_401_with_a_challenge(self, post, header):
         headers = {} if header is None else {"Authorization": header}
@@ -357,7 +357,7 @@ class TestAnInstAccessTokenAsTheBearerToken:
             == JWT_FROM_JWT
         )
 
-    def test_p9_inst_access_token_is_refused_even_if_a_stored_access_token_is_equal(
+    def test_p9_inst_access_token_is_refused_even_if_the_same_string_is_a_stored_access_token(
         self, post, issued, make_access_token
     ):
         signed = signed_inside(issued)
@@ -430,7 +430,7 @@ class TestTheOrderOfTheChecks:
         assert not UserIdentity.objects.exists()
 
 
-class TestAsUserId:
+class TestTheParameterAsUserId:
     @pytest.mark.parametrize("value", ["1", "4711", "uuid:x", "self", "-1", "1%00", "%F0%9F%92%A9"])
     def test_refusal_of_as_user_id_has_the_string_body_of_the_contract_and_no_challenge(
         self, post, access_token, value

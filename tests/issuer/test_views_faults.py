@@ -19,7 +19,7 @@ from tests.support.stored_keys import write
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("initial_keys")]
 
 
-class TestWithoutKeys:
+class TestTheIssuerWithoutKeys:
     @pytest.fixture(autouse=True)
     def _no_keys(self, initial_keys):
         Key.objects.all().delete()
@@ -51,7 +51,7 @@ class TestWithoutKeys:
         assert post(access_token).status_code == 201
 
 
-class TestWithoutACurrentKey:
+class TestTheIssuerWithoutACurrentKey:
     @pytest.mark.parametrize("use", [Key.Use.SIGNING, Key.Use.ENCRYPTION])
     def test_k8_issuer_without_a_current_key_returns_503_and_generates_no_key(self, post, access_token, use):
         Key.objects.filter(use=use, status=Key.Status.CURRENT).delete()
@@ -70,7 +70,7 @@ class TestWithoutACurrentKey:
         assert answer(post(access_token)) == UNAVAILABLE
 
 
-class TestWithAWrongKeyEncryptionKey:
+class TestTheIssuerWithAWrongKeyEncryptionKey:
     @pytest.fixture(autouse=True)
     def _wrong_kek(self, initial_keys, settings):
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32)]}
@@ -102,7 +102,7 @@ class TestWithAWrongKeyEncryptionKey:
         assert post(access_token).status_code == 201
 
 
-class TestWithoutThePrivateEncryptionKey:
+class TestTheIssuerWithoutThePrivateEncryptionKey:
     """A missing private encryption key, which the issuer does not need to encrypt tokens."""
 
     @pytest.mark.parametrize("sealed", ["", "flipped"])
@@ -162,7 +162,7 @@ class TestAnInvalidSetting:
         assert "REALM" in caplog.text
 
 
-class TestWithTheDatabaseDown:
+class TestTheIssuerWithoutADatabase:
     def test_o1_issuer_returns_503_with_retry_after_if_the_database_is_unavailable(self, post, access_token, caplog):
         with connection.execute_wrapper(down):
             response = post(access_token)

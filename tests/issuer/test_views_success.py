@@ -44,7 +44,7 @@ class TestTheResponseWithAToken:
         assert list(response.json()) == ["token"]
         assert response.content == b'{"token":"%s"}' % response.json()["token"].encode()
 
-    def test_p12_response_with_a_token_must_not_be_stored_and_sets_no_cookies(self, post, access_token):
+    def test_p12_response_with_a_token_forbids_caching_and_sets_no_cookies(self, post, access_token):
         response = post(access_token)
 
         assert response["Cache-Control"] == "no-store"

@@ -1,4 +1,4 @@
-"""The keys for the audit log: which keys `evidence_keys` and `keks_for_revocation` return."""
+"""The keys for the audit log that `evidence_keys` and `keks_for_revocation` return."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class TestEvidenceKeys:
 
         assert set(evidence_keys().verification) == set(Key.objects.filter(use="sig").values_list("kid", flat=True))
 
-    def test_evidence_keys_leave_out_and_log_a_key_whose_public_key_was_modified(self, initial_keys, caplog):
+    def test_evidence_keys_omit_and_log_a_key_whose_public_key_was_modified(self, initial_keys, caplog):
         modified = Key.objects.get(use="sig", status="future")
         Key.objects.filter(pk=modified.pk).update(public_jwk={})
 
@@ -32,7 +32,7 @@ class TestEvidenceKeys:
         kid = Key.objects.get(use="sig", status="current").kid
         assert tokens.verify(jws, keys.verification, typ="instaccess-checkpoint") == ({"number": 1}, kid)
 
-    def test_evidence_keys_raise_key_unavailable_only_when_signing_without_a_signing_key(self):
+    def test_evidence_keys_without_a_signing_key_raise_key_unavailable_only_when_signing(self):
         keys = evidence_keys()
 
         with pytest.raises(KeyUnavailable, match="instaccess_init"):

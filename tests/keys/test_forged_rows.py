@@ -102,7 +102,7 @@ class TestAnInsertedKey:
                 signatures.read_signed(forged, "", evidence_keys(), name="it")
             lifecycle.revoke(row.kid)
 
-    def test_k17_revocation_of_an_inserted_key_ends_the_report_and_keeps_the_other_keys(self, rogue):
+    def test_k17_revocation_of_an_inserted_key_fixes_the_reported_problem_and_keeps_the_other_keys(self, rogue):
         row, _ = rogue
         current = kids(SIG, "current")
         done = lifecycle.revoke(row.kid)
@@ -124,7 +124,7 @@ class TestAnInsertedKey:
         with pytest.raises(KeyAltered, match=f"delete the row with id {row.pk}"):
             lifecycle.revoke(row.kid)
 
-    def test_k17_init_generates_nothing_until_the_inserted_key_is_revoked(self, rogue):
+    def test_k17_init_generates_no_key_until_the_inserted_key_is_revoked(self, rogue):
         row, _ = rogue
         Key.objects.filter(use=SIG, status="current").delete()
 
@@ -147,7 +147,7 @@ class TestAModifiedCurrentKey:
                 read()
 
     @BOTH_USES
-    def test_k17_a_rotation_changes_nothing_if_the_current_key_is_modified(self, use, clock):
+    def test_k17_a_rotation_changes_no_key_if_the_current_key_is_modified(self, use, clock):
         key = modify(key_of(use, "current"), alg="odd")
         clock.shift(30 * DAY)
         before = list(Key.objects.order_by("pk").values())
@@ -159,7 +159,9 @@ class TestAModifiedCurrentKey:
         assert list(Key.objects.order_by("pk").values()) == before
 
     @BOTH_USES
-    def test_k17_revocation_of_a_modified_key_makes_the_next_key_current_and_ends_the_report(self, use, issue):
+    def test_k17_revocation_of_a_modified_key_makes_the_next_key_current_and_fixes_the_reported_problem(
+        self, use, issue
+    ):
         key, successor = modify(key_of(use, "current"), alg="odd"), key_of(use, "future")
         done = lifecycle.revoke(key.kid)
 
@@ -247,7 +249,7 @@ class TestARoutineChangeOfAModifiedRow:
             key_texts.import_key(material.to_text(private, file_format="pem"), use=SIG)
 
 
-class TestTheNumberOfQueries:
+class TestTheQueriesOfTheKeyRing:
     def test_loading_the_key_ring_takes_one_query(self, django_assert_num_queries):
         with django_assert_num_queries(1):
             keys_ring.load()
@@ -265,7 +267,7 @@ class TestRevokeWithInvalidSettings:
         lifecycle.revoke(key.kid)
         assert problems() == []
 
-    def test_a_second_revocation_with_invalid_settings_keeps_the_hmac_of_an_authentic_row(self, settings):
+    def test_a_second_revocation_with_invalid_settings_keeps_the_hmac_of_an_authentic_key_row(self, settings):
         key = lifecycle.revoke(key_of(SIG, "current").kid).key
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": ["too short"]}
         lifecycle.revoke(key.kid)

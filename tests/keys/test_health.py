@@ -113,7 +113,7 @@ class TestTheKeysThatHealthLists:
         assert len(few) == len(more) == 2
 
 
-class TestLiveTokens:
+class TestTheLiveTokensOfAKey:
     def test_health_counts_a_live_token_for_both_of_its_keys(self, initial_keys, issue):
         issue()
         first = key_of(SIG, "current").kid
@@ -199,12 +199,12 @@ class TestBrokenKeys:
             load()
 
 
-class TestWithoutKeys:
+class TestHealthWithoutKeys:
     def test_the_health_of_a_database_without_keys_is_empty(self):
         assert load() == health.KeyHealth(derived=True)
 
 
-class TestUndecryptable:
+class TestUndecryptableKeys:
     def test_undecryptable_returns_every_key_that_cannot_be_unsealed(self, initial_keys):
         Key.objects.filter(use=SIG).update(sealed_private_jwk="junk")
         errors = provision.undecryptable(Key.objects.all())

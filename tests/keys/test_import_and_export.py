@@ -29,10 +29,10 @@ def private_pem(key: Any) -> str:
     return key_texts.private_text(key, file_format="pem")
 
 
-class TestImport:
+class TestImportingAKey:
     @BOTH_USES
     @BOTH_FORMATS
-    def test_a_public_key_is_imported_as_a_future_key(self, use, file_format, pair):
+    def test_import_stores_a_public_key_as_a_future_key(self, use, file_format, pair):
         text = material.to_text(pair, file_format=file_format)
         row = key_texts.import_key(text, use=use, now=NOW)
 
@@ -41,7 +41,7 @@ class TestImport:
 
     @BOTH_USES
     @BOTH_FORMATS
-    def test_a_private_key_is_imported_if_with_private_is_given(self, use, file_format, pair):
+    def test_import_stores_a_private_key_if_with_private_is_true(self, use, file_format, pair):
         text = key_texts.private_text(pair, file_format=file_format)
         row = key_texts.import_key(text.encode(), use=use, with_private=True)
 
@@ -49,17 +49,17 @@ class TestImport:
         assert provision.export_private(row, file_format="pem").reveal() == private_pem(pair)
 
     @pytest.mark.parametrize(("use", "power"), [(SIG, "forge"), (ENC, "decrypt")])
-    def test_k6_the_import_of_a_private_key_without_with_private_is_refused_with_a_reason(self, use, power, pair):
+    def test_k6_import_refuses_a_private_key_with_a_reason_unless_with_private_is_true(self, use, power, pair):
         with pytest.raises(KeyRefused, match=f"an attacker with the private key can {power} every token") as caught:
             key_texts.import_key(private_pem(pair), use=use)
         assert "--with-private" in caught.value.detail
         assert not Key.objects.exists()
 
-    def test_a_public_key_is_imported_even_if_with_private_is_given(self, pair):
+    def test_import_stores_a_public_key_even_if_with_private_is_true(self, pair):
         assert not key_texts.import_key(to_public_pem(pair), use=ENC, with_private=True).has_private
 
     @BOTH_USES
-    def test_k11_the_import_of_a_stored_key_is_refused(self, use, pair):
+    def test_k11_import_refuses_a_key_that_is_stored_already(self, use, pair):
         key_texts.import_key(to_public_pem(pair), use=use)
         before = rows()
 
@@ -67,14 +67,14 @@ class TestImport:
             key_texts.import_key(to_public_pem(pair), use=use)
         assert rows() == before
 
-    def test_k6_the_import_of_a_stored_key_for_the_other_use_is_refused(self, pair):
+    def test_k6_import_refuses_a_key_that_is_stored_for_the_other_use(self, pair):
         key_texts.import_key(private_pem(pair), use=SIG, with_private=True)
 
         with pytest.raises(KeyRefused, match="a key must have only one use"):
             key_texts.import_key(to_public_pem(pair), use=ENC)
         assert slots() == [("sig", "future")]
 
-    def test_k11_the_import_of_a_revoked_key_is_refused(self, pair):
+    def test_k11_import_refuses_a_revoked_key(self, pair):
         kid = key_texts.import_key(private_pem(pair), use=SIG, with_private=True).kid
         lifecycle.revoke(kid)
 
@@ -88,13 +88,13 @@ class TestImport:
             store.store(pair, use=ENC, status=Key.Status.FUTURE, now=NOW)
         assert slots() == [("sig", "future")]
 
-    def test_k6_a_refused_key_is_not_stored(self):
+    def test_k6_import_does_not_store_a_refused_key(self):
         with pytest.raises(KeyRefused, match="generate"):
             key_texts.import_key('{"generate": "RSA", "size": 2048}', use=SIG, with_private=True)
         assert not Key.objects.exists()
 
 
-class TestExport:
+class TestExportingAKey:
     @BOTH_USES
     @BOTH_FORMATS
     def test_an_exported_public_key_can_be_imported(self, use, file_format, rsa_pool):
@@ -108,7 +108,9 @@ class TestExport:
 
     @BOTH_USES
     @BOTH_FORMATS
-    def test_an_exported_private_key_can_be_imported_and_works(self, use, file_format, user, initial_keys):
+    def test_an_exported_private_key_can_be_imported_and_its_tokens_are_accepted(
+        self, use, file_format, user, initial_keys
+    ):
         lifecycle.activate(provision.generate(use).kid, force=True)
         row, token = issuing.issue(user=user, origin=issuing.Origin("canvas.example.edu"), now=time.time())
         key = Key.objects.get(use=use, status="current")
@@ -120,20 +122,20 @@ class TestExport:
         signed, _ = jose.decrypt(token, ring.decryption_keys())
         assert jose.verify(signed, ring.verification_keys())[0]["jti"] == str(row.jti)
 
-    def test_the_export_of_a_private_key_is_logged(self, caplog):
+    def test_export_of_a_private_key_is_logged(self, caplog):
         row = provision.generate(SIG)
         provision.export_private(row, file_format="pem")
 
         assert f"private key of key {row.kid} exported" in caplog.text
 
-    def test_the_export_of_a_private_key_that_is_not_stored_is_refused(self, pair):
+    def test_export_refuses_a_private_key_that_is_not_stored(self, pair):
         row = key_texts.import_key(to_public_pem(pair), use=ENC)
 
         with pytest.raises(KeyUnavailable, match="only the public key"):
             provision.export_private(row, file_format="pem")
 
     @BOTH_FORMATS
-    def test_the_export_of_a_modified_public_key_is_refused(self, file_format, rsa_pool):
+    def test_export_refuses_a_modified_public_key(self, file_format, rsa_pool):
         """Refuse the export, because tokens could be encrypted for a public key that an attacker stored."""
         row = provision.generate(ENC)
         row.public_jwk = {**row.public_jwk, "n": rsa_pool.take()["n"]}
@@ -142,7 +144,7 @@ class TestExport:
             provision.export(row, file_format=file_format)
 
     @pytest.mark.parametrize("value", [{}, {"kty": "RSA"}, {"kty": "RSA", "n": 5, "e": "AQAB"}, [], None, "text"])
-    def test_the_export_of_an_invalid_public_key_is_refused(self, value):
+    def test_export_refuses_an_invalid_public_key(self, value):
         row = provision.generate(ENC)
         row.public_jwk = value
 

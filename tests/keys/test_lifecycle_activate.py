@@ -25,7 +25,7 @@ class TestActivate:
         assert (key.kid, key.status) == (future, "current")
         assert (kids(use, "current"), kids(use, "past")) == ([future], [current])
 
-    def test_k4_activation_before_the_lead_time_is_refused_with_the_earliest_allowed_time(self, clock):
+    def test_k4_activate_refuses_a_key_before_its_lead_time_and_names_the_earliest_allowed_time(self, clock):
         clock.shift(SECOND * (conf.key_lead_seconds - 1))
         before = rows()
 
@@ -39,7 +39,7 @@ class TestActivate:
         assert lifecycle.activate(future, force=True).kid == future
 
     @pytest.mark.parametrize("status", ["current", "past", "revoked"])
-    def test_only_a_future_key_can_be_activated(self, status):
+    def test_activate_refuses_a_key_that_is_not_a_future_key(self, status):
         if status == "past":
             lifecycle.rotate(SIG, force=True)
         if status == "revoked":
@@ -50,7 +50,7 @@ class TestActivate:
             lifecycle.activate(key_of(SIG, status).kid, force=True)
         assert rows() == before
 
-    def test_activation_of_a_public_signing_key_is_refused(self, rsa_pool):
+    def test_activate_refuses_a_public_signing_key(self, rsa_pool):
         public = key_texts.import_key(public_pem(rsa_pool), use=SIG)
 
         with pytest.raises(KeyRefused, match="can't sign"):
@@ -70,7 +70,7 @@ class TestActivate:
 
         assert lifecycle.activate(provision.generate(SIG).kid).status == "current"
 
-    def test_activation_of_an_unknown_key_is_refused(self):
+    def test_activate_refuses_an_unknown_key(self):
         with pytest.raises(KeyUnavailable, match="there is no key 'nothing-like-it'"):
             lifecycle.activate("nothing-like-it")
 

@@ -56,7 +56,7 @@ class TestRevokeTheCurrentKey:
 
         assert current not in [key["kid"] for key in client.get("/internal/services/jwks").json()["keys"]]
 
-    def test_no_key_is_generated_if_the_public_key_of_a_gateway_is_revoked(self, rsa_pool):
+    def test_revoke_generates_no_key_if_the_public_key_of_a_gateway_is_revoked(self, rsa_pool):
         Key.objects.filter(use=ENC).delete()
         public = lifecycle.activate(key_texts.import_key(public_pem(rsa_pool), use=ENC).kid)
         done = lifecycle.revoke(public.kid)
@@ -75,7 +75,7 @@ class TestRevokeTheCurrentKey:
         assert kids(ENC, "future") == [generated.kid]
         assert f"future key {generated.kid} was skipped" in caplog.text
 
-    def test_no_future_key_is_generated_if_the_public_key_of_a_gateway_becomes_current(self, rsa_pool):
+    def test_revoke_generates_no_future_key_if_the_public_key_of_a_gateway_becomes_current(self, rsa_pool):
         key_of(ENC, "future").delete()
         gateways = key_texts.import_key(public_pem(rsa_pool), use=ENC)
         done = lifecycle.revoke(key_of(ENC, "current").kid)
@@ -139,7 +139,7 @@ class TestRevokeAnotherKey:
         assert (done.successor, done.generated) == (None, None)
         assert Key.objects.count() == before
 
-    def test_revoking_an_unknown_key_is_refused(self):
+    def test_revoke_refuses_an_unknown_key(self):
         with pytest.raises(KeyUnavailable, match="there is no key 'nothing-like-it'"):
             lifecycle.revoke("nothing-like-it")
 
@@ -147,7 +147,9 @@ class TestRevokeAnotherKey:
 @pytest.mark.usefixtures("started")
 class TestTheTokensOfARevokedKey:
     @BOTH_USES
-    def test_live_tokens_of_a_revoked_key_are_marked_with_time_reason_and_author(self, use, issue, user, clock):
+    def test_live_tokens_of_a_revoked_key_are_marked_as_revoked_with_time_reason_and_author(
+        self, use, issue, user, clock
+    ):
         row, _ = issue()
         clock.shift(10)
         done = lifecycle.revoke(key_of(use, "current").kid, reason="laptop stolen", by=user)
@@ -157,7 +159,7 @@ class TestTheTokensOfARevokedKey:
         assert (row.revoked_at, row.revoked_by) == (START + 10 * SECOND, user.username)
         assert row.revocation_reason == "laptop stolen"
 
-    def test_expired_tokens_of_a_revoked_key_are_marked_only_while_a_gateway_may_still_accept_them(
+    def test_expired_tokens_of_a_revoked_key_are_marked_as_revoked_while_a_gateway_may_accept_them(
         self, issue, clock
     ):
         expired, _ = issue()
@@ -172,7 +174,7 @@ class TestTheTokensOfARevokedKey:
         assert set(IssuedToken.objects.exclude(revoked_at=None)) == {expiring, live}
         assert expired not in IssuedToken.objects.exclude(revoked_at=None)
 
-    def test_tokens_of_a_key_revoked_earlier_do_not_get_the_new_reason(self, issue, user):
+    def test_tokens_of_a_key_that_was_revoked_earlier_do_not_get_the_reason_of_a_later_revocation(self, issue, user):
         other = key_of(SIG, "current").kid
         lifecycle.revoke(other)
         row, _ = issue()
@@ -192,7 +194,7 @@ class TestTheTokensOfARevokedKey:
         assert done.tokens == 0
         assert (row.revocation_reason, row.revoked_by) == ("left the school", "")
 
-    def test_revoking_a_key_does_not_mark_tokens_of_other_keys(self, issue):
+    def test_revoking_a_key_does_not_mark_tokens_of_other_keys_as_revoked(self, issue):
         issue()
         lifecycle.rotate(SIG, force=True)
         other, _ = issue()
@@ -208,7 +210,7 @@ class TestTheTokensOfARevokedKey:
 
         assert row.revocation_reason == "its key was revoked"
 
-    def test_a_reason_for_the_revocation_of_a_key_that_is_too_long_is_truncated(self, issue):
+    def test_revoke_truncates_a_reason_that_is_too_long(self, issue):
         row, _ = issue()
         lifecycle.revoke(key_of(SIG, "current").kid, reason="x" * 300)
         row.refresh_from_db()
@@ -216,7 +218,9 @@ class TestTheTokensOfARevokedKey:
         assert row.revocation_reason == "x" * 255
 
     @BOTH_USES
-    def test_tokens_issued_after_the_revocation_of_their_key_are_marked_at_the_next_rotation(self, use, issue, clock):
+    def test_tokens_issued_after_the_revocation_of_their_key_are_marked_as_revoked_at_the_next_rotation(
+        self, use, issue, clock
+    ):
         late_row, _ = issue()
         lifecycle.revoke(key_of(use, "current").kid)
         IssuedToken.objects.update(revoked_at=None, revocation_reason="")
@@ -239,7 +243,7 @@ class TestRevokeTwice:
         assert rows() == before
         assert (done.successor, done.generated, done.tokens) == (None, None, 0)
 
-    def test_a_second_revocation_of_a_key_marks_tokens_issued_since_the_first_revocation(self, issue):
+    def test_a_second_revocation_of_a_key_revokes_tokens_that_were_issued_since_the_first_revocation(self, issue):
         kid = key_of(SIG, "current").kid
         late_row, _ = issue()
         lifecycle.revoke(kid)

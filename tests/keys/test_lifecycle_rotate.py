@@ -47,7 +47,7 @@ class TestRotateWhenItIsNotDue:
         assert (done.retired, done.activated) == (current, future)
         assert done.next_due == START + SECOND + 30 * DAY
 
-    def test_rotate_generates_a_missing_future_key(self, clock):
+    def test_rotate_generates_a_future_key_if_there_is_no_future_key(self, clock):
         key_of(SIG, "future").delete()
         done = lifecycle.rotate(SIG)
 
@@ -77,7 +77,7 @@ class TestRotateWhenItIsDue:
         assert done.generated.has_private
         assert done.generated.created_at == START + 30 * DAY
 
-    def test_rotate_stores_the_times_of_the_change(self):
+    def test_rotate_stores_the_times_of_activation_and_retirement(self):
         lifecycle.rotate(SIG)
 
         assert key_of(SIG, "current").activated_at == START + 30 * DAY
@@ -89,7 +89,7 @@ class TestRotateWhenItIsDue:
 
         assert list(Key.objects.filter(use=ENC).order_by("pk").values()) == before
 
-    def test_an_immediate_second_rotate_changes_nothing(self):
+    def test_an_immediate_second_rotate_changes_no_key(self):
         lifecycle.rotate(SIG)
         before = rows()
         done = lifecycle.rotate(SIG)

@@ -57,7 +57,7 @@ class TestAFutureKeyThatCannotBeUnsealed:
         problem = f"seal_broken: the sealed private key of key {undecryptable.kid}"
         assert f"a future key was skipped: {problem}" in caplog.text
 
-    def test_rotation_works_again_after_the_undecryptable_future_key_was_revoked(self, clock):
+    def test_rotate_succeeds_after_the_undecryptable_future_key_was_revoked(self, clock):
         damage(key_of(SIG, "future"))
         done = lifecycle.revoke(key_of(SIG, "future").kid)
         clock.shift(30 * DAY)
@@ -90,7 +90,7 @@ class TestThePrivateKeyOfAPastKey:
 
 @pytest.mark.usefixtures("started")
 class TestARotationThatFailsHalfway:
-    def test_o5_a_rotation_whose_last_statement_fails_changes_nothing(self, clock):
+    def test_o5_a_rotation_whose_last_statement_fails_changes_no_key(self, clock):
         """Let the database refuse the last statement, so that the transaction is rolled back."""
         clock.shift(30 * DAY)
         before = rows()

@@ -41,7 +41,7 @@ class TestInit:
         assert {key.created_at for key in generated} == {NOW}
         assert all(key.has_private for key in generated)
 
-    def test_k5_a_second_init_changes_nothing(self):
+    def test_k5_a_second_init_changes_no_key(self):
         provision.init()
         before = rows()
 
@@ -123,24 +123,24 @@ class TestAStoredKey:
             assert private.reveal()[name] not in str(Key.objects.filter(pk=row.pk).values())
 
 
-class TestFindAKey:
-    def test_a_key_is_found_by_its_kid_or_the_first_six_characters(self, initial_keys):
+class TestFindKey:
+    def test_find_key_accepts_a_kid_or_its_first_six_characters(self, initial_keys):
         for key in initial_keys:
             assert store.find_key(key.kid) == key
             assert store.find_key(key.kid[:6]) == key
 
     @pytest.mark.parametrize("length", [0, 1, 5])
-    def test_an_abbreviated_kid_under_six_characters_is_refused(self, length, initial_keys):
+    def test_find_key_refuses_an_abbreviated_kid_under_six_characters(self, length, initial_keys):
         with pytest.raises(KeyUnavailable, match="there is no key"):
             store.find_key(initial_keys[0].kid[:length])
 
-    def test_the_kid_is_case_sensitive_on_every_database(self, initial_keys):
+    def test_find_key_is_case_sensitive_on_every_database(self, initial_keys):
         kid = initial_keys[0].kid
 
         with pytest.raises(KeyUnavailable, match="there is no key"):
             store.find_key(kid.swapcase())
 
-    def test_an_abbreviated_kid_that_matches_two_keys_is_refused(self, initial_keys):
+    def test_find_key_refuses_an_abbreviated_kid_that_matches_two_keys(self, initial_keys):
         for number, key in enumerate(initial_keys[:2]):
             Key.objects.filter(pk=key.pk).update(kid=f"shared-beginning-{number}")
 

@@ -57,7 +57,7 @@ class TestReseal:
             assert provision.reseal() == 3
         assert sealed_under() == {kek_id(KeyEncryptionKey(bytes([2]) * 32))}
 
-    def test_a_second_reseal_changes_nothing(self):
+    def test_a_second_reseal_changes_no_key(self):
         with sealed_with(kek(2), kek(1)):
             provision.reseal()
             before = rows()
@@ -65,7 +65,7 @@ class TestReseal:
             assert provision.reseal() == 0
         assert rows() == before
 
-    def test_reseal_changes_no_other_column(self):
+    def test_reseal_changes_only_the_sealed_private_key_and_the_hmac(self):
         renewed = {"sealed_private_jwk": "", "mac": ""}
         before = [row | renewed for row in rows()]
         with sealed_with(kek(2), kek(1)):
@@ -142,7 +142,7 @@ class TestReseal:
         for row in Key.objects.filter(use=SIG):
             assert sealing.sealed_under(row.sealed_private_jwk) == kek_id(KeyEncryptionKey(bytes([2]) * 32))
 
-    def test_o6_reseal_changes_nothing_without_the_old_key_encryption_key(self):
+    def test_o6_reseal_changes_no_key_without_the_old_key_encryption_key(self):
         before = rows()
         with sealed_with(kek(2)), pytest.raises(UnsealError):
             provision.reseal()
@@ -161,7 +161,7 @@ class TestAKeyEncryptionKeyDerivedFromSecretKey:
         with sealed_with(own), override_settings(SECRET_KEY="another secret"):
             assert unseal_all() == 3
 
-    def test_o6_error_names_the_setting_if_the_derived_key_encryption_key_is_not_listed(self):
+    def test_o6_error_of_unsealing_names_the_setting_if_the_derived_key_encryption_key_is_not_listed(self):
         with override_settings(INSTACCESS={}):
             provision.init()
 

@@ -1,4 +1,4 @@
-"""Tests for the key ring: how often keys are read, and which keys it contains."""
+"""Tests for the key ring: the reads of the database, and the keys in the key ring."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class TestTheCacheOfTheKeyRing:
 
 @pytest.mark.usefixtures("initial_keys")
 class TestAKeyThatHasNotChanged:
-    def test_an_unchanged_key_is_not_parsed_again(self, clock):
+    def test_key_ring_does_not_parse_an_unchanged_key_again(self, clock):
         before = keys_ring.current_ring()
         private = before.signing_key().private()
         clock.now += conf.key_cache_seconds
@@ -107,7 +107,7 @@ class TestAKeyThatHasNotChanged:
 
         assert (retired.status, retired.private()) == ("past", private)
 
-    def test_a_rotation_does_not_change_key_rings_returned_before(self):
+    def test_a_rotation_does_not_change_key_rings_that_were_returned_before(self):
         before = keys_ring.load()
         current = before.signing_key().kid
         lifecycle.rotate(SIG, force=True)
@@ -115,7 +115,7 @@ class TestAKeyThatHasNotChanged:
 
         assert before.signing_key().kid == current
 
-    def test_a_resealed_key_is_parsed_again(self):
+    def test_key_ring_parses_a_resealed_key_again(self):
         key = keys_ring.load().signing_key()
         Key.objects.filter(kid=key.kid).update(sealed_private_jwk="resealed")
 
@@ -154,7 +154,7 @@ class TestAChangeByAnotherProcess:
             ring.signing_key()
 
 
-class TestWithoutAKey:
+class TestTheKeyRingWithoutACurrentKey:
     @pytest.mark.parametrize(("use", "ask"), [("sig", "signing_key"), ("enc", "encryption_key")])
     def test_k8_key_ring_without_a_current_key_generates_no_key_and_the_error_names_the_command(
         self, use, ask, initial_keys
@@ -211,7 +211,7 @@ class TestTheKeysInTheKeyRing:
         with pytest.raises(KeyUnavailable, match="only the public key"):
             ring.encryption_key().private()
 
-    def test_a_future_encryption_key_decrypts(self):
+    def test_key_ring_decrypts_with_a_future_encryption_key(self):
         """Decrypt with future keys, because another worker may reload the keys after a rotation earlier."""
         kid = provision.generate(ENC).kid
 

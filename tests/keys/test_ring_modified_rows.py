@@ -45,7 +45,7 @@ class TestAModifiedSealedKey:
         return past, Key.objects.get(use=ENC, status="current")
 
     @pytest.mark.parametrize("part", range(5))
-    def test_k7_a_key_modified_in_any_part_is_skipped_and_the_other_keys_work(self, part, two, caplog):
+    def test_k7_key_ring_skips_a_sealed_key_with_a_modified_part_and_uses_the_other_keys(self, part, two, caplog):
         past, current = two
         parts = past.sealed_private_jwk.split(".")
         parts[part] = flip_character(parts[part], len(parts[part]) // 2)
@@ -74,7 +74,7 @@ class TestAModifiedSealedKey:
         assert ring.signing_key().private().has_private
         assert all(any(kid in line for line in logged_errors(caplog)) for kid in (past.kid, current.kid))
 
-    def test_k7_a_modified_key_is_logged_once(self, two, clock, caplog):
+    def test_k7_key_ring_logs_a_modified_key_once(self, two, clock, caplog):
         past, _ = two
         Key.objects.filter(pk=past.pk).update(sealed_private_jwk=flip_character(past.sealed_private_jwk, 500))
         for _ in range(5):
@@ -92,7 +92,7 @@ class TestAModifiedSealedKey:
         with pytest.raises(UnsealError):
             keys_ring.load().signing_key().private()
 
-    def test_k7_a_restored_key_works_again(self, two, clock):
+    def test_k7_key_ring_uses_a_restored_key_again(self, two, clock):
         past, _ = two
         Key.objects.filter(pk=past.pk).update(sealed_private_jwk=flip_character(past.sealed_private_jwk, 500))
         assert past.kid not in list(keys_ring.current_ring().decryption_keys())
@@ -121,7 +121,7 @@ class TestAModifiedPublicKey:
         row.save()
 
     @pytest.mark.parametrize("member", ["n", "e", "use", "kty"])
-    def test_a_modified_public_key_is_skipped_and_the_other_keys_work(self, member, rsa_pool, caplog):
+    def test_key_ring_skips_a_modified_public_key_and_uses_the_other_keys(self, member, rsa_pool, caplog):
         future = Key.objects.get(status="future").kid
         other = {"n": rsa_pool.take()["n"], "e": "Aw", "use": "enc", "kty": "EC"}
         self.modify(future, **{member: other[member]})
@@ -131,13 +131,13 @@ class TestAModifiedPublicKey:
         assert f"the row of key {future} was modified" in logged_errors(caplog)[0]
 
     @pytest.mark.parametrize("value", [{}, [], "text", 5])
-    def test_an_invalid_public_key_is_skipped(self, value):
+    def test_key_ring_skips_an_invalid_public_key(self, value):
         future = Key.objects.get(status="future").kid
         Key.objects.filter(kid=future).update(public_jwk=value)
 
         assert future not in keys_ring.load().verification_keys()
 
-    def test_a_public_key_modified_after_it_was_cached_is_skipped(self, rsa_pool):
+    def test_key_ring_skips_a_public_key_that_was_modified_after_caching(self, rsa_pool):
         ring = keys_ring.load()
         kid = ring.signing_key().kid
         self.modify(kid, n=rsa_pool.take()["n"])

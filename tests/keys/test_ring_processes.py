@@ -16,7 +16,7 @@ from tests.support import subproject
 pytestmark = pytest.mark.django_db
 
 
-class TestThreads:
+class TestThreadsThatShareAKeyRing:
     @pytest.mark.django_db(transaction=True)
     def test_threads_that_read_the_key_ring_at_the_same_time_share_one_query(self):
         provision.init()
@@ -44,7 +44,7 @@ class TestThreads:
         assert len(counted) == 1
 
     @pytest.mark.django_db(transaction=True)
-    def test_threads_unseal_and_sign_with_a_key_at_the_same_time(self):
+    def test_threads_can_unseal_and_use_the_same_key_at_the_same_time(self):
         provision.init()
         ring, together, signed = keys_ring.current_ring(), threading.Barrier(8), []
 
@@ -93,7 +93,7 @@ def facts(tmp_path_factory, _rsa_pool):
 
 @pytest.mark.own_database
 class TestAReplicaThatLags:
-    def test_lagging_replica_still_contains_the_revoked_key_as_current_and_no_tokens(self, facts):
+    def test_lagging_replica_contains_the_revoked_key_as_the_current_key_and_contains_no_tokens(self, facts):
         assert facts["replica shows the revoked key as"] == "current"
         assert facts["replica shows tokens"] == 0
 

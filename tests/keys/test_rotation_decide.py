@@ -16,7 +16,7 @@ def decide(*rows: Key, now: datetime, use: Key.Use = SIG, **kwargs: Any) -> rota
     return rotation.decide(rows, use=use, now=now, times=TIMES, **kwargs)
 
 
-class TestBeforeTheIntervalHasPassed:
+class TestBeforeTheRotationInterval:
     def test_k2_no_key_change_is_due_before_the_rotation_interval_has_passed(self):
         decision = decide(current_key(), key("future"), now=START + 30 * DAY - SECOND)
 
@@ -70,7 +70,7 @@ class TestAfterTheRotationInterval:
         assert decide(current_key(), young, now=now).next_due == now + SECOND
         assert decide(current_key(), young, now=now + SECOND).activate is young
 
-    def test_k4_an_encryption_key_pair_has_the_same_lead_time(self):
+    def test_k4_future_encryption_key_does_not_become_current_before_its_lead_time_has_passed(self):
         now = START + 40 * DAY
         young = key("future", use=ENC, created=now - TIMES.lead + SECOND)
 
@@ -83,7 +83,7 @@ class TestTheCurrentKeyIsTheGatewaysPublicKey:
     def gateway_key(self, status: str = "current", **columns: Any) -> Key:
         return key(status, use=ENC, private=False, **columns)
 
-    def test_a_key_pair_generated_here_does_not_replace_the_public_key_of_a_gateway(self):
+    def test_a_key_pair_of_this_issuer_does_not_replace_the_public_key_of_a_gateway(self):
         decision = decide(self.gateway_key(activated_at=START), key("future", use=ENC), now=self.NOW, use=ENC)
 
         assert decision.nothing_to_do
@@ -105,7 +105,7 @@ class TestTheCurrentKeyIsTheGatewaysPublicKey:
         assert decision.activate == following
         assert (decision.make_future, decision.next_due) == (False, None)
 
-    def test_no_change_is_due_if_only_a_key_pair_could_follow_the_public_key_of_a_gateway(self):
+    def test_no_key_change_is_due_if_only_a_key_pair_could_replace_the_public_key_of_a_gateway(self):
         public, pair = self.gateway_key("future"), key("future", use=ENC, created=START + DAY)
         decision = decide(current_key(use=ENC), public, pair, now=self.NOW, use=ENC)
 
@@ -138,9 +138,9 @@ class TestAForcedRotation:
         assert decision.make_future
 
 
-class TestWithoutACurrentKey:
+class TestTheDecisionWithoutACurrentKey:
     @pytest.mark.parametrize("force", [False, True])
-    def test_k8_without_a_current_key_no_key_is_generated_or_activated(self, force):
+    def test_k8_decision_without_a_current_key_is_to_generate_and_activate_no_key(self, force):
         decision = decide(key("future"), past_key(START), now=START + SECOND, force=force)
 
         assert decision.nothing_to_do
@@ -153,7 +153,7 @@ class TestWithoutACurrentKey:
 
 
 class TestSeveralFutureKeys:
-    def test_of_two_keys_stored_in_the_same_millisecond_the_first_becomes_current(self):
+    def test_first_of_two_future_keys_from_the_same_millisecond_becomes_current(self):
         first, second = key("future", pk=2), key("future", pk=3)
 
         for rows in ((first, second), (second, first)):
@@ -186,8 +186,8 @@ class TestAPublicEncryptionKey:
 
         assert decide(current_key(use=ENC, private=False), fresh, now=now, use=ENC).activate is fresh
 
-    def test_no_key_is_generated_to_follow_the_public_key_of_a_gateway(self):
-        """Generate no key, because the gateway couldn't decrypt a token encrypted for a key pair of this server."""
+    def test_no_key_is_generated_to_replace_the_public_key_of_a_gateway(self):
+        """Generate no key, because the gateway couldn't decrypt a token encrypted for a key pair of this issuer."""
         decision = decide(current_key(use=ENC, private=False), now=START + 40 * DAY, use=ENC)
 
         assert decision.nothing_to_do

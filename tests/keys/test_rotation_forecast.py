@@ -40,7 +40,7 @@ class TestTheForecast:
 
         assert [row.retired_at for row in predicted] == [START + 30 * DAY]
 
-    def test_the_forecast_keeps_the_order_and_does_not_change_the_given_rows(self):
+    def test_the_forecast_keeps_the_order_of_the_given_key_rows_and_does_not_change_the_rows(self):
         rows = [key("future", use=ENC), current_key(), current_key(use=ENC, since=START - 10 * DAY), key("future")]
         before = [(row.kid, row.status, row.activated_at, row.retired_at) for row in rows]
         predicted = rotation.forecast(rows, now=START, times=TIMES, until=START + 25 * DAY)

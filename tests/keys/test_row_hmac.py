@@ -153,7 +153,7 @@ class TestAModifiedKeyRow:
         ],
         ids=str,
     )
-    def test_k17_a_change_of_any_column_of_a_key_is_detected(self, row, changes):
+    def test_k17_hmac_detects_a_change_of_any_column_of_a_key_row(self, row, changes):
         Key.objects.filter(use=ENC).delete()  # A database allows only one current key of each use.
         Key.objects.filter(pk=row.pk).update(**changes)
 
@@ -161,19 +161,19 @@ class TestAModifiedKeyRow:
             row_hmac.check(Key.objects.get(pk=row.pk), conf.key_encryption_keys)
 
     @pytest.mark.parametrize("member", ["n", "e", "kid", "use", "kty", "extra"])
-    def test_k17_a_change_of_any_member_of_the_public_key_is_detected(self, row, member, rsa_pool):
+    def test_k17_hmac_detects_a_change_of_any_member_of_the_public_key(self, row, member, rsa_pool):
         other = rsa_pool.take()["n"] if member == "n" else "AQAC"
         Key.objects.filter(pk=row.pk).update(public_jwk={**row.public_jwk, member: other})
 
         assert status_of(row) is audit.HmacStatus.BROKEN
 
     @pytest.mark.parametrize("value", [None, [], {}, "text", 5, {"n": {"n": [1.5]}}])
-    def test_k17_a_value_that_is_not_a_public_key_is_detected(self, row, value):
+    def test_k17_hmac_detects_a_value_that_is_not_a_public_key(self, row, value):
         set_with_sql(row, public_jwk=json.dumps(value))
 
         assert status_of(row) is audit.HmacStatus.BROKEN
 
-    def test_k17_a_sealed_private_key_that_was_added_again_is_detected(self, row, clock):
+    def test_k17_hmac_detects_a_sealed_private_key_that_was_added_again(self, row, clock):
         """Detect the private key, because an attacker can copy the erased private key from a backup."""
         past = lifecycle.rotate(SIG, force=True).retired
         sealed = past.sealed_private_jwk

@@ -57,7 +57,7 @@ def seal_with_header(kek: KeyEncryptionKey, header: dict[str, str], plaintext: s
 
 
 class TestASealedKey:
-    def test_unsealing_returns_the_private_key(self, sealed, private, kid):
+    def test_unseal_returns_the_private_key_of_a_sealed_key(self, sealed, private, kid):
         unsealed = sealing.unseal(sealed, kid=kid, use="sig", keks=[FIRST])
 
         assert unsealed.reveal().export_private() == private.export_private()
@@ -80,10 +80,10 @@ class TestASealedKey:
             assert private[member].encode() not in raw
         assert FIRST.reveal() not in raw
 
-    def test_sealing_twice_gives_different_results(self, sealed, private, kid):
+    def test_sealing_a_key_twice_gives_different_sealed_keys(self, sealed, private, kid):
         assert sealing.seal(PrivateKey(private), kid=kid, use="sig", keks=[FIRST]) != sealed
 
-    def test_the_longest_accepted_key_can_be_unsealed(self):
+    def test_unseal_accepts_the_longest_key_that_can_be_imported(self):
         # The size limit of unsealing must allow the longest key that can be imported.
         private = JWK.generate(kty="RSA", size=4096, use="enc")
         kid = private.thumbprint()
@@ -122,7 +122,7 @@ class TestTheKeyEncryptionKeys:
 
 
 class TestASealedKeyInTheWrongPlace:
-    def test_k7_a_sealed_key_is_refused_in_another_row(self, sealed, rsa_pool):
+    def test_k7_unseal_refuses_a_sealed_key_in_another_row(self, sealed, rsa_pool):
         rsa_pool.take()
         other = rsa_pool.take().thumbprint()
 
@@ -130,10 +130,10 @@ class TestASealedKeyInTheWrongPlace:
         assert error.code == "seal_broken"
         assert other in error.detail
 
-    def test_k7_a_sealed_key_is_refused_for_another_use(self, sealed, kid):
+    def test_k7_unseal_refuses_a_sealed_key_for_another_use(self, sealed, kid):
         assert refusal(sealed, kid=kid, use="enc").code == "seal_broken"
 
-    def test_k7_sealed_keys_swapped_between_rows_are_refused(self, rsa_pool):
+    def test_k7_unseal_refuses_sealed_keys_that_were_swapped_between_rows(self, rsa_pool):
         private, kids = [rsa_pool.take_private("sig"), rsa_pool.take_private("sig")], []
         for key in private:
             kids.append(key.thumbprint())
@@ -144,7 +144,7 @@ class TestASealedKeyInTheWrongPlace:
         assert refusal(second, kid=kids[0]).code == "seal_broken"
         assert refusal(first, kid=kids[1]).code == "seal_broken"
 
-    def test_k7_a_sealed_key_is_refused_if_its_header_names_another_key(self, kid, rsa_pool):
+    def test_k7_unseal_refuses_a_sealed_key_whose_header_names_another_key(self, kid, rsa_pool):
         rsa_pool.take()
         another = rsa_pool.take("sig")
         header = {"alg": "A256KW", "enc": "A256GCM", "kid": kid, "use": "sig", "kek": kek_id(FIRST)}
@@ -154,7 +154,7 @@ class TestASealedKeyInTheWrongPlace:
         assert refusal(forged, kid=kid).code == "seal_broken"
 
     @pytest.mark.parametrize("missing", ["kid", "use"])
-    def test_k7_a_sealed_key_without_kid_or_use_is_refused(self, missing, private, kid):
+    def test_k7_unseal_refuses_a_sealed_key_without_kid_or_use(self, missing, private, kid):
         header = {"alg": "A256KW", "enc": "A256GCM", "kid": kid, "use": "sig", "kek": kek_id(FIRST)}
         del header[missing]
 
@@ -163,7 +163,7 @@ class TestASealedKeyInTheWrongPlace:
     @pytest.mark.parametrize(
         ("alg", "enc"), [("A256KW", "A128CBC-HS256"), ("dir", "A256GCM"), ("A256GCMKW", "A256GCM")]
     )
-    def test_a_sealed_key_with_another_algorithm_is_refused(self, alg, enc, private, kid):
+    def test_unseal_refuses_a_sealed_key_with_another_algorithm(self, alg, enc, private, kid):
         header = {"alg": alg, "enc": enc, "kid": kid, "use": "sig", "kek": kek_id(FIRST)}
 
         assert refusal(seal_with_header(FIRST, header, private.export_private()), kid=kid).code == "seal_broken"
@@ -171,7 +171,7 @@ class TestASealedKeyInTheWrongPlace:
     @pytest.mark.parametrize(
         "inside", ["", "{}", "[]", "not JSON", '{"kty":"RSA"}', '{"generate":"RSA","size":2048}']
     )
-    def test_a_sealed_key_that_contains_no_key_is_refused(self, inside, kid):
+    def test_unseal_refuses_a_sealed_key_that_contains_no_key(self, inside, kid):
         header = {"alg": "A256KW", "enc": "A256GCM", "kid": kid, "use": "sig", "kek": kek_id(FIRST)}
 
         assert refusal(seal_with_header(FIRST, header, inside), kid=kid).code == "seal_broken"
@@ -185,7 +185,7 @@ class TestAModifiedSealedKey:
         [string.ascii_uppercase, string.ascii_lowercase, string.digits, "-_", "+/=", " \n\x00", "é\u2028", ".{}\"'"],
         ids=["upper", "lower", "digit", "base64url", "base64", "blank", "not-ascii", "syntax"],
     )
-    def test_k7_a_sealed_key_with_a_modified_character_is_refused(self, segment, where, characters, sealed, kid):
+    def test_k7_unseal_refuses_a_sealed_key_with_a_modified_character(self, segment, where, characters, sealed, kid):
         parts = sealed.split(".")
         at = {"first": 0, "middle": len(parts[segment]) // 2, "last": len(parts[segment]) - 1}[where]
         for character in characters:
@@ -196,7 +196,7 @@ class TestAModifiedSealedKey:
 
     @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(where=st.floats(0, 0.9999), put=st.text(max_size=3), cut=st.integers(0, 3))
-    def test_k7_a_sealed_key_with_added_or_removed_characters_is_refused(self, where, put, cut, sealed, kid):
+    def test_k7_unseal_refuses_a_sealed_key_with_added_or_removed_characters(self, where, put, cut, sealed, kid):
         at = int(len(sealed) * where)
         text = sealed[:at] + put + sealed[at + cut :]
 
@@ -205,7 +205,7 @@ class TestAModifiedSealedKey:
 
     @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(text=st.text(max_size=200))
-    def test_k7_any_string_instead_of_a_sealed_key_raises_an_unseal_error(self, text, kid):
+    def test_k7_unseal_raises_an_unseal_error_for_any_other_string(self, text, kid):
         assert refusal(text, kid=kid).code in {"seal_broken", "kek_missing"}
 
 
@@ -222,7 +222,7 @@ class TestTheIdOfTheKeyEncryptionKey:
     def test_the_id_of_the_key_encryption_key_is_empty_for_an_empty_string(self):
         assert sealing.sealed_under("") == ""
 
-    def test_a_modified_id_of_the_key_encryption_key_is_detected(self, sealed, kid):
+    def test_unseal_refuses_a_sealed_key_with_a_modified_id_of_the_key_encryption_key(self, sealed, kid):
         # The authentication tag covers the header, so a modified id is detected.
         parts = sealed.split(".")
         header = header_of(sealed) | {"kek": kek_id(SECOND)}

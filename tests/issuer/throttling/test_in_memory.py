@@ -118,7 +118,7 @@ class TestTheBucketOfAnAccessToken:
         charges=st.integers(3, 8),
     )
     @hypothesis_settings(max_examples=40, deadline=None)
-    def test_bucket_allows_a_request_after_the_seconds_of_retry_after(self, pause, charges):
+    def test_bucket_allows_a_request_after_the_time_in_retry_after(self, pause, charges):
         pk = uuid.uuid4()
         with time_machine.travel(START, tick=False) as clock:
             for _ in range(charges):
@@ -148,7 +148,7 @@ class TestTheThrottlingRefusal:
         assert post(token).status_code == 201
         assert post(token)["Retry-After"] == "20"
 
-    def test_throttled_request_gets_403_if_configured(self, post, token, settings):
+    def test_throttled_request_gets_a_403_if_the_setting_requires_403(self, post, token, settings):
         settings.INSTACCESS = {"THROTTLE_STATUS": 403}
         statuses(post, token, 3)
 
@@ -176,7 +176,7 @@ class TestARefusedAsUserId:
             assert self.costs(refusal) == ("200", remaining)
         assert post(token).status_code == 429
 
-    def test_p24_caller_without_the_permission_pays_the_same_for_existing_and_unknown_users(self, post, token):
+    def test_p24_caller_without_the_permission_is_charged_the_same_for_existing_and_unknown_users(self, post, token):
         other = get_user_model().objects.create_user("grace")
 
         assert self.costs(post(token, data={"as_user_id": other.pk})) == ("200", "400.0")
@@ -198,7 +198,7 @@ class TestARefusedAsUserId:
         for as_user_id in ("7777", "uuid:x", get_user_model().objects.create_user("grace").pk):
             assert post(token, data={"as_user_id": as_user_id}).content == THROTTLED
 
-    def test_caller_who_sends_their_own_id_is_throttled_as_without_as_user_id(self, post, token, user):
+    def test_caller_who_sends_their_own_id_is_throttled_like_a_caller_without_as_user_id(self, post, token, user):
         assert [post(token, data={"as_user_id": user.pk}).status_code for _ in range(4)] == [201, 201, 201, 429]
 
     def test_error_during_the_lookup_of_a_target_costs_nothing(self, post, token, monkeypatch):

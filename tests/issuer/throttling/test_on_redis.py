@@ -46,7 +46,7 @@ class TestABucketOnRedis:
         return list(redis.scan_iter(f"{settings.CACHES['default']['KEY_PREFIX']}:*"))
 
     def age(self, redis: Any, settings: Any, seconds: float) -> None:
-        """Make all buckets older by this number of seconds, without waiting."""
+        """Make all buckets older by the given number of seconds, without waiting."""
         for key in self.buckets(redis, settings):
             redis.hincrbyfloat(key, "at", -seconds)
 
@@ -257,7 +257,7 @@ class TestARedisClientClassOfTheProject:
 
 @pytest.mark.services
 @pytest.mark.parametrize("backend", [DJANGOS, DJANGO_REDIS], ids=["django", "django-redis"])
-class TestRedisUnavailable:
+class TestAnUnavailableRedisServer:
     @pytest.fixture(params=["no server", "accepts and never answers"])
     def port(self, request: pytest.FixtureRequest) -> Iterator[int]:
         if request.param == "no server":
