@@ -409,7 +409,7 @@ class TestTheSettingForKeyEncryptionKeys:
         assert conf.key_encryption_keys_are_derived is True
 
     def test_conf_accepts_a_key_encryption_key_from_the_command_in_the_error(self):
-        # Generate the key as the command does that the error and the check recommend.
+        # Generate the key as in the command that the error and the check recommend.
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32)]}):
             assert len(conf.key_encryption_keys[0].reveal()) == 32
 

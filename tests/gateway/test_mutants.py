@@ -96,13 +96,13 @@ class TestMutatedTokens:
 
     @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(text=st.text(max_size=300))
-    def test_g18_unwrap_refuses_arbitrary_text_without_another_error(self, unwrap_, text):
+    def test_g18_unwrap_raises_only_invalid_token_for_arbitrary_text(self, unwrap_, text):
         with pytest.raises(InvalidToken):
             unwrap_(text)
 
     @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(segments=st.lists(st.binary(max_size=64), min_size=5, max_size=5))
-    def test_g18_unwrap_refuses_five_canonical_base64_segments_without_another_error(self, unwrap_, segments):
+    def test_g18_unwrap_raises_only_invalid_token_for_five_canonical_base64_segments(self, unwrap_, segments):
         with pytest.raises(InvalidToken):
             unwrap_(".".join(b64(segment) for segment in segments))
 
@@ -121,7 +121,7 @@ class TestMutatedTokens:
             ),
         )
     )
-    def test_g18_unwrap_refuses_an_arbitrary_protected_header_without_another_error(self, make, unwrap_, header):
+    def test_g18_unwrap_raises_only_invalid_token_for_an_arbitrary_protected_header(self, make, unwrap_, header):
         genuine = make.token()
         token = with_header(genuine, header)
         if token != genuine:
@@ -137,7 +137,7 @@ class TestMutatedTokens:
             st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.lists(st.integers()),
         )
     )
-    def test_g18_unwrap_raises_no_other_error_for_signed_claims_of_arbitrary_types(self, make, unwrap_, payload):
+    def test_g18_unwrap_raises_only_invalid_token_for_signed_claims_of_arbitrary_types(self, make, unwrap_, payload):
         text = json.dumps({**claims(), **payload}) if payload else "{}"
         try:
             unwrap_(make.encrypted(make.signed(text.encode())))

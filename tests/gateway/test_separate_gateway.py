@@ -204,7 +204,7 @@ def shared(issuer: Issuer) -> dict[str, Any]:
 
 
 def remote(issuer: Issuer) -> dict[str, Any]:
-    """Return the settings of a gateway that reads keys and deny list from the issuer's URLs."""
+    """Return the settings of a gateway that reads the keys and the deny list from the issuer's URLs."""
     return {
         "DECRYPTION_KEYS": [str(issuer.decryption_key)],
         "VERIFICATION_KEYS": f"{issuer.base_url}/internal/services/jwks",

@@ -331,7 +331,7 @@ class TestRefusalsAfterParsing:
         assert refused(make.encrypted(), verification_keys={}) == "unknown_kid"
 
 
-class TestTheSignedTokenInside:
+class TestTheSignedTokenInsideAnEncryptedToken:
     def test_g7_unwrap_refuses_an_unsigned_token(self, make, refused):
         payload = b64(json.dumps(claims()).encode())
         for alg in ("none", "None", "NONE", ""):

@@ -78,7 +78,7 @@ class TestPathsThatAreNotPublic:
         assert answer.status in (401, 404, 405)
         assert site.service.requests == []
 
-    def test_proxy_does_not_redirect_the_parent_of_the_api_to_its_own_port(self, proxy):
+    def test_proxy_does_not_redirect_the_parent_path_of_the_api_to_its_own_port(self, proxy):
         answer = proxy.raw("GET /api/v1 HTTP/1.1", "Host: canvas.example.edu", CLOSE)
 
         assert answer.status == 404
@@ -92,7 +92,7 @@ class TestAnEncodedSlashInAPath:
     def test_g28_proxy_forwards_an_encoded_slash_to_the_service_unchanged(self, proxy, site, path):
         answer = proxy.raw(f"GET {path} HTTP/1.1", HOST, authorization(proxy.token()), CLOSE)
 
-        assert answer.status == 404  # The service has no courses.
+        assert answer.status == 404  # The service returns 404, because it has no courses.
         assert site.service.requests == [f"GET {path} HTTP/1.1"]
 
     def test_g28_proxy_refuses_a_path_with_an_encoded_slash_without_a_token(self, proxy, site):

@@ -140,7 +140,7 @@ class TestPathsBehindTraefik:
             "/",
         ],
     )
-    def test_g28_no_public_router_of_traefik_matches_a_path_to_internal(self, router, path):
+    def test_g28_no_public_router_of_traefik_matches_an_internal_path(self, router, path):
         assert STATIC["entryPoints"]["public"]["http"]["sanitizePath"] is True
         assert not matches(router, path)
 

@@ -146,7 +146,7 @@ class TestATokenOfCanvas:
 
 
 class TestATokenWithAnInvalidSignature:
-    def test_c1_service_refuses_an_hmac_with_the_public_key_as_the_secret(self, service):
+    def test_c1_service_refuses_a_token_whose_hmac_uses_the_public_key_as_the_secret(self, service):
         for secret in (public(service), public(service).strip(), service.signing["n"]):
             body = b64(json.dumps({"typ": "JWT", "alg": "HS256", "kid": service.signing_kid}).encode())
             body += "." + b64(json.dumps(claims(now())).encode())
@@ -154,7 +154,7 @@ class TestATokenWithAnInvalidSignature:
 
             assert refusal(ask(f"Bearer {body}.{mac}")) == INVALID
 
-    def test_c1_service_refuses_an_hmac_with_a_symmetric_key_of_the_jwk_set(self, service, settings):
+    def test_c1_service_refuses_a_token_whose_hmac_uses_a_symmetric_key_of_the_jwk_set(self, service, settings):
         secret = secrets.token_bytes(32)
         oct_member = {"kty": "oct", "k": b64(secret), "kid": "shared", "alg": "HS256"}
         document = {"keys": [oct_member, *json.loads(jwks(service.signing))["keys"]]}
@@ -324,7 +324,7 @@ class TestARefusalOfAService:
         assert f"reason={reason}" in record.getMessage()
         assert re.search(r" jti='[0-9a-f-]{36}' ", record.getMessage())
 
-    def test_c8_service_refuses_identity_headers_without_a_token_as_missing_credentials(self, service):
+    def test_c8_service_treats_identity_headers_without_a_token_as_no_credentials(self, service):
         response = ask(None, REMOTE_USER="ada", HTTP_X_REMOTE_USER="ada", HTTP_X_USER_ID=USER, HTTP_REMOTE_USER="ada")
 
         assert (response.status_code, response["WWW-Authenticate"]) == (401, CHALLENGE)

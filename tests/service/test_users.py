@@ -229,7 +229,7 @@ class TestTheApplicationOfAToken:
 
         assert auth.client_id == "10000000000107"
 
-    def test_c15_service_returns_503_if_the_database_is_unavailable_for_the_application(self, token):
+    def test_c15_service_returns_503_if_the_database_of_the_application_is_unavailable(self, token):
         def unavailable(execute: Any, sql: str, *args: Any) -> Any:
             raise OperationalError("the database is unavailable")
 

@@ -148,7 +148,7 @@ class TestTheAlgorithmOfASignedToken:
         assert refusal.value.code == "bad_signature"
 
     @pytest.mark.parametrize("alg", ["none", "None", "NONE", "nOnE", "", "rs256", "ES256", "EdDSA"])
-    def test_g7_verify_refuses_none_and_unknown_algorithms(self, alg, signed):
+    def test_g7_verify_refuses_the_algorithm_none_and_unknown_algorithms(self, alg, signed):
         with pytest.raises(InvalidToken) as refusal:
             jose.verify(with_header(signed, json.dumps({"alg": alg, "kid": "s1"})), NO_KEYS)
 

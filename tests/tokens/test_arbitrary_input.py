@@ -1,4 +1,4 @@
-"""Tests that random strings, mutated tokens and mixtures of two tokens are refused with a code."""
+"""Tests that random strings, mutated tokens and mixtures of two tokens are refused with a reason code."""
 
 from __future__ import annotations
 
@@ -62,7 +62,9 @@ def mutations(draw: Any) -> Any:
 class TestArbitraryInput:
     @arbitrary_input
     @given(text=near_tokens)
-    def test_decrypt_and_verify_refuse_an_arbitrary_string_with_a_code(self, text, signing_key, encryption_key):
+    def test_decrypt_and_verify_refuse_an_arbitrary_string_with_a_reason_code(
+        self, text, signing_key, encryption_key
+    ):
         decryption_keys = {"e1": PrivateKey(encryption_key)}
         for refused, keys in ((jose.decrypt, decryption_keys), (jose.verify, {"s1": signing_key})):
             with pytest.raises(InvalidToken) as refusal:

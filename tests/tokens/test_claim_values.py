@@ -118,5 +118,5 @@ class TestAClaimOfTheWrongType:
     def test_reader_refuses_an_instructure_service_claim_of_the_wrong_type(self, value):
         assert refusal(payload(instructure_service=value)).code == "bad_claim"
 
-    def test_error_does_not_contain_the_value_of_a_claim(self):
+    def test_error_of_a_reader_does_not_contain_the_value_of_a_claim(self):
         assert "secret" not in str(refusal(payload(sub=["secret"])))

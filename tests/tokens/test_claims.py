@@ -1,4 +1,4 @@
-"""The claims of a token: how they are written (docs/wire-contract.md §2), and which claims are accepted."""
+"""Tests of the claims of a token: the written claims (docs/wire-contract.md §2) and the accepted claims."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class TestThePayloadOfClaims:
         assert b"null" not in text
         assert b"false" not in text
 
-    def test_payload_is_compact_json_in_utf_8(self):
+    def test_payload_of_a_token_is_compact_json_in_utf_8(self):
         text = new(extra={"name": "Åsa"}).to_json()
 
         assert b": " not in text
@@ -109,7 +109,7 @@ class TestThePayloadOfClaims:
 
 
 class TestTheParametersOfNew:
-    def test_parameters_of_new_match_the_fields_of_the_class(self):
+    def test_parameters_of_claims_new_match_the_fields_of_claims(self):
         fields = {field.name for field in dataclasses.fields(Claims)}
 
         assert set(inspect.signature(Claims.new).parameters) == fields - {"jti", "issued_at", "expires_at"} | {
@@ -119,7 +119,7 @@ class TestTheParametersOfNew:
 
 
 class TestIsCanonicalUuid:
-    def test_is_canonical_uuid_accepts_lower_case_with_hyphens(self):
+    def test_is_canonical_uuid_accepts_a_uuid_in_lower_case_with_hyphens(self):
         assert is_canonical_uuid("6f1c2f5e-2e0e-4a4c-9a52-1a6c2a1f0d11")
 
     @pytest.mark.parametrize(
@@ -356,7 +356,7 @@ class TestArbitraryClaims:
             max_size=4,
         )
     )
-    def test_reader_accepts_arbitrary_changes_of_claims_or_refuses_them_with_a_code(self, changes):
+    def test_reader_accepts_arbitrary_claims_or_refuses_the_claims_with_a_reason_code(self, changes):
         try:
             claims = read(payload(**changes))
         except InvalidToken as error:

@@ -203,7 +203,7 @@ class TestAnInvalidTokenHeader:
 
     @pytest.mark.parametrize("bits", [b"[", b'{"":', b'[{"a":'])
     def test_g5_deeply_nested_json_does_not_crash_a_thread_with_a_small_stack(self, bits):
-        # The recursion limit of the parser in Python 3.13 assumes a stack of the default size.
+        # Use a small stack, because the parser of Python 3.13 limits recursion for a stack of the default size.
         script = (
             "import threading\n"
             "from instaccess.tokens.compact import json_object\n"

@@ -439,7 +439,9 @@ class TestTheRevocationListEndpoint:
         for position in ("1", "x", "", "9" * 400):
             assert len(get(since=position).json()["revoked"]) == 1
 
-    def test_revocation_list_after_a_position_gets_a_304_while_there_are_no_later_revocations(self, get, row, revoke):
+    def test_request_for_revocations_after_a_position_gets_a_304_while_there_are_no_later_revocations(
+        self, get, row, revoke
+    ):
         revoke(row())
         position = get(since="").json()["cursor"]
         etag = get(since=position)["ETag"]

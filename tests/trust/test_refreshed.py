@@ -184,7 +184,7 @@ class TestThreadsThatShareARefreshedValue:
         assert loading.result == 2
         assert source.loads == 2
 
-    def test_o13_thread_does_not_wait_for_a_load_after_another_thread_has_waited_in_vain(
+    def test_o13_thread_does_not_wait_for_a_load_after_another_thread_has_waited_without_a_result(
         self, clock, source, value, monkeypatch
     ):
         monkeypatch.setattr("instaccess.trust.refreshed.PATIENCE", 0.05)
@@ -217,7 +217,7 @@ class TestThreadsThatShareARefreshedValue:
         assert [each.result for each in calls] == [2] * 8
         assert source.loads == 2
 
-    def test_threads_wait_for_a_load_of_another_thread_that_ends_soon(self, clock, source, value, monkeypatch):
+    def test_threads_wait_if_the_load_of_another_thread_ends_soon(self, clock, source, value, monkeypatch):
         monkeypatch.setattr("instaccess.trust.refreshed.PATIENCE", 60)
         both = get_stale_value(clock, source, value, threads=2)
         source.gate.set()

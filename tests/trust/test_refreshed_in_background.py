@@ -166,7 +166,7 @@ class TestALoadThatStalls:
         assert first.result(0) == 2
         assert get(value) == 3
 
-    def test_pause_before_another_thread_starts_grows_while_every_load_stalls(self, clock, source, value, stalled):
+    def test_pauses_between_new_loading_threads_grow_while_every_load_stalls(self, clock, source, value, stalled):
         started_at = [clock.now]
         for _ in range(1000):
             clock.now += 0.1
@@ -278,7 +278,7 @@ class TestADeadConnection:
         assert attempts[1] is None  # Django opens a new connection for the next query.
 
     @pytest.mark.django_db(transaction=True)
-    def test_load_raises_the_error_of_a_new_connection(self):
+    def test_load_from_database_raises_the_error_of_a_new_connection(self):
         attempts = []
 
         def load() -> None:
@@ -291,7 +291,7 @@ class TestADeadConnection:
         assert len(attempts) == 1
 
     @pytest.mark.django_db
-    def test_load_raises_the_error_of_a_connection_in_a_transaction(self):
+    def test_load_from_database_raises_the_error_of_a_connection_in_a_transaction(self):
         def load() -> None:
             raise OperationalError("gone")
 

@@ -1,4 +1,4 @@
-"""A deny list in memory: which tokens it contains, and for how long."""
+"""A deny list in memory: the refused tokens, and the time for which an entry is kept."""
 
 from __future__ import annotations
 

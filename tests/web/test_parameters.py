@@ -36,7 +36,7 @@ class TestAViewThatTakesSecrets:
         assert request_.sensitive_post_parameters == "__ALL__"
 
     @pytest.mark.parametrize(("status", "empty"), [(200, False), (401, False), (500, True), (503, True)])
-    def test_k14_parameters_of_a_secret_are_removed_only_if_django_reports_the_response(
+    def test_k14_parameters_of_a_request_are_removed_only_if_django_reports_the_response(
         self, request_, status, empty
     ):
         web.takes_secrets(lambda request: HttpResponse(status=status))(request_)
@@ -65,7 +65,7 @@ class TestAFailedRequestToAViewThatTakesSecrets:
 
         assert (request.GET["x"], request.POST["y"]) == ("1", "2")
 
-    def test_failure_outside_a_request_is_ignored_by_the_removal_of_parameters(self):
+    def test_removal_of_parameters_ignores_a_failure_outside_a_request(self):
         got_request_exception.send(sender=None, request=None)
 
     def test_import_page_has_the_path_that_these_tests_request(self):

@@ -127,7 +127,7 @@ class TestAServerSideErrorOfTheGateway:
 
     @pytest.mark.parametrize("debug", [False, True])
     @pytest.mark.parametrize("settings_", [{"REALM": 'a"b'}, {"REALM": "\xe9"}, ["no", "dictionary"]])
-    def test_gateway_returns_503_for_a_request_that_it_would_refuse_if_a_setting_is_invalid(
+    def test_gateway_returns_503_instead_of_a_refusal_if_a_setting_is_invalid(
         self, ask, issue, settings, settings_, debug, error_mail
     ):
         row, text = issue()

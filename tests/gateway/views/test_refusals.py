@@ -66,7 +66,7 @@ class TestEveryRefusalOfTheGateway:
         assert {name: answer(response) for name, response in answers.items()} == dict.fromkeys(answers, INVALID)
         assert len({tuple(sorted(response.items())) for response in answers.values()}) == 1
 
-    def test_g6_gateway_refuses_a_token_with_the_same_response_the_second_time(self, refused_tokens):
+    def test_g6_gateway_sends_the_same_refusal_if_a_token_is_sent_again(self, refused_tokens):
         for name, text in refused_tokens.items():
             assert answer(verify(text)) == answer(verify(text)) == INVALID, name
 
@@ -136,7 +136,7 @@ class TestEveryRefusalOfTheGateway:
     def test_gateway_refuses_with_the_same_response_for_every_method(self, ask, method):
         assert answer(ask(method)) == INVALID
 
-    def test_g12_gateway_refuses_two_authorization_headers_that_are_separate_or_joined(self, token):
+    def test_g12_gateway_refuses_two_authorization_headers_even_if_the_headers_are_joined(self, token):
         good = ("Authorization", f"Bearer {token}")
         for headers in (
             [good, good],
