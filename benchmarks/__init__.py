@@ -1,1 +1,1 @@
-"""Benchmarks of the package and of alternatives, for the README: `make bench`."""
+"""Benchmarks of the package and of alternatives. `make bench` runs the benchmarks and updates the README."""

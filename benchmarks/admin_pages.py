@@ -8,7 +8,7 @@ benchmarks/results-admin.json. Exits with status 1 if a page with 1,000,000 rows
 than twice as long as with 10,000 rows.
 """
 
-# ruff: noqa: PLC0415  (Functions contain imports, because Django is set up after the databases are created.)
+# ruff: noqa: PLC0415  (Functions contain imports, because Django can be set up only after the databases exist.)
 from __future__ import annotations
 
 import argparse
@@ -46,7 +46,7 @@ def main() -> int:
 
 @contextmanager
 def databases(*, days: int, keep: bool) -> Iterator[None]:
-    """Create a database with audit rows for each size. Drop the databases at the end unless `keep` is set."""
+    """Create a database for each size in `SIZES`. Drop the databases at the end unless `keep` is set."""
     os.environ["INSTACCESS_DATABASE"] = "postgresql"
     existing = psql("SELECT datname FROM pg_database").split()
     for size, rows in SIZES.items():
@@ -96,7 +96,7 @@ def manage(database: str, *command: str) -> None:
 
 
 def measure(*, runs: int, only: str) -> dict[str, dict[str, list[float]]]:
-    """Return the durations in milliseconds: a mapping from page name to a mapping from size to a list."""
+    """Return the durations of the requests in milliseconds, by name of the page and size of the database."""
     sys.path.insert(0, str(ROOT))
     os.environ["DJANGO_SETTINGS_MODULE"] = "testproject.settings"
     os.environ["PGDATABASE"] = f"{PREFIX}_small"
@@ -109,8 +109,7 @@ def measure(*, runs: int, only: str) -> dict[str, dict[str, list[float]]]:
     connections["default"].settings_dict["CONN_MAX_AGE"] = None
 
     def use(size: str) -> None:
-        # Both sizes are measured in the same process. Otherwise, differences between processes would affect the
-        # ratio.
+        # Measure both databases in the same process. Otherwise, differences between processes would affect the ratio.
         connection.settings_dict["NAME"] = f"{PREFIX}_{size}"
         connection.connection = opened.get(size)
         connection.ensure_connection()
@@ -152,7 +151,7 @@ def log_in() -> Any:
 
 
 def all_pages() -> dict[str, Callable[[Any], Any]]:
-    """Return a mapping from the name of a page to a function that requests the page from the current database."""
+    """Return the pages to measure: a mapping from the name of a page to a function that requests the page."""
     from django.db.models import Count
 
     from instaccess.models import IssuedToken
@@ -226,7 +225,7 @@ def all_pages() -> dict[str, Callable[[Any], Any]]:
 
 
 def report(results: dict[str, dict[str, list[float]]], options: argparse.Namespace) -> int:
-    """Print a table of the medians, and write the results. Returns the exit status."""
+    """Print a table of the medians and write the results to a file. Returns the exit status of the command."""
     failed, pages = [], {}
     print(f"{'page':<38} {'10,000 rows':>22} {'1,000,000 rows':>24}  ratio")
     for name, sizes in results.items():

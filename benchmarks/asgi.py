@@ -1,4 +1,4 @@
-"""The ASGI application of the benchmarks. Keys are loaded before the first request, as the README advises."""
+"""The ASGI application of the benchmarks, which loads the keys before the first request as the README advises."""
 
 import os
 

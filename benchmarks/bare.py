@@ -1,6 +1,6 @@
-"""Bare OpenSSL operations that encode and decode a token: a lower bound for the time of `instaccess.tokens.jose`.
+"""Bare OpenSSL operations that encode and decode a token, as a lower bound for the time of `instaccess.tokens.jose`.
 
-Do not use this code elsewhere, because it leaves out checks that a reader of tokens must perform.
+Do not use this code elsewhere, because it omits checks that every reader of tokens must perform.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SHA256 = hashes.SHA256()
 
 
 class Encoder:
-    """An encoder of tokens with RS256, RSA-OAEP and A128CBC-HS256. The keys are already loaded."""
+    """An encoder of tokens with RS256, RSA-OAEP and A128CBC-HS256, for keys that are already loaded."""
 
     def __init__(
         self, signing: RSAPrivateKey, signing_kid: str, encryption: RSAPublicKey, encryption_kid: str
@@ -35,7 +35,7 @@ class Encoder:
         )
 
     def encode(self, payload: bytes) -> str:
-        """Sign and encrypt a claims set (JSON)."""
+        """Sign and encrypt a claims set, given as JSON. Returns the token."""
         return self.encrypt(self.sign(payload)).decode()
 
     def sign(self, payload: bytes) -> bytes:
@@ -54,13 +54,13 @@ class Encoder:
 
 @dataclass(frozen=True)
 class Decoder:
-    """A decoder of tokens that `Encoder` encoded."""
+    """A decoder of the tokens of `Encoder`."""
 
     decryption: RSAPrivateKey
     verification: RSAPublicKey
 
     def decode(self, token: str) -> dict[str, Any]:
-        """Decrypt and verify a token, and return the claims. Raises ValueError or InvalidSignature."""
+        """Decrypt and verify a token. Returns the claims. Raises ValueError or InvalidSignature."""
         return self.verify(self.decrypt(token.encode()))
 
     def decrypt(self, token: bytes) -> bytes:

@@ -1,9 +1,9 @@
-"""Benchmark of encoding and decoding a token by the package, by bare OpenSSL operations and by other libraries.
+"""A benchmark that encodes and decodes tokens with this package, with bare OpenSSL and with other libraries.
 
     python -m benchmarks.crypto [--crypto-rounds 150]
 
-Tokens are signed with RS256 and encrypted with RSA-OAEP and A128CBC-HS256, with 2048-bit keys. The figures are CPU
-time, because the code never waits.
+Tokens are signed with RS256 and encrypted with RSA-OAEP and A128CBC-HS256, with 2048-bit keys. The benchmark measures
+CPU time, because the code never waits.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from . import sections, timing
 from .bare import Decoder, Encoder
 
 with warnings.catch_warnings():
-    # Authlib recommends joserfc instead, but authlib.jose is still widely used.
+    # Authlib warns that joserfc should be used instead, but authlib.jose is still widely used.
     warnings.simplefilter("ignore", AuthlibDeprecationWarning)
     import authlib.jose as authlib
 
@@ -65,7 +65,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def alternatives() -> tuple[dict[str, Operation], dict[str, Operation]]:
-    """Return the encoders and the decoders by name. All of them have been checked to give the same results."""
+    """Return the encoders and the decoders, by name. Each one has already produced the correct result once."""
     signing, encryption = (JWK.generate(kty="RSA", size=2048, use=use) for use in ("sig", "enc"))
     kids = signing.thumbprint(), encryption.thumbprint()
     public = [JWK(**key.export_public(as_dict=True)) for key in (signing, encryption)]

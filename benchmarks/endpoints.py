@@ -1,4 +1,4 @@
-"""The measured endpoints, and a check that runs before the measurement: each endpoint returns a correct response."""
+"""The endpoints to measure. Before the measurement, a check ensures that each endpoint returns a correct response."""
 
 # ruff: noqa: PLC0415  (Functions contain imports, because Django is set up after the database is created.)
 from __future__ import annotations
@@ -17,14 +17,14 @@ TIMEOUT_SECONDS = 30
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An endpoint to measure, which becomes one row of a table.
+    """An endpoint to measure. The report contains one table row for each endpoint.
 
     Attributes:
-        name: the name in `--only`.
-        title: the title in the tables.
-        baseline: the name of the endpoint that this endpoint is compared with; its own name if it is a baseline.
-        request: the request to send.
-        check: a function that raises AssertionError for a wrong response.
+        name: the name of the endpoint, for the option `--only`.
+        title: the title of the endpoint in tables.
+        baseline: the name of the endpoint to compare with; the endpoint's own name if it is a baseline.
+        request: the request that the benchmark sends.
+        check: a function that raises AssertionError if a response is wrong.
         invalid_authorization: an Authorization value that must be refused with 401; empty for endpoints without
             authentication.
     """
@@ -37,7 +37,7 @@ class Endpoint:
     invalid_authorization: str = "Bearer wrong"
 
     def check_responses(self) -> None:
-        """Send a valid and an invalid request once, and check the responses. Raises AssertionError."""
+        """Send a valid and an invalid request. Raises AssertionError if a response is wrong."""
         with requests.Session() as session:
             session.trust_env = False
             response = self._send(session, self.request.authorizations[0])
@@ -57,7 +57,7 @@ class Endpoint:
 
 
 def endpoints(url: str, stage: Stage) -> list[Endpoint]:
-    """Return all endpoints of the server at `url`."""
+    """Return all endpoints to measure on the server at `url`."""
     bearers = tuple(f"Bearer {text}" for text in stage.bearers)
     encrypted, signed = _tokens()
 
@@ -107,7 +107,7 @@ def endpoints(url: str, stage: Stage) -> list[Endpoint]:
 
 
 def _tokens(count: int = 20) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return Authorization values with encrypted tokens, and Authorization values with the signed tokens inside."""
+    """Issue tokens. Returns Authorization values with encrypted tokens, and with the signed tokens inside them."""
     import time
 
     from django.contrib.auth import get_user_model
@@ -131,7 +131,7 @@ def _nothing(response: requests.Response) -> None:
 
 
 def _issued(response: requests.Response) -> Any:
-    """Check that the gateway would accept the token and that the audit row matches. Returns the row."""
+    """Check the token in a response and its audit row. Returns the audit row. Raises AssertionError if wrong."""
     from instaccess.keys import ring as keys_ring
     from instaccess.models import IssuedToken
     from instaccess.tokens import jose
@@ -159,7 +159,7 @@ def _ours(response: requests.Response) -> None:
     from instaccess.conf import conf
 
     _guarded(response)
-    # The remaining units are below the limit, so the throttle charged this request on Redis.
+    # If the remaining units are below the limit, the throttle has charged this request on Redis.
     assert float(response.headers["X-Rate-Limit-Remaining"]) < (conf.throttle_limit or 0)
 
 

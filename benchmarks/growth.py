@@ -1,9 +1,9 @@
-"""Benchmark of issuing and of reading the deny list, with 0, 10,000 and 1,000,000 audit rows on PostgreSQL.
+"""A benchmark that issues tokens and reads the deny list, with up to 1,000,000 audit rows on PostgreSQL.
 
     python -m benchmarks.growth [--growth-rounds 1000] [--ten-million]
 
-One process queries three databases in turn. The databases differ only in the number of audit rows. Keys, users,
-access tokens and the number of revoked tokens are the same.
+One process queries three databases in turn. The databases differ only in the number of audit rows: 0, 10,000 and
+1,000,000. Keys, users, access tokens and the number of revoked tokens are the same.
 """
 
 # ruff: noqa: PLC0415  (Functions contain imports, because Django is set up after the database is created.)
@@ -43,8 +43,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     with stage("postgresql") as staged:
         from django.db import connection
 
-        # Create the users and applications of the generated audit log, so that users and applications exist at every
-        # size.
+        # Generate one audit row and delete it, so that the same users and applications exist in every database.
         _seed(os.environ["PGDATABASE"], 1)
         connection.cursor().execute("DELETE FROM instaccess_issuedtoken")
         connection.close()
@@ -54,14 +53,14 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 @contextmanager
 def _copies(base: str, sizes: tuple[int, ...]) -> Iterator[dict[int, str]]:
-    """Create a copy of the database with audit rows for each size. Yields a mapping from size to database name."""
+    """Copy the database `base` once per number of audit rows. Yields the names of the copies by number of rows."""
     names = {rows: f"{base}_{rows}" for rows in sizes}
     try:
         for rows, name in names.items():
             psql(f"CREATE DATABASE {name} TEMPLATE {base}")
             if rows:
                 _seed(name, rows)
-            # Run VACUUM and CHECKPOINT now. Otherwise, PostgreSQL would run them during the measurement.
+            # Run VACUUM and CHECKPOINT now. Otherwise, PostgreSQL could run these commands during the measurement.
             psql("VACUUM ANALYZE", "CHECKPOINT", name=name)
         yield names
     finally:
@@ -84,8 +83,7 @@ def _compare(names: dict[int, str], bearers: tuple[str, ...], rounds: int) -> di
     connections: dict[int, Any] = {}
 
     def use(rows: int) -> None:
-        # All sizes are measured in the same process. Otherwise, differences between processes would affect the
-        # ratios.
+        # Measure all databases in the same process. Otherwise, differences between processes would affect the ratios.
         connection.settings_dict["NAME"] = names[rows]
         connection.connection = connections.get(rows)
         connection.ensure_connection()
@@ -131,7 +129,7 @@ def _compare(names: dict[int, str], bearers: tuple[str, ...], rounds: int) -> di
 
 
 def issuing(bearers: tuple[str, ...]) -> Callable[[], Any]:
-    """Return a function that issues a token with a request to the view, from authentication to the committed row."""
+    """Return a function that issues a token with the view, from the authentication to the committed audit row."""
     from django.test import RequestFactory
 
     from instaccess.issuer import views

@@ -1,4 +1,4 @@
-"""Load on one endpoint by wrk (Debian package wrk), and measurement of the CPU time of wrk."""
+"""A load generator for one endpoint, which runs wrk (Debian package wrk) and measures the CPU time of wrk."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _RESULT = re.compile(r"^RESULT (\d+) (\d+) (\d+) (\d+) (\d+) (\d+)$", re.MULTILI
 
 @dataclass(frozen=True)
 class Request:
-    """The request that is sent repeatedly, with each Authorization value in turn."""
+    """A request that wrk sends repeatedly, with each Authorization value in turn."""
 
     method: str
     url: str
@@ -30,13 +30,15 @@ class Request:
 
 @dataclass(frozen=True)
 class Measured:
-    """The result of a run.
+    """The result of one run of wrk.
 
     Attributes:
-        requests: number of responses, all with a status below 400.
-        rate: responses per second.
-        p50, p95, p99: percentiles of the latency, in milliseconds.
-        driver: the share of one core that wrk, the load generator, used.
+        requests: the number of responses, all with a status below 400.
+        rate: the number of responses per second.
+        p50: the median of the latency, in milliseconds.
+        p95: the 95th percentile of the latency, in milliseconds.
+        p99: the 99th percentile of the latency, in milliseconds.
+        driver: the share of one core that wrk used, from 0 to 1.
     """
 
     requests: int
@@ -48,14 +50,15 @@ class Measured:
 
 
 def drive(request: Request, *, seconds: float) -> Measured:
-    """Put load on an endpoint for the given number of seconds. Raises RuntimeError if any request fails."""
+    """Send a request repeatedly for a number of seconds. Raises RuntimeError if any request fails."""
     wrk = shutil.which("wrk")
     if wrk is None:
         raise SystemExit("wrk is not installed: `apt-get install --no-install-recommends wrk`")
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write("\n".join(request.authorizations) + "\n")
         file.flush()
-        # wrk accepts only whole seconds, so SIGINT ends a run of a fraction. wrk then still prints its summary.
+        # wrk accepts only whole seconds. To end a run after a fraction of a second, send SIGINT: wrk still prints its
+        # summary.
         command = [wrk, "-t1", f"-c{CONNECTIONS}", f"-d{math.ceil(seconds)}s", "-s", str(SCRIPT), request.url, "--"]
         command += [request.method, file.name, request.body]
         before, started = os.times(), time.monotonic()

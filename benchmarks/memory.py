@@ -1,4 +1,4 @@
-"""Benchmark of the memory of one gunicorn worker that issues tokens.
+"""A benchmark that measures the memory of one gunicorn worker while the worker issues tokens.
 
     python -m benchmarks.memory [--issues 20000]
 
@@ -35,7 +35,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             if done >= WARM_UP:
                 steps.append((done, server.memory()))
         assert server.workers == [worker], "the worker was replaced"
-    # The table shows about ten steps, including the first and the last step.
+    # Keep about ten steps for the table, including the first and the last step.
     kept = sorted({round(number * (len(steps) - 1) / STEPS) for number in range(STEPS + 1)})
     return {
         "database": options.database,

@@ -1,4 +1,4 @@
-"""Benchmark of requests per second of the package and of alternatives, with gunicorn's sync workers on one database.
+"""A benchmark that compares the requests per second of this package and of alternatives, on gunicorn's sync workers.
 
 python -m benchmarks.over_http --database postgresql [--seconds 1] [--rounds 15] [--only ours,nothing]
 """
@@ -49,7 +49,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _choose(all_endpoints: list[Endpoint], names: set[str]) -> list[Endpoint]:
-    """Return the named endpoints and their baselines. Without names, return all endpoints."""
+    """Return the endpoints with these names, and their baselines. Returns all endpoints if `names` is empty."""
     if unknown := names - {endpoint.name for endpoint in all_endpoints}:
         raise SystemExit(f"no such endpoint: {', '.join(sorted(unknown))}")
     names |= {endpoint.baseline for endpoint in all_endpoints if endpoint.name in names}

@@ -1,4 +1,4 @@
-"""Renders benchmarks/results.json for the README: a table and a summary in Markdown, and a chart in SVG.
+"""A command that renders benchmarks/results.json: a table and a summary for the README, and a chart as SVG.
 
     python -m benchmarks.report
 
@@ -23,13 +23,13 @@ BEGIN, END = "<!-- benchmarks: begin -->\n", "<!-- benchmarks: end -->\n"
 VENDORS = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 COLOURS = {"sqlite": "#a9c9dd", "postgresql": "#4a86b8"}
 ISSUING = "nothing"
-"""The name of the endpoint that all issuing endpoints are compared with."""
+"""The name of the endpoint with which all issuing endpoints are compared."""
 
 WIDTH, LEFT, RIGHT, BAR, GAP, TOP, FOOT = 800, 280, 70, 13, 14, 34, 46
 
 
 def table(results: Mapping[str, Any]) -> str:
-    """Build the Markdown table of the main figures."""
+    """Return the table of the main figures as Markdown."""
     http = {vendor: {each["name"]: each for each in results["http"][vendor]["endpoints"]} for vendor in VENDORS}
     first = next(iter(http.values()))
     rows = []
@@ -62,7 +62,7 @@ def _emphasize(name: str, title: str) -> str:
 
 
 def meaning(results: Mapping[str, Any]) -> str:
-    """Describe the machine, and what the figures mean for capacity planning."""
+    """Return a Markdown summary: the machine, and the figures for capacity planning."""
     http = results["http"]["postgresql"]
     rates = {each["name"]: each["requests/s"]["median"] / http["workers"] for each in http["endpoints"]}
     sizes = {int(rows): size for rows, size in results["growth"]["bytes of table and indexes"].items()}
@@ -94,7 +94,7 @@ def meaning(results: Mapping[str, Any]) -> str:
 
 
 def _revocation(revocation: Mapping[str, Any]) -> str:
-    """Describe what revocations cost."""
+    """Return a Markdown summary of the time that revocations take."""
     cpu, user = revocation["one more revocation, ms of CPU"], revocation["all tokens of a user"]
     return _REVOCATION.format_map(
         {
@@ -135,7 +135,7 @@ same cores. Versions: {versions}.
 
 
 def chart(results: Mapping[str, Any]) -> str:
-    """Draw the chart of all issuing endpoints. Bars are medians and lines are ranges."""
+    """Return the chart of all issuing endpoints as SVG. Bars show medians, and lines show ranges."""
     http = {vendor: {each["name"]: each for each in results["http"][vendor]["endpoints"]} for vendor in VENDORS}
     issuing = [each for each in next(iter(http.values())).values() if each["compared with"] == ISSUING]
     most = max(http[vendor][each["name"]]["ratio"]["high"] for vendor in VENDORS for each in issuing)
@@ -187,12 +187,12 @@ def _text(x: float, y: float, text: str, anchor: str, weight: str = "normal") ->
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-    """Build the Markdown for the README."""
+    """Return the table and the summary as Markdown for the README."""
     return f"{table(results)}\n{meaning(results)}"
 
 
 def write(results: Mapping[str, Any]) -> None:
-    """Write the chart and the README."""
+    """Write the chart to its file, and the Markdown into the README."""
     CHART.write_text(chart(results))
     before, _, rest = README.read_text().partition(BEGIN)
     README.write_text(before + BEGIN + markdown(results) + END + rest.partition(END)[2])

@@ -1,4 +1,4 @@
-"""Measures revocations on PostgreSQL: one more token on a long deny list, and all tokens of a user.
+"""A benchmark of revocations on PostgreSQL: one more token on a long deny list, and all tokens of a user.
 
     python -m benchmarks.revocation [--listed 300000] [--tokens-of-user 100000] [--revocation-rounds 10]
 
@@ -6,7 +6,7 @@ Two databases differ only in the number of revoked tokens. A gateway on each dat
 token is revoked per second.
 """
 
-# ruff: noqa: PLC0415  (Django is set up after the database is created)
+# ruff: noqa: PLC0415  (Functions contain imports, because Django is set up after the database is created.)
 from __future__ import annotations
 
 import argparse
@@ -28,7 +28,7 @@ from .stage import psql, stage
 VERIFY = "/internal/gateway/verify"
 REVOCATIONS = "/internal/services/revocations"
 TOKENS = 20
-"""Number of tokens with which the gateways are asked."""
+"""The number of different tokens in the requests to the gateways."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +42,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     with stage("postgresql") as staged:
         from instaccess import trust
 
-        # This process changes its database, so no separate thread may hold a connection.
+        # This process switches between databases, so no other thread may keep a connection open.
         trust.Refreshed.in_background = False
         bearers = tuple(f"Bearer {_issue()}" for _ in range(TOKENS))
         empty = os.environ["PGDATABASE"]
@@ -67,7 +67,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 @contextmanager
 def _copy(base: str, listed: int) -> Iterator[str]:
-    """Create a copy of the database with revoked tokens. Yields the name of the copy."""
+    """Create a copy of the database `base` with `listed` revoked tokens. Yields the name of the copy."""
     from django.db import connection
 
     name = f"{base}_listed"
@@ -75,7 +75,7 @@ def _copy(base: str, listed: int) -> Iterator[str]:
     try:
         psql(f"CREATE DATABASE {name} TEMPLATE {base}")
         psql(
-            # The other columns are those of an existing row.
+            # Copy the columns that the INSERT below doesn't set from an existing row.
             "CREATE TEMPORARY TABLE example AS SELECT * FROM instaccess_issuedtoken LIMIT 1",
             "INSERT INTO instaccess_issuedtoken SELECT listed.* FROM example,"
             f" generate_series(1, {listed}) AS n, LATERAL jsonb_populate_record(NULL::instaccess_issuedtoken,"
@@ -92,7 +92,7 @@ def _copy(base: str, listed: int) -> Iterator[str]:
 
 
 def _use(name: str) -> None:
-    """Use a database in this process."""
+    """Connect this process to the database `name`."""
     from django.db import connection
 
     connection.close()
@@ -100,7 +100,7 @@ def _use(name: str) -> None:
 
 
 def _issue(user: Any = None) -> str:
-    """Issue a token, by default for the first caller."""
+    """Issue and return a token for a user, by default the first user."""
     from django.contrib.auth import get_user_model
 
     from instaccess.issuer import issuing
@@ -111,7 +111,7 @@ def _issue(user: Any = None) -> str:
 
 
 def _revoke_one() -> None:
-    """Issue a token and revoke the token."""
+    """Issue a token and revoke the new token."""
     from instaccess import audit, keys
 
     _issue()
@@ -122,7 +122,7 @@ def _revoke_one() -> None:
 
 @contextmanager
 def _revoking() -> Iterator[None]:
-    """Revoke one token per second in a separate thread."""
+    """Revoke one token per second in another thread, until the context ends."""
     stop = threading.Event()
 
     def work() -> None:
@@ -144,7 +144,7 @@ def _revoking() -> Iterator[None]:
 def _latencies(
     up: dict[str, Server], bearers: tuple[str, ...], options: argparse.Namespace
 ) -> dict[str, list[float]]:
-    """Return the p95 of each gateway in milliseconds, for each round."""
+    """Return the 95th percentile of the latency in each round, in milliseconds, by name of the gateway."""
     p95: dict[str, list[float]] = {name: [] for name in up}
     warm_up = 1
     for number in range(warm_up + options.revocation_rounds):
@@ -159,7 +159,7 @@ def _latencies(
 
 
 def _one_more(server: Server, rounds: int) -> dict[str, Any]:
-    """Return the CPU time of one more revocation at the issuer, and at a gateway that has the long list."""
+    """Return the CPU time of one more revocation, at the issuer and at a gateway with a long deny list."""
     from django.test import RequestFactory, override_settings
 
     from instaccess.conf import conf
@@ -190,7 +190,7 @@ def _settings() -> dict[str, Any]:
 
 
 def _cpu(run: Callable[[], Any]) -> float:
-    """Return the CPU time of a call, in milliseconds."""
+    """Call a function. Returns the CPU time of the call, in milliseconds."""
     start = time.process_time()
     run()
     return (time.process_time() - start) * 1000
@@ -249,7 +249,7 @@ def _status(server: Server, token: str) -> int:
 
 
 def _add_live_tokens(user: Any, count: int) -> None:
-    """Add audit rows with valid HMACs to the audit log."""
+    """Insert rows with valid HMACs into the audit log."""
     from django.utils import timezone
 
     from instaccess import audit, users

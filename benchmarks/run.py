@@ -1,4 +1,4 @@
-"""Runs all benchmarks: prints tables, and writes benchmarks/results.json and the table and chart of the README.
+"""A command that runs all benchmarks, prints tables, and updates benchmarks/results.json and the README.
 
     python -m benchmarks.run [--database both] [--seconds 1] [--rounds 15] [--ten-million] [--issues 100000]
 
@@ -28,14 +28,13 @@ from .serve import ROOT
 from .stage import VENDORS, psql
 
 QUIET = 0.7
-"""The load average above which other processes probably use the machine. An idle machine has a lower load average,
-even one minute after a benchmark."""
+"""The load average above which other processes probably use the machine."""
 PACKAGES = (
     *("Django", "djangorestframework", "django-oauth-toolkit", "jwcrypto", "cryptography", "gunicorn", "uvicorn"),
     *("psycopg", "psycopg-pool", "redis", "djangorestframework-simplejwt", "django-rest-knox", "joserfc", "Authlib"),
 )
-# The module of each part, and whether the part runs on every database. Each part runs in its own process, because
-# Django can be set up only once per process.
+# Each value contains the module of a part, and whether the part runs on every database. Each part runs in its own
+# process, because Django can be set up only once per process.
 PARTS = {
     "http": ("over_http", True),
     "servers": ("servers", False),
@@ -66,7 +65,7 @@ def main() -> None:
         part.arguments(parser)
     parser.add_argument("--database", choices=[*VENDORS, "both"], default="both")
     parser.add_argument("--only", default="", help="names of parts or endpoints, separated by commas")
-    parser.add_argument("--output", type=Path, help="the file to write the figures to")
+    parser.add_argument("--output", type=Path, help="write the figures to this file, as JSON")
     options = parser.parse_args()
     sections.exit_on_signals()
     vendors = VENDORS if options.database == "both" else (options.database,)
@@ -104,14 +103,14 @@ def _arguments(part: str, options: argparse.Namespace) -> list[str]:
 
 
 def run(module: str, arguments: list[str]) -> Any:
-    """Run a part in its own process, which prints its table. Returns the figures."""
+    """Run a part of the benchmarks in its own process, which prints a table. Returns the figures."""
     with tempfile.NamedTemporaryFile("r", suffix=".json") as file:
         command = [sys.executable, "-m", f"benchmarks.{module}", *arguments, "--output", file.name]
         with subprocess.Popen(command, cwd=ROOT) as process:
             try:
                 code = process.wait()
             except SystemExit:
-                # Leaving the `with` block waits until the process has stopped its server and dropped its database.
+                # The end of the `with` block waits until the process has stopped its server and dropped its database.
                 process.terminate()
                 raise
         if code:
@@ -120,7 +119,7 @@ def run(module: str, arguments: list[str]) -> Any:
 
 
 def machine(vendors: tuple[str, ...]) -> dict[str, Any]:
-    """Return a description of the machine, and the versions of the packages."""
+    """Return the date, the CPU and the number of cores of the machine, and the versions of the packages."""
     models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     description: dict[str, Any] = {
         "date": datetime.now(UTC).date().isoformat(),

@@ -1,4 +1,4 @@
-"""The command line that all benchmarks share: options, a printed table, an output file, and the load average."""
+"""The command line that all benchmarks share, with the option `--output`."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from types import FrameType
 from typing import Any
 
 STOPPED = 130
-"""The exit status after SIGINT, as in shells."""
+"""The exit status of a benchmark after SIGINT or SIGTERM. Shells report the same status after SIGINT."""
 
 
 def exit_on_signals() -> None:
-    """Make SIGINT and SIGTERM raise SystemExit, so that servers are stopped and databases are dropped."""
+    """Raise SystemExit on SIGINT and SIGTERM, so that benchmarks stop their servers and drop their databases."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    # Ignore further signals, because a second signal must not interrupt the cleanup. SIG_IGN is not used, because
+    # Ignore further signals, because a second signal must not interrupt the cleanup. Don't use SIG_IGN, because
     # Python would report a signal that has already arrived as "ignored due to race condition".
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, _ignore)
@@ -39,10 +39,10 @@ def main(
     measure: Callable[[argparse.Namespace], dict[str, Any]],
     show: Callable[[dict[str, Any]], str],
 ) -> None:
-    """Run a benchmark and print its table. With `--output`, write the figures as JSON."""
+    """Run a benchmark from the command line and print its table. With `--output`, also write the figures as JSON."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments(parser)
-    parser.add_argument("--output", type=Path, help="the file to write the figures to")
+    parser.add_argument("--output", type=Path, help="write the figures to this file, as JSON")
     options = parser.parse_args()
     exit_on_signals()
     before = os.getloadavg()[0]

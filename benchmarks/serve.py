@@ -1,4 +1,4 @@
-"""An application server on a free port, with measurements of its workers' CPU time and memory."""
+"""A context manager for an application server on a free port, which measures the CPU time and memory of workers."""
 
 from __future__ import annotations
 
@@ -24,25 +24,26 @@ _TIMEOUT_SECONDS = 60
 
 
 def trivial(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """Answer 201 and do nothing else. This WSGI application shows the limits of wrk and gunicorn."""
+    """Answer 201 and do nothing else. This WSGI application measures the upper limit of wrk and gunicorn."""
     start_response("201 Created", [("Content-Type", "application/json"), ("Content-Length", "2")])
     return [b"{}"]
 
 
 def machine_cpu() -> float:
-    """Return the CPU time, in seconds, that the kernel and all processes have used, including the load generator."""
+    """Return the CPU time that the kernel and all processes of the machine have used, in seconds."""
     user, nice, system, _, _, interrupts, soft = map(int, Path("/proc/stat").read_text().split(maxsplit=8)[1:8])
     return (user + nice + system + interrupts + soft) / os.sysconf("SC_CLK_TCK")
 
 
 class Server:
-    """A context manager that runs an application server on the database that the environment variables select.
+    """A context manager that runs an application server. Environment variables select the server's database.
 
     Args:
         log: the file for the output of the server.
-        application: import path of the application, for gunicorn.
-        kind: gunicorn's worker class, or `uvicorn`.
-        threads: threads per worker of gunicorn.
+        application: the import path of the application, for gunicorn.
+        workers: the number of worker processes.
+        kind: the worker class of gunicorn, or `uvicorn`.
+        threads: the number of threads per worker of gunicorn.
         env: additional environment variables of the server.
     """
 
@@ -66,8 +67,8 @@ class Server:
             self._uvicorn(workers) if kind == "uvicorn" else self._gunicorn(application, workers, kind, threads)
         )
 
-    # gthread and uvicorn close each connection after the response, as sync workers do. Otherwise, one worker could
-    # serve most of the connections.
+    # Make gthread and uvicorn close each connection after the response, as sync workers do. Otherwise, one worker
+    # could serve most of the connections.
 
     def _gunicorn(self, application: str, workers: int, kind: str, threads: int) -> list[str]:
         return [
@@ -106,7 +107,7 @@ class Server:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop()
-        if isinstance(error, Exception):  # SystemExit only stops the benchmark.
+        if isinstance(error, Exception):  # Don't print the log after SystemExit.
             sys.stderr.write("".join(self._log.read_text().splitlines(keepends=True)[-40:]))
 
     def _wait_until_up(self) -> None:
@@ -136,7 +137,7 @@ class Server:
         """The process ids of the workers."""
         pid = self._popen.pid
         children = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
-        # Python's resource tracker, which uvicorn's parent process also starts, is left out.
+        # Leave out Python's resource tracker, which uvicorn's parent process also starts.
         return [child for child in children if b"resource_tracker" not in Path(f"/proc/{child}/cmdline").read_bytes()]
 
     def cpu(self) -> float:

@@ -1,12 +1,13 @@
-"""Benchmark of issuing and of the do-nothing view with several application servers, on PostgreSQL.
+"""A benchmark that compares application servers on PostgreSQL, for issuing and for a do-nothing view.
 
     python -m benchmarks.servers [--servers-rounds 10] [--seconds 1] [--servers sync,gthread,uvicorn-pool]
 
 All servers run at the same time, and one server at a time is under load.
 
-uvicorn is not measured with persistent database connections, because Django advises against them under ASGI. Each
-request has its own thread, so other requests can't reuse the connection, which stays open until it is garbage
-collected. In a trial, all 100 connections of PostgreSQL were used up within seconds.
+uvicorn is not measured with persistent database connections, because Django advises against such connections under
+ASGI. Each request has its own thread, so other requests can't reuse a connection. The connection stays open until
+Python's garbage collector closes the connection. In a trial, all 100 connections of PostgreSQL were used up within
+seconds.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ MEASURED = ("nothing", "ours")
 
 @dataclass(frozen=True)
 class Kind:
-    """A way to serve the application.
+    """An application server and its kind of database connections.
 
     Attributes:
-        name: the name in `--servers`.
-        title: the title in the tables.
-        server: gunicorn's worker class, or `uvicorn`.
+        name: the name of the server, for the option `--servers`.
+        title: the title of the server in tables.
+        server: the worker class of gunicorn, or `uvicorn`.
         connections: the kind of database connections: `persistent`, `closed` after each request, or from a `pool`.
     """
 
@@ -58,7 +59,7 @@ KINDS = (
     Kind("uvicorn-pool", "uvicorn, pool", "uvicorn", "pool"),
 )
 BASE = KINDS[0].name
-"""The name of the server that the other servers are compared with."""
+"""The name of the server with which the other servers are compared."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -102,7 +103,7 @@ def _endpoints(server: Server, env: Any, seconds: float) -> list[Endpoint]:
 
 
 def _turn(server: Server, kind: Kind, endpoints_: list[Endpoint], seconds: float) -> dict[str, Any]:
-    """Put load on each endpoint of a server once. Returns the measured values."""
+    """Put load on each endpoint of one server in turn. Returns the measured values."""
     turn: dict[str, Any] = {}
     for endpoint in endpoints_:
         before = server.cpu()

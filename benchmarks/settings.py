@@ -1,4 +1,4 @@
-"""Production-like settings of the test project. The alternatives are installed, and all costly features are on."""
+"""Production-like settings of the test project, with the alternatives installed and all costly features enabled."""
 
 import os
 
@@ -13,9 +13,9 @@ MIDDLEWARE = testproject.MIDDLEWARE
 ROOT_URLCONF = "benchmarks.urls"
 TEMPLATES = testproject.TEMPLATES
 
-# Connections are persistent and statements are prepared, as the README advises. With CONN_MAX_AGE=0, Django's
-# default, the benchmark would measure how fast PostgreSQL forks. Without prepared statements, PostgreSQL would spend
-# much of its time on planning the same statements again.
+# Connections are persistent and statements are prepared, as the README advises. With Django's default CONN_MAX_AGE=0,
+# the benchmark would mainly measure the time in which PostgreSQL starts a process. Without prepared statements,
+# PostgreSQL would spend much of its time on planning the same statements again.
 OPTIONS = {
     "postgresql": {"server_side_binding": True, "prepare_threshold": 5},
     "sqlite": {
@@ -37,7 +37,7 @@ TIME_ZONE = "UTC"
 STATIC_URL = "static/"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-# The log contains one line per issued token, as in production.
+# As in production, the log contains one line per issued token.
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -55,13 +55,14 @@ LOGGING = {
 
 OAUTH2_PROVIDER = testproject.OAUTH2_PROVIDER
 INSTACCESS = {
-    # Throttling calls Redis for each request and never refuses, because the bucket leaks faster than clients fill it.
+    # The throttle calls Redis for each request but refuses no request, because the bucket leaks faster than clients
+    # fill the bucket.
     "THROTTLE_LIMIT": 1_000_000,
     "THROTTLE_COST": 1,
     "THROTTLE_LEAK": 1_000_000,
     # A gateway that reads the revocations from the issuer's URL sends this secret.
     "SERVICE_SECRETS": ["benchmarks-only-0123456789abcdef0123456789"],
     "ALLOW_HTTP_URLS": True,
-    # The service has no local users.
+    # With this hook, the service needs no local users.
     "USER_HOOK": "instaccess.service.TokenUser",
 }

@@ -1,4 +1,4 @@
-"""A temporary database for a benchmark: SQLite in a temporary folder, or PostgreSQL."""
+"""A temporary database for a benchmark, on SQLite or PostgreSQL, with keys, users and access tokens."""
 
 # ruff: noqa: PLC0415  (Functions contain imports, because Django is set up after the database is created.)
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 VENDORS = ("sqlite", "postgresql")
 CALLERS = 50
-"""The number of users. Each user has an access token, and requests use the tokens in turn."""
+"""The number of users. Each user has one access token, and the requests use the access tokens in turn."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Stage:
     """The environment of a benchmark.
 
     Attributes:
-        folder: a temporary folder for output.
-        bearers: access tokens that have the scope for issuing.
-        basic: the Authorization value of an application, for the client credentials grant.
+        folder: a temporary folder for the output of servers.
+        bearers: the access tokens, which have the scope for issuing.
+        basic: an Authorization value with the credentials of an application, for the client credentials grant.
     """
 
     folder: Path
@@ -37,7 +37,7 @@ class Stage:
 
 @contextmanager
 def stage(vendor: str) -> Iterator[Stage]:
-    """Set up Django on a new database with keys, users and access tokens. Can be used once per process."""
+    """Set up Django on a new database with keys, users and access tokens. Call this function once per process."""
     with tempfile.TemporaryDirectory(prefix="instaccess-benchmark-") as folder, database(vendor, Path(folder)):
         import django
 
@@ -56,7 +56,7 @@ def stage(vendor: str) -> Iterator[Stage]:
 
 @contextmanager
 def database(vendor: str, folder: Path) -> Iterator[None]:
-    """Create an empty database, and set the environment variables that select the database."""
+    """Create an empty database, and set the environment variables that select this database."""
     os.environ["DJANGO_SETTINGS_MODULE"] = "benchmarks.settings"
     os.environ["INSTACCESS_DATABASE"] = vendor
     if vendor == "sqlite":
@@ -73,7 +73,7 @@ def database(vendor: str, folder: Path) -> Iterator[None]:
 
 
 def psql(*statements: str, name: str = "postgres") -> list[Any]:
-    """Execute statements in autocommit mode. Returns the rows of the last statement that returns rows."""
+    """Execute SQL statements on PostgreSQL in autocommit mode. Returns the rows of the last query."""
     import psycopg
 
     rows: list[Any] = []
@@ -91,7 +91,7 @@ def psql(*statements: str, name: str = "postgres") -> list[Any]:
 
 
 def populate() -> tuple[tuple[str, ...], str]:
-    """Create users with access tokens, and an application for the client credentials grant."""
+    """Create users with access tokens, and an application. Returns the access tokens, and an Authorization value."""
     from django.contrib.auth import get_user_model
     from django.utils import timezone
     from oauth2_provider.models import get_access_token_model, get_application_model
@@ -114,7 +114,7 @@ def populate() -> tuple[tuple[str, ...], str]:
             user=user, application=application, token=text, scope=SCOPE, expires=timezone.now() + timedelta(days=1)
         )
         bearers.append(text)
-    # Store the secret unhashed, because checking a hash would take longer than the rest of the request.
+    # Store the client secret unhashed, because checking a hash would take longer than the rest of the request.
     secret = secrets.token_urlsafe(32)
     own = get_application_model().objects.create(
         name="nightly job",

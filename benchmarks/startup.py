@@ -1,8 +1,8 @@
-"""Benchmark of the time that the package adds to the start of a process with Django, DRF and django-oauth-toolkit.
+"""A benchmark of the time that this package adds to the start of a process with Django and django-oauth-toolkit.
 
     python -m benchmarks.startup [--starts 15]
 
-The figures are CPU time with all files in the page cache.
+The benchmark measures CPU time, with all files in the page cache.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from .serve import ROOT
 
 WITH, WITHOUT = "with instaccess", "without"
 
-# The work of a worker before its first request: importing the apps and URLs, and registering the system checks.
+# This script does the work of a worker before its first request: it imports the apps and URLs and registers the
+# system checks.
 _START = """
 import sys, time
 begun = time.process_time()
@@ -65,7 +66,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         for number in range(options.starts + 1):
             for kind, values in times.items():
                 took = start(kind)
-                if number:  # The first start compiles the modules.
+                if number:  # Ignore the first start, which compiles the modules.
                     values.append(took)
     added = [with_ - without for with_, without in zip(times[WITH], times[WITHOUT], strict=True)]
     return {

@@ -1,4 +1,4 @@
-"""Benchmark of tamper evidence: `issuer.issue` with an HMAC per row, and with a constant in place of the HMAC.
+"""A benchmark of tamper evidence: `issuer.issue` with an HMAC per audit row, and with a constant instead.
 
 python -m benchmarks.tamper --database postgresql [--tamper-rounds 400]
 """
@@ -73,7 +73,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "database": options.database,
         "milliseconds": {name: timing.spread(values) for name, values in each.items()},
         "ratio": timing.ratios(each[WITH], each[WITHOUT]),
-        # CPU time is reported, because it varies less than wall-clock time, and computing an HMAC never waits.
+        # CPU time is reported because CPU time varies less than wall-clock time, and computing an HMAC never waits.
         "added CPU, microseconds": timing.spread(added, 1),
         "share of an issue": round(statistics.median(added) / 1000 / statistics.median(each[WITHOUT]), 4),
     }
@@ -84,7 +84,7 @@ CONSTANT = "constant"
 
 @contextmanager
 def no_hmac() -> Iterator[None]:
-    """Replace the canonical encoding of rows, the key-encryption keys and the HMAC with constants."""
+    """Replace the canonical encoding of audit rows, the key-encryption keys and the HMACs with constants."""
     from instaccess import audit
     from instaccess.audit import names, row_hmac
     from instaccess.conf.settings import Conf

@@ -1,4 +1,4 @@
-"""Timing of alternatives in turns, so that other load on the machine affects all alternatives equally."""
+"""Functions that time alternatives in turn. Other load on the machine then affects all alternatives equally."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 Times = dict[str, list[float]]
-"""The time per call, in seconds, by alternative and round."""
+"""The times per call in seconds: one list per alternative, with one time per round."""
 
 
 def in_turns(
@@ -19,9 +19,9 @@ def in_turns(
     warm_up: int = 3,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Times:
-    """Time each alternative `calls` times in a row, in `rounds` rounds. Every other round runs in reverse order.
+    """Time each alternative in `rounds` rounds of `calls` calls. Every other round runs in reverse order.
 
-    For code that does not wait, `time.process_time` is the better clock, because it excludes other processes.
+    For code that never waits, pass `time.process_time` as the clock, because it excludes the time of other processes.
     """
     times: Times = {name: [] for name in alternatives}
     for number in range(warm_up + rounds):
@@ -37,7 +37,7 @@ def in_turns(
 
 
 def spread(values: Sequence[float], digits: int = 3) -> dict[str, float]:
-    """Return the median, and the range of 90% of the values (of all values if there are fewer than 20)."""
+    """Return the median, and the range of 90% of the values. Fewer than 20 values are all in the range."""
     ordered = sorted(values)
     cut = len(ordered) // 20
     return {
@@ -48,12 +48,12 @@ def spread(values: Sequence[float], digits: int = 3) -> dict[str, float]:
 
 
 def ratios(values: Sequence[float], base: Sequence[float]) -> dict[str, float]:
-    """Return the spread of the ratios per round. A temporarily slow machine affects both values of a round."""
+    """Return the spread of the ratios `value / base` per round. Other load affects both values of a round equally."""
     return spread([value / other for value, other in zip(values, base, strict=True)])
 
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Format a table in columns. The first column is aligned left."""
+    """Format a table as text. The first column is aligned left, and the other columns are aligned right."""
     cells = [list(map(str, header)), *(list(map(str, row)) for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     lines = [f"\n{title}", ""]
@@ -67,5 +67,5 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> s
 
 
 def ranged(values: Mapping[str, float], digits: int = 2) -> str:
-    """Format a spread."""
+    """Format the result of `spread` as the median and the range, such as "1.20 (1.10 to 1.35)"."""
     return f"{values['median']:.{digits}f} ({values['low']:.{digits}f} to {values['high']:.{digits}f})"

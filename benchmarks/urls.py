@@ -1,4 +1,4 @@
-"""URLs of the package and of the alternatives."""
+"""The URLs of this package and of the alternatives."""
 
 from django.urls import include, path
 

@@ -1,4 +1,4 @@
-"""Views of the alternatives, each written as in its documentation. For benchmarks only, not for production."""
+"""The views of the alternatives, each written as its documentation advises. Only for benchmarks."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ ISSUER = "instructure:inst_access"
 
 
 class Nothing(APIView):
-    """A view that authenticates with django-oauth-toolkit and does nothing else: the baseline of issuing."""
+    """A view that authenticates with django-oauth-toolkit and does nothing else, as the baseline of issuing."""
 
     authentication_classes = [OAuth2Authentication]
     permission_classes = [IsAuthenticated]
@@ -54,23 +54,23 @@ class Nothing(APIView):
 
 
 class SimpleJWT(Nothing):
-    """A view that returns a token of djangorestframework-simplejwt: signed with HS256, but not encrypted."""
+    """A view that returns a token of djangorestframework-simplejwt, which is signed with HS256 but not encrypted."""
 
     def post(self, request: Request) -> Response:
         return Response({"token": str(AccessToken.for_user(request.user))}, status=201)
 
 
 class Knox(Nothing):
-    """A view that returns a random token of django-rest-knox, and stores the digest of the token."""
+    """A view that returns a random token of django-rest-knox and stores the token's digest."""
 
     def post(self, request: Request) -> Response:
         return Response({"token": AuthToken.objects.create(request.user)[1]}, status=201)
 
 
 class Naive(APIView):
-    """A straightforward issuer, with jwcrypto as in the README of jwcrypto, and an audit row by the ORM.
+    """A simple issuer that uses jwcrypto as its README describes, and inserts an audit row with the ORM.
 
-    The view computes the user's uuid, whereas the package reads the uuid from the database.
+    The view computes the uuid of the user. The package would read the uuid from the database.
     """
 
     authentication_classes = [OAuth2Authentication]
@@ -110,7 +110,7 @@ class Naive(APIView):
         return Response({"token": encrypted.serialize()}, status=201)
 
 
-# The statements below work only with the default tables and don't support swapped models.
+# These SQL statements work only with the default tables and don't support swapped models.
 _SELECT = """
 SELECT t.id, t.scope, a.id, a.client_id, u.id, u.username, i.uuid
 FROM oauth2_provider_accesstoken t
@@ -129,16 +129,17 @@ VALUES (%s, %s, %s, %s, %s, '', '', %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 
 
 @csrf_exempt
 def floor(request: HttpRequest) -> HttpResponse:
-    """Issue a token at the lower bound: one SELECT, bare OpenSSL and one INSERT, without DRF and the ORM.
+    """Issue a token with one SELECT, bare OpenSSL and one INSERT, as a lower bound for the time of an issuer.
 
-    The view has no validator, throttling, tamper evidence or log, and its errors differ from Canvas's errors.
+    The view uses neither DRF nor the ORM. It omits the validator, throttling, tamper evidence and the log, and its
+    errors differ from Canvas's errors.
     """
     return _floor(request, guarded=False)
 
 
 @csrf_exempt
 def guarded_floor(request: HttpRequest) -> HttpResponse:
-    """Issue a token at the lower bound, with throttling on Redis, an HMAC per row, and a log line."""
+    """Issue a token as `floor` does, but with throttling on Redis, an HMAC per audit row, and a log line."""
     return _floor(request, guarded=True)
 
 
@@ -216,12 +217,12 @@ def _floor(request: HttpRequest, *, guarded: bool) -> HttpResponse:
 
 
 def no_content(request: HttpRequest) -> HttpResponse:
-    """Answer 204, as the baseline of the gateway: a plain Django view."""
+    """Answer 204. This plain Django view is the baseline of the gateway."""
     return HttpResponse(status=204)
 
 
 class Service(APIView):
-    """A view that accepts the decrypted token, as in a service without local users."""
+    """A view that accepts a signed InstAccess token, as in a service without local users."""
 
     authentication_classes: list[type] = [InstAccessAuthentication]
     permission_classes = [IsAuthenticated]
@@ -231,7 +232,7 @@ class Service(APIView):
 
 
 class BareAuthentication(BaseAuthentication):
-    """Authentication that checks only the signature."""
+    """Authentication that checks only the signature of the token."""
 
     def authenticate(self, request: Request) -> tuple[Any, Any]:
         text = request.META.get("HTTP_AUTHORIZATION", "").removeprefix("Bearer ")
@@ -251,7 +252,7 @@ class _BareUser(TokenUser):
 
 
 class BareService(Service):
-    """The view with a bare RS256 verification: the baseline of the service."""
+    """A view that only verifies an RS256 signature, as the baseline of the service."""
 
     authentication_classes = [BareAuthentication]
 
@@ -270,7 +271,7 @@ def _claims(user_pk: Any, user_uuid: str, host: str) -> dict[str, Any]:
     }
 
 
-# The keys don't change while a benchmark runs, so the encoder and the decoder are cached without expiry.
+# The encoder and the decoder are cached without expiry, because the keys don't change while a benchmark runs.
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Configuration of gunicorn: loads and uses the keys before the first request, as the README advises."""
+"""The configuration of gunicorn, which loads the keys before the first request as the README advises."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def post_worker_init(worker: Any) -> None:
-    """Warm up before the first request of the worker."""
+    """Load and use the keys before the first request of the worker."""
     from instaccess.warmup import warm_up  # noqa: PLC0415  (gunicorn reads this file before Django is set up.)
 
     warm_up()

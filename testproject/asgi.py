@@ -1,4 +1,4 @@
-"""ASGI entry point of the test project."""
+"""The ASGI application of the test project."""
 
 import os
 

@@ -1,6 +1,7 @@
-"""Audit rows that resemble the audit log of a busy school, generated for benchmarks, screenshots and demos.
+"""A generator of audit rows that resemble the audit log of a busy school, for benchmarks, screenshots and demos.
 
-The same seed and the same time generate the same rows. With the same key-encryption key, the HMACs are also the same.
+The same seed and the same current time produce the same rows. With the same key-encryption key, the HMACs are also
+the same.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ from instaccess.users import user_name
 LIFETIME = timedelta(hours=1)
 USERS = 500
 DELETED_USERS = 2500
-"""The number of deleted users. Only the audit log contains the uuids and the names of these users."""
+"""The number of deleted users, whose uuids and names only the audit log contains."""
 MASQUERADERS = 5
 ADDRESSES = 3000
 EXISTING_SHARE = 0.8
-"""The share of the tokens whose subject still exists."""
+"""The share of tokens whose subject is an existing user, from 0 to 1."""
 MASQUERADES, REVOKED, REFUSED = 0.01, 0.002, 0.03
-"""The average numbers of masquerades, revoked tokens and refusals per issued token."""
+"""The average number of masquerades, of revoked tokens and of refusals, per issued token."""
 ROTATED = timedelta(days=90)
 
 APPLICATIONS = {
@@ -48,7 +49,7 @@ APPLICATIONS = {
     "Timetable": 1.5,
     "Alumni pages": 0.5,
 }
-"""The share of each application in the issued tokens, in percent, by name of the application."""
+"""The percentage of issued tokens for each application, by name of the application."""
 ACCOUNTS = {"canvas.example.edu": 70, "college.example.edu": 29.95, "summer.example.edu": 0.05}
 AGENTS = [
     "python-requests/2.32.5",
@@ -62,7 +63,7 @@ AGENTS = [
 ]
 REASONS = ["laptop lost", "left the school", "integration shows odd traffic", "requested by the user"]
 REFUSALS = [
-    # The role, the reason code, the share in percent, and whether the application is known.
+    # Each tuple contains the role, the reason code, the percentage of refusals, and whether the application is known.
     (RefusalCount.Role.ISSUER, "expired", 35, True),
     (RefusalCount.Role.ISSUER, "unknown_token", 15, False),
     (RefusalCount.Role.ISSUER, "insufficient_scope", 5, True),
@@ -75,7 +76,7 @@ REFUSALS = [
 
 @dataclass(frozen=True)
 class Person:
-    """The subject of a token. `user_id` is None for a deleted user."""
+    """The subject or the real user of a generated token. `user_id` is None for a deleted user."""
 
     uuid: str
     name: str = ""
@@ -85,13 +86,14 @@ class Person:
 class Seeding:
     """Generated users, applications, audit rows and refusals for a period that ends now.
 
-    Creating an instance stores `users` and `applications`. The rows are generated one by one, in constant memory.
+    The constructor stores the users and the applications in the database. The audit rows are generated one by one, in
+    constant memory.
 
     Args:
         rows: the number of audit rows.
         days: the length of the period, in days.
         seed: the seed of the random number generator.
-        now: the end of the period.
+        now: the current time, which is the end of the period.
     """
 
     def __init__(self, *, rows: int, days: int, seed: int, now: datetime) -> None:
@@ -108,7 +110,7 @@ class Seeding:
         }
 
     def tokens(self) -> Iterator[IssuedToken]:
-        """Yield unsaved audit rows like those that `issuer.issue` stores, oldest first."""
+        """Yield unsaved audit rows in the format of `issuer.issue`, oldest first."""
         rnd = self._random
         domains, domain_shares = list(ACCOUNTS), _cumulative_sums(ACCOUNTS.values())
         accounts = {domain: str(uuid.uuid5(uuid.NAMESPACE_DNS, domain)) for domain in domains}
@@ -150,7 +152,7 @@ class Seeding:
             yield token
 
     def refusals(self) -> Iterator[RefusalCount]:
-        """Yield unsaved refusal counts: about `REFUSED` refusals per issued token, from the last `RETENTION` only."""
+        """Yield unsaved refusal counts for the last `RETENTION`, with about `REFUSED` refusals per issued token."""
         rnd = self._random
         hours = (self.now - self.start) / timedelta(hours=1)
         hour = max(self.start, self.now - RETENTION).replace(minute=0, second=0, microsecond=0)
@@ -165,14 +167,14 @@ class Seeding:
             hour += timedelta(hours=1)
 
     def _issue_times(self) -> Iterator[datetime]:
-        """Yield the issue times in whole seconds: the same number every day, most of them around noon."""
+        """Yield issue times in whole seconds: the same number of tokens every day, most of them near noon."""
         first, last = (_cumulative_activity(time.timestamp()) for time in (self.start, self.now))
         for number in range(self.count):
             seconds = _time_of(first + (last - first) * (number + self._random.random()) / self.count)
             yield datetime.fromtimestamp(int(seconds), UTC)
 
     def _person(self, time: datetime) -> Person:
-        """Choose a subject.
+        """Choose the subject of a token that is issued at `time`.
 
         Some users get tokens every hour, others twice per year. Deleted users get tokens only for part of the period.
         """
@@ -184,7 +186,7 @@ class Seeding:
         ]
 
     def _elapsed(self, time: datetime) -> float:
-        """Return the elapsed share of the period at a time, from 0 to 1."""
+        """Return the share of the period that has elapsed at `time`, from 0 to 1."""
         return min(max((time - self.start) / (self.now - self.start), 0), 1)
 
     def _uuid(self) -> uuid.UUID:
@@ -196,7 +198,7 @@ class Seeding:
         return f"10.{self._random.randrange(256)}.{self._random.randrange(256)}.{self._random.randrange(1, 255)}"
 
     def _kid(self, use: Key.Use, time: datetime) -> str:
-        """Return the kid of the current key, or a generated kid for a time before the last rotation."""
+        """Return the kid of the key that is current at `time`, or an invented kid before the last rotation."""
         rotations = (self.now - time) // ROTATED
         return (self._kids[use] if not rotations else None) or f"seeded-{use}-{rotations}"
 
@@ -247,17 +249,17 @@ _SWING = 0.7
 
 
 def _activity(time: datetime) -> float:
-    """Return the relative activity at an hour of the day (UTC), 1 on average."""
+    """Return the relative number of issued tokens at a time of day (UTC). The average over a day is 1."""
     return 1 - _SWING * math.cos(2 * math.pi * (time.timestamp() % DAY) / DAY)
 
 
 def _cumulative_activity(seconds: float) -> float:
-    """Return the integral of the activity up to a time, in seconds of average activity."""
+    """Return the integral of `_activity` from the epoch to a time, in seconds of average activity."""
     return seconds - _SWING * DAY / (2 * math.pi) * math.sin(2 * math.pi * (seconds % DAY) / DAY)
 
 
 def _time_of(activity: float) -> float:
-    """Return the time for a value of `_cumulative_activity`, accurate to a few seconds."""
+    """Return the time, in seconds, at which `_cumulative_activity` has this value, accurate to a few seconds."""
     day, rest = divmod(activity, DAY)
     minute = bisect_right(_BY_MINUTE, rest) - 1
     before, after = _BY_MINUTE[minute : minute + 2]

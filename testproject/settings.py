@@ -1,4 +1,4 @@
-"""Settings of a project with all three roles (issuer, gateway, service), for `make demo` and tests only."""
+"""The settings of a project with all three roles (issuer, gateway, service), only for tests and `make demo`."""
 
 import json
 import os
@@ -21,7 +21,8 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "rest_framework",
     "oauth2_provider",
-    # `testproject` must come first, so that its `instaccess_tokens` replaces the app's command and adds `seed`.
+    # List `testproject` before `instaccess`, so that its command `instaccess_tokens`, with `seed`, replaces the
+    # app's.
     "testproject",
     "instaccess",
 ]
@@ -57,7 +58,7 @@ DATABASES = {
             "ENGINE": "django.db.backends.sqlite3",
             "NAME": os.environ.get("SQLITE_NAME", DEMO_DIR / "demo.sqlite3"),
             "OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 20, "init_command": "PRAGMA journal_mode=WAL"},
-            # The test database is a file, so that all threads and processes of a test use one database.
+            # The test database is a file, so that all threads and processes of a test use the same database.
             "TEST": {"NAME": os.environ.get("SQLITE_TEST_NAME", BASE_DIR / "demo.sqlite3.test")},
         },
         "postgresql": {
@@ -99,5 +100,5 @@ OAUTH2_PROVIDER = {
     },
     "DEFAULT_SCOPES": ["read"],
 }
-# A test passes these settings as JSON to a server or command that the test starts.
+# A test passes these settings as JSON to each server or command that the test starts.
 INSTACCESS: dict[str, object] = json.loads(os.environ.get("INSTACCESS_SETTINGS", "{}"))

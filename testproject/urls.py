@@ -1,4 +1,4 @@
-"""URLs of all three roles, the admin and django-oauth-toolkit."""
+"""The URLs of all three roles, of the admin and of django-oauth-toolkit."""
 
 from django.contrib import admin
 from django.urls import include, path, re_path

@@ -1,4 +1,4 @@
-"""A protected endpoint that also exists in Canvas: `GET /api/v1/users/self`."""
+"""The protected endpoint `GET /api/v1/users/self`, which also exists in Canvas."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from instaccess.service import InstAccessAuthentication
 
 
 class AccessTokenAuthentication(OAuth2Authentication):  # type: ignore[misc]
-    """Authentication by OAuth2 access tokens of active users. Refuses other tokens with Canvas's body."""
+    """Authentication with OAuth2 access tokens of active users. Other tokens are refused with Canvas's body."""
 
     def authenticate(self, request: Request) -> Any:
         authenticated = super().authenticate(request)
@@ -30,13 +30,13 @@ class AccessTokenAuthentication(OAuth2Authentication):  # type: ignore[misc]
 
 
 class UsersSelf(APIView):
-    """A view of the caller, who authenticates with the gateway's signed token or with an OAuth2 access token."""
+    """A view that returns the caller, who sends a signed InstAccess token or an OAuth2 access token."""
 
     authentication_classes = [InstAccessAuthentication, AccessTokenAuthentication]
     permission_classes = [IsAuthenticated]
 
     def handle_exception(self, exc: Exception) -> HttpResponseBase:  # type: ignore[override]
-        """Return the same response as Canvas, because clients compare bodies literally."""
+        """Return the same error response as Canvas, because clients compare response bodies literally."""
         if isinstance(exc, NotAuthenticated):
             exc = web.Unauthenticated(code=Reason.NO_CREDENTIALS)
         if isinstance(exc, web.Refusal):
@@ -58,5 +58,5 @@ class UsersSelf(APIView):
         )
 
     def post(self, request: Request) -> Response:
-        """Return the number of body bytes that the proxy forwarded."""
+        """Return the number of bytes in the body of the request, for tests of proxies."""
         return Response({"received": sum(len(chunk) for chunk in iter(lambda: request.read(64 * 1024), b""))})

@@ -1,4 +1,4 @@
-"""WSGI entry point of the test project."""
+"""The WSGI application of the test project."""
 
 import os
 

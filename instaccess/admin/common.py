@@ -1,4 +1,4 @@
-"""Base classes and helpers that the admin pages share."""
+"""Base classes and functions that several admin pages share."""
 
 from __future__ import annotations
 
@@ -20,23 +20,19 @@ from .. import charsets, web
 from ..times import format_utc
 
 
-# Omit the type parameter, because ModelAdmin is generic only for type checkers: `ModelAdmin[…]` fails at run time.
+# Omit the type parameter: `ModelAdmin[…]` fails at run time, because only type checkers treat ModelAdmin as generic.
 class OfferedFiltersAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """An admin whose URLs accept only the filters that the list offers."""
+    """An admin whose URLs accept only the filters that the change list offers."""
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
-        """Return whether the list offers this filter. If not, Django answers 400 and logs the lookup, not the value.
-
-        Django would allow every lookup on every column. A user who may only view the rows could then read a column
-        that no page shows, one comparison at a time, or stall the database with a regular expression.
-        """
+        """Return whether the change list offers this filter. Django refuses other filters with a 400."""
         offered: Any = self.get_list_filter(request)
-        # A filter by a field, such as "use", has the parameter "use__exact" in its links.
+        # The links of a filter by a field, such as "use", contain the parameter "use__exact".
         return lookup in {f"{each}__exact" if isinstance(each, str) else each.parameter_name for each in offered}
 
 
 class ReadOnlyAdmin(OfferedFiltersAdmin):
-    """An admin of read-only rows. No user, not even a superuser, can add, edit or delete a row."""
+    """An admin with read-only rows. Even superusers can't add, edit or delete a row."""
 
     actions: Sequence[Any] | None = None
 
@@ -50,15 +46,15 @@ class ReadOnlyAdmin(OfferedFiltersAdmin):
         return False
 
     def log_change(self, request: HttpRequest, obj: Any, message: Any) -> Any:
-        """Log a change in the admin's log, in a spelling that the database can store."""
+        """Record a change in the admin log. Characters that the database can't store are replaced."""
         return super().log_change(request, obj, _fit_log_message(message))
 
     def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> Any:
-        """Log an addition in the admin's log, in a spelling that the database can store."""
+        """Record an addition in the admin log. Characters that the database can't store are replaced."""
         return super().log_addition(request, obj, _fit_log_message(message))
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
-        """Return the change list.
+        """Return the change list for the filters in the URL.
 
         Raises IncorrectLookupParameters if the URL contains a value that no column can store, such as a NUL
         character. Django then redirects to the change list with an error message instead of answering 500.
@@ -70,9 +66,9 @@ class ReadOnlyAdmin(OfferedFiltersAdmin):
 
 
 def take_form(request: HttpRequest) -> tuple[QueryDict, MultiValueDict[str, Any]]:
-    """Return the form and the files of a request, and remove them from the request.
+    """Remove the form and the files from a request, and return the form and the files.
 
-    Call this function first, so that no error report of a later failure contains the form or the files.
+    Call this function first in a view, so that no error report of a later failure contains the form or the files.
     """
     form, files = request.POST, request.FILES
     web.forget_parameters(request)
@@ -80,7 +76,8 @@ def take_form(request: HttpRequest) -> tuple[QueryDict, MultiValueDict[str, Any]
 
 
 def _fit_log_message(message: Any) -> Any:
-    # Django writes a list of changes as JSON in ASCII. A string may contain the reason that a user entered.
+    # Only a string can contain other characters, for example in a reason that a user entered. Django stores a list of
+    # changes as ASCII JSON.
     if not isinstance(message, str):
         return message
     return charsets.fit(message, LogEntry._meta.get_field("change_message"), using=router.db_for_write(LogEntry))
@@ -96,13 +93,13 @@ def render_confirmation(
     effects: Sequence[Any],
     hidden: Iterable[tuple[str, str]] = (),
 ) -> TemplateResponse:
-    """Render the confirmation page that is shown before a change is made.
+    """Render the page that asks a user to confirm a change.
 
     Args:
         form: the form with the fields that the user must fill in.
         title: the title of the page.
         button: the label of the submit button.
-        effects: the sentences that describe the effects of the change.
+        effects: sentences that describe the effects of the change.
         hidden: the names and the values of additional hidden fields.
     """
     context = {
@@ -119,7 +116,7 @@ def render_confirmation(
 
 
 def time_element(time: datetime | None) -> str:
-    """Render a time in UTC, to the second. The project's TIME_ZONE has no effect."""
+    """Render a time as HTML, in UTC and to the second. The setting TIME_ZONE has no effect. Returns "-" for None."""
     if time is None:
         return "-"
     return format_html('<time class="nowrap">{}</time>', format_utc(time))

@@ -1,4 +1,4 @@
-"""Forms of the confirmation pages and of the inspector."""
+"""The forms of the confirmation pages and of the inspector."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _NEEDS_PERMISSION = _(
 
 
 class ConfirmForm(forms.Form):
-    """A form without visible fields. The field `confirmed` is sent only by the button on the confirmation page."""
+    """A form without visible fields. Only the button on the confirmation page sends the field `confirmed`."""
 
     confirmed = forms.CharField(widget=forms.HiddenInput, initial="yes")
 
 
 class GenerateForm(ConfirmForm):
-    """A form to choose between a signing key and an encryption key."""
+    """A form to choose the use of a new key: signing or encryption."""
 
     use = forms.ChoiceField(label=_("Key use"), choices=Key.Use.choices)
 
@@ -33,8 +33,9 @@ class GenerateForm(ConfirmForm):
 class RotateForm(ConfirmForm):
     """A form to rotate a key.
 
-    `expected_current` is the id of the current key when the page was rendered. The first request of a double click
-    changes the current key, so the second request does not match the current key and changes nothing.
+    `expected_current` is the id of the key that was current when the page was rendered. After a double click, the
+    first request changes the current key. The second request contains the id of the previous key, so it changes
+    nothing.
     """
 
     expected_current = forms.CharField(widget=forms.HiddenInput)
@@ -49,7 +50,7 @@ class RotateForm(ConfirmForm):
 
 
 class RevokeForm(ConfirmForm):
-    """A form to enter the reason for a revocation. The audit log records the reason with each revoked token."""
+    """A form to enter the reason for a revocation. The audit row of each revoked token records the reason."""
 
     reason = forms.CharField(
         label=_("Reason"), max_length=255, widget=forms.TextInput({"class": "vTextField", "autocomplete": "off"})
@@ -57,7 +58,7 @@ class RevokeForm(ConfirmForm):
 
 
 class _SecretTextarea(forms.Textarea):
-    """A text area that never shows the submitted value again, because the value may be a private key or a token."""
+    """A text area that never shows its submitted value again, because the value may be a private key or a token."""
 
     def __init__(self) -> None:
         super().__init__({"rows": 8, "autocomplete": "off", "spellcheck": "false"})
@@ -67,10 +68,10 @@ class _SecretTextarea(forms.Textarea):
 
 
 class ImportForm(GenerateForm):
-    """A form to import a key, as a file or as text.
+    """A form to import a key from a file or from pasted text.
 
-    The owner of a signing key can issue tokens as any user, even as a superuser. Importing a signing key
-    therefore needs a separate permission. `may_import_signing` says whether the user has this permission.
+    The owner of a signing key can issue tokens as any user, even as a superuser. Importing a signing key therefore
+    needs a separate permission. `may_import_signing` is true if the user has this permission.
     """
 
     file = forms.FileField(label=_("File"), required=False, help_text=_("PEM or JWK."))
@@ -85,7 +86,8 @@ class ImportForm(GenerateForm):
         super().__init__(*args, **kwargs)
         self.may_import_signing = may_import_signing
         if not may_import_signing:
-            # Offer only encryption keys. The field still accepts both, so that `clean_use` can explain the refusal.
+            # Offer only encryption keys. The field itself accepts both uses, so that `clean_use` can explain the
+            # refusal.
             self.fields["use"].widget = forms.Select(choices=[(Key.Use.ENCRYPTION, Key.Use.ENCRYPTION.label)])
             self.fields["use"].help_text = _NEEDS_PERMISSION
 
@@ -96,7 +98,7 @@ class ImportForm(GenerateForm):
         return use
 
     def clean(self) -> dict[str, Any]:
-        """Replace the file and the text by `data`, which is opaque because it can be a private key."""
+        """Replace the file and the text by `data`, which is opaque because the data may be a private key."""
         cleaned = super().clean() or {}
         upload, text = cleaned.pop("file", None), cleaned.pop("text", "")
         if upload is not None and upload.size > MAX_FILE_BYTES:
@@ -108,11 +110,11 @@ class ImportForm(GenerateForm):
 
 
 class InspectForm(forms.Form):
-    """A form to paste the token to inspect. The form is never bound to data, so that it never stores a token."""
+    """A form to paste the token to inspect. No code binds this form to data, so the form never contains a token."""
 
     token = forms.CharField(
         label=_("Token"),
-        # Set no `max_length`, because browsers would silently truncate a longer token.
+        # Don't set `max_length`, because browsers would silently truncate a longer token.
         widget=_SecretTextarea,
         help_text=_(
             "Paste an encrypted or a signed token, an Authorization header, or the issuer's JSON response. "

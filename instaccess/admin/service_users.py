@@ -1,4 +1,4 @@
-"""The admin page for service users. An application acts as its service user in the client credentials grant."""
+"""The admin page of service users. In the client credentials grant, an application acts as its service user."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from .common import OfferedFiltersAdmin
 class ServiceUserAdmin(OfferedFiltersAdmin):
     """The admin of service users.
 
-    A service user gives an application all permissions of the chosen user. The editor must therefore have these
-    permissions too, as for a masquerade. Otherwise, an editor could gain the permissions of an administrator.
-    Django's permissions to add, change and delete apply too. The admin log records each change.
+    A service user gives an application all permissions of the chosen user. The editor must therefore have all these
+    permissions too, as for a masquerade. Otherwise, an editor could gain the permissions of an administrator. In
+    addition, editors need Django's permission to add, change or delete service users. The admin log records each
+    change.
     """
 
     list_display = ["application", "user", "created_at"]
     list_select_related = ["application", "user"]
-    # Show ids, because both tables may be large. An autocomplete field would fail if the project registers no admin
-    # for these tables.
+    # Show ids instead of a menu, because both tables may be large. An autocomplete field would fail if the project
+    # registers no admin for these tables.
     raw_id_fields = ["application", "user"]
     fields = ["application", "user", "created_at"]
     readonly_fields = ["created_at"]

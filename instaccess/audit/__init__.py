@@ -1,4 +1,4 @@
-"""The audit log of issued tokens: recording, revocation, export, tamper evidence. Callers pass in the keys."""
+"""The audit log of issued tokens: recording, revocation, export and tamper evidence. Callers pass in the keys."""
 
 from .evidence.checkpoint_index import export_checkpoint, read_exported
 from .evidence.checkpoints import SETTLED, checkpoints, seal

@@ -1,7 +1,7 @@
-"""Export of the audit log: as CSV for spreadsheets, or as JSON Lines for programs.
+"""The export of the audit log, as CSV for spreadsheets or as JSON Lines for programs.
 
-An export is produced in batches, in constant memory. The logger `instaccess.audit` records who started each export,
-with which filters, and how it ended.
+An export is produced in batches, in constant memory. For each export, the logger `instaccess.audit` records the user
+who started the export, the filters, and the result.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ from .rows import token_status
 logger = logging.getLogger("instaccess.audit")
 
 BATCH = 1000
-"""The number of rows per query."""
+"""The number of audit rows that the export reads per query."""
 
-# The columns are listed explicitly, so that a new column of the table isn't exported by accident. An auditor can use
-# `id` and `mac` to compare an old export with the table. `mac` is the HMAC of the row; it is not part of a token.
+# The columns are listed explicitly, so that a new column of the table isn't exported by accident. With `id` and
+# `mac`, an auditor can compare an old export with the table. `mac` is the HMAC of the row and contains no part of a
+# token.
 COLUMNS = (
     "id",
     "jti",
@@ -63,33 +64,34 @@ _LOOKUPS = {"user": "user__{}", "real_user": "real_user__{}", "application": "ap
 
 
 class Format(StrEnum):
-    """The format of an export. The value is also the file name extension."""
+    """The file format of an export. The value is also the extension of the file name."""
 
     CSV = "csv"
     JSON_LINES = "jsonl"
 
     @property
     def content_type(self) -> str:
-        """The media type. No type is registered for JSON Lines, so its authors' proposal is used."""
+        """The media type of the file. For JSON Lines, no type is registered, so its authors' proposal is used."""
         return {Format.CSV: "text/csv; charset=utf-8; header=present"}.get(self, "application/jsonl")
 
 
 class Export:
-    """An iterable export of rows, the latest first. Each item is the text of one batch. Iterate only once.
+    """An iterable export of audit rows, the latest first. Each item is the text of one batch. Iterate only once.
 
-    Each query continues after the last row of the previous batch. If rows are added or pruned during the export, no
-    other row is therefore repeated or left out. With OFFSET, rows could be repeated or left out. A cursor is not
-    used, because a connection pooler can't keep a cursor open.
+    Each query continues after the last row of the previous batch. If rows are added or pruned during the export,
+    every other row is therefore exported exactly once. OFFSET is not used, because it could repeat or omit rows. A
+    cursor is not used, because a connection pooler can't keep a cursor open.
 
-    If the database fails after the first batch, the last item is a line that reports an incomplete file, and then
+    If the database fails after the first batch, the last item is a line that reports an incomplete file. Then
     DatabaseError is raised. Without this line, an aborted download through an HTTP/1.0 proxy would look complete.
 
     Args:
-        rows: the rows, in any order and not sliced.
-        by: the user or operator who starts the export, for the log.
-        filters: the filters that were applied to the rows, for the log.
+        rows: the audit rows to export, in any order and not sliced.
+        by: the name of the user or operator who starts the export, for the log.
+        filters: the filters that the caller has applied to the rows, for the log.
         batch: the number of rows per query.
-        now: the time that decides whether a token is live or expired. By default, the time when the iteration begins.
+        now: the current time, which decides whether a token is live or expired. By default, the time when the
+            iteration begins.
     """
 
     rows_written = 0
@@ -111,7 +113,7 @@ class Export:
         write = as_csv if self._format is Format.CSV else as_json_lines
         now = self._now or timezone.now()
         logger.info("export started by=%r format=%s filters=%s", self._by, self._format, json.dumps(self._filters))
-        # The header is part of the first batch. Otherwise, the view could not return an error if the first query
+        # The CSV header is part of the first batch. Otherwise, the view could not return an error if the first query
         # fails.
         text = as_csv([COLUMNS]) if self._format is Format.CSV else ""
         try:
@@ -141,7 +143,7 @@ def _pages(rows: QuerySet[IssuedToken], size: int) -> Iterator[list[dict[str, An
         "uuid_of_real_user": f"real_user__{uuid}",
         "id_of_client": "application__client_id",
     }
-    # Values are read instead of instances, so that each batch needs one query and reads only names and uuids of
+    # Read values instead of model instances. Each batch then needs only one query, which reads no other columns of
     # users.
     values = rows.order_by("-issued_at", "-pk").values_list(*paths.values())
     after = Q()
@@ -152,15 +154,15 @@ def _pages(rows: QuerySet[IssuedToken], size: int) -> Iterator[list[dict[str, An
         if len(batch) < size:
             return
         issued_at, pk = batch[-1]["issued_at"], batch[-1]["id"]
-        # The first condition lets the database use the index on `issued_at`. With the OR alone, the database would
-        # scan all newer rows.
+        # The first condition lets the database use the index on `issued_at`. With only the second condition, the
+        # database would scan all newer rows.
         after = Q(issued_at__lte=issued_at) & (Q(issued_at__lt=issued_at) | Q(pk__lt=pk))
 
 
 def _record(row: dict[str, Any], now: datetime) -> list[Any]:
-    """Convert a row to one value per column: None, a number or a string."""
+    """Convert an audit row to one value per column of `COLUMNS`: None, a number or a string."""
     values = row | {
-        # An id is a string, because many JSON parsers round numbers above 2**53 (RFC 7493 §2.2).
+        # The id is a string because many JSON parsers round numbers above 2**53 (RFC 7493 §2.2).
         "id": str(row["id"]),
         "jti": str(row["jti"]),
         "status": token_status(row["revoked_at"], row["expires_at"], now=now),
@@ -174,15 +176,15 @@ def _record(row: dict[str, Any], now: datetime) -> list[Any]:
 
 
 def _matching_name(name: Any, current_id: Any, recorded_id: str) -> str | None:
-    # The name is returned only if the ids match, because the HMAC doesn't cover foreign keys. Otherwise, an attacker
-    # who changes a foreign key could put another name into the export.
+    # Return the name only if the ids match, because the HMAC of the row doesn't cover foreign keys. Otherwise, an
+    # attacker who changes a foreign key could put another name into the export.
     return str(name) if current_id is not None and str(current_id) == recorded_id else None
 
 
 def as_json_lines(records: Iterable[Sequence[Any]]) -> str:
-    """Format one JSON object per record. The keys are `COLUMNS`.
+    """Format each record as one line with a JSON object, whose keys are `COLUMNS`.
 
-    Unlike in CSV, strings are not escaped for spreadsheets.
+    Unlike `as_csv`, this function doesn't escape strings for spreadsheets.
     """
     # Non-ASCII characters are escaped. Otherwise, Unicode line separators could split a line, and lone surrogates
     # could not be encoded as UTF-8.
@@ -190,16 +192,16 @@ def as_json_lines(records: Iterable[Sequence[Any]]) -> str:
 
 
 def as_csv(records: Iterable[Sequence[Any]]) -> str:
-    """Format one CSV line per record (RFC 4180), with `safe_cell` for every string and an empty cell for None."""
+    """Format each record as a CSV line (RFC 4180). Strings are passed to `safe_cell`, and None is an empty cell."""
     text = io.StringIO(newline="")
-    # All values are quoted. Otherwise, some spreadsheets would also split values at semicolons.
+    # Quote all values. Otherwise, some spreadsheets would also split values at semicolons.
     writer = csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\r\n")
     writer.writerows([safe_cell(value) if isinstance(value, str) else value for value in row] for row in records)
     return text.getvalue()
 
 
 def _incomplete(file_format: Format, count: int) -> str:
-    # The line has a different structure from a row, so that a strict parser fails on an incomplete file.
+    # The structure of this line differs from a row, so that a strict parser rejects an incomplete file.
     text = f"INCOMPLETE: the export failed after {count} rows."
     return f'"{text}"\r\n' if file_format is Format.CSV else json.dumps({"incomplete": text}) + "\n"
 
@@ -215,17 +217,17 @@ _CONTROL = "\\x00-\\x1f\\x7f-\\x9f\u2028\u2029\ud800-\udfff"
 _DROPPED = f'\\s{_CONTROL}\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"'
 
 _UNUSUAL = re.compile(f"\\A[{_DROPPED}{_FORMULA}]|;|[{_CONTROL}]")
-# The lookbehind and the possessive quantifier prevent backtracking: each run of dropped characters is matched once.
+# The lookbehind and the possessive quantifier prevent backtracking, so each run of these characters is matched once.
 _BEFORE_FORMULA = re.compile(f"(?<![;{_DROPPED}])[;{_DROPPED}]*+(?=[{_FORMULA}])")
 _CONTROLS = re.compile(f"[{_CONTROL}]")
 
 
 def safe_cell(text: str) -> str:
-    """Make a string safe for spreadsheets: never a formula, always a single line.
+    """Escape a string for spreadsheets, so that it contains no formula and only one line.
 
-    Adds an apostrophe before text that could start a formula (CWE-1236), at the beginning and after each semicolon,
+    Adds an apostrophe before text that could start a formula (CWE-1236). Such text can also follow a semicolon,
     because spreadsheets split at semicolons in locales with a decimal comma. Replaces control characters with their
-    symbols (from U+2400), and characters that UTF-8 can't encode with U+FFFD. Leaves everything else unchanged.
+    symbols (from U+2400), and characters that UTF-8 can't encode with U+FFFD.
     """
     if not _UNUSUAL.search(text):
         return text

@@ -1,4 +1,4 @@
-"""Marking of audit rows as revoked: computes new HMACs, and updates a batch of rows with one statement."""
+"""Functions that mark audit rows as revoked, with new HMACs and one UPDATE per batch of rows."""
 
 from __future__ import annotations
 
@@ -21,20 +21,22 @@ logger = logging.getLogger("instaccess.revocation")
 def mark_batch(
     pks: Sequence[int], act: Act, keks: Sequence[KeyEncryptionKey], now: datetime
 ) -> tuple[int, list[str]]:
-    """Mark rows as revoked, unless they are marked already.
+    """Mark audit rows as revoked. Rows that are already marked are not changed.
 
     Args:
-        pks: ids of a few hundred rows.
+        pks: the ids of the audit rows, at most a few hundred.
+        act: the revocation.
+        keks: the key-encryption keys, for the new HMACs. If empty, the HMACs are not replaced.
         now: the current time. The rows of tokens that every gateway refuses as expired are not changed.
 
-    Returns the number of marked rows, and the jtis of the marked rows that are readable. Raises DatabaseError.
+    Returns the number of marked rows, and the token ids of those marked rows that can be read. Raises DatabaseError.
     """
     # The rows are filtered again. If a token has expired since the caller's query, a checkpoint may cover its row,
     # and `verify` would report a change of the row (see `evidence/checkpoints.py`).
     cutoff = expiry_cutoff(now)
     rows = issued_tokens().filter(pk__in=pks, revoked_at=None, expires_at__gt=cutoff)
-    # An attacker with write access to the table can make rows unreadable. The tokens of unreadable rows are also
-    # revoked, and `verify` reports these rows.
+    # An attacker with write access to the table can make rows unreadable. The tokens of these rows are revoked too,
+    # and `verify` reports the rows.
     loaded = row_hmac.load(rows)
     readable = [row for _, row in loaded if row is not None]
     if unreadable := [pk for pk, row in loaded if row is None]:
@@ -43,14 +45,14 @@ def mark_batch(
     macs = {row.pk: mac for row in readable if (mac := _new_mac(row, act, keks))}
     selected = [*jtis, *unreadable]
     count = _update(selected, act, macs, cutoff) if selected else 0
-    if count < len(selected):  # Another process has revoked some of the tokens.
+    if count < len(selected):  # Another process has revoked some of these tokens.
         kept = issued_tokens().filter(pk__in=selected, revoked_at=act.revoked_at)
         jtis = {pk: jtis[pk] for pk in kept.values_list("pk", flat=True) if pk in jtis}
     return count, list(jtis.values())
 
 
 def _update(pks: Sequence[int], act: Act, macs: Mapping[int, str], cutoff: datetime) -> int:
-    """Update a batch of rows with one statement, written by hand: Django takes ten times as long to compile it."""
+    """Update a batch of rows with hand-written SQL. Django would take ten times as long to compile the statement."""
     connection = connections[issued_tokens().db]
     adapt = connection.ops.adapt_datetimefield_value
     new_mac = f"CASE id {'WHEN %s THEN %s ' * len(macs)}ELSE mac END" if macs else "mac"
@@ -67,7 +69,7 @@ def _update(pks: Sequence[int], act: Act, macs: Mapping[int, str], cutoff: datet
 
 
 def _new_mac(row: IssuedToken, act: Act, keks: Sequence[KeyEncryptionKey]) -> str:
-    """Compute the HMAC of a row after its revocation.
+    """Compute the HMAC of an audit row after the revocation of its token.
 
     Returns an empty string if the current HMAC doesn't match, because a new HMAC would hide that the row was
     modified.

@@ -1,7 +1,7 @@
-"""The user names in audit rows: their HMAC, and their erasure.
+"""The user names in audit rows: the HMAC of the names, and the erasure of a name.
 
-The HMAC and the checkpoint of a row don't cover the names, because the names have a separate HMAC. If a person has a
-right to erasure, the name can therefore be replaced without a change to the tamper evidence of the row.
+The user names have a separate HMAC. The HMAC and the checkpoint of the row don't cover the names. If a person has a
+right to erasure, an operator can therefore replace the name without a change to the tamper evidence of the row.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from .rows import fit, issued_tokens
 logger = logging.getLogger("instaccess.audit")
 
 ERASED = "[erased]"
-"""The text that replaces an erased name."""
+"""The text that replaces an erased user name in an audit row."""
 
 _FORMAT = "instaccess audit names 1"
 _encode = json.JSONEncoder(separators=(",", ":"), default=repr).encode
 
-# A mapping from the column of a user uuid to the column of the user name.
+# This mapping contains, for each column with a user uuid, the column with the name of the same user.
 _COLUMNS = {"user_uuid": "user_name", "real_user_uuid": "real_user_name"}
 
 
 def canonical_bytes(row: IssuedToken) -> bytes:
-    """Return the canonical encoding of the names in a row: a JSON array in ASCII.
+    """Return the canonical encoding of the user names in an audit row: a JSON array in ASCII.
 
     The array contains the token id. Otherwise, an attacker could copy the names and their HMAC from another row.
     """
@@ -42,7 +42,7 @@ def canonical_bytes(row: IssuedToken) -> bytes:
 
 
 def names_status(row: IssuedToken, keks: Sequence[KeyEncryptionKey]) -> HmacStatus:
-    """Check the HMAC of the names in a row."""
+    """Check the HMAC of the user names in an audit row."""
     return row_hmac.check(canonical_bytes(row), row.names_mac, keks)
 
 
@@ -52,7 +52,7 @@ def find_uuids(user: str) -> set[str]:
     Returns only uuids that occur in the audit log. Raises DatabaseError.
     """
     if not user:
-        return set()  # An empty string would match every row without a name.
+        return set()  # An empty string would match every row with an empty name.
     existing = [each for each in users.named(user) if users.user_name(each) == user]
     existing += filter(None, [users.with_primary_key(user)])
     found: set[str] = set()
@@ -67,26 +67,27 @@ def find_uuids(user: str) -> set[str]:
 
 
 def count(uuid: str) -> int:
-    """Return the number of rows that contain a name of the user with this uuid. Raises DatabaseError."""
+    """Return how many names of the user with this uuid the audit rows contain. Raises DatabaseError."""
     return sum(len(_named_rows(uuid, uuid_column)) for uuid_column in _COLUMNS)
 
 
 def erase(uuid: str, *, keks: Sequence[KeyEncryptionKey], by: str) -> int:
-    """Replace every name of the user with this uuid by `ERASED`, and compute the HMACs of the names again.
+    """Replace every name of a user in the audit log by `ERASED`, and recompute the HMACs of the names.
 
-    Each batch of rows is changed with one statement. If the function is interrupted, the next call continues. If the
-    HMAC of the names in a row doesn't match or can't be checked, the name is erased but the HMAC is not replaced,
-    because a new HMAC would hide that a name was modified.
+    Each batch of rows is changed with one statement. If a call is interrupted, the next call erases the remaining
+    names. If the HMAC of the names in a row doesn't match or can't be checked, the name is erased but the HMAC is not
+    replaced, because a new HMAC would hide that a name was modified.
 
     Args:
-        by: the operator, for the log.
+        uuid: the uuid of the user.
+        by: the name of the operator, for the log.
 
     Returns the number of changed rows. Raises DatabaseError.
     """
     erased = 0
     try:
         for uuid_column, name_column in _COLUMNS.items():
-            # A row that another process changes at the same time is skipped, so the loop runs until no row is left.
+            # If another process changes a row at the same time, the batch skips the row. Repeat until no row is left.
             while pks := _named_rows(uuid, uuid_column):
                 for start in range(0, len(pks), BATCH):
                     erased += _erase_batch(pks[start : start + BATCH], name_column, keks)
@@ -96,7 +97,7 @@ def erase(uuid: str, *, keks: Sequence[KeyEncryptionKey], by: str) -> int:
 
 
 def _named_rows(uuid: str, uuid_column: str) -> list[int]:
-    """Return the primary keys of the rows that contain a name of the user with this uuid."""
+    """Return the ids of the audit rows that contain a name of the user with this uuid, not counting erased names."""
     rows = issued_tokens().filter(**{uuid_column: uuid}).exclude(**{f"{_COLUMNS[uuid_column]}__in": ("", ERASED)})
     # The uuid is compared again in Python, because some databases ignore case and accents.
     return [pk for pk, value in rows.order_by("pk").values_list("pk", uuid_column) if value == uuid]
@@ -115,10 +116,10 @@ def _erase_batch(pks: Sequence[int], name_column: str, keks: Sequence[KeyEncrypt
     if unchecked:
         logger.error("the HMACs of erased names don't match or can't be checked, and are not replaced: %s", unchecked)
     changes: dict[str, Any] = {name_column: ERASED, "names_mac": Case(*whens, default=F("names_mac"))}
-    # The condition on the HMAC leaves out rows whose names another process has changed since they were read.
+    # The condition on `names_mac` leaves out rows whose names another process has changed after the rows were loaded.
     return rows.filter(Q(names_mac__in=macs) | Q(pk__in=unchecked)).update(**changes)
 
 
 def outdated(keks: Sequence[KeyEncryptionKey]) -> QuerySet[IssuedToken]:
-    """Return the rows whose HMAC of the names was not computed with the first key-encryption key."""
+    """Return the audit rows whose HMAC of the user names was not computed with the first key-encryption key."""
     return issued_tokens().exclude(names_mac__startswith=f"{kek_id(keks[0])}.")

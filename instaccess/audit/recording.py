@@ -1,7 +1,7 @@
-"""Functions that compute the HMACs of an audit row, insert the row and commit it.
+"""Functions that compute the HMACs of a new audit row, insert the row and commit it.
 
-The INSERT statement is compiled only once. Django would compile the statement for every row, and compiling takes
-longer than running the statement.
+The INSERT statement is compiled only once. Django would compile the statement again for every row, which takes longer
+than running it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..models import IssuedToken
 from . import names, row_hmac
 from .row_ids import row_id
 
-# The text columns. The HMACs are left out, because they are ASCII and are computed last.
+# The text columns of an audit row, except the HMACs, which are always ASCII and are computed last.
 _TEXT_COLUMNS = tuple(
     field
     for field in IssuedToken._meta.concrete_fields
@@ -39,12 +39,13 @@ _OPEN_TRANSACTION = (
 
 @dataclass(frozen=True, slots=True)
 class _Insert:
-    """A compiled INSERT statement.
+    """A compiled INSERT statement for audit rows.
 
     Attributes:
-        fields: the fields in the order of the placeholders.
-        verbatim: a mapping from attribute name to the type of values that the database driver accepts without
-            preparation.
+        sql: the statement, with one placeholder per field.
+        fields: the fields, in the order of the placeholders.
+        verbatim: a mapping from the attribute name of a field to a type. The database driver accepts values of this
+            type unchanged.
     """
 
     sql: str
@@ -55,11 +56,11 @@ class _Insert:
 def commit(row: IssuedToken, *, keks: Sequence[KeyEncryptionKey]) -> None:
     """Compute the id and the HMACs of a new audit row, and insert and commit the row.
 
-    The row is committed immediately, so that no later error can undo the INSERT. Text that the database can't store
-    first gets a plainer spelling (see `charsets.fit`), so that the HMACs match the stored text.
+    The row is committed immediately, so that no later error can undo the INSERT. First, characters that the database
+    can't store are replaced (see `charsets.fit`), because the HMACs must match the stored text.
 
     Args:
-        row: an unsaved row with all columns set except `id`, `mac` and `names_mac`.
+        row: an unsaved audit row with all columns set except `id`, `mac` and `names_mac`.
         keks: the key-encryption keys; the HMACs are computed with the first one.
 
     Raises IntegrityError unchanged, for example because another row has the same jti or id. Raises AuditError for
@@ -91,19 +92,19 @@ def commit(row: IssuedToken, *, keks: Sequence[KeyEncryptionKey]) -> None:
 
 
 def _fit(row: IssuedToken, using: str) -> None:
-    """Replace text that the columns of a row can't store with a plainer spelling."""
+    """Replace, in an audit row, the characters that the text columns can't store (see `charsets.fit`)."""
     for column in _TEXT_COLUMNS:
         value = getattr(row, column.attname)
-        # ASCII text is not copied, because this function runs for every token.
+        # ASCII text is skipped to save time, because this function runs for every token.
         if isinstance(value, str) and not (value.isascii() and "\0" not in value):
             setattr(row, column.attname, charsets.fit(value, column, using=using))
 
 
 def insert(row: IssuedToken, *, using: str) -> None:
-    """Insert a row with one fixed statement, with the same result as `row.save(using=using, force_insert=True)`.
+    """Insert an audit row with one fixed SQL statement. The result is the same as that of `row.save`.
 
-    Calls `save` instead if `pre_save` or `post_save` has receivers, or if the fixed statement doesn't support the
-    database vendor. Raises the same errors as `save`.
+    If `pre_save` or `post_save` has receivers, or if the fixed statement doesn't support the database vendor, calls
+    `row.save` instead. Raises the same errors as `row.save`.
     """
     connection = connections[using]
     statement = _statement(using, connection.vendor)
@@ -113,8 +114,8 @@ def insert(row: IssuedToken, *, using: str) -> None:
     values = []
     for field in statement.fields:
         value = getattr(row, field.attname)
-        # NULL, a string for a text column and an integer for a foreign key are not prepared, because preparing is
-        # slow and doesn't change these values.
+        # Don't prepare NULL, a string for a text column, or an integer for a foreign key, because preparing is slow
+        # and doesn't change these values.
         if value is not None and type(value) is not statement.verbatim.get(field.attname):
             value = field.get_db_prep_save(value, connection)
         values.append(value)
@@ -134,7 +135,7 @@ def _statement(using: str, vendor: str) -> _Insert | None:
     columns = ", ".join(quote(str(field.column)) for field in fields)
     placeholders = ", ".join(["%s"] * len(fields))
     sql = f"INSERT INTO {quote(meta.db_table)} ({columns}) VALUES ({placeholders})"  # noqa: S608  (contains only table and column names)
-    # Only the exact field classes are included, because a subclass may convert its values.
+    # Only these exact field classes are included, because a subclass may convert its values.
     plain: dict[type, type] = {models.CharField: str, models.AutoField: int, models.BigAutoField: int}
     targets: dict[str, Any] = {field.attname: getattr(field, "target_field", field) for field in fields}
     verbatim = {name: plain[type(target)] for name, target in targets.items() if type(target) in plain}

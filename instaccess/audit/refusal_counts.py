@@ -1,4 +1,4 @@
-"""The table of refusal counts: add counts, delete old rows and find spikes. `web.refusals` counts the refusals."""
+"""Functions that add to the table of refusal counts, delete its old rows and find refusal spikes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from ..web import Kind
 
 RETENTION = timedelta(days=35)
 MAX_ROWS = 50_000
-"""The maximum age and the maximum number of rows.
+"""The maximum number of refusal counts in the table. `RETENTION` is the maximum age of a refusal count.
 
-Each process that writes counts trims the table once per hour. Between two trims, the table can exceed both limits.
+Each process that writes refusal counts calls `trim` once per hour. Between two calls, the table can exceed both
+limits.
 """
 
 _BATCH, _BATCHES = 500, 10
@@ -31,32 +32,32 @@ def rows() -> QuerySet[RefusalCount]:
 
 
 def connection() -> Any:
-    """Return the connection to the database that the counts are written to."""
+    """Return the connection to the database in which the refusal counts are stored."""
     return connections[router.db_for_write(RefusalCount)]
 
 
 def add(counts: Mapping[Kind, int]) -> None:
-    """Add counts to the table, in one transaction. Raises DatabaseError."""
+    """Add refusals to the counts in the table, in one transaction. Raises DatabaseError."""
     db = connection()
     names = {
         kind: {**kind._asdict(), "hour": datetime.fromtimestamp(kind.hour * 3600, UTC)} for kind in sorted(counts)
     }
     with transaction.atomic(using=db.alias) if db.in_atomic_block else nullcontext():
-        # The INSERT is committed before the transaction begins. On MariaDB, an INSERT that finds an existing row
-        # acquires a shared lock on the row. If two workers had this lock and then updated the row, they would
-        # deadlock.
+        # The INSERT is committed before the transaction of the updates begins. On MariaDB, an INSERT that finds an
+        # existing row acquires a shared lock on the row. If two workers held this lock and then updated the row, they
+        # would deadlock.
         rows().bulk_create([RefusalCount(**name) for name in names.values()], ignore_conflicts=True)
         with transaction.atomic(using=db.alias):
-            # All workers update rows in the same order, to avoid deadlocks.
+            # All workers update the rows in the same order, to avoid deadlocks.
             for kind, name in names.items():
                 if not rows().filter(**name).update(count=F("count") + counts[kind]):
                     raise DatabaseError("a refusal count was deleted before it could be increased")
 
 
 def trim() -> bool:
-    """Delete expired rows and the oldest rows beyond `MAX_ROWS`, with several short statements.
+    """Delete refusal counts older than `RETENTION`, and the oldest counts beyond `MAX_ROWS`, in small batches.
 
-    Returns False if rows are left for the next call. Raises DatabaseError.
+    Returns False if the next call must delete further counts. Raises DatabaseError.
     """
     oldest = timezone.now() - RETENTION
     newest_first = rows().order_by("-hour", "-pk")
@@ -70,7 +71,7 @@ def trim() -> bool:
 
 
 AT_LEAST, TIMES = 20, 5
-"""Thresholds for a spike: the minimum number of refusals per hour, and the minimum ratio to the usual number."""
+"""The thresholds of a refusal spike: the minimum refusals per hour, and the minimum ratio to the usual number."""
 _DAYS_BEFORE = timedelta(days=7)
 
 _HOUR = timedelta(hours=1)
@@ -78,12 +79,12 @@ _HOUR = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class RefusalSpike:
-    """A number of refusals that is far above the usual number.
+    """A number of refusals per hour that is far above the usual number, for one role and one reason.
 
     Attributes:
         role: the role that refused, such as `issuer`.
         reason: the reason code.
-        count: the number of refusals in the current hour or in the previous hour, whichever number is greater.
+        count: the number of refusals in the current hour or in the previous hour, whichever is greater.
         usual: the mean number of refusals per hour in the seven days before these two hours.
     """
 
@@ -94,7 +95,7 @@ class RefusalSpike:
 
 
 def refusal_spikes(*, now: datetime | None = None) -> list[RefusalSpike]:
-    """Return the current refusal spikes, the largest first. Runs one grouped query. Raises DatabaseError."""
+    """Return the current refusal spikes, the largest first. Runs one query. Raises DatabaseError."""
     current = (now or timezone.now()).astimezone(UTC).replace(minute=0, second=0, microsecond=0)
     previous = current - _HOUR
     groups = list(
@@ -109,7 +110,7 @@ def refusal_spikes(*, now: datetime | None = None) -> list[RefusalSpike]:
             before=Sum("count", filter=Q(hour__lt=previous), default=0),
         )
     )
-    # If counting began less than seven days ago, the mean is over the hours since then.
+    # If the first refusal was counted less than seven days ago, the mean is over the hours since then.
     hours = max((previous - min((group["first"] for group in groups), default=previous)) / _HOUR, 1)
     counts = [
         RefusalSpike(
@@ -124,5 +125,5 @@ def refusal_spikes(*, now: datetime | None = None) -> list[RefusalSpike]:
 
 
 def is_spike(count: int, usual: float) -> bool:
-    """Return whether a number of refusals per hour is a spike, compared with the usual number."""
+    """Return whether `count` refusals per hour are a spike, compared with the usual number per hour."""
     return count >= AT_LEAST and count >= TIMES * usual

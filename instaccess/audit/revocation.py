@@ -1,8 +1,9 @@
-"""Revocation: the only code that revokes issued tokens.
+"""Revocation of issued tokens. No other code revokes tokens.
 
 Gateways refuse the tokens of a user, an account or a key as soon as the revocation is recorded
-(`revocation_log.py`). The audit rows of the tokens are marked afterwards, in batches. If a process is killed in
-between, `complete` marks the remaining rows. A single token is refused as soon as its audit row is marked.
+(`revocation_log.py`). The audit rows of the tokens are marked afterwards, in batches. If a process is killed before
+all rows are marked, `complete` marks the remaining rows. Gateways refuse a single token as soon as its audit row is
+marked.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from .scopes import Coverage, Scope, latest_issued_at, read_columns
 logger = logging.getLogger("instaccess.revocation")
 
 BATCH = 500
-"""Rows per UPDATE."""
+"""The number of audit rows that one UPDATE marks as revoked."""
 
 
 def revoke(
@@ -44,25 +45,25 @@ def revoke(
     now: datetime | None = None,
     scopes: Sequence[Scope] = (),
 ) -> int:
-    """Revoke tokens. Returns the number of tokens that were marked as revoked in the audit log.
+    """Revoke tokens. Returns the number of audit rows that were marked as revoked.
 
-    Gateways refuse a token within five seconds after its revocation was committed. If a token was revoked before, its
-    row is not changed.
+    Gateways refuse a token within five seconds after its revocation was committed. The row of a token that is already
+    revoked is not changed.
 
-    Each batch of tokens is one transaction. If the function is interrupted, the next call revokes or marks the
-    remaining tokens. Log lines are written and signals are sent after each batch is committed. If the caller has
-    opened a transaction, they are written and sent after the caller's commit.
+    Each batch of tokens is one transaction. If a call is interrupted, the next call revokes or marks the remaining
+    tokens. After each commit, a log line is written and the signal `tokens_revoked` is sent. If the caller has opened
+    a transaction, this happens after the caller's commit.
 
     Args:
         tokens: the rows of the tokens, filtered from `revocable_tokens()`.
         keks: the key-encryption keys, for the new HMACs of the rows. If empty, the rows get no new HMAC, and `verify`
             reports the rows.
-        reason: stored in the rows, shortened to 255 characters. Characters that the database can't store become
-            escape sequences.
+        reason: the reason, which is stored in the rows, shortened to 255 characters. Characters that the database
+            can't store become escape sequences.
         by: the user who revokes the tokens, or a string such as "uid 0 (root), command line".
         now: the time of the revocation. By default, the current time.
-        scopes: the users or accounts all of whose tokens are revoked. Their tokens are refused at once, however many
-            there are. Other tokens are refused batch by batch.
+        scopes: the users or accounts of the tokens. If given, all tokens of these users or accounts are refused from
+            one commit on. Other tokens are refused batch by batch.
 
     Raises DatabaseError.
     """
@@ -84,9 +85,10 @@ def record(
     now: datetime | None = None,
     latest_iat: int | None = None,
 ) -> list[Revocation]:
-    """Record that all tokens of users, accounts or keys are revoked, without marking their audit rows.
+    """Record that all tokens of users, accounts or keys are revoked, without marking the audit rows of the tokens.
 
-    The caller calls `complete` after the commit. The arguments are those of `revoke` and `revocation_log.record`.
+    The caller must call `complete` after the commit. The arguments are those of `revoke` and `revocation_log.record`.
+    Returns the recorded revocations.
     """
     return revocation_log.record(scopes, _act(reason, by, now or timezone.now()), latest_iat=latest_iat, keks=keks)
 
@@ -98,14 +100,14 @@ def complete(
     by: Any = None,
     now: datetime | None = None,
 ) -> Counter[Scope]:
-    """Mark the audit rows of recorded revocations that are not complete, with the time and reason of the revocation.
+    """Mark the audit rows of incomplete revocations, with the time and the reason of each revocation.
 
     Args:
-        recorded: revocations that the caller has just recorded. Earlier revocations that were interrupted are
+        recorded: the revocations that the caller has just recorded. Earlier revocations that were interrupted are
             completed too.
-        by: the user who revokes the tokens, for the signal.
+        by: the user who revokes the tokens, for the signal `tokens_revoked`.
 
-    Returns the number of rows that were marked for each scope. Raises DatabaseError.
+    Returns the number of marked rows for each scope. Raises DatabaseError.
     """
     now, marked = now or timezone.now(), Counter[Scope]()
     pending = [*recorded, *_interrupted(recorded, keks)]
@@ -131,10 +133,10 @@ def mark(
     by: Any = None,
     now: datetime | None = None,
 ) -> int:
-    """Mark the audit rows of tokens as revoked, although a recorded revocation covers these tokens already.
+    """Mark the audit rows of tokens that a recorded revocation already covers.
 
-    An example is a token that a process with cached keys has signed after the revocation of its signing key. The
-    arguments are those of `revoke`. Returns the number of marked rows. Raises DatabaseError.
+    For example, a process with cached keys may have signed a token after the signing key was revoked. The arguments
+    are those of `revoke`. Returns the number of marked rows. Raises DatabaseError.
     """
     now = now or timezone.now()
     return _mark(_ids(tokens), _act(reason, by, now), keks, by, now)
@@ -147,15 +149,16 @@ def _interrupted(recorded: Sequence[Revocation], keks: Sequence[KeyEncryptionKey
         if revocation_log.is_authentic(revocation, keks):
             yield revocation
         else:
-            # An attacker may have inserted the row. Its tokens are refused, but the audit log doesn't say so.
+            # An attacker may have inserted this revocation. Gateways refuse its tokens, but the audit rows are not
+            # marked.
             logger.error("revocation %s has no valid HMAC, so no audit row is marked", revocation.number)
 
 
 def _latest_iat(tokens: QuerySet[IssuedToken], now: datetime) -> int:
-    """Return the time of issue of the latest token to revoke, in seconds since 1970.
+    """Return the latest time of issue that a revocation covers, in seconds since 1970.
 
-    A server whose clock is fast may have issued a token "after" the revocation. Gateways refuse tokens that are more
-    than CLOCK_SKEW ahead.
+    If the clock of an issuer is fast, the time of issue of a token can be later than the revocation. A difference of
+    more than CLOCK_SKEW needs no revocation, because gateways refuse such tokens anyway.
     """
     latest, current = latest_issued_at(tokens), int(now.timestamp())
     return current if latest is None else min(max(current, int(latest.timestamp())), current + CLOCK_SKEW)
@@ -164,7 +167,7 @@ def _latest_iat(tokens: QuerySet[IssuedToken], now: datetime) -> int:
 def _revoke_single(
     pks: Sequence[int], keks: Sequence[KeyEncryptionKey], reason: str, by: Any, now: datetime | None
 ) -> int:
-    """Revoke tokens one by one, in batches. Each batch is refused as soon as it is committed."""
+    """Revoke single tokens in batches. Gateways refuse the tokens of a batch as soon as the batch is committed."""
     revoked = 0
     for batch in _batches(pks):
         act = _act(reason, by, now or timezone.now())
@@ -209,7 +212,7 @@ def _ids(tokens: QuerySet[IssuedToken]) -> list[int]:
 
 
 def _ids_outside(tokens: QuerySet[IssuedToken], coverage: Coverage) -> list[int]:
-    """Return the ids of the rows that belong to none of the users and accounts."""
+    """Return the ids of the audit rows that are outside the scopes of `coverage`."""
     if connections[tokens.db].vendor == "mysql":  # MariaDB ignores case, so the values are compared again.
         return [row.pk for row in read_columns(tokens) if not coverage.is_in_scope(row)]
     return _ids(tokens.exclude(coverage.filter()))

@@ -1,8 +1,8 @@
-"""The revocation log: records revocations in the order in which they are committed, so that gateways can follow them.
+"""The revocation log: the revocations in the order of their commits. Gateways read new revocations from the log.
 
 A revocation of all tokens of a user, an account or a key is one row, which gateways compare with the claims of each
-token. A batch of single tokens is one row too: gateways find its tokens in the audit log, by the time of the
-revocation. `trust/revocation_table.py` reads the rows without the models.
+token. A batch of single tokens is also one row. Gateways find the tokens of a batch in the audit log, by the time of
+the revocation. `trust/revocation_table.py` reads the rows without the models.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """The time, the author and the reason of a revocation, as columns store them."""
+    """The time, the author and the reason of a revocation, in the form in which audit rows contain them."""
 
     revoked_at: datetime
     revoked_by: str
@@ -47,22 +47,22 @@ def revocations() -> QuerySet[Revocation]:
 
 
 def recorded_keys() -> set[str]:
-    """Return the kids of the keys whose revocation is recorded."""
+    """Return the kids of the keys whose revocation the revocation log contains."""
     return set(revocations().filter(kind=Revocation.Kind.KEY).values_list("value", flat=True))
 
 
 @contextmanager
 def numbers(count: int, now: datetime) -> Iterator[range]:
-    """Run a transaction during which no other process can record a revocation.
+    """Open a transaction during which no other process can record a revocation, and reserve numbers.
 
     Revocations are therefore committed in the order of their numbers. Otherwise, a gateway that has read number 2
     would miss number 1 if number 1 is committed later.
 
     Args:
-        count: how many numbers are needed.
-        now: the time of the revocation. Numbers are microseconds since 1970, or the next free numbers after them.
+        count: the number of revocations to record.
+        now: the time of the revocation. Its number is this time in microseconds since 1970, or the next free number.
 
-    Yields the numbers.
+    Yields `count` consecutive numbers.
     """
     alias = router.db_for_write(RevocationLock)
     lock = RevocationLock.objects.using(alias)
@@ -78,11 +78,11 @@ def numbers(count: int, now: datetime) -> Iterator[range]:
 def record(
     scopes: Sequence[Scope], act: Act, *, latest_iat: int | None, keks: Sequence[KeyEncryptionKey]
 ) -> list[Revocation]:
-    """Record that all tokens of users, accounts or keys are revoked. Gateways refuse the tokens from the commit on.
+    """Record that all tokens of users, accounts or keys are revoked. After the commit, gateways refuse the tokens.
 
     Args:
-        latest_iat: tokens of users and accounts with an `iat` up to this time, in seconds since 1970, are revoked.
-            Tokens of a key are always revoked.
+        latest_iat: the latest `iat`, in seconds since 1970, of the tokens that are revoked. Not used for a key,
+            because all its tokens are revoked.
         keks: the key-encryption keys, for the HMACs of the rows. If empty, the rows get no HMAC.
 
     Returns the recorded revocations.
@@ -98,11 +98,11 @@ def record(
 
 
 def record_batch(number: int, act: Act, *, keks: Sequence[KeyEncryptionKey]) -> None:
-    """Record the revocation of single tokens whose audit rows have the `revoked_at` of this act.
+    """Record the revocation of single tokens: those whose audit rows contain the time of `act` in `revoked_at`.
 
     Args:
-        number: a number of `numbers`, whose transaction also marks the audit rows.
-        keks: as in `record`.
+        number: a number from `numbers`. The caller marks the audit rows in the same transaction.
+        keks: the key-encryption keys, for the HMAC of the new row. If empty, the row gets no HMAC.
     """
     row = _build(number, Revocation.Kind.TOKENS, act, keks)
     row.completed_at = act.revoked_at
@@ -110,24 +110,24 @@ def record_batch(number: int, act: Act, *, keks: Sequence[KeyEncryptionKey]) -> 
 
 
 def is_authentic(row: Revocation, keks: Sequence[KeyEncryptionKey]) -> bool:
-    """Return whether this package wrote a row. An attacker who can write to the table can add rows without a HMAC."""
+    """Return whether the HMAC of a revocation matches. An attacker who can write to the table can't compute it."""
     return row_hmac.check(canonical_bytes(row), row.mac, keks) is row_hmac.HmacStatus.AUTHENTIC
 
 
 def canonical_bytes(row: Revocation) -> bytes:
-    """Return the canonical encoding of a row: a JSON array in ASCII, with all columns that don't change."""
+    """Return the canonical encoding of a revocation: a JSON array in ASCII, with all columns that never change."""
     revoked_at = (row.revoked_at - _EPOCH) // _MICROSECOND if row.revoked_at else None
     facts = [row.number, row.kind, row.value, row.latest_iat, revoked_at, row.revoked_by, row.reason]
     return json.dumps([_FORMAT, *facts], separators=(",", ":"), default=repr).encode("ascii")
 
 
 def prune(before: datetime) -> int:
-    """Delete the revocations before a time, except the latest one and those of keys.
+    """Delete the revocations before a time, except the latest revocation and the revocations of keys.
 
-    The latest row stays, because gateways remember its number. Keys stay revoked forever, because a gateway may have
-    a revoked key in a file.
+    The latest revocation is kept because gateways remember its number. Revocations of keys are kept because a gateway
+    may still have a revoked key in a file.
 
-    Returns the number of deleted rows.
+    Returns the number of deleted revocations.
     """
     rows = revocations()
     latest = rows.order_by("-number").values_list("number", flat=True).first() or 0

@@ -1,8 +1,8 @@
-"""The HMAC of each audit row, and the canonical bytes of the row that the HMAC covers.
+"""The HMAC of each audit row, and the canonical bytes that the HMAC covers.
 
-The HMAC key is derived from the key-encryption key, which is not in the database. If an attacker who can only write
-to the table changes, moves or adds a row, the HMAC doesn't match. The signed checkpoints detect deleted rows
-(`evidence/checkpoints.py`).
+The HMAC key is derived from the key-encryption key, which the database doesn't contain. If an attacker who can only
+write to the table changes, moves or adds a row, the HMAC doesn't match. To detect deleted rows, signed checkpoints
+are needed (`evidence/checkpoints.py`).
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _MICROSECOND = timedelta(microseconds=1)
 # SQLite can store bytes in a text column. Encoding bytes with `repr` makes the HMAC comparison fail instead of
 # raising TypeError.
 _encode = json.JSONEncoder(separators=(",", ":"), default=repr).encode
-# Exceptions that Django and the database drivers raise for a value of the wrong type.
+# Django and the database drivers raise these exceptions for a stored value of the wrong type.
 _UNREADABLE = (DbError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 class HmacStatus(Enum):
-    """The result of checking an HMAC."""
+    """The result of the check of an HMAC."""
 
     AUTHENTIC = "authentic"
     BROKEN = "broken"
@@ -48,11 +48,11 @@ class HmacStatus(Enum):
 
 
 def canonical_bytes(token: IssuedToken) -> bytes:
-    """Return the canonical encoding of a row: a JSON array in ASCII.
+    """Return the canonical encoding of an audit row: a JSON array in ASCII.
 
-    The encoding contains all columns except `mac` and the foreign keys. Foreign keys are left out, because they
-    become NULL when a user or an application is deleted. The uuids and the client id identify the users and the
-    application.
+    The encoding contains all columns except the HMACs, the user names and the foreign keys. The user names have a
+    separate HMAC. Foreign keys are left out because they become NULL when a user or an application is deleted. The
+    uuids and the client id identify the users and the application.
     """
     return _encode(
         [
@@ -79,11 +79,10 @@ def canonical_bytes(token: IssuedToken) -> bytes:
 
 
 def load(rows: QuerySet[IssuedToken]) -> list[tuple[int, IssuedToken | None]]:
-    """Load rows. Returns the id of each row, and the row, or None if the row can't be read.
+    """Load audit rows. Returns the id of each row with the row itself, or with None if the row can't be read.
 
-    An attacker who can write to the table can store values of the wrong type, which Django can't read. An unreadable
-    row must not prevent other rows from being read. Raises DatabaseError if the database is unavailable or not
-    migrated.
+    An attacker who can write to the table can store values of the wrong type, which Django can't read. The other rows
+    must still be loaded. Raises DatabaseError if the database is unavailable or not migrated.
     """
     try:
         return [_checked(row) for row in _with_check(rows)]
@@ -106,30 +105,30 @@ def _with_check(rows: QuerySet[IssuedToken]) -> QuerySet[Any]:
 
 
 def _checked(row: Any) -> tuple[int, IssuedToken | None]:
-    # `revoked_at` in Python is compared with the database, because Django reads an invalid time as None with SQLite
-    # and MariaDB. Otherwise, an attacker could make a revoked token look live, or prevent a revocation.
+    # With SQLite and MariaDB, Django reads an invalid `revoked_at` as None, so the database is asked whether the
+    # column is NULL. Otherwise, an attacker could make a revoked token look live, or prevent a revocation.
     valid = None not in (row.jti, row.issued_at, row.expires_at) and (row.revoked_at is None) == bool(row.unrevoked)
     return row.pk, row if valid else None
 
 
 def authenticate(data: bytes, keks: Sequence[KeyEncryptionKey], *, purpose: bytes = _PURPOSE) -> str:
-    """Compute the HMAC-SHA256 (RFC 2104) of data with the first key-encryption key.
+    """Compute the HMAC-SHA256 (RFC 2104) of `data` with the first key-encryption key.
 
     Args:
-        purpose: a label for the kind of data. Each purpose has a separate HMAC key.
+        purpose: a label for the kind of data. Each purpose has its own HMAC key.
 
-    Returns `<id of the key-encryption key>.<HMAC in base64url>`.
+    Returns the id of the key-encryption key and the HMAC in base64url, separated by a dot.
     """
     return f"{_id(keks[0])}.{_mac(data, keks[0], purpose)}"
 
 
 def row_status(row: IssuedToken, keks: Sequence[KeyEncryptionKey]) -> HmacStatus:
-    """Check the HMAC of a row."""
+    """Check the HMAC of an audit row."""
     return check(canonical_bytes(row), row.mac, keks)
 
 
 def check(data: bytes, mac: str, keks: Sequence[KeyEncryptionKey], *, purpose: bytes = _PURPOSE) -> HmacStatus:
-    """Check the HMAC `mac` of `data`, with the key-encryption key whose id `mac` contains."""
+    """Check the HMAC `mac` of `data`. The key-encryption key is the key in `keks` whose id `mac` contains."""
     id_, _, stored = mac.partition(".") if isinstance(mac, str) else ("", "", "")
     if not stored:
         return HmacStatus.BROKEN
@@ -154,11 +153,11 @@ def _mac(data: bytes, kek: KeyEncryptionKey, purpose: bytes) -> str:
 def _address(text: str | None) -> str | None:
     """Encode an IP address as hexadecimal bytes.
 
-    The string is not used, because databases and Python versions format addresses differently.
+    The string itself is not used, because databases and Python versions format addresses differently.
     """
     try:
-        # An address with an IPv6 zone (RFC 4007, after `%`) is encoded as a string, because the bytes leave out the
-        # zone. Otherwise, an attacker could add a zone without changing the HMAC.
+        # An address with an IPv6 zone (after `%`, RFC 4007) is encoded as a string, because the bytes of an address
+        # don't contain the zone. Otherwise, an attacker could add a zone without changing the HMAC.
         if text and isinstance(text, str) and "%" not in text:
             return _packed(text).hex()
     except ValueError:
@@ -167,8 +166,8 @@ def _address(text: str | None) -> str | None:
 
 
 def _packed(text: str) -> bytes:
-    # The C library's parser is tried first, because it is ten times as fast as Python's. Python's parser accepts more
-    # forms of addresses.
+    # Try the C library's parser first, because it is ten times as fast. Python's parser accepts more forms of
+    # addresses.
     with suppress(OSError, ValueError):
         return socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
     return ipaddress.ip_address(text).packed

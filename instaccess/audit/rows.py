@@ -1,4 +1,4 @@
-"""Querysets of audit rows: issued, live and revocable tokens, and filters by user or key."""
+"""Querysets of audit rows for issued, live and revocable tokens, and filters by user, application, account or key."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ logger = logging.getLogger("instaccess.revocation")
 
 
 def issued_tokens() -> QuerySet[IssuedToken]:
-    """Return all issued tokens, from the database for writes, because a replica may be outdated."""
+    """Return all audit rows, from the database for writes, because a replica may be outdated."""
     return IssuedToken.objects.using(router.db_for_write(IssuedToken))
 
 
@@ -36,14 +36,14 @@ def require_columns(rows: QuerySet[Any]) -> None:
 
 
 def live_tokens(*, now: datetime | None = None) -> QuerySet[IssuedToken]:
-    """Return the tokens that are neither revoked nor expired.
+    """Return the audit rows of tokens that are neither revoked nor expired.
 
     A token expires when this server's clock is past `expires_at` and INSTACCESS['LEEWAY'].
     """
     now = now or timezone.now()
     expired = now - timedelta(seconds=_leeway())
-    # The condition on `issued_at` lets the database use an index, because `expires_at` has none. The condition
-    # excludes no live token, because every token expires at most one hour after it was issued.
+    # The condition on `issued_at` lets the database use an index, because `expires_at` isn't indexed. All live tokens
+    # meet the condition, because every token expires at most one hour after its issue.
     oldest = expired - timedelta(seconds=MAX_LIFETIME + CLOCK_SKEW)
     return issued_tokens().filter(issued_at__gt=oldest, expires_at__gt=expired, revoked_at=None)
 
@@ -57,34 +57,34 @@ def _leeway() -> int:
 
 
 def revocable_tokens(*, now: datetime | None = None) -> QuerySet[IssuedToken]:
-    """Return the tokens that are not revoked and that a gateway with the largest leeway may still accept."""
+    """Return the audit rows of unrevoked tokens that a gateway with the maximum leeway may still accept."""
     cutoff = expiry_cutoff(now or timezone.now())
     oldest = cutoff - timedelta(seconds=MAX_LIFETIME + CLOCK_SKEW)
     return issued_tokens().filter(issued_at__gt=oldest, expires_at__gt=cutoff, revoked_at=None)
 
 
 def expiry_cutoff(now: datetime) -> datetime:
-    """Return the cutoff for `expires_at`: every gateway refuses a token that expired before the cutoff."""
+    """Return the time before which a token must have expired for every gateway to refuse the token."""
     return now - timedelta(seconds=AFTERLIFE)
 
 
 def token_status(revoked_at: datetime | None, expires_at: datetime, *, now: datetime) -> str:
-    """Return `revoked`, `live` or `expired` for display."""
+    """Return the status of a token for display: `revoked`, `live` or `expired`."""
     if revoked_at is not None:
         return "revoked"
     return "live" if expires_at > now else "expired"
 
 
 def fit(text: str, column: str) -> str:
-    """Return the spelling in which a column stores a text (see `charsets.fit`). Raises DatabaseError."""
+    """Return a text in the form in which a column stores it (see `charsets.fit`). Raises DatabaseError."""
     return charsets.fit(text, IssuedToken._meta.get_field(column), using=issued_tokens().db)
 
 
 def filter_by_user(user: str) -> Q:
-    """Return a filter for tokens whose subject or real user has this user name or uuid.
+    """Return a filter for audit rows whose subject or real user has the user name or uuid `user`.
 
-    The name is the current name of a user, or the name that a row recorded when the token was issued, so tokens of
-    deleted users match too.
+    Both current user names and the names that were recorded when a token was issued match, so the filter also finds
+    tokens of deleted users.
     """
     if not user:
         return Q(pk__in=[])  # An empty string would match every row without a real user.
@@ -94,25 +94,25 @@ def filter_by_user(user: str) -> Q:
 
 
 def filter_by_recorded_name(name: str) -> Q:
-    """Return a filter for tokens whose subject or real user had this user name when the token was issued."""
+    """Return a filter for audit rows whose subject or real user had this user name when the token was issued."""
     return Q(user_name=fit(name, "user_name")) | Q(real_user_name=fit(name, "real_user_name"))
 
 
 def filter_by_uuid(uuid: str) -> Q:
-    """Return a filter for tokens whose subject or real user has this uuid."""
+    """Return a filter for audit rows whose subject or real user has this uuid."""
     return Q(user_uuid=fit(uuid, "user_uuid")) | Q(real_user_uuid=fit(uuid, "real_user_uuid"))
 
 
 def filter_by_application(client_id: str) -> Q:
-    """Return a filter for tokens that were issued to the application with this client id."""
+    """Return a filter for audit rows of tokens that were issued to the application with this client id."""
     return Q(client_id=fit(client_id, "client_id"))
 
 
 def filter_by_account(account_uuid: str) -> Q:
-    """Return a filter for tokens for the account with this uuid."""
+    """Return a filter for audit rows of tokens for the account with this uuid."""
     return Q(account_uuid=fit(account_uuid, "account_uuid"))
 
 
 def filter_by_keys(kids: list[str]) -> Q:
-    """Return a filter for tokens that were signed with or encrypted for a key with one of the kids."""
+    """Return a filter for audit rows of tokens that were signed with, or encrypted for, any of the keys `kids`."""
     return Q(signing_kid__in=kids) | Q(encryption_kid__in=kids)

@@ -1,4 +1,4 @@
-"""The scopes of revocations: all tokens of a user, an account or a key, and the audit rows that they cover."""
+"""The scopes of revocations: all tokens of a user, an account or a key, and the audit rows of these tokens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..models import IssuedToken, Revocation
 from ..users import existing_uuid
 from .rows import filter_by_keys, issued_tokens
 
-# Errors of the conversion of a time that an attacker has stored in the wrong format, with SQLite or MariaDB.
+# With SQLite or MariaDB, an attacker can store a time in the wrong format. Reading the time raises these errors.
 _INVALID_TIME = (ArithmeticError, AttributeError, TypeError, ValueError)
 
 
@@ -28,11 +28,11 @@ class Columns(NamedTuple):
     signing_kid: str
     encryption_kid: str
     issued_at: datetime | None
-    """None if an attacker has stored an invalid time. The token then counts as issued before every revocation."""
+    """The time of issue. None if an attacker has stored an invalid time: then every revocation covers the row."""
 
 
 def read_columns(rows: QuerySet[IssuedToken]) -> list[Columns]:
-    """Return the `Columns` of audit rows, in the order of the ids. Raises DatabaseError."""
+    """Return the `Columns` of audit rows, ordered by id. Raises DatabaseError."""
     rows = rows.order_by("pk")
     try:
         return [Columns._make(values) for values in rows.values_list(*Columns._fields)]
@@ -41,7 +41,7 @@ def read_columns(rows: QuerySet[IssuedToken]) -> list[Columns]:
 
 
 def latest_issued_at(rows: QuerySet[IssuedToken]) -> datetime | None:
-    """Return the latest time of issue of audit rows. None if there are no rows or a time is invalid."""
+    """Return the latest time of issue in audit rows. Returns None if there are no rows or if a time is invalid."""
     try:
         latest: datetime | None = rows.order_by().aggregate(latest=Max("issued_at"))["latest"]
     except _INVALID_TIME:
@@ -51,14 +51,14 @@ def latest_issued_at(rows: QuerySet[IssuedToken]) -> datetime | None:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """All tokens of a user, an account or a key.
+    """The scope of a revocation: all tokens of a user, an account or a key.
 
-    The tokens of a user are those whose subject or real user is the user. The tokens of a key are those that were
+    A token belongs to a user if its subject or its real user is the user. A token belongs to a key if the token was
     signed with or encrypted for the key.
 
     Attributes:
         kind: USER, ACCOUNT or KEY.
-        value: the uuid of the user or the account, or the key id.
+        value: the uuid of the user, the uuid of the account, or the key id.
     """
 
     kind: Revocation.Kind
@@ -90,7 +90,7 @@ class Scope:
 
 
 class Coverage:
-    """The revocations of users, accounts and keys, in a form that finds the revocation of an audit row quickly."""
+    """An index of the revocations of users, accounts and keys, to look up the revocation that covers an audit row."""
 
     def __init__(self, revocations: Iterable[Revocation]) -> None:
         self._by_scope: dict[tuple[str, str], list[Revocation]] = {}
@@ -98,7 +98,7 @@ class Coverage:
             self._by_scope.setdefault((revocation.kind, revocation.value), []).append(revocation)
 
     def filter(self) -> Q:
-        """Return a filter for the audit rows that may be covered. The database may ignore case, so `find` decides."""
+        """Return a filter for audit rows that may be covered. Some databases ignore case, so `find` must decide."""
         users, accounts, keys = (
             [value for kind_, value in self._by_scope if kind_ == kind]
             for kind in (Revocation.Kind.USER, Revocation.Kind.ACCOUNT, Revocation.Kind.KEY)
@@ -107,11 +107,11 @@ class Coverage:
         return by_user | Q(account_uuid__in=accounts) | filter_by_keys(keys)
 
     def is_in_scope(self, row: Columns) -> bool:
-        """Return whether a row belongs to one of the users, accounts or keys, whenever its token was issued."""
+        """Return whether an audit row belongs to one of the users, accounts or keys, for any time of issue."""
         return any(scope in self._by_scope for scope in _scopes(row))
 
     def find(self, row: Columns) -> Revocation | None:
-        """Return the first revocation that covers a row, or None."""
+        """Return the first revocation that covers an audit row, or None if no revocation covers the row."""
         iat = 0 if row.issued_at is None else int(row.issued_at.timestamp())
         covering = (
             revocation
@@ -131,7 +131,7 @@ def _scopes(row: Columns) -> Iterator[tuple[str, str]]:
 
 
 def scopes_of_user(user: str) -> list[Scope]:
-    """Return the scopes of the users with this user name or uuid. Empty if there is no such user."""
+    """Return the scopes of all users with the user name or uuid `user`. Empty if there is no such user."""
     model = get_user_model()
     named = model._default_manager.filter(**{model.USERNAME_FIELD: user})
     uuids = {_stored("user_uuid", user), _stored("real_user_uuid", user), *map(existing_uuid, named)}
@@ -145,6 +145,6 @@ def scopes_of_account(uuid: str) -> list[Scope]:
 
 
 def _stored(column: str, value: str) -> str:
-    """Return a value as an audit row contains it, or "". With MariaDB, the operator may have used another case."""
+    """Return a value in the letter case of the audit log, or "" if no row contains it. MariaDB ignores case."""
     rows = issued_tokens().filter(**{column: value}).order_by()
     return rows.values_list(column, flat=True).first() or ""

@@ -43,7 +43,7 @@ _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
 
 def add_arguments(sub: Mapping[str, CommandParser]) -> None:
-    """Add the options of `SUBCOMMANDS` to `sub`, which contains a parser for each subcommand."""
+    """Add the options of `SUBCOMMANDS`. `sub` contains the parser of each subcommand, by name."""
     sub["checkpoint"].add_argument(
         "--number", type=int, help="Checkpoint number (default: the number of the latest checkpoint)."
     )
@@ -77,10 +77,11 @@ def add_arguments(sub: Mapping[str, CommandParser]) -> None:
 
 
 class EvidenceSubcommands(SubcommandCommand):
-    """A command that implements `SUBCOMMANDS`."""
+    """A base class for `instaccess_tokens`, with one method for each of `SUBCOMMANDS`."""
 
     def _seal(self, options: dict[str, Any]) -> None:
-        # Rows that are covered can't be marked as revoked afterwards.
+        # First mark the tokens of interrupted revocations, because a row must not change after a checkpoint covers
+        # it.
         audit.complete_revocations(keks=keys.keks_for_revocation())
         result = audit.seal(keys.evidence_keys())
         lines = [
@@ -193,7 +194,7 @@ def _before(age: str | None) -> datetime:
 
 
 def _format_checkpoint(statement: Statement, jws: str) -> str:
-    """Format a checkpoint for printing, and split the digest into groups that are easy to compare."""
+    """Format a checkpoint for printing on paper. The digest is split into groups that are easy to compare."""
     digest = " ".join(statement.digest[start : start + 8] for start in range(0, 64, 8))
     return "\n".join(
         [

@@ -1,4 +1,4 @@
-"""`instaccess_tokens export`: write the audit log to standard output or to a new, private file."""
+"""The subcommand `instaccess_tokens export`, which writes the audit log to standard output or to a private file."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ..models import IssuedToken
 from .base import operator
 
 _KILLED_BY_SIGPIPE = 128 + 13
-"""The exit code that a shell reports for a program that SIGPIPE killed."""
+"""The exit code that a shell reports if SIGPIPE has killed a program."""
 
 
 def add_arguments(parser: CommandParser) -> None:
-    """Add the options of `export`, except the filters that `export` shares with `list`."""
+    """Add the options that only the subcommand `export` has, and not `list`."""
     parser.add_argument(
         "--format", required=True, choices=[each.value for each in Format], help="Format of the export."
     )
@@ -35,7 +35,7 @@ def add_arguments(parser: CommandParser) -> None:
 
 
 def period(options: dict[str, Any]) -> list[Q]:
-    """Return the filters for `--since` and `--until`. Raises CommandError if a time is invalid."""
+    """Return the filters for the options `--since` and `--until`. Raises CommandError if a time is invalid."""
     since, until = (_parse_time(name, options[name]) for name in ("since", "until"))
     if since and until and since >= until:
         raise CommandError("--since must be before --until.")
@@ -43,7 +43,7 @@ def period(options: dict[str, Any]) -> list[Q]:
 
 
 def write(rows: QuerySet[IssuedToken], options: dict[str, Any], stdout: OutputWrapper) -> None:
-    """Write rows to standard output or to `--file`.
+    """Write audit rows to standard output, or to the new file of the option `--file`.
 
     Raises:
         CommandError: `--file` is empty, exists already or can't be written.
@@ -66,7 +66,7 @@ def write(rows: QuerySet[IssuedToken], options: dict[str, Any], stdout: OutputWr
 
 
 def _to_stdout(export: Export, stdout: OutputWrapper) -> None:
-    # Write bytes. Otherwise, the encoding and line endings of the terminal would change a redirected export.
+    # Write bytes. Otherwise, Python would apply the encoding and the line endings of the terminal to the export.
     binary = getattr(stdout, "buffer", None)
     try:
         for text in export:
@@ -76,7 +76,7 @@ def _to_stdout(export: Export, stdout: OutputWrapper) -> None:
                 binary.write(text.encode())
         stdout.flush()
     except BrokenPipeError:
-        # The program that reads the output, such as `head`, has exited. Standard output is redirected to /dev/null.
+        # The program that reads the output, such as `head`, has exited. Redirect standard output to /dev/null.
         # Otherwise, Python would report an error when it flushes its buffer at exit.
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())

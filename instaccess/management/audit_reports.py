@@ -1,6 +1,6 @@
-"""The results of `instaccess_tokens verify` and `seal` as text and as JSON.
+"""The output of `instaccess_tokens verify` and `seal`, as text and as JSON.
 
-In JSON, the ids of rows are strings, because many JSON parsers round numbers above 2**53 (RFC 7493 §2.2).
+In JSON, the ids of audit rows are strings, because many JSON parsers round numbers above 2**53 (RFC 7493 §2.2).
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from ..audit import Problem, Report, Statement
 from .base import iso
 
 LISTED = 100
-"""The maximum number of key problems that are listed. Further problems are only counted."""
+"""The maximum number of key problems that `verify` lists. Further problems are only counted."""
 
 
 def report_lines(report: Report) -> list[str]:
-    """Describe the result of `verify` in sentences."""
+    """Return the sentences that `verify` prints about the audit log, one per line."""
     lines = []
     if report.pruned is not None:
         pruned_at = iso_seconds(report.pruned.pruned_at)
@@ -45,7 +45,7 @@ def report_lines(report: Report) -> list[str]:
 
 
 def report_facts(report: Report) -> dict[str, Any]:
-    """Return the result of `verify` for `--json`."""
+    """Return the members about the audit log that `verify --json` prints."""
     return {
         "rows": report.rows,
         "sealed": report.sealed,
@@ -70,23 +70,23 @@ def report_facts(report: Report) -> dict[str, Any]:
 
 
 def key_lines(refused: Sequence[str]) -> list[str]:
-    """Describe the keys that are not used, in sentences. `refused` contains the reason for each key."""
+    """Return the sentences that `verify` prints about unusable keys. `refused` contains the reason for each key."""
     lines = [f"Problem of a key: {reason}." for reason in refused[:LISTED]]
     return lines + [f"{len(refused) - LISTED} more problems of keys are not listed."] * (len(refused) > LISTED)
 
 
 def key_facts(refused: Sequence[str]) -> dict[str, Any]:
-    """Return the reasons why keys are not used, for `--json`."""
+    """Return the members about unusable keys that `verify --json` prints."""
     return {"keys": list(refused[:LISTED]), "more_keys": max(len(refused) - LISTED, 0)}
 
 
 def statement_facts(statement: Statement) -> dict[str, Any]:
-    """Return the contents of a checkpoint for `--json`."""
+    """Return the contents of a checkpoint for the output of `--json`."""
     return {**asdict(statement), "first": str(statement.first), "last": str(statement.last)}
 
 
 def problem_facts(problem: Problem) -> dict[str, Any]:
-    """Return a problem for `--json`."""
+    """Return a problem of the audit log for the output of `--json`."""
     return {
         "code": problem.code,
         "kind": problem.kind,
@@ -98,5 +98,5 @@ def problem_facts(problem: Problem) -> dict[str, Any]:
 
 
 def iso_seconds(seconds: int) -> str | None:
-    """Format a time in seconds since the epoch."""
+    """Format a time in seconds since the epoch as RFC 3339 in UTC."""
     return iso(datetime.fromtimestamp(seconds, UTC))

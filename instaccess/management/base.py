@@ -1,4 +1,4 @@
-"""The base class of commands with subcommands: parsers, `--json` output and readable errors."""
+"""The base class of commands with subcommands, and functions that several commands share."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ with suppress(ImportError):  # Windows has no user ids.
 
 
 class SubcommandCommand(BaseCommand):
-    """A command that calls the method named after its subcommand: `erase-name` calls `_erase_name`."""
+    """A command with subcommands. For `erase-name`, for example, the command calls the method `_erase_name`."""
 
     def add_subcommands(
         self, parser: CommandParser, texts: Mapping[str, str], *, parser_class: type[CommandParser] = CommandParser
     ) -> dict[str, CommandParser]:
         """Add a parser for each subcommand.
 
-        Each parser also accepts Django's common options, so that `… list --settings x` works. An option given before
+        Each parser also accepts Django's common options, so that `… list --settings x` works. A common option before
         the subcommand keeps its value.
 
         Args:
@@ -63,7 +63,7 @@ class SubcommandCommand(BaseCommand):
             ) from error
 
     def print_result(self, options: dict[str, Any], facts: Any, text: str) -> None:
-        """Print the result: `facts` with `--json`, otherwise `text`."""
+        """Print the result of a subcommand: `facts` as JSON if `--json` is given, otherwise `text`."""
         if options["json"]:
             self.print_json(facts)
         else:
@@ -75,13 +75,13 @@ class SubcommandCommand(BaseCommand):
 
 
 def operator() -> str:
-    """Return the operating system's user who runs the command, for logs and the audit log.
+    """Describe the operating system user who runs the command, for logs and the audit log.
 
-    An example is `uid 1000 (mueller), command line`. The user id comes from the operating system. Environment
-    variables such as LOGNAME and SUDO_USER are ignored, because any user can set them. After `sudo`, the user is
-    therefore root, but the log of sudo contains the name of the person.
+    Returns `uid 1000 (mueller), command line`, for example. Environment variables such as LOGNAME and SUDO_USER are
+    ignored, because any user can set them. With `sudo`, the result therefore contains root, and only the log of sudo
+    contains the name of the person.
     """
-    if not hasattr(os, "getuid"):  # Windows has no user ids, so the name comes from the environment.
+    if not hasattr(os, "getuid"):  # Windows has no user ids, so use the name from the environment.
         return f"{getpass.getuser()}, command line"
     uid = os.getuid()
     try:
@@ -92,7 +92,7 @@ def operator() -> str:
 
 
 def write_new_file(path: str, text: Opaque[str], *, mode: int) -> None:
-    """Write text to a new file, and delete the file if the text can't be written completely.
+    """Write a text to a new file. Delete the file if the text can't be written completely.
 
     Args:
         mode: the permissions of the file, such as 0o600. The file is created with this mode, so that no other user

@@ -19,10 +19,10 @@ _FACTS = (
 
 
 def facts(key: Key, all_keys: Iterable[Key] | None = None) -> dict[str, Any]:
-    """Describe a key for `--json`.
+    """Return the members that `--json` prints for a key.
 
     Args:
-        all_keys: all authentic keys, if the caller has read them already.
+        all_keys: all authentic keys. By default, the function reads the keys from the database.
     """
     problem = keys.problem(key)
     return {
@@ -40,10 +40,10 @@ def facts(key: Key, all_keys: Iterable[Key] | None = None) -> dict[str, Any]:
 
 
 def all_facts() -> list[dict[str, Any]]:
-    """Describe all stored keys for `--json`, including keys that are not used because their rows were modified."""
+    """Return the members that `list --json` prints for each stored key, including keys whose rows were modified."""
     try:
         rows, errors = keys.examine()
-    except ConfigError:  # An operator needs this list to revoke a key, even if the settings are invalid.
+    except ConfigError:  # Even if the settings are invalid, an operator needs the key ids to revoke a key.
         rows, errors = list(keys.stored_keys()), {}
     authentic = [row for row in rows if row.pk not in errors]
     described = [facts(row, authentic) for row in rows]
@@ -55,9 +55,10 @@ def all_facts() -> list[dict[str, Any]]:
 
 
 def printable(value: str | None) -> str:
-    """Return a value of a row for the terminal.
+    """Return a value from the table of keys in a form that is safe to print to a terminal.
 
-    An attacker chooses the values of an inserted row, and some terminals interpret control characters as commands.
+    An attacker who can write to the table can store any value, and some terminals interpret control characters as
+    commands. Returns "?" for None.
     """
     if value is None:
         return "?"
@@ -65,7 +66,7 @@ def printable(value: str | None) -> str:
 
 
 def next_step(key: Key, all_keys: Iterable[Key] | None = None) -> str:
-    """Describe the next step in the lifecycle of a key."""
+    """Describe the next step in the lifecycle of a key, without a period at the end."""
     times, now, use = keys.lifecycle_times(), timezone.now(), Key.Use(key.use)
     all_keys = keys.authentic_keys() if all_keys is None else all_keys
     match key.status:
@@ -97,7 +98,7 @@ def next_step(key: Key, all_keys: Iterable[Key] | None = None) -> str:
 
 
 def outcome_facts(outcome: keys.Rotation) -> dict[str, Any]:
-    """Describe a rotation for `--json`."""
+    """Return the members that `rotate --json` prints for one key use."""
     return {
         "use": str(outcome.use),
         "retired": outcome.retired.kid if outcome.retired else None,
@@ -110,7 +111,7 @@ def outcome_facts(outcome: keys.Rotation) -> dict[str, Any]:
 
 
 def rotation_messages(outcome: keys.Rotation) -> list[str]:
-    """Return the lines that describe a rotation, one sentence per line."""
+    """Return the sentences that `rotate` prints for one key use, one per line."""
     lines = []
     if outcome.lost_race:
         lines.append("nothing was changed, because another process rotated the key at the same time.")
@@ -138,7 +139,7 @@ def rotation_messages(outcome: keys.Rotation) -> list[str]:
 
 
 def after_revocation(key: Key) -> list[str]:
-    """Describe where tokens of a revoked key are still accepted, and what to do, in sentences."""
+    """Return sentences that name the services which still accept tokens of a revoked key, and the remedy."""
     lines = ["Gateways refuse the tokens within 5 seconds."]
     if key.use == Key.Use.SIGNING:
         lines += [
@@ -150,7 +151,7 @@ def after_revocation(key: Key) -> list[str]:
 
 
 def imported(key: Key) -> str:
-    """Describe an import in sentences, with the command that activates the key."""
+    """Return the sentences that `import` prints, with the command that activates the key."""
     parts = "public and private key" if key.has_private else "public key only"
     text = f"Imported the {key.get_use_display()} key {key.kid} ({parts}); {next_step(key)}."
     if key.use == Key.Use.SIGNING and not key.has_private:
@@ -167,7 +168,7 @@ def imported(key: Key) -> str:
 
 
 def activated(key: Key) -> list[str]:
-    """Describe an activation in sentences, and list the keys that no longer become current automatically."""
+    """Return the sentences that `activate` prints, with the keys that no longer become current automatically."""
     lines = [f"Key {key.kid} is now the current {key.get_use_display()} key."]
     if key.use == Key.Use.SIGNING or key.has_private:
         return lines

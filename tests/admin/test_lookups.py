@@ -1,4 +1,4 @@
-"""The lists of the admin: a URL can filter, order and refer only by what the list offers."""
+"""Tests of the URLs of admin lists: a URL can only use the filters, orders and references that the list offers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OFFERED = {
     ServiceUser: set(),
 }
 MARKER = "4242424242"
-"""The value that the lookups compare. It is valid for columns of every type, and appears in no other SQL."""
+"""The value in all lookups, which is valid for columns of every type and occurs in no other SQL."""
 
 
 def list_of(model: type[models.Model]) -> str:
@@ -36,7 +36,7 @@ def list_of(model: type[models.Model]) -> str:
 
 
 def columns() -> list[tuple[type[models.Model], str]]:
-    """Return every column of every model, and of the models that the foreign keys refer to."""
+    """Return every column of every model of the app, and of the models to which its foreign keys refer."""
     pairs = []
     for model in MODELS:
         for field in model._meta.get_fields():
@@ -49,7 +49,7 @@ def columns() -> list[tuple[type[models.Model], str]]:
 
 @pytest.fixture
 def viewer(client: Any) -> Callable[..., Any]:
-    """Return a function that logs in a staff user who may only view rows of one model."""
+    """Return a function that logs in a staff user who may only view rows of the given model."""
 
     def log_in(model: type[models.Model]) -> Any:
         clerk = get_user_model().objects.create_user("clerk", is_staff=True)
@@ -62,20 +62,22 @@ def viewer(client: Any) -> Callable[..., Any]:
 
 @pytest.fixture
 def rows(initial_keys: Any, row: Any, application: Any, user: Any) -> None:
-    """Create rows of every model, in two accounts and of two applications, so that each filter is shown."""
+    """Create rows of every model, with two accounts and two applications, so that each list shows all its filters."""
     row()
     row(account_uuid="college")
     get_application_model().objects.create(name="Other", client_id="other")
     ServiceUser.objects.create(application=application, user=user)
 
 
-def test_this_file_lists_the_filters_of_every_admin_of_this_app():
+def test_offered_filters_of_every_admin_of_this_app_are_listed_in_this_file():
     assert set(MODELS) == set(OFFERED)
 
 
 class TestAFilterThatTheListDoesNotOffer:
     @pytest.mark.parametrize("lookup", ["", "exact", "gte", "startswith", "regex", "in", "isnull", "year__gte"])
-    def test_a8_no_column_can_be_filtered_by_a_lookup_that_the_list_does_not_offer(self, lookup, rows, viewer):
+    def test_a8_admin_list_refuses_every_lookup_on_every_column_that_the_list_does_not_offer(
+        self, lookup, rows, viewer
+    ):
         for model in MODELS:
             client = viewer(model)
             for owner, column in columns():
@@ -97,9 +99,7 @@ class TestAFilterThatTheListDoesNotOffer:
             (ServiceUser, {"application__client_secret__startswith": MARKER}),
         ],
     )
-    def test_a8_the_value_of_a_refused_filter_reaches_no_statement_and_no_log(
-        self, model, query, rows, viewer, caplog
-    ):
+    def test_a8_value_of_a_refused_filter_is_in_no_sql_statement_and_no_log(self, model, query, rows, viewer, caplog):
         client = viewer(model)
         with CaptureQueriesContext(connection) as captured:
             response = client.get(list_of(model), query)
@@ -112,16 +112,16 @@ class TestAFilterThatTheListDoesNotOffer:
         assert MARKER not in record.getMessage()
         assert next(iter(query)) in record.getMessage()
 
-    def test_a8_a_list_refuses_an_unknown_parameter(self, viewer):
+    def test_a8_admin_list_refuses_an_unknown_parameter(self, viewer):
         assert viewer(Key).get(list_of(Key), {"no_such_column": "1"}).status_code == 400
 
     @pytest.mark.parametrize("page", ["export/csv/", "export/jsonl/"])
-    def test_a8_an_export_refuses_a_filter_that_the_list_does_not_offer(self, page, rows, viewer):
+    def test_a8_admin_export_refuses_a_filter_that_the_list_does_not_offer(self, page, rows, viewer):
         response = viewer(IssuedToken).get(list_of(IssuedToken) + page, {"user_agent__regex": MARKER})
 
         assert response.status_code == 400
 
-    def test_a8_an_action_refuses_a_filter_that_the_list_does_not_offer(self, rows, client):
+    def test_a8_admin_action_refuses_a_filter_that_the_list_does_not_offer(self, rows, client):
         client.force_login(get_user_model().objects.create_superuser("root"))
         form = {
             "action": "revoke_chosen",
@@ -141,7 +141,7 @@ class TestAFilterThatTheListDoesNotOffer:
 
 class TestWhatTheListOffers:
     @pytest.mark.parametrize("model", MODELS)
-    def test_every_filter_and_ordering_link_of_a_list_opens_a_page(self, model, rows, viewer):
+    def test_every_filter_and_ordering_link_of_an_admin_list_opens_a_page(self, model, rows, viewer):
         client = viewer(model)
         text = client.get(list_of(model)).content.decode()
         links = {html.unescape(link) for link in re.findall(r'href="(\?[^"#]+)"', text)}
@@ -151,7 +151,7 @@ class TestWhatTheListOffers:
             assert client.get(list_of(model) + link).status_code == 200, link
 
     @pytest.mark.parametrize("model", MODELS)
-    def test_a8_a_list_can_be_ordered_only_by_columns_that_it_shows(self, model, rows, viewer):
+    def test_a8_admin_list_can_be_ordered_only_by_columns_that_the_list_shows(self, model, rows, viewer):
         client = viewer(model)
         shown = {*admin.site._registry[model].list_display, "issued_at", "activated_at", "retired_at", "id", "pk"}
 
@@ -160,7 +160,7 @@ class TestWhatTheListOffers:
             assert {str(name).lstrip("-") for name in ordering} <= shown, number
 
     @pytest.mark.parametrize("model", MODELS)
-    def test_a8_a_popup_can_refer_to_a_row_only_by_its_primary_key(self, model, rows, viewer):
+    def test_a8_admin_popup_can_refer_to_a_row_only_by_its_primary_key(self, model, rows, viewer):
         client = viewer(model)
 
         for field in model._meta.get_fields():
@@ -169,7 +169,7 @@ class TestWhatTheListOffers:
             assert response.status_code == (200 if allowed else 400), field.name
 
     @pytest.mark.parametrize("model", MODELS)
-    def test_a8_the_autocomplete_view_finds_no_user_and_no_application_for_a_viewer(self, model, rows, viewer):
+    def test_a8_autocomplete_view_refuses_a_staff_user_who_may_only_view_rows(self, model, rows, viewer):
         client = viewer(model)
 
         for field in model._meta.get_fields():
@@ -178,14 +178,14 @@ class TestWhatTheListOffers:
 
 
 class TestTheListsOfOtherApps:
-    """Django refuses lookups across a relation that the list of the other app does not offer.
+    """Tests that Django refuses lookups across a relation that the list of another app does not offer.
 
-    Such a list can show at most whether a user or an application has a row here, because Django allows a comparison
-    with the primary key of the row.
+    The list of another app can reveal at most whether a user or an application has a row in this app, because Django
+    allows a comparison with the primary key of the row.
     """
 
     @pytest.mark.parametrize("model", [get_user_model(), get_application_model()])
-    def test_a8_no_column_of_this_app_can_be_read_through_the_list_of_another_app(self, model, rows, viewer):
+    def test_a8_admin_list_of_another_app_refuses_lookups_on_columns_of_this_app(self, model, rows, viewer):
         client = viewer(model)
         address = reverse(f"admin:{model._meta.label_lower.replace('.', '_')}_changelist")
         relations = [field for field in model._meta.get_fields(include_hidden=True) if field.related_model]
@@ -199,6 +199,7 @@ class TestTheListsOfOtherApps:
                 query = {f"{relation.name}__{column.name}__gte": MARKER}
                 with CaptureQueriesContext(connection) as captured:
                     response = client.get(address, query)
-                # Hidden relations share the name "+". Django finds only one of them, and redirects for other columns.
+                # Several hidden relations have the name "+". Django finds only one of these relations, and redirects
+                # for columns of the others.
                 assert response.status_code == 400 or response.url.endswith("?e=1"), query
                 assert not [item["sql"] for item in captured.captured_queries if MARKER in item["sql"]], query

@@ -1,4 +1,4 @@
-"""The admin never shows a secret, and users can't edit the audit log."""
+"""Tests that the admin never shows a secret, and that users can't edit the audit log."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def page(client: Any, url: str, *args: Any, **kwargs: Any) -> str:
 
 
 def row(user: Any = None, application: Any = None, **columns: Any) -> IssuedToken:
-    """Return an audit row like a row of `issuing.issue`, with the given columns."""
+    """Create an audit row like a row of `issuing.issue`, with the given columns."""
     values: dict[str, Any] = {
         "jti": uuid.uuid4(),
         "user": user,
@@ -78,7 +78,7 @@ def rows_shown(client: Any, **query: str) -> set[uuid.UUID]:
 class TestEveryPage:
     @staticmethod
     def answers(client: Any) -> dict[str, str]:
-        """Return the text of every page about the test's rows, including filtered lists, by URL."""
+        """Request every admin page about the rows of the test, including filtered lists. Returns the texts by URL."""
         addresses = [reverse("admin:index"), reverse("admin:app_list", args=["instaccess"])]
         for model in (Key, IssuedToken):
             name = f"admin:instaccess_{model._meta.model_name}"
@@ -97,7 +97,7 @@ class TestEveryPage:
             pages[address] = response.content.decode()
         return pages
 
-    def test_a1_no_page_shows_a_private_key_or_a_token(self, initial_keys, access_token, post, admin_client):
+    def test_a1_no_admin_page_shows_a_private_key_or_a_token(self, initial_keys, access_token, post, admin_client):
         admin_client.logout()
         token = post(access_token).json()["token"]
         admin_client.force_login(get_user_model().objects.get(username="root"))
@@ -114,7 +114,7 @@ class TestEveryPage:
             assert not any(secret in html.unescape(text) for secret in secrets), address
             assert "PRIVATE KEY" not in text, address
 
-    def test_a1_the_key_page_shows_no_private_key_that_replaces_the_public_key_in_a_row(
+    def test_a1_page_of_a_key_shows_no_private_key_even_if_the_row_contains_one_as_its_public_key(
         self, initial_keys, admin_client
     ):
         private = ring.current_ring().signing_key().private().reveal()
@@ -127,7 +127,7 @@ class TestEveryPage:
         assert "PRIVATE KEY" not in text
         assert "BEGIN PUBLIC KEY" in text
 
-    def test_a1_the_key_page_explains_that_a_key_was_modified_and_is_unusable(self, initial_keys, admin_client):
+    def test_a1_page_of_a_key_explains_that_the_row_was_modified_and_is_unusable(self, initial_keys, admin_client):
         key = initial_keys[0]
         Key.objects.filter(pk=key.pk).update(public_jwk={"kty": "RSA", "n": "AQAB"})
 
@@ -135,7 +135,7 @@ class TestEveryPage:
 
         assert "doesn&#x27;t contain a usable key" in text
 
-    def test_a1_the_key_page_shows_the_public_key_as_pem_and_jwk(self, initial_keys, admin_client):
+    def test_a1_page_of_a_key_shows_the_public_key_as_pem_and_jwk(self, initial_keys, admin_client):
         key = initial_keys[0]
 
         text = html.unescape(page(admin_client, reverse("admin:instaccess_key_change", args=[key.pk])))
@@ -158,17 +158,17 @@ class TestTheAudit:
         assert IssuedToken.objects.values(*self.COLUMNS, "jti").get() == before
 
     @pytest.mark.parametrize("method", ["get", "post"])
-    def test_a3_audit_rows_cannot_be_added(self, method, admin_client):
+    def test_a3_admin_refuses_to_add_an_audit_row(self, method, admin_client):
         response = getattr(admin_client, method)(TOKENS + "add/", {"jti": str(uuid.uuid4()), "user_uuid": "x"})
 
         assert response.status_code == 403
 
-    def test_a3_audit_rows_cannot_be_changed(self, token, admin_client):
+    def test_a3_admin_refuses_to_change_an_audit_row(self, token, admin_client):
         form = {"user_uuid": "mallory", "ip_address": "198.51.100.1", "revoked_at_0": "2026-01-01", "_save": "Save"}
 
         assert admin_client.post(url_of("change", token), form).status_code == 403
 
-    def test_a3_the_page_of_an_audit_row_has_no_editable_field(self, token, admin_client):
+    def test_a3_page_of_an_audit_row_has_no_editable_field(self, token, admin_client):
         text = page(admin_client, url_of("change", token))
 
         form = re.search(r'<form[^>]* id="issuedtoken_form".*?</form>', text, re.DOTALL)
@@ -178,7 +178,7 @@ class TestTheAudit:
         assert "_save" not in form[0]
 
     @pytest.mark.parametrize("method", ["get", "post"])
-    def test_a3_audit_rows_cannot_be_deleted(self, method, token, admin_client):
+    def test_a3_admin_refuses_to_delete_an_audit_row(self, method, token, admin_client):
         assert getattr(admin_client, method)(url_of("delete", token), {"post": "yes"}).status_code == 403
 
     @pytest.mark.parametrize("action", ["delete_selected", "", "anything"])
@@ -190,7 +190,7 @@ class TestTheAudit:
         actions = re.findall(r'<option value="(\w+)"', page(admin_client, TOKENS))
         assert [name for name in actions if not name.startswith("revoke_")] == []
 
-    def test_a3_audit_rows_cannot_be_edited_in_the_list(self, token, admin_client):
+    def test_a3_list_of_issued_tokens_ignores_a_form_that_edits_audit_rows(self, token, admin_client):
         form = {
             "form-TOTAL_FORMS": "1",
             "form-INITIAL_FORMS": "1",
@@ -201,13 +201,13 @@ class TestTheAudit:
 
         admin_client.post(TOKENS, form)
 
-    def test_a3_there_is_no_permission_to_add_change_or_delete_audit_rows(self):
+    def test_a3_no_permission_to_add_change_or_delete_audit_rows_exists(self):
         codenames = Permission.objects.filter(content_type__model="issuedtoken").values_list("codename", flat=True)
 
         assert "view_issuedtoken" in codenames
         assert not {"add_issuedtoken", "change_issuedtoken", "delete_issuedtoken"} & set(codenames)
 
-    def test_a3_keys_cannot_be_added_edited_or_deleted(self, initial_keys, admin_client):
+    def test_a3_admin_refuses_to_add_edit_or_delete_a_key(self, initial_keys, admin_client):
         key = initial_keys[0]
         for name in ("change", "delete"):
             address = reverse(f"admin:instaccess_key_{name}", args=[key.pk])
@@ -278,7 +278,7 @@ class TestHostileText:
             assert "<img src=x" not in text, address
         assert "&lt;script&gt;alert(1)" in pages[TOKENS]
 
-    def test_a5_a_hostile_user_agent_is_stored_without_control_characters(self, issued):
+    def test_a5_hostile_user_agent_is_stored_without_control_characters(self, issued):
         assert "<script>alert(1)</script>" in issued.user_agent
         assert not re.search(r"[\x00-\x1f\x7f]", issued.user_agent)
 
@@ -300,11 +300,11 @@ class TestHostileText:
             "192.0.2.1 " * 200,
         ],
     )
-    def test_a5_a_hostile_search_term_finds_nothing(self, term, user, application, admin_client):
+    def test_a5_search_with_a_hostile_term_finds_no_token(self, term, user, application, admin_client):
         row(user, application)
 
         assert "<script>alert(1)" not in page(admin_client, TOKENS, {"q": term})
-        if "\x00" not in term:  # Django's search form refuses a NUL character itself.
+        if "\x00" not in term:  # Django's own search form refuses a NUL character.
             assert rows_shown(admin_client, q=term) == set()
 
     @pytest.mark.parametrize(
@@ -320,7 +320,7 @@ class TestHostileText:
 class TestSearching:
     @pytest.fixture
     def token(self, user, application):
-        """Return the row to find, among rows that differ in every column."""
+        """Create the audit row to find, among rows that differ in every column."""
         other = get_user_model().objects.create_user("grace")
         for number in range(3):
             row(other, None, client_id=f"other-{number}", ip_address=f"198.51.100.{number}")
@@ -340,7 +340,7 @@ class TestSearching:
             "  {token.user.username}  {token.ip_address} ",
         ],
     )
-    def test_search_finds_a_row_by_this_term(self, term, token, admin_client):
+    def test_search_finds_a_token_by_the_value_of_each_searchable_column(self, term, token, admin_client):
         assert rows_shown(admin_client, q=term.format(token=token)) == {token.jti}
 
     def test_search_finds_uuids_in_every_notation(self, token, admin_client):
@@ -386,19 +386,19 @@ class TestFiltering:
             ({"period": "90d"}, {"live", "expired", "revoked", "masked"}),
         ],
     )
-    def test_filters_show_the_matching_rows(self, query, names, rows, superuser, client):
+    def test_filters_of_issued_tokens_show_only_the_matching_rows(self, query, names, rows, superuser, client):
         client.force_login(superuser)
 
         assert rows_shown(client, **query) == {rows[name].jti for name in names}
 
-    def test_filtering_by_application_shows_the_rows_of_the_application(self, rows, application, superuser, client):
+    def test_application_filter_shows_only_the_rows_of_the_application(self, rows, application, superuser, client):
         client.force_login(superuser)
 
         listed = rows_shown(client, client_id=application.client_id)
 
         assert listed == {rows[name].jti for name in ("live", "expired", "revoked")}
 
-    def test_each_row_shows_its_status(self, rows, superuser, client):
+    def test_page_of_each_token_shows_the_status_of_the_token(self, rows, superuser, client):
         client.force_login(superuser)
         for name, status in {"live": "live", "expired": "expired", "revoked": "revoked", "masked": "expired"}.items():
             text = page(client, url_of("change", rows[name]))
@@ -406,13 +406,13 @@ class TestFiltering:
 
 
 class TestThePermissionToView:
-    def test_anonymous_users_are_redirected_to_the_login_page(self, client):
+    def test_lists_of_the_admin_redirect_anonymous_users_to_the_login_page(self, client):
         for address in (TOKENS, KEYS):
             response = client.get(address)
             assert response.status_code == 302
             assert response["Location"].startswith(reverse("admin:login"))
 
-    def test_staff_without_the_view_permission_are_refused(self, user, application, client, initial_keys):
+    def test_admin_pages_refuse_staff_without_the_view_permission(self, user, application, client, initial_keys):
         token = row(user, application)
         client.force_login(get_user_model().objects.create_user("clerk", is_staff=True))
 
@@ -429,7 +429,9 @@ class TestThePermissionToView:
         ("codename", "open_to_them", "closed"),
         [("view_issuedtoken", TOKENS, KEYS), ("view_key", KEYS, TOKENS)],
     )
-    def test_staff_with_the_view_permission_see_the_pages(self, codename, open_to_them, closed, client):
+    def test_admin_list_is_open_only_to_staff_with_the_view_permission_for_its_model(
+        self, codename, open_to_them, closed, client
+    ):
         clerk = get_user_model().objects.create_user("clerk", is_staff=True)
         clerk.user_permissions.add(Permission.objects.get(codename=codename))
         client.force_login(clerk)
@@ -456,14 +458,14 @@ class TestManyRows:
             )
             row(user, application, real_user=user)
 
-    def test_many_rows_need_no_more_queries_than_a_few_rows(self, admin_client):
+    def test_list_of_issued_tokens_runs_the_same_number_of_queries_for_many_rows(self, admin_client):
         self.fill(5)
         few = self.queries(admin_client, TOKENS)
         self.fill(45)
 
         assert len(self.queries(admin_client, TOKENS)) == len(few)
 
-    def test_rows_are_never_counted_without_a_limit(self, admin_client):
+    def test_list_of_issued_tokens_never_counts_rows_without_a_limit(self, admin_client):
         self.fill(2)
 
         for query in ({}, {"status": "expired"}, {"period": "365d"}, {"q": "ada"}, {"account_uuid": "x"}):
@@ -473,15 +475,17 @@ class TestManyRows:
             assert all(f"LIMIT {COUNTED}" in sql or f"LIMIT {CHARTED + 1}" in sql for sql in counts), query
 
     @pytest.mark.parametrize("query", [{}, {"q": "ada"}, {"period": "30d"}, {"status": "revoked"}, {"o": "1"}])
-    def test_many_rows_need_no_more_queries_for_any_filter(self, query, admin_client, user):
+    def test_filtered_list_of_issued_tokens_runs_at_most_one_more_query_for_many_rows(
+        self, query, admin_client, user
+    ):
         self.fill(2)
         few = self.queries(admin_client, TOKENS, **query)
         self.fill(20)
 
-        # A full page needs one more query for pagination.
+        # A full page needs one additional query for pagination.
         assert len(self.queries(admin_client, TOKENS, **query)) <= len(few) + 1
 
-    def test_the_list_has_pages_only_for_counted_rows(self, admin_client, monkeypatch):
+    def test_list_of_issued_tokens_has_pages_only_for_counted_rows(self, admin_client, monkeypatch):
         monkeypatch.setattr("instaccess.admin.tokens.pagination.COUNTED", 3)
         self.fill(5)
 
@@ -490,14 +494,16 @@ class TestManyRows:
         assert admin_client.get(TOKENS).context["cl"].result_count == 3
         assert "Only the latest 3 tokens are listed" in text
 
-    def test_the_list_does_not_mention_the_limit_if_all_rows_are_counted(self, admin_client):
+    def test_list_of_issued_tokens_does_not_mention_the_limit_if_all_rows_are_counted(self, admin_client):
         self.fill(2)
 
         assert "are listed" not in page(admin_client, TOKENS)
 
 
 class TestTimes:
-    def test_times_are_in_utc_if_the_project_has_another_time_zone(self, user, application, admin_client, settings):
+    def test_pages_of_issued_tokens_show_times_in_utc_in_a_project_with_another_time_zone(
+        self, user, application, admin_client, settings
+    ):
         settings.TIME_ZONE = "Asia/Tokyo"
         issued_at = datetime(2026, 11, 23, 23, 4, 5, tzinfo=UTC)
         token = row(user, application, issued_at=issued_at, expires_at=issued_at + timedelta(minutes=10))
@@ -507,7 +513,9 @@ class TestTimes:
         assert "Issued (utc)" in text or "Issued (UTC)" in text
         assert self.times(text) == ["2026-11-23 23:04:05", "23:14:05"]
 
-    def test_the_expiry_includes_the_date_if_the_date_differs_from_the_date_of_issue(self, admin_client):
+    def test_list_of_issued_tokens_shows_the_date_of_an_expiry_that_differs_from_the_date_of_issue(
+        self, admin_client
+    ):
         issued_at = datetime(2026, 11, 23, 23, 4, 5, tzinfo=UTC)
         row(issued_at=issued_at, expires_at=issued_at + timedelta(hours=1))
 
@@ -521,12 +529,12 @@ class TestTimes:
 class TestTheColumns:
     @staticmethod
     def cells(client: Any) -> dict[str, str]:
-        """Return the cells of the only row in the list by column, without markup."""
+        """Return the cells of the only row in the list of issued tokens by column, without markup."""
         text = page(client, TOKENS)
         cells = re.findall(r'<t[dh] class="field-(\w+)[^>]*>(.*?)</t[dh]>', text, re.DOTALL)
         return {name: html.unescape(re.sub(r"<[^>]+>", "", cell)).strip() for name, cell in cells}
 
-    def test_token_list_shows_the_real_user_and_the_application(self, user, application, admin_client):
+    def test_list_of_issued_tokens_shows_the_user_and_the_application(self, user, application, admin_client):
         row(user, application, ip_address="192.0.2.7")
 
         cells = self.cells(admin_client)
@@ -535,7 +543,9 @@ class TestTheColumns:
         assert cells["client"] == f"LTI tool {application.client_id}"
         assert cells["ip_address"] == "192.0.2.7"
 
-    def test_token_list_shows_the_user_that_a_real_user_masquerades_as(self, user, application, admin_client):
+    def test_list_of_issued_tokens_shows_the_user_as_whom_a_real_user_masquerades(
+        self, user, application, admin_client
+    ):
         grace = get_user_model().objects.create_user("grace")
         row(user, application, real_user=grace, real_user_uuid=users.user_uuid(grace))
 
@@ -543,10 +553,11 @@ class TestTheColumns:
 
         assert (cells["holder"], cells["acting_as"]) == ("grace", "masquerading as ada")
 
-    def test_the_list_shows_no_user_name_if_the_foreign_key_does_not_match_the_uuid(
+    def test_list_of_issued_tokens_shows_no_user_name_if_the_foreign_key_does_not_match_the_uuid(
         self, user, application, admin_client
     ):
-        # The HMAC does not cover foreign keys, so an attacker may have changed this foreign key with SQL.
+        # Simulate an attacker who changes the foreign key with SQL, because the HMAC of a row does not cover foreign
+        # keys.
         mallory = get_user_model().objects.create_user("mallory")
         users.user_uuid(mallory)
         token = row(user, application)
@@ -555,7 +566,7 @@ class TestTheColumns:
         assert self.cells(admin_client)["holder"] == token.user_uuid
         assert "mallory" not in page(admin_client, url_of("change", token))
 
-    def test_the_list_shows_no_application_name_if_the_foreign_key_does_not_match_the_client_id(
+    def test_list_of_issued_tokens_shows_no_application_name_if_the_foreign_key_does_not_match(
         self, user, application, admin_client
     ):
         token = row(user, application, client_id="the-real-one")
@@ -563,7 +574,7 @@ class TestTheColumns:
         assert self.cells(admin_client)["client"] == "the-real-one"
         assert "LTI tool" not in page(admin_client, url_of("change", token))
 
-    def test_the_list_shows_user_names_if_uuids_are_stored_in_a_field_of_the_user_model(
+    def test_list_of_issued_tokens_shows_user_names_if_a_field_of_the_user_model_contains_the_uuids(
         self, application, admin_client, settings
     ):
         settings.INSTACCESS = {"USER_UUID_FIELD": "email"}

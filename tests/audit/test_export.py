@@ -1,4 +1,4 @@
-"""Export of the audit log: every row once, in constant memory, and no formulas for spreadsheets."""
+"""Tests of the export of the audit log: every row once, in constant memory, and without formulas."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def export(file_format: Format = Format.JSON_LINES, **options: Any) -> Export:
 
 
 def read(chunks: Any) -> list[dict[str, Any]]:
-    """Parse JSON Lines."""
+    """Parse the chunks of an export as JSON Lines. Returns one object per row."""
     text = "".join(chunks)
     assert text == "" or text.endswith("\n")
     return [json.loads(line) for line in text.splitlines()]
@@ -45,7 +45,7 @@ def read_csv(text: str) -> list[list[str]]:
 
 
 def many(count: int) -> None:
-    """Create rows one second apart, without foreign keys."""
+    """Create audit rows of tokens that were issued one second apart, without foreign keys."""
     IssuedToken.objects.bulk_create(
         [
             IssuedToken(
@@ -111,7 +111,7 @@ class TestAnExportedRow:
         }
         assert list(fact) == list(COLUMNS)
 
-    def test_exported_row_contains_the_same_values_in_csv(self, row):
+    def test_exported_row_contains_the_same_values_in_csv_as_in_json(self, row):
         row(client_id="")
 
         header, line = read_csv("".join(export(Format.CSV)))
@@ -120,17 +120,17 @@ class TestAnExportedRow:
         assert header == list(COLUMNS)
         assert line == ["" if value is None else str(value) for value in fact.values()]
 
-    def test_exported_row_has_every_column_of_the_table(self):
-        # If you add a column to the table, add it to COLUMNS, or exclude it here and give the reason.
+    def test_exported_columns_are_all_columns_of_the_table_and_the_status(self):
+        # If you add a column to the table, add the column to COLUMNS, or exclude the column here and give the reason.
         assert {field.name for field in IssuedToken._meta.concrete_fields} | {"status"} == set(COLUMNS)
 
-    def test_exported_row_is_live_or_expired_at_the_given_time(self, row):
+    def test_exported_row_contains_the_status_of_the_token_at_the_given_time(self, row):
         for expires_at in (NOW, NOW + timedelta(seconds=1)):
             row(issued_at=NOW - timedelta(minutes=1), expires_at=expires_at)
 
         assert [fact["status"] for fact in read(export(now=NOW))] == ["live", "expired"]
 
-    def test_exported_row_keeps_uuid_and_client_id_after_user_and_application_were_deleted(
+    def test_exported_row_contains_uuid_and_client_id_after_user_and_application_were_deleted(
         self, row, user, application
     ):
         each = row()
@@ -192,21 +192,21 @@ class TestAnExportedRow:
 
 @pytest.mark.django_db
 class TestTheExportedRows:
-    def test_exported_rows_are_complete_without_duplicates_the_latest_first(self, row):
+    def test_export_contains_every_row_once_the_latest_first_for_every_batch_size(self, row):
         made = [row(issued_at=NOW - timedelta(seconds=number // 3)) for number in range(11)]
         expected = sorted(made, key=lambda each: (each.issued_at, each.pk), reverse=True)
 
         for size in (1, 2, 3, 4, 11, 12):
             assert [fact["id"] for fact in read(export(batch=size))] == [str(each.pk) for each in expected]
 
-    def test_exported_rows_are_latest_first_for_any_order_of_the_queryset(self, row):
+    def test_export_contains_the_latest_rows_first_for_any_order_of_the_queryset(self, row):
         made = [row(age=age) for age in (0, 10, 20)]
 
         facts = read(export(rows=IssuedToken.objects.order_by("jti"), batch=2))
 
         assert [fact["id"] for fact in facts] == [str(each.pk) for each in made]
 
-    def test_exported_rows_are_read_with_one_query_per_batch_and_no_offset(self, row):
+    def test_export_runs_one_query_per_batch_without_offset(self, row):
         for _ in range(7):
             row()
 
@@ -218,7 +218,7 @@ class TestTheExportedRows:
         assert len(statements) == 4
         assert not any("OFFSET" in statement or "PASSWORD" in statement for statement in statements)
 
-    def test_exported_rows_are_the_rows_of_the_queryset(self, row):
+    def test_export_contains_only_the_rows_of_the_queryset(self, row):
         wanted = [row(client_id="one") for _ in range(3)]
         row(client_id="other")
 
@@ -226,11 +226,11 @@ class TestTheExportedRows:
 
         assert {fact["id"] for fact in facts} == {str(each.pk) for each in wanted}
 
-    def test_exported_rows_can_be_empty(self):
+    def test_export_without_rows_contains_only_the_csv_header(self):
         assert "".join(export(Format.JSON_LINES)) == ""
         assert read_csv("".join(export(Format.CSV))) == [list(COLUMNS)]
 
-    def test_exported_rows_are_exported_in_constant_memory(self):
+    def test_export_needs_constant_memory_for_any_number_of_rows(self):
         def peak(count: int) -> int:
             rows = IssuedToken.objects.filter(issued_at__gt=NOW - timedelta(seconds=count))
             tracemalloc.start()
@@ -241,7 +241,7 @@ class TestTheExportedRows:
                 tracemalloc.stop()
 
         many(5_000)
-        peak(500)  # Fill the caches. Otherwise, the first measurement would include their memory.
+        peak(500)  # Fill the caches first. Otherwise, the first measurement would include their memory.
 
         assert peak(5_000) < 1.2 * peak(500)
 
@@ -252,7 +252,7 @@ class TestExportWhileRowsChange:
     def made(self, row):
         return [row(age=number) for number in range(6)]
 
-    def test_export_contains_each_other_row_once_while_rows_are_added(self, row, made):
+    def test_export_contains_every_older_row_once_if_rows_are_added_meanwhile(self, row, made):
         chunks = iter(export(batch=2))
         seen = read([next(chunks)])
         row()
@@ -262,7 +262,7 @@ class TestExportWhileRowsChange:
 
         assert [fact["id"] for fact in seen] == [str(each.pk) for each in made]
 
-    def test_export_continues_while_rows_are_pruned(self, made):
+    def test_export_contains_every_remaining_row_once_if_rows_are_pruned_meanwhile(self, made):
         chunks = iter(export(batch=2))
         seen = read([next(chunks)])
         # Delete the last row that was read, and a row that was not read yet.
@@ -276,7 +276,9 @@ class TestExportWhileRowsChange:
 @pytest.mark.django_db
 class TestExportWithAFailingDatabase:
     @pytest.mark.parametrize("file_format", Format)
-    def test_export_ends_with_a_line_that_reports_the_incomplete_file(self, row, file_format, caplog):
+    def test_export_ends_with_a_line_that_reports_an_incomplete_file_if_the_database_fails(
+        self, row, file_format, caplog
+    ):
         for _ in range(5):
             row()
         chunks = iter(export(file_format, batch=2))
@@ -309,7 +311,7 @@ class TestTheLogOfAnExport:
     def _caught(self, caplog):
         caplog.set_level(logging.INFO, logger="instaccess.audit")
 
-    def test_log_contains_user_and_filters_of_an_export_before_its_first_row_and_its_end(self, row, caplog):
+    def test_log_contains_the_start_of_an_export_with_user_and_filters_and_the_end(self, row, caplog):
         for _ in range(3):
             row()
         chunks = iter(export(batch=2, filters={"status": "live\nforged"}))
@@ -322,7 +324,7 @@ class TestTheLogOfAnExport:
         list(chunks)
         assert caplog.messages[1:] == ["export complete by='auditor' rows=3"]
 
-    def test_log_contains_an_export_that_was_stopped_before_its_end(self, row, caplog):
+    def test_log_reports_that_an_export_was_aborted_and_its_number_of_rows(self, row, caplog):
         for _ in range(3):
             row()
         chunks: Any = iter(export(batch=2))
@@ -333,7 +335,7 @@ class TestTheLogOfAnExport:
         assert caplog.messages[1:] == ["export aborted by='auditor' rows=2"]
 
 
-# These characters are listed here again, so that the test does not depend on the code under test.
+# List these characters again, so that the tests don't depend on the code under test.
 FORMULA = "=+-@"
 INVISIBLE = "\u00ad\u200b\u200c\u200d\u200e\u200f\u202e\u2060\ufeff"
 
@@ -347,7 +349,7 @@ def starts_a_formula(cell: str) -> bool:
 
 
 def symbols(text: str) -> str:
-    """Replace control characters with their symbols and remove apostrophes."""
+    """Replace control characters in a text with their symbols, and remove apostrophes."""
     replaced = []
     for char in text:
         if char < " ":
@@ -385,7 +387,7 @@ class TestSafeCell:
         assert [char for char in spellings if not safe_cell(char + "1").startswith("'")] == []
 
     @pytest.mark.parametrize("text", ["x;=1", "x; ;\t=1", 'x;"=1"', ";;=1", "=1;=1"])
-    def test_safe_cell_adds_an_apostrophe_to_a_formula_after_a_semicolon(self, text):
+    def test_safe_cell_adds_an_apostrophe_before_a_formula_after_a_semicolon(self, text):
         assert not any(starts_a_formula(part) for part in safe_cell(text).split(";"))
 
     @pytest.mark.parametrize(
@@ -423,7 +425,7 @@ class TestSafeCell:
 
 class TestAsCsv:
     @given(st.lists(st.tuples(nasty, nasty), max_size=5))
-    def test_a5_as_csv_returns_one_line_with_one_cell_per_column(self, values):
+    def test_a5_as_csv_returns_one_line_per_record_with_one_cell_per_column(self, values):
         text = as_csv([record(*texts) for texts in values])
 
         assert text.encode().decode() == text
@@ -443,7 +445,7 @@ class TestAsCsv:
 
 class TestAsJsonLines:
     @given(st.lists(st.tuples(nasty, nasty), max_size=5))
-    def test_a5_as_json_lines_returns_one_line_with_the_unchanged_values(self, values):
+    def test_a5_as_json_lines_returns_one_line_per_record_with_unchanged_values(self, values):
         text = as_json_lines([record(*texts) for texts in values])
 
         assert text.isascii()

@@ -1,4 +1,4 @@
-"""The user names in audit rows: recorded with each token, protected by an HMAC, found by a search, and erased."""
+"""Tests of the user names in audit rows: their recording, their HMAC, the search for names, and their erasure."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def grace(db):
 
 @pytest.fixture
 def masquerade(row, user, grace):
-    """Create the audit row of a token that grace got for ada."""
+    """Create the audit row of a token that grace got while she masqueraded as ada."""
     return row(real_user=grace, real_user_uuid=users.user_uuid(grace), age=9000)
 
 
@@ -60,14 +60,16 @@ class TestRecording:
 
         assert recorded(row) == ("ada", "grace")
 
-    def test_a13_an_audit_row_contains_the_user_name_at_the_time_of_issue(self, initial_keys, user):
+    def test_a13_audit_row_contains_the_user_name_at_the_time_of_issue_after_the_user_was_renamed(
+        self, initial_keys, user
+    ):
         row, _ = issuing.issue(user=user, origin=ORIGIN, now=NOW)
         user.username = "lovelace"
         user.save()
 
         assert recorded(row) == ("ada", "")
 
-    def test_audit_rows_contain_no_user_names_if_the_setting_turns_names_off(
+    def test_audit_rows_contain_no_user_names_if_the_setting_audit_user_names_is_false(
         self, initial_keys, user, grace, settings
     ):
         settings.INSTACCESS = {"AUDIT_USER_NAMES": False}
@@ -77,14 +79,14 @@ class TestRecording:
         assert row.user_uuid == users.user_uuid(user)
         assert verification.verify(evidence_keys()).summary == ""
 
-    def test_a_long_user_name_is_shortened_and_still_found(self, initial_keys, user):
+    def test_filter_by_user_finds_a_long_user_name_that_was_shortened_in_the_audit_row(self, initial_keys, user):
         user.username = "ü" * 300
         row, _ = issuing.issue(user=user, origin=ORIGIN, now=NOW)
 
         assert recorded(row) == ("ü" * 255, "")
         assert list(rows.issued_tokens().filter(rows.filter_by_user("ü" * 300))) == [row]
 
-    def test_recording_the_user_names_needs_no_query(self, initial_keys, access_token, post):
+    def test_recording_user_names_needs_no_additional_query(self, initial_keys, access_token, post):
         assert post(access_token).status_code == 201
         with CaptureQueriesContext(connection) as captured:
             assert post(access_token).status_code == 201
@@ -95,13 +97,13 @@ class TestRecording:
 
 
 class TestTheHmacOfTheNames:
-    def test_hmac_matches_the_names_after_they_were_stored(self, row):
+    def test_hmac_of_the_user_names_matches_after_the_row_was_stored_and_loaded(self, row):
         assert names.names_status(IssuedToken.objects.get(pk=row().pk), conf.key_encryption_keys) is (
             HmacStatus.AUTHENTIC
         )
 
     @pytest.mark.parametrize("changes", [{"user_name": "grace"}, {"real_user_name": "ada"}, {"names_mac": ""}])
-    def test_a6_verify_names_a_row_whose_names_were_modified(self, initial_keys, row, changes):
+    def test_a6_verify_reports_a_row_whose_user_names_were_modified(self, initial_keys, row, changes):
         sealed, recent = row(age=9000), row()
         seal(evidence_keys())
         for modified in (recent, sealed):
@@ -112,20 +114,22 @@ class TestTheHmacOfTheNames:
             assert problem.text == f"the user names in row {modified.pk} (jti {modified.jti}) were modified"
             IssuedToken.objects.filter(pk=modified.pk).delete()
 
-    def test_a6_names_and_their_hmac_cannot_be_copied_from_another_row(self, initial_keys, row, user, grace):
+    def test_a6_verify_reports_a_row_whose_user_names_and_hmac_were_copied_from_another_row(
+        self, initial_keys, row, user, grace
+    ):
         hers = row(user=grace, user_uuid=users.user_uuid(grace))
         other = row()
         IssuedToken.objects.filter(pk=other.pk).update(user_name="grace", names_mac=hers.names_mac)
 
         assert only_row(verification.verify(evidence_keys())) == other.pk
 
-    def test_the_hmac_of_the_row_does_not_authenticate_the_names(self, row):
+    def test_hmac_of_a_row_is_not_valid_as_the_hmac_of_its_user_names(self, row):
         made = row()
         made.names_mac = made.mac
 
         assert names.names_status(made, conf.key_encryption_keys) is HmacStatus.BROKEN
 
-    def test_verify_names_the_command_if_the_key_encryption_key_of_the_names_is_missing(
+    def test_verify_names_the_command_reseal_if_the_key_encryption_key_of_user_names_is_missing(
         self, initial_keys, row, settings
     ):
         made = row()
@@ -136,14 +140,14 @@ class TestTheHmacOfTheNames:
         assert texts[Kind.NAMES].startswith(f"the user names in row {made.pk} (jti {made.jti}) can't be checked")
         assert "instaccess_keys reseal" in texts[Kind.NAMES]
 
-    def test_hmac_still_matches_the_names_after_a_revocation(self, row):
+    def test_hmac_of_the_user_names_still_matches_after_a_revocation(self, row):
         made = row()
         revocation.revoke(rows.revocable_tokens(), keks=keks_for_revocation(), reason="laptop lost")
 
         made.refresh_from_db()
         assert names.names_status(made, conf.key_encryption_keys) is HmacStatus.AUTHENTIC
 
-    def test_the_canonical_bytes_of_names_never_change(self):
+    def test_canonical_bytes_of_user_names_never_change(self):
         made = IssuedToken(jti=uuid.UUID(int=1), user_name="ü", real_user_name="b")
 
         assert names.canonical_bytes(made) == (
@@ -172,7 +176,9 @@ class TestFilterByUser:
 
 
 class TestErase:
-    def test_erase_replaces_the_name_in_every_row_and_keeps_other_names(self, masquerade, row, user, grace):
+    def test_erase_replaces_the_name_of_one_user_in_every_row_and_keeps_other_names(
+        self, masquerade, row, user, grace
+    ):
         hers = row(user=grace, user_uuid=users.user_uuid(grace))
         own = row()
 
@@ -202,13 +208,15 @@ class TestErase:
         assert list(Checkpoint.objects.values()) == before
         assert set(IssuedToken.objects.values_list("mac", flat=True)) == macs
 
-    def test_erased_names_cannot_be_forged(self, initial_keys, row):
+    def test_verify_reports_a_row_in_which_an_attacker_erased_a_name(self, initial_keys, row):
         made = row()
         IssuedToken.objects.filter(pk=made.pk).update(user_name=ERASED)
 
         assert only_row(verification.verify(evidence_keys())) == made.pk
 
-    def test_erase_does_not_hide_that_a_name_was_modified(self, initial_keys, row, user, caplog):
+    def test_erase_keeps_the_hmac_of_a_modified_name_so_that_verify_reports_the_row(
+        self, initial_keys, row, user, caplog
+    ):
         made = row()
         IssuedToken.objects.filter(pk=made.pk).update(user_name="mallory")
 
@@ -217,7 +225,7 @@ class TestErase:
         assert only_row(verification.verify(evidence_keys())) == made.pk
         assert f"[{made.pk}]" in caplog.text
 
-    def test_erase_works_without_the_key_encryption_key_of_the_hmac(self, row, user, settings):
+    def test_erase_replaces_the_name_even_if_the_key_encryption_key_of_the_hmac_is_missing(self, row, user, settings):
         made = row()
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32)]}
 
@@ -233,13 +241,13 @@ class TestErase:
         [line] = [record.getMessage() for record in caplog.records if record.name == "instaccess.audit"]
         assert line == f"user name erased: user_uuid={user_uuid!r} rows=1 by='root (command line)'"
 
-    def test_a_second_erasure_changes_nothing(self, row, user):
+    def test_erase_changes_nothing_if_the_name_is_already_erased(self, row, user):
         row()
 
         assert erase(users.user_uuid(user)) == 1
         assert erase(users.user_uuid(user)) == 0
 
-    def test_names_in_many_rows_are_erased_in_batches_of_one_statement(self, row, user, monkeypatch):
+    def test_erase_replaces_names_in_batches_with_one_update_per_batch(self, row, user, monkeypatch):
         monkeypatch.setattr(names, "BATCH", 2)
         for _ in range(5):
             row()
@@ -256,7 +264,7 @@ class TestErase:
             HmacStatus.AUTHENTIC
         }
 
-    def test_a_name_is_erased_from_a_row_that_another_process_changes_at_the_same_time(
+    def test_erase_replaces_the_name_in_a_row_that_another_process_changes_at_the_same_time(
         self, row, user, settings, monkeypatch
     ):
         made = row()

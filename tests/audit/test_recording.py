@@ -1,4 +1,4 @@
-"""Audit rows of issued tokens: `insert` stores the same row as `save`, and `commit` commits an authenticated row."""
+"""Tests of the recording of audit rows: `insert` stores the same row as `save`, and `commit` adds the HMAC."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def fresh(user, application):
-    """Return a function that creates an unsaved row."""
+    """Return a function that builds an unsaved audit row with the given columns."""
 
     def make(**columns: Any) -> IssuedToken:
         now = timezone.now()
@@ -70,7 +70,7 @@ class TestInsert:
         written = IssuedToken.objects.get(pk=record.pk)
         assert (written.user, written.real_user, written.ip_address) == (None, user, None)
 
-    def test_insert_updates_the_instance_like_save(self, fresh):
+    def test_insert_marks_the_instance_as_saved_like_save(self, fresh):
         record = fresh()
         insert(record)
 
@@ -78,7 +78,7 @@ class TestInsert:
         assert record == IssuedToken.objects.get(jti=record.jti)
         record.refresh_from_db()
 
-    def test_insert_runs_one_query(self, fresh, django_assert_num_queries):
+    def test_insert_runs_one_query_per_row(self, fresh, django_assert_num_queries):
         insert(fresh())
         with django_assert_num_queries(1):
             insert(fresh())
@@ -141,7 +141,7 @@ class TestCommit:
             recording.commit(fresh(jti=record.jti), keks=conf.key_encryption_keys)
 
     @pytest.mark.django_db(transaction=True)
-    def test_commit_refuses_a_transaction_of_the_caller_which_could_roll_the_row_back(self, fresh):
+    def test_commit_raises_audit_error_inside_a_transaction_of_the_caller(self, fresh):
         record = fresh()
         with pytest.raises(AuditError, match="the request is inside an open transaction"), transaction.atomic():
             recording.commit(record, keks=conf.key_encryption_keys)
@@ -149,7 +149,7 @@ class TestCommit:
         assert not IssuedToken.objects.exists()
 
     @pytest.mark.django_db(transaction=True)
-    def test_commit_refuses_a_connection_without_autocommit(self, fresh):
+    def test_commit_raises_audit_error_on_a_connection_without_autocommit(self, fresh):
         record = fresh()
         transaction.set_autocommit(False)
         try:

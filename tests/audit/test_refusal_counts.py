@@ -1,4 +1,4 @@
-"""Tests for refusal spikes: hours in which a refusal is far more frequent than usual."""
+"""Tests of refusal spikes: hours in which a reason for a refusal is far more frequent than usual."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HOUR = NOW.replace(minute=0)
 
 
 class TestRefusalSpikes:
-    """A spike is at least 20 refusals per hour, and at least 5 times the mean of the seven days before."""
+    """Tests of spikes: at least 20 refusals per hour, and at least 5 times the mean of the last seven days."""
 
     @pytest.fixture(autouse=True)
     def now(self) -> Iterator[None]:
@@ -27,7 +27,7 @@ class TestRefusalSpikes:
             yield
 
     def rows(self, counts: dict[float, int], *, role: str = "gateway", reason: str = "expired", **who: str) -> None:
-        """Create counts by age in hours; 0 is the current hour."""
+        """Create refusal counts. The keys of `counts` are ages in hours; 0 is the current hour."""
         RefusalCount.objects.bulk_create(
             RefusalCount(hour=HOUR - timedelta(hours=ago), role=role, reason=reason, count=count, **who)
             for ago, count in counts.items()
@@ -52,7 +52,7 @@ class TestRefusalSpikes:
             (1000, 1000, 5000, 5000),
         ],
     )
-    def test_count_far_above_the_mean_in_the_current_or_previous_hour_is_a_spike(
+    def test_refusal_spike_is_a_count_far_above_the_mean_in_the_current_or_previous_hour(
         self, usual, previous, current, count
     ):
         self.rows({168.0: 0} | self.every_hour(usual) | {1: previous, 0: current})
@@ -60,15 +60,15 @@ class TestRefusalSpikes:
         expected = [] if count is None else [RefusalSpike("gateway", "expired", count, float(usual))]
         assert refusal_counts.refusal_spikes() == expected
 
-    def test_there_is_no_spike_if_nothing_was_refused(self):
+    def test_refusal_spikes_is_empty_if_no_request_was_refused(self):
         assert refusal_counts.refusal_spikes() == []
 
-    def test_older_hours_contain_no_spike(self):
+    def test_refusal_spikes_ignores_hours_before_the_previous_hour(self):
         self.rows({2: 5000, 24 * 8: 9000})
 
         assert refusal_counts.refusal_spikes() == []
 
-    def test_each_role_and_reason_is_compared_separately(self):
+    def test_refusal_spikes_compares_each_role_and_reason_separately(self):
         self.rows(self.every_hour(100) | {1: 100}, reason="no_credentials")
         self.rows(self.every_hour(1) | {1: 100}, reason="revoked")
         self.rows({1: 300}, role="issuer", reason="revoked")
@@ -78,30 +78,30 @@ class TestRefusalSpikes:
             RefusalSpike("gateway", "revoked", 100, 1.0),
         ]
 
-    def test_counts_of_all_clients_and_users_are_added(self):
+    def test_refusal_spikes_adds_the_counts_of_all_clients_and_users(self):
         for number in range(10):
             self.rows({1: 3}, client_id=f"c{number}", user_uuid=f"u{number}")
 
         assert [spike.count for spike in refusal_counts.refusal_spikes()] == [30]
 
-    def test_mean_covers_only_the_time_since_counting_began(self):
-        # With a mean over seven days, the usual number would look like a spike during the first week.
+    def test_mean_of_refusals_covers_only_the_time_since_the_first_count(self):
+        # With a mean over seven days, usual numbers would look like spikes during the first week.
         self.rows({3: 100, 2: 100, 1: 100, 0: 40})
 
         assert refusal_counts.refusal_spikes() == []
 
-    def test_mean_excludes_counts_older_than_seven_days(self):
+    def test_mean_of_refusals_excludes_counts_older_than_seven_days(self):
         self.rows({24 * 7 + 2: 1_000_000, 24 * 7 + 1: 168, 1: 20})
 
         assert refusal_counts.refusal_spikes() == [RefusalSpike("gateway", "expired", 20, 1.0)]
 
-    def test_spikes_are_returned_for_another_time(self):
+    def test_refusal_spikes_returns_the_spikes_at_the_given_time(self):
         self.rows({30: 500})
 
         assert len(refusal_counts.refusal_spikes(now=NOW - timedelta(hours=29))) == 1
         assert refusal_counts.refusal_spikes(now=NOW - timedelta(hours=31)) == []
 
-    def test_spikes_need_one_query(self, django_assert_num_queries):
+    def test_refusal_spikes_runs_one_query(self, django_assert_num_queries):
         self.rows(self.every_hour(5))
         with django_assert_num_queries(1):
             refusal_counts.refusal_spikes()

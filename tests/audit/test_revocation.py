@@ -1,4 +1,4 @@
-"""Revocation, and the querysets of live tokens."""
+"""Tests of the revocation of tokens, and of the querysets of live tokens."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def received():
-    """Record the arguments of each `tokens_revoked` signal."""
+    """Yield a list to which the arguments of each `tokens_revoked` signal are added."""
     signals_sent: list[dict[str, Any]] = []
 
     def receive(sender: Any, jtis: Any, reason: Any, by: Any, **kwargs: Any) -> None:
@@ -37,7 +37,7 @@ def received():
 
 @pytest.fixture
 def revoke(django_capture_on_commit_callbacks: Any) -> Any:
-    """Return `revocation.revoke`, as it works outside a transaction. The test itself runs in a transaction."""
+    """Return a function that calls `revocation.revoke` and then runs the on-commit callbacks."""
 
     def revoke_(*args: Any, **kwargs: Any) -> int:
         with django_capture_on_commit_callbacks(execute=True):
@@ -55,7 +55,7 @@ class TestLiveTokens:
 
         assert list(audit_rows.live_tokens()) == [alive]
 
-    def test_live_tokens_contains_a_token_until_it_expires(self, row):
+    def test_live_tokens_contains_a_token_ten_seconds_before_its_expiry(self, row):
         assert audit_rows.live_tokens().filter(pk=row(age=3590).pk).exists()
 
     def test_live_tokens_contains_an_expired_token_within_the_leeway(self, row, settings):
@@ -78,14 +78,14 @@ class TestLiveTokens:
 
 
 class TestFilterByUserAndKeys:
-    def test_filter_matches_the_subject_by_name_and_by_uuid(self, row, user):
+    def test_filter_by_user_matches_the_subject_by_name_and_by_uuid(self, row, user):
         theirs = row()
         row(user=get_user_model().objects.create_user("grace"), user_uuid=str(uuid.uuid4()))
 
         assert list(audit_rows.live_tokens().filter(audit_rows.filter_by_user("ada"))) == [theirs]
         assert list(audit_rows.live_tokens().filter(audit_rows.filter_by_user(users.user_uuid(user)))) == [theirs]
 
-    def test_filter_matches_the_real_user_of_a_masquerade(self, row, user):
+    def test_filter_by_user_matches_the_real_user_of_a_masquerade(self, row, user):
         grace = get_user_model().objects.create_user("grace")
         got = row(
             user=grace,
@@ -97,19 +97,19 @@ class TestFilterByUserAndKeys:
         assert list(audit_rows.live_tokens().filter(audit_rows.filter_by_user("ada"))) == [got]
         assert list(audit_rows.live_tokens().filter(audit_rows.filter_by_user(users.user_uuid(user)))) == [got]
 
-    def test_filter_matches_the_uuid_of_a_deleted_user(self, row, user):
+    def test_filter_by_user_matches_the_uuid_of_a_deleted_user(self, row, user):
         theirs, name = row(), users.user_uuid(user)
         user.delete()
 
         assert list(audit_rows.live_tokens().filter(audit_rows.filter_by_user(name))) == [theirs]
 
-    def test_filter_matches_nothing_for_an_unknown_name(self, row):
+    def test_filter_by_user_matches_no_token_for_an_unknown_name(self, row):
         row()
 
         for name in ("nobody", "", "%", "ada' OR '1'='1", "a" * 5000, "\u0130"):
             assert not audit_rows.live_tokens().filter(audit_rows.filter_by_user(name)).exists()
 
-    def test_filter_matches_tokens_signed_or_encrypted_with_a_key(self, row):
+    def test_filter_by_keys_matches_tokens_that_were_signed_with_or_encrypted_for_a_key(self, row):
         signed, encrypted = row(signing_kid="bad"), row(encryption_kid="bad")
         row()
 
@@ -158,7 +158,9 @@ class TestRevoke:
         each.refresh_from_db()
         assert each.revocation_reason == "r" * 255
 
-    def test_many_tokens_are_revoked_in_batches(self, revoke, row, monkeypatch, received):
+    def test_revoke_revokes_many_tokens_in_batches_with_one_signal_per_batch(
+        self, revoke, row, monkeypatch, received
+    ):
         monkeypatch.setattr(revocation, "BATCH", 2)
         rows = [row() for _ in range(5)]
 
@@ -172,7 +174,7 @@ class TestRevoke:
 
         assert received == [{"sender": IssuedToken, "jtis": [str(each.jti)], "reason": "stolen", "by": user}]
 
-    def test_a_failing_receiver_does_not_undo_the_revocation(self, revoke, row, caplog, received):
+    def test_revoke_still_revokes_the_token_if_a_receiver_of_the_signal_fails(self, revoke, row, caplog, received):
         def fail(**kwargs: Any) -> None:
             raise RuntimeError("no route to SIEM")
 

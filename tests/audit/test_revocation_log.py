@@ -1,4 +1,4 @@
-"""The revocation log: its order, its scopes, and the completion of interrupted revocations."""
+"""Tests of the revocation log: the order and the scopes of revocations, and interrupted revocations."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ pytestmark = pytest.mark.django_db
 
 
 def revoke_user(name: str = "ada", **options: Any) -> int:
-    """Revoke all tokens of a user."""
+    """Revoke all tokens of a user. Returns the number of tokens that were marked as revoked."""
     tokens = audit.revocable_tokens().filter(audit.filter_by_user(name))
     values = {"keks": conf.key_encryption_keys, "reason": "laptop lost", "by": "grace"} | options
     return audit.revoke(tokens, scopes=audit.scopes_of_user(name), **values)
 
 
 def revoke_one(row: IssuedToken) -> int:
-    """Revoke a single token."""
+    """Revoke a single token. Returns the number of tokens that were marked as revoked."""
     return audit.revoke(audit.revocable_tokens().filter(pk=row.pk), keks=conf.key_encryption_keys, reason="x")
 
 
@@ -48,30 +48,30 @@ def is_authentic(row: IssuedToken) -> bool:
 
 
 class TestAScope:
-    def test_a_scope_without_a_value_is_refused(self):
+    def test_scope_without_a_value_raises_value_error(self):
         for make in (Scope.user, Scope.account, Scope.key):
             with pytest.raises(ValueError, match="needs a value"):
                 make("")
 
-    def test_a_user_is_found_by_name_and_by_uuid(self, row, user):
+    def test_scopes_of_user_finds_a_user_by_name_and_by_uuid(self, row, user):
         row()
         expected = [Scope.user(users.user_uuid(user))]
 
         assert audit.scopes_of_user("ada") == audit.scopes_of_user(users.user_uuid(user)) == expected
 
-    def test_a_user_without_tokens_is_found_by_name(self):
+    def test_scopes_of_user_finds_a_user_without_tokens_by_name(self):
         grace = get_user_model().objects.create_user("grace")
         assert audit.scopes_of_user("grace") == []  # A user who never got a token has no uuid.
         uuid = users.user_uuid(grace)
 
         assert audit.scopes_of_user("grace") == [Scope.user(uuid)]
 
-    def test_the_real_user_of_a_masquerade_is_found_by_uuid(self, row):
+    def test_scopes_of_user_finds_the_real_user_of_a_masquerade_by_uuid(self, row):
         row(real_user_uuid="real")
 
         assert audit.scopes_of_user("real") == [Scope.user("real")]
 
-    def test_an_unknown_user_or_account_has_no_scope(self, row):
+    def test_scopes_of_an_unknown_user_or_account_are_empty(self, row):
         row()
 
         assert audit.scopes_of_user("nobody") == audit.scopes_of_account("nothing") == []
@@ -79,7 +79,9 @@ class TestAScope:
 
 
 class TestRevokingAllTokensOfAUser:
-    def test_g33_one_row_is_recorded_and_every_audit_row_has_the_time_of_the_revocation(self, row, monkeypatch):
+    def test_g33_revocation_of_a_user_adds_one_log_row_and_marks_every_audit_row_with_the_same_time(
+        self, row, monkeypatch
+    ):
         monkeypatch.setattr(revocation, "BATCH", 2)
         rows, now = {row() for _ in range(5)}, timezone.now()
         other = row(user_uuid="other", user=None)
@@ -96,7 +98,7 @@ class TestRevokingAllTokensOfAUser:
             assert (each.revoked_at, each.revoked_by, each.revocation_reason) == (now, "grace", "laptop lost")
             assert is_authentic(each)
 
-    def test_g33_the_revocation_takes_effect_before_the_audit_rows_are_marked(self, row, monkeypatch):
+    def test_g33_revocation_of_a_user_is_on_the_deny_list_before_audit_rows_are_marked(self, row, monkeypatch):
         row()
         monkeypatch.setattr(revocation, "mark_batch", lambda *args: pytest.fail("read the deny list first"))
         tokens, scopes = audit.revocable_tokens(), audit.scopes_of_user("ada")
@@ -106,7 +108,7 @@ class TestRevokingAllTokensOfAUser:
 
         assert revocation_table.read().users.keys() == {scopes[0].value}
 
-    def test_a_token_from_a_server_whose_clock_is_fast_is_covered(self, row):
+    def test_revocation_of_a_user_covers_a_token_from_a_server_whose_clock_is_fast(self, row):
         now = timezone.now()
         ahead = row(issued_at=now + timedelta(seconds=30))
         revoke_user(now=now)
@@ -114,14 +116,14 @@ class TestRevokingAllTokensOfAUser:
         assert Revocation.objects.get().latest_iat == int(ahead.issued_at.timestamp())
         assert marked() == {ahead}
 
-    def test_a_time_of_issue_in_the_far_future_does_not_revoke_later_tokens(self, row):
+    def test_revocation_of_a_user_covers_no_later_tokens_despite_a_time_of_issue_in_the_far_future(self, row):
         now = timezone.now()
         row(issued_at=now + timedelta(days=1))
         revoke_user(now=now)
 
         assert Revocation.objects.get().latest_iat == int(now.timestamp()) + CLOCK_SKEW
 
-    def test_a_token_that_is_issued_after_the_revocation_is_not_revoked(self, row):
+    def test_revocation_of_a_user_does_not_cover_a_token_that_is_issued_later(self, row):
         early, now = row(), timezone.now()
         audit.record_revocation(
             audit.scopes_of_user("ada"),
@@ -136,7 +138,7 @@ class TestRevokingAllTokensOfAUser:
         assert marked() == {early}
         assert late not in marked()
 
-    def test_a_row_whose_foreign_key_was_modified_is_revoked_as_a_single_token(self, row, user):
+    def test_revocation_of_a_user_revokes_a_row_with_a_modified_foreign_key_as_a_single_token(self, row, user):
         victims = row(user_uuid="victim")  # Simulate an attacker who has changed the foreign key in the database.
         own = row()
         revoke_user()
@@ -145,7 +147,7 @@ class TestRevokingAllTokensOfAUser:
         assert [each.value for each in Revocation.objects.filter(kind="user")] == [own.user_uuid]
         assert set(revocation_table.read("0").tokens) == {str(victims.jti)}
 
-    def test_the_signal_names_the_jtis_of_each_batch(
+    def test_revocation_of_a_user_sends_a_signal_with_the_jtis_of_each_batch(
         self, row, user, monkeypatch, django_capture_on_commit_callbacks
     ):
         monkeypatch.setattr(revocation, "BATCH", 2)
@@ -166,7 +168,7 @@ class TestRevokingAllTokensOfAUser:
         assert {(reason, by) for _, reason, by in received} == {("laptop lost", user)}
 
     @pytest.mark.sqlite
-    def test_an_unreadable_row_is_revoked_too(self, row):
+    def test_revocation_of_a_user_marks_an_unreadable_audit_row_too(self, row):
         good, bad = row(), row()
         with connection.cursor() as cursor:
             cursor.execute("UPDATE instaccess_issuedtoken SET issued_at = 'zzz' WHERE id = %s", [bad.pk])
@@ -174,7 +176,7 @@ class TestRevokingAllTokensOfAUser:
         assert revoke_user() == 2
         assert {row.pk for row in IssuedToken.objects.exclude(revoked_at=None).only("pk")} == {good.pk, bad.pk}
 
-    def test_the_tokens_are_revoked_without_key_encryption_keys(self, row):
+    def test_revocation_of_a_user_works_without_key_encryption_keys(self, row):
         made = row()
 
         assert revoke_user(keks=[]) == 1
@@ -183,7 +185,7 @@ class TestRevokingAllTokensOfAUser:
 
 
 class TestTheNumbers:
-    def test_numbers_are_microseconds_and_always_increase(self, row):
+    def test_numbers_of_revocations_are_microseconds_and_always_increase(self, row):
         row()
         now = timezone.now()
         microseconds = int(now.timestamp()) * 1_000_000 + now.microsecond
@@ -194,7 +196,7 @@ class TestTheNumbers:
         numbers = list(Revocation.objects.values_list("number", flat=True))
         assert numbers == [microseconds, microseconds + 1, microseconds + 2]
 
-    def test_several_scopes_get_consecutive_numbers(self):
+    def test_revocations_of_several_scopes_have_consecutive_numbers(self):
         now = timezone.now()
         scopes = [Scope.user(f"u{number}") for number in range(3)]
         recorded = audit.record_revocation(scopes, keks=conf.key_encryption_keys, reason="x", now=now)
@@ -203,7 +205,7 @@ class TestTheNumbers:
         assert [each.number for each in recorded] == [first, first + 1, first + 2]
         assert [each.value for each in Revocation.objects.all()] == ["u0", "u1", "u2"]
 
-    def test_a_batch_of_single_tokens_is_one_row(self, row, monkeypatch):
+    def test_revocation_of_single_tokens_adds_one_log_row_per_batch(self, row, monkeypatch):
         monkeypatch.setattr(revocation, "BATCH", 2)
         for _ in range(3):
             row()
@@ -214,7 +216,7 @@ class TestTheNumbers:
 
 class TestAnInterruptedRevocation:
     def interrupt(self, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
-        """Revoke all tokens of ada, and fail before the second batch of audit rows is marked."""
+        """Start to revoke all tokens of ada. The database fails before the second audit row is marked."""
         original, batches = revocation.mark_batch, []
 
         def fail_later(*args: Any) -> Any:
@@ -230,7 +232,9 @@ class TestAnInterruptedRevocation:
                 revoke_user(**options)
         assert len(marked()) == 1
 
-    def test_k22_the_next_revocation_marks_the_remaining_rows_with_the_true_time_and_reason(self, row, monkeypatch):
+    def test_k22_next_revocation_marks_the_remaining_rows_of_an_interrupted_revocation_with_its_time_and_reason(
+        self, row, monkeypatch
+    ):
         rows, now = {row() for _ in range(3)}, timezone.now() - timedelta(minutes=1)
         other = row(user_uuid="other", user=None)
         self.interrupt(monkeypatch, now=now)
@@ -243,7 +247,7 @@ class TestAnInterruptedRevocation:
             assert (each.revoked_at, each.revoked_by, each.revocation_reason) == (now, "grace", "laptop lost")
             assert is_authentic(each)
 
-    def test_k22_a_second_revocation_of_the_same_user_counts_the_remaining_rows(self, row, monkeypatch):
+    def test_k22_second_revocation_of_the_same_user_marks_and_counts_the_remaining_rows(self, row, monkeypatch):
         rows = {row() for _ in range(3)}
         self.interrupt(monkeypatch)
 
@@ -253,7 +257,9 @@ class TestAnInterruptedRevocation:
         assert not Revocation.objects.filter(completed_at=None).exists()
 
     @pytest.mark.parametrize("command", [("instaccess_tokens", "seal"), ("instaccess_keys", "rotate")])
-    def test_commands_that_cron_runs_mark_the_remaining_rows(self, row, initial_keys, monkeypatch, command):
+    def test_commands_that_cron_runs_mark_the_remaining_rows_of_an_interrupted_revocation(
+        self, row, initial_keys, monkeypatch, command
+    ):
         rows = {row() for _ in range(3)}
         self.interrupt(monkeypatch)
 
@@ -261,13 +267,15 @@ class TestAnInterruptedRevocation:
 
         assert marked() == rows
 
-    def test_a_completed_revocation_is_not_completed_again(self, row, django_assert_num_queries):
+    def test_complete_revocations_runs_one_query_if_every_revocation_is_complete(
+        self, row, django_assert_num_queries
+    ):
         row()
         revoke_user()
         with django_assert_num_queries(1):
             assert not audit.complete_revocations(keks=conf.key_encryption_keys)
 
-    def test_rows_are_not_marked_for_a_revocation_that_an_attacker_inserted(self, row, caplog):
+    def test_complete_revocations_marks_no_row_for_a_revocation_that_an_attacker_inserted(self, row, caplog):
         made, now = row(), timezone.now()
         Revocation.objects.create(number=17, kind="user", value=made.user_uuid, latest_iat=2**40, revoked_at=now)
 
@@ -290,7 +298,7 @@ class TestTheHmac:
         ],
         ids=lambda change: next(iter(change)),
     )
-    def test_a_modified_row_is_not_authentic(self, row, change):
+    def test_revocation_is_not_authentic_after_a_column_was_modified(self, row, change):
         row()
         revoke_user()
         recorded = Revocation.objects.get()
@@ -302,7 +310,7 @@ class TestTheHmac:
 
 
 class TestPruning:
-    def test_old_revocations_are_deleted_except_keys_and_the_latest(self, row):
+    def test_prune_deletes_old_revocations_except_the_latest_and_those_of_keys(self, row):
         now = timezone.now()
         old = now - timedelta(seconds=RETENTION + 60)
         keks = conf.key_encryption_keys
@@ -312,7 +320,7 @@ class TestPruning:
         assert revocation_log.prune(now - timedelta(seconds=RETENTION)) == 2
         assert [each.value for each in Revocation.objects.all()] == ["k1", "latest"]
 
-    def test_recent_revocations_are_kept(self, row):
+    def test_prune_keeps_recent_revocations(self, row):
         row()
         revoke_user()
 
@@ -321,7 +329,7 @@ class TestPruning:
 
 @pytest.mark.django_db(transaction=True)
 class TestAKilledRevocation:
-    def test_k22_all_tokens_of_a_user_are_revoked_when_the_command_is_run_again(self, crew, row):
+    def test_k22_all_tokens_of_a_user_are_revoked_if_a_killed_command_is_run_again(self, crew, row):
         for number in itertools.count(1):
             Revocation.objects.all().delete()
             IssuedToken.objects.all().delete()

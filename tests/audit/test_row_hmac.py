@@ -1,4 +1,4 @@
-"""The HMAC of each audit row: which columns it covers, and how modified rows are detected."""
+"""Tests of the HMAC of audit rows: the columns that the HMAC covers, and the detection of modified rows."""
 
 from __future__ import annotations
 
@@ -42,9 +42,10 @@ MODIFIED = {
     "revoked_by": "mallory",
     "revocation_reason": "none",
 }
-# Foreign keys are set to NULL when the object is deleted. The HMAC covers the uuids and the client id instead.
+# The HMAC covers the uuids and the client id instead of the foreign keys, because a foreign key is set to NULL when
+# the user or the application is deleted.
 FOREIGN_KEYS = {"user", "real_user", "application"}
-# Another HMAC covers the names, so that they can be erased.
+# A separate HMAC covers the user names, so that the names can be erased.
 NAMES = {"user_name", "real_user_name", "names_mac"}
 
 
@@ -54,42 +55,42 @@ def check_hmac(token: IssuedToken) -> HmacStatus:
 
 @pytest.mark.django_db
 class TestTheHmacOfARow:
-    def test_hmac_matches_the_row_after_it_was_stored_and_loaded(self, row):
+    def test_hmac_of_a_row_matches_after_the_row_was_stored_and_loaded(self, row):
         made = row(
             ip_address="2001:DB8:0::0001", user_agent="Ünï\u2028code \U0001f511 'quoted'", revoked_at=timezone.now()
         )
 
         assert check_hmac(IssuedToken.objects.get(pk=made.pk)) is HmacStatus.AUTHENTIC
 
-    def test_hmac_matches_every_notation_of_an_ip_address(self, row):
+    def test_hmac_of_a_row_matches_every_notation_of_an_ip_address(self, row):
         made = row(ip_address="::ffff:192.0.2.1")
 
         made.ip_address = "::FFFF:c000:0201"
         assert check_hmac(made) is HmacStatus.AUTHENTIC
 
     @given(address=st.ip_addresses())
-    def test_hmac_covers_the_bytes_of_an_ip_address_as_parsed_by_python(self, address):
+    def test_hmac_of_a_row_covers_the_bytes_of_an_ip_address_as_python_parses_them(self, address):
         assert row_hmac._address(str(address)) == address.packed.hex()
 
     @pytest.mark.parametrize(
         "text", ["1.2.3", "01.2.3.4", "1.2.3.4 ", "::1::", "fe80::1%eth0", "1.2.3.4\0", "١.2.3.4"]
     )
-    def test_hmac_covers_an_invalid_ip_address_as_a_string(self, text):
+    def test_hmac_of_a_row_covers_an_invalid_ip_address_as_a_string(self, text):
         assert row_hmac._address(text) == f"no address: {text}"
 
     @pytest.mark.parametrize("column", sorted(MODIFIED))
-    def test_a6_hmac_does_not_match_after_a_column_was_modified(self, row, column):
+    def test_a6_hmac_of_a_row_does_not_match_after_a_column_was_modified(self, row, column):
         made = row()
         IssuedToken.objects.filter(pk=made.pk).update(**{column: MODIFIED[column]})
 
         assert check_hmac(IssuedToken.objects.get()) is HmacStatus.BROKEN
 
-    def test_hmac_covers_every_column_except_mac_names_and_foreign_keys(self):
+    def test_hmac_of_a_row_covers_every_column_except_mac_names_and_foreign_keys(self):
         columns = {field.name for field in IssuedToken._meta.fields}
 
         assert columns - set(MODIFIED) == FOREIGN_KEYS | NAMES | {"mac"}
 
-    def test_hmac_matches_after_user_and_application_were_deleted(self, row, user, application):
+    def test_hmac_of_a_row_matches_after_user_and_application_were_deleted(self, row, user, application):
         made = row()
         application.delete()
         user.delete()
@@ -97,13 +98,13 @@ class TestTheHmacOfARow:
         assert check_hmac(IssuedToken.objects.get(pk=made.pk)) is HmacStatus.AUTHENTIC
 
     @pytest.mark.parametrize("mac", ["", ".", "x", "x.", "é.é", "\ud800.\ud800"])
-    def test_hmac_does_not_match_if_it_is_malformed(self, row, mac):
+    def test_hmac_of_a_row_does_not_match_if_the_hmac_is_malformed(self, row, mac):
         made = row()
         made.mac = mac if "." not in mac else f"{made.mac.partition('.')[0]}{mac[mac.index('.') :]}"
 
         assert check_hmac(made) is HmacStatus.BROKEN
 
-    def test_hmac_is_unknown_if_its_key_encryption_key_is_not_configured(self, row, settings):
+    def test_hmac_of_a_row_is_unknown_if_its_key_encryption_key_is_not_configured(self, row, settings):
         made = row()
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32)]}
         assert check_hmac(made) is HmacStatus.UNKNOWN
@@ -111,7 +112,7 @@ class TestTheHmacOfARow:
         settings.INSTACCESS["KEY_ENCRYPTION_KEYS"].append("SECRET_KEY")
         assert check_hmac(made) is HmacStatus.AUTHENTIC
 
-    def test_hmac_is_hmac_sha256_with_a_derived_key(self, row):
+    def test_hmac_of_a_row_is_hmac_sha256_with_a_derived_key(self, row):
         made = row()
         (kek,) = conf.key_encryption_keys
         key = HKDF(SHA256(), 32, salt=None, info=b"instaccess audit authentication v1").derive(kek.reveal())
@@ -122,7 +123,7 @@ class TestTheHmacOfARow:
 
 @pytest.mark.django_db
 class TestTheHmacAfterARevocation:
-    def test_hmac_is_recomputed_after_a_revocation(self, row, user):
+    def test_hmac_of_a_row_is_recomputed_after_a_revocation(self, row, user):
         made = row()
         revocation.revoke(rows.revocable_tokens(), keks=keks_for_revocation(), reason="laptop lost", by=user)
 
@@ -130,7 +131,7 @@ class TestTheHmacAfterARevocation:
         assert check_hmac(after) is HmacStatus.AUTHENTIC
         assert after.mac != made.mac
 
-    def test_a6_hmac_still_does_not_match_if_the_row_was_modified_before_the_revocation(self, row):
+    def test_a6_hmac_of_a_row_does_not_match_if_the_row_was_modified_before_a_revocation(self, row):
         made = row()
         IssuedToken.objects.filter(pk=made.pk).update(ip_address="198.51.100.1")
         revocation.revoke(rows.revocable_tokens(), keks=keks_for_revocation(), reason="laptop lost")
@@ -139,7 +140,7 @@ class TestTheHmacAfterARevocation:
         assert after.revoked_at is not None
         assert check_hmac(after) is HmacStatus.BROKEN
 
-    def test_a_token_can_be_revoked_without_a_valid_key_encryption_key(self, row, settings, caplog):
+    def test_revoke_works_if_the_setting_key_encryption_keys_is_invalid(self, row, settings, caplog):
         made = row()
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": ["too short"]}
 
@@ -147,7 +148,9 @@ class TestTheHmacAfterARevocation:
         assert IssuedToken.objects.get(pk=made.pk).revoked_at is not None
         assert "KEY_ENCRYPTION_KEYS" in caplog.text
 
-    def test_hmac_covers_the_user_name_even_after_that_user_was_deleted(self, row, user, django_user_model):
+    def test_audit_row_contains_the_name_of_the_revoking_user_after_that_user_was_deleted(
+        self, row, user, django_user_model
+    ):
         operator = django_user_model.objects.create_user("grace")
         made = row()
         revocation.revoke(rows.revocable_tokens(), keks=keks_for_revocation(), reason="laptop lost", by=operator)
@@ -155,7 +158,7 @@ class TestTheHmacAfterARevocation:
 
         assert IssuedToken.objects.get(pk=made.pk).revoked_by == "grace"
 
-    def test_hmac_is_recomputed_for_more_rows_than_one_batch(self, row):
+    def test_hmacs_of_rows_are_recomputed_after_a_revocation_of_more_rows_than_one_batch(self, row):
         for _ in range(revocation.BATCH + 3):
             row()
 
@@ -166,8 +169,8 @@ class TestTheHmacAfterARevocation:
         assert {check_hmac(each) for each in IssuedToken.objects.all()} == {HmacStatus.AUTHENTIC}
 
 
-def test_the_canonical_bytes_and_the_hmac_never_change() -> None:
-    """Rows from previous years must remain verifiable: a new encoding needs a new format label."""
+def test_canonical_bytes_and_hmac_of_a_row_never_change() -> None:
+    """Compare with literals, because old rows must stay verifiable. A new encoding needs a new label."""
     values: dict[str, Any] = {
         "id": 1_900_000_000_123_456_789,
         "jti": uuid.UUID("94b8b54d-aff3-4846-ab72-8345207a2d20"),

@@ -1,4 +1,4 @@
-"""A deployment with secrets of every kind, and a function that lets every statement of an action fail."""
+"""Fixtures: a deployment with every kind of secret, and a function that makes each SQL statement fail."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MOST_STATEMENTS = 300
 
 @pytest.fixture(autouse=True)
 def every_secret(monkeypatch: pytest.MonkeyPatch, settings: Any, rsa_pool: Any) -> Secrets:
-    """Configure key-encryption keys of both kinds and a service secret, and record every secret."""
+    """Configure separate and derived key-encryption keys and a service secret. Returns a recorder of all secrets."""
     secrets = Secrets(monkeypatch)
     texts = [random.token_urlsafe(32), random.token_urlsafe(32)]
     service_secret = random.token_urlsafe(32)
@@ -74,7 +74,7 @@ def collector(settings: Any) -> Iterator[Collector]:
 
 @pytest.fixture
 def project(request: pytest.FixtureRequest, settings: Any) -> None:
-    """Change the settings of the host project according to the parameter."""
+    """Change the settings of the host project. The parameter is a name in `PROJECTS`."""
     match request.param:
         case "middleware with a query":
             settings.MIDDLEWARE = [*settings.MIDDLEWARE, "tests.error_reports.middleware.run_query"]
@@ -85,11 +85,11 @@ def project(request: pytest.FixtureRequest, settings: Any) -> None:
 
 
 PROJECTS = ["middleware with a query", "CSRF token in the session", "debug"]
-"""Host projects in which more code can fail, or in which Django ignores its decorators for sensitive data."""
+"""The names of host projects in which more code can fail, or in which Django shows sensitive data."""
 
 
 def clear_caches() -> None:
-    """Clear the caches, so that an action runs the same statements each time."""
+    """Clear all caches, so that an action runs the same SQL statements each time."""
     ring.clear_cache()
     gateway_views.clear_caches()
     ContentType.objects.clear_cache()
@@ -98,9 +98,10 @@ def clear_caches() -> None:
 
 @contextmanager
 def undone() -> Iterator[None]:
-    """Undo the changes of an action in the database."""
+    """Undo all changes to the database when the context ends."""
     atomic = transaction.atomic()
-    # Mark the transaction as Django's TestCase does. Otherwise, the app would refuse to issue a token in it.
+    # Mark the transaction as Django's TestCase does. Otherwise, the app would refuse to issue a token in this
+    # transaction.
     atomic._from_testcase = True  # type: ignore[attr-defined]
     with atomic:
         yield
@@ -111,10 +112,10 @@ def undone() -> Iterator[None]:
 def find_leaks(
     collector: Collector, every_secret: Secrets, rsa_pool: Any
 ) -> Callable[[Callable[[], str]], list[str]]:
-    """Return a function that lets each statement of an action fail, and searches the output and reports for secrets.
+    """Return a function that makes each SQL statement of an action fail, and searches all reports for secrets.
 
-    The statement fails alone, and then together with all later statements. The action is a function that returns a
-    text to search, such as a page, or raises an exception.
+    Each statement first fails alone, and then together with all later statements. The action is a function that
+    raises an exception, or returns a text such as a page, which is searched too.
     """
 
     def find(action: Callable[[], str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""A middleware of a host project, for the tests of this folder."""
+"""A middleware of a host project, for the tests of error reports."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from django.contrib.auth import get_user_model
 
 
 def run_query(get_response: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Return a middleware that runs a query before any view is called."""
+    """Return a middleware that runs a database query before each view."""
 
     def middleware(request: Any) -> Any:
         get_user_model().objects.exists()

@@ -1,4 +1,4 @@
-"""A database failure on any admin page: no secret is in a report, a mail, a log or a page."""
+"""Tests that a database failure on any admin page reveals no secret in a report, a mail, a log or a page."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def model_admins() -> list[Any]:
 
 
 class School:
-    """The rows and texts that the requests name."""
+    """A logged-in client, with the rows and texts that the requests contain."""
 
     def __init__(self, client: Any, pair: Any, row: IssuedToken, service: ServiceUser, tokens: list[str]) -> None:
         self.client, self.pair, self.row, self.service, self.tokens = client, pair, row, service, tokens
@@ -41,7 +41,7 @@ CONFIRMED = {"confirmed": "yes"}
 REASON = {"confirmed": "yes", "reason": "lost"}
 KEY, TOKEN, SERVICE = "instaccess_key", "instaccess_issuedtoken", "instaccess_serviceuser"
 
-# Requests to the page by name of the admin URL and by description. The description of an action is its name.
+# The requests to each admin page, by name of the page's URL and by label. The label of an action is its name.
 REQUESTS: dict[str, dict[str, Callable[[School], Any]]] = {
     "index": {"get": lambda school: school.get("index")},
     "app_list": {"get": lambda school: school.get("app_list", "instaccess")},
@@ -158,7 +158,7 @@ def text_of(response: Any) -> str:
 
 
 @pytest.mark.parametrize(("name", "label"), [(name, label) for name, each in REQUESTS.items() for label in each])
-def test_k14_failure_of_any_statement_of_an_admin_page_reveals_no_secret(name, label, school, find_leaks):
+def test_k14_failure_of_any_sql_statement_of_an_admin_page_reveals_no_secret(name, label, school, find_leaks):
     assert find_leaks(lambda: text_of(REQUESTS[name][label](school))) == []
 
 
@@ -170,13 +170,13 @@ def test_k14_failure_of_an_admin_page_reveals_no_posted_secret_in_any_project(
     assert find_leaks(lambda: text_of(REQUESTS[name][label](school))) == []
 
 
-def test_k14_every_admin_page_is_tested():
+def test_k14_tests_of_error_reports_request_every_admin_page():
     names = {pattern.name for model_admin in model_admins() for pattern in model_admin.get_urls() if pattern.name}
 
     assert {"index", "app_list", *names} == set(REQUESTS)
 
 
-def test_k14_every_admin_action_is_tested(rf, superuser):
+def test_k14_tests_of_error_reports_run_every_admin_action(rf, superuser):
     request = rf.get("/")
     request.user = superuser
     for model_admin in model_admins():

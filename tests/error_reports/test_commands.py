@@ -1,4 +1,4 @@
-"""A database failure in any management command: no secret is in a report, a log or the output."""
+"""Tests that a database failure in any management command reveals no secret in a report, a log or the output."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("deployment")]
 
 
 class Server:
-    """The rows and files that the arguments name."""
+    """A server that runs commands, with the rows and files that the arguments of the commands contain."""
 
     def __init__(self, settings: Any, pair: Any, path: Path, old: IssuedToken) -> None:
         self.settings, self.old, self.exported = settings, old, path / "exported.pem"
@@ -35,12 +35,12 @@ class Server:
         return out.getvalue()
 
     def run_without_output(self, *args: Any) -> str:
-        """Run a command whose output is a private key."""
+        """Run a command whose output is a private key. Returns an empty string instead of the output."""
         self.run(*args)
         return ""
 
     def reseal(self) -> str:
-        """Reseal with the last key-encryption key. In the other tests, this key only unseals."""
+        """Run `instaccess_keys reseal` with the last key-encryption key as the first one. Returns the output."""
         keks = self.settings.INSTACCESS["KEY_ENCRYPTION_KEYS"]
         self.settings.INSTACCESS = {**self.settings.INSTACCESS, "KEY_ENCRYPTION_KEYS": [keks[-1], *keks[:-1]]}
         try:
@@ -99,11 +99,11 @@ RUNS: dict[tuple[str, str], dict[str, Callable[[Server], str]]] = {
     ("check", ""): {"": lambda server: server.run("check", "--database", "default")},
     ("dumpdata", ""): {"": lambda server: server.run("dumpdata", "instaccess")},
 }
-"""Runs by command and subcommand, with different arguments. Each run returns the output of the command."""
+"""The functions that run each command and subcommand, by label. Each function returns the output of the command."""
 
 
 def subcommands() -> Iterator[tuple[str, str]]:
-    """Yield each command of this package with each of its subcommands."""
+    """Yield each command of this package with each of its subcommands; "" if a command has no subcommands."""
     for module in pkgutil.iter_modules(commands.__path__):
         parser = load_command_class("instaccess", module.name).create_parser("manage.py", module.name)
         groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
@@ -120,9 +120,9 @@ def subcommands() -> Iterator[tuple[str, str]]:
         for name, run in runs.items()
     ],
 )
-def test_k14_failure_of_any_statement_of_a_command_reveals_no_secret(run, server, find_leaks):
+def test_k14_failure_of_any_sql_statement_of_a_command_reveals_no_secret(run, server, find_leaks):
     assert find_leaks(lambda: run(server)) == []
 
 
-def test_k14_every_command_is_tested():
+def test_k14_tests_of_error_reports_run_every_command():
     assert {("check", ""), ("dumpdata", ""), *subcommands()} == set(RUNS)

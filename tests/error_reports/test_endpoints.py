@@ -1,4 +1,4 @@
-"""A database failure in any endpoint: no secret is in a report, a mail, a log or a response."""
+"""Tests that a database failure in any endpoint reveals no secret in a report, a mail, a log or a response."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ VERIFY = "/internal/gateway/verify"
 
 
 class Clients:
-    """The bearer tokens of the requests."""
+    """A test client, with the bearer tokens that the requests contain."""
 
     def __init__(self, client: Any, access_token: Any, expired: Any, tokens: list[str], secret: str) -> None:
         self.client, self.access_token, self.expired = client, access_token.token, expired.token
@@ -55,7 +55,7 @@ REQUESTS: dict[str, dict[str, Callable[[Clients], Any]]] = {
         "encrypted": lambda clients: clients.send("GET", SELF, clients.encrypted),
     },
 }
-"""Name of the URL -> requests. `service` is a view of a project that authenticates with InstAccess tokens."""
+"""The requests to each endpoint, by name of the URL and by label. `service` is a view of the host project."""
 
 
 @pytest.fixture
@@ -75,12 +75,12 @@ def clients(client, user, application, make_access_token, every_secret, settings
 
 
 def text_of(response: Any) -> str:
-    """Return the body of a refusal. The body of a success contains a token."""
+    """Return the body of a refusal. Returns "" for a success, whose body contains a token."""
     return response.content.decode() if response.status_code >= 400 else ""
 
 
 @pytest.mark.parametrize(("name", "label"), [(name, label) for name, each in REQUESTS.items() for label in each])
-def test_p27_failure_of_any_statement_of_an_endpoint_reveals_no_secret(name, label, clients, find_leaks):
+def test_p27_failure_of_any_sql_statement_of_an_endpoint_reveals_no_secret(name, label, clients, find_leaks):
     assert find_leaks(lambda: text_of(REQUESTS[name][label](clients))) == []
 
 
@@ -104,7 +104,9 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize(("name", "label"), [(name, label) for name, each in REQUESTS.items() for label in each])
-def test_p27_fault_in_the_settings_reveals_no_secret(fault, name, label, clients, settings, collector, every_secret):
+def test_p27_endpoint_with_invalid_settings_reveals_no_secret(
+    fault, name, label, clients, settings, collector, every_secret
+):
     settings.INSTACCESS = {**settings.INSTACCESS, **FAULTS[fault]}
     clear_caches()
     collector.clear()
@@ -112,12 +114,12 @@ def test_p27_fault_in_the_settings_reveals_no_secret(fault, name, label, clients
 
     texts: dict[str, Any] = {"answer": answer, **collector.texts()}
     if name == "service" or label == "query":
-        # A service passes the token as a string to methods that a project can override. The query is part of the
-        # request, which is a variable of every view.
+        # The stack may contain the token, because a service passes the token as a string to methods that a project
+        # can override. The stack may also contain the query, because every view has the request as a variable.
         del texts["stack of a logged error"]
     leaks = {kind: every_secret.find_in(text) for kind, text in texts.items()}
     assert not any(leaks.values()), leaks
 
 
-def test_p27_every_endpoint_is_tested():
+def test_p27_tests_of_error_reports_request_every_endpoint():
     assert {"service", *(pattern.name for pattern in urls.urlpatterns)} == set(REQUESTS)

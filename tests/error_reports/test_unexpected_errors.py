@@ -1,4 +1,4 @@
-"""An error in cryptography, in the settings or in a hook: no secret is in any report of the exception."""
+"""Tests that no report of an error in cryptography, in the settings or in a hook contains a secret."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def reports_of(error: BaseException) -> str:
 
 
 def fail(*args: Any, **kwargs: Any) -> Any:
-    # The message of an error in a library can contain its arguments.
+    # Put the arguments into the message, because the error of a library may contain the arguments too.
     texts = [value for value in (*args, *kwargs.values()) if isinstance(value, (str, bytes))]
     raise AssertionError(f"not expected: {texts}")
 
@@ -54,7 +54,7 @@ FUNCTIONS = [
 
 
 class Deployment:
-    """The actions that use secrets."""
+    """A deployment with a function for each action that uses secrets."""
 
     def __init__(self, user: Any, pair: Any, token: str) -> None:
         self.user, self.token = user, Opaque(token)
@@ -104,7 +104,8 @@ class TestAnErrorInCryptography:
                 except Exception as error:
                     errors[name] = error
         assert errors
-        # `unwrap` reveals the token, and its callers never report an exception of it.
+        # Skip the error of `unwrap`, whose traceback contains the token, because callers of `unwrap` never report its
+        # exceptions.
         errors.pop("unwrap", None)
         leaks = {name: every_secret.find_in(reports_of(error)) for name, error in errors.items()}
         assert not any(leaks.values()), leaks

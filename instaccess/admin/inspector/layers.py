@@ -1,7 +1,7 @@
-"""The parts of a token for display: layers, headers, keys and claims.
+"""The parts of an inspected token, for display: layers, headers, keys and claims.
 
-Authenticated values are kept separate from values that an attacker may have written. No function here decides whether
-a token is accepted.
+Authenticated values are separate from values that an attacker may have written. No function in this module decides
+whether a token is accepted.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _KNOWN_MEMBERS = frozenset({"alg", "enc", "kid", "typ", "cty"})
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A header member or a claim that may be shown, with a description."""
+    """A header member or a claim to show on the page, with a description."""
 
     name: str
     value: str
@@ -41,12 +41,14 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """The encryption of a token, or the signature inside it.
+    """A layer of a token: the encryption, or the signature inside the encryption.
 
     Attributes:
+        use: ENCRYPTION or SIGNING.
+        header: the members of the header.
         authentic: whether a key decrypted or verified the layer. If not, an attacker may have written the header.
-        key: the key that decrypted or verified the layer. If there is no such key, the key whose id the header
-            contains, or None.
+        key: the status of the key that decrypted or verified the layer. If there is no such key, the status of the
+            key whose id the header contains, or None.
     """
 
     use: Key.Use
@@ -61,11 +63,11 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The parts of a token that could be parsed.
+    """The parts of a token that the inspector could parse.
 
     Attributes:
         layers: the layers of the token, the outer layer first.
-        payload: the claims set of the token, which is trustworthy only if `authentic` is true.
+        payload: the claims set of the token, which can be trusted only if `authentic` is true.
         authentic: whether a known key verified the signature.
     """
 
@@ -76,7 +78,7 @@ class Reading:
 
 @sensitive_variables("token", "signed")
 def read_encrypted(token: str) -> Reading:
-    """Parse an encrypted token and, if a key decrypts the token, the signed token inside. Raises ConfigError."""
+    """Parse an encrypted token, and the signed token inside if a key decrypts it. Raises ConfigError."""
     if len(token) > tokens.MAX_TOKEN_CHARS:
         return Reading()
     signed, kid, stale = "", "", conf.max_staleness
@@ -100,7 +102,7 @@ def read_signed(signed: str) -> Reading:
 
 @sensitive_variables("token", "header")
 def _build_layer(use: Key.Use, token: str, matching_kid: str) -> Layer:
-    """Build a layer.
+    """Parse the header of a token and build the layer.
 
     Args:
         matching_kid: the id of the key that decrypted or verified the layer; empty if there is no such key.
@@ -140,7 +142,7 @@ _TITLES = {
 
 
 def describe_claims(payload: Mapping[str, Any], now: datetime) -> tuple[Item, ...]:
-    """Describe each claim. Times are also described relative to `now`."""
+    """Describe the first 50 claims of a payload. The description of a time is relative to `now`."""
     return tuple(_describe_claim(name, value, now) for name, value in list(payload.items())[:_MAX_MEMBERS])
 
 

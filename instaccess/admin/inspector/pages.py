@@ -1,8 +1,8 @@
 """The page of the inspector, where users paste a token and read why it is accepted or refused.
 
-The page needs a separate permission. The token is sent in a POST request and removed from the request before it is
-inspected. The token never appears in a response, a log, a session or an error report. The page writes nothing to the
-database.
+The page needs a separate permission. The browser sends the token in a POST request, and the view removes the token
+from the request before the inspection. The token never appears in a response, a log, a session or an error report.
+The page writes nothing to the database.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ logger = logging.getLogger("instaccess.inspector")
 
 
 class InspectorPages(ReadOnlyAdmin):
-    """The inspector page. Users can open the page without the permission to view the audit log."""
+    """The admin page of the inspector. Users don't need the permission to view the audit log."""
 
     def get_urls(self) -> list[URLPattern]:
         page = self.admin_site.admin_view(self.inspect_view)
 
         @web.takes_secrets
         def drop_query(request: HttpRequest) -> HttpResponseBase:
-            # Remove the query string before the login check. Otherwise, the login page would copy a token from the
-            # query string into the `next` parameter.
+            # Remove the query string before the login check. Otherwise, Django would copy a token from the query
+            # string into the `next` parameter of the login page.
             if request.META.get("QUERY_STRING"):
                 return HttpResponseRedirect(request.path)
             response: HttpResponseBase = page(request)
@@ -47,12 +47,12 @@ class InspectorPages(ReadOnlyAdmin):
         return [path("inspect/", drop_query, name="instaccess_issuedtoken_inspect"), *super().get_urls()]
 
     def has_inspect_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may inspect tokens. Viewing the audit log is a separate permission."""
+        """Return whether the user may inspect tokens. The permission to view the audit log is a separate one."""
         return request.user.has_perm("instaccess.inspect_tokens")
 
     def get_model_perms(self, request: HttpRequest) -> dict[str, bool]:
-        # Report a view permission for users who may only inspect tokens. Otherwise, the admin index would show these
-        # users no link. `changelist_view` redirects these users to the inspector.
+        # Users who may only inspect tokens get the view permission here, because the admin index would otherwise show
+        # them no link. `changelist_view` redirects these users to the inspector.
         perms = super().get_model_perms(request)
         return perms | {"view": perms["view"] or self.has_inspect_permission(request)}
 
@@ -88,10 +88,10 @@ class InspectorPages(ReadOnlyAdmin):
 
 
 def _get_names(row: IssuedToken) -> dict[str, str]:
-    """Return the names of the users and of the application.
+    """Return the names of the users and of the application in an audit row, for the template.
 
-    The row's HMAC does not cover the foreign keys. If a foreign key does not match the uuid or client id in the row,
-    this function returns the uuid or client id instead.
+    The HMAC of the row does not cover the foreign keys. If a foreign key does not match the uuid or the client id in
+    the row, this function returns the uuid or the client id instead of the name.
     """
     application: Any = row.application
     matches = application is not None and application.client_id == row.client_id
@@ -108,11 +108,11 @@ def _inspect_request(request: HttpRequest) -> Inspection:
         inspection = verdict.inspect(_take_token(request), now=time.time())
     except Exception as error:
         # Keep a description instead of the exception. Error reporters and the debug page show the local variables of
-        # an exception's frames, and a variable may contain the token.
+        # the exception's frames, and a variable may contain the token.
         unexpected = web.describe_unexpected(error)
     if unexpected:
-        # Log after the `except` block. Otherwise an exception in a log handler would have the first exception as its
-        # context, and the first exception's message may contain the token.
+        # Log after the `except` block. Otherwise, an exception in a log handler would have the first exception as its
+        # context, whose message may contain the token.
         logger.error("the inspector could not check the token: %s", unexpected)
         return verdict.failed()
     logger.info(
@@ -128,6 +128,6 @@ def _inspect_request(request: HttpRequest) -> Inspection:
 
 @sensitive_variables()
 def _take_token(request: HttpRequest) -> str:
-    """Return the pasted text and remove it from the request, so that no later error report contains the text."""
+    """Remove the pasted text from the request and return the text, so that no later error report contains it."""
     form, _files = take_form(request)
     return form.get("token", "")

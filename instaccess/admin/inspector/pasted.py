@@ -1,6 +1,6 @@
-"""Lenient parsing of pasted text, for display to the user.
+"""Lenient parsing of text that a user pasted into the inspector.
 
-No function here decides whether a token is accepted. The returned values are not authenticated.
+No function in this module decides whether a token is accepted. The returned values are not authenticated.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from django.views.decorators.debug import sensitive_variables
 from ...tokens import nests_too_deep
 
 MAX_SHOWN = 400
-"""The maximum number of characters that are shown of a value."""
+"""The maximum number of characters of a header member or a claim that the page shows."""
 
 _QUOTES = "\"'`\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u00ab\u00bb"
 _REPLY_MARK = re.compile(r"^[ \t]*>[> \t]*", re.MULTILINE)
 _SCHEME = re.compile(r"\A(?:(?:authorization\s*:\s*)?bearer\s+|authorization\s*:\s*)", re.IGNORECASE)
 _LATEST = 253_402_300_799
-"""The last second of the year 9999, which is the latest time that `datetime` supports."""
+"""The last second of the year 9999 since the epoch, which is the latest second that `datetime` supports."""
 
 
 @sensitive_variables()
@@ -33,13 +33,13 @@ def extract_token(text: str) -> str:
     """Extract the token from text that was copied from a terminal, an e-mail, a header or the issuer's response.
 
     Removes whitespace, reply marks (`>`), quotes around the token, `Authorization: Bearer` before the token, and the
-    issuer's JSON object around the token. Keeps invalid characters, because removing them could turn a refused
-    token into a valid token.
+    issuer's JSON object around the token. Keeps other invalid characters. Otherwise, the inspector could accept a
+    token that a gateway refuses.
     """
     text = _REPLY_MARK.sub("", text).strip()
     if text.startswith("{"):
         text = _extract_from_response(text)
-    for _layer in range(2):  # Strip quotes twice: around the header, then around its value.
+    for _layer in range(2):  # Strip the quotes around the header, then the quotes around its value.
         text = _SCHEME.sub("", text.strip(_QUOTES).strip())
     text = text.strip(_QUOTES)
     return "".join(text.split())
@@ -57,9 +57,9 @@ def _extract_from_response(text: str) -> str:
 
 @sensitive_variables()
 def members(token: str, segment: int) -> dict[str, Any]:
-    """Return the JSON object in one segment of a compact serialization. Returns an empty dict if parsing fails.
+    """Return the JSON object in a segment of a compact serialization. Returns an empty dict if parsing fails.
 
-    Also accepts encodings that the gateway refuses.
+    The function also accepts encodings that the gateway refuses.
     """
     try:
         text = token.split(".")[segment]
@@ -77,9 +77,10 @@ def _load_json(text: str) -> Any:
 
 
 def format_value(value: Any) -> str:
-    """Format a value from a token as one truncated line, without characters that hide or reorder text."""
+    """Format a value from a token as one line, shortened and without characters that hide or reorder text."""
     if not isinstance(value, str) or not value.isprintable():
-        # Escape control characters, bidirectional marks and lone surrogates, because they could hide text.
+        # Escape control characters, bidirectional marks and lone surrogates, because these characters could hide
+        # text.
         try:
             value = json.dumps(value, default=str)
         except (ValueError, RecursionError):
@@ -93,7 +94,7 @@ def parse_time(value: Any) -> datetime | None:
 
 
 def format_relative(time: datetime, now: datetime) -> str:
-    """Describe a time relative to `now`, such as “5 minutes ago”."""
+    """Describe the difference between a time and `now`, for example as “5 minutes ago”."""
     if time > now:
         return _("in %(period)s") % {"period": _format_span(now, time)}
     return _("%(period)s ago") % {"period": _format_span(time, now)}

@@ -1,4 +1,4 @@
-"""The audit row and the keys of an inspected token, from the database. Writes nothing."""
+"""Functions that read the audit row and the keys of an inspected token from the database, without writing to it."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ _STATUSES = {
 
 @dataclass(frozen=True, slots=True)
 class KeyStatus:
-    """The status of a key.
+    """The status of a key of an inspected token.
 
     Attributes:
         kid: the key id, formatted for display.
         status: a value of `Key.Status`, `configured` (from the settings or a JWK set) or `unknown`.
-        since: the time of the last change of status, if known.
-        pk: the primary key of the key's row, or None if the database has no such row.
+        since: the time of the last change of the status; None if unknown.
+        pk: the primary key of the key's row; None if the database has no such row.
         private_held: whether the row contains the private key.
-        gone: whether the key retired so long ago that all tokens that use the key have expired.
-        altered: whether the row was modified or inserted without this app, so that the key is not used.
-        use: a value of `Key.Use`: whether the key is for signing or for encryption.
+        gone: whether the key retired so long ago that all its tokens have expired.
+        altered: whether the row was modified, or inserted without this app, so that the key is not used.
+        use: a value of `Key.Use`, for signing or for encryption.
     """
 
     kid: str
@@ -59,7 +59,7 @@ class KeyStatus:
 
     @property
     def words(self) -> str:
-        """A description of the status and its time."""
+        """A description of the key's status, with the time since which the key has this status."""
         if self.altered:
             return _("modified in the database, so not used")
         status = str(_STATUSES.get(self.status, self.status))
@@ -69,7 +69,7 @@ class KeyStatus:
 
     @property
     def unusable_reason(self) -> Variant | None:
-        """The reason why gateways and services treat this key as unknown. None if the reason is not known."""
+        """The reason why gateways and services treat this key as unknown; None if no reason is known."""
         if self.altered:
             return Variant.ALTERED
         if self.status == Key.Status.REVOKED:
@@ -83,7 +83,7 @@ class KeyStatus:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A claim that differs from the audit row, and the value in the row."""
+    """A claim that differs from the audit row. `row` is the value in the audit row."""
 
     claim: str
     row: str
@@ -91,13 +91,13 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class AuditRecord:
-    """The audit row with the token id of an inspected token.
+    """The audit row that has the token id of an inspected token.
 
     Attributes:
-        row: the row, or None if there is no such row.
+        row: the audit row, or None if there is no such row.
         evidence: the status of the row's HMACs, or None if the HMACs can't be checked.
-        differences: claims that differ from the row.
-        alarms: warnings for the user.
+        differences: the claims that differ from the row.
+        alarms: the warnings for the user of the inspector.
     """
 
     row: IssuedToken | None
@@ -107,12 +107,12 @@ class AuditRecord:
 
     @property
     def revoked(self) -> str:
-        """The time of the revocation as a string; empty if the token is not revoked."""
+        """The time of the token's revocation, as a string; empty if the token is not revoked."""
         return format_utc(self.row.revoked_at) if self.row is not None and self.row.revoked_at is not None else ""
 
 
 def key_status(kid: str, use: Key.Use) -> KeyStatus:
-    """Return the status of the key with this id."""
+    """Return the status of the key with the id `kid` and this use."""
     stored, errors = keys.examine(keys.stored_keys().filter(use=use))
     row = next((row for row in stored if row.kid == kid), None)
     if row is None:
@@ -145,11 +145,11 @@ def _is_configured(kid: str, use: Key.Use) -> bool:
 
 
 def has_external_private_key(key: KeyStatus | None) -> bool:
-    """Return whether only the gateway has the private key that decrypts a token.
+    """Return whether the private key that decrypts a token is stored only at the gateway.
 
     Args:
-        key: the encryption key whose id the token contains. None if the token contains no key id, so that any
-            encryption key may match.
+        key: the status of the encryption key whose id the token contains. None if the token contains no key id, so
+            that any encryption key may match.
     """
     if key is not None:
         return key.unusable_reason is Variant.ELSEWHERE
@@ -162,13 +162,13 @@ def has_external_private_key(key: KeyStatus | None) -> bool:
 
 
 def find_row(payload: Mapping[str, Any], *, authentic: bool, kids: Mapping[Key.Use, str]) -> AuditRecord | None:
-    """Return the audit row of a token, with the differences between row and token.
+    """Return the audit row of a token, with the differences between the row and the token.
 
     Args:
         payload: the claims of the token.
         authentic: whether a known key signed the token. An authentic token without a row causes a warning, because
-            every issued token is recorded.
-        kids: the ids of the keys that decrypted and verified the token.
+            the issuer records every token.
+        kids: the ids of the keys that decrypted and verified the token, by use.
 
     Returns None if the payload contains no token id.
     """
@@ -210,7 +210,7 @@ def _explain_missing_row() -> str:
 
 
 def _check_hmac(row: IssuedToken) -> audit.HmacStatus | None:
-    """Return the status of the row's HMACs: the HMAC of the row and the HMAC of the user names."""
+    """Return the joint status of both HMACs in an audit row. Returns None if the settings don't allow a check."""
     try:
         statuses = [check(row, conf.key_encryption_keys) for check in (audit.row_status, audit.names_status)]
     except (ConfigError, ValueError):
@@ -224,7 +224,8 @@ def _check_hmac(row: IssuedToken) -> audit.HmacStatus | None:
 def _find_differences(payload: Mapping[str, Any], row: IssuedToken, kids: Mapping[Key.Use, str]) -> list[Difference]:
     claims = {ATTRIBUTES[name]: value for name, value in payload.items() if name in ATTRIBUTES}
     if None in (claims.get("masquerading_user_uuid"), claims.get("masquerading_user_shard_id")):
-        # Ignore an incomplete pair of masquerade claims, as services do. Otherwise, the row would seem to differ.
+        # Ignore an incomplete pair of masquerade claims, as services do. Otherwise, the claim would differ from the
+        # row.
         claims.pop("masquerading_user_uuid", None)
     expected: dict[str, Any] = {
         "user_uuid": row.user_uuid,
@@ -234,9 +235,9 @@ def _find_differences(payload: Mapping[str, Any], row: IssuedToken, kids: Mappin
         "expires_at": int(row.expires_at.timestamp()),
         "masquerading_user_uuid": row.real_user_uuid or None,
     }
-    if "client_id" in claims:  # Tokens that are not for a service user omit the client id.
+    if "client_id" in claims:  # Only tokens for a service user contain the client id.
         expected["client_id"] = row.client_id
-        claims["client_id"] = identifiers(payload).get("client_id")  # The token may contain an integer.
+        claims["client_id"] = identifiers(payload).get("client_id")  # In the token, the client id may be an integer.
     names = {attribute: name for name, attribute in ATTRIBUTES.items()}
     differences = [
         Difference(names[attribute], "" if value is None else format_value(value))

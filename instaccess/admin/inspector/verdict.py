@@ -1,8 +1,9 @@
-"""The verdict on an inspected token: accepted or refused, and why. Writes nothing.
+"""The verdict on an inspected token: whether gateways and services accept the token, and the reason.
 
-The same code decides as in the gateway and the service: `gateway.unwrap_with_settings` for an encrypted token, and
-the steps of `service.InstAccessAuthentication` for a signed token. Afterwards, the token is parsed for display. An
-`Inspection` never contains a token or a string that could be used as a token.
+The verdict comes from the code of the gateway and the service: `gateway.unwrap_with_settings` for an encrypted token,
+and the steps of `service.InstAccessAuthentication` for a signed token. Afterwards, the token is parsed for display.
+An `Inspection` never contains a token or a string that could be used as a token. The inspection writes nothing to the
+database.
 """
 
 from __future__ import annotations
@@ -31,12 +32,13 @@ from .records import AuditRecord, find_row, has_external_private_key
 MAX_PASTED = 20_000
 """The maximum length of pasted text, in characters.
 
-The longest token has 8,192 characters. The maximum is higher, because users may paste text around the token.
+The maximum is higher than the length of the longest token (8,192 characters), because users may paste text around the
+token.
 """
 
 
 class Kind(Enum):
-    """The kind of a pasted text."""
+    """The kind of a text that a user pasted into the inspector."""
 
     ENCRYPTED = gettext_lazy("Encrypted InstAccess token, as the issuer returns it to clients")
     SIGNED = gettext_lazy("Signed InstAccess token, as the gateway forwards it to services")
@@ -46,7 +48,7 @@ class Kind(Enum):
 
 
 class Outcome(Enum):
-    """The verdict on a token."""
+    """The verdict of the inspector on a token."""
 
     ACCEPTED = gettext_lazy("Accepted")
     REFUSED = gettext_lazy("Refused")
@@ -56,7 +58,7 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
-    """The result of an inspection.
+    """The result of the inspection of a token.
 
     Attributes:
         kind: the kind of the pasted text.
@@ -69,7 +71,7 @@ class Inspection:
         claims: the claims of the token, which are trustworthy only if `authentic` is true.
         authentic: whether a known key verified the signature.
         audit: the audit row with the token id, or None if the token contains no token id.
-        alarms: the warnings that the user should investigate.
+        alarms: the warnings, which the user should investigate.
         notes: additional information for the user.
     """
 
@@ -89,15 +91,7 @@ class Inspection:
 
 @sensitive_variables("text", "token")
 def inspect(text: str, *, now: float) -> Inspection:
-    """Inspect pasted text, and return the verdict that a gateway or a service would reach.
-
-    Args:
-        text: the pasted text, with the token and any text around it.
-        now: the current time, in seconds since the epoch.
-
-    A server-side error, such as a missing key, an unavailable deny list or an invalid setting, raises no exception.
-    The verdict is then `Outcome.UNDECIDED`.
-    """
+    """Inspect pasted text, and return the verdict that a gateway or a service would reach."""
     if len(text) > MAX_PASTED:
         return _without_details(Kind.OTHER, Outcome.REFUSED, InvalidToken(code=Reason.TOO_LONG))
     token = pasted.extract_token(text)
@@ -120,7 +114,7 @@ def inspect(text: str, *, now: float) -> Inspection:
 
 
 def failed() -> Inspection:
-    """Return the result for an inspection that raised an unexpected error, without any part of the token."""
+    """Return the result of an inspection that raised an unexpected error. It contains no part of the token."""
     return Inspection(
         kind=Kind.UNKNOWN, outcome=Outcome.UNDECIDED, code=Reason.FAULT, detail="", explanation=explain(Reason.FAULT)
     )
@@ -137,7 +131,7 @@ def _describe_foreign_token(token: str) -> tuple[Kind, Outcome, Exception]:
 
 
 def _without_details(kind: Kind, outcome: Outcome, error: Exception) -> Inspection:
-    """Build an inspection that shows no part of the token."""
+    """Build an inspection that contains no part of the token."""
     code, detail = _get_reason(error)
     return Inspection(kind=kind, outcome=outcome, code=code, detail=detail, explanation=explain(code))
 
@@ -171,10 +165,7 @@ def _inspect_signed(token: str, now: float, notes: list[str]) -> Inspection:
 
 
 def _check_at_service(claims: Claims) -> InvalidToken | None:
-    """Return the error with which a service that uses this database would refuse the claims, or None.
-
-    If USER_HOOK is set, the users are not checked. The hook is not called here, because it may create users.
-    """
+    """Return the error with which a service on this database would refuse the claims; None if it accepts them."""
     if conf.account_uuid not in (None, claims.account_uuid):
         return InvalidToken(f"for account {claims.account_uuid!r}", code=Reason.WRONG_ACCOUNT)
     try:
@@ -235,7 +226,7 @@ def _get_reason(error: Exception) -> tuple[Reason, str]:
 
 
 def _get_variant(code: Reason, read: Reading) -> Variant | None:
-    """Return the variant of the explanation for the innermost key, or None if no variant applies."""
+    """Return the variant of the explanation that applies to the innermost layer's key, or None."""
     if not read.layers:
         return None
     innermost = read.layers[-1]

@@ -1,1 +1,1 @@
-"""Keys in the admin: the change list with its overview, and the buttons that change keys."""
+"""The admin pages of keys: the change list with its overview, and the buttons that change keys."""

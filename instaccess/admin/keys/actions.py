@@ -1,9 +1,9 @@
-"""The buttons that rotate, generate, import and revoke keys.
+"""The buttons and the confirmation pages that rotate, generate, import and revoke keys.
 
-Each button opens a confirmation page that lists the effects. The change is made when this page is submitted. All
-requests are POST requests with Django's CSRF token and need the permission `instaccess.manage_keys`. Importing a
-signing key needs the permission `instaccess.import_signing_keys` too. Each change is recorded in the admin log with
-the user and the time.
+Each button opens a confirmation page that lists the effects. The user submits this page to make the change. All
+requests are POST requests with Django's CSRF token and need the permission `instaccess.manage_keys`. To import a
+signing key, the user also needs the permission `instaccess.import_signing_keys`. The admin log records each change
+with the user and the time.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class KeyActions(ReadOnlyAdmin):
         ]
 
     def has_manage_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may change keys. Viewing keys is a separate permission."""
+        """Return whether the user may change keys. The permission to view keys is a separate one."""
         return request.user.has_perm("instaccess.manage_keys")
 
     def rotate_view(self, request: HttpRequest, use: str) -> HttpResponse:
@@ -149,7 +149,7 @@ class KeyActions(ReadOnlyAdmin):
     def revoke_view(self, request: HttpRequest, kid: str) -> HttpResponse:
         key = keys.find_key(kid)
         if not can_be_revoked(key):
-            # If the revocation was interrupted, the remaining tokens are marked now.
+            # If the revocation was interrupted, mark the remaining audit rows now.
             audit.complete_revocations(keks=keys.keks_for_revocation(), by=request.user)
             return self._refuse(request, _("Key %(kid)s is already revoked.") % {"kid": key.kid})
         form = RevokeForm(request.POST if "confirmed" in request.POST else None)
@@ -196,7 +196,7 @@ class KeyActions(ReadOnlyAdmin):
         def guarded(request: HttpRequest, **kwargs: str) -> HttpResponse:
             if not self.has_manage_permission(request):
                 raise PermissionDenied
-            # Accept only POST, so that a link, an image or a prefetch can't open this page.
+            # Accept only POST, because a link, an image or a prefetch must not open this page.
             if request.method != "POST":
                 text = _("A link can't open this page. Go back to the list of keys and click a button there.")
                 return HttpResponseNotAllowed(["POST"], text, content_type="text/plain; charset=utf-8")
@@ -220,7 +220,7 @@ class KeyActions(ReadOnlyAdmin):
 
 @concealed
 def _read_import_form(request: HttpRequest, *, may_import_signing: bool) -> ImportForm:
-    """Return the validated form, and remove the key from the request."""
+    """Remove the key from the request. Returns the validated form with the key."""
     data, files = take_form(request)
     bound = (data, files) if "confirmed" in data else ()
     form = ImportForm(*bound, may_import_signing=may_import_signing)
@@ -234,7 +234,7 @@ _ALREADY_ROTATED = gettext_lazy(
 
 
 def _explain_no_current(key: Key) -> str:
-    """Explain that there is no current key with the same `use` as this key."""
+    """Explain that there is no current key for the use of `key`, and what the user can do."""
     text = _(
         "There is no current %(use)s key, so no tokens can be issued. Import or generate a key, then make it current."
     )
@@ -242,7 +242,7 @@ def _explain_no_current(key: Key) -> str:
 
 
 def _describe_successor(current: Key) -> str:
-    """Describe which key becomes current if the current key is revoked."""
+    """Describe the key that becomes current if the current key is revoked."""
     future = keys.next_key(keys.stored_keys(), Key.Use(current.use), previous_has_private=current.has_private)
     if future is not None:
         return _("Key %(kid)s becomes current.") % {"kid": future.kid}
@@ -250,12 +250,12 @@ def _describe_successor(current: Key) -> str:
 
 
 def can_be_revoked(key: Key) -> bool:
-    """Return whether a revocation would have an effect: the key isn't revoked yet, or its row isn't authentic."""
+    """Return whether a revocation would change anything: the key isn't revoked yet, or its row isn't authentic."""
     if not keys.is_revocable(key):
         return False
     return key.status != Key.Status.REVOKED or not keys.is_authentic(key, keys.keks_for_revocation())
 
 
 def live_tokens(key: Key) -> int:
-    """Return the number of live tokens that are signed with or encrypted for a key."""
+    """Return the number of live tokens that are signed with, or encrypted for, a key."""
     return audit.live_tokens().filter(audit.filter_by_keys([key.kid])).count()

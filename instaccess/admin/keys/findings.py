@@ -1,6 +1,6 @@
-"""Detection of overdue, missing and unsafe keys, with a fix for each problem.
+"""The problems of keys that the key change list shows (overdue, missing and unsafe keys), with fixes.
 
-This module reads no clock and no database.
+This module reads neither the clock nor the database.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ...keys import KeyHealth, Times, decide, is_gone, is_next, served_at, short
 from ...models import Key, RefusalCount
 
 GRACE = timedelta(days=1)
-"""The time until an overdue change is reported. With a shorter time, a daily cron job would cause false warnings."""
+"""The delay before an overdue change is reported. A shorter delay would cause warnings despite a daily cron job."""
 
 _ROTATE = "python manage.py instaccess_keys rotate"
 _ACTIVATE = "python manage.py instaccess_keys activate --kid …"
@@ -37,13 +37,14 @@ class Severity(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A problem that an operator must fix or know about.
+    """A problem that the key change list shows to operators.
 
     Attributes:
         code: the stable name of this kind of problem.
+        severity: the severity, which determines the order of the problems.
         text: a description of the problem.
         fix: the instructions for the operator.
-        command: the command that fixes the problem; empty if there is no such command.
+        command: the command that the operator should run; empty if no command helps.
     """
 
     code: str
@@ -56,7 +57,7 @@ class Problem:
 def find_problems(
     health: KeyHealth, *, now: datetime, times: Times, spikes: Iterable[RefusalSpike] = ()
 ) -> list[Problem]:
-    """Return the problems with the keys and the refusal spikes, most severe first."""
+    """Return the problems of the keys and the refusal spikes, the most severe problem first."""
     problems: list[Problem] = []
     if health.altered or health.unreadable:
         problems.append(_altered_rows(health))
@@ -73,7 +74,7 @@ def find_problems(
 
 
 def bad_setting(error: ConfigError) -> Problem:
-    """Return the problem for an invalid setting. The keys can't be checked until the setting is corrected."""
+    """Return the problem that reports an invalid setting. Until the setting is corrected, keys can't be checked."""
     return Problem(
         "bad_setting",
         Severity.ERROR,
@@ -144,8 +145,8 @@ def _no_current(use: Key.Use, *, is_first: bool) -> Problem:
     text = _("There is no current %(use)s key, so no tokens can be issued.") % {"use": use.label}
     if use == Key.Use.SIGNING or is_first:
         return Problem("no_current", Severity.ERROR, text, _("Generate the missing keys:"), _INIT)
-    # Don't suggest `instaccess_init`, which refuses to generate this key. A gateway in another deployment
-    # could not decrypt tokens that are encrypted for a new key.
+    # Don't suggest `instaccess_init`, because this command refuses to generate another encryption key. A gateway in
+    # another deployment could not decrypt tokens that are encrypted for a new key.
     fix = _("Import the gateway's public key, or generate a key here. Then make the key current:")
     return Problem("no_current", Severity.ERROR, text, fix, _ACTIVATE)
 
@@ -164,7 +165,7 @@ def _overdue_rotation(current: Key, days: int, *, can_rotate: bool) -> Problem:
 
 
 def _find_unusable(health: KeyHealth) -> Iterator[Problem]:
-    """Find keys whose private key can't be decrypted or whose row can't be checked."""
+    """Yield the problems of private keys that can't be decrypted, and of rows that can't be checked."""
     missing = [key for key in health.keys if health.undecryptable.get(key.kid) is Reason.KEK_MISSING]
     if missing:
         yield Problem(
@@ -210,7 +211,7 @@ def _altered_rows(health: KeyHealth) -> Problem:
 
 
 def _find_overdue_changes(health: KeyHealth, now: datetime, times: Times) -> Iterator[Problem]:
-    """Find private keys that should be erased, and live tokens of revoked keys."""
+    """Yield the problems of private keys that should be erased, and of revoked keys with live tokens."""
     unerased = [key for key in health.keys if key.has_private and is_gone(key, now=now - GRACE, times=times)]
     revoked = [key for key in health.keys if key.status == Key.Status.REVOKED and health.live.get(key.kid)]
     for code, text, affected in (

@@ -1,4 +1,4 @@
-"""The overview above the key change list: problems, the timeline, and the timeline as a table."""
+"""The overview above the key change list, with the problems of keys and the timeline."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .findings import Problem, Severity, bad_setting, find_problems
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A key in the table: its short id, a description of its lifecycle, and the number of live tokens that use it."""
+    """A row in the table of the timeline: the short id of a key, its lifecycle, and its number of live tokens."""
 
     short: str
     life: str
@@ -27,14 +27,14 @@ class Line:
 
 
 def panel(*, now: datetime) -> dict[str, Any]:
-    """Return the template context of the overview. An invalid setting is reported as the only problem."""
+    """Return the template context of the overview. If a setting is invalid, the overview shows only this problem."""
     try:
         times = keys.lifecycle_times()
         health = keys.load_health(since=timeline.begins(now, times), now=now)
         problems = find_problems(health, now=now, times=times, spikes=audit.refusal_spikes(now=now))
     except ConfigError as error:
         return {"problems": _label_severity([bad_setting(error)]), "timeline": None}
-    total = health.total - len(health.altered)  # The timeline leaves out modified rows.
+    total = health.total - len(health.altered)  # The timeline leaves out keys with modified rows.
     drawing = timeline.draw(health.keys, total=total, now=now, times=times)
     groups = [
         (group, [(row, _describe_row(row, health, now, times)) for row in group.rows])
@@ -49,7 +49,7 @@ def panel(*, now: datetime) -> dict[str, Any]:
 
 
 def _label_severity(problems: list[Problem]) -> list[tuple[str, str, Problem]]:
-    """Return each problem with a CSS class suffix and a label for its severity."""
+    """Return the CSS class suffix and the label of each problem's severity, with the problem."""
     labels = {Severity.ERROR: _("Error"), Severity.WARNING: _("Warning"), Severity.NOTE: _("Note")}
     return [(problem.severity.name.lower(), labels[problem.severity], problem) for problem in problems]
 
@@ -77,8 +77,8 @@ def describe_lifecycle(key: Key, planned: Key, *, now: datetime, times: keys.Tim
 
 
 def _describe_revocation(key: Key, now: datetime, times: keys.Times) -> str:
-    # Services in other deployments cache the JWK set for at most the lead time, so they may still accept tokens of a
-    # revoked signing key during that time.
+    # During the lead time after a revocation, services in other deployments may still accept tokens of a signing key,
+    # because these services cache the JWK set for at most the lead time.
     is_cached = key.use == Key.Use.SIGNING and key.revoked_at is not None and now - key.revoked_at < times.lead
     text = (
         _("Revoked at %(time)s. Gateways refuse its tokens; services elsewhere accept them for up to JWKS_MAX_AGE.")
@@ -125,5 +125,5 @@ def _until(time: datetime, now: datetime) -> dict[str, str]:
 
 
 def _format(time: datetime | None) -> str:
-    # Omit the seconds, which the change list shows.
+    # Omit the seconds, because the change list shows them.
     return format_utc_minutes(time) if time else _("an unknown time")

@@ -1,4 +1,4 @@
-"""The admin pages of keys: public keys, their lifecycle, and the buttons that change keys."""
+"""The admin pages of keys, which show public keys and their lifecycles but no private keys."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class KeyAdmin(KeyActions):
     show_facets = admin.ShowFacets.NEVER
     change_list_template = "admin/instaccess/key/change_list.html"
     change_form_template = "admin/instaccess/key/change_form.html"
-    # The fields are listed one by one, so that a field added to the model later is not shown by accident.
+    # List the fields one by one, so that the page doesn't show a field that is added to the model later.
     fields = [
         "kid",
         "use",
@@ -64,7 +64,8 @@ class KeyAdmin(KeyActions):
         return super().change_view(request, object_id, form_url, context)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Key]:
-        # A row that can't be read would make the whole page fail. The problems above the list report such a row.
+        # Exclude rows that can't be read, because one such row would make the whole page fail. The overview reports
+        # these rows.
         return super().get_queryset(request).exclude(pk__in=keys.unreadable_rows())
 
     @admin.display(description=gettext_lazy("private key"), boolean=True)
@@ -105,7 +106,7 @@ class KeyAdmin(KeyActions):
 
 
 def _describe_problem(key: Key) -> str:
-    """Describe why a key is not used because of its row. Returns an empty string if the row is authentic."""
+    """Explain why a key is not used. Returns an empty string if the row of the key is authentic."""
     match keys.problem(key):
         case None:
             return ""
@@ -125,7 +126,7 @@ def _describe_problem(key: Key) -> str:
 
 
 def _render_copyable(text: str, name: str, label: Any) -> SafeString:
-    # `copy.js` adds a button with these texts.
+    # `copy.js` adds a copy button and reads its texts from these attributes.
     return format_html(
         '<pre class="instaccess-key" id="{}" tabindex="0" role="region" aria-label="{}"'
         ' data-copy="{}" data-copied="{}" data-selected="{}">{}</pre>',

@@ -1,7 +1,7 @@
-"""The geometry of the key timeline. This module reads no clock and no database.
+"""The geometry of the key timeline. This module reads neither the clock nor the database.
 
-Horizontal lengths are percentages of the width, so that the timeline fits every screen. Vertical lengths are pixels.
-The functions of `keys` provide the times at which the status of a key changes, both past and planned.
+Horizontal lengths are percentages of the width, so that the timeline fits every screen. Vertical lengths are in
+pixels. The package `keys` provides the past and planned times at which the status of a key changes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ...keys import Times, decide, forecast, gone_at
 from ...models import Key
 
 MAX_ROWS = 12
-"""The maximum number of keys that are drawn for each use (signing and encryption)."""
+"""The maximum number of signing keys, and of encryption keys, in the timeline."""
 
 TOP, HEADING, ROW, AXIS = 22, 26, 38, 22
 _PHASES = (Key.Status.FUTURE, Key.Status.CURRENT, Key.Status.PAST)
@@ -27,7 +27,7 @@ _STEPS = [timedelta(hours=6), *(_DAY * n for n in (1, 2, 3, 5, 7, 14, 30, 60, 90
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A phase of a key lifecycle, cut to the drawn period. `planned` bars are in the future."""
+    """A bar for one phase of a key lifecycle, within the period of the timeline. Planned bars are in the future."""
 
     phase: str
     planned: bool
@@ -39,7 +39,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row that shows a key. `planned` is the key after its planned changes; `revoked_x` marks its revocation."""
+    """A row of the timeline, for one key. `planned` is a copy of the key after its planned changes."""
 
     key: Key
     planned: Key
@@ -50,7 +50,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The signing keys or the encryption keys, by activation time. `left_out` counts the keys that are not drawn."""
+    """The rows of all keys with one use, ordered by activation. `left_out` is the number of keys without a row."""
 
     use: Key.Use
     y: int
@@ -60,7 +60,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A mark on the axis. The label is to the right of the mark, and empty if there is no space."""
+    """A mark on the time axis. The label is on the right of the mark, and empty if it doesn't fit."""
 
     time: datetime
     label: str
@@ -69,7 +69,7 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """The timeline from `start` to `end`. `gone` counts the keys whose lifecycle ended before `start`."""
+    """The timeline from `start` to `end`. `gone` is the number of keys whose lifecycle ended before `start`."""
 
     start: datetime
     end: datetime
@@ -81,16 +81,16 @@ class Timeline:
 
 
 def begins(now: datetime, times: Times) -> datetime:
-    """Return the earliest possible start of the timeline: half a rotation interval ago."""
+    """Return the earliest start of the timeline: half a rotation interval before `now`."""
     return now - times.interval / 2
 
 
 def draw(keys: Sequence[Key], *, total: int, now: datetime, times: Times) -> Timeline | None:
-    """Draw the keys, or return None if there is no key to draw.
+    """Compute the timeline of keys. Returns None if there is no key to draw.
 
     Args:
         keys: the keys to draw, the most useful key first.
-        total: the number of all keys, including keys that are not in `keys`.
+        total: the number of all stored keys, including keys that `keys` doesn't contain.
     """
     drawable = [key for key in keys if (ended := _ended(key, times)) is None or ended >= begins(now, times)]
     if not drawable:
@@ -102,7 +102,7 @@ def draw(keys: Sequence[Key], *, total: int, now: datetime, times: Times) -> Tim
         pairs = [(key, planned_key) for key, planned_key in zip(drawable, planned, strict=True) if key.use == use]
         if not pairs:
             continue
-        # Omit the last keys, which are the least useful. Otherwise, the timeline could become very long.
+        # Omit the least useful keys, which are last in `keys`. Otherwise, the timeline could become very long.
         drawn = sorted(pairs[:MAX_ROWS], key=lambda pair: _order(pair[1]))
         rows = [
             _draw_row(key, planned_key, y + HEADING + n * ROW, start=start, end=end, now=now, times=times)
@@ -134,8 +134,8 @@ class _Scale:
 def _get_window(keys: Sequence[Key], now: datetime, times: Times) -> tuple[datetime, datetime]:
     """Return the start and end of the timeline.
 
-    The start is half a rotation interval ago or the creation of the first key, whichever is later. If this leaves too
-    little space before the current time, the start is earlier. The end is shortly after the last planned change.
+    The start is half a rotation interval ago, or the creation of the first key if this time is later. The start is
+    moved back if there is too little space before the current time. The end is shortly after the last planned change.
     """
     changes = [now + times.interval / 6, now + times.lead, now + times.retention]
     for use in Key.Use:
@@ -162,9 +162,9 @@ def _draw_row(key: Key, planned: Key, y: int, *, start: datetime, end: datetime,
 
 
 def _spans(key: Key, times: Times) -> Iterable[tuple[str, datetime, datetime | None]]:
-    """Yield the phases of a key lifecycle with their start and end. An unknown end is None."""
-    # A revoked key without a revocation time was modified in the database. Use its creation time, so
-    # that the timeline doesn't show the key as usable.
+    """Yield each phase of a key lifecycle with its start and its end. The end is None if it is unknown."""
+    # If a revoked key has no revocation time, its row was modified. Use its creation time, so that the timeline
+    # doesn't show the key as usable.
     revoked = (key.revoked_at or key.created_at) if key.status == Key.Status.REVOKED else None
     begins = (key.created_at, key.activated_at, key.retired_at)
     ends = (key.activated_at or key.retired_at or revoked, key.retired_at or revoked, _ended(key, times))
@@ -174,7 +174,7 @@ def _spans(key: Key, times: Times) -> Iterable[tuple[str, datetime, datetime | N
 
 
 def _ended(key: Key, times: Times) -> datetime | None:
-    """Return when the last token of a key expires or when the key is revoked, whichever is earlier.
+    """Return the time when the last token of a key expires or when the key is revoked, whichever is earlier.
 
     Returns None if neither time is known.
     """
@@ -185,13 +185,13 @@ def _ended(key: Key, times: Times) -> datetime | None:
 
 
 def _order(key: Key) -> tuple[bool, datetime]:
-    """Return the sort key: the time when the key becomes current. Keys that never become current are last."""
+    """Return a sort key that orders keys by activation time. Keys that never become current are last."""
     never = key.activated_at is None and key.status != Key.Status.REVOKED
     return never, key.activated_at or key.created_at
 
 
 def _draw_ticks(scale: _Scale) -> Iterable[Tick]:
-    """Yield a few evenly spaced, round times."""
+    """Yield ticks for a few round times with equal distances."""
     length = scale.end - scale.start
     step = next((step for step in _STEPS if length / step <= _MAX_TICKS), length)
     epoch = datetime(1970, 1, 1, tzinfo=UTC)

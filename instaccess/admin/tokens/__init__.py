@@ -1,1 +1,1 @@
-"""Issued tokens in the admin: the list with its chart, search and filters, export and revocation."""
+"""The admin pages of issued tokens: the change list with chart, search and filters, the export, and revocation."""

@@ -1,7 +1,7 @@
 """Admin actions that revoke tokens: the selected tokens, or all live tokens of their users or applications.
 
 Each action opens a confirmation page that counts the live tokens and asks for a reason. The tokens are revoked when
-this page is submitted. The audit rows record the reason and the user who revoked the tokens.
+the user submits this page. The audit rows record the reason and the user who revoked the tokens.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from ..common import ReadOnlyAdmin, render_confirmation
 from ..forms import RevokeForm
 
 MOST_NAMED = 20
-"""Maximum number of users or applications that the confirmation page names."""
+"""The maximum number of users or applications that the confirmation page names."""
 
 MOST_CHOSEN = 1000
-"""Maximum number of selected rows for an action on users or applications. A larger selection is refused."""
+"""The maximum number of selected rows for the actions on users and applications. A larger selection is refused."""
 
 
 class TokenActions(ReadOnlyAdmin):
-    """Admin of read-only issued tokens, with actions that revoke tokens."""
+    """An admin of read-only issued tokens, with actions that revoke tokens."""
 
     actions = ["revoke_chosen", "revoke_users", "revoke_applications"]
 
     def has_revoke_tokens_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may revoke tokens. Viewing the audit log is a separate permission."""
+        """Return whether the user may revoke tokens. The permission to view the audit log is a separate one."""
         return request.user.has_perm("instaccess.revoke_tokens")
 
     @admin.action(description=gettext_lazy("Revoke the selected tokens…"), permissions=["revoke_tokens"])
@@ -51,7 +51,7 @@ class TokenActions(ReadOnlyAdmin):
         if len(rows) > MOST_CHOSEN:
             self._refuse_selection(request)
             return None
-        # If a real user masqueraded, both users are included.
+        # If a real user masqueraded as another user, include both users.
         names = {
             uuid: users.display_name(user, uuid, recorded_name) or uuid
             for row in rows

@@ -1,6 +1,6 @@
-"""The chart above the list of issued tokens: tokens issued and revoked, and requests refused, over time.
+"""The chart above the list of issued tokens, of issued tokens, revoked tokens and refused requests over time.
 
-The chart uses the period, the filters and the search of the list.
+The chart uses the same period, filters and search as the list.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from .chart_geometry import Drawing, Series, draw
 from .periods import HOUR, Period
 
 _HIGH, _LOW = 84, 34
-"""The height of the highest bar, in pixels: in the panel of issued tokens, and in the other panels."""
+"""The height of the highest bar in the panel of issued tokens, and in each other panel, in pixels."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One panel of the chart: CSS class suffix, heading, counts, and height of the highest bar in pixels."""
+    """A panel of the chart. `name` is the CSS class suffix; `height` is the height of the highest bar, in pixels."""
 
     name: str
     heading: str
@@ -36,11 +36,11 @@ class Kind:
     height: int
 
     def cell(self, index: int) -> str:
-        """Return the table cell for one hour or day."""
+        """Return the text of the table cell for the hour or day with this index."""
         return _("not known") if index < self.counts.known else _format(self.counts.numbers[index])
 
     def title(self, step: timedelta) -> str:
-        """Return the title of the panel: the total, and the count of the highest bar."""
+        """Return the title of the panel, with the total and the count of the highest bar."""
         counts = self.counts
         numbers = {
             "heading": self.heading,
@@ -61,7 +61,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Row:
-    """One hour or day in the table."""
+    """A row of the table, for one hour or day."""
 
     start: str
     cells: Sequence[str]
@@ -69,12 +69,12 @@ class Row:
 
 @dataclass(frozen=True)
 class TokenChart:
-    """The content of the chart and its table, for the template.
+    """The content of the chart and of its table, for the template.
 
     Attributes:
         heading: the period, and whether a bar is an hour or a day.
         unit: the heading of the first column of the table.
-        description: the text alternative of the image: the first and the last time, and the totals.
+        description: the text alternative of the chart, with the first and the last time and the totals.
         drawing: the geometry of the chart.
         headings: the headings of the other columns of the table.
         rows: the rows of the table.
@@ -93,7 +93,7 @@ class TokenChart:
 
 
 def build_chart(changelist: ChangeList, *, now: datetime | None = None) -> TokenChart:
-    """Build the chart for a filtered list. Runs at most three queries, each bounded."""
+    """Build the chart for the rows that a change list shows. Runs at most three queries, each with a row limit."""
     now = now or timezone.now()
     choice, period = _get_period(changelist, now)
     kinds, notes = _count_kinds(changelist, period, now)
@@ -122,7 +122,7 @@ def build_chart(changelist: ChangeList, *, now: datetime | None = None) -> Token
 
 
 def _get_period(changelist: ChangeList, now: datetime) -> tuple[str, Period]:
-    """Return the key in `periods.CHOICES` and the period that the user chose, or the default period."""
+    """Return the period that the user chose, or the default period, after its key in `periods.CHOICES`."""
     choice = changelist.params.get("period", "")
     choice = choice if choice in periods.CHOICES else periods.DEFAULT
     period = periods.chosen(choice, now)
@@ -136,7 +136,7 @@ def _count_kinds(changelist: ChangeList, period: Period, now: datetime) -> tuple
     filters = set(changelist.get_filters_params()) - {"period"}
     kinds = [Kind("issued", _("Issued"), chart_counts.issued(tokens, period), _HIGH)]
     notes = []
-    # Omit this panel if the list contains only live or expired tokens, because the panel would be empty.
+    # If the list contains only live or only expired tokens, omit the panel of revoked tokens, which would be empty.
     if changelist.params.get("status") not in {"live", "expired"}:
         kinds.append(Kind("revoked", _("Revoked"), chart_counts.revoked(tokens, period), _LOW))
         notes.append(_("Revoked: tokens in this list, by the time of their revocation."))
@@ -154,7 +154,7 @@ def _count_kinds(changelist: ChangeList, period: Period, now: datetime) -> tuple
 
 
 def _explain_truncation(known: int, period: Period) -> str:
-    """Explain that the period contains too many tokens. `known` is the index of the first complete hour or day."""
+    """Explain that the period has too many tokens. `known` is the index of the first complete hour or day."""
     text = _("The period contains more than %(count)s tokens. Choose a shorter period.") % {
         "count": _format(chart_counts.CHARTED)
     }
@@ -165,16 +165,16 @@ def _explain_truncation(known: int, period: Period) -> str:
 
 
 def _select_refusals(changelist: ChangeList, filters: set[str]) -> tuple[Q | None, str]:
-    """Return the condition for the refusals that match the list, and a note about the refusals.
+    """Return the condition for refusals that match the filters of the list, and a note about the refusals.
 
-    The condition is None if the list is filtered by a value that refusal counts do not contain, such as the account.
+    The condition is None if the list is filtered by a value that refusal counts don't contain, such as the account.
     """
     if filters - {"client_id"}:
         return None, _("Refusals are not shown, because they are counted only by application and user.")
     condition, is_narrowed = Q(), False
     if "client_id" in filters:
         client_id = changelist.params["client_id"]
-        # Refusal counts contain only printable ASCII. Databases may reject a comparison with another text.
+        # Refusal counts contain only printable ASCII. A database may raise an error for a comparison with other text.
         storable = client_id.isascii() and "\x00" not in client_id
         condition, is_narrowed = (Q(client_id=client_id) if storable else Q(pk__in=[])), True
     for term in search.terms(changelist.query):
@@ -190,7 +190,7 @@ def _select_refusals(changelist: ChangeList, filters: set[str]) -> tuple[Q | Non
 
 
 def _format_start(start: datetime, period: Period) -> str:
-    """Format the start of an hour or day."""
+    """Format the start of an hour or day in UTC. For a day, the time is omitted."""
     return f"{start.astimezone(UTC):%Y-%m-%d %H:%M}" if period.step == HOUR else f"{start.astimezone(UTC):%Y-%m-%d}"
 
 

@@ -1,7 +1,6 @@
-"""Counts for the chart: tokens issued and revoked, and requests refused, for each hour or day of a period.
+"""Counts for the chart: issued tokens, revoked tokens and refused requests, for each hour or day of a period.
 
-Each query counts at most the latest `CHARTED` rows. `Counts.known` is the index of the first complete
-count.
+Each query counts at most the latest `CHARTED` rows. `Counts.known` is the index of the first complete count.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from ...models import IssuedToken, RefusalCount
 from .periods import HOUR, Period
 
 CHARTED = 50_000
-"""The maximum number of rows counted for one panel. An index scan of this size takes a few hundredths of a second."""
+"""The maximum number of rows that one panel counts. Such an index scan takes a few hundredths of a second."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Counts for each hour or day of a period, earliest first.
+    """The counts of one panel for each hour or day of a period, earliest first.
 
     Attributes:
         numbers: one count per hour or day.
@@ -39,22 +38,22 @@ class Counts:
 
     @property
     def total(self) -> int:
-        """The sum of the complete counts, that is, of the counts from index `known` on."""
+        """The sum of the complete counts, which begin at the index `known`."""
         return sum(self.numbers[self.known :])
 
 
 def issued(tokens: QuerySet[IssuedToken], period: Period) -> Counts:
-    """Count the tokens among `tokens` that were issued in the period."""
+    """Count the tokens that were issued in each hour or day of the period."""
     return _count(tokens, "issued_at", period)
 
 
 def revoked(tokens: QuerySet[IssuedToken], period: Period) -> Counts:
-    """Count the tokens among `tokens` that were revoked in the period."""
+    """Count the tokens that were revoked in each hour or day of the period."""
     return _count(tokens, "revoked_at", period)
 
 
 def refused(refusals: QuerySet[RefusalCount], period: Period, *, kept_since: datetime) -> Counts:
-    """Count the refusals in the period. Refusals before `kept_since` have been deleted."""
+    """Count the refusals in each hour or day of the period. Refusals before `kept_since` have been deleted."""
     counts = _count(refusals, "hour", period, weight=F("count"))
     deleted = sum(start < kept_since for start in period.starts)
     return Counts(counts.numbers, known=max(counts.known, deleted), truncated=counts.truncated)
@@ -67,18 +66,18 @@ def _count(
     *,
     weight: Any = Value(1),  # noqa: B008
 ) -> Counts:
-    """Sum `weight` over the latest rows of the period, for each hour or day of the time column `column`."""
+    """Sum `weight` over the latest rows of the period, grouped by the hour or day in the time column `column`."""
     starts = period.starts
     truncate: Callable[..., Any] = TruncHour if period.step == HOUR else TruncDay
     within = rows.filter(**{f"{column}__gte": period.since, f"{column}__lt": period.until})
     latest = within.order_by(f"-{column}").annotate(bucket=truncate(column, tzinfo=UTC), weight=weight)
-    # Query one more row than is counted, to detect whether the period contains more rows.
+    # Query one row more than the maximum, to detect whether the period contains more rows.
     groups = _group(latest.values("bucket", "weight")[: CHARTED + 1])
     sums = {group.bucket: group.total for group in groups}
     numbers = [sums.get(start, 0) for start in starts]
     if sum(group.rows for group in groups) <= CHARTED:
         return Counts(numbers)
-    # Exclude the earliest counted hour or day, because some of its rows may be missing.
+    # Treat the earliest counted hour or day as incomplete, because the query may have left out some of its rows.
     return Counts(numbers, known=starts.index(min(sums)) + 1, truncated=True)
 
 
@@ -89,7 +88,7 @@ class _Group(NamedTuple):
 
 
 def _group(rows: Any) -> list[_Group]:
-    """Sum `weight` and count the rows for each `bucket`. The ORM cannot express GROUP BY after LIMIT."""
+    """Sum `weight` and count the rows for each `bucket`. The ORM can't express GROUP BY after LIMIT."""
     connection = connections[rows.db]
     try:
         inner, params = rows.query.get_compiler(rows.db).as_sql()
@@ -104,7 +103,7 @@ def _group(rows: Any) -> list[_Group]:
 
 
 def _parse_time(value: Any) -> datetime:
-    """Convert a UTC time from a raw query. Databases return strings, naive times or aware times."""
+    """Convert a UTC time from a raw query to an aware datetime. Databases return strings, naive or aware times."""
     if value is None:  # MySQL and MariaDB return NULL if they don't have the time zone definitions.
         raise ValueError("the database returned no time: load its time zone definitions with mysql_tzinfo_to_sql")
     time = datetime.fromisoformat(value) if isinstance(value, str) else value

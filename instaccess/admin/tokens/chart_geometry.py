@@ -1,7 +1,7 @@
-"""Geometry of a bar chart for an SVG. This module doesn't depend on the content of the chart.
+"""The geometry of a bar chart in SVG. This module doesn't depend on the content of the chart.
 
-Horizontal lengths are percentages of the width, and vertical lengths are pixels. Bars therefore stretch with the
-page, while text and heights keep their size, on phones too, without a script.
+Horizontal lengths are percentages of the width, and vertical lengths are in pixels. Without a script, bars therefore
+stretch with the page, while text and heights keep their size, even on phones.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ TITLE = 18
 GAP = 14
 """The height of the space between the bars of a panel and the next panel, in pixels."""
 AXIS = 22
-"""The height of the space for the labels of the axis at the bottom of the chart, in pixels."""
+"""The height of the space for the axis labels at the bottom of the chart, in pixels."""
 LEAST = 2
-"""The minimum height, in pixels, of a bar that is not zero, so that the bar is visible."""
+"""The minimum height of a bar with a count above zero, in pixels. Lower bars would be invisible."""
 FILLED = 0.72
-"""The width of a bar, as a fraction of the width that is available for the bar."""
+"""The width of a bar, as a fraction of the width that is available for each bar."""
 WIDEST = 6.0
-"""The maximum width of a bar, as a percentage of the chart's width."""
+"""The maximum width of a bar, as a percentage of the width of the chart."""
 LABELS = 4
 """The maximum number of labels on the axis. More labels would overlap on a phone."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """The data of one panel.
+    """The data of one panel of the chart.
 
     Attributes:
         name: the CSS class suffix of the panel.
@@ -46,7 +46,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Rectangle:
-    """The attributes of an SVG `rect`."""
+    """The attributes of an SVG `rect` element."""
 
     x: str
     y: str
@@ -56,7 +56,7 @@ class Rectangle:
 
 @dataclass(frozen=True)
 class Panel:
-    """A drawn series. `unknown` covers the bars whose counts are unknown; `base` is the vertical position of zero."""
+    """A panel of the chart. `unknown` covers the bars with unknown counts. `base` is the position of zero."""
 
     name: str
     title: str
@@ -69,7 +69,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Label:
-    """A label of the axis. `anchor` keeps the first and last label inside the chart."""
+    """A label of the time axis. `anchor` is the SVG text anchor, which keeps the label inside the chart."""
 
     x: str
     y: int
@@ -79,7 +79,7 @@ class Label:
 
 @dataclass(frozen=True)
 class Column:
-    """The area of one bar in all panels, with the text of its tooltip."""
+    """A column through all panels that contains one bar of each panel, with the text of the tooltip."""
 
     x: str
     width: str
@@ -97,7 +97,7 @@ class Drawing:
 
 
 def draw(series: Sequence[Series], axis: Sequence[str], columns: Sequence[str]) -> Drawing:
-    """Place the panels one below the other, each with its own scale, above a common axis.
+    """Compute the chart. The panels are one below the other, each with its own scale, above a common axis.
 
     Args:
         series: the data of each panel.
@@ -159,7 +159,7 @@ def _draw_panel(series: Series, y: int) -> Panel:
 
 def _place_label(index: int, count: int, text: str, y: int) -> Label:
     middle = 100 * (index + 0.5) / count
-    # If there are many bars, a label centred on the first or last bar would extend beyond the edge of the chart.
+    # If there are many bars, a label that is centred on the first or last bar would extend beyond the chart.
     if count > LABELS and index == 0:
         return Label(x="0%", y=y, anchor="start", text=text)
     if count > LABELS and index == count - 1:
@@ -167,7 +167,7 @@ def _place_label(index: int, count: int, text: str, y: int) -> Label:
     return Label(x=_percent(middle), y=y, anchor="middle", text=text)
 
 
-# Format numbers here. In some languages, a template would write a decimal comma, which is invalid in SVG.
+# Format numbers in Python, because templates write a decimal comma in some languages, which is invalid in SVG.
 def _percent(value: float) -> str:
     return f"{value:.3f}".rstrip("0").rstrip(".") + "%"
 

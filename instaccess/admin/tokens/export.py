@@ -1,4 +1,4 @@
-"""Export of the filtered list of issued tokens as a file, latest tokens first."""
+"""The export of issued tokens as a file, with the filters of the list and the latest tokens first."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from django.utils import timezone
 from ...audit import Export, Format
 from ..common import ReadOnlyAdmin
 
-# An export ignores these parameters, because they select a page or the order and do not filter the list.
+# An export ignores these parameters, because these parameters only select a page or the order of the list.
 _PAGE_PARAMETERS = (PAGE_VAR, ALL_VAR, ORDER_VAR, ERROR_FLAG)
 _LOGGED_CHARS = 64
 
 
 class ExportPages(ReadOnlyAdmin):
-    """Admin of read-only issued tokens, with an export as CSV or JSON Lines for users who may view tokens."""
+    """An admin of read-only issued tokens, with an export as CSV or JSON Lines for users who may view tokens."""
 
     def get_urls(self) -> list[URLPattern]:
         return [
@@ -42,7 +42,7 @@ class ExportPages(ReadOnlyAdmin):
         ]
 
     def export_view(self, request: HttpRequest, file_format: str) -> HttpResponseBase:
-        """Return the filtered list as a file. GET is allowed because an export changes nothing."""
+        """Return the tokens that match the filters, as a file. GET is allowed, because nothing is changed."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         if request.method not in {"GET", "HEAD"}:
@@ -72,7 +72,7 @@ class ExportPages(ReadOnlyAdmin):
 
 
 def _filters(request: HttpRequest) -> dict[str, str]:
-    """Return the filters for the log. The search is not logged, because users may paste a token into it."""
+    """Return the filters for the log, without the text of the search, because users may paste a token there."""
     return {
         name: "(not logged)" if name == SEARCH_VAR else ",".join(values)[:_LOGGED_CHARS]
         for name, values in request.GET.lists()
@@ -80,9 +80,9 @@ def _filters(request: HttpRequest) -> dict[str, str]:
 
 
 class _AsyncChunks:
-    """An asynchronous iterator over the chunks. The thread that has the database connection generates each chunk.
+    """An asynchronous iterator over the chunks of an export. The thread with the database connection generates them.
 
-    Under ASGI, Django would read a synchronous iterator into memory completely before sending it.
+    Under ASGI, Django would read all chunks of a synchronous iterator into memory before sending the first chunk.
     """
 
     def __init__(self, chunks: Any) -> None:
@@ -101,5 +101,5 @@ class _AsyncChunks:
         return next(self._chunks, None)
 
     def close(self) -> None:
-        """Close the chunks. Django calls this method at the end, even if the client has disconnected."""
+        """Stop the export. Django calls this method after the response, even if the client has disconnected."""
         self._chunks.close()

@@ -1,4 +1,4 @@
-"""Filters of the list of issued tokens. Each filter uses an index and loads its choices with one bounded query."""
+"""The filters of the list of issued tokens. Each filter uses an index and limits the query for its choices."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from ...tokens import MAX_LIFETIME
 from . import periods
 
 OFFERED = 30
-"""The maximum number of values that a filter offers. Users find other values by searching."""
+"""The maximum number of values that a filter offers. Users can find other values with the search."""
 
 RECENT_ROWS = 1000
-"""The number of rows, the latest first, from which the account filter reads its choices."""
+"""The number of latest audit rows from which the account filter reads its choices."""
 
 
 class StatusFilter(admin.SimpleListFilter):
-    """Filter by status: live, expired or revoked."""
+    """A filter by the status of tokens: live, expired or revoked."""
 
     title = _("status")
     parameter_name = "status"
@@ -39,8 +39,8 @@ class StatusFilter(admin.SimpleListFilter):
         now = timezone.now()
         match self.value():
             case "live":
-                # Compare the indexed `issued_at` too, so that the query is fast. No live token is excluded, because
-                # no token is valid for longer than MAX_LIFETIME.
+                # Also compare `issued_at`, which has an index, so that the query is fast. All live tokens match,
+                # because no token is valid for longer than MAX_LIFETIME.
                 latest = now - timedelta(seconds=MAX_LIFETIME)
                 return queryset.filter(revoked_at=None, expires_at__gt=now, issued_at__gt=latest)
             case "expired":
@@ -51,7 +51,7 @@ class StatusFilter(admin.SimpleListFilter):
 
 
 class PeriodFilter(admin.SimpleListFilter):
-    """Filter by the time of issue: the last hours or days."""
+    """A filter by the time of issue, such as the last 24 hours or the last 7 days."""
 
     title = _("period")
     parameter_name = "period"
@@ -65,7 +65,7 @@ class PeriodFilter(admin.SimpleListFilter):
 
 
 class MasqueradeFilter(admin.SimpleListFilter):
-    """Filter by masquerade: whether a real user acts as another user."""
+    """A filter for tokens with, or without, a real user who masquerades as another user."""
 
     title = _("masquerading")
     parameter_name = "masquerading"
@@ -76,7 +76,7 @@ class MasqueradeFilter(admin.SimpleListFilter):
     def queryset(self, request: HttpRequest, queryset: QuerySet[IssuedToken]) -> QuerySet[IssuedToken]:
         match self.value():
             case "yes":
-                # Compare with `>`, because databases would not use the index for the inequality of `exclude`.
+                # Compare with `>`, because databases don't use the index for the `<>` of `exclude`.
                 return queryset.filter(real_user_uuid__gt="")
             case "no":
                 return queryset.filter(real_user_uuid="")
@@ -84,9 +84,9 @@ class MasqueradeFilter(admin.SimpleListFilter):
 
 
 class _ValueFilter(admin.SimpleListFilter):
-    """Filter by equality on an indexed column.
+    """A filter for rows with a given value in an indexed column.
 
-    The filter offers at most `OFFERED` values. A value in the URL is applied even if the filter does not offer it.
+    The filter offers at most `OFFERED` values. The filter applies any other value in the URL too.
     """
 
     template = "admin/instaccess/issuedtoken/value_filter.html"
@@ -102,11 +102,11 @@ class _ValueFilter(admin.SimpleListFilter):
         return sorted(offered.items(), key=lambda choice: choice[1].casefold())
 
     def load_choices(self) -> list[tuple[str, str]]:
-        """Return values with their labels. If there are more than `OFFERED` values, the filter shows a note."""
+        """Return the values with their labels. If there are more than `OFFERED` values, the filter shows a note."""
         raise NotImplementedError
 
     def label(self, value: str) -> str:
-        """Return the label of a value that `load_choices` does not return."""
+        """Return the label of a value that is not in the result of `load_choices`."""
         raise NotImplementedError
 
     def has_output(self) -> bool:
@@ -121,10 +121,10 @@ class _ValueFilter(admin.SimpleListFilter):
 
 
 class ClientFilter(_ValueFilter):
-    """Filter by application. The choices are the existing applications, ordered by name.
+    """A filter by application. The choices are the existing applications, ordered by name.
 
-    The filter compares the client id in the row and not the foreign key, because the row's HMAC does not cover the
-    foreign key.
+    The filter compares the client id in the audit row instead of the foreign key, because the HMAC of the row does
+    not cover the foreign key.
     """
 
     title = _("application")
@@ -137,7 +137,7 @@ class ClientFilter(_ValueFilter):
     def label(self, value: str) -> str:
         model = get_application_model()
         applications = model._default_manager.all()
-        # Some databases reject a comparison with a text that the column can't store.
+        # Some databases raise an error for a comparison with a text that the column can't store.
         if not charsets.can_store(value, model._meta.get_field("client_id"), using=applications.db):
             return value
         application = applications.filter(client_id=value).first()
@@ -145,7 +145,7 @@ class ClientFilter(_ValueFilter):
 
 
 class AccountFilter(_ValueFilter):
-    """Filter by root account. The choices are the accounts of the latest `RECENT_ROWS` tokens, with their domains."""
+    """A filter by root account. The choices are the accounts and domains of the latest `RECENT_ROWS` tokens."""
 
     title = _("account")
     parameter_name = column = "account_uuid"

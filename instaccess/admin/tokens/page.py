@@ -1,4 +1,4 @@
-"""The admin pages of issued tokens: users, applications, client addresses and times."""
+"""The admin pages of issued tokens, which show users, applications, client addresses and times."""
 
 from __future__ import annotations
 
@@ -31,13 +31,14 @@ class IssuedTokenAdmin(InspectorPages, ExportPages, TokenActions):
     list_display_links = ["when", "jti"]
     list_filter = [StatusFilter, PeriodFilter, MasqueradeFilter, ClientFilter, AccountFilter]
     ordering = ["-issued_at", "-id"]
-    # Rendering the rows takes most of the response time, so a page has few rows.
+    # A page has few rows, because rendering the rows takes most of the response time.
     list_per_page = 20
-    # Replace Django's paginator, full result count and facets, because each one would count all rows.
+    # Replace Django's paginator, and disable the full result count and the facets, because each of them counts all
+    # rows.
     paginator = BoundedPaginator
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
-    # These names only make the search box appear. get_search_results implements the search.
+    # Django shows a search box only if `search_fields` is not empty. `get_search_results` implements the search.
     search_fields = ["jti", "user_uuid", "client_id", "ip_address"]
     search_help_text = _("Enter a complete token id, user name, user uuid, client id or IP address.")
     fieldsets = [
@@ -69,7 +70,7 @@ class IssuedTokenAdmin(InspectorPages, ExportPages, TokenActions):
             data["chart"] = build_chart(data["cl"])
         return response
 
-    # To save space, only the headings contain "UTC", and the expiry omits a date that equals the date of issue.
+    # To save space, only the headings contain "UTC", and the expiry omits the date if it equals the date of issue.
     @admin.display(description=_("issued (UTC)"), ordering="issued_at")
     def when(self, token: IssuedToken) -> str:
         return _render_time(f"{token.issued_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}")
@@ -96,12 +97,12 @@ class IssuedTokenAdmin(InspectorPages, ExportPages, TokenActions):
 
     @admin.display(description=_("real user"))
     def holder(self, token: IssuedToken) -> str:
-        """Return the user who received the token: the real user of a masquerade, otherwise the subject."""
+        """Return the user who received the token: the real user if the user masqueraded, otherwise the subject."""
         return self.real_subject(token) if token.real_user_uuid else self.subject(token)
 
     @admin.display(description=_("acting as"))
     def acting_as(self, token: IssuedToken) -> str:
-        """Return the subject if a real user masquerades as the subject."""
+        """Return the subject if a real user masqueraded as the subject; "-" otherwise."""
         if not token.real_user_uuid:
             return "-"
         return format_html("<strong>{}</strong> {}", gettext("masquerading as"), self.subject(token))
@@ -118,9 +119,10 @@ class IssuedTokenAdmin(InspectorPages, ExportPages, TokenActions):
 
     @admin.display(description=_("application"))
     def client(self, token: IssuedToken) -> str:
-        """Return the application's name and client id.
+        """Return the name and the client id of the application.
 
-        If the foreign key does not match the client id, return only the client id, which the row's HMAC covers.
+        If the foreign key does not match the client id, returns only the client id, because the HMAC of the row
+        covers only the client id.
         """
         if token.application is None or token.application.client_id != token.client_id:
             return _render_id(token.client_id or "-")
@@ -133,7 +135,7 @@ class IssuedTokenAdmin(InspectorPages, ExportPages, TokenActions):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[IssuedToken], search_term: str
     ) -> tuple[QuerySet[IssuedToken], bool]:
-        """Require every term to match. Terms use indexed columns, because the table may have millions of rows."""
+        """Return the rows that match every search term. The search is fast, because all its columns are indexed."""
         for term in search.terms(search_term):
             queryset = queryset.filter(search.tokens_matching(term))
         return queryset, False

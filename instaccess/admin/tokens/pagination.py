@@ -1,4 +1,4 @@
-"""Pagination for a list with millions of rows: a bounded count, and fast queries if only a few rows match."""
+"""Pagination for a list with millions of rows: a limited count, and fast queries if only a few rows match."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from django.db.models.functions import Least
 from django.utils.functional import cached_property
 
 COUNTED = 5_000
-"""The maximum number of rows that the list counts and shows. Counting millions of rows takes seconds."""
+"""The maximum number of rows that the list counts and shows, because counting millions of rows takes seconds."""
 
 
 class BoundedPaginator(Paginator):  # type: ignore[type-arg]
-    """Pages of the first `COUNTED` rows."""
+    """A paginator that counts and shows only the first `COUNTED` rows."""
 
     @cached_property
     def count(self) -> int:
@@ -28,12 +28,12 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]
 
 
 def _sort_after_lookup(rows: Any) -> Any:
-    """Order a queryset with few rows so that the database looks up the rows first and then sorts them.
+    """Change the ordering of a queryset with few rows, so that the database finds the rows before it sorts the rows.
 
     If rows are ordered by the indexed `issued_at`, a database may scan this index from the latest row on, because its
-    planner expects an early match. For a user who left a year ago, such a scan reads most of the table. No index has
-    the expression `LEAST(issued_at, expires_at)`, so this order prevents the scan. The order is the same, because no
-    token expires before it is issued.
+    planner expects an early match. For a user who left a year ago, such a scan reads most of the table. An ordering
+    by `LEAST(issued_at, expires_at)` prevents the scan, because no index contains this expression. The order of the
+    rows stays the same, because no token expires before it is issued.
     """
     time = Least("issued_at", "expires_at")
     by = {"issued_at": time.asc(), "-issued_at": time.desc()}

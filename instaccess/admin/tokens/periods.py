@@ -1,4 +1,4 @@
-"""Periods that users choose in the list of issued tokens, and their hours or days. All times are UTC."""
+"""The periods that users can choose in the list of issued tokens, and their hours or days in UTC."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ BY_HOUR = timedelta(days=3)
 
 @dataclass(frozen=True)
 class Period:
-    """The time from `since` until before `until`. Both are the start of an hour, or of a day if `step` is DAY."""
+    """The period from `since` up to, but not including, `until`. Each time is the start of an hour or day."""
 
     since: datetime
     until: datetime
 
     @property
     def step(self) -> timedelta:
-        """The length of the time that one bar of the chart covers: an hour or a day."""
+        """The time that one bar of the chart covers: an hour or a day."""
         return HOUR if self.until - self.since <= BY_HOUR else DAY
 
     @property
@@ -48,7 +48,7 @@ class Period:
 
 
 def chosen(choice: str | None, now: datetime) -> Period | None:
-    """Return the period for a key of `CHOICES`, or None for any other value.
+    """Return the period for the key `choice` of `CHOICES`. Returns None for any other value.
 
     The period begins with a whole hour or day, so that the first bar of the chart is complete. The period includes
     the current hour or day.

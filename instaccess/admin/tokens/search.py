@@ -1,4 +1,4 @@
-"""The search of the list of issued tokens: complete terms, compared by equality with indexed columns."""
+"""The search of the list of issued tokens, which compares complete terms with indexed columns."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from django.db.models import Q
 from ... import audit, users
 
 RECORDED = 1000
-"""The maximum number of rows that are read to find the uuids of deleted users with a given name."""
+"""The maximum number of audit rows that a search reads to find the uuids of deleted users with a given name."""
 
 
 def terms(text: str) -> list[str]:
-    """Split a search into terms. Every term must match."""
+    """Split the text of a search into terms. A row must match every term."""
     return text.replace("\x00", "").split()
 
 
 def tokens_matching(term: str) -> Q:
-    """Return the condition for tokens whose id, user, real user, client id or client address is the term.
+    """Return the condition for tokens whose id, user, real user, client id or client address equals the term.
 
-    A user name matches the current name of a user, and the name that a row recorded when the token was issued.
+    A user name matches both the current name of a user and the name that the audit row recorded at the time of issue.
     """
     condition = audit.filter_by_application(term) | audit.filter_by_uuid(term) | audit.filter_by_recorded_name(term)
-    # The primary keys are loaded first, so that the query of the large table needs no join.
+    # Load the primary keys of the users first, so that the query on the large table needs no join.
     if user_pks := list(users.named(term).values_list("pk", flat=True)):
         condition |= Q(user__in=user_pks) | Q(real_user__in=user_pks)
     with suppress(ValueError):
@@ -37,7 +37,7 @@ def tokens_matching(term: str) -> Q:
 
 
 def refusals_matching(term: str) -> Q | None:
-    """Return the condition for refusals whose user or client id is the term.
+    """Return the condition for refusals whose user or client id equals the term.
 
     Returns None if the term is an IP address, because refusals are not counted by address.
     """
@@ -47,13 +47,13 @@ def refusals_matching(term: str) -> Q | None:
     uuids = {term, *map(users.existing_uuid, users.named(term)), *_recorded_uuids(term)}
     with suppress(ValueError):
         uuids.add(str(uuid.UUID(term)))
-    # Refusal counts contain only ASCII, and some databases reject a comparison with another text.
+    # Refusal counts contain only ASCII, and some databases raise an error for a comparison with other text.
     client = Q(client_id=term) if term.isascii() else Q()
     return client | Q(user_uuid__in={each for each in uuids if each and each.isascii()})
 
 
 def _recorded_uuids(name: str) -> set[str]:
-    """Return the uuids of the users, existing or deleted, whose user name in a row is `name`."""
+    """Return the uuids of all users, existing or deleted, whom an audit row records with this user name."""
     name = audit.fit(name, "user_name")
     rows = audit.issued_tokens().filter(audit.filter_by_recorded_name(name))
     columns = rows.values_list("user_name", "user_uuid", "real_user_name", "real_user_uuid")[:RECORDED]

@@ -1,4 +1,4 @@
-"""The index of a checkpoint, which lists the covered rows, and exported copies of checkpoints."""
+"""The index of a checkpoint, which lists the audit rows that the checkpoint covers, and exported checkpoints."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from .statements import EvidenceKeys, Statement
 
 _EXPORT_FORMAT = "instaccess checkpoint 1"
 UNREADABLE = "unreadable"
-"""The placeholder for the digest of a row that could not be read when the checkpoint was created."""
+"""The digest in the index for an audit row that could not be read when the checkpoint was created."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A row in the index of a checkpoint.
+    """An entry in the index of a checkpoint, for one audit row.
 
     Attributes:
-        row: the id of the row.
-        digest: the digest of the row (see `row_digest`), or `UNREADABLE`.
-        altered: whether the HMAC of the row didn't match when the checkpoint was created.
+        row: the id of the audit row.
+        digest: the digest of the audit row (see `row_digest`), or `UNREADABLE`.
+        altered: True if the HMAC of the audit row didn't match when the checkpoint was created.
     """
 
     row: int
@@ -36,12 +36,12 @@ class Entry:
 
 
 def row_digest(row_bytes: bytes) -> str:
-    """Compute the SHA-256 of a row's `canonical_bytes` in base64url."""
+    """Return the SHA-256 digest of an audit row's `canonical_bytes`, in base64url."""
     return base64.urlsafe_b64encode(hashlib.sha256(row_bytes).digest()).rstrip(b"=").decode()
 
 
 def parse(index: str) -> list[Entry]:
-    """Parse the index of a checkpoint. The caller has verified the index."""
+    """Parse the index of a checkpoint, one entry per line. The caller has already verified the index."""
     entries = []
     for line in index.split("\n"):
         row, digest, *altered = line.split(" ")
@@ -51,7 +51,7 @@ def parse(index: str) -> list[Entry]:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """An exported checkpoint. If the database differs from an exported checkpoint, `verify` trusts the export."""
+    """An exported checkpoint. If the database contains a different checkpoint, `verify` trusts the exported one."""
 
     statement: Statement
     jws: str
@@ -59,15 +59,15 @@ class Exported:
 
 
 def export_checkpoint(checkpoint: Checkpoint) -> str:
-    """Format a checkpoint as JSON. Store the copy on a machine that an attacker on this server can't reach."""
+    """Return a checkpoint as JSON. Store the JSON on a machine that an attacker on this server can't reach."""
     return json.dumps({"format": _EXPORT_FORMAT, "jws": checkpoint.jws, "index": checkpoint.index})
 
 
 def read_exported(text: str, keys: EvidenceKeys, *, name: str) -> Exported:
-    """Parse the output of `export_checkpoint`, and check the signature and the index.
+    """Parse the output of `export_checkpoint`, and check its signature and its index.
 
     Raises AuditAltered if the text isn't an exported checkpoint, or if the signature or the index doesn't match.
-    Error messages call the copy `name`.
+    `name` is the name of the exported checkpoint in error messages.
     """
     try:
         document = json.loads(text)

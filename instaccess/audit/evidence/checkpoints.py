@@ -1,12 +1,13 @@
-"""Checkpoints: signed statements that cover a range of audit rows after the rows can no longer change.
+"""Checkpoints: signed statements that cover a range of audit rows, created when the rows can no longer change.
 
 `seal` creates checkpoints. Each checkpoint covers the rows after the previous checkpoint: at most `ROWS` rows, all of
-the same UTC day. A checkpoint contains the number of rows, the ids of the first and the last row, and a SHA-256
-digest of its index, which lists a digest of each row. The digest is chained to the previous checkpoint. Copies stored
-on another machine reveal changes even if the attacker has all keys (see `verification.py`).
+the same UTC day. A checkpoint contains the number of rows and the ids of the first and the last row. The index of the
+checkpoint lists a digest of each row. The checkpoint also contains a SHA-256 digest of its index and of the previous
+checkpoint's digest. Copies stored on another machine reveal changes even if the attacker has all keys (see
+`verification.py`).
 
-Tampering doesn't stop `seal`. A checkpoint covers modified and unreadable rows too, and marks these rows. If the last
-checkpoints were modified, the next checkpoint is chained to the last checkpoint that can be read.
+Tampering doesn't stop `seal`. A checkpoint also covers modified and unreadable rows, which its index marks. If the
+last checkpoints were modified, the next checkpoint is chained to the last checkpoint that can be read.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ from .statements import START, EvidenceKeys, Marker, Statement, chain_digest, ne
 logger = logging.getLogger("instaccess.audit")
 
 ROWS = 10_000
-"""The maximum number of rows per checkpoint. `seal`, `verify` and `prune` read this many rows into memory at once."""
+"""The maximum number of audit rows that one checkpoint covers, and that `seal` and `verify` hold in memory."""
 
 SETTLED = MAX_LIFETIME + AFTERLIFE + CLOCK_SKEW + 600
-"""The time, in seconds after the issue of a token, after which the row of the token can no longer change.
+"""The time after the issue of a token, in seconds, after which the token's audit row can no longer change.
 
 After this time, the token can no longer be revoked, and the INSERT of the row was committed or has failed. Ten
-minutes are allowed for a slow INSERT. If the clock of an issuer is slow by more than this time, `verify` reports
-the issuer's rows as added.
+minutes are allowed for a slow INSERT. If the clock of an issuer is slow by more than `SETTLED`, `verify` reports the
+issuer's rows as added.
 """
 
 
@@ -49,9 +50,9 @@ class Sealed:
     """The result of `seal`.
 
     Attributes:
-        made: the new checkpoints.
-        waiting: the number of rows that no checkpoint covers yet, because the rows can still change.
-        ready_at: when a checkpoint can cover the first waiting row. None if no rows are waiting.
+        made: the contents of the new checkpoints.
+        waiting: the number of audit rows that no checkpoint covers yet, because the rows can still change.
+        ready_at: the time when a checkpoint can cover the first of these rows. None if every row is covered.
     """
 
     made: tuple[Statement, ...]
@@ -60,13 +61,13 @@ class Sealed:
 
 
 class ChainEnd(NamedTuple):
-    """The last checkpoint, to which the next checkpoint is chained, or the latest prune marker.
+    """The end of the chain of checkpoints: the last checkpoint, or the latest prune marker if there is no checkpoint.
 
     Attributes:
-        number: the number of the checkpoint.
-        last: the id of its last row.
-        digest: its digest.
-        taken: the numbers of later checkpoints, which can't be read.
+        number: the number of the last checkpoint.
+        last: the id of the last audit row that this checkpoint covers.
+        digest: the digest of this checkpoint, which the next checkpoint contains.
+        taken: the numbers of later checkpoints that can't be read.
     """
 
     number: int
@@ -76,15 +77,15 @@ class ChainEnd(NamedTuple):
 
 
 def rows_after(row_id: int) -> QuerySet[IssuedToken]:
-    """Return the rows with a greater id, ordered by id."""
+    """Return the audit rows whose id is greater than `row_id`, ordered by id."""
     return issued_tokens().filter(pk__gt=row_id).order_by("pk")
 
 
 def seal(keys: EvidenceKeys, *, now: datetime | None = None, cut: datetime | None = None) -> Sealed:
-    """Create checkpoints for all rows that can no longer change.
+    """Create checkpoints for all audit rows that no checkpoint covers yet and that can no longer change.
 
-    Can run at any time, also in several processes at once, because only one process creates the next checkpoint. Can
-    be killed at any time, because each checkpoint is one INSERT.
+    Several processes can call this function at once, because only one process can insert the next checkpoint. A
+    process can be killed at any time, because each checkpoint is inserted with one statement.
 
     Args:
         cut: a time at which a checkpoint ends, in addition to every midnight UTC.
@@ -92,7 +93,7 @@ def seal(keys: EvidenceKeys, *, now: datetime | None = None, cut: datetime | Non
     Raises KeyUnavailable or UnsealError if there is no usable signing key.
     """
     now = now or timezone.now()
-    signatures.check_signing_key(keys)  # Without a usable key, the function fails before it reads any rows.
+    signatures.check_signing_key(keys)  # Fail before reading rows if no key is usable.
     made: list[Statement] = []
     try:
         while added := _seal_page(keys, now, cut):
@@ -106,9 +107,9 @@ def seal(keys: EvidenceKeys, *, now: datetime | None = None, cut: datetime | Non
 
 
 def _seal_page(keys: EvidenceKeys, now: datetime, cut: datetime | None) -> list[Statement]:
-    """Create checkpoints for the next `ROWS` rows. Returns an empty list if no rows are ready."""
-    # Only the ids decide which rows are ready. Otherwise, an attacker could stop `seal` with a row that can't be read
-    # or whose time of issue is in the future.
+    """Create checkpoints for the next `ROWS` audit rows. Returns an empty list if all later rows can still change."""
+    # The ids alone decide which rows can no longer change. Otherwise, an attacker could stop `seal` with a row that
+    # can't be read, or whose time of issue is in the future.
     end = chain_end(keys)
     if end.taken:
         logger.error("these checkpoints were modified, and the next one follows checkpoint %d: %s", end[0], end.taken)
@@ -125,12 +126,12 @@ def _seal_page(keys: EvidenceKeys, now: datetime, cut: datetime | None) -> list[
 
 
 def _part(row: int, cut: datetime | None) -> tuple[int, bool]:
-    """Return the UTC day of a row, and whether the row is after the cut. A checkpoint covers only one such part."""
+    """Return the UTC day of an audit row, and whether its id is at or after the cut. Checkpoints never span parts."""
     return id_time(row).toordinal(), cut is not None and row >= first_id(cut)
 
 
 def _add_checkpoint(end: ChainEnd, last: int, keys: EvidenceKeys, now: datetime) -> Statement:
-    """Create a checkpoint for the rows after the previous checkpoint, up to the row with the id `last`."""
+    """Create a checkpoint for the audit rows after the end of the chain, up to the row with the id `last`."""
     entries = [_entry(row, token, keys) for row, token in row_hmac.load(rows_after(end.last).filter(pk__lte=last))]
     index = "\n".join(map(str, entries))
     altered = [entry.row for entry in entries if entry.altered]
@@ -169,11 +170,12 @@ def _entry(row: int, token: IssuedToken | None, keys: EvidenceKeys) -> Entry:
 def mark_pruned(
     statement: Statement, keys: EvidenceKeys, *, rows: int, altered: str = "", now: datetime | None = None
 ) -> Marker:
-    """Create a prune marker for the rows up to a checkpoint. Called before the first of these rows is deleted.
+    """Create a prune marker for the audit rows up to a checkpoint. Call this function before deleting these rows.
 
     Args:
-        rows: number of rows that this pruning deletes.
-        altered: a description of the tampering found among the pruned rows; empty if there was none.
+        statement: the contents of the last checkpoint whose rows are pruned.
+        rows: the number of rows that this pruning deletes.
+        altered: a description of the tampering found in the pruned rows; empty if no tampering was found.
 
     Raises KeyUnavailable or UnsealError if there is no usable signing key, and IntegrityError if another process
     created the same marker.
@@ -206,7 +208,7 @@ def markers() -> QuerySet[PruneMarker]:
 
 
 def chain_start(keys: EvidenceKeys) -> Marker:
-    """Return the latest prune marker that can be read, or `START` if there is none."""
+    """Return the contents of the latest prune marker that can be read, or `START` if no marker can be read."""
     for row in markers().reverse().iterator(chunk_size=20):
         marker, _ = signatures.try_read(signatures.read_marker, row, keys)
         if marker is not None:
@@ -215,7 +217,7 @@ def chain_start(keys: EvidenceKeys) -> Marker:
 
 
 def chain_end(keys: EvidenceKeys) -> ChainEnd:
-    """Return the last checkpoint that can be read, or the latest prune marker if there is none."""
+    """Return the end of the chain: the last checkpoint that can be read, or else the latest prune marker."""
     start = chain_start(keys)
     taken: set[int] = set()
     for row in checkpoints().filter(number__gt=start.number).reverse().iterator(chunk_size=20):

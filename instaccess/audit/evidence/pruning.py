@@ -1,6 +1,7 @@
 """Pruning: the only code that deletes rows of the audit log.
 
-`prune` stores a signed prune marker, then deletes the rows of whole checkpoints in short transactions.
+`prune` first stores a signed prune marker. Then `prune` deletes, in short transactions, all rows that the oldest
+checkpoints cover.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ class Pruned:
     """The result of `prune`.
 
     Attributes:
-        rows, checkpoints: the number of deleted rows and checkpoints.
-        last: id of the last row that this or an earlier pruning deleted. 0 if no rows were ever pruned.
+        rows: the number of deleted audit rows.
+        checkpoints: the number of deleted checkpoints.
+        last: the id of the last row that this or an earlier pruning deleted. 0 if no rows were ever pruned.
     """
 
     rows: int
@@ -43,16 +45,16 @@ class Pruned:
 def prune(
     before: datetime, keys: EvidenceKeys, *, batch: int = 1000, force: bool = False, now: datetime | None = None
 ) -> Pruned:
-    """Delete the rows of tokens that were issued before a time, oldest first, in transactions of `batch` rows.
+    """Delete the audit rows of tokens that were issued before a time, oldest first, in transactions of `batch` rows.
 
-    First covers the rows with checkpoints and compares the rows with the checkpoints. Deletes whole checkpoints only,
-    so the rows of a checkpoint stay until the newest of these rows is old enough. Never deletes the row of a token
-    that a gateway could still accept or must still refuse. Stores a signed prune marker before deleting the first
-    row. If the process is killed, the next run deletes the remaining rows. Reviews are never deleted.
+    Before deleting a row, the function creates missing checkpoints, compares the rows with their checkpoints, and
+    stores a signed prune marker. The rows that a checkpoint covers are deleted together, when the newest of these
+    rows is old enough. The row of a token that a gateway could still accept, or must still refuse, is never deleted.
+    Reviews are never deleted. If the process is killed, the next call deletes the remaining rows.
 
-    Raises AuditAltered if a row to be deleted was modified, unless the problem was reviewed. With `force`, deletes
-    the rows anyway and records the tampering in the prune marker. Raises KeyUnavailable or UnsealError if there is no
-    usable signing key.
+    Raises AuditAltered if `verify` finds a problem in the rows to be deleted that no operator has reviewed. With
+    `force`, deletes the rows anyway and records the tampering in the prune marker. Raises KeyUnavailable or
+    UnsealError if there is no usable signing key.
     """
     now = now or timezone.now()
     checkpoints.seal(keys, now=now, cut=before)
@@ -66,30 +68,30 @@ def prune(
                 "`instaccess_tokens review`. `--force` prunes these rows anyway and records the tampering in the "
                 "prune marker"
             )
-        # IntegrityError means that another process prunes at the same time and has created the same marker.
+        # IntegrityError is raised if another process prunes at the same time and has created the same marker.
         with suppress(IntegrityError):
             checkpoints.mark_pruned(
                 old[-1], keys, rows=sum(statement.rows for statement in old), altered=problems, now=now
             )
     marker = chain_start(keys)
     deleted += _delete_pruned(marker, batch)
-    # At this point, the problems of the pruned rows were reviewed, or `force` was given.
+    # At this point, an operator has reviewed all problems of the pruned rows, or `force` was given.
     if old or force:
         deleted += _delete_modified(_rows_through(marker.last), now, keys)
     if force:
         moved_to_the_end = issued_tokens().filter(pk__gte=first_id(now + timedelta(days=1)), issued_at__lt=before)
         deleted += _delete_modified(moved_to_the_end, now, keys)
-    # A recent revocation stays, because gateways must still refuse its tokens.
+    # Keep recent revocations, because gateways must still refuse the revoked tokens.
     revocation_log.prune(min(before, now - timedelta(seconds=SETTLED)))
     deleted_checkpoints = checkpoints.checkpoints().filter(number__lte=marker.number).delete()[0]
     return Pruned(deleted, deleted_checkpoints, marker.last)
 
 
 def _delete_pruned(marker: Marker, batch: int) -> int:
-    """Delete the rows that a prune marker covers. Returns the number of deleted rows.
+    """Delete the audit rows that a prune marker covers. Returns the number of deleted rows.
 
-    Rows must match by time as well as by id: an attacker who moves a row can give the row of a live token an id in
-    the pruned range.
+    A row is deleted only if both its id and its time of issue are in the pruned range. Otherwise, an attacker could
+    have the row of a live token deleted by changing its id.
     """
     deleted = 0
     if not marker.number:
@@ -100,7 +102,7 @@ def _delete_pruned(marker: Marker, batch: int) -> int:
 
 
 def _delete_modified(rows: QuerySet[IssuedToken], now: datetime, keys: EvidenceKeys) -> int:
-    """Delete the modified ones of some rows, except rows that may belong to a live token.
+    """Delete those of the given audit rows that were modified, except rows that may belong to a live token.
 
     Returns the number of deleted rows.
     """
@@ -119,7 +121,7 @@ def _delete_modified(rows: QuerySet[IssuedToken], now: datetime, keys: EvidenceK
 
 
 def prunable(before: datetime, keys: EvidenceKeys, *, now: datetime | None = None) -> int:
-    """Return the number of rows that `prune` would delete now, if no row was modified."""
+    """Return the number of audit rows that `prune` would delete now if no row was modified."""
     now = now or timezone.now()
     marker = chain_start(keys)
     last, number = marker.last, marker.number
@@ -127,16 +129,16 @@ def prunable(before: datetime, keys: EvidenceKeys, *, now: datetime | None = Non
         last, number = statement.last, statement.number
     count = _rows_through(last).filter(pk__gt=marker.last).count()
     if not checkpoints.checkpoints().filter(number__gt=number).exists():
-        # `prune` creates checkpoints for the remaining rows, up to the first row that is too recent.
+        # `prune` also creates checkpoints for the rows after the last checkpoint, except rows that are too recent.
         limit = min(before, now - timedelta(seconds=SETTLED))
         count += rows_after(last).filter(pk__lt=first_id(limit)).count()
     return _pruned_rows(marker).count() + count
 
 
 def _old_checkpoints(before: datetime, keys: EvidenceKeys) -> Iterator[Statement]:
-    """Yield checkpoints from the beginning of the chain until one contains a row issued at `before` or later.
+    """Yield the oldest checkpoints, until a checkpoint covers an audit row that was issued at `before` or later.
 
-    Leaves out modified checkpoints, which `verify` reports.
+    Modified checkpoints are left out, because `verify` reports them.
     """
     unpruned = checkpoints.checkpoints().filter(number__gt=chain_start(keys).number)
     for checkpoint in unpruned.iterator(chunk_size=20):

@@ -1,4 +1,4 @@
-"""New HMACs for the audit log after the key-encryption key was replaced."""
+"""Recomputation of the audit log's HMACs after the key-encryption key was replaced."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ logger = logging.getLogger("instaccess.audit")
 
 
 def reauthenticate(keys: EvidenceKeys) -> int:
-    """Replace the HMACs of older key-encryption keys with HMACs of the first key-encryption key.
+    """Recompute, with the first key-encryption key, the HMACs that were computed with other key-encryption keys.
 
-    Recomputes the HMACs of checkpoints, prune markers, reviews, rows without a checkpoint, and the user names in all
-    rows. A row that a checkpoint covers needs no new HMAC, because the checkpoint proves the contents of the row. The
-    user names need a new HMAC, because no checkpoint covers the names.
+    Recomputes the HMACs of checkpoints, prune markers, reviews, audit rows without a checkpoint, and the user names
+    in all audit rows. A row that a checkpoint covers needs no new HMAC, because the checkpoint proves the contents of
+    the row. The user names need a new HMAC, because no checkpoint covers the names.
 
-    An HMAC that doesn't match is not replaced, because a new HMAC would hide that the data was modified.
+    If an HMAC doesn't match, it is not replaced, because a new HMAC would hide that the data was modified.
 
-    Returns the number of new HMACs.
+    Returns the number of replaced HMACs.
     """
     count = sum(_renew_statements(stored(), keys) for stored in (checkpoints, markers, reviews))
     last = chain_end(keys).last
@@ -56,7 +56,7 @@ def _renew_names(keks: Sequence[KeyEncryptionKey]) -> int:
         renewed = {row: mac for row in loaded if (mac := _new_mac(names.canonical_bytes(row), row.names_mac, keks))}
         if renewed:
             whens = [When(pk=row.pk, then=Value(mac)) for row, mac in renewed.items()]
-            # The condition on the HMAC leaves out rows whose names were erased since they were read.
+            # The condition on `names_mac` leaves out rows whose names were erased after the rows were loaded.
             unchanged = issued_tokens().filter(
                 pk__in=[row.pk for row in renewed], names_mac__in=[row.names_mac for row in renewed]
             )
@@ -74,9 +74,9 @@ def _renew_statements(stored: QuerySet[Any], keys: EvidenceKeys) -> int:
 
 
 def _new_mac(data: bytes, mac: str, keks: Sequence[KeyEncryptionKey]) -> str:
-    """Compute the HMAC with the first key-encryption key.
+    """Compute the HMAC of `data` with the first key-encryption key.
 
-    Returns an empty string if `mac` doesn't match, or was already computed with the first key-encryption key.
+    Returns an empty string if the current HMAC `mac` doesn't match, or was already computed with this key.
     """
     if row_hmac.check(data, mac, keks) is not row_hmac.HmacStatus.AUTHENTIC:
         return ""

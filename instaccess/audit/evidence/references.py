@@ -1,4 +1,4 @@
-"""Comparison of the foreign keys of audit rows with the user uuids and client ids in the rows.
+"""Comparison of the foreign keys of audit rows with the user uuids and client ids in the same rows.
 
 The HMAC of a row covers the uuids and the client id, but not the foreign keys (see `row_hmac.canonical_bytes`).
 """
@@ -17,13 +17,13 @@ from ..rows import issued_tokens
 
 
 class Reference(NamedTuple):
-    """A foreign key of a row.
+    """A foreign key of an audit row, to a user or an application.
 
     Attributes:
-        row: the id of the row.
-        name: the name of the foreign key.
-        target: the primary key of the user or the application.
-        recorded: the uuid or the client id that the row contains.
+        row: the id of the audit row.
+        name: the name of the foreign key: `user`, `real_user` or `application`.
+        target: the value of the foreign key, which is the primary key of a user or an application.
+        recorded: the user uuid or the client id that the audit row contains.
     """
 
     row: int
@@ -33,13 +33,15 @@ class Reference(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """The result of the comparison.
+    """The result of `compare`.
 
     Attributes:
-        modified: foreign keys that must have been modified. The uuid or client id in the row belongs to another user
-            or application, or is empty.
-        users_differ, applications_differ: whether any other uuid or client id differs. The row may have been written
-            before INSTACCESS['USER_UUID_FIELD'] or the client id of an application was changed.
+        modified: the foreign keys that must have been modified, because the uuid or client id in the row belongs to
+            another user or application, or is empty.
+        users_differ: True if the user of any other row has another uuid than the row. The row may have been written
+            before INSTACCESS['USER_UUID_FIELD'] was changed.
+        applications_differ: True if the application of any other row has another client id than the row. The client
+            id may have been changed after the row was written.
     """
 
     modified: list[Reference]
@@ -48,10 +50,10 @@ class Comparison(NamedTuple):
 
 
 def compare(rows: Sequence[IssuedToken]) -> Comparison:
-    """Compare the foreign keys of rows with the uuids and client ids in the rows.
+    """Compare the foreign keys of audit rows with the user uuids and client ids in the same rows.
 
-    Only uuids that this package generated are compared, because generated uuids never change. Uuids from a field of
-    the user model are not compared, because the host project may change the field.
+    Only uuids that this package generated are compared, because generated uuids never change. If the uuids come from
+    a field of the user model, users are not compared, because the host project may change the field.
     """
     users: list[Reference] = []
     users_differ = False
@@ -66,22 +68,22 @@ def _find_modified(
     identify: Callable[[set[Any]], Mapping[Any, str]],
     find_existing: Callable[[set[str]], set[str]],
 ) -> tuple[list[Reference], bool]:
-    """Find the references that must have been modified. Also returns whether any other reference differs.
+    """Find foreign keys that must have been modified. Also returns whether any other foreign key differs.
 
     Args:
-        identify: a function that returns a mapping from primary key to the current uuid or client id.
-        find_existing: a function that returns the given uuids or client ids that exist.
+        identify: a function that maps primary keys of users or applications to their current uuids or client ids.
+        find_existing: a function that returns which of the given uuids or client ids exist in the database.
     """
     current = identify({each.target for each in references if _is_valid(each)})
     different = [each for each in references if current.get(each.target) != each.recorded]
-    # "" is added, because a row with an empty uuid or client id must not have a foreign key.
+    # "" counts as existing, because a row with an empty uuid or client id must not have a foreign key.
     existing = find_existing({each.recorded for each in different}) | {""}
     modified = [each for each in different if each.recorded in existing or not _is_valid(each)]
     return modified, len(modified) < len(different)
 
 
 def _is_valid(reference: Reference) -> bool:
-    """Return whether the foreign key has the type of a primary key. SQLite can store any value in a column."""
+    """Return whether a foreign key has the type of a primary key. SQLite can store any value in a column."""
     field: Any = IssuedToken._meta.get_field(reference.name)
     try:
         return bool(field.target_field.to_python(reference.target) == reference.target)
@@ -144,7 +146,7 @@ def _application_table() -> Any:
 
 
 def _chunks(values: set[Any]) -> Iterator[list[Any]]:
-    """Yield lists of at most 1000 values, because databases limit the number of query parameters."""
+    """Split a set into lists of at most 1000 values, because databases limit the number of query parameters."""
     remaining = list(values)
     for start in range(0, len(remaining), 1000):
         yield remaining[start : start + 1000]

@@ -1,4 +1,4 @@
-"""The result of `verify`: the problems, and how many rows and checkpoints were checked."""
+"""The report of `verify`: the problems of the audit log, and how many rows and checkpoints were checked."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from typing import NamedTuple
 from .statements import Marker, Review, Statement
 
 LISTED = 100
-"""The maximum number of problems in a report. Further problems are only counted."""
+"""The maximum number of problems that a report of `verify` describes. Further problems are only counted."""
 
 
 class Kind(StrEnum):
-    """The kind of a problem."""
+    """The kind of a problem that `verify` finds."""
 
     MODIFIED = "modified"
-    """The HMAC of the row doesn't match, or the row differs from its checkpoint."""
+    """The HMAC of the audit row doesn't match, or the row differs from its checkpoint."""
     DELETED = "deleted"
     ADDED = "added"
     UNREADABLE = "unreadable"
-    """The row contains a value that Django can't read."""
+    """The audit row contains a value that Django can't read."""
     UNCHECKED = "unchecked"
-    """No checkpoint covers the row, and the key-encryption key of its HMAC is no longer configured."""
+    """No checkpoint covers the audit row, and the key-encryption key of its HMAC is no longer configured."""
     REFERENCE = "reference"
-    """The row no longer refers to its original user or application."""
+    """The audit row no longer refers to its original user or application."""
     NAMES = "names"
-    """The HMAC of the user names in the row doesn't match, or its key-encryption key is no longer configured."""
+    """The HMAC of the audit row's user names doesn't match, or its key-encryption key is no longer configured."""
     CHECKPOINT = "checkpoint"
     PRUNE_MARKER = "prune_marker"
     REVIEW = "review"
@@ -46,10 +46,10 @@ _RANGES = {
 
 
 class Finding(NamedTuple):
-    """A problem of one row, checkpoint, prune marker or review.
+    """A problem of one audit row, checkpoint, prune marker or review.
 
     Attributes:
-        state: an ASCII string that changes if the contents of the row or statement change again.
+        state: an ASCII string that differs after each further change of the row, checkpoint, prune marker or review.
         text: a description for the operator.
     """
 
@@ -59,19 +59,20 @@ class Finding(NamedTuple):
 
 
 def state(data: bytes, mac: str) -> str:
-    """Compute the state of a row or statement from the bytes that its HMAC covers, and from its HMAC."""
+    """Compute `Finding.state` from an HMAC and from the bytes that the HMAC covers."""
     return hashlib.sha256(data + b"\n" + repr(mac).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A problem of consecutive rows, or of a checkpoint, a prune marker or a review.
+    """A problem of consecutive audit rows, or of one checkpoint, prune marker or review.
 
     Attributes:
-        first, last: the ids of the first and the last row, or the number of the checkpoint, prune marker or review.
+        first: the id of the first row, or the number of the checkpoint, prune marker or review.
+        last: the id of the last row, or the same number.
         count: the number of rows; 1 for a checkpoint, prune marker or review.
-        digest: the hexadecimal SHA-256 of the kind, the ids and the states of the rows. If one of the rows changes
-            again, the digest changes too.
+        digest: the hexadecimal SHA-256 of the kind, and of the id and the state of each row. After a further change
+            of a row, the digest is different.
         text: a description for the operator.
     """
 
@@ -84,18 +85,18 @@ class Problem:
 
     @property
     def code(self) -> str:
-        """The short form of the digest, which an operator passes to `instaccess_tokens review`."""
+        """The first 12 characters of the digest, which an operator passes to `instaccess_tokens review`."""
         return self.digest[:12]
 
 
 @dataclass(slots=True)
 class Incident:
-    """A review in the database, with the problems that were reviewed.
+    """A review in the database, with the problems that an operator reviewed.
 
     Attributes:
         review: the contents of the review.
-        problems: the problems that were reviewed.
-        present: the number of the reviewed problems that still exist.
+        problems: the problems that the operator reviewed.
+        present: the number of these problems that `verify` has found again.
     """
 
     review: Review
@@ -108,14 +109,14 @@ class Report:
     """The result of `verify`.
 
     Attributes:
-        rows: the number of checked rows.
-        sealed: the number of checked rows that are covered by a checkpoint.
+        rows: the number of checked audit rows.
+        sealed: the number of checked audit rows that a checkpoint covers.
         checkpoints: the number of checked checkpoints.
         last: the contents of the last checkpoint; None if there is no checkpoint.
         pruned: the latest prune marker; None if no rows were pruned.
-        problems: the first `LISTED` problems that were not reviewed.
-        more: the number of further problems that were not reviewed.
-        incidents: the reviewed incidents.
+        problems: the first `LISTED` problems that no operator has reviewed.
+        more: the number of further problems that no operator has reviewed.
+        incidents: the reviews, with the problems that operators reviewed.
         notes: information for the operator that isn't a sign of tampering.
     """
 
@@ -131,7 +132,7 @@ class Report:
 
     @property
     def summary(self) -> str:
-        """The first problem and the number of further problems; an empty string if there is no problem."""
+        """The text of the first problem, with the number of further problems; empty if there is no problem."""
         if not self.problems:
             return ""
         more = len(self.problems) - 1 + self.more
@@ -139,7 +140,7 @@ class Report:
 
 
 class _Range:
-    """Consecutive rows with the same kind of problem."""
+    """A range of consecutive audit rows with the same kind of problem."""
 
     def __init__(self, first: int, finding: Finding) -> None:
         self.kind, self.first, self.text = finding.kind, first, finding.text
@@ -158,11 +159,10 @@ class _Range:
 
 
 class Collector:
-    """Collection of problems for a report. The problems of consecutive rows are joined, so that memory is bounded.
+    """A collector of problems for a report. The problems of consecutive audit rows are joined to limit memory use.
 
     Args:
-        report: the report to add problems to. `report.incidents` contains the reviewed incidents, whose problems are
-            only counted.
+        report: the report to which problems are added. Problems that `report.incidents` contains are only counted.
     """
 
     def __init__(self, report: Report) -> None:
@@ -170,13 +170,13 @@ class Collector:
         self._open: dict[Kind, _Range] = {}
         self._incidents = {problem.digest: each for each in report.incidents for problem in each.problems}
         reviewed = [problem for each in report.incidents for problem in each.problems]
-        # Reviewed rows are never joined with other rows. Otherwise, a new problem of a neighbouring row would change
-        # the digest of the reviewed problem.
+        # Rows of a reviewed problem are never joined with other rows. Otherwise, a new problem of a neighbouring row
+        # would change the digest of the reviewed problem.
         self._begins = {(problem.kind, problem.first) for problem in reviewed}
         self._ends = {(problem.kind, problem.last) for problem in reviewed}
 
     def add_row(self, row: int, findings: Iterable[Finding] = ()) -> None:
-        """Add the problems of one row, at most one of each kind. Call this method for rows without a problem too."""
+        """Add the problems of an audit row, at most one of each kind. Call this method for every row."""
         findings = list(findings)
         if self._open:
             for kind in self._open.keys() - {finding.kind for finding in findings}:
@@ -189,13 +189,13 @@ class Collector:
                 self._close(finding.kind)
 
     def add(self, number: int, finding: Finding) -> None:
-        """Add a problem of the checkpoint, the prune marker or the review with this number."""
+        """Add a problem of the checkpoint, prune marker or review with this number."""
         single = _Range(number, finding)
         single.add(number, finding)
         self._record(single.problem())
 
     def close(self) -> None:
-        """Add the problems of the last rows."""
+        """Add the problems of the last rows to the report. Call this method after the last audit row."""
         for kind in list(self._open):
             self._close(kind)
 

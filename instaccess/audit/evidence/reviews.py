@@ -1,8 +1,8 @@
 """Reviews: signed statements that an operator has reviewed problems of the audit log.
 
-`verify` no longer fails because of a reviewed problem, but keeps showing the review. A review contains the ids of the
-rows and a digest of their contents, so a further change of the rows is a new problem. An attacker who can only write
-to the database can't create a review. If the attacker deletes a review, `verify` fails again.
+`verify` doesn't fail because of a reviewed problem, but still shows the review. A review contains the ids of the
+affected audit rows and a digest of their contents, so a further change of these rows is a new problem. An attacker
+who can only write to the database can't create a review. If the attacker deletes a review, `verify` fails again.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def record_review(
     """Record that an operator has reviewed problems that `verify` has found.
 
     Args:
-        by: the operator.
-        reason: what the operator found out or did.
+        by: the name of the operator.
+        reason: the operator's explanation of the problems.
 
     Raises KeyUnavailable or UnsealError if there is no usable signing key, and IntegrityError if another process
     created a review at the same time.
@@ -62,7 +62,7 @@ def record_review(
 
 
 def load(keys: EvidenceKeys) -> tuple[list[Incident], dict[int, Finding]]:
-    """Load all reviews. Returns the reviewed incidents, and the problems of the reviews that can't be used."""
+    """Load all reviews. Returns the valid reviews, and the problems of the invalid reviews by number."""
     incidents, unusable = [], {}
     for row in reviews():
         try:
@@ -76,10 +76,12 @@ def load(keys: EvidenceKeys) -> tuple[list[Incident], dict[int, Finding]]:
 
 
 def find_missing(latest: int, incidents: Sequence[Incident], unusable: dict[int, Finding]) -> Iterator[int]:
-    """Yield the numbers of deleted reviews.
+    """Yield the numbers of reviews that were deleted.
 
     Args:
-        latest: the number of the latest review according to the checkpoints.
+        latest: the highest number of a review that any checkpoint contains.
+        incidents: the valid reviews.
+        unusable: the invalid reviews, by number.
     """
     present = {incident.review.number for incident in incidents}
     for number in range(1, max(present | {latest}) + 1):
@@ -88,12 +90,12 @@ def find_missing(latest: int, incidents: Sequence[Incident], unusable: dict[int,
 
 
 def last_number(keys: EvidenceKeys) -> int:
-    """Return the number of the latest review; 0 if there is none."""
+    """Return the number of the latest review that can be read; 0 if there is no such review."""
     return _last(keys)[0]
 
 
 def _last(keys: EvidenceKeys) -> tuple[int, set[int]]:
-    """Return the number of the latest review that can be read, and the later numbers, which can't be read."""
+    """Return the number of the latest readable review, and the numbers of later reviews that can't be read."""
     taken: set[int] = set()
     for row in reviews().reverse():
         try:

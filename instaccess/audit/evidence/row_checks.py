@@ -1,4 +1,4 @@
-"""The checks of rows in `verify`: covered rows match their checkpoint, and the other rows match their HMAC."""
+"""The checks of audit rows in `verify`: each row must match its checkpoint, or else its HMAC."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ _RESEAL = "then run `python manage.py instaccess_keys reseal`"
 
 
 class RowChecker:
-    """A checker that reads rows page by page, in constant memory, and adds their problems to a collector."""
+    """A checker that reads audit rows page by page, in constant memory, and adds their problems to a collector."""
 
     def __init__(self, report: Report, problems: Collector, keks: Sequence[KeyEncryptionKey]) -> None:
         self._report, self._problems, self._keks = report, problems, keks
 
     def check_covered(self, statement: Statement, index: str, after: int) -> None:
-        """Compare the rows of one checkpoint with its index: find modified, deleted and added rows.
+        """Compare audit rows with the index of their checkpoint, to find modified, deleted and added rows.
 
         Args:
-            index: the index of the checkpoint, already verified.
-            after: the id of the last row that was checked before.
+            index: the index of the checkpoint, which the caller has verified.
+            after: the id of the last row that the caller has already checked.
         """
         entries = (entry for entry in checkpoint_index.parse(index) if entry.row > after)
         entry = next(entries, None)
@@ -65,13 +65,13 @@ class RowChecker:
             entry = next(entries, None)
 
     def check_uncovered(self, after: int, through: int | None = None) -> int | None:
-        """Check the HMACs of rows that no checkpoint covers. This check can't detect a deleted row.
+        """Check the HMACs of audit rows that no checkpoint covers. This check can't detect a deleted row.
 
         Args:
             after: the id after which the check begins.
             through: the id of the last row to check; None for all later rows.
 
-        Returns the id of the first row, or None if there is no row.
+        Returns the id of the first checked row, or None if there is no row to check.
         """
         first = None
         for row, token, modified_keys in self._rows(after, through):
@@ -81,9 +81,9 @@ class RowChecker:
         return first
 
     def check_pruned(self, marker: Marker) -> bool:
-        """Check that all rows with pruned ids are the rest of an interrupted pruning.
+        """Check that each audit row with a pruned id was left behind by an interrupted pruning.
 
-        Returns whether an interrupted pruning left any rows.
+        Returns whether an interrupted pruning left any rows behind.
         """
         left = False
         for row, token, modified_keys in self._rows(None, marker.last):
@@ -98,7 +98,7 @@ class RowChecker:
     def _rows(
         self, after: int | None, through: int | None
     ) -> Iterator[tuple[int, IssuedToken | None, list[Finding]]]:
-        """Yield three values per row: its id, the row (None if unreadable), and the problems of its foreign keys."""
+        """Yield the id of each audit row, the row (None if unreadable), and the problems of its foreign keys."""
         rows = issued_tokens().order_by("pk")
         if through is not None:
             rows = rows.filter(pk__lte=through)
@@ -110,7 +110,7 @@ class RowChecker:
             after = page[-1][0]
 
     def _compare(self, row: int, token: IssuedToken | None, entry: Entry, statement: Statement) -> list[Finding]:
-        """Compare a row with its entry in the index."""
+        """Compare an audit row with its entry in the index of a checkpoint. Returns the problems."""
         if token is None:
             return [_unreadable(row)]
         row_bytes = row_hmac.canonical_bytes(token)
@@ -136,7 +136,7 @@ class RowChecker:
         return [self._modified(token, text)]
 
     def _check_hmac(self, row: int, token: IssuedToken | None) -> list[Finding]:
-        """Check the HMAC of a row that no checkpoint covers."""
+        """Check the HMAC of an audit row that no checkpoint covers. Returns the problems."""
         if token is None:
             return [_unreadable(row)]
         row_bytes = row_hmac.canonical_bytes(token)
@@ -150,7 +150,7 @@ class RowChecker:
         return []
 
     def _check_names(self, token: IssuedToken | None, findings: Sequence[Finding]) -> list[Finding]:
-        """Check the HMAC of the user names, which neither the HMAC of the row nor a checkpoint covers.
+        """Check the separate HMAC of the user names in an audit row. Returns the problems.
 
         Args:
             findings: the other problems of the row. If the row was modified or added, its names are not checked.
@@ -167,7 +167,7 @@ class RowChecker:
         return []
 
     def _added(self, row: int, token: IssuedToken | None, text: str) -> Finding:
-        """Return the finding for a row that should not exist. `text` describes when or with which id it was added."""
+        """Return the problem of an added audit row. `text` describes when or with which id the row was added."""
         if token is None:
             return _unreadable(row)
         row_bytes = row_hmac.canonical_bytes(token)
@@ -183,7 +183,7 @@ class RowChecker:
         return Finding(Kind.ADDED, _state(token), text)
 
     def _modified(self, token: IssuedToken, text: str) -> Finding:
-        """Return the finding for a modified row. `text` describes the problem, unless only the id was changed."""
+        """Return the problem of a modified audit row. If only the id was changed, `text` is replaced."""
         original = self._original_id(token)
         if original is not None:
             text = (
@@ -192,14 +192,14 @@ class RowChecker:
         return Finding(Kind.MODIFIED, _state(token), text)
 
     def _original_id(self, token: IssuedToken) -> int | None:
-        """Return the id with which the HMAC of a row matches, if only the id was changed."""
+        """Return the original id of an audit row if only its id was changed. Returns None otherwise."""
         original = copy.copy(token)
         original.pk = row_id(token.issued_at, token.jti)
         moved = original.pk != token.pk and row_hmac.row_status(original, self._keks) is HmacStatus.AUTHENTIC
         return original.pk if moved else None
 
     def _compare_references(self, rows: Sequence[IssuedToken]) -> dict[int, list[Finding]]:
-        """Compare the foreign keys, which the HMACs don't cover. Returns the findings by id of the row."""
+        """Compare the foreign keys of audit rows, which the HMACs don't cover. Returns the problems by row id."""
         comparison = references.compare(rows)
         for differs, note in (
             (comparison.users_differ, _OTHER_UUIDS),
@@ -215,8 +215,8 @@ class RowChecker:
 
 
 def _state(token: IssuedToken) -> str:
-    # The names are included, so that a reviewed row is reported again if a name is modified later. The HMAC of the
-    # names is left out, because it is replaced together with the key-encryption key.
+    # The user names are included because `verify` must report a reviewed row again if a name is modified later. The
+    # HMAC of the names is left out because a new key-encryption key changes this HMAC.
     return state(row_hmac.canonical_bytes(token) + names.canonical_bytes(token), token.mac)
 
 
@@ -229,8 +229,8 @@ def _deleted(entry: Entry) -> Finding:
 
 
 def _unreadable(row: int) -> Finding:
-    # The state is empty, because the contents can't be read. A review of this problem therefore covers any invalid
-    # value.
+    # The state is empty because the contents of the row can't be read. A review of this problem therefore covers any
+    # invalid value.
     return Finding(Kind.UNREADABLE, "", f"row {row} was modified: it contains an invalid value and can't be read")
 
 

@@ -1,10 +1,10 @@
-"""Functions that sign, authenticate and read statements about the audit log.
+"""Functions that sign, authenticate and read statements about the audit log: checkpoints, prune markers and reviews.
 
-A statement is a JWS signed with the signing key. Its `typ` header differs from the `typ` of tokens, so a statement
-can't be used as a token or the reverse (RFC 8725 §3.11).
+A statement is a JWS signed with the signing key. Statements and tokens have different `typ` headers, so a statement
+can't be used as a token, and a token can't be used as a statement (RFC 8725 §3.11).
 
-In the database, a statement also has an HMAC. An attacker who can write to the database could insert a signing key
-and sign a statement, but can't compute the HMAC without the key-encryption key.
+In the database, each statement also has an HMAC. An attacker who can write to the database could insert a signing key
+and sign a statement with it, but can't compute the HMAC without the key-encryption key.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _TYPES: dict[type, str] = {Statement: CHECKPOINT, Marker: MARKER, Review: REVIEW
 
 
 def read_checkpoint(checkpoint: Checkpoint, keys: EvidenceKeys, *, check_hmac: bool = True) -> Statement:
-    """Return the contents of a checkpoint in the database.
+    """Check a checkpoint from the database and return its contents.
 
-    Raises AuditAltered if its HMAC, signature, index or number doesn't match.
+    Raises AuditAltered if the HMAC, the signature, the index or the number of the checkpoint doesn't match.
     """
     name = f"checkpoint {checkpoint.number}"
     statement = _read(Statement, checkpoint, keys, name=name, check_hmac=check_hmac)
@@ -43,9 +43,9 @@ def read_checkpoint(checkpoint: Checkpoint, keys: EvidenceKeys, *, check_hmac: b
 
 
 def read_signed(jws: str, index: str, keys: EvidenceKeys, *, name: str) -> Statement:
-    """Return the contents of a checkpoint after checking the signature and the index, but not the HMAC.
+    """Check the signature and the index of a checkpoint, but not the HMAC, and return the contents.
 
-    Raises AuditAltered if the signature or the index doesn't match. Error messages call the checkpoint `name`.
+    Raises AuditAltered if the signature or the index doesn't match. Error messages contain `name`.
     """
     statement = _verify_signature(Statement, jws, name, keys)
     _check_index(statement, index, name)
@@ -53,17 +53,17 @@ def read_signed(jws: str, index: str, keys: EvidenceKeys, *, name: str) -> State
 
 
 def read_marker(marker: PruneMarker, keys: EvidenceKeys, *, check_hmac: bool = True) -> Marker:
-    """Return the contents of a prune marker.
+    """Check a prune marker from the database and return its contents.
 
-    Raises AuditAltered if its HMAC, signature or number doesn't match.
+    Raises AuditAltered if the HMAC, the signature or the number of the marker doesn't match.
     """
     return _read(Marker, marker, keys, name=f"prune marker {marker.number}", check_hmac=check_hmac)
 
 
 def read_review(review: IncidentReview, keys: EvidenceKeys) -> Review:
-    """Return the contents of a review.
+    """Check a review from the database and return its contents.
 
-    Raises AuditAltered if its HMAC, signature, number or list of problems doesn't match.
+    Raises AuditAltered if the HMAC, the signature, the number or the list of problems of the review doesn't match.
     """
     name = f"review {review.number}"
     contents = _read(Review, review, keys, name=name)
@@ -73,10 +73,10 @@ def read_review(review: IncidentReview, keys: EvidenceKeys) -> Review:
 
 
 def try_read(read: Callable[..., _S], row: _R, keys: EvidenceKeys) -> tuple[_S | None, AuditAltered | None]:
-    """Read a checkpoint or a prune marker. Returns its contents and the problem, each of which may be None.
+    """Read a checkpoint or a prune marker. Returns its contents and the error, each of which may be None.
 
-    If only the key-encryption key of the HMAC is missing, returns both the contents, which the signature proves, and
-    the problem. Otherwise, an operator who removed the key too early could create no checkpoints.
+    If only the key-encryption key of the HMAC is missing, returns both the error and the contents, because the
+    signature proves the contents. Otherwise, an operator who removed this key too early could not create checkpoints.
     """
     try:
         return read(row, keys), None
@@ -86,8 +86,8 @@ def try_read(read: Callable[..., _S], row: _R, keys: EvidenceKeys) -> tuple[_S |
         try:
             return read(row, keys, check_hmac=False), error
         except AuditAltered as other:
-            # If the same key-encryption key is missing for the row of the signing key, the second read fails with
-            # UNKNOWN_KID. Return the first error, because it names the cause.
+            # If the row of the signing key needs the same missing key-encryption key, the second read fails with
+            # UNKNOWN_KID. Return the first error, because the first error names the cause.
             return None, error if other.code == Reason.UNKNOWN_KID else other
 
 
@@ -98,7 +98,7 @@ def signed_by(jws: str) -> str:
 
 
 def sign(statement: Statement | Marker | Review, keys: EvidenceKeys) -> str:
-    """Sign a statement and return the compact JWS. Raises KeyUnavailable or UnsealError if no key is usable."""
+    """Sign a statement. Returns a compact JWS. Raises KeyUnavailable or UnsealError if no signing key is usable."""
     payload = json.dumps(asdict(statement), separators=(",", ":")).encode()
     return keys.sign(payload, _TYPES[type(statement)])
 
@@ -119,14 +119,14 @@ def _read(kind: type[_S], row: _Row, keys: EvidenceKeys, *, name: str, check_hma
 
 def _verify_signature(kind: type[_S], jws: str, name: str, keys: EvidenceKeys) -> _S:
     try:
-        # `str` is called, because SQLite can store bytes in a text column.
+        # `str` is called because SQLite can store bytes in a text column.
         payload, _ = tokens.verify(str(jws), keys.verification, typ=_TYPES[kind])
     except InvalidToken as error:
         raise AuditAltered(
             f"{name} was modified: its signature is invalid ({error.detail or error.code})",
             code=Reason.UNKNOWN_KID if error.code == Reason.UNKNOWN_KID else None,
         ) from error
-    # The members are compared, because another version of this package may have signed other members.
+    # The members are compared because another version of this package may have signed different members.
     types = {member.name: {"int": int, "str": str}[str(member.type)] for member in fields(kind)}
     if {member: type(value) for member, value in payload.items()} != types:
         raise AuditAltered(f"{name} can't be read: it was signed by an incompatible version of django-instaccess")

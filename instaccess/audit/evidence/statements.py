@@ -1,4 +1,4 @@
-"""The contents of signed statements about the audit log: of checkpoints, prune markers and reviews."""
+"""The contents of the signed statements about the audit log: checkpoints, prune markers and reviews."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ...conf import KeyEncryptionKey
 
 @dataclass(frozen=True, slots=True)
 class EvidenceKeys:
-    """The keys that sign, authenticate and check the tamper evidence; `keys.evidence_keys()` builds them.
+    """The keys that sign, authenticate and check tamper evidence. `keys.evidence_keys()` builds this object.
 
     Attributes:
-        keks: the key-encryption keys. HMACs are computed with the first one and checked with any of them.
+        keks: the key-encryption keys. HMACs are computed with the first key and checked with any of the keys.
         verification: the public keys of all signing keys that ever existed, as a mapping from kid to key. Revoked and
             expired keys are included, because they signed checkpoints too.
-        sign: a function that signs with the current signing key. The arguments are the payload and the `typ` of the
-            JWS header. Returns a compact JWS. Raises KeyUnavailable or UnsealError if there is no usable signing key.
+        sign: a function that signs with the current signing key. Its arguments are the payload and the `typ` of the
+            JWS header. It returns a compact JWS, and raises KeyUnavailable or UnsealError if no key is usable.
     """
 
     keks: Sequence[KeyEncryptionKey]
@@ -33,15 +33,16 @@ class Statement:
     """The contents of a checkpoint.
 
     Attributes:
-        number: the number of the checkpoint, from 1 on.
+        number: the number of the checkpoint. The first checkpoint has number 1.
         previous: the digest of the previous checkpoint; empty for the first checkpoint.
-        first, last: the ids of the first and the last covered row.
-        rows: the number of covered rows.
-        digest: the hexadecimal SHA-256 of `previous`, a line feed and the index, which lists the rows.
-        altered: the number of rows whose HMAC didn't match when the checkpoint was created. The index marks these
-            rows.
+        first: the id of the first audit row that the checkpoint covers.
+        last: the id of the last audit row that the checkpoint covers.
+        rows: the number of audit rows that the checkpoint covers.
+        digest: the hexadecimal SHA-256 of `previous`, a line feed and the index, which lists the covered rows.
+        altered: the number of covered rows whose HMAC didn't match when the checkpoint was created. The index marks
+            these rows.
         reviews: the number of the latest review when the checkpoint was created; 0 if there was none.
-        sealed_at: when the checkpoint was created, in seconds since the epoch.
+        sealed_at: the time when the checkpoint was created, in seconds since the epoch.
     """
 
     number: int
@@ -57,15 +58,15 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """The contents of a prune marker: the rows up to the last row of a checkpoint were pruned.
+    """The contents of a prune marker, which proves that the audit rows up to a checkpoint were pruned.
 
     Attributes:
         number: the number of the last pruned checkpoint.
         last: the id of the last row of this checkpoint.
-        digest: the digest of this checkpoint; the next checkpoint is chained to the digest.
+        digest: the digest of this checkpoint, which the next checkpoint contains as `previous`.
         rows: the number of rows pruned so far, by this and all earlier prunings.
-        altered: a description of the tampering found among the pruned rows; empty if there was none.
-        pruned_at: when the rows were pruned, in seconds since the epoch.
+        altered: a description of the tampering found in the pruned rows; empty if no tampering was found.
+        pruned_at: the time when the rows were pruned, in seconds since the epoch.
     """
 
     number: int
@@ -78,14 +79,14 @@ class Marker:
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """The contents of a review: an operator has reviewed problems that `verify` found.
+    """The contents of a review, which proves that an operator has reviewed problems that `verify` found.
 
     Attributes:
-        number: the number of the review, from 1 on.
-        by: the operator.
-        reason: what the operator found out or did.
-        problems: the hexadecimal SHA-256 of the list of problems.
-        reviewed_at: when the problems were reviewed, in seconds since the epoch.
+        number: the number of the review. The first review has number 1.
+        by: the name of the operator.
+        reason: the operator's explanation of the problems.
+        problems: the hexadecimal SHA-256 of the reviewed problems, encoded as JSON.
+        reviewed_at: the time of the review, in seconds since the epoch.
     """
 
     number: int
@@ -96,7 +97,7 @@ class Review:
 
 
 START = Marker(number=0, last=0, digest="", rows=0, altered="", pruned_at=0)
-"""The beginning of the chain if no rows have been pruned."""
+"""The beginning of the chain of checkpoints if no audit rows have been pruned."""
 
 
 def chain_digest(previous: str, index: str) -> str:
@@ -105,7 +106,7 @@ def chain_digest(previous: str, index: str) -> str:
 
 
 def next_number(last: int, taken: Collection[int]) -> int:
-    """Return the number after `last`, leaving out the numbers of statements that can't be read."""
+    """Return the lowest free number after `last`. `taken` contains the numbers of statements that can't be read."""
     number = last + 1
     while number in taken:
         number += 1

@@ -1,8 +1,8 @@
-"""Verification of the audit log: finds all rows that were modified, deleted, moved or added.
+"""Verification of the audit log: the detection of rows that were modified, deleted, moved or added.
 
-`verify` compares each covered row with its checkpoint. After the last checkpoint, `verify` can only check the HMAC of
-each row, so `verify` can't detect a deleted row. The same applies to rows whose checkpoint is missing or was
-modified. This module never writes to the database.
+`verify` compares each row that a checkpoint covers with the checkpoint. For rows without a valid checkpoint, `verify`
+can only check the HMAC of each row, so `verify` can't detect that such a row was deleted. This module never writes to
+the database.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .statements import EvidenceKeys, Marker, Statement
 
 @dataclass(frozen=True, slots=True)
 class _Trusted:
-    """A checkpoint whose contents are verified."""
+    """The verified contents of a checkpoint."""
 
     statement: Statement
     index: str
@@ -40,21 +40,21 @@ def verify(
     until: int | None = None,
     now: datetime | None = None,
 ) -> Report:
-    """Compare all rows with their HMACs, with the checkpoints, and with exported copies of checkpoints.
+    """Compare all audit rows with their HMACs, with the checkpoints, and with exported copies of checkpoints.
 
-    Continues after a problem. Can run while other processes issue, revoke or prune tokens, or create checkpoints.
+    Continues after a problem. Other processes may issue, revoke or prune tokens and create checkpoints meanwhile.
 
     Args:
         exported: copies of checkpoints from another machine.
-        until: the number of the last checkpoint to check. If given, later checkpoints, later rows and the reviews are
-            not checked.
+        until: the number of the last checkpoint to check. If `until` is given, later checkpoints, later rows and
+            reviews are not checked.
     """
     copies = {copy.statement.number: copy for copy in exported}
     while True:
         latest = _latest_marker()
         report = _Verification(keys, copies, until, now or timezone.now()).run()
-        # If another process has pruned rows in the meantime, missing rows aren't a problem, so everything is checked
-        # again.
+        # If another process has pruned rows in the meantime, missing rows aren't a problem, so the audit log is
+        # verified again.
         if not report.problems or _latest_marker() == latest:
             return report
 
@@ -64,7 +64,7 @@ def _latest_marker() -> int | None:
 
 
 class _Verification:
-    """One pass over the audit log."""
+    """One verification of the audit log."""
 
     def __init__(self, keys: EvidenceKeys, copies: Mapping[int, Exported], until: int | None, now: datetime) -> None:
         self._keys, self._copies, self._until, self._now = keys, copies, until, now
@@ -92,7 +92,7 @@ class _Verification:
         return self._report
 
     def _check_markers(self) -> Marker:
-        """Check the prune markers. Returns the latest marker that can be read."""
+        """Check the prune markers. Returns the latest marker that can be read, or `START`."""
         start = chain_start(self._keys)
         for row in markers().filter(number__gte=start.number):
             _, error = signatures.try_read(signatures.read_marker, row, self._keys)
@@ -105,7 +105,7 @@ class _Verification:
         return start
 
     def _check_pruned(self, start: Marker) -> None:
-        """Check that the prune marker matches the exported copies, and that no unexpected row has a pruned id."""
+        """Check that the prune marker matches the exported checkpoints, and that no added row has a pruned id."""
         for number, copy in self._copies.items():
             if number == start.number and copy.statement.digest != start.digest:
                 text = f"checkpoint {number}, the last one that was pruned, differs from its exported copy"
@@ -119,7 +119,7 @@ class _Verification:
             )
 
     def _check_chain(self, start: Marker) -> int:
-        """Check the checkpoints and the rows that they cover. Returns the id of the last covered row."""
+        """Check the checkpoints and the audit rows that they cover. Returns the id of the last covered row."""
         end = ChainEnd(start.number, start.last, start.digest)
         unusable: set[int] = set()
         for number, checkpoint, copy in self._numbered(start.number):
@@ -131,7 +131,7 @@ class _Verification:
             self._check_gap(statement, end, unusable)
             after = end.last
             if statement.previous != end.digest:
-                # The rows before this checkpoint were covered by checkpoints that are missing or were modified.
+                # The checkpoints that covered the rows before this checkpoint are missing or were modified.
                 self._rows.check_uncovered(after, statement.first - 1)
                 after = max(after, statement.first - 1)
             self._rows.check_covered(statement, trusted.index, after)
@@ -141,13 +141,13 @@ class _Verification:
         return end.last
 
     def _numbered(self, start: int) -> Iterator[tuple[int, Checkpoint | None, Exported | None]]:
-        """Yield the number of each checkpoint, the checkpoint, and its exported copy, ordered by number."""
+        """Yield each checkpoint number with the checkpoint and its exported copy, either of which may be None."""
         waiting = sorted(number for number in self._copies if number > start)
         stored = checkpoints().filter(number__gt=start)
         for checkpoint in (stored if self._until is None else stored.filter(number__lte=self._until)).iterator(
             chunk_size=20
         ):
-            # An attacker can store a number that isn't an integer in SQLite. Such a checkpoint has no copy.
+            # In SQLite, an attacker can store a number that isn't an integer. No exported copy matches such a number.
             while waiting and isinstance(checkpoint.number, int) and waiting[0] < checkpoint.number:
                 number = waiting.pop(0)
                 yield number, None, self._copies[number]
@@ -159,7 +159,7 @@ class _Verification:
             yield number, None, self._copies[number]
 
     def _read(self, number: int, checkpoint: Checkpoint | None, copy: Exported | None) -> _Trusted | None:
-        """Return the verified contents of a checkpoint, or of its exported copy if there is a copy."""
+        """Return the verified contents of an exported copy, or of the checkpoint if there is no copy."""
         statement = None
         if checkpoint is not None:
             statement, error = signatures.try_read(signatures.read_checkpoint, checkpoint, self._keys)
@@ -199,7 +199,7 @@ class _Verification:
             self._problems.add(number, Finding(Kind.REVIEW, "", f"review {number} was deleted"))
 
     def _mark_truncation(self) -> None:
-        """If the last rows of the audit log were deleted, add this fact to the description of the problem."""
+        """Add a note to the description of a problem if the last rows of the audit log were deleted."""
         last_row = issued_tokens().order_by("pk").values_list("pk", flat=True).last()
         for place, problem in enumerate(self._report.problems):
             if problem.kind is Kind.DELETED and (last_row is None or last_row < problem.first):

@@ -1,4 +1,4 @@
-"""`manage.py instaccess_init`: generate the initial keys of a deployment."""
+"""The command `manage.py instaccess_init`, which generates the initial keys of a deployment."""
 
 from __future__ import annotations
 
@@ -31,4 +31,4 @@ class Command(BaseCommand):
         for key in generated:
             self.stdout.write(self.style.SUCCESS(f"Generated the {key.status} {key.get_use_display()} key {key.kid}"))
         if not generated:
-            self.stdout.write("All keys exist; nothing changed.")
+            self.stdout.write("All keys exist; nothing was changed.")

@@ -1,4 +1,4 @@
-"""`manage.py instaccess_keys`: list, generate, import, export, rotate, activate, revoke and reseal keys."""
+"""The command `manage.py instaccess_keys`, which lists and changes the keys of a deployment."""
 
 from __future__ import annotations
 
@@ -153,7 +153,8 @@ class Command(SubcommandCommand):
 
     def _confirm_printing(self, key: Key) -> None:
         if not self.stdout.isatty():
-            # The shell would create a file for `> key.pem` with a mode that often lets other users read the file.
+            # For `> key.pem`, the shell creates the file, often with a mode that lets other users read the private
+            # key.
             raise CommandError(
                 "The key was not exported, because standard output isn't a terminal. Write the key to a new file "
                 "with --file PATH. To print the key anyway, add --yes."
@@ -173,7 +174,7 @@ class Command(SubcommandCommand):
             try:
                 outcomes.append(keys.rotate(use, force=options["force"]))
             except InstAccessError as error:
-                # Continue, so that an error does not prevent the rotation of the other keys.
+                # Continue, because an error with one key use must not prevent the rotation of the other.
                 failures.append(error.detail)
         if options["json"]:
             self.print_json([key_reports.outcome_facts(outcome) for outcome in outcomes])

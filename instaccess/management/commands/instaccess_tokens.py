@@ -1,4 +1,4 @@
-"""`manage.py instaccess_tokens`: list, export and revoke issued tokens; verify and prune the log; erase names."""
+"""The command `manage.py instaccess_tokens`, which lists and revokes issued tokens and maintains the audit log."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ class Command(audit_evidence.EvidenceSubcommands):
 
 
 def _scopes(options: dict[str, Any]) -> list[audit.Scope]:
-    """Return the users or accounts all of whose tokens are revoked. Empty if several filters are combined."""
+    """Return the scopes for `--user` or `--account`. Empty if another filter is given, alone or in addition."""
     match [name for name in ("jti", "user", "application", "account") if options[name] is not None]:
         case ["user"]:
             return audit.scopes_of_user(options["user"])
@@ -172,7 +172,8 @@ def _conditions(options: dict[str, Any]) -> list[Q]:
     for name, condition in filters.items():
         text = options.get(name)
         if text == "":
-            # Refuse an empty value, such as an unset shell variable. Otherwise, more tokens would match.
+            # Refuse an empty value, for example of an unset shell variable. Otherwise, the filter would be ignored
+            # and more tokens would match.
             raise CommandError(f"--{name} is empty: give a value.")
         if text is not None:
             conditions.append(condition(text))

@@ -1,4 +1,4 @@
-"""`manage.py demo`: set up a demo, serve the demo and issue a token."""
+"""The command `manage.py demo`, which sets up a demo, serves the demo and issues a token."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ PROTECTED = "/api/v1/users/self"
 REVOKED_WITHIN = 5
 """The time, in seconds, within which every gateway refuses a revoked token."""
 STOPS_WITHIN = 0.5
-"""The maximum time, in seconds, until the main thread handles a signal."""
+"""The maximum time, in seconds, after which the main thread handles a signal."""
 
 
 class Command(BaseCommand):
@@ -72,13 +72,14 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         port = _parse_port(options["port"])
-        # Turn logging off until all steps are printed. Otherwise, log lines would interrupt the steps.
+        # Disable logging until all steps of the demo are printed. Otherwise, log lines would interrupt the steps.
         logging.disable(logging.WARNING)
         if options["setup_only"]:
             self.stdout.write(json.dumps(self._set_up(port)))
             return
         nginx = _find_nginx() if options["nginx"] else ""
-        # Open the port first. Otherwise, the demo would be set up even if another process uses the port.
+        # Listen on the port before the setup. Otherwise, the demo would be set up even if another process uses the
+        # port.
         try:
             server = ThreadedWSGIServer((HOST, port), WSGIRequestHandler)
         except OSError as error:
@@ -99,7 +100,7 @@ class Command(BaseCommand):
         call_command("instaccess_init", stdout=self.stderr)
         password = self._password()
         user, _ = get_user_model().objects.get_or_create(username=USERNAME)
-        # Undo changes that were made in the admin. Otherwise, the printed password might not work.
+        # A user may have changed the demo's user in the admin. Undo such changes, so that the printed password works.
         user.is_active = user.is_staff = user.is_superuser = True
         if not user.check_password(password):
             user.set_password(password)
@@ -132,7 +133,7 @@ class Command(BaseCommand):
         }
 
     def _password(self) -> str:
-        """Return the password of the admin user, which the first run generates and stores beside the database."""
+        """Return the admin user's password. The first run generates it and stores it beside the database."""
         path = settings.DEMO_DIR / "demo.admin-password"
         if not path.exists():
             file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -141,8 +142,8 @@ class Command(BaseCommand):
         return str(path.read_text())
 
     def _serve(self, server: ThreadedWSGIServer, setup: dict[str, str], *, proxied: bool) -> None:
-        # Handle SIGINT explicitly, because a shell makes background processes ignore SIGINT. `kill` and `docker stop`
-        # send SIGTERM.
+        # Handle SIGINT explicitly, because a shell makes background processes ignore SIGINT. Handle SIGTERM too,
+        # because `kill` and `docker stop` send SIGTERM.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         server.set_app(StaticFilesHandler(get_wsgi_application()))
@@ -150,12 +151,13 @@ class Command(BaseCommand):
         thread.start()
         try:
             self._show_steps(setup, proxied=proxied)
-            # Enable logging before "Ctrl-C" is printed. If Ctrl-C interrupted this call, `logging` would stay locked.
+            # Enable logging before the hint about Ctrl-C is printed. If Ctrl-C interrupted this call, `logging` would
+            # stay locked.
             logging.disable(logging.NOTSET)
             self.stdout.write("\nServing. Press Ctrl-C to stop. The log follows.")
             self.stdout.flush()
-            # Wake the main thread regularly, because only the main thread handles signals. A signal that arrives just
-            # before join(), or in another thread, does not wake the main thread.
+            # Only the main thread handles signals. Wake it regularly, because a signal that arrives just before
+            # join(), or in another thread, does not wake the main thread.
             while thread.is_alive():
                 thread.join(timeout=STOPS_WITHIN)
         except KeyboardInterrupt:
@@ -241,7 +243,7 @@ def _find_nginx() -> str:
 
 @contextlib.contextmanager
 def _run_nginx(nginx: str, port: int) -> Iterator[None]:
-    """Run nginx with the example configuration in front of the server on this port."""
+    """Run nginx with the example configuration, in front of the demo that listens on `port`."""
     prefix = settings.DEMO_DIR.absolute() / "demo.nginx"
     prefix.mkdir(exist_ok=True)
     example = (settings.BASE_DIR / "examples/nginx/nginx.conf").read_text()
@@ -266,7 +268,7 @@ def _run_nginx(nginx: str, port: int) -> Iterator[None]:
 
 def _post(url: str, access_token: str) -> tuple[int, str]:
     request = urllib.request.Request(url, method="POST", headers={"Authorization": f"Bearer {access_token}"})
-    # Ignore proxy settings in the environment. Otherwise, a proxy would connect to 127.0.0.1 on its own machine.
+    # Ignore the proxy settings in the environment, because a proxy would connect to 127.0.0.1 on its own machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=30) as response:
@@ -276,7 +278,7 @@ def _post(url: str, access_token: str) -> tuple[int, str]:
 
 
 def _get(url: str, authorization: str) -> tuple[int, str, str]:
-    """Return the status, the Authorization header and the body of a response."""
+    """Send a GET request. Returns the status, the Authorization header and the body of the response."""
     request = urllib.request.Request(url, headers={"Authorization": authorization})
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:

@@ -1,4 +1,4 @@
-"""`manage.py instaccess_tokens seed`: generate audit rows. Only this test project has this subcommand."""
+"""The subcommand `manage.py instaccess_tokens seed` of the test project, which generates audit rows."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _write(tokens: Iterable[IssuedToken], alias: str) -> None:
         for batch in _batches(tokens):
             IssuedToken.objects.using(alias).bulk_create(batch)
         return
-    # Use COPY, because it is several times faster than INSERT.
+    # Use COPY on PostgreSQL, because COPY is several times faster than INSERT.
     fields = IssuedToken._meta.concrete_fields
     names = [field.attname for field in fields]
     copying = f"COPY {IssuedToken._meta.db_table} ({', '.join(str(field.column) for field in fields)}) FROM STDIN"

@@ -1,1 +1,1 @@
-"""Tests for the admin in headless Chromium: scripts, content security policy, layout and accessibility."""
+"""Tests of the admin in headless Chromium: scripts, content security policy, layout and accessibility."""

@@ -1,4 +1,4 @@
-"""Accessibility checks with axe, in both colour schemes, with a wide and a narrow window."""
+"""Accessibility checks with axe, in a light and a dark colour scheme, in a wide and a narrow window."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from tests.admin.browser.chromium import appearance_combinations
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-# Rules and selectors of violations in Django's own templates. test_harness.py checks that each exception is needed.
+# Each exception is a rule and a selector of a violation in Django's own templates. test_harness.py checks that each
+# exception is needed.
 DJANGOS = [
-    # Links in the breadcrumbs differ from the last word by their colour only. axe reports this if the word is long.
+    # Links in the breadcrumbs differ from the last word only by their colour. axe reports these links if the word is
+    # long.
     ("link-in-text-block", ".breadcrumbs a"),
-    # The link "Show all" next to the number of results differs by its colour only.
+    # The link "Show all" differs from the number of results beside it only by its colour.
     ("link-in-text-block", "#changelist-search .quiet a"),
     # The label of the search box is an image with the alternative text "Search", which axe does not accept.
     ("label-title-only", "#searchbar"),
 ]
 
-# Without `preload: false`, axe inserts the page's style sheets again, which the content security policy forbids. Only
-# a rule that is disabled by default needs the inserted style sheets.
+# Without `preload: false`, axe would insert the style sheets of the page again, which the content security policy
+# forbids. Only a rule that is disabled by default needs these style sheets.
 _OPTIONS = {"resultTypes": ["violations"], "preload": False}
 _RUN = f"""
 async () => (await axe.run({json.dumps(_OPTIONS)})).violations.flatMap(rule => rule.nodes.map(node => ({{
@@ -36,7 +38,7 @@ _TOO_WIDE = "document.documentElement.scrollWidth - document.documentElement.cli
 
 @dataclass(frozen=True)
 class Fault:
-    """An accessibility violation: a rule of axe, or `sideways` if the page scrolls horizontally."""
+    """An accessibility violation. `rule` is a rule of axe, or `sideways` if the page scrolls horizontally."""
 
     scheme: str
     width: int
@@ -46,7 +48,7 @@ class Fault:
 
 
 def violations(page: Page) -> list[Fault]:
-    """Return all violations of a page in each `appearance_combinations`, including Django's own violations."""
+    """Return all accessibility violations of a page in each appearance, including Django's own violations."""
     from axe_playwright_python.base import AXE_SCRIPT
 
     page.evaluate(AXE_SCRIPT)
@@ -59,11 +61,11 @@ def violations(page: Page) -> list[Fault]:
 
 
 def faults(page: Page) -> list[Fault]:
-    """Return the violations of a page, except the known violations of Django's templates."""
+    """Return the accessibility violations of a page, except the known violations of Django's templates."""
     return [each for each in violations(page) if not any(is_of(page, each, *djangos) for djangos in DJANGOS)]
 
 
 def is_of(page: Page, fault: Fault, rule: str, selector: str) -> Any:
-    """Return whether the fault violates the rule and its element matches the selector."""
+    """Return whether a fault violates this rule in an element that matches the selector."""
     matches = "([target, selector]) => document.querySelector(target).matches(selector)"
     return fault.rule == rule and page.evaluate(matches, [fault.selector, selector])

@@ -1,4 +1,4 @@
-"""Headless Chromium from Debian, controlled by Playwright, which would otherwise download its own Chromium."""
+"""Functions that run Debian's Chromium without a window. Playwright controls the browser."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 WIDE: ViewportSize = {"width": 1280, "height": 900}
 NARROW: ViewportSize = {"width": 390, "height": 844}
-"""Window sizes of a laptop and a phone, in CSS pixels."""
+"""The window size of a phone, in CSS pixels. `WIDE` is the window size of a laptop."""
 
-# The first two options are for machines without a graphics card. All other options disable background requests.
+# `--disable-gpu` is for machines without a graphics card. The other options disable dialogs and background requests.
 _ARGUMENTS = [
     "--disable-gpu",
     "--no-first-run",
@@ -24,7 +24,7 @@ _ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-# This message names the blocked URL and the element. The browser's own console message does not.
+# Unlike the browser's own message, this message contains the blocked URL and the element.
 _REPORT_VIOLATIONS = """
 document.addEventListener("securitypolicyviolation", event => console.error(
     `CSP: ${event.effectiveDirective} ${event.blockedURI} ${event.target?.outerHTML?.slice(0, 200) ?? ""}`));
@@ -32,7 +32,7 @@ document.addEventListener("securitypolicyviolation", event => console.error(
 
 
 def executable() -> str | None:
-    """Return the path of the program in the environment variable CHROMIUM, by default of Debian's `chromium`.
+    """Return the path of the browser that the environment variable CHROMIUM names, by default `chromium`.
 
     Returns None if the program is not installed.
     """
@@ -41,12 +41,13 @@ def executable() -> str | None:
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """Run a browser without a window, as a context manager."""
+    """Run Chromium without a window until the context ends. Yields the browser."""
     from playwright.sync_api import sync_playwright
 
-    # Chromium's sandbox cannot run as root. For other users the sandbox stays enabled.
+    # Disable Chromium's sandbox only for root, because the sandbox cannot run as root.
     arguments = [*_ARGUMENTS, "--no-sandbox"] if os.geteuid() == 0 else _ARGUMENTS
-    # Playwright runs an event loop in this thread. Without this variable, Django would refuse database queries.
+    # Set this variable because Playwright runs an event loop in this thread. Otherwise, Django would refuse database
+    # queries.
     before = os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE")
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
     try:
@@ -64,12 +65,7 @@ def chromium() -> Iterator[Browser]:
 
 
 class Watch:
-    """Records errors in a window: CSP violations, script errors, missing files, and requests to other hosts.
-
-    Attributes:
-        errors: one line for each error.
-        expected: HTTP error statuses that the test expects.
-    """
+    """A recorder of errors in a browser window: CSP violations, script errors, missing files and foreign hosts."""
 
     def __init__(self, context: BrowserContext, base_url: str) -> None:
         self.errors: list[str] = []
@@ -104,12 +100,12 @@ class Watch:
 def window(
     browser: Browser, base_url: str, *, dark: bool = False, size: Any = None, **options: Any
 ) -> BrowserContext:
-    """Open a window without cookies. Relative URLs refer to the server."""
+    """Open a browser window without cookies. Relative URLs are resolved against `base_url`."""
     return browser.new_context(
         base_url=base_url,
         color_scheme="dark" if dark else "light",
         viewport=size or WIDE,
-        # Disable animations, so that colours change immediately.
+        # Disable animations, because colours must change immediately.
         reduced_motion="reduce",
         locale="en-GB",
         timezone_id="Europe/Zurich",
@@ -118,7 +114,7 @@ def window(
 
 
 def appearance_combinations(page: Page) -> Iterator[tuple[str, ViewportSize]]:
-    """Show a page in each combination of colour scheme and window size, and yield the combination.
+    """Show a page in each combination of colour scheme and window size. Yields each combination.
 
     The last combination is light and wide.
     """

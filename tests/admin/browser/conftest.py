@@ -1,4 +1,4 @@
-"""Fixtures: a shared browser, a server in this process, and a window for each user in a test."""
+"""Fixtures for the browser tests: a shared browser, a server in this process, and a window for each user."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 PASSWORD = "correct horse battery staple"
 
 
-# The scope is the package, because other tests must not run in a thread with Playwright's event loop.
+# The scope is the package because tests outside this package must not run in a thread with Playwright's event loop.
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     with chromium() as running:
@@ -43,7 +43,7 @@ def superuser(transactional_db: None) -> Any:
 
 @pytest.fixture
 def watches() -> list[Watch]:
-    """Return the watches of all windows."""
+    """Return a list to which `visit` adds the watch of each window."""
     return []
 
 
@@ -51,7 +51,7 @@ def watches() -> list[Watch]:
 def visit(
     browser: Browser, server: LiveServer, watches: list[Watch], transactional_db: None
 ) -> Iterator[Callable[..., Page]]:
-    """Return a function that opens a window, signed in if a user is given. Errors in the window fail the test."""
+    """Yield a function that opens a window and signs in a user, if given. Errors in a window make the test fail."""
     opened: list[BrowserContext] = []
 
     def open_(user: Any = None, **options: Any) -> Page:
@@ -68,7 +68,7 @@ def visit(
         return page
 
     yield open_
-    # Close the windows before the database is emptied, because a window may still send requests.
+    # Close the windows before pytest-django empties the database, because a window may still send requests.
     for context in opened:
         context.close()
     assert [line for watch in watches for line in watch.errors] == []

@@ -1,4 +1,4 @@
-"""A strict content security policy for every page of the test project."""
+"""A middleware that sets a strict content security policy for every page of the test project."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ POLICY = "default-src 'self'"
 
 
 class ContentSecurityPolicy:
-    """Middleware that adds the policy. It is the first middleware, so that every response has the policy."""
+    """A middleware that adds the content security policy. List it first, so that every response gets the policy."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response

@@ -1,4 +1,4 @@
-"""Sample data of a fictitious school for the screenshots, served by the test project outside pytest."""
+"""Sample data of a fictitious school for the screenshots, and a server for the test project outside pytest."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ HOST = "127.0.0.1"
 
 
 def set_up(folder: Path, *, rows: int) -> None:
-    """Set up Django with a new database in `folder`.
+    """Set up Django with a new SQLite database in `folder` and generate sample data.
 
-    The database contains keys of almost three months, of which one is revoked and one was just rotated, `rows` issued
-    tokens, revoked tokens of a lost laptop, and refusals of forged tokens.
+    The database contains the keys of almost three months, `rows` issued tokens, two revoked tokens of a lost laptop,
+    and refusals of forged tokens. One of the keys is revoked, and one was just rotated.
     """
     os.environ |= {
         "INSTACCESS_DATABASE": "sqlite",
@@ -45,7 +45,7 @@ def set_up(folder: Path, *, rows: int) -> None:
     from instaccess.models import Key, RefusalCount
 
     settings.DEBUG = False  # With DEBUG, Django would keep every query in memory.
-    # With a slow hasher, hashing ten client secrets would take longer than inserting 20,000 rows.
+    # With Django's slow hasher, hashing ten client secrets would take longer than inserting 20,000 rows.
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     settings.MIDDLEWARE = ["tests.admin.browser.csp.ContentSecurityPolicy", *settings.MIDDLEWARE]
     call_command("migrate", verbosity=0)
@@ -81,7 +81,7 @@ def set_up(folder: Path, *, rows: int) -> None:
 
 
 def make_token(*, real_user: Any = None) -> str:
-    """Issue a token and return it. With `real_user`, this user masquerades as the subject."""
+    """Issue and return a token. If `real_user` is given, this user masquerades as the subject."""
     from django.contrib.auth import get_user_model
     from oauth2_provider.models import get_application_model
 
@@ -99,7 +99,7 @@ def make_token(*, real_user: Any = None) -> str:
 
 @contextmanager
 def served() -> Iterator[str]:
-    """Serve the test project and its static files, and yield the base URL."""
+    """Serve the test project and its static files until the context ends. Yields the base URL."""
     from django.contrib.staticfiles.handlers import StaticFilesHandler
     from django.core.servers.basehttp import ThreadedWSGIServer, WSGIRequestHandler
     from django.core.wsgi import get_wsgi_application

@@ -1,6 +1,7 @@
-"""`make screenshots`: take screenshots of every admin page, light and dark, wide and narrow, with sample data.
+"""The command of `make screenshots`, which takes screenshots of every admin page in each appearance.
 
-Creates a database in a temporary folder and keeps only the screenshots. Exits with 1 if a page causes an error.
+The command generates sample data in a temporary database and keeps only the screenshots. The exit status is 1 if a
+page causes an error.
 """
 
 from __future__ import annotations
@@ -20,20 +21,20 @@ if TYPE_CHECKING:
 KEYS, TOKENS = "/admin/instaccess/key/", "/admin/instaccess/issuedtoken/"
 INSPECTOR = f"{TOKENS}inspect/"
 IN_README = ("issued-tokens", "keys")
-"""Pages that the README shows."""
+"""The names of the screenshots that the README shows."""
 TALLEST = 2400
-"""Maximum height of a screenshot, in pixels."""
+"""The maximum height of a screenshot, in pixels."""
 
 
 class Album:
-    """Takes and stores screenshots. `readme` is the folder for the screenshots that the README shows."""
+    """An album that takes and stores screenshots. `readme` is the folder for the screenshots of the README."""
 
     def __init__(self, page: Page, folder: Path, readme: Path | None) -> None:
         self._page, self._folder, self._readme = page, folder, readme
         self.count = 0
 
     def take(self, name: str) -> None:
-        """Take screenshots of the page in both colour schemes and both window sizes."""
+        """Take screenshots of the current page in each combination of colour scheme and window size."""
         if self._readme is not None and name in IN_README:
             # Hide the sidebar, which lists the models of all apps.
             sidebar = self._page.locator("#toggle-nav-sidebar")
@@ -51,7 +52,7 @@ class Album:
 
 
 def visit_pages(page: Page, album: Album) -> None:
-    """Visit all pages in the order in which a user would visit them."""
+    """Visit every admin page, in the order in which a user would visit the pages, and take screenshots."""
     page.goto("/admin/")
     page.get_by_label("Username").fill(school.USERNAME)
     page.get_by_label("Password").fill(school.PASSWORD)

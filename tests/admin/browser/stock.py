@@ -1,4 +1,4 @@
-"""URLs of an admin with Django's own templates: all accessibility violations here are Django's."""
+"""The URLs of an admin with only Django's own templates, to find the accessibility violations of Django."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ site = admin.AdminSite()
 
 @admin.register(IssuedToken, site=site)
 class StockAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    # Without this line, Django would find this package's template, which has the same name.
+    # Set the template explicitly. Otherwise, Django would use the template of `instaccess` for this model.
     change_list_template = "admin/change_list.html"
     list_display = ["jti", "canvas_domain"]
     search_fields = ["canvas_domain"]
     search_help_text = "A host."
-    # Do not count all rows, because this package's list does not count all rows either.
+    # Don't count all rows, because the list of issued tokens in `instaccess` doesn't count all rows either.
     show_full_result_count = False
 
 

@@ -1,4 +1,4 @@
-"""Browser tests for the remaining pages: every page loads and is accessible."""
+"""Browser tests of the admin pages that no other browser test visits: every page loads and is accessible."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class TestOtherPages:
             faults_by_url[url] = faults(page)
         assert not any(faults_by_url.values()), faults_by_url
 
-    def test_the_key_page_without_keys_is_accessible(self, visit: Visit, superuser: Any) -> None:
+    def test_key_page_without_keys_is_accessible(self, visit: Visit, superuser: Any) -> None:
         page = visit(superuser)
         page.goto("/admin/instaccess/key/")
         page.get_by_text("python manage.py instaccess_init").wait_for()

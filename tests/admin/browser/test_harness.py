@@ -1,4 +1,4 @@
-"""Tests for the browser tests: errors are reported, and each accessibility exception is needed for Django's pages."""
+"""Tests of the tools for browser tests: `Watch` reports errors, and Django needs each accessibility exception."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ _ERRORS = {
 
 class TestWatch:
     @pytest.mark.parametrize("misbehaviour", _ERRORS)
-    def test_a_watched_window_reports_each_kind_of_error(
+    def test_watch_reports_each_kind_of_error_in_a_browser_window(
         self, visit: Callable[..., Page], watches: list[Watch], misbehaviour: str
     ) -> None:
         page = visit()
         page.goto("/admin/login/")
         [watch] = watches
         page.evaluate(f"() => {{ {_ERRORS[misbehaviour]} }}")
-        # Evaluate an expression repeatedly, because Playwright delivers events only while a command runs.
+        # Evaluate an expression again and again, because Playwright delivers events only while a command runs.
         assert wait_until(lambda: page.evaluate("1") and watch.errors, bool)
         watch.errors.clear()
 
 
 class TestAccessibilityExceptions:
-    def test_every_accessibility_exception_is_still_needed_for_djangos_own_pages(
+    def test_djangos_own_pages_still_need_every_accessibility_exception(
         self, visit: Callable[..., Page], superuser: Any, row: Callable[..., IssuedToken], settings: Any
     ) -> None:
-        """If Django has fixed a violation, this test fails. Remove the exception from the list."""
+        """Find each exception in Django's pages. Remove an exception that makes this test fail: Django fixed it."""
         row()
         settings.ROOT_URLCONF = "tests.admin.browser.stock"
         page = visit(superuser)

@@ -1,4 +1,4 @@
-"""Browser tests for the inspector: the pasted token is not kept."""
+"""Browser tests of the inspector: users read the verdict, and the browser keeps no pasted token."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Visit = Callable[..., "Page"]
 LIST = "/admin/instaccess/issuedtoken/"
 INSPECTOR = f"{LIST}inspect/"
 
-# Everything that a script on the page could read: the page, form values, cookies and storage.
+# Return everything that a script on the page could read: the page, form values, cookies and storage.
 _EVERYTHING = """
 () => JSON.stringify([
     location.href, document.cookie, document.documentElement.outerHTML, {...localStorage}, {...sessionStorage},
@@ -34,7 +34,7 @@ _EVERYTHING = """
 
 @pytest.fixture
 def issued(initial_keys: list[Key], user: Any, application: Any) -> tuple[IssuedToken, str]:
-    """Issue a token, and return its audit row and the token."""
+    """Issue a token. Returns the audit row and the token."""
     origin = issuing.Origin("canvas.example.edu", "192.0.2.7", "client/1.0")
     return issuing.issue(user=user, origin=origin, now=time.time(), application=application)
 
@@ -46,7 +46,7 @@ def inspect(page: Page, text: str) -> None:
 
 
 class TestAUserWithAToken:
-    def test_a_user_reads_why_a_token_is_accepted_and_the_token_is_not_kept(
+    def test_inspector_page_explains_an_accepted_token_and_the_browser_keeps_no_token(
         self, visit: Visit, superuser: Any, issued: tuple[IssuedToken, str]
     ) -> None:
         token, text = issued
@@ -68,7 +68,7 @@ class TestAUserWithAToken:
         assert page.get_by_label("Token").input_value() == ""
         assert secrets_of(text, page) == []
 
-    def test_a_user_reads_why_a_token_is_refused(
+    def test_inspector_page_explains_a_refused_token_in_the_browser(
         self, visit: Visit, superuser: Any, issued: tuple[IssuedToken, str]
     ) -> None:
         _, text = issued
@@ -82,7 +82,7 @@ class TestAUserWithAToken:
 
 
 class TestAUserWhoMayOnlyInspect:
-    def test_a_user_who_may_only_inspect_finds_the_inspector_and_sees_no_audit_log(
+    def test_user_who_may_only_inspect_finds_the_inspector_in_the_browser(
         self, visit: Visit, issued: tuple[IssuedToken, str], user: Any
     ) -> None:
         clerk = get_user_model().objects.create_user("clerk", is_staff=True)
@@ -96,7 +96,7 @@ class TestAUserWhoMayOnlyInspect:
 
 
 def secrets_of(text: str, page: Page) -> list[str]:
-    """Return the sensitive parts of a token that are still present in the window."""
+    """Return the sensitive segments of a token that the browser window still contains."""
     everything = page.evaluate(_EVERYTHING)
     _header, *parts = text.split(".")
     return [part for part in parts if part and part in everything]

@@ -1,4 +1,4 @@
-"""Browser tests for the issued-token pages."""
+"""Browser tests of the admin pages of issued tokens."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HOUR = 3600
 
 @pytest.fixture
 def audit(row: Callable[..., IssuedToken], user: Any) -> dict[str, list[IssuedToken]]:
-    """Create three live tokens and one expired token of Ada, and one live token of Boole."""
+    """Create the audit rows of three live tokens and one expired token of Ada, and of one live token of Boole."""
     boole = get_user_model().objects.create_user("boole")
     return {
         "live": [row(age=minutes * 60) for minutes in (1, 20, 40)],
@@ -41,7 +41,7 @@ def rows(page: Page) -> Locator:
 
 
 class TestAUserWhoseLaptopIsLost:
-    def test_an_operator_searches_for_a_user_and_revokes_two_of_their_tokens(
+    def test_operator_searches_for_a_user_and_revokes_two_tokens_in_the_browser(
         self, visit: Visit, superuser: Any, audit: dict[str, list[IssuedToken]]
     ) -> None:
         page = visit(superuser)
@@ -69,7 +69,7 @@ class TestAUserWhoseLaptopIsLost:
 
 
 class TestTheList:
-    def test_the_list_has_a_chart_and_a_table_with_the_same_numbers(
+    def test_list_of_issued_tokens_has_a_chart_and_a_table_with_the_same_numbers(
         self, visit: Visit, superuser: Any, audit: dict[str, list[IssuedToken]]
     ) -> None:
         page = visit(superuser)
@@ -85,7 +85,7 @@ class TestTheList:
         assert sum(int(number) for number in numbers) == 5
         assert faults(page) == []
 
-    def test_the_list_links_to_each_token(
+    def test_list_of_issued_tokens_links_to_the_page_of_a_token(
         self, visit: Visit, superuser: Any, audit: dict[str, list[IssuedToken]]
     ) -> None:
         token = audit["live"][0]
@@ -98,7 +98,7 @@ class TestTheList:
 
 
 class TestAFile:
-    def test_a_downloaded_file_contains_the_filtered_rows(
+    def test_downloaded_export_contains_the_filtered_rows(
         self, visit: Visit, superuser: Any, audit: dict[str, list[IssuedToken]], tmp_path: Path
     ) -> None:
         page = visit(superuser)
@@ -111,7 +111,7 @@ class TestAFile:
 
 
 class TestAUserWhoMayOnlyView:
-    def test_a_user_who_may_only_view_sees_the_audit_log_without_actions(
+    def test_user_who_may_only_view_sees_issued_tokens_without_actions(
         self, visit: Visit, audit: dict[str, list[IssuedToken]]
     ) -> None:
         clerk = get_user_model().objects.create_user("clerk", is_staff=True)
@@ -126,7 +126,7 @@ class TestAUserWhoMayOnlyView:
 
 
 def download(page: Page, link: str, folder: Path) -> str:
-    """Download the file behind a link and return the suggested file name."""
+    """Click a link and save the downloaded file in a folder. Returns the suggested file name."""
     with page.expect_download() as event:
         page.get_by_role("link", name=link).click()
     name = event.value.suggested_filename

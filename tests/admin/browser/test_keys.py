@@ -1,4 +1,4 @@
-"""Browser tests for the key pages."""
+"""Browser tests of the admin pages of keys."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def current() -> str:
 
 
 class TestAnOperatorWhoRotates:
-    def test_an_operator_signs_in_and_rotates_a_key_with_the_keyboard(
+    def test_operator_signs_in_and_rotates_a_key_with_only_the_keyboard(
         self, visit: Visit, superuser: Any, initial_keys: list[Key]
     ) -> None:
         future = Key.objects.get(use="sig", status="future").kid
@@ -56,7 +56,7 @@ class TestAnOperatorWhoRotates:
         assert current() == future
         assert faults(page) == []
 
-    def test_a7_a_double_click_causes_one_rotation(
+    def test_a7_double_click_in_the_browser_causes_one_rotation(
         self, visit: Visit, superuser: Any, initial_keys: list[Key]
     ) -> None:
         future = Key.objects.get(use="sig", status="future").kid
@@ -65,14 +65,14 @@ class TestAnOperatorWhoRotates:
         page.get_by_role("button", name="Rotate signing key…").click()
         page.get_by_label("Rotate the key before rotation is due").check()
         page.get_by_role("button", name="Rotate key", exact=True).dblclick()
-        # Do not check the text of the message, because the browser may show either of the two responses.
+        # Don't check the text of the message, because the browser may show either of the two responses.
         page.locator(".messagelist").wait_for()
         assert current() == future
         assert sorted(signing_keys().values()) == ["current", "future", "past"]
 
 
 class TestThePage:
-    def test_the_key_page_has_a_timeline_and_a_table_with_the_same_information(
+    def test_key_page_has_a_timeline_and_a_table_with_the_same_information(
         self, visit: Visit, superuser: Any, initial_keys: list[Key]
     ) -> None:
         page = visit(superuser)
@@ -87,7 +87,7 @@ class TestThePage:
 
 
 class TestOneKey:
-    def test_a_key_can_be_viewed_copied_and_revoked(
+    def test_operator_views_copies_and_revokes_a_key_in_the_browser(
         self, visit: Visit, superuser: Any, initial_keys: list[Key]
     ) -> None:
         kid = current()
@@ -108,7 +108,7 @@ class TestOneKey:
 
 
 class TestAUserWhoMayOnlyView:
-    def test_a_user_who_may_only_view_sees_no_buttons(
+    def test_user_who_may_only_view_keys_sees_no_buttons_in_the_browser(
         self, visit: Visit, transactional_db: None, initial_keys: list[Key]
     ) -> None:
         user = get_user_model().objects.create_user("clerk", is_staff=True)
@@ -120,7 +120,7 @@ class TestAUserWhoMayOnlyView:
 
 
 def tab_to(page: Page, role: str, name: str) -> None:
-    """Press Tab until the element has the focus, and check that the focus is visible."""
+    """Press Tab until an element has the focus, and check that the page shows the focus."""
     wanted = page.get_by_role(role, name=name, exact=True)
     wanted.first.wait_for()
     for _ in range(60):

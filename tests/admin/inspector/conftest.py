@@ -1,4 +1,4 @@
-"""Fixtures: a gateway with empty caches, and tokens to inspect."""
+"""Fixtures for the tests of the inspector: a gateway with empty caches, and tokens to inspect."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ ORIGIN = issuing.Origin(canvas_domain="canvas.example.edu")
 
 @pytest.fixture(autouse=True)
 def fresh_gateway(empty_gateway_caches: None) -> None:
-    """Apply `empty_gateway_caches` to every test of this folder."""
+    """Empty the caches of the gateway before every test in this folder."""
 
 
 @pytest.fixture
 def issue(user, application):
-    """Return a function that issues a token and returns its audit row and the token."""
+    """Return a function that issues a token. The function returns the audit row and the token."""
 
     def issue_(*, minutes_ago: float = 0, **changes: Any) -> tuple[IssuedToken, str]:
         values = {"user": user, "application": application, "origin": ORIGIN, "now": time.time() - minutes_ago * 60}
@@ -38,6 +38,6 @@ def token(issue) -> str:
 
 @pytest.fixture
 def make() -> TokenFactory:
-    """Return a helper that signs and encrypts arbitrary tokens with the current keys, without audit rows."""
+    """Return a factory that signs and encrypts tokens with the current keys, without audit rows."""
     ring = keys_ring.current_ring()
     return TokenFactory(ring.signing_key().private().reveal(), ring.encryption_key().private().reveal())

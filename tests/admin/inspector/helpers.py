@@ -1,4 +1,4 @@
-"""Helpers that inspect tokens for the tests."""
+"""Functions that inspect a token, and functions that build claims, for the tests of the inspector."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The inspector reaches the same verdict as the gateway and the service, and writes nothing."""
+"""Tests that the inspector gives the same verdict as the gateway and the service, and writes nothing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ VERIFY = "/internal/gateway/verify"
 
 
 def reason_of_gateway(text: str, caplog: Any) -> str:
-    """Return the reason that the gateway logs for this bearer token; empty if the gateway accepts the token."""
+    """Return the reason that the gateway logs for a bearer token; empty if the gateway accepts the token."""
     caplog.clear()
     status = Client().get(VERIFY, headers={"Authorization": f"Bearer {text}"}).status_code
     if status == 204:
@@ -42,7 +42,7 @@ def reason_of_gateway(text: str, caplog: Any) -> str:
 
 
 def reason_of_service(text: str, caplog: Any) -> str:
-    """Return the reason that a service logs; `-` if the service leaves the token to another authenticator."""
+    """Return the reason that a service logs; `-` if the service passes the token to the next authenticator."""
     caplog.clear()
     request = Request(APIRequestFactory().get("/", headers={"Authorization": f"Bearer {text}"}))
     try:
@@ -84,7 +84,7 @@ CLAIMS: list[dict[str, Any]] = [
 
 
 class TestAgreementWithGatewayAndService:
-    """For every kind of token, the inspector gives the reason that the gateway or the service logs."""
+    """Tests that the inspector gives the reason that the gateway or the service logs, for every kind of token."""
 
     @pytest.fixture(autouse=True)
     def listening(self, caplog):
@@ -131,7 +131,7 @@ class TestAgreementWithGatewayAndService:
     def test_inspector_gives_the_gateways_reason_for_non_canonical_tokens(self, token, caplog):
         for text in non_canonical_forms(token):
             if extract_token(text) == text and text.isascii() and text.isprintable():
-                # The gateway checks the Authorization header first. The inspector gets only the token.
+                # The gateway also checks the Authorization header, but the inspector gets only the token.
                 expected = reason_of_gateway(text, caplog).replace("malformed_header", "malformed")
                 assert inspect_text(text).code == expected != ""
 
@@ -145,7 +145,7 @@ def make_outer(signed: str) -> str:
 class TestInspecting:
     @pytest.fixture
     def texts(self, issue, make, rsa_pool, access_token):
-        """Return a token of each kind."""
+        """Return a list with a token of each kind that the inspector distinguishes."""
         token = issue()[1]
         signed = signed_inside(token)
         foreign = TokenFactory(rsa_pool.take("sig"), rsa_pool.take("enc"))
@@ -162,7 +162,7 @@ class TestInspecting:
             "x" * 9000,
         ]
 
-    def test_inspecting_writes_nothing(self, texts):
+    def test_inspector_runs_only_select_statements(self, texts):
         with CaptureQueriesContext(
             connection,
         ) as queries:
@@ -172,19 +172,19 @@ class TestInspecting:
         assert queries.captured_queries
         assert {query["sql"].split()[0] for query in queries.captured_queries} == {"SELECT"}
 
-    def test_inspecting_runs_a_bounded_number_of_queries(self, token, django_assert_max_num_queries):
+    def test_inspector_runs_at_most_eight_queries_per_token(self, token, django_assert_max_num_queries):
         inspect_text(token)
 
         with django_assert_max_num_queries(8):
             inspect_text(token)
 
-    def test_inspecting_does_not_add_the_token_to_the_gateways_cache(self, texts):
+    def test_inspector_does_not_add_the_token_to_the_cache_of_the_gateway(self, texts):
         for text in texts:
             inspect_text(text)
 
         assert not views._token_cache._tokens
 
-    def test_inspecting_logs_nothing_about_the_token(self, texts, caplog):
+    def test_inspector_logs_no_part_of_the_token(self, texts, caplog):
         caplog.set_level(logging.DEBUG)
         for text in texts:
             inspect_text(text)
@@ -195,7 +195,7 @@ class TestInspecting:
         for text in texts:
             assert all(part not in caplog.text for part in text.split(".") if len(part) > 20)
 
-    def test_an_inspection_contains_no_token_and_no_usable_part_of_a_token(self, texts):
+    def test_inspection_contains_no_token_and_no_long_segment_of_a_token(self, texts):
         for text in texts:
             inside = signed_inside(text).split(".")[1:] if inspect_text(text).layers[1:] else []
             text_of_inspection = repr(inspect_text(text))
@@ -204,10 +204,10 @@ class TestInspecting:
     @pytest.mark.parametrize(
         "payload", [b"[]", b"nope", b"[" * 5000, b'{"a":1e999}', b'{"exp":' + b"9" * 4000 + b"}", b"\xff"]
     )
-    def test_inspecting_an_arbitrary_payload_raises_no_error(self, make, payload):
+    def test_inspector_returns_a_verdict_for_any_payload_of_a_token(self, make, payload):
         for text in (make.signed(payload), make.encrypted(make.signed(payload))):
             assert inspect_text(text).outcome in Outcome
 
-    def test_an_inspection_is_in_the_language_of_the_user(self, token):
+    def test_inspector_returns_a_verdict_in_german(self, token):
         with translation.override("de"):
             assert str(inspect_text(token).outcome.value)

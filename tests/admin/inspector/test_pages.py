@@ -1,4 +1,4 @@
-"""The inspector page: permissions, requests, results, and places where the pasted token must not appear."""
+"""Tests of the inspector page: permissions, requests, results, and places that must not contain the pasted token."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def token(user, application) -> str:
 
 @pytest.fixture
 def signed_in(db):
-    """Return a function that creates a staff user with given permissions and returns a logged-in test client."""
+    """Return a function that creates a staff user with the given permissions and returns a logged-in client."""
 
     def signed_in_(*codenames: str, **client: Any) -> Client:
         staff = get_user_model().objects.create_user(f"staff{len(codenames)}", is_staff=True)
@@ -65,7 +65,7 @@ def signed_in(db):
 
 @pytest.fixture
 def staff_client(signed_in) -> Client:
-    """Return a client of a user who may inspect tokens and view the audit log."""
+    """Return the client of a staff user who may inspect tokens, view the audit log and view keys."""
     return signed_in("inspect_tokens", "view_issuedtoken", "view_key")
 
 
@@ -80,39 +80,39 @@ def main_part(text: str) -> str:
 
 
 def parts(token: str) -> list[str]:
-    """Return the sensitive segments of a token, without its header."""
+    """Return the sensitive segments of a token and of the signed token inside, without the headers."""
     return [part for part in [*token.split(".")[1:], *signed_inside(token).split(".")[1:]] if len(part) > 20]
 
 
 class TestWhoMayInspect:
     @pytest.mark.parametrize("method", ["get", "post"])
-    def test_only_users_with_the_inspect_permission_may_inspect(self, signed_in, token, method):
+    def test_inspector_page_refuses_users_without_the_inspect_permission(self, signed_in, token, method):
         for codenames in ([], ["view_issuedtoken", "revoke_tokens", "view_key", "manage_keys"]):
             assert getattr(signed_in(*codenames), method)(INSPECT, {}).status_code == 403
 
-    def test_superusers_may_inspect(self, admin_client):
+    def test_inspector_page_answers_200_to_superusers(self, admin_client):
         assert admin_client.get(INSPECT).status_code == 200
 
-    def test_anonymous_users_may_not_inspect(self, client, token):
+    def test_inspector_page_redirects_anonymous_users_to_the_login_page(self, client, token):
         response = client.post(INSPECT, {"token": token})
 
         assert response.status_code == 302
         assert response["Location"] == f"/admin/login/?next={INSPECT}"
 
-    def test_users_who_are_not_staff_may_not_inspect(self, client, user):
+    def test_inspector_page_redirects_users_who_are_not_staff(self, client, user):
         user.user_permissions.add(Permission.objects.get(codename="inspect_tokens"))
         client.force_login(user)
 
         assert client.get(INSPECT).status_code == 302
 
-    def test_users_with_only_the_inspect_permission_find_the_inspector(self, signed_in):
+    def test_admin_index_links_users_with_only_the_inspect_permission_to_the_inspector(self, signed_in):
         browser = signed_in("inspect_tokens")
 
         assert f'href="{TOKENS}"' in browser.get(reverse("admin:index")).content.decode()
         assert browser.get(TOKENS)["Location"] == INSPECT
         assert browser.get(INSPECT).status_code == 200
 
-    def test_users_with_only_the_inspect_permission_see_no_audit_row(self, signed_in, token):
+    def test_inspector_page_shows_no_links_to_rows_or_keys_without_the_view_permissions(self, signed_in, token):
         browser, row = signed_in("inspect_tokens"), IssuedToken.objects.get()
 
         assert browser.get(reverse("admin:instaccess_issuedtoken_change", args=[row.pk])).status_code == 403
@@ -121,28 +121,28 @@ class TestWhoMayInspect:
         assert reverse("admin:instaccess_issuedtoken_change", args=[row.pk]) not in text
         assert "/admin/instaccess/key/" not in text
 
-    def test_users_who_may_view_the_audit_log_get_links_to_the_row_and_the_keys(self, staff_client, token):
+    def test_inspector_page_links_to_the_row_and_the_keys_with_the_view_permissions(self, staff_client, token):
         text, row = inspected(staff_client, token), IssuedToken.objects.get()
 
         assert reverse("admin:instaccess_issuedtoken_change", args=[row.pk]) in text
         for key in Key.objects.filter(status="current"):
             assert reverse("admin:instaccess_key_change", args=[key.pk]) in text
 
-    def test_users_who_may_view_the_audit_log_still_see_the_list(self, signed_in):
+    def test_list_of_issued_tokens_answers_200_to_users_without_the_inspect_permission(self, signed_in):
         assert signed_in("view_issuedtoken").get(TOKENS).status_code == 200
 
-    def test_users_without_permissions_may_not_see_the_list(self, signed_in):
+    def test_list_of_issued_tokens_refuses_staff_without_permissions(self, signed_in):
         assert signed_in().get(TOKENS).status_code == 403
 
 
 class TestTheRequest:
-    def test_a_get_request_to_the_inspector_shows_an_empty_form(self, staff_client):
+    def test_inspector_page_shows_an_empty_form_for_a_get_request(self, staff_client):
         text = staff_client.get(INSPECT).content.decode()
 
         assert re.search(r'<textarea name="token"[^>]*></textarea>', re.sub(r"\s+", " ", text).replace("> <", "><"))
         assert "verdict" not in text
 
-    def test_the_inspector_form_disables_autocomplete_and_has_a_label_and_a_help_text(self, staff_client):
+    def test_inspector_form_disables_autocomplete_and_has_a_label_and_a_help_text(self, staff_client):
         area = re.search(r"<textarea[^>]*>", staff_client.get(INSPECT).content.decode())[0]
 
         for attribute in (
@@ -156,22 +156,24 @@ class TestTheRequest:
         assert '<label for="id_token">' in staff_client.get(INSPECT).content.decode()
 
     @pytest.mark.parametrize("method", ["get", "post", "head", "put"])
-    def test_a_token_in_the_query_string_is_ignored_and_removed(self, staff_client, token, method):
+    def test_inspector_page_redirects_a_request_with_a_query_string_to_the_url_without_the_query_string(
+        self, staff_client, token, method
+    ):
         response = getattr(staff_client, method)(f"{INSPECT}?token={token}")
 
         assert (response.status_code, response["Location"]) == (302, INSPECT)
         assert token not in str(response.headers) + response.content.decode()
 
-    def test_a_token_in_the_query_string_does_not_reach_the_login_page(self, client, token):
+    def test_login_page_of_the_inspector_contains_no_token_from_the_query_string(self, client, token):
         response = client.get(f"{INSPECT}?token={token}", follow=True)
 
         assert token not in str(response.redirect_chain) + response.content.decode()
 
     @pytest.mark.parametrize("method", ["put", "delete", "patch", "options"])
-    def test_the_inspector_refuses_other_methods_than_get_and_post(self, staff_client, method):
+    def test_inspector_page_refuses_put_delete_patch_and_options_requests(self, staff_client, method):
         assert getattr(staff_client, method)(INSPECT).status_code == 405
 
-    def test_the_inspector_refuses_a_post_request_without_csrf_token(self, signed_in, token):
+    def test_inspector_page_refuses_a_post_request_without_csrf_token(self, signed_in, token):
         browser = signed_in("inspect_tokens", enforce_csrf_checks=True)
         response = browser.post(INSPECT, {"token": token})
 
@@ -180,19 +182,19 @@ class TestTheRequest:
         sent = browser.get(INSPECT).context["csrf_token"]
         assert browser.post(INSPECT, {"token": token, "csrfmiddlewaretoken": str(sent)}).status_code == 200
 
-    def test_no_response_of_the_inspector_may_be_cached(self, staff_client, token):
+    def test_responses_of_the_inspector_page_have_headers_against_caching(self, staff_client, token):
         for response in (staff_client.get(INSPECT), staff_client.post(INSPECT, {"token": token})):
             assert "no-store" in response["Cache-Control"]
             assert "private" in response["Cache-Control"]
 
-    def test_the_inspector_page_has_no_inline_script_or_style(self, staff_client, token):
+    def test_inspector_page_has_no_inline_script_or_style(self, staff_client, token):
         inline = re.compile(r"\sstyle=|\son\w+=|<style|javascript:|data:|<script(?![^>]* src=)")
         for text in (staff_client.get(INSPECT).content.decode(), inspected(staff_client, token)):
             assert not inline.search(text)
 
 
 class TestTheResult:
-    def test_the_inspector_page_shows_the_verdict_on_a_valid_token_first(self, staff_client, token):
+    def test_inspector_page_shows_the_verdict_on_a_valid_token_first(self, staff_client, token):
         text = inspected(staff_client, token)
 
         assert '<h2 id="verdict">Accepted</h2>' in text
@@ -204,7 +206,7 @@ class TestTheResult:
         assert "User ada" in main_part(text)
         assert "Not authenticated" not in text
 
-    def test_the_inspector_page_shows_the_reason_that_the_401_response_hides(self, staff_client, user):
+    def test_inspector_page_shows_the_reason_that_the_401_response_hides(self, staff_client, user):
         token = issuing.issue(user=user, origin=ORIGIN, now=time.time() - 3780)[1]
         text = main_part(inspected(staff_client, token))
 
@@ -212,13 +214,13 @@ class TestTheResult:
         assert "expired : past its exp" in text
         assert "3 minutes ago" in text
 
-    def test_the_inspector_page_shows_who_revoked_a_token_and_why(self, staff_client, token, user):
+    def test_inspector_page_shows_the_user_and_the_reason_of_a_revocation(self, staff_client, token, user):
         revocation.revoke(rows.revocable_tokens(), keks=keks_for_revocation(), reason="laptop lost", by=user)
         denylist.clear_cache()
 
         assert re.search(r"20[\d: -]+UTC, by ada\. Reason: laptop lost", main_part(inspected(staff_client, token)))
 
-    def test_the_inspector_page_labels_claims_of_a_forged_token_as_not_authenticated(self, staff_client, token):
+    def test_inspector_page_labels_claims_of_a_forged_token_as_not_authenticated(self, staff_client, token):
         header, _, signature = signed_inside(token).split(".")
         forged = b64(json.dumps({"iss": "instructure:inst_access", "sub": "eve"}).encode())
         text = main_part(inspected(staff_client, f"{header}.{forged}.{signature}"))
@@ -228,7 +230,7 @@ class TestTheResult:
         assert "sub eve" in re.sub(r" +", " ", text)
         assert "User ada" not in text
 
-    def test_the_inspector_page_warns_about_a_token_without_an_audit_row(self, staff_client):
+    def test_inspector_page_warns_about_a_token_without_an_audit_row(self, staff_client):
         ring = keys_ring.current_ring()
         make = TokenFactory(ring.signing_key().private().reveal(), ring.encryption_key().private().reveal())
         text = inspected(staff_client, make.encrypted(make.signed(claims(int(time.time())))))
@@ -236,14 +238,14 @@ class TestTheResult:
         assert "Warnings" in text
         assert "revoke the signing key" in text
 
-    def test_the_inspector_page_does_not_show_a_pasted_access_token(self, staff_client, access_token):
+    def test_inspector_page_does_not_show_a_pasted_access_token(self, staff_client, access_token):
         text = inspected(staff_client, access_token.token)
 
         assert "Not an InstAccess token" in text
         assert access_token.token not in text
 
     @pytest.mark.parametrize("length", [9000, MAX_PASTED + 1, 200_000])
-    def test_the_inspector_page_explains_that_pasted_text_is_too_long(self, staff_client, length):
+    def test_inspector_page_explains_that_the_pasted_text_is_too_long(self, staff_client, length):
         text = inspected(staff_client, "a.b.c.d." + "A" * length)
 
         assert "too_long" in text
@@ -254,13 +256,13 @@ class TestTheResult:
         [{}, {"token": ""}, {"token": "\x00"}, {"token": "😀"}, {"other": "x"}],
         ids=["none", "empty", "NUL", "smile", "other"],
     )
-    def test_the_inspector_page_explains_that_pasted_text_is_not_a_token(self, staff_client, fields):
+    def test_inspector_page_explains_that_the_pasted_text_is_not_a_token(self, staff_client, fields):
         response = staff_client.post(INSPECT, fields)
 
         assert response.status_code == 200
         assert "Not an InstAccess token" in html.unescape(response.content.decode())
 
-    def test_a5_the_inspector_page_escapes_the_claims_of_a_token(self, staff_client):
+    def test_a5_inspector_page_escapes_the_claims_of_a_token(self, staff_client):
         ring = keys_ring.current_ring()
         make = TokenFactory(ring.signing_key().private().reveal(), ring.encryption_key().private().reveal())
         evil = {"<script>alert(1)</script>": "<img src=x>\u202e\x00\ud800"}
@@ -274,13 +276,15 @@ class TestTheResult:
         assert "\u202e" not in text
         assert "\\u202e" in text
 
-    def test_k7_the_inspector_page_explains_that_keys_cannot_be_decrypted(self, staff_client, token, settings):
+    def test_k7_inspector_page_reports_a_server_side_error_if_keys_cannot_be_decrypted(
+        self, staff_client, token, settings
+    ):
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": ["A" * 43]}
         keys_ring.clear_cache()
 
         assert "This is a server-side error." in inspected(staff_client, token)
 
-    def test_a6_the_inspector_page_shows_no_name_from_a_modified_foreign_key(self, staff_client, token, application):
+    def test_a6_inspector_page_shows_no_name_from_a_modified_foreign_key(self, staff_client, token, application):
         mallory = get_user_model().objects.create_user("mallory")
         malicious = get_application_model().objects.create(name="Mallory's", client_id="x", user=mallory)
         assert application.name in inspected(staff_client, token)
@@ -291,12 +295,12 @@ class TestTheResult:
         assert "mallory" not in page.lower()
         assert application.client_id in page
 
-    def test_the_inspector_page_works_in_an_admin_site_with_another_name(self, staff_client, token):
+    def test_inspector_form_is_sent_to_the_url_of_the_inspector_page(self, staff_client, token):
         assert f'action="{INSPECT}"' in inspected(staff_client, token)
 
 
 class TracebackHandler(logging.Handler):
-    """A log handler that stores every message with the traceback."""
+    """A log handler that stores every message with its traceback."""
 
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
@@ -320,7 +324,7 @@ def logged():
 
 
 class FailAfterTheView:
-    """Middleware that fails after the view."""
+    """A middleware that raises an error after the view."""
 
     def __init__(self, get_response: Any) -> None:
         self.get_response = get_response
@@ -331,7 +335,7 @@ class FailAfterTheView:
 
 
 class TestThePastedToken:
-    def test_the_pasted_token_is_not_on_the_inspector_page(self, staff_client, token):
+    def test_inspector_page_contains_no_part_of_the_pasted_token(self, staff_client, token):
         for text in (
             inspected(staff_client, token),
             inspected(staff_client, signed_inside(token)),
@@ -339,7 +343,7 @@ class TestThePastedToken:
         ):
             assert [part for part in parts(token) if part in text] == []
 
-    def test_the_log_contains_the_verdict_but_not_the_pasted_token(self, staff_client, token, logged):
+    def test_log_of_the_inspector_contains_the_verdict_but_not_the_pasted_token(self, staff_client, token, logged):
         inspected(staff_client, token)
         inspected(staff_client, token[:-4])
         text = "\n".join(logged.lines)
@@ -347,7 +351,7 @@ class TestThePastedToken:
         assert f"inspected kind=ENCRYPTED verdict=ACCEPTED reason= jti={IssuedToken.objects.get().jti}" in text
         assert [part for part in parts(token) if part in text] == []
 
-    def test_the_pasted_token_is_not_stored(self, staff_client, token, access_token):
+    def test_inspector_page_stores_no_pasted_token_in_the_database(self, staff_client, token, access_token):
         kinds = [token, signed_inside(token), token[:-4], access_token.token, "nonsense"]
         with CaptureQueriesContext(connection) as queries:
             for text in kinds:
@@ -361,18 +365,18 @@ class TestThePastedToken:
         call_command("dumpdata", stdout=out)
         assert [part for part in parts(token) if part in out.getvalue()] == []
 
-    def test_the_pasted_token_is_removed_from_the_request(self, staff_client, token):
+    def test_inspector_page_removes_the_pasted_token_from_the_request(self, staff_client, token):
         kept = staff_client.post(INSPECT, {"token": token}).wsgi_request
 
         assert (kept.body, dict(kept.POST)) == (b"", {})
 
-    def test_the_pasted_token_is_removed_from_a_request_whose_body_was_read(self, staff_client, token):
+    def test_inspector_page_removes_the_pasted_token_from_a_form_encoded_request(self, staff_client, token):
         sent = urlencode({"token": token})
         kept = staff_client.post(INSPECT, sent, content_type="application/x-www-form-urlencoded").wsgi_request
 
         assert (kept.body, dict(kept.POST)) == (b"", {})
 
-    def test_an_inspection_is_not_counted_as_a_refusal_and_not_cached(self, staff_client, token):
+    def test_inspector_page_counts_no_refusal_and_caches_no_token(self, staff_client, token):
         from instaccess.web import refusals
 
         refusals.counter.flush()
@@ -386,7 +390,7 @@ class TestThePastedToken:
 
     @pytest.mark.parametrize("debug", [False, True])
     @pytest.mark.parametrize("where", ["keys", "gateway", "table"])
-    def test_the_pasted_token_is_in_no_report_of_an_unexpected_error(
+    def test_pasted_token_is_in_no_page_log_or_mail_after_an_unexpected_error_of_the_inspector(
         self, staff_client, token, monkeypatch, settings, logged, error_mail, debug, where
     ):
         def fail(*args: Any, **kwargs: Any) -> Any:
@@ -410,7 +414,7 @@ class TestThePastedToken:
             assert [part for part in [token, *parts_unread(token)] if part in place] == []
 
     @pytest.mark.parametrize("debug", [False, True])
-    def test_the_pasted_token_is_in_no_report_of_a_failure_after_the_view(
+    def test_pasted_token_is_in_no_page_log_or_mail_after_a_failure_in_a_middleware(
         self, staff_client, token, settings, logged, error_mail, debug
     ):
         settings.DEBUG = debug
@@ -425,5 +429,5 @@ class TestThePastedToken:
 
 
 def parts_unread(token: str) -> list[str]:
-    """Return the segments of a token without decrypting it, because the test makes decryption fail."""
+    """Return the sensitive segments of an encrypted token, without decrypting the token."""
     return [part for part in token.split(".")[1:] if len(part) > 20]

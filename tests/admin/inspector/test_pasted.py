@@ -1,4 +1,4 @@
-"""Extracting a token from pasted text, and formatting values for display."""
+"""Tests of the functions that extract a token from pasted text and format values for display."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class TestExtractToken:
             "aaa.\u00a0bbb",
         ],
     )
-    def test_extract_token_removes_text_that_copying_added_around_a_token(self, pasted):
+    def test_extract_token_removes_text_and_whitespace_around_a_copied_token(self, pasted):
         assert extract_token(pasted) == "aaa.bbb"
 
     @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ class TestExtractToken:
     @pytest.mark.parametrize(
         "pasted", [f"Authorization: Bearer {'x' * MAX_PASTED}", "Bearer " * 2800, "\"'" * 9999, "> " * 9999]
     )
-    def test_extracting_a_token_from_long_text_is_fast(self, pasted):
+    def test_extract_token_takes_less_than_a_second_for_long_text(self, pasted):
         started = time.process_time()
         extract_token(pasted)
 
@@ -92,9 +92,9 @@ class TestFormatValue:
             (float("inf"), "Infinity"),
         ],
     )
-    def test_a_formatted_value_contains_no_characters_that_hide_or_reorder_text(self, value, text):
+    def test_format_value_escapes_characters_that_hide_or_reorder_text(self, value, text):
         assert format_value(value) == text
 
-    def test_a_formatted_value_is_truncated(self):
+    def test_format_value_truncates_a_long_value(self):
         assert len(format_value("x" * 5000)) < 500
         assert len(format_value(10**3000)) < 500

@@ -1,4 +1,4 @@
-"""The keys and the audit row that the inspector finds for a token."""
+"""Tests of the keys and the audit row that the inspector finds for a token."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.django_db
 
 
 class TestKeys:
-    def test_inspector_explains_where_a_token_with_an_unknown_kid_may_come_from(self, rsa_pool):
+    def test_inspector_explains_that_the_key_of_a_token_with_an_unknown_kid_is_not_available(self, rsa_pool):
         inspection = inspect_text(TokenFactory(rsa_pool.take("sig"), rsa_pool.take("enc")).token(**times(0)))
 
         assert codes(inspection) == ("REFUSED", "unknown_kid")
@@ -41,7 +41,7 @@ class TestKeys:
             False,
             False,
         )
-        assert inspection.claims  # The claims are shown as not authenticated.
+        assert inspection.claims  # The page shows the claims as not authenticated.
         assert inspection.audit.row == row
 
     def test_inspector_shows_only_the_header_of_a_token_encrypted_for_a_revoked_key(self, issue):
@@ -72,7 +72,7 @@ class TestKeys:
         assert "only the gateway can decrypt the token" in str(inspection.explanation.meaning)
         assert not inspection.layers[0].key.private_held
 
-    def test_inspector_does_not_refuse_a_token_of_an_external_key_if_other_private_keys_are_stored_here(self, issue):
+    def test_inspector_is_undecided_about_a_token_of_an_external_key_if_other_private_keys_are_stored(self, issue):
         row, token = issue()
         lifecycle.rotate(Key.Use.ENCRYPTION, force=True)
         write(Key.objects.filter(kid=row.encryption_kid), sealed_private_jwk="")
@@ -124,7 +124,7 @@ class TestKeys:
         assert codes(inspect_text(token)) == ("UNDECIDED", "config")
         assert name in inspect_text(token).detail
 
-    def test_inspector_reaches_no_verdict_without_a_deny_list_but_shows_the_claims(self, token, settings):
+    def test_inspector_is_undecided_without_a_deny_list_but_shows_the_claims(self, token, settings):
         settings.INSTACCESS = {"DENY_LIST": "https://127.0.0.1:1/", "SERVICE_SECRETS": ["s" * 32]}
         inspection = inspect_text(token)
 
@@ -196,7 +196,9 @@ class TestTheAuditRow:
 
         assert inspection.audit is None or inspection.audit.row is None
 
-    def test_inspector_does_not_call_an_audit_row_modified_if_its_hmac_key_is_not_configured(self, issue, settings):
+    def test_inspector_reports_an_unknown_hmac_status_if_the_key_encryption_key_of_a_row_is_missing(
+        self, issue, settings
+    ):
         token = issue()[1]
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": ["A" * 43, "SECRET_KEY"]}
         IssuedToken.objects.update(mac="unknown.AAAA")

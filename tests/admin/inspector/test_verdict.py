@@ -1,4 +1,4 @@
-"""The verdict of the inspector: the outcome, the reason, and the claims."""
+"""Tests of the verdict of the inspector: the outcome, the reason, and the claims."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class TestAGoodToken:
         assert inspection.alarms == ()
         assert inspection.notes == ()
 
-    def test_inspector_shows_and_describes_the_claims(self, issue, user):
+    def test_inspector_describes_the_claims_of_a_valid_token(self, issue, user):
         row, token = issue(minutes_ago=12)
         inspection = inspect_text(token)
 
@@ -50,7 +50,7 @@ class TestAGoodToken:
         assert claim(inspection, "exp").words.startswith(f"expires {row.expires_at:%Y-%m-%d %H:%M:%S} UTC, in 4")
         assert inspection.jti == str(row.jti)
 
-    def test_inspector_names_the_keys_of_the_token(self, token):
+    def test_inspector_names_the_keys_of_a_valid_token_with_their_status(self, token):
         ring = keys_ring.current_ring()
         outer, inner = inspect_text(token).layers
 
@@ -86,7 +86,7 @@ class TestAGoodToken:
     def test_inspector_finds_no_difference_between_a_service_users_token_and_its_audit_row(self, issue):
         assert inspect_text(issue(service=True)[1]).audit.differences == ()
 
-    def test_c12_inspector_accepts_a_token_of_canvas_and_shows_an_integer_as_it_was_written(self, make, user):
+    def test_c12_inspector_accepts_a_token_of_canvas_and_shows_an_integer_claim_unchanged(self, make, user):
         payload = canvas_claims(
             int(time.time()), iss="https://canvas.example", sub=users.user_uuid(user), masq_sub=...
         )
@@ -189,7 +189,7 @@ def failing_hook(claims: Any) -> Any:
 
 
 class TestARefusal:
-    def test_inspector_shows_since_when_a_token_has_been_expired(self, issue):
+    def test_inspector_shows_the_time_since_an_expired_token_expired(self, issue):
         row, token = issue(minutes_ago=63)
         inspection = inspect_text(token)
 
@@ -199,7 +199,7 @@ class TestARefusal:
         assert inspection.audit.row == row
         assert inspection.audit.differences == ()
 
-    def test_inspector_shows_who_revoked_a_token_and_why(self, issue, user):
+    def test_inspector_shows_the_user_and_the_reason_of_a_revocation(self, issue, user):
         token = issue()[1]
         revocation.revoke(rows.revocable_tokens(), keks=keks_for_revocation(), reason="laptop lost", by=user)
         denylist.clear_cache()
@@ -210,20 +210,20 @@ class TestARefusal:
         assert inspection.audit.revoked.startswith("20")
         assert inspection.alarms == ()
 
-    def test_inspector_uses_a_deny_list_that_is_as_recent_as_the_gateways(self, issue):
+    def test_inspector_uses_a_cached_deny_list_like_the_gateway(self, issue):
         token = issue()[1]
         assert codes(inspect_text(token)) == ("ACCEPTED", "")
         revocation.revoke(rows.revocable_tokens(), keks=keks_for_revocation(), reason="laptop lost")
         inspection = inspect_text(token)
 
-        # The cached deny list is up to two seconds old, as in a gateway, so it does not contain the token yet.
+        # As in a gateway, the cached deny list is up to two seconds old, so the list does not contain the token yet.
         assert codes(inspection) == ("ACCEPTED", "")
         assert any("within five seconds" in alarm for alarm in inspection.alarms)
 
     def test_inspector_refuses_a_token_that_was_issued_in_the_future(self, make):
         assert codes(inspect_text(make.token(**times(3600)))) == ("REFUSED", "not_yet")
 
-    def test_inspector_shows_when_a_token_becomes_valid(self, make):
+    def test_inspector_shows_the_time_at_which_a_token_becomes_valid(self, make):
         inspection = inspect_text(make.token(**times(0), nbf=int(time.time()) + 600))
 
         assert codes(inspection) == ("REFUSED", "not_yet")
@@ -280,7 +280,7 @@ class TestARefusal:
         assert inspection.layers[0].authentic
         assert "this is a secret" not in repr(inspection)
 
-    def test_inspector_shows_claims_of_another_issuer_that_are_signed_with_our_keys(self, make):
+    def test_inspector_refuses_a_token_of_another_issuer_that_is_signed_with_a_known_key(self, make):
         inspection = inspect_text(make.token(**times(0), iss="https://elsewhere.example"))
 
         assert codes(inspection) == ("REFUSED", "foreign_issuer")
@@ -288,7 +288,7 @@ class TestARefusal:
 
 
 class TestTextThatIsNotAToken:
-    def test_inspector_explains_how_to_exchange_an_access_token_without_looking_it_up(
+    def test_inspector_explains_how_to_exchange_an_access_token_without_any_query(
         self, access_token, django_assert_num_queries
     ):
         with django_assert_num_queries(0):

@@ -1,4 +1,4 @@
-"""Fixtures: a stopped clock, and an operator who may manage keys."""
+"""Fixtures for the tests of the key pages: a stopped clock, and an operator who may manage keys."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tests.admin.keys.helpers import START
 
 @pytest.fixture
 def clock() -> Any:
-    """Stop the clock at `START`. A test may move the clock."""
+    """Stop the clock at `START`. Yields the traveller, with which a test can move the clock."""
     with time_machine.travel(START, tick=False) as traveller:
         yield traveller
 
 
 @pytest.fixture
 def make_operator(db: None) -> Callable[..., Any]:
-    """Return a staff user with the named permissions."""
+    """Return a function that creates a staff user with the given permissions."""
 
     def make(*permissions: str) -> Any:
         operator = get_user_model().objects.create_user("grace", password="correct horse", is_staff=True)

@@ -1,4 +1,4 @@
-"""URLs of the key pages, and helpers that read the pages."""
+"""The URLs of the key pages in the admin, and functions that read these pages."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def page_text(response: Any) -> str:
 
 
 def messages_of(response: Any) -> list[str]:
-    """Return the messages of the redirect to the list."""
+    """Check that a response redirects to the list of keys. Returns the messages of the redirect."""
     assert (response.status_code, response.url) == (302, LIST)
     return [str(message) for message in get_messages(response.wsgi_request)]
 

@@ -1,4 +1,4 @@
-"""The buttons on keys: permissions, confirmation pages, changes and log entries."""
+"""Tests of the buttons that change keys in the admin: permissions, confirmation pages, changes and log entries."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ ACTS = ("rotate", "generate", "import", "revoke")
 
 @pytest.fixture
 def confirmed_request(rsa_pool: Any) -> Callable[[str], tuple[str, dict[str, str]]]:
-    """Return the data that the confirmation page of an action sends."""
+    """Return a function that returns the URL and the form data of the confirmation page of an action."""
 
     def request(act: str) -> tuple[str, dict[str, str]]:
         current, public = key_of(SIG, "current").kid, rsa_pool.take().export_public()
@@ -63,7 +63,7 @@ def confirmed_request(rsa_pool: Any) -> Callable[[str], tuple[str, dict[str, str
 @pytest.mark.usefixtures("initial_keys")
 class TestThePermissionToChangeKeys:
     @pytest.mark.parametrize("act", ACTS)
-    def test_a2_a_get_request_changes_nothing_and_shows_no_page(self, act, operator_client, confirmed_request):
+    def test_a2_key_action_refuses_get_head_put_and_delete_requests(self, act, operator_client, confirmed_request):
         url, data = confirmed_request(act)
         before = rows()
         for method in (operator_client.get, operator_client.head, operator_client.put, operator_client.delete):
@@ -74,7 +74,7 @@ class TestThePermissionToChangeKeys:
         assert rows() == before
 
     @pytest.mark.parametrize("act", ACTS)
-    def test_a2_a_request_without_csrf_token_is_refused(self, act, operator, confirmed_request):
+    def test_a2_key_action_refuses_a_request_without_csrf_token(self, act, operator, confirmed_request):
         client = Client(enforce_csrf_checks=True)
         client.force_login(operator)
         url, data = confirmed_request(act)
@@ -85,7 +85,7 @@ class TestThePermissionToChangeKeys:
         assert not LogEntry.objects.exists()
 
     @pytest.mark.parametrize("act", ACTS)
-    def test_a_request_with_the_csrf_token_of_the_page_makes_the_change(self, act, operator, confirmed_request):
+    def test_key_action_with_the_csrf_token_of_the_page_makes_the_change(self, act, operator, confirmed_request):
         client = Client(enforce_csrf_checks=True)
         client.force_login(operator)
         url, data = confirmed_request(act)
@@ -98,7 +98,7 @@ class TestThePermissionToChangeKeys:
 
     @pytest.mark.parametrize("act", ACTS)
     @pytest.mark.parametrize("permissions", [[], ["view_key"], ["view_key", "view_issuedtoken", "change_user"]])
-    def test_a2_a_user_without_the_permission_is_refused(
+    def test_a2_key_action_refuses_users_without_the_permission_to_manage_keys(
         self, act, permissions, client, make_operator, confirmed_request
     ):
         client.force_login(make_operator(*permissions))
@@ -110,7 +110,9 @@ class TestThePermissionToChangeKeys:
         assert rows() == before
 
     @pytest.mark.parametrize("act", ACTS)
-    def test_a2_users_who_are_not_staff_are_redirected_to_the_login_page(self, act, client, user, confirmed_request):
+    def test_a2_key_action_redirects_users_who_are_not_staff_to_the_login_page(
+        self, act, client, user, confirmed_request
+    ):
         url, data = confirmed_request(act)
         before = rows()
         for visitor in (None, user):
@@ -125,7 +127,7 @@ class TestThePermissionToChangeKeys:
 
 @pytest.mark.usefixtures("initial_keys")
 class TestTheButtons:
-    def test_users_who_may_manage_keys_see_the_buttons(self, operator_client):
+    def test_key_pages_show_buttons_to_users_who_may_manage_keys(self, operator_client):
         page = page_text(operator_client.get(LIST))
         kid = key_of(SIG, "current")
         key_page = page_text(operator_client.get(reverse("admin:instaccess_key_change", args=[kid.pk])))
@@ -134,7 +136,7 @@ class TestTheButtons:
             assert f'<form method="post" action="{url}">' in page
         assert f'<form method="post" action="{revoke_url(kid.kid)}">' in key_page
 
-    def test_users_who_may_only_view_keys_see_no_buttons(self, client, make_operator):
+    def test_key_pages_show_no_buttons_to_users_who_may_only_view_keys(self, client, make_operator):
         client.force_login(make_operator("view_key"))
         page = page_text(client.get(LIST)) + page_text(
             client.get(reverse("admin:instaccess_key_change", args=[key_of(SIG, "current").pk]))
@@ -143,14 +145,16 @@ class TestTheButtons:
         for url in (ROTATE, ROTATE_ENC, GENERATE, IMPORT, revoke_url(key_of(SIG, "current").kid)):
             assert url not in page
 
-    def test_a_revoked_key_has_no_revoke_button(self, operator_client):
+    def test_page_of_a_revoked_key_shows_no_revoke_button(self, operator_client):
         key = lifecycle.revoke(key_of(SIG, "current").kid).key
         page = page_text(operator_client.get(reverse("admin:instaccess_key_change", args=[key.pk])))
 
         assert revoke_url(key.kid) not in page
 
     @pytest.mark.parametrize("act", ACTS)
-    def test_a_button_opens_a_confirmation_page_and_changes_nothing(self, act, operator_client, confirmed_request):
+    def test_button_on_the_key_page_opens_a_confirmation_page_and_changes_no_key(
+        self, act, operator_client, confirmed_request
+    ):
         url, _ = confirmed_request(act)
         before = rows()
 
@@ -161,7 +165,9 @@ class TestTheButtons:
 
 @pytest.mark.usefixtures("initial_keys")
 class TestRotate:
-    def test_the_rotation_page_names_the_retiring_key_the_next_key_and_the_live_tokens(self, operator_client, issue):
+    def test_rotation_page_names_the_retiring_key_the_next_key_and_the_number_of_live_tokens(
+        self, operator_client, issue
+    ):
         issue()
         issue()
         page = page_text(operator_client.post(ROTATE))
@@ -170,21 +176,23 @@ class TestRotate:
         assert f"Key {current} retires. Its 2 live tokens stay valid until they expire." in page
         assert f"Key {future} becomes current." in page
 
-    def test_the_rotation_page_warns_that_rotation_is_not_due_and_services_may_lack_the_key(self, operator_client):
+    def test_rotation_page_warns_that_rotation_is_not_due_and_that_services_may_lack_the_next_key(
+        self, operator_client
+    ):
         page = page_text(operator_client.post(ROTATE))
 
         assert "Rotation is not due before 2026-12-23 12:00:00 UTC." in page
         assert "Services may refuse new tokens until 2026-11-23 12:05:03 UTC" in page
         assert "Rotate the key before rotation is due" in page
 
-    def test_k2_a_rotation_that_is_not_due_needs_an_additional_checkbox(self, operator_client):
+    def test_k2_rotation_before_it_is_due_is_refused_without_the_additional_checkbox(self, operator_client):
         before = rows()
         data = {"confirmed": "yes", "expected_current": key_of(SIG, "current").kid}
 
         assert "This field is required." in page_text(operator_client.post(ROTATE, data))
         assert rows() == before
 
-    def test_a_rotation_that_is_due_needs_only_the_button(self, operator_client, clock):
+    def test_rotation_that_is_due_needs_no_additional_checkbox(self, operator_client, clock):
         clock.shift(timedelta(days=30))
         operator_client.force_login(get_user_model().objects.get(username="grace"))
         current, future = key_of(SIG, "current").kid, key_of(SIG, "future").kid
@@ -195,7 +203,7 @@ class TestRotate:
         assert (key_of(SIG, "current").kid, key_of(SIG, "past").kid) == (future, current)
 
     @pytest.mark.parametrize("days", [0, 30])
-    def test_a7_a_double_click_rotates_a_key_once(self, days, operator_client, clock):
+    def test_a7_double_click_on_the_rotation_page_rotates_the_keys_once(self, days, operator_client, clock):
         clock.shift(timedelta(days=days))
         operator_client.force_login(get_user_model().objects.get(username="grace"))
         data = {"confirmed": "yes", "expected_current": key_of(SIG, "current").kid, "force": "on"}
@@ -210,7 +218,7 @@ class TestRotate:
         assert rows() == after_one
         assert len(logged()) == entries
 
-    def test_a_rotation_is_logged_for_each_changed_key_with_user_and_time(self, operator_client):
+    def test_rotation_adds_a_log_entry_with_user_and_time_for_each_changed_key(self, operator_client):
         current, future = key_of(SIG, "current"), key_of(SIG, "future")
         operator_client.post(ROTATE, {"confirmed": "yes", "expected_current": current.kid, "force": "on"})
         made = key_of(SIG, "future")
@@ -222,7 +230,9 @@ class TestRotate:
         ]
         assert {entry.action_time for entry in LogEntry.objects.all()} == {START}
 
-    def test_the_rotation_page_warns_that_a_new_key_becomes_current_immediately(self, operator_client):
+    def test_rotation_page_warns_that_a_new_key_becomes_current_immediately_if_there_is_no_future_key(
+        self, operator_client
+    ):
         page = page_text(operator_client.post(ROTATE_ENC))
 
         assert "A new key is generated and becomes current immediately" in page
@@ -230,19 +240,23 @@ class TestRotate:
         operator_client.post(ROTATE_ENC, {"confirmed": "yes", "expected_current": current, "force": "on"})
         assert key_of(ENC, "past").kid == current
 
-    def test_k8_a_rotation_without_a_current_key_names_the_command(self, operator_client):
+    def test_k8_rotation_without_a_current_key_is_refused_with_the_command_that_generates_a_key(
+        self, operator_client
+    ):
         Key.objects.filter(use=SIG, status="current").delete()
 
         assert "instaccess_init" in messages_of(operator_client.post(ROTATE))[0]
 
-    def test_rotating_an_unknown_use_is_refused(self, operator_client):
+    def test_rotation_of_keys_with_an_unknown_use_is_refused(self, operator_client):
         url = reverse("admin:instaccess_key_rotate", args=["other"])
 
         assert messages_of(operator_client.post(url)) == [
             "Unknown key use in the URL. The key use must be `sig` or `enc`."
         ]
 
-    def test_rotating_an_external_key_asks_for_the_next_public_key(self, operator_client, rsa_pool):
+    def test_rotation_of_an_external_key_is_refused_with_a_request_for_the_next_public_key(
+        self, operator_client, rsa_pool
+    ):
         Key.objects.filter(use=ENC).delete()
         kid = lifecycle.activate(key_texts.import_key(rsa_pool.take().export_public(), use=ENC).kid).kid
         response = operator_client.post(ROTATE_ENC, {"confirmed": "yes", "expected_current": kid, "force": "on"})
@@ -253,7 +267,7 @@ class TestRotate:
 @pytest.mark.usefixtures("initial_keys")
 class TestGenerate:
     @pytest.mark.parametrize("use", ["sig", "enc"])
-    def test_generating_a_key_stores_and_logs_a_future_key(self, use, operator_client):
+    def test_generation_page_stores_a_future_key_and_adds_a_log_entry(self, use, operator_client):
         before = set(Key.objects.values_list("pk", flat=True))
         response = operator_client.post(GENERATE, {"confirmed": "yes", "use": use})
         key = Key.objects.exclude(pk__in=before).get()
@@ -262,10 +276,10 @@ class TestGenerate:
         assert (key.use, key.status) == (use, "future")
         assert logged() == [("grace", str(key.pk), ADDITION, "Generated.")]
 
-    def test_the_generation_page_explains_that_live_tokens_are_not_affected(self, operator_client):
+    def test_generation_page_explains_that_live_tokens_are_not_affected(self, operator_client):
         assert "Live tokens are not affected." in page_text(operator_client.post(GENERATE))
 
-    def test_generating_a_key_of_an_unknown_use_is_refused(self, operator_client):
+    def test_generation_of_a_key_with_an_unknown_use_is_refused(self, operator_client):
         before = rows()
         page = page_text(operator_client.post(GENERATE, {"confirmed": "yes", "use": "other"}))
 
@@ -275,7 +289,7 @@ class TestGenerate:
 
 @pytest.mark.usefixtures("initial_keys")
 class TestRevoke:
-    def test_the_revocation_page_counts_the_live_tokens_and_warns_that_it_cannot_be_undone(
+    def test_revocation_page_of_a_key_counts_live_tokens_and_warns_that_a_revocation_is_final(
         self, operator_client, issue
     ):
         for _ in range(3):
@@ -286,7 +300,7 @@ class TestRevoke:
         assert "You can't undo a revocation." in page
         assert f"Key {key_of(SIG, 'future').kid} becomes current." in page
 
-    def test_the_revocation_page_says_which_services_accept_tokens_of_a_signing_key_for_longer(self, operator_client):
+    def test_revocation_page_of_a_signing_key_names_the_services_that_still_accept_its_tokens(self, operator_client):
         pages = {use: page_text(operator_client.post(revoke_url(key_of(use, "current").kid))) for use in (SIG, ENC)}
 
         assert (
@@ -295,14 +309,14 @@ class TestRevoke:
         ) in pages[SIG]
         assert "Services elsewhere" not in pages[ENC]
 
-    def test_the_revocation_page_announces_a_new_current_key(self, operator_client):
+    def test_revocation_page_of_a_key_announces_a_new_key_if_there_is_no_future_key(self, operator_client):
         key_of(SIG, "future").delete()
 
         assert "A new key is generated and becomes current." in page_text(
             operator_client.post(revoke_url(key_of(SIG, "current").kid))
         )
 
-    def test_revoking_an_external_key_warns_that_no_key_becomes_current(self, operator_client, rsa_pool):
+    def test_revocation_of_an_external_key_warns_that_no_key_becomes_current(self, operator_client, rsa_pool):
         lifecycle.rotate(ENC)
         public = material.to_text(rsa_pool.take(), file_format="pem")
         kid = lifecycle.activate(key_texts.import_key(public, use=ENC).kid).kid
@@ -318,13 +332,15 @@ class TestRevoke:
             f"Key {kid} and its live tokens",
         ]
 
-    def test_revoking_a_key_that_is_not_current_mentions_no_successor(self, operator_client):
+    def test_revocation_page_of_a_future_key_mentions_no_successor(self, operator_client):
         page = page_text(operator_client.post(revoke_url(key_of(SIG, "future").kid)))
 
         assert "live tokens of this key (0)" in page
         assert "becomes current" not in page
 
-    def test_revoking_a_key_revokes_its_tokens_and_records_reason_and_user(self, operator_client, operator, issue):
+    def test_revocation_of_a_key_revokes_its_tokens_and_records_reason_and_user(
+        self, operator_client, operator, issue
+    ):
         row = issue()
         current, future = key_of(SIG, "current"), key_of(SIG, "future")
         response = operator_client.post(revoke_url(current.kid), {"confirmed": "yes", "reason": "laptop <stolen>"})
@@ -346,7 +362,7 @@ class TestRevoke:
         ]
 
     @pytest.mark.parametrize("reason", ["", "   ", "x" * 256])
-    def test_revoking_a_key_needs_a_reason_that_fits_the_column(self, reason, operator_client):
+    def test_revocation_of_a_key_is_refused_if_the_reason_is_empty_or_too_long(self, reason, operator_client):
         before = rows()
         page = page_text(
             operator_client.post(revoke_url(key_of(SIG, "current").kid), {"confirmed": "yes", "reason": reason})
@@ -355,7 +371,7 @@ class TestRevoke:
         assert "errorlist" in page
         assert rows() == before
 
-    def test_a7_a_double_click_revokes_one_key_only(self, operator_client, confirmed_request):
+    def test_a7_double_click_on_the_revocation_page_revokes_only_one_key(self, operator_client, confirmed_request):
         url, data = confirmed_request("revoke")
         operator_client.post(url, data)
         after_one, entries = rows(), len(logged())
@@ -366,7 +382,7 @@ class TestRevoke:
         assert len(logged()) == entries
 
     @pytest.mark.parametrize("kid", ["unknown-kid", "x", "%00", "<b>bold", "a" * 1000])
-    def test_revoking_an_unknown_key_redirects_to_the_list_with_a_message(self, kid, operator_client):
+    def test_revocation_of_an_unknown_key_redirects_to_the_list_of_keys_with_a_message(self, kid, operator_client):
         response = operator_client.post(revoke_url(kid), {"confirmed": "yes", "reason": "why"})
 
         assert "there is no key" in messages_of(response)[0]

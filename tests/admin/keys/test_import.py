@@ -1,4 +1,4 @@
-"""Importing a key in the admin: accepted keys, and no private key in pages or logs."""
+"""Tests of the import of a key in the admin: accepted and refused keys, and no private key in pages or logs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def private_pem(pair: JWK) -> str:
 
 
 def secrets_of(pair: JWK) -> list[str]:
-    """Return the parts of a private key that must not appear: JWK members and PEM lines."""
+    """Return the strings of a private key that no page or log may contain: JWK members and PEM lines."""
     pem = key_texts.private_text(pair, file_format="pem")
     return [pair[name] for name in ("d", "p", "q", "dp", "dq", "qi")] + pem.splitlines()[1:-1]
 
@@ -57,7 +57,7 @@ class TestImport:
         return client.post(IMPORT, {"confirmed": "yes", "use": "enc", "text": "", **data})
 
     @pytest.mark.parametrize("file_format", ["pem", "jwk"])
-    def test_importing_pasted_text_stores_and_logs_a_future_key(self, file_format, client, pair):
+    def test_import_of_pasted_text_stores_a_future_key_and_adds_a_log_entry(self, file_format, client, pair):
         text = material.to_text(pair, file_format=file_format)
         response = self.send(client, text=text)
         key = Key.objects.get()
@@ -66,27 +66,27 @@ class TestImport:
         assert (key.kid, key.use, key.status) == (pair.thumbprint(), "enc", "future")
         assert logged() == [("grace", str(key.pk), ADDITION, "Imported.")]
 
-    def test_importing_a_file_stores_a_future_key(self, client, pair):
+    def test_import_of_a_file_stores_a_future_key(self, client, pair):
         pem = material.to_text(pair, file_format="pem").encode()
         self.send(client, file=SimpleUploadedFile("gateway.pub.pem", pem))
 
         assert Key.objects.get().kid == pair.thumbprint()
 
-    def test_importing_a_private_key_needs_the_checkbox(self, client, private_pem, pair):
+    def test_import_of_a_private_key_is_refused_without_the_checkbox(self, client, private_pem, pair):
         page = page_text(self.send(client, text=private_pem))
 
         assert "an attacker with the private key can decrypt every token" in page
         assert not shows_a_secret(page, pair)
         assert not Key.objects.exists()
 
-    def test_importing_a_private_key_is_logged(self, client, private_pem):
+    def test_import_of_a_private_key_adds_a_log_entry(self, client, private_pem):
         self.send(client, text=private_pem, with_private="on")
 
         assert Key.objects.get().has_private
         assert logged()[0][3] == "Imported with its private key."
 
     @pytest.mark.parametrize("kind", ["public", "private"])
-    def test_k19_importing_a_signing_key_needs_a_separate_permission(self, kind, client, operator, pair):
+    def test_k19_import_of_a_signing_key_is_refused_without_a_separate_permission(self, kind, client, operator, pair):
         private = kind == "private"
         data = {
             "use": "sig",
@@ -105,14 +105,14 @@ class TestImport:
 
         assert Key.objects.get().use == "sig"
 
-    def test_k19_the_permission_to_import_signing_keys_is_not_enough_without_the_permission_to_manage_keys(
+    def test_k19_import_of_a_signing_key_is_refused_without_the_permission_to_manage_keys(
         self, client, operator, pair
     ):
         operator.user_permissions.set(Permission.objects.filter(codename__in=["view_key", "import_signing_keys"]))
 
         assert self.send(client, use="sig", text=pair.export_public()).status_code == 403
 
-    def test_k19_the_import_page_offers_only_the_uses_that_the_user_may_import_and_names_the_permission(
+    def test_k19_import_page_offers_only_uses_that_the_user_may_import_and_names_the_permission(
         self, client, operator
     ):
         page = page_text(client.post(IMPORT))
@@ -126,41 +126,43 @@ class TestImport:
         assert re.findall(r'<option value="(\w+)"', page) == ["sig", "enc"]
         assert "even as a superuser" in page
 
-    def test_k19_the_names_of_the_permissions_say_what_they_allow(self):
+    def test_k19_names_of_key_permissions_describe_the_allowed_actions(self):
         names = dict(Permission.objects.values_list("codename", "name"))
 
         assert names["import_signing_keys"] == "Can import signing keys, and so issue tokens as any user"
         assert names["manage_keys"] == "Can generate, rotate and revoke keys, and import encryption keys"
 
-    def test_k11_importing_a_stored_key_is_refused(self, client, pair):
+    def test_k11_import_of_a_key_that_is_already_stored_is_refused(self, client, pair):
         for _ in range(2):
             response = self.send(client, text=pair.export_public())
 
         assert "already stored" in page_text(response)
         assert Key.objects.count() == 1
 
-    def test_k6_importing_a_weak_key_is_refused_with_the_reason(self, client):
+    def test_k6_import_of_a_weak_key_is_refused_with_the_reason(self, client):
         weak = JWK.generate(kty="RSA", size=1024).export_public()
 
         assert "the key has 1024 bits" in page_text(self.send(client, text=weak))
 
-    def test_an_empty_import_asks_for_a_file_or_text(self, client):
+    def test_import_without_a_key_is_refused_with_a_request_for_a_file_or_text(self, client):
         assert "Choose a file or paste the key." in page_text(self.send(client))
 
-    def test_a_large_file_is_refused_without_being_read(self, client):
+    def test_import_of_a_large_file_is_refused_with_a_request_for_a_key_file(self, client):
         page = page_text(self.send(client, file=SimpleUploadedFile("film.mp4", b"x" * (64 * 1024 + 1))))
 
         assert "The file is too large for a key. Choose a PEM or JWK file." in page
 
     @pytest.mark.parametrize("junk", ["\x00", "<script>alert(1)</script>", "{" * 5000, "\N{PILE OF POO}"])
-    def test_the_error_for_invalid_text_does_not_show_the_text(self, junk, client):
+    def test_import_page_does_not_show_an_invalid_text_again(self, junk, client):
         page = self.send(client, text=junk).content.decode()
 
         assert "errorlist" in page
         assert junk not in page.partition("<form")[2]
 
     @pytest.mark.parametrize("problem", ["use", "private", "broken", "beside a large file"])
-    def test_a1_an_error_never_shows_the_pasted_key(self, problem, client, private_pem, pair, caplog):
+    def test_a1_error_on_the_import_page_never_shows_the_pasted_private_key(
+        self, problem, client, private_pem, pair, caplog
+    ):
         data = {
             "use": {"use": "other", "text": private_pem},
             "private": {"text": private_pem},
@@ -172,7 +174,7 @@ class TestImport:
         assert "errorlist" in page
         assert not shows_a_secret(page + caplog.text, pair)
 
-    def test_a1_a_pasted_private_key_is_in_no_page_message_or_log(self, client, private_pem, pair, caplog):
+    def test_a1_imported_private_key_is_in_no_page_message_or_log(self, client, private_pem, pair, caplog):
         response = self.send(client, text=private_pem, with_private="on")
         key = Key.objects.get()
         pages = [client.get(url) for url in (LIST, reverse("admin:instaccess_key_change", args=[key.pk]))]
@@ -182,7 +184,7 @@ class TestImport:
             text + str(messages_of(response)) + str(logged()) + caplog.text + str(response.headers), pair
         )
 
-    def test_a1_a_pasted_private_key_is_in_no_report_of_a_database_failure(
+    def test_a1_imported_private_key_is_in_no_error_report_of_a_database_failure(
         self, client, private_pem, pair, caplog, settings
     ):
         settings.ADMINS = mailing.ADMINS

@@ -1,4 +1,4 @@
-"""The key page: the timeline, its table, and the problems."""
+"""Tests of the key page in the admin: the timeline, its table, and the problems of keys."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def _stopped_clock(clock: Any) -> None:
 
 @pytest.mark.usefixtures("initial_keys")
 class TestALiveToken:
-    """Live tokens, as the pages count them."""
+    """Tests of the number of live tokens that the pages show for a key."""
 
-    def test_live_tokens_exclude_expired_tokens_revoked_tokens_and_tokens_of_other_keys(
+    def test_revocation_page_counts_no_expired_tokens_revoked_tokens_or_tokens_of_other_keys(
         self, operator_client, issue, clock
     ):
         issue()
@@ -55,7 +55,7 @@ def svg_of(text: str) -> str:
 
 
 class TestThePageWithoutKeys:
-    def test_k5_the_key_page_without_keys_names_the_command_and_shows_no_timeline(self, operator_client):
+    def test_k5_key_page_without_keys_names_the_command_and_shows_no_timeline(self, operator_client):
         page = page_text(operator_client.get(LIST))
 
         assert "There are no keys yet" in page
@@ -65,7 +65,7 @@ class TestThePageWithoutKeys:
 
 @pytest.mark.usefixtures("initial_keys")
 class TestThePage:
-    def test_every_key_is_in_the_timeline_and_in_the_table(self, operator_client):
+    def test_key_page_shows_every_key_in_the_timeline_and_in_the_table(self, operator_client):
         page = page_text(operator_client.get(LIST))
         table = page.partition('<div class="results instaccess-words"')[2]
 
@@ -75,7 +75,7 @@ class TestThePage:
         assert "Current since 2026-11-23 12:00 UTC. Next rotation due at 2026-12-23 12:00 UTC" in table
         assert "Published since 2026-11-23 12:00 UTC. Becomes current at 2026-12-23 12:00 UTC" in table
 
-    def test_the_timeline_has_a_title_a_description_and_a_mark_for_now(self, operator_client):
+    def test_key_timeline_has_a_title_a_description_and_a_mark_for_the_current_time(self, operator_client):
         drawing = svg_of(page_text(operator_client.get(LIST)))
 
         assert 'role="img"' in drawing
@@ -84,7 +84,7 @@ class TestThePage:
         assert "The table below contains the same information." in drawing
         assert ">now</text>" in drawing
 
-    def test_phases_differ_by_more_than_colour(self, operator_client):
+    def test_key_timeline_distinguishes_phases_by_labels_and_patterns(self, operator_client):
         page = svg_of(page_text(operator_client.get(LIST)))
 
         assert "· current" in page
@@ -93,7 +93,7 @@ class TestThePage:
         for phase in ("future", "past", "current"):
             assert f'<pattern id="instaccess-pattern-{phase}"' in page
 
-    def test_the_table_shows_the_number_of_live_tokens_of_each_key(self, operator_client, issue):
+    def test_key_page_shows_the_number_of_live_tokens_of_each_key(self, operator_client, issue):
         issue()
         lifecycle.rotate(SIG, force=True)
         issue()
@@ -109,14 +109,16 @@ class TestThePage:
         assert "current · 2 live tokens" in page
         assert "past · 1 live token<" in page
 
-    def test_each_key_links_to_its_public_key(self, operator_client):
+    def test_key_page_links_each_key_to_its_public_key(self, operator_client):
         page = page_text(operator_client.get(LIST))
         for key in Key.objects.all():
             url = reverse("admin:instaccess_key_change", args=[key.pk])
             assert f'href="{url}#public-pem"' in page
             assert 'id="public-pem"' in page_text(operator_client.get(url))
 
-    def test_old_keys_are_counted_but_not_drawn(self, operator_client, operator, clock):
+    def test_key_page_omits_old_keys_from_the_timeline_and_counts_the_omitted_keys(
+        self, operator_client, operator, clock
+    ):
         lifecycle.rotate(SIG, force=True)
         gone = key_of(SIG, "past").kid
         clock.shift(timedelta(days=29))
@@ -128,7 +130,7 @@ class TestThePage:
         assert "1 old key is not shown in the timeline. The list of all keys below contains the key." in page
         assert gone in page
 
-    def test_a_bounded_number_of_keys_is_drawn_and_the_others_are_counted(self, operator_client):
+    def test_key_page_draws_at_most_twelve_keys_per_use_and_counts_the_other_keys(self, operator_client):
         write(
             Key(kid=f"{n:08}", use=SIG, status="past", public_jwk={}, activated_at=START, retired_at=START)
             for n in range(20)
@@ -138,14 +140,14 @@ class TestThePage:
         assert svg_of(page).count('class="instaccess-kid"') == 13
         assert "10 more keys are not shown in the timeline. The list of all keys below contains these keys." in page
 
-    def test_numbers_in_the_svg_have_a_decimal_point_in_every_language(self, operator_client, settings):
+    def test_key_timeline_contains_numbers_with_a_decimal_point_in_german(self, operator_client, settings):
         settings.LANGUAGE_CODE, settings.USE_THOUSAND_SEPARATOR = "de", True
         drawing = svg_of(page_text(operator_client.get(LIST)))
 
         assert re.search(r'x="\d+\.\d+%"', drawing)
         assert not re.search(r'"\d+,\d+%?"', drawing)
 
-    def test_the_key_page_has_no_inline_script_or_style(self, operator_client):
+    def test_key_page_has_no_inline_script_or_style(self, operator_client):
         page = page_text(operator_client.get(LIST))
         key_page = page_text(
             operator_client.get(reverse("admin:instaccess_key_change", args=[Key.objects.first().pk]))
@@ -157,7 +159,7 @@ class TestThePage:
         assert "instaccess/timeline.css" in page
         assert "instaccess/copy.js" in key_page
 
-    def test_the_key_page_needs_no_more_queries_for_many_keys_than_for_a_few_keys(self, operator_client, issue):
+    def test_key_page_runs_the_same_number_of_queries_for_many_keys_as_for_a_few_keys(self, operator_client, issue):
         issue()
         with CaptureQueriesContext(connection) as few:
             operator_client.get(LIST)
@@ -169,7 +171,7 @@ class TestThePage:
 
         assert len(few) == len(more)
 
-    def test_viewing_the_key_page_writes_nothing(self, operator_client, clock):
+    def test_key_page_changes_no_key_even_if_rotation_is_overdue(self, operator_client, clock):
         clock.shift(timedelta(days=100))
         operator_client.force_login(get_user_model().objects.get(username="grace"))
         before = rows()
@@ -193,11 +195,11 @@ class TestWhatNeedsAttention:
         """Configure a separate key-encryption key, as in a healthy deployment."""
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32), "SECRET_KEY"]}
 
-    def test_the_key_page_shows_no_problem_after_init(self, operator_client):
+    def test_key_page_shows_no_problem_after_instaccess_init(self, operator_client):
         assert warned(operator_client) == []
         assert "Nothing. No key is overdue, missing or unsafe." in page_text(operator_client.get(LIST))
 
-    def test_the_key_page_shows_a_problem_with_its_severity_and_its_fix(self, operator_client, operator, clock):
+    def test_key_page_shows_a_problem_with_its_severity_and_its_fix(self, operator_client, operator, clock):
         clock.shift(timedelta(days=39))
         operator_client.force_login(operator)
         page = page_text(operator_client.get(LIST))
@@ -207,19 +209,19 @@ class TestWhatNeedsAttention:
         assert "<code>python manage.py instaccess_keys rotate --use sig</code>" in page
 
     @pytest.mark.parametrize("use", [SIG, ENC])
-    def test_k8_a_use_without_a_current_key_needs_attention(self, use, operator_client):
+    def test_k8_key_page_reports_a_use_without_a_current_key(self, use, operator_client):
         Key.objects.filter(use=use, status="current").delete()
 
         assert warned(operator_client)[0] == "no_current"
 
-    def test_o6_a_missing_key_encryption_key_needs_attention(self, operator_client, settings):
+    def test_o6_key_page_reports_a_missing_key_encryption_key(self, operator_client, settings):
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32)]}
 
         assert warned(operator_client) == ["kek_missing"]
 
     @pytest.mark.parametrize("sealed", ["junk", "a.b.c.d.e", "eyJ" * 1000, "\N{PILE OF POO}", "swapped"])
     @pytest.mark.parametrize("public", [None, [], {"kty": "RSA", "n": 1}])
-    def test_k7_a_modified_row_needs_attention_and_the_page_still_works(self, sealed, public, operator_client):
+    def test_k7_key_page_reports_a_modified_row_and_still_works(self, sealed, public, operator_client):
         key, other = key_of(SIG, "future"), key_of(SIG, "current")
         changes = {"sealed_private_jwk": other.sealed_private_jwk if sealed == "swapped" else sealed}
         if public is not None:
@@ -227,25 +229,25 @@ class TestWhatNeedsAttention:
         Key.objects.filter(pk=key.pk).update(**changes)
         broken = "seal_broken" if sealed == "swapped" else "kek_missing"
 
-        # A modified row doesn't count as a future key.
+        # The modified row doesn't count as a future signing key.
         expected = [broken] if public is None else ["key_altered", "no_future_signing"]
         assert warned(operator_client) == expected
         assert other.sealed_private_jwk not in page_text(operator_client.get(LIST))
 
     @pytest.mark.parametrize("changes", [{"activated_at": None}, {"status": "odd"}, {"revoked_at": START}])
-    def test_the_key_page_works_with_unusual_rows(self, changes, operator_client):
+    def test_key_page_answers_200_if_rows_of_keys_contain_unusual_values(self, changes, operator_client):
         Key.objects.filter(use=SIG, status="current").update(**changes)
 
         assert operator_client.get(LIST).status_code == 200
 
     @pytest.mark.parametrize("bad", [{"KEY_ENCRYPTION_KEYS": []}, {"KEY_ROTATION_DAYS": "thirty"}, {"LEEWAY": -1}])
-    def test_the_key_page_shows_no_other_problem_beside_an_invalid_setting(self, bad, operator_client, settings):
+    def test_key_page_reports_only_the_setting_if_a_setting_is_invalid(self, bad, operator_client, settings):
         settings.INSTACCESS = bad
 
         assert warned(operator_client) == ["bad_setting"]
         assert "<svg class" not in page_text(operator_client.get(LIST))
 
-    def test_a_refusal_spike_needs_attention(self, operator_client):
+    def test_key_page_reports_a_refusal_spike(self, operator_client):
         hour = START.replace(minute=0, second=0, microsecond=0)
         RefusalCount.objects.create(hour=hour, role="gateway", reason="bad_signature", count=412)
         page = page_text(operator_client.get(LIST))

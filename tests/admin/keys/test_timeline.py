@@ -1,4 +1,4 @@
-"""The key timeline: positions of bars and marks, for every possible history of keys."""
+"""Tests of the key timeline: the positions of bars and marks, also for generated histories of keys."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TIMES = rotation.Times(interval=30 * DAY, lead=timedelta(seconds=303), retention
 
 
 def key(name: str, status: str, *, use: Key.Use = SIG, private: bool = True, **moments: datetime) -> Key:
-    """Return an unsaved row, because drawing needs no database."""
+    """Build an unsaved key, because drawing the timeline needs no database."""
     return Key(
         kid=name,
         use=use,
@@ -58,12 +58,12 @@ def phases(row: Row) -> list[tuple[str, bool]]:
 
 
 class TestAKeyThatIsCurrent:
-    def test_a_current_key_has_a_future_a_current_and_a_past_phase(self):
+    def test_timeline_shows_a_future_a_current_and_a_past_phase_of_a_current_key(self):
         row = rows(draw(current(), key("next", "future")))["current"]
 
         assert phases(row) == [("future", False), ("current", False), ("current", True), ("past", True)]
 
-    def test_a_current_key_is_planned_to_retire_when_rotation_is_due(self):
+    def test_timeline_plans_that_a_current_key_retires_when_rotation_is_due(self):
         keys = [current(), key("next", "future")]
         due = rotation.decide(keys, use=SIG, now=NOW, times=TIMES).next_due
         row = rows(draw(*keys))["current"]
@@ -71,18 +71,18 @@ class TestAKeyThatIsCurrent:
         assert row.bars[-2].end == row.bars[-1].start == row.planned.retired_at == due
         assert row.bars[-1].end == due + TIMES.retention
 
-    def test_a_current_key_with_an_overdue_rotation_ends_now(self):
+    def test_timeline_ends_the_current_phase_now_if_rotation_is_overdue(self):
         drawing = draw(current(since=NOW - 40 * DAY), key("next", "future"))
 
         assert rows(drawing)["current"].bars[0].end == NOW
         assert rows(drawing)["next"].bars[-1].start == NOW + 30 * DAY
 
-    def test_an_external_current_key_continues_to_the_end_of_the_timeline(self):
+    def test_timeline_continues_an_external_current_key_to_the_end(self):
         drawing = draw(current(private=False, use=ENC))
 
         assert rows(drawing)["current"].bars[-1].end == drawing.end
 
-    def test_a_current_key_retires_even_if_the_next_key_is_not_generated_yet(self):
+    def test_timeline_plans_that_a_current_key_retires_even_if_no_next_key_exists_yet(self):
         drawing = draw(current())
 
         assert rows(drawing)["current"].planned.retired_at == NOW + 20 * DAY
@@ -90,13 +90,13 @@ class TestAKeyThatIsCurrent:
 
 
 class TestAFutureKey:
-    def test_a_future_key_becomes_current_when_the_current_key_retires(self):
+    def test_timeline_plans_that_a_future_key_becomes_current_when_the_current_key_retires(self):
         drawn = rows(draw(current(), key("next", "future")))
 
         assert phases(drawn["next"]) == [("future", False), ("future", True), ("current", True)]
         assert drawn["next"].bars[-1].start == drawn["current"].planned.retired_at
 
-    def test_the_second_future_key_stays_future(self):
+    def test_timeline_shows_only_a_future_phase_of_the_second_future_key(self):
         drawn = rows(draw(current(), key("next", "future"), key("later", "future", created_at=NOW - DAY)))
 
         assert drawn["later"].planned.activated_at is None
@@ -105,26 +105,26 @@ class TestAFutureKey:
     @pytest.mark.parametrize(
         "others", [[], [current()]], ids=["there is no current key", "its private key is not stored here"]
     )
-    def test_a_future_key_that_cannot_become_current_stays_future(self, others):
+    def test_timeline_shows_only_a_future_phase_of_a_key_that_cannot_become_current(self, others):
         drawing = draw(*others, key("waiting", "future", private=not others))
 
         assert {phase for phase, _ in phases(rows(drawing)["waiting"])} == {"future"}
 
 
 class TestAPastKey:
-    def test_a_past_key_shows_its_current_phase_and_the_expiry_of_its_tokens(self):
+    def test_timeline_shows_the_current_phase_of_a_past_key_and_the_expiry_of_its_tokens(self):
         row = rows(draw(current(), past("old", NOW - 14 * DAY, NOW - 10 * DAY)))["old"]
 
         assert phases(row) == [("future", False), ("current", False), ("past", False)]
         assert row.bars[-1].end == NOW - 10 * DAY + TIMES.retention
         assert row.revoked_x is None
 
-    def test_a_key_is_past_until_its_last_token_expires(self):
+    def test_timeline_continues_the_past_phase_until_the_last_token_of_the_key_expires(self):
         row = rows(draw(current(), past("old", NOW - 14 * DAY, NOW - HOUR / 2)))["old"]
 
         assert phases(row)[-2:] == [("past", False), ("past", True)]
 
-    def test_a_revoked_key_ends_at_its_revocation_with_a_mark(self):
+    def test_timeline_ends_a_revoked_key_at_its_revocation_with_a_mark(self):
         revoked = key(
             "bad", "revoked", created_at=NOW - 6 * DAY, activated_at=NOW - 5 * DAY, revoked_at=NOW - 2 * DAY
         )
@@ -134,7 +134,7 @@ class TestAPastKey:
         assert phases(row) == [("future", False), ("current", False)]
         assert row.revoked_x == pytest.approx(row.bars[-1].x + row.bars[-1].width, abs=0.002)
 
-    def test_the_past_phase_of_a_revoked_key_ends_at_its_revocation(self):
+    def test_timeline_ends_the_past_phase_of_a_revoked_key_at_its_revocation(self):
         revoked = key(
             "bad",
             "revoked",
@@ -146,12 +146,12 @@ class TestAPastKey:
 
         assert rows(draw(current(), revoked))["bad"].bars[-1].end == NOW - DAY + HOUR / 2
 
-    def test_a_revoked_key_without_revocation_time_does_not_look_usable(self):
+    def test_timeline_plans_no_phase_of_a_revoked_key_without_a_revocation_time(self):
         revoked = key("bad", "revoked", activated_at=NOW - 5 * DAY)
 
         assert all(bar.end <= NOW for bar in rows(draw(current(), revoked))["bad"].bars)
 
-    def test_an_old_key_is_counted_but_not_drawn(self):
+    def test_timeline_counts_an_old_key_but_does_not_draw_the_key(self):
         drawing = draw(current(), past("old", NOW - 90 * DAY, NOW - 60 * DAY), total=7)
 
         assert list(rows(drawing)) == ["current"]
@@ -160,12 +160,12 @@ class TestAPastKey:
 
 class TestWithoutKeys:
     @pytest.mark.parametrize("keys", [[], [past("old", NOW - 90 * DAY, NOW - 60 * DAY)]], ids=["none", "long gone"])
-    def test_there_is_no_timeline_without_keys_to_draw(self, keys):
+    def test_draw_returns_none_if_there_is_no_key_to_draw(self, keys):
         assert timeline.draw(keys, total=len(keys), now=NOW, times=TIMES) is None
 
 
 class TestTheOrder:
-    def test_keys_are_ordered_by_use_and_by_when_they_are_current(self):
+    def test_timeline_orders_keys_by_use_and_by_activation(self):
         drawing = draw(
             current("c"),
             key("f2", "future", created_at=NOW - DAY),
@@ -179,7 +179,7 @@ class TestTheOrder:
             (ENC, ["e"]),
         ]
 
-    def test_keys_beyond_the_maximum_are_counted_but_not_drawn(self):
+    def test_timeline_counts_but_does_not_draw_keys_beyond_the_maximum(self):
         old = [past(f"p{n}", NOW - HOUR * (n + 1), NOW - HOUR * n) for n in range(1, 40)]
         drawing = draw(current(since=NOW - HOUR), key("next", "future"), *old)
 
@@ -197,7 +197,7 @@ class History:
 
 @st.composite
 def histories(draw_: st.DrawFn) -> History:
-    """Draw the keys of a deployment with irregular cron runs, revocations and forced rotations."""
+    """Generate a history of keys with irregular cron runs, revocations and forced rotations."""
     times = rotation.Times(
         interval=DAY * draw_(st.one_of(st.integers(1, 60), st.integers(1, 3650))),
         lead=timedelta(seconds=draw_(st.integers(0, 80_000))),
@@ -237,7 +237,7 @@ class TestEveryHistory:
 
     @given(history=histories())
     @hypothesis_settings(max_examples=60, deadline=None)
-    def test_every_bar_and_mark_is_within_the_timeline(self, history):
+    def test_bars_and_marks_of_any_history_are_within_the_timeline(self, history):
         drawing = self.drawing(history)
         for row in rows(drawing).values():
             assert 0 <= row.y <= drawing.height - timeline.ROW
@@ -252,7 +252,7 @@ class TestEveryHistory:
 
     @given(history=histories())
     @hypothesis_settings(max_examples=60, deadline=None)
-    def test_two_keys_of_one_use_are_never_current_at_the_same_time(self, history):
+    def test_timeline_of_any_history_never_shows_two_current_keys_of_one_use_at_the_same_time(self, history):
         for group in self.drawing(history).groups:
             bars = sorted(
                 (bar for row in group.rows for bar in row.bars if bar.phase == "current"), key=lambda bar: bar.start
@@ -263,7 +263,7 @@ class TestEveryHistory:
 
     @given(history=histories())
     @hypothesis_settings(max_examples=60, deadline=None)
-    def test_bars_of_a_key_do_not_overlap_and_planned_bars_are_after_now(self, history):
+    def test_bars_of_a_key_never_overlap_and_only_planned_bars_are_in_the_future(self, history):
         order = ["future", "current", "past"]
         for row in rows(self.drawing(history)).values():
             for earlier, later in pairwise(row.bars):
@@ -274,7 +274,7 @@ class TestEveryHistory:
 
     @given(history=histories())
     @hypothesis_settings(max_examples=60, deadline=None)
-    def test_every_key_is_drawn_or_counted(self, history):
+    def test_timeline_of_any_history_draws_or_counts_every_key(self, history):
         drawing = self.drawing(history)
         if drawing.groups:
             drawn = len(rows(drawing)) + sum(group.left_out for group in drawing.groups)
@@ -282,7 +282,7 @@ class TestEveryHistory:
 
     @given(history=histories())
     @hypothesis_settings(max_examples=60, deadline=None)
-    def test_rows_and_marks_do_not_overlap(self, history):
+    def test_rows_and_marks_of_a_timeline_never_overlap(self, history):
         drawing = self.drawing(history)
         places = [row.y for row in rows(drawing).values()]
         assert all(later - earlier >= timeline.ROW for earlier, later in pairwise(places))
@@ -291,7 +291,7 @@ class TestEveryHistory:
 
     @given(history=histories())
     @hypothesis_settings(max_examples=30, deadline=None)
-    def test_drawing_changes_no_key_and_every_lifecycle_has_a_description(self, history):
+    def test_drawing_a_timeline_changes_no_key_and_every_lifecycle_gets_a_description(self, history):
         before = [dict(vars(key)) for key in history.keys]
         for row in rows(self.drawing(history)).values():
             assert describe_lifecycle(row.key, row.planned, now=history.now, times=history.times)
@@ -376,7 +376,7 @@ class TestDescribingALifecycle:
             ),
         ],
     )
-    def test_lifecycle_description_contains_past_and_planned_phases(self, keys, text):
+    def test_describe_lifecycle_returns_past_and_planned_phases_with_times(self, keys, text):
         row = rows(draw(*keys))[keys[0].kid]
 
         assert describe_lifecycle(row.key, row.planned, now=NOW, times=TIMES).strip() == text

@@ -1,4 +1,4 @@
-"""Revoking tokens from the list: counts, permissions, and the deny list afterwards."""
+"""Tests of the admin actions that revoke tokens: confirmation pages, permissions, and the deny list afterwards."""
 
 from __future__ import annotations
 
@@ -65,7 +65,9 @@ def revoked() -> set[IssuedToken]:
 
 
 class TestTheConfirmationPage:
-    def test_the_confirmation_page_counts_live_tokens_and_revokes_nothing(self, staff_client, issue, user):
+    def test_confirmation_page_of_a_revocation_counts_live_tokens_and_revokes_no_token(
+        self, staff_client, issue, user
+    ):
         live, expired = issue(user), issue(user, minutes_ago=90)
 
         response = send(staff_client, "revoke_chosen", live, expired)
@@ -73,7 +75,9 @@ class TestTheConfirmationPage:
         assert "Live tokens to revoke: 1." in response.content.decode()
         assert revoked() == set()
 
-    def test_the_confirmation_page_keeps_the_selection(self, staff_client, issue, user):
+    def test_confirmation_page_of_a_revocation_contains_the_selected_tokens_as_hidden_fields(
+        self, staff_client, issue, user
+    ):
         token = issue(user)
 
         text = send(staff_client, "revoke_chosen", token).content.decode()
@@ -81,7 +85,7 @@ class TestTheConfirmationPage:
         assert f'<input type="hidden" name="_selected_action" value="{token.pk}">' in text
         assert '<input type="hidden" name="action" value="revoke_chosen">' in text
 
-    def test_the_confirmation_page_requires_a_reason(self, staff_client, issue, user):
+    def test_revocation_without_a_reason_revokes_no_token(self, staff_client, issue, user):
         token = issue(user)
 
         send(staff_client, "revoke_chosen", token, confirmed="yes", reason="")
@@ -90,7 +94,7 @@ class TestTheConfirmationPage:
 
 
 class TestRevokingSelectedTokens:
-    def test_selected_tokens_are_revoked_and_the_audit_records_time_user_and_reason(
+    def test_action_on_selected_tokens_revokes_the_tokens_and_records_user_and_reason(
         self, staff_client, staff, issue, user
     ):
         token, spared = issue(user), issue(user)
@@ -104,7 +108,7 @@ class TestRevokingSelectedTokens:
         assert str(token.jti) in denylist.read_database()
         assert str(spared.jti) not in denylist.read_database()
 
-    def test_tokens_that_are_already_revoked_keep_their_reason(self, staff_client, issue, user):
+    def test_action_on_a_revoked_token_keeps_the_first_reason(self, staff_client, issue, user):
         token = issue(user)
         confirmed(staff_client, "revoke_chosen", token)
         first = IssuedToken.objects.get()
@@ -117,7 +121,9 @@ class TestRevokingSelectedTokens:
 
 
 class TestRevokingTokensOfUsers:
-    def test_selecting_one_token_revokes_all_live_tokens_of_its_user(self, staff_client, issue, user, other):
+    def test_action_on_users_revokes_all_live_tokens_of_the_user_of_a_selected_token(
+        self, staff_client, issue, user, other
+    ):
         chosen, another, spared = issue(user), issue(user), issue(other)
 
         confirmed(staff_client, "revoke_users", chosen)
@@ -125,7 +131,9 @@ class TestRevokingTokensOfUsers:
         assert revoked() == {chosen, another}
         assert spared not in revoked()
 
-    def test_revoking_a_users_tokens_includes_tokens_of_their_masquerades(self, staff_client, issue, user, other):
+    def test_action_on_users_also_revokes_tokens_that_a_user_got_by_masquerading(
+        self, staff_client, issue, user, other
+    ):
         chosen, as_other, spared = issue(user), issue(other, real_user=user), issue(other)
 
         confirmed(staff_client, "revoke_users", chosen)
@@ -133,25 +141,27 @@ class TestRevokingTokensOfUsers:
         assert revoked() == {chosen, as_other}
         assert spared not in revoked()
 
-    def test_g33_all_tokens_of_each_user_are_revoked_with_one_row(self, staff_client, issue, user, other):
+    def test_g33_action_on_users_adds_one_row_per_user_to_the_revocation_log(self, staff_client, issue, user, other):
         issue(user)
         confirmed(staff_client, "revoke_users", issue(user), issue(other))
 
         values = {users.user_uuid(each) for each in (user, other)}
         assert set(Revocation.objects.values_list("kind", "value")) == {("user", value) for value in values}
 
-    def test_the_confirmation_page_says_where_the_tokens_are_still_accepted(self, staff_client, issue, user):
+    def test_confirmation_page_of_a_revocation_names_the_services_that_still_accept_the_tokens(
+        self, staff_client, issue, user
+    ):
         text = send(staff_client, "revoke_users", issue(user)).content.decode()
 
         assert "Gateways refuse the tokens within five seconds." in text
         assert "Services that clients reach without a gateway accept the tokens until they expire." in text
 
-    def test_the_confirmation_page_names_the_users(self, staff_client, issue, user, other):
+    def test_confirmation_page_of_the_action_on_users_names_the_users(self, staff_client, issue, user, other):
         text = send(staff_client, "revoke_users", issue(other, real_user=user)).content.decode()
 
         assert f"The live tokens of {', '.join(sorted([str(user), str(other)]))} are revoked." in text
 
-    def test_the_confirmation_page_shows_the_uuid_if_the_foreign_key_was_modified(
+    def test_confirmation_page_of_the_action_on_users_shows_the_uuid_if_the_foreign_key_was_modified(
         self, staff_client, issue, user, other
     ):
         token = issue(user)
@@ -162,7 +172,7 @@ class TestRevokingTokensOfUsers:
 
         assert f"The live tokens of {token.user_uuid} are revoked." in text
 
-    def test_the_confirmation_page_names_at_most_twenty_users(self, staff_client, issue):
+    def test_confirmation_page_of_the_action_on_users_names_at_most_twenty_users(self, staff_client, issue):
         users = [get_user_model().objects.create(username=f"user{n:02}") for n in range(23)]
         text = send(staff_client, "revoke_users", *map(issue, users)).content.decode()
 
@@ -171,14 +181,16 @@ class TestRevokingTokensOfUsers:
 
 
 class TestRevokingTokensOfApplications:
-    def test_the_confirmation_page_names_the_application(self, staff_client, issue, user):
+    def test_confirmation_page_of_the_action_on_applications_names_the_application(self, staff_client, issue, user):
         token = issue(user)
 
         text = send(staff_client, "revoke_applications", token).content.decode()
 
         assert f"The live tokens of {token.client_id} are revoked." in text
 
-    def test_selecting_one_token_revokes_all_live_tokens_of_its_application(self, staff_client, issue, user, other):
+    def test_action_on_applications_revokes_all_live_tokens_of_the_application_of_a_selected_token(
+        self, staff_client, issue, user, other
+    ):
         chosen, another, spared = issue(user), issue(other), issue(user, application=None)
 
         confirmed(staff_client, "revoke_applications", chosen)
@@ -186,28 +198,28 @@ class TestRevokingTokensOfApplications:
         assert revoked() == {chosen, another}
         assert spared not in revoked()
 
-    def test_tokens_without_application_are_not_revoked_as_a_group(self, staff_client, issue, user):
+    def test_action_on_applications_revokes_no_token_without_an_application(self, staff_client, issue, user):
         confirmed(staff_client, "revoke_applications", issue(user, application=None))
 
         assert revoked() == set()
 
 
 class TestWithAnInvalidSetting:
-    """Tokens can be revoked even if a setting is invalid, for example after a rollback of the code."""
+    """Tests with an invalid setting, for example after a rollback of the code. Tokens can still be revoked."""
 
     @pytest.fixture(autouse=True)
     def misspelled(self, settings, issue, user):
         issue(user)
         settings.INSTACCESS = {"ACOUNT_UUID": "x"}
 
-    def test_the_audit_log_can_be_viewed_with_an_invalid_setting(self, staff_client):
+    def test_pages_of_issued_tokens_answer_200_with_an_invalid_setting(self, staff_client):
         row = IssuedToken.objects.get()
 
         assert staff_client.get("/admin/instaccess/issuedtoken/").status_code == 200
         assert staff_client.get(f"/admin/instaccess/issuedtoken/{row.pk}/change/").status_code == 200
 
     @pytest.mark.parametrize("action", ["revoke_chosen", "revoke_users"])
-    def test_tokens_can_be_revoked_with_an_invalid_setting(self, staff_client, action):
+    def test_actions_revoke_tokens_with_an_invalid_setting(self, staff_client, action):
         row = IssuedToken.objects.get()
 
         assert send(staff_client, action, row).status_code == 200
@@ -217,7 +229,9 @@ class TestWithAnInvalidSetting:
 
 class TestMoreTokensThanTheMaximum:
     @pytest.mark.parametrize("action", ["revoke_users", "revoke_applications"])
-    def test_a_selection_over_the_maximum_is_refused_completely(self, action, staff_client, issue, user, monkeypatch):
+    def test_action_on_users_or_applications_refuses_a_selection_over_the_maximum(
+        self, action, staff_client, issue, user, monkeypatch
+    ):
         monkeypatch.setattr("instaccess.admin.tokens.actions.MOST_CHOSEN", 1)
         tokens = [issue(user), issue(user)]
 
@@ -226,7 +240,7 @@ class TestMoreTokensThanTheMaximum:
         assert "No tokens were revoked. Select at most 1 tokens." in response.content.decode()
         assert revoked() == set()
 
-    def test_a_selection_over_the_maximum_can_be_revoked_as_selected_tokens(
+    def test_action_on_selected_tokens_accepts_a_selection_over_the_maximum(
         self, staff_client, issue, user, monkeypatch
     ):
         monkeypatch.setattr("instaccess.admin.tokens.actions.MOST_CHOSEN", 1)
@@ -247,19 +261,21 @@ class TestWithoutThePermission:
         return client
 
     @pytest.mark.parametrize("action", ["revoke_chosen", "revoke_users", "revoke_applications"])
-    def test_users_without_the_permission_revoke_nothing(self, action, view_only_client, issue, user):
+    def test_actions_of_users_without_the_permission_revoke_no_token(self, action, view_only_client, issue, user):
         confirmed(view_only_client, action, issue(user))
 
         assert revoked() == set()
 
-    def test_users_without_the_permission_see_no_action(self, view_only_client, issue, user):
+    def test_list_of_issued_tokens_shows_no_action_to_users_without_the_permission(
+        self, view_only_client, issue, user
+    ):
         issue(user)
 
         assert "revoke_" not in view_only_client.get(TOKENS).content.decode()
 
 
 class TestWithoutTheCSRFToken:
-    def test_requests_without_csrf_token_revoke_nothing(self, staff, issue, user):
+    def test_action_without_csrf_token_revokes_no_token(self, staff, issue, user):
         client = Client(enforce_csrf_checks=True)
         client.force_login(staff)
 

@@ -1,4 +1,4 @@
-"""The chart above the list of issued tokens: geometry, counts, and texts."""
+"""Tests of the chart above the list of issued tokens: its geometry, its counts, and its texts."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def section(client: Any, **query: str) -> str:
 
 
 def table(client: Any, **query: str) -> dict[str, dict[str, str]]:
-    """Return the cells of the table by time and heading, without zeros."""
+    """Return the cells of the table below the chart by time and heading, without zeros."""
     text = section(client, **query)
     _, *headings = re.findall(r'<th scope="col">(.*?)</th>', text)
     rows = {}
@@ -62,7 +62,7 @@ def chart_text(client: Any, **query: str) -> str:
 
 
 def draw_panel(numbers: list[int], **values: Any) -> Any:
-    """Draw one panel with bars of at most 100 pixels."""
+    """Draw a chart of one panel, whose highest bar has 100 pixels."""
     texts = [str(number) for number in range(len(numbers))]
     return draw([Series("issued", "Issued", numbers, 100, **values)], texts, texts)
 
@@ -72,44 +72,44 @@ def value(text: str) -> float:
 
 
 class TestTheGeometry:
-    def test_the_highest_bar_has_the_full_height_and_the_others_are_proportional(self):
+    def test_highest_bar_of_a_chart_has_the_full_height_and_other_bars_are_proportional(self):
         [panel] = draw_panel([10, 20, 5]).panels
 
         assert [value(bar.height) for bar in panel.bars] == [50, 100, 25]
         assert {value(bar.y) + value(bar.height) for bar in panel.bars} == {panel.base}
 
-    def test_zero_is_drawn_as_a_bar_without_height(self):
+    def test_chart_draws_zero_as_a_bar_without_height(self):
         [panel] = draw_panel([0, 0, 0]).panels
 
         assert [bar.height for bar in panel.bars] == ["0", "0", "0"]
 
-    def test_the_lowest_bar_is_visible(self):
+    def test_chart_draws_a_very_low_bar_with_the_minimum_height(self):
         [panel] = draw_panel([1, 1_000_000]).panels
 
         assert value(panel.bars[0].height) == LEAST
 
-    def test_each_panel_has_its_own_scale(self):
+    def test_each_panel_of_a_chart_has_its_own_scale(self):
         drawing = draw([Series("a", "A", [1000], 80), Series("b", "B", [2], 30)], ["x"], ["x"])
 
         assert [panel.bars[0].height for panel in drawing.panels] == ["80", "30"]
         assert drawing.panels[1].top > drawing.panels[0].base
         assert drawing.height > drawing.panels[1].base
 
-    def test_unknown_numbers_are_drawn_as_one_area_without_bars(self):
+    def test_chart_draws_unknown_numbers_as_one_area_without_bars(self):
         [panel] = draw_panel([9, 9, 4, 4], first=2).panels
 
         assert len(panel.bars) == 2
         assert panel.bars[0].height == "100"
         assert (panel.unknown.x, panel.unknown.width) == ("0%", "50%")
 
-    def test_a_chart_without_numbers_can_be_drawn(self):
+    def test_chart_without_numbers_has_no_bars_and_no_labels(self):
         drawing = draw_panel([])
 
         assert drawing.panels[0].bars == []
         assert drawing.labels == []
 
     @given(st.lists(st.integers(0, 10**9), min_size=1, max_size=400), st.data())
-    def test_every_bar_is_within_the_chart(self, numbers, data):
+    def test_bars_for_any_numbers_are_within_the_chart(self, numbers, data):
         first = data.draw(st.integers(0, len(numbers)))
         drawing = draw_panel(numbers, first=first)
         [panel] = drawing.panels
@@ -124,7 +124,7 @@ class TestTheGeometry:
         assert len(drawing.columns) == len(numbers)
 
     @given(st.integers(1, 1000))
-    def test_the_first_and_the_last_bar_and_a_few_between_have_labels(self, count):
+    def test_chart_labels_the_first_bar_the_last_bar_and_a_few_bars_between(self, count):
         places = labelled(count)
 
         assert places[0] == 0
@@ -143,7 +143,9 @@ class TestAPeriod:
             ("365d", datetime(2025, 11, 23, tzinfo=UTC), 366, DAY),
         ],
     )
-    def test_a_period_consists_of_whole_hours_or_days_up_to_the_current_hour_or_day(self, choice, since, steps, step):
+    def test_period_of_the_chart_consists_of_whole_hours_or_days_up_to_the_current_one(
+        self, choice, since, steps, step
+    ):
         period = periods.chosen(choice, NOW)
 
         assert period is not None
@@ -151,7 +153,7 @@ class TestAPeriod:
         assert period.starts[-1] <= NOW < period.until
 
     @pytest.mark.parametrize("year", ["x", "0", "10000", "-1", "", "9999999999999", "\x00"])
-    def test_a5_an_invalid_period_is_none(self, year):
+    def test_a5_chosen_returns_none_for_an_invalid_period(self, year):
         assert periods.chosen(year, NOW) is None
 
 
@@ -164,7 +166,7 @@ class TestCounting:
     def issued(period: Period) -> chart_counts.Counts:
         return chart_counts.issued(IssuedToken.objects.all(), period)
 
-    def test_tokens_are_counted_by_utc_day_if_the_project_has_another_time_zone(self, row, settings):
+    def test_chart_counts_tokens_by_utc_day_in_a_project_with_another_time_zone(self, row, settings):
         settings.TIME_ZONE = "Asia/Tokyo"
         period = Period(MIDNIGHT - 4 * DAY, MIDNIGHT + DAY)
         for moment in (MIDNIGHT - 4 * DAY, MIDNIGHT - timedelta(seconds=1), MIDNIGHT, MIDNIGHT + 12 * HOUR):
@@ -173,18 +175,18 @@ class TestCounting:
 
         assert self.issued(period) == chart_counts.Counts([1, 0, 0, 1, 2])
 
-    def test_tokens_are_counted_by_hour_in_short_periods(self, row):
+    def test_chart_counts_tokens_by_hour_in_a_short_period(self, row):
         for minutes in (0, 59, 60, 180):
             row(issued_at=MIDNIGHT + timedelta(minutes=minutes))
 
         assert self.issued(Period(MIDNIGHT, MIDNIGHT + 4 * HOUR)).numbers == [2, 1, 0, 1]
 
-    def test_a_period_without_tokens_has_zeros(self):
+    def test_chart_counts_zero_in_each_hour_of_a_period_without_tokens(self):
         assert self.issued(Period(MIDNIGHT, MIDNIGHT + 3 * HOUR)) == chart_counts.Counts([0, 0, 0])
         nothing = chart_counts.issued(IssuedToken.objects.none(), Period(MIDNIGHT, MIDNIGHT + HOUR))
         assert nothing == chart_counts.Counts([0])
 
-    def test_revoked_tokens_are_counted_by_the_time_of_revocation(self, row):
+    def test_chart_counts_revoked_tokens_by_the_time_of_their_revocation(self, row):
         row(issued_at=MIDNIGHT - HOUR / 2, revoked_at=MIDNIGHT + HOUR / 4)
         row(issued_at=MIDNIGHT)
 
@@ -192,7 +194,7 @@ class TestCounting:
 
         assert counts.numbers == [0, 1]
 
-    def test_refusals_are_summed_and_deleted_refusals_are_unknown(self):
+    def test_chart_sums_refusals_and_marks_the_time_of_deleted_refusals_as_unknown(self):
         for hour, count in ((MIDNIGHT, 3), (MIDNIGHT + HOUR, 4), (MIDNIGHT - 40 * DAY, 9)):
             for role in ("issuer", "gateway"):
                 RefusalCount.objects.create(hour=hour, role=role, reason="expired", count=count)
@@ -202,10 +204,10 @@ class TestCounting:
         )
 
         assert counts.numbers[-1] == 14
-        assert counts.known == 7  # The period starts 41 days ago. Refusals are kept for 35 days.
+        assert counts.known == 7  # The period starts 41 days ago, and refusals are kept for 35 days.
         assert counts.total == 14
 
-    def test_a4_a_bounded_number_of_rows_is_counted_and_incomplete_numbers_are_unknown(self, row, monkeypatch):
+    def test_a4_chart_counts_a_limited_number_of_rows_and_marks_incomplete_counts_as_unknown(self, row, monkeypatch):
         monkeypatch.setattr("instaccess.admin.tokens.chart_counts.CHARTED", 4)
         for hours in (0, 1, 1, 2, 3, 3):
             row(issued_at=MIDNIGHT + hours * HOUR)
@@ -215,7 +217,7 @@ class TestCounting:
         assert counts.numbers[2:] == [1, 2]
         assert (counts.known, counts.truncated, counts.total) == (2, True, 3)
 
-    def test_a4_no_number_is_known_if_the_latest_hour_exceeds_the_maximum(self, row, monkeypatch):
+    def test_a4_chart_marks_every_count_as_unknown_if_the_latest_hour_exceeds_the_row_limit(self, row, monkeypatch):
         monkeypatch.setattr("instaccess.admin.tokens.chart_counts.CHARTED", 2)
         for minutes in (-30, 0, 1, 2, 3, 4):
             row(issued_at=MIDNIGHT + timedelta(minutes=minutes))
@@ -224,14 +226,14 @@ class TestCounting:
 
         assert (counts.known, counts.truncated, counts.total) == (2, True, 0)
 
-    def test_a4_counts_are_complete_if_the_period_contains_exactly_the_maximum(self, row, monkeypatch):
+    def test_a4_chart_counts_are_complete_if_the_number_of_rows_equals_the_limit(self, row, monkeypatch):
         monkeypatch.setattr("instaccess.admin.tokens.chart_counts.CHARTED", 2)
         for hours in (0, 1):
             row(issued_at=MIDNIGHT + hours * HOUR)
 
         assert self.issued(Period(MIDNIGHT, MIDNIGHT + 2 * HOUR)) == chart_counts.Counts([1, 1])
 
-    def test_a4_counting_needs_one_query_for_any_period(self, row, django_assert_num_queries):
+    def test_a4_chart_counts_a_year_of_tokens_with_one_query(self, row, django_assert_num_queries):
         row()
 
         with django_assert_num_queries(1):
@@ -241,7 +243,7 @@ class TestCounting:
 @pytest.mark.django_db
 @pytest.mark.usefixtures("_now")
 class TestTheChartOnThePage:
-    def test_the_table_contains_the_numbers_of_the_chart(self, row, staff_client):
+    def test_table_below_the_chart_contains_the_numbers_of_issued_revoked_and_refused(self, row, staff_client):
         row(age=60)
         row(age=3 * 86400)
         row(age=120, revoked_at=NOW)
@@ -252,7 +254,7 @@ class TestTheChartOnThePage:
             "2026-11-23": {"Issued": "2", "Revoked": "1", "Refused": "7"},
         }
 
-    def test_the_chart_is_an_image_with_a_title_and_a_description(self, row, staff_client):
+    def test_chart_is_an_image_with_a_title_and_a_description(self, row, staff_client):
         row()
         match = re.search(r"<svg.*?</svg>", section(staff_client), re.DOTALL)
         assert match
@@ -266,13 +268,13 @@ class TestTheChartOnThePage:
         assert description is not None
         assert description.startswith("From 2026-11-16 to 2026-11-23 (UTC). Issued: 1, peak 1 per day.")
 
-    def test_the_chart_has_no_inline_style_script_or_event_handler(self, row, staff_client):
+    def test_chart_has_no_inline_style_script_or_event_handler(self, row, staff_client):
         # The content security policy `default-src 'self'` forbids inline scripts and styles.
         row()
 
         assert not re.search(r"style=|<script|<style|data:|\son\w+=", section(staff_client))
 
-    def test_numbers_in_the_svg_have_a_decimal_point_in_every_language(self, row, staff_client, settings):
+    def test_chart_contains_numbers_with_a_decimal_point_in_german(self, row, staff_client, settings):
         settings.LANGUAGE_CODE = "de"
         for age in (60, 60, 86400, 2 * 86400):
             row(age=age)
@@ -291,16 +293,18 @@ class TestTheChartOnThePage:
             ({"period": "90d"}, "Last 90 days, by day (UTC)"),
         ],
     )
-    def test_the_heading_names_the_period(self, query, heading, row, staff_client):
+    def test_heading_of_the_chart_names_the_period(self, query, heading, row, staff_client):
         assert heading in chart_text(staff_client, **query)
 
-    def test_an_empty_chart_has_a_message_and_draws_zeros(self, staff_client):
+    def test_chart_without_tokens_shows_a_message_and_draws_zeros(self, staff_client):
         chart = section(staff_client)
 
         assert "No matching tokens or refusals in this period" in chart
         assert chart.count('height="0"') == 8 * 3
 
-    def test_the_chart_uses_the_filters_and_the_search_of_the_list(self, row, user, staff_client):
+    def test_chart_counts_only_tokens_that_match_the_filters_and_the_search_of_the_list(
+        self, row, user, staff_client
+    ):
         grace = get_user_model().objects.create_user("grace")
         row(age=60)
         row(age=60, user=grace, user_uuid=users.user_uuid(grace))
@@ -320,7 +324,7 @@ class TestTheChartOnThePage:
         ):
             assert table(staff_client, **query)["2026-11-23"]["Issued"] == count, query
 
-    def test_revoked_tokens_are_not_charted_for_live_or_expired_tokens(self, row, staff_client):
+    def test_chart_omits_revoked_tokens_if_the_list_contains_only_live_tokens(self, row, staff_client):
         row()
 
         assert "Revoked" not in chart_text(staff_client, status="live")
@@ -357,7 +361,7 @@ class TestRefusalsInTheChart:
             ({"q": "{user}", "period": "24h"}, "3"),
         ],
     )
-    def test_refusals_are_charted_for_the_selected_users_and_applications(self, query, count, names, staff_client):
+    def test_chart_counts_refusals_of_the_selected_users_and_applications(self, query, count, names, staff_client):
         query = {name: text.format(**names) for name, text in query.items()}
 
         [numbers] = table(staff_client, **query).values()
@@ -373,7 +377,7 @@ class TestRefusalsInTheChart:
             ({"q": "192.0.2.7"}, "not counted by IP address"),
         ],
     )
-    def test_refusals_are_omitted_with_a_reason_if_refusals_are_not_counted_by_the_filter(
+    def test_chart_omits_refusals_and_explains_why_if_refusals_are_not_counted_by_the_filtered_value(
         self, query, why, staff_client
     ):
         text = chart_text(staff_client, **query)
@@ -381,7 +385,7 @@ class TestRefusalsInTheChart:
         assert why in text
         assert "Refused:" not in text
 
-    def test_deleted_refusals_are_shown_as_not_known(self, staff_client):
+    def test_table_below_the_chart_shows_deleted_refusals_as_not_known(self, staff_client):
         cells = table(staff_client, period="90d")
 
         assert cells["2026-09-01"]["Refused"] == "not known"
@@ -389,7 +393,7 @@ class TestRefusalsInTheChart:
         assert "Refusals are kept for 35 days." in chart_text(staff_client, period="90d")
 
     @pytest.mark.parametrize("client_id", ["\x00", "<script>alert(1)</script>", "' OR 1=1 --"])
-    def test_a5_a_hostile_client_id_is_escaped_in_the_chart(self, client_id, staff_client):
+    def test_a5_chart_contains_no_script_from_a_hostile_client_id(self, client_id, staff_client):
         chart = section(staff_client, client_id=client_id)
 
         assert "<script>" not in chart
@@ -405,7 +409,9 @@ class TestTooManyTokensForAChart:
             row(age=days * 86400)
 
     @pytest.mark.parametrize("query", [{}, {"masquerading": "no"}], ids=["bare", "filtered"])
-    def test_a4_the_chart_asks_for_a_shorter_period_and_shows_the_complete_part(self, staff_client, query):
+    def test_a4_chart_with_too_many_tokens_asks_for_a_shorter_period_and_shows_the_complete_days(
+        self, staff_client, query
+    ):
         text = chart_text(staff_client, **query)
         cells = table(staff_client, **query)
 
@@ -415,11 +421,11 @@ class TestTooManyTokensForAChart:
         assert cells["2026-11-23"] == {"Issued": "3"}
         assert cells["2026-11-18"]["Issued"] == "not known"
 
-    def test_a4_a_shorter_period_is_charted_completely(self, staff_client):
+    def test_a4_chart_of_a_shorter_period_is_complete_despite_many_older_tokens(self, staff_client):
         assert "More than" not in chart_text(staff_client, period="1h")
         assert table(staff_client, period="1h") == {"2026-11-23 12:00": {"Issued": "3"}}
 
-    def test_a4_too_many_tokens_need_no_more_queries(self, row, staff_client):
+    def test_a4_chart_with_too_many_tokens_runs_no_additional_queries(self, row, staff_client):
         def queries() -> int:
             with CaptureQueriesContext(connection) as captured:
                 section(staff_client)

@@ -1,4 +1,4 @@
-"""Export of the filtered list: a stream, for users who may view the list, with a log entry."""
+"""Tests of the export in the admin: the file, the filters, the permissions, the stream and the log."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def url(file_format: str = "jsonl") -> str:
 
 @pytest.fixture
 def staff(db: None) -> Any:
-    """Return a staff user without permissions."""
+    """Create a staff user without permissions."""
     return get_user_model().objects.create_user("clerk", password="x", is_staff=True)
 
 
@@ -54,7 +54,7 @@ def viewers_client(client: Client, viewer: Any) -> Client:
 
 @pytest.fixture
 def batches() -> None:
-    """Create rows for more than two batches."""
+    """Create audit rows for more than two batches of an export."""
     IssuedToken.objects.bulk_create(
         [
             IssuedToken(
@@ -74,7 +74,7 @@ def batches() -> None:
 
 @pytest.fixture
 def audit_log(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    """Return a function that returns the messages of the audit logger."""
+    """Return a function that returns the messages that the audit logger has received."""
     caplog.set_level("INFO", logger="instaccess.audit")
     return lambda: [record.getMessage() for record in caplog.records if record.name == "instaccess.audit"]
 
@@ -92,7 +92,7 @@ def listed(client: Client, query: dict[str, Any] | None = None) -> list[str]:
 
 
 class TestTheFile:
-    def test_the_export_is_valid_csv(self, row, viewers_client, time_machine):
+    def test_admin_export_as_csv_is_a_valid_file_with_name_and_media_type(self, row, viewers_client, time_machine):
         time_machine.move_to(NOW, tick=False)
         each = row()
 
@@ -104,7 +104,9 @@ class TestTheFile:
         assert response["Content-Type"] == "text/csv; charset=utf-8; header=present"
         assert response["Content-Disposition"] == 'attachment; filename="issued-tokens-2026-11-23.csv"'
 
-    def test_the_export_is_valid_json_lines(self, row, viewers_client, time_machine):
+    def test_admin_export_as_json_lines_is_a_valid_file_with_name_and_media_type(
+        self, row, viewers_client, time_machine
+    ):
         time_machine.move_to(NOW, tick=False)
         each = row()
 
@@ -114,21 +116,21 @@ class TestTheFile:
         assert response["Content-Type"] == "application/jsonl"
         assert response["Content-Disposition"] == 'attachment; filename="issued-tokens-2026-11-23.jsonl"'
 
-    def test_the_file_name_contains_the_utc_date(self, viewers_client, time_machine, settings):
+    def test_file_name_of_an_admin_export_contains_the_utc_date(self, viewers_client, time_machine, settings):
         settings.TIME_ZONE = "Pacific/Auckland"
         time_machine.move_to(NOW, tick=False)
 
         assert "2026-11-23" in viewers_client.get(url())["Content-Disposition"]
 
     @pytest.mark.parametrize("file_format", FORMATS)
-    def test_the_export_is_not_cached_and_not_sniffed(self, viewers_client, file_format):
+    def test_admin_export_has_headers_against_caching_and_sniffing(self, viewers_client, file_format):
         response = viewers_client.get(url(file_format))
 
         assert "no-store" in response["Cache-Control"]
         assert "private" in response["Cache-Control"]
         assert response["X-Content-Type-Options"] == "nosniff"
 
-    def test_unknown_formats_are_not_found(self, viewers_client):
+    def test_admin_export_in_an_unknown_format_answers_404(self, viewers_client):
         for file_format in ("xml", "CSV", "csv%00", "json"):
             assert viewers_client.get(f"{LIST}export/{file_format}/").status_code == 404
 
@@ -142,7 +144,7 @@ class TestItsRows:
         row(age=1, user=grace, user_uuid="grace's", client_id="other", ip_address="2001:db8::7")
         row(age=2, revoked_at=NOW)
         row(age=3, real_user=grace, real_user_uuid="grace's")
-        # These rows are on both sides of midnight UTC, which is not midnight in other time zones.
+        # Create rows before and after midnight UTC, which is not midnight in other time zones.
         for hours in (11, 12, 13, 24 * 40):
             row(age=hours * 3600)
 
@@ -166,15 +168,15 @@ class TestItsRows:
         ],
         ids=lambda query: "-".join(query.values()) or "all",
     )
-    def test_the_export_contains_the_rows_of_the_filtered_list(self, viewers_client, query):
+    def test_admin_export_contains_the_rows_of_the_filtered_list(self, viewers_client, query):
         assert exported(viewers_client, query) == listed(viewers_client, query)
 
-    def test_filters_change_the_number_of_exported_rows(self, viewers_client):
+    def test_admin_export_contains_only_the_rows_that_match_the_filters(self, viewers_client):
         counts = [len(exported(viewers_client, query)) for query in ({}, {"status": "live"}, {"masquerading": "yes"})]
 
         assert counts == [8, 3, 1]
 
-    def test_the_export_contains_the_rows_of_the_list_if_the_project_has_another_time_zone(
+    def test_admin_export_contains_the_rows_of_the_list_in_a_project_with_another_time_zone(
         self, viewers_client, settings, row
     ):
         settings.TIME_ZONE = "Pacific/Auckland"
@@ -187,10 +189,12 @@ class TestItsRows:
         assert exported(viewers_client, query) == listed(viewers_client, query)
 
     @pytest.mark.parametrize("query", [{"p": "1"}, {"p": "7"}, {"p": "x"}, {"all": ""}, {"o": "-3.1"}, {"e": "1"}])
-    def test_the_export_contains_all_rows_latest_first_for_any_page_of_the_list(self, viewers_client, query):
+    def test_admin_export_ignores_the_page_and_the_order_of_the_list(self, viewers_client, query):
         assert exported(viewers_client, query) == exported(viewers_client)
 
-    def test_the_export_filtered_by_application_contains_its_rows(self, viewers_client, application):
+    def test_admin_export_filtered_by_application_contains_only_rows_of_the_application(
+        self, viewers_client, application
+    ):
         query = {"client_id": application.client_id}
 
         assert exported(viewers_client, query) == listed(viewers_client, query) != exported(viewers_client)
@@ -202,13 +206,13 @@ class TestAnInvalidQuery:
         [{"nonsense": "1"}, {"issued_at__year": "x"}, {"jti": "no uuid"}],
         ids=lambda query: next(iter(query)),
     )
-    def test_a8_an_invalid_query_is_refused_as_in_the_list(self, row, viewers_client, query):
+    def test_a8_admin_export_refuses_an_invalid_query_like_the_list(self, row, viewers_client, query):
         row()
 
         assert viewers_client.get(url(), query).status_code == 400
         assert viewers_client.get(LIST, query).status_code == 400
 
-    def test_a_query_on_passwords_is_refused(self, row, viewers_client):
+    def test_admin_export_refuses_a_query_on_password_hashes(self, row, viewers_client):
         query = {"user__password__startswith": "md5"}
 
         assert viewers_client.get(url(), query).status_code == viewers_client.get(LIST, query).status_code == 400
@@ -216,7 +220,7 @@ class TestAnInvalidQuery:
 
 class TestWhoMayExport:
     @pytest.mark.parametrize("file_format", FORMATS)
-    def test_anonymous_users_may_not_export(self, row, client, file_format):
+    def test_admin_export_redirects_anonymous_users_to_the_login_page(self, row, client, file_format):
         row()
 
         response = client.get(url(file_format))
@@ -224,14 +228,14 @@ class TestWhoMayExport:
         assert response.status_code == 302
         assert response["Location"].startswith(reverse("admin:login"))
 
-    def test_users_who_are_not_staff_may_not_export(self, row, client, user):
+    def test_admin_export_redirects_users_who_are_not_staff(self, row, client, user):
         client.force_login(user)
 
         assert client.get(url()).status_code == 302
 
     @pytest.mark.parametrize("file_format", FORMATS)
     @pytest.mark.parametrize("codename", ["revoke_tokens", "inspect_tokens", "masquerade", None])
-    def test_users_without_the_view_permission_may_not_export(self, row, client, staff, file_format, codename):
+    def test_admin_export_refuses_users_without_the_view_permission(self, row, client, staff, file_format, codename):
         row()
         if codename:
             staff.user_permissions.add(Permission.objects.get(codename=codename))
@@ -239,7 +243,7 @@ class TestWhoMayExport:
 
         assert client.get(url(file_format)).status_code == 403
 
-    def test_other_methods_than_get_are_refused(self, row, viewers_client, audit_log):
+    def test_admin_export_refuses_post_put_and_delete_requests(self, row, viewers_client, audit_log):
         row()
 
         assert [viewers_client.generic(method, url()).status_code for method in ("POST", "PUT", "DELETE")] == [
@@ -247,7 +251,7 @@ class TestWhoMayExport:
         ] * 3
         assert audit_log() == []
 
-    def test_an_export_changes_nothing(self, row, viewers_client):
+    def test_admin_export_runs_only_select_statements_and_changes_no_row(self, row, viewers_client):
         row()
         before = list(IssuedToken.objects.values())
         with CaptureQueriesContext(connection) as queries:
@@ -259,7 +263,7 @@ class TestWhoMayExport:
 
 
 class TestTheStream:
-    def test_the_stream_reads_a_batch_only_when_the_client_needs_it(self, batches, viewers_client):
+    def test_admin_export_reads_a_batch_only_when_the_client_needs_the_batch(self, batches, viewers_client):
         response: Any = viewers_client.get(url())
         chunks = iter(response)
 
@@ -275,7 +279,7 @@ class TestTheStream:
         assert sizes == [BATCH, BATCH, 5]
         assert executed == [1, 1, 1]
 
-    def test_the_stream_is_aborted_if_the_database_fails(self, batches, viewers_client):
+    def test_admin_export_ends_with_an_incomplete_line_if_the_database_fails(self, batches, viewers_client):
         response: Any = viewers_client.get(url())
         chunks = iter(response)
         next(chunks)
@@ -290,7 +294,7 @@ class TestTheStream:
 
         assert set(json.loads(last)) == {"incomplete"}
 
-    def test_a_head_request_has_no_body(self, row, viewers_client, audit_log):
+    def test_admin_export_answers_a_head_request_without_a_body(self, row, viewers_client, audit_log):
         row()
 
         response = viewers_client.head(url())
@@ -303,7 +307,7 @@ class TestTheStream:
 class TestTheStreamUnderAsgi:
     @staticmethod
     def get(viewer: Any, read: Any) -> Any:
-        """Return the result of `read` for the response, in one event loop."""
+        """Request an export under ASGI. Returns the result of `read` for the response, from the same event loop."""
 
         async def ask() -> Any:
             client = AsyncClient()
@@ -312,7 +316,7 @@ class TestTheStreamUnderAsgi:
 
         return async_to_sync(ask)()
 
-    def test_the_asgi_stream_is_sent_batch_by_batch(self, batches, viewer):
+    def test_admin_export_under_asgi_is_sent_batch_by_batch(self, batches, viewer):
         executed = []
 
         def count(run: Any, sql: str, *args: Any) -> Any:
@@ -326,7 +330,7 @@ class TestTheStreamUnderAsgi:
         with connection.execute_wrapper(count):
             assert self.get(viewer, read) == [(BATCH, 1), (BATCH, 2), (5, 3)]
 
-    def test_the_asgi_stream_does_not_block_the_event_loop(self, batches, viewer):
+    def test_admin_export_under_asgi_does_not_block_the_event_loop(self, batches, viewer):
         async def read(response: Any) -> bool:
             other = asyncio.create_task(asyncio.sleep(0))
             await anext(aiter(response))
@@ -334,7 +338,7 @@ class TestTheStreamUnderAsgi:
 
         assert self.get(viewer, read)
 
-    def test_the_asgi_stream_ends_when_the_client_disconnects(self, batches, viewer, audit_log):
+    def test_admin_export_under_asgi_ends_when_the_client_disconnects(self, batches, viewer, audit_log):
 
         async def read(response: Any) -> None:
             chunks = aiter(response)
@@ -346,7 +350,7 @@ class TestTheStreamUnderAsgi:
 
         assert audit_log()[-1] == f"export aborted by='clerk' rows={BATCH}"
 
-    def test_the_asgi_stream_is_aborted_if_the_database_fails(self, batches, viewer):
+    def test_admin_export_under_asgi_ends_with_an_incomplete_line_if_the_database_fails(self, batches, viewer):
         broken = []
 
         def execute(run: Any, *args: Any) -> Any:
@@ -369,7 +373,9 @@ class TestTheStreamUnderAsgi:
 
 
 class TestTheLog:
-    def test_the_log_names_the_user_and_the_filters_but_not_the_search(self, row, viewers_client, audit_log):
+    def test_log_of_an_admin_export_contains_the_user_and_the_filters_but_not_the_search(
+        self, row, viewers_client, audit_log
+    ):
         row()
 
         exported(viewers_client, {"q": "eyJhbGciOi.pasted.token", "status": "live", "p": "1"})
@@ -379,7 +385,7 @@ class TestTheLog:
             "export complete by='clerk' rows=0",
         ]
 
-    def test_the_log_truncates_a_long_query(self, row, viewers_client, audit_log):
+    def test_log_of_an_admin_export_truncates_a_long_filter(self, row, viewers_client, audit_log):
 
         exported(viewers_client, {"client_id": "x" * 5000})
 

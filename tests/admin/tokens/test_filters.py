@@ -1,4 +1,4 @@
-"""The filters of the list of issued tokens: their choices, their results, and their use of indexes."""
+"""Tests of the filters of the list of issued tokens: their choices, their results, and their use of indexes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def offered(client: Any, column: str, **query: str) -> list[tuple[str, str]]:
 
 
 class TestThePeriodFilter:
-    def test_the_period_filter_shows_tokens_issued_since_the_start_of_the_period(self, row, staff_client):
+    def test_period_filter_shows_tokens_issued_since_the_start_of_the_period(self, row, staff_client):
         ages = {"1h": 30 * 60, "24h": 20 * 3600, "7d": 6 * 86400, "30d": 29 * 86400, "365d": 300 * 86400}
         tokens = {period: row(age=age).jti for period, age in ages.items()}
 
@@ -57,7 +57,7 @@ class TestThePeriodFilter:
             assert listed_jtis(staff_client, period=period) == set(list(tokens.values())[:number]), period
         assert len(listed_jtis(staff_client, period="nonsense")) == len(tokens)
 
-    def test_a_period_begins_with_a_whole_day_so_that_the_first_bar_is_complete(self, row, staff_client):
+    def test_period_filter_of_several_days_begins_at_midnight_utc(self, row, staff_client):
         at_midnight = row(issued_at=datetime(2026, 11, 16, 0, 0, tzinfo=UTC))
         row(issued_at=datetime(2026, 11, 15, 23, 59, 59, tzinfo=UTC))
 
@@ -65,7 +65,7 @@ class TestThePeriodFilter:
 
 
 class TestTheAccountFilter:
-    def test_the_account_filter_offers_accounts_with_their_latest_domain(self, row, staff_client):
+    def test_account_filter_offers_accounts_with_their_latest_domain(self, row, staff_client):
         row(account_uuid="college", canvas_domain="old.example.edu", age=7200)
         token = row(account_uuid="college", canvas_domain="college.example.edu")
         row()
@@ -77,31 +77,31 @@ class TestTheAccountFilter:
         assert token.jti in listed_jtis(staff_client, account_uuid="college")
         assert len(listed_jtis(staff_client, account_uuid="college")) == 2
 
-    def test_the_account_filter_is_hidden_if_there_is_only_one_account(self, row, staff_client):
+    def test_account_filter_is_hidden_if_there_is_only_one_account(self, row, staff_client):
         row()
 
         assert "account_uuid" not in staff_client.get(TOKENS).content.decode()
 
 
 class TestTheApplicationFilter:
-    def test_the_application_filter_compares_the_client_id_and_not_the_foreign_key(
+    def test_application_filter_compares_the_client_id_instead_of_the_foreign_key(
         self, row, application, staff_client
     ):
         other = get_application_model().objects.create(
             name="Other", client_type="confidential", authorization_grant_type="client-credentials"
         )
         token = row()
-        row(client_id=other.client_id, application=application)  # This foreign key was modified.
+        row(client_id=other.client_id, application=application)  # The foreign key of this row was modified.
 
         assert listed_jtis(staff_client, client_id=application.client_id) == {token.jti}
 
-    def test_the_application_filter_offers_existing_applications_in_name_order(self, application, staff_client):
+    def test_application_filter_offers_existing_applications_ordered_by_name(self, application, staff_client):
         get_application_model().objects.create(name="Archive", client_id="archive")
 
         assert offered(staff_client, "client_id") == [("archive", "Archive"), (application.client_id, "LTI tool")]
 
     @pytest.mark.parametrize(("client_id", "label"), [("long-gone", "long-gone"), ("", "none")])
-    def test_the_application_filter_offers_the_chosen_client_id_of_a_deleted_application(
+    def test_application_filter_offers_the_chosen_client_id_of_a_deleted_application(
         self, row, application, staff_client, client_id, label
     ):
         token = row(client_id=client_id, application=None)
@@ -113,7 +113,7 @@ class TestTheApplicationFilter:
             (client_id, label),
         }
 
-    def test_a5_names_of_applications_and_accounts_are_escaped(self, row, application, staff_client):
+    def test_a5_filters_escape_the_names_of_applications_and_accounts(self, row, application, staff_client):
         application.name = "<script>alert(1)</script>"
         application.save()
         row()
@@ -139,23 +139,23 @@ class TestManyValues:
         }
 
     @pytest.mark.parametrize("column", ["client_id", "account_uuid"])
-    def test_a_filter_offers_a_bounded_number_of_values_and_mentions_that_there_are_more(
+    def test_filter_offers_a_limited_number_of_values_and_mentions_that_there_are_more(
         self, column, tokens, staff_client
     ):
         assert [value for value, _label in offered(staff_client, column)] == ["a", "b", "c"]
         assert "There are more " in staff_client.get(TOKENS).content.decode()
 
     @pytest.mark.parametrize("column", ["client_id", "account_uuid"])
-    def test_a_filter_applies_values_that_it_does_not_offer(self, column, tokens, staff_client):
+    def test_filter_also_applies_a_value_that_the_filter_does_not_offer(self, column, tokens, staff_client):
         assert listed_jtis(staff_client, **{column: "e"}) == {tokens["e"].jti}
         assert [value for value, _label in offered(staff_client, column, **{column: "e"})] == ["a", "b", "c", "e"]
 
     @pytest.mark.parametrize("value", ["nobody's", "\x00", "' OR 1=1 --", "%", "a,b", "9" * 5000])
     @pytest.mark.parametrize("column", ["client_id", "account_uuid"])
-    def test_a5_a_filter_by_an_unknown_value_shows_no_rows(self, column, value, tokens, staff_client):
+    def test_a5_filter_by_an_unknown_value_shows_no_rows(self, column, value, tokens, staff_client):
         assert listed_jtis(staff_client, **{column: value}) == set()
 
-    def test_a4_the_account_filter_offers_accounts_of_the_latest_rows_and_the_chosen_account(
+    def test_a4_account_filter_offers_only_accounts_of_the_latest_rows_and_the_chosen_account(
         self, row, staff_client, monkeypatch
     ):
         monkeypatch.setattr("instaccess.admin.tokens.filters.RECENT_ROWS", 2)
@@ -165,7 +165,7 @@ class TestManyValues:
         assert [value for value, _label in offered(staff_client, "account_uuid")] == ["new", "newer"]
         assert offered(staff_client, "account_uuid", account_uuid="old")[-1] == ("old", "old.example.edu (old)")
 
-    def test_a4_the_choices_of_the_filters_need_two_bounded_queries(self, tokens, staff_client):
+    def test_a4_choices_of_the_filters_are_loaded_with_two_limited_queries(self, tokens, staff_client):
         with CaptureQueriesContext(connection) as captured:
             staff_client.get(TOKENS)
         queries = [item["sql"] for item in captured.captured_queries]
@@ -178,7 +178,7 @@ class TestManyValues:
 
 @pytest.mark.postgresql
 class TestOnPostgreSQL:
-    """Query plans with `enable_seqscan` off: a plan with a sequential scan shows that no index can be used."""
+    """Tests of query plans with `enable_seqscan` off, so that a sequential scan proves that no index can be used."""
 
     TERMS = (
         "ada",
@@ -200,7 +200,7 @@ class TestOnPostgreSQL:
 
     @staticmethod
     def plans(client: Any, **query: str) -> list[tuple[str, str]]:
-        """Return each query of issued tokens with its plan."""
+        """Request the list of issued tokens. Returns each query on the audit log with its query plan."""
         with CaptureQueriesContext(connection) as captured:
             assert client.get(TOKENS, query).status_code == 200
         statements = [item["sql"] for item in captured.captured_queries if "instaccess_issuedtoken" in item["sql"]]
@@ -214,7 +214,7 @@ class TestOnPostgreSQL:
         return plans
 
     @pytest.mark.parametrize("term", TERMS)
-    def test_a4_search_uses_indexes(self, term, row, staff_client):
+    def test_a4_search_of_issued_tokens_uses_indexes(self, term, row, staff_client):
         token = row()
 
         plans = self.plans(staff_client, q=term.format(user_uuid=token.user_uuid, jti=token.jti))
@@ -234,7 +234,7 @@ class TestOnPostgreSQL:
             {"account_uuid": "account-3"},
         ],
     )
-    def test_a4_filters_use_indexes(self, query, staff_client):
+    def test_a4_filters_of_issued_tokens_use_indexes(self, query, staff_client):
         for sql, plan in self.plans(staff_client, **query):
             assert "Seq Scan on instaccess_issuedtoken" not in plan, (sql, plan)
 
@@ -242,12 +242,12 @@ class TestOnPostgreSQL:
         ("query", "column"),
         [({"masquerading": "yes"}, "real_user_uuid"), ({"status": "revoked"}, "revoked_at")],
     )
-    def test_a4_filters_that_match_few_rows_can_use_their_own_index(self, query, column, staff_client):
+    def test_a4_filter_that_matches_few_rows_uses_the_index_of_its_column(self, query, column, staff_client):
         [counted] = [plan for sql, plan in self.plans(staff_client, **query) if re.search(rf"LIMIT {COUNTED}\b", sql)]
 
         assert re.search(rf"Index Cond: .*{column}", counted), counted
 
-    def test_a4_a_search_for_few_rows_does_not_scan_the_index_on_issued_at(self, row, user, staff_client):
+    def test_a4_search_that_matches_few_rows_does_not_scan_the_index_on_issued_at(self, row, user, staff_client):
         for number in range(25):
             row(age=number * 3600)
 
@@ -256,7 +256,7 @@ class TestOnPostgreSQL:
         assert "LEAST" in listed
         assert "issued_at_" not in listed, listed
 
-    def test_a4_the_accounts_of_the_latest_rows_are_found_by_an_index(self, staff_client):
+    def test_a4_account_filter_finds_the_latest_rows_with_an_index(self, staff_client):
         [plan] = [plan for sql, plan in self.plans(staff_client) if f"LIMIT {RECENT_ROWS}" in sql]
 
         assert "Index Scan Backward using instaccess_issuedtoken_issued_at" in plan
@@ -264,7 +264,7 @@ class TestOnPostgreSQL:
 
 class TestTheOrder:
     @pytest.mark.parametrize("query", [{}, {"q": "ada"}, {"o": "-1"}])
-    def test_rows_are_listed_latest_first_on_all_pages(self, query, row, staff_client):
+    def test_list_of_issued_tokens_shows_the_latest_rows_first_on_all_pages(self, query, row, staff_client):
         made = [row(age=number * 60).jti for number in range(45)]
 
         listed = []
@@ -275,7 +275,7 @@ class TestTheOrder:
 
         assert listed == made
 
-    def test_the_order_can_be_reversed(self, row, staff_client):
+    def test_list_of_issued_tokens_can_be_ordered_from_the_earliest_row_on(self, row, staff_client):
         made = [row(age=number * 60).jti for number in range(25)]
 
         listed = [token.jti for token in staff_client.get(TOKENS, {"o": "1"}).context["cl"].result_list]
@@ -295,14 +295,16 @@ class TestTheOrder:
     ],
     ids=["no year after it", "no day after it", "no number of a database", "before the first year", "no day"],
 )
-def test_a8_a_condition_on_issued_at_in_the_url_is_refused(staff_client, row, page, query):
+def test_a8_list_and_export_of_issued_tokens_refuse_a_condition_on_issued_at_in_the_url(
+    staff_client, row, page, query
+):
     row()
 
     assert staff_client.get(page, query).status_code == 400
 
 
 @pytest.mark.parametrize("column", ["status", "use"])
-def test_a5_a_nul_character_in_a_key_filter_causes_no_server_error(staff_client, column):
+def test_a5_list_of_keys_answers_200_for_a_nul_character_in_a_filter(staff_client, column):
     response = staff_client.get(reverse("admin:instaccess_key_changelist"), {f"{column}__exact": "\x00"}, follow=True)
 
     assert response.status_code == 200

@@ -1,4 +1,4 @@
-"""The user names of deleted users on the pages of issued tokens."""
+"""Tests of the names of deleted users on the admin pages of issued tokens."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def staff_client(client):
 
 @pytest.fixture
 def masquerade(row, user):
-    """Create the audit row of a token that grace got for ada, and delete both users."""
+    """Create the audit row of a token that grace got while masquerading as ada. Both users are deleted afterwards."""
     grace = get_user_model().objects.create_user("grace")
     made = row(real_user=grace, real_user_uuid=users.user_uuid(grace))
     user.delete()
@@ -50,28 +50,26 @@ def page(client: Any, token: IssuedToken | None = None) -> str:
 
 
 class TestADeletedUser:
-    def test_a13_the_list_of_issued_tokens_shows_the_names_of_deleted_users(self, masquerade, staff_client):
+    def test_a13_list_of_issued_tokens_shows_the_names_of_deleted_users(self, masquerade, staff_client):
         text = page(staff_client)
 
         assert '<td class="field-holder">grace</td>' in text
         assert "<strong>masquerading as</strong> ada" in text
         assert masquerade.user_uuid not in text
 
-    def test_a13_the_page_of_a_token_shows_the_names_of_deleted_users_beside_their_uuids(
-        self, masquerade, staff_client
-    ):
+    def test_a13_page_of_a_token_shows_the_names_and_the_uuids_of_deleted_users(self, masquerade, staff_client):
         text = page(staff_client, masquerade)
 
         for value in ("ada", "grace", masquerade.user_uuid, masquerade.real_user_uuid):
             assert f'<div class="readonly">{value}</div>' in text
 
     @pytest.mark.parametrize("name", ["ada", "grace"])
-    def test_a13_the_search_finds_the_tokens_of_a_deleted_user(self, name, masquerade, staff_client):
+    def test_a13_search_finds_the_tokens_of_a_deleted_user_by_name(self, name, masquerade, staff_client):
         assert listed(staff_client, q=name) == [masquerade]
         assert listed(staff_client, q=f"{name} {masquerade.jti}") == [masquerade]
         assert listed(staff_client, q="nobody") == []
 
-    def test_a13_the_search_finds_the_refusals_of_a_deleted_user(self, masquerade, staff_client):
+    def test_a13_search_finds_the_refusals_of_a_deleted_user_by_name(self, masquerade, staff_client):
         hour = timezone.now().replace(minute=0, second=0, microsecond=0)
         for user_uuid, count in ((masquerade.user_uuid, 3), (masquerade.real_user_uuid, 4), ("other", 5)):
             RefusalCount.objects.create(hour=hour, role="issuer", reason="expired", user_uuid=user_uuid, count=count)
@@ -81,7 +79,7 @@ class TestADeletedUser:
             matching = RefusalCount.objects.filter(search.refusals_matching(name))
             assert list(matching.values_list("count", flat=True)) == counts
 
-    def test_a13_the_export_contains_the_names_of_deleted_users(self, masquerade, staff_client):
+    def test_a13_admin_export_contains_the_names_of_deleted_users(self, masquerade, staff_client):
         url = reverse("admin:instaccess_issuedtoken_export", args=["jsonl"])
         [line] = b"".join(staff_client.get(url, {"q": "grace"}).streaming_content).splitlines()
 
@@ -89,21 +87,21 @@ class TestADeletedUser:
         assert (fact["user"], fact["user_name"]) == (None, "ada")
         assert (fact["real_user"], fact["real_user_name"]) == (None, "grace")
 
-    def test_a13_the_confirmation_page_of_a_revocation_shows_the_names_of_deleted_users(
-        self, masquerade, staff_client
-    ):
+    def test_a13_confirmation_page_of_a_revocation_shows_the_names_of_deleted_users(self, masquerade, staff_client):
         response = staff_client.post(LIST, {"action": "revoke_users", "_selected_action": masquerade.pk})
 
         assert "The live tokens of ada, grace are revoked." in html.unescape(response.content.decode())
 
-    def test_an_erased_name_is_shown_as_erased_and_not_found(self, masquerade, staff_client):
+    def test_list_of_issued_tokens_shows_an_erased_name_as_erased_and_does_not_find_the_name(
+        self, masquerade, staff_client
+    ):
         erase_name(masquerade.user_uuid, keks=conf.key_encryption_keys, by="root")
 
         assert f"<strong>masquerading as</strong> {ERASED_NAME}" in page(staff_client)
         assert listed(staff_client, q="ada") == []
         assert listed(staff_client, q=masquerade.user_uuid) == [masquerade]
 
-    def test_the_list_of_issued_tokens_shows_the_uuid_if_no_name_was_recorded(self, masquerade, staff_client):
+    def test_list_of_issued_tokens_shows_the_uuid_if_no_name_was_recorded(self, masquerade, staff_client):
         IssuedToken.objects.update(user_name="", real_user_name="")
 
         text = page(staff_client)
@@ -113,7 +111,7 @@ class TestADeletedUser:
 
 class TestTheInspector:
     @pytest.mark.parametrize("column", ["user_name", "user_agent"])
-    def test_a6_the_inspector_reports_an_audit_row_whose_text_was_modified(self, column, row):
+    def test_a6_inspector_reports_an_audit_row_whose_text_was_modified(self, column, row):
         made = row()
         assert records._check_hmac(made) is HmacStatus.AUTHENTIC
 

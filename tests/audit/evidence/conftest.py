@@ -1,4 +1,4 @@
-"""An audit log of nine rows with two checkpoints."""
+"""The fixture `audit`: an audit log of nine rows with two checkpoints."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 
 @pytest.fixture
 def audit(row: Any, initial_keys: Any, time_machine: Any) -> list[IssuedToken]:
-    """Create nine rows: three covered by checkpoint 1, three covered by checkpoint 2, three not covered yet."""
+    """Create nine audit rows. Checkpoints 1 and 2 cover three rows each, and no checkpoint covers the last three."""
     time_machine.move_to(NOON, tick=False)
     ages = (3 * DAY, 3 * DAY - 1, 3 * DAY - 2, 2 * DAY, 2 * DAY - 1, 2 * DAY - 2, 60, 50, 40)
     made = [row(age=age) for age in ages]

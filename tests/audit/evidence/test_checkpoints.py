@@ -1,4 +1,4 @@
-"""Checkpoints: which rows `seal` covers and when, and how other software can verify a checkpoint."""
+"""Tests of checkpoints: the rows that `seal` covers, and the verification of a checkpoint by other software."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from tests.support.problems import only_row
 pytestmark = pytest.mark.django_db
 
 DAY = 86_400
-# Midnight is more than SETTLED seconds before NOW. Otherwise, a checkpoint would end at midnight.
+# NOW is more than SETTLED seconds after midnight, because a checkpoint ends at midnight.
 NOW = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)
 
 
 @pytest.fixture
 def rows(row, initial_keys, time_machine):
-    """Return a function that creates token rows with the given ages in seconds, in this order."""
+    """Return a function that creates audit rows of tokens with the given ages in seconds, in this order."""
     time_machine.move_to(NOW, tick=False)
     return lambda *ages: [row(age=age) for age in ages]
 
@@ -69,19 +69,19 @@ class TestSeal:
 
         assert (second.number, second.previous, second.rows) == (2, first.digest, 1)
 
-    def test_seal_creates_no_checkpoint_if_no_row_is_ready(self, initial_keys, rows):
+    def test_seal_creates_no_checkpoint_if_all_rows_can_still_change(self, initial_keys, rows):
         assert seal(evidence_keys()) == checkpoints.Sealed((), 0, None)
         rows(60)
         assert seal(evidence_keys()).made == ()
         assert not Checkpoint.objects.exists()
 
-    def test_seal_covers_every_settled_row_for_any_order_of_the_inserts(self, rows):
-        # The INSERT of the last row was slow: younger rows were inserted first.
+    def test_seal_covers_every_row_that_can_no_longer_change_in_any_order_of_inserts(self, rows):
+        # The last row was inserted late, after the row of a younger token.
         rows(9000, 60, 8000)
 
         assert [made.rows for made in seal(evidence_keys()).made] == [2]
 
-    def test_seal_misses_no_row_that_was_inserted_late_but_within_the_time_for_slow_inserts(self, rows, time_machine):
+    def test_seal_covers_a_row_whose_insert_took_almost_ten_minutes(self, rows, time_machine):
         rows(9000, SETTLED - 2)
         seal(evidence_keys())
         late = rows(SETTLED - 1)[0]
@@ -99,7 +99,7 @@ class TestSeal:
 
         assert covered_rows() == [(1, 3), (2, 3)]
 
-    def test_seal_ends_a_checkpoint_at_the_cut(self, rows):
+    def test_seal_ends_a_checkpoint_at_the_time_in_the_argument_cut(self, rows):
         rows(9000, 8000, 7000)
         seal(evidence_keys(), cut=NOW - timedelta(seconds=7500))
 
@@ -112,7 +112,7 @@ class TestSeal:
 
         assert covered_rows() == [(1, 4), (2, 4), (3, 2)]
 
-    def test_seal_does_not_split_a_day_at_the_end_of_a_page(self, rows, monkeypatch):
+    def test_seal_does_not_split_the_rows_of_a_day_at_the_end_of_a_page(self, rows, monkeypatch):
         monkeypatch.setattr(checkpoints, "ROWS", 4)
         rows(*(day * DAY + second for day in (5, 4, 3) for second in (3, 2, 1)))
         seal(evidence_keys())
@@ -143,7 +143,7 @@ class TestSeal:
         time_machine.shift(SETTLED + 1)
         seal(evidence_keys())
 
-        # A caller who selected the row an hour ago can't revoke the token, because the token expired long ago.
+        # A caller who selected the row before the checkpoint can't revoke the token, because the token has expired.
         assert (
             revocation.revoke(IssuedToken.objects.filter(pk=each.pk), keks=keks_for_revocation(), reason="late") == 0
         )
@@ -192,7 +192,7 @@ class TestTheCheckpoint:
         assert checkpoint.index == index
         assert payload["digest"] == hashlib.sha256(f"\n{index}".encode()).hexdigest()
 
-    def test_checkpoint_cannot_be_used_as_a_token_nor_a_token_as_a_checkpoint(self, rows, user, application):
+    def test_checkpoint_is_refused_as_a_token_and_a_token_is_refused_as_a_checkpoint(self, rows, user, application):
         rows(9000)
         seal(evidence_keys())
         public = ring.current_ring().verification_keys()
@@ -233,14 +233,16 @@ class TestTheCheckpoint:
 
 
 class TestReauthenticate:
-    def test_reauthenticate_recomputes_hmacs_so_that_the_old_key_can_be_removed(self, rows, settings, time_machine):
+    def test_reauthenticate_recomputes_hmacs_so_that_verify_succeeds_without_the_old_key_encryption_key(
+        self, rows, settings, time_machine
+    ):
         rows(9000, 60)
         seal(evidence_keys())
         old, new = "SECRET_KEY", secrets.token_urlsafe(32)
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [new, old]}
         provision.reseal()
-        # The checkpoint, the row without a checkpoint and the names in both rows get new HMACs. The checkpoint proves
-        # the rest of the other row.
+        # The checkpoint, the row without a checkpoint and the names in both rows get new HMACs. The other row needs
+        # no new HMAC, because the checkpoint proves its contents.
         assert reauthentication.reauthenticate(evidence_keys()) == 4
         assert reauthentication.reauthenticate(evidence_keys()) == 0
 
@@ -248,16 +250,16 @@ class TestReauthenticate:
         report = verification.verify(evidence_keys())
         assert (report.summary, report.rows) == ("", 2)
 
-    def test_reauthenticate_does_not_hide_that_a_row_was_modified(self, rows, settings):
+    def test_reauthenticate_keeps_the_hmac_of_a_modified_row_so_that_verify_reports_the_row(self, rows, settings):
         modified = rows(60)[0]
         IssuedToken.objects.filter(pk=modified.pk).update(user_agent="modified")
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32), "SECRET_KEY"]}
 
-        # Only the HMAC of the names still matches, because another column was modified.
+        # The HMAC of the row doesn't match, so only the HMAC of the names is recomputed.
         assert reauthentication.reauthenticate(evidence_keys()) == 1
         assert only_row(verification.verify(evidence_keys())) == modified.pk
 
-    def test_reauthenticate_does_not_hide_that_a_name_was_modified(self, rows, settings):
+    def test_reauthenticate_keeps_the_hmac_of_a_modified_name_so_that_verify_reports_the_name(self, rows, settings):
         modified = rows(9000)[0]
         seal(evidence_keys())
         IssuedToken.objects.filter(pk=modified.pk).update(user_name="grace")
@@ -267,7 +269,7 @@ class TestReauthenticate:
 
         assert f"the user names in row {modified.pk}" in verification.verify(evidence_keys()).summary
 
-    def test_verify_names_the_command_if_reauthenticate_did_not_run(self, rows, settings):
+    def test_verify_names_the_command_reseal_if_the_old_key_encryption_key_is_missing(self, rows, settings):
         rows(9000)
         seal(evidence_keys())
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32)]}
@@ -277,7 +279,7 @@ class TestReauthenticate:
         assert "KEY_ENCRYPTION_KEYS" in report.summary
         assert "reseal" in report.summary
 
-    def test_reauthenticate_recomputes_more_hmacs_than_one_batch(self, rows, settings):
+    def test_reauthenticate_recomputes_the_hmacs_of_more_rows_than_one_batch(self, rows, settings):
         rows(*([60] * 203))
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32), "SECRET_KEY"]}
 

@@ -1,4 +1,4 @@
-"""A11: `verify` reports a row whose id or foreign key was changed, and `seal` continues."""
+"""Tests of case A11: `verify` reports audit rows whose id or foreign key was changed, and `seal` continues."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .conftest import NOON
 pytestmark = pytest.mark.django_db
 
 BELOW, ABOVE, LATEST = 100_000, 2**62, 2**63 - 10**9
-"""Ids of tokens that were issued in 1970, 2116 and 2262."""
+"""The ids that audit rows of tokens issued in 1970, 2116 and 2262 would have."""
 
 
 def move(row: IssuedToken, to: int) -> None:
@@ -42,7 +42,7 @@ class TestAChangedId:
         assert f"only its id was changed, the token was issued with the id {audit[7].pk}" in problem.text
 
     @pytest.mark.parametrize("to", [BELOW, ABOVE])
-    def test_a11_verify_reports_a_covered_row_with_a_changed_id_under_both_ids(self, audit, to):
+    def test_a11_verify_reports_both_ids_of_a_covered_row_whose_id_was_changed(self, audit, to):
         move(audit[4], to)
 
         problems = verification.verify(evidence_keys()).problems
@@ -63,7 +63,7 @@ class TestAChangedId:
         assert f"issued with the id {second.pk}" in problems[0].text
         assert f"issued with the id {first.pk}" in problems[1].text
 
-    def test_a11_verify_reports_a_moved_row_with_other_changes_without_an_original_id(self, audit):
+    def test_a11_verify_reports_no_original_id_if_another_column_was_modified_too(self, audit):
         move(audit[7], ABOVE)
         IssuedToken.objects.filter(pk=ABOVE).update(user_agent="modified")
 
@@ -85,8 +85,10 @@ class TestSealAfterAnIdWasChanged:
         assert [made.rows for made in seal(evidence_keys()).made] == [1]
         assert only_row(verification.verify(evidence_keys())) == to
 
-    def test_a11_seal_covers_and_marks_a_moved_row_before_the_first_checkpoint(self, row, initial_keys, time_machine):
-        time_machine.move_to(NOON, tick=False)  # All rows are of one day. A checkpoint ends at midnight.
+    def test_a11_seal_covers_and_marks_a_row_that_was_moved_before_all_other_rows(
+        self, row, initial_keys, time_machine
+    ):
+        time_machine.move_to(NOON, tick=False)  # A checkpoint ends at midnight, so all rows are of one day.
         moved, *_ = [row(age=age) for age in (9000, 8000, 7000)]
         move(moved, BELOW)
 
@@ -131,7 +133,9 @@ class TestAChangedReferenceToAnApplication:
         expected = f"it refers to application {other.pk} instead of the application with the client id "
         assert expected + application.client_id in problem.text
 
-    def test_a11_verify_reports_a_reference_in_a_row_without_a_client_id(self, row, initial_keys, other):
+    def test_a11_verify_reports_a_reference_to_an_application_in_a_row_without_a_client_id(
+        self, row, initial_keys, other
+    ):
         each = row(application=None, client_id="")
         IssuedToken.objects.filter(pk=each.pk).update(application=other)
 
@@ -139,13 +143,15 @@ class TestAChangedReferenceToAnApplication:
 
         assert text.endswith(f"it refers to application {other.pk} instead of no application")
 
-    def test_a11_verify_accepts_a_deleted_application(self, audit, application, other):
+    def test_a11_verify_finds_no_problem_after_an_application_was_deleted(self, audit, application, other):
         application.delete()
 
         report = verification.verify(evidence_keys())
         assert (report.problems, report.notes) == ([], [])
 
-    def test_a11_verify_notes_but_accepts_a_changed_client_id(self, audit, application):
+    def test_a11_verify_adds_a_note_but_no_problem_if_the_client_id_of_an_application_was_changed(
+        self, audit, application
+    ):
         application.client_id = "renamed"
         application.save()
 
@@ -167,7 +173,7 @@ class TestAChangedReferenceToAnApplication:
 
     @pytest.mark.sqlite
     @pytest.mark.parametrize("column", ["user_id", "real_user_id", "application_id"])
-    def test_a11_verify_reports_a_reference_of_the_wrong_type(self, audit, column):
+    def test_a11_verify_reports_a_row_with_a_foreign_key_of_the_wrong_type(self, audit, column):
         with transaction.atomic():
             with connection.cursor() as cursor:
                 cursor.execute(f"UPDATE instaccess_issuedtoken SET {column} = 'nobody' WHERE id = %s", [audit[7].pk])
@@ -176,7 +182,7 @@ class TestAChangedReferenceToAnApplication:
             transaction.set_rollback(True)
 
 
-def test_a11_gaps_between_ids_are_no_problem(audit, row, time_machine):
+def test_a11_verify_finds_no_problem_in_gaps_between_ids(audit, row, time_machine):
     row(age=1)
     time_machine.shift(30 * 86_400)
     row()

@@ -1,4 +1,4 @@
-"""O10: `prune` deletes old rows in short transactions, and keeps the rows of live and recently revoked tokens."""
+"""Tests of case O10: `prune` deletes old audit rows, and keeps the rows of live and recently revoked tokens."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 
 @pytest.fixture
 def rows(row, initial_keys, time_machine):
-    """Return a function that creates token rows with the given ages in seconds, in this order."""
+    """Return a function that creates audit rows of tokens with the given ages in seconds, in this order."""
     time_machine.move_to(NOON, tick=False)
     return lambda *ages, **columns: [row(age=age, **columns) for age in ages]
 
@@ -37,7 +37,7 @@ def ago(days: float) -> datetime:
 
 
 class TestPrune:
-    def test_o10_prune_deletes_older_rows_and_returns_their_number(self, rows):
+    def test_o10_prune_deletes_rows_issued_before_a_time_and_returns_their_number(self, rows):
         old = rows(400 * DAY, 40 * DAY, 31 * DAY)
         (young,) = rows(29 * DAY)
         assert prunable(ago(30), evidence_keys()) == 3
@@ -49,7 +49,7 @@ class TestPrune:
         assert prunable(ago(30), evidence_keys()) == 0
         assert verification.verify(evidence_keys()).problems == []
 
-    def test_o10_prune_keeps_rows_of_live_and_recently_revoked_tokens_for_any_time(self, rows):
+    def test_o10_prune_keeps_rows_of_live_and_recently_revoked_tokens_even_if_the_time_is_in_the_future(self, rows):
         (pruned,) = rows(2 * 3600)
         kept = [*rows(3700), *rows(3500, revoked_at=NOON), *rows(3500, 0)]
 
@@ -57,19 +57,19 @@ class TestPrune:
         assert list(IssuedToken.objects.order_by("pk")) == kept
         assert pruned not in kept
 
-    def test_o10_prune_deletes_a_checkpoint_only_when_its_newest_row_is_old_enough(self, rows):
+    def test_o10_prune_deletes_the_rows_of_a_checkpoint_only_if_the_newest_row_is_old_enough(self, rows):
         rows(30 * DAY + 60, 30 * DAY - 60)
         checkpoints.seal(evidence_keys())
 
         assert (prunable(ago(30), evidence_keys()), prune(ago(30), evidence_keys()).rows) == (0, 0)
         assert (prunable(ago(29), evidence_keys()), prune(ago(29), evidence_keys()).rows) == (2, 2)
 
-    def test_o10_prune_is_exact_to_the_second_for_rows_without_a_checkpoint(self, rows):
+    def test_o10_prune_deletes_uncovered_rows_exactly_up_to_the_given_time(self, rows):
         rows(30 * DAY + 60, 30 * DAY - 60)
 
         assert (prunable(ago(30), evidence_keys()), prune(ago(30), evidence_keys()).rows) == (1, 1)
 
-    def test_o10_prune_deletes_a_batch_at_a_time(self, rows):
+    def test_o10_prune_deletes_rows_in_batches_of_the_given_size(self, rows):
         rows(*(days * DAY for days in range(38, 31, -1)))
         with CaptureQueriesContext(connection) as queries:
             assert prune(ago(30), evidence_keys(), batch=3).rows == 7
@@ -91,7 +91,7 @@ class TestPrune:
         assert prune(ago(30), evidence_keys()) == pruning.Pruned(0, 0, 0)
         assert not PruneMarker.objects.exists()
 
-    def test_prune_adds_the_rows_of_earlier_prunings_to_the_marker(self, rows):
+    def test_prune_marker_counts_the_rows_of_all_prunings(self, rows):
         rows(400 * DAY, 300 * DAY, 200 * DAY)
         prune(ago(350), evidence_keys())
         prune(ago(250), evidence_keys())
@@ -101,7 +101,7 @@ class TestPrune:
         assert verification.verify(evidence_keys()).problems == []
 
     @pytest.mark.django_db(transaction=True)
-    def test_prune_continues_after_it_was_killed(self, rows):
+    def test_prune_deletes_the_remaining_rows_after_an_earlier_call_was_killed(self, rows):
         rows(*(days * DAY for days in range(38, 31, -1)), 0)
         checkpoints.seal(evidence_keys())
         left = 3
@@ -161,7 +161,7 @@ class TestPrune:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_o10_concurrent_issuing_and_pruning_loses_no_other_rows(row: Any, user: Any, initial_keys: Any) -> None:
+def test_o10_issuing_and_pruning_at_the_same_time_keeps_every_new_row(row: Any, user: Any, initial_keys: Any) -> None:
     for days in range(60, 30, -1):
         row(age=days * DAY)
     errors: list[BaseException] = []
@@ -199,7 +199,7 @@ def test_o10_concurrent_issuing_and_pruning_loses_no_other_rows(row: Any, user: 
 
 
 class TestPruneAfterTampering:
-    def test_o10_prune_keeps_live_rows_that_were_moved_to_pruned_ids(self, rows, row):
+    def test_o10_prune_keeps_the_row_of_a_live_token_that_was_moved_to_a_pruned_id(self, rows, row):
         old = rows(40 * DAY, 39 * DAY)
         rows(0)
         prune(ago(30), evidence_keys())
@@ -210,7 +210,7 @@ class TestPruneAfterTampering:
         assert IssuedToken.objects.filter(pk=old[0].pk, jti=live.jti).exists()
         assert only_row(verification.verify(evidence_keys())) == old[0].pk
 
-    def test_o10_prune_with_force_keeps_live_and_recent_rows_that_were_moved_to_old_ids(self, rows, row):
+    def test_o10_prune_with_force_keeps_the_row_of_a_live_token_that_was_moved_to_an_old_id(self, rows, row):
         old, _ = rows(40 * DAY, 39 * DAY)
         young, live = row(age=20 * DAY), row()
         IssuedToken.objects.filter(pk=young.pk).update(id=old.pk + 1)
@@ -231,7 +231,7 @@ class TestPruneAfterTampering:
         assert prune(ago(30), evidence_keys(), force=True).rows == 1
         assert verification.verify(evidence_keys()).problems == []
 
-    def test_o10_prune_with_force_deletes_a_modified_row_with_a_time_in_the_future(self, rows):
+    def test_o10_prune_with_force_deletes_a_row_whose_time_of_issue_was_moved_to_the_future(self, rows):
         modified, _ = rows(40 * DAY, 39 * DAY)
         checkpoints.seal(evidence_keys())
         IssuedToken.objects.filter(pk=modified.pk).update(issued_at=datetime(9999, 1, 1, tzinfo=UTC))
@@ -239,7 +239,7 @@ class TestPruneAfterTampering:
         assert prune(ago(30), evidence_keys(), force=True).rows == 2
         assert verification.verify(evidence_keys()).problems == []
 
-    def test_a6_a_row_with_a_time_in_the_future_blocks_neither_checkpoints_nor_pruning(self, rows):
+    def test_a6_seal_and_prune_continue_after_a_row_whose_time_of_issue_was_moved_to_the_future(self, rows):
         first, modified, last = rows(40 * DAY, 39 * DAY, 38 * DAY)
         IssuedToken.objects.filter(pk=modified.pk).update(issued_at=datetime(9999, 12, 31, 23, 59, tzinfo=UTC))
         done = checkpoints.seal(evidence_keys())
@@ -249,7 +249,7 @@ class TestPruneAfterTampering:
         assert prune(ago(30), evidence_keys(), force=True).rows == 3
         assert {first, modified, last}.isdisjoint(IssuedToken.objects.all())
 
-    def test_a6_seal_covers_a_last_row_with_a_time_in_the_future(self, rows):
+    def test_a6_seal_covers_the_last_row_even_if_its_time_of_issue_was_moved_to_the_future(self, rows):
         (modified,) = rows(40 * DAY)
         IssuedToken.objects.filter(pk=modified.pk).update(issued_at=datetime(9999, 12, 31, 23, 59, tzinfo=UTC))
         done = checkpoints.seal(evidence_keys())

@@ -1,4 +1,4 @@
-"""A12: a reviewed incident no longer makes `verify` fail, and every further change is a new problem."""
+"""Tests of case A12: `verify` doesn't fail because of a reviewed problem, but reports every further change."""
 
 from __future__ import annotations
 
@@ -94,7 +94,8 @@ class TestAReviewedIncident:
         review_everything()
         audit[1].save(force_insert=True)
 
-        # The rows before and after the restored row are no longer consecutive.
+        # After the restoration of the middle row, the other two deleted rows are not consecutive, so they are new
+        # problems.
         assert [(problem.kind, problem.first) for problem in listed()] == [
             ("deleted", audit[0].pk),
             ("deleted", audit[2].pk),
@@ -107,7 +108,7 @@ class TestAReviewedIncident:
 
         assert only_problem(verification.verify(evidence_keys())).kind == "reference"
 
-    def test_a12_problem_stays_reviewed_after_a_checkpoint_was_created(self, audit, time_machine):
+    def test_a12_verify_does_not_report_a_reviewed_problem_again_after_a_new_checkpoint(self, audit, time_machine):
         modify(audit[6], audit[8])
         modify(audit[7], id=audit[7].pk + 1)
         review_everything()
@@ -117,7 +118,7 @@ class TestAReviewedIncident:
         assert made.altered == 3
         assert listed() == []
 
-    def test_a12_problem_stays_reviewed_after_the_key_encryption_key_was_replaced(
+    def test_a12_verify_does_not_report_a_reviewed_problem_again_after_a_new_key_encryption_key(
         self, audit, time_machine, settings
     ):
         modify(audit[1], audit[6])
@@ -127,14 +128,15 @@ class TestAReviewedIncident:
         new = secrets.token_urlsafe(32)
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [new, "SECRET_KEY"]}
         provision.reseal()
-        # Four checkpoints and reviews and the names in nine rows get a new HMAC. Checkpoints cover the rows.
+        # New HMACs are computed for three checkpoints, one review and the names in nine rows. The rows need no new
+        # HMAC, because checkpoints cover the rows.
         assert reauthentication.reauthenticate(evidence_keys()) == 13
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [new]}
 
         assert listed() == []
         assert [incident.present for incident in incidents()] == [2]
 
-    def test_a12_reviewed_problems_of_checkpoints_are_not_reported_again(self, audit):
+    def test_a12_verify_does_not_report_a_reviewed_problem_of_a_checkpoint_again(self, audit):
         Checkpoint.objects.filter(number=1).update(jws="x")
         review_everything()
         assert listed() == []
@@ -142,7 +144,7 @@ class TestAReviewedIncident:
         Checkpoint.objects.filter(number=1).update(jws="y")
         assert only_problem(verification.verify(evidence_keys())).kind == "checkpoint"
 
-    def test_a12_several_reviews_are_shown_in_order(self, audit):
+    def test_a12_verify_shows_several_reviews_in_order(self, audit):
         for each in audit[0:5:2]:
             modify(each)
             review_everything()
@@ -150,7 +152,7 @@ class TestAReviewedIncident:
         assert [(each.review.number, each.present) for each in incidents()] == [(1, 1), (2, 1), (3, 1)]
         assert listed() == []
 
-    def test_a12_review_needs_a_signing_key(self, audit):
+    def test_a12_record_review_raises_key_unavailable_without_a_signing_key(self, audit):
         modify(audit[1])
         keys = evidence_keys()
 
@@ -179,7 +181,7 @@ class TestPruneAfterAReview:
         [incident] = report.incidents
         assert (len(incident.problems), incident.present) == (2, 0)
 
-    def test_a12_prune_refuses_reviewed_rows_with_a_new_problem(self, audit):
+    def test_a12_prune_deletes_nothing_if_a_problem_is_not_reviewed(self, audit):
         modify(audit[0])
         review_everything()
         modify(audit[2])
@@ -187,7 +189,7 @@ class TestPruneAfterAReview:
         with pytest.raises(AuditAltered, match=f"nothing was pruned: row {audit[2].pk} "):
             prune(NOON - timedelta(days=1), evidence_keys())
 
-    def test_a12_reviewed_prune_marker_allows_pruning_again(self, audit):
+    def test_a12_prune_works_again_after_the_problem_of_a_prune_marker_was_reviewed(self, audit):
         prune(NOON - timedelta(days=2, hours=12), evidence_keys())
         PruneMarker.objects.update(jws="x")
         with pytest.raises(AuditAltered, match="prune marker 1 was modified"):
@@ -206,7 +208,7 @@ class TestAnAttackerWithoutTheKeys:
         return audit
 
     @pytest.mark.parametrize("column", ["jws", "problems", "mac"])
-    def test_a12_modified_review_has_no_effect_and_is_reported(self, reviewed, column):
+    def test_a12_verify_ignores_and_reports_a_modified_review(self, reviewed, column):
         modify(reviewed[4])
         other = review_everything()
         value = getattr(IncidentReview.objects.get(number=other.number), column)
@@ -217,7 +219,7 @@ class TestAnAttackerWithoutTheKeys:
             ("review", 1),
         ]
 
-    def test_a12_review_signed_with_an_inserted_key_has_no_effect(self, audit, rsa_pool):
+    def test_a12_verify_ignores_and_reports_a_review_signed_with_another_key(self, audit, rsa_pool):
         modify(audit[1])
         [problem] = listed()
         theirs = rsa_pool.take_private("sig")
@@ -227,7 +229,7 @@ class TestAnAttackerWithoutTheKeys:
 
         assert {problem.kind.value for problem in listed()} == {"modified", "review"}
 
-    def test_a12_copied_review_has_no_effect(self, reviewed):
+    def test_a12_verify_ignores_and_reports_a_copied_review(self, reviewed):
         first = IncidentReview.objects.get()
         IncidentReview.objects.create(number=2, jws=first.jws, problems=first.problems, mac=first.mac)
 
@@ -240,7 +242,7 @@ class TestAnAttackerWithoutTheKeys:
 
         assert only_row(verification.verify(evidence_keys())) == reviewed[1].pk
 
-    def test_a12_deleted_review_is_reported_even_if_its_rows_were_pruned(self, reviewed, time_machine):
+    def test_a12_verify_reports_a_deleted_review_even_if_its_rows_were_pruned(self, reviewed, time_machine):
         time_machine.shift(2 * 3600)
         seal(evidence_keys())
         prune(NOON - timedelta(days=2, hours=12), evidence_keys())
@@ -249,14 +251,14 @@ class TestAnAttackerWithoutTheKeys:
 
         assert only_problem(verification.verify(evidence_keys())).text == "review 1 was deleted"
 
-    def test_a12_deleted_review_between_others_is_reported(self, reviewed):
+    def test_a12_verify_reports_a_deleted_review_with_a_lower_number_than_another_review(self, reviewed):
         modify(reviewed[3])
         review_everything()
         IncidentReview.objects.filter(number=1).delete()
 
         assert "review 1 was deleted" in [problem.text for problem in listed()]
 
-    def test_a12_next_review_gets_an_unused_number(self, reviewed):
+    def test_a12_record_review_uses_a_number_that_no_unreadable_review_has(self, reviewed):
         IncidentReview.objects.filter(number=1).update(mac="x")
         IncidentReview.objects.create(number=2**63 - 1, jws="x", problems="x", mac="x")
 
@@ -265,7 +267,9 @@ class TestAnAttackerWithoutTheKeys:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a12_reviews_of_two_operators_at_the_same_time_have_different_numbers(row: Any, initial_keys: Any) -> None:
+def test_a12_reviews_that_several_operators_record_at_the_same_time_have_different_numbers(
+    row: Any, initial_keys: Any
+) -> None:
     modify(row(age=2 * DAY))
     found, errors = listed(), []
 

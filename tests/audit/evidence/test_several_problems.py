@@ -1,4 +1,4 @@
-"""A12: `verify` lists all problems up to a limit, and continues after each one."""
+"""Tests of case A12: `verify` lists all problems up to a limit, and continues after each problem."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class TestSeveralProblems:
             f"the first: row {audit[1].pk} (jti {audit[1].jti}) was modified after checkpoint 1 was created" in text
         )
 
-    def test_a12_verify_does_not_join_rows_with_a_correct_row_between_them(self, audit):
+    def test_a12_verify_lists_two_problems_if_an_unmodified_row_is_between_the_modified_rows(self, audit):
         modify(audit[0], audit[2])
 
         assert [problem[3] for problem in problems()] == [1, 1]
@@ -95,7 +95,7 @@ class TestSeveralProblems:
         assert report.rows == len(rows)
         assert report.summary.endswith(f" (and {LISTED + 2} more problems)")
 
-    def test_a12_verify_never_loads_more_rows_than_one_page(self, audit, monkeypatch):
+    def test_a12_verify_loads_at_most_one_page_of_rows_at_once(self, audit, monkeypatch):
         monkeypatch.setattr(row_checks, "ROWS", 2)
         modify(*audit)
         with CaptureQueriesContext(connection) as queries:
@@ -157,7 +157,9 @@ class TestAfterAModifiedCheckpoint:
     @pytest.mark.sqlite
     @pytest.mark.parametrize("table", ["checkpoint", "prunemarker", "incidentreview"])
     @pytest.mark.parametrize("number", [7, "seven", b"\x07"])
-    def test_a12_verify_and_seal_continue_after_values_of_the_wrong_type(self, audit, time_machine, table, number):
+    def test_a12_verify_and_seal_continue_after_an_inserted_statement_with_values_of_the_wrong_type(
+        self, audit, time_machine, table, number
+    ):
         values = {"number": number, "jws": b"\x00\xff", "mac": "unknown.abc"}
         values |= {"checkpoint": {'"index"': b"\x00"}, "incidentreview": {"problems": b"\x00"}}.get(table, {})
         with connection.cursor() as cursor:
@@ -193,7 +195,9 @@ class TestSealAfterAModifiedCheckpoint:
         delete(audit[4])
         assert problems() == [("checkpoint", 2, 2, 1), ("deleted", audit[4].pk, audit[4].pk, 1)]
 
-    def test_a12_verify_accepts_the_rows_after_the_modified_checkpoint_was_restored(self, audit, time_machine):
+    def test_a12_verify_reports_only_the_broken_chain_after_a_modified_checkpoint_was_restored(
+        self, audit, time_machine
+    ):
         before = Checkpoint.objects.get(number=2)
         Checkpoint.objects.filter(number=2).update(jws="x")
         time_machine.shift(2 * 3600)
@@ -230,7 +234,7 @@ class TestSealAfterAModifiedCheckpoint:
         assert [made.number for made in seal(evidence_keys()).made] == [3]
 
     def test_a12_seal_chains_to_a_checkpoint_whose_key_encryption_key_is_missing(self, audit, time_machine):
-        """Its signature proves the checkpoint. Otherwise, an attacker could stop `seal` with an unknown key id."""
+        """Check that the signature is enough. Otherwise, an attacker could stop `seal` with an unknown key id."""
         Checkpoint.objects.filter(number=2).update(mac="unknown.abc")
         time_machine.shift(2 * 3600)
 
@@ -238,7 +242,7 @@ class TestSealAfterAModifiedCheckpoint:
         assert "can't be checked" in only_problem(verification.verify(evidence_keys())).text
 
 
-def test_a12_prune_names_the_first_problem_and_the_number_of_the_others(audit: Any) -> None:
+def test_a12_prune_names_the_first_problem_and_the_number_of_other_problems(audit: Any) -> None:
     modify(audit[0], audit[2])
 
     with pytest.raises(AuditAltered, match=rf"row {audit[0].pk} .* \(and 1 more problems\)\. Investigate"):

@@ -1,8 +1,8 @@
-"""The stored formats, written down as literals.
+"""Tests that compare the stored formats of checkpoints, prune markers and reviews with literals.
 
-If one of these tests fails after an upgrade, `verify` would report every existing checkpoint or review as modified. A
-new format needs a new label, and the package must still read the old format.
-`tests/audit/test_row_hmac.py` contains the format of the rows and their HMACs.
+If one of these tests fails, `verify` would report existing checkpoints, prune markers or reviews as modified after an
+upgrade. A new format needs a new label, and the package must still read the old format.
+`tests/audit/test_row_hmac.py` tests the format of audit rows and their HMACs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ DIGEST = "6349ccba9a78068859619fcee0831a6c02af96f5688899318f845c428309cd75"
 
 
 def payload(statement: Any) -> tuple[str, bytes]:
-    """Return the `typ` header and the payload of a signed statement."""
+    """Sign a statement. Returns the `typ` header and the payload."""
     signed: list[tuple[str, bytes]] = []
 
     def sign(data: bytes, typ: str) -> str:

@@ -1,4 +1,4 @@
-"""A6: `verify` detects tampering with the audit log and reports the rows."""
+"""Tests of case A6: `verify` detects tampering with the audit log and reports the affected rows."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def modify(row: IssuedToken, **columns: Any) -> None:
 
 
 def copies() -> list[checkpoint_index.Exported]:
-    """Export all current checkpoints and read the copies."""
+    """Export all current checkpoints. Returns the exported copies."""
     return [
         checkpoint_index.read_exported(
             checkpoint_index.export_checkpoint(checkpoint), evidence_keys(), name=f"{checkpoint.number}.json"
@@ -72,7 +72,7 @@ class TestVerifyWithoutTampering:
 
         assert verification.verify(evidence_keys()).problems == []
 
-    def test_a6_verify_accepts_gaps_in_the_ids(self, audit, row, time_machine):
+    def test_a6_verify_finds_no_problem_in_gaps_between_the_ids_of_uncovered_rows(self, audit, row, time_machine):
         row().delete()
         row()
         time_machine.shift(2 * 3600)
@@ -80,7 +80,7 @@ class TestVerifyWithoutTampering:
 
         assert verification.verify(evidence_keys()).problems == []
 
-    def test_a6_verify_accepts_an_empty_audit_log(self, initial_keys):
+    def test_a6_verify_finds_no_problem_in_an_empty_audit_log(self, initial_keys):
         assert verification.verify(evidence_keys()) == verification.Report()
 
 
@@ -113,8 +113,8 @@ class TestVerifyWithATamperedRow:
 
         modify(audit[8], mac=audit[8].mac)
         modify(audit[1], mac=mac)
-        # If a key-encryption key was replaced, the HMAC of a covered row can't be checked. The checkpoint then proves
-        # the row.
+        # If the key-encryption key of its HMAC is missing, the HMAC of a covered row can't be checked. The checkpoint
+        # then proves the contents of the row.
         named = [problem.first for problem in verification.verify(evidence_keys()).problems]
         assert named == ([] if mac == "unknown.abc" else [audit[1].pk])
 
@@ -156,7 +156,7 @@ class TestVerifyWithATamperedRow:
         assert only_row(report) == checkpointed
 
     def test_a6_verify_reports_an_authentic_row_that_was_added_between_covered_rows(self, row, audit, time_machine):
-        # The clock of an issuer is three days slow, or the attacker has the key-encryption key.
+        # Simulate an issuer whose clock is three days slow, or an attacker who has the key-encryption key.
         added = row(age=3 * DAY - 1)
 
         report = verification.verify(evidence_keys())
@@ -174,7 +174,7 @@ class TestVerifyWithATamperedRow:
         assert only_row(report) == audit[4].pk
         assert f"refers to user {mallory.pk} instead of the user with the uuid {audit[4].user_uuid}" in report.summary
 
-    def test_a6_verify_still_reports_a_row_that_was_modified_before_it_was_covered(self, audit, time_machine):
+    def test_a6_verify_reports_a_row_that_was_modified_before_a_checkpoint_covered_the_row(self, audit, time_machine):
         modify(audit[6], user_agent="modified")
         time_machine.shift(2 * 3600)
         checkpoints.seal(evidence_keys())
@@ -186,7 +186,7 @@ class TestVerifyWithATamperedRow:
 
 
 class TestVerifyWithATruncatedAuditLog:
-    def test_a6_verify_reports_the_truncated_rows(self, audit):
+    def test_a6_verify_reports_a_truncated_audit_log_with_the_deleted_rows(self, audit):
         IssuedToken.objects.filter(pk__gte=audit[4].pk).delete()
 
         problem = only_problem(verification.verify(evidence_keys()))
@@ -194,7 +194,7 @@ class TestVerifyWithATruncatedAuditLog:
         assert (problem.first, problem.last, problem.count) == (audit[4].pk, audit[5].pk, 2)
         assert problem.text.startswith("the audit log was truncated: 2 rows, ")
 
-    def test_a6_verify_finds_rows_truncated_with_their_checkpoint_by_an_exported_copy(self, audit):
+    def test_a6_verify_with_an_exported_copy_finds_rows_that_were_deleted_with_their_checkpoint(self, audit):
         kept = copies()
         IssuedToken.objects.filter(pk__gte=audit[3].pk).delete()
         Checkpoint.objects.filter(number=2).delete()
@@ -205,7 +205,7 @@ class TestVerifyWithATruncatedAuditLog:
         assert (deleted.first, deleted.last, deleted.count) == (audit[3].pk, audit[5].pk, 3)
         assert "truncated" in deleted.text
 
-    def test_a6_verify_finds_a_deleted_last_checkpoint_by_an_exported_copy(self, audit):
+    def test_a6_verify_with_an_exported_copy_finds_that_the_last_checkpoint_was_deleted(self, audit):
         kept = copies()
         Checkpoint.objects.filter(number=2).delete()
 
@@ -214,7 +214,7 @@ class TestVerifyWithATruncatedAuditLog:
             == "checkpoint 2 was deleted, but there is an exported copy of it"
         )
 
-    def test_a6_verify_notes_that_old_rows_are_not_covered_by_a_checkpoint(self, row, initial_keys):
+    def test_a6_verify_adds_a_note_if_no_checkpoint_covers_an_old_row(self, row, initial_keys):
         row(age=3 * DAY)
 
         report = verification.verify(evidence_keys())
@@ -248,7 +248,7 @@ class TestVerifyWithATamperedCheckpoint:
 
 
 class TestVerifyWithAnAttackerWhoHasAllKeys:
-    """This attacker can compute any HMAC and sign any checkpoint. Only exported copies reveal the changes."""
+    """Tests with an attacker who can compute HMACs and sign checkpoints. Only exported copies reveal the changes."""
 
     @pytest.fixture
     def forge(self) -> Callable[[IssuedToken, str], None]:
@@ -261,12 +261,12 @@ class TestVerifyWithAnAttackerWhoHasAllKeys:
 
         return rewrite
 
-    def test_a6_verify_finds_no_change_by_an_attacker_with_all_keys_without_an_exported_copy(self, audit, forge):
+    def test_a6_verify_without_an_exported_copy_finds_no_change_by_an_attacker_with_all_keys(self, audit, forge):
         forge(audit[4], "modified")
 
         assert verification.verify(evidence_keys()).problems == []
 
-    def test_a6_verify_reports_a_row_that_an_attacker_with_all_keys_changed_with_an_exported_copy(self, audit, forge):
+    def test_a6_verify_with_an_exported_copy_reports_a_row_that_an_attacker_with_all_keys_changed(self, audit, forge):
         kept = copies()
         forge(audit[4], "modified")
 
@@ -274,7 +274,7 @@ class TestVerifyWithAnAttackerWhoHasAllKeys:
         assert checkpoint.text == "checkpoint 2 differs from its exported copy"
         assert (modified.first, modified.count) == (audit[4].pk, 1)
 
-    def test_a6_verify_finds_the_difference_but_no_row_with_a_later_copy(self, audit, forge):
+    def test_a6_verify_with_a_copy_of_only_a_later_checkpoint_reports_the_difference_but_no_row(self, audit, forge):
         kept = copies()
         forge(audit[1], "modified")
 
@@ -285,7 +285,7 @@ class TestVerifyWithAnAttackerWhoHasAllKeys:
         assert len(texts) == 2
         assert audit[1].pk in [problem.first for problem in verification.verify(evidence_keys(), kept).problems]
 
-    def test_a6_verify_finds_checkpoints_that_were_created_again_over_the_same_rows(self, audit, time_machine):
+    def test_a6_verify_with_exported_copies_reports_checkpoints_that_were_created_again(self, audit, time_machine):
         kept = copies()
         time_machine.shift(60)
         Checkpoint.objects.all().delete()
@@ -334,7 +334,7 @@ class TestVerifyAfterPruning:
         assert (report.pruned.number, report.pruned.rows) == (1, 3)
 
     @pytest.mark.parametrize("place", [3, 8])
-    def test_a6_verify_checks_the_remaining_rows_after_pruning(self, audit, place):
+    def test_a6_verify_reports_a_modified_row_among_the_rows_that_remain_after_pruning(self, audit, place):
         prune(NOON - timedelta(days=2, hours=12), evidence_keys())
         modify(audit[place], user_agent="modified")
 
@@ -367,7 +367,7 @@ class TestVerifyAfterPruning:
         assert only_row(report) == ghost.pk
         assert "was added with an id that new rows can't have" in report.summary
 
-    def test_a6_verify_finds_a_deleted_prune_marker(self, audit):
+    def test_a6_verify_reports_missing_checkpoints_if_the_prune_marker_was_deleted(self, audit):
         prune(NOON - timedelta(days=2, hours=12), evidence_keys())
         PruneMarker.objects.all().delete()
 
@@ -390,10 +390,8 @@ def as_dict(statement: statements.Statement) -> dict[str, Any]:
     return {name: getattr(statement, name) for name in statement.__slots__}
 
 
-def test_a6_the_digest_of_a_checkpoint_is_computed_as_documented(
-    row: Any, initial_keys: Any, time_machine: Any
-) -> None:
-    """An auditor can compute the digest: SHA-256 of the previous digest (hexadecimal) and of the index."""
+def test_a6_digest_of_a_checkpoint_is_computed_as_documented(row: Any, initial_keys: Any, time_machine: Any) -> None:
+    """Check that an auditor can compute the digest: the SHA-256 of the previous digest and of the index."""
     time_machine.move_to(NOON, tick=False)
     made = [row(age=3 * DAY), row(age=2 * DAY)]
     checkpoints.seal(evidence_keys())
@@ -406,14 +404,14 @@ def test_a6_the_digest_of_a_checkpoint_is_computed_as_documented(
 
 
 def write(row: IssuedToken, column: str, value: Any) -> None:
-    """Store a value without Django's conversion, like an attacker with a database shell."""
+    """Store a value in an audit row without Django's conversion, like an attacker with a database shell."""
     with connection.cursor() as cursor:
         lenient = "SET STATEMENT sql_mode = '' FOR " if connection.vendor == "mysql" else ""
         cursor.execute(f"{lenient}UPDATE instaccess_issuedtoken SET {column} = %s WHERE id = %s", [value, row.pk])
 
 
 _ZERO = "0000-00-00 00:00:00"
-# Values that each database can store in a column, but Django can't read.
+# Each database can store these values in these columns, but Django can't read the values.
 UNREADABLE = {
     "sqlite": [("issued_at", "never"), ("jti", "no uuid"), ("jti", b"\x00"), ("expires_at", 5), ("revoked_at", "")],
     "postgresql": [("issued_at", "infinity"), ("expires_at", "20000-01-01")],
@@ -428,7 +426,7 @@ ODD = {
 
 class TestRowsWithInvalidValues:
     @pytest.mark.parametrize("place", [0, 8], ids=["covered", "not covered"])
-    def test_a6_verify_reports_a_row_with_an_invalid_value_and_other_rows_can_be_revoked_and_reauthenticated(
+    def test_a6_verify_reports_a_row_with_an_invalid_value_and_the_tokens_of_other_rows_can_be_revoked(
         self, audit, place
     ):
         for column, value in [*UNREADABLE[connection.vendor], *ODD[connection.vendor]]:
@@ -447,7 +445,7 @@ class TestRowsWithInvalidValues:
                 assert not still_live.exists()
                 transaction.set_rollback(True)
 
-    def test_a6_seal_covers_a_row_that_cannot_be_read_and_marks_it_as_modified(self, audit, time_machine):
+    def test_a6_seal_covers_an_unreadable_row_and_marks_the_row_as_modified(self, audit, time_machine):
         time_machine.shift(2 * 3600)
         for column, value in UNREADABLE[connection.vendor]:
             with transaction.atomic():
@@ -465,9 +463,9 @@ class TestRowsWithInvalidValues:
                 assert sum(made.altered for made in checkpoints.seal(evidence_keys()).made) == 1, (column, value)
                 transaction.set_rollback(True)
 
-    def test_a6_verify_reports_an_ipv6_address_with_a_zone(self, row, audit):
+    def test_a6_verify_reports_a_row_whose_ipv6_address_got_a_zone(self, row, audit):
         made = row(ip_address="2001:db8::7")
-        if connection.vendor != "postgresql":  # PostgreSQL's inet type accepts no zones.
+        if connection.vendor != "postgresql":  # PostgreSQL's inet type doesn't accept zones.
             write(made, "ip_address", "2001:db8::7%zone")
             assert only_row(verification.verify(evidence_keys())) == made.pk
 
@@ -484,7 +482,7 @@ class TestRowsWithInvalidValues:
 
 class TestStatementsOfAnotherVersion:
     @pytest.mark.parametrize("payload", [{}, {"number": 1}, {"surplus": 1}, {"number": "1"}, {"rows": True}])
-    def test_read_exported_reports_unknown_members(self, audit, payload):
+    def test_read_exported_refuses_a_checkpoint_with_missing_or_unknown_members(self, audit, payload):
         complete = as_dict(copies()[0].statement)
         members = {**complete, **payload} if payload and payload != {"number": 1} else payload
         key = ring.current_ring().signing_key()
@@ -501,7 +499,7 @@ class TestVerifyWithRowsAmongThePrunedIds:
         prune(NOON - timedelta(days=2, hours=12), evidence_keys())
         return audit
 
-    def test_a6_verify_reports_a_row_with_an_unknown_key_encryption_key(self, pruned):
+    def test_a6_verify_reports_a_row_with_a_pruned_id_and_an_unknown_key_encryption_key(self, pruned):
         ghost = pruned[0]
         ghost.user_agent, ghost.mac = "modified", "unknown.abc"
         ghost.save(force_insert=True)
@@ -529,7 +527,9 @@ class TestVerifyWithRowsAmongThePrunedIds:
         assert f"the token was issued with the id {original}" in report.summary
 
 
-def test_verify_notes_but_accepts_a_change_of_the_uuid_field(row: Any, user: Any, initial_keys: Any) -> None:
+def test_verify_adds_a_note_but_no_problem_if_the_setting_user_uuid_field_was_changed(
+    row: Any, user: Any, initial_keys: Any
+) -> None:
     row(user_uuid="from-a-field")
     UserIdentity.objects.get_or_create(user=user)
 
@@ -539,10 +539,10 @@ def test_verify_notes_but_accepts_a_change_of_the_uuid_field(row: Any, user: Any
     assert "USER_UUID_FIELD" in report.notes[0]
 
 
-def test_a6_verify_accepts_a_row_after_its_missing_key_encryption_key_was_added_again(
+def test_a6_verify_finds_no_problem_after_a_missing_key_encryption_key_was_added_again(
     row: Any, initial_keys: Any, time_machine: Any, settings: Any
 ) -> None:
-    """The key-encryption key was removed from the settings too early, and was added again."""
+    """Remove a key-encryption key from the settings too early, and add the key again."""
     time_machine.move_to(NOON, tick=False)
     lost = base64.urlsafe_b64encode(b"k" * 32).decode()
     keks = [base64.urlsafe_b64encode(kek.reveal()).decode() for kek in conf.key_encryption_keys]
