@@ -235,7 +235,7 @@ def _check_still_valid(
 ) -> None:
     """Check everything that may have changed since the token was decrypted. Raises InvalidToken."""
     if now >= unwrapped.claims.expires_at + leeway:
-        raise TokenExpired("past its exp")
+        raise TokenExpired("the token is past its exp")
     current_key = verification_keys.get(unwrapped.signing_kid)
     if current_key is None or unwrapped.encryption_kid not in decryption_keys:
         raise InvalidToken("a key of the token is no longer available on this server", code=Reason.UNKNOWN_KID)

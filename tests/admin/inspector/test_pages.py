@@ -209,7 +209,7 @@ class TestTheResult:
         text = main_part(inspected(staff_client, token))
 
         assert "Refused The token was valid and has expired." in text
-        assert "expired : past its exp" in text
+        assert "expired : the token is past its exp" in text
         assert "3 minutes ago" in text
 
     def test_the_inspector_page_shows_who_revoked_a_token_and_why(self, staff_client, token, user):
