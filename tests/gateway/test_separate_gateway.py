@@ -431,14 +431,20 @@ class TestURLsThatNeedTheIssuersApp:
         ).manage("check")
 
         assert completed.returncode == 1
-        assert "ImproperlyConfigured: add 'instaccess' to INSTALLED_APPS" in completed.stderr.splitlines()[-1]
+        assert (
+            "ImproperlyConfigured: an issuer needs 'instaccess': add 'instaccess' to INSTALLED_APPS"
+            in completed.stderr.splitlines()[-1]
+        )
 
     def test_check_names_the_provider_if_the_app_has_no_oauth2_provider(self, tmp_path):
         apps = ["django.contrib.auth", "django.contrib.contenttypes", "instaccess"]
         completed = GatewayProject(tmp_path, {}, {}, apps=apps).manage("check")
 
         assert completed.returncode == 1
-        assert "ImproperlyConfigured: add 'oauth2_provider' to INSTALLED_APPS" in completed.stderr.splitlines()[-1]
+        assert (
+            "ImproperlyConfigured: an issuer needs 'oauth2_provider': add 'oauth2_provider' to INSTALLED_APPS"
+            in completed.stderr.splitlines()[-1]
+        )
 
 
 class TestAGatewayProcess:
