@@ -98,9 +98,9 @@ class KeySettings(Values):
 
     @property
     def key_lead_seconds(self) -> int:
-        """The time, in seconds, for which a signing key is published before the key is used.
+        """The time, in seconds, between the generation of a key and the first use of the key.
 
-        The minimum is JWKS_MAX_AGE + KEY_CACHE_SECONDS, because only then every cached JWK set contains the key.
+        The minimum is JWKS_MAX_AGE + KEY_CACHE_SECONDS, because all cached JWK sets contain the key after this time.
         """
         minimum = self.jwks_max_age + self.key_cache_seconds
         return self._at_least("KEY_LEAD_SECONDS", minimum, "JWKS_MAX_AGE + KEY_CACHE_SECONDS")
